@@ -1,0 +1,303 @@
+//! Access tokens: signed and checked with a key that exists only in this
+//! process.
+//!
+//! They look like Entra's (version 1.0 access tokens of a managed identity),
+//! but for the signature, which is ES256 in place of RS256.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+/// The tenant of every principal here.
+pub const TENANT_ID: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
+
+/// Somebody who can have a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The display name: of the managed identity, or of the user.
+    pub name: String,
+    /// `appid`: the client ID.
+    pub client_id: String,
+    /// `oid`: the object (principal) ID.
+    pub object_id: String,
+    /// What kind of principal, which decides about claims.
+    pub kind: PrincipalKind,
+}
+
+/// What kind of principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrincipalKind {
+    /// `xms_mirid` ends in `…/virtualMachines/NAME` or `…/sites/NAME`.
+    SystemAssigned,
+    /// `xms_mirid` ends in `…/userAssignedIdentities/NAME`.
+    UserAssigned,
+    /// A person, as the Azure CLI has them: `upn`, no `xms_mirid`.
+    User,
+}
+
+impl Principal {
+    /// A principal with IDs made from its name, the same every time.
+    pub fn new(name: &str, kind: PrincipalKind) -> Self {
+        Self {
+            name: name.to_owned(),
+            client_id: id_of("client", name),
+            object_id: id_of("object", name),
+            kind,
+        }
+    }
+}
+
+/// A stable GUID-shaped ID (FNV-1a over kind and name).
+fn id_of(kind: &str, name: &str) -> String {
+    let hash = |seed: u64| {
+        kind.bytes().chain([0]).chain(name.bytes()).fold(seed, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    };
+    let (a, b) = (hash(0xcbf2_9ce4_8422_2325), hash(0x9ae1_6a3b_2f90_404f));
+    format!(
+        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+        a >> 32,
+        (a >> 16) & 0xffff,
+        a & 0xfff,
+        (b >> 48) & 0xfff,
+        b & 0xffff_ffff_ffff
+    )
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    aud: String,
+    iss: String,
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+    appid: String,
+    oid: String,
+    tid: String,
+    idtyp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xms_mirid: Option<String>,
+    /// Real tokens are as long as their principals' groups and roles are many.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    xms_padding: String,
+    uti: String,
+}
+
+/// Signs tokens and checks them.
+pub struct Issuer {
+    key: EncodingKey,
+    check: DecodingKey,
+    serial: std::sync::atomic::AtomicU64,
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer").finish_non_exhaustive()
+    }
+}
+
+/// Why a token is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is no JWT of three parts.
+    #[error("not a token")]
+    Malformed,
+    /// Signed by somebody else.
+    #[error("signature is not valid")]
+    Signature,
+    /// Past its `exp`.
+    #[error("token is expired")]
+    Expired,
+    /// For another resource.
+    #[error("token is for audience {0}")]
+    Audience(String),
+}
+
+impl Issuer {
+    /// An issuer with a new key.
+    pub fn new() -> Self {
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(
+            &ECDSA_P256_SHA256_FIXED_SIGNING,
+            &SystemRandom::new(),
+        )
+        .expect("P-256 keys can be generated");
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
+            .expect("the key was generated just now");
+        Self {
+            key: EncodingKey::from_ec_der(pkcs8.as_ref()),
+            check: DecodingKey::from_ec_der(pair.public_key().as_ref()),
+            serial: 1.into(),
+        }
+    }
+
+    /// A token for `principal`, padded to at least `length` characters (some
+    /// 900 are the least); exact to within 3.
+    ///
+    /// No two are the same, as with the real issuer (`uti`).
+    pub fn sign(
+        &self,
+        principal: &Principal,
+        audience: &str,
+        expires_on: SystemTime,
+        length: usize,
+    ) -> String {
+        let resource = |provider: &str| {
+            format!(
+                "/subscriptions/9d2b6c1e-0000-4000-8000-5f0c3a6a9f11/resourcegroups/shop/providers/{provider}/{}",
+                principal.name
+            )
+        };
+        let serial = self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut claims = Claims {
+            aud: audience.to_owned(),
+            iss: format!("https://sts.windows.net/{TENANT_ID}/"),
+            iat: seconds(SystemTime::now()),
+            nbf: seconds(SystemTime::now()),
+            exp: seconds(expires_on),
+            appid: principal.client_id.clone(),
+            oid: principal.object_id.clone(),
+            tid: TENANT_ID.to_owned(),
+            idtyp: if principal.kind == PrincipalKind::User { "user" } else { "app" }.to_owned(),
+            upn: (principal.kind == PrincipalKind::User).then(|| principal.name.clone()),
+            xms_mirid: match principal.kind {
+                PrincipalKind::SystemAssigned => Some(resource("Microsoft.Web/sites")),
+                PrincipalKind::UserAssigned => {
+                    Some(resource("Microsoft.ManagedIdentity/userAssignedIdentities"))
+                }
+                PrincipalKind::User => None,
+            },
+            xms_padding: String::new(),
+            uti: format!("{serial:022}"),
+        };
+        let bare = self.encode(&claims);
+        if bare.len() >= length {
+            return bare;
+        }
+        // Base64 makes four characters of three bytes; the claim's name costs some.
+        let missing = (length - bare.len()) * 3 / 4;
+        claims.xms_padding = "p".repeat(missing.saturating_sub(r#","xms_padding":"""#.len()) + 3);
+        self.encode(&claims)
+    }
+
+    fn encode(&self, claims: &Claims) -> String {
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some("emulator".to_owned());
+        jsonwebtoken::encode(&header, claims, &self.key).expect("claims are plain JSON")
+    }
+
+    /// Checks signature, expiry and audience, and says whose token it is.
+    pub fn verify(&self, token: &str, audience: &str) -> Result<Verified, Refusal> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.leeway = 0;
+        validation.validate_aud = false;
+        validation.validate_exp = false;
+        validation.required_spec_claims.clear();
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.check, &validation)
+            .map_err(|error| match error.kind() {
+                jsonwebtoken::errors::ErrorKind::InvalidSignature => Refusal::Signature,
+                _ => Refusal::Malformed,
+            })?
+            .claims;
+        if claims.aud.trim_end_matches('/') != audience.trim_end_matches('/') {
+            return Err(Refusal::Audience(claims.aud));
+        }
+        let expires_on = SystemTime::UNIX_EPOCH + Duration::from_secs(claims.exp);
+        if expires_on <= SystemTime::now() {
+            return Err(Refusal::Expired);
+        }
+        Ok(Verified { client_id: claims.appid, object_id: claims.oid, expires_on })
+    }
+}
+
+impl Default for Issuer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whose token was checked, and until when it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// `appid`.
+    pub client_id: String,
+    /// `oid`.
+    pub object_id: String,
+    /// `exp`.
+    pub expires_on: SystemTime,
+}
+
+/// The principals that a server lets in, by name: what
+/// `CREATE USER … FROM EXTERNAL PROVIDER` and `pgaadauth_create_principal`
+/// write down in Azure.
+#[derive(Debug, Default)]
+pub struct Directory(std::sync::RwLock<BTreeMap<String, Principal>>);
+
+impl Directory {
+    /// Lets `principal` in under its name.
+    pub fn add(&self, principal: Principal) {
+        self.write().insert(principal.name.clone(), principal);
+    }
+
+    /// Whoever bears `name` is not let in any more.
+    pub fn remove(&self, name: &str) {
+        self.write().remove(name);
+    }
+
+    /// The principal of this name.
+    pub fn by_name(&self, name: &str) -> Option<Principal> {
+        self.read().get(name).cloned()
+    }
+
+    /// The principal whose token this is.
+    pub fn by_token(&self, token: &Verified) -> Option<Principal> {
+        self.read().values().find(|p| p.object_id == token.object_id).cloned()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Principal>> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Principal>> {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Seconds since 1970.
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_the_length_asked_for_and_is_checked() {
+        let issuer = Issuer::new();
+        let shop = Principal::new("shop", PrincipalKind::UserAssigned);
+        let later = SystemTime::now() + Duration::from_secs(60);
+        for length in [1_500, 2_000, 2_200, 8_000] {
+            let token = issuer.sign(&shop, "https://a", later, length);
+            assert!(token.len().abs_diff(length) <= 6, "{} for {length}", token.len());
+            assert_eq!(issuer.verify(&token, "https://a/").unwrap().object_id, shop.object_id);
+        }
+        let token = issuer.sign(&shop, "https://a", later, 0);
+        assert_eq!(issuer.verify(&token, "https://b"), Err(Refusal::Audience("https://a".into())));
+        assert_eq!(Issuer::new().verify(&token, "https://a"), Err(Refusal::Signature));
+        assert_eq!(issuer.verify("x", "https://a"), Err(Refusal::Malformed));
+        let past = issuer.sign(&shop, "https://a", SystemTime::now() - Duration::from_secs(1), 0);
+        assert_eq!(issuer.verify(&past, "https://a"), Err(Refusal::Expired));
+    }
+}

@@ -1,0 +1,10 @@
+//! Local stand-ins for what entra-pool talks to in Azure: an identity
+//! endpoint, the `az` command, Azure SQL and Azure Database for PostgreSQL.
+//!
+//! For tests, examples and benches where Azure is out of reach. None of it is
+//! the real thing: each module says what it understands.
+#![deny(missing_docs, unreachable_pub)]
+#![allow(clippy::disallowed_methods)] // A server lives in real time.
+
+pub mod certificates;
+pub mod jwt;

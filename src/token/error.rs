@@ -1,0 +1,130 @@
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use super::Scope;
+
+/// Why a credential gave no token.
+///
+/// The message says what was asked, what came back and what to do about it;
+/// it never holds a token or a secret.
+#[derive(Debug)]
+pub struct CredentialError {
+    kind: CredentialErrorKind,
+    message: String,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What a failure of a credential means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CredentialErrorKind {
+    /// This credential does not exist here: no such endpoint, no `az`
+    /// installed, nobody logged in. A chain goes on to its next member.
+    Unavailable,
+    /// The provider was reached and said no; asking again will not help until
+    /// somebody changes something. A chain stops.
+    Refused,
+    /// It may work later: a time-out, throttling, a server error. A chain
+    /// stops; the cache asks again after a pause.
+    Transient,
+}
+
+impl CredentialError {
+    /// An error of this kind. `message` says what happened and what to do.
+    #[must_use]
+    pub fn new(kind: CredentialErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None, source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The same error with the pause that the provider asks for.
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after;
+        self
+    }
+
+    /// What the failure means.
+    #[must_use]
+    pub fn kind(&self) -> CredentialErrorKind {
+        self.kind
+    }
+
+    /// The pause that the provider asked for (`Retry-After`).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for CredentialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for CredentialError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Why a [`TokenCache`](super::TokenCache) has no token to give.
+///
+/// Cheap to clone: everyone who waited for the same request gets the same
+/// error. None is sticky: the next caller has the provider asked again (within
+/// a second of a failure it gets that failure).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The credential gave none; the source says why and what to do.
+    #[error("no token for {scope} from {credential}")]
+    #[non_exhaustive]
+    Credential {
+        /// What was asked for.
+        scope: Scope,
+        /// Who was asked: [`TokenCredential::name`](super::TokenCredential::name).
+        credential: String,
+        /// Its answer.
+        source: Arc<CredentialError>,
+    },
+    /// The credential has not answered in time. The request goes on, and the
+    /// next caller joins it.
+    #[error("no token for {scope} from {credential} within {waited:?}; the request goes on, try again")]
+    #[non_exhaustive]
+    TimedOut {
+        /// What was asked for.
+        scope: Scope,
+        /// Who was asked.
+        credential: String,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// The request was lost: its runtime was shut down, or the credential
+    /// panicked. The next caller starts a new one.
+    #[error("the request for a token for {scope} from {credential} was lost (its runtime was shut down, or the credential panicked); try again")]
+    #[non_exhaustive]
+    Lost {
+        /// What was asked for.
+        scope: Scope,
+        /// Who was asked.
+        credential: String,
+    },
+}
+
+impl TokenError {
+    /// Whether the same call may succeed later without anybody's doing.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Credential { source, .. } => source.kind() == CredentialErrorKind::Transient,
+            Self::TimedOut { .. } | Self::Lost { .. } => true,
+        }
+    }
+}
