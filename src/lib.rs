@@ -1,1 +1,14 @@
-//! entra-pool
+//! Connection pools for Azure SQL and Azure Database for PostgreSQL that log in
+//! with Microsoft Entra tokens.
+#![deny(missing_docs, unreachable_pub)]
+#![warn(clippy::pedantic, clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::module_name_repetitions)]
+
+pub mod clock;
+pub mod token;
+
+mod cloud;
+#[cfg(feature = "_tls")]
+mod tls;
+
+pub use cloud::Cloud;

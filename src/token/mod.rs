@@ -8,6 +8,8 @@ mod cache;
 mod claims;
 mod error;
 mod identity;
+mod policy;
+mod state;
 
 use std::{
     borrow::Cow,
@@ -166,7 +168,9 @@ impl fmt::Display for Scope {
 
 /// A scope has a character that none has, or no character at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{scope:?} is no scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)")]
+#[error(
+    "{scope:?} is no scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)"
+)]
 pub struct InvalidScope {
     /// What was given.
     pub scope: String,
