@@ -12,3 +12,5 @@ mod cloud;
 mod tls;
 
 pub use cloud::Cloud;
+#[cfg(feature = "_tls")]
+pub use tls::TlsConfigError;
