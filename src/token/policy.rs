@@ -114,7 +114,8 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     fn at(seconds: f64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600) + S.mul_f64(seconds)
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        if seconds < 0.0 { start - S.mul_f64(-seconds) } else { start + S.mul_f64(seconds) }
     }
 
     #[test]
