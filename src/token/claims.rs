@@ -82,7 +82,7 @@ impl Claims {
     }
 }
 
-/// NumericDate may have a fraction (RFC 7519 section 2).
+/// A `NumericDate` may have a fraction (RFC 7519 section 2).
 fn whole(seconds: f64) -> Option<u64> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     (seconds.is_finite() && (0.0..1e15).contains(&seconds)).then_some(seconds as u64)

@@ -82,7 +82,7 @@ fn refresh_after(life: Duration) -> Duration {
     if life >= 120 * MINUTE {
         life / 2
     } else if life >= 25 * MINUTE {
-        life - 5 * MINUTE
+        life.saturating_sub(5 * MINUTE)
     } else {
         life * 4 / 5
     }
