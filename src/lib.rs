@@ -5,6 +5,7 @@
 #![allow(clippy::module_name_repetitions)]
 
 pub mod clock;
+pub mod credential;
 pub mod token;
 
 mod cloud;
