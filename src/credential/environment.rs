@@ -42,7 +42,14 @@ impl Environment {
 
     /// The variable's value, if it is set, not empty, and Unicode.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(OsStr::new(name))?.to_str().filter(|value| !value.is_empty())
+        let value = if cfg!(windows) {
+            // Names are `SystemRoot` or `SYSTEMROOT` there.
+            let same = |known: &OsString| known.eq_ignore_ascii_case(name);
+            self.0.iter().find(|(known, _)| same(known)).map(|(_, value)| value)
+        } else {
+            self.0.get(OsStr::new(name))
+        };
+        value?.to_str().filter(|value| !value.is_empty())
     }
 
     /// All of them, for a child process.

@@ -113,9 +113,7 @@ pub(in crate::credential) fn object(
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(InvalidAnswer::NotJson { line: 1, column: 1 }),
         Err(error) if error.is_eof() => Err(InvalidAnswer::Truncated { length: body.len() }),
-        Err(error) => {
-            Err(InvalidAnswer::NotJson { line: error.line(), column: error.column() })
-        }
+        Err(error) => Err(InvalidAnswer::NotJson { line: error.line(), column: error.column() }),
     }
 }
 

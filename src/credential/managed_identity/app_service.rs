@@ -98,7 +98,7 @@ impl AppService {
 
     /// The variables say that it is there: it may be back soon.
     fn no_answer(&self, error: HttpError) -> CredentialError {
-        let message = format!("{WHO} ({}) gave no token: {error}", shown(&self.url));
+        let message = format!("{WHO} ({}) gave no token", shown(&self.url));
         CredentialError::new(Transient, message).with_source(error)
     }
 }

@@ -82,7 +82,8 @@ impl Http {
             // be an error here.
             builder = builder.tls_certs_only([]);
         }
-        let client = builder.build().map_err(|error| ConfigError::HttpClient(error.without_url()))?;
+        let client =
+            builder.build().map_err(|error| ConfigError::HttpClient(error.without_url()))?;
         Ok(Self { client, clock })
     }
 
@@ -129,7 +130,11 @@ impl Http {
             let response = self.client.execute(request).await.map_err(|error| {
                 // The URL is told by whoever reports this.
                 let error = error.without_url();
-                if error.is_connect() { HttpError::Unreachable(error) } else { HttpError::Broken(error) }
+                if error.is_connect() {
+                    HttpError::Unreachable(error)
+                } else {
+                    HttpError::Broken(error)
+                }
             })?;
             let status = response.status();
             let retry_after = retry_after(response.headers(), asked_at);

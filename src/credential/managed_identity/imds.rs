@@ -171,7 +171,7 @@ impl Imds {
                 CredentialError::new(Unavailable, message).with_source(error)
             }
             error => {
-                let message = format!("IMDS ({}) gave no token: {error}", shown(&self.url));
+                let message = format!("IMDS ({}) gave no token", shown(&self.url));
                 CredentialError::new(Transient, message).with_source(error)
             }
         }

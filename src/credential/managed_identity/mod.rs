@@ -336,12 +336,7 @@ fn shown(url: &Url) -> String {
 }
 
 /// The endpoint's URL with the parameters that both hosts know by these names.
-fn token_url(
-    endpoint: &Url,
-    api_version: &str,
-    scope: &Scope,
-    id: Option<&UserAssignedId>,
-) -> Url {
+fn token_url(endpoint: &Url, api_version: &str, scope: &Scope, id: Option<&UserAssignedId>) -> Url {
     let mut url = endpoint.clone();
     let mut query = url.query_pairs_mut();
     query.append_pair("api-version", api_version).append_pair("resource", scope.resource());
