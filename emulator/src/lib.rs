@@ -7,4 +7,5 @@
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
 pub mod certificates;
+pub mod identity;
 pub mod jwt;
