@@ -1,4 +1,4 @@
-//! Between this crate's `TokenCredential` and azure_core's, both ways.
+//! Between this crate's `TokenCredential` and `azure_core`'s, both ways.
 
 use std::{
     error::Error as StdError,
@@ -73,23 +73,23 @@ impl TokenCredential for AzureCoreCredential {
     }
 
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
-        let credential = self.credential(request.reason).map_err(|e| self.error(e))?;
+        let credential = self.credential(request.reason).map_err(|error| self.error(&error))?;
         let token = credential
             .get_token(&[request.scope.as_str()], None)
             .await
-            .map_err(|error| self.error(error))?;
+            .map_err(|error| self.error(&error))?;
         Ok(Token::new(token.token.secret(), token.expires_on.into()))
     }
 }
 
 impl AzureCoreCredential {
-    fn error(&self, error: AzureError) -> CredentialError {
-        let (passes, retry_after) = fate(&error);
+    fn error(&self, error: &AzureError) -> CredentialError {
+        let (passes, retry_after) = fate(error);
         let kind = if passes { Transient } else { Refused };
         let message = format!("{}: {}", self.name, excerpt(&error.to_string(), None));
         CredentialError::new(kind, message)
             .with_retry_after(retry_after)
-            .with_source(Summary::of(&error))
+            .with_source(Summary::of(error))
     }
 }
 
@@ -121,7 +121,7 @@ fn fate(error: &AzureError) -> (bool, Option<Duration>) {
     (io, None)
 }
 
-/// The causes of an azure_core error in words. The error itself holds the raw
+/// The causes of an `azure_core` error in words. The error itself holds the raw
 /// response, which its `Debug` would show.
 #[derive(Debug)]
 struct Summary {

@@ -289,8 +289,8 @@ impl Settings {
 /// are kept. A stream that breaks has ended.
 async fn read(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut stream) = stream else { return };
-    let mut chunk = Zeroizing::new([0; 4096]);
-    while let Ok(length @ 1..) = stream.read(&mut *chunk).await {
+    let mut chunk = Zeroizing::new(vec![0; 4096]);
+    while let Ok(length @ 1..) = stream.read(&mut chunk).await {
         let room = (OUTPUT_LIMIT + 1).saturating_sub(kept.len());
         kept.extend_from_slice(&chunk[..length.min(room)]);
     }

@@ -59,7 +59,7 @@ impl TokenCredential for Chain {
         if let Some(pinned) = self.pinned() {
             return pinned.name();
         }
-        let names: Vec<_> = self.0.members.iter().map(|member| member.name()).collect();
+        let names: Vec<_> = self.0.members.iter().map(TokenCredential::name).collect();
         format!("the first available of: {}", names.join(", "))
     }
 

@@ -83,9 +83,7 @@ pub fn from_env() -> Result<Arc<dyn TokenCredential>, ConfigError> {
 ///
 /// As [`from_env`].
 #[allow(clippy::needless_pass_by_value)] // As the builders take it.
-pub fn from_environment(
-    environment: Environment,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+pub fn from_environment(environment: Environment) -> Result<Arc<dyn TokenCredential>, ConfigError> {
     default_chain::build(&environment, None)
 }
 

@@ -168,15 +168,14 @@ async fn read(mut response: Response, body: &mut Vec<u8>) -> Result<(), HttpErro
 /// `Retry-After`: seconds or a date (RFC 9110, 10.2.3).
 fn retry_after(headers: &HeaderMap, now: std::time::SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let pause = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let format = format_description!(
-                "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-            );
-            let date = PrimitiveDateTime::parse(text, format).ok()?.assume_utc();
-            Duration::try_from(date - OffsetDateTime::from(now)).unwrap_or_default()
-        }
+    let pause = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let format = format_description!(
+            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+        );
+        let date = PrimitiveDateTime::parse(text, format).ok()?.assume_utc();
+        Duration::try_from(date - OffsetDateTime::from(now)).unwrap_or_default()
     };
     Some(pause.min(PAUSE_LIMIT))
 }

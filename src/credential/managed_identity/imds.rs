@@ -82,7 +82,7 @@ impl Imds {
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("api-version", API_VERSION);
         match http.send_once(Request::new(Method::GET, url), PROBE_LIMIT).await {
-            Ok(answer) if self.is_another(&answer) || answer.status.is_success() => {
+            Ok(answer) if is_another(&answer) || answer.status.is_success() => {
                 Err(self.another(&answer))
             }
             Ok(_) => Ok(()),
@@ -96,7 +96,7 @@ impl Imds {
         if Retry::IMDS.passes(answer.status) && (answer.status != 404 || is_json) {
             return exhausted("IMDS", answer, reason);
         }
-        if self.is_another(answer) || !is_json {
+        if is_another(answer) || !is_json {
             return self.another(answer);
         }
         let text = reason.as_deref().unwrap_or_default();
@@ -132,12 +132,6 @@ impl Imds {
             ),
             _ => CredentialError::new(Refused, format!("IMDS answered {}{told}", answer.status)),
         }
-    }
-
-    /// Whether something else answered: Docker Desktop says 403, proxies 404
-    /// or HTML, portals redirect.
-    fn is_another(&self, answer: &Answer) -> bool {
-        matches!(answer.status.as_u16(), 300..=399 | 403 | 404) || answer::is_html(&answer.body)
     }
 
     fn another(&self, answer: &Answer) -> CredentialError {
@@ -176,4 +170,10 @@ impl Imds {
             }
         }
     }
+}
+
+/// Whether something else answered: Docker Desktop says 403, proxies 404
+/// or HTML, portals redirect.
+fn is_another(answer: &Answer) -> bool {
+    matches!(answer.status.as_u16(), 300..=399 | 403 | 404) || answer::is_html(&answer.body)
 }
