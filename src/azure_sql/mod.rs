@@ -92,12 +92,20 @@ fn pool(config: Config, identity: &Identity) -> Result<Pool, Error> {
 }
 
 fn credential_of(config: &Config) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-    let client_id = config.client_id.clone();
+    let user_assigned = config.client_id.clone().map(UserAssignedId::ClientId);
     match config.authentication {
-        Some(Authentication::ManagedIdentity) => Ok(Arc::new(match client_id {
-            Some(id) => ManagedIdentity::user_assigned(UserAssignedId::ClientId(id)).build()?,
+        Some(Authentication::ManagedIdentity) => Ok(Arc::new(match user_assigned {
+            Some(id) => ManagedIdentity::user_assigned(id).build()?,
             None => ManagedIdentity::system_assigned().build()?,
         })),
-        _ => credential::from_env(),
+        #[cfg(feature = "azure-identity")]
+        Some(Authentication::WorkloadIdentity) => Ok(Arc::new(credential::workload_identity()?)),
+        #[cfg(not(feature = "azure-identity"))]
+        Some(Authentication::WorkloadIdentity) => Err(credential::ConfigError::FeatureDisabled {
+            setting: "Authentication",
+            credential: "workload identity",
+            feature: "azure-identity",
+        }),
+        Some(Authentication::Default) | None => credential::from_env_as(user_assigned),
     }
 }

@@ -202,7 +202,9 @@ async fn a_token_is_served_until_it_is_really_out_though_the_endpoint_never_answ
     let late = setting.call();
     settle().await;
     setting.clock.advance(30 * S);
-    assert!(matches!(late.await.unwrap(), Err(TokenError::TimedOut { waited, .. }) if waited == 30 * S));
+    assert!(
+        matches!(late.await.unwrap(), Err(TokenError::TimedOut { waited, .. }) if waited == 30 * S)
+    );
     assert_eq!(setting.provider.total(), 2);
     // The request is still under way: its token serves whoever comes next.
     let next = setting.call();
