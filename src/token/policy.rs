@@ -176,4 +176,51 @@ mod tests {
         assert_eq!(pause_after(1, 10 * S, Some(70 * S), 0.0), 70 * S);
         assert_eq!(pause_after(u32::MAX, day, None, 0.0), 300 * S);
     }
+
+    proptest::proptest! {
+        /// Whatever life, delay and hint: times are in order, a token is used
+        /// from its arrival on, and is never withheld while it is usable.
+        #[test]
+        fn a_usable_token_is_never_withheld(
+            life in 0.001_f64..200_000.0,
+            delay in 0.0_f64..100.0,
+            hint in proptest::option::of(-1_000.0_f64..300_000.0),
+            when in 0.0_f64..1.0,
+        ) {
+            let arrived = at(delay);
+            let schedule = Schedule::new(at(0.0), arrived, at(life), hint.map(at));
+            proptest::prop_assert!(schedule.refresh_at <= schedule.usable_until);
+            proptest::prop_assert!(schedule.usable_until <= schedule.out_at);
+            if life > delay {
+                proptest::prop_assert!(schedule.out_at <= at(life));
+                // At least nine tenths of a life are usable, and all but 30 s.
+                let margin = (life / 10.0).min(30.0);
+                let now = at((life - margin - 0.001).max(0.0) * when);
+                let used = matches!(schedule.verdict(now), Verdict::Use | Verdict::UseAndRefresh);
+                proptest::prop_assert!(used, "{life} s, at {now:?}");
+            } else {
+                proptest::prop_assert_eq!(schedule.verdict(arrived), Verdict::UseAndRefresh);
+            }
+            proptest::prop_assert_eq!(schedule.verdict(schedule.out_at), Verdict::Wait);
+        }
+
+        /// The next attempt is never in the past, never past half of what is
+        /// left (or a second, if that is more), and jitter only shortens it, by
+        /// a fifth at most.
+        #[test]
+        fn pauses_keep_their_bounds(
+            failures in 0_u32..100_000,
+            left in 0.0_f64..100_000.0,
+            jitter in -1.0_f64..2.0,
+        ) {
+            let left = S.mul_f64(left);
+            let pause = pause_after(failures, left, None, jitter);
+            proptest::prop_assert!(pause >= LEAST_RETRY);
+            proptest::prop_assert!(pause <= (left / 2).max(LEAST_RETRY));
+            let longest = pause_after(failures, left, None, 0.0);
+            proptest::prop_assert!(pause <= longest);
+            proptest::prop_assert!(pause >= longest.mul_f64(0.79).min(left / 2));
+            proptest::prop_assert!(longest <= LAST_RETRY);
+        }
+    }
 }

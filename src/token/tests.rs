@@ -358,3 +358,216 @@ async fn no_secret_is_in_debug() {
     let shown = format!("{token:?} {:?} {:?}", setting.cache, setting.cache.report());
     assert!(!shown.contains("hunter2"), "{shown}");
 }
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_back_does_not_make_a_token_young_again() {
+    let setting = setting().filled_with("a", HOUR).await;
+    let right = setting.clock.wall();
+    setting.clock.set_wall(right - 24 * HOUR);
+    assert_eq!(setting.now().await, "a");
+    // By the monotonic clock it is time for the next one.
+    setting.clock.advance(HOUR * 11 / 12);
+    assert_eq!(setting.now().await, "a");
+    let next = Token::new("b", right + 2 * HOUR);
+    assert_eq!(setting.provider.answer(Ok(next)).await, Reason::Expiring);
+    assert_eq!(setting.now().await, "b");
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_forward_costs_one_request_not_a_loop() {
+    let setting = setting().filled_with("a", HOUR).await;
+    let right = setting.clock.wall();
+    setting.clock.set_wall(right + 24 * HOUR);
+    let call = setting.call();
+    // The provider's clock is right: to ours, its token is long expired.
+    setting.provider.answer(Ok(Token::new("b", right + HOUR))).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "b");
+    for _ in 0..100 {
+        assert_eq!(setting.now().await, "b");
+    }
+    assert_eq!(setting.provider.total(), 2);
+    // The clock is put right; the token that came meanwhile is judged anew.
+    setting.clock.set_wall(right);
+    setting.clock.advance(61 * S);
+    let call = setting.call();
+    setting.provider.answer(Ok(Token::new("c", setting.clock.wall() + HOUR))).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "c");
+    setting.clock.advance(HOUR / 2);
+    assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("c", 3));
+}
+
+#[tokio::test]
+async fn after_a_sleep_of_the_machine_an_expired_token_is_not_used() {
+    let setting = setting().filled_with("a", HOUR).await;
+    // The wall clock goes on while the monotonic one stands still.
+    setting.clock.set_wall(setting.clock.wall() + 8 * HOUR);
+    let call = setting.call();
+    settle().await;
+    assert!(!call.is_finished());
+    assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Missing);
+    assert_eq!(call.await.unwrap().unwrap().secret(), "b");
+}
+
+#[tokio::test]
+async fn a_provider_that_asks_for_a_pause_gets_it() {
+    let throttled = |seconds: u32| {
+        let error = CredentialError::new(CredentialErrorKind::Transient, "throttled");
+        Err(error.with_retry_after(Some(seconds * S)))
+    };
+    let setting = setting();
+    let call = setting.call();
+    setting.provider.answer(throttled(20)).await;
+    assert!(call.await.unwrap().is_err());
+    setting.clock.advance(19 * S);
+    assert!(setting.call().await.unwrap().is_err());
+    assert_eq!(setting.provider.total(), 1);
+    setting.clock.advance(S);
+    let setting = setting.filled_with("a", HOUR).await;
+
+    setting.clock.advance(HOUR * 11 / 12);
+    setting.now().await;
+    setting.provider.answer(throttled(100)).await;
+    setting.clock.advance(99 * S);
+    setting.now().await;
+    assert_eq!(setting.provider.total(), 3);
+    setting.clock.advance(S);
+    setting.now().await;
+    settle().await;
+    assert_eq!(setting.provider.total(), 4);
+}
+
+#[tokio::test]
+async fn kept_fresh_nobody_waits_and_the_task_ends_with_the_last_clone() {
+    let Setting { clock, provider, cache } = setting();
+    cache.keep_fresh();
+    settle().await;
+    let later = |clock: &ManualClock| clock.wall() + HOUR;
+    assert_eq!(provider.answer(Ok(Token::new("a", later(&clock)))).await, Reason::Missing);
+    for minute in 0..60 {
+        clock.advance(60 * S);
+        settle().await;
+        assert_eq!(provider.total(), if minute < 54 { 1 } else { 2 }, "minute {minute}");
+        if minute == 54 {
+            let answer = Ok(Token::new("b", later(&clock)));
+            assert_eq!(provider.answer(answer).await, Reason::Expiring);
+        }
+    }
+    assert_eq!(cache.token().await.unwrap().secret(), "b");
+    let clone = cache.clone();
+    drop(cache);
+    settle().await;
+    assert_eq!(clock.sleepers(), 1);
+    drop(clone);
+    settle().await;
+    assert_eq!(clock.sleepers(), 0, "the task sleeps on");
+}
+
+/// 30 days of tokens, with outages, slow answers and callers that give up.
+///
+/// Promises: no caller fails while a token is usable; requests are no more than
+/// the policy allows; nothing is left behind.
+async fn thirty_days(life: Duration, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let setting = setting();
+    let (clock, provider) = (setting.clock.clone(), setting.provider.clone());
+    let start = clock.wall();
+    let mut out_until = start;
+    // Each open request is answered at its time.
+    let mut answer_at = None;
+    let mut usable_until = start;
+    let mut refresh_at = start;
+    let mut asked = start;
+    let mut last_failed_at = None;
+    let mut serial = 0;
+    let mut failed_calls = 0;
+    let mut requests = 0;
+    while clock.wall() < start + 30 * 24 * HOUR {
+        clock.advance(Duration::from_millis(random.u64(100..240_000)));
+        let now = clock.wall();
+        if random.u32(..500) == 0 {
+            out_until = now + Duration::from_secs(random.u64(1..3 * 3_600));
+        }
+        if answer_at.is_some_and(|at| at <= now) && provider.0.lock().unwrap().waiting.is_empty() {
+            answer_at = None; // Given up for its age, and so failed.
+            last_failed_at = Some(now);
+        }
+        if answer_at.is_some_and(|at| at <= now) {
+            answer_at = None;
+            let gone = provider.0.lock().unwrap().waiting[0].1.is_closed();
+            if gone {
+                provider.0.lock().unwrap().waiting.pop_front();
+                last_failed_at = Some(now);
+            } else if now < out_until {
+                provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+                last_failed_at = Some(now);
+            } else {
+                serial += 1;
+                provider.answer(setting.token(&format!("{serial}"), life)).await;
+                usable_until = now + life.saturating_sub(30 * S);
+                refresh_at = if life >= 2 * HOUR {
+                    asked + (now + life).duration_since(asked).unwrap() / 2
+                } else {
+                    now + life.saturating_sub(300 * S)
+                };
+                last_failed_at = None;
+            }
+        }
+        let calls: Vec<_> = (0..random.usize(1..4)).map(|_| setting.call()).collect();
+        settle().await;
+        if random.u32(..3) == 0 {
+            calls[0].abort();
+            settle().await;
+        }
+        for call in calls {
+            let usable = now < usable_until;
+            assert!(call.is_finished() || !usable, "a caller waits though a token is usable");
+            if !call.is_finished() {
+                continue; // It waits for the request under way, rightly.
+            }
+            match call.await {
+                Ok(Err(error)) => {
+                    assert!(!usable, "a caller fails though a token is usable: {error}");
+                    failed_calls += 1;
+                }
+                Ok(Ok(_)) | Err(_) => {}
+            }
+        }
+        let total = provider.total();
+        if total > requests {
+            assert_eq!(total, requests + 1, "one request at a time");
+            assert!(now >= refresh_at, "a request before its time");
+            if let Some(failed) = last_failed_at
+                && now < usable_until
+            {
+                let since = now.duration_since(failed).unwrap();
+                let left = usable_until.duration_since(failed).unwrap();
+                let least = (24 * S).min(left.mul_f64(0.5));
+                assert!(since >= least.min(24 * S), "again after {since:?}, {left:?} left");
+            }
+            requests = total;
+            asked = now;
+            answer_at = Some(now + Duration::from_millis(random.u64(1..90_000)));
+        }
+    }
+    let tokens = u64::try_from(serial).unwrap();
+    // A fifth of the time the provider is out.
+    assert!(tokens >= 30 * 24 * 2_700 / life.as_secs(), "{tokens} tokens");
+    assert!(failed_calls > 0 || life > 2 * HOUR, "no outage outlived a token: a weak test");
+    // What is left: at most the one request under way and its time limit.
+    assert!(clock.sleepers() <= 8, "{} sleepers left", clock.sleepers());
+    assert!(provider.0.lock().unwrap().waiting.len() <= 1);
+}
+
+#[tokio::test]
+async fn thirty_days_of_one_hour_tokens() {
+    for seed in 0..2 {
+        thirty_days(HOUR, seed).await;
+    }
+}
+
+#[tokio::test]
+async fn thirty_days_of_24_hour_tokens() {
+    for seed in 0..2 {
+        thirty_days(24 * HOUR, seed).await;
+    }
+}
