@@ -171,7 +171,10 @@ fn workload_identity(environment: &Environment) -> Result<Shared, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::{Reason, Scope, TokenRequest};
+    use crate::{
+        credential::from_environment,
+        token::{Reason, Scope, TokenRequest},
+    };
 
     const TENANT: (&str, &str) = (TENANT_ID, "contoso.onmicrosoft.com");
     const CLIENT: (&str, &str) = (CLIENT_ID, "11111111-2222-3333-4444-555555555555");
@@ -180,7 +183,7 @@ mod tests {
 
     fn of(variables: &[(&str, &str)]) -> Result<String, String> {
         let environment = Environment::from_pairs(variables.iter().copied());
-        match build(&environment, None) {
+        match from_environment(environment) {
             Ok(credential) => Ok(credential.name()),
             Err(error) => Err(error.to_string()),
         }
@@ -276,7 +279,7 @@ mod tests {
     async fn a_token_file_that_is_not_there_is_told_when_a_token_is_asked_for() {
         let selection = (SELECTION, "WorkloadIdentityCredential");
         let environment = Environment::from_pairs([TENANT, CLIENT, FILE, selection]);
-        let credential = build(&environment, None).unwrap();
+        let credential = from_environment(environment).unwrap();
         let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
         let error = credential.get_token(request).await.unwrap_err();
         assert!(error.to_string().contains("/nowhere/token"), "{error}");
