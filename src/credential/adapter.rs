@@ -192,3 +192,91 @@ macro_rules! serves_azure_core {
 }
 
 serves_azure_core!(ManagedIdentity, AzureCli, Chain);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU64, Ordering},
+        time::SystemTime,
+    };
+
+    use azure_core::http::{RawResponse, StatusCode, headers::Headers};
+
+    use super::*;
+
+    /// Hands out one token for ever, as a cache does.
+    #[derive(Debug)]
+    struct Caching(u64);
+
+    #[async_trait]
+    impl AzureCredential for Caching {
+        async fn get_token(
+            &self,
+            _: &[&str],
+            _: Option<TokenRequestOptions<'_>>,
+        ) -> azure_core::Result<AccessToken> {
+            let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+            Ok(AccessToken::new(format!("token {}", self.0), expiry.into()))
+        }
+    }
+
+    async fn ask(credential: &AzureCoreCredential, reason: Reason) -> String {
+        let token =
+            credential.get_token(TokenRequest::new(Scope::AZURE_SQL, reason)).await.unwrap();
+        token.secret().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_cache_inside_does_not_bring_a_rejected_token_back() {
+        let made = AtomicU64::new(0);
+        let factory = move || -> azure_core::Result<Arc<dyn AzureCredential>> {
+            Ok(Arc::new(Caching(made.fetch_add(1, Ordering::Relaxed))))
+        };
+        let credential = AzureCoreCredential::made("theirs".into(), Box::new(factory));
+        assert_eq!(ask(&credential, Reason::Missing).await, "token 0");
+        assert_eq!(ask(&credential, Reason::Missing).await, "token 0");
+        assert_eq!(ask(&credential, Reason::Rejected).await, "token 1");
+        assert_eq!(ask(&credential, Reason::Missing).await, "token 1");
+        assert_eq!(ask(&credential, Reason::Expiring).await, "token 2");
+        assert!(!format!("{credential:?}").contains("token"));
+
+        let given = AzureCoreCredential::given("theirs".into(), Arc::new(Caching(7)));
+        assert_eq!(ask(&given, Reason::Rejected).await, "token 7");
+    }
+
+    fn response(status: StatusCode, retry_after: &'static str) -> AzureError {
+        let mut headers = Headers::new();
+        headers.insert("retry-after", retry_after);
+        let body = r#"{"error_description":"AADSTS: raw eyJraw"}"#;
+        let raw_response = RawResponse::from_bytes(status, headers, body);
+        let kind = ErrorKind::HttpResponse {
+            status,
+            error_code: None,
+            raw_response: Some(Box::new(raw_response)),
+        };
+        let error = AzureError::with_message(kind, "AADSTS: says no");
+        AzureError::with_error(ErrorKind::Credential, error, "ClientSecretCredential failed.\nSee")
+    }
+
+    #[test]
+    fn the_status_inside_tells_whether_a_failure_passes() {
+        let adapter = AzureCoreCredential::given("theirs".into(), Arc::new(Caching(0)));
+        for (status, kind) in [
+            (StatusCode::BadRequest, Refused),
+            (StatusCode::Unauthorized, Refused),
+            (StatusCode::TooManyRequests, Transient),
+            (StatusCode::ServiceUnavailable, Transient),
+        ] {
+            let error = adapter.error(&response(status, "17"));
+            assert_eq!(error.kind(), kind, "{status:?}");
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(17)));
+            assert_eq!(error.to_string(), "theirs: ClientSecretCredential failed. See");
+            let causes = format!("{error:?}");
+            assert!(causes.contains("AADSTS: says no") && !causes.contains("eyJ"), "{causes}");
+        }
+        let connection = AzureError::with_message(ErrorKind::Connection, "refused");
+        assert_eq!(adapter.error(&connection).kind(), Transient);
+        let other = AzureError::with_message(ErrorKind::Credential, "no");
+        assert_eq!(adapter.error(&other).kind(), Refused);
+    }
+}

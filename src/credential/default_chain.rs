@@ -171,3 +171,121 @@ fn workload_identity(environment: &Environment) -> Result<Shared, ConfigError> {
         feature: "azure-identity",
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        credential::from_environment,
+        token::{Reason, Scope, TokenRequest},
+    };
+
+    const TENANT: (&str, &str) = (TENANT_ID, "contoso.onmicrosoft.com");
+    const CLIENT: (&str, &str) = (CLIENT_ID, "11111111-2222-3333-4444-555555555555");
+    const SECRET_SET: (&str, &str) = (SECRET, "s3cret");
+    const FILE: (&str, &str) = (TOKEN_FILE, "/nowhere/token");
+
+    fn of(variables: &[(&str, &str)]) -> Result<String, String> {
+        let environment = Environment::from_pairs(variables.iter().copied());
+        match from_environment(environment) {
+            Ok(credential) => Ok(credential.name()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_variables_decide_who_is_in_the_chain() {
+        let select = |value| (SELECTION, value);
+        for (variables, expected) in [
+            (
+                &[][..],
+                "the first available of: service principal, workload identity, managed identity \
+                 (IMDS), Azure CLI",
+            ),
+            (
+                &[select("PROD")],
+                "the first available of: service principal, workload identity, managed identity \
+                 (IMDS)",
+            ),
+            (&[select("dev")], "the first available of: Azure CLI"),
+            (&[select("AzureCliCredential")], "Azure CLI"),
+            (&[select("managedidentitycredential")], "managed identity (IMDS)"),
+            // Cloud Shell is gone past: the Azure CLI is there.
+            (
+                &[("MSI_ENDPOINT", "http://127.0.0.1:1")],
+                "the first available of: service principal, workload identity, managed identity, \
+                 Azure CLI",
+            ),
+        ] {
+            assert_eq!(of(variables).as_deref(), Ok(expected), "{variables:?}");
+        }
+    }
+
+    #[cfg(feature = "azure-identity")]
+    #[test]
+    fn service_principals_and_workload_identities_are_found() {
+        let principal = "service principal 11111111-2222-3333-4444-555555555555";
+        let workload = "workload identity 11111111-2222-3333-4444-555555555555";
+        let environment = (SELECTION, "EnvironmentCredential");
+        assert_eq!(of(&[TENANT, CLIENT, SECRET_SET, environment]).as_deref(), Ok(principal));
+        let selection = (SELECTION, "WorkloadIdentityCredential");
+        assert_eq!(of(&[TENANT, CLIENT, FILE, selection]).as_deref(), Ok(workload));
+        let all = of(&[TENANT, CLIENT, SECRET_SET, FILE]).unwrap();
+        assert!(all.contains(&format!("{principal}, {workload}, managed")), "{all}");
+        let authority = ("AZURE_AUTHORITY_HOST", "http://login.example");
+        let error = of(&[TENANT, CLIENT, SECRET_SET, authority]).unwrap_err();
+        assert!(error.starts_with("AZURE_AUTHORITY_HOST must be an https://"), "{error}");
+    }
+
+    #[test]
+    fn an_environment_that_is_half_set_is_an_error_and_no_other_identity() {
+        let certificate = (CERTIFICATE, "/c.pem");
+        for (variables, words) in [
+            (&[SECRET_SET][..], "AZURE_TENANT_ID is not set, but AZURE_CLIENT_SECRET needs it"),
+            (&[SECRET_SET, TENANT], "AZURE_CLIENT_ID is not set, but AZURE_CLIENT_SECRET needs it"),
+            (
+                &[SECRET_SET, certificate],
+                "AZURE_CLIENT_SECRET and AZURE_CLIENT_CERTIFICATE_PATH are both set",
+            ),
+            (&[certificate], "certificates are not supported yet"),
+            (&[certificate, (SELECTION, "EnvironmentCredential")], "are not supported yet"),
+            (&[(CLIENT_ID, "shop")], "AZURE_CLIENT_ID must be a client ID"),
+            (
+                &[(SELECTION, "ManagedIdentityCredential"), ("MSI_ENDPOINT", "http://127.0.0.1:1")],
+                "Cloud Shell",
+            ),
+            (
+                &[(SELECTION, "EnvironmentCredential")],
+                "AZURE_CLIENT_SECRET is not set, but AZURE_TOKEN_CREDENTIALS needs it",
+            ),
+            (
+                &[(SELECTION, "WorkloadIdentityCredential"), TENANT],
+                "AZURE_FEDERATED_TOKEN_FILE is not set",
+            ),
+            (&[(SELECTION, "production")], r#"is "production"; it must be one of prod, dev, "#),
+        ] {
+            let error = of(variables).unwrap_err();
+            assert!(error.contains(words) && !error.contains("s3cret"), "{error}");
+        }
+        if cfg!(feature = "azure-identity") {
+            let error = of(&[FILE]).unwrap_err();
+            assert!(error.contains("AZURE_TENANT_ID is not set, but workload"), "{error}");
+        } else {
+            for setting in [SECRET_SET, FILE] {
+                let error = of(&[TENANT, CLIENT, setting]).unwrap_err();
+                assert!(error.contains("needs entra-pool's feature `azure-identity`"), "{error}");
+            }
+        }
+    }
+
+    #[cfg(feature = "azure-identity")]
+    #[tokio::test]
+    async fn a_token_file_that_is_not_there_is_told_when_a_token_is_asked_for() {
+        let selection = (SELECTION, "WorkloadIdentityCredential");
+        let environment = Environment::from_pairs([TENANT, CLIENT, FILE, selection]);
+        let credential = from_environment(environment).unwrap();
+        let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+        let error = credential.get_token(request).await.unwrap_err();
+        assert!(error.to_string().contains("/nowhere/token"), "{error}");
+    }
+}

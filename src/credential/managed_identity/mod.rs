@@ -362,3 +362,89 @@ fn is_guid(text: &str) -> bool {
     groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
         && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(variables: &[(&str, &str)]) -> Result<ManagedIdentity, ConfigError> {
+        let environment = Environment::from_pairs(variables.iter().copied());
+        ManagedIdentity::system_assigned().environment(environment).build()
+    }
+
+    const ENDPOINT: (&str, &str) = ("IDENTITY_ENDPOINT", "http://127.0.0.1:1/msi/token");
+    const HEADER: (&str, &str) = ("IDENTITY_HEADER", "s3cret");
+    const MSI: (&str, &str) = ("MSI_ENDPOINT", "http://127.0.0.1:1/oauth2/token");
+
+    #[test]
+    fn the_host_is_found_by_its_variables() {
+        use ManagedIdentityHost::{AppService, AzureArc, AzureMl, CloudShell, Imds, ServiceFabric};
+        let thumbprint = ("IDENTITY_SERVER_THUMBPRINT", "AB12");
+        let imds = ("IMDS_ENDPOINT", "http://localhost:40342");
+        let secret = ("MSI_SECRET", "x");
+        for (variables, expected) in [
+            (&[][..], Imds),
+            (&[ENDPOINT], Imds),
+            (&[HEADER], Imds),
+            (&[ENDPOINT, ("IDENTITY_HEADER", "")], Imds),
+            (&[ENDPOINT, HEADER], AppService),
+            // App Service sets the older pair, too.
+            (&[ENDPOINT, HEADER, MSI, secret], AppService),
+            (&[ENDPOINT, HEADER, imds], AppService),
+            (&[ENDPOINT, HEADER, thumbprint], ServiceFabric),
+            (&[ENDPOINT, imds], AzureArc),
+            (&[MSI, secret], AzureMl),
+            (&[MSI], CloudShell),
+            (&[secret], Imds),
+        ] {
+            let found = match build(variables) {
+                Ok(identity) => identity.host(),
+                Err(ConfigError::UnsupportedHost { host, .. }) => host,
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(found, expected, "{variables:?}");
+        }
+        let error = build(&[MSI]).unwrap_err().to_string();
+        assert!(error.contains("Cloud Shell (MSI_ENDPOINT is set)"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_right_is_named_and_not_shown() {
+        for url in ["not a url", "ftp://host", "http://", "/msi/token", "http://u:p4ss@host/"] {
+            for (name, other) in [(ENDPOINT.0, HEADER), ("AZURE_POD_IDENTITY_AUTHORITY_HOST", MSI)]
+            {
+                let other = if name == ENDPOINT.0 { other } else { ("OTHER", "x") };
+                let error = build(&[(name, url), other]).unwrap_err().to_string();
+                assert!(error.starts_with(name) && !error.contains("p4ss"), "{error}");
+            }
+        }
+        let error = build(&[ENDPOINT, ("IDENTITY_HEADER", "s3\ncret")]).unwrap_err().to_string();
+        assert!(error.starts_with("IDENTITY_HEADER") && !error.contains("cret"), "{error}");
+        for id in [
+            "",
+            "shop",
+            "11111111222233334444555555555555",
+            "11111111-2222-3333-4444-55555555555g",
+            "{11111111-2222-3333-4444-555555555555}",
+        ] {
+            let id = UserAssignedId::ClientId(id.into());
+            let built = ManagedIdentity::user_assigned(id).build();
+            assert!(matches!(built, Err(ConfigError::Invalid { setting: "user_assigned", .. })));
+        }
+    }
+
+    #[test]
+    fn what_is_said_beats_the_environment() {
+        let environment = Environment::from_pairs([ENDPOINT, HEADER]);
+        let identity = ManagedIdentity::system_assigned()
+            .environment(environment)
+            .imds_endpoint("http://127.0.0.1:2/")
+            .build()
+            .unwrap();
+        assert_eq!(identity.host(), ManagedIdentityHost::Imds);
+        let url = identity.0.endpoint.url();
+        assert_eq!(url.as_str(), "http://127.0.0.1:2/metadata/identity/oauth2/token");
+        let own = Imds::at("imds_endpoint", "http://127.0.0.1:2/own/path").unwrap();
+        assert_eq!(own.url().path(), "/own/path");
+    }
+}
