@@ -5,6 +5,8 @@
 #![allow(clippy::module_name_repetitions)]
 
 pub mod clock;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod token;
 
 mod cloud;

@@ -1,0 +1,121 @@
+//! What to do about a refused login: the HINT's text.
+
+use std::time::SystemTime;
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::token::{Claims, Scope, Token, TokenError};
+
+/// Older PgBouncers have this many bytes of password at most.
+const OLD_PGBOUNCER_PASSWORD: usize = 2_047;
+
+/// What is known about a refused login.
+pub(super) struct Refusal<'a> {
+    pub(super) error: &'a DbError,
+    pub(super) user: &'a str,
+    pub(super) token: &'a Token,
+    pub(super) scope: &'a Scope,
+    pub(super) now: SystemTime,
+    pub(super) second_try: &'a SecondTry,
+}
+
+/// What became of the attempt to have another token.
+pub(super) enum SecondTry {
+    /// The other token was refused too.
+    Refused,
+    /// There was no other: the same one came again, or came so lately that it
+    /// was not asked for.
+    NoOther,
+    /// The provider could not be asked.
+    Failed(TokenError),
+}
+
+impl Refusal<'_> {
+    /// The likely cause and the way out, then the facts to check it against.
+    /// Never the token.
+    pub(super) fn advice(&self) -> String {
+        let claims = self.token.claims().unwrap_or_default();
+        let mut advice = self.way_out(&claims);
+        advice.push_str(&format!(
+            " The login was as \"{}\", with a token of {}.",
+            self.user,
+            facts(&claims, self.token)
+        ));
+        advice.push_str(&match self.second_try {
+            SecondTry::Refused => " A new token was refused too.".to_owned(),
+            SecondTry::NoOther => " There was no newer token to try.".to_owned(),
+            SecondTry::Failed(error) => format!(" A newer token was not to be had: {error}."),
+        });
+        advice
+    }
+
+    fn way_out(&self, claims: &Claims) -> String {
+        let message = self.error.message().to_lowercase();
+        let ends =
+            claims.expires_on.unwrap_or(self.token.expires_on()).min(self.token.expires_on());
+        if *self.error.code() == SqlState::PROTOCOL_VIOLATION
+            && self.token.secret().len() > OLD_PGBOUNCER_PASSWORD
+        {
+            return format!(
+                "A PgBouncer before 1.21 takes passwords of at most {OLD_PGBOUNCER_PASSWORD} characters, and this token has {}: go to the server itself (port 5432).",
+                self.token.secret().len()
+            );
+        }
+        if message.contains("expired") || ends <= self.now {
+            return format!(
+                "The token's time has passed ({}; this machine's clock says {}): is that clock right?",
+                rfc3339(ends),
+                rfc3339(self.now)
+            );
+        }
+        let wanted = self.scope.resource();
+        let other = claims.audience.as_deref().filter(|audience| !same_resource(audience, wanted));
+        if message.contains("audience") || other.is_some() {
+            return format!(
+                "The token is for {}, which this server does not take: entra_scope should be that of Azure Database for PostgreSQL in its cloud ({} in the public one).",
+                claims.audience.as_deref().unwrap_or(wanted),
+                Scope::AZURE_POSTGRESQL
+            );
+        }
+        if message.contains("pg_hba.conf") {
+            return "The server's rules do not let this role in from here over TLS, whatever the token: see its pg_hba.conf.".to_owned();
+        }
+        format!(
+            "Is there a role of that name for this principal? An Entra administrator of the server makes it, connected to the database postgres: select * from pgaadauth_create_principal('{}', false, false); for a group, user is the group's name. A principal that was deleted and made again is another one: drop its role and make that again too.",
+            self.user.replace('\'', "''")
+        )
+    }
+}
+
+/// Whose token it is, in words.
+pub(super) fn principal(claims: &Claims) -> String {
+    let name = claims.principal_name();
+    let ids = [
+        ("application", claims.application_id.as_deref()),
+        ("object", claims.object_id.as_deref()),
+        ("tenant", claims.tenant_id.as_deref()),
+    ];
+    let ids: Vec<String> =
+        ids.iter().filter_map(|(kind, id)| id.map(|id| format!("{kind} {id}"))).collect();
+    match (name, ids.is_empty()) {
+        (Some(name), true) => name.to_owned(),
+        (Some(name), false) => format!("{name} ({})", ids.join(", ")),
+        (None, true) => "a principal that it does not name".to_owned(),
+        (None, false) => format!("the principal with {}", ids.join(", ")),
+    }
+}
+
+fn facts(claims: &Claims, token: &Token) -> String {
+    let audience = claims.audience.as_deref().unwrap_or("an unnamed audience");
+    format!("{} for {audience}, good until {}", principal(claims), rfc3339(token.expires_on()))
+}
+
+fn same_resource(audience: &str, resource: &str) -> bool {
+    audience.trim_end_matches('/') == resource.trim_end_matches('/')
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time).truncate_to_second();
+    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
+}
