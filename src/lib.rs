@@ -5,6 +5,7 @@
 #![allow(clippy::module_name_repetitions)]
 
 pub mod clock;
+pub mod credential;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod token;

@@ -54,6 +54,19 @@ impl Principal {
             kind,
         }
     }
+
+    /// The Azure resource ID that stands in `xms_mirid`; a user has none.
+    pub fn resource_id(&self) -> Option<String> {
+        let provider = match self.kind {
+            PrincipalKind::SystemAssigned => "Microsoft.Web/sites",
+            PrincipalKind::UserAssigned => "Microsoft.ManagedIdentity/userAssignedIdentities",
+            PrincipalKind::User => return None,
+        };
+        Some(format!(
+            "/subscriptions/9d2b6c1e-0000-4000-8000-5f0c3a6a9f11/resourcegroups/shop/providers/{provider}/{}",
+            self.name
+        ))
+    }
 }
 
 /// A stable GUID-shaped ID (FNV-1a over kind and name).
@@ -152,12 +165,6 @@ impl Issuer {
         expires_on: SystemTime,
         length: usize,
     ) -> String {
-        let resource = |provider: &str| {
-            format!(
-                "/subscriptions/9d2b6c1e-0000-4000-8000-5f0c3a6a9f11/resourcegroups/shop/providers/{provider}/{}",
-                principal.name
-            )
-        };
         let serial = self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut claims = Claims {
             aud: audience.to_owned(),
@@ -170,13 +177,7 @@ impl Issuer {
             tid: TENANT_ID.to_owned(),
             idtyp: if principal.kind == PrincipalKind::User { "user" } else { "app" }.to_owned(),
             upn: (principal.kind == PrincipalKind::User).then(|| principal.name.clone()),
-            xms_mirid: match principal.kind {
-                PrincipalKind::SystemAssigned => Some(resource("Microsoft.Web/sites")),
-                PrincipalKind::UserAssigned => {
-                    Some(resource("Microsoft.ManagedIdentity/userAssignedIdentities"))
-                }
-                PrincipalKind::User => None,
-            },
+            xms_mirid: principal.resource_id(),
             xms_padding: String::new(),
             uti: format!("{serial:022}"),
         };

@@ -6,5 +6,7 @@
 #![deny(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
+pub mod azure_cli;
 pub mod certificates;
+pub mod identity;
 pub mod jwt;

@@ -4,7 +4,7 @@ use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
 use super::{ConfigError, Stage};
-use crate::{TlsConfigError, token::TokenError};
+use crate::{TlsConfigError, credential, token::TokenError};
 
 /// Why there is no connection.
 ///
@@ -20,6 +20,10 @@ pub enum Error {
     /// There are no root certificates to trust. Look at `sslrootcert`.
     #[error("TLS cannot be set up")]
     TlsConfig(#[from] TlsConfigError),
+    /// The identity cannot be set up. Look at `entra_client_id`, or at the
+    /// environment.
+    #[error("the identity to log in with cannot be set up")]
+    Credential(#[from] credential::ConfigError),
     /// There is no token; the source says why and what to do.
     #[error("no token to log in with")]
     Token(#[from] TokenError),
@@ -105,7 +109,11 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Config(_) | Self::TlsConfig(_) | Self::NoUser { .. } | Self::Refused(_) => false,
+            Self::Config(_)
+            | Self::TlsConfig(_)
+            | Self::Credential(_)
+            | Self::NoUser { .. }
+            | Self::Refused(_) => false,
             Self::Token(error) => error.is_transient(),
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
             Self::Unverified { source, .. } => broke_off(source),

@@ -1,8 +1,18 @@
 //! Azure Database for PostgreSQL: a pool of deadpool-postgres' that logs in
 //! with tokens.
 //!
-//! [`connect_with`] makes a [`Pool`] of a URL and an identity. What it lends
-//! are [`deadpool_postgres::Client`]s: all that is written for
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = entra_pool::postgres::connect(
+//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+//! )?;
+//! let client = pool.get().await?;
+//! let rows = client.query("SELECT name FROM restaurant", &[]).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the [`Pool`] lends are [`deadpool_postgres::Client`]s: all that is written for
 //! deadpool-postgres and tokio-postgres works, statement cache,
 //! transactions, `GenericClient` and [`cancel_token`] included.
 //!
@@ -36,7 +46,33 @@ pub use deadpool_postgres;
 pub use tokio_postgres;
 pub use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::token::Identity;
+use crate::{
+    credential::{self, ManagedIdentity, UserAssignedId},
+    token::Identity,
+};
+
+/// A pool for the database that `config` (a URL or a libpq string, see
+/// [`Config`]) names, with an identity of its own: the user-assigned managed
+/// identity of `entra_client_id`, else what the environment tells
+/// ([`credential::from_env`]).
+///
+/// Nothing is dialled and no token asked for yet. [`connect_with`] shares an
+/// identity, and with it its tokens, between pools.
+///
+/// # Errors
+///
+/// [`Error::Config`], [`Error::TlsConfig`] or [`Error::Credential`], if
+/// `config` or the environment cannot be used.
+pub fn connect(config: &str) -> Result<Pool, Error> {
+    let mut config: Config = config.parse()?;
+    let identity = match config.client_id.take() {
+        Some(id) => {
+            Identity::new(ManagedIdentity::user_assigned(UserAssignedId::ClientId(id)).build()?)
+        }
+        None => Identity::new(credential::from_env()?),
+    };
+    pool(&identity, config)
+}
 
 /// A pool for the database that `config` (a URL or a libpq string, see
 /// [`Config`]) names, with an identity that other pools may share.

@@ -1,0 +1,307 @@
+//! How the endpoint behaves, and what it was asked: set and read by tests while
+//! it runs.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::watch;
+
+use super::IdentityEndpoint;
+use crate::jwt::{Issuer, Principal, seconds};
+
+/// Requests remembered at most: a benchmark must not fill the memory.
+const LOG_LENGTH: usize = 10_000;
+
+/// What the tokens handed out are like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// Seconds from now to the token's `exp`, 24 hours by default; below zero,
+    /// tokens arrive expired.
+    pub lifetime_seconds: i64,
+    /// Characters of a token, 2,000 by default.
+    pub length: usize,
+    /// Seconds to answer as `refresh_in`; `None`, the default, leaves it out.
+    pub refresh_in: Option<u64>,
+    /// A wrong audience to sign for, in place of the resource asked for.
+    pub audience: Option<String>,
+    /// Whether the same token is handed out until its `exp`, as the real
+    /// endpoints do; off by default: every request has a token signed.
+    pub repeat_until_expiry: bool,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self {
+            lifetime_seconds: 24 * 60 * 60,
+            length: 2_000,
+            refresh_in: None,
+            audience: None,
+            repeat_until_expiry: false,
+        }
+    }
+}
+
+/// An answer that is no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// This status with this body.
+    Status(u16, String),
+    /// 429, with `Retry-After` in seconds if given.
+    Throttled(Option<u64>),
+    /// The request is read and never answered.
+    Silence,
+    /// 200 with a page of HTML, as captive portals and proxies answer.
+    Html,
+    /// 200 with JSON that ends half-way.
+    TruncatedJson,
+    /// 200 without a body.
+    EmptyBody,
+}
+
+/// A request as it arrived. Secrets are compared, not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// `GET`, ….
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// Names and values, decoded, in their order.
+    pub query: Vec<(String, String)>,
+    /// The `Metadata` header.
+    pub metadata: Option<String>,
+    /// Whether `X-IDENTITY-HEADER` was right; `None` if it was not there.
+    pub identity_header_is_right: Option<bool>,
+    /// The `User-Agent` header.
+    pub user_agent: Option<String>,
+}
+
+impl Received {
+    /// The first value of this name in the query.
+    pub fn query_value(&self, name: &str) -> Option<&str> {
+        let pair = self.query.iter().find(|(key, _)| key == name);
+        pair.map(|(_, value)| value.as_str())
+    }
+}
+
+impl IdentityEndpoint {
+    /// Changes what tokens are like, from the next answer on. What was kept
+    /// for repeating is forgotten.
+    pub fn configure_tokens(&self, change: impl FnOnce(&mut TokenSettings)) {
+        let mut inner = self.state.lock();
+        change(&mut inner.tokens);
+        inner.kept.clear();
+    }
+
+    /// Waits this long before every answer.
+    pub fn set_latency(&self, latency: Duration) {
+        self.state.lock().latency = latency;
+    }
+
+    /// Answers the next `count` requests with `fault`. It takes the place of
+    /// an earlier fault.
+    pub fn fail_next(&self, count: u64, fault: Fault) {
+        self.state.lock().fault = (count > 0).then_some((fault, Some(count)));
+    }
+
+    /// Answers every request with `fault` until [`recover`](Self::recover).
+    pub fn fail(&self, fault: Fault) {
+        self.state.lock().fault = Some((fault, None));
+    }
+
+    /// Answers properly again. Requests already met with
+    /// [`Fault::Silence`] stay unanswered.
+    pub fn recover(&self) {
+        self.state.lock().fault = None;
+    }
+
+    /// Makes requests wait, counted but undecided, until
+    /// [`release`](Self::release): faults and settings are looked at then.
+    pub fn hold(&self) {
+        self.state.held.send_replace(true);
+    }
+
+    /// Lets the waiting requests go on.
+    pub fn release(&self) {
+        self.state.held.send_replace(false);
+    }
+
+    /// Completes when `count` requests have arrived since the start.
+    pub async fn wait_for_requests(&self, count: u64) {
+        let mut arrived = self.state.arrived.subscribe();
+        // The sender lives in `self`: it cannot be gone while this waits.
+        let _ = arrived.wait_for(|arrived| *arrived >= count).await;
+    }
+
+    /// Requests that arrived, probes and bad ones included.
+    pub fn requests(&self) -> u64 {
+        *self.state.arrived.borrow()
+    }
+
+    /// Requests that asked for this resource.
+    pub fn requests_for(&self, resource: &str) -> u64 {
+        let inner = self.state.lock();
+        inner.by_resource.get(resource).copied().unwrap_or_default()
+    }
+
+    /// Answers that carried a token, a repeated one included.
+    pub fn tokens_handed_out(&self) -> u64 {
+        self.state.lock().handed_out
+    }
+
+    /// What arrived, oldest first: the last 10,000 requests.
+    pub fn received(&self) -> Vec<Received> {
+        self.state.lock().log.iter().cloned().collect()
+    }
+}
+
+/// Shared by the handles and the connections.
+pub(super) struct State {
+    issuer: Arc<Issuer>,
+    secret: String,
+    held: watch::Sender<bool>,
+    arrived: watch::Sender<u64>,
+    inner: Mutex<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) system_assigned: Option<Principal>,
+    pub(super) user_assigned: Vec<Principal>,
+    tokens: TokenSettings,
+    latency: Duration,
+    fault: Option<(Fault, Option<u64>)>,
+    kept: BTreeMap<(String, String), Signed>,
+    by_resource: BTreeMap<String, u64>,
+    handed_out: u64,
+    log: VecDeque<Received>,
+}
+
+/// A token and what the answer says about it.
+#[derive(Clone)]
+pub(super) struct Signed {
+    pub(super) token: String,
+    pub(super) not_before: u64,
+    pub(super) expires_on: u64,
+    pub(super) refresh_in: Option<u64>,
+}
+
+impl State {
+    pub(super) fn new(
+        issuer: Arc<Issuer>,
+        system_assigned: Option<Principal>,
+        user_assigned: Vec<Principal>,
+    ) -> Self {
+        let inner = Inner {
+            system_assigned,
+            user_assigned,
+            tokens: TokenSettings::default(),
+            latency: Duration::ZERO,
+            fault: None,
+            kept: BTreeMap::new(),
+            by_resource: BTreeMap::new(),
+            handed_out: 0,
+            log: VecDeque::new(),
+        };
+        Self {
+            issuer,
+            secret: uuid::Uuid::new_v4().simple().to_string().to_uppercase(),
+            held: watch::Sender::new(false),
+            arrived: watch::Sender::new(0),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Writes a request down; whoever waits for it sees it in the log.
+    pub(super) fn record(&self, request: Received) {
+        let mut inner = self.lock();
+        if let Some(resource) = request.query_value("resource") {
+            *inner.by_resource.entry(resource.to_owned()).or_default() += 1;
+        }
+        if inner.log.len() == LOG_LENGTH {
+            inner.log.pop_front();
+        }
+        inner.log.push_back(request);
+        drop(inner);
+        self.arrived.send_modify(|arrived| *arrived += 1);
+    }
+
+    /// Waits while requests are held back, then for the latency, and says
+    /// whether this request fails.
+    pub(super) async fn admit(&self) -> Option<Fault> {
+        let mut held = self.held.subscribe();
+        // The sender lives in `self`: it cannot be gone while this waits.
+        let _ = held.wait_for(|held| !held).await;
+        let (latency, fault) = {
+            let mut inner = self.lock();
+            (inner.latency, inner.next_fault())
+        };
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        fault
+    }
+
+    pub(super) fn sign(&self, principal: &Principal, resource: &str) -> Signed {
+        let settings = self.lock().tokens.clone();
+        let now = SystemTime::now();
+        let lifetime = Duration::from_secs(settings.lifetime_seconds.unsigned_abs());
+        let expires_on = if settings.lifetime_seconds < 0 {
+            now.checked_sub(lifetime)
+        } else {
+            now.checked_add(lifetime)
+        }
+        .unwrap_or(now);
+        let audience = settings.audience.as_deref().unwrap_or(resource);
+        Signed {
+            token: self.issuer.sign(principal, audience, expires_on, settings.length),
+            not_before: seconds(now),
+            expires_on: seconds(expires_on),
+            refresh_in: settings.refresh_in,
+        }
+    }
+
+    /// A token for an answer: the one kept, if tokens are to be repeated.
+    pub(super) fn hand_out(&self, principal: &Principal, resource: &str) -> Signed {
+        let key = (principal.object_id.clone(), resource.to_owned());
+        {
+            let mut inner = self.lock();
+            inner.handed_out += 1;
+            let now = seconds(SystemTime::now());
+            if inner.tokens.repeat_until_expiry
+                && let Some(kept) = inner.kept.get(&key).filter(|kept| kept.expires_on > now)
+            {
+                return kept.clone();
+            }
+        }
+        let signed = self.sign(principal, resource);
+        self.lock().kept.insert(key, signed.clone());
+        signed
+    }
+}
+
+impl Inner {
+    fn next_fault(&mut self) -> Option<Fault> {
+        match self.fault.take()? {
+            (fault, None) => {
+                self.fault = Some((fault.clone(), None));
+                Some(fault)
+            }
+            (fault, Some(left)) => {
+                if left > 1 {
+                    self.fault = Some((fault.clone(), Some(left - 1)));
+                }
+                Some(fault)
+            }
+        }
+    }
+}
