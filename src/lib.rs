@@ -4,6 +4,8 @@
 #![warn(clippy::pedantic, clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::module_name_repetitions)]
 
+#[cfg(feature = "azure-sql")]
+pub mod azure_sql;
 pub mod clock;
 pub mod credential;
 #[cfg(feature = "postgres")]

@@ -31,42 +31,50 @@ enum Member {
     AzureCli,
 }
 
-pub(super) fn build(
-    environment: &Environment,
-    clock: Option<Arc<dyn Clock>>,
-) -> Result<Shared, ConfigError> {
+/// What every member is built from.
+pub(super) struct Setting {
+    pub(super) environment: Environment,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Which managed identity, if not the one that `AZURE_CLIENT_ID` names;
+    /// service principals and workload identities are none of its business.
+    pub(super) user_assigned: Option<UserAssignedId>,
+}
+
+impl Setting {
+    pub(super) fn of(environment: Environment) -> Self {
+        Self { environment, clock: Arc::new(SystemClock::new()), user_assigned: None }
+    }
+}
+
+pub(super) fn build(setting: &Setting) -> Result<Shared, ConfigError> {
     use Member::{AzureCli, Environment, ManagedIdentity, WorkloadIdentity};
-    let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+    let environment = &setting.environment;
     let selection = environment.get(SELECTION).map(str::trim);
     let members: &[Member] = match selection.map(str::to_ascii_lowercase).as_deref() {
         None => &[Environment, WorkloadIdentity, ManagedIdentity, AzureCli],
         Some("prod") => &[Environment, WorkloadIdentity, ManagedIdentity],
         Some("dev") => &[AzureCli],
-        Some("environmentcredential") => return only(Environment, environment, &clock),
-        Some("workloadidentitycredential") => return only(WorkloadIdentity, environment, &clock),
-        Some("managedidentitycredential") => return only(ManagedIdentity, environment, &clock),
-        Some("azureclicredential") => return only(AzureCli, environment, &clock),
+        Some("environmentcredential") => return only(Environment, setting),
+        Some("workloadidentitycredential") => return only(WorkloadIdentity, setting),
+        Some("managedidentitycredential") => return only(ManagedIdentity, setting),
+        Some("azureclicredential") => return only(AzureCli, setting),
         Some(_) => {
             let value = selection.unwrap_or_default().to_owned();
             return Err(ConfigError::UnknownCredential { value, allowed: ALLOWED });
         }
     };
-    let members: Result<Vec<_>, _> =
-        members.iter().map(|member| member.build(environment, &clock)).collect();
+    let members: Result<Vec<_>, _> = members.iter().map(|member| member.build(setting)).collect();
     Ok(Arc::new(Chain::new(members?)))
 }
 
 /// One that was asked for by name must be there.
-fn only(
-    member: Member,
-    environment: &Environment,
-    clock: &Arc<dyn Clock>,
-) -> Result<Shared, ConfigError> {
+fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
+    let environment = &setting.environment;
     let required: &[&'static str] = match member {
         Member::Environment => &[SECRET, TENANT_ID, CLIENT_ID],
         Member::WorkloadIdentity => &[TOKEN_FILE, TENANT_ID, CLIENT_ID],
         Member::ManagedIdentity => {
-            return Ok(Arc::new(managed_identity(environment, clock, false)?));
+            return Ok(Arc::new(managed_identity(setting, false)?));
         }
         Member::AzureCli => &[],
     };
@@ -75,10 +83,10 @@ fn only(
         Some(_)
             if matches!(member, Member::Environment) && environment.get(CERTIFICATE).is_some() =>
         {
-            member.build(environment, clock)
+            member.build(setting)
         }
-        Some(setting) => Err(ConfigError::missing(setting, SELECTION)),
-        None => member.build(environment, clock),
+        Some(missing) => Err(ConfigError::missing(missing, SELECTION)),
+        None => member.build(setting),
     }
 }
 
@@ -86,15 +94,12 @@ impl Member {
     /// The credential, or one that says why there is none. An error if the
     /// environment is half set for it: to go on would be to log in as somebody
     /// else.
-    fn build(
-        self,
-        environment: &Environment,
-        clock: &Arc<dyn Clock>,
-    ) -> Result<Shared, ConfigError> {
+    fn build(self, setting: &Setting) -> Result<Shared, ConfigError> {
+        let environment = &setting.environment;
         match self {
             Self::Environment => service_principal(environment),
             Self::WorkloadIdentity => workload_identity(environment),
-            Self::ManagedIdentity => match managed_identity(environment, clock, true) {
+            Self::ManagedIdentity => match managed_identity(setting, true) {
                 Ok(identity) => Ok(Arc::new(identity)),
                 // In Cloud Shell the Azure CLI is logged in.
                 Err(error @ ConfigError::UnsupportedHost { .. }) => {
@@ -104,7 +109,7 @@ impl Member {
             },
             Self::AzureCli => {
                 let cli = AzureCli::builder().environment(environment.clone());
-                Ok(Arc::new(cli.shared_clock(clock.clone()).build()?))
+                Ok(Arc::new(cli.shared_clock(setting.clock.clone()).build()?))
             }
         }
     }
@@ -114,17 +119,16 @@ fn not_configured(name: &'static str, reason: impl Into<String>) -> Shared {
     Arc::new(NotConfigured { name, reason: reason.into() })
 }
 
-fn managed_identity(
-    environment: &Environment,
-    clock: &Arc<dyn Clock>,
-    probe: bool,
-) -> Result<ManagedIdentity, ConfigError> {
-    let builder = match environment.get(CLIENT_ID) {
-        None => ManagedIdentity::system_assigned(),
-        Some(id) => ManagedIdentity::user_assigned(UserAssignedId::ClientId(id.to_owned())),
+fn managed_identity(setting: &Setting, probe: bool) -> Result<ManagedIdentity, ConfigError> {
+    let from_environment =
+        || setting.environment.get(CLIENT_ID).map(|id| UserAssignedId::ClientId(id.to_owned()));
+    let builder = match (&setting.user_assigned, from_environment()) {
+        (Some(id), _) => ManagedIdentity::user_assigned(id.clone()),
+        (None, Some(id)) => ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID),
+        (None, None) => ManagedIdentity::system_assigned(),
     };
-    let builder = builder.id_setting(CLIENT_ID).environment(environment.clone());
-    builder.shared_clock(clock.clone()).probe(probe).build()
+    let builder = builder.environment(setting.environment.clone());
+    builder.shared_clock(setting.clock.clone()).probe(probe).build()
 }
 
 fn service_principal(environment: &Environment) -> Result<Shared, ConfigError> {

@@ -50,6 +50,7 @@ pub use service_principal::client_secret;
 pub use workload_identity::workload_identity;
 
 use crate::token::TokenCredential;
+use default_chain::Setting;
 
 /// The credential that this process' environment tells of.
 ///
@@ -82,9 +83,17 @@ pub fn from_env() -> Result<Arc<dyn TokenCredential>, ConfigError> {
 /// # Errors
 ///
 /// As [`from_env`].
-#[allow(clippy::needless_pass_by_value)] // As the builders take it.
 pub fn from_environment(environment: Environment) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    default_chain::build(&environment, None)
+    default_chain::build(&Setting::of(environment))
+}
+
+/// [`from_env`], with the user-assigned identity that a connection string names.
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) fn from_env_as(
+    user_assigned: Option<UserAssignedId>,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    let setting = Setting { user_assigned, ..Setting::of(Environment::from_process()) };
+    default_chain::build(&setting)
 }
 
 /// [`from_environment`] with a clock other than the machine's.
@@ -92,12 +101,11 @@ pub fn from_environment(environment: Environment) -> Result<Arc<dyn TokenCredent
 /// # Errors
 ///
 /// As [`from_env`].
-#[allow(clippy::needless_pass_by_value)] // As the builders take it.
 pub fn from_environment_with_clock(
     environment: Environment,
     clock: impl crate::clock::Clock,
 ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    default_chain::build(&environment, Some(Arc::new(clock)))
+    default_chain::build(&Setting { clock: Arc::new(clock), ..Setting::of(environment) })
 }
 
 /// Any credential of the `azure_core` world as one of this crate. `name` is for

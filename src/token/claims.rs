@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// What an access token says about itself: the claims of a JWT's payload.
 ///
@@ -30,38 +30,6 @@ pub struct Claims {
     pub expires_on: Option<SystemTime>,
 }
 
-#[derive(Deserialize)]
-struct Payload {
-    #[serde(default, deserialize_with = "lenient")]
-    aud: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    appid: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    azp: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    oid: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    tid: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    upn: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    preferred_username: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    unique_name: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    xms_mirid: Option<String>,
-    #[serde(default)]
-    exp: Option<serde_json::Value>,
-}
-
-/// A string, or nothing where there is anything else.
-fn lenient<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(match serde_json::Value::deserialize(deserializer)? {
-        serde_json::Value::String(text) if !text.is_empty() => Some(text),
-        _ => None,
-    })
-}
-
 impl Claims {
     /// Reads the payload of a JWT; `None` if it is none.
     pub(super) fn read(token: &str) -> Option<Self> {
@@ -69,16 +37,25 @@ impl Claims {
         let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
         // RFC 7515 wants no padding; some issuers send it.
         let json = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        let payload: Payload = serde_json::from_slice(&json).ok()?;
-        let expiry = payload.exp.and_then(|exp| exp.as_u64().or_else(|| whole(exp.as_f64()?)));
+        let payload: Map<String, Value> = serde_json::from_slice(&json).ok()?;
+        // A claim of another type is as good as absent; it must not hide the others.
+        let text = |claim: &str| {
+            payload.get(claim)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let seconds = |claim: &str| {
+            let number = payload.get(claim)?;
+            number.as_u64().or_else(|| whole(number.as_f64()?))
+        };
         Some(Self {
-            audience: payload.aud,
-            application_id: payload.appid.or(payload.azp),
-            object_id: payload.oid,
-            tenant_id: payload.tid,
-            user_name: payload.upn.or(payload.preferred_username).or(payload.unique_name),
-            managed_identity_resource_id: payload.xms_mirid,
-            expires_on: expiry
+            audience: text("aud"),
+            application_id: text("appid").or_else(|| text("azp")),
+            object_id: text("oid"),
+            tenant_id: text("tid"),
+            user_name: text("upn")
+                .or_else(|| text("preferred_username"))
+                .or_else(|| text("unique_name")),
+            managed_identity_resource_id: text("xms_mirid"),
+            expires_on: seconds("exp")
                 .and_then(|exp| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(exp))),
         })
     }
@@ -105,7 +82,7 @@ impl Claims {
     }
 }
 
-/// NumericDate may have a fraction (RFC 7519 section 2).
+/// A `NumericDate` may have a fraction (RFC 7519 section 2).
 fn whole(seconds: f64) -> Option<u64> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     (seconds.is_finite() && (0.0..1e15).contains(&seconds)).then_some(seconds as u64)

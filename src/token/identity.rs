@@ -51,7 +51,6 @@ impl Identity {
     }
 
     /// Sets what [`new`](Self::new) leaves at its default.
-    #[must_use]
     pub fn builder(credential: impl TokenCredential) -> IdentityBuilder {
         IdentityBuilder {
             credential: Arc::new(credential),
@@ -81,11 +80,6 @@ impl Identity {
     #[must_use]
     pub fn name(&self) -> String {
         self.0.credential.name()
-    }
-
-    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.0.clock
     }
 }
 

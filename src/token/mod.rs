@@ -10,6 +10,8 @@ mod error;
 mod identity;
 mod policy;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     borrow::Cow,
@@ -257,4 +259,12 @@ impl fmt::Debug for Token {
             .field("refresh_on", &self.0.refresh_on)
             .finish()
     }
+}
+
+/// `2026-01-01T00:00:00Z`, for messages.
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) fn utc(time: SystemTime) -> String {
+    let time = time::OffsetDateTime::from(time).truncate_to_second();
+    time.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_else(|_| "an unknown time".to_owned())
 }

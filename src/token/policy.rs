@@ -82,7 +82,7 @@ fn refresh_after(life: Duration) -> Duration {
     if life >= 120 * MINUTE {
         life / 2
     } else if life >= 25 * MINUTE {
-        life - 5 * MINUTE
+        life.saturating_sub(5 * MINUTE)
     } else {
         life * 4 / 5
     }
@@ -114,7 +114,8 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     fn at(seconds: f64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600) + S.mul_f64(seconds)
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        if seconds < 0.0 { start - S.mul_f64(-seconds) } else { start + S.mul_f64(seconds) }
     }
 
     #[test]

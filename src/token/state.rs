@@ -131,11 +131,12 @@ impl State {
         let held = self.held.clone();
         let verdict = held.as_ref().map(|held| (held, held.schedule.verdict(now.wall)));
         match (verdict, flight) {
-            (Some((held, Verdict::Use)), _) => Step::Take(held.token.clone()),
             (Some((held, Verdict::UseAndRefresh)), None) if !paused => {
                 Step::TakeAndStart(held.token.clone())
             }
-            (Some((held, Verdict::UseAndRefresh)), _) => Step::Take(held.token.clone()),
+            (Some((held, Verdict::Use | Verdict::UseAndRefresh)), _) => {
+                Step::Take(held.token.clone())
+            }
             (Some((held, Verdict::WaitWithFallback)), None) if paused => {
                 Step::Take(held.token.clone())
             }
@@ -153,21 +154,19 @@ impl State {
 
     /// A server has refused `refused`.
     pub(super) fn on_refused(&mut self, refused: &Token, now: Now) -> RenewStep {
-        if let Some(held) = &self.held {
-            if !held.token.same_secret(refused) {
-                if held.schedule.verdict(now.wall) != Verdict::Wait {
-                    return RenewStep::Take(held.token.clone());
+        match &self.held {
+            Some(held) if held.token.same_secret(refused) => match self.same_again {
+                Some((generation, until))
+                    if generation == held.generation && now.monotonic < until =>
+                {
+                    return RenewStep::NoOther;
                 }
-            } else {
-                match self.same_again {
-                    Some((generation, until))
-                        if generation == held.generation && now.monotonic < until =>
-                    {
-                        return RenewStep::NoOther;
-                    }
-                    _ => self.suspect = Some(held.generation),
-                }
+                _ => self.suspect = Some(held.generation),
+            },
+            Some(held) if held.schedule.verdict(now.wall) != Verdict::Wait => {
+                return RenewStep::Take(held.token.clone());
             }
+            _ => {}
         }
         if let Some(flight) = self.flight_under_way() {
             return RenewStep::Join(flight);
@@ -211,8 +210,8 @@ impl State {
         if let Some(held) = same {
             if reason == Reason::Rejected {
                 self.same_again = Some((held.generation, now.monotonic + SAME_AGAIN_HOLDS));
+                self.suspect = None;
             }
-            self.suspect = None;
             self.pause(now, None, jitter);
             return Change::NoProgress;
         }
