@@ -7,7 +7,7 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::token::{Claims, Scope, Token, TokenError};
 
-/// Older PgBouncers have this many bytes of password at most.
+/// Older PgBouncer versions have this many bytes of password at most.
 const OLD_PGBOUNCER_PASSWORD: usize = 2_047;
 
 /// What is known about a refused login.
@@ -36,18 +36,17 @@ impl Refusal<'_> {
     /// Never the token.
     pub(super) fn advice(&self) -> String {
         let claims = self.token.claims().unwrap_or_default();
-        let mut advice = self.way_out(&claims);
-        advice.push_str(&format!(
-            " The login was as \"{}\", with a token of {}.",
+        let second_try = match self.second_try {
+            SecondTry::Refused => "A new token was refused too.".to_owned(),
+            SecondTry::NoOther => "There was no newer token to try.".to_owned(),
+            SecondTry::Failed(error) => format!("A newer token was not to be had: {error}."),
+        };
+        format!(
+            "{} The login was as \"{}\", with a token of {}. {second_try}",
+            self.way_out(&claims),
             self.user,
             facts(&claims, self.token)
-        ));
-        advice.push_str(&match self.second_try {
-            SecondTry::Refused => " A new token was refused too.".to_owned(),
-            SecondTry::NoOther => " There was no newer token to try.".to_owned(),
-            SecondTry::Failed(error) => format!(" A newer token was not to be had: {error}."),
-        });
-        advice
+        )
     }
 
     fn way_out(&self, claims: &Claims) -> String {

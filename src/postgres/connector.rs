@@ -61,7 +61,7 @@ struct Counts {
 /// How a [`Connector`] has fared, and its tokens.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Report {
+pub struct ConnectorReport {
     /// Logins that succeeded.
     pub logins: u64,
     /// Logins that the server refused, the second tries among them.
@@ -124,8 +124,8 @@ impl Connector {
         let limit = self.0.config.connect_timeout;
         let outcome = clock::timeout(&*clock, limit, self.log_in(&progress)).await;
         outcome.unwrap_or_else(|Elapsed| {
-            let (stage, host) = progress.get();
-            Err(Error::TimedOut { stage, host, limit })
+            let (stage, server) = progress.get();
+            Err(Error::TimedOut { stage, server, limit })
         })
     }
 
@@ -150,9 +150,9 @@ impl Connector {
 
     /// How things stand.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> ConnectorReport {
         let counts = &self.0.counts;
-        Report {
+        ConnectorReport {
             logins: counts.logins.load(Relaxed),
             refused: counts.refused.load(Relaxed),
             renewed: counts.renewed.load(Relaxed),
@@ -170,7 +170,7 @@ impl Connector {
         let token = self.0.tokens.token().await?;
         let user = self.user(&token)?;
         let refusal = match self.log_in_with(&token, &user, progress).await {
-            Err(Error::Refused(refusal)) => refusal,
+            Err(Error::LoginRefused(refusal)) => refusal,
             outcome => return outcome,
         };
 
@@ -182,7 +182,7 @@ impl Connector {
             Ok(Some(other)) => {
                 self.0.counts.renewed.fetch_add(1, Relaxed);
                 match self.log_in_with(&other, &user, progress).await {
-                    Err(Error::Refused(refusal)) => (other, refusal, SecondTry::Refused),
+                    Err(Error::LoginRefused(refusal)) => (other, refusal, SecondTry::Refused),
                     outcome => return outcome,
                 }
             }
@@ -190,7 +190,7 @@ impl Connector {
         if matches!(second_try, SecondTry::Refused) {
             self.pause_renewals();
         }
-        Err(Error::Refused(self.advised(refusal, &token, &user, &second_try).await))
+        Err(Error::LoginRefused(self.advised(refusal, &token, &user, &second_try).await))
     }
 
     async fn log_in_with(
@@ -200,16 +200,16 @@ impl Connector {
         progress: &Progress,
     ) -> Result<(Client, Connection), Error> {
         let outcome = dial::log_in(&self.0.config, &self.0.tls, user, token, progress).await;
-        let (_, host) = progress.get();
+        let (_, server) = progress.get();
         match &outcome {
             Ok(_) => {
                 self.0.counts.logins.fetch_add(1, Relaxed);
-                tracing::debug!(%host, user, "logged in");
+                tracing::debug!(%server, user, "logged in");
             }
-            Err(Error::Refused(refusal)) => {
+            Err(Error::LoginRefused(refusal)) => {
                 self.0.counts.refused.fetch_add(1, Relaxed);
                 let code = refusal.code().map(tokio_postgres::error::SqlState::code);
-                tracing::warn!(%host, user, code, "the server refused the login");
+                tracing::warn!(%server, user, code, "the server refused the login");
             }
             Err(_) => {}
         }
@@ -277,7 +277,7 @@ impl deadpool_postgres::Connect for Connector {
         Box::pin(async move {
             match Connector::connect(self).await {
                 Ok((client, connection)) => Ok((client, tokio::spawn(drive(connection)))),
-                Err(Error::Refused(error) | Error::Login(error)) => Err(error),
+                Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
                 Err(error) => Err(replay::carrying(error).await),
             }
         })

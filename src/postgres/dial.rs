@@ -52,7 +52,7 @@ pub(super) async fn log_in(
                 Ok(connected) => return Ok(connected),
                 Err(error) => judged(error, progress),
             };
-            if matches!(error, Error::Refused(_)) {
+            if matches!(error, Error::LoginRefused(_)) {
                 return Err(error);
             }
             tracing::debug!(host = %place, address = ?address, %error, "not connected");
@@ -99,11 +99,11 @@ async fn try_one(
 
 /// What an error means, by how far the attempt had come.
 fn judged(error: tokio_postgres::Error, progress: &Progress) -> Error {
-    let (stage, host) = progress.get();
+    let (stage, server) = progress.get();
     match stage {
-        Stage::Token | Stage::Dialling => Error::Unreachable { host, source: error },
-        Stage::Tls => Error::Unverified { host, source: error },
-        Stage::Login if is_refusal(&error) => Error::Refused(error),
+        Stage::Token | Stage::Dial => Error::Dial { server, source: error },
+        Stage::Tls => Error::Tls { server, source: error },
+        Stage::Login if is_refusal(&error) => Error::LoginRefused(error),
         Stage::Login => Error::Login(error),
     }
 }

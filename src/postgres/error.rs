@@ -23,7 +23,7 @@ pub enum Error {
     /// The identity cannot be set up. Look at `entra_client_id`, or at the
     /// environment.
     #[error("the identity to log in with cannot be set up")]
-    Credential(#[from] credential::ConfigError),
+    Identity(#[from] credential::ConfigError),
     /// There is no token; the source says why and what to do.
     #[error("no token to log in with")]
     Token(#[from] TokenError),
@@ -37,45 +37,47 @@ pub enum Error {
         principal: String,
     },
     /// No server was reached there. Look at name, port, firewall and network.
-    #[error("cannot reach {host}")]
+    #[error(
+        "{server} cannot be reached: check the name, the port (5432, outgoing), and the server's network access and firewall"
+    )]
     #[non_exhaustive]
-    Unreachable {
+    Dial {
         /// Host and port.
-        host: String,
+        server: String,
         /// What the machine says.
         source: tokio_postgres::Error,
     },
     /// The server has no TLS, or its certificate was not accepted. No token
     /// was sent.
     #[error(
-        "{host} could not be verified, so the token was not sent (is it a PostgreSQL server with TLS, is that its name, and are its root certificates those of sslrootcert or of this machine?)"
+        "TLS with {server} failed, so the token was not sent: it must be a PostgreSQL server with TLS, and its certificate for that name and of a trusted authority (sslrootcert, else this machine's)"
     )]
     #[non_exhaustive]
-    Unverified {
+    Tls {
         /// Host and port.
-        host: String,
+        server: String,
         /// What went wrong.
         source: tokio_postgres::Error,
     },
     /// The server refused the login, also with a new token. Its own error is
     /// the source, with its SQLSTATE; the HINT there says what would help.
     #[error("the server refused the login")]
-    Refused(#[source] tokio_postgres::Error),
+    LoginRefused(#[source] tokio_postgres::Error),
     /// The server, or the connection to it, failed otherwise during the login:
     /// no such database, too many connections, ….
     #[error("the login failed")]
     Login(#[source] tokio_postgres::Error),
     /// The time was up: `connect_timeout`.
     #[error(
-        "not connected{} within {limit:?}: still {stage}",
-        if host.is_empty() { String::new() } else { format!(" to {host}") }
+        "no connection{} within {limit:?} (connect_timeout); it ended while {stage}",
+        if server.is_empty() { String::new() } else { format!(" to {server}") }
     )]
     #[non_exhaustive]
     TimedOut {
         /// What was going on.
         stage: Stage,
         /// Host and port, if there was one already.
-        host: String,
+        server: String,
         /// The limit.
         limit: Duration,
     },
@@ -111,12 +113,12 @@ impl Error {
         match self {
             Self::Config(_)
             | Self::TlsConfig(_)
-            | Self::Credential(_)
+            | Self::Identity(_)
             | Self::NoUser { .. }
-            | Self::Refused(_) => false,
+            | Self::LoginRefused(_) => false,
             Self::Token(error) => error.is_transient(),
-            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
-            Self::Unverified { source, .. } => broke_off(source),
+            Self::Dial { .. } | Self::TimedOut { .. } => true,
+            Self::Tls { source, .. } => broke_off(source),
             Self::Login(error) => match error.code() {
                 Some(code) => passes(code),
                 None => error.is_closed() || broke_off(error),
@@ -127,7 +129,7 @@ impl Error {
 }
 
 /// Whether the login was refused for who asks: SQLSTATE class 28, and from
-/// older PgBouncers, whose protocol violation (08P01) it is when a token is too
+/// older PgBouncer versions, whose protocol violation (08P01) it is when a token is too
 /// long for them.
 pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error
@@ -169,7 +171,7 @@ impl From<tokio_postgres::Error> for Error {
                 .is_some_and(<dyn StdError + Send + Sync>::is::<Self>)
         };
         if !carries(&error) {
-            return if is_refusal(&error) { Self::Refused(error) } else { Self::Login(error) };
+            return if is_refusal(&error) { Self::LoginRefused(error) } else { Self::Login(error) };
         }
         let source = error.into_source().and_then(|source| source.downcast::<io::Error>().ok());
         let content = source.and_then(|source| source.into_inner());

@@ -37,7 +37,7 @@ mod replay;
 mod tls;
 
 pub use config::{Config, ConfigError};
-pub use connector::{Connector, Report};
+pub use connector::{Connector, ConnectorReport};
 pub use error::Error;
 pub use pool::{Pool, Recycling, builder};
 pub use tls::{Connection, Stage, TlsStream};
@@ -61,7 +61,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Config`], [`Error::TlsConfig`] or [`Error::Credential`], if
+/// [`Error::Config`], [`Error::TlsConfig`] or [`Error::Identity`], if
 /// `config` or the environment cannot be used.
 pub fn connect(config: &str) -> Result<Pool, Error> {
     let mut config: Config = config.parse()?;

@@ -112,7 +112,7 @@ fn retire_the_old(connector: &Connector) -> Hook {
 fn jittered(lifetime: Duration, created: Instant) -> Duration {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(created);
     let thousandths = u32::try_from(hash % 1_000).unwrap_or_default();
-    lifetime - lifetime / 10_000 * thousandths
+    lifetime.saturating_sub(lifetime / 10_000 * thousandths)
 }
 
 fn clean(connector: Connector) -> Hook {

@@ -49,7 +49,7 @@ async fn play(tape: Tape) -> tokio_postgres::Error {
     }
 }
 
-/// An ErrorResponse (PostgreSQL documentation, "Message Formats" and "Error
+/// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error
 /// and Notice Message Fields").
 fn error_response(error: &DbError, hint: &str) -> Vec<u8> {
     let (position, inner) = match error.position() {

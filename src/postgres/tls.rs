@@ -32,7 +32,7 @@ pub enum Stage {
     #[default]
     Token,
     /// Looking the host's name up and dialling.
-    Dialling,
+    Dial,
     /// Asking for TLS and verifying the server.
     Tls,
     /// Logging in, and checking `target_session_attrs`.
@@ -43,7 +43,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Token => "getting a token",
-            Self::Dialling => "dialling",
+            Self::Dial => "dialling",
             Self::Tls => "shaking hands over TLS",
             Self::Login => "logging in",
         })
@@ -60,7 +60,7 @@ impl Progress {
     }
 
     pub(super) fn dialling(&self, host: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Stage::Dialling, host);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Stage::Dial, host);
     }
 
     fn reached(&self, stage: Stage) {
