@@ -1,5 +1,6 @@
 //! The PostgreSQL pool against a PostgreSQL server of the test's own, with a
 //! role whose password is the token.
+#![cfg(feature = "postgres")]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
 mod support;
@@ -16,8 +17,9 @@ use entra_pool::{
     token::{Identity, Scope},
 };
 use entra_pool_emulator::{
+    azure_cli::AzureCliStandIn,
     certificates::Authority,
-    jwt::{Principal, PrincipalKind},
+    jwt::{Issuer, Principal, PrincipalKind},
 };
 use support::{
     credential::{AUDIENCE, TestCredential, code, said},
@@ -25,7 +27,7 @@ use support::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::OnceCell,
 };
 
@@ -144,7 +146,7 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let second = pool.get().await.unwrap();
     assert_eq!(credential.requests(), 2);
     let report = connector.report();
-    assert_eq!((report.logins, report.refused, report.renewed), (2, 1, 1));
+    assert_eq!((report.logins, report.refused, report.renewed), (2, 0, 1));
     assert_eq!(text(&first, "SELECT 'still there'").await, "still there");
     drop(second);
 }
@@ -236,11 +238,17 @@ async fn a_database_that_does_not_exist_is_told_by_the_server() {
     assert_eq!(connector.report().refused, 0);
 }
 
+/// A port that is taken, so that nobody else gets it, but not listened on.
+fn nobody_listens() -> (u16, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (socket.local_addr().unwrap().port(), socket)
+}
+
 #[tokio::test]
 async fn further_hosts_are_tried_until_one_answers() {
     let identity = Identity::new(let_in("several").await);
-    // Bound and let go: nobody listens there.
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let (dead, _held) = nobody_listens();
     let server = server().await;
     let url = server.url("several").replace(
         &format!("@127.0.0.1:{}", server.port()),
@@ -250,6 +258,65 @@ async fn further_hosts_are_tried_until_one_answers() {
     let pool = postgres::connect_with(&identity, &url).unwrap();
     let client = pool.get().await.unwrap();
     assert_eq!(text(&client, "SELECT current_setting('application_name')").await, "menu");
+}
+
+#[tokio::test]
+async fn a_host_that_refuses_the_login_is_not_given_up_for_the_next() {
+    let identity = Identity::new(TestCredential::new("refused-at-the-first", 0));
+    let (dead, _held) = nobody_listens();
+    let server = server().await;
+    let url = server.url("refused-at-the-first").replace(
+        &format!("@127.0.0.1:{}", server.port()),
+        &format!("@127.0.0.1:{},127.0.0.1:{dead}", server.port()),
+    );
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_not_named_is_told() {
+    let identity = Identity::new(let_in("nameless").await);
+    let url = server().await.url("nameless").replace(&format!("/{DATABASE}?"), "?");
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(code(cause), Some("3D000"));
+    assert!(said(&error).contains("No database was named"), "{}", said(&error));
+}
+
+/// The environment cannot be changed while tests run, so this test runs itself
+/// in another process, with an `az` in front of the PATH that is logged in.
+#[tokio::test]
+async fn connect_finds_its_identity_in_the_environment() {
+    const URL: &str = "ENTRA_POOL_TEST_URL";
+    if let Ok(url) = std::env::var(URL) {
+        let pool = postgres::connect(&url).unwrap();
+        let client = pool.get().await.unwrap();
+        assert_eq!(text(&client, "SELECT current_user::text").await, "dev@contoso.com");
+        return;
+    }
+    let person = Principal::new("dev@contoso.com", PrincipalKind::User);
+    let az = AzureCliStandIn::new(Arc::new(Issuer::new()), person).unwrap();
+    let answer = std::process::Command::new(az.executable())
+        .args(["account", "get-access-token", "--output", "json", "--scope"])
+        .arg(Scope::AZURE_POSTGRESQL.as_str())
+        .output()
+        .unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let token = answer["accessToken"].as_str().unwrap();
+    server().await.set_password("dev@contoso.com", token).await;
+
+    let mut path = az.executable().parent().unwrap().as_os_str().to_owned();
+    path.push(":/usr/bin:/bin");
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "connect_finds_its_identity_in_the_environment", "--nocapture"])
+        .env(URL, server().await.url(""))
+        .env("PATH", path)
+        .env("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && output.contains("1 passed"), "{output}");
+    assert_eq!(az.invocations().unwrap().len(), 2);
 }
 
 // ---- TLS ----
@@ -329,7 +396,7 @@ async fn a_server_of_another_name_gets_no_token() {
 
 #[tokio::test]
 async fn nobody_there_is_told_by_name() {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let (port, _held) = nobody_listens();
     let authority = Authority::new().unwrap();
     let identity = Identity::new(TestCredential::new("shop", 0));
     let url = scoped("127.0.0.1", port, &authority.path());
@@ -598,6 +665,20 @@ async fn a_connector_connects_without_a_pool() {
     driver.await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn a_connector_fits_into_a_manager_of_ones_own() {
+    let identity = Identity::new(let_in("own").await);
+    let connector = connector(&identity, &server().await.url("own"));
+    let config = deadpool_postgres::ManagerConfig::default();
+    let manager =
+        deadpool_postgres::Manager::from_connect(tokio_postgres::Config::new(), connector, config);
+    let pool = Pool::builder(manager).build().unwrap();
+    let mut client = pool.get().await.unwrap();
+    let transaction = client.transaction().await.unwrap();
+    assert_eq!(text(&transaction, "SELECT current_user::text").await, "own");
+    transaction.commit().await.unwrap();
+}
+
 #[test]
 fn pools_and_connectors_go_between_threads() {
     fn shared<T: Send + Sync + 'static>() {}
@@ -650,6 +731,14 @@ fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
         assert!(error.contains(says), "{text}: {error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn entra_client_id_is_a_client_id() {
+    let url = "postgres://u@a.postgres.database.azure.com/d?entra_client_id=";
+    let error = postgres::connect(&format!("{url}shop")).err().unwrap();
+    assert!(matches!(error, Error::Identity(_)), "{error:?}");
+    assert!(said(&error).contains("client ID"), "{}", said(&error));
 }
 
 #[test]

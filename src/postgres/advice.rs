@@ -118,3 +118,61 @@ fn rfc3339(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time).truncate_to_second();
     time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+    use super::*;
+    use crate::postgres::replay::server_error;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    async fn advice(code: &str, message: &str, payload: &str, ends: SystemTime) -> String {
+        let padding = "p".repeat(2_048);
+        let token = format!("e30.{}.{padding}", BASE64_URL_SAFE_NO_PAD.encode(payload));
+        let token = Token::new(token, ends);
+        let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', message)]).await;
+        let advice = Refusal {
+            error: error.as_db_error().unwrap(),
+            user: "o'neil",
+            token: &token,
+            scope: &Scope::AZURE_POSTGRESQL,
+            now: NOW,
+            second_try: &SecondTry::Refused,
+        }
+        .advice();
+        assert!(!advice.contains(&padding), "the token is not in it: {advice}");
+        advice
+    }
+
+    #[tokio::test]
+    async fn advice_fits_what_the_server_says_and_what_the_token_says() {
+        let later = NOW + Duration::from_secs(3600);
+        let ours = r#"{"aud":"https://ossrdbms-aad.database.windows.net/","appid":"app-id","oid":"o","tid":"t"}"#;
+        let other = r#"{"aud":"https://database.windows.net"}"#;
+        for (code, message, payload, ends, says) in [
+            ("28P01", "password authentication failed", ours, later, "('o''neil', false, false)"),
+            (
+                "28000",
+                "role \"o'neil\" does not exist",
+                ours,
+                later,
+                "application app-id, object o",
+            ),
+            ("28P01", "The access token has expired.", ours, later, "is that clock right?"),
+            ("28P01", "password authentication failed", ours, NOW, "1970-01-01T00:00:00Z"),
+            ("28P01", "password authentication failed", other, later, "entra_scope should be"),
+            ("28P01", "does not have a valid audience claim", ours, later, "entra_scope should be"),
+            ("28000", "no pg_hba.conf entry for host", ours, later, "see its pg_hba.conf"),
+            ("08P01", "packet too long", ours, later, "PgBouncer before 1.21"),
+            ("28P01", "x", "[]", later, "a principal that it does not name"),
+        ] {
+            let advice = advice(code, message, payload, ends).await;
+            assert!(advice.contains(says), "{code} {message}: {says}? {advice}");
+            assert!(advice.contains("A new token was refused too."), "{advice}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -64,9 +64,9 @@ struct Counts {
 pub struct ConnectorReport {
     /// Logins that succeeded.
     pub logins: u64,
-    /// Logins that the server refused, the second tries among them.
+    /// Connects that ended in a refused login.
     pub refused: u64,
-    /// Second tries, with a newer token.
+    /// Logins that were tried again with another token.
     pub renewed: u64,
     /// Connections that its pools have not given out again, because they were
     /// old, closed or not to be cleaned.
@@ -171,6 +171,7 @@ impl Connector {
         let user = self.user(&token)?;
         let refusal = match self.log_in_with(&token, &user, progress).await {
             Err(Error::LoginRefused(refusal)) => refusal,
+            Err(Error::Login(error)) => return Err(Error::Login(self.explained(error).await)),
             outcome => return outcome,
         };
 
@@ -190,6 +191,7 @@ impl Connector {
         if matches!(second_try, SecondTry::Refused) {
             self.pause_renewals();
         }
+        self.0.counts.refused.fetch_add(1, Relaxed);
         Err(Error::LoginRefused(self.advised(refusal, &token, &user, &second_try).await))
     }
 
@@ -207,8 +209,7 @@ impl Connector {
                 tracing::debug!(%server, user, "logged in");
             }
             Err(Error::LoginRefused(refusal)) => {
-                self.0.counts.refused.fetch_add(1, Relaxed);
-                let code = refusal.code().map(tokio_postgres::error::SqlState::code);
+                let code = refusal.code().map(SqlState::code);
                 tracing::warn!(%server, user, code, "the server refused the login");
             }
             Err(_) => {}
@@ -241,6 +242,16 @@ impl Connector {
     fn pause_renewals(&self) {
         let until = self.0.tokens.clock().monotonic() + NO_RENEWAL_FOR;
         *self.0.no_renewal_before.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// PostgreSQL takes the role's name where no database is named.
+    async fn explained(&self, error: tokio_postgres::Error) -> tokio_postgres::Error {
+        let unnamed = self.0.config.session.get_dbname().is_none();
+        if unnamed && error.code() == Some(&SqlState::INVALID_CATALOG_NAME) {
+            let advice = "No database was named, so the role's name was taken: name it (dbname, or the URL's path).";
+            return replay::with_hint(error, advice).await;
+        }
+        error
     }
 
     /// The server's error, with what to do about it.

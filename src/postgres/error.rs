@@ -201,3 +201,36 @@ fn pool_says(error: &PoolError) -> &'static str {
         _ => "the pool gave no connection",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::replay::server_error;
+
+    #[tokio::test]
+    async fn an_error_of_the_server_is_judged_by_its_sqlstate() {
+        for (code, refused, transient) in [
+            ("28P01", true, false),
+            ("28000", true, false),
+            ("08P01", true, false),
+            ("3D000", false, false),
+            ("42501", false, false),
+            ("57P03", false, true),
+            ("53300", false, true),
+            ("08006", false, true),
+        ] {
+            let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]).await;
+            let error = Error::from(PoolError::Backend(error));
+            assert_eq!(matches!(error, Error::LoginRefused(_)), refused, "{code}");
+            assert_eq!(error.is_transient(), transient, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_is_full_says_so() {
+        let full = Error::from(PoolError::Timeout(TimeoutType::Wait));
+        assert!(full.is_transient() && full.to_string().contains("max_size"), "{full}");
+        let closed = Error::from(PoolError::Closed);
+        assert!(!closed.is_transient() && closed.to_string().contains("closed"), "{closed}");
+    }
+}

@@ -15,9 +15,6 @@ use crate::clock;
 /// [`deadpool_postgres::Client`].
 pub type Pool = deadpool_postgres::Pool;
 
-/// How long a caller waits at most for a connection to come free.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// A connection whose cleaning takes longer is not worth waiting for.
 const CLEANING_LIMIT: Duration = Duration::from_secs(2);
 
@@ -62,7 +59,9 @@ const CLEAN: &str = "\
 ///
 /// Set already: connections are retired at
 /// [`max_lifetime`](super::Config::max_lifetime), recycled by
-/// [`recycling`](super::Config::recycling), and waited for at most 30 s.
+/// [`recycling`](super::Config::recycling), and one that comes free is waited for
+/// as long as a connect may take
+/// ([`connect_timeout`](super::Config::connect_timeout)).
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -87,7 +86,7 @@ pub fn builder(connector: Connector) -> PoolBuilder {
     );
     let mut builder = Pool::builder(manager)
         .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(WAIT_TIMEOUT))
+        .wait_timeout(Some(config.connect_timeout))
         .pre_recycle(retire_the_old(&connector));
     if config.recycling == Recycling::Clean {
         builder = builder.pre_recycle(clean(connector));

@@ -145,21 +145,23 @@ impl AsyncWrite for Tape {
     }
 }
 
+/// An error as a server would send it, by its fields' kinds and values.
+#[cfg(test)]
+pub(super) async fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error {
+    let mut body = Vec::new();
+    for (kind, value) in fields {
+        body.push(*kind);
+        body.extend(value.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    let length = u32::try_from(body.len() + 4).unwrap();
+    play(Tape::Answer([b"E".as_slice(), &length.to_be_bytes(), &body].concat())).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    async fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error {
-        let mut body = Vec::new();
-        for (kind, value) in fields {
-            body.push(*kind);
-            body.extend(value.as_bytes());
-            body.push(0);
-        }
-        body.push(0);
-        let length = u32::try_from(body.len() + 4).unwrap();
-        play(Tape::Answer([b"E".as_slice(), &length.to_be_bytes(), &body].concat())).await
-    }
 
     #[tokio::test]
     async fn a_servers_error_keeps_every_field_and_gets_the_advice_into_its_hint() {
