@@ -1,17 +1,17 @@
 use std::{
+    error::Error,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use arc_swap::ArcSwapOption;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     CredentialError, CredentialErrorKind, Reason, Scope, Token, TokenCredential, TokenError,
     TokenRequest,
     policy::Verdict,
-    state::{Change, Flight, Held, Now, Outcome, RenewStep, State, Step},
+    state::{Change, Core, Flight, GIVEN_UP_AFTER, Notice, Now, Outcome, RenewStep, Step, Ticket},
 };
 use crate::clock::{self, Clock};
 
@@ -38,10 +38,14 @@ struct Inner {
     scope: Scope,
     clock: Arc<dyn Clock>,
     wait_timeout: Duration,
-    /// What `state.held` has, to be read without the lock.
-    current: ArcSwapOption<Held>,
-    state: Mutex<State>,
+    core: Core,
+    /// Gone when this cache is: ends the task of [`TokenCache::keep_fresh`].
+    alive: watch::Sender<()>,
 }
+
+/// A sleeping machine, or a wall clock that is set, moves a token's times past
+/// a timer's: the background task looks again this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl TokenCache {
     pub(super) fn new(
@@ -50,14 +54,8 @@ impl TokenCache {
         clock: Arc<dyn Clock>,
         wait_timeout: Duration,
     ) -> Self {
-        Self(Arc::new(Inner {
-            credential,
-            scope,
-            clock,
-            wait_timeout,
-            current: ArcSwapOption::empty(),
-            state: Mutex::default(),
-        }))
+        let (alive, _) = watch::channel(());
+        Self(Arc::new(Inner { credential, scope, clock, wait_timeout, core: Core::new(), alive }))
     }
 
     /// A token that is good now.
@@ -67,49 +65,9 @@ impl TokenCache {
     /// [`TokenError`], if there is none and none could be had within the
     /// identity's [`wait_timeout`](super::IdentityBuilder::wait_timeout).
     pub async fn token(&self) -> Result<Token, TokenError> {
-        if let Some(held) = &*self.0.current.load()
-            && self.0.clock.wall() < held.schedule.refresh_at
-        {
-            return Ok(held.token.clone());
-        }
-        self.token_not_fresh().await
-    }
-
-    async fn token_not_fresh(&self) -> Result<Token, TokenError> {
-        let (flight, fallback) = {
-            let mut state = self.0.lock();
-            match state.on_call(self.0.now()) {
-                Step::Take(token) => return Ok(token),
-                Step::TakeAndStart(token) => {
-                    // Not to be had without a runtime; the token is good all the same.
-                    let _ = self.0.start(&mut state, Reason::Expiring);
-                    return Ok(token);
-                }
-                Step::Join { flight, fallback } => (flight, fallback),
-                Step::Start { fallback } => {
-                    let reason = match fallback {
-                        Some(_) => Reason::Expiring,
-                        None => Reason::Missing,
-                    };
-                    (self.0.start(&mut state, reason)?, fallback)
-                }
-                Step::Fail(error) => return Err(error),
-            }
-        };
-        match fallback {
-            None => self.0.wait(flight, self.0.wait_timeout).await,
-            Some(held) => {
-                // Half of what is left, so that the old token is still of use then.
-                let left = held.schedule.out_at.duration_since(self.0.clock.wall());
-                let limit = self.0.wait_timeout.min(left.unwrap_or_default() / 2);
-                let outcome = self.0.wait(flight, limit).await;
-                match outcome {
-                    Err(_) if held.schedule.verdict(self.0.clock.wall()) != Verdict::Wait => {
-                        Ok(held.token.clone())
-                    }
-                    outcome => outcome,
-                }
-            }
+        match self.0.core.fresh(self.0.clock.wall()) {
+            Some(token) => Ok(token),
+            None => self.0.token_not_fresh().await,
         }
     }
 
@@ -125,26 +83,23 @@ impl TokenCache {
     ///
     /// [`TokenError`], if the provider could not be asked.
     pub async fn renew(&self, instead_of: &Token) -> Result<Option<Token>, TokenError> {
-        // A flight that was started before the refusal may bring the same token
-        // again; the one after it has been told.
+        let inner = &self.0;
+        // A request that was started before the refusal may bring the same
+        // token again; the one after it has been told.
         for _ in 0..2 {
-            let flight = {
-                let mut state = self.0.lock();
-                let known = state.is_suspect();
-                let step = state.on_refused(instead_of, self.0.now());
-                if !known && state.is_suspect() {
-                    tracing::info!(scope = %self.0.scope, "a login with the token was refused; asking for another");
-                }
-                match step {
-                    RenewStep::Take(token) => return Ok(Some(token)),
-                    RenewStep::NoOther => return Ok(None),
-                    RenewStep::Fail(error) => return Err(error),
-                    RenewStep::Join(flight) => flight,
-                    RenewStep::Start => self.0.start(&mut state, Reason::Rejected)?,
+            let (step, notice) = inner.core.refused(instead_of, inner.now());
+            inner.tell_notice(notice);
+            let flight = match step {
+                RenewStep::Take(token) => return Ok(Some(token)),
+                RenewStep::NoOther => return Ok(None),
+                RenewStep::Fail(error) => return Err(error),
+                RenewStep::Wait { flight, start } => {
+                    inner.start(start);
+                    flight
                 }
             };
             let told = flight.reason == Reason::Rejected;
-            let token = self.0.wait(flight, self.0.wait_timeout).await?;
+            let token = inner.wait(flight, inner.wait_timeout).await?;
             if !token.same_secret(instead_of) {
                 return Ok(Some(token));
             }
@@ -165,6 +120,38 @@ impl TokenCache {
         self.token().await.map(drop)
     }
 
+    /// Has the token replaced when its time comes even if nobody asks for it,
+    /// so that the first caller after a quiet night need not wait.
+    ///
+    /// That is done by a task, in the runtime of the caller; it ends when the
+    /// last clone of this cache goes (pools have clones). Without it nothing
+    /// runs in the background, and tokens are replaced when they are used.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn keep_fresh(&self) {
+        let (inner, mut alive) = (Arc::downgrade(&self.0), self.0.alive.subscribe());
+        let clock = self.0.clock.clone();
+        tokio::spawn(async move {
+            loop {
+                let pause = {
+                    let Some(inner) = inner.upgrade() else { return };
+                    if inner.core.fresh(inner.clock.wall()).is_none() {
+                        // It is logged where it happens, and tried again below.
+                        let _ = inner.token_not_fresh().await;
+                    }
+                    inner.core.next_refresh(inner.now()).clamp(Duration::from_secs(1), LOOK_AGAIN)
+                };
+                tokio::select! {
+                    () = clock.sleep(pause) => {}
+                    // Nothing is ever sent: this is the sender's end.
+                    _ = alive.changed() => return,
+                }
+            }
+        });
+    }
+
     /// What the tokens are for.
     #[must_use]
     pub fn scope(&self) -> &Scope {
@@ -174,29 +161,32 @@ impl TokenCache {
     /// How things stand.
     #[must_use]
     pub fn report(&self) -> TokenReport {
-        let state = self.0.lock();
-        let token = state.held().map(|held| &held.token);
+        let core = &self.0.core;
+        let (token, refresh_at) = core
+            .peek(|held| held.map(|held| (held.token.clone(), held.schedule.refresh_at)))
+            .unzip();
+        let claims = token.as_ref().and_then(Token::claims);
+        let counts = core.counts();
         TokenReport {
             scope: self.0.scope.clone(),
             credential: self.0.credential.name(),
-            expires_on: token.map(Token::expires_on),
-            refresh_at: state.held().map(|held| held.schedule.refresh_at),
-            principal: token
-                .and_then(Token::claims)
+            expires_on: token.as_ref().map(Token::expires_on),
+            refresh_at,
+            principal: claims
                 .and_then(|claims| claims.principal_name().map(str::to_owned).or(claims.object_id)),
-            requests: state.requests,
-            failures: state.failures,
-            suspect: state.is_suspect(),
-            last_error: state.last_failure().cloned(),
+            requests: counts.requests,
+            failures: counts.failures,
+            suspect: core.is_suspect(),
+            last_error: core.last_failure(),
         }
     }
 
     /// Whether a token other than `token` is held, and will outlive it.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn has_newer_than(&self, token: &Token) -> bool {
-        self.0.current.load().as_ref().is_some_and(|held| {
-            !held.token.same_secret(token) && held.token.expires_on() > token.expires_on()
-        })
+        self.0
+            .core
+            .peek(|held| held.is_some_and(|held| held.token.expires_on() > token.expires_on()))
     }
 
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
@@ -206,67 +196,84 @@ impl TokenCache {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here leaves the state half-changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn now(&self) -> Now {
         Now { wall: self.clock.wall(), monotonic: self.clock.monotonic() }
     }
 
-    /// Starts the one request, as a task of its own.
-    fn start(self: &Arc<Self>, state: &mut State, reason: Reason) -> Result<Flight, TokenError> {
-        let Ok(runtime) = Handle::try_current() else {
-            return Err(self.lost());
-        };
-        let (sender, outcome) = watch::channel(None);
-        let flight = Flight { outcome, reason };
-        state.on_start(flight.clone());
-        let inner = self.clone();
-        runtime.spawn(async move {
-            let requested = inner.clock.wall();
-            let request = TokenRequest::new(inner.scope.clone(), reason);
-            let answer = inner.credential.get_token(request).await.and_then(not_empty);
-            inner.land(answer, reason, requested, &sender);
-        });
-        Ok(flight)
+    async fn token_not_fresh(self: &Arc<Self>) -> Outcome {
+        let (step, notice) = self.core.call(self.now());
+        self.tell_notice(notice);
+        match step {
+            Step::Take(token) => Ok(token),
+            Step::TakeAndStart(token, ticket) => {
+                self.start(Some(ticket));
+                Ok(token)
+            }
+            Step::Fail(error) => Err(error),
+            Step::Wait { flight, start, fallback: None } => {
+                self.start(start);
+                self.wait(flight, self.wait_timeout).await
+            }
+            Step::Wait { flight, start, fallback: Some(held) } => {
+                self.start(start);
+                // Half of what is left, so that the old token is still of use then.
+                let limit = self.wait_timeout.min(held.left(self.now()) / 2);
+                match self.wait(flight, limit).await {
+                    Err(_) if held.verdict(self.now()) != Verdict::Wait => Ok(held.token.clone()),
+                    outcome => outcome,
+                }
+            }
+        }
     }
 
-    /// The request has ended: takes its answer in and tells all who wait.
-    fn land(
-        &self,
-        answer: Result<Token, CredentialError>,
-        reason: Reason,
-        requested: SystemTime,
-        waiters: &watch::Sender<Option<Outcome>>,
-    ) {
-        let (now, jitter) = (self.now(), fastrand::f64());
-        let mut state = self.lock();
-        let (change, outcome) = match answer {
-            Ok(token) => {
-                let late = token.expires_on() <= now.wall;
-                let change = state.on_token(token.clone(), reason, requested, now, jitter);
-                if late {
-                    tracing::warn!(scope = %self.scope, "the token is already expired by this machine's clock: is the clock right?");
-                }
-                (change, Ok(state.held().map_or(token, |held| held.token.clone())))
-            }
-            Err(error) => {
-                let retry_after = error.retry_after();
-                let error = TokenError::Credential {
+    /// Makes the request, as a task of its own: a caller that gives up takes
+    /// nothing from those who wait with it.
+    fn start(self: &Arc<Self>, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else { return };
+        // Without a runtime the ticket is dropped, and the request counts as lost.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let inner = self.clone();
+        runtime.spawn(async move {
+            let asked = inner.now();
+            let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
+            let answer = inner.credential.get_token(request);
+            let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
+            let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
+            inner.land(ticket, answer.and_then(not_empty), asked);
+        });
+    }
+
+    fn land(&self, ticket: Ticket, answer: Result<Token, CredentialError>, asked: Now) {
+        let now = self.now();
+        let retry_after = answer.as_ref().err().and_then(CredentialError::retry_after);
+        let answer = answer.map_err(|error| TokenError::Credential {
+            scope: self.scope.clone(),
+            credential: self.credential.name(),
+            source: Arc::new(error),
+        });
+        if answer.as_ref().is_ok_and(|token| token.expires_on() <= now.wall) {
+            tracing::warn!(scope = %self.scope, "the token is already expired by this machine's clock, which may be wrong; it is used for a minute");
+        }
+        let (change, outcome) =
+            self.core.land(ticket, answer, retry_after, asked, now, fastrand::f64());
+        self.tell(change, &outcome, now);
+    }
+
+    async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
+        let landed = flight.outcome.wait_for(Option::is_some);
+        let outcome = match clock::timeout(&*self.clock, limit, landed).await {
+            Ok(outcome) => outcome.ok().and_then(|outcome| outcome.clone()),
+            Err(clock::Elapsed) => {
+                return Err(TokenError::TimedOut {
                     scope: self.scope.clone(),
                     credential: self.credential.name(),
-                    source: Arc::new(error),
-                };
-                (state.on_failure(error.clone(), retry_after, now, jitter), Err(error))
+                    waited: limit,
+                });
             }
         };
-        self.current.store(state.held().cloned());
-        // Under the lock still: whoever finds no flight in the state finds the cell filled.
-        waiters.send_replace(Some(outcome.clone()));
-        drop(state);
-        self.tell(change, &outcome, now);
+        outcome.unwrap_or_else(|| {
+            Err(TokenError::Lost { scope: self.scope.clone(), credential: self.credential.name() })
+        })
     }
 
     fn tell(&self, change: Change, outcome: &Outcome, now: Now) {
@@ -278,38 +285,37 @@ impl Inner {
             (Change::Refreshed, Ok(token)) => {
                 tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token refreshed");
             }
-            (Change::NoProgress, Ok(token)) => {
+            (_, Ok(token)) => {
                 tracing::debug!(%scope, credential, lives = ?token.remaining(now.wall), "the provider has no newer token yet");
             }
             (Change::FailedButUsable(left), Err(error)) => {
-                tracing::warn!(%scope, credential, usable_for = ?left, error = error as &dyn std::error::Error, "token refresh failed; the token is still usable");
+                tracing::warn!(%scope, credential, usable_for = ?left, error = error as &dyn Error, "token refresh failed, the token is still usable");
             }
             (_, Err(error)) => {
-                tracing::error!(%scope, credential, error = error as &dyn std::error::Error, "no token");
+                tracing::error!(%scope, credential, error = error as &dyn Error, "no token");
             }
-            (_, Ok(_)) => {}
         }
     }
 
-    async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
-        let landed = flight.outcome.wait_for(Option::is_some);
-        match clock::timeout(&*self.clock, limit, landed).await {
-            Ok(Ok(outcome)) => match &*outcome {
-                Some(outcome) => outcome.clone(),
-                None => Err(self.lost()),
-            },
-            Ok(Err(_sender_gone)) => Err(self.lost()),
-            Err(clock::Elapsed) => Err(TokenError::TimedOut {
-                scope: self.scope.clone(),
-                credential: self.credential.name(),
-                waited: limit,
-            }),
+    fn tell_notice(&self, notice: Option<Notice>) {
+        let scope = &self.scope;
+        match notice {
+            Some(Notice::Suspected) => {
+                tracing::warn!(%scope, "a login with the token was refused, another is asked for");
+            }
+            Some(Notice::Expired) => {
+                tracing::error!(%scope, "the token has expired and no other has come");
+            }
+            None => {}
         }
     }
+}
 
-    fn lost(&self) -> TokenError {
-        TokenError::Lost { scope: self.scope.clone(), credential: self.credential.name() }
-    }
+fn never_answered() -> CredentialError {
+    CredentialError::new(
+        CredentialErrorKind::Transient,
+        format!("the credential has not answered within {GIVEN_UP_AFTER:?}"),
+    )
 }
 
 /// An empty secret would be sent as a password, and refused there with less to say.

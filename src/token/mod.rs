@@ -10,6 +10,7 @@ mod error;
 mod identity;
 mod policy;
 mod state;
+mod sync;
 #[cfg(test)]
 mod tests;
 

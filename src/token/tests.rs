@@ -83,6 +83,7 @@ fn setting() -> Setting {
 }
 
 impl Setting {
+    #[allow(clippy::unnecessary_wraps)] // It is what the provider answers.
     fn token(&self, secret: &str, life: Duration) -> Answer {
         Ok(Token::new(secret, self.clock.wall() + life))
     }
@@ -157,7 +158,7 @@ async fn scopes_have_caches_of_their_own_and_each_scope_one() {
 #[tokio::test]
 async fn an_ageing_token_is_given_out_while_one_request_for_the_next_runs() {
     let setting = setting().filled_with("a", 24 * HOUR).await;
-    setting.clock.advance(12 * HOUR - S);
+    setting.clock.advance((12 * HOUR).saturating_sub(S));
     assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 1));
     setting.clock.advance(S);
     for _ in 0..10 {
@@ -191,8 +192,11 @@ async fn a_token_is_served_until_it_is_really_out_though_the_endpoint_never_answ
     let setting = setting().filled_with("a", HOUR).await;
     setting.clock.advance(HOUR - 240 * S);
     assert_eq!(setting.now().await, "a");
-    // Within the margin a caller waits for the request, but not past the token's use.
-    setting.clock.advance(215 * S);
+    // The first request is given up after three minutes.
+    setting.clock.advance(180 * S);
+    settle().await;
+    // Within the margin a caller waits for the second, but not past the token's use.
+    setting.clock.advance(35 * S);
     let call = setting.call();
     settle().await;
     assert!(!call.is_finished());
@@ -205,8 +209,9 @@ async fn a_token_is_served_until_it_is_really_out_though_the_endpoint_never_answ
     assert!(
         matches!(late.await.unwrap(), Err(TokenError::TimedOut { waited, .. }) if waited == 30 * S)
     );
-    assert_eq!(setting.provider.total(), 2);
-    // The request is still under way: its token serves whoever comes next.
+    // The second is still under way: its token serves whoever comes next.
+    assert_eq!(setting.provider.total(), 3);
+    setting.provider.0.lock().unwrap().waiting.remove(0);
     let next = setting.call();
     setting.provider.answer(setting.token("b", HOUR)).await;
     assert_eq!(next.await.unwrap().unwrap().secret(), "b");
