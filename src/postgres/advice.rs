@@ -2,10 +2,9 @@
 
 use std::time::SystemTime;
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::token::{Claims, Scope, Token, TokenError};
+use crate::token::{Claims, Scope, Token, TokenError, utc};
 
 /// Older PgBouncer versions have this many bytes of password at most.
 const OLD_PGBOUNCER_PASSWORD: usize = 2_047;
@@ -64,8 +63,8 @@ impl Refusal<'_> {
         if message.contains("expired") || ends <= self.now {
             return format!(
                 "The token's time has passed ({}; this machine's clock says {}): is that clock right?",
-                rfc3339(ends),
-                rfc3339(self.now)
+                utc(ends),
+                utc(self.now)
             );
         }
         let wanted = self.scope.resource();
@@ -107,16 +106,11 @@ pub(super) fn principal(claims: &Claims) -> String {
 
 fn facts(claims: &Claims, token: &Token) -> String {
     let audience = claims.audience.as_deref().unwrap_or("an unnamed audience");
-    format!("{} for {audience}, good until {}", principal(claims), rfc3339(token.expires_on()))
+    format!("{} for {audience}, good until {}", principal(claims), utc(token.expires_on()))
 }
 
 fn same_resource(audience: &str, resource: &str) -> bool {
     audience.trim_end_matches('/') == resource.trim_end_matches('/')
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    let time = OffsetDateTime::from(time).truncate_to_second();
-    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 #[cfg(test)]

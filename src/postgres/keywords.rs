@@ -3,7 +3,7 @@
 
 use std::{iter::Peekable, str::CharIndices};
 
-use super::config::ConfigError;
+use super::ConfigError;
 
 /// What tokio-postgres does not know.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -128,21 +128,20 @@ fn value(chars: &mut Chars<'_>) -> String {
 mod tests {
     use super::*;
 
-    fn some(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     #[test]
     fn our_keywords_come_out_of_a_url_and_the_rest_stays_as_it_is() {
         let (ours, rest) = take(
             "postgres://a%40b@h1,h2:6432/db?sslmode=verify-full&options=-c%20a%3Db&sslrootcert=%2Fetc%2Fa+b.pem&application_name=x",
         )
         .unwrap();
-        assert_eq!(ours.sslmode, some("verify-full"));
-        assert_eq!(ours.sslrootcert, some("/etc/a+b.pem"));
+        assert_eq!(ours.sslmode.as_deref(), Some("verify-full"));
+        assert_eq!(ours.sslrootcert.as_deref(), Some("/etc/a+b.pem"));
         assert_eq!(rest, "postgres://a%40b@h1,h2:6432/db?options=-c%20a%3Db&application_name=x");
         let (ours, rest) = take("postgresql://h/db?entra_client_id=c").unwrap();
-        assert_eq!((ours.entra_client_id, rest.as_str()), (some("c"), "postgresql://h/db"));
+        assert_eq!(
+            (ours.entra_client_id.as_deref(), rest.as_str()),
+            (Some("c"), "postgresql://h/db")
+        );
     }
 
     #[test]
@@ -151,8 +150,8 @@ mod tests {
             r"host=h  sslrootcert = '/a b/c\'s.pem' options='-c a=b' entra_scope=https://a/.default dbname=d",
         )
         .unwrap();
-        assert_eq!(ours.sslrootcert, some("/a b/c's.pem"));
-        assert_eq!(ours.entra_scope, some("https://a/.default"));
+        assert_eq!(ours.sslrootcert.as_deref(), Some("/a b/c's.pem"));
+        assert_eq!(ours.entra_scope.as_deref(), Some("https://a/.default"));
         assert_eq!(rest.trim(), "host=h options='-c a=b' dbname=d");
     }
 

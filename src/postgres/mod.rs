@@ -28,6 +28,7 @@
 
 mod advice;
 mod config;
+mod config_error;
 mod connector;
 mod dial;
 mod error;
@@ -36,7 +37,8 @@ mod pool;
 mod replay;
 mod tls;
 
-pub use config::{Config, ConfigError};
+pub use config::Config;
+pub use config_error::ConfigError;
 pub use connector::{Connector, ConnectorReport};
 pub use error::Error;
 pub use pool::{Pool, Recycling, builder};
