@@ -8,6 +8,8 @@
 pub mod azure_sql;
 pub mod clock;
 pub mod credential;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod token;
 
 mod cloud;
