@@ -10,3 +10,4 @@ pub mod azure_cli;
 pub mod certificates;
 pub mod identity;
 pub mod jwt;
+mod listener;
