@@ -8,5 +8,8 @@
 
 pub mod azure_cli;
 pub mod certificates;
+pub mod database;
 pub mod identity;
 pub mod jwt;
+mod listener;
+pub mod postgres;

@@ -49,14 +49,14 @@ pub use tokio_postgres;
 pub use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
-    credential::{self, ManagedIdentity, UserAssignedId},
+    credential::{self, UserAssignedId},
     token::Identity,
 };
 
 /// A pool for the database that `config` (a URL or a libpq string, see
-/// [`Config`]) names, with an identity of its own: the user-assigned managed
-/// identity of `entra_client_id`, else what the environment tells
-/// ([`credential::from_env`]).
+/// [`Config`]) names, with the identity of the environment
+/// ([`credential::from_env`]); where that is a managed identity,
+/// `entra_client_id` says which user-assigned one.
 ///
 /// Nothing is dialled and no token asked for yet. [`connect_with`] shares an
 /// identity, and with it its tokens, between pools.
@@ -67,13 +67,8 @@ use crate::{
 /// `config` or the environment cannot be used.
 pub fn connect(config: &str) -> Result<Pool, Error> {
     let mut config: Config = config.parse()?;
-    let identity = match config.client_id.take() {
-        Some(id) => {
-            Identity::new(ManagedIdentity::user_assigned(UserAssignedId::ClientId(id)).build()?)
-        }
-        None => Identity::new(credential::from_env()?),
-    };
-    pool(&identity, config)
+    let user_assigned = config.client_id.take().map(UserAssignedId::ClientId);
+    pool(&Identity::new(credential::from_env_as(user_assigned)?), config)
 }
 
 /// A pool for the database that `config` (a URL or a libpq string, see

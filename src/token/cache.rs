@@ -182,7 +182,7 @@ impl TokenCache {
     }
 
     /// Whether a token other than `token` is held, and will outlive it.
-    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    #[cfg(feature = "azure-sql")]
     pub(crate) fn has_newer_than(&self, token: &Token) -> bool {
         self.0
             .core

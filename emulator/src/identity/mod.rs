@@ -18,15 +18,16 @@
 
 mod control;
 mod protocol;
-mod server;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 pub use control::{Fault, Received, TokenSettings};
 
-use crate::jwt::{Issuer, Principal};
+use crate::{
+    jwt::{Issuer, Principal},
+    listener::Listener,
+};
 use control::State;
-use server::Listening;
 
 /// What an [`IdentityEndpoint`] starts with.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +44,7 @@ pub struct IdentityOptions {
 /// when the last of them is dropped.
 #[derive(Clone)]
 pub struct IdentityEndpoint {
-    listening: Arc<Listening>,
+    listener: Arc<Listener>,
     state: Arc<State>,
 }
 
@@ -59,13 +60,15 @@ impl IdentityEndpoint {
     /// Outside a tokio runtime.
     pub fn start(issuer: Arc<Issuer>, options: IdentityOptions) -> io::Result<Self> {
         let state = Arc::new(State::new(issuer, options.system_assigned, options.user_assigned));
-        let listening = Arc::new(Listening::start(options.port, &state)?);
-        Ok(Self { listening, state })
+        let served = Arc::clone(&state);
+        let serve = move |stream| protocol::serve(Arc::clone(&served), stream);
+        let listener = Arc::new(Listener::start(options.port, serve)?);
+        Ok(Self { listener, state })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.listening.addr()
+        self.listener.addr()
     }
 
     /// `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`, as App Service sets them.
@@ -110,7 +113,7 @@ impl IdentityEndpoint {
     ///
     /// The port could not be kept.
     pub async fn go_away(&self) -> io::Result<()> {
-        self.listening.go_away().await
+        self.listener.go_away().await
     }
 
     /// Listens again, on the same port, after [`go_away`](Self::go_away).
@@ -119,7 +122,7 @@ impl IdentityEndpoint {
     ///
     /// The port was taken.
     pub fn come_back(&self) -> io::Result<()> {
-        self.listening.come_back(&self.state)
+        self.listener.come_back()
     }
 }
 

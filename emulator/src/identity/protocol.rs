@@ -1,11 +1,13 @@
 //! What is asked and answered, in both protocols.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, service::service_fn};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use super::control::{Fault, Inner, Received, Signed, State};
 use crate::jwt::Principal;
@@ -15,10 +17,17 @@ const IMDS_PATH: &str = "/metadata/identity/oauth2/token";
 
 type Answer = Response<Full<Bytes>>;
 
-pub(super) async fn answer(
-    state: &State,
-    request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+pub(super) async fn serve(state: Arc<State>, stream: TcpStream) {
+    let service = service_fn(|request| answer(&state, request));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = connection {
+        tracing::debug!(%error, "identity endpoint: connection ended");
+    }
+}
+
+async fn answer(state: &State, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let received = read(state, &request);
     state.record(received.clone());
     Ok(match state.admit().await {

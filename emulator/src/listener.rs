@@ -1,0 +1,156 @@
+//! A listener that can go away and come back on its port, and its connections.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::future::BoxFuture;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{mpsc, oneshot},
+    task::{JoinHandle, JoinSet},
+};
+
+/// Connections waiting to be accepted.
+const BACKLOG: u32 = 1_024;
+
+/// What is done with a connection; dropped half-way, the connection is closed.
+type Serve = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// A port on 127.0.0.1 that listens, or is kept while nobody does. Dropped, it
+/// closes with all its connections.
+pub(crate) struct Listener {
+    addr: SocketAddr,
+    serve: Serve,
+    now: Mutex<Now>,
+}
+
+enum Now {
+    Here(Accepting),
+    /// A bound socket that does not listen: connections are refused, and
+    /// nobody else gets the port.
+    Away(TcpSocket),
+    /// In between, or the port could not be kept.
+    Nowhere,
+}
+
+struct Accepting {
+    /// Asks to close all connections; dropped to end the task.
+    cut: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    /// Port 0 takes a free one.
+    pub(crate) fn start<F, C>(port: u16, serve: F) -> io::Result<Self>
+    where
+        F: Fn(TcpStream) -> C + Send + Sync + 'static,
+        C: Future<Output = ()> + Send + 'static,
+    {
+        let serve: Serve = Arc::new(move |stream| Box::pin(serve(stream)));
+        let listener = bind((Ipv4Addr::LOCALHOST, port).into())?.listen(BACKLOG)?;
+        let addr = listener.local_addr()?;
+        let now = Mutex::new(Now::Here(Accepting::spawn(listener, &serve)));
+        Ok(Self { addr, serve, now })
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Closes every connection and goes on listening.
+    pub(crate) async fn cut(&self) {
+        let (done, cut) = oneshot::channel();
+        match &*self.lock() {
+            // Without a task there is no connection.
+            Now::Here(accepting) => drop(accepting.cut.send(done)),
+            Now::Away(_) | Now::Nowhere => return,
+        }
+        let _ = cut.await;
+    }
+
+    /// Closes the listener and every connection.
+    pub(crate) async fn go_away(&self) -> io::Result<()> {
+        let accepting = {
+            let mut now = self.lock();
+            match std::mem::replace(&mut *now, Now::Nowhere) {
+                Now::Here(accepting) => accepting,
+                other => {
+                    *now = other;
+                    return Ok(());
+                }
+            }
+        };
+        drop(accepting.cut);
+        accepting.task.await.map_err(io::Error::other)?;
+        *self.lock() = Now::Away(bind(self.addr)?);
+        Ok(())
+    }
+
+    /// Listens again on the same port.
+    pub(crate) fn come_back(&self) -> io::Result<()> {
+        let mut now = self.lock();
+        let socket = match std::mem::replace(&mut *now, Now::Nowhere) {
+            Now::Here(accepting) => {
+                *now = Now::Here(accepting);
+                return Ok(());
+            }
+            Now::Away(socket) => socket,
+            Now::Nowhere => bind(self.addr)?,
+        };
+        *now = Now::Here(Accepting::spawn(socket.listen(BACKLOG)?, &self.serve));
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// With SO_REUSEADDR, so that connections in TIME-WAIT do not block the port.
+fn bind(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    if cfg!(unix) {
+        socket.set_reuseaddr(true)?;
+    }
+    socket.bind(addr)?;
+    Ok(socket)
+}
+
+impl Accepting {
+    fn spawn(listener: TcpListener, serve: &Serve) -> Self {
+        let (cut, cuts) = mpsc::unbounded_channel();
+        let task = tokio::spawn(accept(listener, Arc::clone(serve), cuts));
+        Self { cut, task }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    serve: Serve,
+    mut cuts: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(serve(stream))),
+                // The one connection was gone before it was accepted, or files ran out.
+                Err(_) => tokio::task::yield_now().await,
+            },
+            cut = cuts.recv() => match cut {
+                Some(done) => {
+                    connections.shutdown().await;
+                    // Whoever asked may have given up.
+                    let _ = done.send(());
+                }
+                None => break,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}

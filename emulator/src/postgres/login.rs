@@ -1,0 +1,175 @@
+//! Startup and login: TLS, the role, the token as a password, the database.
+
+use std::{
+    fmt::Debug,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use async_trait::async_trait;
+use futures::{Sink, SinkExt};
+use pgwire::{
+    api::{
+        ClientInfo, METADATA_DATABASE, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator,
+        auth::{
+            DefaultServerParameterProvider, StartupHandler, finish_authentication,
+            protocol_negotiation, save_startup_parameters_to_metadata,
+        },
+    },
+    error::{PgWireError, PgWireResult},
+    messages::{PgWireBackendMessage, PgWireFrontendMessage, startup::Authentication},
+};
+
+use super::{
+    SERVER_VERSION, Shared,
+    error::fatal,
+    functions::{Reach, Variables},
+    handler::SessionHandle,
+    session::Session,
+    settings::Settings,
+    waiting::Interrupt,
+};
+use crate::jwt::{Principal, Refusal};
+
+/// Lets principals of the directory in.
+pub(super) struct Login(pub(super) Arc<Shared>);
+
+#[async_trait]
+impl StartupHandler for Login {
+    async fn on_startup<C>(
+        &self,
+        client: &mut C,
+        message: PgWireFrontendMessage,
+    ) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let outcome = match message {
+            PgWireFrontendMessage::Startup(startup) => {
+                protocol_negotiation(client, &startup).await?;
+                save_startup_parameters_to_metadata(client, &startup);
+                match self.greet(client).await {
+                    Ok(()) => {
+                        client.set_state(PgWireConnectionState::AuthenticationInProgress);
+                        let ask = Authentication::CleartextPassword;
+                        client.send(PgWireBackendMessage::Authentication(ask)).await?;
+                        return Ok(());
+                    }
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            PgWireFrontendMessage::PasswordMessageFamily(message) => {
+                let password = message.into_password()?;
+                self.admit(client, &password.password)
+            }
+            _ => return Ok(()),
+        };
+        match outcome {
+            Ok(session) => {
+                self.0.logged_in();
+                let extensions = client.session_extensions();
+                extensions.insert(SessionHandle::new(session)?);
+                let (pid, secret) = client.pid_and_secret_key();
+                let (handle, guard) = self.0.cancels.register(pid, secret);
+                client.session_extensions().insert(handle);
+                client.session_extensions().insert(guard);
+                let mut parameters = DefaultServerParameterProvider::default();
+                parameters.server_version = SERVER_VERSION.to_owned();
+                parameters.is_superuser = false;
+                finish_authentication(client, &parameters).await
+            }
+            Err(refusal) => {
+                self.0.refused();
+                Err(refusal)
+            }
+        }
+    }
+}
+
+impl Login {
+    /// What is decided before the password is asked for.
+    async fn greet(&self, client: &(impl ClientInfo + Sync)) -> PgWireResult<()> {
+        let (delay, refusal) = self.0.greeting();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if let Some((code, message)) = refusal {
+            return Err(fatal(&code, message));
+        }
+        let user = user(client)?;
+        if !client.is_secure() {
+            let host = client.socket_addr().ip();
+            let database = database(client)?;
+            return Err(fatal(
+                "28000",
+                format!(
+                    "no pg_hba.conf entry for host \"{host}\", user \"{user}\", database \"{database}\", no encryption"
+                ),
+            ));
+        }
+        self.role(&user).map(drop)
+    }
+
+    fn role(&self, user: &str) -> PgWireResult<Principal> {
+        let principal = self.0.directory.by_name(user);
+        principal.ok_or_else(|| fatal("28000", format!("role \"{user}\" does not exist")))
+    }
+
+    fn admit(&self, client: &mut impl ClientInfo, token: &str) -> PgWireResult<Session> {
+        let user = user(client)?;
+        let role = self.role(&user)?;
+        let failed = |message: String| fatal("28P01", message);
+        let verified = self.0.issuer.verify(token, &self.0.audience).map_err(|refusal| {
+            failed(match refusal {
+                Refusal::Expired => {
+                    "The access token has expired. Please acquire a new token and retry".to_owned()
+                }
+                Refusal::Audience(_) => {
+                    "The access token does not have a valid audience claim".to_owned()
+                }
+                Refusal::Malformed | Refusal::Signature => {
+                    format!("password authentication failed for user \"{user}\"")
+                }
+            })
+        })?;
+        if verified.object_id != role.object_id {
+            return Err(failed(format!("Azure AD access token not valid for role {user}")));
+        }
+        let database = database(client)?;
+        if !self.0.database_names.contains(&database) {
+            return Err(fatal("3D000", format!("database \"{database}\" does not exist")));
+        }
+        let (pid, secret) = self.0.keys.generate(client);
+        client.set_pid_and_secret_key(pid, secret);
+        let settings = client.metadata().clone();
+        let variables = Variables {
+            pid,
+            login: user,
+            role: None,
+            database,
+            settings: Settings::new(settings),
+            now: SystemTime::now(),
+            interrupt: Arc::new(Interrupt::new(false)),
+            sequences: Vec::new(),
+        };
+        let reach =
+            Reach { shared: Arc::clone(&self.0), variables: Arc::new(Mutex::new(variables)) };
+        Session::open(reach).map_err(|error| fatal("XX000", error.message))
+    }
+}
+
+fn user(client: &impl ClientInfo) -> PgWireResult<String> {
+    let user = client.metadata().get(METADATA_USER).cloned();
+    let missing = || fatal("28000", "no PostgreSQL user name specified in startup packet");
+    user.ok_or_else(missing)
+}
+
+/// Without a name it is the user's.
+fn database(client: &impl ClientInfo) -> PgWireResult<String> {
+    match client.metadata().get(METADATA_DATABASE) {
+        Some(database) => Ok(database.clone()),
+        None => user(client),
+    }
+}
