@@ -1,0 +1,20 @@
+//! Ratios of entra-pool to its peers, measured in one run on one machine.
+//!
+//! `cargo bench -p ratios` prints a table. `-- --full` also runs the peers'
+//! cases that take longer than 10 s; what follows as a word selects rows.
+#![allow(clippy::disallowed_methods)] // Real time is what is measured.
+
+mod allocations;
+mod table;
+mod token_cache;
+
+fn main() {
+    // cargo passes `--bench`.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let full = words.iter().any(|word| word == "--full");
+    let selected: Vec<&String> = words.iter().filter(|word| !word.starts_with("--")).collect();
+    let wanted =
+        move |what: &str| selected.is_empty() || selected.iter().any(|word| what.contains(*word));
+    let rows = token_cache::rows(full, &wanted);
+    table::print(&rows);
+}

@@ -1,0 +1,45 @@
+//! The table that is printed.
+
+use std::time::Duration;
+
+/// One row: what was measured, and what it came to for each side.
+pub(crate) struct Row {
+    pub(crate) what: String,
+    pub(crate) ours: String,
+    pub(crate) peer: String,
+    pub(crate) floor: String,
+    pub(crate) ratio: String,
+}
+
+pub(crate) fn print(rows: &[Row]) {
+    println!("| what | ours | peer | floor | ratio |");
+    println!("|---|---|---|---|---|");
+    for Row { what, ours, peer, floor, ratio } in rows {
+        println!("| {what} | {ours} | {peer} | {floor} | {ratio} |");
+    }
+}
+
+/// Three figures at most, with the unit that suits.
+pub(crate) fn time(duration: Duration) -> String {
+    let nanos = duration.as_secs_f64() * 1e9;
+    let (value, unit) = match nanos {
+        n if n < 1e3 => (n, "ns"),
+        n if n < 1e6 => (n / 1e3, "µs"),
+        n if n < 1e9 => (n / 1e6, "ms"),
+        n => (n / 1e9, "s"),
+    };
+    match value {
+        v if v < 10.0 => format!("{v:.2} {unit}"),
+        v if v < 100.0 => format!("{v:.1} {unit}"),
+        v => format!("{v:.0} {unit}"),
+    }
+}
+
+pub(crate) fn median(mut values: Vec<Duration>) -> Duration {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+pub(crate) fn over(a: Duration, b: Duration) -> f64 {
+    a.as_secs_f64() / b.as_secs_f64()
+}
