@@ -129,7 +129,9 @@ fn sqlite_failure(code: i32, message: &str) -> SqlError {
 fn by_message(message: &str) -> SqlError {
     let after = |prefix: &str| message.strip_prefix(prefix).map(str::trim);
     if let Some(table) = after("no such table: ") {
-        let table = table.trim_start_matches("main.").trim_start_matches("temp.");
+        let table = table
+            .trim_start_matches("main.")
+            .trim_start_matches("temp.");
         return SqlError::new("42P01", format!("relation \"{table}\" does not exist"));
     }
     if let Some(column) = after("no such column: ") {
@@ -137,7 +139,8 @@ fn by_message(message: &str) -> SqlError {
         let column = column.trim_matches('"');
         return SqlError::new("42703", format!("column \"{column}\" does not exist"));
     }
-    if let Some((table, column)) = after("table ").and_then(|m| m.split_once(" has no column named "))
+    if let Some((table, column)) =
+        after("table ").and_then(|m| m.split_once(" has no column named "))
     {
         return SqlError::new(
             "42703",
@@ -155,7 +158,10 @@ fn by_message(message: &str) -> SqlError {
         return SqlError::new("42883", format!("function {function} does not exist"));
     }
     if let Some(column) = after("ambiguous column name: ") {
-        return SqlError::new("42702", format!("column reference \"{column}\" is ambiguous"));
+        return SqlError::new(
+            "42702",
+            format!("column reference \"{column}\" is ambiguous"),
+        );
     }
     if message.contains(" values for ") || message.contains(" columns but ") {
         return SqlError::new("42601", message);

@@ -18,8 +18,8 @@ use pgwire::{
         ClientInfo, ClientPortalStore, ConnectionHandle, DEFAULT_NAME, PgWireConnectionState, Type,
         portal::{Format, Portal},
         query::{
-            ExtendedQueryHandler, SimpleQueryHandler, send_execution_response,
-            send_query_response, send_ready_for_query,
+            ExtendedQueryHandler, SimpleQueryHandler, send_execution_response, send_query_response,
+            send_ready_for_query,
         },
         results::{FieldFormat, FieldInfo, QueryResponse, Response, Tag},
         stmt::{QueryParser, StoredStatement},
@@ -77,11 +77,17 @@ impl SessionHandle {
     }
 
     fn lock(&self) -> MutexGuard<'_, Session> {
-        self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn statements(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.statements.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .statements
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the transaction stands, for the client to be told.
@@ -99,7 +105,10 @@ impl SessionHandle {
         work: impl FnOnce(&mut Session) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, SqlError> {
         let interrupt = Arc::new(Interrupt::new(false));
-        let guard = GivenUp { handle: self, interrupt: Arc::clone(&interrupt) };
+        let guard = GivenUp {
+            handle: self,
+            interrupt: Arc::clone(&interrupt),
+        };
         let handle = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut session = handle.lock();
@@ -188,10 +197,18 @@ impl SimpleQueryHandler for Queries {
         let cancel = client.session_extensions().get::<Arc<ConnectionHandle>>();
         let cancel = cancel.ok_or(PgWireError::NotReadyForQuery)?;
         let cancelled = cancel.start_query().await;
-        let answered = match select(SimpleQueryHandler::do_query(self, client, &query.query), cancelled).await {
+        let answered = match select(
+            SimpleQueryHandler::do_query(self, client, &query.query),
+            cancelled,
+        )
+        .await
+        {
             Either::Left((answered, _)) => answered,
             Either::Right(_) => Err(PgWireError::QueryCanceled),
         };
+        if answered.is_err() {
+            handle.lock().fail();
+        }
         client.set_transaction_status(handle.status());
         answered?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
@@ -208,15 +225,13 @@ impl SimpleQueryHandler for Queries {
     {
         let handle = SessionHandle::of(client)?;
         self.0.queried();
-        let statements = match parse(sql) {
-            Ok(statements) => statements,
-            Err(error) => {
-                handle.lock().fail();
-                return Err(error.into());
-            }
-        };
+        let statements = parse(sql)?;
         if statements.is_empty() {
-            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+            client
+                .feed(PgWireBackendMessage::EmptyQueryResponse(
+                    EmptyQueryResponse::new(),
+                ))
+                .await?;
         }
         for statement in statements {
             let read = move |session: &mut Session| session.prepare(&statement, &[]);
@@ -251,7 +266,7 @@ impl QueryParser for Reader {
         let handle = SessionHandle::of(client)?;
         let (sql, types) = (sql.to_owned(), types.to_vec());
         let read = move |session: &mut Session| {
-            let mut statements = parse(&sql).inspect_err(|_| session.fail())?;
+            let mut statements = parse(&sql)?;
             match (statements.pop(), statements.is_empty()) {
                 (None, _) => Ok(None),
                 (Some(statement), true) => session.prepare(&statement, &types).map(Some),
@@ -295,6 +310,9 @@ impl ExtendedQueryHandler for Queries {
     {
         let handle = SessionHandle::of(client)?;
         let parsed = StoredStatement::parse(client, &message, self.query_parser()).await;
+        if parsed.is_err() {
+            handle.lock().fail();
+        }
         client.set_transaction_status(handle.status());
         let name = message.name.unwrap_or_else(|| DEFAULT_NAME.to_owned());
         match parsed? {
@@ -304,7 +322,9 @@ impl ExtendedQueryHandler for Queries {
         if name != DEFAULT_NAME {
             handle.statements().insert(name);
         }
-        client.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
+        client
+            .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
+            .await?;
         Ok(())
     }
 
@@ -317,6 +337,9 @@ impl ExtendedQueryHandler for Queries {
     {
         let handle = SessionHandle::of(client)?;
         let executed = self._on_execute(client, message).await;
+        if executed.is_err() {
+            handle.lock().fail();
+        }
         client.set_transaction_status(handle.status());
         executed
     }
@@ -349,13 +372,7 @@ impl ExtendedQueryHandler for Queries {
         let handle = SessionHandle::of(client)?;
         self.0.queried();
         let prepared = portal.statement.statement.clone();
-        let parameters = match parameters(portal, &prepared) {
-            Ok(parameters) => parameters,
-            Err(error) => {
-                handle.lock().fail();
-                return Err(error.into());
-            }
-        };
+        let parameters = parameters(portal, &prepared)?;
         let (prepared, outcome) = run(&handle, &*client, prepared, parameters).await?;
         Ok(response(&prepared, outcome, &portal.result_column_format)?)
     }
@@ -370,7 +387,11 @@ fn parameters(portal: &Portal<Prepared>, prepared: &Prepared) -> Result<Vec<Valu
         );
         return Err(SqlError::new("08P01", message));
     }
-    let values = portal.parameters.iter().zip(&prepared.parameters).enumerate();
+    let values = portal
+        .parameters
+        .iter()
+        .zip(&prepared.parameters)
+        .enumerate();
     let values = values.map(|(at, (bytes, ty))| match bytes {
         None => Ok(Value::Null),
         Some(bytes) if portal.parameter_format.is_binary(at) => from_binary(bytes, ty),
@@ -399,8 +420,11 @@ fn response(prepared: &Prepared, outcome: Outcome, format: &Format) -> Result<Re
     }
     let rows = outcome.rows.into_iter().map(|row| encode(row, &fields));
     // Rows that cannot be shown fail the statement, not the connection.
-    let rows: Vec<PgWireResult<DataRow>> =
-        rows.collect::<Result<Vec<_>, _>>()?.into_iter().map(Ok).collect();
+    let rows: Vec<PgWireResult<DataRow>> = rows
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .map(Ok)
+        .collect();
     let mut response = QueryResponse::new(fields, stream::iter(rows));
     response.set_command_tag(outcome.tag);
     Ok(Response::Query(response))
@@ -417,12 +441,12 @@ fn encode(row: Vec<Value>, fields: &[FieldInfo]) -> Result<DataRow, SqlError> {
             FieldFormat::Text => to_text(value, field.datatype())?,
             FieldFormat::Binary => to_binary(value, field.datatype())?,
         };
-        let length = i32::try_from(value.len())
-            .map_err(|_| SqlError::new("54000", "value is too long"))?;
+        let length =
+            i32::try_from(value.len()).map_err(|_| SqlError::new("54000", "value is too long"))?;
         bytes.put_i32(length);
         bytes.put_slice(&value);
     }
-    let count = i16::try_from(fields.len())
-        .map_err(|_| SqlError::new("54011", "too many columns"))?;
+    let count =
+        i16::try_from(fields.len()).map_err(|_| SqlError::new("54011", "too many columns"))?;
     Ok(DataRow::new(bytes, count))
 }

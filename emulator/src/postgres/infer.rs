@@ -166,7 +166,10 @@ impl Visitor for Found<'_> {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
-            for expr in limit.iter().chain(offset.iter().map(|offset| &offset.value)) {
+            for expr in limit
+                .iter()
+                .chain(offset.iter().map(|offset| &offset.value))
+            {
                 self.is(expr, Some(Type::INT8));
             }
         }
@@ -339,7 +342,10 @@ fn function_type(
             _ => Type::NUMERIC,
         },
         "length" | "char_length" | "character_length" | "strpos" | "pg_backend_pid" => Type::INT4,
-        "now" | "current_timestamp" | "clock_timestamp" | "transaction_timestamp"
+        "now"
+        | "current_timestamp"
+        | "clock_timestamp"
+        | "transaction_timestamp"
         | "statement_timestamp" => Type::TIMESTAMPTZ,
         "localtimestamp" => Type::TIMESTAMP,
         "current_date" => Type::DATE,

@@ -19,7 +19,8 @@
 //!
 //! It is not PostgreSQL: it checks no privileges, knows no schema but `public`,
 //! no `pg_catalog`, arrays, `COPY`, cursors or notifications, keeps no trailing
-//! zeros of a `numeric`, allows one writer at a time, and commits each
+//! zeros of a `numeric`, allows one writer at a time, drops connections whose
+//! password is longer than 9,990 bytes (a limit of the library), and commits each
 //! statement of a simple query by itself. What it does not know is refused with
 //! SQLSTATE 0A000, by name.
 
@@ -274,7 +275,10 @@ impl Shared {
     }
 
     fn next_value(&self, sequence: &str) -> i64 {
-        let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sequences = self
+            .sequences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let value = sequences.entry(sequence.to_owned()).or_default();
         *value += 1;
         *value
@@ -285,7 +289,8 @@ impl Shared {
     }
 
     fn refused(&self) {
-        self.counters.send_modify(|counters| counters.refused_logins += 1);
+        self.counters
+            .send_modify(|counters| counters.refused_logins += 1);
     }
 
     fn queried(&self) {
@@ -293,11 +298,13 @@ impl Shared {
     }
 
     fn opened(&self) {
-        self.counters.send_modify(|counters| counters.open_connections += 1);
+        self.counters
+            .send_modify(|counters| counters.open_connections += 1);
     }
 
     fn closed(&self) {
-        self.counters.send_modify(|counters| counters.open_connections -= 1);
+        self.counters
+            .send_modify(|counters| counters.open_connections -= 1);
     }
 }
 
