@@ -5,8 +5,8 @@
 #![allow(clippy::disallowed_methods)] // The one place that asks the machine.
 
 use std::{
-    collections::BinaryHeap,
     cmp::Reverse,
+    collections::BinaryHeap,
     fmt,
     future::Future,
     pin::Pin,

@@ -86,19 +86,9 @@ impl AzureCliStandIn {
     ///
     /// The temporary folder cannot be written.
     pub fn new(issuer: Arc<Issuer>, principal: Principal) -> io::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("entra-pool-az-")
-            .tempdir()?;
-        let tokens = Tokens {
-            lifetime: Duration::from_secs(75 * 60),
-            with_epoch: true,
-        };
-        let cli = Self {
-            issuer,
-            principal,
-            folder,
-            tokens: Mutex::new(tokens),
-        };
+        let folder = tempfile::Builder::new().prefix("entra-pool-az-").tempdir()?;
+        let tokens = Tokens { lifetime: Duration::from_secs(75 * 60), with_epoch: true };
+        let cli = Self { issuer, principal, folder, tokens: Mutex::new(tokens) };
         cli.set_mode(AzureCliMode::LoggedIn)?;
         cli.refresh()?;
         script::install(cli.folder.path(), &cli.executable())?;
@@ -133,10 +123,7 @@ impl AzureCliStandIn {
     ///
     /// The temporary folder cannot be written.
     pub fn set_token_lifetime(&self, lifetime: Duration) -> io::Result<()> {
-        self.tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lifetime = lifetime;
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).lifetime = lifetime;
         self.refresh()
     }
 
@@ -147,10 +134,7 @@ impl AzureCliStandIn {
     ///
     /// The temporary folder cannot be written.
     pub fn set_epoch(&self, with_epoch: bool) -> io::Result<()> {
-        self.tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .with_epoch = with_epoch;
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).with_epoch = with_epoch;
         self.refresh()
     }
 
@@ -190,9 +174,7 @@ impl AzureCliStandIn {
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let resource = scope.strip_suffix("/.default").unwrap_or(scope);
         let expires_on = SystemTime::now() + tokens.lifetime;
-        let token = self
-            .issuer
-            .sign(&self.principal, resource, expires_on, 2_000);
+        let token = self.issuer.sign(&self.principal, resource, expires_on, 2_000);
         let mut answer = json!({
             "accessToken": token,
             "expiresOn": local_time(seconds(expires_on))?,
@@ -229,9 +211,7 @@ impl fmt::Debug for AzureCliStandIn {
 fn local_time(epoch: u64) -> io::Result<String> {
     let sqlite = rusqlite::Connection::open_in_memory().map_err(io::Error::other)?;
     let sql = "SELECT datetime(?1, 'unixepoch', 'localtime') || '.000000'";
-    sqlite
-        .query_row(sql, [epoch.cast_signed()], |row| row.get(0))
-        .map_err(io::Error::other)
+    sqlite.query_row(sql, [epoch.cast_signed()], |row| row.get(0)).map_err(io::Error::other)
 }
 
 #[cfg(unix)]

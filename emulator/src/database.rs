@@ -18,14 +18,10 @@ impl Database {
     ///
     /// The temporary folder cannot be written.
     pub fn new() -> io::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("entra-pool-database-")
-            .tempdir()?;
+        let folder = tempfile::Builder::new().prefix("entra-pool-database-").tempdir()?;
         let database = Self { folder };
         let sqlite = database.open().map_err(io::Error::other)?;
-        sqlite
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(io::Error::other)?;
+        sqlite.pragma_update(None, "journal_mode", "WAL").map_err(io::Error::other)?;
         Ok(database)
     }
 

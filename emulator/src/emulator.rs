@@ -45,9 +45,7 @@ impl Emulator {
     /// Outside a tokio runtime.
     pub async fn start(options: EmulatorOptions) -> io::Result<Self> {
         let authority = Authority::new()?;
-        let tls = authority
-            .issue(&["localhost", "127.0.0.1"])?
-            .server_config()?;
+        let tls = authority.issue(&["localhost", "127.0.0.1"])?.server_config()?;
         let issuer = Arc::new(Issuer::new());
         let directory = Arc::new(Directory::default());
         let system = Principal::new("shop-app", PrincipalKind::SystemAssigned);
@@ -68,15 +66,7 @@ impl Emulator {
             PostgresOptions::new(Arc::clone(&issuer), Arc::clone(&directory), database, tls);
         postgres.port = options.postgres_port;
         let postgres = PostgresServer::start(postgres)?;
-        Ok(Self {
-            authority,
-            issuer,
-            directory,
-            system,
-            shop,
-            identity,
-            postgres,
-        })
+        Ok(Self { authority, issuer, directory, system, shop, identity, postgres })
     }
 
     /// Signs the tokens.

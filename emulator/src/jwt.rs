@@ -72,9 +72,10 @@ impl Principal {
 /// A stable GUID-shaped ID (FNV-1a over kind and name).
 fn id_of(kind: &str, name: &str) -> String {
     let hash = |seed: u64| {
-        kind.bytes().chain([0]).chain(name.bytes()).fold(seed, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        kind.bytes()
+            .chain([0])
+            .chain(name.bytes())
+            .fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
     };
     let (a, b) = (hash(0xcbf2_9ce4_8422_2325), hash(0x9ae1_6a3b_2f90_404f));
     format!(
@@ -141,11 +142,9 @@ pub enum Refusal {
 impl Issuer {
     /// An issuer with a new key.
     pub fn new() -> Self {
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(
-            &ECDSA_P256_SHA256_FIXED_SIGNING,
-            &SystemRandom::new(),
-        )
-        .expect("P-256 keys can be generated");
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+                .expect("P-256 keys can be generated");
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
             .expect("the key was generated just now");
         Self {

@@ -49,9 +49,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Emulato
         };
         let value = value.or_else(|| arguments.next());
         let value = value.ok_or_else(|| format!("{name} wants a port"))?;
-        *port = value
-            .parse()
-            .map_err(|_| format!("{name}: '{value}' is no port"))?;
+        *port = value.parse().map_err(|_| format!("{name}: '{value}' is no port"))?;
     }
     Ok(Some(options))
 }
@@ -63,10 +61,7 @@ async fn run(options: EmulatorOptions) -> io::Result<()> {
         return stopped;
     }
     let emulator = Emulator::start(options).await?;
-    println!(
-        "# The identity endpoint is at {}",
-        emulator.identity().imds_endpoint()
-    );
+    println!("# The identity endpoint is at {}", emulator.identity().imds_endpoint());
     for (name, value) in emulator.env() {
         println!("export {name}='{value}'");
     }
@@ -88,10 +83,7 @@ mod tests {
 
     #[test]
     fn ports_are_read_and_the_rest_is_refused() {
-        let expected = EmulatorOptions {
-            identity_port: 1,
-            postgres_port: 3,
-        };
+        let expected = EmulatorOptions { identity_port: 1, postgres_port: 3 };
         let given = ["--identity-port", "1", "--postgres-port=3"];
         assert_eq!(parse(&given), Ok(Some(expected)));
         assert_eq!(parse(&[]), Ok(Some(EmulatorOptions::default())));
@@ -99,10 +91,7 @@ mod tests {
         for (arguments, error) in [
             (&["--port", "1"][..], "unknown argument '--port'"),
             (&["--identity-port"], "--identity-port wants a port"),
-            (
-                &["--postgres-port", "many"],
-                "--postgres-port: 'many' is no port",
-            ),
+            (&["--postgres-port", "many"], "--postgres-port: 'many' is no port"),
         ] {
             assert_eq!(parse(arguments), Err(error.to_owned()));
         }

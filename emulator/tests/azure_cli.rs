@@ -47,11 +47,7 @@ impl Cli {
 }
 
 fn answer(output: &Output) -> Value {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -68,10 +64,7 @@ fn it_gives_a_token_of_the_user() {
     assert_eq!(answer["tokenType"], "Bearer");
     assert!(answer["subscription"].is_string());
     let local = answer["expiresOn"].as_str().unwrap();
-    assert_eq!(
-        (local.len(), &local[10..11], &local[19..]),
-        (26, " ", ".000000")
-    );
+    assert_eq!((local.len(), &local[10..11], &local[19..]), (26, " ", ".000000"));
 }
 
 #[test]
@@ -120,10 +113,7 @@ fn it_writes_down_how_it_was_called() {
 fn failures_are_told_on_stderr() {
     let cli = Cli::new();
     for (mode, text) in [
-        (
-            AzureCliMode::LoggedOut,
-            "ERROR: Please run 'az login' to setup account.",
-        ),
+        (AzureCliMode::LoggedOut, "ERROR: Please run 'az login' to setup account."),
         (AzureCliMode::Broken, "unexpected error"),
     ] {
         cli.az.set_mode(mode).unwrap();
@@ -157,17 +147,11 @@ fn garbage_is_no_json() {
 #[test]
 fn a_slow_one_answers_late_and_a_hanging_one_can_be_killed() {
     let cli = Cli::new();
-    cli.az
-        .set_mode(AzureCliMode::Slow(Duration::from_millis(50)))
-        .unwrap();
+    cli.az.set_mode(AzureCliMode::Slow(Duration::from_millis(50))).unwrap();
     answer(&cli.run(&["--scope", SCOPE]));
 
     cli.az.set_mode(AzureCliMode::Hanging).unwrap();
-    let mut child = cli
-        .command(&["--scope", SCOPE])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = cli.command(&["--scope", SCOPE]).stdout(Stdio::piped()).spawn().unwrap();
     child.kill().unwrap();
     // Ends only when nobody holds the pipe any more: nothing is left behind.
     let output = child.wait_with_output().unwrap();

@@ -22,19 +22,12 @@ async fn what_it_says_fits_together() {
         env["IDENTITY_ENDPOINT"], env["AZURE_CLIENT_ID"]
     );
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = http
-        .get(url)
-        .header("X-IDENTITY-HEADER", &env["IDENTITY_HEADER"])
-        .send()
-        .await
-        .unwrap();
+    let answer =
+        http.get(url).header("X-IDENTITY-HEADER", &env["IDENTITY_HEADER"]).send().await.unwrap();
     let answer: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     let token = answer["access_token"].as_str().unwrap();
     let owner = emulator.issuer().verify(token, AUDIENCE).unwrap();
-    assert_eq!(
-        emulator.directory().by_token(&owner).as_ref(),
-        Some(emulator.user_assigned())
-    );
+    assert_eq!(emulator.directory().by_token(&owner).as_ref(), Some(emulator.user_assigned()));
 
     let url = url::Url::parse(&emulator.postgres_url()).unwrap();
     let parameters: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
@@ -56,9 +49,8 @@ fn the_program_says_what_to_export_and_ends_with_ctrl_c() {
     let mut exported = BTreeMap::new();
     for line in lines.by_ref() {
         let line = line.unwrap();
-        if let Some((name, value)) = line
-            .strip_prefix("export ")
-            .and_then(|pair| pair.split_once('='))
+        if let Some((name, value)) =
+            line.strip_prefix("export ").and_then(|pair| pair.split_once('='))
         {
             exported.insert(name.to_owned(), value.trim_matches('\'').to_owned());
         }

@@ -33,13 +33,7 @@ impl Host {
         };
         let endpoint = IdentityEndpoint::start(Arc::clone(&issuer), options).unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self {
-            issuer,
-            endpoint,
-            http,
-            system,
-            shop,
-        }
+        Self { issuer, endpoint, http, system, shop }
     }
 
     fn imds(&self, query: &str) -> RequestBuilder {
@@ -91,11 +85,7 @@ async fn app_service_gives_the_token_of_the_identity_selected() {
         format!("mi_res_id={}", host.shop.resource_id().unwrap()),
     ] {
         let (_, answer) = json(host.app_service(&format!("{SQL}&{selector}"))).await;
-        assert_eq!(
-            host.owner(&answer, SQL),
-            host.shop.object_id,
-            "by {selector}"
-        );
+        assert_eq!(host.owner(&answer, SQL), host.shop.object_id, "by {selector}");
     }
 }
 
@@ -107,10 +97,7 @@ async fn app_service_wants_its_header() {
     let (missing, _) = json(host.http.get(&url)).await;
     let wrong = host.http.get(&url).header("X-IDENTITY-HEADER", "guess");
     let (wrong, body) = json(wrong).await;
-    assert_eq!(
-        (missing, wrong),
-        (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED)
-    );
+    assert_eq!((missing, wrong), (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED));
     assert_eq!(body["statusCode"], 401);
     let seen: Vec<_> = host.endpoint.received();
     assert_eq!(seen[0].identity_header_is_right, None);
@@ -124,13 +111,7 @@ async fn imds_answers_as_it_does_in_azure() {
     assert_eq!(status, StatusCode::OK);
     assert_eq!(host.owner(&answer, OSSRDBMS), host.system.object_id);
     assert_eq!(answer["expires_in"], "86399");
-    assert!(
-        answer["not_before"]
-            .as_str()
-            .unwrap()
-            .parse::<u64>()
-            .is_ok()
-    );
+    assert!(answer["not_before"].as_str().unwrap().parse::<u64>().is_ok());
     assert!(answer.get("refresh_in").is_none());
     let length = answer["access_token"].as_str().unwrap().len();
     assert!(length.abs_diff(2_000) <= 6, "{length}");
@@ -141,11 +122,7 @@ async fn imds_answers_as_it_does_in_azure() {
         format!("msi_res_id={}", host.shop.resource_id().unwrap()),
     ] {
         let (_, answer) = json(host.imds(&format!("{SQL}&{selector}"))).await;
-        assert_eq!(
-            host.owner(&answer, SQL),
-            host.shop.object_id,
-            "by {selector}"
-        );
+        assert_eq!(host.owner(&answer, SQL), host.shop.object_id, "by {selector}");
     }
 }
 
@@ -157,10 +134,7 @@ async fn imds_refuses_what_it_refuses_in_azure() {
     assert_eq!(unassigned.1["error"], "invalid_request");
     assert_eq!(unassigned.1["error_description"], "Identity not found");
 
-    let two = format!(
-        "{SQL}&client_id={}&object_id={}",
-        host.shop.client_id, host.shop.object_id
-    );
+    let two = format!("{SQL}&client_id={}&object_id={}", host.shop.client_id, host.shop.object_id);
     assert_eq!(json(host.imds(&two)).await.0, StatusCode::BAD_REQUEST);
 
     for resource in ["", "database", "https://database.windows.net/.default"] {
@@ -172,10 +146,7 @@ async fn imds_refuses_what_it_refuses_in_azure() {
     let probe = format!("{base}/metadata/identity/oauth2/token?api-version=2018-02-01");
     let (status, body) = json(host.http.get(probe)).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!(
-        body["error_description"],
-        "Required metadata header not specified"
-    );
+    assert_eq!(body["error_description"], "Required metadata header not specified");
     let (status, _) = json(host.http.get(format!("{base}/metadata/instance"))).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
@@ -235,11 +206,9 @@ async fn a_token_is_repeated_only_when_told() {
     let host = Host::start();
     let token = async || json(host.imds(SQL)).await.1["access_token"].clone();
     assert_ne!(token().await, token().await);
-    host.endpoint
-        .configure_tokens(|tokens| tokens.repeat_until_expiry = true);
+    host.endpoint.configure_tokens(|tokens| tokens.repeat_until_expiry = true);
     assert_eq!(token().await, token().await);
-    host.endpoint
-        .configure_tokens(|tokens| tokens.lifetime_seconds = -1);
+    host.endpoint.configure_tokens(|tokens| tokens.lifetime_seconds = -1);
     assert_ne!(token().await, token().await, "an expired one is not kept");
     assert_eq!(host.endpoint.tokens_handed_out(), 6);
 }
@@ -247,8 +216,7 @@ async fn a_token_is_repeated_only_when_told() {
 #[tokio::test]
 async fn faults_last_as_long_as_told() {
     let host = Host::start();
-    host.endpoint
-        .fail_next(2, Fault::Status(503, r#"{"error":"busy"}"#.to_owned()));
+    host.endpoint.fail_next(2, Fault::Status(503, r#"{"error":"busy"}"#.to_owned()));
     for expected in [503, 503, 200] {
         assert_eq!(json(host.imds(SQL)).await.0, expected);
     }
@@ -333,10 +301,7 @@ async fn requests_are_written_down_without_secrets() {
     };
     assert_eq!(received.path, "/msi/token");
     assert_eq!(received.query_value("resource"), Some(SQL));
-    assert_eq!(
-        received.query_value("client_id"),
-        Some(host.shop.client_id.as_str())
-    );
+    assert_eq!(received.query_value("client_id"), Some(host.shop.client_id.as_str()));
     assert_eq!(received.identity_header_is_right, Some(true));
     let secret = &host.endpoint.app_service_env()[1].1;
     assert!(!format!("{:?} {:?}", received, host.endpoint).contains(secret));

@@ -96,7 +96,9 @@ pub enum TokenError {
     },
     /// The credential has not answered in time. The request goes on, and the
     /// next caller joins it.
-    #[error("no token for {scope} from {credential} within {waited:?}; the request goes on, try again")]
+    #[error(
+        "no token for {scope} from {credential} within {waited:?}; the request goes on, try again"
+    )]
     #[non_exhaustive]
     TimedOut {
         /// What was asked for.
@@ -108,7 +110,9 @@ pub enum TokenError {
     },
     /// The request was lost: its runtime was shut down, or the credential
     /// panicked. The next caller starts a new one.
-    #[error("the request for a token for {scope} from {credential} was lost (its runtime was shut down, or the credential panicked); try again")]
+    #[error(
+        "the request for a token for {scope} from {credential} was lost (its runtime was shut down, or the credential panicked); try again"
+    )]
     #[non_exhaustive]
     Lost {
         /// What was asked for.

@@ -8,6 +8,11 @@ mod cache;
 mod claims;
 mod error;
 mod identity;
+mod policy;
+mod state;
+mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::{
     borrow::Cow,
@@ -166,7 +171,9 @@ impl fmt::Display for Scope {
 
 /// A scope has a character that none has, or no character at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{scope:?} is no scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)")]
+#[error(
+    "{scope:?} is no scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)"
+)]
 pub struct InvalidScope {
     /// What was given.
     pub scope: String,
@@ -253,4 +260,12 @@ impl fmt::Debug for Token {
             .field("refresh_on", &self.0.refresh_on)
             .finish()
     }
+}
+
+/// `2026-01-01T00:00:00Z`, for messages.
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) fn utc(time: SystemTime) -> String {
+    let time = time::OffsetDateTime::from(time).truncate_to_second();
+    time.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_else(|_| "an unknown time".to_owned())
 }

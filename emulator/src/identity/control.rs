@@ -263,9 +263,7 @@ impl State {
         .unwrap_or(now);
         let audience = settings.audience.as_deref().unwrap_or(resource);
         Signed {
-            token: self
-                .issuer
-                .sign(principal, audience, expires_on, settings.length),
+            token: self.issuer.sign(principal, audience, expires_on, settings.length),
             not_before: seconds(now),
             expires_on: seconds(expires_on),
             refresh_in: settings.refresh_in,

@@ -59,11 +59,7 @@ impl IdentityEndpoint {
     ///
     /// Outside a tokio runtime.
     pub fn start(issuer: Arc<Issuer>, options: IdentityOptions) -> io::Result<Self> {
-        let state = Arc::new(State::new(
-            issuer,
-            options.system_assigned,
-            options.user_assigned,
-        ));
+        let state = Arc::new(State::new(issuer, options.system_assigned, options.user_assigned));
         let served = Arc::clone(&state);
         let serve = move |stream| protocol::serve(Arc::clone(&served), stream);
         let listener = Arc::new(Listener::start(options.port, serve)?);
@@ -78,10 +74,7 @@ impl IdentityEndpoint {
     /// `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`, as App Service sets them.
     pub fn app_service_env(&self) -> [(&'static str, String); 2] {
         [
-            (
-                "IDENTITY_ENDPOINT",
-                format!("http://{}{}", self.addr(), protocol::APP_SERVICE_PATH),
-            ),
+            ("IDENTITY_ENDPOINT", format!("http://{}{}", self.addr(), protocol::APP_SERVICE_PATH)),
             ("IDENTITY_HEADER", self.state.secret().to_owned()),
         ]
     }

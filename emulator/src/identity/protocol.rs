@@ -45,9 +45,7 @@ fn read(state: &State, request: &Request<Incoming>) -> Received {
     Received {
         method: request.method().to_string(),
         path: request.uri().path().to_owned(),
-        query: url::form_urlencoded::parse(query.as_bytes())
-            .into_owned()
-            .collect(),
+        query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
         metadata: header("metadata"),
         identity_header_is_right: header("x-identity-header").map(|value| value == state.secret()),
         user_agent: header("user-agent"),
@@ -88,11 +86,7 @@ struct Refusal {
 }
 
 fn bad_request(error: &'static str, description: impl Into<String>) -> Refusal {
-    Refusal {
-        status: StatusCode::BAD_REQUEST,
-        error,
-        description: description.into(),
-    }
+    Refusal { status: StatusCode::BAD_REQUEST, error, description: description.into() }
 }
 
 /// What differs between the two protocols.
@@ -152,10 +146,7 @@ struct Imds;
 impl Host for Imds {
     fn check(&self, request: &Received) -> Result<(), Refusal> {
         if request.metadata.as_deref() != Some("true") {
-            return Err(bad_request(
-                "invalid_request",
-                "Required metadata header not specified",
-            ));
+            return Err(bad_request("invalid_request", "Required metadata header not specified"));
         }
         api_version(request, "2018-02-01")
     }
@@ -208,10 +199,9 @@ fn api_version(request: &Received, known: &str) -> Result<(), Refusal> {
             "invalid_request",
             format!("api-version '{version}' is not supported: '{known}' is"),
         )),
-        None => Err(bad_request(
-            "invalid_request",
-            "Required query variable 'api-version' is missing",
-        )),
+        None => {
+            Err(bad_request("invalid_request", "Required query variable 'api-version' is missing"))
+        }
     }
 }
 
@@ -248,9 +238,9 @@ impl Selector<'_> {
         let is_it = |principal: &&Principal| match self {
             Selector::Client(id) => principal.client_id.eq_ignore_ascii_case(id),
             Selector::Object(id) => principal.object_id.eq_ignore_ascii_case(id),
-            Selector::Resource(id) => principal
-                .resource_id()
-                .is_some_and(|own| own.eq_ignore_ascii_case(id)),
+            Selector::Resource(id) => {
+                principal.resource_id().is_some_and(|own| own.eq_ignore_ascii_case(id))
+            }
         };
         inner.user_assigned.iter().find(is_it).cloned()
     }
@@ -265,10 +255,7 @@ fn selector<'a>(request: &'a Received, names: [&str; 3]) -> Result<Option<Select
         [Some(id), None, None] => Ok(Some(Selector::Client(id))),
         [None, Some(id), None] => Ok(Some(Selector::Object(id))),
         [None, None, Some(id)] => Ok(Some(Selector::Resource(id))),
-        _ => Err(bad_request(
-            "invalid_request",
-            "More than one identity is specified",
-        )),
+        _ => Err(bad_request("invalid_request", "More than one identity is specified")),
     }
 }
 
@@ -288,9 +275,7 @@ async fn fail(fault: Fault) -> Answer {
             let body = json!({"error": "too_many_requests", "error_description": "Slow down"});
             let mut answer = json_answer(StatusCode::TOO_MANY_REQUESTS, &body);
             if let Some(seconds) = retry_after {
-                answer
-                    .headers_mut()
-                    .insert(header::RETRY_AFTER, seconds.into());
+                answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
             }
             answer
         }
@@ -316,9 +301,8 @@ fn json_answer(status: StatusCode, body: &Value) -> Answer {
 fn plain(status: StatusCode, content_type: &'static str, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static(content_type),
-    );
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     answer
 }

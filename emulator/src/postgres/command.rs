@@ -46,16 +46,11 @@ impl Command {
     pub(super) fn read(statement: &Statement) -> Result<Option<Self>, SqlError> {
         let unsupported = || SqlError::unsupported(statement.to_string());
         Ok(Some(match statement {
-            Statement::StartTransaction {
-                statements, begin, ..
-            } if statements.is_empty() => {
+            Statement::StartTransaction { statements, begin, .. } if statements.is_empty() => {
                 Self::Begin(if *begin { "BEGIN" } else { "START TRANSACTION" })
             }
             Statement::Commit { chain: false, .. } => Self::Commit,
-            Statement::Rollback {
-                chain: false,
-                savepoint,
-            } => match savepoint {
+            Statement::Rollback { chain: false, savepoint } => match savepoint {
                 Some(name) => Self::RollbackTo(folded(name)),
                 None => Self::Rollback,
             },
@@ -77,9 +72,7 @@ impl Command {
                 DiscardObject::SEQUENCES => Self::DiscardSequences,
                 DiscardObject::PLANS => Self::Nothing("DISCARD PLANS"),
             },
-            Statement::Close {
-                cursor: CloseCursor::All,
-            } => Self::Nothing("CLOSE CURSOR ALL"),
+            Statement::Close { cursor: CloseCursor::All } => Self::Nothing("CLOSE CURSOR ALL"),
             Statement::UNLISTEN { .. } => Self::Nothing("UNLISTEN"),
             Statement::Deallocate { name, .. } => {
                 let all = name.value.eq_ignore_ascii_case("all") && name.quote_style.is_none();
@@ -92,12 +85,7 @@ impl Command {
 
     fn read_set(set: &Set) -> Option<Self> {
         Some(match set {
-            Set::SingleAssignment {
-                scope,
-                variable,
-                values,
-                ..
-            } => {
+            Set::SingleAssignment { scope, variable, values, .. } => {
                 let value = match values.as_slice() {
                     [Expr::Identifier(word)] if word.value.eq_ignore_ascii_case("default") => None,
                     values => {
@@ -106,26 +94,19 @@ impl Command {
                     }
                 };
                 let local = *scope == Some(ContextModifier::Local);
-                Self::Set {
-                    name: variable.to_string(),
-                    value,
-                    local,
-                }
+                Self::Set { name: variable.to_string(), value, local }
             }
-            Set::SetTimeZone { local, value } => Self::Set {
-                name: "timezone".to_owned(),
-                value: Some(word(value)?),
-                local: *local,
-            },
+            Set::SetTimeZone { local, value } => {
+                Self::Set { name: "timezone".to_owned(), value: Some(word(value)?), local: *local }
+            }
             Set::SetNames { charset_name, .. } => Self::Set {
                 name: "client_encoding".to_owned(),
                 value: Some(charset_name.value.clone()),
                 local: false,
             },
-            Set::SetRole {
-                context_modifier: None | Some(ContextModifier::Session),
-                role_name,
-            } => Self::SetRole(role_name.as_ref().map(folded)),
+            Set::SetRole { context_modifier: None | Some(ContextModifier::Session), role_name } => {
+                Self::SetRole(role_name.as_ref().map(folded))
+            }
             Set::SetSessionAuthorization(authorization) => match authorization.kind {
                 SetSessionAuthorizationParamKind::Default => Self::ResetSessionAuthorization("SET"),
                 SetSessionAuthorizationParamKind::User(_) => return None,
@@ -167,10 +148,7 @@ fn word(expr: &Expr) -> Option<String> {
             Literal::Boolean(flag) => if *flag { "on" } else { "off" }.to_owned(),
             _ => return None,
         },
-        Expr::UnaryOp {
-            op: sqlparser::ast::UnaryOperator::Minus,
-            expr,
-        } => {
+        Expr::UnaryOp { op: sqlparser::ast::UnaryOperator::Minus, expr } => {
             format!("-{}", word(expr)?)
         }
         Expr::CompoundIdentifier(words) => {
@@ -246,10 +224,7 @@ impl Session {
             }
             Command::Show(name) => {
                 let value = self.variables().settings.get(name)?;
-                Outcome {
-                    rows: vec![vec![Value::Text(value)]],
-                    ..Outcome::done("SHOW")
-                }
+                Outcome { rows: vec![vec![Value::Text(value)]], ..Outcome::done("SHOW") }
             }
             Command::DiscardAll => {
                 self.outside_transaction("DISCARD ALL")?;
@@ -284,14 +259,14 @@ impl Session {
             return Err(SqlError::new("25P01", message));
         }
         let quoted = name.replace('"', "\"\"");
-        self.sqlite
-            .execute_batch(&format!("{what} \"{quoted}\""))
-            .map_err(|error| match SqlError::from(error) {
+        self.sqlite.execute_batch(&format!("{what} \"{quoted}\"")).map_err(|error| {
+            match SqlError::from(error) {
                 error if error.message.starts_with("no such savepoint") => {
                     SqlError::new("3B001", format!("savepoint \"{name}\" does not exist"))
                 }
                 error => error,
-            })?;
+            }
+        })?;
         Ok(Outcome::done(tag))
     }
 
@@ -326,8 +301,7 @@ impl Session {
             .collect::<rusqlite::Result<_>>()?;
         for (kind, name) in objects {
             let quoted = name.replace('"', "\"\"");
-            self.sqlite
-                .execute_batch(&format!("DROP {kind} IF EXISTS temp.\"{quoted}\""))?;
+            self.sqlite.execute_batch(&format!("DROP {kind} IF EXISTS temp.\"{quoted}\""))?;
         }
         Ok(())
     }

@@ -30,22 +30,14 @@ impl Decimal {
         if nothing || !all_digits(whole) || !all_digits(fraction) || exponent.abs() > 1_000 {
             return None;
         }
-        let mut number = Self {
-            negative,
-            whole: whole.to_owned(),
-            fraction: fraction.to_owned(),
-        };
+        let mut number = Self { negative, whole: whole.to_owned(), fraction: fraction.to_owned() };
         number.shift(exponent);
         Some(number)
     }
 
     fn shift(&mut self, exponent: i32) {
         for _ in 0..exponent {
-            let digit = if self.fraction.is_empty() {
-                '0'
-            } else {
-                self.fraction.remove(0)
-            };
+            let digit = if self.fraction.is_empty() { '0' } else { self.fraction.remove(0) };
             self.whole.push(digit);
         }
         for _ in exponent..0 {
@@ -62,11 +54,7 @@ impl Decimal {
         let mut groups: Vec<u16> = digits
             .as_bytes()
             .chunks(4)
-            .map(|group| {
-                group
-                    .iter()
-                    .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'))
-            })
+            .map(|group| group.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
             .collect();
         let mut weight = i16::try_from(left / 4).unwrap_or(i16::MAX) - 1;
         while groups.first() == Some(&0) {
@@ -80,11 +68,7 @@ impl Decimal {
             weight = 0;
         }
         let count = u16::try_from(groups.len()).unwrap_or(u16::MAX);
-        let sign = if self.negative && count > 0 {
-            NEGATIVE
-        } else {
-            0
-        };
+        let sign = if self.negative && count > 0 { NEGATIVE } else { 0 };
         let scale = u16::try_from(scale).unwrap_or(u16::MAX);
         let mut bytes = Vec::new();
         bytes.extend(count.to_be_bytes());
@@ -96,9 +80,7 @@ impl Decimal {
     }
 
     pub(super) fn from_binary(bytes: &[u8]) -> Option<Self> {
-        let mut words = bytes
-            .chunks_exact(2)
-            .map(|word| u16::from_be_bytes([word[0], word[1]]));
+        let mut words = bytes.chunks_exact(2).map(|word| u16::from_be_bytes([word[0], word[1]]));
         let count = usize::from(words.next()?);
         let weight = i32::from(words.next()?.cast_signed());
         let sign = words.next()?;
@@ -112,20 +94,13 @@ impl Decimal {
             let index = usize::try_from(weight - place).ok()?;
             groups.get(index).copied()
         };
-        let whole: String = (0..=weight.max(0))
-            .rev()
-            .map(|p| format!("{:04}", group(p).unwrap_or(0)))
-            .collect();
+        let whole: String =
+            (0..=weight.max(0)).rev().map(|p| format!("{:04}", group(p).unwrap_or(0))).collect();
         let places = i32::try_from(scale.div_ceil(4)).ok()?;
-        let mut fraction: String = (1..=places)
-            .map(|p| format!("{:04}", group(-p).unwrap_or(0)))
-            .collect();
+        let mut fraction: String =
+            (1..=places).map(|p| format!("{:04}", group(-p).unwrap_or(0))).collect();
         fraction.truncate(scale);
-        Some(Self {
-            negative: sign == NEGATIVE,
-            whole,
-            fraction,
-        })
+        Some(Self { negative: sign == NEGATIVE, whole, fraction })
     }
 }
 
@@ -134,11 +109,7 @@ impl fmt::Display for Decimal {
         let whole = self.whole.trim_start_matches('0');
         let sign = if self.negative { "-" } else { "" };
         write!(f, "{sign}{}", if whole.is_empty() { "0" } else { whole })?;
-        if self.fraction.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ".{}", self.fraction)
-        }
+        if self.fraction.is_empty() { Ok(()) } else { write!(f, ".{}", self.fraction) }
     }
 }
 

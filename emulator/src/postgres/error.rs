@@ -13,19 +13,13 @@ pub(super) struct SqlError {
 
 impl SqlError {
     pub(super) fn new(code: &str, message: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            message: message.into(),
-        }
+        Self { code: code.to_owned(), message: message.into() }
     }
 
     /// 0A000, naming the construct that this stand-in does not know.
     pub(super) fn unsupported(construct: impl AsRef<str>) -> Self {
         let construct: String = construct.as_ref().chars().take(120).collect();
-        Self::new(
-            "0A000",
-            format!("this stand-in for PostgreSQL does not support: {construct}"),
-        )
+        Self::new("0A000", format!("this stand-in for PostgreSQL does not support: {construct}"))
     }
 
     pub(super) fn failed_transaction() -> Self {
@@ -106,21 +100,18 @@ fn sqlite_failure(code: i32, message: &str) -> SqlError {
                 "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
             ),
         ),
-        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => SqlError::new(
-            "23503",
-            "insert or update or delete violates foreign key constraint",
-        ),
-        ffi::SQLITE_CONSTRAINT_CHECK => SqlError::new(
-            "23514",
-            format!("new row violates check constraint \"{subject}\""),
-        ),
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => {
+            SqlError::new("23503", "insert or update or delete violates foreign key constraint")
+        }
+        ffi::SQLITE_CONSTRAINT_CHECK => {
+            SqlError::new("23514", format!("new row violates check constraint \"{subject}\""))
+        }
         _ => match code & 0xff {
             ffi::SQLITE_INTERRUPT => SqlError::cancelled(),
             // Another session writes: SQLite locks the database as a whole.
-            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => SqlError::new(
-                "40001",
-                "could not serialize access due to concurrent update",
-            ),
+            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
+                SqlError::new("40001", "could not serialize access due to concurrent update")
+            }
             _ => by_message(message),
         },
     }
@@ -129,9 +120,7 @@ fn sqlite_failure(code: i32, message: &str) -> SqlError {
 fn by_message(message: &str) -> SqlError {
     let after = |prefix: &str| message.strip_prefix(prefix).map(str::trim);
     if let Some(table) = after("no such table: ") {
-        let table = table
-            .trim_start_matches("main.")
-            .trim_start_matches("temp.");
+        let table = table.trim_start_matches("main.").trim_start_matches("temp.");
         return SqlError::new("42P01", format!("relation \"{table}\" does not exist"));
     }
     if let Some(column) = after("no such column: ") {
@@ -158,10 +147,7 @@ fn by_message(message: &str) -> SqlError {
         return SqlError::new("42883", format!("function {function} does not exist"));
     }
     if let Some(column) = after("ambiguous column name: ") {
-        return SqlError::new(
-            "42702",
-            format!("column reference \"{column}\" is ambiguous"),
-        );
+        return SqlError::new("42702", format!("column reference \"{column}\" is ambiguous"));
     }
     if message.contains(" values for ") || message.contains(" columns but ") {
         return SqlError::new("42601", message);

@@ -49,9 +49,7 @@ pub(super) struct Reach {
 
 impl Reach {
     pub(super) fn variables(&self) -> MutexGuard<'_, Variables> {
-        self.variables
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,29 +62,19 @@ pub(super) fn register(sqlite: &Connection, reach: &Reach) -> rusqlite::Result<(
         let call = move |context: &Context<'_>| {
             let arguments: rusqlite::Result<Vec<Value>> =
                 (0..context.len()).map(|at| context.get(at)).collect();
-            function(&reach, &arguments?)
-                .map(ToSqlOutput::Owned)
-                .map_err(SqlError::into_sqlite)
+            function(&reach, &arguments?).map(ToSqlOutput::Owned).map_err(SqlError::into_sqlite)
         };
         sqlite.create_scalar_function(name, arity, FunctionFlags::SQLITE_UTF8, call)
     };
     add("version", 0, |_, _| text(VERSION))?;
-    add("current_database", 0, |reach, _| {
-        text(&reach.variables().database)
-    })?;
-    add("current_user", 0, |reach, _| {
-        text(reach.variables().current_user())
-    })?;
+    add("current_database", 0, |reach, _| text(&reach.variables().database))?;
+    add("current_user", 0, |reach, _| text(reach.variables().current_user()))?;
     add("session_user", 0, |reach, _| text(&reach.variables().login))?;
     add("current_schema", 0, |_, _| text("public"))?;
-    add("pg_backend_pid", 0, |reach, _| {
-        Ok(Value::Integer(reach.variables().pid.into()))
-    })?;
+    add("pg_backend_pid", 0, |reach, _| Ok(Value::Integer(reach.variables().pid.into())))?;
     add("now", 0, |reach, _| timestamp(reach.variables().now))?;
     add("clock_timestamp", 0, |_, _| timestamp(SystemTime::now()))?;
-    add("gen_random_uuid", 0, |_, _| {
-        text(&uuid::Uuid::new_v4().to_string())
-    })?;
+    add("gen_random_uuid", 0, |_, _| text(&uuid::Uuid::new_v4().to_string()))?;
     add("pg_random", 0, |_, _| {
         let bits = uuid::Uuid::new_v4().as_u128() >> 76;
         #[allow(clippy::cast_precision_loss)]
@@ -106,9 +94,7 @@ pub(super) fn register(sqlite: &Connection, reach: &Reach) -> rusqlite::Result<(
         let value = string(arguments, 1);
         let local = arguments[2] == Value::Integer(1);
         let mut variables = reach.variables();
-        variables
-            .settings
-            .set(&string(arguments, 0), &value, local)?;
+        variables.settings.set(&string(arguments, 0), &value, local)?;
         text(&value)
     })?;
     add("pg_cast", 2, |_, arguments| {
@@ -149,13 +135,11 @@ pub(super) fn register(sqlite: &Connection, reach: &Reach) -> rusqlite::Result<(
         let name = string(arguments, 0);
         let variables = reach.variables();
         let taken = variables.sequences.iter().find(|(known, _)| *known == name);
-        taken
-            .map(|(_, value)| Value::Integer(*value))
-            .ok_or_else(|| {
-                let message =
-                    format!("currval of sequence \"{name}\" is not yet defined in this session");
-                SqlError::new("55000", message)
-            })
+        taken.map(|(_, value)| Value::Integer(*value)).ok_or_else(|| {
+            let message =
+                format!("currval of sequence \"{name}\" is not yet defined in this session");
+            SqlError::new("55000", message)
+        })
     })?;
     add("lastval", 0, |reach, _| {
         let variables = reach.variables();
@@ -192,10 +176,7 @@ fn boolean(flag: bool) -> Outcome {
 }
 
 fn timestamp(at: SystemTime) -> Outcome {
-    let micros = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_micros();
+    let micros = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
     // From 1970 to 2000.
     let micros = i64::try_from(micros).unwrap_or(i64::MAX) - 946_684_800_000_000;
     Ok(time_text::format_timestamp(micros, true).map_or(Value::Null, Value::Text))

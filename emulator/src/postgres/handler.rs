@@ -15,7 +15,8 @@ use futures::{
 };
 use pgwire::{
     api::{
-        ClientInfo, ClientPortalStore, ConnectionHandle, DEFAULT_NAME, PgWireConnectionState, Type,
+        ClientInfo, ClientPortalStore, ConnectionHandle, DEFAULT_NAME, ErrorHandler,
+        PgWireConnectionState, Type,
         portal::{Format, Portal},
         query::{
             ExtendedQueryHandler, SimpleQueryHandler, send_execution_response, send_query_response,
@@ -77,17 +78,11 @@ impl SessionHandle {
     }
 
     fn lock(&self) -> MutexGuard<'_, Session> {
-        self.0
-            .session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn statements(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0
-            .statements
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.statements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the transaction stands, for the client to be told.
@@ -105,10 +100,7 @@ impl SessionHandle {
         work: impl FnOnce(&mut Session) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, SqlError> {
         let interrupt = Arc::new(Interrupt::new(false));
-        let guard = GivenUp {
-            handle: self,
-            interrupt: Arc::clone(&interrupt),
-        };
+        let mut guard = GivenUp { handle: self, interrupt: Arc::clone(&interrupt), ended: false };
         let handle = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut session = handle.lock();
@@ -119,7 +111,7 @@ impl SessionHandle {
             work(&mut session)
         });
         let result = task.await;
-        std::mem::forget(guard);
+        guard.ended = true;
         result.unwrap_or_else(|error| Err(SqlError::new("XX000", error.to_string())))
     }
 }
@@ -133,10 +125,14 @@ impl Drop for Inner {
 struct GivenUp<'a> {
     handle: &'a SessionHandle,
     interrupt: Arc<Interrupt>,
+    ended: bool,
 }
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
         self.handle.0.shared.waiting.interrupt(&self.interrupt);
         self.handle.0.sqlite.interrupt();
     }
@@ -197,18 +193,12 @@ impl SimpleQueryHandler for Queries {
         let cancel = client.session_extensions().get::<Arc<ConnectionHandle>>();
         let cancel = cancel.ok_or(PgWireError::NotReadyForQuery)?;
         let cancelled = cancel.start_query().await;
-        let answered = match select(
-            SimpleQueryHandler::do_query(self, client, &query.query),
-            cancelled,
-        )
-        .await
-        {
-            Either::Left((answered, _)) => answered,
-            Either::Right(_) => Err(PgWireError::QueryCanceled),
-        };
-        if answered.is_err() {
-            handle.lock().fail();
-        }
+        let answered =
+            match select(SimpleQueryHandler::do_query(self, client, &query.query), cancelled).await
+            {
+                Either::Left((answered, _)) => answered,
+                Either::Right(_) => Err(PgWireError::QueryCanceled),
+            };
         client.set_transaction_status(handle.status());
         answered?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
@@ -228,9 +218,7 @@ impl SimpleQueryHandler for Queries {
         let statements = parse(sql)?;
         if statements.is_empty() {
             client
-                .feed(PgWireBackendMessage::EmptyQueryResponse(
-                    EmptyQueryResponse::new(),
-                ))
+                .feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new()))
                 .await?;
         }
         for statement in statements {
@@ -244,6 +232,16 @@ impl SimpleQueryHandler for Queries {
             }
         }
         Ok(Vec::new())
+    }
+}
+
+/// Any error, in whatever message, fails the transaction.
+impl ErrorHandler for Queries {
+    fn on_error<C: ClientInfo>(&self, client: &C, _error: &mut PgWireError) {
+        // Before the login there is nothing to fail.
+        if let Ok(handle) = SessionHandle::of(client) {
+            handle.lock().fail();
+        }
     }
 }
 
@@ -310,9 +308,6 @@ impl ExtendedQueryHandler for Queries {
     {
         let handle = SessionHandle::of(client)?;
         let parsed = StoredStatement::parse(client, &message, self.query_parser()).await;
-        if parsed.is_err() {
-            handle.lock().fail();
-        }
         client.set_transaction_status(handle.status());
         let name = message.name.unwrap_or_else(|| DEFAULT_NAME.to_owned());
         match parsed? {
@@ -322,9 +317,7 @@ impl ExtendedQueryHandler for Queries {
         if name != DEFAULT_NAME {
             handle.statements().insert(name);
         }
-        client
-            .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
-            .await?;
+        client.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
         Ok(())
     }
 
@@ -337,9 +330,6 @@ impl ExtendedQueryHandler for Queries {
     {
         let handle = SessionHandle::of(client)?;
         let executed = self._on_execute(client, message).await;
-        if executed.is_err() {
-            handle.lock().fail();
-        }
         client.set_transaction_status(handle.status());
         executed
     }
@@ -387,11 +377,7 @@ fn parameters(portal: &Portal<Prepared>, prepared: &Prepared) -> Result<Vec<Valu
         );
         return Err(SqlError::new("08P01", message));
     }
-    let values = portal
-        .parameters
-        .iter()
-        .zip(&prepared.parameters)
-        .enumerate();
+    let values = portal.parameters.iter().zip(&prepared.parameters).enumerate();
     let values = values.map(|(at, (bytes, ty))| match bytes {
         None => Ok(Value::Null),
         Some(bytes) if portal.parameter_format.is_binary(at) => from_binary(bytes, ty),
@@ -420,11 +406,8 @@ fn response(prepared: &Prepared, outcome: Outcome, format: &Format) -> Result<Re
     }
     let rows = outcome.rows.into_iter().map(|row| encode(row, &fields));
     // Rows that cannot be shown fail the statement, not the connection.
-    let rows: Vec<PgWireResult<DataRow>> = rows
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter()
-        .map(Ok)
-        .collect();
+    let rows: Vec<PgWireResult<DataRow>> =
+        rows.collect::<Result<Vec<_>, _>>()?.into_iter().map(Ok).collect();
     let mut response = QueryResponse::new(fields, stream::iter(rows));
     response.set_command_tag(outcome.tag);
     Ok(Response::Query(response))

@@ -36,10 +36,7 @@ pub(super) fn parameters(
     columns: &Columns,
     given: &[Option<Type>],
 ) -> Vec<Type> {
-    let mut found = Found {
-        columns,
-        types: BTreeMap::new(),
-    };
+    let mut found = Found { columns, types: BTreeMap::new() };
     for (at, ty) in given.iter().enumerate() {
         if let Some(ty) = ty.as_ref().filter(|ty| **ty != Type::UNKNOWN) {
             found.types.insert(at + 1, ty.clone());
@@ -50,9 +47,7 @@ pub(super) fn parameters(
     let _ = statement.visit(&mut found);
     let count = found.types.keys().max().copied().unwrap_or(0);
     let count = count.max(found.highest(statement));
-    (1..=count)
-        .map(|number| found.types.get(&number).cloned().unwrap_or(Type::TEXT))
-        .collect()
+    (1..=count).map(|number| found.types.get(&number).cloned().unwrap_or(Type::TEXT)).collect()
 }
 
 struct Found<'a> {
@@ -81,9 +76,7 @@ impl Found<'_> {
     fn list(&self) -> Vec<Type> {
         let count = self.types.keys().max().copied().unwrap_or(0);
         let known = |number| self.types.get(&number).cloned();
-        (1..=count)
-            .map(|number| known(number).unwrap_or(Type::TEXT))
-            .collect()
+        (1..=count).map(|number| known(number).unwrap_or(Type::TEXT)).collect()
     }
 
     fn highest(&self, statement: &Statement) -> usize {
@@ -166,10 +159,7 @@ impl Visitor for Found<'_> {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
-            for expr in limit
-                .iter()
-                .chain(offset.iter().map(|offset| &offset.value))
-            {
+            for expr in limit.iter().chain(offset.iter().map(|offset| &offset.value)) {
                 self.is(expr, Some(Type::INT8));
             }
         }
@@ -178,9 +168,9 @@ impl Visitor for Found<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
-            Expr::Cast {
-                expr, data_type, ..
-            } => self.is(expr, type_by_name(&data_type.to_string())),
+            Expr::Cast { expr, data_type, .. } => {
+                self.is(expr, type_by_name(&data_type.to_string()))
+            }
             Expr::BinaryOp { left, op, right } => match op {
                 BinaryOperator::StringConcat => {
                     self.is(left, Some(Type::TEXT));
@@ -199,9 +189,7 @@ impl Visitor for Found<'_> {
                 let all: Vec<&Expr> = list.iter().chain([expr.as_ref()]).collect();
                 self.alike(&all);
             }
-            Expr::Between {
-                expr, low, high, ..
-            } => self.alike(&[expr, low, high]),
+            Expr::Between { expr, low, high, .. } => self.alike(&[expr, low, high]),
             Expr::Function(function) => {
                 let arguments = arguments(&function.args);
                 match last_name(&function.name).as_str() {
@@ -287,15 +275,9 @@ pub(super) fn type_of(expr: &Expr, columns: &Columns, parameters: &[Type]) -> Op
             BinaryOperator::Arrow => Some(Type::JSON),
             _ => Some(Type::BOOL),
         },
-        Expr::Case {
-            conditions,
-            else_result,
-            ..
-        } => conditions
-            .iter()
-            .map(|when| &when.result)
-            .chain(else_result.as_deref())
-            .find_map(of),
+        Expr::Case { conditions, else_result, .. } => {
+            conditions.iter().map(|when| &when.result).chain(else_result.as_deref()).find_map(of)
+        }
         Expr::Function(function) => {
             function_type(&last_name(&function.name), &arguments(&function.args), of)
         }

@@ -54,9 +54,7 @@ impl StartupHandler for Login {
                     Ok(()) => {
                         client.set_state(PgWireConnectionState::AuthenticationInProgress);
                         let ask = Authentication::CleartextPassword;
-                        client
-                            .send(PgWireBackendMessage::Authentication(ask))
-                            .await?;
+                        client.send(PgWireBackendMessage::Authentication(ask)).await?;
                         return Ok(());
                     }
                     Err(refusal) => Err(refusal),
@@ -123,35 +121,25 @@ impl Login {
         let user = user(client)?;
         let role = self.role(&user)?;
         let failed = |message: String| fatal("28P01", message);
-        let verified = self
-            .0
-            .issuer
-            .verify(token, &self.0.audience)
-            .map_err(|refusal| {
-                failed(match refusal {
-                    Refusal::Expired => {
-                        "The access token has expired. Please acquire a new token and retry"
-                            .to_owned()
-                    }
-                    Refusal::Audience(_) => {
-                        "The access token does not have a valid audience claim".to_owned()
-                    }
-                    Refusal::Malformed | Refusal::Signature => {
-                        format!("password authentication failed for user \"{user}\"")
-                    }
-                })
-            })?;
+        let verified = self.0.issuer.verify(token, &self.0.audience).map_err(|refusal| {
+            failed(match refusal {
+                Refusal::Expired => {
+                    "The access token has expired. Please acquire a new token and retry".to_owned()
+                }
+                Refusal::Audience(_) => {
+                    "The access token does not have a valid audience claim".to_owned()
+                }
+                Refusal::Malformed | Refusal::Signature => {
+                    format!("password authentication failed for user \"{user}\"")
+                }
+            })
+        })?;
         if verified.object_id != role.object_id {
-            return Err(failed(format!(
-                "Azure AD access token not valid for role {user}"
-            )));
+            return Err(failed(format!("Azure AD access token not valid for role {user}")));
         }
         let database = database(client)?;
         if !self.0.database_names.contains(&database) {
-            return Err(fatal(
-                "3D000",
-                format!("database \"{database}\" does not exist"),
-            ));
+            return Err(fatal("3D000", format!("database \"{database}\" does not exist")));
         }
         let (pid, secret) = self.0.keys.generate(client);
         client.set_pid_and_secret_key(pid, secret);
@@ -166,22 +154,15 @@ impl Login {
             interrupt: Arc::new(Interrupt::new(false)),
             sequences: Vec::new(),
         };
-        let reach = Reach {
-            shared: Arc::clone(&self.0),
-            variables: Arc::new(Mutex::new(variables)),
-        };
+        let reach =
+            Reach { shared: Arc::clone(&self.0), variables: Arc::new(Mutex::new(variables)) };
         Session::open(reach).map_err(|error| fatal("XX000", error.message))
     }
 }
 
 fn user(client: &impl ClientInfo) -> PgWireResult<String> {
     let user = client.metadata().get(METADATA_USER).cloned();
-    let missing = || {
-        fatal(
-            "28000",
-            "no PostgreSQL user name specified in startup packet",
-        )
-    };
+    let missing = || fatal("28000", "no PostgreSQL user name specified in startup packet");
     user.ok_or_else(missing)
 }
 

@@ -48,7 +48,7 @@ use std::{
 
 use pgwire::{
     api::{
-        ConnectionManager, PgWireServerHandlers, RandomPidSecretKeyGenerator,
+        ConnectionManager, ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerator,
         auth::StartupHandler,
         cancel::{CancelHandler, DefaultCancelHandler},
         query::{ExtendedQueryHandler, SimpleQueryHandler},
@@ -275,10 +275,7 @@ impl Shared {
     }
 
     fn next_value(&self, sequence: &str) -> i64 {
-        let mut sequences = self
-            .sequences
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
         let value = sequences.entry(sequence.to_owned()).or_default();
         *value += 1;
         *value
@@ -289,8 +286,7 @@ impl Shared {
     }
 
     fn refused(&self) {
-        self.counters
-            .send_modify(|counters| counters.refused_logins += 1);
+        self.counters.send_modify(|counters| counters.refused_logins += 1);
     }
 
     fn queried(&self) {
@@ -298,13 +294,11 @@ impl Shared {
     }
 
     fn opened(&self) {
-        self.counters
-            .send_modify(|counters| counters.open_connections += 1);
+        self.counters.send_modify(|counters| counters.open_connections += 1);
     }
 
     fn closed(&self) {
-        self.counters
-            .send_modify(|counters| counters.open_connections -= 1);
+        self.counters.send_modify(|counters| counters.open_connections -= 1);
     }
 }
 
@@ -321,6 +315,10 @@ impl PgWireServerHandlers for Handlers {
 
     fn startup_handler(&self) -> Arc<impl StartupHandler> {
         Arc::new(Login(Arc::clone(&self.0)))
+    }
+
+    fn error_handler(&self) -> Arc<impl ErrorHandler> {
+        Arc::new(Queries(Arc::clone(&self.0)))
     }
 
     fn cancel_handler(&self) -> Arc<impl CancelHandler> {

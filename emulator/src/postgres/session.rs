@@ -49,11 +49,7 @@ pub(super) struct Outcome {
 
 impl Outcome {
     pub(super) fn done(tag: &'static str) -> Self {
-        Self {
-            tag,
-            rows: Vec::new(),
-            touched: None,
-        }
+        Self { tag, rows: Vec::new(), touched: None }
     }
 }
 
@@ -73,11 +69,7 @@ impl Session {
         let strict = rusqlite::config::DbConfig::SQLITE_DBCONFIG_DQS_DML;
         sqlite.set_db_config(strict, false)?;
         functions::register(&sqlite, &reach)?;
-        Ok(Self {
-            sqlite,
-            reach,
-            status: Status::Idle,
-        })
+        Ok(Self { sqlite, reach, status: Status::Idle })
     }
 
     /// To be called before a statement is prepared or run.
@@ -117,11 +109,7 @@ impl Session {
             [sql] => self.describe(statement, sql, &known, &parameters)?,
             _ => Vec::new(),
         };
-        Ok(Prepared {
-            plan: Plan::Sqlite(translated),
-            parameters,
-            columns,
-        })
+        Ok(Prepared { plan: Plan::Sqlite(translated), parameters, columns })
     }
 
     /// Runs a statement.
@@ -182,10 +170,7 @@ impl Session {
             names.push(last_name(name));
             ControlFlow::<()>::Continue(())
         });
-        let mut columns = Columns {
-            types: BTreeMap::new(),
-            tables: BTreeMap::new(),
-        };
+        let mut columns = Columns { types: BTreeMap::new(), tables: BTreeMap::new() };
         for table in names {
             let sql = "SELECT name, type FROM pragma_table_info(?1)";
             let mut query = self.sqlite.prepare_cached(sql)?;
@@ -274,9 +259,7 @@ fn expr_name(expr: &Expr) -> String {
         Expr::Value(value) if matches!(value.value, sqlparser::ast::Value::Boolean(_)) => {
             "bool".to_owned()
         }
-        Expr::Cast {
-            expr, data_type, ..
-        } => match expr_name(expr) {
+        Expr::Cast { expr, data_type, .. } => match expr_name(expr) {
             unnamed if unnamed == "?column?" => {
                 let ty = type_by_name(&data_type.to_string());
                 ty.map_or(unnamed, |ty| ty.name().to_owned())

@@ -55,12 +55,7 @@ impl Settings {
                 defaults.insert(name, value);
             }
         }
-        Self {
-            defaults,
-            values: BTreeMap::new(),
-            local: BTreeMap::new(),
-            before: None,
-        }
+        Self { defaults, values: BTreeMap::new(), local: BTreeMap::new(), before: None }
     }
 
     pub(super) fn get(&self, name: &str) -> Result<String, SqlError> {
@@ -129,8 +124,5 @@ impl Settings {
 }
 
 fn unknown(name: &str) -> SqlError {
-    SqlError::new(
-        "42704",
-        format!("unrecognized configuration parameter \"{name}\""),
-    )
+    SqlError::new("42704", format!("unrecognized configuration parameter \"{name}\""))
 }

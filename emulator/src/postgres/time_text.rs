@@ -17,16 +17,8 @@ pub(super) fn parse_timestamp(text: &str, with_zone: bool) -> Option<i64> {
         Some(at) => rest.split_at(at),
         None => (rest, ""),
     };
-    let time = if clock.is_empty() {
-        Time::MIDNIGHT
-    } else {
-        clock_time(clock.trim_end())?
-    };
-    let offset = if with_zone {
-        zone_offset(zone)?
-    } else {
-        Duration::ZERO
-    };
+    let time = if clock.is_empty() { Time::MIDNIGHT } else { clock_time(clock.trim_end())? };
+    let offset = if with_zone { zone_offset(zone)? } else { Duration::ZERO };
     let since = PrimitiveDateTime::new(date, time) - PrimitiveDateTime::new(EPOCH, Time::MIDNIGHT);
     i64::try_from((since - offset).whole_microseconds()).ok()
 }
@@ -51,10 +43,7 @@ fn clock_time(text: &str) -> Option<Time> {
     let minute = parts.next()?.parse().ok()?;
     let (second, fraction) = match parts.next().unwrap_or("0").split_once('.') {
         Some((second, fraction)) => (second.to_owned(), format!("{fraction:0<6}")),
-        None => (
-            text.split(':').nth(2).unwrap_or("0").to_owned(),
-            "0".to_owned(),
-        ),
+        None => (text.split(':').nth(2).unwrap_or("0").to_owned(), "0".to_owned()),
     };
     let micros = fraction.get(..6).unwrap_or(&fraction).parse().ok()?;
     Time::from_hms_micro(hour, minute, second.parse().ok()?, micros).ok()
@@ -97,12 +86,7 @@ pub(super) fn format_date(days: i32) -> Option<String> {
 }
 
 fn written(date: Date) -> String {
-    format!(
-        "{:04}-{:02}-{:02}",
-        date.year(),
-        u8::from(date.month()),
-        date.day()
-    )
+    format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
 }
 
 #[cfg(test)]
@@ -116,26 +100,14 @@ mod tests {
             ("2026-03-01T12:30:00.25Z", "2026-03-01 12:30:00.25+00"),
             ("2026-03-01 00:15-05:30", "2026-03-01 05:45:00+00"),
             ("1999-12-31", "1999-12-31 00:00:00+00"),
-            (
-                "2026-03-01 01:02:03.000004+0000",
-                "2026-03-01 01:02:03.000004+00",
-            ),
+            ("2026-03-01 01:02:03.000004+0000", "2026-03-01 01:02:03.000004+00"),
         ] {
             let micros = parse_timestamp(text, true).unwrap();
             assert_eq!(format_timestamp(micros, true).unwrap(), kept);
         }
         let micros = parse_timestamp("2026-03-01 12:30:00+02", false).unwrap();
-        assert_eq!(
-            format_timestamp(micros, false).unwrap(),
-            "2026-03-01 12:30:00"
-        );
-        for text in [
-            "",
-            "yesterday",
-            "2026-13-01",
-            "2026-01-01 25:00",
-            "2026-01-01 10:00+x",
-        ] {
+        assert_eq!(format_timestamp(micros, false).unwrap(), "2026-03-01 12:30:00");
+        for text in ["", "yesterday", "2026-13-01", "2026-01-01 25:00", "2026-01-01 10:00+x"] {
             assert_eq!(parse_timestamp(text, true), None, "{text}");
         }
     }

@@ -57,17 +57,12 @@ pub(super) fn translate(
             let names = truncate.table_names.iter();
             return Ok(Translated {
                 tag: "TRUNCATE TABLE",
-                sql: names
-                    .map(|target| format!("DELETE FROM {}", local(&target.name)))
-                    .collect(),
+                sql: names.map(|target| format!("DELETE FROM {}", local(&target.name))).collect(),
             });
         }
         other => return Err(SqlError::unsupported(first_words(&other.to_string()))),
     };
-    Ok(Translated {
-        tag,
-        sql: vec![statement.to_string()],
-    })
+    Ok(Translated { tag, sql: vec![statement.to_string()] })
 }
 
 pub(super) fn first_words(sql: &str) -> String {
@@ -85,13 +80,7 @@ fn query_tag(query: &mut Query) -> &'static str {
 }
 
 fn drop_objects(statement: Statement) -> Result<Translated, SqlError> {
-    let Statement::Drop {
-        object_type,
-        if_exists,
-        names,
-        ..
-    } = statement
-    else {
+    let Statement::Drop { object_type, if_exists, names, .. } = statement else {
         unreachable!("called for DROP alone")
     };
     let tag = match object_type {
@@ -101,13 +90,8 @@ fn drop_objects(statement: Statement) -> Result<Translated, SqlError> {
         other => return Err(SqlError::unsupported(format!("DROP {other}"))),
     };
     let exists = if if_exists { " IF EXISTS" } else { "" };
-    let sql = names
-        .iter()
-        .map(|name| format!("{tag}{exists} {}", local(name)));
-    Ok(Translated {
-        tag,
-        sql: sql.collect(),
-    })
+    let sql = names.iter().map(|name| format!("{tag}{exists} {}", local(name)));
+    Ok(Translated { tag, sql: sql.collect() })
 }
 
 /// Without the schema `public`, the only one; `pg_temp` is SQLite's `temp`.
@@ -142,10 +126,7 @@ fn cast_literals(insert: &mut Insert, columns: &Columns) {
         table.iter().map(|(_, ty)| Some(ty.clone())).collect()
     } else {
         let find = |name: &String| table.iter().find(|(column, _)| column == name);
-        named
-            .iter()
-            .map(|name| find(name).map(|(_, ty)| ty.clone()))
-            .collect()
+        named.iter().map(|name| find(name).map(|(_, ty)| ty.clone())).collect()
     };
     for row in &mut values.rows {
         for (expr, ty) in row.content.iter_mut().zip(&targets) {
@@ -178,13 +159,7 @@ fn define_column(table: &str, column: &mut ColumnDef) -> Result<(), SqlError> {
     column.data_type = DataType::Custom(name_of(ty.name()), Vec::new());
     let is_serial = declared.to_ascii_lowercase().contains("serial");
     let is_identity = |option: &ColumnOptionDef| {
-        matches!(
-            option.option,
-            ColumnOption::Generated {
-                generation_expr: None,
-                ..
-            }
-        )
+        matches!(option.option, ColumnOption::Generated { generation_expr: None, .. })
     };
     let numbered = is_serial || column.options.iter().any(is_identity);
     column.options.retain(|option| !is_identity(option));
@@ -196,10 +171,7 @@ fn define_column(table: &str, column: &mut ColumnDef) -> Result<(), SqlError> {
         let next = call("nextval", vec![string(&sequence)]);
         push(column, ColumnOption::Default(next));
     }
-    let is_key = has(
-        |option| matches!(option, ColumnOption::PrimaryKey(_)),
-        column,
-    );
+    let is_key = has(|option| matches!(option, ColumnOption::PrimaryKey(_)), column);
     // SQLite's primary keys may be null unless told.
     if (numbered || is_key) && !has(|option| *option == ColumnOption::NotNull, column) {
         push(column, ColumnOption::NotNull);
@@ -230,9 +202,8 @@ fn cast(expr: Expr, ty: &str) -> Expr {
 }
 
 fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    let arguments = arguments
-        .into_iter()
-        .map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)));
+    let arguments =
+        arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)));
     Expr::Function(Function {
         name: name_of(name),
         uses_odbc_syntax: false,
@@ -303,20 +274,12 @@ impl VisitorMut for Rewrite {
 
 fn rewritten(expr: &Expr) -> Result<Option<Expr>, SqlError> {
     Ok(match expr {
-        Expr::Cast {
-            expr, data_type, ..
-        } => Some(cast((**expr).clone(), known(data_type)?)),
+        Expr::Cast { expr, data_type, .. } => Some(cast((**expr).clone(), known(data_type)?)),
         Expr::TypedString(typed) => {
             let text = Expr::Value(typed.value.clone());
             Some(cast(text, known(&typed.data_type)?))
         }
-        Expr::ILike {
-            negated,
-            any,
-            expr,
-            pattern,
-            escape_char,
-        } => Some(Expr::Like {
+        Expr::ILike { negated, any, expr, pattern, escape_char } => Some(Expr::Like {
             negated: *negated,
             any: *any,
             expr: Box::new(call("lower", vec![(**expr).clone()])),
@@ -383,8 +346,5 @@ fn rewritten_function(function: &Function) -> Expr {
         // Whatever its schema: `pg_catalog.now()`.
         same => same,
     };
-    Expr::Function(Function {
-        name: name_of(renamed),
-        ..function.clone()
-    })
+    Expr::Function(Function { name: name_of(renamed), ..function.clone() })
 }

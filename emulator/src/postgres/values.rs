@@ -55,10 +55,7 @@ fn base_name(name: &str) -> String {
 
 fn invalid(ty: &Type, text: &str) -> SqlError {
     let name = long_name(ty);
-    SqlError::new(
-        "22P02",
-        format!("invalid input syntax for type {name}: \"{text}\""),
-    )
+    SqlError::new("22P02", format!("invalid input syntax for type {name}: \"{text}\""))
 }
 
 pub(super) fn long_name(ty: &Type) -> &str {
@@ -97,10 +94,7 @@ fn text_of(value: Value, ty: &Type) -> Result<String, SqlError> {
     let text = plain_text(value);
     let fail = || {
         if matches!(*ty, Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::DATE) {
-            SqlError {
-                code: "22007".to_owned(),
-                ..invalid(ty, &text)
-            }
+            SqlError { code: "22007".to_owned(), ..invalid(ty, &text) }
         } else {
             invalid(ty, &text)
         }
@@ -115,9 +109,7 @@ fn text_of(value: Value, ty: &Type) -> Result<String, SqlError> {
             let days = time_text::parse_date(&text).ok_or_else(fail)?;
             time_text::format_date(days).ok_or_else(fail)?
         }
-        Type::UUID => uuid::Uuid::try_parse(text.trim())
-            .map_err(|_| fail())?
-            .to_string(),
+        Type::UUID => uuid::Uuid::try_parse(text.trim()).map_err(|_| fail())?.to_string(),
         Type::NUMERIC => {
             let number = text.trim();
             if Decimal::parse(number).is_none() {
@@ -144,9 +136,7 @@ fn plain_text(value: Value) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold("\\x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
+    bytes.iter().fold("\\x".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn integer(value: Value, ty: &Type, min: i64, max: i64) -> Result<i64, SqlError> {
@@ -168,11 +158,7 @@ fn integer(value: Value, ty: &Type, min: i64, max: i64) -> Result<i64, SqlError>
             text.trim().parse().map_err(|_| invalid(ty, &text))?
         }
     };
-    if (min..=max).contains(&number) {
-        Ok(number)
-    } else {
-        Err(out_of_range())
-    }
+    if (min..=max).contains(&number) { Ok(number) } else { Err(out_of_range()) }
 }
 
 fn float(value: Value, ty: &Type) -> Result<f64, SqlError> {
@@ -209,14 +195,10 @@ fn bytes(value: Value) -> Result<Vec<u8>, SqlError> {
         return Ok(text.into_bytes());
     };
     let pairs = digits.as_bytes().chunks(2).map(|pair| {
-        let pair = std::str::from_utf8(pair)
-            .ok()
-            .filter(|pair| pair.len() == 2)?;
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
         u8::from_str_radix(pair, 16).ok()
     });
-    pairs
-        .collect::<Option<_>>()
-        .ok_or_else(|| invalid(&Type::BYTEA, &text))
+    pairs.collect::<Option<_>>().ok_or_else(|| invalid(&Type::BYTEA, &text))
 }
 
 /// As PostgreSQL prints it.
@@ -245,10 +227,7 @@ pub(super) fn to_binary(value: Value, ty: &Type) -> Result<Vec<u8>, SqlError> {
         (Value::Text(text), ty) => match *ty {
             Type::TIMESTAMPTZ | Type::TIMESTAMP => {
                 let micros = time_text::parse_timestamp(&text, *ty == Type::TIMESTAMPTZ);
-                micros
-                    .ok_or_else(|| invalid(ty, &text))?
-                    .to_be_bytes()
-                    .into()
+                micros.ok_or_else(|| invalid(ty, &text))?.to_be_bytes().into()
             }
             Type::DATE => {
                 let days = time_text::parse_date(&text).ok_or_else(|| invalid(ty, &text))?;
@@ -258,9 +237,7 @@ pub(super) fn to_binary(value: Value, ty: &Type) -> Result<Vec<u8>, SqlError> {
                 let uuid = uuid::Uuid::try_parse(&text).map_err(|_| invalid(ty, &text))?;
                 uuid.into_bytes().into()
             }
-            Type::NUMERIC => Decimal::parse(&text)
-                .ok_or_else(|| invalid(ty, &text))?
-                .to_binary(),
+            Type::NUMERIC => Decimal::parse(&text).ok_or_else(|| invalid(ty, &text))?.to_binary(),
             // A version number comes first.
             Type::JSONB => [&[1], text.as_bytes()].concat(),
             _ => text.into_bytes(),
@@ -270,12 +247,8 @@ pub(super) fn to_binary(value: Value, ty: &Type) -> Result<Vec<u8>, SqlError> {
 
 /// A parameter as it came in binary.
 pub(super) fn from_binary(bytes: &[u8], ty: &Type) -> Result<Value, SqlError> {
-    let wrong = |_| {
-        SqlError::new(
-            "22P03",
-            format!("incorrect binary data format for {}", long_name(ty)),
-        )
-    };
+    let wrong =
+        |_| SqlError::new("22P03", format!("incorrect binary data format for {}", long_name(ty)));
     let text = |bytes: &[u8]| {
         String::from_utf8(bytes.to_vec())
             .map(Value::Text)

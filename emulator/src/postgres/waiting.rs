@@ -53,10 +53,7 @@ impl Waiting {
         let mut locks = self.guard();
         while !take(&mut locks, key, by) {
             check(interrupt)?;
-            locks = self
-                .changed
-                .wait(locks)
-                .unwrap_or_else(PoisonError::into_inner);
+            locks = self.changed.wait(locks).unwrap_or_else(PoisonError::into_inner);
         }
         Ok(())
     }

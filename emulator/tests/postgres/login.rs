@@ -52,19 +52,13 @@ async fn refusals_have_the_service_s_texts() {
     let audience = with(sign("https://database.windows.net", later));
     assert_eq!(
         service.refusal(&audience).await,
-        (
-            "28P01".to_owned(),
-            "The access token does not have a valid audience claim".to_owned()
-        )
+        ("28P01".to_owned(), "The access token does not have a valid audience claim".to_owned())
     );
     let stranger = Principal::new("stranger", PrincipalKind::UserAssigned);
     let other = with(service.issuer.sign(&stranger, AUDIENCE, later, 0));
     assert_eq!(
         service.refusal(&other).await,
-        (
-            "28P01".to_owned(),
-            "Azure AD access token not valid for role shop-identity".to_owned()
-        )
+        ("28P01".to_owned(), "Azure AD access token not valid for role shop-identity".to_owned())
     );
     let failed = (
         "28P01".to_owned(),
@@ -78,19 +72,13 @@ async fn refusals_have_the_service_s_texts() {
     unknown.user("nobody");
     assert_eq!(
         service.refusal(&unknown).await,
-        (
-            "28000".to_owned(),
-            "role \"nobody\" does not exist".to_owned()
-        )
+        ("28000".to_owned(), "role \"nobody\" does not exist".to_owned())
     );
     let mut nowhere = service.config();
     nowhere.dbname("nowhere");
     assert_eq!(
         service.refusal(&nowhere).await,
-        (
-            "3D000".to_owned(),
-            "database \"nowhere\" does not exist".to_owned()
-        )
+        ("3D000".to_owned(), "database \"nowhere\" does not exist".to_owned())
     );
     assert_eq!(service.server.counters().logins, 0);
     assert_eq!(service.server.counters().refused_logins, 7);
@@ -126,15 +114,10 @@ async fn a_server_may_decline_tls() {
 #[tokio::test]
 async fn logins_are_refused_and_delayed_as_told() {
     let service = Service::start();
-    service
-        .server
-        .refuse_logins("57P03", "the database system is starting up");
+    service.server.refuse_logins("57P03", "the database system is starting up");
     assert_eq!(
         service.refusal(&service.config()).await,
-        (
-            "57P03".to_owned(),
-            "the database system is starting up".to_owned()
-        )
+        ("57P03".to_owned(), "the database system is starting up".to_owned())
     );
     service.server.accept_logins();
     service.server.delay_logins(Duration::from_millis(30));
@@ -150,10 +133,7 @@ async fn connections_are_cut_and_the_server_goes_away() {
     assert_eq!(service.server.counters().open_connections, 1);
     service.server.cut_connections().await;
     assert!(client.simple_query("SELECT 1").await.is_err());
-    service
-        .server
-        .wait_until(|counters| counters.open_connections == 0)
-        .await;
+    service.server.wait_until(|counters| counters.open_connections == 0).await;
 
     service.connect().await;
     service.server.go_away().await.unwrap();

@@ -36,11 +36,7 @@ impl Service {
 
     fn start_with(change: impl FnOnce(&mut PostgresOptions)) -> Self {
         let authority = Authority::new().unwrap();
-        let tls = authority
-            .issue(&["localhost"])
-            .unwrap()
-            .server_config()
-            .unwrap();
+        let tls = authority.issue(&["localhost"]).unwrap().server_config().unwrap();
         let issuer = Arc::new(Issuer::new());
         let directory = Arc::new(Directory::default());
         let shop = Principal::new("shop-identity", PrincipalKind::UserAssigned);
@@ -50,13 +46,7 @@ impl Service {
             PostgresOptions::new(Arc::clone(&issuer), Arc::clone(&directory), database, tls);
         change(&mut options);
         let server = PostgresServer::start(options).unwrap();
-        Self {
-            authority,
-            issuer,
-            directory,
-            shop,
-            server,
-        }
+        Self { authority, issuer, directory, shop, server }
     }
 
     fn token(&self, length: usize) -> String {
@@ -111,8 +101,6 @@ impl Service {
 }
 
 fn sqlstate(error: &Error) -> (String, String) {
-    let error = error
-        .as_db_error()
-        .unwrap_or_else(|| panic!("{error:?} is not the server's"));
+    let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?} is not the server's"));
     (error.code().code().to_owned(), error.message().to_owned())
 }

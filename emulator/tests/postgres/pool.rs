@@ -51,18 +51,12 @@ async fn clean_recycling_cleans_the_session() {
     assert_eq!(row.get::<_, String>(0), "shop-identity");
     assert_eq!(row.get::<_, String>(1), "");
     assert_eq!(row.get::<_, String>(2), "0");
-    let scratch = client
-        .query("SELECT * FROM scratch", &[])
-        .await
-        .unwrap_err();
+    let scratch = client.query("SELECT * FROM scratch", &[]).await.unwrap_err();
     assert_eq!(sqlstate(&scratch).0, "42P01");
     let sequence = client.query("SELECT lastval()", &[]).await.unwrap_err();
     assert_eq!(sqlstate(&sequence).0, "55000");
     let other = service.connect().await;
-    let lock = other
-        .query_one("SELECT pg_try_advisory_lock(42)", &[])
-        .await
-        .unwrap();
+    let lock = other.query_one("SELECT pg_try_advisory_lock(42)", &[]).await.unwrap();
     assert!(lock.get::<_, bool>(0));
 }
 
@@ -87,9 +81,6 @@ async fn fast_recycling_hands_everything_on() {
     assert_eq!(row.get::<_, i64>(3), 0);
     assert_eq!(row.get::<_, i64>(4), 1);
     let other = service.connect().await;
-    let lock = other
-        .query_one("SELECT pg_try_advisory_lock(42)", &[])
-        .await
-        .unwrap();
+    let lock = other.query_one("SELECT pg_try_advisory_lock(42)", &[]).await.unwrap();
     assert!(!lock.get::<_, bool>(0));
 }

@@ -1,0 +1,124 @@
+//! What the manager knows of a connection's transport, which tiberius owns.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+};
+
+/// Why a connection must not be used any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The server or the network has closed it, or reading or writing failed.
+    Closed,
+    /// A request was cancelled by an attention: its acknowledgement may come
+    /// alone or within the response, which only a reader of tokens can tell.
+    Cancelled,
+    /// A transaction was open when a reset was due.
+    TransactionOpen,
+}
+
+/// What to do when a reset is due and the next request names a transaction,
+/// which the reset would end under its feet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ResetRule {
+    /// Let the request pass (it is the one that rolls back) and reset with the
+    /// next that names none.
+    OutsideTransaction,
+    /// Refuse the request.
+    RefuseTransaction,
+}
+
+/// Shared by a connection's transport, which writes, and its manager, which reads.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    requests: AtomicU64,
+    responses: AtomicU64,
+    /// The last write could not be finished at once; whoever wrote may have given up.
+    stuck: AtomicBool,
+    reset: AtomicU8,
+    resets_sent: AtomicU64,
+    fault: AtomicU8,
+}
+
+const NO_RESET: u8 = 0;
+const RESET_OUTSIDE: u8 = 1;
+const RESET_REFUSE: u8 = 2;
+
+// All of it belongs to one connection, which one task uses at a time: whoever
+// hands it on synchronises. The atomics are there for `Sync`.
+impl Link {
+    /// Every request was answered to its end, and nothing is half-written.
+    pub(super) fn is_settled(&self) -> bool {
+        self.requests.load(Ordering::Acquire) == self.responses.load(Ordering::Acquire)
+            && !self.stuck.load(Ordering::Acquire)
+    }
+
+    pub(super) fn request_started(&self) {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn response_ended(&self) {
+        self.responses.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn set_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Release);
+    }
+
+    /// The next request that can carry it shall reset the session first.
+    pub(super) fn schedule_reset(&self, rule: ResetRule) {
+        let rule = match rule {
+            ResetRule::OutsideTransaction => RESET_OUTSIDE,
+            ResetRule::RefuseTransaction => RESET_REFUSE,
+        };
+        self.reset.store(rule, Ordering::Release);
+    }
+
+    /// A request is about to go out: whether the reset bit goes with it.
+    pub(super) fn reset_goes_with(&self, in_transaction: bool) -> io::Result<bool> {
+        match (self.reset.load(Ordering::Acquire), in_transaction) {
+            (NO_RESET, _) | (RESET_OUTSIDE, true) => Ok(false),
+            (RESET_REFUSE, true) => {
+                self.set_fault(Fault::TransactionOpen);
+                Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the connection's last borrower left a transaction open, so that it cannot be \
+                     reset; it is retired: take another from the pool and try again, and commit \
+                     or roll back before a connection goes back (or use Recycling::Verified)",
+                ))
+            }
+            (_, _) => {
+                self.reset.store(NO_RESET, Ordering::Release);
+                self.resets_sent.fetch_add(1, Ordering::AcqRel);
+                Ok(true)
+            }
+        }
+    }
+
+    pub(super) fn resets_sent(&self) -> u64 {
+        self.resets_sent.load(Ordering::Acquire)
+    }
+
+    pub(super) fn cancelled(&self) {
+        self.set_fault(Fault::Cancelled);
+    }
+
+    /// The first fault stays.
+    pub(super) fn set_fault(&self, fault: Fault) {
+        let code = match fault {
+            Fault::Closed => 1,
+            Fault::Cancelled => 2,
+            Fault::TransactionOpen => 3,
+        };
+        let _ = self.fault.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub(super) fn fault(&self) -> Option<Fault> {
+        match self.fault.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Fault::Closed),
+            2 => Some(Fault::Cancelled),
+            _ => Some(Fault::TransactionOpen),
+        }
+    }
+}

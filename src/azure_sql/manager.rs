@@ -1,0 +1,211 @@
+use std::{fmt, time::Duration};
+
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+
+use super::{
+    Client, Connection, Connector, Error,
+    link::{Fault, ResetRule},
+};
+use crate::clock;
+
+/// Makes and renews the connections of a [`Pool`](super::Pool).
+///
+/// ```no_run
+/// use entra_pool::{azure_sql, token::Identity, credential::ManagedIdentity};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config: azure_sql::Config =
+///     "Server=tcp:shop.database.windows.net;Database=orders".parse()?;
+/// let identity = Identity::new(ManagedIdentity::system_assigned().build()?);
+/// let tokens = identity.tokens(config.scope().clone());
+/// let connector = azure_sql::Connector::new(config, tokens)?;
+/// let manager = azure_sql::Manager::new(connector.clone());
+/// let pool = azure_sql::Pool::builder(manager).max_size(16).build()?;
+/// println!("{:?}", connector.report());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Manager {
+    connector: Connector,
+    recycling: Recycling,
+    max_lifetime: Duration,
+}
+
+/// What happens to a connection between two borrowers. Either way the session
+/// is reset: temporary tables, `SET` options, `SESSION_CONTEXT`, the database
+/// chosen by `USE` do not reach the next borrower.
+///
+/// A reset does not undo application roles, nor `EXECUTE AS … WITH NO REVERT`:
+/// [take](deadpool::managed::Object::take) such a connection out of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Recycling {
+    /// One round trip: shows that the connection lives, rolls an open
+    /// transaction back, restores READ COMMITTED (which a reset does not).
+    #[default]
+    Verified,
+    /// Nothing is sent; the reset goes with the next borrower's first request.
+    /// Whether the connection lives shows then. A changed isolation level
+    /// stays, and where a transaction was left open that request fails with a
+    /// retryable error.
+    Fast,
+}
+
+/// Why a connection was not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(usize)]
+pub enum RetireReason {
+    /// It was closed, or reading or writing failed.
+    Closed,
+    /// A query was dropped before it was sent or answered to its end, or timed out.
+    Unsettled,
+    /// A query was cancelled.
+    Cancelled,
+    /// A transaction was left open where it could not be rolled back.
+    TransactionOpen,
+    /// Older than the maximum lifetime.
+    Age,
+    /// The token that let it in ends soon, and there is a newer one.
+    TokenExpiry,
+    /// The probe failed or showed something else than a clean session.
+    Probe,
+}
+
+impl RetireReason {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Closed,
+        Self::Unsettled,
+        Self::Cancelled,
+        Self::TransactionOpen,
+        Self::Age,
+        Self::TokenExpiry,
+        Self::Probe,
+    ];
+}
+
+impl fmt::Display for RetireReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "it was closed",
+            Self::Unsettled => "its last request was dropped half-way",
+            Self::Cancelled => "its last request was cancelled",
+            Self::TransactionOpen => "a transaction was left open",
+            Self::Age => "it has reached its lifetime",
+            Self::TokenExpiry => "its token ends soon",
+            Self::Probe => "it failed the probe",
+        })
+    }
+}
+
+/// Rolls back what was left open, restores what a reset does not, and answers
+/// one row with 0. `SET NOEXEC ON` and the like would leave no row.
+const PROBE: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; \
+                     SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+                     SELECT @@TRANCOUNT";
+
+/// A probe that takes longer finds no live connection.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Azure SQL re-validates a session's token; one this near its end is not
+/// begun anything new with.
+const TOKEN_MARGIN: Duration = Duration::from_secs(300);
+
+impl Manager {
+    /// Connections of `connector`, [verified](Recycling::Verified) between
+    /// borrowers and retired at the age of an hour.
+    #[must_use]
+    pub fn new(connector: Connector) -> Self {
+        Self { connector, recycling: Recycling::default(), max_lifetime: Duration::from_secs(3600) }
+    }
+
+    /// What happens between two borrowers. Default: [`Recycling::Verified`].
+    #[must_use]
+    pub fn recycling(mut self, recycling: Recycling) -> Self {
+        self.recycling = recycling;
+        self
+    }
+
+    /// The age at which a connection is retired, less up to a tenth by chance,
+    /// so that a pool does not reconnect all at once. Default: 1 h.
+    #[must_use]
+    pub fn max_lifetime(mut self, max_lifetime: Duration) -> Self {
+        self.max_lifetime = max_lifetime;
+        self
+    }
+
+    /// What it connects with.
+    #[must_use]
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// What speaks against using the connection again, before it is asked.
+    fn unfit(&self, connection: &Connection) -> Option<RetireReason> {
+        match connection.link.fault() {
+            Some(Fault::Closed) => return Some(RetireReason::Closed),
+            Some(Fault::Cancelled) => return Some(RetireReason::Cancelled),
+            Some(Fault::TransactionOpen) => return Some(RetireReason::TransactionOpen),
+            None => {}
+        }
+        if !connection.link.is_settled() {
+            return Some(RetireReason::Unsettled);
+        }
+        let clock = self.connector.clock();
+        let age = clock.monotonic().saturating_sub(connection.created);
+        if age >= self.max_lifetime.mul_f64(1.0 - 0.1 * connection.jitter) {
+            return Some(RetireReason::Age);
+        }
+        let expires_soon = connection.token.remaining(clock.wall()) <= TOKEN_MARGIN;
+        if expires_soon && self.connector.tokens().has_newer_than(&connection.token) {
+            return Some(RetireReason::TokenExpiry);
+        }
+        None
+    }
+
+    async fn renew(&self, connection: &mut Connection) -> Result<(), RetireReason> {
+        if let Some(reason) = self.unfit(connection) {
+            return Err(reason);
+        }
+        match self.recycling {
+            Recycling::Fast => connection.link.schedule_reset(ResetRule::RefuseTransaction),
+            Recycling::Verified => {
+                connection.link.schedule_reset(ResetRule::OutsideTransaction);
+                let probed = probe(&mut *connection);
+                let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
+                if !matches!(probed, Ok(Ok(true))) {
+                    tracing::debug!(?probed, "the probe of an idle connection failed");
+                    return Err(RetireReason::Probe);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the session is live and clean.
+async fn probe(client: &mut Client) -> tiberius::Result<bool> {
+    let results = client.simple_query(PROBE).await?.into_results().await?;
+    let mut rows = results.into_iter().flatten();
+    let open = rows.next().and_then(|row| row.try_get::<i32, _>(0).ok().flatten());
+    Ok(open == Some(0) && rows.next().is_none())
+}
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection, Error> {
+        self.connector.connect().await
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
+        self.renew(connection).await.map_err(|reason| {
+            // deadpool drops the error: here is where it can be told.
+            tracing::debug!(%reason, server = %self.connector.config(), "connection retired");
+            self.connector.count_retired(reason);
+            RecycleError::Backend(Error::Retired { reason })
+        })
+    }
+}

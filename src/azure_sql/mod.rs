@@ -1,0 +1,111 @@
+//! Azure SQL, over [tiberius]: Azure SQL Database and Managed Instance, Fabric,
+//! Synapse.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = entra_pool::azure_sql::connect(
+//!     "Server=tcp:shop.database.windows.net;Database=orders;Authentication=Active Directory Default",
+//! )?;
+//! let mut conn = pool.get().await?;
+//! let rows = conn.query("SELECT Column2 FROM TestTable", &[]).await?.into_first_result().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`connect`] does all at once. [`Connector`] dials and logs in, [`Manager`]
+//! makes its connections fit for deadpool's pool, of which [`Pool`] is an alias:
+//! its builder, time limits, hooks and `status` are deadpool's own.
+
+mod config;
+mod connection_string;
+mod connector;
+mod error;
+mod handshake;
+mod link;
+mod manager;
+mod packet;
+mod prelogin;
+mod transport;
+
+use std::sync::Arc;
+
+pub use deadpool;
+pub use tiberius;
+
+pub use config::{Authentication, Config, ConfigError};
+pub use connection_string::SyntaxError;
+pub use connector::{Client, Connection, Connector, ConnectorReport};
+pub use error::{Error, LoginRefused, Stage};
+pub use manager::{Manager, Recycling, RetireReason};
+pub use transport::Transport;
+
+use crate::{
+    credential::{self, ManagedIdentity, UserAssignedId},
+    token::{Identity, TokenCredential},
+};
+
+/// A deadpool pool of Azure SQL connections.
+pub type Pool = deadpool::managed::Pool<Manager>;
+
+/// What a [`Pool`] lends; dereferences to [`Client`].
+pub type PooledConnection = deadpool::managed::Object<Manager>;
+
+/// Why a [`Pool`] has no connection to lend.
+pub type PoolError = deadpool::managed::PoolError<Error>;
+
+/// A pool for an ADO.NET connection string (see [`Config`] for its keywords),
+/// with the identity that its `Authentication` names, else that of the
+/// environment. Nothing is connected or asked for yet.
+///
+/// # Errors
+///
+/// [`Error`], if the string, the identity's settings or a CA file are not usable.
+pub fn connect(connection_string: &str) -> Result<Pool, Error> {
+    let config: Config = connection_string.parse()?;
+    let identity = Identity::new(credential_of(&config)?);
+    pool(config, &identity)
+}
+
+/// As [`connect`], with an identity that other pools share.
+///
+/// # Errors
+///
+/// [`Error`], if the string or a CA file is not usable. A string that names an
+/// identity of its own (`Authentication`, `User Id`) is refused.
+pub fn connect_with(identity: &Identity, connection_string: &str) -> Result<Pool, Error> {
+    let config: Config = connection_string.parse()?;
+    config.refuse_identity()?;
+    pool(config, identity)
+}
+
+fn pool(config: Config, identity: &Identity) -> Result<Pool, Error> {
+    let tokens = identity.tokens(config.scope().clone());
+    let (size, wait) = (config.max_pool_size, config.connect_timeout());
+    let mut builder = Pool::builder(Manager::new(Connector::new(config, tokens)?))
+        .runtime(deadpool::Runtime::Tokio1)
+        .wait_timeout(Some(wait));
+    if let Some(size) = size {
+        builder = builder.max_size(size);
+    }
+    #[allow(clippy::expect_used)]
+    Ok(builder.build().expect("deadpool refuses time limits without a runtime only"))
+}
+
+fn credential_of(config: &Config) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
+    let user_assigned = config.client_id.clone().map(UserAssignedId::ClientId);
+    match config.authentication {
+        Some(Authentication::ManagedIdentity) => Ok(Arc::new(match user_assigned {
+            Some(id) => ManagedIdentity::user_assigned(id).build()?,
+            None => ManagedIdentity::system_assigned().build()?,
+        })),
+        #[cfg(feature = "azure-identity")]
+        Some(Authentication::WorkloadIdentity) => Ok(Arc::new(credential::workload_identity()?)),
+        #[cfg(not(feature = "azure-identity"))]
+        Some(Authentication::WorkloadIdentity) => Err(credential::ConfigError::FeatureDisabled {
+            setting: "Authentication",
+            credential: "workload identity",
+            feature: "azure-identity",
+        }),
+        Some(Authentication::Default) | None => credential::from_env_as(user_assigned),
+    }
+}

@@ -1,0 +1,307 @@
+//! TDS packets (MS-TDS 2.2.3.1): their headers, and the watch that the transport
+//! keeps over them in both directions.
+
+use std::io;
+
+use super::link::Link;
+
+/// The length of a packet's header.
+pub(super) const HEADER: usize = 8;
+
+/// The packet size before the login negotiates another.
+pub(super) const DEFAULT_SIZE: usize = 4096;
+
+/// Packet types (MS-TDS 2.2.3.1.1).
+pub(super) mod kind {
+    pub(in super::super) const BATCH: u8 = 1;
+    pub(in super::super) const RPC: u8 = 3;
+    pub(in super::super) const RESPONSE: u8 = 4;
+    pub(in super::super) const ATTENTION: u8 = 6;
+    pub(in super::super) const TRANSACTION: u8 = 14;
+    pub(in super::super) const PRELOGIN: u8 = 18;
+}
+
+/// Bits of a packet's status (MS-TDS 2.2.3.1.2).
+pub(super) mod status {
+    pub(in super::super) const END_OF_MESSAGE: u8 = 0x01;
+    pub(in super::super) const RESET_CONNECTION: u8 = 0x08;
+}
+
+/// The header of a packet with `payload` bytes behind it.
+pub(super) fn header(kind: u8, status: u8, payload: usize, id: u8) -> [u8; HEADER] {
+    let length = u16::try_from(payload + HEADER).unwrap_or(u16::MAX).to_be_bytes();
+    [kind, status, length[0], length[1], 0, 0, id, 0]
+}
+
+/// What a header says that matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) kind: u8,
+    pub(super) last: bool,
+    /// Bytes behind the header.
+    pub(super) payload: usize,
+}
+
+impl Header {
+    pub(super) fn read(bytes: [u8; HEADER]) -> io::Result<Self> {
+        let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+        let payload = length.checked_sub(HEADER).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "a TDS packet is shorter than its header")
+        })?;
+        Ok(Self { kind: bytes[0], last: bytes[1] & status::END_OF_MESSAGE != 0, payload })
+    }
+}
+
+/// Follows the server's packets as they pass, and counts responses.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    header: [u8; HEADER],
+    have: usize,
+    /// Payload still to come of the packet whose header is complete.
+    left: usize,
+    last: bool,
+}
+
+impl Incoming {
+    /// Looks at the next bytes, in whatever pieces they come.
+    pub(super) fn pass(&mut self, mut bytes: &[u8], link: &Link) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.have < HEADER {
+                let taken = bytes.len().min(HEADER - self.have);
+                self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+                self.have += taken;
+                bytes = &bytes[taken..];
+                if self.have < HEADER {
+                    return Ok(());
+                }
+                let header = Header::read(self.header)?;
+                (self.left, self.last) = (header.payload, header.last);
+            }
+            let taken = bytes.len().min(self.left);
+            self.left -= taken;
+            bytes = &bytes[taken..];
+            if self.left == 0 {
+                self.have = 0;
+                if self.last {
+                    link.response_ended();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Collects the client's packets one by one, so that each is whole when its
+/// header is looked at and, where a reset is due, changed.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    packet: Vec<u8>,
+    /// Of `packet`, once its header is there.
+    length: usize,
+    /// The last packet ended no message: the next one continues it.
+    within_message: bool,
+    sent: usize,
+}
+
+impl Outgoing {
+    /// Takes up to the end of the packet at hand; says how much.
+    pub(super) fn take(&mut self, bytes: &[u8], link: &Link) -> io::Result<usize> {
+        let mut taken = 0;
+        if self.packet.len() < HEADER {
+            taken = bytes.len().min(HEADER - self.packet.len());
+            self.packet.extend_from_slice(&bytes[..taken]);
+            let Ok(header) = <[u8; HEADER]>::try_from(self.packet.as_slice()) else {
+                return Ok(taken);
+            };
+            let payload = Header::read(header)?.payload;
+            self.length = HEADER + payload;
+            // At once, so that no copy of a login is left where the buffer was before.
+            self.packet.reserve_exact(payload);
+        }
+        let more = (bytes.len() - taken).min(self.length - self.packet.len());
+        self.packet.extend_from_slice(&bytes[taken..taken + more]);
+        if self.is_whole() {
+            self.look(link)?;
+        }
+        Ok(taken + more)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.packet.len() >= HEADER && self.packet.len() == self.length
+    }
+
+    /// What of a whole packet is still to be sent.
+    pub(super) fn unsent(&self) -> &[u8] {
+        if self.is_whole() { &self.packet[self.sent..] } else { &[] }
+    }
+
+    /// `count` bytes of it were sent.
+    pub(super) fn mark_sent(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.packet.len() {
+            // It may have been a login.
+            zeroize::Zeroize::zeroize(&mut self.packet);
+            self.sent = 0;
+        }
+    }
+
+    fn look(&mut self, link: &Link) -> io::Result<()> {
+        let first = !self.within_message;
+        let (kind, last) = (self.packet[0], self.packet[1] & status::END_OF_MESSAGE != 0);
+        self.within_message = !last;
+        if !first {
+            return Ok(());
+        }
+        if kind == kind::ATTENTION {
+            link.cancelled();
+            return Ok(());
+        }
+        link.request_started();
+        let resettable = matches!(kind, kind::BATCH | kind::RPC | kind::TRANSACTION);
+        if resettable && link.reset_goes_with(in_transaction(&self.packet[HEADER..]))? {
+            self.packet[1] |= status::RESET_CONNECTION;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a request's `ALL_HEADERS` (MS-TDS 2.2.5.3) name a transaction: total
+/// length (4), then headers of length (4), type (2), data; of type 2, the data
+/// begins with the transaction's descriptor (8).
+fn in_transaction(payload: &[u8]) -> bool {
+    let number =
+        |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    let Some(total) = payload.get(..4).map(number) else { return false };
+    let Some(mut headers) = payload.get(4..total) else { return false };
+    while let (Some(length), Some(kind)) = (headers.get(..4), headers.get(4..6)) {
+        let length = number(length);
+        let Some(data) = headers.get(6..length) else { return false };
+        if number(kind) == 2 {
+            return data.iter().take(8).any(|byte| *byte != 0);
+        }
+        headers = &headers[length..];
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::azure_sql::link::ResetRule;
+
+    fn packet(kind: u8, status: u8, payload: &[u8]) -> Vec<u8> {
+        [&header(kind, status, payload.len(), 1)[..], payload].concat()
+    }
+
+    fn all_headers(descriptor: u64) -> Vec<u8> {
+        let mut headers = Vec::new();
+        headers.extend(22_u32.to_le_bytes());
+        headers.extend(18_u32.to_le_bytes());
+        headers.extend(2_u16.to_le_bytes());
+        headers.extend(descriptor.to_le_bytes());
+        headers.extend(1_u32.to_le_bytes());
+        headers
+    }
+
+    /// Sends `bytes` in pieces of `size` and gives back what goes out.
+    fn send(
+        outgoing: &mut Outgoing,
+        bytes: &[u8],
+        size: usize,
+        link: &Link,
+    ) -> io::Result<Vec<u8>> {
+        let mut sent = Vec::new();
+        for mut piece in bytes.chunks(size) {
+            while !piece.is_empty() {
+                let taken = outgoing.take(piece, link)?;
+                piece = &piece[taken..];
+                let unsent = outgoing.unsent().to_vec();
+                outgoing.mark_sent(unsent.len());
+                sent.extend(unsent);
+            }
+        }
+        Ok(sent)
+    }
+
+    #[test]
+    fn requests_and_responses_are_counted_in_pieces_of_any_size() {
+        let request = [packet(kind::BATCH, 0, &[0; 30]), packet(kind::BATCH, 1, &[0; 5])].concat();
+        let response = [
+            packet(kind::RESPONSE, 0, &[9; 100]),
+            packet(kind::RESPONSE, 0, &[]),
+            packet(kind::RESPONSE, 1, &[9; 3]),
+        ]
+        .concat();
+        for size in 1..request.len() {
+            let link = Link::default();
+            let sent = send(&mut Outgoing::default(), &request, size, &link).unwrap();
+            assert_eq!(sent, request);
+            assert!(!link.is_settled());
+            let mut incoming = Incoming::default();
+            for piece in response.chunks(size) {
+                assert!(!link.is_settled());
+                incoming.pass(piece, &link).unwrap();
+            }
+            assert!(link.is_settled(), "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_due_reset_goes_onto_the_first_packet_of_the_next_request_only() {
+        for kind in [kind::BATCH, kind::RPC, kind::TRANSACTION] {
+            let link = Link::default();
+            link.schedule_reset(ResetRule::OutsideTransaction);
+            let request = [packet(kind, 0, &all_headers(0)), packet(kind, 1, b"more")].concat();
+            let mut outgoing = Outgoing::default();
+            let sent = send(&mut outgoing, &request, 7, &link).unwrap();
+            assert_eq!(sent[1], status::RESET_CONNECTION);
+            let second = HEADER + 22;
+            assert_eq!(sent[second + 1], status::END_OF_MESSAGE);
+            let next = send(&mut outgoing, &packet(kind, 1, &all_headers(0)), 7, &link).unwrap();
+            assert_eq!(next[1], status::END_OF_MESSAGE);
+        }
+        let link = Link::default();
+        link.schedule_reset(ResetRule::OutsideTransaction);
+        let bulk = packet(7, 1, b"rows");
+        assert_eq!(send(&mut Outgoing::default(), &bulk, 99, &link).unwrap(), bulk);
+    }
+
+    #[test]
+    fn a_reset_waits_for_the_transaction_to_end_or_refuses_it() {
+        let within = packet(kind::BATCH, 1, &all_headers(77));
+        let link = Link::default();
+        link.schedule_reset(ResetRule::OutsideTransaction);
+        let mut outgoing = Outgoing::default();
+        assert_eq!(send(&mut outgoing, &within, 99, &link).unwrap(), within);
+        let after =
+            send(&mut outgoing, &packet(kind::BATCH, 1, &all_headers(0)), 99, &link).unwrap();
+        assert_ne!(after[1] & status::RESET_CONNECTION, 0);
+
+        let link = Link::default();
+        link.schedule_reset(ResetRule::RefuseTransaction);
+        let error = send(&mut Outgoing::default(), &within, 99, &link).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(link.fault().is_some());
+    }
+
+    #[test]
+    fn a_packet_shorter_than_its_header_is_refused() {
+        let short = [4, 1, 0, 7, 0, 0, 0, 0];
+        let link = Link::default();
+        assert!(Incoming::default().pass(&short, &link).is_err());
+        assert!(Outgoing::default().take(&short, &link).is_err());
+    }
+
+    #[test]
+    fn transactions_are_found_in_all_headers_and_garbage_is_none() {
+        assert!(in_transaction(&all_headers(1)));
+        assert!(!in_transaction(&all_headers(0)));
+        let trace = [&26_u32.to_le_bytes()[..], &[26, 0, 0, 0, 3, 0]].concat();
+        assert!(!in_transaction(&trace));
+        for cut in 0..22 {
+            assert!(!in_transaction(&all_headers(1)[..cut]), "{cut}");
+        }
+        assert!(!in_transaction(&[0xff; 64]));
+        assert!(!in_transaction(&[30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+    }
+}

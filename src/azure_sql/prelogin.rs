@@ -1,0 +1,159 @@
+//! PRELOGIN (MS-TDS 2.2.6.5): what client and server agree on before TLS.
+
+/// The options that matter here.
+mod option {
+    pub(super) const VERSION: u8 = 0;
+    pub(super) const ENCRYPTION: u8 = 1;
+    pub(super) const INSTANCE: u8 = 2;
+    pub(super) const THREAD_ID: u8 = 3;
+    pub(super) const MARS: u8 = 4;
+    pub(super) const FED_AUTH_REQUIRED: u8 = 6;
+    pub(super) const NONCE: u8 = 7;
+    pub(super) const TERMINATOR: u8 = 0xff;
+}
+
+const ENCRYPT_ON: u8 = 1;
+const ENCRYPT_NOT_SUPPORTED: u8 = 2;
+const ENCRYPT_REQUIRED: u8 = 3;
+
+/// What the server answered to our PRELOGIN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    version: [u8; 6],
+    encryption: u8,
+    fed_auth_required: Option<u8>,
+    nonce: Option<[u8; 32]>,
+}
+
+/// The answer cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// The payload of our PRELOGIN: TLS wanted, and a login with a token
+/// (FEDAUTHREQUIRED, MS-TDS 2.2.6.5).
+///
+/// `ENCRYPT_ON`, not `ENCRYPT_REQ`: a Microsoft server answers OFF to the latter.
+pub(super) fn request() -> Vec<u8> {
+    encode(&[
+        // The version is the client's own affair; 0 is what tiberius sends too.
+        (option::VERSION, &[0; 6]),
+        (option::ENCRYPTION, &[ENCRYPT_ON]),
+        (option::INSTANCE, &[0]),
+        (option::THREAD_ID, &[0; 4]),
+        (option::MARS, &[0]),
+        (option::FED_AUTH_REQUIRED, &[1]),
+    ])
+}
+
+impl Answer {
+    pub(super) fn read(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut answer = Self {
+            version: [0; 6],
+            encryption: ENCRYPT_NOT_SUPPORTED,
+            fed_auth_required: None,
+            nonce: None,
+        };
+        let mut table = payload;
+        loop {
+            let [token, rest @ ..] = table else { return Err(Malformed) };
+            if *token == option::TERMINATOR {
+                return Ok(answer);
+            }
+            let [o1, o2, l1, l2, rest @ ..] = rest else { return Err(Malformed) };
+            table = rest;
+            let offset = usize::from(u16::from_be_bytes([*o1, *o2]));
+            let length = usize::from(u16::from_be_bytes([*l1, *l2]));
+            let data = payload.get(offset..offset + length).ok_or(Malformed)?;
+            match *token {
+                option::VERSION => {
+                    answer.version = data.try_into().map_err(|_| Malformed)?;
+                }
+                option::ENCRYPTION => answer.encryption = *data.first().ok_or(Malformed)?,
+                option::FED_AUTH_REQUIRED => answer.fed_auth_required = data.first().copied(),
+                option::NONCE => answer.nonce = Some(data.try_into().map_err(|_| Malformed)?),
+                // Others are of no concern, known or new.
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the server will speak TLS for the whole of the session.
+    pub(super) fn encrypts(&self) -> bool {
+        matches!(self.encryption, ENCRYPT_ON | ENCRYPT_REQUIRED)
+    }
+
+    /// The same answer for tiberius, which is to see a plain stream: TLS is
+    /// none of its business. Options that it does not know are left out,
+    /// because it refuses them.
+    pub(super) fn for_tiberius(&self) -> Vec<u8> {
+        let mut options: Vec<(u8, &[u8])> = vec![
+            (option::VERSION, &self.version),
+            (option::ENCRYPTION, &[ENCRYPT_NOT_SUPPORTED]),
+            (option::MARS, &[0]),
+        ];
+        if let Some(required) = &self.fed_auth_required {
+            options.push((option::FED_AUTH_REQUIRED, std::slice::from_ref(required)));
+        }
+        if let Some(nonce) = &self.nonce {
+            options.push((option::NONCE, nonce));
+        }
+        encode(&options)
+    }
+}
+
+/// A table of (token, offset, length), its end, then the data.
+fn encode(options: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut table = Vec::new();
+    let mut data = Vec::new();
+    let base = options.len() * 5 + 1;
+    for (token, value) in options {
+        let place = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_be_bytes();
+        table.push(*token);
+        table.extend(place(base + data.len()));
+        table.extend(place(value.len()));
+        data.extend_from_slice(value);
+    }
+    table.push(option::TERMINATOR);
+    table.extend(data);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_and_passed_on_without_encryption() {
+        let sent = encode(&[
+            (option::VERSION, &[16, 0, 1, 2, 0, 0]),
+            (option::ENCRYPTION, &[ENCRYPT_ON]),
+            (option::INSTANCE, &[0]),
+            (option::FED_AUTH_REQUIRED, &[1]),
+            (option::NONCE, &[7; 32]),
+            (99, b"new"),
+        ]);
+        let answer = Answer::read(&sent).unwrap();
+        assert!(answer.encrypts());
+        let passed_on = Answer::read(&answer.for_tiberius()).unwrap();
+        assert!(!passed_on.encrypts());
+        assert_eq!(passed_on, Answer { encryption: ENCRYPT_NOT_SUPPORTED, ..answer });
+        assert_eq!(passed_on.nonce, Some([7; 32]));
+    }
+
+    #[test]
+    fn a_server_that_is_silent_about_encryption_declines_it() {
+        assert!(!Answer::read(&[option::TERMINATOR]).unwrap().encrypts());
+        for declined in [0, 2] {
+            let answer = Answer::read(&encode(&[(option::ENCRYPTION, &[declined])])).unwrap();
+            assert!(!answer.encrypts());
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        let beyond = [option::ENCRYPTION, 0, 200, 0, 1, option::TERMINATOR];
+        for garbage in [&b""[..], b"HTTP/1.1 400", &[0, 0, 0], &beyond, &[1, 0, 6, 0, 0, 0xff]] {
+            assert_eq!(Answer::read(garbage), Err(Malformed), "{garbage:?}");
+        }
+    }
+}

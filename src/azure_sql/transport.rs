@@ -1,0 +1,273 @@
+//! What tiberius reads and writes: a plain stream of TDS packets, of which it
+//! need not know that TLS carries it, that they are counted, and that some are
+//! marked to reset the session.
+//!
+//! tiberius 0.13 builds a TLS configuration and reads the system's roots on
+//! every connect, resumes no session, and has no call for RESETCONNECTION
+//! (MS-TDS 2.2.3.1.2). So PRELOGIN and TLS are done here, and tiberius' own
+//! PRELOGIN is answered with what the server has said, less the encryption.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    handshake::Wire,
+    link::{Fault, Link},
+    packet::{HEADER, Header, Incoming, Outgoing, header, kind, status},
+    prelogin,
+};
+
+/// A server's PRELOGIN answer is some 50 bytes; what says more is something else.
+const LONGEST_ANSWER: usize = 4096;
+
+/// The stream of an Azure SQL connection: TDS within TLS. Opaque; it is the
+/// type parameter of [`Client`](super::Client).
+pub struct Transport {
+    /// Some kilobytes, which tiberius moves about.
+    tls: Box<TlsStream<Wire>>,
+    link: Arc<Link>,
+    greeting: Greeting,
+    outgoing: Outgoing,
+    incoming: Incoming,
+}
+
+/// tiberius opens with a PRELOGIN of its own, which goes nowhere.
+enum Greeting {
+    /// So much of it has come.
+    Taking {
+        packet: Vec<u8>,
+        answer: Vec<u8>,
+    },
+    /// It is answered with this, of which so much was read.
+    Answering {
+        answer: Vec<u8>,
+        read: usize,
+    },
+    Over,
+}
+
+/// Why there is no transport.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    Io(io::Error),
+    /// Not TDS, or not as it should be.
+    Protocol(&'static str),
+    /// The server will not encrypt. Nothing secret was sent.
+    EncryptionDeclined,
+    Tls(io::Error),
+}
+
+/// An agreed PRELOGIN on a connection that has no TLS yet.
+pub(super) struct Agreed {
+    tcp: TcpStream,
+    answer: prelogin::Answer,
+}
+
+impl Transport {
+    /// Exchanges PRELOGINs.
+    pub(super) async fn agree(mut tcp: TcpStream) -> Result<Agreed, OpenError> {
+        let request = prelogin::request();
+        let mut packet = header(kind::PRELOGIN, status::END_OF_MESSAGE, request.len(), 0).to_vec();
+        packet.extend(request);
+        tcp.write_all(&packet).await.map_err(OpenError::Io)?;
+        let answer = read_answer(&mut tcp).await?;
+        let answer = prelogin::Answer::read(&answer)
+            .map_err(|prelogin::Malformed| OpenError::Protocol("its PRELOGIN cannot be read"))?;
+        if !answer.encrypts() {
+            return Err(OpenError::EncryptionDeclined);
+        }
+        Ok(Agreed { tcp, answer })
+    }
+
+    /// Shakes hands for TLS. What comes out is ready for tiberius.
+    pub(super) async fn secure(
+        agreed: Agreed,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        link: Arc<Link>,
+    ) -> Result<Self, OpenError> {
+        let wire = Wire::new(agreed.tcp);
+        let mut tls =
+            TlsConnector::from(config).connect(name, wire).await.map_err(OpenError::Tls)?;
+        // The last flight of the handshake may still be in the wire's hands.
+        tls.flush().await.map_err(OpenError::Tls)?;
+        tls.get_mut().0.handshake_over();
+        let answer = agreed.answer.for_tiberius();
+        let mut packet = header(kind::RESPONSE, status::END_OF_MESSAGE, answer.len(), 1).to_vec();
+        packet.extend(answer);
+        Ok(Self {
+            tls: Box::new(tls),
+            link,
+            greeting: Greeting::Taking { packet: Vec::new(), answer: packet },
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+        })
+    }
+
+    /// The session's TLS version and cipher suite, for logs.
+    pub(super) fn tls_in_words(&self) -> (&'static str, &'static str) {
+        let session = self.tls.get_ref().1;
+        (
+            session.protocol_version().and_then(|version| version.as_str()).unwrap_or("unknown"),
+            session
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or("unknown"),
+        )
+    }
+
+    /// Sends the packet that is whole.
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.unsent().is_empty() {
+            let count = ready!(Pin::new(&mut self.tls).poll_write(cx, self.outgoing.unsent()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.outgoing.mark_sent(count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Remembers what a write came to: one that was left in the middle and never
+    /// taken up again, or failed, ends the connection's use.
+    fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.link.set_stuck(result.is_pending());
+        if let Poll::Ready(Err(_)) = &result {
+            self.link.set_fault(Fault::Closed);
+        }
+        result
+    }
+}
+
+async fn read_answer(tcp: &mut TcpStream) -> Result<Vec<u8>, OpenError> {
+    let mut payload = Vec::new();
+    loop {
+        let mut head = [0; HEADER];
+        tcp.read_exact(&mut head).await.map_err(OpenError::Io)?;
+        let header = Header::read(head).map_err(|_| OpenError::Protocol("it is no TDS server"))?;
+        if !matches!(header.kind, kind::RESPONSE | kind::PRELOGIN) {
+            return Err(OpenError::Protocol("it is no TDS server"));
+        }
+        if payload.len() + header.payload > LONGEST_ANSWER {
+            return Err(OpenError::Protocol("its PRELOGIN is too long"));
+        }
+        let start = payload.len();
+        payload.resize(start + header.payload, 0);
+        tcp.read_exact(&mut payload[start..]).await.map_err(OpenError::Io)?;
+        if header.last {
+            return Ok(payload);
+        }
+    }
+}
+
+impl Greeting {
+    /// Takes what belongs to tiberius' PRELOGIN; says how much.
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Self::Taking { packet, answer } = self else { return Ok(0) };
+        let mut taken = bytes.len().min(HEADER.saturating_sub(packet.len()));
+        packet.extend_from_slice(&bytes[..taken]);
+        if let Some(head) = packet.first_chunk::<HEADER>() {
+            let length = HEADER + Header::read(*head)?.payload;
+            let more = (bytes.len() - taken).min(length - packet.len());
+            packet.extend_from_slice(&bytes[taken..taken + more]);
+            taken += more;
+            if packet.len() == length {
+                *self = Self::Answering { answer: std::mem::take(answer), read: 0 };
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl futures_util::io::AsyncWrite for Transport {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if matches!(self.greeting, Greeting::Taking { .. }) {
+            return Poll::Ready(self.greeting.take(bytes));
+        }
+        let this = &mut *self;
+        let sent = this.poll_outgoing(cx);
+        let written = match sent {
+            Poll::Ready(Ok(())) => Poll::Ready(this.outgoing.take(bytes, &this.link)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        this.note(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let flushed = match this.poll_outgoing(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.tls).poll_flush(cx),
+            other => other,
+        };
+        this.note(flushed)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.set_fault(Fault::Closed);
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}
+
+impl futures_util::io::AsyncRead for Transport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match &mut this.greeting {
+            Greeting::Over => {}
+            Greeting::Answering { answer, read } => {
+                let count = bytes.len().min(answer.len() - *read);
+                bytes[..count].copy_from_slice(&answer[*read..*read + count]);
+                *read += count;
+                if *read == answer.len() {
+                    this.greeting = Greeting::Over;
+                }
+                return Poll::Ready(Ok(count));
+            }
+            Greeting::Taking { .. } => {
+                return Poll::Ready(Err(io::Error::other("PRELOGIN is read before it is asked")));
+            }
+        }
+        let mut buffer = ReadBuf::new(bytes);
+        let read = ready!(Pin::new(&mut this.tls).poll_read(cx, &mut buffer));
+        let passed = read.and_then(|()| match buffer.filled() {
+            [] => {
+                this.link.set_fault(Fault::Closed);
+                Ok(0)
+            }
+            filled => this.incoming.pass(filled, &this.link).map(|()| filled.len()),
+        });
+        if passed.is_err() {
+            this.link.set_fault(Fault::Closed);
+        }
+        Poll::Ready(passed)
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (version, cipher) = self.tls_in_words();
+        f.debug_struct("Transport")
+            .field("tls", &version)
+            .field("cipher", &cipher)
+            .finish_non_exhaustive()
+    }
+}

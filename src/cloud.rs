@@ -1,0 +1,99 @@
+//! The Azure clouds: which host belongs to which, and what token it wants.
+
+use crate::token::Scope;
+
+/// An Azure cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cloud {
+    /// The public cloud.
+    Public,
+    /// Azure Government (United States).
+    UsGovernment,
+    /// Azure operated by 21Vianet (China).
+    China,
+}
+
+const AZURE_SQL: &[(&str, Cloud)] = &[
+    ("database.windows.net", Cloud::Public),
+    ("database.fabric.microsoft.com", Cloud::Public),
+    ("datawarehouse.fabric.microsoft.com", Cloud::Public),
+    ("sql.azuresynapse.net", Cloud::Public),
+    ("database.usgovcloudapi.net", Cloud::UsGovernment),
+    ("database.chinacloudapi.cn", Cloud::China),
+];
+
+const POSTGRESQL: &[(&str, Cloud)] = &[
+    ("postgres.database.azure.com", Cloud::Public),
+    ("postgres.database.usgovcloudapi.net", Cloud::UsGovernment),
+    ("postgres.database.chinacloudapi.cn", Cloud::China),
+];
+
+impl Cloud {
+    /// The cloud of an Azure SQL host (Azure SQL Database and Managed Instance,
+    /// Fabric, Synapse), private endpoints' names included.
+    #[must_use]
+    pub fn of_azure_sql_host(host: &str) -> Option<Self> {
+        of_host(host, AZURE_SQL)
+    }
+
+    /// The cloud of an Azure Database for PostgreSQL host.
+    #[must_use]
+    pub fn of_postgresql_host(host: &str) -> Option<Self> {
+        of_host(host, POSTGRESQL)
+    }
+
+    /// What a token for Azure SQL in this cloud is asked for with.
+    #[must_use]
+    pub fn azure_sql_scope(self) -> Scope {
+        match self {
+            Self::Public => Scope::AZURE_SQL,
+            Self::UsGovernment => Scope::from_static("https://database.usgovcloudapi.net/.default"),
+            Self::China => Scope::from_static("https://database.chinacloudapi.cn/.default"),
+        }
+    }
+
+    /// What a token for Azure Database for PostgreSQL in this cloud is asked
+    /// for with.
+    #[must_use]
+    pub fn postgresql_scope(self) -> Scope {
+        match self {
+            Self::Public => Scope::AZURE_POSTGRESQL,
+            Self::UsGovernment => {
+                Scope::from_static("https://ossrdbms-aad.database.usgovcloudapi.net/.default")
+            }
+            Self::China => {
+                Scope::from_static("https://ossrdbms-aad.database.chinacloudapi.cn/.default")
+            }
+        }
+    }
+}
+
+fn of_host(host: &str, suffixes: &[(&str, Cloud)]) -> Option<Cloud> {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    // At a label's border: `evil-database.windows.net` is not of the cloud.
+    let belongs = |suffix: &str| host.strip_suffix(suffix).is_some_and(|name| name.ends_with('.'));
+    suffixes.iter().find(|(suffix, _)| belongs(suffix)).map(|(_, cloud)| *cloud)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_belong_to_clouds_by_suffix_at_a_labels_border() {
+        let sql = Cloud::of_azure_sql_host;
+        assert_eq!(sql("shop.database.windows.net"), Some(Cloud::Public));
+        assert_eq!(sql("shop.privatelink.database.windows.net"), Some(Cloud::Public));
+        assert_eq!(sql("SHOP.Database.Windows.Net."), Some(Cloud::Public));
+        assert_eq!(sql("mi.abc123.database.windows.net"), Some(Cloud::Public));
+        assert_eq!(sql("shop.database.usgovcloudapi.net"), Some(Cloud::UsGovernment));
+        assert_eq!(sql("shop.database.chinacloudapi.cn"), Some(Cloud::China));
+        for other in ["database.windows.net", "evil-database.windows.net", "localhost", "", "."] {
+            assert_eq!(sql(other), None, "{other}");
+        }
+        let pg = Cloud::of_postgresql_host;
+        assert_eq!(pg("shop.postgres.database.azure.com"), Some(Cloud::Public));
+        assert_eq!(pg("shop.database.windows.net"), None);
+    }
+}

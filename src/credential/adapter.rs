@@ -1,0 +1,282 @@
+//! Between this crate's `TokenCredential` and `azure_core`'s, both ways.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use azure_core::{
+    credentials::{AccessToken, TokenCredential as AzureCredential, TokenRequestOptions},
+    error::{Error as AzureError, ErrorKind},
+};
+
+use super::{AzureCli, Chain, ManagedIdentity, excerpt::excerpt};
+use crate::token::{
+    CredentialError,
+    CredentialErrorKind::{Refused, Transient},
+    Reason, Scope, Token, TokenCredential, TokenRequest,
+};
+
+/// A credential of the `azure_core` world, such as those of `azure_identity`,
+/// as one of this crate. Made by [`from_azure_core`](super::from_azure_core)
+/// or [`from_azure_core_factory`](super::from_azure_core_factory).
+///
+/// Its errors say too little to tell 'there is none here' from 'refused': in a
+/// [`Chain`](super::Chain) it never makes way for the next member.
+pub struct AzureCoreCredential {
+    name: String,
+    source: Source,
+}
+
+/// What makes a credential anew.
+pub(super) type Factory =
+    Box<dyn Fn() -> azure_core::Result<Arc<dyn AzureCredential>> + Send + Sync>;
+
+enum Source {
+    Given(Arc<dyn AzureCredential>),
+    Made { factory: Factory, last: Mutex<Option<Arc<dyn AzureCredential>>> },
+}
+
+impl AzureCoreCredential {
+    pub(super) fn given(name: String, credential: Arc<dyn AzureCredential>) -> Self {
+        Self { name, source: Source::Given(credential) }
+    }
+
+    pub(super) fn made(name: String, factory: Factory) -> Self {
+        Self { name, source: Source::Made { factory, last: Mutex::new(None) } }
+    }
+
+    /// The credential to ask. These cache inside and hand a token out until
+    /// some minutes before its end; so, when there is one that will not do any
+    /// more, a new credential is asked.
+    fn credential(&self, reason: Reason) -> azure_core::Result<Arc<dyn AzureCredential>> {
+        match &self.source {
+            Source::Given(credential) => Ok(credential.clone()),
+            Source::Made { factory, last } => {
+                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                match &*last {
+                    Some(credential) if reason == Reason::Missing => Ok(credential.clone()),
+                    _ => Ok(last.insert(factory()?).clone()),
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl TokenCredential for AzureCoreCredential {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
+        let credential = self.credential(request.reason).map_err(|error| self.error(&error))?;
+        let token = credential
+            .get_token(&[request.scope.as_str()], None)
+            .await
+            .map_err(|error| self.error(&error))?;
+        Ok(Token::new(token.token.secret(), token.expires_on.into()))
+    }
+}
+
+impl AzureCoreCredential {
+    fn error(&self, error: &AzureError) -> CredentialError {
+        let (passes, retry_after) = fate(error);
+        let kind = if passes { Transient } else { Refused };
+        let message = format!("{}: {}", self.name, excerpt(&error.to_string(), None));
+        CredentialError::new(kind, message)
+            .with_retry_after(retry_after)
+            .with_source(Summary::of(error))
+    }
+}
+
+/// Whether the failure may pass, and the pause that was asked for: by the
+/// HTTP status if there is one, else by whether it was input or output.
+fn fate(error: &AzureError) -> (bool, Option<Duration>) {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    let mut io = false;
+    while let Some(this) = cause {
+        if let Some(error) = this.downcast_ref::<AzureError>() {
+            match error.kind() {
+                ErrorKind::HttpResponse { status, raw_response, .. } => {
+                    let status = u16::from(*status);
+                    let retry_after = raw_response.as_ref().and_then(|response| {
+                        let name = azure_core::http::headers::RETRY_AFTER;
+                        response.headers().get_optional_str(&name)?.trim().parse().ok()
+                    });
+                    return (
+                        matches!(status, 408 | 410 | 429 | 500..=599),
+                        retry_after.map(Duration::from_secs),
+                    );
+                }
+                ErrorKind::Io | ErrorKind::Connection => io = true,
+                _ => {}
+            }
+        }
+        cause = this.source();
+    }
+    (io, None)
+}
+
+/// The causes of an `azure_core` error in words. The error itself holds the raw
+/// response, which its `Debug` would show.
+#[derive(Debug)]
+struct Summary {
+    message: String,
+    source: Option<Box<Summary>>,
+}
+
+impl Summary {
+    fn of(error: &(dyn StdError + 'static)) -> Self {
+        Self {
+            message: excerpt(&error.to_string(), None),
+            source: error.source().map(|source| Box::new(Self::of(source))),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Summary {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl fmt::Debug for AzureCoreCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AzureCoreCredential").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Asks one of our credentials on behalf of another Azure crate. Those cache
+/// for themselves.
+async fn serve(
+    credential: &dyn TokenCredential,
+    scopes: &[&str],
+) -> azure_core::Result<AccessToken> {
+    let error = |message: String| AzureError::with_message(ErrorKind::Credential, message);
+    let scope = match scopes {
+        [scope] => Scope::new(*scope).map_err(|e| error(e.to_string()))?,
+        _ => return Err(error(format!("one scope is needed, not {}", scopes.len()))),
+    };
+    match credential.get_token(TokenRequest::new(scope, Reason::Missing)).await {
+        Ok(token) => Ok(AccessToken::new(token.secret().to_owned(), token.expires_on().into())),
+        Err(error) => {
+            let message = format!("{}: {error}", credential.name());
+            Err(AzureError::with_error(ErrorKind::Credential, error, message))
+        }
+    }
+}
+
+macro_rules! serves_azure_core {
+    ($($credential:ty),*) => {$(
+        #[async_trait]
+        impl AzureCredential for $credential {
+            async fn get_token(
+                &self,
+                scopes: &[&str],
+                _: Option<TokenRequestOptions<'_>>,
+            ) -> azure_core::Result<AccessToken> {
+                serve(self, scopes).await
+            }
+        }
+    )*};
+}
+
+serves_azure_core!(ManagedIdentity, AzureCli, Chain);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU64, Ordering},
+        time::SystemTime,
+    };
+
+    use azure_core::http::{RawResponse, StatusCode, headers::Headers};
+
+    use super::*;
+
+    /// Hands out one token for ever, as a cache does.
+    #[derive(Debug)]
+    struct Caching(u64);
+
+    #[async_trait]
+    impl AzureCredential for Caching {
+        async fn get_token(
+            &self,
+            _: &[&str],
+            _: Option<TokenRequestOptions<'_>>,
+        ) -> azure_core::Result<AccessToken> {
+            let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+            Ok(AccessToken::new(format!("token {}", self.0), expiry.into()))
+        }
+    }
+
+    async fn ask(credential: &AzureCoreCredential, reason: Reason) -> String {
+        let token =
+            credential.get_token(TokenRequest::new(Scope::AZURE_SQL, reason)).await.unwrap();
+        token.secret().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_cache_inside_does_not_bring_a_rejected_token_back() {
+        let made = AtomicU64::new(0);
+        let factory = move || -> azure_core::Result<Arc<dyn AzureCredential>> {
+            Ok(Arc::new(Caching(made.fetch_add(1, Ordering::Relaxed))))
+        };
+        let credential = AzureCoreCredential::made("theirs".into(), Box::new(factory));
+        assert_eq!(ask(&credential, Reason::Missing).await, "token 0");
+        assert_eq!(ask(&credential, Reason::Missing).await, "token 0");
+        assert_eq!(ask(&credential, Reason::Rejected).await, "token 1");
+        assert_eq!(ask(&credential, Reason::Missing).await, "token 1");
+        assert_eq!(ask(&credential, Reason::Expiring).await, "token 2");
+        assert!(!format!("{credential:?}").contains("token"));
+
+        let given = AzureCoreCredential::given("theirs".into(), Arc::new(Caching(7)));
+        assert_eq!(ask(&given, Reason::Rejected).await, "token 7");
+    }
+
+    fn response(status: StatusCode, retry_after: &'static str) -> AzureError {
+        let mut headers = Headers::new();
+        headers.insert("retry-after", retry_after);
+        let body = r#"{"error_description":"AADSTS: raw eyJraw"}"#;
+        let raw_response = RawResponse::from_bytes(status, headers, body);
+        let kind = ErrorKind::HttpResponse {
+            status,
+            error_code: None,
+            raw_response: Some(Box::new(raw_response)),
+        };
+        let error = AzureError::with_message(kind, "AADSTS: says no");
+        AzureError::with_error(ErrorKind::Credential, error, "ClientSecretCredential failed.\nSee")
+    }
+
+    #[test]
+    fn the_status_inside_tells_whether_a_failure_passes() {
+        let adapter = AzureCoreCredential::given("theirs".into(), Arc::new(Caching(0)));
+        for (status, kind) in [
+            (StatusCode::BadRequest, Refused),
+            (StatusCode::Unauthorized, Refused),
+            (StatusCode::TooManyRequests, Transient),
+            (StatusCode::ServiceUnavailable, Transient),
+        ] {
+            let error = adapter.error(&response(status, "17"));
+            assert_eq!(error.kind(), kind, "{status:?}");
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(17)));
+            assert_eq!(error.to_string(), "theirs: ClientSecretCredential failed. See");
+            let causes = format!("{error:?}");
+            assert!(causes.contains("AADSTS: says no") && !causes.contains("eyJ"), "{causes}");
+        }
+        let connection = AzureError::with_message(ErrorKind::Connection, "refused");
+        assert_eq!(adapter.error(&connection).kind(), Transient);
+        let other = AzureError::with_message(ErrorKind::Credential, "no");
+        assert_eq!(adapter.error(&other).kind(), Refused);
+    }
+}

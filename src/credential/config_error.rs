@@ -1,0 +1,82 @@
+use super::managed_identity::ManagedIdentityHost;
+
+/// A credential cannot be built from its settings. Nothing was requested.
+///
+/// Names the setting, never the value of one that may be a secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A setting has a value that cannot be right.
+    #[error("{setting} must be {expected}")]
+    #[non_exhaustive]
+    Invalid {
+        /// The environment variable or the builder's method.
+        setting: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// A setting is absent that another one needs.
+    #[error("{setting} is not set, but {needed_by} needs it")]
+    #[non_exhaustive]
+    Missing {
+        /// The environment variable.
+        setting: &'static str,
+        /// What needs it.
+        needed_by: &'static str,
+    },
+    /// Two settings exclude each other.
+    #[error("{first} and {second} are both set: unset one of them")]
+    #[non_exhaustive]
+    Contradiction {
+        /// The one.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// `AZURE_TOKEN_CREDENTIALS` names nothing that exists here.
+    #[error("AZURE_TOKEN_CREDENTIALS is {value:?}; it must be one of {allowed}")]
+    #[non_exhaustive]
+    UnknownCredential {
+        /// What it says.
+        value: String,
+        /// What it may say.
+        allowed: &'static str,
+    },
+    /// The environment says that this program runs on a host whose managed
+    /// identity endpoint is not supported yet.
+    #[error(
+        "the environment is that of {host} ({found_by}), whose managed identities are not supported yet"
+    )]
+    #[non_exhaustive]
+    UnsupportedHost {
+        /// The host.
+        host: ManagedIdentityHost,
+        /// The variables it was found by.
+        found_by: &'static str,
+    },
+    /// The environment asks for a credential that was not compiled in.
+    #[error("{setting} is set, but {credential} needs entra-pool's feature `{feature}`")]
+    #[non_exhaustive]
+    FeatureDisabled {
+        /// The environment variable.
+        setting: &'static str,
+        /// What it asks for.
+        credential: &'static str,
+        /// The feature of this crate.
+        feature: &'static str,
+    },
+    /// There is no HTTP client; for an `https://` endpoint, most likely
+    /// because the machine has no root certificates.
+    #[error("the HTTP client for managed identity cannot be built")]
+    HttpClient(#[source] reqwest::Error),
+}
+
+impl ConfigError {
+    pub(super) fn invalid(setting: &'static str, expected: &'static str) -> Self {
+        Self::Invalid { setting, expected }
+    }
+
+    pub(super) fn missing(setting: &'static str, needed_by: &'static str) -> Self {
+        Self::Missing { setting, needed_by }
+    }
+}

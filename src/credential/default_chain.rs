@@ -1,0 +1,291 @@
+//! The credential that the environment tells of.
+
+use std::sync::Arc;
+
+use super::{
+    AzureCli, Chain, ConfigError, Environment, ManagedIdentity, UserAssignedId,
+    chain::NotConfigured,
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    token::TokenCredential,
+};
+
+type Shared = Arc<dyn TokenCredential>;
+
+const CLIENT_ID: &str = "AZURE_CLIENT_ID";
+const TENANT_ID: &str = "AZURE_TENANT_ID";
+const SECRET: &str = "AZURE_CLIENT_SECRET";
+const CERTIFICATE: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
+const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+const SELECTION: &str = "AZURE_TOKEN_CREDENTIALS";
+
+const ALLOWED: &str = "prod, dev, EnvironmentCredential, WorkloadIdentityCredential, \
+                       ManagedIdentityCredential, AzureCliCredential";
+
+#[derive(Clone, Copy)]
+enum Member {
+    Environment,
+    WorkloadIdentity,
+    ManagedIdentity,
+    AzureCli,
+}
+
+/// What every member is built from.
+pub(super) struct Setting {
+    pub(super) environment: Environment,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Which managed identity, if not the one that `AZURE_CLIENT_ID` names;
+    /// service principals and workload identities are none of its business.
+    pub(super) user_assigned: Option<UserAssignedId>,
+}
+
+impl Setting {
+    pub(super) fn of(environment: Environment) -> Self {
+        Self { environment, clock: Arc::new(SystemClock::new()), user_assigned: None }
+    }
+}
+
+pub(super) fn build(setting: &Setting) -> Result<Shared, ConfigError> {
+    use Member::{AzureCli, Environment, ManagedIdentity, WorkloadIdentity};
+    let environment = &setting.environment;
+    let selection = environment.get(SELECTION).map(str::trim);
+    let members: &[Member] = match selection.map(str::to_ascii_lowercase).as_deref() {
+        None => &[Environment, WorkloadIdentity, ManagedIdentity, AzureCli],
+        Some("prod") => &[Environment, WorkloadIdentity, ManagedIdentity],
+        Some("dev") => &[AzureCli],
+        Some("environmentcredential") => return only(Environment, setting),
+        Some("workloadidentitycredential") => return only(WorkloadIdentity, setting),
+        Some("managedidentitycredential") => return only(ManagedIdentity, setting),
+        Some("azureclicredential") => return only(AzureCli, setting),
+        Some(_) => {
+            let value = selection.unwrap_or_default().to_owned();
+            return Err(ConfigError::UnknownCredential { value, allowed: ALLOWED });
+        }
+    };
+    let members: Result<Vec<_>, _> = members.iter().map(|member| member.build(setting)).collect();
+    Ok(Arc::new(Chain::new(members?)))
+}
+
+/// One that was asked for by name must be there.
+fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
+    let environment = &setting.environment;
+    let required: &[&'static str] = match member {
+        Member::Environment => &[SECRET, TENANT_ID, CLIENT_ID],
+        Member::WorkloadIdentity => &[TOKEN_FILE, TENANT_ID, CLIENT_ID],
+        Member::ManagedIdentity => {
+            return Ok(Arc::new(managed_identity(setting, false)?));
+        }
+        Member::AzureCli => &[],
+    };
+    match required.iter().find(|name| environment.get(name).is_none()) {
+        // A certificate in the secret's place is told of by `build`.
+        Some(_)
+            if matches!(member, Member::Environment) && environment.get(CERTIFICATE).is_some() =>
+        {
+            member.build(setting)
+        }
+        Some(missing) => Err(ConfigError::missing(missing, SELECTION)),
+        None => member.build(setting),
+    }
+}
+
+impl Member {
+    /// The credential, or one that says why there is none. An error if the
+    /// environment is half set for it: to go on would be to log in as somebody
+    /// else.
+    fn build(self, setting: &Setting) -> Result<Shared, ConfigError> {
+        let environment = &setting.environment;
+        match self {
+            Self::Environment => service_principal(environment),
+            Self::WorkloadIdentity => workload_identity(environment),
+            Self::ManagedIdentity => match managed_identity(setting, true) {
+                Ok(identity) => Ok(Arc::new(identity)),
+                // In Cloud Shell the Azure CLI is logged in.
+                Err(error @ ConfigError::UnsupportedHost { .. }) => {
+                    Ok(not_configured("managed identity", error.to_string()))
+                }
+                Err(error) => Err(error),
+            },
+            Self::AzureCli => {
+                let cli = AzureCli::builder().environment(environment.clone());
+                Ok(Arc::new(cli.shared_clock(setting.clock.clone()).build()?))
+            }
+        }
+    }
+}
+
+fn not_configured(name: &'static str, reason: impl Into<String>) -> Shared {
+    Arc::new(NotConfigured { name, reason: reason.into() })
+}
+
+fn managed_identity(setting: &Setting, probe: bool) -> Result<ManagedIdentity, ConfigError> {
+    let from_environment =
+        || setting.environment.get(CLIENT_ID).map(|id| UserAssignedId::ClientId(id.to_owned()));
+    let builder = match (&setting.user_assigned, from_environment()) {
+        (Some(id), _) => ManagedIdentity::user_assigned(id.clone()),
+        (None, Some(id)) => ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID),
+        (None, None) => ManagedIdentity::system_assigned(),
+    };
+    let builder = builder.environment(setting.environment.clone());
+    builder.shared_clock(setting.clock.clone()).probe(probe).build()
+}
+
+fn service_principal(environment: &Environment) -> Result<Shared, ConfigError> {
+    let set = |name: &&str| environment.get(name).is_some();
+    if set(&CERTIFICATE) {
+        return Err(if set(&SECRET) {
+            ConfigError::Contradiction { first: SECRET, second: CERTIFICATE }
+        } else {
+            ConfigError::invalid(CERTIFICATE, "unset: client certificates are not supported yet")
+        });
+    }
+    if !set(&SECRET) {
+        let reason = "AZURE_CLIENT_SECRET (with AZURE_TENANT_ID and AZURE_CLIENT_ID) is not set";
+        return Ok(not_configured("service principal", reason));
+    }
+    if let Some(missing) = [TENANT_ID, CLIENT_ID].iter().find(|name| !set(name)) {
+        return Err(ConfigError::missing(missing, SECRET));
+    }
+    #[cfg(feature = "azure-identity")]
+    return Ok(Arc::new(super::service_principal::from_environment(environment)?));
+    #[cfg(not(feature = "azure-identity"))]
+    return Err(ConfigError::FeatureDisabled {
+        setting: SECRET,
+        credential: "a service principal",
+        feature: "azure-identity",
+    });
+}
+
+fn workload_identity(environment: &Environment) -> Result<Shared, ConfigError> {
+    if environment.get(TOKEN_FILE).is_none() {
+        let reason = "AZURE_FEDERATED_TOKEN_FILE is not set";
+        return Ok(not_configured("workload identity", reason));
+    }
+    #[cfg(feature = "azure-identity")]
+    return Ok(Arc::new(super::workload_identity::from_environment(environment)?));
+    #[cfg(not(feature = "azure-identity"))]
+    return Err(ConfigError::FeatureDisabled {
+        setting: TOKEN_FILE,
+        credential: "workload identity",
+        feature: "azure-identity",
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        credential::from_environment,
+        token::{Reason, Scope, TokenRequest},
+    };
+
+    const TENANT: (&str, &str) = (TENANT_ID, "contoso.onmicrosoft.com");
+    const CLIENT: (&str, &str) = (CLIENT_ID, "11111111-2222-3333-4444-555555555555");
+    const SECRET_SET: (&str, &str) = (SECRET, "s3cret");
+    const FILE: (&str, &str) = (TOKEN_FILE, "/nowhere/token");
+
+    fn of(variables: &[(&str, &str)]) -> Result<String, String> {
+        let environment = Environment::from_pairs(variables.iter().copied());
+        match from_environment(environment) {
+            Ok(credential) => Ok(credential.name()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_variables_decide_who_is_in_the_chain() {
+        let select = |value| (SELECTION, value);
+        for (variables, expected) in [
+            (
+                &[][..],
+                "the first available of: service principal, workload identity, managed identity \
+                 (IMDS), Azure CLI",
+            ),
+            (
+                &[select("PROD")],
+                "the first available of: service principal, workload identity, managed identity \
+                 (IMDS)",
+            ),
+            (&[select("dev")], "the first available of: Azure CLI"),
+            (&[select("AzureCliCredential")], "Azure CLI"),
+            (&[select("managedidentitycredential")], "managed identity (IMDS)"),
+            // Cloud Shell is gone past: the Azure CLI is there.
+            (
+                &[("MSI_ENDPOINT", "http://127.0.0.1:1")],
+                "the first available of: service principal, workload identity, managed identity, \
+                 Azure CLI",
+            ),
+        ] {
+            assert_eq!(of(variables).as_deref(), Ok(expected), "{variables:?}");
+        }
+    }
+
+    #[cfg(feature = "azure-identity")]
+    #[test]
+    fn service_principals_and_workload_identities_are_found() {
+        let principal = "service principal 11111111-2222-3333-4444-555555555555";
+        let workload = "workload identity 11111111-2222-3333-4444-555555555555";
+        let environment = (SELECTION, "EnvironmentCredential");
+        assert_eq!(of(&[TENANT, CLIENT, SECRET_SET, environment]).as_deref(), Ok(principal));
+        let selection = (SELECTION, "WorkloadIdentityCredential");
+        assert_eq!(of(&[TENANT, CLIENT, FILE, selection]).as_deref(), Ok(workload));
+        let all = of(&[TENANT, CLIENT, SECRET_SET, FILE]).unwrap();
+        assert!(all.contains(&format!("{principal}, {workload}, managed")), "{all}");
+        let authority = ("AZURE_AUTHORITY_HOST", "http://login.example");
+        let error = of(&[TENANT, CLIENT, SECRET_SET, authority]).unwrap_err();
+        assert!(error.starts_with("AZURE_AUTHORITY_HOST must be an https://"), "{error}");
+    }
+
+    #[test]
+    fn an_environment_that_is_half_set_is_an_error_and_no_other_identity() {
+        let certificate = (CERTIFICATE, "/c.pem");
+        for (variables, words) in [
+            (&[SECRET_SET][..], "AZURE_TENANT_ID is not set, but AZURE_CLIENT_SECRET needs it"),
+            (&[SECRET_SET, TENANT], "AZURE_CLIENT_ID is not set, but AZURE_CLIENT_SECRET needs it"),
+            (
+                &[SECRET_SET, certificate],
+                "AZURE_CLIENT_SECRET and AZURE_CLIENT_CERTIFICATE_PATH are both set",
+            ),
+            (&[certificate], "certificates are not supported yet"),
+            (&[certificate, (SELECTION, "EnvironmentCredential")], "are not supported yet"),
+            (&[(CLIENT_ID, "shop")], "AZURE_CLIENT_ID must be a client ID"),
+            (
+                &[(SELECTION, "ManagedIdentityCredential"), ("MSI_ENDPOINT", "http://127.0.0.1:1")],
+                "Cloud Shell",
+            ),
+            (
+                &[(SELECTION, "EnvironmentCredential")],
+                "AZURE_CLIENT_SECRET is not set, but AZURE_TOKEN_CREDENTIALS needs it",
+            ),
+            (
+                &[(SELECTION, "WorkloadIdentityCredential"), TENANT],
+                "AZURE_FEDERATED_TOKEN_FILE is not set",
+            ),
+            (&[(SELECTION, "production")], r#"is "production"; it must be one of prod, dev, "#),
+        ] {
+            let error = of(variables).unwrap_err();
+            assert!(error.contains(words) && !error.contains("s3cret"), "{error}");
+        }
+        if cfg!(feature = "azure-identity") {
+            let error = of(&[FILE]).unwrap_err();
+            assert!(error.contains("AZURE_TENANT_ID is not set, but workload"), "{error}");
+        } else {
+            for setting in [SECRET_SET, FILE] {
+                let error = of(&[TENANT, CLIENT, setting]).unwrap_err();
+                assert!(error.contains("needs entra-pool's feature `azure-identity`"), "{error}");
+            }
+        }
+    }
+
+    #[cfg(feature = "azure-identity")]
+    #[tokio::test]
+    async fn a_token_file_that_is_not_there_is_told_when_a_token_is_asked_for() {
+        let selection = (SELECTION, "WorkloadIdentityCredential");
+        let environment = Environment::from_pairs([TENANT, CLIENT, FILE, selection]);
+        let credential = from_environment(environment).unwrap();
+        let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+        let error = credential.get_token(request).await.unwrap_err();
+        assert!(error.to_string().contains("/nowhere/token"), "{error}");
+    }
+}

@@ -1,0 +1,79 @@
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt,
+};
+
+/// The environment variables that credentials are configured by, as they were
+/// at one moment.
+///
+/// Variables that are empty count as not set. [`Debug`](fmt::Debug) shows
+/// names only: values may be secrets.
+///
+/// ```
+/// use entra_pool::credential::{Environment, ManagedIdentity};
+///
+/// let environment = Environment::from_pairs([
+///     ("IDENTITY_ENDPOINT", "http://127.0.0.1:42356/msi/token"),
+///     ("IDENTITY_HEADER", "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a"),
+/// ]);
+/// let identity = ManagedIdentity::system_assigned().environment(environment).build()?;
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    /// The variables of this process, now. Later changes are not seen.
+    #[must_use]
+    pub fn from_process() -> Self {
+        // The only place of this crate that reads them.
+        Self(std::env::vars_os().collect())
+    }
+
+    /// These variables and no others; of two of one name, the later counts.
+    pub fn from_pairs<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
+    /// The variable's value, if it is set, not empty, and Unicode.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let value = if cfg!(windows) {
+            // Names are `SystemRoot` or `SYSTEMROOT` there.
+            let same = |known: &OsString| known.eq_ignore_ascii_case(name);
+            self.0.iter().find(|(known, _)| same(known)).map(|(_, value)| value)
+        } else {
+            self.0.get(OsStr::new(name))
+        };
+        value?.to_str().filter(|value| !value.is_empty())
+    }
+
+    /// All of them, for a child process.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_is_not_set_and_values_are_not_shown() {
+        let environment = Environment::from_pairs([("EMPTY", ""), ("SECRET", "hush")]);
+        assert_eq!(environment.get("EMPTY"), None);
+        assert_eq!(environment.get("ABSENT"), None);
+        assert_eq!(environment.get("SECRET"), Some("hush"));
+        assert_eq!(format!("{environment:?}"), r#"{"EMPTY", "SECRET"}"#);
+    }
+}

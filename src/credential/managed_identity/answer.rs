@@ -1,0 +1,366 @@
+//! What an identity endpoint answers: a token with its times, or a reason.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
+use zeroize::Zeroizing;
+
+use crate::{credential::excerpt::excerpt, token::Token};
+
+/// Something answered with success, but not with a token. The source of a
+/// [`CredentialError`](crate::token::CredentialError).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidAnswer {
+    /// No body at all.
+    #[error("the answer is empty")]
+    Empty,
+    /// A web page: of a proxy, a sign-in portal, an error handler.
+    #[error("the answer is a web page, not JSON")]
+    Html,
+    /// More than any token needs.
+    #[error("the answer is longer than {limit} bytes")]
+    #[non_exhaustive]
+    TooLong {
+        /// Where reading stopped.
+        limit: usize,
+    },
+    /// JSON that ends before its end.
+    #[error("the answer is cut off: JSON that ends too early, after {length} bytes")]
+    #[non_exhaustive]
+    Truncated {
+        /// Bytes that came.
+        length: usize,
+    },
+    /// Something else than a JSON object.
+    #[error("the answer is not a JSON object (line {line}, column {column})")]
+    #[non_exhaustive]
+    NotJson {
+        /// Where it stops to be one.
+        line: usize,
+        /// Where in that line.
+        column: usize,
+    },
+    /// A field is absent or has a form that nobody knows.
+    #[error("the answer's {field} is {problem}")]
+    #[non_exhaustive]
+    Field {
+        /// Its name.
+        field: &'static str,
+        /// What is wrong with it; never its value.
+        problem: &'static str,
+    },
+}
+
+/// The token in a body. `asked_at` is the time before the request: durations
+/// count from there.
+pub(in crate::credential) fn token(
+    body: &[u8],
+    asked_at: SystemTime,
+) -> Result<Token, InvalidAnswer> {
+    let mut object = object(body)?;
+    let mut secret = secret(&mut object, "access_token")?;
+    let expires_on = match object.get("expires_on") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) if text.trim().is_empty() => None,
+        Some(value) => Some(point_in_time(value).ok_or(InvalidAnswer::Field {
+            field: "expires_on",
+            problem: "neither seconds since 1970 nor a date that is understood",
+        })?),
+    };
+    let expires_on = expires_on
+        .or_else(|| asked_at.checked_add(seconds(object.get("expires_in")?)?))
+        .ok_or(InvalidAnswer::Field {
+            field: "expires_on",
+            problem: "absent, and so is a usable expires_in",
+        })?;
+    // A hint: a strange one is no reason to go without a token.
+    let refresh_on = object
+        .get("refresh_in")
+        .and_then(seconds)
+        .and_then(|refresh_in| asked_at.checked_add(refresh_in))
+        .filter(|refresh_on| *refresh_on < expires_on);
+    Ok(Token::new(std::mem::take(&mut *secret), expires_on).with_refresh_on(refresh_on))
+}
+
+/// The secret string of this name, taken out of the object.
+pub(in crate::credential) fn secret(
+    object: &mut serde_json::Map<String, Value>,
+    field: &'static str,
+) -> Result<Zeroizing<String>, InvalidAnswer> {
+    match object.remove(field) {
+        Some(Value::String(secret)) if !secret.trim().is_empty() => Ok(Zeroizing::new(secret)),
+        Some(Value::String(_)) => Err(InvalidAnswer::Field { field, problem: "empty" }),
+        None | Some(Value::Null) => Err(InvalidAnswer::Field { field, problem: "absent" }),
+        Some(_) => Err(InvalidAnswer::Field { field, problem: "not a string" }),
+    }
+}
+
+/// The JSON object that a body is. Nothing of the body gets into the error.
+pub(in crate::credential) fn object(
+    body: &[u8],
+) -> Result<serde_json::Map<String, Value>, InvalidAnswer> {
+    // A UTF-8 byte order mark is allowed to be ignored (RFC 8259, 8.1).
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    if body.is_empty() {
+        return Err(InvalidAnswer::Empty);
+    }
+    if is_html(body) {
+        return Err(InvalidAnswer::Html);
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(InvalidAnswer::NotJson { line: 1, column: 1 }),
+        Err(error) if error.is_eof() => Err(InvalidAnswer::Truncated { length: body.len() }),
+        Err(error) => Err(InvalidAnswer::NotJson { line: error.line(), column: error.column() }),
+    }
+}
+
+/// Whether a body is a web page. No JSON object starts so.
+pub(super) fn is_html(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"<")
+}
+
+/// Whether a body is a JSON object, as every error of an identity endpoint is.
+pub(super) fn is_json_object(body: &[u8]) -> bool {
+    object(body).is_ok()
+}
+
+/// What the body of a refusal says, for a message: IMDS has
+/// `error_description`, App Service `message`, older ones `ExceptionMessage`.
+pub(super) fn description(body: &[u8], secret: Option<&str>) -> Option<String> {
+    let object = object(body).ok()?;
+    let text = |value: &Value| {
+        let text = value.as_str().map(str::trim).filter(|text| !text.is_empty())?;
+        Some(excerpt(text, secret))
+    };
+    let nested = |value: &Value| text(value).or_else(|| text(value.get("message")?));
+    ["error_description", "message", "Message", "ExceptionMessage", "error", "ErrorCode"]
+        .iter()
+        .find_map(|name| nested(object.get(*name)?))
+}
+
+/// Seconds as a number or as text, whole or not.
+fn seconds(value: &Value) -> Option<Duration> {
+    let seconds = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Seconds since 1970, as a number or as text, or a date.
+pub(in crate::credential) fn point_in_time(value: &Value) -> Option<SystemTime> {
+    let since_1970 = match value {
+        Value::String(text) => match seconds(value) {
+            Some(since_1970) => since_1970,
+            None => return date(text.trim()),
+        },
+        value => seconds(value)?,
+    };
+    // Anything else is no time that a token ends at; a sum must not overflow.
+    let year_9999 = Duration::from_secs(253_402_300_799);
+    let whole = Duration::from_secs(since_1970.as_secs());
+    (since_1970 <= year_9999).then(|| SystemTime::UNIX_EPOCH + whole)
+}
+
+/// The dates that endpoints have been seen to answer: of old App Service,
+/// `M/d/yyyy H:mm:ss [AM|PM] [offset]`; and RFC 3339 with a blank allowed in
+/// place of the `T`. Without an offset, UTC.
+pub(in crate::credential) fn date(text: &str) -> Option<SystemTime> {
+    let (day, rest) = text.split_once([' ', 'T'])?;
+    let day = if day.contains('/') {
+        let [month, day, year] = numbers(day, '/')?;
+        calendar_date(year, month, day)?
+    } else {
+        let [year, month, day] = numbers(day, '-')?;
+        calendar_date(year, month, day)?
+    };
+    let mut rest = rest.trim();
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ':').unwrap_or(rest.len());
+    let [mut hour, minute, second] = numbers(&rest[..end], ':')?;
+    rest = &rest[end..];
+    if let Some(fraction) = rest.strip_prefix('.') {
+        rest = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    rest = rest.trim_start();
+    let upper = rest.to_ascii_uppercase();
+    if upper.starts_with("PM") {
+        // Some write 15:04:05 PM.
+        hour += if hour < 12 { 12 } else { 0 };
+        rest = rest[2..].trim_start();
+    } else if upper.starts_with("AM") {
+        hour = if hour == 12 { 0 } else { hour };
+        rest = rest[2..].trim_start();
+    }
+    let time = Time::from_hms(
+        u8::try_from(hour).ok()?,
+        u8::try_from(minute).ok()?,
+        u8::try_from(second).ok()?,
+    )
+    .ok()?;
+    let moment = PrimitiveDateTime::new(day, time).assume_offset(offset(rest)?);
+    (moment.unix_timestamp() >= 0).then(|| SystemTime::from(moment))
+}
+
+fn calendar_date(year: u16, month: u16, day: u16) -> Option<Date> {
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()
+}
+
+/// `+00:00`, `-0530`, `+02`, `Z`, or nothing.
+fn offset(text: &str) -> Option<UtcOffset> {
+    let (sign, digits) = match text.as_bytes().first() {
+        None | Some(b'Z' | b'z') if text.len() <= 1 => return Some(UtcOffset::UTC),
+        Some(b'+') => (1, &text[1..]),
+        Some(b'-') => (-1, &text[1..]),
+        _ => return None,
+    };
+    let digits = digits.replace(':', "");
+    if !matches!(digits.len(), 2 | 4) || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let hours: i8 = digits[..2].parse().ok()?;
+    let minutes: i8 = if digits.len() == 4 { digits[2..].parse().ok()? } else { 0 };
+    UtcOffset::from_hms(sign * hours, sign * minutes, 0).ok()
+}
+
+fn numbers(text: &str, separator: char) -> Option<[u16; 3]> {
+    let mut parts = text.split(separator).map(|part| part.parse().ok());
+    let numbers = [parts.next()??, parts.next()??, parts.next()??];
+    parts.next().is_none().then_some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn parse(body: &str) -> Result<Token, InvalidAnswer> {
+        token(body.as_bytes(), at(1_000_000))
+    }
+
+    fn expiry(expires_on: &str) -> Result<SystemTime, InvalidAnswer> {
+        parse(&format!(r#"{{"access_token":"t","expires_on":{expires_on}}}"#))
+            .map(|token| token.expires_on())
+    }
+
+    #[test]
+    fn an_expiry_is_read_in_every_form_that_endpoints_write() {
+        for (written, seconds) in [
+            ("1586984735", 1_586_984_735),
+            ("1586984735.9", 1_586_984_735),
+            (r#""1586984735""#, 1_586_984_735),
+            (r#"" 1586984735 ""#, 1_586_984_735),
+            (r#""1586984735.0""#, 1_586_984_735),
+            (r#""06/20/2019 02:57:58 +00:00""#, 1_560_999_478),
+            (r#""6/20/2019 2:57:58 AM +00:00""#, 1_560_999_478),
+            (r#""06/20/2019 02:57:58 PM +00:00""#, 1_561_042_678),
+            (r#""6/20/2019 14:57:58 PM +00:00""#, 1_561_042_678),
+            (r#""6/20/2019 12:57:58 AM""#, 1_560_992_278),
+            (r#""6/20/2019 4:57:58 +02:00""#, 1_560_999_478),
+            (r#""2019-06-20T02:57:58Z""#, 1_560_999_478),
+            (r#""2019-06-20 02:57:58.123456""#, 1_560_999_478),
+            (r#""2019-06-19T21:27:58-05:30""#, 1_560_999_478),
+        ] {
+            assert_eq!(expiry(written), Ok(at(seconds)), "{written}");
+        }
+    }
+
+    #[test]
+    fn an_expiry_that_nobody_understands_is_an_error_that_names_the_field() {
+        for written in [
+            r#""soon""#,
+            r#""2019-13-20T02:57:58Z""#,
+            r#""20/6/2019 2:57:58 AM""#,
+            r#""6/20/2019 25:57:58""#,
+            r#""6/20/2019 2:57:58 XM""#,
+            r#""6/20/2019 2:57:58 +99:00""#,
+            r#""2019-06-20T02:57:58é""#,
+            r#""1900-01-01T00:00:00Z""#,
+            "-1",
+            "1e300",
+            "[]",
+            "true",
+        ] {
+            let error = expiry(written).unwrap_err();
+            assert!(matches!(error, InvalidAnswer::Field { field: "expires_on", .. }), "{written}");
+        }
+    }
+
+    #[test]
+    fn without_an_expiry_the_life_counts_from_the_request() {
+        for body in [
+            r#"{"access_token":"t","expires_in":"3600"}"#,
+            r#"{"access_token":"t","expires_in":3600}"#,
+            r#"{"access_token":"t","expires_in":3600,"expires_on":""}"#,
+            r#"{"access_token":"t","expires_in":3600,"expires_on":null}"#,
+        ] {
+            assert_eq!(parse(body).unwrap().expires_on(), at(1_003_600), "{body}");
+        }
+        let both = r#"{"access_token":"t","expires_in":"","expires_on":"1003600"}"#;
+        assert_eq!(parse(both).unwrap().expires_on(), at(1_003_600));
+        for body in [r#"{"access_token":"t"}"#, r#"{"access_token":"t","expires_in":""}"#] {
+            assert!(parse(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_hosts_hint_becomes_the_time_to_refresh() {
+        let with = |hint: &str| {
+            let body = format!(r#"{{"access_token":"t","expires_in":3600,"refresh_in":{hint}}}"#);
+            parse(&body).unwrap().refresh_on()
+        };
+        assert_eq!(with("1800"), Some(at(1_001_800)));
+        assert_eq!(with(r#""1800""#), Some(at(1_001_800)));
+        // A hint past the end, or none that is understood, is not followed.
+        for hint in ["7200", r#""""#, r#""soon""#, "-5", "null"] {
+            assert_eq!(with(hint), None, "{hint}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_apart() {
+        use InvalidAnswer::{Empty, Field, Html, NotJson, Truncated};
+        assert_eq!(parse("").unwrap_err(), Empty);
+        assert_eq!(parse(" \r\n").unwrap_err(), Empty);
+        assert_eq!(parse("<!DOCTYPE html><html>").unwrap_err(), Html);
+        assert_eq!(parse(r#"{"access_token":"t""#).unwrap_err(), Truncated { length: 19 });
+        assert_eq!(parse("{]").unwrap_err(), NotJson { line: 1, column: 2 });
+        assert_eq!(parse(r#"["t"]"#).unwrap_err(), NotJson { line: 1, column: 1 });
+        assert!(matches!(token(b"\xff\xfe{\0", at(0)), Err(NotJson { .. })));
+        for body in [
+            r#"{"expires_on":1}"#,
+            r#"{"access_token":"","expires_on":1}"#,
+            r#"{"access_token":" ","expires_on":1}"#,
+            r#"{"access_token":17,"expires_on":1}"#,
+            r#"{"access_token":null,"expires_on":1}"#,
+        ] {
+            let error = parse(body).unwrap_err();
+            assert!(matches!(error, Field { field: "access_token", .. }), "{body}");
+        }
+        let marked = "\u{feff}{\"access_token\":\"t\",\"expires_on\":1}";
+        assert_eq!(parse(marked).unwrap().secret(), "t");
+    }
+
+    #[test]
+    fn a_refusals_reason_is_found_wherever_hosts_put_it() {
+        let of = |body: &str| description(body.as_bytes(), Some("s3cret"));
+        assert_eq!(
+            of(r#"{"error":"invalid_request","error_description":"Identity not found"}"#).unwrap(),
+            "Identity not found"
+        );
+        assert_eq!(of(r#"{"statusCode":400,"message":"No\nidentity"}"#).unwrap(), "No identity");
+        assert_eq!(of(r#"{"error":{"code":"x","message":"why"}}"#).unwrap(), "why");
+        assert_eq!(of(r#"{"error":"unauthorized"}"#).unwrap(), "unauthorized");
+        assert_eq!(of(r#"{"message":"got s3cret"}"#).unwrap(), "got [redacted]");
+        for nothing in ["", "<html>", "{}", r#"{"message":7}"#] {
+            assert_eq!(of(nothing), None, "{nothing}");
+        }
+    }
+}

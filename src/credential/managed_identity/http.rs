@@ -1,0 +1,202 @@
+//! The HTTP client for identity endpoints: these are on the machine itself or
+//! next to it, so it connects directly and soon, or not at all.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{
+    Client, Request, Response, StatusCode, Url,
+    header::{HeaderMap, RETRY_AFTER},
+    redirect,
+};
+use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
+use zeroize::Zeroizing;
+
+use super::{answer::InvalidAnswer, retry::Retry};
+use crate::{
+    clock::{Clock, timeout},
+    credential::ConfigError,
+};
+
+/// An endpoint that is there accepts at once: 169.254.169.254 and loopback are
+/// no network away.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// Of one try, from connecting to the body's last byte. IMDS has been seen to
+/// take several seconds for an identity's first token.
+const TRY_LIMIT: Duration = Duration::from_secs(20);
+
+/// Of a body. Tokens have some 2,000 characters, extreme ones 8,000.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// `Retry-After` is believed up to this.
+const PAUSE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    client: Client,
+    clock: Arc<dyn Clock>,
+}
+
+/// A response, read to its end.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) retry_after: Option<Duration>,
+    /// Of a refusal that could not be read to its end: what came.
+    pub(super) body: Zeroizing<Vec<u8>>,
+    /// Wall-clock time before the request.
+    pub(super) asked_at: std::time::SystemTime,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpError {
+    #[error("cannot connect")]
+    Unreachable(#[source] reqwest::Error),
+    #[error("the connection broke before the answer was complete")]
+    Broken(#[source] reqwest::Error),
+    #[error("no answer within {0:?}")]
+    NoAnswer(Duration),
+    #[error("the answer cannot be used")]
+    Unusable(#[source] InvalidAnswer),
+}
+
+impl Http {
+    /// A client for this endpoint and others of its scheme.
+    pub(super) fn new(endpoint: &Url, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+        let mut builder = Client::builder()
+            // A proxy would see the identity header and the token.
+            .no_proxy()
+            // So would whoever a redirect points to.
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .http1_only()
+            .connect_timeout(CONNECT_LIMIT)
+            // Requests are an hour apart, and an idle connection belongs to the
+            // runtime that opened it, which may be gone by then.
+            .pool_max_idle_per_host(0)
+            // One owner of retries: `Retry`.
+            .retry(reqwest::retry::never())
+            .user_agent(concat!("entra-pool/", env!("CARGO_PKG_VERSION")));
+        if endpoint.scheme() == "http" {
+            // Roots are not needed, and a container may have none, which would
+            // be an error here.
+            builder = builder.tls_certs_only([]);
+        }
+        let client =
+            builder.build().map_err(|error| ConfigError::HttpClient(error.without_url()))?;
+        Ok(Self { client, clock })
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// Sends `request` until it is answered with something that `retry` has no
+    /// hope to better.
+    pub(super) async fn send(
+        &self,
+        request: impl Fn() -> Request,
+        retry: &Retry,
+    ) -> Result<Answer, HttpError> {
+        let start = self.clock.monotonic();
+        let mut tries = 0;
+        loop {
+            let outcome = self.send_once(request(), TRY_LIMIT).await;
+            tries += 1;
+            let waited = self.clock.monotonic().saturating_sub(start);
+            let pause = match &outcome {
+                Ok(answer) => retry.after_answer(answer.status, answer.retry_after, tries, waited),
+                Err(error) => retry.after_failure(error, tries, waited),
+            };
+            let Some(pause) = pause else { return outcome };
+            tracing::debug!(
+                status = outcome.as_ref().ok().map(|answer| answer.status.as_u16()),
+                error = outcome.as_ref().err().map(tracing::field::display),
+                ?pause,
+                "the managed identity endpoint is asked again"
+            );
+            self.clock.sleep(pause).await;
+        }
+    }
+
+    /// Sends `request` once.
+    pub(super) async fn send_once(
+        &self,
+        request: Request,
+        limit: Duration,
+    ) -> Result<Answer, HttpError> {
+        let exchange = async {
+            let asked_at = self.clock.wall();
+            let response = self.client.execute(request).await.map_err(|error| {
+                // The URL is told by whoever reports this.
+                let error = error.without_url();
+                if error.is_connect() {
+                    HttpError::Unreachable(error)
+                } else {
+                    HttpError::Broken(error)
+                }
+            })?;
+            let status = response.status();
+            let retry_after = retry_after(response.headers(), asked_at);
+            let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
+            match read(response, &mut body).await {
+                // What a refusal says is good to know, but not needed.
+                Err(_) if !status.is_success() => {}
+                read => read?,
+            }
+            Ok(Answer { status, retry_after, body, asked_at })
+        };
+        match timeout(self.clock(), limit, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(HttpError::NoAnswer(limit)),
+        }
+    }
+}
+
+async fn read(mut response: Response, body: &mut Vec<u8>) -> Result<(), HttpError> {
+    while let Some(chunk) =
+        response.chunk().await.map_err(|error| HttpError::Broken(error.without_url()))?
+    {
+        if body.len() + chunk.len() > BODY_LIMIT {
+            return Err(HttpError::Unusable(InvalidAnswer::TooLong { limit: BODY_LIMIT }));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(())
+}
+
+/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap, now: std::time::SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let pause = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let format = format_description!(
+            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+        );
+        let date = PrimitiveDateTime::parse(text, format).ok()?.assume_utc();
+        Duration::try_from(date - OffsetDateTime::from(now)).unwrap_or_default()
+    };
+    Some(pause.min(PAUSE_LIMIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, now)
+        };
+        assert_eq!(of("7"), Some(Duration::from_secs(7)));
+        assert_eq!(of("Sun, 06 Nov 1994 08:50:00 GMT"), Some(Duration::from_secs(23)));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(of("18446744073709551615"), Some(PAUSE_LIMIT));
+        for nonsense in ["", "soon", "-1", "1.5"] {
+            assert_eq!(of(nonsense), None, "{nonsense}");
+        }
+    }
+}

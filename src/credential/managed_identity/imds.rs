@@ -1,0 +1,179 @@
+//! The Instance Metadata Service: "How to use managed identities for Azure
+//! resources on an Azure VM to acquire an access token".
+
+use std::time::Duration;
+
+use reqwest::{
+    Method, Request, Url,
+    header::{HeaderName, HeaderValue},
+};
+
+use super::{
+    UserAssignedId,
+    answer::{self, InvalidAnswer},
+    endpoint_url, exhausted,
+    http::{Answer, Http, HttpError},
+    retry::Retry,
+    shown, token_url,
+};
+use crate::{
+    credential::ConfigError,
+    token::{
+        CredentialError,
+        CredentialErrorKind::{Refused, Transient, Unavailable},
+        Scope, Token,
+    },
+};
+
+pub(super) const DEFAULT: &str = "http://169.254.169.254";
+
+const PATH: &str = "/metadata/identity/oauth2/token";
+const API_VERSION: &str = "2018-02-01";
+const ELSEWHERE: &str = "outside Azure, log in with `az login`, or use a service principal";
+
+/// On a machine in Azure the answer takes a few milliseconds; elsewhere
+/// nobody may ever answer.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+pub(super) struct Imds {
+    url: Url,
+}
+
+impl Imds {
+    pub(super) fn at(setting: &'static str, url: &str) -> Result<Self, ConfigError> {
+        let mut url = endpoint_url(setting, url)?;
+        if url.path() == "/" {
+            url.set_path(PATH);
+        }
+        Ok(Self { url })
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    fn request(&self, scope: &Scope, id: Option<&UserAssignedId>) -> Request {
+        let mut request = Request::new(Method::GET, token_url(&self.url, API_VERSION, scope, id));
+        let name = HeaderName::from_static("metadata");
+        request.headers_mut().insert(name, HeaderValue::from_static("true"));
+        request
+    }
+
+    pub(super) async fn get_token(
+        &self,
+        http: &Http,
+        id: Option<&UserAssignedId>,
+        scope: &Scope,
+    ) -> Result<Token, CredentialError> {
+        let answer = http
+            .send(|| self.request(scope, id), &Retry::IMDS)
+            .await
+            .map_err(|error| self.no_answer(error))?;
+        if answer.status.is_success() {
+            return answer::token(&answer.body, answer.asked_at)
+                .map_err(|error| self.no_answer(HttpError::Unusable(error)));
+        }
+        Err(self.refusal(&answer, id))
+    }
+
+    /// Whether IMDS is here: without the `Metadata` header it answers 400, and
+    /// at once.
+    pub(super) async fn probe(&self, http: &Http) -> Result<(), CredentialError> {
+        let mut url = self.url.clone();
+        url.query_pairs_mut().append_pair("api-version", API_VERSION);
+        match http.send_once(Request::new(Method::GET, url), PROBE_LIMIT).await {
+            Ok(answer) if is_another(&answer) || answer.status.is_success() => {
+                Err(self.another(&answer))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.unreachable(error)),
+        }
+    }
+
+    fn refusal(&self, answer: &Answer, id: Option<&UserAssignedId>) -> CredentialError {
+        let reason = answer::description(&answer.body, None);
+        let is_json = answer::is_json_object(&answer.body);
+        if Retry::IMDS.passes(answer.status) && (answer.status != 404 || is_json) {
+            return exhausted("IMDS", answer, reason);
+        }
+        if is_another(answer) || !is_json {
+            return self.another(answer);
+        }
+        let text = reason.as_deref().unwrap_or_default();
+        // Entra's own words are about the resource, not about this machine.
+        let by_entra = text.contains("AADSTS");
+        let several = text.contains("Multiple user assigned identities");
+        let told = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        match (answer.status.as_u16(), id) {
+            (400, _) if by_entra => {
+                CredentialError::new(Refused, format!("IMDS gives no such token{told}"))
+            }
+            (400, Some(id)) => CredentialError::new(
+                Refused,
+                format!(
+                    "identity {id} is not assigned to this machine{told}; assign it, or give the \
+                     client ID of one that is"
+                ),
+            ),
+            (400, None) if several => CredentialError::new(
+                Refused,
+                format!(
+                    "this machine has several user-assigned identities{told}; give the client ID \
+                     of one (AZURE_CLIENT_ID)"
+                ),
+            ),
+            // A machine without an identity may have a developer logged in.
+            (400, None) => CredentialError::new(
+                Unavailable,
+                format!(
+                    "this machine has no system-assigned identity{told}; switch it on, or give \
+                     the client ID of a user-assigned one (AZURE_CLIENT_ID)"
+                ),
+            ),
+            _ => CredentialError::new(Refused, format!("IMDS answered {}{told}", answer.status)),
+        }
+    }
+
+    fn another(&self, answer: &Answer) -> CredentialError {
+        let message = format!(
+            "what answers at {} is not IMDS (status {}): this is no machine in Azure, or a proxy \
+             is in the way; {ELSEWHERE}",
+            shown(&self.url),
+            answer.status
+        );
+        CredentialError::new(Unavailable, message)
+    }
+
+    fn unreachable(&self, error: HttpError) -> CredentialError {
+        let message = format!(
+            "IMDS ({}) cannot be reached: this is no machine in Azure, or a firewall is in the \
+             way; {ELSEWHERE}",
+            shown(&self.url)
+        );
+        CredentialError::new(Unavailable, message).with_source(error)
+    }
+
+    fn no_answer(&self, error: HttpError) -> CredentialError {
+        match error {
+            HttpError::Unreachable(_) => self.unreachable(error),
+            HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
+                let message = format!(
+                    "what answers at {} is not IMDS: this is no machine in Azure, or a proxy is \
+                     in the way; {ELSEWHERE}",
+                    shown(&self.url)
+                );
+                CredentialError::new(Unavailable, message).with_source(error)
+            }
+            error => {
+                let message = format!("IMDS ({}) gave no token", shown(&self.url));
+                CredentialError::new(Transient, message).with_source(error)
+            }
+        }
+    }
+}
+
+/// Whether something else answered: Docker Desktop says 403, proxies 404
+/// or HTML, portals redirect.
+fn is_another(answer: &Answer) -> bool {
+    matches!(answer.status.as_u16(), 300..=399 | 403 | 404) || answer::is_html(&answer.body)
+}

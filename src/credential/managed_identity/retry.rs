@@ -1,0 +1,182 @@
+//! When an identity endpoint is asked again: pure functions of what it
+//! answered and of the time spent.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use super::http::HttpError;
+
+/// How one host's endpoint is asked again.
+#[derive(Debug)]
+pub(super) struct Retry {
+    /// Statuses that pass.
+    statuses: fn(u16) -> bool,
+    /// Tries in all.
+    tries: u32,
+    /// The first pause.
+    pause: Duration,
+    /// Whether pauses double.
+    doubling: bool,
+    /// A status that is asked again for as long as the budget lasts, however
+    /// many tries that takes.
+    patient_with: Option<u16>,
+    /// No try starts later than this after the first.
+    budget: Duration,
+    /// Whether an endpoint that refuses connections may be about to start.
+    even_unreachable: bool,
+}
+
+impl Retry {
+    /// "How to use managed identities for Azure resources on an Azure VM to
+    /// acquire an access token", section "Retry guidance": 404, 410, 429 and
+    /// 5xx with exponential back-off; a 410 lasts up to 70 s. Nobody is there
+    /// at all outside Azure, so that is not waited out.
+    pub(super) const IMDS: Self = Self {
+        statuses: |status| matches!(status, 404 | 408 | 410 | 429 | 500..=599),
+        tries: 5,
+        pause: Duration::from_secs(1),
+        doubling: true,
+        patient_with: Some(410),
+        budget: Duration::from_secs(70),
+        even_unreachable: false,
+    };
+
+    /// App Service names itself by its variables: it is there, if maybe not up
+    /// yet.
+    pub(super) const APP_SERVICE: Self = Self {
+        statuses: |status| matches!(status, 404 | 408 | 429 | 500 | 503 | 504),
+        tries: 3,
+        pause: Duration::from_secs(1),
+        doubling: false,
+        patient_with: None,
+        budget: Duration::from_secs(60),
+        even_unreachable: true,
+    };
+
+    /// The longest pause by our own choice.
+    const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+
+    /// Whether this status may be another one later.
+    pub(super) fn passes(&self, status: StatusCode) -> bool {
+        (self.statuses)(status.as_u16())
+    }
+
+    /// The pause before the next try, after `tries` of them and `waited` since
+    /// the first began.
+    pub(super) fn after_answer(
+        &self,
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        tries: u32,
+        waited: Duration,
+    ) -> Option<Duration> {
+        if !self.passes(status) {
+            return None;
+        }
+        let patient = self.patient_with == Some(status.as_u16());
+        self.pause(retry_after, tries, waited, patient)
+    }
+
+    /// The same where no answer came.
+    pub(super) fn after_failure(
+        &self,
+        failure: &HttpError,
+        tries: u32,
+        waited: Duration,
+    ) -> Option<Duration> {
+        match failure {
+            HttpError::Unreachable(_) if !self.even_unreachable => None,
+            HttpError::Unreachable(_) | HttpError::Broken(_) | HttpError::NoAnswer(_) => {
+                self.pause(None, tries, waited, false)
+            }
+            HttpError::Unusable(_) => None,
+        }
+    }
+
+    fn pause(
+        &self,
+        retry_after: Option<Duration>,
+        tries: u32,
+        waited: Duration,
+        patient: bool,
+    ) -> Option<Duration> {
+        let left = self.budget.checked_sub(waited).filter(|left| !left.is_zero())?;
+        if tries >= self.tries && !patient {
+            return None;
+        }
+        if let Some(asked) = retry_after {
+            // To come back sooner than asked is no use; at once is too soon.
+            let pause = asked.max(self.pause);
+            return (pause <= left).then_some(pause);
+        }
+        let doublings = if self.doubling { tries.saturating_sub(1).min(16) } else { 0 };
+        let pause = (self.pause * 2_u32.pow(doublings)).min(Self::LONGEST_PAUSE);
+        // The last try of a patient wait comes at the budget's very end.
+        if patient { Some(pause.min(left)) } else { (pause <= left).then_some(pause) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pauses until it gives up, if every try is answered so at once.
+    fn pauses(retry: &Retry, status: u16, retry_after: Option<u64>) -> Vec<u64> {
+        let status = StatusCode::from_u16(status).unwrap();
+        let (mut pauses, mut waited) = (Vec::new(), Duration::ZERO);
+        for tries in 1.. {
+            let retry_after = retry_after.map(Duration::from_secs);
+            let Some(pause) = retry.after_answer(status, retry_after, tries, waited) else { break };
+            waited += pause;
+            pauses.push(pause.as_secs());
+        }
+        pauses
+    }
+
+    #[test]
+    fn imds_is_asked_again_with_growing_pauses() {
+        for status in [404, 408, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(pauses(&Retry::IMDS, status, None), [1, 2, 4, 8], "{status}");
+        }
+        for status in [200, 302, 400, 401, 403, 405] {
+            assert!(pauses(&Retry::IMDS, status, None).is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_update_of_imds_is_waited_out_for_70_seconds() {
+        assert_eq!(pauses(&Retry::IMDS, 410, None), [1, 2, 4, 8, 16, 16, 16, 7]);
+    }
+
+    #[test]
+    fn the_endpoints_own_pause_wins_unless_it_is_too_long() {
+        assert_eq!(pauses(&Retry::IMDS, 429, Some(3)), [3, 3, 3, 3]);
+        assert_eq!(pauses(&Retry::IMDS, 503, Some(0)), [1, 1, 1, 1]);
+        assert_eq!(pauses(&Retry::IMDS, 429, Some(60)), [60]);
+        assert!(pauses(&Retry::IMDS, 429, Some(71)).is_empty());
+        assert_eq!(pauses(&Retry::APP_SERVICE, 429, Some(5)), [5, 5]);
+    }
+
+    #[test]
+    fn app_service_is_asked_three_times() {
+        for status in [404, 408, 429, 500, 503, 504] {
+            assert_eq!(pauses(&Retry::APP_SERVICE, status, None), [1, 1], "{status}");
+        }
+        for status in [200, 400, 401, 403, 410, 502] {
+            assert!(pauses(&Retry::APP_SERVICE, status, None).is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn silence_is_asked_again_within_the_budget() {
+        let silence = HttpError::NoAnswer(Duration::from_secs(20));
+        let after =
+            |tries, waited| Retry::IMDS.after_failure(&silence, tries, Duration::from_secs(waited));
+        assert_eq!(after(1, 20), Some(Duration::from_secs(1)));
+        assert_eq!(after(3, 63), Some(Duration::from_secs(4)));
+        assert_eq!(after(3, 70), None);
+        let unusable = HttpError::Unusable(super::super::answer::InvalidAnswer::Empty);
+        assert_eq!(Retry::IMDS.after_failure(&unusable, 1, Duration::ZERO), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! Who asks for the token.
+//!
+//! [`from_env`] is right for most programs: it finds out where it runs, so that
+//! the same program works on a laptop, in CI and in Azure.
+//!
+//! | where it runs | what [`from_env`] uses | what must be set |
+//! |---|---|---|
+//! | App Service, Functions, Container Apps | [`ManagedIdentity`] | nothing: Azure sets `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` |
+//! | virtual machine, scale set, AKS node | [`ManagedIdentity`] (IMDS) | nothing |
+//! | either of these, user-assigned identity | [`ManagedIdentity`] | `AZURE_CLIENT_ID`: the identity's client ID |
+//! | AKS pod with workload identity | `workload_identity` (feature `azure-identity`) | nothing: its webhook sets `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE` |
+//! | CI, a server elsewhere | `client_secret` (feature `azure-identity`) | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` |
+//! | a developer's machine | [`AzureCli`] | nothing; log in with `az login` |
+//! | anywhere else | [`from_azure_core`], or a [`TokenCredential`] of your own | |
+//!
+//! Azure Arc, Azure Machine Learning, Cloud Shell and Service Fabric are
+//! recognised, and refused with an error of their own.
+//!
+//! Credentials here do not cache: that is
+//! [`TokenCache`](crate::token::TokenCache)'s office. Nothing is requested, and
+//! no command run, until a token is asked for. Variables of the environment are
+//! read when a credential is built, and then only.
+
+mod adapter;
+mod azure_cli;
+mod chain;
+mod config_error;
+mod default_chain;
+mod environment;
+mod excerpt;
+mod managed_identity;
+#[cfg(feature = "azure-identity")]
+mod service_principal;
+#[cfg(feature = "azure-identity")]
+mod workload_identity;
+
+use std::sync::Arc;
+
+pub use adapter::AzureCoreCredential;
+pub use azure_cli::{AzureCli, AzureCliBuilder};
+pub use chain::Chain;
+pub use config_error::ConfigError;
+pub use environment::Environment;
+pub use managed_identity::{
+    InvalidAnswer, ManagedIdentity, ManagedIdentityBuilder, ManagedIdentityHost, UserAssignedId,
+};
+#[cfg(feature = "azure-identity")]
+pub use service_principal::client_secret;
+#[cfg(feature = "azure-identity")]
+pub use workload_identity::workload_identity;
+
+use crate::token::TokenCredential;
+use default_chain::Setting;
+
+/// The credential that this process' environment tells of.
+///
+/// In this order, the first that is there: a service principal
+/// (`AZURE_CLIENT_SECRET`), workload identity (`AZURE_FEDERATED_TOKEN_FILE`),
+/// managed identity, the Azure CLI. Once one of them has given a token, it
+/// stays with that one ([`Chain`]).
+///
+/// | variable | |
+/// |---|---|
+/// | `AZURE_TOKEN_CREDENTIALS` | `prod`: the first three; `dev`: the Azure CLI; or one: `EnvironmentCredential`, `WorkloadIdentityCredential`, `ManagedIdentityCredential`, `AzureCliCredential` |
+/// | `AZURE_CLIENT_ID` | which application, or which user-assigned identity |
+/// | `AZURE_TENANT_ID`, `AZURE_CLIENT_SECRET` | the service principal's |
+/// | `AZURE_AUTHORITY_HOST` | whom service principals and workload identities ask, in other clouds |
+/// | `AZURE_POD_IDENTITY_AUTHORITY_HOST` | where IMDS is, if not at `http://169.254.169.254` |
+///
+/// Where none is there, the first request for a token fails within 3 s, with
+/// an error that lists all of them.
+///
+/// # Errors
+///
+/// Settings that contradict each other or are half there. To go on to the next
+/// credential then would be to log in as somebody else.
+pub fn from_env() -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    from_environment(Environment::from_process())
+}
+
+/// [`from_env`] with other variables than this process'.
+///
+/// # Errors
+///
+/// As [`from_env`].
+pub fn from_environment(environment: Environment) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    default_chain::build(&Setting::of(environment))
+}
+
+/// [`from_env`], with the user-assigned identity that a connection string names.
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) fn from_env_as(
+    user_assigned: Option<UserAssignedId>,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    let setting = Setting { user_assigned, ..Setting::of(Environment::from_process()) };
+    default_chain::build(&setting)
+}
+
+/// [`from_environment`] with a clock other than the machine's.
+///
+/// # Errors
+///
+/// As [`from_env`].
+pub fn from_environment_with_clock(
+    environment: Environment,
+    clock: impl crate::clock::Clock,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    default_chain::build(&Setting { clock: Arc::new(clock), ..Setting::of(environment) })
+}
+
+/// Any credential of the `azure_core` world as one of this crate. `name` is for
+/// logs and errors.
+///
+/// If it caches inside, as several of `azure_identity` do, it cannot be told
+/// that a server has refused its token; give
+/// [`from_azure_core_factory`] then.
+#[must_use]
+pub fn from_azure_core(
+    name: impl Into<String>,
+    credential: Arc<dyn azure_core::credentials::TokenCredential>,
+) -> AzureCoreCredential {
+    AzureCoreCredential::given(name.into(), credential)
+}
+
+/// Any credential of the `azure_core` world that can be made anew: that is done
+/// whenever its last token nears its end or was refused, so that a cache inside
+/// it does not get in the way.
+#[must_use]
+pub fn from_azure_core_factory<F>(name: impl Into<String>, factory: F) -> AzureCoreCredential
+where
+    F: Fn() -> azure_core::Result<Arc<dyn azure_core::credentials::TokenCredential>>
+        + Send
+        + Sync
+        + 'static,
+{
+    AzureCoreCredential::made(name.into(), Box::new(factory))
+}

@@ -1,0 +1,61 @@
+use crate::token::{InvalidScope, Scope};
+
+/// Why there is no [`Config`](super::Config). Names the keyword, never a secret's value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The string is neither a URL nor a libpq string, or has a keyword that
+    /// is not known; the source says which.
+    #[error("the PostgreSQL connection string cannot be read")]
+    Unreadable(#[source] tokio_postgres::Error),
+    /// A keyword whose value cannot be, or that is missing.
+    #[error("{keyword} {problem}")]
+    #[non_exhaustive]
+    Keyword {
+        /// The keyword.
+        keyword: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// From the host does not follow what token it wants.
+    #[error(
+        "{host} is no host of Azure Database for PostgreSQL: say with entra_scope what token it wants (entra_scope={} in the public cloud)",
+        Scope::AZURE_POSTGRESQL
+    )]
+    #[non_exhaustive]
+    UnknownHost {
+        /// The host.
+        host: String,
+    },
+    /// `entra_scope` is no scope.
+    #[error("entra_scope cannot be used")]
+    Scope(#[from] InvalidScope),
+    /// The tokens handed in are not those that the configuration wants.
+    #[error("the tokens handed in are for {tokens}, but {wanted} is wanted")]
+    #[non_exhaustive]
+    OtherScope {
+        /// What the configuration wants, by its hosts or by `entra_scope`.
+        wanted: Scope,
+        /// What there is.
+        tokens: Scope,
+    },
+}
+
+impl ConfigError {
+    pub(super) fn keyword(keyword: &'static str, problem: impl Into<String>) -> Self {
+        Self::Keyword { keyword, problem: problem.into() }
+    }
+
+    pub(super) fn password() -> Self {
+        Self::keyword("password", "must go: the token is the password")
+    }
+
+    pub(super) fn ssl_mode(mode: &str) -> Self {
+        Self::keyword(
+            "sslmode",
+            format!(
+                "is {mode}, which would give the token to a server that is not verified: use sslmode=verify-full, or leave it out"
+            ),
+        )
+    }
+}

@@ -1,0 +1,184 @@
+//! Connection strings taken apart: our own keywords come out, the rest stays
+//! as it is for tokio-postgres, which would refuse ours as unknown.
+
+use std::{iter::Peekable, str::CharIndices};
+
+use super::ConfigError;
+
+/// What tokio-postgres does not know.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Keywords {
+    pub(super) sslmode: Option<String>,
+    pub(super) sslrootcert: Option<String>,
+    pub(super) entra_client_id: Option<String>,
+    pub(super) entra_scope: Option<String>,
+}
+
+/// Takes our keywords out of a URL or of a libpq string (`host=… user=…`);
+/// returns them and the rest.
+///
+/// A password is refused here, before anybody else reads the string: a parser
+/// that stumbles over part of one might show it.
+pub(super) fn take(text: &str) -> Result<(Keywords, String), ConfigError> {
+    let mut ours = Keywords::default();
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    let rest = if is_url { from_url(text, &mut ours)? } else { from_pairs(text, &mut ours)? };
+    Ok((ours, rest))
+}
+
+impl Keywords {
+    /// Whether `key` is ours, and if so, where its value goes.
+    fn slot(&mut self, key: &str) -> Option<(&'static str, &mut Option<String>)> {
+        Some(match key {
+            "sslmode" => ("sslmode", &mut self.sslmode),
+            "sslrootcert" => ("sslrootcert", &mut self.sslrootcert),
+            "entra_client_id" => ("entra_client_id", &mut self.entra_client_id),
+            "entra_scope" => ("entra_scope", &mut self.entra_scope),
+            _ => return None,
+        })
+    }
+
+    /// Takes the pair if it is ours.
+    fn take(&mut self, key: &str, value: String) -> Result<bool, ConfigError> {
+        if key == "password" {
+            return Err(ConfigError::password());
+        }
+        let Some((keyword, slot)) = self.slot(key) else { return Ok(false) };
+        if value.is_empty() {
+            return Err(ConfigError::keyword(keyword, "is empty"));
+        }
+        if slot.replace(value).is_some() {
+            return Err(ConfigError::keyword(keyword, "is given twice"));
+        }
+        Ok(true)
+    }
+}
+
+fn from_url(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
+    let Some((base, query)) = text.split_once('?') else { return Ok(text.to_owned()) };
+    let mut rest = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !ours.take(&decoded(key), decoded(value))? {
+            rest.push(pair);
+        }
+    }
+    let mark = if rest.is_empty() { "" } else { "?" };
+    Ok(format!("{base}{mark}{}", rest.join("&")))
+}
+
+/// Percent-decoded, as libpq does it: a plus is a plus.
+fn decoded(text: &str) -> String {
+    // The decoder of forms is at hand; it would cut at `&` and `=`.
+    let text = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    url::form_urlencoded::parse(text.as_bytes()).map(|(key, _)| key.into_owned()).collect()
+}
+
+fn from_pairs(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
+    let mut rest = String::new();
+    let mut chars = text.char_indices().peekable();
+    loop {
+        skip_space(&mut chars);
+        let start = position(&mut chars, text);
+        let mut key = String::new();
+        while let Some((_, c)) = chars.next_if(|(_, c)| !c.is_whitespace() && *c != '=') {
+            key.push(c);
+        }
+        skip_space(&mut chars);
+        if key.is_empty() || chars.next_if(|(_, c)| *c == '=').is_none() {
+            // The end, or something that tokio-postgres has an error for.
+            rest.push_str(&text[start..]);
+            return Ok(rest);
+        }
+        skip_space(&mut chars);
+        let value = value(&mut chars);
+        if !ours.take(&key, value)? {
+            rest.push_str(&text[start..position(&mut chars, text)]);
+            rest.push(' ');
+        }
+    }
+}
+
+type Chars<'a> = Peekable<CharIndices<'a>>;
+
+fn position(chars: &mut Chars<'_>, text: &str) -> usize {
+    chars.peek().map_or(text.len(), |(at, _)| *at)
+}
+
+fn skip_space(chars: &mut Chars<'_>) {
+    while chars.next_if(|(_, c)| c.is_whitespace()).is_some() {}
+}
+
+/// A value, quoted or not, `\` taking the meaning from what follows it
+/// (PostgreSQL documentation, "Connection Strings").
+fn value(chars: &mut Chars<'_>) -> String {
+    let quoted = chars.next_if(|(_, c)| *c == '\'').is_some();
+    let mut value = String::new();
+    while let Some((_, c)) = chars.next_if(|(_, c)| quoted || !c.is_whitespace()) {
+        match c {
+            '\'' if quoted => break,
+            '\\' => value.extend(chars.next().map(|(_, c)| c)),
+            c => value.push(c),
+        }
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_keywords_come_out_of_a_url_and_the_rest_stays_as_it_is() {
+        let (ours, rest) = take(
+            "postgres://a%40b@h1,h2:6432/db?sslmode=verify-full&options=-c%20a%3Db&sslrootcert=%2Fetc%2Fa+b.pem&application_name=x",
+        )
+        .unwrap();
+        assert_eq!(ours.sslmode.as_deref(), Some("verify-full"));
+        assert_eq!(ours.sslrootcert.as_deref(), Some("/etc/a+b.pem"));
+        assert_eq!(rest, "postgres://a%40b@h1,h2:6432/db?options=-c%20a%3Db&application_name=x");
+        let (ours, rest) = take("postgresql://h/db?entra_client_id=c").unwrap();
+        assert_eq!(
+            (ours.entra_client_id.as_deref(), rest.as_str()),
+            (Some("c"), "postgresql://h/db")
+        );
+    }
+
+    #[test]
+    fn our_keywords_come_out_of_a_libpq_string_and_the_rest_stays_as_it_is() {
+        let (ours, rest) = take(
+            r"host=h  sslrootcert = '/a b/c\'s.pem' options='-c a=b' entra_scope=https://a/.default dbname=d",
+        )
+        .unwrap();
+        assert_eq!(ours.sslrootcert.as_deref(), Some("/a b/c's.pem"));
+        assert_eq!(ours.entra_scope.as_deref(), Some("https://a/.default"));
+        assert_eq!(rest.trim(), "host=h options='-c a=b' dbname=d");
+    }
+
+    #[test]
+    fn a_password_is_refused_wherever_it_stands_and_is_not_shown() {
+        for text in
+            ["postgres://h/d?password=hunter2", "host=h password=hunter2 x", "password = 'hunter2"]
+        {
+            let error = take(text).unwrap_err().to_string();
+            assert!(error.contains("password") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_keyword_that_is_empty_or_given_twice_is_refused() {
+        for text in ["postgres://h/?sslmode=", "postgres://h/?entra_scope", "sslmode=''"] {
+            assert!(take(text).unwrap_err().to_string().contains("is empty"), "{text}");
+        }
+        let twice = take("postgres://h/?sslmode=verify-full&sslmode=disable").unwrap_err();
+        assert_eq!(twice.to_string(), "sslmode is given twice");
+    }
+
+    #[test]
+    fn garbage_is_left_to_the_parser_of_the_rest() {
+        for text in ["", "=", "host", "host=", "postgres://?&&=&a", "'", "a='\\", "é=ü ß"] {
+            let (ours, _) = take(text).unwrap();
+            assert_eq!(ours, Keywords::default(), "{text}");
+        }
+    }
+}

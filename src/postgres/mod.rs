@@ -1,0 +1,94 @@
+//! Azure Database for PostgreSQL: a pool of deadpool-postgres' that logs in
+//! with tokens.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = entra_pool::postgres::connect(
+//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+//! )?;
+//! let client = pool.get().await?;
+//! let rows = client.query("SELECT name FROM restaurant", &[]).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the [`Pool`] lends are [`deadpool_postgres::Client`]s: all that is written for
+//! deadpool-postgres and tokio-postgres works, statement cache,
+//! transactions, `GenericClient` and [`cancel_token`] included.
+//!
+//! In layers, each of use without the ones above: [`Config`], [`Connector`]
+//! (dials and logs in), [`builder`] and [`Pool`].
+//!
+//! The token is the password. It goes over TLS to a server whose certificate
+//! and name have been verified, or nowhere. See "Use Microsoft Entra ID for
+//! authentication with Azure Database for PostgreSQL" on Microsoft Learn for
+//! how to make roles for principals.
+//!
+//! [`cancel_token`]: tokio_postgres::Client::cancel_token
+
+mod advice;
+mod config;
+mod config_error;
+mod connector;
+mod dial;
+mod error;
+mod keywords;
+mod pool;
+mod replay;
+mod tls;
+
+pub use config::Config;
+pub use config_error::ConfigError;
+pub use connector::{Connector, ConnectorReport};
+pub use error::Error;
+pub use pool::{Pool, Recycling, builder};
+pub use tls::{Connection, Stage, TlsStream};
+
+pub use deadpool_postgres;
+pub use tokio_postgres;
+pub use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::{
+    credential::{self, UserAssignedId},
+    token::Identity,
+};
+
+/// A pool for the database that `config` (a URL or a libpq string, see
+/// [`Config`]) names, with the identity of the environment
+/// ([`credential::from_env`]); where that is a managed identity,
+/// `entra_client_id` says which user-assigned one.
+///
+/// Nothing is dialled and no token asked for yet. [`connect_with`] shares an
+/// identity, and with it its tokens, between pools.
+///
+/// # Errors
+///
+/// [`Error::Config`], [`Error::TlsConfig`] or [`Error::Identity`], if
+/// `config` or the environment cannot be used.
+pub fn connect(config: &str) -> Result<Pool, Error> {
+    let mut config: Config = config.parse()?;
+    let user_assigned = config.client_id.take().map(UserAssignedId::ClientId);
+    pool(&Identity::new(credential::from_env_as(user_assigned)?), config)
+}
+
+/// A pool for the database that `config` (a URL or a libpq string, see
+/// [`Config`]) names, with an identity that other pools may share.
+///
+/// Nothing is dialled and no token asked for yet. Sizes: deadpool's defaults;
+/// [`builder`] sets others.
+///
+/// # Errors
+///
+/// [`Error::Config`] or [`Error::TlsConfig`], if `config` cannot be used.
+pub fn connect_with(identity: &Identity, config: &str) -> Result<Pool, Error> {
+    pool(identity, config.parse()?)
+}
+
+fn pool(identity: &Identity, config: Config) -> Result<Pool, Error> {
+    let tokens = identity.tokens(config.token_scope()?);
+    let connector = Connector::new(config, tokens)?;
+    // Fails where a time limit has no runtime, which builder has set.
+    builder(connector)
+        .build()
+        .map_err(|_| Error::Pool(deadpool_postgres::PoolError::NoRuntimeSpecified))
+}

@@ -1,0 +1,206 @@
+//! Errors of tokio-postgres that it would not make itself.
+//!
+//! [`deadpool_postgres::Connect`] must return a [`tokio_postgres::Error`],
+//! which has no public constructor. So tokio-postgres is let read an answer
+//! from memory that makes it say what we mean. No socket is involved, and
+//! nothing waits.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::{
+    NoTls,
+    config::SslMode,
+    error::{DbError, ErrorPosition},
+};
+
+use super::Error;
+
+/// An error whose source is `error`; [`Error::within`] finds it again.
+pub(super) async fn carrying(error: Error) -> tokio_postgres::Error {
+    play(Tape::Failure(Some(io::Error::other(error)))).await
+}
+
+/// The server's error with `advice` in its HINT, behind the hint it had.
+///
+/// Everything else, the SQLSTATE first, stays as the server sent it.
+pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tokio_postgres::Error {
+    let Some(server) = error.as_db_error() else { return error };
+    let hint = match server.hint() {
+        Some(hint) => format!("{hint} {advice}"),
+        None => advice.to_owned(),
+    };
+    let replayed = play(Tape::Answer(error_response(server, &hint))).await;
+    // Should tokio-postgres ever read it otherwise, the error itself is worth more.
+    if replayed.code() == error.code() { replayed } else { error }
+}
+
+async fn play(tape: Tape) -> tokio_postgres::Error {
+    let mut config = tokio_postgres::Config::new();
+    config.user("").ssl_mode(SslMode::Disable);
+    match config.connect_raw(tape, NoTls).await {
+        Err(error) => error,
+        // A tape never says that a login succeeded.
+        Ok(_) => unreachable!("no login succeeds against a tape"),
+    }
+}
+
+/// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error
+/// and Notice Message Fields").
+fn error_response(error: &DbError, hint: &str) -> Vec<u8> {
+    let (position, inner) = match error.position() {
+        None => (None, None),
+        Some(ErrorPosition::Original(at)) => (Some(at.to_string()), None),
+        Some(ErrorPosition::Internal { position, query }) => {
+            (None, Some((position.to_string(), query.as_str())))
+        }
+    };
+    let line = error.line().map(|line| line.to_string());
+    let fields = [
+        (b'S', Some(error.severity())),
+        (b'C', Some(error.code().code())),
+        (b'M', Some(error.message())),
+        (b'D', error.detail()),
+        (b'H', Some(hint)),
+        (b'P', position.as_deref()),
+        (b'p', inner.as_ref().map(|(at, _)| at.as_str())),
+        (b'q', inner.as_ref().map(|(_, query)| *query)),
+        (b'W', error.where_()),
+        (b's', error.schema()),
+        (b't', error.table()),
+        (b'c', error.column()),
+        (b'd', error.datatype()),
+        (b'n', error.constraint()),
+        (b'F', error.file()),
+        (b'L', line.as_deref()),
+        (b'R', error.routine()),
+    ];
+    let mut body = Vec::new();
+    for (kind, value) in fields {
+        if let Some(value) = value {
+            body.push(kind);
+            // A zero ends the field.
+            body.extend(value.bytes().filter(|byte| *byte != 0));
+            body.push(0);
+        }
+    }
+    body.push(0);
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    [b"E".as_slice(), &length.to_be_bytes(), &body].concat()
+}
+
+/// A stream that takes whatever is written and then says what is on it.
+enum Tape {
+    /// Fails at the first use.
+    Failure(Option<io::Error>),
+    /// Gives these bytes, then ends.
+    Answer(Vec<u8>),
+}
+
+impl Tape {
+    fn failure(&mut self) -> Option<io::Error> {
+        match self {
+            Self::Failure(error) => {
+                Some(error.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
+            }
+            Self::Answer(_) => None,
+        }
+    }
+}
+
+impl AsyncRead for Tape {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Self::Answer(bytes) = &mut *self {
+            let now = bytes.len().min(buffer.remaining());
+            buffer.put_slice(&bytes[..now]);
+            bytes.drain(..now);
+        }
+        Poll::Ready(self.failure().map_or(Ok(()), Err))
+    }
+}
+
+impl AsyncWrite for Tape {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.failure().map_or(Ok(bytes.len()), Err))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// An error as a server would send it, by its fields' kinds and values.
+#[cfg(test)]
+pub(super) async fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error {
+    let mut body = Vec::new();
+    for (kind, value) in fields {
+        body.push(*kind);
+        body.extend(value.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    let length = u32::try_from(body.len() + 4).unwrap();
+    play(Tape::Answer([b"E".as_slice(), &length.to_be_bytes(), &body].concat())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_servers_error_keeps_every_field_and_gets_the_advice_into_its_hint() {
+        let every = [
+            (b'S', "FATAL"),
+            (b'C', "28P01"),
+            (b'M', "password authentication failed for user \"ü\""),
+            (b'D', "detail"),
+            (b'H', "Ask."),
+            (b'p', "3"),
+            (b'q', "select"),
+            (b'W', "where"),
+            (b's', "schema"),
+            (b't', "table"),
+            (b'c', "column"),
+            (b'd', "type"),
+            (b'n', "constraint"),
+            (b'F', "auth.c"),
+            (b'L', "326"),
+            (b'R', "auth_failed"),
+        ];
+        let error = server_error(&every).await;
+        let before = error.as_db_error().unwrap().clone();
+        let advised = with_hint(error, "Do\0 this.").await;
+        let after = advised.as_db_error().unwrap();
+        assert_eq!(after.hint(), Some("Ask. Do this."));
+        assert_eq!(advised.code(), Some(&tokio_postgres::error::SqlState::INVALID_PASSWORD));
+        let show = |e: &DbError| format!("{e:?}").replace("Ask. Do this.", "Ask.");
+        assert_eq!(show(&before), show(after));
+        let long = with_hint(advised, &"x".repeat(100_000)).await;
+        assert!(long.as_db_error().unwrap().hint().unwrap().len() > 100_000);
+    }
+
+    #[tokio::test]
+    async fn an_error_of_ours_is_found_inside_the_drivers() {
+        let error = carrying(Error::NoUser { principal: "somebody".into() }).await;
+        assert!(matches!(Error::within(&error), Some(Error::NoUser { .. })));
+        let text = format!("{:?}", std::error::Error::source(&error).unwrap().to_string());
+        assert!(text.contains("somebody"), "{text}");
+        assert!(matches!(Error::from(error), Error::NoUser { .. }));
+    }
+}

@@ -1,0 +1,363 @@
+use std::{
+    error::Error,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    CredentialError, CredentialErrorKind, Reason, Scope, Token, TokenCredential, TokenError,
+    TokenRequest,
+    policy::Verdict,
+    state::{Change, Core, Flight, GIVEN_UP_AFTER, Notice, Now, Outcome, RenewStep, Step, Ticket},
+};
+use crate::clock::{self, Clock};
+
+/// One token for one identity and scope, kept fresh.
+///
+/// Cheap to clone; clones share. Got from [`Identity::tokens`](super::Identity::tokens).
+///
+/// * A fresh token is given out without a lock or an allocation.
+/// * One that ages (past half of its life, or the provider's hint) is given
+///   out too, and one request for the next starts beside it.
+/// * Nobody waits while a usable token exists, whatever the provider does.
+/// * Where there is none, all callers wait for one request. It is a task of its
+///   own: a caller that gives up cancels nothing.
+/// * No error sticks: after one, the next caller has the provider asked again,
+///   though not within a second.
+///
+/// Expiry is judged by the wall clock when the token is asked for, so that a
+/// machine's sleep or a throttled container does no harm.
+#[derive(Clone)]
+pub struct TokenCache(Arc<Inner>);
+
+struct Inner {
+    credential: Arc<dyn TokenCredential>,
+    scope: Scope,
+    clock: Arc<dyn Clock>,
+    wait_timeout: Duration,
+    core: Core,
+    /// Gone when this cache is: ends the task of [`TokenCache::keep_fresh`].
+    alive: watch::Sender<()>,
+}
+
+/// A sleeping machine, or a wall clock that is set, moves a token's times past
+/// a timer's: the background task looks again this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+impl TokenCache {
+    pub(super) fn new(
+        credential: Arc<dyn TokenCredential>,
+        scope: Scope,
+        clock: Arc<dyn Clock>,
+        wait_timeout: Duration,
+    ) -> Self {
+        let (alive, _) = watch::channel(());
+        Self(Arc::new(Inner { credential, scope, clock, wait_timeout, core: Core::new(), alive }))
+    }
+
+    /// A token that is good now.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`], if there is none and none could be had within the
+    /// identity's [`wait_timeout`](super::IdentityBuilder::wait_timeout).
+    pub async fn token(&self) -> Result<Token, TokenError> {
+        match self.0.core.fresh(self.0.clock.wall()) {
+            Some(token) => Ok(token),
+            None => self.0.token_not_fresh().await,
+        }
+    }
+
+    /// Another token than `instead_of`, which a server has refused; `None` if
+    /// the provider has no other.
+    ///
+    /// The refused token becomes suspect, but is not taken from those for whom
+    /// it works: it is still given out until another arrives or it expires.
+    /// Callers join one forced renewal. If the provider answers with the same
+    /// token again, it is not asked again for that reason for 5 minutes.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`], if the provider could not be asked.
+    pub async fn renew(&self, instead_of: &Token) -> Result<Option<Token>, TokenError> {
+        let inner = &self.0;
+        // A request that was started before the refusal may bring the same
+        // token again; the one after it has been told.
+        for _ in 0..2 {
+            let (step, notice) = inner.core.refused(instead_of, inner.now());
+            inner.tell_notice(notice);
+            let flight = match step {
+                RenewStep::Take(token) => return Ok(Some(token)),
+                RenewStep::NoOther => return Ok(None),
+                RenewStep::Fail(error) => return Err(error),
+                RenewStep::Wait { flight, start } => {
+                    inner.start(start);
+                    flight
+                }
+            };
+            let told = flight.reason == Reason::Rejected;
+            let token = inner.wait(flight, inner.wait_timeout).await?;
+            if !token.same_secret(instead_of) {
+                return Ok(Some(token));
+            }
+            if told {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fetches a token now if there is none, so that the first connect need not
+    /// wait, and a wrong set-up shows at start.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    pub async fn warm_up(&self) -> Result<(), TokenError> {
+        self.token().await.map(drop)
+    }
+
+    /// Has the token replaced when its time comes even if nobody asks for it,
+    /// so that the first caller after a quiet night need not wait.
+    ///
+    /// That is done by a task, in the runtime of the caller; it ends when the
+    /// last clone of this cache goes (pools have clones). Without it nothing
+    /// runs in the background, and tokens are replaced when they are used.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn keep_fresh(&self) {
+        let (inner, mut alive) = (Arc::downgrade(&self.0), self.0.alive.subscribe());
+        let clock = self.0.clock.clone();
+        tokio::spawn(async move {
+            loop {
+                let pause = {
+                    let Some(inner) = inner.upgrade() else { return };
+                    if inner.core.fresh(inner.clock.wall()).is_none() {
+                        // It is logged where it happens, and tried again below.
+                        let _ = inner.token_not_fresh().await;
+                    }
+                    inner.core.next_refresh(inner.now()).clamp(Duration::from_secs(1), LOOK_AGAIN)
+                };
+                tokio::select! {
+                    () = clock.sleep(pause) => {}
+                    // Nothing is ever sent: this is the sender's end.
+                    _ = alive.changed() => return,
+                }
+            }
+        });
+    }
+
+    /// What the tokens are for.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.0.scope
+    }
+
+    /// How things stand.
+    #[must_use]
+    pub fn report(&self) -> TokenReport {
+        let core = &self.0.core;
+        let (token, refresh_at) = core
+            .peek(|held| held.map(|held| (held.token.clone(), held.schedule.refresh_at)))
+            .unzip();
+        let claims = token.as_ref().and_then(Token::claims);
+        let counts = core.counts();
+        TokenReport {
+            scope: self.0.scope.clone(),
+            credential: self.0.credential.name(),
+            expires_on: token.as_ref().map(Token::expires_on),
+            refresh_at,
+            principal: claims
+                .and_then(|claims| claims.principal_name().map(str::to_owned).or(claims.object_id)),
+            requests: counts.requests,
+            failures: counts.failures,
+            suspect: core.is_suspect(),
+            last_error: core.last_failure(),
+        }
+    }
+
+    /// Whether a token other than `token` is held, and will outlive it.
+    #[cfg(feature = "azure-sql")]
+    pub(crate) fn has_newer_than(&self, token: &Token) -> bool {
+        self.0
+            .core
+            .peek(|held| held.is_some_and(|held| held.token.expires_on() > token.expires_on()))
+    }
+
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Now {
+        Now { wall: self.clock.wall(), monotonic: self.clock.monotonic() }
+    }
+
+    async fn token_not_fresh(self: &Arc<Self>) -> Outcome {
+        let (step, notice) = self.core.call(self.now());
+        self.tell_notice(notice);
+        match step {
+            Step::Take(token) => Ok(token),
+            Step::TakeAndStart(token, ticket) => {
+                self.start(Some(ticket));
+                Ok(token)
+            }
+            Step::Fail(error) => Err(error),
+            Step::Wait { flight, start, fallback: None } => {
+                self.start(start);
+                self.wait(flight, self.wait_timeout).await
+            }
+            Step::Wait { flight, start, fallback: Some(held) } => {
+                self.start(start);
+                // Half of what is left, so that the old token is still of use then.
+                let limit = self.wait_timeout.min(held.left(self.now()) / 2);
+                match self.wait(flight, limit).await {
+                    Err(_) if held.verdict(self.now()) != Verdict::Wait => Ok(held.token.clone()),
+                    outcome => outcome,
+                }
+            }
+        }
+    }
+
+    /// Makes the request, as a task of its own: a caller that gives up takes
+    /// nothing from those who wait with it.
+    fn start(self: &Arc<Self>, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else { return };
+        // Without a runtime the ticket is dropped, and the request counts as lost.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let inner = self.clone();
+        runtime.spawn(async move {
+            let asked = inner.now();
+            let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
+            let answer = inner.credential.get_token(request);
+            let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
+            let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
+            inner.land(ticket, answer.and_then(not_empty), asked);
+        });
+    }
+
+    fn land(&self, ticket: Ticket, answer: Result<Token, CredentialError>, asked: Now) {
+        let now = self.now();
+        let retry_after = answer.as_ref().err().and_then(CredentialError::retry_after);
+        let answer = answer.map_err(|error| TokenError::Credential {
+            scope: self.scope.clone(),
+            credential: self.credential.name(),
+            source: Arc::new(error),
+        });
+        if answer.as_ref().is_ok_and(|token| token.expires_on() <= now.wall) {
+            tracing::warn!(scope = %self.scope, "the token is already expired by this machine's clock, which may be wrong; it is used for a minute");
+        }
+        let (change, outcome) =
+            self.core.land(ticket, answer, retry_after, asked, now, fastrand::f64());
+        self.tell(change, &outcome, now);
+    }
+
+    async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
+        let landed = flight.outcome.wait_for(Option::is_some);
+        let outcome = match clock::timeout(&*self.clock, limit, landed).await {
+            Ok(outcome) => outcome.ok().and_then(|outcome| outcome.clone()),
+            Err(clock::Elapsed) => {
+                return Err(TokenError::TimedOut {
+                    scope: self.scope.clone(),
+                    credential: self.credential.name(),
+                    waited: limit,
+                });
+            }
+        };
+        outcome.unwrap_or_else(|| {
+            Err(TokenError::Lost { scope: self.scope.clone(), credential: self.credential.name() })
+        })
+    }
+
+    fn tell(&self, change: Change, outcome: &Outcome, now: Now) {
+        let (scope, credential) = (&self.scope, self.credential.name());
+        match (change, outcome) {
+            (Change::Fetched, Ok(token)) => {
+                tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token fetched");
+            }
+            (Change::Refreshed, Ok(token)) => {
+                tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token refreshed");
+            }
+            (_, Ok(token)) => {
+                tracing::debug!(%scope, credential, lives = ?token.remaining(now.wall), "the provider has no newer token yet");
+            }
+            (Change::FailedButUsable(left), Err(error)) => {
+                tracing::warn!(%scope, credential, usable_for = ?left, error = error as &dyn Error, "token refresh failed, the token is still usable");
+            }
+            (_, Err(error)) => {
+                tracing::error!(%scope, credential, error = error as &dyn Error, "no token");
+            }
+        }
+    }
+
+    fn tell_notice(&self, notice: Option<Notice>) {
+        let scope = &self.scope;
+        match notice {
+            Some(Notice::Suspected) => {
+                tracing::warn!(%scope, "a login with the token was refused, another is asked for");
+            }
+            Some(Notice::Expired) => {
+                tracing::error!(%scope, "the token has expired and no other has come");
+            }
+            None => {}
+        }
+    }
+}
+
+fn never_answered() -> CredentialError {
+    CredentialError::new(
+        CredentialErrorKind::Transient,
+        format!("the credential has not answered within {GIVEN_UP_AFTER:?}"),
+    )
+}
+
+/// An empty secret would be sent as a password, and refused there with less to say.
+fn not_empty(token: Token) -> Result<Token, CredentialError> {
+    if token.secret().is_empty() {
+        return Err(CredentialError::new(
+            CredentialErrorKind::Refused,
+            "the credential answered with an empty token",
+        ));
+    }
+    Ok(token)
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache")
+            .field("credential", &self.0.credential)
+            .field("scope", &self.0.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a token cache stands.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TokenReport {
+    /// What the tokens are for.
+    pub scope: Scope,
+    /// Who gives them: [`TokenCredential::name`].
+    pub credential: String,
+    /// When the token there is ends; `None` if there is none.
+    pub expires_on: Option<SystemTime>,
+    /// From when on it is replaced.
+    pub refresh_at: Option<SystemTime>,
+    /// For whom it stands, as it says itself: a name, else an object ID.
+    pub principal: Option<String>,
+    /// Requests to the credential so far.
+    pub requests: u64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// Whether a login with it was refused and no answer has come yet.
+    pub suspect: bool,
+    /// Why the last request failed; `None` after one that did not.
+    pub last_error: Option<TokenError>,
+}

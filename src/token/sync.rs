@@ -1,0 +1,28 @@
+//! The primitives that `state.rs` shares by. One alias, so that the model
+//! checker (`tests/model.rs`) runs the shipped file over its own.
+
+pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(super) use tokio::sync::watch;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+/// A shared value that is read without a lock.
+#[derive(Debug)]
+pub(super) struct Cell<T>(ArcSwapOption<T>);
+
+impl<T> Cell<T> {
+    pub(super) fn empty() -> Self {
+        Self(ArcSwapOption::empty())
+    }
+
+    pub(super) fn store(&self, value: Option<Arc<T>>) {
+        self.0.store(value);
+    }
+
+    pub(super) fn with<R>(&self, read: impl FnOnce(Option<&T>) -> R) -> R {
+        read(self.0.load().as_deref())
+    }
+}

@@ -1,0 +1,570 @@
+//! The cache's promises, with time under control: nothing here waits for real.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::clock::{Clock, ManualClock};
+
+const S: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A credential whose every request waits until the test answers it.
+#[derive(Debug, Clone, Default)]
+struct Provider(Arc<Mutex<Asked>>);
+
+type Answer = Result<Token, CredentialError>;
+
+#[derive(Debug, Default)]
+struct Asked {
+    waiting: VecDeque<(TokenRequest, oneshot::Sender<Answer>)>,
+    total: usize,
+}
+
+#[async_trait]
+impl TokenCredential for Provider {
+    fn name(&self) -> String {
+        "the test".into()
+    }
+
+    async fn get_token(&self, request: TokenRequest) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut asked = self.0.lock().unwrap();
+            asked.total += 1;
+            asked.waiting.push_back((request, answer));
+        }
+        answered.await.expect("the test answers every request")
+    }
+}
+
+impl Provider {
+    fn total(&self) -> usize {
+        self.0.lock().unwrap().total
+    }
+
+    /// Answers the oldest open request; says why it was made.
+    async fn answer(&self, answer: Answer) -> Reason {
+        let (request, sender) = loop {
+            if let Some(open) = self.0.lock().unwrap().waiting.pop_front() {
+                break open;
+            }
+            tokio::task::yield_now().await;
+        };
+        sender.send(answer).expect("the request still waits");
+        settle().await;
+        request.reason
+    }
+}
+
+/// Lets everything that can run do so: the runtime has one thread.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+struct Setting {
+    clock: ManualClock,
+    provider: Provider,
+    cache: TokenCache,
+}
+
+fn setting() -> Setting {
+    let (clock, provider) = (ManualClock::new(), Provider::default());
+    let identity = Identity::builder(provider.clone()).clock(clock.clone()).build();
+    Setting { cache: identity.tokens(Scope::AZURE_SQL), clock, provider }
+}
+
+impl Setting {
+    #[allow(clippy::unnecessary_wraps)] // It is what the provider answers.
+    fn token(&self, secret: &str, life: Duration) -> Answer {
+        Ok(Token::new(secret, self.clock.wall() + life))
+    }
+
+    fn failure(kind: CredentialErrorKind) -> Answer {
+        Err(CredentialError::new(kind, "down"))
+    }
+
+    /// Fills the empty cache.
+    async fn filled_with(self, secret: &str, life: Duration) -> Self {
+        let caller = self.call();
+        assert_eq!(self.provider.answer(self.token(secret, life)).await, Reason::Missing);
+        caller.await.unwrap().unwrap();
+        self
+    }
+
+    fn call(&self) -> tokio::task::JoinHandle<Result<Token, TokenError>> {
+        let cache = self.cache.clone();
+        tokio::spawn(async move { cache.token().await })
+    }
+
+    fn renew(&self, refused: &str) -> tokio::task::JoinHandle<Result<Option<Token>, TokenError>> {
+        let (cache, refused) = (self.cache.clone(), Token::new(refused, self.clock.wall()));
+        tokio::spawn(async move { cache.renew(&refused).await })
+    }
+
+    /// The token that a caller gets without waiting.
+    async fn now(&self) -> String {
+        let call = self.call();
+        settle().await;
+        assert!(call.is_finished(), "a caller waits although a token is usable");
+        call.await.unwrap().unwrap().secret().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_callers_cause_one_request() {
+    let setting = setting();
+    let calls: Vec<_> = (0..1_000).map(|_| setting.call()).collect();
+    settle().await;
+    setting.provider.answer(setting.token("a", HOUR)).await;
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+    }
+    assert_eq!(setting.now().await, "a");
+    assert_eq!(setting.provider.total(), 1);
+}
+
+#[tokio::test]
+async fn scopes_have_caches_of_their_own_and_each_scope_one() {
+    let provider = Provider::default();
+    let identity = Identity::new(provider.clone());
+    let clones = [identity.tokens(Scope::AZURE_SQL), identity.clone().tokens(Scope::AZURE_SQL)];
+    let other = identity.tokens(Scope::AZURE_POSTGRESQL);
+    let calls: Vec<_> = clones
+        .into_iter()
+        .chain([other])
+        .map(|cache| tokio::spawn(async move { cache.token().await }))
+        .collect();
+    settle().await;
+    for secret in ["a", "b"] {
+        let expiry = crate::clock::SystemClock::new().wall() + HOUR;
+        provider.answer(Ok(Token::new(secret, expiry))).await;
+    }
+    let mut secrets = Vec::new();
+    for call in calls {
+        secrets.push(call.await.unwrap().unwrap().secret().to_owned());
+    }
+    assert_eq!((secrets, provider.total()), (vec!["a".into(), "a".into(), "b".into()], 2));
+}
+
+#[tokio::test]
+async fn an_ageing_token_is_given_out_while_one_request_for_the_next_runs() {
+    let setting = setting().filled_with("a", 24 * HOUR).await;
+    setting.clock.advance((12 * HOUR).saturating_sub(S));
+    assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 1));
+    setting.clock.advance(S);
+    for _ in 0..10 {
+        assert_eq!(setting.now().await, "a");
+    }
+    assert_eq!(setting.provider.total(), 2);
+    assert_eq!(setting.provider.answer(setting.token("b", 24 * HOUR)).await, Reason::Expiring);
+    assert_eq!(setting.now().await, "b");
+}
+
+#[tokio::test]
+async fn a_failed_refresh_keeps_the_token_and_backs_off() {
+    let setting = setting().filled_with("a", HOUR).await;
+    setting.clock.advance(HOUR * 11 / 12);
+    assert_eq!(setting.now().await, "a");
+    setting.provider.answer(Setting::failure(CredentialErrorKind::Refused)).await;
+    assert!(setting.cache.report().last_error.is_some());
+    assert_eq!(setting.now().await, "a");
+    assert_eq!(setting.provider.total(), 2, "no second request at once");
+    setting.clock.advance(30 * S);
+    assert_eq!(setting.now().await, "a");
+    settle().await;
+    assert_eq!(setting.provider.total(), 3, "but after the pause");
+    setting.provider.answer(setting.token("b", HOUR)).await;
+    assert_eq!(setting.now().await, "b");
+    assert!(setting.cache.report().last_error.is_none());
+}
+
+#[tokio::test]
+async fn a_token_is_served_until_it_is_really_out_though_the_endpoint_never_answers() {
+    let setting = setting().filled_with("a", HOUR).await;
+    setting.clock.advance(HOUR.saturating_sub(240 * S));
+    assert_eq!(setting.now().await, "a");
+    // The first request is given up after three minutes.
+    setting.clock.advance(180 * S);
+    settle().await;
+    // Within the margin a caller waits for the second, but not past the token's use.
+    setting.clock.advance(35 * S);
+    let call = setting.call();
+    settle().await;
+    assert!(!call.is_finished());
+    setting.clock.advance(12 * S);
+    assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+    setting.clock.advance(13 * S);
+    let late = setting.call();
+    settle().await;
+    setting.clock.advance(30 * S);
+    assert!(
+        matches!(late.await.unwrap(), Err(TokenError::TimedOut { waited, .. }) if waited == 30 * S)
+    );
+    // The second is still under way: its token serves whoever comes next.
+    assert_eq!(setting.provider.total(), 3);
+    setting.provider.0.lock().unwrap().waiting.remove(0);
+    let next = setting.call();
+    setting.provider.answer(setting.token("b", HOUR)).await;
+    assert_eq!(next.await.unwrap().unwrap().secret(), "b");
+}
+
+#[tokio::test]
+async fn callers_that_give_up_cancel_nothing() {
+    let setting = setting();
+    let impatient = setting.call();
+    settle().await;
+    impatient.abort();
+    settle().await;
+    setting.provider.answer(setting.token("a", HOUR)).await;
+    assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 1));
+}
+
+#[tokio::test]
+async fn a_failure_goes_to_all_who_waited_and_does_not_stick() {
+    let setting = setting();
+    let calls: Vec<_> = (0..100).map(|_| setting.call()).collect();
+    settle().await;
+    setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+    for call in calls {
+        assert!(call.await.unwrap().unwrap_err().is_transient());
+    }
+    // Within a second: the same failure. After it: a new request.
+    assert!(setting.call().await.unwrap().is_err());
+    assert_eq!(setting.provider.total(), 1);
+    setting.clock.advance(S);
+    let call = setting.call();
+    setting.provider.answer(setting.token("a", HOUR)).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+}
+
+#[tokio::test]
+async fn a_rejected_token_is_replaced_by_one_forced_request_and_still_serves_the_others() {
+    let setting = setting().filled_with("a", HOUR).await;
+    let renewals: Vec<_> = (0..10).map(|_| setting.renew("a")).collect();
+    settle().await;
+    assert_eq!(setting.now().await, "a", "others are not made to wait");
+    assert!(setting.cache.report().suspect);
+    assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Rejected);
+    for renewal in renewals {
+        assert_eq!(renewal.await.unwrap().unwrap().unwrap().secret(), "b");
+    }
+    assert_eq!(setting.provider.total(), 2);
+    // Whoever was refused with the old one later gets the new one at once.
+    assert_eq!(setting.renew("a").await.unwrap().unwrap().unwrap().secret(), "b");
+    assert_eq!(setting.provider.total(), 2);
+}
+
+#[tokio::test]
+async fn a_provider_that_gives_the_same_token_again_is_not_asked_for_five_minutes() {
+    let setting = setting().filled_with("a", HOUR).await;
+    let renewal = setting.renew("a");
+    setting.provider.answer(setting.token("a", HOUR)).await;
+    assert!(renewal.await.unwrap().unwrap().is_none());
+    assert!(!setting.cache.report().suspect);
+    assert!(setting.renew("a").await.unwrap().unwrap().is_none());
+    assert_eq!(setting.provider.total(), 2);
+    setting.clock.advance(300 * S);
+    let renewal = setting.renew("a");
+    assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Rejected);
+    assert_eq!(renewal.await.unwrap().unwrap().unwrap().secret(), "b");
+}
+
+#[tokio::test]
+async fn a_request_that_began_before_the_refusal_does_not_count_as_its_answer() {
+    let setting = setting().filled_with("a", HOUR).await;
+    setting.clock.advance(HOUR * 11 / 12);
+    assert_eq!(setting.now().await, "a");
+    let renewal = setting.renew("a");
+    settle().await;
+    assert_eq!(setting.provider.answer(setting.token("a", 300 * S)).await, Reason::Expiring);
+    // What follows says that the token was rejected.
+    assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Rejected);
+    assert_eq!(renewal.await.unwrap().unwrap().unwrap().secret(), "b");
+}
+
+#[tokio::test]
+async fn a_pool_that_is_refused_while_the_endpoint_is_down_disturbs_nobody() {
+    let setting = setting().filled_with("a", HOUR).await;
+    for _ in 0..20 {
+        let renewal = setting.renew("a");
+        settle().await;
+        if !renewal.is_finished() {
+            setting.provider.answer(Setting::failure(CredentialErrorKind::Unavailable)).await;
+        }
+        assert!(renewal.await.unwrap().is_err());
+        assert_eq!(setting.now().await, "a");
+        setting.clock.advance(5 * S);
+    }
+    assert!(setting.provider.total() <= 4, "{} requests in 100 s", setting.provider.total());
+}
+
+#[tokio::test]
+async fn an_empty_token_is_refused() {
+    let setting = setting();
+    let call = setting.call();
+    setting.provider.answer(setting.token("", HOUR)).await;
+    let error = call.await.unwrap().unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("empty"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_token_expired_on_arrival_is_used_and_not_looped_over() {
+    let setting = setting();
+    let call = setting.call();
+    let past = Token::new("a", setting.clock.wall() - S);
+    setting.provider.answer(Ok(past)).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+    for _ in 0..20 {
+        assert_eq!(setting.now().await, "a");
+    }
+    assert_eq!(setting.provider.total(), 1);
+}
+
+#[test]
+fn a_request_lost_with_its_runtime_does_not_wedge_the_cache() {
+    let setting = setting();
+    let first = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    first.block_on(async {
+        setting.call();
+        settle().await;
+        assert_eq!(setting.provider.total(), 1);
+    });
+    drop(first);
+    let second = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    second.block_on(async {
+        let call = setting.call();
+        settle().await;
+        // The first request's answer goes nowhere; the second is a new one.
+        setting.provider.0.lock().unwrap().waiting.pop_front();
+        setting.provider.answer(setting.token("a", HOUR)).await;
+        assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+    });
+}
+
+#[tokio::test]
+async fn no_secret_is_in_debug() {
+    let setting = setting().filled_with("hunter2", HOUR).await;
+    let token = setting.cache.token().await.unwrap();
+    let shown = format!("{token:?} {:?} {:?}", setting.cache, setting.cache.report());
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_back_does_not_make_a_token_young_again() {
+    let setting = setting().filled_with("a", HOUR).await;
+    let right = setting.clock.wall();
+    setting.clock.set_wall(right - 24 * HOUR);
+    assert_eq!(setting.now().await, "a");
+    // By the monotonic clock it is time for the next one.
+    setting.clock.advance(HOUR * 11 / 12);
+    assert_eq!(setting.now().await, "a");
+    let next = Token::new("b", right + 2 * HOUR);
+    assert_eq!(setting.provider.answer(Ok(next)).await, Reason::Expiring);
+    assert_eq!(setting.now().await, "b");
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_forward_costs_one_request_not_a_loop() {
+    let setting = setting().filled_with("a", HOUR).await;
+    let right = setting.clock.wall();
+    setting.clock.set_wall(right + 24 * HOUR);
+    let call = setting.call();
+    // The provider's clock is right: to ours, its token is long expired.
+    setting.provider.answer(Ok(Token::new("b", right + HOUR))).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "b");
+    for _ in 0..100 {
+        assert_eq!(setting.now().await, "b");
+    }
+    assert_eq!(setting.provider.total(), 2);
+    // The clock is put right; the token that came meanwhile is judged anew.
+    setting.clock.set_wall(right);
+    setting.clock.advance(61 * S);
+    let call = setting.call();
+    setting.provider.answer(Ok(Token::new("c", setting.clock.wall() + HOUR))).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "c");
+    setting.clock.advance(HOUR / 2);
+    assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("c", 3));
+}
+
+#[tokio::test]
+async fn after_a_sleep_of_the_machine_an_expired_token_is_not_used() {
+    let setting = setting().filled_with("a", HOUR).await;
+    // The wall clock goes on while the monotonic one stands still.
+    setting.clock.set_wall(setting.clock.wall() + 8 * HOUR);
+    let call = setting.call();
+    settle().await;
+    assert!(!call.is_finished());
+    assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Missing);
+    assert_eq!(call.await.unwrap().unwrap().secret(), "b");
+}
+
+#[tokio::test]
+async fn a_provider_that_asks_for_a_pause_gets_it() {
+    let throttled = |seconds: u32| {
+        let error = CredentialError::new(CredentialErrorKind::Transient, "throttled");
+        Err(error.with_retry_after(Some(seconds * S)))
+    };
+    let setting = setting();
+    let call = setting.call();
+    setting.provider.answer(throttled(20)).await;
+    assert!(call.await.unwrap().is_err());
+    setting.clock.advance(19 * S);
+    assert!(setting.call().await.unwrap().is_err());
+    assert_eq!(setting.provider.total(), 1);
+    setting.clock.advance(S);
+    let setting = setting.filled_with("a", HOUR).await;
+
+    setting.clock.advance(HOUR * 11 / 12);
+    setting.now().await;
+    setting.provider.answer(throttled(100)).await;
+    setting.clock.advance(99 * S);
+    setting.now().await;
+    assert_eq!(setting.provider.total(), 3);
+    setting.clock.advance(S);
+    setting.now().await;
+    settle().await;
+    assert_eq!(setting.provider.total(), 4);
+}
+
+#[tokio::test]
+async fn kept_fresh_nobody_waits_and_the_task_ends_with_the_last_clone() {
+    let Setting { clock, provider, cache } = setting();
+    cache.keep_fresh();
+    settle().await;
+    let later = |clock: &ManualClock| clock.wall() + HOUR;
+    assert_eq!(provider.answer(Ok(Token::new("a", later(&clock)))).await, Reason::Missing);
+    for minute in 0..60 {
+        clock.advance(60 * S);
+        settle().await;
+        assert_eq!(provider.total(), if minute < 54 { 1 } else { 2 }, "minute {minute}");
+        if minute == 54 {
+            let answer = Ok(Token::new("b", later(&clock)));
+            assert_eq!(provider.answer(answer).await, Reason::Expiring);
+        }
+    }
+    assert_eq!(cache.token().await.unwrap().secret(), "b");
+    let clone = cache.clone();
+    drop(cache);
+    settle().await;
+    assert_eq!(clock.sleepers(), 1);
+    drop(clone);
+    settle().await;
+    assert_eq!(clock.sleepers(), 0, "the task sleeps on");
+}
+
+/// 30 days of tokens, with outages, slow answers and callers that give up.
+///
+/// Promises: no caller fails while a token is usable; requests are no more than
+/// the policy allows; nothing is left behind.
+async fn thirty_days(life: Duration, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let setting = setting();
+    let (clock, provider) = (setting.clock.clone(), setting.provider.clone());
+    let start = clock.wall();
+    let mut out_until = start;
+    // Each open request is answered at its time.
+    let mut answer_at = None;
+    let mut usable_until = start;
+    let mut refresh_at = start;
+    let mut asked = start;
+    let mut last_failed_at = None;
+    let mut serial = 0;
+    let mut failed_calls = 0;
+    let mut requests = 0;
+    while clock.wall() < start + 30 * 24 * HOUR {
+        clock.advance(Duration::from_millis(random.u64(100..240_000)));
+        let now = clock.wall();
+        if random.u32(..500) == 0 {
+            out_until = now + Duration::from_secs(random.u64(1..3 * 3_600));
+        }
+        if answer_at.is_some_and(|at| at <= now) && provider.0.lock().unwrap().waiting.is_empty() {
+            answer_at = None; // Given up for its age, and so failed.
+            last_failed_at = Some(now);
+        }
+        if answer_at.is_some_and(|at| at <= now) {
+            answer_at = None;
+            let gone = provider.0.lock().unwrap().waiting[0].1.is_closed();
+            if gone {
+                provider.0.lock().unwrap().waiting.pop_front();
+                last_failed_at = Some(now);
+            } else if now < out_until {
+                provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+                last_failed_at = Some(now);
+            } else {
+                serial += 1;
+                provider.answer(setting.token(&format!("{serial}"), life)).await;
+                usable_until = now + life.saturating_sub(30 * S);
+                refresh_at = if life >= 2 * HOUR {
+                    asked + (now + life).duration_since(asked).unwrap() / 2
+                } else {
+                    now + life.saturating_sub(300 * S)
+                };
+                last_failed_at = None;
+            }
+        }
+        let calls: Vec<_> = (0..random.usize(1..4)).map(|_| setting.call()).collect();
+        settle().await;
+        if random.u32(..3) == 0 {
+            calls[0].abort();
+            settle().await;
+        }
+        for call in calls {
+            let usable = now < usable_until;
+            assert!(call.is_finished() || !usable, "a caller waits though a token is usable");
+            if !call.is_finished() {
+                continue; // It waits for the request under way, rightly.
+            }
+            if let Ok(Err(error)) = call.await {
+                assert!(!usable, "a caller fails though a token is usable: {error}");
+                failed_calls += 1;
+            }
+        }
+        let total = provider.total();
+        if total > requests {
+            assert_eq!(total, requests + 1, "one request at a time");
+            assert!(now >= refresh_at, "a request before its time");
+            if let Some(failed) = last_failed_at
+                && now < usable_until
+            {
+                let since = now.duration_since(failed).unwrap();
+                let left = usable_until.duration_since(failed).unwrap();
+                let least = (24 * S).min(left.mul_f64(0.5));
+                assert!(since >= least.min(24 * S), "again after {since:?}, {left:?} left");
+            }
+            requests = total;
+            asked = now;
+            answer_at = Some(now + Duration::from_millis(random.u64(1..90_000)));
+        }
+    }
+    let tokens = u64::try_from(serial).unwrap();
+    // A fifth of the time the provider is out.
+    assert!(tokens >= 30 * 24 * 2_700 / life.as_secs(), "{tokens} tokens");
+    assert!(failed_calls > 0 || life > 2 * HOUR, "no outage outlived a token: a weak test");
+    // What is left: at most the one request under way and its time limit.
+    assert!(clock.sleepers() <= 8, "{} sleepers left", clock.sleepers());
+    assert!(provider.0.lock().unwrap().waiting.len() <= 1);
+}
+
+#[tokio::test]
+async fn thirty_days_of_one_hour_tokens() {
+    for seed in 0..2 {
+        thirty_days(HOUR, seed).await;
+    }
+}
+
+#[tokio::test]
+async fn thirty_days_of_24_hour_tokens() {
+    for seed in 0..2 {
+        thirty_days(24 * HOUR, seed).await;
+    }
+}

@@ -1,0 +1,766 @@
+//! Credentials against stand-ins for the identity endpoint and for `az`. Time
+//! is moved by hand.
+
+use std::{
+    error::Error,
+    io::Write,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use entra_pool::{
+    clock::{Clock, ManualClock},
+    credential::{
+        AzureCli, Chain, Environment, InvalidAnswer, ManagedIdentity, ManagedIdentityHost,
+        UserAssignedId, from_environment, from_environment_with_clock,
+    },
+    token::{
+        CredentialError, CredentialErrorKind, Reason, Scope, Token, TokenCredential, TokenRequest,
+    },
+};
+use entra_pool_emulator::{
+    azure_cli::{AzureCliMode, AzureCliStandIn},
+    identity::{Fault, IdentityEndpoint, IdentityOptions},
+    jwt::{Issuer, Principal, PrincipalKind},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use CredentialErrorKind::{Refused, Transient, Unavailable};
+
+const RESOURCE: &str = "https://database.windows.net";
+const NOBODY: &str = "00000000-0000-0000-0000-00000000beef";
+
+struct World {
+    issuer: Arc<Issuer>,
+    endpoint: IdentityEndpoint,
+    clock: ManualClock,
+    system: Principal,
+    user: Principal,
+}
+
+fn world() -> World {
+    let issuer = Arc::new(Issuer::new());
+    let system = Principal::new("shop-app", PrincipalKind::SystemAssigned);
+    let user = Principal::new("shop-identity", PrincipalKind::UserAssigned);
+    let options = IdentityOptions {
+        system_assigned: Some(system.clone()),
+        user_assigned: vec![user.clone()],
+        ..IdentityOptions::default()
+    };
+    let endpoint = IdentityEndpoint::start(issuer.clone(), options).unwrap();
+    World { issuer, endpoint, clock: ManualClock::new(), system, user }
+}
+
+impl World {
+    fn app_service(&self, id: Option<&str>) -> ManagedIdentity {
+        builder(id)
+            .environment(Environment::from_pairs(self.endpoint.app_service_env()))
+            .clock(self.clock.clone())
+            .build()
+            .unwrap()
+    }
+
+    fn imds(&self, id: Option<&str>) -> ManagedIdentity {
+        builder(id)
+            .imds_endpoint(self.endpoint.imds_endpoint())
+            .clock(self.clock.clone())
+            .build()
+            .unwrap()
+    }
+
+    fn object_id_of(&self, token: &Token) -> String {
+        self.issuer.verify(token.secret(), RESOURCE).unwrap().object_id
+    }
+
+    /// Moves the clock over these pauses, one try after the other.
+    async fn pass(&self, pauses: impl IntoIterator<Item = u64>) {
+        for pause in pauses {
+            self.until_waiting_for(pause).await;
+            self.clock.advance(Duration::from_secs(pause));
+        }
+    }
+
+    async fn until_waiting_for(&self, seconds: u64) {
+        until(|| self.clock.next_wake() == Some(Duration::from_secs(seconds))).await;
+    }
+}
+
+/// Lets everything else go on until it is so.
+async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..20_000_000_u32 {
+        if condition() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("it never came to be");
+}
+
+fn builder(id: Option<&str>) -> entra_pool::credential::ManagedIdentityBuilder {
+    match id {
+        None => ManagedIdentity::system_assigned(),
+        Some(id) => ManagedIdentity::user_assigned(UserAssignedId::ClientId(id.to_owned())),
+    }
+}
+
+async fn ask(credential: &dyn TokenCredential) -> Result<Token, CredentialError> {
+    credential.get_token(TokenRequest::new(Scope::AZURE_SQL, Reason::Missing)).await
+}
+
+/// The error and its causes, as a log shows them.
+fn told(error: &CredentialError) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(this) = cause {
+        told += &format!(": {this}");
+        cause = this.source();
+    }
+    told
+}
+
+#[track_caller]
+fn assert_says(error: &CredentialError, kind: CredentialErrorKind, words: &[&str]) {
+    let told = told(error);
+    assert_eq!(error.kind(), kind, "{told}");
+    for word in words {
+        assert!(told.contains(word), "{word:?} is not in {told:?}");
+    }
+}
+
+// App Service
+
+#[tokio::test]
+async fn app_service_is_asked_for_the_system_assigned_identity() {
+    let world = world();
+    let identity = world.app_service(None);
+    assert_eq!(identity.host(), ManagedIdentityHost::AppService);
+    assert_eq!(identity.name(), "managed identity (App Service)");
+    let token = ask(&identity).await.unwrap();
+    assert_eq!(world.object_id_of(&token), world.system.object_id);
+    let verified = world.issuer.verify(token.secret(), RESOURCE).unwrap();
+    assert_eq!(token.expires_on(), verified.expires_on);
+    assert_eq!(token.refresh_on(), None);
+
+    let received = &world.endpoint.received()[0];
+    assert_eq!(received.method, "GET");
+    assert_eq!(received.identity_header_is_right, Some(true));
+    assert_eq!(received.metadata, None);
+    let query = [("api-version", "2019-08-01"), ("resource", RESOURCE)];
+    assert_eq!(received.query, query.map(|(name, value)| (name.into(), value.into())));
+    assert!(received.user_agent.as_deref().unwrap().starts_with("entra-pool/"));
+}
+
+#[tokio::test]
+async fn app_service_is_asked_for_a_user_assigned_identity() {
+    let world = world();
+    let id = world.user.client_id.clone();
+    let identity = world.app_service(Some(&id));
+    assert_eq!(identity.name(), format!("managed identity (App Service, client ID {id})"));
+    let token = ask(&identity).await.unwrap();
+    assert_eq!(world.object_id_of(&token), world.user.object_id);
+    assert_eq!(world.endpoint.received()[0].query_value("client_id"), Some(&*id));
+}
+
+#[tokio::test]
+async fn an_identity_that_the_app_does_not_have_is_named() {
+    let world = world();
+    let error = ask(&world.app_service(Some(NOBODY))).await.unwrap_err();
+    let words = [NOBODY, "is not assigned to this app", "No managed identity found"];
+    assert_says(&error, Refused, &words);
+    world.endpoint.set_system_assigned(None);
+    let error = ask(&world.app_service(None)).await.unwrap_err();
+    assert_says(&error, Refused, &["no system-assigned identity", "AZURE_CLIENT_ID"]);
+    assert_eq!(world.endpoint.requests(), 2, "a 400 is final");
+}
+
+#[tokio::test]
+async fn app_service_is_asked_three_times_a_second_apart() {
+    let world = world();
+    let identity = world.app_service(None);
+    world.endpoint.fail_next(2, Fault::Status(500, String::new()));
+    let (token, ()) = tokio::join!(ask(&identity), world.pass([1, 1]));
+    assert_eq!(world.object_id_of(&token.unwrap()), world.system.object_id);
+    assert_eq!(world.endpoint.requests(), 3);
+
+    world.endpoint.fail(Fault::Throttled(Some(7)));
+    let (failed, ()) = tokio::join!(ask(&identity), world.pass([7, 7]));
+    let error = failed.unwrap_err();
+    assert_says(&error, Transient, &["429", "Slow down"]);
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+    assert_eq!(world.endpoint.requests(), 6);
+}
+
+#[tokio::test]
+async fn an_app_service_endpoint_that_is_away_may_come_back() {
+    let world = world();
+    let identity = world.app_service(None);
+    world.endpoint.go_away().await.unwrap();
+    let (failed, ()) = tokio::join!(ask(&identity), world.pass([1, 1]));
+    let error = failed.unwrap_err();
+    assert_says(&error, Transient, &["App Service", "/msi/token", "cannot connect"]);
+    let come_back = async {
+        world.until_waiting_for(1).await;
+        world.endpoint.come_back().unwrap();
+        world.pass([1]).await;
+    };
+    let (token, ()) = tokio::join!(ask(&identity), come_back);
+    token.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_identity_header_is_refused_and_not_shown() {
+    let world = world();
+    let [endpoint, _] = world.endpoint.app_service_env();
+    let environment = [endpoint, ("IDENTITY_HEADER", "not-the-right-0ne".to_owned())];
+    let identity = ManagedIdentity::system_assigned()
+        .environment(Environment::from_pairs(environment))
+        .build()
+        .unwrap();
+    let error = ask(&identity).await.unwrap_err();
+    assert_says(&error, Refused, &["identity header", "IDENTITY_HEADER"]);
+    for shown in [told(&error), format!("{error:?}"), format!("{identity:?}")] {
+        assert!(!shown.contains("not-the-right-0ne"), "{shown}");
+    }
+}
+
+// IMDS
+
+#[tokio::test]
+async fn imds_is_asked_for_either_kind_of_identity() {
+    let world = world();
+    let identity = world.imds(None);
+    assert_eq!(identity.host(), ManagedIdentityHost::Imds);
+    assert_eq!(identity.name(), "managed identity (IMDS)");
+    world.endpoint.configure_tokens(|tokens| tokens.refresh_in = Some(43_200));
+    let token = ask(&identity).await.unwrap();
+    assert_eq!(world.object_id_of(&token), world.system.object_id);
+    let received = world.endpoint.received().remove(0);
+    assert_eq!(received.path, "/metadata/identity/oauth2/token");
+    assert_eq!(received.metadata.as_deref(), Some("true"));
+    assert_eq!(received.identity_header_is_right, None);
+    let query = [("api-version", "2018-02-01"), ("resource", RESOURCE)];
+    assert_eq!(received.query, query.map(|(name, value)| (name.into(), value.into())));
+    let refresh_in = Duration::from_secs(43_200);
+    assert_eq!(token.refresh_on(), Some(world.clock.wall() + refresh_in));
+
+    let id = world.user.client_id.clone();
+    let token = ask(&world.imds(Some(&id))).await.unwrap();
+    assert_eq!(world.object_id_of(&token), world.user.object_id);
+    assert_eq!(world.endpoint.received()[1].query_value("client_id"), Some(&*id));
+}
+
+#[tokio::test]
+async fn an_identity_that_the_machine_does_not_have_is_named() {
+    let world = world();
+    let error = ask(&world.imds(Some(NOBODY))).await.unwrap_err();
+    let words = [NOBODY, "is not assigned to this machine", "Identity not found"];
+    assert_says(&error, Refused, &words);
+    world.endpoint.set_system_assigned(None);
+    world.endpoint.assign(Principal::new("another", PrincipalKind::UserAssigned));
+    let error = ask(&world.imds(None)).await.unwrap_err();
+    assert_says(&error, Refused, &["several user-assigned identities", "AZURE_CLIENT_ID"]);
+    world.endpoint.unassign("another");
+    world.endpoint.unassign("shop-identity");
+    let error = ask(&world.imds(None)).await.unwrap_err();
+    assert_says(&error, Unavailable, &["no system-assigned identity", "Identity not found"]);
+    assert_eq!(world.endpoint.requests(), 3, "a 400 is final");
+}
+
+#[tokio::test]
+async fn a_resource_that_entra_does_not_know_is_not_blamed_on_the_identity() {
+    let world = world();
+    let scope = Scope::new("nonsense/.default").unwrap();
+    let request = TokenRequest::new(scope, Reason::Missing);
+    let error = world.imds(None).get_token(request).await.unwrap_err();
+    assert_says(&error, Refused, &["IMDS gives no such token", "AADSTS500011"]);
+}
+
+#[tokio::test]
+async fn imds_is_asked_again_with_growing_pauses() {
+    let world = world();
+    let identity = world.imds(None);
+    world.endpoint.fail_next(4, Fault::Status(500, String::new()));
+    let (token, ()) = tokio::join!(ask(&identity), world.pass([1, 2, 4, 8]));
+    token.unwrap();
+    world.endpoint.fail(Fault::Status(503, "{}".into()));
+    let (failed, ()) = tokio::join!(ask(&identity), world.pass([1, 2, 4, 8]));
+    assert_says(&failed.unwrap_err(), Transient, &["IMDS answered 503"]);
+    assert_eq!(world.endpoint.requests(), 10);
+}
+
+#[tokio::test]
+async fn imds_has_its_own_pause_respected() {
+    let world = world();
+    let identity = world.imds(None);
+    world.endpoint.fail_next(1, Fault::Throttled(Some(5)));
+    let (token, ()) = tokio::join!(ask(&identity), world.pass([5]));
+    token.unwrap();
+    // Too long to wait for here: whoever asked is told.
+    world.endpoint.fail(Fault::Throttled(Some(600)));
+    let error = ask(&identity).await.unwrap_err();
+    assert_says(&error, Transient, &["429"]);
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(600)));
+}
+
+#[tokio::test]
+async fn an_update_of_imds_is_waited_out() {
+    let world = world();
+    let identity = world.imds(None);
+    world.endpoint.fail_next(8, Fault::Status(410, "{}".into()));
+    let (token, ()) = tokio::join!(ask(&identity), world.pass([1, 2, 4, 8, 16, 16, 16, 7]));
+    token.unwrap();
+    assert_eq!(world.endpoint.requests(), 9);
+}
+
+#[tokio::test]
+async fn silence_ends_by_the_clock() {
+    let world = world();
+    let identity = world.imds(None);
+    world.endpoint.fail(Fault::Silence);
+    let moves = async {
+        for (try_number, pause) in [(1, Some(1)), (2, Some(2)), (3, Some(4)), (4, None)] {
+            world.endpoint.wait_for_requests(try_number).await;
+            world.pass([20]).await;
+            world.pass(pause).await;
+        }
+    };
+    let (failed, ()) = tokio::join!(ask(&identity), moves);
+    assert_says(&failed.unwrap_err(), Transient, &["IMDS", "no answer within 20s"]);
+    assert_eq!(world.endpoint.requests(), 4);
+}
+
+#[tokio::test]
+async fn where_nobody_listens_there_is_no_imds() {
+    let world = world();
+    world.endpoint.go_away().await.unwrap();
+    let error = ask(&world.imds(None)).await.unwrap_err();
+    assert_says(&error, Unavailable, &["cannot be reached", "az login", "cannot connect"]);
+}
+
+#[tokio::test]
+async fn not_everything_that_answers_is_imds() {
+    let world = world();
+    let identity = world.imds(None);
+    world.endpoint.fail(Fault::Status(403, "connection refused".into()));
+    assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "403"]);
+    world.endpoint.fail(Fault::Html);
+    assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "web page"]);
+    world.endpoint.fail(Fault::Status(400, "<html>".into()));
+    assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS"]);
+    world.endpoint.fail(Fault::Status(404, "<html>".into()));
+    let (failed, ()) = tokio::join!(ask(&identity), world.pass([1, 2, 4, 8]));
+    assert_says(&failed.unwrap_err(), Unavailable, &["is not IMDS", "404"]);
+    world.endpoint.recover();
+    ask(&identity).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_token_is_a_typed_error() {
+    let world = world();
+    let cause = |error: &CredentialError| {
+        let http = error.source().unwrap();
+        http.source().unwrap().downcast_ref::<InvalidAnswer>().unwrap().clone()
+    };
+    for identity in [world.imds(None), world.app_service(None)] {
+        world.endpoint.fail(Fault::EmptyBody);
+        let error = ask(&identity).await.unwrap_err();
+        assert_says(&error, Transient, &["gave no token", "the answer is empty"]);
+        assert_eq!(cause(&error), InvalidAnswer::Empty);
+        world.endpoint.fail(Fault::TruncatedJson);
+        let error = ask(&identity).await.unwrap_err();
+        assert_says(&error, Transient, &["cut off"]);
+        world.endpoint.fail(Fault::Status(200, r#"{"access_token":""}"#.into()));
+        let error = ask(&identity).await.unwrap_err();
+        assert_says(&error, Transient, &["access_token is empty"]);
+        world.endpoint.fail(Fault::Status(200, " ".repeat(65 * 1024)));
+        let error = ask(&identity).await.unwrap_err();
+        assert!(matches!(cause(&error), InvalidAnswer::TooLong { limit: 65_536, .. }), "{error:?}");
+    }
+    let error = {
+        world.endpoint.fail(Fault::Html);
+        ask(&world.app_service(None)).await.unwrap_err()
+    };
+    assert_says(&error, Transient, &["web page"]);
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let world = world();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let target = world.endpoint.imds_endpoint();
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
+        let answer =
+            format!("HTTP/1.1 302 Found\r\nlocation: {target}\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    };
+    let identity = ManagedIdentity::system_assigned().imds_endpoint(url).build().unwrap();
+    let (failed, ()) = tokio::join!(ask(&identity), serve);
+    assert_says(&failed.unwrap_err(), Unavailable, &["302"]);
+    assert_eq!(world.endpoint.requests(), 0);
+}
+
+const PROXY_TARGET: &str = "CREDENTIAL_TEST_TARGET";
+
+/// The part of the next test that runs in a process of its own.
+#[tokio::test]
+#[ignore = "started by a_proxy_is_never_used"]
+async fn with_a_proxy_in_the_environment() {
+    let target = std::env::var(PROXY_TARGET).unwrap();
+    let identity = ManagedIdentity::system_assigned().imds_endpoint(target).build().unwrap();
+    ask(&identity).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_proxy_is_never_used() {
+    let world = world();
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", proxy.local_addr().unwrap());
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--ignored", "--exact", "with_a_proxy_in_the_environment"]);
+    child.env(PROXY_TARGET, world.endpoint.imds_endpoint());
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+    {
+        child.env(name, &url);
+    }
+    child.env_remove("NO_PROXY").env_remove("no_proxy").env_remove("REQUEST_METHOD");
+    let output = child.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(world.endpoint.tokens_handed_out(), 1);
+    let accepted = proxy.accept().map(|_| ()).unwrap_err();
+    assert_eq!(accepted.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+// Azure CLI
+
+fn az(issuer: &Arc<Issuer>) -> (AzureCliStandIn, Principal) {
+    let developer = Principal::new("dev@contoso.com", PrincipalKind::User);
+    (AzureCliStandIn::new(issuer.clone(), developer.clone()).unwrap(), developer)
+}
+
+#[tokio::test]
+async fn the_azure_cli_gives_its_users_token() {
+    let world = world();
+    let (az, developer) = az(&world.issuer);
+    let cli = AzureCli::builder()
+        .executable(az.executable())
+        .tenant(entra_pool_emulator::jwt::TENANT_ID)
+        .subscription("My subscription")
+        .build()
+        .unwrap();
+    for with_epoch in [true, false] {
+        az.set_epoch(with_epoch).unwrap();
+        let token = ask(&cli).await.unwrap();
+        let verified = world.issuer.verify(token.secret(), RESOURCE).unwrap();
+        assert_eq!(verified.object_id, developer.object_id);
+        assert_eq!(token.expires_on(), verified.expires_on, "expires_on given: {with_epoch}");
+    }
+    let call = &az.invocations().unwrap()[0];
+    let arguments = [
+        "account",
+        "get-access-token",
+        "--output",
+        "json",
+        "--scope",
+        "https://database.windows.net/.default",
+        "--tenant",
+        entra_pool_emulator::jwt::TENANT_ID,
+        "--subscription",
+        "My subscription",
+    ];
+    assert_eq!(call.arguments, arguments);
+    if cfg!(unix) {
+        let bin = Path::new("/bin").canonicalize().unwrap();
+        assert_eq!(call.working_directory.canonicalize().unwrap(), bin);
+    }
+}
+
+#[tokio::test]
+async fn the_failures_of_the_azure_cli_are_told_apart() {
+    let world = world();
+    let (az, _) = az(&world.issuer);
+    let cli = AzureCli::builder().executable(az.executable()).build().unwrap();
+    az.set_mode(AzureCliMode::LoggedOut).unwrap();
+    assert_says(&ask(&cli).await.unwrap_err(), Unavailable, &["nobody is logged in", "az login"]);
+    az.set_mode(AzureCliMode::Broken).unwrap();
+    assert_says(&ask(&cli).await.unwrap_err(), Refused, &["failed with", "unexpected error"]);
+    az.set_mode(AzureCliMode::Garbage).unwrap();
+    let error = ask(&cli).await.unwrap_err();
+    assert_says(&error, Refused, &["not a token", "not a JSON object"]);
+    assert!(!told(&error).contains("updates"), "standard output is shown");
+
+    let absent = AzureCli::builder().executable("/nowhere/az").build().unwrap();
+    assert_says(&ask(&absent).await.unwrap_err(), Unavailable, &["is not installed"]);
+}
+
+#[tokio::test]
+async fn an_azure_cli_that_hangs_is_ended() {
+    let world = world();
+    let (az, _) = az(&world.issuer);
+    az.set_mode(AzureCliMode::Hanging).unwrap();
+    let cli = AzureCli::builder().executable(az.executable()).clock(world.clock.clone());
+    let cli = cli.build().unwrap();
+    let (failed, ()) = tokio::join!(ask(&cli), world.pass([10]));
+    assert_says(&failed.unwrap_err(), Transient, &["within 10s"]);
+}
+
+/// A script in place of `az`.
+#[cfg(unix)]
+async fn script(folder: &Path, text: &str) -> std::path::PathBuf {
+    let path = folder.join("az");
+    // Written by a process of its own: what this one has open for writing, a
+    // fork of another test would keep open, and it could not be run.
+    let mut child = tokio::process::Command::new("/bin/sh");
+    child.args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod +x \"$2\"", "sh", text]);
+    assert!(child.arg(&path).status().await.unwrap().success());
+    path
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_hanging_azure_cli_is_killed() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("echo $$ > '{}/pid'; exec sleep 60", folder.path().display());
+    let az = script(folder.path(), &text).await;
+    let pid_file = folder.path().join("pid");
+    let pid = || std::fs::read_to_string(&pid_file).ok().filter(|pid| pid.ends_with('\n'));
+    let cli = AzureCli::builder().executable(az).clock(world.clock.clone()).build().unwrap();
+    let moves = async {
+        until(|| pid().is_some()).await;
+        world.pass([10]).await;
+    };
+    let (failed, ()) = tokio::join!(ask(&cli), moves);
+    failed.unwrap_err();
+    if Path::new("/proc/self/stat").exists() {
+        let stat = format!("/proc/{}/stat", pid().unwrap().trim());
+        let is_over = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        until(is_over).await;
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_the_azure_cli_leaves_running_delays_nobody() {
+    let world = world();
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"sleep 3 & echo '{"accessToken":"opaque","expires_on":1767225600}'"#;
+    let az = script(folder.path(), text).await;
+    let cli = AzureCli::builder().executable(az).clock(world.clock.clone()).build().unwrap();
+    let moves = async {
+        // The limit, and the grace for the rest of the output.
+        until(|| world.clock.sleepers() == 2).await;
+        world.clock.advance(Duration::from_millis(500));
+    };
+    let (token, ()) = tokio::join!(ask(&cli), moves);
+    assert_eq!(token.unwrap().secret(), "opaque");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn errors_of_the_azure_cli_are_short_and_hold_no_token() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, kind, word) in [
+        ("echo eyJsecret; echo \"bad eyJsecret here\" >&2; exit 3", Refused, "bad [redacted]"),
+        ("echo 'Max retries exceeded with url' >&2; exit 1", Transient, "Max retries"),
+        ("kill -9 $$", Transient, "signal"),
+        ("exit 127", Unavailable, "not installed"),
+        ("head -c 100000 /dev/zero", Refused, "longer than"),
+        ("head -c 100000 /dev/zero | tr '\\0' 'x' >&2; exit 1", Refused, "xxx…"),
+    ] {
+        let az = script(folder.path(), text).await;
+        let cli = AzureCli::builder().executable(az).build().unwrap();
+        let error = ask(&cli).await.unwrap_err();
+        assert_says(&error, kind, &[word]);
+        for shown in [told(&error), format!("{error:?}")] {
+            assert!(!shown.contains("eyJ") && shown.len() < 2_000, "{shown}");
+        }
+    }
+}
+
+// Chain
+
+#[tokio::test]
+async fn a_machine_without_any_credential_says_so_after_the_probe() {
+    let world = world();
+    world.endpoint.fail(Fault::Silence);
+    let empty = tempfile::tempdir().unwrap();
+    let environment = Environment::from_pairs([
+        ("AZURE_POD_IDENTITY_AUTHORITY_HOST", world.endpoint.imds_endpoint()),
+        ("PATH", empty.path().display().to_string()),
+    ]);
+    let chain = from_environment_with_clock(environment, world.clock.clone()).unwrap();
+    let moves = async {
+        world.endpoint.wait_for_requests(1).await;
+        world.pass([1]).await;
+    };
+    let (failed, ()) = tokio::join!(ask(&chain), moves);
+    assert_eq!(world.clock.monotonic(), Duration::from_secs(1));
+    let error = failed.unwrap_err();
+    assert_says(
+        &error,
+        Unavailable,
+        &[
+            "\n- service principal: AZURE_CLIENT_SECRET",
+            "\n- workload identity: AZURE_FEDERATED_TOKEN_FILE",
+            "\n- managed identity (IMDS): IMDS (http://127.0.0.1",
+            "\n- Azure CLI: the Azure CLI is not installed",
+            "az login",
+        ],
+    );
+    assert_eq!(error.to_string().lines().count(), 6);
+    let probe = &world.endpoint.received()[0];
+    assert_eq!((probe.metadata.as_deref(), probe.query_value("resource")), (None, None));
+}
+
+#[tokio::test]
+async fn the_same_environment_works_in_azure_and_on_a_laptop() {
+    let world = world();
+    let (az, developer) = az(&world.issuer);
+    let path = az.executable().parent().unwrap().display().to_string();
+    let variables =
+        [("AZURE_POD_IDENTITY_AUTHORITY_HOST", world.endpoint.imds_endpoint()), ("PATH", path)];
+    let chain = from_environment(Environment::from_pairs(variables.clone())).unwrap();
+    let token = ask(&chain).await.unwrap();
+    assert_eq!(world.object_id_of(&token), world.system.object_id);
+    assert_eq!(chain.name(), "managed identity (IMDS)");
+    assert_eq!(world.endpoint.requests(), 2, "the probe and the request");
+    // Once there, it is not probed again; and it is not gone past any more.
+    ask(&chain).await.unwrap();
+    assert_eq!(world.endpoint.requests(), 3);
+    world.endpoint.go_away().await.unwrap();
+    assert_says(&ask(&chain).await.unwrap_err(), Unavailable, &["IMDS"]);
+    assert!(az.invocations().unwrap().is_empty());
+
+    let chain = from_environment(Environment::from_pairs(variables)).unwrap();
+    let token = ask(&chain).await.unwrap();
+    assert_eq!(world.object_id_of(&token), developer.object_id);
+    assert_eq!(chain.name(), "Azure CLI");
+}
+
+#[tokio::test]
+async fn what_answers_in_place_of_imds_is_gone_past() {
+    let world = world();
+    let (az, _) = az(&world.issuer);
+    for fault in [
+        Fault::Html,
+        Fault::Status(403, String::new()),
+        Fault::Status(404, "<html>".into()),
+        Fault::Status(200, "{}".into()),
+    ] {
+        world.endpoint.fail(fault);
+        let identity = ManagedIdentity::system_assigned()
+            .imds_endpoint(world.endpoint.imds_endpoint())
+            .probe(true)
+            .build()
+            .unwrap();
+        let cli = AzureCli::builder().executable(az.executable()).build().unwrap();
+        let chain = Chain::new(vec![Arc::new(identity), Arc::new(cli)]);
+        ask(&chain).await.unwrap();
+        assert_eq!(chain.name(), "Azure CLI");
+    }
+}
+
+#[tokio::test]
+async fn the_environment_selects_the_user_assigned_identity() {
+    let world = world();
+    let mut variables = world.endpoint.app_service_env().to_vec();
+    variables.push(("AZURE_CLIENT_ID", world.user.client_id.clone()));
+    for selection in ["prod", "ManagedIdentityCredential", "managedidentitycredential"] {
+        let mut variables = variables.clone();
+        variables.push(("AZURE_TOKEN_CREDENTIALS", selection.to_owned()));
+        let credential = from_environment(Environment::from_pairs(variables)).unwrap();
+        let token = ask(&credential).await.unwrap();
+        assert_eq!(world.object_id_of(&token), world.user.object_id);
+    }
+    assert_eq!(world.endpoint.requests(), 3, "App Service is not probed");
+}
+
+// Secrets
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_in_anything_that_is_shown() {
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let world = world();
+    let (az, _) = az(&world.issuer);
+    let [_, (_, header)] = world.endpoint.app_service_env();
+    let identity = world.app_service(None);
+    let cli = AzureCli::builder().executable(az.executable()).build().unwrap();
+    let mut shown = format!("{identity:?} {cli:?}");
+    let mut secrets = vec![header.clone()];
+    for credential in [&identity as &dyn TokenCredential, &cli] {
+        let token = ask(credential).await.unwrap();
+        shown += &format!("{token:?}");
+        secrets.push(token.secret().to_owned());
+    }
+    // An endpoint that tells what it was sent, and what it would have sent.
+    let echo = format!(r#"{{"message":"with {header} you get {}"}}"#, secrets[1]);
+    world.endpoint.fail(Fault::Status(400, echo.clone()));
+    let error = ask(&identity).await.unwrap_err();
+    shown += &format!("{error} {error:?}");
+    world.endpoint.fail(Fault::Status(500, echo.clone()));
+    let (failed, ()) = tokio::join!(ask(&identity), world.pass([1, 1]));
+    let error = failed.unwrap_err();
+    shown += &format!("{error} {error:?}");
+    world.endpoint.fail(Fault::Status(200, echo));
+    let error = ask(&identity).await.unwrap_err();
+    shown += &format!("{} {error:?}", told(&error));
+
+    let logged = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("asked again"), "{logged}");
+    for secret in secrets {
+        assert!(!shown.contains(&secret) && !logged.contains(&secret), "{shown} {logged}");
+    }
+}
+
+// The Azure SDK's trait
+
+#[tokio::test]
+async fn other_azure_crates_can_use_these_credentials() {
+    use azure_core::credentials::TokenCredential as AzureCredential;
+
+    let world = world();
+    let identity: Arc<dyn AzureCredential> = Arc::new(world.app_service(None));
+    let scope = Scope::AZURE_SQL;
+    let token = identity.get_token(&[scope.as_str()], None).await.unwrap();
+    assert!(world.issuer.verify(token.token.secret(), RESOURCE).is_ok());
+    assert!(identity.get_token(&[], None).await.is_err());
+    assert!(identity.get_token(&["a b"], None).await.is_err());
+    let nobody: Arc<dyn AzureCredential> = Arc::new(world.app_service(Some(NOBODY)));
+    let error = nobody.get_token(&[scope.as_str()], None).await.unwrap_err();
+    assert!(error.to_string().contains("is not assigned to this app"), "{error}");
+
+    // And back again.
+    let ours = entra_pool::credential::from_azure_core("theirs", identity);
+    assert_eq!(ours.name(), "theirs");
+    assert_eq!(world.object_id_of(&ask(&ours).await.unwrap()), world.system.object_id);
+}

@@ -1,0 +1,259 @@
+//! Logging in: tokens of any length, second tries, what a refusal says.
+
+use std::{sync::Arc, time::Duration};
+
+use entra_pool::{
+    clock::ManualClock,
+    postgres::{self, Error, deadpool_postgres},
+    token::{Identity, Scope},
+};
+use entra_pool_emulator::{
+    azure_cli::AzureCliStandIn,
+    jwt::{Issuer, Principal, PrincipalKind},
+};
+
+use crate::{
+    connector, failure, let_in, nobody_listens, server,
+    support::{
+        credential::{AUDIENCE, TestCredential, code, said},
+        postgres::DATABASE,
+    },
+    text,
+};
+
+#[tokio::test]
+async fn a_token_of_any_length_logs_in() {
+    for length in [1_500, 2_000, 2_200, 8_000] {
+        let role = format!("length_{length}");
+        let credential = TestCredential::new(&role, length);
+        assert!(credential.secret().len().abs_diff(length) < 10);
+        server().await.set_password(&role, &credential.secret()).await;
+        let identity = Identity::new(credential);
+        let pool = postgres::connect_with(&identity, &server().await.url(&role)).unwrap();
+        let client = pool.get().await.unwrap();
+        assert_eq!(text(&client, "SELECT current_user::text").await, role);
+        let row = client
+            .query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[])
+            .await
+            .unwrap();
+        assert!(row.get::<_, bool>(0), "over TLS");
+    }
+}
+
+#[tokio::test]
+async fn the_role_is_the_tokens_principal_where_none_is_named() {
+    let identity = Identity::new(let_in("shop-identity").await);
+    let pool = postgres::connect_with(&identity, &server().await.url("")).unwrap();
+    let client = pool.get().await.unwrap();
+    assert_eq!(text(&client, "SELECT current_user::text").await, "shop-identity");
+
+    let machine = Principal::new("vm", PrincipalKind::SystemAssigned);
+    let identity = Identity::new(TestCredential::for_principal(machine.clone(), AUDIENCE, 0));
+    let pool = postgres::connect_with(&identity, &server().await.url("")).unwrap();
+    let error = failure(pool.get().await);
+    assert!(matches!(error, Error::NoUser { .. }), "{error:?}");
+    assert!(error.to_string().contains(&machine.object_id), "{error}");
+}
+
+#[tokio::test]
+async fn one_token_is_asked_for_whatever_the_number_of_pools_and_connections() {
+    let credential = let_in("shared").await;
+    let identity = Identity::new(credential.clone());
+    let mut clients = Vec::new();
+    let url = server().await.url("shared");
+    for _ in 0..3 {
+        let pool = postgres::connect_with(&identity, &url).unwrap();
+        pool.resize(4);
+        let borrowers: Vec<_> = (0..4)
+            .map(|_| {
+                let pool = pool.clone();
+                tokio::spawn(async move { pool.get().await.unwrap() })
+            })
+            .collect();
+        for borrower in borrowers {
+            clients.push(borrower.await.unwrap());
+        }
+    }
+    assert_eq!(clients.len(), 12);
+    assert_eq!(credential.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
+    let credential = let_in("renewed").await;
+    let identity = Identity::new(credential.clone());
+    let connector = connector(&identity, &server().await.url("renewed"));
+    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let first = pool.get().await.unwrap();
+    assert_eq!(credential.requests(), 1);
+
+    let newer = credential.next_token();
+    server().await.set_password("renewed", &newer).await;
+    let second = pool.get().await.unwrap();
+    assert_eq!(credential.requests(), 2);
+    let report = connector.report();
+    assert_eq!((report.logins, report.refused, report.renewed), (2, 0, 1));
+    assert_eq!(text(&first, "SELECT 'still there'").await, "still there");
+    drop(second);
+}
+
+#[tokio::test]
+async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
+    let credential = TestCredential::new("nobody-made-me", 2_000);
+    let identity = Identity::new(credential.clone());
+    let connector = connector(&identity, &server().await.url("nobody-made-me"));
+    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let Err(deadpool_postgres::PoolError::Backend(error)) = pool.get().await else {
+        panic!("a login of nobody");
+    };
+    assert_eq!(code(&error), Some("28P01"));
+    let server_says = error.as_db_error().unwrap();
+    assert!(server_says.message().contains("password authentication failed"));
+    assert_eq!(server_says.routine(), Some("auth_failed"));
+    let hint = server_says.hint().unwrap();
+    let principal = credential.principal();
+    for fact in [
+        "pgaadauth_create_principal('nobody-made-me', false, false)",
+        &principal.client_id,
+        &principal.object_id,
+        entra_pool_emulator::jwt::TENANT_ID,
+        AUDIENCE,
+        "There was no newer token",
+    ] {
+        assert!(hint.contains(fact), "{fact} is missing: {hint}");
+    }
+    let error = Error::from(error);
+    assert!(matches!(error, Error::LoginRefused(_)) && !error.is_transient());
+    assert!(said(&error).contains("password authentication failed"));
+    assert!(!said(&error).contains(&credential.secret()[..40]));
+    assert_eq!(connector.report().refused, 1);
+}
+
+#[tokio::test]
+async fn a_role_that_does_not_exist_does_not_have_tokens_fetched_without_end() {
+    let credential = TestCredential::new("never-made", 2_000).never_the_same();
+    let clock = ManualClock::at(std::time::SystemTime::now());
+    let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
+    let connector = connector(&identity, &server().await.url("never-made"));
+    let error = connector.connect().await.err().unwrap();
+    assert!(said(&error).contains("A new token was refused too"), "{}", said(&error));
+    assert_eq!(credential.requests(), 2);
+    for _ in 0..5 {
+        assert!(matches!(connector.connect().await, Err(Error::LoginRefused(_))));
+    }
+    assert_eq!(credential.requests(), 2);
+    clock.advance(Duration::from_secs(301));
+    assert!(matches!(connector.connect().await, Err(Error::LoginRefused(_))));
+    assert_eq!(credential.requests(), 3);
+}
+
+#[tokio::test]
+async fn a_token_for_another_audience_is_told() {
+    let person = Principal::new("a@contoso.com", PrincipalKind::User);
+    let credential = TestCredential::for_principal(person, "https://database.windows.net", 0);
+    let identity = Identity::new(credential);
+    let pool = postgres::connect_with(&identity, &server().await.url("")).unwrap();
+    let error = said(&failure(pool.get().await));
+    assert!(error.contains("for user \"a@contoso.com\""), "{error}");
+    assert!(error.contains("The token is for https://database.windows.net"), "{error}");
+    assert!(error.contains("entra_scope"), "{error}");
+}
+
+#[tokio::test]
+async fn an_error_of_the_credential_comes_through_the_pool_as_it_was() {
+    let credential = TestCredential::new("anybody", 0);
+    credential.fail();
+    let identity = Identity::new(credential);
+    let pool = postgres::connect_with(&identity, &server().await.url("anybody")).unwrap();
+    let error = pool.get().await.err().unwrap();
+    assert!(matches!(Error::within(&error), Some(Error::Token(_))), "{error:?}");
+    let error = Error::from(error);
+    assert!(matches!(error, Error::Token(_)), "{error:?}");
+    assert!(said(&error).contains("run `az login`"), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_exist_is_told_by_the_server() {
+    let identity = Identity::new(let_in("lost").await);
+    let url = server().await.url("lost").replace(&format!("/{DATABASE}?"), "/nowhere?");
+    let connector = connector(&identity, &url);
+    let error = connector.connect().await.err().unwrap();
+    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(code(cause), Some("3D000"));
+    assert!(said(&error).contains("\"nowhere\" does not exist"), "{}", said(&error));
+    assert_eq!(connector.report().refused, 0);
+}
+
+#[tokio::test]
+async fn further_hosts_are_tried_until_one_answers() {
+    let identity = Identity::new(let_in("several").await);
+    let (dead, _held) = nobody_listens();
+    let server = server().await;
+    let url = server.url("several").replace(
+        &format!("@127.0.0.1:{}", server.port()),
+        &format!("@127.0.0.1:{dead},127.0.0.1:{}", server.port()),
+    );
+    let url = format!("{url}&target_session_attrs=read-write&application_name=menu");
+    let pool = postgres::connect_with(&identity, &url).unwrap();
+    let client = pool.get().await.unwrap();
+    assert_eq!(text(&client, "SELECT current_setting('application_name')").await, "menu");
+}
+
+#[tokio::test]
+async fn a_host_that_refuses_the_login_is_not_given_up_for_the_next() {
+    let identity = Identity::new(TestCredential::new("refused-at-the-first", 0));
+    let (dead, _held) = nobody_listens();
+    let server = server().await;
+    let url = server.url("refused-at-the-first").replace(
+        &format!("@127.0.0.1:{}", server.port()),
+        &format!("@127.0.0.1:{},127.0.0.1:{dead}", server.port()),
+    );
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_not_named_is_told() {
+    let identity = Identity::new(let_in("nameless").await);
+    let url = server().await.url("nameless").replace(&format!("/{DATABASE}?"), "?");
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(code(cause), Some("3D000"));
+    assert!(said(&error).contains("No database was named"), "{}", said(&error));
+}
+
+/// The environment cannot be changed while tests run, so this test runs itself
+/// in another process, with an `az` in front of the PATH that is logged in.
+#[tokio::test]
+async fn connect_finds_its_identity_in_the_environment() {
+    const URL: &str = "ENTRA_POOL_TEST_URL";
+    if let Ok(url) = std::env::var(URL) {
+        let pool = postgres::connect(&url).unwrap();
+        let client = pool.get().await.unwrap();
+        assert_eq!(text(&client, "SELECT current_user::text").await, "dev@contoso.com");
+        return;
+    }
+    let person = Principal::new("dev@contoso.com", PrincipalKind::User);
+    let az = AzureCliStandIn::new(Arc::new(Issuer::new()), person).unwrap();
+    let answer = std::process::Command::new(az.executable())
+        .args(["account", "get-access-token", "--output", "json", "--scope"])
+        .arg(Scope::AZURE_POSTGRESQL.as_str())
+        .output()
+        .unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let token = answer["accessToken"].as_str().unwrap();
+    server().await.set_password("dev@contoso.com", token).await;
+
+    let mut path = az.executable().parent().unwrap().as_os_str().to_owned();
+    path.push(":/usr/bin:/bin");
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "login::connect_finds_its_identity_in_the_environment", "--nocapture"])
+        .env(URL, server().await.url(""))
+        .env("PATH", path)
+        .env("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && output.contains("1 passed"), "{output}");
+    assert_eq!(az.invocations().unwrap().len(), 2);
+}

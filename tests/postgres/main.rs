@@ -1,0 +1,69 @@
+//! The PostgreSQL pool against a PostgreSQL server of the test's own, with a
+//! role whose password is the token.
+#![cfg(feature = "postgres")]
+#![allow(clippy::disallowed_methods)] // A server lives in real time.
+
+mod config;
+mod drivers;
+mod login;
+mod sessions;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls;
+
+use deadpool_postgres::GenericClient;
+use entra_pool::{
+    postgres::{self, Config, Connector, Error, Pool, deadpool_postgres},
+    token::Identity,
+};
+use support::{credential::TestCredential, postgres::PostgresServer};
+use tokio::{net::TcpSocket, sync::OnceCell};
+
+/// One server for all tests here; each has roles of its own.
+async fn server() -> &'static PostgresServer {
+    static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
+    SERVER.get_or_init(PostgresServer::start).await
+}
+
+/// A credential for `role`, whose token the server takes.
+async fn let_in(role: &str) -> TestCredential {
+    let credential = TestCredential::new(role, 2_000);
+    server().await.set_password(role, &credential.secret()).await;
+    credential
+}
+
+/// A pool of one connection, so that the next borrower gets the last one's.
+async fn pool_of_one(role: &str) -> Pool {
+    let identity = Identity::new(let_in(role).await);
+    let pool = postgres::connect_with(&identity, &server().await.url(role)).unwrap();
+    pool.resize(1);
+    pool
+}
+
+fn connector(identity: &Identity, url: &str) -> Connector {
+    let config: Config = url.parse().unwrap();
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    Connector::new(config, tokens).unwrap()
+}
+
+async fn text(client: &impl GenericClient, sql: &str) -> String {
+    client.query_one(sql, &[]).await.unwrap().get::<_, String>(0)
+}
+
+async fn backend(client: &impl GenericClient) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
+}
+
+fn failure(outcome: Result<deadpool_postgres::Client, deadpool_postgres::PoolError>) -> Error {
+    match outcome {
+        Ok(_) => panic!("a connection where none should be"),
+        Err(error) => error.into(),
+    }
+}
+
+/// A port that is taken, so that nobody else gets it, but not listened on.
+fn nobody_listens() -> (u16, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (socket.local_addr().unwrap().port(), socket)
+}

@@ -1,0 +1,212 @@
+//! One borrower after another on one connection.
+
+use std::time::Duration;
+
+use entra_pool::{
+    clock::ManualClock,
+    postgres::{self, Config, Connector, Recycling, deadpool_postgres},
+    token::Identity,
+};
+
+use crate::{backend, connector, let_in, pool_of_one, server, text};
+
+#[tokio::test]
+async fn a_session_is_clean_for_its_next_borrower() {
+    let pool = pool_of_one("clean").await;
+    let a = pool.get().await.unwrap();
+    let pid = backend(&a).await;
+    let before = text(&a, "SELECT current_setting('work_mem')").await;
+    server().await.sql("CREATE ROLE waiter; GRANT waiter TO clean").await;
+    a.batch_execute(
+        "CREATE TEMP TABLE bill (total int);
+         SET work_mem = '1MB';
+         SET app.tenant = 'a';
+         SET ROLE waiter;
+         LISTEN kitchen;
+         DECLARE menu CURSOR WITH HOLD FOR SELECT 1;
+         SELECT pg_advisory_lock(4711);",
+    )
+    .await
+    .unwrap();
+    drop(a);
+
+    let b = pool.get().await.unwrap();
+    assert_eq!(backend(&b).await, pid, "the same session");
+    let gone = b.query_one("SELECT to_regclass('bill') IS NULL", &[]).await.unwrap();
+    assert!(gone.get::<_, bool>(0), "the temporary table is gone");
+    assert_eq!(text(&b, "SELECT current_setting('work_mem')").await, before);
+    assert_eq!(text(&b, "SELECT coalesce(current_setting('app.tenant', true), '')").await, "");
+    assert_eq!(text(&b, "SELECT current_user::text").await, "clean");
+    for nothing in [
+        "SELECT count(*) FROM pg_listening_channels()",
+        "SELECT count(*) FROM pg_cursors WHERE name = 'menu'",
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+    ] {
+        assert_eq!(b.query_one(nothing, &[]).await.unwrap().get::<_, i64>(0), 0, "{nothing}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_left_open_or_failed_is_gone_for_the_next_borrower() {
+    let pool = pool_of_one("rollback").await;
+    server().await.sql("CREATE TABLE orders (id int); GRANT ALL ON orders TO rollback").await;
+    let mut pids = Vec::new();
+    for trouble in ["SELECT 1", "SELECT 1/0", "SELECT pg_advisory_lock(1); SELECT 1/0"] {
+        let a = pool.get().await.unwrap();
+        pids.push(backend(&a).await);
+        a.batch_execute("BEGIN; INSERT INTO orders VALUES (1); SET LOCAL app.tenant = 'a'")
+            .await
+            .unwrap();
+        let failed = a.batch_execute(trouble).await.is_err();
+        assert_eq!(failed, trouble.contains("1/0"));
+        drop(a);
+
+        let b = pool.get().await.unwrap();
+        pids.push(backend(&b).await);
+        let orders = b.query_one("SELECT count(*) FROM orders", &[]).await.unwrap();
+        assert_eq!(orders.get::<_, i64>(0), 0, "after {trouble}");
+        assert_eq!(text(&b, "SELECT coalesce(current_setting('app.tenant', true), '')").await, "");
+        // Refused in a transaction.
+        b.batch_execute("DISCARD ALL").await.unwrap();
+    }
+    assert!(pids.iter().all(|pid| *pid == pids[0]), "the same session: {pids:?}");
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_dropped_is_gone_for_the_next_borrower() {
+    let pool = pool_of_one("dropped").await;
+    server().await.sql("CREATE TABLE drinks (id int); GRANT ALL ON drinks TO dropped").await;
+    let mut a = pool.get().await.unwrap();
+    let transaction = a.transaction().await.unwrap();
+    transaction.execute("INSERT INTO drinks VALUES (1)", &[]).await.unwrap();
+    std::mem::forget(transaction);
+    drop(a);
+    let b = pool.get().await.unwrap();
+    assert_eq!(b.query_one("SELECT count(*) FROM drinks", &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn prepared_statements_survive_the_cleaning() {
+    let pool = pool_of_one("prepared").await;
+    let a = pool.get().await.unwrap();
+    let statement = a.prepare_cached("SELECT $1::int + 1").await.unwrap();
+    assert_eq!(a.query_one(&statement, &[&1]).await.unwrap().get::<_, i32>(0), 2);
+    assert_eq!(a.statement_cache.size(), 1);
+    drop(a);
+    let b = pool.get().await.unwrap();
+    assert_eq!(b.statement_cache.size(), 1);
+    let again = b.prepare_cached("SELECT $1::int + 1").await.unwrap();
+    assert_eq!(b.query_one(&again, &[&2]).await.unwrap().get::<_, i32>(0), 3);
+    let row = b.query_one("SELECT count(*) FROM pg_prepared_statements", &[]).await.unwrap();
+    assert!(row.get::<_, i64>(0) >= 1);
+}
+
+#[tokio::test]
+async fn fast_recycling_leaves_a_session_as_it_is() {
+    let identity = Identity::new(let_in("fast").await);
+    let config: Config = server().await.url("fast").parse().unwrap();
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    let connector = Connector::new(config.recycling(Recycling::Fast), tokens).unwrap();
+    let pool = postgres::builder(connector).max_size(1).build().unwrap();
+    pool.get().await.unwrap().batch_execute("SET app.tenant = 'a'").await.unwrap();
+    let b = pool.get().await.unwrap();
+    assert_eq!(text(&b, "SELECT current_setting('app.tenant')").await, "a");
+}
+
+/// Polls a query until it is with the server, then drops it.
+async fn begin_and_drop(client: &deadpool_postgres::Client, sql: &str, begun: &str) {
+    let query = client.batch_execute(sql);
+    tokio::pin!(query);
+    let seen = async {
+        while server().await.value(begun).await.as_deref() != Some("t") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = &mut query => panic!("the query ended"),
+        () = seen => {}
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_query_is_over_before_the_next_borrower_comes() {
+    let pool = pool_of_one("impatient").await;
+    let a = pool.get().await.unwrap();
+    let pid = backend(&a).await;
+    // It waits for a lock that somebody else has, so that the test says when it ends.
+    let holder = pool_of_one("holder").await;
+    let holder = holder.get().await.unwrap();
+    holder.batch_execute("SELECT pg_advisory_lock(99)").await.unwrap();
+    let waiting = format!(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock')"
+    );
+    begin_and_drop(
+        &a,
+        "SELECT set_config('app.tenant', 'a', false), pg_advisory_lock(99)",
+        &waiting,
+    )
+    .await;
+    drop(a);
+    let next = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.unwrap() }
+    });
+    holder.batch_execute("SELECT pg_advisory_unlock(99)").await.unwrap();
+    let b = next.await.unwrap();
+    assert_eq!(backend(&b).await, pid, "the same session");
+    assert_eq!(text(&b, "SELECT coalesce(current_setting('app.tenant', true), '')").await, "");
+    // The dropped query has got the lock since; the cleaning gave it back.
+    let free = holder.query_one("SELECT pg_try_advisory_lock(99)", &[]).await.unwrap();
+    assert!(free.get::<_, bool>(0));
+}
+
+#[tokio::test]
+async fn a_dropped_query_that_goes_on_is_cancelled_and_its_connection_retired() {
+    let clock = ManualClock::at(std::time::SystemTime::now());
+    let credential = let_in("stuck").await;
+    let identity = Identity::builder(credential).clock(clock.clone()).build();
+    let connector = connector(&identity, &server().await.url("stuck"));
+    let pool = postgres::builder(connector.clone()).max_size(1).build().unwrap();
+    let a = pool.get().await.unwrap();
+    let pid = backend(&a).await;
+    let asleep = format!(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep')"
+    );
+    begin_and_drop(&a, "SELECT pg_sleep(3600)", &asleep).await;
+    drop(a);
+    let next = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.unwrap() }
+    });
+    while clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(2));
+    let b = next.await.unwrap();
+    assert_ne!(backend(&b).await, pid, "another session");
+    assert_eq!(connector.report().retired, 1);
+    let gone = format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})");
+    while server().await.value(&gone).await.as_deref() != Some("t") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn connections_end_when_they_are_old_or_closed() {
+    let identity = Identity::new(let_in("old").await);
+    let config: Config = server().await.url("old").parse().unwrap();
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    let old = Connector::new(config.clone().max_lifetime(Duration::ZERO), tokens.clone()).unwrap();
+    let pool = postgres::builder(old.clone()).max_size(1).build().unwrap();
+    let first = backend(&pool.get().await.unwrap()).await;
+    assert_ne!(backend(&pool.get().await.unwrap()).await, first);
+    assert_eq!(old.report().retired, 1);
+
+    let young = Connector::new(config.max_lifetime(None), tokens).unwrap();
+    let pool = postgres::builder(young.clone()).max_size(1).build().unwrap();
+    let first = backend(&pool.get().await.unwrap()).await;
+    assert_eq!(backend(&pool.get().await.unwrap()).await, first);
+    server().await.sql(&format!("SELECT pg_terminate_backend({first}, 10000)")).await;
+    assert_ne!(backend(&pool.get().await.unwrap()).await, first);
+    assert_eq!(young.report().retired, 1);
+}
