@@ -9,6 +9,7 @@
 pub mod azure_cli;
 pub mod certificates;
 pub mod database;
+pub mod emulator;
 pub mod identity;
 pub mod jwt;
 mod listener;

@@ -15,7 +15,8 @@ use futures::{
 };
 use pgwire::{
     api::{
-        ClientInfo, ClientPortalStore, ConnectionHandle, DEFAULT_NAME, PgWireConnectionState, Type,
+        ClientInfo, ClientPortalStore, ConnectionHandle, DEFAULT_NAME, ErrorHandler,
+        PgWireConnectionState, Type,
         portal::{Format, Portal},
         query::{
             ExtendedQueryHandler, SimpleQueryHandler, send_execution_response, send_query_response,
@@ -99,7 +100,7 @@ impl SessionHandle {
         work: impl FnOnce(&mut Session) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, SqlError> {
         let interrupt = Arc::new(Interrupt::new(false));
-        let guard = GivenUp { handle: self, interrupt: Arc::clone(&interrupt) };
+        let mut guard = GivenUp { handle: self, interrupt: Arc::clone(&interrupt), ended: false };
         let handle = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut session = handle.lock();
@@ -110,7 +111,7 @@ impl SessionHandle {
             work(&mut session)
         });
         let result = task.await;
-        std::mem::forget(guard);
+        guard.ended = true;
         result.unwrap_or_else(|error| Err(SqlError::new("XX000", error.to_string())))
     }
 }
@@ -124,10 +125,14 @@ impl Drop for Inner {
 struct GivenUp<'a> {
     handle: &'a SessionHandle,
     interrupt: Arc<Interrupt>,
+    ended: bool,
 }
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
         self.handle.0.shared.waiting.interrupt(&self.interrupt);
         self.handle.0.sqlite.interrupt();
     }
@@ -210,13 +215,7 @@ impl SimpleQueryHandler for Queries {
     {
         let handle = SessionHandle::of(client)?;
         self.0.queried();
-        let statements = match parse(sql) {
-            Ok(statements) => statements,
-            Err(error) => {
-                handle.lock().fail();
-                return Err(error.into());
-            }
-        };
+        let statements = parse(sql)?;
         if statements.is_empty() {
             client
                 .feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new()))
@@ -233,6 +232,16 @@ impl SimpleQueryHandler for Queries {
             }
         }
         Ok(Vec::new())
+    }
+}
+
+/// Any error, in whatever message, fails the transaction.
+impl ErrorHandler for Queries {
+    fn on_error<C: ClientInfo>(&self, client: &C, _error: &mut PgWireError) {
+        // Before the login there is nothing to fail.
+        if let Ok(handle) = SessionHandle::of(client) {
+            handle.lock().fail();
+        }
     }
 }
 
@@ -255,7 +264,7 @@ impl QueryParser for Reader {
         let handle = SessionHandle::of(client)?;
         let (sql, types) = (sql.to_owned(), types.to_vec());
         let read = move |session: &mut Session| {
-            let mut statements = parse(&sql).inspect_err(|_| session.fail())?;
+            let mut statements = parse(&sql)?;
             match (statements.pop(), statements.is_empty()) {
                 (None, _) => Ok(None),
                 (Some(statement), true) => session.prepare(&statement, &types).map(Some),
@@ -353,13 +362,7 @@ impl ExtendedQueryHandler for Queries {
         let handle = SessionHandle::of(client)?;
         self.0.queried();
         let prepared = portal.statement.statement.clone();
-        let parameters = match parameters(portal, &prepared) {
-            Ok(parameters) => parameters,
-            Err(error) => {
-                handle.lock().fail();
-                return Err(error.into());
-            }
-        };
+        let parameters = parameters(portal, &prepared)?;
         let (prepared, outcome) = run(&handle, &*client, prepared, parameters).await?;
         Ok(response(&prepared, outcome, &portal.result_column_format)?)
     }

@@ -19,7 +19,8 @@
 //!
 //! It is not PostgreSQL: it checks no privileges, knows no schema but `public`,
 //! no `pg_catalog`, arrays, `COPY`, cursors or notifications, keeps no trailing
-//! zeros of a `numeric`, allows one writer at a time, and commits each
+//! zeros of a `numeric`, allows one writer at a time, drops connections whose
+//! password is longer than 9,990 bytes (a limit of the library), and commits each
 //! statement of a simple query by itself. What it does not know is refused with
 //! SQLSTATE 0A000, by name.
 
@@ -47,7 +48,7 @@ use std::{
 
 use pgwire::{
     api::{
-        ConnectionManager, PgWireServerHandlers, RandomPidSecretKeyGenerator,
+        ConnectionManager, ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerator,
         auth::StartupHandler,
         cancel::{CancelHandler, DefaultCancelHandler},
         query::{ExtendedQueryHandler, SimpleQueryHandler},
@@ -314,6 +315,10 @@ impl PgWireServerHandlers for Handlers {
 
     fn startup_handler(&self) -> Arc<impl StartupHandler> {
         Arc::new(Login(Arc::clone(&self.0)))
+    }
+
+    fn error_handler(&self) -> Arc<impl ErrorHandler> {
+        Arc::new(Queries(Arc::clone(&self.0)))
     }
 
     fn cancel_handler(&self) -> Arc<impl CancelHandler> {

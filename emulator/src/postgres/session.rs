@@ -91,40 +91,6 @@ impl Session {
         statement: &Statement,
         given: &[Option<Type>],
     ) -> Result<Prepared, SqlError> {
-        let prepared = self.try_prepare(statement, given);
-        self.note_failure(&prepared);
-        prepared
-    }
-
-    /// Runs a statement.
-    pub(super) fn run(
-        &mut self,
-        prepared: &Prepared,
-        parameters: &[Value],
-    ) -> Result<Outcome, SqlError> {
-        let outcome = self.try_run(prepared, parameters);
-        self.note_failure(&outcome);
-        outcome
-    }
-
-    /// After an error, only the end of the transaction is accepted.
-    pub(super) fn fail(&mut self) {
-        if self.status == Status::Transaction {
-            self.status = Status::Failed;
-        }
-    }
-
-    fn note_failure<T>(&mut self, result: &Result<T, SqlError>) {
-        if result.is_err() {
-            self.fail();
-        }
-    }
-
-    fn try_prepare(
-        &mut self,
-        statement: &Statement,
-        given: &[Option<Type>],
-    ) -> Result<Prepared, SqlError> {
         if let Some(command) = Command::read(statement)? {
             self.check(&command)?;
             return Ok(Prepared {
@@ -146,7 +112,12 @@ impl Session {
         Ok(Prepared { plan: Plan::Sqlite(translated), parameters, columns })
     }
 
-    fn try_run(&mut self, prepared: &Prepared, parameters: &[Value]) -> Result<Outcome, SqlError> {
+    /// Runs a statement.
+    pub(super) fn run(
+        &mut self,
+        prepared: &Prepared,
+        parameters: &[Value],
+    ) -> Result<Outcome, SqlError> {
         match &prepared.plan {
             Plan::Session(command) => {
                 self.check(command)?;
@@ -154,6 +125,13 @@ impl Session {
             }
             Plan::Sqlite(_) if self.status == Status::Failed => Err(SqlError::failed_transaction()),
             Plan::Sqlite(translated) => self.sqlite(translated, parameters),
+        }
+    }
+
+    /// After an error, only the end of the transaction is accepted.
+    pub(super) fn fail(&mut self) {
+        if self.status == Status::Transaction {
+            self.status = Status::Failed;
         }
     }
 

@@ -1,0 +1,133 @@
+//! All stand-ins at once, with one shop registered everywhere.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use crate::{
+    certificates::Authority,
+    database::Database,
+    identity::{IdentityEndpoint, IdentityOptions},
+    jwt::{Directory, Issuer, Principal, PrincipalKind},
+    postgres::{AUDIENCE, PostgresOptions, PostgresServer},
+};
+
+/// The ports on 127.0.0.1; 0, the default, takes free ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EmulatorOptions {
+    /// Of the identity endpoint.
+    pub identity_port: u16,
+    /// Of PostgreSQL.
+    pub postgres_port: u16,
+}
+
+/// The stand-ins of this crate, running; they stop when this is dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    authority: Authority,
+    issuer: Arc<Issuer>,
+    directory: Arc<Directory>,
+    system: Principal,
+    shop: Principal,
+    identity: IdentityEndpoint,
+    postgres: PostgresServer,
+}
+
+impl Emulator {
+    /// Starts everything, in the current tokio runtime: the application has a
+    /// system-assigned identity, `shop-app`, and a user-assigned one,
+    /// `shop-identity`; both databases let both in.
+    ///
+    /// # Errors
+    ///
+    /// A port is taken, or the temporary folder cannot be written.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub async fn start(options: EmulatorOptions) -> io::Result<Self> {
+        let authority = Authority::new()?;
+        let tls = authority.issue(&["localhost", "127.0.0.1"])?.server_config()?;
+        let issuer = Arc::new(Issuer::new());
+        let directory = Arc::new(Directory::default());
+        let system = Principal::new("shop-app", PrincipalKind::SystemAssigned);
+        let shop = Principal::new("shop-identity", PrincipalKind::UserAssigned);
+        directory.add(system.clone());
+        directory.add(shop.clone());
+        let identity = IdentityEndpoint::start(
+            Arc::clone(&issuer),
+            IdentityOptions {
+                port: options.identity_port,
+                system_assigned: Some(system.clone()),
+                user_assigned: vec![shop.clone()],
+            },
+        )?;
+        // Declared types are each server's own: a database for each.
+        let database = Arc::new(Database::new()?);
+        let mut postgres =
+            PostgresOptions::new(Arc::clone(&issuer), Arc::clone(&directory), database, tls);
+        postgres.port = options.postgres_port;
+        let postgres = PostgresServer::start(postgres)?;
+        Ok(Self { authority, issuer, directory, system, shop, identity, postgres })
+    }
+
+    /// Signs the tokens.
+    pub fn issuer(&self) -> &Arc<Issuer> {
+        &self.issuer
+    }
+
+    /// Whom the databases let in.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// The system-assigned identity, `shop-app`.
+    pub fn system_assigned(&self) -> &Principal {
+        &self.system
+    }
+
+    /// The user-assigned identity, `shop-identity`.
+    pub fn user_assigned(&self) -> &Principal {
+        &self.shop
+    }
+
+    /// The identity endpoint.
+    pub fn identity(&self) -> &IdentityEndpoint {
+        &self.identity
+    }
+
+    /// Azure Database for PostgreSQL.
+    pub fn postgres(&self) -> &PostgresServer {
+        &self.postgres
+    }
+
+    /// A file with the certificate that all of it is to be verified with.
+    pub fn ca_path(&self) -> PathBuf {
+        self.authority.path()
+    }
+
+    /// The certificate authority, for certificates of one's own.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// What App Service sets for an application, and which of its identities
+    /// the Azure SDKs shall take.
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        let mut env = self.identity.app_service_env().to_vec();
+        env.push(("AZURE_CLIENT_ID", self.shop.client_id.clone()));
+        env
+    }
+
+    /// A URL as entra-pool reads it: logs in as `shop-identity`, to the
+    /// database `restaurant`.
+    pub fn postgres_url(&self) -> String {
+        let port = self.postgres.addr().port();
+        let ca = self.ca_path().display().to_string();
+        let parameters = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("sslrootcert", &ca)
+            .append_pair("entra_scope", &format!("{AUDIENCE}/.default"))
+            .append_pair("entra_client_id", &self.shop.client_id)
+            .finish();
+        let user = &self.shop.name;
+        format!("postgres://{user}@localhost:{port}/restaurant?{parameters}")
+    }
+}
