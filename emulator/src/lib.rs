@@ -6,5 +6,7 @@
 #![deny(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
+pub mod azure_sql;
 pub mod certificates;
+pub mod database;
 pub mod jwt;
