@@ -1,11 +1,27 @@
-//! A SQLite database in a temporary folder.
+//! The tables behind the emulated servers: one SQLite file, as long as this
+//! value lives.
+//!
+//! Columns keep the type they were declared with (`nvarchar(50)`,
+//! `datetime2`), so that each server maps them by declaration. The one
+//! exception is SQLite's: a column that numbers its rows must be declared
+//! `INTEGER`. [`ROW_NUMBER_INT`] and [`ROW_NUMBER_BIGINT`] are two spellings
+//! of that, SQLite ignoring case, and tell the two widths apart.
+//!
+//! Dates and times are ISO 8601 text with a blank in the middle, UUIDs are
+//! lower-case text, decimals are SQLite's numbers (15 digits are kept).
 
-use std::{io, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 use tempfile::TempDir;
 
-/// The database; its file goes when this value does.
+/// The declared type of a row-numbering column of 32 bits.
+pub const ROW_NUMBER_INT: &str = "INTEGER";
+
+/// The declared type of a row-numbering column of 64 bits.
+pub const ROW_NUMBER_BIGINT: &str = "Integer";
+
+/// An SQLite database in a temporary folder; it goes when this value does.
 #[derive(Debug)]
 pub struct Database {
     folder: TempDir,
@@ -13,26 +29,53 @@ pub struct Database {
 
 impl Database {
     /// An empty database.
-    ///
-    /// # Errors
-    ///
-    /// The temporary folder cannot be written.
     pub fn new() -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("entra-pool-database-").tempdir()?;
         let database = Self { folder };
-        let sqlite = database.open().map_err(io::Error::other)?;
-        sqlite.pragma_update(None, "journal_mode", "WAL").map_err(io::Error::other)?;
+        let connection = database.open().map_err(io::Error::other)?;
+        // The file remembers: readers and one writer do not wait for each other.
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(io::Error::other)?;
         Ok(database)
     }
 
-    /// A new connection.
+    /// A connection of its own, for one session.
     ///
-    /// # Errors
-    ///
-    /// The file cannot be opened.
+    /// It blocks: use it on threads made for that.
     pub fn open(&self) -> rusqlite::Result<Connection> {
-        let sqlite = Connection::open(self.folder.path().join("database.sqlite"))?;
-        sqlite.busy_timeout(Duration::from_secs(5))?;
-        Ok(sqlite)
+        let connection = Connection::open(self.path())?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // It is all gone with the process: no need to wait for the disk.
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        // An unknown column is an error, not a string.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
+        Ok(connection)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("database.sqlite")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_see_each_others_tables_and_declared_types_stay() {
+        let database = Database::new().unwrap();
+        let (one, two) = (database.open().unwrap(), database.open().unwrap());
+        one.execute_batch("CREATE TABLE t (at datetime2, name nvarchar(50)); INSERT INTO t VALUES ('2024-01-02', 'x')")
+            .unwrap();
+        let statement = two.prepare("SELECT at, name FROM t").unwrap();
+        let types: Vec<_> = statement.columns().map(|c| c.decl_type().map(str::to_owned)).collect();
+        assert_eq!(types, [Some("datetime2".to_owned()), Some("nvarchar(50)".to_owned())]);
+    }
+
+    #[test]
+    fn an_unknown_column_in_double_quotes_is_an_error() {
+        let connection = Database::new().unwrap().open().unwrap();
+        assert!(connection.prepare(r#"SELECT "nothing""#).is_err());
     }
 }

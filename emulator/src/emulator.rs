@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
+    azure_sql::{AzureSqlOptions, AzureSqlServer},
     certificates::Authority,
     database::Database,
     identity::{IdentityEndpoint, IdentityOptions},
@@ -15,6 +16,8 @@ use crate::{
 pub struct EmulatorOptions {
     /// Of the identity endpoint.
     pub identity_port: u16,
+    /// Of Azure SQL.
+    pub azure_sql_port: u16,
     /// Of PostgreSQL.
     pub postgres_port: u16,
 }
@@ -28,6 +31,7 @@ pub struct Emulator {
     system: Principal,
     shop: Principal,
     identity: IdentityEndpoint,
+    azure_sql: AzureSqlServer,
     postgres: PostgresServer,
 }
 
@@ -61,12 +65,20 @@ impl Emulator {
             },
         )?;
         // Declared types are each server's own: a database for each.
+        let mut azure_sql = AzureSqlOptions::new(
+            Arc::clone(&issuer),
+            Arc::clone(&directory),
+            Arc::new(Database::new()?),
+            Arc::clone(&tls),
+        );
+        azure_sql.port = options.azure_sql_port;
+        let azure_sql = AzureSqlServer::start(azure_sql).await?;
         let database = Arc::new(Database::new()?);
         let mut postgres =
             PostgresOptions::new(Arc::clone(&issuer), Arc::clone(&directory), database, tls);
         postgres.port = options.postgres_port;
         let postgres = PostgresServer::start(postgres)?;
-        Ok(Self { authority, issuer, directory, system, shop, identity, postgres })
+        Ok(Self { authority, issuer, directory, system, shop, identity, azure_sql, postgres })
     }
 
     /// Signs the tokens.
@@ -94,6 +106,11 @@ impl Emulator {
         &self.identity
     }
 
+    /// Azure SQL.
+    pub fn azure_sql(&self) -> &AzureSqlServer {
+        &self.azure_sql
+    }
+
     /// Azure Database for PostgreSQL.
     pub fn postgres(&self) -> &PostgresServer {
         &self.postgres
@@ -117,15 +134,26 @@ impl Emulator {
         env
     }
 
+    /// An ADO.NET connection string as entra-pool reads it: logs in to the
+    /// database `orders` with an identity that is given beside it.
+    pub fn azure_sql_string(&self) -> String {
+        let port = self.azure_sql.addr().port();
+        let ca = self.ca_path().display().to_string();
+        format!(
+            "Server=tcp:localhost,{port};Database=orders;TrustServerCertificateCA=\"{ca}\";\
+             Entra Scope=https://database.windows.net/.default"
+        )
+    }
+
     /// A URL as entra-pool reads it: logs in as `shop-identity`, to the
-    /// database `restaurant`.
+    /// database `restaurant`, with an identity that is given beside it or told
+    /// by the environment.
     pub fn postgres_url(&self) -> String {
         let port = self.postgres.addr().port();
         let ca = self.ca_path().display().to_string();
         let parameters = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("sslrootcert", &ca)
             .append_pair("entra_scope", &format!("{AUDIENCE}/.default"))
-            .append_pair("entra_client_id", &self.shop.client_id)
             .finish();
         let user = &self.shop.name;
         format!("postgres://{user}@localhost:{port}/restaurant?{parameters}")

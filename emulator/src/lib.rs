@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
 pub mod azure_cli;
+pub mod azure_sql;
 pub mod certificates;
 pub mod database;
 pub mod emulator;

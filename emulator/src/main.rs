@@ -5,9 +5,11 @@ use std::{io, pin::pin, process::ExitCode, task::Poll};
 use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
 
 const USAGE: &str = "\
-Local stand-ins for Azure's identity endpoint and Azure Database for PostgreSQL.
+Local stand-ins for Azure's identity endpoint, Azure SQL and Azure Database for
+PostgreSQL.
 
-Usage: entra-pool-emulator [--identity-port PORT] [--postgres-port PORT]
+Usage: entra-pool-emulator [--identity-port PORT] [--azure-sql-port PORT]
+                           [--postgres-port PORT]
 
 Without a port, or with 0, a free one is taken.";
 
@@ -43,6 +45,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Emulato
         };
         let port = match name.as_str() {
             "--identity-port" => &mut options.identity_port,
+            "--azure-sql-port" => &mut options.azure_sql_port,
             "--postgres-port" => &mut options.postgres_port,
             "--help" | "-h" => return Ok(None),
             other => return Err(format!("unknown argument '{other}'")),
@@ -67,6 +70,11 @@ async fn run(options: EmulatorOptions) -> io::Result<()> {
     }
     println!("# Certificates are verified with");
     println!("export EMULATOR_CA='{}'", emulator.ca_path().display());
+    println!("# Azure SQL");
+    println!(
+        "export EMULATOR_AZURE_SQL='{};Authentication=Active Directory Default'",
+        emulator.azure_sql_string()
+    );
     println!("# Azure Database for PostgreSQL");
     println!("export EMULATOR_POSTGRES='{}'", emulator.postgres_url());
     println!("# Ctrl-C stops everything and removes its files.");
@@ -83,8 +91,8 @@ mod tests {
 
     #[test]
     fn ports_are_read_and_the_rest_is_refused() {
-        let expected = EmulatorOptions { identity_port: 1, postgres_port: 3 };
-        let given = ["--identity-port", "1", "--postgres-port=3"];
+        let expected = EmulatorOptions { identity_port: 1, azure_sql_port: 2, postgres_port: 3 };
+        let given = ["--identity-port", "1", "--azure-sql-port", "2", "--postgres-port=3"];
         assert_eq!(parse(&given), Ok(Some(expected)));
         assert_eq!(parse(&[]), Ok(Some(EmulatorOptions::default())));
         assert_eq!(parse(&["--help"]), Ok(None));

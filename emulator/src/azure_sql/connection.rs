@@ -1,0 +1,332 @@
+//! One connection: PRELOGIN, TLS, LOGIN7, then one request after the other.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
+
+use rustls::{HandshakeKind, ServerConfig};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::sleep,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    Shared,
+    behaviour::count,
+    bytes::Malformed,
+    error::ServerError,
+    login::{Login, admit, database_name},
+    packets::{
+        self, DEFAULT_PACKET_SIZE, Message, kind, malformed, read_message, status, write_message,
+    },
+    prelogin::{HandshakeStream, Prelogin, encryption},
+    requests::{Body, Request},
+    session::{Cancel, Identity, Session},
+    tokens::{Answer, Change},
+};
+
+/// The first byte of a TLS record with a handshake in it.
+const TLS_HANDSHAKE: u8 = 22;
+
+/// Serves a client until it or the server ends the connection.
+pub(crate) async fn serve(mut stream: TcpStream, server: Arc<Shared>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Ok(());
+    }
+    if first == [TLS_HANDSHAKE] {
+        // TDS 8.0: TLS comes before everything else.
+        let mut stream =
+            accept_tls(HandshakeStream::bare(stream), server.strict_tls.clone(), &server).await?;
+        let prelogin = prelogin(&mut stream, &server, |_| Ok(encryption::ON)).await?;
+        return session(stream, prelogin.1, true, server).await;
+    }
+    let decline = server.options.decline_encryption;
+    let (answered, prelogin) = prelogin(&mut stream, &server, |asked| match asked {
+        encryption::ON | encryption::REQUIRED | encryption::OFF | encryption::NOT_SUPPORTED
+            if decline =>
+        {
+            Ok(encryption::NOT_SUPPORTED)
+        }
+        encryption::ON | encryption::REQUIRED => Ok(encryption::ON),
+        // Azure SQL insists; a client that cannot goes away by itself.
+        encryption::OFF | encryption::NOT_SUPPORTED => Ok(encryption::REQUIRED),
+        _ => Err(Malformed("ENCRYPTION")),
+    })
+    .await?;
+    if answered == encryption::NOT_SUPPORTED {
+        return session(stream, prelogin, false, server).await;
+    }
+    let stream = HandshakeStream::new(stream, server.options.handshake_packet_type);
+    let stream = accept_tls(stream, server.options.tls.clone(), &server).await?;
+    session(stream, prelogin, true, server).await
+}
+
+async fn prelogin(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    server: &Shared,
+    decide: impl FnOnce(u8) -> Result<u8, Malformed>,
+) -> io::Result<(u8, Prelogin)> {
+    let message = expect(stream, kind::PRELOGIN).await?;
+    let prelogin = Prelogin::parse(&message.payload).map_err(malformed)?;
+    let encryption = decide(prelogin.encryption).map_err(malformed)?;
+    count(&server.counters.prelogins);
+    write_message(stream, kind::TABULAR_RESULT, &prelogin.answer(encryption), 0).await?;
+    Ok((encryption, prelogin))
+}
+
+async fn accept_tls(
+    stream: HandshakeStream,
+    config: Arc<ServerConfig>,
+    server: &Shared,
+) -> io::Result<TlsStream<HandshakeStream>> {
+    let mut stream = TlsAcceptor::from(config).accept(stream).await?;
+    if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
+        count(&server.counters.tls_resumptions);
+    }
+    stream.get_mut().0.handshake_done();
+    Ok(stream)
+}
+
+async fn expect(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> io::Result<Message> {
+    match read_message(stream).await? {
+        Some(message) if message.kind == kind => Ok(message),
+        Some(_) => Err(malformed(Malformed("message: not of the type that comes first"))),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+async fn session<S>(
+    mut stream: S,
+    prelogin: Prelogin,
+    encrypted: bool,
+    server: Arc<Shared>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let message = expect(&mut stream, kind::LOGIN7).await?;
+    let login = Login::parse(&message.payload, prelogin.fed_auth).map_err(malformed)?;
+    if !encrypted {
+        count(&server.counters.logins_in_plain_text);
+    }
+    sleep(server.behaviour.login_delay()).await;
+    let spid = server.next_spid();
+    let admitted = match server.behaviour.next_failure() {
+        Some(failure) => Err(failure),
+        None => {
+            let options = &server.options;
+            admit(
+                &login,
+                &options.issuer,
+                &options.directory,
+                &options.audience,
+                &options.databases,
+            )
+        }
+    };
+    let principal = match admitted {
+        Ok(principal) => principal,
+        Err(error) => {
+            tracing::debug!(number = error.number, database = login.database, "a login is refused");
+            count(&server.counters.logins_refused);
+            let mut answer = Answer::default();
+            answer.error(&error);
+            answer.done_with_error();
+            write_message(&mut stream, kind::TABULAR_RESULT, &answer.finish(true), spid).await?;
+            return stream.shutdown().await;
+        }
+    };
+    let route = server.behaviour.next_route();
+    let database = database_name(&login, &server.options.databases).unwrap_or_default();
+    let answer = welcome(&login, &database, route.as_ref());
+    if let Some((host, port)) = route {
+        tracing::debug!(principal = principal.name, host, port, "a login is routed");
+        count(&server.counters.logins_routed);
+        write_message(&mut stream, kind::TABULAR_RESULT, &answer, spid).await?;
+        // The client closes; what it sends instead is not read.
+        return stream.shutdown().await;
+    }
+    tracing::debug!(principal = principal.name, database, spid, "a login succeeds");
+    let identity = Identity {
+        user: principal.name,
+        application: login.application.clone(),
+        host: login.host.clone(),
+        database,
+        spid,
+    };
+    let cancel = Arc::new(Cancel::default());
+    let session = {
+        let (cancel, server) = (Arc::clone(&cancel), Arc::clone(&server));
+        let databases = server.options.databases.clone().into();
+        spawn_blocking(move || Session::new(&server.options.database, identity, databases, cancel))
+    };
+    let session = session.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+    count(&server.counters.logins);
+    write_message(&mut stream, kind::TABULAR_RESULT, &answer, spid).await?;
+    requests(stream, session, CancelOnDrop(cancel), login.packet_size, spid, server).await
+}
+
+fn welcome(login: &Login, database: &str, route: Option<&(String, u16)>) -> Vec<u8> {
+    let mut answer = Answer::default();
+    answer.environment(&Change::Database { new: database.to_owned(), old: "master".to_owned() });
+    answer.information(5701, &format!("Changed database context to '{database}'."));
+    answer.environment(&Change::Collation);
+    answer.environment(&Change::Language);
+    answer.information(5703, "Changed language setting to us_english.");
+    answer.login_ack(login);
+    answer.environment(&Change::PacketSize { new: login.packet_size, old: DEFAULT_PACKET_SIZE });
+    answer.fed_auth_ack();
+    if let Some((host, port)) = route {
+        answer.environment(&Change::Routing { host: host.clone(), port: *port });
+    }
+    answer.finish(false)
+}
+
+/// Stops what runs in the session when nobody waits for it any more.
+struct CancelOnDrop(Arc<Cancel>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
+}
+
+async fn requests<S>(
+    stream: S,
+    mut session: Session,
+    cancel: CancelOnDrop,
+    packet_size: usize,
+    spid: u16,
+    server: Arc<Shared>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (sender, mut messages) = mpsc::channel(1);
+    // Reads on while a request runs: an attention or the end may come.
+    let mut reading = JoinSet::new();
+    reading.spawn(async move {
+        while let Ok(Some(message)) = read_message(&mut reader).await {
+            if sender.send(message).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut early = None;
+    loop {
+        let next = match early.take() {
+            Some(message) => Some(message),
+            None => messages.recv().await,
+        };
+        let Some(message) = next else { return Ok(()) };
+        let answer = if message.kind == kind::ATTENTION {
+            // There was nothing left to stop.
+            count(&server.counters.attentions);
+            Answer::attention(&[])
+        } else {
+            let request = Request::parse(message.kind, &message.payload).map_err(malformed)?;
+            count_request(&server, &request, message.first_status);
+            let before = session.descriptor;
+            cancel.0.lower();
+            let work = work(session, request, message.first_status, Arc::clone(&server));
+            tokio::pin!(work);
+            let (returned, answer, attention) = loop {
+                tokio::select! {
+                    biased;
+                    done = &mut work => {
+                        let (returned, answer) = done?;
+                        break (returned, answer, cancel.0.is_raised());
+                    }
+                    message = messages.recv(), if early.is_none() => match message {
+                        Some(Message { kind: kind::ATTENTION, .. }) => {
+                            count(&server.counters.attentions);
+                            cancel.0.raise();
+                        }
+                        Some(message) => early = Some(message),
+                        None => return Ok(()),
+                    },
+                }
+            };
+            session = returned;
+            if attention { Answer::attention(&changes(before, session.descriptor)) } else { answer }
+        };
+        for packet in packets::packets(kind::TABULAR_RESULT, &answer, packet_size, spid) {
+            writer.write_all(&packet).await?;
+        }
+        writer.flush().await?;
+    }
+}
+
+/// What became of the transaction in a request whose answer is not sent.
+fn changes(before: u64, after: u64) -> Vec<Change> {
+    if before == after {
+        return Vec::new();
+    }
+    let ended = (before != 0).then_some(Change::Rollback(before));
+    let begun = (after != 0).then_some(Change::Begin(after));
+    ended.into_iter().chain(begun).collect()
+}
+
+fn count_request(server: &Shared, request: &Request, first_status: u8) {
+    let counters = &server.counters;
+    match request.body {
+        Body::Batch(_) => count(&counters.batches),
+        Body::Rpc(..) => count(&counters.rpcs),
+        Body::Transaction(_) => count(&counters.transaction_requests),
+        Body::Other(_) => return,
+    }
+    count(&counters.requests);
+    if first_status & (status::RESET_CONNECTION | status::RESET_CONNECTION_SKIP_TRANSACTION) != 0 {
+        count(&counters.reset_bits);
+    }
+}
+
+/// Runs a request on a thread that may block.
+async fn work(
+    mut session: Session,
+    request: Request,
+    first_status: u8,
+    server: Arc<Shared>,
+) -> io::Result<(Session, Vec<u8>)> {
+    let delay = server.behaviour.query_delay();
+    let run = move || {
+        let mut answer = match request.body {
+            Body::Rpc(..) => Answer::to_procedure(),
+            _ => Answer::default(),
+        };
+        let keep_transaction = first_status & status::RESET_CONNECTION_SKIP_TRANSACTION != 0;
+        let resettable = !matches!(request.body, Body::Other(_));
+        if resettable && (keep_transaction || first_status & status::RESET_CONNECTION != 0) {
+            session.reset(keep_transaction)?;
+            server.counters.resets.fetch_add(1, Ordering::Relaxed);
+            answer.environment(&Change::Reset);
+        }
+        if !delay.is_zero() {
+            session.cancel.wait(delay);
+        }
+        if resettable && request.transaction != session.descriptor {
+            let error = ServerError::new(
+                3989,
+                16,
+                "New request is not allowed to start because it should come with valid transaction descriptor.",
+            );
+            answer.error(&error);
+            answer.done_with_error();
+            return Ok((session, answer.finish(true)));
+        }
+        let answer = session.answer(request.body, answer);
+        Ok((session, answer))
+    };
+    spawn_blocking(run)
+        .await
+        .map_err(io::Error::other)?
+        .map_err(|error: ServerError| io::Error::other(error))
+}

@@ -1,0 +1,183 @@
+//! What the server says when it refuses: numbers, classes and texts are SQL
+//! Server's.
+
+use std::fmt;
+
+use rusqlite::ffi;
+
+/// An error as it goes over the wire (MS-TDS 2.2.7.10).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    /// The error's number.
+    pub number: i32,
+    /// The class (severity): 11 to 16 for what the user can mend, 20 and more
+    /// for what ends the connection.
+    pub class: u8,
+    /// The state.
+    pub state: u8,
+    /// The text.
+    pub message: String,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error {}, class {}: {}", self.number, self.class, self.message)
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// What separates the parts of an error that goes through SQLite as text.
+const MARK: char = '\u{1}';
+
+impl ServerError {
+    /// An error of this number, class and text, in state 1.
+    pub fn new(number: i32, class: u8, message: impl Into<String>) -> Self {
+        Self { number, class, state: 1, message: message.into() }
+    }
+
+    /// The construct is not among those that are understood here.
+    pub(crate) fn unsupported(construct: impl fmt::Display) -> Self {
+        Self::new(
+            102,
+            15,
+            format!(
+                "Incorrect syntax near '{construct}'. (Not among what the emulator understands.)"
+            ),
+        )
+    }
+
+    pub(crate) fn syntax(message: impl fmt::Display) -> Self {
+        Self::new(102, 15, format!("Incorrect syntax: {message}."))
+    }
+
+    /// The statement was stopped half-way; nobody reads this.
+    pub(crate) fn cancelled() -> Self {
+        Self::new(3617, 16, "The query has been canceled because of an attention.")
+    }
+
+    /// Whether the rest of the batch is not run after this error.
+    ///
+    /// Violated constraints and the like end their statement only.
+    pub(crate) fn ends_batch(&self) -> bool {
+        !matches!(
+            self.number,
+            266 | 515 | 547 | 1222 | 2601 | 2627 | 2628 | 3701 | 3902 | 3903 | 8134
+        )
+    }
+
+    /// The error for SQLite to carry out of a function.
+    pub(crate) fn through_sqlite(&self) -> rusqlite::Error {
+        let text = format!("{MARK}{}{MARK}{}{MARK}{}", self.number, self.class, self.message);
+        rusqlite::Error::UserFunctionError(text.into())
+    }
+
+    fn from_function(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix(MARK)?.splitn(3, MARK);
+        let (number, class) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Self::new(number, class, parts.next()?))
+    }
+
+    fn from_failure(failure: ffi::Error, text: &str) -> Self {
+        let detail = text.rsplit_once(": ").map_or(text, |(_, detail)| detail);
+        match failure.extended_code {
+            ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+            | ffi::SQLITE_CONSTRAINT_UNIQUE
+            | ffi::SQLITE_CONSTRAINT_ROWID => Self::new(
+                2627,
+                14,
+                format!(
+                    "Violation of UNIQUE or PRIMARY KEY constraint. Cannot insert duplicate key in {detail}."
+                ),
+            ),
+            ffi::SQLITE_CONSTRAINT_NOTNULL => Self::new(
+                515,
+                16,
+                format!(
+                    "Cannot insert the value NULL into column '{detail}'; column does not allow nulls."
+                ),
+            ),
+            ffi::SQLITE_CONSTRAINT_CHECK if detail.starts_with("length of ") => Self::new(
+                2628,
+                16,
+                format!(
+                    "String or binary data would be truncated in column '{}'.",
+                    &detail["length of ".len()..]
+                ),
+            ),
+            ffi::SQLITE_CONSTRAINT_CHECK => Self::new(
+                547,
+                16,
+                format!("The statement conflicted with the CHECK constraint \"{detail}\"."),
+            ),
+            ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Self::new(
+                547,
+                16,
+                "The statement conflicted with a FOREIGN KEY or REFERENCE constraint.",
+            ),
+            ffi::SQLITE_BUSY_SNAPSHOT => Self::new(
+                1205,
+                13,
+                "Transaction was deadlocked on lock resources with another process and has been chosen as the deadlock victim. Rerun the transaction.",
+            ),
+            _ => match failure.code {
+                rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked => {
+                    Self::new(1222, 16, "Lock request time out period exceeded.")
+                }
+                rusqlite::ErrorCode::OperationInterrupted => Self::cancelled(),
+                _ => Self::from_text(text, detail),
+            },
+        }
+    }
+
+    /// Errors that SQLite tells apart by their text alone.
+    fn from_text(text: &str, detail: &str) -> Self {
+        if let Some(error) = Self::from_function(text) {
+            return error;
+        }
+        let name = detail.trim_start_matches("main.").trim_start_matches("temp.");
+        if text.starts_with("no such table") {
+            Self::new(208, 16, format!("Invalid object name '{name}'."))
+        } else if text.starts_with("no such column") {
+            Self::new(207, 16, format!("Invalid column name '{name}'."))
+        } else if text.starts_with("ambiguous column name") {
+            Self::new(209, 16, format!("Ambiguous column name '{name}'."))
+        } else if let Some((_, column)) = text.split_once(" has no column named ") {
+            Self::new(207, 16, format!("Invalid column name '{column}'."))
+        } else if text.ends_with(" already exists") {
+            let name =
+                text.trim_end_matches(" already exists").rsplit(' ').next().unwrap_or_default();
+            Self::new(
+                2714,
+                16,
+                format!(
+                    "There is already an object named '{}' in the database.",
+                    name.trim_matches(['"', '`'])
+                ),
+            )
+        } else if text.contains(" values for ") || text.contains(" values were supplied") {
+            Self::new(
+                213,
+                16,
+                "Column name or number of supplied values does not match table definition.",
+            )
+        } else {
+            Self::new(8624, 16, format!("The emulator's SQLite says: {text}"))
+        }
+    }
+}
+
+impl From<rusqlite::Error> for ServerError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error {
+            rusqlite::Error::SqliteFailure(failure, Some(text)) => {
+                Self::from_failure(failure, &text)
+            }
+            rusqlite::Error::SqliteFailure(failure, None) => {
+                Self::from_failure(failure, &failure.to_string())
+            }
+            rusqlite::Error::SqlInputError { error, msg, .. } => Self::from_failure(error, &msg),
+            other => Self::from_text(&other.to_string(), ""),
+        }
+    }
+}

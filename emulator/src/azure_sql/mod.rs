@@ -1,0 +1,307 @@
+//! A stand-in for Azure SQL: TDS 7.4 (and TDS 8.0's "strict") over TLS, with
+//! Entra tokens for logins and SQLite for tables.
+//!
+//! It is no SQL Server. It is what a connection pool and small applications
+//! need to be tried against where Azure is out of reach: logins that are
+//! checked, sessions with state that must not leak, answers of the right
+//! types, errors with the right numbers. Whatever is not on the list below is
+//! error 102 and names the construct; it never reaches SQLite.
+//!
+//! # What it understands
+//!
+//! **Logins**: LOGIN7 with the FEDAUTH extension, library SecurityToken. The
+//! token is checked by [`Issuer::verify`] and [`Directory::by_token`]. All
+//! databases of a server are one and the same, whatever their names.
+//!
+//! **Requests**: SQL batches, `sp_executesql`, transaction-manager requests
+//! (begin, commit, rollback, save), attentions, RESETCONNECTION and
+//! RESETCONNECTIONSKIPTRAN. A request must carry the descriptor of the
+//! session's transaction, else it is error 3989.
+//!
+//! **Types**: `bit`, integers, `real`, `float`, `decimal`, `money`, dates and
+//! times, character and binary types, `uniqueidentifier`. Columns have the
+//! type they were declared with; other expressions have one that is told by
+//! T-SQL's rules where those are simple, else by the values (all NULL: `int`).
+//! Decimals keep 15 digits. Text compares without case in columns, for ASCII.
+//!
+//! **Queries**: `SELECT` with joins, `WHERE`, `GROUP BY`, `HAVING`, `ORDER BY`,
+//! `TOP`, `OFFSET … FETCH`, common table expressions, `UNION`, `EXCEPT`,
+//! `INTERSECT`, subqueries, `CASE`, `IN`, `LIKE`, `BETWEEN`, `EXISTS`, ranking
+//! functions, `INTO`, `@variable =`. Hints are ignored.
+//!
+//! **Changes**: `INSERT`, `UPDATE`, `DELETE`, each with `OUTPUT`; `TRUNCATE
+//! TABLE`.
+//!
+//! **Definitions**: `CREATE TABLE` with `IDENTITY(n, 1)`, `DEFAULT`, `NOT
+//! NULL`, `PRIMARY KEY`, `UNIQUE`, `CHECK` and `FOREIGN KEY`; `CREATE INDEX`;
+//! `DROP TABLE`; `#temporary` tables.
+//!
+//! **Control**: `BEGIN`/`COMMIT`/`ROLLBACK`/`SAVE TRANSACTION`, `IF … ELSE`,
+//! `BEGIN … END`, `DECLARE`, `SET @variable`, `SET` options, `SET TRANSACTION
+//! ISOLATION LEVEL`, `WAITFOR DELAY`, `PRINT`, `THROW`, `USE`,
+//! `sp_set_session_context`.
+//!
+//! **Functions**: `@@TRANCOUNT`, `@@ROWCOUNT`, `@@IDENTITY`, `@@ERROR`,
+//! `@@SPID`, `@@VERSION`, `@@LANGUAGE`, `@@LOCK_TIMEOUT`, `SCOPE_IDENTITY`,
+//! `XACT_STATE`, `DB_NAME`, `USER_NAME` and its kin, `APP_NAME`, `HOST_NAME`,
+//! `SESSION_CONTEXT`, `OBJECT_ID` of a table, `GETDATE` and its kin, `NEWID`,
+//! `CAST`, `CONVERT` without a style, `TRY_CAST`, `TRY_CONVERT`, `ISNULL`,
+//! `COALESCE`, `NULLIF`, `IIF`, `LEN`, `DATALENGTH`, `UPPER`, `LOWER`, `TRIM`,
+//! `LTRIM`, `RTRIM`, `SUBSTRING`, `LEFT`, `RIGHT`, `REPLACE`, `CHARINDEX`,
+//! `CONCAT`, `ROUND`, `ABS`, `CEILING`, `FLOOR`, `YEAR`, `MONTH`, `DAY`,
+//! `COUNT`, `COUNT_BIG`, `SUM`, `AVG`, `MIN`, `MAX`.
+//!
+//! **Views of the system**: `sys.tables`, `INFORMATION_SCHEMA.TABLES`, and of
+//! `sys.dm_exec_sessions` the session's own row.
+//!
+//! Isolation is SQLite's: one session changes tables at a time; another waits
+//! up to 5 s, then it is error 1222. Where a snapshot is too old to be changed,
+//! it is error 1205.
+
+mod behaviour;
+mod bytes;
+mod connection;
+mod decimal;
+mod error;
+mod execute;
+mod functions;
+mod like;
+mod login;
+mod moments;
+mod packets;
+mod prelogin;
+mod requests;
+mod results;
+mod session;
+mod tokens;
+mod tsql;
+mod types;
+mod values;
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use rustls::ServerConfig;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    task::{JoinHandle, JoinSet},
+};
+
+pub use behaviour::{Behaviour, Counters};
+pub use error::ServerError;
+
+use crate::{
+    database::Database,
+    jwt::{Directory, Issuer},
+};
+use behaviour::{LiveCounters, count};
+
+/// How an [`AzureSqlServer`] is set up.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AzureSqlOptions {
+    /// Whose tokens are taken.
+    pub issuer: Arc<Issuer>,
+    /// Who is let in.
+    pub directory: Arc<Directory>,
+    /// The tables.
+    pub database: Arc<Database>,
+    /// TLS with the server's certificate.
+    pub tls: Arc<ServerConfig>,
+    /// What tokens must be for; default `https://database.windows.net/`. A
+    /// slash at the end makes no difference.
+    pub audience: String,
+    /// The databases that can be named in a login; default `orders` and
+    /// `master`, the latter for logins that name none.
+    pub databases: Vec<String>,
+    /// The port on 127.0.0.1; default 0, one that is free.
+    pub port: u16,
+    /// Answers PRELOGIN with ENCRYPT_NOT_SUP and goes on without TLS.
+    pub decline_encryption: bool,
+    /// The type of the packets with the server's side of the TLS handshake;
+    /// default 0x12 (PRELOGIN). Some servers have 0x04.
+    pub handshake_packet_type: u8,
+}
+
+impl AzureSqlOptions {
+    /// The defaults.
+    pub fn new(
+        issuer: Arc<Issuer>,
+        directory: Arc<Directory>,
+        database: Arc<Database>,
+        tls: Arc<ServerConfig>,
+    ) -> Self {
+        Self {
+            issuer,
+            directory,
+            database,
+            tls,
+            audience: "https://database.windows.net/".to_owned(),
+            databases: vec!["orders".to_owned(), "master".to_owned()],
+            port: 0,
+            decline_encryption: false,
+            handshake_packet_type: packets::kind::PRELOGIN,
+        }
+    }
+}
+
+/// What a server's connections share.
+struct Shared {
+    options: AzureSqlOptions,
+    /// [`AzureSqlOptions::tls`] with TDS 8.0's ALPN.
+    strict_tls: Arc<ServerConfig>,
+    behaviour: Arc<Behaviour>,
+    counters: LiveCounters,
+    last_spid: AtomicU16,
+}
+
+impl Shared {
+    /// Numbers up to 50 are the system's own.
+    fn next_spid(&self) -> u16 {
+        51 + self.last_spid.fetch_add(1, Ordering::Relaxed) % 32_000
+    }
+}
+
+/// A running server. It ends, with all its connections, when this value goes.
+pub struct AzureSqlServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+    task: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for AzureSqlServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AzureSqlServer").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// To listen or not to, and where to say that it is done.
+struct Command {
+    listen: bool,
+    done: oneshot::Sender<io::Result<()>>,
+}
+
+impl AzureSqlServer {
+    /// Starts to listen on 127.0.0.1.
+    pub async fn start(options: AzureSqlOptions) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
+        let address = listener.local_addr()?;
+        let mut strict_tls = ServerConfig::clone(&options.tls);
+        strict_tls.alpn_protocols = vec![b"tds/8.0".to_vec()];
+        let shared = Arc::new(Shared {
+            options,
+            strict_tls: Arc::new(strict_tls),
+            behaviour: Arc::new(Behaviour::new()),
+            counters: LiveCounters::default(),
+            last_spid: AtomicU16::new(0),
+        });
+        let (commands, receiver) = mpsc::channel(1);
+        let task = tokio::spawn(accept(listener, address, receiver, Arc::clone(&shared)));
+        Ok(Self { address, shared, commands, task })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has counted so far.
+    pub fn counters(&self) -> Counters {
+        self.shared.counters.read()
+    }
+
+    /// What it can be made to do.
+    pub fn behaviour(&self) -> &Arc<Behaviour> {
+        &self.shared.behaviour
+    }
+
+    /// Closes the listening socket, so that new TCP connections are refused,
+    /// or opens it again. Connections that are open stay so.
+    pub async fn refuse_connections(&self, refuse: bool) -> io::Result<()> {
+        let (done, answer) = oneshot::channel();
+        let stopped = || io::Error::other("the server has stopped");
+        self.commands.send(Command { listen: !refuse, done }).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Ends the server and all its connections, and waits until they are gone.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        // Whether it was aborted or had ended: it is over.
+        drop((&mut self.task).await);
+    }
+}
+
+impl Drop for AzureSqlServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    address: SocketAddr,
+    mut commands: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+) {
+    // Connections end with this task.
+    let mut connections = JoinSet::new();
+    let mut listener = Some(listener);
+    loop {
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = accepted => match accepted {
+                Ok((stream, _)) => {
+                    count(&shared.counters.connections);
+                    connections.spawn(connection(stream, Arc::clone(&shared)));
+                }
+                Err(error) => tracing::debug!(%error, "a connection is not accepted"),
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            Some(Command { listen, done }) = commands.recv() => {
+                let outcome = match (listen, &listener) {
+                    (true, None) => TcpListener::bind(address).await.map(|bound| listener = Some(bound)),
+                    (true, Some(_)) => Ok(()),
+                    (false, _) => {
+                        listener = None;
+                        Ok(())
+                    }
+                };
+                drop(done.send(outcome));
+            }
+        }
+    }
+}
+
+async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
+    /// Counts a connection as open while it lives.
+    struct Open(Arc<Shared>);
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    count(&shared.counters.open);
+    let open = Open(Arc::clone(&shared));
+    let mut cuts = shared.behaviour.cuts();
+    tokio::select! {
+        ended = connection::serve(stream, shared) => if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ends");
+        },
+        _ = cuts.changed() => tracing::debug!("a connection is cut"),
+    }
+    drop(open);
+}

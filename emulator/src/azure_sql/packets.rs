@@ -1,0 +1,160 @@
+//! Packets, and the messages they make up (MS-TDS 2.2.3).
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::bytes::Malformed;
+
+/// Message types (MS-TDS 2.2.3.1.1).
+pub(crate) mod kind {
+    pub(crate) const SQL_BATCH: u8 = 1;
+    pub(crate) const RPC: u8 = 3;
+    pub(crate) const TABULAR_RESULT: u8 = 4;
+    pub(crate) const ATTENTION: u8 = 6;
+    pub(crate) const TRANSACTION_MANAGER: u8 = 14;
+    pub(crate) const LOGIN7: u8 = 16;
+    pub(crate) const PRELOGIN: u8 = 18;
+}
+
+/// Status bits (MS-TDS 2.2.3.1.2).
+pub(crate) mod status {
+    pub(crate) const END_OF_MESSAGE: u8 = 0x01;
+    pub(crate) const IGNORE: u8 = 0x02;
+    pub(crate) const RESET_CONNECTION: u8 = 0x08;
+    pub(crate) const RESET_CONNECTION_SKIP_TRANSACTION: u8 = 0x10;
+}
+
+pub(crate) const HEADER: usize = 8;
+/// What both sides use until the login's end (MS-TDS 2.2.6.4).
+pub(crate) const DEFAULT_PACKET_SIZE: usize = 4096;
+/// No request is longer; a client that goes on is cut off.
+const LONGEST_MESSAGE: usize = 64 << 20;
+
+/// A whole message.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) kind: u8,
+    /// The status bits of its first packet.
+    pub(crate) first_status: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+pub(crate) fn malformed(error: Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Reads a packet header: type, status, and the payload's length.
+pub(crate) fn parse_header(header: [u8; HEADER]) -> Result<(u8, u8, usize), Malformed> {
+    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    match length.checked_sub(HEADER) {
+        Some(payload) => Ok((header[0], header[1], payload)),
+        None => Err(Malformed("packet length")),
+    }
+}
+
+/// The next message; `None` where the client has closed its side between two.
+pub(crate) async fn read_message(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<Message>> {
+    let mut message: Option<Message> = None;
+    loop {
+        let mut header = [0; HEADER];
+        if message.is_none() {
+            if stream.read(&mut header[..1]).await? == 0 {
+                return Ok(None);
+            }
+            stream.read_exact(&mut header[1..]).await?;
+        } else {
+            stream.read_exact(&mut header).await?;
+        }
+        let (kind, status, length) = parse_header(header).map_err(malformed)?;
+        let current =
+            message.get_or_insert(Message { kind, first_status: status, payload: Vec::new() });
+        if current.kind != kind {
+            return Err(malformed(Malformed("message: its packets differ in type")));
+        }
+        let start = current.payload.len();
+        if start + length > LONGEST_MESSAGE {
+            return Err(malformed(Malformed("message: too long")));
+        }
+        current.payload.resize(start + length, 0);
+        stream.read_exact(&mut current.payload[start..]).await?;
+        if status & status::END_OF_MESSAGE != 0 {
+            // The client has taken this message back.
+            if status & status::IGNORE != 0 {
+                message = None;
+                continue;
+            }
+            return Ok(message);
+        }
+    }
+}
+
+/// Splits a message into packets of at most `packet_size` bytes.
+pub(crate) fn packets(kind: u8, payload: &[u8], packet_size: usize, spid: u16) -> Vec<Vec<u8>> {
+    let room = packet_size - HEADER;
+    let count = payload.len().div_ceil(room).max(1);
+    (0..count)
+        .map(|index| {
+            let part = &payload[index * room..payload.len().min((index + 1) * room)];
+            let status = if index + 1 == count { status::END_OF_MESSAGE } else { 0 };
+            let mut packet = vec![kind, status];
+            packet.extend(((part.len() + HEADER) as u16).to_be_bytes());
+            packet.extend(spid.to_be_bytes());
+            packet.extend([(index + 1) as u8, 0]);
+            packet.extend(part);
+            packet
+        })
+        .collect()
+}
+
+/// Writes a whole message.
+pub(crate) async fn write_message(
+    stream: &mut (impl AsyncWrite + Unpin),
+    kind: u8,
+    payload: &[u8],
+    spid: u16,
+) -> io::Result<()> {
+    for packet in packets(kind, payload, DEFAULT_PACKET_SIZE, spid) {
+        stream.write_all(&packet).await?;
+    }
+    stream.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_comes_back_from_its_packets() {
+        for length in [0, 1, 504, 505, 5000] {
+            let payload: Vec<u8> = (0..length).map(|index| index as u8).collect();
+            let packets = packets(kind::RPC, &payload, 512, 51);
+            assert!(packets.iter().all(|packet| packet.len() <= 512));
+            let bytes = packets.concat();
+            let mut stream = bytes.as_slice();
+            let message = read_message(&mut stream).await.unwrap().unwrap();
+            assert_eq!((message.kind, message.payload), (kind::RPC, payload));
+            assert!(read_message(&mut stream).await.unwrap().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_an_error() {
+        for bytes in [
+            &[1, 1, 0, 7, 0, 0, 0, 0][..],
+            &[1, 1, 0, 9, 0, 0, 0, 0],
+            &[1, 1, 0],
+            &[1, 0, 0, 8, 0, 0, 0, 0, 3, 1, 0, 8, 0, 0, 0, 0],
+        ] {
+            assert!(read_message(&mut &bytes[..]).await.is_err(), "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_taken_back_is_not_seen() {
+        let bytes = [1, 3, 0, 9, 0, 0, 0, 0, 7, 6, 1, 0, 8, 0, 0, 0, 0];
+        assert_eq!(read_message(&mut &bytes[..]).await.unwrap().unwrap().kind, kind::ATTENTION);
+    }
+}

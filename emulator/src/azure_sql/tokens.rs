@@ -1,0 +1,249 @@
+//! The tokens of an answer (MS-TDS 2.2.7).
+
+use super::{
+    bytes::utf16,
+    error::ServerError,
+    login::{Login, TDS_7_4, TDS_8_0},
+    types::{COLLATION, SqlType},
+};
+
+mod token {
+    pub(super) const RETURN_STATUS: u8 = 0x79;
+    pub(super) const COLUMN_METADATA: u8 = 0x81;
+    pub(super) const ERROR: u8 = 0xaa;
+    pub(super) const INFO: u8 = 0xab;
+    pub(super) const LOGIN_ACK: u8 = 0xad;
+    pub(super) const FEATURE_EXT_ACK: u8 = 0xae;
+    pub(super) const ROW: u8 = 0xd1;
+    pub(super) const ENV_CHANGE: u8 = 0xe3;
+    pub(super) const DONE: u8 = 0xfd;
+    pub(super) const DONE_PROC: u8 = 0xfe;
+    pub(super) const DONE_IN_PROC: u8 = 0xff;
+}
+
+/// Status bits of DONE (MS-TDS 2.2.7.6).
+mod done {
+    pub(super) const MORE: u16 = 0x01;
+    pub(super) const ERROR: u16 = 0x02;
+    pub(super) const COUNT: u16 = 0x10;
+    pub(super) const ATTENTION: u16 = 0x20;
+}
+
+/// The kind of a finished statement, for DONE's CurCmd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    Other = 0,
+    Select = 0xc1,
+    Insert = 0xc3,
+    Delete = 0xc4,
+    Update = 0xc5,
+}
+
+/// A result's column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) sql_type: SqlType,
+}
+
+/// Types of ENVCHANGE (MS-TDS 2.2.7.9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    Database { new: String, old: String },
+    Language,
+    PacketSize { new: usize, old: usize },
+    Collation,
+    Begin(u64),
+    Commit(u64),
+    Rollback(u64),
+    Reset,
+    Routing { host: String, port: u16 },
+}
+
+/// An answer in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    bytes: Vec<u8>,
+    in_procedure: bool,
+    /// Where the last DONE stands, if nothing has come after it.
+    last_done: Option<usize>,
+}
+
+impl Answer {
+    /// To a call of a procedure.
+    pub(crate) fn to_procedure() -> Self {
+        Self { in_procedure: true, ..Self::default() }
+    }
+
+    fn length_prefixed(&mut self, token: u8, body: &[u8]) {
+        self.bytes.push(token);
+        self.bytes.extend((body.len() as u16).to_le_bytes());
+        self.bytes.extend(body);
+    }
+
+    pub(crate) fn environment(&mut self, change: &Change) {
+        let short = |out: &mut Vec<u8>, text: &str| {
+            let units = utf16(text);
+            out.push((units.len() / 2) as u8);
+            out.extend(units);
+        };
+        let mut body = Vec::new();
+        match change {
+            Change::Database { new, old } => {
+                body.push(1);
+                short(&mut body, new);
+                short(&mut body, old);
+            }
+            Change::Language => {
+                body.push(2);
+                short(&mut body, "us_english");
+                short(&mut body, "");
+            }
+            Change::PacketSize { new, old } => {
+                body.push(4);
+                short(&mut body, &new.to_string());
+                short(&mut body, &old.to_string());
+            }
+            Change::Collation => {
+                body.extend([7, 5]);
+                body.extend(COLLATION);
+                body.push(0);
+            }
+            Change::Begin(descriptor) => {
+                body.extend([8, 8]);
+                body.extend(descriptor.to_le_bytes());
+                body.push(0);
+            }
+            Change::Commit(descriptor) | Change::Rollback(descriptor) => {
+                body.extend([if matches!(change, Change::Commit(_)) { 9 } else { 10 }, 0, 8]);
+                body.extend(descriptor.to_le_bytes());
+            }
+            Change::Reset => body.extend([18, 0, 0]),
+            Change::Routing { host, port } => {
+                let name = utf16(host);
+                body.push(20);
+                body.extend((name.len() as u16 + 5).to_le_bytes());
+                // Protocol: TCP.
+                body.push(0);
+                body.extend(port.to_le_bytes());
+                body.extend(((name.len() / 2) as u16).to_le_bytes());
+                body.extend(name);
+                body.extend([0, 0]);
+            }
+        }
+        self.length_prefixed(token::ENV_CHANGE, &body);
+    }
+
+    pub(crate) fn error(&mut self, error: &ServerError) {
+        self.message(token::ERROR, error);
+    }
+
+    pub(crate) fn information(&mut self, number: i32, text: &str) {
+        self.message(token::INFO, &ServerError { state: 0, ..ServerError::new(number, 0, text) });
+    }
+
+    fn message(&mut self, token: u8, error: &ServerError) {
+        let mut body = error.number.to_le_bytes().to_vec();
+        body.extend([error.state, error.class]);
+        // What quotes a long statement must still fit the token.
+        let text: String = error.message.chars().take(2000).collect();
+        let text = utf16(&text);
+        body.extend(((text.len() / 2) as u16).to_le_bytes());
+        body.extend(text);
+        let server = utf16("emulator");
+        body.push((server.len() / 2) as u8);
+        body.extend(server);
+        // No procedure; line 1.
+        body.push(0);
+        body.extend(1_u32.to_le_bytes());
+        self.length_prefixed(token, &body);
+    }
+
+    pub(crate) fn login_ack(&mut self, login: &Login) {
+        let version = if login.tds_version == TDS_8_0 { TDS_8_0 } else { TDS_7_4 };
+        // Interface: SQL_TSQL.
+        let mut body = vec![1];
+        body.extend(version.to_be_bytes());
+        let program = utf16("Microsoft SQL Server");
+        body.push((program.len() / 2) as u8);
+        body.extend(program);
+        body.extend([12, 0, 0x07, 0xd0]);
+        self.length_prefixed(token::LOGIN_ACK, &body);
+    }
+
+    /// Acknowledges FEDAUTH; no nonce was asked for, so no data.
+    pub(crate) fn fed_auth_ack(&mut self) {
+        self.bytes.extend([token::FEATURE_EXT_ACK, 0x02, 0, 0, 0, 0, 0xff]);
+    }
+
+    pub(crate) fn columns(&mut self, columns: &[Column]) {
+        const NULLABLE: u16 = 1;
+        self.bytes.push(token::COLUMN_METADATA);
+        self.bytes.extend((columns.len() as u16).to_le_bytes());
+        for column in columns {
+            self.bytes.extend(0_u32.to_le_bytes());
+            self.bytes.extend(NULLABLE.to_le_bytes());
+            column.sql_type.write_info(&mut self.bytes);
+            let name: String = column.name.chars().take(127).collect();
+            let name = utf16(&name);
+            self.bytes.push((name.len() / 2) as u8);
+            self.bytes.extend(name);
+        }
+    }
+
+    /// A row; `values` are encoded already.
+    pub(crate) fn row(&mut self, values: &[u8]) {
+        self.bytes.push(token::ROW);
+        self.bytes.extend(values);
+    }
+
+    /// The end of a statement; `rows` where they are counted.
+    pub(crate) fn done(&mut self, command: Command, rows: Option<u64>) {
+        self.write_done(if rows.is_some() { done::COUNT } else { 0 }, command, rows.unwrap_or(0));
+    }
+
+    pub(crate) fn done_with_error(&mut self) {
+        self.write_done(done::ERROR, Command::Other, 0);
+    }
+
+    fn write_done(&mut self, status: u16, command: Command, rows: u64) {
+        self.last_done = Some(self.bytes.len());
+        let token = if self.in_procedure { token::DONE_IN_PROC } else { token::DONE };
+        self.put_done(token, status | done::MORE, command, rows);
+    }
+
+    fn put_done(&mut self, token: u8, status: u16, command: Command, rows: u64) {
+        self.bytes.push(token);
+        self.bytes.extend(status.to_le_bytes());
+        self.bytes.extend((command as u16).to_le_bytes());
+        self.bytes.extend(rows.to_le_bytes());
+    }
+
+    /// The whole answer.
+    pub(crate) fn finish(mut self, failed: bool) -> Vec<u8> {
+        const DONE_LENGTH: usize = 13;
+        if self.in_procedure {
+            self.bytes.push(token::RETURN_STATUS);
+            self.bytes.extend(u32::from(failed).to_le_bytes());
+            let status = if failed { done::ERROR } else { 0 };
+            self.put_done(token::DONE_PROC, status, Command::Other, 0);
+            return self.bytes;
+        }
+        match self.last_done.filter(|at| at + DONE_LENGTH == self.bytes.len()) {
+            // Nothing comes after it.
+            Some(at) => self.bytes[at + 1] &= !(done::MORE as u8),
+            None => self.put_done(token::DONE, 0, Command::Other, 0),
+        }
+        self.bytes
+    }
+
+    /// The answer to an attention: what has happened, and no more results.
+    pub(crate) fn attention(changes: &[Change]) -> Vec<u8> {
+        let mut answer = Self::default();
+        for change in changes {
+            answer.environment(change);
+        }
+        answer.put_done(token::DONE, done::ATTENTION, Command::Other, 0);
+        answer.bytes
+    }
+}

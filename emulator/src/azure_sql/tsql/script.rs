@@ -1,0 +1,600 @@
+//! A batch's statements. Queries and definitions are `sqlparser`'s; what
+//! controls the session is read here, since T-SQL needs no semicolons and has
+//! statements of its own.
+
+use sqlparser::{
+    ast,
+    dialect::MsSqlDialect,
+    keywords::Keyword,
+    parser::{Parser, ParserError},
+    tokenizer::{Token, TokenWithSpan, Tokenizer},
+};
+
+use crate::azure_sql::error::ServerError;
+
+/// A statement.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Statement {
+    /// A query, a change or a definition.
+    Sql(Box<ast::Statement>),
+    If {
+        condition: ast::Expr,
+        then: Vec<Statement>,
+        otherwise: Vec<Statement>,
+    },
+    Block(Vec<Statement>),
+    Begin {
+        name: String,
+    },
+    Commit,
+    Rollback {
+        name: String,
+    },
+    Save {
+        name: String,
+    },
+    Isolation(u8),
+    Set {
+        options: Vec<String>,
+        value: String,
+    },
+    Declare {
+        variable: String,
+        data_type: String,
+        value: Option<ast::Expr>,
+    },
+    Assign {
+        variable: String,
+        value: ast::Expr,
+    },
+    /// `EXEC sp_set_session_context`.
+    SetContext {
+        key: ast::Expr,
+        value: ast::Expr,
+        read_only: Option<ast::Expr>,
+    },
+    /// `WAITFOR DELAY`.
+    Wait(ast::Expr),
+    Print(ast::Expr),
+    Throw {
+        number: ast::Expr,
+        message: ast::Expr,
+    },
+    Use {
+        database: String,
+    },
+}
+
+/// How deep expressions and how long chains of operators may be: the trees
+/// that stand for them are walked, and dropped, by recursion.
+const DEEPEST: usize = 200;
+
+/// Reads a batch.
+pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, ServerError> {
+    let dialect = MsSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, text)
+        .tokenize_with_location()
+        .map_err(|error| ServerError::syntax(error.message))?;
+    let tokens = prepare(tokens)?;
+    let parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+    let mut script = Script { parser, depth: 0 };
+    let mut statements = Vec::new();
+    loop {
+        script.skip_semicolons();
+        if script.parser.peek_token().token == Token::EOF {
+            return Ok(statements);
+        }
+        statements.push(script.statement()?);
+    }
+}
+
+/// Separates statements that need no semicolon between them in T-SQL, drops
+/// what says how an index is stored, and refuses what nests too deep.
+fn prepare(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ServerError> {
+    let mut prepared: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut last_word = Keyword::NoKeyword;
+    let mut chains = vec![0_usize];
+    let mut update_without_set = false;
+    for token in tokens {
+        match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::LParen => chains.push(0),
+            Token::RParen if chains.len() > 1 => drop(chains.pop()),
+            Token::Comma | Token::SemiColon => *chains.last_mut().unwrap_or(&mut 0) = 0,
+            Token::Word(_)
+            | Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::NationalStringLiteral(_)
+            | Token::HexStringLiteral(_)
+            | Token::Period => {}
+            _ => *chains.last_mut().unwrap_or(&mut 0) += 1,
+        }
+        if let Token::Word(word) = &token.token {
+            let top_level = chains.len() == 1;
+            let plain = word.quote_style.is_none();
+            match word.keyword {
+                Keyword::CLUSTERED
+                    if plain
+                        && matches!(
+                            last_word,
+                            Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE
+                        ) =>
+                {
+                    continue;
+                }
+                Keyword::NoKeyword
+                    if word.value.eq_ignore_ascii_case("NONCLUSTERED")
+                        && matches!(
+                            last_word,
+                            Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE
+                        ) =>
+                {
+                    continue;
+                }
+                Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::UNION
+                | Keyword::EXCEPT
+                | Keyword::INTERSECT
+                | Keyword::JOIN
+                | Keyword::IS
+                | Keyword::LIKE
+                | Keyword::ELSE
+                | Keyword::CASE
+                | Keyword::IF => {
+                    *chains.last_mut().unwrap_or(&mut 0) += 1;
+                }
+                Keyword::UPDATE if top_level => {
+                    update_without_set = true;
+                    chains[0] = 0;
+                }
+                Keyword::INSERT | Keyword::DELETE | Keyword::CREATE | Keyword::DROP
+                    if top_level =>
+                {
+                    chains[0] = 0
+                }
+                Keyword::SELECT
+                    if top_level
+                        && !matches!(
+                            last_word,
+                            Keyword::UNION | Keyword::ALL | Keyword::EXCEPT | Keyword::INTERSECT
+                        ) =>
+                {
+                    chains[0] = 0;
+                }
+                _ => {}
+            }
+            let begins = match word.keyword {
+                Keyword::BEGIN
+                | Keyword::COMMIT
+                | Keyword::ROLLBACK
+                | Keyword::DECLARE
+                | Keyword::EXEC
+                | Keyword::EXECUTE
+                | Keyword::PRINT
+                | Keyword::USE
+                | Keyword::THROW => true,
+                Keyword::SET if top_level => !std::mem::take(&mut update_without_set),
+                _ => ["SAVE", "WAITFOR"].iter().any(|name| word.value.eq_ignore_ascii_case(name)),
+            };
+            if begins && plain && top_level {
+                *chains.last_mut().unwrap_or(&mut 0) = 0;
+                prepared.push(TokenWithSpan { token: Token::SemiColon, span: token.span });
+            }
+            last_word = word.keyword;
+        }
+        if chains.iter().sum::<usize>() + chains.len() > DEEPEST {
+            return Err(ServerError::new(
+                191,
+                15,
+                "Some part of your SQL statement is nested too deeply. Rewrite the query or break it up into smaller queries.",
+            ));
+        }
+        prepared.push(token);
+    }
+    Ok(prepared)
+}
+
+struct Script<'a> {
+    parser: Parser<'a>,
+    depth: usize,
+}
+
+/// SQL Server's levels, as `sys.dm_exec_sessions` numbers them.
+const ISOLATION_LEVELS: [(&[&str], u8); 5] = [
+    (&["READ", "UNCOMMITTED"], 1),
+    (&["READ", "COMMITTED"], 2),
+    (&["REPEATABLE", "READ"], 3),
+    (&["SERIALIZABLE"], 4),
+    (&["SNAPSHOT"], 5),
+];
+
+impl Script<'_> {
+    fn statement(&mut self) -> Result<Statement, ServerError> {
+        self.depth += 1;
+        if self.depth > 32 {
+            return Err(ServerError::syntax("statements are nested too deeply"));
+        }
+        let statement = self.any_statement();
+        self.depth -= 1;
+        statement
+    }
+
+    fn any_statement(&mut self) -> Result<Statement, ServerError> {
+        self.skip_semicolons();
+        if self.word("BEGIN") {
+            return self.begin();
+        }
+        if self.word("COMMIT") {
+            self.transaction_word();
+            self.optional_name();
+            return Ok(Statement::Commit);
+        }
+        if self.word("ROLLBACK") {
+            self.transaction_word();
+            return Ok(Statement::Rollback { name: self.optional_name() });
+        }
+        if self.word("SAVE") {
+            if !self.transaction_word() {
+                return Err(ServerError::unsupported("SAVE"));
+            }
+            return Ok(Statement::Save { name: self.identifier()? });
+        }
+        if self.word("IF") {
+            return self.condition();
+        }
+        if self.word("SET") {
+            return self.set();
+        }
+        if self.word("DECLARE") {
+            return self.declare();
+        }
+        if self.word("EXEC") || self.word("EXECUTE") {
+            return self.execute();
+        }
+        if self.word("WAITFOR") {
+            if !self.word("DELAY") {
+                return Err(ServerError::unsupported("WAITFOR other than DELAY"));
+            }
+            return Ok(Statement::Wait(self.expression()?));
+        }
+        if self.word("PRINT") {
+            return Ok(Statement::Print(self.expression()?));
+        }
+        if self.word("THROW") {
+            let number = self.expression()?;
+            self.expect(&Token::Comma)?;
+            let message = self.expression()?;
+            self.expect(&Token::Comma)?;
+            self.expression()?;
+            return Ok(Statement::Throw { number, message });
+        }
+        if self.word("USE") {
+            return Ok(Statement::Use { database: self.identifier()? });
+        }
+        match self.parser.peek_token().token {
+            Token::Word(word) if word.keyword == Keyword::NoKeyword => {
+                Err(ServerError::unsupported(word.value))
+            }
+            _ => self
+                .parser
+                .parse_statement()
+                .map(|statement| Statement::Sql(Box::new(statement)))
+                .map_err(syntax),
+        }
+    }
+
+    fn begin(&mut self) -> Result<Statement, ServerError> {
+        if self.transaction_word() {
+            return Ok(Statement::Begin { name: self.optional_name() });
+        }
+        for construct in ["TRY", "CATCH", "DISTRIBUTED", "ATOMIC"] {
+            if self.peek_word(construct) {
+                return Err(ServerError::unsupported(format_args!("BEGIN {construct}")));
+            }
+        }
+        let mut statements = Vec::new();
+        loop {
+            self.skip_semicolons();
+            if self.word("END") {
+                return Ok(Statement::Block(statements));
+            }
+            statements.push(self.statement()?);
+        }
+    }
+
+    fn condition(&mut self) -> Result<Statement, ServerError> {
+        let condition = self.expression()?;
+        let then = vec![self.statement()?];
+        let semicolon = self.parser.peek_token().token == Token::SemiColon;
+        let after = if semicolon { 1 } else { 0 };
+        let is_else = matches!(self.parser.peek_nth_token(after).token, Token::Word(word) if word.keyword == Keyword::ELSE);
+        let mut otherwise = Vec::new();
+        if is_else {
+            self.skip_semicolons();
+            self.word("ELSE");
+            otherwise.push(self.statement()?);
+        }
+        Ok(Statement::If { condition, then, otherwise })
+    }
+
+    fn set(&mut self) -> Result<Statement, ServerError> {
+        if let Some(variable) = self.variable() {
+            self.expect(&Token::Eq)?;
+            return Ok(Statement::Assign { variable, value: self.expression()? });
+        }
+        if self.word("TRANSACTION") {
+            if !(self.word("ISOLATION") && self.word("LEVEL")) {
+                return Err(ServerError::unsupported("SET TRANSACTION"));
+            }
+            for (words, level) in ISOLATION_LEVELS {
+                let matches = words
+                    .iter()
+                    .enumerate()
+                    .all(|(index, word)| is_word(&self.parser.peek_nth_token(index).token, word));
+                if matches {
+                    for word in words {
+                        self.word(word);
+                    }
+                    return Ok(Statement::Isolation(level));
+                }
+            }
+            return Err(ServerError::unsupported(self.parser.peek_token()));
+        }
+        let mut options = Vec::new();
+        loop {
+            options.push(self.identifier()?.to_ascii_uppercase());
+            if !self.parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        if options[0] == "IDENTITY_INSERT" {
+            let table = self.parser.parse_object_name(false).map_err(syntax)?;
+            let value = self.parser.next_token().to_string().to_ascii_uppercase();
+            options.push(super::names::table(&table)?.name);
+            return Ok(Statement::Set { options, value });
+        }
+        let negative = self.parser.consume_token(&Token::Minus);
+        let value = match self.parser.next_token().token {
+            Token::Number(number, _) => format!("{}{number}", if negative { "-" } else { "" }),
+            Token::SingleQuotedString(text) | Token::NationalStringLiteral(text) => text,
+            Token::Word(word) => word.value,
+            other => return Err(ServerError::unsupported(other)),
+        };
+        Ok(Statement::Set { options, value })
+    }
+
+    fn declare(&mut self) -> Result<Statement, ServerError> {
+        let mut statements = Vec::new();
+        loop {
+            let Some(variable) = self.variable() else {
+                return Err(ServerError::unsupported(self.parser.peek_token()));
+            };
+            self.word("AS");
+            for construct in ["TABLE", "CURSOR"] {
+                if self.peek_word(construct) {
+                    return Err(ServerError::unsupported(format_args!("DECLARE {construct}")));
+                }
+            }
+            let data_type = self.parser.parse_data_type().map_err(syntax)?.to_string();
+            let value =
+                if self.parser.consume_token(&Token::Eq) { Some(self.expression()?) } else { None };
+            statements.push(Statement::Declare { variable, data_type, value });
+            if !self.parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        Ok(Statement::Block(statements))
+    }
+
+    /// `EXEC sp_set_session_context [@key =] N'key', [@value =] value
+    /// [, [@read_only =] 1]`.
+    fn execute(&mut self) -> Result<Statement, ServerError> {
+        let name = self.parser.parse_object_name(false).map_err(syntax)?.to_string();
+        if !name.trim_start_matches("sys.").eq_ignore_ascii_case("sp_set_session_context") {
+            return Err(ServerError::new(
+                2812,
+                16,
+                format!("Could not find stored procedure '{name}'."),
+            ));
+        }
+        let mut arguments = [None, None, None];
+        let mut position = 0;
+        loop {
+            let named = matches!(self.parser.peek_nth_token(1).token, Token::Eq)
+                .then(|| self.variable())
+                .flatten();
+            if let Some(name) = named {
+                self.expect(&Token::Eq)?;
+                let known = ["@key", "@value", "@read_only"]
+                    .iter()
+                    .position(|known| known.eq_ignore_ascii_case(&name));
+                position = known.ok_or_else(|| ServerError::unsupported(name))?;
+            }
+            let Some(argument) = arguments.get_mut(position) else {
+                return Err(ServerError::new(
+                    8144,
+                    16,
+                    "Procedure or function sp_set_session_context has too many arguments specified.",
+                ));
+            };
+            *argument = Some(self.parser.parse_expr().map_err(syntax)?);
+            position += 1;
+            if !self.parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        match arguments {
+            [Some(key), Some(value), read_only] => {
+                Ok(Statement::SetContext { key, value, read_only })
+            }
+            _ => Err(ServerError::new(
+                201,
+                16,
+                "Procedure or function 'sp_set_session_context' expects parameters @key and @value.",
+            )),
+        }
+    }
+
+    fn expression(&mut self) -> Result<ast::Expr, ServerError> {
+        self.parser.parse_expr().map_err(syntax)
+    }
+
+    fn identifier(&mut self) -> Result<String, ServerError> {
+        Ok(self.parser.parse_identifier().map_err(syntax)?.value)
+    }
+
+    /// A transaction's name, or the variable with it, if there is one.
+    fn optional_name(&mut self) -> String {
+        match self.parser.peek_token().token {
+            Token::Word(word)
+                if (word.keyword == Keyword::NoKeyword || word.quote_style.is_some())
+                    && !word.value.eq_ignore_ascii_case("SAVE")
+                    && !word.value.eq_ignore_ascii_case("WAITFOR") =>
+            {
+                self.parser.next_token();
+                word.value
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn variable(&mut self) -> Option<String> {
+        match self.parser.peek_token().token {
+            Token::Word(word) if word.quote_style.is_none() && word.value.starts_with('@') => {
+                self.parser.next_token();
+                Some(word.value)
+            }
+            _ => None,
+        }
+    }
+
+    fn transaction_word(&mut self) -> bool {
+        self.word("TRANSACTION") || self.word("TRAN") || self.word("WORK")
+    }
+
+    fn peek_word(&self, expected: &str) -> bool {
+        is_word(&self.parser.peek_token().token, expected)
+    }
+
+    /// Takes the word, if it comes next.
+    fn word(&mut self, expected: &str) -> bool {
+        let next = self.peek_word(expected);
+        if next {
+            self.parser.next_token();
+        }
+        next
+    }
+
+    fn expect(&mut self, token: &Token) -> Result<(), ServerError> {
+        self.parser.expect_token(token).map(drop).map_err(syntax)
+    }
+
+    fn skip_semicolons(&mut self) {
+        while self.parser.consume_token(&Token::SemiColon) {}
+    }
+}
+
+fn is_word(token: &Token, expected: &str) -> bool {
+    matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected))
+}
+
+fn syntax(error: ParserError) -> ServerError {
+    let text = error.to_string();
+    ServerError::syntax(text.trim_start_matches("sql parser error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(text: &str) -> Vec<String> {
+        parse(text).unwrap_or_else(|error| panic!("{text}: {error}")).iter().map(kind).collect()
+    }
+
+    fn kind(statement: &Statement) -> String {
+        match statement {
+            Statement::Sql(statement) => statement.to_string(),
+            Statement::If { then, otherwise, .. } => {
+                let list =
+                    |list: &[Statement]| list.iter().map(kind).collect::<Vec<_>>().join("; ");
+                format!("IF {} ELSE {}", list(then), list(otherwise))
+            }
+            Statement::Block(list) => {
+                format!("[{}]", list.iter().map(kind).collect::<Vec<_>>().join("; "))
+            }
+            Statement::Declare { variable, .. } => format!("DECLARE {variable}"),
+            other => format!("{other:?}").split(' ').next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    #[test]
+    fn statements_need_no_semicolons() {
+        for (text, expected) in [
+            ("SELECT 1 SELECT 2", &["SELECT 1", "SELECT 2"][..]),
+            ("BEGIN TRAN SELECT 1 COMMIT", &["Begin", "SELECT 1", "Commit"]),
+            (
+                "SET NOCOUNT ON UPDATE t SET a = 1 SET NOCOUNT OFF",
+                &["Set", "UPDATE t SET a = 1", "Set"],
+            ),
+            (
+                "BEGIN TRANSACTION name; SAVE TRAN here ROLLBACK TRAN here; ROLLBACK",
+                &["Begin", "Save", "Rollback", "Rollback"],
+            ),
+            (
+                "IF @@TRANCOUNT > 0 ROLLBACK TRAN SET TRANSACTION ISOLATION LEVEL READ COMMITTED SELECT @@TRANCOUNT",
+                &["IF Rollback ELSE ", "Isolation(2)", "SELECT @@TRANCOUNT"],
+            ),
+            (
+                "IF 1 = 1 SELECT 1; ELSE BEGIN SELECT 2 SELECT 3 END SELECT 4",
+                &["IF SELECT 1 ELSE [SELECT 2; SELECT 3]", "SELECT 4"],
+            ),
+            (
+                "DECLARE @a int = 1, @b nvarchar(10) SET @a = 2",
+                &["[DECLARE @a; DECLARE @b]", "Assign"],
+            ),
+            (
+                "WAITFOR DELAY '00:00:01' EXEC sp_set_session_context N'k', 1",
+                &["Wait(Value(ValueWithSpan", "SetContext"],
+            ),
+            ("-- nothing\n/* at all */ ;", &[]),
+        ] {
+            assert_eq!(kinds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (text, construct) in [
+            ("BEGIN TRY SELECT 1 END TRY", "BEGIN TRY"),
+            ("frobnicate 1", "frobnicate"),
+            ("DECLARE @t TABLE (id int)", "DECLARE TABLE"),
+            ("WAITFOR TIME '10:00'", "WAITFOR"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!((error.number, error.class), (102, 15), "{text}");
+            assert!(error.message.contains(construct), "{text}: {error}");
+        }
+        assert_eq!(parse("EXEC sp_reset_connection").unwrap_err().number, 2812);
+        for text in ["SELECT 'open", "SELECT (1", "IF", "BEGIN SELECT 1", "SELECT FROM WHERE"] {
+            assert_eq!(parse(text).unwrap_err().number, 102, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nests_too_deep_is_refused_before_it_is_parsed() {
+        for text in [
+            format!("SELECT {}", vec!["1"; 100_000].join("+")),
+            format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000)),
+            format!("SELECT {} 1", "NOT ".repeat(100_000)),
+            format!("SELECT 1 {}", "UNION SELECT 1 ".repeat(100_000)),
+            "IF 1=1 ".repeat(100_000),
+            "BEGIN ".repeat(100_000),
+        ] {
+            assert!(parse(&text).is_err());
+        }
+        let long = vec!["(1, 'a', 2 + 3)"; 5000].join(", ");
+        assert!(parse(&format!("INSERT INTO t VALUES {long}")).is_ok());
+    }
+}
