@@ -111,6 +111,17 @@ pub enum ConfigError {
         /// `Authentication` or `User Id`.
         keyword: &'static str,
     },
+    /// The tokens that are given beside it are for something else.
+    #[error(
+        "this server wants tokens for {wanted}, but the tokens given beside the connection string are for {tokens}"
+    )]
+    #[non_exhaustive]
+    OtherScope {
+        /// What the string or its host says.
+        wanted: Scope,
+        /// What the tokens are for.
+        tokens: Scope,
+    },
     /// `Entra Scope` is none.
     #[error(transparent)]
     Scope(#[from] InvalidScope),

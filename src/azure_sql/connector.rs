@@ -15,8 +15,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use super::{
-    Config, Error, LoginRefused, RetireReason, Stage, Transport, error::LOGIN_FAILED, link::Link,
-    transport::OpenError,
+    Config, ConfigError, Error, LoginRefused, RetireReason, Stage, Transport, error::LOGIN_FAILED,
+    link::Link, transport::OpenError,
 };
 use crate::{
     Cloud,
@@ -59,8 +59,13 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`Error::TlsConfig`], if the trusted certificates cannot be read.
+    /// [`Error::TlsConfig`], if the trusted certificates cannot be read;
+    /// [`Error::Config`], if the tokens are for another scope.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
+        if config.scope != *tokens.scope() {
+            let (wanted, tokens) = (config.scope, tokens.scope().clone());
+            return Err(ConfigError::OtherScope { wanted, tokens }.into());
+        }
         let tls = Arc::new(tls::client_config(config.ca_file.as_deref())?);
         Ok(Self(Arc::new(Inner { config, tokens, tls, counters: Counters::default() })))
     }

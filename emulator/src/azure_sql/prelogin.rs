@@ -167,7 +167,9 @@ impl AsyncRead for HandshakeStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.done {
+        // TLS looks for more right behind the client's Finished of TLS 1.3, before
+        // it says that the handshake is done; a login may be there already.
+        if this.done || (this.client_records.finished && this.payload_left == 0) {
             return Pin::new(&mut this.stream).poll_read(context, buffer);
         }
         while this.payload_left == 0 {

@@ -1,0 +1,31 @@
+//! Asks an Azure SQL server who it takes us for.
+//!
+//! ```sh
+//! cargo run --example azure_sql -- \
+//!     'Server=tcp:NAME.database.windows.net;Database=DATABASE;Authentication=Active Directory Default'
+//! ```
+//!
+//! Against the emulator: `cargo run -p entra-pool-emulator` prints the string
+//! (and what to export first).
+
+use std::error::Error;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
+    let connection_string = std::env::args().nth(1).ok_or("usage: azure_sql CONNECTION_STRING")?;
+
+    let pool = entra_pool::azure_sql::connect(&connection_string)?;
+    let mut conn = pool.get().await?;
+    let row = conn
+        .query("SELECT SUSER_SNAME(), DB_NAME(), @P1 + 1", &[&41_i32])
+        .await?
+        .into_row()
+        .await?
+        .ok_or("one row was asked for")?;
+    let (user, database): (Option<&str>, Option<&str>) = (row.get(0), row.get(1));
+    println!("logged in as {user:?} to {database:?}; 41 + 1 = {:?}", row.get::<i32, _>(2));
+
+    println!("{:#?}", pool.manager().connector().report());
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! Asks an Azure Database for PostgreSQL server who it takes us for.
+//!
+//! ```sh
+//! cargo run --example postgres -- 'postgres://ROLE@NAME.postgres.database.azure.com/DATABASE'
+//! ```
+//!
+//! Against the emulator: `cargo run -p entra-pool-emulator` prints the URL (and
+//! what to export first).
+
+use std::error::Error;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
+    let url = std::env::args().nth(1).ok_or("usage: postgres URL")?;
+
+    let pool = entra_pool::postgres::connect(&url)?;
+    let client = pool.get().await?;
+    let row = client
+        .query_one("SELECT current_user::text, current_database()::text, $1::int4 + 1", &[&41_i32])
+        .await?;
+    let (user, database): (&str, &str) = (row.get(0), row.get(1));
+    println!("logged in as {user:?} to {database:?}; 41 + 1 = {}", row.get::<_, i32>(2));
+
+    println!("{:?}", pool.status());
+    Ok(())
+}
