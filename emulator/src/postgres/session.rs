@@ -11,6 +11,7 @@ use super::{
     error::SqlError,
     functions::{self, Reach, Variables},
     infer::{self, Columns, folded, last_name},
+    parameters,
     translate::{Translated, translate},
     values::type_by_name,
     waiting::Interrupt,
@@ -103,7 +104,7 @@ impl Session {
             return Err(SqlError::failed_transaction());
         }
         let known = self.columns_of(statement)?;
-        let parameters = infer::parameters(statement, &known, given);
+        let parameters = parameters::parameters(statement, &known, given);
         let translated = translate(statement.clone(), &known)?;
         let columns = match translated.sql.as_slice() {
             [sql] => self.describe(statement, sql, &known, &parameters)?,
@@ -189,6 +190,7 @@ impl Session {
                 columns.tables.insert(table, found);
             }
         }
+        infer::name_selected(statement, &mut columns);
         Ok(columns)
     }
 
