@@ -33,6 +33,7 @@ mod handle;
 mod handler;
 mod infer;
 mod login;
+mod names;
 mod parameters;
 mod session;
 mod settings;

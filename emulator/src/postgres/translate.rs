@@ -14,6 +14,7 @@ use super::{
     definitions::{alter_table, create_table},
     error::SqlError,
     infer::{Columns, folded, last_name},
+    names::name_items,
     values::type_by_name,
 };
 
@@ -181,6 +182,7 @@ impl VisitorMut for Rewrite {
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
         // SQLite locks the database as a whole.
         query.locks.clear();
+        name_items(query);
         // SQLite knows no OFFSET without a LIMIT; below zero is none.
         if let Some(LimitClause::LimitOffset { limit: limit @ None, offset: Some(_), .. }) =
             &mut query.limit_clause
