@@ -152,6 +152,9 @@ fn by_message(message: &str) -> SqlError {
     if message.contains(" values for ") || message.contains(" columns but ") {
         return SqlError::new("42601", message);
     }
+    if message == "Cannot add a column with non-constant default" {
+        return SqlError::unsupported("ADD COLUMN with a DEFAULT that is no constant");
+    }
     if let Some(near) = message.strip_suffix(": syntax error") {
         // PostgreSQL's parser understood it, SQLite's does not.
         return SqlError::unsupported(near);

@@ -24,7 +24,7 @@ use super::{
     SERVER_VERSION, Shared,
     error::fatal,
     functions::{Reach, Variables},
-    handler::SessionHandle,
+    handle::SessionHandle,
     session::Session,
     settings::Settings,
     waiting::Interrupt,

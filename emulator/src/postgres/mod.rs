@@ -26,11 +26,15 @@
 
 mod command;
 mod decimal;
+mod definitions;
 mod error;
 mod functions;
+mod handle;
 mod handler;
 mod infer;
 mod login;
+mod names;
+mod parameters;
 mod session;
 mod settings;
 mod time_text;

@@ -10,7 +10,9 @@ use super::{
     command::Command,
     error::SqlError,
     functions::{self, Reach, Variables},
-    infer::{self, Columns, folded, last_name},
+    infer::{self, Columns, last_name},
+    names::item_name,
+    parameters,
     translate::{Translated, translate},
     values::type_by_name,
     waiting::Interrupt,
@@ -103,7 +105,7 @@ impl Session {
             return Err(SqlError::failed_transaction());
         }
         let known = self.columns_of(statement)?;
-        let parameters = infer::parameters(statement, &known, given);
+        let parameters = parameters::parameters(statement, &known, given);
         let translated = translate(statement.clone(), &known)?;
         let columns = match translated.sql.as_slice() {
             [sql] => self.describe(statement, sql, &known, &parameters)?,
@@ -189,6 +191,7 @@ impl Session {
                 columns.tables.insert(table, found);
             }
         }
+        infer::name_selected(statement, &mut columns);
         Ok(columns)
     }
 
@@ -236,37 +239,6 @@ fn item_expr(item: &SelectItem) -> Option<&Expr> {
     match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
         _ => None,
-    }
-}
-
-/// The name PostgreSQL gives a column.
-fn item_name(item: &SelectItem) -> Option<String> {
-    match item {
-        SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
-        SelectItem::UnnamedExpr(expr) => Some(expr_name(expr)),
-        _ => None,
-    }
-}
-
-fn expr_name(expr: &Expr) -> String {
-    match expr {
-        Expr::Identifier(name) => folded(name),
-        Expr::CompoundIdentifier(names) => names.last().map(folded).unwrap_or_default(),
-        Expr::Function(function) => last_name(&function.name),
-        Expr::Nested(inner) => expr_name(inner),
-        Expr::Case { .. } => "case".to_owned(),
-        Expr::Exists { .. } => "exists".to_owned(),
-        Expr::Value(value) if matches!(value.value, sqlparser::ast::Value::Boolean(_)) => {
-            "bool".to_owned()
-        }
-        Expr::Cast { expr, data_type, .. } => match expr_name(expr) {
-            unnamed if unnamed == "?column?" => {
-                let ty = type_by_name(&data_type.to_string());
-                ty.map_or(unnamed, |ty| ty.name().to_owned())
-            }
-            name => name,
-        },
-        _ => "?column?".to_owned(),
     }
 }
 

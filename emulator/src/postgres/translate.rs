@@ -5,15 +5,16 @@ use std::ops::ControlFlow;
 
 use pgwire::api::Type;
 use sqlparser::ast::{
-    ColumnDef, ColumnOption, ColumnOptionDef, CreateTable, DataType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Insert, ObjectName,
-    ObjectNamePart, ObjectType, Query, SetExpr, Statement, TableObject, Value, ValueWithSpan,
-    VisitMut, VisitorMut,
+    DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, Insert, LimitClause, ObjectName, ObjectNamePart, ObjectType, Query,
+    SetExpr, Statement, TableObject, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use super::{
+    definitions::{alter_table, create_table},
     error::SqlError,
     infer::{Columns, folded, last_name},
+    names::name_items,
     values::type_by_name,
 };
 
@@ -51,7 +52,10 @@ pub(super) fn translate(
             index.using = None;
             "CREATE INDEX"
         }
-        Statement::AlterTable(_) => "ALTER TABLE",
+        Statement::AlterTable(table) => {
+            alter_table(table)?;
+            "ALTER TABLE"
+        }
         Statement::Drop { .. } => return drop_objects(statement),
         Statement::Truncate(truncate) => {
             let names = truncate.table_names.iter();
@@ -139,61 +143,11 @@ fn cast_literals(insert: &mut Insert, columns: &Columns) {
     }
 }
 
-fn create_table(table: &mut CreateTable) -> Result<(), SqlError> {
-    if table.on_commit.is_some() {
-        return Err(SqlError::unsupported("ON COMMIT"));
-    }
-    table.unlogged = false;
-    let name = last_name(&table.name);
-    for column in &mut table.columns {
-        define_column(&name, column)?;
-    }
-    Ok(())
-}
-
-/// Types get their short names, numbered columns a sequence.
-fn define_column(table: &str, column: &mut ColumnDef) -> Result<(), SqlError> {
-    let declared = column.data_type.to_string();
-    let ty = type_by_name(&declared)
-        .ok_or_else(|| SqlError::unsupported(format!("column type {declared}")))?;
-    column.data_type = DataType::Custom(name_of(ty.name()), Vec::new());
-    let is_serial = declared.to_ascii_lowercase().contains("serial");
-    let is_identity = |option: &ColumnOptionDef| {
-        matches!(option.option, ColumnOption::Generated { generation_expr: None, .. })
-    };
-    let numbered = is_serial || column.options.iter().any(is_identity);
-    column.options.retain(|option| !is_identity(option));
-    let has = |wanted: fn(&ColumnOption) -> bool, column: &ColumnDef| {
-        column.options.iter().any(|option| wanted(&option.option))
-    };
-    if numbered {
-        let sequence = format!("{table}_{}_seq", folded(&column.name));
-        let next = call("nextval", vec![string(&sequence)]);
-        push(column, ColumnOption::Default(next));
-    }
-    let is_key = has(|option| matches!(option, ColumnOption::PrimaryKey(_)), column);
-    // SQLite's primary keys may be null unless told.
-    if (numbered || is_key) && !has(|option| *option == ColumnOption::NotNull, column) {
-        push(column, ColumnOption::NotNull);
-    }
-    for option in &mut column.options {
-        if let ColumnOption::Default(expr) = &mut option.option {
-            // SQLite wants expressions in parentheses.
-            *expr = Expr::Nested(Box::new(expr.clone()));
-        }
-    }
-    Ok(())
-}
-
-fn push(column: &mut ColumnDef, option: ColumnOption) {
-    column.options.push(ColumnOptionDef { name: None, option });
-}
-
-fn name_of(name: &str) -> ObjectName {
+pub(super) fn name_of(name: &str) -> ObjectName {
     ObjectName(vec![ObjectNamePart::Identifier(Ident::new(name))])
 }
 
-fn string(text: &str) -> Expr {
+pub(super) fn string(text: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(text.to_owned()).with_empty_span())
 }
 
@@ -201,7 +155,7 @@ fn cast(expr: Expr, ty: &str) -> Expr {
     call("pg_cast", vec![expr, string(ty)])
 }
 
-fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     let arguments =
         arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)));
     Expr::Function(Function {
@@ -228,6 +182,13 @@ impl VisitorMut for Rewrite {
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
         // SQLite locks the database as a whole.
         query.locks.clear();
+        name_items(query);
+        // SQLite knows no OFFSET without a LIMIT; below zero is none.
+        if let Some(LimitClause::LimitOffset { limit: limit @ None, offset: Some(_), .. }) =
+            &mut query.limit_clause
+        {
+            *limit = Some(Expr::Value(Value::Number("-1".to_owned(), false).with_empty_span()));
+        }
         ControlFlow::Continue(())
     }
 

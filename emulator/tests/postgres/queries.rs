@@ -206,6 +206,62 @@ async fn casts_functions_and_conflicts_are_as_in_postgresql() {
 }
 
 #[tokio::test]
+async fn expressions_keep_their_types_through_queries_within() {
+    let service = Service::start();
+    let client = service.connect().await;
+    restaurants(&client).await;
+    let row = client
+        .query_one(
+            "WITH good AS (SELECT id + 1 AS next, count(*) FROM restaurant GROUP BY id) \
+             SELECT next, g.count, (SELECT max(stars) FROM restaurant) AS top \
+             FROM good g ORDER BY 1 OFFSET $1",
+            &[&1_i64],
+        )
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, i32>("next"), 3);
+    assert_eq!(row.get::<_, i64>("count"), 1);
+    assert_eq!(row.get::<_, i16>("top"), 5);
+    let columns = client
+        .prepare("SELECT stars, r.*, v.text FROM restaurant r JOIN review v ON v.restaurant = r.id")
+        .await
+        .unwrap();
+    let columns: Vec<(&str, &str)> =
+        columns.columns().iter().map(|c| (c.name(), c.type_().name())).collect();
+    assert_eq!(columns[0], ("stars", "int2"));
+    assert_eq!(columns[5], ("opened", "timestamptz"));
+    assert_eq!(columns[6], ("text", "text"));
+}
+
+#[tokio::test]
+async fn tables_are_changed_and_dropped() {
+    let service = Service::start();
+    let client = service.connect().await;
+    restaurants(&client).await;
+    client
+        .batch_execute(
+            "ALTER TABLE restaurant ADD COLUMN seats bigint DEFAULT 12;
+             CREATE INDEX by_seats ON restaurant USING btree (seats);
+             CREATE VIEW big AS SELECT name, seats FROM restaurant WHERE seats > 10;
+             CREATE TABLE pairs (a int, b int, PRIMARY KEY (a, b))",
+        )
+        .await
+        .unwrap();
+    let rows = client.query("SELECT seats FROM big", &[]).await.unwrap();
+    assert_eq!((rows.len(), rows[0].get::<_, i64>(0)), (2, 12));
+    let half = client.batch_execute("INSERT INTO pairs (a) VALUES (1)").await.unwrap_err();
+    assert_eq!(sqlstate(&half).0, "23502");
+    client
+        .batch_execute(
+            "TRUNCATE review; DROP VIEW big; DROP TABLE IF EXISTS nowhere, review, restaurant",
+        )
+        .await
+        .unwrap();
+    let gone = client.query("SELECT * FROM restaurant", &[]).await.unwrap_err();
+    assert_eq!(sqlstate(&gone).0, "42P01");
+}
+
+#[tokio::test]
 async fn errors_have_their_sqlstate() {
     let service = Service::start();
     let client = service.connect().await;
