@@ -131,7 +131,7 @@ impl Connector {
         let config = &self.0.config;
         let (mut host, mut port) = (config.host.clone(), config.port);
         for _ in 0..=MOST_ROUTINGS {
-            match self.log_in_at(&host, port, token, stage).await {
+            match Box::pin(self.log_in_at(&host, port, token, stage)).await {
                 Err(Error::Login {
                     source: tiberius::error::Error::Routing { host: to, port: at },
                     server,
@@ -186,12 +186,15 @@ impl Connector {
             driver.database(database);
         }
         let client =
-            quietly(Client::connect(driver, transport)).await.map_err(|source| match source {
-                tiberius::error::Error::Server(error) if error.code() == LOGIN_FAILED => {
-                    let refused = LoginRefused::new(config, server.clone(), token, false, error);
-                    Error::LoginRefused(Box::new(refused))
+            Box::pin(quietly(Client::connect(driver, transport))).await.map_err(|source| {
+                match source {
+                    tiberius::error::Error::Server(error) if error.code() == LOGIN_FAILED => {
+                        let refused =
+                            LoginRefused::new(config, server.clone(), token, false, error);
+                        Error::LoginRefused(Box::new(refused))
+                    }
+                    source => Error::Login { server: server.clone(), source },
                 }
-                source => Error::Login { server: server.clone(), source },
             })?;
         Ok(Connection {
             client,

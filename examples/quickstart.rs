@@ -1,0 +1,297 @@
+//! The whole of entra-pool on one machine, in some 7 seconds: no Azure, no
+//! database server, no network. What stands for them is the emulator, which
+//! this starts; every figure is measured as it runs.
+//!
+//! ```sh
+//! cargo run --example quickstart
+//! ```
+#![allow(clippy::disallowed_methods)] // It shows real time.
+
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use entra_pool::{
+    azure_sql,
+    credential::{Environment, ManagedIdentity, UserAssignedId, from_environment},
+    postgres,
+    token::{Identity, Scope, TokenCache},
+};
+use entra_pool_emulator::{
+    emulator::{Emulator, EmulatorOptions},
+    jwt::{Principal, PrincipalKind},
+};
+
+type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// The first token's. Short, so that it runs out while you look on.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(5);
+const TASKS: i32 = 8;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let log = Log(Instant::now());
+    let emulator = Emulator::start(EmulatorOptions::default()).await?;
+    emulator.identity().configure_tokens(|tokens| {
+        tokens.lifetime_seconds = TOKEN_LIFETIME.as_secs().try_into().expect("it is a few seconds");
+    });
+    log.say("the emulator runs: an identity endpoint, Azure SQL and PostgreSQL, on loopback");
+
+    // One identity for all pools. In Azure, or after `az login`, this would be
+    // `Identity::new(credential::from_env()?)`.
+    let identity = Identity::new(from_environment(Environment::from_pairs(emulator.env()))?);
+    let tokens = identity.tokens(Scope::AZURE_SQL);
+    tokens.warm_up().await?;
+    log.say(format!("identity source: {}", tokens.report().credential));
+    log.say(token_in_words(&tokens));
+
+    let azure = azure_sql::connect_with(&identity, &emulator.azure_sql_string())?;
+    let postgres = postgres::connect_with(&identity, &emulator.postgres_url())?;
+    let checkouts = Arc::new(Checkouts::default());
+    let databases = Databases { azure, postgres, checkouts };
+    databases.fill(&log).await?;
+
+    running_out(&databases, &tokens, &emulator, &log).await?;
+    going_down(&databases, &tokens, &emulator, &log).await?;
+    refused(&emulator, &log).await?;
+
+    let endpoint = emulator.identity();
+    println!("\n{:<28}{:>12}{:>12}", "", "Azure SQL", "PostgreSQL");
+    let row =
+        |what, azure: String, postgres: String| println!("{what:<28}{azure:>12}{postgres:>12}");
+    let (azure_logins, postgres_logins) =
+        (emulator.azure_sql().counters().logins, emulator.postgres().counters().logins);
+    row("logins", azure_logins.to_string(), postgres_logins.to_string());
+    let [azure, postgres] = &databases.checkouts.0;
+    row("checkouts", azure.count().to_string(), postgres.count().to_string());
+    row("slowest checkout", azure.slowest(), postgres.slowest());
+    let requests = |scope: Scope| endpoint.requests_for(scope.resource()).to_string();
+    row("token requests", requests(Scope::AZURE_SQL), requests(Scope::AZURE_POSTGRESQL));
+    Ok(())
+}
+
+/// Both pools, and how long it took to get a connection from them.
+#[derive(Clone)]
+struct Databases {
+    azure: azure_sql::Pool,
+    postgres: postgres::Pool,
+    checkouts: Arc<Checkouts>,
+}
+
+impl Databases {
+    /// A table in either database: created, filled and read by 8 tasks.
+    async fn fill(&self, log: &Log) -> Result<()> {
+        let mut conn = self.checkouts.0[0].time(self.azure.get()).await?;
+        conn.execute(
+            "CREATE TABLE Orders (Id int IDENTITY(1,1) PRIMARY KEY, Item nvarchar(50) NOT NULL, Task int)",
+            &[],
+        )
+        .await?;
+        drop(conn);
+        let start = Instant::now();
+        let rows =
+            from_tasks(self, |databases, task| async move { databases.order(task).await }).await?;
+        log.say(format!(
+            "Azure SQL: {TASKS} tasks have filled and read a table of {rows} rows in {:.0?}",
+            start.elapsed()
+        ));
+
+        let client = self.checkouts.0[1].time(self.postgres.get()).await?;
+        client
+            .batch_execute(
+                "CREATE TABLE restaurant (id serial PRIMARY KEY, name text NOT NULL, task int)",
+            )
+            .await?;
+        drop(client);
+        let start = Instant::now();
+        let rows =
+            from_tasks(
+                self,
+                |databases, task| async move { databases.open_restaurant(task).await },
+            )
+            .await?;
+        log.say(format!(
+            "PostgreSQL: {TASKS} tasks have filled and read a table of {rows} rows in {:.0?}",
+            start.elapsed()
+        ));
+        Ok(())
+    }
+
+    /// Writes a row to Azure SQL; says how many there are.
+    async fn order(&self, task: i32) -> Result<i64> {
+        let mut conn = self.checkouts.0[0].time(self.azure.get()).await?;
+        conn.execute("INSERT INTO Orders (Item, Task) VALUES (@P1, @P2)", &[&"a book", &task])
+            .await?;
+        let row = conn.query("SELECT COUNT_BIG(*) FROM Orders", &[]).await?.into_row().await?;
+        Ok(row.and_then(|row| row.get(0)).ok_or("a count is one row")?)
+    }
+
+    /// Writes a row to PostgreSQL; says how many there are.
+    async fn open_restaurant(&self, task: i32) -> Result<i64> {
+        let client = self.checkouts.0[1].time(self.postgres.get()).await?;
+        client
+            .execute("INSERT INTO restaurant (name, task) VALUES ($1, $2)", &[&"Chez Token", &task])
+            .await?;
+        Ok(client.query_one("SELECT count(*) FROM restaurant", &[]).await?.get(0))
+    }
+
+    /// A row to both, 20 times a second for so long; says how many.
+    async fn work_for(&self, time: Duration) -> Result<u32> {
+        let (start, mut rows) = (Instant::now(), 0);
+        while start.elapsed() < time {
+            self.order(0).await?;
+            self.open_restaurant(0).await?;
+            rows += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(rows)
+    }
+}
+
+/// Runs out of time: the first token, while the pools are at work.
+async fn running_out(
+    databases: &Databases,
+    tokens: &TokenCache,
+    emulator: &Emulator,
+    log: &Log,
+) -> Result<()> {
+    emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 3_600);
+    // A slow endpoint: whoever waited for the renewal would show.
+    emulator.identity().set_latency(Duration::from_millis(300));
+    let (first, mut longest) = (tokens.token().await?, Duration::ZERO);
+    let working = {
+        let databases = databases.clone();
+        tokio::spawn(async move { databases.work_for(TOKEN_LIFETIME).await })
+    };
+    while !working.is_finished() {
+        let start = Instant::now();
+        tokens.token().await?;
+        longest = longest.max(start.elapsed());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let rows = working.await??;
+    assert!(tokens.token().await?.expires_on() > first.expires_on(), "the token was renewed");
+    log.say(format!(
+        "the token ran out and was renewed, beside {rows} rows to each database; the endpoint takes \
+         300 ms, the longest that anybody waited for a token was {longest:.1?}"
+    ));
+    log.say(token_in_words(tokens));
+    Ok(())
+}
+
+/// The identity endpoint goes down, and the pools go on.
+async fn going_down(
+    databases: &Databases,
+    tokens: &TokenCache,
+    emulator: &Emulator,
+    log: &Log,
+) -> Result<()> {
+    emulator.identity().set_latency(Duration::ZERO);
+    emulator.identity().go_away().await?;
+    log.say("the identity endpoint is down: connections to it are refused");
+    // New logins, too: the pool's connections are gone. And a renewal is tried.
+    emulator.azure_sql().behaviour().cut_connections();
+    let token = tokens.token().await?;
+    let (rows, renewed) =
+        tokio::join!(databases.work_for(Duration::from_millis(2_200)), tokens.renew(&token));
+    log.say(format!("the pools go on with the token at hand: {} rows to each database", rows?));
+    let error = renewed.err().ok_or("the endpoint was to be down")?;
+    log.say("meanwhile the attempt to renew it has failed:");
+    println!("{:>12}{}", "", with_causes(&error));
+    emulator.identity().come_back()?;
+    log.say("the endpoint is back");
+    Ok(())
+}
+
+/// An identity that has a token, but no user in the database.
+async fn refused(emulator: &Emulator, log: &Log) -> Result<()> {
+    let intern = Principal::new("intern", PrincipalKind::UserAssigned);
+    emulator.identity().assign(intern.clone());
+    let credential = ManagedIdentity::user_assigned(UserAssignedId::ClientId(intern.client_id))
+        .environment(Environment::from_pairs(emulator.env()))
+        .build()?;
+    let pool = azure_sql::connect_with(&Identity::new(credential), &emulator.azure_sql_string())?;
+    match pool.get().await {
+        Ok(_) => Err("a stranger was let in".into()),
+        Err(azure_sql::PoolError::Backend(error)) => {
+            log.say("an identity that the database does not know is refused, and told:");
+            println!("           {error}");
+            Ok(())
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn token_in_words(tokens: &TokenCache) -> String {
+    let report = tokens.report();
+    let left =
+        report.expires_on.and_then(|end| end.duration_since(std::time::SystemTime::now()).ok());
+    format!(
+        "token: for {}, of {}, for another {:.1?}",
+        report.scope,
+        report.principal.as_deref().unwrap_or("nobody"),
+        left.unwrap_or_default()
+    )
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |error: &&dyn Error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Runs `work` in 8 tasks; gives the largest of their results.
+async fn from_tasks<F>(databases: &Databases, work: impl Fn(Databases, i32) -> F) -> Result<i64>
+where
+    F: Future<Output = Result<i64>> + Send + 'static,
+{
+    let tasks: Vec<_> =
+        (0..TASKS).map(|task| tokio::spawn(work(databases.clone(), task))).collect();
+    let mut most = 0;
+    for task in tasks {
+        most = most.max(task.await??);
+    }
+    Ok(most)
+}
+
+/// Prints each line with its time.
+struct Log(Instant);
+
+impl Log {
+    fn say(&self, line: impl AsRef<str>) {
+        println!("{:>8.3} s  {}", self.0.elapsed().as_secs_f64(), line.as_ref());
+    }
+}
+
+/// Of Azure SQL and of PostgreSQL.
+#[derive(Default)]
+struct Checkouts([Times; 2]);
+
+#[derive(Default)]
+struct Times {
+    count: AtomicU64,
+    slowest_micros: AtomicU64,
+}
+
+impl Times {
+    async fn time<T>(&self, checkout: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let connection = checkout.await;
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.slowest_micros.fetch_max(micros, Ordering::Relaxed);
+        connection
+    }
+
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn slowest(&self) -> String {
+        format!("{:.1?}", Duration::from_micros(self.slowest_micros.load(Ordering::Relaxed)))
+    }
+}
