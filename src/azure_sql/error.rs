@@ -292,6 +292,13 @@ impl fmt::Display for LoginRefused {
                 }
             );
         }
+        // The number is the same for all refusals; only the text tells this one.
+        if self.source.message().contains("expired") {
+            return f.write_str(
+                " The server takes it for expired: check this machine's clock, and what hands the \
+                 tokens out.",
+            );
+        }
         if self.database.is_none() {
             f.write_str(
                 " The connection string names no database, so that the login went to master, where \

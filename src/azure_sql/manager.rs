@@ -176,7 +176,11 @@ impl Manager {
                 let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
                 if !matches!(probed, Ok(Ok(true))) {
                     tracing::debug!(?probed, "the probe of an idle connection failed");
-                    return Err(RetireReason::Probe);
+                    // That it was closed while it lay idle shows only now.
+                    return Err(match connection.link.fault() {
+                        Some(Fault::Closed) => RetireReason::Closed,
+                        _ => RetireReason::Probe,
+                    });
                 }
             }
         }

@@ -1,23 +1,177 @@
-//! Azure SQL, against the emulator.
-#![cfg(feature = "azure-sql")]
+//! The Azure SQL pool against the emulator. Time is moved by hand.
+#![cfg(all(feature = "azure-sql", feature = "postgres"))]
+#![allow(clippy::disallowed_methods)] // A server lives in real time.
+
+mod bad_input;
+mod config;
+mod login;
+mod logs;
+mod recycling;
+mod sessions;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls;
+
+use std::{sync::Arc, time::SystemTime};
 
 use entra_pool::{
-    azure_sql,
-    credential::{Environment, ManagedIdentity},
-    token::Identity,
+    azure_sql::{
+        Client, Config, Connection, Connector, Error, Manager, Pool, Recycling, RetireReason,
+        tiberius,
+    },
+    clock::ManualClock,
+    credential::{Environment, ManagedIdentity, UserAssignedId},
+    token::{Identity, Scope, TokenCredential},
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::{
+    azure_sql::{AzureSqlOptions, AzureSqlServer, Counters, ServerError},
+    database::Database,
+    emulator::{Emulator, EmulatorOptions},
+};
 
-#[tokio::test]
-async fn first() {
-    tracing_subscriber::fmt().with_env_filter("debug").init();
-    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
-    let environment = Environment::from_pairs(emulator.env());
-    let identity =
-        Identity::new(ManagedIdentity::system_assigned().environment(environment).build().unwrap());
-    let pool = azure_sql::connect_with(&identity, &emulator.azure_sql_string()).unwrap();
-    let mut conn = pool.get().await.unwrap();
-    let row =
-        conn.query("SELECT @P1 + 1", &[&41_i32]).await.unwrap().into_row().await.unwrap().unwrap();
-    assert_eq!(row.get::<i32, _>(0), Some(42));
+/// What Azure SQL's tokens are for.
+const RESOURCE: &str = "https://database.windows.net";
+
+/// All stand-ins, an identity that they know, and the clock it lives by.
+struct Shop {
+    emulator: Emulator,
+    clock: ManualClock,
+    identity: Identity,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let clock = ManualClock::at(SystemTime::now());
+        let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
+        let environment = Environment::from_pairs(emulator.identity().app_service_env());
+        let credential =
+            ManagedIdentity::user_assigned(id).environment(environment).build().unwrap();
+        let identity = Identity::builder(credential).clock(clock.clone()).build();
+        Self { emulator, clock, identity }
+    }
+
+    /// The same shop for somebody else.
+    fn with_identity(mut self, credential: impl TokenCredential) -> Self {
+        self.identity = Identity::builder(credential).clock(self.clock.clone()).build();
+        self
+    }
+
+    fn server(&self) -> &AzureSqlServer {
+        self.emulator.azure_sql()
+    }
+
+    fn counters(&self) -> Counters {
+        self.server().counters()
+    }
+
+    fn token_requests(&self) -> u64 {
+        self.emulator.identity().requests_for(RESOURCE)
+    }
+
+    /// A connector to the emulator, with `more` keywords.
+    fn connector(&self, more: &str) -> Connector {
+        self.connector_of(&format!("{};{more}", self.emulator.azure_sql_string()))
+    }
+
+    /// A connector to any server that has a certificate of the emulator's authority.
+    fn connector_to(&self, host: &str, port: u16, more: &str) -> Connector {
+        self.connector_of(&format!(
+            "Server=tcp:{host},{port};Database=orders;TrustServerCertificateCA={};Entra Scope={};{more}",
+            self.emulator.ca_path().display(),
+            Scope::AZURE_SQL,
+        ))
+    }
+
+    fn connector_of(&self, string: &str) -> Connector {
+        let config: Config = string.parse().unwrap();
+        let tokens = self.identity.tokens(config.scope().clone());
+        Connector::new(config, tokens).unwrap()
+    }
+
+    /// A pool of one connection, so that the next borrower gets the last one's.
+    fn pool_of_one(&self, recycling: Recycling) -> (Pool, Connector) {
+        let connector = self.connector("");
+        (pool(&connector, 1, recycling), connector)
+    }
+
+    /// A second server, with a certificate for `name` and settings of its own.
+    async fn another_server(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut AzureSqlOptions),
+    ) -> AzureSqlServer {
+        let mut options = AzureSqlOptions::new(
+            Arc::clone(self.emulator.issuer()),
+            Arc::clone(self.emulator.directory()),
+            Arc::new(Database::new().unwrap()),
+            self.emulator.authority().issue(&[name]).unwrap().server_config().unwrap(),
+        );
+        change(&mut options);
+        AzureSqlServer::start(options).await.unwrap()
+    }
+}
+
+fn pool(connector: &Connector, size: usize, recycling: Recycling) -> Pool {
+    let manager = Manager::new(connector.clone()).recycling(recycling);
+    Pool::builder(manager).max_size(size).build().unwrap()
+}
+
+/// The error of a connect; it and all its sources are free of tokens.
+async fn refused(connector: &Connector) -> Error {
+    let error = connector.connect().await.expect_err("a connection where none should be");
+    logs::assert_no_token(&support::credential::said(&error));
+    error
+}
+
+/// `refused`, and that it is said in words that hold all of `facts`.
+async fn refused_saying(connector: &Connector, facts: &[&str]) -> Error {
+    let error = refused(connector).await;
+    let said = support::credential::said(&error);
+    for fact in facts {
+        assert!(said.contains(fact), "{fact} is missing: {said}");
+    }
+    error
+}
+
+fn login_failed() -> ServerError {
+    ServerError::new(18456, 14, "Login failed for user '<token-identified principal>'.")
+}
+
+async fn number(client: &mut Client, sql: &str) -> i32 {
+    let row = client.simple_query(sql).await.unwrap().into_row().await.unwrap().unwrap();
+    row.get(0).unwrap_or_else(|| panic!("{sql}: NULL"))
+}
+
+async fn text(client: &mut Client, sql: &str) -> Option<String> {
+    let row = client.simple_query(sql).await.unwrap().into_row().await.unwrap().unwrap();
+    row.get::<&str, _>(0).map(str::to_owned)
+}
+
+async fn run(client: &mut Client, sql: &str) {
+    client.simple_query(sql).await.unwrap().into_results().await.unwrap();
+}
+
+/// The error of what must fail.
+async fn failure(client: &mut Client, sql: &str) -> tiberius::error::Error {
+    match client.simple_query(sql).await {
+        Ok(stream) => stream.into_results().await.expect_err(sql),
+        Err(error) => error,
+    }
+}
+
+/// Which session this is.
+async fn session(connection: &mut Connection) -> i32 {
+    number(connection, "SELECT CAST(@@SPID AS int)").await
+}
+
+fn retired(connector: &Connector) -> Vec<(RetireReason, u64)> {
+    connector.report().retired
+}
+
+/// Lets everything else run until `done`.
+async fn until(done: impl Fn() -> bool) {
+    while !done() {
+        tokio::task::yield_now().await;
+    }
 }

@@ -3,15 +3,11 @@
 use std::sync::Arc;
 
 use entra_pool::{
-    postgres::{self, Config, Connector, Error, Pool, deadpool_postgres, tokio_postgres},
+    postgres::{self, Pool, deadpool_postgres, tokio_postgres},
     token::Identity,
 };
 
-use crate::{
-    backend, connector, let_in, server,
-    support::credential::{TestCredential, code},
-    text,
-};
+use crate::{backend, connector, let_in, server, support::credential::code, text};
 
 #[tokio::test]
 async fn a_query_is_cancelled_over_the_connectors_tls() {
@@ -59,19 +55,4 @@ async fn a_connector_fits_into_a_manager_of_ones_own() {
     let transaction = client.transaction().await.unwrap();
     assert_eq!(text(&transaction, "SELECT current_user::text").await, "own");
     transaction.commit().await.unwrap();
-}
-
-#[test]
-fn pools_and_connectors_go_between_threads() {
-    fn shared<T: Send + Sync + 'static>() {}
-    fn sent<T: Send>(_: T) {}
-    shared::<Pool>();
-    shared::<Connector>();
-    shared::<Config>();
-    shared::<Error>();
-    let identity = Identity::new(TestCredential::new("x", 0));
-    let config: Config = "postgres://u@a.postgres.database.azure.com/d".parse().unwrap();
-    let connector =
-        Connector::new(config.clone(), identity.tokens(config.token_scope().unwrap())).unwrap();
-    sent(connector.connect());
 }

@@ -13,9 +13,10 @@ use entra_pool_emulator::{
 };
 
 use crate::{
-    connector, failure, let_in, nobody_listens, server,
+    connector, failure, let_in, server,
     support::{
         credential::{AUDIENCE, TestCredential, code, said},
+        nobody_listens,
         postgres::DATABASE,
     },
     text,

@@ -17,7 +17,7 @@ use entra_pool::{
     token::Identity,
 };
 use support::{credential::TestCredential, postgres::PostgresServer};
-use tokio::{net::TcpSocket, sync::OnceCell};
+use tokio::sync::OnceCell;
 
 /// One server for all tests here; each has roles of its own.
 async fn server() -> &'static PostgresServer {
@@ -59,11 +59,4 @@ fn failure(outcome: Result<deadpool_postgres::Client, deadpool_postgres::PoolErr
         Ok(_) => panic!("a connection where none should be"),
         Err(error) => error.into(),
     }
-}
-
-/// A port that is taken, so that nobody else gets it, but not listened on.
-fn nobody_listens() -> (u16, TcpSocket) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    (socket.local_addr().unwrap().port(), socket)
 }

@@ -14,9 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    connector, failure, let_in, nobody_listens, server,
+    connector, failure, let_in, server,
     support::{
         credential::{TestCredential, said},
+        nobody_listens,
         postgres::DATABASE,
     },
 };

@@ -3,3 +3,12 @@
 
 pub mod credential;
 pub mod postgres;
+
+use tokio::net::TcpSocket;
+
+/// A port that is taken, so that nobody else gets it, but not listened on.
+pub fn nobody_listens() -> (u16, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (socket.local_addr().unwrap().port(), socket)
+}

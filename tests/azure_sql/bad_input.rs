@@ -1,0 +1,269 @@
+//! What is wrong shows when it is tried: a typed error that says what to do, in
+//! no more time than was given, with no token in it.
+
+use std::time::Duration;
+
+use entra_pool::{
+    azure_sql::{Connector, Error, Stage},
+    credential::{Environment, ManagedIdentity, UserAssignedId},
+};
+use entra_pool_emulator::identity::Fault;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::{
+    Shop, refused, refused_saying,
+    support::{credential::said, nobody_listens},
+    until,
+};
+
+/// The shop on a virtual machine.
+async fn on_a_machine(client_id: Option<&str>) -> Shop {
+    let shop = Shop::open().await;
+    let builder = match client_id {
+        Some(id) => ManagedIdentity::user_assigned(UserAssignedId::ClientId(id.to_owned())),
+        None => ManagedIdentity::system_assigned(),
+    };
+    let credential = builder
+        .environment(Environment::default())
+        .imds_endpoint(shop.emulator.identity().imds_endpoint())
+        .build()
+        .unwrap();
+    shop.with_identity(credential)
+}
+
+#[tokio::test]
+async fn no_identity_is_available() {
+    let shop = on_a_machine(None).await;
+    shop.emulator.identity().go_away().await.unwrap();
+    let facts = ["no token to log in to localhost", "managed identity (IMDS)"];
+    let error = refused_saying(&shop.connector(""), &facts).await;
+    assert!(matches!(error, Error::Token { .. }), "{error:?}");
+    assert_eq!(shop.counters().connections, 0);
+
+    // Nothing sticks: once there is one, a second later, it works.
+    shop.emulator.identity().come_back().unwrap();
+    shop.clock.advance(Duration::from_secs(2));
+    shop.connector("").connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_identity_that_is_not_assigned() {
+    let nobody = "00000000-0000-0000-0000-00000000beef";
+    let shop = on_a_machine(Some(nobody)).await;
+    let facts = ["no token to log in to", "Identity not found", nobody];
+    let error = refused_saying(&shop.connector(""), &facts).await;
+    assert!(matches!(error, Error::Token { .. }) && !error.is_transient(), "{error:?}");
+    assert_eq!((shop.token_requests(), shop.counters().connections), (1, 0));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_token() {
+    let shop = on_a_machine(None).await;
+    shop.emulator.identity().fail_next(1, Fault::Html);
+    let error = refused_saying(&shop.connector(""), &["no token to log in to"]).await;
+    assert!(matches!(error, Error::Token { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_token_for_the_wrong_audience() {
+    let shop = Shop::open().await;
+    let vault = "https://vault.azure.net";
+    shop.emulator.identity().configure_tokens(|tokens| tokens.audience = Some(vault.into()));
+    let facts = ["wrong audience", vault, "https://database.windows.net", "Entra Scope"];
+    let error = refused_saying(&shop.connector(""), &facts).await;
+    assert!(matches!(error, Error::LoginRefused(_)) && !error.is_transient(), "{error:?}");
+    assert!(!error.to_string().contains("CREATE USER"), "{error}");
+}
+
+#[tokio::test]
+async fn an_expired_token() {
+    let shop = Shop::open().await;
+    shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = -60);
+    let facts = ["Token is expired", "clock"];
+    let error = refused_saying(&shop.connector(""), &facts).await;
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    assert!(!error.to_string().contains("CREATE USER"), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_exist() {
+    let shop = Shop::open().await;
+    let string = shop.emulator.azure_sql_string().replace("=orders", "=nowhere");
+    let connector = shop.connector_of(&string);
+    let facts = ["Cannot open database \"nowhere\"", "does not exist, or", "no user in it"];
+    let error = refused_saying(&connector, &facts).await;
+    assert!(matches!(error, Error::Login { .. }), "{error:?}");
+    assert_eq!(error.server_error().unwrap().code(), 4060);
+    assert_eq!(shop.counters().logins_refused, 1);
+}
+
+#[tokio::test]
+async fn a_connection_string_without_a_database() {
+    let shop = Shop::open().await;
+    shop.emulator.directory().remove("shop-identity");
+    let string = shop.emulator.azure_sql_string().replace("Database=orders;", "");
+    let error = refused_saying(&shop.connector_of(&string), &["master", "add Database="]).await;
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_port_where_nobody_listens() {
+    let shop = Shop::open().await;
+    let (port, _held) = nobody_listens();
+    let connector = shop.connector_to("127.0.0.1", port, "");
+    let address = format!("127.0.0.1,{port} cannot be reached");
+    let error = refused_saying(&connector, &[&address, "firewall", "refused"]).await;
+    assert!(matches!(error, Error::Dial { .. }) && error.is_transient(), "{error:?}");
+}
+
+/// A listener that treats each connection like this.
+async fn host<F, R>(treat: F) -> u16
+where
+    F: Fn(tokio::net::TcpStream) -> R + Send + Sync + 'static,
+    R: Future<Output = ()> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            treat(listener.accept().await.unwrap().0).await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_host_that_is_no_tds_server() {
+    let shop = Shop::open().await;
+    let long = [&[4, 1, 0xff, 0xff, 0, 0, 0, 0][..], &[0; 9000]].concat();
+    let answers = [
+        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        &[4, 1, 0, 3, 0, 0, 0, 0],
+        &[4, 1, 0, 9, 0, 0, 0, 0, 7],
+        &long,
+    ];
+    for answer in answers {
+        let answer = answer.to_vec();
+        let port = host(move |mut socket| {
+            let answer = answer.clone();
+            async move {
+                let mut request = [0; 16];
+                socket.read_exact(&mut request).await.unwrap();
+                let _ = socket.write_all(&answer).await;
+            }
+        })
+        .await;
+        let connector = shop.connector_to("127.0.0.1", port, "");
+        let error = refused_saying(&connector, &["does not answer as Azure SQL does"]).await;
+        assert!(matches!(error, Error::NotTds { .. }) && !error.is_transient(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_closes_at_once() {
+    let shop = Shop::open().await;
+    let port = host(|socket| async move { drop(socket) }).await;
+    let error = refused_saying(&shop.connector_to("127.0.0.1", port, ""), &["broke off"]).await;
+    assert!(matches!(error, Error::NotTds { .. }), "{error:?}");
+}
+
+/// The error of a connect whose time is over once `stuck`.
+async fn timed_out(shop: &Shop, connector: Connector, stuck: impl Future<Output = ()>) -> Error {
+    let connecting = tokio::spawn(async move { refused(&connector).await });
+    stuck.await;
+    shop.clock.advance(Duration::from_secs(15));
+    connecting.await.unwrap()
+}
+
+fn assert_timed_out(error: &Error, at: Stage, words: &str) {
+    let Error::TimedOut { stage, limit, .. } = error else { panic!("{error:?}") };
+    assert_eq!((*stage, *limit), (at, Duration::from_secs(15)));
+    assert!(error.is_transient());
+    assert!(said(error).contains(words), "{}", said(error));
+    assert!(said(error).contains("Connect Timeout"), "{}", said(error));
+}
+
+#[tokio::test]
+async fn an_identity_endpoint_that_never_answers() {
+    let shop = Shop::open().await;
+    shop.emulator.identity().hold();
+    let connector = shop.connector("");
+    let error = timed_out(&shop, connector, shop.emulator.identity().wait_for_requests(1)).await;
+    assert_timed_out(&error, Stage::Token, "waiting for a token");
+    // The request went on, and the next caller has its answer.
+    shop.emulator.identity().release();
+    shop.connector("").connect().await.unwrap();
+    assert_eq!(shop.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_accepts_and_never_answers() {
+    let shop = Shop::open().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut held = None;
+    let connector = shop.connector_to("127.0.0.1", port, "");
+    let error = timed_out(&shop, connector, async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut header = [0; 8];
+        socket.read_exact(&mut header).await.unwrap();
+        held = Some(socket);
+    })
+    .await;
+    assert_timed_out(&error, Stage::Prelogin, "PRELOGIN");
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_host_that_falls_silent_in_the_tls_handshake() {
+    let shop = Shop::open().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut held = None;
+    let connector = shop.connector_to("127.0.0.1", port, "");
+    let error = timed_out(&shop, connector, async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut header = [0; 8];
+        socket.read_exact(&mut header).await.unwrap();
+        let mut rest = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]])) - 8];
+        socket.read_exact(&mut rest).await.unwrap();
+        // ENCRYPTION: ENCRYPT_ON (MS-TDS 2.2.6.5).
+        let answer = [4, 1, 0, 15, 0, 0, 1, 0, 1, 0, 6, 0, 1, 255, 1];
+        socket.write_all(&answer).await.unwrap();
+        socket.read_exact(&mut header).await.unwrap();
+        held = Some(socket);
+    })
+    .await;
+    assert_timed_out(&error, Stage::Tls, "shaking hands for TLS");
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_the_login() {
+    let shop = Shop::open().await;
+    shop.server().behaviour().delay_logins(Duration::from_secs(3600));
+    let capture = crate::logs::capture();
+    let connector = shop.connector("");
+    // Our event of the login is told just before it is sent.
+    let error = timed_out(&shop, connector, until(|| capture.text().contains("logging in"))).await;
+    assert_timed_out(&error, Stage::Login, "answer to the login");
+    assert_eq!(shop.counters().logins, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_off_during_the_login() {
+    let shop = Shop::open().await;
+    shop.server().behaviour().delay_logins(Duration::from_secs(3600));
+    let capture = crate::logs::capture();
+    let connector = shop.connector("");
+    let connecting = tokio::spawn(async move { refused(&connector).await });
+    until(|| capture.text().contains("logging in")).await;
+    shop.server().behaviour().cut_connections();
+    let error = connecting.await.unwrap();
+    assert!(matches!(error, Error::Login { .. }) && error.is_transient(), "{error:?}");
+    assert!(said(&error).contains("the login to localhost"), "{}", said(&error));
+}

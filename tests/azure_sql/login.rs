@@ -1,0 +1,194 @@
+//! Logging in: one token for all, tokens of any length, second tries.
+
+use std::time::Duration;
+
+use entra_pool::{
+    azure_sql::{self, Error, Recycling},
+    postgres,
+};
+use entra_pool_emulator::azure_sql::ServerError;
+
+use crate::{RESOURCE, Shop, login_failed, pool, refused, refused_saying, session, text};
+
+const POSTGRESQL: &str = "https://ossrdbms-aad.database.windows.net";
+
+#[tokio::test]
+async fn one_token_a_scope_is_asked_for_whatever_the_number_of_pools_and_databases() {
+    let shop = Shop::open().await;
+    let mut borrowers = Vec::new();
+    for _ in 0..3 {
+        let orders = azure_sql::connect_with(&shop.identity, &shop.emulator.azure_sql_string());
+        let menu = postgres::connect_with(&shop.identity, &shop.emulator.postgres_url());
+        let (orders, menu) = (orders.unwrap(), menu.unwrap());
+        (orders.resize(4), menu.resize(4));
+        for _ in 0..4 {
+            let (orders, menu) = (orders.clone(), menu.clone());
+            borrowers.push(tokio::spawn(async move {
+                (orders.get().await.unwrap(), menu.get().await.unwrap())
+            }));
+        }
+    }
+    let mut borrowed = Vec::new();
+    for borrower in borrowers {
+        borrowed.push(borrower.await.unwrap());
+    }
+    assert_eq!(borrowed.len(), 12);
+    assert_eq!(shop.counters().logins, 12);
+    assert_eq!(shop.emulator.identity().requests_for(RESOURCE), 1);
+    assert_eq!(shop.emulator.identity().requests_for(POSTGRESQL), 1);
+    assert_eq!(shop.emulator.identity().requests(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_uses_the_token_that_the_one_before_it_fetched() {
+    let shop = Shop::open().await;
+    for logins in 1..=4 {
+        // A connector of its own each time: what is shared is the identity.
+        shop.connector("").connect().await.unwrap();
+        assert_eq!((shop.counters().logins, shop.token_requests()), (logins, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_any_length_logs_in() {
+    for length in [1_500, 2_200, 8_000] {
+        let shop = Shop::open().await;
+        shop.emulator.identity().configure_tokens(|tokens| tokens.length = length);
+        let token = shop.identity.tokens(azure_sql_scope()).token().await.unwrap();
+        assert!(token.secret().len().abs_diff(length) < 10);
+        let mut connection = shop.connector("").connect().await.unwrap();
+        let user = text(&mut connection, "SELECT USER_NAME()").await;
+        assert_eq!(user.as_deref(), Some("shop-identity"), "{length} characters");
+    }
+}
+
+fn azure_sql_scope() -> entra_pool::token::Scope {
+    entra_pool::token::Scope::AZURE_SQL
+}
+
+#[tokio::test]
+async fn what_the_connection_string_says_reaches_the_server() {
+    let shop = Shop::open().await;
+    let mut connection = shop.connector("Application Name=till").connect().await.unwrap();
+    assert_eq!(text(&mut connection, "SELECT APP_NAME()").await.as_deref(), Some("till"));
+    assert_eq!(text(&mut connection, "SELECT DB_NAME()").await.as_deref(), Some("orders"));
+    let row = connection.query("SELECT @P1 + 1", &[&41_i32]).await.unwrap();
+    assert_eq!(row.into_row().await.unwrap().unwrap().get::<i32, _>(0), Some(42));
+}
+
+#[tokio::test]
+async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    let pool = pool(&connector, 2, Recycling::Verified);
+    let mut first = pool.get().await.unwrap();
+    assert_eq!(shop.token_requests(), 1);
+
+    shop.server().behaviour().fail_logins(1, login_failed());
+    let mut second = pool.get().await.unwrap();
+    assert_eq!(shop.token_requests(), 2);
+    let counters = shop.counters();
+    assert_eq!((counters.logins, counters.logins_refused), (2, 1));
+    let report = connector.report();
+    assert_eq!((report.logins, report.refused, report.renewed), (2, 0, 1));
+    assert_ne!(session(&mut first).await, session(&mut second).await, "the first lives on");
+}
+
+#[tokio::test]
+async fn where_the_same_token_comes_again_the_refusal_stands() {
+    let shop = Shop::open().await;
+    shop.emulator.identity().configure_tokens(|tokens| tokens.repeat_until_expiry = true);
+    let connector = shop.connector("");
+    connector.connect().await.unwrap();
+
+    shop.server().behaviour().fail_logins(2, login_failed());
+    for _ in 0..2 {
+        let error = refused(&connector).await;
+        let Error::LoginRefused(refused) = &error else { panic!("{error:?}") };
+        assert!(!refused.retried && !error.is_transient());
+        assert_eq!(error.server_error().unwrap().code(), 18456);
+    }
+    // One login each, and one request for another token in all.
+    assert_eq!(shop.counters().logins_refused, 2);
+    assert_eq!(shop.token_requests(), 2);
+    connector.connect().await.unwrap();
+    assert_eq!(shop.token_requests(), 2, "the token was not thrown away");
+}
+
+#[tokio::test]
+async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_without_end() {
+    let shop = Shop::open().await;
+    shop.emulator.directory().remove("shop-identity");
+    let connector = shop.connector("");
+    let principal = shop.emulator.user_assigned().clone();
+    let facts = [
+        "'shop-identity'",
+        &principal.client_id,
+        &principal.object_id,
+        entra_pool_emulator::jwt::TENANT_ID,
+        "error 18456",
+        "in orders",
+        "CREATE USER [shop-identity] FROM EXTERNAL PROVIDER",
+    ];
+    let error = refused_saying(&connector, &facts).await;
+    let Error::LoginRefused(refusal) = &error else { panic!("{error:?}") };
+    assert!(refusal.retried && !error.is_transient());
+    assert_eq!((shop.counters().logins_refused, shop.token_requests()), (2, 2));
+    for refusals in 3..8 {
+        assert!(matches!(refused(&connector).await, Error::LoginRefused(_)));
+        assert_eq!((shop.counters().logins_refused, shop.token_requests()), (refusals, 2));
+    }
+    shop.clock.advance(Duration::from_secs(301));
+    assert!(matches!(refused(&connector).await, Error::LoginRefused(_)));
+    assert_eq!(shop.token_requests(), 3);
+    assert_eq!(connector.report().refused, 7);
+}
+
+#[tokio::test]
+async fn another_error_of_the_login_is_not_answered_with_another_token() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    let paused = ServerError::new(40613, 14, "Database 'orders' is not currently available.");
+    shop.server().behaviour().fail_logins(1, paused);
+    let error = refused_saying(&connector, &["not currently available", "try again"]).await;
+    assert!(matches!(error, Error::Login { .. }) && error.is_transient(), "{error:?}");
+    assert_eq!((shop.counters().logins_refused, shop.token_requests()), (1, 1));
+    connector.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_is_routed_within_its_host_up_to_ten_times() {
+    let shop = Shop::open().await;
+    let elsewhere = shop.another_server("localhost", |_| {}).await;
+    let (here, there) = (shop.server().addr().port(), elsewhere.addr().port());
+    shop.server().behaviour().route_logins(1, "localhost", there);
+    let connector = shop.connector("");
+    connector.connect().await.unwrap();
+    assert_eq!((shop.counters().logins, elsewhere.counters().logins), (0, 1));
+
+    shop.server().behaviour().route_logins(10, "LOCALHOST", here);
+    connector.connect().await.unwrap();
+    assert_eq!((shop.counters().logins_routed, shop.counters().logins), (11, 1));
+    assert_eq!(shop.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn a_login_that_is_routed_in_circles_is_given_up() {
+    let shop = Shop::open().await;
+    shop.server().behaviour().route_logins(11, "localhost", shop.server().addr().port());
+    let error = refused_saying(&shop.connector(""), &["routes the login", "10 are followed"]).await;
+    assert!(matches!(error, Error::Routing { .. }) && !error.is_transient(), "{error:?}");
+    assert_eq!((shop.counters().logins_routed, shop.counters().logins), (11, 0));
+}
+
+#[tokio::test]
+async fn a_token_is_not_taken_to_another_cloud() {
+    let shop = Shop::open().await;
+    let elsewhere = shop.another_server("127.0.0.1", |_| {}).await;
+    for host in ["127.0.0.1", "evil.example", "shop.database.windows.net"] {
+        shop.server().behaviour().route_logins(1, host, elsewhere.addr().port());
+        let error = refused_saying(&shop.connector(""), &["outside of the cloud", host]).await;
+        assert!(matches!(error, Error::Routing { .. }), "{error:?}");
+    }
+    assert_eq!(elsewhere.counters().connections, 0);
+}

@@ -1,0 +1,119 @@
+//! When a connection is used again, and when it is not.
+
+use std::time::Duration;
+
+use entra_pool::{
+    azure_sql::{Manager, Pool, Recycling, RetireReason, tiberius},
+    token::Scope,
+};
+
+use crate::{Shop, failure, number, pool, retired, session, until};
+
+#[tokio::test]
+async fn verification_costs_one_round_trip_and_fast_recycling_none() {
+    for (recycling, price) in [(Recycling::Verified, 1), (Recycling::Fast, 0)] {
+        let shop = Shop::open().await;
+        let (pool, _) = shop.pool_of_one(recycling);
+        drop(pool.get().await.unwrap());
+        assert_eq!(shop.counters().requests, 0, "a login sends nothing more");
+
+        let mut again = pool.get().await.unwrap();
+        assert_eq!(shop.counters().requests, price);
+        session(&mut again).await;
+        let counters = shop.counters();
+        assert_eq!((counters.requests, counters.batches), (price + 1, price + 1));
+        assert_eq!((counters.reset_bits, counters.resets, counters.logins), (1, 1, 1));
+        assert_eq!(again.resets_sent(), 1);
+        session(&mut again).await;
+        assert_eq!(shop.counters().reset_bits, 1, "only the borrower's first request resets");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_retired_at_its_age() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    let manager = Manager::new(connector.clone()).max_lifetime(Duration::from_secs(600));
+    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let first = session(&mut pool.get().await.unwrap()).await;
+    // Up to a tenth less, by chance.
+    shop.clock.advance(Duration::from_secs(539));
+    assert_eq!(session(&mut pool.get().await.unwrap()).await, first);
+    assert_eq!(retired(&connector), []);
+    shop.clock.advance(Duration::from_secs(61));
+    assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+    assert_eq!(retired(&connector), [(RetireReason::Age, 1)]);
+}
+
+#[tokio::test]
+async fn a_connection_ends_before_its_token_does_if_there_is_a_newer_one() {
+    let shop = Shop::open().await;
+    shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 3000);
+    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let first = session(&mut pool.get().await.unwrap()).await;
+
+    shop.clock.advance(Duration::from_secs(2750));
+    assert_eq!(session(&mut pool.get().await.unwrap()).await, first, "there is no newer one");
+    assert_eq!((retired(&connector), shop.token_requests()), (vec![], 1));
+
+    shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 24 * 3600);
+    let tokens = shop.identity.tokens(Scope::AZURE_SQL);
+    let old = tokens.token().await.unwrap();
+    until(|| tokens.report().expires_on > Some(old.expires_on())).await;
+    assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+    assert_eq!(retired(&connector), [(RetireReason::TokenExpiry, 1)]);
+    assert_eq!(shop.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn connections_that_the_server_has_cut_are_not_lent() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    let pool = pool(&connector, 3, Recycling::Verified);
+    let borrowed = tokio::try_join!(pool.get(), pool.get(), pool.get()).unwrap();
+    drop(borrowed);
+    assert_eq!(shop.counters().logins, 3);
+
+    shop.server().behaviour().cut_connections();
+    until(|| shop.counters().open == 0).await;
+    let mut connection = pool.get().await.unwrap();
+    assert_eq!(number(&mut connection, "SELECT 1").await, 1);
+    assert_eq!(retired(&connector), [(RetireReason::Closed, 3)]);
+    assert_eq!((shop.counters().logins, shop.token_requests()), (4, 1));
+}
+
+#[tokio::test]
+async fn fast_recycling_finds_a_cut_connection_by_its_first_request() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Fast);
+    drop(pool.get().await.unwrap());
+    shop.server().behaviour().cut_connections();
+    until(|| shop.counters().open == 0).await;
+
+    let mut cut = pool.get().await.unwrap();
+    let error = failure(&mut cut, "SELECT 1").await;
+    assert!(matches!(error, tiberius::error::Error::Io { .. }), "{error:?}");
+    drop(cut);
+    let mut next = pool.get().await.unwrap();
+    assert_eq!(number(&mut next, "SELECT 1").await, 1);
+    assert_eq!(retired(&connector), [(RetireReason::Closed, 1)]);
+}
+
+#[tokio::test]
+async fn connections_live_on_while_nobody_new_is_let_in() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    let pool = pool(&connector, 2, Recycling::Verified);
+    let mut lent = pool.get().await.unwrap();
+    let first = session(&mut lent).await;
+    drop(lent);
+    shop.server().refuse_connections(true).await.unwrap();
+    shop.emulator.identity().go_away().await.unwrap();
+    let mut lent = pool.get().await.unwrap();
+    assert_eq!(session(&mut lent).await, first);
+    assert!(pool.get().await.is_err());
+    shop.server().refuse_connections(false).await.unwrap();
+    let mut second = pool.get().await.unwrap();
+    assert_ne!(session(&mut second).await, first);
+    assert_eq!(shop.token_requests(), 1);
+}

@@ -1,0 +1,345 @@
+//! One borrower after another on one connection: what the first has left is
+//! not there for the second.
+
+use entra_pool::azure_sql::{Client, Pool, PooledConnection, Recycling, RetireReason, tiberius};
+use futures_util::TryStreamExt;
+use tiberius::error::{Error, IoErrorKind};
+
+use crate::{Shop, failure, number, retired, run, session, text, until};
+
+const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
+
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// What a session that nobody has used shows, and a used one must, too.
+async fn assert_clean(client: &mut Client) {
+    assert_eq!(number(client, "SELECT @@TRANCOUNT").await, 0);
+    assert_eq!(text(client, "SELECT DB_NAME()").await.as_deref(), Some("orders"));
+    assert_eq!(number(client, "SELECT @@LOCK_TIMEOUT").await, -1);
+    assert_eq!(text(client, "SELECT @@LANGUAGE").await.as_deref(), Some("us_english"));
+    let tenant = "SELECT CAST(SESSION_CONTEXT(N'tenant') AS nvarchar(20))";
+    assert_eq!(text(client, tenant).await, None);
+    let bill = failure(client, "SELECT * FROM #bill").await;
+    assert_eq!(bill.code(), Some(208), "the temporary table is gone");
+    let rows = "SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3";
+    let rows = client.simple_query(rows).await.unwrap().into_first_result().await.unwrap();
+    assert_eq!(rows.len(), 3, "SET ROWCOUNT is gone");
+}
+
+#[tokio::test]
+async fn a_session_is_clean_for_its_next_borrower() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        run(&mut a, "CREATE TABLE #bill (total int); INSERT INTO #bill VALUES (7)").await;
+        run(&mut a, "EXEC sp_set_session_context N'tenant', N'a'").await;
+        run(&mut a, "SET LANGUAGE French; SET LOCK_TIMEOUT 100; SET XACT_ABORT ON").await;
+        run(&mut a, "USE master; SET ROWCOUNT 1").await;
+        drop(a);
+
+        let mut b = pool.get().await.unwrap();
+        assert_clean(&mut b).await;
+        assert_eq!(session(&mut b).await, first, "the same session");
+        let counters = shop.counters();
+        assert_eq!((counters.reset_bits, counters.resets, counters.logins), (1, 1, 1));
+        assert_eq!(retired(&connector), [], "{recycling:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_runs_nothing_runs_for_its_next_borrower() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        run(&mut a, "SET NOEXEC ON").await;
+        let nothing = a.simple_query("SELECT 1").await.unwrap().into_row().await.unwrap();
+        assert!(nothing.is_none(), "NOEXEC is on");
+        drop(a);
+        let mut b = pool.get().await.unwrap();
+        assert_eq!(session(&mut b).await, first, "{recycling:?}");
+        assert_clean(&mut b).await;
+        assert_eq!(retired(&connector), []);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_cannot_be_rolled_back_ends_the_connection() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let mut a = pool.get().await.unwrap();
+    let first = session(&mut a).await;
+    run(&mut a, "BEGIN TRANSACTION").await;
+    run(&mut a, "SET NOEXEC ON").await;
+    drop(a);
+    let mut b = pool.get().await.unwrap();
+    assert_ne!(session(&mut b).await, first);
+    assert_clean(&mut b).await;
+    assert_eq!(retired(&connector), [(RetireReason::Probe, 1)]);
+    assert_eq!(shop.counters().logins, 2);
+}
+
+/// Three ways to begin a transaction; the last holds two.
+async fn begin(client: &mut Client, way: usize) {
+    match way {
+        0 => run(client, "BEGIN TRANSACTION").await,
+        1 => client.begin_transaction().await.unwrap(),
+        _ => {
+            client.begin_transaction().await.unwrap();
+            run(client, "BEGIN TRANSACTION").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_left_open_is_rolled_back_for_the_next_borrower() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let mut other = shop.connector("").connect().await.unwrap();
+    run(&mut other, "CREATE TABLE orders (id int)").await;
+    let first = session(&mut pool.get().await.unwrap()).await;
+    for way in 0..3 {
+        let mut a = pool.get().await.unwrap();
+        begin(&mut a, way).await;
+        run(&mut a, "INSERT INTO orders VALUES (1)").await;
+        run(&mut a, "CREATE TABLE #bill (total int); SET ROWCOUNT 1; SET LOCK_TIMEOUT 7").await;
+        run(&mut a, "EXEC sp_set_session_context N'tenant', N'a'").await;
+        assert_eq!(number(&mut a, "SELECT COUNT(*) FROM orders").await, 1);
+        drop(a);
+
+        let resets = shop.counters().resets;
+        let mut b = pool.get().await.unwrap();
+        assert_clean(&mut b).await;
+        assert_eq!(shop.counters().resets, resets + 1);
+        assert_eq!(number(&mut b, "SELECT COUNT(*) FROM orders").await, 0, "way {way}");
+        assert_eq!(number(&mut other, "SELECT COUNT(*) FROM orders").await, 0);
+        // It can work, and in transactions of its own.
+        b.begin_transaction().await.unwrap();
+        run(&mut b, "INSERT INTO orders VALUES (2)").await;
+        b.rollback_transaction().await.unwrap();
+        assert_eq!(session(&mut b).await, first, "the same session");
+    }
+    assert_eq!(retired(&connector), []);
+}
+
+#[tokio::test]
+async fn fast_recycling_refuses_the_request_that_would_join_somebodys_transaction() {
+    for way in 0..3 {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(Recycling::Fast);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        run(&mut a, "CREATE TABLE orders (id int)").await;
+        begin(&mut a, way).await;
+        run(&mut a, "INSERT INTO orders VALUES (1)").await;
+        drop(a);
+
+        let requests = shop.counters().requests;
+        let mut b = pool.get().await.unwrap();
+        let error = failure(&mut b, "SELECT 1").await;
+        let Error::Io { kind, message } = &error else { panic!("{error:?}") };
+        assert_eq!(*kind, IoErrorKind::ConnectionAborted);
+        assert!(message.contains("left a transaction open"), "{message}");
+        assert!(message.contains("take another from the pool and try again"), "{message}");
+        assert_eq!(shop.counters().requests, requests, "it was not sent");
+        drop(b);
+
+        let mut c = pool.get().await.unwrap();
+        assert_ne!(session(&mut c).await, first);
+        assert_clean(&mut c).await;
+        // The server rolls back when it sees that the connection is gone.
+        until(|| shop.counters().open == 1).await;
+        assert_eq!(number(&mut c, "SELECT COUNT(*) FROM orders").await, 0);
+        assert_eq!(retired(&connector), [(RetireReason::TransactionOpen, 1)]);
+    }
+}
+
+#[tokio::test]
+async fn the_isolation_level_is_restored_by_verification_only() {
+    const LEVEL: &str = "SELECT CAST(transaction_isolation_level AS int) FROM sys.dm_exec_sessions";
+    for (recycling, level) in [(Recycling::Verified, 2), (Recycling::Fast, 4)] {
+        let shop = Shop::open().await;
+        let (pool, _) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        run(&mut a, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").await;
+        assert_eq!(number(&mut a, LEVEL).await, 4);
+        drop(a);
+        let mut b = pool.get().await.unwrap();
+        assert_eq!(number(&mut b, LEVEL).await, level, "{recycling:?}");
+    }
+}
+
+/// Drops a request as soon as the server has it.
+async fn send_and_drop(shop: &Shop, client: &mut Client, sql: &str) {
+    let sent = shop.counters().requests;
+    let request = client.simple_query(sql);
+    tokio::select! {
+        answered = request => panic!("answered: {:?}", answered.map(drop)),
+        () = until(|| shop.counters().requests > sent) => {}
+    }
+}
+
+/// The next borrower has another session, and the last connection went for `reason`.
+async fn assert_replaced(
+    shop: &Shop,
+    pool: &Pool,
+    connector: &entra_pool::azure_sql::Connector,
+    first: i32,
+    reason: RetireReason,
+) {
+    let mut b: PooledConnection = pool.get().await.unwrap();
+    assert_ne!(session(&mut b).await, first);
+    assert_clean(&mut b).await;
+    assert_eq!(retired(connector), [(reason, 1)]);
+    assert_eq!(shop.counters().logins, 2);
+}
+
+#[tokio::test]
+async fn a_query_that_was_dropped_while_it_was_awaited_ends_the_connection() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        shop.server().behaviour().delay_queries(HOUR);
+        send_and_drop(&shop, &mut a, "SELECT 'for a only'").await;
+        shop.server().behaviour().delay_queries(std::time::Duration::ZERO);
+        drop(a);
+        assert_replaced(&shop, &pool, &connector, first, RetireReason::Unsettled).await;
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_was_dropped_half_written_ends_the_connection() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        // More than the sockets hold, and nobody reads while this is polled once.
+        let long = format!("SELECT '{}'", "x".repeat(16 << 20));
+        tokio::select! {
+            biased;
+            answered = a.simple_query(long) => panic!("answered: {:?}", answered.map(drop)),
+            () = std::future::ready(()) => {}
+        }
+        drop(a);
+        assert_replaced(&shop, &pool, &connector, first, RetireReason::Unsettled).await;
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_was_never_begun_harms_nothing() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let mut a = pool.get().await.unwrap();
+    let first = session(&mut a).await;
+    drop(a.simple_query("SELECT 1"));
+    drop(a);
+    assert_eq!(session(&mut pool.get().await.unwrap()).await, first);
+    assert_eq!(retired(&connector), []);
+}
+
+#[tokio::test]
+async fn a_query_that_was_dropped_in_the_middle_of_its_rows_ends_the_connection() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        run(&mut a, "CREATE TABLE lines (line varchar(200))").await;
+        let lines = vec![format!("('{}')", "x".repeat(200)); 100].join(",");
+        run(&mut a, &format!("INSERT INTO lines VALUES {lines}")).await;
+        // Some 2 MB.
+        let mut rows =
+            a.simple_query("SELECT a.line FROM lines a CROSS JOIN lines b").await.unwrap();
+        while !matches!(rows.try_next().await.unwrap(), Some(tiberius::QueryItem::Row(_))) {}
+        drop(rows);
+        drop(a);
+        assert_replaced(&shop, &pool, &connector, first, RetireReason::Unsettled).await;
+    }
+}
+
+#[tokio::test]
+async fn rows_that_had_come_and_were_not_read_are_not_the_next_borrowers() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        let mut rows = a.simple_query("SELECT 7 UNION ALL SELECT 8; SELECT 9").await.unwrap();
+        while !matches!(rows.try_next().await.unwrap(), Some(tiberius::QueryItem::Row(_))) {}
+        drop(rows);
+        drop(a);
+        let mut b = pool.get().await.unwrap();
+        assert_eq!(number(&mut b, "SELECT 1").await, 1);
+        assert_eq!(session(&mut b).await, first);
+        assert_eq!(retired(&connector), []);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_ended_in_rows_that_nobody_read_does_not_confuse_the_next_borrower() {
+    // tiberius throws such rows away unread, and with them that the
+    // transaction ended or began.
+    for (before, unread) in [("SELECT 1", "BEGIN TRANSACTION"), ("BEGIN TRANSACTION", "COMMIT")] {
+        for recycling in BOTH {
+            let shop = Shop::open().await;
+            let (pool, connector) = shop.pool_of_one(recycling);
+            let mut a = pool.get().await.unwrap();
+            run(&mut a, before).await;
+            let sql = format!("SELECT 7; {unread}");
+            let mut rows = a.simple_query(sql).await.unwrap();
+            while !matches!(rows.try_next().await.unwrap(), Some(tiberius::QueryItem::Row(_))) {}
+            drop(rows);
+            drop(a);
+            let mut b = pool.get().await.unwrap();
+            if let Err(error) = b.simple_query("SELECT 1").await.map(drop) {
+                // Typed, and once only.
+                assert_eq!(recycling, Recycling::Fast);
+                assert!(matches!(error, Error::Io { .. }), "{error:?}");
+                drop(b);
+                b = pool.get().await.unwrap();
+                assert_eq!(retired(&connector), [(RetireReason::TransactionOpen, 1)]);
+            }
+            assert_clean(&mut b).await;
+        }
+    }
+}
+
+/// tiberius waits by its own timer, and a second is the least there is.
+#[tokio::test]
+async fn a_query_that_ran_into_the_command_timeout_ends_the_connection() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let connector = shop.connector("Command Timeout=1");
+        let pool = crate::pool(&connector, 1, recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        shop.server().behaviour().delay_queries(HOUR);
+        let error = failure(&mut a, "SELECT 1").await;
+        assert!(matches!(error, Error::Io { kind: IoErrorKind::TimedOut, .. }), "{error:?}");
+        shop.server().behaviour().delay_queries(std::time::Duration::ZERO);
+        drop(a);
+        assert_replaced(&shop, &pool, &connector, first, RetireReason::Unsettled).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_query_ends_the_connection_when_its_borrower_is_done() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        send_and_drop(&shop, &mut a, "WAITFOR DELAY '01:00:00'").await;
+        a.cancel_query().await.unwrap();
+        assert_eq!(shop.counters().attentions, 1);
+        assert_eq!(session(&mut a).await, first, "its borrower goes on with it");
+        drop(a);
+        assert_replaced(&shop, &pool, &connector, first, RetireReason::Cancelled).await;
+    }
+}

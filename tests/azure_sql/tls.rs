@@ -1,0 +1,185 @@
+//! The token goes to a verified server or nowhere.
+
+use std::sync::Arc;
+
+use entra_pool::azure_sql::{Error, Recycling};
+use entra_pool_emulator::{azure_sql::AzureSqlServer, certificates::Authority};
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::{Shop, number, pool, refused_saying};
+
+/// Nobody has sent a login, with or without TLS.
+fn assert_no_login(server: &AzureSqlServer) {
+    let counters = server.counters();
+    assert_eq!(counters.logins + counters.logins_refused + counters.logins_routed, 0);
+    assert_eq!(counters.logins_in_plain_text, 0);
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("HostNameInCertificate=other.example");
+    let facts = ["other.example", "HostNameInCertificate", "invalid peer certificate", "no token"];
+    let error = refused_saying(&connector, &facts).await;
+    assert!(matches!(error, Error::Tls { .. }) && !error.is_transient(), "{error:?}");
+    assert_no_login(shop.server());
+}
+
+#[tokio::test]
+async fn a_server_that_is_called_by_another_name_than_its_certificates() {
+    let shop = Shop::open().await;
+    let server = shop.another_server("sql.example", |_| {}).await;
+    let port = server.addr().port();
+    let connector = shop.connector_to("127.0.0.1", port, "");
+    let error = refused_saying(&connector, &["127.0.0.1", "HostNameInCertificate"]).await;
+    assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+    assert_no_login(&server);
+    let connector = shop.connector_to("127.0.0.1", port, "HostNameInCertificate=sql.example");
+    connector.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_authority_that_is_not_trusted() {
+    let shop = Shop::open().await;
+    let stranger = Authority::new().unwrap();
+    let port = shop.server().addr().port();
+    let scope = "Entra Scope=https://database.windows.net/.default";
+    let string = format!("Server=localhost,{port};Database=orders;{scope}");
+    let of_a_stranger = format!("{string};TrustServerCertificateCA={}", stranger.path().display());
+    // Without a file, it is the platform's authorities that count.
+    for string in [of_a_stranger, string] {
+        let facts = ["TrustServerCertificateCA", "UnknownIssuer", "no token was sent"];
+        let error = refused_saying(&shop.connector_of(&string), &facts).await;
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+    }
+    assert_no_login(shop.server());
+}
+
+#[tokio::test]
+async fn a_server_that_declines_encryption() {
+    let shop = Shop::open().await;
+    let server = shop.another_server("localhost", |o| o.decline_encryption = true).await;
+    let connector = shop.connector_to("localhost", server.addr().port(), "");
+    let error = refused_saying(&connector, &["declines encryption", "no token was sent"]).await;
+    assert!(matches!(error, Error::EncryptionDeclined { .. }), "{error:?}");
+    assert!(!error.is_transient());
+    assert_eq!(server.counters().prelogins, 1);
+    assert_no_login(&server);
+}
+
+/// A server that answers PRELOGIN with this encryption, then with `more`, and
+/// gives back all that it was sent.
+async fn fake_server(
+    encryption: u8,
+    more: &'static [u8],
+) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let received = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut header = [0; 8];
+        socket.read_exact(&mut header).await.unwrap();
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]])) - 8];
+        socket.read_exact(&mut payload).await.unwrap();
+        // VERSION and ENCRYPTION (MS-TDS 2.2.6.5).
+        let options = [0, 0, 11, 0, 6, 1, 0, 17, 0, 1, 255, 16, 0, 0, 0, 0, 0, encryption];
+        socket.write_all(&[4, 1, 0, 26, 0, 0, 1, 0]).await.unwrap();
+        socket.write_all(&options).await.unwrap();
+        socket.write_all(more).await.unwrap();
+        let mut rest = Vec::new();
+        // A reset is as good an end as any.
+        let _ = socket.read_to_end(&mut rest).await;
+        rest
+    });
+    (port, received)
+}
+
+#[tokio::test]
+async fn not_one_byte_goes_to_a_server_behind_its_no_to_encryption() {
+    let shop = Shop::open().await;
+    // ENCRYPT_OFF, which would encrypt the login only, and ENCRYPT_NOT_SUP.
+    for encryption in [0, 2] {
+        let (port, received) = fake_server(encryption, b"").await;
+        let connector = shop.connector_to("127.0.0.1", port, "");
+        let error = refused_saying(&connector, &["declines encryption"]).await;
+        assert!(matches!(error, Error::EncryptionDeclined { .. }), "{error:?}");
+        assert_eq!(received.await.unwrap(), b"");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_shakes_hands_with_something_else_than_tls() {
+    let shop = Shop::open().await;
+    for answer in
+        [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0x12, 1, 0, 12, 0, 0, 0, 0, 9, 9, 9, 9]]
+    {
+        let (port, received) = fake_server(1, answer).await;
+        let connector = shop.connector_to("127.0.0.1", port, "");
+        let error = refused_saying(&connector, &["no token was sent"]).await;
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        assert_eq!(received.await.unwrap()[0], 0x12, "a PRELOGIN packet with TLS in it");
+    }
+}
+
+#[tokio::test]
+async fn tls_in_packets_of_either_type() {
+    let shop = Shop::open().await;
+    for kind in [0x12, 0x04] {
+        let server = shop.another_server("localhost", |o| o.handshake_packet_type = kind).await;
+        let connector = shop.connector_to("localhost", server.addr().port(), "");
+        let mut connection = connector.connect().await.unwrap();
+        assert_eq!(number(&mut connection, "SELECT 1").await, 1, "{kind}");
+        assert_eq!(server.counters().logins_in_plain_text, 0);
+    }
+}
+
+/// A server's TLS of one version.
+fn server_tls(
+    authority: &Authority,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> Arc<ServerConfig> {
+    let folder = tempfile::tempdir().unwrap();
+    authority.issue(&["localhost"]).unwrap().write_to(folder.path()).unwrap();
+    let certificate = CertificateDer::from_pem_file(folder.path().join("server.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(folder.path().join("server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    Arc::new(config)
+}
+
+#[tokio::test]
+async fn tls_sessions_are_resumed_within_a_pool() {
+    let shop = Shop::open().await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for kind in [0x12, 0x04] {
+            let tls = server_tls(shop.emulator.authority(), version);
+            let server = shop
+                .another_server("localhost", |options| {
+                    options.tls = tls;
+                    options.handshake_packet_type = kind;
+                })
+                .await;
+            let connector = shop.connector_to("localhost", server.addr().port(), "");
+            let pool = pool(&connector, 4, Recycling::Verified);
+            let mut lent = Vec::new();
+            for resumed in 0..4 {
+                let mut connection = pool.get().await.unwrap();
+                assert_eq!(number(&mut connection, "SELECT 1").await, 1);
+                assert_eq!(server.counters().tls_resumptions, resumed, "{version:?} {kind}");
+                lent.push(connection);
+            }
+        }
+    }
+}
