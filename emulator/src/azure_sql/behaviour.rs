@@ -143,8 +143,21 @@ macro_rules! live_counters {
 }
 
 live_counters!(
-    connections, open, prelogins, tls_resumptions, logins, logins_refused, logins_routed, logins_in_plain_text,
-    requests, batches, rpcs, transaction_requests, attentions, reset_bits, resets
+    connections,
+    open,
+    prelogins,
+    tls_resumptions,
+    logins,
+    logins_refused,
+    logins_routed,
+    logins_in_plain_text,
+    requests,
+    batches,
+    rpcs,
+    transaction_requests,
+    attentions,
+    reset_bits,
+    resets
 );
 
 pub(crate) fn count(counter: &AtomicU64) {

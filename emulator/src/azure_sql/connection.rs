@@ -18,10 +18,12 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     Shared,
     behaviour::count,
-    error::ServerError,
     bytes::Malformed,
+    error::ServerError,
     login::{Login, admit, database_name},
-    packets::{self, DEFAULT_PACKET_SIZE, Message, kind, malformed, read_message, status, write_message},
+    packets::{
+        self, DEFAULT_PACKET_SIZE, Message, kind, malformed, read_message, status, write_message,
+    },
     prelogin::{HandshakeStream, Prelogin, encryption},
     requests::{Body, Request},
     session::{Cancel, Identity, Session},
@@ -40,13 +42,16 @@ pub(crate) async fn serve(mut stream: TcpStream, server: Arc<Shared>) -> io::Res
     }
     if first == [TLS_HANDSHAKE] {
         // TDS 8.0: TLS comes before everything else.
-        let mut stream = accept_tls(HandshakeStream::bare(stream), server.strict_tls.clone(), &server).await?;
+        let mut stream =
+            accept_tls(HandshakeStream::bare(stream), server.strict_tls.clone(), &server).await?;
         let prelogin = prelogin(&mut stream, &server, |_| Ok(encryption::ON)).await?;
         return session(stream, prelogin.1, true, server).await;
     }
     let decline = server.options.decline_encryption;
     let (answered, prelogin) = prelogin(&mut stream, &server, |asked| match asked {
-        encryption::ON | encryption::REQUIRED | encryption::OFF | encryption::NOT_SUPPORTED if decline => {
+        encryption::ON | encryption::REQUIRED | encryption::OFF | encryption::NOT_SUPPORTED
+            if decline =>
+        {
             Ok(encryption::NOT_SUPPORTED)
         }
         encryption::ON | encryption::REQUIRED => Ok(encryption::ON),
@@ -97,7 +102,12 @@ async fn expect(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> io::Result<M
     }
 }
 
-async fn session<S>(mut stream: S, prelogin: Prelogin, encrypted: bool, server: Arc<Shared>) -> io::Result<()>
+async fn session<S>(
+    mut stream: S,
+    prelogin: Prelogin,
+    encrypted: bool,
+    server: Arc<Shared>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -112,7 +122,13 @@ where
         Some(failure) => Err(failure),
         None => {
             let options = &server.options;
-            admit(&login, &options.issuer, &options.directory, &options.audience, &options.databases)
+            admit(
+                &login,
+                &options.issuer,
+                &options.directory,
+                &options.audience,
+                &options.databases,
+            )
         }
     };
     let principal = match admitted {
@@ -309,5 +325,8 @@ async fn work(
         let answer = session.answer(request.body, answer);
         Ok((session, answer))
     };
-    spawn_blocking(run).await.map_err(io::Error::other)?.map_err(|error: ServerError| io::Error::other(error))
+    spawn_blocking(run)
+        .await
+        .map_err(io::Error::other)?
+        .map_err(|error: ServerError| io::Error::other(error))
 }

@@ -98,7 +98,9 @@ mod tests {
 
     #[test]
     fn rounding_is_half_away_from_zero() {
-        for (text, meant) in [("1.25", "1.3"), ("-1.25", "-1.3"), ("1.24", "1.2"), ("1", "1.0"), ("-0.04", "0.0")] {
+        for (text, meant) in
+            [("1.25", "1.3"), ("-1.25", "-1.3"), ("1.24", "1.2"), ("1", "1.0"), ("-0.04", "0.0")]
+        {
             assert_eq!(Decimal::parse(text).unwrap().rescaled(1).unwrap().to_string(), meant);
         }
     }

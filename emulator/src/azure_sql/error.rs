@@ -41,7 +41,9 @@ impl ServerError {
         Self::new(
             102,
             15,
-            format!("Incorrect syntax near '{construct}'. (Not among what the emulator understands.)"),
+            format!(
+                "Incorrect syntax near '{construct}'. (Not among what the emulator understands.)"
+            ),
         )
     }
 
@@ -58,7 +60,10 @@ impl ServerError {
     ///
     /// Violated constraints and the like end their statement only.
     pub(crate) fn ends_batch(&self) -> bool {
-        !matches!(self.number, 266 | 515 | 547 | 1222 | 2601 | 2627 | 2628 | 3701 | 3902 | 3903 | 8134)
+        !matches!(
+            self.number,
+            266 | 515 | 547 | 1222 | 2601 | 2627 | 2628 | 3701 | 3902 | 3903 | 8134
+        )
     }
 
     /// The error for SQLite to carry out of a function.
@@ -76,25 +81,40 @@ impl ServerError {
     fn from_failure(failure: ffi::Error, text: &str) -> Self {
         let detail = text.rsplit_once(": ").map_or(text, |(_, detail)| detail);
         match failure.extended_code {
-            ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_ROWID => {
-                Self::new(2627, 14, format!("Violation of UNIQUE or PRIMARY KEY constraint. Cannot insert duplicate key in {detail}."))
-            }
+            ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+            | ffi::SQLITE_CONSTRAINT_UNIQUE
+            | ffi::SQLITE_CONSTRAINT_ROWID => Self::new(
+                2627,
+                14,
+                format!(
+                    "Violation of UNIQUE or PRIMARY KEY constraint. Cannot insert duplicate key in {detail}."
+                ),
+            ),
             ffi::SQLITE_CONSTRAINT_NOTNULL => Self::new(
                 515,
                 16,
-                format!("Cannot insert the value NULL into column '{detail}'; column does not allow nulls."),
+                format!(
+                    "Cannot insert the value NULL into column '{detail}'; column does not allow nulls."
+                ),
             ),
             ffi::SQLITE_CONSTRAINT_CHECK if detail.starts_with("length of ") => Self::new(
                 2628,
                 16,
-                format!("String or binary data would be truncated in column '{}'.", &detail["length of ".len()..]),
+                format!(
+                    "String or binary data would be truncated in column '{}'.",
+                    &detail["length of ".len()..]
+                ),
             ),
-            ffi::SQLITE_CONSTRAINT_CHECK => {
-                Self::new(547, 16, format!("The statement conflicted with the CHECK constraint \"{detail}\"."))
-            }
-            ffi::SQLITE_CONSTRAINT_FOREIGNKEY => {
-                Self::new(547, 16, "The statement conflicted with a FOREIGN KEY or REFERENCE constraint.")
-            }
+            ffi::SQLITE_CONSTRAINT_CHECK => Self::new(
+                547,
+                16,
+                format!("The statement conflicted with the CHECK constraint \"{detail}\"."),
+            ),
+            ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Self::new(
+                547,
+                16,
+                "The statement conflicted with a FOREIGN KEY or REFERENCE constraint.",
+            ),
             ffi::SQLITE_BUSY_SNAPSHOT => Self::new(
                 1205,
                 13,
@@ -125,10 +145,22 @@ impl ServerError {
         } else if let Some((_, column)) = text.split_once(" has no column named ") {
             Self::new(207, 16, format!("Invalid column name '{column}'."))
         } else if text.ends_with(" already exists") {
-            let name = text.trim_end_matches(" already exists").rsplit(' ').next().unwrap_or_default();
-            Self::new(2714, 16, format!("There is already an object named '{}' in the database.", name.trim_matches(['"', '`'])))
+            let name =
+                text.trim_end_matches(" already exists").rsplit(' ').next().unwrap_or_default();
+            Self::new(
+                2714,
+                16,
+                format!(
+                    "There is already an object named '{}' in the database.",
+                    name.trim_matches(['"', '`'])
+                ),
+            )
         } else if text.contains(" values for ") || text.contains(" values were supplied") {
-            Self::new(213, 16, "Column name or number of supplied values does not match table definition.")
+            Self::new(
+                213,
+                16,
+                "Column name or number of supplied values does not match table definition.",
+            )
         } else {
             Self::new(8624, 16, format!("The emulator's SQLite says: {text}"))
         }
@@ -138,8 +170,12 @@ impl ServerError {
 impl From<rusqlite::Error> for ServerError {
     fn from(error: rusqlite::Error) -> Self {
         match error {
-            rusqlite::Error::SqliteFailure(failure, Some(text)) => Self::from_failure(failure, &text),
-            rusqlite::Error::SqliteFailure(failure, None) => Self::from_failure(failure, &failure.to_string()),
+            rusqlite::Error::SqliteFailure(failure, Some(text)) => {
+                Self::from_failure(failure, &text)
+            }
+            rusqlite::Error::SqliteFailure(failure, None) => {
+                Self::from_failure(failure, &failure.to_string())
+            }
             rusqlite::Error::SqlInputError { error, msg, .. } => Self::from_failure(error, &msg),
             other => Self::from_text(&other.to_string(), ""),
         }

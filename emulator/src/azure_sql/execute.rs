@@ -13,7 +13,7 @@ use super::{
     session::{Session, Variable, Variables},
     tokens::{Answer, Command},
     tsql::{
-        Parameter, Scope, System, Target, Translated, Translator, Writes,
+        Parameter, Scope, System, Target, Translated, Translator, Writes, declared_type,
         names::{Table, quoted},
         script::{self, Statement},
     },
@@ -34,15 +34,18 @@ impl Session {
     pub(crate) fn answer(&mut self, request: Body, mut answer: Answer) -> Vec<u8> {
         let failed = match request {
             Body::Batch(text) => self.batch(&text, &mut Variables::new(), &mut answer),
-            Body::Rpc(Procedure::ExecuteSql, parameters) => self.execute_sql(parameters, &mut answer),
+            Body::Rpc(Procedure::ExecuteSql, parameters) => {
+                self.execute_sql(parameters, &mut answer)
+            }
             Body::Rpc(Procedure::Named(name), _) => {
                 let text = format!("Could not find stored procedure '{name}'.");
                 self.fail(&ServerError::new(2812, 16, text), &mut answer)
             }
             Body::Transaction(request) => self.transaction_request(&request, &mut answer),
-            Body::Other(kind) => {
-                self.fail(&ServerError::unsupported(format_args!("a message of type {kind}")), &mut answer)
-            }
+            Body::Other(kind) => self.fail(
+                &ServerError::unsupported(format_args!("a message of type {kind}")),
+                &mut answer,
+            ),
         };
         answer.finish(failed)
     }
@@ -56,7 +59,9 @@ impl Session {
 
     fn transaction_request(&mut self, request: &TransactionRequest, answer: &mut Answer) -> bool {
         let change = match request {
-            TransactionRequest::Begin(level, _) if *level > 5 => Err(ServerError::unsupported("this isolation level")),
+            TransactionRequest::Begin(level, _) if *level > 5 => {
+                Err(ServerError::unsupported("this isolation level"))
+            }
             TransactionRequest::Begin(level, name) => {
                 if *level > 0 {
                     self.options.isolation = *level;
@@ -91,10 +96,12 @@ impl Session {
         let tables = self.temporary_tables().unwrap_or_default();
         let mut failed = self.batch(&text, &mut variables, answer);
         self.options = options;
-        let restored = self.apply_lock_timeout().and_then(|()| self.temporary_tables()).and_then(|now| {
-            let own: Vec<String> = now.into_iter().filter(|table| !tables.contains(table)).collect();
-            own.iter().try_for_each(|table| self.drop_temporary(table))
-        });
+        let restored =
+            self.apply_lock_timeout().and_then(|()| self.temporary_tables()).and_then(|now| {
+                let own: Vec<String> =
+                    now.into_iter().filter(|table| !tables.contains(table)).collect();
+                own.iter().try_for_each(|table| self.drop_temporary(table))
+            });
         if let Err(error) = restored {
             failed = self.fail(&error, answer);
         }
@@ -120,7 +127,13 @@ impl Session {
         failed
     }
 
-    fn run(&mut self, statements: &[Statement], variables: &mut Variables, answer: &mut Answer, failed: &mut bool) -> Flow {
+    fn run(
+        &mut self,
+        statements: &[Statement],
+        variables: &mut Variables,
+        answer: &mut Answer,
+        failed: &mut bool,
+    ) -> Flow {
         for statement in statements {
             if self.cancel.is_raised() {
                 return Flow::End;
@@ -155,10 +168,17 @@ impl Session {
             return self.compile_only(statement, variables);
         }
         match statement {
-            Statement::Block(statements) => return Ok(self.run(statements, variables, answer, failed)),
+            Statement::Block(statements) => {
+                return Ok(self.run(statements, variables, answer, failed));
+            }
             Statement::If { condition, then, otherwise } => {
                 let holds = self.scalar(condition, true, variables)? == Value::Integer(1);
-                return Ok(self.run(if holds { then } else { otherwise }, variables, answer, failed));
+                return Ok(self.run(
+                    if holds { then } else { otherwise },
+                    variables,
+                    answer,
+                    failed,
+                ));
             }
             Statement::Sql(statement) => {
                 let translated = Translator::new(&scope(variables), self).statement(statement)?;
@@ -166,16 +186,24 @@ impl Session {
                 self.last_error = 0;
                 return Ok(Flow::Next);
             }
-            Statement::Begin { name } => self.begin(&name_of(name, variables)).iter().for_each(|change| answer.environment(change)),
-            Statement::Commit => self.commit()?.iter().for_each(|change| answer.environment(change)),
+            Statement::Begin { name } => self
+                .begin(&name_of(name, variables))
+                .iter()
+                .for_each(|change| answer.environment(change)),
+            Statement::Commit => {
+                self.commit()?.iter().for_each(|change| answer.environment(change))
+            }
             Statement::Rollback { name } => {
-                self.rollback(&name_of(name, variables))?.iter().for_each(|change| answer.environment(change));
+                self.rollback(&name_of(name, variables))?
+                    .iter()
+                    .for_each(|change| answer.environment(change));
             }
             Statement::Save { name } => self.save(&name_of(name, variables))?,
             Statement::Isolation(level) => self.options.isolation = *level,
             Statement::Set { options, value } => self.set(options, value)?,
             Statement::Declare { variable, data_type, value } => {
-                let sql_type = SqlType::parse(data_type).ok_or_else(|| ServerError::unsupported(data_type))?;
+                let sql_type =
+                    SqlType::parse(data_type).ok_or_else(|| ServerError::unsupported(data_type))?;
                 let value = match value {
                     Some(value) => convert(&self.scalar(value, false, variables)?, sql_type)?,
                     None => Value::Null,
@@ -195,7 +223,9 @@ impl Session {
                 let key = values::text(&self.scalar(key, false, variables)?);
                 let value = self.scalar(value, false, variables)?;
                 let read_only = match read_only {
-                    Some(read_only) => self.scalar(read_only, false, variables)? == Value::Integer(1),
+                    Some(read_only) => {
+                        self.scalar(read_only, false, variables)? == Value::Integer(1)
+                    }
                     None => false,
                 };
                 self.set_context(&key, value, read_only)?;
@@ -212,7 +242,8 @@ impl Session {
                 answer.information(0, &text);
             }
             Statement::Throw { number, message } => {
-                let number = values::integer(&self.scalar(number, false, variables)?, SqlType::Int)?;
+                let number =
+                    values::integer(&self.scalar(number, false, variables)?, SqlType::Int)?;
                 let message = values::text(&self.scalar(message, false, variables)?);
                 return Err(ServerError::new(i32::try_from(number).unwrap_or(50000), 16, message));
             }
@@ -223,9 +254,17 @@ impl Session {
     }
 
     /// SET NOEXEC ON: names and syntax are checked, nothing is run.
-    fn compile_only(&mut self, statement: &Statement, variables: &mut Variables) -> Result<Flow, ServerError> {
+    fn compile_only(
+        &mut self,
+        statement: &Statement,
+        variables: &mut Variables,
+    ) -> Result<Flow, ServerError> {
         match statement {
-            Statement::Set { options, value } if options.iter().any(|option| option == "NOEXEC") => self.set(options, value)?,
+            Statement::Set { options, value }
+                if options.iter().any(|option| option == "NOEXEC") =>
+            {
+                self.set(options, value)?
+            }
             Statement::Block(statements) => {
                 for statement in statements {
                     self.compile_only(statement, variables)?;
@@ -266,13 +305,22 @@ impl Session {
         let translated = Translator::new(&scope(variables), self).scalar(expression, condition)?;
         self.before_statement(Writes::Nothing)?;
         let parameters = self.bound(&translated.parameters, variables);
-        Ok(self.connection.query_row(&translated.sql, params_from_iter(parameters), |row| row.get(0))?)
+        Ok(self
+            .connection
+            .query_row(&translated.sql, params_from_iter(parameters), |row| row.get(0))?)
     }
 
-    fn run_sql(&mut self, statement: Translated, variables: &mut Variables, answer: &mut Answer) -> Result<(), ServerError> {
+    fn run_sql(
+        &mut self,
+        statement: Translated,
+        variables: &mut Variables,
+        answer: &mut Answer,
+    ) -> Result<(), ServerError> {
         self.before_statement(statement.writes)?;
         let parameters = self.bound(&statement.parameters, variables);
-        let Some(probe) = &statement.probe else { return self.run_change(&statement, parameters, answer) };
+        let Some(probe) = &statement.probe else {
+            return self.run_change(&statement, parameters, answer);
+        };
         let limit = match (statement.command, self.options.row_count) {
             (Command::Select, 1..) => self.options.row_count,
             _ => u64::MAX,
@@ -298,7 +346,12 @@ impl Session {
         Ok(())
     }
 
-    fn run_change(&mut self, statement: &Translated, parameters: Vec<Value>, answer: &mut Answer) -> Result<(), ServerError> {
+    fn run_change(
+        &mut self,
+        statement: &Translated,
+        parameters: Vec<Value>,
+        answer: &mut Answer,
+    ) -> Result<(), ServerError> {
         if statement.command == Command::Other {
             if !parameters.is_empty() {
                 return Err(ServerError::unsupported("a parameter in a definition"));
@@ -317,7 +370,10 @@ impl Session {
     }
 
     /// For what is several statements to SQLite.
-    fn all_or_nothing(&self, statements: impl FnOnce(&Self) -> Result<(), ServerError>) -> Result<(), ServerError> {
+    fn all_or_nothing(
+        &self,
+        statements: impl FnOnce(&Self) -> Result<(), ServerError>,
+    ) -> Result<(), ServerError> {
         const NAME: &str = "\"one statement\"";
         self.connection.execute_batch(&format!("SAVEPOINT {NAME}"))?;
         match statements(self) {
@@ -332,16 +388,26 @@ impl Session {
 
     /// `SELECT … INTO`: a table of the result's columns.
     fn create_from(&self, table: &Table, rows: &Rows) -> Result<(), ServerError> {
-        let columns: Vec<String> = rows.columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.sql_type)).collect();
+        let columns: Vec<String> = rows
+            .columns
+            .iter()
+            .map(|column| format!("{} {}", quoted(&column.name), declared_type(column.sql_type)))
+            .collect();
         if rows.columns.iter().any(|column| column.name.is_empty()) {
-            return Err(ServerError::new(1038, 15, "An object or column name is missing or empty."));
+            return Err(ServerError::new(
+                1038,
+                15,
+                "An object or column name is missing or empty.",
+            ));
         }
         let temp = if table.is_temporary() { "TEMP " } else { "" };
         let create = format!("CREATE {temp}TABLE {} ({})", table.quoted(), columns.join(", "));
         let places = vec!["?"; columns.len()].join(", ");
         self.all_or_nothing(|session| {
             session.connection.execute_batch(&create)?;
-            let mut insert = session.connection.prepare(&format!("INSERT INTO {} VALUES ({places})", table.quoted()))?;
+            let mut insert = session
+                .connection
+                .prepare(&format!("INSERT INTO {} VALUES ({places})", table.quoted()))?;
             for row in &rows.rows {
                 insert.execute(params_from_iter(row))?;
             }
@@ -365,7 +431,9 @@ impl Session {
         parameters
             .iter()
             .map(|parameter| match parameter {
-                Parameter::Variable(name) => variables.get(name).map_or(Value::Null, |variable| variable.value.clone()),
+                Parameter::Variable(name) => {
+                    variables.get(name).map_or(Value::Null, |variable| variable.value.clone())
+                }
                 Parameter::System(system) => self.system(*system),
             })
             .collect()
@@ -382,7 +450,9 @@ impl Session {
             System::Identity => number(self.last_identity),
             System::ScopeIdentity => number(self.scope_identity),
             System::Spid => Value::Integer(self.identity.spid.into()),
-            System::Version => text("Microsoft SQL Azure (RTM) - 12.0.2000.8, as an emulator over SQLite has it"),
+            System::Version => {
+                text("Microsoft SQL Azure (RTM) - 12.0.2000.8, as an emulator over SQLite has it")
+            }
             System::Database => text(&self.identity.database),
             System::User => text(&self.identity.user),
             System::Application => text(&self.identity.application),
@@ -403,7 +473,9 @@ fn now(declared: &str) -> Value {
     let now = OffsetDateTime::from(SystemTime::now());
     let (hour, minute, second, nanosecond) = now.to_hms_nano();
     let text = format!("{} {hour:02}:{minute:02}:{second:02}.{nanosecond:09}", now.date());
-    SqlType::parse(declared).and_then(|sql_type| convert(&Value::Text(text), sql_type).ok()).unwrap_or(Value::Null)
+    SqlType::parse(declared)
+        .and_then(|sql_type| convert(&Value::Text(text), sql_type).ok())
+        .unwrap_or(Value::Null)
 }
 
 fn scope(variables: &Variables) -> Scope {
@@ -412,7 +484,11 @@ fn scope(variables: &Variables) -> Scope {
 
 fn assign(variables: &mut Variables, name: &str, value: Value) -> Result<(), ServerError> {
     let Some(variable) = variables.get_mut(&name.to_ascii_lowercase()) else {
-        return Err(ServerError::new(137, 15, format!("Must declare the scalar variable \"{name}\".")));
+        return Err(ServerError::new(
+            137,
+            15,
+            format!("Must declare the scalar variable \"{name}\"."),
+        ));
     };
     variable.value = match variable.sql_type {
         Some(sql_type) => convert(&value, sql_type)?,
@@ -435,7 +511,11 @@ fn bind(parameters: Vec<RpcParameter>) -> Result<(String, Variables), ServerErro
     let mut text = |name: &str| match parameters.next().map(|parameter| parameter.value) {
         Some(Value::Text(text)) => Ok(text),
         Some(Value::Null) | None if name == "@params" => Ok(String::new()),
-        _ => Err(ServerError::new(214, 16, format!("Procedure expects parameter '{name}' of type 'ntext/nchar/nvarchar'."))),
+        _ => Err(ServerError::new(
+            214,
+            16,
+            format!("Procedure expects parameter '{name}' of type 'ntext/nchar/nvarchar'."),
+        )),
     };
     let (statement, declarations) = (text("@statement")?, text("@params")?);
     let mut variables = Variables::new();
@@ -443,16 +523,21 @@ fn bind(parameters: Vec<RpcParameter>) -> Result<(String, Variables), ServerErro
         let Some(sql_type) = SqlType::parse(declared) else {
             return Err(ServerError::unsupported(format_args!("a parameter of type {declared}")));
         };
-        variables.insert(name.to_ascii_lowercase(), Variable { sql_type: Some(sql_type), value: Value::Null });
+        variables.insert(
+            name.to_ascii_lowercase(),
+            Variable { sql_type: Some(sql_type), value: Value::Null },
+        );
     }
-    let in_order: Vec<String> = split_declarations(&declarations).map(|(name, _)| name.to_ascii_lowercase()).collect();
+    let in_order: Vec<String> =
+        split_declarations(&declarations).map(|(name, _)| name.to_ascii_lowercase()).collect();
     for (index, parameter) in parameters.enumerate() {
         let name = match parameter.name.to_ascii_lowercase() {
             name if name.is_empty() => in_order.get(index).cloned().unwrap_or_default(),
             name => name,
         };
         let Some(variable) = variables.get_mut(&name) else {
-            let text = format!("Procedure or function has a parameter {name} that is not declared.");
+            let text =
+                format!("Procedure or function has a parameter {name} that is not declared.");
             return Err(ServerError::new(8144, 16, text));
         };
         // As declared, whatever it was sent as.
@@ -477,7 +562,9 @@ fn split_declarations(text: &str) -> impl Iterator<Item = (&str, &str)> {
         c == ',' && depth == 0
     })
     .filter_map(|declaration| declaration.trim().split_once(char::is_whitespace))
-    .map(|(name, declared)| (name, declared.trim().trim_end_matches(" OUTPUT").trim_end_matches(" output")))
+    .map(|(name, declared)| {
+        (name, declared.trim().trim_end_matches(" OUTPUT").trim_end_matches(" output"))
+    })
 }
 
 #[cfg(test)]
@@ -486,8 +573,12 @@ mod tests {
 
     #[test]
     fn declarations_are_split_outside_of_parentheses() {
-        let declarations: Vec<_> = split_declarations("@P1 int,@P2 decimal(10,2), @P3  nvarchar(max)").collect();
-        assert_eq!(declarations, [("@P1", "int"), ("@P2", "decimal(10,2)"), ("@P3", "nvarchar(max)")]);
+        let declarations: Vec<_> =
+            split_declarations("@P1 int,@P2 decimal(10,2), @P3  nvarchar(max)").collect();
+        assert_eq!(
+            declarations,
+            [("@P1", "int"), ("@P2", "decimal(10,2)"), ("@P3", "nvarchar(max)")]
+        );
         assert_eq!(split_declarations("").count(), 0);
     }
 }

@@ -37,10 +37,19 @@ const FUNCTIONS: &[(&str, i32, Function)] = &[
     ("tsql_divide", 2, |a| null_or(a, |a| divide(&a[0], &a[1]))),
     ("tsql_modulo", 2, |a| null_or(a, |a| modulo(&a[0], &a[1]))),
     ("tsql_like", 3, |a| null_or(&a[..2], |_| like(a))),
-    ("tsql_len", 1, |a| null_or(a, |a| Ok(units(text(&a[0]).trim_end_matches(' ')).len().try_into().map_or(Value::Null, Value::Integer)))),
+    ("tsql_len", 1, |a| {
+        null_or(a, |a| {
+            Ok(units(text(&a[0]).trim_end_matches(' '))
+                .len()
+                .try_into()
+                .map_or(Value::Null, Value::Integer))
+        })
+    }),
     ("tsql_datalength", 1, |a| null_or(a, |a| Ok(Value::Integer(data_length(&a[0]))))),
     ("tsql_substring", 3, |a| null_or(a, substring)),
-    ("tsql_left", 2, |a| null_or(a, |a| substring(&[a[0].clone(), Value::Integer(1), a[1].clone()]))),
+    ("tsql_left", 2, |a| {
+        null_or(a, |a| substring(&[a[0].clone(), Value::Integer(1), a[1].clone()]))
+    }),
     ("tsql_right", 2, |a| null_or(a, right)),
     ("tsql_replace", 3, |a| null_or(a, replace)),
     ("tsql_charindex", -1, |a| null_or(a, position)),
@@ -53,20 +62,29 @@ const FUNCTIONS: &[(&str, i32, Function)] = &[
 pub(crate) fn register(connection: &Connection, session: SessionContext) -> rusqlite::Result<()> {
     for (name, arguments, function) in FUNCTIONS {
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-        connection.create_scalar_function(*name, *arguments, flags, |context| call(context, *function))?;
+        connection
+            .create_scalar_function(*name, *arguments, flags, |context| call(context, *function))?;
     }
     connection.create_scalar_function("tsql_newid", 0, FunctionFlags::SQLITE_UTF8, |_| {
         Ok(Value::Text(Uuid::new_v4().to_string()))
     })?;
-    connection.create_scalar_function("tsql_session_context", 1, FunctionFlags::SQLITE_UTF8, move |context| {
-        let key = context.get::<Value>(0)?;
-        let session = session.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(session.get(&text(&key).to_lowercase()).map_or(Value::Null, |entry| entry.value.clone()))
-    })
+    connection.create_scalar_function(
+        "tsql_session_context",
+        1,
+        FunctionFlags::SQLITE_UTF8,
+        move |context| {
+            let key = context.get::<Value>(0)?;
+            let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(session
+                .get(&text(&key).to_lowercase())
+                .map_or(Value::Null, |entry| entry.value.clone()))
+        },
+    )
 }
 
 fn call(context: &Context<'_>, function: Function) -> rusqlite::Result<Value> {
-    let arguments: rusqlite::Result<Vec<Value>> = (0..context.len()).map(|index| context.get(index)).collect();
+    let arguments: rusqlite::Result<Vec<Value>> =
+        (0..context.len()).map(|index| context.get(index)).collect();
     function(&arguments?).map_err(|error| error.through_sqlite())
 }
 
@@ -79,7 +97,11 @@ fn null_or(
 }
 
 fn overflow(sql_type: SqlType) -> ServerError {
-    ServerError::new(8115, 16, format!("Arithmetic overflow error converting expression to data type {sql_type}."))
+    ServerError::new(
+        8115,
+        16,
+        format!("Arithmetic overflow error converting expression to data type {sql_type}."),
+    )
 }
 
 /// Two texts are joined; beside a number, text becomes one.
@@ -131,7 +153,9 @@ fn divide(left: &Value, right: &Value) -> Result<Value, ServerError> {
 fn modulo(left: &Value, right: &Value) -> Result<Value, ServerError> {
     match (number(left)?, number(right)?) {
         (_, Value::Integer(0)) => Err(divide_by_zero()),
-        (Value::Integer(left), Value::Integer(right)) => Ok(Value::Integer(left.wrapping_rem(right))),
+        (Value::Integer(left), Value::Integer(right)) => {
+            Ok(Value::Integer(left.wrapping_rem(right)))
+        }
         (left, right) => match real(&right)? {
             0.0 => Err(divide_by_zero()),
             right => Ok(Value::Real(real(&left)? % right)),
@@ -166,7 +190,11 @@ fn data_length(value: &Value) -> i64 {
 fn substring(arguments: &[Value]) -> Result<Value, ServerError> {
     let (start, length) = (integer(&arguments[1])?, integer(&arguments[2])?);
     if length < 0 {
-        return Err(ServerError::new(537, 16, "Invalid length parameter passed to the LEFT or SUBSTRING function."));
+        return Err(ServerError::new(
+            537,
+            16,
+            "Invalid length parameter passed to the LEFT or SUBSTRING function.",
+        ));
     }
     // A start before the text uses up some of the length.
     let end = start.saturating_add(length).saturating_sub(1).max(0);
@@ -179,7 +207,11 @@ fn substring(arguments: &[Value]) -> Result<Value, ServerError> {
 fn right(arguments: &[Value]) -> Result<Value, ServerError> {
     let (units, length) = (units(&text(&arguments[0])), integer(&arguments[1])?);
     let Ok(length) = usize::try_from(length) else {
-        return Err(ServerError::new(536, 16, "Invalid length parameter passed to the RIGHT function."));
+        return Err(ServerError::new(
+            536,
+            16,
+            "Invalid length parameter passed to the RIGHT function.",
+        ));
     };
     Ok(Value::Text(String::from_utf16_lossy(&units[units.len().saturating_sub(length)..])))
 }
@@ -203,7 +235,10 @@ fn replace(arguments: &[Value]) -> Result<Value, ServerError> {
 }
 
 fn position(arguments: &[Value]) -> Result<Value, ServerError> {
-    let (pattern, whole) = (units(&text(&arguments[0]).to_ascii_lowercase()), units(&text(&arguments[1]).to_ascii_lowercase()));
+    let (pattern, whole) = (
+        units(&text(&arguments[0]).to_ascii_lowercase()),
+        units(&text(&arguments[1]).to_ascii_lowercase()),
+    );
     let start = match arguments.get(2) {
         Some(start) => usize::try_from(integer(start)? - 1).unwrap_or(0),
         None => 0,
@@ -259,15 +294,27 @@ pub(crate) fn convert(value: &Value, sql_type: SqlType) -> Result<Value, ServerE
             .ok_or_else(|| overflow(sql_type)),
         SqlType::Date => moment_text(values::moment(value)?.date_text(), sql_type),
         SqlType::Time(scale) => Ok(Value::Text(values::moment(value)?.rounded(scale).time_text())),
-        SqlType::SmallDateTime => moment_text(values::moment(value)?.rounded(0).date_time_text(), sql_type),
-        SqlType::DateTime => moment_text(values::moment(value)?.rounded(3).date_time_text(), sql_type),
-        SqlType::DateTime2(scale) => moment_text(values::moment(value)?.rounded(scale).date_time_text(), sql_type),
-        SqlType::DateTimeOffset(scale) => moment_text(values::moment(value)?.rounded(scale).offset_text(), sql_type),
+        SqlType::SmallDateTime => {
+            moment_text(values::moment(value)?.rounded(0).date_time_text(), sql_type)
+        }
+        SqlType::DateTime => {
+            moment_text(values::moment(value)?.rounded(3).date_time_text(), sql_type)
+        }
+        SqlType::DateTime2(scale) => {
+            moment_text(values::moment(value)?.rounded(scale).date_time_text(), sql_type)
+        }
+        SqlType::DateTimeOffset(scale) => {
+            moment_text(values::moment(value)?.rounded(scale).offset_text(), sql_type)
+        }
         SqlType::Char(length) | SqlType::NChar(length) => Ok(cut(Some(length))),
         SqlType::VarChar(length) | SqlType::NVarChar(length) => Ok(cut(length)),
         SqlType::UniqueIdentifier => match Uuid::parse_str(text(value).trim()) {
             Ok(uuid) => Ok(Value::Text(uuid.to_string())),
-            Err(_) => Err(ServerError::new(8169, 16, "Conversion failed when converting from a character string to uniqueidentifier.")),
+            Err(_) => Err(ServerError::new(
+                8169,
+                16,
+                "Conversion failed when converting from a character string to uniqueidentifier.",
+            )),
         },
         SqlType::Binary(_) | SqlType::VarBinary(_) => Ok(match value {
             Value::Blob(bytes) => Value::Blob(bytes.clone()),
@@ -320,7 +367,8 @@ mod tests {
             ("tsql_like('Straw', 's_r%', NULL)", Value::Integer(1)),
             ("tsql_session_context('k')", Value::Null),
         ] {
-            let value: Value = connection.query_row(&format!("SELECT {sql}"), [], |row| row.get(0)).expect(sql);
+            let value: Value =
+                connection.query_row(&format!("SELECT {sql}"), [], |row| row.get(0)).expect(sql);
             assert_eq!(value, expected, "{sql}");
         }
     }

@@ -4,7 +4,8 @@
 /// before any of them; without regard to case.
 pub(crate) fn matches(text: &str, pattern: &str, escape: Option<char>) -> bool {
     let lower = |text: &str| text.chars().flat_map(char::to_lowercase).collect::<Vec<char>>();
-    let (text, pattern) = (lower(text), parse(&lower(pattern), escape.map(|c| c.to_ascii_lowercase())));
+    let (text, pattern) =
+        (lower(text), parse(&lower(pattern), escape.map(|c| c.to_ascii_lowercase())));
     // The last `%`, and where in the text it was tried: enough to go back to.
     let (mut at, mut part) = (0, 0);
     let mut retry = None;
@@ -34,7 +35,10 @@ enum Part {
     /// `_`
     One,
     Char(char),
-    Set { ranges: Vec<(char, char)>, negated: bool },
+    Set {
+        ranges: Vec<(char, char)>,
+        negated: bool,
+    },
 }
 
 impl Part {
@@ -43,7 +47,9 @@ impl Part {
             Self::Any => false,
             Self::One => true,
             Self::Char(own) => *own == c,
-            Self::Set { ranges, negated } => ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != *negated,
+            Self::Set { ranges, negated } => {
+                ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != *negated
+            }
         }
     }
 }

@@ -59,14 +59,20 @@ impl Login {
         reader.take(8)?;
         let mut field = || {
             let (start, units) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
-            let Some(bytes) = payload.get(start..start + units * 2) else { return reader.malformed() };
+            let Some(bytes) = payload.get(start..start + units * 2) else {
+                return reader.malformed();
+            };
             Reader::new(bytes, "LOGIN7").utf16(bytes.len())
         };
-        let (host, _user, _password, application, _server) = (field()?, field()?, field()?, field()?, field()?);
-        let (extension_start, extension_length) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
+        let (host, _user, _password, application, _server) =
+            (field()?, field()?, field()?, field()?, field()?);
+        let (extension_start, extension_length) =
+            (usize::from(reader.u16()?), usize::from(reader.u16()?));
         let mut field = || {
             let (start, units) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
-            let Some(bytes) = payload.get(start..start + units * 2) else { return reader.malformed() };
+            let Some(bytes) = payload.get(start..start + units * 2) else {
+                return reader.malformed();
+            };
             Reader::new(bytes, "LOGIN7").utf16(bytes.len())
         };
         let (_library, _language, database) = (field()?, field()?, field()?);
@@ -145,7 +151,10 @@ pub(crate) fn admit(
     };
     let Some(principal) = directory.by_token(&verified) else { return refused("") };
     if database_name(login, databases).is_none() {
-        let text = format!("Cannot open database \"{}\" requested by the login. The login failed.", login.database);
+        let text = format!(
+            "Cannot open database \"{}\" requested by the login. The login failed.",
+            login.database
+        );
         return Err(ServerError::new(4060, 11, text));
     }
     Ok(principal)

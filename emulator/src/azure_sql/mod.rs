@@ -246,7 +246,12 @@ impl Drop for AzureSqlServer {
     }
 }
 
-async fn accept(listener: TcpListener, address: SocketAddr, mut commands: mpsc::Receiver<Command>, shared: Arc<Shared>) {
+async fn accept(
+    listener: TcpListener,
+    address: SocketAddr,
+    mut commands: mpsc::Receiver<Command>,
+    shared: Arc<Shared>,
+) {
     // Connections end with this task.
     let mut connections = JoinSet::new();
     let mut listener = Some(listener);

@@ -39,16 +39,18 @@ impl Moment {
         if rest.is_empty() {
             return date.map(|days| Self { days, ticks: 0, offset: 0 });
         }
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == ':' || c == '.')).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !(c.is_ascii_digit() || c == ':' || c == '.'))
+            .unwrap_or(rest.len());
         let (time, offset) = rest.split_at(end);
         Some(Self { days, ticks: parse_time(time)?, offset: parse_offset(offset.trim())? })
     }
 
     pub(crate) fn date_text(self) -> Option<String> {
         let date = Date::from_julian_day(self.days.checked_add(epoch())?).ok()?;
-        (1..=9999).contains(&date.year()).then(|| {
-            format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
-        })
+        (1..=9999)
+            .contains(&date.year())
+            .then(|| format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day()))
     }
 
     /// The time of day, without zeros at its end.
@@ -125,9 +127,12 @@ fn split_date(text: &str) -> Option<(i32, &str)> {
     } else {
         (text.get(..4)?, text.get(4..6)?, text.get(6..8)?, text.get(8..)?)
     };
-    let date =
-        Date::from_calendar_date(number(year)?, Month::try_from(number::<u8>(month)?).ok()?, number(day)?)
-            .ok()?;
+    let date = Date::from_calendar_date(
+        number(year)?,
+        Month::try_from(number::<u8>(month)?).ok()?,
+        number(day)?,
+    )
+    .ok()?;
     let whole = rest.is_empty() || rest.starts_with([' ', 'T', 't']);
     (whole && date.year() >= 1).then(|| (date.to_julian_day() - epoch(), rest))
 }
@@ -173,7 +178,9 @@ mod tests {
 
     #[test]
     fn text_is_read_and_written_alike() {
-        for text in ["0001-01-01 00:00:00", "2024-02-29 10:11:12.0000001", "9999-12-31 23:59:59.9999999"] {
+        for text in
+            ["0001-01-01 00:00:00", "2024-02-29 10:11:12.0000001", "9999-12-31 23:59:59.9999999"]
+        {
             assert_eq!(Moment::parse(text).expect(text).date_time_text().as_deref(), Some(text));
         }
         for (text, meant) in [
@@ -185,7 +192,18 @@ mod tests {
         ] {
             assert_eq!(Moment::parse(text).expect(text).offset_text().as_deref(), Some(meant));
         }
-        for text in ["", "x", "2024-13-01", "2023-02-29", "24:00:00", "10:60", "2024-01-02x", "10:11:12.", "2024-01-02 10:00 +25", "é024-01-02"] {
+        for text in [
+            "",
+            "x",
+            "2024-13-01",
+            "2023-02-29",
+            "24:00:00",
+            "10:60",
+            "2024-01-02x",
+            "10:11:12.",
+            "2024-01-02 10:00 +25",
+            "é024-01-02",
+        ] {
             assert_eq!(Moment::parse(text), None, "{text}");
         }
     }

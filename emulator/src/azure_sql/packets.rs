@@ -54,7 +54,9 @@ pub(crate) fn parse_header(header: [u8; HEADER]) -> Result<(u8, u8, usize), Malf
 }
 
 /// The next message; `None` where the client has closed its side between two.
-pub(crate) async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Message>> {
+pub(crate) async fn read_message(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<Message>> {
     let mut message: Option<Message> = None;
     loop {
         let mut header = [0; HEADER];
@@ -67,7 +69,8 @@ pub(crate) async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> io::R
             stream.read_exact(&mut header).await?;
         }
         let (kind, status, length) = parse_header(header).map_err(malformed)?;
-        let current = message.get_or_insert(Message { kind, first_status: status, payload: Vec::new() });
+        let current =
+            message.get_or_insert(Message { kind, first_status: status, payload: Vec::new() });
         if current.kind != kind {
             return Err(malformed(Malformed("message: its packets differ in type")));
         }

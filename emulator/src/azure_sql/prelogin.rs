@@ -60,7 +60,9 @@ impl Prelogin {
             }
             first = false;
             let (start, length) = (usize::from(options.u16_be()?), usize::from(options.u16_be()?));
-            let Some(value) = payload.get(start..start + length) else { return options.malformed() };
+            let Some(value) = payload.get(start..start + length) else {
+                return options.malformed();
+            };
             match (token, value) {
                 (option::VERSION, _) if length == 6 => {}
                 (option::ENCRYPTION, [encryption]) => prelogin.encryption = *encryption,
@@ -77,8 +79,10 @@ impl Prelogin {
     /// The answer with this encryption.
     pub(crate) fn answer(self, encryption: u8) -> Vec<u8> {
         // Azure SQL calls itself version 12.
-        let mut options: Vec<(u8, &[u8])> =
-            vec![(option::VERSION, &[12, 0, 0x07, 0xd0, 0, 0]), (option::ENCRYPTION, std::slice::from_ref(&encryption))];
+        let mut options: Vec<(u8, &[u8])> = vec![
+            (option::VERSION, &[12, 0, 0x07, 0xd0, 0, 0]),
+            (option::ENCRYPTION, std::slice::from_ref(&encryption)),
+        ];
         options.push((option::INSTANCE, &[0]));
         options.push((option::THREAD_ID, &[]));
         options.push((option::MARS, &[0]));
@@ -99,6 +103,9 @@ impl Prelogin {
         head
     }
 }
+
+/// Types of TLS records (RFC 8446, B.1).
+const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
 
 /// A connection whose TLS handshake travels inside packets, until it is done.
 ///
@@ -144,7 +151,14 @@ impl HandshakeStream {
         self.done = true;
     }
 
+    /// Writes out what has gone into packets, or is to go.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unwritten.is_empty() {
+            let packets =
+                packets::packets(self.packet_kind, &self.unwritten, DEFAULT_PACKET_SIZE, 0);
+            self.framed.extend(packets.concat());
+            self.unwritten.clear();
+        }
         while !self.framed.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.framed))?;
             if written == 0 {
@@ -157,42 +171,56 @@ impl HandshakeStream {
 }
 
 impl AsyncRead for HandshakeStream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.done {
-            return Pin::new(&mut this.stream).poll_read(context, buffer);
-        }
-        while this.payload_left == 0 {
-            let mut header = ReadBuf::new(&mut this.header[this.header_read..]);
+        while !this.done && this.payload_left == 0 {
+            // A byte alone tells a packet from a bare record, with which the
+            // client may be ahead.
+            let end = if this.header_read == 0 { 1 } else { HEADER };
+            let mut header = ReadBuf::new(&mut this.header[this.header_read..end]);
             ready!(Pin::new(&mut this.stream).poll_read(context, &mut header))?;
             match header.filled().len() {
                 0 => return Poll::Ready(Ok(())),
                 read => this.header_read += read,
             }
+            if TLS_RECORDS.contains(&this.header[0]) {
+                this.done = true;
+                buffer.put_slice(&this.header[..1]);
+                return Poll::Ready(Ok(()));
+            }
             if this.header_read == HEADER {
                 let (kind, _, length) = parse_header(this.header).map_err(packets::malformed)?;
                 if kind != packets::kind::PRELOGIN {
-                    return Poll::Ready(Err(packets::malformed(Malformed("packet type in a TLS handshake"))));
+                    return Poll::Ready(Err(packets::malformed(Malformed(
+                        "packet type in a TLS handshake",
+                    ))));
                 }
                 (this.header_read, this.payload_left) = (0, length);
             }
         }
-        let mut part = buffer.take(this.payload_left);
-        let (before, room) = (part.filled().len(), part.capacity());
-        debug_assert!(before == 0 && room > 0);
-        ready!(Pin::new(&mut this.stream).poll_read(context, &mut part))?;
-        let read = part.filled().len();
-        this.client_records.see(part.filled());
-        // The part wrote into the buffer's own bytes.
-        let filled = part.filled().to_vec();
-        buffer.put_slice(&filled);
-        this.payload_left -= read;
+        if this.done {
+            return Pin::new(&mut this.stream).poll_read(context, buffer);
+        }
+        let mut part = vec![0; this.payload_left.min(buffer.remaining())];
+        let mut payload = ReadBuf::new(&mut part);
+        ready!(Pin::new(&mut this.stream).poll_read(context, &mut payload))?;
+        this.client_records.see(payload.filled());
+        this.payload_left -= payload.filled().len();
+        buffer.put_slice(payload.filled());
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for HandshakeStream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.done || this.client_records.finished {
             ready!(this.poll_drain(context))?;
@@ -204,11 +232,6 @@ impl AsyncWrite for HandshakeStream {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.unwritten.is_empty() {
-            let packets = packets::packets(this.packet_kind, &this.unwritten, DEFAULT_PACKET_SIZE, 0);
-            this.framed.extend(packets.concat());
-            this.unwritten.clear();
-        }
         ready!(this.poll_drain(context))?;
         Pin::new(&mut this.stream).poll_flush(context)
     }
@@ -280,7 +303,11 @@ mod tests {
             let mut records = Records::default();
             for (index, part) in bytes.chunks(size).enumerate() {
                 records.see(part);
-                assert_eq!(records.finished, (index + 1) * size >= 18 || (index + 1) * size >= bytes.len(), "{size}");
+                assert_eq!(
+                    records.finished,
+                    (index + 1) * size >= 18 || (index + 1) * size >= bytes.len(),
+                    "{size}"
+                );
             }
         }
     }

@@ -142,7 +142,11 @@ fn read_transaction(reader: &mut Reader<'_>) -> Result<TransactionRequest, Malfo
             if reader.u8()? & 1 != 0 {
                 return Ok(TransactionRequest::Other(number));
             }
-            if number == COMMIT { TransactionRequest::Commit(name) } else { TransactionRequest::Rollback(name) }
+            if number == COMMIT {
+                TransactionRequest::Commit(name)
+            } else {
+                TransactionRequest::Rollback(name)
+            }
         }
         SAVE => TransactionRequest::Save(reader.b_varchar()?),
         other => return Ok(TransactionRequest::Other(other)),
@@ -165,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_batch_is_read_with_its_transaction() {
-        let request = Request::parse(kind::SQL_BATCH, &[headers(7), utf16("SELECT 'é'")].concat()).unwrap();
+        let request =
+            Request::parse(kind::SQL_BATCH, &[headers(7), utf16("SELECT 'é'")].concat()).unwrap();
         assert_eq!(request.transaction, 7);
         assert!(matches!(request.body, Body::Batch(text) if text == "SELECT 'é'"));
     }
@@ -177,9 +182,18 @@ mod tests {
         bytes.extend([2, b'@', 0, b'a', 0, 0, 0x26, 4, 4, 42, 0, 0, 0]);
         bytes.extend([0, 0, 0x1f]);
         let request = Request::parse(kind::RPC, &bytes).unwrap();
-        let Body::Rpc(Procedure::ExecuteSql, parameters) = request.body else { panic!("{request:?}") };
-        let named = Parameter { name: "@a".into(), sql_type: Some(SqlType::Int), value: Value::Integer(42) };
-        assert_eq!(parameters, [named, Parameter { name: String::new(), sql_type: None, value: Value::Null }]);
+        let Body::Rpc(Procedure::ExecuteSql, parameters) = request.body else {
+            panic!("{request:?}")
+        };
+        let named = Parameter {
+            name: "@a".into(),
+            sql_type: Some(SqlType::Int),
+            value: Value::Integer(42),
+        };
+        assert_eq!(
+            parameters,
+            [named, Parameter { name: String::new(), sql_type: None, value: Value::Null }]
+        );
         for end in 0..bytes.len() - 3 {
             if end != bytes.len() - 16 {
                 assert!(Request::parse(kind::RPC, &bytes[..end]).is_err(), "the first {end} bytes");
@@ -190,7 +204,13 @@ mod tests {
     #[test]
     fn no_message_makes_it_panic() {
         for kind in [kind::SQL_BATCH, kind::RPC, kind::TRANSACTION_MANAGER] {
-            for bytes in [vec![], vec![0; 4], vec![0xff; 64], [headers(0), vec![5, 0, 1, 9]].concat(), [headers(0), vec![0xff; 9]].concat()] {
+            for bytes in [
+                vec![],
+                vec![0; 4],
+                vec![0xff; 64],
+                [headers(0), vec![5, 0, 1]].concat(),
+                [headers(0), vec![9, 0, 9]].concat(),
+            ] {
                 assert!(Request::parse(kind, &bytes).is_err(), "{kind} {bytes:?}");
             }
         }

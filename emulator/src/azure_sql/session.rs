@@ -209,11 +209,19 @@ impl Session {
     }
 
     /// SQLite rolls a whole transaction back for some errors; so must we.
-    pub(crate) fn after_error(&mut self, error: &ServerError, had_transaction: bool) -> Option<Change> {
+    pub(crate) fn after_error(
+        &mut self,
+        error: &ServerError,
+        had_transaction: bool,
+    ) -> Option<Change> {
         self.last_error = error.number;
         let lost = had_transaction && !self.in_sqlite_transaction();
         let doomed = error.number == 1205 || self.options.xact_abort;
-        if self.transaction_count > 0 && (lost || doomed) { self.end_transaction("ROLLBACK").ok()? } else { None }
+        if self.transaction_count > 0 && (lost || doomed) {
+            self.end_transaction("ROLLBACK").ok()?
+        } else {
+            None
+        }
     }
 
     pub(crate) fn had_transaction(&self) -> bool {
@@ -233,7 +241,11 @@ impl Session {
 
     pub(crate) fn commit(&mut self) -> Result<Option<Change>, ServerError> {
         match self.transaction_count {
-            0 => Err(ServerError::new(3902, 16, "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION.")),
+            0 => Err(ServerError::new(
+                3902,
+                16,
+                "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION.",
+            )),
             1 => {
                 let descriptor = self.descriptor;
                 self.end_transaction("COMMIT")?;
@@ -249,14 +261,20 @@ impl Session {
     /// All of it, or back to the savepoint of this name.
     pub(crate) fn rollback(&mut self, name: &str) -> Result<Option<Change>, ServerError> {
         if self.transaction_count == 0 {
-            return Err(ServerError::new(3903, 16, "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION."));
+            return Err(ServerError::new(
+                3903,
+                16,
+                "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.",
+            ));
         }
         if name.is_empty() || name == self.transaction_name {
             return self.end_transaction("ROLLBACK");
         }
         let sql = format!("ROLLBACK TO {}", savepoint(name));
         if !self.in_sqlite_transaction() || self.connection.execute_batch(&sql).is_err() {
-            let text = format!("Cannot roll back {name}. No transaction or savepoint of that name was found.");
+            let text = format!(
+                "Cannot roll back {name}. No transaction or savepoint of that name was found."
+            );
             return Err(ServerError::new(6401, 16, text));
         }
         Ok(None)
@@ -264,7 +282,11 @@ impl Session {
 
     pub(crate) fn save(&mut self, name: &str) -> Result<(), ServerError> {
         if self.transaction_count == 0 {
-            return Err(ServerError::new(628, 16, "Cannot issue SAVE TRANSACTION when there is no active transaction."));
+            return Err(ServerError::new(
+                628,
+                16,
+                "Cannot issue SAVE TRANSACTION when there is no active transaction.",
+            ));
         }
         self.before_statement(Writes::Shared)?;
         Ok(self.connection.execute_batch(&format!("SAVEPOINT {}", savepoint(name)))?)
@@ -281,20 +303,37 @@ impl Session {
         Ok(had_one.then_some(Change::Rollback(descriptor)))
     }
 
-    pub(crate) fn set_context(&self, key: &str, value: Value, read_only: bool) -> Result<(), ServerError> {
+    pub(crate) fn set_context(
+        &self,
+        key: &str,
+        value: Value,
+        read_only: bool,
+    ) -> Result<(), ServerError> {
         let mut context = self.context.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = context.entry(key.to_lowercase()).or_insert(functions::ContextValue { value: Value::Null, read_only: false });
+        let entry = context
+            .entry(key.to_lowercase())
+            .or_insert(functions::ContextValue { value: Value::Null, read_only: false });
         if entry.read_only {
-            let text = format!("Cannot set key '{key}' in the session context. The key has been set as read_only for this session.");
+            let text = format!(
+                "Cannot set key '{key}' in the session context. The key has been set as read_only for this session."
+            );
             return Err(ServerError::new(15664, 16, text));
         }
         *entry = functions::ContextValue { value, read_only };
         Ok(())
     }
 
-    pub(crate) fn use_database(&mut self, name: &str, answer: &mut Answer) -> Result<(), ServerError> {
-        let Some(new) = self.databases.iter().find(|known| known.eq_ignore_ascii_case(name)).cloned() else {
-            let text = format!("Database '{name}' does not exist. Make sure that the name is entered correctly.");
+    pub(crate) fn use_database(
+        &mut self,
+        name: &str,
+        answer: &mut Answer,
+    ) -> Result<(), ServerError> {
+        let Some(new) =
+            self.databases.iter().find(|known| known.eq_ignore_ascii_case(name)).cloned()
+        else {
+            let text = format!(
+                "Database '{name}' does not exist. Make sure that the name is entered correctly."
+            );
             return Err(ServerError::new(911, 16, text));
         };
         let old = std::mem::replace(&mut self.identity.database, new.clone());
@@ -322,8 +361,16 @@ impl Session {
             }
             "LANGUAGE" => value.clone_into(&mut self.options.language),
             "DATEFORMAT" => self.options.date_format = value.to_ascii_lowercase(),
-            "ANSI_NULLS" | "ANSI_PADDING" | "ANSI_WARNINGS" | "ANSI_NULL_DFLT_ON" | "ANSI_DEFAULTS" | "ARITHABORT"
-            | "CONCAT_NULL_YIELDS_NULL" | "NUMERIC_ROUNDABORT" | "QUOTED_IDENTIFIER" | "CURSOR_CLOSE_ON_COMMIT" => {
+            "ANSI_NULLS"
+            | "ANSI_PADDING"
+            | "ANSI_WARNINGS"
+            | "ANSI_NULL_DFLT_ON"
+            | "ANSI_DEFAULTS"
+            | "ARITHABORT"
+            | "CONCAT_NULL_YIELDS_NULL"
+            | "NUMERIC_ROUNDABORT"
+            | "QUOTED_IDENTIFIER"
+            | "CURSOR_CLOSE_ON_COMMIT" => {
                 switch()?;
             }
             "TEXTSIZE" | "DATEFIRST" => drop(value.parse::<i64>().map_err(|_| invalid())?),
@@ -343,22 +390,35 @@ fn savepoint(name: &str) -> String {
 impl Catalogue for Session {
     fn columns(&self, table: &Table) -> Option<Vec<TableColumn>> {
         let catalogue = if table.is_temporary() { "sqlite_temp_master" } else { "sqlite_master" };
-        let sql = format!("SELECT name, sql FROM {catalogue} WHERE type = 'table' AND name = ?1 COLLATE NOCASE");
-        let (name, definition): (String, String) =
-            self.connection.query_row(&sql, [&table.name], |row| Ok((row.get(0)?, row.get(1)?))).ok()?;
+        let sql = format!(
+            "SELECT name, sql FROM {catalogue} WHERE type = 'table' AND name = ?1 COLLATE NOCASE"
+        );
+        let (name, definition): (String, String) = self
+            .connection
+            .query_row(&sql, [&table.name], |row| Ok((row.get(0)?, row.get(1)?)))
+            .ok()?;
         let numbered = definition.contains(" PRIMARY KEY AUTOINCREMENT");
         let schema = if table.is_temporary() { "temp" } else { "main" };
-        let mut columns =
-            self.connection.prepare("SELECT name, type, pk FROM pragma_table_info(?1, ?2) ORDER BY cid").ok()?;
+        let mut columns = self
+            .connection
+            .prepare("SELECT name, type, pk FROM pragma_table_info(?1, ?2) ORDER BY cid")
+            .ok()?;
         let columns = columns.query_map([name.as_str(), schema], |row| {
-            let (name, declared, key): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(TableColumn { name, identity: numbered && key > 0 && declared.eq_ignore_ascii_case("INTEGER") })
+            let (name, declared, key): (String, String, i64) =
+                (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(TableColumn {
+                name,
+                identity: numbered && key > 0 && declared.eq_ignore_ascii_case("INTEGER"),
+            })
         });
         columns.ok()?.collect::<Result<_, _>>().ok()
     }
 
     fn identity_insert(&self, table: &Table) -> bool {
-        self.options.identity_insert.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(&table.name))
+        self.options
+            .identity_insert
+            .as_ref()
+            .is_some_and(|name| name.eq_ignore_ascii_case(&table.name))
     }
 }
 

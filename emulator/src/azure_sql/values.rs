@@ -17,11 +17,21 @@ const PLP_NULL: u64 = u64::MAX;
 const PLP_UNKNOWN_LENGTH: u64 = u64::MAX - 1;
 
 /// Writes `value` as one of this type.
-pub(crate) fn write(value: &Value, sql_type: SqlType, out: &mut Vec<u8>) -> Result<(), ServerError> {
+pub(crate) fn write(
+    value: &Value,
+    sql_type: SqlType,
+    out: &mut Vec<u8>,
+) -> Result<(), ServerError> {
     match sql_type {
-        SqlType::Char(_) | SqlType::VarChar(Some(_)) => write_short(value, out, |value| Ok(windows_1252(&text(value)))),
-        SqlType::NChar(_) | SqlType::NVarChar(Some(_)) => write_short(value, out, |value| Ok(utf16(&text(value)))),
-        SqlType::Binary(_) | SqlType::VarBinary(Some(_)) => write_short(value, out, |value| Ok(blob(value))),
+        SqlType::Char(_) | SqlType::VarChar(Some(_)) => {
+            write_short(value, out, |value| Ok(windows_1252(&text(value))))
+        }
+        SqlType::NChar(_) | SqlType::NVarChar(Some(_)) => {
+            write_short(value, out, |value| Ok(utf16(&text(value))))
+        }
+        SqlType::Binary(_) | SqlType::VarBinary(Some(_)) => {
+            write_short(value, out, |value| Ok(blob(value)))
+        }
         SqlType::VarChar(None) => write_long(value, out, |value| windows_1252(&text(value))),
         SqlType::NVarChar(None) => write_long(value, out, |value| utf16(&text(value))),
         SqlType::VarBinary(None) => write_long(value, out, blob),
@@ -48,7 +58,11 @@ fn write_short(
     Ok(())
 }
 
-fn write_long(value: &Value, out: &mut Vec<u8>, bytes: impl Fn(&Value) -> Vec<u8>) -> Result<(), ServerError> {
+fn write_long(
+    value: &Value,
+    out: &mut Vec<u8>,
+    bytes: impl Fn(&Value) -> Vec<u8>,
+) -> Result<(), ServerError> {
     if *value == Value::Null {
         out.extend(PLP_NULL.to_le_bytes());
         return Ok(());
@@ -75,18 +89,31 @@ fn write_fixed(value: &Value, sql_type: SqlType, out: &mut Vec<u8>) -> Result<()
         out.extend(bytes);
     };
     let overflow = || {
-        ServerError::new(8115, 16, format!("Arithmetic overflow error converting expression to data type {sql_type}."))
+        ServerError::new(
+            8115,
+            16,
+            format!("Arithmetic overflow error converting expression to data type {sql_type}."),
+        )
     };
     match sql_type {
         SqlType::Bit => put(&[u8::from(integer(value, sql_type)? != 0)]),
-        SqlType::TinyInt => put(&u8::try_from(integer(value, sql_type)?).map_err(|_| overflow())?.to_le_bytes()),
-        SqlType::SmallInt => put(&i16::try_from(integer(value, sql_type)?).map_err(|_| overflow())?.to_le_bytes()),
-        SqlType::Int => put(&i32::try_from(integer(value, sql_type)?).map_err(|_| overflow())?.to_le_bytes()),
+        SqlType::TinyInt => {
+            put(&u8::try_from(integer(value, sql_type)?).map_err(|_| overflow())?.to_le_bytes())
+        }
+        SqlType::SmallInt => {
+            put(&i16::try_from(integer(value, sql_type)?).map_err(|_| overflow())?.to_le_bytes())
+        }
+        SqlType::Int => {
+            put(&i32::try_from(integer(value, sql_type)?).map_err(|_| overflow())?.to_le_bytes())
+        }
         SqlType::BigInt => put(&integer(value, sql_type)?.to_le_bytes()),
         SqlType::Real => put(&(real(value, sql_type)? as f32).to_le_bytes()),
         SqlType::Float => put(&real(value, sql_type)?.to_le_bytes()),
         SqlType::Decimal { precision, scale } => {
-            let decimal = decimal(value, sql_type)?.rescaled(scale).filter(|d| d.fits(precision)).ok_or_else(overflow)?;
+            let decimal = decimal(value, sql_type)?
+                .rescaled(scale)
+                .filter(|d| d.fits(precision))
+                .ok_or_else(overflow)?;
             let mut bytes = vec![u8::from(decimal.units >= 0)];
             bytes.extend(decimal.units.unsigned_abs().to_le_bytes());
             put(&bytes[..usize::from(decimal_length(precision))]);
@@ -137,7 +164,9 @@ fn moment_bytes(moment: Moment, sql_type: SqlType) -> Vec<u8> {
             let utc = moment.rounded(scale).to_utc();
             [time(utc, scale), date(utc), moment.offset.to_le_bytes().to_vec()].concat()
         }
-        SqlType::DateTime2(scale) => [time(moment.rounded(scale), scale), date(moment.rounded(scale))].concat(),
+        SqlType::DateTime2(scale) => {
+            [time(moment.rounded(scale), scale), date(moment.rounded(scale))].concat()
+        }
         _ => Vec::new(),
     }
 }
@@ -220,20 +249,26 @@ fn read_fixed(bytes: &[u8], sql_type: SqlType) -> Result<Option<Value>, Malforme
             let Ok(units) = i128::try_from(u128::from_le_bytes(magnitude)) else { return Ok(None) };
             Decimal { units: if positive { units } else { -units }, scale }.to_value()
         }
-        (SqlType::SmallMoney, 4) => Decimal { units: reader.u32()?.cast_signed().into(), scale: 4 }.to_value(),
+        (SqlType::SmallMoney, 4) => {
+            Decimal { units: reader.u32()?.cast_signed().into(), scale: 4 }.to_value()
+        }
         (SqlType::Money, 8) => {
             let (high, low) = (reader.u32()?.cast_signed(), reader.u32()?);
             Decimal { units: (i128::from(high) << 32) | i128::from(low), scale: 4 }.to_value()
         }
-        (SqlType::UniqueIdentifier, 16) => {
-            Uuid::from_slice_le(bytes).map(|uuid| Value::Text(uuid.to_string())).unwrap_or(Value::Null)
-        }
+        (SqlType::UniqueIdentifier, 16) => Uuid::from_slice_le(bytes)
+            .map(|uuid| Value::Text(uuid.to_string()))
+            .unwrap_or(Value::Null),
         _ => return read_moment(reader, sql_type, bytes.len()),
     };
     Ok(Some(value))
 }
 
-fn read_moment(mut reader: Reader<'_>, sql_type: SqlType, length: usize) -> Result<Option<Value>, Malformed> {
+fn read_moment(
+    mut reader: Reader<'_>,
+    sql_type: SqlType,
+    length: usize,
+) -> Result<Option<Value>, Malformed> {
     fn number(reader: &mut Reader<'_>, length: usize) -> Result<u64, Malformed> {
         let mut bytes = [0; 8];
         bytes[..length].copy_from_slice(reader.take(length)?);
@@ -242,7 +277,9 @@ fn read_moment(mut reader: Reader<'_>, sql_type: SqlType, length: usize) -> Resu
     let time = |reader: &mut Reader<'_>, scale: u8| {
         let count = number(reader, time_length(scale))?;
         let ticks = count.checked_mul(10_u64.pow(7 - u32::from(scale)));
-        ticks.filter(|ticks| *ticks < 86_400 * super::moments::SECOND).map_or_else(|| reader.malformed(), Ok)
+        ticks
+            .filter(|ticks| *ticks < 86_400 * super::moments::SECOND)
+            .map_or_else(|| reader.malformed(), Ok)
     };
     let moment = |days: i32, ticks: u64| Moment { days, ticks, offset: 0 };
     let text = match (sql_type, length) {
@@ -252,7 +289,8 @@ fn read_moment(mut reader: Reader<'_>, sql_type: SqlType, length: usize) -> Resu
         }
         (SqlType::SmallDateTime, 4) => {
             let (days, minutes) = (i32::from(reader.u16()?), u64::from(reader.u16()?));
-            moment(days + DAYS_TO_1900, minutes % 1440 * 60 * super::moments::SECOND).date_time_text()
+            moment(days + DAYS_TO_1900, minutes % 1440 * 60 * super::moments::SECOND)
+                .date_time_text()
         }
         (SqlType::DateTime, 8) => {
             let (days, count) = (reader.u32()?.cast_signed(), reader.u32()?);
@@ -300,7 +338,10 @@ fn conversion(value: &Value, sql_type: SqlType) -> ServerError {
     ServerError::new(
         245,
         16,
-        format!("Conversion failed when converting the value '{}' to data type {sql_type}.", text(value)),
+        format!(
+            "Conversion failed when converting the value '{}' to data type {sql_type}.",
+            text(value)
+        ),
     )
 }
 
@@ -336,7 +377,11 @@ pub(crate) fn decimal(value: &Value, sql_type: SqlType) -> Result<Decimal, Serve
 
 pub(crate) fn moment(value: &Value) -> Result<Moment, ServerError> {
     let failed = || {
-        ServerError::new(241, 16, "Conversion failed when converting date and/or time from character string.")
+        ServerError::new(
+            241,
+            16,
+            "Conversion failed when converting date and/or time from character string.",
+        )
     };
     match value {
         Value::Text(text) => Moment::parse(text).ok_or_else(failed),
@@ -346,8 +391,8 @@ pub(crate) fn moment(value: &Value) -> Result<Moment, ServerError> {
 
 /// Where Windows-1252 differs from Latin-1: 0x80 to 0x9f.
 const WINDOWS_1252: [char; 32] = [
-    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘',
-    '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',
+    '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
 /// The code page of [`COLLATION`](super::types::COLLATION); what it lacks is a
@@ -425,17 +470,30 @@ mod tests {
             ("date", Value::Text("soon".into()), 241),
             ("uniqueidentifier", Value::Text("soon".into()), 8169),
         ] {
-            let error = write(&value, SqlType::parse(declared).unwrap(), &mut Vec::new()).unwrap_err();
+            let error =
+                write(&value, SqlType::parse(declared).unwrap(), &mut Vec::new()).unwrap_err();
             assert_eq!(error.number, number, "{declared}");
         }
     }
 
     #[test]
     fn a_value_cut_short_is_malformed() {
-        for declared in ["int", "float", "decimal(10,2)", "datetime2", "nvarchar(10)", "nvarchar(max)", "uniqueidentifier"] {
+        for declared in [
+            "int",
+            "float",
+            "decimal(10,2)",
+            "datetime2",
+            "nvarchar(10)",
+            "nvarchar(max)",
+            "uniqueidentifier",
+        ] {
             let sql_type = SqlType::parse(declared).unwrap();
-            for bytes in [&[][..], &[1], &[200, 1, 2], &[3, 0, 0, 0], &[5, 0, 0, 0, 0, 0, 0, 0, 9]] {
-                assert!(read(&mut Reader::new(bytes, "value"), sql_type).is_err(), "{declared} {bytes:?}");
+            for bytes in [&[][..], &[1], &[200, 1, 2], &[3, 0, 0, 0], &[10, 0, 0, 0, 0, 0, 0, 0, 9]]
+            {
+                assert!(
+                    read(&mut Reader::new(bytes, "value"), sql_type).is_err(),
+                    "{declared} {bytes:?}"
+                );
             }
         }
     }

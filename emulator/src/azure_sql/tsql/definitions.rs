@@ -1,9 +1,10 @@
 //! CREATE TABLE, CREATE INDEX and DROP.
 
 use sqlparser::ast::{
-    CheckConstraint, ColumnDef, ColumnOption, CreateIndex, CreateTable, Expr, ForeignKeyConstraint, Ident,
-    IdentityPropertyFormatKind, IdentityPropertyKind, IndexColumn, ObjectType, PrimaryKeyConstraint,
-    ReferentialAction, Statement, TableConstraint, UniqueConstraint, Value, helpers::stmt_create_table::CreateTableBuilder,
+    CheckConstraint, ColumnDef, ColumnOption, CreateIndex, CreateTable, Expr, ForeignKeyConstraint,
+    Ident, IdentityPropertyFormatKind, IdentityPropertyKind, IndexColumn, ObjectType,
+    PrimaryKeyConstraint, ReferentialAction, Statement, TableConstraint, UniqueConstraint, Value,
+    helpers::stmt_create_table::CreateTableBuilder,
 };
 
 use super::{Translated, Translator, Writes, changes::changed_table, names, names::Table, refuse};
@@ -33,7 +34,8 @@ impl Translator<'_> {
             if let Some(seed) = definition.identity_seed {
                 refuse!("two columns with IDENTITY": first_number.is_some());
                 // SQLite numbers rows in a primary key only.
-                let other_key = table.columns.iter().any(|other| other.name != column.name && has_key(other));
+                let other_key =
+                    table.columns.iter().any(|other| other.name != column.name && has_key(other));
                 let single = key.is_empty() || key == [column.name.value.to_ascii_lowercase()];
                 refuse!("IDENTITY beside another PRIMARY KEY": other_key || !single);
                 (first_number, key_is_in_column) = (Some(seed), true);
@@ -48,7 +50,10 @@ impl Translator<'_> {
         if let Some(seed) = first_number.filter(|seed| *seed != 1) {
             let schema = if name.is_temporary() { "temp" } else { "main" };
             let table = name.name.replace('\'', "''");
-            sql = format!("{sql}; INSERT INTO {schema}.sqlite_sequence (name, seq) VALUES ('{table}', {})", seed - 1);
+            sql = format!(
+                "{sql}; INSERT INTO {schema}.sqlite_sequence (name, seq) VALUES ('{table}', {})",
+                seed - 1
+            );
         }
         let writes = Writes::to(&name);
         Ok(self.finish(sql, None, writes, Command::Other))
@@ -57,8 +62,16 @@ impl Translator<'_> {
     fn column(&mut self, column: &ColumnDef, key: &[String]) -> Result<ColumnSql> {
         let ColumnDef { name, data_type, options } = column;
         let declared = data_type.to_string();
-        let sql_type = SqlType::parse(&declared)
-            .ok_or_else(|| ServerError::new(2715, 16, format!("Column, parameter, or variable '{}': Cannot find data type {declared}.", name.value)))?;
+        let sql_type = SqlType::parse(&declared).ok_or_else(|| {
+            ServerError::new(
+                2715,
+                16,
+                format!(
+                    "Column, parameter, or variable '{}': Cannot find data type {declared}.",
+                    name.value
+                ),
+            )
+        })?;
         let quoted = names::quoted(&name.value);
         let mut identity_seed = None;
         let mut rest = String::new();
@@ -68,23 +81,32 @@ impl Translator<'_> {
             let constraint = constraint_name(option.name.as_ref());
             beyond_key |= matches!(
                 option.option,
-                ColumnOption::Default(_) | ColumnOption::Unique(_) | ColumnOption::Check(_) | ColumnOption::ForeignKey(_)
+                ColumnOption::Default(_)
+                    | ColumnOption::Unique(_)
+                    | ColumnOption::Check(_)
+                    | ColumnOption::ForeignKey(_)
             );
             match &option.option {
                 ColumnOption::Null => {}
                 ColumnOption::NotNull => not_null = true,
-                ColumnOption::Default(value) => rest = format!("{rest}{constraint} DEFAULT ({})", self.sql(value)?),
+                ColumnOption::Default(value) => {
+                    rest = format!("{rest}{constraint} DEFAULT ({})", self.sql(value)?)
+                }
                 ColumnOption::PrimaryKey(_) => rest = format!("{rest}{constraint} PRIMARY KEY"),
                 ColumnOption::Unique(_) => rest = format!("{rest}{constraint} UNIQUE"),
-                ColumnOption::Check(check) => rest = format!("{rest}{constraint} CHECK ({})", self.check(check)?),
-                ColumnOption::ForeignKey(reference) => rest = format!("{rest}{constraint}{}", references(reference)?),
+                ColumnOption::Check(check) => {
+                    rest = format!("{rest}{constraint} CHECK ({})", self.check(check)?)
+                }
+                ColumnOption::ForeignKey(reference) => {
+                    rest = format!("{rest}{constraint}{}", references(reference)?)
+                }
                 ColumnOption::Identity(identity) => identity_seed = Some(seed(identity)?),
                 other => return Err(ServerError::unsupported(other)),
             }
         }
         if let Some(seed) = identity_seed {
             let numbering = match sql_type {
-                SqlType::Int | SqlType::SmallInt | SqlType::TinyInt => ROW_NUMBER_INT,
+                SqlType::Int => ROW_NUMBER_INT,
                 SqlType::BigInt => ROW_NUMBER_BIGINT,
                 _ => return Err(ServerError::unsupported(format_args!("IDENTITY on {declared}"))),
             };
@@ -92,7 +114,7 @@ impl Translator<'_> {
             let sql = format!("{quoted} {numbering} PRIMARY KEY AUTOINCREMENT");
             return Ok(ColumnSql { sql, identity_seed: Some(seed) });
         }
-        let mut sql = format!("{quoted} {sql_type}");
+        let mut sql = format!("{quoted} {}", declared_type(sql_type));
         if not_null {
             sql.push_str(" NOT NULL");
         }
@@ -112,7 +134,11 @@ impl Translator<'_> {
         self.sql(&check.expr)
     }
 
-    fn table_constraint(&mut self, constraint: &TableConstraint, key_is_in_column: bool) -> Result<Option<String>> {
+    fn table_constraint(
+        &mut self,
+        constraint: &TableConstraint,
+        key_is_in_column: bool,
+    ) -> Result<Option<String>> {
         Ok(Some(match constraint {
             TableConstraint::PrimaryKey(_) if key_is_in_column => return Ok(None),
             TableConstraint::PrimaryKey(PrimaryKeyConstraint { name, columns, .. }) => {
@@ -121,10 +147,18 @@ impl Translator<'_> {
             TableConstraint::Unique(UniqueConstraint { name, columns, .. }) => {
                 format!("{}UNIQUE ({})", leading(name.as_ref()), self.index_columns(columns)?)
             }
-            TableConstraint::Check(check) => format!("{}CHECK ({})", leading(check.name.as_ref()), self.check(check)?),
+            TableConstraint::Check(check) => {
+                format!("{}CHECK ({})", leading(check.name.as_ref()), self.check(check)?)
+            }
             TableConstraint::ForeignKey(key) => {
-                let columns: Vec<String> = key.columns.iter().map(|column| names::quoted(&column.value)).collect();
-                format!("{}FOREIGN KEY ({}){}", leading(key.name.as_ref()), columns.join(", "), references(key)?)
+                let columns: Vec<String> =
+                    key.columns.iter().map(|column| names::quoted(&column.value)).collect();
+                format!(
+                    "{}FOREIGN KEY ({}){}",
+                    leading(key.name.as_ref()),
+                    columns.join(", "),
+                    references(key)?
+                )
             }
             other => return Err(ServerError::unsupported(other)),
         }))
@@ -171,12 +205,17 @@ impl Translator<'_> {
         let table = changed_table(table_name)?;
         self.in_definition = true;
         // Index names are the table's in SQL Server, the database's in SQLite.
-        let name = name.as_ref().map(names::simple).transpose()?.map_or("", |name| name.value.as_str());
+        let name =
+            name.as_ref().map(names::simple).transpose()?.map_or("", |name| name.value.as_str());
         let name = Table { name: format!("{}.{name}", table.name), schema: None };
         let schema = if table.is_temporary() { "temp" } else { "main" };
         let unique = if *unique { "UNIQUE " } else { "" };
-        let mut sql =
-            format!("CREATE {unique}INDEX {schema}.{} ON {} ({})", name.quoted(), table.quoted(), self.index_columns(columns)?);
+        let mut sql = format!(
+            "CREATE {unique}INDEX {schema}.{} ON {} ({})",
+            name.quoted(),
+            table.quoted(),
+            self.index_columns(columns)?
+        );
         if let Some(predicate) = predicate {
             sql = format!("{sql} WHERE {}", self.sql(predicate)?);
         }
@@ -185,7 +224,17 @@ impl Translator<'_> {
     }
 
     pub(super) fn drop(self, statement: &Statement) -> Result<Translated> {
-        let Statement::Drop { object_type, if_exists, names, cascade, restrict, purge, temporary, table } = statement else {
+        let Statement::Drop {
+            object_type,
+            if_exists,
+            names,
+            cascade,
+            restrict,
+            purge,
+            temporary,
+            table,
+        } = statement
+        else {
             return Err(ServerError::unsupported(statement));
         };
         if *object_type != ObjectType::Table {
@@ -197,13 +246,20 @@ impl Translator<'_> {
         for name in names {
             let table = changed_table(name)?;
             if self.catalogue.columns(&table).is_none() && !if_exists {
-                let text = format!("Cannot drop the table '{}', because it does not exist or you do not have permission.", table.name);
+                let text = format!(
+                    "Cannot drop the table '{}', because it does not exist or you do not have permission.",
+                    table.name
+                );
                 return Err(ServerError::new(3701, 11, text));
             }
             if !table.is_temporary() {
                 writes = Writes::Shared;
             }
-            drops.push(format!("DROP TABLE {}{}", if *if_exists { "IF EXISTS " } else { "" }, table.qualified()));
+            drops.push(format!(
+                "DROP TABLE {}{}",
+                if *if_exists { "IF EXISTS " } else { "" },
+                table.qualified()
+            ));
         }
         Ok(self.finish(drops.join("; "), None, writes, Command::Other))
     }
@@ -212,6 +268,12 @@ impl Translator<'_> {
 struct ColumnSql {
     sql: String,
     identity_seed: Option<i64>,
+}
+
+/// SQLite takes numbers in a type's parentheses, and `max` in quotes only.
+pub(crate) fn declared_type(sql_type: SqlType) -> String {
+    let declared = sql_type.to_string();
+    if declared.ends_with("(max)") { names::quoted(&declared) } else { declared }
 }
 
 fn has_key(column: &ColumnDef) -> bool {
@@ -224,7 +286,9 @@ fn table_key(constraints: &[TableConstraint]) -> Result<Vec<String>> {
     for constraint in constraints {
         if let TableConstraint::PrimaryKey(PrimaryKeyConstraint { columns, .. }) = constraint {
             for IndexColumn { column, .. } in columns {
-                let Expr::Identifier(name) = &column.expr else { return Err(ServerError::unsupported(constraint)) };
+                let Expr::Identifier(name) = &column.expr else {
+                    return Err(ServerError::unsupported(constraint));
+                };
                 key.push(name.value.to_ascii_lowercase());
             }
         }
@@ -242,12 +306,21 @@ fn leading(name: Option<&Ident>) -> String {
 
 fn references(key: &ForeignKeyConstraint) -> Result<String> {
     let ForeignKeyConstraint {
-        name: _, index_name, columns: _, foreign_table, referred_columns, on_delete, on_update, match_kind, characteristics,
+        name: _,
+        index_name,
+        columns: _,
+        foreign_table,
+        referred_columns,
+        on_delete,
+        on_update,
+        match_kind,
+        characteristics,
     } = key;
     refuse!("an index in FOREIGN KEY": index_name.is_some(), "MATCH": match_kind.is_some(), "DEFERRABLE": characteristics.is_some());
     let mut sql = format!(" REFERENCES {}", changed_table(foreign_table)?.quoted());
     if !referred_columns.is_empty() {
-        let columns: Vec<String> = referred_columns.iter().map(|column| names::quoted(&column.value)).collect();
+        let columns: Vec<String> =
+            referred_columns.iter().map(|column| names::quoted(&column.value)).collect();
         sql = format!("{sql} ({})", columns.join(", "));
     }
     for (event, action) in [("DELETE", on_delete), ("UPDATE", on_update)] {
@@ -265,7 +338,9 @@ fn references(key: &ForeignKeyConstraint) -> Result<String> {
 
 /// IDENTITY's first number; the step is 1.
 fn seed(identity: &IdentityPropertyKind) -> Result<i64> {
-    let IdentityPropertyKind::Identity(identity) = identity else { return Err(ServerError::unsupported("AUTOINCREMENT")) };
+    let IdentityPropertyKind::Identity(identity) = identity else {
+        return Err(ServerError::unsupported("AUTOINCREMENT"));
+    };
     refuse!("ORDER": identity.order.is_some());
     let Some(parameters) = &identity.parameters else { return Ok(1) };
     let IdentityPropertyFormatKind::FunctionCall(parameters) = parameters else {

@@ -1,7 +1,8 @@
 //! Expressions.
 
 use sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, Expr, Ident, TrimWhereField, UnaryOperator, Value,
+    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, Expr, Ident, TrimWhereField, UnaryOperator,
+    Value,
 };
 
 use super::{Parameter, Shape, System, Translator, Typed, names, refuse};
@@ -18,8 +19,12 @@ impl Translator<'_> {
         Ok(self.expression(expression)?.sql)
     }
 
-    pub(super) fn list<'e>(&mut self, expressions: impl IntoIterator<Item = &'e Expr>) -> Result<String> {
-        let list: Result<Vec<String>> = expressions.into_iter().map(|expression| self.sql(expression)).collect();
+    pub(super) fn list<'e>(
+        &mut self,
+        expressions: impl IntoIterator<Item = &'e Expr>,
+    ) -> Result<String> {
+        let list: Result<Vec<String>> =
+            expressions.into_iter().map(|expression| self.sql(expression)).collect();
         Ok(list?.join(", "))
     }
 
@@ -30,7 +35,10 @@ impl Translator<'_> {
                 let sql = names::column(parts)?;
                 Ok(Typed { shape: Shape::Column(sql.clone()), sql })
             }
-            Expr::Value(value) => literal(&value.value),
+            Expr::Value(value) => match &value.value {
+                Value::Placeholder(name) => self.identifier(&Ident::new(name)),
+                literal_value => literal(literal_value),
+            },
             Expr::Nested(inner) => {
                 let inner = self.expression(inner)?;
                 Ok(Typed { sql: format!("({})", inner.sql), shape: inner.shape })
@@ -66,7 +74,13 @@ impl Translator<'_> {
                 format!("{} {}IN ({})", self.sql(expr)?, not(negated), self.query(subquery)?.sql)
             }
             Expr::Between { expr, negated, low, high } => {
-                format!("{} {}BETWEEN {} AND {}", self.sql(expr)?, not(negated), self.sql(low)?, self.sql(high)?)
+                format!(
+                    "{} {}BETWEEN {} AND {}",
+                    self.sql(expr)?,
+                    not(negated),
+                    self.sql(low)?,
+                    self.sql(high)?
+                )
             }
             Expr::Like { negated, any, expr, pattern, escape_char } => {
                 refuse!("LIKE ANY": *any);
@@ -78,10 +92,17 @@ impl Translator<'_> {
                     refuse!("LIKE … ESCAPE in a table's definition": escape_char.is_some());
                     format!("{} {}LIKE {}", self.sql(expr)?, not(negated), self.sql(pattern)?)
                 } else {
-                    format!("({}tsql_like({}, {}, {escape}))", not(negated), self.sql(expr)?, self.sql(pattern)?)
+                    format!(
+                        "({}tsql_like({}, {}, {escape}))",
+                        not(negated),
+                        self.sql(expr)?,
+                        self.sql(pattern)?
+                    )
                 }
             }
-            Expr::Exists { subquery, negated } => format!("{}EXISTS ({})", not(negated), self.query(subquery)?.sql),
+            Expr::Exists { subquery, negated } => {
+                format!("{}EXISTS ({})", not(negated), self.query(subquery)?.sql)
+            }
             other => return Err(ServerError::unsupported(other)),
         };
         Ok(Typed::new(sql, SqlType::Bit))
@@ -98,7 +119,11 @@ impl Translator<'_> {
         if name.starts_with('@') {
             let name = name.to_ascii_lowercase();
             let Some(sql_type) = self.scope.get(&name) else {
-                return Err(ServerError::new(137, 15, format!("Must declare the scalar variable \"{}\".", identifier.value)));
+                return Err(ServerError::new(
+                    137,
+                    15,
+                    format!("Must declare the scalar variable \"{}\".", identifier.value),
+                ));
             };
             refuse!("a variable in a table's definition": self.in_definition);
             let shape = sql_type.map_or(Shape::Values, Shape::Known);
@@ -153,7 +178,9 @@ impl Translator<'_> {
             UnaryOperator::Minus => "-",
             UnaryOperator::Plus => "+",
             UnaryOperator::BitwiseNot => "~",
-            UnaryOperator::Not => return Ok(Typed::new(format!("NOT {}", operand.sql), SqlType::Bit)),
+            UnaryOperator::Not => {
+                return Ok(Typed::new(format!("NOT {}", operand.sql), SqlType::Bit));
+            }
             other => return Err(ServerError::unsupported(other)),
         };
         // Two minuses would begin a comment.
@@ -163,7 +190,9 @@ impl Translator<'_> {
     fn binary(&mut self, left: &Expr, operator: &BinaryOperator, right: &Expr) -> Result<Typed> {
         let (left, right) = (self.expression(left)?, self.expression(right)?);
         let shape = arithmetic(&left.shape, &right.shape);
-        let plain = |sql_operator: &str| Ok(Typed::new(format!("{} {sql_operator} {}", left.sql, right.sql), SqlType::Bit));
+        let plain = |sql_operator: &str| {
+            Ok(Typed::new(format!("{} {sql_operator} {}", left.sql, right.sql), SqlType::Bit))
+        };
         let computed = |sql_operator: &str| format!("({} {sql_operator} {})", left.sql, right.sql);
         let called = |function: &str| format!("{function}({}, {})", left.sql, right.sql);
         let sql = match operator {
@@ -191,7 +220,12 @@ impl Translator<'_> {
         Ok(Typed { sql, shape })
     }
 
-    fn case(&mut self, operand: Option<&Expr>, conditions: &[CaseWhen], otherwise: Option<&Expr>) -> Result<Typed> {
+    fn case(
+        &mut self,
+        operand: Option<&Expr>,
+        conditions: &[CaseWhen],
+        otherwise: Option<&Expr>,
+    ) -> Result<Typed> {
         let mut sql = "CASE".to_owned();
         if let Some(operand) = operand {
             sql = format!("{sql} {}", self.sql(operand)?);
@@ -217,11 +251,20 @@ impl Translator<'_> {
                 let try_it = match kind {
                     CastKind::Cast => false,
                     CastKind::TryCast => true,
-                    CastKind::SafeCast | CastKind::DoubleColon => return Err(ServerError::unsupported(expression)),
+                    CastKind::SafeCast | CastKind::DoubleColon => {
+                        return Err(ServerError::unsupported(expression));
+                    }
                 };
                 (try_it, expr, data_type)
             }
-            Expr::Convert { is_try, expr, data_type: Some(data_type), charset, target_before_value, styles } => {
+            Expr::Convert {
+                is_try,
+                expr,
+                data_type: Some(data_type),
+                charset,
+                target_before_value,
+                styles,
+            } => {
                 refuse!("CHARACTER SET": charset.is_some(), "CONVERT": !target_before_value);
                 refuse!("CONVERT with a style": !styles.is_empty());
                 (*is_try, expr, data_type)
@@ -240,7 +283,12 @@ impl Translator<'_> {
     /// Functions to which the parser gives nodes of their own.
     fn text_or_number(&mut self, expression: &Expr) -> Result<Typed> {
         match expression {
-            Expr::Substring { expr, substring_from: Some(from), substring_for: Some(length), .. } => {
+            Expr::Substring {
+                expr,
+                substring_from: Some(from),
+                substring_for: Some(length),
+                ..
+            } => {
                 let arguments = self.list([&**expr, from, length])?;
                 self.call("tsql_substring", &arguments, TEXT)
             }
@@ -253,8 +301,11 @@ impl Translator<'_> {
                 Ok(Typed::new(format!("{function}({})", self.sql(expr)?), TEXT))
             }
             Expr::Ceil { expr, field } | Expr::Floor { expr, field } => {
-                let CeilFloorKind::DateTimeField(_) = field else { return Err(ServerError::unsupported(expression)) };
-                let function = if matches!(expression, Expr::Ceil { .. }) { "ceil" } else { "floor" };
+                let CeilFloorKind::DateTimeField(_) = field else {
+                    return Err(ServerError::unsupported(expression));
+                };
+                let function =
+                    if matches!(expression, Expr::Ceil { .. }) { "ceil" } else { "floor" };
                 let operand = self.expression(expr)?;
                 Ok(Typed { sql: format!("{function}({})", operand.sql), shape: operand.shape })
             }
@@ -286,7 +337,9 @@ fn arithmetic(left: &Shape, right: &Shape) -> Shape {
             let wide = [left, right].contains(&&SqlType::BigInt);
             Shape::Known(if wide { SqlType::BigInt } else { INT })
         }
-        (Shape::Known(left), Shape::Known(right)) if left.is_text() && right.is_text() => Shape::Known(SqlType::NVarChar(None)),
+        (Shape::Known(left), Shape::Known(right)) if left.is_text() && right.is_text() => {
+            Shape::Known(SqlType::NVarChar(None))
+        }
         _ => Shape::Values,
     }
 }
@@ -294,7 +347,8 @@ fn arithmetic(left: &Shape, right: &Shape) -> Shape {
 fn literal(value: &Value) -> Result<Typed> {
     let text = |text: &str| {
         let units = text.encode_utf16().count();
-        let sql_type = SqlType::NVarChar(u16::try_from(units.max(1)).ok().filter(|units| *units <= 4000));
+        let sql_type =
+            SqlType::NVarChar(u16::try_from(units.max(1)).ok().filter(|units| *units <= 4000));
         Typed::new(format!("'{}'", text.replace('\'', "''")), sql_type)
     };
     match value {
@@ -307,7 +361,8 @@ fn literal(value: &Value) -> Result<Typed> {
         Value::HexStringLiteral(digits) => {
             let even = if digits.len() % 2 == 0 { digits.clone() } else { format!("0{digits}") };
             refuse!("a binary constant": !even.bytes().all(|byte| byte.is_ascii_hexdigit()));
-            let length = u16::try_from((even.len() / 2).max(1)).ok().filter(|length| *length <= 8000);
+            let length =
+                u16::try_from((even.len() / 2).max(1)).ok().filter(|length| *length <= 8000);
             Ok(Typed::new(format!("X'{even}'"), SqlType::VarBinary(length)))
         }
         Value::Number(number, false) => number_literal(number),

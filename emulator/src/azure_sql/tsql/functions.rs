@@ -1,8 +1,8 @@
 //! Functions.
 
 use sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Value,
-    WindowType,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Value, WindowType,
 };
 
 use super::{
@@ -18,7 +18,16 @@ const NAME: SqlType = SqlType::NVarChar(Some(128));
 
 impl Translator<'_> {
     pub(super) fn function(&mut self, function: &Function) -> Result<Typed> {
-        let Function { name, uses_odbc_syntax, parameters, args, within_group, filter, null_treatment, over } = function;
+        let Function {
+            name,
+            uses_odbc_syntax,
+            parameters,
+            args,
+            within_group,
+            filter,
+            null_treatment,
+            over,
+        } = function;
         refuse!(
             "{fn …}": *uses_odbc_syntax,
             "a parametric function": *parameters != FunctionArguments::None,
@@ -27,7 +36,11 @@ impl Translator<'_> {
             "IGNORE NULLS": null_treatment.is_some(),
         );
         let name = name.to_string().to_ascii_uppercase();
-        let empty = FunctionArgumentList { duplicate_treatment: None, args: Vec::new(), clauses: Vec::new() };
+        let empty = FunctionArgumentList {
+            duplicate_treatment: None,
+            args: Vec::new(),
+            clauses: Vec::new(),
+        };
         let list = match args {
             FunctionArguments::None => &empty,
             FunctionArguments::List(list) => list,
@@ -36,15 +49,21 @@ impl Translator<'_> {
         refuse!("a function's clause": !list.clauses.is_empty());
         if let Some(typed) = self.aggregate(&name, list)? {
             let Some(over) = over else { return Ok(typed) };
-            return Ok(Typed { sql: format!("{} OVER ({})", typed.sql, self.window(over)?), shape: typed.shape });
+            return Ok(Typed {
+                sql: format!("{} OVER ({})", typed.sql, self.window(over)?),
+                shape: typed.shape,
+            });
         }
         refuse!("OVER": over.is_some(), "DISTINCT": list.duplicate_treatment.is_some());
-        let arguments: Result<Vec<&Expr>> = list.args.iter().map(|argument| plain(argument, &name)).collect();
+        let arguments: Result<Vec<&Expr>> =
+            list.args.iter().map(|argument| plain(argument, &name)).collect();
         self.scalar_function(&name, &arguments?)
     }
 
     fn window(&mut self, over: &WindowType) -> Result<String> {
-        let WindowType::WindowSpec(window) = over else { return Err(ServerError::unsupported("WINDOW")) };
+        let WindowType::WindowSpec(window) = over else {
+            return Err(ServerError::unsupported("WINDOW"));
+        };
         refuse!("WINDOW": window.window_name.is_some(), "ROWS or RANGE": window.window_frame.is_some());
         let mut sql = Vec::new();
         if !window.partition_by.is_empty() {
@@ -70,9 +89,15 @@ impl Translator<'_> {
             "MAX" => ("max", None),
             _ => return Ok(None),
         };
-        let distinct = if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) { "DISTINCT " } else { "" };
+        let distinct = if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
+            "DISTINCT "
+        } else {
+            ""
+        };
         let [argument] = &list.args[..] else { return Err(argument_count(name)) };
-        if let (FunctionArg::Unnamed(FunctionArgExpr::Wildcard), Some(sql_type)) = (argument, counts) {
+        if let (FunctionArg::Unnamed(FunctionArgExpr::Wildcard), Some(sql_type)) =
+            (argument, counts)
+        {
             return Ok(Some(Typed::new("count(*)", sql_type)));
         }
         let argument = self.expression(plain(argument, name)?)?;
@@ -93,9 +118,12 @@ impl Translator<'_> {
             _ => arguments.iter().map(|argument| self.expression(argument)).collect(),
         };
         let arguments = translated?;
-        let list = arguments.iter().map(|argument| argument.sql.as_str()).collect::<Vec<_>>().join(", ");
-        let known = |function: &str, sql_type| Ok(Typed::new(format!("{function}({list})"), sql_type));
-        let shaped = |function: &str, shape| Ok(Typed { sql: format!("{function}({list})"), shape });
+        let list =
+            arguments.iter().map(|argument| argument.sql.as_str()).collect::<Vec<_>>().join(", ");
+        let known =
+            |function: &str, sql_type| Ok(Typed::new(format!("{function}({list})"), sql_type));
+        let shaped =
+            |function: &str, shape| Ok(Typed { sql: format!("{function}({list})"), shape });
         let first = || first_known(arguments.iter().map(|argument| argument.shape.clone()));
         match (name, arguments.len()) {
             ("GETDATE" | "GETUTCDATE" | "CURRENT_TIMESTAMP", 0) => self.now(System::Now),
@@ -103,27 +131,37 @@ impl Translator<'_> {
             ("SYSDATETIMEOFFSET", 0) => self.now(System::NowOffset),
             ("NEWID", 0) if self.in_definition => Ok(Typed::new(NEW_ID, SqlType::UniqueIdentifier)),
             ("NEWID", 0) => known("tsql_newid", SqlType::UniqueIdentifier),
-            ("SCOPE_IDENTITY", 0) => {
-                Ok(Typed::new(self.system(System::ScopeIdentity)?, SqlType::Decimal { precision: 38, scale: 0 }))
+            ("SCOPE_IDENTITY", 0) => Ok(Typed::new(
+                self.system(System::ScopeIdentity)?,
+                SqlType::Decimal { precision: 38, scale: 0 },
+            )),
+            ("XACT_STATE", 0) => {
+                Ok(Typed::new(self.system(System::TransactionState)?, SqlType::SmallInt))
             }
-            ("XACT_STATE", 0) => Ok(Typed::new(self.system(System::TransactionState)?, SqlType::SmallInt)),
             ("DB_NAME", 0) => Ok(Typed::new(self.system(System::Database)?, NAME)),
             ("APP_NAME", 0) => Ok(Typed::new(self.system(System::Application)?, NAME)),
             ("HOST_NAME", 0) => Ok(Typed::new(self.system(System::Host)?, NAME)),
-            ("CURRENT_USER" | "SESSION_USER" | "SYSTEM_USER" | "USER_NAME" | "SUSER_SNAME" | "SUSER_NAME" | "ORIGINAL_LOGIN", 0) => {
-                Ok(Typed::new(self.system(System::User)?, NAME))
-            }
+            (
+                "CURRENT_USER" | "SESSION_USER" | "SYSTEM_USER" | "USER_NAME" | "SUSER_SNAME"
+                | "SUSER_NAME" | "ORIGINAL_LOGIN",
+                0,
+            ) => Ok(Typed::new(self.system(System::User)?, NAME)),
             ("SESSION_CONTEXT", 1) => {
                 refuse!("SESSION_CONTEXT in a table's definition": self.in_definition);
                 shaped("tsql_session_context", Shape::Values)
             }
-            ("LEN", 1) if self.in_definition => Ok(Typed::new(format!("length(rtrim({list}))"), INT)),
+            ("LEN", 1) if self.in_definition => {
+                Ok(Typed::new(format!("length(rtrim({list}))"), INT))
+            }
             ("LEN", 1) => self.call("tsql_len", &list, INT),
             ("DATALENGTH", 1) => self.call("tsql_datalength", &list, INT),
             ("ISNULL", 2) => shaped("ifnull", first()),
             ("COALESCE", 2..) => shaped("coalesce", first()),
             ("NULLIF", 2) => shaped("nullif", first()),
-            ("IIF", 3) => shaped("iif", first_known(arguments[1..].iter().map(|argument| argument.shape.clone()))),
+            ("IIF", 3) => shaped(
+                "iif",
+                first_known(arguments[1..].iter().map(|argument| argument.shape.clone())),
+            ),
             ("UPPER" | "LOWER", 1) => known(if name == "UPPER" { "upper" } else { "lower" }, TEXT),
             ("LTRIM" | "RTRIM" | "TRIM", 1) => known(&name.to_ascii_lowercase(), TEXT),
             ("SUBSTRING", 3) => self.call("tsql_substring", &list, TEXT),
@@ -153,7 +191,9 @@ impl Translator<'_> {
         refuse!("OBJECT_ID in a table's definition": self.in_definition);
         let constant = |expression: &Expr| match expression {
             Expr::Value(value) => match &value.value {
-                Value::SingleQuotedString(text) | Value::NationalStringLiteral(text) => Some(text.clone()),
+                Value::SingleQuotedString(text) | Value::NationalStringLiteral(text) => {
+                    Some(text.clone())
+                }
                 _ => None,
             },
             _ => None,
@@ -168,7 +208,9 @@ impl Translator<'_> {
         let name = name.rsplit('.').next().unwrap_or_default().trim_matches(['[', ']', '"']);
         let catalogue = if name.starts_with('#') { "sqlite_temp_master" } else { "sqlite_master" };
         let name = name.replace('\'', "''");
-        let sql = format!("(SELECT rowid FROM {catalogue} WHERE type = 'table' AND name = '{name}' COLLATE NOCASE)");
+        let sql = format!(
+            "(SELECT rowid FROM {catalogue} WHERE type = 'table' AND name = '{name}' COLLATE NOCASE)"
+        );
         Ok(Typed::new(sql, INT))
     }
 }
@@ -178,9 +220,30 @@ const NEW_ID: &str = "(lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || 
 
 /// For a wrong number of arguments to be told from an unknown function.
 const KNOWN: &[&str] = &[
-    "ISNULL", "COALESCE", "NULLIF", "IIF", "UPPER", "LOWER", "LTRIM", "RTRIM", "TRIM", "SUBSTRING", "LEFT", "RIGHT",
-    "REPLACE", "CHARINDEX", "CONCAT", "ROUND", "ABS", "CEILING", "LEN", "DATALENGTH", "NEWID", "GETDATE",
-    "SESSION_CONTEXT", "SCOPE_IDENTITY",
+    "ISNULL",
+    "COALESCE",
+    "NULLIF",
+    "IIF",
+    "UPPER",
+    "LOWER",
+    "LTRIM",
+    "RTRIM",
+    "TRIM",
+    "SUBSTRING",
+    "LEFT",
+    "RIGHT",
+    "REPLACE",
+    "CHARINDEX",
+    "CONCAT",
+    "ROUND",
+    "ABS",
+    "CEILING",
+    "LEN",
+    "DATALENGTH",
+    "NEWID",
+    "GETDATE",
+    "SESSION_CONTEXT",
+    "SCOPE_IDENTITY",
 ];
 
 fn plain<'e>(argument: &'e FunctionArg, function: &str) -> Result<&'e Expr> {
@@ -191,5 +254,9 @@ fn plain<'e>(argument: &'e FunctionArg, function: &str) -> Result<&'e Expr> {
 }
 
 fn argument_count(function: &str) -> ServerError {
-    ServerError::new(174, 15, format!("The {} function has another number of arguments.", function.to_ascii_lowercase()))
+    ServerError::new(
+        174,
+        15,
+        format!("The {} function has another number of arguments.", function.to_ascii_lowercase()),
+    )
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use sqlparser::ast;
 
 use super::{error::ServerError, tokens::Command, types::SqlType};
+pub(crate) use definitions::declared_type;
 use names::Table;
 
 /// A statement for SQLite.
@@ -144,9 +145,16 @@ impl Shape {
         let (hint, known) = hint.split_once(' ').unwrap_or((hint, ""));
         let sql_type = SqlType::parse(known).or(declared);
         match (hint, sql_type?) {
-            ("sum" | "average", SqlType::Bit | SqlType::TinyInt | SqlType::SmallInt | SqlType::Int) => Some(SqlType::Int),
-            ("sum", SqlType::Decimal { scale, .. }) => Some(SqlType::Decimal { precision: 38, scale }),
-            ("average", SqlType::Decimal { scale, .. }) => Some(SqlType::Decimal { precision: 38, scale: scale.max(6) }),
+            (
+                "sum" | "average",
+                SqlType::Bit | SqlType::TinyInt | SqlType::SmallInt | SqlType::Int,
+            ) => Some(SqlType::Int),
+            ("sum", SqlType::Decimal { scale, .. }) => {
+                Some(SqlType::Decimal { precision: 38, scale })
+            }
+            ("average", SqlType::Decimal { scale, .. }) => {
+                Some(SqlType::Decimal { precision: 38, scale: scale.max(6) })
+            }
             ("sum" | "average", SqlType::SmallMoney) => Some(SqlType::Money),
             ("sum" | "average", SqlType::Real) => Some(SqlType::Float),
             (_, sql_type) => Some(sql_type),
@@ -214,7 +222,11 @@ impl<'a> Translator<'a> {
     }
 
     /// `SELECT` of one expression, or of a condition as 0 or 1.
-    pub(crate) fn scalar(mut self, expression: &ast::Expr, condition: bool) -> Result<Translated, ServerError> {
+    pub(crate) fn scalar(
+        mut self,
+        expression: &ast::Expr,
+        condition: bool,
+    ) -> Result<Translated, ServerError> {
         let typed = self.expression(expression)?;
         let sql = match condition {
             true => format!("SELECT CASE WHEN {} THEN 1 ELSE 0 END", typed.sql),
@@ -223,8 +235,21 @@ impl<'a> Translator<'a> {
         Ok(self.finish(sql, None, Writes::Nothing, Command::Other))
     }
 
-    fn finish(self, sql: String, probe: Option<String>, writes: Writes, command: Command) -> Translated {
-        Translated { sql, parameters: self.parameters, probe, writes, command, target: Target::Client }
+    fn finish(
+        self,
+        sql: String,
+        probe: Option<String>,
+        writes: Writes,
+        command: Command,
+    ) -> Translated {
+        Translated {
+            sql,
+            parameters: self.parameters,
+            probe,
+            writes,
+            command,
+            target: Target::Client,
+        }
     }
 
     /// The number under which SQLite knows this parameter.
@@ -241,7 +266,9 @@ impl<'a> Translator<'a> {
 
     fn system(&mut self, system: System) -> Result<String, ServerError> {
         if self.in_definition {
-            return Err(ServerError::unsupported(format_args!("{system:?} in a table's definition")));
+            return Err(ServerError::unsupported(format_args!(
+                "{system:?} in a table's definition"
+            )));
         }
         Ok(self.parameter(Parameter::System(system)))
     }

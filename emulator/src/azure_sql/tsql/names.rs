@@ -55,7 +55,9 @@ pub(crate) fn table(name: &ObjectName) -> Result<Table, ServerError> {
             "sys" | "information_schema" => (Some(lower(schema)), name),
             _ => return Err(ServerError::new(208, 16, format!("Invalid object name '{name}'."))),
         },
-        [database, schema, name] if lower(database) == "tempdb" && matches!(lower(schema).as_str(), "" | "dbo") => {
+        [database, schema, name]
+            if lower(database) == "tempdb" && matches!(lower(schema).as_str(), "" | "dbo") =>
+        {
             (None, name)
         }
         _ => return Err(ServerError::unsupported(name)),
@@ -83,7 +85,9 @@ pub(crate) fn simple(name: &ObjectName) -> Result<&Ident, ServerError> {
 pub(crate) fn column(parts: &[Ident]) -> Result<String, ServerError> {
     match parts {
         [column] => Ok(quoted(&column.value)),
-        [.., table, column] if parts.len() <= 3 => Ok(format!("{}.{}", quoted(&table.value), quoted(&column.value))),
+        [.., table, column] if parts.len() <= 3 => {
+            Ok(format!("{}.{}", quoted(&table.value), quoted(&column.value)))
+        }
         _ => Err(ServerError::unsupported("a column of another database")),
     }
 }

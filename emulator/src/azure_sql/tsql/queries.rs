@@ -1,9 +1,10 @@
 //! SELECT.
 
 use sqlparser::ast::{
-    Cte, Distinct, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, LimitClause, OrderByExpr, OrderByKind,
-    OrderBySort, Query, Select, SelectInto, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator,
-    SetQuantifier, TableAlias, TableFactor, TableWithJoins, Top, TopQuantity, Values, With,
+    Cte, Distinct, Expr, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, LimitClause,
+    OrderByExpr, OrderByKind, OrderBySort, Query, Select, SelectInto, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TableAlias, TableFactor,
+    TableWithJoins, Top, TopQuantity, Values, With,
 };
 
 use super::{Shape, System, Target, Translated, Translator, Typed, Writes, names, refuse};
@@ -37,8 +38,18 @@ impl Translator<'_> {
     }
 
     fn any_query(&mut self, query: &Query) -> Result<QuerySql> {
-        let Query { with, body, order_by, limit_clause, fetch, locks, for_clause, settings, format_clause, pipe_operators } =
-            query;
+        let Query {
+            with,
+            body,
+            order_by,
+            limit_clause,
+            fetch,
+            locks,
+            for_clause,
+            settings,
+            format_clause,
+            pipe_operators,
+        } = query;
         refuse!(
             "FOR UPDATE": !locks.is_empty(),
             "FOR": for_clause.is_some(),
@@ -57,12 +68,18 @@ impl Translator<'_> {
         let mut tail = String::new();
         if let Some(order_by) = order_by {
             refuse!("INTERPOLATE": order_by.interpolate.is_some());
-            let OrderByKind::Expressions(keys) = &order_by.kind else { return Err(ServerError::unsupported("ORDER BY ALL")) };
+            let OrderByKind::Expressions(keys) = &order_by.kind else {
+                return Err(ServerError::unsupported("ORDER BY ALL"));
+            };
             tail = format!(" ORDER BY {}", self.order(keys)?);
         }
         let offset = match limit_clause {
             None => None,
-            Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) if limit_by.is_empty() => offset.as_ref(),
+            Some(LimitClause::LimitOffset { limit: None, offset, limit_by })
+                if limit_by.is_empty() =>
+            {
+                offset.as_ref()
+            }
             Some(_) => return Err(ServerError::unsupported("LIMIT")),
         };
         let count = match fetch {
@@ -92,7 +109,11 @@ impl Translator<'_> {
             refuse!("FROM after WITH": from.is_some(), "MATERIALIZED": materialized.is_some());
             let columns = column_list(alias)?;
             let query = self.query(query)?;
-            tables.push(format!("{}{columns} AS ({})", names::quoted(&alias.name.value), query.sql));
+            tables.push(format!(
+                "{}{columns} AS ({})",
+                names::quoted(&alias.name.value),
+                query.sql
+            ));
         }
         // T-SQL does not say whether one is recursive; SQLite does not mind.
         Ok(format!("WITH RECURSIVE {} ", tables.join(", ")))
@@ -103,9 +124,10 @@ impl Translator<'_> {
             SetExpr::Select(select) => match self.select_body(select)? {
                 (query, None) => Ok(query),
                 // SQLite has LIMIT at the very end only.
-                (query, Some(top)) => {
-                    Ok(QuerySql { sql: format!("SELECT * FROM ({} LIMIT {top})", query.sql), ..query })
-                }
+                (query, Some(top)) => Ok(QuerySql {
+                    sql: format!("SELECT * FROM ({} LIMIT {top})", query.sql),
+                    ..query
+                }),
             },
             SetExpr::Query(query) => {
                 let query = self.query(query)?;
@@ -134,7 +156,10 @@ impl Translator<'_> {
             }
             other => {
                 let text = other.to_string();
-                Err(ServerError::unsupported(format_args!("{} in a query", text.split(' ').next().unwrap_or_default())))
+                Err(ServerError::unsupported(format_args!(
+                    "{} in a query",
+                    text.split(' ').next().unwrap_or_default()
+                )))
             }
         }
     }
@@ -210,7 +235,9 @@ impl Translator<'_> {
         if let Some(selection) = selection {
             sql = format!("{sql} WHERE {}", self.sql(selection)?);
         }
-        let GroupByExpr::Expressions(keys, modifiers) = group_by else { return Err(ServerError::unsupported("GROUP BY ALL")) };
+        let GroupByExpr::Expressions(keys, modifiers) = group_by else {
+            return Err(ServerError::unsupported("GROUP BY ALL"));
+        };
         refuse!("GROUP BY … WITH": !modifiers.is_empty());
         if !keys.is_empty() {
             sql = format!("{sql} GROUP BY {}", self.list(keys)?);
@@ -247,7 +274,10 @@ impl Translator<'_> {
                     translated.push(("*".to_owned(), "*".to_owned()));
                     continue;
                 }
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                SelectItem::QualifiedWildcard(
+                    SelectItemQualifiedWildcardKind::ObjectName(name),
+                    options,
+                ) => {
                     refuse!("an option of *": options.to_string() != "");
                     let star = Ident::new("*");
                     let table = Ident::new(names::table(name)?.name);
@@ -264,7 +294,8 @@ impl Translator<'_> {
                 }
                 _ => self.expression(expression)?,
             };
-            translated.push((format!("{} AS {}", typed.sql, names::quoted(&name)), typed.shape.probe()));
+            translated
+                .push((format!("{} AS {}", typed.sql, names::quoted(&name)), typed.shape.probe()));
         }
         Ok(translated)
     }
@@ -301,7 +332,9 @@ impl Translator<'_> {
                 JoinOperator::Right(on) | JoinOperator::RightOuter(on) => ("RIGHT JOIN", on),
                 JoinOperator::FullOuter(on) => ("FULL JOIN", on),
                 JoinOperator::CrossJoin(on) => ("CROSS JOIN", on),
-                JoinOperator::CrossApply | JoinOperator::OuterApply => return Err(ServerError::unsupported("APPLY")),
+                JoinOperator::CrossApply | JoinOperator::OuterApply => {
+                    return Err(ServerError::unsupported("APPLY"));
+                }
                 _ => return Err(ServerError::unsupported("this kind of JOIN")),
             };
             let relation = self.table(relation)?;
@@ -341,7 +374,9 @@ impl Translator<'_> {
                 let table = names::table(name)?;
                 let (sql, own_name) = match &table.schema {
                     None => (table.quoted(), None),
-                    Some(schema) => (self.system_view(schema, &table.name)?, Some(table.name.as_str())),
+                    Some(schema) => {
+                        (self.system_view(schema, &table.name)?, Some(table.name.as_str()))
+                    }
                 };
                 alias_of(sql, alias.as_ref(), own_name)
             }
@@ -350,7 +385,9 @@ impl Translator<'_> {
                 let query = self.query(subquery)?;
                 alias_of(format!("({})", query.sql), alias.as_ref(), None)
             }
-            TableFactor::NestedJoin { table_with_joins, alias: None } => Ok(format!("({})", self.joined(table_with_joins)?)),
+            TableFactor::NestedJoin { table_with_joins, alias: None } => {
+                Ok(format!("({})", self.joined(table_with_joins)?))
+            }
             other => Err(ServerError::unsupported(other)),
         }
     }
@@ -359,8 +396,12 @@ impl Translator<'_> {
     fn system_view(&mut self, schema: &str, name: &str) -> Result<String> {
         const TABLES: &str = "type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
         match (schema, name.to_ascii_lowercase().as_str()) {
-            ("sys", "tables") => Ok(format!("(SELECT rowid AS object_id, name, 1 AS schema_id, 'U' AS type FROM sqlite_master WHERE {TABLES})")),
-            ("information_schema", "tables") => Ok(format!("(SELECT 'dbo' AS TABLE_SCHEMA, name AS TABLE_NAME, 'BASE TABLE' AS TABLE_TYPE FROM sqlite_master WHERE {TABLES})")),
+            ("sys", "tables") => Ok(format!(
+                "(SELECT rowid AS object_id, name COLLATE NOCASE AS name, 1 AS schema_id, 'U' AS type FROM sqlite_master WHERE {TABLES})"
+            )),
+            ("information_schema", "tables") => Ok(format!(
+                "(SELECT 'dbo' AS TABLE_SCHEMA, name COLLATE NOCASE AS TABLE_NAME, 'BASE TABLE' AS TABLE_TYPE FROM sqlite_master WHERE {TABLES})"
+            )),
             ("sys", "dm_exec_sessions") => {
                 let mut columns = Vec::new();
                 for (name, system) in [
@@ -390,8 +431,12 @@ fn join(items: &[(String, String)], part: impl Fn(&(String, String)) -> &String)
 /// A column goes by its name, another expression has none.
 fn column_name(expression: &Expr) -> String {
     match expression {
-        Expr::Identifier(name) if name.quote_style.is_some() || !name.value.starts_with('@') => name.value.clone(),
-        Expr::CompoundIdentifier(parts) => parts.last().map(|part| part.value.clone()).unwrap_or_default(),
+        Expr::Identifier(name) if name.quote_style.is_some() || !name.value.starts_with('@') => {
+            name.value.clone()
+        }
+        Expr::CompoundIdentifier(parts) => {
+            parts.last().map(|part| part.value.clone()).unwrap_or_default()
+        }
         _ => String::new(),
     }
 }
@@ -399,7 +444,9 @@ fn column_name(expression: &Expr) -> String {
 /// `SELECT @a = 1, @b = 2`: the parser takes the variables for names.
 fn assigned_variables(items: &[SelectItem]) -> Result<Vec<String>> {
     let variable = |item: &SelectItem| match item {
-        SelectItem::ExprWithAlias { alias, .. } if alias.quote_style.is_none() && alias.value.starts_with('@') => {
+        SelectItem::ExprWithAlias { alias, .. }
+            if alias.quote_style.is_none() && alias.value.starts_with('@') =>
+        {
             Some(alias.value.to_ascii_lowercase())
         }
         _ => None,
@@ -414,7 +461,9 @@ fn into_target(into: &SelectInto) -> Result<Target> {
     refuse!("INTO TEMPORARY": *temporary, "INTO UNLOGGED": *unlogged, "INTO TABLE": *table);
     match &targets[..] {
         [Expr::Identifier(name)] => Ok(Target::Table(names::table(&vec![name.clone()].into())?)),
-        [Expr::CompoundIdentifier(parts)] => Ok(Target::Table(names::table(&parts.clone().into())?)),
+        [Expr::CompoundIdentifier(parts)] => {
+            Ok(Target::Table(names::table(&parts.clone().into())?))
+        }
         _ => Err(ServerError::unsupported("INTO")),
     }
 }
@@ -424,7 +473,8 @@ fn column_list(alias: &TableAlias) -> Result<String> {
         return Ok(String::new());
     }
     refuse!("a column's type in an alias": alias.columns.iter().any(|column| column.data_type.is_some()));
-    let columns: Vec<String> = alias.columns.iter().map(|column| names::quoted(&column.name.value)).collect();
+    let columns: Vec<String> =
+        alias.columns.iter().map(|column| names::quoted(&column.name.value)).collect();
     Ok(format!("({})", columns.join(", ")))
 }
 

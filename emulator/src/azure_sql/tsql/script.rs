@@ -17,23 +17,52 @@ use crate::azure_sql::error::ServerError;
 pub(crate) enum Statement {
     /// A query, a change or a definition.
     Sql(Box<ast::Statement>),
-    If { condition: ast::Expr, then: Vec<Statement>, otherwise: Vec<Statement> },
+    If {
+        condition: Box<ast::Expr>,
+        then: Vec<Statement>,
+        otherwise: Vec<Statement>,
+    },
     Block(Vec<Statement>),
-    Begin { name: String },
+    Begin {
+        name: String,
+    },
     Commit,
-    Rollback { name: String },
-    Save { name: String },
+    Rollback {
+        name: String,
+    },
+    Save {
+        name: String,
+    },
     Isolation(u8),
-    Set { options: Vec<String>, value: String },
-    Declare { variable: String, data_type: String, value: Option<ast::Expr> },
-    Assign { variable: String, value: ast::Expr },
+    Set {
+        options: Vec<String>,
+        value: String,
+    },
+    Declare {
+        variable: String,
+        data_type: String,
+        value: Option<Box<ast::Expr>>,
+    },
+    Assign {
+        variable: String,
+        value: Box<ast::Expr>,
+    },
     /// `EXEC sp_set_session_context`.
-    SetContext { key: ast::Expr, value: ast::Expr, read_only: Option<ast::Expr> },
+    SetContext {
+        key: Box<ast::Expr>,
+        value: Box<ast::Expr>,
+        read_only: Option<Box<ast::Expr>>,
+    },
     /// `WAITFOR DELAY`.
-    Wait(ast::Expr),
-    Print(ast::Expr),
-    Throw { number: ast::Expr, message: ast::Expr },
-    Use { database: String },
+    Wait(Box<ast::Expr>),
+    Print(Box<ast::Expr>),
+    Throw {
+        number: Box<ast::Expr>,
+        message: Box<ast::Expr>,
+    },
+    Use {
+        database: String,
+    },
 }
 
 /// How deep expressions and how long chains of operators may be: the trees
@@ -84,35 +113,68 @@ fn prepare(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ServerError
             let top_level = chains.len() == 1;
             let plain = word.quote_style.is_none();
             match word.keyword {
-                Keyword::CLUSTERED if plain && matches!(last_word, Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE) => {
+                Keyword::CLUSTERED
+                    if plain
+                        && matches!(
+                            last_word,
+                            Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE
+                        ) =>
+                {
                     continue;
                 }
                 Keyword::NoKeyword
                     if word.value.eq_ignore_ascii_case("NONCLUSTERED")
-                        && matches!(last_word, Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE) =>
+                        && matches!(
+                            last_word,
+                            Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE
+                        ) =>
                 {
                     continue;
                 }
-                Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT
-                | Keyword::JOIN | Keyword::IS | Keyword::LIKE | Keyword::ELSE | Keyword::CASE | Keyword::IF => {
+                Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::UNION
+                | Keyword::EXCEPT
+                | Keyword::INTERSECT
+                | Keyword::JOIN
+                | Keyword::IS
+                | Keyword::LIKE
+                | Keyword::ELSE
+                | Keyword::CASE
+                | Keyword::IF => {
                     *chains.last_mut().unwrap_or(&mut 0) += 1;
                 }
                 Keyword::UPDATE if top_level => {
                     update_without_set = true;
                     chains[0] = 0;
                 }
-                Keyword::INSERT | Keyword::DELETE | Keyword::CREATE | Keyword::DROP if top_level => chains[0] = 0,
+                Keyword::INSERT | Keyword::DELETE | Keyword::CREATE | Keyword::DROP
+                    if top_level =>
+                {
+                    chains[0] = 0
+                }
                 Keyword::SELECT
                     if top_level
-                        && !matches!(last_word, Keyword::UNION | Keyword::ALL | Keyword::EXCEPT | Keyword::INTERSECT) =>
+                        && !matches!(
+                            last_word,
+                            Keyword::UNION | Keyword::ALL | Keyword::EXCEPT | Keyword::INTERSECT
+                        ) =>
                 {
                     chains[0] = 0;
                 }
                 _ => {}
             }
             let begins = match word.keyword {
-                Keyword::BEGIN | Keyword::COMMIT | Keyword::ROLLBACK | Keyword::DECLARE | Keyword::EXEC
-                | Keyword::EXECUTE | Keyword::PRINT | Keyword::USE | Keyword::THROW => true,
+                Keyword::BEGIN
+                | Keyword::COMMIT
+                | Keyword::ROLLBACK
+                | Keyword::DECLARE
+                | Keyword::EXEC
+                | Keyword::EXECUTE
+                | Keyword::PRINT
+                | Keyword::USE
+                | Keyword::THROW => true,
                 Keyword::SET if top_level => !std::mem::take(&mut update_without_set),
                 _ => ["SAVE", "WAITFOR"].iter().any(|name| word.value.eq_ignore_ascii_case(name)),
             };
@@ -122,6 +184,21 @@ fn prepare(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ServerError
             }
             last_word = word.keyword;
         }
+        // The parser wants the FROM that T-SQL's DELETE need not have.
+        if last_statement_word(&prepared, "DELETE") && chains.len() == 1 {
+            let from = is_word(&token.token, "FROM") || is_word(&token.token, "TOP");
+            if !from {
+                let token_before = Token::make_keyword("FROM");
+                prepared.push(TokenWithSpan { token: token_before, span: token.span });
+            }
+        }
+        // The parser takes constants and placeholders only in `FETCH NEXT @n ROWS`.
+        let token = match token.token {
+            Token::Word(word) if after_fetch(&prepared) && word.value.starts_with('@') => {
+                TokenWithSpan { token: Token::Placeholder(word.value), span: token.span }
+            }
+            _ => token,
+        };
         if chains.iter().sum::<usize>() + chains.len() > DEEPEST {
             return Err(ServerError::new(
                 191,
@@ -132,6 +209,16 @@ fn prepare(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ServerError
         prepared.push(token);
     }
     Ok(prepared)
+}
+
+fn last_statement_word(tokens: &[TokenWithSpan], word: &str) -> bool {
+    tokens.last().is_some_and(|token| is_word(&token.token, word))
+}
+
+fn after_fetch(tokens: &[TokenWithSpan]) -> bool {
+    let Some([fetch, next]) = tokens.last_chunk() else { return false };
+    is_word(&fetch.token, "FETCH")
+        && (is_word(&next.token, "NEXT") || is_word(&next.token, "FIRST"))
 }
 
 struct Script<'a> {
@@ -212,8 +299,14 @@ impl Script<'_> {
             return Ok(Statement::Use { database: self.identifier()? });
         }
         match self.parser.peek_token().token {
-            Token::Word(word) if word.keyword == Keyword::NoKeyword => Err(ServerError::unsupported(word.value)),
-            _ => self.parser.parse_statement().map(|statement| Statement::Sql(Box::new(statement))).map_err(syntax),
+            Token::Word(word) if word.keyword == Keyword::NoKeyword => {
+                Err(ServerError::unsupported(word.value))
+            }
+            _ => self
+                .parser
+                .parse_statement()
+                .map(|statement| Statement::Sql(Box::new(statement)))
+                .map_err(syntax),
         }
     }
 
@@ -261,7 +354,10 @@ impl Script<'_> {
                 return Err(ServerError::unsupported("SET TRANSACTION"));
             }
             for (words, level) in ISOLATION_LEVELS {
-                let matches = words.iter().enumerate().all(|(index, word)| is_word(&self.parser.peek_nth_token(index).token, word));
+                let matches = words
+                    .iter()
+                    .enumerate()
+                    .all(|(index, word)| is_word(&self.parser.peek_nth_token(index).token, word));
                 if matches {
                     for word in words {
                         self.word(word);
@@ -307,7 +403,8 @@ impl Script<'_> {
                 }
             }
             let data_type = self.parser.parse_data_type().map_err(syntax)?.to_string();
-            let value = if self.parser.consume_token(&Token::Eq) { Some(self.expression()?) } else { None };
+            let value =
+                if self.parser.consume_token(&Token::Eq) { Some(self.expression()?) } else { None };
             statements.push(Statement::Declare { variable, data_type, value });
             if !self.parser.consume_token(&Token::Comma) {
                 break;
@@ -321,34 +418,52 @@ impl Script<'_> {
     fn execute(&mut self) -> Result<Statement, ServerError> {
         let name = self.parser.parse_object_name(false).map_err(syntax)?.to_string();
         if !name.trim_start_matches("sys.").eq_ignore_ascii_case("sp_set_session_context") {
-            return Err(ServerError::new(2812, 16, format!("Could not find stored procedure '{name}'.")));
+            return Err(ServerError::new(
+                2812,
+                16,
+                format!("Could not find stored procedure '{name}'."),
+            ));
         }
         let mut arguments = [None, None, None];
         let mut position = 0;
         loop {
-            let named = matches!(self.parser.peek_nth_token(1).token, Token::Eq).then(|| self.variable()).flatten();
+            let named = matches!(self.parser.peek_nth_token(1).token, Token::Eq)
+                .then(|| self.variable())
+                .flatten();
             if let Some(name) = named {
                 self.expect(&Token::Eq)?;
-                let known = ["@key", "@value", "@read_only"].iter().position(|known| known.eq_ignore_ascii_case(&name));
+                let known = ["@key", "@value", "@read_only"]
+                    .iter()
+                    .position(|known| known.eq_ignore_ascii_case(&name));
                 position = known.ok_or_else(|| ServerError::unsupported(name))?;
             }
             let Some(argument) = arguments.get_mut(position) else {
-                return Err(ServerError::new(8144, 16, "Procedure or function sp_set_session_context has too many arguments specified."));
+                return Err(ServerError::new(
+                    8144,
+                    16,
+                    "Procedure or function sp_set_session_context has too many arguments specified.",
+                ));
             };
-            *argument = Some(self.parser.parse_expr().map_err(syntax)?);
+            *argument = Some(self.expression()?);
             position += 1;
             if !self.parser.consume_token(&Token::Comma) {
                 break;
             }
         }
         match arguments {
-            [Some(key), Some(value), read_only] => Ok(Statement::SetContext { key, value, read_only }),
-            _ => Err(ServerError::new(201, 16, "Procedure or function 'sp_set_session_context' expects parameters @key and @value.")),
+            [Some(key), Some(value), read_only] => {
+                Ok(Statement::SetContext { key, value, read_only })
+            }
+            _ => Err(ServerError::new(
+                201,
+                16,
+                "Procedure or function 'sp_set_session_context' expects parameters @key and @value.",
+            )),
         }
     }
 
-    fn expression(&mut self) -> Result<ast::Expr, ServerError> {
-        self.parser.parse_expr().map_err(syntax)
+    fn expression(&mut self) -> Result<Box<ast::Expr>, ServerError> {
+        self.parser.parse_expr().map(Box::new).map_err(syntax)
     }
 
     fn identifier(&mut self) -> Result<String, ServerError> {
@@ -358,11 +473,7 @@ impl Script<'_> {
     /// A transaction's name, or the variable with it, if there is one.
     fn optional_name(&mut self) -> String {
         match self.parser.peek_token().token {
-            Token::Word(word)
-                if (word.keyword == Keyword::NoKeyword || word.quote_style.is_some())
-                    && !word.value.eq_ignore_ascii_case("SAVE")
-                    && !word.value.eq_ignore_ascii_case("WAITFOR") =>
-            {
+            Token::Word(word) if word.quote_style.is_some() || !begins_statement(&word.value) => {
                 self.parser.next_token();
                 word.value
             }
@@ -406,6 +517,15 @@ impl Script<'_> {
     }
 }
 
+/// Reserved words that can follow a statement that has no semicolon.
+fn begins_statement(word: &str) -> bool {
+    const WORDS: [&str; 14] = [
+        "SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "MERGE", "CREATE", "DROP", "ALTER",
+        "TRUNCATE", "IF", "ELSE", "END", "GRANT",
+    ];
+    WORDS.iter().any(|own| own.eq_ignore_ascii_case(word))
+}
+
 fn is_word(token: &Token, expected: &str) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected))
 }
@@ -427,10 +547,13 @@ mod tests {
         match statement {
             Statement::Sql(statement) => statement.to_string(),
             Statement::If { then, otherwise, .. } => {
-                let list = |list: &[Statement]| list.iter().map(kind).collect::<Vec<_>>().join("; ");
+                let list =
+                    |list: &[Statement]| list.iter().map(kind).collect::<Vec<_>>().join("; ");
                 format!("IF {} ELSE {}", list(then), list(otherwise))
             }
-            Statement::Block(list) => format!("[{}]", list.iter().map(kind).collect::<Vec<_>>().join("; ")),
+            Statement::Block(list) => {
+                format!("[{}]", list.iter().map(kind).collect::<Vec<_>>().join("; "))
+            }
             Statement::Declare { variable, .. } => format!("DECLARE {variable}"),
             other => format!("{other:?}").split(' ').next().unwrap_or_default().to_owned(),
         }
@@ -441,12 +564,30 @@ mod tests {
         for (text, expected) in [
             ("SELECT 1 SELECT 2", &["SELECT 1", "SELECT 2"][..]),
             ("BEGIN TRAN SELECT 1 COMMIT", &["Begin", "SELECT 1", "Commit"]),
-            ("SET NOCOUNT ON UPDATE t SET a = 1 SET NOCOUNT OFF", &["Set", "UPDATE t SET a = 1", "Set"]),
-            ("BEGIN TRANSACTION name; SAVE TRAN here ROLLBACK TRAN here; ROLLBACK", &["Begin", "Save", "Rollback", "Rollback"]),
-            ("IF @@TRANCOUNT > 0 ROLLBACK TRAN SET TRANSACTION ISOLATION LEVEL READ COMMITTED SELECT @@TRANCOUNT", &["IF Rollback ELSE ", "Isolation(2)", "SELECT @@TRANCOUNT"]),
-            ("IF 1 = 1 SELECT 1; ELSE BEGIN SELECT 2 SELECT 3 END SELECT 4", &["IF SELECT 1 ELSE [SELECT 2; SELECT 3]", "SELECT 4"]),
-            ("DECLARE @a int = 1, @b nvarchar(10) SET @a = 2", &["[DECLARE @a; DECLARE @b]", "Assign"]),
-            ("WAITFOR DELAY '00:00:01' EXEC sp_set_session_context N'k', 1", &["Wait(Value(ValueWithSpan", "SetContext"]),
+            (
+                "SET NOCOUNT ON UPDATE t SET a = 1 SET NOCOUNT OFF",
+                &["Set", "UPDATE t SET a = 1", "Set"],
+            ),
+            (
+                "BEGIN TRANSACTION name; SAVE TRAN here ROLLBACK TRAN here; ROLLBACK",
+                &["Begin", "Save", "Rollback", "Rollback"],
+            ),
+            (
+                "IF @@TRANCOUNT > 0 ROLLBACK TRAN SET TRANSACTION ISOLATION LEVEL READ COMMITTED SELECT @@TRANCOUNT",
+                &["IF Rollback ELSE ", "Isolation(2)", "SELECT @@TRANCOUNT"],
+            ),
+            (
+                "IF 1 = 1 SELECT 1; ELSE BEGIN SELECT 2 SELECT 3 END SELECT 4",
+                &["IF SELECT 1 ELSE [SELECT 2; SELECT 3]", "SELECT 4"],
+            ),
+            (
+                "DECLARE @a int = 1, @b nvarchar(10) SET @a = 2",
+                &["[DECLARE @a; DECLARE @b]", "Assign"],
+            ),
+            (
+                "WAITFOR DELAY '00:00:01' EXEC sp_set_session_context N'k', 1",
+                &["Wait(Value(ValueWithSpan", "SetContext"],
+            ),
             ("-- nothing\n/* at all */ ;", &[]),
         ] {
             assert_eq!(kinds(text), expected, "{text}");

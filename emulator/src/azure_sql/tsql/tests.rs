@@ -18,7 +18,10 @@ impl Catalogue for Tables {
 }
 
 fn translate(text: &str) -> Result<Translated, ServerError> {
-    let scope = Scope::from([("@p1".to_owned(), Some(SqlType::Int)), ("@p2".to_owned(), Some(SqlType::NVarChar(None)))]);
+    let scope = Scope::from([
+        ("@p1".to_owned(), Some(SqlType::Int)),
+        ("@p2".to_owned(), Some(SqlType::NVarChar(None))),
+    ]);
     let statements = script::parse(text)?;
     match &statements[..] {
         [Statement::Sql(statement)] => Translator::new(&scope, &Tables).statement(statement),
@@ -30,33 +33,84 @@ fn translate(text: &str) -> Result<Translated, ServerError> {
 fn what_is_understood_becomes_sqlite() {
     for (tsql, sqlite) in [
         ("SELECT 1", r#"SELECT 1 AS """#),
-        ("SELECT a, [b c], \"d\" FROM dbo.t", r#"SELECT "a" AS "a", "b c" AS "b c", "d" AS "d" FROM "t""#),
+        (
+            "SELECT a, [b c], \"d\" FROM dbo.t",
+            r#"SELECT "a" AS "a", "b c" AS "b c", "d" AS "d" FROM "t""#,
+        ),
         ("SELECT x.* FROM [dbo].[t] AS x WITH (NOLOCK)", r#"SELECT "x".* FROM "t" AS "x""#),
         ("SELECT N'it''s'", r#"SELECT 'it''s' AS """#),
-        ("SELECT TOP 3 a FROM t ORDER BY a DESC", r#"SELECT "a" AS "a" FROM "t" ORDER BY "a" DESC LIMIT 3"#),
+        (
+            "SELECT TOP 3 a FROM t ORDER BY a DESC",
+            r#"SELECT "a" AS "a" FROM "t" ORDER BY "a" DESC LIMIT 3"#,
+        ),
         ("SELECT TOP (@P1) a FROM t", r#"SELECT "a" AS "a" FROM "t" LIMIT ?1"#),
         (
             "SELECT a FROM t ORDER BY a OFFSET 2 ROWS FETCH NEXT @P1 ROWS ONLY",
             r#"SELECT "a" AS "a" FROM "t" ORDER BY "a" LIMIT ?1 OFFSET 2"#,
         ),
-        ("SELECT a FROM t WHERE a = @P1 OR b = @P2 AND a > @p1", r#"SELECT "a" AS "a" FROM "t" WHERE ("a" = ?1 OR "b" = ?2 AND "a" > ?1)"#),
-        ("SELECT a + b AS c, a - -1, a / 2, a % 2 FROM t", r#"SELECT tsql_add("a", "b") AS "c", ("a" - (- 1)) AS "", tsql_divide("a", 2) AS "", tsql_modulo("a", 2) AS "" FROM "t""#),
-        ("SELECT COUNT(*), SUM(a), COUNT(DISTINCT b) FROM t GROUP BY a HAVING COUNT(*) > 1", r#"SELECT count(*) AS "", sum("a") AS "", count(DISTINCT "b") AS "" FROM "t" GROUP BY "a" HAVING count(*) > 1"#),
-        ("SELECT t.a FROM t LEFT JOIN numbered AS n ON t.a = n.id", r#"SELECT "t"."a" AS "a" FROM "t" LEFT JOIN "numbered" AS "n" ON "t"."a" = "n"."id""#),
-        ("WITH c AS (SELECT a FROM t) SELECT * FROM c", r#"WITH RECURSIVE "c" AS (SELECT "a" AS "a" FROM "t") SELECT * FROM "c""#),
-        ("SELECT a FROM t UNION ALL SELECT TOP 1 b FROM t", r#"SELECT "a" AS "a" FROM "t" UNION ALL SELECT * FROM (SELECT "b" AS "b" FROM "t" LIMIT 1)"#),
-        ("SELECT a FROM t WHERE b LIKE N'x%' AND a IN (1, 2) AND EXISTS (SELECT 1 FROM t)", r#"SELECT "a" AS "a" FROM "t" WHERE (tsql_like("b", 'x%', NULL)) AND "a" IN (1, 2) AND EXISTS (SELECT 1 AS "" FROM "t")"#),
-        ("SELECT CASE WHEN a IS NULL THEN 0 ELSE a END FROM t", r#"SELECT CASE WHEN "a" IS NULL THEN 0 ELSE "a" END AS "" FROM "t""#),
-        ("SELECT CAST(a AS nvarchar(10)), CONVERT(bigint, b), TRY_CAST(b AS int) FROM t", r#"SELECT tsql_cast("a", 'nvarchar(10)') AS "", tsql_cast("b", 'bigint') AS "", tsql_try_cast("b", 'int') AS "" FROM "t""#),
+        (
+            "SELECT a FROM t WHERE a = @P1 OR b = @P2 AND a > @p1",
+            r#"SELECT "a" AS "a" FROM "t" WHERE ("a" = ?1 OR "b" = ?2 AND "a" > ?1)"#,
+        ),
+        (
+            "SELECT a + b AS c, a - -1, a / 2, a % 2 FROM t",
+            r#"SELECT tsql_add("a", "b") AS "c", ("a" - (- 1)) AS "", tsql_divide("a", 2) AS "", tsql_modulo("a", 2) AS "" FROM "t""#,
+        ),
+        (
+            "SELECT COUNT(*), SUM(a), COUNT(DISTINCT b) FROM t GROUP BY a HAVING COUNT(*) > 1",
+            r#"SELECT count(*) AS "", sum("a") AS "", count(DISTINCT "b") AS "" FROM "t" GROUP BY "a" HAVING count(*) > 1"#,
+        ),
+        (
+            "SELECT t.a FROM t LEFT JOIN numbered AS n ON t.a = n.id",
+            r#"SELECT "t"."a" AS "a" FROM "t" LEFT JOIN "numbered" AS "n" ON "t"."a" = "n"."id""#,
+        ),
+        (
+            "WITH c AS (SELECT a FROM t) SELECT * FROM c",
+            r#"WITH RECURSIVE "c" AS (SELECT "a" AS "a" FROM "t") SELECT * FROM "c""#,
+        ),
+        (
+            "SELECT a FROM t UNION ALL SELECT TOP 1 b FROM t",
+            r#"SELECT "a" AS "a" FROM "t" UNION ALL SELECT * FROM (SELECT "b" AS "b" FROM "t" LIMIT 1)"#,
+        ),
+        (
+            "SELECT a FROM t WHERE b LIKE N'x%' AND a IN (1, 2) AND EXISTS (SELECT 1 FROM t)",
+            r#"SELECT "a" AS "a" FROM "t" WHERE (tsql_like("b", 'x%', NULL)) AND "a" IN (1, 2) AND EXISTS (SELECT 1 AS "" FROM "t")"#,
+        ),
+        (
+            "SELECT CASE WHEN a IS NULL THEN 0 ELSE a END FROM t",
+            r#"SELECT CASE WHEN "a" IS NULL THEN 0 ELSE "a" END AS "" FROM "t""#,
+        ),
+        (
+            "SELECT CAST(a AS nvarchar(10)), CONVERT(bigint, b), TRY_CAST(b AS int) FROM t",
+            r#"SELECT tsql_cast("a", 'nvarchar(10)') AS "", tsql_cast("b", 'bigint') AS "", tsql_try_cast("b", 'int') AS "" FROM "t""#,
+        ),
         ("SELECT 0xAB, .5, 1e3", r#"SELECT X'AB' AS "", 0.5 AS "", 1e3 AS """#),
-        ("INSERT INTO t (a, b) VALUES (1, N'x'), (@P1, NULL)", r#"INSERT INTO "t" ("a", "b") VALUES (1, 'x'), (?1, NULL)"#),
-        ("INSERT t SELECT a, b FROM t", r#"INSERT INTO "t" SELECT "a" AS "a", "b" AS "b" FROM "t""#),
+        (
+            "INSERT INTO t (a, b) VALUES (1, N'x'), (@P1, NULL)",
+            r#"INSERT INTO "t" ("a", "b") VALUES (1, 'x'), (?1, NULL)"#,
+        ),
+        (
+            "INSERT t SELECT a, b FROM t",
+            r#"INSERT INTO "t" SELECT "a" AS "a", "b" AS "b" FROM "t""#,
+        ),
         ("INSERT INTO numbered VALUES (N'x')", r#"INSERT INTO "numbered" ("name") VALUES ('x')"#),
-        ("INSERT INTO numbered (name) OUTPUT INSERTED.id, INSERTED.* VALUES ('x')", r#"INSERT INTO "numbered" ("name") VALUES ('x') RETURNING "id" AS "id", *"#),
-        ("UPDATE t SET a = a + 1, b = DEFAULT_ WHERE a BETWEEN 1 AND 2", r#"UPDATE "t" SET "a" = tsql_add("a", 1), "b" = "DEFAULT_" WHERE "a" BETWEEN 1 AND 2"#),
-        ("DELETE FROM t OUTPUT DELETED.a WHERE a = 1", r#"DELETE FROM "t" WHERE "a" = 1 RETURNING "a" AS "a""#),
-        ("DELETE t", r#"DELETE FROM "t""#),
-        ("TRUNCATE TABLE numbered", r#"DELETE FROM "numbered"; DELETE FROM main.sqlite_sequence WHERE name = 'numbered' COLLATE NOCASE"#),
+        (
+            "INSERT INTO numbered (name) OUTPUT INSERTED.id, INSERTED.* VALUES ('x')",
+            r#"INSERT INTO "numbered" ("name") VALUES ('x') RETURNING "id" AS "id", *"#,
+        ),
+        (
+            "UPDATE t SET a = a + 1, b = DEFAULT_ WHERE a BETWEEN 1 AND 2",
+            r#"UPDATE "t" SET "a" = tsql_add("a", 1), "b" = "DEFAULT_" WHERE "a" BETWEEN 1 AND 2"#,
+        ),
+        ("DELETE t WHERE a = 1", r#"DELETE FROM "t" WHERE "a" = 1"#),
+        (
+            "DELETE FROM t OUTPUT DELETED.a WHERE a = 1",
+            r#"DELETE FROM "t" WHERE "a" = 1 RETURNING "a" AS "a""#,
+        ),
+        (
+            "TRUNCATE TABLE numbered",
+            r#"DELETE FROM "numbered"; DELETE FROM main.sqlite_sequence WHERE name = 'numbered' COLLATE NOCASE"#,
+        ),
         ("DROP TABLE IF EXISTS #x", r##"DROP TABLE IF EXISTS temp."#x""##),
         (
             "CREATE TABLE dbo.x (id int IDENTITY(1,1) NOT NULL PRIMARY KEY CLUSTERED, name nvarchar(50) NOT NULL, at datetime2 DEFAULT SYSUTCDATETIME(), UNIQUE (name))",
@@ -66,7 +120,10 @@ fn what_is_understood_becomes_sqlite() {
             "CREATE TABLE #x (id bigint IDENTITY(100, 1), n int CONSTRAINT positive CHECK (n > 0), CONSTRAINT pk PRIMARY KEY NONCLUSTERED (id), FOREIGN KEY (n) REFERENCES t (a) ON DELETE CASCADE)",
             r##"CREATE TEMP TABLE "#x" ("id" Integer PRIMARY KEY AUTOINCREMENT, "n" int CONSTRAINT "positive" CHECK ("n" > 0), FOREIGN KEY ("n") REFERENCES "t" ("a") ON DELETE CASCADE); INSERT INTO temp.sqlite_sequence (name, seq) VALUES ('#x', 99)"##,
         ),
-        ("CREATE UNIQUE NONCLUSTERED INDEX ix ON t (a, b DESC)", r#"CREATE UNIQUE INDEX main."t.ix" ON "t" ("a", "b" DESC)"#),
+        (
+            "CREATE UNIQUE NONCLUSTERED INDEX ix ON t (a, b DESC)",
+            r#"CREATE UNIQUE INDEX main."t.ix" ON "t" ("a", "b" DESC)"#,
+        ),
     ] {
         let translated = translate(tsql).unwrap_or_else(|error| panic!("{tsql}: {error}"));
         assert_eq!(translated.sql, sqlite, "{tsql}");
@@ -137,7 +194,13 @@ fn what_is_changed_is_known_before_it_is_run() {
         ("SELECT a INTO x FROM t", Writes::Shared),
         ("DROP TABLE #t, t", Writes::Shared),
     ] {
-        assert_eq!(translate(&tsql.replace("DROP TABLE #t", "DROP TABLE IF EXISTS #t")).expect(tsql).writes, writes, "{tsql}");
+        assert_eq!(
+            translate(&tsql.replace("DROP TABLE #t", "DROP TABLE IF EXISTS #t"))
+                .expect(tsql)
+                .writes,
+            writes,
+            "{tsql}"
+        );
     }
 }
 
