@@ -18,6 +18,7 @@ use entra_pool_emulator::{
     database::Database,
     jwt::{Directory, Issuer, Principal, PrincipalKind},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tiberius::{
     AuthMethod, Client, Config, EncryptionLevel, FromSqlOwned, IsolationLevel, Row, Uuid,
     numeric::Numeric,
@@ -64,6 +65,23 @@ impl Setup {
     fn token(&self, length: usize) -> String {
         let later = SystemTime::now() + Duration::from_secs(3600);
         self.issuer.sign(&self.shop, AUDIENCE, later, length)
+    }
+
+    fn tls_client(
+        &self,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> rustls::ClientConfig {
+        let pem = std::fs::read(self.authority.path()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"tds/8.0".to_vec()];
+        config
     }
 
     fn config(&self, token: &str) -> Config {
@@ -745,26 +763,65 @@ async fn an_attention_stops_a_statement_and_the_session_goes_on() {
 }
 
 #[tokio::test]
+async fn a_change_that_is_stopped_leaves_nothing_behind() {
+    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let bits = Arc::new(AtomicU8::new(0));
+    let (mut one, mut two) =
+        (setup.client_with_bits(&bits).await, setup.client_with_bits(&bits).await);
+    one.rows("CREATE TABLE t (n int); INSERT INTO t VALUES (1), (2)").await.unwrap();
+    let cubing = "INSERT INTO t SELECT a.n FROM t AS a, t AS b, t AS c";
+    for _ in 0..2 {
+        one.rows(cubing).await.unwrap();
+    }
+    let rows = one.one::<i32>("SELECT COUNT(*) FROM t").await;
+    one.rows("BEGIN TRAN").await.unwrap();
+    {
+        let asking = one.simple_query(cubing);
+        tokio::pin!(asking);
+        // Until it has the lock, which it keeps for long.
+        loop {
+            assert!(futures::poll!(asking.as_mut()).is_pending());
+            match two
+                .rows("SET LOCK_TIMEOUT 0; INSERT INTO t VALUES (3); DELETE FROM t WHERE n = 3")
+                .await
+            {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) => break assert_eq!(number(&error), 1222),
+            }
+        }
+    }
+    one.cancel_query().await.unwrap();
+    // What SQLite has rolled back, the client knows of.
+    one.rows("IF @@TRANCOUNT > 0 ROLLBACK").await.unwrap();
+    assert_eq!(one.one::<i32>("SELECT COUNT(*) FROM t").await, rows);
+    one.begin_transaction().await.unwrap();
+    one.commit_transaction().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_connection_gives_its_locks_back() {
+    let setup = Setup::new().await;
+    let (mut one, mut two) = (setup.client().await, setup.client().await);
+    one.rows("CREATE TABLE t (n int); BEGIN TRAN; INSERT INTO t VALUES (1)").await.unwrap();
+    let before = setup.server.counters().batches;
+    {
+        let waiting = one.simple_query("WAITFOR DELAY '01:00:00'");
+        tokio::pin!(waiting);
+        while setup.server.counters().batches == before {
+            assert!(futures::poll!(waiting.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(one);
+    two.rows("INSERT INTO t VALUES (2)").await.unwrap();
+    assert_eq!(two.one::<i32>("SELECT SUM(n) FROM t").await, Some(2));
+}
+
+#[tokio::test]
 async fn tls_sessions_are_resumed_and_strict_comes_first() {
     let setup = Setup::new().await;
-    let roots = {
-        let mut roots = rustls::RootCertStore::empty();
-        let pem = std::fs::read(setup.authority.path()).unwrap();
-        use rustls::pki_types::{CertificateDer, pem::PemObject};
-        roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
-        roots
-    };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    for (versions, packet_size) in
-        [(&[&rustls::version::TLS13], 3), (&[&rustls::version::TLS12], 4096)]
-    {
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&versions[..])
-            .unwrap()
-            .with_root_certificates(roots.clone())
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"tds/8.0".to_vec()];
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    for (version, packet_size) in [(&rustls::version::TLS13, 3), (&rustls::version::TLS12, 4096)] {
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(setup.tls_client(version)));
         let before = setup.server.counters().tls_resumptions;
         for round in 0..2 {
             let stream = TcpStream::connect(setup.server.addr()).await.unwrap();
@@ -781,6 +838,130 @@ async fn tls_sessions_are_resumed_and_strict_comes_first() {
             stream.read_exact(&mut answer).await.unwrap();
             assert_eq!(answer[..2], [4, 1]);
             assert_eq!(setup.server.counters().tls_resumptions - before, round);
+        }
+    }
+}
+
+/// A client's TLS handshake in TDS packets; the server's are of type `kind`.
+async fn handshake_in_packets(
+    stream: &mut TcpStream,
+    config: Arc<rustls::ClientConfig>,
+    kind: u8,
+) -> rustls::ClientConnection {
+    let mut tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+    while tls.is_handshaking() || tls.wants_write() {
+        if tls.wants_write() {
+            let mut packet = vec![18, 1, 0, 0, 0, 0, 0, 0];
+            while tls.wants_write() {
+                tls.write_tls(&mut packet).unwrap();
+            }
+            let length = (packet.len() as u16).to_be_bytes();
+            packet[2..4].copy_from_slice(&length);
+            // In pieces, for the server to put together.
+            for part in packet.chunks(7) {
+                stream.write_all(part).await.unwrap();
+            }
+        } else {
+            let mut header = [0; 8];
+            stream.read_exact(&mut header).await.unwrap();
+            assert_eq!(header[0], kind);
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]])) - 8];
+            stream.read_exact(&mut payload).await.unwrap();
+            let mut payload = payload.as_slice();
+            while !payload.is_empty() {
+                tls.read_tls(&mut payload).unwrap();
+            }
+            tls.process_new_packets().unwrap();
+        }
+    }
+    tls
+}
+
+#[tokio::test]
+async fn a_handshake_in_packets_is_resumed_and_tickets_come_bare() {
+    const PRELOGIN: [u8; 26] =
+        [18, 1, 0, 26, 0, 0, 1, 0, 0, 0, 11, 0, 6, 1, 0, 17, 0, 1, 255, 0, 0, 0, 0, 0, 0, 1];
+    for kind in [0x12, 0x04] {
+        let setup = Setup::with(|options| options.handshake_packet_type = kind).await;
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let mut config = setup.tls_client(version);
+            config.alpn_protocols.clear();
+            let config = Arc::new(config);
+            let before = setup.server.counters().tls_resumptions;
+            for round in 0..2 {
+                let mut stream = TcpStream::connect(setup.server.addr()).await.unwrap();
+                stream.write_all(&PRELOGIN).await.unwrap();
+                let mut header = [0; 8];
+                stream.read_exact(&mut header).await.unwrap();
+                let mut answer = vec![0; usize::from(header[3]) - 8];
+                stream.read_exact(&mut answer).await.unwrap();
+                let mut tls = handshake_in_packets(&mut stream, Arc::clone(&config), kind).await;
+                if version.version == rustls::ProtocolVersion::TLSv1_3 {
+                    let mut bytes = vec![0; 4096];
+                    let read = stream.read(&mut bytes).await.unwrap();
+                    assert_eq!(bytes[0], 23, "a ticket in a bare record");
+                    tls.read_tls(&mut &bytes[..read]).unwrap();
+                    tls.process_new_packets().unwrap();
+                }
+                // What is no login ends the connection, which counts it first.
+                std::io::Write::write_all(&mut tls.writer(), &[1, 1, 0, 8, 0, 0, 0, 0]).unwrap();
+                let mut bytes = Vec::new();
+                tls.write_tls(&mut bytes).unwrap();
+                stream.write_all(&bytes).await.unwrap();
+                drop(stream.read_to_end(&mut Vec::new()).await);
+                assert_eq!(
+                    setup.server.counters().tls_resumptions - before,
+                    round,
+                    "{kind:#x} {version:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_token_is_logged() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // For the whole process: the other tests log there too, under other names.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let setup = Setup::with(|options| options.databases = vec!["logged".into()]).await;
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let good = setup.token(2000);
+    let bad = Issuer::new().sign(&setup.shop, AUDIENCE, later, 2000);
+    for (token, accepted) in [(&good, true), (&bad, false)] {
+        let mut config = setup.config(token);
+        config.database("logged");
+        assert_eq!(setup.login(config).await.is_ok(), accepted);
+    }
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for event in ["a login succeeds", "a login is refused"] {
+        let told = text.lines().any(|line| line.contains(event) && line.contains("\"logged\""));
+        assert!(told, "{event}: {text}");
+    }
+    for token in [good, bad] {
+        for part in token.split('.') {
+            assert!(!text.contains(&part[..32.min(part.len())]), "{text}");
         }
     }
 }

@@ -6,8 +6,10 @@ mod definitions;
 mod expressions;
 mod functions;
 pub(crate) mod names;
+mod preparation;
 mod queries;
 pub(crate) mod script;
+mod sources;
 
 use std::collections::BTreeMap;
 
