@@ -2,10 +2,12 @@
 //! value lives.
 //!
 //! Columns keep the type they were declared with (`nvarchar(50)`,
-//! `datetime2`), so that each server maps them by declaration. The one
-//! exception is SQLite's: a column that numbers its rows must be declared
-//! `INTEGER`. [`ROW_NUMBER_INT`] and [`ROW_NUMBER_BIGINT`] are two spellings
-//! of that, SQLite ignoring case, and tell the two widths apart.
+//! `datetime2`), so that each server maps them by declaration. A type that is
+//! no word of SQLite's, as `nvarchar(max)`, has to be quoted there.
+//!
+//! The one exception is SQLite's: a column that numbers its rows must be
+//! declared `INTEGER`. One of 64 bits is spelled [`ROW_NUMBER_BIGINT`], SQLite
+//! ignoring case; [`is_row_number_bigint`] tells the two widths apart.
 //!
 //! Dates and times are ISO 8601 text with a blank in the middle, UUIDs are
 //! lower-case text, decimals are SQLite's numbers (15 digits are kept).
@@ -20,6 +22,24 @@ pub const ROW_NUMBER_INT: &str = "INTEGER";
 
 /// The declared type of a row-numbering column of 64 bits.
 pub const ROW_NUMBER_BIGINT: &str = "Integer";
+
+/// Whether a column numbers its rows with 64 bits. Its declared type reads
+/// `INTEGER` either way; the table's definition has the spelling.
+pub fn is_row_number_bigint(
+    connection: &Connection,
+    schema: &str,
+    table: &str,
+    column: &str,
+) -> bool {
+    let sql = format!(
+        "SELECT sql FROM \"{}\".sqlite_master WHERE type = 'table' AND name = ?1",
+        schema.replace('"', "\"\"")
+    );
+    let definition: rusqlite::Result<String> =
+        connection.query_row(&sql, [table], |row| row.get(0));
+    let column = format!("\"{}\" {ROW_NUMBER_BIGINT} PRIMARY KEY", column.replace('"', "\"\""));
+    definition.is_ok_and(|definition| definition.contains(&column))
+}
 
 /// An SQLite database in a temporary folder; it goes when this value does.
 #[derive(Debug)]

@@ -18,8 +18,14 @@ use entra_pool_emulator::{
     database::Database,
     jwt::{Directory, Issuer, Principal, PrincipalKind},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tiberius::{
-    AuthMethod, Client, Config, EncryptionLevel, IsolationLevel, Row, time::time as dates,
+    AuthMethod, Client, Config, EncryptionLevel, FromSqlOwned, IsolationLevel, Row, Uuid,
+    numeric::Numeric,
+};
+use time::{
+    OffsetDateTime, PrimitiveDateTime,
+    macros::{date, datetime, time},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -61,6 +67,23 @@ impl Setup {
         self.issuer.sign(&self.shop, AUDIENCE, later, length)
     }
 
+    fn tls_client(
+        &self,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> rustls::ClientConfig {
+        let pem = std::fs::read(self.authority.path()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"tds/8.0".to_vec()];
+        config
+    }
+
     fn config(&self, token: &str) -> Config {
         let mut config = Config::new();
         config.host("localhost");
@@ -93,13 +116,13 @@ impl Setup {
     }
 }
 
-fn number(error: &tiberius::Error) -> u32 {
+fn number(error: &tiberius::error::Error) -> u32 {
     error.code().unwrap_or_else(|| panic!("{error}"))
 }
 
 trait Ask {
     async fn rows(&mut self, sql: &str) -> tiberius::Result<Vec<Row>>;
-    async fn one<T: for<'a> tiberius::FromSql<'a>>(&mut self, sql: &str) -> Option<T>;
+    async fn one<T: FromSqlOwned>(&mut self, sql: &str) -> Option<T>;
     async fn error(&mut self, sql: &str) -> u32;
 }
 
@@ -115,13 +138,887 @@ impl<S: futures::AsyncRead + futures::AsyncWrite + Unpin + Send> Ask for Client<
             .unwrap_or_default())
     }
 
-    async fn one<T: for<'a> tiberius::FromSql<'a>>(&mut self, sql: &str) -> Option<T> {
+    async fn one<T: FromSqlOwned>(&mut self, sql: &str) -> Option<T> {
         let rows = self.rows(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let row = rows.first().unwrap_or_else(|| panic!("{sql}: no row"));
-        T::from_sql_owned_hack(row)
+        let row = rows.into_iter().next().unwrap_or_else(|| panic!("{sql}: no row"));
+        let value = row.into_iter().next().unwrap_or_else(|| panic!("{sql}: no column"));
+        T::from_sql_owned(value).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     async fn error(&mut self, sql: &str) -> u32 {
         number(&self.rows(sql).await.expect_err(sql))
     }
+}
+
+/// Sets status bits in the first packet of the next request.
+struct StatusBits {
+    stream: TcpStream,
+    bits: Arc<AtomicU8>,
+}
+
+impl AsyncRead for StatusBits {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for StatusBits {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let mut packet = bytes.to_vec();
+        // The driver writes packet by packet.
+        if matches!(packet.first(), Some(1 | 3 | 14)) {
+            packet[1] |= self.bits.swap(0, Ordering::Relaxed);
+        }
+        Pin::new(&mut self.stream).poll_write(context, &packet)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+const RESET: u8 = 0x08;
+const RESET_SKIP_TRANSACTION: u8 = 0x10;
+
+#[tokio::test]
+async fn tokens_of_every_length_log_in() {
+    let setup = Setup::new().await;
+    for length in [0, 1500, 2200, 8000, 30_000] {
+        let mut client = setup.login(setup.config(&setup.token(length))).await.unwrap();
+        let user: Option<String> = client.one("SELECT SUSER_SNAME()").await;
+        assert_eq!(user.as_deref(), Some("shop-identity"));
+    }
+    let counters = setup.server.counters();
+    assert_eq!((counters.prelogins, counters.logins, counters.logins_in_plain_text), (5, 5, 0));
+}
+
+#[tokio::test]
+async fn logins_are_refused_with_the_errors_of_azure() {
+    let setup = Setup::new().await;
+    let now = SystemTime::now();
+    let (later, past) = (now + Duration::from_secs(60), now - Duration::from_secs(60));
+    let stranger = Principal::new("stranger", PrincipalKind::UserAssigned);
+    let failed = "Login failed for user '<token-identified principal>'.";
+    for (token, database, code, text) in [
+        (
+            setup.issuer.sign(&setup.shop, AUDIENCE, past, 0),
+            "orders",
+            18456,
+            format!("{failed} Token is expired."),
+        ),
+        (
+            setup.issuer.sign(&setup.shop, "https://management.azure.com/", later, 0),
+            "orders",
+            18456,
+            failed.into(),
+        ),
+        (setup.issuer.sign(&stranger, AUDIENCE, later, 0), "orders", 18456, failed.into()),
+        (Issuer::new().sign(&setup.shop, AUDIENCE, later, 0), "orders", 18456, failed.into()),
+        ("no token".into(), "orders", 18456, failed.into()),
+        (
+            setup.token(0),
+            "elsewhere",
+            4060,
+            "Cannot open database \"elsewhere\" requested by the login. The login failed.".into(),
+        ),
+    ] {
+        let mut config = setup.config(&token);
+        config.database(database);
+        match setup.login(config).await {
+            Err(tiberius::error::Error::Server(error)) => {
+                assert_eq!((error.code(), error.message()), (code, text.as_str()));
+                assert_eq!((error.class(), error.state()), (if code == 4060 { 11 } else { 14 }, 1));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut config = setup.config("");
+    config.authentication(AuthMethod::sql_server("sa", "secret"));
+    let error = setup.login(config).await.unwrap_err();
+    assert!(number(&error) == 18456 && error.to_string().contains("tokens only"), "{error}");
+    assert_eq!((setup.server.counters().logins, setup.server.counters().logins_refused), (0, 7));
+
+    setup.directory.remove("shop-identity");
+    assert_eq!(number(&setup.login(setup.config(&setup.token(0))).await.unwrap_err()), 18456);
+    // An audience without its slash is the same one.
+    setup.directory.add(setup.shop.clone());
+    let token = setup.issuer.sign(&setup.shop, AUDIENCE.trim_end_matches('/'), later, 0);
+    setup.login(setup.config(&token)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_without_a_database_is_to_master() {
+    let setup = Setup::new().await;
+    let mut config = setup.config(&setup.token(0));
+    config.database("");
+    let mut client = setup.login(config).await.unwrap();
+    assert_eq!(client.one::<String>("SELECT DB_NAME()").await.as_deref(), Some("master"));
+    client.rows("USE orders").await.unwrap();
+    assert_eq!(client.one::<String>("SELECT DB_NAME()").await.as_deref(), Some("orders"));
+    assert_eq!(client.error("USE nowhere").await, 911);
+}
+
+#[tokio::test]
+async fn failures_and_routes_are_as_many_as_asked_for() {
+    let setup = Setup::new().await;
+    setup
+        .server
+        .behaviour()
+        .fail_logins(2, ServerError::new(40613, 20, "Database is not currently available."));
+    setup.server.behaviour().route_logins(1, "elsewhere.database.windows.net", 11001);
+    for _ in 0..2 {
+        assert_eq!(number(&setup.login(setup.config(&setup.token(0))).await.unwrap_err()), 40613);
+    }
+    match setup.login(setup.config(&setup.token(0))).await {
+        Err(tiberius::error::Error::Routing { host, port }) => {
+            assert_eq!((host.as_str(), port), ("elsewhere.database.windows.net", 11001));
+        }
+        other => panic!("{other:?}"),
+    }
+    setup.login(setup.config(&setup.token(0))).await.unwrap();
+    let counters = setup.server.counters();
+    assert_eq!((counters.logins_refused, counters.logins_routed, counters.logins), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn a_server_that_declines_encryption_says_so() {
+    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    setup.login(setup.config(&setup.token(0))).await.unwrap_err();
+    assert_eq!(setup.server.counters().logins_in_plain_text, 0);
+    let bits = Arc::new(AtomicU8::new(0));
+    let mut client = setup.client_with_bits(&bits).await;
+    assert_eq!(client.one::<i32>("SELECT 1").await, Some(1));
+    assert_eq!(setup.server.counters().logins_in_plain_text, 1);
+}
+
+#[tokio::test]
+async fn types_come_back_as_they_went_in() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    client
+        .rows(
+            "CREATE TABLE dbo.everything (
+                id int IDENTITY(1,1) PRIMARY KEY, flag bit, tiny tinyint, small smallint, whole int, big bigint,
+                single real, double float, price decimal(10,2), sum money, day date, hour time(3), at datetime,
+                at2 datetime2, local datetimeoffset, code varchar(10), name nvarchar(50), story nvarchar(max),
+                guid uniqueidentifier, bytes varbinary(16), blob varbinary(max))",
+        )
+        .await
+        .unwrap();
+    let story = "κόσμε ".repeat(20_000);
+    let guid = Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+    let at = datetime!(2024-02-29 10:11:12.345_678_9);
+    let local: OffsetDateTime = datetime!(2024-02-29 23:11:12.5 +02:00);
+    let insert = "INSERT INTO everything (flag, tiny, small, whole, big, single, double, price, sum, day, hour, at, at2,
+            local, code, name, story, guid, bytes, blob) OUTPUT INSERTED.id
+        VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9, @P10, @P11, @P12, @P13, @P14, @P15, @P16, @P17, @P18, @P19, @P20)";
+    let blob = vec![7_u8; 100_000];
+    let row = client
+        .query(
+            insert,
+            &[
+                &true,
+                &255_u8,
+                &-1_i16,
+                &i32::MIN,
+                &i64::MAX,
+                &1.5_f32,
+                &-0.1_f64,
+                &Numeric::new_with_scale(-1234, 2),
+                &Numeric::new_with_scale(12_345, 4),
+                &date!(2024 - 02 - 29),
+                &time!(10:11:12.345),
+                &datetime!(2024-02-29 10:11:12),
+                &at,
+                &local,
+                &"caf\u{e9}",
+                &"κόσμε 🦀",
+                &story.as_str(),
+                &guid,
+                &&[0_u8, 1, 255][..],
+                &blob.as_slice(),
+            ],
+        )
+        .await
+        .unwrap()
+        .into_row()
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(row.get::<i32, _>("id"), Some(1));
+    client.rows("INSERT INTO everything DEFAULT VALUES").await.unwrap();
+    let rows = client.rows("SELECT * FROM everything ORDER BY id").await.unwrap();
+    let row = &rows[0];
+    assert_eq!(row.get("flag"), Some(true));
+    assert_eq!(row.get("tiny"), Some(255_u8));
+    assert_eq!(row.get("small"), Some(-1_i16));
+    assert_eq!(row.get("whole"), Some(i32::MIN));
+    assert_eq!(row.get("big"), Some(i64::MAX));
+    assert_eq!(row.get("single"), Some(1.5_f32));
+    assert_eq!(row.get("double"), Some(-0.1_f64));
+    assert_eq!(row.get("price"), Some(Numeric::new_with_scale(-1234, 2)));
+    assert_eq!(row.get("sum"), Some(1.2345_f64));
+    assert_eq!(row.get("day"), Some(date!(2024 - 02 - 29)));
+    assert_eq!(row.get("hour"), Some(time!(10:11:12.345)));
+    assert_eq!(row.get::<PrimitiveDateTime, _>("at"), Some(datetime!(2024-02-29 10:11:12)));
+    assert_eq!(row.get("at2"), Some(at));
+    assert_eq!(row.get("local"), Some(local));
+    assert_eq!(row.get("code"), Some("caf\u{e9}"));
+    assert_eq!(row.get("name"), Some("κόσμε 🦀"));
+    assert_eq!(row.get("story"), Some(story.as_str()));
+    assert_eq!(row.get("guid"), Some(guid));
+    assert_eq!(row.get("bytes"), Some(&[0_u8, 1, 255][..]));
+    assert_eq!(row.get("blob"), Some(blob.as_slice()));
+    let nulls = &rows[1];
+    assert_eq!(nulls.get::<i32, _>("id"), Some(2));
+    assert_eq!(nulls.get::<bool, _>("flag"), None);
+    assert_eq!(nulls.get::<i64, _>("big"), None);
+    assert_eq!(nulls.get::<Numeric, _>("price"), None);
+    assert_eq!(nulls.get::<PrimitiveDateTime, _>("at2"), None);
+    assert_eq!(nulls.get::<&str, _>("story"), None);
+    assert_eq!(nulls.get::<Uuid, _>("guid"), None);
+    assert_eq!(nulls.get::<&[u8], _>("blob"), None);
+}
+
+#[tokio::test]
+async fn expressions_have_the_types_of_tsql() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    client.rows("CREATE TABLE sales (n int, price decimal(10,2), day date)").await.unwrap();
+    client
+        .rows("INSERT INTO sales VALUES (1, 1.25, '2024-01-02'), (2, 2.50, '2024-01-03')")
+        .await
+        .unwrap();
+    assert_eq!(client.one::<i32>("SELECT COUNT(*) FROM sales").await, Some(2));
+    assert_eq!(client.one::<i32>("SELECT SUM(n) FROM sales").await, Some(3));
+    assert_eq!(client.one::<i32>("SELECT AVG(n) FROM sales").await, Some(1));
+    let sum = client.one::<Numeric>("SELECT SUM(price) AS total FROM sales").await;
+    assert_eq!(sum, Some(Numeric::new_with_scale(375, 2)));
+    let last =
+        client.rows("SELECT MAX(day) AS last, ISNULL(MAX(n), 0) AS n FROM sales").await.unwrap();
+    assert_eq!((last[0].get("last"), last[0].get("n")), (Some(date!(2024 - 01 - 03)), Some(2)));
+    assert_eq!(client.one::<String>("SELECT N'a' + 'b'").await.as_deref(), Some("ab"));
+    assert_eq!(client.one::<i64>("SELECT CAST(5 AS bigint)").await, Some(5));
+    assert_eq!(client.one::<f64>("SELECT 7 / 2.0 * 1e0").await, Some(3.5));
+    assert_eq!(client.one::<i32>("SELECT LEN(N'κόσμε')").await, Some(5));
+    assert!(client.one::<PrimitiveDateTime>("SELECT SYSUTCDATETIME()").await.is_some());
+    assert!(client.one::<Uuid>("SELECT NEWID()").await.is_some());
+    assert!(client.one::<String>("SELECT @@VERSION").await.unwrap().contains("Azure"));
+    assert_eq!(client.error("SELECT 1 / 0").await, 8134);
+    assert_eq!(
+        client
+            .one::<i32>("SELECT COUNT(*) FROM sales WHERE day > '2024-01-02' AND price LIKE '2%'")
+            .await,
+        Some(1)
+    );
+}
+
+#[tokio::test]
+async fn parameters_are_what_they_were_declared_as() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    let row = client
+        .query(
+            "SELECT @P1 AS a, @P2 + N'!' AS b, @P3 AS c, @P4 AS d",
+            &[&7_i64, &"x", &Option::<i32>::None, &time!(1:02:03)],
+        )
+        .await
+        .unwrap()
+        .into_row()
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (row.get("a"), row.get("b"), row.get::<i32, _>("c")),
+        (Some(7_i64), Some("x!"), None)
+    );
+    assert_eq!(row.get("d"), Some(time!(1:02:03)));
+    client
+        .rows("CREATE TABLE names (name nvarchar(5) NOT NULL PRIMARY KEY, n int CHECK (n > 0))")
+        .await
+        .unwrap();
+    let insert = "INSERT INTO names VALUES (@P1, @P2)";
+    assert_eq!(client.execute(insert, &[&"one", &1]).await.unwrap().rows_affected(), [1]);
+    assert_eq!(
+        number(&client.execute(insert, &[&"ONE", &1]).await.unwrap_err()),
+        2627,
+        "compared without case"
+    );
+    assert_eq!(
+        number(&client.execute(insert, &[&Option::<String>::None, &1]).await.unwrap_err()),
+        515
+    );
+    assert_eq!(number(&client.execute(insert, &[&"two", &0]).await.unwrap_err()), 547);
+    assert_eq!(number(&client.execute(insert, &[&"too long", &1]).await.unwrap_err()), 2628);
+    assert_eq!(client.execute("UPDATE names SET n = n + @P1", &[&1]).await.unwrap().total(), 1);
+    assert_eq!(
+        client.execute("DELETE FROM names WHERE name = @P1", &[&"oNe"]).await.unwrap().total(),
+        1
+    );
+    assert_eq!(number(&client.execute("DELETE FROM nowhere", &[]).await.unwrap_err()), 208);
+    assert_eq!(
+        number(&client.execute("DELETE FROM names WHERE nothing = 1", &[]).await.unwrap_err()),
+        207
+    );
+}
+
+#[tokio::test]
+async fn numbers_of_new_rows_are_told() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    client
+        .rows("CREATE TABLE orders (id bigint IDENTITY(100,1) PRIMARY KEY, item nvarchar(20))")
+        .await
+        .unwrap();
+    let row = client
+        .query("INSERT INTO orders (item) OUTPUT INSERTED.id VALUES (@P1)", &[&"tea"])
+        .await
+        .unwrap();
+    assert_eq!(row.into_row().await.unwrap().unwrap().get("id"), Some(100_i64));
+    let batch = "INSERT INTO orders VALUES (N'jam'); SELECT CAST(SCOPE_IDENTITY() AS bigint) AS id, @@ROWCOUNT AS n";
+    let rows = client.rows(batch).await.unwrap();
+    assert_eq!((rows[0].get("id"), rows[0].get("n")), (Some(101_i64), Some(1)));
+    assert_eq!(
+        client.one::<Numeric>("SELECT @@IDENTITY").await,
+        Some(Numeric::new_with_scale(101, 0))
+    );
+    assert_eq!(client.one::<Numeric>("SELECT SCOPE_IDENTITY()").await, None, "another scope");
+    assert_eq!(client.error("INSERT INTO orders (id, item) VALUES (5, N'x')").await, 544);
+    client.rows("SET IDENTITY_INSERT orders ON; INSERT INTO orders (id, item) VALUES (500, N'x'); SET IDENTITY_INSERT orders OFF").await.unwrap();
+    let deleted =
+        client.rows("DELETE FROM orders OUTPUT DELETED.id WHERE item = N'x'").await.unwrap();
+    assert_eq!(deleted[0].get("id"), Some(500_i64));
+    client.rows("TRUNCATE TABLE orders").await.unwrap();
+    client.rows("INSERT INTO orders VALUES (N'again')").await.unwrap();
+}
+
+#[tokio::test]
+async fn transactions_end_either_way_by_request_and_by_statement() {
+    let setup = Setup::new().await;
+    let (mut client, mut other) = (setup.client().await, setup.client().await);
+    client.rows("CREATE TABLE t (n int)").await.unwrap();
+    let count = "SELECT COUNT(*) FROM t";
+
+    client.begin_transaction_with_isolation(IsolationLevel::Serializable).await.unwrap();
+    client.execute("INSERT INTO t VALUES (@P1)", &[&1]).await.unwrap();
+    assert_eq!(client.one::<i32>("SELECT @@TRANCOUNT").await, Some(1));
+    assert_eq!(other.one::<i32>(count).await, Some(0), "not committed yet");
+    client.save_transaction("here").await.unwrap();
+    client.execute("INSERT INTO t VALUES (@P1)", &[&2]).await.unwrap();
+    client.rows("ROLLBACK TRANSACTION here").await.unwrap();
+    client.commit_transaction().await.unwrap();
+    assert_eq!(other.one::<i32>(count).await, Some(1));
+    let level =
+        "SELECT transaction_isolation_level FROM sys.dm_exec_sessions WHERE session_id = @@SPID";
+    assert_eq!(client.one::<i32>(level).await, Some(4));
+
+    client.begin_transaction().await.unwrap();
+    client.rows("DELETE FROM t").await.unwrap();
+    client.rollback_transaction().await.unwrap();
+    assert_eq!(client.one::<i32>(count).await, Some(1));
+
+    client.rows("BEGIN TRAN; INSERT INTO t VALUES (3)").await.unwrap();
+    client.rows("BEGIN TRAN; INSERT INTO t VALUES (4); COMMIT").await.unwrap();
+    assert_eq!(other.one::<i32>(count).await, Some(1), "the inner commit commits nothing");
+    client.rows("IF @@TRANCOUNT > 0 ROLLBACK TRAN").await.unwrap();
+    assert_eq!(client.one::<i32>(count).await, Some(1));
+    client.rows("BEGIN TRAN INSERT INTO t VALUES (5) COMMIT TRAN").await.unwrap();
+    assert_eq!(other.one::<i32>(count).await, Some(2));
+
+    assert_eq!(client.error("COMMIT").await, 3902);
+    assert_eq!(client.error("ROLLBACK").await, 3903);
+    assert_eq!(number(&client.commit_transaction().await.unwrap_err()), 3902);
+    // A procedure must leave as many transactions as it found.
+    assert_eq!(number(&client.execute("BEGIN TRAN", &[]).await.unwrap_err()), 266);
+    assert_eq!(client.one::<i32>("SELECT @@TRANCOUNT").await, Some(1));
+}
+
+#[tokio::test]
+async fn an_error_ends_its_statement_or_the_transaction() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    client.rows("CREATE TABLE t (n int PRIMARY KEY)").await.unwrap();
+    assert_eq!(client.error("BEGIN TRAN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)").await, 2627);
+    client.rows("COMMIT").await.unwrap();
+    assert_eq!(client.one::<i32>("SELECT COUNT(*) FROM t").await, Some(2));
+    assert_eq!(client.error("SET XACT_ABORT ON; BEGIN TRAN; INSERT INTO t VALUES (3); INSERT INTO t VALUES (1); COMMIT").await, 2627);
+    assert_eq!(client.one::<i32>("SELECT @@TRANCOUNT").await, Some(0));
+    assert_eq!(client.one::<i32>("SELECT COUNT(*) FROM t").await, Some(2));
+    assert_eq!(client.error("THROW 50001, 'own', 1").await, 50001);
+}
+
+#[tokio::test]
+async fn temporary_tables_are_the_sessions_own() {
+    let setup = Setup::new().await;
+    let (mut one, mut two) = (setup.client().await, setup.client().await);
+    one.rows("CREATE TABLE #t (n int); INSERT INTO #t VALUES (1)").await.unwrap();
+    assert_eq!(two.error("SELECT * FROM #t").await, 208);
+    two.rows("SELECT 5 AS n, N'x' AS name INTO #t").await.unwrap();
+    assert_eq!(one.one::<i32>("SELECT n FROM #t").await, Some(1));
+    assert_eq!(two.one::<i32>("SELECT n FROM #t WHERE name = N'x'").await, Some(5));
+    assert_eq!(
+        one.one::<i32>("IF OBJECT_ID(N'tempdb..#t') IS NOT NULL SELECT 1 ELSE SELECT 0").await,
+        Some(1)
+    );
+    // What a procedure makes for itself goes with it.
+    one.execute("CREATE TABLE #own (n int); INSERT INTO #own VALUES (1)", &[]).await.unwrap();
+    assert_eq!(one.error("SELECT * FROM #own").await, 208);
+}
+
+#[tokio::test]
+async fn set_up_scripts_run_twice() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    let script = "
+        IF OBJECT_ID(N'dbo.Restaurants', 'U') IS NULL
+        BEGIN
+            CREATE TABLE dbo.Restaurants (Id int IDENTITY(1,1) NOT NULL, Name nvarchar(100) NOT NULL,
+                CONSTRAINT PK_Restaurants PRIMARY KEY CLUSTERED (Id));
+            CREATE INDEX IX_Name ON dbo.Restaurants (Name);
+        END;
+        IF NOT EXISTS (SELECT * FROM dbo.Restaurants WHERE Name = N'Chez Ada')
+            INSERT INTO dbo.Restaurants (Name) VALUES (N'Chez Ada');
+        DECLARE @count int = (SELECT COUNT(*) FROM Restaurants), @name nvarchar(10);
+        SET @name = N'sum';
+        SELECT @count = @count + 1;
+        SELECT @count AS n, @name AS name";
+    for _ in 0..2 {
+        let rows = client.rows(script).await.unwrap();
+        assert_eq!((rows[0].get("n"), rows[0].get("name")), (Some(2), Some("sum")));
+    }
+    assert_eq!(
+        client.one::<i32>("SELECT COUNT(*) FROM sys.tables WHERE name = N'restaurants'").await,
+        Some(1)
+    );
+    client
+        .rows("DROP TABLE IF EXISTS Restaurants; DROP TABLE IF EXISTS Restaurants")
+        .await
+        .unwrap();
+    assert_eq!(client.error("DROP TABLE Restaurants").await, 3701);
+}
+
+#[tokio::test]
+async fn sessions_write_at_the_same_time() {
+    let setup = Arc::new(Setup::new().await);
+    setup
+        .client()
+        .await
+        .rows("CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)")
+        .await
+        .unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let setup = Arc::clone(&setup);
+        writers.spawn(async move {
+            let mut client = setup.client().await;
+            for _ in 0..10 {
+                client.begin_transaction().await.unwrap();
+                client.rows("SELECT n FROM counter").await.unwrap();
+                client.execute("UPDATE counter SET n = n + 1", &[]).await.unwrap();
+                client.commit_transaction().await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(setup.client().await.one::<i32>("SELECT n FROM counter").await, Some(60));
+}
+
+#[tokio::test]
+async fn a_lock_is_waited_for_as_long_as_said() {
+    let setup = Setup::new().await;
+    let (mut one, mut two) = (setup.client().await, setup.client().await);
+    one.rows("CREATE TABLE t (n int); BEGIN TRAN; INSERT INTO t VALUES (1)").await.unwrap();
+    assert_eq!(two.error("SET LOCK_TIMEOUT 0; INSERT INTO t VALUES (2)").await, 1222);
+    one.rows("COMMIT").await.unwrap();
+    two.rows("INSERT INTO t VALUES (2)").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_large_result_comes_in_many_packets() {
+    let setup = Setup::new().await;
+    let mut config = setup.config(&setup.token(0));
+    config.packet_size(512);
+    let mut client = setup.login(config).await.unwrap();
+    let text = "WITH n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+        SELECT i, N'row ' + CAST(i AS nvarchar(10)) AS name FROM n";
+    let rows = client.rows(text).await.unwrap();
+    assert_eq!(rows.len(), 5000);
+    assert_eq!((rows[4999].get("i"), rows[4999].get("name")), (Some(5000), Some("row 5000")));
+    client.rows("SET ROWCOUNT 3").await.unwrap();
+    assert_eq!(client.rows(text).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_error_102_and_nothing_else_happens() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    for (text, construct) in [
+        ("MERGE t USING s ON 1 = 1 WHEN MATCHED THEN DELETE", "MERGE"),
+        ("SELECT 1 FROBNICATE 2", "2"),
+        ("PRAGMA user_version", "PRAGMA"),
+    ] {
+        match client.rows(text).await {
+            Err(tiberius::error::Error::Server(error)) => {
+                assert_eq!((error.code(), error.class()), (102, 15), "{text}");
+                assert!(error.message().contains(construct), "{text}: {}", error.message());
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    assert_eq!(client.error("EXEC sp_reset_connection").await, 2812);
+    // A whole batch is read before any of it is run.
+    assert_eq!(client.error("CREATE TABLE t (n int); SELECT (").await, 102);
+    assert_eq!(client.error("SELECT * FROM t").await, 208);
+}
+
+#[tokio::test]
+async fn a_reset_undoes_the_session_but_not_the_isolation_level() {
+    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let bits = Arc::new(AtomicU8::new(0));
+    let mut client = setup.client_with_bits(&bits).await;
+    client.rows("CREATE TABLE t (n int)").await.unwrap();
+    let spoil = "USE master; CREATE TABLE #own (n int); EXEC sp_set_session_context N'tenant', 7; SET LOCK_TIMEOUT 5;
+        SET LANGUAGE Deutsch; SET DATEFORMAT dmy; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SET ROWCOUNT 1; SET NOEXEC ON";
+    client.rows(spoil).await.unwrap();
+    assert!(client.rows("SELECT 1").await.unwrap().is_empty(), "NOEXEC");
+    let state = "SELECT DB_NAME() AS db, SESSION_CONTEXT(N'tenant') AS tenant, @@LOCK_TIMEOUT AS timeout, @@LANGUAGE AS language,
+        OBJECT_ID(N'tempdb..#own') AS own, (SELECT transaction_isolation_level FROM sys.dm_exec_sessions) AS level,
+        (SELECT date_format FROM sys.dm_exec_sessions) AS dates UNION ALL SELECT N'', 0, 0, N'', 0, 0, N''";
+    bits.store(RESET, Ordering::Relaxed);
+    let rows = client.rows(state).await.unwrap();
+    assert_eq!(rows.len(), 2, "ROWCOUNT and NOEXEC");
+    let row = &rows[0];
+    assert_eq!((row.get("db"), row.get::<i32, _>("tenant")), (Some("orders"), None));
+    assert_eq!(
+        (row.get("timeout"), row.get("language"), row.get("dates")),
+        (Some(-1), Some("us_english"), Some("mdy"))
+    );
+    assert_eq!((row.get::<i32, _>("own"), row.get("level")), (None, Some(4)));
+    let counters = setup.server.counters();
+    assert_eq!((counters.reset_bits, counters.resets), (1, 1));
+}
+
+#[tokio::test]
+async fn a_reset_rolls_back_and_the_old_descriptor_is_refused() {
+    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let bits = Arc::new(AtomicU8::new(0));
+    let mut client = setup.client_with_bits(&bits).await;
+    client.rows("CREATE TABLE t (n int)").await.unwrap();
+    client.rows("BEGIN TRAN; INSERT INTO t VALUES (1)").await.unwrap();
+    bits.store(RESET_SKIP_TRANSACTION, Ordering::Relaxed);
+    assert_eq!(client.one::<i32>("SELECT @@TRANCOUNT").await, Some(1), "the transaction is kept");
+    bits.store(RESET, Ordering::Relaxed);
+    // The driver still thinks that it is in the transaction.
+    assert_eq!(client.error("SELECT 1").await, 3989);
+    assert_eq!(client.error("SELECT 1").await, 3989);
+    let mut other = setup.client_with_bits(&bits).await;
+    assert_eq!(other.one::<i32>("SELECT COUNT(*) FROM t").await, Some(0));
+    assert_eq!(setup.server.counters().resets, 2);
+}
+
+#[tokio::test]
+async fn an_attention_stops_a_statement_and_the_session_goes_on() {
+    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let bits = Arc::new(AtomicU8::new(0));
+    for slow in [
+        "WAITFOR DELAY '01:00:00'",
+        "WITH n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n",
+    ] {
+        let mut client = setup.client_with_bits(&bits).await;
+        client.rows("BEGIN TRAN").await.unwrap();
+        let before = setup.server.counters().batches;
+        {
+            let asking = client.simple_query(slow);
+            tokio::pin!(asking);
+            // Until the server has the request.
+            while setup.server.counters().batches == before {
+                assert!(futures::poll!(asking.as_mut()).is_pending());
+                tokio::task::yield_now().await;
+            }
+        }
+        client.cancel_query().await.unwrap();
+        assert_eq!(client.one::<i32>("SELECT @@TRANCOUNT").await, Some(1), "{slow}");
+    }
+    assert_eq!(setup.server.counters().attentions, 2);
+}
+
+#[tokio::test]
+async fn a_change_that_is_stopped_leaves_nothing_behind() {
+    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let bits = Arc::new(AtomicU8::new(0));
+    let (mut one, mut two) =
+        (setup.client_with_bits(&bits).await, setup.client_with_bits(&bits).await);
+    one.rows("CREATE TABLE t (n int); INSERT INTO t VALUES (1), (2)").await.unwrap();
+    let cubing = "INSERT INTO t SELECT a.n FROM t AS a, t AS b, t AS c";
+    for _ in 0..2 {
+        one.rows(cubing).await.unwrap();
+    }
+    let rows = one.one::<i32>("SELECT COUNT(*) FROM t").await;
+    one.rows("BEGIN TRAN").await.unwrap();
+    {
+        let asking = one.simple_query(cubing);
+        tokio::pin!(asking);
+        // Until it has the lock, which it keeps for long.
+        loop {
+            assert!(futures::poll!(asking.as_mut()).is_pending());
+            match two
+                .rows("SET LOCK_TIMEOUT 0; INSERT INTO t VALUES (3); DELETE FROM t WHERE n = 3")
+                .await
+            {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) => break assert_eq!(number(&error), 1222),
+            }
+        }
+    }
+    one.cancel_query().await.unwrap();
+    // What SQLite has rolled back, the client knows of.
+    one.rows("IF @@TRANCOUNT > 0 ROLLBACK").await.unwrap();
+    assert_eq!(one.one::<i32>("SELECT COUNT(*) FROM t").await, rows);
+    one.begin_transaction().await.unwrap();
+    one.commit_transaction().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_connection_gives_its_locks_back() {
+    let setup = Setup::new().await;
+    let (mut one, mut two) = (setup.client().await, setup.client().await);
+    one.rows("CREATE TABLE t (n int); BEGIN TRAN; INSERT INTO t VALUES (1)").await.unwrap();
+    let before = setup.server.counters().batches;
+    {
+        let waiting = one.simple_query("WAITFOR DELAY '01:00:00'");
+        tokio::pin!(waiting);
+        while setup.server.counters().batches == before {
+            assert!(futures::poll!(waiting.as_mut()).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(one);
+    two.rows("INSERT INTO t VALUES (2)").await.unwrap();
+    assert_eq!(two.one::<i32>("SELECT SUM(n) FROM t").await, Some(2));
+}
+
+#[tokio::test]
+async fn tls_sessions_are_resumed_and_strict_comes_first() {
+    let setup = Setup::new().await;
+    for (version, packet_size) in [(&rustls::version::TLS13, 3), (&rustls::version::TLS12, 4096)] {
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(setup.tls_client(version)));
+        let before = setup.server.counters().tls_resumptions;
+        for round in 0..2 {
+            let stream = TcpStream::connect(setup.server.addr()).await.unwrap();
+            let name = "localhost".try_into().unwrap();
+            let mut stream = connector.connect(name, stream).await.unwrap();
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"tds/8.0"[..]));
+            // PRELOGIN: VERSION and nothing else, byte by byte or at once.
+            let prelogin = [18, 1, 0, 20, 0, 0, 1, 0, 0, 0, 6, 0, 6, 255, 0, 0, 0, 0, 0, 0];
+            for part in prelogin.chunks(packet_size) {
+                stream.write_all(part).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            let mut answer = [0; 8];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer[..2], [4, 1]);
+            assert_eq!(setup.server.counters().tls_resumptions - before, round);
+        }
+    }
+}
+
+/// A client's TLS handshake in TDS packets; the server's are of type `kind`.
+async fn handshake_in_packets(
+    stream: &mut TcpStream,
+    config: Arc<rustls::ClientConfig>,
+    kind: u8,
+) -> rustls::ClientConnection {
+    let mut tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
+    while tls.is_handshaking() || tls.wants_write() {
+        if tls.wants_write() {
+            let mut packet = vec![18, 1, 0, 0, 0, 0, 0, 0];
+            while tls.wants_write() {
+                tls.write_tls(&mut packet).unwrap();
+            }
+            let length = (packet.len() as u16).to_be_bytes();
+            packet[2..4].copy_from_slice(&length);
+            // In pieces, for the server to put together.
+            for part in packet.chunks(7) {
+                stream.write_all(part).await.unwrap();
+            }
+        } else {
+            let mut header = [0; 8];
+            stream.read_exact(&mut header).await.unwrap();
+            assert_eq!(header[0], kind);
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([header[2], header[3]])) - 8];
+            stream.read_exact(&mut payload).await.unwrap();
+            let mut payload = payload.as_slice();
+            while !payload.is_empty() {
+                tls.read_tls(&mut payload).unwrap();
+            }
+            tls.process_new_packets().unwrap();
+        }
+    }
+    tls
+}
+
+#[tokio::test]
+async fn a_handshake_in_packets_is_resumed_and_tickets_come_bare() {
+    const PRELOGIN: [u8; 26] =
+        [18, 1, 0, 26, 0, 0, 1, 0, 0, 0, 11, 0, 6, 1, 0, 17, 0, 1, 255, 0, 0, 0, 0, 0, 0, 1];
+    for kind in [0x12, 0x04] {
+        let setup = Setup::with(|options| options.handshake_packet_type = kind).await;
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let mut config = setup.tls_client(version);
+            config.alpn_protocols.clear();
+            let config = Arc::new(config);
+            let before = setup.server.counters().tls_resumptions;
+            for round in 0..2 {
+                let mut stream = TcpStream::connect(setup.server.addr()).await.unwrap();
+                stream.write_all(&PRELOGIN).await.unwrap();
+                let mut header = [0; 8];
+                stream.read_exact(&mut header).await.unwrap();
+                let mut answer = vec![0; usize::from(header[3]) - 8];
+                stream.read_exact(&mut answer).await.unwrap();
+                let mut tls = handshake_in_packets(&mut stream, Arc::clone(&config), kind).await;
+                if version.version == rustls::ProtocolVersion::TLSv1_3 {
+                    let mut bytes = vec![0; 4096];
+                    let read = stream.read(&mut bytes).await.unwrap();
+                    assert_eq!(bytes[0], 23, "a ticket in a bare record");
+                    tls.read_tls(&mut &bytes[..read]).unwrap();
+                    tls.process_new_packets().unwrap();
+                }
+                // What is no login ends the connection, which counts it first.
+                std::io::Write::write_all(&mut tls.writer(), &[1, 1, 0, 8, 0, 0, 0, 0]).unwrap();
+                let mut bytes = Vec::new();
+                tls.write_tls(&mut bytes).unwrap();
+                stream.write_all(&bytes).await.unwrap();
+                drop(stream.read_to_end(&mut Vec::new()).await);
+                assert_eq!(
+                    setup.server.counters().tls_resumptions - before,
+                    round,
+                    "{kind:#x} {version:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_token_is_logged() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // For the whole process: the other tests log there too, under other names.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let setup = Setup::with(|options| options.databases = vec!["logged".into()]).await;
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let good = setup.token(2000);
+    let bad = Issuer::new().sign(&setup.shop, AUDIENCE, later, 2000);
+    for (token, accepted) in [(&good, true), (&bad, false)] {
+        let mut config = setup.config(token);
+        config.database("logged");
+        assert_eq!(setup.login(config).await.is_ok(), accepted);
+    }
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for event in ["a login succeeds", "a login is refused"] {
+        let told = text.lines().any(|line| line.contains(event) && line.contains("\"logged\""));
+        assert!(told, "{event}: {text}");
+    }
+    for token in [good, bad] {
+        for part in token.split('.') {
+            assert!(!text.contains(&part[..32.min(part.len())]), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_tds_closes_its_own_connection_only() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    for bytes in [
+        &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..],
+        &[18, 1, 0, 3, 0, 0, 0, 0],
+        &[18, 1, 0, 9, 0, 0, 0, 0, 255],
+        &[18, 1, 0, 10, 0, 0, 0, 0, 0, 0],
+        &[16, 1, 0, 8, 0, 0, 0, 0],
+        &[22, 3, 1, 0, 1, 0],
+    ] {
+        let mut stream = TcpStream::connect(setup.server.addr()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        // Whatever the server says, it ends: with a reset, where it had not read all.
+        drop(stream.read_to_end(&mut Vec::new()).await);
+    }
+    assert_eq!(client.one::<i32>("SELECT 1").await, Some(1));
+}
+
+#[tokio::test]
+async fn connections_can_be_refused_and_cut_and_the_server_stopped() {
+    let setup = Setup::new().await;
+    let mut client = setup.client().await;
+    setup.server.refuse_connections(true).await.unwrap();
+    let refused = TcpStream::connect(setup.server.addr()).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(client.one::<i32>("SELECT 1").await, Some(1), "open connections stay open");
+    setup.server.refuse_connections(false).await.unwrap();
+
+    setup.server.behaviour().cut_connections();
+    client.rows("SELECT 1").await.unwrap_err();
+    let mut client = setup.client().await;
+    assert_eq!(client.one::<i32>("SELECT 1").await, Some(1));
+    assert_eq!(setup.server.counters().open, 1);
+
+    let address = setup.server.addr();
+    setup.server.stop().await;
+    client.rows("SELECT 1").await.unwrap_err();
+    TcpStream::connect(address).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn answers_are_delayed_as_long_as_said() {
+    let setup = Setup::new().await;
+    let delay = Duration::from_millis(60);
+    setup.server.behaviour().delay_logins(delay);
+    setup.server.behaviour().delay_queries(delay);
+    let start = std::time::Instant::now();
+    let mut client = setup.client().await;
+    assert!(start.elapsed() >= delay);
+    let start = std::time::Instant::now();
+    client.rows("SELECT 1").await.unwrap();
+    assert!(start.elapsed() >= delay);
 }

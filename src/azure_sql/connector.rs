@@ -22,7 +22,7 @@ use crate::{
     Cloud,
     clock::{self, Clock},
     tls,
-    token::{Token, TokenCache, TokenReport},
+    token::{Renewals, Token, TokenCache, TokenReport},
 };
 
 /// The driver's client: tiberius', over our [`Transport`].
@@ -42,6 +42,7 @@ struct Inner {
     config: Config,
     tokens: TokenCache,
     tls: Arc<ClientConfig>,
+    renewals: Renewals,
     counters: Counters,
 }
 
@@ -67,7 +68,13 @@ impl Connector {
             return Err(ConfigError::OtherScope { wanted, tokens }.into());
         }
         let tls = Arc::new(tls::client_config(config.ca_file.as_deref())?);
-        Ok(Self(Arc::new(Inner { config, tokens, tls, counters: Counters::default() })))
+        Ok(Self(Arc::new(Inner {
+            config,
+            tokens,
+            tls,
+            renewals: Renewals::default(),
+            counters: Counters::default(),
+        })))
     }
 
     /// Connects and logs in.
@@ -104,7 +111,7 @@ impl Connector {
             other => return other,
         };
         stage.set(Stage::Token);
-        let another = match tokens.renew(&token).await {
+        let another = match self.0.renewals.renew(tokens, &token).await {
             Ok(Some(another)) => another,
             Ok(None) => return Err(Error::LoginRefused(refused)),
             Err(error) => {
@@ -120,6 +127,7 @@ impl Connector {
         self.0.counters.renewed.fetch_add(1, Ordering::Relaxed);
         Box::pin(self.follow(&another, stage)).await.map_err(|error| match error {
             Error::LoginRefused(refused) => {
+                self.0.renewals.pause(tokens);
                 Error::LoginRefused(Box::new(LoginRefused { retried: true, ..*refused }))
             }
             other => other,

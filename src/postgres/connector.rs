@@ -3,10 +3,9 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use tokio::task::JoinHandle;
@@ -21,12 +20,8 @@ use super::{
 };
 use crate::{
     clock::{self, Elapsed},
-    token::{Token, TokenCache, TokenReport},
+    token::{Renewals, Token, TokenCache, TokenReport},
 };
-
-/// A token that came at a refused login's request and was refused too is no
-/// reason to ask for yet another one for so long.
-const NO_RENEWAL_FOR: Duration = Duration::from_secs(300);
 
 /// Dials and logs in, with a token that is good now. No pool.
 ///
@@ -46,7 +41,7 @@ struct Inner {
     tokens: TokenCache,
     tls: MakeRustlsConnect,
     /// No renewal before that (monotonic) time.
-    no_renewal_before: Mutex<Duration>,
+    renewals: Renewals,
     counts: Counts,
 }
 
@@ -106,7 +101,7 @@ impl Connector {
             config,
             tokens,
             tls,
-            no_renewal_before: Mutex::default(),
+            renewals: Renewals::default(),
             counts: Counts::default(),
         })))
     }
@@ -176,7 +171,7 @@ impl Connector {
         };
 
         progress.token();
-        let other = self.renew(&token).await;
+        let other = self.0.renewals.renew(&self.0.tokens, &token).await;
         let (token, refusal, second_try) = match other {
             Err(error) => (token, refusal, SecondTry::Failed(error)),
             Ok(None) => (token, refusal, SecondTry::NoOther),
@@ -189,7 +184,7 @@ impl Connector {
             }
         };
         if matches!(second_try, SecondTry::Refused) {
-            self.pause_renewals();
+            self.0.renewals.pause(&self.0.tokens);
         }
         self.0.counts.refused.fetch_add(1, Relaxed);
         Err(Error::LoginRefused(self.advised(refusal, &token, &user, &second_try).await))
@@ -227,21 +222,6 @@ impl Connector {
             Some(name) => Ok(name.to_owned()),
             None => Err(Error::NoUser { principal: advice::principal(&claims) }),
         }
-    }
-
-    /// Another token than the refused one, unless that has lately turned out
-    /// to be of no use: a role that does not exist is not helped by tokens.
-    async fn renew(&self, refused: &Token) -> Result<Option<Token>, crate::token::TokenError> {
-        let paused = {
-            let until = self.0.no_renewal_before.lock().unwrap_or_else(PoisonError::into_inner);
-            self.0.tokens.clock().monotonic() < *until
-        };
-        if paused { Ok(None) } else { self.0.tokens.renew(refused).await }
-    }
-
-    fn pause_renewals(&self) {
-        let until = self.0.tokens.clock().monotonic() + NO_RENEWAL_FOR;
-        *self.0.no_renewal_before.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// PostgreSQL takes the role's name where no database is named.

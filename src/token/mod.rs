@@ -9,6 +9,8 @@ mod claims;
 mod error;
 mod identity;
 mod policy;
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+mod renewals;
 mod state;
 mod sync;
 #[cfg(test)]
@@ -28,6 +30,8 @@ pub use cache::{TokenCache, TokenReport};
 pub use claims::Claims;
 pub use error::{CredentialError, CredentialErrorKind, TokenError};
 pub use identity::{Identity, IdentityBuilder};
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) use renewals::Renewals;
 
 /// Something that can ask an identity provider for a token: a managed
 /// identity, the Azure CLI, a service principal, ….

@@ -568,3 +568,84 @@ async fn thirty_days_of_24_hour_tokens() {
         thirty_days(24 * HOUR, seed).await;
     }
 }
+
+/// What was logged, on this thread.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logged {
+    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let logged = Self::default();
+        let writer = logged.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish();
+        (logged, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn each_turn_of_events_is_told_once_and_without_the_secret() {
+    let (logged, _guard) = Logged::begin();
+    let told = |expected: &str| {
+        let text = logged.take();
+        assert!(text.lines().count() == 1 && text.contains(expected), "{expected}: {text}");
+        assert!(!text.contains("hunter"), "{text}");
+    };
+    let setting = setting().filled_with("hunter2", HOUR).await;
+    told("token fetched");
+
+    setting.clock.advance(HOUR * 11 / 12);
+    for _ in 0..3 {
+        setting.now().await;
+    }
+    setting.provider.answer(setting.token("hunter3", HOUR)).await;
+    setting.now().await;
+    told("token refreshed");
+
+    setting.clock.advance(HOUR * 11 / 12);
+    setting.now().await;
+    setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+    for _ in 0..3 {
+        setting.now().await;
+    }
+    // 5 minutes less 2 seconds.
+    told("usable_for=298s");
+
+    setting.clock.advance(100 * S);
+    let refusals: Vec<_> = (0..3).map(|_| setting.renew("hunter3")).collect();
+    settle().await;
+    told("a login with the token was refused");
+    setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+    for refusal in refusals {
+        assert!(refusal.await.unwrap().is_err());
+    }
+    told("token refresh failed, the token is still usable");
+
+    setting.clock.advance(HOUR);
+    let calls: Vec<_> = (0..3).map(|_| setting.call()).collect();
+    settle().await;
+    told("the token has expired and no other has come");
+    setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+    for call in calls {
+        assert!(call.await.unwrap().is_err());
+    }
+    told("no token");
+}

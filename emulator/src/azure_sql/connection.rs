@@ -9,6 +9,7 @@ use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    runtime::Handle,
     sync::mpsc,
     task::{JoinSet, spawn_blocking},
     time::sleep,
@@ -189,6 +190,18 @@ fn welcome(login: &Login, database: &str, route: Option<&(String, u16)>) -> Vec<
     answer.finish(false)
 }
 
+/// A session between requests. It blocks when it is closed, so that is done
+/// elsewhere.
+struct Parked(Option<Session>);
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if let (Some(session), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(session));
+        }
+    }
+}
+
 /// Stops what runs in the session when nobody waits for it any more.
 struct CancelOnDrop(Arc<Cancel>);
 
@@ -200,7 +213,7 @@ impl Drop for CancelOnDrop {
 
 async fn requests<S>(
     stream: S,
-    mut session: Session,
+    session: Session,
     cancel: CancelOnDrop,
     packet_size: usize,
     spid: u16,
@@ -221,6 +234,7 @@ where
         }
     });
     let mut early = None;
+    let mut parked = Parked(Some(session));
     loop {
         let next = match early.take() {
             Some(message) => Some(message),
@@ -234,6 +248,7 @@ where
         } else {
             let request = Request::parse(message.kind, &message.payload).map_err(malformed)?;
             count_request(&server, &request, message.first_status);
+            let Some(session) = parked.0.take() else { return Ok(()) };
             let before = session.descriptor;
             cancel.0.lower();
             let work = work(session, request, message.first_status, Arc::clone(&server));
@@ -255,8 +270,9 @@ where
                     },
                 }
             };
-            session = returned;
-            if attention { Answer::attention(&changes(before, session.descriptor)) } else { answer }
+            let after = returned.descriptor;
+            parked.0 = Some(returned);
+            if attention { Answer::attention(&changes(before, after)) } else { answer }
         };
         for packet in packets::packets(kind::TABULAR_RESULT, &answer, packet_size, spid) {
             writer.write_all(&packet).await?;

@@ -1,24 +1,21 @@
-//! Running a request in a session.
+//! Running a request, and what controls the session in it.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use rusqlite::{params_from_iter, types::Value};
-use time::OffsetDateTime;
+use rusqlite::types::Value;
 
 use super::{
+    convert::{self as values, convert},
     error::ServerError,
-    functions::convert,
-    requests::{Body, Parameter as RpcParameter, Procedure, TransactionRequest},
-    results::{self, Rows},
+    requests::{Body, Procedure, TransactionRequest},
     session::{Session, Variable, Variables},
+    statements::{assign, scope},
     tokens::{Answer, Command},
     tsql::{
-        Parameter, Scope, System, Target, Translated, Translator, Writes,
-        names::{Table, quoted},
+        Translator,
         script::{self, Statement},
     },
     types::SqlType,
-    values,
 };
 
 /// How a statement list went.
@@ -50,7 +47,7 @@ impl Session {
         answer.finish(failed)
     }
 
-    fn fail(&mut self, error: &ServerError, answer: &mut Answer) -> bool {
+    pub(crate) fn fail(&mut self, error: &ServerError, answer: &mut Answer) -> bool {
         self.last_error = error.number;
         answer.error(error);
         answer.done_with_error();
@@ -85,38 +82,13 @@ impl Session {
         }
     }
 
-    /// `sp_executesql`: a batch of its own scope. What it sets holds in it,
-    /// and the tables that it makes for itself go at its end.
-    fn execute_sql(&mut self, parameters: Vec<RpcParameter>, answer: &mut Answer) -> bool {
-        let (text, mut variables) = match bind(parameters) {
-            Ok(bound) => bound,
-            Err(error) => return self.fail(&error, answer),
-        };
-        let (options, transactions) = (self.options.clone(), self.transaction_count);
-        let tables = self.temporary_tables().unwrap_or_default();
-        let mut failed = self.batch(&text, &mut variables, answer);
-        self.options = options;
-        let restored =
-            self.apply_lock_timeout().and_then(|()| self.temporary_tables()).and_then(|now| {
-                let own: Vec<String> =
-                    now.into_iter().filter(|table| !tables.contains(table)).collect();
-                own.iter().try_for_each(|table| self.drop_temporary(table))
-            });
-        if let Err(error) = restored {
-            failed = self.fail(&error, answer);
-        }
-        if !failed && self.transaction_count != transactions {
-            let text = format!(
-                "Transaction count after EXECUTE indicates a mismatching number of BEGIN and COMMIT statements. Previous count = {transactions}, current count = {}.",
-                self.transaction_count
-            );
-            failed = self.fail(&ServerError::new(266, 16, text), answer);
-        }
-        failed
-    }
-
     /// Whether an error went into the answer.
-    fn batch(&mut self, text: &str, variables: &mut Variables, answer: &mut Answer) -> bool {
+    pub(crate) fn batch(
+        &mut self,
+        text: &str,
+        variables: &mut Variables,
+        answer: &mut Answer,
+    ) -> bool {
         let statements = match script::parse(text) {
             Ok(statements) => statements,
             Err(error) => return self.fail(&error, answer),
@@ -295,206 +267,6 @@ impl Session {
         }
         options.iter().try_for_each(|option| self.set_option(option, value))
     }
-
-    fn scalar(
-        &mut self,
-        expression: &sqlparser::ast::Expr,
-        condition: bool,
-        variables: &Variables,
-    ) -> Result<Value, ServerError> {
-        let translated = Translator::new(&scope(variables), self).scalar(expression, condition)?;
-        self.before_statement(Writes::Nothing)?;
-        let parameters = self.bound(&translated.parameters, variables);
-        Ok(self
-            .connection
-            .query_row(&translated.sql, params_from_iter(parameters), |row| row.get(0))?)
-    }
-
-    fn run_sql(
-        &mut self,
-        statement: Translated,
-        variables: &mut Variables,
-        answer: &mut Answer,
-    ) -> Result<(), ServerError> {
-        self.before_statement(statement.writes)?;
-        let parameters = self.bound(&statement.parameters, variables);
-        let Some(probe) = &statement.probe else {
-            return self.run_change(&statement, parameters, answer);
-        };
-        let limit = match (statement.command, self.options.row_count) {
-            (Command::Select, 1..) => self.options.row_count,
-            _ => u64::MAX,
-        };
-        let rows = results::query(&self.connection, &statement.sql, probe, parameters, limit)?;
-        let count = rows.rows.len() as u64;
-        match &statement.target {
-            Target::Client => rows.write(answer)?,
-            Target::Table(table) => self.create_from(table, &rows)?,
-            Target::Variables(names) => {
-                // All rows are assigned; the last one stays.
-                if let Some(last) = rows.rows.last() {
-                    for (name, value) in names.iter().zip(last) {
-                        assign(variables, name, value.clone())?;
-                    }
-                }
-            }
-        }
-        if statement.command == Command::Insert {
-            self.inserted(count);
-        }
-        self.counted(statement.command, count, answer);
-        Ok(())
-    }
-
-    fn run_change(
-        &mut self,
-        statement: &Translated,
-        parameters: Vec<Value>,
-        answer: &mut Answer,
-    ) -> Result<(), ServerError> {
-        if statement.command == Command::Other {
-            if !parameters.is_empty() {
-                return Err(ServerError::unsupported("a parameter in a definition"));
-            }
-            self.all_or_nothing(|session| Ok(session.connection.execute_batch(&statement.sql)?))?;
-            self.row_count = 0;
-            answer.done(Command::Other, None);
-            return Ok(());
-        }
-        let count = self.connection.execute(&statement.sql, params_from_iter(parameters))? as u64;
-        if statement.command == Command::Insert {
-            self.inserted(count);
-        }
-        self.counted(statement.command, count, answer);
-        Ok(())
-    }
-
-    /// For what is several statements to SQLite.
-    fn all_or_nothing(
-        &self,
-        statements: impl FnOnce(&Self) -> Result<(), ServerError>,
-    ) -> Result<(), ServerError> {
-        const NAME: &str = "\"one statement\"";
-        self.connection.execute_batch(&format!("SAVEPOINT {NAME}"))?;
-        match statements(self) {
-            Ok(()) => Ok(self.connection.execute_batch(&format!("RELEASE {NAME}"))?),
-            Err(error) => {
-                // If SQLite has rolled all of it back, there is no savepoint.
-                drop(self.connection.execute_batch(&format!("ROLLBACK TO {NAME}; RELEASE {NAME}")));
-                Err(error)
-            }
-        }
-    }
-
-    /// `SELECT … INTO`: a table of the result's columns.
-    fn create_from(&self, table: &Table, rows: &Rows) -> Result<(), ServerError> {
-        let columns: Vec<String> = rows
-            .columns
-            .iter()
-            .map(|column| format!("{} {}", quoted(&column.name), column.sql_type))
-            .collect();
-        if rows.columns.iter().any(|column| column.name.is_empty()) {
-            return Err(ServerError::new(
-                1038,
-                15,
-                "An object or column name is missing or empty.",
-            ));
-        }
-        let temp = if table.is_temporary() { "TEMP " } else { "" };
-        let create = format!("CREATE {temp}TABLE {} ({})", table.quoted(), columns.join(", "));
-        let places = vec!["?"; columns.len()].join(", ");
-        self.all_or_nothing(|session| {
-            session.connection.execute_batch(&create)?;
-            let mut insert = session
-                .connection
-                .prepare(&format!("INSERT INTO {} VALUES ({places})", table.quoted()))?;
-            for row in &rows.rows {
-                insert.execute(params_from_iter(row))?;
-            }
-            Ok(())
-        })
-    }
-
-    fn inserted(&mut self, count: u64) {
-        if count > 0 {
-            let number = Some(self.connection.last_insert_rowid());
-            (self.last_identity, self.scope_identity) = (number, number);
-        }
-    }
-
-    fn counted(&mut self, command: Command, count: u64, answer: &mut Answer) {
-        self.row_count = count as i64;
-        answer.done(command, (!self.options.no_count).then_some(count));
-    }
-
-    fn bound(&self, parameters: &[Parameter], variables: &Variables) -> Vec<Value> {
-        parameters
-            .iter()
-            .map(|parameter| match parameter {
-                Parameter::Variable(name) => {
-                    variables.get(name).map_or(Value::Null, |variable| variable.value.clone())
-                }
-                Parameter::System(system) => self.system(*system),
-            })
-            .collect()
-    }
-
-    fn system(&self, system: System) -> Value {
-        let text = |text: &str| Value::Text(text.to_owned());
-        let number = |number: Option<i64>| number.map_or(Value::Null, Value::Integer);
-        match system {
-            System::TransactionCount => Value::Integer(self.transaction_count.into()),
-            System::TransactionState => Value::Integer((self.transaction_count > 0).into()),
-            System::RowCount => Value::Integer(self.row_count),
-            System::Error => Value::Integer(self.last_error.into()),
-            System::Identity => number(self.last_identity),
-            System::ScopeIdentity => number(self.scope_identity),
-            System::Spid => Value::Integer(self.identity.spid.into()),
-            System::Version => {
-                text("Microsoft SQL Azure (RTM) - 12.0.2000.8, as an emulator over SQLite has it")
-            }
-            System::Database => text(&self.identity.database),
-            System::User => text(&self.identity.user),
-            System::Application => text(&self.identity.application),
-            System::Host => text(&self.identity.host),
-            System::Isolation => Value::Integer(self.options.isolation.into()),
-            System::Language => text(&self.options.language),
-            System::DateFormat => text(&self.options.date_format),
-            System::LockTimeout => Value::Integer(self.options.lock_timeout),
-            System::Now => now("datetime"),
-            System::NowPrecise => now("datetime2"),
-            System::NowOffset => now("datetimeoffset"),
-        }
-    }
-}
-
-/// Azure SQL's clocks show UTC.
-fn now(declared: &str) -> Value {
-    let now = OffsetDateTime::from(SystemTime::now());
-    let (hour, minute, second, nanosecond) = now.to_hms_nano();
-    let text = format!("{} {hour:02}:{minute:02}:{second:02}.{nanosecond:09}", now.date());
-    SqlType::parse(declared)
-        .and_then(|sql_type| convert(&Value::Text(text), sql_type).ok())
-        .unwrap_or(Value::Null)
-}
-
-fn scope(variables: &Variables) -> Scope {
-    variables.iter().map(|(name, variable)| (name.clone(), variable.sql_type)).collect()
-}
-
-fn assign(variables: &mut Variables, name: &str, value: Value) -> Result<(), ServerError> {
-    let Some(variable) = variables.get_mut(&name.to_ascii_lowercase()) else {
-        return Err(ServerError::new(
-            137,
-            15,
-            format!("Must declare the scalar variable \"{name}\"."),
-        ));
-    };
-    variable.value = match variable.sql_type {
-        Some(sql_type) => convert(&value, sql_type)?,
-        None => value,
-    };
-    Ok(())
 }
 
 /// A transaction's name may stand in a variable.
@@ -502,83 +274,5 @@ fn name_of(name: &str, variables: &Variables) -> String {
     match variables.get(&name.to_ascii_lowercase()) {
         Some(variable) => values::text(&variable.value),
         None => name.to_owned(),
-    }
-}
-
-/// The text and the variables of `sp_executesql @stmt, @params, @P1, …`.
-fn bind(parameters: Vec<RpcParameter>) -> Result<(String, Variables), ServerError> {
-    let mut parameters = parameters.into_iter();
-    let mut text = |name: &str| match parameters.next().map(|parameter| parameter.value) {
-        Some(Value::Text(text)) => Ok(text),
-        Some(Value::Null) | None if name == "@params" => Ok(String::new()),
-        _ => Err(ServerError::new(
-            214,
-            16,
-            format!("Procedure expects parameter '{name}' of type 'ntext/nchar/nvarchar'."),
-        )),
-    };
-    let (statement, declarations) = (text("@statement")?, text("@params")?);
-    let mut variables = Variables::new();
-    for (name, declared) in split_declarations(&declarations) {
-        let Some(sql_type) = SqlType::parse(declared) else {
-            return Err(ServerError::unsupported(format_args!("a parameter of type {declared}")));
-        };
-        variables.insert(
-            name.to_ascii_lowercase(),
-            Variable { sql_type: Some(sql_type), value: Value::Null },
-        );
-    }
-    let in_order: Vec<String> =
-        split_declarations(&declarations).map(|(name, _)| name.to_ascii_lowercase()).collect();
-    for (index, parameter) in parameters.enumerate() {
-        let name = match parameter.name.to_ascii_lowercase() {
-            name if name.is_empty() => in_order.get(index).cloned().unwrap_or_default(),
-            name => name,
-        };
-        let Some(variable) = variables.get_mut(&name) else {
-            let text =
-                format!("Procedure or function has a parameter {name} that is not declared.");
-            return Err(ServerError::new(8144, 16, text));
-        };
-        // As declared, whatever it was sent as.
-        variable.value = match (parameter.sql_type, variable.sql_type) {
-            (sent, declared) if sent == declared => parameter.value,
-            (_, Some(declared)) => convert(&parameter.value, declared)?,
-            (_, None) => parameter.value,
-        };
-    }
-    Ok((statement, variables))
-}
-
-/// `@a int,@b decimal(10,2)`, split at the commas outside of parentheses.
-fn split_declarations(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let mut depth = 0;
-    text.split(move |c| {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            _ => {}
-        }
-        c == ',' && depth == 0
-    })
-    .filter_map(|declaration| declaration.trim().split_once(char::is_whitespace))
-    .map(|(name, declared)| {
-        (name, declared.trim().trim_end_matches(" OUTPUT").trim_end_matches(" output"))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn declarations_are_split_outside_of_parentheses() {
-        let declarations: Vec<_> =
-            split_declarations("@P1 int,@P2 decimal(10,2), @P3  nvarchar(max)").collect();
-        assert_eq!(
-            declarations,
-            [("@P1", "int"), ("@P2", "decimal(10,2)"), ("@P3", "nvarchar(max)")]
-        );
-        assert_eq!(split_declarations("").count(), 0);
     }
 }

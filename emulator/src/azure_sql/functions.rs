@@ -14,10 +14,10 @@ use rusqlite::{
 use uuid::Uuid;
 
 use super::{
+    convert::{self as values, convert, overflow, text},
     error::ServerError,
     like,
     types::SqlType,
-    values::{self, text},
 };
 
 /// What `sp_set_session_context` has set; keys in lower case.
@@ -94,14 +94,6 @@ fn null_or(
     function: impl FnOnce(&[Value]) -> Result<Value, ServerError>,
 ) -> Result<Value, ServerError> {
     if arguments.contains(&Value::Null) { Ok(Value::Null) } else { function(arguments) }
-}
-
-fn overflow(sql_type: SqlType) -> ServerError {
-    ServerError::new(
-        8115,
-        16,
-        format!("Arithmetic overflow error converting expression to data type {sql_type}."),
-    )
 }
 
 /// Two texts are joined; beside a number, text becomes one.
@@ -255,77 +247,6 @@ fn cast(value: &Value, declared: &Value) -> Result<Value, ServerError> {
         Some(sql_type) => convert(value, sql_type),
         None => Err(ServerError::unsupported(text(declared))),
     }
-}
-
-/// `value` as one of this type.
-pub(crate) fn convert(value: &Value, sql_type: SqlType) -> Result<Value, ServerError> {
-    let within = |least: i64, most: i64| match values::integer(value, sql_type)? {
-        number if (least..=most).contains(&number) => Ok(Value::Integer(number)),
-        _ => Err(overflow(sql_type)),
-    };
-    let cut = |length: Option<u16>| {
-        let units = units(&text(value));
-        let length = length.map_or(units.len(), |length| units.len().min(length.into()));
-        Value::Text(String::from_utf16_lossy(&units[..length]))
-    };
-    if *value == Value::Null {
-        return Ok(Value::Null);
-    }
-    match sql_type {
-        SqlType::Bit => match value {
-            Value::Text(text) if text.eq_ignore_ascii_case("true") => Ok(Value::Integer(1)),
-            Value::Text(text) if text.eq_ignore_ascii_case("false") => Ok(Value::Integer(0)),
-            _ => Ok(Value::Integer((values::real(value, sql_type)? != 0.0).into())),
-        },
-        SqlType::TinyInt => within(0, 255),
-        SqlType::SmallInt => within(i16::MIN.into(), i16::MAX.into()),
-        SqlType::Int => within(i32::MIN.into(), i32::MAX.into()),
-        SqlType::BigInt => within(i64::MIN, i64::MAX),
-        SqlType::Real => Ok(Value::Real(f64::from(values::real(value, sql_type)? as f32))),
-        SqlType::Float => Ok(Value::Real(values::real(value, sql_type)?)),
-        SqlType::Decimal { precision, scale } => values::decimal(value, sql_type)?
-            .rescaled(scale)
-            .filter(|decimal| decimal.fits(precision))
-            .map(|decimal| decimal.to_value())
-            .ok_or_else(|| overflow(sql_type)),
-        SqlType::SmallMoney | SqlType::Money => values::decimal(value, sql_type)?
-            .rescaled(4)
-            .map(|decimal| decimal.to_value())
-            .ok_or_else(|| overflow(sql_type)),
-        SqlType::Date => moment_text(values::moment(value)?.date_text(), sql_type),
-        SqlType::Time(scale) => Ok(Value::Text(values::moment(value)?.rounded(scale).time_text())),
-        SqlType::SmallDateTime => {
-            moment_text(values::moment(value)?.rounded(0).date_time_text(), sql_type)
-        }
-        SqlType::DateTime => {
-            moment_text(values::moment(value)?.rounded(3).date_time_text(), sql_type)
-        }
-        SqlType::DateTime2(scale) => {
-            moment_text(values::moment(value)?.rounded(scale).date_time_text(), sql_type)
-        }
-        SqlType::DateTimeOffset(scale) => {
-            moment_text(values::moment(value)?.rounded(scale).offset_text(), sql_type)
-        }
-        SqlType::Char(length) | SqlType::NChar(length) => Ok(cut(Some(length))),
-        SqlType::VarChar(length) | SqlType::NVarChar(length) => Ok(cut(length)),
-        SqlType::UniqueIdentifier => match Uuid::parse_str(text(value).trim()) {
-            Ok(uuid) => Ok(Value::Text(uuid.to_string())),
-            Err(_) => Err(ServerError::new(
-                8169,
-                16,
-                "Conversion failed when converting from a character string to uniqueidentifier.",
-            )),
-        },
-        SqlType::Binary(_) | SqlType::VarBinary(_) => Ok(match value {
-            Value::Blob(bytes) => Value::Blob(bytes.clone()),
-            Value::Integer(number) => Value::Blob((*number as i32).to_be_bytes().to_vec()),
-            other => Value::Blob(super::bytes::utf16(&text(other))),
-        }),
-    }
-}
-
-fn moment_text(text: Option<String>, sql_type: SqlType) -> Result<Value, ServerError> {
-    text.map(Value::Text).ok_or_else(|| overflow(sql_type))
 }
 
 #[cfg(test)]

@@ -60,7 +60,9 @@
 
 mod behaviour;
 mod bytes;
+mod code_page;
 mod connection;
+mod convert;
 mod decimal;
 mod error;
 mod execute;
@@ -68,12 +70,16 @@ mod functions;
 mod like;
 mod login;
 mod moments;
+mod options;
 mod packets;
 mod prelogin;
+mod procedures;
 mod requests;
 mod results;
 mod session;
+mod statements;
 mod tokens;
+mod transactions;
 mod tsql;
 mod types;
 mod values;

@@ -104,6 +104,9 @@ impl Prelogin {
     }
 }
 
+/// Types of TLS records (RFC 8446, B.1).
+const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
+
 /// A connection whose TLS handshake travels inside packets, until it is done.
 ///
 /// TLS 1.3 has the server write its session tickets as soon as it has read the
@@ -148,7 +151,14 @@ impl HandshakeStream {
         self.done = true;
     }
 
+    /// Writes out what has gone into packets, or is to go.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.unwritten.is_empty() {
+            let packets =
+                packets::packets(self.packet_kind, &self.unwritten, DEFAULT_PACKET_SIZE, 0);
+            self.framed.extend(packets.concat());
+            self.unwritten.clear();
+        }
         while !self.framed.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.framed))?;
             if written == 0 {
@@ -167,17 +177,20 @@ impl AsyncRead for HandshakeStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // TLS looks for more right behind the client's Finished of TLS 1.3, before
-        // it says that the handshake is done; a login may be there already.
-        if this.done || (this.client_records.finished && this.payload_left == 0) {
-            return Pin::new(&mut this.stream).poll_read(context, buffer);
-        }
-        while this.payload_left == 0 {
-            let mut header = ReadBuf::new(&mut this.header[this.header_read..]);
+        while !this.done && this.payload_left == 0 {
+            // A byte alone tells a packet from a bare record, with which the
+            // client may be ahead.
+            let end = if this.header_read == 0 { 1 } else { HEADER };
+            let mut header = ReadBuf::new(&mut this.header[this.header_read..end]);
             ready!(Pin::new(&mut this.stream).poll_read(context, &mut header))?;
             match header.filled().len() {
                 0 => return Poll::Ready(Ok(())),
                 read => this.header_read += read,
+            }
+            if TLS_RECORDS.contains(&this.header[0]) {
+                this.done = true;
+                buffer.put_slice(&this.header[..1]);
+                return Poll::Ready(Ok(()));
             }
             if this.header_read == HEADER {
                 let (kind, _, length) = parse_header(this.header).map_err(packets::malformed)?;
@@ -189,16 +202,15 @@ impl AsyncRead for HandshakeStream {
                 (this.header_read, this.payload_left) = (0, length);
             }
         }
-        let mut part = buffer.take(this.payload_left);
-        let (before, room) = (part.filled().len(), part.capacity());
-        debug_assert!(before == 0 && room > 0);
-        ready!(Pin::new(&mut this.stream).poll_read(context, &mut part))?;
-        let read = part.filled().len();
-        this.client_records.see(part.filled());
-        // The part wrote into the buffer's own bytes.
-        let filled = part.filled().to_vec();
-        buffer.put_slice(&filled);
-        this.payload_left -= read;
+        if this.done {
+            return Pin::new(&mut this.stream).poll_read(context, buffer);
+        }
+        let mut part = vec![0; this.payload_left.min(buffer.remaining())];
+        let mut payload = ReadBuf::new(&mut part);
+        ready!(Pin::new(&mut this.stream).poll_read(context, &mut payload))?;
+        this.client_records.see(payload.filled());
+        this.payload_left -= payload.filled().len();
+        buffer.put_slice(payload.filled());
         Poll::Ready(Ok(()))
     }
 }
@@ -220,12 +232,6 @@ impl AsyncWrite for HandshakeStream {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.unwritten.is_empty() {
-            let packets =
-                packets::packets(this.packet_kind, &this.unwritten, DEFAULT_PACKET_SIZE, 0);
-            this.framed.extend(packets.concat());
-            this.unwritten.clear();
-        }
         ready!(this.poll_drain(context))?;
         Pin::new(&mut this.stream).poll_flush(context)
     }

@@ -208,8 +208,8 @@ mod tests {
                 vec![],
                 vec![0; 4],
                 vec![0xff; 64],
-                [headers(0), vec![5, 0, 1, 9]].concat(),
-                [headers(0), vec![0xff; 9]].concat(),
+                [headers(0), vec![5, 0, 1]].concat(),
+                [headers(0), vec![9, 0, 9]].concat(),
             ] {
                 assert!(Request::parse(kind, &bytes).is_err(), "{kind} {bytes:?}");
             }

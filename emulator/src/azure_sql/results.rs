@@ -1,6 +1,6 @@
 //! A query's rows, and the types of its columns.
 
-use rusqlite::{Connection, params_from_iter, types::Value};
+use rusqlite::{ColumnMetadata, Connection, params_from_iter, types::Value};
 
 use super::{
     error::ServerError,
@@ -9,6 +9,7 @@ use super::{
     types::SqlType,
     values,
 };
+use crate::database::{ROW_NUMBER_INT, is_row_number_bigint};
 
 /// A result.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) fn query(
     limit: u64,
 ) -> Result<Rows, ServerError> {
     let mut statement = connection.prepare(sql)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let known = column_types(connection, probe)?;
     let mut rows = Vec::new();
     let mut found = statement.query(params_from_iter(parameters))?;
@@ -52,8 +53,23 @@ pub(crate) fn query(
 
 fn column_types(connection: &Connection, probe: &str) -> Result<Vec<Option<SqlType>>, ServerError> {
     let statement = connection.prepare(probe)?;
-    let columns = statement.columns();
-    Ok(columns.map(|column| Shape::resolve(column.name(), column.decl_type())).collect())
+    let columns = statement.columns().zip(statement.columns_with_metadata());
+    let declared = |column: &rusqlite::Column<'_>, origin: &ColumnMetadata<'_>| {
+        let names = (origin.database_name()?, origin.table_name()?, origin.origin_name()?);
+        match column.decl_type()? {
+            // The width of a row number is in the table's definition only.
+            ROW_NUMBER_INT if is_row_number_bigint(connection, names.0, names.1, names.2) => {
+                Some("bigint")
+            }
+            declared => Some(declared),
+        }
+        .map(str::to_owned)
+    };
+    Ok(columns
+        .map(|(column, origin)| {
+            Shape::resolve(column.name(), declared(&column, &origin).as_deref())
+        })
+        .collect())
 }
 
 /// What holds all of these values.

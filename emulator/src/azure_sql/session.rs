@@ -11,8 +11,9 @@ use rusqlite::{Connection, types::Value};
 use super::{
     error::ServerError,
     functions::{self, SessionContext},
+    options::Options,
     tokens::{Answer, Change},
-    tsql::{Catalogue, TableColumn, Writes, names::Table},
+    tsql::{Catalogue, TableColumn, names::Table},
 };
 use crate::database::Database;
 
@@ -24,39 +25,6 @@ pub(crate) struct Identity {
     pub(crate) host: String,
     pub(crate) database: String,
     pub(crate) spid: u16,
-}
-
-/// SET options; `Default` is what a new login has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Options {
-    pub(crate) no_count: bool,
-    pub(crate) no_exec: bool,
-    pub(crate) xact_abort: bool,
-    pub(crate) row_count: u64,
-    pub(crate) lock_timeout: i64,
-    pub(crate) language: String,
-    pub(crate) date_format: String,
-    /// The table whose numbers may be inserted.
-    pub(crate) identity_insert: Option<String>,
-    pub(crate) isolation: u8,
-}
-
-const READ_COMMITTED: u8 = 2;
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            no_count: false,
-            no_exec: false,
-            xact_abort: false,
-            row_count: 0,
-            lock_timeout: -1,
-            language: "us_english".to_owned(),
-            date_format: "mdy".to_owned(),
-            identity_insert: None,
-            isolation: READ_COMMITTED,
-        }
-    }
 }
 
 /// Stops what runs in a session, from outside.
@@ -89,9 +57,6 @@ impl Cancel {
     }
 }
 
-/// How long SQL Server would wait for a lock: for ever. Not here.
-const LONGEST_LOCK_WAIT: Duration = Duration::from_secs(5);
-
 /// One session, on a thread that may block.
 pub(crate) struct Session {
     pub(crate) connection: Connection,
@@ -105,8 +70,8 @@ pub(crate) struct Session {
     pub(crate) transaction_count: u32,
     /// 0 outside of transactions.
     pub(crate) descriptor: u64,
-    last_descriptor: u64,
-    transaction_name: String,
+    pub(crate) last_descriptor: u64,
+    pub(crate) transaction_name: String,
     pub(crate) row_count: i64,
     pub(crate) last_error: i32,
     pub(crate) last_identity: Option<i64>,
@@ -176,133 +141,6 @@ impl Session {
         Ok(self.connection.execute_batch(&sql)?)
     }
 
-    pub(crate) fn apply_lock_timeout(&self) -> Result<(), ServerError> {
-        let timeout = match u64::try_from(self.options.lock_timeout) {
-            Ok(milliseconds) => Duration::from_millis(milliseconds).min(LONGEST_LOCK_WAIT),
-            Err(_) => LONGEST_LOCK_WAIT,
-        };
-        Ok(self.connection.busy_timeout(timeout)?)
-    }
-
-    /// Whether SQLite has a transaction open. It begins one later than the
-    /// client: see [`Self::before_statement`].
-    fn in_sqlite_transaction(&self) -> bool {
-        !self.connection.is_autocommit()
-    }
-
-    /// Begins SQLite's transaction, if this statement needs one.
-    ///
-    /// Azure SQL's READ COMMITTED reads what was committed when the statement
-    /// began. So do SQLite's statements outside of a transaction, hence reads
-    /// under READ COMMITTED do not open one, and the first change takes the
-    /// write lock at once, waiting for it. Higher levels read one snapshot.
-    pub(crate) fn before_statement(&self, writes: Writes) -> Result<(), ServerError> {
-        if self.transaction_count == 0 || self.in_sqlite_transaction() {
-            return Ok(());
-        }
-        match writes {
-            Writes::Nothing if self.options.isolation <= READ_COMMITTED => {}
-            Writes::Nothing | Writes::Temporary => self.connection.execute_batch("BEGIN")?,
-            Writes::Shared => self.connection.execute_batch("BEGIN IMMEDIATE")?,
-        }
-        Ok(())
-    }
-
-    /// SQLite rolls a whole transaction back for some errors; so must we.
-    pub(crate) fn after_error(
-        &mut self,
-        error: &ServerError,
-        had_transaction: bool,
-    ) -> Option<Change> {
-        self.last_error = error.number;
-        let lost = had_transaction && !self.in_sqlite_transaction();
-        let doomed = error.number == 1205 || self.options.xact_abort;
-        if self.transaction_count > 0 && (lost || doomed) {
-            self.end_transaction("ROLLBACK").ok()?
-        } else {
-            None
-        }
-    }
-
-    pub(crate) fn had_transaction(&self) -> bool {
-        self.in_sqlite_transaction()
-    }
-
-    pub(crate) fn begin(&mut self, name: &str) -> Option<Change> {
-        self.transaction_count += 1;
-        if self.transaction_count > 1 {
-            return None;
-        }
-        self.last_descriptor += 1;
-        self.descriptor = self.last_descriptor;
-        name.clone_into(&mut self.transaction_name);
-        Some(Change::Begin(self.descriptor))
-    }
-
-    pub(crate) fn commit(&mut self) -> Result<Option<Change>, ServerError> {
-        match self.transaction_count {
-            0 => Err(ServerError::new(
-                3902,
-                16,
-                "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION.",
-            )),
-            1 => {
-                let descriptor = self.descriptor;
-                self.end_transaction("COMMIT")?;
-                Ok(Some(Change::Commit(descriptor)))
-            }
-            _ => {
-                self.transaction_count -= 1;
-                Ok(None)
-            }
-        }
-    }
-
-    /// All of it, or back to the savepoint of this name.
-    pub(crate) fn rollback(&mut self, name: &str) -> Result<Option<Change>, ServerError> {
-        if self.transaction_count == 0 {
-            return Err(ServerError::new(
-                3903,
-                16,
-                "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.",
-            ));
-        }
-        if name.is_empty() || name == self.transaction_name {
-            return self.end_transaction("ROLLBACK");
-        }
-        let sql = format!("ROLLBACK TO {}", savepoint(name));
-        if !self.in_sqlite_transaction() || self.connection.execute_batch(&sql).is_err() {
-            let text = format!(
-                "Cannot roll back {name}. No transaction or savepoint of that name was found."
-            );
-            return Err(ServerError::new(6401, 16, text));
-        }
-        Ok(None)
-    }
-
-    pub(crate) fn save(&mut self, name: &str) -> Result<(), ServerError> {
-        if self.transaction_count == 0 {
-            return Err(ServerError::new(
-                628,
-                16,
-                "Cannot issue SAVE TRANSACTION when there is no active transaction.",
-            ));
-        }
-        self.before_statement(Writes::Shared)?;
-        Ok(self.connection.execute_batch(&format!("SAVEPOINT {}", savepoint(name)))?)
-    }
-
-    /// Ends the transaction, if there is one, and says that it was rolled back.
-    fn end_transaction(&mut self, how: &str) -> Result<Option<Change>, ServerError> {
-        if self.in_sqlite_transaction() {
-            self.connection.execute_batch(how)?;
-        }
-        let descriptor = std::mem::take(&mut self.descriptor);
-        self.transaction_name.clear();
-        let had_one = std::mem::take(&mut self.transaction_count) > 0;
-        Ok(had_one.then_some(Change::Rollback(descriptor)))
-    }
-
     pub(crate) fn set_context(
         &self,
         key: &str,
@@ -341,50 +179,6 @@ impl Session {
         answer.environment(&Change::Database { new, old });
         Ok(())
     }
-
-    /// Sets one option; what has no effect here is taken as well.
-    pub(crate) fn set_option(&mut self, option: &str, value: &str) -> Result<(), ServerError> {
-        let invalid = || ServerError::unsupported(format_args!("SET {option} {value}"));
-        let switch = || match value.to_ascii_uppercase().as_str() {
-            "ON" => Ok(true),
-            "OFF" => Ok(false),
-            _ => Err(invalid()),
-        };
-        match option {
-            "NOCOUNT" => self.options.no_count = switch()?,
-            "NOEXEC" => self.options.no_exec = switch()?,
-            "XACT_ABORT" => self.options.xact_abort = switch()?,
-            "ROWCOUNT" => self.options.row_count = value.parse().map_err(|_| invalid())?,
-            "LOCK_TIMEOUT" => {
-                self.options.lock_timeout = value.parse().map_err(|_| invalid())?;
-                self.apply_lock_timeout()?;
-            }
-            "LANGUAGE" => value.clone_into(&mut self.options.language),
-            "DATEFORMAT" => self.options.date_format = value.to_ascii_lowercase(),
-            "ANSI_NULLS"
-            | "ANSI_PADDING"
-            | "ANSI_WARNINGS"
-            | "ANSI_NULL_DFLT_ON"
-            | "ANSI_DEFAULTS"
-            | "ARITHABORT"
-            | "CONCAT_NULL_YIELDS_NULL"
-            | "NUMERIC_ROUNDABORT"
-            | "QUOTED_IDENTIFIER"
-            | "CURSOR_CLOSE_ON_COMMIT" => {
-                switch()?;
-            }
-            "TEXTSIZE" | "DATEFIRST" => drop(value.parse::<i64>().map_err(|_| invalid())?),
-            "DEADLOCK_PRIORITY" => {}
-            // What would change what a statement does is understood when off.
-            "IMPLICIT_TRANSACTIONS" | "FMTONLY" | "PARSEONLY" if !switch()? => {}
-            _ => return Err(invalid()),
-        }
-        Ok(())
-    }
-}
-
-fn savepoint(name: &str) -> String {
-    super::tsql::names::quoted(name)
 }
 
 impl Catalogue for Session {

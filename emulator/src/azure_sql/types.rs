@@ -51,11 +51,6 @@ impl SqlType {
     }
 
     fn parse_with(declaration: &str, default_length: u16) -> Option<Self> {
-        match declaration {
-            crate::database::ROW_NUMBER_INT => return Some(Self::Int),
-            crate::database::ROW_NUMBER_BIGINT => return Some(Self::BigInt),
-            _ => {}
-        }
         let text = declaration.trim().to_ascii_lowercase();
         let (name, arguments) = match text.split_once('(') {
             Some((name, rest)) => {
@@ -366,7 +361,6 @@ mod tests {
             ("[nvarchar](50)", "nvarchar(50)"),
             ("nvarchar", "nvarchar(1)"),
             ("INTEGER", "int"),
-            ("Integer", "bigint"),
         ] {
             assert_eq!(SqlType::parse(text).expect(text).to_string(), meant);
         }

@@ -5,6 +5,8 @@ use uuid::Uuid;
 
 use super::{
     bytes::{Malformed, Reader, utf16},
+    code_page::{from_windows_1252, windows_1252},
+    convert::{decimal, integer, moment, real, text},
     decimal::Decimal,
     error::ServerError,
     moments::{DAYS_TO_1900, Moment},
@@ -316,104 +318,11 @@ fn read_moment(
     Ok(text.map(Value::Text))
 }
 
-/// Any value as text, as SQL Server would show it.
-pub(crate) fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::Integer(number) => number.to_string(),
-        Value::Real(number) => number.to_string(),
-        Value::Text(text) => text.clone(),
-        Value::Blob(bytes) => from_windows_1252(bytes),
-    }
-}
-
 fn blob(value: &Value) -> Vec<u8> {
     match value {
         Value::Blob(bytes) => bytes.clone(),
         other => text(other).into_bytes(),
     }
-}
-
-fn conversion(value: &Value, sql_type: SqlType) -> ServerError {
-    ServerError::new(
-        245,
-        16,
-        format!(
-            "Conversion failed when converting the value '{}' to data type {sql_type}.",
-            text(value)
-        ),
-    )
-}
-
-/// Cut, not rounded, as SQL Server does.
-pub(crate) fn integer(value: &Value, sql_type: SqlType) -> Result<i64, ServerError> {
-    match value {
-        Value::Integer(number) => Ok(*number),
-        Value::Real(number) if number.abs() < 9.3e18 => Ok(number.trunc() as i64),
-        Value::Text(text) if text.trim().is_empty() => Ok(0),
-        Value::Text(text) => text.trim().parse().map_err(|_| conversion(value, sql_type)),
-        _ => Err(conversion(value, sql_type)),
-    }
-}
-
-pub(crate) fn real(value: &Value, sql_type: SqlType) -> Result<f64, ServerError> {
-    match value {
-        Value::Integer(number) => Ok(*number as f64),
-        Value::Real(number) => Ok(*number),
-        Value::Text(text) => text.trim().parse().map_err(|_| conversion(value, sql_type)),
-        _ => Err(conversion(value, sql_type)),
-    }
-}
-
-pub(crate) fn decimal(value: &Value, sql_type: SqlType) -> Result<Decimal, ServerError> {
-    match value {
-        Value::Integer(number) => Some(Decimal { units: i128::from(*number), scale: 0 }),
-        Value::Real(number) => Decimal::parse(&number.to_string()),
-        Value::Text(text) => Decimal::parse(text.trim()),
-        _ => None,
-    }
-    .ok_or_else(|| conversion(value, sql_type))
-}
-
-pub(crate) fn moment(value: &Value) -> Result<Moment, ServerError> {
-    let failed = || {
-        ServerError::new(
-            241,
-            16,
-            "Conversion failed when converting date and/or time from character string.",
-        )
-    };
-    match value {
-        Value::Text(text) => Moment::parse(text).ok_or_else(failed),
-        _ => Err(failed()),
-    }
-}
-
-/// Where Windows-1252 differs from Latin-1: 0x80 to 0x9f.
-const WINDOWS_1252: [char; 32] = [
-    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',
-    '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
-];
-
-/// The code page of [`COLLATION`](super::types::COLLATION); what it lacks is a
-/// question mark.
-fn windows_1252(text: &str) -> Vec<u8> {
-    text.chars()
-        .map(|c| match c {
-            '\0'..='\u{7f}' | '\u{a0}'..='\u{ff}' => c as u8,
-            _ => WINDOWS_1252.iter().position(|w| *w == c).map_or(b'?', |index| 0x80 + index as u8),
-        })
-        .collect()
-}
-
-fn from_windows_1252(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .map(|byte| match byte {
-            0x80..=0x9f => WINDOWS_1252[usize::from(byte - 0x80)],
-            _ => char::from(*byte),
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -488,7 +397,7 @@ mod tests {
             "uniqueidentifier",
         ] {
             let sql_type = SqlType::parse(declared).unwrap();
-            for bytes in [&[][..], &[1], &[200, 1, 2], &[3, 0, 0, 0], &[5, 0, 0, 0, 0, 0, 0, 0, 9]]
+            for bytes in [&[][..], &[1], &[200, 1, 2], &[3, 0, 0, 0], &[10, 0, 0, 0, 0, 0, 0, 0, 9]]
             {
                 assert!(
                     read(&mut Reader::new(bytes, "value"), sql_type).is_err(),

@@ -106,7 +106,7 @@ impl Translator<'_> {
         }
         if let Some(seed) = identity_seed {
             let numbering = match sql_type {
-                SqlType::Int | SqlType::SmallInt | SqlType::TinyInt => ROW_NUMBER_INT,
+                SqlType::Int => ROW_NUMBER_INT,
                 SqlType::BigInt => ROW_NUMBER_BIGINT,
                 _ => return Err(ServerError::unsupported(format_args!("IDENTITY on {declared}"))),
             };
@@ -114,7 +114,7 @@ impl Translator<'_> {
             let sql = format!("{quoted} {numbering} PRIMARY KEY AUTOINCREMENT");
             return Ok(ColumnSql { sql, identity_seed: Some(seed) });
         }
-        let mut sql = format!("{quoted} {sql_type}");
+        let mut sql = format!("{quoted} {}", declared_type(sql_type));
         if not_null {
             sql.push_str(" NOT NULL");
         }
@@ -268,6 +268,12 @@ impl Translator<'_> {
 struct ColumnSql {
     sql: String,
     identity_seed: Option<i64>,
+}
+
+/// SQLite takes numbers in a type's parentheses, and `max` in quotes only.
+pub(crate) fn declared_type(sql_type: SqlType) -> String {
+    let declared = sql_type.to_string();
+    if declared.ends_with("(max)") { names::quoted(&declared) } else { declared }
 }
 
 fn has_key(column: &ColumnDef) -> bool {

@@ -35,7 +35,10 @@ impl Translator<'_> {
                 let sql = names::column(parts)?;
                 Ok(Typed { shape: Shape::Column(sql.clone()), sql })
             }
-            Expr::Value(value) => literal(&value.value),
+            Expr::Value(value) => match &value.value {
+                Value::Placeholder(name) => self.identifier(&Ident::new(name)),
+                literal_value => literal(literal_value),
+            },
             Expr::Nested(inner) => {
                 let inner = self.expression(inner)?;
                 Ok(Typed { sql: format!("({})", inner.sql), shape: inner.shape })

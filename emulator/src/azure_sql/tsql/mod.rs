@@ -6,14 +6,17 @@ mod definitions;
 mod expressions;
 mod functions;
 pub(crate) mod names;
+mod preparation;
 mod queries;
 pub(crate) mod script;
+mod sources;
 
 use std::collections::BTreeMap;
 
 use sqlparser::ast;
 
 use super::{error::ServerError, tokens::Command, types::SqlType};
+pub(crate) use definitions::declared_type;
 use names::Table;
 
 /// A statement for SQLite.

@@ -7,9 +7,10 @@ use sqlparser::{
     dialect::MsSqlDialect,
     keywords::Keyword,
     parser::{Parser, ParserError},
-    tokenizer::{Token, TokenWithSpan, Tokenizer},
+    tokenizer::{Token, Tokenizer},
 };
 
+use super::preparation::{is_word, prepare};
 use crate::azure_sql::error::ServerError;
 
 /// A statement.
@@ -18,7 +19,7 @@ pub(crate) enum Statement {
     /// A query, a change or a definition.
     Sql(Box<ast::Statement>),
     If {
-        condition: ast::Expr,
+        condition: Box<ast::Expr>,
         then: Vec<Statement>,
         otherwise: Vec<Statement>,
     },
@@ -41,33 +42,29 @@ pub(crate) enum Statement {
     Declare {
         variable: String,
         data_type: String,
-        value: Option<ast::Expr>,
+        value: Option<Box<ast::Expr>>,
     },
     Assign {
         variable: String,
-        value: ast::Expr,
+        value: Box<ast::Expr>,
     },
     /// `EXEC sp_set_session_context`.
     SetContext {
-        key: ast::Expr,
-        value: ast::Expr,
-        read_only: Option<ast::Expr>,
+        key: Box<ast::Expr>,
+        value: Box<ast::Expr>,
+        read_only: Option<Box<ast::Expr>>,
     },
     /// `WAITFOR DELAY`.
-    Wait(ast::Expr),
-    Print(ast::Expr),
+    Wait(Box<ast::Expr>),
+    Print(Box<ast::Expr>),
     Throw {
-        number: ast::Expr,
-        message: ast::Expr,
+        number: Box<ast::Expr>,
+        message: Box<ast::Expr>,
     },
     Use {
         database: String,
     },
 }
-
-/// How deep expressions and how long chains of operators may be: the trees
-/// that stand for them are walked, and dropped, by recursion.
-const DEEPEST: usize = 200;
 
 /// Reads a batch.
 pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, ServerError> {
@@ -86,114 +83,6 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Statement>, ServerError> {
         }
         statements.push(script.statement()?);
     }
-}
-
-/// Separates statements that need no semicolon between them in T-SQL, drops
-/// what says how an index is stored, and refuses what nests too deep.
-fn prepare(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ServerError> {
-    let mut prepared: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    let mut last_word = Keyword::NoKeyword;
-    let mut chains = vec![0_usize];
-    let mut update_without_set = false;
-    for token in tokens {
-        match &token.token {
-            Token::Whitespace(_) => continue,
-            Token::LParen => chains.push(0),
-            Token::RParen if chains.len() > 1 => drop(chains.pop()),
-            Token::Comma | Token::SemiColon => *chains.last_mut().unwrap_or(&mut 0) = 0,
-            Token::Word(_)
-            | Token::Number(..)
-            | Token::SingleQuotedString(_)
-            | Token::NationalStringLiteral(_)
-            | Token::HexStringLiteral(_)
-            | Token::Period => {}
-            _ => *chains.last_mut().unwrap_or(&mut 0) += 1,
-        }
-        if let Token::Word(word) = &token.token {
-            let top_level = chains.len() == 1;
-            let plain = word.quote_style.is_none();
-            match word.keyword {
-                Keyword::CLUSTERED
-                    if plain
-                        && matches!(
-                            last_word,
-                            Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE
-                        ) =>
-                {
-                    continue;
-                }
-                Keyword::NoKeyword
-                    if word.value.eq_ignore_ascii_case("NONCLUSTERED")
-                        && matches!(
-                            last_word,
-                            Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE
-                        ) =>
-                {
-                    continue;
-                }
-                Keyword::AND
-                | Keyword::OR
-                | Keyword::NOT
-                | Keyword::UNION
-                | Keyword::EXCEPT
-                | Keyword::INTERSECT
-                | Keyword::JOIN
-                | Keyword::IS
-                | Keyword::LIKE
-                | Keyword::ELSE
-                | Keyword::CASE
-                | Keyword::IF => {
-                    *chains.last_mut().unwrap_or(&mut 0) += 1;
-                }
-                Keyword::UPDATE if top_level => {
-                    update_without_set = true;
-                    chains[0] = 0;
-                }
-                Keyword::INSERT | Keyword::DELETE | Keyword::CREATE | Keyword::DROP
-                    if top_level =>
-                {
-                    chains[0] = 0
-                }
-                Keyword::SELECT
-                    if top_level
-                        && !matches!(
-                            last_word,
-                            Keyword::UNION | Keyword::ALL | Keyword::EXCEPT | Keyword::INTERSECT
-                        ) =>
-                {
-                    chains[0] = 0;
-                }
-                _ => {}
-            }
-            let begins = match word.keyword {
-                Keyword::BEGIN
-                | Keyword::COMMIT
-                | Keyword::ROLLBACK
-                | Keyword::DECLARE
-                | Keyword::EXEC
-                | Keyword::EXECUTE
-                | Keyword::PRINT
-                | Keyword::USE
-                | Keyword::THROW => true,
-                Keyword::SET if top_level => !std::mem::take(&mut update_without_set),
-                _ => ["SAVE", "WAITFOR"].iter().any(|name| word.value.eq_ignore_ascii_case(name)),
-            };
-            if begins && plain && top_level {
-                *chains.last_mut().unwrap_or(&mut 0) = 0;
-                prepared.push(TokenWithSpan { token: Token::SemiColon, span: token.span });
-            }
-            last_word = word.keyword;
-        }
-        if chains.iter().sum::<usize>() + chains.len() > DEEPEST {
-            return Err(ServerError::new(
-                191,
-                15,
-                "Some part of your SQL statement is nested too deeply. Rewrite the query or break it up into smaller queries.",
-            ));
-        }
-        prepared.push(token);
-    }
-    Ok(prepared)
 }
 
 struct Script<'a> {
@@ -419,7 +308,7 @@ impl Script<'_> {
                     "Procedure or function sp_set_session_context has too many arguments specified.",
                 ));
             };
-            *argument = Some(self.parser.parse_expr().map_err(syntax)?);
+            *argument = Some(self.expression()?);
             position += 1;
             if !self.parser.consume_token(&Token::Comma) {
                 break;
@@ -437,8 +326,8 @@ impl Script<'_> {
         }
     }
 
-    fn expression(&mut self) -> Result<ast::Expr, ServerError> {
-        self.parser.parse_expr().map_err(syntax)
+    fn expression(&mut self) -> Result<Box<ast::Expr>, ServerError> {
+        self.parser.parse_expr().map(Box::new).map_err(syntax)
     }
 
     fn identifier(&mut self) -> Result<String, ServerError> {
@@ -448,11 +337,7 @@ impl Script<'_> {
     /// A transaction's name, or the variable with it, if there is one.
     fn optional_name(&mut self) -> String {
         match self.parser.peek_token().token {
-            Token::Word(word)
-                if (word.keyword == Keyword::NoKeyword || word.quote_style.is_some())
-                    && !word.value.eq_ignore_ascii_case("SAVE")
-                    && !word.value.eq_ignore_ascii_case("WAITFOR") =>
-            {
+            Token::Word(word) if word.quote_style.is_some() || !begins_statement(&word.value) => {
                 self.parser.next_token();
                 word.value
             }
@@ -496,8 +381,13 @@ impl Script<'_> {
     }
 }
 
-fn is_word(token: &Token, expected: &str) -> bool {
-    matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected))
+/// Reserved words that can follow a statement that has no semicolon.
+fn begins_statement(word: &str) -> bool {
+    const WORDS: [&str; 14] = [
+        "SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "MERGE", "CREATE", "DROP", "ALTER",
+        "TRUNCATE", "IF", "ELSE", "END", "GRANT",
+    ];
+    WORDS.iter().any(|own| own.eq_ignore_ascii_case(word))
 }
 
 fn syntax(error: ParserError) -> ServerError {

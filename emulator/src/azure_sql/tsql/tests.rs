@@ -102,11 +102,11 @@ fn what_is_understood_becomes_sqlite() {
             "UPDATE t SET a = a + 1, b = DEFAULT_ WHERE a BETWEEN 1 AND 2",
             r#"UPDATE "t" SET "a" = tsql_add("a", 1), "b" = "DEFAULT_" WHERE "a" BETWEEN 1 AND 2"#,
         ),
+        ("DELETE t WHERE a = 1", r#"DELETE FROM "t" WHERE "a" = 1"#),
         (
             "DELETE FROM t OUTPUT DELETED.a WHERE a = 1",
             r#"DELETE FROM "t" WHERE "a" = 1 RETURNING "a" AS "a""#,
         ),
-        ("DELETE t", r#"DELETE FROM "t""#),
         (
             "TRUNCATE TABLE numbered",
             r#"DELETE FROM "numbered"; DELETE FROM main.sqlite_sequence WHERE name = 'numbered' COLLATE NOCASE"#,

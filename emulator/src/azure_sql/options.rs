@@ -1,0 +1,91 @@
+//! SET options.
+
+use std::time::Duration;
+
+use super::{error::ServerError, session::Session};
+
+/// SET options; `Default` is what a new login has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) no_count: bool,
+    pub(crate) no_exec: bool,
+    pub(crate) xact_abort: bool,
+    pub(crate) row_count: u64,
+    pub(crate) lock_timeout: i64,
+    pub(crate) language: String,
+    pub(crate) date_format: String,
+    /// The table whose numbers may be inserted.
+    pub(crate) identity_insert: Option<String>,
+    pub(crate) isolation: u8,
+}
+
+pub(crate) const READ_COMMITTED: u8 = 2;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            no_count: false,
+            no_exec: false,
+            xact_abort: false,
+            row_count: 0,
+            lock_timeout: -1,
+            language: "us_english".to_owned(),
+            date_format: "mdy".to_owned(),
+            identity_insert: None,
+            isolation: READ_COMMITTED,
+        }
+    }
+}
+
+/// How long SQL Server would wait for a lock: for ever. Not here.
+const LONGEST_LOCK_WAIT: Duration = Duration::from_secs(5);
+
+impl Session {
+    pub(crate) fn apply_lock_timeout(&self) -> Result<(), ServerError> {
+        let timeout = match u64::try_from(self.options.lock_timeout) {
+            Ok(milliseconds) => Duration::from_millis(milliseconds).min(LONGEST_LOCK_WAIT),
+            Err(_) => LONGEST_LOCK_WAIT,
+        };
+        Ok(self.connection.busy_timeout(timeout)?)
+    }
+
+    /// Sets one option; what has no effect here is taken as well.
+    pub(crate) fn set_option(&mut self, option: &str, value: &str) -> Result<(), ServerError> {
+        let invalid = || ServerError::unsupported(format_args!("SET {option} {value}"));
+        let switch = || match value.to_ascii_uppercase().as_str() {
+            "ON" => Ok(true),
+            "OFF" => Ok(false),
+            _ => Err(invalid()),
+        };
+        match option {
+            "NOCOUNT" => self.options.no_count = switch()?,
+            "NOEXEC" => self.options.no_exec = switch()?,
+            "XACT_ABORT" => self.options.xact_abort = switch()?,
+            "ROWCOUNT" => self.options.row_count = value.parse().map_err(|_| invalid())?,
+            "LOCK_TIMEOUT" => {
+                self.options.lock_timeout = value.parse().map_err(|_| invalid())?;
+                self.apply_lock_timeout()?;
+            }
+            "LANGUAGE" => value.clone_into(&mut self.options.language),
+            "DATEFORMAT" => self.options.date_format = value.to_ascii_lowercase(),
+            "ANSI_NULLS"
+            | "ANSI_PADDING"
+            | "ANSI_WARNINGS"
+            | "ANSI_NULL_DFLT_ON"
+            | "ANSI_DEFAULTS"
+            | "ARITHABORT"
+            | "CONCAT_NULL_YIELDS_NULL"
+            | "NUMERIC_ROUNDABORT"
+            | "QUOTED_IDENTIFIER"
+            | "CURSOR_CLOSE_ON_COMMIT" => {
+                switch()?;
+            }
+            "TEXTSIZE" | "DATEFIRST" => drop(value.parse::<i64>().map_err(|_| invalid())?),
+            "DEADLOCK_PRIORITY" => {}
+            // What would change what a statement does is understood when off.
+            "IMPLICIT_TRANSACTIONS" | "FMTONLY" | "PARSEONLY" if !switch()? => {}
+            _ => return Err(invalid()),
+        }
+        Ok(())
+    }
+}
