@@ -225,7 +225,7 @@ impl Connector {
         let server = || server.to_owned();
         let name = match &self.0.config.host_in_certificate {
             // It names the server of the connection string, not where that sends us.
-            Some(name) if host == self.0.config.host => name.as_str(),
+            Some(name) if host.eq_ignore_ascii_case(&self.0.config.host) => name.as_str(),
             _ => host,
         };
         let server_name = ServerName::try_from(name.to_owned()).map_err(|_| Error::NotTds {
@@ -422,4 +422,29 @@ pub struct ConnectorReport {
     pub retired: Vec<(RetireReason, u64)>,
     /// How the tokens stand.
     pub token: TokenReport,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_may_be_routed_within_the_cloud_of_the_servers_own_name() {
+        let shop = "shop.database.windows.net";
+        for (from, to, may) in [
+            (shop, "worker7.tr29.westeurope1-a.worker.database.windows.net", true),
+            (shop, "SHOP-REPLICA.database.windows.net", true),
+            (shop, "x.datawarehouse.fabric.microsoft.com", true),
+            (shop, "shop.database.chinacloudapi.cn", false),
+            (shop, "evil-database.windows.net", false),
+            (shop, "database.windows.net.evil.example", false),
+            (shop, "127.0.0.1", false),
+            ("shop.database.usgovcloudapi.net", shop, false),
+            ("localhost", "LOCALHOST", true),
+            ("localhost", "127.0.0.1", false),
+            ("localhost", shop, false),
+        ] {
+            assert_eq!(may_route(from, to), may, "from {from} to {to}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use entra_pool::{
     azure_sql::{self, Error, Recycling},
     postgres,
+    token::Scope,
 };
 use entra_pool_emulator::azure_sql::ServerError;
 
@@ -20,7 +21,8 @@ async fn one_token_a_scope_is_asked_for_whatever_the_number_of_pools_and_databas
         let orders = azure_sql::connect_with(&shop.identity, &shop.emulator.azure_sql_string());
         let menu = postgres::connect_with(&shop.identity, &shop.emulator.postgres_url());
         let (orders, menu) = (orders.unwrap(), menu.unwrap());
-        (orders.resize(4), menu.resize(4));
+        orders.resize(4);
+        menu.resize(4);
         for _ in 0..4 {
             let (orders, menu) = (orders.clone(), menu.clone());
             borrowers.push(tokio::spawn(async move {
@@ -54,16 +56,12 @@ async fn a_token_of_any_length_logs_in() {
     for length in [1_500, 2_200, 8_000] {
         let shop = Shop::open().await;
         shop.emulator.identity().configure_tokens(|tokens| tokens.length = length);
-        let token = shop.identity.tokens(azure_sql_scope()).token().await.unwrap();
+        let token = shop.identity.tokens(Scope::AZURE_SQL).token().await.unwrap();
         assert!(token.secret().len().abs_diff(length) < 10);
         let mut connection = shop.connector("").connect().await.unwrap();
         let user = text(&mut connection, "SELECT USER_NAME()").await;
         assert_eq!(user.as_deref(), Some("shop-identity"), "{length} characters");
     }
-}
-
-fn azure_sql_scope() -> entra_pool::token::Scope {
-    entra_pool::token::Scope::AZURE_SQL
 }
 
 #[tokio::test]
@@ -191,4 +189,61 @@ async fn a_token_is_not_taken_to_another_cloud() {
         assert!(matches!(error, Error::Routing { .. }), "{error:?}");
     }
     assert_eq!(elsewhere.counters().connections, 0);
+}
+
+#[tokio::test]
+async fn a_name_for_the_certificate_holds_where_the_login_is_routed_within_its_host() {
+    let shop = Shop::open().await;
+    let server = shop.another_server("sql.example", |_| {}).await;
+    let port = server.addr().port();
+    server.behaviour().route_logins(1, "LocalHost", port);
+    let more = "HostNameInCertificate=sql.example";
+    shop.connector_to("localhost", port, more).connect().await.unwrap();
+    assert_eq!((server.counters().logins_routed, server.counters().logins), (1, 1));
+}
+
+/// The environment cannot be changed while tests run, so this test runs itself
+/// again in a process of its own.
+#[tokio::test]
+async fn connect_finds_its_identity_in_the_string_and_the_environment() {
+    const STRING: &str = "ENTRA_POOL_TEST_STRING";
+    if let Ok(string) = std::env::var(STRING) {
+        let pool = azure_sql::connect(&string).unwrap();
+        let mut connection = pool.get().await.unwrap();
+        println!("logged in as {}", text(&mut connection, "SELECT USER_NAME()").await.unwrap());
+        return;
+    }
+    let shop = Shop::open().await;
+    let string = shop.emulator.azure_sql_string();
+    let client_id = &shop.emulator.user_assigned().client_id;
+    let msi = "Authentication=Active Directory MSI";
+    for (authentication, variable, user) in [
+        ("", Some(client_id), "shop-identity"),
+        ("Authentication=Active Directory Default", Some(client_id), "shop-identity"),
+        ("Authentication=Active Directory Default", None, "shop-app"),
+        (msi, Some(client_id), "shop-app"),
+        (&format!("{msi};User Id={client_id}"), None, "shop-identity"),
+        (&format!("User Id={client_id}"), None, "shop-identity"),
+    ] {
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+        child
+            .args([
+                "--exact",
+                "login::connect_finds_its_identity_in_the_string_and_the_environment",
+            ])
+            .arg("--nocapture")
+            .env(STRING, format!("{string};{authentication}"))
+            .envs(shop.emulator.identity().app_service_env())
+            .env_remove("AZURE_CLIENT_ID")
+            .env("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+            .envs(variable.map(|id| ("AZURE_CLIENT_ID", id)));
+        let output = child.output().await.unwrap();
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains(&format!("logged in as {user}\n")),
+            "{authentication}, {variable:?}: {said}"
+        );
+    }
+    assert_eq!(shop.counters().logins, 6);
 }

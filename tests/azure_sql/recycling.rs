@@ -117,3 +117,53 @@ async fn connections_live_on_while_nobody_new_is_let_in() {
     assert_ne!(session(&mut second).await, first);
     assert_eq!(shop.token_requests(), 1);
 }
+
+#[tokio::test]
+async fn a_connection_that_does_not_answer_the_probe_is_retired_after_five_seconds() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let first = session(&mut pool.get().await.unwrap()).await;
+    shop.server().behaviour().delay_queries(Duration::from_secs(3600));
+    let sent = shop.counters().requests;
+    let next = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.unwrap() }
+    });
+    until(|| shop.counters().requests > sent).await;
+    shop.clock.advance(Duration::from_secs(5));
+    let mut next = next.await.unwrap();
+    shop.server().behaviour().delay_queries(Duration::ZERO);
+    assert_ne!(session(&mut next).await, first);
+    assert_eq!(retired(&connector), [(RetireReason::Probe, 1)]);
+}
+
+#[tokio::test]
+async fn a_checkout_that_was_given_up_leaves_no_connection_half_probed() {
+    let shop = Shop::open().await;
+    let (pool, _) = shop.pool_of_one(Recycling::Verified);
+    let first = session(&mut pool.get().await.unwrap()).await;
+    shop.server().behaviour().delay_queries(Duration::from_secs(3600));
+    let sent = shop.counters().requests;
+    tokio::select! {
+        lent = pool.get() => panic!("{lent:?}"),
+        () = until(|| shop.counters().requests > sent) => {}
+    }
+    shop.server().behaviour().delay_queries(Duration::ZERO);
+    let mut next = pool.get().await.unwrap();
+    assert_ne!(session(&mut next).await, first);
+    assert_eq!((shop.counters().logins, pool.status().size), (2, 1));
+}
+
+#[tokio::test]
+async fn a_checkout_that_was_given_up_during_its_login_takes_nothing_from_the_next() {
+    let shop = Shop::open().await;
+    let (pool, _) = shop.pool_of_one(Recycling::Verified);
+    shop.emulator.identity().hold();
+    tokio::select! {
+        lent = pool.get() => panic!("{lent:?}"),
+        () = shop.emulator.identity().wait_for_requests(1) => {}
+    }
+    shop.emulator.identity().release();
+    drop(pool.get().await.unwrap());
+    assert_eq!((shop.counters().logins, shop.token_requests()), (1, 1));
+}

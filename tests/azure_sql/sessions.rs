@@ -1,7 +1,9 @@
 //! One borrower after another on one connection: what the first has left is
 //! not there for the second.
 
-use entra_pool::azure_sql::{Client, Pool, PooledConnection, Recycling, RetireReason, tiberius};
+use std::time::Duration;
+
+use entra_pool::azure_sql::{Client, Connector, Pool, Recycling, RetireReason, tiberius};
 use futures_util::TryStreamExt;
 use tiberius::error::{Error, IoErrorKind};
 
@@ -9,7 +11,7 @@ use crate::{Shop, failure, number, retired, run, session, text, until};
 
 const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
 
-const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a session that nobody has used shows, and a used one must, too.
 async fn assert_clean(client: &mut Client) {
@@ -186,11 +188,11 @@ async fn send_and_drop(shop: &Shop, client: &mut Client, sql: &str) {
 async fn assert_replaced(
     shop: &Shop,
     pool: &Pool,
-    connector: &entra_pool::azure_sql::Connector,
+    connector: &Connector,
     first: i32,
     reason: RetireReason,
 ) {
-    let mut b: PooledConnection = pool.get().await.unwrap();
+    let mut b = pool.get().await.unwrap();
     assert_ne!(session(&mut b).await, first);
     assert_clean(&mut b).await;
     assert_eq!(retired(connector), [(reason, 1)]);
@@ -206,7 +208,7 @@ async fn a_query_that_was_dropped_while_it_was_awaited_ends_the_connection() {
         let first = session(&mut a).await;
         shop.server().behaviour().delay_queries(HOUR);
         send_and_drop(&shop, &mut a, "SELECT 'for a only'").await;
-        shop.server().behaviour().delay_queries(std::time::Duration::ZERO);
+        shop.server().behaviour().delay_queries(Duration::ZERO);
         drop(a);
         assert_replaced(&shop, &pool, &connector, first, RetireReason::Unsettled).await;
     }
@@ -322,7 +324,7 @@ async fn a_query_that_ran_into_the_command_timeout_ends_the_connection() {
         shop.server().behaviour().delay_queries(HOUR);
         let error = failure(&mut a, "SELECT 1").await;
         assert!(matches!(error, Error::Io { kind: IoErrorKind::TimedOut, .. }), "{error:?}");
-        shop.server().behaviour().delay_queries(std::time::Duration::ZERO);
+        shop.server().behaviour().delay_queries(Duration::ZERO);
         drop(a);
         assert_replaced(&shop, &pool, &connector, first, RetireReason::Unsettled).await;
     }
@@ -341,5 +343,53 @@ async fn a_cancelled_query_ends_the_connection_when_its_borrower_is_done() {
         assert_eq!(session(&mut a).await, first, "its borrower goes on with it");
         drop(a);
         assert_replaced(&shop, &pool, &connector, first, RetireReason::Cancelled).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_of_nothing_ends_the_connection_too() {
+    // Whether there was something, only a reader of tokens could tell.
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let mut a = pool.get().await.unwrap();
+    let first = session(&mut a).await;
+    a.cancel_query().await.unwrap();
+    drop(a);
+    assert_replaced(&shop, &pool, &connector, first, RetireReason::Cancelled).await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_dropped_while_it_began_ends_the_connection() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        shop.server().behaviour().delay_queries(HOUR);
+        let sent = shop.counters().requests;
+        tokio::select! {
+            begun = a.begin_transaction() => panic!("{begun:?}"),
+            () = until(|| shop.counters().requests > sent) => {}
+        }
+        shop.server().behaviour().delay_queries(Duration::ZERO);
+        drop(a);
+        assert_replaced(&shop, &pool, &connector, first, RetireReason::Unsettled).await;
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_server_ends_no_connection() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        assert_eq!(failure(&mut a, "SELECT * FROM nowhere").await.code(), Some(208));
+        assert_eq!(failure(&mut a, "SELECT 1; THROW 50001, 'enough', 1").await.code(), Some(50001));
+        drop(a);
+        let mut b = pool.get().await.unwrap();
+        assert_clean(&mut b).await;
+        assert_eq!(session(&mut b).await, first);
+        assert_eq!(retired(&connector), []);
     }
 }
