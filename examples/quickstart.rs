@@ -1,4 +1,4 @@
-//! The whole of entra-pool on one machine, in some 7 seconds: no Azure, no
+//! The whole of entra-pool on one machine, in some 6 seconds: no Azure, no
 //! database server, no network. What stands for them is the emulator, which
 //! this starts; every figure is measured as it runs.
 //!
@@ -198,7 +198,7 @@ async fn going_down(
     emulator.azure_sql().behaviour().cut_connections();
     let token = tokens.token().await?;
     let (rows, renewed) =
-        tokio::join!(databases.work_for(Duration::from_millis(2_200)), tokens.renew(&token));
+        tokio::join!(databases.work_for(Duration::from_millis(1_500)), tokens.renew(&token));
     log.say(format!("the pools go on with the token at hand: {} rows to each database", rows?));
     let error = renewed.err().ok_or("the endpoint was to be down")?;
     log.say("meanwhile the attempt to renew it has failed:");
