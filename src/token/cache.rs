@@ -12,6 +12,7 @@ use super::{
     TokenRequest,
     policy::Verdict,
     state::{Change, Core, Flight, GIVEN_UP_AFTER, Notice, Now, Outcome, RenewStep, Step, Ticket},
+    utc,
 };
 use crate::clock::{self, Clock};
 
@@ -360,4 +361,21 @@ pub struct TokenReport {
     pub suspect: bool,
     /// Why the last request failed; `None` after one that did not.
     pub last_error: Option<TokenError>,
+}
+
+impl fmt::Display for TokenReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scope, credential, .. } = self;
+        match self.expires_on {
+            Some(end) => {
+                let principal = self.principal.as_deref().unwrap_or("an unnamed principal");
+                write!(
+                    f,
+                    "a token of {principal} for {scope} until {}, from {credential}",
+                    utc(end)
+                )
+            }
+            None => write!(f, "no token for {scope} yet, from {credential}"),
+        }
+    }
 }

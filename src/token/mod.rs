@@ -267,7 +267,6 @@ impl fmt::Debug for Token {
 }
 
 /// `2026-01-01T00:00:00Z`, for messages.
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) fn utc(time: SystemTime) -> String {
     let time = time::OffsetDateTime::from(time).truncate_to_second();
     time.format(&time::format_description::well_known::Rfc3339)

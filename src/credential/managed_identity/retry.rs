@@ -23,15 +23,12 @@ pub(super) struct Retry {
     patient_with: Option<u16>,
     /// No try starts later than this after the first.
     budget: Duration,
-    /// Whether an endpoint that refuses connections may be about to start.
-    even_unreachable: bool,
 }
 
 impl Retry {
     /// "How to use managed identities for Azure resources on an Azure VM to
     /// acquire an access token", section "Retry guidance": 404, 410, 429 and
-    /// 5xx with exponential back-off; a 410 lasts up to 70 s. Nobody is there
-    /// at all outside Azure, so that is not waited out.
+    /// 5xx with exponential back-off; a 410 lasts up to 70 s.
     pub(super) const IMDS: Self = Self {
         statuses: |status| matches!(status, 404 | 408 | 410 | 429 | 500..=599),
         tries: 5,
@@ -39,11 +36,9 @@ impl Retry {
         doubling: true,
         patient_with: Some(410),
         budget: Duration::from_secs(70),
-        even_unreachable: false,
     };
 
-    /// App Service names itself by its variables: it is there, if maybe not up
-    /// yet.
+    /// Transient statuses, a second apart.
     pub(super) const APP_SERVICE: Self = Self {
         statuses: |status| matches!(status, 404 | 408 | 429 | 500 | 503 | 504),
         tries: 3,
@@ -51,7 +46,6 @@ impl Retry {
         doubling: false,
         patient_with: None,
         budget: Duration::from_secs(60),
-        even_unreachable: true,
     };
 
     /// The longest pause by our own choice.
@@ -86,11 +80,10 @@ impl Retry {
         waited: Duration,
     ) -> Option<Duration> {
         match failure {
-            HttpError::Unreachable(_) if !self.even_unreachable => None,
-            HttpError::Unreachable(_) | HttpError::Broken(_) | HttpError::NoAnswer(_) => {
-                self.pause(None, tries, waited, false)
-            }
-            HttpError::Unusable(_) => None,
+            HttpError::Broken(_) | HttpError::NoAnswer(_) => self.pause(None, tries, waited, false),
+            // Nobody listens: whoever asks is told at once, and the token cache
+            // asks again in its own time.
+            HttpError::Unreachable(_) | HttpError::Unusable(_) => None,
         }
     }
 
