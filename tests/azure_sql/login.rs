@@ -1,6 +1,6 @@
 //! Logging in: one token for all, tokens of any length, second tries.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use entra_pool::{
     azure_sql::{self, Error, Recycling},
@@ -9,7 +9,7 @@ use entra_pool::{
 };
 use entra_pool_emulator::azure_sql::ServerError;
 
-use crate::{RESOURCE, Shop, login_failed, pool, refused, refused_saying, session, text};
+use crate::{RESOURCE, Shop, login_failed, pool, refused, refused_saying, session, text, until};
 
 const POSTGRESQL: &str = "https://ossrdbms-aad.database.windows.net";
 
@@ -90,6 +90,48 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let report = connector.report();
     assert_eq!((report.logins, report.refused, report.renewed), (2, 0, 1));
     assert_ne!(session(&mut first).await, session(&mut second).await, "the first lives on");
+}
+
+#[tokio::test]
+async fn logins_that_are_refused_together_share_one_renewal() {
+    const LOGINS: u64 = 8;
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    connector.connect().await.unwrap();
+    shop.server().behaviour().fail_logins(8, login_failed());
+    // No second try comes between the first ones.
+    shop.emulator.identity().hold();
+    let connecting: Vec<_> = (0..LOGINS)
+        .map(|_| {
+            let connector = connector.clone();
+            tokio::spawn(async move { connector.connect().await })
+        })
+        .collect();
+    until(|| shop.counters().logins_refused == LOGINS).await;
+    shop.emulator.identity().release();
+    for connected in connecting {
+        connected.await.unwrap().unwrap();
+    }
+    assert_eq!(shop.token_requests(), 2);
+    let counters = shop.counters();
+    assert_eq!((counters.logins, counters.logins_refused), (LOGINS + 1, LOGINS));
+    assert_eq!(connector.report().renewed, LOGINS);
+}
+
+#[tokio::test]
+async fn a_pool_whose_user_is_missing_takes_the_token_from_no_other_pool() {
+    let shop = Shop::open().await;
+    let stranger =
+        shop.another_server("localhost", |options| options.directory = Arc::default()).await;
+    let working = shop.connector("");
+    let missing = shop.connector_to("localhost", stranger.addr().port(), "");
+    for round in 1..=5 {
+        assert!(matches!(refused(&missing).await, Error::LoginRefused(_)));
+        working.connect().await.unwrap();
+        assert_eq!((shop.counters().logins, shop.token_requests()), (round, 2));
+    }
+    assert_eq!(shop.counters().logins_refused, 0);
+    assert_eq!(stranger.counters().logins_refused, 6, "twice, then once a connect");
 }
 
 #[tokio::test]
