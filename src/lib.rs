@@ -45,9 +45,9 @@
 //!
 //! let identity  = Identity::new(ManagedIdentity::user_assigned(UserAssignedId::ClientId(id)).build()?);
 //! let config: azure_sql::Config = "Server=tcp:shop.database.windows.net;Database=orders".parse()?;
-//! let tokens    = identity.tokens(config.scope().clone());
+//! let tokens    = identity.tokens(config.token_scope().clone());
 //! let connector = azure_sql::Connector::new(config, tokens)?;                             // dials and logs in; no pool
-//! let pool      = azure_sql::Pool::builder(azure_sql::Manager::new(connector.clone())).max_size(16).build()?;
+//! let pool      = azure_sql::builder(azure_sql::Manager::new(connector.clone())).max_size(16).build()?;
 //! println!("{:?}", connector.report());                                                   // logins, retirements, token
 //! # Ok(())
 //! # }

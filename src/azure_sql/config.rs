@@ -1,4 +1,4 @@
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use rustls::pki_types::ServerName;
 
@@ -26,6 +26,7 @@ use crate::{
 /// | `Connect Timeout` (`Connection Timeout`, `Timeout`) | seconds for all of a connect, from resolving the name to the login | 15 |
 /// | `Command Timeout` | seconds for an answer to a request; 0 for none | 30 |
 /// | `Max Pool Size` | connections in the pool that `connect` makes | deadpool's: 2 for each CPU |
+/// | `Persist Security Info`, `MultipleActiveResultSets` | `False` | `False`; `True` is refused |
 /// | `Entra Scope` | what tokens are asked for with | follows from the host |
 ///
 /// Keywords are not case-sensitive and may have spaces between their words or
@@ -98,7 +99,7 @@ pub enum ConfigError {
         "'{host}' is no Azure SQL host, so that the tokens for it cannot be told: add 'Entra Scope=…' (for the public cloud https://database.windows.net/.default)"
     )]
     #[non_exhaustive]
-    NoScope {
+    UnknownHost {
         /// The host.
         host: String,
     },
@@ -143,7 +144,7 @@ impl Config {
 
     /// What tokens for this server are asked for with.
     #[must_use]
-    pub fn scope(&self) -> &Scope {
+    pub fn token_scope(&self) -> &Scope {
         &self.scope
     }
 
@@ -218,6 +219,8 @@ struct Keywords {
     command_timeout: Option<Duration>,
     max_pool_size: Option<usize>,
     scope: Option<Scope>,
+    /// Accepted, and of no consequence.
+    ignored: BTreeSet<String>,
 }
 
 impl Keywords {
@@ -291,6 +294,13 @@ impl Keywords {
                 Ok(seconds) => set(&mut self.command_timeout, Duration::from_secs(seconds.into())),
                 Err(_) => return refuse("must be a number of seconds (0 for no limit)".into()),
             },
+            "persistsecurityinfo" | "multipleactiveresultsets" => {
+                // What they default to, and all there is here; strings have them.
+                match value.to_lowercase().as_str() {
+                    "false" | "no" => self.ignored.insert(squeezed.clone()),
+                    _ => return refuse("must be False, or be left out".into()),
+                }
+            }
             "maxpoolsize" => match value.parse::<usize>() {
                 Ok(size @ 1..=32_767) => set(&mut self.max_pool_size, size),
                 _ => return refuse("must be a number from 1 to 32767".into()),
@@ -306,7 +316,7 @@ impl Keywords {
         let scope = match self.scope {
             Some(scope) => scope,
             None => Cloud::of_azure_sql_host(&host)
-                .ok_or_else(|| ConfigError::NoScope { host: host.clone() })?
+                .ok_or_else(|| ConfigError::UnknownHost { host: host.clone() })?
                 .azure_sql_scope(),
         };
         Ok(Config {
@@ -404,7 +414,7 @@ mod tests {
         let config = config("Server=tcp:shop.database.windows.net;Database=orders");
         assert_eq!((config.host(), config.port()), ("shop.database.windows.net", 1433));
         assert_eq!(config.database(), Some("orders"));
-        assert_eq!(config.scope(), &Scope::AZURE_SQL);
+        assert_eq!(config.token_scope(), &Scope::AZURE_SQL);
         assert_eq!(config.connect_timeout, Duration::from_secs(15));
         assert_eq!(config.command_timeout, Some(Duration::from_secs(30)));
         assert_eq!(config.to_string(), "tcp:shop.database.windows.net,1433/orders");
@@ -430,7 +440,7 @@ mod tests {
             (Duration::from_secs(3), None)
         );
         assert_eq!(config.max_pool_size, Some(7));
-        assert_eq!(config.scope().as_str(), "api://x/.default");
+        assert_eq!(config.token_scope().as_str(), "api://x/.default");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use std::{
-    fmt,
+    fmt, io,
     net::SocketAddr,
     ops::{Deref, DerefMut},
     sync::{
@@ -12,7 +12,7 @@ use std::{
 use rustls::{ClientConfig, pki_types::ServerName};
 use tiberius::{AuthMethod, EncryptionLevel};
 use tokio::net::{TcpStream, lookup_host};
-use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
+use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
     Config, ConfigError, Error, LoginRefused, RetireReason, Stage, Transport, error::LOGIN_FAILED,
@@ -22,7 +22,7 @@ use crate::{
     Cloud,
     clock::{self, Clock},
     tls,
-    token::{Renewals, Token, TokenCache, TokenReport},
+    token::{Connecting, Renewals, Token, TokenCache, TokenReport},
 };
 
 /// The driver's client: tiberius', over our [`Transport`].
@@ -61,8 +61,10 @@ impl Connector {
     /// # Errors
     ///
     /// [`Error::TlsConfig`], if the trusted certificates cannot be read;
-    /// [`Error::Config`], if the tokens are for another scope.
+    /// [`Error::Config`], if the tokens are for another scope, or the
+    /// configuration names an identity of its own.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
+        config.refuse_identity()?;
         if config.scope != *tokens.scope() {
             let (wanted, tokens) = (config.scope, tokens.scope().clone());
             return Err(ConfigError::OtherScope { wanted, tokens }.into());
@@ -88,9 +90,15 @@ impl Connector {
     pub async fn connect(&self) -> Result<Connection, Error> {
         let stage = Progress::default();
         let limit = self.0.config.connect_timeout;
-        let connected = clock::timeout(&**self.clock(), limit, self.log_in(&stage)).await;
+        let connecting = Connecting { began: self.clock().monotonic(), limit };
+        let connected =
+            clock::timeout(&**self.clock(), limit, self.log_in(&stage, connecting)).await;
         let result = connected.unwrap_or_else(|clock::Elapsed| {
-            Err(Error::TimedOut { server: self.0.config.server(), limit, stage: stage.get() })
+            let server = self.0.config.server();
+            Err(match stage.get() {
+                Stage::Token => Error::Token { server, source: self.0.tokens.timed_out(limit) },
+                stage => Error::TimedOut { server, limit, stage },
+            })
         });
         match &result {
             Ok(_) => self.0.counters.logins.fetch_add(1, Ordering::Relaxed),
@@ -101,7 +109,7 @@ impl Connector {
     }
 
     /// Logs in, with another token if the first is refused.
-    async fn log_in(&self, stage: &Progress) -> Result<Connection, Error> {
+    async fn log_in(&self, stage: &Progress, connecting: Connecting) -> Result<Connection, Error> {
         let Inner { config, tokens, .. } = &*self.0;
         stage.set(Stage::Token);
         let no_token = |source| Error::Token { server: config.server(), source };
@@ -111,7 +119,7 @@ impl Connector {
             other => return other,
         };
         stage.set(Stage::Token);
-        let another = match self.0.renewals.renew(tokens, &token).await {
+        let another = match self.0.renewals.renew(tokens, &token, connecting).await {
             Ok(Some(another)) => another,
             Ok(None) => return Err(Error::LoginRefused(refused)),
             Err(error) => {
@@ -144,6 +152,8 @@ impl Connector {
                     source: tiberius::error::Error::Routing { host: to, port: at },
                     server,
                 }) => {
+                    // It may name an instance, which the port stands for.
+                    let to = to.split('\\').next().unwrap_or_default().to_owned();
                     if !may_route(&config.host, &to) {
                         return Err(Error::Routing {
                             server,
@@ -247,12 +257,34 @@ impl Connector {
         };
 
         stage.set(Stage::Dial);
-        let tcp =
-            dial(host, port).await.map_err(|source| Error::Dial { server: server(), source })?;
+        let tcp = self
+            .dial(host, port)
+            .await
+            .map_err(|source| Error::Dial { server: server(), source })?;
         stage.set(Stage::Prelogin);
         let agreed = Transport::agree(tcp).await.map_err(explain)?;
         stage.set(Stage::Tls);
         Transport::secure(agreed, self.0.tls.clone(), server_name, link).await.map_err(explain)
+    }
+
+    /// Addresses in the order of the resolver, one after the other.
+    async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+        // One that swallows packets must leave time for the others.
+        let places = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let limit = self.0.config.connect_timeout / places;
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            let dialled = TcpStream::connect(address);
+            match clock::timeout(&**self.clock(), limit, dialled).await {
+                Ok(Ok(tcp)) => return tuned(tcp),
+                Ok(Err(error)) => last = error,
+                Err(clock::Elapsed) => {
+                    last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} is silent"));
+                }
+            }
+        }
+        Err(last)
     }
 
     /// How things stand.
@@ -279,7 +311,9 @@ impl Connector {
         &self.0.config
     }
 
-    pub(super) fn tokens(&self) -> &TokenCache {
+    /// Its tokens.
+    #[must_use]
+    pub fn tokens(&self) -> &TokenCache {
         &self.0.tokens
     }
 
@@ -327,25 +361,11 @@ impl Progress {
     }
 }
 
-/// Addresses in the order of the resolver, one after the other.
-async fn dial(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    let mut last = None;
-    let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(tcp) => {
-                tcp.set_nodelay(true)?;
-                let keepalive =
-                    socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-                socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-                return Ok(tcp);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| {
-        std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")
-    }))
+fn tuned(tcp: TcpStream) -> io::Result<TcpStream> {
+    tcp.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+    Ok(tcp)
 }
 
 /// A login may be routed within its own cloud; where the first host is of none
@@ -363,7 +383,7 @@ async fn quietly<F: Future>(future: F) -> F::Output {
     // Where nobody subscribes, setting even a mute subscriber would end what
     // `tracing` hands on to the `log` crate, for the whole process.
     if tracing::dispatcher::has_been_set() {
-        future.with_subscriber(NoSubscriber::new()).await
+        future.with_subscriber(Dispatch::none()).await
     } else {
         future.await
     }

@@ -17,10 +17,10 @@ use crate::clock;
 /// let config: azure_sql::Config =
 ///     "Server=tcp:shop.database.windows.net;Database=orders".parse()?;
 /// let identity = Identity::new(ManagedIdentity::system_assigned().build()?);
-/// let tokens = identity.tokens(config.scope().clone());
+/// let tokens = identity.tokens(config.token_scope().clone());
 /// let connector = azure_sql::Connector::new(config, tokens)?;
 /// let manager = azure_sql::Manager::new(connector.clone());
-/// let pool = azure_sql::Pool::builder(manager).max_size(16).build()?;
+/// let pool = azure_sql::builder(manager).max_size(16).build()?;
 /// println!("{:?}", connector.report());
 /// # Ok(())
 /// # }

@@ -1,5 +1,6 @@
-//! Azure SQL, over [tiberius]: Azure SQL Database and Managed Instance, Fabric,
-//! Synapse.
+//! Azure SQL, over [tiberius]: Azure SQL Database, Managed Instance, SQL database
+//! in Fabric. (Synapse and Fabric's warehouse take the same logins, but have not
+//! been tried.)
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,6 +48,9 @@ use crate::{
 /// A deadpool pool of Azure SQL connections.
 pub type Pool = deadpool::managed::Pool<Manager>;
 
+/// Builds a [`Pool`].
+pub type PoolBuilder = deadpool::managed::PoolBuilder<Manager>;
+
 /// What a [`Pool`] lends; dereferences to [`Client`].
 pub type PooledConnection = deadpool::managed::Object<Manager>;
 
@@ -61,8 +65,8 @@ pub type PoolError = deadpool::managed::PoolError<Error>;
 ///
 /// [`Error`], if the string, the identity's settings or a CA file are not usable.
 pub fn connect(connection_string: &str) -> Result<Pool, Error> {
-    let config: Config = connection_string.parse()?;
-    let identity = Identity::new(credential_of(&config)?);
+    let mut config: Config = connection_string.parse()?;
+    let identity = Identity::new(credential_of(&mut config)?);
     pool(config, &identity)
 }
 
@@ -73,27 +77,37 @@ pub fn connect(connection_string: &str) -> Result<Pool, Error> {
 /// [`Error`], if the string or a CA file is not usable. A string that names an
 /// identity of its own (`Authentication`, `User Id`) is refused.
 pub fn connect_with(identity: &Identity, connection_string: &str) -> Result<Pool, Error> {
-    let config: Config = connection_string.parse()?;
-    config.refuse_identity()?;
-    pool(config, identity)
+    pool(connection_string.parse()?, identity)
 }
 
 fn pool(config: Config, identity: &Identity) -> Result<Pool, Error> {
-    let tokens = identity.tokens(config.scope().clone());
-    let (size, wait) = (config.max_pool_size, config.connect_timeout());
-    let mut builder = Pool::builder(Manager::new(Connector::new(config, tokens)?))
-        .runtime(deadpool::Runtime::Tokio1)
-        .wait_timeout(Some(wait));
-    if let Some(size) = size {
-        builder = builder.max_size(size);
-    }
+    let tokens = identity.tokens(config.token_scope().clone());
+    let manager = Manager::new(Connector::new(config, tokens)?);
     #[allow(clippy::expect_used)]
-    Ok(builder.build().expect("deadpool refuses time limits without a runtime only"))
+    Ok(builder(manager).build().expect("deadpool refuses time limits without a runtime only"))
 }
 
-fn credential_of(config: &Config) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-    let user_assigned = config.client_id.clone().map(UserAssignedId::ClientId);
-    match config.authentication {
+/// A pool's builder on `manager`: deadpool's own, so that its sizes, time limits
+/// and hooks can be set.
+///
+/// Set already, from the manager's configuration: the size (`Max Pool Size`),
+/// and that a connection that comes free is waited for as long as a connect may
+/// take (`Connect Timeout`).
+pub fn builder(manager: Manager) -> PoolBuilder {
+    let config = manager.connector().config();
+    let (size, wait) = (config.max_pool_size, config.connect_timeout());
+    let builder =
+        Pool::builder(manager).runtime(deadpool::Runtime::Tokio1).wait_timeout(Some(wait));
+    match size {
+        Some(size) => builder.max_size(size),
+        None => builder,
+    }
+}
+
+/// Takes the identity out of the configuration.
+fn credential_of(config: &mut Config) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
+    let user_assigned = config.client_id.take().map(UserAssignedId::ClientId);
+    match config.authentication.take() {
         Some(Authentication::ManagedIdentity) => Ok(Arc::new(match user_assigned {
             Some(id) => ManagedIdentity::user_assigned(id).build()?,
             None => ManagedIdentity::system_assigned().build()?,

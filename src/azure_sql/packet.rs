@@ -157,9 +157,12 @@ impl Outgoing {
             return Ok(());
         }
         link.request_started();
-        let resettable = matches!(kind, kind::BATCH | kind::RPC | kind::TRANSACTION);
-        if resettable && link.reset_goes_with(in_transaction(&self.packet[HEADER..]))? {
-            self.packet[1] |= status::RESET_CONNECTION;
+        if matches!(kind, kind::BATCH | kind::RPC | kind::TRANSACTION) {
+            let in_transaction = in_transaction(&self.packet[HEADER..]);
+            // What is refused must not go out later, either.
+            if link.reset_goes_with(in_transaction).inspect_err(|_| self.packet.clear())? {
+                self.packet[1] |= status::RESET_CONNECTION;
+            }
         }
         Ok(())
     }

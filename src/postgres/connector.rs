@@ -13,14 +13,14 @@ use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Config, ConfigError, Connection, Error,
+    Config, ConfigError, Connection, Error, Stage,
     advice::{self, Refusal, SecondTry},
     dial, replay,
     tls::{self, Progress},
 };
 use crate::{
     clock::{self, Elapsed},
-    token::{Renewals, Token, TokenCache, TokenReport},
+    token::{Connecting, Renewals, Token, TokenCache, TokenReport},
 };
 
 /// Dials and logs in, with a token that is good now. No pool.
@@ -40,7 +40,6 @@ struct Inner {
     config: Config,
     tokens: TokenCache,
     tls: MakeRustlsConnect,
-    /// No renewal before that (monotonic) time.
     renewals: Renewals,
     counts: Counts,
 }
@@ -117,10 +116,13 @@ impl Connector {
         let progress = Progress::default();
         let clock = self.0.tokens.clock().clone();
         let limit = self.0.config.connect_timeout;
-        let outcome = clock::timeout(&*clock, limit, self.log_in(&progress)).await;
+        let connecting = Connecting { began: clock.monotonic(), limit };
+        let outcome = clock::timeout(&*clock, limit, self.log_in(&progress, connecting)).await;
         outcome.unwrap_or_else(|Elapsed| {
-            let (stage, server) = progress.get();
-            Err(Error::TimedOut { stage, server, limit })
+            Err(match progress.get() {
+                (Stage::Token, _) => Error::Token(self.0.tokens.timed_out(limit)),
+                (stage, server) => Error::TimedOut { stage, server, limit },
+            })
         })
     }
 
@@ -161,7 +163,11 @@ impl Connector {
     }
 
     /// With one token, and if that is refused, with another.
-    async fn log_in(&self, progress: &Progress) -> Result<(Client, Connection), Error> {
+    async fn log_in(
+        &self,
+        progress: &Progress,
+        connecting: Connecting,
+    ) -> Result<(Client, Connection), Error> {
         let token = self.0.tokens.token().await?;
         let user = self.user(&token)?;
         let refusal = match self.log_in_with(&token, &user, progress).await {
@@ -171,7 +177,7 @@ impl Connector {
         };
 
         progress.token();
-        let other = self.0.renewals.renew(&self.0.tokens, &token).await;
+        let other = self.0.renewals.renew(&self.0.tokens, &token, connecting).await;
         let (token, refusal, second_try) = match other {
             Err(error) => (token, refusal, SecondTry::Failed(error)),
             Ok(None) => (token, refusal, SecondTry::NoOther),

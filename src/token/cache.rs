@@ -1,7 +1,10 @@
 use std::{
     error::Error,
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -23,7 +26,9 @@ use crate::clock::{self, Clock};
 /// * A fresh token is given out without a lock or an allocation.
 /// * One that ages (past half of its life, or the provider's hint) is given
 ///   out too, and one request for the next starts beside it.
-/// * Nobody waits while a usable token exists, whatever the provider does.
+/// * Nobody waits while a usable token exists, whatever the provider does. In
+///   its last 30 s (or tenth of its life, if that is less) a caller does wait for
+///   the next one, up to half of what is left; then it gets the old one.
 /// * Where there is none, all callers wait for one request. It is a task of its
 ///   own: a caller that gives up cancels nothing.
 /// * No error sticks: after one, the next caller has the provider asked again,
@@ -42,6 +47,7 @@ struct Inner {
     core: Core,
     /// Gone when this cache is: ends the task of [`TokenCache::keep_fresh`].
     alive: watch::Sender<()>,
+    kept_fresh: AtomicBool,
 }
 
 /// A sleeping machine, or a wall clock that is set, moves a token's times past
@@ -56,7 +62,8 @@ impl TokenCache {
         wait_timeout: Duration,
     ) -> Self {
         let (alive, _) = watch::channel(());
-        Self(Arc::new(Inner { credential, scope, clock, wait_timeout, core: Core::new(), alive }))
+        let (core, kept_fresh) = (Core::new(), AtomicBool::new(false));
+        Self(Arc::new(Inner { credential, scope, clock, wait_timeout, core, alive, kept_fresh }))
     }
 
     /// A token that is good now.
@@ -84,6 +91,15 @@ impl TokenCache {
     ///
     /// [`TokenError`], if the provider could not be asked.
     pub async fn renew(&self, instead_of: &Token) -> Result<Option<Token>, TokenError> {
+        self.renew_within(instead_of, self.0.wait_timeout).await
+    }
+
+    /// [`renew`](Self::renew) with a limit of its own for each wait.
+    pub(super) async fn renew_within(
+        &self,
+        instead_of: &Token,
+        limit: Duration,
+    ) -> Result<Option<Token>, TokenError> {
         let inner = &self.0;
         // A request that was started before the refusal may bring the same
         // token again; the one after it has been told.
@@ -100,7 +116,7 @@ impl TokenCache {
                 }
             };
             let told = flight.reason == Reason::Rejected;
-            let token = inner.wait(flight, inner.wait_timeout).await?;
+            let token = inner.wait(flight, limit).await?;
             if !token.same_secret(instead_of) {
                 return Ok(Some(token));
             }
@@ -126,12 +142,16 @@ impl TokenCache {
     ///
     /// That is done by a task, in the runtime of the caller; it ends when the
     /// last clone of this cache goes (pools have clones). Without it nothing
-    /// runs in the background, and tokens are replaced when they are used.
+    /// runs in the background, and tokens are replaced when they are used. A
+    /// second call does nothing.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub fn keep_fresh(&self) {
+        if self.0.kept_fresh.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let (inner, mut alive) = (Arc::downgrade(&self.0), self.0.alive.subscribe());
         let clock = self.0.clock.clone();
         tokio::spawn(async move {
@@ -188,6 +208,20 @@ impl TokenCache {
         self.0
             .core
             .peek(|held| held.is_some_and(|held| held.token.expires_on() > token.expires_on()))
+    }
+
+    /// The error of one who has waited so long for a token, by a limit of its own.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    pub(crate) fn timed_out(&self, waited: Duration) -> TokenError {
+        self.0.timed_out(waited)
+    }
+
+    /// Whether `token` is the one held, and came after `since` (monotonic).
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    pub(super) fn came_since(&self, token: &Token, since: Duration) -> bool {
+        self.0.core.peek(|held| {
+            held.is_some_and(|held| held.arrived.monotonic > since && held.token.same_secret(token))
+        })
     }
 
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
@@ -265,16 +299,21 @@ impl Inner {
         let outcome = match clock::timeout(&*self.clock, limit, landed).await {
             Ok(outcome) => outcome.ok().and_then(|outcome| outcome.clone()),
             Err(clock::Elapsed) => {
-                return Err(TokenError::TimedOut {
-                    scope: self.scope.clone(),
-                    credential: self.credential.name(),
-                    waited: limit,
-                });
+                return Err(self.timed_out(limit));
             }
         };
         outcome.unwrap_or_else(|| {
             Err(TokenError::Lost { scope: self.scope.clone(), credential: self.credential.name() })
         })
+    }
+
+    fn timed_out(&self, waited: Duration) -> TokenError {
+        TokenError::TimedOut {
+            scope: self.scope.clone(),
+            credential: self.credential.name(),
+            waited,
+            source: self.core.last_failure().map(Box::new),
+        }
     }
 
     fn tell(&self, change: Change, outcome: &Outcome, now: Now) {

@@ -95,7 +95,8 @@ pub enum TokenError {
         source: Arc<CredentialError>,
     },
     /// The credential has not answered in time. The request goes on, and the
-    /// next caller joins it.
+    /// next caller joins it. The source is why the request before it failed, if
+    /// it did.
     #[error(
         "no token for {scope} from {credential} within {waited:?}; the request goes on, try again"
     )]
@@ -107,11 +108,13 @@ pub enum TokenError {
         credential: String,
         /// How long the caller waited.
         waited: Duration,
+        /// Why the request before failed, if it did.
+        source: Option<Box<TokenError>>,
     },
-    /// The request was lost: its runtime was shut down, or the credential
-    /// panicked. The next caller starts a new one.
+    /// The request was lost: its runtime was shut down, there is none, or the
+    /// credential panicked. The next caller starts a new one.
     #[error(
-        "the request for a token for {scope} from {credential} was lost (its runtime was shut down, or the credential panicked); try again"
+        "the request for a token for {scope} from {credential} was lost (there is no tokio runtime, it was shut down, or the credential panicked); try again"
     )]
     #[non_exhaustive]
     Lost {

@@ -31,7 +31,7 @@ pub use claims::Claims;
 pub use error::{CredentialError, CredentialErrorKind, TokenError};
 pub use identity::{Identity, IdentityBuilder};
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) use renewals::Renewals;
+pub(crate) use renewals::{Connecting, Renewals};
 
 /// Something that can ask an identity provider for a token: a managed
 /// identity, the Azure CLI, a service principal, ….
@@ -175,6 +175,7 @@ impl fmt::Display for Scope {
 
 /// A scope has a character that none has, or no character at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 #[error(
     "{scope:?} is no scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)"
 )]
@@ -268,7 +269,12 @@ impl fmt::Debug for Token {
 
 /// `2026-01-01T00:00:00Z`, for messages.
 pub(crate) fn utc(time: SystemTime) -> String {
-    let time = time::OffsetDateTime::from(time).truncate_to_second();
-    time.format(&time::format_description::well_known::Rfc3339)
-        .unwrap_or_else(|_| "an unknown time".to_owned())
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+    // Beyond the year 9999, and before 1970, nobody means what is written.
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
+    seconds
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds.try_into().ok()?).ok())
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| "an unknown time".to_owned())
 }

@@ -91,19 +91,20 @@ fn refresh_after(life: Duration) -> Duration {
 /// How long to leave the provider alone after `failures` refreshes in a row
 /// have failed, while the token there is remains usable for `left`.
 ///
-/// `jitter` is from 0 to 1: the pause is shortened by up to a fifth, so that
-/// a fleet does not ask all at once.
+/// What the provider asks for (`retry_after`) takes the place of our own pause.
+/// `jitter` is from 0 to 1: our own is shortened by up to a fifth, so that a
+/// fleet does not ask all at once.
 pub(super) fn pause_after(
     failures: u32,
     left: Duration,
     retry_after: Option<Duration>,
     jitter: f64,
 ) -> Duration {
-    if let Some(pause) = retry_after {
-        return pause;
-    }
-    let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10));
-    let pause = doubled.min(LAST_RETRY).mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0));
+    let pause = retry_after.unwrap_or_else(|| {
+        let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10));
+        doubled.min(LAST_RETRY).mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0))
+    });
+    // Even at the provider's wish: to be silent until the token is out is no use.
     pause.min(left / 2).max(LEAST_RETRY)
 }
 
@@ -173,7 +174,9 @@ mod tests {
         assert_eq!(pause_after(1, day, None, 1.0), 24 * S);
         assert_eq!(pause_after(5, 100 * S, None, 0.0), 50 * S);
         assert_eq!(pause_after(5, S, None, 0.0), S);
-        assert_eq!(pause_after(1, 10 * S, Some(70 * S), 0.0), 70 * S);
+        assert_eq!(pause_after(1, day, Some(70 * S), 0.0), 70 * S);
+        assert_eq!(pause_after(1, 100 * S, Some(70 * S), 0.0), 50 * S);
+        assert_eq!(pause_after(1, 100 * S, Some(Duration::MAX), 0.0), 50 * S);
         assert_eq!(pause_after(u32::MAX, day, None, 0.0), 300 * S);
     }
 
@@ -212,8 +215,11 @@ mod tests {
             failures in 0_u32..100_000,
             left in 0.0_f64..100_000.0,
             jitter in -1.0_f64..2.0,
+            retry_after in proptest::option::of(proptest::num::u64::ANY),
         ) {
             let left = S.mul_f64(left);
+            let asked = pause_after(failures, left, retry_after.map(Duration::from_secs), jitter);
+            proptest::prop_assert!(asked >= LEAST_RETRY && asked <= (left / 2).max(LEAST_RETRY));
             let pause = pause_after(failures, left, None, jitter);
             proptest::prop_assert!(pause >= LEAST_RETRY);
             proptest::prop_assert!(pause <= (left / 2).max(LEAST_RETRY));

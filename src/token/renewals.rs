@@ -9,8 +9,9 @@ use super::{Token, TokenCache, TokenError};
 /// other: where a user or role does not exist, tokens are not what is missing.
 const PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// One connector's right to have refused tokens renewed: once a login, and not
-/// again for a while after a renewed one was refused, too.
+/// One connector's right to have refused tokens renewed: once a login, only if
+/// the token came from the cache, and not again for a while after a renewed one
+/// was refused, too.
 ///
 /// Of a connector, not of the cache: that one pool's user is missing must not
 /// keep another pool from renewing.
@@ -20,19 +21,30 @@ pub(crate) struct Renewals {
     paused_until: Mutex<Duration>,
 }
 
+/// When a connect began (monotonic), and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connecting {
+    pub(crate) began: Duration,
+    pub(crate) limit: Duration,
+}
+
 impl Renewals {
     /// Another token than the one that was refused; `None` if there is none, or
-    /// none is asked for now.
+    /// none is asked for.
     pub(crate) async fn renew(
         &self,
         tokens: &TokenCache,
         refused: &Token,
+        connecting: Connecting,
     ) -> Result<Option<Token>, TokenError> {
-        let paused = {
-            let until = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-            tokens.clock().monotonic() < *until
-        };
-        if paused { Ok(None) } else { tokens.renew(refused).await }
+        let now = tokens.clock().monotonic();
+        let paused = now < *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if paused || tokens.came_since(refused, connecting.began) {
+            return Ok(None);
+        }
+        // The refusal must reach the caller, and a second try wants time, too.
+        let left = connecting.limit.saturating_sub(now.saturating_sub(connecting.began));
+        tokens.renew_within(refused, left / 2).await
     }
 
     /// The other token was refused, too.

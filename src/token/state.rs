@@ -45,7 +45,7 @@ pub(super) struct Held {
     pub(super) token: Token,
     pub(super) schedule: Schedule,
     generation: u64,
-    arrived: Now,
+    pub(super) arrived: Now,
 }
 
 /// The result of a request, for all who wait for it.
@@ -378,6 +378,11 @@ impl State {
                 self.same_again = Some((held.generation, now.monotonic + SAME_AGAIN_HOLDS));
                 self.suspect = None;
             }
+            if held.verdict(now) == Verdict::Wait {
+                // By our clock it is out, but the provider thinks otherwise:
+                // another minute, as for one that is expired when it comes.
+                self.hold(token, held.generation, asked, now);
+            }
             self.pause(now, None, jitter);
             return Change::NoProgress;
         }
@@ -394,15 +399,10 @@ impl State {
             }
             Some(_) => Change::NoProgress,
         };
-        let schedule = Schedule::new(asked.wall, now.wall, token.expires_on(), token.refresh_on());
         self.generations += 1;
-        self.held = Some(Arc::new(Held {
-            token: token.clone(),
-            schedule,
-            generation: self.generations,
-            arrived: now,
-        }));
+        let schedule = self.hold(token, self.generations, asked, now);
         self.suspect = None;
+
         if change == Change::NoProgress || schedule.verdict(now.wall) != Verdict::Use {
             self.pause(now, None, jitter);
         } else {
@@ -410,6 +410,13 @@ impl State {
             self.not_before = Duration::ZERO;
         }
         change
+    }
+
+    fn hold(&mut self, token: &Token, generation: u64, asked: Now, now: Now) -> Schedule {
+        let schedule = Schedule::new(asked.wall, now.wall, token.expires_on(), token.refresh_on());
+        let token = token.clone();
+        self.held = Some(Arc::new(Held { token, schedule, generation, arrived: now }));
+        schedule
     }
 
     /// A request has ended with none.

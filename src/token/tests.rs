@@ -322,12 +322,42 @@ async fn a_token_expired_on_arrival_is_used_and_not_looped_over() {
     let setting = setting();
     let call = setting.call();
     let past = Token::new("a", setting.clock.wall() - S);
-    setting.provider.answer(Ok(past)).await;
+    setting.provider.answer(Ok(past.clone())).await;
     assert_eq!(call.await.unwrap().unwrap().secret(), "a");
     for _ in 0..20 {
         assert_eq!(setting.now().await, "a");
     }
     assert_eq!(setting.provider.total(), 1);
+    // The provider goes on giving the same one: a minute more each time.
+    for minute in 1..10 {
+        setting.clock.advance(60 * S);
+        let call = setting.call();
+        setting.provider.answer(Ok(past.clone())).await;
+        assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+        for _ in 0..20 {
+            assert_eq!(setting.now().await, "a");
+        }
+        assert_eq!(setting.provider.total(), 1 + minute);
+    }
+}
+
+#[tokio::test]
+async fn times_out_of_all_reason_are_borne() {
+    let forever = CredentialError::new(CredentialErrorKind::Transient, "throttled")
+        .with_retry_after(Some(Duration::MAX));
+    let setting = setting();
+    setting.clock.advance(S);
+    let call = setting.call();
+    setting.provider.answer(Err(forever)).await;
+    assert!(matches!(call.await.unwrap(), Err(TokenError::Credential { .. })));
+    setting.clock.advance(30 * S);
+    let call = setting.call();
+    let far = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX as u64 / 2);
+    setting.provider.answer(Ok(Token::new("a", far))).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+    assert!(setting.cache.report().to_string().contains("until an unknown time"));
+    let old = Token::new("b", SystemTime::UNIX_EPOCH - S);
+    assert_eq!(utc(old.expires_on()), "an unknown time");
 }
 
 #[test]

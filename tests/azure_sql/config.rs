@@ -64,7 +64,7 @@ fn encryption_that_is_less_than_verified() {
 #[test]
 fn a_server_that_nobody_knows_the_scope_of() {
     let error = refused("Server=sql.internal;Database=orders", "Entra Scope=");
-    assert!(matches!(error, ConfigError::NoScope { .. }), "{error:?}");
+    assert!(matches!(error, ConfigError::UnknownHost { .. }), "{error:?}");
 }
 
 #[test]

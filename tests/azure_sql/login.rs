@@ -93,6 +93,40 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_told_though_the_endpoint_never_answers() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    connector.connect().await.unwrap();
+    shop.server().behaviour().fail_logins(1, login_failed());
+    shop.emulator.identity().hold();
+    let connecting = {
+        let connector = connector.clone();
+        tokio::spawn(async move { refused(&connector).await })
+    };
+    shop.emulator.identity().wait_for_requests(2).await;
+    // Half of what is left of the connect, and no more.
+    shop.clock.advance(Duration::from_millis(7_500));
+    let error = connecting.await.unwrap();
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    assert_eq!(connector.report().refused, 1);
+}
+
+#[tokio::test]
+async fn a_token_that_was_fetched_for_the_login_is_not_asked_for_twice() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    shop.server().behaviour().fail_logins(2, login_failed());
+    shop.emulator.identity().hold();
+    let connecting = tokio::spawn(async move { refused(&connector).await });
+    shop.emulator.identity().wait_for_requests(1).await;
+    shop.clock.advance(Duration::from_secs(1));
+    shop.emulator.identity().release();
+    let error = connecting.await.unwrap();
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    assert_eq!((shop.token_requests(), shop.counters().logins_refused), (1, 1));
+}
+
+#[tokio::test]
 async fn logins_that_are_refused_together_share_one_renewal() {
     const LOGINS: u64 = 8;
     let shop = Shop::open().await;

@@ -85,7 +85,7 @@ impl Shop {
 
     fn connector_of(&self, string: &str) -> Connector {
         let config: Config = string.parse().unwrap();
-        let tokens = self.identity.tokens(config.scope().clone());
+        let tokens = self.identity.tokens(config.token_scope().clone());
         Connector::new(config, tokens).unwrap()
     }
 
