@@ -219,6 +219,7 @@ impl Connector {
             link,
             token: token.clone(),
             created: self.clock().monotonic(),
+            heard: self.clock().monotonic(),
             jitter: fastrand::f64(),
         })
     }
@@ -396,6 +397,9 @@ pub struct Connection {
     pub(super) token: Token,
     /// By the connector's monotonic clock.
     pub(super) created: Duration,
+    /// When the server last answered us, by the same clock; borrowers' requests
+    /// do not count.
+    pub(super) heard: Duration,
     /// From 0 to 1, so that the connections of a pool do not age alike.
     pub(super) jitter: f64,
 }

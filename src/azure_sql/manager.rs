@@ -1,4 +1,8 @@
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
@@ -30,6 +34,8 @@ pub struct Manager {
     connector: Connector,
     recycling: Recycling,
     max_lifetime: Duration,
+    /// A probe that began then (monotonic) had no answer.
+    silent_since: Mutex<Option<Duration>>,
 }
 
 /// What happens to a connection between two borrowers. Either way the session
@@ -117,7 +123,12 @@ impl Manager {
     /// borrowers and retired at the age of an hour.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
-        Self { connector, recycling: Recycling::default(), max_lifetime: Duration::from_secs(3600) }
+        Self {
+            connector,
+            recycling: Recycling::default(),
+            max_lifetime: Duration::from_secs(3600),
+            silent_since: Mutex::default(),
+        }
     }
 
     /// What happens between two borrowers. Default: [`Recycling::Verified`].
@@ -157,11 +168,20 @@ impl Manager {
         if age >= self.max_lifetime.mul_f64(1.0 - 0.1 * connection.jitter) {
             return Some(RetireReason::Age);
         }
+        // Where one was silent, those that have not been heard of since are not
+        // waited for one after the other.
+        if self.silent_since().is_some_and(|silent| connection.heard < silent) {
+            return Some(RetireReason::Probe);
+        }
         let expires_soon = connection.token.remaining(clock.wall()) <= TOKEN_MARGIN;
         if expires_soon && self.connector.tokens().has_newer_than(&connection.token) {
             return Some(RetireReason::TokenExpiry);
         }
         None
+    }
+
+    fn silent_since(&self) -> Option<Duration> {
+        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn renew(&self, connection: &mut Connection) -> Result<(), RetireReason> {
@@ -172,8 +192,12 @@ impl Manager {
             Recycling::Fast => connection.link.schedule_reset(ResetRule::RefuseTransaction),
             Recycling::Verified => {
                 connection.link.schedule_reset(ResetRule::OutsideTransaction);
+                let began = self.connector.clock().monotonic();
                 let probed = probe(&mut *connection);
                 let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
+                if probed.is_err() {
+                    *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+                }
                 if !matches!(probed, Ok(Ok(true))) {
                     tracing::debug!(?probed, "the probe of an idle connection failed");
                     // That it was closed while it lay idle shows only now.
@@ -182,6 +206,7 @@ impl Manager {
                         _ => RetireReason::Probe,
                     });
                 }
+                connection.heard = self.connector.clock().monotonic();
             }
         }
         Ok(())

@@ -7,6 +7,8 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, PoolBuilder, RecyclingMethod, Runtime,
 };
 
+use tokio_postgres::error::SqlState;
+
 use super::Connector;
 use crate::clock;
 
@@ -38,21 +40,25 @@ pub enum Recycling {
     Fast,
 }
 
-/// `ROLLBACK` comes first, because `DISCARD` and the like fail in a failed
-/// transaction; without one it is but a warning. The list behind it is that of
-/// [`RecyclingMethod::Clean`], which is `DISCARD ALL` less what would take the
-/// prepared statements away. `RESET ROLE`, because `RESET ALL` leaves the role
-/// alone.
-const CLEAN: &str = "\
-    ROLLBACK; \
-    CLOSE ALL; \
-    SET SESSION AUTHORIZATION DEFAULT; \
-    RESET ROLE; \
-    RESET ALL; \
-    UNLISTEN *; \
-    SELECT pg_advisory_unlock_all(); \
-    DISCARD TEMP; \
-    DISCARD SEQUENCES;";
+/// The list behind the rollback is that of [`RecyclingMethod::Clean`], which is
+/// `DISCARD ALL` less what would take the prepared statements away. `RESET ROLE`,
+/// because `RESET ALL` leaves the role alone.
+macro_rules! clean_after {
+    ($rollback:literal) => {
+        concat!(
+            $rollback,
+            "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
+             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;"
+        )
+    };
+}
+
+/// `ROLLBACK` alone would be a warning in the server's log at every checkout that
+/// finds no transaction, which is all of them in a well-kept application.
+const CLEAN: &str = clean_after!("BEGIN; ROLLBACK; ");
+
+/// In a failed transaction, `BEGIN` fails, too.
+const CLEAN_FAILED: &str = clean_after!("ROLLBACK; ");
 
 /// A pool's builder on `connector`: deadpool's own, so that its sizes, time
 /// limits and hooks can be set.
@@ -120,7 +126,7 @@ fn clean(connector: Connector) -> Hook {
         Box::pin(async move {
             let cleaned = {
                 let clock = connector.tokens().clock();
-                clock::timeout(&**clock, CLEANING_LIMIT, client.batch_execute(CLEAN)).await
+                clock::timeout(&**clock, CLEANING_LIMIT, run_cleaning(client)).await
             };
             match cleaned {
                 Ok(Ok(())) => Ok(()),
@@ -136,6 +142,15 @@ fn clean(connector: Connector) -> Hook {
             }
         })
     })
+}
+
+async fn run_cleaning(client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {
+    match client.batch_execute(CLEAN).await {
+        Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+            client.batch_execute(CLEAN_FAILED).await
+        }
+        cleaned => cleaned,
+    }
 }
 
 /// Has the server stop what the connection is at. It is not used again,

@@ -138,6 +138,26 @@ async fn a_connection_that_does_not_answer_the_probe_is_retired_after_five_secon
 }
 
 #[tokio::test]
+async fn one_silent_connection_is_waited_for_not_each_of_them() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    let pool = pool(&connector, 3, Recycling::Verified);
+    let lent = [pool.get().await.unwrap(), pool.get().await.unwrap(), pool.get().await.unwrap()];
+    drop(lent);
+    shop.clock.advance(Duration::from_secs(1));
+    shop.server().behaviour().delay_queries(Duration::from_secs(3_600));
+    let getting = {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.get().await.map(drop) })
+    };
+    until(|| shop.clock.sleepers() == 1).await;
+    shop.clock.advance(Duration::from_secs(5));
+    getting.await.unwrap().unwrap();
+    assert_eq!(retired(&connector), [(RetireReason::Probe, 3)]);
+    assert_eq!(shop.counters().logins, 4);
+}
+
+#[tokio::test]
 async fn a_checkout_that_was_given_up_leaves_no_connection_half_probed() {
     let shop = Shop::open().await;
     let (pool, _) = shop.pool_of_one(Recycling::Verified);

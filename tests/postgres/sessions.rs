@@ -86,6 +86,19 @@ async fn a_transaction_that_was_dropped_is_gone_for_the_next_borrower() {
 }
 
 #[tokio::test]
+async fn checkouts_of_a_clean_session_leave_no_warning_in_the_servers_log() {
+    let pool = pool_of_one("quiet").await;
+    let pid = backend(&pool.get().await.unwrap()).await;
+    for _ in 0..3 {
+        assert_eq!(backend(&pool.get().await.unwrap()).await, pid);
+    }
+    // What the test of open and failed transactions does is logged, rightly.
+    let log = server().await.log();
+    assert!(log.contains("quiet"), "the log has this session: {log}");
+    assert!(!log.contains("no transaction in progress"), "{log}");
+}
+
+#[tokio::test]
 async fn prepared_statements_survive_the_cleaning() {
     let pool = pool_of_one("prepared").await;
     let a = pool.get().await.unwrap();

@@ -115,6 +115,11 @@ impl PostgresServer {
         self.port
     }
 
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
     pub fn ca_file(&self) -> PathBuf {
         self.authority.path()
     }
