@@ -8,10 +8,19 @@
 //! Against the emulator: `cargo run -p entra-pool-emulator` prints the string
 //! (and what to export first).
 
-use std::error::Error;
+use std::{error::Error, iter::successors, process::ExitCode};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    let causes = successors(Some(&*error), |cause: &&dyn Error| (*cause).source());
+    for cause in causes {
+        eprintln!("{cause}");
+    }
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
     let connection_string = std::env::args().nth(1).ok_or("usage: azure_sql CONNECTION_STRING")?;
 

@@ -7,15 +7,26 @@
 //! Against the emulator: `cargo run -p entra-pool-emulator` prints the URL (and
 //! what to export first).
 
-use std::error::Error;
+use std::{error::Error, iter::successors, process::ExitCode};
+
+use entra_pool::postgres;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    let Err(error) = run().await else { return ExitCode::SUCCESS };
+    let causes = successors(Some(&*error), |cause: &&dyn Error| (*cause).source());
+    for cause in causes {
+        eprintln!("{cause}");
+    }
+    ExitCode::FAILURE
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
     let url = std::env::args().nth(1).ok_or("usage: postgres URL")?;
 
-    let pool = entra_pool::postgres::connect(&url)?;
-    let client = pool.get().await?;
+    let pool = postgres::connect(&url)?;
+    let client = pool.get().await.map_err(postgres::Error::from)?;
     let row = client
         .query_one("SELECT current_user::text, current_database()::text, $1::int4 + 1", &[&41_i32])
         .await?;

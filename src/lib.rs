@@ -67,6 +67,7 @@
     not(all(feature = "azure-sql", feature = "postgres")),
     allow(rustdoc::broken_intra_doc_links)
 )]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs, unreachable_pub)]
 #![warn(clippy::pedantic, clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::module_name_repetitions)]

@@ -7,6 +7,7 @@
 //! only its certificates are trusted.
 
 use std::{
+    error::Error,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -32,12 +33,12 @@ pub enum TlsConfigError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: pem::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The CA file's certificate is none that can be trusted, or the
     /// platform's certificates could not be read.
     #[error("the trusted root certificates cannot be used")]
-    Roots(#[source] rustls::Error),
+    Roots(#[source] Box<dyn Error + Send + Sync>),
 }
 
 /// A configuration for any number of connections, which share its session
@@ -46,22 +47,29 @@ pub(crate) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsC
     let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(TlsConfigError::Roots)?;
+        .map_err(roots)?;
     let builder = match ca_file {
-        None => builder.with_platform_verifier().map_err(TlsConfigError::Roots)?,
+        None => builder.with_platform_verifier().map_err(roots)?,
         Some(path) => {
-            let mut roots = RootCertStore::empty();
+            let mut trusted = RootCertStore::empty();
             for certificate in read_certificates(path)? {
-                roots.add(certificate).map_err(TlsConfigError::Roots)?;
+                trusted.add(certificate).map_err(roots)?;
             }
-            builder.with_root_certificates(roots)
+            builder.with_root_certificates(trusted)
         }
     };
     Ok(builder.with_no_client_auth())
 }
 
+fn roots(error: rustls::Error) -> TlsConfigError {
+    TlsConfigError::Roots(error.into())
+}
+
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
-    let failed = |source| TlsConfigError::CaFile { path: path.to_owned(), source };
+    let failed = |source: pem::Error| TlsConfigError::CaFile {
+        path: path.to_owned(),
+        source: source.into(),
+    };
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(failed)?
         .collect::<Result<_, _>>()
