@@ -52,6 +52,8 @@ pub enum Fault {
     Status(u16, String),
     /// 429, with `Retry-After` in seconds if given.
     Throttled(Option<u64>),
+    /// This status with this `Location`.
+    Redirect(u16, String),
     /// The request is read and never answered.
     Silence,
     /// 200 with a page of HTML, as captive portals and proxies answer.

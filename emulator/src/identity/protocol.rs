@@ -114,6 +114,14 @@ async fn fail(fault: Fault) -> Answer {
             }
             answer
         }
+        Fault::Redirect(status, location) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+            let mut answer = plain(status, "text/plain", String::new());
+            if let Ok(location) = location.try_into() {
+                answer.headers_mut().insert(header::LOCATION, location);
+            }
+            answer
+        }
         Fault::Silence => std::future::pending().await,
         Fault::Html => plain(
             StatusCode::OK,

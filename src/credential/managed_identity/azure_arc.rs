@@ -4,6 +4,8 @@
 //! Whoever asks must show that it may read a file which the agent writes for
 //! every request. This also shows who answers: others cannot write there.
 
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 use reqwest::{
     Method, Request, Url,
@@ -19,6 +21,7 @@ use super::{
     local::Local,
     metadata_header,
     retry::Retry,
+    secret::Secret,
     shown, token_url,
 };
 use crate::{
@@ -66,8 +69,14 @@ impl AzureArc {
         request
     }
 
-    /// Both requests: a key is good for one answer.
-    async fn ask(&self, http: &Http, scope: &Scope) -> Result<Answer, HttpError> {
+    /// Both requests: a key may be good for one answer only. It is left in
+    /// `sent`.
+    async fn ask(
+        &self,
+        http: &Http,
+        scope: &Scope,
+        sent: &Mutex<Option<Secret>>,
+    ) -> Result<Answer, HttpError> {
         let answer = http.send_once(self.request(scope, None), TRY_LIMIT).await?;
         if answer.status.is_success() {
             return Err(KeyFileError::NoChallenge.into());
@@ -76,8 +85,9 @@ impl AzureArc {
             return Ok(answer);
         }
         let key = KeyFile::named_by(&answer.challenges, &self.agent)?.read()?;
-        let answer = http.send_once(self.request(scope, Some(key.header())), TRY_LIMIT).await?;
-        Ok(Answer { sent: Some(key), ..answer })
+        let request = self.request(scope, Some(key.header()));
+        *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        http.send_once(request, TRY_LIMIT).await
     }
 
     fn no_key(&self, error: KeyFileError) -> CredentialError {
@@ -115,7 +125,12 @@ impl Endpoint for AzureArc {
         scope: &Scope,
     ) -> Result<Token, CredentialError> {
         let local = &self.local;
-        let answer = match http.repeat(|| self.ask(http, scope), local.retry()).await {
+        let sent = Mutex::new(None);
+        let answer = match http.repeat(|| self.ask(http, scope, &sent), local.retry()).await {
+            Ok(answer) => {
+                let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Ok(Answer { sent, ..answer })
+            }
             Err(HttpError::KeyFile(error)) => return Err(self.no_key(error)),
             Err(error @ HttpError::Unreachable(_)) if !self.told_of => {
                 let message = format!(
@@ -125,7 +140,7 @@ impl Endpoint for AzureArc {
                 );
                 return Err(CredentialError::new(Unavailable, message).with_source(error));
             }
-            answer => answer,
+            Err(error) => Err(error),
         };
         local.token(answer, |refusal| match refusal.status {
             401 | 403 => Some(format!(
@@ -146,12 +161,31 @@ impl Endpoint for AzureArc {
 
 #[cfg(test)]
 mod tests {
+    use std::{path::Path, sync::Arc};
+
     use super::*;
+    use crate::{
+        clock::ManualClock, credential::Environment, token::CredentialErrorKind::Transient,
+    };
 
     #[test]
     fn where_only_the_agent_is_found_its_default_endpoint_is_asked() {
-        let agent = Agent::new(&Default::default(), Some(std::path::Path::new("/nowhere")));
+        let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
         let arc = AzureArc::installed(agent).unwrap();
         assert_eq!(arc.url().as_str(), "http://127.0.0.1:40342/metadata/identity/oauth2/token");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_installed_but_does_not_listen_is_gone_past() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let url = format!("http://{}/token", socket.local_addr().unwrap());
+        for (told_of, kind) in [(false, Unavailable), (true, Transient)] {
+            let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
+            let arc = AzureArc::new(&url, agent, told_of).unwrap();
+            let http = arc.http(Arc::new(ManualClock::new())).unwrap();
+            let error = arc.get_token(&http, None, &Scope::AZURE_SQL).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+        }
     }
 }

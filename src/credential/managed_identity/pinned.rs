@@ -128,4 +128,62 @@ mod tests {
             assert_eq!(Thumbprint::parse(wrong), None, "{wrong}");
         }
     }
+
+    /// A certificate made out for nobody in particular, and a key.
+    fn certificate() -> (CertificateDer<'static>, rcgen::KeyPair) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["elsewhere".to_owned()];
+        let params = rcgen::CertificateParams::new(names).unwrap();
+        (params.self_signed(&key).unwrap().into(), key)
+    }
+
+    /// What comes of a handshake with a server that shows this certificate and
+    /// signs with this key.
+    fn handshake(
+        trusted: Thumbprint,
+        shown: &CertificateDer<'static>,
+        key: &rcgen::KeyPair,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Result<(), Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let certified = rustls::sign::CertifiedKey::new(vec![shown.clone()], key);
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
+        let client = Arc::new(client_config(trusted).unwrap());
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = rustls::ClientConnection::new(client, name).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut &*bytes).unwrap();
+            server.process_new_packets()?;
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut &*bytes).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn only_the_certificate_with_its_own_key_is_trusted() {
+        let (shown, key) = certificate();
+        let (other, other_key) = certificate();
+        let thumbprint = Thumbprint::of(&shown).unwrap();
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            handshake(thumbprint, &shown, &key, version).unwrap();
+            let error = handshake(thumbprint, &other, &other_key, version).unwrap_err();
+            assert!(is_mismatch(&error), "{error}");
+            // Whoever has seen the certificate can show it, but not sign.
+            let error = handshake(thumbprint, &shown, &other_key, version).unwrap_err();
+            let bad_signature = Error::InvalidCertificate(CertificateError::BadSignature);
+            assert_eq!(error, bad_signature);
+        }
+    }
 }

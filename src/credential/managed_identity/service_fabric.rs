@@ -108,12 +108,14 @@ impl Endpoint for ServiceFabric {
 fn is_another_certificate(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(this) = cause {
-        // An `io::Error` passes over the error it holds.
-        let held = this.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if held.is_some_and(|held| held.downcast_ref().is_some_and(pinned::is_mismatch)) {
+        if this.downcast_ref().is_some_and(pinned::is_mismatch) {
             return true;
         }
-        cause = this.source();
+        // The source of an `io::Error` passes over the error that it holds.
+        cause = match this.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(held) => Some(held),
+            None => this.source(),
+        };
     }
     false
 }
