@@ -2,6 +2,7 @@ mod answer;
 mod app_service;
 mod azure_arc;
 mod azure_ml;
+mod builder;
 mod cloud_shell;
 mod host;
 mod http;
@@ -16,7 +17,6 @@ mod user_assigned;
 
 use std::{
     fmt,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -31,12 +31,13 @@ use reqwest::{
 
 pub use answer::InvalidAnswer;
 pub(super) use answer::{date, object, point_in_time, secret};
+pub use builder::ManagedIdentityBuilder;
 pub use host::ManagedIdentityHost;
 pub use user_assigned::UserAssignedId;
 
-use super::{ConfigError, Environment};
+use super::ConfigError;
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::Clock,
     token::{
         CredentialError, CredentialErrorKind::Transient, Scope, Token, TokenCredential,
         TokenRequest,
@@ -44,7 +45,6 @@ use crate::{
 };
 use host::Selector;
 use http::{Answer, Http};
-use imds::Imds;
 
 /// The identity that Azure has given the machine or app this program runs on.
 ///
@@ -57,7 +57,7 @@ use imds::Imds;
 ///   pauses of 1, 2, 4 and 8 s; an update of IMDS (410) is waited out for up to
 ///   70 s. `Retry-After` wins.
 ///
-/// A try takes 2 s to connect and 20 s in all at most. Proxies
+/// A request takes 2 s to connect and 20 s in all at most (Azure Arc takes two). Proxies
 /// (`HTTP_PROXY`, …) are never used, redirects never followed.
 ///
 /// See [Managed identities for Azure resources](https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/overview).
@@ -109,19 +109,6 @@ trait Endpoint: Send + Sync {
     ) -> Result<Token, CredentialError>;
 }
 
-/// Builds a [`ManagedIdentity`].
-#[derive(Debug)]
-#[must_use]
-pub struct ManagedIdentityBuilder {
-    id: Option<UserAssignedId>,
-    id_setting: &'static str,
-    imds_endpoint: Option<String>,
-    azure_arc_root: Option<PathBuf>,
-    environment: Option<Environment>,
-    clock: Arc<dyn Clock>,
-    probe: bool,
-}
-
 impl ManagedIdentity {
     /// The one identity that lives and dies with the machine or app; in Cloud
     /// Shell, the user who is logged in.
@@ -134,15 +121,7 @@ impl ManagedIdentity {
     /// # Ok::<(), entra_pool::credential::ConfigError>(())
     /// ```
     pub fn system_assigned() -> ManagedIdentityBuilder {
-        ManagedIdentityBuilder {
-            id: None,
-            id_setting: "user_assigned",
-            imds_endpoint: None,
-            azure_arc_root: None,
-            environment: None,
-            clock: Arc::new(SystemClock::new()),
-            probe: false,
-        }
+        ManagedIdentityBuilder::new(None)
     }
 
     /// One of the identities that were assigned to the machine or app.
@@ -164,87 +143,13 @@ impl ManagedIdentity {
     /// # Ok::<(), entra_pool::credential::ConfigError>(())
     /// ```
     pub fn user_assigned(id: UserAssignedId) -> ManagedIdentityBuilder {
-        ManagedIdentityBuilder { id: Some(id), ..Self::system_assigned() }
+        ManagedIdentityBuilder::new(Some(id))
     }
 
     /// Whom tokens are asked from.
     #[must_use]
     pub fn host(&self) -> ManagedIdentityHost {
         self.0.endpoint.host()
-    }
-}
-
-impl ManagedIdentityBuilder {
-    /// Asks IMDS, at this URL (`http://169.254.169.254`), whatever the
-    /// environment says. A path is kept if there is one.
-    pub fn imds_endpoint(mut self, url: impl Into<String>) -> Self {
-        self.imds_endpoint = Some(url.into());
-        self
-    }
-
-    /// The directory under which the Azure Arc agent is looked for, in place of
-    /// the root directory (on Windows: in place of `%ProgramFiles%` and
-    /// `%ProgramData%`): where a container has it mounted, and for tests.
-    pub fn azure_arc_root(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.azure_arc_root = Some(directory.into());
-        self
-    }
-
-    /// The variables by which the host is found. Default:
-    /// [`Environment::from_process`], read by [`build`](Self::build).
-    pub fn environment(mut self, environment: Environment) -> Self {
-        self.environment = Some(environment);
-        self
-    }
-
-    /// What waits and measures. Default: [`SystemClock`].
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
-        self
-    }
-
-    /// Whether IMDS is asked for a sign of life (one request, 1 s) before it is
-    /// asked for the first token; without one the credential is
-    /// [unavailable](crate::token::CredentialErrorKind::Unavailable). For a
-    /// member of a [`Chain`](super::Chain), which shall be gone past soon where
-    /// there is no IMDS. Default: no. Other hosts need no probe and get none.
-    pub fn probe(mut self, probe: bool) -> Self {
-        self.probe = probe;
-        self
-    }
-
-    /// Where the ID came from, for an error.
-    pub(super) fn id_setting(mut self, setting: &'static str) -> Self {
-        self.id_setting = setting;
-        self
-    }
-
-    pub(super) fn shared_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Finds the host and checks the settings. Nothing is requested.
-    ///
-    /// # Errors
-    ///
-    /// An ID that cannot be one, or that the host would ignore; a variable that
-    /// should be a URL and is not.
-    pub fn build(self) -> Result<ManagedIdentity, ConfigError> {
-        if let Some(id) = &self.id {
-            id.check(self.id_setting)?;
-        }
-        let environment = self.environment.unwrap_or_else(Environment::from_process);
-        let endpoint: Box<dyn Endpoint> = match &self.imds_endpoint {
-            Some(url) => Box::new(Imds::at("imds_endpoint", url)?),
-            None => host::find(&environment, self.azure_arc_root.as_deref())?,
-        };
-        let selector = self.id.map(|id| Selector::new(endpoint.host(), id, self.id_setting));
-        let selector = selector.transpose()?;
-        let http = endpoint.http(self.clock)?;
-        let probed = AtomicBool::new(false);
-        let inner = Inner { endpoint, selector, http, probe: self.probe, probed };
-        Ok(ManagedIdentity(Arc::new(inner)))
     }
 }
 
@@ -342,7 +247,8 @@ fn exhausted(who: &str, answer: &Answer, description: Option<String>) -> Credent
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{imds::Imds, *};
+    use crate::credential::Environment;
 
     fn build(variables: &[(&str, &str)]) -> Result<ManagedIdentity, ConfigError> {
         let environment = Environment::from_pairs(variables.iter().copied());
