@@ -59,6 +59,22 @@ pub struct ServerCertificate {
 }
 
 impl ServerCertificate {
+    /// A certificate for these names that nobody vouches for.
+    pub fn self_signed(names: &[&str]) -> io::Result<Self> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let params = CertificateParams::new(names).map_err(io::Error::other)?;
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let certificate = params.self_signed(&key).map_err(io::Error::other)?;
+        Ok(Self { certificate: certificate.into(), pem: key.serialize_pem(), key })
+    }
+
+    /// SHA-1 of the certificate, in hexadecimal, as Windows shows it.
+    pub fn thumbprint(&self) -> String {
+        let algorithm = &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
+        let digest = aws_lc_rs::digest::digest(algorithm, &self.certificate);
+        digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
+    }
+
     /// A server's TLS configuration with this certificate: TLS 1.2 and 1.3.
     pub fn server_config(&self) -> io::Result<Arc<rustls::ServerConfig>> {
         let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());

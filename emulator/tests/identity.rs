@@ -306,3 +306,133 @@ async fn requests_are_written_down_without_secrets() {
     let secret = &host.endpoint.app_service_env()[1].1;
     assert!(!format!("{:?} {:?}", received, host.endpoint).contains(secret));
 }
+
+#[tokio::test]
+async fn the_azure_arc_agent_wants_the_key_that_it_has_written() {
+    let host = Host::start();
+    let [(_, endpoint), (_, imds)] = host.endpoint.azure_arc_env();
+    assert!(endpoint.starts_with(&imds));
+    let url = format!("{endpoint}?api-version=2020-06-01&resource={SQL}&client_id=ignored");
+    let ask = |key: Option<String>| {
+        let request = host.http.get(&url).header("Metadata", "true");
+        match key {
+            Some(key) => request.header("Authorization", format!("Basic {key}")),
+            None => request,
+        }
+    };
+    let challenge = async || {
+        let answer = ask(None).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        answer.headers()["www-authenticate"].to_str().unwrap().to_owned()
+    };
+    let path = challenge().await;
+    let path = std::path::Path::new(path.strip_prefix("Basic realm=").unwrap());
+    assert!(path.starts_with(host.endpoint.azure_arc_root()));
+    let key = std::fs::read_to_string(path).unwrap();
+    assert_eq!(host.endpoint.azure_arc_keys(), [key.as_str()]);
+    assert_eq!(json(ask(Some("guess".to_owned()))).await.0, StatusCode::UNAUTHORIZED);
+    let (_, answer) = json(ask(Some(key.clone()))).await;
+    assert_eq!(host.owner(&answer, SQL), host.system.object_id, "a selector is ignored");
+    assert_eq!(json(ask(Some(key))).await.0, StatusCode::UNAUTHORIZED, "it was used");
+
+    host.endpoint.set_azure_arc_challenge(Some("Basic realm=/etc/shadow".to_owned()));
+    assert_eq!(challenge().await, "Basic realm=/etc/shadow");
+    assert_eq!(host.endpoint.azure_arc_keys().len(), 1);
+    let (status, body) = json(host.http.get(&url)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(body["error_description"], "Required metadata header not specified");
+}
+
+#[tokio::test]
+async fn azure_ml_knows_client_ids_and_nothing_else() {
+    let host = Host::start();
+    let [(_, endpoint), (_, secret)] = host.endpoint.azure_ml_env();
+    let ask = |query: String| {
+        let url = format!("{endpoint}?api-version=2017-09-01&resource={SQL}{query}");
+        host.http.get(url).header("secret", &secret)
+    };
+    for (query, expected) in [
+        (String::new(), &host.system),
+        (format!("&clientid={}", host.shop.client_id), &host.shop),
+        (format!("&client_id={}", host.shop.client_id), &host.system),
+        (format!("&mi_res_id={}", host.shop.resource_id().unwrap()), &host.system),
+    ] {
+        let (_, answer) = json(ask(query)).await;
+        assert_eq!(host.owner(&answer, SQL), expected.object_id);
+        assert!(answer["expires_on"].is_u64());
+    }
+    let (status, answer) = json(ask("&clientid=nobody".to_owned())).await;
+    assert_eq!((status, &answer["StatusCode"]), (StatusCode::BAD_REQUEST, &Value::from(400)));
+    let (status, _) = json(ask(String::new()).header("secret", "guess")).await;
+    assert_eq!(status, StatusCode::OK, "the first of two");
+    let (status, _) = json(host.http.get(&endpoint).header("secret", "guess")).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn cloud_shell_wants_a_form_and_gives_its_users_token() {
+    let host = Host::start();
+    let [(_, endpoint)] = host.endpoint.cloud_shell_env();
+    let form = |body: String| {
+        let request = host.http.post(&endpoint).header("Metadata", "true");
+        request.header("content-type", "application/x-www-form-urlencoded").body(body)
+    };
+    let (_, answer) = json(form(format!("resource={SQL}"))).await;
+    assert_eq!(host.owner(&answer, SQL), host.endpoint.cloud_shell_user().object_id);
+    assert_eq!(host.endpoint.requests_for(SQL), 1);
+    assert_eq!(host.endpoint.received()[0].form, [("resource".to_owned(), SQL.to_owned())]);
+    assert_eq!(json(form(String::new())).await.0, StatusCode::BAD_REQUEST);
+    let got = host.http.get(format!("{endpoint}?resource={SQL}")).header("Metadata", "true");
+    assert_eq!(json(got).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let bare = host.http.post(&endpoint).body(format!("resource={SQL}"));
+    assert_eq!(json(bare).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn service_fabric_speaks_tls_with_the_certificate_it_tells() {
+    let host = Host::start();
+    let [(_, endpoint), (_, secret), (_, thumbprint)] = host.endpoint.service_fabric_env();
+    assert!(endpoint.starts_with("https://127.0.0.1:"));
+    assert!(thumbprint.len() == 40 && thumbprint.bytes().all(|b| b.is_ascii_hexdigit()));
+    let url = format!("{endpoint}?api-version=2019-07-01-preview&resource={SQL}");
+    let error = host.http.get(&url).send().await.unwrap_err();
+    assert!(error.is_connect(), "nobody vouches for it");
+
+    let http = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true);
+    let http = http.tls_info(true).build().unwrap();
+    let answer = http.get(&url).header("Secret", &secret).send().await.unwrap();
+    let tls = answer.extensions().get::<reqwest::tls::TlsInfo>().unwrap();
+    let shown = tls.peer_certificate().unwrap().to_owned();
+    let sha1 = &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
+    let digest = aws_lc_rs::digest::digest(sha1, &shown);
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    assert_eq!(digest, thumbprint);
+    let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(host.owner(&answer, SQL), host.system.object_id);
+    assert!(answer["expires_on"].is_u64());
+
+    let (status, answer) = json(http.get(&url)).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(answer["error"]["message"].is_string());
+    host.endpoint.set_system_assigned(None);
+    let (status, answer) = json(http.get(&url).header("Secret", &secret)).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(answer["error"]["code"], "ManagedIdentityNotFound");
+    // Nothing of the others is here.
+    let other = url.replace("/metadata/identity/oauth2/token", "/msi/token");
+    assert_eq!(json(http.get(other)).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_fault_may_come_later_and_may_be_a_redirect() {
+    let host = Host::start();
+    host.endpoint.fail_after(1, Fault::Redirect(307, "http://127.0.0.1:1/".to_owned()));
+    let http = reqwest::Client::builder().no_proxy();
+    let http = http.redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let url = format!("{}/metadata/identity/oauth2/token", host.endpoint.imds_endpoint());
+    for expected in [StatusCode::BAD_REQUEST, StatusCode::TEMPORARY_REDIRECT] {
+        assert_eq!(http.get(&url).send().await.unwrap().status(), expected);
+    }
+    let answer = http.get(&url).send().await.unwrap();
+    assert_eq!(answer.headers()["location"], "http://127.0.0.1:1/");
+}

@@ -42,17 +42,19 @@ pub enum ConfigError {
         /// What it may say.
         allowed: &'static str,
     },
-    /// The environment says that this program runs on a host whose managed
-    /// identity endpoint is not supported yet.
-    #[error(
-        "the environment is that of {host} ({found_by}), whose managed identities are not supported yet"
-    )]
+    /// The host would ignore the selector of a user-assigned identity, and
+    /// give the token of another one.
+    #[error("{setting} gives the {selector} of an identity, which {host} would ignore: {advice}")]
     #[non_exhaustive]
-    UnsupportedHost {
-        /// The host.
+    IgnoredSelector {
+        /// The environment variable or the builder's method.
+        setting: &'static str,
+        /// What is given: client ID, object ID, resource ID.
+        selector: &'static str,
+        /// Where this program runs.
         host: ManagedIdentityHost,
-        /// The variables it was found by.
-        found_by: &'static str,
+        /// What to do.
+        advice: &'static str,
     },
     /// The environment asks for a credential that was not compiled in.
     #[error("{setting} is set, but {credential} needs entra-pool's feature `{feature}`")]
@@ -69,6 +71,9 @@ pub enum ConfigError {
     /// because the machine has no root certificates.
     #[error("the HTTP client for managed identity cannot be built")]
     HttpClient(#[source] reqwest::Error),
+    /// There is no TLS for a certificate known by its thumbprint.
+    #[error("TLS for Service Fabric's managed identity cannot be set up")]
+    PinnedTls(#[source] rustls::Error),
 }
 
 impl ConfigError {

@@ -101,8 +101,10 @@ impl Member {
             Self::WorkloadIdentity => workload_identity(environment),
             Self::ManagedIdentity => match managed_identity(setting, true) {
                 Ok(identity) => Ok(Arc::new(identity)),
-                // In Cloud Shell the Azure CLI is logged in.
-                Err(error @ ConfigError::UnsupportedHost { .. }) => {
+                // The client ID may be that of one of the two before.
+                Err(error @ ConfigError::IgnoredSelector { setting: CLIENT_ID, .. })
+                    if [SECRET, TOKEN_FILE].iter().any(|name| environment.get(name).is_some()) =>
+                {
                     Ok(not_configured("managed identity", error.to_string()))
                 }
                 Err(error) => Err(error),
@@ -210,11 +212,10 @@ mod tests {
             (&[select("dev")], "the first available of: Azure CLI"),
             (&[select("AzureCliCredential")], "Azure CLI"),
             (&[select("managedidentitycredential")], "managed identity (IMDS)"),
-            // Cloud Shell is gone past: the Azure CLI is there.
             (
                 &[("MSI_ENDPOINT", "http://127.0.0.1:1")],
-                "the first available of: service principal, workload identity, managed identity, \
-                 Azure CLI",
+                "the first available of: service principal, workload identity, managed identity \
+                 (Cloud Shell), Azure CLI",
             ),
         ] {
             assert_eq!(of(variables).as_deref(), Ok(expected), "{variables:?}");
@@ -232,6 +233,12 @@ mod tests {
         assert_eq!(of(&[TENANT, CLIENT, FILE, selection]).as_deref(), Ok(workload));
         let all = of(&[TENANT, CLIENT, SECRET_SET, FILE]).unwrap();
         assert!(all.contains(&format!("{principal}, {workload}, managed")), "{all}");
+        // The client ID is theirs, although the host would have no use for it.
+        let shell = ("MSI_ENDPOINT", "http://127.0.0.1:1");
+        for credential in [&[TENANT, CLIENT, SECRET_SET, shell], &[TENANT, CLIENT, FILE, shell]] {
+            let all = of(credential).unwrap();
+            assert!(all.contains("managed identity, Azure CLI"), "{all}");
+        }
         let authority = ("AZURE_AUTHORITY_HOST", "http://login.example");
         let error = of(&[TENANT, CLIENT, SECRET_SET, authority]).unwrap_err();
         assert!(error.starts_with("AZURE_AUTHORITY_HOST must be an https://"), "{error}");
@@ -251,8 +258,8 @@ mod tests {
             (&[certificate, (SELECTION, "EnvironmentCredential")], "are not supported yet"),
             (&[(CLIENT_ID, "shop")], "AZURE_CLIENT_ID must be a client ID"),
             (
-                &[(SELECTION, "ManagedIdentityCredential"), ("MSI_ENDPOINT", "http://127.0.0.1:1")],
-                "Cloud Shell",
+                &[CLIENT, ("MSI_ENDPOINT", "http://127.0.0.1:1")],
+                "AZURE_CLIENT_ID gives the client ID of an identity, which Cloud Shell would ignore",
             ),
             (
                 &[(SELECTION, "EnvironmentCredential")],

@@ -8,13 +8,14 @@
 //! | App Service, Functions, Container Apps | [`ManagedIdentity`] | nothing: Azure sets `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` |
 //! | virtual machine, scale set, AKS node | [`ManagedIdentity`] (IMDS) | nothing |
 //! | either of these, user-assigned identity | [`ManagedIdentity`] | `AZURE_CLIENT_ID`: the identity's client ID |
+//! | Azure Machine Learning | [`ManagedIdentity`] | nothing: Azure sets `MSI_ENDPOINT`, `MSI_SECRET` and `DEFAULT_IDENTITY_CLIENT_ID`; `AZURE_CLIENT_ID` for another user-assigned identity |
+//! | a machine of Azure Arc | [`ManagedIdentity`] (system-assigned) | nothing: the agent is found by `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, or by its files; the program's user must be in the group `himds` |
+//! | Service Fabric | [`ManagedIdentity`] (the cluster says which) | nothing: Azure sets `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT` |
+//! | Cloud Shell | [`ManagedIdentity`] (the user who is logged in) | nothing: Azure sets `MSI_ENDPOINT` |
 //! | AKS pod with workload identity | `workload_identity` (feature `azure-identity`) | nothing: its webhook sets `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE` |
 //! | CI, a server elsewhere | `client_secret` (feature `azure-identity`) | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` |
 //! | a developer's machine | [`AzureCli`] | nothing; log in with `az login` |
 //! | anywhere else | [`from_azure_core`], or a [`TokenCredential`] of your own | |
-//!
-//! Azure Arc, Azure Machine Learning, Cloud Shell and Service Fabric are
-//! recognised, and refused with an error of their own.
 //!
 //! Credentials here do not cache: that is
 //! [`TokenCache`](crate::token::TokenCache)'s office. Nothing is requested, and

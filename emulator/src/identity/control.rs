@@ -3,13 +3,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use tokio::sync::watch;
 
-use super::IdentityEndpoint;
+use super::{IdentityEndpoint, hosts::azure_arc::Agent};
 use crate::jwt::{Issuer, Principal, seconds};
 
 /// Requests remembered at most: a benchmark must not fill the memory.
@@ -51,6 +52,8 @@ pub enum Fault {
     Status(u16, String),
     /// 429, with `Retry-After` in seconds if given.
     Throttled(Option<u64>),
+    /// This status with this `Location`.
+    Redirect(u16, String),
     /// The request is read and never answered.
     Silence,
     /// 200 with a page of HTML, as captive portals and proxies answer.
@@ -70,12 +73,20 @@ pub struct Received {
     pub path: String,
     /// Names and values, decoded, in their order.
     pub query: Vec<(String, String)>,
+    /// The same of the body, if it is a form.
+    pub form: Vec<(String, String)>,
     /// The `Metadata` header.
     pub metadata: Option<String>,
     /// Whether `X-IDENTITY-HEADER` was right; `None` if it was not there.
     pub identity_header_is_right: Option<bool>,
+    /// The same of the header `Secret`.
+    pub secret_is_right: Option<bool>,
+    /// The same of the Azure Arc agent's key (`Authorization: Basic`).
+    pub key_is_right: Option<bool>,
     /// The `User-Agent` header.
     pub user_agent: Option<String>,
+    /// Whether it came over TLS.
+    pub over_tls: bool,
 }
 
 impl Received {
@@ -103,12 +114,19 @@ impl IdentityEndpoint {
     /// Answers the next `count` requests with `fault`. It takes the place of
     /// an earlier fault.
     pub fn fail_next(&self, count: u64, fault: Fault) {
-        self.state.lock().fault = (count > 0).then_some((fault, Some(count)));
+        self.state.lock().fault = (count > 0).then_some(Plan { fault, skip: 0, left: Some(count) });
+    }
+
+    /// Answers `skip` requests properly (the first of the Azure Arc agent's
+    /// two, say), and every later one with `fault` until
+    /// [`recover`](Self::recover).
+    pub fn fail_after(&self, skip: u64, fault: Fault) {
+        self.state.lock().fault = Some(Plan { fault, skip, left: None });
     }
 
     /// Answers every request with `fault` until [`recover`](Self::recover).
     pub fn fail(&self, fault: Fault) {
-        self.state.lock().fault = Some((fault, None));
+        self.fail_after(0, fault);
     }
 
     /// Answers properly again. Requests already met with
@@ -161,6 +179,7 @@ impl IdentityEndpoint {
 pub(super) struct State {
     issuer: Arc<Issuer>,
     secret: String,
+    agent: Agent,
     held: watch::Sender<bool>,
     arrived: watch::Sender<u64>,
     inner: Mutex<Inner>,
@@ -171,11 +190,20 @@ pub(super) struct Inner {
     pub(super) user_assigned: Vec<Principal>,
     tokens: TokenSettings,
     latency: Duration,
-    fault: Option<(Fault, Option<u64>)>,
+    fault: Option<Plan>,
     kept: BTreeMap<(String, String), Signed>,
     by_resource: BTreeMap<String, u64>,
     handed_out: u64,
     log: VecDeque<Received>,
+}
+
+/// Which requests fail.
+struct Plan {
+    fault: Fault,
+    /// Requests before that are answered properly.
+    skip: u64,
+    /// How many fail; `None`: all.
+    left: Option<u64>,
 }
 
 /// A token and what the answer says about it.
@@ -192,7 +220,7 @@ impl State {
         issuer: Arc<Issuer>,
         system_assigned: Option<Principal>,
         user_assigned: Vec<Principal>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let inner = Inner {
             system_assigned,
             user_assigned,
@@ -204,13 +232,14 @@ impl State {
             handed_out: 0,
             log: VecDeque::new(),
         };
-        Self {
+        Ok(Self {
             issuer,
             secret: uuid::Uuid::new_v4().simple().to_string().to_uppercase(),
+            agent: Agent::new()?,
             held: watch::Sender::new(false),
             arrived: watch::Sender::new(0),
             inner: Mutex::new(inner),
-        }
+        })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -221,11 +250,16 @@ impl State {
         &self.secret
     }
 
+    pub(super) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
     /// Writes a request down; whoever waits for it sees it in the log.
     pub(super) fn record(&self, request: Received) {
         let mut inner = self.lock();
-        if let Some(resource) = request.query_value("resource") {
-            *inner.by_resource.entry(resource.to_owned()).or_default() += 1;
+        let mut parameters = request.query.iter().chain(&request.form);
+        if let Some((_, resource)) = parameters.find(|(name, _)| name == "resource") {
+            *inner.by_resource.entry(resource.clone()).or_default() += 1;
         }
         if inner.log.len() == LOG_LENGTH {
             inner.log.pop_front();
@@ -291,17 +325,18 @@ impl State {
 
 impl Inner {
     fn next_fault(&mut self) -> Option<Fault> {
-        match self.fault.take()? {
-            (fault, None) => {
-                self.fault = Some((fault.clone(), None));
-                Some(fault)
-            }
-            (fault, Some(left)) => {
-                if left > 1 {
-                    self.fault = Some((fault.clone(), Some(left - 1)));
-                }
-                Some(fault)
+        let plan = self.fault.as_mut()?;
+        if plan.skip > 0 {
+            plan.skip -= 1;
+            return None;
+        }
+        let fault = plan.fault.clone();
+        if let Some(left) = &mut plan.left {
+            *left -= 1;
+            if *left == 0 {
+                self.fault = None;
             }
         }
+        Some(fault)
     }
 }

@@ -1,38 +1,36 @@
 //! The identity endpoint: where an application in Azure asks for the tokens of
 //! its managed identities.
 //!
-//! Two protocols on one port, plain HTTP on 127.0.0.1 as in Azure:
-//!
-//! - App Service, Functions and Container Apps: `GET /msi/token`, API version
-//!   `2019-08-01`, header `X-IDENTITY-HEADER` ("How to use managed identities
-//!   for App Service and Azure Functions", REST endpoint reference);
-//! - IMDS, of virtual machines: `GET /metadata/identity/oauth2/token`, API
-//!   version `2018-02-01`, header `Metadata: true` ("How to use managed
-//!   identities for Azure resources on an Azure VM to acquire an access
-//!   token").
+//! The protocols of all hosts, plain HTTP on one port of 127.0.0.1 as in Azure:
+//! App Service, IMDS, the Azure Arc agent, Azure Machine Learning and Cloud
+//! Shell; that of Service Fabric over TLS on another. Each has a file in `hosts`.
 //!
 //! What it answers, how late and whether at all is changed at run time, and
-//! what it was asked is written down. It is not the real thing: it knows no
-//! other hosts (Azure Arc, Service Fabric, …), no certificates, and gives
-//! tokens for every resource that is a URI or a GUID.
+//! what it was asked is written down. It is not the real thing: it gives tokens
+//! for every resource that is a URI or a GUID.
 
 mod control;
+mod hosts;
 mod protocol;
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc};
 
 pub use control::{Fault, Received, TokenSettings};
 
 use crate::{
+    certificates::ServerCertificate,
     jwt::{Issuer, Principal},
     listener::Listener,
 };
 use control::State;
+use hosts::{app_service, azure_arc, azure_ml, cloud_shell, service_fabric};
+use tokio_rustls::TlsAcceptor;
 
 /// What an [`IdentityEndpoint`] starts with.
 #[derive(Debug, Clone, Default)]
 pub struct IdentityOptions {
-    /// The port on 127.0.0.1; 0, the default, takes a free one.
+    /// The port on 127.0.0.1; 0, the default, takes a free one. Service Fabric
+    /// always has a free one.
     pub port: u16,
     /// The system-assigned identity, if there is one.
     pub system_assigned: Option<Principal>,
@@ -45,6 +43,9 @@ pub struct IdentityOptions {
 #[derive(Clone)]
 pub struct IdentityEndpoint {
     listener: Arc<Listener>,
+    /// Service Fabric's.
+    tls_listener: Arc<Listener>,
+    thumbprint: String,
     state: Arc<State>,
 }
 
@@ -53,17 +54,31 @@ impl IdentityEndpoint {
     ///
     /// # Errors
     ///
-    /// The port is taken.
+    /// The port is taken, or the temporary folder cannot be written.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     pub fn start(issuer: Arc<Issuer>, options: IdentityOptions) -> io::Result<Self> {
-        let state = Arc::new(State::new(issuer, options.system_assigned, options.user_assigned));
+        let state = State::new(issuer, options.system_assigned, options.user_assigned)?;
+        let state = Arc::new(state);
         let served = Arc::clone(&state);
-        let serve = move |stream| protocol::serve(Arc::clone(&served), stream);
+        let serve = move |stream| protocol::serve(Arc::clone(&served), stream, false);
         let listener = Arc::new(Listener::start(options.port, serve)?);
-        Ok(Self { listener, state })
+        let certificate = ServerCertificate::self_signed(&["localhost"])?;
+        let acceptor = TlsAcceptor::from(certificate.server_config()?);
+        let served = Arc::clone(&state);
+        let serve = move |stream| {
+            let (acceptor, state) = (acceptor.clone(), Arc::clone(&served));
+            async move {
+                match acceptor.accept(stream).await {
+                    Ok(stream) => protocol::serve(state, stream, true).await,
+                    Err(error) => tracing::debug!(%error, "identity endpoint: no TLS"),
+                }
+            }
+        };
+        let tls_listener = Arc::new(Listener::start(0, serve)?);
+        Ok(Self { listener, tls_listener, thumbprint: certificate.thumbprint(), state })
     }
 
     /// Where it listens.
@@ -74,9 +89,65 @@ impl IdentityEndpoint {
     /// `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`, as App Service sets them.
     pub fn app_service_env(&self) -> [(&'static str, String); 2] {
         [
-            ("IDENTITY_ENDPOINT", format!("http://{}{}", self.addr(), protocol::APP_SERVICE_PATH)),
+            ("IDENTITY_ENDPOINT", self.url(app_service::PATH)),
             ("IDENTITY_HEADER", self.state.secret().to_owned()),
         ]
+    }
+
+    /// `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT`,
+    /// as Service Fabric sets them.
+    pub fn service_fabric_env(&self) -> [(&'static str, String); 3] {
+        let url = format!("https://{}{}", self.tls_listener.addr(), service_fabric::PATH);
+        [
+            ("IDENTITY_ENDPOINT", url),
+            ("IDENTITY_HEADER", self.state.secret().to_owned()),
+            ("IDENTITY_SERVER_THUMBPRINT", self.thumbprint.clone()),
+        ]
+    }
+
+    /// `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, as the Azure Arc agent sets
+    /// them.
+    pub fn azure_arc_env(&self) -> [(&'static str, String); 2] {
+        [
+            ("IDENTITY_ENDPOINT", self.url(azure_arc::PATH)),
+            ("IMDS_ENDPOINT", format!("http://{}", self.addr())),
+        ]
+    }
+
+    /// What stands for the root directory of the Azure Arc agent's machine: the
+    /// agent writes its keys below it. It goes when the endpoint does.
+    pub fn azure_arc_root(&self) -> &Path {
+        self.state.agent().root()
+    }
+
+    /// Has the Azure Arc agent answer with this `WWW-Authenticate`, and write
+    /// no key; `None`: as it does by itself.
+    pub fn set_azure_arc_challenge(&self, challenge: Option<String>) {
+        self.state.agent().set_challenge(challenge);
+    }
+
+    /// Every key that the Azure Arc agent has written.
+    pub fn azure_arc_keys(&self) -> Vec<String> {
+        self.state.agent().keys()
+    }
+
+    /// `MSI_ENDPOINT` and `MSI_SECRET`, as Azure Machine Learning sets them.
+    pub fn azure_ml_env(&self) -> [(&'static str, String); 2] {
+        [("MSI_ENDPOINT", self.url(azure_ml::PATH)), ("MSI_SECRET", self.state.secret().to_owned())]
+    }
+
+    /// `MSI_ENDPOINT`, as Cloud Shell sets it.
+    pub fn cloud_shell_env(&self) -> [(&'static str, String); 1] {
+        [("MSI_ENDPOINT", self.url(cloud_shell::PATH))]
+    }
+
+    /// The user who is logged in to Cloud Shell.
+    pub fn cloud_shell_user(&self) -> Principal {
+        cloud_shell::user()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr())
     }
 
     /// What stands for `http://169.254.169.254`: no slash at the end.
@@ -113,6 +184,7 @@ impl IdentityEndpoint {
     ///
     /// The port could not be kept.
     pub async fn go_away(&self) -> io::Result<()> {
+        self.tls_listener.go_away().await?;
         self.listener.go_away().await
     }
 
@@ -122,6 +194,7 @@ impl IdentityEndpoint {
     ///
     /// The port was taken.
     pub fn come_back(&self) -> io::Result<()> {
+        self.tls_listener.come_back()?;
         self.listener.come_back()
     }
 }

@@ -4,14 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use reqwest::{
-    Client, Request, Response, StatusCode, Url,
-    header::{HeaderMap, RETRY_AFTER},
+    Client, ClientBuilder, Request, Response, StatusCode, Url,
+    header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
     redirect,
 };
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use zeroize::Zeroizing;
 
-use super::{answer::InvalidAnswer, retry::Retry};
+use super::{answer::InvalidAnswer, key_file::KeyFileError, retry::Retry, secret::Secret};
 use crate::{
     clock::{Clock, timeout},
     credential::ConfigError,
@@ -23,7 +23,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Of one try, from connecting to the body's last byte. IMDS has been seen to
 /// take several seconds for an identity's first token.
-const TRY_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const TRY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Of a body. Tokens have some 2,000 characters, extreme ones 8,000.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -41,6 +41,10 @@ pub(super) struct Http {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
+    /// `WWW-Authenticate`.
+    pub(super) challenges: Vec<HeaderValue>,
+    /// What the request carried, if whoever reports the answer has not got it.
+    pub(super) sent: Option<Secret>,
     /// Of a refusal that could not be read to its end: what came.
     pub(super) body: Zeroizing<Vec<u8>>,
     /// Wall-clock time before the request.
@@ -58,30 +62,31 @@ pub(super) enum HttpError {
     NoAnswer(Duration),
     #[error("the answer cannot be used")]
     Unusable(#[source] InvalidAnswer),
+    #[error("the challenge cannot be met")]
+    KeyFile(#[from] KeyFileError),
 }
 
 impl Http {
     /// A client for this endpoint and others of its scheme.
     pub(super) fn new(endpoint: &Url, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        let mut builder = Client::builder()
-            // A proxy would see the identity header and the token.
-            .no_proxy()
-            // So would whoever a redirect points to.
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .http1_only()
-            .connect_timeout(CONNECT_LIMIT)
-            // Requests are an hour apart, and an idle connection belongs to the
-            // runtime that opened it, which may be gone by then.
-            .pool_max_idle_per_host(0)
-            // One owner of retries: `Retry`.
-            .retry(reqwest::retry::never())
-            .user_agent(concat!("entra-pool/", env!("CARGO_PKG_VERSION")));
+        let mut builder = builder();
         if endpoint.scheme() == "http" {
             // Roots are not needed, and a container may have none, which would
             // be an error here.
             builder = builder.tls_certs_only([]);
         }
+        Self::build(builder, clock)
+    }
+
+    /// A client for a server whose certificate is known beforehand.
+    pub(super) fn pinned(
+        config: rustls::ClientConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConfigError> {
+        Self::build(builder().https_only(true).tls_backend_preconfigured(config), clock)
+    }
+
+    fn build(builder: ClientBuilder, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
         let client =
             builder.build().map_err(|error| ConfigError::HttpClient(error.without_url()))?;
         Ok(Self { client, clock })
@@ -98,10 +103,22 @@ impl Http {
         request: impl Fn() -> Request,
         retry: &Retry,
     ) -> Result<Answer, HttpError> {
+        self.repeat(|| self.send_once(request(), TRY_LIMIT), retry).await
+    }
+
+    /// The same for a try of more than one request.
+    pub(super) async fn repeat<F>(
+        &self,
+        one_try: impl Fn() -> F,
+        retry: &Retry,
+    ) -> Result<Answer, HttpError>
+    where
+        F: Future<Output = Result<Answer, HttpError>>,
+    {
         let start = self.clock.monotonic();
         let mut tries = 0;
         loop {
-            let outcome = self.send_once(request(), TRY_LIMIT).await;
+            let outcome = one_try().await;
             tries += 1;
             let waited = self.clock.monotonic().saturating_sub(start);
             let pause = match &outcome {
@@ -138,19 +155,37 @@ impl Http {
             })?;
             let status = response.status();
             let retry_after = retry_after(response.headers(), asked_at);
+            let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter().cloned().collect();
             let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
             match read(response, &mut body).await {
                 // What a refusal says is good to know, but not needed.
                 Err(_) if !status.is_success() => {}
                 read => read?,
             }
-            Ok(Answer { status, retry_after, body, asked_at })
+            Ok(Answer { status, retry_after, challenges, sent: None, body, asked_at })
         };
         match timeout(self.clock(), limit, exchange).await {
             Ok(outcome) => outcome,
             Err(_) => Err(HttpError::NoAnswer(limit)),
         }
     }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
+        // A proxy would see the identity header and the token.
+        .no_proxy()
+        // So would whoever a redirect points to.
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .http1_only()
+        .connect_timeout(CONNECT_LIMIT)
+        // Requests are an hour apart, and an idle connection belongs to the
+        // runtime that opened it, which may be gone by then.
+        .pool_max_idle_per_host(0)
+        // One owner of retries: `Retry`.
+        .retry(reqwest::retry::never())
+        .user_agent(concat!("entra-pool/", env!("CARGO_PKG_VERSION")))
 }
 
 async fn read(mut response: Response, body: &mut Vec<u8>) -> Result<(), HttpError> {

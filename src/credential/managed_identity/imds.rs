@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use reqwest::{
-    Method, Request, Url,
-    header::{HeaderName, HeaderValue},
-};
+use async_trait::async_trait;
+use reqwest::{Method, Request, Url};
 
 use super::{
-    UserAssignedId,
+    Endpoint, ManagedIdentityHost,
     answer::{self, InvalidAnswer},
     endpoint_url, exhausted,
+    host::Selector,
     http::{Answer, Http, HttpError},
+    metadata_header,
     retry::Retry,
     shown, token_url,
 };
@@ -48,49 +48,14 @@ impl Imds {
         Ok(Self { url })
     }
 
-    pub(super) fn url(&self) -> &Url {
-        &self.url
-    }
-
-    fn request(&self, scope: &Scope, id: Option<&UserAssignedId>) -> Request {
-        let mut request = Request::new(Method::GET, token_url(&self.url, API_VERSION, scope, id));
-        let name = HeaderName::from_static("metadata");
-        request.headers_mut().insert(name, HeaderValue::from_static("true"));
+    fn request(&self, scope: &Scope, selector: Option<&Selector>) -> Request {
+        let url = token_url(&self.url, API_VERSION, scope, selector.map(Selector::pair));
+        let mut request = Request::new(Method::GET, url);
+        metadata_header(&mut request);
         request
     }
 
-    pub(super) async fn get_token(
-        &self,
-        http: &Http,
-        id: Option<&UserAssignedId>,
-        scope: &Scope,
-    ) -> Result<Token, CredentialError> {
-        let answer = http
-            .send(|| self.request(scope, id), &Retry::IMDS)
-            .await
-            .map_err(|error| self.no_answer(error))?;
-        if answer.status.is_success() {
-            return answer::token(&answer.body, answer.asked_at)
-                .map_err(|error| self.no_answer(HttpError::Unusable(error)));
-        }
-        Err(self.refusal(&answer, id))
-    }
-
-    /// Whether IMDS is here: without the `Metadata` header it answers 400, and
-    /// at once.
-    pub(super) async fn probe(&self, http: &Http) -> Result<(), CredentialError> {
-        let mut url = self.url.clone();
-        url.query_pairs_mut().append_pair("api-version", API_VERSION);
-        match http.send_once(Request::new(Method::GET, url), PROBE_LIMIT).await {
-            Ok(answer) if is_another(&answer) || answer.status.is_success() => {
-                Err(self.another(&answer))
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.unreachable(error)),
-        }
-    }
-
-    fn refusal(&self, answer: &Answer, id: Option<&UserAssignedId>) -> CredentialError {
+    fn refusal(&self, answer: &Answer, selector: Option<&Selector>) -> CredentialError {
         let reason = answer::description(&answer.body, None);
         let is_json = answer::is_json_object(&answer.body);
         if Retry::IMDS.passes(answer.status) && (answer.status != 404 || is_json) {
@@ -104,15 +69,16 @@ impl Imds {
         let by_entra = text.contains("AADSTS");
         let several = text.contains("Multiple user assigned identities");
         let told = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        match (answer.status.as_u16(), id) {
+        match (answer.status.as_u16(), selector) {
             (400, _) if by_entra => {
                 CredentialError::new(Refused, format!("IMDS gives no such token{told}"))
             }
-            (400, Some(id)) => CredentialError::new(
+            (400, Some(selector)) => CredentialError::new(
                 Refused,
                 format!(
-                    "identity {id} is not assigned to this machine{told}; assign it, or give the \
-                     client ID of one that is"
+                    "identity {} is not assigned to this machine{told}; assign it, or name one \
+                     that is",
+                    selector.id
                 ),
             ),
             (400, None) if several => CredentialError::new(
@@ -169,6 +135,48 @@ impl Imds {
                 CredentialError::new(Transient, message).with_source(error)
             }
         }
+    }
+}
+
+#[async_trait]
+impl Endpoint for Imds {
+    fn host(&self) -> ManagedIdentityHost {
+        ManagedIdentityHost::Imds
+    }
+
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Whether IMDS is here: without the `Metadata` header it answers 400, and
+    /// at once.
+    async fn probe(&self, http: &Http) -> Result<(), CredentialError> {
+        let mut url = self.url.clone();
+        url.query_pairs_mut().append_pair("api-version", API_VERSION);
+        match http.send_once(Request::new(Method::GET, url), PROBE_LIMIT).await {
+            Ok(answer) if is_another(&answer) || answer.status.is_success() => {
+                Err(self.another(&answer))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.unreachable(error)),
+        }
+    }
+
+    async fn get_token(
+        &self,
+        http: &Http,
+        selector: Option<&Selector>,
+        scope: &Scope,
+    ) -> Result<Token, CredentialError> {
+        let answer = http
+            .send(|| self.request(scope, selector), &Retry::IMDS)
+            .await
+            .map_err(|error| self.no_answer(error))?;
+        if answer.status.is_success() {
+            return answer::token(&answer.body, answer.asked_at)
+                .map_err(|error| self.no_answer(HttpError::Unusable(error)));
+        }
+        Err(self.refusal(&answer, selector))
     }
 }
 

@@ -48,6 +48,12 @@ impl Retry {
         budget: Duration::from_secs(60),
     };
 
+    /// Where nobody says what passes, as azcore has it; a second apart.
+    pub(super) const LOCAL: Self = Self {
+        statuses: |status| matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+        ..Self::APP_SERVICE
+    };
+
     /// The longest pause by our own choice.
     const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
@@ -83,7 +89,7 @@ impl Retry {
             HttpError::Broken(_) | HttpError::NoAnswer(_) => self.pause(None, tries, waited, false),
             // Nobody listens: whoever asks is told at once, and the token cache
             // asks again in its own time.
-            HttpError::Unreachable(_) | HttpError::Unusable(_) => None,
+            HttpError::Unreachable(_) | HttpError::Unusable(_) | HttpError::KeyFile(_) => None,
         }
     }
 
@@ -158,6 +164,16 @@ mod tests {
         }
         for status in [200, 400, 401, 403, 410, 502] {
             assert!(pauses(&Retry::APP_SERVICE, status, None).is_empty(), "{status}");
+        }
+    }
+
+    #[test]
+    fn the_others_are_asked_three_times() {
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert_eq!(pauses(&Retry::LOCAL, status, None), [1, 1], "{status}");
+        }
+        for status in [200, 400, 401, 403, 404, 410, 501] {
+            assert!(pauses(&Retry::LOCAL, status, None).is_empty(), "{status}");
         }
     }
 

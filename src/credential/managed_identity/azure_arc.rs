@@ -1,0 +1,191 @@
+//! Azure Arc, machines of one's own: "Authenticate against Azure resources with
+//! Azure Arc-enabled servers".
+//!
+//! Whoever asks must show that it may read a file which the agent writes for
+//! every request. This also shows who answers: others cannot write there.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use reqwest::{
+    Method, Request, Url,
+    header::{AUTHORIZATION, HeaderValue},
+};
+
+pub(super) use super::key_file::Agent;
+use super::{
+    Endpoint, ManagedIdentityHost,
+    host::Selector,
+    http::{Answer, Http, HttpError, TRY_LIMIT},
+    key_file::{KeyFile, KeyFileError},
+    local::Local,
+    metadata_header,
+    retry::Retry,
+    secret::Secret,
+    shown, token_url,
+};
+use crate::{
+    credential::ConfigError,
+    token::{
+        CredentialError,
+        CredentialErrorKind::{Refused, Unavailable},
+        Scope, Token,
+    },
+};
+
+const DEFAULT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
+const API_VERSION: &str = "2020-06-01";
+
+pub(super) struct AzureArc {
+    local: Local,
+    agent: Agent,
+    /// Whether variables tell of it, and not a file alone.
+    told_of: bool,
+}
+
+impl AzureArc {
+    /// With the value of `IDENTITY_ENDPOINT`.
+    pub(super) fn told_of(url: &str, agent: Agent) -> Result<Self, ConfigError> {
+        Self::new(url, agent, true)
+    }
+
+    /// Where the agent listens by default.
+    pub(super) fn installed(agent: Agent) -> Result<Self, ConfigError> {
+        Self::new(DEFAULT, agent, false)
+    }
+
+    fn new(url: &str, agent: Agent, told_of: bool) -> Result<Self, ConfigError> {
+        let local = Local::new("the Azure Arc agent", "IDENTITY_ENDPOINT", url, &Retry::LOCAL)?;
+        Ok(Self { local, agent, told_of })
+    }
+
+    fn request(&self, scope: &Scope, key: Option<HeaderValue>) -> Request {
+        let url = token_url(self.local.url(), API_VERSION, scope, None);
+        let mut request = Request::new(Method::GET, url);
+        metadata_header(&mut request);
+        if let Some(key) = key {
+            request.headers_mut().insert(AUTHORIZATION, key);
+        }
+        request
+    }
+
+    /// Both requests: a key may be good for one answer only. It is left in
+    /// `sent`.
+    async fn ask(
+        &self,
+        http: &Http,
+        scope: &Scope,
+        sent: &Mutex<Option<Secret>>,
+    ) -> Result<Answer, HttpError> {
+        let answer = http.send_once(self.request(scope, None), TRY_LIMIT).await?;
+        if answer.status.is_success() {
+            return Err(KeyFileError::NoChallenge.into());
+        }
+        if answer.status != 401 {
+            return Ok(answer);
+        }
+        let key = KeyFile::named_by(&answer.challenges, &self.agent)?.read()?;
+        let request = self.request(scope, Some(key.header()));
+        *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        http.send_once(request, TRY_LIMIT).await
+    }
+
+    fn no_key(&self, error: KeyFileError) -> CredentialError {
+        let advice = match &error {
+            KeyFileError::Unreadable { .. } if cfg!(windows) => {
+                "; run this program as an administrator, or add its user to the group \"Hybrid \
+                 agent extension applications\""
+            }
+            KeyFileError::Unreadable { .. } => {
+                "; add this program's user to the group `himds`, and start it anew"
+            }
+            _ => "",
+        };
+        let url = shown(self.local.url());
+        let message = format!("no token from {} ({url}): {error}{advice}", self.local.who());
+        CredentialError::new(Refused, message).with_source(error)
+    }
+}
+
+#[async_trait]
+impl Endpoint for AzureArc {
+    fn host(&self) -> ManagedIdentityHost {
+        ManagedIdentityHost::AzureArc
+    }
+
+    fn url(&self) -> &Url {
+        self.local.url()
+    }
+
+    /// A machine has no identity but its own.
+    async fn get_token(
+        &self,
+        http: &Http,
+        _: Option<&Selector>,
+        scope: &Scope,
+    ) -> Result<Token, CredentialError> {
+        let local = &self.local;
+        let sent = Mutex::new(None);
+        let answer = match http.repeat(|| self.ask(http, scope, &sent), local.retry()).await {
+            Ok(answer) => {
+                let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Ok(Answer { sent, ..answer })
+            }
+            Err(HttpError::KeyFile(error)) => return Err(self.no_key(error)),
+            Err(error @ HttpError::Unreachable(_)) if !self.told_of => {
+                let message = format!(
+                    "the Azure Arc agent is installed here, but does not listen at {}; start it \
+                     (service `himds`)",
+                    shown(local.url())
+                );
+                return Err(CredentialError::new(Unavailable, message).with_source(error));
+            }
+            Err(error) => Err(error),
+        };
+        local.token(answer, |refusal| match refusal.status {
+            401 | 403 => Some(format!(
+                "{} did not accept the key that it asked for ({}){}",
+                local.who(),
+                refusal.status,
+                refusal.reason
+            )),
+            400 => Some(format!(
+                "{} gives no such token{}; the machine must be connected (`azcmagent show`)",
+                local.who(),
+                refusal.reason
+            )),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use super::*;
+    use crate::{
+        clock::ManualClock, credential::Environment, token::CredentialErrorKind::Transient,
+    };
+
+    #[test]
+    fn where_only_the_agent_is_found_its_default_endpoint_is_asked() {
+        let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
+        let arc = AzureArc::installed(agent).unwrap();
+        assert_eq!(arc.url().as_str(), "http://127.0.0.1:40342/metadata/identity/oauth2/token");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_installed_but_does_not_listen_is_gone_past() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let url = format!("http://{}/token", socket.local_addr().unwrap());
+        for (told_of, kind) in [(false, Unavailable), (true, Transient)] {
+            let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
+            let arc = AzureArc::new(&url, agent, told_of).unwrap();
+            let http = arc.http(Arc::new(ManualClock::new())).unwrap();
+            let error = arc.get_token(&http, None, &Scope::AZURE_SQL).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+    }
+}

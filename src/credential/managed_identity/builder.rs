@@ -1,0 +1,124 @@
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use super::{
+    Endpoint, Inner, ManagedIdentity, UserAssignedId,
+    host::{self, Selector},
+    imds::Imds,
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    credential::{ConfigError, Environment},
+};
+
+/// Builds a [`ManagedIdentity`].
+///
+/// ```
+/// use entra_pool::credential::{Environment, ManagedIdentity};
+///
+/// // An emulator's endpoint; nothing of this process' environment.
+/// let identity = ManagedIdentity::system_assigned()
+///     .environment(Environment::default())
+///     .imds_endpoint("http://127.0.0.1:8080")
+///     .build()?;
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct ManagedIdentityBuilder {
+    id: Option<UserAssignedId>,
+    id_setting: &'static str,
+    imds_endpoint: Option<String>,
+    azure_arc_root: Option<PathBuf>,
+    environment: Option<Environment>,
+    clock: Arc<dyn Clock>,
+    probe: bool,
+}
+
+impl ManagedIdentityBuilder {
+    pub(super) fn new(id: Option<UserAssignedId>) -> Self {
+        Self {
+            id,
+            id_setting: "user_assigned",
+            imds_endpoint: None,
+            azure_arc_root: None,
+            environment: None,
+            clock: Arc::new(SystemClock::new()),
+            probe: false,
+        }
+    }
+
+    /// Asks IMDS, at this URL (`http://169.254.169.254`), whatever the
+    /// environment says. A path is kept if there is one.
+    pub fn imds_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.imds_endpoint = Some(url.into());
+        self
+    }
+
+    /// The directory under which the Azure Arc agent is looked for, in place of
+    /// the root directory (on Windows: in place of `%ProgramFiles%` and
+    /// `%ProgramData%`): where a container has it mounted, and for tests.
+    pub fn azure_arc_root(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.azure_arc_root = Some(directory.into());
+        self
+    }
+
+    /// The variables by which the host is found. Default:
+    /// [`Environment::from_process`], read by [`build`](Self::build).
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = Some(environment);
+        self
+    }
+
+    /// What waits and measures. Default: [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Whether IMDS is asked for a sign of life (one request, 1 s) before it is
+    /// asked for the first token; without one the credential is
+    /// [unavailable](crate::token::CredentialErrorKind::Unavailable). For a
+    /// member of a [`Chain`](super::Chain), which shall be gone past soon where
+    /// there is no IMDS. Default: no. Other hosts need no probe and get none.
+    pub fn probe(mut self, probe: bool) -> Self {
+        self.probe = probe;
+        self
+    }
+
+    /// Where the ID came from, for an error.
+    pub(in crate::credential) fn id_setting(mut self, setting: &'static str) -> Self {
+        self.id_setting = setting;
+        self
+    }
+
+    pub(in crate::credential) fn shared_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Finds the host and checks the settings. Nothing is requested.
+    ///
+    /// # Errors
+    ///
+    /// An ID that cannot be one, or that the host would ignore; a variable that
+    /// should be a URL and is not.
+    pub fn build(self) -> Result<ManagedIdentity, ConfigError> {
+        if let Some(id) = &self.id {
+            id.check(self.id_setting)?;
+        }
+        let environment = self.environment.unwrap_or_else(Environment::from_process);
+        let endpoint: Box<dyn Endpoint> = match &self.imds_endpoint {
+            Some(url) => Box::new(Imds::at("imds_endpoint", url)?),
+            None => host::find(&environment, self.azure_arc_root.as_deref())?,
+        };
+        let selector = self.id.map(|id| Selector::new(endpoint.host(), id, self.id_setting));
+        let selector = selector.transpose()?;
+        let http = endpoint.http(self.clock)?;
+        let probed = AtomicBool::new(false);
+        let inner = Inner { endpoint, selector, http, probe: self.probe, probed };
+        Ok(ManagedIdentity(Arc::new(inner)))
+    }
+}

@@ -1,0 +1,142 @@
+//! Where this program runs: the one place that decides which endpoint is asked,
+//! and by which name it knows a user-assigned identity.
+
+use std::{fmt, path::Path};
+
+use super::{
+    Endpoint, UserAssignedId,
+    app_service::AppService,
+    azure_arc::{Agent, AzureArc},
+    azure_ml::AzureMl,
+    cloud_shell::CloudShell,
+    imds::{self, Imds},
+    service_fabric::ServiceFabric,
+};
+use crate::credential::{ConfigError, Environment};
+
+/// Where managed identities are had from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ManagedIdentityHost {
+    /// App Service, Functions, Container Apps.
+    AppService,
+    /// A Service Fabric cluster. Which identity an application gets is set
+    /// there.
+    ServiceFabric,
+    /// A machine of one's own that Azure Arc manages: its system-assigned
+    /// identity.
+    AzureArc,
+    /// Azure Machine Learning: user-assigned identities by client ID only.
+    AzureMl,
+    /// Cloud Shell: tokens of the user who is logged in.
+    CloudShell,
+    /// The Instance Metadata Service: virtual machines, scale sets, AKS nodes.
+    Imds,
+}
+
+impl fmt::Display for ManagedIdentityHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AppService => "App Service",
+            Self::ServiceFabric => "Service Fabric",
+            Self::AzureArc => "Azure Arc",
+            Self::AzureMl => "Azure Machine Learning",
+            Self::CloudShell => "Cloud Shell",
+            Self::Imds => "IMDS",
+        })
+    }
+}
+
+/// A user-assigned identity, and the request's parameter that selects it.
+#[derive(Debug)]
+pub(super) struct Selector {
+    pub(super) id: UserAssignedId,
+    pub(super) parameter: &'static str,
+}
+
+impl Selector {
+    /// # Errors
+    ///
+    /// The host would ignore it, and give another identity's token.
+    pub(super) fn new(
+        host: ManagedIdentityHost,
+        id: UserAssignedId,
+        setting: &'static str,
+    ) -> Result<Self, ConfigError> {
+        match parameter(host, &id) {
+            Ok(parameter) => Ok(Self { id, parameter }),
+            Err(advice) => {
+                let selector = id.kind();
+                Err(ConfigError::IgnoredSelector { setting, selector, host, advice })
+            }
+        }
+    }
+
+    /// As it goes into a request.
+    pub(super) fn pair(&self) -> (&'static str, &str) {
+        (self.parameter, self.id.value())
+    }
+}
+
+/// The name by which the host knows such a selector, or what to do where it
+/// knows none.
+fn parameter(host: ManagedIdentityHost, id: &UserAssignedId) -> Result<&'static str, &'static str> {
+    use ManagedIdentityHost as Host;
+    use UserAssignedId::{ClientId, ObjectId, ResourceId};
+    match (host, id) {
+        (Host::AppService | Host::Imds, ClientId(_)) => Ok("client_id"),
+        (Host::AppService, ObjectId(_)) => Ok("principal_id"),
+        (Host::AppService, ResourceId(_)) => Ok("mi_res_id"),
+        (Host::Imds, ObjectId(_)) => Ok("object_id"),
+        (Host::Imds, ResourceId(_)) => Ok("msi_res_id"),
+        (Host::AzureMl, ClientId(_)) => Ok("clientid"),
+        (Host::AzureMl, ObjectId(_) | ResourceId(_)) => Err("give the identity's client ID"),
+        (Host::AzureArc, _) => Err("select none to get the machine's system-assigned identity"),
+        (Host::CloudShell, _) => Err("select none to get tokens of the user who is logged in"),
+        (Host::ServiceFabric, _) => {
+            Err("select none: the cluster's configuration says which identity an application gets")
+        }
+    }
+}
+
+/// The names above: no endpoint's URL may bring one along.
+pub(super) const PARAMETERS: [&str; 6] =
+    ["client_id", "clientid", "object_id", "principal_id", "mi_res_id", "msi_res_id"];
+
+const AUTHORITY: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
+
+/// The endpoint of the host that the variables tell of. The order is that of
+/// Microsoft's libraries (MSAL, azidentity). What a process' variables say goes
+/// before what is installed on its machine.
+///
+/// # Errors
+///
+/// A variable that cannot be right.
+pub(super) fn find(
+    environment: &Environment,
+    arc_root: Option<&Path>,
+) -> Result<Box<dyn Endpoint>, ConfigError> {
+    let get = |name| environment.get(name);
+    let agent = Agent::new(environment, arc_root);
+    if let (Some(url), Some(header)) = (get("IDENTITY_ENDPOINT"), get("IDENTITY_HEADER")) {
+        return Ok(match get("IDENTITY_SERVER_THUMBPRINT") {
+            Some(thumbprint) => Box::new(ServiceFabric::new(url, header, thumbprint)?),
+            None => Box::new(AppService::new(url, header)?),
+        });
+    }
+    if let (Some(url), Some(_)) = (get("IDENTITY_ENDPOINT"), get("IMDS_ENDPOINT")) {
+        return Ok(Box::new(AzureArc::told_of(url, agent)?));
+    }
+    match (get("MSI_ENDPOINT"), get("MSI_SECRET")) {
+        (Some(url), Some(secret)) => {
+            return Ok(Box::new(AzureMl::new(url, secret, get("DEFAULT_IDENTITY_CLIENT_ID"))?));
+        }
+        (Some(url), None) => return Ok(Box::new(CloudShell::new(url)?)),
+        (None, _) => {}
+    }
+    match get(AUTHORITY) {
+        Some(url) => Ok(Box::new(Imds::at(AUTHORITY, url)?)),
+        None if agent.is_installed() => Ok(Box::new(AzureArc::installed(agent)?)),
+        None => Ok(Box::new(Imds::at(AUTHORITY, imds::DEFAULT)?)),
+    }
+}

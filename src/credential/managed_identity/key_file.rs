@@ -1,0 +1,250 @@
+//! The key file of the Azure Arc agent: whoever can read it may have a token.
+//!
+//! Its path comes from the network, and what it holds goes back there: only the
+//! agent's own directory is looked into.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use reqwest::header::HeaderValue;
+use zeroize::Zeroizing;
+
+use super::secret::Secret;
+use crate::credential::Environment;
+
+/// No key is longer.
+const LENGTH_LIMIT: usize = 4_096;
+
+/// Where the agent lies.
+#[derive(Debug)]
+pub(super) struct Agent {
+    program: PathBuf,
+    keys: PathBuf,
+}
+
+impl Agent {
+    /// `root` stands for the root directory; on Windows, for `%ProgramFiles%`
+    /// and `%ProgramData%`.
+    pub(super) fn new(environment: &Environment, root: Option<&Path>) -> Self {
+        if cfg!(windows) {
+            let folder = |variable, default: &str| {
+                let folder = root.map(Path::to_owned);
+                folder
+                    .unwrap_or_else(|| environment.get(variable).unwrap_or(default).into())
+                    .join("AzureConnectedMachineAgent")
+            };
+            Self {
+                program: folder("ProgramFiles", r"C:\Program Files").join("himds.exe"),
+                keys: folder("ProgramData", r"C:\ProgramData").join("Tokens"),
+            }
+        } else {
+            let root = root.unwrap_or(Path::new("/"));
+            Self {
+                program: root.join("opt/azcmagent/bin/himds"),
+                keys: root.join("var/opt/azcmagent/tokens"),
+            }
+        }
+    }
+
+    pub(super) fn is_installed(&self) -> bool {
+        self.program.exists()
+    }
+}
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeyFileError {
+    #[error("it gives tokens to anybody, which the agent does not: something else answers")]
+    NoChallenge,
+    #[error("it names no key file (WWW-Authenticate: Basic realm=…)")]
+    NotNamed,
+    #[error("the key file it names is not directly in {}", directory.display())]
+    Elsewhere { directory: PathBuf },
+    #[error("the key file it names does not end in .key")]
+    NoKey,
+    #[error("the key file it names is longer than {LENGTH_LIMIT} bytes")]
+    TooLong,
+    #[error("the key file it names holds no key")]
+    Unusable,
+    #[error("the key file {} cannot be read", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+}
+
+/// A key file in the agent's own directory.
+pub(super) struct KeyFile(PathBuf);
+
+impl KeyFile {
+    /// The file that the challenge names (`Basic realm=PATH`).
+    pub(super) fn named_by(
+        challenges: &[HeaderValue],
+        agent: &Agent,
+    ) -> Result<Self, KeyFileError> {
+        let path = challenges.iter().find_map(realm).ok_or(KeyFileError::NotNamed)?;
+        let path = Path::new(path);
+        let elsewhere = || KeyFileError::Elsewhere { directory: agent.keys.clone() };
+        // Before the file system is asked: on Windows a path can be another
+        // machine's, which would be logged in to.
+        if !path.starts_with(&agent.keys) {
+            return Err(elsewhere());
+        }
+        if path.extension().is_none_or(|extension| extension != "key") {
+            return Err(KeyFileError::NoKey);
+        }
+        let real = |path: &Path| {
+            path.canonicalize()
+                .map_err(|source| KeyFileError::Unreadable { path: path.to_owned(), source })
+        };
+        // Neither `..` nor a link leads out.
+        let (directory, path) = (real(&agent.keys)?, real(path)?);
+        if path.parent() != Some(&directory) {
+            return Err(elsewhere());
+        }
+        if path.extension().is_none_or(|extension| extension != "key") {
+            return Err(KeyFileError::NoKey);
+        }
+        Ok(Self(path))
+    }
+
+    /// What it holds, as `Authorization` wants it. A few bytes of a local disk:
+    /// not worth a thread.
+    pub(super) fn read(&self) -> Result<Secret, KeyFileError> {
+        let Self(path) = self;
+        let failed = |source| KeyFileError::Unreadable { path: path.clone(), source };
+        let file = File::open(path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(KeyFileError::Unusable);
+        }
+        // Room for all of it: what grows leaves copies behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(2 * LENGTH_LIMIT));
+        file.take(LENGTH_LIMIT as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+        if text.len() > LENGTH_LIMIT {
+            return Err(KeyFileError::TooLong);
+        }
+        let key = std::str::from_utf8(&text).map_err(|_| KeyFileError::Unusable)?.trim();
+        if key.is_empty() {
+            return Err(KeyFileError::Unusable);
+        }
+        Secret::new("Basic ", key).ok_or(KeyFileError::Unusable)
+    }
+}
+
+/// The realm of a `Basic` challenge, in quotes or not (RFC 9110, 11.6.1).
+fn realm(challenge: &HeaderValue) -> Option<&str> {
+    let (scheme, rest) = challenge.to_str().ok()?.trim().split_once(' ')?;
+    let (name, path) = rest.trim().split_once('=')?;
+    let is_realm =
+        scheme.eq_ignore_ascii_case("Basic") && name.trim().eq_ignore_ascii_case("realm");
+    let path = path.trim();
+    let path = path.strip_prefix('"').and_then(|path| path.strip_suffix('"')).unwrap_or(path);
+    (is_realm && !path.is_empty()).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Machine {
+        root: tempfile::TempDir,
+        agent: Agent,
+    }
+
+    fn machine() -> Machine {
+        let root = tempfile::tempdir().unwrap();
+        let agent = Agent::new(&Environment::default(), Some(root.path()));
+        std::fs::create_dir_all(&agent.keys).unwrap();
+        Machine { root, agent }
+    }
+
+    impl Machine {
+        fn write(&self, path: &str, text: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.agent.keys.join(path);
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+
+        fn read(&self, path: &Path) -> Result<String, KeyFileError> {
+            let challenge = format!("Basic realm={}", path.display()).parse().unwrap();
+            let key = KeyFile::named_by(&[challenge], &self.agent)?.read()?.header();
+            assert!(key.is_sensitive());
+            Ok(key.to_str().unwrap().to_owned())
+        }
+    }
+
+    #[test]
+    fn a_key_in_the_agents_directory_is_read() {
+        let machine = machine();
+        assert_eq!(machine.read(&machine.write("a.key", "k1")).unwrap(), "Basic k1");
+        assert_eq!(machine.read(&machine.write("b c.key", "k2\r\n")).unwrap(), "Basic k2");
+        let longest = machine.write("d.key", "k".repeat(4_096));
+        assert_eq!(machine.read(&longest).unwrap().len(), 4_096 + 6);
+        // Round about, but not outside.
+        let round = machine.agent.keys.join("../tokens/a.key");
+        assert_eq!(machine.read(&round).unwrap(), "Basic k1");
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_not_read() {
+        let machine = machine();
+        let keys = &machine.agent.keys;
+        let outside = machine.root.path().join("outside.key");
+        std::fs::write(&outside, "s3cret").unwrap();
+        std::fs::create_dir(keys.join("below")).unwrap();
+        let below = machine.write("below/a.key", "s3cret");
+        for path in [
+            outside.clone(),
+            keys.join("../../../../outside.key"),
+            PathBuf::from("outside.key"),
+            PathBuf::from("//elsewhere/share/a.key"),
+            PathBuf::from(format!("{}x/a.key", keys.display())),
+            below,
+        ] {
+            let error = machine.read(&path).unwrap_err();
+            assert!(matches!(error, KeyFileError::Elsewhere { .. }), "{} {error}", path.display());
+        }
+        #[cfg(unix)]
+        {
+            let link = keys.join("link.key");
+            std::os::unix::fs::symlink(&outside, &link).unwrap();
+            assert!(matches!(machine.read(&link).unwrap_err(), KeyFileError::Elsewhere { .. }));
+            let other = machine.write("other.txt", "s3cret");
+            let link = keys.join("other.key");
+            std::os::unix::fs::symlink(other, &link).unwrap();
+            assert!(matches!(machine.read(&link).unwrap_err(), KeyFileError::NoKey));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_told_and_not_sent() {
+        let machine = machine();
+        let keys = &machine.agent.keys;
+        let error = |path: &Path| machine.read(path).unwrap_err();
+        assert!(matches!(error(&machine.write("a.txt", "x")), KeyFileError::NoKey));
+        assert!(matches!(error(&machine.write("key", "x")), KeyFileError::NoKey));
+        assert!(matches!(error(&machine.write("a.key", "")), KeyFileError::Unusable));
+        assert!(matches!(error(&machine.write("a.key", " \n")), KeyFileError::Unusable));
+        assert!(matches!(error(&machine.write("a.key", "x\ny")), KeyFileError::Unusable));
+        let long = machine.write("long.key", "x".repeat(4_097));
+        assert!(matches!(error(&long), KeyFileError::TooLong));
+        assert!(matches!(error(&keys.join("absent.key")), KeyFileError::Unreadable { .. }));
+        std::fs::create_dir(keys.join("folder.key")).unwrap();
+        assert!(matches!(
+            error(&keys.join("folder.key")),
+            KeyFileError::Unusable | KeyFileError::Unreadable { .. }
+        ));
+    }
+
+    #[test]
+    fn the_challenge_may_be_written_in_any_way() {
+        let realm_of =
+            |text: &'static str| realm(&HeaderValue::from_static(text)).map(str::to_owned);
+        for text in ["Basic realm=/k", "basic Realm=\"/k\"", " BASIC  realm = /k "] {
+            assert_eq!(realm_of(text).as_deref(), Some("/k"), "{text}");
+        }
+        for text in ["", "Basic", "Basic realm", "Basic realm=", "Bearer realm=/k", "Basic r=/k"] {
+            assert_eq!(realm_of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! TLS with one server, known by its certificate's SHA-1 thumbprint.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{self, CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+
+use crate::credential::ConfigError;
+
+/// SHA-1 of a certificate. Its collisions do not help here: to pass for this
+/// certificate takes another one of the same hash, a second preimage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Thumbprint([u8; 20]);
+
+impl Thumbprint {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let digits = text.trim().as_bytes();
+        if digits.len() != 40 {
+            return None;
+        }
+        let mut bytes = [0; 20];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
+            *byte = u8::try_from(high? * 16 + low?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let algorithm = &::aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
+        let digest = ::aws_lc_rs::digest::digest(algorithm, certificate);
+        digest.as_ref().try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Debug for Thumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
+}
+
+/// A configuration that trusts this certificate and no other.
+pub(super) fn client_config(thumbprint: Thumbprint) -> Result<ClientConfig, ConfigError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Arc::new(Verifier { thumbprint, provider: Arc::clone(&provider) });
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(ConfigError::PinnedTls)?
+        // The only certificate that is trusted is known beforehand.
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Whether a handshake failed because it was another certificate.
+pub(super) fn is_mismatch(error: &Error) -> bool {
+    matches!(error, Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+}
+
+#[derive(Debug)]
+struct Verifier {
+    thumbprint: Thumbprint,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    /// Neither name nor dates nor issuer matter: it is this one.
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if Thumbprint::of(end_entity) == Some(self.thumbprint) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    // A certificate is public: only whoever signs with its key is the server.
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thumbprint_is_forty_hexadecimal_digits() {
+        let text = "a9993e364706816aba3e25717850c26c9cd0d89d";
+        let abc = Thumbprint::of(&CertificateDer::from(b"abc".to_vec()));
+        assert_eq!(Thumbprint::parse(text), abc);
+        assert_eq!(Thumbprint::parse(&text.to_uppercase()), abc);
+        assert_eq!(format!("{:?}", abc.unwrap()), text.to_uppercase());
+        let cut = &text[1..];
+        for wrong in ["", cut, &format!("{cut}g"), &format!("{text}0"), &format!("{cut}é")] {
+            assert_eq!(Thumbprint::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    /// A certificate made out for nobody in particular, and a key.
+    fn certificate() -> (CertificateDer<'static>, rcgen::KeyPair) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["elsewhere".to_owned()];
+        let params = rcgen::CertificateParams::new(names).unwrap();
+        (params.self_signed(&key).unwrap().into(), key)
+    }
+
+    /// What comes of a handshake with a server that shows this certificate and
+    /// signs with this key.
+    fn handshake(
+        trusted: Thumbprint,
+        shown: &CertificateDer<'static>,
+        key: &rcgen::KeyPair,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Result<(), Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let certified = rustls::sign::CertifiedKey::new(vec![shown.clone()], key);
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
+        let client = Arc::new(client_config(trusted).unwrap());
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = rustls::ClientConnection::new(client, name).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut &*bytes).unwrap();
+            server.process_new_packets()?;
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut &*bytes).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn only_the_certificate_with_its_own_key_is_trusted() {
+        let (shown, key) = certificate();
+        let (other, other_key) = certificate();
+        let thumbprint = Thumbprint::of(&shown).unwrap();
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            handshake(thumbprint, &shown, &key, version).unwrap();
+            let error = handshake(thumbprint, &other, &other_key, version).unwrap_err();
+            assert!(is_mismatch(&error), "{error}");
+            // Whoever has seen the certificate can show it, but not sign.
+            let error = handshake(thumbprint, &shown, &other_key, version).unwrap_err();
+            let bad_signature = Error::InvalidCertificate(CertificateError::BadSignature);
+            assert_eq!(error, bad_signature);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+use std::fmt;
+
+use crate::credential::ConfigError;
+
+/// One of several identities that a machine or app can have.
+///
+/// Not every host can tell them apart by each of these: one that would ignore
+/// the selector, and give the token of another identity, is an error of
+/// [`build`](super::ManagedIdentityBuilder::build).
+///
+/// ```
+/// use entra_pool::credential::{ManagedIdentity, UserAssignedId};
+///
+/// let id = UserAssignedId::ResourceId(
+///     "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/shop/providers\
+///      /Microsoft.ManagedIdentity/userAssignedIdentities/shop-identity"
+///         .into(),
+/// );
+/// let identity = ManagedIdentity::user_assigned(id).build()?;
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UserAssignedId {
+    /// The client (application) ID of the identity: a GUID.
+    ClientId(String),
+    /// The object (principal) ID of the identity: a GUID.
+    ObjectId(String),
+    /// The resource ID of the identity:
+    /// `/subscriptions/…/userAssignedIdentities/NAME`.
+    ResourceId(String),
+}
+
+impl UserAssignedId {
+    /// What it is called.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::ClientId(_) => "client ID",
+            Self::ObjectId(_) => "object ID",
+            Self::ResourceId(_) => "resource ID",
+        }
+    }
+
+    pub(super) fn value(&self) -> &str {
+        match self {
+            Self::ClientId(id) | Self::ObjectId(id) | Self::ResourceId(id) => id,
+        }
+    }
+
+    /// Whether it can be one at all. `setting` is where it comes from.
+    pub(super) fn check(&self, setting: &'static str) -> Result<(), ConfigError> {
+        let (is_right, expected) = match self {
+            Self::ClientId(id) => {
+                (is_guid(id), "a client ID, such as 11111111-2222-3333-4444-555555555555")
+            }
+            Self::ObjectId(id) => {
+                (is_guid(id), "an object ID, such as 11111111-2222-3333-4444-555555555555")
+            }
+            Self::ResourceId(id) => (
+                is_resource_id(id),
+                "a resource ID, such as /subscriptions/11111111-2222-3333-4444-555555555555/\
+                 resourceGroups/GROUP/providers/Microsoft.ManagedIdentity/userAssignedIdentities/\
+                 NAME",
+            ),
+        };
+        if is_right { Ok(()) } else { Err(ConfigError::invalid(setting, expected)) }
+    }
+}
+
+impl fmt::Display for UserAssignedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind(), self.value())
+    }
+}
+
+pub(super) fn is_guid(text: &str) -> bool {
+    let groups: Vec<_> = text.split('-').collect();
+    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Azure compares resource IDs without regard to case.
+fn is_resource_id(text: &str) -> bool {
+    let name = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_.()".contains(c))
+    };
+    let segments: Vec<_> = text.split('/').collect();
+    let [root, subscriptions, subscription, groups, group, providers, provider, kind, identity] =
+        segments[..]
+    else {
+        return false;
+    };
+    root.is_empty()
+        && subscriptions.eq_ignore_ascii_case("subscriptions")
+        && groups.eq_ignore_ascii_case("resourceGroups")
+        && providers.eq_ignore_ascii_case("providers")
+        && provider.eq_ignore_ascii_case("Microsoft.ManagedIdentity")
+        && kind.eq_ignore_ascii_case("userAssignedIdentities")
+        && is_guid(subscription)
+        && name(group)
+        && name(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUID: &str = "11111111-2222-3333-4444-555555555555";
+    const GROUP: &str = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/Läden";
+
+    #[test]
+    fn what_is_an_id_is_taken_in_any_case() {
+        let identity = "providers/Microsoft.ManagedIdentity/userAssignedIdentities/shop_1";
+        for id in [
+            UserAssignedId::ClientId(GUID.into()),
+            UserAssignedId::ObjectId("AAAAAAAA-bbbb-CCCC-dddd-EEEEEEEEEEEE".into()),
+            UserAssignedId::ResourceId(format!("{GROUP}/{identity}")),
+            UserAssignedId::ResourceId(format!("{GROUP}/{identity}").to_lowercase()),
+        ] {
+            id.check("user_assigned").unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused_by_its_setting() {
+        let guids = [
+            "",
+            "shop",
+            " 11111111-2222-3333-4444-555555555555",
+            "11111111222233334444555555555555",
+            "11111111-2222-3333-4444-55555555555g",
+            "{11111111-2222-3333-4444-555555555555}",
+        ];
+        let client_ids = guids.map(|id| UserAssignedId::ClientId(id.into()));
+        let object_ids = guids.map(|id| UserAssignedId::ObjectId(id.into()));
+        let provider = "providers/Microsoft.ManagedIdentity/userAssignedIdentities";
+        let resource_ids = [
+            String::new(),
+            GUID.to_owned(),
+            GROUP.to_owned(),
+            format!("{GROUP}/{provider}"),
+            format!("{GROUP}/{provider}/"),
+            format!("{GROUP}/{provider}/shop/"),
+            format!("{GROUP}/{provider}/shop&client_id={GUID}"),
+            format!("x{GROUP}/{provider}/shop"),
+            format!("{GROUP}/providers/Microsoft.Web/sites/shop"),
+            format!("/subscriptions/mine/resourceGroups/shop/{provider}/shop"),
+        ];
+        let resource_ids = resource_ids.map(UserAssignedId::ResourceId);
+        for id in client_ids.into_iter().chain(object_ids).chain(resource_ids) {
+            let error = id.check("user_assigned").unwrap_err().to_string();
+            let kind = id.kind();
+            assert!(
+                error.starts_with("user_assigned must be a") && error.contains(kind),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The Azure Arc agent's challenge.
+
+use entra_pool::{credential::ManagedIdentityHost::AzureArc, token::CredentialErrorKind::Refused};
+use entra_pool_emulator::identity::Fault;
+
+use crate::world::{World, assert_asked, assert_says, until};
+
+#[tokio::test]
+async fn a_key_is_fetched_for_every_answer() {
+    let mut world = World::new();
+    let identity = world.builder(AzureArc, None).build().unwrap();
+    for keys in 1..=3 {
+        let outcome = world.ask(&identity, &[]).await;
+        assert_eq!(world.owner(&outcome.result.unwrap()), world.system.object_id);
+        let right: Vec<_> = outcome.requests.iter().map(|request| request.key_is_right).collect();
+        assert_eq!(right, [None, Some(true)]);
+        assert_eq!(world.endpoint.azure_arc_keys().len(), keys);
+        assert_asked(AzureArc, &outcome.requests, None);
+    }
+    world.finish(3);
+}
+
+#[tokio::test]
+async fn a_try_after_a_failure_has_a_key_of_its_own() {
+    let mut world = World::new();
+    let identity = world.builder(AzureArc, None).build().unwrap();
+    // The answer to the key fails: the key has been used by then.
+    world.endpoint.fail_after(1, Fault::Status(500, String::new()));
+    let (endpoint, clock) = (world.endpoint.clone(), world.clock.clone());
+    let moves = async {
+        let pause = std::time::Duration::from_secs(1);
+        until(|| clock.next_wake() == Some(pause)).await;
+        endpoint.recover();
+        clock.advance(pause);
+    };
+    let (outcome, ()) = tokio::join!(world.ask(&identity, &[]), moves);
+    outcome.result.unwrap();
+    let right: Vec<_> = outcome.requests.iter().map(|request| request.key_is_right).collect();
+    assert_eq!(right, [None, Some(true), None, Some(true)]);
+    assert_eq!(world.endpoint.azure_arc_keys().len(), 2);
+    world.finish(1);
+}
+
+#[tokio::test]
+async fn a_challenge_that_points_elsewhere_is_not_met() {
+    let mut world = World::new();
+    let stolen = "st0len-from-another-file";
+    world.secret(stolen);
+    let keys = world.arc_keys();
+    let outside = world.endpoint.azure_arc_root().join("outside.key");
+    for path in [outside.clone(), keys.join("key.txt")] {
+        std::fs::write(path, stolen).unwrap();
+    }
+    std::fs::write(keys.join("long.key"), stolen.repeat(200)).unwrap();
+    std::fs::write(keys.join("empty.key"), "").unwrap();
+    std::fs::create_dir(keys.join("folder.key")).unwrap();
+    let realm = |path: &std::path::Path| format!("Basic realm={}", path.display());
+    let mut challenges = vec![
+        ("outside", realm(&outside), "is not directly in"),
+        ("outside by ..", realm(&keys.join("../../../../outside.key")), "is not directly in"),
+        ("of another machine", r"Basic realm=\\elsewhere\share\a.key".into(), "is not directly in"),
+        ("of the system", "Basic realm=/etc/passwd".into(), "is not directly in"),
+        ("relative", "Basic realm=a.key".into(), "is not directly in"),
+        ("no key", realm(&keys.join("key.txt")), "does not end in .key"),
+        ("too long", realm(&keys.join("long.key")), "longer than 4096 bytes"),
+        ("empty", realm(&keys.join("empty.key")), "holds no key"),
+        ("absent", realm(&keys.join("absent.key")), "cannot be read"),
+        ("without a path", "Basic realm=".into(), "names no key file"),
+        ("without a realm", "Basic".into(), "names no key file"),
+        ("of another kind", format!("Bearer realm={}", keys.display()), "names no key file"),
+        ("nothing", String::new(), "names no key file"),
+    ];
+    if cfg!(unix) {
+        challenges.push(("a folder", realm(&keys.join("folder.key")), "holds no key"));
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&outside, keys.join("link.key")).unwrap();
+        challenges.push(("outside by a link", realm(&keys.join("link.key")), "is not directly in"));
+    }
+    let identity = world.builder(AzureArc, None).build().unwrap();
+    let cases = challenges.len();
+    for (what, challenge, words) in challenges {
+        world.endpoint.set_azure_arc_challenge(Some(challenge));
+        let outcome = world.ask(&identity, &[]).await;
+        assert_says(what, &outcome.result.unwrap_err(), Refused, &["Azure Arc agent", words]);
+        assert_eq!(outcome.requests.len(), 1, "{what}: nothing is sent");
+        assert_eq!(outcome.requests[0].key_is_right, None, "{what}");
+    }
+    world.endpoint.set_azure_arc_challenge(None);
+    world.ask(&identity, &[]).await.result.unwrap();
+    world.finish(cases + 1);
+}
+
+#[tokio::test]
+async fn a_key_that_the_agent_does_not_accept_is_told() {
+    let mut world = World::new();
+    world.secret("wr0ng-key");
+    let path = world.arc_keys().join("wrong.key");
+    std::fs::write(&path, "wr0ng-key\n").unwrap();
+    world.endpoint.set_azure_arc_challenge(Some(format!("basic REALM=\"{}\"", path.display())));
+    let identity = world.builder(AzureArc, None).build().unwrap();
+    let outcome = world.ask(&identity, &[]).await;
+    let words = ["did not accept the key", "the key is wrong"];
+    assert_says("wrong key", &outcome.result.unwrap_err(), Refused, &words);
+    assert_eq!(outcome.requests[1].key_is_right, Some(false));
+    world.finish(1);
+}
+
+#[tokio::test]
+async fn whoever_gives_tokens_without_a_challenge_is_not_the_agent() {
+    let mut world = World::new();
+    world.secret("f0reign-token");
+    let body = r#"{"access_token":"f0reign-token","expires_on":1767229200}"#;
+    world.endpoint.fail(Fault::Status(200, body.to_owned()));
+    let identity = world.builder(AzureArc, None).build().unwrap();
+    let outcome = world.ask(&identity, &[]).await;
+    assert_says("no challenge", &outcome.result.unwrap_err(), Refused, &["something else answers"]);
+    assert_eq!(outcome.requests.len(), 1);
+    world.finish(1);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn who_may_not_read_the_key_is_told_the_group() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mut world = World::new();
+    let path = world.arc_keys().join("closed.key");
+    std::fs::write(&path, "k").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
+    if std::fs::read(&path).is_ok() {
+        eprintln!("skipped: this user may read everything");
+        return;
+    }
+    world.endpoint.set_azure_arc_challenge(Some(format!("Basic realm={}", path.display())));
+    let identity = world.builder(AzureArc, None).build().unwrap();
+    let error = world.ask(&identity, &[]).await.result.unwrap_err();
+    assert_says("closed", &error, Refused, &["cannot be read", "group `himds`"]);
+    world.finish(1);
+}

@@ -1,0 +1,10 @@
+//! Managed identity on every host: what is asked, what is made of each answer,
+//! and what is refused before anything is asked. Time is moved by hand; all
+//! that is shown or logged is looked through for secrets.
+
+mod answers;
+mod azure_arc;
+mod bad_input;
+mod refusals;
+mod selectors;
+mod world;

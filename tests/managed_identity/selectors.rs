@@ -1,0 +1,179 @@
+//! Host × user-assigned identity: selected by the parameter that the host
+//! knows, or refused before anything is asked.
+
+use entra_pool::credential::{
+    ConfigError, Environment, ManagedIdentityHost,
+    ManagedIdentityHost::{AppService, AzureMl, CloudShell, Imds},
+    UserAssignedId, from_environment,
+};
+use entra_pool::token::{
+    CredentialErrorKind::{Refused, Unavailable},
+    Reason, Scope, TokenRequest,
+};
+use entra_pool_emulator::jwt::{Principal, PrincipalKind};
+
+use crate::world::{HOSTS, World, assert_asked, assert_says};
+
+fn selectors(of: &Principal) -> [UserAssignedId; 3] {
+    [
+        UserAssignedId::ClientId(of.client_id.clone()),
+        UserAssignedId::ObjectId(of.object_id.clone()),
+        UserAssignedId::ResourceId(of.resource_id().unwrap()),
+    ]
+}
+
+/// The parameter, or `None` where the host would ignore it.
+fn parameter(host: ManagedIdentityHost, id: &UserAssignedId) -> Option<&'static str> {
+    use UserAssignedId::{ClientId, ObjectId, ResourceId};
+    match (host, id) {
+        (AppService | Imds, ClientId(_)) => Some("client_id"),
+        (AppService, ObjectId(_)) => Some("principal_id"),
+        (AppService, ResourceId(_)) => Some("mi_res_id"),
+        (Imds, ObjectId(_)) => Some("object_id"),
+        (Imds, ResourceId(_)) => Some("msi_res_id"),
+        (AzureMl, ClientId(_)) => Some("clientid"),
+        _ => None,
+    }
+}
+
+fn value(id: &UserAssignedId) -> &str {
+    match id {
+        UserAssignedId::ClientId(id)
+        | UserAssignedId::ObjectId(id)
+        | UserAssignedId::ResourceId(id) => id,
+        _ => unreachable!(),
+    }
+}
+
+#[tokio::test]
+async fn each_host_is_asked_for_the_identity_that_was_meant() {
+    let mut world = World::new();
+    let [mut selected, mut refused] = [0, 0];
+    for host in HOSTS {
+        let identity = world.builder(host, None).build().unwrap();
+        assert_eq!(identity.host(), host);
+        let outcome = world.ask(&identity, &[]).await;
+        let token = outcome.result.unwrap();
+        assert_eq!(world.owner(&token), world.own_identity(host), "{host}");
+        let verified = world.issuer.verify(token.secret(), crate::world::RESOURCE).unwrap();
+        assert_eq!(token.expires_on(), verified.expires_on, "{host}");
+        assert_asked(host, &outcome.requests, None);
+
+        for id in selectors(&world.user) {
+            let asked = world.endpoint.requests();
+            let built = world.builder(host, Some(&id)).build();
+            let Some(parameter) = parameter(host, &id) else {
+                let error = built.unwrap_err();
+                assert!(
+                    matches!(error, ConfigError::IgnoredSelector { host: at, .. } if at == host)
+                );
+                let (told, kind) = (error.to_string(), id.to_string());
+                let kind = kind.strip_suffix(value(&id)).unwrap();
+                for word in ["user_assigned", &host.to_string(), kind.trim_end(), "ignore"] {
+                    assert!(told.contains(word), "{word:?} is not in {told:?}");
+                }
+                assert_eq!(world.endpoint.requests(), asked, "{host} was asked");
+                refused += 1;
+                continue;
+            };
+            let outcome = world.ask(&built.unwrap(), &[]).await;
+            assert_eq!(world.owner(&outcome.result.unwrap()), world.user.object_id, "{host} {id}");
+            assert_eq!(outcome.requests.len(), 1);
+            assert_asked(host, &outcome.requests, Some((parameter, value(&id))));
+            selected += 1;
+        }
+    }
+    assert_eq!((selected, refused), (7, 11));
+    world.finish(13);
+}
+
+#[tokio::test]
+async fn an_identity_that_the_host_does_not_have_is_named() {
+    let mut world = World::new();
+    let nobody = Principal::new("nobody", PrincipalKind::UserAssigned);
+    for (host, place) in
+        [(AppService, "this app"), (AzureMl, "this compute"), (Imds, "this machine")]
+    {
+        for id in selectors(&nobody) {
+            let Some(parameter) = parameter(host, &id) else { continue };
+            let identity = world.builder(host, Some(&id)).build().unwrap();
+            let outcome = world.ask(&identity, &[]).await;
+            let not_assigned = format!("identity {id} is not assigned to {place}");
+            let what = format!("{host} {id}");
+            assert_says(&what, &outcome.result.unwrap_err(), Refused, &[&not_assigned]);
+            assert_eq!(outcome.requests.len(), 1, "a 400 is final");
+            assert_asked(host, &outcome.requests, Some((parameter, value(&id))));
+        }
+    }
+    world.endpoint.set_system_assigned(None);
+    world.endpoint.unassign("shop-identity");
+    for host in HOSTS {
+        let (kind, words) = match host {
+            AppService | AzureMl => (Refused, ["no system-assigned identity", "AZURE_CLIENT_ID"]),
+            Imds => (Unavailable, ["no system-assigned identity", "AZURE_CLIENT_ID"]),
+            ManagedIdentityHost::ServiceFabric => {
+                (Refused, ["no managed identity", "cluster's configuration"])
+            }
+            ManagedIdentityHost::AzureArc => (Refused, ["not connected", "azcmagent show"]),
+            // Its user is always there.
+            _ => continue,
+        };
+        let identity = world.builder(host, None).build().unwrap();
+        let outcome = world.ask(&identity, &[]).await;
+        assert_says(&host.to_string(), &outcome.result.unwrap_err(), kind, &words);
+        assert_asked(host, &outcome.requests, None);
+    }
+    world.finish(12);
+}
+
+#[tokio::test]
+async fn azure_ml_is_told_the_computes_own_identity() {
+    let mut world = World::new();
+    world.endpoint.set_system_assigned(None);
+    let own = world.user.clone();
+    let other = Principal::new("other", PrincipalKind::UserAssigned);
+    world.endpoint.assign(other.clone());
+    let mut variables = world.variables(AzureMl);
+    variables.push(("DEFAULT_IDENTITY_CLIENT_ID", own.client_id.clone()));
+    let other_id = UserAssignedId::ClientId(other.client_id.clone());
+    for (id, expected) in [(None, &own), (Some(&other_id), &other)] {
+        let identity = world.builder_with(variables.clone(), id).build().unwrap();
+        let outcome = world.ask(&identity, &[]).await;
+        assert_eq!(world.owner(&outcome.result.unwrap()), expected.object_id);
+        assert_asked(AzureMl, &outcome.requests, Some(("clientid", &expected.client_id)));
+    }
+    world.finish(2);
+}
+
+#[tokio::test]
+async fn the_environments_client_id_is_refused_where_it_would_be_ignored() {
+    let world = World::new();
+    let request = || TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+    for host in HOSTS {
+        for selection in ["prod", "ManagedIdentityCredential"] {
+            let mut variables = world.variables(host);
+            variables.push(("AZURE_TOKEN_CREDENTIALS", selection.to_owned()));
+            // Without, the host's own identity it is. The agent's directory of
+            // keys is that of this machine here, and has none.
+            if host != ManagedIdentityHost::AzureArc {
+                let environment = Environment::from_pairs(variables.clone());
+                let credential = from_environment(environment).unwrap();
+                let token = credential.get_token(request()).await.unwrap();
+                assert_eq!(world.owner(&token), world.own_identity(host), "{host}");
+            }
+            variables.push(("AZURE_CLIENT_ID", world.user.client_id.clone()));
+            let built = from_environment(Environment::from_pairs(variables));
+            let id = UserAssignedId::ClientId(world.user.client_id.clone());
+            if parameter(host, &id).is_some() {
+                let token = built.unwrap().get_token(request()).await.unwrap();
+                assert_eq!(world.owner(&token), world.user.object_id, "{host}");
+            } else {
+                let error = built.unwrap_err().to_string();
+                assert!(error.starts_with("AZURE_CLIENT_ID gives the client ID"), "{error}");
+                assert!(error.contains(&host.to_string()), "{error}");
+            }
+        }
+    }
+    assert_eq!(world.own_identity(CloudShell), world.endpoint.cloud_shell_user().object_id);
+    world.finish(0);
+}
