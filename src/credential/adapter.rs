@@ -13,7 +13,7 @@ use azure_core::{
     error::{Error as AzureError, ErrorKind},
 };
 
-use super::{AzureCli, Chain, ManagedIdentity, excerpt::excerpt};
+use super::{AzureCli, AzureDeveloperCli, Chain, ManagedIdentity, excerpt::excerpt};
 use crate::token::{
     CredentialError,
     CredentialErrorKind::{Refused, Transient},
@@ -64,6 +64,17 @@ impl AzureCoreCredential {
             }
         }
     }
+
+    /// What has failed is made anew for the next request: it may hold on to
+    /// what made it fail, such as a file's former content.
+    fn forget(&self, credential: &Arc<dyn AzureCredential>) {
+        if let Source::Made { last, .. } = &self.source {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, credential)) {
+                *last = None;
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -74,10 +85,13 @@ impl TokenCredential for AzureCoreCredential {
 
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
         let credential = self.credential(request.reason).map_err(|error| self.error(&error))?;
-        let token = credential
-            .get_token(&[request.scope.as_str()], None)
-            .await
-            .map_err(|error| self.error(&error))?;
+        let token = match credential.get_token(&[request.scope.as_str()], None).await {
+            Ok(token) => token,
+            Err(error) => {
+                self.forget(&credential);
+                return Err(self.error(&error));
+            }
+        };
         Ok(Token::new(token.token.secret(), token.expires_on.into()))
     }
 }
@@ -191,7 +205,7 @@ macro_rules! serves_azure_core {
     )*};
 }
 
-serves_azure_core!(ManagedIdentity, AzureCli, Chain);
+serves_azure_core!(ManagedIdentity, AzureCli, AzureDeveloperCli, Chain);
 
 #[cfg(test)]
 mod tests {
