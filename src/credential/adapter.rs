@@ -28,6 +28,8 @@ use crate::token::{
 /// [`Chain`](super::Chain) it never makes way for the next member.
 pub struct AzureCoreCredential {
     name: String,
+    /// Whom it asks, where that is known.
+    authority: Option<String>,
     source: Source,
 }
 
@@ -42,11 +44,16 @@ enum Source {
 
 impl AzureCoreCredential {
     pub(super) fn given(name: String, credential: Arc<dyn AzureCredential>) -> Self {
-        Self { name, source: Source::Given(credential) }
+        Self { name, authority: None, source: Source::Given(credential) }
     }
 
     pub(super) fn made(name: String, factory: Factory) -> Self {
-        Self { name, source: Source::Made { factory, last: Mutex::new(None) } }
+        Self { name, authority: None, source: Source::Made { factory, last: Mutex::new(None) } }
+    }
+
+    #[cfg(feature = "azure-identity")]
+    pub(super) fn asking(self, authority: String) -> Self {
+        Self { authority: Some(authority), ..self }
     }
 
     /// The credential to ask. These cache inside and hand a token out until
@@ -166,7 +173,12 @@ impl StdError for Summary {
 
 impl fmt::Debug for AzureCoreCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AzureCoreCredential").field("name", &self.name).finish_non_exhaustive()
+        let mut shown = f.debug_struct("AzureCoreCredential");
+        shown.field("name", &self.name);
+        if let Some(authority) = &self.authority {
+            shown.field("authority", authority);
+        }
+        shown.finish_non_exhaustive()
     }
 }
 

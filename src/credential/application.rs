@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, path::Path, sync::Arc};
 
 use azure_core::{
@@ -128,7 +131,8 @@ impl Application {
         name: String,
         make: impl Fn(&Self) -> azure_core::Result<Arc<C>> + Send + Sync + 'static,
     ) -> AzureCoreCredential {
-        AzureCoreCredential::made(name, Box::new(move || Ok(make(&self)?)))
+        let authority = self.authority.clone();
+        AzureCoreCredential::made(name, Box::new(move || Ok(make(&self)?))).asking(authority)
     }
 }
 

@@ -299,6 +299,28 @@ mod tests {
         assert!(error.starts_with("AZURE_AUTHORITY_HOST must be an https://"), "{error}");
     }
 
+    #[cfg(feature = "azure-identity")]
+    #[test]
+    fn applications_ask_the_authority_of_the_databases_cloud() {
+        let of = |variables: &[(&str, &str)], cloud| {
+            let environment = Environment::from_pairs(variables.iter().copied());
+            let chain = build(&Setting { cloud, ..Setting::of(environment) }).unwrap();
+            format!("{chain:?}")
+        };
+        for (cloud, authority) in [
+            (None, "https://login.microsoftonline.com"),
+            (Some(Cloud::UsGovernment), "https://login.microsoftonline.us"),
+            (Some(Cloud::China), "https://login.chinacloudapi.cn"),
+        ] {
+            let shown = of(&[TENANT, CLIENT, SECRET_SET, FILE], cloud);
+            assert_eq!(shown.matches(authority).count(), 2, "{shown}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+            let own = ("AZURE_AUTHORITY_HOST", "https://login.example");
+            let shown = of(&[TENANT, CLIENT, SECRET_SET, FILE, own], cloud);
+            assert_eq!(shown.matches("https://login.example").count(), 2, "{shown}");
+        }
+    }
+
     #[test]
     fn an_environment_that_is_half_set_is_an_error_and_no_other_identity() {
         let certificate = (CERTIFICATE, "/c.pem");
@@ -335,11 +357,17 @@ mod tests {
             let error = of(variables).unwrap_err();
             assert!(error.contains(words) && !error.contains("s3cret"), "{error}");
         }
+        if !cfg!(feature = "client-certificate") {
+            let error = of(&[TENANT, CLIENT, certificate]).unwrap_err();
+            assert!(error.contains("needs entra-pool's feature `client-certificate`"), "{error}");
+        }
         if cfg!(feature = "azure-identity") {
+            let error = of(&[(SELECTION, "AzurePipelinesCredential")]).unwrap_err();
+            assert!(error.starts_with("AZURESUBSCRIPTION_TENANT_ID is not set"), "{error}");
             let error = of(&[FILE]).unwrap_err();
             assert!(error.contains("AZURE_TENANT_ID is not set, but workload"), "{error}");
         } else {
-            for setting in [SECRET_SET, FILE] {
+            for setting in [SECRET_SET, FILE, (SELECTION, "AzurePipelinesCredential")] {
                 let error = of(&[TENANT, CLIENT, setting]).unwrap_err();
                 assert!(error.contains("needs entra-pool's feature `azure-identity`"), "{error}");
             }
@@ -353,7 +381,8 @@ mod tests {
         let environment = Environment::from_pairs([TENANT, CLIENT, FILE, selection]);
         let credential = from_environment(environment).unwrap();
         let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
-        let error = credential.get_token(request).await.unwrap_err();
-        assert!(error.to_string().contains("/nowhere/token"), "{error}");
+        let error = credential.get_token(request).await.unwrap_err().to_string();
+        let named = "AZURE_FEDERATED_TOKEN_FILE: the file /nowhere/token cannot be read";
+        assert!(error.contains(named), "{error}");
     }
 }
