@@ -28,6 +28,7 @@ const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
 const SECRET: &str = "s3cret-of-the-shop";
 const ASSERTION: &str = "eyJassertion.of.the-shop";
 const ACCESS_TOKEN: &str = "s3cret-of-the-pipeline";
+const REQUEST_URI: &str = "https://dev.azure.com/contoso/oidctoken";
 const CONNECTION: &str = "66666666-7777-8888-9999-000000000000";
 
 /// What an application has sent: the URL, its form and its authorization.
@@ -250,17 +251,23 @@ async fn without_a_client_assertion_nobody_is_asked() {
 }
 
 /// `azure_identity` reads one variable from the process itself: the test runs
-/// itself again with it.
+/// itself again with it, in a process of its own.
+async fn in_a_pipeline(test: &str) -> bool {
+    const VARIABLE: &str = "SYSTEM_OIDCREQUESTURI";
+    if std::env::var(VARIABLE).as_deref() == Ok(REQUEST_URI) {
+        return true;
+    }
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args([test, "--nocapture"]).env(VARIABLE, REQUEST_URI).output();
+    let output = output.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
 #[tokio::test]
 async fn a_service_connection_exchanges_the_pipelines_token() {
-    const URI: &str = "https://dev.azure.com/contoso/oidctoken";
-    const VARIABLE: &str = "SYSTEM_OIDCREQUESTURI";
-    if std::env::var(VARIABLE).as_deref() != Ok(URI) {
-        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["a_service_connection_exchanges_the_pipelines_token", "--nocapture"]);
-        let output = child.env(VARIABLE, URI).output().await.unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    if !in_a_pipeline("a_service_connection_exchanges_the_pipelines_token").await {
         return;
     }
     let entra = Arc::new(Entra::default());
@@ -268,9 +275,62 @@ async fn a_service_connection_exchanges_the_pipelines_token() {
     replaces_a_rejected_token(&credential).await;
     assert_eq!(entra.last().form["client_assertion"], ASSERTION);
     let sent = entra.sent.lock().unwrap();
-    let asked = sent.iter().find(|sent| sent.url.starts_with(URI)).unwrap();
+    let asked = sent.iter().find(|sent| sent.url.starts_with(REQUEST_URI)).unwrap();
     assert!(asked.url.contains(&format!("serviceConnectionId={CONNECTION}")), "{}", asked.url);
     assert_eq!(asked.authorization.as_deref(), Some(&*format!("Bearer {ACCESS_TOKEN}")));
+}
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_secret_of_an_application_is_logged_or_shown() {
+    if !in_a_pipeline("no_secret_of_an_application_is_logged_or_shown").await {
+        return;
+    }
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+
+    let entra = Arc::new(Entra::default());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, ASSERTION).unwrap();
+    let mut text = String::new();
+    for credential in [
+        entra.application().client_secret(SECRET).unwrap(),
+        entra.application().workload_identity(&file).unwrap(),
+        entra.application().azure_pipelines(CONNECTION, ACCESS_TOKEN).unwrap(),
+        entra
+            .application()
+            .client_assertion(|| async { Ok::<_, std::io::Error>(ASSERTION.to_owned()) }),
+    ] {
+        let token = ask(&credential, Reason::Missing).await.unwrap();
+        text += &format!("{credential:?} {token:?}");
+        *entra.refusal.lock().unwrap() = Some(StatusCode::Unauthorized);
+        text += &shown(&ask(&credential, Reason::Rejected).await.unwrap_err());
+        *entra.refusal.lock().unwrap() = None;
+    }
+    text += &String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("AADSTS7000215"), "{text}");
+    for secret in [SECRET, ASSERTION, ACCESS_TOKEN, "token 0", "token 1", "token 2", "token 3"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
 }
 
 #[test]
@@ -280,7 +340,7 @@ fn a_pipelines_variables_are_checked_before_anything_is_asked() {
         ("AZURESUBSCRIPTION_CLIENT_ID", CLIENT_ID),
         ("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID", CONNECTION),
         ("SYSTEM_ACCESSTOKEN", ACCESS_TOKEN),
-        ("SYSTEM_OIDCREQUESTURI", "https://dev.azure.com/contoso/oidctoken"),
+        ("SYSTEM_OIDCREQUESTURI", REQUEST_URI),
     ];
     let of = |variables: &[(&str, &str)]| {
         let environment = Environment::from_pairs(variables.iter().copied());
