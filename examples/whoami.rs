@@ -71,7 +71,8 @@ impl Target {
         let Some(target) = target else {
             return Ok(Self { credential: from_env()?, scope: Scope::AZURE_SQL });
         };
-        if target.contains("://") || target.contains("host=") {
+        let is_url = ["postgres://", "postgresql://"].iter().any(|start| target.starts_with(start));
+        if is_url || (target.contains("host=") && !target.contains(';')) {
             let config: postgres::Config = target.parse()?;
             return Ok(Self { credential: config.credential()?, scope: config.token_scope()? });
         }
@@ -248,6 +249,10 @@ mod tests {
             (
                 Some("Server=shop.database.usgovcloudapi.net;Database=orders"),
                 "https://database.usgovcloudapi.net/.default",
+            ),
+            (
+                Some("Server=localhost;Entra Scope=https://database.windows.net/.default"),
+                "https://database.windows.net/.default",
             ),
             (
                 Some("postgres://app@shop.postgres.database.usgovcloudapi.net/menu"),
