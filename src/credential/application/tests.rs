@@ -219,6 +219,42 @@ async fn after_a_refusal_the_token_file_is_read_again() {
     assert_eq!(entra.last().form["client_assertion"], "new");
 }
 
+#[cfg(feature = "client-certificate")]
+#[tokio::test]
+async fn a_certificates_key_signs_the_assertion() {
+    let entra = Arc::new(Entra::default());
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &str| {
+        let mut command = std::process::Command::new("openssl");
+        let output = command.current_dir(folder.path()).args(arguments.split(' ')).output();
+        assert!(output.unwrap().status.success(), "{arguments}");
+    };
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -subj /CN=shop");
+    openssl("pkcs12 -export -inkey key.pem -in cert.pem -out id.pfx -passout pass:p4ssword");
+    let of = |name: &str, password: Option<&str>| {
+        let file = folder.path().join(name);
+        entra.application().client_certificate(file, password.map(str::to_owned))
+    };
+    replaces_a_rejected_token(&of("id.pfx", Some("p4ssword"))).await;
+    assert_eq!(entra.last().form["client_assertion"].split('.').count(), 3);
+    let requests = entra.requests();
+    std::fs::write(folder.path().join("empty.pfx"), "").unwrap();
+    for (name, password, problem) in [
+        ("missing.pfx", None, "cannot be read"),
+        ("empty.pfx", None, "is empty"),
+        ("cert.pem", None, "is PEM, and PKCS#12 is wanted"),
+        ("id.pfx", Some("wr0ng"), "its password is wrong"),
+        ("id.pfx", None, "its password is wrong"),
+    ] {
+        let error = ask(&of(name, password), Reason::Missing).await.unwrap_err();
+        assert_eq!(error.kind(), Refused);
+        let shown = shown(&error);
+        assert!(shown.contains("file: the file ") && shown.contains(problem), "{shown}");
+        assert!(!shown.contains("wr0ng"), "{shown}");
+    }
+    assert_eq!(entra.requests(), requests);
+}
+
 #[tokio::test]
 async fn a_client_assertion_is_asked_for_with_every_token() {
     let entra = Arc::new(Entra::default());
