@@ -1,4 +1,5 @@
-//! The Azure clouds: which host belongs to which, and what token it wants.
+//! The Azure clouds: which host belongs to which, what token it wants, and who
+//! gives it.
 
 use crate::token::Scope;
 
@@ -41,6 +42,32 @@ impl Cloud {
     #[must_use]
     pub fn of_postgresql_host(host: &str) -> Option<Self> {
         of_host(host, POSTGRESQL)
+    }
+
+    /// The cloud of a host of either database.
+    #[must_use]
+    pub fn of_host(host: &str) -> Option<Self> {
+        Self::of_azure_sql_host(host).or_else(|| Self::of_postgresql_host(host))
+    }
+
+    /// The cloud whose databases take tokens of `scope`.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    pub(crate) fn of_scope(scope: &Scope) -> Option<Self> {
+        [Self::Public, Self::UsGovernment, Self::China]
+            .into_iter()
+            .find(|cloud| [cloud.azure_sql_scope(), cloud.postgresql_scope()].contains(scope))
+    }
+
+    /// Where applications (service principals) of this cloud ask for tokens, if
+    /// `AZURE_AUTHORITY_HOST` does not say otherwise. Managed identities and the
+    /// command-line tools know by themselves.
+    #[must_use]
+    pub fn authority_host(self) -> &'static str {
+        match self {
+            Self::Public => "https://login.microsoftonline.com",
+            Self::UsGovernment => "https://login.microsoftonline.us",
+            Self::China => "https://login.chinacloudapi.cn",
+        }
     }
 
     /// What a token for Azure SQL in this cloud is asked for with.
@@ -95,5 +122,13 @@ mod tests {
         let pg = Cloud::of_postgresql_host;
         assert_eq!(pg("shop.postgres.database.azure.com"), Some(Cloud::Public));
         assert_eq!(pg("shop.database.windows.net"), None);
+        for (host, authority) in [
+            ("shop.database.windows.net", "https://login.microsoftonline.com"),
+            ("shop.postgres.database.usgovcloudapi.net", "https://login.microsoftonline.us"),
+            ("shop.database.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
+        ] {
+            assert_eq!(Cloud::of_host(host).unwrap().authority_host(), authority);
+        }
+        assert_eq!(Cloud::of_host("localhost"), None);
     }
 }

@@ -59,10 +59,11 @@
 //! |---|---|---|
 //! | `azure-sql` | yes | [`azure_sql`], over tiberius |
 //! | `postgres` | yes | [`postgres`], over tokio-postgres and deadpool-postgres |
-//! | `azure-identity` | yes | service principal and workload identity, from `azure_identity`; the largest part of a cold build |
+//! | `azure-identity` | yes | service principal, workload identity, Azure Pipelines, client assertion, from `azure_identity`; the largest part of a cold build |
+//! | `client-certificate` | no | service principal with a certificate (PKCS#12), from `azure_identity`: links OpenSSL, whose headers must be installed |
 //! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns, where the drivers have them |
 //!
-//! Managed identity and Azure CLI need none of them.
+//! Managed identity and the Azure CLIs need none of them.
 #![cfg_attr(
     not(all(feature = "azure-sql", feature = "postgres")),
     allow(rustdoc::broken_intra_doc_links)

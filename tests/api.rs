@@ -6,7 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 use async_trait::async_trait;
 use entra_pool::{
     azure_sql,
-    credential::{AzureCli, Environment, ManagedIdentity},
+    credential::{AzureCli, AzureCoreCredential, AzureDeveloperCli, Environment, ManagedIdentity},
     postgres,
     token::{
         CredentialError, Identity, Scope, Token, TokenCache, TokenCredential, TokenError,
@@ -41,6 +41,8 @@ fn what_is_public_goes_between_threads() {
     shared::<Arc<dyn TokenCredential>>();
     shared::<ManagedIdentity>();
     shared::<AzureCli>();
+    shared::<AzureDeveloperCli>();
+    shared::<AzureCoreCredential>();
     shared::<Environment>();
 
     shared::<azure_sql::Pool>();

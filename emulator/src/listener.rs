@@ -4,6 +4,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -85,7 +86,7 @@ impl Listener {
         };
         drop(accepting.cut);
         accepting.task.await.map_err(io::Error::other)?;
-        *self.lock() = Now::Away(bind(self.addr)?);
+        *self.lock() = Now::Away(bind_again(self.addr).await?);
         Ok(())
     }
 
@@ -117,6 +118,20 @@ fn bind(addr: SocketAddr) -> io::Result<TcpSocket> {
     }
     socket.bind(addr)?;
     Ok(socket)
+}
+
+/// A process that another thread forks meanwhile holds the old listener open
+/// until its own exec.
+async fn bind_again(addr: SocketAddr) -> io::Result<TcpSocket> {
+    for _ in 0..1_000 {
+        match bind(addr) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            bound => return bound,
+        }
+    }
+    bind(addr)
 }
 
 impl Accepting {

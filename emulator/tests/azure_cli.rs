@@ -136,6 +136,33 @@ fn failures_are_told_on_stderr() {
 }
 
 #[test]
+fn the_developer_cli_has_its_own_command_answer_and_errors() {
+    let issuer = Arc::new(Issuer::new());
+    let ada = Principal::new("ada@example.com", PrincipalKind::User);
+    let azd = AzureCliStandIn::azure_developer_cli(Arc::clone(&issuer), ada.clone()).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(azd.executable());
+        command.env_clear().args(["auth", "token", "--output", "json"]);
+        command.args(arguments).output().unwrap()
+    };
+    let answer = answer(&run(&["--no-prompt", "--scope", SCOPE, "--tenant-id", TENANT_ID]));
+    let verified = issuer.verify(answer["token"].as_str().unwrap(), SQL).unwrap();
+    assert_eq!(verified.object_id, ada.object_id);
+    let expires_on = answer["expiresOn"].as_str().unwrap();
+    assert_eq!((expires_on.len(), &expires_on[10..11], &expires_on[19..]), (20, "T", "Z"));
+
+    for arguments in [&["--scope", SCOPE, "--tenant", TENANT_ID][..], &["--subscription", "s"]] {
+        assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    azd.set_mode(AzureCliMode::LoggedOut).unwrap();
+    let output = run(&["--scope", SCOPE]);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+    let message = error["data"]["message"].as_str().unwrap();
+    assert_eq!(message, "\nERROR: not logged in, run `azd auth login` to login\n");
+}
+
+#[test]
 fn garbage_is_no_json() {
     let cli = Cli::new();
     cli.az.set_mode(AzureCliMode::Garbage).unwrap();

@@ -41,6 +41,7 @@ pub use manager::{Manager, Recycling, RetireReason};
 pub use transport::Transport;
 
 use crate::{
+    Cloud,
     credential::{self, ManagedIdentity, UserAssignedId},
     token::{Identity, TokenCredential},
 };
@@ -66,7 +67,9 @@ pub type PoolError = deadpool::managed::PoolError<Error>;
 /// [`Error`], if the string, the identity's settings or a CA file are not usable.
 pub fn connect(connection_string: &str) -> Result<Pool, Error> {
     let mut config: Config = connection_string.parse()?;
-    let identity = Identity::new(credential_of(&mut config)?);
+    let identity = Identity::new(config.credential()?);
+    // It is in use from here on, and contradicts no other.
+    (config.authentication, config.client_id) = (None, None);
     pool(config, &identity)
 }
 
@@ -104,22 +107,26 @@ pub fn builder(manager: Manager) -> PoolBuilder {
     }
 }
 
-/// Takes the identity out of the configuration.
-fn credential_of(config: &mut Config) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-    let user_assigned = config.client_id.take().map(UserAssignedId::ClientId);
-    match config.authentication.take() {
-        Some(Authentication::ManagedIdentity) => Ok(Arc::new(match user_assigned {
-            Some(id) => ManagedIdentity::user_assigned(id).build()?,
-            None => ManagedIdentity::system_assigned().build()?,
-        })),
-        #[cfg(feature = "azure-identity")]
-        Some(Authentication::WorkloadIdentity) => Ok(Arc::new(credential::workload_identity()?)),
-        #[cfg(not(feature = "azure-identity"))]
-        Some(Authentication::WorkloadIdentity) => Err(credential::ConfigError::FeatureDisabled {
-            setting: "Authentication",
-            credential: "workload identity",
-            feature: "azure-identity",
-        }),
-        Some(Authentication::Default) | None => credential::from_env_as(user_assigned),
+impl Config {
+    /// The credential that [`connect`] would use: that of `Authentication`, else
+    /// that of the environment. The scope, which follows from the host, tells the
+    /// cloud, and with it whom applications ask.
+    ///
+    /// # Errors
+    ///
+    /// As [`credential::from_env`].
+    pub fn credential(&self) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
+        let user_assigned = self.client_id.clone().map(UserAssignedId::ClientId);
+        let cloud = Cloud::of_scope(self.token_scope()).or(Cloud::of_azure_sql_host(self.host()));
+        match self.authentication {
+            Some(Authentication::ManagedIdentity) => Ok(Arc::new(match user_assigned {
+                Some(id) => ManagedIdentity::user_assigned(id).build()?,
+                None => ManagedIdentity::system_assigned().build()?,
+            })),
+            Some(Authentication::WorkloadIdentity) => {
+                credential::workload_identity_in(user_assigned, cloud)
+            }
+            Some(Authentication::Default) | None => credential::from_env_as(user_assigned, cloud),
+        }
     }
 }

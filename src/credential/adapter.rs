@@ -13,7 +13,7 @@ use azure_core::{
     error::{Error as AzureError, ErrorKind},
 };
 
-use super::{AzureCli, Chain, ManagedIdentity, excerpt::excerpt};
+use super::{AzureCli, AzureDeveloperCli, Chain, ManagedIdentity, excerpt::excerpt};
 use crate::token::{
     CredentialError,
     CredentialErrorKind::{Refused, Transient},
@@ -28,6 +28,8 @@ use crate::token::{
 /// [`Chain`](super::Chain) it never makes way for the next member.
 pub struct AzureCoreCredential {
     name: String,
+    /// Whom it asks, where that is known.
+    authority: Option<String>,
     source: Source,
 }
 
@@ -42,11 +44,16 @@ enum Source {
 
 impl AzureCoreCredential {
     pub(super) fn given(name: String, credential: Arc<dyn AzureCredential>) -> Self {
-        Self { name, source: Source::Given(credential) }
+        Self { name, authority: None, source: Source::Given(credential) }
     }
 
     pub(super) fn made(name: String, factory: Factory) -> Self {
-        Self { name, source: Source::Made { factory, last: Mutex::new(None) } }
+        Self { name, authority: None, source: Source::Made { factory, last: Mutex::new(None) } }
+    }
+
+    #[cfg(feature = "azure-identity")]
+    pub(super) fn asking(self, authority: String) -> Self {
+        Self { authority: Some(authority), ..self }
     }
 
     /// The credential to ask. These cache inside and hand a token out until
@@ -64,6 +71,17 @@ impl AzureCoreCredential {
             }
         }
     }
+
+    /// What has failed is made anew for the next request: it may hold on to
+    /// what made it fail, such as a file's former content.
+    fn forget(&self, credential: &Arc<dyn AzureCredential>) {
+        if let Source::Made { last, .. } = &self.source {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, credential)) {
+                *last = None;
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -74,10 +92,13 @@ impl TokenCredential for AzureCoreCredential {
 
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
         let credential = self.credential(request.reason).map_err(|error| self.error(&error))?;
-        let token = credential
-            .get_token(&[request.scope.as_str()], None)
-            .await
-            .map_err(|error| self.error(&error))?;
+        let token = match credential.get_token(&[request.scope.as_str()], None).await {
+            Ok(token) => token,
+            Err(error) => {
+                self.forget(&credential);
+                return Err(self.error(&error));
+            }
+        };
         Ok(Token::new(token.token.secret(), token.expires_on.into()))
     }
 }
@@ -152,7 +173,12 @@ impl StdError for Summary {
 
 impl fmt::Debug for AzureCoreCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AzureCoreCredential").field("name", &self.name).finish_non_exhaustive()
+        let mut shown = f.debug_struct("AzureCoreCredential");
+        shown.field("name", &self.name);
+        if let Some(authority) = &self.authority {
+            shown.field("authority", authority);
+        }
+        shown.finish_non_exhaustive()
     }
 }
 
@@ -191,7 +217,7 @@ macro_rules! serves_azure_core {
     )*};
 }
 
-serves_azure_core!(ManagedIdentity, AzureCli, Chain);
+serves_azure_core!(ManagedIdentity, AzureCli, AzureDeveloperCli, Chain);
 
 #[cfg(test)]
 mod tests {

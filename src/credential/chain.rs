@@ -96,8 +96,9 @@ fn exhausted(request: &TokenRequest, failures: &[(String, CredentialError)]) -> 
         let _ = write!(message, "\n- {name}: {}", in_a_line(error));
     }
     message.push_str(
-        "\nOn a developer's machine, run `az login`; in Azure, give the machine or app a managed \
-         identity; elsewhere, set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET.",
+        "\nOn a developer's machine, run `az login` (or `azd auth login`); in Azure, give the machine \
+         or app a managed identity; elsewhere, set AZURE_TENANT_ID, AZURE_CLIENT_ID and \
+         AZURE_CLIENT_SECRET.",
     );
     CredentialError::new(Unavailable, message)
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    AzureCli, Chain, ConfigError, Environment, ManagedIdentity, UserAssignedId,
+    AzureCli, AzureDeveloperCli, Chain, ConfigError, Environment, ManagedIdentity, UserAssignedId,
     chain::NotConfigured,
 };
 use crate::{
+    Cloud,
     clock::{Clock, SystemClock},
     token::TokenCredential,
 };
@@ -17,11 +18,14 @@ const CLIENT_ID: &str = "AZURE_CLIENT_ID";
 const TENANT_ID: &str = "AZURE_TENANT_ID";
 const SECRET: &str = "AZURE_CLIENT_SECRET";
 const CERTIFICATE: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
+#[cfg(feature = "client-certificate")]
+const CERTIFICATE_PASSWORD: &str = "AZURE_CLIENT_CERTIFICATE_PASSWORD";
 const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const SELECTION: &str = "AZURE_TOKEN_CREDENTIALS";
 
 const ALLOWED: &str = "prod, dev, EnvironmentCredential, WorkloadIdentityCredential, \
-                       ManagedIdentityCredential, AzureCliCredential";
+                       ManagedIdentityCredential, AzureCliCredential, \
+                       AzureDeveloperCliCredential, AzurePipelinesCredential";
 
 #[derive(Clone, Copy)]
 enum Member {
@@ -29,35 +33,45 @@ enum Member {
     WorkloadIdentity,
     ManagedIdentity,
     AzureCli,
+    AzureDeveloperCli,
+    AzurePipelines,
 }
 
 /// What every member is built from.
 pub(super) struct Setting {
     pub(super) environment: Environment,
     pub(super) clock: Arc<dyn Clock>,
-    /// Which managed identity, if not the one that `AZURE_CLIENT_ID` names;
-    /// service principals and workload identities are none of its business.
+    /// Which managed or workload identity, if not the one that `AZURE_CLIENT_ID`
+    /// names; service principals are none of its business.
     pub(super) user_assigned: Option<UserAssignedId>,
+    /// Whose authority applications ask, if the environment does not say.
+    #[cfg_attr(not(feature = "azure-identity"), allow(dead_code))]
+    pub(super) cloud: Option<Cloud>,
 }
 
 impl Setting {
     pub(super) fn of(environment: Environment) -> Self {
-        Self { environment, clock: Arc::new(SystemClock::new()), user_assigned: None }
+        let clock = Arc::new(SystemClock::new());
+        Self { environment, clock, user_assigned: None, cloud: None }
     }
 }
 
 pub(super) fn build(setting: &Setting) -> Result<Shared, ConfigError> {
-    use Member::{AzureCli, Environment, ManagedIdentity, WorkloadIdentity};
+    use Member::{
+        AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity, WorkloadIdentity,
+    };
     let environment = &setting.environment;
     let selection = environment.get(SELECTION).map(str::trim);
     let members: &[Member] = match selection.map(str::to_ascii_lowercase).as_deref() {
-        None => &[Environment, WorkloadIdentity, ManagedIdentity, AzureCli],
+        None => &[Environment, WorkloadIdentity, ManagedIdentity, AzureCli, AzureDeveloperCli],
         Some("prod") => &[Environment, WorkloadIdentity, ManagedIdentity],
-        Some("dev") => &[AzureCli],
+        Some("dev") => &[AzureCli, AzureDeveloperCli],
         Some("environmentcredential") => return only(Environment, setting),
         Some("workloadidentitycredential") => return only(WorkloadIdentity, setting),
         Some("managedidentitycredential") => return only(ManagedIdentity, setting),
         Some("azureclicredential") => return only(AzureCli, setting),
+        Some("azuredeveloperclicredential") => return only(AzureDeveloperCli, setting),
+        Some("azurepipelinescredential") => return only(AzurePipelines, setting),
         Some(_) => {
             let value = selection.unwrap_or_default().to_owned();
             return Err(ConfigError::UnknownCredential { value, allowed: ALLOWED });
@@ -76,7 +90,7 @@ fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
         Member::ManagedIdentity => {
             return Ok(Arc::new(managed_identity(setting, false)?));
         }
-        Member::AzureCli => &[],
+        Member::AzureCli | Member::AzureDeveloperCli | Member::AzurePipelines => &[],
     };
     match required.iter().find(|name| environment.get(name).is_none()) {
         // A certificate in the secret's place is told of by `build`.
@@ -97,8 +111,12 @@ impl Member {
     fn build(self, setting: &Setting) -> Result<Shared, ConfigError> {
         let environment = &setting.environment;
         match self {
-            Self::Environment => service_principal(environment),
-            Self::WorkloadIdentity => workload_identity(environment),
+            Self::Environment => service_principal(setting),
+            Self::WorkloadIdentity if environment.get(TOKEN_FILE).is_none() => {
+                let reason = "AZURE_FEDERATED_TOKEN_FILE is not set";
+                Ok(not_configured("workload identity", reason))
+            }
+            Self::WorkloadIdentity => workload_identity(setting),
             Self::ManagedIdentity => match managed_identity(setting, true) {
                 Ok(identity) => Ok(Arc::new(identity)),
                 // The client ID may be that of one of the two before.
@@ -113,6 +131,16 @@ impl Member {
                 let cli = AzureCli::builder().environment(environment.clone());
                 Ok(Arc::new(cli.shared_clock(setting.clock.clone()).build()?))
             }
+            Self::AzureDeveloperCli => {
+                let cli = AzureDeveloperCli::builder().environment(environment.clone());
+                Ok(Arc::new(cli.shared_clock(setting.clock.clone()).build()?))
+            }
+            #[cfg(feature = "azure-identity")]
+            Self::AzurePipelines => {
+                Ok(Arc::new(super::azure_pipelines::from_environment(environment, setting.cloud)?))
+            }
+            #[cfg(not(feature = "azure-identity"))]
+            Self::AzurePipelines => Err(feature_disabled(SELECTION, "AzurePipelinesCredential")),
         }
     }
 }
@@ -133,45 +161,86 @@ fn managed_identity(setting: &Setting, probe: bool) -> Result<ManagedIdentity, C
     builder.shared_clock(setting.clock.clone()).probe(probe).build()
 }
 
-fn service_principal(environment: &Environment) -> Result<Shared, ConfigError> {
-    let set = |name: &&str| environment.get(name).is_some();
-    if set(&CERTIFICATE) {
-        return Err(if set(&SECRET) {
-            ConfigError::Contradiction { first: SECRET, second: CERTIFICATE }
-        } else {
-            ConfigError::invalid(CERTIFICATE, "unset: client certificates are not supported yet")
-        });
-    }
-    if !set(&SECRET) {
-        let reason = "AZURE_CLIENT_SECRET (with AZURE_TENANT_ID and AZURE_CLIENT_ID) is not set";
-        return Ok(not_configured("service principal", reason));
-    }
+fn service_principal(setting: &Setting) -> Result<Shared, ConfigError> {
+    let set = |name: &str| setting.environment.get(name).is_some();
+    let proof = match (set(SECRET), set(CERTIFICATE)) {
+        (true, true) => {
+            return Err(ConfigError::Contradiction { first: SECRET, second: CERTIFICATE });
+        }
+        (false, false) => {
+            let reason =
+                "AZURE_CLIENT_SECRET (with AZURE_TENANT_ID and AZURE_CLIENT_ID) is not set";
+            return Ok(not_configured("service principal", reason));
+        }
+        (true, false) => SECRET,
+        (false, true) => CERTIFICATE,
+    };
     if let Some(missing) = [TENANT_ID, CLIENT_ID].iter().find(|name| !set(name)) {
-        return Err(ConfigError::missing(missing, SECRET));
+        return Err(ConfigError::missing(missing, proof));
     }
-    #[cfg(feature = "azure-identity")]
-    return Ok(Arc::new(super::service_principal::from_environment(environment)?));
-    #[cfg(not(feature = "azure-identity"))]
-    return Err(ConfigError::FeatureDisabled {
-        setting: SECRET,
-        credential: "a service principal",
-        feature: "azure-identity",
-    });
+    if proof == SECRET { client_secret(setting) } else { client_certificate(setting) }
 }
 
-fn workload_identity(environment: &Environment) -> Result<Shared, ConfigError> {
-    if environment.get(TOKEN_FILE).is_none() {
-        let reason = "AZURE_FEDERATED_TOKEN_FILE is not set";
-        return Ok(not_configured("workload identity", reason));
-    }
-    #[cfg(feature = "azure-identity")]
-    return Ok(Arc::new(super::workload_identity::from_environment(environment)?));
-    #[cfg(not(feature = "azure-identity"))]
-    return Err(ConfigError::FeatureDisabled {
-        setting: TOKEN_FILE,
-        credential: "workload identity",
-        feature: "azure-identity",
-    });
+#[cfg(feature = "azure-identity")]
+fn application(
+    setting: &Setting,
+    needed_by: &'static str,
+) -> Result<super::Application, ConfigError> {
+    let names = [TENANT_ID, CLIENT_ID];
+    super::Application::from_environment(&setting.environment, setting.cloud, names, needed_by)
+}
+
+#[cfg(feature = "azure-identity")]
+fn client_secret(setting: &Setting) -> Result<Shared, ConfigError> {
+    let secret = setting.environment.get(SECRET).unwrap_or_default().to_owned();
+    Ok(Arc::new(application(setting, SECRET)?.client_secret_named(SECRET, secret)?))
+}
+
+#[cfg(not(feature = "azure-identity"))]
+fn client_secret(_: &Setting) -> Result<Shared, ConfigError> {
+    Err(feature_disabled(SECRET, "a service principal"))
+}
+
+#[cfg(feature = "client-certificate")]
+fn client_certificate(setting: &Setting) -> Result<Shared, ConfigError> {
+    let get = |name| setting.environment.get(name).map(str::to_owned);
+    let file = get(CERTIFICATE).unwrap_or_default().into();
+    let application = application(setting, CERTIFICATE)?;
+    let password = get(CERTIFICATE_PASSWORD);
+    Ok(Arc::new(application.client_certificate_named(CERTIFICATE, file, password)))
+}
+
+#[cfg(not(feature = "client-certificate"))]
+fn client_certificate(_: &Setting) -> Result<Shared, ConfigError> {
+    Err(ConfigError::FeatureDisabled {
+        setting: CERTIFICATE,
+        credential: "a client certificate",
+        feature: "client-certificate",
+    })
+}
+
+#[cfg(feature = "azure-identity")]
+pub(super) fn workload_identity(setting: &Setting) -> Result<Shared, ConfigError> {
+    let Setting { environment, cloud, user_assigned, .. } = setting;
+    let chosen = match user_assigned {
+        // As in Microsoft.Data.SqlClient: it chooses among a pod's identities, too.
+        Some(id @ UserAssignedId::ClientId(client_id)) => {
+            id.check("User Id")?;
+            environment.clone().with(CLIENT_ID, client_id)
+        }
+        _ => environment.clone(),
+    };
+    Ok(Arc::new(super::workload_identity::from_environment(&chosen, *cloud)?))
+}
+
+#[cfg(not(feature = "azure-identity"))]
+pub(super) fn workload_identity(_: &Setting) -> Result<Shared, ConfigError> {
+    Err(feature_disabled(TOKEN_FILE, "workload identity"))
+}
+
+#[cfg(not(feature = "azure-identity"))]
+fn feature_disabled(setting: &'static str, credential: &'static str) -> ConfigError {
+    ConfigError::FeatureDisabled { setting, credential, feature: "azure-identity" }
 }
 
 #[cfg(test)]
@@ -202,20 +271,21 @@ mod tests {
             (
                 &[][..],
                 "the first available of: service principal, workload identity, managed identity \
-                 (IMDS), Azure CLI",
+                 (IMDS), Azure CLI, Azure Developer CLI",
             ),
             (
                 &[select("PROD")],
                 "the first available of: service principal, workload identity, managed identity \
                  (IMDS)",
             ),
-            (&[select("dev")], "the first available of: Azure CLI"),
+            (&[select("dev")], "the first available of: Azure CLI, Azure Developer CLI"),
             (&[select("AzureCliCredential")], "Azure CLI"),
+            (&[select("AzureDeveloperCliCredential")], "Azure Developer CLI"),
             (&[select("managedidentitycredential")], "managed identity (IMDS)"),
             (
                 &[("MSI_ENDPOINT", "http://127.0.0.1:1")],
                 "the first available of: service principal, workload identity, managed identity \
-                 (Cloud Shell), Azure CLI",
+                 (Cloud Shell), Azure CLI, Azure Developer CLI",
             ),
         ] {
             assert_eq!(of(variables).as_deref(), Ok(expected), "{variables:?}");
@@ -244,6 +314,28 @@ mod tests {
         assert!(error.starts_with("AZURE_AUTHORITY_HOST must be an https://"), "{error}");
     }
 
+    #[cfg(feature = "azure-identity")]
+    #[test]
+    fn applications_ask_the_authority_of_the_databases_cloud() {
+        let of = |variables: &[(&str, &str)], cloud| {
+            let environment = Environment::from_pairs(variables.iter().copied());
+            let chain = build(&Setting { cloud, ..Setting::of(environment) }).unwrap();
+            format!("{chain:?}")
+        };
+        for (cloud, authority) in [
+            (None, "https://login.microsoftonline.com"),
+            (Some(Cloud::UsGovernment), "https://login.microsoftonline.us"),
+            (Some(Cloud::China), "https://login.chinacloudapi.cn"),
+        ] {
+            let shown = of(&[TENANT, CLIENT, SECRET_SET, FILE], cloud);
+            assert_eq!(shown.matches(authority).count(), 2, "{shown}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+            let own = ("AZURE_AUTHORITY_HOST", "https://login.example");
+            let shown = of(&[TENANT, CLIENT, SECRET_SET, FILE, own], cloud);
+            assert_eq!(shown.matches("https://login.example").count(), 2, "{shown}");
+        }
+    }
+
     #[test]
     fn an_environment_that_is_half_set_is_an_error_and_no_other_identity() {
         let certificate = (CERTIFICATE, "/c.pem");
@@ -254,8 +346,14 @@ mod tests {
                 &[SECRET_SET, certificate],
                 "AZURE_CLIENT_SECRET and AZURE_CLIENT_CERTIFICATE_PATH are both set",
             ),
-            (&[certificate], "certificates are not supported yet"),
-            (&[certificate, (SELECTION, "EnvironmentCredential")], "are not supported yet"),
+            (
+                &[certificate, CLIENT],
+                "AZURE_TENANT_ID is not set, but AZURE_CLIENT_CERTIFICATE_PATH",
+            ),
+            (
+                &[certificate, (SELECTION, "EnvironmentCredential")],
+                "AZURE_TENANT_ID is not set, but AZURE_CLIENT_CERTIFICATE_PATH",
+            ),
             (&[(CLIENT_ID, "shop")], "AZURE_CLIENT_ID must be a client ID"),
             (
                 &[CLIENT, ("MSI_ENDPOINT", "http://127.0.0.1:1")],
@@ -274,11 +372,17 @@ mod tests {
             let error = of(variables).unwrap_err();
             assert!(error.contains(words) && !error.contains("s3cret"), "{error}");
         }
+        if !cfg!(feature = "client-certificate") {
+            let error = of(&[TENANT, CLIENT, certificate]).unwrap_err();
+            assert!(error.contains("needs entra-pool's feature `client-certificate`"), "{error}");
+        }
         if cfg!(feature = "azure-identity") {
+            let error = of(&[(SELECTION, "AzurePipelinesCredential")]).unwrap_err();
+            assert!(error.starts_with("AZURESUBSCRIPTION_TENANT_ID is not set"), "{error}");
             let error = of(&[FILE]).unwrap_err();
             assert!(error.contains("AZURE_TENANT_ID is not set, but workload"), "{error}");
         } else {
-            for setting in [SECRET_SET, FILE] {
+            for setting in [SECRET_SET, FILE, (SELECTION, "AzurePipelinesCredential")] {
                 let error = of(&[TENANT, CLIENT, setting]).unwrap_err();
                 assert!(error.contains("needs entra-pool's feature `azure-identity`"), "{error}");
             }
@@ -292,7 +396,8 @@ mod tests {
         let environment = Environment::from_pairs([TENANT, CLIENT, FILE, selection]);
         let credential = from_environment(environment).unwrap();
         let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
-        let error = credential.get_token(request).await.unwrap_err();
-        assert!(error.to_string().contains("/nowhere/token"), "{error}");
+        let error = credential.get_token(request).await.unwrap_err().to_string();
+        let named = "AZURE_FEDERATED_TOKEN_FILE: the file /nowhere/token cannot be read";
+        assert!(error.contains(named), "{error}");
     }
 }

@@ -40,6 +40,13 @@ impl Environment {
         Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
+    /// These variables, but `name` with this value.
+    #[cfg(feature = "azure-identity")]
+    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.insert(name.into(), value.into());
+        self
+    }
+
     /// The variable's value, if it is set, not empty, and Unicode.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let value = if cfg!(windows) {

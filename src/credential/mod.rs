@@ -12,10 +12,21 @@
 //! | a machine of Azure Arc | [`ManagedIdentity`] (system-assigned) | nothing: the agent is found by `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, or by its files; the program's user must be in the group `himds` |
 //! | Service Fabric | [`ManagedIdentity`] (the cluster says which) | nothing: Azure sets `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT` |
 //! | Cloud Shell | [`ManagedIdentity`] (the user who is logged in) | nothing: Azure sets `MSI_ENDPOINT` |
-//! | AKS pod with workload identity | `workload_identity` (feature `azure-identity`) | nothing: its webhook sets `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE` |
-//! | CI, a server elsewhere | `client_secret` (feature `azure-identity`) | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` |
+//! | AKS pod with workload identity | [`workload_identity`] | nothing: its webhook sets `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE` |
+//! | CI, a server elsewhere, with a secret | [`Application::client_secret`] | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` |
+//! | the same with a certificate (feature `client-certificate`) | `Application::client_certificate` | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_CERTIFICATE_PATH` (PKCS#12), and `AZURE_CLIENT_CERTIFICATE_PASSWORD` if it has one |
+//! | Azure Pipelines with a service connection | [`azure_pipelines`] | `AZURE_TOKEN_CREDENTIALS=AzurePipelinesCredential`, and what [`azure_pipelines`] says |
 //! | a developer's machine | [`AzureCli`] | nothing; log in with `az login` |
+//! | the same without `az` | [`AzureDeveloperCli`] | nothing; log in with `azd auth login` |
+//! | GitHub Actions, other clouds | [`Application::client_assertion`], not found by [`from_env`] | |
 //! | anywhere else | [`from_azure_core`], or a [`TokenCredential`] of your own | |
+//!
+//! What has [`Application`] in it needs the feature `azure-identity`, which is
+//! on by default.
+//!
+//! When a login fails, ask first who it is that logs in: from a clone of this
+//! crate, `cargo run --example whoami` prints which of these was found, whom its
+//! token stands for, and the SQL that would let that one in.
 //!
 //! Credentials here do not cache: that is
 //! [`TokenCache`](crate::token::TokenCache)'s office. Nothing is requested, and
@@ -23,63 +34,107 @@
 //! read when a credential is built, and then only.
 
 mod adapter;
+#[cfg(feature = "azure-identity")]
+mod application;
 mod azure_cli;
+mod azure_developer_cli;
+#[cfg(feature = "azure-identity")]
+mod azure_pipelines;
 mod chain;
+#[cfg(feature = "azure-identity")]
+mod client_assertion;
+#[cfg(feature = "client-certificate")]
+mod client_certificate;
+#[cfg(feature = "azure-identity")]
+mod client_secret;
+mod command;
 mod config_error;
 mod default_chain;
 mod environment;
 mod excerpt;
 mod managed_identity;
 #[cfg(feature = "azure-identity")]
-mod service_principal;
-#[cfg(feature = "azure-identity")]
 mod workload_identity;
 
 use std::sync::Arc;
 
 pub use adapter::AzureCoreCredential;
+#[cfg(feature = "azure-identity")]
+pub use application::Application;
 pub use azure_cli::{AzureCli, AzureCliBuilder};
+pub use azure_developer_cli::{AzureDeveloperCli, AzureDeveloperCliBuilder};
+#[cfg(feature = "azure-identity")]
+pub use azure_pipelines::azure_pipelines;
 pub use chain::Chain;
+#[cfg(feature = "azure-identity")]
+pub use client_secret::client_secret;
 pub use config_error::ConfigError;
 pub use environment::Environment;
 pub use managed_identity::{
     InvalidAnswer, ManagedIdentity, ManagedIdentityBuilder, ManagedIdentityHost, UserAssignedId,
 };
 #[cfg(feature = "azure-identity")]
-pub use service_principal::client_secret;
-#[cfg(feature = "azure-identity")]
 pub use workload_identity::workload_identity;
 
-use crate::token::TokenCredential;
+use crate::{Cloud, token::TokenCredential};
 use default_chain::Setting;
 
 /// The credential that this process' environment tells of.
 ///
 /// In this order, the first that is there: a service principal
-/// (`AZURE_CLIENT_SECRET`), workload identity (`AZURE_FEDERATED_TOKEN_FILE`),
-/// managed identity, the Azure CLI. Once one of them has given a token, it
-/// stays with that one ([`Chain`]).
+/// (`AZURE_CLIENT_SECRET` or `AZURE_CLIENT_CERTIFICATE_PATH`), workload identity
+/// (`AZURE_FEDERATED_TOKEN_FILE`), managed identity, the Azure CLI, the Azure
+/// Developer CLI. Once one of them has given a token, it stays with that one
+/// ([`Chain`]).
 ///
 /// | variable | |
 /// |---|---|
-/// | `AZURE_TOKEN_CREDENTIALS` | `prod`: the first three; `dev`: the Azure CLI; or one: `EnvironmentCredential`, `WorkloadIdentityCredential`, `ManagedIdentityCredential`, `AzureCliCredential` |
+/// | `AZURE_TOKEN_CREDENTIALS` | `prod`: the first three; `dev`: the last two; or one: `EnvironmentCredential`, `WorkloadIdentityCredential`, `ManagedIdentityCredential`, `AzureCliCredential`, `AzureDeveloperCliCredential`, `AzurePipelinesCredential` |
 /// | `AZURE_CLIENT_ID` | which application, or which user-assigned identity |
-/// | `AZURE_TENANT_ID`, `AZURE_CLIENT_SECRET` | the service principal's |
-/// | `AZURE_AUTHORITY_HOST` | whom service principals and workload identities ask, in other clouds |
+/// | `AZURE_TENANT_ID` | the application's tenant |
+/// | `AZURE_CLIENT_SECRET`, or `AZURE_CLIENT_CERTIFICATE_PATH` (and `_PASSWORD`) | the service principal's |
+/// | `AZURE_AUTHORITY_HOST` | whom applications ask, in other clouds; else the public cloud, or that of the database which a pool's `connect` is given |
 /// | `AZURE_POD_IDENTITY_AUTHORITY_HOST` | where IMDS is, if not at `http://169.254.169.254` |
 ///
 /// Where none is there, the first request for a token fails within 3 s, with
-/// an error that lists all of them.
+/// an error that lists all of them and says what to do.
 ///
 /// # Errors
 ///
 /// Settings that contradict each other or are half there. To go on to the next
 /// credential then would be to log in as somebody else.
+///
+/// ```
+/// use entra_pool::{credential, token::Identity};
+///
+/// let identity = Identity::new(credential::from_env()?);
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
 pub fn from_env() -> Result<Arc<dyn TokenCredential>, ConfigError> {
     from_environment(Environment::from_process())
 }
 
-/// [`from_env`] with other variables than this process'.
+/// [`from_env`] for a database in this cloud: applications (service principals,
+/// workload identities) ask its authority, unless `AZURE_AUTHORITY_HOST` says
+/// otherwise. The pools' `connect` does the same with the cloud of the host.
+///
+/// # Errors
+///
+/// As [`from_env`].
+///
+/// ```
+/// use entra_pool::{Cloud, credential, token::Identity};
+///
+/// let identity = Identity::new(credential::from_env_in(Cloud::UsGovernment)?);
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+pub fn from_env_in(cloud: Cloud) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    let setting = Setting::of(Environment::from_process());
+    default_chain::build(&Setting { cloud: Some(cloud), ..setting })
+}
+
+/// [`from_env`] with other variables than this process'. (Azure Pipelines'
+/// `SYSTEM_OIDCREQUESTURI` must be in both.)
 ///
 /// # Errors
 ///
@@ -88,13 +143,25 @@ pub fn from_environment(environment: Environment) -> Result<Arc<dyn TokenCredent
     default_chain::build(&Setting::of(environment))
 }
 
-/// [`from_env`], with the user-assigned identity that a connection string names.
+/// [`from_env`] for a database in `cloud`, with the user-assigned identity that
+/// a connection string names.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) fn from_env_as(
     user_assigned: Option<UserAssignedId>,
+    cloud: Option<Cloud>,
 ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    let setting = Setting { user_assigned, ..Setting::of(Environment::from_process()) };
-    default_chain::build(&setting)
+    let setting = Setting::of(Environment::from_process());
+    default_chain::build(&Setting { user_assigned, cloud, ..setting })
+}
+
+/// [`workload_identity`] for a database in `cloud`.
+#[cfg(feature = "azure-sql")]
+pub(crate) fn workload_identity_in(
+    user_assigned: Option<UserAssignedId>,
+    cloud: Option<Cloud>,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    let setting = Setting::of(Environment::from_process());
+    default_chain::workload_identity(&Setting { user_assigned, cloud, ..setting })
 }
 
 /// [`from_environment`] with a clock other than the machine's.

@@ -48,9 +48,12 @@ pub use deadpool_postgres;
 pub use tokio_postgres;
 pub use tokio_postgres_rustls::MakeRustlsConnect;
 
+use std::sync::Arc;
+
 use crate::{
+    Cloud,
     credential::{self, UserAssignedId},
-    token::Identity,
+    token::{Identity, TokenCredential},
 };
 
 /// A pool for the database that `config` (a URL or a libpq string, see
@@ -67,8 +70,24 @@ use crate::{
 /// `config` or the environment cannot be used.
 pub fn connect(config: &str) -> Result<Pool, Error> {
     let mut config: Config = config.parse()?;
-    let user_assigned = config.client_id.take().map(UserAssignedId::ClientId);
-    pool(&Identity::new(credential::from_env_as(user_assigned)?), config)
+    let credential = config.credential()?;
+    config.client_id = None;
+    pool(&Identity::new(credential), config)
+}
+
+impl Config {
+    /// The credential that [`connect`] would use: that of the environment.
+    /// The scope, which follows from the host, tells the cloud, and with it whom
+    /// applications ask.
+    ///
+    /// # Errors
+    ///
+    /// As [`credential::from_env`].
+    pub fn credential(&self) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
+        let user_assigned = self.client_id.clone().map(UserAssignedId::ClientId);
+        let cloud = self.token_scope().ok().as_ref().and_then(Cloud::of_scope);
+        credential::from_env_as(user_assigned, cloud)
+    }
 }
 
 /// A pool for the database that `config` (a URL or a libpq string, see

@@ -48,7 +48,7 @@ impl UserAssignedId {
     }
 
     /// Whether it can be one at all. `setting` is where it comes from.
-    pub(super) fn check(&self, setting: &'static str) -> Result<(), ConfigError> {
+    pub(in crate::credential) fn check(&self, setting: &'static str) -> Result<(), ConfigError> {
         let (is_right, expected) = match self {
             Self::ClientId(id) => {
                 (is_guid(id), "a client ID, such as 11111111-2222-3333-4444-555555555555")

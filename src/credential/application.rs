@@ -1,0 +1,193 @@
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, path::Path, sync::Arc};
+
+use azure_core::{
+    cloud::CustomConfiguration,
+    credentials::TokenCredential as AzureCredential,
+    error::{Error as AzureError, ErrorKind},
+    http::ClientOptions,
+};
+use zeroize::Zeroizing;
+
+use super::{
+    AzureCoreCredential, ConfigError, Environment,
+    command::{TENANT_EXPECTED, is_word},
+};
+use crate::Cloud;
+
+/// An application that Entra knows (a service principal, or a managed identity
+/// that trusts other issuers): its tenant and client ID. How it proves who it is
+/// makes the credential, over `azure_identity`.
+///
+/// Whom it asks: `AZURE_AUTHORITY_HOST` if set, else
+/// `https://login.microsoftonline.com`; [`cloud`](Self::cloud) says otherwise.
+///
+/// | proof | |
+/// |---|---|
+/// | [`client_secret`](Self::client_secret) | a password, which lasts until a date: where nothing better is to be had |
+/// | `client_certificate` (feature `client-certificate`) | a certificate's key |
+/// | [`workload_identity`](Self::workload_identity) | a file with another issuer's token: Kubernetes |
+/// | [`azure_pipelines`](Self::azure_pipelines) | a service connection |
+/// | [`client_assertion`](Self::client_assertion) | whatever you can sign or ask another issuer for |
+///
+/// ```
+/// use entra_pool::{Cloud, credential::Application};
+///
+/// let id = "11111111-2222-3333-4444-555555555555";
+/// let shop = Application::new("contoso.onmicrosoft.com", id)?.cloud(Cloud::UsGovernment);
+/// let credential = shop.workload_identity("/var/run/secrets/tokens/azure")?;
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Application {
+    pub(super) tenant: String,
+    pub(super) client_id: String,
+    authority: String,
+    #[cfg(test)]
+    pub(super) transport: Option<azure_core::http::Transport>,
+}
+
+/// The variable that says whom applications ask.
+const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
+
+impl Application {
+    /// The application `client_id` of `tenant` (its ID or domain).
+    ///
+    /// # Errors
+    ///
+    /// A tenant or client ID with characters that none has; an
+    /// `AZURE_AUTHORITY_HOST` that is no `https://` URL.
+    pub fn new(
+        tenant: impl Into<String>,
+        client_id: impl Into<String>,
+    ) -> Result<Self, ConfigError> {
+        let names = ["tenant", "client_id"];
+        let environment = Environment::from_process();
+        Self::named(&environment, None, names, tenant.into(), client_id.into())
+    }
+
+    /// From the variables of these names; `needed_by` is what wants them set.
+    pub(super) fn from_environment(
+        environment: &Environment,
+        cloud: Option<Cloud>,
+        names: [&'static str; 2],
+        needed_by: &'static str,
+    ) -> Result<Self, ConfigError> {
+        let [tenant, client_id] = names.map(|name| required(environment, name, needed_by));
+        Self::named(environment, cloud, names, tenant?, client_id?)
+    }
+
+    fn named(
+        environment: &Environment,
+        cloud: Option<Cloud>,
+        [tenant_name, client_id_name]: [&'static str; 2],
+        tenant: String,
+        client_id: String,
+    ) -> Result<Self, ConfigError> {
+        if !is_word(&tenant, ".-") {
+            return Err(ConfigError::invalid(tenant_name, TENANT_EXPECTED));
+        }
+        if !is_word(&client_id, "._:/-") {
+            return Err(ConfigError::invalid(
+                client_id_name,
+                "a client ID, such as 11111111-2222-3333-4444-555555555555",
+            ));
+        }
+        Ok(Self {
+            tenant,
+            client_id,
+            authority: authority(environment, cloud)?,
+            #[cfg(test)]
+            transport: None,
+        })
+    }
+
+    /// Asks this cloud's authority, whatever `AZURE_AUTHORITY_HOST` says.
+    #[must_use]
+    pub fn cloud(mut self, cloud: Cloud) -> Self {
+        self.authority = cloud.authority_host().to_owned();
+        self
+    }
+
+    /// Told to `azure_identity`, which would read the process' variables
+    /// otherwise.
+    pub(super) fn client_options(&self) -> ClientOptions {
+        let mut cloud = CustomConfiguration::default();
+        cloud.authority_host.clone_from(&self.authority);
+        ClientOptions {
+            cloud: Some(Arc::new(cloud.into())),
+            #[cfg(test)]
+            transport: self.transport.clone(),
+            ..ClientOptions::default()
+        }
+    }
+
+    /// A credential that `make` makes anew whenever the last one's token will
+    /// not do any more.
+    pub(super) fn credential<C: AzureCredential + 'static>(
+        self,
+        name: String,
+        make: impl Fn(&Self) -> azure_core::Result<Arc<C>> + Send + Sync + 'static,
+    ) -> AzureCoreCredential {
+        let authority = self.authority.clone();
+        AzureCoreCredential::made(name, Box::new(move || Ok(make(&self)?))).asking(authority)
+    }
+}
+
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application")
+            .field("tenant", &self.tenant)
+            .field("client_id", &self.client_id)
+            .field("authority", &self.authority)
+            .finish()
+    }
+}
+
+/// The variable, or an error that says what wants it.
+pub(super) fn required(
+    environment: &Environment,
+    name: &'static str,
+    needed_by: &'static str,
+) -> Result<String, ConfigError> {
+    environment.get(name).map(str::to_owned).ok_or(ConfigError::missing(name, needed_by))
+}
+
+pub(super) fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigError> {
+    if value.is_empty() { Err(ConfigError::invalid(name, "not empty")) } else { Ok(()) }
+}
+
+/// Where tokens are asked for: what the variable says, else the cloud's.
+fn authority(environment: &Environment, cloud: Option<Cloud>) -> Result<String, ConfigError> {
+    let Some(authority) = environment.get(AUTHORITY) else {
+        return Ok(cloud.unwrap_or(Cloud::Public).authority_host().to_owned());
+    };
+    // `login.microsoftonline.us` without a scheme is how some write it.
+    let authority =
+        if authority.contains("://") { authority.into() } else { format!("https://{authority}") };
+    let is_right = url::Url::parse(&authority).is_ok_and(|url| {
+        let open = url.username().is_empty() && url.password().is_none();
+        url.scheme() == "https" && url.has_host() && open
+    });
+    if !is_right {
+        return Err(ConfigError::invalid(AUTHORITY, "an https:// URL with a host"));
+    }
+    Ok(authority)
+}
+
+/// The content of a file that `setting` names; one that is empty is as good as
+/// none.
+pub(super) fn read(setting: &str, file: &Path) -> azure_core::Result<Zeroizing<Vec<u8>>> {
+    let error = |problem: String| {
+        // Not as an I/O error, which would be worth another try.
+        let message = format!("{setting}: the file {} {problem}", file.display());
+        AzureError::with_message(ErrorKind::Credential, message)
+    };
+    match std::fs::read(file).map(Zeroizing::new) {
+        Ok(content) if content.trim_ascii().is_empty() => Err(error("is empty".into())),
+        Ok(content) => Ok(content),
+        Err(reason) => Err(error(format!("cannot be read: {reason}"))),
+    }
+}

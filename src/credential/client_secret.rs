@@ -1,0 +1,71 @@
+use azure_core::credentials::Secret;
+use azure_identity::{ClientSecretCredential, ClientSecretCredentialOptions};
+
+use super::{Application, AzureCoreCredential, ConfigError, application::not_empty};
+
+impl Application {
+    /// Proves who it is by a client secret.
+    ///
+    /// See [Microsoft identity platform and the OAuth 2.0 client credentials flow](https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow).
+    ///
+    /// # Errors
+    ///
+    /// An empty secret. Whether it is right, the first token tells.
+    ///
+    /// ```
+    /// # use entra_pool::credential::Application;
+    /// let id = "11111111-2222-3333-4444-555555555555";
+    /// let secret = std::env::var("SHOP_SECRET").unwrap_or("secret".into());
+    /// let credential = Application::new("contoso.onmicrosoft.com", id)?.client_secret(secret)?;
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
+    pub fn client_secret(
+        self,
+        secret: impl Into<String>,
+    ) -> Result<AzureCoreCredential, ConfigError> {
+        self.client_secret_named("secret", secret.into())
+    }
+
+    pub(super) fn client_secret_named(
+        self,
+        setting: &'static str,
+        secret: String,
+    ) -> Result<AzureCoreCredential, ConfigError> {
+        not_empty(setting, &secret)?;
+        let secret = Secret::new(secret);
+        let name = format!("service principal {}", self.client_id);
+        Ok(self.credential(name, move |this| {
+            let options = ClientSecretCredentialOptions { client_options: this.client_options() };
+            ClientSecretCredential::new(
+                &this.tenant,
+                this.client_id.clone(),
+                secret.clone(),
+                Some(options),
+            )
+        }))
+    }
+}
+
+/// A service principal with a client secret:
+/// [`Application::client_secret`] in one call.
+///
+/// # Errors
+///
+/// A tenant or client ID with characters that none has; an empty secret.
+/// Whether they are right, the first token tells.
+///
+/// ```
+/// let credential = entra_pool::credential::client_secret(
+///     "contoso.onmicrosoft.com",
+///     "11111111-2222-3333-4444-555555555555",
+///     std::env::var("SHOP_SECRET").unwrap_or("secret".into()),
+/// )?;
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+pub fn client_secret(
+    tenant: impl Into<String>,
+    client_id: impl Into<String>,
+    secret: impl Into<String>,
+) -> Result<AzureCoreCredential, ConfigError> {
+    Application::new(tenant, client_id)?.client_secret(secret)
+}

@@ -1,0 +1,275 @@
+//! Runs the command-line tools that developers are logged in to.
+
+use std::{
+    fmt, io,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command as Process,
+};
+use zeroize::Zeroizing;
+
+use super::{Environment, InvalidAnswer, excerpt::excerpt};
+use crate::{
+    clock::{Clock, SystemClock, timeout},
+    token::{
+        CredentialError,
+        CredentialErrorKind::{Refused, Transient, Unavailable},
+        Scope, Token,
+    },
+};
+
+/// What is known about one tool.
+pub(super) struct Program {
+    /// `Azure CLI`.
+    pub(super) name: &'static str,
+    /// `az`.
+    pub(super) command: &'static str,
+    /// What gets a token from it, to be tried by hand.
+    pub(super) subcommand: &'static str,
+    /// What to run to log in.
+    pub(super) login: &'static str,
+    /// Where to read how to install it.
+    pub(super) install: &'static str,
+    /// Whether it is a batch file on Windows, which only a shell runs.
+    pub(super) batch_file: bool,
+    /// What went wrong, of what it wrote to its standard error.
+    pub(super) reason: fn(&str) -> Failure,
+}
+
+/// What a tool says about its failure.
+pub(super) struct Failure {
+    /// In its words.
+    pub(super) said: String,
+    /// Whether the reason is that somebody must log in first.
+    pub(super) logged_out: bool,
+}
+
+/// A tool, and how it is run.
+#[derive(Clone)]
+pub(super) struct Command {
+    program: &'static Program,
+    pub(super) executable: PathBuf,
+    /// This process' own, once it is ready, if no other was given.
+    pub(super) environment: Option<Environment>,
+    pub(super) time_limit: Duration,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Of either stream; more is read and thrown away.
+const OUTPUT_LIMIT: usize = 64 * 1024;
+
+/// For the end of the output after the command itself has ended: something
+/// that it has started may keep the pipe open for ever.
+const GRACE: Duration = Duration::from_millis(500);
+
+pub(super) const TENANT_EXPECTED: &str =
+    "a tenant's ID or domain: letters, digits and . -, not starting with -";
+
+/// Letters, digits and these; not to be taken for an option.
+pub(super) fn is_word(text: &str, others: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with('-')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+}
+
+impl Command {
+    pub(super) fn new(program: &'static Program) -> Self {
+        Self {
+            program,
+            executable: program.command.into(),
+            environment: None,
+            time_limit: Duration::from_secs(10),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+
+    /// With the environment of now, if none was given.
+    pub(super) fn ready(mut self) -> Self {
+        self.environment.get_or_insert_with(Environment::from_process);
+        self
+    }
+
+    /// Runs the tool for a token of `scope`; `token` reads its standard output.
+    /// All `arguments` have been checked for characters that a shell minds.
+    pub(super) async fn token(
+        &self,
+        scope: &Scope,
+        arguments: &[&str],
+        token: fn(&[u8]) -> Result<Token, InvalidAnswer>,
+    ) -> Result<Token, CredentialError> {
+        let Program { name, command, subcommand, .. } = self.program;
+        // On Windows a shell may be involved: see `process`.
+        if !is_word(scope.as_str(), "._:/-") {
+            let message = format!("the {name} is not run with {scope:?} as a scope");
+            return Err(CredentialError::new(Refused, message));
+        }
+        match timeout(self.clock.as_ref(), self.time_limit, self.run(arguments)).await {
+            // The child is killed by being dropped.
+            Err(_) => Err(CredentialError::new(
+                Transient,
+                format!(
+                    "the {name} has not answered within {:?} and was ended; `{command} \
+                     {subcommand}` should take a second or two",
+                    self.time_limit
+                ),
+            )),
+            Ok(Err(error)) => Err(self.cannot_run(error)),
+            Ok(Ok(output)) if output.status.success() => {
+                let read = if output.stdout.len() > OUTPUT_LIMIT {
+                    Err(InvalidAnswer::TooLong { limit: OUTPUT_LIMIT })
+                } else {
+                    token(&output.stdout)
+                };
+                read.map_err(|error| {
+                    let message = format!(
+                        "the {name} answered with something that is not a token; does `{command} \
+                         {subcommand} --output json` work?"
+                    );
+                    CredentialError::new(Refused, message).with_source(error)
+                })
+            }
+            Ok(Ok(output)) => Err(self.failure(&output)),
+        }
+    }
+
+    fn process(&self, arguments: &[&str]) -> Process {
+        let mut process;
+        let variable = |name| self.environment.as_ref().and_then(|all| all.get(name));
+        if cfg!(windows) {
+            if self.program.batch_file {
+                process = Process::new("cmd");
+                process.arg("/C").arg(&self.executable);
+            } else {
+                process = Process::new(&self.executable);
+            }
+            process.current_dir(variable("SYSTEMROOT").unwrap_or(r"C:\Windows"));
+        } else {
+            process = Process::new(&self.executable);
+            process.current_dir("/bin");
+        }
+        process.args(arguments).env_clear();
+        if let Some(environment) = &self.environment {
+            process.envs(environment.iter());
+        }
+        // The Azure CLI's `expiresOn` is local time without a zone: be that UTC.
+        process.env("TZ", "UTC");
+        process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process.kill_on_drop(true);
+        process
+    }
+
+    async fn run(&self, arguments: &[&str]) -> io::Result<Output> {
+        let mut child = self.process(arguments).spawn()?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        // Made large enough at once: a buffer that grows leaves copies behind.
+        let mut stdout = Zeroizing::new(Vec::with_capacity(OUTPUT_LIMIT + 1));
+        let mut stderr = Zeroizing::new(Vec::new());
+        let status = {
+            let reading = async {
+                tokio::join!(read(out, &mut stdout), read(err, &mut stderr));
+            };
+            tokio::pin!(reading);
+            // While it runs it must be read from, or it waits for that.
+            let early = tokio::select! {
+                () = &mut reading => None,
+                status = child.wait() => Some(status),
+            };
+            match early {
+                None => child.wait().await?,
+                Some(status) => {
+                    let _ = timeout(self.clock.as_ref(), GRACE, reading).await;
+                    status?
+                }
+            }
+        };
+        Ok(Output { status, stdout, stderr })
+    }
+
+    fn not_installed(&self) -> CredentialError {
+        let Program { name, install, .. } = self.program;
+        let message = format!("the {name} is not installed, or not in PATH; see {install}");
+        CredentialError::new(Unavailable, message)
+    }
+
+    fn cannot_run(&self, error: io::Error) -> CredentialError {
+        if error.kind() == io::ErrorKind::NotFound {
+            return self.not_installed();
+        }
+        let Program { name, command, .. } = self.program;
+        let message = format!("the {name} ({command}) cannot be run");
+        CredentialError::new(Unavailable, message).with_source(error)
+    }
+
+    fn failure(&self, output: &Output) -> CredentialError {
+        let Program { name, login, reason, .. } = self.program;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        // 127: of a shell; 9009: of cmd.
+        if matches!(output.status.code(), Some(127 | 9009))
+            || stderr.contains("is not recognized as an internal")
+        {
+            return self.not_installed();
+        }
+        let Failure { said, logged_out } = reason(&stderr);
+        let said = excerpt(&said, None);
+        let said = if said.is_empty() { String::new() } else { format!(" (it says: {said})") };
+        if logged_out {
+            let message = format!("nobody is logged in to the {name}: run `{login}`{said}");
+            return CredentialError::new(Unavailable, message);
+        }
+        let network = [
+            "Connection aborted",
+            "Connection refused",
+            "Connection reset",
+            "ConnectionError",
+            "Failed to establish a new connection",
+            "Max retries exceeded",
+            "Name or service not known",
+            "Read timed out",
+            "Temporary failure in name resolution",
+            "connection refused",
+            "connection reset",
+            "getaddrinfo failed",
+            "i/o timeout",
+            "no such host",
+            "timed out",
+        ];
+        // Ended by a signal, it has no code.
+        let passes =
+            output.status.code().is_none() || network.iter().any(|mark| stderr.contains(mark));
+        let kind = if passes { Transient } else { Refused };
+        CredentialError::new(kind, format!("the {name} failed with {}{said}", output.status))
+    }
+}
+
+struct Output {
+    status: ExitStatus,
+    stdout: Zeroizing<Vec<u8>>,
+    stderr: Zeroizing<Vec<u8>>,
+}
+
+/// Reads to the end, of which the first [`OUTPUT_LIMIT`] bytes and one more
+/// are kept. A stream that breaks has ended.
+async fn read(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
+    let mut chunk = Zeroizing::new(vec![0; 4096]);
+    while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+        let room = (OUTPUT_LIMIT + 1).saturating_sub(kept.len());
+        kept.extend_from_slice(&chunk[..length.min(room)]);
+    }
+}
+
+/// Without the environment's values.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("executable", &self.executable)
+            .field("time_limit", &self.time_limit)
+            .finish_non_exhaustive()
+    }
+}
