@@ -22,6 +22,7 @@ use std::{
 
 use entra_pool::{
     Cloud, azure_sql,
+    clock::{Clock, SystemClock},
     credential::{from_env, from_env_in},
     postgres,
     token::{Claims, Identity, Scope, Token, TokenCredential},
@@ -46,7 +47,7 @@ pub async fn report(target: Option<&str>) -> Result<String, Box<dyn Error>> {
     let Target { credential, scope } = Target::of(target)?;
     let identity = Identity::new(credential);
     let token = identity.tokens(scope.clone()).token().await?;
-    Ok(describe(&identity.name(), &scope, &token, SystemTime::now())?)
+    Ok(describe(&identity.name(), &scope, &token, SystemClock::new().wall())?)
 }
 
 /// The error and its causes, a line each.
@@ -189,7 +190,7 @@ mod tests {
     use entra_pool_emulator::jwt::{Issuer, Principal, PrincipalKind};
 
     fn described(principal: &Principal) -> String {
-        let now = SystemTime::now();
+        let now = SystemClock::new().wall();
         let expires_on = now + Duration::from_secs(90 * 60);
         let secret =
             Issuer::new().sign(principal, "https://database.windows.net", expires_on, 2_000);

@@ -65,7 +65,7 @@
 //!
 //! Managed identity and the Azure CLIs need none of them.
 #![cfg_attr(
-    not(all(feature = "azure-sql", feature = "postgres")),
+    not(all(feature = "azure-sql", feature = "postgres", feature = "azure-identity")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]

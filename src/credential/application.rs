@@ -107,7 +107,7 @@ impl Application {
     /// Asks this cloud's authority, whatever `AZURE_AUTHORITY_HOST` says.
     #[must_use]
     pub fn cloud(mut self, cloud: Cloud) -> Self {
-        self.authority = cloud.authority_host().to_owned();
+        cloud.authority_host().clone_into(&mut self.authority);
         self
     }
 
@@ -142,7 +142,7 @@ impl fmt::Debug for Application {
             .field("tenant", &self.tenant)
             .field("client_id", &self.client_id)
             .field("authority", &self.authority)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

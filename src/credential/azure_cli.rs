@@ -120,7 +120,8 @@ impl AzureCliBuilder {
         self
     }
 
-    /// What waits and measures. Default: [`SystemClock`].
+    /// What waits and measures. Default:
+    /// [`SystemClock`](crate::clock::SystemClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.0.command.clock = Arc::new(clock);
         self

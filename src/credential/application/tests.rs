@@ -347,7 +347,7 @@ async fn no_secret_of_an_application_is_logged_or_shown() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, ASSERTION).unwrap();
-    let mut text = String::new();
+    let mut texts = Vec::new();
     for credential in [
         entra.application().client_secret(SECRET).unwrap(),
         entra.application().workload_identity(&file).unwrap(),
@@ -357,12 +357,13 @@ async fn no_secret_of_an_application_is_logged_or_shown() {
             .client_assertion(|| async { Ok::<_, std::io::Error>(ASSERTION.to_owned()) }),
     ] {
         let token = ask(&credential, Reason::Missing).await.unwrap();
-        text += &format!("{credential:?} {token:?}");
+        texts.push(format!("{credential:?} {token:?}"));
         *entra.refusal.lock().unwrap() = Some(StatusCode::Unauthorized);
-        text += &shown(&ask(&credential, Reason::Rejected).await.unwrap_err());
+        texts.push(shown(&ask(&credential, Reason::Rejected).await.unwrap_err()));
         *entra.refusal.lock().unwrap() = None;
     }
-    text += &String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    texts.push(String::from_utf8(captured.0.lock().unwrap().clone()).unwrap());
+    let text = texts.join("\n");
     assert!(text.contains("AADSTS7000215"), "{text}");
     for secret in [SECRET, ASSERTION, ACCESS_TOKEN, "token 0", "token 1", "token 2", "token 3"] {
         assert!(!text.contains(secret), "{secret}: {text}");
