@@ -400,4 +400,18 @@ mod tests {
         let named = "AZURE_FEDERATED_TOKEN_FILE: the file /nowhere/token cannot be read";
         assert!(error.contains(named), "{error}");
     }
+
+    #[cfg(feature = "azure-identity")]
+    #[test]
+    fn the_identity_of_a_connection_string_chooses_among_workload_identities_too() {
+        let chosen = |id: &str| {
+            let environment = Environment::from_pairs([TENANT, CLIENT, FILE]);
+            let user_assigned = Some(UserAssignedId::ClientId(id.to_owned()));
+            workload_identity(&Setting { user_assigned, ..Setting::of(environment) })
+        };
+        let other = "99999999-2222-3333-4444-555555555555";
+        assert_eq!(chosen(other).unwrap().name(), format!("workload identity {other}"));
+        let refused = chosen("shop").unwrap_err().to_string();
+        assert!(refused.contains("User Id must be a client ID"), "{refused}");
+    }
 }
