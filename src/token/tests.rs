@@ -616,6 +616,9 @@ impl std::io::Write for Logged {
 
 impl Logged {
     fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        // Were ours the only one in the process, tracing would take the thread that
+        // comes by an event first to speak for all, and other tests have none.
+        std::mem::forget(tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
         let logged = Self::default();
         let writer = logged.clone();
         let subscriber = tracing_subscriber::fmt()

@@ -18,7 +18,7 @@ use crate::world::{HOSTS, World, assert_asked, assert_says, told};
 fn pauses(host: ManagedIdentityHost, status: u16) -> &'static [u64] {
     match (host, status) {
         (Imds, 410) => &[1, 2, 4, 8, 16, 16, 16, 7],
-        (Imds, 404 | 408 | 429 | 500..=599) => &[1, 2, 4, 8],
+        (Imds, 404 | 408 | 429 | 500..=599) => &[1, 2, 4],
         (Imds, _) => &[],
         (AppService, 404 | 408 | 429 | 500 | 503 | 504) => &[1, 1],
         (AppService, _) => &[],
@@ -183,7 +183,7 @@ async fn what_is_in_the_way_of_imds_is_not_taken_for_it() {
         (403, "connection refused", &[][..]),
         (400, "<html>", &[]),
         (400, "no JSON", &[]),
-        (404, "<html>", &[1, 2, 4, 8]),
+        (404, "<html>", &[1, 2, 4]),
     ] {
         world.answer_with(Imds, Fault::Status(status, body.to_owned()));
         let outcome = world.ask(&identity, pauses).await;

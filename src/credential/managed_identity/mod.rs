@@ -53,8 +53,8 @@ use http::{Answer, Http};
 ///
 /// - App Service, Functions, Container Apps; Azure Arc, Azure Machine Learning,
 ///   Cloud Shell, Service Fabric: up to three tries, 1 s apart.
-/// - IMDS (virtual machines, scale sets, AKS nodes): up to five tries with
-///   pauses of 1, 2, 4 and 8 s; an update of IMDS (410) is waited out for up to
+/// - IMDS (virtual machines, scale sets, AKS nodes): up to four tries with
+///   pauses of 1, 2 and 4 s; an update of IMDS (410) is waited out for up to
 ///   70 s. `Retry-After` wins.
 ///
 /// A request takes 2 s to connect and 20 s in all at most (Azure Arc takes two). Proxies

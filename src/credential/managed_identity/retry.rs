@@ -28,10 +28,11 @@ pub(super) struct Retry {
 impl Retry {
     /// "How to use managed identities for Azure resources on an Azure VM to
     /// acquire an access token", section "Retry guidance": 404, 410, 429 and
-    /// 5xx with exponential back-off; a 410 lasts up to 70 s.
+    /// 5xx with exponential back-off; a 410 lasts up to 70 s. Four tries, so that
+    /// what came back is told within the 15 s that a connect has.
     pub(super) const IMDS: Self = Self {
         statuses: |status| matches!(status, 404 | 408 | 410 | 429 | 500..=599),
-        tries: 5,
+        tries: 4,
         pause: Duration::from_secs(1),
         doubling: true,
         patient_with: Some(410),
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn imds_is_asked_again_with_growing_pauses() {
         for status in [404, 408, 429, 500, 502, 503, 504, 599] {
-            assert_eq!(pauses(&Retry::IMDS, status, None), [1, 2, 4, 8], "{status}");
+            assert_eq!(pauses(&Retry::IMDS, status, None), [1, 2, 4], "{status}");
         }
         for status in [200, 302, 400, 401, 403, 405] {
             assert!(pauses(&Retry::IMDS, status, None).is_empty(), "{status}");
@@ -150,8 +151,8 @@ mod tests {
 
     #[test]
     fn the_endpoints_own_pause_wins_unless_it_is_too_long() {
-        assert_eq!(pauses(&Retry::IMDS, 429, Some(3)), [3, 3, 3, 3]);
-        assert_eq!(pauses(&Retry::IMDS, 503, Some(0)), [1, 1, 1, 1]);
+        assert_eq!(pauses(&Retry::IMDS, 429, Some(3)), [3, 3, 3]);
+        assert_eq!(pauses(&Retry::IMDS, 503, Some(0)), [1, 1, 1]);
         assert_eq!(pauses(&Retry::IMDS, 429, Some(60)), [60]);
         assert!(pauses(&Retry::IMDS, 429, Some(71)).is_empty());
         assert_eq!(pauses(&Retry::APP_SERVICE, 429, Some(5)), [5, 5]);
