@@ -81,7 +81,7 @@ impl ManagedIdentityBuilder {
     /// Whether IMDS is asked for a sign of life (one request, 1 s) before it is
     /// asked for the first token; without one the credential is
     /// [unavailable](crate::token::CredentialErrorKind::Unavailable). For a
-    /// member of a [`Chain`](super::Chain), which shall be gone past soon where
+    /// member of a [`Chain`](crate::credential::Chain), which shall be gone past soon where
     /// there is no IMDS. Default: no. Other hosts need no probe and get none.
     pub fn probe(mut self, probe: bool) -> Self {
         self.probe = probe;
