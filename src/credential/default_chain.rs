@@ -218,13 +218,13 @@ fn client_certificate(_: &Setting) -> Result<Shared, ConfigError> {
 }
 
 #[cfg(feature = "azure-identity")]
-pub(super) fn workload_identity(setting: &Setting) -> Result<Shared, ConfigError> {
+fn workload_identity(setting: &Setting) -> Result<Shared, ConfigError> {
     let Setting { environment, cloud, .. } = setting;
     Ok(Arc::new(super::workload_identity::from_environment(environment, *cloud)?))
 }
 
 #[cfg(not(feature = "azure-identity"))]
-pub(super) fn workload_identity(_: &Setting) -> Result<Shared, ConfigError> {
+fn workload_identity(_: &Setting) -> Result<Shared, ConfigError> {
     Err(feature_disabled(TOKEN_FILE, "workload identity"))
 }
 

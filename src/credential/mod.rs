@@ -153,13 +153,24 @@ pub(crate) fn from_env_as(
     default_chain::build(&Setting { user_assigned, cloud, ..setting })
 }
 
-/// [`workload_identity`] for a database in `cloud`.
-#[cfg(feature = "azure-sql")]
+/// [`workload_identity`] for a database in `cloud`, as a connection string's
+/// `Authentication` asks for it.
+#[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
 pub(crate) fn workload_identity_in(
     cloud: Option<Cloud>,
 ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    let setting = Setting::of(Environment::from_process());
-    default_chain::workload_identity(&Setting { cloud, ..setting })
+    Ok(Arc::new(workload_identity::from_environment(&Environment::from_process(), cloud)?))
+}
+
+#[cfg(all(feature = "azure-sql", not(feature = "azure-identity")))]
+pub(crate) fn workload_identity_in(
+    _: Option<Cloud>,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    Err(ConfigError::FeatureDisabled {
+        setting: "Authentication",
+        credential: "workload identity",
+        feature: "azure-identity",
+    })
 }
 
 /// [`from_environment`] with a clock other than the machine's.
