@@ -784,6 +784,60 @@ async fn the_environment_selects_the_user_assigned_identity() {
     assert_eq!(world.endpoint.requests(), 3, "App Service is not probed");
 }
 
+// Clouds
+
+/// `connect` reads the process' own variables: the test runs itself again with
+/// them.
+#[tokio::test]
+async fn whom_an_application_asks_follows_from_the_databases_host() {
+    const MARK: &str = "ENTRA_POOL_TEST_CLOUDS";
+    let Ok(authority) = std::env::var(MARK) else {
+        for authority in ["", "https://login.example"] {
+            let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["whom_an_application_asks", "--nocapture"]);
+            child.env_clear().env(MARK, authority).env("AZURE_AUTHORITY_HOST", authority);
+            child.env("AZURE_TENANT_ID", "contoso.onmicrosoft.com").env("AZURE_CLIENT_ID", NOBODY);
+            child.env("AZURE_CLIENT_SECRET", "s3cret");
+            child.env("AZURE_FEDERATED_TOKEN_FILE", "/nowhere/token");
+            let output = child.output().await.unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
+        return;
+    };
+    for (sql, postgres, cloud) in [
+        (
+            "shop.database.windows.net",
+            "shop.postgres.database.azure.com",
+            "https://login.microsoftonline.com",
+        ),
+        (
+            "shop.database.usgovcloudapi.net",
+            "shop.postgres.database.usgovcloudapi.net",
+            "https://login.microsoftonline.us",
+        ),
+        (
+            "shop.database.chinacloudapi.cn",
+            "shop.postgres.database.chinacloudapi.cn",
+            "https://login.chinacloudapi.cn",
+        ),
+    ] {
+        let expected = if authority.is_empty() { cloud } else { &authority };
+        let workload = format!("Server={sql};Authentication=Active Directory Workload Identity");
+        let workload: entra_pool::azure_sql::Config = workload.parse().unwrap();
+        let sql: entra_pool::azure_sql::Config = format!("Server={sql}").parse().unwrap();
+        let url = format!("postgres://app@{postgres}/menu");
+        let postgres: entra_pool::postgres::Config = url.parse().unwrap();
+        for (credential, applications) in
+            [(sql.credential(), 2), (postgres.credential(), 2), (workload.credential(), 1)]
+        {
+            let shown = format!("{:?}", credential.unwrap());
+            assert_eq!(shown.matches(expected).count(), applications, "{expected}: {shown}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+    }
+}
+
 // The Azure SDK's trait
 
 #[tokio::test]

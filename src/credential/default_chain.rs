@@ -121,7 +121,9 @@ impl Member {
                 Ok(identity) => Ok(Arc::new(identity)),
                 // The client ID may be that of one of the two before.
                 Err(error @ ConfigError::IgnoredSelector { setting: CLIENT_ID, .. })
-                    if [SECRET, TOKEN_FILE].iter().any(|name| environment.get(name).is_some()) =>
+                    if [SECRET, CERTIFICATE, TOKEN_FILE]
+                        .iter()
+                        .any(|name| environment.get(name).is_some()) =>
                 {
                     Ok(not_configured("managed identity", error.to_string()))
                 }
@@ -234,7 +236,7 @@ pub(super) fn workload_identity(setting: &Setting) -> Result<Shared, ConfigError
 }
 
 #[cfg(not(feature = "azure-identity"))]
-pub(super) fn workload_identity(_: &Setting) -> Result<Shared, ConfigError> {
+fn workload_identity(_: &Setting) -> Result<Shared, ConfigError> {
     Err(feature_disabled(TOKEN_FILE, "workload identity"))
 }
 

@@ -154,14 +154,27 @@ pub(crate) fn from_env_as(
     default_chain::build(&Setting { user_assigned, cloud, ..setting })
 }
 
-/// [`workload_identity`] for a database in `cloud`.
-#[cfg(feature = "azure-sql")]
+/// [`workload_identity`] for a database in `cloud`, as a connection string's
+/// `Authentication` asks for it.
+#[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
 pub(crate) fn workload_identity_in(
     user_assigned: Option<UserAssignedId>,
     cloud: Option<Cloud>,
 ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
     let setting = Setting::of(Environment::from_process());
     default_chain::workload_identity(&Setting { user_assigned, cloud, ..setting })
+}
+
+#[cfg(all(feature = "azure-sql", not(feature = "azure-identity")))]
+pub(crate) fn workload_identity_in(
+    _: Option<UserAssignedId>,
+    _: Option<Cloud>,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    Err(ConfigError::FeatureDisabled {
+        setting: "Authentication",
+        credential: "workload identity",
+        feature: "azure-identity",
+    })
 }
 
 /// [`from_environment`] with a clock other than the machine's.

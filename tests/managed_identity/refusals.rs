@@ -92,7 +92,7 @@ async fn a_hosts_own_pause_is_respected_and_passed_on() {
     let mut world = World::new();
     for host in HOSTS {
         let identity = world.builder(host, None).build().unwrap();
-        let tries = if host == Imds { 5 } else { 3 };
+        let tries = if host == Imds { 4 } else { 3 };
         for (asked, waits) in [(5, true), (600, false)] {
             world.answer_with(host, Fault::Throttled(Some(asked)));
             let pauses = vec![asked; if waits { tries - 1 } else { 0 }];
