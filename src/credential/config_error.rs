@@ -70,7 +70,7 @@ pub enum ConfigError {
     /// There is no HTTP client; for an `https://` endpoint, most likely
     /// because the machine has no root certificates.
     #[error("the HTTP client for managed identity cannot be built")]
-    HttpClient(#[source] reqwest::Error),
+    HttpClient(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There is no TLS for a certificate known by its thumbprint.
     #[error("TLS for Service Fabric's managed identity cannot be set up")]
     PinnedTls(#[source] rustls::Error),

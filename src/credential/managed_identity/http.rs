@@ -88,7 +88,7 @@ impl Http {
 
     fn build(builder: ClientBuilder, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
         let client =
-            builder.build().map_err(|error| ConfigError::HttpClient(error.without_url()))?;
+            builder.build().map_err(|error| ConfigError::HttpClient(error.without_url().into()))?;
         Ok(Self { client, clock })
     }
 
