@@ -16,7 +16,7 @@ use crate::{
 /// | `Server` (`Data Source`, `Address`, `Addr`, `Network Address`) | `[tcp:]host[,port]` | required; port 1433 |
 /// | `Database` (`Initial Catalog`) | the database; without it a login goes to `master` | none |
 /// | `Authentication` | `Active Directory Default`, `Active Directory Managed Identity` or `MSI`, `Active Directory Workload Identity` | as `Default` |
-/// | `User Id` (`UID`, `User`) | client ID of the user-assigned managed identity, or of the workload identity | system-assigned, or `AZURE_CLIENT_ID` |
+/// | `User Id` (`UID`, `User`) | client ID of the user-assigned managed identity, or of the workload identity (a service principal of the environment comes before either) | system-assigned, or `AZURE_CLIENT_ID` |
 /// | `Encrypt` | `True` or `Mandatory` | `True`; less is refused |
 /// | `TrustServerCertificate` | `False` | `False`; `True` is refused |
 /// | `TrustServerCertificateCA` | a PEM file: trust these roots and no others | the platform's roots |

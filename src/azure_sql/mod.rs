@@ -116,11 +116,12 @@ impl Config {
     ///
     /// As [`credential::from_env`].
     pub fn credential(&self) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-        let user_assigned = self.client_id.clone().map(UserAssignedId::ClientId);
+        let user_assigned =
+            self.client_id.clone().map(|id| (UserAssignedId::ClientId(id), "User Id"));
         let cloud = Cloud::of_scope(self.token_scope()).or(Cloud::of_azure_sql_host(self.host()));
         match self.authentication {
             Some(Authentication::ManagedIdentity) => Ok(Arc::new(match user_assigned {
-                Some(id) => ManagedIdentity::user_assigned(id).build()?,
+                Some((id, by)) => ManagedIdentity::user_assigned(id).id_setting(by).build()?,
                 None => ManagedIdentity::system_assigned().build()?,
             })),
             Some(Authentication::WorkloadIdentity) => {

@@ -173,7 +173,10 @@ fn reason(stderr: &str) -> Failure {
     }
     let said = messages.join(" ");
     let lower = said.to_lowercase();
-    let logged_out = lower.contains("not logged in") || lower.contains("reauthentication required");
+    // AADSTS70043: a sign-in policy has ended the login.
+    let logged_out = ["not logged in", "reauthentication required", "login expired", "aadsts70043"]
+        .iter()
+        .any(|words| lower.contains(words));
     Failure { said, logged_out }
 }
 
@@ -227,6 +230,7 @@ mod tests {
                 true,
             ),
             (console("reauthentication required"), "reauthentication required", true),
+            (console("AADSTS70043: login expired"), "AADSTS70043: login expired", true),
             (
                 format!(
                     "{}\n{}\n",

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AzureCli, AzureDeveloperCli, Chain, ConfigError, Environment, ManagedIdentity, UserAssignedId,
-    chain::NotConfigured,
+    AzureCli, AzureDeveloperCli, Chain, ConfigError, Environment, ManagedIdentity,
+    ManagedIdentityHost, UserAssignedId, chain::NotConfigured,
 };
 use crate::{
     Cloud,
@@ -42,8 +42,8 @@ pub(super) struct Setting {
     pub(super) environment: Environment,
     pub(super) clock: Arc<dyn Clock>,
     /// Which managed or workload identity, if not the one that `AZURE_CLIENT_ID`
-    /// names; service principals are none of its business.
-    pub(super) user_assigned: Option<UserAssignedId>,
+    /// names, and what names it; service principals are none of its business.
+    pub(super) user_assigned: Option<(UserAssignedId, &'static str)>,
     /// Whose authority applications ask, if the environment does not say.
     #[cfg_attr(not(feature = "azure-identity"), allow(dead_code))]
     pub(super) cloud: Option<Cloud>,
@@ -92,7 +92,13 @@ fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
         }
         Member::AzureCli | Member::AzureDeveloperCli | Member::AzurePipelines => &[],
     };
-    match required.iter().find(|name| environment.get(name).is_none()) {
+    // A connection string may name the workload identity.
+    let given = |name: &str| {
+        name == CLIENT_ID
+            && matches!(member, Member::WorkloadIdentity)
+            && setting.user_assigned.is_some()
+    };
+    match required.iter().find(|name| environment.get(name).is_none() && !given(name)) {
         // A certificate in the secret's place is told of by `build`.
         Some(_)
             if matches!(member, Member::Environment) && environment.get(CERTIFICATE).is_some() =>
@@ -119,12 +125,8 @@ impl Member {
             Self::WorkloadIdentity => workload_identity(setting),
             Self::ManagedIdentity => match managed_identity(setting, true) {
                 Ok(identity) => Ok(Arc::new(identity)),
-                // The client ID may be that of one of the two before.
-                Err(error @ ConfigError::IgnoredSelector { setting: CLIENT_ID, .. })
-                    if [SECRET, CERTIFICATE, TOKEN_FILE]
-                        .iter()
-                        .any(|name| environment.get(name).is_some()) =>
-                {
+                // To go past it is to ask it for nothing, whoever else is asked.
+                Err(error) if is_of_others(&error, environment) => {
                     Ok(not_configured("managed identity", error.to_string()))
                 }
                 Err(error) => Err(error),
@@ -147,6 +149,24 @@ impl Member {
     }
 }
 
+/// Whether `AZURE_CLIENT_ID`, which no managed identity here can be chosen by, is
+/// rather there for somebody else: for the service principal or workload identity
+/// before, or, on a machine that has Azure Arc's agent but no variable that tells
+/// of it, for other software.
+fn is_of_others(error: &ConfigError, environment: &Environment) -> bool {
+    let for_applications =
+        [SECRET, CERTIFICATE, TOKEN_FILE].iter().any(|name| environment.get(name).is_some());
+    match error {
+        ConfigError::IgnoredSelector { setting: CLIENT_ID, host, .. } => {
+            let by_files = *host == ManagedIdentityHost::AzureArc
+                && environment.get("IDENTITY_ENDPOINT").is_none();
+            for_applications || by_files
+        }
+        ConfigError::Invalid { setting: CLIENT_ID, .. } => for_applications,
+        _ => false,
+    }
+}
+
 fn not_configured(name: &'static str, reason: impl Into<String>) -> Shared {
     Arc::new(NotConfigured { name, reason: reason.into() })
 }
@@ -155,7 +175,7 @@ fn managed_identity(setting: &Setting, probe: bool) -> Result<ManagedIdentity, C
     let from_environment =
         || setting.environment.get(CLIENT_ID).map(|id| UserAssignedId::ClientId(id.to_owned()));
     let builder = match (&setting.user_assigned, from_environment()) {
-        (Some(id), _) => ManagedIdentity::user_assigned(id.clone()),
+        (Some((id, by)), _) => ManagedIdentity::user_assigned(id.clone()).id_setting(by),
         (None, Some(id)) => ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID),
         (None, None) => ManagedIdentity::system_assigned(),
     };
@@ -226,8 +246,8 @@ pub(super) fn workload_identity(setting: &Setting) -> Result<Shared, ConfigError
     let Setting { environment, cloud, user_assigned, .. } = setting;
     let chosen = match user_assigned {
         // As in Microsoft.Data.SqlClient: it chooses among a pod's identities, too.
-        Some(id @ UserAssignedId::ClientId(client_id)) => {
-            id.check("User Id")?;
+        Some((id @ UserAssignedId::ClientId(client_id), by)) => {
+            id.check(by)?;
             environment.clone().with(CLIENT_ID, client_id)
         }
         _ => environment.clone(),
@@ -409,11 +429,35 @@ mod tests {
         let chosen = |id: &str| {
             let environment = Environment::from_pairs([TENANT, CLIENT, FILE]);
             let user_assigned = Some(UserAssignedId::ClientId(id.to_owned()));
+            let user_assigned = user_assigned.map(|id| (id, "User Id"));
             workload_identity(&Setting { user_assigned, ..Setting::of(environment) })
         };
         let other = "99999999-2222-3333-4444-555555555555";
         assert_eq!(chosen(other).unwrap().name(), format!("workload identity {other}"));
         let refused = chosen("shop").unwrap_err().to_string();
         assert!(refused.contains("User Id must be a client ID"), "{refused}");
+    }
+
+    #[cfg(feature = "azure-identity")]
+    #[test]
+    fn a_service_principals_client_id_need_not_suit_a_managed_identity() {
+        let name = of(&[TENANT, (CLIENT_ID, "shop"), SECRET_SET]).unwrap();
+        assert!(name.starts_with("the first available of: service principal"), "{name}");
+    }
+
+    #[test]
+    fn a_client_id_for_other_software_is_no_contradiction_beside_arcs_installed_agent() {
+        let ignored = |host| ConfigError::IgnoredSelector {
+            setting: CLIENT_ID,
+            selector: "client ID",
+            host,
+            advice: "",
+        };
+        let by_files = Environment::from_pairs([CLIENT]);
+        let by_variables = Environment::from_pairs([("IDENTITY_ENDPOINT", "http://127.0.0.1:1")]);
+        let (arc, fabric) = (ManagedIdentityHost::AzureArc, ManagedIdentityHost::ServiceFabric);
+        assert!(is_of_others(&ignored(arc), &by_files));
+        assert!(!is_of_others(&ignored(arc), &by_variables));
+        assert!(!is_of_others(&ignored(fabric), &by_files));
     }
 }

@@ -31,7 +31,8 @@
 //! Credentials here do not cache: that is
 //! [`TokenCache`](crate::token::TokenCache)'s office. Nothing is requested, and
 //! no command run, until a token is asked for. Variables of the environment are
-//! read when a credential is built, and then only.
+//! read when a credential is built, and then only; but for two that `azure_identity`
+//! reads itself (`SYSTEM_OIDCREQUESTURI`, `AZURE_CLIENT_SEND_CERTIFICATE_CHAIN`).
 
 mod adapter;
 #[cfg(feature = "azure-identity")]
@@ -147,7 +148,7 @@ pub fn from_environment(environment: Environment) -> Result<Arc<dyn TokenCredent
 /// a connection string names.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) fn from_env_as(
-    user_assigned: Option<UserAssignedId>,
+    user_assigned: Option<(UserAssignedId, &'static str)>,
     cloud: Option<Cloud>,
 ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
     let setting = Setting::of(Environment::from_process());
@@ -158,7 +159,7 @@ pub(crate) fn from_env_as(
 /// `Authentication` asks for it.
 #[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
 pub(crate) fn workload_identity_in(
-    user_assigned: Option<UserAssignedId>,
+    user_assigned: Option<(UserAssignedId, &'static str)>,
     cloud: Option<Cloud>,
 ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
     let setting = Setting::of(Environment::from_process());
@@ -167,7 +168,7 @@ pub(crate) fn workload_identity_in(
 
 #[cfg(all(feature = "azure-sql", not(feature = "azure-identity")))]
 pub(crate) fn workload_identity_in(
-    _: Option<UserAssignedId>,
+    _: Option<(UserAssignedId, &'static str)>,
     _: Option<Cloud>,
 ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
     Err(ConfigError::FeatureDisabled {
@@ -178,6 +179,14 @@ pub(crate) fn workload_identity_in(
 }
 
 /// [`from_environment`] with a clock other than the machine's.
+///
+/// ```
+/// use entra_pool::{clock::ManualClock, credential::{Environment, from_environment_with_clock}};
+///
+/// let clock = ManualClock::new();
+/// let credential = from_environment_with_clock(Environment::default(), clock)?;
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -191,6 +200,15 @@ pub fn from_environment_with_clock(
 
 /// Any credential of the `azure_core` world as one of this crate. `name` is for
 /// logs and errors.
+///
+/// ```
+/// use std::sync::Arc;
+/// use entra_pool::{credential::from_azure_core, token::Identity};
+///
+/// fn identity(theirs: Arc<dyn azure_core::credentials::TokenCredential>) -> Identity {
+///     Identity::new(from_azure_core("our vault", theirs))
+/// }
+/// ```
 ///
 /// If it caches inside, as several of `azure_identity` do, it cannot be told
 /// that a server has refused its token; give
@@ -206,6 +224,19 @@ pub fn from_azure_core(
 /// Any credential of the `azure_core` world that can be made anew: that is done
 /// whenever its last token nears its end or was refused, so that a cache inside
 /// it does not get in the way.
+///
+/// ```
+/// use std::sync::Arc;
+/// use entra_pool::{credential::from_azure_core_factory, token::Identity};
+///
+/// fn identity<C, F>(make: F) -> Identity
+/// where
+///     C: azure_core::credentials::TokenCredential + 'static,
+///     F: Fn() -> azure_core::Result<C> + Send + Sync + 'static,
+/// {
+///     Identity::new(from_azure_core_factory("our vault", move || Ok(Arc::new(make()?))))
+/// }
+/// ```
 #[must_use]
 pub fn from_azure_core_factory<F>(name: impl Into<String>, factory: F) -> AzureCoreCredential
 where

@@ -84,7 +84,8 @@ impl Config {
     ///
     /// As [`credential::from_env`].
     pub fn credential(&self) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-        let user_assigned = self.client_id.clone().map(UserAssignedId::ClientId);
+        let user_assigned =
+            self.client_id.clone().map(|id| (UserAssignedId::ClientId(id), "entra_client_id"));
         let cloud = self.token_scope().ok().as_ref().and_then(Cloud::of_scope);
         credential::from_env_as(user_assigned, cloud)
     }

@@ -89,7 +89,7 @@ impl ManagedIdentityBuilder {
     }
 
     /// Where the ID came from, for an error.
-    pub(in crate::credential) fn id_setting(mut self, setting: &'static str) -> Self {
+    pub(crate) fn id_setting(mut self, setting: &'static str) -> Self {
         self.id_setting = setting;
         self
     }
