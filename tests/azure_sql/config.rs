@@ -116,6 +116,6 @@ fn a_login_that_needs_a_person() {
 fn a_user_id_that_is_no_client_id_is_named_as_it_is_written() {
     let string = "Server=a.database.windows.net;Authentication=Active Directory MSI;User Id=sa";
     let error = entra_pool::azure_sql::connect(string).unwrap_err();
-    let said = crate::support::credential::said(&error);
+    let said = said(&error);
     assert!(said.contains("User Id must be a client ID"), "{said}");
 }
