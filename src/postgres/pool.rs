@@ -70,8 +70,7 @@ const CLEAN_FAILED: &str = clean_after!("ROLLBACK; ");
 /// ([`connect_timeout`](super::Config::connect_timeout)).
 ///
 /// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let identity: entra_pool::token::Identity = unimplemented!();
+/// # fn pool(identity: entra_pool::token::Identity) -> Result<(), Box<dyn std::error::Error>> {
 /// use entra_pool::postgres::{self, Config, Connector};
 ///
 /// let config: Config = "postgres://shop.postgres.database.azure.com/restaurant".parse()?;
