@@ -55,6 +55,13 @@ const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 impl Application {
     /// The application `client_id` of `tenant` (its ID or domain).
     ///
+    /// ```
+    /// use entra_pool::credential::Application;
+    ///
+    /// let app = Application::new("contoso.onmicrosoft.com", "11111111-2222-3333-4444-555555555555")?;
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// A tenant or client ID with characters that none has; an

@@ -67,12 +67,25 @@ static PROGRAM: Program = Program {
 
 impl AzureCli {
     /// `az` as found by `PATH`, with its current account and tenant.
+    ///
+    /// ```
+    /// use entra_pool::{credential::AzureCli, token::Identity};
+    ///
+    /// let identity = Identity::new(AzureCli::new());
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::builder().ready()
     }
 
     /// Sets what [`new`](Self::new) leaves at its default.
+    ///
+    /// ```
+    /// use entra_pool::credential::AzureCli;
+    ///
+    /// let cli = AzureCli::builder().tenant("contoso.onmicrosoft.com").build()?;
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
     pub fn builder() -> AzureCliBuilder {
         let command = Command::new(&PROGRAM);
         AzureCliBuilder(Settings { command, tenant: None, subscription: None })

@@ -54,12 +54,25 @@ static PROGRAM: Program = Program {
 
 impl AzureDeveloperCli {
     /// `azd` as found by `PATH`, with the tenant that it is logged in to.
+    ///
+    /// ```
+    /// use entra_pool::{credential::AzureDeveloperCli, token::Identity};
+    ///
+    /// let identity = Identity::new(AzureDeveloperCli::new());
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::builder().ready()
     }
 
     /// Sets what [`new`](Self::new) leaves at its default.
+    ///
+    /// ```
+    /// use entra_pool::credential::AzureDeveloperCli;
+    ///
+    /// let cli = AzureDeveloperCli::builder().tenant("contoso.onmicrosoft.com").build()?;
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
     pub fn builder() -> AzureDeveloperCliBuilder {
         let command = Command::new(&PROGRAM);
         AzureDeveloperCliBuilder(Settings { command, tenant: None })

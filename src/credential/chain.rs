@@ -42,6 +42,16 @@ struct Inner {
 
 impl Chain {
     /// A chain of these, first to last.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use entra_pool::credential::{AzureCli, Chain, ManagedIdentity};
+    ///
+    /// // The probe tells in a second whether this is a machine in Azure.
+    /// let machine = ManagedIdentity::system_assigned().probe(true).build()?;
+    /// let chain = Chain::new(vec![Arc::new(machine), Arc::new(AzureCli::new())]);
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn new(members: Vec<Arc<dyn TokenCredential>>) -> Self {
         Self(Arc::new(Inner { members, pinned: OnceLock::new() }))

@@ -25,6 +25,12 @@ pub struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
     /// The variables of this process, now. Later changes are not seen.
+    ///
+    /// ```
+    /// use entra_pool::credential::{Environment, from_environment};
+    ///
+    /// let credential = from_environment(Environment::from_process());
+    /// ```
     #[must_use]
     pub fn from_process() -> Self {
         // The only place of this crate that reads them.
@@ -32,6 +38,12 @@ impl Environment {
     }
 
     /// These variables and no others; of two of one name, the later counts.
+    ///
+    /// ```
+    /// use entra_pool::credential::Environment;
+    ///
+    /// let environment = Environment::from_pairs([("AZURE_TOKEN_CREDENTIALS", "prod")]);
+    /// ```
     pub fn from_pairs<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: Into<OsString>,

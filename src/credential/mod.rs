@@ -137,6 +137,15 @@ pub fn from_env_in(cloud: Cloud) -> Result<Arc<dyn TokenCredential>, ConfigError
 /// [`from_env`] with other variables than this process'. (Azure Pipelines'
 /// `SYSTEM_OIDCREQUESTURI` must be in both.)
 ///
+/// ```
+/// use entra_pool::credential::{Environment, from_environment};
+///
+/// let variables = [("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")];
+/// let credential = from_environment(Environment::from_pairs(variables))?;
+/// assert_eq!(credential.name(), "Azure CLI");
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+///
 /// # Errors
 ///
 /// As [`from_env`].
