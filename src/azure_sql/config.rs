@@ -5,6 +5,7 @@ use rustls::pki_types::ServerName;
 use super::connection_string::{self, SyntaxError};
 use crate::{
     Cloud,
+    tls::Trust,
     token::{InvalidScope, Scope},
 };
 
@@ -38,14 +39,40 @@ pub struct Config {
     pub(super) database: Option<String>,
     pub(super) authentication: Option<Authentication>,
     pub(super) client_id: Option<String>,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(super) encrypt: Encrypt,
+    pub(super) trust: Trust,
     pub(super) host_in_certificate: Option<String>,
     pub(super) application_name: String,
+    pub(super) workstation_id: Option<String>,
     pub(super) read_only: bool,
+    pub(super) packet_size: Option<u32>,
+    pub(super) multi_subnet_failover: bool,
     pub(super) connect_timeout: Duration,
     pub(super) command_timeout: Option<Duration>,
+    /// How often a login that failed with a transient error is tried again;
+    /// `None`: as long as there is time.
+    pub(super) retry_count: Option<u32>,
+    /// The pause before such a try; `None`: backing off.
+    pub(super) retry_interval: Option<Duration>,
     pub(super) max_pool_size: Option<usize>,
+    pub(super) min_pool_size: usize,
+    /// `None`: never retired for their age.
+    pub(super) max_lifetime: Option<Duration>,
+    /// Suffixes of hosts, beside those of the server's own cloud, that a login
+    /// may be routed to.
+    pub(super) routing_suffixes: Vec<String>,
     pub(super) scope: Scope,
+}
+
+/// How a connection is encrypted; unencrypted ones there are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Encrypt {
+    /// TDS 7.4: TLS after the first exchange, which is in plain text.
+    #[default]
+    Mandatory,
+    /// TDS 8.0: TLS before anything else.
+    Strict,
 }
 
 /// Which identity a connection string asks for.
@@ -325,9 +352,11 @@ impl Keywords {
             database: self.database,
             authentication: self.authentication,
             client_id: self.client_id,
-            ca_file: self.ca_file,
+            encrypt: Encrypt::Mandatory,
+            trust: self.ca_file.map_or(Trust::Platform, Trust::Roots),
             host_in_certificate: self.host_in_certificate,
             application_name: self.application_name.unwrap_or_else(|| "entra-pool".to_owned()),
+            workstation_id: None,
             read_only: self.read_only.unwrap_or(false),
             connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(15)),
             command_timeout: match self.command_timeout {
@@ -335,7 +364,14 @@ impl Keywords {
                 Some(limit) => Some(limit),
                 None => Some(Duration::from_secs(30)),
             },
+            packet_size: None,
+            multi_subnet_failover: false,
+            retry_count: None,
+            retry_interval: None,
             max_pool_size: self.max_pool_size,
+            min_pool_size: 0,
+            max_lifetime: Some(Duration::from_secs(3600)),
+            routing_suffixes: Vec::new(),
             scope,
         })
     }
@@ -431,7 +467,7 @@ mod tests {
         assert_eq!((config.host(), config.port()), ("127.0.0.1", 1500));
         assert_eq!(config.authentication, Some(Authentication::ManagedIdentity));
         assert_eq!(config.client_id.as_deref(), Some("3f"));
-        assert_eq!(config.ca_file, Some("ca.pem".into()));
+        assert_eq!(config.trust, Trust::Roots("ca.pem".into()));
         assert_eq!(config.host_in_certificate.as_deref(), Some("sql.example"));
         assert_eq!(config.application_name, "shop");
         assert!(config.read_only);

@@ -69,7 +69,7 @@ impl Connector {
             let (wanted, tokens) = (config.scope, tokens.scope().clone());
             return Err(ConfigError::OtherScope { wanted, tokens }.into());
         }
-        let tls = Arc::new(tls::client_config(config.ca_file.as_deref())?);
+        let tls = Arc::new(tls::client_config(&config.trust)?);
         Ok(Self(Arc::new(Inner {
             config,
             tokens,

@@ -33,7 +33,7 @@ use std::sync::Arc;
 pub use deadpool;
 pub use tiberius;
 
-pub use config::{Authentication, Config, ConfigError};
+pub use config::{Authentication, Config, ConfigError, Encrypt};
 pub use connection_string::SyntaxError;
 pub use connector::{Client, Connection, Connector, ConnectorReport};
 pub use error::{Error, LoginRefused, Stage};

@@ -16,6 +16,7 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Error;
+use crate::tls::Trust;
 
 /// The TLS stream to a server.
 pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
@@ -73,7 +74,8 @@ impl Progress {
 }
 
 pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
-    let mut tls = crate::tls::client_config(config.ca_file.as_deref())?;
+    let mut tls =
+        crate::tls::client_config(&config.ca_file.clone().map_or(Trust::Platform, Trust::Roots))?;
     if config.starts_with_tls() {
         // PostgreSQL 17 wants it there (its documentation, "SSL Session Encryption").
         tls.alpn_protocols = vec![b"postgresql".to_vec()];

@@ -1,0 +1,130 @@
+//! TLS for both databases: rustls with aws-lc-rs, certificates always verified.
+//!
+//! The provider is always named, because an application may have another one
+//! in its tree. Without a CA file, certificates are judged by the platform
+//! (`rustls-platform-verifier`, which reqwest has in the tree already), so that
+//! what an administrator has added to the machine's store counts. With one,
+//! only its certificates are trusted.
+
+#[cfg(feature = "azure-sql")]
+mod verifier;
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
+};
+use rustls_platform_verifier::BuilderVerifierExt;
+
+/// Why there is no TLS configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsConfigError {
+    /// The file could not be read or has no certificate.
+    #[error("the certificate file {} cannot be used", path.display())]
+    #[non_exhaustive]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The CA file's certificate is none that can be trusted, or the
+    /// platform's certificates could not be read.
+    #[error("the trusted root certificates cannot be used")]
+    Roots(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Which certificates a server may show.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Trust {
+    /// Those that the platform trusts.
+    #[default]
+    Platform,
+    /// Those of the authorities in this PEM file, and no others.
+    Roots(PathBuf),
+    /// Exactly the one in this file (PEM or DER), whatever name it bears.
+    #[cfg(feature = "azure-sql")]
+    Certificate(PathBuf),
+    /// Any; but only a server on this machine is connected to.
+    #[cfg(feature = "azure-sql")]
+    AnyOnLoopback,
+    /// Any, anywhere.
+    #[cfg(feature = "azure-sql")]
+    AnyAnywhere,
+}
+
+/// A configuration for any number of connections, which share its session cache.
+pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigError> {
+    let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(roots)?;
+    #[cfg(feature = "azure-sql")]
+    let judged_by = |only| Arc::new(verifier::Verifier { only, provider });
+    let builder = match trust {
+        Trust::Platform => builder.with_platform_verifier().map_err(roots)?,
+        Trust::Roots(path) => {
+            let mut trusted = RootCertStore::empty();
+            for certificate in read_certificates(path)? {
+                trusted.add(certificate).map_err(roots)?;
+            }
+            builder.with_root_certificates(trusted)
+        }
+        #[cfg(feature = "azure-sql")]
+        Trust::Certificate(path) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(judged_by(Some(read_certificate(path)?))),
+        #[cfg(feature = "azure-sql")]
+        Trust::AnyOnLoopback | Trust::AnyAnywhere => {
+            builder.dangerous().with_custom_certificate_verifier(judged_by(None))
+        }
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+fn roots(error: rustls::Error) -> TlsConfigError {
+    TlsConfigError::Roots(error.into())
+}
+
+/// The one certificate of a file, in PEM or DER.
+#[cfg(feature = "azure-sql")]
+fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, TlsConfigError> {
+    let failed = |source: Box<dyn Error + Send + Sync>| TlsConfigError::CaFile {
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = std::fs::read(path).map_err(|error| failed(error.into()))?;
+    if bytes.starts_with(&[0x30]) {
+        // A DER sequence, which no text of PEM begins with.
+        return Ok(CertificateDer::from(bytes));
+    }
+    match &*read_certificates(path)? {
+        [certificate] => Ok(certificate.clone()),
+        _ => Err(failed("it has more than one certificate, where one is meant".into())),
+    }
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
+    let failed = |source: pem::Error| TlsConfigError::CaFile {
+        path: path.to_owned(),
+        source: source.into(),
+    };
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(failed)?
+        .collect::<Result<_, _>>()
+        .map_err(failed)?;
+    if certificates.is_empty() {
+        return Err(failed(pem::Error::NoItemsFound));
+    }
+    Ok(certificates)
+}
