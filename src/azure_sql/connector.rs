@@ -1,9 +1,8 @@
 use std::{
-    fmt, io,
-    net::SocketAddr,
+    fmt,
     ops::{Deref, DerefMut},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,17 +10,22 @@ use std::{
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tiberius::{AuthMethod, EncryptionLevel};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
-    Config, ConfigError, Error, LoginRefused, RetireReason, Stage, Transport, error::LOGIN_FAILED,
-    link::Link, transport::OpenError,
+    Config, ConfigError, Encrypt, Error, LoginRefused, RetireReason, Stage, Transport,
+    dial::{self, Socket},
+    error::LOGIN_FAILED,
+    link::Link,
+    progress::Progress,
+    retry::Retries,
+    transport::OpenError,
 };
 use crate::{
     Cloud,
     clock::{self, Clock},
-    tls,
+    tls::{self, Trust},
     token::{Connecting, Renewals, Token, TokenCache, TokenReport},
 };
 
@@ -31,8 +35,8 @@ pub type Client = tiberius::Client<Transport>;
 /// How often a login follows the server elsewhere, as SqlClient does.
 const MOST_ROUTINGS: usize = 10;
 
-/// Azure drops idle flows after about 4 minutes.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// What TLS says it carries where it comes first (MS-TDS 3.2.5.2, TDS 8.0).
+const TDS_8: &[u8] = b"tds/8.0";
 
 /// Dials an Azure SQL server and logs in with a token. No pool; cheap to clone.
 #[derive(Clone)]
@@ -51,6 +55,7 @@ pub(super) struct Counters {
     logins: AtomicU64,
     refused: AtomicU64,
     renewed: AtomicU64,
+    retried: AtomicU64,
     retired: [AtomicU64; RetireReason::ALL.len()],
 }
 
@@ -69,11 +74,14 @@ impl Connector {
             let (wanted, tokens) = (config.scope, tokens.scope().clone());
             return Err(ConfigError::OtherScope { wanted, tokens }.into());
         }
-        let tls = Arc::new(tls::client_config(&config.trust)?);
+        let mut tls = tls::client_config(&config.trust)?;
+        if config.encrypt == Encrypt::Strict {
+            tls.alpn_protocols = vec![TDS_8.to_vec()];
+        }
         Ok(Self(Arc::new(Inner {
             config,
             tokens,
-            tls,
+            tls: Arc::new(tls),
             renewals: Renewals::default(),
             counters: Counters::default(),
         })))
@@ -82,43 +90,83 @@ impl Connector {
     /// Connects and logs in.
     ///
     /// A refused login is tried once more if the identity has another token
-    /// than the one that was refused.
+    /// than the one that was refused. What fails with a transient error is tried
+    /// again, after pauses of 1 s that double up to 5 s, as long as there is time;
+    /// a broken connection and a database that cannot be opened, twice
+    /// (`ConnectRetryCount` and `ConnectRetryInterval` say otherwise).
     ///
     /// # Errors
     ///
     /// [`Error`]; within the configuration's `Connect Timeout` in any case.
     pub async fn connect(&self) -> Result<Connection, Error> {
-        let stage = Progress::default();
-        let limit = self.0.config.connect_timeout;
+        let Inner { config, tokens, counters, .. } = &*self.0;
+        let progress = Progress::new(config.server());
+        let limit = config.connect_timeout;
         let connecting = Connecting { began: self.clock().monotonic(), limit };
         let connected =
-            clock::timeout(&**self.clock(), limit, self.log_in(&stage, connecting)).await;
+            clock::timeout(&**self.clock(), limit, self.keep_trying(&progress, connecting)).await;
         let result = connected.unwrap_or_else(|clock::Elapsed| {
-            let server = self.0.config.server();
-            Err(match stage.get() {
-                Stage::Token => Error::Token { server, source: self.0.tokens.timed_out(limit) },
-                stage => Error::TimedOut { server, limit, stage },
+            Err(match progress.take() {
+                (Stage::Token, server, None) => {
+                    Error::Token { server, source: tokens.timed_out(limit) }
+                }
+                (stage, server, failed) => {
+                    Error::TimedOut { server, limit, stage, source: failed.map(Box::new) }
+                }
             })
         });
         match &result {
-            Ok(_) => self.0.counters.logins.fetch_add(1, Ordering::Relaxed),
-            Err(Error::LoginRefused(_)) => self.0.counters.refused.fetch_add(1, Ordering::Relaxed),
+            Ok(_) => counters.logins.fetch_add(1, Ordering::Relaxed),
+            Err(Error::LoginRefused(_)) => counters.refused.fetch_add(1, Ordering::Relaxed),
             Err(_) => 0,
         };
         result
     }
 
+    /// Logs in, again and again where that can help.
+    async fn keep_trying(
+        &self,
+        progress: &Progress,
+        connecting: Connecting,
+    ) -> Result<Connection, Error> {
+        let Inner { config, counters, .. } = &*self.0;
+        let mut retries = Retries::of(config);
+        loop {
+            let error = match self.log_in(progress, connecting).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let spent = self.clock().monotonic().saturating_sub(connecting.began);
+            let left = connecting.limit.saturating_sub(spent);
+            let Some(pause) = retries.after(&error, left, fastrand::f64()) else {
+                return Err(error);
+            };
+            counters.retried.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(
+                error = &error as &dyn std::error::Error,
+                ?pause,
+                "the login is tried again"
+            );
+            progress.failed(error);
+            self.clock().sleep(pause).await;
+        }
+    }
+
     /// Logs in, with another token if the first is refused.
-    async fn log_in(&self, stage: &Progress, connecting: Connecting) -> Result<Connection, Error> {
+    async fn log_in(
+        &self,
+        progress: &Progress,
+        connecting: Connecting,
+    ) -> Result<Connection, Error> {
         let Inner { config, tokens, .. } = &*self.0;
-        stage.set(Stage::Token);
+        progress.reached(Stage::Token);
         let no_token = |source| Error::Token { server: config.server(), source };
         let token = tokens.token().await.map_err(no_token)?;
-        let refused = match Box::pin(self.follow(&token, stage)).await {
+        let refused = match Box::pin(self.follow(&token, progress)).await {
             Err(Error::LoginRefused(refused)) => refused,
             other => return other,
         };
-        stage.set(Stage::Token);
+        progress.reached(Stage::Token);
         let another = match self.0.renewals.renew(tokens, &token, connecting).await {
             Ok(Some(another)) => another,
             Ok(None) => return Err(Error::LoginRefused(refused)),
@@ -133,7 +181,7 @@ impl Connector {
             }
         };
         self.0.counters.renewed.fetch_add(1, Ordering::Relaxed);
-        Box::pin(self.follow(&another, stage)).await.map_err(|error| match error {
+        Box::pin(self.follow(&another, progress)).await.map_err(|error| match error {
             Error::LoginRefused(refused) => {
                 self.0.renewals.pause(tokens);
                 Error::LoginRefused(Box::new(LoginRefused { retried: true, ..*refused }))
@@ -143,22 +191,22 @@ impl Connector {
     }
 
     /// Logs in at the server, or where it sends us.
-    async fn follow(&self, token: &Token, stage: &Progress) -> Result<Connection, Error> {
+    async fn follow(&self, token: &Token, progress: &Progress) -> Result<Connection, Error> {
         let config = &self.0.config;
         let (mut host, mut port) = (config.host.clone(), config.port);
         for _ in 0..=MOST_ROUTINGS {
-            match Box::pin(self.log_in_at(&host, port, token, stage)).await {
+            match Box::pin(self.log_in_at(&host, port, token, progress)).await {
                 Err(Error::Login {
                     source: tiberius::error::Error::Routing { host: to, port: at },
                     server,
                 }) => {
                     // It may name an instance, which the port stands for.
                     let to = to.split('\\').next().unwrap_or_default().to_owned();
-                    if !may_route(&config.host, &to) {
+                    if !self.may_route(&to) {
                         return Err(Error::Routing {
                             server,
                             target: format!("{to},{at}"),
-                            problem: "that is outside of the cloud of the server's own name, and a token must not go there",
+                            problem: "that is outside of the cloud of the server's own name, and a token must not go there (Config::allow_routing_to lets it)",
                         });
                     }
                     tracing::debug!(from = host, to, port = at, "the server routes the login");
@@ -174,18 +222,32 @@ impl Connector {
         })
     }
 
+    /// A login may be routed within its own cloud, and where the configuration
+    /// says; where the first host is of no cloud (an emulator, a proxy), only
+    /// within that host.
+    fn may_route(&self, to: &str) -> bool {
+        let config = &self.0.config;
+        let within_cloud = match Cloud::of_azure_sql_host(&config.host) {
+            Some(cloud) => Cloud::of_azure_sql_host(to) == Some(cloud),
+            None => config.host.eq_ignore_ascii_case(to),
+        };
+        within_cloud || config.routing_suffixes.iter().any(|suffix| is_below(to, suffix))
+    }
+
     async fn log_in_at(
         &self,
         host: &str,
         port: u16,
         token: &Token,
-        stage: &Progress,
+        progress: &Progress,
     ) -> Result<Connection, Error> {
         let config = &self.0.config;
         let server = format!("{host},{port}");
+        progress.turned_to(&server);
         let link = Arc::new(Link::default());
-        let transport = self.open(host, port, &server, link.clone(), stage).await?;
-        stage.set(Stage::Login);
+        let socket = self.dial(host, port, &server, progress).await?;
+        let transport = self.open(host, &server, socket.clone(), link.clone(), progress).await?;
+        progress.reached(Stage::Login);
         let (tls, cipher) = transport.tls_in_words();
         tracing::debug!(server, tls, cipher, "logging in over TLS");
 
@@ -203,6 +265,12 @@ impl Connector {
         if let Some(database) = &config.database {
             driver.database(database);
         }
+        if let Some(size) = config.packet_size {
+            driver.packet_size(size);
+        }
+        if let Some(workstation) = &config.workstation_id {
+            driver.client_name(workstation);
+        }
         let client =
             Box::pin(quietly(Client::connect(driver, transport))).await.map_err(|source| {
                 match source {
@@ -217,6 +285,8 @@ impl Connector {
         Ok(Connection {
             client,
             link,
+            socket,
+            server,
             token: token.clone(),
             created: self.clock().monotonic(),
             heard: self.clock().monotonic(),
@@ -224,30 +294,62 @@ impl Connector {
         })
     }
 
-    /// Dials and shakes hands.
-    async fn open(
+    async fn dial(
         &self,
         host: &str,
         port: u16,
         server: &str,
-        link: Arc<Link>,
-        stage: &Progress,
-    ) -> Result<Transport, Error> {
+        progress: &Progress,
+    ) -> Result<Socket, Error> {
+        let config = &self.0.config;
         let server = || server.to_owned();
-        let name = match &self.0.config.host_in_certificate {
+        progress.reached(Stage::Resolve);
+        let addresses = lookup_host((host, port))
+            .await
+            .map_err(|source| Error::Resolve { server: server(), source })?
+            .collect();
+        progress.reached(Stage::Dial);
+        let socket = dial::dial(&**self.clock(), addresses, config.multi_subnet_failover)
+            .await
+            .map_err(|source| Error::Dial { server: server(), source })?;
+        if config.trust == Trust::AnyOnLoopback && !socket.is_loopback() {
+            return Err(Error::NotLoopback { server: server() });
+        }
+        Ok(socket)
+    }
+
+    /// PRELOGIN and TLS.
+    async fn open(
+        &self,
+        host: &str,
+        server: &str,
+        socket: Socket,
+        link: Arc<Link>,
+        progress: &Progress,
+    ) -> Result<Transport, Error> {
+        let Inner { config, tls, .. } = &*self.0;
+        let server = || server.to_owned();
+        let name = match &config.host_in_certificate {
             // It names the server of the connection string, not where that sends us.
-            Some(name) if host.eq_ignore_ascii_case(&self.0.config.host) => name.as_str(),
+            Some(name) if host.eq_ignore_ascii_case(&config.host) => name.as_str(),
             _ => host,
         };
         let server_name = ServerName::try_from(name.to_owned()).map_err(|_| Error::NotTds {
             server: server(),
             problem: "its name is no host name".into(),
         })?;
-        let explain = |error| match error {
-            OpenError::Io(source) => Error::NotTds {
-                server: server(),
-                problem: format!("the connection broke off during PRELOGIN ({source})"),
-            },
+        let opened = match config.encrypt {
+            Encrypt::Mandatory => {
+                Transport::open(socket, tls.clone(), server_name, link, progress).await
+            }
+            Encrypt::Strict => {
+                Transport::open_strictly(socket, tls.clone(), server_name, link, progress).await
+            }
+        };
+        opened.map_err(|error| match error {
+            OpenError::Io(source) => {
+                Error::Broken { server: server(), stage: progress.stage(), source }
+            }
             OpenError::Protocol(problem) => {
                 Error::NotTds { server: server(), problem: problem.into() }
             }
@@ -255,37 +357,7 @@ impl Connector {
             OpenError::Tls(source) => {
                 Error::Tls { server: server(), name: name.to_owned(), source }
             }
-        };
-
-        stage.set(Stage::Dial);
-        let tcp = self
-            .dial(host, port)
-            .await
-            .map_err(|source| Error::Dial { server: server(), source })?;
-        stage.set(Stage::Prelogin);
-        let agreed = Transport::agree(tcp).await.map_err(explain)?;
-        stage.set(Stage::Tls);
-        Transport::secure(agreed, self.0.tls.clone(), server_name, link).await.map_err(explain)
-    }
-
-    /// Addresses in the order of the resolver, one after the other.
-    async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-        // One that swallows packets must leave time for the others.
-        let places = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-        let limit = self.0.config.connect_timeout / places;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            let dialled = TcpStream::connect(address);
-            match clock::timeout(&**self.clock(), limit, dialled).await {
-                Ok(Ok(tcp)) => return tuned(tcp),
-                Ok(Err(error)) => last = error,
-                Err(clock::Elapsed) => {
-                    last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} is silent"));
-                }
-            }
-        }
-        Err(last)
+        })
     }
 
     /// How things stand.
@@ -296,6 +368,7 @@ impl Connector {
             logins: counters.logins.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),
             renewed: counters.renewed.load(Ordering::Relaxed),
+            retried: counters.retried.load(Ordering::Relaxed),
             retired: RetireReason::ALL
                 .into_iter()
                 .zip(&counters.retired)
@@ -342,40 +415,11 @@ impl Config {
     }
 }
 
-/// How far a connect has come, for the error of one that takes too long.
-#[derive(Debug)]
-struct Progress(Mutex<Stage>);
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self(Mutex::new(Stage::Token))
-    }
-}
-
-impl Progress {
-    fn set(&self, stage: Stage) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
-    }
-
-    fn get(&self) -> Stage {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn tuned(tcp: TcpStream) -> io::Result<TcpStream> {
-    tcp.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
-    Ok(tcp)
-}
-
-/// A login may be routed within its own cloud; where the first host is of none
-/// (an emulator, a proxy), only within that host.
-fn may_route(from: &str, to: &str) -> bool {
-    match Cloud::of_azure_sql_host(from) {
-        Some(cloud) => Cloud::of_azure_sql_host(to) == Some(cloud),
-        None => from.eq_ignore_ascii_case(to),
-    }
+/// At a label's border, without case or a dot at the end.
+fn is_below(host: &str, suffix: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let suffix = suffix.trim_matches('.').to_ascii_lowercase();
+    host.strip_suffix(&suffix).is_some_and(|name| name.is_empty() || name.ends_with('.'))
 }
 
 /// tiberius warns on every connect that credentials go unencrypted, because it
@@ -394,6 +438,9 @@ async fn quietly<F: Future>(future: F) -> F::Output {
 pub struct Connection {
     client: Client,
     pub(super) link: Arc<Link>,
+    pub(super) socket: Socket,
+    /// Where it is, which may be where the login was sent.
+    server: String,
     pub(super) token: Token,
     /// By the connector's monotonic clock.
     pub(super) created: Duration,
@@ -405,6 +452,13 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The server that it is logged in to, as `host,port`: where the login was
+    /// routed, if it was.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     /// How many requests have told the server to reset the session first.
     #[must_use]
     pub fn resets_sent(&self) -> u64 {
@@ -428,7 +482,10 @@ impl DerefMut for Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("link", &self.link).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .field("link", &self.link)
+            .finish_non_exhaustive()
     }
 }
 
@@ -442,6 +499,8 @@ pub struct ConnectorReport {
     pub refused: u64,
     /// Logins that were tried again with another token.
     pub renewed: u64,
+    /// Logins that were tried again after a transient error.
+    pub retried: u64,
     /// Connections that were not used again, by reason; only those that occurred.
     pub retired: Vec<(RetireReason, u64)>,
     /// How the tokens stand.
@@ -451,6 +510,12 @@ pub struct ConnectorReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn connector(config: Config) -> Connector {
+        let nobody = crate::credential::ManagedIdentity::system_assigned().build().unwrap();
+        let tokens = crate::token::Identity::new(nobody).tokens(config.scope.clone());
+        Connector::new(config, tokens).unwrap()
+    }
 
     #[test]
     fn a_login_may_be_routed_within_the_cloud_of_the_servers_own_name() {
@@ -468,7 +533,24 @@ mod tests {
             ("localhost", "127.0.0.1", false),
             ("localhost", shop, false),
         ] {
-            assert_eq!(may_route(from, to), may, "from {from} to {to}");
+            let string = format!("Server={from};Entra Scope={}", crate::token::Scope::AZURE_SQL);
+            assert_eq!(connector(string.parse().unwrap()).may_route(to), may, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_login_may_be_routed_where_the_configuration_says() {
+        let mut config: Config = "Server=shop.database.windows.net".parse().unwrap();
+        config.routing_suffixes = vec!["sql.example".into(), "127.0.0.1".into()];
+        let connector = connector(config);
+        for (to, may) in [
+            ("sql.example", true),
+            ("A.SQL.Example.", true),
+            ("127.0.0.1", true),
+            ("mysql.example", false),
+            ("sql.example.evil", false),
+        ] {
+            assert_eq!(connector.may_route(to), may, "{to}");
         }
     }
 }

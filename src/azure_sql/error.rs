@@ -2,16 +2,31 @@ use std::{fmt, io, time::Duration};
 
 use tiberius::error::TokenError as ServerError;
 
-use super::{Config, ConfigError};
-use crate::{
-    Cloud, TlsConfigError, credential,
-    token::{Claims, Token, TokenError},
-};
+use super::{ConfigError, LoginRefused, RetireReason};
+use crate::{TlsConfigError, credential, token::TokenError};
 
 /// Why there is no connection to Azure SQL.
 ///
 /// `Display` says what failed in this layer and what to do about it;
-/// [`source`](std::error::Error::source) has the cause.
+/// [`source`](std::error::Error::source) has the cause. Those that the server has
+/// a number for have it in [`server_error`](Self::server_error).
+///
+/// | error | cause | way out |
+/// |---|---|---|
+/// | [`Config`](Self::Config), [`Identity`](Self::Identity), [`TlsConfig`](Self::TlsConfig) | a setting | the message names it |
+/// | [`Token`](Self::Token) | the identity gave no token | the source says who was asked, and what to do |
+/// | [`Resolve`](Self::Resolve) | the server's name is unknown | its spelling; DNS, a private endpoint's zone |
+/// | [`Dial`](Self::Dial) | nothing answers at that address and port | port 1433 outgoing (and 11000 to 11999 from within Azure), network rules |
+/// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`NotTds`](Self::NotTds), [`NotLoopback`](Self::NotLoopback) | it is another server than meant, or its certificate is not trusted | `HostNameInCertificate`, `TrustServerCertificateCA` |
+/// | [`Broken`](Self::Broken) | the connection was cut on the way | it is tried again twice; then look at what lies between |
+/// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for something else | the message has the statements, or what is wrong with the token |
+/// | [`Login`](Self::Login) 4060 | no such database, or no user in it | `Database`; `CREATE USER … FROM EXTERNAL PROVIDER` |
+/// | [`Login`](Self::Login) 40613 | the database is paused or moving | a `Connect Timeout` of 60 s or more waits for it |
+/// | [`Login`](Self::Login) 40615, 40914, 47073 | the server's firewall | a rule for the address or the subnet, or a private endpoint |
+/// | [`Login`](Self::Login) 10928, 10929, 40501, 49918, 49919, 49920 | the database or server is busy | fewer connections, a larger tier |
+/// | [`Routing`](Self::Routing) | sent elsewhere too often, or out of the cloud | `Config::allow_routing_to` |
+/// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
+/// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool takes another |
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -33,6 +48,17 @@ pub enum Error {
         /// Why not.
         source: TokenError,
     },
+    /// The server's name has no address.
+    #[error(
+        "the name of {server} cannot be resolved: check its spelling, and the DNS of this network (a private endpoint needs its zone there)"
+    )]
+    #[non_exhaustive]
+    Resolve {
+        /// `host,port`.
+        server: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
     /// The server could not be reached.
     #[error(
         "{server} cannot be reached: check the name, the port (1433, outgoing), and the server's network access and firewall"
@@ -41,10 +67,31 @@ pub enum Error {
     Dial {
         /// `host,port`.
         server: String,
+        /// What the network said, of each address.
+        source: io::Error,
+    },
+    /// Any certificate would be trusted, but on this machine only, and the server
+    /// is elsewhere. No token was sent.
+    #[error(
+        "{server} is not on this machine, where alone a certificate is trusted unseen: no token was sent to it"
+    )]
+    #[non_exhaustive]
+    NotLoopback {
+        /// `host,port`.
+        server: String,
+    },
+    /// The connection broke before the login was sent. No token was sent.
+    #[error("the connection to {server} broke while {stage}, so no token was sent to it")]
+    #[non_exhaustive]
+    Broken {
+        /// `host,port`.
+        server: String,
+        /// What it was doing then.
+        stage: Stage,
         /// What the network said.
         source: io::Error,
     },
-    /// What answered is no TDS server, or broke off.
+    /// What answered is no TDS server.
     #[error("{server} does not answer as Azure SQL does: {problem}")]
     #[non_exhaustive]
     NotTds {
@@ -74,7 +121,7 @@ pub enum Error {
         /// The name that the certificate must have.
         name: String,
         /// What rustls said.
-        source: io::Error,
+        source: rustls::Error,
     },
     /// The server refused the login (error 18456).
     #[error("{0}")]
@@ -111,6 +158,8 @@ pub enum Error {
         limit: Duration,
         /// What it was doing then.
         stage: Stage,
+        /// Why the last try within that time failed, if there was one.
+        source: Option<Box<Error>>,
     },
     /// An idle connection is not fit to be used again. The pool takes the next,
     /// or makes a new one: callers of a pool do not see this.
@@ -118,7 +167,7 @@ pub enum Error {
     #[non_exhaustive]
     Retired {
         /// Why.
-        reason: super::RetireReason,
+        reason: RetireReason,
     },
 }
 
@@ -128,7 +177,9 @@ pub enum Error {
 pub enum Stage {
     /// Waiting for the identity's token.
     Token,
-    /// Resolving the host's name and connecting.
+    /// Resolving the host's name.
+    Resolve,
+    /// Connecting over TCP.
     Dial,
     /// Agreeing with the server on encryption.
     Prelogin,
@@ -142,7 +193,8 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Token => "waiting for a token",
-            Self::Dial => "resolving the name and dialling",
+            Self::Resolve => "resolving the name",
+            Self::Dial => "dialling",
             Self::Prelogin => "waiting for the server's PRELOGIN",
             Self::Tls => "shaking hands for TLS",
             Self::Login => "waiting for the answer to the login",
@@ -156,7 +208,9 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Token { source, .. } => source.is_transient(),
-            Self::Dial { .. }
+            Self::Resolve { .. }
+            | Self::Dial { .. }
+            | Self::Broken { .. }
             | Self::TimedOut { .. }
             | Self::Retired { .. }
             | Self::Login { source: tiberius::error::Error::Io { .. }, .. } => true,
@@ -178,8 +232,15 @@ impl Error {
     }
 }
 
-/// Transient errors of a login, as Microsoft.Data.SqlClient has them.
-const TRANSIENT: &[u32] = &[4060, 10928, 10929, 40197, 40501, 40613, 42108, 42109];
+/// Transient errors, as Microsoft.Data.SqlClient has them: those of its logins
+/// and those of its configurable retry.
+const TRANSIENT: &[u32] = &[
+    233, 997, 1204, 1205, 1222, 4060, 4221, 10060, 10928, 10929, 40143, 40197, 40501, 40540, 40613,
+    42108, 42109, 49918, 49919, 49920,
+];
+
+/// Cannot open the database.
+pub(super) const CANNOT_OPEN_DATABASE: u32 = 4060;
 
 /// Login failed.
 pub(super) const LOGIN_FAILED: u32 = 18456;
@@ -187,138 +248,25 @@ pub(super) const LOGIN_FAILED: u32 = 18456;
 /// What to do about an error of the server during the login.
 fn advice(source: &tiberius::error::Error) -> &'static str {
     match source.code() {
-        Some(4060) => ": the database does not exist, or this identity has no user in it",
+        Some(CANNOT_OPEN_DATABASE) => {
+            ": the database does not exist, or this identity has no user in it (CREATE USER … FROM EXTERNAL PROVIDER)"
+        }
         Some(40613) => {
-            ": the database is not available now; a paused serverless database resumes within a minute, try again"
+            ": the database is not available now; a paused serverless database resumes within a minute, which a Connect Timeout of 60 or more waits for"
         }
         Some(40615) => {
             ": the server's firewall does not let this address in; add a rule for it, or a private endpoint"
         }
+        Some(40914) => {
+            ": the server does not let this virtual network's subnet in; add a rule for it, or a private endpoint"
+        }
+        Some(47073) => ": the server denies public access; a private endpoint is the way in",
+        Some(40532) => {
+            ": no server of this name takes the login; check the host, and that a proxy or DNS entry keeps the server's own name"
+        }
+        Some(10928 | 10929 | 40501 | 49918..=49920) => {
+            ": the server is busy or at its limit; use fewer connections (Max Pool Size), or a larger tier"
+        }
         _ => "",
     }
-}
-
-/// A refused login: who was refused, by whom, and what would let them in.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct LoginRefused {
-    /// `host,port`.
-    pub server: String,
-    /// The database that was asked for.
-    pub database: Option<String>,
-    /// What the token says about itself.
-    pub claims: Option<Claims>,
-    /// The audience that this server's tokens should have.
-    pub audience: String,
-    /// When the token ends.
-    pub expires_on: std::time::SystemTime,
-    /// Whether another token was tried, too.
-    pub retried: bool,
-    /// What the server said.
-    pub source: ServerError,
-}
-
-impl LoginRefused {
-    pub(super) fn new(
-        config: &Config,
-        server: String,
-        token: &Token,
-        retried: bool,
-        source: ServerError,
-    ) -> Self {
-        Self {
-            server,
-            database: config.database.clone(),
-            claims: token.claims(),
-            audience: config.scope.resource().to_owned(),
-            expires_on: token.expires_on(),
-            retried,
-            source,
-        }
-    }
-
-    /// The audience of the token, if it is another than this server's.
-    fn wrong_audience(&self) -> Option<&str> {
-        let audience = self.claims.as_ref()?.audience.as_deref()?;
-        let bare = |text: &str| text.trim_end_matches('/').to_ascii_lowercase();
-        (bare(audience) != bare(&self.audience)).then_some(audience)
-    }
-}
-
-impl fmt::Display for LoginRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} refused the login: {} (error {}, state {}).",
-            self.server,
-            self.source.message(),
-            self.source.code(),
-            self.source.state()
-        )?;
-        let unknown = "unknown";
-        let Some(claims) = &self.claims else {
-            return write!(
-                f,
-                " The token is no JWT, so that it cannot be told for whom it stands."
-            );
-        };
-        let or_unknown = |claim: &Option<String>| claim.clone().unwrap_or_else(|| unknown.into());
-        write!(
-            f,
-            " The token stands for {}{} (object ID {}, tenant {}), is for {}, and ends at {}.",
-            match (claims.principal_name(), &claims.application_id) {
-                (Some(name), _) => format!("'{name}'"),
-                (None, Some(_)) => "an application".to_owned(),
-                (None, None) => "somebody unnamed".to_owned(),
-            },
-            match &claims.application_id {
-                Some(id) => format!(", application {id}"),
-                None => String::new(),
-            },
-            or_unknown(&claims.object_id),
-            or_unknown(&claims.tenant_id),
-            or_unknown(&claims.audience),
-            crate::token::utc(self.expires_on),
-        )?;
-        if let Some(audience) = self.wrong_audience() {
-            return write!(
-                f,
-                " That is the wrong audience: this server wants tokens for {}, not {audience}; check \
-                 the scope{}.",
-                self.audience,
-                match Cloud::of_azure_sql_host(&self.server) {
-                    Some(_) => " (leave out Entra Scope to have it follow from the host)",
-                    None => " (Entra Scope)",
-                }
-            );
-        }
-        // The number is the same for all refusals; only the text tells this one.
-        if self.source.message().contains("expired") {
-            return f.write_str(
-                " The server takes it for expired: check this machine's clock, and what hands the \
-                 tokens out.",
-            );
-        }
-        if self.database.is_none() {
-            f.write_str(
-                " The connection string names no database, so that the login went to master, where \
-                 a database's own users do not exist: add Database=….",
-            )?;
-        }
-        let database = self.database.as_deref().unwrap_or("the database");
-        let name = claims.principal_name().unwrap_or("the identity's display name");
-        write!(
-            f,
-            " If it is not known there, let it in, in {database}, as the server's Entra \
-             administrator: CREATE USER {name} FROM EXTERNAL PROVIDER; ALTER ROLE db_datareader ADD \
-             MEMBER {name}; (an identity that was recreated has another object ID: drop its user \
-             first).",
-            name = quoted(name),
-        )
-    }
-}
-
-/// `[name]`, as T-SQL quotes it.
-fn quoted(name: &str) -> String {
-    format!("[{}]", name.replace(']', "]]"))
 }

@@ -1,5 +1,6 @@
 //! TLS the way TDS 7.4 does it (MS-TDS 3.2.5.2): while hands are shaken, TLS
-//! records travel as the payload of PRELOGIN packets; from then on, bare.
+//! records travel as the payload of PRELOGIN packets; from then on, bare. With
+//! TDS 8.0 they are bare from the first.
 
 use std::{
     io,
@@ -7,17 +8,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::packet::{DEFAULT_SIZE, HEADER, Header, header, kind, status};
 
 /// The wire below TLS.
 #[derive(Debug)]
-pub(super) struct Wire {
-    tcp: TcpStream,
+pub(super) struct Wire<S> {
+    tcp: S,
     writing: Writing,
     reading: Reading,
 }
@@ -44,13 +42,19 @@ enum Reading {
     Bare,
 }
 
-impl Wire {
-    pub(super) fn new(tcp: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// For a handshake within packets.
+    pub(super) fn framed(tcp: S) -> Self {
         Self {
             tcp,
             writing: Writing::Framed { gathered: Vec::new(), packets: Vec::new(), sent: 0 },
             reading: Reading::Framed { header: [0; HEADER], have: 0, left: 0 },
         }
+    }
+
+    /// For a handshake without.
+    pub(super) fn bare(tcp: S) -> Self {
+        Self { tcp, writing: Writing::Bare, reading: Reading::Bare }
     }
 
     /// The handshake is over: writes are bare from now on. Reads become so with
@@ -91,7 +95,7 @@ impl Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -116,7 +120,7 @@ impl AsyncWrite for Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

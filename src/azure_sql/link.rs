@@ -15,6 +15,8 @@ pub(super) enum Fault {
     Cancelled,
     /// A transaction was open when a reset was due.
     TransactionOpen,
+    /// The server has sent an error that ends the session.
+    Severe,
 }
 
 /// What to do when a reset is due and the next request names a transaction,
@@ -109,6 +111,7 @@ impl Link {
             Fault::Closed => 1,
             Fault::Cancelled => 2,
             Fault::TransactionOpen => 3,
+            Fault::Severe => 4,
         };
         let _ = self.fault.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
@@ -118,7 +121,8 @@ impl Link {
             0 => None,
             1 => Some(Fault::Closed),
             2 => Some(Fault::Cancelled),
-            _ => Some(Fault::TransactionOpen),
+            3 => Some(Fault::TransactionOpen),
+            _ => Some(Fault::Severe),
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::clock;
 pub struct Manager {
     connector: Connector,
     recycling: Recycling,
-    max_lifetime: Duration,
+    max_lifetime: Option<Duration>,
     /// A probe that began then (monotonic) had no answer.
     silent_since: Mutex<Option<Duration>>,
 }
@@ -69,6 +69,9 @@ pub enum RetireReason {
     Unsettled,
     /// A query was cancelled.
     Cancelled,
+    /// The server has sent an error that ends the session: class 20 or above, or
+    /// 37396 (its token has expired).
+    SevereError,
     /// A transaction was left open where it could not be rolled back.
     TransactionOpen,
     /// Older than the maximum lifetime.
@@ -80,10 +83,11 @@ pub enum RetireReason {
 }
 
 impl RetireReason {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Closed,
         Self::Unsettled,
         Self::Cancelled,
+        Self::SevereError,
         Self::TransactionOpen,
         Self::Age,
         Self::TokenExpiry,
@@ -97,6 +101,7 @@ impl fmt::Display for RetireReason {
             Self::Closed => "it was closed",
             Self::Unsettled => "its last request was dropped half-way",
             Self::Cancelled => "its last request was cancelled",
+            Self::SevereError => "an error of the server has ended its session",
             Self::TransactionOpen => "a transaction was left open",
             Self::Age => "it has reached its lifetime",
             Self::TokenExpiry => "its token ends soon",
@@ -120,13 +125,13 @@ const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 
 impl Manager {
     /// Connections of `connector`, [verified](Recycling::Verified) between
-    /// borrowers and retired at the age of an hour.
+    /// borrowers and retired at the age that the configuration says (1 h).
     #[must_use]
     pub fn new(connector: Connector) -> Self {
         Self {
+            max_lifetime: connector.config().max_lifetime,
             connector,
             recycling: Recycling::default(),
-            max_lifetime: Duration::from_secs(3600),
             silent_since: Mutex::default(),
         }
     }
@@ -139,10 +144,11 @@ impl Manager {
     }
 
     /// The age at which a connection is retired, less up to a tenth by chance,
-    /// so that a pool does not reconnect all at once. Default: 1 h.
+    /// so that a pool does not reconnect all at once. `None`: never. Default: the
+    /// configuration's (`Connection Lifetime`), 1 h.
     #[must_use]
-    pub fn max_lifetime(mut self, max_lifetime: Duration) -> Self {
-        self.max_lifetime = max_lifetime;
+    pub fn max_lifetime(mut self, max_lifetime: impl Into<Option<Duration>>) -> Self {
+        self.max_lifetime = max_lifetime.into();
         self
     }
 
@@ -158,14 +164,20 @@ impl Manager {
             Some(Fault::Closed) => return Some(RetireReason::Closed),
             Some(Fault::Cancelled) => return Some(RetireReason::Cancelled),
             Some(Fault::TransactionOpen) => return Some(RetireReason::TransactionOpen),
+            Some(Fault::Severe) => return Some(RetireReason::SevereError),
             None => {}
         }
         if !connection.link.is_settled() {
             return Some(RetireReason::Unsettled);
         }
+        // Nothing is due, so that what has come can only be the end.
+        if !connection.socket.is_quiet() {
+            return Some(RetireReason::Closed);
+        }
         let clock = self.connector.clock();
         let age = clock.monotonic().saturating_sub(connection.created);
-        if age >= self.max_lifetime.mul_f64(1.0 - 0.1 * connection.jitter) {
+        let jittered = |limit: Duration| limit.mul_f64(1.0 - 0.1 * connection.jitter);
+        if self.max_lifetime.is_some_and(|limit| age >= jittered(limit)) {
             return Some(RetireReason::Age);
         }
         // Where one was silent, those that have not been heard of since are not
@@ -232,7 +244,7 @@ impl managed::Manager for Manager {
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
         self.renew(connection).await.map_err(|reason| {
             // deadpool drops the error: here is where it can be told.
-            tracing::debug!(%reason, server = %self.connector.config(), "connection retired");
+            tracing::debug!(%reason, server = connection.server(), "connection retired");
             self.connector.count_retired(reason);
             RecycleError::Backend(Error::Retired { reason })
         })

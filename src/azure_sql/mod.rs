@@ -20,12 +20,17 @@
 mod config;
 mod connection_string;
 mod connector;
+mod dial;
 mod error;
 mod handshake;
 mod link;
+mod login_refused;
 mod manager;
 mod packet;
 mod prelogin;
+mod progress;
+mod retry;
+mod severe;
 mod transport;
 
 use std::sync::Arc;
@@ -36,7 +41,8 @@ pub use tiberius;
 pub use config::{Authentication, Config, ConfigError, Encrypt};
 pub use connection_string::SyntaxError;
 pub use connector::{Client, Connection, Connector, ConnectorReport};
-pub use error::{Error, LoginRefused, Stage};
+pub use error::{Error, Stage};
+pub use login_refused::LoginRefused;
 pub use manager::{Manager, Recycling, RetireReason};
 pub use transport::Transport;
 

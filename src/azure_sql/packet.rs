@@ -3,7 +3,10 @@
 
 use std::io;
 
-use super::link::Link;
+use super::{
+    link::{Fault, Link},
+    severe::SevereErrors,
+};
 
 /// The length of a packet's header.
 pub(super) const HEADER: usize = 8;
@@ -60,6 +63,7 @@ pub(super) struct Incoming {
     /// Payload still to come of the packet whose header is complete.
     left: usize,
     last: bool,
+    severe: SevereErrors,
 }
 
 impl Incoming {
@@ -79,10 +83,14 @@ impl Incoming {
             }
             let taken = bytes.len().min(self.left);
             self.left -= taken;
+            if self.severe.found_in(&bytes[..taken]) {
+                link.set_fault(Fault::Severe);
+            }
             bytes = &bytes[taken..];
             if self.left == 0 {
                 self.have = 0;
                 if self.last {
+                    self.severe = SevereErrors::default();
                     link.response_ended();
                 }
             }
@@ -124,6 +132,11 @@ impl Outgoing {
             self.look(link)?;
         }
         Ok(taken + more)
+    }
+
+    /// A packet was begun that is not whole yet.
+    pub(super) fn is_partial(&self) -> bool {
+        !self.packet.is_empty() && !self.is_whole()
     }
 
     fn is_whole(&self) -> bool {

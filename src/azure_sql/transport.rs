@@ -15,27 +15,29 @@ use std::{
 };
 
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
+    Stage,
+    dial::Socket,
     handshake::Wire,
     link::{Fault, Link},
     packet::{HEADER, Header, Incoming, Outgoing, header, kind, status},
     prelogin,
+    progress::Progress,
 };
 
 /// A server's PRELOGIN answer is some 50 bytes; what says more is something else.
 const LONGEST_ANSWER: usize = 4096;
 
+type Tls = TlsStream<Wire<Socket>>;
+
 /// The stream of an Azure SQL connection: TDS within TLS. Opaque; it is the
 /// type parameter of [`Client`](super::Client).
 pub struct Transport {
     /// Some kilobytes, which tiberius moves about.
-    tls: Box<TlsStream<Wire>>,
+    tls: Box<Tls>,
     link: Arc<Link>,
     greeting: Greeting,
     outgoing: Outgoing,
@@ -60,59 +62,64 @@ enum Greeting {
 /// Why there is no transport.
 #[derive(Debug)]
 pub(super) enum OpenError {
+    /// The connection broke.
     Io(io::Error),
     /// Not TDS, or not as it should be.
     Protocol(&'static str),
     /// The server will not encrypt. Nothing secret was sent.
     EncryptionDeclined,
-    Tls(io::Error),
-}
-
-/// An agreed PRELOGIN on a connection that has no TLS yet.
-pub(super) struct Agreed {
-    tcp: TcpStream,
-    answer: prelogin::Answer,
+    Tls(rustls::Error),
 }
 
 impl Transport {
-    /// Exchanges PRELOGINs.
-    pub(super) async fn agree(mut tcp: TcpStream) -> Result<Agreed, OpenError> {
-        let request = prelogin::request();
-        let mut packet = header(kind::PRELOGIN, status::END_OF_MESSAGE, request.len(), 0).to_vec();
-        packet.extend(request);
-        tcp.write_all(&packet).await.map_err(OpenError::Io)?;
-        let answer = read_answer(&mut tcp).await?;
-        let answer = prelogin::Answer::read(&answer)
-            .map_err(|prelogin::Malformed| OpenError::Protocol("its PRELOGIN cannot be read"))?;
-        if !answer.encrypts() {
-            return Err(OpenError::EncryptionDeclined);
-        }
-        Ok(Agreed { tcp, answer })
-    }
-
-    /// Shakes hands for TLS. What comes out is ready for tiberius.
-    pub(super) async fn secure(
-        agreed: Agreed,
+    /// TDS 7.4: PRELOGIN, then TLS within packets. What comes out is ready for
+    /// tiberius.
+    pub(super) async fn open(
+        mut tcp: Socket,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
         link: Arc<Link>,
+        stage: &Progress,
     ) -> Result<Self, OpenError> {
-        let wire = Wire::new(agreed.tcp);
-        let mut tls =
-            TlsConnector::from(config).connect(name, wire).await.map_err(OpenError::Tls)?;
-        // The last flight of the handshake may still be in the wire's hands.
-        tls.flush().await.map_err(OpenError::Tls)?;
+        stage.reached(Stage::Prelogin);
+        let answer = agree(&mut tcp).await?;
+        if !answer.encrypts() {
+            return Err(OpenError::EncryptionDeclined);
+        }
+        stage.reached(Stage::Tls);
+        let mut tls = shake_hands(Wire::framed(tcp), config, name).await?;
         tls.get_mut().0.handshake_over();
-        let answer = agreed.answer.for_tiberius();
+        Ok(Self::new(tls, &answer, link))
+    }
+
+    /// TDS 8.0: TLS before all else, PRELOGIN within. `config` offers ALPN
+    /// `tds/8.0`.
+    pub(super) async fn open_strictly(
+        tcp: Socket,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        link: Arc<Link>,
+        stage: &Progress,
+    ) -> Result<Self, OpenError> {
+        stage.reached(Stage::Tls);
+        let mut tls = shake_hands(Wire::bare(tcp), config, name).await?;
+        stage.reached(Stage::Prelogin);
+        // What it says about encryption is of no concern: there is TLS already.
+        let answer = agree(&mut tls).await?;
+        Ok(Self::new(tls, &answer, link))
+    }
+
+    fn new(tls: Tls, answer: &prelogin::Answer, link: Arc<Link>) -> Self {
+        let answer = answer.for_tiberius();
         let mut packet = header(kind::RESPONSE, status::END_OF_MESSAGE, answer.len(), 1).to_vec();
         packet.extend(answer);
-        Ok(Self {
+        Self {
             tls: Box::new(tls),
             link,
             greeting: Greeting::Taking { packet: Vec::new(), answer: packet },
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
-        })
+        }
     }
 
     /// The session's TLS version and cipher suite, for logs.
@@ -142,7 +149,7 @@ impl Transport {
     /// Remembers what a write came to: one that was left in the middle and never
     /// taken up again, or failed, ends the connection's use.
     fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.link.set_stuck(result.is_pending());
+        self.link.set_stuck(result.is_pending() || self.outgoing.is_partial());
         if let Poll::Ready(Err(_)) = &result {
             self.link.set_fault(Fault::Closed);
         }
@@ -150,11 +157,25 @@ impl Transport {
     }
 }
 
-async fn read_answer(tcp: &mut TcpStream) -> Result<Vec<u8>, OpenError> {
+/// Exchanges PRELOGINs.
+async fn agree(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> Result<prelogin::Answer, OpenError> {
+    let request = prelogin::request();
+    let mut packet = header(kind::PRELOGIN, status::END_OF_MESSAGE, request.len(), 0).to_vec();
+    packet.extend(request);
+    stream.write_all(&packet).await.map_err(OpenError::Io)?;
+    stream.flush().await.map_err(OpenError::Io)?;
+    let answer = read_answer(stream).await?;
+    prelogin::Answer::read(&answer)
+        .map_err(|prelogin::Malformed| OpenError::Protocol("its PRELOGIN cannot be read"))
+}
+
+async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, OpenError> {
     let mut payload = Vec::new();
     loop {
         let mut head = [0; HEADER];
-        tcp.read_exact(&mut head).await.map_err(OpenError::Io)?;
+        stream.read_exact(&mut head).await.map_err(OpenError::Io)?;
         let header = Header::read(head).map_err(|_| OpenError::Protocol("it is no TDS server"))?;
         if !matches!(header.kind, kind::RESPONSE | kind::PRELOGIN) {
             return Err(OpenError::Protocol("it is no TDS server"));
@@ -164,11 +185,28 @@ async fn read_answer(tcp: &mut TcpStream) -> Result<Vec<u8>, OpenError> {
         }
         let start = payload.len();
         payload.resize(start + header.payload, 0);
-        tcp.read_exact(&mut payload[start..]).await.map_err(OpenError::Io)?;
+        stream.read_exact(&mut payload[start..]).await.map_err(OpenError::Io)?;
         if header.last {
             return Ok(payload);
         }
     }
+}
+
+async fn shake_hands(
+    wire: Wire<Socket>,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<Tls, OpenError> {
+    let shaken = async {
+        let mut tls = TlsConnector::from(config).connect(name, wire).await?;
+        // The last flight of the handshake may still be in the wire's hands.
+        tls.flush().await?;
+        Ok(tls)
+    };
+    shaken.await.map_err(|error: io::Error| match error.downcast::<rustls::Error>() {
+        Ok(error) => OpenError::Tls(error),
+        Err(error) => OpenError::Io(error),
+    })
 }
 
 impl Greeting {

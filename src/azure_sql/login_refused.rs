@@ -1,0 +1,134 @@
+use std::fmt;
+
+use tiberius::error::TokenError as ServerError;
+
+use super::Config;
+use crate::{
+    Cloud,
+    token::{Claims, Token},
+};
+
+/// A refused login: who was refused, by whom, and what would let them in.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LoginRefused {
+    /// `host,port`.
+    pub server: String,
+    /// The database that was asked for.
+    pub database: Option<String>,
+    /// What the token says about itself.
+    pub claims: Option<Claims>,
+    /// The audience that this server's tokens should have.
+    pub audience: String,
+    /// When the token ends.
+    pub expires_on: std::time::SystemTime,
+    /// Whether another token was tried, too.
+    pub retried: bool,
+    /// What the server said.
+    pub source: ServerError,
+}
+
+impl LoginRefused {
+    pub(super) fn new(
+        config: &Config,
+        server: String,
+        token: &Token,
+        retried: bool,
+        source: ServerError,
+    ) -> Self {
+        Self {
+            server,
+            database: config.database.clone(),
+            claims: token.claims(),
+            audience: config.scope.resource().to_owned(),
+            expires_on: token.expires_on(),
+            retried,
+            source,
+        }
+    }
+
+    /// The audience of the token, if it is another than this server's.
+    fn wrong_audience(&self) -> Option<&str> {
+        let audience = self.claims.as_ref()?.audience.as_deref()?;
+        let bare = |text: &str| text.trim_end_matches('/').to_ascii_lowercase();
+        (bare(audience) != bare(&self.audience)).then_some(audience)
+    }
+}
+
+impl fmt::Display for LoginRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} refused the login: {} (error {}, state {}).",
+            self.server,
+            self.source.message(),
+            self.source.code(),
+            self.source.state()
+        )?;
+        let unknown = "unknown";
+        let Some(claims) = &self.claims else {
+            return write!(
+                f,
+                " The token is no JWT, so that it cannot be told for whom it stands."
+            );
+        };
+        let or_unknown = |claim: &Option<String>| claim.clone().unwrap_or_else(|| unknown.into());
+        write!(
+            f,
+            " The token stands for {}{} (object ID {}, tenant {}), is for {}, and ends at {}.",
+            match (claims.principal_name(), &claims.application_id) {
+                (Some(name), _) => format!("'{name}'"),
+                (None, Some(_)) => "an application".to_owned(),
+                (None, None) => "somebody unnamed".to_owned(),
+            },
+            match &claims.application_id {
+                Some(id) => format!(", application {id}"),
+                None => String::new(),
+            },
+            or_unknown(&claims.object_id),
+            or_unknown(&claims.tenant_id),
+            or_unknown(&claims.audience),
+            crate::token::utc(self.expires_on),
+        )?;
+        if let Some(audience) = self.wrong_audience() {
+            return write!(
+                f,
+                " That is the wrong audience: this server wants tokens for {}, not {audience}; check \
+                 the scope{}.",
+                self.audience,
+                match Cloud::of_azure_sql_host(&self.server) {
+                    Some(_) => " (leave out Entra Scope to have it follow from the host)",
+                    None => " (Entra Scope)",
+                }
+            );
+        }
+        // The number is the same for all refusals; only the text tells this one.
+        if self.source.message().contains("expired") {
+            return f.write_str(
+                " The server takes it for expired: check this machine's clock, and what hands the \
+                 tokens out.",
+            );
+        }
+        if self.database.is_none() {
+            f.write_str(
+                " The connection string names no database, so that the login went to master, where \
+                 a database's own users do not exist: add Database=….",
+            )?;
+        }
+        let database = self.database.as_deref().unwrap_or("the database");
+        let name = claims.principal_name().unwrap_or("the identity's display name");
+        write!(
+            f,
+            " If it is not known there, let it in, in {database}, as the server's Entra \
+             administrator: CREATE USER {name} FROM EXTERNAL PROVIDER; ALTER ROLE db_datareader ADD \
+             MEMBER {name}; (an identity that was recreated has another object ID: drop its user \
+             first).",
+            name = quoted(name),
+        )
+    }
+}
+
+/// `[name]`, as T-SQL quotes it.
+fn quoted(name: &str) -> String {
+    format!("[{}]", name.replace(']', "]]"))
+}
