@@ -1,0 +1,132 @@
+//! Microsoft's mock of a TDS server (`mssql-mock-tds`, of the repository
+//! microsoft/mssql-rs), started for a test: it knows nothing of ours, so that
+//! it and our emulator cannot share a mistake.
+//!
+//! It reads a login of one packet, believes any token, and answers what is
+//! registered. It links OpenSSL, which is why this package stands apart.
+
+use std::{io, sync::Arc};
+
+use entra_pool_emulator::certificates::Authority;
+use mssql_mock_tds::{
+    ConnectionInfo, ConnectionStore, MockTdsServer, QueryRegistry, QueryResponse,
+    RedirectionConfig, TdsTlsWrapper, create_test_identity,
+    protocol::build_prelogin_response_with_fedauth, server::ConnectionProcessor,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// A server of Microsoft's on a port of its own, gone with this value.
+pub struct Server {
+    port: u16,
+    connections: Arc<Mutex<ConnectionStore>>,
+    queries: Arc<Mutex<QueryRegistry>>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// TDS 7.4, its certificate for `localhost`.
+    pub async fn start(authority: &Authority) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        authority.issue(&["localhost"]).unwrap().write_to(folder.path()).unwrap();
+        let read = |name| std::fs::read(folder.path().join(name)).unwrap();
+        let identity = create_test_identity(&read("server.crt"), &read("server.key")).unwrap();
+        Self::run(MockTdsServer::new_with_tls(ANY_PORT, Some(identity)).await.unwrap())
+    }
+
+    /// It declines to encrypt.
+    pub async fn start_unencrypted() -> Self {
+        Self::run(MockTdsServer::new(ANY_PORT).await.unwrap())
+    }
+
+    /// Routes every login to `localhost` and the port that `to` says of its own.
+    ///
+    /// What routes by itself in `mssql-mock-tds` does not encrypt, so TLS is
+    /// put before its parts here; what is said within is all its own.
+    pub async fn start_routing(
+        authority: &Authority,
+        to: impl FnOnce(u16) -> RedirectionConfig,
+    ) -> Self {
+        let listener = TcpListener::bind(ANY_PORT).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = authority.issue(&["localhost"]).unwrap().server_config().unwrap();
+        let (tls, routing) = (TlsAcceptor::from(tls), to(port));
+        let connections = Arc::<Mutex<ConnectionStore>>::default();
+        let queries = Arc::new(Mutex::new(QueryRegistry::new()));
+        let (store, registry) = (connections.clone(), queries.clone());
+        let task = tokio::spawn(async move {
+            for number in 0.. {
+                let Ok((socket, client)) = listener.accept().await else { return };
+                let processor = ConnectionProcessor::new_with_redirection(
+                    number,
+                    client,
+                    registry.clone(),
+                    Some(store.clone()),
+                    Some(routing.clone()),
+                );
+                // Whatever goes wrong shows on the client's side.
+                tokio::spawn(serve(socket, tls.clone(), processor));
+            }
+        });
+        Self { port, connections, queries, task }
+    }
+
+    fn run(server: MockTdsServer) -> Self {
+        Self {
+            port: server.local_addr().port(),
+            connections: server.connection_store(),
+            queries: server.query_registry(),
+            task: tokio::spawn(async move {
+                let _ = server.run().await;
+            }),
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How `sql` is answered from now on.
+    pub async fn answer(&self, sql: &str, response: QueryResponse) {
+        self.queries.lock().await.register(sql, response);
+    }
+
+    /// What the server saw of each connection that came as far as a login, in
+    /// their order.
+    pub async fn seen(&self) -> Vec<ConnectionInfo> {
+        self.connections.lock().await.all().values().cloned().collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+const ANY_PORT: &str = "127.0.0.1:0";
+
+async fn serve(
+    mut socket: TcpStream,
+    tls: TlsAcceptor,
+    mut processor: ConnectionProcessor,
+) -> io::Result<()> {
+    let mut prelogin = [0; 4096];
+    let _ = socket.read(&mut prelogin).await?;
+    socket.write_all(&build_prelogin_response_with_fedauth(true, true)).await?;
+    let mut stream = tls.accept(TdsTlsWrapper::new(socket)).await?;
+    while stream.read_buf(processor.buffer_mut()).await? > 0 {
+        while let Some(response) =
+            processor.process_packet(&mut stream).await.map_err(io::Error::other)?
+        {
+            stream.write_all(&response).await?;
+            stream.flush().await?;
+        }
+    }
+    Ok(())
+}
