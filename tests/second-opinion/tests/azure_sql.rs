@@ -5,14 +5,13 @@
 #[allow(dead_code)] // Other tests use the rest.
 mod credential;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use credential::TestCredential;
 use entra_pool::{
     azure_sql::{
         self, Client, Config, Connector, Error, Manager, Pool, Recycling, RetireReason, tiberius,
     },
-    clock::ManualClock,
     token::{Identity, Scope},
 };
 use entra_pool_emulator::{
@@ -32,7 +31,6 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// An authority for the servers, and an identity that knocks at them.
 struct Visitor {
     authority: Authority,
-    clock: ManualClock,
     credential: TestCredential,
     identity: Identity,
 }
@@ -42,9 +40,8 @@ impl Visitor {
         let principal = Principal::new("shop-identity", PrincipalKind::UserAssigned);
         let audience = "https://database.windows.net";
         let credential = TestCredential::for_principal(principal, audience, ONE_PACKET);
-        let clock = ManualClock::at(SystemTime::now());
-        let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
-        Self { authority: Authority::new().unwrap(), clock, credential, identity }
+        let identity = Identity::new(credential.clone());
+        Self { authority: Authority::new().unwrap(), credential, identity }
     }
 
     /// A connector that trusts the authority and nobody else.
@@ -177,7 +174,7 @@ async fn a_server_that_answers_the_probe_with_no_row_is_not_relied_on() {
     let server = Server::start(&visitor.authority).await;
     let (pool, connector) = visitor.pool_of_one(&server, Recycling::Verified);
     drop(pool.get().await.unwrap());
-    assert_eq!(one(&mut *pool.get().await.unwrap()).await, 1);
+    assert_eq!(one(&mut pool.get().await.unwrap()).await, 1);
     visitor.assert_logged_in(&server, 2).await;
     assert_eq!(connector.report().retired, [(RetireReason::Probe, 1)]);
 }
@@ -200,7 +197,7 @@ async fn a_transaction_is_named_in_its_requests_and_not_left_to_the_next_borrowe
     let error = next.simple_query("SELECT 1").await.map(drop).unwrap_err();
     assert!(matches!(error, tiberius::error::Error::Io { .. }), "{error:?}");
     drop(next);
-    assert_eq!(one(&mut *pool.get().await.unwrap()).await, 1);
+    assert_eq!(one(&mut pool.get().await.unwrap()).await, 1);
     assert_eq!(connector.report().retired, [(RetireReason::TransactionOpen, 1)]);
 }
 
@@ -220,7 +217,7 @@ async fn a_query_that_was_dropped_is_not_waited_for() {
         } => {}
     }
     drop(client);
-    assert_eq!(one(&mut *pool.get().await.unwrap()).await, 1);
+    assert_eq!(one(&mut pool.get().await.unwrap()).await, 1);
     assert_eq!(connector.report().retired, [(RetireReason::Unsettled, 1)]);
 }
 
@@ -238,7 +235,7 @@ async fn an_error_that_ends_a_session_ends_its_connection() {
         let error = client.simple_query(sql).await.map(drop).unwrap_err();
         assert_eq!(error.code(), Some(50_000));
         drop(client);
-        assert_eq!(one(&mut *pool.get().await.unwrap()).await, 1);
+        assert_eq!(one(&mut pool.get().await.unwrap()).await, 1);
         let reasons = connector.report().retired;
         assert_eq!(reasons.iter().map(|(_, times)| times).sum::<u64>(), retired);
         assert!(reasons.iter().all(|(reason, _)| *reason == RetireReason::SevereError));
