@@ -77,10 +77,18 @@ impl ServerCertificate {
 
     /// A server's TLS configuration with this certificate: TLS 1.2 and 1.3.
     pub fn server_config(&self) -> io::Result<Arc<rustls::ServerConfig>> {
+        self.server_config_for(rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same for these versions of TLS only.
+    pub fn server_config_for(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> io::Result<Arc<rustls::ServerConfig>> {
         let key = PrivateKeyDer::Pkcs8(self.key.serialize_der().into());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(io::Error::other)?
             .with_no_client_auth()
             .with_single_cert(vec![self.certificate.clone()], key)

@@ -199,6 +199,16 @@ impl Issuer {
 
     /// Checks signature, expiry and audience, and says whose token it is.
     pub fn verify(&self, token: &str, audience: &str) -> Result<Verified, Refusal> {
+        self.verify_at(token, audience, SystemTime::now())
+    }
+
+    /// The same as of `now`.
+    pub fn verify_at(
+        &self,
+        token: &str,
+        audience: &str,
+        now: SystemTime,
+    ) -> Result<Verified, Refusal> {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.leeway = 0;
         validation.validate_aud = false;
@@ -214,7 +224,7 @@ impl Issuer {
             return Err(Refusal::Audience(claims.aud));
         }
         let expires_on = SystemTime::UNIX_EPOCH + Duration::from_secs(claims.exp);
-        if expires_on <= SystemTime::now() {
+        if expires_on <= now {
             return Err(Refusal::Expired);
         }
         Ok(Verified { client_id: claims.appid, object_id: claims.oid, expires_on })

@@ -14,4 +14,6 @@ pub mod emulator;
 pub mod identity;
 pub mod jwt;
 mod listener;
+pub mod network;
 pub mod postgres;
+mod times;

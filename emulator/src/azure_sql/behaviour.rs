@@ -5,12 +5,16 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::watch;
 
-use super::error::ServerError;
+use super::{
+    error::ServerError,
+    fault::{Fault, Stage},
+};
+use crate::times::Times;
 
 /// How the server behaves beyond doing its work; changed while it runs.
 #[derive(Debug)]
@@ -24,8 +28,12 @@ pub struct Behaviour {
 struct State {
     login_delay: Duration,
     query_delay: Duration,
-    failures: Vec<ServerError>,
-    routes: Vec<(String, u16)>,
+    faults: Times<(Stage, Fault)>,
+    login_failures: Times<ServerError>,
+    request_failures: Times<ServerError>,
+    routes: Times<(String, u16)>,
+    /// By so much tokens are older here than by the machine's clock.
+    ahead: Duration,
 }
 
 impl Behaviour {
@@ -43,17 +51,47 @@ impl Behaviour {
         self.state().query_delay = delay;
     }
 
+    /// The next `times` (`usize::MAX`: for ever) that a connection comes to this
+    /// stage, this happens to it.
+    ///
+    /// Faults that were asked for before come first.
+    pub fn disturb(&self, times: usize, at: Stage, fault: Fault) {
+        self.state().faults.push(times, (at, fault));
+    }
+
+    /// No faults any more that have not come about.
+    pub fn calm(&self) {
+        self.state().faults.clear();
+    }
+
     /// The next `times` logins fail with `error`, whatever their token.
     ///
     /// Failures that were asked for before come first.
     pub fn fail_logins(&self, times: usize, error: ServerError) {
-        self.state().failures.extend(std::iter::repeat_n(error, times));
+        self.state().login_failures.push(times, error);
+    }
+
+    /// The next `times` requests are not run and fail with `error`; their reset
+    /// bit counts. A class of 20 or more ends the connection.
+    ///
+    /// Failures that were asked for before come first.
+    pub fn fail_requests(&self, times: usize, error: ServerError) {
+        self.state().request_failures.push(times, error);
     }
 
     /// The next `times` logins that would succeed are sent to `host` and
-    /// `port` (ENVCHANGE 20).
+    /// `port` (ENVCHANGE 20); servers that send them to each other make a chain
+    /// or a loop.
     pub fn route_logins(&self, times: usize, host: &str, port: u16) {
-        self.state().routes.extend(std::iter::repeat_n((host.to_owned(), port), times));
+        self.state().routes.push(times, (host.to_owned(), port));
+    }
+
+    /// Judges tokens as if so much more time had passed.
+    ///
+    /// A token past its `exp` is refused at a login (18456). In a session it ends
+    /// that with the next request: error 37396.
+    pub fn age_tokens(&self, by: Duration) {
+        self.state().ahead += by;
     }
 
     /// Ends all connections, whatever they are at, without a word.
@@ -73,21 +111,30 @@ impl Behaviour {
         self.state().query_delay
     }
 
-    pub(crate) fn next_failure(&self) -> Option<ServerError> {
-        next(&mut self.state().failures)
+    pub(crate) fn next_fault(&self, at: Stage) -> Option<Fault> {
+        self.state().faults.next_where(|(stage, _)| *stage == at).map(|(_, fault)| fault)
+    }
+
+    pub(crate) fn next_login_failure(&self) -> Option<ServerError> {
+        self.state().login_failures.next()
+    }
+
+    pub(crate) fn next_request_failure(&self) -> Option<ServerError> {
+        self.state().request_failures.next()
     }
 
     pub(crate) fn next_route(&self) -> Option<(String, u16)> {
-        next(&mut self.state().routes)
+        self.state().routes.next()
+    }
+
+    /// What tokens are judged by.
+    pub(crate) fn now(&self) -> SystemTime {
+        SystemTime::now() + self.state().ahead
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn next<T>(queue: &mut Vec<T>) -> Option<T> {
-    (!queue.is_empty()).then(|| queue.remove(0))
 }
 
 /// What has happened at a server since it started.
@@ -124,6 +171,11 @@ pub struct Counters {
     pub reset_bits: u64,
     /// Sessions that were reset for it.
     pub resets: u64,
+    /// Requests of a borrower who got a session of another's without a reset (see
+    /// the module's page).
+    pub unreset_borrowers: u64,
+    /// Faults that have come about.
+    pub faults: u64,
 }
 
 macro_rules! live_counters {
@@ -157,7 +209,9 @@ live_counters!(
     transaction_requests,
     attentions,
     reset_bits,
-    resets
+    resets,
+    unreset_borrowers,
+    faults
 );
 
 pub(crate) fn count(counter: &AtomicU64) {

@@ -1,9 +1,6 @@
 //! One connection: PRELOGIN, TLS, LOGIN7, then one request after the other.
 
-use std::{
-    io,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{io, sync::Arc, time::SystemTime};
 
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
@@ -21,6 +18,7 @@ use super::{
     behaviour::count,
     bytes::Malformed,
     error::ServerError,
+    fault::{self, Stage},
     login::{Login, admit, database_name},
     packets::{
         self, DEFAULT_PACKET_SIZE, Message, kind, malformed, read_message, status, write_message,
@@ -31,20 +29,28 @@ use super::{
     tokens::{Answer, Change},
 };
 
+/// What TLS says it carries (MS-TDS 3.2.5.2, TDS 8.0).
+pub(crate) const TDS_8: &[u8] = b"tds/8.0";
+
 /// The first byte of a TLS record with a handshake in it.
 const TLS_HANDSHAKE: u8 = 22;
 
 /// Serves a client until it or the server ends the connection.
 pub(crate) async fn serve(mut stream: TcpStream, server: Arc<Shared>) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    fault::pass(Stage::Accept, &mut stream, &server).await?;
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
         return Ok(());
     }
     if first == [TLS_HANDSHAKE] {
         // TDS 8.0: TLS comes before everything else.
+        fault::pass(Stage::Tls, &mut stream, &server).await?;
         let mut stream =
             accept_tls(HandshakeStream::bare(stream), server.strict_tls.clone(), &server).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(TDS_8) {
+            return Err(malformed(Malformed("TLS handshake: without ALPN tds/8.0")));
+        }
         let prelogin = prelogin(&mut stream, &server, |_| Ok(encryption::ON)).await?;
         return session(stream, prelogin.1, true, server).await;
     }
@@ -64,6 +70,7 @@ pub(crate) async fn serve(mut stream: TcpStream, server: Arc<Shared>) -> io::Res
     if answered == encryption::NOT_SUPPORTED {
         return session(stream, prelogin, false, server).await;
     }
+    fault::pass(Stage::Tls, &mut stream, &server).await?;
     let stream = HandshakeStream::new(stream, server.options.handshake_packet_type);
     let stream = accept_tls(stream, server.options.tls.clone(), &server).await?;
     session(stream, prelogin, true, server).await
@@ -76,6 +83,7 @@ async fn prelogin(
 ) -> io::Result<(u8, Prelogin)> {
     let message = expect(stream, kind::PRELOGIN).await?;
     let prelogin = Prelogin::parse(&message.payload).map_err(malformed)?;
+    fault::pass(Stage::Prelogin, stream, server).await?;
     let encryption = decide(prelogin.encryption).map_err(malformed)?;
     count(&server.counters.prelogins);
     write_message(stream, kind::TABULAR_RESULT, &prelogin.answer(encryption), 0).await?;
@@ -118,29 +126,21 @@ where
         count(&server.counters.logins_in_plain_text);
     }
     sleep(server.behaviour.login_delay()).await;
+    fault::pass(Stage::Login, &mut stream, &server).await?;
     let spid = server.next_spid();
-    let admitted = match server.behaviour.next_failure() {
+    let admitted = match server.behaviour.next_login_failure() {
         Some(failure) => Err(failure),
-        None => {
-            let options = &server.options;
-            admit(
-                &login,
-                &options.issuer,
-                &options.directory,
-                &options.audience,
-                &options.databases,
-            )
-        }
+        None => admit(&login, &server.options, server.behaviour.now()),
     };
-    let principal = match admitted {
-        Ok(principal) => principal,
+    let (principal, expires_on) = match admitted {
+        Ok(admitted) => admitted,
         Err(error) => {
             tracing::debug!(number = error.number, database = login.database, "a login is refused");
             count(&server.counters.logins_refused);
             let mut answer = Answer::default();
             answer.error(&error);
             answer.done_with_error();
-            write_message(&mut stream, kind::TABULAR_RESULT, &answer.finish(true), spid).await?;
+            answer_login(&mut stream, &answer.finish(true), spid, &server).await?;
             return stream.shutdown().await;
         }
     };
@@ -150,7 +150,7 @@ where
     if let Some((host, port)) = route {
         tracing::debug!(principal = principal.name, host, port, "a login is routed");
         count(&server.counters.logins_routed);
-        write_message(&mut stream, kind::TABULAR_RESULT, &answer, spid).await?;
+        answer_login(&mut stream, &answer, spid, &server).await?;
         // The client closes; what it sends instead is not read.
         return stream.shutdown().await;
     }
@@ -170,8 +170,29 @@ where
     };
     let session = session.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
     count(&server.counters.logins);
-    write_message(&mut stream, kind::TABULAR_RESULT, &answer, spid).await?;
-    requests(stream, session, CancelOnDrop(cancel), login.packet_size, spid, server).await
+    answer_login(&mut stream, &answer, spid, &server).await?;
+    let framing = Framing { packet_size: login.packet_size, spid };
+    requests(stream, session, CancelOnDrop(cancel), framing, expires_on, server).await
+}
+
+async fn answer_login(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    answer: &[u8],
+    spid: u16,
+    server: &Shared,
+) -> io::Result<()> {
+    let mut packets = packets::packets(kind::TABULAR_RESULT, answer, DEFAULT_PACKET_SIZE, spid);
+    if let Some(fault) = fault::next(Stage::LoginAnswer, server) {
+        let [first, second] = fault::halves(&packets);
+        stream.write_all(&first).await?;
+        stream.flush().await?;
+        fault::happen(fault, fault::closed(stream)).await?;
+        packets = vec![second];
+    }
+    for packet in packets {
+        stream.write_all(&packet).await?;
+    }
+    stream.flush().await
 }
 
 fn welcome(login: &Login, database: &str, route: Option<&(String, u16)>) -> Vec<u8> {
@@ -211,12 +232,18 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// What packets with answers are like.
+struct Framing {
+    packet_size: usize,
+    spid: u16,
+}
+
 async fn requests<S>(
     stream: S,
     session: Session,
     cancel: CancelOnDrop,
-    packet_size: usize,
-    spid: u16,
+    framing: Framing,
+    token_expires_on: SystemTime,
     server: Arc<Shared>,
 ) -> io::Result<()>
 where
@@ -241,6 +268,7 @@ where
             None => messages.recv().await,
         };
         let Some(message) = next else { return Ok(()) };
+        let mut ends = false;
         let answer = if message.kind == kind::ATTENTION {
             // There was nothing left to stop.
             count(&server.counters.attentions);
@@ -248,10 +276,18 @@ where
         } else {
             let request = Request::parse(message.kind, &message.payload).map_err(malformed)?;
             count_request(&server, &request, message.first_status);
+            if let Some(fault) = fault::next(Stage::Request, &server) {
+                fault::happen(fault, gone(&mut messages)).await?;
+            }
             let Some(session) = parked.0.take() else { return Ok(()) };
             let before = session.descriptor;
             cancel.0.lower();
-            let work = work(session, request, message.first_status, Arc::clone(&server));
+            let refusal = server.behaviour.next_request_failure().or_else(|| {
+                let expired = token_expires_on <= server.behaviour.now();
+                expired.then(ServerError::token_expired)
+            });
+            ends = refusal.as_ref().is_some_and(ServerError::ends_session);
+            let work = work(session, request, message.first_status, refusal, Arc::clone(&server));
             tokio::pin!(work);
             let (returned, answer, attention) = loop {
                 tokio::select! {
@@ -274,11 +310,28 @@ where
             parked.0 = Some(returned);
             if attention { Answer::attention(&changes(before, after)) } else { answer }
         };
-        for packet in packets::packets(kind::TABULAR_RESULT, &answer, packet_size, spid) {
+        let Framing { packet_size, spid } = framing;
+        let mut packets = packets::packets(kind::TABULAR_RESULT, &answer, packet_size, spid);
+        if let Some(fault) = fault::next(Stage::Answer, &server) {
+            let [first, second] = fault::halves(&packets);
+            writer.write_all(&first).await?;
+            writer.flush().await?;
+            fault::happen(fault, gone(&mut messages)).await?;
+            packets = vec![second];
+        }
+        for packet in packets {
             writer.write_all(&packet).await?;
         }
         writer.flush().await?;
+        if ends {
+            return writer.shutdown().await;
+        }
     }
+}
+
+/// The client has closed the connection; what it asks until then is not answered.
+async fn gone(messages: &mut mpsc::Receiver<Message>) {
+    while messages.recv().await.is_some() {}
 }
 
 /// What became of the transaction in a request whose answer is not sent.
@@ -310,6 +363,7 @@ async fn work(
     mut session: Session,
     request: Request,
     first_status: u8,
+    refusal: Option<ServerError>,
     server: Arc<Shared>,
 ) -> io::Result<(Session, Vec<u8>)> {
     let delay = server.behaviour.query_delay();
@@ -322,20 +376,23 @@ async fn work(
         let resettable = !matches!(request.body, Body::Other(_));
         if resettable && (keep_transaction || first_status & status::RESET_CONNECTION != 0) {
             session.reset(keep_transaction)?;
-            server.counters.resets.fetch_add(1, Ordering::Relaxed);
+            count(&server.counters.resets);
             answer.environment(&Change::Reset);
         }
         if !delay.is_zero() {
             session.cancel.wait(delay);
         }
-        if resettable && request.transaction != session.descriptor {
-            let error = ServerError::new(
-                3989,
-                16,
-                "New request is not allowed to start because it should come with valid transaction descriptor.",
-            );
-            answer.error(&error);
-            answer.done_with_error();
+        let refusal = refusal.or_else(|| {
+            let borrower = request.body.borrower()?;
+            let unreset = session.borrowed_by(borrower).err();
+            unreset.inspect(|_| count(&server.counters.unreset_borrowers))
+        });
+        let refusal = refusal.or_else(|| {
+            (resettable && request.transaction != session.descriptor)
+                .then(ServerError::wrong_transaction)
+        });
+        if let Some(refusal) = refusal {
+            session.fail(&refusal, &mut answer);
             return Ok((session, answer.finish(true)));
         }
         let answer = session.answer(request.body, answer);

@@ -27,6 +27,8 @@ impl fmt::Display for ServerError {
 
 impl std::error::Error for ServerError {}
 
+const TOKEN_EXPIRED: i32 = 37396;
+
 /// What separates the parts of an error that goes through SQLite as text.
 const MARK: char = '\u{1}';
 
@@ -34,6 +36,24 @@ impl ServerError {
     /// An error of this number, class and text, in state 1.
     pub fn new(number: i32, class: u8, message: impl Into<String>) -> Self {
         Self { number, class, state: 1, message: message.into() }
+    }
+
+    /// The token that let the session in has passed its `exp`.
+    pub(crate) fn token_expired() -> Self {
+        Self::new(
+            TOKEN_EXPIRED,
+            16,
+            "Query cannot be executed, access token is expired. Please login with a new access token and execute query again.",
+        )
+    }
+
+    /// The client thinks to be in another transaction than it is.
+    pub(crate) fn wrong_transaction() -> Self {
+        Self::new(
+            3989,
+            16,
+            "New request is not allowed to start because it should come with valid transaction descriptor.",
+        )
     }
 
     /// The construct is not among those that are understood here.
@@ -54,6 +74,11 @@ impl ServerError {
     /// The statement was stopped half-way; nobody reads this.
     pub(crate) fn cancelled() -> Self {
         Self::new(3617, 16, "The query has been canceled because of an attention.")
+    }
+
+    /// Whether the connection is closed behind it.
+    pub(crate) fn ends_session(&self) -> bool {
+        self.class >= 20 || self.number == TOKEN_EXPIRED
     }
 
     /// Whether the rest of the batch is not run after this error.

@@ -1,13 +1,14 @@
 //! LOGIN7 (MS-TDS 2.2.6.4) and its answer.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use super::{
+    AzureSqlOptions,
     bytes::{Malformed, Reader},
     error::ServerError,
     packets::DEFAULT_PACKET_SIZE,
 };
-use crate::jwt::{Directory, Issuer, Principal, Refusal};
+use crate::jwt::{Principal, Refusal};
 
 /// What of a client's LOGIN7 matters here.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,14 +123,12 @@ fn read_features(features: &[u8], fed_auth: bool) -> Result<Option<String>, Malf
     }
 }
 
-/// Who logs in, if they may.
+/// Who logs in, if they may, and until when their token holds.
 pub(crate) fn admit(
     login: &Login,
-    issuer: &Issuer,
-    directory: &Directory,
-    audience: &str,
-    databases: &[String],
-) -> Result<Principal, ServerError> {
+    options: &AzureSqlOptions,
+    now: SystemTime,
+) -> Result<(Principal, SystemTime), ServerError> {
     let refused = |why: &str| {
         let text = format!("Login failed for user '<token-identified principal>'.{why}");
         Err(ServerError::new(18456, 14, text))
@@ -141,7 +140,7 @@ pub(crate) fn admit(
             "Login failed for user ''. Reason: the server takes Microsoft Entra tokens only.",
         ));
     };
-    let verified = match issuer.verify(token, audience) {
+    let verified = match options.issuer.verify_at(token, &options.audience, now) {
         Ok(verified) => verified,
         Err(Refusal::Expired) => return refused(" Token is expired."),
         Err(refusal) => {
@@ -149,15 +148,15 @@ pub(crate) fn admit(
             return refused("");
         }
     };
-    let Some(principal) = directory.by_token(&verified) else { return refused("") };
-    if database_name(login, databases).is_none() {
+    let Some(principal) = options.directory.by_token(&verified) else { return refused("") };
+    if database_name(login, &options.databases).is_none() {
         let text = format!(
             "Cannot open database \"{}\" requested by the login. The login failed.",
             login.database
         );
         return Err(ServerError::new(4060, 11, text));
     }
-    Ok(principal)
+    Ok((principal, verified.expires_on))
 }
 
 /// The database asked for, as it is spelled here; without one, `master`.

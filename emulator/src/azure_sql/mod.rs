@@ -54,11 +54,17 @@
 //! **Views of the system**: `sys.tables`, `INFORMATION_SCHEMA.TABLES`, and of
 //! `sys.dm_exec_sessions` the session's own row.
 //!
+//! **Borrowers**: a request whose SQL begins with a comment `/* borrower NAME */`
+//! says who uses the session. Where another has used it before and no reset bit
+//! has come in between, the request is not run: it is error 50000, and counted.
+//! That is how a test of a pool fails when a session goes on unreset.
+//!
 //! Isolation is SQLite's: one session changes tables at a time; another waits
 //! up to 5 s, then it is error 1222. Where a snapshot is too old to be changed,
 //! it is error 1205.
 
 mod behaviour;
+mod borders;
 mod bytes;
 mod code_page;
 mod connection;
@@ -66,6 +72,7 @@ mod convert;
 mod decimal;
 mod error;
 mod execute;
+mod fault;
 mod functions;
 mod like;
 mod login;
@@ -101,7 +108,9 @@ use tokio::{
 };
 
 pub use behaviour::{Behaviour, Counters};
+pub use borders::packet_borders;
 pub use error::ServerError;
+pub use fault::{Fault, Stage};
 
 use crate::{
     database::Database,
@@ -201,7 +210,7 @@ impl AzureSqlServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
         let address = listener.local_addr()?;
         let mut strict_tls = ServerConfig::clone(&options.tls);
-        strict_tls.alpn_protocols = vec![b"tds/8.0".to_vec()];
+        strict_tls.alpn_protocols = vec![connection::TDS_8.to_vec()];
         let shared = Arc::new(Shared {
             options,
             strict_tls: Arc::new(strict_tls),

@@ -105,7 +105,7 @@ impl Prelogin {
 }
 
 /// Types of TLS records (RFC 8446, B.1).
-const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
+pub(crate) const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
 
 /// A connection whose TLS handshake travels inside packets, until it is done.
 ///

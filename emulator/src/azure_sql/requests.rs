@@ -73,6 +73,22 @@ impl Request {
     }
 }
 
+impl Body {
+    /// Who says to use the session: `/* borrower NAME */` in front of the SQL.
+    pub(crate) fn borrower(&self) -> Option<&str> {
+        let text = match self {
+            Self::Batch(text) => text,
+            Self::Rpc(Procedure::ExecuteSql, parameters) => match &parameters.first()?.value {
+                Value::Text(text) => text,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let (borrower, _) = text.trim_start().strip_prefix("/* borrower ")?.split_once(" */")?;
+        Some(borrower)
+    }
+}
+
 /// The transaction descriptor; the other headers are read over.
 fn read_headers(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
     let total = reader.u32()? as usize;

@@ -76,6 +76,8 @@ pub(crate) struct Session {
     pub(crate) last_error: i32,
     pub(crate) last_identity: Option<i64>,
     pub(crate) scope_identity: Option<i64>,
+    /// Who has used it since it was reset, as far as requests say.
+    borrower: Option<String>,
 }
 
 impl Session {
@@ -107,6 +109,7 @@ impl Session {
             last_error: 0,
             last_identity: None,
             scope_identity: None,
+            borrower: None,
         })
     }
 
@@ -125,7 +128,18 @@ impl Session {
         self.identity.database.clone_from(&self.login_database);
         (self.row_count, self.last_error) = (0, 0);
         (self.last_identity, self.scope_identity) = (None, None);
+        self.borrower = None;
         Ok(())
+    }
+
+    /// Notes who uses the session; the other, if it still is somebody else's.
+    pub(crate) fn borrowed_by(&mut self, borrower: &str) -> Result<(), ServerError> {
+        let holder = self.borrower.get_or_insert_with(|| borrower.to_owned());
+        if holder == borrower {
+            return Ok(());
+        }
+        let text = format!("Borrower {borrower} has the session of borrower {holder}, not reset.");
+        Err(ServerError::new(50000, 16, text))
     }
 
     pub(crate) fn temporary_tables(&self) -> Result<Vec<String>, ServerError> {

@@ -2,6 +2,8 @@
 //! one.
 #![allow(clippy::disallowed_methods)] // It lives in real time, as the server does.
 
+mod faults;
+
 use std::{
     pin::Pin,
     sync::{

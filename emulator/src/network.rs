@@ -1,0 +1,347 @@
+//! A stretch of network between a client and a server, which a test can cut,
+//! silence, slow down and chop up where it wants.
+//!
+//! It carries bytes and knows no protocol: where one packet ends and the next
+//! begins is told by a function, as
+//! [`packet_borders`](crate::azure_sql::packet_borders) for TDS.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    task::yield_now,
+    time::sleep,
+};
+
+use crate::{listener::Listener, times::Times};
+
+/// A way to a server, with a port of its own on 127.0.0.1. Dropped, it closes
+/// with all its connections.
+pub struct Network {
+    listener: Listener,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("addr", &self.addr()).finish_non_exhaustive()
+    }
+}
+
+/// Where bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Towards {
+    /// What the client sends.
+    Server,
+    /// What the server sends.
+    Client,
+}
+
+/// What happens to a connection once so much has passed towards one side.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// Whose bytes count, and are held up.
+    pub towards: Towards,
+    /// How many of them pass.
+    pub after: After,
+    /// What happens then, at once.
+    pub act: Act,
+}
+
+/// So much passes.
+#[derive(Debug, Clone, Copy)]
+pub enum After {
+    /// This number of bytes.
+    Bytes(usize),
+    /// This number of packets, which end where the function says, given all that
+    /// was sent so far in this direction.
+    Packets(usize, fn(&[u8]) -> Vec<usize>),
+}
+
+impl After {
+    /// Where that is, as far as `sent` can tell.
+    fn position(self, sent: &[u8]) -> Option<usize> {
+        match self {
+            Self::Bytes(count) => Some(count),
+            Self::Packets(0, _) => Some(0),
+            Self::Packets(count, borders) => borders(sent).get(count - 1).copied(),
+        }
+    }
+}
+
+/// What happens at a [`Fault`]'s place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Nothing passes in this direction for so long.
+    Delay(Duration),
+    /// Nothing passes in this direction any more; what comes is lost. The
+    /// connection stays open until one side closes it.
+    Stall,
+    /// Both sides are closed.
+    Close,
+    /// Both sides are reset (RST).
+    Reset,
+}
+
+/// What a connection has carried.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recording {
+    /// What the client sent.
+    pub to_server: Vec<u8>,
+    /// What the server sent.
+    pub to_client: Vec<u8>,
+}
+
+/// What has passed since the beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// TCP connections that were accepted.
+    pub connections: u64,
+    /// Those of them that are open now.
+    pub open: u64,
+    /// Faults that have come about.
+    pub faults: u64,
+    /// Bytes that have passed.
+    pub bytes_to_server: u64,
+    /// Bytes that have passed.
+    pub bytes_to_client: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    server: SocketAddr,
+    state: Mutex<State>,
+    connections: AtomicU64,
+    open: AtomicU64,
+    faults: AtomicU64,
+    bytes_to_server: AtomicU64,
+    bytes_to_client: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: Times<Option<Fault>>,
+    piece: Option<usize>,
+    record: bool,
+    recordings: Vec<Recording>,
+}
+
+impl Network {
+    /// A way to `server`, in the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// There is no port.
+    pub fn to(server: SocketAddr) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            server,
+            state: Mutex::default(),
+            connections: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            bytes_to_server: AtomicU64::new(0),
+            bytes_to_client: AtomicU64::new(0),
+        });
+        let listener = Listener::start(0, {
+            let shared = Arc::clone(&shared);
+            move |client| connection(client, Arc::clone(&shared))
+        })?;
+        Ok(Self { listener, shared })
+    }
+
+    /// Where clients connect to.
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// The next connections, so many (`usize::MAX`: all), have this fault; `None`
+    /// leaves them alone. What was asked for before comes first.
+    pub fn disturb(&self, connections: usize, fault: impl Into<Option<Fault>>) {
+        self.shared.state().faults.push(connections, fault.into());
+    }
+
+    /// Connections from now on have no faults.
+    pub fn calm(&self) {
+        self.shared.state().faults.clear();
+    }
+
+    /// Connections from now on carry bytes in pieces of at most `length`, which
+    /// the receiver can read before the next one comes; `None`: as they come.
+    pub fn split(&self, length: impl Into<Option<usize>>) {
+        self.shared.state().piece = length.into().map(|length| length.max(1));
+    }
+
+    /// Whether connections from now on are recorded; not by default.
+    pub fn record(&self, record: bool) {
+        self.shared.state().record = record;
+    }
+
+    /// The recorded connections that have ended since the last call.
+    pub fn take_recordings(&self) -> Vec<Recording> {
+        std::mem::take(&mut self.shared.state().recordings)
+    }
+
+    /// Closes every connection, and takes new ones.
+    pub async fn cut(&self) {
+        self.listener.cut().await;
+    }
+
+    /// What it has counted so far.
+    pub fn counters(&self) -> Counters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            connections: read(&self.shared.connections),
+            open: read(&self.shared.open),
+            faults: read(&self.shared.faults),
+            bytes_to_server: read(&self.shared.bytes_to_server),
+            bytes_to_client: read(&self.shared.bytes_to_client),
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
+    /// Counts a connection as open while it lives.
+    struct Open(Arc<Shared>);
+    impl Drop for Open {
+        fn drop(&mut self) {
+            self.0.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    shared.connections.fetch_add(1, Ordering::Relaxed);
+    shared.open.fetch_add(1, Ordering::Relaxed);
+    let _open = Open(Arc::clone(&shared));
+    let (fault, piece, record) = {
+        let mut state = shared.state();
+        (state.faults.next().flatten(), state.piece, state.record)
+    };
+    let Ok(mut server) = TcpStream::connect(shared.server).await else { return };
+    for stream in [&client, &server] {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY is not set");
+        }
+    }
+    let way = |towards: Towards| Way {
+        fault: fault.filter(|fault| fault.towards == towards),
+        piece,
+        record,
+        sent: Vec::new(),
+    };
+    let (mut there, mut back) = (way(Towards::Server), way(Towards::Client));
+    let ended = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        tokio::try_join!(
+            there.carry(from_client, to_server, &shared, &shared.bytes_to_server),
+            back.carry(from_server, to_client, &shared, &shared.bytes_to_client),
+        )
+    };
+    if record {
+        let recording = Recording { to_server: there.sent, to_client: back.sent };
+        shared.state().recordings.push(recording);
+    }
+    if let Err(End::Reset) = ended {
+        for stream in [&client, &server] {
+            if let Err(error) = stream.set_zero_linger() {
+                tracing::debug!(%error, "the connection is closed, not reset");
+            }
+        }
+    }
+}
+
+/// One direction of a connection.
+struct Way {
+    fault: Option<Fault>,
+    piece: Option<usize>,
+    record: bool,
+    /// What has come, as far as somebody will look at it.
+    sent: Vec<u8>,
+}
+
+/// Why a connection does not go on in either direction.
+enum End {
+    Close,
+    Reset,
+}
+
+/// What one side does to its connection happens to the other's.
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset => Self::Reset,
+            _ => Self::Close,
+        }
+    }
+}
+
+impl Way {
+    /// Carries bytes until their sender closes, which the receiver is told.
+    async fn carry(
+        &mut self,
+        mut from: ReadHalf<'_>,
+        mut to: WriteHalf<'_>,
+        shared: &Shared,
+        bytes: &AtomicU64,
+    ) -> Result<(), End> {
+        let mut passed = 0;
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let sent = &self.sent;
+            let place = self.fault.and_then(|fault| fault.after.position(sent));
+            let place = place.filter(|place| *place <= sent.len());
+            let end = place.unwrap_or(sent.len());
+            let passing = &sent[passed..end];
+            for piece in passing.chunks(self.piece.unwrap_or(usize::MAX)) {
+                to.write_all(piece).await?;
+                bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                if self.piece.is_some() {
+                    yield_now().await;
+                }
+            }
+            passed = end;
+            if let Some(fault) = self.fault.take_if(|_| place.is_some()) {
+                shared.faults.fetch_add(1, Ordering::Relaxed);
+                match fault.act {
+                    Act::Delay(delay) => sleep(delay).await,
+                    Act::Stall => while from.read(&mut buffer).await? > 0 {},
+                    Act::Close => return Err(End::Close),
+                    Act::Reset => return Err(End::Reset),
+                }
+                if fault.act != Act::Stall {
+                    continue;
+                }
+                to.shutdown().await?;
+                return Ok(());
+            }
+            if self.fault.is_none() && !self.record {
+                self.sent.clear();
+                passed = 0;
+            }
+            match from.read(&mut buffer).await? {
+                0 => {
+                    to.shutdown().await?;
+                    return Ok(());
+                }
+                read => self.sent.extend(&buffer[..read]),
+            }
+        }
+    }
+}

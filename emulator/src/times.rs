@@ -1,0 +1,43 @@
+//! What tests ask for so many times.
+
+use std::collections::VecDeque;
+
+/// A queue of what is to happen, each so many times; what was asked for first
+/// comes first.
+#[derive(Debug)]
+pub(crate) struct Times<T>(VecDeque<(usize, T)>);
+
+impl<T> Default for Times<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T: Clone> Times<T> {
+    /// `usize::MAX` is for ever.
+    pub(crate) fn push(&mut self, times: usize, what: T) {
+        if times > 0 {
+            self.0.push_back((times, what));
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> Option<T> {
+        self.next_where(|_| true)
+    }
+
+    pub(crate) fn next_where(&mut self, fits: impl Fn(&T) -> bool) -> Option<T> {
+        let index = self.0.iter().position(|(_, what)| fits(what))?;
+        let (left, what) = &mut self.0[index];
+        let what = what.clone();
+        if *left == 1 {
+            self.0.remove(index);
+        } else if *left < usize::MAX {
+            *left -= 1;
+        }
+        Some(what)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}

@@ -1,0 +1,176 @@
+//! The stretch of network, between a client and a server that says again what
+//! it hears.
+#![allow(clippy::disallowed_methods)] // It lives in real time.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use entra_pool_emulator::network::{Act, After, Fault, Network, Recording, Towards};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut reader, mut writer) = stream.split();
+                let _ = tokio::io::copy(&mut reader, &mut writer).await;
+            });
+        }
+    });
+    addr
+}
+
+async fn until(done: impl Fn() -> bool) {
+    let waiting = async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), waiting).await.expect("it comes to this within 10 s");
+}
+
+/// Sends `text`, then nothing more; all that comes back, and how that ended.
+async fn say(network: &Network, text: &[u8]) -> (Vec<u8>, io::Result<()>) {
+    let mut stream = TcpStream::connect(network.addr()).await.unwrap();
+    let mut heard = Vec::new();
+    let saying = async {
+        stream.write_all(text).await?;
+        stream.shutdown().await?;
+        stream.read_to_end(&mut heard).await.map(drop)
+    };
+    let ended = saying.await;
+    (heard, ended)
+}
+
+/// Every line is a packet.
+fn lines(sent: &[u8]) -> Vec<usize> {
+    sent.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect()
+}
+
+#[tokio::test]
+async fn what_is_said_arrives_and_is_counted_and_recorded() {
+    let network = Network::to(echo().await).unwrap();
+    assert_eq!(say(&network, b"not recorded").await.0, b"not recorded");
+    network.record(true);
+    let long = vec![7; 1 << 20];
+    for piece in [None, Some(50_000)] {
+        network.split(piece);
+        let (heard, ended) = say(&network, &long).await;
+        ended.unwrap();
+        assert!(heard == long);
+    }
+    until(|| network.counters().open == 0).await;
+    let recording = Recording { to_server: long.clone(), to_client: long };
+    assert!(network.take_recordings() == [recording.clone(), recording]);
+    assert!(network.take_recordings().is_empty());
+    let counters = network.counters();
+    assert_eq!((counters.connections, counters.faults), (3, 0));
+    assert_eq!(
+        (counters.bytes_to_server, counters.bytes_to_client),
+        (12 + (2 << 20), 12 + (2 << 20))
+    );
+}
+
+#[tokio::test]
+async fn as_much_passes_as_was_asked_for_and_then_the_fault_comes() {
+    let network = Network::to(echo().await).unwrap();
+    for towards in [Towards::Server, Towards::Client] {
+        for act in [Act::Close, Act::Reset] {
+            for (after, passes) in [
+                (After::Bytes(0), 0),
+                (After::Bytes(5), 5),
+                (After::Packets(0, lines), 0),
+                (After::Packets(1, lines), 4),
+                (After::Packets(2, lines), 8),
+            ] {
+                let before = network.counters();
+                network.disturb(1, Fault { towards, after, act });
+                let (heard, ended) = say(&network, b"one\ntwo\nthree\n").await;
+                let now = network.counters();
+                let passed = match towards {
+                    Towards::Server => now.bytes_to_server - before.bytes_to_server,
+                    Towards::Client => now.bytes_to_client - before.bytes_to_client,
+                };
+                assert_eq!((now.faults - before.faults, passed), (1, passes), "{after:?} {act:?}");
+                assert!(heard.len() as u64 <= passes, "{heard:?}");
+                if act == Act::Reset {
+                    let kind = ended.expect_err("a reset").kind();
+                    let ends = [
+                        io::ErrorKind::ConnectionReset,
+                        io::ErrorKind::BrokenPipe,
+                        io::ErrorKind::NotConnected,
+                    ];
+                    assert!(ends.contains(&kind), "{kind:?}");
+                }
+            }
+        }
+    }
+    say(&network, b"all is well again").await.1.unwrap();
+    until(|| network.counters().open == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_stalled_does_not_arrive_and_the_connection_stays_open() {
+    let network = Network::to(echo().await).unwrap();
+    for towards in [Towards::Server, Towards::Client] {
+        network.disturb(1, Fault { towards, after: After::Packets(1, lines), act: Act::Stall });
+        let faults = network.counters().faults;
+        let mut stream = TcpStream::connect(network.addr()).await.unwrap();
+        stream.write_all(b"one\ntwo\n").await.unwrap();
+        let mut heard = [0; 4];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"one\n");
+        until(|| network.counters().faults > faults).await;
+        stream.write_all(b"three\n").await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(stream.try_read(&mut heard).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(network.counters().open, 1);
+        drop(stream);
+        until(|| network.counters().open == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_delay_holds_up_what_comes_behind_it() {
+    let network = Network::to(echo().await).unwrap();
+    let delay = Duration::from_millis(20);
+    let after = After::Bytes(3);
+    network.disturb(1, Fault { towards: Towards::Client, after, act: Act::Delay(delay) });
+    let began = std::time::Instant::now();
+    assert_eq!(say(&network, b"one\ntwo\n").await.0, b"one\ntwo\n");
+    assert!(began.elapsed() >= delay);
+}
+
+#[tokio::test]
+async fn faults_come_in_the_order_of_connections() {
+    let network = Network::to(echo().await).unwrap();
+    let fault = Fault { towards: Towards::Client, after: After::Bytes(1), act: Act::Close };
+    network.disturb(2, None);
+    network.disturb(usize::MAX, fault);
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        heard.push(say(&network, b"hello").await.0.len());
+    }
+    network.calm();
+    heard.push(say(&network, b"hello").await.0.len());
+    assert_eq!(heard, [5, 5, 1, 1, 5]);
+}
+
+#[tokio::test]
+async fn a_cut_ends_every_connection_and_new_ones_are_taken() {
+    let network = Network::to(echo().await).unwrap();
+    let mut stream = TcpStream::connect(network.addr()).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    stream.read_exact(&mut [0]).await.unwrap();
+    network.cut().await;
+    assert_eq!(network.counters().open, 0);
+    assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)));
+    say(&network, b"hello").await.1.unwrap();
+}
