@@ -162,10 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             if *have == HEADER {
                 let packet = Header::read(*header)?;
                 if !is_handshake_packet(packet.kind) {
-                    return Poll::Ready(Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "the server answered the TLS handshake with something else",
-                    )));
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
                 (*have, *left) = (0, packet.payload);
             }

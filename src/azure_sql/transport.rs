@@ -205,6 +205,9 @@ async fn shake_hands(
     };
     shaken.await.map_err(|error: io::Error| match error.downcast::<rustls::Error>() {
         Ok(error) => OpenError::Tls(error),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            OpenError::Protocol("it answers the TLS handshake with something else")
+        }
         Err(error) => OpenError::Io(error),
     })
 }

@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     Shop, refused, refused_saying,
     support::{credential::said, nobody_listens},
-    until,
+    until, without_pauses,
 };
 
 /// The shop on a virtual machine.
@@ -94,10 +94,14 @@ async fn a_database_that_does_not_exist() {
     let string = shop.emulator.azure_sql_string().replace("=orders", "=nowhere");
     let connector = shop.connector_of(&string);
     let facts = ["Cannot open database \"nowhere\"", "does not exist, or", "no user in it"];
-    let error = refused_saying(&connector, &facts).await;
+    let error = without_pauses(&shop, &connector).await.unwrap_err();
     assert!(matches!(error, Error::Login { .. }), "{error:?}");
+    for fact in facts {
+        assert!(said(&error).contains(fact), "{fact} is missing: {}", said(&error));
+    }
     assert_eq!(error.server_error().unwrap().code(), 4060);
-    assert_eq!(shop.counters().logins_refused, 1);
+    // It might have been failing over.
+    assert_eq!((shop.counters().logins_refused, connector.report().retried), (3, 2));
 }
 
 #[tokio::test]
@@ -167,8 +171,10 @@ async fn a_host_that_is_no_tds_server() {
 async fn a_host_that_closes_at_once() {
     let shop = Shop::open().await;
     let port = host(|socket| async move { drop(socket) }).await;
-    let error = refused_saying(&shop.connector_to("127.0.0.1", port, ""), &["broke off"]).await;
-    assert!(matches!(error, Error::NotTds { .. }), "{error:?}");
+    let connector = shop.connector_to("127.0.0.1", port, "");
+    let error = without_pauses(&shop, &connector).await.unwrap_err();
+    assert!(matches!(error, Error::Broken { stage: Stage::Prelogin, .. }), "{error:?}");
+    assert_eq!((error.is_transient(), connector.report().retried), (true, 2));
 }
 
 /// The error of a connect whose time is over once `stuck`.
@@ -258,15 +264,22 @@ async fn a_server_that_does_not_answer_the_login() {
 }
 
 #[tokio::test]
-async fn a_server_that_breaks_off_during_the_login() {
+async fn a_server_that_breaks_off_during_the_login_is_tried_again() {
     let shop = Shop::open().await;
     shop.server().behaviour().delay_logins(Duration::from_secs(3600));
     let capture = crate::logs::capture();
     let connector = shop.connector("");
-    let connecting = tokio::spawn(async move { refused(&connector).await });
-    until(|| capture.text().contains("logging in")).await;
-    shop.server().behaviour().cut_connections();
-    let error = connecting.await.unwrap();
-    assert!(matches!(error, Error::Login { .. }) && error.is_transient(), "{error:?}");
-    assert!(said(&error).contains("the login to localhost"), "{}", said(&error));
+    let connecting = async {
+        let connected = without_pauses(&shop, &connector).await;
+        (connected.map(drop), connector.report())
+    };
+    let cutting = async {
+        until(|| capture.text().contains("logging in")).await;
+        shop.server().behaviour().delay_logins(Duration::ZERO);
+        shop.server().behaviour().cut_connections();
+    };
+    let ((connected, report), ()) = tokio::join!(connecting, cutting);
+    connected.unwrap();
+    assert_eq!((report.logins, report.retried), (1, 1));
+    assert!(capture.text().contains("the login to localhost"), "{}", capture.text());
 }

@@ -222,10 +222,10 @@ async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_with
 async fn another_error_of_the_login_is_not_answered_with_another_token() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
-    let paused = ServerError::new(40613, 14, "Database 'orders' is not currently available.");
-    shop.server().behaviour().fail_logins(1, paused);
-    let error = refused_saying(&connector, &["not currently available", "try again"]).await;
-    assert!(matches!(error, Error::Login { .. }) && error.is_transient(), "{error:?}");
+    let readonly = ServerError::new(18470, 14, "Login failed: the account is disabled.");
+    shop.server().behaviour().fail_logins(1, readonly);
+    let error = refused_saying(&connector, &["the account is disabled"]).await;
+    assert!(matches!(error, Error::Login { .. }) && !error.is_transient(), "{error:?}");
     assert_eq!((shop.counters().logins_refused, shop.token_requests()), (1, 1));
     connector.connect().await.unwrap();
 }

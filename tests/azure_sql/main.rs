@@ -124,6 +124,24 @@ async fn refused(connector: &Connector) -> Error {
     error
 }
 
+/// Connects, and skips the pauses between its tries.
+async fn without_pauses(shop: &Shop, connector: &Connector) -> Result<Connection, Error> {
+    let connecting = connector.connect();
+    tokio::pin!(connecting);
+    let mut skipped = connector.report().retried;
+    loop {
+        // The time limit sleeps as well.
+        let pausing = until(|| connector.report().retried > skipped && shop.clock.sleepers() > 1);
+        tokio::select! {
+            biased;
+            result = &mut connecting => return result,
+            () = pausing => {}
+        }
+        skipped = connector.report().retried;
+        shop.clock.advance(shop.clock.next_wake().unwrap());
+    }
+}
+
 /// `refused`, and that it is said in words that hold all of `facts`.
 async fn refused_saying(connector: &Connector, facts: &[&str]) -> Error {
     let error = refused(connector).await;

@@ -118,13 +118,15 @@ async fn not_one_byte_goes_to_a_server_behind_its_no_to_encryption() {
 #[tokio::test]
 async fn a_server_that_shakes_hands_with_something_else_than_tls() {
     let shop = Shop::open().await;
-    for answer in
-        [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0x12, 1, 0, 12, 0, 0, 0, 0, 9, 9, 9, 9]]
-    {
+    for (answer, said) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "answers the TLS handshake with something else"),
+        (&[0x12, 1, 0, 12, 0, 0, 0, 0, 9, 9, 9, 9], "no token was sent"),
+    ] {
         let (port, received) = fake_server(1, answer).await;
         let connector = shop.connector_to("127.0.0.1", port, "");
-        let error = refused_saying(&connector, &["no token was sent"]).await;
-        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        let error = refused_saying(&connector, &[said]).await;
+        assert!(matches!(error, Error::Tls { .. } | Error::NotTds { .. }), "{error:?}");
+        assert!(!error.is_transient(), "{error:?}");
         assert_eq!(received.await.unwrap()[0], 0x12, "a PRELOGIN packet with TLS in it");
     }
 }
