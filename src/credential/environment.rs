@@ -60,7 +60,7 @@ impl Environment {
     }
 
     /// The variable's value, if it is set, not empty, and Unicode.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let value = if cfg!(windows) {
             // Names are `SystemRoot` or `SYSTEMROOT` there.
             let same = |known: &OsString| known.eq_ignore_ascii_case(name);

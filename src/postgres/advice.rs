@@ -77,7 +77,7 @@ impl Refusal<'_> {
             );
         }
         if message.contains("pg_hba.conf") {
-            return "The server's rules do not let this role in from here over TLS, whatever the token: see its pg_hba.conf.".to_owned();
+            return "The server's rules do not let this role in from here over TLS, whatever the token. On Azure: a firewall rule for this address (Networking), or a private endpoint; elsewhere: its pg_hba.conf.".to_owned();
         }
         format!(
             "Is there a role of that name for this principal? An Entra administrator of the server makes it, connected to the database postgres: select * from pgaadauth_create_principal('{}', false, false); for a group, user is the group's name. A principal that was deleted and made again is another one: drop its role and make that again too.",
@@ -160,7 +160,7 @@ mod tests {
             ("28P01", "password authentication failed", ours, NOW, "1970-01-01T00:00:00Z"),
             ("28P01", "password authentication failed", other, later, "entra_scope should be"),
             ("28P01", "does not have a valid audience claim", ours, later, "entra_scope should be"),
-            ("28000", "no pg_hba.conf entry for host", ours, later, "see its pg_hba.conf"),
+            ("28000", "no pg_hba.conf entry for host", ours, later, "its pg_hba.conf"),
             ("08P01", "packet too long", ours, later, "PgBouncer before 1.21"),
             ("28P01", "x", "[]", later, "a principal that it does not name"),
         ] {

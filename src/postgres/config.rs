@@ -2,8 +2,8 @@ use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use tokio_postgres::config::{Host as PgHost, LoadBalanceHosts, SslMode, SslNegotiation};
 
-use super::{ConfigError, keywords, pool::Recycling};
-use crate::{Cloud, token::Scope};
+use super::{ConfigError, Recycling, keywords};
+use crate::{Cloud, credential::Environment, token::Scope};
 
 /// Where to connect to, as whom and how: all but the token.
 ///
@@ -19,22 +19,37 @@ use crate::{Cloud, token::Scope};
 /// # Ok::<(), entra_pool::postgres::ConfigError>(())
 /// ```
 ///
-/// All keywords of [`tokio_postgres::Config`] hold, several hosts,
-/// `target_session_attrs`, `application_name` and `options` among them, but
-/// for these:
+/// or made of [`tokio_postgres::Config`], which has a method for each of its
+/// keywords ([`new`](Self::new)); or of `PGHOST` and the like, if that is asked for
+/// ([`from_env`](Self::from_env)).
 ///
-/// | keyword | meaning |
-/// |---|---|
-/// | `user` | The role. Left out: the name in the token (a user-assigned identity's or a person's; for a group or a system-assigned identity, say it). In a URL, an `@` in it is written `%40`. |
-/// | `password` | Refused: the token is the password. |
-/// | `sslmode` | `verify-full`, which is also meant where it is left out. Anything below is refused, because the token would go to whoever answers. |
-/// | `sslrootcert` | A PEM file with the only root certificates to trust. Default: the platform's. |
-/// | `connect_timeout` | Seconds for a whole connect: token, dialling, TLS, login and the second try. Default, also in place of 0: 15. |
-/// | `keepalives_idle` | Default: 30 s, because Azure drops idle flows after some 4 minutes. |
-/// | `entra_scope` | What the token is asked for. Default: by the host's suffix. Needed for any other host. |
-/// | `entra_client_id` | The client ID of the user-assigned managed identity, for [`connect`](super::connect). |
+/// | keyword | meaning | default |
+/// |---|---|---|
+/// | `host` | the server's name, which its certificate must bear; several, with commas, are tried in turn | required |
+/// | `port` | one for all hosts, or one for each (PgBouncer on Azure: 6432) | 5432 |
+/// | `hostaddr` | the address, where the name is not to be looked up | by the name |
+/// | `user` | the role; in a URL, an `@` in it is written `%40` | the name in the token: a user-assigned identity's or a person's; a group and a system-assigned identity must be named |
+/// | `dbname` | the database | the server's: that of the role's name |
+/// | `password` | refused: the token is the password | |
+/// | `sslmode` | `verify-full`; `require` and `verify-ca` are raised to it, anything less is refused | `verify-full` |
+/// | `sslrootcert` | a PEM file with the only root certificates to trust | the platform's |
+/// | `sslnegotiation` | `postgres`: ask for TLS; `direct`: begin with it, which saves a round trip and needs PostgreSQL 17 | `postgres` |
+/// | `channel_binding` | `disable`, `prefer`, `require`; a server that asks for the token itself has none | `prefer` |
+/// | `connect_timeout` | seconds for a whole connect: token, look-up, dialling, TLS, login and every second try | 15, also in place of 0 |
+/// | `target_session_attrs` | `any`, `read-write`, `read-only`: which of the hosts is wanted | `any` |
+/// | `load_balance_hosts` | `disable`, or `random`: hosts in random order | `disable` |
+/// | `application_name` | shown in `pg_stat_activity` | none |
+/// | `options` | `-c setting=value …` for the session; PgBouncer refuses it | none |
+/// | `keepalives` | `1` or `0` | `1` |
+/// | `keepalives_idle` | seconds; Azure drops idle flows after some 4 minutes | 30 |
+/// | `keepalives_interval`, `keepalives_retries` | seconds, number | the system's |
+/// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | the system's |
+/// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
+/// | `entra_client_id` | the client ID of the user-assigned managed identity, for [`connect`](super::connect) | system-assigned, or `AZURE_CLIENT_ID` |
 ///
-/// A host that is a Unix socket is refused: there is no TLS on it.
+/// A host that is a Unix socket is refused: there is no TLS on it. tokio-postgres
+/// verifies certificate and name whenever it encrypts: there are no levels
+/// between nothing and `verify-full`. An unknown keyword is an error.
 #[derive(Clone)]
 pub struct Config {
     /// Everything but hosts, time limit and secret.
@@ -45,6 +60,7 @@ pub struct Config {
     pub(super) client_id: Option<String>,
     pub(super) connect_timeout: Duration,
     pub(super) max_lifetime: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
     pub(super) recycling: Recycling,
 }
 
@@ -64,7 +80,18 @@ const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const DRIVERS_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
 impl Config {
-    /// The same of a configuration of tokio-postgres.
+    /// The same of a configuration of tokio-postgres, which is the typed way:
+    ///
+    /// ```
+    /// use entra_pool::postgres::{Config, tokio_postgres};
+    ///
+    /// let mut session = tokio_postgres::Config::new();
+    /// session.host("shop.postgres.database.azure.com").dbname("restaurant");
+    /// let config = Config::new(&session)?.user("shop-identity").max_lifetime(None);
+    /// # Ok::<(), entra_pool::postgres::ConfigError>(())
+    /// ```
+    ///
+    /// Its `sslmode` is raised to `verify-full`.
     ///
     /// # Errors
     ///
@@ -85,8 +112,58 @@ impl Config {
             client_id: None,
             connect_timeout: pg.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT),
             max_lifetime: Some(MAX_LIFETIME),
+            idle_timeout: None,
             recycling: Recycling::default(),
         })
+    }
+
+    /// What libpq's variables `PGHOST`, `PGPORT`, `PGUSER` and `PGDATABASE` say, for
+    /// programs that are configured so. Nothing else reads them, and no other of
+    /// libpq's variables is read: a `PGPASSWORD` that is set for `psql` does no
+    /// harm.
+    ///
+    /// ```no_run
+    /// # fn run(identity: entra_pool::token::Identity) -> Result<(), Box<dyn std::error::Error>> {
+    /// use entra_pool::postgres::{self, Config, Connector};
+    ///
+    /// let config = Config::from_env()?;
+    /// let tokens = identity.tokens(config.token_scope()?);
+    /// let pool = postgres::builder(Connector::new(config, tokens)?).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], if `PGHOST` is not set or a value cannot be.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_environment(&Environment::from_process())
+    }
+
+    /// As [`from_env`](Self::from_env), of these variables.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env).
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let mut pg = tokio_postgres::Config::new();
+        let Some(hosts) = environment.get("PGHOST") else {
+            return Err(ConfigError::keyword("PGHOST", "is not set"));
+        };
+        for host in hosts.split(',') {
+            pg.host(host);
+        }
+        for port in environment.get("PGPORT").iter().flat_map(|ports| ports.split(',')) {
+            let port = port.parse().map_err(|_| ConfigError::keyword("PGPORT", "is no port"))?;
+            pg.port(port);
+        }
+        if let Some(user) = environment.get("PGUSER") {
+            pg.user(user);
+        }
+        if let Some(database) = environment.get("PGDATABASE") {
+            pg.dbname(database);
+        }
+        Self::new(&pg)
     }
 
     /// The role to log in as (`user`). Default: the name in the token.
@@ -124,6 +201,17 @@ impl Config {
     #[must_use]
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.max_lifetime = lifetime.into();
+        self
+    }
+
+    /// How long a pooled connection may lie idle. `None`, the default: any time.
+    ///
+    /// Counted from when it was last lent, which deadpool remembers; that it was
+    /// given back later is not known. As all of a pool's limits, looked at when a
+    /// connection is asked for.
+    #[must_use]
+    pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = limit.into();
         self
     }
 
@@ -250,7 +338,9 @@ impl FromStr for Config {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let (ours, rest) = keywords::take(text)?;
         let pg: tokio_postgres::Config = rest.parse().map_err(ConfigError::Unreadable)?;
-        if let Some(mode) = ours.sslmode.filter(|mode| mode != "verify-full") {
+        if let Some(mode) = ours.sslmode
+            && !["require", "verify-ca", "verify-full"].contains(&mode.as_str())
+        {
             return Err(ConfigError::ssl_mode(&mode));
         }
         let mut config = Self::new(&pg)?;
@@ -275,11 +365,7 @@ impl fmt::Display for Config {
         if let Some(user) = self.session.get_user() {
             write!(f, "{}@", user.replace('@', "%40"))?;
         }
-        for (at, host) in self.hosts.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            write!(f, "{comma}{}:{}", host.name, host.port)?;
-        }
-        write!(f, "/{}", self.session.get_dbname().unwrap_or_default())
+        write!(f, "{}/{}", self.servers(), self.session.get_dbname().unwrap_or_default())
     }
 }
 
@@ -293,12 +379,25 @@ impl fmt::Debug for Config {
             .field("client_id", &self.client_id)
             .field("connect_timeout", &self.connect_timeout)
             .field("max_lifetime", &self.max_lifetime)
+            .field("idle_timeout", &self.idle_timeout)
             .field("recycling", &self.recycling)
             .finish_non_exhaustive()
     }
 }
 
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
 impl Config {
+    /// All hosts, for messages.
+    pub(super) fn servers(&self) -> String {
+        let servers: Vec<_> = self.hosts.iter().map(Host::to_string).collect();
+        servers.join(",")
+    }
+
     pub(super) fn in_random_order(&self) -> bool {
         self.session.get_load_balance_hosts() == LoadBalanceHosts::Random
     }

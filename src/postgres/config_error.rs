@@ -54,7 +54,7 @@ impl ConfigError {
         Self::keyword(
             "sslmode",
             format!(
-                "is {mode}, which would give the token to a server that is not verified: use sslmode=verify-full, or leave it out"
+                "is {mode}, with which the token might go unencrypted: use sslmode=verify-full, or leave it out"
             ),
         )
     }

@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -13,13 +12,16 @@ use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Config, ConfigError, Connection, Error, Stage,
+    Config, ConfigError, Connection, Error, RetireReason, Stage,
     advice::{self, Refusal, SecondTry},
-    dial, replay,
-    tls::{self, Progress},
+    dial,
+    progress::Progress,
+    replay,
+    retry::Retries,
+    tls,
 };
 use crate::{
-    clock::{self, Elapsed},
+    clock::{self, Clock, Elapsed},
     token::{Connecting, Renewals, Token, TokenCache, TokenReport},
 };
 
@@ -41,18 +43,19 @@ struct Inner {
     tokens: TokenCache,
     tls: MakeRustlsConnect,
     renewals: Renewals,
-    counts: Counts,
+    counters: Counters,
 }
 
 #[derive(Default)]
-struct Counts {
+struct Counters {
     logins: AtomicU64,
     refused: AtomicU64,
     renewed: AtomicU64,
-    retired: AtomicU64,
+    retried: AtomicU64,
+    retired: [AtomicU64; RetireReason::ALL.len()],
 }
 
-/// How a [`Connector`] has fared, and its tokens.
+/// How a [`Connector`] stands.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectorReport {
@@ -62,10 +65,12 @@ pub struct ConnectorReport {
     pub refused: u64,
     /// Logins that were tried again with another token.
     pub renewed: u64,
-    /// Connections that its pools have not given out again, because they were
-    /// old, closed or not to be cleaned.
-    pub retired: u64,
-    /// How its tokens stand.
+    /// Connects that were tried again after a transient error.
+    pub retried: u64,
+    /// Connections that its pools did not use again, by reason; only those that
+    /// occurred.
+    pub retired: Vec<(RetireReason, u64)>,
+    /// How the tokens stand.
     pub token: TokenReport,
 }
 
@@ -101,29 +106,47 @@ impl Connector {
             tokens,
             tls,
             renewals: Renewals::default(),
-            counts: Counts::default(),
+            counters: Counters::default(),
         })))
     }
 
     /// Connects and logs in. The [`Connection`] must be polled for the
     /// [`Client`] to get answers: spawn it.
     ///
+    /// A refused login is tried once more if the identity has another token
+    /// than the one that was refused. A server that is starting, stopping or full, or
+    /// that was there before and is not now, is tried again as long as there is
+    /// time, after pauses of 0.1 s that double up to 1 s; one that is not there at
+    /// the first login, twice.
+    ///
     /// # Errors
     ///
-    /// [`Error`]. Dropping the future ends the attempt, but not a request for a
-    /// token that is under way.
+    /// [`Error`]; within the configuration's `connect_timeout` in any case.
+    /// Dropping the future ends the attempt, but not a request for a token that
+    /// is under way.
     pub async fn connect(&self) -> Result<(Client, Connection), Error> {
-        let progress = Progress::default();
-        let clock = self.0.tokens.clock().clone();
-        let limit = self.0.config.connect_timeout;
-        let connecting = Connecting { began: clock.monotonic(), limit };
-        let outcome = clock::timeout(&*clock, limit, self.log_in(&progress, connecting)).await;
-        outcome.unwrap_or_else(|Elapsed| {
-            Err(match progress.get() {
-                (Stage::Token, _) => Error::Token(self.0.tokens.timed_out(limit)),
-                (stage, server) => Error::TimedOut { stage, server, limit },
+        let Inner { config, tokens, counters, .. } = &*self.0;
+        let progress = Progress::new(config.servers());
+        let limit = config.connect_timeout;
+        let connecting = Connecting { began: self.clock().monotonic(), limit };
+        let connected =
+            clock::timeout(&**self.clock(), limit, self.keep_trying(&progress, connecting)).await;
+        let result = connected.unwrap_or_else(|Elapsed| {
+            Err(match progress.take() {
+                (Stage::Token, server, None) => {
+                    Error::Token { server, source: tokens.timed_out(limit) }
+                }
+                (stage, server, failed) => {
+                    Error::TimedOut { server, limit, stage, source: failed.map(Box::new) }
+                }
             })
-        })
+        });
+        match &result {
+            Ok(_) => counters.logins.fetch_add(1, Relaxed),
+            Err(Error::LoginRefused(_)) => counters.refused.fetch_add(1, Relaxed),
+            Err(_) => 0,
+        };
+        result
     }
 
     /// What the connections are made with, for
@@ -148,18 +171,57 @@ impl Connector {
     /// How things stand.
     #[must_use]
     pub fn report(&self) -> ConnectorReport {
-        let counts = &self.0.counts;
+        let counters = &self.0.counters;
         ConnectorReport {
-            logins: counts.logins.load(Relaxed),
-            refused: counts.refused.load(Relaxed),
-            renewed: counts.renewed.load(Relaxed),
-            retired: counts.retired.load(Relaxed),
+            logins: counters.logins.load(Relaxed),
+            refused: counters.refused.load(Relaxed),
+            renewed: counters.renewed.load(Relaxed),
+            retried: counters.retried.load(Relaxed),
+            retired: RetireReason::ALL
+                .into_iter()
+                .zip(&counters.retired)
+                .map(|(reason, count)| (reason, count.load(Relaxed)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
             token: self.0.tokens.report(),
         }
     }
 
-    pub(super) fn count_retired(&self) {
-        self.0.counts.retired.fetch_add(1, Relaxed);
+    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+        self.0.tokens.clock()
+    }
+
+    pub(super) fn count_retired(&self, reason: RetireReason) {
+        self.0.counters.retired[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Logs in, again and again where that can help.
+    async fn keep_trying(
+        &self,
+        progress: &Progress,
+        connecting: Connecting,
+    ) -> Result<(Client, Connection), Error> {
+        let counters = &self.0.counters;
+        let mut retries = Retries::new(counters.logins.load(Relaxed) > 0);
+        loop {
+            let error = match self.log_in(progress, connecting).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => error,
+            };
+            let spent = self.clock().monotonic().saturating_sub(connecting.began);
+            let left = connecting.limit.saturating_sub(spent);
+            let Some(pause) = retries.after(&error, left, fastrand::f64()) else {
+                return Err(error);
+            };
+            counters.retried.fetch_add(1, Relaxed);
+            tracing::info!(
+                error = &error as &dyn std::error::Error,
+                ?pause,
+                "the connect is tried again"
+            );
+            progress.failed(error);
+            self.clock().sleep(pause).await;
+        }
     }
 
     /// With one token, and if that is refused, with another.
@@ -168,7 +230,10 @@ impl Connector {
         progress: &Progress,
         connecting: Connecting,
     ) -> Result<(Client, Connection), Error> {
-        let token = self.0.tokens.token().await?;
+        let Inner { config, tokens, .. } = &*self.0;
+        progress.reached(Stage::Token);
+        let no_token = |source| Error::Token { server: config.servers(), source };
+        let token = tokens.token().await.map_err(no_token)?;
         let user = self.user(&token)?;
         let refusal = match self.log_in_with(&token, &user, progress).await {
             Err(Error::LoginRefused(refusal)) => refusal,
@@ -176,13 +241,13 @@ impl Connector {
             outcome => return outcome,
         };
 
-        progress.token();
-        let other = self.0.renewals.renew(&self.0.tokens, &token, connecting).await;
+        progress.reached(Stage::Token);
+        let other = self.0.renewals.renew(tokens, &token, connecting).await;
         let (token, refusal, second_try) = match other {
             Err(error) => (token, refusal, SecondTry::Failed(error)),
             Ok(None) => (token, refusal, SecondTry::NoOther),
             Ok(Some(other)) => {
-                self.0.counts.renewed.fetch_add(1, Relaxed);
+                self.0.counters.renewed.fetch_add(1, Relaxed);
                 match self.log_in_with(&other, &user, progress).await {
                     Err(Error::LoginRefused(refusal)) => (other, refusal, SecondTry::Refused),
                     outcome => return outcome,
@@ -190,9 +255,8 @@ impl Connector {
             }
         };
         if matches!(second_try, SecondTry::Refused) {
-            self.0.renewals.pause(&self.0.tokens);
+            self.0.renewals.pause(tokens);
         }
-        self.0.counts.refused.fetch_add(1, Relaxed);
         Err(Error::LoginRefused(self.advised(refusal, &token, &user, &second_try).await))
     }
 
@@ -205,10 +269,7 @@ impl Connector {
         let outcome = dial::log_in(&self.0.config, &self.0.tls, user, token, progress).await;
         let (_, server) = progress.get();
         match &outcome {
-            Ok(_) => {
-                self.0.counts.logins.fetch_add(1, Relaxed);
-                tracing::debug!(%server, user, "logged in");
-            }
+            Ok(_) => tracing::debug!(%server, user, "logged in"),
             Err(Error::LoginRefused(refusal)) => {
                 let code = refusal.code().map(SqlState::code);
                 tracing::warn!(%server, user, code, "the server refused the login");
@@ -274,6 +335,7 @@ impl deadpool_postgres::Connect for Connector {
         Box::pin(async move {
             match Connector::connect(self).await {
                 Ok((client, connection)) => Ok((client, tokio::spawn(drive(connection)))),
+                // These are what Error::from makes of them again.
                 Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
                 Err(error) => Err(replay::carrying(error).await),
             }

@@ -6,11 +6,7 @@
 //! given all hosts at once, would go on after a refusal and report what the
 //! last host said.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::IpAddr, time::Duration};
 
 use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -18,8 +14,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     Config, Connection, Error, Stage,
     config::Host,
-    error::is_refusal,
-    tls::{Progress, Watched},
+    error::{broke_off, is_refusal},
+    progress::Progress,
+    tls::Watched,
 };
 use crate::token::Token;
 
@@ -39,14 +36,21 @@ pub(super) async fn log_in(
 
     let mut failure = None;
     for host in &hosts {
-        let place = format!("{}:{}", host.name, host.port);
-        progress.dialling(place.clone());
-        let addresses = addresses(host, config.in_random_order()).await;
+        let server = host.to_string();
+        progress.turned_to(&server);
+        let addresses = match addresses(host, config.in_random_order()).await {
+            Ok(addresses) => addresses,
+            Err(source) => {
+                tracing::debug!(server, error = %source, "not resolved");
+                failure = Some(Error::Resolve { server, source });
+                continue;
+            }
+        };
         // One that swallows packets must leave time for the others.
         let places = u32::try_from(hosts.len() * addresses.len()).unwrap_or(u32::MAX);
         let limit = config.connect_timeout / places.max(1);
         for address in addresses {
-            progress.dialling(place.clone());
+            progress.reached(Stage::Dial);
             let outcome = try_one(&session, host, address, limit, tls, progress).await;
             let error = match outcome {
                 Ok(connected) => return Ok(connected),
@@ -55,45 +59,42 @@ pub(super) async fn log_in(
             if matches!(error, Error::LoginRefused(_)) {
                 return Err(error);
             }
-            tracing::debug!(host = %place, address = ?address, %error, "not connected");
+            tracing::debug!(server, %address, error = &error as &dyn std::error::Error, "not connected");
             failure = Some(error);
         }
     }
     match failure {
         Some(failure) => Err(failure),
-        None => unreachable!("there is one host, and at least one attempt for each"),
+        None => unreachable!("there is one host, and it has an address or none is told"),
     }
 }
 
-/// Where the host is; `None` stands for a look-up that failed, which the
-/// attempt will report.
-async fn addresses(host: &Host, in_random_order: bool) -> Vec<Option<IpAddr>> {
-    if host.address.is_some() {
-        return vec![host.address];
+/// Where the host is: one address at least.
+async fn addresses(host: &Host, in_random_order: bool) -> io::Result<Vec<IpAddr>> {
+    if let Some(address) = host.address {
+        return Ok(vec![address]);
     }
-    let found: io::Result<Vec<SocketAddr>> =
-        tokio::net::lookup_host((host.name.as_str(), host.port)).await.map(Iterator::collect);
-    let mut found: Vec<_> =
-        found.unwrap_or_default().into_iter().map(|address| Some(address.ip())).collect();
+    let found = tokio::net::lookup_host((host.name.as_str(), host.port)).await?;
+    let mut found: Vec<_> = found.map(|address| address.ip()).collect();
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+    }
     if in_random_order {
         fastrand::shuffle(&mut found);
     }
-    if found.is_empty() { vec![None] } else { found }
+    Ok(found)
 }
 
 async fn try_one(
     session: &tokio_postgres::Config,
     host: &Host,
-    address: Option<IpAddr>,
+    address: IpAddr,
     limit: Duration,
     tls: &MakeRustlsConnect,
     progress: &Progress,
 ) -> Result<(Client, Connection), tokio_postgres::Error> {
     let mut one = session.clone();
-    one.host(&host.name).port(host.port).connect_timeout(limit);
-    if let Some(address) = address {
-        one.hostaddr(address);
-    }
+    one.host(&host.name).hostaddr(address).port(host.port).connect_timeout(limit);
     one.connect(Watched { tls: tls.clone(), progress: progress.clone() }).await
 }
 
@@ -101,7 +102,11 @@ async fn try_one(
 fn judged(error: tokio_postgres::Error, progress: &Progress) -> Error {
     let (stage, server) = progress.get();
     match stage {
-        Stage::Token | Stage::Dial => Error::Dial { server, source: error },
+        Stage::Token | Stage::Resolve | Stage::Dial => Error::Dial { server, source: error },
+        Stage::SslRequest | Stage::Tls if broke_off(&error) => {
+            Error::Broken { server, stage, source: error }
+        }
+        Stage::SslRequest => Error::EncryptionDeclined { server },
         Stage::Tls => Error::Tls { server, source: error },
         Stage::Login if is_refusal(&error) => Error::LoginRefused(error),
         Stage::Login => Error::Login(error),

@@ -1,16 +1,39 @@
-use std::{error::Error as StdError, io, time::Duration};
+use std::{error::Error as StdError, fmt, io, time::Duration};
 
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
-use super::{ConfigError, Stage};
+use super::ConfigError;
 use crate::{TlsConfigError, credential, token::TokenError};
 
-/// Why there is no connection.
+/// Why there is no connection to PostgreSQL.
 ///
 /// A pool of deadpool's gives a [`PoolError`]; `Error::from` makes one of these
 /// of it. [`within`](Self::within) finds one inside another error without
 /// taking that apart.
+///
+/// `Display` says what failed in this layer and what to do about it;
+/// [`source`](StdError::source) has the cause. What the server said is a
+/// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code))
+/// and all its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)); the way out of a
+/// refused login is in its HINT.
+///
+/// | error | cause | way out |
+/// |---|---|---|
+/// | [`Config`](Self::Config), [`Identity`](Self::Identity), [`TlsConfig`](Self::TlsConfig) | a setting | the message names it |
+/// | [`Token`](Self::Token) | the identity gave no token | the source says who was asked, and what to do |
+/// | [`NoUser`](Self::NoUser) | a system-assigned identity or a group: its token names no role | `user` |
+/// | [`Resolve`](Self::Resolve) | the server's name is unknown | its spelling; DNS, a private endpoint's zone |
+/// | [`Dial`](Self::Dial) | nothing answers at that address and port | port 5432 (PgBouncer: 6432) outgoing, the server's firewall and networking |
+/// | [`EncryptionDeclined`](Self::EncryptionDeclined) | the server has no TLS, or is no PostgreSQL server | host and port |
+/// | [`Tls`](Self::Tls) | its certificate is of another name or authority | the host's name as the certificate has it; `sslrootcert` |
+/// | [`Broken`](Self::Broken) | the connection was cut before the login | it is tried again; then look at what lies between; with `sslnegotiation=direct`, a server before PostgreSQL 17 |
+/// | [`LoginRefused`](Self::LoginRefused) 28P01, 28000 | no role for this principal, a token that has expired or is for something else, a firewall rule | the HINT |
+/// | [`LoginRefused`](Self::LoginRefused) 08P01 | PgBouncer refuses for the server, or cannot carry so long a token | the HINT; port 5432 |
+/// | [`Login`](Self::Login) 3D000 | no such database | `dbname` |
+/// | [`Login`](Self::Login) 57P03, 53300 | the server starts, or has no connection left | it is tried again; fewer connections, or PgBouncer |
+/// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
+/// | [`Pool`](Self::Pool) | the pool is full or closed | the message |
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,9 +47,15 @@ pub enum Error {
     /// environment.
     #[error("the identity to log in with cannot be set up")]
     Identity(#[from] credential::ConfigError),
-    /// There is no token; the source says why and what to do.
-    #[error("no token to log in with")]
-    Token(#[from] TokenError),
+    /// The identity gave no token; the source says why and what to do.
+    #[error("no token to log in to {server} with")]
+    #[non_exhaustive]
+    Token {
+        /// `host:port`; all of them, if there are several.
+        server: String,
+        /// Why not.
+        source: TokenError,
+    },
     /// No role was named, and the token names none either. Name it.
     #[error(
         "the token of {principal} does not say which role to log in as: name it as user (as it was given to pgaadauth_create_principal)"
@@ -36,25 +65,56 @@ pub enum Error {
         /// Whose token it is.
         principal: String,
     },
-    /// No server was reached there. Look at name, port, firewall and network.
+    /// The server's name has no address.
+    #[error(
+        "the name of {server} cannot be resolved: check its spelling, and the DNS of this network (a private endpoint needs its zone there)"
+    )]
+    #[non_exhaustive]
+    Resolve {
+        /// `host:port`.
+        server: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The server could not be reached.
     #[error(
         "{server} cannot be reached: check the name, the port (5432, outgoing), and the server's network access and firewall"
     )]
     #[non_exhaustive]
     Dial {
-        /// Host and port.
+        /// `host:port`.
         server: String,
-        /// What the machine says.
+        /// What the network said.
         source: tokio_postgres::Error,
     },
-    /// The server has no TLS, or its certificate was not accepted. No token
-    /// was sent.
+    /// The connection broke before the login was sent. No token was sent.
+    #[error("the connection to {server} broke while {stage}, so no token was sent to it")]
+    #[non_exhaustive]
+    Broken {
+        /// `host:port`.
+        server: String,
+        /// What it was doing then.
+        stage: Stage,
+        /// What the network said.
+        source: tokio_postgres::Error,
+    },
+    /// The server has no TLS, or is none of PostgreSQL. No token was sent.
     #[error(
-        "TLS with {server} failed, so the token was not sent: it must be a PostgreSQL server with TLS, and its certificate for that name and of a trusted authority (sslrootcert, else this machine's)"
+        "{server} declines encryption, so no token was sent to it: check that it is a PostgreSQL server, with TLS"
+    )]
+    #[non_exhaustive]
+    EncryptionDeclined {
+        /// `host:port`.
+        server: String,
+    },
+    /// TLS failed: most often the certificate is for another name, or of an
+    /// authority that is not trusted. No token was sent.
+    #[error(
+        "TLS with {server} failed, so no token was sent to it: its certificate must be for that name and of a trusted authority (sslrootcert, else this machine's)"
     )]
     #[non_exhaustive]
     Tls {
-        /// Host and port.
+        /// `host:port`.
         server: String,
         /// What went wrong.
         source: tokio_postgres::Error,
@@ -67,24 +127,56 @@ pub enum Error {
     /// no such database, too many connections, ….
     #[error("the login failed")]
     Login(#[source] tokio_postgres::Error),
-    /// The time was up: `connect_timeout`.
+    /// The time for a connect is over.
     #[error(
-        "no connection{} within {limit:?} (connect_timeout); it ended while {stage}",
-        if server.is_empty() { String::new() } else { format!(" to {server}") }
+        "connecting to {server} took longer than {limit:?} (connect_timeout); it ended while {stage}"
     )]
     #[non_exhaustive]
     TimedOut {
-        /// What was going on.
-        stage: Stage,
-        /// Host and port, if there was one already.
+        /// `host:port`; all of them, if none was being tried yet.
         server: String,
         /// The limit.
         limit: Duration,
+        /// What it was doing then.
+        stage: Stage,
+        /// Why the last try within that time failed, if there was one.
+        source: Option<Box<Error>>,
     },
     /// The pool itself had none to give: it is closed, or its own time limits
     /// have passed.
     #[error("{}", pool_says(.0))]
     Pool(#[source] PoolError),
+}
+
+/// How far a connect has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Waiting for the identity's token.
+    Token,
+    /// Resolving the host's name.
+    Resolve,
+    /// Connecting over TCP.
+    Dial,
+    /// Asking the server for TLS.
+    SslRequest,
+    /// The TLS handshake.
+    Tls,
+    /// Waiting for the answer to the login, and to what `target_session_attrs` asks.
+    Login,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token => "waiting for a token",
+            Self::Resolve => "resolving the name",
+            Self::Dial => "dialling",
+            Self::SslRequest => "asking the server for TLS",
+            Self::Tls => "shaking hands for TLS",
+            Self::Login => "waiting for the answer to the login",
+        })
+    }
 }
 
 impl Error {
@@ -111,66 +203,94 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Config(_)
-            | Self::TlsConfig(_)
-            | Self::Identity(_)
-            | Self::NoUser { .. }
-            | Self::LoginRefused(_) => false,
-            Self::Token(error) => error.is_transient(),
-            Self::Dial { .. } | Self::TimedOut { .. } => true,
-            Self::Tls { source, .. } => broke_off(source),
-            Self::Login(error) => match error.code() {
-                Some(code) => passes(code),
-                None => error.is_closed() || broke_off(error),
-            },
-            Self::Pool(error) => matches!(error, PoolError::Timeout(_)),
+            Self::Token { source, .. } => source.is_transient(),
+            Self::Resolve { .. }
+            | Self::Dial { .. }
+            | Self::Broken { .. }
+            | Self::TimedOut { .. }
+            | Self::Pool(PoolError::Timeout(_)) => true,
+            Self::Login(error) => is_down(error),
+            _ => false,
         }
     }
 }
 
 /// Whether the login was refused for who asks: SQLSTATE class 28, and from
-/// older PgBouncer versions, whose protocol violation (08P01) it is when a token is too
-/// long for them.
+/// PgBouncer a protocol violation (08P01), which is its answer to everything.
 pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error
         .code()
         .is_some_and(|code| code.code().starts_with("28") || *code == SqlState::PROTOCOL_VIOLATION)
 }
 
-/// Starting up or shutting down (57P), short of connections or memory (53), a
-/// connection that failed (08).
+/// Whether the server is down, or short of something, for the time being: it says
+/// so, or the connection broke.
+pub(super) fn is_down(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => passes(code),
+        None => error.is_closed() || broke_off(error),
+    }
+}
+
 fn passes(code: &SqlState) -> bool {
-    ["57P", "53", "08"].iter().any(|class| code.code().starts_with(class))
-        && *code != SqlState::PROTOCOL_VIOLATION
+    [
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::INSUFFICIENT_RESOURCES,
+        SqlState::OUT_OF_MEMORY,
+        SqlState::TOO_MANY_CONNECTIONS,
+    ]
+    .contains(code)
+        || (code.code().starts_with("08") && *code != SqlState::PROTOCOL_VIOLATION)
 }
 
 /// Whether the network, not the peer, ended it.
-fn broke_off(error: &tokio_postgres::Error) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| {
-        use io::ErrorKind as Kind;
-        matches!(
-            source.kind(),
+pub(super) fn broke_off(error: &tokio_postgres::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        io_kind(error),
+        Some(
             Kind::BrokenPipe
                 | Kind::ConnectionAborted
                 | Kind::ConnectionReset
                 | Kind::TimedOut
                 | Kind::UnexpectedEof
         )
-    })
+    )
+}
+
+/// Whether the machine is there, but nobody listens.
+pub(super) fn was_refused(error: &tokio_postgres::Error) -> bool {
+    io_kind(error) == Some(io::ErrorKind::ConnectionRefused)
+}
+
+fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
+    error.source()?.downcast_ref().map(io::Error::kind)
+}
+
+/// Whether a query's error says that the server, or the connection to it, is away
+/// for the time being (it restarts, fails over, has no connection left): the
+/// same may succeed on another connection of the pool.
+///
+/// Whether the query had its effect, nobody knows: repeat what may be repeated.
+/// Errors of a checkout have [`Error::is_transient`].
+#[must_use]
+pub fn is_transient(error: &tokio_postgres::Error) -> bool {
+    is_down(error)
 }
 
 /// Undoes what [`deadpool_postgres::Connect`] needs: an error of ours inside
 /// the driver's is taken out again.
-impl From<tokio_postgres::Error> for Error {
-    fn from(error: tokio_postgres::Error) -> Self {
-        let carries = |error: &tokio_postgres::Error| {
-            let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-            source
-                .and_then(io::Error::get_ref)
-                .is_some_and(<dyn StdError + Send + Sync>::is::<Self>)
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Self {
+        let error = match error {
+            PoolError::Backend(error) => error,
+            error => return Self::Pool(error),
         };
-        if !carries(&error) {
+        let content = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        let content = content.and_then(io::Error::get_ref);
+        if !content.is_some_and(<dyn StdError + Send + Sync>::is::<Self>) {
             return if is_refusal(&error) { Self::LoginRefused(error) } else { Self::Login(error) };
         }
         let source = error.into_source().and_then(|source| source.downcast::<io::Error>().ok());
@@ -178,15 +298,6 @@ impl From<tokio_postgres::Error> for Error {
         match content.and_then(|content| content.downcast().ok()) {
             Some(ours) => *ours,
             None => unreachable!("its presence was checked"),
-        }
-    }
-}
-
-impl From<PoolError> for Error {
-    fn from(error: PoolError) -> Self {
-        match error {
-            PoolError::Backend(error) => error.into(),
-            error => Self::Pool(error),
         }
     }
 }

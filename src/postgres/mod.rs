@@ -34,15 +34,21 @@ mod dial;
 mod error;
 mod keywords;
 mod pool;
+mod progress;
+mod recycling;
 mod replay;
+mod retire;
+mod retry;
 mod tls;
 
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use connector::{Connector, ConnectorReport};
-pub use error::Error;
-pub use pool::{Pool, Recycling, builder};
-pub use tls::{Connection, Stage, TlsStream};
+pub use error::{Error, Stage, is_transient};
+pub use pool::{Pool, builder, close_and_wait, warm_up};
+pub use recycling::Recycling;
+pub use retire::RetireReason;
+pub use tls::{Connection, TlsStream};
 
 pub use deadpool_postgres;
 pub use tokio_postgres;

@@ -22,7 +22,12 @@ use super::Error;
 
 /// An error whose source is `error`; [`Error::within`] finds it again.
 pub(super) async fn carrying(error: Error) -> tokio_postgres::Error {
-    play(Tape::Failure(Some(io::Error::other(error)))).await
+    unreadable(io::Error::other(error)).await
+}
+
+/// An error whose source is `error`.
+pub(super) async fn unreadable(error: io::Error) -> tokio_postgres::Error {
+    play(Tape::Failure(Some(error))).await
 }
 
 /// The server's error with `advice` in its HINT, behind the hint it had.
@@ -201,6 +206,7 @@ mod tests {
         assert!(matches!(Error::within(&error), Some(Error::NoUser { .. })));
         let text = format!("{:?}", std::error::Error::source(&error).unwrap().to_string());
         assert!(text.contains("somebody"), "{text}");
+        let error = deadpool_postgres::PoolError::Backend(error);
         assert!(matches!(Error::from(error), Error::NoUser { .. }));
     }
 }

@@ -1,13 +1,6 @@
 //! TLS for one attempt to connect, watched: how far did it come?
 
-use std::{
-    convert::Infallible,
-    fmt,
-    future::Future,
-    io,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{convert::Infallible, future::Future, io, pin::Pin};
 
 use tokio_postgres::{
     Socket,
@@ -15,7 +8,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::Error;
+use super::{Error, Stage, progress::Progress};
 use crate::tls::Trust;
 
 /// The TLS stream to a server.
@@ -24,54 +17,6 @@ pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 /// The connection's part that does the work: it must be polled, usually by a
 /// task of its own, for its [`Client`](tokio_postgres::Client) to get answers.
 pub type Connection = tokio_postgres::Connection<Socket, TlsStream>;
-
-/// How far a connect has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Stage {
-    /// Getting a token.
-    #[default]
-    Token,
-    /// Looking the host's name up and dialling.
-    Dial,
-    /// Asking for TLS and verifying the server.
-    Tls,
-    /// Logging in, and checking `target_session_attrs`.
-    Login,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Token => "getting a token",
-            Self::Dial => "dialling",
-            Self::Tls => "shaking hands over TLS",
-            Self::Login => "logging in",
-        })
-    }
-}
-
-/// Where a connect stands: its stage, and the host tried last. Clones share.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<Mutex<(Stage, String)>>);
-
-impl Progress {
-    pub(super) fn token(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Stage::Token, String::new());
-    }
-
-    pub(super) fn dialling(&self, host: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Stage::Dial, host);
-    }
-
-    fn reached(&self, stage: Stage) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = stage;
-    }
-
-    pub(super) fn get(&self) -> (Stage, String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
     let mut tls =
@@ -83,7 +28,8 @@ pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
     Ok(MakeRustlsConnect::new(tls))
 }
 
-/// TLS that writes into a [`Progress`] when it starts and when it stands.
+/// TLS that writes into a [`Progress`] when it is asked for, when it starts and
+/// when it stands.
 #[derive(Clone)]
 pub(super) struct Watched {
     pub(super) tls: MakeRustlsConnect,
@@ -102,7 +48,7 @@ impl MakeTlsConnect<Socket> for Watched {
 
     /// Called when the socket is connected.
     fn make_tls_connect(&mut self, host: &str) -> Result<WatchedHandshake, Infallible> {
-        self.progress.reached(Stage::Tls);
+        self.progress.reached(Stage::SslRequest);
         let handshake = MakeTlsConnect::<Socket>::make_tls_connect(&mut self.tls, host)?;
         Ok(WatchedHandshake { handshake, progress: self.progress.clone() })
     }
@@ -115,6 +61,7 @@ impl TlsConnect<Socket> for WatchedHandshake {
 
     fn connect(self, socket: Socket) -> Self::Future {
         Box::pin(async move {
+            self.progress.reached(Stage::Tls);
             let stream = self.handshake.connect(socket).await?;
             self.progress.reached(Stage::Login);
             Ok(stream)

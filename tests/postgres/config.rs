@@ -20,7 +20,7 @@ fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
         (format!("{azure}?password=hunter2"), "password must go"),
         ("host=a.postgres.database.azure.com password='hunter2 x'".to_owned(), "password must go"),
         (format!("{azure}?sslmode=disable"), "use sslmode=verify-full"),
-        (format!("{azure}?sslmode=require"), "use sslmode=verify-full"),
+        (format!("{azure}?sslmode=prefer"), "use sslmode=verify-full"),
         (format!("{azure}?colour=red"), "unknown option `colour`"),
         (format!("{azure}?connect_timeout=soon"), "connect_timeout"),
         (format!("{azure}?entra_scope=a b"), "entra_scope cannot be used"),

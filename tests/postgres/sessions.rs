@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entra_pool::{
     clock::ManualClock,
-    postgres::{self, Config, Connector, Recycling, deadpool_postgres},
+    postgres::{self, Config, Connector, Recycling, RetireReason, deadpool_postgres},
     token::Identity,
 };
 
@@ -197,7 +197,7 @@ async fn a_dropped_query_that_goes_on_is_cancelled_and_its_connection_retired() 
     clock.advance(Duration::from_secs(2));
     let b = next.await.unwrap();
     assert_ne!(backend(&b).await, pid, "another session");
-    assert_eq!(connector.report().retired, 1);
+    assert_eq!(connector.report().retired, [(RetireReason::Unsettled, 1)]);
     let gone = format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})");
     while server().await.value(&gone).await.as_deref() != Some("t") {
         tokio::task::yield_now().await;
@@ -213,7 +213,7 @@ async fn connections_end_when_they_are_old_or_closed() {
     let pool = postgres::builder(old.clone()).max_size(1).build().unwrap();
     let first = backend(&pool.get().await.unwrap()).await;
     assert_ne!(backend(&pool.get().await.unwrap()).await, first);
-    assert_eq!(old.report().retired, 1);
+    assert_eq!(old.report().retired, [(RetireReason::Age, 1)]);
 
     let young = Connector::new(config.max_lifetime(None), tokens).unwrap();
     let pool = postgres::builder(young.clone()).max_size(1).build().unwrap();
@@ -221,5 +221,5 @@ async fn connections_end_when_they_are_old_or_closed() {
     assert_eq!(backend(&pool.get().await.unwrap()).await, first);
     server().await.sql(&format!("SELECT pg_terminate_backend({first}, 10000)")).await;
     assert_ne!(backend(&pool.get().await.unwrap()).await, first);
-    assert_eq!(young.report().retired, 1);
+    assert_eq!(young.report().retired, [(RetireReason::Closed, 1)]);
 }

@@ -1,0 +1,111 @@
+use std::time::Duration;
+
+use deadpool_postgres::ClientWrapper;
+use tokio_postgres::error::SqlState;
+
+use super::{Connector, RetireReason};
+use crate::clock;
+
+/// What is done to a connection before its next borrower gets it. The names are
+/// those of deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod);
+/// the default is not.
+///
+/// What a dropped query still does is awaited for 2 s; then it is cancelled, and
+/// the connection not used again. With [`Fast`](Self::Fast), the next borrower waits
+/// for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Recycling {
+    /// Nothing of one borrower's session reaches the next: an open transaction
+    /// is rolled back, and role, settings, cursors, listened channels, advisory
+    /// locks, temporary tables and sequences' memory are reset. One round trip.
+    ///
+    /// Prepared statements stay, so that the statement cache holds. `PREPARE`d
+    /// by SQL, they are seen by the next borrower.
+    #[default]
+    Clean,
+    /// Nothing is undone; but a round trip shows that the connection lives.
+    Verified,
+    /// Nothing, not even an open transaction, is undone: only for borrowers
+    /// that leave no traces. No round trip.
+    Fast,
+    /// These statements, and nothing else.
+    Custom(String),
+}
+
+/// A connection whose recycling takes longer is not worth waiting for.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The list behind the rollback is that of deadpool-postgres, which is
+/// `DISCARD ALL` less what would take the prepared statements away. `RESET ROLE`,
+/// because `RESET ALL` leaves the role alone.
+macro_rules! clean_after {
+    ($rollback:literal) => {
+        concat!(
+            $rollback,
+            "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
+             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;"
+        )
+    };
+}
+
+/// `ROLLBACK` alone would be a warning in the server's log at every checkout that
+/// finds no transaction, which is all of them in a well-kept application.
+const CLEAN: &str = clean_after!("BEGIN; ROLLBACK; ");
+
+/// In a failed transaction, `BEGIN` fails, too.
+const CLEAN_FAILED: &str = clean_after!("ROLLBACK; ");
+
+impl Recycling {
+    /// Makes the connection fit for its next borrower.
+    pub(super) async fn recycle(
+        &self,
+        connector: &Connector,
+        client: &ClientWrapper,
+    ) -> Result<(), RetireReason> {
+        let recycled = clock::timeout(&**connector.clock(), LIMIT, self.run(client)).await;
+        match recycled {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.is_closed() => Err(RetireReason::Closed),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a connection could not be recycled");
+                Err(RetireReason::Recycling)
+            }
+            Err(clock::Elapsed) => {
+                cancel(connector, client);
+                Err(RetireReason::Unsettled)
+            }
+        }
+    }
+
+    async fn run(&self, client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {
+        let sql = match self {
+            Self::Clean => CLEAN,
+            Self::Verified => "",
+            Self::Fast => return Ok(()),
+            Self::Custom(sql) => sql,
+        };
+        match client.batch_execute(sql).await {
+            Err(error)
+                if *self == Self::Clean
+                    && error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) =>
+            {
+                client.batch_execute(CLEAN_FAILED).await
+            }
+            done => done,
+        }
+    }
+}
+
+/// Has the server stop what the connection is at. It is not used again,
+/// because the cancellation might reach a later query.
+fn cancel(connector: &Connector, client: &ClientWrapper) {
+    let (token, tls) = (client.cancel_token(), connector.tls());
+    let clock = connector.clock().clone();
+    let limit = connector.config().connect_timeout;
+    tokio::spawn(async move {
+        if let Ok(Err(error)) = clock::timeout(&*clock, limit, token.cancel_query(tls)).await {
+            tracing::warn!(%error, "a query could not be cancelled");
+        }
+    });
+}
