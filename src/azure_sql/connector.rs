@@ -1,12 +1,4 @@
-use std::{
-    fmt,
-    ops::{Deref, DerefMut},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tiberius::{AuthMethod, EncryptionLevel};
@@ -14,11 +6,13 @@ use tokio::net::lookup_host;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
-    Config, ConfigError, Encrypt, Error, LoginRefused, RetireReason, Stage, Transport,
+    Client, Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, LoginRefused,
+    RetireReason, Stage, Transport,
     dial::{self, Socket},
     error::LOGIN_FAILED,
     link::Link,
     progress::Progress,
+    report::{Counters, count},
     retry::Retries,
     transport::OpenError,
 };
@@ -26,11 +20,8 @@ use crate::{
     Cloud,
     clock::{self, Clock},
     tls::{self, Trust},
-    token::{Connecting, Renewals, Token, TokenCache, TokenReport},
+    token::{Connecting, Renewals, Token, TokenCache},
 };
-
-/// The driver's client: tiberius', over our [`Transport`].
-pub type Client = tiberius::Client<Transport>;
 
 /// How often a login follows the server elsewhere, as SqlClient does.
 const MOST_ROUTINGS: usize = 10;
@@ -48,15 +39,6 @@ struct Inner {
     tls: Arc<ClientConfig>,
     renewals: Renewals,
     counters: Counters,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    logins: AtomicU64,
-    refused: AtomicU64,
-    renewed: AtomicU64,
-    retried: AtomicU64,
-    retired: [AtomicU64; RetireReason::ALL.len()],
 }
 
 impl Connector {
@@ -116,10 +98,10 @@ impl Connector {
             })
         });
         match &result {
-            Ok(_) => counters.logins.fetch_add(1, Ordering::Relaxed),
-            Err(Error::LoginRefused(_)) => counters.refused.fetch_add(1, Ordering::Relaxed),
-            Err(_) => 0,
-        };
+            Ok(_) => count(&counters.logins),
+            Err(Error::LoginRefused(_)) => count(&counters.refused),
+            Err(_) => {}
+        }
         result
     }
 
@@ -141,7 +123,7 @@ impl Connector {
             let Some(pause) = retries.after(&error, left, fastrand::f64()) else {
                 return Err(error);
             };
-            counters.retried.fetch_add(1, Ordering::Relaxed);
+            count(&counters.retried);
             tracing::info!(
                 error = &error as &dyn std::error::Error,
                 ?pause,
@@ -180,7 +162,7 @@ impl Connector {
                 return Err(Error::LoginRefused(refused));
             }
         };
-        self.0.counters.renewed.fetch_add(1, Ordering::Relaxed);
+        count(&self.0.counters.renewed);
         Box::pin(self.follow(&another, progress)).await.map_err(|error| match error {
             Error::LoginRefused(refused) => {
                 self.0.renewals.pause(tokens);
@@ -291,6 +273,7 @@ impl Connector {
             created: self.clock().monotonic(),
             heard: self.clock().monotonic(),
             jitter: fastrand::f64(),
+            counted: None,
         })
     }
 
@@ -363,20 +346,7 @@ impl Connector {
     /// How things stand.
     #[must_use]
     pub fn report(&self) -> ConnectorReport {
-        let counters = &self.0.counters;
-        ConnectorReport {
-            logins: counters.logins.load(Ordering::Relaxed),
-            refused: counters.refused.load(Ordering::Relaxed),
-            renewed: counters.renewed.load(Ordering::Relaxed),
-            retried: counters.retried.load(Ordering::Relaxed),
-            retired: RetireReason::ALL
-                .into_iter()
-                .zip(&counters.retired)
-                .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-            token: self.0.tokens.report(),
-        }
+        self.0.counters.report(self.0.tokens.report())
     }
 
     /// What it connects to.
@@ -396,7 +366,7 @@ impl Connector {
     }
 
     pub(super) fn count_retired(&self, reason: RetireReason) {
-        self.0.counters.retired[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.0.counters.retired(reason);
     }
 }
 
@@ -432,79 +402,6 @@ async fn quietly<F: Future>(future: F) -> F::Output {
     } else {
         future.await
     }
-}
-
-/// A logged-in connection. Dereferences to tiberius' [`Client`].
-pub struct Connection {
-    client: Client,
-    pub(super) link: Arc<Link>,
-    pub(super) socket: Socket,
-    /// Where it is, which may be where the login was sent.
-    server: String,
-    pub(super) token: Token,
-    /// By the connector's monotonic clock.
-    pub(super) created: Duration,
-    /// When the server last answered us, by the same clock; borrowers' requests
-    /// do not count.
-    pub(super) heard: Duration,
-    /// From 0 to 1, so that the connections of a pool do not age alike.
-    pub(super) jitter: f64,
-}
-
-impl Connection {
-    /// The server that it is logged in to, as `host,port`: where the login was
-    /// routed, if it was.
-    #[must_use]
-    pub fn server(&self) -> &str {
-        &self.server
-    }
-
-    /// How many requests have told the server to reset the session first.
-    #[must_use]
-    pub fn resets_sent(&self) -> u64 {
-        self.link.resets_sent()
-    }
-}
-
-impl Deref for Connection {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        &self.client
-    }
-}
-
-impl DerefMut for Connection {
-    fn deref_mut(&mut self) -> &mut Client {
-        &mut self.client
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("server", &self.server)
-            .field("link", &self.link)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How a connector stands.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConnectorReport {
-    /// Logins that succeeded.
-    pub logins: u64,
-    /// Connects that ended in a refused login.
-    pub refused: u64,
-    /// Logins that were tried again with another token.
-    pub renewed: u64,
-    /// Logins that were tried again after a transient error.
-    pub retried: u64,
-    /// Connections that were not used again, by reason; only those that occurred.
-    pub retired: Vec<(RetireReason, u64)>,
-    /// How the tokens stand.
-    pub token: TokenReport,
 }
 
 #[cfg(test)]

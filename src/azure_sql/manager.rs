@@ -1,14 +1,16 @@
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use tokio::sync::watch;
 
 use super::{
     Client, Connection, Connector, Error,
     link::{Fault, ResetRule},
+    pool::Living,
 };
 use crate::clock;
 
@@ -36,6 +38,10 @@ pub struct Manager {
     max_lifetime: Option<Duration>,
     /// A probe that began then (monotonic) had no answer.
     silent_since: Mutex<Option<Duration>>,
+    pub(super) living: Living,
+    pub(super) kept_fresh: AtomicBool,
+    /// Gone when this manager is: ends the task of `keep_fresh`.
+    pub(super) alive: watch::Sender<()>,
 }
 
 /// What happens to a connection between two borrowers. Either way the session
@@ -133,6 +139,9 @@ impl Manager {
             connector,
             recycling: Recycling::default(),
             silent_since: Mutex::default(),
+            living: Living::default(),
+            kept_fresh: AtomicBool::new(false),
+            alive: watch::Sender::new(()),
         }
     }
 
@@ -156,6 +165,19 @@ impl Manager {
     #[must_use]
     pub fn connector(&self) -> &Connector {
         &self.connector
+    }
+
+    /// Whether an idle connection may be lent again, as far as can be told without
+    /// asking it; counted if not.
+    pub(super) fn is_fit(&self, connection: &Connection) -> bool {
+        let reason = self.unfit(connection);
+        reason.inspect(|reason| self.retired(connection, *reason)).is_none()
+    }
+
+    /// deadpool drops the error: here is where it can be told.
+    fn retired(&self, connection: &Connection, reason: RetireReason) {
+        tracing::debug!(%reason, server = connection.server(), "connection retired");
+        self.connector.count_retired(reason);
     }
 
     /// What speaks against using the connection again, before it is asked.
@@ -238,15 +260,18 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection, Error> {
-        self.connector.connect().await
+        let counted = Some(self.living.enter());
+        Ok(Connection { counted, ..self.connector.connect().await? })
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
         self.renew(connection).await.map_err(|reason| {
-            // deadpool drops the error: here is where it can be told.
-            tracing::debug!(%reason, server = connection.server(), "connection retired");
-            self.connector.count_retired(reason);
+            self.retired(connection, reason);
             RecycleError::Backend(Error::Retired { reason })
         })
+    }
+
+    fn detach(&self, connection: &mut Connection) {
+        connection.counted = None;
     }
 }

@@ -18,6 +18,7 @@
 //! its builder, time limits, hooks and `status` are deadpool's own.
 
 mod config;
+mod connection;
 mod connection_string;
 mod connector;
 mod dial;
@@ -27,8 +28,10 @@ mod link;
 mod login_refused;
 mod manager;
 mod packet;
+mod pool;
 mod prelogin;
 mod progress;
+mod report;
 mod retry;
 mod severe;
 mod transport;
@@ -39,11 +42,16 @@ pub use deadpool;
 pub use tiberius;
 
 pub use config::{Authentication, Config, ConfigError, Encrypt};
+pub use connection::{Client, Connection};
 pub use connection_string::SyntaxError;
-pub use connector::{Client, Connection, Connector, ConnectorReport};
+pub use connector::Connector;
 pub use error::{Error, Stage};
 pub use login_refused::LoginRefused;
 pub use manager::{Manager, Recycling, RetireReason};
+pub use pool::{
+    Pool, PoolBuilder, PoolError, PooledConnection, builder, close_and_wait, keep_fresh, warm_up,
+};
+pub use report::ConnectorReport;
 pub use transport::Transport;
 
 use crate::{
@@ -51,18 +59,6 @@ use crate::{
     credential::{self, ManagedIdentity, UserAssignedId},
     token::{Identity, TokenCredential},
 };
-
-/// A deadpool pool of Azure SQL connections.
-pub type Pool = deadpool::managed::Pool<Manager>;
-
-/// Builds a [`Pool`].
-pub type PoolBuilder = deadpool::managed::PoolBuilder<Manager>;
-
-/// What a [`Pool`] lends; dereferences to [`Client`].
-pub type PooledConnection = deadpool::managed::Object<Manager>;
-
-/// Why a [`Pool`] has no connection to lend.
-pub type PoolError = deadpool::managed::PoolError<Error>;
 
 /// A pool for an ADO.NET connection string (see [`Config`] for its keywords),
 /// with the identity that its `Authentication` names, else that of the
@@ -94,23 +90,6 @@ fn pool(config: Config, identity: &Identity) -> Result<Pool, Error> {
     let manager = Manager::new(Connector::new(config, tokens)?);
     #[allow(clippy::expect_used)]
     Ok(builder(manager).build().expect("deadpool refuses time limits without a runtime only"))
-}
-
-/// A pool's builder on `manager`: deadpool's own, so that its sizes, time limits
-/// and hooks can be set.
-///
-/// Set already, from the manager's configuration: the size (`Max Pool Size`),
-/// and that a connection that comes free is waited for as long as a connect may
-/// take (`Connect Timeout`).
-pub fn builder(manager: Manager) -> PoolBuilder {
-    let config = manager.connector().config();
-    let (size, wait) = (config.max_pool_size, config.connect_timeout());
-    let builder =
-        Pool::builder(manager).runtime(deadpool::Runtime::Tokio1).wait_timeout(Some(wait));
-    match size {
-        Some(size) => builder.max_size(size),
-        None => builder,
-    }
 }
 
 impl Config {

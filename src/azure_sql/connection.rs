@@ -1,0 +1,69 @@
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Transport, dial::Socket, link::Link, pool::Alive};
+use crate::token::Token;
+
+/// The driver's client: tiberius', over our [`Transport`].
+pub type Client = tiberius::Client<Transport>;
+
+/// A logged-in connection. Dereferences to tiberius' [`Client`].
+pub struct Connection {
+    pub(super) client: Client,
+    pub(super) link: Arc<Link>,
+    pub(super) socket: Socket,
+    /// Where it is, which may be where the login was sent.
+    pub(super) server: String,
+    pub(super) token: Token,
+    /// By the connector's monotonic clock.
+    pub(super) created: Duration,
+    /// When the server last answered us, by the same clock; borrowers' requests
+    /// do not count.
+    pub(super) heard: Duration,
+    /// From 0 to 1, so that the connections of a pool do not age alike.
+    pub(super) jitter: f64,
+    /// Where a pool made it: its place in the count of those that are there.
+    pub(super) counted: Option<Alive>,
+}
+
+impl Connection {
+    /// The server that it is logged in to, as `host,port`: where the login was
+    /// routed, if it was.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// How many requests have told the server to reset the session first.
+    #[must_use]
+    pub fn resets_sent(&self) -> u64 {
+        self.link.resets_sent()
+    }
+}
+
+impl Deref for Connection {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,150 @@
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::JoinSet};
+
+use super::{Error, Manager};
+
+/// A deadpool pool of Azure SQL connections.
+pub type Pool = deadpool::managed::Pool<Manager>;
+
+/// Builds a [`Pool`].
+pub type PoolBuilder = deadpool::managed::PoolBuilder<Manager>;
+
+/// What a [`Pool`] lends; dereferences to [`Client`](super::Client).
+pub type PooledConnection = deadpool::managed::Object<Manager>;
+
+/// Why a [`Pool`] has no connection to lend.
+pub type PoolError = deadpool::managed::PoolError<Error>;
+
+/// How often [`keep_fresh`] looks at a pool's idle connections.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// A pool's builder on `manager`: deadpool's own, so that its sizes, time limits
+/// and hooks can be set.
+///
+/// Set already, from the manager's configuration: the size (`Max Pool Size`),
+/// and that a connection that comes free is waited for as long as a connect may
+/// take (`Connect Timeout`).
+pub fn builder(manager: Manager) -> PoolBuilder {
+    let config = manager.connector().config();
+    let (size, wait) = (config.max_pool_size, config.connect_timeout);
+    let builder =
+        Pool::builder(manager).runtime(deadpool::Runtime::Tokio1).wait_timeout(Some(wait));
+    match size {
+        Some(size) => builder.max_size(size),
+        None => builder,
+    }
+}
+
+/// Opens connections, all at once, until `pool` has as many as the configuration
+/// says (`Min Pool Size`), so that the first requests need not wait, and a wrong
+/// set-up shows at start. Does nothing where there are as many.
+///
+/// # Errors
+///
+/// The first that occurs; the connections that were opened stay in the pool.
+pub async fn warm_up(pool: &Pool) -> Result<(), PoolError> {
+    let status = pool.status();
+    let wanted = pool.manager().connector().config().min_pool_size.min(status.max_size);
+    let missing = wanted.saturating_sub(status.size);
+    if missing == 0 {
+        return Ok(());
+    }
+    // Those that are idle are lent first.
+    let mut opening = JoinSet::new();
+    for _ in 0..status.available.min(status.size) + missing {
+        let pool = pool.clone();
+        opening.spawn(async move { pool.get().await });
+    }
+    // Held until all are there: one that is given back would be lent again.
+    let mut held = Vec::new();
+    while let Some(opened) = opening.join_next().await {
+        // Nothing aborts these tasks, and they do not panic.
+        if let Ok(opened) = opened {
+            held.push(opened?);
+        }
+    }
+    Ok(())
+}
+
+/// Has idle connections of `pool` that are not fit to be lent again (closed, too
+/// old, soon to end with their token) dropped within 30 s, where deadpool would
+/// find them when they are next lent; and keeps `Min Pool Size` connections open.
+///
+/// That is done by a task, in the runtime of the caller; it ends with the pool.
+/// Without it nothing runs in the background. A second call does nothing.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub fn keep_fresh(pool: &Pool) {
+    let manager = pool.manager();
+    if manager.kept_fresh.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let (pool, clock) = (pool.weak(), manager.connector().clock().clone());
+    let mut alive = manager.alive.subscribe();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = clock.sleep(LOOK_EVERY) => {}
+                // Nothing is ever sent: this is the sender's end.
+                _ = alive.changed() => return,
+            }
+            let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
+            pool.retain(|connection, _| pool.manager().is_fit(connection));
+            if let Err(error) = warm_up(&pool).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the pool has fewer connections than its minimum"
+                );
+            }
+        }
+    });
+}
+
+/// Closes `pool` and waits until the last of its connections is gone: those that
+/// are lent, until they are given back or dropped. Those that were
+/// [taken](deadpool::managed::Object::take) out of it do not count.
+///
+/// For the end of a service, behind the end of what it serves. There is no time
+/// limit of its own.
+pub async fn close_and_wait(pool: &Pool) {
+    pool.close();
+    pool.manager().living.none().await;
+}
+
+/// How many connections of one pool there are, from before they are dialled.
+#[derive(Debug)]
+pub(super) struct Living(Arc<watch::Sender<usize>>);
+
+impl Default for Living {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Living {
+    pub(super) fn enter(&self) -> Alive {
+        self.0.send_modify(|count| *count += 1);
+        Alive(Arc::clone(&self.0))
+    }
+
+    async fn none(&self) {
+        // Its sender is here, so that it does not end.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+/// One that counts, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Alive(Arc<watch::Sender<usize>>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
