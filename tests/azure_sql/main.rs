@@ -7,6 +7,7 @@ mod config;
 mod login;
 mod logs;
 mod recycling;
+mod retries;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,0 +1,108 @@
+//! What passes by itself is waited for, as long as there is time. Time is moved
+//! by hand from pause to pause.
+
+use std::time::Duration;
+
+use entra_pool::{
+    azure_sql::{Connector, Error, Stage},
+    clock::Clock,
+};
+use entra_pool_emulator::azure_sql::ServerError;
+
+use crate::{Shop, number, support::credential::said, until, without_pauses};
+
+fn paused() -> ServerError {
+    ServerError::new(40613, 14, "Database 'orders' on server 'shop' is not currently available.")
+}
+
+/// A connector that has its token, to `more`.
+async fn connector(shop: &Shop, more: &str) -> Connector {
+    let connector = shop.connector(more);
+    connector.tokens().warm_up().await.unwrap();
+    connector
+}
+
+#[tokio::test]
+async fn a_paused_database_is_waited_for() {
+    let shop = Shop::open().await;
+    let connector = connector(&shop, "Connect Timeout=60").await;
+    // It resumes after 40 s.
+    shop.server().behaviour().fail_logins(1, paused());
+    let began = shop.clock.monotonic();
+    let connecting = connector.connect();
+    tokio::pin!(connecting);
+    let mut tries = 0;
+    let mut connection = loop {
+        tokio::select! {
+            biased;
+            connected = &mut connecting => break connected.unwrap(),
+            () = until(|| connector.report().retried > tries && shop.clock.sleepers() > 1) => {
+                shop.clock.advance(shop.clock.next_wake().unwrap());
+            }
+        }
+        tries += 1;
+        if shop.clock.monotonic() - began < Duration::from_secs(40) {
+            shop.server().behaviour().fail_logins(1, paused());
+        }
+    };
+    assert_eq!(number(&mut connection, "SELECT 1").await, 1);
+    let spent = shop.clock.monotonic() - began;
+    assert!((40..60).contains(&spent.as_secs()), "{spent:?}");
+    // Backing off, not knocking: of pauses up to 5 s, a quarter more or less.
+    assert!((7..=15).contains(&tries), "{tries}");
+    assert_eq!((connector.report().retried, shop.token_requests()), (tries, 1));
+}
+
+#[tokio::test]
+async fn a_database_that_stays_paused_is_told_within_the_time() {
+    let shop = Shop::open().await;
+    let connector = connector(&shop, "Connect Timeout=15").await;
+    shop.server().behaviour().fail_logins(100, paused());
+    let began = shop.clock.monotonic();
+    let error = without_pauses(&shop, &connector).await.unwrap_err();
+    assert!(shop.clock.monotonic() - began <= Duration::from_secs(15));
+    assert!(matches!(error, Error::Login { .. }) && error.is_transient(), "{error:?}");
+    assert_eq!(error.server_error().unwrap().code(), 40613);
+    assert!(said(&error).contains("Connect Timeout"), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn a_time_that_is_over_tells_why_the_try_before_had_failed() {
+    let shop = Shop::open().await;
+    let connector = connector(&shop, "").await;
+    shop.server().behaviour().fail_logins(1, paused());
+    let connecting = connector.connect();
+    tokio::pin!(connecting);
+    tokio::select! {
+        biased;
+        _ = &mut connecting => panic!("the database is paused"),
+        () = until(|| connector.report().retried == 1 && shop.clock.sleepers() > 1) => {}
+    }
+    shop.server().behaviour().delay_logins(Duration::from_secs(3600));
+    let capture = crate::logs::capture();
+    shop.clock.advance(shop.clock.next_wake().unwrap());
+    tokio::select! {
+        biased;
+        _ = &mut connecting => panic!("the server does not answer"),
+        () = until(|| capture.text().contains("logging in")) => {}
+    }
+    shop.clock.advance(Duration::from_secs(15));
+    let error = connecting.await.unwrap_err();
+    let Error::TimedOut { stage: Stage::Login, source: Some(before), .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(before.server_error().unwrap().code(), 40613);
+    assert!(said(&error).contains("not currently available"), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn what_no_other_try_can_better_is_told_at_once() {
+    let shop = Shop::open().await;
+    let connector = connector(&shop, "").await;
+    let firewall = ServerError::new(40615, 14, "Client with IP address '192.0.2.7' is not allowed");
+    shop.server().behaviour().fail_logins(1, firewall);
+    let error = connector.connect().await.unwrap_err();
+    assert_eq!(error.server_error().unwrap().code(), 40615);
+    assert!(said(&error).contains("firewall"), "{}", said(&error));
+    assert_eq!((shop.counters().logins_refused, connector.report().retried), (1, 0));
+}
