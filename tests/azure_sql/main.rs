@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
 mod bad_input;
+mod cancellation;
 mod config;
 mod login;
 mod logs;

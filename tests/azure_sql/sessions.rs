@@ -9,12 +9,12 @@ use tiberius::error::{Error, IoErrorKind};
 
 use crate::{Shop, failure, number, retired, run, session, text, until};
 
-const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
+pub(crate) const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a session that nobody has used shows, and a used one must, too.
-async fn assert_clean(client: &mut Client) {
+pub(crate) async fn assert_clean(client: &mut Client) {
     assert_eq!(number(client, "SELECT @@TRANCOUNT").await, 0);
     assert_eq!(text(client, "SELECT DB_NAME()").await.as_deref(), Some("orders"));
     assert_eq!(number(client, "SELECT @@LOCK_TIMEOUT").await, -1);
