@@ -31,6 +31,9 @@ mod packet;
 mod pool;
 mod prelogin;
 mod progress;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod replay;
 mod report;
 mod retry;
 mod severe;

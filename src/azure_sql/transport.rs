@@ -171,7 +171,9 @@ async fn agree(
         .map_err(|prelogin::Malformed| OpenError::Protocol("its PRELOGIN cannot be read"))
 }
 
-async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, OpenError> {
+pub(super) async fn read_answer(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Vec<u8>, OpenError> {
     let mut payload = Vec::new();
     loop {
         let mut head = [0; HEADER];
