@@ -124,6 +124,8 @@ pub struct Counters {
 struct Shared {
     server: SocketAddr,
     state: Mutex<State>,
+    /// So often all faults were called off.
+    calms: AtomicU64,
     connections: AtomicU64,
     open: AtomicU64,
     faults: AtomicU64,
@@ -149,6 +151,7 @@ impl Network {
         let shared = Arc::new(Shared {
             server,
             state: Mutex::default(),
+            calms: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             open: AtomicU64::new(0),
             faults: AtomicU64::new(0),
@@ -173,9 +176,10 @@ impl Network {
         self.shared.state().faults.push(connections, fault.into());
     }
 
-    /// Connections from now on have no faults.
+    /// No faults any more that have not come about.
     pub fn calm(&self) {
         self.shared.state().faults.clear();
+        self.shared.calms.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Connections from now on carry bytes in pieces of at most `length`, which
@@ -239,8 +243,10 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
             tracing::debug!(%error, "TCP_NODELAY is not set");
         }
     }
+    let calms = shared.calms.load(Ordering::Relaxed);
     let way = |towards: Towards| Way {
         fault: fault.filter(|fault| fault.towards == towards),
+        calms,
         piece,
         record,
         sent: Vec::new(),
@@ -270,6 +276,8 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
 /// One direction of a connection.
 struct Way {
     fault: Option<Fault>,
+    /// How often faults were called off before.
+    calms: u64,
     piece: Option<usize>,
     record: bool,
     /// What has come, as far as somebody will look at it.
@@ -304,6 +312,7 @@ impl Way {
         let mut passed = 0;
         let mut buffer = vec![0; 16 * 1024];
         loop {
+            self.fault.take_if(|_| shared.calms.load(Ordering::Relaxed) > self.calms);
             let sent = &self.sent;
             let place = self.fault.and_then(|fault| fault.after.position(sent));
             let place = place.filter(|place| *place <= sent.len());

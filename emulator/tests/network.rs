@@ -164,6 +164,23 @@ async fn faults_come_in_the_order_of_connections() {
 }
 
 #[tokio::test]
+async fn what_has_not_come_about_can_be_called_off() {
+    let network = Network::to(echo().await).unwrap();
+    let (towards, after) = (Towards::Server, After::Bytes(5));
+    network.disturb(2, Fault { towards, after, act: Act::Close });
+    let mut stream = TcpStream::connect(network.addr()).await.unwrap();
+    let mut heard = [0; 4];
+    stream.write_all(b"one\n").await.unwrap();
+    stream.read_exact(&mut heard).await.unwrap();
+    network.calm();
+    stream.write_all(b"two\n").await.unwrap();
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"two\n");
+    say(&network, b"three\n").await.1.unwrap();
+    assert_eq!(network.counters().faults, 0);
+}
+
+#[tokio::test]
 async fn a_cut_ends_every_connection_and_new_ones_are_taken() {
     let network = Network::to(echo().await).unwrap();
     let mut stream = TcpStream::connect(network.addr()).await.unwrap();

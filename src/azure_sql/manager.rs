@@ -101,6 +101,17 @@ impl RetireReason {
     ];
 }
 
+impl From<Fault> for RetireReason {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Closed => Self::Closed,
+            Fault::Cancelled => Self::Cancelled,
+            Fault::TransactionOpen => Self::TransactionOpen,
+            Fault::Severe => Self::SevereError,
+        }
+    }
+}
+
 impl fmt::Display for RetireReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -182,12 +193,8 @@ impl Manager {
 
     /// What speaks against using the connection again, before it is asked.
     fn unfit(&self, connection: &Connection) -> Option<RetireReason> {
-        match connection.link.fault() {
-            Some(Fault::Closed) => return Some(RetireReason::Closed),
-            Some(Fault::Cancelled) => return Some(RetireReason::Cancelled),
-            Some(Fault::TransactionOpen) => return Some(RetireReason::TransactionOpen),
-            Some(Fault::Severe) => return Some(RetireReason::SevereError),
-            None => {}
+        if let Some(fault) = connection.link.fault() {
+            return Some(fault.into());
         }
         if !connection.link.is_settled() {
             return Some(RetireReason::Unsettled);
@@ -234,11 +241,9 @@ impl Manager {
                 }
                 if !matches!(probed, Ok(Ok(true))) {
                     tracing::debug!(?probed, "the probe of an idle connection failed");
-                    // That it was closed while it lay idle shows only now.
-                    return Err(match connection.link.fault() {
-                        Some(Fault::Closed) => RetireReason::Closed,
-                        _ => RetireReason::Probe,
-                    });
+                    // What became of it while it lay idle shows only now.
+                    let fault = connection.link.fault();
+                    return Err(fault.map_or(RetireReason::Probe, RetireReason::from));
                 }
                 connection.heard = self.connector.clock().monotonic();
             }

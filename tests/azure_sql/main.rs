@@ -5,8 +5,10 @@
 mod bad_input;
 mod cancellation;
 mod config;
+mod faults;
 mod login;
 mod logs;
+mod outages;
 mod recycling;
 mod retries;
 mod sessions;
@@ -14,7 +16,10 @@ mod sessions;
 mod support;
 mod tls;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use entra_pool::{
     azure_sql::{
@@ -191,7 +196,12 @@ fn retired(connector: &Connector) -> Vec<(RetireReason, u64)> {
 
 /// Lets everything else run until `done`.
 async fn until(done: impl Fn() -> bool) {
-    while !done() {
-        tokio::task::yield_now().await;
-    }
+    let waiting = async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Of real time, so that what never comes is told.
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, waiting).await.expect("it comes to this within a minute");
 }

@@ -1,0 +1,231 @@
+//! Servers that break off, fall silent, end sessions and send logins about.
+
+use std::time::Duration;
+
+use entra_pool::azure_sql::{Error, Recycling, RetireReason, Stage, tiberius};
+use entra_pool_emulator::azure_sql::{AzureSqlServer, Fault, ServerError, Stage as At};
+
+use crate::{Shop, failure, number, refused_saying, retired, session, until, without_pauses};
+
+const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
+
+/// Where the server does something, and where the client is then.
+const CONNECTING: [(At, Stage); 5] = [
+    (At::Accept, Stage::Prelogin),
+    (At::Prelogin, Stage::Prelogin),
+    (At::Tls, Stage::Tls),
+    (At::Login, Stage::Login),
+    (At::LoginAnswer, Stage::Login),
+];
+
+#[tokio::test]
+async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended() {
+    let shop = Shop::open().await;
+    for (at, stage) in CONNECTING {
+        let connector = shop.connector("");
+        let faults = shop.counters().faults;
+        shop.server().behaviour().disturb(usize::MAX, at, Fault::Cut);
+        let error = without_pauses(&shop, &connector).await.unwrap_err();
+        match &error {
+            Error::Broken { stage: told, .. } => assert_eq!(*told, stage, "{at:?}"),
+            Error::Login { source: tiberius::error::Error::Io { .. }, .. } => {
+                assert_eq!(stage, Stage::Login, "{at:?}");
+            }
+            _ => panic!("{at:?}: {error:?}"),
+        }
+        assert!(error.is_transient(), "{error:?}");
+        assert_eq!((shop.counters().faults - faults, connector.report().retried), (3, 2), "{at:?}");
+
+        shop.server().behaviour().calm();
+        shop.server().behaviour().disturb(2, at, Fault::Cut);
+        without_pauses(&shop, &connector).await.unwrap();
+        until(|| shop.counters().open == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connect_that_is_not_answered_ends_in_time_and_says_where() {
+    let shop = Shop::open().await;
+    for (at, stage) in CONNECTING {
+        let connector = shop.connector("Connect Timeout=7");
+        let faults = shop.counters().faults;
+        shop.server().behaviour().disturb(1, at, Fault::Stall);
+        let connecting = tokio::spawn({
+            let connector = connector.clone();
+            async move { connector.connect().await.map(drop).unwrap_err() }
+        });
+        until(|| shop.counters().faults > faults).await;
+        shop.clock.advance(Duration::from_secs(7));
+        let error = connecting.await.unwrap();
+        assert!(
+            matches!(&error, Error::TimedOut { stage: told, .. } if *told == stage),
+            "{at:?}: {error:?}"
+        );
+        assert!(error.is_transient() && error.to_string().contains("7s"), "{error}");
+        until(|| shop.counters().open == 0).await;
+        connector.connect().await.unwrap();
+        until(|| shop.counters().open == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slow_server_is_waited_for() {
+    let shop = Shop::open().await;
+    for at in At::ALL {
+        shop.server().behaviour().disturb(1, at, Fault::Delay(Duration::from_millis(2)));
+    }
+    let mut connection = shop.connector("").connect().await.unwrap();
+    assert_eq!(number(&mut connection, "SELECT 7").await, 7);
+    assert_eq!(shop.counters().faults, At::ALL.len() as u64);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_under_its_probe_is_not_lent() {
+    for at in [At::Request, At::Answer] {
+        for (fault, reason) in
+            [(Fault::Cut, RetireReason::Closed), (Fault::Stall, RetireReason::Probe)]
+        {
+            let shop = Shop::open().await;
+            let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+            let first = session(&mut pool.get().await.unwrap()).await;
+            shop.server().behaviour().disturb(1, at, fault);
+            let getting = tokio::spawn({
+                let pool = pool.clone();
+                async move { pool.get().await.unwrap() }
+            });
+            until(|| shop.counters().faults == 1).await;
+            if fault == Fault::Stall {
+                shop.clock.advance(Duration::from_secs(5));
+            }
+            let mut second = getting.await.unwrap();
+            assert_ne!(session(&mut second).await, first, "{at:?} {fault:?}");
+            assert_eq!(retired(&connector), [(reason, 1)], "{at:?} {fault:?}");
+            until(|| shop.counters().open == 1).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_is_cut_off_is_an_error_and_costs_its_connection_only() {
+    for recycling in BOTH {
+        for at in [At::Request, At::Answer] {
+            let shop = Shop::open().await;
+            let (pool, connector) = shop.pool_of_one(recycling);
+            let mut a = pool.get().await.unwrap();
+            let first = session(&mut a).await;
+            shop.server().behaviour().disturb(1, at, Fault::Cut);
+            let error = failure(&mut a, "SELECT 1 UNION ALL SELECT 2").await;
+            assert!(matches!(error, tiberius::error::Error::Io { .. }), "{error:?}");
+            drop(a);
+            assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+            assert_eq!(retired(&connector), [(RetireReason::Closed, 1)], "{recycling:?} {at:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_ends_the_session_is_told_once_and_ends_the_connection() {
+    let killed = ServerError::new(596, 21, "Cannot continue: the session is in the kill state.");
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        shop.server().behaviour().fail_requests(1, killed.clone());
+        assert_eq!(failure(&mut a, "SELECT 1").await.code(), Some(596));
+        drop(a);
+        assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+        assert_eq!(retired(&connector), [(RetireReason::SevereError, 1)], "{recycling:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_ends_the_session_under_its_probe_is_nobodys() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let first = session(&mut pool.get().await.unwrap()).await;
+    shop.server().behaviour().fail_requests(1, ServerError::new(596, 21, "Killed."));
+    assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+    assert_eq!(retired(&connector), [(RetireReason::SevereError, 1)]);
+}
+
+/// From now on the server takes the tokens that it has seen for expired, though
+/// their time has not come by the client's clock.
+fn expire_tokens(shop: &Shop) {
+    const DAY: u64 = 24 * 3600;
+    shop.server().behaviour().age_tokens(Duration::from_secs(DAY + 1));
+    let longer = i64::try_from(2 * DAY).unwrap();
+    shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = longer);
+}
+
+#[tokio::test]
+async fn a_token_that_expires_in_a_borrowers_hands_costs_a_query_and_the_connection() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        let first = session(&mut a).await;
+        expire_tokens(&shop);
+        let error = failure(&mut a, "SELECT 1").await;
+        assert_eq!(error.code(), Some(37396), "{error:?}");
+        drop(a);
+        assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+        assert_eq!(retired(&connector), [(RetireReason::SevereError, 1)], "{recycling:?}");
+        // The login with the same token was refused, and tried with another.
+        assert_eq!((shop.token_requests(), connector.report().renewed), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_expires_in_an_idle_session_is_no_borrowers_concern_if_it_is_verified() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let first = session(&mut pool.get().await.unwrap()).await;
+    expire_tokens(&shop);
+    assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+    assert_eq!(retired(&connector), [(RetireReason::SevereError, 1)]);
+}
+
+/// Servers of which each sends all logins to the next; the last takes them.
+async fn chain(shop: &Shop, length: usize) -> Vec<AzureSqlServer> {
+    let mut servers = Vec::new();
+    for _ in 0..length {
+        servers.push(shop.another_server("localhost", |_| {}).await);
+    }
+    for pair in servers.windows(2) {
+        pair[0].behaviour().route_logins(usize::MAX, "localhost", pair[1].addr().port());
+    }
+    servers
+}
+
+#[tokio::test]
+async fn a_chain_of_ten_routings_is_followed_and_one_of_eleven_is_not() {
+    let shop = Shop::open().await;
+    let servers = chain(&shop, 12).await;
+    let [far, near] =
+        [0, 1].map(|first| shop.connector_to("localhost", servers[first].addr().port(), ""));
+    let mut connection = near.connect().await.unwrap();
+    assert_eq!(number(&mut connection, "SELECT 7").await, 7);
+    let last = servers[11].addr().port();
+    assert_eq!(connection.server(), format!("localhost,{last}"));
+    assert!(servers[1..11].iter().all(|server| server.counters().logins_routed == 1));
+    assert_eq!(servers[11].counters().logins, 1);
+
+    let error = refused_saying(&far, &["routes the login", &last.to_string()]).await;
+    assert!(matches!(error, Error::Routing { .. }) && !error.is_transient(), "{error:?}");
+    assert_eq!(servers[11].counters().connections, 1, "it was not dialled again");
+    drop(connection);
+    until(|| servers.iter().all(|server| server.counters().open == 0)).await;
+}
+
+#[tokio::test]
+async fn servers_that_send_a_login_to_each_other_are_given_up() {
+    let shop = Shop::open().await;
+    let servers = chain(&shop, 2).await;
+    servers[1].behaviour().route_logins(usize::MAX, "localhost", servers[0].addr().port());
+    let connector = shop.connector_to("localhost", servers[0].addr().port(), "");
+    let error = refused_saying(&connector, &["10 are followed"]).await;
+    assert!(matches!(error, Error::Routing { .. }) && !error.is_transient(), "{error:?}");
+    let routed: Vec<_> = servers.iter().map(|server| server.counters().logins_routed).collect();
+    assert_eq!(routed, [6, 5]);
+}
