@@ -1,7 +1,7 @@
 use std::{error::Error as StdError, fmt, io, time::Duration};
 
 use deadpool_postgres::{PoolError, TimeoutType};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 use super::ConfigError;
 use crate::{TlsConfigError, credential, token::TokenError};
@@ -218,21 +218,27 @@ impl Error {
 /// Whether the login was refused for who asks: SQLSTATE class 28, and from
 /// PgBouncer a protocol violation (08P01), which is its answer to everything.
 pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
-    error
-        .code()
-        .is_some_and(|code| code.code().starts_with("28") || *code == SqlState::PROTOCOL_VIOLATION)
+    let refused = |error: &DbError| {
+        error.code().code().starts_with("28")
+            || (*error.code() == SqlState::PROTOCOL_VIOLATION && !pgbouncer_is_short(error))
+    };
+    error.as_db_error().is_some_and(refused)
 }
 
 /// Whether the server is down, or short of something, for the time being: it says
 /// so, or the connection broke.
 pub(super) fn is_down(error: &tokio_postgres::Error) -> bool {
-    match error.code() {
-        Some(code) => passes(code),
+    match error.as_db_error() {
+        Some(error) => passes(error),
         None => error.is_closed() || broke_off(error),
     }
 }
 
-fn passes(code: &SqlState) -> bool {
+fn passes(error: &DbError) -> bool {
+    let code = error.code();
+    if *code == SqlState::PROTOCOL_VIOLATION {
+        return pgbouncer_is_short(error);
+    }
     [
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,
@@ -242,7 +248,23 @@ fn passes(code: &SqlState) -> bool {
         SqlState::TOO_MANY_CONNECTIONS,
     ]
     .contains(code)
-        || (code.code().starts_with("08") && *code != SqlState::PROTOCOL_VIOLATION)
+        || code.code().starts_with("08")
+}
+
+/// What PgBouncer 1.18 says, under the SQLSTATE that it has for a refused
+/// password, too, when it or the server behind it has no place or is away.
+fn pgbouncer_is_short(error: &DbError) -> bool {
+    [
+        "no more connections allowed",
+        "query_wait_timeout",
+        "client_login_timeout",
+        "cannot connect to server",
+        "server conn crashed",
+        "the database system is",
+        "too many clients",
+    ]
+    .iter()
+    .any(|text| error.message().contains(text))
 }
 
 /// Whether the network, not the peer, ended it.
@@ -334,6 +356,23 @@ mod tests {
             let error = Error::from(PoolError::Backend(error));
             assert_eq!(matches!(error, Error::LoginRefused(_)), refused, "{code}");
             assert_eq!(error.is_transient(), transient, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_pgbouncers_one_sqlstate_the_text_tells_what_passes() {
+        for (message, transient) in [
+            ("password authentication failed", false),
+            ("client sent partial pkt in startup phase", false),
+            ("no more connections allowed (max_client_conn)", true),
+            ("query_wait_timeout", true),
+            ("the database system is starting up", true),
+        ] {
+            let error = server_error(&[(b'S', "FATAL"), (b'C', "08P01"), (b'M', message)]).await;
+            assert_eq!(is_transient(&error), transient, "{message}");
+            let error = Error::from(PoolError::Backend(error));
+            assert_eq!(error.is_transient(), transient, "{message}");
+            assert_eq!(matches!(error, Error::LoginRefused(_)), !transient, "{message}");
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod config;
 mod drivers;
+mod elsewhere;
 mod login;
 mod sessions;
 #[path = "../support/mod.rs"]

@@ -2,6 +2,9 @@
 #![allow(dead_code, clippy::disallowed_methods)] // A server lives in real time.
 
 pub mod credential;
+mod daemon;
+pub mod ldap;
+pub mod pgbouncer;
 pub mod postgres;
 
 use tokio::net::TcpSocket;

@@ -1,0 +1,138 @@
+//! Servers that ask somebody else about the token, and PgBouncer before a server.
+
+use entra_pool::{
+    postgres::{self, Error},
+    token::Identity,
+};
+
+use crate::{
+    backend, connector, failure, let_in, server,
+    support::{
+        credential::{TestCredential, code, said},
+        ldap::LdapServer,
+        pgbouncer::PgBouncer,
+        postgres::PostgresServer,
+    },
+    text,
+};
+
+#[tokio::test]
+async fn a_server_that_has_somebody_else_decide_gets_the_token_in_clear_over_tls() {
+    let ldap = LdapServer::start().await;
+    let server = PostgresServer::start_with_rule(&ldap.rule()).await;
+    for length in [2_000, 8_000] {
+        let role = format!("ldap_{length}");
+        let credential = TestCredential::new(&role, length);
+        server.sql(&format!("CREATE ROLE {role} LOGIN")).await;
+        ldap.add(&role, &credential.secret());
+        let identity = Identity::new(credential.clone());
+        let connector = connector(&identity, &server.url(&role));
+        let pool = postgres::builder(connector.clone()).build().unwrap();
+        let first = pool.get().await.unwrap();
+        assert_eq!(text(&first, "SELECT current_user::text").await, role);
+        assert_eq!(text(&first, "SHOW password_encryption").await, "scram-sha-256");
+
+        ldap.replace(&role, &credential.next_token());
+        let second = pool.get().await.unwrap();
+        assert_eq!(text(&second, "SELECT current_user::text").await, role);
+        assert_eq!(connector.report().renewed, 1, "with the newer token");
+
+        ldap.replace(&role, "another");
+        let Error::LoginRefused(error) = failure(pool.get().await) else { panic!("let in") };
+        assert_eq!(code(&error), Some("28000"));
+        let hint = error.as_db_error().unwrap().hint().unwrap();
+        assert!(hint.contains("pgaadauth_create_principal"), "{hint}");
+    }
+}
+
+#[tokio::test]
+async fn pgbouncer_takes_tokens_of_up_to_2_000_characters() {
+    let server = server().await;
+    for length in [1_500, 2_000] {
+        let role = format!("bounced_{length}");
+        let credential = TestCredential::new(&role, length);
+        let secret = credential.secret();
+        server.set_password(&role, &secret).await;
+        let bouncer = PgBouncer::start(server, &[(&role, &secret)]).await;
+        let url = server.url_at(bouncer.port(), &role, "&application_name=menu");
+        let pool = postgres::connect_with(&Identity::new(credential), &url).unwrap();
+        pool.resize(1);
+        let mut client = pool.get().await.unwrap();
+        assert_eq!(text(&client, "SELECT current_user::text").await, role);
+        assert_eq!(text(&client, "SHOW application_name").await, "menu");
+        let transaction = client.transaction().await.unwrap();
+        let statement = transaction.prepare_cached("SELECT $1::int + 1").await.unwrap();
+        assert_eq!(transaction.query_one(&statement, &[&1]).await.unwrap().get::<_, i32>(0), 2);
+        transaction.batch_execute("SET app.tenant = 'a'").await.unwrap();
+        transaction.commit().await.unwrap();
+        let pid = backend(&client).await;
+        drop(client);
+        // Cleaned, and its statements kept, as without PgBouncer.
+        let client = pool.get().await.unwrap();
+        assert_eq!(backend(&client).await, pid);
+        assert_eq!(
+            text(&client, "SELECT coalesce(current_setting('app.tenant', true), '')").await,
+            ""
+        );
+        assert_eq!(client.query_one(&statement, &[&2]).await.unwrap().get::<_, i32>(0), 3);
+        assert!(bouncer.log().contains(&format!("user={role} tls=TLSv1.3")), "{}", bouncer.log());
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_pgbouncer_refuses_is_renewed_once() {
+    let server = server().await;
+    let credential = let_in("bounced_off").await;
+    let bouncer = PgBouncer::start(server, &[("bounced_off", &credential.secret())]).await;
+    let identity = Identity::new(credential.clone());
+    let url = server.url_at(bouncer.port(), "bounced_off", "");
+    let connector = connector(&identity, &url);
+    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let _first = pool.get().await.unwrap();
+    let newer = credential.next_token();
+    server.set_password("bounced_off", &newer).await;
+    bouncer.reload(&[("bounced_off", &newer)]).await;
+    let _second = pool.get().await.unwrap();
+    assert_eq!((connector.report().renewed, credential.requests()), (1, 2));
+
+    bouncer.reload(&[("bounced_off", "another")]).await;
+    let Error::LoginRefused(error) = failure(pool.get().await) else { panic!("let in") };
+    // Its own SQLSTATE: all is a protocol violation.
+    assert_eq!(code(&error), Some("08P01"));
+    let hint = error.as_db_error().unwrap().hint().unwrap();
+    assert!(hint.contains("pgaadauth_create_principal"), "{hint}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_too_long_for_pgbouncer_is_told() {
+    let server = server().await;
+    let credential = TestCredential::new("bounced_long", 8_000);
+    let bouncer = PgBouncer::start(server, &[("bounced_long", "whatever")]).await;
+    let url = server.url_at(bouncer.port(), "bounced_long", "");
+    let pool = postgres::connect_with(&Identity::new(credential), &url).unwrap();
+    let error = failure(pool.get().await);
+    assert!(matches!(error, Error::LoginRefused(_)) && !error.is_transient(), "{error:?}");
+    assert!(said(&error).contains("takes passwords of at most 2047"), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn a_pgbouncer_that_is_full_is_no_refused_token() {
+    let server = server().await;
+    let credential = let_in("bounced_full").await;
+    let bouncer = PgBouncer::start_for(1, server, &[("bounced_full", &credential.secret())]).await;
+    let identity = Identity::new(credential.clone());
+    let url = server.url_at(bouncer.port(), "bounced_full", "&connect_timeout=2");
+    let connector = connector(&identity, &url);
+    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let first = pool.get().await.unwrap();
+    text(&first, "SELECT current_user::text").await;
+    let error = failure(pool.get().await);
+    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(code(cause), Some("08P01"));
+    assert!(error.is_transient() && said(&error).contains("no more connections allowed"));
+    let report = connector.report();
+    assert!(report.retried > 0, "{report:?}");
+    assert_eq!((report.renewed, credential.requests()), (0, 1));
+    drop(first);
+    drop(pool.get().await.unwrap());
+}

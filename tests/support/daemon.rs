@@ -1,0 +1,173 @@
+//! A server program of somebody else's, run in a temporary folder on a port that
+//! the system chose, gone with the test process.
+
+use std::{
+    fs,
+    future::Future,
+    io::Write,
+    net::TcpListener,
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A folder, and who the programs in it run as: they refuse to be root.
+pub struct Home {
+    folder: TempDir,
+    account: Option<Account>,
+}
+
+#[derive(Clone, Copy)]
+struct Account {
+    uid: u32,
+    gid: u32,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("entra-pool-test-").tempdir().unwrap();
+        let account = unprivileged(folder.path());
+        Self { folder, account }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file that the programs may read, and nobody else.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, content).unwrap();
+        self.own(&path, 0o600);
+        path
+    }
+
+    /// Gives a file or folder to the programs.
+    pub fn own(&self, path: &Path, mode: u32) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        if let Some(Account { uid, gid }) = self.account {
+            chown(path, Some(uid), Some(gid)).unwrap();
+        }
+    }
+
+    /// A command as the account of the programs.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("TZ", "UTC").env("LC_ALL", "C").env("FOLDER", self.path()).current_dir("/");
+        if let Some(Account { uid, gid }) = self.account {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// Runs a program to its end, which must be a good one.
+    pub fn run(&self, command: &mut Command) {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    }
+
+    /// Standard output and error of the daemon.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A running program. It ends, and its folder goes, when this value does or the
+/// test process is killed.
+pub struct Daemon {
+    pub home: Home,
+    pub port: u16,
+    keeper: Child,
+}
+
+/// `TempDir` cannot tidy up in a process that was killed, nor in a static: the
+/// keeper does when its standard input ends, unless it is told to leave things as
+/// they are. It ends the program by its id, or as `END` says.
+const KEEPER: &str = r#"
+    "$@" < /dev/null &
+    word=
+    read -r word
+    if [ -n "$END" ]; then eval "$END"; else kill -TERM $!; fi
+    wait $!
+    [ -n "$word" ] || rm -rf "$FOLDER"
+"#;
+
+impl Daemon {
+    /// Starts what `program` says, given a port, and waits until `ready`.
+    pub async fn start<F: Future<Output = bool>>(
+        home: Home,
+        end: &str,
+        program: impl Fn(&Home, u16) -> Vec<String>,
+        ready: impl Fn(PathBuf, u16) -> F,
+    ) -> Self {
+        // Between choosing a port and using it, somebody else may take it.
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let log = fs::File::create(home.path().join("log")).unwrap();
+            home.own(&home.path().join("log"), 0o600);
+            let mut keeper = home
+                .command(Path::new("/bin/sh"))
+                .args(["-c", KEEPER, "keeper"])
+                .args(program(&home, port))
+                .env("END", end)
+                .stdin(Stdio::piped())
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .spawn()
+                .unwrap();
+            let until = Instant::now() + Duration::from_secs(60);
+            // The log says early what the port would never.
+            while Instant::now() < until && !home.log().contains("could not bind") {
+                if ready(home.path().to_owned(), port).await {
+                    return Self { home, port, keeper };
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            eprintln!("not started on port {port}: {}", home.log());
+            keeper.stdin.take().unwrap().write_all(b"leave\n").unwrap();
+            keeper.wait().unwrap();
+        }
+        panic!("it starts on one of five ports");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Where a program lies: in PATH, or where Debian has those that are not for everybody.
+pub fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|program| program.exists())
+        .unwrap_or_else(|| panic!("{name} is not installed: tests/run installs it"))
+}
+
+/// Where this process is root: somebody who is not, and owns `folder` now.
+fn unprivileged(folder: &Path) -> Option<Account> {
+    if fs::metadata(folder).unwrap().uid() != 0 {
+        return None;
+    }
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    let account = |name: &str| {
+        let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some(Account { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+    };
+    let account = account("postgres").or_else(|| account("nobody")).expect("there is a nobody");
+    chown(folder, Some(account.uid), Some(account.gid)).unwrap();
+    Some(account)
+}
