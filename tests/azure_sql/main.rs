@@ -6,6 +6,7 @@ mod bad_input;
 mod cancellation;
 mod config;
 mod faults;
+mod isolation;
 mod login;
 mod logs;
 mod outages;
