@@ -5,6 +5,8 @@
 mod bad_input;
 mod cancellation;
 mod config;
+#[cfg(target_os = "linux")]
+mod endurance;
 mod faults;
 mod isolation;
 mod login;
@@ -51,10 +53,7 @@ impl Shop {
     async fn open() -> Self {
         let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
         let clock = ManualClock::at(SystemTime::now());
-        let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
-        let environment = Environment::from_pairs(emulator.identity().app_service_env());
-        let credential =
-            ManagedIdentity::user_assigned(id).environment(environment).build().unwrap();
+        let credential = credential(&emulator);
         let identity = Identity::builder(credential).clock(clock.clone()).build();
         Self { emulator, clock, identity }
     }
@@ -118,6 +117,13 @@ impl Shop {
         change(&mut options);
         AzureSqlServer::start(options).await.unwrap()
     }
+}
+
+/// The emulator's user-assigned identity.
+fn credential(emulator: &Emulator) -> ManagedIdentity {
+    let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
+    let environment = Environment::from_pairs(emulator.identity().app_service_env());
+    ManagedIdentity::user_assigned(id).environment(environment).build().unwrap()
 }
 
 fn pool(connector: &Connector, size: usize, recycling: Recycling) -> Pool {

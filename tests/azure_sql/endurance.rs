@@ -1,0 +1,142 @@
+//! Thousands of logins one after the other, and hundreds at once, leave nothing
+//! behind: no memory, no descriptor, no task.
+
+use std::{fs, process::Command, time::Instant};
+
+use entra_pool::token::Identity;
+use tokio::{runtime::Handle, task::JoinSet};
+
+use crate::{Shop, credential, number, until};
+
+/// Says how many logins follow one another; `.ci/deep` has 10,000.
+const LOGINS: &str = "ENTRA_POOL_TEST_LOGINS";
+const LOGINS_BY_DEFAULT: u64 = 500;
+
+const AT_ONCE: u64 = 200;
+
+/// What this process holds.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    resident_kb: u64,
+    descriptors: usize,
+    tasks: usize,
+}
+
+impl Held {
+    fn now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let resident_kb = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        Self { resident_kb, descriptors: descriptors(), tasks: tasks() }
+    }
+
+    /// Once all that was opened since then is closed.
+    async fn again(self) -> Self {
+        until(|| descriptors() <= self.descriptors && tasks() <= self.tasks).await;
+        Self::now()
+    }
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+/// Runs the test again in a process of its own, where no other test opens and
+/// allocates; whether this is that process.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "ENTRA_POOL_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut alone = Command::new(std::env::current_exe().unwrap());
+    alone.args(["--exact", &format!("endurance::{test}"), "--nocapture"]).env(ALONE, "1");
+    // glibc: no memory of its own for each thread, of which there are hundreds.
+    alone.env("MALLOC_ARENA_MAX", "1");
+    let output = alone.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    println!("{said}");
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+/// A shop by the machine's clock: the one that tests move remembers sleepers until
+/// their time has come.
+async fn open() -> Shop {
+    let shop = Shop::open().await;
+    Shop { identity: Identity::new(credential(&shop.emulator)), ..shop }
+}
+
+#[tokio::test]
+async fn logins_one_after_the_other_leave_nothing_behind() {
+    if !is_alone("logins_one_after_the_other_leave_nothing_behind") {
+        return;
+    }
+    let logins = std::env::var(LOGINS).map_or(LOGINS_BY_DEFAULT, |count| count.parse().unwrap());
+    let shop = open().await;
+    let connector = shop.connector("");
+    let log_in = async |times: u64| {
+        for _ in 0..times {
+            let mut connection = connector.connect().await.unwrap();
+            assert_eq!(number(&mut connection, "SELECT 7").await, 7);
+            drop(connection);
+            until(|| shop.counters().open == 0).await;
+        }
+    };
+    log_in(logins / 5).await;
+    let (held, began) = (Held::now(), Instant::now());
+    log_in(logins).await;
+    println!("{logins} logins in {:?}", began.elapsed());
+    let now = held.again().await;
+    println!("{held:?}, then {now:?}");
+    // Were 1 KB of each login kept, 10,000 would keep 10 MB.
+    assert!(now.resident_kb <= held.resident_kb + 2_048, "{held:?}, then {now:?}");
+    assert_eq!(shop.counters().logins, logins + logins / 5);
+    assert_eq!(shop.token_requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_at_once_leave_nothing_behind() {
+    if !is_alone("logins_at_once_leave_nothing_behind") {
+        return;
+    }
+    let shop = open().await;
+    let connector = shop.connector("Connect Timeout=60");
+    let log_in_together = async || {
+        let mut logins = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let connector = connector.clone();
+            logins.spawn(async move {
+                let mut connection = connector.connect().await.unwrap();
+                assert_eq!(number(&mut connection, "SELECT 7").await, 7);
+                connection
+            });
+        }
+        let connections = logins.join_all().await;
+        assert_eq!(shop.counters().open, AT_ONCE);
+        drop(connections);
+        until(|| shop.counters().open == 0).await;
+    };
+    log_in_together().await;
+    let held = Held::now();
+    // Memory goes back in blocks, late: what counts is the least of several times.
+    let least = async || {
+        let mut least = u64::MAX;
+        for _ in 0..3 {
+            log_in_together().await;
+            least = least.min(held.again().await.resident_kb);
+        }
+        least
+    };
+    let (before, began) = (least().await, Instant::now());
+    let after = least().await;
+    println!("3 times {AT_ONCE} logins at once in {:?}", began.elapsed());
+    println!("{before} KB, then {after} KB; {:?}", held.again().await);
+    // Were 20 KB of each login kept, it would be more.
+    assert!(after <= before + 12_288, "{before} KB, then {after} KB");
+    assert_eq!(shop.counters().logins, 7 * AT_ONCE);
+    assert_eq!(shop.token_requests(), 1);
+}
