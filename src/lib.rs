@@ -61,11 +61,19 @@
 //! | `postgres` | yes | [`postgres`], over tokio-postgres and deadpool-postgres |
 //! | `azure-identity` | yes | service principal, workload identity, Azure Pipelines, client assertion, from `azure_identity`; the largest part of a cold build |
 //! | `client-certificate` | no | service principal with a certificate (PKCS#12), from `azure_identity`: links OpenSSL, whose headers must be installed |
+//! | `bb8`, `diesel-async`, `sqlx` | no | [`adapters`]: other pools than deadpool's; `sqlx` needs Rust 1.94 |
 //! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns, where the drivers have them |
 //!
 //! Managed identity and the Azure CLIs need none of them.
 #![cfg_attr(
-    not(all(feature = "azure-sql", feature = "postgres", feature = "azure-identity")),
+    not(all(
+        feature = "azure-sql",
+        feature = "postgres",
+        feature = "azure-identity",
+        feature = "bb8",
+        feature = "diesel-async",
+        feature = "sqlx"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -73,6 +81,8 @@
 #![warn(clippy::pedantic, clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::module_name_repetitions)]
 
+#[cfg(feature = "_adapters")]
+pub mod adapters;
 #[cfg(feature = "azure-sql")]
 pub mod azure_sql;
 pub mod clock;

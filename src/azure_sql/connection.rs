@@ -28,6 +28,8 @@ pub struct Connection {
     pub(super) jitter: f64,
     /// Where a pool made it: its place in the count of those that are there.
     pub(super) counted: Option<Alive>,
+    /// Not to be lent again, and counted as such.
+    pub(super) retired: bool,
 }
 
 impl Connection {

@@ -274,6 +274,7 @@ impl Connector {
             heard: self.clock().monotonic(),
             jitter: fastrand::f64(),
             counted: None,
+            retired: false,
         })
     }
 

@@ -181,11 +181,34 @@ impl Manager {
     /// Whether an idle connection may be lent again, as far as can be told without
     /// asking it; counted if not.
     pub(super) fn is_fit(&self, connection: &Connection) -> bool {
+        if connection.retired {
+            return false;
+        }
         let reason = self.unfit(connection);
         reason.inspect(|reason| self.retired(connection, *reason)).is_none()
     }
 
-    /// deadpool drops the error: here is where it can be told.
+    /// Makes a connection fit for its next borrower.
+    pub(crate) async fn make_fit(&self, connection: &mut Connection) -> Result<(), Error> {
+        self.renew(connection).await.map_err(|reason| {
+            self.retired(connection, reason);
+            connection.retired = true;
+            Error::Retired { reason }
+        })
+    }
+
+    /// Whether a connection that comes back may be lent again. If so, its next
+    /// request resets the session, even if nobody makes it fit before.
+    #[cfg(feature = "bb8")]
+    pub(crate) fn take_back(&self, connection: &Connection) -> bool {
+        let fit = self.is_fit(connection);
+        if fit {
+            connection.link.schedule_reset(ResetRule::RefuseTransaction);
+        }
+        fit
+    }
+
+    /// Pools drop the error: here is where it can be told.
     fn retired(&self, connection: &Connection, reason: RetireReason) {
         tracing::debug!(%reason, server = connection.server(), "connection retired");
         self.connector.count_retired(reason);
@@ -270,10 +293,7 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
-        self.renew(connection).await.map_err(|reason| {
-            self.retired(connection, reason);
-            RecycleError::Backend(Error::Retired { reason })
-        })
+        self.make_fit(connection).await.map_err(RecycleError::Backend)
     }
 
     fn detach(&self, connection: &mut Connection) {

@@ -53,24 +53,24 @@ use crate::{Cloud, credential::Environment, token::Scope};
 #[derive(Clone)]
 pub struct Config {
     /// Everything but hosts, time limit and secret.
-    pub(super) session: tokio_postgres::Config,
-    pub(super) hosts: Vec<Host>,
+    pub(crate) session: tokio_postgres::Config,
+    pub(crate) hosts: Vec<Host>,
     pub(super) scope: Option<Scope>,
-    pub(super) ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
     pub(super) client_id: Option<String>,
-    pub(super) connect_timeout: Duration,
-    pub(super) max_lifetime: Option<Duration>,
-    pub(super) idle_timeout: Option<Duration>,
-    pub(super) recycling: Recycling,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) max_lifetime: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) recycling: Recycling,
 }
 
 /// One of the hosts to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Host {
-    pub(super) name: String,
+pub(crate) struct Host {
+    pub(crate) name: String,
     /// `hostaddr`, which spares the look-up.
-    pub(super) address: Option<IpAddr>,
-    pub(super) port: u16,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) port: u16,
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -393,7 +393,7 @@ impl fmt::Display for Host {
 
 impl Config {
     /// All hosts, for messages.
-    pub(super) fn servers(&self) -> String {
+    pub(crate) fn servers(&self) -> String {
         let servers: Vec<_> = self.hosts.iter().map(Host::to_string).collect();
         servers.join(",")
     }

@@ -42,7 +42,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn keyword(keyword: &'static str, problem: impl Into<String>) -> Self {
+    pub(crate) fn keyword(keyword: &'static str, problem: impl Into<String>) -> Self {
         Self::Keyword { keyword, problem: problem.into() }
     }
 

@@ -187,11 +187,11 @@ impl Connector {
         }
     }
 
-    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         self.0.tokens.clock()
     }
 
-    pub(super) fn count_retired(&self, reason: RetireReason) {
+    pub(crate) fn count_retired(&self, reason: RetireReason) {
         self.0.counters.retired[reason as usize].fetch_add(1, Relaxed);
     }
 
@@ -280,7 +280,7 @@ impl Connector {
     }
 
     /// The role to log in as.
-    fn user(&self, token: &Token) -> Result<String, Error> {
+    pub(crate) fn user(&self, token: &Token) -> Result<String, Error> {
         if let Some(user) = self.0.config.session.get_user() {
             return Ok(user.to_owned());
         }
@@ -343,7 +343,7 @@ impl deadpool_postgres::Connect for Connector {
     }
 }
 
-async fn drive(connection: Connection) {
+pub(crate) async fn drive(connection: Connection) {
     if let Err(error) = connection.await {
         tracing::warn!(%error, "a connection ended");
     }

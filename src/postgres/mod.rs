@@ -43,10 +43,14 @@ mod tls;
 
 pub use config::Config;
 pub use config_error::ConfigError;
+#[cfg(feature = "bb8")]
+pub(crate) use connector::drive;
 pub use connector::{Connector, ConnectorReport};
 pub use error::{Error, Stage, is_transient};
 pub use pool::{Pool, builder, close_and_wait, warm_up};
 pub use recycling::Recycling;
+#[cfg(feature = "diesel-async")]
+pub(crate) use recycling::cancel;
 pub use retire::RetireReason;
 pub use tls::{Connection, TlsStream};
 

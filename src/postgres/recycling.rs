@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{CancelToken, error::SqlState};
 
 use super::{Connector, RetireReason};
 use crate::clock;
@@ -33,9 +33,6 @@ pub enum Recycling {
     Custom(String),
 }
 
-/// A connection whose recycling takes longer is not worth waiting for.
-const LIMIT: Duration = Duration::from_secs(2);
-
 /// The list behind the rollback is that of deadpool-postgres, which is
 /// `DISCARD ALL` less what would take the prepared statements away. `RESET ROLE`,
 /// because `RESET ALL` leaves the role alone.
@@ -57,13 +54,26 @@ const CLEAN: &str = clean_after!("BEGIN; ROLLBACK; ");
 const CLEAN_FAILED: &str = clean_after!("ROLLBACK; ");
 
 impl Recycling {
+    /// A connection whose recycling takes longer is not worth waiting for.
+    pub(crate) const LIMIT: Duration = Duration::from_secs(2);
+
+    /// What the server is told; `None` for nothing.
+    pub(crate) fn sql(&self) -> Option<&str> {
+        match self {
+            Self::Clean => Some(CLEAN),
+            Self::Verified => Some(""),
+            Self::Fast => None,
+            Self::Custom(sql) => Some(sql),
+        }
+    }
+
     /// Makes the connection fit for its next borrower.
-    pub(super) async fn recycle(
+    pub(crate) async fn recycle(
         &self,
         connector: &Connector,
         client: &ClientWrapper,
     ) -> Result<(), RetireReason> {
-        let recycled = clock::timeout(&**connector.clock(), LIMIT, self.run(client)).await;
+        let recycled = clock::timeout(&**connector.clock(), Self::LIMIT, self.run(client)).await;
         match recycled {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.is_closed() => Err(RetireReason::Closed),
@@ -72,19 +82,14 @@ impl Recycling {
                 Err(RetireReason::Recycling)
             }
             Err(clock::Elapsed) => {
-                cancel(connector, client);
+                cancel(connector, client.cancel_token());
                 Err(RetireReason::Unsettled)
             }
         }
     }
 
     async fn run(&self, client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {
-        let sql = match self {
-            Self::Clean => CLEAN,
-            Self::Verified => "",
-            Self::Fast => return Ok(()),
-            Self::Custom(sql) => sql,
-        };
+        let Some(sql) = self.sql() else { return Ok(()) };
         match client.batch_execute(sql).await {
             Err(error)
                 if *self == Self::Clean
@@ -99,12 +104,12 @@ impl Recycling {
 
 /// Has the server stop what the connection is at. It is not used again,
 /// because the cancellation might reach a later query.
-fn cancel(connector: &Connector, client: &ClientWrapper) {
-    let (token, tls) = (client.cancel_token(), connector.tls());
+pub(crate) fn cancel(connector: &Connector, query: CancelToken) {
+    let tls = connector.tls();
     let clock = connector.clock().clone();
     let limit = connector.config().connect_timeout;
     tokio::spawn(async move {
-        if let Ok(Err(error)) = clock::timeout(&*clock, limit, token.cancel_query(tls)).await {
+        if let Ok(Err(error)) = clock::timeout(&*clock, limit, query.cancel_query(tls)).await {
             tracing::warn!(%error, "a query could not be cancelled");
         }
     });

@@ -34,7 +34,7 @@ impl RetireReason {
     /// What the pool's metrics say against using a connection again.
     ///
     /// They are of [`Instant`], deadpool's own, and not of the injected clock.
-    pub(super) fn by_time(config: &Config, metrics: &Metrics) -> Option<Self> {
+    pub(crate) fn by_time(config: &Config, metrics: &Metrics) -> Option<Self> {
         if config.max_lifetime.is_none() && config.idle_timeout.is_none() {
             return None;
         }

@@ -74,6 +74,11 @@ impl TestCredential {
         self.0.now.lock().unwrap().as_ref().unwrap().secret().to_owned()
     }
 
+    /// When the token that is given out ends.
+    pub fn expires_on(&self) -> SystemTime {
+        self.0.now.lock().unwrap().as_ref().unwrap().expires_on()
+    }
+
     pub fn requests(&self) -> u64 {
         self.0.requests.load(SeqCst)
     }

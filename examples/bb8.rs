@@ -1,0 +1,48 @@
+//! bb8's pools on both databases.
+//!
+//! ```sh
+//! cargo run --features bb8 --example bb8 -- \
+//!     'Server=tcp:NAME.database.windows.net;Database=DATABASE' \
+//!     'postgres://ROLE@NAME.postgres.database.azure.com/DATABASE'
+//! ```
+//!
+//! Against the emulator: `cargo run -p entra-pool-emulator` prints both strings
+//! (and what to export first).
+
+use std::error::Error;
+
+use entra_pool::{adapters::bb8, azure_sql, postgres, token::Identity};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // bb8 gives callers no error of a connect: it is in the log.
+    tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
+    let mut arguments = std::env::args().skip(1);
+    let usage = "usage: bb8 CONNECTION_STRING URL";
+    let (sql, pg) = (arguments.next().ok_or(usage)?, arguments.next().ok_or(usage)?);
+    azure_sql(sql.parse()?).await?;
+    postgres(pg.parse()?).await
+}
+
+async fn azure_sql(config: azure_sql::Config) -> Result<(), Box<dyn Error>> {
+    let tokens = Identity::new(config.credential()?).tokens(config.token_scope().clone());
+    let manager = azure_sql::Manager::new(azure_sql::Connector::new(config, tokens)?);
+    let pool = bb8::azure_sql::builder(&manager).max_size(4).build(manager).await?;
+
+    let mut conn = pool.get().await?;
+    let row = conn.query("SELECT SUSER_SNAME()", &[]).await?.into_row().await?;
+    let row = row.ok_or("one row was asked for")?;
+    println!("Azure SQL: logged in as {:?}", row.get::<&str, _>(0));
+    Ok(())
+}
+
+async fn postgres(config: postgres::Config) -> Result<(), Box<dyn Error>> {
+    let tokens = Identity::new(config.credential()?).tokens(config.token_scope()?);
+    let manager = bb8::postgres::Manager::new(postgres::Connector::new(config, tokens)?);
+    let pool = bb8::postgres::builder(&manager).max_size(4).build(manager).await?;
+
+    let client = pool.get().await?;
+    let row = client.query_one("SELECT current_user::text", &[]).await?;
+    println!("PostgreSQL: logged in as {:?}", row.get::<_, &str>(0));
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! diesel-async's pool on Azure Database for PostgreSQL.
+//!
+//! ```sh
+//! cargo run --features diesel-async --example diesel_async -- \
+//!     'postgres://ROLE@NAME.postgres.database.azure.com/DATABASE'
+//! ```
+//!
+//! Against the emulator: `cargo run -p entra-pool-emulator` prints the URL (and
+//! what to export first).
+
+use std::error::Error;
+
+use diesel::{QueryableByName, sql_query, sql_types};
+use diesel_async::{RunQueryDsl, pooled_connection::deadpool::Pool};
+use entra_pool::{
+    adapters::diesel::manager,
+    postgres::{Config, Connector},
+    token::Identity,
+};
+
+#[derive(QueryableByName)]
+struct Login {
+    #[diesel(sql_type = sql_types::Text)]
+    role: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
+    let config: Config = std::env::args().nth(1).ok_or("usage: diesel_async URL")?.parse()?;
+    let tokens = Identity::new(config.credential()?).tokens(config.token_scope()?);
+    let connector = Connector::new(config, tokens)?;
+
+    let pool = Pool::builder(manager(connector)).max_size(4).build()?;
+    let mut conn = pool.get().await?;
+    let login: Login = sql_query("SELECT current_user::text AS role").get_result(&mut conn).await?;
+    println!("logged in as {:?}", login.role);
+    Ok(())
+}

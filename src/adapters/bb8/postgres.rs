@@ -1,0 +1,123 @@
+//! PostgreSQL under bb8. Connections are retired at their age and cleaned
+//! between borrowers as in the pool of [`postgres`].
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+use bb8::ManageConnection;
+use deadpool_postgres::{ClientWrapper, Metrics};
+
+use crate::{
+    adapters::retire,
+    postgres::{self, Connector, RetireReason},
+};
+
+/// A bb8 pool of PostgreSQL connections.
+pub type Pool = bb8::Pool<Manager>;
+
+/// A pool's builder for `manager`: bb8's own, so that its sizes and time limits
+/// can be set.
+///
+/// Set already: `get` waits for as long as a connect may take
+/// ([`connect_timeout`](crate::postgres::Config::connect_timeout)); connects are not
+/// repeated and their errors logged; the only lifetime is
+/// [`max_lifetime`](crate::postgres::Config::max_lifetime).
+#[must_use]
+pub fn builder(manager: &Manager) -> bb8::Builder<Manager> {
+    super::builder(manager.connector.config().connect_timeout)
+}
+
+/// Makes a [`Pool`]'s connections and makes them fit for the next borrower.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    connector: Connector,
+}
+
+impl Manager {
+    /// Connections of `connector`.
+    #[must_use]
+    pub fn new(connector: Connector) -> Self {
+        Self { connector }
+    }
+
+    /// What it connects with.
+    #[must_use]
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+}
+
+/// What a [`Pool`] lends: dereferences to deadpool-postgres' [`ClientWrapper`], which is
+/// tokio-postgres' client and a statement cache.
+pub struct Connection {
+    client: ClientWrapper,
+    metrics: Metrics,
+    /// It has been looked at since it was last lent.
+    fit: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It could not be made.
+    #[error(transparent)]
+    Connect(#[from] postgres::Error),
+    /// It is not fit to be used again. The pool takes another.
+    #[error("the connection is retired: {0}")]
+    Retired(RetireReason),
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = Error;
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let (client, connection) =
+            self.connector.connect().await.inspect_err(|error| super::tell(error))?;
+        let client = ClientWrapper::new(client, tokio::spawn(postgres::drive(connection)));
+        Ok(Connection { client, metrics: Metrics::default(), fit: false })
+    }
+
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), Error> {
+        let config = self.connector.config();
+        let made_fit = match RetireReason::by_time(config, &connection.metrics) {
+            Some(reason) => Err(reason),
+            None => config.recycling.recycle(&self.connector, &connection.client).await,
+        };
+        connection.fit = made_fit.is_ok();
+        made_fit.map_err(|reason| {
+            retire(&self.connector, reason);
+            Error::Retired(reason)
+        })
+    }
+
+    /// Also where the pool does not look at connections (`test_on_check_out(false)`):
+    /// nobody would clean it for the next borrower.
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.metrics.recycled = Some(Metrics::default().created);
+        !std::mem::take(&mut connection.fit) || connection.client.is_closed()
+    }
+}
+
+impl Deref for Connection {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        &self.client
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut ClientWrapper {
+        &mut self.client
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("metrics", &self.metrics).finish_non_exhaustive()
+    }
+}

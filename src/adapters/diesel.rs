@@ -1,0 +1,92 @@
+//! diesel-async's pools, on PostgreSQL: feature `diesel-async`.
+//!
+//! ```no_run
+//! # async fn run(connector: entra_pool::postgres::Connector) -> Result<(), Box<dyn std::error::Error>> {
+//! use entra_pool::adapters::diesel::{self, diesel_async::{RunQueryDsl, pooled_connection}};
+//!
+//! let pool = pooled_connection::deadpool::Pool::builder(diesel::manager(connector))
+//!     .max_size(16)
+//!     .build()?;
+//! let mut conn = pool.get().await?;
+//! ::diesel::sql_query("SELECT 1").execute(&mut conn).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`manager`] fits into diesel-async's bb8 pool as well, and [`connect`] is there
+//! without a pool. Connections are cleaned between borrowers as
+//! [`Config::recycling`](crate::postgres::Config::recycling) says; how old they may
+//! become, and how many there may be, is the pool's to say.
+//!
+//! diesel shows errors of a connect as text; [`Connector::connect`] has them typed.
+
+pub use diesel;
+pub use diesel_async;
+
+use std::error::Error;
+
+use diesel::{ConnectionError, ConnectionResult, QueryResult};
+use diesel_async::{
+    AsyncPgConnection, SimpleAsyncConnection,
+    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod},
+};
+
+use crate::{
+    adapters::retire,
+    clock,
+    postgres::{Connector, Recycling, RetireReason, cancel},
+};
+
+/// diesel-async's manager, whose connections `connector` makes.
+#[must_use]
+pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConnection> {
+    let mut config = ManagerConfig::default();
+    let recycler = connector.clone();
+    config.recycling_method = RecyclingMethod::CustomFunction(Box::new(move |connection| {
+        let connector = recycler.clone();
+        Box::pin(async move { recycle(&connector, connection).await })
+    }));
+    config.custom_setup = Box::new(move |_| {
+        let connector = connector.clone();
+        Box::pin(async move { connect(&connector).await })
+    });
+    // The connector knows where to.
+    AsyncDieselConnectionManager::new_with_config("", config)
+}
+
+/// One connection. Its driver is a task that ends with it.
+///
+/// # Errors
+///
+/// [`ConnectionError::BadConnection`] with what the connector says, and why.
+pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnection> {
+    let (client, connection) = connector.connect().await.map_err(|error| {
+        let mut said = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            said.push_str(": ");
+            said.push_str(&error.to_string());
+            cause = error.source();
+        }
+        ConnectionError::BadConnection(said)
+    })?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+/// What diesel-async has set on a new connection, and cleaning undoes.
+const DIESELS_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8';";
+
+/// Makes the connection fit for its next borrower. diesel-async has seen already
+/// that no transaction of its own is open.
+async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
+    let sql = format!("{sql} {DIESELS_SETTINGS}");
+    let query = connection.cancel_token();
+    let recycling = connection.batch_execute(&sql);
+    let recycled = clock::timeout(&**connector.clock(), Recycling::LIMIT, recycling).await;
+    recycled.unwrap_or_else(|clock::Elapsed| {
+        cancel(connector, query);
+        retire(connector, RetireReason::Unsettled);
+        Err(diesel::result::Error::BrokenTransactionManager)
+    })
+}

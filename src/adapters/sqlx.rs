@@ -1,0 +1,273 @@
+//! [sqlx]'s pool, on PostgreSQL: feature `sqlx`.
+//!
+//! ```no_run
+//! # async fn run(connector: entra_pool::postgres::Connector) -> Result<(), Box<dyn std::error::Error>> {
+//! use entra_pool::adapters::sqlx::{Pool, options, sqlx};
+//!
+//! let pool = Pool::new(&connector, options(&connector).max_connections(16)).await?;
+//! let names: Vec<String> =
+//!     sqlx::query_scalar("SELECT name FROM restaurant").fetch_all(&*pool).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! sqlx takes no connection that somebody else has made, so that the
+//! [`Connector`] lends only its configuration and its tokens, and the
+//! [`Pool`] puts each new token into the options that sqlx connects with. What
+//! the connector does beyond that is not done here:
+//!
+//! - A refused login is not tried again with a newer token, and its error has no
+//!   advice. Where a role's rights have changed since the token was made,
+//!   [`TokenCache::renew`](crate::token::TokenCache::renew) has it replaced.
+//! - Connects are not in the connector's report; its token is.
+//! - Several hosts, `hostaddr`, `target_session_attrs`, `sslnegotiation=direct` and
+//!   `channel_binding=require` are refused; keepalives are not set, so that an
+//!   `idle_timeout` under 4 minutes is of use on Azure.
+//! - `sslmode` is `verify-full`, but the roots that are trusted are Mozilla's, as
+//!   compiled in, and those of `sslrootcert` beside them: not the platform's.
+//! - libpq's variables `PGOPTIONS`, `PGAPPNAME`, `PGSSLROOTCERT`, `PGSSLCERT` and
+//!   `PGSSLKEY` are read by sqlx wherever the configuration says nothing.
+//! - `Debug` of sqlx's connect options shows the token, which sqlx takes for a
+//!   password like any other. The pool's own does not.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+pub use sqlx;
+
+use sqlx::{
+    ConnectOptions, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+};
+use tokio::sync::watch;
+use tokio_postgres::config::{ChannelBinding, SslNegotiation, TargetSessionAttrs};
+use url::Url;
+
+use crate::{
+    adapters::retire,
+    clock,
+    postgres::{ConfigError, Connector, Error, Recycling, RetireReason},
+    token::Token,
+};
+
+/// sqlx's [`PgPool`] with a token that is good now; dereferences to it.
+///
+/// Clones share. A task puts each token that follows into the pool; it is started by
+/// [`new`](Self::new) and ends when the pool is closed, which it also is when the
+/// last clone of this type goes: clones of the [`PgPool`] alone would be left
+/// with a token that expires.
+#[derive(Clone)]
+pub struct Pool {
+    renewal: Arc<Renewal>,
+    /// Gone when all clones are.
+    _held: Arc<watch::Sender<()>>,
+}
+
+struct Renewal {
+    pool: PgPool,
+    connector: Connector,
+    /// Everything but role and token.
+    options: PgConnectOptions,
+    /// The one that the pool connects with.
+    token: Mutex<Token>,
+}
+
+/// A machine that sleeps stops timers: the task looks again this often …
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// … and this often while a new token is due.
+const SOON: Duration = Duration::from_secs(1);
+
+impl Pool {
+    /// A pool with `options`, which [`options`] makes fit. Waits for a token, but
+    /// dials nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] and [`Error::NoUser`], as for a connect;
+    /// [`Error::Config`], if sqlx cannot do what the configuration says.
+    pub async fn new(connector: &Connector, options: PgPoolOptions) -> Result<Self, Error> {
+        let connect_options = connect_options(connector)?;
+        let token = token(connector).await?;
+        let with_token = with_token(&connect_options, connector, &token)?;
+        let renewal = Arc::new(Renewal {
+            pool: options.connect_lazy_with(with_token),
+            connector: connector.clone(),
+            options: connect_options,
+            token: Mutex::new(token),
+        });
+        let (held, all_gone) = watch::channel(());
+        tokio::spawn(renewal.clone().keep_on(all_gone));
+        Ok(Self { renewal, _held: Arc::new(held) })
+    }
+
+    /// The pool, with the token that is good at this moment.
+    ///
+    /// The task sees to that within a minute at most, which this need not wait for: after
+    /// a machine has slept, or before something that must not fail.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`], if there is none.
+    pub async fn renewed(&self) -> Result<&PgPool, Error> {
+        self.renewal.renew().await?;
+        Ok(&self.renewal.pool)
+    }
+}
+
+impl Renewal {
+    async fn renew(&self) -> Result<(), Error> {
+        let token = token(&self.connector).await?;
+        let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if !held.same_secret(&token) {
+            self.pool.set_connect_options(with_token(&self.options, &self.connector, &token)?);
+            *held = token;
+        }
+        Ok(())
+    }
+
+    async fn keep_on(self: Arc<Self>, mut all_gone: watch::Receiver<()>) {
+        let closed = self.pool.close_event();
+        let renewing = async {
+            loop {
+                self.connector.tokens().clock().sleep(self.pause()).await;
+                // The cache tells why, and the next round tries again.
+                let _ = self.renew().await;
+            }
+        };
+        tokio::select! {
+            () = closed => {}
+            // Nothing is ever sent: this is the sender's end.
+            _ = all_gone.changed() => self.pool.close().await,
+            () = renewing => {}
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let tokens = self.connector.tokens();
+        let due = tokens.report().refresh_at;
+        let left = due.and_then(|due| due.duration_since(tokens.clock().wall()).ok());
+        left.unwrap_or_default().clamp(SOON, LOOK_AGAIN)
+    }
+}
+
+impl Deref for Pool {
+    type Target = PgPool;
+
+    fn deref(&self) -> &PgPool {
+        &self.renewal.pool
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("pool", &self.renewal.pool)
+            .field("connector", &self.renewal.connector)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A pool's options for `connector`: sqlx's own, so that sizes, time limits and
+/// hooks can be set.
+///
+/// Set already: `acquire` waits for as long as a connect may take
+/// ([`connect_timeout`](crate::postgres::Config::connect_timeout)), connections are
+/// retired at [`max_lifetime`](crate::postgres::Config::max_lifetime), and cleaned
+/// between borrowers as [`recycling`](crate::postgres::Config::recycling) says.
+/// That is a `before_acquire` hook, in whose place one of yours would come, and
+/// instead of sqlx's ping. A query that was dropped is not cancelled, and its
+/// connection is not there for others until it ends.
+#[must_use]
+pub fn options(connector: &Connector) -> PgPoolOptions {
+    let config = connector.config();
+    let connector = connector.clone();
+    PgPoolOptions::new()
+        .acquire_timeout(config.connect_timeout)
+        .max_lifetime(config.max_lifetime)
+        .test_before_acquire(false)
+        .before_acquire(move |connection, _| {
+            let connector = connector.clone();
+            Box::pin(async move { clean(&connector, connection).await })
+        })
+}
+
+/// Whether the connection is fit for its next borrower.
+async fn clean(connector: &Connector, connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let Some(sql) = connector.config().recycling.sql() else { return Ok(true) };
+    let cleaning = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection);
+    let reason = match clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await {
+        Ok(Ok(_)) => return Ok(true),
+        Ok(Err(sqlx::Error::Io(_))) => RetireReason::Closed,
+        Ok(Err(_)) => RetireReason::Recycling,
+        Err(clock::Elapsed) => RetireReason::Unsettled,
+    };
+    retire(connector, reason);
+    Ok(false)
+}
+
+/// What sqlx shall connect with, less role and token.
+fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
+    let config = connector.config();
+    let session = &config.session;
+    let [host] = config.hosts.as_slice() else {
+        return Err(refused("host", "names several hosts"));
+    };
+    if host.address.is_some() {
+        return Err(refused("hostaddr", "is given"));
+    }
+    if session.get_target_session_attrs() != TargetSessionAttrs::Any {
+        return Err(refused("target_session_attrs", "is given"));
+    }
+    if session.get_ssl_negotiation() != SslNegotiation::Postgres {
+        return Err(refused("sslnegotiation", "is direct"));
+    }
+    if session.get_channel_binding() == ChannelBinding::Require {
+        return Err(refused("channel_binding", "is required"));
+    }
+    let mut options = match session.get_options() {
+        Some(options) => with_session_options(options)?,
+        None => PgConnectOptions::new_without_pgpass(),
+    };
+    options = options.host(&host.name).port(host.port).ssl_mode(PgSslMode::VerifyFull);
+    if let Some(database) = session.get_dbname() {
+        options = options.database(database);
+    }
+    if let Some(name) = session.get_application_name() {
+        options = options.application_name(name);
+    }
+    if let Some(path) = &config.ca_file {
+        options = options.ssl_root_cert(path);
+    }
+    Ok(options)
+}
+
+/// sqlx takes `options` as they are from a URL only.
+fn with_session_options(options: &str) -> Result<PgConnectOptions, Error> {
+    let unreadable = || ConfigError::keyword("options", "cannot be read by sqlx").into();
+    let mut url = Url::parse("postgres://localhost").map_err(|_| unreadable())?;
+    url.query_pairs_mut().append_pair("options", options);
+    PgConnectOptions::from_url(&url).map_err(|_| unreadable())
+}
+
+fn refused(keyword: &'static str, what: &str) -> Error {
+    ConfigError::keyword(keyword, format!("{what}, which sqlx cannot do")).into()
+}
+
+async fn token(connector: &Connector) -> Result<Token, Error> {
+    let no_token = |source| Error::Token { server: connector.config().servers(), source };
+    connector.tokens().token().await.map_err(no_token)
+}
+
+fn with_token(
+    options: &PgConnectOptions,
+    connector: &Connector,
+    token: &Token,
+) -> Result<PgConnectOptions, Error> {
+    let user = connector.user(token)?;
+    Ok(options.clone().username(&user).password(token.secret()))
+}

@@ -1,0 +1,146 @@
+//! bb8's pool on PostgreSQL.
+
+use std::time::Duration;
+
+use entra_pool::{
+    adapters::bb8::{
+        self,
+        bb8::ErrorSink,
+        postgres::{Error, Manager, Pool},
+    },
+    postgres::{self, RetireReason, tokio_postgres},
+};
+
+use crate::{Guest, TRACES, TRACES_LEFT, server, until};
+
+/// A pool of one connection, so that the next borrower gets the last one's.
+fn pool_of_one(guest: &Guest) -> Pool {
+    let manager = Manager::new(guest.connector.clone());
+    bb8::postgres::builder(&manager).max_size(1).build_unchecked(manager)
+}
+
+async fn text(client: &tokio_postgres::Client, sql: &str) -> String {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+async fn backend(client: &tokio_postgres::Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn a_session_is_clean_for_its_next_borrower() {
+    let guest = Guest::new("bb8-clean").await;
+    let pool = pool_of_one(&guest);
+    let a = pool.get().await.unwrap();
+    let pid = backend(&a).await;
+    let cached = a.prepare_cached("SELECT 1").await.unwrap();
+    a.batch_execute(TRACES).await.unwrap();
+    assert_ne!(text(&a, TRACES_LEFT).await, "");
+    a.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    drop(a);
+    let b = pool.get().await.unwrap();
+    assert_eq!(backend(&b).await, pid, "the same session");
+    assert_eq!(text(&b, TRACES_LEFT).await, "");
+    b.batch_execute("VACUUM").await.expect("it is refused within a transaction");
+    assert_eq!(b.query_one(&cached, &[]).await.unwrap().get::<_, i32>(0), 1);
+    assert_eq!(guest.retired(), 0);
+}
+
+#[tokio::test]
+async fn a_pool_that_does_not_look_at_its_connections_lends_each_once() {
+    let guest = Guest::new("bb8-careless").await;
+    let manager = Manager::new(guest.connector.clone());
+    let builder = bb8::postgres::builder(&manager).max_size(1);
+    let pool = builder.test_on_check_out(false).build_unchecked(manager);
+    let a = pool.get().await.unwrap();
+    let pid = backend(&a).await;
+    a.batch_execute(TRACES).await.unwrap();
+    drop(a);
+    let b = pool.get().await.unwrap();
+    assert_ne!(backend(&b).await, pid, "another session");
+    assert_eq!(text(&b, TRACES_LEFT).await, "");
+}
+
+#[tokio::test]
+async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_retired() {
+    let guest = Guest::new("bb8-stuck").await;
+    let pool = pool_of_one(&guest);
+    let a = pool.get().await.unwrap();
+    let pid = backend(&a).await;
+    let asleep = format!(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep')"
+    );
+    tokio::select! {
+        answer = a.batch_execute("SELECT pg_sleep(3600)") => panic!("{answer:?}"),
+        () = async {
+            while server().await.value(&asleep).await.as_deref() != Some("t") {}
+        } => {}
+    }
+    drop(a);
+    let next = tokio::spawn({
+        let pool = pool.clone();
+        async move { backend(&pool.get().await.unwrap()).await }
+    });
+    until(|| guest.clock.sleepers() > 0).await;
+    guest.clock.advance(Duration::from_secs(2));
+    assert_ne!(next.await.unwrap(), pid, "another session");
+    assert_eq!(guest.connector.report().retired, [(RetireReason::Unsettled, 1)]);
+}
+
+#[tokio::test]
+async fn connections_end_when_they_are_old_or_closed() {
+    let old = Guest::with("bb8-old", |config| config.max_lifetime(Duration::ZERO)).await;
+    let pool = pool_of_one(&old);
+    // It is old before it is lent at all, so that none is ever lent.
+    tokio::select! {
+        lent = pool.get() => panic!("{:?}", lent.map(drop)),
+        () = until(|| old.retired() > 1) => {}
+    }
+
+    let cut = Guest::new("bb8-cut").await;
+    let pool = pool_of_one(&cut);
+    let pid = backend(&pool.get().await.unwrap()).await;
+    server().await.sql(&format!("SELECT pg_terminate_backend({pid}, 10000)")).await;
+    assert_ne!(backend(&pool.get().await.unwrap()).await, pid);
+}
+
+#[tokio::test]
+async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
+    let guest = Guest::new("bb8-renewed").await;
+    let manager = Manager::new(guest.connector.clone());
+    let pool = bb8::postgres::builder(&manager).max_size(2).build_unchecked(manager);
+    let first = pool.get().await.unwrap();
+    guest.rotate().await;
+    let second = pool.get().await.unwrap();
+    assert_ne!(backend(&first).await, backend(&second).await);
+    assert_eq!((guest.connector.report().renewed, guest.credential.requests()), (1, 2));
+}
+
+#[derive(Debug, Clone)]
+struct Sent(tokio::sync::mpsc::UnboundedSender<Error>);
+
+impl ErrorSink<Error> for Sent {
+    fn sink(&self, error: Error) {
+        self.0.send(error).unwrap();
+    }
+
+    fn boxed_clone(&self) -> Box<dyn ErrorSink<Error>> {
+        Box::new(self.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_refused_login_is_told_to_the_error_sink_and_not_repeated() {
+    let guest = Guest::stranger("bb8-stranger", |config| config).await;
+    let (sender, mut errors) = tokio::sync::mpsc::unbounded_channel();
+    let manager = Manager::new(guest.connector.clone());
+    let pool = bb8::postgres::builder(&manager)
+        .error_sink(Box::new(Sent(sender)))
+        .build_unchecked(manager);
+    let error = tokio::select! {
+        lent = pool.get() => panic!("{:?}", lent.map(drop)),
+        error = errors.recv() => error.unwrap(),
+    };
+    assert!(matches!(error, Error::Connect(postgres::Error::LoginRefused(_))), "{error:?}");
+    assert_eq!(guest.connector.report().refused, 1);
+}

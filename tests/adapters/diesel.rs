@@ -1,0 +1,135 @@
+//! diesel-async's pools on PostgreSQL.
+
+use std::time::Duration;
+
+use ::diesel::{IntoSql, QueryableByName, sql_types};
+use diesel_async::{
+    AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection, TransactionManager,
+    pooled_connection::{bb8, deadpool},
+};
+use entra_pool::{
+    adapters::diesel::{connect, manager},
+    postgres::RetireReason,
+};
+
+use crate::{Guest, TRACES, TRACES_LEFT, server, until};
+
+#[derive(QueryableByName)]
+struct Text {
+    #[diesel(sql_type = sql_types::Text)]
+    text: String,
+}
+
+async fn text(connection: &mut AsyncPgConnection, sql: &str) -> String {
+    let sql = format!("SELECT ({sql})::text AS text");
+    ::diesel::sql_query(sql).get_result::<Text>(connection).await.unwrap().text
+}
+
+async fn backend(connection: &mut AsyncPgConnection) -> String {
+    text(connection, "SELECT pg_backend_pid()").await
+}
+
+/// A pool of one connection, so that the next borrower gets the last one's.
+fn pool_of_one(guest: &Guest) -> deadpool::Pool<AsyncPgConnection> {
+    deadpool::Pool::builder(manager(guest.connector.clone())).max_size(1).build().unwrap()
+}
+
+#[tokio::test]
+async fn diesels_pools_log_in_with_the_token() {
+    let guest = Guest::new("diesel").await;
+    let pool = pool_of_one(&guest);
+    let mut connection = pool.get().await.unwrap();
+    assert_eq!(text(&mut connection, "SELECT current_user").await, "diesel");
+    let two = 2.into_sql::<sql_types::Integer>();
+    assert_eq!(::diesel::select(two).get_result(&mut connection).await, Ok(2));
+
+    let pool = bb8::Pool::builder().build(manager(guest.connector.clone())).await.unwrap();
+    let mut connection = pool.get().await.unwrap();
+    assert_eq!(text(&mut connection, "SELECT current_user").await, "diesel");
+    assert_eq!((guest.credential.requests(), guest.connector.report().logins), (1, 2));
+}
+
+#[tokio::test]
+async fn a_session_is_clean_for_its_next_borrower_and_as_diesel_wants_it() {
+    let guest = Guest::new("diesel-clean").await;
+    let pool = pool_of_one(&guest);
+    let mut a = pool.get().await.unwrap();
+    let pid = backend(&mut a).await;
+    a.batch_execute(TRACES).await.unwrap();
+    assert_ne!(text(&mut a, TRACES_LEFT).await, "");
+    a.batch_execute("SET TIME ZONE 'Asia/Tokyo'; BEGIN").await.unwrap();
+    drop(a);
+    let mut b = pool.get().await.unwrap();
+    assert_eq!(backend(&mut b).await, pid, "the same session");
+    assert_eq!(text(&mut b, TRACES_LEFT).await, "");
+    assert_eq!(text(&mut b, "SELECT current_setting('timezone')").await, "UTC");
+    assert_eq!(text(&mut b, "SELECT current_setting('client_encoding')").await, "UTF8");
+    b.batch_execute("VACUUM").await.expect("it is refused within a transaction");
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_dropped_is_gone_for_the_next_borrower() {
+    let guest = Guest::new("diesel-dropped").await;
+    let table = "CREATE TABLE drinks (id int); GRANT ALL ON drinks TO \"diesel-dropped\"";
+    server().await.sql(table).await;
+    let pool = pool_of_one(&guest);
+    for fails in [false, true] {
+        let mut a = pool.get().await.unwrap();
+        type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
+        Transactions::begin_transaction(&mut *a).await.unwrap();
+        a.batch_execute("INSERT INTO drinks VALUES (1)").await.unwrap();
+        assert_eq!(a.batch_execute(if fails { "SELECT 1/0" } else { "" }).await.is_err(), fails);
+        drop(a);
+        let mut b = pool.get().await.unwrap();
+        assert_eq!(text(&mut b, "SELECT count(*) FROM drinks").await, "0");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_retired() {
+    let guest = Guest::new("diesel-stuck").await;
+    let pool = pool_of_one(&guest);
+    let mut a = pool.get().await.unwrap();
+    let pid = backend(&mut a).await;
+    let asleep = format!(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep')"
+    );
+    tokio::select! {
+        answer = a.batch_execute("SELECT pg_sleep(3600)") => panic!("{answer:?}"),
+        () = async {
+            while server().await.value(&asleep).await.as_deref() != Some("t") {}
+        } => {}
+    }
+    drop(a);
+    let next = tokio::spawn({
+        let pool = pool.clone();
+        async move { backend(&mut pool.get().await.unwrap()).await }
+    });
+    until(|| guest.clock.sleepers() > 0).await;
+    guest.clock.advance(Duration::from_secs(2));
+    assert_ne!(next.await.unwrap(), pid, "another session");
+    assert_eq!(guest.connector.report().retired, [(RetireReason::Unsettled, 1)]);
+    let gone = format!("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})");
+    while server().await.value(&gone).await.as_deref() != Some("t") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
+    let guest = Guest::new("diesel-renewed").await;
+    let pool = deadpool::Pool::builder(manager(guest.connector.clone())).build().unwrap();
+    let first = pool.get().await.unwrap();
+    guest.rotate().await;
+    let second = pool.get().await.unwrap();
+    drop((first, second));
+    assert_eq!((guest.connector.report().renewed, guest.credential.requests()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_refused_login_says_what_would_help() {
+    let guest = Guest::stranger("diesel-stranger", |config| config).await;
+    let error = connect(&guest.connector).await.err().unwrap().to_string();
+    assert!(error.contains("password authentication failed"), "{error}");
+    assert!(error.contains("pgaadauth_create_principal('diesel-stranger'"), "{error}");
+}

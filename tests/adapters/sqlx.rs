@@ -1,0 +1,202 @@
+//! sqlx's pool on PostgreSQL.
+
+use std::time::Duration;
+
+use ::sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
+use entra_pool::{
+    adapters::sqlx::{Pool, options},
+    postgres::{ConfigError, Error},
+};
+use entra_pool_emulator::certificates::Authority;
+
+use crate::{Guest, TRACES, TRACES_LEFT, server, support::credential::said, until};
+
+async fn pool(guest: &Guest, size: u32) -> Pool {
+    Pool::new(&guest.connector, options(&guest.connector).max_connections(size)).await.unwrap()
+}
+
+async fn text(connection: &mut PgConnection, sql: &str) -> String {
+    let sql = format!("SELECT ({sql})::text");
+    ::sqlx::query_scalar(::sqlx::AssertSqlSafe(sql)).fetch_one(connection).await.unwrap()
+}
+
+async fn backend(connection: &mut PgConnection) -> String {
+    text(connection, "SELECT pg_backend_pid()").await
+}
+
+#[tokio::test]
+async fn sqlx_logs_in_with_the_token_over_tls() {
+    let more = "&application_name=menu&options=-c%20app.a%3D1%20-c%20app.b%3Dx%5C%20y";
+    let url = server().await.url_with("sqlx", more);
+    let guest = Guest::with("sqlx", |_| url.parse().unwrap()).await;
+    let pool = pool(&guest, 2).await;
+    let mut connection = pool.acquire().await.unwrap();
+    for (sql, expected) in [
+        ("SELECT current_user", "sqlx"),
+        ("SELECT current_database()", "restaurant"),
+        ("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", "true"),
+        ("SELECT current_setting('application_name')", "menu"),
+        ("SELECT current_setting('app.a') || current_setting('app.b')", "1x y"),
+    ] {
+        assert_eq!(text(&mut connection, sql).await, expected, "{sql}");
+    }
+    assert_eq!(guest.credential.requests(), 1);
+    let shown = format!("{pool:?}");
+    assert!(!shown.contains(&guest.credential.secret()[..40]), "{shown}");
+}
+
+/// Its first connection stays lent, so that the next login is a new one.
+#[tokio::test]
+async fn a_new_token_reaches_the_pool_by_itself() {
+    let guest = Guest::new("sqlx-renewed").await;
+    let pool = pool(&guest, 2).await;
+    let mut first = pool.acquire().await.unwrap();
+    guest.rotate().await;
+    assert!(pool.acquire().await.is_err(), "sqlx knows the old token only");
+    // Half of its life.
+    guest.clock.advance(Duration::from_secs(12 * 3_600 + 1));
+    let second = loop {
+        match pool.acquire().await {
+            Ok(second) => break second,
+            Err(_) => guest.clock.advance(Duration::from_secs(1)),
+        }
+    };
+    assert_eq!(guest.credential.requests(), 2);
+    assert_eq!(text(&mut first, "SELECT 'still there'").await, "still there");
+    drop(second);
+}
+
+#[tokio::test]
+async fn a_new_token_is_there_when_it_is_asked_for() {
+    let guest = Guest::new("sqlx-asked").await;
+    let pool = pool(&guest, 2).await;
+    let _first = pool.acquire().await.unwrap();
+    guest.rotate().await;
+    // It has slept beyond the token's end.
+    guest.clock.set_wall(guest.credential.expires_on());
+    pool.renewed().await.unwrap().acquire().await.unwrap();
+    assert_eq!(guest.credential.requests(), 2);
+}
+
+#[tokio::test]
+async fn the_renewing_ends_with_the_pool() {
+    let guest = Guest::new("sqlx-closed").await;
+    let pool = pool(&guest, 1).await;
+    until(|| guest.clock.sleepers() == 1).await;
+    pool.close().await;
+    until(|| guest.clock.sleepers() == 0).await;
+}
+
+#[tokio::test]
+async fn the_pool_ends_with_its_last_clone() {
+    let guest = Guest::new("sqlx-dropped").await;
+    let pool = pool(&guest, 1).await;
+    let inner = PgPool::clone(&pool);
+    let clone = pool.clone();
+    drop(pool);
+    drop(inner.acquire().await.unwrap());
+    drop(clone);
+    inner.close_event().await;
+    until(|| guest.clock.sleepers() == 0).await;
+    assert!(matches!(inner.acquire().await, Err(::sqlx::Error::PoolClosed)));
+}
+
+#[tokio::test]
+async fn a_session_is_clean_for_its_next_borrower() {
+    let guest = Guest::new("sqlx-clean").await;
+    let pool = pool(&guest, 1).await;
+    let mut a = pool.acquire().await.unwrap();
+    let pid = backend(&mut a).await;
+    ::sqlx::raw_sql(TRACES).execute(&mut *a).await.unwrap();
+    assert_ne!(text(&mut a, TRACES_LEFT).await, "");
+    ::sqlx::raw_sql("SET TIME ZONE 'Asia/Tokyo'; BEGIN").execute(&mut *a).await.unwrap();
+    drop(a);
+    let mut b = pool.acquire().await.unwrap();
+    assert_eq!(backend(&mut b).await, pid, "the same session");
+    assert_eq!(text(&mut b, TRACES_LEFT).await, "");
+    assert_eq!(text(&mut b, "SELECT current_setting('timezone')").await, "UTC");
+    let vacuumed = ::sqlx::raw_sql("VACUUM").execute(&mut *b).await;
+    vacuumed.expect("it is refused within a transaction");
+    assert_eq!(guest.retired(), 0);
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_dropped_or_failed_is_gone_for_the_next_borrower() {
+    let guest = Guest::new("sqlx-rollback").await;
+    let table = "CREATE TABLE dishes (id int); GRANT ALL ON dishes TO \"sqlx-rollback\"";
+    server().await.sql(table).await;
+    let pool = pool(&guest, 1).await;
+    for fails in [false, true] {
+        let mut transaction = pool.begin().await.unwrap();
+        let insert = "INSERT INTO dishes VALUES (1)";
+        ::sqlx::raw_sql(insert).execute(&mut *transaction).await.unwrap();
+        if fails {
+            ::sqlx::raw_sql("SELECT 1/0").execute(&mut *transaction).await.unwrap_err();
+        }
+        drop(transaction);
+        let mut next = pool.acquire().await.unwrap();
+        assert_eq!(text(&mut next, "SELECT count(*) FROM dishes").await, "0");
+    }
+    assert_eq!(guest.retired(), 0);
+}
+
+#[tokio::test]
+async fn a_query_that_was_dropped_and_goes_on_is_not_the_next_borrowers() {
+    let guest = Guest::new("sqlx-stuck").await;
+    let pool = pool(&guest, 2).await;
+    let mut a = pool.acquire().await.unwrap();
+    let pid = backend(&mut a).await;
+    let asleep = format!(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep')"
+    );
+    tokio::select! {
+        answer = ::sqlx::raw_sql("SELECT pg_sleep(3600)").execute(&mut *a) => panic!("{answer:?}"),
+        () = async {
+            while server().await.value(&asleep).await.as_deref() != Some("t") {}
+        } => {}
+    }
+    drop(a);
+    assert_ne!(backend(&mut pool.acquire().await.unwrap()).await, pid, "another session");
+    // sqlx does not cancel it.
+    server().await.sql(&format!("SELECT pg_terminate_backend({pid})")).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_verified_gets_no_token() {
+    let unknown = Authority::new().unwrap();
+    let guest = Guest::with("sqlx-unverified", |config| config.ca_file(unknown.path())).await;
+    let error = pool(&guest, 1).await.acquire().await.unwrap_err();
+    assert!(said(&error).contains("invalid peer certificate"), "{}", said(&error));
+    let log = server().await.log();
+    assert!(!log.contains("user=sqlx-unverified"), "{log}");
+}
+
+#[tokio::test]
+async fn what_sqlx_cannot_do_is_refused() {
+    let server = server().await;
+    for (keyword, more) in [
+        ("hostaddr", "&hostaddr=127.0.0.1"),
+        ("target_session_attrs", "&target_session_attrs=read-write"),
+        ("sslnegotiation", "&sslnegotiation=direct"),
+        ("channel_binding", "&channel_binding=require"),
+        ("host", "&host=127.0.0.2"),
+    ] {
+        let url = server.url_with("sqlx-refused", more);
+        let guest = Guest::stranger("sqlx-refused", |_| url.parse().unwrap()).await;
+        let error = Pool::new(&guest.connector, PgPoolOptions::new()).await.unwrap_err();
+        let Error::Config(ConfigError::Keyword { keyword: named, .. }) = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(*named, keyword);
+        assert_eq!(guest.credential.requests(), 0);
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_there_is_no_pool() {
+    let guest = Guest::new("sqlx-tokenless").await;
+    guest.credential.fail();
+    let error = Pool::new(&guest.connector, PgPoolOptions::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Token { .. }), "{error:?}");
+    assert!(said(&error).contains("az login"), "{}", said(&error));
+}
