@@ -3,7 +3,7 @@ use std::time::Duration;
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::{CancelToken, error::SqlState};
 
-use super::{Connector, RetireReason};
+use super::{Connector, RetireReason, is_transient};
 use crate::clock;
 
 /// What is done to a connection before its next borrower gets it. The names are
@@ -76,7 +76,7 @@ impl Recycling {
         let recycled = clock::timeout(&**connector.clock(), Self::LIMIT, self.run(client)).await;
         match recycled {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if error.is_closed() => Err(RetireReason::Closed),
+            Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a connection could not be recycled");
                 Err(RetireReason::Recycling)

@@ -6,7 +6,10 @@
 mod config;
 mod drivers;
 mod elsewhere;
+mod isolation;
 mod login;
+mod restarts;
+mod rotation;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;

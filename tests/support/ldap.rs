@@ -56,22 +56,32 @@ impl LdapServer {
 
     /// Somebody who is let in with this token.
     pub fn add(&self, name: &str, token: &str) {
-        self.load(
-            "slapadd",
-            &format!(
-                "dn: cn={name},dc=entra\nobjectClass: person\ncn: {name}\nsn: {name}\nuserPassword: {token}\n"
-            ),
+        let entry = format!(
+            "dn: cn={name},dc=entra\nobjectClass: person\ncn: {name}\nsn: {name}\nuserPassword: {token}\n"
         );
+        self.load("slapadd", &entry);
     }
 
-    /// It is this token from now on.
+    /// It is this token, and no other, from now on.
     pub fn replace(&self, name: &str, token: &str) {
-        self.load(
-            "slapmodify",
-            &format!(
-                "dn: cn={name},dc=entra\nchangetype: modify\nreplace: userPassword\nuserPassword: {token}\n"
-            ),
+        self.modify(name, "replace", token);
+    }
+
+    /// This token is good, too, from now on.
+    pub fn accept(&self, name: &str, token: &str) {
+        self.modify(name, "add", token);
+    }
+
+    /// This token is good no longer.
+    pub fn expire(&self, name: &str, token: &str) {
+        self.modify(name, "delete", token);
+    }
+
+    fn modify(&self, name: &str, how: &str, token: &str) {
+        let change = format!(
+            "dn: cn={name},dc=entra\nchangetype: modify\n{how}: userPassword\nuserPassword: {token}\n"
         );
+        self.load("slapmodify", &change);
     }
 
     /// Its entries are files, which it reads when it is asked.

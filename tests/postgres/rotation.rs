@@ -1,0 +1,142 @@
+//! Tokens that live for seconds, under load.
+//!
+//! For 30 s in the suite; `ENTRA_POOL_ROTATION_SECONDS` says otherwise (`.ci/deep`).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use async_trait::async_trait;
+use entra_pool::{
+    postgres::{self, Config, Connector, Error, RetireReason},
+    token::{CredentialError, Identity, Token, TokenCredential, TokenRequest},
+};
+use entra_pool_emulator::jwt::{Issuer, Principal, PrincipalKind};
+
+use crate::support::{
+    credential::{AUDIENCE, said},
+    ldap::LdapServer,
+    postgres::PostgresServer,
+};
+
+const ROLE: &str = "rotated";
+const TOKEN_LIFE: Duration = Duration::from_secs(20);
+const CONNECTION_LIFE: Duration = Duration::from_secs(10);
+const TASKS: usize = 16;
+
+/// How old the session is, in seconds.
+const AGE: &str = "SELECT extract(epoch FROM clock_timestamp() - backend_start)::float8 \
+                   FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+
+/// Tokens that the directory takes until their time is over, and not a moment longer.
+#[derive(Clone)]
+struct ShortLived(Arc<Inner>);
+
+struct Inner {
+    ldap: LdapServer,
+    issuer: Issuer,
+    principal: Principal,
+    requests: AtomicU64,
+}
+
+impl std::fmt::Debug for ShortLived {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ShortLived")
+    }
+}
+
+impl ShortLived {
+    /// slapmodify is a program: it takes its time.
+    async fn tell(&self, change: fn(&LdapServer, &str, &str), token: String) {
+        let inner = self.0.clone();
+        tokio::task::spawn_blocking(move || change(&inner.ldap, ROLE, &token)).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl TokenCredential for ShortLived {
+    fn name(&self) -> String {
+        "short-lived".into()
+    }
+
+    async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
+        self.0.requests.fetch_add(1, SeqCst);
+        let expires_on = SystemTime::now() + TOKEN_LIFE;
+        let secret = self.0.issuer.sign(&self.0.principal, AUDIENCE, expires_on, 2_000);
+        self.tell(LdapServer::accept, secret.clone()).await;
+        let (this, expired) = (self.clone(), secret.clone());
+        tokio::spawn(async move {
+            let left = expires_on.duration_since(SystemTime::now()).unwrap_or_default();
+            tokio::time::sleep(left).await;
+            this.tell(LdapServer::expire, expired).await;
+        });
+        Ok(Token::new(secret, expires_on))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_change_under_load_without_a_failed_checkout() {
+    let seconds = std::env::var("ENTRA_POOL_ROTATION_SECONDS");
+    let length = Duration::from_secs(seconds.map_or(30, |seconds| seconds.parse().unwrap()));
+    let ldap = LdapServer::start().await;
+    ldap.add(ROLE, "none yet");
+    let server = PostgresServer::start_with_rule(&ldap.rule()).await;
+    server.sql(&format!("CREATE ROLE {ROLE} LOGIN")).await;
+    let credential = ShortLived(Arc::new(Inner {
+        ldap,
+        issuer: Issuer::new(),
+        principal: Principal::new(ROLE, PrincipalKind::UserAssigned),
+        requests: AtomicU64::new(0),
+    }));
+    let identity = Identity::new(credential.clone());
+    let config: Config = server.url(ROLE).parse().unwrap();
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    let connector = Connector::new(config.max_lifetime(CONNECTION_LIFE), tokens).unwrap();
+    let pool = postgres::builder(connector.clone()).max_size(TASKS).build().unwrap();
+
+    let until = Instant::now() + length;
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let (mut checkouts, mut longest, mut oldest) = (0_u64, Duration::ZERO, 0.0_f64);
+                while Instant::now() < until {
+                    let asked = Instant::now();
+                    let client = pool.get().await.map_err(|error| said(&Error::from(error)))?;
+                    longest = longest.max(asked.elapsed());
+                    let row = client.query_one(AGE, &[]).await.map_err(|error| said(&error))?;
+                    oldest = oldest.max(row.get(0));
+                    drop(client);
+                    checkouts += 1;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Ok::<_, String>((checkouts, longest, oldest))
+            })
+        })
+        .collect();
+    let (mut checkouts, mut longest, mut oldest) = (0, Duration::ZERO, 0.0_f64);
+    for task in tasks {
+        let (made, slowest, age) = task.await.unwrap().unwrap();
+        checkouts += made;
+        longest = longest.max(slowest);
+        oldest = oldest.max(age);
+    }
+
+    let (report, requests) = (connector.report(), credential.0.requests.load(SeqCst));
+    println!(
+        "{length:?}: {checkouts} checkouts, the longest {longest:?}, the oldest connection {oldest:.1} s, {requests} tokens, {report:?}"
+    );
+    assert_eq!((report.refused, report.renewed), (0, 0), "{report:?}");
+    assert_eq!(report.token.failures, 0, "{report:?}");
+    // A token is replaced at four fifths of its life, by the login that comes next.
+    let tokens = |every: f64| 1.0 + length.as_secs_f64() / every;
+    #[allow(clippy::cast_precision_loss)]
+    let requests = requests as f64;
+    assert!(requests >= tokens(19.0).floor() && requests <= tokens(16.0), "{requests}");
+    let aged = report.retired.iter().find(|(reason, _)| *reason == RetireReason::Age);
+    assert!(aged.is_some() && oldest < CONNECTION_LIFE.as_secs_f64() + 0.5, "{oldest} {report:?}");
+}
