@@ -1,13 +1,20 @@
 //! What is written for tokio-postgres and deadpool-postgres works as it did.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use entra_pool::{
     postgres::{self, Pool, deadpool_postgres, tokio_postgres},
-    token::Identity,
+    token::{Identity, Scope},
 };
 
-use crate::{backend, connector, let_in, server, support::credential::code, text};
+use crate::{
+    backend, connector, let_in, server,
+    support::{
+        credential::code,
+        postgres::{DATABASE, PostgresServer},
+    },
+    text,
+};
 
 #[tokio::test]
 async fn a_query_is_cancelled_over_the_connectors_tls() {
@@ -29,6 +36,56 @@ async fn a_query_is_cancelled_over_the_connectors_tls() {
     }
     token.cancel_query(connector.tls()).await.unwrap();
     assert_eq!(code(&sleeping.await.unwrap()), Some("57014"));
+}
+
+/// Two servers of which one takes no writes, and a file with both authorities.
+async fn two_servers(role: &str) -> (PostgresServer, Identity, String, tempfile::NamedTempFile) {
+    let (standby, other) = (server().await, PostgresServer::start().await);
+    let credential = let_in(role).await;
+    other.set_password(role, &credential.secret()).await;
+    standby.sql(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
+    let authorities = tempfile::NamedTempFile::new().unwrap();
+    let both = standby.authority().pem() + &other.authority().pem();
+    std::fs::write(authorities.path(), both).unwrap();
+    let url = format!(
+        "postgres://{role}@127.0.0.1:{},127.0.0.1:{}/{DATABASE}?sslrootcert={}&entra_scope={}",
+        standby.port(),
+        other.port(),
+        authorities.path().display(),
+        Scope::AZURE_POSTGRESQL
+    );
+    (other, Identity::new(credential), url, authorities)
+}
+
+#[tokio::test]
+async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
+    let (primary, identity, url, _authorities) = two_servers("attrs").await;
+    let standby = server().await.port().to_string();
+    for (wanted, port) in
+        [("any", &standby), ("read-only", &standby), ("read-write", &primary.port().to_string())]
+    {
+        let connector = connector(&identity, &format!("{url}&target_session_attrs={wanted}"));
+        let pool = postgres::builder(connector.clone()).build().unwrap();
+        let client = pool.get().await.unwrap();
+        assert_eq!(text(&client, "SHOW port").await, *port, "{wanted}");
+        // The request to cancel goes to the same server, though the pool knows two.
+        let (token, tls) = (client.cancel_token(), connector.tls());
+        let (slept, cancelled) =
+            tokio::join!(client.batch_execute("SELECT pg_sleep(3600)"), async move {
+                // Early ones find nothing to cancel.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                token.cancel_query(tls).await
+            });
+        cancelled.unwrap();
+        assert_eq!(code(&slept.unwrap_err()), Some("57014"), "{wanted}");
+    }
+
+    // And when the roles change, the new primary.
+    server().await.sql("ALTER ROLE attrs RESET default_transaction_read_only").await;
+    primary.sql("ALTER ROLE attrs SET default_transaction_read_only = on").await;
+    let connector = connector(&identity, &format!("{url}&target_session_attrs=read-write"));
+    let pool = postgres::builder(connector).build().unwrap();
+    assert_eq!(text(&pool.get().await.unwrap(), "SHOW port").await, standby);
 }
 
 #[tokio::test]

@@ -32,12 +32,12 @@ async fn a_server_that_has_somebody_else_decide_gets_the_token_in_clear_over_tls
         assert_eq!(text(&first, "SELECT current_user::text").await, role);
         assert_eq!(text(&first, "SHOW password_encryption").await, "scram-sha-256");
 
-        ldap.replace(&role, &credential.next_token());
+        ldap.accept_only(&role, [credential.next_token().as_str()]);
         let second = pool.get().await.unwrap();
         assert_eq!(text(&second, "SELECT current_user::text").await, role);
         assert_eq!(connector.report().renewed, 1, "with the newer token");
 
-        ldap.replace(&role, "another");
+        ldap.accept_only(&role, ["another"]);
         let Error::LoginRefused(error) = failure(pool.get().await) else { panic!("let in") };
         assert_eq!(code(&error), Some("28000"));
         let hint = error.as_db_error().unwrap().hint().unwrap();

@@ -3,17 +3,20 @@
 #![cfg(feature = "postgres")]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
+mod bad_input;
 mod config;
 mod drivers;
 mod elsewhere;
 mod isolation;
 mod login;
 mod restarts;
+mod retries;
 mod rotation;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+mod unchanged;
 
 use deadpool_postgres::GenericClient;
 use entra_pool::{
@@ -36,12 +39,21 @@ async fn let_in(role: &str) -> TestCredential {
     credential
 }
 
+async fn identity_of(role: &str) -> Identity {
+    let credential = let_in(role).await;
+    server().await.sql(&format!("GRANT ALL ON SCHEMA public TO \"{role}\"")).await;
+    Identity::new(credential)
+}
+
+async fn url_of(role: &str) -> String {
+    server().await.url(role)
+}
+
 /// A pool of one connection, so that the next borrower gets the last one's.
 async fn pool_of_one(role: &str) -> Pool {
     let identity = Identity::new(let_in(role).await);
-    let pool = postgres::connect_with(&identity, &server().await.url(role)).unwrap();
-    pool.resize(1);
-    pool
+    let connector = connector(&identity, &server().await.url(role));
+    postgres::builder(connector).max_size(1).build().unwrap()
 }
 
 fn connector(identity: &Identity, url: &str) -> Connector {

@@ -124,7 +124,7 @@ async fn a_pool_outlives_three_restarts_and_new_tokens_without_losing_what_was_a
         tokio::time::timeout(Duration::from_secs(20), task).await.expect("no task hangs").unwrap();
     }
 
-    let wrong = load.wrong.lock().unwrap();
+    let wrong = std::mem::take(&mut *load.wrong.lock().unwrap());
     assert!(wrong.is_empty(), "{wrong:#?}");
     let report = connector.report();
     println!("{} failures, {report:?}", load.failures.load(SeqCst));

@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant, SystemTime},
@@ -37,10 +37,16 @@ const AGE: &str = "SELECT extract(epoch FROM clock_timestamp() - backend_start):
 struct ShortLived(Arc<Inner>);
 
 struct Inner {
-    ldap: LdapServer,
     issuer: Issuer,
     principal: Principal,
+    directory: Mutex<Directory>,
     requests: AtomicU64,
+    expired: AtomicU64,
+}
+
+struct Directory {
+    ldap: LdapServer,
+    good: Vec<String>,
 }
 
 impl std::fmt::Debug for ShortLived {
@@ -50,10 +56,24 @@ impl std::fmt::Debug for ShortLived {
 }
 
 impl ShortLived {
-    /// slapmodify is a program: it takes its time.
-    async fn tell(&self, change: fn(&LdapServer, &str, &str), token: String) {
+    /// Changes what tokens are good. That is a program's work: it takes its time.
+    async fn change(&self, change: impl FnOnce(&mut Vec<String>) + Send + 'static) {
         let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || change(&inner.ldap, ROLE, &token)).await.unwrap();
+        let changing = tokio::task::spawn_blocking(move || {
+            let mut directory = inner.directory.lock().unwrap();
+            change(&mut directory.good);
+            directory.ldap.accept_only(ROLE, directory.good.iter().map(String::as_str));
+        });
+        changing.await.unwrap();
+    }
+
+    /// Waits for the token's end, and has it refused from then on.
+    async fn expire(self, token: Token) {
+        let left = token.remaining(SystemTime::now());
+        tokio::time::sleep(left).await;
+        let secret = token.secret().to_owned();
+        self.change(move |good| good.retain(|token| *token != secret)).await;
+        self.0.expired.fetch_add(1, SeqCst);
     }
 }
 
@@ -67,14 +87,10 @@ impl TokenCredential for ShortLived {
         self.0.requests.fetch_add(1, SeqCst);
         let expires_on = SystemTime::now() + TOKEN_LIFE;
         let secret = self.0.issuer.sign(&self.0.principal, AUDIENCE, expires_on, 2_000);
-        self.tell(LdapServer::accept, secret.clone()).await;
-        let (this, expired) = (self.clone(), secret.clone());
-        tokio::spawn(async move {
-            let left = expires_on.duration_since(SystemTime::now()).unwrap_or_default();
-            tokio::time::sleep(left).await;
-            this.tell(LdapServer::expire, expired).await;
-        });
-        Ok(Token::new(secret, expires_on))
+        let token = Token::new(secret.clone(), expires_on);
+        self.change(|good| good.push(secret)).await;
+        tokio::spawn(self.clone().expire(token.clone()));
+        Ok(token)
     }
 }
 
@@ -87,10 +103,11 @@ async fn tokens_change_under_load_without_a_failed_checkout() {
     let server = PostgresServer::start_with_rule(&ldap.rule()).await;
     server.sql(&format!("CREATE ROLE {ROLE} LOGIN")).await;
     let credential = ShortLived(Arc::new(Inner {
-        ldap,
         issuer: Issuer::new(),
         principal: Principal::new(ROLE, PrincipalKind::UserAssigned),
+        directory: Mutex::new(Directory { ldap, good: Vec::new() }),
         requests: AtomicU64::new(0),
+        expired: AtomicU64::new(0),
     }));
     let identity = Identity::new(credential.clone());
     let config: Config = server.url(ROLE).parse().unwrap();
@@ -132,6 +149,8 @@ async fn tokens_change_under_load_without_a_failed_checkout() {
     );
     assert_eq!((report.refused, report.renewed), (0, 0), "{report:?}");
     assert_eq!(report.token.failures, 0, "{report:?}");
+    let expired = credential.0.expired.load(SeqCst);
+    assert!(expired + 2 >= requests, "{expired} of {requests} tokens have been taken away");
     // A token is replaced at four fifths of its life, by the login that comes next.
     let tokens = |every: f64| 1.0 + length.as_secs_f64() / every;
     #[allow(clippy::cast_precision_loss)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entra_pool::{
     clock::ManualClock,
-    postgres::{self, Config, Connector, Recycling, RetireReason, deadpool_postgres},
+    postgres::{self, Config, Connector, Error, Recycling, RetireReason, deadpool_postgres},
     token::Identity,
 };
 
@@ -222,4 +222,86 @@ async fn connections_end_when_they_are_old_or_closed() {
     server().await.sql(&format!("SELECT pg_terminate_backend({first}, 10000)")).await;
     assert_ne!(backend(&pool.get().await.unwrap()).await, first);
     assert_eq!(young.report().retired, [(RetireReason::Closed, 1)]);
+}
+
+#[tokio::test]
+async fn deadpools_other_ways_of_recycling_are_there_on_request() {
+    let identity = Identity::new(let_in("ways").await);
+    let config: Config = server().await.url("ways").parse().unwrap();
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    let pool = |recycling| {
+        let config = config.clone().recycling(recycling);
+        let connector = Connector::new(config, tokens.clone()).unwrap();
+        (postgres::builder(connector.clone()).max_size(1).build().unwrap(), connector)
+    };
+    let custom = Recycling::Custom("RESET app.tenant".into());
+    for (recycling, left) in [(Recycling::Verified, "a"), (custom, "")] {
+        let (pool, connector) = pool(recycling);
+        let a = pool.get().await.unwrap();
+        a.batch_execute("SET app.tenant = 'a'; SET app.other = 'o'").await.unwrap();
+        drop(a);
+        let b = pool.get().await.unwrap();
+        assert_eq!(text(&b, "SHOW app.tenant").await, left);
+        assert_eq!(text(&b, "SHOW app.other").await, "o");
+        assert_eq!(connector.report().logins, 1);
+    }
+
+    let (pool, connector) = pool(Recycling::Custom("SELECT 1/0".into()));
+    drop(pool.get().await.unwrap());
+    drop(pool.get().await.unwrap());
+    assert_eq!(connector.report().logins, 2);
+    assert_eq!(connector.report().retired, [(RetireReason::Recycling, 1)]);
+}
+
+#[tokio::test]
+async fn a_connection_that_lay_idle_too_long_is_retired() {
+    let identity = Identity::new(let_in("idle").await);
+    let config: Config = server().await.url("idle").parse().unwrap();
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    let connector = Connector::new(config.idle_timeout(Duration::ZERO), tokens).unwrap();
+    let pool = postgres::builder(connector.clone()).max_size(1).build().unwrap();
+    let first = backend(&pool.get().await.unwrap()).await;
+    assert_ne!(backend(&pool.get().await.unwrap()).await, first);
+    assert_eq!(connector.report().retired, [(RetireReason::Idle, 1)]);
+}
+
+#[tokio::test]
+async fn a_pool_is_warm_before_the_first_request() {
+    let identity = Identity::new(let_in("warm").await);
+    let connector = connector(&identity, &server().await.url("warm"));
+    let pool = postgres::builder(connector.clone()).max_size(4).build().unwrap();
+    postgres::warm_up(&pool, 3).await.unwrap();
+    assert_eq!((pool.status().size, pool.status().available), (3, 3));
+    postgres::warm_up(&pool, 2).await.unwrap();
+    assert_eq!(connector.report().logins, 3, "there are enough");
+    // With some lent, and more wanted than there may be.
+    let _lent = (pool.get().await.unwrap(), pool.get().await.unwrap());
+    postgres::warm_up(&pool, 100).await.unwrap();
+    assert_eq!((pool.status().size, pool.status().available), (4, 2));
+
+    server().await.sql("ALTER ROLE warm NOLOGIN").await;
+    let cold = postgres::builder(connector).max_size(4).build().unwrap();
+    let error = postgres::warm_up(&cold, 2).await.unwrap_err();
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_is_lent() {
+    let pool = pool_of_one("closing").await;
+    let lent = pool.get().await.unwrap();
+    let pid = backend(&lent).await;
+    let closing = tokio::spawn({
+        let pool = pool.clone();
+        async move { postgres::close_and_wait(&pool).await }
+    });
+    while !pool.is_closed() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(backend(&lent).await, pid, "it works to its end");
+    assert!(!closing.is_finished());
+    drop(lent);
+    closing.await.unwrap();
+    assert_eq!(pool.status().size, 0);
+    let error = Error::from(pool.get().await.err().unwrap());
+    assert!(matches!(error, Error::Pool(_)) && !error.is_transient(), "{error:?}");
 }

@@ -1,6 +1,6 @@
 //! The token goes to a verified server or nowhere.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use entra_pool::{
     clock::ManualClock,
@@ -12,60 +12,22 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     connector, failure, let_in, server,
     support::{
-        credential::{TestCredential, said},
+        credential::{TestCredential, code, said},
         nobody_listens,
-        postgres::DATABASE,
     },
 };
 
-/// A server on loopback that answers the request for TLS with `answer`, and
-/// tells all that it was sent.
-async fn fake_server(answer: &'static [u8]) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let received = tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let mut request = [0; 8];
-        socket.read_exact(&mut request).await.unwrap();
-        socket.write_all(answer).await.unwrap();
-        let mut rest = Vec::new();
-        let _ = socket.read_to_end(&mut rest).await;
-        [request.as_slice(), &rest].concat()
-    });
-    (port, received)
-}
-
-/// SSLRequest (PostgreSQL documentation, "Message Formats").
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-
-fn scoped(host: &str, port: u16, ca: &std::path::Path) -> String {
+pub fn scoped(host: &str, port: u16, ca: &std::path::Path) -> String {
     format!(
         "postgres://shop@{host}:{port}/db?sslrootcert={}&entra_scope={}",
         ca.display(),
         Scope::AZURE_POSTGRESQL
     )
-}
-
-#[tokio::test]
-async fn a_server_that_has_no_tls_gets_not_a_byte_of_the_login() {
-    let authority = Authority::new().unwrap();
-    // 'N': no TLS. 'H': not PostgreSQL at all, but HTTP. 'E': an old server's error.
-    for answer in [b"N".as_slice(), b"HTTP/1.1 400 Bad Request\r\n\r\n", b"E"] {
-        let (port, received) = fake_server(answer).await;
-        let identity = Identity::new(TestCredential::new("shop", 2_000));
-        let url = scoped("127.0.0.1", port, &authority.path());
-        let pool = postgres::connect_with(&identity, &url).unwrap();
-        let error = failure(pool.get().await);
-        assert!(matches!(error, Error::EncryptionDeclined { .. }), "{error:?}");
-        assert!(!error.is_transient());
-        assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
-        assert!(error.to_string().contains("no token was sent"), "{error}");
-        assert_eq!(received.await.unwrap(), SSL_REQUEST);
-    }
 }
 
 #[tokio::test]
@@ -79,20 +41,6 @@ async fn a_server_of_another_authority_gets_no_token() {
     assert!(matches!(error, Error::Tls { .. }), "{error:?}");
     assert!(said(&error).contains("invalid peer certificate"), "{}", said(&error));
     assert!(said(&error).contains("sslrootcert"), "{}", said(&error));
-}
-
-#[tokio::test]
-async fn a_server_of_another_name_gets_no_token() {
-    let server = server().await;
-    let identity = Identity::new(let_in("misnamed").await);
-    let url = scoped("db.example", server.port(), &server.ca_file());
-    let url = format!("{url}&hostaddr=127.0.0.1");
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
-    assert!(matches!(error, Error::Tls { .. }), "{error:?}");
-    assert!(said(&error).contains("NotValidForName"), "{}", said(&error));
-    let url = url.replace("db.example", "localhost");
-    let url = url.replace("shop@", "misnamed@").replace("/db?", &format!("/{DATABASE}?"));
-    drop(postgres::connect_with(&identity, &url).unwrap().get().await.unwrap());
 }
 
 #[tokio::test]
@@ -125,4 +73,57 @@ async fn a_server_that_falls_silent_is_given_up_by_the_clock_with_the_stage() {
     assert_eq!((*stage, *limit), (Stage::SslRequest, Duration::from_secs(15)));
     assert!(error.is_transient());
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+}
+
+/// A server that begins with TLS, as PostgreSQL 17 can (its documentation, "SSL Session
+/// Encryption"), and has the token told it in clear. Returns what it was sent.
+async fn direct_server(authority: &Authority) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut tls = authority.issue(&["127.0.0.1"]).unwrap().server_config().unwrap();
+    Arc::get_mut(&mut tls).unwrap().alpn_protocols = vec![b"postgresql".to_vec()];
+    let received = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut stream = TlsAcceptor::from(tls).accept(socket).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"postgresql".as_slice()));
+        let startup = usize::try_from(stream.read_u32().await.unwrap()).unwrap();
+        stream.read_exact(&mut vec![0; startup - 4]).await.unwrap();
+        // AuthenticationCleartextPassword.
+        stream.write_all(&[b'R', 0, 0, 0, 8, 0, 0, 0, 3]).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'p');
+        let length = usize::try_from(stream.read_u32().await.unwrap()).unwrap();
+        let mut password = vec![0; length - 4];
+        stream.read_exact(&mut password).await.unwrap();
+        let body = b"SFATAL\0C3D000\0Mno such database\0\0";
+        let length = u32::try_from(body.len() + 4).unwrap();
+        stream.write_all(&[b"E", length.to_be_bytes().as_slice(), body].concat()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        password
+    });
+    (port, received)
+}
+
+#[tokio::test]
+async fn tls_comes_first_where_the_server_can_and_the_token_behind_it() {
+    let authority = Authority::new().unwrap();
+    let (port, received) = direct_server(&authority).await;
+    let credential = TestCredential::new("shop", 2_000);
+    let identity = Identity::new(credential.clone());
+    let url = scoped("127.0.0.1", port, &authority.path()) + "&sslnegotiation=direct";
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(code(cause), Some("3D000"));
+    assert_eq!(received.await.unwrap(), [credential.secret().as_bytes(), b"\0"].concat());
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_begin_with_tls_gets_no_token() {
+    let identity = Identity::new(let_in("direct").await);
+    // PostgreSQL 15 takes the handshake for something broken, and hangs up.
+    let version = server().await.value("SHOW server_version_num").await.unwrap();
+    assert!(version.parse::<u32>().unwrap() < 170_000, "a server that can is another test's");
+    let url = server().await.url_with("direct", "&sslnegotiation=direct");
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    assert!(matches!(error, Error::Broken { stage: Stage::Tls, .. }), "{error:?}");
+    assert!(error.to_string().contains("no token was sent"), "{error}");
 }

@@ -27,6 +27,7 @@ struct Inner {
     length: usize,
     now: Mutex<Option<Token>>,
     never_the_same: AtomicBool,
+    never_answering: AtomicBool,
     requests: AtomicU64,
 }
 
@@ -44,6 +45,7 @@ impl TestCredential {
             length,
             now: Mutex::default(),
             never_the_same: AtomicBool::new(false),
+            never_answering: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         }));
         credential.next_token();
@@ -62,6 +64,12 @@ impl TestCredential {
     /// From now on every request gets another token.
     pub fn never_the_same(self) -> Self {
         self.0.never_the_same.store(true, SeqCst);
+        self
+    }
+
+    /// From now on nobody gets an answer.
+    pub fn never_answering(self) -> Self {
+        self.0.never_answering.store(true, SeqCst);
         self
     }
 
@@ -96,6 +104,9 @@ impl TokenCredential for TestCredential {
 
     async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
         self.0.requests.fetch_add(1, SeqCst);
+        if self.0.never_answering.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
         if self.0.never_the_same.load(SeqCst) {
             self.next_token();
         }

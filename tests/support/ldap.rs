@@ -62,25 +62,13 @@ impl LdapServer {
         self.load("slapadd", &entry);
     }
 
-    /// It is this token, and no other, from now on.
-    pub fn replace(&self, name: &str, token: &str) {
-        self.modify(name, "replace", token);
-    }
-
-    /// This token is good, too, from now on.
-    pub fn accept(&self, name: &str, token: &str) {
-        self.modify(name, "add", token);
-    }
-
-    /// This token is good no longer.
-    pub fn expire(&self, name: &str, token: &str) {
-        self.modify(name, "delete", token);
-    }
-
-    fn modify(&self, name: &str, how: &str, token: &str) {
-        let change = format!(
-            "dn: cn={name},dc=entra\nchangetype: modify\n{how}: userPassword\nuserPassword: {token}\n"
-        );
+    /// These tokens, and no others, are good from now on.
+    pub fn accept_only<'a>(&self, name: &str, tokens: impl IntoIterator<Item = &'a str>) {
+        let mut change =
+            format!("dn: cn={name},dc=entra\nchangetype: modify\nreplace: userPassword\n");
+        for token in tokens {
+            change += &format!("userPassword: {token}\n");
+        }
         self.load("slapmodify", &change);
     }
 

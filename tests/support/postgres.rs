@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use entra_pool::postgres::tokio_postgres::{self, NoTls};
@@ -108,7 +109,7 @@ impl PostgresServer {
         command.args(action).args(["--mode=fast", "--wait", "--silent", "-D"]);
         command.arg(home.path().join("data")).arg("-l").arg(home.path().join("log"));
         let mut command: tokio::process::Command = command.into();
-        let ended = command.stdin(std::process::Stdio::null()).status().await.unwrap();
+        let ended = command.stdin(Stdio::null()).stderr(Stdio::null()).status().await.unwrap();
         assert!(ended.success(), "{}", self.log());
     }
 

@@ -1,0 +1,169 @@
+//! What is wrong shows early, as a typed error that says what to do, with no secret in
+//! it.
+
+use entra_pool::{
+    postgres::{self, ConfigError, Error},
+    token::Identity,
+};
+use entra_pool_emulator::{
+    certificates::Authority,
+    jwt::{Principal, PrincipalKind},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::{
+    connector, failure, let_in, server,
+    support::{
+        credential::{AUDIENCE, TestCredential, code, said},
+        postgres::DATABASE,
+    },
+    tls::scoped,
+};
+
+const AZURE: &str = "postgres://u@a.postgres.database.azure.com/d";
+
+/// The error of a pool that cannot be built for `url`.
+fn refused(url: &str) -> Error {
+    let identity = Identity::new(TestCredential::new("x", 0));
+    let error = postgres::connect_with(&identity, url).err().unwrap();
+    assert!(!error.is_transient());
+    error
+}
+
+#[test]
+fn a_password_in_the_url() {
+    for url in [
+        AZURE.replace("u@", "u:hunter2@"),
+        format!("{AZURE}?password=hunter2"),
+        "host=a.postgres.database.azure.com password='hunter2 x'".to_owned(),
+    ] {
+        let error = refused(&url);
+        assert!(matches!(error, Error::Config(ConfigError::Keyword { keyword: "password", .. })));
+        assert!(said(&error).contains("password must go: the token is the password"));
+        assert!(!said(&error).contains("hunter2"), "{}", said(&error));
+    }
+}
+
+#[test]
+fn sslmode_disable() {
+    for mode in ["disable", "allow", "prefer", "verify"] {
+        let error = said(&refused(&format!("{AZURE}?sslmode={mode}")));
+        assert!(error.contains(&format!("sslmode is {mode}")), "{error}");
+        assert!(error.contains("use sslmode=verify-full"), "{error}");
+    }
+}
+
+#[test]
+fn an_unknown_parameter() {
+    let error = refused(&format!("{AZURE}?colour=red"));
+    assert!(matches!(error, Error::Config(ConfigError::Unreadable(_))), "{error:?}");
+    assert!(said(&error).contains("unknown option `colour`"), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn a_user_that_cannot_be_derived() {
+    let machine = Principal::new("vm", PrincipalKind::SystemAssigned);
+    let identity = Identity::new(TestCredential::for_principal(machine.clone(), AUDIENCE, 0));
+    let pool = postgres::connect_with(&identity, &server().await.url("")).unwrap();
+    let error = failure(pool.get().await);
+    assert!(matches!(error, Error::NoUser { .. }) && !error.is_transient(), "{error:?}");
+    for fact in [machine.object_id.as_str(), "name it as user", "pgaadauth_create_principal"] {
+        assert!(error.to_string().contains(fact), "{fact} is missing: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_does_not_exist() {
+    let identity = Identity::new(TestCredential::new("no-such-role", 2_000));
+    let pool = postgres::connect_with(&identity, &server().await.url("no-such-role")).unwrap();
+    let error = failure(pool.get().await);
+    let Error::LoginRefused(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(code(cause), Some("28P01"));
+    let statement = "select * from pgaadauth_create_principal('no-such-role', false, false)";
+    assert!(cause.as_db_error().unwrap().hint().unwrap().contains(statement), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_exist() {
+    let identity = Identity::new(let_in("lost").await);
+    let url = server().await.url("lost").replace(&format!("/{DATABASE}?"), "/nowhere?");
+    let connector = connector(&identity, &url);
+    let error = connector.connect().await.err().unwrap();
+    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(code(cause), Some("3D000"));
+    assert!(said(&error).contains("\"nowhere\" does not exist"), "{}", said(&error));
+    let report = connector.report();
+    assert_eq!((report.refused, report.retried), (0, 0));
+}
+
+/// SSLRequest (PostgreSQL documentation, "Message Formats").
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// Logs in to a server that answers the request for TLS with `answer`, and then
+/// listens: it must get not a byte of the login.
+async fn declined(answer: &'static [u8]) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let received = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = [0; 8];
+        socket.read_exact(&mut request).await.unwrap();
+        socket.write_all(answer).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest).await;
+        [request.as_slice(), &rest].concat()
+    });
+    let authority = Authority::new().unwrap();
+    let identity = Identity::new(TestCredential::new("shop", 2_000));
+    let url = scoped("127.0.0.1", port, &authority.path());
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    assert!(matches!(error, Error::EncryptionDeclined { .. }), "{error:?}");
+    assert!(!error.is_transient());
+    for fact in [&format!("127.0.0.1:{port}"), "no token was sent", "a PostgreSQL server, with TLS"]
+    {
+        assert!(error.to_string().contains(fact), "{fact} is missing: {error}");
+    }
+    assert_eq!(received.await.unwrap(), SSL_REQUEST);
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls() {
+    declined(b"N").await;
+    // As one does that is too old to know the request.
+    declined(b"E").await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_no_postgresql() {
+    declined(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_name() {
+    let server = server().await;
+    let identity = Identity::new(let_in("misnamed").await);
+    let url = scoped("db.example", server.port(), &server.ca_file());
+    let url = format!("{url}&hostaddr=127.0.0.1");
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    assert!(matches!(error, Error::Tls { .. }) && !error.is_transient(), "{error:?}");
+    for fact in ["NotValidForName", "db.example", "no token was sent"] {
+        assert!(said(&error).contains(fact), "{fact} is missing: {}", said(&error));
+    }
+    let url = url.replace("db.example", "localhost");
+    let url = url.replace("shop@", "misnamed@").replace("/db?", &format!("/{DATABASE}?"));
+    drop(postgres::connect_with(&identity, &url).unwrap().get().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_knows() {
+    let authority = Authority::new().unwrap();
+    let identity = Identity::new(TestCredential::new("shop", 0));
+    // RFC 6761: never resolves.
+    let url = scoped("db.invalid", 5432, &authority.path());
+    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    assert!(matches!(error, Error::Resolve { .. }) && error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains("db.invalid:5432"), "{error}");
+}

@@ -1,0 +1,160 @@
+//! A server that is away for a while: waited for by the clock, within the time limit.
+
+use std::time::Duration;
+
+use entra_pool::{
+    clock::{Clock, ManualClock},
+    postgres::{Connector, Error, Stage},
+    token::Identity,
+};
+use entra_pool_emulator::certificates::Authority;
+use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinHandle};
+
+use crate::{
+    connector, let_in, server,
+    support::{
+        credential::{TestCredential, code, said},
+        nobody_listens,
+        postgres::PostgresServer,
+    },
+    tls::scoped,
+};
+
+fn clocked(credential: TestCredential) -> (ManualClock, Identity) {
+    let clock = ManualClock::at(std::time::SystemTime::now());
+    (clock.clone(), Identity::builder(credential).clock(clock).build())
+}
+
+fn connecting(connector: &Connector) -> JoinHandle<Result<(), Error>> {
+    let connector = connector.clone();
+    tokio::spawn(async move { connector.connect().await.map(drop) })
+}
+
+/// Lets `by` pass whenever the connect pauses, until it has ended; returns how long
+/// that took.
+async fn until_it_ends<T>(
+    clock: &ManualClock,
+    by: Duration,
+    connecting: &JoinHandle<T>,
+) -> Duration {
+    let began = clock.monotonic();
+    while !connecting.is_finished() {
+        // Its pause comes before its time limit.
+        if clock.sleepers() > 1 {
+            clock.advance(by);
+        }
+        tokio::task::yield_now().await;
+    }
+    clock.monotonic() - began
+}
+
+const STEP: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn a_server_that_is_full_is_waited_for() {
+    let (clock, identity) = clocked(let_in("one-at-a-time").await);
+    server().await.sql("ALTER ROLE \"one-at-a-time\" CONNECTION LIMIT 1").await;
+    let connector = connector(&identity, &server().await.url("one-at-a-time"));
+    let (first, connection) = connector.connect().await.unwrap();
+    let connection = tokio::spawn(connection);
+    let second = connecting(&connector);
+    while connector.report().retried == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(first);
+    connection.await.unwrap().unwrap();
+    until_it_ends(&clock, STEP, &second).await;
+    second.await.unwrap().unwrap();
+    assert_eq!(connector.report().logins, 2);
+}
+
+#[tokio::test]
+async fn a_server_that_stays_full_is_told_when_the_time_is_over() {
+    let (clock, identity) = clocked(let_in("none-at-all").await);
+    server().await.sql("ALTER ROLE \"none-at-all\" CONNECTION LIMIT 0").await;
+    let connector = connector(&identity, &server().await.url("none-at-all"));
+    let connect = connecting(&connector);
+    let took = until_it_ends(&clock, STEP, &connect).await;
+    let error = connect.await.unwrap().unwrap_err();
+    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    assert_eq!(code(cause), Some("53300"));
+    assert!(error.is_transient());
+    assert!(took > Duration::from_secs(13) && took < Duration::from_secs(15), "{took:?}");
+    let report = connector.report();
+    assert!((14..25).contains(&report.retried) && report.logins == 0, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_was_there_and_is_gone_is_waited_for_and_one_never_met_is_not() {
+    let server = PostgresServer::start().await;
+    let credential = TestCredential::new("patient", 2_000);
+    server.set_password("patient", &credential.secret()).await;
+    let (clock, identity) = clocked(credential);
+    let url = server.url("patient");
+    let known = connector(&identity, &url);
+    drop(known.connect().await.unwrap());
+    server.stop().await;
+
+    let stranger = connector(&identity, &url);
+    let connect = connecting(&stranger);
+    let took = until_it_ends(&clock, STEP, &connect).await;
+    let error = connect.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Dial { .. }) && error.is_transient(), "{error:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(stranger.report().retried, 2);
+
+    let connect = connecting(&known);
+    while known.report().retried < 4 {
+        if clock.sleepers() > 1 {
+            clock.advance(STEP);
+        }
+        tokio::task::yield_now().await;
+    }
+    server.restart().await;
+    until_it_ends(&clock, STEP, &connect).await;
+    connect.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connect_that_takes_too_long_tells_the_stage_and_why_the_try_before_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let authority = Authority::new().unwrap();
+    let (clock, identity) = clocked(TestCredential::new("shop", 0));
+    let connector = connector(&identity, &scoped("127.0.0.1", port, &authority.path()));
+    let connect = connecting(&connector);
+    let mut request = [0; 8];
+    // Hung up on, then left waiting.
+    let (mut socket, _) = listener.accept().await.unwrap();
+    socket.read_exact(&mut request).await.unwrap();
+    drop(socket);
+    while clock.sleepers() < 2 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_millis(125));
+    let (mut socket, _) = listener.accept().await.unwrap();
+    socket.read_exact(&mut request).await.unwrap();
+    clock.advance(Duration::from_secs(15));
+    let error = connect.await.unwrap().unwrap_err();
+    let Error::TimedOut { stage, limit, source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((*stage, *limit), (Stage::SslRequest, Duration::from_secs(15)));
+    let source = source.as_deref().unwrap();
+    assert!(matches!(source, Error::Broken { stage: Stage::SslRequest, .. }), "{source:?}");
+    assert!(error.is_transient() && said(&error).contains("no token was sent"), "{}", said(&error));
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_come_in_time_is_told_as_such() {
+    let (port, _held) = nobody_listens();
+    let authority = Authority::new().unwrap();
+    let (clock, identity) = clocked(TestCredential::new("shop", 0).never_answering());
+    let connector = connector(&identity, &scoped("127.0.0.1", port, &authority.path()));
+    let connect = connecting(&connector);
+    while clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(15));
+    let error = connect.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Token { .. }) && error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
+}
