@@ -155,7 +155,9 @@ async fn tokens_change_under_load_without_a_failed_checkout() {
     let tokens = |every: f64| 1.0 + length.as_secs_f64() / every;
     #[allow(clippy::cast_precision_loss)]
     let requests = requests as f64;
-    assert!(requests >= tokens(19.0).floor() && requests <= tokens(16.0), "{requests}");
+    assert!(requests >= tokens(20.0).floor() && requests <= tokens(16.0), "{requests}");
     let aged = report.retired.iter().find(|(reason, _)| *reason == RetireReason::Age);
-    assert!(aged.is_some() && oldest < CONNECTION_LIFE.as_secs_f64() + 0.5, "{oldest} {report:?}");
+    assert!(aged.is_some(), "{report:?}");
+    // Young when it was lent; the query came a moment later.
+    assert!(oldest < CONNECTION_LIFE.as_secs_f64() + longest.as_secs_f64() + 1.0, "{oldest}");
 }
