@@ -77,7 +77,7 @@ impl Target {
             let config: postgres::Config = target.parse()?;
             return Ok(Self { credential: config.credential()?, scope: config.token_scope()? });
         }
-        if target.contains('=') {
+        if target.contains('=') || target.contains("://") {
             let config: azure_sql::Config = target.parse()?;
             return Ok(Self {
                 credential: config.credential()?,

@@ -19,7 +19,6 @@
 
 mod config;
 mod connection;
-mod connection_string;
 mod connector;
 mod dial;
 mod error;
@@ -44,9 +43,8 @@ use std::sync::Arc;
 pub use deadpool;
 pub use tiberius;
 
-pub use config::{Authentication, Config, ConfigError, Encrypt};
+pub use config::{Authentication, Config, ConfigBuilder, ConfigError, Encrypt, SyntaxError};
 pub use connection::{Client, Connection};
-pub use connection_string::SyntaxError;
 pub use connector::Connector;
 pub use error::{Error, Stage};
 pub use login_refused::LoginRefused;
@@ -57,25 +55,25 @@ pub use pool::{
 pub use report::ConnectorReport;
 pub use transport::Transport;
 
+use config::Secret;
+
 use crate::{
     Cloud,
     credential::{self, ManagedIdentity, UserAssignedId},
     token::{Identity, TokenCredential},
 };
 
-/// A pool for an ADO.NET connection string (see [`Config`] for its keywords),
-/// with the identity that its `Authentication` names, else that of the
-/// environment. Nothing is connected or asked for yet.
+/// A pool for a connection string (of ADO.NET, JDBC or a URL: see [`Config`] for
+/// its keywords), with the identity that its `Authentication` names, else that of
+/// the environment. Nothing is connected or asked for yet.
 ///
 /// # Errors
 ///
 /// [`Error`], if the string, the identity's settings or a CA file are not usable.
 pub fn connect(connection_string: &str) -> Result<Pool, Error> {
-    let mut config: Config = connection_string.parse()?;
+    let config: Config = connection_string.parse()?;
     let identity = Identity::new(config.credential()?);
-    // It is in use from here on, and contradicts no other.
-    (config.authentication, config.client_id) = (None, None);
-    pool(config, &identity)
+    pool(config.without_identity(), &identity)
 }
 
 /// As [`connect`], with an identity that other pools share.
@@ -102,20 +100,38 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// As [`credential::from_env`].
+    /// As [`credential::from_env`]; also if what a service principal needs is
+    /// neither in the string nor in the environment.
     pub fn credential(&self) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
         let user_assigned =
             self.client_id.clone().map(|id| (UserAssignedId::ClientId(id), "User Id"));
         let cloud = Cloud::of_scope(self.token_scope()).or(Cloud::of_azure_sql_host(self.host()));
-        match self.authentication {
-            Some(Authentication::ManagedIdentity) => Ok(Arc::new(match user_assigned {
-                Some((id, by)) => ManagedIdentity::user_assigned(id).id_setting(by).build()?,
-                None => ManagedIdentity::system_assigned().build()?,
-            })),
-            Some(Authentication::WorkloadIdentity) => {
-                credential::workload_identity_in(user_assigned, cloud)
+        let member = match self.authentication {
+            Some(Authentication::Default) | None => {
+                return credential::from_env_as(user_assigned, cloud);
             }
-            Some(Authentication::Default) | None => credential::from_env_as(user_assigned, cloud),
-        }
+            Some(Authentication::ManagedIdentity) => {
+                return Ok(Arc::new(match user_assigned {
+                    Some((id, by)) => ManagedIdentity::user_assigned(id).id_setting(by).build()?,
+                    None => ManagedIdentity::system_assigned().build()?,
+                }));
+            }
+            Some(Authentication::WorkloadIdentity) => {
+                return credential::workload_identity_in(user_assigned, cloud);
+            }
+            Some(Authentication::ServicePrincipal) => {
+                return credential::service_principal_in(
+                    self.tenant.as_deref(),
+                    self.client_id.as_deref(),
+                    self.client_secret.as_ref().map(Secret::reveal),
+                    cloud,
+                );
+            }
+            Some(Authentication::Environment) => credential::Member::Environment,
+            Some(Authentication::AzureCli) => credential::Member::AzureCli,
+            Some(Authentication::AzureDeveloperCli) => credential::Member::AzureDeveloperCli,
+            Some(Authentication::AzurePipelines) => credential::Member::AzurePipelines,
+        };
+        credential::only(member, cloud)
     }
 }

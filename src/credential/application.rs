@@ -86,7 +86,7 @@ impl Application {
         Self::named(environment, cloud, names, tenant?, client_id?)
     }
 
-    fn named(
+    pub(super) fn named(
         environment: &Environment,
         cloud: Option<Cloud>,
         [tenant_name, client_id_name]: [&'static str; 2],

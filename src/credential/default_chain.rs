@@ -27,8 +27,9 @@ const ALLOWED: &str = "prod, dev, EnvironmentCredential, WorkloadIdentityCredent
                        ManagedIdentityCredential, AzureCliCredential, \
                        AzureDeveloperCliCredential, AzurePipelinesCredential";
 
+/// One of the credentials that can be asked for by name.
 #[derive(Clone, Copy)]
-enum Member {
+pub(crate) enum Member {
     Environment,
     WorkloadIdentity,
     ManagedIdentity,
@@ -47,12 +48,14 @@ pub(super) struct Setting {
     /// Whose authority applications ask, if the environment does not say.
     #[cfg_attr(not(feature = "azure-identity"), allow(dead_code))]
     pub(super) cloud: Option<Cloud>,
+    /// What names the one member that is wanted.
+    pub(super) selection: &'static str,
 }
 
 impl Setting {
     pub(super) fn of(environment: Environment) -> Self {
         let clock = Arc::new(SystemClock::new());
-        Self { environment, clock, user_assigned: None, cloud: None }
+        Self { environment, clock, user_assigned: None, cloud: None, selection: SELECTION }
     }
 }
 
@@ -82,7 +85,7 @@ pub(super) fn build(setting: &Setting) -> Result<Shared, ConfigError> {
 }
 
 /// One that was asked for by name must be there.
-fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
+pub(super) fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
     let environment = &setting.environment;
     let required: &[&'static str] = match member {
         Member::Environment => &[SECRET, TENANT_ID, CLIENT_ID],
@@ -105,7 +108,7 @@ fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
         {
             member.build(setting)
         }
-        Some(missing) => Err(ConfigError::missing(missing, SELECTION)),
+        Some(missing) => Err(ConfigError::missing(missing, setting.selection)),
         None => member.build(setting),
     }
 }
@@ -144,7 +147,7 @@ impl Member {
                 Ok(Arc::new(super::azure_pipelines::from_environment(environment, setting.cloud)?))
             }
             #[cfg(not(feature = "azure-identity"))]
-            Self::AzurePipelines => Err(feature_disabled(SELECTION, "AzurePipelinesCredential")),
+            Self::AzurePipelines => Err(feature_disabled(setting.selection, "Azure Pipelines")),
         }
     }
 }
@@ -253,6 +256,31 @@ pub(super) fn workload_identity(setting: &Setting) -> Result<Shared, ConfigError
         _ => environment.clone(),
     };
     Ok(Arc::new(super::workload_identity::from_environment(&chosen, *cloud)?))
+}
+
+/// The service principal that a connection string names; the variables say what
+/// it leaves out.
+#[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
+pub(super) fn named_service_principal(
+    setting: &Setting,
+    tenant: Option<&str>,
+    client_id: Option<&str>,
+    secret: Option<&str>,
+) -> Result<Shared, ConfigError> {
+    let Setting { environment, cloud, .. } = setting;
+    let of = |given: Option<&str>, keyword, variable, needed_by| match given {
+        Some(given) => Ok((keyword, given.to_owned())),
+        None => Ok((variable, super::application::required(environment, variable, needed_by)?)),
+    };
+    let (id_name, client_id) =
+        of(client_id, "User Id", CLIENT_ID, "a service principal without User Id")?;
+    let without_tenant = "a service principal without a tenant (User Id=CLIENT_ID@TENANT)";
+    let (tenant_name, tenant) = of(tenant, "Entra Tenant", TENANT_ID, without_tenant)?;
+    let (secret_name, secret) =
+        of(secret, "Password", SECRET, "a service principal without Password")?;
+    let names = [tenant_name, id_name];
+    let application = super::Application::named(environment, *cloud, names, tenant, client_id)?;
+    Ok(Arc::new(application.client_secret_named(secret_name, secret)?))
 }
 
 #[cfg(not(feature = "azure-identity"))]

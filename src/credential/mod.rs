@@ -78,6 +78,8 @@ pub use managed_identity::{
 pub use workload_identity::workload_identity;
 
 use crate::{Cloud, token::TokenCredential};
+#[cfg(feature = "azure-sql")]
+pub(crate) use default_chain::Member;
 use default_chain::Setting;
 
 /// The credential that this process' environment tells of.
@@ -183,6 +185,44 @@ pub(crate) fn workload_identity_in(
     Err(ConfigError::FeatureDisabled {
         setting: "Authentication",
         credential: "workload identity",
+        feature: "azure-identity",
+    })
+}
+
+/// The one that a connection string's `Authentication` names, for a database in
+/// `cloud`.
+#[cfg(feature = "azure-sql")]
+pub(crate) fn only(
+    member: Member,
+    cloud: Option<Cloud>,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    let setting = Setting::of(Environment::from_process());
+    default_chain::only(member, &Setting { cloud, selection: "Authentication", ..setting })
+}
+
+/// The service principal that a connection string names, for a database in
+/// `cloud`.
+#[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
+pub(crate) fn service_principal_in(
+    tenant: Option<&str>,
+    client_id: Option<&str>,
+    secret: Option<&str>,
+    cloud: Option<Cloud>,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    let setting = Setting { cloud, ..Setting::of(Environment::from_process()) };
+    default_chain::named_service_principal(&setting, tenant, client_id, secret)
+}
+
+#[cfg(all(feature = "azure-sql", not(feature = "azure-identity")))]
+pub(crate) fn service_principal_in(
+    _: Option<&str>,
+    _: Option<&str>,
+    _: Option<&str>,
+    _: Option<Cloud>,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    Err(ConfigError::FeatureDisabled {
+        setting: "Authentication",
+        credential: "a service principal",
         feature: "azure-identity",
     })
 }

@@ -1,11 +1,15 @@
-//! What cannot be is refused when a pool is built.
+//! Every form of a connection string leads to the same pool, and what cannot be is
+//! refused when it is built.
 
 use entra_pool::{
     azure_sql::{self, Config, ConfigError, Connector, Error},
     token::{Identity, Scope},
 };
 
-use crate::support::credential::{TestCredential, said};
+use crate::{
+    Shop,
+    support::credential::{TestCredential, said},
+};
 
 const AZURE: &str = "Server=tcp:a.database.windows.net;Database=orders;";
 
@@ -36,8 +40,37 @@ fn a_broken_connection_string() {
 
 #[test]
 fn an_unknown_keyword() {
-    let error = refused(&format!("{AZURE}Databse=x"), "'Databse'");
-    assert!(matches!(error, ConfigError::UnknownKeyword { .. }), "{error:?}");
+    let error = refused(&format!("{AZURE}Databse=x"), "'Databse': is 'Database' meant?");
+    assert!(
+        matches!(error, ConfigError::UnknownKeyword { nearest: Some("Database"), .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_password_that_is_not_quoted() {
+    // Its second half seems to be a keyword.
+    let error = refused(&format!("{AZURE}Password=a;hunter2=b"), "must be quoted");
+    assert!(matches!(error, ConfigError::UnknownKeyword { keyword: None, .. }), "{error:?}");
+}
+
+#[test]
+fn broken_urls() {
+    for (string, fact) in [
+        ("jdbc:sqlserver://a.database.windows.net;user={hunter2", "brace that is not closed"),
+        ("jdbc:oracle:thin:hunter2@//a:1521/x", "not for SQL Server"),
+        ("mssql://sa:hunter2/@a.database.windows.net", "does not parse"),
+        ("mysql://sa:hunter2@a.database.windows.net/orders", "neither with mssql://"),
+    ] {
+        assert!(matches!(refused(string, fact), ConfigError::Syntax(_)), "{string}");
+    }
+}
+
+#[test]
+fn what_shuts_something_else_out() {
+    let string = format!("{AZURE}certificate=ca.pem;ServerCertificate=db.pem");
+    let error = refused(&string, "'certificate' and 'ServerCertificate' exclude each other");
+    assert!(matches!(error, ConfigError::Contradiction { .. }), "{error:?}");
 }
 
 #[test]
@@ -118,4 +151,126 @@ fn a_user_id_that_is_no_client_id_is_named_as_it_is_written() {
     let error = entra_pool::azure_sql::connect(string).unwrap_err();
     let said = said(&error);
     assert!(said.contains("User Id must be a client ID"), "{said}");
+}
+
+#[test]
+fn a_configuration_is_shown_as_the_string_that_it_is_read_from() {
+    let string = "Server=tcp:shop.database.windows.net,1433;Database=orders;\
+                  Authentication=Active Directory Service Principal;User Id=3f;Entra Tenant=contoso;\
+                  Encrypt=Strict;ApplicationIntent=ReadOnly;Connect Timeout=60;Max Pool Size=16";
+    let config: Config = format!("{string};Password=hunter2").parse().unwrap();
+    assert_eq!(config.to_string(), string);
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+}
+
+#[tokio::test]
+async fn every_form_of_a_connection_string_leads_to_the_database() {
+    let shop = Shop::open().await;
+    let port = shop.server().addr().port();
+    let ca = shop.emulator.ca_path().display().to_string();
+    let scope = Scope::AZURE_SQL;
+    let encoded = ca.replace('/', "%2F");
+    let built = Config::builder("localhost").port(port).database("orders").ca_file(&ca);
+    for config in [
+        shop.emulator.azure_sql_string().parse(),
+        format!(
+            "jdbc:sqlserver://localhost:{port};databaseName=orders;trustServerCertificateCA={{{ca}}};\
+             entraScope={scope}"
+        )
+        .parse(),
+        format!("mssql://localhost:{port}/orders?certificate={encoded}&entra+scope={scope}").parse(),
+        built.scope(scope.clone()).build(),
+    ] {
+        let tokens = shop.identity.tokens(scope.clone());
+        let mut connection =
+            Connector::new(config.unwrap(), tokens).unwrap().connect().await.unwrap();
+        let row = connection.query("SELECT DB_NAME()", &[]).await.unwrap();
+        let row = row.into_row().await.unwrap().unwrap();
+        assert_eq!(row.get::<&str, _>(0), Some("orders"));
+    }
+}
+
+#[tokio::test]
+async fn a_server_on_this_machine_may_show_any_certificate_if_a_method_says_so() {
+    let shop = Shop::open().await;
+    let port = shop.server().addr().port();
+    let string = format!(
+        "Server=tcp:localhost,{port};Database=orders;TrustServerCertificate=True;Entra Scope={}",
+        Scope::AZURE_SQL
+    );
+    refused(&string, "Config::dangerous_parse");
+    let config = Config::dangerous_parse(&string).unwrap();
+    let tokens = shop.identity.tokens(Scope::AZURE_SQL);
+    Connector::new(config, tokens).unwrap().connect().await.unwrap();
+}
+
+#[test]
+fn tools_that_are_logged_in_are_asked_by_name() {
+    for (authentication, name) in [
+        ("ActiveDirectoryAzCli", "Azure CLI"),
+        ("ActiveDirectoryAzureDeveloperCli", "Azure Developer CLI"),
+    ] {
+        let config: Config = format!("{AZURE}fedauth={authentication}").parse().unwrap();
+        assert_eq!(config.credential().unwrap().name(), name);
+    }
+}
+
+/// `credential` reads the process' own variables: the test runs itself again with
+/// them.
+#[cfg(feature = "azure-identity")]
+#[test]
+fn what_a_service_principals_string_leaves_out_the_environment_says() {
+    const MARK: &str = "ENTRA_POOL_TEST_PRINCIPAL";
+    const ID: &str = "11111111-2222-3333-4444-555555555555";
+    let credential = |more: &str| {
+        let config: Config =
+            format!("{AZURE}Authentication=Active Directory {more}").parse().unwrap();
+        config.credential().map(|credential| format!("{} {credential:?}", credential.name()))
+    };
+    match std::env::var(MARK).as_deref() {
+        Ok("nothing") => {
+            for (more, fact) in [
+                ("Service Principal", "AZURE_CLIENT_ID is not set"),
+                ("Service Principal;User Id=3f", "AZURE_TENANT_ID is not set"),
+                ("Service Principal;User Id=3f", "User Id=CLIENT_ID@TENANT"),
+                ("Service Principal;User Id=3f@contoso", "AZURE_CLIENT_SECRET is not set"),
+                ("Service Principal;User Id=3 f@contoso;Password=x", "User Id must be a client ID"),
+                ("Service Principal;User Id=3f@con/toso;Password=x", "Entra Tenant must be"),
+                ("Environment", "AZURE_CLIENT_SECRET is not set, but Authentication needs it"),
+                ("Azure Pipelines", "AZURESUBSCRIPTION_TENANT_ID is not set"),
+            ] {
+                let error = credential(more).unwrap_err().to_string();
+                assert!(error.contains(fact), "{more}: {error}");
+            }
+            let shown = credential(&format!("Service Principal;UID={ID}@contoso;PWD=hunter2"));
+            let shown = shown.unwrap();
+            assert!(shown.contains(&format!("service principal {ID}")), "{shown}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        Ok(_) => {
+            for (more, id) in [
+                ("Service Principal", ID),
+                ("Environment", ID),
+                ("Service Principal;User Id=3f", "3f"),
+                ("Service Principal;User Id=3f;Password=x;Entra Tenant=contoso", "3f"),
+            ] {
+                let shown = credential(more).unwrap();
+                assert!(shown.contains(&format!("service principal {id}")), "{more}: {shown}");
+            }
+        }
+        Err(_) => {
+            for mark in ["nothing", "all"] {
+                let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+                child.args(["what_a_service_principals_string", "--nocapture"]);
+                child.env_clear().env(MARK, mark);
+                if mark == "all" {
+                    child.env("AZURE_TENANT_ID", "contoso").env("AZURE_CLIENT_ID", ID);
+                    child.env("AZURE_CLIENT_SECRET", "s3cret");
+                }
+                let output = child.output().unwrap();
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            }
+        }
+    }
 }

@@ -1,0 +1,135 @@
+use crate::token::{InvalidScope, Scope};
+
+/// Why a configuration is refused. None shows a value that may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The connection string does not parse.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    /// A keyword that means nothing here.
+    #[error("{}", unknown_keyword(.keyword.as_deref(), *.nearest))]
+    #[non_exhaustive]
+    UnknownKeyword {
+        /// As written; `None` where that may be a piece of a secret.
+        keyword: Option<String>,
+        /// The known keyword that is most like it, if one is.
+        nearest: Option<&'static str>,
+    },
+    /// A keyword, or another name for it, stands twice.
+    #[error("'{keyword}' is given twice (or under two of its names)")]
+    #[non_exhaustive]
+    Twice {
+        /// As written the second time.
+        keyword: String,
+    },
+    /// Two settings of which each excludes the other.
+    #[error("'{first}' and '{second}' exclude each other: keep one of them")]
+    #[non_exhaustive]
+    Contradiction {
+        /// As written.
+        first: String,
+        /// As written.
+        second: String,
+    },
+    /// No `Server`.
+    #[error("the server is missing: Server=tcp:NAME.database.windows.net")]
+    NoServer,
+    /// A value that the keyword does not take, or a keyword that has no place here.
+    #[error("'{keyword}' {problem}")]
+    #[non_exhaustive]
+    Value {
+        /// As written.
+        keyword: String,
+        /// What is wrong, and what to write.
+        problem: String,
+    },
+    /// The host is of no Azure cloud, so that nobody knows which tokens it takes.
+    #[error(
+        "'{host}' is no Azure SQL host, so that the tokens for it cannot be told: add 'Entra Scope=…' (for the public cloud https://database.windows.net/.default)"
+    )]
+    #[non_exhaustive]
+    UnknownHost {
+        /// The host.
+        host: String,
+    },
+    /// The string names an identity, but one was given beside it.
+    #[error(
+        "'{keyword}' names an identity, but an Identity is given beside the connection string: keep one of them"
+    )]
+    #[non_exhaustive]
+    TwoIdentities {
+        /// `Authentication` or `User Id`.
+        keyword: &'static str,
+    },
+    /// The tokens that are given beside it are for something else.
+    #[error(
+        "this server wants tokens for {wanted}, but the tokens given beside the connection string are for {tokens}"
+    )]
+    #[non_exhaustive]
+    OtherScope {
+        /// What the string or its host says.
+        wanted: Scope,
+        /// What the tokens are for.
+        tokens: Scope,
+    },
+    /// `Entra Scope` is none.
+    #[error(transparent)]
+    Scope(#[from] InvalidScope),
+}
+
+fn unknown_keyword(keyword: Option<&str>, nearest: Option<&str>) -> String {
+    match (keyword, nearest) {
+        (Some(keyword), Some(nearest)) => {
+            format!("unknown keyword '{keyword}': is '{nearest}' meant?")
+        }
+        (Some(keyword), None) => format!("unknown keyword '{keyword}'"),
+        (None, _) => {
+            "there is an unknown keyword, which is not shown because it may be a piece of \
+                      a password (a value that has a ';' must be quoted)"
+                .to_owned()
+        }
+    }
+}
+
+/// Why a string is no connection string. Never shows a value: it may be a
+/// secret that got into the wrong place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyntaxError {
+    /// Text that has no `=`.
+    #[error(
+        "keyword number {number} has no '=' (a connection string is Keyword=value;Keyword=value)"
+    )]
+    #[non_exhaustive]
+    NoEquals {
+        /// Which pair, from 1.
+        number: usize,
+    },
+    /// `=value`.
+    #[error("there is a value without a keyword before its '=' (pair number {number})")]
+    #[non_exhaustive]
+    NoKeyword {
+        /// Which pair, from 1.
+        number: usize,
+    },
+    /// A value whose quotes or braces are not right.
+    #[error("the value of {keyword} {problem}")]
+    #[non_exhaustive]
+    Quoting {
+        /// The keyword as written, or its number if it is none that is known.
+        keyword: String,
+        /// What is wrong, and what to write.
+        problem: &'static str,
+    },
+    /// A NUL character.
+    #[error("a connection string must not have a NUL character")]
+    Nul,
+    /// A URL that cannot be read.
+    #[error("the connection URL {problem}")]
+    #[non_exhaustive]
+    Url {
+        /// What is wrong, and what to write.
+        problem: &'static str,
+    },
+}

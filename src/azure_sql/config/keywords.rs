@@ -1,0 +1,414 @@
+//! Every keyword of SqlClient, mssql-jdbc and go-mssqldb, and our own: what each
+//! sets here, or why it cannot.
+//!
+//! Any name is taken in any form of a connection string. The first of its names
+//! is the one that a configuration shows.
+
+use Meaning::{Never, Nothing, Only, Sets};
+
+/// What a connection string can set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setting {
+    Server,
+    Port,
+    Database,
+    Authentication,
+    UserId,
+    Password,
+    Tenant,
+    Encrypt,
+    TrustServerCertificate,
+    CaFile,
+    ServerCertificate,
+    HostNameInCertificate,
+    ApplicationName,
+    WorkstationId,
+    ApplicationIntent,
+    PacketSize,
+    MultiSubnetFailover,
+    ConnectTimeout,
+    CommandTimeout,
+    ConnectRetryCount,
+    ConnectRetryInterval,
+    MaxPoolSize,
+    MinPoolSize,
+    ConnectionLifetime,
+    AllowRoutingTo,
+    Scope,
+}
+
+/// What a keyword does.
+#[derive(Debug)]
+pub(super) enum Meaning {
+    Sets(Setting),
+    /// Of no consequence here, whatever it says.
+    Nothing,
+    /// Says what is so anyway; any other value is refused.
+    Only(&'static [&'static str], &'static str),
+    /// Refused.
+    Never(&'static str),
+}
+
+#[derive(Debug)]
+pub(super) struct Keyword {
+    pub(super) names: &'static [&'static str],
+    pub(super) meaning: Meaning,
+}
+
+impl Setting {
+    /// The keyword's first name.
+    pub(super) fn name(self) -> &'static str {
+        let sets_this = |keyword: &&Keyword| matches!(keyword.meaning, Sets(it) if it == self);
+        KEYWORDS.iter().find(sets_this).map_or("", |keyword| keyword.names[0])
+    }
+}
+
+/// Without regard to case, and to spaces between words.
+pub(super) fn find(name: &str) -> Option<&'static Keyword> {
+    KEYWORDS.iter().find(|keyword| keyword.names.iter().any(|known| is_same(known, name)))
+}
+
+/// The known name that differs least, unless it differs too much to be meant.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let name = squeezed(name);
+    let (distance, nearest) = KEYWORDS
+        .iter()
+        .flat_map(|keyword| keyword.names)
+        .map(|known| (distance(&name, &squeezed(known)), *known))
+        .min_by_key(|(distance, _)| *distance)?;
+    (distance <= (name.len() / 3).max(1)).then_some(nearest)
+}
+
+/// Whether the value may be a secret, so that what seems to follow it may be the
+/// rest of one.
+pub(super) fn may_be_secret(name: &str) -> bool {
+    let name = squeezed(name);
+    ["password", "pwd", "secret", "token", "assertion", "key"]
+        .iter()
+        .any(|part| name.contains(part))
+}
+
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    letters(one).eq(letters(other))
+}
+
+fn squeezed(text: &str) -> String {
+    letters(text).collect()
+}
+
+fn letters(text: &str) -> impl Iterator<Item = char> {
+    text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_lowercase())
+}
+
+/// Levenshtein's: how many characters to insert, delete or replace.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (above, a) in one.chars().enumerate() {
+        let mut diagonal = above;
+        row[0] = above + 1;
+        for (at, b) in other.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(diagonal + 1).min(row[at] + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+const YES: &[&str] = &["true", "yes", "1"];
+const NO: &[&str] = &["false", "no", "0"];
+
+const A_TOKEN_LOGS_IN: &str = "has no place here: a token logs in, see Authentication";
+const NO_INSTANCES: &str = "names an instance, which Azure SQL has none of: give the port";
+const NO_PARTNER: &str = "is of database mirroring, which Azure SQL does not have: give the failover group's listener as Server";
+const NO_KERBEROS: &str = "is of Kerberos or NTLM; here a token logs in, see Authentication";
+const NO_ALWAYS_ENCRYPTED: &str = "is of Always Encrypted, which tiberius does not do";
+const NO_KEY_STORE: &str = "is of a Java key store: give the authority's certificate as a PEM file with TrustServerCertificateCA";
+const NO_CERTIFICATE_LOGIN: &str = "is of a login with a certificate: pass an Identity of \
+     credential::Application::client_certificate to connect_with";
+const NO_TOKEN: &str = "is a token, which would expire: name an identity with Authentication, or \
+     implement token::TokenCredential";
+const NO_FILE: &str = "attaches a database file, which Azure SQL cannot do";
+const ONE_LIMIT: &str = "is not told apart: Connect Timeout is for all of a connect";
+const PER_RESPONSE: &str = "limits what Command Timeout does here";
+
+const fn keyword(names: &'static [&'static str], meaning: Meaning) -> Keyword {
+    Keyword { names, meaning }
+}
+
+/// Names as their driver writes them.
+pub(super) const KEYWORDS: &[Keyword] = &[
+    keyword(
+        &["Server", "Data Source", "Address", "Addr", "Network Address", "serverName"],
+        Sets(Setting::Server),
+    ),
+    keyword(&["Port", "portNumber"], Sets(Setting::Port)),
+    keyword(&["Database", "Initial Catalog", "databaseName"], Sets(Setting::Database)),
+    keyword(&["Authentication", "fedauth"], Sets(Setting::Authentication)),
+    keyword(
+        &["User Id", "UID", "User", "userName", "msiClientId", "AADSecurePrincipalId"],
+        Sets(Setting::UserId),
+    ),
+    keyword(&["Password", "PWD", "AADSecurePrincipalSecret"], Sets(Setting::Password)),
+    keyword(&["Entra Tenant"], Sets(Setting::Tenant)),
+    keyword(&["Encrypt"], Sets(Setting::Encrypt)),
+    keyword(&["TrustServerCertificate"], Sets(Setting::TrustServerCertificate)),
+    keyword(&["TrustServerCertificateCA", "certificate"], Sets(Setting::CaFile)),
+    keyword(&["ServerCertificate"], Sets(Setting::ServerCertificate)),
+    keyword(&["HostNameInCertificate"], Sets(Setting::HostNameInCertificate)),
+    keyword(&["Application Name", "App", "app name"], Sets(Setting::ApplicationName)),
+    keyword(&["Workstation ID", "WSID"], Sets(Setting::WorkstationId)),
+    keyword(&["ApplicationIntent"], Sets(Setting::ApplicationIntent)),
+    keyword(&["Packet Size"], Sets(Setting::PacketSize)),
+    keyword(&["MultiSubnetFailover"], Sets(Setting::MultiSubnetFailover)),
+    keyword(
+        &["Connect Timeout", "Connection Timeout", "Timeout", "loginTimeout"],
+        Sets(Setting::ConnectTimeout),
+    ),
+    keyword(&["Command Timeout", "queryTimeout"], Sets(Setting::CommandTimeout)),
+    keyword(&["ConnectRetryCount"], Sets(Setting::ConnectRetryCount)),
+    keyword(&["ConnectRetryInterval"], Sets(Setting::ConnectRetryInterval)),
+    keyword(&["Max Pool Size"], Sets(Setting::MaxPoolSize)),
+    keyword(&["Min Pool Size"], Sets(Setting::MinPoolSize)),
+    keyword(&["Connection Lifetime", "Load Balance Timeout"], Sets(Setting::ConnectionLifetime)),
+    keyword(&["Allow Routing To"], Sets(Setting::AllowRoutingTo)),
+    keyword(&["Entra Scope"], Sets(Setting::Scope)),
+    // SqlClient
+    keyword(&["Persist Security Info"], Only(NO, "no password is kept that could be told")),
+    keyword(
+        &["MultipleActiveResultSets"],
+        Only(NO, "take several connections from the pool instead"),
+    ),
+    keyword(&["Pooling"], Only(YES, "use a Connector without a pool")),
+    keyword(&["Connection Reset"], Only(YES, "every session is reset between two borrowers")),
+    keyword(
+        &["Pool Blocking Period"],
+        Only(&["auto", "neverblock"], "no error keeps the next connect from being tried"),
+    ),
+    keyword(&["Integrated Security", "Trusted_Connection"], Only(NO, NO_KERBEROS)),
+    keyword(&["User Instance"], Only(NO, NO_INSTANCES)),
+    keyword(&["Context Connection"], Only(NO, "there is no server around this program")),
+    keyword(&["Replication"], Only(NO, "tiberius has no replication logins")),
+    keyword(
+        &["Network Library", "Network", "Net", "protocol"],
+        Only(&["dbmssocn", "tcp"], "Azure SQL speaks TCP only"),
+    ),
+    keyword(
+        &["Type System Version"],
+        Only(
+            &["latest", "sqlserver2012", "sqlserver2008"],
+            "values have the types of TDS 7.3 and newer",
+        ),
+    ),
+    keyword(
+        &["Column Encryption Setting", "columnEncryption"],
+        Only(&["disabled", "false", "0"], NO_ALWAYS_ENCRYPTED),
+    ),
+    keyword(
+        &["Attestation Protocol", "enclaveAttestationProtocol"],
+        Only(&["none", "notspecified"], NO_ALWAYS_ENCRYPTED),
+    ),
+    keyword(&["Enclave Attestation Url"], Never(NO_ALWAYS_ENCRYPTED)),
+    keyword(&["AttachDBFilename", "Extended Properties", "Initial File Name"], Never(NO_FILE)),
+    keyword(&["Failover Partner", "failoverPort"], Never(NO_PARTNER)),
+    keyword(&["Failover Partner SPN"], Never(NO_PARTNER)),
+    keyword(&["Server SPN"], Never(NO_KERBEROS)),
+    keyword(
+        &["Current Language", "Language"],
+        Never("cannot be chosen at the login: send SET LANGUAGE with the query"),
+    ),
+    keyword(&["Enlist", "Transaction Binding", "Asynchronous Processing", "Async"], Nothing),
+    keyword(&["IP Address Preference", "Transparent Network IP Resolution"], Nothing),
+    // mssql-jdbc
+    keyword(&["instanceName"], Never(NO_INSTANCES)),
+    keyword(&["accessToken", "accessTokenCallbackClass"], Never(NO_TOKEN)),
+    keyword(&["authenticationScheme"], Only(&["nativeauthentication"], NO_KERBEROS)),
+    keyword(
+        &[
+            "domain",
+            "realm",
+            "gssCredential",
+            "jaasConfigurationName",
+            "useDefaultJaasConfig",
+            "useDefaultGSSCredential",
+        ],
+        Never(NO_KERBEROS),
+    ),
+    keyword(
+        &["clientCertificate", "clientKey", "clientKeyPassword", "clientCertPath"],
+        Never(NO_CERTIFICATE_LOGIN),
+    ),
+    keyword(
+        &[
+            "keyStoreAuthentication",
+            "keyStoreLocation",
+            "keyStorePrincipalId",
+            "keyStoreSecret",
+            "keyVaultProviderClientId",
+            "keyVaultProviderClientKey",
+        ],
+        Never(NO_ALWAYS_ENCRYPTED),
+    ),
+    keyword(
+        &[
+            "trustStore",
+            "trustStorePassword",
+            "trustStoreType",
+            "trustManagerClass",
+            "trustManagerConstructorArg",
+        ],
+        Never(NO_KEY_STORE),
+    ),
+    keyword(&["sslProtocol"], Only(&["tls", "tlsv1.2"], "TLS 1.2 and 1.3 are spoken")),
+    keyword(&["socketFactoryClass", "socketFactoryConstructorArg"], Never("is a class of Java")),
+    keyword(&["socketTimeout"], Only(&["0"], PER_RESPONSE)),
+    keyword(&["cancelQueryTimeout"], Only(&["-1"], PER_RESPONSE)),
+    keyword(&["lockTimeout"], Only(&["-1"], "send SET LOCK_TIMEOUT with the query")),
+    keyword(
+        &["retryExec", "retryConn"],
+        Never(
+            "chooses errors to try again: logins are tried again as ConnectRetryCount says, statements are not",
+        ),
+    ),
+    keyword(
+        &["quotedIdentifier", "concatNullYieldsNull"],
+        Only(&["on", "true"], "send SET with the query"),
+    ),
+    keyword(
+        &["sendStringParametersAsUnicode"],
+        Only(YES, "parameters that are strings go as nvarchar"),
+    ),
+    keyword(
+        &[
+            "bulkCopyForBatchInsertAllowEncryptedValueModifications",
+            "bulkCopyForBatchInsertBatchSize",
+            "bulkCopyForBatchInsertCheckConstraints",
+            "bulkCopyForBatchInsertFireTriggers",
+            "bulkCopyForBatchInsertKeepIdentity",
+            "bulkCopyForBatchInsertKeepNulls",
+            "bulkCopyForBatchInsertTableLock",
+            "cacheBulkCopyMetadata",
+            "calcBigDecimalPrecision",
+            "datetimeParameterType",
+            "delayLoadingLobs",
+            "disableStatementPooling",
+            "enablePrepareOnFirstPreparedStatementCall",
+            "fips",
+            "ignoreOffsetOnDateTimeOffsetConversion",
+            "lastUpdateCount",
+            "maxResultBuffer",
+            "msiTokenCacheTtl",
+            "prepareMethod",
+            "responseBuffering",
+            "selectMethod",
+            "sendTemporalDataTypesAsStringForBulkCopy",
+            "sendTimeAsDatetime",
+            "serverNameAsACE",
+            "serverPreparedStatementDiscardThreshold",
+            "statementPoolingCacheSize",
+            "useBulkCopyForBatchInsert",
+            "useFmtOnly",
+            "vectorTypeSupport",
+            "xopenStates",
+        ],
+        Nothing,
+    ),
+    // go-mssqldb
+    keyword(
+        &["applicationClientId"],
+        Never(
+            "is of logins of a person: on a laptop run `az login` and use Active Directory Default",
+        ),
+    ),
+    keyword(
+        &["Resource Id"],
+        Never(
+            "cannot choose the identity: give its client ID as User Id, or pass an Identity to connect_with",
+        ),
+    ),
+    keyword(
+        &["serviceConnectionId", "systemToken"],
+        Never(
+            "is read from the environment: set AZURESUBSCRIPTION_SERVICE_CONNECTION_ID and SYSTEM_ACCESSTOKEN",
+        ),
+    ),
+    keyword(
+        &["clientAssertion", "userAssertion"],
+        Never(
+            "is a proof of who logs in: pass an Identity of credential::Application::client_assertion to connect_with",
+        ),
+    ),
+    keyword(
+        &[
+            "authenticator",
+            "krb5-configfile",
+            "krb5-keytabfile",
+            "krb5-credcachefile",
+            "krb5-realm",
+            "krb5-dnslookupkdc",
+            "krb5-udppreferencelimit",
+        ],
+        Never(NO_KERBEROS),
+    ),
+    keyword(&["epa enabled"], Only(NO, NO_KERBEROS)),
+    keyword(&["tlsmin"], Only(&["1.0", "1.1", "1.2"], "TLS 1.2 and 1.3 are spoken")),
+    keyword(&["dial timeout"], Never(ONE_LIMIT)),
+    keyword(&["keepAlive"], Only(&["30", "0"], "idle connections are kept alive every 30 s")),
+    keyword(&["pipe"], Never("is a named pipe; Azure SQL speaks TCP only")),
+    keyword(&["log"], Only(&["0"], "events go to `tracing`")),
+    keyword(&["change password"], Never(A_TOKEN_LOGS_IN)),
+    keyword(&["guid conversion"], Only(NO, "uniqueidentifiers are read in the order of .NET")),
+    keyword(&["timezone"], Never("is not applied: datetimes are read without one")),
+    keyword(&["disableRetry", "noTraceId"], Nothing),
+    // ODBC and OLE DB
+    keyword(&["Driver", "DSN", "Provider"], Never("is of ODBC or OLE DB: leave it out")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyword_is_found_by_any_name_however_it_is_spaced_and_cased() {
+        for name in ["Max Pool Size", "maxpoolsize", "MAX POOL  SIZE", "maxPoolSize"] {
+            let found = find(name).unwrap();
+            assert!(matches!(found.meaning, Sets(Setting::MaxPoolSize)), "{name}");
+        }
+        assert!(find("Max-Pool-Size").is_none());
+    }
+
+    #[test]
+    fn no_name_means_two_things() {
+        let names: Vec<_> = KEYWORDS.iter().flat_map(|keyword| keyword.names).collect();
+        for (at, name) in names.iter().enumerate() {
+            assert!(names[..at].iter().all(|other| !is_same(other, name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_keyword_is_offered_if_it_is_near() {
+        for (written, meant) in [
+            ("Databse", Some("Database")),
+            ("Initial Catalogue", Some("Initial Catalog")),
+            ("ApplicationIntend", Some("ApplicationIntent")),
+            ("Conect Time out", Some("Connect Timeout")),
+            ("Authentification", Some("Authentication")),
+            ("Servr", Some("Server")),
+            ("Colour", None),
+            ("x", None),
+            ("日本", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(written), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn the_distance_is_that_of_single_characters() {
+        for (one, other, expected) in
+            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)]
+        {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+        }
+    }
+}

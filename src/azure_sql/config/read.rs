@@ -1,0 +1,275 @@
+//! What a connection string's pairs say, put into a builder: from here on it is
+//! all the same which form the string had.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::{
+    Authentication, ConfigBuilder, ConfigError, Encrypt,
+    keywords::{self, Keyword, Meaning, Setting, is_same},
+    secret::Secret,
+    validate::expected,
+};
+use crate::token::Scope;
+
+/// Keywords as written, and their values.
+pub(super) type Pairs = Vec<(String, Zeroizing<String>)>;
+
+/// A keyword that is known, else its number: it may be a piece of a password
+/// that was not quoted.
+pub(super) fn shown(keyword: &str, number: usize) -> String {
+    match keywords::find(keyword) {
+        Some(_) => format!("'{keyword}'"),
+        None => format!("keyword number {number}"),
+    }
+}
+
+impl ConfigBuilder {
+    /// A keyword without a value is as good as none, as in .NET.
+    pub(super) fn read(pairs: &Pairs) -> Result<Self, ConfigError> {
+        let mut builder = Self::default();
+        let mut seen = Vec::new();
+        let mut behind_a_secret = false;
+        for (keyword, value) in pairs {
+            let known = keywords::find(keyword).ok_or_else(|| unknown(keyword, behind_a_secret))?;
+            behind_a_secret = keywords::may_be_secret(keyword);
+            if value.is_empty() {
+                continue;
+            }
+            let name = known_name(known, keyword);
+            if seen.contains(&name) {
+                return Err(twice(keyword));
+            }
+            seen.push(name);
+            let refuse = |problem: String| value_error(keyword, problem);
+            match known.meaning {
+                Meaning::Sets(setting) => {
+                    builder.written.push((setting, keyword.clone()));
+                    builder.set(setting, keyword, value)?;
+                }
+                Meaning::Nothing => {}
+                Meaning::Only(values, _) if values.iter().any(|it| is_same(it, value)) => {}
+                Meaning::Only(values, why) => {
+                    return Err(refuse(format!("must be {}, or be left out: {why}", values[0])));
+                }
+                Meaning::Never(why) => return Err(refuse(why.to_owned())),
+            }
+        }
+        Ok(builder)
+    }
+
+    fn set(&mut self, setting: Setting, keyword: &str, value: &str) -> Result<(), ConfigError> {
+        let refuse = |problem: &str| value_error(keyword, problem.to_owned());
+        let wrong = || refuse(expected(setting));
+        let text = || Some(value.to_owned());
+        match setting {
+            Setting::Server => {
+                let (host, port) = server(value).map_err(refuse)?;
+                self.host = host;
+                if let Some(port) = port {
+                    self.set_port(port, keyword)?;
+                }
+            }
+            Setting::Port => self.set_port(value.parse().map_err(|_| wrong())?, keyword)?,
+            Setting::Database => self.database = text(),
+            Setting::Authentication => {
+                self.authentication = Authentication::read(value).map_err(|why| refuse(&why))?;
+            }
+            Setting::UserId => self.client_id = text(),
+            Setting::Password => self.client_secret = Some(Secret::new(value.to_owned())),
+            Setting::Tenant => self.tenant = text(),
+            Setting::Encrypt => self.encrypt = Some(encrypt(value).ok_or_else(wrong)?),
+            Setting::TrustServerCertificate => {
+                self.trust_server_certificate = boolean(value).ok_or_else(wrong)?;
+            }
+            Setting::CaFile => self.ca_file = Some(value.into()),
+            Setting::ServerCertificate => self.server_certificate = Some(value.into()),
+            Setting::HostNameInCertificate => self.host_in_certificate = text(),
+            Setting::ApplicationName => self.application_name = text(),
+            Setting::WorkstationId => self.workstation_id = text(),
+            Setting::ApplicationIntent => {
+                self.read_only = match () {
+                    () if is_same(value, "ReadOnly") => true,
+                    () if is_same(value, "ReadWrite") => false,
+                    () => return Err(wrong()),
+                }
+            }
+            Setting::PacketSize => self.packet_size = Some(value.parse().map_err(|_| wrong())?),
+            Setting::MultiSubnetFailover => {
+                self.multi_subnet_failover = boolean(value).ok_or_else(wrong)?;
+            }
+            Setting::ConnectTimeout => {
+                self.connect_timeout = Some(seconds(value).ok_or_else(wrong)?);
+            }
+            // JDBC's -1 is no limit, too.
+            Setting::CommandTimeout if value == "-1" => self.command_timeout = Some(Duration::ZERO),
+            Setting::CommandTimeout => {
+                self.command_timeout = Some(seconds(value).ok_or_else(wrong)?);
+            }
+            Setting::ConnectRetryCount => {
+                self.retry_count = Some(value.parse().map_err(|_| wrong())?);
+            }
+            Setting::ConnectRetryInterval => {
+                self.retry_interval = Some(seconds(value).ok_or_else(wrong)?);
+            }
+            Setting::MaxPoolSize => self.max_pool_size = Some(value.parse().map_err(|_| wrong())?),
+            Setting::MinPoolSize => self.min_pool_size = Some(value.parse().map_err(|_| wrong())?),
+            Setting::ConnectionLifetime => {
+                self.max_lifetime = Some(seconds(value).ok_or_else(wrong)?);
+            }
+            Setting::AllowRoutingTo => {
+                self.routing_suffixes = value.split(',').map(|it| it.trim().to_owned()).collect();
+            }
+            Setting::Scope => self.scope = Some(Scope::new(value)?),
+        }
+        Ok(())
+    }
+
+    /// A port can be said beside the server, and with it.
+    fn set_port(&mut self, port: u16, keyword: &str) -> Result<(), ConfigError> {
+        match self.port.replace(port) {
+            None => Ok(()),
+            Some(_) => Err(twice(keyword)),
+        }
+    }
+}
+
+/// The same for all names of a setting; other keywords are only grouped.
+fn known_name(known: &Keyword, keyword: &str) -> &'static str {
+    let is_this = |name: &&&str| match known.meaning {
+        Meaning::Sets(_) => true,
+        _ => is_same(name, keyword),
+    };
+    known.names.iter().find(is_this).copied().unwrap_or_default()
+}
+
+fn unknown(keyword: &str, behind_a_secret: bool) -> ConfigError {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.');
+    if behind_a_secret || keyword.chars().count() > 40 || !keyword.chars().all(is_plain) {
+        return ConfigError::UnknownKeyword { keyword: None, nearest: None };
+    }
+    let nearest = keywords::nearest(keyword);
+    ConfigError::UnknownKeyword { keyword: Some(keyword.to_owned()), nearest }
+}
+
+fn twice(keyword: &str) -> ConfigError {
+    ConfigError::Twice { keyword: keyword.to_owned() }
+}
+
+fn value_error(keyword: &str, problem: String) -> ConfigError {
+    ConfigError::Value { keyword: keyword.to_owned(), problem }
+}
+
+/// `[tcp:]host[,port]`
+fn server(value: &str) -> Result<(String, Option<u16>), &'static str> {
+    let value = value.trim();
+    let (protocol, value) = match value.split_once(':') {
+        // Not the first colon of an IPv6 address.
+        Some((protocol, rest))
+            if ["tcp", "np", "lpc", "admin"].iter().any(|it| is_same(it, protocol)) =>
+        {
+            (protocol, rest.trim())
+        }
+        _ => ("tcp", value),
+    };
+    match () {
+        () if is_same(protocol, "np") || value.starts_with(r"\\") => {
+            return Err("is a named pipe; Azure SQL speaks TCP only: use tcp:HOST,PORT");
+        }
+        () if is_same(protocol, "lpc") => {
+            return Err(
+                "is shared memory of one machine; Azure SQL speaks TCP only: use tcp:HOST,PORT",
+            );
+        }
+        () if is_same(protocol, "admin") => {
+            return Err(
+                "is the administrator's connection, of which there is one, so that no pool can have it: use tcp:HOST,PORT",
+            );
+        }
+        () if value.contains('\\') => {
+            return Err(
+                "names an instance (HOST\\INSTANCE), which Azure SQL has none of: use tcp:HOST,PORT",
+            );
+        }
+        () => {}
+    }
+    let (host, port) = match value.split_once(',') {
+        None => (value, None),
+        Some((host, port)) => match port.trim().parse() {
+            Ok(port @ 1..) => (host.trim_end(), Some(port)),
+            _ => return Err("must be tcp:HOST,PORT with a port from 1 to 65535"),
+        },
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok((bare.to_owned(), port))
+}
+
+fn encrypt(value: &str) -> Option<Encrypt> {
+    match value {
+        _ if is_same(value, "strict") => Some(Encrypt::Strict),
+        _ if is_same(value, "mandatory") || boolean(value) == Some(true) => {
+            Some(Encrypt::Mandatory)
+        }
+        _ => None,
+    }
+}
+
+/// As SqlClient writes it, or Go.
+fn boolean(value: &str) -> Option<bool> {
+    let is_one_of = |names: [&str; 4]| names.iter().any(|name| is_same(name, value));
+    match () {
+        () if is_one_of(["true", "yes", "1", "t"]) => Some(true),
+        () if is_one_of(["false", "no", "0", "f"]) => Some(false),
+        () => None,
+    }
+}
+
+/// Whole seconds; or with decimals, which no driver knows, as a builder's may be.
+fn seconds(value: &str) -> Option<Duration> {
+    let (whole, decimals) = value.split_once('.').unwrap_or((value, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(whole) || !is_number(decimals) || decimals.len() > 9 {
+        return None;
+    }
+    Some(Duration::new(whole.parse().ok()?, format!("{decimals:0<9}").parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_may_have_decimals() {
+        for (text, expected) in [
+            ("0", Some(Duration::ZERO)),
+            ("15", Some(Duration::from_secs(15))),
+            ("1.5", Some(Duration::from_millis(1500))),
+            ("0.000000001", Some(Duration::from_nanos(1))),
+            ("0.0000000001", None),
+            ("18446744073709551616", None),
+            ("1.", None),
+            (".5", None),
+            ("+1", None),
+            ("-1", None),
+            ("1e3", None),
+            ("", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_read_in_every_spelling() {
+        for (text, host, port) in [
+            ("h", "h", None),
+            ("tcp:h,1500", "h", Some(1500)),
+            (" TCP: h , 1500 ", "h", Some(1500)),
+            ("::1,1500", "::1", Some(1500)),
+            ("tcp:[::1]", "::1", None),
+            ("(local)", "(local)", None),
+        ] {
+            assert_eq!(server(text), Ok((host.to_owned(), port)), "{text}");
+        }
+    }
+}

@@ -1,0 +1,464 @@
+use std::{path::PathBuf, time::Duration};
+
+use proptest::{collection::vec, option, prelude::*};
+
+use super::{keywords::KEYWORDS, *};
+
+const AZURE: &str = "Server=a.database.windows.net;";
+const ID: &str = "11111111-2222-3333-4444-555555555555";
+
+fn config(text: &str) -> Config {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn shop() -> ConfigBuilder {
+    Config::builder("shop.database.windows.net")
+}
+
+#[test]
+fn the_defaults_are_those_of_the_table() {
+    let config = config("Server=tcp:shop.database.windows.net;Database=orders");
+    assert_eq!((config.host(), config.port()), ("shop.database.windows.net", 1433));
+    assert_eq!(config.database(), Some("orders"));
+    assert_eq!((config.authentication(), config.client_id()), (None, None));
+    assert_eq!((config.encrypt(), &config.trust), (Encrypt::Mandatory, &Trust::Platform));
+    assert_eq!(config.application_name(), "entra-pool");
+    assert!(!config.is_read_only() && !config.multi_subnet_failover);
+    assert_eq!(config.connect_timeout(), Duration::from_secs(15));
+    assert_eq!(config.command_timeout(), Some(Duration::from_secs(30)));
+    assert_eq!((config.retry_count, config.retry_interval), (None, None));
+    assert_eq!((config.max_pool_size(), config.min_pool_size()), (None, 0));
+    assert_eq!(config.max_lifetime(), Some(Duration::from_secs(3600)));
+    assert_eq!(config.token_scope(), &Scope::AZURE_SQL);
+    assert_eq!(config.to_string(), "Server=tcp:shop.database.windows.net,1433;Database=orders");
+}
+
+#[test]
+#[allow(clippy::too_many_lines)] // It is a table.
+fn the_same_settings_are_the_same_configuration_however_they_are_said() {
+    let second = Duration::from_secs(1);
+    for (ado_net, jdbc, url, built) in [
+        (
+            "Server=tcp:shop.database.windows.net",
+            "jdbc:sqlserver://shop.database.windows.net",
+            "mssql://shop.database.windows.net",
+            shop(),
+        ),
+        (
+            "Data Source=tcp:shop.database.windows.net,1500;Initial Catalog=Bücher und mehr",
+            "jdbc:sqlserver://shop.database.windows.net:1500;databaseName=Bücher und mehr",
+            "sqlserver://shop.database.windows.net:1500/B%C3%BCcher%20und%20mehr",
+            shop().port(1500).database("Bücher und mehr"),
+        ),
+        (
+            "Addr=::1,1500;Entra Scope=api://x/.default",
+            "jdbc:sqlserver://[::1]:1500;entraScope=api://x/.default",
+            "mssql://[::1]:1500?entra+scope=api%3A%2F%2Fx%2F.default",
+            Config::builder("::1").port(1500).scope(Scope::new("api://x/.default").unwrap()),
+        ),
+        (
+            "Server=shop.database.windows.net;Port=1500;Authentication=Active Directory MSI;UID=3f",
+            "jdbc:sqlserver://;serverName=shop.database.windows.net;portNumber=1500;\
+             authentication=ActiveDirectoryManagedIdentity;msiClientId=3f",
+            "sqlserver://3f@shop.database.windows.net?port=1500&fedauth=ActiveDirectoryMSI",
+            shop().port(1500).authentication(Authentication::ManagedIdentity).client_id("3f"),
+        ),
+        (
+            "Server=shop.database.windows.net;Authentication=Active Directory Service Principal;\
+             User Id=3f@contoso;Password='a;''b'",
+            "jdbc:sqlserver://shop.database.windows.net;\
+             authentication=ActiveDirectoryServicePrincipal;AADSecurePrincipalId=3f@contoso;\
+             AADSecurePrincipalSecret={a;'b}",
+            "sqlserver://3f%40contoso:a%3B'b@shop.database.windows.net\
+             ?fedauth=ActiveDirectoryApplication",
+            shop()
+                .authentication(Authentication::ServicePrincipal)
+                .client_id("3f")
+                .tenant("contoso")
+                .client_secret("a;'b"),
+        ),
+        (
+            "Server=shop.database.windows.net;Encrypt=Strict;TrustServerCertificate=no;\
+             Trust Server Certificate CA=ca.pem;HostNameInCertificate=sql.example",
+            "jdbc:sqlserver://shop.database.windows.net;encrypt=strict;\
+             trustServerCertificate=false;trustServerCertificateCA=ca.pem;\
+             hostNameInCertificate=sql.example",
+            "mssql://shop.database.windows.net?encrypt=strict&TrustServerCertificate=f\
+             &certificate=ca.pem&hostnameincertificate=sql.example",
+            shop().encrypt(Encrypt::Strict).ca_file("ca.pem").host_in_certificate("sql.example"),
+        ),
+        (
+            r"Server=shop.database.windows.net;Encrypt=yes;ServerCertificate=C:\db.pem",
+            r"jdbc:sqlserver://shop.database.windows.net;encrypt=true;serverCertificate=C:\db.pem",
+            "mssql://shop.database.windows.net?encrypt=1&servercertificate=C:%5Cdb.pem",
+            shop().encrypt(Encrypt::Mandatory).server_certificate(r"C:\db.pem"),
+        ),
+        (
+            "Server=shop.database.windows.net;App=shop;Workstation ID=till;Application Intent=readonly;\
+             Packet Size=8000;Multi Subnet Failover=True",
+            "jdbc:sqlserver://shop.database.windows.net;applicationName=shop;workstationID=till;\
+             applicationIntent=ReadOnly;packetSize=8000;multiSubnetFailover=true",
+            "mssql://shop.database.windows.net?app+name=shop&workstation+id=till\
+             &ApplicationIntent=ReadOnly&packet+size=8000&multisubnetfailover=t",
+            shop()
+                .application_name("shop")
+                .workstation_id("till")
+                .read_only(true)
+                .packet_size(8000)
+                .multi_subnet_failover(true),
+        ),
+        (
+            "Server=shop.database.windows.net;Timeout=3;command timeout=0;ConnectRetryCount=0;\
+             Connect Retry Interval=60;Connection Lifetime=0",
+            "jdbc:sqlserver://shop.database.windows.net;loginTimeout=3;queryTimeout=-1;\
+             connectRetryCount=0;connectRetryInterval=60;loadBalanceTimeout=0",
+            "mssql://shop.database.windows.net?connection+timeout=3&command+timeout=0.0\
+             &connectretrycount=0&connectretryinterval=60&connectionlifetime=0",
+            shop()
+                .connect_timeout(3 * second)
+                .command_timeout(None)
+                .retry_count(0)
+                .retry_interval(60 * second)
+                .max_lifetime(Duration::ZERO),
+        ),
+        (
+            "Server=shop.database.windows.net;Max Pool Size=7;Min Pool Size=7;\
+             Load Balance Timeout=60;Allow Routing To=SQL.example, .10.0.0.1.",
+            "jdbc:sqlserver://shop.database.windows.net;maxPoolSize=7;minPoolSize=7;\
+             connectionLifetime=60;allowRoutingTo=sql.example,10.0.0.1",
+            "mssql://shop.database.windows.net?max+pool+size=7&min+pool+size=7\
+             &load+balance+timeout=60&allow+routing+to=sql.example,10.0.0.1",
+            shop()
+                .max_pool_size(7)
+                .min_pool_size(7)
+                .max_lifetime(60 * second)
+                .allow_routing_to("sql.example")
+                .allow_routing_to("10.0.0.1."),
+        ),
+    ] {
+        let built = built.build().unwrap();
+        for text in [ado_net, jdbc, url] {
+            assert_eq!(config(text), built, "{text}");
+        }
+        assert_eq!(Config::from_ado_string(ado_net).as_ref(), Ok(&built));
+        assert_eq!(Config::from_jdbc_string(jdbc).as_ref(), Ok(&built));
+        assert_eq!(Config::from_url(url).as_ref(), Ok(&built));
+    }
+}
+
+#[test]
+fn what_changes_nothing_may_stay_in_a_string() {
+    for harmless in [
+        "Pooling=true;Persist Security Info=False;MultipleActiveResultSets=no;Enlist=True",
+        "Integrated Security=false;Network Library=dbmssocn;Type System Version=SQL Server 2012",
+        "Column Encryption Setting=Disabled;Pool Blocking Period=NeverBlock;Async=true",
+        "lastUpdateCount=true;sslProtocol=TLSv1.2;lockTimeout=-1;fips=x;selectMethod=cursor",
+        "log=0;keepAlive=30;tlsmin=1.2;protocol=tcp;disableRetry=true",
+        "Database=;Failover Partner=;Password=''",
+        "Authentication=NotSpecified",
+    ] {
+        assert_eq!(config(&format!("{AZURE}{harmless}")), config(AZURE), "{harmless}");
+    }
+}
+
+#[test]
+fn this_machine_has_the_names_that_sqlclient_gives_it() {
+    for name in [".", "(local)", "tcp:(local)", "localhost"] {
+        let config = config(&format!("Server={name};Entra Scope=api://x/.default"));
+        assert_eq!(config.host(), "localhost", "{name}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
+    let principal = "Authentication=Active Directory Service Principal;";
+    for (behind_server, expected) in [
+        ("hunter2", "keyword number 2"),
+        ("Password=hunter2", "'Password' has no place here"),
+        ("Pwd='hunter2'", "'Pwd' has no place here"),
+        ("Password=x;hunter2=y", "not shown because it may be a piece of a password"),
+        ("{secret: hunter2}=1", "not shown because it may be a piece of a password"),
+        ("accessToken=hunter2", "'accessToken' is a token, which would expire"),
+        ("Entra Tenant=x", "'Entra Tenant' is for"),
+        (&format!("{principal}User Id=@x"), "'User Id' must be CLIENT_ID"),
+        (&format!("{principal}UID=x@y;Entra Tenant=z"), "'UID' and 'Entra Tenant' exclude"),
+        ("fedauth=ActiveDirectoryAzCli;UID=x", "'UID' would choose nothing"),
+        ("Authentication=ActiveDirectoryEnvironment;User=x", "'User' would choose nothing"),
+        ("Encrypt=False", "'Encrypt' must be True"),
+        ("encrypt=optional", "'encrypt' must be True"),
+        ("encrypt=disable", "'encrypt' must be True"),
+        ("TrustServerCertificate=True", "'TrustServerCertificate' must be False"),
+        ("trustServerCertificate=maybe", "'trustServerCertificate' must be False"),
+        ("Authentication=SqlPassword", "'Authentication' is a login with a password"),
+        ("fedauth=hunter2", "'fedauth' must be one of"),
+        ("Authentication=Active Directory Interactive", "az login"),
+        ("Databse=x", "unknown keyword 'Databse': is 'Database' meant?"),
+        ("Colour=red", "unknown keyword 'Colour'"),
+        ("Initial Catalog=x;database=y", "'database' is given twice"),
+        ("Server=b", "'Server' is given twice"),
+        ("Pooling=true;pooling=true", "'pooling' is given twice"),
+        ("Port=1;portNumber=2", "'portNumber' is given twice"),
+        ("Port=0", "'Port' must be a number from 1 to 65535"),
+        ("Port=70000", "'Port' must be a number from 1 to 65535"),
+        ("Connect Timeout=soon", "'Connect Timeout' must be a number"),
+        ("loginTimeout=0", "'loginTimeout' must be a number"),
+        ("Timeout=2147483648", "'Timeout' must be a number"),
+        ("Command Timeout=-2", "'Command Timeout' must be a number"),
+        ("packetSize=511", "'packetSize' must be a number of bytes from 512 to 32767"),
+        ("Packet Size=32768", "'Packet Size' must be"),
+        ("ConnectRetryCount=256", "'ConnectRetryCount' must be a number from 0 to 255"),
+        ("ConnectRetryInterval=0", "'ConnectRetryInterval' must be a number of seconds from 1"),
+        ("ConnectRetryInterval=61", "'ConnectRetryInterval' must be"),
+        ("Max Pool Size=0", "'Max Pool Size' must be"),
+        ("Max Pool Size=32768", "'Max Pool Size' must be"),
+        ("Min Pool Size=-1", "'Min Pool Size' must be"),
+        ("Min Pool Size=3;Max Pool Size=2", "'Min Pool Size' is more than Max Pool Size"),
+        ("ApplicationIntent=Write", "'ApplicationIntent' must be ReadWrite or ReadOnly"),
+        ("MultiSubnetFailover=maybe", "'MultiSubnetFailover' must be True or False"),
+        ("HostNameInCertificate=a b", "'HostNameInCertificate' is no host name"),
+        ("certificate=a;ServerCertificate=b", "'certificate' and 'ServerCertificate' exclude"),
+        ("ServerCertificate=a;HostNameInCertificate=b", "exclude each other"),
+        ("Allow Routing To=net", "'Allow Routing To' must be ends of host names"),
+        ("Allow Routing To=a.b,", "'Allow Routing To' must be"),
+        ("Entra Scope=$(rm)", "no scope"),
+        ("Pooling=False", "'Pooling' must be true, or be left out"),
+        ("MultipleActiveResultSets=True", "take several connections"),
+        ("Persist Security Info=True", "'Persist Security Info' must be false"),
+        ("Trusted_Connection=SSPI", "Kerberos"),
+        ("Failover Partner=b", "database mirroring"),
+        ("Language=Deutsch", "SET LANGUAGE"),
+        ("Driver={ODBC Driver 18 for SQL Server}", "ODBC"),
+        ("trustStore=x.jks", "TrustServerCertificateCA"),
+        ("dial timeout=3", "Connect Timeout"),
+        ("sslProtocol=TLSv1.1", "TLS 1.2 and 1.3"),
+    ] {
+        let text = format!("{AZURE}{behind_server}");
+        let error = text.parse::<Config>().unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains(expected), "{text}: {said}");
+        assert!(!format!("{said}{error:?}").contains("hunter2"), "{error:?}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_is_refused_with_what_to_write() {
+    for (text, expected) in [
+        ("", "server is missing"),
+        ("Database=x", "server is missing"),
+        ("jdbc:sqlserver://", "server is missing"),
+        ("mssql:///x", "server is missing"),
+        ("Server=localhost", "Entra Scope"),
+        ("Server=evil-database.windows.net", "Entra Scope"),
+        (r"Server=a\SQLEXPRESS", "instance"),
+        (r"jdbc:sqlserver://a\SQLEXPRESS:1433", "'serverName' names an instance"),
+        ("jdbc:sqlserver://a;instanceName=x", "'instanceName' names an instance"),
+        ("Server=a,0", "with a port from 1"),
+        ("Server=a:1433", "must be tcp:HOST[,PORT]"),
+        ("Server=a b", "host name"),
+        ("Server=tcp:,1433", "server is missing"),
+        (r"Server=np:\\.\pipe\sql", "named pipe"),
+        (r"Server=\\a\pipe\sql", "named pipe"),
+        ("Server=lpc:a", "shared memory"),
+        ("Server=admin:a", "administrator"),
+        ("Server=a,1;Port=2", "'Port' is given twice"),
+        ("jdbc:sqlserver://a:1;portNumber=2", "'portNumber' is given twice"),
+        ("mssql://a.database.windows.net/x?database=y", "'database' is given twice"),
+        ("postgres://a/b", "neither with mssql://"),
+        ("jdbc:postgresql://a/b", "not for SQL Server"),
+    ] {
+        let error = text.parse::<Config>().unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_is_built_is_checked_as_what_is_read() {
+    for (built, expected) in [
+        (Config::builder(""), "server is missing"),
+        (Config::builder("tcp:a,1"), "'Server' must be tcp:HOST"),
+        (shop().port(0), "'Port' must be"),
+        (shop().database(""), "'Database' must have a value"),
+        (shop().database("a\0"), "'Database' has a NUL"),
+        (shop().application_name("書".repeat(129)), "'Application Name' is longer than 128"),
+        (shop().workstation_id("x".repeat(129)), "'Workstation ID' is longer"),
+        (shop().client_secret("hunter2"), "'Password' has no place here"),
+        (shop().connect_timeout(Duration::ZERO), "'Connect Timeout' must be"),
+        (shop().connect_timeout(Duration::MAX), "'Connect Timeout' must be"),
+        (shop().command_timeout(Duration::MAX), "'Command Timeout' must be"),
+        (shop().max_lifetime(Duration::MAX), "'Connection Lifetime' must be"),
+        (shop().retry_interval(Duration::from_millis(999)), "'ConnectRetryInterval' must be"),
+        (shop().packet_size(1), "'Packet Size' must be"),
+        (shop().max_pool_size(0), "'Max Pool Size' must be"),
+        (shop().ca_file(""), "'TrustServerCertificateCA' must have a value"),
+        (shop().allow_routing_to("."), "'Allow Routing To' must be"),
+        (
+            shop().ca_file("a").dangerous_trust_any_certificate_anywhere(),
+            "'TrustServerCertificate' and 'TrustServerCertificateCA' exclude",
+        ),
+    ] {
+        let error = built.build().unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn any_certificate_is_trusted_only_where_a_method_says_so() {
+    let trusting = format!("{AZURE}TrustServerCertificate=True");
+    assert_eq!(Config::dangerous_parse(&trusting).unwrap().trust, Trust::AnyOnLoopback);
+    assert_eq!(Config::dangerous_parse(AZURE).unwrap().trust, Trust::Platform);
+    let contradiction = format!("{trusting};TrustServerCertificateCA=ca.pem");
+    let error = Config::dangerous_parse(&contradiction).unwrap_err();
+    assert!(matches!(error, ConfigError::Contradiction { .. }), "{error:?}");
+
+    let loopback = shop().dangerous_trust_any_certificate_on_loopback().build().unwrap();
+    assert_eq!(loopback.trust, Trust::AnyOnLoopback);
+    let anywhere = shop().dangerous_trust_any_certificate_anywhere().build().unwrap();
+    assert_eq!(anywhere.trust, Trust::AnyAnywhere);
+    let built = shop().ca_file("ca.pem").build().unwrap();
+    assert_eq!(built.clone().dangerous_trust_any_certificate_on_loopback().trust, loopback.trust);
+    assert_eq!(built.dangerous_trust_any_certificate_anywhere().trust, anywhere.trust);
+    // What is shown trusts nobody more than others do.
+    assert_eq!(config(&anywhere.to_string()).trust, Trust::Platform);
+}
+
+#[test]
+fn a_login_is_routed_to_no_top_level_domain() {
+    let config = shop().build().unwrap();
+    for (suffix, expected) in [
+        ("SQL.example", Some("sql.example")),
+        (".sql.example.", Some("sql.example")),
+        ("10.0.0.1", Some("10.0.0.1")),
+        ("::1", Some("::1")),
+        ("localhost", Some("localhost")),
+        ("net", None),
+        ("", None),
+        ("a b.c", None),
+        ("*.sql.example", None),
+    ] {
+        let allowed = config.clone().allow_routing_to(suffix).ok();
+        let suffixes = allowed.as_ref().map(|config| config.routing_suffixes.join(","));
+        assert_eq!(suffixes.as_deref(), expected, "{suffix}");
+    }
+}
+
+#[test]
+fn a_secret_is_in_nothing_that_is_shown() {
+    let builder = shop()
+        .authentication(Authentication::ServicePrincipal)
+        .client_id(ID)
+        .tenant("contoso")
+        .client_secret("hunter2");
+    let shown = format!("{builder:?}");
+    let config = builder.build().unwrap();
+    let shown = format!("{shown}{config:?}{config}");
+    assert!(shown.contains(ID) && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn every_keyword_is_in_the_documentation() {
+    let documented = include_str!("mod.rs");
+    for name in KEYWORDS.iter().flat_map(|keyword| keyword.names) {
+        // As code, or as the key of an example.
+        let is_there =
+            [format!("`{name}`"), format!("`{name}=")].iter().any(|it| documented.contains(it));
+        assert!(is_there || *name == "app name", "{name}");
+    }
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z0-9.-]{1,12}",
+        "[ ;='\"{}\\\\@,a]{1,8}",
+        any::<String>().prop_filter("as a setting must be", |text| {
+            !text.is_empty() && !text.contains('\0') && text.encode_utf16().count() <= 128
+        }),
+    ]
+}
+
+fn time() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (1..100_000_u64).prop_map(Duration::from_secs),
+        (1..10_000_000_000_u64).prop_map(Duration::from_nanos),
+    ]
+}
+
+prop_compose! {
+    fn any_builder()(
+        host in prop_oneof!["[a-z][a-z0-9]{0,8}(\\.[a-z]{1,5}){0,2}", Just("::1".to_owned()), Just("10.0.0.1".to_owned()), Just("a.database.windows.net".to_owned())],
+        port in option::of(1_u16..),
+        (database, application, workstation) in (option::of(text()), option::of(text()), option::of(text())),
+        identity in option::of((0..4, option::of(text()), option::of("[a-z.]{1,9}"), text())),
+        certificate in option::of((0..4, text())),
+        flags in any::<[bool; 3]>(),
+        packet_size in option::of(512_u32..=32_767),
+        times in (option::of(time()), option::of(option::of(time())), option::of(option::of(time()))),
+        retries in (option::of(0..256_u32), option::of((1..=60_u64).prop_map(Duration::from_secs))),
+        (min, max) in (option::of(0..10_usize), option::of(10..=32_767_usize)),
+        suffixes in vec("[a-z]{1,5}\\.[a-z]{1,5}", 0..3),
+        scope in option::of("api://[a-z]{1,9}/\\.default"),
+    ) -> ConfigBuilder {
+        let mut builder = Config::builder(host);
+        if let Some(port) = port { builder = builder.port(port); }
+        if let Some(name) = database { builder = builder.database(name); }
+        if let Some(name) = application { builder = builder.application_name(name); }
+        if let Some(name) = workstation { builder = builder.workstation_id(name); }
+        match identity {
+            None => {}
+            Some((0, Some(id), ..)) => builder = builder.client_id(id),
+            Some((1, Some(id), ..)) => {
+                builder = builder.authentication(Authentication::ManagedIdentity).client_id(id);
+            }
+            Some((2, id, tenant, secret)) => {
+                builder = builder
+                    .authentication(Authentication::ServicePrincipal)
+                    .client_secret(secret);
+                if let Some(id) = id { builder = builder.client_id(id.replace('@', "-")); }
+                if let Some(tenant) = tenant { builder = builder.tenant(tenant); }
+            }
+            Some(_) => builder = builder.authentication(Authentication::AzureCli),
+        }
+        builder = match certificate {
+            None => builder,
+            Some((0, path)) => builder.ca_file(PathBuf::from(path)),
+            Some((1, path)) => builder.server_certificate(path),
+            Some((2, _)) => builder.host_in_certificate("sql.example"),
+            Some(_) => builder.dangerous_trust_any_certificate_on_loopback(),
+        };
+        if flags[0] { builder = builder.encrypt(Encrypt::Strict); }
+        builder = builder.read_only(flags[1]).multi_subnet_failover(flags[2]);
+        if let Some(size) = packet_size { builder = builder.packet_size(size); }
+        if let Some(limit) = times.0 { builder = builder.connect_timeout(limit); }
+        if let Some(limit) = times.1 { builder = builder.command_timeout(limit); }
+        if let Some(lifetime) = times.2 { builder = builder.max_lifetime(lifetime); }
+        if let Some(count) = retries.0 { builder = builder.retry_count(count); }
+        if let Some(pause) = retries.1 { builder = builder.retry_interval(pause); }
+        if let Some(size) = min { builder = builder.min_pool_size(size); }
+        if let Some(size) = max { builder = builder.max_pool_size(size); }
+        for suffix in suffixes { builder = builder.allow_routing_to(suffix); }
+        builder.scope(Scope::new(scope.unwrap_or("https://database.windows.net/.default".into())).unwrap())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_shown_reads_back_as_the_same_configuration(builder in any_builder()) {
+        let built = builder.build().unwrap();
+        let shown = built.to_string();
+        let read = config(&shown);
+        // Shown again, nothing has changed either.
+        prop_assert_eq!(read.to_string(), shown);
+        let trust = match built.trust {
+            Trust::AnyOnLoopback => Trust::Platform,
+            trust => trust,
+        };
+        prop_assert_eq!(read, Config { client_secret: None, trust, ..built });
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "(jdbc:sqlserver://|mssql://|Server=)?\\PC{0,40}") {
+        let _ = text.parse::<Config>();
+    }
+}

@@ -1,0 +1,143 @@
+//! URLs: `mssql://[client-id@]host[:port][/database][?keyword=value&…]`, and the
+//! same with `sqlserver://` (where go-mssqldb has an instance, the path is the
+//! database here, for Azure SQL has no instances).
+
+use ::url::{Host, Url};
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use super::{SyntaxError, read::Pairs};
+
+const SCHEMES: [&str; 2] = ["mssql", "sqlserver"];
+
+/// Whether it is a URL, of ours or another database.
+pub(super) fn is_url(text: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    };
+    text.trim_start().split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
+}
+
+/// What stands before the `?` under its keyword, then the parameters in their
+/// order, names as written.
+pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
+    let refuse = |problem| Err(SyntaxError::Url { problem });
+    if text.contains('\0') {
+        return Err(SyntaxError::Nul);
+    }
+    let Ok(url) = Url::parse(text) else {
+        return refuse("does not parse: mssql://HOST:PORT/DATABASE?KEYWORD=VALUE&KEYWORD=VALUE");
+    };
+    if !SCHEMES.contains(&url.scheme()) {
+        return refuse("begins neither with mssql:// nor with sqlserver://");
+    }
+    if url.fragment().is_some() {
+        return refuse("has a '#', which in a value is written %23");
+    }
+    let path = url.path().strip_prefix('/').unwrap_or(url.path());
+    if path.contains('/') {
+        return refuse(
+            "has a path of several parts, where the database's name is meant (a '/' in it is written %2F)",
+        );
+    }
+    let mut pairs = Vec::new();
+    match url.host() {
+        Some(Host::Ipv6(address)) => pairs.push(pair("Server", &address.to_string())),
+        Some(host) => pairs.push(("Server".to_owned(), decoded(&host.to_string())?)),
+        None => {}
+    }
+    if let Some(port) = url.port() {
+        pairs.push(pair("Port", &port.to_string()));
+    }
+    pairs.push(("User Id".to_owned(), decoded(url.username())?));
+    pairs.push(("Password".to_owned(), decoded(url.password().unwrap_or_default())?));
+    pairs.push(("Database".to_owned(), decoded(path)?));
+    pairs.retain(|(_, value)| !value.is_empty());
+    let parameters = url.query().unwrap_or_default().split('&').filter(|it| !it.is_empty());
+    for (parameter, number) in parameters.zip(1..) {
+        let (keyword, value) = parameter.split_once('=').ok_or(SyntaxError::NoEquals { number })?;
+        // In parameters, a plus is a space (HTML's forms, as in go-mssqldb).
+        let keyword = decoded(&keyword.replace('+', " "))?.trim().to_owned();
+        if keyword.is_empty() {
+            return Err(SyntaxError::NoKeyword { number });
+        }
+        pairs.push((keyword, decoded(&Zeroizing::new(value.replace('+', " ")))?));
+    }
+    Ok(pairs)
+}
+
+fn pair(keyword: &str, value: &str) -> (String, Zeroizing<String>) {
+    (keyword.to_owned(), Zeroizing::new(value.to_owned()))
+}
+
+fn decoded(text: &str) -> Result<Zeroizing<String>, SyntaxError> {
+    match percent_decode_str(text).decode_utf8() {
+        Ok(text) if text.contains('\0') => Err(SyntaxError::Nul),
+        Ok(text) => Ok(Zeroizing::new(text.into_owned())),
+        Err(_) => Err(SyntaxError::Url { problem: "has %-codes that are no UTF-8" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_with_their_codes_resolved() {
+        let server = ("Server", "h");
+        let cases: &[(&str, &[(&str, &str)])] = &[
+            ("h", &[server]),
+            ("h/", &[server]),
+            ("h:1500/db", &[server, ("Port", "1500"), ("Database", "db")]),
+            ("[::1]:1500", &[("Server", "::1"), ("Port", "1500")]),
+            ("127.0.0.1", &[("Server", "127.0.0.1")]),
+            ("id@h", &[server, ("User Id", "id")]),
+            ("id%40tenant:s%3Acret@h", &[server, ("User Id", "id@tenant"), ("Password", "s:cret")]),
+            ("h/B%C3%BCcher%2F+", &[server, ("Database", "Bücher/+")]),
+            ("h/Bücher", &[server, ("Database", "Bücher")]),
+            ("h?a=x%26y&app+name=a+b%2Bc&", &[server, ("a", "x&y"), ("app name", "a b+c")]),
+            ("h?a=b=c&d=", &[server, ("a", "b=c"), ("d", "")]),
+            ("", &[]),
+            ("/db", &[("Database", "db")]),
+        ];
+        for (behind, expected) in cases {
+            for scheme in ["mssql://", "sqlserver://", "MSSQL://"] {
+                let read = pairs(&format!("{scheme}{behind}")).unwrap();
+                let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                assert_eq!(read, *expected, "{behind}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_without_its_value() {
+        for (text, expected) in [
+            ("mssql://sa:hunter2/x@h", "does not parse"),
+            ("mssql://h:port", "does not parse"),
+            ("mssql://h:70000", "does not parse"),
+            (r"mssql://h\hunter2", "does not parse"),
+            ("postgres://hunter2@h/db", "neither with mssql://"),
+            ("mssql://h/db#hunter2", "'#'"),
+            ("mssql://h/db/hunter2", "%2F"),
+            ("mssql://h?hunter2", "keyword number 1 has no '='"),
+            ("mssql://h?a=1&=hunter2", "pair number 2"),
+            ("mssql://h?a=hunter2%FF", "no UTF-8"),
+            ("mssql://h/%00", "NUL"),
+        ] {
+            let error = pairs(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_told_from_a_connection_string() {
+        for text in ["mssql://h", " sqlserver://h", "postgres://h", "mssql+x://h"] {
+            assert!(is_url(text), "{text}");
+        }
+        for text in ["Server=tcp:h", "Entra Scope=api://x", "://", "Server=h;A=x://y", ""] {
+            assert!(!is_url(text), "{text}");
+        }
+    }
+}
