@@ -26,6 +26,8 @@ struct World {
     shop: Shop,
     server: AzureSqlServer,
     network: Network,
+    /// Of all connection strings.
+    keywords: &'static str,
     /// Tasks of this runtime while nobody is connected.
     tasks: usize,
 }
@@ -43,13 +45,13 @@ enum Outcome {
 }
 
 impl World {
-    async fn open(tls: &'static rustls::SupportedProtocolVersion) -> Self {
+    async fn open(tls: &'static rustls::SupportedProtocolVersion, keywords: &'static str) -> Self {
         let shop = Shop::open().await;
         let certificate = shop.emulator.authority().issue(&["127.0.0.1"]).unwrap();
         let tls = certificate.server_config_for(&[tls]).unwrap();
         let server = shop.another_server("127.0.0.1", |options| options.tls = tls).await;
         let network = Network::to(server.addr()).unwrap();
-        let mut world = Self { shop, server, network, tasks: 0 };
+        let mut world = Self { shop, server, network, keywords, tasks: 0 };
         // The token is there from now on, and the HTTP connection that brought it.
         let (pool, connector) = world.pool(Recycling::Fast);
         assert!(matches!(use_twice(&pool).await, Outcome::Fine));
@@ -62,7 +64,8 @@ impl World {
 
     /// A pool of one, with no TLS session to resume.
     fn pool(&self, recycling: Recycling) -> (Pool, Connector) {
-        let connector = self.shop.connector_to("127.0.0.1", self.network.addr().port(), "");
+        let port = self.network.addr().port();
+        let connector = self.shop.connector_to("127.0.0.1", port, self.keywords);
         (pool(&connector, 1, recycling), connector)
     }
 
@@ -209,8 +212,12 @@ fn kind(outcome: &Outcome, act: Act, case: &str) -> &'static str {
     }
 }
 
-async fn break_everywhere(tls: &'static rustls::SupportedProtocolVersion, recycling: Recycling) {
-    let world = World::open(tls).await;
+async fn break_everywhere(
+    tls: &'static rustls::SupportedProtocolVersion,
+    keywords: &'static str,
+    recycling: Recycling,
+) {
+    let world = World::open(tls, keywords).await;
     let clock = &world.shop.clock;
     let mut outcomes = BTreeMap::new();
     for (towards, packets) in world.packets(recycling).await {
@@ -232,27 +239,59 @@ async fn break_everywhere(tls: &'static rustls::SupportedProtocolVersion, recycl
             }
         }
     }
-    println!("{tls:?}, {recycling:?}: {outcomes:?}");
+    println!("{tls:?}, {recycling:?} {keywords}: {outcomes:?}");
     let seen: Vec<_> = outcomes.keys().copied().collect();
     assert_eq!(seen, ["Broken", "Fine", "GivenUp", "Login", "Query", "TimedOut"]);
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_with_tls_1_3_verified() {
-    break_everywhere(&rustls::version::TLS13, Recycling::Verified).await;
+    break_everywhere(&rustls::version::TLS13, "", Recycling::Verified).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_with_tls_1_3_fast() {
-    break_everywhere(&rustls::version::TLS13, Recycling::Fast).await;
+    break_everywhere(&rustls::version::TLS13, "", Recycling::Fast).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_with_tls_1_2_verified() {
-    break_everywhere(&rustls::version::TLS12, Recycling::Verified).await;
+    break_everywhere(&rustls::version::TLS12, "", Recycling::Verified).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_with_tls_1_2_fast() {
-    break_everywhere(&rustls::version::TLS12, Recycling::Fast).await;
+    break_everywhere(&rustls::version::TLS12, "", Recycling::Fast).await;
+}
+
+/// TDS 8.0.
+const STRICT: &str = "Encrypt=Strict";
+
+#[tokio::test]
+async fn a_connection_that_breaks_at_any_packet_strict_with_tls_1_3_verified() {
+    break_everywhere(&rustls::version::TLS13, STRICT, Recycling::Verified).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_at_any_packet_strict_with_tls_1_2_fast() {
+    break_everywhere(&rustls::version::TLS12, STRICT, Recycling::Fast).await;
+}
+
+#[tokio::test]
+async fn nothing_is_in_plain_text_where_encryption_is_strict() {
+    for keywords in [STRICT, "Encrypt=Mandatory"] {
+        let world = World::open(&rustls::version::TLS13, keywords).await;
+        world.network.record(true);
+        let (pool, connector) = world.pool(Recycling::Verified);
+        assert!(matches!(use_twice(&pool).await, Outcome::Fine));
+        drop((pool, connector));
+        until(|| world.network.counters().open == 0).await;
+        let recording = world.network.take_recordings().pop().unwrap();
+        for sent in [&recording.to_server, &recording.to_client] {
+            // The first byte tells a TLS record from a packet.
+            let mut starts = [0].into_iter().chain(packet_borders(sent));
+            let bare = starts.any(|at| sent.get(at).is_some_and(|kind| *kind < 20));
+            assert_eq!(bare, keywords != STRICT, "{keywords}");
+        }
+    }
 }

@@ -9,20 +9,25 @@ use crate::{Shop, failure, number, refused_saying, retired, session, until, with
 
 const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
 
-/// Where the server does something, and where the client is then.
-const CONNECTING: [(At, Stage); 5] = [
-    (At::Accept, Stage::Prelogin),
-    (At::Prelogin, Stage::Prelogin),
-    (At::Tls, Stage::Tls),
-    (At::Login, Stage::Login),
-    (At::LoginAnswer, Stage::Login),
+/// With which keyword, where the server does something, and where the client is then.
+const CONNECTING: [(&str, At, Stage); 10] = [
+    ("Encrypt=Mandatory", At::Accept, Stage::Prelogin),
+    ("Encrypt=Mandatory", At::Prelogin, Stage::Prelogin),
+    ("Encrypt=Mandatory", At::Tls, Stage::Tls),
+    ("Encrypt=Mandatory", At::Login, Stage::Login),
+    ("Encrypt=Mandatory", At::LoginAnswer, Stage::Login),
+    ("Encrypt=Strict", At::Accept, Stage::Tls),
+    ("Encrypt=Strict", At::Tls, Stage::Tls),
+    ("Encrypt=Strict", At::Prelogin, Stage::Prelogin),
+    ("Encrypt=Strict", At::Login, Stage::Login),
+    ("Encrypt=Strict", At::LoginAnswer, Stage::Login),
 ];
 
 #[tokio::test]
 async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended() {
     let shop = Shop::open().await;
-    for (at, stage) in CONNECTING {
-        let connector = shop.connector("");
+    for (encrypt, at, stage) in CONNECTING {
+        let connector = shop.connector(encrypt);
         let faults = shop.counters().faults;
         shop.server().behaviour().disturb(usize::MAX, at, Fault::Cut);
         let error = without_pauses(&shop, &connector).await.unwrap_err();
@@ -44,10 +49,20 @@ async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended()
 }
 
 #[tokio::test]
+async fn a_connect_that_is_cut_off_is_told_at_once_where_no_tries_are_wanted() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("ConnectRetryCount=0");
+    shop.server().behaviour().disturb(1, At::Tls, Fault::Cut);
+    let error = refused_saying(&connector, &["broke while", "no token was sent"]).await;
+    assert!(matches!(error, Error::Broken { stage: Stage::Tls, .. }), "{error:?}");
+    assert_eq!((shop.counters().connections, connector.report().retried), (1, 0));
+}
+
+#[tokio::test]
 async fn a_connect_that_is_not_answered_ends_in_time_and_says_where() {
     let shop = Shop::open().await;
-    for (at, stage) in CONNECTING {
-        let connector = shop.connector("Connect Timeout=7");
+    for (encrypt, at, stage) in CONNECTING {
+        let connector = shop.connector(&format!("Connect Timeout=7;{encrypt}"));
         let faults = shop.counters().faults;
         shop.server().behaviour().disturb(1, at, Fault::Stall);
         let connecting = tokio::spawn({

@@ -1,14 +1,7 @@
 //! The token goes to a verified server or nowhere.
 
-use std::sync::Arc;
-
 use entra_pool::azure_sql::{Error, Recycling};
 use entra_pool_emulator::{azure_sql::AzureSqlServer, certificates::Authority};
-use rustls::{
-    ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -143,30 +136,13 @@ async fn tls_in_packets_of_either_type() {
     }
 }
 
-/// A server's TLS of one version.
-fn server_tls(
-    authority: &Authority,
-    version: &'static rustls::SupportedProtocolVersion,
-) -> Arc<ServerConfig> {
-    let folder = tempfile::tempdir().unwrap();
-    authority.issue(&["localhost"]).unwrap().write_to(folder.path()).unwrap();
-    let certificate = CertificateDer::from_pem_file(folder.path().join("server.crt")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(folder.path().join("server.key")).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    Arc::new(config)
-}
-
 #[tokio::test]
 async fn tls_sessions_are_resumed_within_a_pool() {
     let shop = Shop::open().await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         for kind in [0x12, 0x04] {
-            let tls = server_tls(shop.emulator.authority(), version);
+            let certificate = shop.emulator.authority().issue(&["localhost"]).unwrap();
+            let tls = certificate.server_config_for(&[version]).unwrap();
             let server = shop
                 .another_server("localhost", |options| {
                     options.tls = tls;
