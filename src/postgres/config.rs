@@ -207,8 +207,8 @@ impl Config {
     /// How long a pooled connection may lie idle. `None`, the default: any time.
     ///
     /// Counted from when it was last lent, which deadpool remembers; that it was
-    /// given back later is not known. As all of a pool's limits, looked at when a
-    /// connection is asked for.
+    /// given back later is not known. Looked at when a connection is asked for, as all
+    /// of a pool's limits are, and by [`keep_fresh`](super::keep_fresh).
     #[must_use]
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = limit.into();

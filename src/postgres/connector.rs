@@ -1,10 +1,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use tokio::task::JoinHandle;
@@ -12,17 +9,18 @@ use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Config, ConfigError, Connection, Error, RetireReason, Stage,
+    Config, ConfigError, Connection, ConnectorReport, Error, RetireReason, Stage,
     advice::{self, Refusal, SecondTry},
     dial,
     progress::Progress,
     replay,
+    report::{Counters, count},
     retry::Retries,
     tls,
 };
 use crate::{
     clock::{self, Clock, Elapsed},
-    token::{Connecting, Renewals, Token, TokenCache, TokenReport},
+    token::{Connecting, Renewals, Token, TokenCache},
 };
 
 /// Dials and logs in, with a token that is good now. No pool.
@@ -44,34 +42,6 @@ struct Inner {
     tls: MakeRustlsConnect,
     renewals: Renewals,
     counters: Counters,
-}
-
-#[derive(Default)]
-struct Counters {
-    logins: AtomicU64,
-    refused: AtomicU64,
-    renewed: AtomicU64,
-    retried: AtomicU64,
-    retired: [AtomicU64; RetireReason::ALL.len()],
-}
-
-/// How a [`Connector`] stands.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConnectorReport {
-    /// Logins that succeeded.
-    pub logins: u64,
-    /// Connects that ended in a refused login.
-    pub refused: u64,
-    /// Logins that were tried again with another token.
-    pub renewed: u64,
-    /// Connects that were tried again after a transient error.
-    pub retried: u64,
-    /// Connections that its pools did not use again, by reason; only those that
-    /// occurred.
-    pub retired: Vec<(RetireReason, u64)>,
-    /// How the tokens stand.
-    pub token: TokenReport,
 }
 
 impl Connector {
@@ -142,10 +112,10 @@ impl Connector {
             })
         });
         match &result {
-            Ok(_) => counters.logins.fetch_add(1, Relaxed),
-            Err(Error::LoginRefused(_)) => counters.refused.fetch_add(1, Relaxed),
-            Err(_) => 0,
-        };
+            Ok(_) => count(&counters.logins),
+            Err(Error::LoginRefused(_)) => count(&counters.refused),
+            Err(_) => {}
+        }
         result
     }
 
@@ -171,20 +141,7 @@ impl Connector {
     /// How things stand.
     #[must_use]
     pub fn report(&self) -> ConnectorReport {
-        let counters = &self.0.counters;
-        ConnectorReport {
-            logins: counters.logins.load(Relaxed),
-            refused: counters.refused.load(Relaxed),
-            renewed: counters.renewed.load(Relaxed),
-            retried: counters.retried.load(Relaxed),
-            retired: RetireReason::ALL
-                .into_iter()
-                .zip(&counters.retired)
-                .map(|(reason, count)| (reason, count.load(Relaxed)))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-            token: self.0.tokens.report(),
-        }
+        self.0.counters.report(self.0.tokens.report())
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -192,7 +149,7 @@ impl Connector {
     }
 
     pub(crate) fn count_retired(&self, reason: RetireReason) {
-        self.0.counters.retired[reason as usize].fetch_add(1, Relaxed);
+        self.0.counters.retired(reason);
     }
 
     /// Logs in, again and again where that can help.
@@ -213,7 +170,7 @@ impl Connector {
             let Some(pause) = retries.after(&error, left, fastrand::f64()) else {
                 return Err(error);
             };
-            counters.retried.fetch_add(1, Relaxed);
+            count(&counters.retried);
             tracing::info!(
                 error = &error as &dyn std::error::Error,
                 ?pause,
@@ -247,7 +204,7 @@ impl Connector {
             Err(error) => (token, refusal, SecondTry::Failed(error)),
             Ok(None) => (token, refusal, SecondTry::NoOther),
             Ok(Some(other)) => {
-                self.0.counters.renewed.fetch_add(1, Relaxed);
+                count(&self.0.counters.renewed);
                 match self.log_in_with(&other, &user, progress).await {
                     Err(Error::LoginRefused(refusal)) => (other, refusal, SecondTry::Refused),
                     outcome => return outcome,

@@ -19,6 +19,19 @@
 //! In layers, each of use without the ones above: [`Config`], [`Connector`]
 //! (dials and logs in), [`builder`] and [`Pool`].
 //!
+//! # PgBouncer
+//!
+//! Azure's own (port 6432) and others take the token as the server does. What to
+//! know: versions before 1.21 carry at most 2,047 characters of it, and tokens of
+//! people in many groups are longer. Pooling by session changes nothing for the
+//! application; pooling by transaction, Azure's default, needs PgBouncer 1.21 with
+//! `max_prepared_statements` for the statements that drivers prepare, and has no
+//! session whose settings could reach anybody: [`Recycling::Fast`] is enough there.
+//! It refuses the keyword `options`. Everything that goes wrong has SQLSTATE 08P01
+//! in older versions: a full PgBouncer is told from a refused token by what it says.
+//!
+//! # Security
+//!
 //! The token is the password. It goes over TLS to a server whose certificate
 //! and name have been verified, or nowhere. See "Use Microsoft Entra ID for
 //! authentication with Azure Database for PostgreSQL" on Microsoft Learn for
@@ -37,20 +50,22 @@ mod pool;
 mod progress;
 mod recycling;
 mod replay;
+mod report;
 mod retire;
 mod retry;
 mod tls;
 
 pub use config::Config;
 pub use config_error::ConfigError;
+pub use connector::Connector;
 #[cfg(feature = "bb8")]
 pub(crate) use connector::drive;
-pub use connector::{Connector, ConnectorReport};
 pub use error::{Error, Stage, is_transient};
-pub use pool::{Pool, builder, close_and_wait, warm_up};
+pub use pool::{Pool, builder, close_and_wait, keep_fresh, warm_up};
 pub use recycling::Recycling;
 #[cfg(feature = "diesel-async")]
 pub(crate) use recycling::cancel;
+pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub use tls::{Connection, TlsStream};
 

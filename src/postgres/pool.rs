@@ -1,7 +1,8 @@
 use std::{panic::resume_unwind, time::Duration};
 
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, PoolBuilder, RecyclingMethod, Runtime,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, PoolBuilder, RecyclingMethod,
+    Runtime,
 };
 use tokio::task::JoinSet;
 
@@ -12,6 +13,9 @@ use crate::clock::{Clock, SystemClock};
 /// `status`, `retain` and `close` are deadpool's own, and what it lends is a
 /// [`deadpool_postgres::Client`].
 pub type Pool = deadpool_postgres::Pool;
+
+/// How often [`keep_fresh`] looks at a pool's idle connections.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// A pool's builder on `connector`: deadpool's own, so that its sizes, time
 /// limits and hooks can be set.
@@ -55,24 +59,27 @@ pub fn builder(connector: Connector) -> PoolBuilder {
 
 fn retire_the_unfit(connector: Connector) -> Hook {
     Hook::sync_fn(move |client: &mut ClientWrapper, metrics| {
-        let unfit = if client.is_closed() {
-            Some(RetireReason::Closed)
-        } else {
-            RetireReason::by_time(connector.config(), metrics)
-        };
-        unfit.map_or(Ok(()), |reason| Err(retired(&connector, reason)))
+        match unfit(&connector, client, metrics) {
+            Some(reason) => Err(retired(&connector, reason)),
+            None => Ok(()),
+        }
     })
+}
+
+/// What speaks against using a connection again, without asking the server.
+fn unfit(connector: &Connector, client: &ClientWrapper, metrics: &Metrics) -> Option<RetireReason> {
+    if client.is_closed() {
+        return Some(RetireReason::Closed);
+    }
+    RetireReason::by_time(connector.config(), metrics)
 }
 
 fn recycle(connector: Connector) -> Hook {
     Hook::async_fn(move |client: &mut ClientWrapper, _| {
         let connector = connector.clone();
         Box::pin(async move {
-            let recycling = &connector.config().recycling;
-            recycling
-                .recycle(&connector, client)
-                .await
-                .map_err(|reason| retired(&connector, reason))
+            let recycled = connector.config().recycling.recycle(&connector, client).await;
+            recycled.map_err(|reason| retired(&connector, reason))
         })
     })
 }
@@ -95,9 +102,12 @@ fn retired(connector: &Connector, reason: RetireReason) -> HookError {
 /// The first connection's that fails; those that did not stay.
 pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
     let status = pool.status();
-    let lent = status.size - status.available;
+    let minimum = minimum.min(status.max_size);
+    if status.size >= minimum {
+        return Ok(());
+    }
     // A connection that is idle is lent before one is made.
-    let wanted = minimum.min(status.max_size).saturating_sub(lent);
+    let wanted = minimum - status.size + status.available.min(status.size);
     let mut connecting: JoinSet<_> = (0..wanted)
         .map(|_| {
             let pool = pool.clone();
@@ -112,6 +122,33 @@ pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Has idle connections of `pool` that are not fit to be lent again (closed, old,
+/// idle for too long) dropped within 30 s, where deadpool would find them when they
+/// are next lent. `connector` is the one that the pool is built on.
+///
+/// That is done by a task, in the runtime of the caller; it ends within 30 s of the
+/// pool. Without it nothing runs in the background.
+///
+/// # Panics
+///
+/// Outside of a Tokio runtime.
+pub fn keep_fresh(pool: &Pool, connector: &Connector) {
+    let (pool, connector) = (pool.weak(), connector.clone());
+    tokio::spawn(async move {
+        loop {
+            connector.clock().sleep(LOOK_EVERY).await;
+            let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
+            pool.retain(|client, metrics| match unfit(&connector, client, &metrics) {
+                Some(reason) => {
+                    retired(&connector, reason);
+                    false
+                }
+                None => true,
+            });
+        }
+    });
 }
 
 /// Closes the pool and waits until the last of its connections has been given

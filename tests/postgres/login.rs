@@ -17,7 +17,7 @@ use crate::{
     support::{
         credential::{AUDIENCE, TestCredential, code, said},
         nobody_listens,
-        postgres::DATABASE,
+        postgres::{DATABASE, PostgresServer},
     },
     text,
 };
@@ -39,6 +39,36 @@ async fn a_token_of_any_length_logs_in() {
             .unwrap();
         assert!(row.get::<_, bool>(0), "over TLS");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_proof_in_place_of_the_token_gets_one() {
+    let rules =
+        "hostssl all proven 127.0.0.1/32 scram-sha-256\nhostssl all hashed 127.0.0.1/32 md5";
+    let server = PostgresServer::start_with_rule(rules).await;
+    for (role, stored, more) in [
+        ("hashed", "md5", ""),
+        ("proven", "scram-sha-256", ""),
+        ("proven", "scram-sha-256", "&channel_binding=require"),
+    ] {
+        server.sql(&format!("ALTER SYSTEM SET password_encryption = '{stored}'")).await;
+        server.sql("SELECT pg_reload_conf()").await;
+        let credential = TestCredential::new(role, 8_000);
+        while server.value("SHOW password_encryption").await.as_deref() != Some(stored) {
+            tokio::task::yield_now().await;
+        }
+        server.set_password(role, &credential.secret()).await;
+        let url = server.url_with(role, more);
+        let pool = postgres::connect_with(&Identity::new(credential), &url).unwrap();
+        let client = pool.get().await.unwrap();
+        assert_eq!(text(&client, "SELECT current_user::text").await, role);
+    }
+    // The token in clear is no proof of who the server is.
+    let credential = let_in("bound").await;
+    let url = crate::server().await.url_with("bound", "&channel_binding=require");
+    let error =
+        failure(postgres::connect_with(&Identity::new(credential), &url).unwrap().get().await);
+    assert!(matches!(error, Error::Login(_)) && !error.is_transient(), "{error:?}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod drivers;
 mod elsewhere;
 mod isolation;
 mod login;
+mod logs;
 mod restarts;
 mod retries;
 mod rotation;

@@ -266,6 +266,41 @@ async fn a_connection_that_lay_idle_too_long_is_retired() {
 }
 
 #[tokio::test]
+async fn connections_that_lie_idle_too_long_go_without_being_asked_for() {
+    let clock = ManualClock::at(std::time::SystemTime::now());
+    let identity = Identity::builder(let_in("kept").await).clock(clock.clone()).build();
+    let config: Config = server().await.url("kept").parse().unwrap();
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    let connector = Connector::new(config.idle_timeout(Duration::ZERO), tokens).unwrap();
+    let pool = postgres::builder(connector.clone()).max_size(3).build().unwrap();
+    postgres::warm_up(&pool, 2).await.unwrap();
+    let lent = pool.get().await.unwrap();
+    postgres::keep_fresh(&pool, &connector);
+    for (looks, idle) in [(1, 0), (2, 0)] {
+        while clock.sleepers() == 0 {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_secs(30));
+        while pool.status().size > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pool.status().available, idle, "look {looks}: the lent one stays");
+    }
+    backend(&lent).await;
+    // Both that were idle: one when another was asked for, or both by the look.
+    assert_eq!(connector.report().retired, [(RetireReason::Idle, connector.report().logins - 1)]);
+    drop((lent, pool));
+    while clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(30));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(clock.sleepers(), 0, "its task ends with the pool");
+}
+
+#[tokio::test]
 async fn a_pool_is_warm_before_the_first_request() {
     let identity = Identity::new(let_in("warm").await);
     let connector = connector(&identity, &server().await.url("warm"));

@@ -4,6 +4,7 @@
 pub mod credential;
 mod daemon;
 pub mod ldap;
+pub mod logs;
 pub mod pgbouncer;
 pub mod postgres;
 

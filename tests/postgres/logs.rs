@@ -1,0 +1,72 @@
+//! What is logged and shown: never a token.
+
+use entra_pool::{
+    postgres::{self, Config, Error, RetireReason},
+    token::{Identity, Scope},
+};
+
+use crate::{
+    connector, failure, let_in, server,
+    support::{
+        credential::{TestCredential, said},
+        logs::{assert_no_token, capture},
+        pgbouncer::PgBouncer,
+    },
+    text,
+};
+
+#[tokio::test]
+async fn no_token_is_logged_or_shown_whatever_happens() {
+    let server = server().await;
+    let credential = let_in("discreet").await;
+    let bouncer = PgBouncer::start(server, &[]).await;
+    let captured = capture();
+    let identity = Identity::new(credential.clone());
+    let connector = connector(&identity, &server.url("discreet"));
+    let pool = postgres::builder(connector.clone()).max_size(2).build().unwrap();
+    let client = pool.get().await.unwrap();
+    assert_eq!(text(&client, "SELECT current_user::text").await, "discreet");
+    drop(client);
+    server
+        .sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'discreet'")
+        .await;
+    let mut logged = captured.text();
+    drop(captured);
+    // The statement is the superuser's, whose driver logs it.
+    server.set_password("discreet", &credential.next_token()).await;
+    let captured = capture();
+    drop(pool.get().await.unwrap());
+    let report = connector.report();
+    assert_eq!(
+        (report.renewed, report.retired.as_slice()),
+        (1, [(RetireReason::Closed, 1)].as_slice())
+    );
+
+    let mut shown = format!("{pool:?} {connector:?} {identity:?} {report:?} {credential:?}");
+    let refused = TestCredential::new("indiscreet", 2_000);
+    for url in [
+        server.url("indiscreet"),
+        server.url_at(bouncer.port(), "indiscreet", ""),
+        server.url("indiscreet").replace("127.0.0.1", "db.invalid"),
+    ] {
+        let config: Config = url.parse().unwrap();
+        let identity = Identity::new(refused.clone());
+        let pool = postgres::connect_with(&identity, &url).unwrap();
+        let error = pool.get().await.err().unwrap();
+        shown += &format!("{config:?} {config} {error} {error:?} {}", said(&error));
+        shown += &said(&Error::from(error));
+    }
+    let long = Identity::new(TestCredential::new("indiscreet", 8_000));
+    let url = server.url_at(bouncer.port(), "indiscreet", "");
+    shown += &said(&failure(postgres::connect_with(&long, &url).unwrap().get().await));
+    assert!(shown.contains("pgaadauth_create_principal"), "{shown}");
+    assert_no_token(&shown);
+
+    logged += &captured.text();
+    assert!(logged.contains("TRACE"), "the finest level was on");
+    assert!(logged.contains("token fetched"), "our own events are there");
+    assert!(logged.contains("rustls"), "those of the log crate, too");
+    assert_no_token(&logged);
+    let token = identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap();
+    assert!(!logged.contains(&token.secret()[..20]) && !shown.contains(&token.secret()[..20]));
+}
