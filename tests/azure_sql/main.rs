@@ -12,9 +12,11 @@ mod isolation;
 mod login;
 mod logs;
 mod outages;
+mod pools;
 mod recycling;
 mod retries;
 mod sessions;
+mod splits;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)] // Real time is what is measured.
 
 mod allocations;
+mod azure_sql;
 mod table;
 mod token_cache;
 
@@ -15,6 +16,7 @@ fn main() {
     let selected: Vec<&String> = words.iter().filter(|word| !word.starts_with("--")).collect();
     let wanted =
         move |what: &str| selected.is_empty() || selected.iter().any(|word| what.contains(*word));
-    let rows = token_cache::rows(full, &wanted);
+    let mut rows = token_cache::rows(full, &wanted);
+    rows.extend(azure_sql::rows(&wanted));
     table::print(&rows);
 }

@@ -1,6 +1,11 @@
-//! The table that is printed.
+//! The table that is printed, and what its rows are made with.
 
 use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+/// Whether a row with that name is asked for.
+pub(crate) type Wanted<'a> = &'a dyn Fn(&str) -> bool;
 
 /// One row: what was measured, and what it came to for each side.
 pub(crate) struct Row {
@@ -42,4 +47,8 @@ pub(crate) fn median(mut values: Vec<Duration>) -> Duration {
 
 pub(crate) fn over(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64()
+}
+
+pub(crate) fn on_one_thread() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }

@@ -22,12 +22,10 @@ use tokio::runtime::Runtime;
 
 use crate::{
     allocations,
-    table::{Row, median, over, time},
+    table::{Row, Wanted, median, on_one_thread, over, time},
 };
 
 const SCOPE: &str = "https://database.windows.net/.default";
-
-type Wanted<'a> = &'a dyn Fn(&str) -> bool;
 
 pub(crate) fn rows(full: bool, wanted: Wanted) -> Vec<Row> {
     // The endpoint has threads of its own: it must not wait for whom it serves.
@@ -73,10 +71,6 @@ pub(crate) fn rows(full: bool, wanted: Wanted) -> Vec<Row> {
 struct Sides {
     endpoint: IdentityEndpoint,
     server: Runtime,
-}
-
-fn on_one_thread() -> Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 async fn peer_call(peer: &ManagedIdentityCredential) -> azure_core::Result<AccessToken> {

@@ -1,0 +1,223 @@
+//! Connections to Azure SQL against stock tiberius (with rustls and the system's
+//! roots), and a pool's checkout against one whose manager does nothing. All ask
+//! the same emulator, with the same token.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use entra_pool::{
+    azure_sql::{self, Connector, Manager, Pool, Recycling, deadpool::managed},
+    credential::{Environment, ManagedIdentity, UserAssignedId},
+    token::Identity,
+};
+use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use tiberius::{AuthMethod, Client};
+use tokio::{net::TcpStream, runtime::Runtime};
+use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
+
+use crate::table::{Row, Wanted, median, on_one_thread, over, time};
+
+const ROUNDS: usize = 21;
+
+pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
+    type Case = fn(&Sides) -> Row;
+    let cases: [(&str, Case); 3] = [
+        ("Azure SQL: connect and log in", Sides::connect),
+        ("Azure SQL: checkout, Fast", Sides::fast),
+        ("Azure SQL: checkout, Verified", Sides::verified),
+    ];
+    let cases: Vec<_> = cases.into_iter().filter(|(what, _)| wanted(what)).collect();
+    if cases.is_empty() {
+        return Vec::new();
+    }
+    let sides = Sides::start();
+    let measure = |(what, case): (&str, Case)| {
+        eprintln!("measuring: {what}");
+        Row { what: what.into(), ..case(&sides) }
+    };
+    cases.into_iter().map(measure).collect()
+}
+
+struct Sides {
+    emulator: Emulator,
+    /// The emulator has threads of its own: it must not wait for whom it serves.
+    _server: Runtime,
+    _roots: tempfile::NamedTempFile,
+}
+
+impl Sides {
+    fn start() -> Self {
+        let server = Runtime::new().expect("a runtime");
+        let options = EmulatorOptions::default();
+        let emulator = server.block_on(Emulator::start(options)).expect("the emulator starts");
+        let roots = system_roots_and(emulator.ca_path());
+        // SAFETY: no other thread of this process reads or writes the environment
+        // now; stock tiberius has no other way to be given roots beside the system's.
+        unsafe { std::env::set_var("SSL_CERT_FILE", roots.path()) };
+        Self { emulator, _server: server, _roots: roots }
+    }
+
+    /// Trusts the system's roots, as stock tiberius does.
+    fn connector(&self) -> Connector {
+        let string = self.emulator.azure_sql_string();
+        let of_the_system = |keyword: &&str| !keyword.starts_with("TrustServerCertificateCA");
+        let string: Vec<_> = string.split(';').filter(of_the_system).collect();
+        let config: azure_sql::Config = string.join(";").parse().expect("it is a string of ours");
+        let id = UserAssignedId::ClientId(self.emulator.user_assigned().client_id.clone());
+        let environment = Environment::from_pairs(self.emulator.identity().app_service_env());
+        let credential = ManagedIdentity::user_assigned(id).environment(environment).build();
+        let identity = Identity::new(credential.expect("it is configured"));
+        let tokens = identity.tokens(config.token_scope().clone());
+        Connector::new(config, tokens).expect("the roots can be read")
+    }
+
+    fn pool(&self, recycling: Recycling) -> Pool {
+        let manager = Manager::new(self.connector()).recycling(recycling);
+        azure_sql::builder(manager).max_size(1).build().expect("it has a runtime")
+    }
+
+    fn connect(&self) -> Row {
+        const CONNECTS: usize = 200;
+        let connector = self.connector();
+        let (ours, peer) = on_one_thread().block_on(async {
+            let token = connector.tokens().token().await.expect("a token");
+            let config = self.stock(token.secret());
+            let (mut ours, mut peer) = (Vec::new(), Vec::new());
+            for _ in 0..CONNECTS {
+                let start = Instant::now();
+                let connection = connector.connect().await.expect("a connection");
+                ours.push(start.elapsed());
+                drop(connection);
+                let start = Instant::now();
+                let connection = connect_stock(&config).await;
+                peer.push(start.elapsed());
+                drop(connection);
+            }
+            (ours, peer)
+        });
+        let [a, b] = [ours, peer].map(median);
+        Row {
+            what: String::new(),
+            ours: time(a),
+            peer: format!("{} (tiberius)", time(b)),
+            floor: String::new(),
+            ratio: format!("{:.1} times faster", over(b, a)),
+        }
+    }
+
+    fn stock(&self, token: &str) -> tiberius::Config {
+        let mut config = tiberius::Config::new();
+        config.host("localhost");
+        config.port(self.emulator.azure_sql().addr().port());
+        config.database("orders");
+        config.authentication(AuthMethod::aad_token(token));
+        config
+    }
+
+    fn fast(&self) -> Row {
+        const CHECKOUTS: u32 = 10_000;
+        let pool = self.pool(Recycling::Fast);
+        let idle =
+            managed::Pool::<Nothing>::builder(Nothing).max_size(1).build().expect("no limits");
+        let [a, b] = on_one_thread().block_on(async {
+            let (mut ours, mut floor) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                ours.push(checkouts(&pool, CHECKOUTS).await);
+                floor.push(checkouts(&idle, CHECKOUTS).await);
+            }
+            [ours, floor].map(median)
+        });
+        Row {
+            what: String::new(),
+            ours: time(a),
+            peer: String::new(),
+            floor: format!("{} (a manager that does nothing)", time(b)),
+            ratio: format!("{} more than the floor", time(a.saturating_sub(b))),
+        }
+    }
+
+    fn verified(&self) -> Row {
+        const CHECKOUTS: u32 = 500;
+        let (pool, connector) = (self.pool(Recycling::Verified), self.connector());
+        let requests = || self.emulator.azure_sql().counters().requests;
+        let ([a, b], each) = on_one_thread().block_on(async {
+            let mut bare = connector.connect().await.expect("a connection");
+            drop(pool.get().await.expect("a connection"));
+            let (mut ours, mut floor, mut sent) = (Vec::new(), Vec::new(), 0);
+            for _ in 0..ROUNDS {
+                let before = requests();
+                ours.push(checkouts(&pool, CHECKOUTS).await);
+                sent += requests() - before;
+                let start = Instant::now();
+                for _ in 0..CHECKOUTS {
+                    let answer = bare.simple_query("SELECT @@TRANCOUNT").await.expect("an answer");
+                    answer.into_row().await.expect("an answer");
+                }
+                floor.push(start.elapsed() / CHECKOUTS);
+            }
+            let each = sent as f64 / f64::from(CHECKOUTS) / ROUNDS as f64;
+            ([ours, floor].map(median), each)
+        });
+        Row {
+            what: String::new(),
+            ours: format!("{}, {each:.2} round trips", time(a)),
+            peer: String::new(),
+            floor: format!("{} (one query)", time(b)),
+            ratio: format!("{:.2} of the floor", over(a, b)),
+        }
+    }
+}
+
+async fn checkouts<M: managed::Manager>(pool: &managed::Pool<M>, count: u32) -> Duration {
+    let get = async || drop(pool.get().await.unwrap_or_else(|_| panic!("no connection")));
+    get().await;
+    let start = Instant::now();
+    for _ in 0..count {
+        get().await;
+    }
+    start.elapsed() / count
+}
+
+async fn connect_stock(config: &tiberius::Config) -> Client<Compat<TcpStream>> {
+    let tcp = TcpStream::connect(config.get_addr()).await.expect("a connection");
+    tcp.set_nodelay(true).expect("a socket");
+    Client::connect(config.clone(), tcp.compat_write()).await.expect("a login")
+}
+
+/// What stock tiberius reads on every connect, with the emulator's authority.
+fn system_roots_and(authority: &Path) -> tempfile::NamedTempFile {
+    let places = [
+        std::env::var("SSL_CERT_FILE").unwrap_or_default(),
+        "/etc/ssl/certs/ca-certificates.crt".into(),
+        "/etc/pki/tls/certs/ca-bundle.crt".into(),
+        "/etc/ssl/cert.pem".into(),
+    ];
+    let roots = places.iter().find_map(|place| fs::read_to_string(place).ok());
+    let authority = fs::read_to_string(authority).expect("the emulator has written it");
+    let both = format!("{}\n{authority}", roots.expect("the system has roots"));
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), both).expect("a file");
+    file
+}
+
+struct Nothing;
+
+impl managed::Manager for Nothing {
+    type Type = ();
+    type Error = std::convert::Infallible;
+
+    async fn create(&self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    async fn recycle(
+        &self,
+        (): &mut (),
+        _: &managed::Metrics,
+    ) -> managed::RecycleResult<Self::Error> {
+        Ok(())
+    }
+}

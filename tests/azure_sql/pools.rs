@@ -1,0 +1,129 @@
+//! A pool as a whole: filled before it is asked, kept fit while nobody asks, and
+//! closed to its last connection.
+
+use std::time::Duration;
+
+use entra_pool::azure_sql::{
+    self, Manager, Pool, Recycling, RetireReason, close_and_wait, keep_fresh, warm_up,
+};
+use entra_pool_emulator::azure_sql::ServerError;
+
+use crate::{Shop, number, pool, retired, until};
+
+fn pool_of(shop: &Shop, more: &str) -> Pool {
+    azure_sql::builder(Manager::new(shop.connector(more))).build().unwrap()
+}
+
+#[tokio::test]
+async fn a_pool_is_filled_to_its_minimum_before_it_is_asked() {
+    let shop = Shop::open().await;
+    let pool = pool_of(&shop, "Min Pool Size=3;Max Pool Size=5");
+    warm_up(&pool).await.unwrap();
+    assert_eq!((pool.status().size, pool.status().available), (3, 3));
+    assert_eq!((shop.counters().logins, shop.token_requests()), (3, 1));
+    warm_up(&pool).await.unwrap();
+    assert_eq!(shop.counters().logins, 3, "they are there");
+    // One is lent, one is gone: what is missing is opened, no more.
+    let lent = pool.get().await.unwrap();
+    drop(deadpool_take(&pool).await);
+    warm_up(&pool).await.unwrap();
+    assert_eq!((pool.status().size, shop.counters().logins), (3, 4));
+    drop(lent);
+
+    let none = pool_of(&shop, "");
+    warm_up(&none).await.unwrap();
+    assert_eq!(none.status().size, 0);
+}
+
+async fn deadpool_take(pool: &Pool) -> azure_sql::Connection {
+    azure_sql::PooledConnection::take(pool.get().await.unwrap())
+}
+
+#[tokio::test]
+async fn what_keeps_a_pool_from_its_minimum_is_told() {
+    let shop = Shop::open().await;
+    let pool = pool_of(&shop, "Min Pool Size=2");
+    let firewall = ServerError::new(40615, 14, "Client with IP address '192.0.2.7' is not allowed");
+    shop.server().behaviour().fail_logins(2, firewall);
+    let error = warm_up(&pool).await.unwrap_err();
+    assert!(error.to_string().contains("192.0.2.7"), "{error}");
+    warm_up(&pool).await.unwrap();
+    assert_eq!(pool.status().size, 2);
+}
+
+#[tokio::test]
+async fn idle_connections_are_kept_fit_while_nobody_asks() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("Min Pool Size=2");
+    let pool = pool(&connector, 4, Recycling::Verified);
+    warm_up(&pool).await.unwrap();
+    keep_fresh(&pool);
+    keep_fresh(&pool);
+    until(|| shop.clock.sleepers() > 0).await;
+    assert_eq!(shop.clock.sleepers(), 1, "one task");
+
+    // The server goes, and comes back, between two looks.
+    shop.server().behaviour().cut_connections();
+    until(|| shop.counters().open == 0).await;
+    shop.clock.advance(Duration::from_secs(30));
+    until(|| pool.status().available == 2 && shop.counters().logins == 4).await;
+    assert_eq!(retired(&connector), [(RetireReason::Closed, 2)]);
+
+    // In an hour they are old; in time for the token, too, and nobody has asked.
+    until(|| shop.clock.sleepers() == 1).await;
+    shop.clock.advance(Duration::from_secs(3600));
+    until(|| pool.status().available == 2 && shop.counters().logins == 6).await;
+    assert_eq!(retired(&connector), [(RetireReason::Closed, 2), (RetireReason::Age, 2)]);
+
+    // It ends with the pool.
+    until(|| shop.clock.sleepers() == 1).await;
+    drop(pool);
+    until(|| shop.clock.sleepers() == 0 && shop.counters().open == 0).await;
+}
+
+#[tokio::test]
+async fn a_pool_is_closed_when_the_last_of_its_connections_is_back() {
+    let shop = Shop::open().await;
+    let pool = pool(&shop.connector(""), 3, Recycling::Verified);
+    let mut lent = pool.get().await.unwrap();
+    let taken = deadpool_take(&pool).await;
+    drop(pool.get().await.unwrap());
+
+    let closing = close_and_wait(&pool);
+    tokio::pin!(closing);
+    tokio::select! {
+        biased;
+        () = &mut closing => panic!("one is lent"),
+        () = until(|| shop.counters().open == 2) => {}
+    }
+    assert!(matches!(pool.get().await, Err(azure_sql::PoolError::Closed)));
+    // Whoever has one can end his work.
+    assert_eq!(number(&mut lent, "SELECT 1").await, 1);
+    drop(lent);
+    closing.await;
+    until(|| shop.counters().open == 1).await;
+    drop(taken);
+    close_and_wait(&pool).await;
+}
+
+#[tokio::test]
+async fn a_login_under_way_is_waited_for_when_a_pool_closes() {
+    let shop = Shop::open().await;
+    let pool = pool(&shop.connector(""), 1, Recycling::Verified);
+    shop.server().behaviour().delay_logins(Duration::from_secs(3600));
+    let capture = crate::logs::capture();
+    let asking = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.map(drop) }
+    });
+    until(|| capture.text().contains("logging in")).await;
+    let closing = close_and_wait(&pool);
+    tokio::pin!(closing);
+    tokio::select! {
+        biased;
+        () = &mut closing => panic!("a login is under way"),
+        () = tokio::task::yield_now() => {}
+    }
+    asking.abort();
+    closing.await;
+}
