@@ -46,7 +46,7 @@ async fn what_keeps_a_pool_from_its_minimum_is_told() {
     let firewall = ServerError::new(40615, 14, "Client with IP address '192.0.2.7' is not allowed");
     shop.server().behaviour().fail_logins(2, firewall);
     let error = warm_up(&pool).await.unwrap_err();
-    assert!(error.to_string().contains("192.0.2.7"), "{error}");
+    assert!(error.to_string().contains("firewall"), "{error}");
     warm_up(&pool).await.unwrap();
     assert_eq!(pool.status().size, 2);
 }
