@@ -7,7 +7,8 @@
 //! | `diesel-async` | [`diesel`] | PostgreSQL | yes | as in the pools here |
 //! | `sqlx` | [`sqlx`] | PostgreSQL | no: sqlx connects by itself | cleaned, too |
 //!
-//! What sits on sqlx, `SeaORM` for one, takes the pool of [`sqlx`].
+//! What sits on sqlx takes the pool of [`sqlx`]: `examples/sea-orm` shows it with
+//! `SeaORM`.
 
 #[cfg(all(feature = "bb8", any(feature = "azure-sql", feature = "postgres")))]
 pub mod bb8;

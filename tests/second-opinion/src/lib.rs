@@ -32,11 +32,12 @@ pub struct Server {
 impl Server {
     /// TDS 7.4, its certificate for `localhost`.
     pub async fn start(authority: &Authority) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        authority.issue(&["localhost"]).unwrap().write_to(folder.path()).unwrap();
-        let read = |name| std::fs::read(folder.path().join(name)).unwrap();
-        let identity = create_test_identity(&read("server.crt"), &read("server.key")).unwrap();
-        Self::run(MockTdsServer::new_with_tls(ANY_PORT, Some(identity)).await.unwrap())
+        Self::run(encrypting(authority, false).await)
+    }
+
+    /// TDS 8.0: TLS before anything else.
+    pub async fn start_strict(authority: &Authority) -> Self {
+        Self::run(encrypting(authority, true).await)
     }
 
     /// It declines to encrypt.
@@ -110,6 +111,18 @@ impl Drop for Server {
 }
 
 const ANY_PORT: &str = "127.0.0.1:0";
+
+async fn encrypting(authority: &Authority, strict: bool) -> MockTdsServer {
+    let folder = tempfile::tempdir().unwrap();
+    authority.issue(&["localhost"]).unwrap().write_to(folder.path()).unwrap();
+    let read = |name| std::fs::read(folder.path().join(name)).unwrap();
+    let identity = create_test_identity(&read("server.crt"), &read("server.key")).unwrap();
+    if strict {
+        MockTdsServer::new_with_strict_tls(ANY_PORT, identity).await.unwrap()
+    } else {
+        MockTdsServer::new_with_tls(ANY_PORT, Some(identity)).await.unwrap()
+    }
+}
 
 async fn serve(
     mut socket: TcpStream,

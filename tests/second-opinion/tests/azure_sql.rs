@@ -102,6 +102,20 @@ async fn a_token_of_one_packet_logs_in_over_tls() {
 }
 
 #[tokio::test]
+async fn a_login_goes_through_tds_8() {
+    let visitor = Visitor::new();
+    let server = Server::start_strict(&visitor.authority).await;
+    let mut client = visitor.connector(&server, "Encrypt=Strict").connect().await.unwrap();
+    assert_eq!(one(&mut client).await, 1);
+    visitor.assert_logged_in(&server, 1).await;
+
+    let old = Server::start(&visitor.authority).await;
+    let connector = visitor.connector(&old, "Encrypt=Strict;ConnectRetryCount=0");
+    connector.connect().await.unwrap_err();
+    assert!(old.seen().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_server_that_declines_tls_gets_no_token() {
     let visitor = Visitor::new();
     let server = Server::start_unencrypted().await;
