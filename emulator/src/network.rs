@@ -329,26 +329,24 @@ impl Way {
             if let Some(fault) = self.fault.take_if(|_| place.is_some()) {
                 shared.faults.fetch_add(1, Ordering::Relaxed);
                 match fault.act {
-                    Act::Delay(delay) => sleep(delay).await,
-                    Act::Stall => while from.read(&mut buffer).await? > 0 {},
+                    Act::Delay(delay) => {
+                        sleep(delay).await;
+                        continue;
+                    }
+                    Act::Stall => {
+                        while from.read(&mut buffer).await? > 0 {}
+                        return Ok(to.shutdown().await?);
+                    }
                     Act::Close => return Err(End::Close),
                     Act::Reset => return Err(End::Reset),
                 }
-                if fault.act != Act::Stall {
-                    continue;
-                }
-                to.shutdown().await?;
-                return Ok(());
             }
             if self.fault.is_none() && !self.record {
                 self.sent.clear();
                 passed = 0;
             }
             match from.read(&mut buffer).await? {
-                0 => {
-                    to.shutdown().await?;
-                    return Ok(());
-                }
+                0 => return Ok(to.shutdown().await?),
                 read => self.sent.extend(&buffer[..read]),
             }
         }
