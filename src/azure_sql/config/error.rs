@@ -122,9 +122,6 @@ pub enum SyntaxError {
         /// What is wrong, and what to write.
         problem: &'static str,
     },
-    /// A NUL character.
-    #[error("a connection string must not have a NUL character")]
-    Nul,
     /// A URL that cannot be read.
     #[error("the connection URL {problem}")]
     #[non_exhaustive]

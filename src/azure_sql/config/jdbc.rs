@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{
     SyntaxError,
+    ado_net::to_semicolon,
     read::{Pairs, shown},
 };
 
@@ -24,9 +25,6 @@ pub(super) fn is_jdbc(text: &str) -> bool {
 /// their order, names as written.
 pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
     let text = text.trim_start();
-    if text.contains('\0') {
-        return Err(SyntaxError::Nul);
-    }
     if !starts_with(text, SCHEME) {
         let problem = "is of JDBC, but not for SQL Server: \
                        jdbc:sqlserver://HOST:PORT;databaseName=NAME";
@@ -104,10 +102,6 @@ fn read_value(text: &str) -> Result<(Zeroizing<String>, &str), &'static str> {
     Err("begins with a brace that is not closed")
 }
 
-fn to_semicolon(text: &str) -> (&str, &str) {
-    text.split_once(';').unwrap_or((text, ""))
-}
-
 fn starts_with(text: &str, scheme: &str) -> bool {
     text.trim_start().get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
@@ -160,7 +154,6 @@ mod tests {
             ("jdbc:sqlserver://h;user=hunter2{x}", "of 'user' has a '{'"),
             ("jdbc:sqlserver://h;password=x;hunter2={", "of keyword number 2"),
             ("jdbc:sqlserver://[::1", "'[' that is not closed"),
-            ("jdbc:sqlserver://h;a=\0", "NUL"),
         ] {
             let error = pairs(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

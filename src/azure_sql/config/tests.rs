@@ -179,6 +179,7 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("Password=x;hunter2=y", "not shown because it may be a piece of a password"),
         ("{secret: hunter2}=1", "not shown because it may be a piece of a password"),
         ("accessToken=hunter2", "'accessToken' is a token, which would expire"),
+        ("Database='x\0'", "'Database' has a NUL character"),
         ("Entra Tenant=x", "'Entra Tenant' is for"),
         (&format!("{principal}User Id=@x"), "'User Id' must be CLIENT_ID"),
         (&format!("{principal}UID=x@y;Entra Tenant=z"), "'UID' and 'Entra Tenant' exclude"),

@@ -23,9 +23,6 @@ pub(super) fn is_url(text: &str) -> bool {
 /// order, names as written.
 pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
     let refuse = |problem| Err(SyntaxError::Url { problem });
-    if text.contains('\0') {
-        return Err(SyntaxError::Nul);
-    }
     let Ok(url) = Url::parse(text) else {
         return refuse("does not parse: mssql://HOST:PORT/DATABASE?KEYWORD=VALUE&KEYWORD=VALUE");
     };
@@ -73,7 +70,6 @@ fn pair(keyword: &str, value: &str) -> (String, Zeroizing<String>) {
 
 fn decoded(text: &str) -> Result<Zeroizing<String>, SyntaxError> {
     match percent_decode_str(text).decode_utf8() {
-        Ok(text) if text.contains('\0') => Err(SyntaxError::Nul),
         Ok(text) => Ok(Zeroizing::new(text.into_owned())),
         Err(_) => Err(SyntaxError::Url { problem: "has %-codes that are no UTF-8" }),
     }
@@ -123,7 +119,6 @@ mod tests {
             ("mssql://h?hunter2", "keyword number 1 has no '='"),
             ("mssql://h?a=1&=hunter2", "pair number 2"),
             ("mssql://h?a=hunter2%FF", "no UTF-8"),
-            ("mssql://h/%00", "NUL"),
         ] {
             let error = pairs(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
