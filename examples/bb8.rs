@@ -11,7 +11,7 @@
 
 use std::error::Error;
 
-use entra_pool::{adapters::bb8, azure_sql, postgres, token::Identity};
+use entra_pool::{adapters::bb8, azure_sql, postgres};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -20,13 +20,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let usage = "usage: bb8 CONNECTION_STRING URL";
     let (sql, pg) = (arguments.next().ok_or(usage)?, arguments.next().ok_or(usage)?);
-    azure_sql(sql.parse()?).await?;
-    postgres(pg.parse()?).await
+    azure_sql(&sql).await?;
+    postgres(&pg).await
 }
 
-async fn azure_sql(config: azure_sql::Config) -> Result<(), Box<dyn Error>> {
-    let tokens = Identity::new(config.credential()?).tokens(config.token_scope().clone());
-    let manager = azure_sql::Manager::new(azure_sql::Connector::new(config, tokens)?);
+async fn azure_sql(connection_string: &str) -> Result<(), Box<dyn Error>> {
+    let manager = azure_sql::Manager::new(azure_sql::connector(connection_string)?);
     let pool = bb8::azure_sql::builder(&manager).max_size(4).build(manager).await?;
 
     let mut conn = pool.get().await?;
@@ -36,9 +35,8 @@ async fn azure_sql(config: azure_sql::Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn postgres(config: postgres::Config) -> Result<(), Box<dyn Error>> {
-    let tokens = Identity::new(config.credential()?).tokens(config.token_scope()?);
-    let manager = bb8::postgres::Manager::new(postgres::Connector::new(config, tokens)?);
+async fn postgres(url: &str) -> Result<(), Box<dyn Error>> {
+    let manager = bb8::postgres::Manager::new(postgres::connector(url)?);
     let pool = bb8::postgres::builder(&manager).max_size(4).build(manager).await?;
 
     let client = pool.get().await?;

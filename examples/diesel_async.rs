@@ -12,11 +12,7 @@ use std::error::Error;
 
 use diesel::{QueryableByName, sql_query, sql_types};
 use diesel_async::{RunQueryDsl, pooled_connection::deadpool::Pool};
-use entra_pool::{
-    adapters::diesel::manager,
-    postgres::{Config, Connector},
-    token::Identity,
-};
+use entra_pool::{adapters::diesel::manager, postgres};
 
 #[derive(QueryableByName)]
 struct Login {
@@ -27,9 +23,8 @@ struct Login {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
-    let config: Config = std::env::args().nth(1).ok_or("usage: diesel_async URL")?.parse()?;
-    let tokens = Identity::new(config.credential()?).tokens(config.token_scope()?);
-    let connector = Connector::new(config, tokens)?;
+    let url = std::env::args().nth(1).ok_or("usage: diesel_async URL")?;
+    let connector = postgres::connector(&url)?;
 
     let pool = Pool::builder(manager(connector)).max_size(4).build()?;
     let mut conn = pool.get().await?;

@@ -12,16 +12,14 @@ use std::error::Error;
 
 use entra_pool::{
     adapters::sqlx::{Pool, options},
-    postgres::{Config, Connector},
-    token::Identity,
+    postgres,
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
-    let config: Config = std::env::args().nth(1).ok_or("usage: sqlx URL")?.parse()?;
-    let tokens = Identity::new(config.credential()?).tokens(config.token_scope()?);
-    let connector = Connector::new(config, tokens)?;
+    let url = std::env::args().nth(1).ok_or("usage: sqlx URL")?;
+    let connector = postgres::connector(&url)?;
 
     let pool = Pool::new(&connector, options(&connector).max_connections(4)).await?;
     let role: String = sqlx::query_scalar("SELECT current_user::text").fetch_one(&*pool).await?;

@@ -1,9 +1,15 @@
 //! diesel-async's pools, on PostgreSQL: feature `diesel-async`.
 //!
 //! ```no_run
-//! # async fn run(connector: entra_pool::postgres::Connector) -> Result<(), Box<dyn std::error::Error>> {
-//! use entra_pool::adapters::diesel::{self, diesel_async::{RunQueryDsl, pooled_connection}};
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use entra_pool::{
+//!     adapters::diesel::{self, diesel_async::{RunQueryDsl, pooled_connection}},
+//!     postgres,
+//! };
 //!
+//! let connector = postgres::connector(
+//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+//! )?;
 //! let pool = pooled_connection::deadpool::Pool::builder(diesel::manager(connector))
 //!     .max_size(16)
 //!     .build()?;

@@ -1,9 +1,12 @@
 //! [sqlx]'s pool, on PostgreSQL: feature `sqlx`.
 //!
 //! ```no_run
-//! # async fn run(connector: entra_pool::postgres::Connector) -> Result<(), Box<dyn std::error::Error>> {
-//! use entra_pool::adapters::sqlx::{Pool, options, sqlx};
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use entra_pool::{adapters::sqlx::{Pool, options, sqlx}, postgres};
 //!
+//! let connector = postgres::connector(
+//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+//! )?;
 //! let pool = Pool::new(&connector, options(&connector).max_connections(16)).await?;
 //! let names: Vec<String> =
 //!     sqlx::query_scalar("SELECT name FROM restaurant").fetch_all(&*pool).await?;

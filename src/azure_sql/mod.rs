@@ -71,9 +71,19 @@ use crate::{
 ///
 /// [`Error`], if the string, the identity's settings or a CA file are not usable.
 pub fn connect(connection_string: &str) -> Result<Pool, Error> {
+    connector(connection_string).map(pool)
+}
+
+/// The connector that [`connect`] makes its pool on, for use under another pool or
+/// none.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub fn connector(connection_string: &str) -> Result<Connector, Error> {
     let config: Config = connection_string.parse()?;
     let identity = Identity::new(config.credential()?);
-    pool(config.without_identity(), &identity)
+    connector_with(&identity, config.without_identity())
 }
 
 /// As [`connect`], with an identity that other pools share.
@@ -83,14 +93,19 @@ pub fn connect(connection_string: &str) -> Result<Pool, Error> {
 /// [`Error`], if the string or a CA file is not usable. A string that names an
 /// identity of its own (`Authentication`, `User Id`) is refused.
 pub fn connect_with(identity: &Identity, connection_string: &str) -> Result<Pool, Error> {
-    pool(connection_string.parse()?, identity)
+    connector_with(identity, connection_string.parse()?).map(pool)
 }
 
-fn pool(config: Config, identity: &Identity) -> Result<Pool, Error> {
+fn connector_with(identity: &Identity, config: Config) -> Result<Connector, Error> {
     let tokens = identity.tokens(config.token_scope().clone());
-    let manager = Manager::new(Connector::new(config, tokens)?);
+    Connector::new(config, tokens)
+}
+
+fn pool(connector: Connector) -> Pool {
     #[allow(clippy::expect_used)]
-    Ok(builder(manager).build().expect("deadpool refuses time limits without a runtime only"))
+    builder(Manager::new(connector))
+        .build()
+        .expect("deadpool refuses time limits without a runtime only")
 }
 
 impl Config {

@@ -94,10 +94,20 @@ use crate::{
 /// [`Error::Config`], [`Error::TlsConfig`] or [`Error::Identity`], if
 /// `config` or the environment cannot be used.
 pub fn connect(config: &str) -> Result<Pool, Error> {
+    pool(connector(config)?)
+}
+
+/// The connector that [`connect`] makes its pool on, for use under another pool or
+/// none.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub fn connector(config: &str) -> Result<Connector, Error> {
     let mut config: Config = config.parse()?;
     let credential = config.credential()?;
     config.client_id = None;
-    pool(&Identity::new(credential), config)
+    connector_with(&Identity::new(credential), config)
 }
 
 impl Config {
@@ -126,12 +136,15 @@ impl Config {
 ///
 /// [`Error::Config`] or [`Error::TlsConfig`], if `config` cannot be used.
 pub fn connect_with(identity: &Identity, config: &str) -> Result<Pool, Error> {
-    pool(identity, config.parse()?)
+    pool(connector_with(identity, config.parse()?)?)
 }
 
-fn pool(identity: &Identity, config: Config) -> Result<Pool, Error> {
+fn connector_with(identity: &Identity, config: Config) -> Result<Connector, Error> {
     let tokens = identity.tokens(config.token_scope()?);
-    let connector = Connector::new(config, tokens)?;
+    Connector::new(config, tokens)
+}
+
+fn pool(connector: Connector) -> Result<Pool, Error> {
     // Fails where a time limit has no runtime, which builder has set.
     builder(connector)
         .build()

@@ -74,6 +74,20 @@ const TRACES_LEFT: &str = "SELECT concat_ws(',', to_regclass('bill')::text, \
      nullif(current_setting('work_mem'), '4MB'), nullif(current_setting('app.tenant', true), ''), \
      (SELECT 'lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))";
 
+fn shared<T: Send + Sync + 'static>() {}
+
+#[test]
+fn what_is_public_goes_between_threads() {
+    use entra_pool::adapters::{bb8, sqlx};
+
+    shared::<bb8::azure_sql::Pool>();
+    shared::<bb8::postgres::Pool>();
+    shared::<bb8::postgres::Manager>();
+    shared::<bb8::postgres::Connection>();
+    shared::<bb8::postgres::Error>();
+    shared::<sqlx::Pool>();
+}
+
 /// Lets everything else run until `done`.
 async fn until(done: impl Fn() -> bool) {
     while !done() {

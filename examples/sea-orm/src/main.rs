@@ -11,8 +11,7 @@ use std::error::Error;
 
 use entra_pool::{
     adapters::sqlx::{Pool, options},
-    postgres::{Config, Connector},
-    token::Identity,
+    postgres::{self, Connector},
 };
 use sea_orm::{ActiveModelTrait, EntityTrait, QueryOrder, Set, SqlxPostgresConnector};
 
@@ -36,9 +35,8 @@ mod dish {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
-    let config: Config = std::env::args().nth(1).ok_or("usage: sea-orm-example URL")?.parse()?;
-    let tokens = Identity::new(config.credential()?).tokens(config.token_scope()?);
-    let connector = Connector::new(config, tokens)?;
+    let url = std::env::args().nth(1).ok_or("usage: sea-orm-example URL")?;
+    let connector = postgres::connector(&url)?;
     for dish in cook(&connector, "soup").await? {
         println!("{}: {}", dish.id, dish.name);
     }
@@ -70,8 +68,8 @@ async fn sea_orm_uses_the_pool() {
     let table = "CREATE TABLE dish (id serial PRIMARY KEY, name text NOT NULL); \
                  GRANT ALL ON dish, dish_id_seq TO cook";
     server.sql(table).await;
-    let config: Config = server.url("cook").parse().unwrap();
-    let tokens = Identity::new(credential).tokens(config.token_scope().unwrap());
+    let config: postgres::Config = server.url("cook").parse().unwrap();
+    let tokens = entra_pool::token::Identity::new(credential).tokens(config.token_scope().unwrap());
     let connector = Connector::new(config, tokens).unwrap();
     for (name, dishes) in [("soup", 1), ("bread", 2)] {
         let cooked = cook(&connector, name).await.unwrap();

@@ -2,10 +2,13 @@
 //!
 //! ```no_run
 //! # #[cfg(feature = "azure-sql")]
-//! # async fn run(connector: entra_pool::azure_sql::Connector) -> Result<(), Box<dyn std::error::Error>> {
-//! use entra_pool::{adapters::bb8, azure_sql::Manager};
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use entra_pool::{adapters::bb8, azure_sql};
 //!
-//! let manager = Manager::new(connector);
+//! let connector = azure_sql::connector(
+//!     "Server=tcp:shop.database.windows.net;Database=orders;Authentication=Active Directory Default",
+//! )?;
+//! let manager = azure_sql::Manager::new(connector);
 //! let pool = bb8::azure_sql::builder(&manager).max_size(16).build(manager).await?;
 //! let mut conn = pool.get().await?;
 //! let rows = conn.query("SELECT Column2 FROM TestTable", &[]).await?.into_first_result().await?;
