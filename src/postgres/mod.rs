@@ -17,7 +17,8 @@
 //! transactions, `GenericClient` and [`cancel_token`] included.
 //!
 //! In layers, each of use without the ones above: [`Config`], [`Connector`]
-//! (dials and logs in), [`builder`] and [`Pool`].
+//! (dials and logs in), [`builder`] and [`Pool`]. For a pool's begin, life and end:
+//! [`warm_up`], [`keep_fresh`], [`close_and_wait`].
 //!
 //! # PgBouncer
 //!

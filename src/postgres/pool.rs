@@ -118,7 +118,11 @@ pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
     while let Some(connected) = connecting.join_next().await {
         match connected {
             Ok(connected) => warm.push(connected?),
-            Err(stopped) => resume_unwind(stopped.into_panic()),
+            Err(stopped) => {
+                if let Ok(panic) = stopped.try_into_panic() {
+                    resume_unwind(panic);
+                }
+            }
         }
     }
     Ok(())
