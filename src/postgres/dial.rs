@@ -65,7 +65,7 @@ pub(super) async fn log_in(
     }
     match failure {
         Some(failure) => Err(failure),
-        None => unreachable!("there is one host, and it has an address or none is told"),
+        None => unreachable!("there is a host at least, and each fails in one way or another"),
     }
 }
 
