@@ -29,9 +29,12 @@
 pub use diesel;
 pub use diesel_async;
 
-use std::error::Error;
+use std::error::Error as _;
 
-use diesel::{ConnectionError, ConnectionResult, QueryResult};
+use diesel::{
+    ConnectionError, ConnectionResult, QueryResult,
+    result::{DatabaseErrorKind, Error},
+};
 use diesel_async::{
     AsyncPgConnection, SimpleAsyncConnection,
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod},
@@ -86,13 +89,21 @@ const DIESELS_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF
 /// that no transaction of its own is open.
 async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> QueryResult<()> {
     let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
-    let sql = format!("{sql} {DIESELS_SETTINGS}");
+    let sql = format!("{sql}; {DIESELS_SETTINGS}");
     let query = connection.cancel_token();
     let recycling = connection.batch_execute(&sql);
     let recycled = clock::timeout(&**connector.clock(), Recycling::LIMIT, recycling).await;
-    recycled.unwrap_or_else(|clock::Elapsed| {
-        cancel(connector, query);
-        retire(connector, RetireReason::Unsettled);
-        Err(diesel::result::Error::BrokenTransactionManager)
-    })
+    let (reason, error) = match recycled {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error @ Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))) => {
+            (RetireReason::Closed, error)
+        }
+        Ok(Err(error)) => (RetireReason::Recycling, error),
+        Err(clock::Elapsed) => {
+            cancel(connector, query);
+            (RetireReason::Unsettled, Error::BrokenTransactionManager)
+        }
+    };
+    retire(connector, reason);
+    Err(error)
 }

@@ -9,7 +9,7 @@ use diesel_async::{
 };
 use entra_pool::{
     adapters::diesel::{connect, manager},
-    postgres::RetireReason,
+    postgres::{Recycling, RetireReason},
 };
 
 use crate::{Guest, TRACES, TRACES_LEFT, server, until};
@@ -21,7 +21,7 @@ struct Text {
 }
 
 async fn text(connection: &mut AsyncPgConnection, sql: &str) -> String {
-    let sql = format!("SELECT ({sql})::text AS text");
+    let sql = format!("SELECT coalesce(({sql})::text, '') AS text");
     ::diesel::sql_query(sql).get_result::<Text>(connection).await.unwrap().text
 }
 
@@ -65,6 +65,21 @@ async fn a_session_is_clean_for_its_next_borrower_and_as_diesel_wants_it() {
     assert_eq!(text(&mut b, "SELECT current_setting('timezone')").await, "UTC");
     assert_eq!(text(&mut b, "SELECT current_setting('client_encoding')").await, "UTF8");
     b.batch_execute("VACUUM").await.expect("it is refused within a transaction");
+}
+
+#[tokio::test]
+async fn a_session_is_recycled_as_the_configuration_says() {
+    for (sql, retired) in [("SET app.tenant = 'b'", 0), ("SELECT 1/0", 1)] {
+        let recycling = Recycling::Custom(sql.into());
+        let guest = Guest::with("diesel-custom", |config| config.recycling(recycling)).await;
+        let pool = pool_of_one(&guest);
+        let pid = backend(&mut pool.get().await.unwrap()).await;
+        let mut next = pool.get().await.unwrap();
+        assert_eq!(backend(&mut next).await == pid, retired == 0);
+        let tenant = text(&mut next, "SELECT current_setting('app.tenant', true)");
+        assert_eq!(tenant.await, if retired == 0 { "b" } else { "" }, "{sql}");
+        assert_eq!(guest.retired(), retired);
+    }
 }
 
 #[tokio::test]
