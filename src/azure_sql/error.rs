@@ -2,7 +2,7 @@ use std::{fmt, io, time::Duration};
 
 use tiberius::error::TokenError as ServerError;
 
-use super::{ConfigError, LoginRefused, RetireReason};
+use super::{ConfigError, LoginRefused, RetireReason, severe::TOKEN_EXPIRED};
 use crate::{TlsConfigError, credential, token::TokenError};
 
 /// Why there is no connection to Azure SQL.
@@ -212,11 +212,8 @@ impl Error {
             | Self::Dial { .. }
             | Self::Broken { .. }
             | Self::TimedOut { .. }
-            | Self::Retired { .. }
-            | Self::Login { source: tiberius::error::Error::Io { .. }, .. } => true,
-            Self::Login { source: tiberius::error::Error::Server(error), .. } => {
-                TRANSIENT.contains(&error.code())
-            }
+            | Self::Retired { .. } => true,
+            Self::Login { source, .. } => is_transient(source),
             _ => false,
         }
     }
@@ -229,6 +226,24 @@ impl Error {
             Self::Login { source: tiberius::error::Error::Server(error), .. } => Some(error),
             _ => None,
         }
+    }
+}
+
+/// Whether a query's error says that the server, or the connection to it, is away
+/// for the time being (it moves, is busy, has chosen a victim of a deadlock, the
+/// session's token has expired): the same may succeed on another connection of the
+/// pool.
+///
+/// Whether the query had its effect, nobody knows: repeat what may be repeated.
+/// Errors of a checkout have [`Error::is_transient`].
+#[must_use]
+pub fn is_transient(error: &tiberius::error::Error) -> bool {
+    match error {
+        tiberius::error::Error::Io { .. } => true,
+        tiberius::error::Error::Server(error) => {
+            error.code() == TOKEN_EXPIRED || TRANSIENT.contains(&error.code())
+        }
+        _ => false,
     }
 }
 

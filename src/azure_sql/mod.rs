@@ -46,7 +46,7 @@ pub use tiberius;
 pub use config::{Authentication, Config, ConfigBuilder, ConfigError, Encrypt, SyntaxError};
 pub use connection::{Client, Connection};
 pub use connector::Connector;
-pub use error::{Error, Stage};
+pub use error::{Error, Stage, is_transient};
 pub use login_refused::LoginRefused;
 pub use manager::{Manager, Recycling, RetireReason};
 pub use pool::{

@@ -17,7 +17,7 @@ mod token {
 const SEVERE: u8 = 20;
 
 /// The session's token has expired.
-const TOKEN_EXPIRED: u32 = 37396;
+pub(super) const TOKEN_EXPIRED: u32 = 37396;
 
 /// Token, length, number, state and class of an error.
 const ERROR_HEAD: usize = 1 + 2 + 4 + 1 + 1;

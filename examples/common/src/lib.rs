@@ -1,0 +1,64 @@
+//! What entra-pool's example applications share and its users need not care for:
+//! each has this around its own routes and statements.
+//!
+//! ```no_run
+//! use entra_pool::azure_sql::{self, Manager};
+//! use examples_common::{BoxError, Database, run, serve, settings};
+//!
+//! #[tokio::main]
+//! async fn main() -> std::process::ExitCode {
+//!     run(application()).await
+//! }
+//!
+//! async fn application() -> Result<(), BoxError> {
+//!     let database = Database::open(settings::optional("AZURE_SQL_CONNECTIONSTRING")?).await?;
+//!     let pool = azure_sql::builder(Manager::new(database.azure_sql()?)).build()?;
+//!     database.set_up_azure_sql(&pool, "CREATE TABLE …").await?;
+//!     let router = axum::Router::new().with_state(pool.clone());
+//!     serve(router, settings::listen()?, azure_sql::close_and_wait(&pool)).await?;
+//!     Ok(())
+//! }
+//! ```
+#![deny(missing_docs, unreachable_pub)]
+#![allow(clippy::disallowed_methods)] // An application lives in real time.
+
+mod database;
+pub mod health;
+pub mod html;
+pub mod problem;
+mod serve;
+pub mod settings;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+use std::{error::Error, io::IsTerminal, process::ExitCode};
+
+use tracing_subscriber::EnvFilter;
+
+pub use database::Database;
+pub use problem::Problem;
+pub use serve::serve;
+
+/// Any error, on its way to the end of the program.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Runs `application` to its end, with a log; why it failed is the log's last line.
+///
+/// `RUST_LOG` says what is logged (default `info`), `LOG_FORMAT=json` how: one JSON
+/// object a line, for Azure Monitor and the like.
+pub async fn run(application: impl Future<Output = Result<(), BoxError>>) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
+        log.json().init();
+    } else {
+        log.with_ansi(std::io::stdout().is_terminal()).init();
+    }
+    match application.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = &*error as &dyn Error, "ended");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,118 @@
+use std::{io, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::StatusCode,
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+};
+use tokio::{
+    net::TcpListener,
+    signal,
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
+use tracing::Level;
+
+use crate::Problem;
+
+/// A request's share of time: twice what a connect may take by default, so that who
+/// waits for a database that is away is told so by the pool.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// What requests under way, and then the pool, have to end in. App Service sends
+/// SIGKILL 5 s after SIGTERM (`WEBSITES_CONTAINER_STOP_TIME_LIMIT`).
+const GRACE: Duration = Duration::from_secs(4);
+
+/// Serves `router` until SIGTERM or Ctrl-C; lets the requests under way end, and runs
+/// `close`, which is for the pool. Logs `listening on http://HOST:PORT`.
+///
+/// Around the router: each request is logged, takes 30 s at most, and what no route
+/// answers gets a [`Problem`].
+///
+/// # Errors
+///
+/// The address is taken, or signals cannot be heard.
+pub async fn serve(
+    router: Router,
+    address: SocketAddr,
+    close: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let stop = stop()?;
+    let listener = TcpListener::bind(address).await?;
+    tracing::info!("listening on http://{}", listener.local_addr()?);
+    let (stopping, stopped) = oneshot::channel();
+    let server = axum::serve(listener, around(router)).with_graceful_shutdown(async {
+        stop.await;
+        tracing::info!("stopping");
+        // Nobody hears it only if the server has ended.
+        let _ = stopping.send(());
+    });
+    let too_late = async {
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        sleep(GRACE).await;
+    };
+    let ending = async {
+        server.await?;
+        close.await;
+        io::Result::Ok(())
+    };
+    tokio::select! {
+        ended = ending => {
+            tracing::info!("stopped");
+            ended
+        }
+        () = too_late => {
+            tracing::warn!("stopped: what was under way after {GRACE:?} is given up");
+            Ok(())
+        }
+    }
+}
+
+fn around(router: Router) -> Router {
+    router
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing of this name"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this is not to be had by this method")
+        })
+        .layer(from_fn(within_limit))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
+                .on_response(DefaultOnResponse::new().level(Level::INFO)),
+        )
+}
+
+async fn within_limit(request: Request, next: Next) -> Response {
+    match timeout(REQUEST_LIMIT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("this took too long").into_response(),
+    }
+}
+
+/// Ends with the first signal to stop; listens from now on, not from when it is polled.
+#[cfg(unix)]
+fn stop() -> io::Result<impl Future<Output = ()>> {
+    use signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    })
+}

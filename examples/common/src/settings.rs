@@ -1,0 +1,36 @@
+//! Settings, read from the environment once and typed.
+
+use std::{env, fmt::Display, net::SocketAddr, str::FromStr};
+
+/// A setting that cannot be used. Its value is not shown: it may be a secret.
+#[derive(Debug, thiserror::Error)]
+#[error("the setting {name} is not usable: {problem}")]
+pub struct InvalidSetting {
+    name: &'static str,
+    problem: String,
+}
+
+/// The environment's variable `name`; `None` where it is not set, or empty.
+///
+/// # Errors
+///
+/// It is no `T`.
+pub fn optional<T: FromStr<Err: Display>>(name: &'static str) -> Result<Option<T>, InvalidSetting> {
+    let invalid = |problem: String| InvalidSetting { name, problem };
+    match env::var(name) {
+        Ok(value) if !value.is_empty() => {
+            value.parse().map(Some).map_err(|error: T::Err| invalid(error.to_string()))
+        }
+        Ok(_) | Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(invalid("it is no Unicode".to_owned())),
+    }
+}
+
+/// Where to listen: `LISTEN`, as `0.0.0.0:8080`; default 127.0.0.1:8080.
+///
+/// # Errors
+///
+/// It is no address with a port.
+pub fn listen() -> Result<SocketAddr, InvalidSetting> {
+    Ok(optional("LISTEN")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))))
+}

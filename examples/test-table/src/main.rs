@@ -1,0 +1,28 @@
+//! A web page that shows a column of a table in Azure SQL; in Azure by a user-assigned
+//! managed identity, which the connection string names by its client ID.
+
+mod config;
+mod database;
+mod routes;
+
+use std::process::ExitCode;
+
+use entra_pool::azure_sql::{self, Manager};
+use examples_common::{BoxError, Database, run, serve};
+
+use config::Config;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    run(application()).await
+}
+
+async fn application() -> Result<(), BoxError> {
+    let config = Config::from_env()?;
+    let database = Database::open(config.connection_string).await?;
+    let pool = azure_sql::builder(Manager::new(database.azure_sql()?)).build()?;
+    database.set_up_azure_sql(&pool, database::SETUP).await?;
+    azure_sql::keep_fresh(&pool);
+    serve(routes::router(pool.clone()), config.listen, azure_sql::close_and_wait(&pool)).await?;
+    Ok(())
+}
