@@ -1,7 +1,12 @@
 //! Credentials against stand-ins for the identity endpoint and for `az`. Time
 //! is moved by hand.
 
-use std::{error::Error, path::Path, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use entra_pool::{
     clock::{Clock, ManualClock},
@@ -10,7 +15,8 @@ use entra_pool::{
         ManagedIdentityHost, UserAssignedId, from_environment, from_environment_with_clock,
     },
     token::{
-        CredentialError, CredentialErrorKind, Reason, Scope, Token, TokenCredential, TokenRequest,
+        CredentialError, CredentialErrorKind, Identity, Reason, Scope, Token, TokenCredential,
+        TokenRequest,
     },
 };
 use entra_pool_emulator::{
@@ -854,6 +860,16 @@ async fn other_azure_crates_can_use_these_credentials() {
     let nobody: Arc<dyn AzureCredential> = Arc::new(world.app_service(Some(NOBODY)));
     let error = nobody.get_token(&[scope.as_str()], None).await.unwrap_err();
     assert!(error.to_string().contains("is not assigned to this app"), "{error}");
+
+    // With the tokens that pools of the same identity use.
+    let ours = Identity::new(world.app_service(None));
+    let in_pools = ours.tokens(scope.clone()).token().await.unwrap();
+    let token = AzureCredential::get_token(&ours, &[scope.as_str()], None).await.unwrap();
+    assert_eq!(token.token.secret(), in_pools.secret());
+    assert_eq!(SystemTime::from(token.expires_on), in_pools.expires_on());
+    let ours = Identity::new(world.app_service(Some(NOBODY)));
+    let error = AzureCredential::get_token(&ours, &[scope.as_str()], None).await.unwrap_err();
+    assert!(error.to_string().contains("no token for"), "{error}");
 
     // And back again.
     let ours = entra_pool::credential::from_azure_core("theirs", identity);

@@ -17,7 +17,7 @@ use super::{AzureCli, AzureDeveloperCli, Chain, ManagedIdentity, excerpt::excerp
 use crate::token::{
     CredentialError,
     CredentialErrorKind::{Refused, Transient},
-    Reason, Scope, Token, TokenCredential, TokenRequest,
+    Identity, Reason, Scope, Token, TokenCredential, TokenRequest,
 };
 
 /// A credential of the `azure_core` world, such as those of `azure_identity`,
@@ -188,18 +188,24 @@ async fn serve(
     credential: &dyn TokenCredential,
     scopes: &[&str],
 ) -> azure_core::Result<AccessToken> {
+    let request = TokenRequest::new(the_one(scopes)?, Reason::Missing);
+    let token = credential.get_token(request).await.map_err(|error| {
+        let message = format!("{}: {error}", credential.name());
+        AzureError::with_error(ErrorKind::Credential, error, message)
+    })?;
+    Ok(access_token(&token))
+}
+
+fn the_one(scopes: &[&str]) -> azure_core::Result<Scope> {
     let error = |message: String| AzureError::with_message(ErrorKind::Credential, message);
-    let scope = match scopes {
-        [scope] => Scope::new(*scope).map_err(|e| error(e.to_string()))?,
-        _ => return Err(error(format!("one scope is needed, not {}", scopes.len()))),
-    };
-    match credential.get_token(TokenRequest::new(scope, Reason::Missing)).await {
-        Ok(token) => Ok(AccessToken::new(token.secret().to_owned(), token.expires_on().into())),
-        Err(error) => {
-            let message = format!("{}: {error}", credential.name());
-            Err(AzureError::with_error(ErrorKind::Credential, error, message))
-        }
+    match scopes {
+        [scope] => Scope::new(*scope).map_err(|e| error(e.to_string())),
+        _ => Err(error(format!("one scope is needed, not {}", scopes.len()))),
     }
+}
+
+fn access_token(token: &Token) -> AccessToken {
+    AccessToken::new(token.secret().to_owned(), token.expires_on().into())
 }
 
 macro_rules! serves_azure_core {
@@ -218,6 +224,22 @@ macro_rules! serves_azure_core {
 }
 
 serves_azure_core!(ManagedIdentity, AzureCli, AzureDeveloperCli, Chain);
+
+/// From its caches: what its pools have asked for is not asked for again.
+#[async_trait]
+impl AzureCredential for Identity {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        _: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let token = self.tokens(the_one(scopes)?).token().await.map_err(|error| {
+            let message = error.to_string();
+            AzureError::with_error(ErrorKind::Credential, error, message)
+        })?;
+        Ok(access_token(&token))
+    }
+}
 
 #[cfg(test)]
 mod tests {

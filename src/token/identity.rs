@@ -11,7 +11,8 @@ use crate::clock::{Clock, SystemClock};
 /// A credential and one token cache per scope, shared by any number of pools.
 ///
 /// Cheap to clone. Two databases, or ten pools of one, that share an
-/// `Identity` ask its credential once per scope and token life.
+/// `Identity` ask its credential once per scope and token life. The other Azure
+/// crates take it where they want an `Arc<dyn azure_core::credentials::TokenCredential>`.
 ///
 /// ```no_run
 /// # #[cfg(all(feature = "azure-sql", feature = "postgres"))]
