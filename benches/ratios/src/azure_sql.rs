@@ -53,7 +53,7 @@ impl Sides {
         let server = Runtime::new().expect("a runtime");
         let options = EmulatorOptions::default();
         let emulator = server.block_on(Emulator::start(options)).expect("the emulator starts");
-        let roots = system_roots_and(emulator.ca_path());
+        let roots = system_roots_and(&emulator.ca_path());
         // SAFETY: no other thread of this process reads or writes the environment
         // now; stock tiberius has no other way to be given roots beside the system's.
         unsafe { std::env::set_var("SSL_CERT_FILE", roots.path()) };

@@ -6,6 +6,7 @@
 
 mod allocations;
 mod azure_sql;
+mod postgres;
 mod table;
 mod token_cache;
 
@@ -18,5 +19,6 @@ fn main() {
         move |what: &str| selected.is_empty() || selected.iter().any(|word| what.contains(*word));
     let mut rows = token_cache::rows(full, &wanted);
     rows.extend(azure_sql::rows(&wanted));
+    rows.extend(postgres::rows(&wanted));
     table::print(&rows);
 }

@@ -1,0 +1,147 @@
+//! Connections to PostgreSQL against bare tokio-postgres with the same TLS
+//! configuration, and a pool's checkout against bare deadpool-postgres. All ask the
+//! same emulator, with the same token.
+
+use std::time::{Duration, Instant};
+
+use entra_pool::{
+    credential::{Environment, ManagedIdentity, UserAssignedId},
+    postgres::{
+        self, Connector, Recycling,
+        deadpool_postgres::{self, ManagerConfig, Pool, RecyclingMethod},
+        tokio_postgres,
+    },
+    token::Identity,
+};
+use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use tokio::runtime::Runtime;
+
+use crate::table::{Row, Wanted, median, on_one_thread, over, time};
+
+const ROUNDS: usize = 21;
+
+pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
+    type Case = fn(&Sides) -> Row;
+    let cases: [(&str, Case); 3] = [
+        ("PostgreSQL: connect and log in", Sides::connect),
+        ("PostgreSQL: checkout, Fast", |sides| {
+            sides.checkout(10_000, Recycling::Fast, RecyclingMethod::Fast)
+        }),
+        ("PostgreSQL: checkout, Clean (the default)", |sides| {
+            sides.checkout(300, Recycling::Clean, RecyclingMethod::Clean)
+        }),
+    ];
+    let cases: Vec<_> = cases.into_iter().filter(|(what, _)| wanted(what)).collect();
+    if cases.is_empty() {
+        return Vec::new();
+    }
+    // It has threads of its own: it must not wait for whom it serves.
+    let server = Runtime::new().expect("a runtime");
+    let options = EmulatorOptions::default();
+    let emulator = server.block_on(Emulator::start(options)).expect("the emulator starts");
+    let sides = Sides { emulator, _server: server };
+    let measure = |(what, case): (&str, Case)| {
+        eprintln!("measuring: {what}");
+        Row { what: what.into(), ..case(&sides) }
+    };
+    cases.into_iter().map(measure).collect()
+}
+
+struct Sides {
+    emulator: Emulator,
+    _server: Runtime,
+}
+
+impl Sides {
+    fn connector(&self, recycling: Recycling) -> Connector {
+        let url = self.emulator.postgres_url();
+        let config: postgres::Config = url.parse().expect("it is a URL of ours");
+        let id = UserAssignedId::ClientId(self.emulator.user_assigned().client_id.clone());
+        let environment = Environment::from_pairs(self.emulator.identity().app_service_env());
+        let credential = ManagedIdentity::user_assigned(id).environment(environment).build();
+        let identity = Identity::new(credential.expect("it is configured"));
+        let tokens = identity.tokens(config.token_scope().expect("it has one"));
+        Connector::new(config.recycling(recycling), tokens).expect("the authority can be read")
+    }
+
+    /// What a user would write who has a token.
+    fn bare(&self, token: &str) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("localhost")
+            .port(self.emulator.postgres().addr().port())
+            .user(&self.emulator.user_assigned().name)
+            .dbname("restaurant")
+            .password(token)
+            .ssl_mode(tokio_postgres::config::SslMode::Require);
+        config
+    }
+
+    fn connect(&self) -> Row {
+        const CONNECTS: usize = 400;
+        let connector = self.connector(Recycling::Fast);
+        let (ours, peer) = on_one_thread().block_on(async {
+            let token = connector.tokens().token().await.expect("a token");
+            let config = self.bare(token.secret());
+            let (mut ours, mut peer) = (Vec::new(), Vec::new());
+            for _ in 0..CONNECTS {
+                let start = Instant::now();
+                let (client, connection) = connector.connect().await.expect("a connection");
+                ours.push(start.elapsed());
+                drop(client);
+                connection.await.expect("it ends");
+                let start = Instant::now();
+                let (client, connection) =
+                    config.connect(connector.tls()).await.expect("a connection");
+                peer.push(start.elapsed());
+                drop(client);
+                connection.await.expect("it ends");
+            }
+            (ours, peer)
+        });
+        let [a, b] = [ours, peer].map(median);
+        Row {
+            what: String::new(),
+            ours: time(a),
+            peer: format!("{} (tokio-postgres)", time(b)),
+            floor: String::new(),
+            ratio: format!("{:.2} of the peer", over(a, b)),
+        }
+    }
+
+    fn checkout(&self, count: u32, ours: Recycling, peer: RecyclingMethod) -> Row {
+        let connector = self.connector(ours);
+        let [a, b] = on_one_thread().block_on(async {
+            let token = connector.tokens().token().await.expect("a token");
+            let manager = deadpool_postgres::Manager::from_config(
+                self.bare(token.secret()),
+                connector.tls(),
+                ManagerConfig { recycling_method: peer },
+            );
+            let peer = Pool::builder(manager).max_size(1).build().expect("no limits");
+            let ours = postgres::builder(connector).max_size(1).build().expect("it has a runtime");
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                a.push(checkouts(&ours, count).await);
+                b.push(checkouts(&peer, count).await);
+            }
+            [a, b].map(median)
+        });
+        Row {
+            what: String::new(),
+            ours: time(a),
+            peer: format!("{} (deadpool-postgres)", time(b)),
+            floor: String::new(),
+            ratio: format!("{:.2} of the peer", over(a, b)),
+        }
+    }
+}
+
+async fn checkouts(pool: &Pool, count: u32) -> Duration {
+    drop(pool.get().await.expect("a connection"));
+    let start = Instant::now();
+    for _ in 0..count {
+        drop(pool.get().await.expect("a connection"));
+    }
+    start.elapsed() / count
+}
