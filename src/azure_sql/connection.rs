@@ -13,7 +13,8 @@ pub type Client = tiberius::Client<Transport>;
 
 /// A logged-in connection. Dereferences to tiberius' [`Client`].
 pub struct Connection {
-    pub(super) client: Client,
+    /// Many kilobytes, which a pool would copy at every checkout.
+    pub(super) client: Box<Client>,
     pub(super) link: Arc<Link>,
     pub(super) socket: Socket,
     /// Where it is, which may be where the login was sent.

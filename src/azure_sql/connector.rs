@@ -265,7 +265,7 @@ impl Connector {
                 }
             })?;
         Ok(Connection {
-            client,
+            client: Box::new(client),
             link,
             socket,
             server,

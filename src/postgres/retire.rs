@@ -39,7 +39,7 @@ impl RetireReason {
             return None;
         }
         let age = metrics.age();
-        let old = |lifetime| age >= jittered(lifetime, metrics.created);
+        let old = |lifetime| age >= least(lifetime) && age >= jittered(lifetime, metrics.created);
         // The clock is read once: this is done at every checkout.
         let used = metrics.recycled.map_or(Duration::ZERO, |used| used - metrics.created);
         let idle = |limit| age.saturating_sub(used) >= limit;
@@ -62,6 +62,11 @@ impl fmt::Display for RetireReason {
     }
 }
 
+/// What [`jittered`] does not go below; it costs less, at every checkout.
+fn least(lifetime: Duration) -> Duration {
+    lifetime.saturating_sub(lifetime / 10)
+}
+
 /// `lifetime` less up to a tenth: always the same for one connection, another
 /// for the next.
 fn jittered(lifetime: Duration, created: Instant) -> Duration {
@@ -81,7 +86,7 @@ mod tests {
         let now = Instant::now();
         let lifetimes: Vec<_> =
             (0..100).map(|at| jittered(hour, now + Duration::from_millis(at))).collect();
-        assert!(lifetimes.iter().all(|life| *life <= hour && *life > hour * 9 / 10));
+        assert!(lifetimes.iter().all(|life| *life <= hour && *life >= least(hour)));
         assert!(lifetimes.iter().any(|life| *life != lifetimes[0]), "they differ");
         assert_eq!(jittered(hour, now), jittered(hour, now));
         assert_eq!(jittered(Duration::ZERO, now), Duration::ZERO);

@@ -7,6 +7,8 @@
 mod allocations;
 mod azure_sql;
 mod postgres;
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 mod table;
 mod token_cache;
 

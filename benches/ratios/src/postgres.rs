@@ -1,11 +1,10 @@
 //! Connections to PostgreSQL against bare tokio-postgres with the same TLS
 //! configuration, and a pool's checkout against bare deadpool-postgres. All ask the
-//! same emulator, with the same token.
+//! same PostgreSQL, of their own, with the same token.
 
 use std::time::{Duration, Instant};
 
 use entra_pool::{
-    credential::{Environment, ManagedIdentity, UserAssignedId},
     postgres::{
         self, Connector, Recycling,
         deadpool_postgres::{self, ManagerConfig, Pool, RecyclingMethod},
@@ -13,33 +12,43 @@ use entra_pool::{
     },
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
 use tokio::runtime::Runtime;
 
-use crate::table::{Row, Wanted, median, on_one_thread, over, time};
+use crate::{
+    support::{
+        credential::TestCredential,
+        postgres::{DATABASE, PostgresServer},
+    },
+    table::{Row, WAIT, Wanted, median, on_one_thread, over, time},
+};
 
-const ROUNDS: usize = 21;
+const ROLE: &str = "ratios";
+
+/// Short and many, in turn, so that what else the machine does meets both sides.
+const ROUNDS: usize = 501;
 
 pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
     type Case = fn(&Sides) -> Row;
     let cases: [(&str, Case); 3] = [
         ("PostgreSQL: connect and log in", Sides::connect),
         ("PostgreSQL: checkout, Fast", |sides| {
-            sides.checkout(10_000, Recycling::Fast, RecyclingMethod::Fast)
+            sides.checkout(500, Recycling::Fast, RecyclingMethod::Fast)
         }),
         ("PostgreSQL: checkout, Clean (the default)", |sides| {
-            sides.checkout(300, Recycling::Clean, RecyclingMethod::Clean)
+            sides.checkout(5, Recycling::Clean, RecyclingMethod::Clean)
         }),
     ];
     let cases: Vec<_> = cases.into_iter().filter(|(what, _)| wanted(what)).collect();
     if cases.is_empty() {
         return Vec::new();
     }
-    // It has threads of its own: it must not wait for whom it serves.
-    let server = Runtime::new().expect("a runtime");
-    let options = EmulatorOptions::default();
-    let emulator = server.block_on(Emulator::start(options)).expect("the emulator starts");
-    let sides = Sides { emulator, _server: server };
+    let runtime = Runtime::new().expect("a runtime");
+    let sides = runtime.block_on(async {
+        let credential = TestCredential::new(ROLE, 2_000);
+        let server = PostgresServer::start().await;
+        server.set_password(ROLE, &credential.secret()).await;
+        Sides { identity: Identity::new(credential), server }
+    });
     let measure = |(what, case): (&str, Case)| {
         eprintln!("measuring: {what}");
         Row { what: what.into(), ..case(&sides) }
@@ -48,19 +57,14 @@ pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
 }
 
 struct Sides {
-    emulator: Emulator,
-    _server: Runtime,
+    identity: Identity,
+    server: PostgresServer,
 }
 
 impl Sides {
     fn connector(&self, recycling: Recycling) -> Connector {
-        let url = self.emulator.postgres_url();
-        let config: postgres::Config = url.parse().expect("it is a URL of ours");
-        let id = UserAssignedId::ClientId(self.emulator.user_assigned().client_id.clone());
-        let environment = Environment::from_pairs(self.emulator.identity().app_service_env());
-        let credential = ManagedIdentity::user_assigned(id).environment(environment).build();
-        let identity = Identity::new(credential.expect("it is configured"));
-        let tokens = identity.tokens(config.token_scope().expect("it has one"));
+        let config: postgres::Config = self.server.url(ROLE).parse().expect("it is a URL of ours");
+        let tokens = self.identity.tokens(config.token_scope().expect("it has one"));
         Connector::new(config.recycling(recycling), tokens).expect("the authority can be read")
     }
 
@@ -68,10 +72,10 @@ impl Sides {
     fn bare(&self, token: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config
-            .host("localhost")
-            .port(self.emulator.postgres().addr().port())
-            .user(&self.emulator.user_assigned().name)
-            .dbname("restaurant")
+            .host("127.0.0.1")
+            .port(self.server.port())
+            .user(ROLE)
+            .dbname(DATABASE)
             .password(token)
             .ssl_mode(tokio_postgres::config::SslMode::Require);
         config
@@ -118,9 +122,12 @@ impl Sides {
                 connector.tls(),
                 ManagerConfig { recycling_method: peer },
             );
-            let peer = Pool::builder(manager).max_size(1).build().expect("no limits");
+            // With the same time limit, which deadpool spends some time on.
+            let peer = Pool::builder(manager).runtime(WAIT.0).wait_timeout(Some(WAIT.1));
+            let peer = peer.max_size(1).build().expect("it has a runtime");
             let ours = postgres::builder(connector).max_size(1).build().expect("it has a runtime");
             let (mut a, mut b) = (Vec::new(), Vec::new());
+            (checkouts(&ours, 1).await, checkouts(&peer, 1).await);
             for _ in 0..ROUNDS {
                 a.push(checkouts(&ours, count).await);
                 b.push(checkouts(&peer, count).await);
@@ -138,7 +145,6 @@ impl Sides {
 }
 
 async fn checkouts(pool: &Pool, count: u32) -> Duration {
-    drop(pool.get().await.expect("a connection"));
     let start = Instant::now();
     for _ in 0..count {
         drop(pool.get().await.expect("a connection"));

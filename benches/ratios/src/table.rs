@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use entra_pool::azure_sql::deadpool::Runtime as PoolRuntime;
 use tokio::runtime::Runtime;
 
 /// Whether a row with that name is asked for.
 pub(crate) type Wanted<'a> = &'a dyn Fn(&str) -> bool;
+
+/// The time limit that our pools have by default, for their peers: it takes some
+/// time at every checkout.
+pub(crate) const WAIT: (PoolRuntime, Duration) = (PoolRuntime::Tokio1, Duration::from_secs(15));
 
 /// One row: what was measured, and what it came to for each side.
 pub(crate) struct Row {

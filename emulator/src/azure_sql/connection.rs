@@ -125,7 +125,11 @@ where
     if !encrypted {
         count(&server.counters.logins_in_plain_text);
     }
-    sleep(server.behaviour.login_delay()).await;
+    let delay = server.behaviour.login_delay();
+    // None at all takes up to a millisecond: tokio's timers go by that.
+    if !delay.is_zero() {
+        sleep(delay).await;
+    }
     fault::pass(Stage::Login, &mut stream, &server).await?;
     let spid = server.next_spid();
     let admitted = match server.behaviour.next_login_failure() {
@@ -163,17 +167,20 @@ where
         spid,
     };
     let cancel = Arc::new(Cancel::default());
-    let session = {
+    let open: Open = {
         let (cancel, server) = (Arc::clone(&cancel), Arc::clone(&server));
         let databases = server.options.databases.clone().into();
-        spawn_blocking(move || Session::new(&server.options.database, identity, databases, cancel))
+        Box::new(move || Session::new(&server.options.database, identity, databases, cancel))
     };
-    let session = session.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
     count(&server.counters.logins);
     answer_login(&mut stream, &answer, spid, &server).await?;
     let framing = Framing { packet_size: login.packet_size, spid };
-    requests(stream, session, CancelOnDrop(cancel), framing, expires_on, server).await
+    requests(stream, open, CancelOnDrop(cancel), framing, expires_on, server).await
 }
+
+/// Gives the session for a request. The first one opens it, which takes longer than
+/// all of a login; it blocks.
+type Open = Box<dyn FnOnce() -> Result<Session, ServerError> + Send>;
 
 async fn answer_login(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -240,7 +247,7 @@ struct Framing {
 
 async fn requests<S>(
     stream: S,
-    session: Session,
+    open: Open,
     cancel: CancelOnDrop,
     framing: Framing,
     token_expires_on: SystemTime,
@@ -261,7 +268,9 @@ where
         }
     });
     let mut early = None;
-    let mut parked = Parked(Some(session));
+    let mut opening = Some(open);
+    let mut parked = Parked(None);
+    let mut before = 0;
     loop {
         let next = match early.take() {
             Some(message) => Some(message),
@@ -279,8 +288,11 @@ where
             if let Some(fault) = fault::next(Stage::Request, &server) {
                 fault::happen(fault, gone(&mut messages)).await?;
             }
-            let Some(session) = parked.0.take() else { return Ok(()) };
-            let before = session.descriptor;
+            let session = match parked.0.take() {
+                Some(session) => Some(Box::new(move || Ok(session)) as Open),
+                None => opening.take(),
+            };
+            let Some(session) = session else { return Ok(()) };
             cancel.0.lower();
             let refusal = server.behaviour.next_request_failure().or_else(|| {
                 let expired = token_expires_on <= server.behaviour.now();
@@ -308,7 +320,8 @@ where
             };
             let after = returned.descriptor;
             parked.0 = Some(returned);
-            if attention { Answer::attention(&changes(before, after)) } else { answer }
+            let changes = changes(std::mem::replace(&mut before, after), after);
+            if attention { Answer::attention(&changes) } else { answer }
         };
         let Framing { packet_size, spid } = framing;
         let mut packets = packets::packets(kind::TABULAR_RESULT, &answer, packet_size, spid);
@@ -360,7 +373,7 @@ fn count_request(server: &Shared, request: &Request, first_status: u8) {
 
 /// Runs a request on a thread that may block.
 async fn work(
-    mut session: Session,
+    open: Open,
     request: Request,
     first_status: u8,
     refusal: Option<ServerError>,
@@ -368,6 +381,7 @@ async fn work(
 ) -> io::Result<(Session, Vec<u8>)> {
     let delay = server.behaviour.query_delay();
     let run = move || {
+        let mut session = open()?;
         let mut answer = match request.body {
             Body::Rpc(..) => Answer::to_procedure(),
             _ => Answer::default(),
