@@ -26,6 +26,7 @@ mod database;
 pub mod health;
 pub mod html;
 pub mod problem;
+pub mod rows;
 mod serve;
 pub mod settings;
 #[cfg(feature = "testing")]

@@ -1,0 +1,129 @@
+//! The application as a process, driven over HTTP.
+
+use examples_common::testing::{Application, World};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_employees-api");
+
+async fn world() -> World {
+    World::new(include_str!("../setup.sql")).await
+}
+
+/// As `deploy/main.bicep` configures it.
+async fn start(world: &World) -> Application {
+    let mut environment = world.emulator.env();
+    let string = world.azure_sql_string("Active Directory Default");
+    environment.push(("AZURE_SQL_CONNECTIONSTRING", string));
+    environment.push(("LOG_FORMAT", "json".to_owned()));
+    Application::start(PROGRAM, environment).await
+}
+
+fn ada() -> Value {
+    json!({ "ID": 1, "Name": "Ada Lovelace", "Position": "Analyst", "Salary": 82000.0 })
+}
+
+#[tokio::test]
+async fn employees_are_listed_found_and_added() {
+    let world = world().await;
+    let application = start(&world).await;
+    let grace =
+        json!({ "ID": 2, "Name": "Grace Hopper", "Position": "Rear Admiral", "Salary": 97500.5 });
+    assert_eq!(application.get("/employees").await.json(), json!([ada(), grace]));
+    assert_eq!(application.get("/employees/1").await.json(), ada());
+    let mut linus = json!({ "Name": " Linus ", "Position": "Maintainer", "Salary": 9999999999.99 });
+    let created = application.post("/employees", &linus).await;
+    assert_eq!((created.status.as_u16(), created.header("location")), (201, "/employees/3"));
+    (linus["ID"], linus["Name"]) = (3.into(), "Linus".into());
+    assert_eq!(created.json(), linus);
+    assert_eq!(application.get("/employees/3").await.json(), linus);
+    assert_eq!(application.get("/employees").await.json(), json!([ada(), grace, linus]));
+}
+
+#[tokio::test]
+async fn a_wrong_entry_is_refused_and_says_why() {
+    let world = world().await;
+    let application = start(&world).await;
+    let employee =
+        |name: &str, salary: Value| json!({ "Name": name, "Position": "p", "Salary": salary });
+    for name in ["", " ", &"x".repeat(101)] {
+        let answer = application.post("/employees", &employee(name, json!(1))).await;
+        answer.problem(422);
+        assert_eq!(answer.json()["errors"][0]["field"], "Name");
+    }
+    for salary in [json!(-1), json!(0.001), json!(1e10), json!("1"), json!(null)] {
+        let answer = application.post("/employees", &employee("x", salary)).await;
+        assert!(answer.problem(422).contains("Salary"), "{answer:?}");
+    }
+    for body in [json!({ "Name": "x" }), json!(7)] {
+        application.post("/employees", &body).await.problem(422);
+    }
+    let post = async |content_type: &str, body: &str| {
+        application.send(Method::POST, "/employees", content_type, body).await
+    };
+    post("application/json", "not JSON").await.problem(400);
+    post("text/plain", "Ada").await.problem(415);
+    let large = employee(&"x".repeat(10_000), json!(1)).to_string();
+    post("application/json", &large).await.problem(413);
+    assert_eq!(application.get("/employees").await.json().as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn texts_are_kept_as_they_are_whatever_they_hold() {
+    let world = world().await;
+    let application = start(&world).await;
+    for text in ["O'Brien", "'); DROP TABLE Employees;--", "<script>\"&amp;", "书🦀\\"] {
+        let employee = json!({ "Name": text, "Position": text, "Salary": 0 });
+        let created = application.post("/employees", &employee).await;
+        let found = application.get(created.header("location")).await.json();
+        assert_eq!((&found["Name"], &found["Position"]), (&json!(text), &json!(text)));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_address_is_refused() {
+    let world = world().await;
+    let application = start(&world).await;
+    assert_eq!(application.get("/employees/7").await.problem(404), "there is no employee 7");
+    application.get("/employees/ada").await.problem(400);
+    application.get("/").await.problem(404);
+    application.send(Method::DELETE, "/employees/1", "", "").await.problem(405);
+}
+
+#[tokio::test]
+async fn outages_are_told_and_end_by_themselves() {
+    let world = world().await;
+    let application = start(&world).await;
+    assert_eq!(application.get("/employees").await.status, 200);
+    world.azure_sql_goes_away().await;
+    application.get("/employees/1").await.problem(503);
+    assert_eq!(application.get("/health").await.status, 200, "it is not to be started anew");
+    world.azure_sql_comes_back().await;
+    application.recovers("/employees/1").await;
+
+    let world = self::world().await;
+    world.emulator.identity().go_away().await.unwrap();
+    let application = start(&world).await;
+    application.get("/employees").await.problem(503);
+    world.emulator.identity().come_back().unwrap();
+    application.recovers("/employees").await;
+}
+
+#[tokio::test]
+async fn the_log_is_one_json_object_a_line_without_any_token() {
+    let world = world().await;
+    let application = start(&world).await;
+    application.get("/employees/1").await;
+    world.azure_sql_goes_away().await;
+    application.get("/employees/1").await.problem(503);
+    application.terminate();
+    let (status, log) = application.ended().await;
+    assert!(status.success(), "{status}: {log}");
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let levels = |level: &str| lines.iter().filter(|line| line["level"] == level).count();
+    assert!(levels("INFO") > 3 && levels("WARN") > 0, "{log}");
+    assert_eq!(lines.last().unwrap()["fields"]["message"], "stopped");
+    // Tokens are JWTs, whose head begins so.
+    assert!(!log.contains("eyJ"), "{log}");
+}
