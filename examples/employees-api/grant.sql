@@ -1,6 +1,10 @@
 -- Lets the identity read employees and add some, and do nothing else. Run it in the
 -- application's database, as the server's Entra administrator. The name is that of the
--- identity in deploy/main.bicep.
+-- identity in deploy/registry.bicep.
+IF DATABASE_PRINCIPAL_ID(N'employees_api') IS NULL
+    CREATE ROLE employees_api;
+GRANT SELECT, INSERT ON dbo.Employees TO employees_api;
+
 IF DATABASE_PRINCIPAL_ID(N'employees-api-identity') IS NULL
     CREATE USER [employees-api-identity] FROM EXTERNAL PROVIDER;
-GRANT SELECT, INSERT ON dbo.Employees TO [employees-api-identity];
+ALTER ROLE employees_api ADD MEMBER [employees-api-identity];
