@@ -2,11 +2,10 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{Transport, dial::Socket, link::Link, pool::Alive};
-use crate::token::Token;
 
 /// The driver's client: tiberius', over our [`Transport`].
 pub type Client = tiberius::Client<Transport>;
@@ -19,12 +18,10 @@ pub struct Connection {
     pub(super) socket: Socket,
     /// Where it is, which may be where the login was sent.
     pub(super) server: String,
-    pub(super) token: Token,
+    /// When the token that let it in ends.
+    pub(super) token_expires_on: SystemTime,
     /// By the connector's monotonic clock.
     pub(super) created: Duration,
-    /// When the server last answered us, by the same clock; borrowers' requests
-    /// do not count.
-    pub(super) heard: Duration,
     /// From 0 to 1, so that the connections of a pool do not age alike.
     pub(super) jitter: f64,
     /// Where a pool made it: its place in the count of those that are there.

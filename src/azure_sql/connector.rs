@@ -73,8 +73,9 @@ impl Connector {
     ///
     /// A refused login is tried once more if the identity has another token
     /// than the one that was refused. What fails with a transient error is tried
-    /// again, after pauses of 1 s that double up to 5 s, as long as there is time;
-    /// a broken connection and a database that cannot be opened, twice
+    /// again, after pauses of 1 s that double up to 5 s: an error of the server as long
+    /// as there is time; a broken connection, a database that cannot be opened, and a
+    /// server that cannot be reached but has let us in before, twice
     /// (`ConnectRetryCount` and `ConnectRetryInterval` say otherwise).
     ///
     /// # Errors
@@ -120,7 +121,10 @@ impl Connector {
             };
             let spent = self.clock().monotonic().saturating_sub(connecting.began);
             let left = connecting.limit.saturating_sub(spent);
-            let Some(pause) = retries.after(&error, left, fastrand::f64()) else {
+            // A server that has answered before is waited for, one that never has may
+            // be none.
+            let known = counters.has_logged_in() || progress.is_elsewhere(&config.server());
+            let Some(pause) = retries.after(&error, known, left, fastrand::f64()) else {
                 return Err(error);
             };
             count(&counters.retried);
@@ -163,6 +167,8 @@ impl Connector {
             }
         };
         count(&self.0.counters.renewed);
+        // What must be known if there is no time left for the other try.
+        progress.failed(Error::LoginRefused(refused));
         Box::pin(self.follow(&another, progress)).await.map_err(|error| match error {
             Error::LoginRefused(refused) => {
                 self.0.renewals.pause(tokens);
@@ -224,9 +230,14 @@ impl Connector {
         progress: &Progress,
     ) -> Result<Connection, Error> {
         let config = &self.0.config;
-        let server = format!("{host},{port}");
+        let address = format!("{host},{port}");
+        let server = match config.server() {
+            first if first == address => first,
+            // A name that the user has never seen.
+            first => format!("{address} (where {first} routed the login)"),
+        };
         progress.turned_to(&server);
-        let link = Arc::new(Link::default());
+        let link = Arc::new(Link::new(self.clock().clone()));
         let socket = self.dial(host, port, &server, progress).await?;
         let transport = self.open(host, &server, socket.clone(), link.clone(), progress).await?;
         progress.reached(Stage::Login);
@@ -268,10 +279,9 @@ impl Connector {
             client: Box::new(client),
             link,
             socket,
-            server,
-            token: token.clone(),
+            server: address,
+            token_expires_on: token.expires_on(),
             created: self.clock().monotonic(),
-            heard: self.clock().monotonic(),
             jitter: fastrand::f64(),
             counted: None,
             retired: false,
@@ -313,11 +323,7 @@ impl Connector {
     ) -> Result<Transport, Error> {
         let Inner { config, tls, .. } = &*self.0;
         let server = || server.to_owned();
-        let name = match &config.host_in_certificate {
-            // It names the server of the connection string, not where that sends us.
-            Some(name) if host.eq_ignore_ascii_case(&config.host) => name.as_str(),
-            _ => host,
-        };
+        let name = config.certificate_name(host);
         let server_name = ServerName::try_from(name.to_owned()).map_err(|_| Error::NotTds {
             server: server(),
             problem: "its name is no host name".into(),
@@ -384,6 +390,15 @@ impl Config {
     fn server(&self) -> String {
         format!("{},{}", self.host, self.port)
     }
+
+    /// The name that the certificate of `host` must bear.
+    fn certificate_name<'a>(&'a self, host: &'a str) -> &'a str {
+        match &self.host_in_certificate {
+            // It names the server of the connection string, not where that sends us.
+            Some(name) if host.eq_ignore_ascii_case(&self.host) => name,
+            _ => host,
+        }
+    }
 }
 
 /// At a label's border, without case or a dot at the end.
@@ -434,6 +449,15 @@ mod tests {
             let string = format!("Server={from};Entra Scope={}", crate::token::Scope::AZURE_SQL);
             assert_eq!(connector(string.parse().unwrap()).may_route(to), may, "{from} to {to}");
         }
+    }
+
+    #[test]
+    fn a_name_for_the_certificate_is_of_no_other_server() {
+        let string = "Server=shop.database.windows.net;HostNameInCertificate=sql.example";
+        let config: Config = string.parse().unwrap();
+        assert_eq!(config.certificate_name("SHOP.database.windows.net"), "sql.example");
+        let worker = "worker7.tr29.westeurope1-a.worker.database.windows.net";
+        assert_eq!(config.certificate_name(worker), worker);
     }
 
     #[test]

@@ -152,3 +152,103 @@ impl AsyncWrite for Socket {
         Poll::Ready(SockRef::from(&self.0).shutdown(Shutdown::Write))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    async fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Taken, but not listened on.
+    fn refusing() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    /// With a backlog that is full, so that Linux leaves who knocks without an answer.
+    #[cfg(target_os = "linux")]
+    async fn silent() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let full = [TcpStream::connect(address).await, TcpStream::connect(address).await];
+        (listener, full.map(Result::unwrap).into(), address)
+    }
+
+    fn peer(socket: &Socket) -> SocketAddr {
+        socket.0.peer_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_as_soon_as_one_fails() {
+        let ((_held, refusing), (_listener, good)) = (refusing(), listening().await);
+        let clock = ManualClock::new();
+        let socket = dial(&clock, vec![refusing, good], false).await.unwrap();
+        assert_eq!(peer(&socket), good);
+        assert!(socket.is_loopback());
+        assert!(socket.0.nodelay().unwrap());
+        assert!(SockRef::from(&socket.0).keepalive().unwrap());
+        assert_eq!(SockRef::from(&socket.0).tcp_keepalive_time().unwrap(), KEEPALIVE);
+    }
+
+    #[tokio::test]
+    async fn all_that_failed_are_named() {
+        let ((_a, first), (_b, second)) = (refusing(), refusing());
+        for at_once in [false, true] {
+            let clock = ManualClock::new();
+            let error = dial(&clock, vec![first, second], at_once).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            for address in [first, second] {
+                assert!(error.to_string().contains(&address.to_string()), "{error}");
+            }
+        }
+        let error = dial(&ManualClock::new(), vec![], false).await.unwrap_err();
+        assert!(error.to_string().contains("no address"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn one_that_is_silent_is_tried_alone_for_a_while_or_not_at_all() {
+        let ((_l, _full, silent), (_listener, good)) = (silent().await, listening().await);
+        let clock = ManualClock::new();
+        let mut dialling = std::pin::pin!(dial(&clock, vec![silent, good], false));
+        while clock.sleepers() == 0 {
+            tokio::select! {
+                biased;
+                _ = &mut dialling => panic!("the first does not answer"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        clock.advance(ATTEMPT_DELAY - Duration::from_millis(1));
+        tokio::select! {
+            biased;
+            _ = &mut dialling => panic!("it is tried alone for 250 ms"),
+            () = tokio::task::yield_now() => {}
+        }
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(peer(&dialling.await.unwrap()), good);
+
+        let clock = ManualClock::new();
+        let socket = dial(&clock, vec![silent, good], true).await.unwrap();
+        assert_eq!(peer(&socket), good, "MultiSubnetFailover waits for none");
+    }
+
+    #[test]
+    fn address_families_take_turns() {
+        let [a, b, c] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let [x, y] = [4, 5].map(|port| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
+        assert_eq!(interleaved(vec![x, y, a, b, c]), [x, a, y, b, c]);
+        assert_eq!(interleaved(vec![a, b, c, x]), [a, x, b, c]);
+        assert_eq!(interleaved(vec![a]), [a]);
+    }
+}

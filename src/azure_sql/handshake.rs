@@ -73,24 +73,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let Writing::Framed { gathered, packets, sent } = &mut self.writing else {
             return Poll::Ready(Ok(()));
         };
-        if packets.is_empty() && !gathered.is_empty() {
-            let mut pieces = gathered.chunks(DEFAULT_SIZE - HEADER).peekable();
-            while let Some(piece) = pieces.next() {
-                let status = if pieces.peek().is_none() { status::END_OF_MESSAGE } else { 0 };
-                packets.extend(header(kind::PRELOGIN, status, piece.len(), 0));
-                packets.extend_from_slice(piece);
+        while !(packets.is_empty() && gathered.is_empty()) {
+            if packets.is_empty() {
+                let mut pieces = gathered.chunks(DEFAULT_SIZE - HEADER).peekable();
+                while let Some(piece) = pieces.next() {
+                    let status = if pieces.peek().is_none() { status::END_OF_MESSAGE } else { 0 };
+                    packets.extend(header(kind::PRELOGIN, status, piece.len(), 0));
+                    packets.extend_from_slice(piece);
+                }
+                gathered.clear();
             }
-            gathered.clear();
-        }
-        while *sent < packets.len() {
-            let count = ready!(Pin::new(&mut self.tcp).poll_write(cx, &packets[*sent..]))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            while *sent < packets.len() {
+                let count = ready!(Pin::new(&mut self.tcp).poll_write(cx, &packets[*sent..]))?;
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                *sent += count;
             }
-            *sent += count;
+            packets.clear();
+            *sent = 0;
         }
-        packets.clear();
-        *sent = 0;
         Poll::Ready(Ok(()))
     }
 }

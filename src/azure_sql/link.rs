@@ -2,8 +2,14 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+
+use crate::clock::Clock;
 
 /// Why a connection must not be used any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +37,11 @@ pub(super) enum ResetRule {
 }
 
 /// Shared by a connection's transport, which writes, and its manager, which reads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Link {
+    clock: Arc<dyn Clock>,
+    /// When the last response ended: nanoseconds of the clock's monotonic time.
+    heard: AtomicU64,
     requests: AtomicU64,
     responses: AtomicU64,
     /// The last write could not be finished at once; whoever wrote may have given up.
@@ -49,6 +58,32 @@ const RESET_REFUSE: u8 = 2;
 // All of it belongs to one connection, which one task uses at a time: whoever
 // hands it on synchronises. The atomics are there for `Sync`.
 impl Link {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        let link = Self {
+            clock,
+            heard: AtomicU64::default(),
+            requests: AtomicU64::default(),
+            responses: AtomicU64::default(),
+            stuck: AtomicBool::default(),
+            reset: AtomicU8::new(NO_RESET),
+            resets_sent: AtomicU64::default(),
+            fault: AtomicU8::default(),
+        };
+        link.hear();
+        link
+    }
+
+    fn hear(&self) {
+        let now = u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
+        self.heard.store(now, Ordering::Release);
+    }
+
+    /// When the server last answered a request to its end, by the clock's monotonic
+    /// time; before the first, when the connection was begun.
+    pub(super) fn heard(&self) -> Duration {
+        Duration::from_nanos(self.heard.load(Ordering::Acquire))
+    }
+
     /// Every request was answered to its end, and nothing is half-written.
     pub(super) fn is_settled(&self) -> bool {
         self.requests.load(Ordering::Acquire) == self.responses.load(Ordering::Acquire)
@@ -61,6 +96,7 @@ impl Link {
 
     pub(super) fn response_ended(&self) {
         self.responses.fetch_add(1, Ordering::AcqRel);
+        self.hear();
     }
 
     pub(super) fn set_stuck(&self, stuck: bool) {
@@ -124,5 +160,12 @@ impl Link {
             3 => Some(Fault::TransactionOpen),
             _ => Some(Fault::Severe),
         }
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl Default for Link {
+    fn default() -> Self {
+        Self::new(Arc::new(crate::clock::ManualClock::new()))
     }
 }

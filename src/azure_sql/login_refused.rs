@@ -51,7 +51,10 @@ impl LoginRefused {
     fn wrong_audience(&self) -> Option<&str> {
         let audience = self.claims.as_ref()?.audience.as_deref()?;
         let bare = |text: &str| text.trim_end_matches('/').to_ascii_lowercase();
-        (bare(audience) != bare(&self.audience)).then_some(audience)
+        let (is, should_be) = (bare(audience), bare(&self.audience));
+        // One application has a name of either kind.
+        let alike = is.contains("://") == should_be.contains("://");
+        (alike && is != should_be).then_some(audience)
     }
 }
 
@@ -91,12 +94,13 @@ impl fmt::Display for LoginRefused {
             crate::token::utc(self.expires_on),
         )?;
         if let Some(audience) = self.wrong_audience() {
+            let host = self.server.split(',').next().unwrap_or_default();
             return write!(
                 f,
                 " That is the wrong audience: this server wants tokens for {}, not {audience}; check \
                  the scope{}.",
                 self.audience,
-                match Cloud::of_azure_sql_host(&self.server) {
+                match Cloud::of_azure_sql_host(host) {
                     Some(_) => " (leave out Entra Scope to have it follow from the host)",
                     None => " (Entra Scope)",
                 }

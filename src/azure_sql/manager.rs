@@ -58,9 +58,10 @@ pub enum Recycling {
     #[default]
     Verified,
     /// Nothing is sent; the reset goes with the next borrower's first request.
-    /// Whether the connection lives shows then. A changed isolation level
-    /// stays, and where a transaction was left open that request fails with a
-    /// retryable error.
+    /// Whether the connection lives shows then, unless it was closed. A changed
+    /// isolation level stays, and where a transaction was left open that request fails
+    /// with a retryable error. (One that was begun in an answer that nobody read is
+    /// rolled back by the reset itself.)
     Fast,
 }
 
@@ -72,6 +73,8 @@ pub enum RetireReason {
     /// It was closed, or reading or writing failed.
     Closed,
     /// A query was dropped before it was sent or answered to its end, or timed out.
+    /// (A short answer may have come whole though its rows were not read: then the
+    /// connection is reset and lent again.)
     Unsettled,
     /// A query was cancelled.
     Cancelled,
@@ -86,10 +89,13 @@ pub enum RetireReason {
     TokenExpiry,
     /// The probe failed or showed something else than a clean session.
     Probe,
+    /// Another connection did not answer the probe in time, and this one has not been
+    /// heard of since.
+    Silent,
 }
 
 impl RetireReason {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Closed,
         Self::Unsettled,
         Self::Cancelled,
@@ -98,6 +104,7 @@ impl RetireReason {
         Self::Age,
         Self::TokenExpiry,
         Self::Probe,
+        Self::Silent,
     ];
 }
 
@@ -123,6 +130,7 @@ impl fmt::Display for RetireReason {
             Self::Age => "it has reached its lifetime",
             Self::TokenExpiry => "its token ends soon",
             Self::Probe => "it failed the probe",
+            Self::Silent => "it has been as silent as one that failed the probe",
         })
     }
 }
@@ -234,13 +242,18 @@ impl Manager {
         }
         // Where one was silent, those that have not been heard of since are not
         // waited for one after the other.
-        if self.silent_since().is_some_and(|silent| connection.heard < silent) {
-            return Some(RetireReason::Probe);
+        if self.silent_since().is_some_and(|silent| connection.link.heard() < silent) {
+            return Some(RetireReason::Silent);
         }
-        let expires_soon = connection.token.remaining(clock.wall()) <= TOKEN_MARGIN;
-        if expires_soon && self.connector.tokens().has_newer_than(&connection.token) {
+        let (expires_on, tokens) = (connection.token_expires_on, self.connector.tokens());
+        if clock.wall() + TOKEN_MARGIN < expires_on {
+            return None;
+        }
+        if tokens.has_newer_than(expires_on) {
             return Some(RetireReason::TokenExpiry);
         }
+        // Where nobody connects, nobody would ask for one.
+        tokens.refresh_if_due();
         None
     }
 
@@ -268,7 +281,6 @@ impl Manager {
                     let fault = connection.link.fault();
                     return Err(fault.map_or(RetireReason::Probe, RetireReason::from));
                 }
-                connection.heard = self.connector.clock().monotonic();
             }
         }
         Ok(())

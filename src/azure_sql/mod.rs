@@ -16,6 +16,10 @@
 //! [`connect`] does all at once. [`Connector`] dials and logs in, [`Manager`]
 //! makes its connections fit for deadpool's pool, of which [`Pool`] is an alias:
 //! its builder, time limits, hooks and `status` are deadpool's own.
+//!
+//! In a program that logs through the `log` crate and has no `tracing` subscriber,
+//! tiberius warns on every connect that credentials are sent unencrypted (target
+//! `tiberius`). That is not so: the transport below it encrypts, which it does not see.
 
 mod config;
 mod connection;

@@ -1,9 +1,11 @@
 use std::{
+    panic::resume_unwind,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use deadpool::managed::{PoolConfig, TimeoutType, Timeouts};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
 use super::{Error, Manager};
 
@@ -30,18 +32,21 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// take (`Connect Timeout`).
 pub fn builder(manager: Manager) -> PoolBuilder {
     let config = manager.connector().config();
-    let (size, wait) = (config.max_pool_size, config.connect_timeout);
+    let (size, minimum) = (config.max_pool_size, config.min_pool_size);
+    let wait = config.connect_timeout;
     let builder =
         Pool::builder(manager).runtime(deadpool::Runtime::Tokio1).wait_timeout(Some(wait));
     match size {
         Some(size) => builder.max_size(size),
-        None => builder,
+        // deadpool's own, unless it cannot hold the minimum.
+        None => builder.max_size(PoolConfig::default().max_size.max(minimum)),
     }
 }
 
 /// Opens connections, all at once, until `pool` has as many as the configuration
 /// says (`Min Pool Size`), so that the first requests need not wait, and a wrong
-/// set-up shows at start. Does nothing where there are as many.
+/// set-up shows at start. Does nothing where there are as many; waits for none that
+/// is lent.
 ///
 /// # Errors
 ///
@@ -53,18 +58,22 @@ pub async fn warm_up(pool: &Pool) -> Result<(), PoolError> {
     if missing == 0 {
         return Ok(());
     }
-    // Those that are idle are lent first.
+    // Others may borrow meanwhile: what they have is not waited for.
+    let limits = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
     let mut opening = JoinSet::new();
+    // Those that are idle are lent first.
     for _ in 0..status.available.min(status.size) + missing {
         let pool = pool.clone();
-        opening.spawn(async move { pool.get().await });
+        opening.spawn(async move { pool.timeout_get(&limits).await });
     }
     // Held until all are there: one that is given back would be lent again.
     let mut held = Vec::new();
     while let Some(opened) = opening.join_next().await {
-        // Nothing aborts these tasks, and they do not panic.
-        if let Ok(opened) = opened {
-            held.push(opened?);
+        match opened {
+            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => {}
+            Ok(opened) => held.push(opened?),
+            // Nothing aborts these tasks.
+            Err(panicked) => resume_unwind(panicked.into_panic()),
         }
     }
     Ok(())
@@ -81,13 +90,13 @@ pub async fn warm_up(pool: &Pool) -> Result<(), PoolError> {
 ///
 /// Outside of a tokio runtime.
 pub fn keep_fresh(pool: &Pool) {
-    let manager = pool.manager();
+    let (manager, runtime) = (pool.manager(), Handle::current());
     if manager.kept_fresh.swap(true, Ordering::Relaxed) {
         return;
     }
     let (pool, clock) = (pool.weak(), manager.connector().clock().clone());
     let mut alive = manager.alive.subscribe();
-    tokio::spawn(async move {
+    runtime.spawn(async move {
         loop {
             tokio::select! {
                 () = clock.sleep(LOOK_EVERY) => {}
@@ -114,6 +123,9 @@ pub fn keep_fresh(pool: &Pool) {
 /// limit of its own.
 pub async fn close_and_wait(pool: &Pool) {
     pool.close();
+    // deadpool leaves one idle for whoever has been promised it, though nobody may
+    // come any more.
+    drop(pool.retain(|_, _| false));
     pool.manager().living.none().await;
 }
 

@@ -32,6 +32,11 @@ impl Progress {
         self.state(|state| server.clone_into(&mut state.server));
     }
 
+    /// Whether the login was sent elsewhere than `first`.
+    pub(super) fn is_elsewhere(&self, first: &str) -> bool {
+        self.state(|state| state.server != first)
+    }
+
     pub(super) fn failed(&self, error: Error) {
         self.state(|state| state.failed = Some(error));
     }

@@ -32,6 +32,10 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    pub(super) fn has_logged_in(&self) -> bool {
+        self.logins.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn retired(&self, reason: RetireReason) {
         count(&self.retired[reason as usize]);
     }

@@ -18,8 +18,9 @@ const TRIES_OF_DOUBT: u32 = 2;
 ///
 /// What Azure calls transient is tried as long as there is time, so that a paused
 /// serverless database is waited for. A database that cannot be opened may be
-/// failing over or misspelt, and a connection may break by chance or be cut by
-/// a firewall: these are tried twice. `ConnectRetryCount` limits either.
+/// failing over or misspelt, a connection may break by chance or be cut by a
+/// firewall, and a server that is known may be restarting or gone: these are tried
+/// twice. `ConnectRetryCount` limits either.
 #[derive(Debug)]
 pub(super) struct Retries {
     count: Option<u32>,
@@ -35,9 +36,21 @@ impl Retries {
     }
 
     /// The pause before another try, if there is to be one and there is time for
-    /// it. `chance`, from 0 to 1, keeps those apart that failed together.
-    pub(super) fn after(&mut self, error: &Error, left: Duration, chance: f64) -> Option<Duration> {
-        if !error.is_transient() || !matches!(error, Error::Login { .. } | Error::Broken { .. }) {
+    /// it. `known`: the server has answered before. `chance`, from 0 to 1, keeps those
+    /// apart that failed together.
+    pub(super) fn after(
+        &mut self,
+        error: &Error,
+        known: bool,
+        left: Duration,
+        chance: f64,
+    ) -> Option<Duration> {
+        let may_pass = match error {
+            Error::Login { .. } | Error::Broken { .. } => error.is_transient(),
+            Error::Dial { .. } | Error::Resolve { .. } => known,
+            _ => false,
+        };
+        if !may_pass {
             return None;
         }
         let lasts = |code| code == CANNOT_OPEN_DATABASE;
@@ -80,12 +93,13 @@ mod tests {
     fn pauses_double_and_leave_time_for_a_last_try() {
         let mut retries = Retries { count: Some(u32::MAX), ..retries("") };
         let minute = Duration::from_secs(60);
-        let pauses: Vec<_> = (0..5).map(|_| retries.after(&broken(), minute, 0.5)).collect();
+        let pauses: Vec<_> = (0..5).map(|_| retries.after(&broken(), false, minute, 0.5)).collect();
         assert_eq!(pauses, [1, 2, 4, 5, 5].map(|s| Some(Duration::from_secs(s))));
         let short = Duration::from_secs(4);
-        assert_eq!(retries.after(&broken(), short, 0.5), Some(short / 2));
-        assert_eq!(retries.after(&broken(), Duration::from_millis(999), 0.5), None);
-        let [least, most] = [0.0, 1.0].map(|chance| retries.after(&broken(), minute, chance));
+        assert_eq!(retries.after(&broken(), false, short, 0.5), Some(short / 2));
+        assert_eq!(retries.after(&broken(), false, Duration::from_millis(999), 0.5), None);
+        let [least, most] =
+            [0.0, 1.0].map(|chance| retries.after(&broken(), false, minute, chance));
         assert_eq!(least, Some(Duration::from_millis(3750)));
         assert_eq!(most, Some(Duration::from_millis(6250)));
     }
@@ -94,14 +108,18 @@ mod tests {
     fn what_may_last_is_tried_twice_and_what_will_last_never() {
         let minute = Duration::from_secs(60);
         let mut by_default = retries("");
-        let tries = (0..5).filter(|_| by_default.after(&broken(), minute, 0.5).is_some()).count();
+        let tries =
+            (0..5).filter(|_| by_default.after(&broken(), false, minute, 0.5).is_some()).count();
         assert_eq!(tries, 2);
         let declined = Error::EncryptionDeclined { server: "s,1433".into() };
-        assert_eq!(retries("").after(&declined, minute, 0.5), None);
+        assert_eq!(retries("").after(&declined, false, minute, 0.5), None);
         let dial = Error::Dial {
             server: "s,1433".into(),
             source: io::ErrorKind::ConnectionRefused.into(),
         };
-        assert_eq!(retries("").after(&dial, minute, 0.5), None, "it is told at once");
+        assert_eq!(retries("").after(&dial, false, minute, 0.5), None, "it is told at once");
+        let mut known = retries("");
+        let tries = (0..5).filter(|_| known.after(&dial, true, minute, 0.5).is_some()).count();
+        assert_eq!(tries, 2, "it was there before");
     }
 }

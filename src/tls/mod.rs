@@ -104,9 +104,9 @@ fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, TlsConfigErr
         source,
     };
     let bytes = std::fs::read(path).map_err(|error| failed(error.into()))?;
-    if bytes.starts_with(&[0x30]) {
-        // A DER sequence, which no text of PEM begins with.
-        return Ok(CertificateDer::from(bytes));
+    let whole = CertificateDer::from(bytes);
+    if rustls::server::ParsedCertificate::try_from(&whole).is_ok() {
+        return Ok(whole);
     }
     match &*read_certificates(path)? {
         [certificate] => Ok(certificate.clone()),

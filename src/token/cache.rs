@@ -1,10 +1,12 @@
 use std::{
     error::Error,
     fmt,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Waker},
     time::{Duration, SystemTime},
 };
 
@@ -202,12 +204,17 @@ impl TokenCache {
         }
     }
 
-    /// Whether a token other than `token` is held, and will outlive it.
+    /// Whether a token is held that ends later than `expires_on`.
     #[cfg(feature = "azure-sql")]
-    pub(crate) fn has_newer_than(&self, token: &Token) -> bool {
-        self.0
-            .core
-            .peek(|held| held.is_some_and(|held| held.token.expires_on() > token.expires_on()))
+    pub(crate) fn has_newer_than(&self, expires_on: SystemTime) -> bool {
+        self.0.core.peek(|held| held.is_some_and(|held| held.token.expires_on() > expires_on))
+    }
+
+    /// Has a refresh begin beside, if it is time for one, and waits for nothing.
+    #[cfg(feature = "azure-sql")]
+    pub(crate) fn refresh_if_due(&self) {
+        // The flight is a task of its own, which goes on without who began it.
+        let _ = pin!(self.token()).poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// The error of one who has waited so long for a token, by a limit of its own.

@@ -7,7 +7,7 @@ use entra_pool::{
     azure_sql::{Connector, Error, Stage},
     credential::{Environment, ManagedIdentity, UserAssignedId},
 };
-use entra_pool_emulator::identity::Fault;
+use entra_pool_emulator::{azure_sql as fault, identity::Fault};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -266,20 +266,11 @@ async fn a_server_that_does_not_answer_the_login() {
 #[tokio::test]
 async fn a_server_that_breaks_off_during_the_login_is_tried_again() {
     let shop = Shop::open().await;
-    shop.server().behaviour().delay_logins(Duration::from_secs(3600));
+    shop.server().behaviour().disturb(1, fault::Stage::Login, fault::Fault::Cut);
     let capture = crate::logs::capture();
     let connector = shop.connector("");
-    let connecting = async {
-        let connected = without_pauses(&shop, &connector).await;
-        (connected.map(drop), connector.report())
-    };
-    let cutting = async {
-        until(|| capture.text().contains("logging in")).await;
-        shop.server().behaviour().delay_logins(Duration::ZERO);
-        shop.server().behaviour().cut_connections();
-    };
-    let ((connected, report), ()) = tokio::join!(connecting, cutting);
-    connected.unwrap();
+    without_pauses(&shop, &connector).await.unwrap();
+    let report = connector.report();
     assert_eq!((report.logins, report.retried), (1, 1));
     assert!(capture.text().contains("the login to localhost"), "{}", capture.text());
 }

@@ -7,9 +7,12 @@ use entra_pool::{
     postgres,
     token::Scope,
 };
-use entra_pool_emulator::azure_sql::ServerError;
+use entra_pool_emulator::azure_sql::{Fault, ServerError, Stage};
 
-use crate::{RESOURCE, Shop, login_failed, pool, refused, refused_saying, session, text, until};
+use crate::{
+    RESOURCE, Shop, login_failed, pool, refused, refused_saying, session,
+    support::credential::said, text, until,
+};
 
 const POSTGRESQL: &str = "https://ossrdbms-aad.database.windows.net";
 
@@ -109,6 +112,32 @@ async fn a_refusal_is_told_though_the_endpoint_never_answers() {
     let error = connecting.await.unwrap();
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
     assert_eq!(connector.report().refused, 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_though_there_is_no_time_for_the_other_token() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    connector.connect().await.unwrap();
+    shop.server().behaviour().fail_logins(1, login_failed());
+    let connecting = connector.connect();
+    tokio::pin!(connecting);
+    tokio::select! {
+        biased;
+        _ = &mut connecting => panic!("the server does not answer"),
+        () = until(|| shop.counters().logins_refused == 1) => {}
+    }
+    shop.server().behaviour().disturb(1, Stage::Prelogin, Fault::Stall);
+    tokio::select! {
+        biased;
+        _ = &mut connecting => panic!("the server does not answer"),
+        () = until(|| shop.counters().faults == 1) => {}
+    }
+    shop.clock.advance(Duration::from_secs(15));
+    let error = connecting.await.unwrap_err();
+    let Error::TimedOut { source: Some(before), .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(**before, Error::LoginRefused(_)), "{before:?}");
+    assert!(said(&error).contains("CREATE USER"), "{}", said(&error));
 }
 
 #[tokio::test]
@@ -276,6 +305,26 @@ async fn a_name_for_the_certificate_holds_where_the_login_is_routed_within_its_h
     let more = "HostNameInCertificate=sql.example";
     shop.connector_to("localhost", port, more).connect().await.unwrap();
     assert_eq!((server.counters().logins_routed, server.counters().logins), (1, 1));
+}
+
+#[tokio::test]
+async fn a_server_that_a_login_is_routed_to_must_bear_its_own_name() {
+    let shop = Shop::open().await;
+    let gateway = shop.another_server("sql.example", |_| {}).await;
+    let right = shop.another_server("127.0.0.1", |_| {}).await;
+    let wrong = shop.another_server("sql.example", |_| {}).await;
+    let more = "HostNameInCertificate=sql.example;Allow Routing To=127.0.0.1";
+    let connector = shop.connector_to("localhost", gateway.addr().port(), more);
+    gateway.behaviour().route_logins(1, "127.0.0.1", right.addr().port());
+    connector.connect().await.unwrap();
+    assert_eq!(right.counters().logins, 1);
+
+    gateway.behaviour().route_logins(1, "127.0.0.1", wrong.addr().port());
+    let from = format!("where localhost,{} routed the login", gateway.addr().port());
+    let error = refused_saying(&connector, &[&from]).await;
+    assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+    let counters = wrong.counters();
+    assert_eq!((counters.connections, counters.logins + counters.logins_refused), (1, 0));
 }
 
 /// The environment cannot be changed while tests run, so this test runs itself

@@ -44,7 +44,7 @@ async fn what_keeps_a_pool_from_its_minimum_is_told() {
     let shop = Shop::open().await;
     let pool = pool_of(&shop, "Min Pool Size=2");
     let firewall = ServerError::new(40615, 14, "Client with IP address '192.0.2.7' is not allowed");
-    shop.server().behaviour().fail_logins(2, firewall);
+    shop.server().behaviour().fail_logins(1, firewall);
     let error = warm_up(&pool).await.unwrap_err();
     assert!(error.to_string().contains("firewall"), "{error}");
     warm_up(&pool).await.unwrap();
@@ -126,4 +126,48 @@ async fn a_login_under_way_is_waited_for_when_a_pool_closes() {
     }
     asking.abort();
     closing.await;
+}
+
+#[tokio::test]
+async fn a_pool_closes_though_one_that_waited_for_a_connection_never_took_it() {
+    let shop = Shop::open().await;
+    let pool = pool(&shop.connector(""), 1, Recycling::Verified);
+    let lent = pool.get().await.unwrap();
+    let mut waiting = Box::pin(pool.get());
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("it is lent"),
+        () = until(|| pool.status().waiting == 1) => {}
+    }
+    // It is promised to who waits, and nobody else may have it.
+    drop(lent);
+    let closing = close_and_wait(&pool);
+    drop(waiting);
+    closing.await;
+    until(|| shop.counters().open == 0).await;
+}
+
+#[tokio::test]
+async fn filling_a_pool_waits_for_nobody_and_takes_nothing_from_anybody() {
+    let shop = Shop::open().await;
+    let pool = pool_of(&shop, "Min Pool Size=2;Max Pool Size=2");
+    let first = pool.get().await.unwrap();
+    shop.server().behaviour().delay_logins(Duration::from_secs(3600));
+    let capture = crate::logs::capture();
+    // Another login is under way; the pool is as large as it can be.
+    let asking = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.map(drop) }
+    });
+    until(|| capture.text().contains("logging in")).await;
+    warm_up(&pool).await.unwrap();
+    asking.abort();
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_pool_holds_its_minimum() {
+    let shop = Shop::open().await;
+    assert_eq!(pool_of(&shop, "Min Pool Size=300").status().max_size, 300);
+    assert_eq!(pool_of(&shop, "Min Pool Size=1;Max Pool Size=3").status().max_size, 3);
 }

@@ -106,3 +106,16 @@ async fn what_no_other_try_can_better_is_told_at_once() {
     assert!(said(&error).contains("firewall"), "{}", said(&error));
     assert_eq!((shop.counters().logins_refused, connector.report().retried), (1, 0));
 }
+
+#[tokio::test]
+async fn a_server_that_was_there_before_is_waited_for_twice() {
+    let shop = Shop::open().await;
+    let connector = connector(&shop, "").await;
+    connector.connect().await.unwrap();
+    shop.server().refuse_connections(true).await.unwrap();
+    let error = without_pauses(&shop, &connector).await.unwrap_err();
+    assert!(matches!(error, Error::Dial { .. }) && error.is_transient(), "{error:?}");
+    assert_eq!(connector.report().retried, 2);
+    shop.server().refuse_connections(false).await.unwrap();
+    connector.connect().await.unwrap();
+}

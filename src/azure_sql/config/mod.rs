@@ -69,18 +69,18 @@ use crate::{tls::Trust, token::Scope};
 /// | `TrustServerCertificate` | `False`; `True` is refused, unless [`dangerous_parse`](Self::dangerous_parse) reads it | `False` |
 /// | `TrustServerCertificateCA`, `certificate` | a PEM file: trust these roots and no others | the platform's roots |
 /// | `ServerCertificate` | a PEM or DER file: the one certificate that the server may show, whatever name it bears | none |
-/// | `HostNameInCertificate` | the name that the certificate must bear | the server's host |
+/// | `HostNameInCertificate` | the name that the certificate must bear; a wildcard that stands for the host is the host | the server's host |
 /// | `Application Name`, `App` | shown in `sys.dm_exec_sessions`, 128 characters at most | `entra-pool` |
 /// | `Workstation ID`, `WSID` | likewise, as `host_name` | this machine's name |
 /// | `ApplicationIntent` | `ReadWrite` or `ReadOnly` | `ReadWrite` |
 /// | `Packet Size` | bytes of a TDS packet, 512 to 32767 | 4096 |
 /// | `MultiSubnetFailover` | `True`: all addresses of the server are tried at once | `False`: one after the other, soon |
-/// | `Connect Timeout`, `Connection Timeout`, `Timeout`, `loginTimeout` | seconds for all of a connect, from resolving the name to the login | 15 |
+/// | `Connect Timeout`, `Connection Timeout`, `Timeout`, `loginTimeout` | seconds for all of a connect, from the token to the login, with all its tries | 15 |
 /// | `Command Timeout`, `queryTimeout` | seconds for the server to answer a request, or to go on answering; 0 for no limit | 30 |
-/// | `ConnectRetryCount` | how often a login that failed with a transient error is tried again, 0 to 255 | while there is time |
+/// | `ConnectRetryCount` | how often a login that failed with a transient error is tried again, 0 to 255 | while there is time; twice where the error may last |
 /// | `ConnectRetryInterval` | seconds before such a try, 1 to 60 | 1, doubling up to 5 |
-/// | `Max Pool Size` | connections in the pool that [`connect`](super::connect) makes, 1 to 32767 | deadpool's: 2 for each CPU |
-/// | `Min Pool Size` | connections that a pool is to have from the start | 0 |
+/// | `Max Pool Size` | connections in the pool that [`connect`](super::connect) makes, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
+/// | `Min Pool Size` | connections that [`warm_up`](super::warm_up) opens and [`keep_fresh`](super::keep_fresh) keeps | 0 |
 /// | `Connection Lifetime`, `Load Balance Timeout` | seconds after which a pooled connection is retired, up to a tenth earlier; 0 for never | 3600 |
 /// | `Entra Scope` | what tokens are asked for with | follows from the host |
 /// | `Allow Routing To` | ends of host names, with commas, that a login may be routed to beside the server's own cloud | none |

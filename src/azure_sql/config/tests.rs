@@ -463,3 +463,22 @@ proptest! {
         let _ = text.parse::<Config>();
     }
 }
+
+#[test]
+fn what_azures_portal_hands_out_is_read() {
+    let strings = [
+        "Server=tcp:shop.database.windows.net,1433;Initial Catalog=orders;Encrypt=True;\
+         TrustServerCertificate=False;Connection Timeout=30;\
+         Authentication=\"Active Directory Default\";",
+        "jdbc:sqlserver://shop.database.windows.net:1433;database=orders;encrypt=true;\
+         trustServerCertificate=false;hostNameInCertificate=*.database.windows.net;\
+         loginTimeout=30;authentication=ActiveDirectoryDefault",
+    ];
+    let [ado_net, jdbc] = strings.map(|string| string.parse::<Config>().unwrap());
+    assert_eq!(ado_net, jdbc);
+    for wildcard in ["*.windows.net", "*.example", "*", "a.*.net"] {
+        let string = format!("Server=shop.database.windows.net;HostNameInCertificate={wildcard}");
+        let error = string.parse::<Config>().unwrap_err().to_string();
+        assert!(error.contains("HostNameInCertificate"), "{error}");
+    }
+}

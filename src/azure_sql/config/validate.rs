@@ -75,6 +75,7 @@ impl ConfigBuilder {
             .iter()
             .map(|suffix| routing_suffix(suffix))
             .collect::<Result<_, _>>()?;
+        let host_in_certificate = self.checked_name(&host)?;
         let scope = match &self.scope {
             Some(scope) => scope.clone(),
             None => Cloud::of_azure_sql_host(&host)
@@ -91,7 +92,7 @@ impl ConfigBuilder {
             client_secret: self.client_secret,
             encrypt: self.encrypt.unwrap_or_default(),
             trust,
-            host_in_certificate: self.host_in_certificate,
+            host_in_certificate,
             application_name: self.application_name.unwrap_or_else(|| APPLICATION_NAME.to_owned()),
             workstation_id: self.workstation_id,
             read_only: self.read_only,
@@ -119,6 +120,26 @@ impl ConfigBuilder {
         }
     }
 
+    /// The name that the certificate must bear, if it is not the host's. A wildcard
+    /// (Azure's portal writes `*.database.windows.net`) stands for the host itself.
+    fn checked_name(&self, host: &str) -> Result<Option<String>, ConfigError> {
+        let Some(name) = &self.host_in_certificate else { return Ok(None) };
+        let Some(domain) = name.strip_prefix("*.") else {
+            return match ServerName::try_from(name.as_str()) {
+                Ok(_) => Ok(Some(name.clone())),
+                Err(_) => Err(self.wrong(Setting::HostNameInCertificate)),
+            };
+        };
+        match host.split_once('.') {
+            Some((_, rest)) if rest.eq_ignore_ascii_case(domain) => Ok(None),
+            _ => Err(self.refuse(
+                Setting::HostNameInCertificate,
+                "is a wildcard that does not stand for the server's host: leave it out, or give \
+                 the one name",
+            )),
+        }
+    }
+
     fn check_texts(&self) -> Result<(), ConfigError> {
         for (setting, text, longest) in [
             (Setting::Database, &self.database, LONGEST_NAME),
@@ -135,13 +156,6 @@ impl ConfigBuilder {
         }
         if let Some(secret) = &self.client_secret {
             self.check_text(Setting::Password, secret.reveal())?;
-        }
-        if self
-            .host_in_certificate
-            .as_deref()
-            .is_some_and(|name| ServerName::try_from(name).is_err())
-        {
-            return Err(self.wrong(Setting::HostNameInCertificate));
         }
         for (setting, path) in [
             (Setting::CaFile, &self.ca_file),
