@@ -4,11 +4,11 @@
 //! Whatever goes wrong here fails the test that called it: it panics.
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod browser;
+mod process;
+
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError, mpsc},
-    thread::JoinHandle,
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
@@ -19,6 +19,9 @@ use entra_pool::{
 };
 use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
 use reqwest::{Method, StatusCode, header::HeaderMap};
+
+pub use browser::Browser;
+use process::Process;
 
 /// What the application lives in: the emulator, and a pool of the test's own.
 pub struct World {
@@ -71,9 +74,7 @@ impl World {
 
 /// A running application; killed, by its ID, when this goes.
 pub struct Application {
-    process: Child,
-    reader: Option<JoinHandle<()>>,
-    log: Arc<Mutex<String>>,
+    process: Process,
     client: reqwest::Client,
     address: String,
 }
@@ -96,43 +97,13 @@ impl Application {
         program: &str,
         environment: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Self {
-        let mut process = Command::new(program)
-            .env_clear()
-            .env("LISTEN", "127.0.0.1:0")
-            .envs(environment)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it was built");
-        let output = BufReader::new(process.stdout.take().expect("it is piped"));
-        let (found, address) = mpsc::channel();
-        let log = Arc::new(Mutex::new(String::new()));
-        let reader = std::thread::spawn({
-            let log = Arc::clone(&log);
-            move || {
-                for line in output.lines().map_while(Result::ok) {
-                    if let Some((_, address)) = line.split_once("listening on http://") {
-                        // In JSON the message ends with a quote.
-                        let address = address.split('"').next().unwrap_or_default();
-                        let _ = found.send(format!("http://{address}"));
-                    }
-                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            }
-        });
-        let address =
-            tokio::task::spawn_blocking(move || address.recv_timeout(Duration::from_secs(60)).ok());
-        let address = address.await.expect("it does not panic");
+        let mut command = Command::new(program);
+        command.env_clear().env("LISTEN", "127.0.0.1:0").envs(environment);
+        let (process, rest) = Process::start(&mut command, "listening on http://").await;
+        // In JSON the message ends with a quote.
+        let address = format!("http://{}", rest.split('"').next().unwrap_or_default());
         let client = reqwest::Client::builder().no_proxy().build().expect("it has TLS");
-        let mut application =
-            Self { process, reader: Some(reader), log, client, address: String::new() };
-        match address {
-            Some(address) => application.address = address,
-            None => panic!("it does not listen: {}", application.log()),
-        }
-        application
+        Self { process, client, address }
     }
 
     /// Where it is: `http://127.0.0.1:PORT`.
@@ -144,7 +115,7 @@ impl Application {
     /// What it has logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.process.log()
     }
 
     /// Gets a path.
@@ -190,30 +161,12 @@ impl Application {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let id = self.process.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("there is a kill");
-        assert!(sent.success(), "it has ended before: {}", self.log());
+        self.process.terminate();
     }
 
     /// Waits for its end, for 30 s at most; gives the exit status and the log.
-    pub async fn ended(mut self) -> (ExitStatus, String) {
-        for _ in 0..300 {
-            if let Some(status) = self.process.try_wait().expect("it is our child") {
-                let reader = self.reader.take().expect("nobody else takes it");
-                reader.join().expect("it does not panic");
-                return (status, self.log());
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("it does not end: {}", self.log());
-    }
-}
-
-impl Drop for Application {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+    pub async fn ended(self) -> (ExitStatus, String) {
+        self.process.ended().await
     }
 }
 

@@ -1,0 +1,81 @@
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// A running program; killed, by its ID, when this goes.
+pub(super) struct Process {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts a program, and waits until it prints `announcement`, for 60 s at most;
+    /// gives what stands behind that in its line.
+    pub(super) async fn start(command: &mut Command, announcement: &'static str) -> (Self, String) {
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (sender, announced) = mpsc::channel();
+        let log = Arc::new(Mutex::new(String::new()));
+        let reader = std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in output.lines().map_while(Result::ok) {
+                    if let Some((_, rest)) = line.split_once(announcement) {
+                        // Only the first is waited for.
+                        let _ = sender.send(rest.to_owned());
+                    }
+                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            }
+        });
+        let process = Self { child, reader: Some(reader), log };
+        let announced = tokio::task::spawn_blocking(move || {
+            announced.recv_timeout(Duration::from_secs(60)).ok()
+        });
+        match announced.await.expect("it does not panic") {
+            Some(rest) => (process, rest),
+            None => panic!("it does not say '{announcement}': {}", process.log()),
+        }
+    }
+
+    /// What it has printed so far.
+    pub(super) fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends SIGTERM.
+    pub(super) fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("there is a kill");
+        assert!(sent.success(), "it has ended before: {}", self.log());
+    }
+
+    /// Waits for its end, for 30 s at most; gives the exit status and all it has printed.
+    pub(super) async fn ended(mut self) -> (ExitStatus, String) {
+        for _ in 0..300 {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                let reader = self.reader.take().expect("nobody else takes it");
+                reader.join().expect("it does not panic");
+                return (status, self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it does not end: {}", self.log());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
