@@ -1,13 +1,10 @@
-use entra_pool::{azure_sql, postgres};
+use entra_pool::{azure_sql, postgres, token::Identity};
 
 use crate::BoxError;
 
 #[cfg(feature = "emulator")]
 use {
-    entra_pool::{
-        credential::{Environment, from_environment},
-        token::Identity,
-    },
+    entra_pool::credential::{Environment, from_environment},
     entra_pool_emulator::emulator::{Emulator, EmulatorOptions},
 };
 
@@ -85,12 +82,32 @@ impl Database {
         match &self.0 {
             Place::Configured(url) => postgres::connector(url),
             #[cfg(feature = "emulator")]
-            Place::Emulated(emulated) => {
-                let config: postgres::Config = emulated.emulator.postgres_url().parse()?;
-                let tokens = emulated.identity.tokens(config.token_scope()?);
-                postgres::Connector::new(config, tokens)
-            }
+            Place::Emulated(_) => Ok(self.postgres_and_identity()?.0),
         }
+    }
+
+    /// A connector to PostgreSQL, and the identity that it logs in with, for what else
+    /// the application uses in Azure; of a user-assigned one, `AZURE_CLIENT_ID` tells.
+    ///
+    /// # Errors
+    ///
+    /// As [`postgres::connector`]; `entra_client_id` is refused.
+    pub fn postgres_and_identity(
+        &self,
+    ) -> Result<(postgres::Connector, Identity), postgres::Error> {
+        let (config, identity) = match &self.0 {
+            Place::Configured(url) => {
+                let config: postgres::Config = url.parse()?;
+                let identity = Identity::new(config.credential()?);
+                (config, identity)
+            }
+            #[cfg(feature = "emulator")]
+            Place::Emulated(emulated) => {
+                (emulated.emulator.postgres_url().parse()?, emulated.identity.clone())
+            }
+        };
+        let tokens = identity.tokens(config.token_scope()?);
+        Ok((postgres::Connector::new(config, tokens)?, identity))
     }
 
     /// Whether it is emulated, and so to be filled by the application.

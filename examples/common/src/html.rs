@@ -6,6 +6,8 @@ use axum::{
 };
 use maud::{DOCTYPE, Markup, html};
 
+use crate::Problem;
+
 /// Nothing but the page's own markup and style is run or loaded, whatever got into it.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -42,4 +44,21 @@ pub fn page(title: &str, content: &Markup) -> Response {
         (header::REFERRER_POLICY, "same-origin"),
     ];
     (headers, Html(page.into_string())).into_response()
+}
+
+/// A [`Problem`] as a page, for those who look at pages.
+#[derive(Debug)]
+pub struct ProblemPage(Problem);
+
+impl<E: Into<Problem>> From<E> for ProblemPage {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for ProblemPage {
+    fn into_response(self) -> Response {
+        let content = html! { p { (self.0.detail) } p { a href="/" { "To the start" } } };
+        self.0.answered_with(page(self.0.title, &content))
+    }
 }

@@ -23,9 +23,9 @@ pub struct Problem {
     /// The HTTP status.
     status: u16,
     /// What the status is called.
-    title: &'static str,
+    pub(crate) title: &'static str,
     /// What is wrong, in this case.
-    detail: String,
+    pub(crate) detail: String,
     /// What is wrong with which field of the entry.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
@@ -92,6 +92,16 @@ impl Problem {
         }
     }
 
+    /// `body`, with the problem's status and `Retry-After`.
+    pub(crate) fn answered_with(&self, mut body: Response) -> Response {
+        *body.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if let Some(after) = self.retry_after {
+            body.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+        }
+        body
+    }
+
     /// After what the identity's host said, if that was asked.
     fn after(self, error: Option<&TokenError>) -> Self {
         let said = match error {
@@ -104,14 +114,9 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after.map(|after| after.as_secs().max(1));
-        let mut response = (status, axum::Json(self)).into_response();
+        let mut response = self.answered_with(axum::Json(&self).into_response());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
         response
     }
 }

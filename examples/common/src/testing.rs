@@ -15,6 +15,7 @@ use std::{
 use entra_pool::{
     azure_sql,
     credential::{Environment, from_environment},
+    postgres,
     token::Identity,
 };
 use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
@@ -23,11 +24,14 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 pub use browser::Browser;
 use process::Process;
 
-/// What the application lives in: the emulator, and a pool of the test's own.
+/// What the application lives in: the emulator, and pools of the test's own.
 pub struct World {
     /// The stand-ins.
     pub emulator: Emulator,
+    /// The user-assigned identity.
+    pub identity: Identity,
     pool: azure_sql::Pool,
+    postgres: postgres::Pool,
 }
 
 impl World {
@@ -37,7 +41,10 @@ impl World {
         let environment = Environment::from_pairs(emulator.env());
         let identity = Identity::new(from_environment(environment).expect("it is complete"));
         let pool = azure_sql::connect_with(&identity, &emulator.azure_sql_string());
-        let world = Self { pool: pool.expect("the string is right"), emulator };
+        let pool = pool.expect("the string is right");
+        let postgres = postgres::connect_with(&identity, &emulator.postgres_url());
+        let postgres = postgres.expect("the URL is right");
+        let world = Self { emulator, identity, pool, postgres };
         if !script.is_empty() {
             world.sql(script).await;
         }
@@ -49,6 +56,12 @@ impl World {
         let mut connection = self.pool.get().await.expect("it connects");
         let answer = connection.simple_query(sql).await.expect(sql);
         answer.into_results().await.expect(sql);
+    }
+
+    /// Runs statements in PostgreSQL.
+    pub async fn postgres_sql(&self, sql: &str) {
+        let connection = self.postgres.get().await.expect("it connects");
+        connection.batch_execute(sql).await.expect(sql);
     }
 
     /// A connection string of the user-assigned identity, which gives up after 2 s;
@@ -86,7 +99,9 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body, which is text.
+    /// Its body.
+    pub body: Vec<u8>,
+    /// The same, if it is text.
     pub text: String,
 }
 
@@ -144,7 +159,8 @@ impl Application {
             panic!("{path}: {error:?}; it has logged: {}", self.log());
         });
         let (status, headers) = (response.status(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.expect("it ends") }
+        let body = response.bytes().await.expect("it ends").to_vec();
+        Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned(), body }
     }
 
     /// Gets a path until the answer is 200, for 30 s at most.
