@@ -315,6 +315,10 @@ fn hosts(pg: &tokio_postgres::Config) -> Result<Vec<Host>, ConfigError> {
         PgHost::Tcp(name) if name.contains('@') => {
             Err(ConfigError::keyword("user", "has an @, which a URL wants written %40"))
         }
+        PgHost::Tcp(name) if name.contains([';', '=']) => Err(ConfigError::keyword(
+            "host",
+            "has a ; or an = in it: Npgsql's form is not read; write keyword=value pairs with spaces between them, or a URL",
+        )),
         PgHost::Tcp(name) => Ok(name.clone()),
         #[cfg(unix)]
         PgHost::Unix(_) => Err(ConfigError::keyword(
@@ -338,12 +342,14 @@ impl FromStr for Config {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let (ours, rest) = keywords::take(text)?;
         let pg: tokio_postgres::Config = rest.parse().map_err(ConfigError::Unreadable)?;
+        // Refuses Npgsql's form, of which what follows would show a value with all
+        // that is behind it.
+        let mut config = Self::new(&pg)?;
         if let Some(mode) = ours.sslmode
             && !["require", "verify-ca", "verify-full"].contains(&mode.as_str())
         {
             return Err(ConfigError::ssl_mode(&mode));
         }
-        let mut config = Self::new(&pg)?;
         config.ca_file = ours.sslrootcert.map(PathBuf::from);
         config.client_id = ours.entra_client_id;
         config.scope = ours.entra_scope.map(Scope::new).transpose()?;

@@ -4,10 +4,18 @@ use crate::token::{InvalidScope, Scope};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The string is neither a URL nor a libpq string, or has a keyword that
-    /// is not known; the source says which.
+    /// The string breaks off, or has a keyword that is not known; the source says
+    /// which.
     #[error("the PostgreSQL connection string cannot be read")]
     Unreadable(#[source] tokio_postgres::Error),
+    /// The string is neither a URL nor a libpq string, or one that would be taken
+    /// otherwise than it is meant. Nothing of it is shown: a password may be in it.
+    #[error("the PostgreSQL connection string cannot be read: {problem}")]
+    #[non_exhaustive]
+    Malformed {
+        /// What is wrong with it, and what to do.
+        problem: &'static str,
+    },
     /// A keyword whose value cannot be, or that is missing.
     #[error("{keyword} {problem}")]
     #[non_exhaustive]

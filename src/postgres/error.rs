@@ -251,14 +251,15 @@ fn passes(error: &DbError) -> bool {
         || code.code().starts_with("08")
 }
 
-/// What PgBouncer 1.18 says, under the SQLSTATE that it has for a refused
-/// password, too, when it or the server behind it has no place or is away.
+/// What PgBouncer (1.18, and behind the comma in other words since) says, under
+/// the SQLSTATE that it has for a refused password, too, when it or the server behind
+/// it has no place or is away; the last two are the server's own words.
 fn pgbouncer_is_short(error: &DbError) -> bool {
     [
         "no more connections allowed",
         "query_wait_timeout",
         "client_login_timeout",
-        "cannot connect to server",
+        "server login has been failing",
         "server conn crashed",
         "the database system is",
         "too many clients",
@@ -366,6 +367,11 @@ mod tests {
             ("client sent partial pkt in startup phase", false),
             ("no more connections allowed (max_client_conn)", true),
             ("query_wait_timeout", true),
+            ("server login has been failing, try again later (server_login_retry)", true),
+            (
+                "server login has been failing, cached error: connect failed (server_login_retry)",
+                true,
+            ),
             ("the database system is starting up", true),
         ] {
             let error = server_error(&[(b'S', "FATAL"), (b'C', "08P01"), (b'M', message)]).await;

@@ -55,6 +55,17 @@ impl Keywords {
 }
 
 fn from_url(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
+    let (_, behind_scheme) = text.split_once("://").unwrap_or_default();
+    // tokio-postgres takes for user and password all that is before the first @.
+    if let Some((user, _)) = behind_scheme.split_once('@') {
+        if user.contains(['/', '?']) {
+            let problem = "an @ behind the URL's host is written %40";
+            return Err(ConfigError::Malformed { problem });
+        }
+        if user.contains(':') {
+            return Err(ConfigError::password());
+        }
+    }
     let Some((base, query)) = text.split_once('?') else { return Ok(text.to_owned()) };
     let mut rest = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -80,13 +91,20 @@ fn from_pairs(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
     loop {
         skip_space(&mut chars);
         let start = position(&mut chars, text);
+        if start == text.len() {
+            return Ok(rest);
+        }
         let mut key = String::new();
         while let Some((_, c)) = chars.next_if(|(_, c)| !c.is_whitespace() && *c != '=') {
             key.push(c);
         }
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            let problem = "it is neither a URL, which begins with postgres://, nor keyword=value pairs with spaces between them";
+            return Err(ConfigError::Malformed { problem });
+        }
         skip_space(&mut chars);
-        if key.is_empty() || chars.next_if(|(_, c)| *c == '=').is_none() {
-            // The end, or something that tokio-postgres has an error for.
+        if chars.next_if(|(_, c)| *c == '=').is_none() {
+            // tokio-postgres has an error for it.
             rest.push_str(&text[start..]);
             return Ok(rest);
         }
@@ -157,12 +175,49 @@ mod tests {
 
     #[test]
     fn a_password_is_refused_wherever_it_stands_and_is_not_shown() {
-        for text in
-            ["postgres://h/d?password=hunter2", "host=h password=hunter2 x", "password = 'hunter2"]
-        {
+        for text in [
+            "postgres://h/d?password=hunter2",
+            "postgres://u:hunter2@h/d",
+            "postgres://u:p@ss?hunter2=x@h/d",
+            "host=h password=hunter2 x",
+            "password = 'hunter2",
+        ] {
             let error = take(text).unwrap_err().to_string();
             assert!(error.contains("password") && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_neither_a_url_nor_pairs_is_refused_and_not_shown() {
+        for text in [
+            " postgres://u:hunter2@h/d?sslmode=require",
+            "'postgres://u:hunter2@h/d?sslmode=require'",
+            "jdbc:postgresql://h/d?user=u&password=hunter2",
+            "postgresql+asyncpg://u:hunter2@h/d?ssl=require",
+            "POSTGRES://u:hunter 2@h/d",
+            "Host=h;Username=u;Password=hunter2",
+            "host=h =hunter2",
+            "é=hunter2",
+        ] {
+            let error = take(text).unwrap_err();
+            assert!(matches!(error, ConfigError::Malformed { .. }), "{text}: {error:?}");
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains("postgres://") && !shown.contains("hunter"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_at_sign_behind_the_host_is_refused_for_it_would_name_another_host() {
+        for text in [
+            "postgres://db.internal/restaurant?application_name=svc@contoso.com",
+            "postgres://db.internal:5432/svc@contoso.com",
+            "postgres://u:p/ss@db.internal/restaurant",
+        ] {
+            let error = take(text).unwrap_err().to_string();
+            assert!(error.contains("%40") && !error.contains("ss@"), "{error}");
+            assert!(!error.contains("contoso"), "{error}");
+        }
+        take("postgres://u@db.internal/restaurant?application_name=svc@contoso.com").unwrap();
     }
 
     #[test]
@@ -176,7 +231,7 @@ mod tests {
 
     #[test]
     fn garbage_is_left_to_the_parser_of_the_rest() {
-        for text in ["", "=", "host", "host=", "postgres://?&&=&a", "'", "a='\\", "é=ü ß"] {
+        for text in ["", " ", "host", "host=", "postgres://?&&=&a", "a='\\", "a=ü b"] {
             let (ours, _) = take(text).unwrap();
             assert_eq!(ours, Keywords::default(), "{text}");
         }

@@ -65,8 +65,10 @@ fn error_response(error: &DbError, hint: &str) -> Vec<u8> {
         }
     };
     let line = error.line().map(|line| line.to_string());
+    let severity = error.parsed_severity().map(|severity| severity.to_string());
     let fields = [
         (b'S', Some(error.severity())),
+        (b'V', severity.as_deref()),
         (b'C', Some(error.code().code())),
         (b'M', Some(error.message())),
         (b'D', error.detail()),
@@ -171,7 +173,8 @@ mod tests {
     #[tokio::test]
     async fn a_servers_error_keeps_every_field_and_gets_the_advice_into_its_hint() {
         let every = [
-            (b'S', "FATAL"),
+            (b'S', "FATALE"),
+            (b'V', "FATAL"),
             (b'C', "28P01"),
             (b'M', "password authentication failed for user \"ü\""),
             (b'D', "detail"),

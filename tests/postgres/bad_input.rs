@@ -48,6 +48,23 @@ fn a_password_in_the_url() {
 }
 
 #[test]
+fn a_string_of_npgsql() {
+    for text in [
+        "host=h;username=u;password=hunter2;database=d",
+        "sslmode=disable;host=h;password=hunter2",
+        "entra_scope=x;host=h;password=hunter2",
+        "postgres://h;password=hunter2/d",
+        "Host=h;Username=u;Password=hunter2",
+    ] {
+        let error = refused(text);
+        assert!(matches!(error, Error::Config(_)), "{error:?}");
+        let shown = format!("{} {error:?}", said(&error));
+        assert!(shown.contains("host") || shown.contains("pairs"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
 fn sslmode_disable() {
     for mode in ["disable", "allow", "prefer", "verify"] {
         let error = said(&refused(&format!("{AZURE}?sslmode={mode}")));
