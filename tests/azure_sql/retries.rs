@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use entra_pool::{
-    azure_sql::{Connector, Error, Stage},
+    azure_sql::{Connector, Error, Stage, is_transient},
     clock::Clock,
 };
 use entra_pool_emulator::azure_sql::ServerError;
@@ -118,4 +118,23 @@ async fn a_server_that_was_there_before_is_waited_for_twice() {
     assert_eq!(connector.report().retried, 2);
     shop.server().refuse_connections(false).await.unwrap();
     connector.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_query_says_whether_another_try_may_help() {
+    let shop = Shop::open().await;
+    let mut connection = connector(&shop, "").await.connect().await.unwrap();
+    let mut failed = async |error: ServerError| {
+        shop.server().behaviour().fail_requests(1, error);
+        connection.simple_query("SELECT 1").await.unwrap_err()
+    };
+    let cases = [(1205, true), (40501, true), (229, false), (2627, false), (37396, true)];
+    // The last one ends the session.
+    for (number, transient) in cases {
+        let error = failed(ServerError::new(number, 14, "as asked for")).await;
+        assert_eq!(error.code(), u32::try_from(number).ok(), "{error}");
+        assert_eq!(is_transient(&error), transient, "{error}");
+    }
+    let broken = failed(ServerError::new(1205, 14, "not seen")).await;
+    assert!(is_transient(&broken), "{broken}");
 }

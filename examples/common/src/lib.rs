@@ -34,7 +34,7 @@ pub mod testing;
 
 use std::{error::Error, io::IsTerminal, process::ExitCode};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 pub use database::Database;
 pub use problem::Problem;
@@ -48,8 +48,8 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// `RUST_LOG` says what is logged (default `info`), `LOG_FORMAT=json` how: one JSON
 /// object a line, for Azure Monitor and the like.
 pub async fn run(application: impl Future<Output = Result<(), BoxError>>) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy());
     if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
         log.json().init();
     } else {

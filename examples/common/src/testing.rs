@@ -64,12 +64,12 @@ impl World {
         connection.batch_execute(sql).await.expect(sql);
     }
 
-    /// A connection string of the user-assigned identity, which gives up after 2 s;
+    /// A connection string with this `Authentication`, which tells of an outage at once;
     /// more keywords may be put behind it.
     #[must_use]
     pub fn azure_sql_string(&self, authentication: &str) -> String {
         let string = self.emulator.azure_sql_string();
-        format!("{string};Connect Timeout=2;Authentication={authentication}")
+        format!("{string};ConnectRetryCount=0;Authentication={authentication}")
     }
 
     /// Azure SQL goes away: its connections break, and new ones are refused.

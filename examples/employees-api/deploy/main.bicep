@@ -26,6 +26,8 @@ param administratorId string
 ])
 param administratorType string = 'Group'
 
+var databaseName = 'app'
+
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' existing = {
   name: 'employees-api-identity'
 }
@@ -59,7 +61,7 @@ resource fromAzure 'Microsoft.Sql/servers/firewallRules@2021-11-01' = {
 
 resource database 'Microsoft.Sql/servers/databases@2021-11-01' = {
   parent: server
-  name: 'app'
+  name: databaseName
   location: location
   sku: {
     name: 'Basic'
@@ -111,7 +113,7 @@ resource app 'Microsoft.Web/sites@2022-09-01' = {
         }
         {
           name: 'AZURE_SQL_CONNECTIONSTRING'
-          value: 'Server=tcp:${server.properties.fullyQualifiedDomainName};Database=${database.name};Authentication=Active Directory Default'
+          value: 'Server=tcp:${server.properties.fullyQualifiedDomainName};Database=${databaseName};Authentication=Active Directory Default'
         }
       ]
     }

@@ -39,7 +39,7 @@ fn the_identity_has_one_name() {
 fn the_connection_string_is_one_that_the_application_reads() {
     let string = app_setting("AZURE_SQL_CONNECTIONSTRING")
         .replace("${server.properties.fullyQualifiedDomainName}", "shop.database.windows.net")
-        .replace("${database.name}", "app");
+        .replace("${databaseName}", "app");
     let config: Config = string.parse().unwrap();
     assert_eq!(config.host(), "shop.database.windows.net");
     assert_eq!(config.authentication(), Some(Authentication::Default));

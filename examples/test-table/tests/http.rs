@@ -4,8 +4,15 @@
 
 use std::time::Duration;
 
-use entra_pool_emulator::identity::Fault;
+use entra_pool_emulator::{
+    azure_sql::{self, Stage},
+    identity::Fault,
+};
 use examples_common::testing::{Application, World};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_test-table");
 
@@ -138,6 +145,26 @@ async fn sigterm_lets_a_request_end_and_closes_the_pool() {
     assert!(status.success(), "{status}: {log}");
     assert!(log.trim_end().ends_with("stopped"), "{log}");
     assert!(!log.contains("given up"), "{log}");
+}
+
+#[tokio::test]
+async fn sigterm_does_not_wait_for_a_request_that_does_not_end() {
+    let world = world().await;
+    let application = start(&world).await;
+    let server = world.emulator.azure_sql();
+    server.behaviour().disturb(1, Stage::Request, azure_sql::Fault::Stall);
+    // A client that would wait for ever.
+    let address = application.address().trim_start_matches("http://");
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+    while server.counters().faults == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    application.terminate();
+    let (status, log) = application.ended().await;
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.contains("is given up"), "{log}");
+    assert!(matches!(client.read(&mut [0; 1]).await, Ok(0) | Err(_)), "there is no answer");
 }
 
 #[tokio::test]
