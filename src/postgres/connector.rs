@@ -9,13 +9,14 @@ use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Config, ConfigError, Connection, ConnectorReport, Error, RetireReason, Stage,
+    Config, ConfigError, Connection, ConnectorReport, Error, Recycling, RetireReason, Stage,
     advice::{self, Refusal, SecondTry},
     dial,
     progress::Progress,
     replay,
     report::{Counters, count},
     retry::Retries,
+    time_limit::TimeLimit,
     tls,
 };
 use crate::{
@@ -42,6 +43,7 @@ struct Inner {
     tls: MakeRustlsConnect,
     renewals: Renewals,
     counters: Counters,
+    recycling_limit: TimeLimit,
 }
 
 impl Connector {
@@ -77,6 +79,7 @@ impl Connector {
             tls,
             renewals: Renewals::default(),
             counters: Counters::default(),
+            recycling_limit: TimeLimit::new(Recycling::LIMIT),
         })))
     }
 
@@ -146,6 +149,13 @@ impl Connector {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         self.0.tokens.clock()
+    }
+
+    pub(super) async fn within_recycling_limit<F: Future>(
+        &self,
+        recycling: F,
+    ) -> Result<F::Output, Elapsed> {
+        self.0.recycling_limit.run(&**self.clock(), recycling).await
     }
 
     pub(crate) fn count_retired(&self, reason: RetireReason) {

@@ -54,6 +54,7 @@ mod replay;
 mod report;
 mod retire;
 mod retry;
+mod time_limit;
 mod tls;
 
 pub use config::Config;

@@ -1,8 +1,8 @@
 use std::{panic::resume_unwind, time::Duration};
 
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, PoolBuilder, RecyclingMethod,
-    Runtime,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, PoolBuilder, PoolError,
+    RecyclingMethod, Runtime, TimeoutType, Timeouts,
 };
 use tokio::task::JoinSet;
 
@@ -95,7 +95,8 @@ fn retired(connector: &Connector, reason: RetireReason) -> HookError {
 /// that the first requests need not wait for a login.
 ///
 /// The pool does not keep a minimum: connections that are retired later come
-/// back as they are needed.
+/// back as they are needed. It does not wait for those that others have, or are
+/// connecting.
 ///
 /// # Errors
 ///
@@ -108,16 +109,20 @@ pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
     }
     // A connection that is idle is lent before one is made.
     let wanted = minimum - status.size + status.available.min(status.size);
+    let at_once = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
     let mut connecting: JoinSet<_> = (0..wanted)
         .map(|_| {
             let pool = pool.clone();
-            async move { pool.get().await }
+            async move { pool.timeout_get(&at_once).await }
         })
         .collect();
     let mut warm = Vec::with_capacity(wanted);
     while let Some(connected) = connecting.join_next().await {
         match connected {
-            Ok(connected) => warm.push(connected?),
+            Ok(Ok(connected)) => warm.push(connected),
+            // Somebody has it.
+            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => {}
+            Ok(Err(error)) => return Err(error.into()),
             Err(stopped) => {
                 if let Ok(panic) = stopped.try_into_panic() {
                     resume_unwind(panic);
@@ -164,6 +169,8 @@ pub async fn close_and_wait(pool: &Pool) {
     pool.close();
     let clock = SystemClock::new();
     loop {
+        // What was given back for somebody who waited outlasts the closing.
+        drop(pool.retain(|_, _| false));
         let status = pool.status();
         if status.size == 0 && status.waiting == 0 {
             return;

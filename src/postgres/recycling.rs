@@ -73,7 +73,7 @@ impl Recycling {
         connector: &Connector,
         client: &ClientWrapper,
     ) -> Result<(), RetireReason> {
-        let recycled = clock::timeout(&**connector.clock(), Self::LIMIT, self.run(client)).await;
+        let recycled = connector.within_recycling_limit(self.run(client)).await;
         match recycled {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),

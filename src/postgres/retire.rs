@@ -41,8 +41,10 @@ impl RetireReason {
         let age = metrics.age();
         let old = |lifetime| age >= least(lifetime) && age >= jittered(lifetime, metrics.created);
         // The clock is read once: this is done at every checkout.
-        let used = metrics.recycled.map_or(Duration::ZERO, |used| used - metrics.created);
-        let idle = |limit| age.saturating_sub(used) >= limit;
+        let idle = |limit| {
+            let used = metrics.recycled.map_or(Duration::ZERO, |used| used - metrics.created);
+            age.saturating_sub(used) >= limit
+        };
         if config.max_lifetime.is_some_and(old) {
             return Some(Self::Age);
         }

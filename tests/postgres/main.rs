@@ -52,9 +52,13 @@ async fn url_of(role: &str) -> String {
 
 /// A pool of one connection, so that the next borrower gets the last one's.
 async fn pool_of_one(role: &str) -> Pool {
+    pool_of(role, 1).await
+}
+
+async fn pool_of(role: &str, size: usize) -> Pool {
     let identity = Identity::new(let_in(role).await);
     let connector = connector(&identity, &server().await.url(role));
-    postgres::builder(connector).max_size(1).build().unwrap()
+    postgres::builder(connector).max_size(size).build().unwrap()
 }
 
 fn connector(identity: &Identity, url: &str) -> Connector {

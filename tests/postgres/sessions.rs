@@ -1,6 +1,10 @@
 //! One borrower after another on one connection.
 
-use std::time::Duration;
+use std::{
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use entra_pool::{
     clock::ManualClock,
@@ -8,7 +12,7 @@ use entra_pool::{
     token::Identity,
 };
 
-use crate::{backend, connector, let_in, pool_of_one, server, text};
+use crate::{backend, connector, let_in, pool_of, pool_of_one, server, text};
 
 #[tokio::test]
 async fn a_session_is_clean_for_its_next_borrower() {
@@ -315,6 +319,41 @@ async fn a_pool_is_warm_before_the_first_request() {
     let cold = postgres::builder(connector).max_size(4).build().unwrap();
     let error = postgres::warm_up(&cold, 2).await.unwrap_err();
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn warming_up_does_not_wait_for_what_others_have() {
+    let pool = pool_of("busy", 2).await;
+    let first = pool.get().await.unwrap();
+    // The second is being dialled, and counts as nothing yet.
+    let mut second = pin!(pool.get());
+    assert!(polled(second.as_mut()).is_pending());
+    assert_eq!(pool.status().size, 1);
+    postgres::warm_up(&pool, 2).await.unwrap();
+    assert_eq!(pool.status().size, 1, "the other is not there yet");
+    backend(&second.await.unwrap()).await;
+    backend(&first).await;
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_what_was_given_back_to_who_has_left() {
+    let pool = pool_of_one("leaving").await;
+    let lent = pool.get().await.unwrap();
+    let mut waiting = Box::pin(pool.get());
+    assert!(polled(waiting.as_mut()).is_pending());
+    // It is idle, but promised: closing a pool leaves it where it is.
+    drop(lent);
+    let mut closing = pin!(postgres::close_and_wait(&pool));
+    assert!(polled(closing.as_mut()).is_pending(), "somebody still waits");
+    drop(waiting);
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, closing).await.expect("nothing is left to wait for");
+    assert_eq!(pool.status().size, 0);
+}
+
+/// Polls once, waking nobody.
+fn polled<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test]
