@@ -67,7 +67,9 @@ pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConn
 ///
 /// # Errors
 ///
-/// [`ConnectionError::BadConnection`] with what the connector says, and why.
+/// [`ConnectionError::BadConnection`] with what the connector says, and why; or that
+/// what diesel-async sets on a new connection took longer than `connect_timeout`, once
+/// more.
 pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnection> {
     let (client, connection) = connector.connect().await.map_err(|error| {
         let mut said = error.to_string();
@@ -79,7 +81,13 @@ pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnectio
         }
         ConnectionError::BadConnection(said)
     })?;
-    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+    // It sets two things, which a server that hangs would never confirm.
+    let limit = connector.config().connect_timeout;
+    let set_up = AsyncPgConnection::try_from_client_and_connection(client, connection);
+    clock::timeout(&**connector.clock(), limit, set_up).await.unwrap_or_else(|clock::Elapsed| {
+        let said = format!("the session's settings took longer than {limit:?} (connect_timeout)");
+        Err(ConnectionError::BadConnection(said))
+    })
 }
 
 /// What diesel-async has set on a new connection, and cleaning undoes.

@@ -24,12 +24,15 @@
 //!   [`TokenCache::renew`](crate::token::TokenCache::renew) has it replaced.
 //! - Connects are not in the connector's report; its token is.
 //! - Several hosts, `hostaddr`, `target_session_attrs`, `sslnegotiation=direct` and
-//!   `channel_binding=require` are refused; keepalives are not set, so that an
-//!   `idle_timeout` under 4 minutes is of use on Azure.
+//!   `channel_binding=require` are refused; `load_balance_hosts`, `tcp_user_timeout` and
+//!   keepalives are not set, so that an
+//!   [`idle_timeout`](crate::postgres::Config::idle_timeout) under 4 minutes is of use
+//!   on Azure.
 //! - `sslmode` is `verify-full`, but the roots that are trusted are Mozilla's, as
 //!   compiled in, and those of `sslrootcert` beside them: not the platform's.
-//! - libpq's variables `PGOPTIONS`, `PGAPPNAME`, `PGSSLROOTCERT`, `PGSSLCERT` and
-//!   `PGSSLKEY` are read by sqlx wherever the configuration says nothing.
+//! - libpq's variables `PGAPPNAME`, `PGSSLROOTCERT`, `PGSSLCERT` and `PGSSLKEY` are read
+//!   by sqlx wherever the configuration says nothing, and `PGOPTIONS` always: the
+//!   configuration's `options` come behind it, so that they win.
 //! - `Debug` of sqlx's connect options shows the token, which sqlx takes for a
 //!   password like any other. The pool's own does not.
 
@@ -73,7 +76,7 @@ pub struct Pool {
 struct Renewal {
     pool: PgPool,
     connector: Connector,
-    /// Everything but role and token.
+    /// Everything but role, token and database.
     options: PgConnectOptions,
     /// The one that the pool connects with.
     token: Mutex<Token>,
@@ -82,8 +85,12 @@ struct Renewal {
 /// A machine that sleeps stops timers: the task looks again this often …
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// … and this often while a new token is due.
+/// … and this often while a new token is due. Where there is none any more, the pause
+/// doubles …
 const SOON: Duration = Duration::from_secs(1);
+
+/// … up to this, after which the pool has a token again when the identity does.
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 impl Pool {
     /// A pool with `options`, which [`options`] makes fit. Waits for a token, but
@@ -136,10 +143,17 @@ impl Renewal {
     async fn keep_on(self: Arc<Self>, mut all_gone: watch::Receiver<()>) {
         let closed = self.pool.close_event();
         let renewing = async {
+            let mut soon = SOON;
             loop {
-                self.connector.tokens().clock().sleep(self.pause()).await;
-                // The cache tells why, and the next round tries again.
-                let _ = self.renew().await;
+                self.connector.tokens().clock().sleep(self.pause(soon)).await;
+                soon = match self.renew().await {
+                    Ok(()) => SOON,
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "the pool keeps the token it has");
+                        (soon * 2).min(LONGEST_PAUSE)
+                    }
+                };
             }
         };
         tokio::select! {
@@ -150,11 +164,11 @@ impl Renewal {
         }
     }
 
-    fn pause(&self) -> Duration {
+    fn pause(&self, soon: Duration) -> Duration {
         let tokens = self.connector.tokens();
         let due = tokens.report().refresh_at;
         let left = due.and_then(|due| due.duration_since(tokens.clock().wall()).ok());
-        left.unwrap_or_default().clamp(SOON, LOOK_AGAIN)
+        left.unwrap_or_default().clamp(soon, LOOK_AGAIN)
     }
 }
 
@@ -180,8 +194,8 @@ impl fmt::Debug for Pool {
 ///
 /// Set already: `acquire` waits for as long as a connect may take
 /// ([`connect_timeout`](crate::postgres::Config::connect_timeout)), connections are
-/// retired at [`max_lifetime`](crate::postgres::Config::max_lifetime), and cleaned
-/// between borrowers as [`recycling`](crate::postgres::Config::recycling) says.
+/// retired at [`max_lifetime`](crate::postgres::Config::max_lifetime) and
+/// [`idle_timeout`](crate::postgres::Config::idle_timeout), and cleaned between borrowers as [`recycling`](crate::postgres::Config::recycling) says.
 /// That is a `before_acquire` hook, in whose place one of yours would come, and
 /// instead of sqlx's ping. A query that was dropped is not cancelled, and its
 /// connection is not there for others until it ends.
@@ -192,6 +206,7 @@ pub fn options(connector: &Connector) -> PgPoolOptions {
     PgPoolOptions::new()
         .acquire_timeout(config.connect_timeout)
         .max_lifetime(config.max_lifetime)
+        .idle_timeout(config.idle_timeout)
         .test_before_acquire(false)
         .before_acquire(move |connection, _| {
             let connector = connector.clone();
@@ -213,7 +228,7 @@ async fn clean(connector: &Connector, connection: &mut PgConnection) -> sqlx::Re
     Ok(false)
 }
 
-/// What sqlx shall connect with, less role and token.
+/// What sqlx shall connect with, less role, token and database.
 fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
     let config = connector.config();
     let session = &config.session;
@@ -237,9 +252,6 @@ fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
         None => PgConnectOptions::new_without_pgpass(),
     };
     options = options.host(&host.name).port(host.port).ssl_mode(PgSslMode::VerifyFull);
-    if let Some(database) = session.get_dbname() {
-        options = options.database(database);
-    }
     if let Some(name) = session.get_application_name() {
         options = options.application_name(name);
     }
@@ -272,5 +284,7 @@ fn with_token(
     token: &Token,
 ) -> Result<PgConnectOptions, Error> {
     let user = connector.user(token)?;
-    Ok(options.clone().username(&user).password(token.secret()))
+    // The server's default, in whose place sqlx would take PGDATABASE.
+    let database = connector.config().session.get_dbname().unwrap_or(&user);
+    Ok(options.clone().username(&user).database(database).password(token.secret()))
 }

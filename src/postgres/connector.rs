@@ -169,14 +169,14 @@ impl Connector {
         connecting: Connecting,
     ) -> Result<(Client, Connection), Error> {
         let counters = &self.0.counters;
-        let mut retries = Retries::new(counters.logins.load(Relaxed) > 0);
+        let known = counters.logins.load(Relaxed) > 0;
+        let mut retries = Retries::new(known, self.config().hosts.len() > 1);
         loop {
             let error = match self.log_in(progress, connecting).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => error,
             };
-            let spent = self.clock().monotonic().saturating_sub(connecting.began);
-            let left = connecting.limit.saturating_sub(spent);
+            let left = connecting.left(self.clock().monotonic());
             let Some(pause) = retries.after(&error, left, fastrand::f64()) else {
                 return Err(error);
             };
@@ -202,7 +202,7 @@ impl Connector {
         let no_token = |source| Error::Token { server: config.servers(), source };
         let token = tokens.token().await.map_err(no_token)?;
         let user = self.user(&token)?;
-        let refusal = match self.log_in_with(&token, &user, progress).await {
+        let refusal = match self.log_in_with(&token, &user, progress, connecting).await {
             Err(Error::LoginRefused(refusal)) => refusal,
             Err(Error::Login(error)) => return Err(Error::Login(self.explained(error).await)),
             outcome => return outcome,
@@ -215,7 +215,7 @@ impl Connector {
             Ok(None) => (token, refusal, SecondTry::NoOther),
             Ok(Some(other)) => {
                 count(&self.0.counters.renewed);
-                match self.log_in_with(&other, &user, progress).await {
+                match self.log_in_with(&other, &user, progress, connecting).await {
                     Err(Error::LoginRefused(refusal)) => (other, refusal, SecondTry::Refused),
                     outcome => return outcome,
                 }
@@ -232,8 +232,11 @@ impl Connector {
         token: &Token,
         user: &str,
         progress: &Progress,
+        connecting: Connecting,
     ) -> Result<(Client, Connection), Error> {
-        let outcome = dial::log_in(&self.0.config, &self.0.tls, user, token, progress).await;
+        let Inner { config, tls, .. } = &*self.0;
+        let outcome =
+            dial::log_in(config, tls, user, token, progress, &**self.clock(), connecting).await;
         let (_, server) = progress.get();
         match &outcome {
             Ok(_) => tracing::debug!(%server, user, "logged in"),

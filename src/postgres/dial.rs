@@ -2,11 +2,12 @@
 //!
 //! As libpq does it (PostgreSQL documentation, "Specifying Multiple Hosts"): a
 //! host that cannot be reached, or is not what `target_session_attrs` wants,
-//! gives way to the next; one that refuses the login does not. tokio-postgres,
+//! gives way to the next, and so does one that is silent for too long; one that
+//! refuses the login does not. tokio-postgres,
 //! given all hosts at once, would go on after a refusal and report what the
 //! last host said.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr};
 
 use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -16,9 +17,13 @@ use super::{
     config::Host,
     error::{broke_off, is_refusal},
     progress::Progress,
+    retry::Prospect,
     tls::Watched,
 };
-use crate::token::Token;
+use crate::{
+    clock::{self, Clock, Elapsed},
+    token::{Connecting, Token},
+};
 
 pub(super) async fn log_in(
     config: &Config,
@@ -26,46 +31,94 @@ pub(super) async fn log_in(
     user: &str,
     token: &Token,
     progress: &Progress,
+    clock: &dyn Clock,
+    connecting: Connecting,
 ) -> Result<(Client, Connection), Error> {
     let mut session = config.session.clone();
-    session.user(user).password(token.secret());
+    session.user(user).password(token.secret()).connect_timeout(config.connect_timeout);
     let mut hosts: Vec<&Host> = config.hosts.iter().collect();
     if config.in_random_order() {
         fastrand::shuffle(&mut hosts);
     }
 
-    let mut failure = None;
-    for host in &hosts {
+    let share = |places| Share { clock, connecting, places };
+    let mut failures = Failures { kept: None, several: hosts.len() > 1 };
+    for (at, host) in hosts.iter().enumerate() {
         let server = host.to_string();
         progress.turned_to(&server);
-        let addresses = match addresses(host, config.in_random_order()).await {
-            Ok(addresses) => addresses,
-            Err(source) => {
-                tracing::debug!(server, error = %source, "not resolved");
-                failure = Some(Error::Resolve { server, source });
+        let others = hosts.len() - at - 1;
+        let found = share(others + 1).spend(progress, addresses(host, config.in_random_order()));
+        let addresses = match found.await {
+            Ok(Ok(addresses)) => addresses,
+            Ok(Err(source)) => {
+                failures.add(Error::Resolve { server, source });
+                continue;
+            }
+            Err(error) => {
+                failures.add(error);
                 continue;
             }
         };
-        // One that swallows packets must leave time for the others.
-        let places = u32::try_from(hosts.len() * addresses.len()).unwrap_or(u32::MAX);
-        let limit = config.connect_timeout / places.max(1);
-        for address in addresses {
+        for (at, address) in addresses.iter().enumerate() {
             progress.reached(Stage::Dial);
-            let outcome = try_one(&session, host, address, limit, tls, progress).await;
-            let error = match outcome {
-                Ok(connected) => return Ok(connected),
-                Err(error) => judged(error, progress),
+            let places = addresses.len() - at + others;
+            // Moved about, it is large.
+            let trying = Box::pin(try_one(&session, host, *address, tls, progress));
+            let error = match share(places).spend(progress, trying).await {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => judged(error, progress),
+                Err(error) => error,
             };
             if matches!(error, Error::LoginRefused(_)) {
                 return Err(error);
             }
-            tracing::debug!(server, %address, error = &error as &dyn std::error::Error, "not connected");
-            failure = Some(error);
+            failures.add(error);
         }
     }
-    match failure {
+    match failures.kept {
         Some(failure) => Err(failure),
         None => unreachable!("there is a host at least, and each fails in one way or another"),
+    }
+}
+
+/// The failure to tell, where each place has one.
+struct Failures {
+    kept: Option<Error>,
+    several: bool,
+}
+
+impl Failures {
+    /// Keeps the last of those that trying again has the best prospects for.
+    fn add(&mut self, error: Error) {
+        tracing::debug!(error = &error as &dyn std::error::Error, "not connected");
+        let prospect = |error: &Error| Prospect::of(error, self.several);
+        if self.kept.as_ref().is_none_or(|kept| prospect(kept) <= prospect(&error)) {
+            self.kept = Some(error);
+        }
+    }
+}
+
+/// What one place may take of the time that is left: one that swallows packets, or
+/// accepts and is silent, must leave time for the others.
+struct Share<'a> {
+    clock: &'a dyn Clock,
+    connecting: Connecting,
+    /// How many are not tried yet, this one included.
+    places: usize,
+}
+
+impl Share<'_> {
+    async fn spend<F: Future>(self, progress: &Progress, future: F) -> Result<F::Output, Error> {
+        if self.places == 1 {
+            // The connect's own time limit is at work.
+            return Ok(future.await);
+        }
+        let places = u32::try_from(self.places).unwrap_or(u32::MAX);
+        let limit = self.connecting.left(self.clock.monotonic()) / places;
+        clock::timeout(self.clock, limit, future).await.map_err(|Elapsed| {
+            let (stage, server) = progress.get();
+            Error::TimedOut { server, limit, stage, source: None }
+        })
     }
 }
 
@@ -89,12 +142,11 @@ async fn try_one(
     session: &tokio_postgres::Config,
     host: &Host,
     address: IpAddr,
-    limit: Duration,
     tls: &MakeRustlsConnect,
     progress: &Progress,
 ) -> Result<(Client, Connection), tokio_postgres::Error> {
     let mut one = session.clone();
-    one.host(&host.name).hostaddr(address).port(host.port).connect_timeout(limit);
+    one.host(&host.name).hostaddr(address).port(host.port);
     one.connect(Watched { tls: tls.clone(), progress: progress.clone() }).await
 }
 

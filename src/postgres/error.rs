@@ -135,7 +135,7 @@ pub enum Error {
     TimedOut {
         /// `host:port`; all of them, if none was being tried yet.
         server: String,
-        /// The limit.
+        /// The limit; where there are other hosts or addresses, this one's share.
         limit: Duration,
         /// What it was doing then.
         stage: Stage,
@@ -209,7 +209,7 @@ impl Error {
             | Self::Broken { .. }
             | Self::TimedOut { .. }
             | Self::Pool(PoolError::Timeout(_)) => true,
-            Self::Login(error) => is_down(error),
+            Self::Login(error) => is_down(error) || is_other_role(error),
             _ => false,
         }
     }
@@ -281,6 +281,12 @@ pub(super) fn broke_off(error: &tokio_postgres::Error) -> bool {
                 | Kind::UnexpectedEof
         )
     )
+}
+
+/// Whether the server is not what `target_session_attrs` wants. tokio-postgres has
+/// this kind for it, and it occurs in a login for nothing else.
+pub(super) fn is_other_role(error: &tokio_postgres::Error) -> bool {
+    io_kind(error) == Some(io::ErrorKind::PermissionDenied)
 }
 
 /// Whether the machine is there, but nobody listens.

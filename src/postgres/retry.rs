@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     Error,
-    error::{is_down, was_refused},
+    error::{is_down, is_other_role, was_refused},
 };
 
 /// The first pause, which doubles …
@@ -27,28 +27,53 @@ const TRIES_OF_DOUBT: u32 = 2;
 pub(super) struct Retries {
     /// Whether a login has succeeded before.
     known: bool,
+    /// Whether there are several hosts.
+    several: bool,
     tried: u32,
     /// Of these, for an error that may last.
     doubted: u32,
 }
 
+/// What trying again after an error promises, from the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Prospect {
+    Lasts,
+    MayPass,
+    /// The server says so.
+    Passes,
+}
+
+impl Prospect {
+    /// Of an error from one of `several` hosts, or of the only one.
+    pub(super) fn of(error: &Error, several: bool) -> Self {
+        match error {
+            Error::Login(error) if is_down(error) && error.code().is_some() => Self::Passes,
+            // Among several, the other one may be about to take its role.
+            Error::Login(error) if is_down(error) || (several && is_other_role(error)) => {
+                Self::MayPass
+            }
+            Error::Broken { .. } => Self::MayPass,
+            // A network that swallows packets has cost all its time already.
+            Error::Dial { source, .. } if was_refused(source) => Self::MayPass,
+            _ => Self::Lasts,
+        }
+    }
+}
+
 impl Retries {
-    pub(super) fn new(known: bool) -> Self {
-        Self { known, tried: 0, doubted: 0 }
+    pub(super) fn new(known: bool, several: bool) -> Self {
+        Self { known, several, tried: 0, doubted: 0 }
     }
 
     /// The pause before another try, if there is to be one and there is time for
     /// it. `chance`, from 0 to 1, keeps those apart that failed together.
     pub(super) fn after(&mut self, error: &Error, left: Duration, chance: f64) -> Option<Duration> {
-        let (passes, says_so) = match error {
-            Error::Login(error) => (is_down(error), error.code().is_some()),
-            Error::Broken { .. } => (true, false),
-            // A network that swallows packets has cost all its time already.
-            Error::Dial { source, .. } => (was_refused(source), false),
-            _ => (false, false),
-        };
-        let doubtful = !says_so && !self.known;
-        if !passes || left < TOO_LITTLE || (doubtful && self.doubted >= TRIES_OF_DOUBT) {
+        let prospect = Prospect::of(error, self.several);
+        let doubtful = prospect == Prospect::MayPass && !self.known;
+        if prospect == Prospect::Lasts
+            || left < TOO_LITTLE
+            || (doubtful && self.doubted >= TRIES_OF_DOUBT)
+        {
             return None;
         }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.tried.min(10)).min(LONGEST_PAUSE);
@@ -90,7 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn pauses_double_and_leave_time_for_a_last_try() {
-        let mut retries = Retries::new(true);
+        let mut retries = Retries::new(true, false);
         let broken = broken().await;
         let pauses: Vec<_> = (0..6).map(|_| retries.after(&broken, MINUTE, 0.5)).collect();
         let doubled = [100, 200, 400, 800, 1000, 1000];
@@ -114,20 +139,28 @@ mod tests {
             ("42501", 0),
             ("57P04", 0),
         ] {
-            assert_eq!(tries(Retries::new(false), &says(code).await), tried, "{code}");
+            assert_eq!(tries(Retries::new(false, false), &says(code).await), tried, "{code}");
         }
         let refused = Error::LoginRefused(server_error(&[(b'C', "28P01")]).await);
-        assert_eq!(tries(Retries::new(true), &refused), 0);
+        assert_eq!(tries(Retries::new(true, false), &refused), 0);
         let declined = Error::EncryptionDeclined { server: "h:5432".into() };
-        assert_eq!(tries(Retries::new(true), &declined), 0);
-        assert_eq!(tries(Retries::new(true), &dial(io::ErrorKind::TimedOut).await), 0);
+        assert_eq!(tries(Retries::new(true, false), &declined), 0);
+        assert_eq!(tries(Retries::new(true, false), &dial(io::ErrorKind::TimedOut).await), 0);
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_role_may_give_it_up_where_there_are_several() {
+        let error = Error::Login(unreadable(io::ErrorKind::PermissionDenied.into()).await);
+        assert_eq!(tries(Retries::new(true, true), &error), 20);
+        assert_eq!(tries(Retries::new(false, true), &error), 2);
+        assert_eq!(tries(Retries::new(true, false), &error), 0);
     }
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_waited_for_only_if_it_once_was() {
         for error in [dial(io::ErrorKind::ConnectionRefused).await, broken().await] {
-            assert_eq!(tries(Retries::new(false), &error), 2, "{error}");
-            assert_eq!(tries(Retries::new(true), &error), 20, "{error}");
+            assert_eq!(tries(Retries::new(false, false), &error), 2, "{error}");
+            assert_eq!(tries(Retries::new(true, false), &error), 20, "{error}");
         }
     }
 }

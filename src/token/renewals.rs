@@ -28,6 +28,13 @@ pub(crate) struct Connecting {
     pub(crate) limit: Duration,
 }
 
+impl Connecting {
+    /// What is left of the time at `now`.
+    pub(crate) fn left(self, now: Duration) -> Duration {
+        self.limit.saturating_sub(now.saturating_sub(self.began))
+    }
+}
+
 impl Renewals {
     /// Another token than the one that was refused; `None` if there is none, or
     /// none is asked for.
@@ -43,8 +50,7 @@ impl Renewals {
             return Ok(None);
         }
         // The refusal must reach the caller, and a second try wants time, too.
-        let left = connecting.limit.saturating_sub(now.saturating_sub(connecting.began));
-        tokens.renew_within(refused, left / 2).await
+        tokens.renew_within(refused, connecting.left(now) / 2).await
     }
 
     /// The other token was refused, too.

@@ -12,6 +12,12 @@ use entra_pool::{
     postgres::{Recycling, RetireReason},
 };
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
+
 use crate::{Guest, TRACES, TRACES_LEFT, server, until};
 
 #[derive(QueryableByName)]
@@ -139,6 +145,50 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let second = pool.get().await.unwrap();
     drop((first, second));
     assert_eq!((guest.connector.report().renewed, guest.credential.requests()), (1, 2));
+}
+
+/// A way to the server that takes nothing more once that has let `role` in.
+async fn silent_after_login(role: &'static str) -> (u16, oneshot::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (held_back, told) = oneshot::channel();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let upstream = TcpStream::connect(("127.0.0.1", server().await.port())).await.unwrap();
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_server, mut to_server) = upstream.into_split();
+        let requests = async {
+            let mut bytes = [0; 4_096];
+            loop {
+                let length = from_client.read(&mut bytes).await.unwrap();
+                // It is logged before the client gets to know.
+                if server().await.log().contains(&format!("connection authorized: user={role}")) {
+                    break;
+                }
+                to_server.write_all(&bytes[..length]).await.unwrap();
+            }
+            held_back.send(()).unwrap();
+        };
+        let answers = async {
+            let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+        };
+        tokio::join!(requests, answers);
+    });
+    (port, told)
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_after_the_login_is_not_waited_for_for_ever() {
+    let (port, held_back) = silent_after_login("diesel-silent").await;
+    let url = server().await.url_at(port, "diesel-silent", "");
+    let guest = Guest::with("diesel-silent", |_| url.parse().unwrap()).await;
+    let connector = guest.connector.clone();
+    let connecting = tokio::spawn(async move { connect(&connector).await.err().unwrap() });
+    held_back.await.unwrap();
+    until(|| guest.clock.sleepers() == 1).await;
+    guest.clock.advance(Duration::from_secs(15));
+    let error = connecting.await.unwrap().to_string();
+    assert!(error.contains("took longer than 15s (connect_timeout)"), "{error}");
 }
 
 #[tokio::test]

@@ -9,7 +9,11 @@ use entra_pool::{
 };
 use entra_pool_emulator::certificates::Authority;
 
-use crate::{Guest, TRACES, TRACES_LEFT, server, support::credential::said, until};
+use crate::{
+    Guest, TRACES, TRACES_LEFT, server,
+    support::{credential::said, logs, postgres::DATABASE},
+    until,
+};
 
 async fn pool(guest: &Guest, size: u32) -> Pool {
     Pool::new(&guest.connector, options(&guest.connector).max_connections(size)).await.unwrap()
@@ -64,6 +68,39 @@ async fn a_new_token_reaches_the_pool_by_itself() {
     assert_eq!(guest.credential.requests(), 2);
     assert_eq!(text(&mut first, "SELECT 'still there'").await, "still there");
     drop(second);
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_come_is_asked_for_less_and_less_often() {
+    let guest = Guest::new("sqlx-outage").await;
+    let logs = logs::capture();
+    let _pool = pool(&guest, 1).await;
+    until(|| guest.clock.sleepers() == 1).await;
+    guest.clock.set_wall(guest.credential.expires_on());
+    guest.credential.fail();
+    let failures = || logs.text().matches("the pool keeps the token it has").count();
+    // The minute in which it is not due yet, and then the pauses.
+    for (times, seconds) in [60, 2, 4, 8, 16, 16].into_iter().enumerate() {
+        until(|| guest.clock.sleepers() == 1).await;
+        assert_eq!(guest.clock.next_wake(), Some(Duration::from_secs(seconds)));
+        guest.clock.advance(Duration::from_secs(seconds));
+        until(|| failures() == times + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_may_be_idle_for_as_long_as_the_configuration_says() {
+    let limit = Duration::from_secs(200);
+    let guest = Guest::stranger("sqlx-idle", |config| config.idle_timeout(limit)).await;
+    assert_eq!(options(&guest.connector).get_idle_timeout(), Some(limit));
+}
+
+#[tokio::test]
+async fn without_dbname_the_database_is_the_roles() {
+    let url = server().await.url("sqlx-unnamed").replace(&format!("/{DATABASE}?"), "?");
+    let guest = Guest::with("sqlx-unnamed", |_| url.parse().unwrap()).await;
+    let pool = pool(&guest, 1).await;
+    assert_eq!(pool.connect_options().get_database(), Some("sqlx-unnamed"));
 }
 
 #[tokio::test]

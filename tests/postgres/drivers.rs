@@ -10,7 +10,7 @@ use entra_pool::{
 use crate::{
     backend, connector, let_in, server,
     support::{
-        credential::code,
+        credential::{TestCredential, code},
         postgres::{DATABASE, PostgresServer},
     },
     text,
@@ -39,7 +39,9 @@ async fn a_query_is_cancelled_over_the_connectors_tls() {
 }
 
 /// Two servers of which one takes no writes, and a file with both authorities.
-async fn two_servers(role: &str) -> (PostgresServer, Identity, String, tempfile::NamedTempFile) {
+pub async fn two_servers(
+    role: &str,
+) -> (PostgresServer, TestCredential, String, tempfile::NamedTempFile) {
     let (standby, other) = (server().await, PostgresServer::start().await);
     let credential = let_in(role).await;
     other.set_password(role, &credential.secret()).await;
@@ -54,12 +56,13 @@ async fn two_servers(role: &str) -> (PostgresServer, Identity, String, tempfile:
         authorities.path().display(),
         Scope::AZURE_POSTGRESQL
     );
-    (other, Identity::new(credential), url, authorities)
+    (other, credential, url, authorities)
 }
 
 #[tokio::test]
 async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
-    let (primary, identity, url, _authorities) = two_servers("attrs").await;
+    let (primary, credential, url, _authorities) = two_servers("attrs").await;
+    let identity = Identity::new(credential);
     let standby = server().await.port().to_string();
     for (wanted, port) in
         [("any", &standby), ("read-only", &standby), ("read-write", &primary.port().to_string())]

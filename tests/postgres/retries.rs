@@ -11,7 +11,9 @@ use entra_pool_emulator::certificates::Authority;
 use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinHandle};
 
 use crate::{
-    connector, let_in, server,
+    connector,
+    drivers::two_servers,
+    let_in, server,
     support::{
         credential::{TestCredential, code, said},
         nobody_listens,
@@ -30,6 +32,12 @@ fn connecting(connector: &Connector) -> JoinHandle<Result<(), Error>> {
     tokio::spawn(async move { connector.connect().await.map(drop) })
 }
 
+/// Whether a connect waits for its next try. That pause comes before its time limit, and
+/// is shorter than what one of several hosts may take.
+fn pauses(clock: &ManualClock) -> bool {
+    clock.sleepers() > 1 && clock.next_wake() < Some(Duration::from_secs(2))
+}
+
 /// Lets `by` pass whenever the connect pauses, until it has ended; returns how long
 /// that took.
 async fn until_it_ends<T>(
@@ -39,8 +47,7 @@ async fn until_it_ends<T>(
 ) -> Duration {
     let began = clock.monotonic();
     while !connecting.is_finished() {
-        // Its pause comes before its time limit.
-        if clock.sleepers() > 1 {
+        if pauses(clock) {
             clock.advance(by);
         }
         tokio::task::yield_now().await;
@@ -105,13 +112,58 @@ async fn a_server_that_was_there_and_is_gone_is_waited_for_and_one_never_met_is_
 
     let connect = connecting(&known);
     while known.report().retried < 4 {
-        if clock.sleepers() > 1 {
+        if pauses(&clock) {
             clock.advance(STEP);
         }
         tokio::task::yield_now().await;
     }
     server.restart().await;
     until_it_ends(&clock, STEP, &connect).await;
+    connect.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_primary_that_is_away_is_waited_for_though_the_standby_answers() {
+    let (primary, credential, url, _authorities) = two_servers("failover").await;
+    let (standby, other) = (server().await.port(), primary.port());
+    let primary_first = url.replace(
+        &format!("127.0.0.1:{standby},127.0.0.1:{other}"),
+        &format!("127.0.0.1:{other},127.0.0.1:{standby}"),
+    );
+    let (clock, identity) = clocked(credential);
+    for url in [url, primary_first] {
+        let connector = connector(&identity, &format!("{url}&target_session_attrs=read-write"));
+        drop(connector.connect().await.unwrap());
+        primary.stop().await;
+        let connect = connecting(&connector);
+        while connector.report().retried < 4 {
+            if pauses(&clock) {
+                clock.advance(STEP);
+            }
+            tokio::task::yield_now().await;
+        }
+        primary.restart().await;
+        until_it_ends(&clock, STEP, &connect).await;
+        connect.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_accepts_and_is_silent_leaves_time_for_the_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap().port();
+    let (clock, identity) = clocked(let_in("patience").await);
+    let url = server().await.url("patience");
+    let connector =
+        connector(&identity, &url.replace("127.0.0.1", &format!("127.0.0.1:{silent},127.0.0.1")));
+    let connect = connecting(&connector);
+    let (mut socket, _) = listener.accept().await.unwrap();
+    socket.read_exact(&mut [0; 8]).await.unwrap();
+    while clock.sleepers() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(clock.next_wake(), Some(Duration::from_millis(7_500)));
+    clock.advance(Duration::from_millis(7_500));
     connect.await.unwrap().unwrap();
 }
 

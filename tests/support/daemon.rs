@@ -2,6 +2,7 @@
 //! the system chose, gone with the test process.
 
 use std::{
+    cmp::Reverse,
     fs,
     future::Future,
     io::Write,
@@ -146,14 +147,28 @@ impl Drop for Daemon {
     }
 }
 
-/// Where a program lies: in PATH, or where Debian has those that are not for everybody.
+/// Where a program lies: in PATH, or where Debian has those that are not for everybody,
+/// and PostgreSQL's.
 pub fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into()])
+        .chain(postgresql_folders())
         .map(|folder| folder.join(name))
         .find(|program| program.exists())
         .unwrap_or_else(|| panic!("{name} is not installed: tests/run installs it"))
+}
+
+/// The newest version's first.
+fn postgresql_folders() -> Vec<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders: Vec<_> = versions.map(|version| version.path()).collect();
+    folders.sort_by_key(|folder| {
+        let version = folder.file_name().unwrap_or_default().to_string_lossy();
+        // 9.6 is older than 15.
+        Reverse(version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>())
+    });
+    folders.into_iter().map(|folder| folder.join("bin")).collect()
 }
 
 /// Where this process is root: somebody who is not, and owns `folder` now.

@@ -1,7 +1,6 @@
 //! A PostgreSQL server of the test's own.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -9,7 +8,7 @@ use std::{
 use entra_pool::postgres::tokio_postgres::{self, NoTls};
 use entra_pool_emulator::certificates::Authority;
 
-use super::daemon::{Daemon, Home};
+use super::daemon::{Daemon, Home, program};
 
 /// The database that all tests use.
 pub const DATABASE: &str = "restaurant";
@@ -171,23 +170,6 @@ fn arguments(home: &Home, port: u16) -> Vec<String> {
 
 fn pg_ctl() -> PathBuf {
     program("pg_ctl")
-}
-
-/// Where PostgreSQL's programs lie: in PATH, or where Debian has them.
-fn program(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).find(|folder| folder.join("initdb").exists());
-    let debian = || {
-        let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
-        let mut folders: Vec<PathBuf> =
-            versions.filter_map(|version| Some(version.ok()?.path().join("bin"))).collect();
-        folders.sort();
-        folders.into_iter().rev().find(|folder| folder.join("initdb").exists())
-    };
-    let folder = in_path.or_else(debian).expect(
-        "PostgreSQL's server programs (initdb, postgres) are neither in PATH nor in /usr/lib/postgresql: tests/run installs them",
-    );
-    folder.join(name)
 }
 
 async fn superuser(
