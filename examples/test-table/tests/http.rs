@@ -109,7 +109,8 @@ async fn an_identity_that_is_not_let_in_is_told_in_the_log_only() {
     world.emulator.directory().remove(&world.emulator.user_assigned().name);
     let application = start(&world).await;
     application.get("/").await.problem(500);
-    let log = application.log();
+    application.terminate();
+    let (_, log) = application.ended().await;
     assert!(log.contains("CREATE USER [shop-identity] FROM EXTERNAL PROVIDER"), "{log}");
 }
 
