@@ -32,9 +32,13 @@ pub mod settings;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-use std::{error::Error, io::IsTerminal, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
 pub use database::Database;
 pub use problem::Problem;
@@ -48,12 +52,26 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// `RUST_LOG` says what is logged (default `info`), `LOG_FORMAT=json` how: one JSON
 /// object a line, for Azure Monitor and the like.
 pub async fn run(application: impl Future<Output = Result<(), BoxError>>) -> ExitCode {
+    run_logging_to(io::stdout, io::stdout().is_terminal(), application).await
+}
+
+/// [`run`], with the log on the standard error: for what prints its result.
+pub async fn run_printing(application: impl Future<Output = Result<(), BoxError>>) -> ExitCode {
+    run_logging_to(io::stderr, io::stderr().is_terminal(), application).await
+}
+
+async fn run_logging_to(
+    writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
+    is_terminal: bool,
+    application: impl Future<Output = Result<(), BoxError>>,
+) -> ExitCode {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy());
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(writer);
     if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
         log.json().init();
     } else {
-        log.with_ansi(std::io::stdout().is_terminal()).init();
+        log.with_ansi(is_terminal).init();
     }
     match application.await {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,7 +22,7 @@ use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 
 pub use browser::Browser;
-use process::Process;
+pub use process::Process;
 
 /// What the application lives in: the emulator, and pools of the test's own.
 pub struct World {
@@ -131,6 +131,24 @@ impl Application {
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// Waits until it has logged this, for 10 s: what it writes arrives by itself, not
+    /// with its answers.
+    pub async fn has_logged(&self, text: &str) {
+        for _ in 0..100 {
+            if self.log().contains(text) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it has not logged '{text}': {}", self.log());
+    }
+
+    /// The most memory that it has had so far, in bytes. Linux only.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        self.process.peak_memory()
     }
 
     /// Gets a path.

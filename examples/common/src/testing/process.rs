@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A running program; killed, by its ID, when this goes.
-pub(super) struct Process {
+pub struct Process {
     child: Child,
     reader: Option<JoinHandle<()>>,
     log: Arc<Mutex<String>>,
@@ -16,7 +16,7 @@ pub(super) struct Process {
 impl Process {
     /// Starts a program, and waits until it prints `announcement`, for 60 s at most;
     /// gives what stands behind that in its line.
-    pub(super) async fn start(command: &mut Command, announcement: &'static str) -> (Self, String) {
+    pub async fn start(command: &mut Command, announcement: &'static str) -> (Self, String) {
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -47,19 +47,30 @@ impl Process {
     }
 
     /// What it has printed so far.
-    pub(super) fn log(&self) -> String {
+    #[must_use]
+    pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The most memory that it has had so far, in bytes. Linux only.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kibibytes.unwrap_or_else(|| panic!("{status}")) * 1024
+    }
+
     /// Sends SIGTERM.
-    pub(super) fn terminate(&self) {
+    pub fn terminate(&self) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("there is a kill");
         assert!(sent.success(), "it has ended before: {}", self.log());
     }
 
     /// Waits for its end, for 30 s at most; gives the exit status and all it has printed.
-    pub(super) async fn ended(mut self) -> (ExitStatus, String) {
+    pub async fn ended(mut self) -> (ExitStatus, String) {
         for _ in 0..300 {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
                 let reader = self.reader.take().expect("nobody else takes it");

@@ -3,13 +3,13 @@
 //! `ENTRA_POOL_TEST_AZURITE` says where it is.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    path::{Path, PathBuf},
+    process::Command,
 };
 
 use entra_pool::token::Scope;
 use entra_pool_emulator::identity::Received;
-use examples_common::testing::{Application, World};
+use examples_common::testing::{Application, Process, World};
 use reqwest::{Certificate, Client, Method, Response};
 use tempfile::TempDir;
 
@@ -22,48 +22,28 @@ use crate::{
 
 const ACCOUNT: &str = "restaurants";
 
-/// Killed, by its ID, when this goes.
 struct Azurite {
-    process: Child,
+    _process: Process,
     endpoint: String,
     _folder: TempDir,
 }
 
 impl Azurite {
     /// With a certificate of the emulator's authority, and Entra tokens as the only way
-    /// in: their audience, issuer and times are checked. `None` where it is not
-    /// installed.
-    fn start(world: &World) -> Option<Self> {
-        let named = std::env::var_os("ENTRA_POOL_TEST_AZURITE");
-        let program = named.clone().unwrap_or_else(|| "azurite-blob".into());
+    /// in: their audience, issuer and times are checked.
+    async fn start(program: &Path, world: &World) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let certificate = world.emulator.authority().issue(&["127.0.0.1"]).unwrap();
         certificate.write_to(folder.path()).unwrap();
-        let process = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["--oauth", "basic", "--cert", "server.crt", "--key", "server.key"])
             .args(["--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck"])
             .args(["--blobPort", "0", "--silent"])
             .env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:c2VjcmV0"))
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut process = match process {
-            Ok(process) => process,
-            Err(error) if named.is_none() => {
-                eprintln!("left out: Azurite ({error})");
-                return None;
-            }
-            Err(error) => panic!("ENTRA_POOL_TEST_AZURITE: {error}"),
-        };
-        let output = process.stdout.take().unwrap();
-        let mut azurite = Self { process, endpoint: String::new(), _folder: folder };
-        let line = BufReader::new(output)
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once("listens on ")?.1.trim().to_owned()));
-        azurite.endpoint = format!("{}/{ACCOUNT}", line.expect("it listens"));
-        Some(azurite)
+            .current_dir(folder.path());
+        let (process, url) = Process::start(&mut command, "successfully listens on ").await;
+        Self { _process: process, endpoint: format!("{url}/{ACCOUNT}"), _folder: folder }
     }
 
     /// As the identity of the test, which is the application's.
@@ -78,18 +58,24 @@ impl Azurite {
     }
 }
 
-impl Drop for Azurite {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Where it is, if it is.
+fn installed() -> Option<PathBuf> {
+    let named = std::env::var_os("ENTRA_POOL_TEST_AZURITE").map(PathBuf::from);
+    named.or_else(|| {
+        let path = std::env::var_os("PATH")?;
+        let mut programs = std::env::split_paths(&path).map(|folder| folder.join("azurite-blob"));
+        programs.find(|program| program.exists())
+    })
 }
 
 #[tokio::test]
 async fn photos_go_to_blob_storage_by_the_credential_of_the_database() {
+    let Some(program) = installed() else {
+        eprintln!("left out: Azurite is not installed");
+        return;
+    };
     let world = world().await;
-    let Some(azurite) = Azurite::start(&world) else { return };
+    let azurite = Azurite::start(&program, &world).await;
     let created = azurite.ask(&world, Method::PUT, "photos?restype=container").await;
     assert_eq!(created.status(), 201, "{created:?}");
 

@@ -48,8 +48,7 @@ async fn an_identity_that_is_not_let_in_is_told_in_the_log_only() {
     world.emulator.directory().remove(&world.emulator.user_assigned().name);
     let application = start(&world).await;
     page(&application.get("/").await, 500);
-    let log = application.log();
-    assert!(log.contains("pgaadauth_create_principal"), "{log}");
+    application.has_logged("pgaadauth_create_principal").await;
 }
 
 #[tokio::test]

@@ -1,0 +1,163 @@
+//! Rows of Azure SQL.
+
+use std::{borrow::Cow, future::ready};
+
+use entra_pool::azure_sql::{
+    Pool,
+    tiberius::{
+        Column, ColumnData, ColumnType, Row,
+        time::{Date, DateTime2, Time},
+    },
+};
+use examples_common::Problem;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    batches::{Batches, ROWS},
+    report::Sink,
+    value::{Kind, Unfit, Value, decimal_text},
+};
+
+/// Days from there to 1970-01-01.
+const FROM_YEAR_1: i32 = 719_162;
+const FROM_1900: i64 = 25_567;
+
+const DAY: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// Sends the first result of a query, as it comes.
+pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Problem> {
+    let mut connection = pool.get().await?;
+    let mut items = connection.simple_query(query).await?;
+    let columns = items.columns().await?.unwrap_or_default().to_vec();
+    let mut rows = items.into_row_stream().try_take_while(|row| ready(Ok(row.result_index() == 0)));
+
+    // What a decimal's scale is, only its values tell.
+    let first: Vec<Row> = rows.by_ref().take(ROWS).try_collect().await?;
+    let kinds: Vec<Kind> = columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| kind(column, first.iter().map(|row| cell(row, index))))
+        .collect::<Result<_, _>>()?;
+    let names = columns.iter().map(Column::name);
+    let mut batches = Batches::new(names.zip(kinds.iter().copied()));
+    let mut rows = stream::iter(first.into_iter().map(Ok)).chain(rows);
+    while let Some(row) = rows.try_next().await? {
+        let values = row.into_iter().zip(&kinds).map(|(data, kind)| value(data, *kind));
+        if let Some(batch) = batches.push(values)?
+            && !sink.send(batch).await
+        {
+            return Ok(());
+        }
+    }
+    if let Some(batch) = batches.last() {
+        // Who has gone away does not read it.
+        let _ = sink.send(batch).await;
+    }
+    Ok(())
+}
+
+fn cell(row: &Row, index: usize) -> Option<&ColumnData<'static>> {
+    row.cells().nth(index).map(|(_, data)| data)
+}
+
+/// `values` are the first ones.
+fn kind<'a>(
+    column: &Column,
+    values: impl IntoIterator<Item = Option<&'a ColumnData<'static>>>,
+) -> Result<Kind, Unfit> {
+    use ColumnType as Type;
+    Ok(match column.column_type() {
+        Type::Bit | Type::Bitn => Kind::Bool,
+        Type::Int1 | Type::Int2 | Type::Int4 | Type::Int8 | Type::Intn => Kind::Int,
+        Type::Float4 | Type::Float8 | Type::Floatn => Kind::Float,
+        // Ten-thousandths, by definition.
+        Type::Money | Type::Money4 => Kind::Decimal(4),
+        Type::Decimaln | Type::Numericn => {
+            let scale = values.into_iter().find_map(|data| match data {
+                Some(ColumnData::Numeric(Some(number))) => i8::try_from(number.scale()).ok(),
+                _ => None,
+            });
+            // None but NULLs so far: as text, whatever comes is told exactly.
+            scale.map_or(Kind::Text, Kind::Decimal)
+        }
+        Type::BigVarChar
+        | Type::BigChar
+        | Type::NVarchar
+        | Type::NChar
+        | Type::Text
+        | Type::NText
+        | Type::Xml
+        | Type::Guid => Kind::Text,
+        Type::BigVarBin | Type::BigBinary | Type::Image => Kind::Binary,
+        Type::Daten => Kind::Date,
+        Type::Timen => Kind::Time,
+        Type::Datetime | Type::Datetime4 | Type::Datetimen | Type::Datetime2 => Kind::Timestamp,
+        Type::DatetimeOffsetn => Kind::TimestampUtc,
+        other @ (Type::Null | Type::Udt | Type::SSVariant) => {
+            let problem = format!("its type {other:?} is not known here");
+            return Err(Unfit { column: column.name().to_owned(), problem });
+        }
+    })
+}
+
+fn value(data: ColumnData<'static>, kind: Kind) -> Result<Value<'static>, String> {
+    Ok(match data {
+        ColumnData::Bit(value) => Value::Bool(value),
+        ColumnData::U8(value) => Value::Int(value.map(i64::from)),
+        ColumnData::I16(value) => Value::Int(value.map(i64::from)),
+        ColumnData::I32(value) => Value::Int(value.map(i64::from)),
+        ColumnData::I64(value) => Value::Int(value),
+        ColumnData::F32(value) => Value::Float(value.map(f64::from)),
+        // tiberius reads money as a float, which has its digits up to 10^11.
+        ColumnData::F64(value) if kind == Kind::Decimal(4) => {
+            Value::Decimal(value.map(|value| (value * 10_000.0).round() as i128))
+        }
+        ColumnData::F64(value) => Value::Float(value),
+        ColumnData::Numeric(value) => match (kind, value) {
+            (Kind::Text, value) => {
+                let text = value.map(|value| decimal_text(value.value(), value.scale()));
+                Value::Text(text.map(Cow::Owned))
+            }
+            (Kind::Decimal(scale), Some(value)) if i8::try_from(value.scale()) != Ok(scale) => {
+                return Err(format!("{value} has another scale than those before"));
+            }
+            (_, value) => Value::Decimal(value.map(|value| value.value())),
+        },
+        ColumnData::String(value) => Value::Text(value),
+        ColumnData::Guid(value) => Value::Text(value.map(|value| value.to_string().into())),
+        ColumnData::Xml(value) => Value::Text(value.map(|value| value.to_string().into())),
+        ColumnData::Binary(value) => Value::Binary(value),
+        ColumnData::Date(value) => Value::Date(value.map(days)),
+        ColumnData::Time(value) => Value::Time(value.map(nanoseconds)),
+        // In 300ths of a second, shown as whole milliseconds (MS-TDS 2.2.5.5.1.8).
+        ColumnData::DateTime(value) => Value::Timestamp(value.map(|time| {
+            let milliseconds = (i64::from(time.seconds_fragments()) * 10 + 1) / 3;
+            (i64::from(time.days()) - FROM_1900) * DAY + milliseconds * 1_000
+        })),
+        // In minutes, whatever tiberius calls them (ibid.).
+        ColumnData::SmallDateTime(value) => Value::Timestamp(value.map(|time| {
+            (i64::from(time.days()) - FROM_1900) * DAY
+                + i64::from(time.seconds_fragments()) * 60_000_000
+        })),
+        ColumnData::DateTime2(value) => Value::Timestamp(value.map(microseconds)),
+        // What is sent is UTC, and the offset to show it in (2.2.5.5.1.9).
+        ColumnData::DateTimeOffset(value) => {
+            Value::Timestamp(value.map(|value| microseconds(value.datetime2())))
+        }
+    })
+}
+
+fn days(date: Date) -> i32 {
+    // The year 9999 is the last.
+    i32::try_from(date.days()).unwrap_or(i32::MAX) - FROM_YEAR_1
+}
+
+fn nanoseconds(time: Time) -> i64 {
+    // Seven digits of a second at most, and no more than a day.
+    let unit = 10_i64.pow(9_u32.saturating_sub(time.scale().into()));
+    i64::try_from(time.increments()).unwrap_or(i64::MAX).saturating_mul(unit)
+}
+
+fn microseconds(time: DateTime2) -> i64 {
+    i64::from(days(time.date())) * DAY + nanoseconds(time.time()) / 1_000
+}

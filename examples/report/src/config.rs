@@ -1,0 +1,60 @@
+use std::net::SocketAddr;
+
+use examples_common::{
+    BoxError,
+    settings::{self, InvalidSetting},
+};
+
+/// Asked where nothing else is; `setup.sql` and `setup.postgres.sql` make its table.
+const QUERY: &str = "SELECT id, item, amount, sold_on FROM sales ORDER BY id";
+
+/// What the environment sets.
+pub(crate) struct Config {
+    pub(crate) database: DatabaseConfig,
+    /// `REPORT_QUERY`; default: that of the table that the set-up script makes.
+    pub(crate) query: String,
+    /// `LISTEN`, or, within Functions, which tells the port,
+    /// `FUNCTIONS_CUSTOMHANDLER_PORT` on 127.0.0.1; default 127.0.0.1:8080.
+    pub(crate) listen: SocketAddr,
+}
+
+/// Which database, and its connection string. Without one, the emulator is used.
+pub(crate) enum DatabaseConfig {
+    /// `AZURE_SQL_CONNECTIONSTRING`; the default.
+    AzureSql(Option<String>),
+    /// `AZURE_POSTGRESQL_CONNECTIONSTRING`; or `REPORT_DATABASE` is `postgresql`.
+    Postgres(Option<String>),
+}
+
+impl Config {
+    pub(crate) fn from_env() -> Result<Self, BoxError> {
+        Ok(Self {
+            database: database()?,
+            query: settings::optional("REPORT_QUERY")?.unwrap_or_else(|| QUERY.to_owned()),
+            listen: listen()?,
+        })
+    }
+}
+
+fn database() -> Result<DatabaseConfig, BoxError> {
+    let azure_sql = settings::optional("AZURE_SQL_CONNECTIONSTRING")?;
+    let postgres = settings::optional("AZURE_POSTGRESQL_CONNECTIONSTRING")?;
+    let named: Option<String> = settings::optional("REPORT_DATABASE")?;
+    match (named.as_deref(), azure_sql, postgres) {
+        (None | Some("azure-sql"), azure_sql, None) => Ok(DatabaseConfig::AzureSql(azure_sql)),
+        (None, None, postgres @ Some(_)) | (Some("postgresql"), None, postgres) => {
+            Ok(DatabaseConfig::Postgres(postgres))
+        }
+        (None | Some("azure-sql" | "postgresql"), ..) => {
+            Err("the settings name more than one database".into())
+        }
+        _ => Err("the setting REPORT_DATABASE is neither azure-sql nor postgresql".into()),
+    }
+}
+
+fn listen() -> Result<SocketAddr, InvalidSetting> {
+    match settings::optional("FUNCTIONS_CUSTOMHANDLER_PORT")? {
+        Some(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+        None => settings::listen(),
+    }
+}

@@ -1,0 +1,159 @@
+use examples_common::testing::Application;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{PROGRAM, SALES, environment, start, world};
+
+#[tokio::test]
+async fn a_report_is_had_as_csv_json_and_table() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    let csv = application.get("/report/csv").await;
+    assert_eq!((csv.status.as_u16(), csv.text.as_str()), (200, SALES));
+    assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8; header=present");
+    let json = application.get("/report/json").await;
+    assert_eq!(json.header("content-type"), "application/json");
+    let soup = json!({
+        "id": 3, "item": "\"Soup\", of the day", "amount": null, "sold_on": "2026-11-02"
+    });
+    assert_eq!(json.json()[2], soup);
+    assert_eq!(json.json()[0]["amount"], json!(3.5));
+    let table = application.get("/report/table").await;
+    assert!(table.text.contains("| 2  | Café crème         | 4.20   |"), "{}", table.text);
+
+    let asked = world.emulator.identity().received();
+    let asked = asked.last().unwrap();
+    for selector in ["client_id", "principal_id", "mi_res_id"] {
+        assert_eq!(asked.query_value(selector), None, "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_type_is_told_exactly() {
+    let world = world().await;
+    let query = "SELECT CAST(1 AS bit) AS b, CAST(255 AS tinyint) AS i1, \
+        CAST(-9223372036854775808 AS bigint) AS i8, CAST(0.5 AS float) AS f, \
+        CAST(-0.05 AS decimal(38, 2)) AS d, CAST(922337203.6854 AS money) AS m, \
+        CAST('2026-02-28' AS date) AS day, CAST('23:59:59.1234567' AS time(7)) AS t, \
+        CAST('1753-01-01T00:00:00.007' AS datetime) AS dt, \
+        CAST('2079-06-06T23:59:00' AS smalldatetime) AS sdt, \
+        CAST('9999-12-31T23:59:59.999999' AS datetime2(6)) AS dt2, \
+        CAST('2026-11-25T01:30:00+02:00' AS datetimeoffset(0)) AS dto, \
+        CAST(0xC0FF AS varbinary(8)) AS raw, \
+        CAST('6F9619FF-8B86-D011-B42D-00C04FC964FF' AS uniqueidentifier) AS id, \
+        CAST(NULL AS decimal(9, 3)) AS nothing, 1 AS b, 2";
+    let row = start(&world, query).await.get("/report/json").await.json()[0].clone();
+    let expected = [
+        ("b", json!(true)),
+        ("i1", json!(255)),
+        ("i8", json!(i64::MIN)),
+        ("f", json!(0.5)),
+        ("d", json!(-0.05)),
+        ("m", json!(922_337_203.685_4)),
+        ("day", json!("2026-02-28")),
+        ("t", json!("23:59:59.123456700")),
+        ("dt", json!("1753-01-01T00:00:00.007")),
+        ("sdt", json!("2079-06-06T23:59:00")),
+        ("dt2", json!("9999-12-31T23:59:59.999999")),
+        ("dto", json!("2026-11-24T23:30:00Z")),
+        ("raw", json!("c0ff")),
+        ("id", json!("6f9619ff-8b86-d011-b42d-00c04fc964ff")),
+        ("nothing", Value::Null),
+        ("b_16", json!(1)),
+        ("_17", json!(2)),
+    ];
+    for (name, value) in expected {
+        assert_eq!(row[name], value, "{name}: {row}");
+    }
+}
+
+#[tokio::test]
+async fn a_result_without_rows_has_its_columns() {
+    let world = world().await;
+    let application = start(&world, "SELECT id, item FROM sales WHERE id < 0").await;
+    assert_eq!(application.get("/report/csv").await.text, "id,item\n");
+    assert_eq!(application.get("/report/json").await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn functions_finds_it_at_its_port_and_below_api() {
+    let world = world().await;
+    let mut environment = environment(&world, "");
+    environment.push(("FUNCTIONS_CUSTOMHANDLER_PORT", "0".to_owned()));
+    environment.push(("LISTEN", "not looked at".to_owned()));
+    let application = Application::start(PROGRAM, environment).await;
+    let host: Value = serde_json::from_str(include_str!("../../functions/host.json")).unwrap();
+    assert_eq!(host["customHandler"]["enableForwardingHttpRequest"], true);
+    assert_eq!(host["customHandler"]["description"]["defaultExecutablePath"], "report");
+    let function = include_str!("../../functions/report/function.json");
+    let function: Value = serde_json::from_str(function).unwrap();
+    let route = function["bindings"][0]["route"].as_str().unwrap();
+    let path = format!("/api/{}", route.replace("{format}", "csv"));
+    assert_eq!(application.get(&path).await.text, SALES);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_as_a_problem() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    let detail = application.get("/report/pdf").await.problem(404);
+    assert_eq!(detail, "a report is had as csv, json or table");
+    application.get("/report").await.problem(404);
+    let answer = application.send(Method::POST, "/report/csv", "text/plain", "x").await;
+    answer.problem(405);
+}
+
+#[tokio::test]
+async fn a_query_that_is_wrong_is_told_in_the_log_only() {
+    let world = world().await;
+    let application = start(&world, "SELECT nothing FROM nowhere").await;
+    application.get("/report/csv").await.problem(500);
+    application.has_logged("nowhere").await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_waited_for() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    assert_eq!(application.get("/report/csv").await.text, SALES);
+    world.azure_sql_goes_away().await;
+    application.get("/report/csv").await.problem(503);
+    world.azure_sql_comes_back().await;
+    assert_eq!(application.recovers("/report/csv").await.text, SALES);
+}
+
+#[tokio::test]
+async fn an_identity_endpoint_that_is_away_is_waited_for() {
+    let world = world().await;
+    world.emulator.identity().go_away().await.unwrap();
+    let application = start(&world, "").await;
+    application.get("/report/csv").await.problem(503);
+    assert_eq!(application.get("/health").await.json()["status"], "degraded");
+    world.emulator.identity().come_back().unwrap();
+    application.recovers("/report/csv").await;
+    assert_eq!(application.get("/health").await.json()["status"], "ok");
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_and_closes_the_pool() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    application.get("/report/csv").await;
+    application.terminate();
+    let (status, log) = application.ended().await;
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.trim_end().ends_with("stopped"), "{log}");
+}
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_refused() {
+    let output = std::process::Command::new(PROGRAM)
+        .env_clear()
+        .env("AZURE_SQL_CONNECTIONSTRING", "Server=s")
+        .env("AZURE_POSTGRESQL_CONNECTIONSTRING", "postgres://h/db")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8(output.stdout).unwrap();
+    assert!(log.contains("the settings name more than one database"), "{log}");
+}

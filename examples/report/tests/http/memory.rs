@@ -1,0 +1,70 @@
+//! A long result does not take much memory. `ENTRA_POOL_TEST_ROWS` says how long;
+//! 100,000 rows by default, of which a million would take no more.
+
+use examples_common::testing::Application;
+
+use crate::{postgres::Postgres, start, world};
+
+const LIMIT: u64 = 100 * 1024 * 1024;
+
+/// Some 100 bytes a row.
+const COLUMNS: &str =
+    "n AS id, 'a text of which there are some sixty characters in each row' AS item";
+
+fn rows() -> usize {
+    match std::env::var("ENTRA_POOL_TEST_ROWS") {
+        Ok(rows) => rows.parse().expect("it is a number"),
+        Err(_) => 100_000,
+    }
+}
+
+/// Reads it all, and keeps none of it.
+async fn read(application: &Application, format: &str) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("{}/report/{format}", application.address());
+    let started = std::time::Instant::now();
+    let mut answer = client.get(&url).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", application.log());
+    let (mut lines, mut bytes) = (0, 0);
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        let ends = if format == "json" { b'}' } else { b'\n' };
+        lines += chunk.iter().filter(|byte| **byte == ends).count();
+        bytes += chunk.len();
+    }
+    let header = usize::from(format == "csv");
+    assert_eq!(lines, rows() + header, "{}", application.log());
+    let peak = application.peak_memory();
+    println!(
+        "{format}: {} rows, {bytes} bytes in {:?}; at most {peak} bytes of memory",
+        rows(),
+        started.elapsed()
+    );
+    assert!(peak < LIMIT, "{peak}");
+}
+
+#[tokio::test]
+async fn a_long_result_of_azure_sql_takes_little_memory() {
+    let world = world().await;
+    world.sql("CREATE TABLE numbers (n int NOT NULL PRIMARY KEY)").await;
+    let values: Vec<String> = (0..1_000).map(|n| format!("({n})")).collect();
+    world.sql(&format!("INSERT INTO numbers VALUES {}", values.join(", "))).await;
+    let query = format!(
+        "SELECT {} FROM (SELECT TOP ({}) a.n * 1000 + b.n AS n FROM numbers AS a CROSS JOIN numbers AS b) AS c",
+        COLUMNS.replace("'a", "N'a"),
+        rows()
+    );
+    let application = start(&world, &query).await;
+    for format in ["csv", "json"] {
+        read(&application, format).await;
+    }
+}
+
+#[tokio::test]
+async fn a_long_result_of_postgresql_takes_little_memory() {
+    let postgres = Postgres::start().await;
+    let query = format!("SELECT {COLUMNS} FROM generate_series(1, {}) AS n", rows());
+    let application = postgres.application(&query).await;
+    for format in ["csv", "json"] {
+        read(&application, format).await;
+    }
+}

@@ -1,0 +1,131 @@
+// What the application uses: its identity, a PostgreSQL flexible server with Entra
+// logins only, a storage account without keys, and the identity's role there. Its
+// rights in the database are grant.sql's.
+
+@description('Where everything is.')
+param location string = resourceGroup().location
+
+@description('The PostgreSQL server: a name that nobody else has, of lower-case letters, digits and hyphens.')
+@minLength(3)
+@maxLength(63)
+param serverName string
+
+@description('The storage account: a name that nobody else has, of lower-case letters and digits.')
+@minLength(3)
+@maxLength(24)
+param storageName string
+
+@description('The Entra administrator of the PostgreSQL server: the name of a group, user or application.')
+param administratorName string
+
+@description('Its object ID.')
+param administratorId string
+
+@description('What it is.')
+@allowed([
+  'Group'
+  'ServicePrincipal'
+  'User'
+])
+param administratorType string = 'User'
+
+resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
+  name: 'restaurants-identity'
+  location: location
+}
+
+resource server 'Microsoft.DBforPostgreSQL/flexibleServers@2024-08-01' = {
+  name: serverName
+  location: location
+  sku: {
+    name: 'Standard_B1ms'
+    tier: 'Burstable'
+  }
+  properties: {
+    version: '16'
+    storage: {
+      storageSizeGB: 32
+    }
+    authConfig: {
+      activeDirectoryAuth: 'Enabled'
+      passwordAuth: 'Disabled'
+      tenantId: tenant().tenantId
+    }
+  }
+}
+
+resource database 'Microsoft.DBforPostgreSQL/flexibleServers/databases@2024-08-01' = {
+  parent: server
+  name: 'restaurants'
+}
+
+// From within Azure; where that is too wide, a private endpoint takes its place. The
+// server takes one change at a time.
+resource fromAzure 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2024-08-01' = {
+  parent: server
+  name: 'azure'
+  properties: {
+    startIpAddress: '0.0.0.0'
+    endIpAddress: '0.0.0.0'
+  }
+  dependsOn: [
+    database
+  ]
+}
+
+resource administrator 'Microsoft.DBforPostgreSQL/flexibleServers/administrators@2024-08-01' = {
+  parent: server
+  name: administratorId
+  properties: {
+    principalName: administratorName
+    principalType: administratorType
+    tenantId: tenant().tenantId
+  }
+  dependsOn: [
+    fromAzure
+  ]
+}
+
+resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
+  name: storageName
+  location: location
+  kind: 'StorageV2'
+  sku: {
+    name: 'Standard_LRS'
+  }
+  properties: {
+    allowBlobPublicAccess: false
+    allowSharedKeyAccess: false
+    minimumTlsVersion: 'TLS1_2'
+    supportsHttpsTrafficOnly: true
+  }
+}
+
+resource blobs 'Microsoft.Storage/storageAccounts/blobServices@2023-05-01' = {
+  parent: storage
+  name: 'default'
+}
+
+resource photos 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-05-01' = {
+  parent: blobs
+  name: 'photos'
+}
+
+@description('Built in: reads, writes and deletes blobs.')
+var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
+
+// In this one container, not in the account.
+resource writesPhotos 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(photos.id, identity.id, storageBlobDataContributor)
+  scope: photos
+  properties: {
+    principalId: identity.properties.principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', storageBlobDataContributor)
+  }
+}
+
+output identity string = identity.id
+output clientId string = identity.properties.clientId
+output connectionString string = 'postgres://${identity.name}@${server.properties.fullyQualifiedDomainName}/${database.name}'
+output photosEndpoint string = storage.properties.primaryEndpoints.blob

@@ -1,0 +1,43 @@
+//! What deploys the application fits it, and its parts fit each other.
+
+use entra_pool::postgres::Config;
+
+const MAIN: &str = include_str!("../deploy/main.bicep");
+const GRANT: &str = include_str!("../grant.sql");
+const IDENTITY: &str = "restaurants-identity";
+
+#[test]
+fn the_identity_has_one_name() {
+    assert!(
+        MAIN.contains(&format!("userAssignedIdentities@2023-01-31' = {{\n  name: '{IDENTITY}'"))
+    );
+    assert!(GRANT.contains(&format!("pgaadauth_create_principal('{IDENTITY}', false, false)")));
+    assert!(GRANT.contains(&format!(" TO \"{IDENTITY}\";")));
+}
+
+#[test]
+fn the_connection_string_is_one_that_the_application_reads() {
+    let (_, string) = MAIN.split_once("output connectionString string = '").unwrap();
+    let string = string
+        .lines()
+        .next()
+        .unwrap()
+        .trim_end_matches('\'')
+        .replace("${identity.name}", IDENTITY)
+        .replace("${server.properties.fullyQualifiedDomainName}", "r.postgres.database.azure.com")
+        .replace("${database.name}", "restaurants");
+    let config: Config = string.parse().unwrap();
+    assert_eq!(config.token_scope().unwrap(), entra_pool::token::Scope::AZURE_POSTGRESQL);
+}
+
+#[test]
+fn nobody_gets_in_by_a_secret() {
+    for line in
+        ["passwordAuth: 'Disabled'", "allowSharedKeyAccess: false", "allowBlobPublicAccess: false"]
+    {
+        assert!(MAIN.contains(line), "{line}");
+    }
+    for word in ["administratorLogin", "listKeys", "secure()"] {
+        assert!(!MAIN.contains(word), "{word}");
+    }
+}
