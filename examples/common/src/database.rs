@@ -11,10 +11,8 @@ use {
 /// Where the database is: behind the connection string that is configured, or, where
 /// none is, in the emulator, which then runs inside this process for as long as this
 /// value lives.
-#[derive(Debug)]
 pub struct Database(Place);
 
-#[derive(Debug)]
 enum Place {
     Configured(String),
     #[cfg(feature = "emulator")]
@@ -23,7 +21,6 @@ enum Place {
 
 /// The emulator, and its user-assigned identity, which both databases know.
 #[cfg(feature = "emulator")]
-#[derive(Debug)]
 struct Emulated {
     emulator: Emulator,
     identity: Identity,

@@ -34,3 +34,23 @@ pub fn optional<T: FromStr<Err: Display>>(name: &'static str) -> Result<Option<T
 pub fn listen() -> Result<SocketAddr, InvalidSetting> {
     Ok(optional("LISTEN")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))))
 }
+
+/// What an application on Azure SQL is told by the environment.
+pub struct AzureSqlSettings {
+    /// `AZURE_SQL_CONNECTIONSTRING`, the name that Service Connector gives it. Without
+    /// it, the emulator is used.
+    pub connection_string: Option<String>,
+    /// As [`listen`] has it.
+    pub listen: SocketAddr,
+}
+
+impl AzureSqlSettings {
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// As [`listen`].
+    pub fn from_env() -> Result<Self, InvalidSetting> {
+        Ok(Self { connection_string: optional("AZURE_SQL_CONNECTIONSTRING")?, listen: listen()? })
+    }
+}

@@ -1,6 +1,5 @@
 //! Employees in Azure SQL as JSON: create, list, get. What deploys it is beside it.
 
-mod config;
 mod database;
 mod employee;
 mod routes;
@@ -9,9 +8,7 @@ mod salary;
 use std::process::ExitCode;
 
 use entra_pool::azure_sql::{self, Manager};
-use examples_common::{BoxError, Database, run, serve};
-
-use config::Config;
+use examples_common::{BoxError, Database, run, serve, settings::AzureSqlSettings};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -19,11 +16,11 @@ async fn main() -> ExitCode {
 }
 
 async fn application() -> Result<(), BoxError> {
-    let config = Config::from_env()?;
-    let database = Database::open(config.connection_string).await?;
+    let AzureSqlSettings { connection_string, listen } = AzureSqlSettings::from_env()?;
+    let database = Database::open(connection_string).await?;
     let pool = azure_sql::builder(Manager::new(database.azure_sql()?)).build()?;
     database.set_up_azure_sql(&pool, database::SETUP).await?;
     azure_sql::keep_fresh(&pool);
-    serve(routes::router(pool.clone()), config.listen, azure_sql::close_and_wait(&pool)).await?;
+    serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }

@@ -1,16 +1,13 @@
 //! A web page that shows a column of a table in Azure SQL; in Azure by a user-assigned
 //! managed identity, which the connection string names by its client ID.
 
-mod config;
 mod database;
 mod routes;
 
 use std::process::ExitCode;
 
 use entra_pool::azure_sql::{self, Manager};
-use examples_common::{BoxError, Database, run, serve};
-
-use config::Config;
+use examples_common::{BoxError, Database, run, serve, settings::AzureSqlSettings};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -18,11 +15,11 @@ async fn main() -> ExitCode {
 }
 
 async fn application() -> Result<(), BoxError> {
-    let config = Config::from_env()?;
-    let database = Database::open(config.connection_string).await?;
+    let AzureSqlSettings { connection_string, listen } = AzureSqlSettings::from_env()?;
+    let database = Database::open(connection_string).await?;
     let pool = azure_sql::builder(Manager::new(database.azure_sql()?)).build()?;
     database.set_up_azure_sql(&pool, database::SETUP).await?;
     azure_sql::keep_fresh(&pool);
-    serve(routes::router(pool.clone()), config.listen, azure_sql::close_and_wait(&pool)).await?;
+    serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }

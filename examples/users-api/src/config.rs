@@ -1,14 +1,11 @@
-use std::{net::SocketAddr, num::NonZeroUsize};
+use std::num::NonZeroUsize;
 
-use examples_common::settings::{self, InvalidSetting};
+use examples_common::settings::{self, AzureSqlSettings, InvalidSetting};
 
 /// What the environment sets.
 pub(crate) struct Config {
-    /// `AZURE_SQL_CONNECTIONSTRING`, the name that Service Connector gives it. Without
-    /// it, the emulator is used.
-    pub(crate) connection_string: Option<String>,
-    /// `LISTEN`; default 127.0.0.1:8080.
-    pub(crate) listen: SocketAddr,
+    /// Database and address.
+    pub(crate) azure_sql: AzureSqlSettings,
     /// `POOL_SIZE`, in connections; default 1.
     pub(crate) pool_size: NonZeroUsize,
 }
@@ -16,8 +13,7 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn from_env() -> Result<Self, InvalidSetting> {
         Ok(Self {
-            connection_string: settings::optional("AZURE_SQL_CONNECTIONSTRING")?,
-            listen: settings::listen()?,
+            azure_sql: AzureSqlSettings::from_env()?,
             pool_size: settings::optional("POOL_SIZE")?.unwrap_or(NonZeroUsize::MIN),
         })
     }

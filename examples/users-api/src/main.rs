@@ -19,12 +19,12 @@ async fn main() -> ExitCode {
 }
 
 async fn application() -> Result<(), BoxError> {
-    let config = Config::from_env()?;
-    let database = Database::open(config.connection_string).await?;
+    let Config { azure_sql: settings, pool_size } = Config::from_env()?;
+    let database = Database::open(settings.connection_string).await?;
     let manager = Manager::new(database.azure_sql()?);
-    let pool = azure_sql::builder(manager).max_size(config.pool_size.get()).build()?;
+    let pool = azure_sql::builder(manager).max_size(pool_size.get()).build()?;
     database.set_up_azure_sql(&pool, database::SETUP).await?;
     azure_sql::keep_fresh(&pool);
-    serve(routes::router(pool.clone()), config.listen, azure_sql::close_and_wait(&pool)).await?;
+    serve(routes::router(pool.clone()), settings.listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }
