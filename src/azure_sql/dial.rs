@@ -229,7 +229,7 @@ mod tests {
                 () = tokio::task::yield_now() => {}
             }
         }
-        clock.advance(ATTEMPT_DELAY - Duration::from_millis(1));
+        clock.advance(Duration::from_millis(249));
         tokio::select! {
             biased;
             _ = &mut dialling => panic!("it is tried alone for 250 ms"),
@@ -245,10 +245,11 @@ mod tests {
 
     #[test]
     fn address_families_take_turns() {
-        let [a, b, c] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let [x, y] = [4, 5].map(|port| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port)));
-        assert_eq!(interleaved(vec![x, y, a, b, c]), [x, a, y, b, c]);
-        assert_eq!(interleaved(vec![a, b, c, x]), [a, x, b, c]);
-        assert_eq!(interleaved(vec![a]), [a]);
+        let v4 = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let v6 = |port| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port));
+        let taken = interleaved(vec![v6(1), v6(2), v4(3), v4(4), v4(5)]);
+        assert_eq!(taken, [v6(1), v4(3), v6(2), v4(4), v4(5)]);
+        assert_eq!(interleaved(vec![v4(1), v4(2), v6(3)]), [v4(1), v6(3), v4(2)]);
+        assert_eq!(interleaved(vec![v4(1)]), [v4(1)]);
     }
 }
