@@ -126,7 +126,8 @@ impl Sides {
         let idle = idle.max_size(1).build().expect("it has a runtime");
         let [a, b] = on_one_thread().block_on(async {
             let (mut ours, mut floor) = (Vec::new(), Vec::new());
-            (checkouts(&pool, 1).await, checkouts(&idle, 1).await);
+            checkouts(&pool, 1).await;
+            checkouts(&idle, 1).await;
             for _ in 0..ROUNDS {
                 ours.push(checkouts(&pool, CHECKOUTS).await);
                 floor.push(checkouts(&idle, CHECKOUTS).await);

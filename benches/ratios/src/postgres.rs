@@ -134,7 +134,8 @@ impl Sides {
             let mut best = [Duration::MAX; 2];
             for _ in 0..ROUNDS {
                 let (mut a, mut b) = (Vec::new(), Vec::new());
-                (checkouts(&ours, 1).await, checkouts(&peer, 1).await);
+                checkouts(&ours, 1).await;
+                checkouts(&peer, 1).await;
                 for _ in 0..TURNS {
                     a.push(checkouts(&ours, count).await);
                     b.push(checkouts(&peer, count).await);
