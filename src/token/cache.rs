@@ -1,12 +1,10 @@
 use std::{
     error::Error,
     fmt,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Waker},
     time::{Duration, SystemTime},
 };
 
@@ -214,7 +212,8 @@ impl TokenCache {
     #[cfg(feature = "azure-sql")]
     pub(crate) fn refresh_if_due(&self) {
         // The flight is a task of its own, which goes on without who began it.
-        let _ = pin!(self.token()).poll(&mut Context::from_waker(Waker::noop()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = std::pin::pin!(self.token()).poll(&mut context);
     }
 
     /// The error of one who has waited so long for a token, by a limit of its own.
