@@ -13,10 +13,10 @@ async fn a_browser_adds_a_restaurant_and_a_review_with_a_photo() {
     let application = Application::start(env!("CARGO_BIN_EXE_restaurants"), []).await;
     let browser = Browser::start().await;
     browser.open(application.address()).await;
-    browser.click("a[href='/restaurants/new']").await;
+    browser.follow("a[href='/restaurants/new']").await;
     browser.type_into("[name=name]", "Zum \"Ochsen\" <b>").await;
     browser.type_into("[name=description]", &"x".repeat(251)).await;
-    browser.click("button").await;
+    browser.follow("button").await;
     let said = browser.text(".error").await;
     assert_eq!(said, "250 characters are the most, not 251");
     assert_eq!(browser.property("[name=name]", "value").await, "Zum \"Ochsen\" <b>");
@@ -25,17 +25,17 @@ async fn a_browser_adds_a_restaurant_and_a_review_with_a_photo() {
     assert_eq!(browser.complaints().await.len(), 1, "the status of the form's answer");
     // A backspace makes it fit.
     browser.type_into("[name=description]", "\u{e003}").await;
-    browser.click("button").await;
+    browser.follow("button").await;
     assert_eq!(browser.text("h1").await, "Zum \"Ochsen\" <b>");
 
-    browser.click("a[href$='/reviews/new']").await;
+    browser.follow("a[href$='/reviews/new']").await;
     browser.type_into("[name=reviewer]", "Ann").await;
     browser.type_into("[name=rating]", "4").await;
     browser.type_into("[name=content]", "Good soup.\nGood bread.").await;
     let photo = screenshots().join("photo.png");
     std::fs::write(&photo, PNG).unwrap();
     browser.type_into("[name=photo]", photo.to_str().unwrap()).await;
-    browser.click("button").await;
+    browser.follow("button").await;
     assert!(browser.text("article h2").await.starts_with("4 of 5, by Ann on 20"));
     assert_eq!(browser.property("article img", "naturalWidth").await, 1);
     browser.screenshot(&screenshots().join("restaurant.png")).await;

@@ -3,7 +3,7 @@ use std::{
     net::TcpStream,
     path::Path,
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -74,6 +74,16 @@ impl Browser {
         self.command(Method::POST, &format!("{element}/click"), Some(json!({}))).await;
     }
 
+    /// Clicks on what leads to another page, and waits until this one is left.
+    pub async fn follow(&self, selector: &str) {
+        let page = self.element("html").await;
+        self.click(selector).await;
+        let began = Instant::now();
+        while self.ask(Method::GET, &format!("{page}/name"), None).await.is_ok() {
+            assert!(began.elapsed() < Duration::from_secs(10), "{selector} leads nowhere");
+        }
+    }
+
     /// Types into an element; of one for files, the path of a file.
     pub async fn type_into(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
@@ -119,6 +129,11 @@ impl Browser {
     }
 
     async fn command(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        self.ask(method, path, body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The driver's answer, or its error.
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Value> {
         let url = format!("http://127.0.0.1:{}/session{}{path}", self.port, self.session);
         let mut request = self.client.request(method, url);
         if let Some(body) = &body {
@@ -128,8 +143,8 @@ impl Browser {
         let status = answer.status();
         let answer = answer.text().await.expect("it ends");
         let mut answer: Value = serde_json::from_str(&answer).expect("it is JSON");
-        assert!(status.is_success(), "{path} {body:?}: {answer}");
-        answer["value"].take()
+        let value = answer["value"].take();
+        if status.is_success() { Ok(value) } else { Err(value) }
     }
 }
 
