@@ -69,6 +69,8 @@ pub use recycling::Recycling;
 pub(crate) use recycling::cancel;
 pub use report::ConnectorReport;
 pub use retire::RetireReason;
+#[cfg(feature = "bb8")]
+pub(crate) use retire::TimeLimits;
 pub use tls::{Connection, TlsStream};
 
 pub use deadpool_postgres;

@@ -6,7 +6,7 @@ use deadpool_postgres::{
 };
 use tokio::task::JoinSet;
 
-use super::{Connector, Error, Recycling, RetireReason};
+use super::{Connector, Error, Recycling, RetireReason, retire::TimeLimits};
 use crate::clock::{Clock, SystemClock};
 
 /// deadpool-postgres' pool, nothing else: its sizes, time limits, hooks,
@@ -58,8 +58,9 @@ pub fn builder(connector: Connector) -> PoolBuilder {
 }
 
 fn retire_the_unfit(connector: Connector) -> Hook {
+    let limits = TimeLimits::of(connector.config());
     Hook::sync_fn(move |client: &mut ClientWrapper, metrics| {
-        match unfit(&connector, client, metrics) {
+        match unfit(&limits, client, metrics) {
             Some(reason) => Err(retired(&connector, reason)),
             None => Ok(()),
         }
@@ -67,11 +68,11 @@ fn retire_the_unfit(connector: Connector) -> Hook {
 }
 
 /// What speaks against using a connection again, without asking the server.
-fn unfit(connector: &Connector, client: &ClientWrapper, metrics: &Metrics) -> Option<RetireReason> {
+fn unfit(limits: &TimeLimits, client: &ClientWrapper, metrics: &Metrics) -> Option<RetireReason> {
     if client.is_closed() {
         return Some(RetireReason::Closed);
     }
-    RetireReason::by_time(connector.config(), metrics)
+    limits.reached(metrics)
 }
 
 fn recycle(connector: Connector) -> Hook {
@@ -145,11 +146,12 @@ pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
 /// Outside of a Tokio runtime.
 pub fn keep_fresh(pool: &Pool, connector: &Connector) {
     let (pool, connector) = (pool.weak(), connector.clone());
+    let limits = TimeLimits::of(connector.config());
     tokio::spawn(async move {
         loop {
             connector.clock().sleep(LOOK_EVERY).await;
             let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
-            pool.retain(|client, metrics| match unfit(&connector, client, &metrics) {
+            pool.retain(|client, metrics| match unfit(&limits, client, &metrics) {
                 Some(reason) => {
                     retired(&connector, reason);
                     false

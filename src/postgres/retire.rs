@@ -30,26 +30,6 @@ pub enum RetireReason {
 impl RetireReason {
     pub(super) const ALL: [Self; 5] =
         [Self::Closed, Self::Unsettled, Self::Age, Self::Idle, Self::Recycling];
-
-    /// What the pool's metrics say against using a connection again.
-    ///
-    /// They are of [`Instant`], deadpool's own, and not of the injected clock.
-    pub(crate) fn by_time(config: &Config, metrics: &Metrics) -> Option<Self> {
-        if config.max_lifetime.is_none() && config.idle_timeout.is_none() {
-            return None;
-        }
-        let age = metrics.age();
-        let old = |lifetime| age >= least(lifetime) && age >= jittered(lifetime, metrics.created);
-        // The clock is read once: this is done at every checkout.
-        let idle = |limit| {
-            let used = metrics.recycled.map_or(Duration::ZERO, |used| used - metrics.created);
-            age.saturating_sub(used) >= limit
-        };
-        if config.max_lifetime.is_some_and(old) {
-            return Some(Self::Age);
-        }
-        config.idle_timeout.is_some_and(idle).then_some(Self::Idle)
-    }
 }
 
 impl fmt::Display for RetireReason {
@@ -64,9 +44,45 @@ impl fmt::Display for RetireReason {
     }
 }
 
-/// What [`jittered`] does not go below; it costs less, at every checkout.
+/// What a pool's metrics may say against using a connection again.
+///
+/// They are of [`Instant`], deadpool's own, and not of the injected clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeLimits {
+    /// Before that age no limit is reached: all that most checkouts compare.
+    earliest: Duration,
+    lifetime: Duration,
+    idle: Duration,
+}
+
+impl TimeLimits {
+    pub(crate) fn of(config: &Config) -> Self {
+        let [lifetime, idle] =
+            [config.max_lifetime, config.idle_timeout].map(|limit| limit.unwrap_or(Duration::MAX));
+        Self { earliest: least(lifetime).min(idle), lifetime, idle }
+    }
+
+    pub(crate) fn reached(&self, metrics: &Metrics) -> Option<RetireReason> {
+        // The clock is read once, and not at all where there is no limit: this is
+        // done at every checkout.
+        if self.earliest == Duration::MAX {
+            return None;
+        }
+        let age = metrics.age();
+        if age < self.earliest {
+            return None;
+        }
+        if age >= jittered(self.lifetime, metrics.created) {
+            return Some(RetireReason::Age);
+        }
+        let used = metrics.recycled.map_or(Duration::ZERO, |used| used - metrics.created);
+        (age.saturating_sub(used) >= self.idle).then_some(RetireReason::Idle)
+    }
+}
+
+/// What [`jittered`] does not go below.
 fn least(lifetime: Duration) -> Duration {
-    lifetime.saturating_sub(lifetime / 10)
+    if lifetime == Duration::MAX { lifetime } else { lifetime.saturating_sub(lifetime / 10) }
 }
 
 /// `lifetime` less up to a tenth: always the same for one connection, another
@@ -111,9 +127,9 @@ mod tests {
         ] {
             let metrics =
                 Metrics { created: ago(created), recycled: used.map(ago), recycle_count: 0 };
-            assert_eq!(RetireReason::by_time(&config, &metrics), by_default, "{metrics:?}");
-            assert_eq!(RetireReason::by_time(&limited, &metrics), by_both, "{metrics:?}");
-            assert_eq!(RetireReason::by_time(&unlimited, &metrics), None, "{metrics:?}");
+            assert_eq!(TimeLimits::of(&config).reached(&metrics), by_default, "{metrics:?}");
+            assert_eq!(TimeLimits::of(&limited).reached(&metrics), by_both, "{metrics:?}");
+            assert_eq!(TimeLimits::of(&unlimited).reached(&metrics), None, "{metrics:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use deadpool_postgres::{ClientWrapper, Metrics};
 
 use crate::{
     adapters::retire,
-    postgres::{self, Connector, RetireReason},
+    postgres::{self, Connector, RetireReason, TimeLimits},
 };
 
 /// A bb8 pool of PostgreSQL connections.
@@ -84,7 +84,7 @@ impl ManageConnection for Manager {
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), Error> {
         let config = self.connector.config();
         let closed = connection.client.is_closed().then_some(RetireReason::Closed);
-        let made_fit = match closed.or_else(|| RetireReason::by_time(config, &connection.metrics)) {
+        let made_fit = match closed.or_else(|| TimeLimits::of(config).reached(&connection.metrics)) {
             Some(reason) => Err(reason),
             None => config.recycling.recycle(&self.connector, &connection.client).await,
         };
