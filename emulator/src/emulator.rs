@@ -11,7 +11,7 @@ use crate::{
     postgres::{AUDIENCE, PostgresOptions, PostgresServer},
 };
 
-/// The ports on 127.0.0.1; 0, the default, takes free ones.
+/// The ports on 127.0.0.1 (0, the default, takes free ones), and what there is to read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EmulatorOptions {
     /// Of the identity endpoint.
@@ -20,7 +20,18 @@ pub struct EmulatorOptions {
     pub azure_sql_port: u16,
     /// Of PostgreSQL.
     pub postgres_port: u16,
+    /// Whether the databases begin with the tables that the crate's first lines
+    /// read, two rows each: `TestTable` on Azure SQL, `restaurant` on PostgreSQL.
+    pub with_samples: bool,
 }
+
+const SAMPLE_AZURE_SQL: &str = "\
+    CREATE TABLE TestTable (Column1 int NOT NULL PRIMARY KEY, Column2 nvarchar(50) NOT NULL);
+    INSERT INTO TestTable VALUES (1, 'a book'), (2, 'a lamp');";
+
+const SAMPLE_POSTGRES: &str = "\
+    CREATE TABLE restaurant (id int NOT NULL PRIMARY KEY, name text NOT NULL);
+    INSERT INTO restaurant VALUES (1, 'Chez Token'), (2, 'Da Claim');";
 
 /// The stand-ins of this crate, running; they stop when this is dropped.
 #[derive(Debug)]
@@ -65,15 +76,25 @@ impl Emulator {
             },
         )?;
         // Declared types are each server's own: a database for each.
+        let database = |sample: &str| {
+            let database = Arc::new(Database::new()?);
+            if options.with_samples {
+                database
+                    .open()
+                    .and_then(|it| it.execute_batch(sample))
+                    .map_err(io::Error::other)?;
+            }
+            io::Result::Ok(database)
+        };
         let mut azure_sql = AzureSqlOptions::new(
             Arc::clone(&issuer),
             Arc::clone(&directory),
-            Arc::new(Database::new()?),
+            database(SAMPLE_AZURE_SQL)?,
             Arc::clone(&tls),
         );
         azure_sql.port = options.azure_sql_port;
         let azure_sql = AzureSqlServer::start(azure_sql).await?;
-        let database = Arc::new(Database::new()?);
+        let database = database(SAMPLE_POSTGRES)?;
         let mut postgres =
             PostgresOptions::new(Arc::clone(&issuer), Arc::clone(&directory), database, tls);
         postgres.port = options.postgres_port;

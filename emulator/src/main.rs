@@ -37,7 +37,7 @@ async fn main() -> ExitCode {
 
 /// `None` if help is asked for.
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<EmulatorOptions>, String> {
-    let mut options = EmulatorOptions::default();
+    let mut options = EmulatorOptions { with_samples: true, ..Default::default() };
     while let Some(argument) = arguments.next() {
         let (name, value) = match argument.split_once('=') {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
@@ -70,12 +70,12 @@ async fn run(options: EmulatorOptions) -> io::Result<()> {
     }
     println!("# Certificates are verified with");
     println!("export EMULATOR_CA='{}'", emulator.ca_path().display());
-    println!("# Azure SQL");
+    println!("# Azure SQL, with a table TestTable");
     println!(
         "export EMULATOR_AZURE_SQL='{};Authentication=Active Directory Default'",
         emulator.azure_sql_string()
     );
-    println!("# Azure Database for PostgreSQL");
+    println!("# Azure Database for PostgreSQL, with a table restaurant");
     println!("export EMULATOR_POSTGRES='{}'", emulator.postgres_url());
     println!("# Ctrl-C stops everything and removes its files.");
     stop.await
@@ -91,10 +91,16 @@ mod tests {
 
     #[test]
     fn ports_are_read_and_the_rest_is_refused() {
-        let expected = EmulatorOptions { identity_port: 1, azure_sql_port: 2, postgres_port: 3 };
+        let expected = EmulatorOptions {
+            identity_port: 1,
+            azure_sql_port: 2,
+            postgres_port: 3,
+            with_samples: true,
+        };
         let given = ["--identity-port", "1", "--azure-sql-port", "2", "--postgres-port=3"];
         assert_eq!(parse(&given), Ok(Some(expected)));
-        assert_eq!(parse(&[]), Ok(Some(EmulatorOptions::default())));
+        let default = EmulatorOptions { with_samples: true, ..Default::default() };
+        assert_eq!(parse(&[]), Ok(Some(default)));
         assert_eq!(parse(&["--help"]), Ok(None));
         for (arguments, error) in [
             (&["--port", "1"][..], "unknown argument '--port'"),

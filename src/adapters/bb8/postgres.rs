@@ -84,7 +84,8 @@ impl ManageConnection for Manager {
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), Error> {
         let config = self.connector.config();
         let closed = connection.client.is_closed().then_some(RetireReason::Closed);
-        let made_fit = match closed.or_else(|| TimeLimits::of(config).reached(&connection.metrics)) {
+        let made_fit = match closed.or_else(|| TimeLimits::of(config).reached(&connection.metrics))
+        {
             Some(reason) => Err(reason),
             None => config.recycling.recycle(&self.connector, &connection.client).await,
         };
