@@ -1,6 +1,6 @@
-//! Connection pools for Azure SQL and Azure Database for PostgreSQL that log in
-//! with Microsoft Entra tokens: the machine's own identity gets a short-lived
-//! token, and the token is the password.
+//! Connection pools for **Azure SQL** and **Azure Database for PostgreSQL** that log
+//! in with Microsoft Entra tokens: the machine's own identity gets a short-lived
+//! token, and the token is the password. No secret to store, none to rotate.
 //!
 //! ```no_run
 //! # #[cfg(feature = "azure-sql")]
@@ -26,15 +26,73 @@
 //! The same lines work on a laptop (`az login`), in CI (service principal, workload
 //! identity) and in Azure (managed identity).
 //!
-//! Where things are, in the order of a request:
+//! # Let the identity in
 //!
-//! - [`azure_sql`] and [`postgres`]: configuration, [`Connector`](azure_sql::Connector)
-//!   (dials and logs in), and the pools, which are deadpool's own.
-//! - [`token`]: an [`Identity`](token::Identity) has one
-//!   [`TokenCache`](token::TokenCache) for each scope, shared by any number of pools.
-//! - [`credential`]: who asks for the token: managed identity, Azure CLI, whatever
-//!   `azure_identity` has, or a [`TokenCredential`](token::TokenCredential) of yours.
-//! - [`clock`]: time, injected.
+//! Once, as the server's Entra administrator. Azure SQL, in the database:
+//!
+//! ```sql
+//! CREATE USER [shop-identity] FROM EXTERNAL PROVIDER;
+//! ALTER ROLE db_datareader ADD MEMBER [shop-identity];
+//! ```
+//!
+//! PostgreSQL, in the database `postgres`; then `GRANT` as to any role:
+//!
+//! ```sql
+//! SELECT * FROM pgaadauth_create_principal('shop-identity', false, false);
+//! ```
+//!
+//! # Which identity
+//!
+//! `connect` takes the identity that the connection string names, else that of the
+//! environment, in this order: service principal (`AZURE_TENANT_ID`,
+//! `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET` or `AZURE_CLIENT_CERTIFICATE_PATH`),
+//! workload identity (`AZURE_FEDERATED_TOKEN_FILE`), managed identity (App Service,
+//! Functions, Container Apps, virtual machines, AKS nodes, Azure Arc, Azure ML,
+//! Service Fabric, Cloud Shell; `AZURE_CLIENT_ID` chooses a user-assigned one), Azure
+//! CLI, Azure Developer CLI. The first that works is kept. `AZURE_TOKEN_CREDENTIALS`
+//! narrows it to `prod` (the first three), `dev` (the last two) or one name. The cloud,
+//! and with it who is asked, follows from the database's host.
+//!
+//! # The way of a request
+//!
+#![doc = include_str!("manual/request.svg")]
+//!
+//! Until the last 30 seconds of a token nobody waits for the next, whatever the identity
+//! endpoint does.
+//!
+//! # What it takes care of
+//!
+//! - **[Tokens].** One identity is shared by any number of pools; each scope has one
+//!   token cache. An ageing token is replaced beside its use, long before its end. A
+//!   failed refresh backs off and is told; no error sticks.
+//! - **[Connections].** A refused token is renewed and the login tried once more, if the
+//!   provider has another one. What passes by itself (a serverless database that wakes
+//!   up, a failover, a connection that breaks) is tried again with jittered pauses,
+//!   within one time limit for all of a connect; when that is over, the error names the
+//!   stage it ended in.
+//! - **Sessions.** What one borrower leaves behind (temporary tables, `SET` options,
+//!   `SESSION_CONTEXT`, PostgreSQL's roles, open transactions, half-read queries) does
+//!   not reach the next. What a reset leaves alone is said under [Limits].
+//! - **[Security].** A token is only ever sent over TLS to a server whose certificate
+//!   was verified. Tokens are in no error, log or `Debug`, and are zeroised on drop as
+//!   far as they are in this crate's hands.
+//! - **Connection strings.** Azure SQL takes those of ADO.NET, JDBC and URLs, with the
+//!   keywords of all three drivers, and a typed builder; PostgreSQL takes URLs and
+//!   `key=value`. What is unknown, contradictory or unsafe is refused by name.
+//! - **[Errors][Troubleshooting].** A login that stays refused names the principal, its
+//!   tenant and audience, and the statement that would let it in.
+//!
+//! # The layers
+//!
+//! Each is of use without those above it.
+//!
+//! | | |
+//! |---|---|
+//! | `Pool` | deadpool's own type, on PostgreSQL deadpool-postgres' own: sizes, time limits, hooks and `status` are what you know. `warm_up` fills it before the first request, `close_and_wait` ends it behind the last. In its place: bb8, diesel-async, sqlx ([`adapters`]) |
+//! | `Connector` | of [`azure_sql`] or [`postgres`]: dials, verifies, logs in; `report()` counts logins, retries and why connections were retired |
+//! | [`token`] | an `Identity` has one `TokenCache` for each scope |
+//! | [`credential`] | who asks for the token: managed identity, Azure CLI, whatever azure_identity has, or a `TokenCredential` of yours |
+//! | [`clock`] | time, injected: tests move it instead of waiting |
 //!
 //! With every part in hand:
 //!
@@ -59,12 +117,41 @@
 //! |---|---|---|
 //! | `azure-sql` | yes | [`azure_sql`], over tiberius |
 //! | `postgres` | yes | [`postgres`], over tokio-postgres and deadpool-postgres |
-//! | `azure-identity` | yes | service principal, workload identity, Azure Pipelines, client assertion, from `azure_identity`; the largest part of a cold build |
-//! | `client-certificate` | no | service principal with a certificate (PKCS#12), from `azure_identity`: links OpenSSL, whose headers must be installed |
-//! | `bb8`, `diesel-async`, `sqlx` | no | [`adapters`]: other pools than deadpool's; `sqlx` needs Rust 1.94 |
+//! | `azure-identity` | yes | service principal, workload identity, Azure Pipelines, client assertion, from azure_identity; the largest part of a cold build |
+//! | `client-certificate` | no | service principal with a certificate (PKCS#12), from azure_identity: links OpenSSL, whose headers must be installed |
+//! | `bb8` | no | `adapters::bb8`: bb8's pool in place of deadpool's, on both databases |
+//! | `diesel-async` | no | `adapters::diesel`: diesel-async's deadpool and bb8 pools, on PostgreSQL |
+//! | `sqlx` | no | `adapters::sqlx`: sqlx's `PgPool`, and what sits on it (SeaORM); needs Rust 1.94 |
 //! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns, where the drivers have them |
 //!
-//! Managed identity and the Azure CLIs need none of them.
+//! Managed identity and the Azure CLIs need none of them. The crate needs Rust 1.88 or
+//! newer.
+//!
+//! # Where to go next
+//!
+//! A login fails: [Troubleshooting] has the messages as its headings. Where it runs:
+//! [on a developer's machine][local], [App Service and Functions][app-service],
+//! [Container Apps and AKS][containers], [virtual machines and Azure Arc][machines],
+//! [CI][ci]. How it works, with the numbers: [Tokens], [Connections], [Security],
+//! [Limits]. From tiberius, deadpool-postgres, bb8-tiberius or sqlx: [Migrating].
+//!
+//! [Tokens]: manual::tokens
+//! [Connections]: manual::connections
+//! [Security]: manual::security
+//! [Limits]: manual::limits
+//! [Troubleshooting]: manual::troubleshooting
+//! [Migrating]: manual::migrating
+//! [local]: manual::local
+//! [app-service]: manual::app_service
+//! [containers]: manual::containers
+//! [machines]: manual::machines
+//! [ci]: manual::ci
+//! [`adapters`]: adapters
+//! [`azure_sql`]: azure_sql
+//! [`postgres`]: postgres
+//! [`token`]: token
+//! [`credential`]: credential
+//! [`clock`]: clock
 #![cfg_attr(
     not(all(
         feature = "azure-sql",
@@ -87,6 +174,22 @@ pub mod adapters;
 pub mod azure_sql;
 pub mod clock;
 pub mod credential;
+// Text: nothing of it is compiled for users. Its examples want what `tests/run` has on.
+#[cfg(all(
+    doc,
+    any(
+        not(doctest),
+        all(
+            feature = "azure-sql",
+            feature = "postgres",
+            feature = "azure-identity",
+            feature = "bb8",
+            feature = "diesel-async",
+            feature = "sqlx"
+        )
+    )
+))]
+pub mod manual;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod token;

@@ -59,7 +59,8 @@ impl ManagedIdentityBuilder {
 
     /// The directory under which the Azure Arc agent is looked for, in place of
     /// the root directory (on Windows: in place of `%ProgramFiles%` and
-    /// `%ProgramData%`): where a container has it mounted, and for tests.
+    /// `%ProgramData%`), for tests. The key files that the agent names must lie there:
+    /// in a container, mount the agent's directories where the machine has them.
     pub fn azure_arc_root(mut self, directory: impl Into<PathBuf>) -> Self {
         self.azure_arc_root = Some(directory.into());
         self
