@@ -7,8 +7,9 @@
 //! # async fn azure_sql() -> Result<(), Box<dyn std::error::Error>> {
 //! let pool = entra_pool::azure_sql::connect(
 //!     "Server=tcp:shop.database.windows.net;Database=orders;Authentication=Active Directory Default")?;
-//! let mut conn = pool.get().await?;                     // dereferences to tiberius::Client
-//! let rows = conn.query("SELECT Column2 FROM TestTable", &[]).await?.into_first_result().await?;
+//! let mut conn = pool.get().await?;   // dereferences to tiberius::Client
+//! let rows = conn.query("SELECT Column2 FROM TestTable", &[]).await?
+//!     .into_first_result().await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -16,8 +17,9 @@
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
 //! # async fn postgres() -> Result<(), Box<dyn std::error::Error>> {
-//! let pool = entra_pool::postgres::connect("postgres://shop-identity@shop.postgres.database.azure.com/restaurant")?;
-//! let client = pool.get().await?;                       // a deadpool_postgres::Client
+//! let pool = entra_pool::postgres::connect(
+//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant")?;
+//! let client = pool.get().await?;     // a deadpool_postgres::Client
 //! let rows = client.query("SELECT name FROM restaurant", &[]).await?;
 //! # Ok(())
 //! # }
@@ -86,12 +88,12 @@
 //!
 //! Each is of use without those above it.
 //!
-//! | | |
+//! | layer | what it does |
 //! |---|---|
 //! | `Pool` | deadpool's own type, on PostgreSQL deadpool-postgres' own: sizes, time limits, hooks and `status` are what you know. `warm_up` fills it before the first request, `close_and_wait` ends it behind the last. In its place: bb8, diesel-async, sqlx ([`adapters`]) |
 //! | `Connector` | of [`azure_sql`] or [`postgres`]: dials, verifies, logs in; `report()` counts logins, retries and why connections were retired |
 //! | [`token`] | an `Identity` has one `TokenCache` for each scope |
-//! | [`credential`] | who asks for the token: managed identity, Azure CLI, whatever azure_identity has, or a `TokenCredential` of yours |
+//! | [`credential`] | who asks for the token: managed identity, Azure CLI, whatever `azure_identity` has, or a `TokenCredential` of yours |
 //! | [`clock`] | time, injected: tests move it instead of waiting |
 //!
 //! With every part in hand:
@@ -101,12 +103,14 @@
 //! # fn parts(id: String) -> Result<(), Box<dyn std::error::Error>> {
 //! use entra_pool::{azure_sql, credential::{ManagedIdentity, UserAssignedId}, token::Identity};
 //!
-//! let identity  = Identity::new(ManagedIdentity::user_assigned(UserAssignedId::ClientId(id)).build()?);
-//! let config: azure_sql::Config = "Server=tcp:shop.database.windows.net;Database=orders".parse()?;
-//! let tokens    = identity.tokens(config.token_scope().clone());
-//! let connector = azure_sql::Connector::new(config, tokens)?;                             // dials and logs in; no pool
-//! let pool      = azure_sql::builder(azure_sql::Manager::new(connector.clone())).max_size(16).build()?;
-//! println!("{:?}", connector.report());                                                   // logins, retirements, token
+//! let credential = ManagedIdentity::user_assigned(UserAssignedId::ClientId(id)).build()?;
+//! let identity = Identity::new(credential);
+//! let config: azure_sql::Config = "Server=shop.database.windows.net;Database=orders".parse()?;
+//! let tokens = identity.tokens(config.token_scope().clone());
+//! let connector = azure_sql::Connector::new(config, tokens)?;   // dials and logs in; no pool
+//! let manager = azure_sql::Manager::new(connector.clone());
+//! let pool = azure_sql::builder(manager).max_size(16).build()?;
+//! println!("{:?}", connector.report());                         // logins, retirements, token
 //! # Ok(())
 //! # }
 //! ```
@@ -117,15 +121,15 @@
 //! |---|---|---|
 //! | `azure-sql` | yes | [`azure_sql`], over tiberius |
 //! | `postgres` | yes | [`postgres`], over tokio-postgres and deadpool-postgres |
-//! | `azure-identity` | yes | service principal, workload identity, Azure Pipelines, client assertion, from azure_identity; the largest part of a cold build |
-//! | `client-certificate` | no | service principal with a certificate (PKCS#12), from azure_identity: links OpenSSL, whose headers must be installed |
+//! | `azure-identity` | yes | service principal, workload identity, Azure Pipelines, client assertion, from `azure_identity`; the largest part of a cold build |
+//! | `client-certificate` | no | service principal with a certificate (PKCS#12), from `azure_identity`: links OpenSSL, whose headers must be installed |
 //! | `bb8` | no | `adapters::bb8`: bb8's pool in place of deadpool's, on both databases |
 //! | `diesel-async` | no | `adapters::diesel`: diesel-async's deadpool and bb8 pools, on PostgreSQL |
-//! | `sqlx` | no | `adapters::sqlx`: sqlx's `PgPool`, and what sits on it (SeaORM); needs Rust 1.94 |
+//! | `sqlx` | no | `adapters::sqlx`: sqlx's `PgPool`, and what sits on it (`SeaORM`); needs Rust 1.94 |
 //! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns, where the drivers have them |
 //!
 //! Managed identity and the Azure CLIs need none of them. The crate needs Rust 1.88 or
-//! newer.
+//! newer, and runs in tokio.
 //!
 //! # Where to go next
 //!

@@ -10,6 +10,7 @@ use crate::{TlsConfigError, credential, token::TokenError};
 /// `Display` says what failed in this layer and what to do about it;
 /// [`source`](std::error::Error::source) has the cause. Those that the server has
 /// a number for have it in [`server_error`](Self::server_error).
+/// [`troubleshooting`](crate::manual::troubleshooting) has the messages as its headings.
 ///
 /// | error | cause | way out |
 /// |---|---|---|

@@ -16,7 +16,8 @@ use crate::{TlsConfigError, credential, token::TokenError};
 /// [`source`](StdError::source) has the cause. What the server said is a
 /// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code))
 /// and all its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)); the way out of a
-/// refused login is in its HINT.
+/// refused login is in its HINT. [`troubleshooting`](crate::manual::troubleshooting) has the
+/// messages as its headings.
 ///
 /// | error | cause | way out |
 /// |---|---|---|

@@ -24,8 +24,9 @@ use crate::clock::{self, Clock};
 /// Cheap to clone; clones share. Got from [`Identity::tokens`](super::Identity::tokens).
 ///
 /// * A fresh token is given out without a lock or an allocation.
-/// * One that ages (past half of its life, or the provider's hint) is given
-///   out too, and one request for the next starts beside it.
+/// * One that ages is given out too, and one request for the next starts beside it:
+///   from the provider's hint on, else from half of its life, or 5 minutes before its
+///   end where it lives for less than 2 hours.
 /// * Nobody waits while a usable token exists, whatever the provider does. In
 ///   its last 30 s (or tenth of its life, if that is less) a caller does wait for
 ///   the next one, up to half of what is left; then it gets the old one.
@@ -35,7 +36,8 @@ use crate::clock::{self, Clock};
 ///   though not within a second.
 ///
 /// Expiry is judged by the wall clock when the token is asked for, so that a
-/// machine's sleep or a throttled container does no harm.
+/// machine's sleep or a throttled container does no harm. [The
+/// manual](crate::manual::tokens) has all the numbers.
 #[derive(Clone)]
 pub struct TokenCache(Arc<Inner>);
 

@@ -80,6 +80,7 @@ impl Error for CredentialError {
 /// Cheap to clone: everyone who waited for the same request gets the same
 /// error. None is sticky: the next caller has the provider asked again (within
 /// a second of a failure it gets that failure).
+/// [`troubleshooting`](crate::manual::troubleshooting#no-token) has the credentials' messages.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {

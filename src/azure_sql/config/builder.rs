@@ -179,7 +179,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// The time for all of a connect, from resolving the name to the login
+    /// The time for all of a connect, from the token to the login, with all its tries
     /// (`Connect Timeout`). Default: 15 s.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = Some(limit);
