@@ -21,6 +21,7 @@ use tokio::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
+    sync::watch,
     task::yield_now,
     time::sleep,
 };
@@ -124,6 +125,8 @@ pub struct Counters {
 struct Shared {
     server: SocketAddr,
     state: Mutex<State>,
+    /// Whether nothing passes now.
+    held: watch::Sender<bool>,
     /// So often all faults were called off.
     calms: AtomicU64,
     connections: AtomicU64,
@@ -151,6 +154,7 @@ impl Network {
         let shared = Arc::new(Shared {
             server,
             state: Mutex::default(),
+            held: watch::Sender::new(false),
             calms: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             open: AtomicU64::new(0),
@@ -182,6 +186,17 @@ impl Network {
         self.shared.calms.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Nothing passes any more, on connections that are there and those to come, until
+    /// [`release`](Self::release): bytes wait, and so does a side's end.
+    pub fn hold(&self) {
+        self.shared.held.send_replace(true);
+    }
+
+    /// Lets everything pass that was held back.
+    pub fn release(&self) {
+        self.shared.held.send_replace(false);
+    }
+
     /// Connections from now on carry bytes in pieces of at most `length`, which
     /// the receiver can read before the next one comes; `None`: as they come.
     pub fn split(&self, length: impl Into<Option<usize>>) {
@@ -203,6 +218,25 @@ impl Network {
         self.listener.cut().await;
     }
 
+    /// Closes every connection, and from when this returns refuses new ones. The
+    /// port stays reserved.
+    ///
+    /// # Errors
+    ///
+    /// The port could not be kept.
+    pub async fn go_away(&self) -> io::Result<()> {
+        self.listener.go_away().await
+    }
+
+    /// Takes connections again, on the same port, after [`go_away`](Self::go_away).
+    ///
+    /// # Errors
+    ///
+    /// The port was taken.
+    pub fn come_back(&self) -> io::Result<()> {
+        self.listener.come_back()
+    }
+
     /// What it has counted so far.
     pub fn counters(&self) -> Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -219,6 +253,13 @@ impl Network {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits while everything is held back.
+    async fn released(&self) {
+        let mut held = self.held.subscribe();
+        // The sender lives in `self`: it cannot be gone while this waits.
+        let _ = held.wait_for(|held| !held).await;
     }
 }
 
@@ -345,7 +386,9 @@ impl Way {
                 self.sent.clear();
                 passed = 0;
             }
-            match from.read(&mut buffer).await? {
+            let read = from.read(&mut buffer).await?;
+            shared.released().await;
+            match read {
                 0 => return Ok(to.shutdown().await?),
                 read => self.sent.extend(&buffer[..read]),
             }

@@ -191,3 +191,40 @@ async fn a_cut_ends_every_connection_and_new_ones_are_taken() {
     assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)));
     say(&network, b"hello").await.1.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_held_back_arrives_when_it_is_released() {
+    let network = Network::to(echo().await).unwrap();
+    let mut open = TcpStream::connect(network.addr()).await.unwrap();
+    open.write_all(b"x").await.unwrap();
+    open.read_exact(&mut [0]).await.unwrap();
+    network.hold();
+    let mut new = TcpStream::connect(network.addr()).await.unwrap();
+    for stream in [&mut open, &mut new] {
+        stream.write_all(b"hello").await.unwrap();
+    }
+    until(|| network.counters().open == 2).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(network.counters().bytes_to_server, 1);
+    network.release();
+    for mut stream in [open, new] {
+        let mut heard = [0; 5];
+        stream.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hello");
+    }
+    until(|| network.counters().open == 0).await;
+}
+
+#[tokio::test]
+async fn a_way_that_is_gone_refuses_and_comes_back_on_its_port() {
+    let network = Network::to(echo().await).unwrap();
+    let mut stream = TcpStream::connect(network.addr()).await.unwrap();
+    network.go_away().await.unwrap();
+    assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)));
+    let refused = TcpStream::connect(network.addr()).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    network.come_back().unwrap();
+    say(&network, b"hello").await.1.unwrap();
+}

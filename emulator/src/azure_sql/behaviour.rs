@@ -59,9 +59,14 @@ impl Behaviour {
         self.state().faults.push(times, (at, fault));
     }
 
-    /// No faults any more that have not come about.
+    /// Faults, failures and routes that were asked for and have not come about do not
+    /// any more.
     pub fn calm(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.login_failures.clear();
+        state.request_failures.clear();
+        state.routes.clear();
     }
 
     /// The next `times` logins fail with `error`, whatever their token.
