@@ -743,7 +743,7 @@ async fn the_same_environment_works_in_azure_and_on_a_laptop() {
     ask(&chain).await.unwrap();
     assert_eq!(world.endpoint.requests(), 3);
     world.endpoint.go_away().await.unwrap();
-    assert_says(&ask(&chain).await.unwrap_err(), Unavailable, &["IMDS"]);
+    assert_says(&ask(&chain).await.unwrap_err(), Transient, &["IMDS", "was there before"]);
     assert!(az.invocations().unwrap().is_empty());
 
     let chain = from_environment(Environment::from_pairs(variables)).unwrap();

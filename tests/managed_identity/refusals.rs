@@ -158,6 +158,30 @@ async fn an_endpoint_that_is_away_is_told_at_once_and_may_come_back() {
 }
 
 #[tokio::test]
+async fn imds_that_was_there_has_not_gone_for_good() {
+    let mut world = World::new();
+    let identity = world.builder(Imds, None).build().unwrap();
+    world.ask(&identity, &[]).await.result.unwrap();
+    world.endpoint.go_away().await.unwrap();
+    let error = world.ask(&identity, &[]).await.result.unwrap_err();
+    assert_says("gone", &error, Transient, &["cannot be reached", "was there before"]);
+    world.endpoint.come_back().unwrap();
+    for fault in [Fault::Html, Fault::Status(403, "connection refused".to_owned())] {
+        let what = format!("{fault:?}");
+        world.answer_with(Imds, fault);
+        let error = world.ask(&identity, &[]).await.result.unwrap_err();
+        assert_says(&what, &error, Transient, &["is not IMDS", "was there before"]);
+    }
+    // Somebody has taken the identity away, and must give it back.
+    world.endpoint.recover();
+    world.endpoint.set_system_assigned(None);
+    world.endpoint.unassign("shop-identity");
+    let error = world.ask(&identity, &[]).await.result.unwrap_err();
+    assert_says("no identity", &error, Unavailable, &["no system-assigned identity"]);
+    world.finish(4);
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let mut world = World::new();
     for host in HOSTS {

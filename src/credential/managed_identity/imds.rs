@@ -1,7 +1,10 @@
 //! The Instance Metadata Service: "How to use managed identities for Azure
 //! resources on an Azure VM to acquire an access token".
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use reqwest::{Method, Request, Url};
@@ -37,6 +40,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Imds {
     url: Url,
+    /// It has given a token.
+    met: AtomicBool,
 }
 
 impl Imds {
@@ -45,7 +50,7 @@ impl Imds {
         if url.path() == "/" {
             url.set_path(PATH);
         }
-        Ok(Self { url })
+        Ok(Self { url, met: AtomicBool::new(false) })
     }
 
     fn request(&self, scope: &Scope, selector: Option<&Selector>) -> Request {
@@ -101,34 +106,35 @@ impl Imds {
     }
 
     fn another(&self, answer: &Answer) -> CredentialError {
-        let message = format!(
-            "what answers at {} is not IMDS (status {}): this is no machine in Azure, or a proxy \
-             is in the way; {ELSEWHERE}",
+        self.absent(&format!(
+            "what answers at {} is not IMDS (status {})",
             shown(&self.url),
             answer.status
-        );
-        CredentialError::new(Unavailable, message)
+        ))
     }
 
     fn unreachable(&self, error: HttpError) -> CredentialError {
+        self.absent(&format!("IMDS ({}) cannot be reached", shown(&self.url))).with_source(error)
+    }
+
+    /// There is none, or it is away: one that was there before has not gone for good.
+    fn absent(&self, what: &str) -> CredentialError {
+        if self.met.load(Ordering::Relaxed) {
+            let message = format!("{what}, but was there before; it should pass, try again later");
+            return CredentialError::new(Transient, message);
+        }
         let message = format!(
-            "IMDS ({}) cannot be reached: this is no machine in Azure, or a firewall is in the \
-             way; {ELSEWHERE}",
-            shown(&self.url)
+            "{what}: this is no machine in Azure, or a firewall or proxy is in the way; {ELSEWHERE}"
         );
-        CredentialError::new(Unavailable, message).with_source(error)
+        CredentialError::new(Unavailable, message)
     }
 
     fn no_answer(&self, error: HttpError) -> CredentialError {
         match error {
             HttpError::Unreachable(_) => self.unreachable(error),
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
-                let message = format!(
-                    "what answers at {} is not IMDS: this is no machine in Azure, or a proxy is \
-                     in the way; {ELSEWHERE}",
-                    shown(&self.url)
-                );
-                CredentialError::new(Unavailable, message).with_source(error)
+                let what = format!("what answers at {} is not IMDS", shown(&self.url));
+                self.absent(&what).with_source(error)
             }
             error => {
                 let message = format!("IMDS ({}) gave no token", shown(&self.url));
@@ -173,8 +179,10 @@ impl Endpoint for Imds {
             .await
             .map_err(|error| self.no_answer(error))?;
         if answer.status.is_success() {
-            return answer::token(&answer.body, answer.asked_at)
-                .map_err(|error| self.no_answer(HttpError::Unusable(error)));
+            let token = answer::token(&answer.body, answer.asked_at)
+                .map_err(|error| self.no_answer(HttpError::Unusable(error)))?;
+            self.met.store(true, Ordering::Relaxed);
+            return Ok(token);
         }
         Err(self.refusal(&answer, selector))
     }
