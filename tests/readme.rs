@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-const README: &str = include_str!("../README.md");
 const LIB: &str = include_str!("../src/lib.rs");
+
+/// Git on Windows ends lines in its own way.
+fn readme() -> String {
+    include_str!("../README.md").replace('\r', "")
+}
 
 /// The crate's page as it reads in README: without the lines that rustdoc hides, the
 /// drawing as a picture, links to docs.rs.
@@ -64,7 +68,8 @@ fn heading(section: &str) -> &str {
 #[test]
 fn every_section_of_the_crates_page_is_in_the_readme_word_for_word() {
     let page = format!("# entra-pool\n\n{}", page());
-    let readme = sections(README);
+    let readme = readme();
+    let readme = sections(&readme);
     let mut at = 0;
     for section in sections(&page) {
         let found = readme[at..].iter().position(|other| heading(other) == heading(section));
@@ -76,15 +81,16 @@ fn every_section_of_the_crates_page_is_in_the_readme_word_for_word() {
 
 #[test]
 fn no_link_of_the_readme_is_without_a_target() {
-    for (at, _) in README.match_indices("](") {
-        let target = README[at + 2..].split(')').next().unwrap();
+    let readme = readme();
+    for (at, _) in readme.match_indices("](") {
+        let target = readme[at + 2..].split(')').next().unwrap();
         let is_here = Path::new(env!("CARGO_MANIFEST_DIR")).join(target).exists();
         assert!(target.starts_with("https://") || is_here, "{target}");
     }
 }
 
-/// What the crate's sources have between quotes, as it is printed, but for what is
-/// put in for `{…}`; tests aside.
+/// The crate's sources, comments and tests aside, with their texts as they are printed but
+/// for what is put in for `{…}`.
 fn said_by_us() -> String {
     fn read(folder: &Path, all: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -92,8 +98,10 @@ fn said_by_us() -> String {
             if path.is_dir() {
                 read(&path, all);
             } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("tests.rs") {
-                let source = std::fs::read_to_string(&path).unwrap();
-                all.push_str(source.split("#[cfg(test)]\nmod tests {").next().unwrap());
+                let source = std::fs::read_to_string(&path).unwrap().replace('\r', "");
+                let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+                let lines = code.split_inclusive('\n');
+                all.extend(lines.filter(|line| !line.trim_start().starts_with("//")));
             }
         }
     }
