@@ -45,14 +45,14 @@ pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Pro
             value(*kind, field)
         });
         if let Some(batch) = batches.push(values)?
-            && !sink.send(batch).await
+            && !sink.send(batch).await?
         {
             return Ok(());
         }
     }
     if let Some(batch) = batches.last() {
         // Who has gone away does not read it.
-        let _ = sink.send(batch).await;
+        let _ = sink.send(batch).await?;
     }
     Ok(())
 }

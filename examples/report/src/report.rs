@@ -1,9 +1,12 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arrow_array::RecordBatch;
 use entra_pool::{azure_sql, postgres};
 use examples_common::Problem;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+
+/// How long a reader may pause. He holds a connection, of which there are few.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A query and where it is run.
 #[derive(Clone)]
@@ -31,7 +34,7 @@ impl Source {
     /// Runs the query, and waits until there are rows, or is sure that there are none.
     pub(crate) async fn run(&self) -> Result<Report, Problem> {
         let (sender, batches) = mpsc::channel(1);
-        let (source, sink) = (self.clone(), Sink(sender));
+        let (source, sink) = (self.clone(), Sink { sender, patience: PATIENCE });
         let task = tokio::spawn(async move {
             match &source.pool {
                 Pool::AzureSql(pool) => crate::azure_sql::run(pool, &source.query, &sink).await,
@@ -71,11 +74,40 @@ impl Drop for Aborting {
 }
 
 /// Where batches go.
-pub(crate) struct Sink(mpsc::Sender<RecordBatch>);
+pub(crate) struct Sink {
+    sender: mpsc::Sender<RecordBatch>,
+    patience: Duration,
+}
 
 impl Sink {
-    /// Whether there still is somebody who reads.
-    pub(crate) async fn send(&self, batch: RecordBatch) -> bool {
-        self.0.send(batch).await.is_ok()
+    /// Whether there still is somebody who reads; an error, if he does not go on.
+    pub(crate) async fn send(&self, batch: RecordBatch) -> Result<bool, Problem> {
+        match timeout(self.patience, self.sender.send(batch)).await {
+            Ok(sent) => Ok(sent.is_ok()),
+            Err(_) => Err(Problem::of(&TooSlow, false)),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the reader has not gone on for {PATIENCE:?}")]
+struct TooSlow;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{batches::Batches, value::Kind};
+
+    #[tokio::test]
+    async fn who_does_not_read_on_is_not_waited_for() {
+        let batch = Batches::new([("id", Kind::Int)]).last().unwrap();
+        let (sender, mut batches) = mpsc::channel(1);
+        let sink = Sink { sender, patience: Duration::ZERO };
+        assert!(sink.send(batch.clone()).await.unwrap());
+        assert!(sink.send(batch.clone()).await.is_err(), "the first has not been read");
+        batches.recv().await.unwrap();
+        assert!(sink.send(batch.clone()).await.unwrap());
+        drop(batches);
+        assert!(!sink.send(batch).await.unwrap(), "nobody reads");
     }
 }
