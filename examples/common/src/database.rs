@@ -1,6 +1,9 @@
 use entra_pool::{azure_sql, postgres, token::Identity};
 
-use crate::BoxError;
+use crate::{
+    BoxError,
+    settings::{AZURE_SQL, InvalidSetting, POSTGRES},
+};
 
 #[cfg(feature = "emulator")]
 use {
@@ -58,7 +61,11 @@ impl Database {
     /// # Errors
     ///
     /// As [`azure_sql::connector`].
-    pub fn azure_sql(&self) -> Result<azure_sql::Connector, azure_sql::Error> {
+    pub fn azure_sql(&self) -> Result<azure_sql::Connector, InvalidSetting> {
+        self.connect_azure_sql().map_err(|error| InvalidSetting::new(AZURE_SQL, error))
+    }
+
+    fn connect_azure_sql(&self) -> Result<azure_sql::Connector, azure_sql::Error> {
         match &self.0 {
             Place::Configured(string) => azure_sql::connector(string),
             #[cfg(feature = "emulator")]
@@ -75,9 +82,11 @@ impl Database {
     /// # Errors
     ///
     /// As [`postgres::connector`].
-    pub fn postgres(&self) -> Result<postgres::Connector, postgres::Error> {
+    pub fn postgres(&self) -> Result<postgres::Connector, InvalidSetting> {
         match &self.0 {
-            Place::Configured(url) => postgres::connector(url),
+            Place::Configured(url) => {
+                postgres::connector(url).map_err(|error| InvalidSetting::new(POSTGRES, error))
+            }
             #[cfg(feature = "emulator")]
             Place::Emulated(_) => Ok(self.postgres_and_identity()?.0),
         }
@@ -89,9 +98,11 @@ impl Database {
     /// # Errors
     ///
     /// As [`postgres::connector`]; `entra_client_id` is refused.
-    pub fn postgres_and_identity(
-        &self,
-    ) -> Result<(postgres::Connector, Identity), postgres::Error> {
+    pub fn postgres_and_identity(&self) -> Result<(postgres::Connector, Identity), InvalidSetting> {
+        self.connect_postgres().map_err(|error| InvalidSetting::new(POSTGRES, error))
+    }
+
+    fn connect_postgres(&self) -> Result<(postgres::Connector, Identity), postgres::Error> {
         let (config, identity) = match &self.0 {
             Place::Configured(url) => {
                 let config: postgres::Config = url.parse()?;

@@ -11,7 +11,7 @@
 //! }
 //!
 //! async fn application() -> Result<(), BoxError> {
-//!     let database = Database::open(settings::optional("AZURE_SQL_CONNECTIONSTRING")?).await?;
+//!     let database = Database::open(settings::optional(settings::AZURE_SQL)?).await?;
 //!     let pool = azure_sql::builder(Manager::new(database.azure_sql()?)).build()?;
 //!     database.set_up_azure_sql(&pool, "CREATE TABLE …").await?;
 //!     let router = axum::Router::new().with_state(pool.clone());
@@ -23,8 +23,10 @@
 #![allow(clippy::disallowed_methods)] // An application lives in real time.
 
 mod database;
+pub mod entry;
 pub mod health;
 pub mod html;
+mod log;
 pub mod problem;
 pub mod rows;
 mod serve;
@@ -36,9 +38,14 @@ use std::{
     error::Error,
     io::{self, IsTerminal},
     process::ExitCode,
+    str::FromStr,
 };
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::LevelFilter,
+    fmt::{MakeWriter, format::JsonFields},
+};
 
 pub use database::Database;
 pub use problem::Problem;
@@ -68,16 +75,40 @@ async fn run_logging_to(
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
     let log =
         tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(writer);
-    if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
-        log.json().init();
-    } else {
-        log.with_ansi(is_terminal).init();
+    let format = settings::optional("LOG_FORMAT");
+    match format {
+        Ok(Some(LogFormat::Json)) => {
+            log.fmt_fields(JsonFields::new()).event_format(log::Json).init()
+        }
+        _ => log.with_ansi(is_terminal).init(),
     }
-    match application.await {
+    let outcome = match format {
+        Ok(_) => application.await,
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = &*error as &dyn Error, "ended");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// `LOG_FORMAT`.
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("it is neither text nor json"),
         }
     }
 }

@@ -3,12 +3,18 @@
 use std::{error::Error, time::Duration};
 
 use axum::{
-    extract::rejection::{JsonRejection, PathRejection, QueryRejection},
-    http::{HeaderValue, StatusCode, header},
+    extract::{
+        Request,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
+    },
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use entra_pool::{azure_sql, postgres, token::TokenError};
 use serde::Serialize;
+
+use crate::html::Page;
 
 /// When to come back, where nobody says.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -17,6 +23,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 ///
 /// Errors of the databases become one by `?`: 503 with `Retry-After` where the same
 /// may succeed later, else 500. What they say is logged, not sent.
+///
+/// Whoever asks for `text/html`, as browsers do, gets a page in its place
+/// ([`serve`](crate::serve) sees to that).
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
@@ -32,6 +41,9 @@ pub struct Problem {
     #[serde(skip)]
     #[cfg_attr(feature = "openapi", schema(ignore))]
     retry_after: Option<Duration>,
+    #[serde(skip)]
+    #[cfg_attr(feature = "openapi", schema(ignore))]
+    page: Option<Box<Page>>,
 }
 
 /// What is wrong with a field of an entry.
@@ -60,6 +72,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             retry_after: None,
+            page: None,
         }
     }
 
@@ -92,14 +105,10 @@ impl Problem {
         }
     }
 
-    /// `body`, with the problem's status and `Retry-After`.
-    pub(crate) fn answered_with(&self, mut body: Response) -> Response {
-        *body.status_mut() =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if let Some(after) = self.retry_after {
-            body.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
-        }
-        body
+    /// What browsers show of it; default: what its title and detail say.
+    #[must_use]
+    pub fn on(self, page: Page) -> Self {
+        Self { page: Some(Box::new(page)), ..self }
     }
 
     /// After what the identity's host said, if that was asked.
@@ -114,11 +123,59 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.answered_with(axum::Json(&self).into_response());
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept"));
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+        }
+        response.extensions_mut().insert(self);
         response
     }
+}
+
+/// Makes every answer that is an error a problem document, whoever gave it (the router,
+/// an extractor, a library), and a page for those who look at pages.
+pub(crate) async fn told(request: Request, next: Next) -> Response {
+    let wants_page = wants_page(request.headers());
+    let mut response = next.run(request).await;
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    if response.extensions().get::<Problem>().is_none() {
+        let allow = response.headers_mut().remove(header::ALLOW);
+        response = Problem::new(status, what_it_means(status)).into_response();
+        response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
+    }
+    match response.extensions_mut().remove::<Problem>() {
+        Some(problem) if wants_page => {
+            let page = problem
+                .page
+                .unwrap_or_else(|| Box::new(Page::problem(problem.title, &problem.detail)));
+            let (parts, body) = page.into_response().into_parts();
+            *response.body_mut() = body;
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            response.headers_mut().extend(parts.headers);
+            response
+        }
+        _ => response,
+    }
+}
+
+fn what_it_means(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::NOT_FOUND => "there is nothing of this name",
+        StatusCode::METHOD_NOT_ALLOWED => "this is not to be had by this method",
+        _ => "this request cannot be answered",
+    }
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok());
+    accepted.is_some_and(|accepted| accepted.contains("text/html"))
 }
 
 impl From<JsonRejection> for Problem {

@@ -3,7 +3,6 @@ use std::{io, net::SocketAddr, time::Duration};
 use axum::{
     Router,
     extract::Request,
-    http::StatusCode,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
@@ -13,10 +12,10 @@ use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
-use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
+use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
-use crate::Problem;
+use crate::problem::{self, Problem};
 
 /// A request's share of time: twice what a connect may take by default, so that who
 /// waits for a database that is away is told so by the pool.
@@ -29,8 +28,8 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Serves `router` until SIGTERM or Ctrl-C; lets the requests under way end, and runs
 /// `close`, which is for the pool. Logs `listening on http://HOST:PORT`.
 ///
-/// Around the router: each request is logged, takes 30 s at most, and what no route
-/// answers gets a [`Problem`].
+/// Around the router: each request is logged, takes 30 s at most, and every answer that
+/// is an error is a [`Problem`].
 ///
 /// # Errors
 ///
@@ -74,23 +73,26 @@ pub async fn serve(
 }
 
 fn around(router: Router) -> Router {
-    router
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing of this name"))
-        .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this is not to be had by this method")
-        })
-        .layer(from_fn(within_limit))
-        .layer(
-            TraceLayer::new_for_http()
-                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
-                .on_response(DefaultOnResponse::new().level(Level::INFO)),
-        )
+    router.layer(from_fn(within_limit)).layer(from_fn(problem::told)).layer(
+        TraceLayer::new_for_http()
+            // Without the query, which may hold a secret: callers of Functions put their
+            // key there.
+            .make_span_with(|request: &Request| {
+                tracing::info_span!("request", method = %request.method(), path = request.uri().path())
+            })
+            .on_response(DefaultOnResponse::new().level(Level::INFO))
+            // Told by what made a problem of it.
+            .on_failure(()),
+    )
 }
 
 async fn within_limit(request: Request, next: Next) -> Response {
     match timeout(REQUEST_LIMIT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::unavailable("this took too long").into_response(),
+        Err(_) => {
+            tracing::warn!("a request took more than {REQUEST_LIMIT:?}");
+            Problem::unavailable("this took too long").into_response()
+        }
     }
 }
 

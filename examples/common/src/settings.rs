@@ -1,13 +1,28 @@
 //! Settings, read from the environment once and typed.
 
-use std::{env, fmt::Display, net::SocketAddr, str::FromStr};
+use std::{env, net::SocketAddr, str::FromStr};
+
+use crate::BoxError;
+
+/// Azure SQL's connection string; the name that Service Connector gives it.
+pub const AZURE_SQL: &str = "AZURE_SQL_CONNECTIONSTRING";
+
+/// PostgreSQL's, a URL; named likewise.
+pub const POSTGRES: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
 
 /// A setting that cannot be used. Its value is not shown: it may be a secret.
 #[derive(Debug, thiserror::Error)]
-#[error("the setting {name} is not usable: {problem}")]
+#[error("the setting {name} is not usable")]
 pub struct InvalidSetting {
     name: &'static str,
-    problem: String,
+    source: BoxError,
+}
+
+impl InvalidSetting {
+    /// The setting `name` led to this error.
+    pub fn new(name: &'static str, problem: impl Into<BoxError>) -> Self {
+        Self { name, source: problem.into() }
+    }
 }
 
 /// The environment's variable `name`; `None` where it is not set, or empty.
@@ -15,14 +30,15 @@ pub struct InvalidSetting {
 /// # Errors
 ///
 /// It is no `T`.
-pub fn optional<T: FromStr<Err: Display>>(name: &'static str) -> Result<Option<T>, InvalidSetting> {
-    let invalid = |problem: String| InvalidSetting { name, problem };
+pub fn optional<T: FromStr<Err: Into<BoxError>>>(
+    name: &'static str,
+) -> Result<Option<T>, InvalidSetting> {
     match env::var(name) {
         Ok(value) if !value.is_empty() => {
-            value.parse().map(Some).map_err(|error: T::Err| invalid(error.to_string()))
+            value.parse().map(Some).map_err(|error| InvalidSetting::new(name, error))
         }
         Ok(_) | Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(invalid("it is no Unicode".to_owned())),
+        Err(env::VarError::NotUnicode(_)) => Err(InvalidSetting::new(name, "it is no Unicode")),
     }
 }
 
@@ -37,8 +53,7 @@ pub fn listen() -> Result<SocketAddr, InvalidSetting> {
 
 /// What an application on Azure SQL is told by the environment.
 pub struct AzureSqlSettings {
-    /// `AZURE_SQL_CONNECTIONSTRING`, the name that Service Connector gives it. Without
-    /// it, the emulator is used.
+    /// [`AZURE_SQL`]. Without it, the emulator is used.
     pub connection_string: Option<String>,
     /// As [`listen`] has it.
     pub listen: SocketAddr,
@@ -51,6 +66,6 @@ impl AzureSqlSettings {
     ///
     /// As [`listen`].
     pub fn from_env() -> Result<Self, InvalidSetting> {
-        Ok(Self { connection_string: optional("AZURE_SQL_CONNECTIONSTRING")?, listen: listen()? })
+        Ok(Self { connection_string: optional(AZURE_SQL)?, listen: listen()? })
     }
 }

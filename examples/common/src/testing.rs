@@ -90,6 +90,7 @@ pub struct Application {
     process: Process,
     client: reqwest::Client,
     address: String,
+    accept: &'static str,
 }
 
 /// What the application answered.
@@ -118,7 +119,13 @@ impl Application {
         // In JSON the message ends with a quote.
         let address = format!("http://{}", rest.split('"').next().unwrap_or_default());
         let client = reqwest::Client::builder().no_proxy().build().expect("it has TLS");
-        Self { process, client, address }
+        Self { process, client, address, accept: "*/*" }
+    }
+
+    /// From now on it is asked as browsers do, for pages.
+    #[must_use]
+    pub fn as_browser(self) -> Self {
+        Self { accept: "text/html,application/xhtml+xml,*/*;q=0.8", ..self }
     }
 
     /// Where it is: `http://127.0.0.1:PORT`.
@@ -170,6 +177,7 @@ impl Application {
         body: impl Into<Vec<u8>>,
     ) -> Answer {
         let mut request = self.client.request(method, format!("{}{path}", self.address));
+        request = request.header("accept", self.accept);
         if !content_type.is_empty() {
             request = request.header("content-type", content_type).body(body.into());
         }

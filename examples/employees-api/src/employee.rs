@@ -1,4 +1,7 @@
-use examples_common::{Problem, problem::FieldError};
+use examples_common::{
+    Problem,
+    entry::{Check, Limit},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::salary::Salary;
@@ -22,25 +25,18 @@ pub(crate) struct NewEmployee {
     pub(crate) salary: Salary,
 }
 
-/// What the columns take: `nvarchar` counts UTF-16 units.
-const LONGEST_TEXT: usize = 100;
+/// What the columns take.
+const TEXT: Limit = Limit::Utf16(100);
 
 impl NewEmployee {
     /// Without blanks around the texts; a problem, if one is empty or too long.
     pub(crate) fn checked(self) -> Result<Self, Problem> {
-        let (name, position) = (self.name.trim().to_owned(), self.position.trim().to_owned());
-        let errors: Vec<_> = [("Name", &name), ("Position", &position)]
-            .into_iter()
-            .filter_map(|(field, text)| match text.encode_utf16().count() {
-                0 => Some(FieldError::new(field, "must not be empty")),
-                1..=LONGEST_TEXT => None,
-                _ => Some(FieldError::new(field, format!("takes {LONGEST_TEXT} characters"))),
-            })
-            .collect();
-        if errors.is_empty() {
-            Ok(Self { name, position, ..self })
-        } else {
-            Err(Problem::invalid(errors))
-        }
+        let mut check = Check::default();
+        let employee = Self {
+            name: check.required("Name", &self.name, TEXT),
+            position: check.required("Position", &self.position, TEXT),
+            salary: self.salary,
+        };
+        check.passed(employee).map_err(Problem::invalid)
     }
 }

@@ -110,10 +110,12 @@ async fn outages_are_told_and_end_by_themselves() {
 }
 
 #[tokio::test]
-async fn the_log_is_one_json_object_a_line_without_any_token() {
+async fn the_log_is_one_json_object_a_line_with_causes_and_without_any_token() {
     let world = world().await;
+    let user = &world.emulator.user_assigned().name;
+    world.emulator.directory().remove(user);
     let application = start(&world).await;
-    application.get("/employees/1").await;
+    application.get("/employees/1").await.problem(500);
     world.azure_sql_goes_away().await;
     application.get("/employees/1").await.problem(503);
     application.terminate();
@@ -124,6 +126,11 @@ async fn the_log_is_one_json_object_a_line_without_any_token() {
     let levels = |level: &str| lines.iter().filter(|line| line["level"] == level).count();
     assert!(levels("INFO") > 3 && levels("WARN") > 0, "{log}");
     assert_eq!(lines.last().unwrap()["fields"]["message"], "stopped");
+    let failed = lines.iter().find(|line| line["fields"]["message"] == "a request failed");
+    let failed = failed.expect(&log);
+    assert_eq!(failed["spans"][0]["path"], "/employees/1", "{failed}");
+    let advice = format!("CREATE USER [{user}] FROM EXTERNAL PROVIDER");
+    assert!(failed["fields"]["error"].as_str().expect(&log).contains(&advice), "{failed}");
     // Tokens are JWTs, whose head begins so.
     assert!(!log.contains("eyJ"), "{log}");
 }

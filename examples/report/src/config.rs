@@ -8,6 +8,9 @@ use examples_common::{
 /// Asked where nothing else is; `setup.sql` and `setup.postgres.sql` make its table.
 const QUERY: &str = "SELECT id, item, amount, sold_on FROM sales ORDER BY id";
 
+/// Which database, where no connection string tells.
+const NAMED: &str = "REPORT_DATABASE";
+
 /// What the environment sets.
 pub(crate) struct Config {
     pub(crate) database: DatabaseConfig,
@@ -37,18 +40,19 @@ impl Config {
 }
 
 fn database() -> Result<DatabaseConfig, BoxError> {
-    let azure_sql = settings::optional("AZURE_SQL_CONNECTIONSTRING")?;
-    let postgres = settings::optional("AZURE_POSTGRESQL_CONNECTIONSTRING")?;
-    let named: Option<String> = settings::optional("REPORT_DATABASE")?;
+    let azure_sql = settings::optional(settings::AZURE_SQL)?;
+    let postgres = settings::optional(settings::POSTGRES)?;
+    let named: Option<String> = settings::optional(NAMED)?;
     match (named.as_deref(), azure_sql, postgres) {
         (None | Some("azure-sql"), azure_sql, None) => Ok(DatabaseConfig::AzureSql(azure_sql)),
         (None, None, postgres @ Some(_)) | (Some("postgresql"), None, postgres) => {
             Ok(DatabaseConfig::Postgres(postgres))
         }
         (None | Some("azure-sql" | "postgresql"), ..) => {
-            Err("the settings name more than one database".into())
+            let (one, other) = (settings::AZURE_SQL, settings::POSTGRES);
+            Err(format!("the settings name more than one database: {one}, {other}, {NAMED}").into())
         }
-        _ => Err("the setting REPORT_DATABASE is neither azure-sql nor postgresql".into()),
+        _ => Err(InvalidSetting::new(NAMED, "it is neither azure-sql nor postgresql").into()),
     }
 }
 

@@ -3,6 +3,9 @@ use std::{net::SocketAddr, path::PathBuf};
 use azure_core::http::Url;
 use examples_common::settings::{self, InvalidSetting};
 
+/// Of Blob Storage; the name that Service Connector gives it.
+pub(crate) const ENDPOINT: &str = "AZURE_STORAGEBLOB_RESOURCEENDPOINT";
+
 /// What the environment sets, beside the identity: of a user-assigned one,
 /// `AZURE_CLIENT_ID`.
 pub(crate) struct Config {
@@ -15,8 +18,7 @@ pub(crate) struct Config {
 
 /// Where photos are kept.
 pub(crate) struct PhotosConfig {
-    /// `AZURE_STORAGEBLOB_RESOURCEENDPOINT`, the name that Service Connector gives it:
-    /// `https://ACCOUNT.blob.core.windows.net/`.
+    /// [`ENDPOINT`]: `https://ACCOUNT.blob.core.windows.net/`.
     pub(crate) endpoint: Option<Url>,
     /// `PHOTOS_CONTAINER`; default `photos`.
     pub(crate) container: String,
@@ -31,9 +33,9 @@ pub(crate) struct PhotosConfig {
 impl Config {
     pub(crate) fn from_env() -> Result<Self, InvalidSetting> {
         Ok(Self {
-            connection_string: settings::optional("AZURE_POSTGRESQL_CONNECTIONSTRING")?,
+            connection_string: settings::optional(settings::POSTGRES)?,
             photos: PhotosConfig {
-                endpoint: settings::optional("AZURE_STORAGEBLOB_RESOURCEENDPOINT")?,
+                endpoint: settings::optional(ENDPOINT)?,
                 container: settings::optional("PHOTOS_CONTAINER")?
                     .unwrap_or_else(|| "photos".to_owned()),
                 ca_file: settings::optional("PHOTOS_CA_FILE")?,

@@ -1,11 +1,14 @@
 //! What is entered into the forms, as it came and as it is taken.
 
-use examples_common::problem::FieldError;
+use examples_common::{
+    entry::{Check, Limit},
+    problem::FieldError,
+};
 use serde::Deserialize;
 
-const NAME: usize = 50;
-const DESCRIPTION: usize = 250;
-const CONTENT: usize = 500;
+const NAME: Limit = Limit::Characters(50);
+const DESCRIPTION: Limit = Limit::Characters(250);
+const CONTENT: Limit = Limit::Characters(500);
 
 /// What came for a restaurant. What is missing is empty.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -23,12 +26,12 @@ pub(crate) struct NewRestaurant {
 
 impl RestaurantEntry {
     pub(crate) fn check(&self) -> Result<NewRestaurant, Vec<FieldError>> {
-        let mut errors = Vec::new();
+        let mut check = Check::default();
         let new = NewRestaurant {
-            name: required(&mut errors, "name", &self.name, NAME),
-            description: required(&mut errors, "description", &self.description, DESCRIPTION),
+            name: check.required("name", &self.name, NAME),
+            description: check.required("description", &self.description, DESCRIPTION),
         };
-        if errors.is_empty() { Ok(new) } else { Err(errors) }
+        check.passed(new)
     }
 }
 
@@ -49,47 +52,18 @@ pub(crate) struct NewReview {
 
 impl ReviewEntry {
     pub(crate) fn check(&self) -> Result<NewReview, Vec<FieldError>> {
-        let mut errors = Vec::new();
-        let reviewer = required(&mut errors, "reviewer", &self.reviewer, NAME);
+        let mut check = Check::default();
+        let reviewer = check.required("reviewer", &self.reviewer, NAME);
         let rating = match self.rating.trim().parse() {
             Ok(rating @ 1..=5) => rating,
             _ => {
-                errors.push(FieldError::new("rating", "a number from 1 to 5 is needed"));
+                check.wrong("rating", "a number from 1 to 5 is needed");
                 0
             }
         };
-        let content = text(&mut errors, "content", &self.content, CONTENT);
-        if errors.is_empty() { Ok(NewReview { reviewer, rating, content }) } else { Err(errors) }
+        let content = check.text("content", &self.content, CONTENT);
+        check.passed(NewReview { reviewer, rating, content })
     }
-}
-
-fn required(
-    errors: &mut Vec<FieldError>,
-    field: &'static str,
-    entered: &str,
-    limit: usize,
-) -> String {
-    let text = text(errors, field, entered, limit);
-    if text.is_empty() {
-        errors.push(FieldError::new(field, "this is needed"));
-    }
-    text
-}
-
-/// Lengths are counted as PostgreSQL counts them, in characters.
-fn text(errors: &mut Vec<FieldError>, field: &'static str, entered: &str, limit: usize) -> String {
-    // Browsers send a text's line ends as two characters, and show them as one.
-    let text = entered.replace("\r\n", "\n").trim().to_owned();
-    let length = text.chars().count();
-    if length > limit {
-        let detail = format!("{limit} characters are the most, not {length}");
-        errors.push(FieldError::new(field, detail));
-    }
-    // A NUL, for one, PostgreSQL does not take.
-    if text.contains(|c: char| c.is_control() && c != '\n' && c != '\t') {
-        errors.push(FieldError::new(field, "control characters cannot be kept"));
-    }
-    text
 }
 
 #[cfg(test)]

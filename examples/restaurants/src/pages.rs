@@ -1,5 +1,4 @@
-use axum::response::Response;
-use examples_common::{html::page, problem::FieldError};
+use examples_common::{html::Page, problem::FieldError};
 use maud::{Markup, html};
 
 use crate::{
@@ -7,7 +6,7 @@ use crate::{
     entry::{RestaurantEntry, ReviewEntry},
 };
 
-pub(crate) fn restaurants(restaurants: &[Restaurant]) -> Response {
+pub(crate) fn restaurants(restaurants: &[Restaurant]) -> Page {
     let content = html! {
         @if restaurants.is_empty() {
             p { "None yet." }
@@ -27,17 +26,24 @@ pub(crate) fn restaurants(restaurants: &[Restaurant]) -> Response {
         }
         p { a href="/restaurants/new" { "Add a restaurant" } }
     };
-    page("Restaurants", &content)
+    Page::new("Restaurants", content)
 }
 
 fn rating(average: Option<f64>) -> String {
     average.map_or_else(|| "–".to_owned(), |average| format!("{average:.1}"))
 }
 
-pub(crate) fn restaurant(restaurant: &Restaurant, reviews: &[Review]) -> Response {
+fn reviews_of(restaurant: &Restaurant) -> String {
+    match restaurant.reviews {
+        1 => "1 review".to_owned(),
+        number => format!("{number} reviews"),
+    }
+}
+
+pub(crate) fn restaurant(restaurant: &Restaurant, reviews: &[Review]) -> Page {
     let content = html! {
         p { (restaurant.description) }
-        p { "Rating: " (rating(restaurant.average_rating)) " (" (restaurant.reviews) " reviews)" }
+        p { "Rating: " (rating(restaurant.average_rating)) " (" (reviews_of(restaurant)) ")" }
         p { a href={ "/restaurants/" (restaurant.id) "/reviews/new" } { "Add a review" } }
         @for review in reviews {
             article {
@@ -50,11 +56,11 @@ pub(crate) fn restaurant(restaurant: &Restaurant, reviews: &[Review]) -> Respons
         }
         p { a href="/" { "All restaurants" } }
     };
-    page(&restaurant.name, &content)
+    Page::new(restaurant.name.as_str(), content)
 }
 
 /// The form, with what was entered, and what is wrong with it.
-pub(crate) fn restaurant_form(entry: &RestaurantEntry, errors: &[FieldError]) -> Response {
+pub(crate) fn restaurant_form(entry: &RestaurantEntry, errors: &[FieldError]) -> Page {
     let content = html! {
         form method="post" action="/restaurants" {
             label {
@@ -71,7 +77,7 @@ pub(crate) fn restaurant_form(entry: &RestaurantEntry, errors: &[FieldError]) ->
         }
         p { a href="/" { "All restaurants" } }
     };
-    page("Add a restaurant", &content)
+    Page::new("Add a restaurant", content)
 }
 
 /// The same for a review. A browser does not keep the photo; the page says so.
@@ -79,7 +85,7 @@ pub(crate) fn review_form(
     restaurant: &Restaurant,
     entry: &ReviewEntry,
     errors: &[FieldError],
-) -> Response {
+) -> Page {
     let content = html! {
         form method="post" action={ "/restaurants/" (restaurant.id) "/reviews" }
             enctype="multipart/form-data" {
@@ -115,7 +121,7 @@ pub(crate) fn review_form(
         }
         p { a href={ "/restaurants/" (restaurant.id) } { "Back" } }
     };
-    page(&format!("Review {}", restaurant.name), &content)
+    Page::new(format!("Review {}", restaurant.name), content)
 }
 
 /// A first line end in it is not shown by browsers: so there is one to spare.

@@ -10,10 +10,13 @@ use azure_storage_blob::{
     models::BlobClientUploadOptions,
 };
 use entra_pool::token::{Identity, TokenError};
-use examples_common::{BoxError, Problem};
+use examples_common::{BoxError, Problem, settings::InvalidSetting};
 use tempfile::TempDir;
 
-use crate::{config::PhotosConfig, image::PhotoName};
+use crate::{
+    config::{ENDPOINT, PhotosConfig},
+    image::PhotoName,
+};
 
 /// Where photos are kept: in a container of Blob Storage, or, on a developer's
 /// machine, in a folder.
@@ -30,8 +33,10 @@ impl Photos {
     pub(crate) fn open(config: PhotosConfig, identity: Identity) -> Result<Self, BoxError> {
         Ok(match (config.endpoint, config.folder) {
             (Some(endpoint), _) => {
+                let transport = transport(config.ca_file)
+                    .map_err(|error| InvalidSetting::new("PHOTOS_CA_FILE", error))?;
                 let client_options = ClientOptions {
-                    transport: Some(transport(config.ca_file)?),
+                    transport: Some(transport),
                     retry: retries(),
                     ..ClientOptions::default()
                 };
@@ -40,11 +45,13 @@ impl Photos {
                     ..BlobServiceClientOptions::default()
                 };
                 let service =
-                    BlobServiceClient::new(endpoint, Some(Arc::new(identity)), Some(options))?;
+                    BlobServiceClient::new(endpoint, Some(Arc::new(identity)), Some(options))
+                        .map_err(|error| InvalidSetting::new(ENDPOINT, error))?;
                 Self::Container(Arc::new(service.blob_container_client(&config.container)))
             }
             (None, Some(folder)) => {
-                fs::create_dir_all(&folder)?;
+                fs::create_dir_all(&folder)
+                    .map_err(|error| InvalidSetting::new("PHOTOS_FOLDER", error))?;
                 Self::Folder(folder)
             }
             (None, None) => {

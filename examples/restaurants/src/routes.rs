@@ -6,14 +6,14 @@ use axum::{
         rejection::{FormRejection, PathRejection},
     },
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Redirect},
     routing::{get, post},
 };
 use entra_pool::postgres::{Connector, Pool};
 use examples_common::{
     Problem,
     health::{self, Health},
-    html::ProblemPage,
+    html::Page,
 };
 
 use crate::{
@@ -24,9 +24,6 @@ use crate::{
     photos::Photos,
     upload::{UPLOAD_LIMIT, Upload},
 };
-
-/// A page, or a problem as one.
-type Page = Result<Response, ProblemPage>;
 
 #[derive(Clone)]
 pub(crate) struct App {
@@ -49,36 +46,41 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app)
 }
 
-async fn restaurants(State(app): State<App>) -> Page {
+async fn restaurants(State(app): State<App>) -> Result<Page, Problem> {
     Ok(pages::restaurants(&database::restaurants(&app.pool).await?))
 }
 
-async fn restaurant_form() -> Response {
+async fn restaurant_form() -> Page {
     pages::restaurant_form(&RestaurantEntry::default(), &[])
 }
 
 async fn add_restaurant(
     State(app): State<App>,
     form: Result<Form<RestaurantEntry>, FormRejection>,
-) -> Page {
+) -> Result<Redirect, Problem> {
     let Form(entry) =
         form.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-    match entry.check() {
-        Ok(new) => {
-            let id = database::add_restaurant(&app.pool, &new).await?;
-            Ok(Redirect::to(&format!("/restaurants/{id}")).into_response())
-        }
-        Err(errors) => Ok(not_taken(pages::restaurant_form(&entry, &errors))),
-    }
+    let new = entry.check().map_err(|errors| {
+        let form = pages::restaurant_form(&entry, &errors);
+        Problem::invalid(errors).on(form)
+    })?;
+    let id = database::add_restaurant(&app.pool, &new).await?;
+    Ok(Redirect::to(&format!("/restaurants/{id}")))
 }
 
-async fn restaurant(State(app): State<App>, path: Result<Path<i64>, PathRejection>) -> Page {
+async fn restaurant(
+    State(app): State<App>,
+    path: Result<Path<i64>, PathRejection>,
+) -> Result<Page, Problem> {
     let restaurant = database::restaurant(&app.pool, id(path)?).await?;
     let reviews = database::reviews(&app.pool, restaurant.id).await?;
     Ok(pages::restaurant(&restaurant, &reviews))
 }
 
-async fn review_form(State(app): State<App>, path: Result<Path<i64>, PathRejection>) -> Page {
+async fn review_form(
+    State(app): State<App>,
+    path: Result<Path<i64>, PathRejection>,
+) -> Result<Page, Problem> {
     let restaurant = database::restaurant(&app.pool, id(path)?).await?;
     Ok(pages::review_form(&restaurant, &ReviewEntry::default(), &[]))
 }
@@ -88,14 +90,14 @@ async fn add_review(
     path: Result<Path<i64>, PathRejection>,
     headers: HeaderMap,
     form: Result<Multipart, MultipartRejection>,
-) -> Page {
+) -> Result<Redirect, Problem> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     // Told before it is sent, where that is known.
     if length
         .and_then(|length| length.parse().ok())
         .is_some_and(|length: usize| length > UPLOAD_LIMIT)
     {
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this is too large").into());
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this is too large"));
     }
     let form = form.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let restaurant = database::restaurant(&app.pool, id(path)?).await?;
@@ -107,7 +109,8 @@ async fn add_review(
         (checked, photo) => {
             let mut errors = checked.err().unwrap_or_default();
             errors.extend(photo.err());
-            return Ok(not_taken(pages::review_form(&restaurant, &upload.entry, &errors)));
+            let form = pages::review_form(&restaurant, &upload.entry, &errors);
+            return Err(Problem::invalid(errors).on(form));
         }
     };
     // The photo first: a review never shows one that is not there.
@@ -120,10 +123,13 @@ async fn add_review(
         None => None,
     };
     database::add_review(&app.pool, restaurant.id, &new, photo).await?;
-    Ok(Redirect::to(&format!("/restaurants/{}", restaurant.id)).into_response())
+    Ok(Redirect::to(&format!("/restaurants/{}", restaurant.id)))
 }
 
-async fn photo(State(app): State<App>, Path(name): Path<String>) -> Page {
+async fn photo(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
     let none = || Problem::not_found("there is no such photo");
     let name: PhotoName = name.parse().map_err(|_| none())?;
     let photo = app.photos.get(name).await?.ok_or_else(none)?;
@@ -134,7 +140,7 @@ async fn photo(State(app): State<App>, Path(name): Path<String>) -> Page {
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"),
         (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
     ];
-    Ok((headers, photo).into_response())
+    Ok((headers, photo))
 }
 
 async fn health(State(app): State<App>) -> Json<Health> {
@@ -143,10 +149,4 @@ async fn health(State(app): State<App>) -> Json<Health> {
 
 fn id(path: Result<Path<i64>, PathRejection>) -> Result<i64, Problem> {
     path.map(|Path(id)| id).map_err(|_| database::no_such_restaurant())
-}
-
-/// The form once more: what was entered is not fit to be taken.
-fn not_taken(mut form: Response) -> Response {
-    *form.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
-    form
 }

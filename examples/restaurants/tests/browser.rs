@@ -23,10 +23,14 @@ async fn a_browser_adds_a_restaurant_and_a_review_with_a_photo() {
     let kept = browser.property("[name=description]", "value").await;
     assert_eq!(kept.as_str().map(str::len), Some(251), "{kept}");
     assert_eq!(browser.complaints().await.len(), 1, "the status of the form's answer");
+    browser.screenshot(&screenshots().join("restaurant-form.png")).await;
     // A backspace makes it fit.
     browser.type_into("[name=description]", "\u{e003}").await;
     browser.follow("button").await;
     assert_eq!(browser.text("h1").await, "Zum \"Ochsen\" <b>");
+    // A word of 250 characters does not make the page wider than the window.
+    let width = browser.property("html", "scrollWidth").await;
+    assert_eq!(width, browser.property("html", "clientWidth").await);
 
     browser.follow("a[href$='/reviews/new']").await;
     browser.type_into("[name=reviewer]", "Ann").await;

@@ -1,9 +1,9 @@
-use axum::{Json, Router, extract::State, response::Response, routing::get};
+use axum::{Json, Router, extract::State, routing::get};
 use entra_pool::azure_sql::Pool;
 use examples_common::{
     Problem,
     health::{self, Health},
-    html::page,
+    html::Page,
 };
 use maud::html;
 
@@ -13,7 +13,7 @@ pub(crate) fn router(pool: Pool) -> Router {
     Router::new().route("/", get(index)).route("/health", get(health)).with_state(pool)
 }
 
-async fn index(State(pool): State<Pool>) -> Result<Response, Problem> {
+async fn index(State(pool): State<Pool>) -> Result<Page, Problem> {
     let values = database::column_2(&pool).await?;
     let content = html! {
         table {
@@ -25,7 +25,7 @@ async fn index(State(pool): State<Pool>) -> Result<Response, Problem> {
             }
         }
     };
-    Ok(page("TestTable", &content))
+    Ok(Page::new("TestTable", content))
 }
 
 async fn health(State(pool): State<Pool>) -> Json<Health> {

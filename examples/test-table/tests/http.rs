@@ -73,6 +73,23 @@ async fn what_is_not_there_is_told_as_a_problem() {
 }
 
 #[tokio::test]
+async fn a_browser_is_told_on_a_page() {
+    let world = world().await;
+    let application = start(&world).await.as_browser();
+    world.azure_sql_goes_away().await;
+    for (path, status, detail) in [
+        ("/nothing", 404, "there is nothing of this name"),
+        ("/", 503, "the database is not available now"),
+    ] {
+        let page = application.get(path).await;
+        assert_eq!(page.status, status);
+        assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+        assert_eq!(page.header("retry-after").is_empty(), status != 503, "{page:?}");
+        assert!(page.text.contains(&format!("<p>{detail}</p>")), "{page:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_database_that_is_away_is_waited_for() {
     let world = world().await;
     let application = start(&world).await;
@@ -170,14 +187,16 @@ async fn sigterm_does_not_wait_for_a_request_that_does_not_end() {
 
 #[tokio::test]
 async fn a_wrong_setting_ends_it_at_once_and_is_named() {
-    let output = std::process::Command::new(PROGRAM)
-        .env_clear()
-        .env("LISTEN", "here")
-        .env("AZURE_SQL_CONNECTIONSTRING", "Server=s;Password=pw-not-to-be-seen")
-        .output()
-        .unwrap();
-    let log = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{log}");
-    assert!(log.contains("the setting LISTEN is not usable"), "{log}");
-    assert!(!log.contains("pw-not-to-be-seen"), "{log}");
+    for (name, value) in [
+        ("LISTEN", "here"),
+        ("LOG_FORMAT", "yaml"),
+        ("AZURE_SQL_CONNECTIONSTRING", "Server=s;Password=pw-not-to-be-seen"),
+    ] {
+        let mut command = std::process::Command::new(PROGRAM);
+        let output = command.env_clear().env(name, value).output().unwrap();
+        let log = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(log.contains(&format!("the setting {name} is not usable")), "{log}");
+        assert!(!log.contains(value), "{log}");
+    }
 }

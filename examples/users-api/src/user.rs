@@ -1,4 +1,7 @@
-use examples_common::{Problem, problem::FieldError};
+use examples_common::{
+    Problem,
+    entry::{Check, Limit},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,25 +26,17 @@ pub(crate) struct NewUser {
     pub(crate) last_name: String,
 }
 
-/// What the columns take: `nvarchar` counts UTF-16 units.
-const LONGEST_NAME: usize = 50;
+/// What the columns take.
+const NAME: Limit = Limit::Utf16(50);
 
 impl NewUser {
     /// Without blanks around the names; a problem, if one is empty or too long.
     pub(crate) fn checked(self) -> Result<Self, Problem> {
+        let mut check = Check::default();
         let user = Self {
-            first_name: self.first_name.trim().to_owned(),
-            last_name: self.last_name.trim().to_owned(),
+            first_name: check.required("first_name", &self.first_name, NAME),
+            last_name: check.required("last_name", &self.last_name, NAME),
         };
-        let names = [("first_name", &user.first_name), ("last_name", &user.last_name)];
-        let errors: Vec<_> = names
-            .into_iter()
-            .filter_map(|(field, name)| match name.encode_utf16().count() {
-                0 => Some(FieldError::new(field, "must not be empty")),
-                1..=LONGEST_NAME => None,
-                _ => Some(FieldError::new(field, format!("takes {LONGEST_NAME} characters"))),
-            })
-            .collect();
-        if errors.is_empty() { Ok(user) } else { Err(Problem::invalid(errors)) }
+        check.passed(user).map_err(Problem::invalid)
     }
 }

@@ -76,6 +76,7 @@ async fn a_wrong_entry_is_refused_and_says_why() {
         ("Ada", &"x".repeat(51), &["last_name"]),
         // Of two UTF-16 units each.
         (&"🦀".repeat(26), "Lovelace", &["first_name"]),
+        ("A\0da", "Lovelace", &["first_name"]),
     ] {
         let user = json!({ "first_name": first, "last_name": last });
         let answer = application.post("/users", &user).await;
@@ -113,7 +114,11 @@ async fn a_wrong_address_is_refused() {
     assert_eq!(wrong_fields(&application.get("/users?limit=0").await), ["limit"]);
     assert_eq!(wrong_fields(&application.get("/users?limit=1001").await), ["limit"]);
     application.get("/user").await.problem(404);
-    application.send(Method::DELETE, "/users/1", "", "").await.problem(405);
+    application.get("/users/%ff").await.problem(400);
+    application.get("/docs/nothing").await.problem(404);
+    let answer = application.send(Method::DELETE, "/users/1", "", "").await;
+    answer.problem(405);
+    assert_eq!(answer.header("allow"), "GET,HEAD");
 }
 
 #[tokio::test]

@@ -99,8 +99,18 @@ async fn what_is_not_there_is_told_as_a_problem() {
     let detail = application.get("/report/pdf").await.problem(404);
     assert_eq!(detail, "a report is had as csv, json or table");
     application.get("/report").await.problem(404);
+    application.get("/report/%ff").await.problem(400);
     let answer = application.send(Method::POST, "/report/csv", "text/plain", "x").await;
     answer.problem(405);
+}
+
+#[tokio::test]
+async fn the_key_that_functions_takes_is_not_logged() {
+    let world = world().await;
+    let application = start(&world, "").await;
+    assert_eq!(application.get("/api/report/csv?code=KEY-NOT-TO-BE-SEEN").await.status, 200);
+    application.has_logged("path=\"/api/report/csv\"").await;
+    assert!(!application.log().contains("KEY-NOT"), "{}", application.log());
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ async fn photos_go_to_blob_storage_by_the_credential_of_the_database() {
     let ca = world.emulator.ca_path().display().to_string();
     environment.push(("AZURE_STORAGEBLOB_RESOURCEENDPOINT", azurite.endpoint.clone()));
     environment.push(("PHOTOS_CA_FILE", ca));
-    let application = Application::start(PROGRAM, environment).await;
+    let application = Application::start(PROGRAM, environment).await.as_browser();
     visit(&application).await;
 
     let restaurant = link(&application.get("/").await, "/restaurants/").to_owned();

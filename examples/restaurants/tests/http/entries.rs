@@ -1,6 +1,6 @@
 //! What is entered: taken, or refused with what is wrong.
 
-use examples_common::testing::Application;
+use examples_common::testing::{Answer, Application};
 use reqwest::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    PROGRAM,
+    PROGRAM, environment,
     forms::{PNG, Review, add_restaurant, link, page},
     start,
     visit::visit,
@@ -27,7 +27,7 @@ async fn restaurants_and_reviews_are_shown_once_added() {
 
 #[tokio::test]
 async fn without_database_and_photos_it_brings_its_own() {
-    let application = Application::start(PROGRAM, []).await;
+    let application = Application::start(PROGRAM, []).await.as_browser();
     visit(&application).await;
     let log = application.log();
     assert!(log.contains("the emulator runs in this process"), "{log}");
@@ -134,6 +134,42 @@ async fn what_is_not_there_is_told_on_a_page() {
         let answer = application.get(path).await;
         assert!(page(&answer, 404).contains("there is no such photo"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn programs_get_problem_documents_where_browsers_get_pages() {
+    let world = world().await;
+    let application = Application::start(PROGRAM, environment(&world)).await;
+    let fields = |answer: Answer| {
+        assert_eq!(answer.problem(422), "the entry is not valid");
+        let errors = answer.json()["errors"].as_array().unwrap().clone();
+        errors.into_iter().map(|error| error["field"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fields(add_restaurant(&application, "", &"x".repeat(251)).await),
+        ["name", "description"]
+    );
+    add_restaurant(&application, "Anker", "Fish").await;
+    let review = Review { rating: "6", photo: b"<svg/>", ..Review::default() };
+    let answer = review.add(&application, "/restaurants/1").await;
+    assert_eq!(fields(answer), ["reviewer", "rating", "photo"]);
+    assert_eq!(application.get("/restaurants/7").await.problem(404), "there is no such restaurant");
+    application.get("/nothing").await.problem(404);
+    application.get("/photos/%ff").await.problem(400);
+    let answer = application.send(Method::DELETE, "/restaurants/1", "", "").await;
+    answer.problem(405);
+    assert_eq!(answer.header("allow"), "GET,HEAD");
+    let answer = application.send(Method::POST, "/restaurants", "application/json", "{}").await;
+    answer.problem(415);
+    world.emulator.postgres().go_away().await.unwrap();
+    application.get("/").await.problem(503);
+
+    let application = application.as_browser();
+    page(&application.get("/nothing").await, 404);
+    page(&application.get("/photos/%ff").await, 400);
+    let answer = application.send(Method::DELETE, "/restaurants/1", "", "").await;
+    page(&answer, 405);
+    assert_eq!(answer.header("allow"), "GET,HEAD");
 }
 
 #[tokio::test]

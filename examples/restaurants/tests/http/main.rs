@@ -31,5 +31,5 @@ fn environment(world: &World) -> Vec<(&'static str, String)> {
 }
 
 async fn start(world: &World) -> Application {
-    Application::start(PROGRAM, environment(world)).await
+    Application::start(PROGRAM, environment(world)).await.as_browser()
 }

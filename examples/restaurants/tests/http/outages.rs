@@ -3,6 +3,7 @@
 use entra_pool_emulator::identity::Fault;
 
 use crate::{
+    PROGRAM,
     forms::{add_restaurant, page},
     start, world,
 };
@@ -49,6 +50,21 @@ async fn an_identity_that_is_not_let_in_is_told_in_the_log_only() {
     let application = start(&world).await;
     page(&application.get("/").await, 500);
     application.has_logged("pgaadauth_create_principal").await;
+}
+
+#[tokio::test]
+async fn a_wrong_setting_ends_it_at_once_and_is_named() {
+    for (name, value) in [
+        ("AZURE_POSTGRESQL_CONNECTIONSTRING", "postgres://u:pw-not-to-be-seen@h/db"),
+        ("AZURE_STORAGEBLOB_RESOURCEENDPOINT", "http://pw-not-to-be-seen.blob.core.windows.net/"),
+        ("PHOTOS_FOLDER", "/dev/null/pw-not-to-be-seen"),
+    ] {
+        let mut command = std::process::Command::new(PROGRAM);
+        let output = command.env_clear().env(name, value).output().unwrap();
+        let log = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(log.contains(&format!("the setting {name} is not usable")), "{log}");
+    }
 }
 
 #[tokio::test]

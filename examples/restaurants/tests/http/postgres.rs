@@ -28,7 +28,7 @@ async fn postgresql_itself_understands_all_of_it() {
     let url = server.url_with(role, "&connect_timeout=2");
     environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", url));
     environment.push(("PHOTOS_FOLDER", photos.path().join("new").display().to_string()));
-    let application = Application::start(PROGRAM, environment).await;
+    let application = Application::start(PROGRAM, environment).await.as_browser();
     visit(&application).await;
     assert_eq!(photos.path().join("new").read_dir().unwrap().count(), 1);
 

@@ -20,6 +20,7 @@ pub(crate) async fn visit(application: &Application) {
     let review = Review { reviewer: "Ann", rating: "5", content: "Good.\r\nBread!", photo: PNG };
     let shown = review.add(application, &restaurant).await;
     assert!(page(&shown, 200).contains("5 of 5, by Ann on 20"), "{shown:?}");
+    assert!(shown.text.contains("Rating: 5.0 (1 review)"), "{shown:?}");
     assert!(shown.text.contains("<p>Good.</p><p>Bread!</p>"), "{shown:?}");
     let review = Review { reviewer: "Bob", rating: "2", ..Review::default() };
     let shown = review.add(application, &restaurant).await;
