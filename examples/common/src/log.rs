@@ -5,7 +5,8 @@
 
 use std::{error::Error, fmt};
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -36,15 +37,24 @@ where
         let mut fields = Fields(Map::new());
         event.record(&mut fields);
         let spans = context.event_scope().into_iter().flat_map(|scope| scope.from_root());
-        let line = json!({
-            "timestamp": timestamp,
-            "level": event.metadata().level().as_str(),
-            "target": event.metadata().target(),
-            "fields": fields.0,
-            "spans": spans.map(|span| fields_of(&span)).collect::<Vec<_>>(),
-        });
-        writeln!(writer, "{line}")
+        let line = Line {
+            timestamp,
+            level: event.metadata().level().as_str(),
+            target: event.metadata().target(),
+            fields: fields.0,
+            spans: spans.map(|span| fields_of(&span)).collect(),
+        };
+        writeln!(writer, "{}", serde_json::to_string(&line).map_err(|_| fmt::Error)?)
     }
+}
+
+#[derive(Serialize)]
+struct Line<'e> {
+    timestamp: String,
+    level: &'e str,
+    target: &'e str,
+    fields: Map<String, Value>,
+    spans: Vec<Map<String, Value>>,
 }
 
 fn fields_of<'s, S: LookupSpan<'s>>(span: &SpanRef<'s, S>) -> Map<String, Value> {
