@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use examples_common::testing::Application;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -84,7 +86,11 @@ async fn functions_finds_it_at_its_port_and_below_api() {
     let application = Application::start(PROGRAM, environment).await;
     let host: Value = serde_json::from_str(include_str!("../../functions/host.json")).unwrap();
     assert_eq!(host["customHandler"]["enableForwardingHttpRequest"], true);
-    assert_eq!(host["customHandler"]["description"]["defaultExecutablePath"], "report");
+    let executable =
+        host["customHandler"]["description"]["defaultExecutablePath"].as_str().unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("functions");
+    assert!(!folder.join(executable).is_dir(), "a function's folder has the program's name");
+    assert!(include_str!("../../README.md").contains(&format!(" functions/{executable}\n")));
     let function = include_str!("../../functions/report/function.json");
     let function: Value = serde_json::from_str(function).unwrap();
     let route = function["bindings"][0]["route"].as_str().unwrap();
