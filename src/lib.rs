@@ -94,6 +94,7 @@
 //! | `Connector` | of [`azure_sql`] or [`postgres`]: dials, verifies, logs in; `report()` counts logins, retries and why connections were retired |
 //! | [`token`] | an `Identity` has one `TokenCache` for each scope |
 //! | [`credential`] | who asks for the token: managed identity, Azure CLI, whatever `azure_identity` has, or a `TokenCredential` of yours |
+//! | [`telemetry`] | what is told while it runs: spans, events and metrics, with OpenTelemetry's names |
 //! | [`clock`] | time, injected: tests move it instead of waiting |
 //!
 //! With every part in hand:
@@ -126,6 +127,7 @@
 //! | `bb8` | no | `adapters::bb8`: bb8's pool in place of deadpool's, on both databases |
 //! | `diesel-async` | no | `adapters::diesel`: diesel-async's deadpool and bb8 pools, on PostgreSQL |
 //! | `sqlx` | no | `adapters::sqlx`: sqlx's `PgPool`, and what sits on it (`SeaORM`); needs Rust 1.94 |
+//! | `metrics` | no | counters, gauges and histograms of tokens, logins and pools, through the `metrics` facade: see [`telemetry`] |
 //! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns, where the drivers have them |
 //!
 //! Managed identity and the Azure CLIs need none of them. The crate needs Rust 1.88 or
@@ -154,6 +156,7 @@
 //! [`azure_sql`]: azure_sql
 //! [`postgres`]: postgres
 //! [`token`]: token
+//! [`telemetry`]: telemetry
 //! [`credential`]: credential
 //! [`clock`]: clock
 #![cfg_attr(
@@ -163,6 +166,7 @@
         feature = "azure-identity",
         feature = "bb8",
         feature = "diesel-async",
+        feature = "metrics",
         feature = "sqlx"
     )),
     allow(rustdoc::broken_intra_doc_links)
@@ -196,6 +200,7 @@ pub mod credential;
 pub mod manual;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod telemetry;
 pub mod token;
 
 mod cloud;

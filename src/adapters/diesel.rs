@@ -41,7 +41,6 @@ use diesel_async::{
 };
 
 use crate::{
-    adapters::retire,
     clock,
     postgres::{Connector, Recycling, RetireReason, cancel},
 };
@@ -112,6 +111,6 @@ async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> Q
             (RetireReason::Unsettled, Error::BrokenTransactionManager)
         }
     };
-    retire(connector, reason);
+    connector.ledger().retired(reason);
     Err(error)
 }

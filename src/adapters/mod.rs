@@ -16,10 +16,3 @@ pub mod bb8;
 pub mod diesel;
 #[cfg(feature = "sqlx")]
 pub mod sqlx;
-
-/// No pool tells: here is where it can be told.
-#[cfg(feature = "postgres")]
-fn retire(connector: &crate::postgres::Connector, reason: crate::postgres::RetireReason) {
-    tracing::debug!(%reason, "connection retired");
-    connector.count_retired(reason);
-}

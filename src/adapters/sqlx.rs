@@ -54,7 +54,6 @@ use tokio_postgres::config::{ChannelBinding, SslNegotiation, TargetSessionAttrs}
 use url::Url;
 
 use crate::{
-    adapters::retire,
     clock,
     postgres::{ConfigError, Connector, Error, Recycling, RetireReason},
     token::Token,
@@ -224,7 +223,7 @@ async fn clean(connector: &Connector, connection: &mut PgConnection) -> sqlx::Re
         Ok(Err(_)) => RetireReason::Recycling,
         Err(clock::Elapsed) => RetireReason::Unsettled,
     };
-    retire(connector, reason);
+    connector.ledger().retired(reason);
     Ok(false)
 }
 

@@ -12,13 +12,13 @@ use super::{
     error::LOGIN_FAILED,
     link::Link,
     progress::Progress,
-    report::{Counters, count},
     retry::Retries,
     transport::OpenError,
 };
 use crate::{
     Cloud,
     clock::{self, Clock},
+    telemetry::{Database, Ledger},
     tls::{self, Trust},
     token::{Connecting, Renewals, Token, TokenCache},
 };
@@ -38,7 +38,7 @@ struct Inner {
     tokens: TokenCache,
     tls: Arc<ClientConfig>,
     renewals: Renewals,
-    counters: Counters,
+    ledger: Ledger<RetireReason>,
 }
 
 impl Connector {
@@ -60,12 +60,14 @@ impl Connector {
         if config.encrypt == Encrypt::Strict {
             tls.alpn_protocols = vec![TDS_8.to_vec()];
         }
+        let server = (config.host.as_str(), config.port);
+        let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
         Ok(Self(Arc::new(Inner {
             config,
             tokens,
             tls: Arc::new(tls),
             renewals: Renewals::default(),
-            counters: Counters::default(),
+            ledger: Ledger::new(database, RetireReason::ALL),
         })))
     }
 
@@ -82,13 +84,19 @@ impl Connector {
     ///
     /// [`Error`]; within the configuration's `Connect Timeout` in any case.
     pub async fn connect(&self) -> Result<Connection, Error> {
-        let Inner { config, tokens, counters, .. } = &*self.0;
+        // Moved about, it is large.
+        let connecting = Box::pin(self.connect_in_time());
+        self.0.ledger.connect(&**self.clock(), connecting).await
+    }
+
+    async fn connect_in_time(&self) -> Result<Connection, Error> {
+        let Inner { config, tokens, .. } = &*self.0;
         let progress = Progress::new(config.server());
         let limit = config.connect_timeout;
         let connecting = Connecting { began: self.clock().monotonic(), limit };
         let connected =
             clock::timeout(&**self.clock(), limit, self.keep_trying(&progress, connecting)).await;
-        let result = connected.unwrap_or_else(|clock::Elapsed| {
+        connected.unwrap_or_else(|clock::Elapsed| {
             Err(match progress.take() {
                 (Stage::Token, server, None) => {
                     Error::Token { server, source: tokens.timed_out(limit) }
@@ -97,13 +105,7 @@ impl Connector {
                     Error::TimedOut { server, limit, stage, source: failed.map(Box::new) }
                 }
             })
-        });
-        match &result {
-            Ok(_) => count(&counters.logins),
-            Err(Error::LoginRefused(_)) => count(&counters.refused),
-            Err(_) => {}
-        }
-        result
+        })
     }
 
     /// Logs in, again and again where that can help.
@@ -112,7 +114,7 @@ impl Connector {
         progress: &Progress,
         connecting: Connecting,
     ) -> Result<Connection, Error> {
-        let Inner { config, counters, .. } = &*self.0;
+        let Inner { config, ledger, .. } = &*self.0;
         let mut retries = Retries::of(config);
         loop {
             let error = match self.log_in(progress, connecting).await {
@@ -123,16 +125,11 @@ impl Connector {
             let left = connecting.limit.saturating_sub(spent);
             // A server that has answered before is waited for, one that never has may
             // be none.
-            let known = counters.has_logged_in() || progress.is_elsewhere(&config.server());
+            let known = ledger.has_logged_in() || progress.is_elsewhere(&config.server());
             let Some(pause) = retries.after(&error, known, left, fastrand::f64()) else {
                 return Err(error);
             };
-            count(&counters.retried);
-            tracing::info!(
-                error = &error as &dyn std::error::Error,
-                ?pause,
-                "the login is tried again"
-            );
+            ledger.retried(&error, pause);
             progress.failed(error);
             self.clock().sleep(pause).await;
         }
@@ -166,7 +163,7 @@ impl Connector {
                 return Err(Error::LoginRefused(refused));
             }
         };
-        count(&self.0.counters.renewed);
+        self.0.ledger.renewed();
         // What must be known if there is no time left for the other try.
         progress.failed(Error::LoginRefused(refused));
         Box::pin(self.follow(&another, progress)).await.map_err(|error| match error {
@@ -353,13 +350,20 @@ impl Connector {
     /// How things stand.
     #[must_use]
     pub fn report(&self) -> ConnectorReport {
-        self.0.counters.report(self.0.tokens.report())
+        ConnectorReport::new(self.0.ledger.counts(), self.0.tokens.report())
     }
 
     /// What it connects to.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// What [telemetry](crate::telemetry) calls a pool of its connections:
+    /// `host:port/database`.
+    #[must_use]
+    pub fn pool_name(&self) -> &str {
+        self.0.ledger.pool_name()
     }
 
     /// Its tokens.
@@ -372,8 +376,8 @@ impl Connector {
         self.0.tokens.clock()
     }
 
-    pub(super) fn count_retired(&self, reason: RetireReason) {
-        self.0.counters.retired(reason);
+    pub(super) fn ledger(&self) -> &Ledger<RetireReason> {
+        &self.0.ledger
     }
 }
 

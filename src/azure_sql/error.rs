@@ -3,7 +3,11 @@ use std::{fmt, io, time::Duration};
 use tiberius::error::TokenError as ServerError;
 
 use super::{ConfigError, LoginRefused, RetireReason, severe::TOKEN_EXPIRED};
-use crate::{TlsConfigError, credential, token::TokenError};
+use crate::{
+    TlsConfigError, credential,
+    telemetry::{self, Failure},
+    token::TokenError,
+};
 
 /// Why there is no connection to Azure SQL.
 ///
@@ -228,6 +232,33 @@ impl Error {
             Self::Login { source: tiberius::error::Error::Server(error), .. } => Some(error),
             _ => None,
         }
+    }
+}
+
+impl Failure for Error {
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config",
+            Self::Identity(_) => "identity",
+            Self::TlsConfig(_) => "tls_config",
+            Self::Token { .. } => "token",
+            Self::Resolve { .. } => "resolve",
+            Self::Dial { .. } => "dial",
+            Self::NotLoopback { .. } => "not_loopback",
+            Self::Broken { .. } => "broken",
+            Self::NotTds { .. } => "not_tds",
+            Self::EncryptionDeclined { .. } => "encryption_declined",
+            Self::Tls { .. } => "tls",
+            Self::LoginRefused(_) => telemetry::LOGIN_REFUSED,
+            Self::Login { .. } => "login",
+            Self::Routing { .. } => "routing",
+            Self::TimedOut { .. } => telemetry::TIMEOUT,
+            Self::Retired { .. } => "retired",
+        }
+    }
+
+    fn status_code(&self) -> Option<String> {
+        self.server_error().map(|error| error.code().to_string())
     }
 }
 

@@ -6,13 +6,17 @@ use std::{
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::{
     Client, Connection, Connector, Error,
     link::{Fault, ResetRule},
     pool::Living,
 };
-use crate::clock;
+use crate::{
+    clock,
+    telemetry::{self, recycled},
+};
 
 /// Makes and renews the connections of a [`Pool`](super::Pool).
 ///
@@ -68,7 +72,6 @@ pub enum Recycling {
 /// Why a connection was not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[repr(usize)]
 pub enum RetireReason {
     /// It was closed, or reading or writing failed.
     Closed,
@@ -106,6 +109,22 @@ impl RetireReason {
         Self::Probe,
         Self::Silent,
     ];
+}
+
+impl telemetry::Reason for RetireReason {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Unsettled => "unsettled",
+            Self::Cancelled => "cancelled",
+            Self::SevereError => "severe_error",
+            Self::TransactionOpen => "transaction_open",
+            Self::Age => "age",
+            Self::TokenExpiry => "token_expiry",
+            Self::Probe => "probe",
+            Self::Silent => "silent",
+        }
+    }
 }
 
 impl From<Fault> for RetireReason {
@@ -193,13 +212,13 @@ impl Manager {
             return false;
         }
         let reason = self.unfit(connection);
-        reason.inspect(|reason| self.retired(connection, *reason)).is_none()
+        reason.inspect(|reason| self.connector.ledger().retired(*reason)).is_none()
     }
 
     /// Makes a connection fit for its next borrower.
     pub(crate) async fn make_fit(&self, connection: &mut Connection) -> Result<(), Error> {
         self.renew(connection).await.map_err(|reason| {
-            self.retired(connection, reason);
+            self.connector.ledger().retired(reason);
             connection.retired = true;
             Error::Retired { reason }
         })
@@ -214,12 +233,6 @@ impl Manager {
             connection.link.schedule_reset(ResetRule::RefuseTransaction);
         }
         fit
-    }
-
-    /// Pools drop the error: here is where it can be told.
-    fn retired(&self, connection: &Connection, reason: RetireReason) {
-        tracing::debug!(%reason, server = connection.server(), "connection retired");
-        self.connector.count_retired(reason);
     }
 
     /// What speaks against using the connection again, before it is asked.
@@ -266,24 +279,32 @@ impl Manager {
             return Err(reason);
         }
         match self.recycling {
-            Recycling::Fast => connection.link.schedule_reset(ResetRule::RefuseTransaction),
+            Recycling::Fast => {
+                connection.link.schedule_reset(ResetRule::RefuseTransaction);
+                Ok(())
+            }
             Recycling::Verified => {
                 connection.link.schedule_reset(ResetRule::OutsideTransaction);
-                let began = self.connector.clock().monotonic();
-                let probed = probe(&mut *connection);
-                let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
-                if probed.is_err() {
-                    *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
-                }
-                if !matches!(probed, Ok(Ok(true))) {
-                    tracing::debug!(?probed, "the probe of an idle connection failed");
-                    // What became of it while it lay idle shows only now.
-                    let fault = connection.link.fault();
-                    return Err(fault.map_or(RetireReason::Probe, RetireReason::from));
-                }
+                let span = self.connector.ledger().recycle_span();
+                recycled(&span, self.verify(connection).instrument(span.clone()).await)
             }
         }
-        Ok(())
+    }
+
+    async fn verify(&self, connection: &mut Connection) -> Result<(), RetireReason> {
+        let began = self.connector.clock().monotonic();
+        let probed = probe(&mut *connection);
+        let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
+        if probed.is_err() {
+            *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+        }
+        if matches!(probed, Ok(Ok(true))) {
+            return Ok(());
+        }
+        tracing::debug!(?probed, "the probe of an idle connection failed");
+        // What became of it while it lay idle shows only now.
+        let fault = connection.link.fault();
+        Err(fault.map_or(RetireReason::Probe, RetireReason::from))
     }
 }
 

@@ -1,6 +1,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::{Error, Stage};
+use crate::telemetry;
 
 /// How far a connect has come, for the error of one that takes too long.
 #[derive(Debug)]
@@ -21,7 +22,10 @@ impl Progress {
     }
 
     pub(super) fn reached(&self, stage: Stage) {
-        self.state(|state| state.stage = stage);
+        self.state(|state| {
+            state.stage = stage;
+            telemetry::reached(stage, &state.server);
+        });
     }
 
     pub(super) fn stage(&self) -> Stage {

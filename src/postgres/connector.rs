@@ -1,8 +1,4 @@
-use std::{
-    fmt,
-    pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{fmt, pin::Pin, sync::Arc};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, error::SqlState};
@@ -14,13 +10,13 @@ use super::{
     dial,
     progress::Progress,
     replay,
-    report::{Counters, count},
     retry::Retries,
     time_limit::TimeLimit,
     tls,
 };
 use crate::{
     clock::{self, Clock, Elapsed},
+    telemetry::{Database, Ledger},
     token::{Connecting, Renewals, Token, TokenCache},
 };
 
@@ -42,7 +38,7 @@ struct Inner {
     tokens: TokenCache,
     tls: MakeRustlsConnect,
     renewals: Renewals,
-    counters: Counters,
+    ledger: Ledger<RetireReason>,
     recycling_limit: TimeLimit,
 }
 
@@ -73,12 +69,15 @@ impl Connector {
             .into());
         }
         let tls = tls::make(&config)?;
+        let servers = config.hosts.iter().map(|host| (host.name.as_str(), host.port));
+        let database = Database::new("postgresql", servers, config.session.get_dbname());
+        let ledger = Ledger::new(database, RetireReason::ALL);
         Ok(Self(Arc::new(Inner {
             config,
             tokens,
             tls,
             renewals: Renewals::default(),
-            counters: Counters::default(),
+            ledger,
             recycling_limit: TimeLimit::new(Recycling::LIMIT),
         })))
     }
@@ -98,13 +97,19 @@ impl Connector {
     /// Dropping the future ends the attempt, but not a request for a token that
     /// is under way.
     pub async fn connect(&self) -> Result<(Client, Connection), Error> {
-        let Inner { config, tokens, counters, .. } = &*self.0;
+        // Moved about, it is large.
+        let connecting = Box::pin(self.connect_in_time());
+        self.0.ledger.connect(&**self.clock(), connecting).await
+    }
+
+    async fn connect_in_time(&self) -> Result<(Client, Connection), Error> {
+        let Inner { config, tokens, .. } = &*self.0;
         let progress = Progress::new(config.servers());
         let limit = config.connect_timeout;
         let connecting = Connecting { began: self.clock().monotonic(), limit };
         let connected =
             clock::timeout(&**self.clock(), limit, self.keep_trying(&progress, connecting)).await;
-        let result = connected.unwrap_or_else(|Elapsed| {
+        connected.unwrap_or_else(|Elapsed| {
             Err(match progress.take() {
                 (Stage::Token, server, None) => {
                     Error::Token { server, source: tokens.timed_out(limit) }
@@ -113,13 +118,7 @@ impl Connector {
                     Error::TimedOut { server, limit, stage, source: failed.map(Box::new) }
                 }
             })
-        });
-        match &result {
-            Ok(_) => count(&counters.logins),
-            Err(Error::LoginRefused(_)) => count(&counters.refused),
-            Err(_) => {}
-        }
-        result
+        })
     }
 
     /// What the connections are made with, for
@@ -135,6 +134,13 @@ impl Connector {
         &self.0.config
     }
 
+    /// What [telemetry](crate::telemetry) calls a pool of its connections:
+    /// `host:port/database`.
+    #[must_use]
+    pub fn pool_name(&self) -> &str {
+        self.0.ledger.pool_name()
+    }
+
     /// Its tokens.
     #[must_use]
     pub fn tokens(&self) -> &TokenCache {
@@ -144,7 +150,7 @@ impl Connector {
     /// How things stand.
     #[must_use]
     pub fn report(&self) -> ConnectorReport {
-        self.0.counters.report(self.0.tokens.report())
+        ConnectorReport::new(self.0.ledger.counts(), self.0.tokens.report())
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -158,8 +164,8 @@ impl Connector {
         self.0.recycling_limit.run(&**self.clock(), recycling).await
     }
 
-    pub(crate) fn count_retired(&self, reason: RetireReason) {
-        self.0.counters.retired(reason);
+    pub(crate) fn ledger(&self) -> &Ledger<RetireReason> {
+        &self.0.ledger
     }
 
     /// Logs in, again and again where that can help.
@@ -168,9 +174,8 @@ impl Connector {
         progress: &Progress,
         connecting: Connecting,
     ) -> Result<(Client, Connection), Error> {
-        let counters = &self.0.counters;
-        let known = counters.logins.load(Relaxed) > 0;
-        let mut retries = Retries::new(known, self.config().hosts.len() > 1);
+        let ledger = &self.0.ledger;
+        let mut retries = Retries::new(ledger.has_logged_in(), self.config().hosts.len() > 1);
         loop {
             let error = match self.log_in(progress, connecting).await {
                 Ok(connected) => return Ok(connected),
@@ -180,12 +185,7 @@ impl Connector {
             let Some(pause) = retries.after(&error, left, fastrand::f64()) else {
                 return Err(error);
             };
-            count(&counters.retried);
-            tracing::info!(
-                error = &error as &dyn std::error::Error,
-                ?pause,
-                "the connect is tried again"
-            );
+            ledger.retried(&error, pause);
             progress.failed(error);
             self.clock().sleep(pause).await;
         }
@@ -214,7 +214,7 @@ impl Connector {
             Err(error) => (token, refusal, SecondTry::Failed(error)),
             Ok(None) => (token, refusal, SecondTry::NoOther),
             Ok(Some(other)) => {
-                count(&self.0.counters.renewed);
+                self.0.ledger.renewed();
                 match self.log_in_with(&other, &user, progress, connecting).await {
                     Err(Error::LoginRefused(refusal)) => (other, refusal, SecondTry::Refused),
                     outcome => return outcome,

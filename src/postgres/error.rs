@@ -4,7 +4,11 @@ use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::ConfigError;
-use crate::{TlsConfigError, credential, token::TokenError};
+use crate::{
+    TlsConfigError, credential,
+    telemetry::{self, Failure},
+    token::TokenError,
+};
 
 /// Why there is no connection to PostgreSQL.
 ///
@@ -212,6 +216,36 @@ impl Error {
             | Self::Pool(PoolError::Timeout(_)) => true,
             Self::Login(error) => is_down(error) || is_other_role(error),
             _ => false,
+        }
+    }
+}
+
+impl Failure for Error {
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config",
+            Self::TlsConfig(_) => "tls_config",
+            Self::Identity(_) => "identity",
+            Self::Token { .. } => "token",
+            Self::NoUser { .. } => "no_user",
+            Self::Resolve { .. } => "resolve",
+            Self::Dial { .. } => "dial",
+            Self::Broken { .. } => "broken",
+            Self::EncryptionDeclined { .. } => "encryption_declined",
+            Self::Tls { .. } => "tls",
+            Self::LoginRefused(_) => telemetry::LOGIN_REFUSED,
+            Self::Login(_) => "login",
+            Self::TimedOut { .. } => telemetry::TIMEOUT,
+            Self::Pool(_) => "pool",
+        }
+    }
+
+    fn status_code(&self) -> Option<String> {
+        match self {
+            Self::LoginRefused(error) | Self::Login(error) => {
+                error.code().map(|code| code.code().to_owned())
+            }
+            _ => None,
         }
     }
 }

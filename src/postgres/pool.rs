@@ -87,8 +87,7 @@ fn recycle(connector: Connector) -> Hook {
 
 /// deadpool drops what a hook says, so it is said here.
 fn retired(connector: &Connector, reason: RetireReason) -> HookError {
-    connector.count_retired(reason);
-    tracing::debug!(%reason, "connection retired");
+    connector.ledger().retired(reason);
     HookError::message(reason.to_string())
 }
 

@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Error, Stage};
+use crate::telemetry;
 
 /// How far a connect has come, for the error of one that takes too long. Clones
 /// share.
@@ -22,13 +23,17 @@ impl Progress {
     }
 
     pub(super) fn reached(&self, stage: Stage) {
-        self.state(|state| state.stage = stage);
+        self.state(|state| {
+            state.stage = stage;
+            telemetry::reached(stage, &state.server);
+        });
     }
 
     pub(super) fn turned_to(&self, server: &str) {
         self.state(|state| {
             server.clone_into(&mut state.server);
             state.stage = Stage::Resolve;
+            telemetry::reached(Stage::Resolve, server);
         });
     }
 

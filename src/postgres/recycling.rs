@@ -2,9 +2,10 @@ use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::{CancelToken, error::SqlState};
+use tracing::Instrument;
 
 use super::{Connector, RetireReason, is_transient};
-use crate::clock;
+use crate::{clock, telemetry::recycled};
 
 /// What is done to a connection before its next borrower gets it. The names are
 /// those of deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod);
@@ -73,7 +74,19 @@ impl Recycling {
         connector: &Connector,
         client: &ClientWrapper,
     ) -> Result<(), RetireReason> {
-        let recycled = connector.within_recycling_limit(self.run(client)).await;
+        let Some(sql) = self.sql() else { return Ok(()) };
+        let span = connector.ledger().recycle_span();
+        let recycling = self.recycle_in_time(connector, client, sql).instrument(span.clone());
+        recycled(&span, recycling.await)
+    }
+
+    async fn recycle_in_time(
+        &self,
+        connector: &Connector,
+        client: &ClientWrapper,
+        sql: &str,
+    ) -> Result<(), RetireReason> {
+        let recycled = connector.within_recycling_limit(self.run(client, sql)).await;
         match recycled {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
@@ -88,8 +101,7 @@ impl Recycling {
         }
     }
 
-    async fn run(&self, client: &ClientWrapper) -> Result<(), tokio_postgres::Error> {
-        let Some(sql) = self.sql() else { return Ok(()) };
+    async fn run(&self, client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres::Error> {
         match client.batch_execute(sql).await {
             Err(error)
                 if *self == Self::Clean

@@ -1,7 +1,5 @@
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use super::RetireReason;
-use crate::token::TokenReport;
+use crate::{telemetry::Counts, token::TokenReport};
 
 /// How a [`Connector`](super::Connector) stands.
 #[derive(Debug, Clone)]
@@ -22,38 +20,9 @@ pub struct ConnectorReport {
     pub token: TokenReport,
 }
 
-/// What a [`ConnectorReport`] is made of, as it is counted.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) logins: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) renewed: AtomicU64,
-    pub(super) retried: AtomicU64,
-    retired: [AtomicU64; RetireReason::ALL.len()],
-}
-
-impl Counters {
-    pub(super) fn retired(&self, reason: RetireReason) {
-        count(&self.retired[reason as usize]);
+impl ConnectorReport {
+    pub(super) fn new(counts: Counts<RetireReason>, token: TokenReport) -> Self {
+        let Counts { logins, refused, renewed, retried, retired } = counts;
+        Self { logins, refused, renewed, retried, retired, token }
     }
-
-    pub(super) fn report(&self, token: TokenReport) -> ConnectorReport {
-        let read = |counter: &AtomicU64| counter.load(Relaxed);
-        ConnectorReport {
-            logins: read(&self.logins),
-            refused: read(&self.refused),
-            renewed: read(&self.renewed),
-            retried: read(&self.retried),
-            retired: RetireReason::ALL
-                .into_iter()
-                .zip(self.retired.iter().map(read))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-            token,
-        }
-    }
-}
-
-pub(super) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
 }

@@ -7,13 +7,13 @@ use std::{
 use deadpool_postgres::Metrics;
 
 use super::Config;
+use crate::telemetry;
 
 /// Why a connection was not used again.
 ///
 /// That its token has expired is no reason: PostgreSQL looks at it once, at the login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[repr(usize)]
 pub enum RetireReason {
     /// It was closed, or reading or writing failed.
     Closed,
@@ -30,6 +30,18 @@ pub enum RetireReason {
 impl RetireReason {
     pub(super) const ALL: [Self; 5] =
         [Self::Closed, Self::Unsettled, Self::Age, Self::Idle, Self::Recycling];
+}
+
+impl telemetry::Reason for RetireReason {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Unsettled => "unsettled",
+            Self::Age => "age",
+            Self::Idle => "idle",
+            Self::Recycling => "recycling",
+        }
+    }
 }
 
 impl fmt::Display for RetireReason {

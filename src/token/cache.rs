@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::{runtime::Handle, sync::watch};
+use tracing::{Instrument, Span};
 
 use super::{
     CredentialError, CredentialErrorKind, Reason, Scope, Token, TokenCredential, TokenError,
@@ -17,7 +18,10 @@ use super::{
     state::{Change, Core, Flight, GIVEN_UP_AFTER, Notice, Now, Outcome, RenewStep, Step, Ticket},
     utc,
 };
-use crate::clock::{self, Clock};
+use crate::{
+    clock::{self, Clock},
+    telemetry::{TokenAnswer, token_span},
+};
 
 /// One token for one identity and scope, kept fresh.
 ///
@@ -276,18 +280,29 @@ impl Inner {
         // Without a runtime the ticket is dropped, and the request counts as lost.
         let Ok(runtime) = Handle::try_current() else { return };
         let inner = self.clone();
-        runtime.spawn(async move {
+        let span = token_span(self.scope.as_str(), ticket.reason.label());
+        let requesting = span.clone();
+        let request = async move {
             let asked = inner.now();
             let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
             let answer = inner.credential.get_token(request);
             let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
             let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
-            inner.land(ticket, answer.and_then(not_empty), asked);
-        });
+            inner.land(ticket, answer.and_then(not_empty), asked, &span);
+        };
+        runtime.spawn(request.instrument(requesting));
     }
 
-    fn land(&self, ticket: Ticket, answer: Result<Token, CredentialError>, asked: Now) {
+    fn land(
+        &self,
+        ticket: Ticket,
+        answer: Result<Token, CredentialError>,
+        asked: Now,
+        span: &Span,
+    ) {
         let now = self.now();
+        let reason = ticket.reason.label();
+        let error_type = answer.as_ref().err().map(|error| error.kind().label());
         let retry_after = answer.as_ref().err().and_then(CredentialError::retry_after);
         let answer = answer.map_err(|error| TokenError::Credential {
             scope: self.scope.clone(),
@@ -299,7 +314,15 @@ impl Inner {
         }
         let (change, outcome) =
             self.core.land(ticket, answer, retry_after, asked, now, fastrand::f64());
-        self.tell(change, &outcome, now);
+        TokenAnswer {
+            scope: self.scope.as_str(),
+            reason,
+            outcome: self.tell(change, &outcome, now),
+            error_type,
+            took: now.monotonic.saturating_sub(asked.monotonic),
+            expires_on: outcome.as_ref().ok().map(Token::expires_on),
+        }
+        .tell(span);
     }
 
     async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
@@ -324,23 +347,29 @@ impl Inner {
         }
     }
 
-    fn tell(&self, change: Change, outcome: &Outcome, now: Now) {
+    /// Tells the log, and what it is called in telemetry.
+    fn tell(&self, change: Change, outcome: &Outcome, now: Now) -> &'static str {
         let (scope, credential) = (&self.scope, self.credential.name());
         match (change, outcome) {
             (Change::Fetched, Ok(token)) => {
                 tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token fetched");
+                "fetched"
             }
             (Change::Refreshed, Ok(token)) => {
                 tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token refreshed");
+                "refreshed"
             }
             (_, Ok(token)) => {
                 tracing::debug!(%scope, credential, lives = ?token.remaining(now.wall), "the provider has no newer token yet");
+                "unchanged"
             }
             (Change::FailedButUsable(left), Err(error)) => {
                 tracing::warn!(%scope, credential, usable_for = ?left, error = error as &dyn Error, "token refresh failed, the token is still usable");
+                "failed"
             }
             (_, Err(error)) => {
                 tracing::error!(%scope, credential, error = error as &dyn Error, "no token");
+                "failed"
             }
         }
     }

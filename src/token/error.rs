@@ -29,6 +29,17 @@ pub enum CredentialErrorKind {
     Transient,
 }
 
+impl CredentialErrorKind {
+    /// In a word, for telemetry.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Transient => "transient",
+        }
+    }
+}
+
 impl CredentialError {
     /// An error of this kind. `message` says what happened and what to do.
     #[must_use]

@@ -120,6 +120,17 @@ pub enum Reason {
     Rejected,
 }
 
+impl Reason {
+    /// In a word, for telemetry.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Expiring => "expiring",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
 /// What a token is good for: an OAuth 2.0 scope, such as
 /// `https://database.windows.net/.default`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

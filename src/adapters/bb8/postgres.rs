@@ -9,10 +9,7 @@ use std::{
 use bb8::ManageConnection;
 use deadpool_postgres::{ClientWrapper, Metrics};
 
-use crate::{
-    adapters::retire,
-    postgres::{self, Connector, RetireReason, TimeLimits},
-};
+use crate::postgres::{self, Connector, RetireReason, TimeLimits};
 
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
@@ -91,7 +88,7 @@ impl ManageConnection for Manager {
         };
         connection.fit = made_fit.is_ok();
         made_fit.map_err(|reason| {
-            retire(&self.connector, reason);
+            self.connector.ledger().retired(reason);
             Error::Retired(reason)
         })
     }

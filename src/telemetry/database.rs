@@ -1,0 +1,89 @@
+use std::sync::Arc;
+
+use tracing::{Span, field::Empty};
+
+/// What a connector connects to, as telemetry has it: from the configuration alone, so
+/// that nothing a server says becomes a label.
+#[derive(Debug)]
+pub(crate) struct Database {
+    /// `db.system.name`.
+    pub(super) system: &'static str,
+    /// `server.address`.
+    address: String,
+    /// `server.port`, where it is the same of all servers.
+    port: Option<u16>,
+    /// `db.namespace`.
+    namespace: Option<String>,
+    /// `db.client.connection.pool.name`.
+    pub(super) pool: Arc<str>,
+}
+
+/// A call to `$database`.
+macro_rules! client_span {
+    ($database:expr, $name:literal) => {
+        tracing::debug_span!(
+            $name,
+            "otel.kind" = "client",
+            "otel.status_code" = Empty,
+            "db.system.name" = $database.system,
+            "db.namespace" = $database.namespace.as_deref(),
+            "server.address" = $database.address,
+            "server.port" = $database.port,
+            "db.client.connection.pool.name" = &*$database.pool,
+            "error.type" = Empty,
+            "db.response.status_code" = Empty,
+        )
+    };
+}
+
+impl Database {
+    /// The database `namespace` at these servers, of which there is one at least.
+    pub(crate) fn new<'a>(
+        system: &'static str,
+        servers: impl IntoIterator<Item = (&'a str, u16)>,
+        namespace: Option<&str>,
+    ) -> Self {
+        let servers: Vec<_> = servers.into_iter().collect();
+        let joined = |each: &dyn Fn(&(&str, u16)) -> String| {
+            servers.iter().map(each).collect::<Vec<_>>().join(",")
+        };
+        let mut pool = joined(&|(host, port)| format!("{host}:{port}"));
+        if let Some(namespace) = namespace {
+            pool = format!("{pool}/{namespace}");
+        }
+        let port = servers.first().map(|(_, port)| *port);
+        Self {
+            system,
+            address: joined(&|(host, _)| (*host).to_owned()),
+            port: port.filter(|port| servers.iter().all(|(_, other)| other == port)),
+            namespace: namespace.map(str::to_owned),
+            pool: pool.into(),
+        }
+    }
+
+    pub(super) fn connect_span(&self) -> Span {
+        client_span!(self, "connect")
+    }
+
+    pub(super) fn recycle_span(&self) -> Span {
+        client_span!(self, "recycle")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_is_named_by_where_it_connects_to() {
+        let named = |servers: &[(&str, u16)], namespace| {
+            let database = Database::new("postgresql", servers.iter().copied(), namespace);
+            (database.pool.to_string(), database.address, database.port)
+        };
+        assert_eq!(named(&[("a", 1)], Some("shop")), ("a:1/shop".into(), "a".into(), Some(1)));
+        assert_eq!(named(&[("a", 1)], None), ("a:1".into(), "a".into(), Some(1)));
+        let two = named(&[("a", 1), ("b", 1)], Some("shop"));
+        assert_eq!(two, ("a:1,b:1/shop".into(), "a,b".into(), Some(1)));
+        assert_eq!(named(&[("a", 1), ("b", 2)], None).2, None, "there is no one port");
+    }
+}

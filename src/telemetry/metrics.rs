@@ -1,0 +1,224 @@
+//! What each metric is called, and how it is recorded. The table of them is on the
+//! module's page, which a test compares with this file.
+// Without a database, only the token's are recorded.
+#![cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::{Label, SharedString, Unit};
+
+pub(super) const SYSTEM_NAME: &str = "db.system.name";
+pub(super) const POOL_NAME: &str = "db.client.connection.pool.name";
+pub(super) const CONNECTION_STATE: &str = "db.client.connection.state";
+pub(super) const ERROR_TYPE: &str = "error.type";
+pub(super) const RETIRE_REASON: &str = "entra_pool.retire.reason";
+pub(super) const TOKEN_SCOPE: &str = "entra_pool.token.scope";
+pub(super) const TOKEN_REASON: &str = "entra_pool.token.reason";
+pub(super) const TOKEN_OUTCOME: &str = "entra_pool.token.outcome";
+
+/// One metric.
+#[derive(Debug)]
+pub(super) struct Metric {
+    kind: Kind,
+    name: &'static str,
+    unit: Unit,
+    what: &'static str,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+const fn metric(kind: Kind, unit: Unit, name: &'static str, what: &'static str) -> Metric {
+    Metric { kind, name, unit, what }
+}
+
+pub(super) const CREATE_TIME: Metric = metric(
+    Kind::Histogram,
+    Unit::Seconds,
+    "db.client.connection.create_time",
+    "The time a connect took, tries and token included.",
+);
+pub(super) const WAIT_TIME: Metric = metric(
+    Kind::Histogram,
+    Unit::Seconds,
+    "db.client.connection.wait_time",
+    "The time a checkout took.",
+);
+pub(super) const TIMEOUTS: Metric = metric(
+    Kind::Counter,
+    Unit::Count,
+    "db.client.connection.timeouts",
+    "Checkouts that ended with a time limit of the pool's.",
+);
+pub(super) const CONNECTION_COUNT: Metric = metric(
+    Kind::Gauge,
+    Unit::Count,
+    "db.client.connection.count",
+    "The connections that a pool has, by state.",
+);
+pub(super) const CONNECTION_MAX: Metric = metric(
+    Kind::Gauge,
+    Unit::Count,
+    "db.client.connection.max",
+    "The connections that a pool may have.",
+);
+pub(super) const PENDING_REQUESTS: Metric = metric(
+    Kind::Gauge,
+    Unit::Count,
+    "db.client.connection.pending_requests",
+    "The callers that wait for a connection.",
+);
+pub(super) const LOGIN_REFUSED: Metric = metric(
+    Kind::Counter,
+    Unit::Count,
+    "entra_pool.login.refused",
+    "Connects that ended in a refused login.",
+);
+pub(super) const LOGIN_RENEWED: Metric = metric(
+    Kind::Counter,
+    Unit::Count,
+    "entra_pool.login.renewed",
+    "Refused logins that were tried again with another token.",
+);
+pub(super) const LOGIN_RETRIED: Metric = metric(
+    Kind::Counter,
+    Unit::Count,
+    "entra_pool.login.retried",
+    "Connects that were tried again after a transient error.",
+);
+pub(super) const RETIRED: Metric = metric(
+    Kind::Counter,
+    Unit::Count,
+    "entra_pool.connection.retired",
+    "Connections that were not used again.",
+);
+pub(super) const TOKEN_REQUESTS: Metric = metric(
+    Kind::Counter,
+    Unit::Count,
+    "entra_pool.token.requests",
+    "Requests for a token that have ended.",
+);
+pub(super) const TOKEN_REQUEST_DURATION: Metric = metric(
+    Kind::Histogram,
+    Unit::Seconds,
+    "entra_pool.token.request.duration",
+    "The time a request for a token took.",
+);
+pub(super) const TOKEN_EXPIRY: Metric = metric(
+    Kind::Gauge,
+    Unit::Seconds,
+    "entra_pool.token.expiry",
+    "When the token that is held ends, in seconds since 1970 (UTC).",
+);
+
+const ALL: [Metric; 13] = [
+    CREATE_TIME,
+    WAIT_TIME,
+    TIMEOUTS,
+    CONNECTION_COUNT,
+    CONNECTION_MAX,
+    PENDING_REQUESTS,
+    LOGIN_REFUSED,
+    LOGIN_RENEWED,
+    LOGIN_RETRIED,
+    RETIRED,
+    TOKEN_REQUESTS,
+    TOKEN_REQUEST_DURATION,
+    TOKEN_EXPIRY,
+];
+
+/// Tells the recorder what each metric is, and its unit. To be called once, behind the
+/// installation of the recorder, which forgets what it is told before.
+pub fn describe() {
+    for Metric { kind, name, unit, what } in ALL {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, unit, what),
+            Kind::Gauge => metrics::describe_gauge!(name, unit, what),
+            Kind::Histogram => metrics::describe_histogram!(name, unit, what),
+        }
+    }
+}
+
+impl Metric {
+    pub(super) fn count(&self, labels: Labels) {
+        metrics::counter!(self.name, labels.0).increment(1);
+    }
+
+    pub(super) fn count_from_zero(&self, labels: Labels) {
+        metrics::counter!(self.name, labels.0).increment(0);
+    }
+
+    pub(super) fn set(&self, labels: Labels, value: f64) {
+        metrics::gauge!(self.name, labels.0).set(value);
+    }
+
+    pub(super) fn record(&self, labels: Labels, took: Duration) {
+        metrics::histogram!(self.name, labels.0).record(took);
+    }
+}
+
+/// The labels of one measurement. Their values are of few: words of this crate, names
+/// of the configuration and of the caller.
+#[derive(Debug)]
+pub(super) struct Labels(Vec<Label>);
+
+impl Labels {
+    pub(super) fn of_pool(name: Arc<str>) -> Self {
+        Self(vec![Label::new(POOL_NAME, SharedString::from_shared(name))])
+    }
+
+    pub(super) fn of_scope(scope: Arc<str>) -> Self {
+        Self(vec![Label::new(TOKEN_SCOPE, SharedString::from_shared(scope))])
+    }
+
+    pub(super) fn with(mut self, key: &'static str, value: &'static str) -> Self {
+        self.0.push(Label::from_static_parts(key, value));
+        self
+    }
+
+    /// As OpenTelemetry has it: only what failed has an `error.type`.
+    pub(super) fn with_error(self, error_type: Option<&'static str>) -> Self {
+        match error_type {
+            Some(error_type) => self.with(ERROR_TYPE, error_type),
+            None => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cells of the rows of the page's table of metrics.
+    fn rows() -> Vec<Vec<&'static str>> {
+        include_str!("mod.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `"))
+            .map(|row| row.trim_end_matches(" |").split(" | ").collect())
+            .filter(|row: &Vec<_>| row.len() == 4)
+            .collect()
+    }
+
+    #[test]
+    fn the_page_has_every_metric_and_no_other() {
+        let mut documented: Vec<_> = rows()
+            .into_iter()
+            .map(|row| (row[0].trim_end_matches('`').to_owned(), row[1].to_owned()))
+            .collect();
+        let mut there: Vec<_> = ALL
+            .into_iter()
+            .map(|metric| {
+                let kind = format!("{:?}", metric.kind).to_lowercase();
+                let unit = if metric.unit == Unit::Seconds { ", s" } else { "" };
+                (metric.name.to_owned(), format!("{kind}{unit}"))
+            })
+            .collect();
+        documented.sort();
+        there.sort();
+        assert_eq!(documented, there);
+    }
+}
