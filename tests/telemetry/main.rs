@@ -1,0 +1,82 @@
+//! What is told while it runs: spans, events and metrics, against the emulator. Time
+//! is moved by hand.
+#![allow(clippy::disallowed_methods)] // A server lives in real time.
+
+mod checkouts;
+mod measured;
+mod measuring;
+mod spans;
+#[path = "../support/mod.rs"]
+mod support;
+mod watching;
+
+use std::time::{Duration, SystemTime};
+
+use entra_pool::{
+    azure_sql::{self, Manager},
+    clock::ManualClock,
+    credential::{Environment, ManagedIdentity, UserAssignedId},
+    postgres,
+    token::Identity,
+};
+use entra_pool_emulator::{
+    azure_sql::ServerError,
+    emulator::{Emulator, EmulatorOptions},
+};
+
+/// The stand-ins, an identity that they know, and the clock it lives by.
+struct Shop {
+    emulator: Emulator,
+    clock: ManualClock,
+    identity: Identity,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let clock = ManualClock::at(SystemTime::now());
+        let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
+        let environment = Environment::from_pairs(emulator.identity().app_service_env());
+        let credential =
+            ManagedIdentity::user_assigned(id).environment(environment).build().unwrap();
+        let identity = Identity::builder(credential).clock(clock.clone()).build();
+        Self { emulator, clock, identity }
+    }
+
+    fn azure_sql(&self) -> azure_sql::Connector {
+        let config: azure_sql::Config = self.emulator.azure_sql_string().parse().unwrap();
+        let tokens = self.identity.tokens(config.token_scope().clone());
+        azure_sql::Connector::new(config, tokens).unwrap()
+    }
+
+    fn azure_sql_pool(&self, recycling: azure_sql::Recycling) -> azure_sql::Pool {
+        let manager = Manager::new(self.azure_sql()).recycling(recycling);
+        azure_sql::builder(manager).max_size(1).build().unwrap()
+    }
+
+    fn postgres(&self) -> postgres::Connector {
+        let config: postgres::Config = self.emulator.postgres_url().parse().unwrap();
+        let tokens = self.identity.tokens(config.token_scope().unwrap());
+        postgres::Connector::new(config, tokens).unwrap()
+    }
+}
+
+fn refused() -> ServerError {
+    ServerError::new(18456, 14, "Login failed for user '<token-identified principal>'.")
+}
+
+fn paused() -> ServerError {
+    ServerError::new(40613, 14, "Database 'orders' on server 'shop' is not currently available.")
+}
+
+/// Lets everything else run until `done`.
+async fn until(done: impl Fn() -> bool) {
+    let waiting = async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Of real time, so that what never comes is told.
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, waiting).await.expect("it comes to this within a minute");
+}

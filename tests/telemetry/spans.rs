@@ -1,0 +1,262 @@
+//! Spans carry OpenTelemetry's names, and are not there where nothing happens.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use entra_pool::{
+    azure_sql::Recycling,
+    clock::Clock,
+    postgres,
+    token::{Scope, TokenCache},
+};
+use entra_pool_emulator::identity::Fault;
+use tracing::Instrument;
+
+use crate::{
+    Shop, paused, refused,
+    support::logs::assert_no_token,
+    until,
+    watching::{Seen, watch},
+};
+
+fn fields<'a>(
+    pairs: impl IntoIterator<Item = (&'static str, &'a str)>,
+) -> BTreeMap<&'static str, String> {
+    pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+}
+
+/// The values of this field of a span's events.
+fn told<'a>(span: &'a Seen, field: &str) -> Vec<&'a str> {
+    span.events.iter().filter_map(|event| event.get(field)).map(String::as_str).collect()
+}
+
+/// That a message is among a span's events.
+#[track_caller]
+fn assert_told(span: &Seen, message: &str) {
+    assert!(told(span, "message").contains(&message), "{span:?}");
+}
+
+#[tokio::test]
+async fn a_connect_to_azure_sql_is_a_span_and_its_stages_are_events() {
+    let shop = Shop::open().await;
+    let connector = shop.azure_sql();
+    let port = connector.config().port().to_string();
+    let (watched, _here) = watch();
+    let request = tracing::info_span!("request");
+    connector.connect().instrument(request).await.unwrap();
+    let connect = watched.one("connect");
+    let expected = fields([
+        ("otel.kind", "client"),
+        ("db.system.name", "microsoft.sql_server"),
+        ("db.namespace", "orders"),
+        ("server.address", "localhost"),
+        ("server.port", &port),
+        ("db.client.connection.pool.name", connector.pool_name()),
+    ]);
+    assert_eq!(connect.fields, expected);
+    assert_eq!((connect.parent, connect.closed), (Some("request"), true));
+    let stages = [
+        "waiting for a token",
+        "resolving the name",
+        "dialling",
+        "waiting for the server's PRELOGIN",
+        "shaking hands for TLS",
+        "waiting for the answer to the login",
+    ];
+    assert_eq!(told(&connect, "stage"), stages);
+    assert_told(&connect, "logging in over TLS");
+    assert_told(&connect, "connected");
+}
+
+#[tokio::test]
+async fn a_connect_to_postgresql_is_a_span_and_its_stages_are_events() {
+    let shop = Shop::open().await;
+    let connector = shop.postgres();
+    let (watched, _here) = watch();
+    let _connected = connector.connect().await.unwrap();
+    let connect = watched.one("connect");
+    assert_eq!(connect.fields["db.system.name"], "postgresql");
+    assert_eq!(connect.fields["db.namespace"], "restaurant");
+    assert_eq!(connect.fields["db.client.connection.pool.name"], connector.pool_name());
+    assert_eq!(connect.fields["otel.kind"], "client");
+    assert!(!connect.fields.contains_key("error.type") && connect.closed, "{connect:?}");
+    let stages = [
+        "waiting for a token",
+        "resolving the name",
+        "dialling",
+        "asking the server for TLS",
+        "shaking hands for TLS",
+        "waiting for the answer to the login",
+    ];
+    assert_eq!(told(&connect, "stage"), stages);
+}
+
+#[tokio::test]
+async fn a_connect_that_fails_says_with_what() {
+    let shop = Shop::open().await;
+    let (orders, menu) = (shop.azure_sql(), shop.postgres());
+    let (watched, _here) = watch();
+    shop.emulator.directory().remove("shop-identity");
+    orders.connect().await.unwrap_err();
+    shop.emulator.postgres().refuse_logins("28000", "no pg_hba.conf entry");
+    assert!(menu.connect().await.is_err());
+    let connects = watched.named("connect");
+    for (connect, code) in connects.iter().zip(["18456", "28000"]) {
+        assert_eq!(connect.fields["otel.status_code"], "ERROR");
+        assert_eq!(connect.fields["error.type"], "login_refused");
+        assert_eq!(connect.fields["db.response.status_code"], code);
+        assert_told(connect, "no connection");
+    }
+    assert_eq!(connects.len(), 2);
+}
+
+#[tokio::test]
+async fn other_tries_are_events_of_one_connect() {
+    let shop = Shop::open().await;
+    let connector = shop.azure_sql();
+    let (watched, _here) = watch();
+    shop.emulator.azure_sql().behaviour().fail_logins(1, refused());
+    connector.connect().await.unwrap();
+    let connect = watched.one("connect");
+    assert_told(&connect, "the refused login is tried again with another token");
+
+    let (watched, _here) = watch();
+    shop.emulator.azure_sql().behaviour().fail_logins(1, paused());
+    let pausing = async {
+        until(|| connector.report().retried == 1 && shop.clock.sleepers() > 1).await;
+        shop.clock.advance(shop.clock.next_wake().unwrap());
+    };
+    let (connected, ()) = tokio::join!(connector.connect(), pausing);
+    connected.unwrap();
+    assert_told(&watched.one("connect"), "the connect is tried again");
+}
+
+#[tokio::test]
+async fn a_routed_login_is_an_event_and_the_address_is_the_configurations() {
+    let shop = Shop::open().await;
+    let connector = shop.azure_sql();
+    let port = connector.config().port();
+    let (watched, _here) = watch();
+    shop.emulator.azure_sql().behaviour().route_logins(1, "localhost", port);
+    connector.connect().await.unwrap();
+    let connect = watched.one("connect");
+    assert_told(&connect, "the server routes the login");
+    assert_eq!(connect.fields["server.port"], port.to_string());
+}
+
+#[tokio::test]
+async fn a_request_for_a_token_follows_from_who_started_it_and_ends_by_itself() {
+    let shop = Shop::open().await;
+    let connector = shop.azure_sql();
+    let (watched, _here) = watch();
+    connector.connect().await.unwrap();
+    let request = watched.one("request_token");
+    assert_eq!((request.parent, request.follows.as_slice()), (None, ["connect"].as_slice()));
+    let expected = fields([
+        ("otel.kind", "client"),
+        ("entra_pool.token.scope", Scope::AZURE_SQL.as_str()),
+        ("entra_pool.token.reason", "missing"),
+        ("entra_pool.token.outcome", "fetched"),
+    ]);
+    assert_eq!(request.fields, expected);
+    assert_told(&request, "token fetched");
+    // Its task may have something left to do, such as to drop what it held.
+    until(|| watched.one("request_token").closed).await;
+
+    // A refresh beside: the caller's span ends, whatever the refresh does.
+    let tokens = connector.tokens();
+    age(&shop, tokens);
+    shop.emulator.identity().hold();
+    let (watched, _here) = watch();
+    let caller = tracing::info_span!("caller");
+    tokens.token().instrument(caller).await.unwrap();
+    assert!(watched.one("caller").closed);
+    assert_eq!(watched.one("request_token").follows, ["caller"]);
+    assert!(!watched.one("request_token").closed);
+    shop.emulator.identity().release();
+    until(|| watched.one("request_token").closed).await;
+    assert_eq!(watched.one("request_token").fields["entra_pool.token.reason"], "expiring");
+}
+
+#[tokio::test]
+async fn a_request_for_a_token_that_fails_says_with_what() {
+    let shop = Shop::open().await;
+    let (watched, _here) = watch();
+    shop.emulator.identity().fail(Fault::Status(400, "{}".into()));
+    shop.identity.tokens(Scope::AZURE_SQL).token().await.unwrap_err();
+    let request = watched.one("request_token");
+    assert_eq!(request.fields["otel.status_code"], "ERROR");
+    assert_eq!(request.fields["error.type"], "refused");
+    assert_eq!(request.fields["entra_pool.token.outcome"], "failed");
+}
+
+#[tokio::test]
+async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
+    let shop = Shop::open().await;
+    for (recycling, spans) in [(Recycling::Verified, 1), (Recycling::Fast, 0)] {
+        let pool = shop.azure_sql_pool(recycling);
+        drop(pool.get().await.unwrap());
+        let (watched, _here) = watch();
+        drop(pool.get().await.unwrap());
+        assert_eq!(watched.named("recycle").len(), spans, "{recycling:?}");
+        assert!(watched.named("connect").is_empty(), "it is the same connection");
+    }
+    for (recycling, spans) in [(postgres::Recycling::Clean, 1), (postgres::Recycling::Fast, 0)] {
+        let config: postgres::Config = shop.emulator.postgres_url().parse().unwrap();
+        let tokens = shop.identity.tokens(config.token_scope().unwrap());
+        let config = config.recycling(recycling.clone());
+        let connector = postgres::Connector::new(config, tokens).unwrap();
+        let pool = postgres::builder(connector).max_size(1).build().unwrap();
+        drop(pool.get().await.unwrap());
+        let (watched, _here) = watch();
+        drop(pool.get().await.unwrap());
+        assert_eq!(watched.named("recycle").len(), spans, "{recycling:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_fails_says_why_the_connection_is_retired() {
+    let shop = Shop::open().await;
+    let pool = shop.azure_sql_pool(Recycling::Verified);
+    drop(pool.get().await.unwrap());
+    let (watched, _here) = watch();
+    let severe = entra_pool_emulator::azure_sql::ServerError::new(4060, 20, "It has ended.");
+    shop.emulator.azure_sql().behaviour().fail_requests(1, severe);
+    drop(pool.get().await.unwrap());
+    let recycle = watched.one("recycle");
+    assert_eq!(recycle.fields["otel.status_code"], "ERROR");
+    assert_eq!(recycle.fields["error.type"], "severe_error");
+}
+
+#[tokio::test]
+async fn a_token_from_the_cache_makes_no_span() {
+    let shop = Shop::open().await;
+    let tokens = shop.identity.tokens(Scope::AZURE_SQL);
+    tokens.warm_up().await.unwrap();
+    let (watched, _here) = watch();
+    tokens.token().await.unwrap();
+    assert_eq!(watched.text(), "[]");
+}
+
+#[tokio::test]
+async fn no_token_is_in_a_span_or_its_events() {
+    let shop = Shop::open().await;
+    let connector = shop.azure_sql();
+    let (watched, _here) = watch();
+    shop.emulator.azure_sql().behaviour().fail_logins(1, refused());
+    connector.connect().await.unwrap();
+    let _connected = shop.postgres().connect().await.unwrap();
+    let token = connector.tokens().token().await.unwrap();
+    shop.emulator.directory().remove("shop-identity");
+    connector.connect().await.unwrap_err();
+    let text = watched.text();
+    assert!(text.contains("login_refused") && text.contains("token fetched"), "{text}");
+    assert_no_token(&text);
+    assert!(!text.contains(&token.secret()[..20]));
+}
+
+/// Moves time to where the token is to be refreshed beside its use.
+fn age(shop: &Shop, tokens: &TokenCache) {
+    let refresh_at = tokens.report().refresh_at.unwrap();
+    let by = refresh_at.duration_since(shop.clock.wall()).unwrap_or(Duration::ZERO);
+    shop.clock.advance(by);
+}

@@ -1,0 +1,131 @@
+//! A subscriber of the test's own, which keeps what it is told.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use tracing::{
+    Event, Id, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Record},
+    subscriber::DefaultGuard,
+};
+use tracing_subscriber::{
+    Layer, filter::Targets, layer::Context, layer::SubscriberExt, registry::LookupSpan,
+};
+
+/// The spans of this thread, in the order of their begin, and no others.
+#[derive(Clone, Default)]
+pub(crate) struct Watched(Arc<Mutex<Vec<Seen>>>);
+
+/// A span.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) name: &'static str,
+    /// Whose child it is.
+    pub(crate) parent: Option<&'static str>,
+    /// What it follows from.
+    pub(crate) follows: Vec<&'static str>,
+    pub(crate) fields: BTreeMap<&'static str, String>,
+    /// Of each event its message and its fields.
+    pub(crate) events: Vec<BTreeMap<&'static str, String>>,
+    pub(crate) closed: bool,
+}
+
+/// Where it is kept.
+struct Place(usize);
+
+/// From now on, as long as the guard lives: our spans, those of this test, and what
+/// happens in them.
+pub(crate) fn watch() -> (Watched, DefaultGuard) {
+    let watched = Watched::default();
+    let wanted = Targets::new()
+        .with_target("entra_pool", tracing::Level::TRACE)
+        .with_target("telemetry", tracing::Level::TRACE);
+    let subscriber = tracing_subscriber::registry().with(watched.clone().with_filter(wanted));
+    let guard = tracing::subscriber::set_default(subscriber);
+    (watched, guard)
+}
+
+impl Watched {
+    /// All of this name.
+    pub(crate) fn named(&self, name: &str) -> Vec<Seen> {
+        self.0.lock().unwrap().iter().filter(|span| span.name == name).cloned().collect()
+    }
+
+    /// The only one of this name.
+    #[track_caller]
+    pub(crate) fn one(&self, name: &str) -> Seen {
+        let mut spans = self.named(name);
+        assert_eq!(spans.len(), 1, "{name}: {spans:?}");
+        spans.remove(0)
+    }
+
+    /// All that was told.
+    pub(crate) fn text(&self) -> String {
+        format!("{:?}", self.0.lock().unwrap())
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Watched {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let span = context.span(id).unwrap();
+        let mut seen = Seen {
+            name: span.name(),
+            parent: span.parent().map(|parent| parent.name()),
+            ..Seen::default()
+        };
+        attributes.record(&mut Fields(&mut seen.fields));
+        let mut spans = self.0.lock().unwrap();
+        span.extensions_mut().insert(Place(spans.len()));
+        spans.push(seen);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.change(id, &context, |seen| values.record(&mut Fields(&mut seen.fields)));
+    }
+
+    fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
+        let name = context.span(follows).unwrap().name();
+        self.change(id, &context, |seen| seen.follows.push(name));
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.event_span(event) {
+            let mut fields = BTreeMap::new();
+            event.record(&mut Fields(&mut fields));
+            self.change(&span.id(), &context, |seen| seen.events.push(fields));
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        self.change(&id, &context, |seen| seen.closed = true);
+    }
+}
+
+impl Watched {
+    fn change<S: Subscriber + for<'a> LookupSpan<'a>>(
+        &self,
+        id: &Id,
+        context: &Context<'_, S>,
+        change: impl FnOnce(&mut Seen),
+    ) {
+        let span = context.span(id).unwrap();
+        let place = span.extensions().get::<Place>().unwrap().0;
+        change(&mut self.0.lock().unwrap()[place]);
+    }
+}
+
+struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+}
