@@ -40,7 +40,7 @@ async fn a_connect_to_azure_sql_is_a_span_and_its_stages_are_events() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     let port = connector.config().port().to_string();
-    let (watched, _here) = watch();
+    let watched = watch();
     let request = tracing::info_span!("request");
     connector.connect().instrument(request).await.unwrap();
     let connect = watched.one("connect");
@@ -71,7 +71,7 @@ async fn a_connect_to_azure_sql_is_a_span_and_its_stages_are_events() {
 async fn a_connect_to_postgresql_is_a_span_and_its_stages_are_events() {
     let shop = Shop::open().await;
     let connector = shop.postgres();
-    let (watched, _here) = watch();
+    let watched = watch();
     let _connected = connector.connect().await.unwrap();
     let connect = watched.one("connect");
     assert_eq!(connect.fields["db.system.name"], "postgresql");
@@ -94,7 +94,7 @@ async fn a_connect_to_postgresql_is_a_span_and_its_stages_are_events() {
 async fn a_connect_that_fails_says_with_what() {
     let shop = Shop::open().await;
     let (orders, menu) = (shop.azure_sql(), shop.postgres());
-    let (watched, _here) = watch();
+    let watched = watch();
     shop.emulator.directory().remove("shop-identity");
     orders.connect().await.unwrap_err();
     shop.emulator.postgres().refuse_logins("28000", "no pg_hba.conf entry");
@@ -113,13 +113,13 @@ async fn a_connect_that_fails_says_with_what() {
 async fn other_tries_are_events_of_one_connect() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
-    let (watched, _here) = watch();
+    let watched = watch();
     shop.emulator.azure_sql().behaviour().fail_logins(1, refused());
     connector.connect().await.unwrap();
     let connect = watched.one("connect");
     assert_told(&connect, "the refused login is tried again with another token");
 
-    let (watched, _here) = watch();
+    let watched = watch();
     shop.emulator.azure_sql().behaviour().fail_logins(1, paused());
     let pausing = async {
         until(|| connector.report().retried == 1 && shop.clock.sleepers() > 1).await;
@@ -135,7 +135,7 @@ async fn a_routed_login_is_an_event_and_the_address_is_the_configurations() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     let port = connector.config().port();
-    let (watched, _here) = watch();
+    let watched = watch();
     shop.emulator.azure_sql().behaviour().route_logins(1, "localhost", port);
     connector.connect().await.unwrap();
     let connect = watched.one("connect");
@@ -147,7 +147,7 @@ async fn a_routed_login_is_an_event_and_the_address_is_the_configurations() {
 async fn a_request_for_a_token_follows_from_who_started_it_and_ends_by_itself() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
-    let (watched, _here) = watch();
+    let watched = watch();
     connector.connect().await.unwrap();
     let request = watched.one("request_token");
     assert_eq!((request.parent, request.follows.as_slice()), (None, ["connect"].as_slice()));
@@ -166,7 +166,7 @@ async fn a_request_for_a_token_follows_from_who_started_it_and_ends_by_itself() 
     let tokens = connector.tokens();
     age(&shop, tokens);
     shop.emulator.identity().hold();
-    let (watched, _here) = watch();
+    let watched = watch();
     let caller = tracing::info_span!("caller");
     tokens.token().instrument(caller).await.unwrap();
     assert!(watched.one("caller").closed);
@@ -180,7 +180,7 @@ async fn a_request_for_a_token_follows_from_who_started_it_and_ends_by_itself() 
 #[tokio::test]
 async fn a_request_for_a_token_that_fails_says_with_what() {
     let shop = Shop::open().await;
-    let (watched, _here) = watch();
+    let watched = watch();
     shop.emulator.identity().fail(Fault::Status(400, "{}".into()));
     shop.identity.tokens(Scope::AZURE_SQL).token().await.unwrap_err();
     let request = watched.one("request_token");
@@ -195,7 +195,7 @@ async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
     for (recycling, spans) in [(Recycling::Verified, 1), (Recycling::Fast, 0)] {
         let pool = shop.azure_sql_pool(recycling);
         drop(pool.get().await.unwrap());
-        let (watched, _here) = watch();
+        let watched = watch();
         drop(pool.get().await.unwrap());
         assert_eq!(watched.named("recycle").len(), spans, "{recycling:?}");
         assert!(watched.named("connect").is_empty(), "it is the same connection");
@@ -207,7 +207,7 @@ async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
         let connector = postgres::Connector::new(config, tokens).unwrap();
         let pool = postgres::builder(connector).max_size(1).build().unwrap();
         drop(pool.get().await.unwrap());
-        let (watched, _here) = watch();
+        let watched = watch();
         drop(pool.get().await.unwrap());
         assert_eq!(watched.named("recycle").len(), spans, "{recycling:?}");
     }
@@ -218,7 +218,7 @@ async fn a_probe_that_fails_says_why_the_connection_is_retired() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Verified);
     drop(pool.get().await.unwrap());
-    let (watched, _here) = watch();
+    let watched = watch();
     let severe = entra_pool_emulator::azure_sql::ServerError::new(4060, 20, "It has ended.");
     shop.emulator.azure_sql().behaviour().fail_requests(1, severe);
     drop(pool.get().await.unwrap());
@@ -232,7 +232,7 @@ async fn a_token_from_the_cache_makes_no_span() {
     let shop = Shop::open().await;
     let tokens = shop.identity.tokens(Scope::AZURE_SQL);
     tokens.warm_up().await.unwrap();
-    let (watched, _here) = watch();
+    let watched = watch();
     tokens.token().await.unwrap();
     assert_eq!(watched.text(), "[]");
 }
@@ -241,7 +241,7 @@ async fn a_token_from_the_cache_makes_no_span() {
 async fn no_token_is_in_a_span_or_its_events() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
-    let (watched, _here) = watch();
+    let watched = watch();
     shop.emulator.azure_sql().behaviour().fail_logins(1, refused());
     connector.connect().await.unwrap();
     let _connected = shop.postgres().connect().await.unwrap();

@@ -1,22 +1,31 @@
 //! A subscriber of the test's own, which keeps what it is told.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use tracing::{
     Event, Id, Subscriber,
     field::{Field, Visit},
     span::{Attributes, Record},
-    subscriber::DefaultGuard,
 };
 use tracing_subscriber::{
-    Layer, filter::Targets, layer::Context, layer::SubscriberExt, registry::LookupSpan,
+    Layer,
+    filter::Targets,
+    layer::{Context, SubscriberExt},
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
-/// The spans of this thread, in the order of their begin, and no others.
+thread_local! {
+    /// Who watches this thread. A test's runtime is its thread.
+    static WATCHED: RefCell<Option<Watched>> = const { RefCell::new(None) };
+}
+
+/// The spans that began in this thread, in the order of their begin, and no others.
 #[derive(Clone, Default)]
 pub(crate) struct Watched(Arc<Mutex<Vec<Seen>>>);
 
@@ -35,18 +44,22 @@ pub(crate) struct Seen {
 }
 
 /// Where it is kept.
-struct Place(usize);
+struct Place(Watched, usize);
 
-/// From now on, as long as the guard lives: our spans, those of this test, and what
-/// happens in them.
-pub(crate) fn watch() -> (Watched, DefaultGuard) {
+/// Our spans, those of this test, and what happens in them, from now on.
+pub(crate) fn watch() -> Watched {
+    // One for all threads: where subscribers come and go, `tracing` may take one thread's
+    // for none.
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let wanted = Targets::new()
+            .with_target("entra_pool", tracing::Level::TRACE)
+            .with_target("telemetry", tracing::Level::TRACE);
+        tracing_subscriber::registry().with(ToThread.with_filter(wanted)).init();
+    });
     let watched = Watched::default();
-    let wanted = Targets::new()
-        .with_target("entra_pool", tracing::Level::TRACE)
-        .with_target("telemetry", tracing::Level::TRACE);
-    let subscriber = tracing_subscriber::registry().with(watched.clone().with_filter(wanted));
-    let guard = tracing::subscriber::set_default(subscriber);
-    (watched, guard)
+    WATCHED.set(Some(watched.clone()));
+    watched
 }
 
 impl Watched {
@@ -69,8 +82,12 @@ impl Watched {
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Watched {
+/// Gives each thread's to who watches it.
+struct ToThread;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ToThread {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(watched) = WATCHED.with_borrow(Clone::clone) else { return };
         let span = context.span(id).unwrap();
         let mut seen = Seen {
             name: span.name(),
@@ -78,43 +95,41 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Watched {
             ..Seen::default()
         };
         attributes.record(&mut Fields(&mut seen.fields));
-        let mut spans = self.0.lock().unwrap();
-        span.extensions_mut().insert(Place(spans.len()));
+        let mut spans = watched.0.lock().unwrap();
+        span.extensions_mut().insert(Place(watched.clone(), spans.len()));
         spans.push(seen);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        self.change(id, &context, |seen| values.record(&mut Fields(&mut seen.fields)));
+        change(id, &context, |seen| values.record(&mut Fields(&mut seen.fields)));
     }
 
     fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
         let name = context.span(follows).unwrap().name();
-        self.change(id, &context, |seen| seen.follows.push(name));
+        change(id, &context, |seen| seen.follows.push(name));
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         if let Some(span) = context.event_span(event) {
             let mut fields = BTreeMap::new();
             event.record(&mut Fields(&mut fields));
-            self.change(&span.id(), &context, |seen| seen.events.push(fields));
+            change(&span.id(), &context, |seen| seen.events.push(fields));
         }
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
-        self.change(&id, &context, |seen| seen.closed = true);
+        change(&id, &context, |seen| seen.closed = true);
     }
 }
 
-impl Watched {
-    fn change<S: Subscriber + for<'a> LookupSpan<'a>>(
-        &self,
-        id: &Id,
-        context: &Context<'_, S>,
-        change: impl FnOnce(&mut Seen),
-    ) {
-        let span = context.span(id).unwrap();
-        let place = span.extensions().get::<Place>().unwrap().0;
-        change(&mut self.0.lock().unwrap()[place]);
+fn change<S: Subscriber + for<'a> LookupSpan<'a>>(
+    id: &Id,
+    context: &Context<'_, S>,
+    change: impl FnOnce(&mut Seen),
+) {
+    let span = context.span(id).unwrap();
+    if let Some(Place(watched, at)) = span.extensions().get() {
+        change(&mut watched.0.lock().unwrap()[*at]);
     }
 }
 
