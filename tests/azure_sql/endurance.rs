@@ -1,12 +1,16 @@
 //! Thousands of logins one after the other, and hundreds at once, leave nothing
 //! behind: no memory, no descriptor, no task.
 
-use std::{fs, process::Command, time::Instant};
+use std::{process::Command, time::Instant};
 
 use entra_pool::token::Identity;
-use tokio::{runtime::Handle, task::JoinSet};
+use tokio::task::JoinSet;
 
-use crate::{Shop, credential, number, until};
+use crate::{
+    Shop, credential, number,
+    support::held::{Held, descriptors, tasks},
+    until,
+};
 
 /// Says how many logins follow one another; `.ci/deep` has 10,000.
 const LOGINS: &str = "ENTRA_POOL_TEST_LOGINS";
@@ -14,35 +18,10 @@ const LOGINS_BY_DEFAULT: u64 = 500;
 
 const AT_ONCE: u64 = 200;
 
-/// What this process holds.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    resident_kb: u64,
-    descriptors: usize,
-    tasks: usize,
-}
-
-impl Held {
-    fn now() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let resident_kb = resident.trim().trim_end_matches(" kB").parse().unwrap();
-        Self { resident_kb, descriptors: descriptors(), tasks: tasks() }
-    }
-
-    /// Once all that was opened since then is closed.
-    async fn again(self) -> Self {
-        until(|| descriptors() <= self.descriptors && tasks() <= self.tasks).await;
-        Self::now()
-    }
-}
-
-fn descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-fn tasks() -> usize {
-    Handle::current().metrics().num_alive_tasks()
+/// What is held, once all that was opened since `before` is closed.
+async fn held_again(before: Held) -> Held {
+    until(|| descriptors() <= before.descriptors && tasks() <= before.tasks).await;
+    Held::now()
 }
 
 /// Runs the test again in a process of its own, where no other test opens and
@@ -90,7 +69,7 @@ async fn logins_one_after_the_other_leave_nothing_behind() {
     let (held, began) = (Held::now(), Instant::now());
     log_in(logins).await;
     println!("{logins} logins in {:?}", began.elapsed());
-    let now = held.again().await;
+    let now = held_again(held).await;
     println!("{held:?}, then {now:?}");
     // Were 1 KB of each login kept, 10,000 would keep 10 MB.
     assert!(now.resident_kb <= held.resident_kb + 2_048, "{held:?}, then {now:?}");
@@ -132,7 +111,7 @@ async fn logins_at_once_leave_nothing_behind() {
     let (mut resident, began) = (Vec::new(), Instant::now());
     while resident.len() < 12 && !is_flat(&resident) {
         log_in_together().await;
-        resident.push(held.again().await.resident_kb);
+        resident.push(held_again(held).await.resident_kb);
     }
     let rounds = resident.len();
     println!("{rounds} times {AT_ONCE} logins at once in {:?}: {resident:?} KB", began.elapsed());

@@ -1,8 +1,11 @@
 //! What tests of several files share. Not every file uses all of it.
 #![allow(dead_code, clippy::disallowed_methods)] // A server lives in real time.
 
+pub mod clock;
 pub mod credential;
 mod daemon;
+pub mod directory;
+pub mod held;
 pub mod ldap;
 pub mod logs;
 pub mod pgbouncer;

@@ -1,0 +1,165 @@
+//! Both pools under load, while everything goes wrong that can: identity endpoint,
+//! servers, network, clock.
+//!
+//! For 60 s in the suite; `ENTRA_POOL_SOAK_SECONDS` says otherwise (`.ci/deep`). What
+//! happens, and in which order, follows from a seed, which is printed and can be given
+//! (`ENTRA_POOL_SOAK_SEED`); when exactly, does not, and neither do the verdicts depend
+//! on it.
+#![cfg(all(unix, feature = "azure-sql", feature = "postgres"))]
+#![allow(clippy::disallowed_methods)] // A server lives in real time.
+
+#[path = "soak/chaos.rs"]
+mod chaos;
+#[path = "soak/errors.rs"]
+mod errors;
+#[path = "soak/ledger.rs"]
+mod ledger;
+#[path = "soak/load.rs"]
+mod load;
+mod support;
+#[path = "soak/world.rs"]
+mod world;
+
+use std::{
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use entra_pool::{azure_sql, postgres};
+use tokio::time::{sleep, timeout};
+
+use chaos::{Script, Step};
+use ledger::Ledger;
+use load::Load;
+use support::held::{self, Held};
+use world::{TOKEN_LIFE, World};
+
+const TASKS: usize = 64;
+
+/// Without chaos, so that what is made once has been made.
+const WARM_UP: Duration = Duration::from_secs(5);
+
+/// All tasks work again so soon after the last thing went wrong. A request that the
+/// identity endpoint has swallowed takes 20 s to be given up, and a connect 8 s.
+const RECOVERY: Duration = Duration::from_secs(45);
+
+/// What the process may have grown by. Sessions and their threads come and go in
+/// their thousands: 1 KB kept of each would show.
+const GROWTH_KB: u64 = 24 * 1024;
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
+    let length = Duration::from_secs(setting("ENTRA_POOL_SOAK_SECONDS").unwrap_or(60));
+    let seed = setting("ENTRA_POOL_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("ENTRA_POOL_SOAK_SEED={seed} ENTRA_POOL_SOAK_SECONDS={}", length.as_secs());
+    count_panics();
+    let world = World::new().await;
+    let (ledger, script) = (Arc::new(Ledger::new()), Arc::new(Script::default()));
+
+    let load = Load::new(world.pools(), &ledger, &script);
+    let work = load.start(seed);
+    sleep(WARM_UP).await;
+    load.all_succeed().await;
+    work.stop().await;
+    assert_eq!(load.violations(), [""; 0]);
+    close(load).await;
+    settle(&world).await;
+    let (tasks, held) = (held::tasks(), cfg!(target_os = "linux").then(Held::now));
+
+    let load = Load::new(world.pools(), &ledger, &script);
+    let work = load.start(seed);
+    tokio::select! {
+        () = script.play(&world, seed, length) => {}
+        () = load.goes_wrong() => {}
+    }
+    let ended = Instant::now();
+    let recovered = tokio::select! {
+        recovered = timeout(RECOVERY, load.all_succeed()) => recovered.is_ok(),
+        () = load.goes_wrong() => false,
+    };
+    let recovery = ended.elapsed();
+    load.print_errors();
+    world.print_reports();
+    let [succeeded, abandoned, failed] = load.counts();
+    println!("operations: {succeeded} to their end, {abandoned} abandoned, {failed} failed");
+    println!("all {TASKS} tasks work again: {recovered}, after {recovery:?}");
+    assert_eq!(load.violations(), [""; 0]);
+    assert!(recovered, "all tasks work again within {RECOVERY:?}");
+    work.stop().await;
+    assert_eq!(load.violations(), [""; 0]);
+    assert_eq!(PANICS.load(Relaxed), 0, "nothing panics");
+
+    let (azure, postgres) = load.pools();
+    let azure = ledger.check_azure(&mut azure.get().await.unwrap()).await;
+    let postgres = ledger.check_postgres(&postgres.get().await.unwrap()).await;
+    println!("rows by what the ledger says of them, and whether they are there:");
+    println!("{:?} in Azure SQL\n{:?} in PostgreSQL", azure.counts, postgres.counts);
+    assert_eq!((azure.wrong, postgres.wrong), (vec![], vec![]));
+    for server in [&world.azure, &world.elsewhere] {
+        assert_eq!(server.counters().unreset_borrowers, 0);
+    }
+
+    close(load).await;
+    settle(&world).await;
+    assert!(held::tasks() <= tasks, "{tasks} tasks, then {}", held::tasks());
+    if let Some(held) = held {
+        let now = Held::now();
+        println!("{held:?}, then {now:?}");
+        assert!(now.descriptors <= held.descriptors, "{held:?}, then {now:?}");
+        assert!(now.resident_kb <= held.resident_kb + GROWTH_KB, "{held:?}, then {now:?}");
+    } else {
+        println!("left out: descriptors and memory, which Linux alone tells");
+    }
+
+    // That there was a chaos, under which tokens were replaced.
+    let tokens = world.endpoint.tokens_handed_out();
+    assert!(tokens >= length.as_secs() / TOKEN_LIFE.as_secs() / 2, "{tokens} tokens");
+    if length >= Duration::from_secs(60) {
+        assert!(Step::ALL.iter().all(|step| script.times(*step) > 0) && failed > 0);
+    }
+}
+
+/// Those of this test.
+fn count_panics() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let of_another = thread::current().name().is_some_and(|name| name.starts_with("support::"));
+        PANICS.fetch_add(u64::from(!of_another), Relaxed);
+        report(info);
+    }));
+}
+
+async fn close(load: Arc<Load>) {
+    let (azure, postgres) = load.pools();
+    let closing = async {
+        azure_sql::close_and_wait(azure).await;
+        postgres::close_and_wait(postgres).await;
+    };
+    timeout(Duration::from_secs(30), closing).await.expect("every connection comes back");
+}
+
+/// Waits until everything has ended that was to end.
+async fn settle(world: &World) {
+    // Nobody needs to wait for time limits of what is over.
+    world.clock.pass(Duration::from_secs(600));
+    let quiet = async {
+        while !world.is_quiet() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = timeout(Duration::from_secs(30), quiet).await;
+    assert!(ended.is_ok(), "{} sleep on; {:?}", world.clock.sleepers(), world.azure.counters());
+    // Tasks end a moment after their connections do.
+    sleep(Duration::from_secs(1)).await;
+}

@@ -1,0 +1,417 @@
+//! What the tasks do: one operation after another, each repeated until it succeeds.
+
+use std::{
+    array,
+    collections::BTreeMap,
+    process,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use entra_pool::{azure_sql, postgres};
+use fastrand::Rng;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    TASKS,
+    chaos::{Database, Script, Step},
+    errors::Failure,
+    ledger::{Entry, Ledger},
+};
+
+/// An operation that takes longer hangs. What it consists of has limits that come to
+/// less: one that comes free, and a connect, 8 s each, probes and queries 5 s each.
+const HANGS_AFTER: Duration = Duration::from_secs(60);
+
+/// The application's own limit for what it asks PostgreSQL.
+const QUERY_LIMIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    /// A row by itself.
+    Insert,
+    /// A row in a transaction.
+    Commit,
+    /// The same, rolled back.
+    Rollback,
+    /// Whether a row that was acknowledged is there.
+    Read,
+    /// A row in a transaction that is left open, and other traces in the session.
+    LeaveOpen,
+}
+
+impl Operation {
+    fn choose(random: &mut Rng) -> Self {
+        // One session at a time writes in the emulator: most of them only read.
+        *random
+            .choice(&[Self::Insert, Self::Commit, Self::Rollback, Self::LeaveOpen])
+            .filter(|_| random.u8(..3) == 0)
+            .unwrap_or(&Self::Read)
+    }
+
+    fn entry(self) -> Entry {
+        match self {
+            Self::Insert | Self::Commit | Self::Read => Entry::Unknown,
+            Self::Rollback | Self::LeaveOpen => Entry::Uncommitted,
+        }
+    }
+}
+
+/// What a task is at.
+#[derive(Debug, Clone)]
+struct Doing {
+    operation: Operation,
+    part: &'static str,
+    began: Instant,
+}
+
+/// Half of the tasks use one database, half the other, so that what is the matter with
+/// one leaves none of them idle.
+fn database_of(task: usize) -> Database {
+    if task.is_multiple_of(2) { Database::Azure } else { Database::Postgres }
+}
+
+pub fn tasks_of(database: Database) -> impl Iterator<Item = usize> {
+    (0..TASKS).filter(move |task| database_of(*task) == database)
+}
+
+pub struct Load {
+    azure: azure_sql::Pool,
+    postgres: postgres::Pool,
+    ledger: Arc<Ledger>,
+    script: Arc<Script>,
+    over: AtomicBool,
+    succeeded: [AtomicU64; TASKS],
+    abandoned: AtomicU64,
+    /// Operations that failed, by what went on and what the error is.
+    errors: Mutex<BTreeMap<(Option<Step>, String), u64>>,
+    failed: AtomicU64,
+    /// What must not be, in words.
+    violations: Mutex<Vec<String>>,
+    doing: [Mutex<Option<Doing>>; TASKS],
+    serial: AtomicU64,
+}
+
+impl Load {
+    pub fn new(
+        (azure, postgres): (azure_sql::Pool, postgres::Pool),
+        ledger: &Arc<Ledger>,
+        script: &Arc<Script>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            azure,
+            postgres,
+            ledger: Arc::clone(ledger),
+            script: Arc::clone(script),
+            over: AtomicBool::new(false),
+            succeeded: array::from_fn(|_| AtomicU64::new(0)),
+            abandoned: AtomicU64::new(0),
+            errors: Mutex::default(),
+            failed: AtomicU64::new(0),
+            violations: Mutex::default(),
+            doing: array::from_fn(|_| Mutex::default()),
+            serial: AtomicU64::new(0),
+        })
+    }
+
+    /// Sets all tasks to work.
+    pub fn start(self: &Arc<Self>, seed: u64) -> Work {
+        let mut random = Rng::with_seed(seed);
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            tasks.spawn(Arc::clone(self).work(task, random.fork()));
+        }
+        let (watched, end) = mpsc::channel();
+        let load = Arc::clone(self);
+        let watchdog = thread::spawn(move || load.watch(&end));
+        Work { load: Arc::clone(self), tasks, watched, watchdog }
+    }
+
+    async fn work(self: Arc<Self>, task: usize, mut random: Rng) {
+        while !self.over.load(Relaxed) {
+            let operation = Operation::choose(&mut random);
+            let patience =
+                (random.u8(..8) == 0).then(|| Duration::from_micros(random.u64(..5_000)));
+            // After an error the same again: that is what `is_transient` promises.
+            while !self.over.load(Relaxed) {
+                let began = Instant::now();
+                let doing = Doing { operation, part: "checkout", began };
+                *self.doing[task].lock().unwrap() = Some(doing);
+                let outcome = self.try_once(task, operation, patience).await;
+                *self.doing[task].lock().unwrap() = None;
+                sleep(Duration::from_millis(random.u64(10..100))).await;
+                match outcome {
+                    Ok(()) => {
+                        self.succeeded[task].fetch_add(1, Relaxed);
+                        break;
+                    }
+                    Err(failure) => self.fails(task, operation, began, failure),
+                }
+            }
+        }
+    }
+
+    /// An operation, or as much of it as comes to pass within its task's patience.
+    async fn try_once(
+        &self,
+        task: usize,
+        operation: Operation,
+        patience: Option<Duration>,
+    ) -> Result<(), Failure> {
+        let trying = async {
+            match database_of(task) {
+                Database::Azure => self.ask_azure(task, operation).await,
+                Database::Postgres => self.ask_postgres(task, operation).await,
+            }
+        };
+        let Some(patience) = patience else { return trying.await };
+        timeout(patience, trying).await.unwrap_or_else(|_| {
+            self.abandoned.fetch_add(1, Relaxed);
+            Ok(())
+        })
+    }
+
+    async fn ask_azure(&self, task: usize, operation: Operation) -> Result<(), Failure> {
+        let (me, ledger) = (self.serial.fetch_add(1, Relaxed), &self.ledger);
+        let mut client = self.azure.get().await?;
+        self.is_at(task, "query");
+        let sql = |sql: &str| format!("/* borrower {me} */ {sql}");
+        if operation == Operation::Read {
+            let Some(id) = ledger.an_acknowledged(task) else { return Ok(()) };
+            let query = sql(
+                "SELECT id, @@TRANCOUNT, CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)) FROM ledger WHERE id = @P1",
+            );
+            let rows = client.query(query, &[&id]).await?.into_first_result().await?;
+            let [row] = &rows[..] else {
+                return Err(Failure::wrong(format!("{} rows of row {id}", rows.len())));
+            };
+            let found = (row.get::<i64, _>(0), row.get::<i32, _>(1), row.get::<&str, _>(2));
+            if found != (Some(id), Some(0), None) {
+                return Err(Failure::wrong(format!("asked for row {id}: {found:?}")));
+            }
+            return Ok(());
+        }
+        let begin = match operation {
+            Operation::Commit | Operation::Rollback => "BEGIN TRANSACTION",
+            Operation::LeaveOpen => {
+                "EXEC sp_set_session_context N'borrower', N'somebody'; SET ROWCOUNT 1; \
+                 CREATE TABLE #left (n int); BEGIN TRANSACTION"
+            }
+            Operation::Insert | Operation::Read => "",
+        };
+        if !begin.is_empty() {
+            client.simple_query(sql(begin)).await?.into_results().await?;
+        }
+        let id = ledger.write(task, operation.entry());
+        let inserted = client.execute(sql("INSERT INTO ledger VALUES (@P1)"), &[&id]).await?;
+        let inserted = inserted.total();
+        if inserted != 1 {
+            return Err(Failure::wrong(format!("{inserted} rows of one inserted")));
+        }
+        let end = match operation {
+            Operation::Commit => "COMMIT TRANSACTION",
+            Operation::Rollback => "ROLLBACK TRANSACTION",
+            Operation::Insert | Operation::Read | Operation::LeaveOpen => "",
+        };
+        if !end.is_empty() {
+            client.simple_query(sql(end)).await?.into_results().await?;
+        }
+        if operation.entry() == Entry::Unknown {
+            ledger.acknowledge(task, id);
+        }
+        Ok(())
+    }
+
+    async fn ask_postgres(&self, task: usize, operation: Operation) -> Result<(), Failure> {
+        let mut client = self.postgres.get().await?;
+        self.is_at(task, "query");
+        let asking = self.ask_client(&mut client, task, operation);
+        timeout(QUERY_LIMIT, asking).await.unwrap_or_else(|_| Err(Failure::gave_up()))
+    }
+
+    async fn ask_client(
+        &self,
+        client: &mut postgres::deadpool_postgres::Client,
+        task: usize,
+        operation: Operation,
+    ) -> Result<(), Failure> {
+        const INSERT: &str = "INSERT INTO ledger VALUES ($1)";
+        let (me, ledger) = (self.serial.fetch_add(1, Relaxed).to_string(), &self.ledger);
+        let enter = "SELECT coalesce(current_setting('soak.borrower', true), ''), set_config('soak.borrower', $1, false)";
+        let enter = client.prepare_cached(enter).await?;
+        let row = client.query_one(&enter, &[&me]).await?;
+        let (before, now) = (row.get::<_, &str>(0), row.get::<_, &str>(1));
+        if (before, now) != ("", &me) {
+            return Err(Failure::wrong(format!("the session of {before} goes to {me} ({now})")));
+        }
+        let insert = client.prepare_cached(INSERT).await?;
+        let id = match operation {
+            Operation::Read => ledger.an_acknowledged(task).unwrap_or(-1),
+            _ => ledger.write(task, operation.entry()),
+        };
+        let inserted = match operation {
+            Operation::Insert => client.execute(&insert, &[&id]).await?,
+            Operation::Commit | Operation::Rollback => {
+                let transaction = client.transaction().await?;
+                let inserted = transaction.execute(&insert, &[&id]).await?;
+                match operation {
+                    Operation::Commit => transaction.commit().await?,
+                    _ => transaction.rollback().await?,
+                }
+                inserted
+            }
+            Operation::LeaveOpen => {
+                client.batch_execute("BEGIN; CREATE TEMPORARY TABLE left_behind (n int)").await?;
+                client.execute(&insert, &[&id]).await?
+            }
+            Operation::Read => {
+                let read = client.prepare_cached("SELECT id FROM ledger WHERE id = $1").await?;
+                let rows = client.query(&read, &[&id]).await?;
+                let found: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+                if id >= 0 && found != [id] {
+                    return Err(Failure::wrong(format!("asked for row {id}: {found:?}")));
+                }
+                return Ok(());
+            }
+        };
+        if inserted != 1 {
+            return Err(Failure::wrong(format!("{inserted} rows of one inserted")));
+        }
+        if operation.entry() == Entry::Unknown {
+            ledger.acknowledge(task, id);
+        }
+        Ok(())
+    }
+
+    fn is_at(&self, task: usize, part: &'static str) {
+        if let Some(doing) = &mut *self.doing[task].lock().unwrap() {
+            doing.part = part;
+        }
+    }
+
+    fn fails(&self, task: usize, operation: Operation, began: Instant, failure: Failure) {
+        let database = database_of(task);
+        self.failed.fetch_add(1, Relaxed);
+        let steps = self.script.since(began);
+        // That alone has to be mended by somebody.
+        let refused = failure.login_refused && steps.contains(&Step::RefuseLogins(database));
+        if failure.kind.is_none() || failure.transient == refused {
+            let what = match failure.kind {
+                None => "an error of no kind that should occur",
+                Some(_) if failure.transient => "a refused login is called transient",
+                Some(_) => "an error that passes is not called transient",
+            };
+            let mut violations = self.violations.lock().unwrap();
+            if violations.len() < 10 {
+                violations.push(format!(
+                    "{what}: {database:?} {operation:?}, during {steps:?}: {}",
+                    failure.said
+                ));
+            }
+        }
+        let kind = format!("{database:?} {}", failure.kind.unwrap_or_default());
+        let mut errors = self.errors.lock().unwrap();
+        if steps.is_empty() {
+            *errors.entry((None, kind)).or_default() += 1;
+        } else {
+            for step in steps {
+                *errors.entry((Some(step), kind.clone())).or_default() += 1;
+            }
+        }
+    }
+
+    /// Ends the process if an operation does not end: nothing else may be left that
+    /// could tell.
+    fn watch(&self, end: &mpsc::Receiver<()>) {
+        while end.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            for (task, doing) in self.doing.iter().enumerate() {
+                let doing = doing.lock().unwrap().clone();
+                if let Some(doing) = doing.filter(|doing| doing.began.elapsed() > HANGS_AFTER) {
+                    let steps = self.script.since(doing.began);
+                    let Doing { operation, part, began } = doing;
+                    eprintln!(
+                        "task {task} hangs: {:?} {operation:?}, {part}, for {:?}, meanwhile: {steps:?}",
+                        database_of(task),
+                        began.elapsed()
+                    );
+                    process::exit(101);
+                }
+            }
+        }
+    }
+
+    /// Waits until every task has succeeded once more.
+    pub async fn all_succeed(&self) {
+        let counts = || self.succeeded.each_ref().map(|count| count.load(Relaxed));
+        let before = counts();
+        while counts().iter().zip(before).any(|(now, before)| *now == before) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until something is as it must not be.
+    pub async fn goes_wrong(&self) {
+        while self.violations.lock().unwrap().is_empty() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.lock().unwrap().clone()
+    }
+
+    /// Operations that succeeded, succeeded because they were abandoned, and failed.
+    pub fn counts(&self) -> [u64; 3] {
+        let succeeded = self.succeeded.iter().map(|count| count.load(Relaxed)).sum();
+        [succeeded, self.abandoned.load(Relaxed), self.failed.load(Relaxed)]
+    }
+
+    /// A table: how many operations failed how, while what went on. Where several
+    /// things did, an operation is told under each.
+    pub fn print_errors(&self) {
+        let errors = self.errors.lock().unwrap();
+        let mut last = None;
+        for ((step, kind), count) in &*errors {
+            if last != Some(step) {
+                match step {
+                    Some(step) => println!("{step:?}, {} times", self.script.times(*step)),
+                    None => println!("in between"),
+                }
+                last = Some(step);
+            }
+            println!("{count:>8} {kind}");
+        }
+    }
+
+    pub fn pools(&self) -> (&azure_sql::Pool, &postgres::Pool) {
+        (&self.azure, &self.postgres)
+    }
+}
+
+/// Tasks at work, watched.
+pub struct Work {
+    load: Arc<Load>,
+    tasks: JoinSet<()>,
+    watched: mpsc::Sender<()>,
+    watchdog: thread::JoinHandle<()>,
+}
+
+impl Work {
+    /// Waits until every task has come to an end of what it is at.
+    pub async fn stop(mut self) {
+        self.load.over.store(true, Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("no task panics");
+        }
+        drop(self.watched);
+        self.watchdog.join().unwrap();
+    }
+}

@@ -1,0 +1,179 @@
+//! The servers, the ways to them, and an identity that both databases share.
+
+use std::{sync::Arc, time::Duration};
+
+use entra_pool::{
+    azure_sql,
+    credential::{Environment, ManagedIdentity, UserAssignedId},
+    postgres,
+    token::{Identity, Scope},
+};
+use entra_pool_emulator::{
+    azure_sql::{AzureSqlOptions, AzureSqlServer},
+    certificates::Authority,
+    database::Database,
+    identity::{IdentityEndpoint, IdentityOptions},
+    jwt::{Directory, Issuer, Principal, PrincipalKind},
+    network::Network,
+};
+
+use crate::support::{clock::JumpingClock, directory::TokenDirectory, postgres::PostgresServer};
+
+/// Short, so that tokens are replaced, and run out, all the time.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(6);
+
+/// Of a pool. There are more tasks.
+const CONNECTIONS: usize = 8;
+/// Of a connection.
+const LIFETIME: Duration = Duration::from_secs(5);
+/// For a connect, and for one that comes free.
+const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+/// For a request to Azure SQL.
+const COMMAND_LIMIT: Duration = Duration::from_secs(4);
+
+const ROLE: &str = "soaked";
+pub struct World {
+    pub clock: JumpingClock,
+    pub endpoint: IdentityEndpoint,
+    /// Answers logins, or sends them to the other; both have the same tables.
+    pub azure: AzureSqlServer,
+    pub elsewhere: AzureSqlServer,
+    pub to_azure: Network,
+    pub postgres: PostgresServer,
+    pub directory: TokenDirectory,
+    pub to_postgres: Network,
+    pub azure_connector: azure_sql::Connector,
+    pub postgres_connector: postgres::Connector,
+    _authority: Authority,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let clock = JumpingClock::new();
+        let principal = Principal::new(ROLE, PrincipalKind::UserAssigned);
+        let issuer = Arc::new(Issuer::new());
+        let options = IdentityOptions {
+            user_assigned: vec![principal.clone()],
+            ..IdentityOptions::default()
+        };
+        let endpoint = IdentityEndpoint::start(Arc::clone(&issuer), options).unwrap();
+        set_token_life(&endpoint, TOKEN_LIFE);
+        let id = UserAssignedId::ClientId(principal.client_id.clone());
+        let credential = ManagedIdentity::user_assigned(id)
+            .environment(Environment::default())
+            .imds_endpoint(endpoint.imds_endpoint())
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let identity = Identity::builder(credential).clock(clock.clone()).build();
+
+        let authority = Authority::new().unwrap();
+        let directory = Arc::new(Directory::default());
+        directory.add(principal.clone());
+        let options = AzureSqlOptions::new(
+            Arc::clone(&issuer),
+            directory,
+            Arc::new(Database::new().unwrap()),
+            authority.issue(&["localhost"]).unwrap().server_config().unwrap(),
+        );
+        let azure = AzureSqlServer::start(options.clone()).await.unwrap();
+        let elsewhere = AzureSqlServer::start(options).await.unwrap();
+        let to_azure = Network::to(azure.addr()).unwrap();
+        let config = azure_sql::Config::builder("localhost")
+            .port(to_azure.addr().port())
+            .database("orders")
+            .ca_file(authority.path())
+            .scope(Scope::AZURE_SQL)
+            .connect_timeout(CONNECT_LIMIT)
+            .command_timeout(COMMAND_LIMIT)
+            .max_lifetime(LIFETIME)
+            .build()
+            .unwrap();
+        let tokens = identity.tokens(config.token_scope().clone());
+        let azure_connector = azure_sql::Connector::new(config, tokens).unwrap();
+
+        let directory = TokenDirectory::start(issuer, principal).await;
+        let postgres = PostgresServer::start_with_rule(&directory.rule()).await;
+        postgres
+            .sql(&format!(
+                "CREATE ROLE {ROLE} LOGIN; GRANT ALL ON SCHEMA public TO {ROLE};
+                 CREATE TABLE ledger (id bigint NOT NULL); GRANT ALL ON ledger TO {ROLE};
+                 CREATE INDEX by_id ON ledger (id)"
+            ))
+            .await;
+        let to_postgres = Network::to(([127, 0, 0, 1], postgres.port()).into()).unwrap();
+        let url = postgres.url_at(to_postgres.addr().port(), ROLE, "");
+        let config: postgres::Config = url.parse().unwrap();
+        let config = config.connect_timeout(CONNECT_LIMIT).max_lifetime(LIFETIME);
+        let tokens = identity.tokens(config.token_scope().unwrap());
+        let postgres_connector = postgres::Connector::new(config, tokens).unwrap();
+
+        let mut first = azure_connector.connect().await.unwrap();
+        for sql in ["CREATE TABLE ledger (id bigint NOT NULL)", "CREATE INDEX by_id ON ledger (id)"]
+        {
+            first.simple_query(sql).await.unwrap().into_results().await.unwrap();
+        }
+        Self {
+            clock,
+            endpoint,
+            azure,
+            elsewhere,
+            to_azure,
+            postgres,
+            directory,
+            to_postgres,
+            azure_connector,
+            postgres_connector,
+            _authority: authority,
+        }
+    }
+
+    /// A pool for each database, with what keeps idle connections fresh.
+    pub fn pools(&self) -> (azure_sql::Pool, postgres::Pool) {
+        let manager = azure_sql::Manager::new(self.azure_connector.clone());
+        let azure = azure_sql::builder(manager).max_size(CONNECTIONS).build().unwrap();
+        azure_sql::keep_fresh(&azure);
+        let connector = &self.postgres_connector;
+        let postgres = postgres::builder(connector.clone()).max_size(CONNECTIONS).build().unwrap();
+        postgres::keep_fresh(&postgres, connector);
+        (azure, postgres)
+    }
+
+    /// How many logins, retirements, token requests there were.
+    pub fn print_reports(&self) {
+        let azure = self.azure_connector.report();
+        println!(
+            "Azure SQL: {} logins, {} refused, {} with another token, {} tried again; retired: {:?}",
+            azure.logins, azure.refused, azure.renewed, azure.retried, azure.retired
+        );
+        let postgres = self.postgres_connector.report();
+        println!(
+            "PostgreSQL: {} logins, {} refused, {} with another token, {} tried again; retired: {:?}",
+            postgres.logins, postgres.refused, postgres.renewed, postgres.retried, postgres.retired
+        );
+        println!(
+            "tokens: {} requests for Azure SQL ({} failed), {} for PostgreSQL ({} failed)",
+            azure.token.requests,
+            azure.token.failures,
+            postgres.token.requests,
+            postgres.token.failures
+        );
+        let [front, elsewhere] = [&self.azure, &self.elsewhere].map(AzureSqlServer::counters);
+        println!("Azure SQL's own: {front:?}; elsewhere: {} logins", elsewhere.logins);
+    }
+
+    /// Whether nobody is connected to anything.
+    pub fn is_quiet(&self) -> bool {
+        let [azure, elsewhere] =
+            [&self.azure, &self.elsewhere].map(|server| server.counters().open);
+        let [to_azure, to_postgres] =
+            [&self.to_azure, &self.to_postgres].map(|network| network.counters().open);
+        azure + elsewhere + to_azure + to_postgres == 0 && self.clock.sleepers() == 0
+    }
+}
+
+/// Of those that the endpoint gives out from now on.
+pub fn set_token_life(endpoint: &IdentityEndpoint, life: Duration) {
+    let seconds = life.as_secs().try_into().unwrap();
+    endpoint.configure_tokens(|tokens| tokens.lifetime_seconds = seconds);
+}

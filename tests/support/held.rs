@@ -1,0 +1,30 @@
+//! What this process holds, as Linux tells it.
+
+use std::fs;
+
+use tokio::runtime::Handle;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    pub resident_kb: u64,
+    pub descriptors: usize,
+    pub tasks: usize,
+}
+
+impl Held {
+    pub fn now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let resident_kb = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        Self { resident_kb, descriptors: descriptors(), tasks: tasks() }
+    }
+}
+
+pub fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Of the runtime that this is called in.
+pub fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
