@@ -139,7 +139,8 @@
 //! [on a developer's machine][local], [App Service and Functions][app-service],
 //! [Container Apps and AKS][containers], [virtual machines and Azure Arc][machines],
 //! [CI][ci]. How it works, with the numbers: [Tokens], [Connections], [Security],
-//! [Limits]. From tiberius, deadpool-postgres, bb8-tiberius or sqlx: [Migrating].
+//! [Limits]. What to watch: [`telemetry`]. From tiberius, deadpool-postgres, bb8-tiberius
+//! or sqlx: [Migrating].
 //!
 //! [Tokens]: manual::tokens
 //! [Connections]: manual::connections

@@ -2,7 +2,8 @@
 //!
 //! A login has failed: [`troubleshooting`]. Where the program runs: [`local`],
 //! [`app_service`], [`containers`], [`machines`], [`ci`]. What it does there: [`tokens`],
-//! [`connections`], [`security`], [`limits`]. You have tiberius, deadpool-postgres,
+//! [`connections`], [`security`], [`limits`]; what to watch:
+//! [`telemetry`](crate::telemetry). You have tiberius, deadpool-postgres,
 //! bb8-tiberius or sqlx already: [`migrating`].
 //!
 //! What is said of Azure is said with the title of the page on Microsoft Learn that says
