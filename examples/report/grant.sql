@@ -1,5 +1,6 @@
 -- Lets the system-assigned identity read the table, and do nothing else (Azure SQL).
 -- Its name is the application's. Run it in the application's database, as the server's
 -- Entra administrator.
-CREATE USER [NAME-OF-THE-APP] FROM EXTERNAL PROVIDER;
+IF DATABASE_PRINCIPAL_ID(N'NAME-OF-THE-APP') IS NULL
+    CREATE USER [NAME-OF-THE-APP] FROM EXTERNAL PROVIDER;
 GRANT SELECT ON dbo.sales TO [NAME-OF-THE-APP];

@@ -1,4 +1,5 @@
 -- Lets the identity read the table, and do nothing else. Run it in the application's
 -- database, as the server's Entra administrator.
-CREATE USER [test-table-identity] FROM EXTERNAL PROVIDER;
+IF DATABASE_PRINCIPAL_ID(N'test-table-identity') IS NULL
+    CREATE USER [test-table-identity] FROM EXTERNAL PROVIDER;
 GRANT SELECT ON dbo.TestTable TO [test-table-identity];

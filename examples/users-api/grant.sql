@@ -1,4 +1,5 @@
 -- Lets the identity read users and add some, and do nothing else. Run it in the
 -- application's database, as the server's Entra administrator.
-CREATE USER [users-api-identity] FROM EXTERNAL PROVIDER;
+IF DATABASE_PRINCIPAL_ID(N'users-api-identity') IS NULL
+    CREATE USER [users-api-identity] FROM EXTERNAL PROVIDER;
 GRANT SELECT, INSERT ON dbo.Users TO [users-api-identity];

@@ -32,6 +32,9 @@ async fn application() -> Result<(), BoxError> {
     database.set_up_postgres(&pool, database::SETUP).await?;
     postgres::keep_fresh(&pool, &connector);
     let photos = Photos::open(config.photos, identity)?;
+    if database.is_emulated() {
+        photos.set_up().await?;
+    }
     let app = App { pool: pool.clone(), connector, photos };
     serve(routes::router(app), config.listen, postgres::close_and_wait(&pool)).await?;
     Ok(())

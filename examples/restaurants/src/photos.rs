@@ -61,6 +61,18 @@ impl Photos {
         })
     }
 
+    /// Makes the container, where it is not there yet: for a stand-in on a developer's
+    /// machine. In Azure somebody with more rights than the application does that, once.
+    pub(crate) async fn set_up(&self) -> Result<(), BoxError> {
+        let Self::Container(container) = self else { return Ok(()) };
+        match container.create(None).await {
+            Err(error) if error.http_status() != Some(StatusCode::Conflict) => {
+                Err(InvalidSetting::new(ENDPOINT, error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) async fn put(&self, name: PhotoName, photo: Vec<u8>) -> Result<(), Problem> {
         match self.place(name) {
             Place::Blob(container) => {

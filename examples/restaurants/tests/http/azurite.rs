@@ -82,7 +82,7 @@ async fn photos_go_to_blob_storage_by_the_credential_of_the_database() {
     let mut environment = environment(&world);
     let ca = world.emulator.ca_path().display().to_string();
     environment.push(("AZURE_STORAGEBLOB_RESOURCEENDPOINT", azurite.endpoint.clone()));
-    environment.push(("PHOTOS_CA_FILE", ca));
+    environment.push(("PHOTOS_CA_FILE", ca.clone()));
     let application = Application::start(PROGRAM, environment).await.as_browser();
     visit(&application).await;
 
@@ -104,6 +104,16 @@ async fn photos_go_to_blob_storage_by_the_credential_of_the_database() {
         assert!(asked.iter().any(is_it), "{asked:?}");
     }
     assert!(asked.iter().all(|asked| asked.query_value("client_id") == Some(client_id)));
+
+    // With a database of its own it makes its container, too.
+    for _ in 0..2 {
+        let environment = [
+            ("AZURE_STORAGEBLOB_RESOURCEENDPOINT", azurite.endpoint.clone()),
+            ("PHOTOS_CA_FILE", ca.clone()),
+            ("PHOTOS_CONTAINER", "own".to_owned()),
+        ];
+        visit(&Application::start(PROGRAM, environment).await.as_browser()).await;
+    }
 
     drop(azurite);
     page(&application.get(&photo).await, 503);
