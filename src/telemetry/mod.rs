@@ -69,15 +69,15 @@
 //! | `entra_pool.token.reason` | 3: `missing`, `expiring`, `rejected` |
 //! | `entra_pool.token.outcome` | 4: `fetched` (there was none), `refreshed`, `unchanged` (the provider has no newer one yet), `failed` |
 //! | `entra_pool.retire.reason` | 11: the variants of [`azure_sql::RetireReason`](crate::azure_sql::RetireReason) and [`postgres::RetireReason`](crate::postgres::RetireReason) in lower case, `token_expiry` and the like |
-//! | `error.type` of a connect | 14: the variants of [`azure_sql::Error`](crate::azure_sql::Error) and [`postgres::Error`](crate::postgres::Error) that a connect can end with in lower case, `login_refused` and the like; `timeout` for `TimedOut` |
+//! | `error.type` of a connect | 13: the variants of [`azure_sql::Error`](crate::azure_sql::Error) and [`postgres::Error`](crate::postgres::Error) that a connect can end with, in lower case: `token`, `no_user`, `resolve`, `dial`, `not_loopback`, `broken`, `not_tds`, `encryption_declined`, `tls`, `login_refused`, `login`, `routing`, `timeout` |
 //! | `error.type` of a checkout | 5: `timeout`, `closed`, `connect`, `cancelled` (its caller gave up), `_OTHER` |
 //! | `error.type` of a request for a token | 3: `unavailable`, `refused`, `transient` |
 //!
-//! Counters whose labels are known beforehand begin with 0 when the connector is made:
-//! install the recorder before that. Only what failed has an `error.type`. A connect whose caller gives up is not
-//! measured, nor is a request for a token whose runtime ends. How long a connection is
-//! in use (`db.client.connection.use_time`) is not measured: what a pool lends is the
-//! pool's own.
+//! Only what failed has an `error.type`. Counters whose labels are known beforehand begin
+//! with 0 when the connector is made: install the recorder before that. A connect whose
+//! caller gives up is not measured, nor is a request for a token whose runtime ends. How
+//! long a connection is in use (`db.client.connection.use_time`) is not measured: what a
+//! pool lends is the pool's own.
 //!
 //! An exporter for Prometheus writes `_` for `.`, and should be told to put units and
 //! `_total` behind the names (`with_recommended_naming`). OpenTelemetry's bounds for the
