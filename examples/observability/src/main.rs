@@ -23,7 +23,7 @@ async fn main() -> ExitCode {
     telemetry::log();
     let ended = match telemetry::metrics() {
         Ok(metrics) => application(metrics).await,
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
