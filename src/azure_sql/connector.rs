@@ -150,7 +150,12 @@ impl Connector {
             other => return other,
         };
         progress.reached(Stage::Token);
-        let another = match self.0.renewals.renew(tokens, &token, connecting).await {
+        // One that has ended on the way was refused for that.
+        let another = match tokens.successor_of(&token).await.map_err(no_token)? {
+            Some(successor) => Ok(Some(successor)),
+            None => self.0.renewals.renew(tokens, &token, connecting).await,
+        };
+        let another = match another {
             Ok(Some(another)) => another,
             Ok(None) => return Err(Error::LoginRefused(refused)),
             Err(error) => {

@@ -209,7 +209,11 @@ impl Connector {
         };
 
         progress.reached(Stage::Token);
-        let other = self.0.renewals.renew(tokens, &token, connecting).await;
+        // One that has ended on the way was refused for that.
+        let other = match tokens.successor_of(&token).await.map_err(no_token)? {
+            Some(successor) => Ok(Some(successor)),
+            None => self.0.renewals.renew(tokens, &token, connecting).await,
+        };
         let (token, refusal, second_try) = match other {
             Err(error) => (token, refusal, SecondTry::Failed(error)),
             Ok(None) => (token, refusal, SecondTry::NoOther),

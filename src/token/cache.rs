@@ -236,6 +236,21 @@ impl TokenCache {
         })
     }
 
+    /// What is given out in place of `token`, if that has ended on its way to a server,
+    /// by whichever clock says so; `None` if it has not, or there is nothing else.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    pub(crate) async fn successor_of(&self, token: &Token) -> Result<Option<Token>, TokenError> {
+        let now = self.0.now();
+        let is_out = self.0.core.peek(|held| {
+            held.is_some_and(|held| held.token.same_secret(token) && held.left(now).is_zero())
+        });
+        if token.expires_on() > now.wall && !is_out {
+            return Ok(None);
+        }
+        let other = self.token().await?;
+        Ok((!other.same_secret(token)).then_some(other))
+    }
+
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.clock

@@ -7,7 +7,10 @@ use entra_pool::{
     postgres,
     token::Scope,
 };
-use entra_pool_emulator::azure_sql::{Fault, ServerError, Stage};
+use entra_pool_emulator::{
+    azure_sql::{Fault, ServerError, Stage},
+    network::Network,
+};
 
 use crate::{
     RESOURCE, Shop, login_failed, pool, refused, refused_saying, session,
@@ -93,6 +96,39 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let report = connector.report();
     assert_eq!((report.logins, report.refused, report.renewed), (2, 0, 1));
     assert_ne!(session(&mut first).await, session(&mut second).await, "the first lives on");
+}
+
+#[tokio::test]
+async fn a_token_that_ends_on_the_way_is_replaced_and_says_nothing_of_who_asks() {
+    // Longer than its life.
+    const STALLED: Duration = Duration::from_secs(25 * 3600);
+    let shop = Shop::open().await;
+    let network = Network::to(shop.server().addr()).unwrap();
+    let port = network.addr().port();
+    let connector = shop.connector_to("localhost", port, "Connect Timeout=172800");
+    for endpoint_is_there in [true, false] {
+        network.hold();
+        let connections = network.counters().connections;
+        let connecting = tokio::spawn({
+            let connector = connector.clone();
+            async move { connector.connect().await }
+        });
+        until(|| network.counters().connections > connections).await;
+        shop.server().behaviour().fail_logins(1, login_failed());
+        if !endpoint_is_there {
+            shop.emulator.identity().go_away().await.unwrap();
+        }
+        shop.clock.advance(STALLED);
+        network.release();
+        let connected = connecting.await.unwrap();
+        if endpoint_is_there {
+            connected.unwrap();
+            assert_eq!((shop.token_requests(), connector.report().renewed), (2, 1));
+        } else {
+            let error = connected.unwrap_err();
+            assert!(matches!(error, Error::Token { .. }) && error.is_transient(), "{error:?}");
+        }
+    }
 }
 
 #[tokio::test]

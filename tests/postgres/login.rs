@@ -1,6 +1,9 @@
 //! Logging in: tokens of any length, second tries, what a refusal says.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use entra_pool::{
     clock::ManualClock,
@@ -10,6 +13,7 @@ use entra_pool::{
 use entra_pool_emulator::{
     azure_cli::AzureCliStandIn,
     jwt::{Issuer, Principal, PrincipalKind},
+    network::Network,
 };
 
 use crate::{
@@ -275,4 +279,41 @@ async fn connect_finds_its_identity_in_the_environment() {
     let output = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
     assert!(child.status.success() && output.contains("1 passed"), "{output}");
     assert_eq!(az.invocations().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_on_the_way_is_replaced_and_says_nothing_of_who_asks() {
+    // Longer than its life.
+    const STALLED: Duration = Duration::from_secs(25 * 3600);
+    let server = server().await;
+    let credential = let_in("stalled").await;
+    let clock = ManualClock::at(SystemTime::now());
+    let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
+    let network = Network::to(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let url = server.url_at(network.addr().port(), "stalled", "&connect_timeout=172800");
+    let connector = connector(&identity, &url);
+    for there_is_another in [true, false] {
+        network.hold();
+        let connections = network.counters().connections;
+        let connecting = tokio::spawn({
+            let connector = connector.clone();
+            async move { connector.connect().await.map(drop) }
+        });
+        while network.counters().connections == connections {
+            tokio::task::yield_now().await;
+        }
+        server.set_password("stalled", &credential.next_token()).await;
+        if !there_is_another {
+            credential.fail();
+        }
+        clock.advance(STALLED);
+        network.release();
+        let connected = connecting.await.unwrap();
+        if there_is_another {
+            connected.unwrap();
+            assert_eq!((credential.requests(), connector.report().renewed), (2, 1));
+        } else {
+            assert!(matches!(connected, Err(Error::Token { .. })), "{connected:?}");
+        }
+    }
 }
