@@ -33,7 +33,7 @@ use std::{
 use entra_pool::{azure_sql, postgres};
 use tokio::time::{sleep, timeout};
 
-use chaos::{Script, Step};
+use chaos::Script;
 use ledger::Ledger;
 use load::Load;
 use support::held::{self, Held};
@@ -48,8 +48,8 @@ const WARM_UP: Duration = Duration::from_secs(5);
 /// identity endpoint has swallowed takes 20 s to be given up, and a connect 8 s.
 const RECOVERY: Duration = Duration::from_secs(45);
 
-/// What the process may have grown by. Sessions and their threads come and go in
-/// their thousands: 1 KB kept of each would show.
+/// What the process may have grown by. In half an hour, some 8,000 sessions come and
+/// go: 4 KB kept of each would show.
 const GROWTH_KB: u64 = 24 * 1024;
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -122,9 +122,7 @@ async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
     // That there was a chaos, under which tokens were replaced.
     let tokens = world.endpoint.tokens_handed_out();
     assert!(tokens >= length.as_secs() / TOKEN_LIFE.as_secs() / 2, "{tokens} tokens");
-    if length >= Duration::from_secs(60) {
-        assert!(Step::ALL.iter().all(|step| script.times(*step) > 0) && failed > 0);
-    }
+    assert!(length < Duration::from_secs(60) || failed > 0);
 }
 
 /// Whether every task succeeds once more in time.

@@ -60,7 +60,7 @@ enum Part {
 }
 
 impl Step {
-    pub const ALL: [Self; 23] = [
+    const ALL: [Self; 23] = [
         Self::IdentitySlow,
         Self::IdentityThrottles,
         Self::IdentityIsUpdated,

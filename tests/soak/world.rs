@@ -32,6 +32,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(8);
 const COMMAND_LIMIT: Duration = Duration::from_secs(4);
 
 const ROLE: &str = "soaked";
+
 pub struct World {
     pub clock: JumpingClock,
     pub endpoint: IdentityEndpoint,
