@@ -1,9 +1,9 @@
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
 use axum::{
     Router,
-    extract::Request,
-    middleware::{Next, from_fn},
+    extract::{Request, State},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use tokio::{
@@ -15,11 +15,10 @@ use tokio::{
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
-use crate::problem::{self, Problem};
-
-/// A request's share of time: twice what a connect may take by default, so that who
-/// waits for a database that is away is told so by the pool.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+use crate::{
+    problem::{self, Problem},
+    settings::Listen,
+};
 
 /// What requests under way, and then the pool, have to end in. App Service sends
 /// SIGKILL 5 s after SIGTERM (`WEBSITES_CONTAINER_STOP_TIME_LIMIT`).
@@ -28,27 +27,28 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Serves `router` until SIGTERM or Ctrl-C; lets the requests under way end, and runs
 /// `close`, which is for the pool. Logs `listening on http://HOST:PORT`.
 ///
-/// Around the router: each request is logged, takes 30 s at most, and every answer that
-/// is an error is a [`Problem`].
+/// Around the router: each request is logged, its answer begins in time or is 503, and
+/// every answer that is an error is a [`Problem`].
 ///
 /// # Errors
 ///
 /// The address is taken, or signals cannot be heard.
 pub async fn serve(
     router: Router,
-    address: SocketAddr,
+    listen: Listen,
     close: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let stop = stop()?;
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(listen.address).await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
     let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, around(router)).with_graceful_shutdown(async {
-        stop.await;
-        tracing::info!("stopping");
-        // Nobody hears it only if the server has ended.
-        let _ = stopping.send(());
-    });
+    let server = axum::serve(listener, around(router, listen.request_timeout))
+        .with_graceful_shutdown(async {
+            stop.await;
+            tracing::info!("stopping");
+            // Nobody hears it only if the server has ended.
+            let _ = stopping.send(());
+        });
     let too_late = async {
         if stopped.await.is_err() {
             std::future::pending::<()>().await;
@@ -72,8 +72,8 @@ pub async fn serve(
     }
 }
 
-fn around(router: Router) -> Router {
-    router.layer(from_fn(within_limit)).layer(from_fn(problem::told)).layer(
+fn around(router: Router, request_timeout: Duration) -> Router {
+    router.layer(from_fn_with_state(request_timeout, within_limit)).layer(from_fn(problem::told)).layer(
         TraceLayer::new_for_http()
             // Without the query, which may hold a secret: callers of Functions put their
             // key there.
@@ -86,11 +86,11 @@ fn around(router: Router) -> Router {
     )
 }
 
-async fn within_limit(request: Request, next: Next) -> Response {
-    match timeout(REQUEST_LIMIT, next.run(request)).await {
+async fn within_limit(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            tracing::warn!("a request took more than {REQUEST_LIMIT:?}");
+            tracing::warn!("a request took more than {limit:?}");
             Problem::unavailable("this took too long").into_response()
         }
     }

@@ -1,6 +1,6 @@
 //! Settings, read from the environment once and typed.
 
-use std::{env, net::SocketAddr, str::FromStr};
+use std::{env, net::SocketAddr, num::NonZeroU32, str::FromStr, time::Duration};
 
 use crate::BoxError;
 
@@ -42,13 +42,34 @@ pub fn optional<T: FromStr<Err: Into<BoxError>>>(
     }
 }
 
-/// Where to listen: `LISTEN`, as `0.0.0.0:8080`; default 127.0.0.1:8080.
+/// Where to listen, and how long an answer may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Listen {
+    pub(crate) address: SocketAddr,
+    pub(crate) request_timeout: Duration,
+}
+
+impl Listen {
+    /// At this address. `REQUEST_TIMEOUT`, in seconds, is what a request may take until
+    /// its answer begins; default 30: twice what a connect may take by default, so that
+    /// who waits for a database that is away is told so by the pool.
+    ///
+    /// # Errors
+    ///
+    /// It is no number from 1 on.
+    pub fn at(address: SocketAddr) -> Result<Self, InvalidSetting> {
+        let seconds = optional::<NonZeroU32>("REQUEST_TIMEOUT")?.map_or(30, NonZeroU32::get);
+        Ok(Self { address, request_timeout: Duration::from_secs(seconds.into()) })
+    }
+}
+
+/// At `LISTEN`, as `0.0.0.0:8080`; default 127.0.0.1:8080.
 ///
 /// # Errors
 ///
-/// It is no address with a port.
-pub fn listen() -> Result<SocketAddr, InvalidSetting> {
-    Ok(optional("LISTEN")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))))
+/// It is no address with a port; or as [`Listen::at`].
+pub fn listen() -> Result<Listen, InvalidSetting> {
+    Listen::at(optional("LISTEN")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))))
 }
 
 /// What an application on Azure SQL is told by the environment.
@@ -56,7 +77,7 @@ pub struct AzureSqlSettings {
     /// [`AZURE_SQL`]. Without it, the emulator is used.
     pub connection_string: Option<String>,
     /// As [`listen`] has it.
-    pub listen: SocketAddr,
+    pub listen: Listen,
 }
 
 impl AzureSqlSettings {

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use examples_common::{
     BoxError,
-    settings::{self, InvalidSetting},
+    settings::{self, InvalidSetting, Listen},
 };
 
 /// Asked where nothing else is; `setup.sql` and `setup.postgres.sql` make its table.
@@ -18,7 +18,7 @@ pub(crate) struct Config {
     pub(crate) query: String,
     /// `LISTEN`, or, within Functions, which tells the port,
     /// `FUNCTIONS_CUSTOMHANDLER_PORT` on 127.0.0.1; default 127.0.0.1:8080.
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Listen,
 }
 
 /// Which database, and its connection string. Without one, the emulator is used.
@@ -56,9 +56,9 @@ fn database() -> Result<DatabaseConfig, BoxError> {
     }
 }
 
-fn listen() -> Result<SocketAddr, InvalidSetting> {
+fn listen() -> Result<Listen, InvalidSetting> {
     match settings::optional("FUNCTIONS_CUSTOMHANDLER_PORT")? {
-        Some(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+        Some(port) => Listen::at(SocketAddr::from(([127, 0, 0, 1], port))),
         None => settings::listen(),
     }
 }

@@ -1,7 +1,7 @@
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use azure_core::http::Url;
-use examples_common::settings::{self, InvalidSetting};
+use examples_common::settings::{self, InvalidSetting, Listen};
 
 /// Of Blob Storage; the name that Service Connector gives it.
 pub(crate) const ENDPOINT: &str = "AZURE_STORAGEBLOB_RESOURCEENDPOINT";
@@ -13,7 +13,7 @@ pub(crate) struct Config {
     pub(crate) connection_string: Option<String>,
     pub(crate) photos: PhotosConfig,
     /// `LISTEN`; default 127.0.0.1:8080.
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Listen,
 }
 
 /// Where photos are kept.

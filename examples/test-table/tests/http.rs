@@ -22,11 +22,15 @@ async fn world() -> World {
 
 /// As App Service starts it: the identity is chosen by the connection string alone.
 async fn start(world: &World) -> Application {
+    Application::start(PROGRAM, environment(world)).await
+}
+
+fn environment(world: &World) -> Vec<(&'static str, String)> {
     let client_id = &world.emulator.user_assigned().client_id;
     let authentication = format!("Active Directory MSI;User Id={client_id}");
     let mut environment = world.emulator.identity().app_service_env().to_vec();
     environment.push(("AZURE_SQL_CONNECTIONSTRING", world.azure_sql_string(&authentication)));
-    Application::start(PROGRAM, environment).await
+    environment
 }
 
 #[tokio::test]
@@ -98,6 +102,17 @@ async fn a_database_that_is_away_is_waited_for() {
     let detail = application.get("/").await.problem(503);
     assert_eq!(detail, "the database is not available now");
     world.azure_sql_comes_back().await;
+    application.recovers("/").await;
+}
+
+#[tokio::test]
+async fn a_request_takes_no_longer_than_it_may() {
+    let world = world().await;
+    let mut environment = environment(&world);
+    environment.push(("REQUEST_TIMEOUT", "1".to_owned()));
+    let application = Application::start(PROGRAM, environment).await;
+    world.emulator.azure_sql().behaviour().disturb(1, Stage::Request, azure_sql::Fault::Stall);
+    assert_eq!(application.get("/").await.problem(503), "this took too long");
     application.recovers("/").await;
 }
 
@@ -189,6 +204,7 @@ async fn sigterm_does_not_wait_for_a_request_that_does_not_end() {
 async fn a_wrong_setting_ends_it_at_once_and_is_named() {
     for (name, value) in [
         ("LISTEN", "here"),
+        ("REQUEST_TIMEOUT", "none"),
         ("LOG_FORMAT", "yaml"),
         ("AZURE_SQL_CONNECTIONSTRING", "Server=s;Password=pw-not-to-be-seen"),
     ] {

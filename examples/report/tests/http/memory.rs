@@ -3,7 +3,7 @@
 
 use examples_common::testing::Application;
 
-use crate::{postgres::Postgres, start, world};
+use crate::{PROGRAM, environment, postgres::Postgres, world};
 
 const LIMIT: u64 = 100 * 1024 * 1024;
 
@@ -53,7 +53,12 @@ async fn a_long_result_of_azure_sql_takes_little_memory() {
         COLUMNS.replace("'a", "N'a"),
         rows()
     );
-    let application = start(&world, &query).await;
+    // The emulator makes all of the result before it sends any of it.
+    let mut environment = environment(&world, &query);
+    environment.push(("REQUEST_TIMEOUT", "600".to_owned()));
+    let string = format!("{};Command Timeout=600", world.azure_sql_string("Active Directory MSI"));
+    environment.push(("AZURE_SQL_CONNECTIONSTRING", string));
+    let application = Application::start(PROGRAM, environment).await;
     for format in ["csv", "json"] {
         read(&application, format).await;
     }
