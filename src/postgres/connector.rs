@@ -10,12 +10,13 @@ use super::{
     dial,
     progress::Progress,
     replay,
+    retire::{Aged, TimeLimits},
     retry::Retries,
     time_limit::TimeLimit,
     tls,
 };
 use crate::{
-    clock::{self, Clock, Elapsed},
+    clock::{self, Clock, Elapsed, SystemClock},
     telemetry::{Database, Ledger},
     token::{Connecting, Renewals, Token, TokenCache},
 };
@@ -39,6 +40,7 @@ struct Inner {
     tls: MakeRustlsConnect,
     renewals: Renewals,
     ledger: Ledger<RetireReason>,
+    aged: Aged,
     recycling_limit: TimeLimit,
 }
 
@@ -78,6 +80,7 @@ impl Connector {
             tls,
             renewals: Renewals::default(),
             ledger,
+            aged: Aged::default(),
             recycling_limit: TimeLimit::new(Recycling::LIMIT),
         })))
     }
@@ -166,6 +169,10 @@ impl Connector {
 
     pub(crate) fn ledger(&self) -> &Ledger<RetireReason> {
         &self.0.ledger
+    }
+
+    pub(super) fn aged(&self) -> &Aged {
+        &self.0.aged
     }
 
     /// Logs in, again and again where that can help.
@@ -308,7 +315,13 @@ impl deadpool_postgres::Connect for Connector {
     ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
         Box::pin(async move {
             match Connector::connect(self).await {
-                Ok((client, connection)) => Ok((client, tokio::spawn(drive(connection)))),
+                Ok((client, connection)) => {
+                    // deadpool's metrics, which are compared with them, have the system's clock.
+                    let clock = SystemClock::new();
+                    let limits = TimeLimits::of(self.config());
+                    let driven = self.0.aged.counting(&clock, limits, drive(connection));
+                    Ok((client, tokio::spawn(driven)))
+                }
                 // These are what Error::from makes of them again.
                 Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
                 Err(error) => Err(replay::carrying(error).await),

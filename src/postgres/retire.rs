@@ -1,13 +1,15 @@
 use std::{
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use deadpool_postgres::Metrics;
 
 use super::Config;
-use crate::telemetry;
+use crate::{clock::Clock, telemetry};
 
 /// Why a connection was not used again.
 ///
@@ -61,8 +63,6 @@ impl fmt::Display for RetireReason {
 /// They are of [`Instant`], deadpool's own, and not of the injected clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeLimits {
-    /// Before that age no limit is reached: all that most checkouts compare.
-    earliest: Duration,
     lifetime: Duration,
     idle: Duration,
 }
@@ -71,24 +71,63 @@ impl TimeLimits {
     pub(crate) fn of(config: &Config) -> Self {
         let [lifetime, idle] =
             [config.max_lifetime, config.idle_timeout].map(|limit| limit.unwrap_or(Duration::MAX));
-        Self { earliest: least(lifetime).min(idle), lifetime, idle }
+        Self { lifetime, idle }
+    }
+
+    /// Before that age none of them is reached.
+    fn earliest(self) -> Duration {
+        least(self.lifetime).min(self.idle)
     }
 
     pub(crate) fn reached(&self, metrics: &Metrics) -> Option<RetireReason> {
-        // The clock is read once, and not at all where there is no limit: this is
-        // done at every checkout.
-        if self.earliest == Duration::MAX {
-            return None;
-        }
         let age = metrics.age();
-        if age < self.earliest {
-            return None;
-        }
         if age >= jittered(self.lifetime, metrics.created) {
             return Some(RetireReason::Age);
         }
         let used = metrics.recycled.map_or(Duration::ZERO, |used| used - metrics.created);
         (age.saturating_sub(used) >= self.idle).then_some(RetireReason::Idle)
+    }
+}
+
+/// Whether one of a connector's connections is of an age at which it may have reached
+/// a time limit: before, a checkout need not read the clock, which would be half of
+/// what it takes longer than deadpool-postgres' own.
+///
+/// Every such connection has a share of it.
+#[derive(Debug, Default)]
+pub(super) struct Aged(Arc<()>);
+
+impl Aged {
+    /// That much earlier: the runtime's timers are late.
+    const MARGIN: Duration = Duration::from_secs(1);
+
+    pub(super) fn any(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// `connection`, with a share from the age on at which it may reach one of `limits`.
+    pub(super) fn counting<F: Future>(
+        &self,
+        clock: &dyn Clock,
+        limits: TimeLimits,
+        connection: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        let aged = Arc::downgrade(&self.0);
+        let young = limits.earliest().saturating_sub(Self::MARGIN);
+        let mut share = if young.is_zero() { aged.upgrade() } else { None };
+        let grown = clock.sleep(young);
+        async move {
+            let mut connection = pin!(connection);
+            tokio::select! {
+                biased;
+                ended = &mut connection => return ended,
+                () = grown => {}
+            }
+            share = share.or_else(|| aged.upgrade());
+            let ended = connection.await;
+            drop(share);
+            ended
+        }
     }
 }
 
@@ -108,7 +147,10 @@ fn jittered(lifetime: Duration, created: Instant) -> Duration {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)] // deadpool's metrics have it.
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
+    use crate::clock::ManualClock;
 
     #[test]
     fn a_lifetime_ends_up_to_a_tenth_earlier_and_is_the_same_each_time() {
@@ -121,6 +163,41 @@ mod tests {
         assert_eq!(jittered(hour, now), jittered(hour, now));
         assert_eq!(jittered(Duration::ZERO, now), Duration::ZERO);
         assert!(jittered(Duration::MAX, now) > Duration::MAX / 2);
+    }
+
+    #[test]
+    fn connections_are_counted_from_a_second_before_their_first_limit_until_they_end() {
+        let config: Config = "host=a.postgres.database.azure.com".parse().unwrap();
+        let seconds = Duration::from_secs;
+        for (lifetime, idle, young) in [
+            (Some(seconds(60)), None, Some(seconds(53))),
+            (Some(seconds(60)), Some(seconds(10)), Some(seconds(9))),
+            (None, Some(seconds(10)), Some(seconds(9))),
+            (Some(seconds(1)), None, Some(Duration::ZERO)),
+            (Some(Duration::ZERO), None, Some(Duration::ZERO)),
+            (None, None, None),
+        ] {
+            let clock = ManualClock::new();
+            let config = config.clone().max_lifetime(lifetime).idle_timeout(idle);
+            let aged = Aged::default();
+            let (end, ended) = tokio::sync::oneshot::channel::<()>();
+            let mut connection = Box::pin(
+                aged.counting(&clock, TimeLimits::of(&config), async { drop(ended.await) }),
+            );
+            // At once, before it is polled.
+            assert_eq!(aged.any(), young == Some(Duration::ZERO), "{config:?}");
+            let mut polled = || connection.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let moment = Duration::from_nanos(1);
+            clock.advance(young.unwrap_or(seconds(1_000_000)).saturating_sub(moment));
+            assert!(polled().is_pending());
+            assert_eq!(aged.any(), young == Some(Duration::ZERO), "{config:?}");
+            clock.advance(moment);
+            assert!(polled().is_pending());
+            assert_eq!(aged.any(), young.is_some(), "{config:?}");
+            end.send(()).unwrap();
+            assert!(polled().is_ready());
+            assert!(!aged.any(), "{config:?}");
+        }
     }
 
     #[test]
