@@ -6,7 +6,7 @@ use examples_common::testing::{Application, Browser};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_user_is_created_in_swagger_ui() {
+async fn a_browser_creates_a_user_in_swagger_ui() {
     let application = Application::start(env!("CARGO_BIN_EXE_users-api"), []).await;
     let browser = Browser::start().await;
     browser.open(&format!("{}/docs", application.address())).await;
