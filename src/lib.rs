@@ -2,6 +2,9 @@
 //! in with Microsoft Entra tokens: the machine's own identity gets a short-lived
 //! token, and the token is the password. No secret to store, none to rotate.
 //!
+//! `cargo add entra-pool`, `cargo add tokio --features full`, and in an `async fn` that
+//! returns a `Result`:
+//!
 //! ```no_run
 //! # #[cfg(feature = "azure-sql")]
 //! # async fn azure_sql() -> Result<(), Box<dyn std::error::Error>> {

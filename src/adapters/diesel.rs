@@ -29,8 +29,6 @@
 pub use diesel;
 pub use diesel_async;
 
-use std::error::Error as _;
-
 use diesel::{
     ConnectionError, ConnectionResult, QueryResult,
     result::{DatabaseErrorKind, Error},
@@ -43,6 +41,7 @@ use diesel_async::{
 use crate::{
     clock,
     postgres::{Connector, Recycling, RetireReason, cancel},
+    token::with_causes,
 };
 
 /// diesel-async's manager, whose connections `connector` makes.
@@ -70,16 +69,9 @@ pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConn
 /// what diesel-async sets on a new connection took longer than `connect_timeout`, once
 /// more.
 pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnection> {
-    let (client, connection) = connector.connect().await.map_err(|error| {
-        let mut said = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            said.push_str(": ");
-            said.push_str(&error.to_string());
-            cause = error.source();
-        }
-        ConnectionError::BadConnection(said)
-    })?;
+    let connected = connector.connect().await;
+    let (client, connection) =
+        connected.map_err(|error| ConnectionError::BadConnection(with_causes(&error)))?;
     // It sets two things, which a server that hangs would never confirm.
     let limit = connector.config().connect_timeout;
     let set_up = AsyncPgConnection::try_from_client_and_connection(client, connection);

@@ -305,9 +305,11 @@ impl Connector {
             .map_err(|source| Error::Resolve { server: server(), source })?
             .collect();
         progress.reached(Stage::Dial);
-        let socket = dial::dial(&**self.clock(), addresses, config.multi_subnet_failover)
-            .await
-            .map_err(|source| Error::Dial { server: server(), source })?;
+        let failed = |source| Error::Dial { server: server(), source };
+        let so_far = |source| progress.failed(failed(source));
+        let at_once = config.multi_subnet_failover;
+        let socket =
+            dial::dial(&**self.clock(), addresses, at_once, so_far).await.map_err(failed)?;
         if config.trust == Trust::AnyOnLoopback && !socket.is_loopback() {
             return Err(Error::NotLoopback { server: server() });
         }

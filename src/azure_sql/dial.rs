@@ -27,10 +27,12 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Connects to the address that answers first. One is tried alone for 250 ms, or
 /// until it fails, then the next beside it (RFC 8305, section 5); `at_once`, all.
+/// `so_far` is told what has failed while others are still tried.
 pub(super) async fn dial(
     clock: &dyn Clock,
     addresses: Vec<SocketAddr>,
     at_once: bool,
+    so_far: impl Fn(io::Error),
 ) -> io::Result<Socket> {
     let mut waiting = interleaved(addresses).into_iter();
     let mut trying = FuturesUnordered::new();
@@ -49,7 +51,10 @@ pub(super) async fn dial(
         };
         match next {
             Some(Ok(socket)) => return Ok(socket),
-            Some(Err(failure)) => failures.push(failure),
+            Some(Err(failure)) => {
+                failures.push(failure);
+                so_far(all(&failures));
+            }
             None => return Err(all(&failures)),
         }
     }
@@ -193,7 +198,7 @@ mod tests {
     async fn the_next_address_is_tried_as_soon_as_one_fails() {
         let ((_held, refusing), (_listener, good)) = (refusing(), listening().await);
         let clock = ManualClock::new();
-        let socket = dial(&clock, vec![refusing, good], false).await.unwrap();
+        let socket = dial(&clock, vec![refusing, good], false, |_| {}).await.unwrap();
         assert_eq!(peer(&socket), good);
         assert!(socket.is_loopback());
         assert!(socket.0.nodelay().unwrap());
@@ -206,13 +211,13 @@ mod tests {
         let ((_a, first), (_b, second)) = (refusing(), refusing());
         for at_once in [false, true] {
             let clock = ManualClock::new();
-            let error = dial(&clock, vec![first, second], at_once).await.unwrap_err();
+            let error = dial(&clock, vec![first, second], at_once, |_| {}).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
             for address in [first, second] {
                 assert!(error.to_string().contains(&address.to_string()), "{error}");
             }
         }
-        let error = dial(&ManualClock::new(), vec![], false).await.unwrap_err();
+        let error = dial(&ManualClock::new(), vec![], false, |_| {}).await.unwrap_err();
         assert!(error.to_string().contains("no address"), "{error}");
     }
 
@@ -221,7 +226,7 @@ mod tests {
     async fn one_that_is_silent_is_tried_alone_for_a_while_or_not_at_all() {
         let ((_l, _full, silent), (_listener, good)) = (silent().await, listening().await);
         let clock = ManualClock::new();
-        let mut dialling = std::pin::pin!(dial(&clock, vec![silent, good], false));
+        let mut dialling = std::pin::pin!(dial(&clock, vec![silent, good], false, |_| {}));
         while clock.sleepers() == 0 {
             tokio::select! {
                 biased;
@@ -239,8 +244,26 @@ mod tests {
         assert_eq!(peer(&dialling.await.unwrap()), good);
 
         let clock = ManualClock::new();
-        let socket = dial(&clock, vec![silent, good], true).await.unwrap();
+        let socket = dial(&clock, vec![silent, good], true, |_| {}).await.unwrap();
         assert_eq!(peer(&socket), good, "MultiSubnetFailover waits for none");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_failed_is_told_while_another_is_silent() {
+        let ((_held, refusing), (_l, _full, silent)) = (refusing(), silent().await);
+        let (clock, told) = (ManualClock::new(), std::cell::RefCell::new(Vec::new()));
+        let so_far = |error: io::Error| told.borrow_mut().push(error.to_string());
+        let mut dialling = std::pin::pin!(dial(&clock, vec![refusing, silent], false, so_far));
+        while told.borrow().is_empty() {
+            tokio::select! {
+                biased;
+                _ = &mut dialling => panic!("the other does not answer"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        let told = told.borrow();
+        assert!(told.len() == 1 && told[0].contains(&refusing.to_string()), "{told:?}");
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub fn connect(connection_string: &str) -> Result<Pool, Error> {
 pub fn connector(connection_string: &str) -> Result<Connector, Error> {
     let config: Config = connection_string.parse()?;
     let identity = Identity::new(config.credential()?);
-    connector_with(&identity, config.without_identity())
+    connector_of(&identity, config.without_identity())
 }
 
 /// As [`connect`], with an identity that other pools share.
@@ -97,10 +97,20 @@ pub fn connector(connection_string: &str) -> Result<Connector, Error> {
 /// [`Error`], if the string or a CA file is not usable. A string that names an
 /// identity of its own (`Authentication`, `User Id`) is refused.
 pub fn connect_with(identity: &Identity, connection_string: &str) -> Result<Pool, Error> {
-    connector_with(identity, connection_string.parse()?).map(pool)
+    connector_with(identity, connection_string).map(pool)
 }
 
-fn connector_with(identity: &Identity, config: Config) -> Result<Connector, Error> {
+/// The connector that [`connect_with`] makes its pool on, for use under another pool
+/// or none.
+///
+/// # Errors
+///
+/// As [`connect_with`].
+pub fn connector_with(identity: &Identity, connection_string: &str) -> Result<Connector, Error> {
+    connector_of(identity, connection_string.parse()?)
+}
+
+fn connector_of(identity: &Identity, config: Config) -> Result<Connector, Error> {
     let tokens = identity.tokens(config.token_scope().clone());
     Connector::new(config, tokens)
 }

@@ -44,17 +44,20 @@ pub fn builder(manager: Manager) -> PoolBuilder {
 }
 
 /// Opens connections, all at once, until `pool` has as many as the configuration
-/// says (`Min Pool Size`), so that the first requests need not wait, and a wrong
-/// set-up shows at start. Does nothing where there are as many; waits for none that
-/// is lent.
+/// says (`Min Pool Size`), one at least, so that the first requests need not wait, and
+/// a wrong set-up shows at start. Does nothing where there are as many; waits for none
+/// that is lent.
 ///
 /// # Errors
 ///
 /// The first that occurs; the connections that were opened stay in the pool.
 pub async fn warm_up(pool: &Pool) -> Result<(), PoolError> {
+    fill(pool, pool.manager().connector().config().min_pool_size.max(1)).await
+}
+
+async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
     let status = pool.status();
-    let wanted = pool.manager().connector().config().min_pool_size.min(status.max_size);
-    let missing = wanted.saturating_sub(status.size);
+    let missing = wanted.min(status.max_size).saturating_sub(status.size);
     if missing == 0 {
         return Ok(());
     }
@@ -105,7 +108,8 @@ pub fn keep_fresh(pool: &Pool) {
             }
             let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
             pool.retain(|connection, _| pool.manager().is_fit(connection));
-            if let Err(error) = warm_up(&pool).await {
+            let minimum = pool.manager().connector().config().min_pool_size;
+            if let Err(error) = fill(&pool, minimum).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the pool has fewer connections than its minimum"

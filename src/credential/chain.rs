@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     fmt::{self, Write},
     sync::{Arc, OnceLock},
 };
@@ -8,6 +7,7 @@ use async_trait::async_trait;
 
 use crate::token::{
     CredentialError, CredentialErrorKind::Unavailable, Token, TokenCredential, TokenRequest,
+    with_causes,
 };
 
 /// Several credentials, of which the first that gives a token is used from
@@ -113,15 +113,8 @@ fn exhausted(request: &TokenRequest, failures: &[(String, CredentialError)]) -> 
     CredentialError::new(Unavailable, message)
 }
 
-/// The error and its causes.
 fn in_a_line(error: &CredentialError) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(this) = cause {
-        let _ = write!(line, ": {this}");
-        cause = this.source();
-    }
-    line.replace(['\r', '\n'], " ")
+    with_causes(error).replace(['\r', '\n'], " ")
 }
 
 /// A member of the default chain that is not there, and why.

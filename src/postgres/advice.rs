@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::token::{Claims, Scope, Token, TokenError, utc};
+use crate::token::{Claims, Scope, Token, TokenError, utc, with_causes};
 
 /// Older PgBouncer versions have this many bytes of password at most.
 const OLD_PGBOUNCER_PASSWORD: usize = 2_047;
@@ -26,6 +26,8 @@ pub(super) enum SecondTry {
     /// There was no other: the same one came again, or came so lately that it
     /// was not asked for.
     NoOther,
+    /// The connect's time was over before its answer.
+    NoTime,
     /// The provider could not be asked.
     Failed(TokenError),
 }
@@ -38,7 +40,10 @@ impl Refusal<'_> {
         let second_try = match self.second_try {
             SecondTry::Refused => "A new token was refused too.".to_owned(),
             SecondTry::NoOther => "There was no newer token to try.".to_owned(),
-            SecondTry::Failed(error) => format!("A newer token was not to be had: {error}."),
+            SecondTry::NoTime => "There was no time left to try a newer token.".to_owned(),
+            SecondTry::Failed(error) => {
+                format!("A newer token was not to be had: {}.", with_causes(error))
+            }
         };
         format!(
             "{} The login was as \"{}\", with a token of {}. {second_try}",

@@ -223,6 +223,18 @@ impl Config {
         self
     }
 
+    /// What its methods, and tokio-postgres', let through and nobody can mean.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.connect_timeout.is_zero() {
+            return Err(ConfigError::keyword("connect_timeout", "is 0: no connect is that fast"));
+        }
+        if self.session.get_user().is_some_and(str::is_empty) {
+            let problem = "is empty: leave it out to log in by the token's name";
+            return Err(ConfigError::keyword("user", problem));
+        }
+        Ok(())
+    }
+
     /// What tokens for these hosts are asked for: `entra_scope`, else by the
     /// hosts' suffix.
     ///

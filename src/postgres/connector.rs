@@ -50,8 +50,10 @@ impl Connector {
     /// # Errors
     ///
     /// [`ConfigError::OtherScope`], if the tokens are not those that the hosts
-    /// want, [`Error::TlsConfig`], if `sslrootcert` cannot be read.
+    /// want, [`ConfigError::Keyword`], if a setting cannot be meant,
+    /// [`Error::TlsConfig`], if `sslrootcert` cannot be read.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
+        config.check()?;
         match config.token_scope() {
             // The tokens at hand say what an unknown host wants.
             Err(ConfigError::UnknownHost { .. }) => {}
@@ -226,6 +228,9 @@ impl Connector {
             Ok(None) => (token, refusal, SecondTry::NoOther),
             Ok(Some(other)) => {
                 self.0.ledger.renewed();
+                // What must be known if there is no time left for the other try.
+                let refusal = self.advised(refusal, &token, &user, &SecondTry::NoTime).await;
+                progress.failed(Error::LoginRefused(refusal));
                 match self.log_in_with(&other, &user, progress, connecting).await {
                     Err(Error::LoginRefused(refusal)) => (other, refusal, SecondTry::Refused),
                     outcome => return outcome,
@@ -332,7 +337,7 @@ impl deadpool_postgres::Connect for Connector {
 
 pub(crate) async fn drive(connection: Connection) {
     if let Err(error) = connection.await {
-        tracing::warn!(%error, "a connection ended");
+        tracing::warn!(error = &error as &dyn std::error::Error, "a connection ended");
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn log_in(
     }
 
     let share = |places| Share { clock, connecting, places };
-    let mut failures = Failures { kept: None, several: hosts.len() > 1 };
+    let mut failures = Failures { progress, kept: None, several: hosts.len() > 1 };
     for (at, host) in hosts.iter().enumerate() {
         let server = host.to_string();
         progress.turned_to(&server);
@@ -75,25 +75,28 @@ pub(super) async fn log_in(
             failures.add(error);
         }
     }
-    match failures.kept {
+    match progress.take_failure() {
         Some(failure) => Err(failure),
         None => unreachable!("there is a host at least, and each fails in one way or another"),
     }
 }
 
-/// The failure to tell, where each place has one.
-struct Failures {
-    kept: Option<Error>,
+/// The failure to tell, where each place has one. It is in `progress`, so that it is
+/// known, too, if the last place takes all the time that is left.
+struct Failures<'a> {
+    progress: &'a Progress,
+    kept: Option<Prospect>,
     several: bool,
 }
 
-impl Failures {
+impl Failures<'_> {
     /// Keeps the last of those that trying again has the best prospects for.
     fn add(&mut self, error: Error) {
         tracing::debug!(error = &error as &dyn std::error::Error, "not connected");
-        let prospect = |error: &Error| Prospect::of(error, self.several);
-        if self.kept.as_ref().is_none_or(|kept| prospect(kept) <= prospect(&error)) {
-            self.kept = Some(error);
+        let prospect = Prospect::of(&error, self.several);
+        if self.kept.is_none_or(|kept| kept <= prospect) {
+            self.kept = Some(prospect);
+            self.progress.failed(error);
         }
     }
 }

@@ -111,7 +111,7 @@ pub fn connector(config: &str) -> Result<Connector, Error> {
     let mut config: Config = config.parse()?;
     let credential = config.credential()?;
     config.client_id = None;
-    connector_with(&Identity::new(credential), config)
+    connector_of(&Identity::new(credential), config)
 }
 
 impl Config {
@@ -140,10 +140,20 @@ impl Config {
 ///
 /// [`Error::Config`] or [`Error::TlsConfig`], if `config` cannot be used.
 pub fn connect_with(identity: &Identity, config: &str) -> Result<Pool, Error> {
-    pool(connector_with(identity, config.parse()?)?)
+    pool(connector_with(identity, config)?)
 }
 
-fn connector_with(identity: &Identity, config: Config) -> Result<Connector, Error> {
+/// The connector that [`connect_with`] makes its pool on, for use under another pool
+/// or none.
+///
+/// # Errors
+///
+/// As [`connect_with`].
+pub fn connector_with(identity: &Identity, config: &str) -> Result<Connector, Error> {
+    connector_of(identity, config.parse()?)
+}
+
+fn connector_of(identity: &Identity, config: Config) -> Result<Connector, Error> {
     let tokens = identity.tokens(config.token_scope()?);
     Connector::new(config, tokens)
 }

@@ -60,7 +60,8 @@ pub fn builder(connector: Connector) -> PoolBuilder {
 fn retire_the_unfit(connector: Connector) -> Hook {
     let limits = TimeLimits::of(connector.config());
     Hook::sync_fn(move |client: &mut ClientWrapper, metrics| {
-        match unfit(&connector, &limits, client, metrics) {
+        let limits = connector.aged().any().then_some(&limits);
+        match unfit(limits, client, metrics) {
             Some(reason) => Err(retired(&connector, reason)),
             None => Ok(()),
         }
@@ -69,15 +70,14 @@ fn retire_the_unfit(connector: Connector) -> Hook {
 
 /// What speaks against using a connection again, without asking the server.
 fn unfit(
-    connector: &Connector,
-    limits: &TimeLimits,
+    limits: Option<&TimeLimits>,
     client: &ClientWrapper,
     metrics: &Metrics,
 ) -> Option<RetireReason> {
     if client.is_closed() {
         return Some(RetireReason::Closed);
     }
-    if connector.aged().any() { limits.reached(metrics) } else { None }
+    limits?.reached(metrics)
 }
 
 fn recycle(connector: Connector) -> Hook {
@@ -155,7 +155,7 @@ pub fn keep_fresh(pool: &Pool, connector: &Connector) {
         loop {
             connector.clock().sleep(LOOK_EVERY).await;
             let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
-            pool.retain(|client, metrics| match unfit(&connector, &limits, client, &metrics) {
+            pool.retain(|client, metrics| match unfit(Some(&limits), client, &metrics) {
                 Some(reason) => {
                     retired(&connector, reason);
                     false

@@ -45,6 +45,11 @@ impl Progress {
         self.state(|state| state.failed = Some(error));
     }
 
+    /// The last failure, which is no longer kept.
+    pub(super) fn take_failure(&self) -> Option<Error> {
+        self.state(|state| state.failed.take())
+    }
+
     /// The stage, the server, and the last failure, which is no longer kept.
     pub(super) fn take(&self) -> (Stage, String, Option<Error>) {
         self.state(|state| (state.stage, state.server.clone(), state.failed.take()))

@@ -91,7 +91,8 @@ impl Recycling {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a connection could not be recycled");
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "a connection could not be recycled");
                 Err(RetireReason::Recycling)
             }
             Err(clock::Elapsed) => {
@@ -122,7 +123,8 @@ pub(crate) fn cancel(connector: &Connector, query: CancelToken) {
     let limit = connector.config().connect_timeout;
     tokio::spawn(async move {
         if let Ok(Err(error)) = clock::timeout(&*clock, limit, query.cancel_query(tls)).await {
-            tracing::warn!(%error, "a query could not be cancelled");
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a query could not be cancelled");
         }
     });
 }

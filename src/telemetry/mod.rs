@@ -3,7 +3,9 @@
 //!
 //! Names are those of OpenTelemetry's semantic conventions for databases (spans:
 //! stable; connection pools: in development) where it has one, else begin with
-//! `entra_pool.`. No token, no secret and no principal is in any of them.
+//! `entra_pool.`. No token and no secret is in any of them. Principals are in no span's
+//! fields and no metric; events have them: of a login the user name, of a refusal who was
+//! refused.
 //!
 //! `examples/observability` has all of this at work, with a Grafana dashboard and alert
 //! rules for Prometheus.

@@ -100,13 +100,14 @@ impl TokenCache {
         self.renew_within(instead_of, self.0.wait_timeout).await
     }
 
-    /// [`renew`](Self::renew) with a limit of its own for each wait.
+    /// [`renew`](Self::renew) with a limit of its own.
     pub(super) async fn renew_within(
         &self,
         instead_of: &Token,
         limit: Duration,
     ) -> Result<Option<Token>, TokenError> {
         let inner = &self.0;
+        let began = inner.clock.monotonic();
         // A request that was started before the refusal may bring the same
         // token again; the one after it has been told.
         for _ in 0..2 {
@@ -122,7 +123,11 @@ impl TokenCache {
                 }
             };
             let told = flight.reason == Reason::Rejected;
-            let token = inner.wait(flight, limit).await?;
+            let left = limit.saturating_sub(inner.clock.monotonic().saturating_sub(began));
+            let token = match inner.wait(flight, left).await {
+                Err(TokenError::TimedOut { .. }) => return Err(inner.timed_out(limit)),
+                outcome => outcome?,
+            };
             if !token.same_secret(instead_of) {
                 return Ok(Some(token));
             }
@@ -155,12 +160,13 @@ impl TokenCache {
     ///
     /// Outside of a tokio runtime.
     pub fn keep_fresh(&self) {
+        let runtime = Handle::current();
         if self.0.kept_fresh.swap(true, Ordering::Relaxed) {
             return;
         }
         let (inner, mut alive) = (Arc::downgrade(&self.0), self.0.alive.subscribe());
         let clock = self.0.clock.clone();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             loop {
                 let pause = {
                     let Some(inner) = inner.upgrade() else { return };
@@ -298,12 +304,13 @@ impl Inner {
         let span = token_span(self.scope.as_str(), ticket.reason.label());
         let requesting = span.clone();
         let request = async move {
-            let asked = inner.now();
             let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
+            let asked = inner.now();
+            let asking = Asking { inner: &inner, ticket: Some(ticket), asked, span };
             let answer = inner.credential.get_token(request);
             let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
             let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
-            inner.land(ticket, answer.and_then(not_empty), asked, &span);
+            asking.answered(answer.and_then(not_empty));
         };
         runtime.spawn(request.instrument(requesting));
     }
@@ -399,6 +406,38 @@ impl Inner {
                 tracing::error!(%scope, "the token has expired and no other has come");
             }
             None => {}
+        }
+    }
+}
+
+/// A request under way. A credential that panics has failed; where the runtime ends,
+/// the request is lost, and the next caller makes another.
+struct Asking<'a> {
+    inner: &'a Inner,
+    ticket: Option<Ticket>,
+    asked: Now,
+    span: Span,
+}
+
+impl Asking<'_> {
+    fn answered(mut self, answer: Result<Token, CredentialError>) {
+        self.land(answer);
+    }
+
+    fn land(&mut self, answer: Result<Token, CredentialError>) {
+        if let Some(ticket) = self.ticket.take() {
+            self.inner.land(ticket, answer, self.asked, &self.span);
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.land(Err(CredentialError::new(
+                CredentialErrorKind::Refused,
+                "the credential panicked; standard error has where",
+            )));
         }
     }
 }

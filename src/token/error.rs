@@ -147,3 +147,15 @@ impl TokenError {
         }
     }
 }
+
+/// The error and its causes, in one text.
+pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        said.push_str(": ");
+        said.push_str(&error.to_string());
+        cause = error.source();
+    }
+    said
+}

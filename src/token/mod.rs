@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 
 pub use cache::{TokenCache, TokenReport};
 pub use claims::Claims;
+pub(crate) use error::with_causes;
 pub use error::{CredentialError, CredentialErrorKind, TokenError};
 pub use identity::{Identity, IdentityBuilder};
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -305,6 +308,56 @@ async fn a_pool_that_is_refused_while_the_endpoint_is_down_disturbs_nobody() {
         setting.clock.advance(5 * S);
     }
     assert!(setting.provider.total() <= 4, "{} requests in 100 s", setting.provider.total());
+}
+
+#[tokio::test]
+async fn a_renewal_waits_for_two_requests_no_longer_than_it_may() {
+    let setting = setting().filled_with("a", HOUR).await;
+    setting.clock.advance(HOUR * 11 / 12);
+    assert_eq!(setting.now().await, "a");
+    let renewal = tokio::spawn({
+        let (cache, refused) = (setting.cache.clone(), Token::new("a", setting.clock.wall()));
+        async move { cache.renew_within(&refused, 10 * S).await }
+    });
+    settle().await;
+    setting.clock.advance(6 * S);
+    assert_eq!(setting.provider.answer(setting.token("a", 300 * S)).await, Reason::Expiring);
+    setting.clock.advance(4 * S);
+    let error = renewal.await.unwrap().unwrap_err();
+    assert!(matches!(error, TokenError::TimedOut { waited, .. } if waited == 10 * S), "{error:?}");
+}
+
+/// It panics, and counts how often.
+#[derive(Debug, Clone, Default)]
+struct Panicking(Arc<AtomicUsize>);
+
+#[async_trait]
+impl TokenCredential for Panicking {
+    fn name(&self) -> String {
+        "the test".into()
+    }
+
+    async fn get_token(&self, _: TokenRequest) -> Answer {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("as it shall");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_that_panics_has_failed_and_is_not_asked_by_everybody() {
+    let (clock, credential) = (ManualClock::new(), Panicking::default());
+    let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
+    let cache = identity.tokens(Scope::AZURE_SQL);
+    for _ in 0..3 {
+        let error = cache.token().await.unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("panicked"), "{cause}");
+    }
+    assert_eq!(credential.0.load(Ordering::Relaxed), 1);
+    assert_eq!((cache.report().failures, cache.report().last_error.is_some()), (1, true));
+    clock.advance(S);
+    cache.token().await.unwrap_err();
+    assert_eq!(credential.0.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The adapters: Azure SQL's against the emulator, PostgreSQL's against a server
 //! of the test's own.
+#![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
 mod bb8_azure_sql;

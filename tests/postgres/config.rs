@@ -1,5 +1,7 @@
 //! What cannot be is refused when a pool is built.
 
+use std::time::Duration;
+
 use entra_pool::{
     credential::Environment,
     postgres::{self, Config, ConfigError, Connector, Error, tokio_postgres},
@@ -35,6 +37,20 @@ fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
     ] {
         let error = refused(&text);
         assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_it_is_dialled() {
+    let identity = Identity::new(TestCredential::new("x", 0));
+    let config: Config = "postgres://a.postgres.database.azure.com/d".parse().unwrap();
+    for (config, says) in [
+        (config.clone().connect_timeout(Duration::ZERO), "connect_timeout is 0"),
+        (config.user(""), "user is empty"),
+    ] {
+        let error = Connector::new(config, identity.tokens(Scope::AZURE_POSTGRESQL)).err().unwrap();
+        assert!(matches!(error, Error::Config(ConfigError::Keyword { .. })), "{error:?}");
+        assert!(said(&error).contains(says), "{}", said(&error));
     }
 }
 

@@ -13,7 +13,7 @@ use entra_pool::{
 use entra_pool_emulator::{
     azure_cli::AzureCliStandIn,
     jwt::{Issuer, Principal, PrincipalKind},
-    network::Network,
+    network::{Act, After, Fault, Network, Towards},
 };
 
 use crate::{
@@ -130,6 +130,31 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     assert_eq!((report.logins, report.refused, report.renewed), (2, 0, 1));
     assert_eq!(text(&first, "SELECT 'still there'").await, "still there");
     drop(second);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_though_there_is_no_time_for_the_other_token() {
+    let server = server().await;
+    let credential = let_in("late").await;
+    let clock = ManualClock::at(SystemTime::now());
+    let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
+    let network = Network::to(([127, 0, 0, 1], server.port()).into()).unwrap();
+    let connector = connector(&identity, &server.url_at(network.addr().port(), "late", ""));
+    drop(connector.connect().await.unwrap());
+    server.set_password("late", &credential.next_token()).await;
+    // Refused, then left without an answer.
+    network.disturb(1, None);
+    let silent = Fault { towards: Towards::Client, after: After::Bytes(0), act: Act::Stall };
+    network.disturb(1, silent);
+    let connecting = tokio::spawn(async move { connector.connect().await.map(drop) });
+    while network.counters().faults == 0 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(15));
+    let error = connecting.await.unwrap().unwrap_err();
+    let Error::TimedOut { source: Some(before), .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(**before, Error::LoginRefused(_)), "{before:?}");
+    assert!(said(&error).contains("no time left to try a newer token"), "{}", said(&error));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The PostgreSQL pool against a PostgreSQL server of the test's own, with a
 //! role whose password is the token.
-#![cfg(feature = "postgres")]
+#![cfg(all(unix, feature = "postgres"))]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
 mod bad_input;

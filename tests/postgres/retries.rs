@@ -168,6 +168,26 @@ async fn a_host_that_accepts_and_is_silent_leaves_time_for_the_others() {
 }
 
 #[tokio::test]
+async fn what_one_host_said_is_told_though_the_next_takes_all_the_time() {
+    let (gone, _held) = nobody_listens();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap().port();
+    let authority = Authority::new().unwrap();
+    let (clock, identity) = clocked(TestCredential::new("shop", 0));
+    let url = scoped("127.0.0.1", gone, &authority.path());
+    let both = format!("127.0.0.1:{gone},127.0.0.1:{silent}");
+    let connector = connector(&identity, &url.replace(&format!("127.0.0.1:{gone}"), &both));
+    let connect = connecting(&connector);
+    let (mut socket, _) = listener.accept().await.unwrap();
+    socket.read_exact(&mut [0; 8]).await.unwrap();
+    clock.advance(Duration::from_secs(15));
+    let error = connect.await.unwrap().unwrap_err();
+    let Error::TimedOut { server, source: Some(before), .. } = &error else { panic!("{error:?}") };
+    assert_eq!(*server, format!("127.0.0.1:{silent}"));
+    assert!(matches!(&**before, Error::Dial { server, .. } if server.ends_with(&gone.to_string())));
+}
+
+#[tokio::test]
 async fn a_connect_that_takes_too_long_tells_the_stage_and_why_the_try_before_failed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -26,13 +26,20 @@ impl LdapServer {
         let entries = home.path().join("entries");
         std::fs::create_dir(&entries).unwrap();
         home.own(&entries, 0o700);
+        // A copy, as which it may read this folder where AppArmor confines the installed
+        // one (Ubuntu). Its tools are itself, by another name.
+        let slapd = home.path().join("slapd");
+        std::fs::copy(program("slapd"), &slapd).unwrap();
+        for tool in ["slapadd", "slapmodify"] {
+            std::os::unix::fs::symlink(&slapd, home.path().join(tool)).unwrap();
+        }
         let daemon = Daemon::start(
             home,
             "",
             |home, port| {
                 let settings = home.path().join("slapd.conf").display().to_string();
                 let at = format!("ldap://127.0.0.1:{port}");
-                let slapd = program("slapd").display().to_string();
+                let slapd = home.path().join("slapd").display().to_string();
                 [slapd.as_str(), "-d0", "-f", &settings, "-h", &at].map(str::to_owned).into()
             },
             |_, port| async move { TcpStream::connect(("127.0.0.1", port)).await.is_ok() },
@@ -77,6 +84,6 @@ impl LdapServer {
         let home = &self.0.home;
         let ldif = home.write("ldif", ldif);
         let settings: &Path = &home.path().join("slapd.conf");
-        home.run(home.command(&program(tool)).arg("-f").arg(settings).arg("-l").arg(ldif));
+        home.run(home.command(&home.path().join(tool)).arg("-f").arg(settings).arg("-l").arg(ldif));
     }
 }

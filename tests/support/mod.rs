@@ -3,12 +3,16 @@
 
 pub mod clock;
 pub mod credential;
+#[cfg(unix)]
 mod daemon;
 pub mod directory;
 pub mod held;
+#[cfg(unix)]
 pub mod ldap;
 pub mod logs;
+#[cfg(unix)]
 pub mod pgbouncer;
+#[cfg(unix)]
 pub mod postgres;
 
 use tokio::net::TcpSocket;

@@ -63,8 +63,12 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] postgres::Error),
     /// It is not fit to be used again. The pool takes another.
-    #[error("the connection is retired: {0}")]
-    Retired(RetireReason),
+    #[error("the connection is retired: {reason}")]
+    #[non_exhaustive]
+    Retired {
+        /// Why.
+        reason: RetireReason,
+    },
 }
 
 impl ManageConnection for Manager {
@@ -89,7 +93,7 @@ impl ManageConnection for Manager {
         connection.fit = made_fit.is_ok();
         made_fit.map_err(|reason| {
             self.connector.ledger().retired(reason);
-            Error::Retired(reason)
+            Error::Retired { reason }
         })
     }
 

@@ -293,7 +293,6 @@ pub(super) const KEYWORDS: &[Keyword] = &[
             "delayLoadingLobs",
             "disableStatementPooling",
             "enablePrepareOnFirstPreparedStatementCall",
-            "fips",
             "ignoreOffsetOnDateTimeOffsetConversion",
             "lastUpdateCount",
             "maxResultBuffer",
@@ -313,6 +312,7 @@ pub(super) const KEYWORDS: &[Keyword] = &[
         ],
         Nothing,
     ),
+    keyword(&["fips"], Only(NO, "TLS is by aws-lc-rs, not in its FIPS build")),
     // go-mssqldb
     keyword(
         &["applicationClientId"],

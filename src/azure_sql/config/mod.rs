@@ -80,7 +80,7 @@ use crate::{tls::Trust, token::Scope};
 /// | `ConnectRetryCount` | how often a login that failed with a transient error is tried again, 0 to 255 | while there is time; twice where the error may last |
 /// | `ConnectRetryInterval` | seconds before such a try, 1 to 60 | 1, doubling up to 5 |
 /// | `Max Pool Size` | connections in the pool that [`connect`](super::connect) makes, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
-/// | `Min Pool Size` | connections that [`warm_up`](super::warm_up) opens and [`keep_fresh`](super::keep_fresh) keeps | 0 |
+/// | `Min Pool Size` | connections that [`warm_up`](super::warm_up) opens (one at least) and [`keep_fresh`](super::keep_fresh) keeps | 0 |
 /// | `Connection Lifetime`, `Load Balance Timeout` | seconds after which a pooled connection is retired, up to a tenth earlier; 0 for never | 3600 |
 /// | `Entra Scope` | what tokens are asked for with | follows from the host |
 /// | `Allow Routing To` | ends of host names, with commas, that a login may be routed to beside the server's own cloud | none |
@@ -116,7 +116,7 @@ use crate::{tls::Trust, token::Scope};
 /// `authenticationScheme=nativeAuthentication`, `sslProtocol=TLS` or `TLSv1.2`,
 /// `tlsmin=1.2` or less, `socketTimeout=0`, `cancelQueryTimeout=-1`,
 /// `lockTimeout=-1`, `quotedIdentifier=ON`, `concatNullYieldsNull=ON`,
-/// `sendStringParametersAsUnicode=true`, `keepAlive=30`, `log=0`,
+/// `sendStringParametersAsUnicode=true`, `fips=false`, `keepAlive=30`, `log=0`,
 /// `epa enabled=false`, `guid conversion=false`.
 ///
 /// At any value: `Enlist`, `Transaction Binding`, `Asynchronous Processing`
@@ -128,7 +128,7 @@ use crate::{tls::Trust, token::Scope};
 /// `bulkCopyForBatchInsertKeepNulls`, `bulkCopyForBatchInsertTableLock`,
 /// `cacheBulkCopyMetadata`, `calcBigDecimalPrecision`, `datetimeParameterType`,
 /// `delayLoadingLobs`, `disableStatementPooling`,
-/// `enablePrepareOnFirstPreparedStatementCall`, `fips`,
+/// `enablePrepareOnFirstPreparedStatementCall`,
 /// `ignoreOffsetOnDateTimeOffsetConversion`, `lastUpdateCount`, `maxResultBuffer`,
 /// `msiTokenCacheTtl`, `prepareMethod`, `responseBuffering`, `selectMethod`,
 /// `sendTemporalDataTypesAsStringForBulkCopy`, `sendTimeAsDatetime`,

@@ -152,7 +152,7 @@ fn what_changes_nothing_may_stay_in_a_string() {
         "Pooling=true;Persist Security Info=False;MultipleActiveResultSets=no;Enlist=True",
         "Integrated Security=false;Network Library=dbmssocn;Type System Version=SQL Server 2012",
         "Column Encryption Setting=Disabled;Pool Blocking Period=NeverBlock;Async=true",
-        "lastUpdateCount=true;sslProtocol=TLSv1.2;lockTimeout=-1;fips=x;selectMethod=cursor",
+        "lastUpdateCount=true;sslProtocol=TLSv1.2;lockTimeout=-1;fips=false;selectMethod=cursor",
         "log=0;keepAlive=30;tlsmin=1.2;protocol=tcp;disableRetry=true",
         "Database=;Failover Partner=;Password=''",
         "Authentication=NotSpecified",

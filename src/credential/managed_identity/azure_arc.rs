@@ -4,7 +4,10 @@
 //! Whoever asks must show that it may read a file which the agent writes for
 //! every request. This also shows who answers: others cannot write there.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use reqwest::{
@@ -39,8 +42,8 @@ const API_VERSION: &str = "2020-06-01";
 pub(super) struct AzureArc {
     local: Local,
     agent: Agent,
-    /// Whether variables tell of it, and not a file alone.
-    told_of: bool,
+    /// Whether variables tell of it, or it has answered: if not, a file alone does.
+    known: AtomicBool,
 }
 
 impl AzureArc {
@@ -56,7 +59,7 @@ impl AzureArc {
 
     fn new(url: &str, agent: Agent, told_of: bool) -> Result<Self, ConfigError> {
         let local = Local::new("the Azure Arc agent", "IDENTITY_ENDPOINT", url, &Retry::LOCAL)?;
-        Ok(Self { local, agent, told_of })
+        Ok(Self { local, agent, known: AtomicBool::new(told_of) })
     }
 
     fn request(&self, scope: &Scope, key: Option<HeaderValue>) -> Request {
@@ -78,6 +81,7 @@ impl AzureArc {
         sent: &Mutex<Option<Secret>>,
     ) -> Result<Answer, HttpError> {
         let answer = http.send_once(self.request(scope, None), TRY_LIMIT).await?;
+        self.known.store(true, Ordering::Relaxed);
         if answer.status.is_success() {
             return Err(KeyFileError::NoChallenge.into());
         }
@@ -132,7 +136,7 @@ impl Endpoint for AzureArc {
                 Ok(Answer { sent, ..answer })
             }
             Err(HttpError::KeyFile(error)) => return Err(self.no_key(error)),
-            Err(error @ HttpError::Unreachable(_)) if !self.told_of => {
+            Err(error @ HttpError::Unreachable(_)) if !self.known.load(Ordering::Relaxed) => {
                 let message = format!(
                     "the Azure Arc agent is installed here, but does not listen at {}; start it \
                      (service `himds`)",
@@ -163,6 +167,8 @@ impl Endpoint for AzureArc {
 mod tests {
     use std::{path::Path, sync::Arc};
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
     use crate::{
         clock::ManualClock, credential::Environment, token::CredentialErrorKind::Transient,
@@ -187,5 +193,27 @@ mod tests {
             let error = arc.get_token(&http, None, &Scope::AZURE_SQL).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_has_answered_once_is_away_for_a_while_only() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
+        let arc = AzureArc::new(&url, agent, false).unwrap();
+        let http = arc.http(Arc::new(ManualClock::new())).unwrap();
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let answer =
+                "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            drop(listener);
+        };
+        let ask = || arc.get_token(&http, None, &Scope::AZURE_SQL);
+        let (refused, ()) = tokio::join!(ask(), answering);
+        assert_eq!(refused.unwrap_err().kind(), Refused);
+        let error = ask().await.unwrap_err();
+        assert_eq!(error.kind(), Transient, "{error}");
     }
 }
