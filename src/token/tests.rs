@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -273,9 +273,10 @@ async fn a_provider_that_gives_the_same_token_again_is_not_asked_for_five_minute
     setting.provider.answer(setting.token("a", HOUR)).await;
     assert!(renewal.await.unwrap().unwrap().is_none());
     assert!(!setting.cache.report().suspect);
+    setting.clock.advance(300 * S - Duration::from_nanos(1));
     assert!(setting.renew("a").await.unwrap().unwrap().is_none());
     assert_eq!(setting.provider.total(), 2);
-    setting.clock.advance(300 * S);
+    setting.clock.advance(Duration::from_nanos(1));
     let renewal = setting.renew("a");
     assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Rejected);
     assert_eq!(renewal.await.unwrap().unwrap().unwrap().secret(), "b");
@@ -358,6 +359,137 @@ async fn a_credential_that_panics_has_failed_and_is_not_asked_by_everybody() {
     clock.advance(S);
     cache.token().await.unwrap_err();
     assert_eq!(credential.0.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_request_is_given_three_minutes_and_then_told_as_never_answered() {
+    let setting = setting();
+    let call = setting.call();
+    settle().await;
+    setting.clock.advance(180 * S - Duration::from_nanos(1));
+    assert!(matches!(call.await.unwrap(), Err(TokenError::TimedOut { .. })));
+    assert_eq!(setting.cache.report().failures, 0, "it goes on");
+    let call = setting.call();
+    settle().await;
+    setting.clock.advance(Duration::from_nanos(1));
+    let error = call.await.unwrap().unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, "the credential has not answered within 180s");
+    assert!(error.is_transient());
+}
+
+#[tokio::test]
+async fn warmed_up_it_has_a_token_or_says_why_not() {
+    let setting = setting();
+    let warming = |setting: &Setting| {
+        let cache = setting.cache.clone();
+        tokio::spawn(async move { cache.warm_up().await })
+    };
+    let warm = warming(&setting);
+    setting.provider.answer(Setting::failure(CredentialErrorKind::Refused)).await;
+    assert!(warm.await.unwrap().is_err());
+    setting.clock.advance(S);
+    let warm = warming(&setting);
+    setting.provider.answer(setting.token("a", HOUR)).await;
+    warm.await.unwrap().unwrap();
+    assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 2));
+}
+
+#[tokio::test]
+async fn shortly_before_its_end_a_token_is_given_out_at_once_while_the_provider_rests() {
+    let setting = setting().filled_with("a", HOUR).await;
+    setting.clock.advance(HOUR - 20 * S);
+    let call = setting.call();
+    setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+    // The pause is half of what is left.
+    setting.clock.advance(5 * S);
+    assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 2));
+}
+
+#[tokio::test]
+async fn a_token_that_is_out_when_the_next_one_fails_is_not_given_out() {
+    let setting = setting().filled_with("a", HOUR).await;
+    setting.clock.advance(HOUR - 20 * S);
+    let call = setting.call();
+    settle().await;
+    // The machine slept.
+    setting.clock.set_wall(setting.clock.wall() + HOUR);
+    setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+    assert!(call.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn in_place_of_a_refused_token_none_is_given_that_is_out() {
+    let setting = setting().filled_with("a", HOUR).await;
+    let renewal = setting.renew("a");
+    setting.provider.answer(setting.token("b", 2 * HOUR)).await;
+    renewal.await.unwrap().unwrap();
+    setting.clock.advance(2 * HOUR);
+    let renewal = setting.renew("a");
+    assert_eq!(setting.provider.answer(setting.token("c", HOUR)).await, Reason::Rejected);
+    assert_eq!(renewal.await.unwrap().unwrap().unwrap().secret(), "c");
+}
+
+/// The request that was given up has ended after all, with a failure.
+#[test]
+fn a_request_under_way_is_joined_though_another_has_failed_just_now() {
+    use super::state::{Core, Now, Step};
+
+    let core = Core::new();
+    let at = |monotonic| Now { wall: SystemTime::UNIX_EPOCH + HOUR, monotonic };
+    let start = |step| match step {
+        (Step::Wait { start: Some(ticket), .. }, _) => ticket,
+        other => panic!("{other:?}"),
+    };
+    let given_up = start(core.call(at(S)));
+    let _under_way = start(core.call(at(181 * S)));
+    let failed = TokenError::Lost { scope: Scope::AZURE_SQL, credential: "the test".to_owned() };
+    let _ = core.land(given_up, Err(failed), None, at(S), at(181 * S), 0.0);
+    let (step, _) = core.call(at(181 * S));
+    assert!(matches!(step, Step::Wait { start: None, .. }), "{step:?}");
+}
+
+#[tokio::test]
+async fn kept_fresh_it_is_looked_at_once_a_minute_and_when_its_time_comes() {
+    let Setting { clock, provider, cache } = setting();
+    cache.keep_fresh();
+    let token = Token::new("a", clock.wall() + 100 * S);
+    settle().await;
+    provider.answer(Ok(token)).await;
+    assert_eq!(clock.next_wake(), Some(60 * S));
+    clock.advance(60 * S);
+    settle().await;
+    assert_eq!(clock.next_wake(), Some(20 * S), "four fifths of its life");
+}
+
+#[test]
+fn a_fresh_token_is_read_past_the_state() {
+    use super::state::{Core, Now, Step};
+
+    let core = Core::new();
+    let now = Now { wall: SystemTime::UNIX_EPOCH + HOUR, monotonic: S };
+    let (Step::Wait { start: Some(ticket), .. }, _) = core.call(now) else { panic!() };
+    assert!(core.fresh(now.wall).is_none());
+    let _ = core.land(ticket, Ok(Token::new("a", now.wall + HOUR)), None, now, now, 0.0);
+    assert_eq!(core.fresh(now.wall).unwrap().secret(), "a");
+    assert!(core.fresh(now.wall + HOUR).is_none());
+}
+
+#[test]
+fn scopes_reasons_and_tokens_say_what_they_are() {
+    let scope = Scope::AZURE_SQL;
+    assert_eq!(scope.as_str(), "https://database.windows.net/.default");
+    assert_eq!(scope.to_string(), scope.as_str());
+    assert_eq!(scope.resource(), "https://database.windows.net");
+    assert_eq!(Scope::new("api://shop").unwrap().resource(), "api://shop");
+    let labels = [Reason::Missing, Reason::Expiring, Reason::Rejected].map(Reason::label);
+    assert_eq!(labels, ["missing", "expiring", "rejected"]);
+    let now = ManualClock::new().wall();
+    let token = Token::new("a", now + HOUR);
+    assert_eq!((token.remaining(now), token.remaining(now + 2 * HOUR)), (HOUR, Duration::ZERO));
+    let shown = format!("{token:?}");
+    assert!(shown.contains("[redacted]") && shown.contains("expires_on"), "{shown}");
 }
 
 #[tokio::test]
