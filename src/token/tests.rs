@@ -632,6 +632,54 @@ fn a_request_lost_with_its_runtime_does_not_wedge_the_cache() {
     });
 }
 
+#[test]
+fn who_waits_for_a_request_that_is_lost_with_its_runtime_is_told() {
+    let setting = setting();
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    first.block_on(async {
+        setting.call();
+        settle().await;
+    });
+    second.block_on(async {
+        let call = setting.call();
+        settle().await;
+        assert_eq!(setting.provider.total(), 1, "it waits for the first one's");
+        drop(std::thread::spawn(|| drop(first)).join());
+        let error = call.await.unwrap().unwrap_err();
+        assert!(matches!(error, TokenError::Lost { .. }) && error.is_transient(), "{error:?}");
+    });
+}
+
+#[tokio::test]
+async fn an_identity_says_who_it_is_and_waits_as_long_as_it_is_told() {
+    let (clock, provider) = (ManualClock::new(), Provider::default());
+    let builder = Identity::builder(provider.clone()).clock(clock.clone());
+    let identity = builder.wait_timeout(5 * S).build();
+    assert_eq!(identity.name(), "the test");
+    assert!(format!("{identity:?}").contains("Provider"));
+    let cache = identity.tokens(Scope::AZURE_SQL);
+    assert!(cache.report().to_string().starts_with("no token for https://database.windows.net"));
+    let call = tokio::spawn(async move { cache.token().await });
+    settle().await;
+    clock.advance(5 * S);
+    let error = call.await.unwrap().unwrap_err();
+    assert!(matches!(error, TokenError::TimedOut { waited, .. } if waited == 5 * S), "{error:?}");
+}
+
+#[tokio::test]
+async fn kept_fresh_it_is_asked_for_again_when_there_is_none() {
+    let Setting { clock, provider, cache } = setting();
+    cache.keep_fresh();
+    cache.keep_fresh();
+    settle().await;
+    assert_eq!(clock.sleepers(), 2, "one wait, one limit of the request");
+    provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+    clock.advance(S);
+    settle().await;
+    assert_eq!(provider.total(), 2);
+}
+
 #[tokio::test]
 async fn no_secret_is_in_debug() {
     let setting = setting().filled_with("hunter2", HOUR).await;

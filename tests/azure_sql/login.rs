@@ -1,11 +1,14 @@
 //! Logging in: one token for all, tokens of any length, second tries.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use entra_pool::{
     azure_sql::{self, Error, Recycling},
     postgres,
-    token::Scope,
+    token::{CredentialError, Scope, Token, TokenCredential, TokenRequest},
 };
 use entra_pool_emulator::{
     azure_sql::{Fault, ServerError, Stage},
@@ -281,6 +284,41 @@ async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_with
     assert!(matches!(refused(&connector).await, Error::LoginRefused(_)));
     assert_eq!(shop.token_requests(), 3);
     assert_eq!(connector.report().refused, 7);
+}
+
+/// Tokens that tell little, or nothing.
+#[tokio::test]
+async fn a_refusal_says_what_the_token_does_not() {
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+
+    #[derive(Debug)]
+    struct Fixed(String);
+
+    #[async_trait::async_trait]
+    impl TokenCredential for Fixed {
+        fn name(&self) -> String {
+            "the test".into()
+        }
+
+        async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
+            Ok(Token::new(self.0.clone(), SystemTime::now() + Duration::from_secs(3600)))
+        }
+    }
+
+    for (claims, says) in [
+        (None, "is no JWT"),
+        (Some("{}"), "stands for somebody unnamed (object ID unknown"),
+        (Some(r#"{"appid": "a-1"}"#), "stands for an application, application a-1 (object ID"),
+    ] {
+        let token = match claims {
+            None => "opaque".to_owned(),
+            Some(claims) => format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims)),
+        };
+        let shop = Shop::open().await.with_identity(Fixed(token));
+        let connector = shop.connector("");
+        let error = refused_saying(&connector, &[says]).await;
+        assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    }
 }
 
 #[tokio::test]

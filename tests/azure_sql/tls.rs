@@ -1,13 +1,19 @@
 //! The token goes to a verified server or nowhere.
 
-use entra_pool::azure_sql::{Error, Recycling};
-use entra_pool_emulator::{azure_sql::AzureSqlServer, certificates::Authority};
+use std::path::Path;
+
+use entra_pool::azure_sql::{Config, Connector, Error, Recycling};
+use entra_pool_emulator::{
+    azure_sql::AzureSqlServer,
+    certificates::{Authority, ServerCertificate},
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
-use crate::{Shop, number, pool, refused_saying};
+use crate::{Shop, number, pool, refused_saying, support::credential::said};
 
 /// Nobody has sent a login, with or without TLS.
 fn assert_no_login(server: &AzureSqlServer) {
@@ -54,6 +60,87 @@ async fn an_authority_that_is_not_trusted() {
         assert!(matches!(error, Error::Tls { .. }), "{error:?}");
     }
     assert_no_login(shop.server());
+}
+
+/// A server with a certificate of nobody's, for another name, in either version of TLS.
+async fn unknown_servers(shop: &Shop) -> Vec<(ServerCertificate, AzureSqlServer)> {
+    let mut servers = Vec::new();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let certificate = ServerCertificate::self_signed(&["sql.example"]).unwrap();
+        let tls = certificate.server_config_for(&[version]).unwrap();
+        let server = shop.another_server("sql.example", |options| options.tls = tls).await;
+        servers.push((certificate, server));
+    }
+    servers
+}
+
+fn string_to(server: &AzureSqlServer) -> String {
+    let scope = "Entra Scope=https://database.windows.net/.default";
+    format!("Server=localhost,{};Database=orders;{scope}", server.addr().port())
+}
+
+#[tokio::test]
+async fn the_certificate_that_is_named_and_no_other() {
+    let shop = Shop::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("server.crt");
+    let another = tempfile::tempdir().unwrap();
+    ServerCertificate::self_signed(&["localhost"]).unwrap().write_to(another.path()).unwrap();
+    for (certificate, server) in unknown_servers(&shop).await {
+        let named =
+            |file: &Path| format!("{};ServerCertificate={}", string_to(&server), file.display());
+        let error = refused_saying(
+            &shop.connector_of(&named(&another.path().join("server.crt"))),
+            &["no token"],
+        )
+        .await;
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        assert_no_login(&server);
+        certificate.write_to(folder.path()).unwrap();
+        shop.connector_of(&named(&file)).connect().await.unwrap();
+        // The same as DER.
+        let der = CertificateDer::from_pem_file(&file).unwrap();
+        std::fs::write(&file, &der).unwrap();
+        shop.connector_of(&named(&file)).connect().await.unwrap();
+        assert_eq!(server.counters().logins, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_name_one_certificate() {
+    let shop = Shop::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    ServerCertificate::self_signed(&["localhost"]).unwrap().write_to(folder.path()).unwrap();
+    let one = std::fs::read_to_string(folder.path().join("server.crt")).unwrap();
+    for (text, problem) in [(one.repeat(2), "more than one certificate"), (String::new(), "")] {
+        let file = folder.path().join("file.pem");
+        std::fs::write(&file, text).unwrap();
+        let config: Config =
+            format!("{};ServerCertificate={}", string_to(shop.server()), file.display())
+                .parse()
+                .unwrap();
+        let tokens = shop.identity.tokens(config.token_scope().clone());
+        let error = Connector::new(config, tokens).unwrap_err();
+        assert!(matches!(error, Error::TlsConfig(_)), "{error:?}");
+        let said = said(&error);
+        assert!(said.contains("file.pem") && said.contains(problem), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn any_certificate_of_this_machines_servers_where_that_is_asked_for() {
+    let shop = Shop::open().await;
+    for (_, server) in unknown_servers(&shop).await {
+        let config: Config = string_to(&server).parse().unwrap();
+        for config in [
+            config.clone().dangerous_trust_any_certificate_on_loopback(),
+            config.dangerous_trust_any_certificate_anywhere(),
+        ] {
+            let tokens = shop.identity.tokens(config.token_scope().clone());
+            Connector::new(config, tokens).unwrap().connect().await.unwrap();
+        }
+        assert_eq!(server.counters().logins, 2);
+    }
 }
 
 #[tokio::test]
