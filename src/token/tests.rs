@@ -1,4 +1,5 @@
 //! The cache's promises, with time under control: nothing here waits for real.
+#![allow(clippy::unchecked_time_subtraction)] // Of times that are written here.
 
 use std::{
     collections::VecDeque,
