@@ -552,6 +552,9 @@ fn scopes_reasons_and_tokens_say_what_they_are() {
     assert_eq!(Scope::new("api://shop").unwrap().resource(), "api://shop");
     let labels = [Reason::Missing, Reason::Expiring, Reason::Rejected].map(Reason::label);
     assert_eq!(labels, ["missing", "expiring", "rejected"]);
+    use CredentialErrorKind::{Refused, Transient, Unavailable};
+    let labels = [Unavailable, Refused, Transient].map(CredentialErrorKind::label);
+    assert_eq!(labels, ["unavailable", "refused", "transient"]);
     let now = ManualClock::new().wall();
     let token = Token::new("a", now + HOUR);
     assert_eq!((token.remaining(now), token.remaining(now + 2 * HOUR)), (HOUR, Duration::ZERO));
@@ -567,6 +570,7 @@ async fn an_empty_token_is_refused() {
     let error = call.await.unwrap().unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("empty"), "{cause}");
+    assert!(!error.is_transient());
 }
 
 #[tokio::test]
@@ -687,6 +691,7 @@ async fn no_secret_is_in_debug() {
     let token = setting.cache.token().await.unwrap();
     let shown = format!("{token:?} {:?} {:?}", setting.cache, setting.cache.report());
     assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(shown.contains("TokenCache") && shown.contains("TokenReport"), "{shown}");
 }
 
 #[tokio::test]
