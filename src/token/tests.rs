@@ -552,8 +552,12 @@ fn scopes_reasons_and_tokens_say_what_they_are() {
     assert_eq!(Scope::new("api://shop").unwrap().resource(), "api://shop");
     let labels = [Reason::Missing, Reason::Expiring, Reason::Rejected].map(Reason::label);
     assert_eq!(labels, ["missing", "expiring", "rejected"]);
-    use CredentialErrorKind::{Refused, Transient, Unavailable};
-    let labels = [Unavailable, Refused, Transient].map(CredentialErrorKind::label);
+    let kinds = [
+        CredentialErrorKind::Unavailable,
+        CredentialErrorKind::Refused,
+        CredentialErrorKind::Transient,
+    ];
+    let labels = kinds.map(CredentialErrorKind::label);
     assert_eq!(labels, ["unavailable", "refused", "transient"]);
     let now = ManualClock::new().wall();
     let token = Token::new("a", now + HOUR);

@@ -322,6 +322,39 @@ async fn a_refusal_says_what_the_token_does_not() {
 }
 
 #[tokio::test]
+async fn errors_of_azures_that_are_known_come_with_the_way_out() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("ConnectRetryCount=0");
+    for (number, way_out) in [
+        (4060, "CREATE USER"),
+        (40613, "Connect Timeout"),
+        (40615, "firewall"),
+        (40914, "virtual network"),
+        (47073, "a private endpoint is the way in"),
+        (40532, "keeps the server's own name"),
+        (10928, "Max Pool Size"),
+    ] {
+        let error = ServerError::new(number, 14, "as the server says");
+        shop.server().behaviour().fail_logins(1, error);
+        let error = refused_saying(&connector, &["as the server says", way_out]).await;
+        assert_eq!(error.server_error().map(|error| error.code()), Some(number), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_to_no_database_says_that_it_went_to_master() {
+    let shop = Shop::open().await;
+    shop.server().behaviour().fail_logins(2, login_failed());
+    let string = format!(
+        "Server=localhost,{};TrustServerCertificateCA={};Entra Scope={}",
+        shop.server().addr().port(),
+        shop.emulator.ca_path().display(),
+        Scope::AZURE_SQL,
+    );
+    refused_saying(&shop.connector_of(&string), &["names no database", "add Database="]).await;
+}
+
+#[tokio::test]
 async fn another_error_of_the_login_is_not_answered_with_another_token() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
