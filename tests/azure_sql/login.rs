@@ -337,7 +337,8 @@ async fn errors_of_azures_that_are_known_come_with_the_way_out() {
         let error = ServerError::new(number, 14, "as the server says");
         shop.server().behaviour().fail_logins(1, error);
         let error = refused_saying(&connector, &["as the server says", way_out]).await;
-        assert_eq!(error.server_error().map(|error| error.code()), Some(number), "{error:?}");
+        let code = error.server_error().map(|error| i64::from(error.code()));
+        assert_eq!(code, Some(i64::from(number)), "{error:?}");
     }
 }
 
