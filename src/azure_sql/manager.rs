@@ -249,8 +249,7 @@ impl Manager {
         }
         let clock = self.connector.clock();
         let age = clock.monotonic().saturating_sub(connection.created);
-        let jittered = |limit: Duration| limit.mul_f64(1.0 - 0.1 * connection.jitter);
-        if self.max_lifetime.is_some_and(|limit| age >= jittered(limit)) {
+        if self.max_lifetime.is_some_and(|limit| age >= jittered(limit, connection.jitter)) {
             return Some(RetireReason::Age);
         }
         // Where one was silent, those that have not been heard of since are not
@@ -331,5 +330,21 @@ impl managed::Manager for Manager {
 
     fn detach(&self, connection: &mut Connection) {
         connection.counted = None;
+    }
+}
+
+/// `lifetime` less up to a tenth, by `jitter` from 0 to 1.
+fn jittered(lifetime: Duration, jitter: f64) -> Duration {
+    lifetime.mul_f64(1.0 - 0.1 * jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_ends_up_to_a_tenth_earlier() {
+        let minute = Duration::from_secs(60);
+        assert_eq!([0.0, 0.5, 1.0].map(|jitter| jittered(minute, jitter).as_secs()), [60, 57, 54]);
     }
 }
