@@ -88,9 +88,11 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     let pool = pool(&connector, 2, Recycling::Verified);
+    shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 3600);
     let mut first = pool.get().await.unwrap();
     assert_eq!(shop.token_requests(), 1);
 
+    shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 24 * 3600);
     shop.server().behaviour().fail_logins(1, login_failed());
     let mut second = pool.get().await.unwrap();
     assert_eq!(shop.token_requests(), 2);
@@ -98,7 +100,12 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     assert_eq!((counters.logins, counters.logins_refused), (2, 1));
     let report = connector.report();
     assert_eq!((report.logins, report.refused, report.renewed), (2, 0, 1));
-    assert_ne!(session(&mut first).await, session(&mut second).await, "the first lives on");
+    let (one, other) = (session(&mut first).await, session(&mut second).await);
+    assert_ne!(one, other, "the first lives on");
+    // There is a token that lasts longer, but its own is good for a while.
+    drop(first);
+    assert_eq!(session(&mut pool.get().await.unwrap()).await, one);
+    assert_eq!(connector.report().retired, []);
 }
 
 #[tokio::test]
