@@ -310,9 +310,9 @@ impl Manager {
 /// Whether the session is live and clean.
 async fn probe(client: &mut Client) -> tiberius::Result<bool> {
     let results = client.simple_query(PROBE).await?.into_results().await?;
-    let mut rows = results.into_iter().flatten();
-    let open = rows.next().and_then(|row| row.try_get::<i32, _>(0).ok().flatten());
-    Ok(open == Some(0) && rows.next().is_none())
+    let rows = results.into_iter().flatten();
+    let open: Vec<_> = rows.map(|row| row.try_get::<i32, _>(0).ok().flatten()).collect();
+    Ok(open == [Some(0)])
 }
 
 impl managed::Manager for Manager {
