@@ -6,7 +6,7 @@ use entra_pool::{
 };
 
 use crate::{
-    connector, failure, let_in, server,
+    backend, connector, failure, let_in, server,
     support::{
         credential::{TestCredential, said},
         logs::{assert_no_token, capture},
@@ -69,4 +69,20 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
     assert_no_token(&logged);
     let token = identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap();
     assert!(!logged.contains(&token.secret()[..20]) && !shown.contains(&token.secret()[..20]));
+}
+
+#[tokio::test]
+async fn why_the_server_ended_a_connection_is_logged() {
+    let (server, credential) = (server().await, let_in("ended").await);
+    let captured = capture();
+    let pool = postgres::connect_with(&Identity::new(credential), &server.url("ended")).unwrap();
+    let client = pool.get().await.unwrap();
+    let connection = backend(&client).await;
+    server.sql(&format!("SELECT pg_terminate_backend({connection})")).await;
+    while !client.is_closed() {
+        tokio::task::yield_now().await;
+    }
+    let logged = captured.text();
+    let warning = logged.lines().find(|line| line.contains("a connection ended")).unwrap();
+    assert!(warning.contains("WARN") && warning.contains("administrator command"), "{warning}");
 }

@@ -12,7 +12,9 @@ use entra_pool::{
     token::Identity,
 };
 
-use crate::{backend, connector, let_in, pool_of, pool_of_one, server, text};
+use crate::{
+    backend, connector, let_in, pool_of, pool_of_one, server, support::logs::capture, text,
+};
 
 #[tokio::test]
 async fn a_session_is_clean_for_its_next_borrower() {
@@ -251,8 +253,12 @@ async fn deadpools_other_ways_of_recycling_are_there_on_request() {
     }
 
     let (pool, connector) = pool(Recycling::Custom("SELECT 1/0".into()));
+    let captured = capture();
     drop(pool.get().await.unwrap());
     drop(pool.get().await.unwrap());
+    let logged = captured.text();
+    let warning = logged.lines().find(|line| line.contains("could not be recycled")).unwrap();
+    assert!(warning.contains("WARN") && warning.contains("division by zero"), "{warning}");
     assert_eq!(connector.report().logins, 2);
     assert_eq!(connector.report().retired, [(RetireReason::Recycling, 1)]);
 }

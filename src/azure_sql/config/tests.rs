@@ -232,6 +232,7 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("trustStore=x.jks", "TrustServerCertificateCA"),
         ("dial timeout=3", "Connect Timeout"),
         ("sslProtocol=TLSv1.1", "TLS 1.2 and 1.3"),
+        ("fips=true", "not in its FIPS build"),
     ] {
         let text = format!("{AZURE}{behind_server}");
         let error = text.parse::<Config>().unwrap_err();
