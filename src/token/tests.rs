@@ -1,6 +1,8 @@
 //! The cache's promises, with time under control: nothing here waits for real.
 #![allow(clippy::unchecked_time_subtraction)] // Of times that are written here.
 
+mod state;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -13,10 +15,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::{
-    state::{Change, Core, Now, RenewStep, Step, Ticket},
-    *,
-};
+use super::*;
 use crate::clock::{Clock, ManualClock};
 
 const S: Duration = Duration::from_secs(1);
@@ -435,90 +434,6 @@ async fn in_place_of_a_refused_token_none_is_given_that_is_out() {
     assert_eq!(renewal.await.unwrap().unwrap().unwrap().secret(), "c");
 }
 
-/// So long after the beginning, by both clocks.
-fn after(elapsed: Duration) -> Now {
-    Now { wall: SystemTime::UNIX_EPOCH + elapsed, monotonic: elapsed }
-}
-
-/// The request that a caller starts.
-fn started(core: &Core, now: Now) -> Ticket {
-    match core.call(now) {
-        (Step::Wait { start: Some(ticket), .. } | Step::TakeAndStart(_, ticket), _) => ticket,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn failed() -> TokenError {
-    TokenError::Lost { scope: Scope::AZURE_SQL, credential: "the test".to_owned() }
-}
-
-/// The request that was given up has ended after all, with a failure.
-#[test]
-fn a_request_under_way_is_joined_though_another_has_failed_just_now() {
-    let core = Core::new();
-    let given_up = started(&core, after(S));
-    let _under_way = started(&core, after(181 * S));
-    let _ = core.land(given_up, Err(failed()), None, after(S), after(181 * S), 0.0);
-    let (step, _) = core.call(after(181 * S));
-    assert!(matches!(step, Step::Wait { start: None, .. }), "{step:?}");
-    assert_eq!((core.counts().requests, core.counts().failures), (2, 1));
-}
-
-#[test]
-fn a_token_is_replaced_by_a_later_one_or_if_it_was_refused() {
-    let (first, end) = (after(S), HOUR);
-    let token = |secret: &str, end: Duration| Token::new(secret, SystemTime::UNIX_EPOCH + end);
-    let moment = Duration::from_nanos(1);
-    for (refused, next_ends, change, held) in [
-        (false, end + moment, Change::Refreshed, "b"),
-        (false, end, Change::NoProgress, "b"),
-        (false, end - moment, Change::NoProgress, "a"),
-        (true, end + moment, Change::Refreshed, "b"),
-        (true, end - moment, Change::NoProgress, "b"),
-    ] {
-        let core = Core::new();
-        let ticket = started(&core, first);
-        let (fetched, _) = core.land(ticket, Ok(token("a", end)), None, first, first, 0.0);
-        assert_eq!(fetched, Change::Fetched);
-        let due = after(HOUR * 11 / 12 + S);
-        let ticket = if refused {
-            match core.refused(&token("a", end), due).0 {
-                RenewStep::Wait { start: Some(ticket), .. } => ticket,
-                other => panic!("{other:?}"),
-            }
-        } else {
-            started(&core, due)
-        };
-        let (is, _) = core.land(ticket, Ok(token("b", next_ends)), None, due, due, 0.0);
-        let secret = core.peek(|held| held.unwrap().token.secret().to_owned());
-        assert_eq!((is, secret.as_str()), (change, held), "{refused}, {next_ends:?}");
-    }
-}
-
-#[test]
-fn who_was_refused_gets_the_last_failure_for_as_long_as_it_holds() {
-    let moment = Duration::from_nanos(1);
-    let token = Token::new("a", SystemTime::UNIX_EPOCH + HOUR);
-    let refused = |core: &Core, at: Duration| match core.refused(&token, after(at)).0 {
-        RenewStep::Fail(_) => true,
-        RenewStep::Wait { start: Some(_), .. } => false,
-        other => panic!("{other:?}"),
-    };
-    // With no token: as long as the provider says.
-    let core = Core::new();
-    let ticket = started(&core, after(S));
-    let _ = core.land(ticket, Err(failed()), Some(20 * S), after(S), after(S), 0.0);
-    assert!(refused(&core, 21 * S - moment) && !refused(&core, 21 * S));
-    // With one that can be used: as long as the pause lasts.
-    let core = Core::new();
-    let ticket = started(&core, after(S));
-    let _ = core.land(ticket, Ok(token.clone()), None, after(S), after(S), 0.0);
-    let due = HOUR * 11 / 12 + S;
-    let ticket = started(&core, after(due));
-    let _ = core.land(ticket, Err(failed()), None, after(due), after(due), 0.0);
-    assert!(refused(&core, due + 30 * S - moment) && !refused(&core, due + 30 * S));
-}
-
 #[tokio::test]
 async fn kept_fresh_it_is_looked_at_once_a_minute_and_when_its_time_comes() {
     let Setting { clock, provider, cache } = setting();
@@ -530,17 +445,6 @@ async fn kept_fresh_it_is_looked_at_once_a_minute_and_when_its_time_comes() {
     clock.advance(60 * S);
     settle().await;
     assert_eq!(clock.next_wake(), Some(20 * S), "four fifths of its life");
-}
-
-#[test]
-fn a_fresh_token_is_read_past_the_state() {
-    let core = Core::new();
-    let now = after(HOUR);
-    let ticket = started(&core, now);
-    assert!(core.fresh(now.wall).is_none());
-    let _ = core.land(ticket, Ok(Token::new("a", now.wall + HOUR)), None, now, now, 0.0);
-    assert_eq!(core.fresh(now.wall).unwrap().secret(), "a");
-    assert!(core.fresh(now.wall + HOUR).is_none());
 }
 
 #[test]
