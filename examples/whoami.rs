@@ -4,7 +4,7 @@
 //! cargo run --example whoami
 //! cargo run --example whoami -- shop.postgres.database.azure.com
 //! cargo run --example whoami -- 'Server=tcp:shop.database.windows.net;Database=orders'
-//! cargo run --example whoami -- 'postgres://shop-identity@shop.postgres.database.azure.com/restaurant'
+//! cargo run --example whoami -- 'postgres://shop.postgres.database.azure.com/restaurant'
 //! ```
 //!
 //! Prints which source of an identity was found, whom its token stands for, and

@@ -21,7 +21,7 @@
 //! # #[cfg(feature = "postgres")]
 //! # async fn postgres() -> Result<(), Box<dyn std::error::Error>> {
 //! let pool = entra_pool::postgres::connect(
-//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant")?;
+//!     "postgres://shop.postgres.database.azure.com/restaurant")?;
 //! let client = pool.get().await?;     // a deadpool_postgres::Client
 //! let rows = client.query("SELECT name FROM restaurant", &[]).await?;
 //! # Ok(())
@@ -29,7 +29,9 @@
 //! ```
 //!
 //! The same lines work on a laptop (`az login`), in CI (service principal, workload
-//! identity) and in Azure (managed identity).
+//! identity) and in Azure (managed identity). On PostgreSQL the role is the name in the
+//! token. Tokens of applications and of system-assigned identities hold no name: there, the
+//! URL must say it (`postgres://ROLE@shop…`).
 //!
 //! # Let the identity in
 //!
@@ -40,7 +42,7 @@
 //! ALTER ROLE db_datareader ADD MEMBER [shop-identity];
 //! ```
 //!
-//! PostgreSQL, in the database `postgres`; then `GRANT` as to any role:
+//! PostgreSQL, in the database `postgres`; then, in the program's own, `GRANT` as to any role:
 //!
 //! ```sql
 //! SELECT * FROM pgaadauth_create_principal('shop-identity', false, false);
@@ -131,7 +133,7 @@
 //! | `diesel-async` | no | `adapters::diesel`: diesel-async's deadpool and bb8 pools, on PostgreSQL |
 //! | `sqlx` | no | `adapters::sqlx`: sqlx's `PgPool`, and what sits on it (`SeaORM`); needs Rust 1.94 |
 //! | `metrics` | no | counters, gauges and histograms of tokens, logins and pools, through the `metrics` facade: see [`telemetry`] |
-//! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns, where the drivers have them |
+//! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns: `chrono` and `time` on both databases, `uuid` and `serde_json` on PostgreSQL, `rust_decimal` and `bigdecimal` on Azure SQL (`uuid` is always there) |
 //!
 //! Managed identity and the Azure CLIs need none of them. The crate needs Rust 1.88 or
 //! newer, and runs in tokio.

@@ -95,9 +95,12 @@ fn said_by_us() -> String {
     fn read(folder: &Path, all: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            if path.ends_with("tests.rs") || path.ends_with("tests") {
+                continue;
+            }
             if path.is_dir() {
                 read(&path, all);
-            } else if path.extension().is_some_and(|it| it == "rs") && !path.ends_with("tests.rs") {
+            } else if path.extension().is_some_and(|it| it == "rs") {
                 let source = std::fs::read_to_string(&path).unwrap().replace('\r', "");
                 let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
                 let lines = code.split_inclusive('\n');

@@ -8,7 +8,7 @@
 //! };
 //!
 //! let connector = postgres::connector(
-//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+//!     "postgres://shop.postgres.database.azure.com/restaurant",
 //! )?;
 //! let pool = pooled_connection::deadpool::Pool::builder(diesel::manager(connector))
 //!     .max_size(16)

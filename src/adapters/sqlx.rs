@@ -5,7 +5,7 @@
 //! use entra_pool::{adapters::sqlx::{Pool, options, sqlx}, postgres};
 //!
 //! let connector = postgres::connector(
-//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+//!     "postgres://shop.postgres.database.azure.com/restaurant",
 //! )?;
 //! let pool = Pool::new(&connector, options(&connector).max_connections(16)).await?;
 //! let names: Vec<String> =

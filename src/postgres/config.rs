@@ -12,7 +12,7 @@ use crate::{Cloud, credential::Environment, token::Scope};
 /// ```
 /// use entra_pool::postgres::Config;
 ///
-/// let url: Config = "postgres://shop-identity@shop.postgres.database.azure.com/restaurant".parse()?;
+/// let url: Config = "postgres://shop.postgres.database.azure.com/restaurant".parse()?;
 /// let pairs: Config =
 ///     "host=shop.postgres.database.azure.com user=shop-identity dbname=restaurant".parse()?;
 /// assert_eq!(url.to_string(), pairs.to_string());

@@ -4,7 +4,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let pool = entra_pool::postgres::connect(
-//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+//!     "postgres://shop.postgres.database.azure.com/restaurant",
 //! )?;
 //! let client = pool.get().await?;
 //! let rows = client.query("SELECT name FROM restaurant", &[]).await?;

@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock};
 /// use entra_pool::{postgres, telemetry};
 ///
 /// let connector = postgres::connector(
-///     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+///     "postgres://shop.postgres.database.azure.com/restaurant",
 /// )?;
 /// let pool = postgres::builder(connector.clone()).build()?;
 /// let client = telemetry::checkout(connector.pool_name(), pool.get()).await?;

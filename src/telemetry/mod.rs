@@ -94,7 +94,7 @@
 //! telemetry::describe();
 //!
 //! let connector = postgres::connector(
-//!     "postgres://shop-identity@shop.postgres.database.azure.com/restaurant",
+//!     "postgres://shop.postgres.database.azure.com/restaurant",
 //! )?;
 //! let pool = postgres::builder(connector.clone()).build()?;
 //! let client = telemetry::checkout(connector.pool_name(), pool.get()).await?;

@@ -70,13 +70,13 @@ use crate::{tls::Trust, token::Scope};
 /// | `TrustServerCertificateCA`, `certificate` | a PEM file: trust these roots and no others | the platform's roots |
 /// | `ServerCertificate` | a PEM or DER file: the one certificate that the server may show, whatever name it bears | none |
 /// | `HostNameInCertificate` | the name that the certificate must bear; a wildcard that stands for the host is the host | the server's host |
-/// | `Application Name`, `App` | shown in `sys.dm_exec_sessions`, 128 characters at most | `entra-pool` |
+/// | `Application Name`, `App`, `app name` | shown in `sys.dm_exec_sessions`, 128 characters at most | `entra-pool` |
 /// | `Workstation ID`, `WSID` | likewise, as `host_name` | this machine's name |
 /// | `ApplicationIntent` | `ReadWrite` or `ReadOnly` | `ReadWrite` |
 /// | `Packet Size` | bytes of a TDS packet, 512 to 32767 | 4096 |
 /// | `MultiSubnetFailover` | `True`: all addresses of the server are tried at once | `False`: one after the other, soon |
 /// | `Connect Timeout`, `Connection Timeout`, `Timeout`, `loginTimeout` | seconds for all of a connect, from the token to the login, with all its tries | 15 |
-/// | `Command Timeout`, `queryTimeout` | seconds for the server to answer a request, or to go on answering; 0 for no limit | 30 |
+/// | `Command Timeout`, `queryTimeout` | seconds for the server to answer a request, or to go on answering; 0 (JDBC: -1, too) for no limit | 30 |
 /// | `ConnectRetryCount` | how often a login that failed with a transient error is tried again, 0 to 255 | while there is time; twice where the error may last |
 /// | `ConnectRetryInterval` | seconds before such a try, 1 to 60 | 1, doubling up to 5 |
 /// | `Max Pool Size` | connections in the pool that [`connect`](super::connect) makes, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
@@ -116,7 +116,7 @@ use crate::{tls::Trust, token::Scope};
 /// `authenticationScheme=nativeAuthentication`, `sslProtocol=TLS` or `TLSv1.2`,
 /// `tlsmin=1.2` or less, `socketTimeout=0`, `cancelQueryTimeout=-1`,
 /// `lockTimeout=-1`, `quotedIdentifier=ON`, `concatNullYieldsNull=ON`,
-/// `sendStringParametersAsUnicode=true`, `fips=false`, `keepAlive=30`, `log=0`,
+/// `sendStringParametersAsUnicode=true`, `fips=false`, `keepAlive=30` or `0`, `log=0`,
 /// `epa enabled=false`, `guid conversion=false`.
 ///
 /// At any value: `Enlist`, `Transaction Binding`, `Asynchronous Processing`

@@ -193,9 +193,10 @@ mod tests {
         std::fs::write(&outside, "s3cret").unwrap();
         std::fs::create_dir(keys.join("below")).unwrap();
         let below = machine.write("below/a.key", "s3cret");
+        let depth = keys.strip_prefix(machine.root.path()).unwrap().components().count();
         for path in [
             outside.clone(),
-            keys.join("../../../../outside.key"),
+            keys.join("../".repeat(depth) + "outside.key"),
             PathBuf::from("outside.key"),
             PathBuf::from("//elsewhere/share/a.key"),
             PathBuf::from(format!("{}x/a.key", keys.display())),
