@@ -210,6 +210,7 @@ pub mod telemetry;
 pub mod token;
 
 mod cloud;
+mod one_task;
 #[cfg(feature = "_tls")]
 mod tls;
 

@@ -133,6 +133,11 @@ impl Link {
         }
     }
 
+    /// No request could carry the reset yet: none was sent, or each was in a transaction.
+    pub(super) fn is_reset_due(&self) -> bool {
+        self.reset.load(Ordering::Acquire) != NO_RESET
+    }
+
     pub(super) fn resets_sent(&self) -> u64 {
         self.resets_sent.load(Ordering::Acquire)
     }

@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     clock,
+    one_task::OneTask,
     telemetry::{self, recycled},
 };
 
@@ -43,7 +44,7 @@ pub struct Manager {
     /// A probe that began then (monotonic) had no answer.
     silent_since: Mutex<Option<Duration>>,
     pub(super) living: Living,
-    pub(super) kept_fresh: AtomicBool,
+    pub(super) keeping_fresh: OneTask,
     /// Gone when this manager is: ends the task of `keep_fresh`.
     pub(super) alive: watch::Sender<()>,
 }
@@ -163,8 +164,9 @@ const PROBE: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; \
 /// A probe that takes longer finds no live connection.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Azure SQL re-validates a session's token; one this near its end is not
-/// begun anything new with.
+/// Azure SQL re-validates a session's token; one this near its end, less up to half of
+/// that by chance, is not begun anything new with. By chance, because all of a pool's
+/// connections may have one token.
 const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 
 impl Manager {
@@ -178,7 +180,7 @@ impl Manager {
             recycling: Recycling::default(),
             silent_since: Mutex::default(),
             living: Living::default(),
-            kept_fresh: AtomicBool::new(false),
+            keeping_fresh: OneTask::default(),
             alive: watch::Sender::new(()),
         }
     }
@@ -258,7 +260,8 @@ impl Manager {
             return Some(RetireReason::Silent);
         }
         let (expires_on, tokens) = (connection.token_expires_on, self.connector.tokens());
-        if clock.wall() + TOKEN_MARGIN < expires_on {
+        let margin = TOKEN_MARGIN.mul_f64(1.0 - 0.5 * connection.jitter);
+        if clock.wall() + margin < expires_on {
             return None;
         }
         if tokens.has_newer_than(expires_on) {
@@ -294,7 +297,8 @@ impl Manager {
         let began = self.connector.clock().monotonic();
         let probed = probe(&mut *connection);
         let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
-        if probed.is_err() {
+        // One that had a transaction to roll back may be at that, and no sign of the others.
+        if probed.is_err() && !connection.link.is_reset_due() {
             *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
         }
         if matches!(probed, Ok(Ok(true))) {

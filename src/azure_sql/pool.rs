@@ -1,11 +1,11 @@
-use std::{
-    panic::resume_unwind,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
 
 use deadpool::managed::{PoolConfig, TimeoutType, Timeouts};
-use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 use super::{Error, Manager};
 
@@ -57,7 +57,8 @@ pub async fn warm_up(pool: &Pool) -> Result<(), PoolError> {
 
 async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
     let status = pool.status();
-    let missing = wanted.min(status.max_size).saturating_sub(status.size);
+    let wanted = wanted.min(status.max_size);
+    let missing = wanted.saturating_sub(status.size);
     if missing == 0 {
         return Ok(());
     }
@@ -69,17 +70,29 @@ async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
         let pool = pool.clone();
         opening.spawn(async move { pool.timeout_get(&limits).await });
     }
-    // Held until all are there: one that is given back would be lent again.
-    let mut held = Vec::new();
-    while let Some(opened) = opening.join_next().await {
+    // Those that were idle are held until all that are missing have been begun: one that
+    // is given back before would be lent again. Others wait no longer for them.
+    let (mut held, mut begun) = (Vec::new(), pin!(pool.manager().living.at_least(wanted)));
+    let mut holding = true;
+    loop {
+        let opened = tokio::select! {
+            biased;
+            () = &mut begun, if holding => {
+                holding = false;
+                held.clear();
+                continue;
+            }
+            opened = opening.join_next() => opened,
+        };
         match opened {
-            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => {}
-            Ok(opened) => held.push(opened?),
+            None => return Ok(()),
+            Some(Ok(Err(PoolError::Timeout(TimeoutType::Wait)))) => {}
+            Some(Ok(Ok(opened))) if holding => held.push(opened),
+            Some(Ok(opened)) => drop(opened?),
             // Nothing aborts these tasks.
-            Err(panicked) => resume_unwind(panicked.into_panic()),
+            Some(Err(panicked)) => resume_unwind(panicked.into_panic()),
         }
     }
-    Ok(())
 }
 
 /// Has idle connections of `pool` that are not fit to be lent again (closed, too
@@ -87,19 +100,20 @@ async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
 /// find them when they are next lent; and keeps `Min Pool Size` connections open.
 ///
 /// That is done by a task, in the runtime of the caller; it ends with the pool.
-/// Without it nothing runs in the background. A second call does nothing.
+/// Without it nothing runs in the background. While that task runs, a second call does
+/// nothing.
 ///
 /// # Panics
 ///
 /// Outside of a tokio runtime.
 pub fn keep_fresh(pool: &Pool) {
     let (manager, runtime) = (pool.manager(), Handle::current());
-    if manager.kept_fresh.swap(true, Ordering::Relaxed) {
-        return;
-    }
+    let Some(task) = manager.keeping_fresh.begin() else { return };
     let (pool, clock) = (pool.weak(), manager.connector().clock().clone());
     let mut alive = manager.alive.subscribe();
     runtime.spawn(async move {
+        let _task = task;
+        let mut filling: Option<JoinHandle<()>> = None;
         loop {
             tokio::select! {
                 () = clock.sleep(LOOK_EVERY) => {}
@@ -108,15 +122,20 @@ pub fn keep_fresh(pool: &Pool) {
             }
             let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
             pool.retain(|connection, _| pool.manager().is_fit(connection));
-            let minimum = pool.manager().connector().config().min_pool_size;
-            if let Err(error) = fill(&pool, minimum).await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the pool has fewer connections than its minimum"
-                );
+            // Beside, because a connect takes its time; the next look does not wait for it.
+            if filling.as_ref().is_none_or(JoinHandle::is_finished) {
+                filling = Some(tokio::spawn(keep_minimum(pool)));
             }
         }
     });
+}
+
+async fn keep_minimum(pool: Pool) {
+    let minimum = pool.manager().connector().config().min_pool_size;
+    if let Err(error) = fill(&pool, minimum).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "the pool has fewer connections than its minimum");
+    }
 }
 
 /// Closes `pool` and waits until the last of its connections is gone: those that
@@ -147,6 +166,10 @@ impl Living {
     pub(super) fn enter(&self) -> Alive {
         self.0.send_modify(|count| *count += 1);
         Alive(Arc::clone(&self.0))
+    }
+
+    async fn at_least(&self, wanted: usize) {
+        let _ = self.0.subscribe().wait_for(|count| *count >= wanted).await;
     }
 
     async fn none(&self) {

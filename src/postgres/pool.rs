@@ -143,7 +143,8 @@ pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
 /// are next lent. `connector` is the one that the pool is built on.
 ///
 /// That is done by a task, in the runtime of the caller; it ends within 30 s of the
-/// pool. Without it nothing runs in the background.
+/// pool. Without it nothing runs in the background. Call it once for a pool: each call
+/// has a task of its own.
 ///
 /// # Panics
 ///

@@ -1,10 +1,7 @@
 use std::{
     error::Error,
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +17,7 @@ use super::{
 };
 use crate::{
     clock::{self, Clock},
+    one_task::OneTask,
     telemetry::{TokenAnswer, token_span},
 };
 
@@ -35,7 +33,10 @@ use crate::{
 ///   its last 30 s (or tenth of its life, if that is less) a caller does wait for
 ///   the next one, up to half of what is left; then it gets the old one.
 /// * Where there is none, all callers wait for one request. It is a task of its
-///   own: a caller that gives up cancels nothing.
+///   own, in the runtime of the caller that began it: one that gives up cancels
+///   nothing. (A runtime that is not driven, as a `current_thread` one between two
+///   calls of `block_on`, has the others wait in vain; after 3 min the next caller
+///   makes another.)
 /// * No error sticks: after one, the next caller has the provider asked again,
 ///   though not within a second.
 ///
@@ -53,7 +54,7 @@ struct Inner {
     core: Core,
     /// Gone when this cache is: ends the task of [`TokenCache::keep_fresh`].
     alive: watch::Sender<()>,
-    kept_fresh: AtomicBool,
+    keeping_fresh: OneTask,
 }
 
 /// A sleeping machine, or a wall clock that is set, moves a token's times past
@@ -68,8 +69,8 @@ impl TokenCache {
         wait_timeout: Duration,
     ) -> Self {
         let (alive, _) = watch::channel(());
-        let (core, kept_fresh) = (Core::new(), AtomicBool::new(false));
-        Self(Arc::new(Inner { credential, scope, clock, wait_timeout, core, alive, kept_fresh }))
+        let (core, keeping_fresh) = (Core::new(), OneTask::default());
+        Self(Arc::new(Inner { credential, scope, clock, wait_timeout, core, alive, keeping_fresh }))
     }
 
     /// A token that is good now.
@@ -153,24 +154,27 @@ impl TokenCache {
     ///
     /// That is done by a task, in the runtime of the caller; it ends when the
     /// last clone of this cache goes (pools have clones). Without it nothing
-    /// runs in the background, and tokens are replaced when they are used. A
-    /// second call does nothing.
+    /// runs in the background, and tokens are replaced when they are used. While
+    /// that task runs, a second call does nothing.
+    ///
+    /// Where no token can be had, it asks again after 30 s, 1 min, 2 min, 4 min, then
+    /// every 5 min, each shortened by up to a fifth by chance, or when the provider
+    /// says (5 min at most). Who needs a token need not wait for that.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub fn keep_fresh(&self) {
         let runtime = Handle::current();
-        if self.0.kept_fresh.swap(true, Ordering::Relaxed) {
-            return;
-        }
+        let Some(task) = self.0.keeping_fresh.begin() else { return };
         let (inner, mut alive) = (Arc::downgrade(&self.0), self.0.alive.subscribe());
         let clock = self.0.clock.clone();
         runtime.spawn(async move {
+            let _task = task;
             loop {
                 let pause = {
                     let Some(inner) = inner.upgrade() else { return };
-                    if inner.core.fresh(inner.clock.wall()).is_none() {
+                    if inner.core.next_refresh(inner.now()).is_zero() {
                         // It is logged where it happens, and tried again below.
                         let _ = inner.token_not_fresh().await;
                     }
@@ -223,9 +227,15 @@ impl TokenCache {
     /// Has a refresh begin beside, if it is time for one, and waits for nothing.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn refresh_if_due(&self) {
-        // The flight is a task of its own, which goes on without who began it.
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        let _ = std::pin::pin!(self.token()).poll(&mut context);
+        let inner = &self.0;
+        if inner.core.fresh(inner.clock.wall()).is_some() {
+            return;
+        }
+        let (step, notice) = inner.core.call(inner.now());
+        inner.tell_notice(notice);
+        if let Step::TakeAndStart(_, ticket) | Step::Wait { start: Some(ticket), .. } = step {
+            inner.start(Some(ticket));
+        }
     }
 
     /// The error of one who has waited so long for a token, by a limit of its own.
@@ -348,6 +358,10 @@ impl Inner {
     }
 
     async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
+        // There, nobody could make the request, and there are no timers.
+        if Handle::try_current().is_err() {
+            return Err(self.lost());
+        }
         let landed = flight.outcome.wait_for(Option::is_some);
         let outcome = match clock::timeout(&*self.clock, limit, landed).await {
             Ok(outcome) => outcome.ok().and_then(|outcome| outcome.clone()),
@@ -355,9 +369,11 @@ impl Inner {
                 return Err(self.timed_out(limit));
             }
         };
-        outcome.unwrap_or_else(|| {
-            Err(TokenError::Lost { scope: self.scope.clone(), credential: self.credential.name() })
-        })
+        outcome.unwrap_or_else(|| Err(self.lost()))
+    }
+
+    fn lost(&self) -> TokenError {
+        TokenError::Lost { scope: self.scope.clone(), credential: self.credential.name() }
     }
 
     fn timed_out(&self, waited: Duration) -> TokenError {

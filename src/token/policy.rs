@@ -100,12 +100,20 @@ pub(super) fn pause_after(
     retry_after: Option<Duration>,
     jitter: f64,
 ) -> Duration {
-    let pause = retry_after.unwrap_or_else(|| {
+    // Even at the provider's wish: to be silent until the token is out is no use.
+    pause(failures, retry_after, jitter).min(left / 2).max(LEAST_RETRY)
+}
+
+/// The same where no token is usable, unless somebody needs one.
+pub(super) fn pause_unasked(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
+    pause(failures, retry_after, jitter).clamp(LEAST_RETRY, LAST_RETRY)
+}
+
+fn pause(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
+    retry_after.unwrap_or_else(|| {
         let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10));
         doubled.min(LAST_RETRY).mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0))
-    });
-    // Even at the provider's wish: to be silent until the token is out is no use.
-    pause.min(left / 2).max(LEAST_RETRY)
+    })
 }
 
 #[cfg(test)]
@@ -178,6 +186,10 @@ mod tests {
         assert_eq!(pause_after(1, 100 * S, Some(70 * S), 0.0), 50 * S);
         assert_eq!(pause_after(1, 100 * S, Some(Duration::MAX), 0.0), 50 * S);
         assert_eq!(pause_after(u32::MAX, day, None, 0.0), 300 * S);
+        assert_eq!(pause_unasked(1, None, 0.0), 30 * S);
+        assert_eq!(pause_unasked(1, Some(200 * S), 0.0), 200 * S);
+        assert_eq!(pause_unasked(1, Some(Duration::MAX), 0.0), 300 * S);
+        assert_eq!(pause_unasked(1, Some(Duration::ZERO), 0.0), S);
     }
 
     proptest::proptest! {

@@ -150,6 +150,8 @@ struct State {
     failures_in_a_row: u32,
     /// No request while a token is usable before that (monotonic) time.
     not_before: Duration,
+    /// Where no token is usable, none that nobody waits for before that (monotonic) time.
+    unasked_not_before: Duration,
     /// What failed last, and until when callers get it (monotonic).
     last_failure: Option<(Duration, TokenError)>,
     counts: Counts,
@@ -224,13 +226,13 @@ impl Core {
     /// When a request should be made next though nobody asks: how long from now.
     pub(super) fn next_refresh(&self, now: Now) -> Duration {
         let state = self.lock();
-        let due = match &state.held {
+        match state.held.as_ref().filter(|held| held.verdict(now) != Verdict::Wait) {
             Some(held) => {
-                held.schedule.refresh_at.duration_since(held.now(now)).unwrap_or_default()
+                let due = held.schedule.refresh_at.duration_since(held.now(now));
+                due.unwrap_or_default().max(state.not_before.saturating_sub(now.monotonic))
             }
-            None => Duration::ZERO,
-        };
-        due.max(state.not_before.saturating_sub(now.monotonic))
+            None => state.unasked_not_before.saturating_sub(now.monotonic),
+        }
     }
 
     pub(super) fn is_suspect(&self) -> bool {
@@ -439,9 +441,11 @@ impl State {
 
     fn pause(&mut self, now: Now, retry_after: Option<Duration>, jitter: f64) {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        let left = self.left(now);
-        let pause = policy::pause_after(self.failures_in_a_row, left, retry_after, jitter);
+        let (failures, left) = (self.failures_in_a_row, self.left(now));
+        let pause = policy::pause_after(failures, left, retry_after, jitter);
         self.not_before = now.monotonic + pause;
+        let pause = policy::pause_unasked(failures, retry_after, jitter);
+        self.unasked_not_before = now.monotonic + pause;
     }
 
     fn left(&self, now: Now) -> Duration {

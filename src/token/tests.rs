@@ -588,9 +588,76 @@ async fn kept_fresh_it_is_asked_for_again_when_there_is_none() {
     settle().await;
     assert_eq!(clock.sleepers(), 2, "one wait, one limit of the request");
     provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
+    let mut asked_after = vec![];
+    for second in 1..=2_000 {
+        clock.advance(S);
+        settle().await;
+        if provider.total() > 1 + asked_after.len() {
+            asked_after.push(second);
+            provider.answer(Setting::failure(CredentialErrorKind::Refused)).await;
+        }
+    }
+    let pauses: Vec<_> = asked_after.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((24..=30).contains(&asked_after[0]), "{asked_after:?}");
+    let expected = [48..=60, 96..=120, 192..=240, 240..=300, 240..=300];
+    for (pause, expected) in pauses.iter().zip(&expected) {
+        assert!(expected.contains(pause), "{asked_after:?}");
+    }
+    assert!(pauses.len() >= expected.len(), "{asked_after:?}");
+    // Who needs one has it asked for at once.
+    let total = provider.total();
     clock.advance(S);
+    let call = {
+        let cache = cache.clone();
+        tokio::spawn(async move { cache.token().await })
+    };
     settle().await;
-    assert_eq!(provider.total(), 2);
+    assert_eq!(provider.total(), total + 1);
+    provider.answer(Ok(Token::new("a", clock.wall() + HOUR))).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+}
+
+#[tokio::test]
+async fn kept_fresh_a_provider_that_asks_for_a_pause_is_left_alone_for_as_long() {
+    let Setting { clock, provider, cache } = setting();
+    cache.keep_fresh();
+    settle().await;
+    let error = CredentialError::new(CredentialErrorKind::Transient, "throttled");
+    provider.answer(Err(error.with_retry_after(Some(200 * S)))).await;
+    for (advanced, total) in [(60, 1), (60, 1), (60, 1), (19, 1), (1, 2)] {
+        clock.advance(advanced * S);
+        settle().await;
+        assert_eq!(provider.total(), total);
+    }
+}
+
+#[test]
+fn it_is_kept_fresh_anew_where_the_runtime_that_did_so_has_ended() {
+    let setting = setting();
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for total in [1, 2] {
+        runtime().block_on(async {
+            setting.cache.keep_fresh();
+            settle().await;
+            assert_eq!(setting.provider.total(), total);
+        });
+    }
+}
+
+#[test]
+fn outside_of_a_runtime_a_token_that_must_be_asked_for_is_an_error() {
+    // Timers are tokio's here.
+    let cache = Identity::new(Provider::default()).tokens(Scope::AZURE_SQL);
+    let mut call = std::pin::pin!(cache.token());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match call.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(Err(error @ TokenError::Lost { .. })) => {
+            assert!(error.to_string().contains("there is no tokio runtime"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    #[cfg(feature = "azure-sql")]
+    cache.refresh_if_due();
 }
 
 #[tokio::test]
@@ -894,4 +961,34 @@ async fn each_turn_of_events_is_told_once_and_without_the_secret() {
         assert!(call.await.unwrap().is_err());
     }
     told("no token");
+}
+
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+#[tokio::test]
+async fn in_place_of_a_token_that_has_ended_on_its_way_there_is_what_is_given_out_now() {
+    let setting = setting().filled_with("a", HOUR).await;
+    let began = setting.clock.wall();
+    let moment = Duration::from_nanos(1);
+    let successor = async |cache: &TokenCache, token: Token| {
+        let other = cache.successor_of(&token).await.unwrap();
+        other.map(|token| token.secret().to_owned())
+    };
+    let other = |end| Token::new("x", began + end);
+    assert_eq!(successor(&setting.cache, setting.cache.token().await.unwrap()).await, None);
+    setting.clock.advance(S);
+    assert_eq!(successor(&setting.cache, other(S + moment)).await, None, "it has not ended");
+    assert_eq!(successor(&setting.cache, other(S)).await.as_deref(), Some("a"));
+    assert_eq!(setting.provider.total(), 1);
+
+    // The wall clock was set back to before it came: by the other one, it has ended.
+    setting.clock.advance(HOUR);
+    setting.clock.set_wall(began - S);
+    assert_eq!(successor(&setting.cache, other(S)).await, None, "of another");
+    let (cache, ended) = (setting.cache.clone(), Token::new("a", began + HOUR));
+    let asking = {
+        let ended = ended.clone();
+        tokio::spawn(async move { cache.successor_of(&ended).await })
+    };
+    assert_eq!(setting.provider.answer(setting.token("a", HOUR)).await, Reason::Missing);
+    assert!(asking.await.unwrap().unwrap().is_none(), "there is no other");
 }

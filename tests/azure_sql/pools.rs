@@ -167,6 +167,31 @@ async fn filling_a_pool_waits_for_nobody_and_takes_nothing_from_anybody() {
 }
 
 #[tokio::test]
+async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("Min Pool Size=3;Max Pool Size=3");
+    let pool = azure_sql::builder(Manager::new(connector.clone())).build().unwrap();
+    warm_up(&pool).await.unwrap();
+    keep_fresh(&pool);
+    drop(deadpool_take(&pool).await);
+    until(|| shop.clock.sleepers() == 1).await;
+    let capture = crate::logs::capture();
+    shop.server().behaviour().delay_logins(Duration::from_secs(3600));
+    shop.clock.advance(Duration::from_secs(30));
+    until(|| capture.text().contains("logging in")).await;
+
+    let (mut a, mut b) = tokio::try_join!(pool.get(), pool.get()).unwrap();
+    assert_eq!((number(&mut a, "SELECT 1").await, number(&mut b, "SELECT 1").await), (1, 1));
+    drop((a, b));
+    // Those that are not fit are found meanwhile, too.
+    shop.server().behaviour().cut_connections();
+    until(|| shop.counters().open == 0).await;
+    assert_eq!(retired(&connector), []);
+    shop.clock.advance(Duration::from_secs(30));
+    until(|| retired(&connector) == [(RetireReason::Closed, 2)]).await;
+}
+
+#[tokio::test]
 async fn a_pool_holds_its_minimum() {
     let shop = Shop::open().await;
     assert_eq!(pool_of(&shop, "Min Pool Size=300").status().max_size, 300);

@@ -53,7 +53,7 @@ async fn a_connection_ends_before_its_token_does_if_there_is_a_newer_one() {
     let (pool, connector) = shop.pool_of_one(Recycling::Verified);
     let first = session(&mut pool.get().await.unwrap()).await;
 
-    shop.clock.advance(Duration::from_secs(2750));
+    shop.clock.advance(Duration::from_secs(2860));
     assert_eq!(shop.token_requests(), 1);
     shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 24 * 3600);
     assert_eq!(session(&mut pool.get().await.unwrap()).await, first, "there is no newer one");
@@ -179,6 +179,30 @@ async fn one_silent_connection_is_waited_for_not_each_of_them() {
     getting.await.unwrap().unwrap();
     assert_eq!(retired(&connector), [(RetireReason::Probe, 1), (RetireReason::Silent, 2)]);
     assert_eq!(shop.counters().logins, 4);
+}
+
+#[tokio::test]
+async fn one_that_has_a_transaction_to_roll_back_is_no_sign_of_silence() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    let pool = pool(&connector, 2, Recycling::Verified);
+    let (mut a, b) = (pool.get().await.unwrap(), pool.get().await.unwrap());
+    a.simple_query("BEGIN TRANSACTION").await.unwrap().into_results().await.unwrap();
+    shop.clock.advance(Duration::from_secs(1));
+    drop(a);
+    drop(b);
+    shop.server().behaviour().delay_queries(Duration::from_secs(3_600));
+    let getting = {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.get().await.map(drop) })
+    };
+    for asked in [1, 2] {
+        until(|| shop.clock.sleepers() == 1 && shop.counters().requests == asked + 1).await;
+        assert_eq!(retired(&connector).len(), usize::from(asked == 2));
+        shop.clock.advance(Duration::from_secs(5));
+    }
+    getting.await.unwrap().unwrap();
+    assert_eq!(retired(&connector), [(RetireReason::Probe, 2)]);
 }
 
 #[tokio::test]

@@ -1,0 +1,21 @@
+//! A task of which there shall be one at a time.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Whether it runs: as long as it holds what [`OneTask::begin`] gave it. A task that ended
+/// with its runtime holds nothing.
+#[derive(Debug, Default)]
+pub(crate) struct OneTask(Mutex<Weak<()>>);
+
+impl OneTask {
+    /// What the task must hold; `None` if there is one that runs.
+    pub(crate) fn begin(&self) -> Option<Arc<()>> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.strong_count() > 0 {
+            return None;
+        }
+        let task = Arc::new(());
+        *running = Arc::downgrade(&task);
+        Some(task)
+    }
+}
