@@ -634,7 +634,8 @@ async fn script(folder: &Path, text: &str) -> std::path::PathBuf {
 async fn a_hanging_azure_cli_is_killed() {
     let world = world();
     let folder = tempfile::tempdir().unwrap();
-    let text = format!("echo $$ > '{}/pid'; exec sleep 60", folder.path().display());
+    // As some packages' `az`, which runs Python and waits for it.
+    let text = format!("sleep 60 & echo $! > '{}/pid'; wait", folder.path().display());
     let az = script(folder.path(), &text).await;
     let pid_file = folder.path().join("pid");
     let pid = || std::fs::read_to_string(&pid_file).ok().filter(|pid| pid.ends_with('\n'));

@@ -183,31 +183,29 @@ impl Connector {
     /// Logs in at the server, or where it sends us.
     async fn follow(&self, token: &Token, progress: &Progress) -> Result<Connection, Error> {
         let config = &self.0.config;
-        let (mut host, mut port) = (config.host.clone(), config.port);
+        let (mut name, mut port) = (config.host.clone(), config.port);
         for _ in 0..=MOST_ROUTINGS {
-            match Box::pin(self.log_in_at(&host, port, token, progress)).await {
+            match Box::pin(self.log_in_at(&name, port, token, progress)).await {
                 Err(Error::Login {
                     source: tiberius::error::Error::Routing { host: to, port: at },
                     server,
                 }) => {
-                    // It may name an instance, which the port stands for.
-                    let to = to.split('\\').next().unwrap_or_default().to_owned();
-                    if !self.may_route(&to) {
+                    if !self.may_route(host_of(&to)) {
                         return Err(Error::Routing {
                             server,
-                            target: format!("{to},{at}"),
+                            target: format!("{},{at}", host_of(&to)),
                             problem: "that is outside of the cloud of the server's own name, and a token must not go there (Config::allow_routing_to lets it)",
                         });
                     }
-                    tracing::debug!(from = host, to, port = at, "the server routes the login");
-                    (host, port) = (to, at);
+                    tracing::debug!(from = name, to, port = at, "the server routes the login");
+                    (name, port) = (to, at);
                 }
                 other => return other,
             }
         }
         Err(Error::Routing {
             server: config.server(),
-            target: format!("{host},{port}"),
+            target: format!("{},{port}", host_of(&name)),
             problem: "that is the eleventh time; 10 are followed",
         })
     }
@@ -221,17 +219,26 @@ impl Connector {
             Some(cloud) => Cloud::of_azure_sql_host(to) == Some(cloud),
             None => config.host.eq_ignore_ascii_case(to),
         };
-        within_cloud || config.routing_suffixes.iter().any(|suffix| is_below(to, suffix))
+        // Where Fabric's warehouses are (microsoft/mssql-rs issue 25).
+        let within_fabric = is_below(&config.host, "fabric.microsoft.com")
+            && is_below(to, "pbidedicated.windows.net");
+        within_cloud
+            || within_fabric
+            || config.routing_suffixes.iter().any(|suffix| is_below(to, suffix))
     }
 
+    /// `name` may be `HOST\INSTANCE`, where the login was routed. The port stands for the
+    /// instance, but what listens there may want to hear it, too: so does what Fabric
+    /// routes to (microsoft/mssql-rs issue 25, tediousjs/tedious pull request 1668).
     async fn log_in_at(
         &self,
-        host: &str,
+        name: &str,
         port: u16,
         token: &Token,
         progress: &Progress,
     ) -> Result<Connection, Error> {
         let config = &self.0.config;
+        let host = host_of(name);
         let address = format!("{host},{port}");
         let server = match config.server() {
             first if first == address => first,
@@ -247,7 +254,8 @@ impl Connector {
         tracing::debug!(server, tls, cipher, "logging in over TLS");
 
         let mut driver = tiberius::Config::new();
-        driver.host(host);
+        // For LOGIN7's ServerName alone: it is connected already.
+        driver.host(name);
         driver.port(port);
         driver.application_name(&config.application_name);
         driver.readonly(config.read_only);
@@ -413,6 +421,11 @@ impl Config {
 }
 
 /// At a label's border, without case or a dot at the end.
+/// Of `HOST\INSTANCE`, or of a host.
+fn host_of(name: &str) -> &str {
+    name.split_once('\\').map_or(name, |(host, _)| host)
+}
+
 fn is_below(host: &str, suffix: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let suffix = suffix.trim_matches('.').to_ascii_lowercase();
@@ -448,6 +461,8 @@ mod tests {
             (shop, "worker7.tr29.westeurope1-a.worker.database.windows.net", true),
             (shop, "SHOP-REPLICA.database.windows.net", true),
             (shop, "x.datawarehouse.fabric.microsoft.com", true),
+            ("x.datawarehouse.fabric.microsoft.com", "abc.pbidedicated.windows.net", true),
+            (shop, "abc.pbidedicated.windows.net", false),
             (shop, "shop.database.chinacloudapi.cn", false),
             (shop, "evil-database.windows.net", false),
             (shop, "database.windows.net.evil.example", false),

@@ -269,10 +269,13 @@ impl Failure for Error {
 ///
 /// Whether the query had its effect, nobody knows: repeat what may be repeated.
 /// Errors of a checkout have [`Error::is_transient`].
+///
+/// An answer that took longer than `Command Timeout` (`Io` of kind `TimedOut`) is none: it
+/// would take as long again.
 #[must_use]
 pub fn is_transient(error: &tiberius::error::Error) -> bool {
     match error {
-        tiberius::error::Error::Io { .. } => true,
+        tiberius::error::Error::Io { kind, .. } => *kind != io::ErrorKind::TimedOut,
         tiberius::error::Error::Server(error) => {
             error.code() == TOKEN_EXPIRED || TRANSIENT.contains(&error.code())
         }

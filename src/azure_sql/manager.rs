@@ -66,7 +66,8 @@ pub enum Recycling {
     /// Whether the connection lives shows then, unless it was closed. A changed
     /// isolation level stays, and where a transaction was left open that request fails
     /// with a retryable error. (One that was begun in an answer that nobody read is
-    /// rolled back by the reset itself.)
+    /// rolled back by the reset itself.) A bulk insert that was begun and dropped before
+    /// its end leaves the server waiting for rows: the next request's error, too.
     Fast,
 }
 

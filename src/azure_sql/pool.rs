@@ -112,21 +112,21 @@ pub fn keep_fresh(pool: &Pool) {
     let (pool, clock) = (pool.weak(), manager.connector().clock().clone());
     let mut alive = manager.alive.subscribe();
     runtime.spawn(async move {
-        let _task = task;
         let mut filling: Option<JoinHandle<()>> = None;
         loop {
             tokio::select! {
                 () = clock.sleep(LOOK_EVERY) => {}
                 // Nothing is ever sent: this is the sender's end.
-                _ = alive.changed() => return,
+                _ = alive.changed() => break,
             }
-            let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
+            let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { break };
             pool.retain(|connection, _| pool.manager().is_fit(connection));
             // Beside, because a connect takes its time; the next look does not wait for it.
             if filling.as_ref().is_none_or(JoinHandle::is_finished) {
                 filling = Some(tokio::spawn(keep_minimum(pool)));
             }
         }
+        drop(task);
     });
 }
 

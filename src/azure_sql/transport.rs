@@ -153,7 +153,16 @@ impl Transport {
         if let Poll::Ready(Err(_)) = &result {
             self.link.set_fault(Fault::Closed);
         }
-        result
+        result.map_err(aborted)
+    }
+}
+
+/// A peer that is gone is found out by the system's timer; `TimedOut` shall be tiberius'
+/// own, of an answer that takes long.
+fn aborted(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::TimedOut => io::Error::new(io::ErrorKind::ConnectionAborted, error),
+        _ => error,
     }
 }
 
@@ -301,7 +310,7 @@ impl futures_util::io::AsyncRead for Transport {
         if passed.is_err() {
             this.link.set_fault(Fault::Closed);
         }
-        Poll::Ready(passed)
+        Poll::Ready(passed.map_err(aborted))
     }
 }
 
@@ -312,5 +321,18 @@ impl fmt::Debug for Transport {
             .field("tls", &version)
             .field("cipher", &cipher)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_gone_is_not_taken_for_an_answer_that_takes_long() {
+        let gone = aborted(io::Error::from(io::ErrorKind::TimedOut));
+        assert_eq!(gone.kind(), io::ErrorKind::ConnectionAborted);
+        let reset = aborted(io::Error::from(io::ErrorKind::ConnectionReset));
+        assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     error::Error as StdError,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -205,7 +205,10 @@ fn the_one(scopes: &[&str]) -> azure_core::Result<Scope> {
 }
 
 fn access_token(token: &Token) -> AccessToken {
-    AccessToken::new(token.secret().to_owned(), token.expires_on().into())
+    // The end of azure_core's time, where converting a later one would panic.
+    let year_9999 = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let expires_on = token.expires_on().min(year_9999);
+    AccessToken::new(token.secret().to_owned(), expires_on.into())
 }
 
 macro_rules! serves_azure_core {
@@ -243,10 +246,7 @@ impl AzureCredential for Identity {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicU64, Ordering},
-        time::SystemTime,
-    };
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use azure_core::http::{RawResponse, StatusCode, headers::Headers};
 
@@ -290,6 +290,15 @@ mod tests {
 
         let given = AzureCoreCredential::given("theirs".into(), Arc::new(Caching(7)));
         assert_eq!(ask(&given, Reason::Rejected).await, "token 7");
+    }
+
+    #[test]
+    fn a_token_that_never_ends_can_be_handed_on() {
+        let never = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 55);
+        let token = access_token(&Token::new("t", never));
+        assert_eq!(token.expires_on.year(), 9999);
+        let hour = SystemTime::UNIX_EPOCH + Duration::from_secs(3600);
+        assert_eq!(SystemTime::from(access_token(&Token::new("t", hour)).expires_on), hour);
     }
 
     fn response(status: StatusCode, retry_after: &'static str) -> AzureError {

@@ -50,6 +50,30 @@ pub(super) struct Failure {
     pub(super) logged_out: bool,
 }
 
+/// A tool that runs, with what it has started: `az` is a shell's script in some packages,
+/// whose end does not end the interpreter that it waits for. Killed when it is dropped; on
+/// Windows, the tool alone is.
+struct Group(Option<u32>);
+
+impl Group {
+    /// The tool has ended; what it has left running may run.
+    fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(leader) = self.0.filter(|_| cfg!(unix)) else { return };
+        // The standard library kills no groups; every shell does. It takes a millisecond.
+        let mut kill = std::process::Command::new("/bin/sh");
+        kill.args(["-c", "kill -s KILL -- \"-$0\"", &leader.to_string()]);
+        kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Without a shell the tool alone is killed, when its handle is dropped.
+        let _ = kill.status();
+    }
+}
+
 /// A tool, and how it is run.
 #[derive(Clone)]
 pub(super) struct Command {
@@ -110,7 +134,7 @@ impl Command {
             return Err(CredentialError::new(Refused, message));
         }
         match timeout(self.clock.as_ref(), self.time_limit, self.run(arguments)).await {
-            // The child is killed by being dropped.
+            // What was run is killed by being dropped.
             Err(_) => Err(CredentialError::new(
                 Transient,
                 format!(
@@ -161,11 +185,14 @@ impl Command {
         process.env("TZ", "UTC");
         process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         process.kill_on_drop(true);
+        #[cfg(unix)]
+        process.process_group(0);
         process
     }
 
     async fn run(&self, arguments: &[&str]) -> io::Result<Output> {
         let mut child = self.process(arguments).spawn()?;
+        let group = Group(child.id());
         let (out, err) = (child.stdout.take(), child.stderr.take());
         // Made large enough at once: a buffer that grows leaves copies behind.
         let mut stdout = Zeroizing::new(Vec::with_capacity(OUTPUT_LIMIT + 1));
@@ -188,6 +215,7 @@ impl Command {
                 }
             }
         };
+        group.leave();
         Ok(Output { status, stdout, stderr })
     }
 

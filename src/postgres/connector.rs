@@ -10,7 +10,7 @@ use super::{
     dial,
     progress::Progress,
     replay,
-    retire::{Aged, TimeLimits},
+    retire::{Aged, Silence, TimeLimits},
     retry::Retries,
     time_limit::TimeLimit,
     tls,
@@ -41,6 +41,7 @@ struct Inner {
     renewals: Renewals,
     ledger: Ledger<RetireReason>,
     aged: Aged,
+    silence: Silence,
     recycling_limit: TimeLimit,
 }
 
@@ -83,6 +84,7 @@ impl Connector {
             renewals: Renewals::default(),
             ledger,
             aged: Aged::default(),
+            silence: Silence::default(),
             recycling_limit: TimeLimit::new(Recycling::LIMIT),
         })))
     }
@@ -175,6 +177,10 @@ impl Connector {
 
     pub(super) fn aged(&self) -> &Aged {
         &self.0.aged
+    }
+
+    pub(super) fn silence(&self) -> &Silence {
+        &self.0.silence
     }
 
     /// Logs in, again and again where that can help.

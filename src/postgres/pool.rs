@@ -81,10 +81,15 @@ fn unfit(
 }
 
 fn recycle(connector: Connector) -> Hook {
-    Hook::async_fn(move |client: &mut ClientWrapper, _| {
-        let connector = connector.clone();
+    Hook::async_fn(move |client: &mut ClientWrapper, metrics| {
+        let (connector, metrics) = (connector.clone(), *metrics);
         Box::pin(async move {
+            if connector.silence().includes(&metrics) {
+                return Err(retired(&connector, RetireReason::Silent));
+            }
+            let asked = metrics.created + metrics.age();
             let recycled = connector.config().recycling.recycle(&connector, client).await;
+            connector.silence().note(asked, recycled);
             recycled.map_err(|reason| retired(&connector, reason))
         })
     })

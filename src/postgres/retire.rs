@@ -2,7 +2,7 @@ use std::{
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,8 @@ use crate::{clock::Clock, telemetry};
 pub enum RetireReason {
     /// It was closed, or reading or writing failed.
     Closed,
-    /// A query was dropped and would not end; it was cancelled.
+    /// A query was dropped and would not end, or the server did not answer; it was
+    /// cancelled.
     Unsettled,
     /// Older than the maximum lifetime.
     Age,
@@ -27,11 +28,13 @@ pub enum RetireReason {
     Idle,
     /// The server refused what [`Recycling`](super::Recycling) has it do.
     Recycling,
+    /// Two others in a row did not answer in time, and this one was last lent before that.
+    Silent,
 }
 
 impl RetireReason {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Closed, Self::Unsettled, Self::Age, Self::Idle, Self::Recycling];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Closed, Self::Unsettled, Self::Age, Self::Idle, Self::Recycling, Self::Silent];
 }
 
 impl telemetry::Reason for RetireReason {
@@ -42,6 +45,7 @@ impl telemetry::Reason for RetireReason {
             Self::Age => "age",
             Self::Idle => "idle",
             Self::Recycling => "recycling",
+            Self::Silent => "silent",
         }
     }
 }
@@ -54,7 +58,47 @@ impl fmt::Display for RetireReason {
             Self::Age => "it has reached its lifetime",
             Self::Idle => "it was idle for too long",
             Self::Recycling => "it could not be recycled",
+            Self::Silent => "others, as long unheard of, did not answer",
         })
+    }
+}
+
+/// Whether the server has fallen silent, so that its idle connections need not be waited
+/// for one after the other.
+///
+/// One that does not answer may be at a query that its borrower dropped. Where the next
+/// does not either, and none has answered between them, it is the server or the way.
+#[derive(Debug, Default)]
+pub(super) struct Silence(Mutex<Heard>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// When the first of those was asked that did not answer since one did.
+    unanswered: Option<Instant>,
+    /// What was last lent before that is not asked any more.
+    silent_since: Option<Instant>,
+}
+
+impl Silence {
+    pub(super) fn includes(&self, metrics: &Metrics) -> bool {
+        let last_lent = metrics.recycled.unwrap_or(metrics.created);
+        self.lock().silent_since.is_some_and(|since| last_lent < since)
+    }
+
+    /// What came of asking one at that time.
+    pub(super) fn note(&self, asked: Instant, outcome: Result<(), RetireReason>) {
+        let mut heard = self.lock();
+        if outcome != Err(RetireReason::Unsettled) {
+            heard.unanswered = None;
+        } else if heard.unanswered.is_some() {
+            heard.silent_since = heard.unanswered;
+        } else {
+            heard.unanswered = Some(asked);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,6 +207,38 @@ mod tests {
         assert_eq!(jittered(hour, now), jittered(hour, now));
         assert_eq!(jittered(Duration::ZERO, now), Duration::ZERO);
         assert!(jittered(Duration::MAX, now) > Duration::MAX / 2);
+    }
+
+    #[test]
+    fn two_in_a_row_that_do_not_answer_speak_for_those_last_lent_before() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let lent = |created, recycled: Option<u64>| Metrics {
+            created: at(created),
+            recycled: recycled.map(at),
+            recycle_count: 0,
+        };
+        let silence = Silence::default();
+        let silent = || {
+            [lent(1, None), lent(1, Some(9)), lent(10, None), lent(1, Some(10))]
+                .map(|metrics| silence.includes(&metrics))
+        };
+        let unanswered = Err(RetireReason::Unsettled);
+        for answer in [Ok(()), Err(RetireReason::Recycling), Err(RetireReason::Closed)] {
+            silence.note(at(5), unanswered);
+            silence.note(at(7), answer);
+        }
+        assert_eq!(silent(), [false; 4], "some have answered");
+        silence.note(at(10), unanswered);
+        assert_eq!(silent(), [false; 4], "one may be busy");
+        silence.note(at(12), unanswered);
+        assert_eq!(silent(), [true, true, false, false]);
+        // What has been lent since is asked, and those before are still not.
+        silence.note(at(20), Ok(()));
+        silence.note(at(21), unanswered);
+        assert_eq!(silent(), [true, true, false, false]);
+        silence.note(at(23), unanswered);
+        assert_eq!(silent(), [true; 4]);
     }
 
     #[test]

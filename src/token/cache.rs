@@ -170,10 +170,9 @@ impl TokenCache {
         let (inner, mut alive) = (Arc::downgrade(&self.0), self.0.alive.subscribe());
         let clock = self.0.clock.clone();
         runtime.spawn(async move {
-            let _task = task;
             loop {
                 let pause = {
-                    let Some(inner) = inner.upgrade() else { return };
+                    let Some(inner) = inner.upgrade() else { break };
                     if inner.core.next_refresh(inner.now()).is_zero() {
                         // It is logged where it happens, and tried again below.
                         let _ = inner.token_not_fresh().await;
@@ -183,9 +182,10 @@ impl TokenCache {
                 tokio::select! {
                     () = clock.sleep(pause) => {}
                     // Nothing is ever sent: this is the sender's end.
-                    _ = alive.changed() => return,
+                    _ = alive.changed() => break,
                 }
             }
+            drop(task);
         });
     }
 

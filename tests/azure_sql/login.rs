@@ -11,7 +11,7 @@ use entra_pool::{
     token::{CredentialError, Scope, Token, TokenCredential, TokenRequest},
 };
 use entra_pool_emulator::{
-    azure_sql::{Fault, ServerError, Stage},
+    azure_sql::{AzureSqlOptions, Fault, ServerError, Stage},
     network::Network,
 };
 
@@ -388,6 +388,19 @@ async fn a_login_is_routed_within_its_host_up_to_ten_times() {
     connector.connect().await.unwrap();
     assert_eq!((shop.counters().logins_routed, shop.counters().logins), (11, 1));
     assert_eq!(shop.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn an_instance_that_a_login_is_routed_to_is_asked_for_by_its_name() {
+    let shop = Shop::open().await;
+    let instance = |options: &mut AzureSqlOptions| options.instance = Some("warehouse".into());
+    let elsewhere = shop.another_server("localhost", instance).await;
+    let connector = shop.connector("ConnectRetryCount=0");
+    for (host, logins) in [(r"localhost\warehouse", 1), ("localhost", 1), (r"localhost\other", 1)] {
+        shop.server().behaviour().route_logins(1, host, elsewhere.addr().port());
+        assert_eq!(connector.connect().await.is_ok(), host.ends_with("warehouse"), "{host}");
+        assert_eq!(elsewhere.counters().logins, logins);
+    }
 }
 
 #[tokio::test]

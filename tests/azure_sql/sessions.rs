@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use entra_pool::azure_sql::{Client, Connector, Pool, Recycling, RetireReason, tiberius};
+use entra_pool::azure_sql::{
+    Client, Connector, Pool, Recycling, RetireReason, is_transient, tiberius,
+};
 use futures_util::TryStreamExt;
 use tiberius::error::{Error, IoErrorKind};
 
@@ -324,6 +326,7 @@ async fn a_query_that_ran_into_the_command_timeout_ends_the_connection() {
         shop.server().behaviour().delay_queries(HOUR);
         let error = failure(&mut a, "SELECT 1").await;
         assert!(matches!(error, Error::Io { kind: IoErrorKind::TimedOut, .. }), "{error:?}");
+        assert!(!is_transient(&error), "it would take as long again");
         shop.server().behaviour().delay_queries(Duration::ZERO);
         drop(a);
         assert_replaced(&shop, &pool, &connector, first, RetireReason::Unsettled).await;

@@ -211,6 +211,40 @@ async fn a_dropped_query_that_goes_on_is_cancelled_and_its_connection_retired() 
 }
 
 #[tokio::test]
+async fn connections_of_a_silent_server_are_not_waited_for_one_after_the_other() {
+    let clock = ManualClock::at(std::time::SystemTime::now());
+    let identity = Identity::builder(let_in("silent").await).clock(clock.clone()).build();
+    let connector = connector(&identity, &server().await.url("silent"));
+    let pool = postgres::builder(connector.clone()).max_size(4).build().unwrap();
+    let mut lent = vec![];
+    for _ in 0..4 {
+        lent.push(pool.get().await.unwrap());
+    }
+    for silent in &lent[..2] {
+        let pid = backend(silent).await;
+        let asleep = format!(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep')"
+        );
+        begin_and_drop(silent, "SELECT pg_sleep(3600)", &asleep).await;
+    }
+    lent.into_iter().for_each(drop);
+    let next = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.unwrap() }
+    });
+    for _ in 0..2 {
+        while clock.next_wake() != Some(Duration::from_secs(2)) {
+            tokio::task::yield_now().await;
+        }
+        clock.advance(Duration::from_secs(2));
+    }
+    assert_eq!(text(&next.await.unwrap(), "SELECT 'there'").await, "there");
+    let retired = [(RetireReason::Unsettled, 2), (RetireReason::Silent, 2)];
+    assert_eq!(connector.report().retired, retired);
+    assert_eq!(connector.report().logins, 5);
+}
+
+#[tokio::test]
 async fn connections_end_when_they_are_old_or_closed() {
     let identity = Identity::new(let_in("old").await);
     let config: Config = server().await.url("old").parse().unwrap();

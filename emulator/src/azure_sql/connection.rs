@@ -125,6 +125,11 @@ where
     if !encrypted {
         count(&server.counters.logins_in_plain_text);
     }
+    let instance = login.server.split_once('\\').map(|(_, instance)| instance);
+    if server.options.instance.is_some() && server.options.instance.as_deref() != instance {
+        tracing::debug!(asked = login.server, "a login is for another instance");
+        return stream.shutdown().await;
+    }
     let delay = server.behaviour.login_delay();
     // None at all takes up to a millisecond: tokio's timers go by that.
     if !delay.is_zero() {

@@ -17,6 +17,8 @@ pub(crate) struct Login {
     pub(crate) packet_size: usize,
     pub(crate) host: String,
     pub(crate) application: String,
+    /// As the client calls the server.
+    pub(crate) server: String,
     pub(crate) database: String,
     /// The FEDAUTH extension's token, if there was one.
     pub(crate) token: Option<String>,
@@ -65,7 +67,7 @@ impl Login {
             };
             Reader::new(bytes, "LOGIN7").utf16(bytes.len())
         };
-        let (host, _user, _password, application, _server) =
+        let (host, _user, _password, application, server) =
             (field()?, field()?, field()?, field()?, field()?);
         let (extension_start, extension_length) =
             (usize::from(reader.u16()?), usize::from(reader.u16()?));
@@ -93,7 +95,7 @@ impl Login {
             0 => DEFAULT_PACKET_SIZE,
             size => size.clamp(512, 32767),
         };
-        Ok(Self { tds_version, packet_size, host, application, database, token })
+        Ok(Self { tds_version, packet_size, host, application, server, database, token })
     }
 }
 
@@ -221,6 +223,7 @@ pub(crate) mod tests {
         let login = Login::parse(&login7("orders", Some(&token), true), true).unwrap();
         assert_eq!(login.token.as_deref(), Some(token.as_str()));
         assert_eq!((login.database.as_str(), login.application.as_str()), ("orders", "test"));
+        assert_eq!((login.host.as_str(), login.server.as_str()), ("host", "server"));
         assert_eq!((login.tds_version, login.packet_size), (TDS_7_4, 8000));
         assert!(!format!("{login:?}").contains("ttt"));
     }

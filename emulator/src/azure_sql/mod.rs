@@ -143,6 +143,9 @@ pub struct AzureSqlOptions {
     /// The type of the packets with the server's side of the TLS handshake;
     /// default 0x12 (PRELOGIN). Some servers have 0x04.
     pub handshake_packet_type: u8,
+    /// Takes only logins that ask for this instance (`HOST\INSTANCE` as LOGIN7's server
+    /// name), and closes on others without a word, as what Fabric routes to does.
+    pub instance: Option<String>,
 }
 
 impl AzureSqlOptions {
@@ -163,6 +166,7 @@ impl AzureSqlOptions {
             port: 0,
             decline_encryption: false,
             handshake_packet_type: packets::kind::PRELOGIN,
+            instance: None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! [`Manager`] under bb8, with its sessions reset as in the pool that has its
-//! name: whatever the pool's settings, nothing of one borrower's session reaches
-//! the next.
+//! name. Where bb8's `test_on_check_out` is turned off, they are as with
+//! [`Recycling::Fast`](crate::azure_sql::Recycling::Fast), whatever the manager says: an
+//! isolation level stays, and a transaction that was left open is an error of the next
+//! borrower's first request.
 
 use bb8::ManageConnection;
 
