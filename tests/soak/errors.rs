@@ -1,7 +1,7 @@
 //! What errors there are, and whether they are typed: a kind for each that the chaos
 //! may bring about, none for any other.
 
-use std::error::Error as _;
+use std::{error::Error as _, io::ErrorKind};
 
 use entra_pool::{
     azure_sql::{self, tiberius},
@@ -76,9 +76,12 @@ impl From<azure_sql::PoolError> for Failure {
 /// Of a query.
 impl From<tiberius::error::Error> for Failure {
     fn from(error: tiberius::error::Error) -> Self {
+        // `Command Timeout` is a limit of the application's, as that of `gave_up` is: whether
+        // a try with the same limit may help, the application knows.
+        let timed_out = matches!(&error, tiberius::error::Error::Io { kind, .. } if *kind == ErrorKind::TimedOut);
         Self {
             kind: driver(&error).map(|kind| format!("query: {kind}")),
-            transient: azure_sql::is_transient(&error),
+            transient: timed_out || azure_sql::is_transient(&error),
             login_refused: false,
             said: said(&error),
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{HOUR, S};
+use super::{HOUR, MOMENT, S};
 use crate::token::{
     Scope, Token, TokenError,
     state::{Change, Core, Now, RenewStep, Step, Ticket},
@@ -41,13 +41,12 @@ fn a_request_under_way_is_joined_though_another_has_failed_just_now() {
 fn a_token_is_replaced_by_a_later_one_or_if_it_was_refused() {
     let (first, end) = (after(S), HOUR);
     let token = |secret: &str, end: Duration| Token::new(secret, SystemTime::UNIX_EPOCH + end);
-    let moment = Duration::from_nanos(1);
     for (refused, next_ends, change, held) in [
-        (false, end + moment, Change::Refreshed, "b"),
+        (false, end + MOMENT, Change::Refreshed, "b"),
         (false, end, Change::NoProgress, "b"),
-        (false, end - moment, Change::NoProgress, "a"),
-        (true, end + moment, Change::Refreshed, "b"),
-        (true, end - moment, Change::NoProgress, "b"),
+        (false, end - MOMENT, Change::NoProgress, "a"),
+        (true, end + MOMENT, Change::Refreshed, "b"),
+        (true, end - MOMENT, Change::NoProgress, "b"),
     ] {
         let core = Core::new();
         let ticket = started(&core, first);
@@ -70,7 +69,6 @@ fn a_token_is_replaced_by_a_later_one_or_if_it_was_refused() {
 
 #[test]
 fn who_was_refused_gets_the_last_failure_for_as_long_as_it_holds() {
-    let moment = Duration::from_nanos(1);
     let token = Token::new("a", SystemTime::UNIX_EPOCH + HOUR);
     let refused = |core: &Core, at: Duration| match core.refused(&token, after(at)).0 {
         RenewStep::Fail(_) => true,
@@ -81,7 +79,7 @@ fn who_was_refused_gets_the_last_failure_for_as_long_as_it_holds() {
     let core = Core::new();
     let ticket = started(&core, after(S));
     let _ = core.land(ticket, Err(failed()), Some(20 * S), after(S), after(S), 0.0);
-    assert!(refused(&core, 21 * S - moment) && !refused(&core, 21 * S));
+    assert!(refused(&core, 21 * S - MOMENT) && !refused(&core, 21 * S));
     // With one that can be used: as long as the pause lasts.
     let core = Core::new();
     let ticket = started(&core, after(S));
@@ -89,7 +87,7 @@ fn who_was_refused_gets_the_last_failure_for_as_long_as_it_holds() {
     let due = HOUR * 11 / 12 + S;
     let ticket = started(&core, after(due));
     let _ = core.land(ticket, Err(failed()), None, after(due), after(due), 0.0);
-    assert!(refused(&core, due + 30 * S - moment) && !refused(&core, due + 30 * S));
+    assert!(refused(&core, due + 30 * S - MOMENT) && !refused(&core, due + 30 * S));
 }
 
 #[test]
