@@ -29,9 +29,10 @@
 //! ```
 //!
 //! The same lines work on a laptop (`az login`), in CI (service principal, workload
-//! identity) and in Azure (managed identity). On PostgreSQL the role is the name in the
-//! token. Tokens of applications and of system-assigned identities hold no name: there, the
-//! URL must say it (`postgres://ROLE@shop…`).
+//! identity) and in Azure (managed identity); but on PostgreSQL the URL must name the role
+//! (`postgres://ROLE@shop…`) where the token does not: it has the name of a user-assigned
+//! identity or of a person, and not that of an application, a system-assigned identity or a
+//! group.
 //!
 //! # Let the identity in
 //!

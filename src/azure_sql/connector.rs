@@ -420,12 +420,12 @@ impl Config {
     }
 }
 
-/// At a label's border, without case or a dot at the end.
 /// Of `HOST\INSTANCE`, or of a host.
 fn host_of(name: &str) -> &str {
     name.split_once('\\').map_or(name, |(host, _)| host)
 }
 
+/// At a label's border, without case or a dot at the end.
 fn is_below(host: &str, suffix: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let suffix = suffix.trim_matches('.').to_ascii_lowercase();

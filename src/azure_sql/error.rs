@@ -270,8 +270,10 @@ impl Failure for Error {
 /// Whether the query had its effect, nobody knows: repeat what may be repeated.
 /// Errors of a checkout have [`Error::is_transient`].
 ///
-/// An answer that took longer than `Command Timeout` (`Io` of kind `TimedOut`) is none: it
-/// would take as long again.
+/// An answer that took longer than `Command Timeout` (`Io` of kind `TimedOut`) is not
+/// transient, as it is not for Microsoft's drivers: as a rule it would take as long again.
+/// It may also be that the server is gone without a word; who knows the query to be quick
+/// may try it again.
 #[must_use]
 pub fn is_transient(error: &tiberius::error::Error) -> bool {
     match error {

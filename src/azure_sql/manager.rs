@@ -45,7 +45,7 @@ pub struct Manager {
     silent_since: Mutex<Option<Duration>>,
     pub(super) living: Living,
     pub(super) keeping_fresh: OneTask,
-    /// Gone when this manager is: ends the task of `keep_fresh`.
+    /// Told at its end, or gone: ends the task of `keep_fresh`.
     pub(super) alive: watch::Sender<()>,
 }
 

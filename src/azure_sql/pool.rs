@@ -89,8 +89,11 @@ async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
             Some(Ok(Err(PoolError::Timeout(TimeoutType::Wait)))) => {}
             Some(Ok(Ok(opened))) if holding => held.push(opened),
             Some(Ok(opened)) => drop(opened?),
-            // Nothing aborts these tasks.
-            Some(Err(panicked)) => resume_unwind(panicked.into_panic()),
+            Some(Err(stopped)) => {
+                if let Ok(panic) = stopped.try_into_panic() {
+                    resume_unwind(panic);
+                }
+            }
         }
     }
 }
@@ -116,7 +119,7 @@ pub fn keep_fresh(pool: &Pool) {
         loop {
             tokio::select! {
                 () = clock.sleep(LOOK_EVERY) => {}
-                // Nothing is ever sent: this is the sender's end.
+                // It closes, or its manager is gone.
                 _ = alive.changed() => break,
             }
             let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { break };
@@ -131,10 +134,20 @@ pub fn keep_fresh(pool: &Pool) {
 }
 
 async fn keep_minimum(pool: Pool) {
-    let minimum = pool.manager().connector().config().min_pool_size;
-    if let Err(error) = fill(&pool, minimum).await {
-        let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, "the pool has fewer connections than its minimum");
+    let manager = pool.manager();
+    let (minimum, mut alive) =
+        (manager.connector().config().min_pool_size, manager.alive.subscribe());
+    let filled = tokio::select! {
+        filled = fill(&pool, minimum) => filled,
+        // Its logins under way end with it.
+        _ = alive.changed() => return,
+    };
+    match filled {
+        Ok(()) | Err(PoolError::Closed) => {}
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the pool has fewer connections than its minimum");
+        }
     }
 }
 
@@ -146,6 +159,7 @@ async fn keep_minimum(pool: Pool) {
 /// limit of its own.
 pub async fn close_and_wait(pool: &Pool) {
     pool.close();
+    pool.manager().alive.send_replace(());
     // deadpool leaves one idle for whoever has been promised it, though nobody may
     // come any more.
     drop(pool.retain(|_, _| false));

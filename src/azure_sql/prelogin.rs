@@ -7,6 +7,7 @@ mod option {
     pub(super) const INSTANCE: u8 = 2;
     pub(super) const THREAD_ID: u8 = 3;
     pub(super) const MARS: u8 = 4;
+    pub(super) const TRACE_ID: u8 = 5;
     pub(super) const FED_AUTH_REQUIRED: u8 = 6;
     pub(super) const NONCE: u8 = 7;
     pub(super) const TERMINATOR: u8 = 0xff;
@@ -33,7 +34,12 @@ pub(super) struct Malformed;
 /// (FEDAUTHREQUIRED, MS-TDS 2.2.6.5).
 ///
 /// `ENCRYPT_ON`, not `ENCRYPT_REQ`: a Microsoft server answers OFF to the latter.
+///
+/// With a trace ID (a connection's and an activity's GUID, and a number) as Microsoft's
+/// drivers send one: what Fabric routes to refuses logins without.
 pub(super) fn request() -> Vec<u8> {
+    let mut trace_id = [0; 16 + 16 + 4];
+    fastrand::fill(&mut trace_id[..32]);
     encode(&[
         // The version is the client's own affair; 0 is what tiberius sends too.
         (option::VERSION, &[0; 6]),
@@ -41,6 +47,7 @@ pub(super) fn request() -> Vec<u8> {
         (option::INSTANCE, &[0]),
         (option::THREAD_ID, &[0; 4]),
         (option::MARS, &[0]),
+        (option::TRACE_ID, &trace_id),
         (option::FED_AUTH_REQUIRED, &[1]),
     ])
 }

@@ -52,7 +52,7 @@ pub(super) struct Failure {
 
 /// A tool that runs, with what it has started: `az` is a shell's script in some packages,
 /// whose end does not end the interpreter that it waits for. Killed when it is dropped; on
-/// Windows, the tool alone is.
+/// Windows, the tool alone is. (A terminal's Ctrl-C does not reach it any more.)
 struct Group(Option<u32>);
 
 impl Group {
@@ -208,14 +208,18 @@ impl Command {
                 status = child.wait() => Some(status),
             };
             match early {
-                None => child.wait().await?,
+                None => {
+                    let status = child.wait().await?;
+                    group.leave();
+                    status
+                }
                 Some(status) => {
+                    group.leave();
                     let _ = timeout(self.clock.as_ref(), GRACE, reading).await;
                     status?
                 }
             }
         };
-        group.leave();
         Ok(Output { status, stdout, stderr })
     }
 

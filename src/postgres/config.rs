@@ -14,7 +14,7 @@ use crate::{Cloud, credential::Environment, token::Scope};
 ///
 /// let url: Config = "postgres://shop.postgres.database.azure.com/restaurant".parse()?;
 /// let pairs: Config =
-///     "host=shop.postgres.database.azure.com user=shop-identity dbname=restaurant".parse()?;
+///     "host=shop.postgres.database.azure.com dbname=restaurant".parse()?;
 /// assert_eq!(url.to_string(), pairs.to_string());
 /// # Ok::<(), entra_pool::postgres::ConfigError>(())
 /// ```
@@ -28,7 +28,7 @@ use crate::{Cloud, credential::Environment, token::Scope};
 /// | `host` | the server's name, which its certificate must bear; several, with commas, are tried in turn | required |
 /// | `port` | one for all hosts, or one for each (PgBouncer on Azure: 6432) | 5432 |
 /// | `hostaddr` | the address, where the name is not to be looked up | by the name |
-/// | `user` | the role; in a URL, an `@` in it is written `%40` | the name in the token: a user-assigned identity's or a person's; a group and a system-assigned identity must be named |
+/// | `user` | the role; in a URL, an `@` in it is written `%40` | the name in the token: a user-assigned identity's or a person's; a system-assigned identity, an application and a group must be named |
 /// | `dbname` | the database | the server's: that of the role's name |
 /// | `password` | refused: the token is the password | |
 /// | `sslmode` | `verify-full`; `require` and `verify-ca` are raised to it, anything less is refused | `verify-full` |

@@ -67,15 +67,18 @@ impl fmt::Display for RetireReason {
 /// for one after the other.
 ///
 /// One that does not answer may be at a query that its borrower dropped. Where the next
-/// does not either, and none has answered between them, it is the server or the way.
+/// does not either, and none that was asked meanwhile has answered, it is the server or
+/// the way. Until one does.
 #[derive(Debug, Default)]
 pub(super) struct Silence(Mutex<Heard>);
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// When the first of those was asked that did not answer since one did.
+    /// When the latest of those was asked that have answered.
+    answered: Option<Instant>,
+    /// When one was asked, later than that, that did not answer.
     unanswered: Option<Instant>,
-    /// What was last lent before that is not asked any more.
+    /// What was last lent before that is not asked.
     silent_since: Option<Instant>,
 }
 
@@ -89,10 +92,10 @@ impl Silence {
     pub(super) fn note(&self, asked: Instant, outcome: Result<(), RetireReason>) {
         let mut heard = self.lock();
         if outcome != Err(RetireReason::Unsettled) {
-            heard.unanswered = None;
-        } else if heard.unanswered.is_some() {
-            heard.silent_since = heard.unanswered;
-        } else {
+            let answered = heard.answered.max(Some(asked));
+            *heard = Heard { answered, ..Heard::default() };
+        } else if heard.answered < Some(asked) {
+            heard.silent_since = heard.unanswered.or(heard.silent_since);
             heard.unanswered = Some(asked);
         }
     }
@@ -233,11 +236,19 @@ mod tests {
         assert_eq!(silent(), [false; 4], "one may be busy");
         silence.note(at(12), unanswered);
         assert_eq!(silent(), [true, true, false, false]);
-        // What has been lent since is asked, and those before are still not.
+        // It goes on: those that were lent meanwhile, too.
+        silence.note(at(13), unanswered);
+        assert_eq!(silent(), [true; 4]);
+        // Until one answers.
         silence.note(at(20), Ok(()));
+        assert_eq!(silent(), [false; 4]);
+        // What was asked before it is no news, however late it is told.
+        silence.note(at(18), unanswered);
+        silence.note(at(19), unanswered);
+        silence.note(at(20), unanswered);
+        assert_eq!(silent(), [false; 4]);
         silence.note(at(21), unanswered);
-        assert_eq!(silent(), [true, true, false, false]);
-        silence.note(at(23), unanswered);
+        silence.note(at(21), unanswered);
         assert_eq!(silent(), [true; 4]);
     }
 

@@ -228,7 +228,7 @@ impl TokenCache {
     #[cfg(feature = "azure-sql")]
     pub(crate) fn refresh_if_due(&self) {
         let inner = &self.0;
-        if inner.core.fresh(inner.clock.wall()).is_some() {
+        if !inner.core.next_refresh(inner.now()).is_zero() {
             return;
         }
         let (step, notice) = inner.core.call(inner.now());

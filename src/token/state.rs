@@ -410,6 +410,7 @@ impl State {
         } else {
             self.failures_in_a_row = 0;
             self.not_before = Duration::ZERO;
+            self.unasked_not_before = Duration::ZERO;
         }
         change
     }

@@ -192,6 +192,21 @@ async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
 }
 
 #[tokio::test]
+async fn a_pool_that_closes_ends_the_logins_of_its_filling() {
+    let shop = Shop::open().await;
+    let pool = pool_of(&shop, "Min Pool Size=2");
+    keep_fresh(&pool);
+    until(|| shop.clock.sleepers() == 1).await;
+    let capture = crate::logs::capture();
+    shop.server().behaviour().delay_logins(Duration::from_secs(3600));
+    shop.clock.advance(Duration::from_secs(30));
+    until(|| capture.text().contains("logging in")).await;
+    close_and_wait(&pool).await;
+    until(|| shop.clock.sleepers() == 0).await;
+    assert!(!capture.text().contains("fewer connections"), "{}", capture.text());
+}
+
+#[tokio::test]
 async fn a_pool_holds_its_minimum() {
     let shop = Shop::open().await;
     assert_eq!(pool_of(&shop, "Min Pool Size=300").status().max_size, 300);

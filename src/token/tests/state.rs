@@ -100,3 +100,18 @@ fn a_fresh_token_is_read_past_the_state() {
     assert_eq!(core.fresh(now.wall).unwrap().secret(), "a");
     assert!(core.fresh(now.wall + HOUR).is_none());
 }
+
+#[test]
+fn a_pause_of_the_past_does_not_keep_the_next_token_from_being_asked_for() {
+    let core = Core::new();
+    let ticket = started(&core, after(S));
+    let _ = core.land(ticket, Err(failed()), Some(300 * S), after(S), after(S), 0.0);
+    assert_eq!(core.next_refresh(after(S)), 300 * S);
+    let ticket = started(&core, after(60 * S));
+    let token = Token::new("a", SystemTime::UNIX_EPOCH + HOUR);
+    let _ = core.land(ticket, Ok(token), None, after(60 * S), after(60 * S), 0.0);
+    assert_eq!(core.next_refresh(after(60 * S)), HOUR - 6 * 60 * S);
+    // The machine sleeps, and its monotonic clock stands.
+    let woken = Now { wall: SystemTime::UNIX_EPOCH + 2 * HOUR, monotonic: 61 * S };
+    assert_eq!(core.next_refresh(woken), Duration::ZERO);
+}
