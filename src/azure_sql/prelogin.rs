@@ -36,7 +36,7 @@ pub(super) struct Malformed;
 /// `ENCRYPT_ON`, not `ENCRYPT_REQ`: a Microsoft server answers OFF to the latter.
 ///
 /// With a trace ID (a connection's and an activity's GUID, and a number) as Microsoft's
-/// drivers send one: what Fabric routes to refuses logins without.
+/// drivers send one: what Fabric routes to refuses logins without, as others report.
 pub(super) fn request() -> Vec<u8> {
     let mut trace_id = [0; 16 + 16 + 4];
     fastrand::fill(&mut trace_id[..32]);
