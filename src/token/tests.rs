@@ -59,10 +59,13 @@ impl Provider {
 
     /// Answers the oldest open request; says why it was made.
     async fn answer(&self, answer: Answer) -> Reason {
+        let mut turns = 0;
         let (request, sender) = loop {
             if let Some(open) = self.0.lock().unwrap().waiting.pop_front() {
                 break open;
             }
+            turns += 1;
+            assert!(turns < 100_000, "no request is made");
             tokio::task::yield_now().await;
         };
         sender.send(answer).expect("the request still waits");
