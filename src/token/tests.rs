@@ -998,3 +998,25 @@ async fn in_place_of_a_token_that_has_ended_on_its_way_there_is_what_is_given_ou
     assert_eq!(setting.provider.answer(setting.token("a", HOUR)).await, Reason::Missing);
     assert!(asking.await.unwrap().unwrap().is_none(), "there is no other");
 }
+
+#[cfg(feature = "azure-sql")]
+#[tokio::test]
+async fn a_refresh_that_is_due_is_begun_beside_and_none_else() {
+    let setting = setting().filled_with("a", HOUR).await;
+    setting.cache.refresh_if_due();
+    settle().await;
+    assert_eq!(setting.provider.total(), 1, "it is fresh");
+    setting.clock.advance(HOUR * 11 / 12);
+    setting.cache.refresh_if_due();
+    assert_eq!(
+        setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await,
+        Reason::Expiring
+    );
+    setting.cache.refresh_if_due();
+    settle().await;
+    assert_eq!(setting.provider.total(), 2, "the provider rests");
+    setting.clock.advance(30 * S);
+    setting.cache.refresh_if_due();
+    assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Expiring);
+    assert_eq!(setting.now().await, "b");
+}
