@@ -246,6 +246,7 @@ mod tests {
         silence.note(at(18), unanswered);
         silence.note(at(19), unanswered);
         silence.note(at(20), unanswered);
+        silence.note(at(20), unanswered);
         assert_eq!(silent(), [false; 4]);
         silence.note(at(21), unanswered);
         silence.note(at(21), unanswered);
