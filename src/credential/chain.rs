@@ -5,6 +5,7 @@ use std::{
 
 use async_trait::async_trait;
 
+use super::managed_identity::is_silent;
 use crate::token::{
     CredentialError, CredentialErrorKind::Unavailable, Token, TokenCredential, TokenRequest,
     with_causes,
@@ -20,6 +21,10 @@ use crate::token::{
 /// failures are its own, and the identity does not drift. If all are
 /// unavailable, the error (unavailable, too) lists every member with its
 /// reason, and the next call asks all of them again.
+///
+/// Which member was pinned, and why each member before it was passed over, is logged once,
+/// at `info`. If one of these is an IMDS that accepted a connection and did not answer, a
+/// warning is logged as well: in Azure, this is the wrong identity.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -38,6 +43,8 @@ pub struct Chain(Arc<Inner>);
 struct Inner {
     members: Vec<Arc<dyn TokenCredential>>,
     pinned: OnceLock<usize>,
+    /// The setting that names the identity, if members were left out for it.
+    identity_setting: Option<&'static str>,
 }
 
 impl Chain {
@@ -54,7 +61,14 @@ impl Chain {
     /// ```
     #[must_use]
     pub fn new(members: Vec<Arc<dyn TokenCredential>>) -> Self {
-        Self(Arc::new(Inner { members, pinned: OnceLock::new() }))
+        Self::for_identity(members, None)
+    }
+
+    pub(super) fn for_identity(
+        members: Vec<Arc<dyn TokenCredential>>,
+        identity_setting: Option<&'static str>,
+    ) -> Self {
+        Self(Arc::new(Inner { members, pinned: OnceLock::new(), identity_setting }))
     }
 
     fn pinned(&self) -> Option<&Arc<dyn TokenCredential>> {
@@ -74,20 +88,23 @@ impl TokenCredential for Chain {
     }
 
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
-        if let Some(pinned) = self.pinned() {
-            return pinned.get_token(request).await;
-        }
         let mut failures = Vec::new();
         for (index, member) in self.0.members.iter().enumerate() {
+            // Another call may have pinned a member meanwhile.
+            if let Some(pinned) = self.pinned() {
+                return pinned.get_token(request).await;
+            }
             match member.get_token(request.clone()).await {
                 Ok(token) => {
-                    let pinned = *self.0.pinned.get_or_init(|| index);
-                    if pinned == index {
-                        tracing::debug!(credential = member.name(), "the credential is chosen");
-                        return Ok(token);
+                    if self.0.pinned.set(index).is_ok() {
+                        report(&member.name(), &failures);
                     }
-                    // Another call has settled on another member meanwhile.
-                    return self.0.members[pinned].get_token(request).await;
+                    return match self.pinned() {
+                        Some(pinned) if !Arc::ptr_eq(pinned, member) => {
+                            pinned.get_token(request).await
+                        }
+                        _ => Ok(token),
+                    };
                 }
                 Err(error) if error.kind() == Unavailable => {
                     failures.push((member.name(), error));
@@ -95,22 +112,51 @@ impl TokenCredential for Chain {
                 Err(error) => return Err(error),
             }
         }
-        Err(exhausted(&request, &failures))
+        Err(self.exhausted(&request, &failures))
     }
 }
 
-fn exhausted(request: &TokenRequest, failures: &[(String, CredentialError)]) -> CredentialError {
-    let mut message = format!("no credential is available for {}:", request.scope);
-    for (name, error) in failures {
+impl Chain {
+    fn exhausted(
+        &self,
+        request: &TokenRequest,
+        failures: &[(String, CredentialError)],
+    ) -> CredentialError {
+        let mut message = format!("no credential is available for {}:", request.scope);
+        for (name, error) in failures {
+            // Writing to a string does not fail.
+            let _ = write!(message, "\n- {name}: {}", in_a_line(error));
+        }
         // Writing to a string does not fail.
-        let _ = write!(message, "\n- {name}: {}", in_a_line(error));
+        let _ = match self.0.identity_setting {
+            None => write!(
+                message,
+                "\nOn a developer's machine, run `az login` (or `azd auth login`); in Azure, give \
+                 the machine or app a managed identity; elsewhere, set AZURE_TENANT_ID, \
+                 AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
+            ),
+            Some(setting) => write!(
+                message,
+                "\n{setting} names the identity: in Azure, assign it to the machine or app. To log \
+                 in as a developer, remove {setting}; AZURE_CLIENT_ID selects the identity in \
+                 Azure and still allows a developer's login elsewhere."
+            ),
+        };
+        CredentialError::new(Unavailable, message)
     }
-    message.push_str(
-        "\nOn a developer's machine, run `az login` (or `azd auth login`); in Azure, give the machine \
-         or app a managed identity; elsewhere, set AZURE_TENANT_ID, AZURE_CLIENT_ID and \
-         AZURE_CLIENT_SECRET.",
-    );
-    CredentialError::new(Unavailable, message)
+}
+
+fn report(credential: &str, failures: &[(String, CredentialError)]) {
+    let reasons = failures.iter().map(|(name, error)| format!("{name}: {}", in_a_line(error)));
+    let passed_over = reasons.collect::<Vec<_>>().join("; ");
+    tracing::info!(credential, passed_over, "the credential is chosen and will not change");
+    if failures.iter().any(|(_, error)| is_silent(error)) {
+        tracing::warn!(
+            credential,
+            "the managed identity endpoint accepts connections, but did not answer, so that \
+             another credential is used: in Azure, set AZURE_TOKEN_CREDENTIALS=prod and restart"
+        );
+    }
 }
 
 fn in_a_line(error: &CredentialError) -> String {
@@ -119,14 +165,14 @@ fn in_a_line(error: &CredentialError) -> String {
 
 /// A member of the default chain that is not there, and why.
 pub(super) struct NotConfigured {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) reason: String,
 }
 
 #[async_trait]
 impl TokenCredential for NotConfigured {
     fn name(&self) -> String {
-        self.name.into()
+        self.name.clone()
     }
 
     async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
@@ -144,7 +190,10 @@ impl fmt::Debug for NotConfigured {
 mod tests {
     use std::{
         collections::VecDeque,
-        sync::Mutex,
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
         time::{Duration, SystemTime},
     };
 
@@ -198,6 +247,50 @@ mod tests {
         // Gone for a moment, its place is not taken by another.
         assert_eq!(ask(&chain).await.unwrap_err().to_string(), "b is\nUnavailable");
         assert_eq!(ask(&chain.clone()).await.unwrap(), "b");
+    }
+
+    /// Its first call answers when `gate` is opened; the second one at once, with the opposite.
+    #[derive(Debug)]
+    struct Gated {
+        gate: tokio::sync::Semaphore,
+        first_has_a_token: bool,
+        calls: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl TokenCredential for Gated {
+        fn name(&self) -> String {
+            "a".into()
+        }
+
+        async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
+            let call = self.calls.fetch_add(1, Relaxed);
+            if call == 0 {
+                self.gate.acquire().await.unwrap().forget();
+            }
+            if (call == 0) != self.first_has_a_token {
+                return Err(CredentialError::new(Unavailable, "a is away"));
+            }
+            Ok(Token::new("a", SystemTime::UNIX_EPOCH + Duration::from_secs(1)))
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_at_the_same_time_get_the_same_identity() {
+        for first_has_a_token in [false, true] {
+            let gate = tokio::sync::Semaphore::new(0);
+            let a = Arc::new(Gated { gate, first_has_a_token, calls: AtomicUsize::new(0) });
+            let b = if first_has_a_token { vec![None, None] } else { vec![] };
+            let chain = Chain::new(vec![a.clone(), scripted("b", b)]);
+            let second = async {
+                let token = ask(&chain).await;
+                a.gate.add_permits(1);
+                token.unwrap()
+            };
+            let (first, second) = tokio::join!(ask(&chain), second);
+            let pinned = chain.name();
+            assert_eq!((first.unwrap(), second), (pinned.clone(), pinned));
+        }
     }
 
     #[tokio::test]

@@ -56,6 +56,22 @@ pub enum ConfigError {
         /// What to do.
         advice: &'static str,
     },
+    /// The connection string names an identity, but only credentials are allowed
+    /// that log in as another one.
+    #[error(
+        "{selection} allows only {allowed}, but {setting} names {id}: remove {setting}, or change {selection}"
+    )]
+    #[non_exhaustive]
+    OtherIdentity {
+        /// What allows only these credentials: `AZURE_TOKEN_CREDENTIALS`.
+        selection: &'static str,
+        /// What these credentials log in as.
+        allowed: String,
+        /// What names the identity: `User Id` or `entra_client_id`.
+        setting: &'static str,
+        /// The identity.
+        id: String,
+    },
     /// The environment asks for a credential that was not compiled in.
     #[error("{setting} is set, but {credential} needs entra-pool's feature `{feature}`")]
     #[non_exhaustive]

@@ -42,8 +42,9 @@ pub(crate) enum Member {
 pub(super) struct Setting {
     pub(super) environment: Environment,
     pub(super) clock: Arc<dyn Clock>,
-    /// Which managed or workload identity, if not the one that `AZURE_CLIENT_ID`
-    /// names, and what names it; service principals are none of its business.
+    /// The identity that a connection string names, and the setting that names it. Only
+    /// members that log in as this identity are used. (`AZURE_CLIENT_ID`, which other
+    /// software has set as well, selects a managed identity, but leaves no member out.)
     pub(super) user_assigned: Option<(UserAssignedId, &'static str)>,
     /// Whose authority applications ask, if the environment does not say.
     #[cfg_attr(not(feature = "azure-identity"), allow(dead_code))]
@@ -80,12 +81,40 @@ pub(super) fn build(setting: &Setting) -> Result<Shared, ConfigError> {
             return Err(ConfigError::UnknownCredential { value, allowed: ALLOWED });
         }
     };
-    let members: Result<Vec<_>, _> = members.iter().map(|member| member.build(setting)).collect();
-    Ok(Arc::new(Chain::new(members?)))
+    allows_identity(members, setting)?;
+    let build = |member: &Member| {
+        let credential = member.build(setting)?;
+        Ok(match (&setting.user_assigned, member.other_identity(setting)) {
+            (Some((id, by)), Some(other)) => {
+                let reason = format!("not used, because it logs in as {other}, not as {id} ({by})");
+                not_configured(credential.name(), reason)
+            }
+            _ => credential,
+        })
+    };
+    let members: Result<Vec<_>, _> = members.iter().map(build).collect();
+    let setting = setting.user_assigned.as_ref().map(|(_, setting)| *setting);
+    Ok(Arc::new(Chain::for_identity(members?, setting)))
+}
+
+/// An error if each of these would log in as another identity than the one that the
+/// connection string names.
+fn allows_identity(members: &[Member], setting: &Setting) -> Result<(), ConfigError> {
+    let others = members.iter().map(|member| member.other_identity(setting));
+    match (&setting.user_assigned, others.collect::<Option<Vec<_>>>()) {
+        (Some((id, by)), Some(others)) => Err(ConfigError::OtherIdentity {
+            selection: setting.selection,
+            allowed: others.join(" and "),
+            setting: by,
+            id: id.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// One that was asked for by name must be there.
 pub(super) fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
+    allows_identity(&[member], setting)?;
     let environment = &setting.environment;
     let required: &[&'static str] = match member {
         Member::Environment => &[SECRET, TENANT_ID, CLIENT_ID],
@@ -114,6 +143,32 @@ pub(super) fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigEr
 }
 
 impl Member {
+    /// What this member logs in as, if that is not the identity that the connection string
+    /// names. A member that is not configured logs in as nobody.
+    fn other_identity(self, setting: &Setting) -> Option<String> {
+        let (id, _) = setting.user_assigned.as_ref()?;
+        let get = |name| setting.environment.get(name);
+        let application = |name| {
+            let own = get(name)?;
+            let is_same =
+                matches!(id, UserAssignedId::ClientId(id) if id.eq_ignore_ascii_case(own));
+            (!is_same).then(|| format!("client ID {own} ({name})"))
+        };
+        match self {
+            Self::Environment if get(SECRET).or(get(CERTIFICATE)).is_some() => {
+                application(CLIENT_ID)
+            }
+            // It asks for a token of the client ID that is named, and of no other ID.
+            Self::WorkloadIdentity if matches!(id, UserAssignedId::ClientId(_)) => None,
+            Self::WorkloadIdentity if get(TOKEN_FILE).is_some() => application(CLIENT_ID),
+            Self::AzurePipelines => application("AZURESUBSCRIPTION_CLIENT_ID"),
+            Self::AzureCli => Some("the account of `az login`".to_owned()),
+            Self::AzureDeveloperCli => Some("the account of `azd auth login`".to_owned()),
+            // A managed identity sends the ID along, or refuses it when it is built.
+            Self::Environment | Self::WorkloadIdentity | Self::ManagedIdentity => None,
+        }
+    }
+
     /// The credential, or one that says why there is none. An error if the
     /// environment is half set for it: to go on would be to log in as somebody
     /// else.
@@ -170,8 +225,8 @@ fn is_of_others(error: &ConfigError, environment: &Environment) -> bool {
     }
 }
 
-fn not_configured(name: &'static str, reason: impl Into<String>) -> Shared {
-    Arc::new(NotConfigured { name, reason: reason.into() })
+fn not_configured(name: impl Into<String>, reason: impl Into<String>) -> Shared {
+    Arc::new(NotConfigured { name: name.into(), reason: reason.into() })
 }
 
 fn managed_identity(setting: &Setting, probe: bool) -> Result<ManagedIdentity, ConfigError> {
@@ -464,6 +519,71 @@ mod tests {
         assert_eq!(chosen(other).unwrap().name(), format!("workload identity {other}"));
         let refused = chosen("shop").unwrap_err().to_string();
         assert!(refused.contains("User Id must be a client ID"), "{refused}");
+    }
+
+    /// The chain's error, which lists its members.
+    #[cfg(feature = "azure-identity")]
+    async fn exhausted(variables: &[(&str, &str)], id: UserAssignedId) -> Result<String, String> {
+        let nobody = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1"), ("PATH", "/x")];
+        let variables = variables.iter().copied().chain(nobody);
+        let setting = Setting {
+            user_assigned: Some((id, "User Id")),
+            ..Setting::of(Environment::from_pairs(variables))
+        };
+        let chain = build(&setting).map_err(|error| error.to_string())?;
+        let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+        Ok(chain.get_token(request).await.unwrap_err().to_string())
+    }
+
+    #[cfg(feature = "azure-identity")]
+    #[tokio::test]
+    async fn only_members_that_log_in_as_the_named_identity_are_used() {
+        let other = || UserAssignedId::ClientId("99999999-2222-3333-4444-555555555555".into());
+        let object = || UserAssignedId::ObjectId(CLIENT.1.into());
+        let members = exhausted(&[TENANT, CLIENT, SECRET_SET], other()).await.unwrap();
+        let left_out = "\n- service principal 11111111-2222-3333-4444-555555555555: not used, \
+                        because it logs in as client ID 11111111-2222-3333-4444-555555555555 \
+                        (AZURE_CLIENT_ID), not as client ID 99999999-2222-3333-4444-555555555555 \
+                        (User Id)";
+        assert!(members.contains(left_out), "{members}");
+        let cli = "\n- Azure CLI: not used, because it logs in as the account of `az login`";
+        assert!(members.contains(cli) && members.contains("\nUser Id names"), "{members}");
+        assert!(!members.contains("run `az login`"), "{members}");
+        // Where it is not configured, that is the reason.
+        let members = exhausted(&[CLIENT], other()).await.unwrap();
+        assert!(members.contains("\n- service principal: AZURE_CLIENT_SECRET"), "{members}");
+        // Workload identity asks for a token of a client ID, and of no other ID.
+        let members = exhausted(&[TENANT, CLIENT, FILE], object()).await.unwrap();
+        let left_out = "\n- workload identity 11111111-2222-3333-4444-555555555555: not used";
+        assert!(members.contains(left_out), "{members}");
+
+        let same = || UserAssignedId::ClientId(CLIENT.1.to_uppercase());
+        for (selection, id, allowed) in [
+            ("EnvironmentCredential", same(), None),
+            ("EnvironmentCredential", other(), Some("client ID 11111111")),
+            ("EnvironmentCredential", object(), Some("client ID 11111111")),
+            ("WorkloadIdentityCredential", other(), None),
+            ("WorkloadIdentityCredential", object(), Some("client ID 11111111")),
+            ("AzurePipelinesCredential", other(), Some("client ID 77777777")),
+            ("AzureCliCredential", same(), Some("the account of `az login`")),
+            ("dev", same(), Some("the account of `az login` and the account of `azd auth login`")),
+        ] {
+            let pipelines = ("AZURESUBSCRIPTION_CLIENT_ID", "77777777-2222-3333-4444-555555555555");
+            let variables = [TENANT, CLIENT, SECRET_SET, FILE, pipelines, (SELECTION, selection)];
+            let environment = Environment::from_pairs(variables);
+            let user_assigned = Some((id, "User Id"));
+            let built = build(&Setting { user_assigned, ..Setting::of(environment) });
+            match (built, allowed) {
+                (Ok(_), None) => {}
+                (Err(error @ ConfigError::OtherIdentity { .. }), Some(allowed)) => {
+                    let words = format!("AZURE_TOKEN_CREDENTIALS allows only {allowed}");
+                    assert!(error.to_string().starts_with(&words), "{error}");
+                }
+                (built, _) => {
+                    panic!("{selection}: {:?}", built.map(|credential| credential.name()))
+                }
+            }
+        }
     }
 
     #[cfg(feature = "azure-identity")]

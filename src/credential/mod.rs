@@ -247,6 +247,20 @@ pub fn from_environment_with_clock(
     default_chain::build(&Setting { clock: Arc::new(clock), ..Setting::of(environment) })
 }
 
+/// [`from_environment_with_clock`] as for a connection string in which `setting` names the
+/// identity. For this crate's own tests.
+#[doc(hidden)]
+pub fn from_environment_as(
+    environment: Environment,
+    clock: impl crate::clock::Clock,
+    id: UserAssignedId,
+    setting: &'static str,
+) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+    let user_assigned = Some((id, setting));
+    let setting = Setting { clock: Arc::new(clock), ..Setting::of(environment) };
+    default_chain::build(&Setting { user_assigned, ..setting })
+}
+
 /// Any credential of the `azure_core` world as one of this crate. `name` is for
 /// logs and errors.
 ///

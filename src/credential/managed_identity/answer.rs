@@ -118,13 +118,14 @@ pub(in crate::credential) fn object(
 }
 
 /// Whether a body is a web page. No JSON object starts so.
-pub(super) fn is_html(body: &[u8]) -> bool {
+fn is_html(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"<")
 }
 
-/// Whether a body is a JSON object, as every error of an identity endpoint is.
+/// Whether a body is a JSON object, as every error of an identity endpoint is, or the
+/// beginning of one.
 pub(super) fn is_json_object(body: &[u8]) -> bool {
-    object(body).is_ok()
+    matches!(object(body), Ok(_) | Err(InvalidAnswer::Truncated { .. }))
 }
 
 /// What the body of a refusal says, for a message: IMDS has

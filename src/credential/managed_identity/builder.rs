@@ -79,11 +79,18 @@ impl ManagedIdentityBuilder {
         self
     }
 
-    /// Whether IMDS is asked for a sign of life (one request, 1 s) before it is
-    /// asked for the first token; without one the credential is
-    /// [unavailable](crate::token::CredentialErrorKind::Unavailable). For a
-    /// member of a [`Chain`](crate::credential::Chain), which shall be gone past soon where
-    /// there is no IMDS. Default: no. Other hosts need no probe and get none.
+    /// Whether IMDS is probed before it is asked for the first token. Without IMDS the credential
+    /// is [unavailable](crate::token::CredentialErrorKind::Unavailable), so that a
+    /// [`Chain`](crate::credential::Chain) goes on to its next member. Default: no. Other hosts
+    /// need no probe and get none.
+    ///
+    /// | what the probe finds | result |
+    /// |---|---|
+    /// | JSON with any status, 410, or an answer that names IMDS as its `Server` | IMDS: it is asked for a token, and a failure from then on does not make a chain go on, unless IMDS says that the machine has no identity |
+    /// | any other answer, such as HTML | unavailable at once: a proxy, or another service at that address |
+    /// | the connection is refused | unavailable at once |
+    /// | no connection within 1 s (packets are dropped) | unavailable |
+    /// | a connection, but no answer | repeated for 3 s in all, then unavailable; a chain that chooses another credential after that logs a warning |
     pub fn probe(mut self, probe: bool) -> Self {
         self.probe = probe;
         self

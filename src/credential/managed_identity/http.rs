@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use reqwest::{
     Client, ClientBuilder, Request, Response, StatusCode, Url,
-    header::{HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{HeaderMap, HeaderValue, RETRY_AFTER, SERVER, WWW_AUTHENTICATE},
     redirect,
 };
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
@@ -41,6 +41,8 @@ pub(super) struct Http {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
+    /// `Server`.
+    pub(super) server: Option<HeaderValue>,
     /// `WWW-Authenticate`.
     pub(super) challenges: Vec<HeaderValue>,
     /// What the request carried, if whoever reports the answer has not got it.
@@ -155,6 +157,7 @@ impl Http {
             })?;
             let status = response.status();
             let retry_after = retry_after(response.headers(), asked_at);
+            let server = response.headers().get(SERVER).cloned();
             let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter().cloned().collect();
             let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
             match read(response, &mut body).await {
@@ -162,7 +165,7 @@ impl Http {
                 Err(_) if !status.is_success() => {}
                 read => read?,
             }
-            Ok(Answer { status, retry_after, challenges, sent: None, body, asked_at })
+            Ok(Answer { status, retry_after, server, challenges, sent: None, body, asked_at })
         };
         match timeout(self.clock(), limit, exchange).await {
             Ok(outcome) => outcome,

@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use reqwest::{Method, Request, Url};
+use tokio::net::TcpStream;
 
 use super::{
     Endpoint, ManagedIdentityHost,
@@ -20,6 +21,7 @@ use super::{
     shown, token_url,
 };
 use crate::{
+    clock::{Clock, timeout},
     credential::ConfigError,
     token::{
         CredentialError,
@@ -34,12 +36,21 @@ const PATH: &str = "/metadata/identity/oauth2/token";
 const API_VERSION: &str = "2018-02-01";
 const ELSEWHERE: &str = "outside Azure, log in with `az login`, or use a service principal";
 
-/// On a machine in Azure the answer takes a few milliseconds; elsewhere
-/// nobody may ever answer.
-const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// How long the probe waits for the TCP connection. IMDS accepts within milliseconds.
+/// Many networks drop packets to this address, and a developer waits for this time there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the probe is repeated once a connection was accepted. A busy IMDS takes more
+/// than a second for its first answer; some networks accept any connection and never answer.
+const PROBE_BUDGET: Duration = Duration::from_secs(3);
+
+/// The time limit of the first probe, and the pause after a connection that broke.
+const PROBE_STEP: Duration = Duration::from_secs(1);
 
 pub(super) struct Imds {
     url: Url,
+    /// It has answered as only IMDS does.
+    seen: AtomicBool,
     /// It has given a token.
     met: AtomicBool,
 }
@@ -50,7 +61,7 @@ impl Imds {
         if url.path() == "/" {
             url.set_path(PATH);
         }
-        Ok(Self { url, met: AtomicBool::new(false) })
+        Ok(Self { url, seen: AtomicBool::new(false), met: AtomicBool::new(false) })
     }
 
     fn request(&self, scope: &Scope, selector: Option<&Selector>) -> Request {
@@ -62,11 +73,14 @@ impl Imds {
 
     fn refusal(&self, answer: &Answer, selector: Option<&Selector>) -> CredentialError {
         let reason = answer::description(&answer.body, None);
-        let is_json = answer::is_json_object(&answer.body);
-        if Retry::IMDS.passes(answer.status) && (answer.status != 404 || is_json) {
+        let is_imds = self.recognises(answer);
+        if Retry::IMDS.passes(answer.status) && (answer.status != 404 || is_imds) {
             return exhausted("IMDS", answer, reason);
         }
-        if is_another(answer) || !is_json {
+        // Hosted agents of Azure Pipelines are machines whose IMDS answers the probe, and a
+        // request for a token with 404 and no body: no identity is to be had there
+        // (Azure/azure-sdk-for-js#27608).
+        if !is_imds {
             return self.another(answer);
         }
         let text = reason.as_deref().unwrap_or_default();
@@ -105,21 +119,30 @@ impl Imds {
         }
     }
 
+    /// Whether IMDS itself has answered, with whatever status; it is remembered. azidentity and
+    /// azure-identity go by JSON alone, and take anything else for a proxy's: Docker Desktop
+    /// says 403, meshes 503, portals redirect. We add what IMDS also says of itself: its name
+    /// in `Server`, and 410, which means that it is being updated and which proxies do not use.
+    fn recognises(&self, answer: &Answer) -> bool {
+        let named =
+            answer.server.as_ref().is_some_and(|name| name.as_bytes().starts_with(b"IMDS/"));
+        let is_imds = named || answer.status == 410 || answer::is_json_object(&answer.body);
+        self.seen.fetch_or(is_imds, Ordering::Relaxed);
+        is_imds
+    }
+
     fn another(&self, answer: &Answer) -> CredentialError {
-        self.absent(&format!(
-            "what answers at {} is not IMDS (status {})",
-            shown(&self.url),
-            answer.status
-        ))
+        let (url, status) = (shown(&self.url), answer.status);
+        self.absent(&format!("what answers at {url} is not IMDS (status {status})"), &self.met)
     }
 
-    fn unreachable(&self, error: HttpError) -> CredentialError {
-        self.absent(&format!("IMDS ({}) cannot be reached", shown(&self.url))).with_source(error)
+    fn unreachable(&self) -> CredentialError {
+        self.absent(&format!("IMDS ({}) cannot be reached", shown(&self.url)), &self.seen)
     }
 
-    /// There is none, or it is away: one that was there before has not gone for good.
-    fn absent(&self, what: &str) -> CredentialError {
-        if self.met.load(Ordering::Relaxed) {
+    /// There is none; or, if it is `known` to be there, it is away for a while only.
+    fn absent(&self, what: &str, known: &AtomicBool) -> CredentialError {
+        if known.load(Ordering::Relaxed) {
             let message = format!("{what}, but was there before; it should pass, try again later");
             return CredentialError::new(Transient, message);
         }
@@ -129,12 +152,24 @@ impl Imds {
         CredentialError::new(Unavailable, message)
     }
 
+    async fn connect(&self, clock: &dyn Clock) -> Result<(), CredentialError> {
+        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        match timeout(clock, CONNECT_LIMIT, TcpStream::connect((host, port))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.unreachable().with_source(error)),
+            Err(_) => Err(self
+                .unreachable()
+                .with_source(format!("no connection within {CONNECT_LIMIT:?}"))),
+        }
+    }
+
     fn no_answer(&self, error: HttpError) -> CredentialError {
         match error {
-            HttpError::Unreachable(_) => self.unreachable(error),
+            HttpError::Unreachable(_) => self.unreachable().with_source(error),
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
                 let what = format!("what answers at {} is not IMDS", shown(&self.url));
-                self.absent(&what).with_source(error)
+                self.absent(&what, &self.met).with_source(error)
             }
             error => {
                 let message = format!("IMDS ({}) gave no token", shown(&self.url));
@@ -154,17 +189,33 @@ impl Endpoint for Imds {
         &self.url
     }
 
-    /// Whether IMDS is here: without the `Metadata` header it answers 400, and
-    /// at once.
+    /// Whether IMDS is here: without the `Metadata` header it answers 400, and at once. A
+    /// connection that is accepted but not answered is not given up before [`PROBE_BUDGET`].
     async fn probe(&self, http: &Http) -> Result<(), CredentialError> {
+        self.connect(http.clock()).await?;
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("api-version", API_VERSION);
-        match http.send_once(Request::new(Method::GET, url), PROBE_LIMIT).await {
-            Ok(answer) if is_another(&answer) || answer.status.is_success() => {
-                Err(self.another(&answer))
+        let start = http.clock().monotonic();
+        let left = || PROBE_BUDGET.saturating_sub(http.clock().monotonic().saturating_sub(start));
+        let mut limit = PROBE_STEP;
+        loop {
+            let error = match http.send_once(Request::new(Method::GET, url.clone()), limit).await {
+                Ok(answer) if self.recognises(&answer) => return Ok(()),
+                Ok(answer) => return Err(self.another(&answer)),
+                Err(error @ HttpError::Unusable(_)) => return Err(self.no_answer(error)),
+                Err(error) => error,
+            };
+            if !matches!(error, HttpError::NoAnswer(_)) {
+                http.clock().sleep(PROBE_STEP.min(left())).await;
             }
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.unreachable(error)),
+            limit = left();
+            if limit.is_zero() {
+                let what = format!(
+                    "IMDS ({}) accepted a connection, but has not answered within {PROBE_BUDGET:?}",
+                    shown(&self.url)
+                );
+                return Err(self.absent(&what, &self.seen).with_source(error));
+            }
         }
     }
 
@@ -181,15 +232,10 @@ impl Endpoint for Imds {
         if answer.status.is_success() {
             let token = answer::token(&answer.body, answer.asked_at)
                 .map_err(|error| self.no_answer(HttpError::Unusable(error)))?;
+            self.seen.store(true, Ordering::Relaxed);
             self.met.store(true, Ordering::Relaxed);
             return Ok(token);
         }
         Err(self.refusal(&answer, selector))
     }
-}
-
-/// Whether something else answered: Docker Desktop says 403, proxies 404
-/// or HTML, portals redirect.
-fn is_another(answer: &Answer) -> bool {
-    matches!(answer.status.as_u16(), 300..=399 | 403 | 404) || answer::is_html(&answer.body)
 }

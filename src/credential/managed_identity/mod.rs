@@ -16,6 +16,7 @@ mod service_fabric;
 mod user_assigned;
 
 use std::{
+    error::Error,
     fmt,
     sync::{
         Arc,
@@ -44,7 +45,7 @@ use crate::{
     },
 };
 use host::Selector;
-use http::{Answer, Http};
+use http::{Answer, Http, HttpError};
 
 /// The identity that Azure has given the machine or app this program runs on.
 ///
@@ -95,8 +96,8 @@ trait Endpoint: Send + Sync {
         Http::new(self.url(), clock)
     }
 
-    /// Finds out soon whether there is anybody. Most are told of by variables,
-    /// and need not be looked for.
+    /// Finds out within a few seconds whether the endpoint exists. Variables name most
+    /// endpoints, and these need no probe.
     async fn probe(&self, _: &Http) -> Result<(), CredentialError> {
         Ok(())
     }
@@ -233,6 +234,12 @@ fn token_url(
 fn metadata_header(request: &mut Request) {
     let name = HeaderName::from_static("metadata");
     request.headers_mut().insert(name, HeaderValue::from_static("true"));
+}
+
+/// Whether the error reports an endpoint that accepts connections and does not answer.
+pub(super) fn is_silent(error: &CredentialError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(HttpError::NoAnswer(_) | HttpError::Broken(_)))
 }
 
 /// An endpoint that was asked again and again, in vain.
