@@ -127,7 +127,6 @@ impl Chain {
             // Writing to a string does not fail.
             let _ = write!(message, "\n- {name}: {}", in_a_line(error));
         }
-        // Writing to a string does not fail.
         let _ = match self.0.identity_setting {
             None => write!(
                 message,

@@ -88,18 +88,24 @@ use default_chain::Setting;
 /// (`AZURE_CLIENT_SECRET` or `AZURE_CLIENT_CERTIFICATE_PATH`), workload identity
 /// (`AZURE_FEDERATED_TOKEN_FILE`), managed identity, the Azure CLI, the Azure
 /// Developer CLI. Once one of them has given a token, it stays with that one
-/// ([`Chain`]).
+/// ([`Chain`]). How IMDS is found, and when it is passed over:
+/// [`probe`](ManagedIdentityBuilder::probe).
 ///
 /// | variable | |
 /// |---|---|
 /// | `AZURE_TOKEN_CREDENTIALS` | `prod`: the first three; `dev`: the last two; or one: `EnvironmentCredential`, `WorkloadIdentityCredential`, `ManagedIdentityCredential`, `AzureCliCredential`, `AzureDeveloperCliCredential`, `AzurePipelinesCredential` |
-/// | `AZURE_CLIENT_ID` | which application, or which user-assigned identity |
+/// | `AZURE_CLIENT_ID` | which application, or which user-assigned identity; the CLIs are asked all the same, as in the Azure SDKs |
 /// | `AZURE_TENANT_ID` | the application's tenant |
 /// | `AZURE_CLIENT_SECRET`, or `AZURE_CLIENT_CERTIFICATE_PATH` (and `_PASSWORD`) | the service principal's |
 /// | `AZURE_AUTHORITY_HOST` | whom applications ask, in other clouds; else the public cloud, or that of the database which a pool's `connect` is given |
 /// | `AZURE_POD_IDENTITY_AUTHORITY_HOST` | where IMDS is, if not at `http://169.254.169.254` |
 ///
-/// Where none is there, the first request for a token fails within 3 s, with
+/// A connection string can name the identity as well (`User Id` on Azure SQL,
+/// `entra_client_id` on PostgreSQL). This excludes every credential that logs in as another
+/// identity: the CLIs, and a service principal with another client ID. The others ask for a
+/// token of the identity that is named.
+///
+/// Where none is available, the first request for a token fails within 5 s, with
 /// an error that lists all of them and says what to do.
 ///
 /// # Errors

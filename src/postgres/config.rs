@@ -45,7 +45,7 @@ use crate::{Cloud, credential::Environment, token::Scope};
 /// | `keepalives_interval`, `keepalives_retries` | seconds, number | the system's |
 /// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | the system's |
 /// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
-/// | `entra_client_id` | the client ID of the user-assigned managed identity, for [`connect`](super::connect) | system-assigned, or `AZURE_CLIENT_ID` |
+/// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`connect`](super::connect); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
 ///
 /// A host that is a Unix socket is refused: there is no TLS on it. tokio-postgres
 /// verifies certificate and name whenever it encrypts: there are no levels

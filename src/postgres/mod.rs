@@ -87,8 +87,8 @@ use crate::{
 
 /// A pool for the database that `config` (a URL or a libpq string, see
 /// [`Config`]) names, with the identity of the environment
-/// ([`credential::from_env`]); where that is a managed identity,
-/// `entra_client_id` says which user-assigned one.
+/// ([`credential::from_env`]). `entra_client_id` names a user-assigned identity; credentials
+/// that log in as another identity are not used then.
 ///
 /// Nothing is dialled and no token asked for yet. [`connect_with`] shares an
 /// identity, and with it its tokens, between pools.

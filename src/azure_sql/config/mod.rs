@@ -89,7 +89,7 @@ use crate::{tls::Trust, token::Scope};
 ///
 /// | `Authentication`, with `Active Directory` in front | who logs in |
 /// |---|---|
-/// | `Default` | whom the environment has: [`credential::from_env`](crate::credential::from_env) |
+/// | `Default` | whom the environment has: [`credential::from_env`](crate::credential::from_env). With `User Id`, only credentials that log in as that identity are used, and never a developer's login |
 /// | `Managed Identity`, `MSI` | the machine's; `User Id` chooses a user-assigned one |
 /// | `Workload Identity` | the pod's |
 /// | `Service Principal`, `Application` | the application `User Id` with the secret `Password`; the variables of the environment stand in for what is left out |
