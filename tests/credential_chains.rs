@@ -1,5 +1,6 @@
 //! The default chain: what IMDS does × `User Id` × `AZURE_TOKEN_CREDENTIALS` × the Azure CLI.
 //! Which credentials are asked, which one is pinned, and what is reported.
+#![allow(clippy::disallowed_methods)] // Of a test that fails, and of the kernel: real time.
 
 #[path = "support/logs.rs"]
 mod logs;
@@ -25,7 +26,7 @@ use entra_pool_emulator::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket},
+    net::TcpListener,
 };
 
 use CredentialErrorKind::{Transient, Unavailable};
@@ -512,7 +513,7 @@ async fn where_packets_are_dropped_the_probe_takes_a_second() {
     let world = World::new();
     let log = logs::capture();
     let clock = ManualClock::new();
-    let socket = TcpSocket::new_v4().unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let listener = socket.listen(0).unwrap();
     let address = listener.local_addr().unwrap();

@@ -133,23 +133,11 @@ impl Imds {
 
     fn another(&self, answer: &Answer) -> CredentialError {
         let (url, status) = (shown(&self.url), answer.status);
-        self.absent(&format!("what answers at {url} is not IMDS (status {status})"), &self.met)
+        absent(&format!("what answers at {url} is not IMDS (status {status})"), &self.met)
     }
 
     fn unreachable(&self) -> CredentialError {
-        self.absent(&format!("IMDS ({}) cannot be reached", shown(&self.url)), &self.seen)
-    }
-
-    /// There is none; or, if it is `known` to be there, it is away for a while only.
-    fn absent(&self, what: &str, known: &AtomicBool) -> CredentialError {
-        if known.load(Ordering::Relaxed) {
-            let message = format!("{what}, but was there before; it should pass, try again later");
-            return CredentialError::new(Transient, message);
-        }
-        let message = format!(
-            "{what}: this is no machine in Azure, or a firewall or proxy is in the way; {ELSEWHERE}"
-        );
-        CredentialError::new(Unavailable, message)
+        absent(&format!("IMDS ({}) cannot be reached", shown(&self.url)), &self.seen)
     }
 
     async fn connect(&self, clock: &dyn Clock) -> Result<(), CredentialError> {
@@ -169,7 +157,7 @@ impl Imds {
             HttpError::Unreachable(_) => self.unreachable().with_source(error),
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
                 let what = format!("what answers at {} is not IMDS", shown(&self.url));
-                self.absent(&what, &self.met).with_source(error)
+                absent(&what, &self.met).with_source(error)
             }
             error => {
                 let message = format!("IMDS ({}) gave no token", shown(&self.url));
@@ -214,7 +202,7 @@ impl Endpoint for Imds {
                     "IMDS ({}) accepted a connection, but has not answered within {PROBE_BUDGET:?}",
                     shown(&self.url)
                 );
-                return Err(self.absent(&what, &self.seen).with_source(error));
+                return Err(absent(&what, &self.seen).with_source(error));
             }
         }
     }
@@ -238,4 +226,16 @@ impl Endpoint for Imds {
         }
         Err(self.refusal(&answer, selector))
     }
+}
+
+/// There is none; or, if it is `known` to be there, it is away for a while only.
+fn absent(what: &str, known: &AtomicBool) -> CredentialError {
+    if known.load(Ordering::Relaxed) {
+        let message = format!("{what}, but was there before; it should pass, try again later");
+        return CredentialError::new(Transient, message);
+    }
+    let message = format!(
+        "{what}: this is no machine in Azure, or a firewall or proxy is in the way; {ELSEWHERE}"
+    );
+    CredentialError::new(Unavailable, message)
 }
