@@ -119,7 +119,9 @@ async fn a_token_that_is_too_long_for_pgbouncer_is_told() {
 async fn a_pgbouncer_that_is_full_is_no_refused_token() {
     let server = server().await;
     let credential = let_in("bounced_full").await;
-    let bouncer = PgBouncer::start_for(1, server, &[("bounced_full", &credential.secret())]).await;
+    let secret = credential.secret();
+    let roles = [("bounced_full", secret.as_str())];
+    let bouncer = PgBouncer::start_with("max_client_conn = 1", server, &roles).await;
     let identity = Identity::new(credential.clone());
     let url = server.url_at(bouncer.port(), "bounced_full", "&connect_timeout=2");
     let connector = connector(&identity, &url);

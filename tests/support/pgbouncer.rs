@@ -15,12 +15,12 @@ pub struct PgBouncer(Daemon);
 impl PgBouncer {
     /// One that lets these roles in with these tokens.
     pub async fn start(server: &PostgresServer, roles: &[(&str, &str)]) -> Self {
-        Self::start_for(100, server, roles).await
+        Self::start_with("", server, roles).await
     }
 
-    /// One that takes so many clients at a time.
-    pub async fn start_for(
-        clients: usize,
+    /// One with these settings as well, one on a line.
+    pub async fn start_with(
+        more: &str,
         server: &PostgresServer,
         roles: &[(&str, &str)],
     ) -> Self {
@@ -52,7 +52,7 @@ impl PgBouncer {
              server_tls_ca_file = {}
              server_login_retry = 1
              query_wait_timeout = 5
-             max_client_conn = {clients}
+             {more}
              ",
             server.port(),
             authority.display(),
