@@ -30,9 +30,10 @@
 //!   on Azure.
 //! - `sslmode` is `verify-full`, but the roots that are trusted are Mozilla's, as
 //!   compiled in, and those of `sslrootcert` beside them: not the platform's.
-//! - libpq's variables `PGAPPNAME`, `PGSSLROOTCERT`, `PGSSLCERT` and `PGSSLKEY` are read
-//!   by sqlx wherever the configuration says nothing, and `PGOPTIONS` always: the
-//!   configuration's `options` come behind it, so that they win.
+//! - sqlx reads libpq's variables. `PGSSLCERT` and `PGSSLKEY` apply (the client's
+//!   certificate), `PGAPPNAME` applies where the configuration has no `application_name`, and
+//!   `PGOPTIONS` applies before the configuration's `options`. The others have no effect:
+//!   `PGSSLROOTCERT` adds no root, and `PGSSLMODE` does not weaken TLS.
 //! - `Debug` of sqlx's connect options shows the token, which sqlx takes for a
 //!   password like any other. The pool's own does not.
 
@@ -254,10 +255,11 @@ fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
     if let Some(name) = session.get_application_name() {
         options = options.application_name(name);
     }
-    if let Some(path) = &config.ca_file {
-        options = options.ssl_root_cert(path);
-    }
-    Ok(options)
+    Ok(match &config.ca_file {
+        Some(path) => options.ssl_root_cert(path),
+        // No roots, in place of those that PGSSLROOTCERT names.
+        None => options.ssl_root_cert_from_pem(Vec::new()),
+    })
 }
 
 /// sqlx takes `options` as they are from a URL only.

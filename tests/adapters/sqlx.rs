@@ -5,13 +5,18 @@ use std::time::Duration;
 use ::sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use entra_pool::{
     adapters::sqlx::{Pool, options},
-    postgres::{ConfigError, Error},
+    postgres::{Config, ConfigError, Connector, Error},
+    token::Identity,
 };
 use entra_pool_emulator::certificates::Authority;
 
 use crate::{
     Guest, TRACES, TRACES_LEFT, server,
-    support::{credential::said, logs, postgres::DATABASE},
+    support::{
+        credential::{TestCredential, said},
+        logs,
+        postgres::DATABASE,
+    },
     until,
 };
 
@@ -206,6 +211,50 @@ async fn a_server_that_is_not_verified_gets_no_token() {
     assert!(said(&error).contains("invalid peer certificate"), "{}", said(&error));
     let log = server().await.log();
     assert!(!log.contains("user=sqlx-unverified"), "{log}");
+}
+
+const URL: &str = "ADAPTERS_TEST_URL";
+
+/// The part of the next test that runs in a process of its own.
+#[tokio::test]
+#[ignore = "started by variables_of_the_environment_neither_add_a_root_nor_turn_tls_off"]
+async fn with_libpqs_variables_in_the_environment() {
+    let config: Config = std::env::var(URL).unwrap().parse().unwrap();
+    let identity = Identity::new(TestCredential::new("sqlx-elsewhere", 2_000));
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    let connector = Connector::new(config, tokens).unwrap();
+    let pool = Pool::new(&connector, options(&connector)).await.unwrap();
+    let error = pool.acquire().await.unwrap_err();
+    assert!(said(&error).contains("invalid peer certificate"), "{}", said(&error));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn variables_of_the_environment_neither_add_a_root_nor_turn_tls_off() {
+    let server = server().await;
+    let (url, authority) = (server.url("sqlx-elsewhere"), server.ca_file());
+    let given = format!("sslrootcert={}&", authority.display());
+    let other = Authority::new().unwrap();
+    for roots in [String::new(), format!("sslrootcert={}&", other.path().display())] {
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--ignored", "--exact", "sqlx::with_libpqs_variables_in_the_environment"]);
+        child.env(URL, url.replace(&given, &roots)).env("PGSSLROOTCERT", &authority);
+        for (name, value) in [
+            ("PGSSLMODE", "disable"),
+            ("PGHOST", "/tmp"),
+            ("PGHOSTADDR", "127.0.0.2"),
+            ("PGPORT", "1"),
+            ("PGUSER", "somebody"),
+            ("PGPASSWORD", "else"),
+            ("PGDATABASE", "elsewhere"),
+        ] {
+            child.env(name, value);
+        }
+        let output = child.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let ran = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+        assert!(ran, "the test in the child was found");
+    }
+    assert!(!server.log().contains("sqlx-elsewhere"), "{}", server.log());
 }
 
 #[tokio::test]
