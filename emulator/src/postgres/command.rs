@@ -39,6 +39,8 @@ pub(super) enum Command {
     Nothing(&'static str),
     /// Named statements: `None` for all. The handler of the protocol has them.
     Deallocate(Option<String>),
+    /// Something about each statement that SQL has prepared, which none can be here.
+    PreparedBySql,
 }
 
 impl Command {
@@ -79,6 +81,11 @@ impl Command {
                 Self::Deallocate((!all).then(|| folded(name)))
             }
             Statement::Commit { .. } | Statement::Rollback { .. } => return Err(unsupported()),
+            Statement::Query(query)
+                if query.to_string().ends_with("FROM pg_prepared_statement() WHERE from_sql") =>
+            {
+                Self::PreparedBySql
+            }
             _ => return Ok(None),
         }))
     }
@@ -124,6 +131,7 @@ impl Command {
     pub(super) fn columns(&self) -> Vec<(String, Type)> {
         match self {
             Self::Show(name) => vec![(name.clone(), Type::TEXT)],
+            Self::PreparedBySql => vec![("?column?".to_owned(), Type::TEXT)],
             _ => Vec::new(),
         }
     }
@@ -248,6 +256,7 @@ impl Session {
                 Outcome::done("DISCARD SEQUENCES")
             }
             Command::Nothing(tag) => Outcome::done(tag),
+            Command::PreparedBySql => Outcome::done("SELECT"),
             Command::Deallocate(None) => Outcome::done("DEALLOCATE ALL"),
             Command::Deallocate(Some(_)) => Outcome::done("DEALLOCATE"),
         })

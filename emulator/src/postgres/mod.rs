@@ -15,7 +15,8 @@
 //!   columns; `::` casts;
 //! - settings, roles, advisory locks, `pg_sleep`, sequences, and everything
 //!   that cleans a session: `DISCARD`, `RESET ALL`, `CLOSE ALL`, `UNLISTEN *`,
-//!   `SET SESSION AUTHORIZATION DEFAULT`, `pg_advisory_unlock_all()`.
+//!   `SET SESSION AUTHORIZATION DEFAULT`, `pg_advisory_unlock_all()`, and
+//!   `SELECT … FROM pg_prepared_statement() WHERE from_sql`.
 //!
 //! It is not PostgreSQL: it checks no privileges, knows no schema but `public`,
 //! no `pg_catalog`, arrays, `COPY`, cursors or notifications, keeps no trailing

@@ -97,6 +97,8 @@ async fn discard_all_leaves_nothing_and_wants_no_transaction() {
         )
         .await
         .unwrap();
+    let by_sql = "SELECT name FROM pg_prepared_statement() WHERE from_sql";
+    assert!(client.query(by_sql, &[]).await.unwrap().is_empty());
     client.batch_execute("BEGIN").await.unwrap();
     let inside = client.batch_execute("DISCARD ALL").await.unwrap_err();
     assert_eq!(sqlstate(&inside).0, "25001");
