@@ -24,6 +24,11 @@
 //! [`Config::recycling`](crate::postgres::Config::recycling) says; how old they may
 //! become, and how many there may be, is the pool's to say.
 //!
+//! **Do not turn off bb8's `test_on_check_out` here.** The pool cleans connections in that
+//! test, so that without it the next borrower finds what the last one left, whatever the
+//! configuration says. diesel-async gives the manager no way to see that the test is off. The
+//! [bb8 adapter](crate::adapters::bb8) closes such connections instead.
+//!
 //! diesel shows errors of a connect as text; [`Connector::connect`] has them typed.
 
 pub use diesel;

@@ -22,14 +22,32 @@
 //!
 //! # PgBouncer
 //!
-//! Azure's own (port 6432) and others take the token as the server does. What to
-//! know: versions before 1.21 carry at most 2,047 characters of it, and tokens of
-//! people in many groups are longer. Pooling by session changes nothing for the
-//! application; pooling by transaction, Azure's default, needs PgBouncer 1.21 with
-//! `max_prepared_statements` for the statements that drivers prepare, and has no
-//! session whose settings could reach anybody: [`Recycling::Fast`] is enough there.
-//! It refuses the keyword `options`. Everything that goes wrong has SQLSTATE 08P01
-//! in older versions: a full PgBouncer is told from a refused token by what it says.
+//! Azure's built-in PgBouncer (port 6432) and others take the token as the server does.
+//! Versions before 1.21 carry at most 2,047 characters of it, and tokens of people in many
+//! groups are longer. PgBouncer refuses the keyword `options`. Errors of older versions all
+//! have SQLSTATE 08P01: their text distinguishes a full PgBouncer from a refused token.
+//!
+//! **In session mode** (`pool_mode = session`), a connection keeps its server session until it
+//! is closed. PgBouncer then resets the session (`server_reset_query`, by default
+//! `DISCARD ALL`) before another client gets it. [`Recycling`] works as without PgBouncer.
+//!
+//! **In transaction mode**, Azure's default, all clients with the same user and database share
+//! the server sessions, one transaction at a time. PgBouncer does not reset a session in
+//! between. Whatever one client leaves in a session, another client finds, possibly of another
+//! program: settings such as the tenant of a row-level security policy, `SET ROLE`, temporary
+//! tables, advisory locks, statements that SQL prepared. No [`Recycling`] prevents that:
+//! [`Recycling::Clean`] rolls back a transaction that was left open, but it resets whichever
+//! session PgBouncer chooses, also one that another client has just set up. So:
+//!
+//! - Keep state within one transaction: `SET LOCAL` or `set_config('app.tenant', $1, true)`,
+//!   `pg_advisory_xact_lock`, `CREATE TEMP TABLE … ON COMMIT DROP`. All of it ends with the
+//!   transaction, which has the session to itself.
+//! - For anything that must outlive a transaction, use session mode or the server itself (port
+//!   5432).
+//! - Drivers prepare statements, which needs PgBouncer 1.21 with `max_prepared_statements`.
+//! - In a PgBouncer of your own, `server_reset_query_always = 1` resets the session after
+//!   each transaction, so that nothing is left, at the price of a round trip to the server and
+//!   of the prepared statements.
 //!
 //! # Security
 //!

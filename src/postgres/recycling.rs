@@ -17,12 +17,45 @@ use crate::{clock, telemetry::recycled};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Recycling {
-    /// Nothing of one borrower's session reaches the next: an open transaction
-    /// is rolled back, and role, settings, cursors, listened channels, advisory
-    /// locks, temporary tables and sequences' memory are reset. One round trip.
+    /// Nothing of one borrower's session reaches the next, except as listed below: an open
+    /// transaction is rolled back, and role, settings, cursors, listened channels, advisory
+    /// locks, temporary tables and the memory of sequences are reset. One round trip.
     ///
-    /// Prepared statements stay, so that the statement cache holds. `PREPARE`d
-    /// by SQL, they are seen by the next borrower.
+    /// The driver's prepared statements stay, and with them the statement cache. Their names
+    /// (`s0`, `s1`, …) can be guessed, and SQL can replace a cached statement
+    /// (`DEALLOCATE s0; PREPARE s0 AS …`). So where the cache holds statements (in the pools of
+    /// sqlx and diesel-async: always), a connection on which SQL has prepared a statement is
+    /// closed ([`RetireReason::Recycling`]): prepare with the driver, or take the connection out
+    /// of the pool.
+    ///
+    /// The next borrower finds:
+    ///
+    /// - A custom setting that was set (`SET app.tenant = …`) as an empty string and not NULL:
+    ///   compare with `nullif(current_setting('app.tenant', true), '')`.
+    /// - The seed that `setseed` has set, and what extensions and procedural languages keep in
+    ///   the session's memory. Connections of `dblink` stay open, with the rights of the user
+    ///   who opened them: close them before the connection is returned, or in the hook below.
+    /// - Statements that SQL has prepared, where the statement cache is empty.
+    /// - Cached statements that `DEALLOCATE` or `DISCARD ALL` took away without the driver's
+    ///   knowledge. Their next use fails (SQLSTATE 26000), and so may lookups of types: take
+    ///   such a connection out of the pool.
+    ///
+    /// The first two would also remain after `DISCARD ALL`. In PgBouncer's transaction mode, no
+    /// session belongs to a borrower: see [PgBouncer](crate::postgres#pgbouncer).
+    ///
+    /// A hook that closes the named connections of `dblink`, with another round trip:
+    ///
+    /// ```no_run
+    /// # fn pool(connector: entra_pool::postgres::Connector) -> Result<(), Box<dyn std::error::Error>> {
+    /// use entra_pool::postgres::{self, deadpool_postgres::{Hook, HookError}};
+    ///
+    /// let close = "SELECT dblink_disconnect(name) FROM unnest(dblink_get_connections()) AS name";
+    /// let builder = postgres::builder(connector).post_recycle(Hook::async_fn(move |client, _| {
+    ///     Box::pin(async move { client.batch_execute(close).await.map_err(HookError::Backend) })
+    /// }));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[default]
     Clean,
     /// Nothing is undone; but a round trip shows that the connection lives.
@@ -37,22 +70,33 @@ pub enum Recycling {
 /// The list behind the rollback is that of deadpool-postgres, which is
 /// `DISCARD ALL` less what would take the prepared statements away. `RESET ROLE`,
 /// because `RESET ALL` leaves the role alone.
-macro_rules! clean_after {
-    ($rollback:literal) => {
+macro_rules! clean {
+    ($rollback:literal, $check:expr) => {
         concat!(
             $rollback,
             "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
-             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;"
+             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;",
+            $check
         )
+    };
+}
+
+/// Fails where SQL has prepared a statement.
+macro_rules! check {
+    () => {
+        "SELECT ('prepared by SQL: ' || name)::int FROM pg_prepared_statement() WHERE from_sql;"
     };
 }
 
 /// `ROLLBACK` alone would be a warning in the server's log at every checkout that
 /// finds no transaction, which is all of them in a well-kept application.
-const CLEAN: &str = clean_after!("BEGIN; ROLLBACK; ");
+const CLEAN: &str = clean!("BEGIN; ROLLBACK; ", check!());
+
+/// The check takes a quarter of the server's time.
+const CLEAN_UNCHECKED: &str = clean!("BEGIN; ROLLBACK; ", "");
 
 /// In a failed transaction, `BEGIN` fails, too.
-const CLEAN_FAILED: &str = clean_after!("ROLLBACK; ");
+const CLEAN_FAILED: &str = clean!("ROLLBACK; ", check!());
 
 impl Recycling {
     /// A connection whose recycling takes longer is not worth waiting for.
@@ -103,11 +147,11 @@ impl Recycling {
     }
 
     async fn run(&self, client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres::Error> {
-        match client.batch_execute(sql).await {
-            Err(error)
-                if *self == Self::Clean
-                    && error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) =>
-            {
+        let clean = *self == Self::Clean;
+        // Nothing is cached that SQL could have replaced.
+        let unchecked = clean && client.statement_cache.size() == 0;
+        match client.batch_execute(if unchecked { CLEAN_UNCHECKED } else { sql }).await {
+            Err(error) if clean && error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
                 client.batch_execute(CLEAN_FAILED).await
             }
             done => done,

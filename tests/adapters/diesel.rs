@@ -74,6 +74,36 @@ async fn a_session_is_clean_for_its_next_borrower_and_as_diesel_wants_it() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_sql_prepared_a_statement_is_not_lent_again() {
+    let guest = Guest::new("diesel-preparer").await;
+    let pool = pool_of_one(&guest);
+    let mut a = pool.get().await.unwrap();
+    let pid = backend(&mut a).await;
+    a.batch_execute("PREPARE dishes AS SELECT 1").await.unwrap();
+    drop(a);
+    let mut b = pool.get().await.unwrap();
+    assert_ne!(backend(&mut b).await, pid, "another session");
+    assert_eq!(guest.connector.report().retired, [(RetireReason::Recycling, 1)]);
+}
+
+/// diesel-async's manager cannot see whether the pool looks at its connections.
+#[tokio::test]
+async fn a_bb8_pool_that_does_not_look_at_its_connections_does_not_clean_them() {
+    let guest = Guest::new("diesel-careless").await;
+    let builder = bb8::Pool::builder().max_size(1).test_on_check_out(false);
+    let pool = builder.build(manager(guest.connector.clone())).await.unwrap();
+    let mut a = pool.get().await.unwrap();
+    let pid = backend(&mut a).await;
+    a.batch_execute(TRACES).await.unwrap();
+    let traces = text(&mut a, TRACES_LEFT).await;
+    assert_ne!(traces, "");
+    drop(a);
+    let mut b = pool.get().await.unwrap();
+    assert_eq!(backend(&mut b).await, pid, "the same session");
+    assert_eq!(text(&mut b, TRACES_LEFT).await, traces);
+}
+
+#[tokio::test]
 async fn a_session_is_recycled_as_the_configuration_says() {
     for (sql, retired) in [("SET app.tenant = 'b'", 0), ("SELECT 1/0", 1)] {
         let recycling = Recycling::Custom(sql.into());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use entra_pool::{
     adapters::sqlx::{Pool, options},
-    postgres::{Config, ConfigError, Connector, Error},
+    postgres::{Config, ConfigError, Connector, Error, RetireReason},
     token::Identity,
 };
 use entra_pool_emulator::certificates::Authority;
@@ -160,6 +160,18 @@ async fn a_session_is_clean_for_its_next_borrower() {
     let vacuumed = ::sqlx::raw_sql("VACUUM").execute(&mut *b).await;
     vacuumed.expect("it is refused within a transaction");
     assert_eq!(guest.retired(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_sql_prepared_a_statement_is_not_lent_again() {
+    let guest = Guest::new("sqlx-preparer").await;
+    let pool = pool(&guest, 1).await;
+    let mut a = pool.acquire().await.unwrap();
+    let pid = backend(&mut a).await;
+    ::sqlx::raw_sql("PREPARE dishes AS SELECT 1").execute(&mut *a).await.unwrap();
+    drop(a);
+    assert_ne!(backend(&mut pool.acquire().await.unwrap()).await, pid, "another session");
+    assert_eq!(guest.connector.report().retired, [(RetireReason::Recycling, 1)]);
 }
 
 #[tokio::test]

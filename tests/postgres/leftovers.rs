@@ -3,13 +3,17 @@
 
 use entra_pool::{
     postgres::{
-        self, Pool,
+        self, Pool, RetireReason,
         deadpool_postgres::{Client, Hook, HookError},
     },
     token::Identity,
 };
 
-use crate::{backend, connector, let_in, pool_of_one, server, text};
+use crate::{
+    backend, connector, let_in, pool_of_one, server,
+    support::{credential::code, logs::capture},
+    text,
+};
 
 const KITCHEN: &str = "SELECT 'kitchen'";
 
@@ -26,73 +30,99 @@ async fn cached(client: &Client) -> String {
 }
 
 #[tokio::test]
-async fn a_statement_that_sql_puts_under_the_drivers_name_does_not_reach_the_next_borrower() {
-    let pool = pool_of_one("forger").await;
-    let a = pool.get().await.unwrap();
-    let name = prepared(&a).await;
-    let forge = format!("DEALLOCATE {name}; PREPARE {name} AS SELECT 'forged'");
-    a.batch_execute(&forge).await.unwrap();
-    assert_eq!(cached(&a).await, "forged", "its own borrower's");
-    drop(a);
-    let b = pool.get().await.unwrap();
-    assert_eq!(cached(&b).await, "kitchen");
-}
-
-#[tokio::test]
-async fn a_statement_prepared_by_sql_does_not_reach_the_next_borrower() {
-    let pool = pool_of_one("preparer").await;
-    for end in ["", "; BEGIN", "; BEGIN; SELECT 1/0"] {
+async fn a_cached_statement_that_sql_replaced_does_not_reach_the_next_borrower() {
+    let identity = Identity::new(let_in("forger").await);
+    let connector = connector(&identity, &server().await.url("forger"));
+    let pool = postgres::builder(connector.clone()).max_size(1).build().unwrap();
+    for (retired, end) in (1..).zip(["", "; BEGIN", "; BEGIN; SELECT 1/0"]) {
         let a = pool.get().await.unwrap();
-        let left = format!("PREPARE dishes AS SELECT 1{end}");
-        assert_eq!(a.batch_execute(&left).await.is_err(), end.ends_with("1/0"));
+        let name = prepared(&a).await;
+        let forge = format!("DEALLOCATE {name}; PREPARE {name} AS SELECT 'forged'");
+        a.batch_execute(&forge).await.unwrap();
+        assert_eq!(cached(&a).await, "forged", "for its own borrower");
+        assert_eq!(a.batch_execute(end).await.is_err(), end.ends_with("1/0"));
         drop(a);
+        let logs = capture();
         let b = pool.get().await.unwrap();
-        b.batch_execute("PREPARE dishes AS SELECT 2").await.unwrap();
+        assert_eq!(cached(&b).await, "kitchen");
+        assert_eq!(connector.report().retired, [(RetireReason::Recycling, retired)]);
+        let why = format!("prepared by SQL: {name}");
+        assert!(logs.text().contains(&why), "{}", logs.text());
     }
 }
 
 #[tokio::test]
-async fn a_statement_that_sql_took_away_from_the_driver_is_prepared_again() {
-    let pool = pool_of_one("deallocator").await;
-    for how in ["DEALLOCATE ALL", "DISCARD ALL", "DEALLOCATE {}"] {
+async fn a_statement_prepared_by_sql_reaches_the_next_borrower_only_where_none_is_cached() {
+    let pool = pool_of_one("preparer").await;
+    let run = "EXECUTE dishes";
+    let a = pool.get().await.unwrap();
+    a.batch_execute("PREPARE dishes AS SELECT 1").await.unwrap();
+    drop(a);
+    let b = pool.get().await.unwrap();
+    b.batch_execute(run).await.unwrap();
+    prepared(&b).await;
+    drop(b);
+    pool.get().await.unwrap().batch_execute(run).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn statements_that_sql_took_away_are_missing_for_the_next_borrower() {
+    for (role, how) in [("deallocator", "DEALLOCATE ALL"), ("discarder", "DISCARD ALL")] {
+        let types = format!("CREATE TYPE {role}_a AS ENUM (); CREATE TYPE {role}_b AS ENUM ()");
+        server().await.sql(&types).await;
+        let pool = pool_of_one(role).await;
         let a = pool.get().await.unwrap();
-        let name = prepared(&a).await;
-        a.batch_execute(&how.replace("{}", &name)).await.unwrap();
+        prepared(&a).await;
+        a.prepare(&format!("SELECT $1::{role}_a")).await.unwrap();
+        a.batch_execute(how).await.unwrap();
         drop(a);
         let b = pool.get().await.unwrap();
-        assert_eq!(cached(&b).await, "kitchen", "{how}");
+        let statement = b.prepare_cached(KITCHEN).await.unwrap();
+        let missing = b.query_one(&statement, &[]).await.unwrap_err();
+        assert_eq!(code(&missing), Some("26000"), "{how}");
+        let missing = b.prepare(&format!("SELECT $1::{role}_b")).await.unwrap_err();
+        assert_eq!(code(&missing), Some("26000"), "{how}: the lookup of a type");
     }
 }
 
 #[tokio::test]
 async fn a_custom_setting_is_empty_and_not_null_for_the_next_borrower() {
     let pool = pool_of_one("setter").await;
-    let is_null = "SELECT (current_setting('app.tenant', true) IS NULL)::text";
     let a = pool.get().await.unwrap();
-    assert_eq!(text(&a, is_null).await, "true");
+    for (setting, reset) in [("app.other", "DISCARD ALL"), ("app.tenant", "")] {
+        let is_null = format!("SELECT (current_setting('{setting}', true) IS NULL)::text");
+        assert_eq!(text(&a, &is_null).await, "true");
+        a.batch_execute(&format!("SET {setting} = 'a'")).await.unwrap();
+        a.batch_execute(reset).await.unwrap();
+    }
     let pid = backend(&a).await;
-    a.batch_execute("SET app.tenant = 'a'").await.unwrap();
     drop(a);
     let b = pool.get().await.unwrap();
     assert_eq!(backend(&b).await, pid, "the same session");
-    assert_eq!(text(&b, "SELECT current_setting('app.tenant')").await, "");
-    assert_eq!(text(&b, is_null).await, "false");
+    for setting in ["app.tenant", "app.other"] {
+        assert_eq!(text(&b, &format!("SELECT current_setting('{setting}')")).await, "");
+        let or_null = format!("SELECT (nullif(current_setting('{setting}'), '') IS NULL)::text");
+        assert_eq!(text(&b, &or_null).await, "true");
+    }
 }
 
 #[tokio::test]
 async fn the_seed_of_random_reaches_the_next_borrower() {
     let pool = pool_of_one("gambler").await;
     let draw = "SELECT random()::text";
-    let a = pool.get().await.unwrap();
-    a.batch_execute("SELECT setseed(0.5)").await.unwrap();
-    let first = text(&a, draw).await;
-    a.batch_execute("SELECT setseed(0.5)").await.unwrap();
-    drop(a);
-    assert_eq!(text(&pool.get().await.unwrap(), draw).await, first);
+    for reset in ["", "DISCARD ALL"] {
+        let a = pool.get().await.unwrap();
+        a.batch_execute("SELECT setseed(0.5)").await.unwrap();
+        let first = text(&a, draw).await;
+        a.batch_execute("SELECT setseed(0.5)").await.unwrap();
+        a.batch_execute(reset).await.unwrap();
+        drop(a);
+        assert_eq!(text(&pool.get().await.unwrap(), draw).await, first, "{reset}");
+    }
 }
 
-/// A pool of one, and SQL that opens a connection of that name to the same database.
-async fn calling(role: &str, name: &str, hook: Option<Hook>) -> (Pool, String) {
+/// A pool of one, and SQL that opens two connections to the same database.
+async fn calling(role: &str, hook: Option<Hook>) -> (Pool, String) {
     let (server, credential) = (server().await, let_in(role).await);
     server.sql("CREATE EXTENSION IF NOT EXISTS dblink").await;
     let connector = connector(&Identity::new(credential.clone()), &server.url(role));
@@ -100,16 +130,18 @@ async fn calling(role: &str, name: &str, hook: Option<Hook>) -> (Pool, String) {
     if let Some(hook) = hook {
         builder = builder.post_recycle(hook);
     }
-    let connect = format!(
-        "SELECT dblink_connect('{name}', 'host=127.0.0.1 port={} dbname=restaurant user={role} \
-         password={} sslmode=require sslrootcert=none sslcert=none')",
+    let to = format!(
+        "'host=127.0.0.1 port={} dbname=restaurant user={role} password={} \
+         sslmode=require sslrootcert=none sslcert=none'",
         server.port(),
         credential.secret(),
     );
+    let connect = format!("SELECT dblink_connect('kitchen', {to}), dblink_connect({to})");
     (builder.build().unwrap(), connect)
 }
 
 const CALL: &str = "SELECT found FROM dblink('kitchen', 'SELECT current_user') AS (found text)";
+const CALL_UNNAMED: &str = "SELECT found FROM dblink('SELECT current_user') AS (found text)";
 
 #[tokio::test]
 async fn connections_of_dblink_reach_the_next_borrower_unless_a_hook_closes_them() {
@@ -124,9 +156,10 @@ async fn connections_of_dblink_reach_the_next_borrower_unless_a_hook_closes_them
     };
     for (role, hook) in [("caller", None), ("tidy_caller", Some(close()))] {
         let closed = hook.is_some();
-        let (pool, connect) = calling(role, "kitchen", hook).await;
+        let (pool, connect) = calling(role, hook).await;
         let a = pool.get().await.unwrap();
         a.batch_execute(&connect).await.unwrap();
+        a.batch_execute("DISCARD ALL").await.unwrap();
         assert_eq!(text(&a, CALL).await, role);
         let pid = backend(&a).await;
         drop(a);
@@ -134,5 +167,6 @@ async fn connections_of_dblink_reach_the_next_borrower_unless_a_hook_closes_them
         assert_eq!(backend(&b).await, pid, "the same session");
         let called = b.query_one(CALL, &[]).await;
         assert_eq!(called.is_err(), closed, "{called:?}");
+        assert_eq!(text(&b, CALL_UNNAMED).await, role);
     }
 }

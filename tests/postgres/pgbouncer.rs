@@ -16,6 +16,7 @@ use crate::{let_in, server, support::pgbouncer::PgBouncer};
 async fn pool(role: &str, settings: &str, recycling: Recycling) -> (PgBouncer, Pool) {
     let (server, credential) = (server().await, let_in(role).await);
     let settings = format!("default_pool_size = 1\n{settings}");
+    server.sql(&format!("GRANT pg_read_all_stats TO {role}")).await;
     let secret = credential.secret();
     let bouncer = PgBouncer::start_with(&settings, server, &[(role, &secret)]).await;
     let config: Config = server.url_at(bouncer.port(), role, "").parse().unwrap();
@@ -34,15 +35,19 @@ async fn value(client: &Client, sql: &str) -> String {
     rows.last().unwrap()
 }
 
-const LEAVE: [&str; 3] = [
+const LEAVE: [&str; 4] = [
     "SET app.tenant = 'a'",
     "CREATE TEMP TABLE bill (total int)",
     "SELECT pg_advisory_lock(4712)",
+    "SET ROLE pg_read_all_stats",
 ];
+
+const LEFT: &str = "a,bill,lock,pg_read_all_stats";
 
 const FOUND: &str = "SELECT concat_ws(',', nullif(current_setting('app.tenant', true), ''), \
      to_regclass('bill')::text, \
-     (SELECT 'lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))";
+     (SELECT 'lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
+     nullif(current_setting('role'), 'none'))";
 
 async fn leave_traces(client: &Client) {
     for statement in LEAVE {
@@ -56,8 +61,10 @@ async fn in_transaction_mode_the_next_client_finds_what_the_last_one_left_with_e
         let (_bouncer, pool) = pool("shared", "pool_mode = transaction", recycling.clone()).await;
         let a = pool.get().await.unwrap();
         leave_traces(&a).await;
+        a.batch_execute("PREPARE dishes AS SELECT 'soup'").await.unwrap();
         let b = pool.get().await.unwrap();
-        assert_eq!(value(&b, FOUND).await, "a,bill,lock", "{recycling:?}");
+        assert_eq!(value(&b, FOUND).await, LEFT, "{recycling:?}");
+        assert_eq!(value(&b, "EXECUTE dishes").await, "soup");
         let taken = value(&b, "SELECT pg_try_advisory_lock(4712)").await;
         assert_eq!(taken, "t", "the lock keeps nobody out");
     }
@@ -75,6 +82,7 @@ async fn in_transaction_mode_cleaning_takes_away_what_another_client_still_uses(
         a
     };
     leave_traces(&a).await;
+    assert_eq!(value(&a, FOUND).await, LEFT);
     drop(pool.get().await.unwrap());
     assert_eq!(value(&a, FOUND).await, "");
 }
@@ -118,7 +126,7 @@ async fn in_session_mode_nothing_reaches_the_next_borrower_or_the_next_client() 
     let (_bouncer, pool) = pool("own", "pool_mode = session", Recycling::Clean).await;
     let a = pool.get().await.unwrap();
     leave_traces(&a).await;
-    assert_eq!(value(&a, FOUND).await, "a,bill,lock");
+    assert_eq!(value(&a, FOUND).await, LEFT);
     let pid = value(&a, "SELECT pg_backend_pid()").await;
     drop(a);
     let b = pool.get().await.unwrap();

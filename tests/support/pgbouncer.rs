@@ -19,11 +19,7 @@ impl PgBouncer {
     }
 
     /// One with these settings as well, one on a line.
-    pub async fn start_with(
-        more: &str,
-        server: &PostgresServer,
-        roles: &[(&str, &str)],
-    ) -> Self {
+    pub async fn start_with(more: &str, server: &PostgresServer, roles: &[(&str, &str)]) -> Self {
         let home = Home::new();
         server
             .authority()
