@@ -22,6 +22,7 @@
 #![deny(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods)] // An application lives in real time.
 
+mod cross_origin;
 mod database;
 pub mod entry;
 pub mod health;

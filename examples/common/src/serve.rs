@@ -16,6 +16,7 @@ use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
 use crate::{
+    cross_origin,
     problem::{self, Problem},
     settings::Listen,
 };
@@ -27,8 +28,9 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Serves `router` until SIGTERM or Ctrl-C; lets the requests under way end, and runs
 /// `close`, which is for the pool. Logs `listening on http://HOST:PORT`.
 ///
-/// Around the router: each request is logged, its answer begins in time or is 503, and
-/// every answer that is an error is a [`Problem`].
+/// Around the router: each request is logged, its answer begins in time or is 503, every
+/// answer that is an error is a [`Problem`], and a request that another site makes a browser
+/// send changes nothing here (cross-site request forgery): it gets 403.
 ///
 /// # Errors
 ///
@@ -73,7 +75,11 @@ pub async fn serve(
 }
 
 fn around(router: Router, request_timeout: Duration) -> Router {
-    router.layer(from_fn_with_state(request_timeout, within_limit)).layer(from_fn(problem::told)).layer(
+    let router = router
+        .layer(from_fn_with_state(request_timeout, within_limit))
+        .layer(from_fn(cross_origin::refused))
+        .layer(from_fn(problem::told));
+    router.layer(
         TraceLayer::new_for_http()
             // Without the query, which may hold a secret: callers of Functions put their
             // key there.

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // Processes live in real time.
 
 mod azurite;
+mod cross_site;
 mod entries;
 mod forms;
 mod outages;
