@@ -497,6 +497,24 @@ async fn the_failures_of_the_azure_cli_are_told_apart() {
 }
 
 #[tokio::test]
+async fn the_azure_cli_runs_from_a_folder_with_characters_that_shells_treat_specially() {
+    let world = world();
+    let (az, developer) = az(&world.issuer);
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("Program Files (x86) & ^echo; 'Azure'");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join(az.executable().file_name().unwrap());
+    // A file that was just open for writing may not run.
+    std::fs::hard_link(az.executable(), &file).unwrap();
+    // On Windows also without the extension.
+    for executable in [file.clone(), file.with_extension("")] {
+        let cli = AzureCli::builder().executable(executable).build().unwrap();
+        let token = ask(&cli).await.unwrap();
+        assert_eq!(world.object_id_of(&token), developer.object_id);
+    }
+}
+
+#[tokio::test]
 async fn an_azure_cli_that_hangs_is_ended() {
     let world = world();
     let (az, _) = az(&world.issuer);

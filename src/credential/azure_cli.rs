@@ -58,7 +58,7 @@ static PROGRAM: Program = Program {
     subcommand: "account get-access-token",
     login: "az login",
     install: "https://learn.microsoft.com/cli/azure/install-azure-cli",
-    batch_file: true,
+    windows_extension: "cmd",
     reason: |stderr| Failure {
         said: stderr.to_owned(),
         logged_out: stderr.contains("az login") || stderr.contains("az account set"),
@@ -114,7 +114,8 @@ impl AzureCliBuilder {
     }
 
     /// The command. Default: `az`. A path should be absolute: the command does
-    /// not run in the current directory.
+    /// not run in the current directory. On Windows, a name without an extension
+    /// gets `.cmd`.
     pub fn executable(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.command.executable = path.into();
         self

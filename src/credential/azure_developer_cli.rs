@@ -48,7 +48,7 @@ static PROGRAM: Program = Program {
     subcommand: "auth token",
     login: "azd auth login",
     install: "https://learn.microsoft.com/azure/developer/azure-developer-cli/install-azd",
-    batch_file: false,
+    windows_extension: "exe",
     reason,
 };
 

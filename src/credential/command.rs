@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -36,8 +36,8 @@ pub(super) struct Program {
     pub(super) login: &'static str,
     /// Where to read how to install it.
     pub(super) install: &'static str,
-    /// Whether it is a batch file on Windows, which only a shell runs.
-    pub(super) batch_file: bool,
+    /// The extension of its file on Windows.
+    pub(super) windows_extension: &'static str,
     /// What went wrong, of what it wrote to its standard error.
     pub(super) reason: fn(&str) -> Failure,
 }
@@ -128,7 +128,7 @@ impl Command {
         token: fn(&[u8]) -> Result<Token, InvalidAnswer>,
     ) -> Result<Token, CredentialError> {
         let Program { name, command, subcommand, .. } = self.program;
-        // On Windows a shell may be involved: see `process`.
+        // On Windows a shell may be involved: see `file_to_run`.
         if !is_word(scope.as_str(), "._:/-") {
             let message = format!("the {name} is not run with {scope:?} as a scope");
             return Err(CredentialError::new(Refused, message));
@@ -162,21 +162,20 @@ impl Command {
         }
     }
 
-    fn process(&self, arguments: &[&str]) -> Process {
-        let mut process;
-        let variable = |name| self.environment.as_ref().and_then(|all| all.get(name));
-        if cfg!(windows) {
-            if self.program.batch_file {
-                process = Process::new("cmd");
-                process.arg("/C").arg(&self.executable);
-            } else {
-                process = Process::new(&self.executable);
-            }
-            process.current_dir(variable("SYSTEMROOT").unwrap_or(r"C:\Windows"));
-        } else {
-            process = Process::new(&self.executable);
-            process.current_dir("/bin");
+    fn process(&self, arguments: &[&str]) -> io::Result<Process> {
+        let extension = cfg!(windows).then_some(self.program.windows_extension);
+        let file = file_to_run(&self.executable, extension);
+        // `cmd.exe` would say it in the user's language.
+        if cfg!(windows) && file.components().count() > 1 && !file.exists() {
+            return Err(io::ErrorKind::NotFound.into());
         }
+        let mut process = Process::new(file);
+        let variable = |name| self.environment.as_ref().and_then(|all| all.get(name));
+        process.current_dir(if cfg!(windows) {
+            variable("SYSTEMROOT").unwrap_or(r"C:\Windows")
+        } else {
+            "/bin"
+        });
         process.args(arguments).env_clear();
         if let Some(environment) = &self.environment {
             process.envs(environment.iter());
@@ -187,11 +186,11 @@ impl Command {
         process.kill_on_drop(true);
         #[cfg(unix)]
         process.process_group(0);
-        process
+        Ok(process)
     }
 
     async fn run(&self, arguments: &[&str]) -> io::Result<Output> {
-        let mut child = self.process(arguments).spawn()?;
+        let mut child = self.process(arguments)?.spawn()?;
         let group = Group(child.id());
         let (out, err) = (child.stdout.take(), child.stderr.take());
         // Made large enough at once: a buffer that grows leaves copies behind.
@@ -279,6 +278,19 @@ impl Command {
     }
 }
 
+/// The file to run. On Windows a name without an extension gets this one.
+///
+/// The standard library runs a program whose name ends in `.cmd` or `.bat` by the `cmd.exe` of
+/// the system's folder, with the path and each argument quoted, and refuses a path with a
+/// quote (documentation of `std::process`, "Batch file special handling"). It looks for a
+/// bare name in `PATH`, never in the current directory, and does not try `PATHEXT`.
+fn file_to_run(executable: &Path, extension: Option<&str>) -> PathBuf {
+    match extension {
+        Some(extension) if executable.extension().is_none() => executable.with_extension(extension),
+        _ => executable.to_owned(),
+    }
+}
+
 struct Output {
     status: ExitStatus,
     stdout: Zeroizing<Vec<u8>>,
@@ -303,5 +315,33 @@ impl fmt::Debug for Command {
             .field("executable", &self.executable)
             .field("time_limit", &self.time_limit)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_windows_a_name_without_an_extension_gets_the_one_of_the_tool() {
+        for (executable, extension, expected) in [
+            ("az", None, "az"),
+            ("/opt/az (2)/az", None, "/opt/az (2)/az"),
+            ("az", Some("cmd"), "az.cmd"),
+            ("azd", Some("exe"), "azd.exe"),
+            ("AZ.CMD", Some("cmd"), "AZ.CMD"),
+            ("az.bat", Some("cmd"), "az.bat"),
+            (
+                "C:/Program Files (x86)/CLI2/wbin/az",
+                Some("cmd"),
+                "C:/Program Files (x86)/CLI2/wbin/az.cmd",
+            ),
+            ("C:/a & b/100%/x^y/az", Some("cmd"), "C:/a & b/100%/x^y/az.cmd"),
+            ("C:/v1.2/az", Some("cmd"), "C:/v1.2/az.cmd"),
+            ("C:/az.cmd", Some("cmd"), "C:/az.cmd"),
+        ] {
+            let file = file_to_run(Path::new(executable), extension);
+            assert_eq!(file, Path::new(expected), "{executable} {extension:?}");
+        }
     }
 }
