@@ -1,5 +1,5 @@
-// The application: SQL server with Entra logins only, database, App Service plan, web
-// app. It runs as the identity of registry.bicep.
+// The application: SQL server with Entra logins only, database, virtual network, App Service
+// plan, web app with authentication. It runs as the identity of registry.bicep.
 
 @description('Where everything is.')
 param location string = resourceGroup().location
@@ -26,6 +26,9 @@ param administratorId string
 ])
 param administratorType string = 'Group'
 
+@description('The client ID of the app registration that represents the API. Callers ask for tokens for it.')
+param clientId string
+
 var databaseName = 'app'
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' existing = {
@@ -49,13 +52,48 @@ resource server 'Microsoft.Sql/servers@2021-11-01' = {
   }
 }
 
-// From within Azure; where that is too wide, a private endpoint takes its place.
-resource fromAzure 'Microsoft.Sql/servers/firewallRules@2021-11-01' = {
-  parent: server
-  name: 'azure'
+// The subnet that the web app's connections come from. The service endpoint identifies it to
+// the SQL server.
+resource network 'Microsoft.Network/virtualNetworks@2023-09-01' = {
+  name: name
+  location: location
   properties: {
-    startIpAddress: '0.0.0.0'
-    endIpAddress: '0.0.0.0'
+    addressSpace: {
+      addressPrefixes: [
+        '10.0.0.0/24'
+      ]
+    }
+    subnets: [
+      {
+        name: 'app'
+        properties: {
+          addressPrefix: '10.0.0.0/26'
+          delegations: [
+            {
+              name: 'app'
+              properties: {
+                serviceName: 'Microsoft.Web/serverFarms'
+              }
+            }
+          ]
+          serviceEndpoints: [
+            {
+              service: 'Microsoft.Sql'
+            }
+          ]
+        }
+      }
+    ]
+  }
+}
+
+// The server accepts connections from that subnet only. publicNetworkAccess must be enabled
+// for such a rule; without a rule that matches, the server refuses every address.
+resource fromApp 'Microsoft.Sql/servers/virtualNetworkRules@2021-11-01' = {
+  parent: server
+  name: 'app'
+  properties: {
+    virtualNetworkSubnetId: network.properties.subnets[0].id
   }
 }
 
@@ -94,13 +132,14 @@ resource app 'Microsoft.Web/sites@2022-09-01' = {
   properties: {
     serverFarmId: plan.id
     httpsOnly: true
+    virtualNetworkSubnetId: network.properties.subnets[0].id
     siteConfig: {
       linuxFxVersion: 'DOCKER|${image}'
       acrUseManagedIdentityCreds: true
       acrUserManagedIdentityID: identity.properties.clientId
       alwaysOn: true
       ftpsState: 'Disabled'
-      healthCheckPath: '/health'
+      healthCheckPath: '/live'
       minTlsVersion: '1.2'
       appSettings: [
         {
@@ -116,6 +155,50 @@ resource app 'Microsoft.Web/sites@2022-09-01' = {
           value: 'Server=tcp:${server.properties.fullyQualifiedDomainName};Database=${databaseName};Authentication=Active Directory Default'
         }
       ]
+    }
+  }
+}
+
+// App Service checks the token of every request before the application sees it. Without this
+// resource, everyone on the internet can read and add salaries: the application itself does
+// not ask who is calling.
+resource authentication 'Microsoft.Web/sites/config@2022-09-01' = {
+  parent: app
+  name: 'authsettingsV2'
+  properties: {
+    platform: {
+      enabled: true
+    }
+    globalValidation: {
+      requireAuthentication: true
+      unauthenticatedClientAction: 'Return401'
+      // Says that the process runs, and nothing else.
+      excludedPaths: [
+        '/live'
+      ]
+    }
+    httpSettings: {
+      requireHttps: true
+    }
+    identityProviders: {
+      azureActiveDirectory: {
+        enabled: true
+        registration: {
+          clientId: clientId
+          openIdIssuer: '${environment().authentication.loginEndpoint}${tenant().tenantId}/v2.0'
+        }
+        validation: {
+          allowedAudiences: [
+            clientId
+            'api://${clientId}'
+          ]
+        }
+      }
+    }
+    login: {
+      tokenStore: {
+        enabled: false
+      }
     }
   }
 }

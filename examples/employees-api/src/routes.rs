@@ -27,6 +27,8 @@ pub(crate) fn router(pool: Pool) -> Router {
         .route("/employees", get(list).post(create))
         .route("/employees/{id}", get(by_id))
         .route("/health", get(health))
+        // For App Service's health check, the one path that needs no authentication there.
+        .route("/live", get(|| async {}))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(pool)
 }

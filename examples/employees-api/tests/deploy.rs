@@ -1,6 +1,9 @@
 //! What deploys the application fits it, and its parts fit each other.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use entra_pool::azure_sql::{Authentication, Config};
 
@@ -88,4 +91,108 @@ fn nothing_of_it_holds_a_secret() {
     }
     assert!(MAIN.contains("azureADOnlyAuthentication: true"));
     assert!(REGISTRY.contains("adminUserEnabled: false"));
+}
+
+#[test]
+fn app_service_lets_no_request_without_a_token_reach_the_application() {
+    let authentication = between(MAIN, "name: 'authsettingsV2'", "\n}\n");
+    for line in [
+        "    platform: {\n      enabled: true\n",
+        "requireAuthentication: true",
+        "unauthenticatedClientAction: 'Return401'",
+        "azureActiveDirectory: {\n        enabled: true\n",
+        "openIdIssuer: '${environment().authentication.loginEndpoint}${tenant().tenantId}/v2.0'",
+        "allowedAudiences: [\n            clientId\n            'api://${clientId}'\n          ]",
+    ] {
+        assert!(authentication.contains(line), "{line}");
+    }
+    // Tokens are checked, nobody is signed in: there is no secret to keep.
+    assert!(!authentication.contains("clientSecretSettingName"));
+    let excluded = between(authentication, "excludedPaths: [", "]");
+    assert_eq!(excluded.trim(), "'/live'");
+    assert_eq!(between(MAIN, "healthCheckPath: ", "\n"), "'/live'");
+    let deploy = WORKFLOWS[1];
+    assert!(deploy.contains("https://$NAME.azurewebsites.net/live"));
+    assert!(deploy.contains("https://$NAME.azurewebsites.net/employees"));
+}
+
+#[test]
+fn the_database_accepts_connections_of_the_applications_subnet_only() {
+    assert!(!MAIN.contains("firewallRules"));
+    let subnet = "virtualNetworkSubnetId: network.properties.subnets[0].id";
+    assert!(between(MAIN, "servers/virtualNetworkRules@", "\n}\n").contains(subnet));
+    assert!(between(MAIN, "Microsoft.Web/sites@", "\n}\n").contains(subnet));
+    assert!(between(MAIN, "virtualNetworks@", "\n}\n").contains("service: 'Microsoft.Sql'"));
+}
+
+/// Each of the examples' files that deploy something, and each of their READMEs.
+fn deployments() -> Vec<(PathBuf, String)> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name == "Dockerfile"
+                || [".bicep", ".md", ".yml"].iter().any(|end| name.ends_with(end))
+            {
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path, text));
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn no_example_opens_its_database_to_all_of_azure() {
+    let mut databases = 0;
+    for (path, text) in deployments() {
+        // The rule that Azure reads as 'from everywhere in Azure, other customers included'.
+        for rule in
+            ["start-ip-address 0.0.0.0", "startIpAddress: '0.0.0.0'", "public-access 0.0.0.0"]
+        {
+            assert!(!text.contains(rule), "{}: {rule}", path.display());
+        }
+        databases += usize::from(text.contains("vnet-rule create"))
+            + usize::from(text.contains("virtualNetworkRules@"))
+            + usize::from(
+                text.contains("privateEndpoints@") || text.contains("private-endpoint create"),
+            );
+    }
+    assert!(databases >= 6, "{databases}");
+}
+
+#[test]
+fn actions_are_pinned_by_commit_and_images_by_digest_or_minor_version() {
+    let (mut actions, mut images) = (0, 0);
+    for (path, text) in deployments() {
+        let path = path.display();
+        for line in text.lines().map(str::trim_start) {
+            if let Some(action) = line.trim_start_matches("- ").strip_prefix("uses: ") {
+                let (action, version) = action.split_once(" # v").expect(action);
+                let (_, commit) = action.split_once('@').expect(action);
+                assert!(
+                    commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()),
+                    "{path}: {action}"
+                );
+                assert_eq!(version.split('.').count(), 3, "{path}: {action}");
+                actions += 1;
+            }
+            if let Some(image) = line.strip_prefix("FROM ") {
+                let image = image.split(' ').next().unwrap();
+                let digest =
+                    image.split_once("@sha256:").is_some_and(|(_, digest)| digest.len() == 64);
+                let minor = image.split_once(':').is_some_and(|(_, tag)| {
+                    let version = tag.split('-').next().unwrap();
+                    version.split('.').filter(|part| part.parse::<u32>().is_ok()).count() >= 2
+                });
+                assert!(digest || minor, "{path}: {image}");
+                images += 1;
+            }
+        }
+    }
+    assert!(actions >= 8 && images >= 2, "{actions} {images}");
 }

@@ -91,6 +91,15 @@ async fn a_wrong_address_is_refused() {
 }
 
 #[tokio::test]
+async fn the_path_without_authentication_says_only_that_the_process_runs() {
+    let world = world().await;
+    let application = start(&world).await;
+    world.azure_sql_goes_away().await;
+    let answer = application.get("/live").await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
+}
+
+#[tokio::test]
 async fn outages_are_told_and_end_by_themselves() {
     let world = world().await;
     let application = start(&world).await;

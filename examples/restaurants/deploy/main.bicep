@@ -1,6 +1,6 @@
 // What the application uses: its identity, a PostgreSQL flexible server with Entra
-// logins only, a storage account without keys, and the identity's role there. Its
-// rights in the database are grant.sql's.
+// logins only and a private endpoint, a storage account without keys, and the identity's
+// role there. Its rights in the database are grant.sql's.
 
 @description('Where everything is.')
 param location string = resourceGroup().location
@@ -59,20 +59,6 @@ resource database 'Microsoft.DBforPostgreSQL/flexibleServers/databases@2024-08-0
   name: 'restaurants'
 }
 
-// From within Azure; where that is too wide, a private endpoint takes its place. The
-// server takes one change at a time.
-resource fromAzure 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2024-08-01' = {
-  parent: server
-  name: 'azure'
-  properties: {
-    startIpAddress: '0.0.0.0'
-    endIpAddress: '0.0.0.0'
-  }
-  dependsOn: [
-    database
-  ]
-}
-
 resource administrator 'Microsoft.DBforPostgreSQL/flexibleServers/administrators@2024-08-01' = {
   parent: server
   name: administratorId
@@ -81,9 +67,104 @@ resource administrator 'Microsoft.DBforPostgreSQL/flexibleServers/administrators
     principalType: administratorType
     tenantId: tenant().tenantId
   }
+  // The server takes one change at a time.
   dependsOn: [
-    fromAzure
+    database
   ]
+}
+
+// The application's connections come from the subnet `app`, and reach the server by an
+// address in the subnet `database`.
+resource network 'Microsoft.Network/virtualNetworks@2023-09-01' = {
+  name: serverName
+  location: location
+  properties: {
+    addressSpace: {
+      addressPrefixes: [
+        '10.0.0.0/24'
+      ]
+    }
+    subnets: [
+      {
+        name: 'app'
+        properties: {
+          addressPrefix: '10.0.0.0/26'
+          delegations: [
+            {
+              name: 'app'
+              properties: {
+                serviceName: 'Microsoft.Web/serverFarms'
+              }
+            }
+          ]
+        }
+      }
+      {
+        name: 'database'
+        properties: {
+          addressPrefix: '10.0.0.64/28'
+        }
+      }
+    ]
+  }
+}
+
+// No firewall rule: from elsewhere, the server refuses every address.
+resource endpoint 'Microsoft.Network/privateEndpoints@2023-09-01' = {
+  name: serverName
+  location: location
+  properties: {
+    subnet: {
+      id: network.properties.subnets[1].id
+    }
+    privateLinkServiceConnections: [
+      {
+        name: serverName
+        properties: {
+          privateLinkServiceId: server.id
+          groupIds: [
+            'postgresqlServer'
+          ]
+        }
+      }
+    ]
+  }
+  dependsOn: [
+    administrator
+  ]
+}
+
+// In the network, the server's usual name resolves to that address.
+resource zone 'Microsoft.Network/privateDnsZones@2020-06-01' = {
+  name: 'privatelink.postgres.database.azure.com'
+  location: 'global'
+}
+
+resource zoneLink 'Microsoft.Network/privateDnsZones/virtualNetworkLinks@2020-06-01' = {
+  parent: zone
+  name: serverName
+  location: 'global'
+  properties: {
+    registrationEnabled: false
+    virtualNetwork: {
+      id: network.id
+    }
+  }
+}
+
+resource zoneGroup 'Microsoft.Network/privateEndpoints/privateDnsZoneGroups@2023-09-01' = {
+  parent: endpoint
+  name: 'default'
+  properties: {
+    privateDnsZoneConfigs: [
+      {
+        name: 'postgres'
+        properties: {
+          privateDnsZoneId: zone.id
+        }
+      }
+    ]
+  }
 }
 
 resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
@@ -128,4 +209,5 @@ resource writesPhotos 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 output identity string = identity.id
 output clientId string = identity.properties.clientId
 output connectionString string = 'postgres://${identity.name}@${server.properties.fullyQualifiedDomainName}/${database.name}'
+output subnet string = network.properties.subnets[0].id
 output photosEndpoint string = storage.properties.primaryEndpoints.blob

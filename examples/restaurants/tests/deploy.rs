@@ -41,3 +41,19 @@ fn nobody_gets_in_by_a_secret() {
         assert!(!MAIN.contains(word), "{word}");
     }
 }
+
+#[test]
+fn the_database_is_reached_by_its_private_endpoint_only() {
+    assert!(!MAIN.contains("firewallRules"));
+    for line in [
+        "privateLinkServiceId: server.id",
+        "'postgresqlServer'",
+        "name: 'privatelink.postgres.database.azure.com'",
+        "privateDnsZoneId: zone.id",
+        "id: network.properties.subnets[1].id",
+        "output subnet string = network.properties.subnets[0].id",
+    ] {
+        assert!(MAIN.contains(line), "{line}");
+    }
+    assert!(include_str!("../README.md").contains("--subnet $(output subnet)"));
+}

@@ -85,7 +85,7 @@ async fn functions_finds_it_at_its_port_and_below_api() {
     environment.push(("LISTEN", "not looked at".to_owned()));
     let application = Application::start(PROGRAM, environment).await;
     let host: Value = serde_json::from_str(include_str!("../../functions/host.json")).unwrap();
-    assert_eq!(host["customHandler"]["enableForwardingHttpRequest"], true);
+    assert_eq!(host["customHandler"]["enableProxyingHttpRequest"], true);
     let executable =
         host["customHandler"]["description"]["defaultExecutablePath"].as_str().unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("functions");
