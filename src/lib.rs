@@ -211,6 +211,7 @@ pub mod telemetry;
 pub mod token;
 
 mod cloud;
+mod excerpt;
 mod one_task;
 #[cfg(feature = "_tls")]
 mod tls;

@@ -6,8 +6,8 @@ use tokio::net::lookup_host;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
-    Client, Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, LoginRefused,
-    RetireReason, Stage, Transport,
+    Client, Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, LoginError,
+    LoginRefused, RetireReason, ServerError, Stage, Transport,
     dial::{self, Socket},
     error::LOGIN_FAILED,
     link::Link,
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Cloud,
     clock::{self, Clock},
+    excerpt::{excerpt, excerpt_of},
     telemetry::{Database, Ledger},
     tls::{self, Trust},
     token::{Connecting, Renewals, Token, TokenCache},
@@ -174,7 +175,12 @@ impl Connector {
         Box::pin(self.follow(&another, progress)).await.map_err(|error| match error {
             Error::LoginRefused(refused) => {
                 self.0.renewals.pause(tokens);
-                Error::LoginRefused(Box::new(LoginRefused { retried: true, ..*refused }))
+                // The server has seen both tokens.
+                let source = refused.source.clone().without(token.secret());
+                Error::LoginRefused(Box::new(LoginRefused { retried: true, source, ..*refused }))
+            }
+            Error::Login { server, source: LoginError::Server(error) } => {
+                Error::Login { server, source: LoginError::Server(error.without(token.secret())) }
             }
             other => other,
         })
@@ -187,15 +193,21 @@ impl Connector {
         for _ in 0..=MOST_ROUTINGS {
             match Box::pin(self.log_in_at(&name, port, token, progress)).await {
                 Err(Error::Login {
-                    source: tiberius::error::Error::Routing { host: to, port: at },
+                    source:
+                        LoginError::Driver(tiberius::error::Error::Routing { host: to, port: at }),
                     server,
                 }) => {
-                    if !self.may_route(host_of(&to)) {
-                        return Err(Error::Routing {
-                            server,
-                            target: format!("{},{at}", host_of(&to)),
-                            problem: "that is outside of the cloud of the server's own name, and a token must not go there (Config::allow_routing_to lets it)",
-                        });
+                    let shown = excerpt(&to, Some(token.secret()));
+                    let problem = match () {
+                        () if shown != to => Some("that is not the name of a host"),
+                        () if !self.may_route(host_of(&to)) => Some(
+                            "that is outside of the cloud of the server's own name, and a token must not go there (Config::allow_routing_to lets it)",
+                        ),
+                        () => None,
+                    };
+                    if let Some(problem) = problem {
+                        let target = format!("{},{at}", host_of(&shown));
+                        return Err(Error::Routing { server, target, problem });
                     }
                     tracing::debug!(from = name, to, port = at, "the server routes the login");
                     (name, port) = (to, at);
@@ -278,11 +290,15 @@ impl Connector {
             Box::pin(quietly(Client::connect(driver, transport))).await.map_err(|source| {
                 match source {
                     tiberius::error::Error::Server(error) if error.code() == LOGIN_FAILED => {
+                        let error = ServerError::new(&error, token.secret());
                         let refused =
                             LoginRefused::new(config, server.clone(), token, false, error);
                         Error::LoginRefused(Box::new(refused))
                     }
-                    source => Error::Login { server: server.clone(), source },
+                    source => {
+                        let source = LoginError::new(source, token.secret());
+                        Error::Login { server: server.clone(), source }
+                    }
                 }
             })?;
         Ok(Connection {
@@ -357,6 +373,13 @@ impl Connector {
             }
             OpenError::EncryptionDeclined => Error::EncryptionDeclined { server: server() },
             OpenError::Tls(source) => {
+                // The names in a certificate are text of others.
+                let shown = excerpt_of(&source, None);
+                let source = if shown == source.to_string() {
+                    source
+                } else {
+                    rustls::Error::General(shown)
+                };
                 Error::Tls { server: server(), name: name.to_owned(), source }
             }
         })

@@ -1,8 +1,8 @@
 use std::{fmt, io, time::Duration};
 
-use tiberius::error::TokenError as ServerError;
-
-use super::{ConfigError, LoginRefused, RetireReason, severe::TOKEN_EXPIRED};
+use super::{
+    ConfigError, LoginError, LoginRefused, RetireReason, ServerError, severe::TOKEN_EXPIRED,
+};
 use crate::{
     TlsConfigError, credential,
     telemetry::{self, Failure},
@@ -13,7 +13,8 @@ use crate::{
 ///
 /// `Display` says what failed in this layer and what to do about it;
 /// [`source`](std::error::Error::source) has the cause. Those that the server has
-/// a number for have it in [`server_error`](Self::server_error).
+/// a number for have it in [`server_error`](Self::server_error). Text of a server is made
+/// fit to be shown, as [`ServerError`] says.
 /// [`troubleshooting`](crate::manual::troubleshooting) has the messages as its headings.
 ///
 /// | error | cause | way out |
@@ -139,7 +140,7 @@ pub enum Error {
         /// `host,port`.
         server: String,
         /// What the server or the driver said.
-        source: tiberius::error::Error,
+        source: LoginError,
     },
     /// The server sent the client elsewhere too often, or where it may not go.
     #[error("{server} routes the login to {target}: {problem}")]
@@ -219,7 +220,10 @@ impl Error {
             | Self::Broken { .. }
             | Self::TimedOut { .. }
             | Self::Retired { .. } => true,
-            Self::Login { source, .. } => is_transient(source),
+            Self::Login { source: LoginError::Server(error), .. } => {
+                is_transient_code(error.code())
+            }
+            Self::Login { source: LoginError::Driver(error), .. } => is_transient(error),
             _ => false,
         }
     }
@@ -229,7 +233,7 @@ impl Error {
     pub fn server_error(&self) -> Option<&ServerError> {
         match self {
             Self::LoginRefused(refused) => Some(&refused.source),
-            Self::Login { source: tiberius::error::Error::Server(error), .. } => Some(error),
+            Self::Login { source: LoginError::Server(error), .. } => Some(error),
             _ => None,
         }
     }
@@ -278,11 +282,13 @@ impl Failure for Error {
 pub fn is_transient(error: &tiberius::error::Error) -> bool {
     match error {
         tiberius::error::Error::Io { kind, .. } => *kind != io::ErrorKind::TimedOut,
-        tiberius::error::Error::Server(error) => {
-            error.code() == TOKEN_EXPIRED || TRANSIENT.contains(&error.code())
-        }
+        tiberius::error::Error::Server(error) => is_transient_code(error.code()),
         _ => false,
     }
+}
+
+fn is_transient_code(code: u32) -> bool {
+    code == TOKEN_EXPIRED || TRANSIENT.contains(&code)
 }
 
 /// Transient errors, as Microsoft.Data.SqlClient has them: those of its logins
@@ -299,25 +305,26 @@ pub(super) const CANNOT_OPEN_DATABASE: u32 = 4060;
 pub(super) const LOGIN_FAILED: u32 = 18456;
 
 /// What to do about an error of the server during the login.
-fn advice(source: &tiberius::error::Error) -> &'static str {
-    match source.code() {
-        Some(CANNOT_OPEN_DATABASE) => {
+fn advice(source: &LoginError) -> &'static str {
+    let LoginError::Server(error) = source else { return "" };
+    match error.code() {
+        CANNOT_OPEN_DATABASE => {
             ": the database does not exist, or this identity has no user in it (CREATE USER … FROM EXTERNAL PROVIDER)"
         }
-        Some(40613) => {
+        40613 => {
             ": the database is not available now; a paused serverless database resumes within a minute, which a Connect Timeout of 60 or more waits for"
         }
-        Some(40615) => {
+        40615 => {
             ": the server's firewall does not let this address in; add a rule for it, or a private endpoint"
         }
-        Some(40914) => {
+        40914 => {
             ": the server does not let this virtual network's subnet in; add a rule for it, or a private endpoint"
         }
-        Some(47073) => ": the server denies public access; a private endpoint is the way in",
-        Some(40532) => {
+        47073 => ": the server denies public access; a private endpoint is the way in",
+        40532 => {
             ": no server of this name takes the login; check the host, and that a proxy or DNS entry keeps the server's own name"
         }
-        Some(10928 | 10929 | 40501 | 49918..=49920) => {
+        10928 | 10929 | 40501 | 49918..=49920 => {
             ": the server is busy or at its limit; use fewer connections (Max Pool Size), or a larger tier"
         }
         _ => "",

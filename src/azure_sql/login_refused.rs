@@ -1,10 +1,9 @@
-use std::fmt;
+use std::fmt::{self, Write};
 
-use tiberius::error::TokenError as ServerError;
-
-use super::Config;
+use super::{Config, ServerError};
 use crate::{
     Cloud,
+    excerpt::printable,
     token::{Claims, Token},
 };
 
@@ -60,14 +59,16 @@ impl LoginRefused {
 
 impl fmt::Display for LoginRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} refused the login: {} (error {}, state {}).",
-            self.server,
-            self.source.message(),
-            self.source.code(),
-            self.source.state()
-        )?;
+        // What the token says about itself is text of others, too.
+        let mut text = String::new();
+        self.say(&mut text)?;
+        f.write_str(&printable(&text))
+    }
+}
+
+impl LoginRefused {
+    fn say(&self, f: &mut String) -> fmt::Result {
+        write!(f, "{} refused the login: {}.", self.server, self.source)?;
         let unknown = "unknown";
         let Some(claims) = &self.claims else {
             return write!(

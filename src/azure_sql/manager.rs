@@ -305,7 +305,8 @@ impl Manager {
         if matches!(probed, Ok(Ok(true))) {
             return Ok(());
         }
-        tracing::debug!(?probed, "the probe of an idle connection failed");
+        let probed = crate::excerpt::excerpt(&format!("{probed:?}"), None);
+        tracing::debug!(probed, "the probe of an idle connection failed");
         // What became of it while it lay idle shows only now.
         let fault = connection.link.fault();
         Err(fault.map_or(RetireReason::Probe, RetireReason::from))

@@ -39,6 +39,7 @@ mod progress;
 pub mod replay;
 mod report;
 mod retry;
+mod server_error;
 mod severe;
 mod transport;
 
@@ -57,6 +58,7 @@ pub use pool::{
     Pool, PoolBuilder, PoolError, PooledConnection, builder, close_and_wait, keep_fresh, warm_up,
 };
 pub use report::ConnectorReport;
+pub use server_error::{LoginError, ServerError};
 pub use transport::Transport;
 
 use config::Secret;

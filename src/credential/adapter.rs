@@ -13,11 +13,14 @@ use azure_core::{
     error::{Error as AzureError, ErrorKind},
 };
 
-use super::{AzureCli, AzureDeveloperCli, Chain, ManagedIdentity, excerpt::excerpt};
-use crate::token::{
-    CredentialError,
-    CredentialErrorKind::{Refused, Transient},
-    Identity, Reason, Scope, Token, TokenCredential, TokenRequest,
+use super::{AzureCli, AzureDeveloperCli, Chain, ManagedIdentity};
+use crate::{
+    excerpt::excerpt,
+    token::{
+        CredentialError,
+        CredentialErrorKind::{Refused, Transient},
+        Identity, Reason, Scope, Token, TokenCredential, TokenRequest,
+    },
 };
 
 /// A credential of the `azure_core` world, such as those of `azure_identity`,

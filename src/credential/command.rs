@@ -14,9 +14,10 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Environment, InvalidAnswer, excerpt::excerpt};
+use super::{Environment, InvalidAnswer};
 use crate::{
     clock::{Clock, SystemClock, timeout},
+    excerpt::excerpt,
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Transient, Unavailable},
@@ -247,7 +248,8 @@ impl Command {
             return self.not_installed();
         }
         let Failure { said, logged_out } = reason(&stderr);
-        let said = excerpt(&said, None);
+        // What is in its standard output is a secret.
+        let said = excerpt(&said, std::str::from_utf8(&output.stdout).ok());
         let said = if said.is_empty() { String::new() } else { format!(" (it says: {said})") };
         if logged_out {
             let message = format!("nobody is logged in to the {name}: run `{login}`{said}");

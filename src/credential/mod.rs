@@ -52,7 +52,6 @@ mod command;
 mod config_error;
 mod default_chain;
 mod environment;
-mod excerpt;
 mod managed_identity;
 #[cfg(feature = "azure-identity")]
 mod workload_identity;

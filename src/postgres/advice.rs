@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use tokio_postgres::error::{DbError, SqlState};
 
-use crate::token::{Claims, Scope, Token, TokenError, utc, with_causes};
+use crate::{
+    excerpt::printable,
+    token::{Claims, Scope, Token, TokenError, utc, with_causes},
+};
 
 /// Older PgBouncer versions have this many bytes of password at most.
 const OLD_PGBOUNCER_PASSWORD: usize = 2_047;
@@ -101,12 +104,12 @@ pub(super) fn principal(claims: &Claims) -> String {
     ];
     let ids: Vec<String> =
         ids.iter().filter_map(|(kind, id)| id.map(|id| format!("{kind} {id}"))).collect();
-    match (name, ids.is_empty()) {
+    printable(&match (name, ids.is_empty()) {
         (Some(name), true) => name.to_owned(),
         (Some(name), false) => format!("{name} ({})", ids.join(", ")),
         (None, true) => "a principal that it does not name".to_owned(),
         (None, false) => format!("the principal with {}", ids.join(", ")),
-    }
+    })
 }
 
 fn facts(claims: &Claims, token: &Token) -> String {

@@ -1,7 +1,7 @@
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{fmt, future::poll_fn, pin::Pin, sync::Arc};
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{AsyncMessage, Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     clock::{self, Clock, Elapsed, SystemClock},
+    excerpt::{excerpt, excerpt_of},
     telemetry::{Database, Ledger},
     token::{Connecting, Renewals, Token, TokenCache},
 };
@@ -237,8 +238,14 @@ impl Connector {
                 // What must be known if there is no time left for the other try.
                 let refusal = self.advised(refusal, &token, &user, &SecondTry::NoTime).await;
                 progress.failed(Error::LoginRefused(refusal));
+                // The server has seen both tokens.
                 match self.log_in_with(&other, &user, progress, connecting).await {
-                    Err(Error::LoginRefused(refusal)) => (other, refusal, SecondTry::Refused),
+                    Err(Error::LoginRefused(refusal)) => {
+                        (other, replay::fit(refusal, token.secret()).await, SecondTry::Refused)
+                    }
+                    Err(Error::Login(error)) => {
+                        return Err(Error::Login(replay::fit(error, token.secret()).await));
+                    }
                     outcome => return outcome,
                 }
             }
@@ -330,7 +337,8 @@ impl deadpool_postgres::Connect for Connector {
                     // deadpool's metrics, which are compared with them, have the system's clock.
                     let clock = SystemClock::new();
                     let limits = TimeLimits::of(self.config());
-                    let driven = self.0.aged.counting(&clock, limits, drive(connection));
+                    let driven = drive(connection, self.tokens().clone());
+                    let driven = self.0.aged.counting(&clock, limits, driven);
                     Ok((client, tokio::spawn(driven)))
                 }
                 // These are what Error::from makes of them again.
@@ -341,9 +349,24 @@ impl deadpool_postgres::Connect for Connector {
     }
 }
 
-pub(crate) async fn drive(connection: Connection) {
-    if let Err(error) = connection.await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a connection ended");
+/// As the connection would by itself, which logs what the server says as it is.
+pub(crate) async fn drive(mut connection: Connection, tokens: TokenCache) {
+    while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+        let token = tokens.held();
+        let secret = token.as_ref().map(Token::secret);
+        match message {
+            Ok(AsyncMessage::Notice(notice)) => {
+                let (severity, text) = (notice.severity(), notice.message());
+                let notice = excerpt(&format!("{severity}: {text}"), secret);
+                tracing::info!(notice, "a notice of the server");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = excerpt_of(&error, secret);
+                tracing::warn!(error, "a connection ended");
+                return;
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     config::Host,
     error::{broke_off, is_refusal},
     progress::Progress,
+    replay,
     retry::Prospect,
     tls::Watched,
 };
@@ -66,7 +67,7 @@ pub(super) async fn log_in(
             let trying = Box::pin(try_one(&session, host, *address, tls, progress));
             let error = match share(places).spend(progress, trying).await {
                 Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(error)) => judged(error, progress),
+                Ok(Err(error)) => judged(replay::fit(error, token.secret()).await, progress),
                 Err(error) => error,
             };
             if matches!(error, Error::LoginRefused(_)) {

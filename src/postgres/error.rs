@@ -17,10 +17,11 @@ use crate::{
 /// taking that apart.
 ///
 /// `Display` says what failed in this layer and what to do about it;
-/// [`source`](StdError::source) has the cause. What the server said is a
+/// [`source`](StdError::source) has the cause. What the server said of a login is a
 /// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code))
-/// and all its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)); the way out of a
-/// refused login is in its HINT. [`troubleshooting`](crate::manual::troubleshooting) has the
+/// and all its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)): each on one
+/// line and cut to 400 characters, parts of the token `[redacted]`, for the server has just
+/// seen that. The way out of a refused login is in its HINT. [`troubleshooting`](crate::manual::troubleshooting) has the
 /// messages as its headings.
 ///
 /// | error | cause | way out |
@@ -329,7 +330,7 @@ pub(super) fn was_refused(error: &tokio_postgres::Error) -> bool {
     io_kind(error) == Some(io::ErrorKind::ConnectionRefused)
 }
 
-fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
+pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
     error.source()?.downcast_ref().map(io::Error::kind)
 }
 

@@ -135,7 +135,7 @@ impl Recycling {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
             Ok(Err(error)) => {
-                let error = &error as &dyn std::error::Error;
+                let error = crate::excerpt::excerpt_of(&error, None);
                 tracing::warn!(error, "a connection could not be recycled");
                 Err(RetireReason::Recycling)
             }
@@ -167,7 +167,7 @@ pub(crate) fn cancel(connector: &Connector, query: CancelToken) {
     let limit = connector.config().connect_timeout;
     tokio::spawn(async move {
         if let Ok(Err(error)) = clock::timeout(&*clock, limit, query.cancel_query(tls)).await {
-            let error = &error as &dyn std::error::Error;
+            let error = crate::excerpt::excerpt_of(&error, None);
             tracing::warn!(error, "a query could not be cancelled");
         }
     });

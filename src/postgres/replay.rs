@@ -18,7 +18,11 @@ use tokio_postgres::{
     error::{DbError, ErrorPosition},
 };
 
-use super::Error;
+use super::{Error, error::io_kind};
+use crate::{
+    excerpt::{excerpt, excerpt_of, printable},
+    token::with_causes,
+};
 
 /// An error whose source is `error`; [`Error::within`] finds it again.
 pub(super) async fn carrying(error: Error) -> tokio_postgres::Error {
@@ -32,16 +36,29 @@ pub(super) async fn unreadable(error: io::Error) -> tokio_postgres::Error {
 
 /// The server's error with `advice` in its HINT, behind the hint it had.
 ///
-/// Everything else, the SQLSTATE first, stays as the server sent it.
+/// Everything else, the SQLSTATE first, stays as it is.
 pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tokio_postgres::Error {
     let Some(server) = error.as_db_error() else { return error };
     let hint = match server.hint() {
         Some(hint) => format!("{hint} {advice}"),
         None => advice.to_owned(),
     };
-    let replayed = play(Tape::Answer(error_response(server, &hint))).await;
-    // Should tokio-postgres ever read it otherwise, the error itself is worth more.
-    if replayed.code() == error.code() { replayed } else { error }
+    let hint = printable(&hint);
+    play(Tape::Answer(error_response(server, Some(&hint), &str::to_owned))).await
+}
+
+/// The error without what must not be shown of `secret`, which the server may have seen:
+/// each of its texts as an [`excerpt`].
+pub(super) async fn fit(error: tokio_postgres::Error, secret: &str) -> tokio_postgres::Error {
+    if let Some(server) = error.as_db_error() {
+        let fit = |text: &str| excerpt(text, Some(secret));
+        return play(Tape::Answer(error_response(server, server.hint(), &fit))).await;
+    }
+    let (said, shown) = (with_causes(&error), excerpt_of(&error, Some(secret)));
+    if said == shown {
+        return error;
+    }
+    unreadable(io::Error::new(io_kind(&error).unwrap_or(io::ErrorKind::Other), shown)).await
 }
 
 async fn play(tape: Tape) -> tokio_postgres::Error {
@@ -55,8 +72,9 @@ async fn play(tape: Tape) -> tokio_postgres::Error {
 }
 
 /// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error
-/// and Notice Message Fields").
-fn error_response(error: &DbError, hint: &str) -> Vec<u8> {
+/// and Notice Message Fields"), its texts as `fit` has them. A SQLSTATE has five letters
+/// or digits.
+fn error_response(error: &DbError, hint: Option<&str>, fit: &dyn Fn(&str) -> String) -> Vec<u8> {
     let (position, inner) = match error.position() {
         None => (None, None),
         Some(ErrorPosition::Original(at)) => (Some(at.to_string()), None),
@@ -66,13 +84,15 @@ fn error_response(error: &DbError, hint: &str) -> Vec<u8> {
     };
     let line = error.line().map(|line| line.to_string());
     let severity = error.parsed_severity().map(|severity| severity.to_string());
+    let code: String =
+        error.code().code().chars().filter(char::is_ascii_alphanumeric).take(5).collect();
     let fields = [
         (b'S', Some(error.severity())),
         (b'V', severity.as_deref()),
-        (b'C', Some(error.code().code())),
+        (b'C', Some(code.as_str())),
         (b'M', Some(error.message())),
         (b'D', error.detail()),
-        (b'H', Some(hint)),
+        (b'H', hint),
         (b'P', position.as_deref()),
         (b'p', inner.as_ref().map(|(at, _)| at.as_str())),
         (b'q', inner.as_ref().map(|(_, query)| *query)),
@@ -91,7 +111,7 @@ fn error_response(error: &DbError, hint: &str) -> Vec<u8> {
         if let Some(value) = value {
             body.push(kind);
             // A zero ends the field.
-            body.extend(value.bytes().filter(|byte| *byte != 0));
+            body.extend(fit(value).bytes().filter(|byte| *byte != 0));
             body.push(0);
         }
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use entra_pool::{
-    azure_sql::{Connector, Error, Pool, PoolError, Recycling, tiberius},
+    azure_sql::{Connector, Error, LoginError, Pool, PoolError, Recycling, tiberius},
     clock::{Clock, ManualClock},
 };
 use entra_pool_emulator::{
@@ -205,7 +205,9 @@ fn kind(outcome: &Outcome, act: Act, case: &str) -> &'static str {
         Outcome::Pool(PoolError::Backend(error)) if error.is_transient() => match error {
             Error::TimedOut { .. } if stalled => "TimedOut",
             Error::Broken { .. } if !stalled => "Broken",
-            Error::Login { source: tiberius::error::Error::Io { .. }, .. } if !stalled => "Login",
+            Error::Login {
+                source: LoginError::Driver(tiberius::error::Error::Io { .. }), ..
+            } if !stalled => "Login",
             _ => panic!("{case}: {error:?}"),
         },
         _ => panic!("{case}: {outcome:?}"),

@@ -8,6 +8,7 @@ mod config;
 #[cfg(target_os = "linux")]
 mod endurance;
 mod faults;
+mod hostile;
 mod isolation;
 mod login;
 mod logs;

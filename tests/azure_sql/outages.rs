@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_pool::azure_sql::{Error, Recycling, RetireReason, Stage, tiberius};
+use entra_pool::azure_sql::{Error, LoginError, Recycling, RetireReason, Stage, tiberius};
 use entra_pool_emulator::azure_sql::{AzureSqlServer, Fault, ServerError, Stage as At};
 
 use crate::{Shop, failure, number, refused_saying, retired, session, until, without_pauses};
@@ -33,7 +33,9 @@ async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended()
         let error = without_pauses(&shop, &connector).await.unwrap_err();
         match &error {
             Error::Broken { stage: told, .. } => assert_eq!(*told, stage, "{at:?}"),
-            Error::Login { source: tiberius::error::Error::Io { .. }, .. } => {
+            Error::Login {
+                source: LoginError::Driver(tiberius::error::Error::Io { .. }), ..
+            } => {
                 assert_eq!(stage, Stage::Login, "{at:?}");
             }
             _ => panic!("{at:?}: {error:?}"),

@@ -7,6 +7,7 @@ mod bad_input;
 mod config;
 mod drivers;
 mod elsewhere;
+mod hostile;
 mod isolation;
 mod leftovers;
 mod login;

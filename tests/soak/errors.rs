@@ -60,7 +60,12 @@ impl From<azure_sql::PoolError> for Failure {
             azure_sql::Error::TimedOut { stage, .. } => Some(format!("TimedOut while {stage}")),
             azure_sql::Error::LoginRefused(_) => Some("LoginRefused".into()),
             azure_sql::Error::Login { source, .. } => {
-                driver(source).map(|kind| format!("Login, {kind}"))
+                let kind = match source {
+                    azure_sql::LoginError::Server(error) => Some(format!("{}", error.code())),
+                    azure_sql::LoginError::Driver(error) => driver(error),
+                    _ => None,
+                };
+                kind.map(|kind| format!("Login, {kind}"))
             }
             _ => None,
         };

@@ -7,6 +7,7 @@ pub mod credential;
 mod daemon;
 pub mod directory;
 pub mod held;
+pub mod hostile;
 #[cfg(unix)]
 pub mod ldap;
 pub mod logs;

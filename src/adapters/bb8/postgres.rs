@@ -78,7 +78,8 @@ impl ManageConnection for Manager {
     async fn connect(&self) -> Result<Connection, Error> {
         let (client, connection) =
             self.connector.connect().await.inspect_err(|error| super::tell(error))?;
-        let client = ClientWrapper::new(client, tokio::spawn(postgres::drive(connection)));
+        let driven = postgres::drive(connection, self.connector.tokens().clone());
+        let client = ClientWrapper::new(client, tokio::spawn(driven));
         Ok(Connection { client, metrics: Metrics::default(), fit: false })
     }
 

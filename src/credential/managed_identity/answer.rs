@@ -6,7 +6,7 @@ use serde_json::Value;
 use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
 use zeroize::Zeroizing;
 
-use crate::{credential::excerpt::excerpt, token::Token};
+use crate::{excerpt::excerpt, token::Token};
 
 /// Something answered with success, but not with a token. The source of a
 /// [`CredentialError`](crate::token::CredentialError).

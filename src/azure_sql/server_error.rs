@@ -1,0 +1,87 @@
+use tiberius::error::{Error as DriverError, TokenError};
+
+use crate::excerpt::{excerpt, excerpt_of};
+
+/// The server's own error of a login.
+///
+/// The server has just seen the token. So its message is on one line and cut to 400
+/// characters, without control characters, and parts of the token are `[redacted]`.
+/// The driver's errors of queries have what a server says as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (error {code}, state {state})")]
+pub struct ServerError {
+    code: u32,
+    state: u8,
+    class: u8,
+    message: String,
+}
+
+impl ServerError {
+    /// Without what must not be shown of `token`.
+    pub(super) fn new(error: &TokenError, token: &str) -> Self {
+        Self {
+            code: error.code(),
+            state: error.state(),
+            class: error.class(),
+            message: excerpt(error.message(), Some(token)),
+        }
+    }
+
+    /// Without what must not be shown of another token that the server has seen.
+    pub(super) fn without(self, token: &str) -> Self {
+        Self { message: excerpt(&self.message, Some(token)), ..self }
+    }
+
+    /// The error's number.
+    #[must_use]
+    pub fn code(&self) -> u32 {
+        self.code
+    }
+
+    /// The state: where in the server it arose.
+    #[must_use]
+    pub fn state(&self) -> u8 {
+        self.state
+    }
+
+    /// The class (severity).
+    #[must_use]
+    pub fn class(&self) -> u8 {
+        self.class
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// Why a login failed: the source of [`Error::Login`](super::Error::Login).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoginError {
+    /// The server says so.
+    #[error(transparent)]
+    Server(ServerError),
+    /// The connection broke, or the driver did not understand what it read.
+    #[error(transparent)]
+    Driver(DriverError),
+}
+
+impl LoginError {
+    /// Without what must not be shown of `token`. Where a login is routed stays as it is.
+    pub(super) fn new(error: DriverError, token: &str) -> Self {
+        Self::Driver(match error {
+            DriverError::Server(error) => return Self::Server(ServerError::new(&error, token)),
+            DriverError::Io { kind, message } => {
+                DriverError::Io { kind, message: excerpt(&message, Some(token)) }
+            }
+            DriverError::Routing { .. } => error,
+            error => match excerpt_of(&error, Some(token)) {
+                text if text == error.to_string() => error,
+                text => DriverError::Protocol(text.into()),
+            },
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! Text of peers (the messages of database servers, response bodies, a command's
+//! stderr), made fit for errors and logs: one line, not long, no secrets.
+
+use std::{collections::HashSet, error::Error};
+
+use zeroize::Zeroizing;
+
+use crate::token::with_causes;
+
+/// Characters of an excerpt at most.
+const LIMIT: usize = 400;
+
+/// Bytes of the text that are looked at. An Entra token fits into this.
+const LOOKED_AT: usize = 16 * 1024;
+
+/// So many characters in a row of a secret are removed, wherever white space stands
+/// between them.
+const PART: usize = 16;
+
+const REDACTED: &str = "[redacted]";
+
+/// `text` on one line, shortened, without characters that are not seen or change how
+/// the others are shown, without parts of `secret`, and without what looks like a JWT:
+/// a peer may echo what it was sent.
+pub(crate) fn excerpt(text: &str, secret: Option<&str>) -> String {
+    let (text, is_cut) = start(text);
+    let (seen, gaps) = seen(text);
+    let hidden = hidden(&seen, &gaps, secret.unwrap_or_default());
+    let mut line = String::new();
+    let mut length = 0;
+    for (at, c) in seen.iter().enumerate() {
+        let goes_on = at > 0 && hidden[at] && hidden[at - 1];
+        if goes_on {
+            continue;
+        }
+        if gaps[at] && at > 0 {
+            line.push(' ');
+            length += 1;
+        }
+        if length >= LIMIT {
+            return line + "…";
+        }
+        if hidden[at] {
+            line.push_str(REDACTED);
+            length += REDACTED.len();
+        } else {
+            line.push(*c);
+            length += 1;
+        }
+    }
+    if is_cut { line + "…" } else { line }
+}
+
+/// An error that a peer had a part in and its causes, as an [`excerpt`].
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) fn excerpt_of(error: &(dyn Error + 'static), secret: Option<&str>) -> String {
+    excerpt(&with_causes(error), secret)
+}
+
+/// `text` of our own, in which names of others stand: on one line, without what is not
+/// seen. Of any length.
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().filter(|c| !is_format(*c)).map(|c| if is_gap(c) { ' ' } else { c }).collect()
+}
+
+fn start(text: &str) -> (&str, bool) {
+    let end = (0..=text.len().min(LOOKED_AT)).rev().find(|end| text.is_char_boundary(*end));
+    let end = end.unwrap_or_default();
+    (&text[..end], end < text.len())
+}
+
+/// The characters that are seen, and before which of them white space stands. Buffers
+/// do not grow: they may hold a secret.
+fn seen(text: &str) -> (Zeroizing<Vec<char>>, Vec<bool>) {
+    let mut seen = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut gaps = Vec::with_capacity(text.len());
+    let mut gap = false;
+    for c in text.chars().filter(|c| !is_format(*c)) {
+        if is_gap(c) {
+            gap = true;
+        } else {
+            seen.push(c);
+            gaps.push(std::mem::take(&mut gap));
+        }
+    }
+    (seen, gaps)
+}
+
+/// White space, and what a terminal obeys.
+fn is_gap(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
+}
+
+/// What is not seen, or changes the direction of what is (Unicode's category Cf, without
+/// the marks of Arabic and Indic numbers).
+fn is_format(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// Which characters must not be shown.
+fn hidden(seen: &[char], gaps: &[bool], secret: &str) -> Vec<bool> {
+    let mut hidden = vec![false; seen.len()];
+    let (secret, _) = self::seen(secret);
+    let part = secret.len().min(PART);
+    if part > 0 {
+        let parts: HashSet<&[char]> = secret.windows(part).collect();
+        for (at, window) in seen.windows(part).enumerate() {
+            if parts.contains(window) {
+                hidden[at..at + part].fill(true);
+            }
+        }
+    }
+    // A JWT's header is JSON, and `{"` in base64 is `eyJ`.
+    let of_token = |from: usize| {
+        let rest = seen.iter().zip(gaps).skip(from).enumerate();
+        rest.take_while(|(at, (c, gap))| {
+            (*at == 0 || !**gap) && (c.is_ascii_alphanumeric() || "-_.".contains(**c))
+        })
+        .count()
+    };
+    let mut at = 0;
+    while at + 3 <= seen.len() {
+        let broken = gaps[at + 1] || gaps[at + 2];
+        if seen[at..at + 3] != ['e', 'y', 'J'] || (broken && of_token(at + 2) < PART) {
+            at += 1;
+            continue;
+        }
+        // To the end of the word; and where it goes on in another line.
+        let begun = at + 3;
+        while at < seen.len() && (at < begun || !gaps[at] || of_token(at) >= PART) {
+            hidden[at] = true;
+            at += 1;
+        }
+    }
+    hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use super::excerpt;
+
+    const TOKEN: &str =
+        "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJodHRwcyJ9.c2lnbmF0dXJlLW9mLXRoZS10b2tlbi0xMjM0";
+
+    #[test]
+    fn an_excerpt_is_one_short_line() {
+        assert_eq!(excerpt(" a\r\n\tb \u{1b}[31mc\n", None), "a b [31mc");
+        assert_eq!(excerpt("a\u{202e}b\u{200b}c\u{2028}d\u{9b}e\0", None), "abc d e");
+        let long = excerpt(&"é".repeat(1 << 20), None);
+        assert_eq!(long.chars().count(), 401);
+        assert!(long.ends_with('…'));
+        let whole = "é".repeat(400);
+        assert_eq!(excerpt(&whole, None), whole);
+    }
+
+    #[test]
+    fn an_excerpt_has_no_secrets() {
+        let text = "header was s3cret, token \"eyJhbGciOi.eyJh.sig\" and done";
+        assert_eq!(
+            excerpt(text, Some("s3cret")),
+            "header was [redacted], token \"[redacted] and done"
+        );
+    }
+
+    #[test]
+    fn an_excerpt_has_no_16_characters_in_a_row_of_the_secret() {
+        let signature = TOKEN.rsplit('.').next().unwrap();
+        let apart: Vec<_> = signature.as_bytes().chunks(7).map(String::from_utf8_lossy).collect();
+        for (said, left) in [
+            (TOKEN, "[redacted]"),
+            (signature, "[redacted]"),
+            (&signature[3..19], "[redacted]"),
+            (&signature[3..18], &signature[3..18]),
+            (&apart.join("\r\n"), "[redacted]"),
+            (&apart.join("\u{200b}"), "[redacted]"),
+            (&apart.join(" \u{1b} "), "[redacted]"),
+        ] {
+            let text = format!("no: '{said}' is wrong");
+            assert_eq!(excerpt(&text, Some(TOKEN)), format!("no: '{left}' is wrong"));
+        }
+        assert_eq!(excerpt("all is well", Some("")), "all is well");
+    }
+
+    #[test]
+    fn what_looks_like_a_token_is_removed_where_nobody_knows_it() {
+        let lines: Vec<_> = TOKEN.as_bytes().chunks(20).map(String::from_utf8_lossy).collect();
+        for said in [TOKEN, &lines.join("\n"), &format!("e y\n{}", &TOKEN[2..])] {
+            let line = excerpt(&format!("no: {said}"), None);
+            assert!(line.starts_with("no: [redacted]"), "{line}");
+            assert!(line.len() < "no: [redacted] ".len() + 16, "{line}");
+        }
+        assert_eq!(excerpt("they joined, hey Joe", None), "they joined, hey Joe");
+    }
+}

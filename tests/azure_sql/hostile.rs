@@ -1,0 +1,114 @@
+//! What a server says gets into errors and logs as text that is fit for them.
+
+use entra_pool::{azure_sql::Error, token::Scope};
+use entra_pool_emulator::azure_sql::ServerError;
+
+use crate::{
+    Shop,
+    support::{
+        hostile::{assert_fit, assert_log_fit, shown, texts},
+        logs::capture,
+    },
+};
+
+/// Of the message of an ERROR token, whose length has 16 bits.
+const LONGEST: usize = 30_000;
+
+async fn secret(shop: &Shop) -> String {
+    shop.identity.tokens(Scope::AZURE_SQL).token().await.unwrap().secret().to_owned()
+}
+
+fn assert_all_fit(what: &str, error: &Error, secret: &str) {
+    for text in shown(error) {
+        assert_fit(what, &text, secret);
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
+    let shop = Shop::open().await;
+    for at in 0..texts("").len() {
+        for number in [18456, 4060, 40613] {
+            let captured = capture();
+            // A refused token is replaced: this is the one that is sent first.
+            let secret = secret(&shop).await;
+            let (what, text) = texts(&secret).swap_remove(at);
+            let text: String = text.chars().take(LONGEST).collect();
+            let what = format!("{number}: {what}");
+            let error = ServerError::new(number, 14, &text);
+            shop.server().behaviour().fail_logins(2, error);
+            let error = shop.connector("ConnectRetryCount=0").connect().await.unwrap_err();
+            shop.server().behaviour().calm();
+            assert_eq!(error.server_error().unwrap().code(), number.unsigned_abs(), "{what}");
+            assert!(error.server_error().unwrap().to_string().contains("no"), "{what}");
+            assert_all_fit(&what, &error, &secret);
+            assert_log_fit(&what, &captured.text(), &secret);
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_a_server_routes_a_login_is_fit_to_be_shown_and_logged() {
+    let shop = Shop::open().await;
+    let secret = secret(&shop).await;
+    let captured = capture();
+    for (what, text) in texts(&secret) {
+        let text: String = text.chars().take(200).collect();
+        for target in
+            [text.clone(), format!("{text}.elsewhere.invalid"), text.replace([' ', ':', '\''], "")]
+        {
+            shop.server().behaviour().route_logins(1, &target, 1433);
+            let connector =
+                shop.connector("ConnectRetryCount=0;Allow Routing To=elsewhere.invalid");
+            let error = connector.connect().await.unwrap_err();
+            assert_all_fit(what, &error, &secret);
+        }
+    }
+    let text = format!("{}.elsewhere.invalid", &secret[secret.len() - 16..]);
+    shop.server().behaviour().route_logins(1, &text, 1433);
+    let connector = shop.connector("ConnectRetryCount=0;Allow Routing To=elsewhere.invalid");
+    let error = connector.connect().await.unwrap_err();
+    assert!(matches!(error, Error::Routing { .. }), "{error:?}");
+    assert_all_fit("a name that is well formed", &error, &secret);
+    assert_log_fit("log", &captured.text(), &secret);
+}
+
+#[tokio::test]
+async fn a_failed_probe_is_logged_in_fit_text() {
+    let shop = Shop::open().await;
+    let secret = secret(&shop).await;
+    let (pool, _) = shop.pool_of_one(entra_pool::azure_sql::Recycling::Verified);
+    for (what, text) in texts(&secret) {
+        drop(pool.get().await.unwrap());
+        let captured = capture();
+        let text: String = text.chars().take(LONGEST).collect();
+        shop.server().behaviour().fail_requests(1, ServerError::new(50_000, 16, text));
+        drop(pool.get().await.unwrap());
+        let log = captured.text();
+        let line = log.lines().find(|line| line.contains("probe")).unwrap();
+        assert!(line.len() < 2_000, "{what}: {} bytes", line.len());
+        assert!(!line.contains(['\u{1b}', '\u{202e}']), "{what}: {line:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_names_in_a_certificate_are_fit_to_be_shown() {
+    let shop = Shop::open().await;
+    let names: Vec<String> = (0..500).map(|number| format!("name-{number}.example")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for names in [&names[..], &["\u{1b}[31mred.example"]] {
+        let other = entra_pool_emulator::azure_sql::AzureSqlOptions::new(
+            std::sync::Arc::clone(shop.emulator.issuer()),
+            std::sync::Arc::clone(shop.emulator.directory()),
+            std::sync::Arc::new(entra_pool_emulator::database::Database::new().unwrap()),
+            shop.emulator.authority().issue(names).unwrap().server_config().unwrap(),
+        );
+        let other = entra_pool_emulator::azure_sql::AzureSqlServer::start(other).await.unwrap();
+        let error = shop.connector_to("localhost", other.addr().port(), "").connect().await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        for text in shown(&error) {
+            assert!(text.len() < 4_000 && !text.contains('\u{1b}'), "{} {text:.400}", text.len());
+        }
+    }
+}

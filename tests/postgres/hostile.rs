@@ -1,0 +1,178 @@
+//! What a server says gets into errors and logs as text that is fit for them.
+
+use std::sync::Arc;
+
+use entra_pool::{
+    postgres::{self, Error},
+    token::{Identity, Scope},
+};
+use entra_pool_emulator::certificates::Authority;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    connector, failure,
+    support::{
+        credential::TestCredential,
+        hostile::{assert_fit, assert_log_fit, shown, texts},
+        logs::capture,
+    },
+    tls::scoped,
+};
+
+/// A server that takes whatever token and then sends `answer`; for two logins.
+async fn server(authority: &Authority, answer: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let tls = TlsAcceptor::from(authority.issue(&["127.0.0.1"]).unwrap().server_config().unwrap());
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let (tls, answer) = (tls.clone(), answer.clone());
+            tokio::spawn(async move {
+                socket.read_exact(&mut [0; 8]).await.unwrap();
+                socket.write_all(b"S").await.unwrap();
+                let mut stream = tls.accept(socket).await.unwrap();
+                let startup = usize::try_from(stream.read_u32().await.unwrap()).unwrap();
+                stream.read_exact(&mut vec![0; startup - 4]).await.unwrap();
+                // AuthenticationCleartextPassword.
+                stream.write_all(&[b'R', 0, 0, 0, 8, 0, 0, 0, 3]).await.unwrap();
+                stream.read_u8().await.unwrap();
+                let length = usize::try_from(stream.read_u32().await.unwrap()).unwrap();
+                stream.read_exact(&mut vec![0; length - 4]).await.unwrap();
+                stream.write_all(&answer).await.unwrap();
+                stream.flush().await.unwrap();
+                // Until the client goes.
+                let _ = stream.read(&mut [0; 1]).await;
+            });
+        }
+    });
+    port
+}
+
+/// An ErrorResponse or NoticeResponse with `text` wherever text can stand.
+fn response(kind: u8, code: &str, text: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    for field in b"SMDHWstcdnFRq" {
+        body.push(*field);
+        body.extend(text.bytes().filter(|byte| *byte != 0));
+        body.push(0);
+    }
+    for (field, value) in [(b'C', code), (b'p', "3"), (b'L', "7")] {
+        body.push(field);
+        body.extend(value.bytes().filter(|byte| *byte != 0));
+        body.push(0);
+    }
+    body.push(0);
+    message(kind, &body)
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[kind], length.to_be_bytes().as_slice(), body].concat()
+}
+
+async fn refused(what: &str, credential: &TestCredential, secret: &str, answer: Vec<u8>) -> Error {
+    let authority = Authority::new().unwrap();
+    let port = server(&authority, answer).await;
+    let identity = Identity::new(credential.clone());
+    assert_eq!(identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap().secret(), secret);
+    credential.next_token();
+    let url = scoped("127.0.0.1", port, &authority.path());
+    let pool = postgres::connect_with(&identity, &url).unwrap();
+    let error = pool.get().await.err().unwrap();
+    let error = Error::from(error);
+    for text in shown(&error) {
+        // The lines are the driver's.
+        let text = text.replace("\nDETAIL: ", " ").replace("\nHINT: ", " ");
+        assert_fit(what, &text, secret);
+    }
+    error
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
+    // A refused token is replaced: `secret` is the one that is sent first.
+    let credential = TestCredential::new("shop", 2_000);
+    for at in 0..texts("").len() {
+        let captured = capture();
+        let (what, text) = texts("").swap_remove(at);
+        for code in ["28P01", "3D000", &text] {
+            let secret = credential.secret();
+            let (_, text) = texts(&secret).swap_remove(at);
+            let answer = response(b'E', code, &text);
+            let error = refused(what, &credential, &secret, answer).await;
+            let (Error::LoginRefused(source) | Error::Login(source)) = &error else {
+                panic!("{error:?}")
+            };
+            let said = source.as_db_error().unwrap();
+            assert!(said.message().starts_with("no"), "{what}: {said}");
+        }
+        let secret = credential.secret();
+        let (_, text) = texts(&secret).swap_remove(at);
+        // SASL, whose server-final-message may hold an error's text; and no mechanism.
+        let mechanism = [&[0, 0, 0, 10], text.replace('\0', "").as_bytes(), b"\0\0"].concat();
+        refused(what, &credential, &secret, message(b'R', &mechanism)).await;
+        assert_log_fit(what, &captured.text(), &secret);
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_notices_during_a_login_is_fit_to_be_logged() {
+    let credential = TestCredential::new("shop", 2_000);
+    let secret = credential.secret();
+    for (what, text) in texts(&secret) {
+        let authority = Authority::new().unwrap();
+        let welcome = [
+            message(b'R', &[0; 4]),
+            response(b'N', "01000", &text),
+            message(b'K', &[0; 8]),
+            message(b'Z', b"I"),
+            response(b'N', "01000", &text),
+            response(b'E', "57P01", &text),
+        ];
+        let port = server(&authority, welcome.concat()).await;
+        let identity = Identity::new(credential.clone());
+        let url = scoped("127.0.0.1", port, &authority.path());
+        let captured = capture();
+        let pool = postgres::connect_with(&identity, &url).unwrap();
+        let client = pool.get().await.unwrap();
+        while !client.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        let log = captured.text();
+        assert!(log.contains("a connection ended"), "{what}: {log}");
+        assert!(log.contains("notice"), "{what}: {log}");
+        assert_log_fit(what, &log, &secret);
+        assert!(log.lines().all(|line| line.len() < 8_000), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_names_in_a_certificate_are_fit_to_be_shown() {
+    let authority = Authority::new().unwrap();
+    let names: Vec<String> = (0..500).map(|number| format!("name-{number}.example")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for names in [&names[..], &["\u{1b}[31mred.example"]] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = TlsAcceptor::from(authority.issue(names).unwrap().server_config().unwrap());
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_exact(&mut [0; 8]).await.unwrap();
+            socket.write_all(b"S").await.unwrap();
+            tls.accept(socket).await.map(drop)
+        });
+        let identity = Identity::new(TestCredential::new("shop", 0));
+        let pool = connector(&identity, &scoped("127.0.0.1", port, &authority.path()));
+        let pool = postgres::builder(pool).build().unwrap();
+        let error = failure(pool.get().await);
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        for text in shown(&error) {
+            assert!(text.len() < 4_000 && !text.contains('\u{1b}'), "{} {text:.400}", text.len());
+        }
+    }
+}
