@@ -22,6 +22,9 @@ use crate::clock::{self, Clock, Elapsed};
 /// Azure drops idle flows after about 4 minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// How many addresses that failed are named.
+const LISTED: usize = 8;
+
 /// How long an address is tried alone (RFC 8305, section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
@@ -80,8 +83,11 @@ async fn connect(address: SocketAddr) -> Result<Socket, (SocketAddr, io::Error)>
 
 fn all(failures: &[(SocketAddr, io::Error)]) -> io::Error {
     let kind = failures.last().map_or(io::ErrorKind::NotFound, |(_, error)| error.kind());
-    let said: Vec<_> =
-        failures.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    let mut said: Vec<_> =
+        failures.iter().take(LISTED).map(|(to, error)| format!("{to}: {error}")).collect();
+    if failures.len() > LISTED {
+        said.push(format!("and {} more", failures.len() - LISTED));
+    }
     match said.len() {
         0 => io::Error::new(kind, "the name has no address"),
         _ => io::Error::new(kind, said.join("; ")),

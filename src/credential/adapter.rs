@@ -13,6 +13,8 @@ use azure_core::{
     error::{Error as AzureError, ErrorKind},
 };
 
+use zeroize::Zeroizing;
+
 use super::{AzureCli, AzureDeveloperCli, Chain, ManagedIdentity};
 use crate::{
     excerpt::excerpt,
@@ -34,6 +36,37 @@ pub struct AzureCoreCredential {
     /// Whom it asks, where that is known.
     authority: Option<String>,
     source: Source,
+    proof: Proof,
+}
+
+/// What an application proves its identity with: given to azure_identity, and removed
+/// from what comes back. Clones share.
+#[derive(Clone, Default)]
+pub(super) struct Proof(Arc<Mutex<Zeroizing<String>>>);
+
+#[cfg(feature = "azure-identity")]
+impl Proof {
+    pub(super) fn of(secret: &str) -> Self {
+        let proof = Self::default();
+        proof.set(secret);
+        proof
+    }
+
+    pub(super) fn set(&self, secret: &str) {
+        let secret = Zeroizing::new(secret.to_owned());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = secret;
+    }
+
+    /// For azure_identity, which does not overwrite it.
+    pub(super) fn secret(&self) -> azure_core::credentials::Secret {
+        azure_core::credentials::Secret::new(String::clone(&self.reveal()))
+    }
+}
+
+impl Proof {
+    fn reveal(&self) -> Zeroizing<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What makes a credential anew.
@@ -47,16 +80,17 @@ enum Source {
 
 impl AzureCoreCredential {
     pub(super) fn given(name: String, credential: Arc<dyn AzureCredential>) -> Self {
-        Self { name, authority: None, source: Source::Given(credential) }
+        Self { name, authority: None, source: Source::Given(credential), proof: Proof::default() }
     }
 
     pub(super) fn made(name: String, factory: Factory) -> Self {
-        Self { name, authority: None, source: Source::Made { factory, last: Mutex::new(None) } }
+        let source = Source::Made { factory, last: Mutex::new(None) };
+        Self { name, authority: None, source, proof: Proof::default() }
     }
 
     #[cfg(feature = "azure-identity")]
-    pub(super) fn asking(self, authority: String) -> Self {
-        Self { authority: Some(authority), ..self }
+    pub(super) fn asking(self, authority: String, proof: Proof) -> Self {
+        Self { authority: Some(authority), proof, ..self }
     }
 
     /// The credential to ask. These cache inside and hand a token out until
@@ -110,10 +144,11 @@ impl AzureCoreCredential {
     fn error(&self, error: &AzureError) -> CredentialError {
         let (passes, retry_after) = fate(error);
         let kind = if passes { Transient } else { Refused };
-        let message = format!("{}: {}", self.name, excerpt(&error.to_string(), None));
+        let proof = self.proof.reveal();
+        let message = format!("{}: {}", self.name, excerpt(&error.to_string(), Some(&proof)));
         CredentialError::new(kind, message)
             .with_retry_after(retry_after)
-            .with_source(Summary::of(error))
+            .with_source(Summary::of(error, &proof, CAUSES))
     }
 }
 
@@ -153,11 +188,15 @@ struct Summary {
     source: Option<Box<Summary>>,
 }
 
+/// Of an error, one below the other, at most.
+const CAUSES: usize = 8;
+
 impl Summary {
-    fn of(error: &(dyn StdError + 'static)) -> Self {
+    fn of(error: &(dyn StdError + 'static), secret: &str, causes: usize) -> Self {
+        let source = error.source().filter(|_| causes > 1);
         Self {
-            message: excerpt(&error.to_string(), None),
-            source: error.source().map(|source| Box::new(Self::of(source))),
+            message: excerpt(&error.to_string(), Some(secret)),
+            source: source.map(|source| Box::new(Self::of(source, secret, causes - 1))),
         }
     }
 }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AzureCoreCredential, ConfigError, Environment,
+    adapter::Proof,
     command::{TENANT_EXPECTED, is_word},
 };
 use crate::Cloud;
@@ -83,7 +84,7 @@ impl Application {
         needed_by: &'static str,
     ) -> Result<Self, ConfigError> {
         let [tenant, client_id] = names.map(|name| required(environment, name, needed_by));
-        Self::named(environment, cloud, names, tenant?, client_id?)
+        Self::named(environment, cloud, names, tenant?.into(), client_id?.into())
     }
 
     pub(super) fn named(
@@ -132,14 +133,15 @@ impl Application {
     }
 
     /// A credential that `make` makes anew whenever the last one's token will
-    /// not do any more.
+    /// not do any more. `proof` is removed from errors.
     pub(super) fn credential<C: AzureCredential + 'static>(
         self,
         name: String,
+        proof: Proof,
         make: impl Fn(&Self) -> azure_core::Result<Arc<C>> + Send + Sync + 'static,
     ) -> AzureCoreCredential {
         let authority = self.authority.clone();
-        AzureCoreCredential::made(name, Box::new(move || Ok(make(&self)?))).asking(authority)
+        AzureCoreCredential::made(name, Box::new(move || Ok(make(&self)?))).asking(authority, proof)
     }
 }
 
@@ -154,12 +156,12 @@ impl fmt::Debug for Application {
 }
 
 /// The variable, or an error that says what wants it.
-pub(super) fn required(
-    environment: &Environment,
+pub(super) fn required<'a>(
+    environment: &'a Environment,
     name: &'static str,
     needed_by: &'static str,
-) -> Result<String, ConfigError> {
-    environment.get(name).map(str::to_owned).ok_or(ConfigError::missing(name, needed_by))
+) -> Result<&'a str, ConfigError> {
+    environment.get(name).ok_or(ConfigError::missing(name, needed_by))
 }
 
 pub(super) fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigError> {

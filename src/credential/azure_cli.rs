@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     ConfigError, Environment, InvalidAnswer,
     command::{Command, Failure, Program, TENANT_EXPECTED, is_word},
-    managed_identity::{date, object, point_in_time, secret},
+    managed_identity::{date, object, point_in_time},
 };
 use crate::{
     clock::Clock,
@@ -191,14 +191,14 @@ impl TokenCredential for AzureCli {
 }
 
 fn token(stdout: &[u8]) -> Result<Token, InvalidAnswer> {
-    let mut object = object(stdout)?;
-    let mut secret = secret(&mut object, "accessToken")?;
+    let object = object(stdout)?;
+    let mut secret = object.secret("accessToken")?;
     // Without it: Azure CLI older than 2.54.0.
-    let expires_on = object.get("expires_on").and_then(point_in_time);
+    let expires_on = object.get("expires_on").as_ref().and_then(point_in_time);
     let token = Token::new(std::mem::take(&mut *secret), std::time::SystemTime::UNIX_EPOCH);
     let expires_on = expires_on
         .or_else(|| token.claims()?.expires_on)
-        .or_else(|| object.get("expiresOn").and_then(Value::as_str).and_then(date))
+        .or_else(|| object.get("expiresOn").as_ref().and_then(Value::as_str).and_then(date))
         .ok_or(InvalidAnswer::Field {
             field: "expires_on",
             problem: "absent or not understood, and so is expiresOn",

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     ConfigError, Environment, InvalidAnswer,
     command::{Command, Failure, Program, TENANT_EXPECTED, is_word},
-    managed_identity::{date, object, secret},
+    managed_identity::{date, object},
 };
 use crate::{
     clock::Clock,
@@ -160,10 +160,11 @@ impl TokenCredential for AzureDeveloperCli {
 }
 
 fn token(stdout: &[u8]) -> Result<Token, InvalidAnswer> {
-    let mut object = object(stdout)?;
-    let mut secret = secret(&mut object, "token")?;
+    let object = object(stdout)?;
+    let mut secret = object.secret("token")?;
     let expires_on = object
         .get("expiresOn")
+        .as_ref()
         .and_then(Value::as_str)
         .and_then(date)
         .ok_or(InvalidAnswer::Field { field: "expiresOn", problem: "absent or not a date" })?;

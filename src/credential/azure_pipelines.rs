@@ -1,10 +1,11 @@
-use azure_core::credentials::Secret;
 use azure_identity::{
     AzurePipelinesCredential, AzurePipelinesCredentialOptions, ClientAssertionCredentialOptions,
 };
+use zeroize::Zeroizing;
 
 use super::{
     Application, AzureCoreCredential, ConfigError, Environment,
+    adapter::Proof,
     application::{not_empty, required},
     command::is_word,
 };
@@ -44,8 +45,9 @@ impl Application {
         system_access_token: impl Into<String>,
     ) -> Result<AzureCoreCredential, ConfigError> {
         let names = ["service_connection_id", "system_access_token"];
-        let (connection, token) = (service_connection_id.into(), system_access_token.into());
-        self.azure_pipelines_named(&Environment::from_process(), names, connection, token)
+        let token = Zeroizing::new(system_access_token.into());
+        let connection = service_connection_id.into();
+        self.azure_pipelines_named(&Environment::from_process(), names, connection, &token)
     }
 
     fn azure_pipelines_named(
@@ -53,7 +55,7 @@ impl Application {
         environment: &Environment,
         [connection_name, token_name]: [&'static str; 2],
         connection: String,
-        token: String,
+        token: &str,
     ) -> Result<AzureCoreCredential, ConfigError> {
         if !is_word(&connection, "-") {
             return Err(ConfigError::invalid(
@@ -61,15 +63,15 @@ impl Application {
                 "a service connection's ID, such as 66666666-7777-8888-9999-000000000000",
             ));
         }
-        not_empty(token_name, &token)?;
+        not_empty(token_name, token)?;
         // The access token goes there.
         let uri = required(environment, REQUEST_URI, "Azure Pipelines")?;
-        if !url::Url::parse(&uri).is_ok_and(|url| url.scheme() == "https" && url.has_host()) {
+        if !url::Url::parse(uri).is_ok_and(|url| url.scheme() == "https" && url.has_host()) {
             return Err(ConfigError::invalid(REQUEST_URI, "an https:// URL with a host"));
         }
-        let token = Secret::new(token);
+        let proof = Proof::of(token);
         let name = format!("Azure Pipelines service connection {connection}");
-        Ok(self.credential(name, move |this| {
+        Ok(self.credential(name, proof.clone(), move |this| {
             let options = AzurePipelinesCredentialOptions {
                 credential_options: ClientAssertionCredentialOptions {
                     client_options: this.client_options(),
@@ -79,7 +81,7 @@ impl Application {
                 this.tenant.clone(),
                 this.client_id.clone(),
                 &connection,
-                token.clone(),
+                proof.secret(),
                 Some(options),
             )
         }))
@@ -117,5 +119,6 @@ pub(super) fn from_environment(
     let application = Application::from_environment(environment, cloud, names, NEEDED_BY)?;
     let connection = required(environment, CONNECTION_ID, NEEDED_BY)?;
     let token = required(environment, ACCESS_TOKEN, NEEDED_BY)?;
-    application.azure_pipelines_named(environment, [CONNECTION_ID, ACCESS_TOKEN], connection, token)
+    let names = [CONNECTION_ID, ACCESS_TOKEN];
+    application.azure_pipelines_named(environment, names, connection.into(), token)
 }

@@ -9,7 +9,7 @@ use azure_identity::{
     ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
 };
 
-use super::{Application, AzureCoreCredential};
+use super::{Application, AzureCoreCredential, adapter::Proof};
 
 impl Application {
     /// Proves who it is by an assertion: a JWT that you sign, or that an issuer
@@ -37,13 +37,14 @@ impl Application {
     {
         let assertion = Arc::new(assertion);
         let name = format!("application {} (client assertion)", self.client_id);
-        self.credential(name, move |this| {
+        let proof = Proof::default();
+        self.credential(name, proof.clone(), move |this| {
             let options = this.client_options();
             let options = ClientAssertionCredentialOptions { client_options: options };
             ClientAssertionCredential::new(
                 this.tenant.clone(),
                 this.client_id.clone(),
-                Asked(assertion.clone()),
+                Asked(assertion.clone(), proof.clone()),
                 Some(options),
             )
         })
@@ -51,7 +52,7 @@ impl Application {
 }
 
 /// A function in the clothes of `azure_identity`.
-struct Asked<F>(Arc<F>);
+struct Asked<F>(Arc<F>, Proof);
 
 #[async_trait]
 impl<F, A, E> ClientAssertion for Asked<F>
@@ -66,7 +67,10 @@ where
                 ErrorKind::Credential,
                 "the client assertion is empty",
             )),
-            Ok(assertion) => Ok(assertion),
+            Ok(assertion) => {
+                self.1.set(&assertion);
+                Ok(assertion)
+            }
             Err(error) => {
                 let error = error.into();
                 let message = format!("there is no client assertion: {error}");

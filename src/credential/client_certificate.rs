@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 
 use azure_core::{
-    credentials::{Secret, SecretBytes},
+    credentials::SecretBytes,
     error::{Error as AzureError, ErrorKind},
 };
 use azure_identity::{ClientCertificateCredential, ClientCertificateCredentialOptions};
+use zeroize::Zeroizing;
 
-use super::{Application, AzureCoreCredential, application::read};
+use super::{Application, AzureCoreCredential, adapter::Proof, application::read};
 
 impl Application {
     /// Proves who it is by the key of a certificate: a PKCS#12 file (`.pfx`,
@@ -43,9 +44,10 @@ impl Application {
         file: PathBuf,
         password: Option<String>,
     ) -> AzureCoreCredential {
-        let password = password.map(Secret::new);
+        let password = password.map(Zeroizing::new);
+        let proof = password.as_ref().map(|password| Proof::of(password));
         let name = format!("service principal {} (certificate)", self.client_id);
-        self.credential(name, move |this| {
+        self.credential(name, proof.clone().unwrap_or_default(), move |this| {
             let content = read(setting, &file)?;
             if content.trim_ascii_start().starts_with(b"-----BEGIN") {
                 return Err(AzureError::with_message(
@@ -59,7 +61,7 @@ impl Application {
             }
             let options = ClientCertificateCredentialOptions {
                 client_options: this.client_options(),
-                password: password.clone(),
+                password: proof.as_ref().map(Proof::secret),
             };
             ClientCertificateCredential::new(
                 this.tenant.clone(),

@@ -1,7 +1,9 @@
-use azure_core::credentials::Secret;
 use azure_identity::{ClientSecretCredential, ClientSecretCredentialOptions};
+use zeroize::Zeroizing;
 
-use super::{Application, AzureCoreCredential, ConfigError, application::not_empty};
+use super::{
+    Application, AzureCoreCredential, ConfigError, adapter::Proof, application::not_empty,
+};
 
 impl Application {
     /// Proves who it is by a client secret.
@@ -23,23 +25,23 @@ impl Application {
         self,
         secret: impl Into<String>,
     ) -> Result<AzureCoreCredential, ConfigError> {
-        self.client_secret_named("secret", secret.into())
+        self.client_secret_named("secret", &Zeroizing::new(secret.into()))
     }
 
     pub(super) fn client_secret_named(
         self,
         setting: &'static str,
-        secret: String,
+        secret: &str,
     ) -> Result<AzureCoreCredential, ConfigError> {
-        not_empty(setting, &secret)?;
-        let secret = Secret::new(secret);
+        not_empty(setting, secret)?;
+        let proof = Proof::of(secret);
         let name = format!("service principal {}", self.client_id);
-        Ok(self.credential(name, move |this| {
+        Ok(self.credential(name, proof.clone(), move |this| {
             let options = ClientSecretCredentialOptions { client_options: this.client_options() };
             ClientSecretCredential::new(
                 &this.tenant,
                 this.client_id.clone(),
-                secret.clone(),
+                proof.secret(),
                 Some(options),
             )
         }))

@@ -272,7 +272,7 @@ fn application(
 
 #[cfg(feature = "azure-identity")]
 fn client_secret(setting: &Setting) -> Result<Shared, ConfigError> {
-    let secret = setting.environment.get(SECRET).unwrap_or_default().to_owned();
+    let secret = setting.environment.get(SECRET).unwrap_or_default();
     Ok(Arc::new(application(setting, SECRET)?.client_secret_named(SECRET, secret)?))
 }
 
@@ -323,9 +323,10 @@ pub(super) fn named_service_principal(
     secret: Option<&str>,
 ) -> Result<Shared, ConfigError> {
     let Setting { environment, cloud, .. } = setting;
-    let of = |given: Option<&str>, keyword, variable, needed_by| match given {
-        Some(given) => Ok((keyword, given.to_owned())),
-        None => Ok((variable, super::application::required(environment, variable, needed_by)?)),
+    let of = |given, keyword, variable, needed_by| match given {
+        Some(given) => Ok((keyword, given)),
+        None => super::application::required(environment, variable, needed_by)
+            .map(|value| (variable, value)),
     };
     let (id_name, client_id) =
         of(client_id, "User Id", CLIENT_ID, "a service principal without User Id")?;
@@ -334,6 +335,7 @@ pub(super) fn named_service_principal(
     let (secret_name, secret) =
         of(secret, "Password", SECRET, "a service principal without Password")?;
     let names = [tenant_name, id_name];
+    let (tenant, client_id) = (tenant.to_owned(), client_id.to_owned());
     let application = super::Application::named(environment, *cloud, names, tenant, client_id)?;
     Ok(Arc::new(application.client_secret_named(secret_name, secret)?))
 }

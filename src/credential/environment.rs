@@ -2,13 +2,16 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fmt,
+    sync::Arc,
 };
+
+use zeroize::Zeroize;
 
 /// The environment variables that credentials are configured by, as they were
 /// at one moment.
 ///
-/// Variables that are empty count as not set. [`Debug`](fmt::Debug) shows
-/// names only: values may be secrets.
+/// Variables that are empty count as not set. Values may be secrets: [`Debug`](fmt::Debug)
+/// shows names only, and they are overwritten when the last clone is dropped.
 ///
 /// ```
 /// use entra_pool::credential::{Environment, ManagedIdentity};
@@ -21,7 +24,17 @@ use std::{
 /// # Ok::<(), entra_pool::credential::ConfigError>(())
 /// ```
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<OsString, OsString>);
+pub struct Environment(Arc<BTreeMap<OsString, Value>>);
+
+/// Overwritten when it is dropped.
+#[derive(Clone)]
+struct Value(OsString);
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.0).into_encoded_bytes().zeroize();
+    }
+}
 
 impl Environment {
     /// The variables of this process, now. Later changes are not seen.
@@ -34,7 +47,7 @@ impl Environment {
     #[must_use]
     pub fn from_process() -> Self {
         // The only place of this crate that reads them.
-        Self(std::env::vars_os().collect())
+        Self::from_pairs(std::env::vars_os())
     }
 
     /// These variables and no others; of two of one name, the later counts.
@@ -49,13 +62,14 @@ impl Environment {
         K: Into<OsString>,
         V: Into<OsString>,
     {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let pairs = pairs.into_iter().map(|(name, value)| (name.into(), Value(value.into())));
+        Self(Arc::new(pairs.collect()))
     }
 
     /// These variables, but `name` with this value.
     #[cfg(feature = "azure-identity")]
     pub(super) fn with(mut self, name: &str, value: &str) -> Self {
-        self.0.insert(name.into(), value.into());
+        Arc::make_mut(&mut self.0).insert(name.into(), Value(value.into()));
         self
     }
 
@@ -68,12 +82,12 @@ impl Environment {
         } else {
             self.0.get(OsStr::new(name))
         };
-        value?.to_str().filter(|value| !value.is_empty())
+        value?.0.to_str().filter(|value| !value.is_empty())
     }
 
     /// All of them, for a child process.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.0.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+        self.0.iter().map(|(name, value)| (name.as_os_str(), value.0.as_os_str()))
     }
 }
 

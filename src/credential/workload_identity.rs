@@ -6,6 +6,7 @@ use azure_identity::{
 
 use super::{
     Application, AzureCoreCredential, ConfigError, Environment,
+    adapter::Proof,
     application::{not_empty, read, required},
 };
 use crate::Cloud;
@@ -43,9 +44,11 @@ impl Application {
 
     fn workload_identity_named(self, setting: &'static str, file: PathBuf) -> AzureCoreCredential {
         let name = format!("workload identity {}", self.client_id);
-        self.credential(name, move |this| {
+        let proof = Proof::default();
+        self.credential(name, proof.clone(), move |this| {
             // `azure_identity` would send an empty one.
-            read(setting, &file)?;
+            let token = read(setting, &file)?;
+            proof.set(std::str::from_utf8(&token).unwrap_or_default());
             WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
                 credential_options: ClientAssertionCredentialOptions {
                     client_options: this.client_options(),

@@ -40,9 +40,6 @@ impl Keywords {
 
     /// Takes the pair if it is ours.
     fn take(&mut self, key: &str, value: String) -> Result<bool, ConfigError> {
-        if key == "password" {
-            return Err(ConfigError::password());
-        }
         let Some((keyword, slot)) = self.slot(key) else { return Ok(false) };
         if value.is_empty() {
             return Err(ConfigError::keyword(keyword, "is empty"));
@@ -70,12 +67,19 @@ fn from_url(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
     let mut rest = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if !ours.take(&decoded(key), decoded(value))? {
+        let key = decoded(key);
+        refuse_password(&key)?;
+        if !ours.take(&key, decoded(value))? {
             rest.push(pair);
         }
     }
     let mark = if rest.is_empty() { "" } else { "?" };
     Ok(format!("{base}{mark}{}", rest.join("&")))
+}
+
+/// Before its value is read, of which no copy must be left.
+fn refuse_password(key: &str) -> Result<(), ConfigError> {
+    if key == "password" { Err(ConfigError::password()) } else { Ok(()) }
 }
 
 /// Percent-decoded, as libpq does it: a plus is a plus.
@@ -102,8 +106,12 @@ fn from_pairs(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
             let problem = "it is neither a URL, which begins with postgres://, nor keyword=value pairs with spaces between them";
             return Err(ConfigError::Malformed { problem });
         }
+        refuse_password(&key)?;
         skip_space(&mut chars);
         if chars.next_if(|(_, c)| *c == '=').is_none() {
+            // It may stand behind what cannot be read.
+            let is_password = text[start..].contains("password");
+            refuse_password(if is_password { "password" } else { "" })?;
             // tokio-postgres has an error for it.
             rest.push_str(&text[start..]);
             return Ok(rest);

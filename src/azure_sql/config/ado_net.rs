@@ -61,7 +61,7 @@ fn read_value(text: &str) -> Result<(Zeroizing<String>, &str), &'static str> {
     let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
         return read_unquoted(text);
     };
-    let mut value = Zeroizing::new(String::new());
+    let mut value = Zeroizing::new(String::with_capacity(text.len()));
     let mut characters = text.char_indices().skip(1).peekable();
     while let Some((at, character)) = characters.next() {
         if character != quote {

@@ -86,7 +86,7 @@ fn read_value(text: &str) -> Result<(Zeroizing<String>, &str), &'static str> {
         }
         return Ok((Zeroizing::new(value.trim_end().to_owned()), rest));
     };
-    let mut value = Zeroizing::new(String::new());
+    let mut value = Zeroizing::new(String::with_capacity(inside.len()));
     let mut characters = inside.char_indices().peekable();
     while let Some((at, character)) = characters.next() {
         if character != '}' || characters.next_if(|(_, next)| *next == '}').is_some() {

@@ -23,13 +23,17 @@ pub(super) fn is_url(text: &str) -> bool {
 /// order, names as written.
 pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
     let refuse = |problem| Err(SyntaxError::Url { problem });
-    let Ok(url) = Url::parse(text) else {
+    // A parsed URL keeps a copy: it gets nothing that may be a secret.
+    let text = text.trim();
+    let (text, query) = text.split_once('?').unwrap_or((text, ""));
+    let (text, password) = without_password(text);
+    let Ok(url) = Url::parse(&text) else {
         return refuse("does not parse: mssql://HOST:PORT/DATABASE?KEYWORD=VALUE&KEYWORD=VALUE");
     };
     if !SCHEMES.contains(&url.scheme()) {
         return refuse("begins neither with mssql:// nor with sqlserver://");
     }
-    if url.fragment().is_some() {
+    if url.fragment().is_some() || query.contains('#') {
         return refuse("has a '#', which in a value is written %23");
     }
     let path = url.path().strip_prefix('/').unwrap_or(url.path());
@@ -48,18 +52,18 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
         pairs.push(pair("Port", &port.to_string()));
     }
     pairs.push(("User Id".to_owned(), decoded(url.username())?));
-    pairs.push(("Password".to_owned(), decoded(url.password().unwrap_or_default())?));
+    pairs.push(("Password".to_owned(), decoded(password)?));
     pairs.push(("Database".to_owned(), decoded(path)?));
     pairs.retain(|(_, value)| !value.is_empty());
-    let parameters = url.query().unwrap_or_default().split('&').filter(|it| !it.is_empty());
+    let parameters = query.split('&').filter(|it| !it.is_empty());
     for (parameter, number) in parameters.zip(1..) {
         let (keyword, value) = parameter.split_once('=').ok_or(SyntaxError::NoEquals { number })?;
         // In parameters, a plus is a space (HTML's forms, as in go-mssqldb).
-        let keyword = decoded(&keyword.replace('+', " "))?.trim().to_owned();
+        let keyword = decoded_form(keyword)?.trim().to_owned();
         if keyword.is_empty() {
             return Err(SyntaxError::NoKeyword { number });
         }
-        pairs.push((keyword, decoded(&Zeroizing::new(value.replace('+', " ")))?));
+        pairs.push((keyword, decoded_form(value)?));
     }
     Ok(pairs)
 }
@@ -68,9 +72,41 @@ fn pair(keyword: &str, value: &str) -> (String, Zeroizing<String>) {
     (keyword.to_owned(), Zeroizing::new(value.to_owned()))
 }
 
+/// `scheme://user@rest` of `scheme://user:password@rest`, and the password.
+fn without_password(text: &str) -> (String, &str) {
+    let authority = text.find("://").map_or(0, |at| at + "://".len());
+    let end = text[authority..].find(['/', '#']).map_or(text.len(), |at| authority + at);
+    let user = text[authority..end].rfind('@').map_or(authority, |at| authority + at);
+    match text[authority..user].find(':') {
+        Some(at) => {
+            let colon = authority + at;
+            ([&text[..colon], &text[user..]].concat(), &text[colon + 1..user])
+        }
+        None => (text.to_owned(), ""),
+    }
+}
+
 fn decoded(text: &str) -> Result<Zeroizing<String>, SyntaxError> {
-    match percent_decode_str(text).decode_utf8() {
-        Ok(text) => Ok(Zeroizing::new(text.into_owned())),
+    decoded_parts([text])
+}
+
+/// Of a form, in which a plus is a space.
+fn decoded_form(text: &str) -> Result<Zeroizing<String>, SyntaxError> {
+    decoded_parts(text.split('+'))
+}
+
+/// The parts with a space between them. Nothing grows, for that would leave copies.
+fn decoded_parts<'a>(
+    parts: impl IntoIterator<Item = &'a str> + Clone,
+) -> Result<Zeroizing<String>, SyntaxError> {
+    let length = parts.clone().into_iter().map(|part| part.len() + 1).sum();
+    let mut decoded = Zeroizing::new(Vec::with_capacity(length));
+    for (at, part) in parts.into_iter().enumerate() {
+        decoded.extend((at > 0).then_some(b' '));
+        decoded.extend(percent_decode_str(part));
+    }
+    match std::str::from_utf8(&decoded) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(SyntaxError::Url { problem: "has %-codes that are no UTF-8" }),
     }
 }

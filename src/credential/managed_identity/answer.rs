@@ -1,8 +1,11 @@
 //! What an identity endpoint answers: a token with its times, or a reason.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
 use zeroize::Zeroizing;
 
@@ -59,18 +62,18 @@ pub(in crate::credential) fn token(
     body: &[u8],
     asked_at: SystemTime,
 ) -> Result<Token, InvalidAnswer> {
-    let mut object = object(body)?;
-    let mut secret = secret(&mut object, "access_token")?;
+    let object = object(body)?;
+    let mut secret = object.secret("access_token")?;
     let expires_on = match object.get("expires_on") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.trim().is_empty() => None,
-        Some(value) => Some(point_in_time(value).ok_or(InvalidAnswer::Field {
+        Some(value) => Some(point_in_time(&value).ok_or(InvalidAnswer::Field {
             field: "expires_on",
             problem: "neither seconds since 1970 nor a date that is understood",
         })?),
     };
     let expires_on = expires_on
-        .or_else(|| asked_at.checked_add(seconds(object.get("expires_in")?)?))
+        .or_else(|| asked_at.checked_add(seconds(&object.get("expires_in")?)?))
         .ok_or(InvalidAnswer::Field {
             field: "expires_on",
             problem: "absent, and so is a usable expires_in",
@@ -78,29 +81,43 @@ pub(in crate::credential) fn token(
     // A hint: a strange one is no reason to go without a token.
     let refresh_on = object
         .get("refresh_in")
-        .and_then(seconds)
+        .and_then(|value| seconds(&value))
         .and_then(|refresh_in| asked_at.checked_add(refresh_in))
         .filter(|refresh_on| *refresh_on < expires_on);
     Ok(Token::new(std::mem::take(&mut *secret), expires_on).with_refresh_on(refresh_on))
 }
 
-/// The secret string of this name, taken out of the object.
-pub(in crate::credential) fn secret(
-    object: &mut serde_json::Map<String, Value>,
-    field: &'static str,
-) -> Result<Zeroizing<String>, InvalidAnswer> {
-    match object.remove(field) {
-        Some(Value::String(secret)) if !secret.trim().is_empty() => Ok(Zeroizing::new(secret)),
-        Some(Value::String(_)) => Err(InvalidAnswer::Field { field, problem: "empty" }),
-        None | Some(Value::Null) => Err(InvalidAnswer::Field { field, problem: "absent" }),
-        Some(_) => Err(InvalidAnswer::Field { field, problem: "not a string" }),
+/// A JSON object of which only the fields that are asked for are read: others may be
+/// secrets, and stay in the body.
+pub(in crate::credential) struct Object<'a>(HashMap<String, &'a RawValue>);
+
+impl Object<'_> {
+    /// A field that is no secret.
+    pub(in crate::credential) fn get(&self, field: &str) -> Option<Value> {
+        serde_json::from_str(self.0.get(field)?.get()).ok()
+    }
+
+    /// A text that is a secret, or may have one in it.
+    fn text(&self, field: &str) -> Option<Zeroizing<String>> {
+        serde_json::from_str(self.0.get(field)?.get()).ok().map(Zeroizing::new)
+    }
+
+    pub(in crate::credential) fn secret(
+        &self,
+        field: &'static str,
+    ) -> Result<Zeroizing<String>, InvalidAnswer> {
+        let problem = match (self.text(field), self.0.get(field)) {
+            (Some(secret), _) if !secret.trim().is_empty() => return Ok(secret),
+            (Some(_), _) => "empty",
+            (None, Some(value)) if value.get() != "null" => "not a string",
+            _ => "absent",
+        };
+        Err(InvalidAnswer::Field { field, problem })
     }
 }
 
 /// The JSON object that a body is. Nothing of the body gets into the error.
-pub(in crate::credential) fn object(
-    body: &[u8],
-) -> Result<serde_json::Map<String, Value>, InvalidAnswer> {
+pub(in crate::credential) fn object(body: &[u8]) -> Result<Object<'_>, InvalidAnswer> {
     // A UTF-8 byte order mark is allowed to be ignored (RFC 8259, 8.1).
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     if body.is_empty() {
@@ -110,8 +127,8 @@ pub(in crate::credential) fn object(
         return Err(InvalidAnswer::Html);
     }
     match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(InvalidAnswer::NotJson { line: 1, column: 1 }),
+        Ok(object) => Ok(Object(object)),
+        Err(error) if error.is_data() => Err(InvalidAnswer::NotJson { line: 1, column: 1 }),
         Err(error) if error.is_eof() => Err(InvalidAnswer::Truncated { length: body.len() }),
         Err(error) => Err(InvalidAnswer::NotJson { line: error.line(), column: error.column() }),
     }
@@ -131,15 +148,15 @@ pub(super) fn is_json_object(body: &[u8]) -> bool {
 /// What the body of a refusal says, for a message: IMDS has
 /// `error_description`, App Service `message`, older ones `ExceptionMessage`.
 pub(super) fn description(body: &[u8], secret: Option<&str>) -> Option<String> {
-    let object = object(body).ok()?;
-    let text = |value: &Value| {
-        let text = value.as_str().map(str::trim).filter(|text| !text.is_empty())?;
-        Some(excerpt(text, secret))
+    let body = object(body).ok()?;
+    let text = |object: &Object<'_>, name: &str| {
+        let text = object.text(name)?;
+        (!text.trim().is_empty()).then(|| excerpt(&text, secret))
     };
-    let nested = |value: &Value| text(value).or_else(|| text(value.get("message")?));
+    let nested = |name: &str| text(&object(body.0.get(name)?.get().as_bytes()).ok()?, "message");
     ["error_description", "message", "Message", "ExceptionMessage", "error", "ErrorCode"]
         .iter()
-        .find_map(|name| nested(object.get(*name)?))
+        .find_map(|name| text(&body, name).or_else(|| nested(name)))
 }
 
 /// Seconds as a number or as text, whole or not.

@@ -159,7 +159,7 @@ impl Http {
             let retry_after = retry_after(response.headers(), asked_at);
             let server = response.headers().get(SERVER).cloned();
             let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter().cloned().collect();
-            let mut body = Zeroizing::new(Vec::with_capacity(8 * 1024));
+            let mut body = Zeroizing::new(Vec::with_capacity(BODY_LIMIT));
             match read(response, &mut body).await {
                 // What a refusal says is good to know, but not needed.
                 Err(_) if !status.is_success() => {}

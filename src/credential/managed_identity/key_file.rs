@@ -13,7 +13,7 @@ use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use crate::credential::Environment;
+use crate::{credential::Environment, excerpt::excerpt};
 
 /// No key is longer.
 const LENGTH_LIMIT: usize = 4_096;
@@ -69,7 +69,7 @@ pub(super) enum KeyFileError {
     TooLong,
     #[error("the key file it names holds no key")]
     Unusable,
-    #[error("the key file {} cannot be read", path.display())]
+    #[error("the key file {} cannot be read", excerpt(&path.display().to_string(), None))]
     Unreadable { path: PathBuf, source: io::Error },
 }
 

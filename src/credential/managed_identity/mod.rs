@@ -31,7 +31,7 @@ use reqwest::{
 };
 
 pub use answer::InvalidAnswer;
-pub(super) use answer::{date, object, point_in_time, secret};
+pub(super) use answer::{date, object, point_in_time};
 pub use builder::ManagedIdentityBuilder;
 pub use host::ManagedIdentityHost;
 pub use user_assigned::UserAssignedId;

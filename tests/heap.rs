@@ -1,0 +1,284 @@
+//! What is left of secrets in the memory of a process that has dropped everything that
+//! held them: nothing but the copies that SECURITY.md leaves out.
+//!
+//! In a process of its own, whose own memory is searched, freed blocks included. No
+//! secret is in it but by the way that is looked at: each follows from a number, byte by
+//! byte, and the servers, scripts and files that hold secrets are another process's.
+#![cfg(all(
+    target_os = "linux",
+    feature = "azure-sql",
+    feature = "azure-identity",
+    feature = "postgres"
+))]
+#![allow(clippy::disallowed_methods)] // A server lives in real time.
+
+#[path = "heap/peer.rs"]
+mod peer;
+#[path = "heap/scan.rs"]
+mod scan;
+
+use std::time::{Duration, SystemTime};
+
+use entra_pool::{
+    azure_sql, credential,
+    credential::{AzureCli, AzureDeveloperCli, Environment, ManagedIdentity},
+    postgres,
+    token::{Identity, Reason, Scope, Token, TokenCredential, TokenRequest},
+};
+use zeroize::Zeroizing;
+
+use peer::Peer;
+use scan::{Scanner, Secret};
+
+const CLIENT: &str = "11111111-2222-3333-4444-555555555555";
+
+/// Every secret, and what stands before its copies in buffers of the HTTP client and of
+/// TLS, which are not this crate's.
+const SECRETS: &[(Secret, &[&str])] = &[
+    (Secret::Environment, &[]),
+    (Secret::Pipelines, &[]),
+    (Secret::AdoNet, &[]),
+    (Secret::AdoNetQuoted, &[]),
+    (Secret::Url, &[]),
+    (Secret::UrlParameter, &[]),
+    (Secret::Jdbc, &[]),
+    (Secret::Builder, &[]),
+    (Secret::PostgresUrl, &[]),
+    (Secret::PostgresParameter, &[]),
+    (Secret::PostgresPairs, &[]),
+    (Secret::Given, &[]),
+    (Secret::Certificate, &[]),
+    (Secret::CertificatePassword, &[]),
+    (Secret::AzToken, &[]),
+    (Secret::AzOther, &[]),
+    (Secret::AzdToken, &[]),
+    (Secret::AppServiceHeader, &["x-identity-header: "]),
+    (Secret::AppServiceToken, &["\r\n\r\n{"]),
+    (Secret::AppServiceOther, &["\r\n\r\n{"]),
+    (Secret::ArcKey, &["authorization: Basic "]),
+    (Secret::ArcToken, &["\r\n\r\n{"]),
+    (Secret::FabricHeader, &["secret: "]),
+    (Secret::FabricToken, &["\r\n\r\n{"]),
+    (Secret::ImdsToken, &["\r\n\r\n{"]),
+];
+
+/// `before`, the secret, `after`, in a buffer that does not grow.
+fn with(before: &str, secret: Secret, after: &str) -> Zeroizing<String> {
+    let length = before.len() + scan::LENGTH + after.len();
+    let mut text = Zeroizing::new(String::with_capacity(length));
+    text.push_str(before);
+    secret.write(&mut text);
+    text.push_str(after);
+    text
+}
+
+/// The secret, to be given away.
+fn own(secret: Secret) -> String {
+    std::mem::take(&mut *with("", secret, ""))
+}
+
+fn environment<const N: usize>(
+    plain: [(&str, &str); N],
+    name: &str,
+    secret: Secret,
+) -> Environment {
+    let plain = plain.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Environment::from_pairs(plain.into_iter().chain([(name.to_owned(), own(secret))]))
+}
+
+async fn ask(credential: &dyn TokenCredential, secret: Secret) {
+    let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+    let token = credential.get_token(request).await.unwrap();
+    assert!(secret.is(token.secret()), "{secret:?}");
+}
+
+/// What was found of each secret, at most: copies, and those of them that are ours.
+struct Found {
+    scanner: Scanner,
+    most: Vec<(usize, usize)>,
+}
+
+impl Found {
+    /// Looks for these now, before what was freed is used for something else.
+    fn look(&mut self, wanted: &[Secret]) {
+        self.scanner.scan();
+        for ((secret, others), most) in SECRETS.iter().zip(&mut self.most) {
+            if !wanted.contains(secret) {
+                continue;
+            }
+            let (mut all, mut ours) = (0, 0);
+            for hit in self.scanner.hits.iter().filter(|hit| hit.secret == *secret) {
+                all += 1;
+                ours += usize::from(!others.iter().any(|before| hit.is_behind(before)));
+            }
+            *most = (most.0.max(all), most.1.max(ours));
+        }
+    }
+}
+
+fn environments(found: &mut Found) {
+    let principal = [("AZURE_TENANT_ID", "contoso.onmicrosoft.com"), ("AZURE_CLIENT_ID", CLIENT)];
+    let of_env = environment(principal, "AZURE_CLIENT_SECRET", Secret::Environment);
+    let credential = credential::from_environment(of_env.clone()).unwrap();
+    drop((of_env, credential));
+    found.look(&[Secret::Environment]);
+
+    let pipeline = [
+        ("AZURE_TOKEN_CREDENTIALS", "AzurePipelinesCredential"),
+        ("AZURESUBSCRIPTION_TENANT_ID", "contoso.onmicrosoft.com"),
+        ("AZURESUBSCRIPTION_CLIENT_ID", CLIENT),
+        ("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID", "66666666-7777"),
+        ("SYSTEM_OIDCREQUESTURI", "https://dev.azure.com/contoso"),
+    ];
+    let of_env = environment(pipeline, "SYSTEM_ACCESSTOKEN", Secret::Pipelines);
+    drop(credential::from_environment(of_env).unwrap());
+    found.look(&[Secret::Pipelines]);
+}
+
+fn connection_strings(found: &mut Found) {
+    let ado = format!(
+        "Server=shop.database.windows.net;Authentication=Active Directory Service Principal;\
+         User Id={CLIENT}@contoso.onmicrosoft.com;Password="
+    );
+    let quoted = format!("{ado}\"");
+    let method = "Authentication=ActiveDirectoryServicePrincipal";
+    let user = format!("{CLIENT}%40contoso.onmicrosoft.com");
+    let url = format!("mssql://{user}:");
+    let behind = format!("@shop.database.windows.net?{method}");
+    let parameter = format!("mssql://shop.database.windows.net?{method}&User+Id={user}&Password=");
+    let jdbc = format!(
+        "jdbc:sqlserver://shop.database.windows.net;{method};\
+         user={CLIENT}@contoso.onmicrosoft.com;password={{"
+    );
+    for (before, secret, after) in [
+        (&ado, Secret::AdoNet, ";Encrypt=Strict"),
+        (&quoted, Secret::AdoNetQuoted, "\""),
+        (&url, Secret::Url, &behind),
+        (&parameter, Secret::UrlParameter, ""),
+        (&jdbc, Secret::Jdbc, "}"),
+    ] {
+        let config: azure_sql::Config = with(before, secret, after).parse().unwrap();
+        let credential = config.clone().credential().unwrap();
+        drop((config, credential));
+        found.look(&[secret]);
+    }
+    let config = azure_sql::Config::builder("shop.database.windows.net")
+        .authentication(azure_sql::Authentication::ServicePrincipal)
+        .client_id(CLIENT)
+        .tenant("contoso.onmicrosoft.com")
+        .client_secret(own(Secret::Builder))
+        .build()
+        .unwrap();
+    drop(config.credential().unwrap());
+    drop(config);
+    found.look(&[Secret::Builder]);
+
+    for (before, secret, after) in [
+        ("postgres://u:", Secret::PostgresUrl, "@h/d"),
+        ("postgres://u@h/d?password=", Secret::PostgresParameter, ""),
+        ("host=h password='", Secret::PostgresPairs, "'"),
+    ] {
+        assert!(with(before, secret, after).parse::<postgres::Config>().is_err());
+        found.look(&[secret]);
+    }
+}
+
+fn tokens(found: &mut Found) {
+    let token = Token::new(own(Secret::Given), SystemTime::now());
+    let token = token.with_refresh_on(Some(SystemTime::now()));
+    assert!(Secret::Given.is(token.secret()));
+    drop(token);
+    found.look(&[Secret::Given]);
+}
+
+#[cfg(feature = "client-certificate")]
+async fn certificate(peer: &Peer, found: &mut Found) {
+    let id = credential::Application::new("contoso.onmicrosoft.com", CLIENT).unwrap();
+    let password = own(Secret::CertificatePassword);
+    let credential = id.client_certificate(peer.path("identity.pem"), Some(password));
+    let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+    let error = credential.get_token(request).await.unwrap_err();
+    assert!(error.to_string().contains("is PEM"), "{error}");
+    drop(credential);
+    found.look(&[Secret::Certificate, Secret::CertificatePassword]);
+}
+
+async fn requests(peer: &Peer, found: &mut Found) {
+    #[cfg(feature = "client-certificate")]
+    certificate(peer, found).await;
+    let az = AzureCli::builder().executable(peer.path("az")).build().unwrap();
+    ask(&az, Secret::AzToken).await;
+    found.look(&[Secret::AzToken, Secret::AzOther]);
+    let azd = AzureDeveloperCli::builder().executable(peer.path("azd")).build().unwrap();
+    ask(&azd, Secret::AzdToken).await;
+    found.look(&[Secret::AzdToken]);
+
+    let managed = |environment| {
+        let builder = ManagedIdentity::system_assigned().environment(environment);
+        builder.azure_arc_root(peer.path("")).build().unwrap()
+    };
+    let url = peer.url("http", "app-service");
+    let app_service = [("IDENTITY_ENDPOINT", url.as_str())];
+    let app_service = environment(app_service, "IDENTITY_HEADER", Secret::AppServiceHeader);
+    let identity = Identity::new(managed(app_service));
+    let token = identity.tokens(Scope::AZURE_SQL).token().await.unwrap();
+    assert!(Secret::AppServiceToken.is(token.secret()));
+    drop((token, identity));
+    found.look(&[Secret::AppServiceHeader, Secret::AppServiceToken, Secret::AppServiceOther]);
+
+    let (url, thumbprint) = (peer.url("https", "fabric"), peer.thumbprint());
+    let fabric =
+        [("IDENTITY_ENDPOINT", url.as_str()), ("IDENTITY_SERVER_THUMBPRINT", thumbprint.as_str())];
+    let fabric = environment(fabric, "IDENTITY_HEADER", Secret::FabricHeader);
+    ask(&managed(fabric), Secret::FabricToken).await;
+    found.look(&[Secret::FabricHeader, Secret::FabricToken]);
+
+    let url = peer.url("http", "arc");
+    let arc = [("IDENTITY_ENDPOINT", url.as_str()), ("IMDS_ENDPOINT", "http://127.0.0.1:1")];
+    ask(&managed(Environment::from_pairs(arc)), Secret::ArcToken).await;
+    found.look(&[Secret::ArcKey, Secret::ArcToken]);
+
+    let url = peer.url("http", "");
+    let imds = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())];
+    ask(&managed(Environment::from_pairs(imds)), Secret::ImdsToken).await;
+    found.look(&[Secret::ImdsToken]);
+}
+
+#[test]
+fn nothing_of_a_secret_is_left_in_memory_but_what_security_md_leaves_out() {
+    if peer::is_this() {
+        return peer::serve();
+    }
+    let peer = Peer::start();
+    let mut found = Found { scanner: Scanner::new(), most: vec![(0, 0); SECRETS.len()] };
+    // These would be found.
+    let leaked = own(Secret::Control);
+    let wide: Vec<u16> = with("", Secret::ControlWide, "").encode_utf16().collect();
+    drop(with("", Secret::ControlZeroised, ""));
+    drop(own(Secret::ControlDropped));
+    found.scanner.scan();
+    let copies = |secret| found.scanner.hits.iter().filter(|hit| hit.secret == secret).count();
+    let found_each = [Secret::Control, Secret::ControlWide, Secret::ControlDropped].map(copies);
+    assert!(found_each.iter().all(|copies| *copies > 0), "{found_each:?}");
+    assert_eq!(copies(Secret::ControlZeroised), 0);
+    drop((leaked, wide));
+
+    environments(&mut found);
+    connection_strings(&mut found);
+    tokens(&mut found);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let exchanges = requests(&peer, &mut found);
+        tokio::time::timeout(Duration::from_secs(60), exchanges).await.unwrap();
+    });
+    drop(runtime);
+
+    let mut left = Vec::new();
+    for ((secret, _), (all, ours)) in SECRETS.iter().zip(&found.most) {
+        println!("{secret:?}: {all} copies, {ours} of them of this crate's making");
+        if *ours > 0 {
+            left.push(format!("{secret:?}"));
+        }
+    }
+    assert!(left.is_empty(), "copies are left of {}", left.join(", "));
+}
