@@ -1,6 +1,9 @@
 //! Credentials against stand-ins for the identity endpoint and for `az`. Time
 //! is moved by hand.
 
+#[path = "support/hostile.rs"]
+mod hostile;
+
 use std::{
     error::Error,
     path::Path,
@@ -874,4 +877,35 @@ async fn other_azure_crates_can_use_these_credentials() {
     let ours = entra_pool::credential::from_azure_core("theirs", identity);
     assert_eq!(ours.name(), "theirs");
     assert_eq!(world.object_id_of(&ask(&ours).await.unwrap()), world.system.object_id);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_a_command_line_tool_says_is_fit_to_be_shown() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let signature: String = ('a'..='z').chain('A'..='Z').collect();
+    let token = format!("eyJhbGci.eyJzdWIi.{signature}");
+    let folder = tempfile::tempdir().unwrap();
+    let tool = folder.path().join("tool");
+    // It fails behind a token that it has written.
+    let script = r#"#!/bin/sh
+cd "${0%/*}" && cat out && cat err >&2; exit 1
+"#;
+    std::fs::write(&tool, script).unwrap();
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(folder.path().join("out"), format!(r#"{{"accessToken":"{token}"}}"#)).unwrap();
+    let az = AzureCli::builder().executable(&tool).build().unwrap();
+    let azd = AzureDeveloperCli::builder().executable(&tool).build().unwrap();
+    for (what, text) in hostile::texts(&token) {
+        std::fs::write(folder.path().join("err"), &text).unwrap();
+        for credential in [&az as &dyn TokenCredential, &azd] {
+            let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+            let error = credential.get_token(request).await.unwrap_err();
+            assert!(error.to_string().contains("no"), "{error}");
+            for text in hostile::shown(&error) {
+                hostile::assert_fit(what, &text, &token);
+            }
+        }
+    }
 }

@@ -248,8 +248,9 @@ impl Command {
             return self.not_installed();
         }
         let Failure { said, logged_out } = reason(&stderr);
-        // What is in its standard output is a secret.
-        let said = excerpt(&said, std::str::from_utf8(&output.stdout).ok());
+        // What is in its standard output is a secret, if it is long enough for one.
+        let secret = std::str::from_utf8(&output.stdout).ok().filter(|text| text.len() >= 64);
+        let said = excerpt(&said, secret);
         let said = if said.is_empty() { String::new() } else { format!(" (it says: {said})") };
         if logged_out {
             let message = format!("nobody is logged in to the {name}: run `{login}`{said}");

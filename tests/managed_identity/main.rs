@@ -5,6 +5,9 @@
 mod answers;
 mod azure_arc;
 mod bad_input;
+mod hostile;
+#[path = "../support/hostile.rs"]
+mod hostile_texts;
 mod refusals;
 mod selectors;
 mod world;

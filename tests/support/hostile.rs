@@ -1,4 +1,5 @@
 //! What a hostile or broken peer may write, and what must not come of it.
+#![allow(dead_code)] // Not every file uses all of it.
 
 use std::error::Error;
 

@@ -45,6 +45,8 @@ struct Entra {
     sent: Mutex<Vec<Sent>>,
     tokens: AtomicU64,
     refusal: Mutex<Option<StatusCode>>,
+    /// With the refusal.
+    says: Mutex<Option<String>>,
 }
 
 #[async_trait]
@@ -61,8 +63,9 @@ impl HttpClient for Entra {
         let (status, body) = if request.url().host_str() == Some("dev.azure.com") {
             (StatusCode::Ok, format!(r#"{{"oidcToken":"{ASSERTION}"}}"#))
         } else if let Some(status) = refusal {
-            let body = r#"{"error_codes":[7000215],"error_description":"AADSTS7000215: no"}"#;
-            (status, body.to_owned())
+            let says = self.says.lock().unwrap().clone();
+            let says = serde_json::to_string(&says.unwrap_or("AADSTS7000215: no".into())).unwrap();
+            (status, format!(r#"{{"error_codes":[7000215],"error_description":{says}}}"#))
         } else {
             let number = self.tokens.fetch_add(1, Ordering::Relaxed);
             let body = format!(
@@ -440,5 +443,62 @@ fn the_variable_beats_the_databases_cloud_and_is_beaten_by_the_program() {
         let error = of(bad, None).unwrap_err().to_string();
         assert!(error.starts_with("AZURE_AUTHORITY_HOST must be an https://"), "{error}");
         assert!(!error.contains("p4ss"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_entra_says_is_shown_without_control_characters_and_parts_of_the_proof() {
+    let secret = "Zx8Q~0123456789abcdefghijklmnopqrstuvwxyz";
+    let assertion = format!("eyJhbGci.eyJzdWIi.{secret}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, &assertion).unwrap();
+    let given = assertion.clone();
+    for (proof, credential) in [
+        ("secret", {
+            let entra = Arc::new(Entra::default());
+            (entra.application().client_secret(secret).unwrap(), entra)
+        }),
+        ("file", {
+            let entra = Arc::new(Entra::default());
+            (entra.application().workload_identity(&file).unwrap(), entra)
+        }),
+        ("assertion", {
+            let entra = Arc::new(Entra::default());
+            let assertion = move || {
+                let given = given.clone();
+                async move { Ok::<_, std::io::Error>(given) }
+            };
+            (entra.application().client_assertion(assertion), entra)
+        }),
+    ] {
+        let (credential, entra) = credential;
+        *entra.refusal.lock().unwrap() = Some(StatusCode::Unauthorized);
+        for said in [
+            secret.to_owned(),
+            secret[9..25].to_owned(),
+            format!("{} {}", &secret[..20], &secret[20..]),
+            assertion.clone(),
+            "\u{1b}[31m\u{202e}\u{9b}\r\nFORGED".to_owned(),
+            "x".repeat(1 << 20),
+        ] {
+            *entra.says.lock().unwrap() = Some(said);
+            let error = ask(&credential, Reason::Missing).await.unwrap_err();
+            let mut shown = vec![format!("{error:?}"), format!("{error:#?}").replace('\n', " ")];
+            let mut next: Option<&dyn std::error::Error> = Some(&error);
+            while let Some(error) = next {
+                shown.push(error.to_string());
+                next = error.source();
+            }
+            for text in shown {
+                let odd = |c: char| c.is_control() || c == '\u{202e}';
+                assert!(!text.contains(odd) && text.len() < 8_000, "{proof}: {text:.300?}");
+                let text: String = text.split_whitespace().collect();
+                for part in secret.as_bytes().windows(16) {
+                    let part = std::str::from_utf8(part).unwrap();
+                    assert!(!text.contains(part), "{proof}: {part} in {text}");
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,45 @@
+//! What an identity endpoint says gets into errors and logs as text that is fit for them.
+
+use entra_pool::credential::ManagedIdentityHost::{AppService, AzureMl, ServiceFabric};
+use entra_pool_emulator::identity::Fault;
+
+use crate::{
+    hostile_texts::{assert_fit, shown, texts},
+    world::{HOSTS, World},
+};
+
+#[tokio::test]
+async fn what_an_endpoint_says_is_fit_to_be_shown_and_logged() {
+    let mut world = World::new();
+    let [_, (_, header)] = world.endpoint.app_service_env();
+    for host in HOSTS {
+        for at in 0..texts("").len() {
+            let identity = world.builder(host, None).build().unwrap();
+            let secret = match host {
+                AppService | ServiceFabric | AzureMl => header.clone(),
+                _ => String::new(),
+            };
+            let (what, text) = texts(&secret).swap_remove(at);
+            // Of a body 64 KB are read.
+            let text: String = text.chars().take(30_000).collect();
+            for body in [
+                format!(r#"{{"error_description":{}}}"#, serde_json::to_string(&text).unwrap()),
+                format!(r#"{{"error":{{"message":{}}}}}"#, serde_json::to_string(&text).unwrap()),
+            ] {
+                world.answer_with(host, Fault::Status(400, body));
+                let what = format!("{host}: {what}");
+                let error = world.ask(&identity, &[]).await.result.expect_err(&what);
+                assert!(crate::world::told(&error).contains("no"), "{what}: {error:?}");
+                for text in shown(&error) {
+                    if secret.is_empty() {
+                        assert!(text.chars().count() < 2_000, "{what}: {} bytes", text.len());
+                        assert!(!text.contains(['\u{1b}', '\u{202e}', '\0', '\r']), "{text:?}");
+                    } else {
+                        assert_fit(&what, &text, &secret);
+                    }
+                }
+            }
+        }
+    }
+    world.finish(6 * 2 * 10);
+}
