@@ -1,11 +1,9 @@
 //! Text of peers (the messages of database servers, response bodies, a command's
 //! stderr), made fit for errors and logs: one line, not long, no secrets.
 
-use std::{collections::HashSet, error::Error};
+use std::collections::HashSet;
 
 use zeroize::Zeroizing;
-
-use crate::token::with_causes;
 
 /// Characters of an excerpt at most.
 const LIMIT: usize = 400;
@@ -53,8 +51,11 @@ pub(crate) fn excerpt(text: &str, secret: Option<&str>) -> String {
 
 /// An error that a peer had a part in and its causes, as an [`excerpt`].
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) fn excerpt_of(error: &(dyn Error + 'static), secret: Option<&str>) -> String {
-    excerpt(&with_causes(error), secret)
+pub(crate) fn excerpt_of(
+    error: &(dyn std::error::Error + 'static),
+    secret: Option<&str>,
+) -> String {
+    excerpt(&crate::token::with_causes(error), secret)
 }
 
 /// `text` of our own, in which names of others stand: on one line, without what is not
