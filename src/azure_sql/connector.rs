@@ -7,18 +7,19 @@ use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
     Client, Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, LoginError,
-    LoginRefused, RetireReason, ServerError, Stage, Transport,
+    LoginRefused, RetireReason, Stage, Transport,
     dial::{self, Socket},
     error::LOGIN_FAILED,
     link::Link,
     progress::Progress,
     retry::Retries,
+    server_error::fit,
     transport::OpenError,
 };
 use crate::{
     Cloud,
     clock::{self, Clock},
-    excerpt::{excerpt, excerpt_of},
+    excerpt::excerpt,
     telemetry::{Database, Ledger},
     tls::{self, Trust},
     token::{Connecting, Renewals, Token, TokenCache},
@@ -172,15 +173,12 @@ impl Connector {
         self.0.ledger.renewed();
         // What must be known if there is no time left for the other try.
         progress.failed(Error::LoginRefused(refused));
-        Box::pin(self.follow(&another, progress)).await.map_err(|error| match error {
+        let followed = Box::pin(self.follow(&another, progress)).await;
+        // The server has seen both tokens.
+        followed.map_err(|error| match error.without(token.secret()) {
             Error::LoginRefused(refused) => {
                 self.0.renewals.pause(tokens);
-                // The server has seen both tokens.
-                let source = refused.source.clone().without(token.secret());
-                Error::LoginRefused(Box::new(LoginRefused { retried: true, source, ..*refused }))
-            }
-            Error::Login { server, source: LoginError::Server(error) } => {
-                Error::Login { server, source: LoginError::Server(error.without(token.secret())) }
+                Error::LoginRefused(Box::new(LoginRefused { retried: true, ..*refused }))
             }
             other => other,
         })
@@ -288,17 +286,13 @@ impl Connector {
         }
         let client =
             Box::pin(quietly(Client::connect(driver, transport))).await.map_err(|source| {
-                match source {
-                    tiberius::error::Error::Server(error) if error.code() == LOGIN_FAILED => {
-                        let error = ServerError::new(&error, token.secret());
-                        let refused =
-                            LoginRefused::new(config, server.clone(), token, false, error);
+                let server = server.clone();
+                match LoginError::new(source, token.secret()) {
+                    LoginError::Server(error) if error.code() == LOGIN_FAILED => {
+                        let refused = LoginRefused::new(config, server, token, false, error);
                         Error::LoginRefused(Box::new(refused))
                     }
-                    source => {
-                        let source = LoginError::new(source, token.secret());
-                        Error::Login { server: server.clone(), source }
-                    }
+                    source => Error::Login { server, source },
                 }
             })?;
         Ok(Connection {
@@ -373,14 +367,7 @@ impl Connector {
             }
             OpenError::EncryptionDeclined => Error::EncryptionDeclined { server: server() },
             OpenError::Tls(source) => {
-                // The names in a certificate are text of others.
-                let shown = excerpt_of(&source, None);
-                let source = if shown == source.to_string() {
-                    source
-                } else {
-                    rustls::Error::General(shown)
-                };
-                Error::Tls { server: server(), name: name.to_owned(), source }
+                Error::Tls { server: server(), name: name.to_owned(), source: fit(source) }
             }
         })
     }

@@ -228,6 +228,17 @@ impl Error {
         }
     }
 
+    /// The same error without what must not be shown of another token that the server has
+    /// seen.
+    pub(super) fn without(mut self, token: &str) -> Self {
+        match &mut self {
+            Self::LoginRefused(refused) => refused.source.hide(token),
+            Self::Login { source: LoginError::Server(error), .. } => error.hide(token),
+            _ => {}
+        }
+        self
+    }
+
     /// The server's error, if that is what it was.
     #[must_use]
     pub fn server_error(&self) -> Option<&ServerError> {

@@ -17,8 +17,7 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// Without what must not be shown of `token`.
-    pub(super) fn new(error: &TokenError, token: &str) -> Self {
+    fn new(error: &TokenError, token: &str) -> Self {
         Self {
             code: error.code(),
             state: error.state(),
@@ -27,9 +26,8 @@ impl ServerError {
         }
     }
 
-    /// Without what must not be shown of another token that the server has seen.
-    pub(super) fn without(self, token: &str) -> Self {
-        Self { message: excerpt(&self.message, Some(token)), ..self }
+    pub(super) fn hide(&mut self, token: &str) {
+        self.message = excerpt(&self.message, Some(token));
     }
 
     /// The error's number.
@@ -54,6 +52,15 @@ impl ServerError {
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+}
+
+/// The same error, if its text is fit to be shown: the names in a certificate are its
+/// owner's text.
+pub(super) fn fit(error: rustls::Error) -> rustls::Error {
+    match excerpt_of(&error, None) {
+        text if text == error.to_string() => error,
+        text => rustls::Error::General(text),
     }
 }
 

@@ -39,7 +39,7 @@ pub struct AzureCoreCredential {
     proof: Proof,
 }
 
-/// What an application proves its identity with: given to azure_identity, and removed
+/// What an application proves its identity with: given to `azure_identity`, and removed
 /// from what comes back. Clones share.
 #[derive(Clone, Default)]
 pub(super) struct Proof(Arc<Mutex<Zeroizing<String>>>);
@@ -57,7 +57,7 @@ impl Proof {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
-    /// For azure_identity, which does not overwrite it.
+    /// For `azure_identity`, which does not overwrite it.
     pub(super) fn secret(&self) -> azure_core::credentials::Secret {
         azure_core::credentials::Secret::new(String::clone(&self.reveal()))
     }
