@@ -21,7 +21,7 @@ use crate::{
     clock::{self, Clock},
     excerpt::excerpt,
     telemetry::{Database, Ledger},
-    tls::{self, Trust},
+    tls,
     token::{Connecting, Renewals, Token, TokenCache},
 };
 
@@ -328,7 +328,7 @@ impl Connector {
         let at_once = config.multi_subnet_failover;
         let socket =
             dial::dial(&**self.clock(), addresses, at_once, so_far).await.map_err(failed)?;
-        if config.trust == Trust::AnyOnLoopback && !socket.is_loopback() {
+        if !socket.is_allowed_by(&config.trust) {
             return Err(Error::NotLoopback { server: server() });
         }
         Ok(socket)

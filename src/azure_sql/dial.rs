@@ -17,7 +17,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::clock::{self, Clock, Elapsed};
+use crate::{
+    clock::{self, Clock, Elapsed},
+    tls::Trust,
+};
 
 /// Azure drops idle flows after about 4 minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -107,9 +110,9 @@ impl Socket {
         Ok(Self(Arc::new(tcp)))
     }
 
-    /// Whether its other end is on this machine.
-    pub(super) fn is_loopback(&self) -> bool {
-        self.0.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+    /// Whether `trust` allows a connection to this address.
+    pub(super) fn is_allowed_by(&self, trust: &Trust) -> bool {
+        self.0.peer_addr().is_ok_and(|peer| trust.allows(peer.ip()))
     }
 
     /// Whether nothing has come that was not read, the connection's end included.
@@ -206,7 +209,7 @@ mod tests {
         let clock = ManualClock::new();
         let socket = dial(&clock, vec![refusing, good], false, |_| {}).await.unwrap();
         assert_eq!(peer(&socket), good);
-        assert!(socket.is_loopback());
+        assert!(socket.is_allowed_by(&Trust::AnyOnLoopback));
         assert!(socket.0.nodelay().unwrap());
         assert!(SockRef::from(&socket.0).keepalive().unwrap());
         #[cfg(not(windows))] // Where it cannot be read back.

@@ -9,6 +9,8 @@
 #[cfg(feature = "azure-sql")]
 mod verifier;
 
+#[cfg(feature = "azure-sql")]
+use std::net::IpAddr;
 use std::{
     error::Error,
     path::{Path, PathBuf},
@@ -61,6 +63,14 @@ pub(crate) enum Trust {
     /// Any, anywhere.
     #[cfg(feature = "azure-sql")]
     AnyAnywhere,
+}
+
+#[cfg(feature = "azure-sql")]
+impl Trust {
+    /// Whether a server at this address may get a connection.
+    pub(crate) fn allows(&self, peer: IpAddr) -> bool {
+        *self != Self::AnyOnLoopback || peer.to_canonical().is_loopback()
+    }
 }
 
 /// A configuration for any number of connections, which share its session cache.
@@ -127,4 +137,27 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsCon
         return Err(failed(pem::Error::NoItemsFound));
     }
     Ok(certificates)
+}
+
+#[cfg(all(test, feature = "azure-sql"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_certificate_is_accepted_from_loopback_addresses_only() {
+        for (address, loopback) in [
+            ("127.0.0.1", true),
+            ("127.8.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("169.254.169.254", false),
+            ("::ffff:10.0.0.1", false),
+            ("2001:db8::1", false),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(Trust::AnyOnLoopback.allows(address), loopback, "{address}");
+            assert!(Trust::Platform.allows(address) && Trust::AnyAnywhere.allows(address));
+        }
+    }
 }
