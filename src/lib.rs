@@ -82,8 +82,8 @@
 //!   `SESSION_CONTEXT`, PostgreSQL's roles, open transactions, half-read queries) does
 //!   not reach the next. What a reset leaves alone is said under [Limits].
 //! - **[Security].** A token is only ever sent over TLS to a server whose certificate
-//!   was verified. Tokens are in no error, log or `Debug`, and are zeroised on drop as
-//!   far as they are in this crate's hands.
+//!   was verified. Tokens are in no error, log or `Debug`, and the crate's own
+//!   copies are overwritten in memory when they are dropped.
 //! - **Connection strings.** Azure SQL takes those of ADO.NET, JDBC and URLs, with the
 //!   keywords of all three drivers, and a typed builder; PostgreSQL takes URLs and
 //!   `key=value`. What is unknown, contradictory or unsafe is refused by name.
