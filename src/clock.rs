@@ -8,9 +8,10 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     fmt,
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -224,13 +225,52 @@ pub(crate) async fn timeout<F: Future>(
     limit: Duration,
     future: F,
 ) -> Result<F::Output, Elapsed> {
-    tokio::select! {
-        biased;
-        output = future => Ok(output),
-        () = clock.sleep(limit) => Err(Elapsed),
-    }
+    until(clock.sleep(limit), future).await
 }
 
-/// The time limit of [`timeout`] has passed.
+/// Runs `future` until `end` completes.
+///
+/// `end` is polled outside of tokio's cooperative budget. A future that reads from a
+/// socket which is always ready uses the budget up in every poll, and a timer that is
+/// polled within the same budget afterwards would never complete. (For the same reason
+/// this is not a `select!`, which polls nothing once the budget is used up.)
+pub(crate) async fn until<F: Future>(end: impl Future, future: F) -> Result<F::Output, Elapsed> {
+    let (mut future, mut end) = (pin!(future), pin!(tokio::task::unconstrained(end)));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => end.as_mut().poll(cx).map(|_| Err(Elapsed)),
+    })
+    .await
+}
+
+/// The time limit of [`timeout`] or [`until`] has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same as a socket that is always ready: it gives way only where tokio's budget
+    /// makes it.
+    #[tokio::test]
+    async fn a_time_limit_ends_work_that_uses_up_the_budget() {
+        let clock = ManualClock::new();
+        let limit = Duration::from_secs(1);
+        let passing = clock.clone();
+        let work = async move {
+            passing.advance(limit);
+            for _ in 0..100_000 {
+                tokio::task::consume_budget().await;
+            }
+        };
+        assert_eq!(timeout(&clock, limit, work).await, Err(Elapsed));
+        let timer = tokio::spawn(clock.sleep(Duration::ZERO));
+        let work = async {
+            for _ in 0..100_000 {
+                tokio::task::consume_budget().await;
+            }
+        };
+        assert_eq!(until(timer, work).await, Err(Elapsed), "a task's handle has a budget, too");
+    }
+}

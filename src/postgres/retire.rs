@@ -9,7 +9,10 @@ use std::{
 use deadpool_postgres::Metrics;
 
 use super::Config;
-use crate::{clock::Clock, telemetry};
+use crate::{
+    clock::{self, Clock},
+    telemetry,
+};
 
 /// Why a connection was not used again.
 ///
@@ -165,10 +168,8 @@ impl Aged {
         let grown = clock.sleep(young);
         async move {
             let mut connection = pin!(connection);
-            tokio::select! {
-                biased;
-                ended = &mut connection => return ended,
-                () = grown => {}
+            if let Ok(ended) = clock::until(grown, &mut connection).await {
+                return ended;
             }
             share = share.or_else(|| aged.upgrade());
             let ended = connection.await;

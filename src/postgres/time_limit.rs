@@ -35,13 +35,9 @@ impl TimeLimit {
         let end = clock.monotonic().saturating_add(self.limit);
         let mut timer = self.take().unwrap_or_else(|| tokio::spawn(clock.sleep(self.limit)));
         let mut future = pin!(future);
-        tokio::select! {
-            biased;
-            output = &mut future => {
-                self.lock().push(timer);
-                return Ok(output);
-            }
-            _ = &mut timer => {}
+        if let Ok(output) = clock::until(&mut timer, &mut future).await {
+            self.lock().push(timer);
+            return Ok(output);
         }
         // It was armed for an earlier one.
         match end.saturating_sub(clock.monotonic()) {
