@@ -212,6 +212,7 @@ pub mod token;
 
 mod cloud;
 mod excerpt;
+mod limited;
 mod one_task;
 #[cfg(feature = "_tls")]
 mod tls;

@@ -292,9 +292,14 @@ impl Connector {
                         let refused = LoginRefused::new(config, server, token, false, error);
                         Error::LoginRefused(Box::new(refused))
                     }
+                    _ if link.allowance.is_exceeded() => Error::NotTds {
+                        server,
+                        problem: "its response to the login is too long".into(),
+                    },
                     source => Error::Login { server, source },
                 }
             })?;
+        link.allowance.lift();
         Ok(Connection {
             client: Box::new(client),
             link,

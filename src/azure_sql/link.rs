@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::clock::Clock;
+use crate::{clock::Clock, limited::Allowance};
 
 /// Why a connection must not be used any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub(super) struct Link {
     reset: AtomicU8,
     resets_sent: AtomicU64,
     fault: AtomicU8,
+    /// What the server may still send.
+    pub(super) allowance: Allowance,
 }
 
 const NO_RESET: u8 = 0;
@@ -68,6 +70,7 @@ impl Link {
             reset: AtomicU8::new(NO_RESET),
             resets_sent: AtomicU64::default(),
             fault: AtomicU8::default(),
+            allowance: Allowance::for_login(),
         };
         link.hear();
         link

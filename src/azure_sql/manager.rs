@@ -296,8 +296,10 @@ impl Manager {
 
     async fn verify(&self, connection: &mut Connection) -> Result<(), RetireReason> {
         let began = self.connector.clock().monotonic();
+        connection.link.allowance.restrict();
         let probed = probe(&mut *connection);
         let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
+        connection.link.allowance.lift();
         // One that had a transaction to roll back may be at that, and no sign of the others.
         if probed.is_err() && !connection.link.is_reset_due() {
             *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);

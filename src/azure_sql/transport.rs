@@ -27,11 +27,13 @@ use super::{
     prelogin,
     progress::Progress,
 };
+use crate::limited::Limited;
 
-/// A server's PRELOGIN answer is some 50 bytes; what says more is something else.
+/// A server's PRELOGIN answer is some 50 bytes; what says more is something else. The
+/// headers of its packets count.
 const LONGEST_ANSWER: usize = 4096;
 
-type Tls = TlsStream<Wire<Socket>>;
+type Tls = TlsStream<Wire<Limited<Socket>>>;
 
 /// The stream of an Azure SQL connection: TDS within TLS. Opaque; it is the
 /// type parameter of [`Client`](super::Client).
@@ -75,13 +77,14 @@ impl Transport {
     /// TDS 7.4: PRELOGIN, then TLS within packets. What comes out is ready for
     /// tiberius.
     pub(super) async fn open(
-        mut tcp: Socket,
+        tcp: Socket,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
         link: Arc<Link>,
         stage: &Progress,
     ) -> Result<Self, OpenError> {
         stage.reached(Stage::Prelogin);
+        let mut tcp = Limited::new(tcp, link.allowance.clone());
         let answer = agree(&mut tcp).await?;
         if !answer.encrypts() {
             return Err(OpenError::EncryptionDeclined);
@@ -102,6 +105,7 @@ impl Transport {
         stage: &Progress,
     ) -> Result<Self, OpenError> {
         stage.reached(Stage::Tls);
+        let tcp = Limited::new(tcp, link.allowance.clone());
         let mut tls = shake_hands(Wire::bare(tcp), config, name).await?;
         stage.reached(Stage::Prelogin);
         // What it says about encryption is of no concern: there is TLS already.
@@ -183,7 +187,7 @@ async fn agree(
 pub(super) async fn read_answer(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Vec<u8>, OpenError> {
-    let mut payload = Vec::new();
+    let (mut payload, mut left) = (Vec::new(), LONGEST_ANSWER);
     loop {
         let mut head = [0; HEADER];
         stream.read_exact(&mut head).await.map_err(OpenError::Io)?;
@@ -191,9 +195,12 @@ pub(super) async fn read_answer(
         if !matches!(header.kind, kind::RESPONSE | kind::PRELOGIN) {
             return Err(OpenError::Protocol("it is no TDS server"));
         }
-        if payload.len() + header.payload > LONGEST_ANSWER {
-            return Err(OpenError::Protocol("its PRELOGIN is too long"));
+        if header.payload == 0 && !header.last {
+            return Err(OpenError::Protocol("it sends empty packets for its PRELOGIN"));
         }
+        left = left
+            .checked_sub(HEADER + header.payload)
+            .ok_or(OpenError::Protocol("its PRELOGIN is too long"))?;
         let start = payload.len();
         payload.resize(start + header.payload, 0);
         stream.read_exact(&mut payload[start..]).await.map_err(OpenError::Io)?;
@@ -204,7 +211,7 @@ pub(super) async fn read_answer(
 }
 
 async fn shake_hands(
-    wire: Wire<Socket>,
+    wire: Wire<Limited<Socket>>,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> Result<Tls, OpenError> {

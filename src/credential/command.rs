@@ -65,13 +65,12 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let Some(leader) = self.0.filter(|_| cfg!(unix)) else { return };
-        // The standard library kills no groups; every shell does. It takes a millisecond.
-        let mut kill = std::process::Command::new("/bin/sh");
-        kill.args(["-c", "kill -s KILL -- \"-$0\"", &leader.to_string()]);
-        kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Without a shell the tool alone is killed, when its handle is dropped.
-        let _ = kill.status();
+        #[cfg(unix)]
+        if let Some(leader) = self.0.and_then(|id| i32::try_from(id).ok()) {
+            use rustix::process::{Pid, Signal, kill_process_group};
+            // It may have ended.
+            let _ = Pid::from_raw(leader).map(|leader| kill_process_group(leader, Signal::KILL));
+        }
     }
 }
 
@@ -308,6 +307,11 @@ async fn read(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     while let Ok(length @ 1..) = stream.read(&mut chunk).await {
         let room = (OUTPUT_LIMIT + 1).saturating_sub(kept.len());
         kept.extend_from_slice(&chunk[..length.min(room)]);
+        if room == 0 {
+            // Where the caller has lifted tokio's budget, a pipe that is always full would
+            // leave no time to look at the time limit.
+            tokio::task::yield_now().await;
+        }
     }
 }
 

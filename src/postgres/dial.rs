@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     clock::{self, Clock, Elapsed},
+    limited::Allowance,
     token::{Connecting, Token},
 };
 
@@ -151,7 +152,10 @@ async fn try_one(
 ) -> Result<(Client, Connection), tokio_postgres::Error> {
     let mut one = session.clone();
     one.host(&host.name).hostaddr(address).port(host.port);
-    one.connect(Watched { tls: tls.clone(), progress: progress.clone() }).await
+    let (tls, progress) = (tls.clone(), progress.clone());
+    let allowance = Allowance::for_login();
+    let watched = Watched { tls, progress, allowance: allowance.clone() };
+    one.connect(watched).await.inspect(|_| allowance.lift())
 }
 
 /// What an error means, by how far the attempt had come.

@@ -1,6 +1,7 @@
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use deadpool_postgres::ClientWrapper;
+use futures_util::StreamExt;
 use tokio_postgres::{CancelToken, error::SqlState};
 use tracing::Instrument;
 
@@ -150,13 +151,26 @@ impl Recycling {
         let clean = *self == Self::Clean;
         // Nothing is cached that SQL could have replaced.
         let unchecked = clean && client.statement_cache.size() == 0;
-        match client.batch_execute(if unchecked { CLEAN_UNCHECKED } else { sql }).await {
+        match execute(client, if unchecked { CLEAN_UNCHECKED } else { sql }).await {
             Err(error) if clean && error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
-                client.batch_execute(CLEAN_FAILED).await
+                execute(client, CLEAN_FAILED).await
             }
             done => done,
         }
     }
+}
+
+/// Runs `sql` as `batch_execute` does, which reads all answers that are there within one
+/// poll: where they come without end, a time limit would not get its turn.
+async fn execute(client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let mut answers = pin!(client.simple_query_raw(sql).await?.enumerate());
+    while let Some((count, answer)) = answers.next().await {
+        answer?;
+        if count % 64 == 63 {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
 }
 
 /// Has the server stop what the connection is at. It is not used again,

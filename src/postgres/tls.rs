@@ -9,10 +9,13 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Error, Stage, progress::Progress};
-use crate::tls::Trust;
+use crate::{
+    limited::{Allowance, Limited},
+    tls::Trust,
+};
 
 /// The TLS stream to a server.
-pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Stream;
 
 /// The connection's part that does the work: it must be polled, usually by a
 /// task of its own, for its [`Client`](tokio_postgres::Client) to get answers.
@@ -34,11 +37,14 @@ pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
 pub(super) struct Watched {
     pub(super) tls: MakeRustlsConnect,
     pub(super) progress: Progress,
+    /// What the server may send.
+    pub(super) allowance: Allowance,
 }
 
 pub(super) struct WatchedHandshake {
-    handshake: <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect,
+    handshake: <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::TlsConnect,
     progress: Progress,
+    allowance: Allowance,
 }
 
 impl MakeTlsConnect<Socket> for Watched {
@@ -49,8 +55,9 @@ impl MakeTlsConnect<Socket> for Watched {
     /// Called when the socket is connected.
     fn make_tls_connect(&mut self, host: &str) -> Result<WatchedHandshake, Infallible> {
         self.progress.reached(Stage::SslRequest);
-        let handshake = MakeTlsConnect::<Socket>::make_tls_connect(&mut self.tls, host)?;
-        Ok(WatchedHandshake { handshake, progress: self.progress.clone() })
+        let handshake = MakeTlsConnect::<Limited<Socket>>::make_tls_connect(&mut self.tls, host)?;
+        let (progress, allowance) = (self.progress.clone(), self.allowance.clone());
+        Ok(WatchedHandshake { handshake, progress, allowance })
     }
 }
 
@@ -62,7 +69,7 @@ impl TlsConnect<Socket> for WatchedHandshake {
     fn connect(self, socket: Socket) -> Self::Future {
         Box::pin(async move {
             self.progress.reached(Stage::Tls);
-            let stream = self.handshake.connect(socket).await?;
+            let stream = self.handshake.connect(Limited::new(socket, self.allowance)).await?;
             self.progress.reached(Stage::Login);
             Ok(stream)
         })

@@ -1,19 +1,23 @@
 //! The HTTP client for identity endpoints: these are on the machine itself or
 //! next to it, so it connects directly and soon, or not at all.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use reqwest::{
-    Client, ClientBuilder, Request, Response, StatusCode, Url,
+    Request, Response, StatusCode, Url,
     header::{HeaderMap, HeaderValue, RETRY_AFTER, SERVER, WWW_AUTHENTICATE},
-    redirect,
 };
+use rustls::{ClientConfig, crypto::aws_lc_rs};
+use rustls_platform_verifier::BuilderVerifierExt;
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use zeroize::Zeroizing;
 
-use super::{answer::InvalidAnswer, key_file::KeyFileError, retry::Retry, secret::Secret};
+use super::{
+    answer::InvalidAnswer, connection::Connection, key_file::KeyFileError, retry::Retry,
+    secret::Secret,
+};
 use crate::{
-    clock::{Clock, timeout},
+    clock::{Clock, SystemClock, timeout},
     credential::ConfigError,
 };
 
@@ -33,7 +37,8 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, Clone)]
 pub(super) struct Http {
-    client: Client,
+    /// For `https://`.
+    tls: Option<Arc<ClientConfig>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -57,9 +62,9 @@ pub(super) struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
     #[error("cannot connect")]
-    Unreachable(#[source] reqwest::Error),
+    Unreachable(#[source] io::Error),
     #[error("the connection broke before the answer was complete")]
-    Broken(#[source] reqwest::Error),
+    Broken(#[source] Box<dyn Error + Send + Sync>),
     #[error("no answer within {0:?}")]
     NoAnswer(Duration),
     #[error("the answer cannot be used")]
@@ -68,30 +73,30 @@ pub(super) enum HttpError {
     KeyFile(#[from] KeyFileError),
 }
 
+impl HttpError {
+    pub(super) fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
 impl Http {
     /// A client for this endpoint and others of its scheme.
     pub(super) fn new(endpoint: &Url, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        let mut builder = builder();
         if endpoint.scheme() == "http" {
-            // Roots are not needed, and a container may have none, which would
-            // be an error here.
-            builder = builder.tls_certs_only([]);
+            // Roots are not needed, and a container may have none.
+            return Ok(Self { tls: None, clock });
         }
-        Self::build(builder, clock)
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(BuilderVerifierExt::with_platform_verifier)
+            .map_err(|error| ConfigError::HttpClient(error.into()))?;
+        Ok(Self::pinned(config.with_no_client_auth(), clock))
     }
 
     /// A client for a server whose certificate is known beforehand.
-    pub(super) fn pinned(
-        config: rustls::ClientConfig,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, ConfigError> {
-        Self::build(builder().https_only(true).tls_backend_preconfigured(config), clock)
-    }
-
-    fn build(builder: ClientBuilder, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        let client =
-            builder.build().map_err(|error| ConfigError::HttpClient(error.without_url().into()))?;
-        Ok(Self { client, clock })
+    pub(super) fn pinned(config: ClientConfig, clock: Arc<dyn Clock>) -> Self {
+        Self { tls: Some(Arc::new(config)), clock }
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {
@@ -146,26 +151,28 @@ impl Http {
     ) -> Result<Answer, HttpError> {
         let exchange = async {
             let asked_at = self.clock.wall();
-            let response = self.client.execute(request).await.map_err(|error| {
-                // The URL is told by whoever reports this.
-                let error = error.without_url();
-                if error.is_connect() {
-                    HttpError::Unreachable(error)
-                } else {
-                    HttpError::Broken(error)
+            // A connection is soon there or never, whatever the injected clock says.
+            let connecting = Connection::open(request.url(), self.tls.as_ref());
+            let connection = timeout(&SystemClock::new(), CONNECT_LIMIT, connecting)
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(HttpError::Unreachable)?;
+            let reading = async |response: Response| {
+                let status = response.status();
+                tracing::debug!(%status, "the managed identity endpoint answers");
+                let retry_after = retry_after(response.headers(), asked_at);
+                let server = response.headers().get(SERVER).cloned();
+                let challenges =
+                    response.headers().get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+                let mut body = Zeroizing::new(Vec::with_capacity(BODY_LIMIT));
+                match read(response, &mut body).await {
+                    // What a refusal says is good to know, but not needed.
+                    Err(_) if !status.is_success() => {}
+                    read => read?,
                 }
-            })?;
-            let status = response.status();
-            let retry_after = retry_after(response.headers(), asked_at);
-            let server = response.headers().get(SERVER).cloned();
-            let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter().cloned().collect();
-            let mut body = Zeroizing::new(Vec::with_capacity(BODY_LIMIT));
-            match read(response, &mut body).await {
-                // What a refusal says is good to know, but not needed.
-                Err(_) if !status.is_success() => {}
-                read => read?,
-            }
-            Ok(Answer { status, retry_after, server, challenges, sent: None, body, asked_at })
+                Ok(Answer { status, retry_after, server, challenges, sent: None, body, asked_at })
+            };
+            connection.exchange(request, reading).await
         };
         match timeout(self.clock(), limit, exchange).await {
             Ok(outcome) => outcome,
@@ -174,27 +181,8 @@ impl Http {
     }
 }
 
-fn builder() -> ClientBuilder {
-    Client::builder()
-        // A proxy would see the identity header and the token.
-        .no_proxy()
-        // So would whoever a redirect points to.
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .http1_only()
-        .connect_timeout(CONNECT_LIMIT)
-        // Requests are an hour apart, and an idle connection belongs to the
-        // runtime that opened it, which may be gone by then.
-        .pool_max_idle_per_host(0)
-        // One owner of retries: `Retry`.
-        .retry(reqwest::retry::never())
-        .user_agent(concat!("entra-pool/", env!("CARGO_PKG_VERSION")))
-}
-
 async fn read(mut response: Response, body: &mut Vec<u8>) -> Result<(), HttpError> {
-    while let Some(chunk) =
-        response.chunk().await.map_err(|error| HttpError::Broken(error.without_url()))?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(HttpError::broken)? {
         if body.len() + chunk.len() > BODY_LIMIT {
             return Err(HttpError::Unusable(InvalidAnswer::TooLong { limit: BODY_LIMIT }));
         }

@@ -4,6 +4,7 @@ mod azure_arc;
 mod azure_ml;
 mod builder;
 mod cloud_shell;
+mod connection;
 mod host;
 mod http;
 mod imds;

@@ -61,7 +61,7 @@ impl Endpoint for ServiceFabric {
     }
 
     fn http(&self, clock: Arc<dyn Clock>) -> Result<Http, ConfigError> {
-        Http::pinned(pinned::client_config(self.thumbprint)?, clock)
+        Ok(Http::pinned(pinned::client_config(self.thumbprint)?, clock))
     }
 
     /// The cluster decides whose token it is.
@@ -105,8 +105,8 @@ impl Endpoint for ServiceFabric {
     }
 }
 
-fn is_another_certificate(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
+fn is_another_certificate(error: &io::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(this) = cause {
         if this.downcast_ref().is_some_and(pinned::is_mismatch) {
             return true;

@@ -1,0 +1,80 @@
+//! The connection to an identity endpoint, for one request: HTTP/1.1, without a proxy, which
+//! would see the identity header and the token, and without redirects, for the same reason.
+//!
+//! It is made by hand because reqwest reads up to 50 MB within one poll where a server
+//! sends 1xx answers without end, and cannot limit them.
+
+use std::{io, pin::pin, sync::Arc};
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use reqwest::{
+    Body, Request, Response, Url,
+    header::{HOST, HeaderValue, USER_AGENT},
+};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+use url::Position;
+
+use super::http::HttpError;
+use crate::limited::{Allowance, Limited};
+
+pub(super) struct Connection(Box<dyn Stream>);
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Connection {
+    /// Connects to the host of `url`, over TLS if there is a configuration for it.
+    pub(super) async fn open(url: &Url, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
+        // An IPv6 address has brackets in a URL.
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let tcp = TcpStream::connect((host, url.port_or_known_default().unwrap_or(80))).await?;
+        let tcp = Limited::new(tcp, Allowance::for_login());
+        let stream: Box<dyn Stream> = match tls {
+            None => Box::new(tcp),
+            Some(tls) => {
+                let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?)
+            }
+        };
+        Ok(Self(stream))
+    }
+
+    /// Sends `request` and has `read` read the response.
+    pub(super) async fn exchange<T>(
+        self,
+        request: Request,
+        read: impl AsyncFnOnce(Response) -> Result<T, HttpError>,
+    ) -> Result<T, HttpError> {
+        let url = request.url();
+        let (host, path) = (
+            HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]),
+            url[Position::BeforePath..Position::AfterQuery].parse(),
+        );
+        let mut request: hyper::Request<Body> = request.try_into().map_err(HttpError::broken)?;
+        *request.uri_mut() = path.map_err(HttpError::broken)?;
+        let user_agent = concat!("entra-pool/", env!("CARGO_PKG_VERSION"));
+        request.headers_mut().insert(HOST, host.map_err(HttpError::broken)?);
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(user_agent));
+
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(self.0)).await.map_err(HttpError::broken)?;
+        let answered = async {
+            let response = sender.send_request(request).await.map_err(HttpError::broken)?;
+            read(response.map(Body::wrap).into()).await
+        };
+        let mut answered = pin!(answered);
+        tokio::select! {
+            biased;
+            answer = &mut answered => answer,
+            // What it has read is still to be looked at, and how it ended.
+            _ = connection => answered.await,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A stream whose peer cannot send without end, nor keep others from their turn.
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::yield_now,
+};
+
+/// The most that is read within one poll. tokio's budget alone allows for megabytes, which
+/// may be hundreds of thousands of messages: a time limit would wait for all of them.
+const TURN: usize = 64 * 1024;
+
+/// How many bytes the peer may still send. Clones share.
+#[derive(Debug, Clone)]
+pub(crate) struct Allowance(Arc<AtomicU64>);
+
+impl Allowance {
+    /// For a TLS handshake (rustls takes messages of 64 KB) and the answer to a login, or to
+    /// a request for a token, with all that surrounds it. Drivers hold much of it in memory.
+    pub(crate) fn for_login() -> Self {
+        Self(Arc::new(AtomicU64::new(192 * 1024)))
+    }
+
+    /// For the answer to a probe, which has a hundred bytes.
+    #[cfg(feature = "azure-sql")]
+    pub(crate) fn restrict(&self) {
+        self.0.store(64 * 1024, Relaxed);
+    }
+
+    /// From now on there is no limit.
+    #[cfg(feature = "_tls")]
+    pub(crate) fn lift(&self) {
+        self.0.store(u64::MAX, Relaxed);
+    }
+
+    /// The peer has sent more than it may.
+    #[cfg(feature = "azure-sql")]
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+}
+
+/// A stream of which only an [`Allowance`] is read. (A part of public types, though not
+/// itself one that can be named.)
+#[derive(Debug)]
+pub struct Limited<S> {
+    stream: S,
+    allowance: Allowance,
+    /// What was read since the last turn.
+    turn: usize,
+}
+
+impl<S> Limited<S> {
+    pub(crate) fn new(stream: S, allowance: Allowance) -> Self {
+        Self { stream, allowance, turn: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.turn >= TURN {
+            self.turn = 0;
+            // Wakes the task behind all others and the runtime's timers, which a plain wake
+            // would keep from their turn on a runtime with one thread.
+            return pin!(yield_now()).poll(cx).map(Ok);
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let count = buffer.filled().len() - before;
+        self.turn += count;
+        let left = self.allowance.0.load(Relaxed).saturating_sub(count as u64);
+        self.allowance.0.store(left, Relaxed);
+        if left == 0 {
+            let what = "the peer sends more than belongs here";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, repeat};
+
+    use super::*;
+    use crate::clock::{Elapsed, ManualClock, timeout};
+
+    #[tokio::test]
+    async fn only_the_allowance_is_read() {
+        let allowance = Allowance(Arc::new(AtomicU64::new(10)));
+        let mut stream = Limited::new(&[7; 30][..], allowance.clone());
+        stream.read_exact(&mut [0; 9]).await.unwrap();
+        let error = stream.read_exact(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        allowance.0.store(u64::MAX, Relaxed);
+        stream.read_exact(&mut [0; 20]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_time_limit_ends_a_reader_without_a_budget() {
+        let (clock, limit) = (ManualClock::new(), Duration::from_secs(1));
+        let allowance = Allowance(Arc::new(AtomicU64::new(u64::MAX)));
+        let mut stream = Limited::new(repeat(7), allowance);
+        let passing = clock.clone();
+        let reading = tokio::task::unconstrained(async move {
+            passing.advance(limit);
+            for _ in 0..1_000 {
+                stream.read_exact(&mut [0; 4096]).await.unwrap();
+            }
+        });
+        assert_eq!(timeout(&clock, limit, reading).await, Err(Elapsed));
+    }
+}
