@@ -1,0 +1,64 @@
+use std::{fs, path::Path};
+
+use entra_pool::{
+    credential::{AzureCli, Environment},
+    token::{Reason, Scope, TokenCredential, TokenRequest},
+};
+
+use crate::{
+    Ends::{self, AtLimit, Early},
+    LIMIT, run_all, timed, until,
+};
+
+#[derive(Debug, Clone, Copy)]
+struct Case(&'static str, Ends);
+
+const CASES: &[Case] = &[
+    Case("exec yes", AtLimit),
+    Case("exec yes >&2", AtLimit),
+    Case("yes & exec yes >&2", AtLimit),
+    Case("while :; do printf x; done", AtLimit),
+    Case("while :; do printf x >&2; done", AtLimit),
+    Case("while :; do printf x; sleep 0.2; done", AtLimit),
+    Case("while :; do :; done", AtLimit),
+    // What it leaves behind may write for half a second.
+    Case("yes & yes >&2 & exit 0", Early),
+    Case("exec head -c 10000000 /dev/zero", Early),
+];
+
+async fn run(Case(text, ends): Case) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let (script, pid) = (folder.path().join("az"), folder.path().join("pid"));
+    let text = format!("#!/bin/sh\necho $$ > '{}'\n{text}\n", pid.display());
+    // Written by a process of its own: what this one has open for writing, a fork of
+    // another case would keep open, and it could not be run.
+    let mut child = tokio::process::Command::new("/bin/sh");
+    child.args(["-c", "printf %s \"$1\" > \"$2\" && chmod +x \"$2\"", "sh", &text]).arg(&script);
+    assert!(child.status().await.unwrap().success());
+    let environment = Environment::from_pairs([("PATH", "/usr/bin:/bin")]);
+    let az = AzureCli::builder().executable(&script).environment(environment);
+    let az = az.time_limit(LIMIT).build().unwrap();
+    let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+    let (outcome, said) = timed(ends, None, az.get_token(request)).await;
+    let error = outcome.unwrap_err().to_string();
+    assert_eq!(error.contains("within 1s"), ends == AtLimit, "{error}");
+    let group = fs::read_to_string(&pid).unwrap();
+    until(|| !runs(group.trim())).await;
+    said
+}
+
+/// Whether a process of this group runs.
+fn runs(group: &str) -> bool {
+    fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        let stat = fs::read_to_string(Path::new(&process.path()).join("stat")).unwrap_or_default();
+        // Behind the name: state, parent, group.
+        let rest = stat.rsplit(") ").next().unwrap_or_default();
+        let mut fields = rest.split(' ');
+        fields.next() != Some("Z") && fields.nth(1) == Some(group)
+    })
+}
+
+#[test]
+fn a_command_that_writes_without_end_ends_in_time() {
+    run_all(CASES.to_vec(), |case| case.0.contains("sleep"), |case| Box::pin(run(case)));
+}

@@ -1,0 +1,223 @@
+//! Peers that send without end: each loop that reads from a peer ends within 10 % of its
+//! time limit, leaves an idle process, and the pool works afterwards.
+//!
+//! The only suite in real time, because what it is about cannot be seen by an injected
+//! clock: whether a timer gets its turn while a socket is always ready. Each case runs on a
+//! runtime of its own, and its peer is made of blocking threads, so that it shares no
+//! budget with what it floods.
+#![cfg(all(target_os = "linux", feature = "azure-sql", feature = "postgres"))]
+#![allow(clippy::disallowed_methods)] // Real time.
+
+mod azure_sql;
+mod commands;
+mod identity;
+mod peer;
+mod postgres;
+
+use std::{
+    fs,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use entra_pool::{
+    clock::{Clock, Sleep},
+    credential::{Environment, ManagedIdentity, UserAssignedId},
+    token::Identity,
+};
+use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use peer::Peer;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// The time limit of every case.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a case may take in all, before it counts as stuck.
+const STUCK: Duration = Duration::from_secs(15);
+
+/// When a flooded operation ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// When its time is over.
+    AtLimit,
+    /// Before, because no proper peer sends this.
+    Early,
+    /// One or the other, by how fast this machine is.
+    InTime,
+}
+
+/// The machine's clock, so many times as fast: limits that cannot be set take a second.
+#[derive(Debug, Clone, Copy)]
+struct FastClock {
+    began: (Instant, SystemTime),
+    factor: u32,
+}
+
+impl FastClock {
+    fn new(factor: u32) -> Self {
+        Self { began: (Instant::now(), SystemTime::now()), factor }
+    }
+}
+
+impl Clock for FastClock {
+    fn wall(&self) -> SystemTime {
+        self.began.1 + self.monotonic()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.began.0.elapsed() * self.factor
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(tokio::time::sleep(duration / self.factor))
+    }
+}
+
+/// Every stand-in, on a runtime of its own.
+fn emulator() -> &'static Emulator {
+    static EMULATOR: OnceLock<(Runtime, Emulator)> = OnceLock::new();
+    let (_, emulator) = EMULATOR.get_or_init(|| {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let emulator = runtime.block_on(Emulator::start(EmulatorOptions::default())).unwrap();
+        (runtime, emulator)
+    });
+    emulator
+}
+
+/// The emulator's user-assigned identity.
+fn identity(clock: FastClock) -> Identity {
+    let id = UserAssignedId::ClientId(emulator().user_assigned().client_id.clone());
+    let environment = Environment::from_pairs(emulator().identity().app_service_env());
+    let credential = ManagedIdentity::user_assigned(id).environment(environment).build().unwrap();
+    Identity::builder(credential).clock(clock).build()
+}
+
+/// Runs each case on a runtime with one thread and on one with several. Those that take the
+/// processor run one after the other, the slow ones all at once.
+fn run_all<C: std::fmt::Debug + Clone + Send + Sync + 'static>(
+    cases: Vec<C>,
+    is_slow: fn(&C) -> bool,
+    run: fn(C) -> std::pin::Pin<Box<dyn Future<Output = String>>>,
+) {
+    emulator();
+    let both = |case: &C| {
+        let both = [1, 2].map(|threads| {
+            let outcome = run_one(case.clone(), threads, run);
+            println!("{case:?}, {threads} threads: {outcome:?}");
+            outcome.err().map(|said| format!("{case:?}, {threads} threads: {said}"))
+        });
+        both.into_iter().flatten().collect::<Vec<_>>()
+    };
+    let (slow, fast): (Vec<_>, Vec<_>) = cases.into_iter().partition(is_slow);
+    let mut failures: Vec<_> = fast.iter().flat_map(both).collect();
+    thread::scope(|scope| {
+        let slow: Vec<_> = slow.iter().map(|case| scope.spawn(|| both(case))).collect();
+        failures.extend(slow.into_iter().flat_map(|case| case.join().unwrap()));
+    });
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// What the case says of itself, or how it failed.
+fn run_one<C: Send + 'static>(
+    case: C,
+    threads: usize,
+    run: fn(C) -> std::pin::Pin<Box<dyn Future<Output = String>>>,
+) -> Result<String, String> {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("flooded-{}", RUNS.fetch_add(1, Relaxed));
+    let (done, outcome) = mpsc::channel();
+    let named = name.clone();
+    let work = move || {
+        let runtime = match threads {
+            1 => Builder::new_current_thread().enable_all().build(),
+            _ => Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name(&named)
+                .enable_all()
+                .build(),
+        }
+        .unwrap();
+        let said = runtime.block_on(async {
+            let said = run(case).await;
+            // What the operation has left behind ends, too.
+            until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+            let [before, _] = spent(&named);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let busy = spent(&named)[0].saturating_sub(before);
+            assert!(busy < Duration::from_millis(25), "busy for {busy:?} afterwards");
+            said
+        });
+        done.send(said).unwrap();
+    };
+    let thread = thread::Builder::new().name(name).spawn(work).unwrap();
+    match outcome.recv_timeout(STUCK) {
+        Ok(said) => Ok(said),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("stuck for {STUCK:?}")),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let panic = thread.join().unwrap_err();
+            Err(panic.downcast_ref::<String>().cloned().unwrap_or_default())
+        }
+    }
+}
+
+/// How long threads of this name have been running, and waiting for a processor.
+fn spent(name: &str) -> [Duration; 2] {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let of_name = tasks.filter_map(|task| {
+        let read = |file| fs::read_to_string(task.path().join(file)).ok();
+        (read("comm")?.trim() == name).then_some(())?;
+        let read = read("schedstat")?;
+        let mut times = read.split(' ').map(|time| Duration::from_nanos(time.parse().unwrap()));
+        Some([times.next()?, times.next()?])
+    });
+    of_name.fold([Duration::ZERO; 2], |sum, times| [sum[0] + times[0], sum[1] + times[1]])
+}
+
+/// Runs what is flooded, which ends within its time (at the latest when `peer` gets another
+/// connection because of that). For how long its threads have waited for a processor once
+/// the time was over is the machine's doing, and so is what a timer beside was late by.
+async fn timed<T>(
+    ends: Ends,
+    peer: Option<&Peer>,
+    flooded: impl Future<Output = T>,
+) -> (T, String) {
+    let name = thread::current().name().unwrap().to_owned();
+    let began = Instant::now();
+    let control = thread::spawn({
+        let name = name.clone();
+        move || {
+            thread::sleep(LIMIT);
+            (began.elapsed().saturating_sub(LIMIT), spent(&name)[1])
+        }
+    });
+    let output = flooded.await;
+    let ended = peer.and_then(|peer| peer.connected_after(began)).unwrap_or_else(Instant::now);
+    let took = ended - began;
+    if took < LIMIT.mul_f64(0.98) {
+        assert!(ends != Ends::AtLimit, "it ended after {took:?}");
+        return (output, format!("took {} ms", took.as_millis()));
+    }
+    let waiting = spent(&name)[1];
+    let (late, waited) = control.join().unwrap();
+    let excused = late + waiting.saturating_sub(waited);
+    let at_most = if ends == Ends::Early { LIMIT } else { LIMIT.mul_f64(1.1) };
+    let said = format!("took {} ms ({} µs excused)", took.as_millis(), excused.as_micros());
+    assert!(took <= at_most + excused, "{said}");
+    (output, said)
+}
+
+/// Waits for what comes by itself, for some seconds at most.
+async fn until(done: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not come to this");
+}

@@ -1,0 +1,248 @@
+//! A peer that floods those who connect, and then lets them through to a proper one.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustls::{ServerConfig, ServerConnection};
+
+/// A thread that listens on loopback, as long as somebody connects.
+pub struct Peer {
+    pub addr: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Connections that are flooded from now on.
+    floods: AtomicUsize,
+    /// Floods under way.
+    open: AtomicUsize,
+    /// Floods that their victim has ended.
+    ended: AtomicUsize,
+    /// When connections came.
+    connected: Mutex<Vec<Instant>>,
+}
+
+impl Peer {
+    /// `play` is what the first `floods` connections get; the others are relayed to
+    /// `behind`.
+    pub fn start(
+        floods: usize,
+        behind: SocketAddr,
+        play: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let state = Arc::new(State { floods: floods.into(), ..State::default() });
+        let (listening, play) = (Arc::clone(&state), Arc::new(play));
+        // What it waits for a processor is of the case that it belongs to.
+        let named = thread::Builder::new().name(thread::current().name().unwrap().to_owned());
+        let listen = move || {
+            // Ends with the process.
+            for tcp in listener.incoming().flatten() {
+                listening.connected.lock().unwrap().push(Instant::now());
+                // A victim that never lets go fails its case.
+                let patience = Some(Duration::from_secs(20));
+                tcp.set_write_timeout(patience).unwrap();
+                tcp.set_read_timeout(patience).unwrap();
+                tcp.set_nodelay(true).unwrap();
+                let left =
+                    listening.floods.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+                if left.is_err() {
+                    thread::spawn(move || relay(tcp, behind));
+                    continue;
+                }
+                listening.open.fetch_add(1, SeqCst);
+                let (state, play) = (Arc::clone(&listening), Arc::clone(&play));
+                thread::spawn(move || {
+                    let gone = |kind| {
+                        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+                        matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
+                            || kind == io::ErrorKind::UnexpectedEof
+                    };
+                    match play(tcp) {
+                        Err(error) if gone(error.kind()) => state.ended.fetch_add(1, SeqCst),
+                        other => panic!("the flood ended otherwise: {other:?}"),
+                    };
+                    state.open.fetch_sub(1, SeqCst);
+                });
+            }
+        };
+        named.spawn(listen).unwrap();
+        Self { addr, state }
+    }
+
+    /// When somebody connected after `began`: because of what happened then.
+    pub fn connected_after(&self, began: Instant) -> Option<Instant> {
+        self.state.connected.lock().unwrap().iter().copied().find(|at| *at > began)
+    }
+
+    /// Lets everybody through from now on.
+    pub fn relent(&self) {
+        self.state.floods.store(0, SeqCst);
+    }
+
+    /// Every flood was ended by its victim, and there was one at least.
+    pub async fn let_go(&self) {
+        crate::until(|| self.state.open.load(SeqCst) == 0).await;
+        assert!(self.state.ended.load(SeqCst) > 0, "nothing was flooded");
+    }
+}
+
+fn relay(client: TcpStream, behind: SocketAddr) {
+    let server = TcpStream::connect(behind).unwrap();
+    let copy = |mut from: TcpStream, mut to: TcpStream| {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    };
+    let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    thread::spawn(move || copy(from, to));
+    copy(server, client);
+}
+
+/// What is sent, for ever.
+#[derive(Clone)]
+pub struct Flood {
+    pub name: &'static str,
+    /// Once, before.
+    pub first: Vec<u8>,
+    pub unit: Vec<u8>,
+    pub pace: Pace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as it goes.
+    Fast,
+    /// As fast as it goes, each byte by itself.
+    Bytes,
+    /// A byte now and then.
+    Slow,
+}
+
+impl std::fmt::Debug for Flood {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:?})", self.name, self.pace)
+    }
+}
+
+impl Flood {
+    pub fn of(name: &'static str, unit: impl Into<Vec<u8>>) -> Self {
+        Self { name, first: Vec::new(), unit: unit.into(), pace: Pace::Fast }
+    }
+
+    pub fn after(self, first: impl Into<Vec<u8>>) -> Self {
+        Self { first: first.into(), ..self }
+    }
+
+    pub fn at(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    pub fn is_slow(&self) -> bool {
+        self.pace == Pace::Slow
+    }
+
+    /// Until the other end is closed.
+    pub fn pour(&self, mut into: impl Write) -> io::Result<()> {
+        if self.pace == Pace::Fast {
+            into.write_all(&self.first)?;
+            let block = self.unit.repeat(65_536_usize.div_ceil(self.unit.len()));
+            loop {
+                into.write_all(&block)?;
+            }
+        }
+        for byte in self.first.iter().chain(self.unit.iter().cycle()) {
+            into.write_all(&[*byte])?;
+            into.flush()?;
+            if self.pace == Pace::Slow {
+                thread::sleep(Duration::from_millis(200));
+            }
+        }
+        unreachable!("a unit is not empty")
+    }
+}
+
+/// A TLS connection, whose handshake is wrapped into TDS packets or is not.
+pub struct Tls {
+    session: ServerConnection,
+    wire: Wire,
+}
+
+struct Wire {
+    tcp: TcpStream,
+    packets: bool,
+    /// Of a packet's payload, still to be read.
+    left: usize,
+    unsent: Vec<u8>,
+}
+
+impl Tls {
+    pub fn accept(tcp: TcpStream, config: &Arc<ServerConfig>, packets: bool) -> io::Result<Self> {
+        let session = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+        let mut tls = Self { session, wire: Wire { tcp, packets, left: 0, unsent: Vec::new() } };
+        while tls.session.is_handshaking() {
+            tls.session.complete_io(&mut tls.wire)?;
+        }
+        tls.wire.packets = false;
+        Ok(tls)
+    }
+}
+
+impl Read for Tls {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        rustls::Stream::new(&mut self.session, &mut self.wire).read(bytes)
+    }
+}
+
+impl Write for Tls {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        rustls::Stream::new(&mut self.session, &mut self.wire).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        rustls::Stream::new(&mut self.session, &mut self.wire).flush()
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if !self.packets {
+            return self.tcp.read(bytes);
+        }
+        while self.left == 0 {
+            let mut header = [0; 8];
+            self.tcp.read_exact(&mut header)?;
+            self.left = usize::from(u16::from_be_bytes([header[2], header[3]])) - 8;
+        }
+        let room = bytes.len().min(self.left);
+        let count = self.tcp.read(&mut bytes[..room])?;
+        self.left -= count;
+        Ok(count)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.packets {
+            return self.tcp.write(bytes);
+        }
+        self.unsent.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        for piece in std::mem::take(&mut self.unsent).chunks(4_000) {
+            self.tcp.write_all(&super::azure_sql::packet(18, 1, piece))?;
+        }
+        Ok(())
+    }
+}
