@@ -93,14 +93,17 @@ fn is_gap(c: char) -> bool {
     c.is_whitespace() || c.is_control()
 }
 
-/// What is not seen, or changes the direction of what is (Unicode's category Cf, without
-/// the marks of Arabic and Indic numbers).
+/// Characters that are not seen, or that change the direction of others: Unicode's category
+/// Cf (without the signs of Arabic numbers), variation selectors, and blanks that are letters.
 fn is_format(c: char) -> bool {
     matches!(
         c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}'
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
     )
 }
 
@@ -181,6 +184,7 @@ mod tests {
             (&apart.join("\r\n"), "[redacted]"),
             (&apart.join("\u{200b}"), "[redacted]"),
             (&apart.join(" \u{1b} "), "[redacted]"),
+            (&apart.join("\u{fe0f}"), "[redacted]"),
         ] {
             let text = format!("no: '{said}' is wrong");
             assert_eq!(excerpt(&text, Some(TOKEN)), format!("no: '{left}' is wrong"));

@@ -55,7 +55,7 @@ impl Allowance {
 pub struct Limited<S> {
     stream: S,
     allowance: Allowance,
-    /// What was read since the last turn.
+    /// Bytes read since the last time that others got their turn.
     turn: usize,
 }
 
@@ -84,7 +84,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         let left = self.allowance.0.load(Relaxed).saturating_sub(count as u64);
         self.allowance.0.store(left, Relaxed);
         if left == 0 {
-            let what = "the peer sends more than belongs here";
+            let what = "the peer sent more data than this exchange allows";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
         }
         Poll::Ready(Ok(()))

@@ -484,6 +484,20 @@ async fn a_machine_whose_imds_has_no_identities_is_passed_over_though_it_answers
     assert_eq!(world.owner(&token.unwrap()), "developer");
 }
 
+/// A proxy may answer in its place for a while: that is not the developer's turn.
+#[tokio::test]
+async fn an_imds_that_has_answered_the_probe_is_not_passed_over_for_what_answers_after_it() {
+    let world = World::new();
+    for (status, body) in [(403, "<html>"), (302, ""), (404, "<html>"), (200, "<html>")] {
+        let machine = world.machine();
+        machine.endpoint.fail_after(1, Fault::Status(status, body.to_owned()));
+        let chain = chain(&world, machine.endpoint.imds_endpoint(), &machine.clock);
+        let passing = machine.pass(if status == 404 { "404 JSON" } else { "" });
+        let error = with_moves(ask(&chain), passing).await.unwrap_err();
+        assert_eq!(error.kind(), CredentialErrorKind::Transient, "{status} {body}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_breaks_is_tried_again_for_3_seconds() {
     let world = World::new();

@@ -197,9 +197,9 @@ impl Connector {
                 }) => {
                     let shown = excerpt(&to, Some(token.secret()));
                     let problem = match () {
-                        () if shown != to => Some("that is not the name of a host"),
+                        () if shown != to => Some("the target is not a valid host name"),
                         () if !self.may_route(host_of(&to)) => Some(
-                            "that is outside of the cloud of the server's own name, and a token must not go there (Config::allow_routing_to lets it)",
+                            "the target is outside the cloud of the configured host, so the token must not go there: to allow it, call Config::allow_routing_to",
                         ),
                         () => None,
                     };
@@ -449,7 +449,7 @@ fn is_below(host: &str, suffix: &str) -> bool {
 
 /// tiberius warns on every connect that credentials go unencrypted, because it
 /// does not see the TLS below it. That is not so; our own event tells the truth.
-async fn quietly<F: Future>(future: F) -> F::Output {
+pub(super) async fn quietly<F: Future>(future: F) -> F::Output {
     // Where nobody subscribes, setting even a mute subscriber would end what
     // `tracing` hands on to the `log` crate, for the whole process.
     if tracing::dispatcher::has_been_set() {

@@ -13,8 +13,8 @@ use crate::{
 ///
 /// `Display` says what failed in this layer and what to do about it;
 /// [`source`](std::error::Error::source) has the cause. Those that the server has
-/// a number for have it in [`server_error`](Self::server_error). Text of a server is made
-/// fit to be shown, as [`ServerError`] says.
+/// a number for have it in [`server_error`](Self::server_error). Messages
+/// from the server are filtered: see [`ServerError`].
 /// [`troubleshooting`](crate::manual::troubleshooting) has the messages as its headings.
 ///
 /// | error | cause | way out |

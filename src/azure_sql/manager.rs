@@ -10,13 +10,16 @@ use tracing::Instrument;
 
 use super::{
     Client, Connection, Connector, Error,
+    connector::quietly,
     link::{Fault, ResetRule},
     pool::Living,
 };
 use crate::{
     clock,
+    excerpt::excerpt,
     one_task::OneTask,
     telemetry::{self, recycled},
+    token::Token,
 };
 
 /// Makes and renews the connections of a [`Pool`](super::Pool).
@@ -297,7 +300,7 @@ impl Manager {
     async fn verify(&self, connection: &mut Connection) -> Result<(), RetireReason> {
         let began = self.connector.clock().monotonic();
         connection.link.allowance.restrict();
-        let probed = probe(&mut *connection);
+        let probed = quietly(probe(&mut *connection));
         let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
         connection.link.allowance.lift();
         // One that had a transaction to roll back may be at that, and no sign of the others.
@@ -307,7 +310,10 @@ impl Manager {
         if matches!(probed, Ok(Ok(true))) {
             return Ok(());
         }
-        let probed = crate::excerpt::excerpt(&format!("{probed:?}"), None);
+        let probed = {
+            let token = self.connector.tokens().held();
+            excerpt(&format!("{probed:?}"), token.as_ref().map(Token::secret))
+        };
         tracing::debug!(probed, "the probe of an idle connection failed");
         // What became of it while it lay idle shows only now.
         let fault = connection.link.fault();

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use zeroize::Zeroizing;
+
 use super::{
     link::{Fault, Link},
     severe::SevereErrors,
@@ -103,7 +105,8 @@ impl Incoming {
 /// header is looked at and, where a reset is due, changed.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    packet: Vec<u8>,
+    /// With the token in it, until the login is sent.
+    packet: Zeroizing<Vec<u8>>,
     /// Of `packet`, once its header is there.
     length: usize,
     /// The last packet ended no message: the next one continues it.

@@ -6,7 +6,7 @@ use crate::excerpt::{excerpt, excerpt_of};
 ///
 /// The server has just seen the token. So its message is on one line and cut to 400
 /// characters, without control characters, and parts of the token are `[redacted]`.
-/// The driver's errors of queries have what a server says as it is.
+/// Errors of queries come from the driver and are not filtered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (error {code}, state {state})")]
 pub struct ServerError {
@@ -36,7 +36,7 @@ impl ServerError {
         self.code
     }
 
-    /// The state: where in the server it arose.
+    /// The state, which identifies the place in the server that raised the error.
     #[must_use]
     pub fn state(&self) -> u8 {
         self.state
@@ -68,10 +68,10 @@ pub(super) fn fit(error: rustls::Error) -> rustls::Error {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {
-    /// The server says so.
+    /// The server returned an error.
     #[error(transparent)]
     Server(ServerError),
-    /// The connection broke, or the driver did not understand what it read.
+    /// The connection failed, or the driver could not parse the response.
     #[error(transparent)]
     Driver(DriverError),
 }

@@ -196,7 +196,7 @@ pub(super) async fn read_answer(
             return Err(OpenError::Protocol("it is no TDS server"));
         }
         if header.payload == 0 && !header.last {
-            return Err(OpenError::Protocol("it sends empty packets for its PRELOGIN"));
+            return Err(OpenError::Protocol("its PRELOGIN response has an empty packet"));
         }
         left = left
             .checked_sub(HEADER + header.payload)

@@ -148,12 +148,16 @@ impl Chain {
 fn report(credential: &str, failures: &[(String, CredentialError)]) {
     let reasons = failures.iter().map(|(name, error)| format!("{name}: {}", in_a_line(error)));
     let passed_over = reasons.collect::<Vec<_>>().join("; ");
-    tracing::info!(credential, passed_over, "the credential is chosen and will not change");
+    tracing::info!(
+        credential,
+        passed_over,
+        "credential selected; it is kept for the lifetime of the chain"
+    );
     if failures.iter().any(|(_, error)| is_silent(error)) {
         tracing::warn!(
             credential,
-            "the managed identity endpoint accepts connections, but did not answer, so that \
-             another credential is used: in Azure, set AZURE_TOKEN_CREDENTIALS=prod and restart"
+            "the managed identity endpoint accepted a connection but did not respond, so another \
+             credential is used: in Azure, set AZURE_TOKEN_CREDENTIALS=prod and restart"
         );
     }
 }

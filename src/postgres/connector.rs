@@ -35,6 +35,9 @@ use crate::{
 #[derive(Clone)]
 pub struct Connector(Arc<Inner>);
 
+/// A session, what drives it, and the token that it was logged in to with.
+type LoggedIn = (Client, Connection, Token);
+
 struct Inner {
     config: Config,
     tokens: TokenCache,
@@ -105,12 +108,26 @@ impl Connector {
     /// Dropping the future ends the attempt, but not a request for a token that
     /// is under way.
     pub async fn connect(&self) -> Result<(Client, Connection), Error> {
+        self.connect_with_token().await.map(|(client, connection, _)| (client, connection))
+    }
+
+    /// With the token that it has logged in with.
+    async fn connect_with_token(&self) -> Result<LoggedIn, Error> {
         // Moved about, it is large.
         let connecting = Box::pin(self.connect_in_time());
         self.0.ledger.connect(&**self.clock(), connecting).await
     }
 
-    async fn connect_in_time(&self) -> Result<(Client, Connection), Error> {
+    /// Connects and spawns the task that drives the connection.
+    pub(crate) async fn spawn(&self) -> Result<(Client, JoinHandle<()>), Error> {
+        let (client, connection, token) = self.connect_with_token().await?;
+        // deadpool's metrics, which are compared with them, have the system's clock.
+        let (clock, limits) = (SystemClock::new(), TimeLimits::of(self.config()));
+        let driven = self.0.aged.counting(&clock, limits, drive(connection, token));
+        Ok((client, tokio::spawn(driven)))
+    }
+
+    async fn connect_in_time(&self) -> Result<LoggedIn, Error> {
         let Inner { config, tokens, .. } = &*self.0;
         let progress = Progress::new(config.servers());
         let limit = config.connect_timeout;
@@ -189,7 +206,7 @@ impl Connector {
         &self,
         progress: &Progress,
         connecting: Connecting,
-    ) -> Result<(Client, Connection), Error> {
+    ) -> Result<LoggedIn, Error> {
         let ledger = &self.0.ledger;
         let mut retries = Retries::new(ledger.has_logged_in(), self.config().hosts.len() > 1);
         loop {
@@ -208,11 +225,7 @@ impl Connector {
     }
 
     /// With one token, and if that is refused, with another.
-    async fn log_in(
-        &self,
-        progress: &Progress,
-        connecting: Connecting,
-    ) -> Result<(Client, Connection), Error> {
+    async fn log_in(&self, progress: &Progress, connecting: Connecting) -> Result<LoggedIn, Error> {
         let Inner { config, tokens, .. } = &*self.0;
         progress.reached(Stage::Token);
         let no_token = |source| Error::Token { server: config.servers(), source };
@@ -262,7 +275,7 @@ impl Connector {
         user: &str,
         progress: &Progress,
         connecting: Connecting,
-    ) -> Result<(Client, Connection), Error> {
+    ) -> Result<LoggedIn, Error> {
         let Inner { config, tls, .. } = &*self.0;
         let outcome =
             dial::log_in(config, tls, user, token, progress, &**self.clock(), connecting).await;
@@ -275,7 +288,7 @@ impl Connector {
             }
             Err(_) => {}
         }
-        outcome
+        outcome.map(|(client, connection)| (client, connection, token.clone()))
     }
 
     /// The role to log in as.
@@ -332,15 +345,8 @@ impl deadpool_postgres::Connect for Connector {
         _: &tokio_postgres::Config,
     ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
         Box::pin(async move {
-            match Connector::connect(self).await {
-                Ok((client, connection)) => {
-                    // deadpool's metrics, which are compared with them, have the system's clock.
-                    let clock = SystemClock::new();
-                    let limits = TimeLimits::of(self.config());
-                    let driven = drive(connection, self.tokens().clone());
-                    let driven = self.0.aged.counting(&clock, limits, driven);
-                    Ok((client, tokio::spawn(driven)))
-                }
+            match self.spawn().await {
+                Ok(spawned) => Ok(spawned),
                 // These are what Error::from makes of them again.
                 Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
                 Err(error) => Err(replay::carrying(error).await),
@@ -349,21 +355,21 @@ impl deadpool_postgres::Connect for Connector {
     }
 }
 
-/// As the connection would by itself, which logs what the server says as it is.
-pub(crate) async fn drive(mut connection: Connection, tokens: TokenCache) {
+/// As the connection would by itself, which logs what the server says as it is. The server
+/// has seen `token`.
+async fn drive(mut connection: Connection, token: Token) {
+    let secret = Some(token.secret());
     while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
-        let token = tokens.held();
-        let secret = token.as_ref().map(Token::secret);
         match message {
             Ok(AsyncMessage::Notice(notice)) => {
                 let (severity, text) = (notice.severity(), notice.message());
                 let notice = excerpt(&format!("{severity}: {text}"), secret);
-                tracing::info!(notice, "a notice of the server");
+                tracing::info!(notice, "server notice");
             }
             Ok(_) => {}
             Err(error) => {
                 let error = excerpt_of(&error, secret);
-                tracing::warn!(error, "a connection ended");
+                tracing::warn!(error, "the connection failed");
                 return;
             }
         }

@@ -20,8 +20,8 @@ use crate::{
 /// [`source`](StdError::source) has the cause. What the server said of a login is a
 /// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code))
 /// and all its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)): each on one
-/// line and cut to 400 characters, parts of the token `[redacted]`, for the server has just
-/// seen that. The way out of a refused login is in its HINT. [`troubleshooting`](crate::manual::troubleshooting) has the
+/// line, at most 400 characters long, with parts of the token replaced by `[redacted]`. The
+/// way out of a refused login is in its HINT. [`troubleshooting`](crate::manual::troubleshooting) has the
 /// messages as its headings.
 ///
 /// | error | cause | way out |

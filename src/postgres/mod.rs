@@ -78,8 +78,6 @@ mod tls;
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use connector::Connector;
-#[cfg(feature = "bb8")]
-pub(crate) use connector::drive;
 pub use error::{Error, Stage, is_transient};
 pub use pool::{Pool, builder, close_and_wait, keep_fresh, warm_up};
 pub use recycling::Recycling;

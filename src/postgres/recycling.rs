@@ -6,7 +6,7 @@ use tokio_postgres::{CancelToken, error::SqlState};
 use tracing::Instrument;
 
 use super::{Connector, RetireReason, is_transient};
-use crate::{clock, telemetry::recycled};
+use crate::{clock, excerpt::excerpt_of, telemetry::recycled, token::Token};
 
 /// What is done to a connection before its next borrower gets it. The names are
 /// those of deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod);
@@ -23,11 +23,10 @@ pub enum Recycling {
     /// locks, temporary tables and the memory of sequences are reset. One round trip.
     ///
     /// The driver's prepared statements stay, and with them the statement cache. Their names
-    /// (`s0`, `s1`, …) can be guessed, and SQL can replace a cached statement
-    /// (`DEALLOCATE s0; PREPARE s0 AS …`). So where the cache holds statements (in the pools of
-    /// sqlx and diesel-async: always), a connection on which SQL has prepared a statement is
-    /// closed ([`RetireReason::Recycling`]): prepare with the driver, or take the connection out
-    /// of the pool.
+    /// (`s0`, `s1`, …) can be guessed, and SQL can replace one of them
+    /// (`DEALLOCATE s0; PREPARE s0 AS …`). So a connection on which SQL has prepared a statement
+    /// is closed ([`RetireReason::Recycling`]): prepare with the driver, or take the connection
+    /// out of the pool.
     ///
     /// The next borrower finds:
     ///
@@ -36,7 +35,6 @@ pub enum Recycling {
     /// - The seed that `setseed` has set, and what extensions and procedural languages keep in
     ///   the session's memory. Connections of `dblink` stay open, with the rights of the user
     ///   who opened them: close them before the connection is returned, or in the hook below.
-    /// - Statements that SQL has prepared, where the statement cache is empty.
     /// - Cached statements that `DEALLOCATE` or `DISCARD ALL` took away without the driver's
     ///   knowledge. Their next use fails (SQLSTATE 26000), and so may lookups of types: take
     ///   such a connection out of the pool.
@@ -70,34 +68,26 @@ pub enum Recycling {
 
 /// The list behind the rollback is that of deadpool-postgres, which is
 /// `DISCARD ALL` less what would take the prepared statements away. `RESET ROLE`,
-/// because `RESET ALL` leaves the role alone.
-macro_rules! clean {
-    ($rollback:literal, $check:expr) => {
+/// because `RESET ALL` leaves the role alone. The last statement fails where SQL has
+/// prepared one.
+macro_rules! clean_after {
+    ($rollback:literal) => {
         concat!(
             $rollback,
             "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
-             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;",
-            $check
+             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; \
+             SELECT ('prepared by SQL: ' || name)::int \
+             FROM pg_catalog.pg_prepared_statement() WHERE from_sql;"
         )
-    };
-}
-
-/// Fails where SQL has prepared a statement.
-macro_rules! check {
-    () => {
-        "SELECT ('prepared by SQL: ' || name)::int FROM pg_prepared_statement() WHERE from_sql;"
     };
 }
 
 /// `ROLLBACK` alone would be a warning in the server's log at every checkout that
 /// finds no transaction, which is all of them in a well-kept application.
-const CLEAN: &str = clean!("BEGIN; ROLLBACK; ", check!());
-
-/// The check takes a quarter of the server's time.
-const CLEAN_UNCHECKED: &str = clean!("BEGIN; ROLLBACK; ", "");
+const CLEAN: &str = clean_after!("BEGIN; ROLLBACK; ");
 
 /// In a failed transaction, `BEGIN` fails, too.
-const CLEAN_FAILED: &str = clean!("ROLLBACK; ", check!());
+const CLEAN_FAILED: &str = clean_after!("ROLLBACK; ");
 
 impl Recycling {
     /// A connection whose recycling takes longer is not worth waiting for.
@@ -136,7 +126,7 @@ impl Recycling {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
             Ok(Err(error)) => {
-                let error = crate::excerpt::excerpt_of(&error, None);
+                let error = fit(connector, &error);
                 tracing::warn!(error, "a connection could not be recycled");
                 Err(RetireReason::Recycling)
             }
@@ -148,11 +138,11 @@ impl Recycling {
     }
 
     async fn run(&self, client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres::Error> {
-        let clean = *self == Self::Clean;
-        // Nothing is cached that SQL could have replaced.
-        let unchecked = clean && client.statement_cache.size() == 0;
-        match execute(client, if unchecked { CLEAN_UNCHECKED } else { sql }).await {
-            Err(error) if clean && error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+        match execute(client, sql).await {
+            Err(error)
+                if *self == Self::Clean
+                    && error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) =>
+            {
                 execute(client, CLEAN_FAILED).await
             }
             done => done,
@@ -173,15 +163,21 @@ async fn execute(client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres
     Ok(())
 }
 
+/// An error of the server's, as text for a log.
+fn fit(connector: &Connector, error: &tokio_postgres::Error) -> String {
+    let token = connector.tokens().held();
+    excerpt_of(error, token.as_ref().map(Token::secret))
+}
+
 /// Has the server stop what the connection is at. It is not used again,
 /// because the cancellation might reach a later query.
 pub(crate) fn cancel(connector: &Connector, query: CancelToken) {
-    let tls = connector.tls();
-    let clock = connector.clock().clone();
-    let limit = connector.config().connect_timeout;
+    let connector = connector.clone();
     tokio::spawn(async move {
-        if let Ok(Err(error)) = clock::timeout(&*clock, limit, query.cancel_query(tls)).await {
-            let error = crate::excerpt::excerpt_of(&error, None);
+        let limit = connector.config().connect_timeout;
+        let cancelling = query.cancel_query(connector.tls());
+        if let Ok(Err(error)) = clock::timeout(&**connector.clock(), limit, cancelling).await {
+            let error = fit(&connector, &error);
             tracing::warn!(error, "a query could not be cancelled");
         }
     });

@@ -219,7 +219,7 @@ impl TokenCache {
     }
 
     /// The token that is held, however old.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn held(&self) -> Option<Token> {
         self.0.core.peek(|held| held.map(|held| held.token.clone()))
     }

@@ -144,7 +144,7 @@ async fn what_a_server_notices_during_a_login_is_fit_to_be_logged() {
             tokio::task::yield_now().await;
         }
         let log = captured.text();
-        assert!(log.contains("a connection ended"), "{what}: {log}");
+        assert!(log.contains("the connection failed"), "{what}: {log}");
         assert!(log.contains("notice"), "{what}: {log}");
         assert_log_fit(what, &log, &secret);
         assert!(log.lines().all(|line| line.len() < 8_000), "{what}");

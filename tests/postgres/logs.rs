@@ -83,6 +83,6 @@ async fn why_the_server_ended_a_connection_is_logged() {
         tokio::task::yield_now().await;
     }
     let logged = captured.text();
-    let warning = logged.lines().find(|line| line.contains("a connection ended")).unwrap();
+    let warning = logged.lines().find(|line| line.contains("the connection failed")).unwrap();
     assert!(warning.contains("WARN") && warning.contains("administrator command"), "{warning}");
 }

@@ -82,7 +82,7 @@ impl Command {
             }
             Statement::Commit { .. } | Statement::Rollback { .. } => return Err(unsupported()),
             Statement::Query(query)
-                if query.to_string().ends_with("FROM pg_prepared_statement() WHERE from_sql") =>
+                if query.to_string().ends_with("pg_prepared_statement() WHERE from_sql") =>
             {
                 Self::PreparedBySql
             }

@@ -76,10 +76,9 @@ impl ManageConnection for Manager {
     type Error = Error;
 
     async fn connect(&self) -> Result<Connection, Error> {
-        let (client, connection) =
-            self.connector.connect().await.inspect_err(|error| super::tell(error))?;
-        let driven = postgres::drive(connection, self.connector.tokens().clone());
-        let client = ClientWrapper::new(client, tokio::spawn(driven));
+        let (client, driven) =
+            self.connector.spawn().await.inspect_err(|error| super::tell(error))?;
+        let client = ClientWrapper::new(client, driven);
         Ok(Connection { client, metrics: Metrics::default(), fit: false })
     }
 

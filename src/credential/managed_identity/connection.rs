@@ -21,7 +21,18 @@ use tokio_rustls::TlsConnector;
 use url::Position;
 
 use super::http::HttpError;
-use crate::limited::{Allowance, Limited};
+use crate::{
+    excerpt::excerpt,
+    limited::{Allowance, Limited},
+};
+
+/// The names in a certificate are its owner's text.
+fn fit(error: io::Error) -> io::Error {
+    match excerpt(&error.to_string(), None) {
+        text if text == error.to_string() => error,
+        text => io::Error::new(error.kind(), text),
+    }
+}
 
 pub(super) struct Connection(Box<dyn Stream>);
 
@@ -40,7 +51,8 @@ impl Connection {
             None => Box::new(tcp),
             Some(tls) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await?)
+                let connected = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
+                Box::new(connected.map_err(fit)?)
             }
         };
         Ok(Self(stream))

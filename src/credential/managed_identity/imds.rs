@@ -77,11 +77,12 @@ impl Imds {
         if Retry::IMDS.passes(answer.status) && (answer.status != 404 || is_imds) {
             return exhausted("IMDS", answer, reason);
         }
-        // Hosted agents of Azure Pipelines are machines whose IMDS answers the probe, and a
-        // request for a token with 404 and no body: no identity is to be had there
-        // (Azure/azure-sdk-for-js#27608).
         if !is_imds {
-            return self.another(answer);
+            // On hosted agents of Azure Pipelines, IMDS answers the probe, and a request for
+            // a token with 404 and no body: these machines have no identity
+            // (Azure/azure-sdk-for-js#27608).
+            let no_identity = answer.status == 404 && answer.body.is_empty();
+            return self.another(answer, if no_identity { &self.met } else { &self.seen });
         }
         let text = reason.as_deref().unwrap_or_default();
         // Entra's own words are about the resource, not about this machine.
@@ -131,9 +132,9 @@ impl Imds {
         is_imds
     }
 
-    fn another(&self, answer: &Answer) -> CredentialError {
+    fn another(&self, answer: &Answer, known: &AtomicBool) -> CredentialError {
         let (url, status) = (shown(&self.url), answer.status);
-        absent(&format!("what answers at {url} is not IMDS (status {status})"), &self.met)
+        absent(&format!("what answers at {url} is not IMDS (status {status})"), known)
     }
 
     fn unreachable(&self) -> CredentialError {
@@ -157,7 +158,7 @@ impl Imds {
             HttpError::Unreachable(_) => self.unreachable().with_source(error),
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
                 let what = format!("what answers at {} is not IMDS", shown(&self.url));
-                absent(&what, &self.met).with_source(error)
+                absent(&what, &self.seen).with_source(error)
             }
             error => {
                 let message = format!("IMDS ({}) gave no token", shown(&self.url));
@@ -185,17 +186,22 @@ impl Endpoint for Imds {
         url.query_pairs_mut().append_pair("api-version", API_VERSION);
         let start = http.clock().monotonic();
         let left = || PROBE_BUDGET.saturating_sub(http.clock().monotonic().saturating_sub(start));
-        let mut limit = PROBE_STEP;
+        let (mut limit, mut silent) = (PROBE_STEP, None);
         loop {
             let error = match http.send_once(Request::new(Method::GET, url.clone()), limit).await {
                 Ok(answer) if self.recognises(&answer) => return Ok(()),
-                Ok(answer) => return Err(self.another(&answer)),
+                Ok(answer) => return Err(self.another(&answer, &self.seen)),
                 Err(error @ HttpError::Unusable(_)) => return Err(self.no_answer(error)),
                 Err(error) => error,
             };
             if !matches!(error, HttpError::NoAnswer(_)) {
                 http.clock().sleep(PROBE_STEP.min(left())).await;
             }
+            // What it did after it had accepted a connection is what matters.
+            let error = match (error, silent.take()) {
+                (HttpError::Unreachable(_), Some(silent)) => silent,
+                (error, _) => error,
+            };
             limit = left();
             if limit.is_zero() {
                 let what = format!(
@@ -204,6 +210,7 @@ impl Endpoint for Imds {
                 );
                 return Err(absent(&what, &self.seen).with_source(error));
             }
+            silent = Some(error);
         }
     }
 
