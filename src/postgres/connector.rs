@@ -363,8 +363,12 @@ async fn drive(mut connection: Connection, token: Token) {
         match message {
             Ok(AsyncMessage::Notice(notice)) => {
                 let (severity, text) = (notice.severity(), notice.message());
-                let notice = excerpt(&format!("{severity}: {text}"), secret);
-                tracing::info!(notice, "server notice");
+                if tracing::enabled!(tracing::Level::INFO) {
+                    let notice = excerpt(&format!("{severity}: {text}"), secret);
+                    tracing::info!(notice, "server notice");
+                }
+                // A server that sends notices without end must leave others their turn.
+                tokio::task::yield_now().await;
             }
             Ok(_) => {}
             Err(error) => {

@@ -418,7 +418,7 @@ async fn a_token_is_not_taken_to_another_cloud() {
     let elsewhere = shop.another_server("127.0.0.1", |_| {}).await;
     for host in ["127.0.0.1", "evil.example", "shop.database.windows.net"] {
         shop.server().behaviour().route_logins(1, host, elsewhere.addr().port());
-        let error = refused_saying(&shop.connector(""), &["outside of the cloud", host]).await;
+        let error = refused_saying(&shop.connector(""), &["outside the cloud", host]).await;
         assert!(matches!(error, Error::Routing { .. }), "{error:?}");
     }
     assert_eq!(elsewhere.counters().connections, 0);

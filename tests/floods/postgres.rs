@@ -151,7 +151,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
                 matches!(error, Error::EncryptionDeclined { .. })
             }
             Early if place == Place::Tls => matches!(error, Error::Tls { .. }),
-            Early => format!("{error:?}").contains("more than belongs here"),
+            Early => format!("{error:?}").contains("more data than this exchange allows"),
         };
         assert!(expected, "{error:?}");
         said

@@ -12,7 +12,8 @@ pub fn texts(secret: &str) -> Vec<(&'static str, String)> {
         ("escape sequences", "no \u{1b}[2J\u{1b}]0;owned\u{7}".to_owned()),
         ("bidi", "no \u{202e}txet\u{2066}\u{200b}\u{feff}\u{61c}\u{ad}".to_owned()),
         ("a line of its own", "no\r\nFORGED line\u{2028}FORGED".to_owned()),
-        ("1 MB", "no".repeat(1 << 19)),
+        // Within what a server may send until the login is complete.
+        ("6 KB", "no".repeat(3_000)),
         ("the secret", format!("no: {secret} is not it")),
         ("the signature", format!("no: signature {signature} is wrong")),
         ("16 characters", format!("no: '{}'", &signature[signature.len().saturating_sub(16)..])),
