@@ -300,7 +300,7 @@ impl Manager {
     async fn verify(&self, connection: &mut Connection) -> Result<(), RetireReason> {
         let began = self.connector.clock().monotonic();
         connection.link.allowance.restrict();
-        let probed = quietly(probe(&mut *connection));
+        let probed = Box::pin(quietly(probe(&mut *connection)));
         let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
         connection.link.allowance.lift();
         // One that had a transaction to roll back may be at that, and no sign of the others.

@@ -132,8 +132,8 @@ impl Connector {
         let progress = Progress::new(config.servers());
         let limit = config.connect_timeout;
         let connecting = Connecting { began: self.clock().monotonic(), limit };
-        let connected =
-            clock::timeout(&**self.clock(), limit, self.keep_trying(&progress, connecting)).await;
+        let trying = Box::pin(self.keep_trying(&progress, connecting));
+        let connected = clock::timeout(&**self.clock(), limit, trying).await;
         connected.unwrap_or_else(|Elapsed| {
             Err(match progress.take() {
                 (Stage::Token, server, None) => {
