@@ -52,6 +52,7 @@ impl Allowance {
 /// A stream of which only an [`Allowance`] is read. (A part of public types, though not
 /// itself one that can be named.)
 #[derive(Debug)]
+#[cfg_attr(not(feature = "postgres"), allow(unreachable_pub))]
 pub struct Limited<S> {
     stream: S,
     allowance: Allowance,
