@@ -5,11 +5,18 @@
 #[path = "support/logs.rs"]
 mod logs;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
 
 use entra_pool::{
     azure_sql,
-    clock::{Clock, ManualClock},
+    clock::{Clock, ManualClock, Sleep},
     credential::{
         Chain, ConfigError, Environment, ManagedIdentity, UserAssignedId, from_environment_as,
         from_environment_with_clock,
@@ -388,7 +395,7 @@ fn assert_words(what: &str, text: &str, words: &str) {
 // The probe
 
 /// A managed identity with a probe, then an Azure CLI with a developer's login.
-fn chain(world: &World, imds: String, clock: &ManualClock) -> Chain {
+fn chain(world: &World, imds: String, clock: &(impl Clock + Clone)) -> Chain {
     let builder = ManagedIdentity::system_assigned().imds_endpoint(imds).clock(clock.clone());
     let cli = entra_pool::credential::AzureCli::builder().executable(world.az.executable());
     let members: Vec<Arc<dyn TokenCredential>> = vec![
@@ -498,20 +505,39 @@ async fn an_imds_that_has_answered_the_probe_is_not_passed_over_for_what_answers
     }
 }
 
+/// A clock that counts how often something waits.
+#[derive(Debug, Clone, Default)]
+struct Counting(ManualClock, Arc<AtomicUsize>);
+
+impl Clock for Counting {
+    fn wall(&self) -> SystemTime {
+        self.0.wall()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.1.fetch_add(1, Relaxed);
+        self.0.sleep(duration)
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_breaks_is_tried_again_for_3_seconds() {
     let world = World::new();
     let log = logs::capture();
-    let clock = ManualClock::new();
+    let clock = Counting::default();
     let (listener, url) = listen().await;
     let chain = chain(&world, url, &clock);
     let breaking = async {
+        // One waits for the connection; then two for each request: its limit, and the pause.
         let _ = listener.accept().await.unwrap();
-        for _ in 0..3 {
+        for pause in [3, 5, 7] {
             drop(listener.accept().await.unwrap());
-            until(|| clock.sleepers() == 1 && clock.next_wake() == Some(Duration::from_secs(1)))
-                .await;
-            clock.advance(Duration::from_secs(1));
+            until(|| clock.1.load(Relaxed) == pause).await;
+            clock.0.advance(Duration::from_secs(1));
         }
     };
     let token = with_moves(ask(&chain), breaking).await;
