@@ -211,6 +211,8 @@ pub mod telemetry;
 pub mod token;
 
 mod cloud;
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+mod connect;
 mod excerpt;
 mod limited;
 mod one_task;

@@ -1,7 +1,7 @@
-use std::{fmt, io, time::Duration};
+use std::{io, time::Duration};
 
 use super::{
-    ConfigError, LoginError, LoginRefused, RetireReason, ServerError, severe::TOKEN_EXPIRED,
+    ConfigError, LoginError, LoginRefused, RetireReason, ServerError, Stage, severe::TOKEN_EXPIRED,
 };
 use crate::{
     TlsConfigError, credential,
@@ -176,37 +176,6 @@ pub enum Error {
         /// Why.
         reason: RetireReason,
     },
-}
-
-/// How far a connect has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Stage {
-    /// Waiting for the identity's token.
-    Token,
-    /// Resolving the host's name.
-    Resolve,
-    /// Connecting over TCP.
-    Dial,
-    /// Agreeing with the server on encryption.
-    Prelogin,
-    /// The TLS handshake.
-    Tls,
-    /// Waiting for the answer to the login.
-    Login,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Token => "waiting for a token",
-            Self::Resolve => "resolving the name",
-            Self::Dial => "dialling",
-            Self::Prelogin => "waiting for the server's PRELOGIN",
-            Self::Tls => "shaking hands for TLS",
-            Self::Login => "waiting for the answer to the login",
-        })
-    }
 }
 
 impl Error {

@@ -1,24 +1,21 @@
-use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::{
-    Client, Connection, Connector, Error,
-    connector::quietly,
+    Client, Connection, Connector, Error, RetireReason,
+    driver::quietly,
     link::{Fault, ResetRule},
     pool::Living,
 };
 use crate::{
     clock,
+    connect::{SilentServer, jittered},
     excerpt::excerpt,
     one_task::OneTask,
-    telemetry::{self, recycled},
+    telemetry::recycled,
     token::Token,
 };
 
@@ -44,8 +41,8 @@ pub struct Manager {
     connector: Connector,
     recycling: Recycling,
     max_lifetime: Option<Duration>,
-    /// A probe that began then (monotonic) had no answer.
-    silent_since: Mutex<Option<Duration>>,
+    /// By the monotonic clock.
+    silent: SilentServer<Duration>,
     pub(super) living: Living,
     pub(super) keeping_fresh: OneTask,
     /// Told at its end, or gone: ends the task of `keep_fresh`.
@@ -74,64 +71,6 @@ pub enum Recycling {
     Fast,
 }
 
-/// Why a connection was not used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RetireReason {
-    /// It was closed, or reading or writing failed.
-    Closed,
-    /// A query was dropped before it was sent or answered to its end, or timed out.
-    /// (A short answer may have come whole though its rows were not read: then the
-    /// connection is reset and lent again.)
-    Unsettled,
-    /// A query was cancelled.
-    Cancelled,
-    /// The server has sent an error that ends the session: class 20 or above, or
-    /// 37396 (its token has expired).
-    SevereError,
-    /// A transaction was left open where it could not be rolled back.
-    TransactionOpen,
-    /// Older than the maximum lifetime.
-    Age,
-    /// The token that let it in ends soon, and there is a newer one.
-    TokenExpiry,
-    /// The probe failed or showed something else than a clean session.
-    Probe,
-    /// Another connection did not answer the probe in time, and this one has not been
-    /// heard of since.
-    Silent,
-}
-
-impl RetireReason {
-    pub(super) const ALL: [Self; 9] = [
-        Self::Closed,
-        Self::Unsettled,
-        Self::Cancelled,
-        Self::SevereError,
-        Self::TransactionOpen,
-        Self::Age,
-        Self::TokenExpiry,
-        Self::Probe,
-        Self::Silent,
-    ];
-}
-
-impl telemetry::Reason for RetireReason {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Unsettled => "unsettled",
-            Self::Cancelled => "cancelled",
-            Self::SevereError => "severe_error",
-            Self::TransactionOpen => "transaction_open",
-            Self::Age => "age",
-            Self::TokenExpiry => "token_expiry",
-            Self::Probe => "probe",
-            Self::Silent => "silent",
-        }
-    }
-}
-
 impl From<Fault> for RetireReason {
     fn from(fault: Fault) -> Self {
         match fault {
@@ -140,22 +79,6 @@ impl From<Fault> for RetireReason {
             Fault::TransactionOpen => Self::TransactionOpen,
             Fault::Severe => Self::SevereError,
         }
-    }
-}
-
-impl fmt::Display for RetireReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "it was closed",
-            Self::Unsettled => "its last request was dropped half-way",
-            Self::Cancelled => "its last request was cancelled",
-            Self::SevereError => "an error of the server has ended its session",
-            Self::TransactionOpen => "a transaction was left open",
-            Self::Age => "it has reached its lifetime",
-            Self::TokenExpiry => "its token ends soon",
-            Self::Probe => "it failed the probe",
-            Self::Silent => "it has been as silent as one that failed the probe",
-        })
     }
 }
 
@@ -182,7 +105,7 @@ impl Manager {
             max_lifetime: connector.config().max_lifetime,
             connector,
             recycling: Recycling::default(),
-            silent_since: Mutex::default(),
+            silent: SilentServer::default(),
             living: Living::default(),
             keeping_fresh: OneTask::default(),
             alive: watch::Sender::new(()),
@@ -260,7 +183,7 @@ impl Manager {
         }
         // Where one was silent, those that have not been heard of since are not
         // waited for one after the other.
-        if self.silent_since().is_some_and(|silent| connection.link.heard() < silent) {
+        if self.silent.includes(connection.link.heard()) {
             return Some(RetireReason::Silent);
         }
         let (expires_on, tokens) = (connection.token_expires_on, self.connector.tokens());
@@ -274,10 +197,6 @@ impl Manager {
         // Where nobody connects, nobody would ask for one.
         tokens.refresh_if_due();
         None
-    }
-
-    fn silent_since(&self) -> Option<Duration> {
-        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn renew(&self, connection: &mut Connection) -> Result<(), RetireReason> {
@@ -305,7 +224,7 @@ impl Manager {
         connection.link.allowance.lift();
         // One that had a transaction to roll back may be at that, and no sign of the others.
         if probed.is_err() && !connection.link.is_reset_due() {
-            *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+            self.silent.silent(began);
         }
         if matches!(probed, Ok(Ok(true))) {
             return Ok(());
@@ -317,7 +236,7 @@ impl Manager {
         tracing::debug!(probed, "the probe of an idle connection failed");
         // What became of it while it lay idle shows only now.
         let fault = connection.link.fault();
-        Err(fault.map_or(RetireReason::Probe, RetireReason::from))
+        Err(fault.map_or(RetireReason::Recycling, RetireReason::from))
     }
 }
 
@@ -344,21 +263,5 @@ impl managed::Manager for Manager {
 
     fn detach(&self, connection: &mut Connection) {
         connection.counted = None;
-    }
-}
-
-/// `lifetime` less up to a tenth, by `jitter` from 0 to 1.
-fn jittered(lifetime: Duration, jitter: f64) -> Duration {
-    lifetime.mul_f64(1.0 - 0.1 * jitter)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lifetime_ends_up_to_a_tenth_earlier() {
-        let minute = Duration::from_secs(60);
-        assert_eq!([0.0, 0.5, 1.0].map(|jitter| jittered(minute, jitter).as_secs()), [60, 57, 54]);
     }
 }

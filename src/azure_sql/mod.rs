@@ -25,6 +25,7 @@ mod config;
 mod connection;
 mod connector;
 mod dial;
+mod driver;
 mod error;
 mod handshake;
 mod link;
@@ -33,12 +34,9 @@ mod manager;
 mod packet;
 mod pool;
 mod prelogin;
-mod progress;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod replay;
-mod report;
-mod retry;
 mod server_error;
 mod severe;
 mod transport;
@@ -51,18 +49,18 @@ pub use tiberius;
 pub use config::{Authentication, Config, ConfigBuilder, ConfigError, Encrypt, SyntaxError};
 pub use connection::{Client, Connection};
 pub use connector::Connector;
-pub use error::{Error, Stage, is_transient};
+pub use error::{Error, is_transient};
 pub use login_refused::LoginRefused;
-pub use manager::{Manager, Recycling, RetireReason};
+pub use manager::{Manager, Recycling};
 pub use pool::{
     Pool, PoolBuilder, PoolError, PooledConnection, builder, close_and_wait, keep_fresh, warm_up,
 };
-pub use report::ConnectorReport;
 pub use server_error::{LoginError, ServerError};
 pub use transport::Transport;
 
 use config::Secret;
 
+pub use crate::connect::{ConnectorReport, RetireReason, Stage};
 use crate::{
     Cloud,
     credential::{self, ManagedIdentity, UserAssignedId},

@@ -19,15 +19,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    Stage,
+    Error, Stage,
     dial::Socket,
     handshake::Wire,
     link::{Fault, Link},
     packet::{HEADER, Header, Incoming, Outgoing, header, kind, status},
     prelogin,
-    progress::Progress,
 };
-use crate::limited::Limited;
+use crate::{connect::Attempt, limited::Limited};
 
 /// A server's PRELOGIN answer is some 50 bytes; what says more is something else. The
 /// headers of its packets count.
@@ -81,15 +80,15 @@ impl Transport {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
         link: Arc<Link>,
-        stage: &Progress,
+        attempt: &Attempt<Error>,
     ) -> Result<Self, OpenError> {
-        stage.reached(Stage::Prelogin);
+        attempt.reached(Stage::Negotiate);
         let mut tcp = Limited::new(tcp, link.allowance.clone());
         let answer = agree(&mut tcp).await?;
         if !answer.encrypts() {
             return Err(OpenError::EncryptionDeclined);
         }
-        stage.reached(Stage::Tls);
+        attempt.reached(Stage::Tls);
         let mut tls = shake_hands(Wire::framed(tcp), config, name).await?;
         tls.get_mut().0.handshake_over();
         Ok(Self::new(tls, &answer, link))
@@ -102,12 +101,12 @@ impl Transport {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
         link: Arc<Link>,
-        stage: &Progress,
+        attempt: &Attempt<Error>,
     ) -> Result<Self, OpenError> {
-        stage.reached(Stage::Tls);
+        attempt.reached(Stage::Tls);
         let tcp = Limited::new(tcp, link.allowance.clone());
         let mut tls = shake_hands(Wire::bare(tcp), config, name).await?;
-        stage.reached(Stage::Prelogin);
+        attempt.reached(Stage::Negotiate);
         // What it says about encryption is of no concern: there is TLS already.
         let answer = agree(&mut tls).await?;
         Ok(Self::new(tls, &answer, link))

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::{
+    connect::SecondLogin,
     excerpt::printable,
-    token::{Claims, Scope, Token, TokenError, utc, with_causes},
+    token::{Claims, Scope, Token, utc, with_causes},
 };
 
 /// Older PgBouncer versions have this many bytes of password at most.
@@ -19,20 +20,7 @@ pub(super) struct Refusal<'a> {
     pub(super) token: &'a Token,
     pub(super) scope: &'a Scope,
     pub(super) now: SystemTime,
-    pub(super) second_try: &'a SecondTry,
-}
-
-/// What became of the attempt to have another token.
-pub(super) enum SecondTry {
-    /// The other token was refused too.
-    Refused,
-    /// There was no other: the same one came again, or came so lately that it
-    /// was not asked for.
-    NoOther,
-    /// The connect's time was over before its answer.
-    NoTime,
-    /// The provider could not be asked.
-    Failed(TokenError),
+    pub(super) second_login: &'a SecondLogin,
 }
 
 impl Refusal<'_> {
@@ -40,16 +28,16 @@ impl Refusal<'_> {
     /// Never the token.
     pub(super) fn advice(&self) -> String {
         let claims = self.token.claims().unwrap_or_default();
-        let second_try = match self.second_try {
-            SecondTry::Refused => "A new token was refused too.".to_owned(),
-            SecondTry::NoOther => "There was no newer token to try.".to_owned(),
-            SecondTry::NoTime => "There was no time left to try a newer token.".to_owned(),
-            SecondTry::Failed(error) => {
+        let second_login = match self.second_login {
+            SecondLogin::Refused => "A new token was refused too.".to_owned(),
+            SecondLogin::NoOtherToken => "There was no newer token to try.".to_owned(),
+            SecondLogin::NoTime => "There was no time left to try a newer token.".to_owned(),
+            SecondLogin::Failed(error) => {
                 format!("A newer token was not to be had: {}.", with_causes(error))
             }
         };
         format!(
-            "{} The login was as \"{}\", with a token of {}. {second_try}",
+            "{} The login was as \"{}\", with a token of {}. {second_login}",
             self.way_out(&claims),
             self.user,
             facts(&claims, self.token)
@@ -143,7 +131,7 @@ mod tests {
             token: &token,
             scope: &Scope::AZURE_POSTGRESQL,
             now: NOW,
-            second_try: &SecondTry::Refused,
+            second_login: &SecondLogin::Refused,
         }
         .advice();
         assert!(!advice.contains(&padding), "the token is not in it: {advice}");

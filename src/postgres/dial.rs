@@ -13,29 +13,27 @@ use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Config, Connection, Error, Stage,
+    Connection, Error, Stage,
     config::Host,
+    driver::{Driver, outlook},
     error::{broke_off, is_refusal},
-    progress::Progress,
     replay,
-    retry::Prospect,
     tls::Watched,
 };
 use crate::{
     clock::{self, Clock, Elapsed},
+    connect::{Attempt, Outlook},
     limited::Allowance,
-    token::{Connecting, Token},
+    token::Token,
 };
 
 pub(super) async fn log_in(
-    config: &Config,
-    tls: &MakeRustlsConnect,
+    driver: &Driver,
     user: &str,
     token: &Token,
-    progress: &Progress,
-    clock: &dyn Clock,
-    connecting: Connecting,
+    attempt: &Attempt<Error>,
 ) -> Result<(Client, Connection), Error> {
+    let Driver { config, tls, clock, .. } = driver;
     let mut session = config.session.clone();
     session.user(user).password(token.secret()).connect_timeout(config.connect_timeout);
     let mut hosts: Vec<&Host> = config.hosts.iter().collect();
@@ -43,13 +41,13 @@ pub(super) async fn log_in(
         fastrand::shuffle(&mut hosts);
     }
 
-    let share = |places| Share { clock, connecting, places };
-    let mut failures = Failures { progress, kept: None, several: hosts.len() > 1 };
+    let share = |places| Share { clock: &**clock, attempt, places };
+    let mut failures = Failures { attempt, kept: None, several: hosts.len() > 1 };
     for (at, host) in hosts.iter().enumerate() {
         let server = host.to_string();
-        progress.turned_to(&server);
+        attempt.turned_to(&server);
         let others = hosts.len() - at - 1;
-        let found = share(others + 1).spend(progress, addresses(host, config.in_random_order()));
+        let found = share(others + 1).spend(addresses(host, config.in_random_order()));
         let addresses = match found.await {
             Ok(Ok(addresses)) => addresses,
             Ok(Err(source)) => {
@@ -62,13 +60,13 @@ pub(super) async fn log_in(
             }
         };
         for (at, address) in addresses.iter().enumerate() {
-            progress.reached(Stage::Dial);
+            attempt.reached(Stage::Dial);
             let places = addresses.len() - at + others;
             // Moved about, it is large.
-            let trying = Box::pin(try_one(&session, host, *address, tls, progress));
-            let error = match share(places).spend(progress, trying).await {
+            let trying = Box::pin(try_one(&session, host, *address, tls, attempt));
+            let error = match share(places).spend(trying).await {
                 Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(error)) => judged(replay::fit(error, token.secret()).await, progress),
+                Ok(Err(error)) => judged(replay::fit(error, token.secret()).await, attempt),
                 Err(error) => error,
             };
             if matches!(error, Error::LoginRefused(_)) {
@@ -77,17 +75,17 @@ pub(super) async fn log_in(
             failures.add(error);
         }
     }
-    match progress.take_failure() {
+    match attempt.take().failed {
         Some(failure) => Err(failure),
         None => unreachable!("there is a host at least, and each fails in one way or another"),
     }
 }
 
-/// The failure to tell, where each place has one. It is in `progress`, so that it is
+/// The failure to tell, where each place has one. It is in `attempt`, so that it is
 /// known, too, if the last place takes all the time that is left.
 struct Failures<'a> {
-    progress: &'a Progress,
-    kept: Option<Prospect>,
+    attempt: &'a Attempt<Error>,
+    kept: Option<Outlook>,
     several: bool,
 }
 
@@ -95,10 +93,10 @@ impl Failures<'_> {
     /// Keeps the last of those that trying again has the best prospects for.
     fn add(&mut self, error: Error) {
         tracing::debug!(error = &error as &dyn std::error::Error, "not connected");
-        let prospect = Prospect::of(&error, self.several);
-        if self.kept.is_none_or(|kept| kept <= prospect) {
-            self.kept = Some(prospect);
-            self.progress.failed(error);
+        let outlook = outlook(&error, self.several);
+        if self.kept.is_none_or(|kept| kept <= outlook) {
+            self.kept = Some(outlook);
+            self.attempt.failed(error);
         }
     }
 }
@@ -107,21 +105,21 @@ impl Failures<'_> {
 /// accepts and is silent, must leave time for the others.
 struct Share<'a> {
     clock: &'a dyn Clock,
-    connecting: Connecting,
+    attempt: &'a Attempt<Error>,
     /// How many are not tried yet, this one included.
     places: usize,
 }
 
 impl Share<'_> {
-    async fn spend<F: Future>(self, progress: &Progress, future: F) -> Result<F::Output, Error> {
+    async fn spend<F: Future>(self, future: F) -> Result<F::Output, Error> {
         if self.places == 1 {
             // The connect's own time limit is at work.
             return Ok(future.await);
         }
         let places = u32::try_from(self.places).unwrap_or(u32::MAX);
-        let limit = self.connecting.left(self.clock.monotonic()) / places;
+        let limit = self.attempt.left(self.clock.monotonic()) / places;
         clock::timeout(self.clock, limit, future).await.map_err(|Elapsed| {
-            let (stage, server) = progress.get();
+            let (stage, server) = self.attempt.position();
             Error::TimedOut { server, limit, stage, source: None }
         })
     }
@@ -148,25 +146,25 @@ async fn try_one(
     host: &Host,
     address: IpAddr,
     tls: &MakeRustlsConnect,
-    progress: &Progress,
+    attempt: &Attempt<Error>,
 ) -> Result<(Client, Connection), tokio_postgres::Error> {
     let mut one = session.clone();
     one.host(&host.name).hostaddr(address).port(host.port);
-    let (tls, progress) = (tls.clone(), progress.clone());
+    let (tls, attempt) = (tls.clone(), attempt.clone());
     let allowance = Allowance::for_login();
-    let watched = Watched { tls, progress, allowance: allowance.clone() };
+    let watched = Watched { tls, attempt, allowance: allowance.clone() };
     one.connect(watched).await.inspect(|_| allowance.lift())
 }
 
 /// What an error means, by how far the attempt had come.
-fn judged(error: tokio_postgres::Error, progress: &Progress) -> Error {
-    let (stage, server) = progress.get();
+fn judged(error: tokio_postgres::Error, attempt: &Attempt<Error>) -> Error {
+    let (stage, server) = attempt.position();
     match stage {
         Stage::Token | Stage::Resolve | Stage::Dial => Error::Dial { server, source: error },
-        Stage::SslRequest | Stage::Tls if broke_off(&error) => {
+        Stage::Negotiate | Stage::Tls if broke_off(&error) => {
             Error::Broken { server, stage, source: error }
         }
-        Stage::SslRequest => Error::EncryptionDeclined { server },
+        Stage::Negotiate => Error::EncryptionDeclined { server },
         Stage::Tls => Error::Tls { server, source: error },
         Stage::Login if is_refusal(&error) => Error::LoginRefused(error),
         Stage::Login => Error::Login(error),

@@ -1,9 +1,9 @@
-use std::{error::Error as StdError, fmt, io, time::Duration};
+use std::{error::Error as StdError, io, time::Duration};
 
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::ConfigError;
+use super::{ConfigError, Stage};
 use crate::{
     TlsConfigError, credential,
     telemetry::{self, Failure},
@@ -152,37 +152,6 @@ pub enum Error {
     /// have passed.
     #[error("{}", pool_says(.0))]
     Pool(#[source] PoolError),
-}
-
-/// How far a connect has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Stage {
-    /// Waiting for the identity's token.
-    Token,
-    /// Resolving the host's name.
-    Resolve,
-    /// Connecting over TCP.
-    Dial,
-    /// Asking the server for TLS.
-    SslRequest,
-    /// The TLS handshake.
-    Tls,
-    /// Waiting for the answer to the login, and to what `target_session_attrs` asks.
-    Login,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Token => "waiting for a token",
-            Self::Resolve => "resolving the name",
-            Self::Dial => "dialling",
-            Self::SslRequest => "asking the server for TLS",
-            Self::Tls => "shaking hands for TLS",
-            Self::Login => "waiting for the answer to the login",
-        })
-    }
 }
 
 impl Error {

@@ -63,28 +63,23 @@ mod config;
 mod config_error;
 mod connector;
 mod dial;
+mod driver;
 mod error;
 mod keywords;
 mod pool;
-mod progress;
 mod recycling;
 mod replay;
-mod report;
 mod retire;
-mod retry;
-mod time_limit;
 mod tls;
 
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use connector::Connector;
-pub use error::{Error, Stage, is_transient};
+pub use error::{Error, is_transient};
 pub use pool::{Pool, builder, close_and_wait, keep_fresh, warm_up};
 pub use recycling::Recycling;
 #[cfg(feature = "diesel-async")]
 pub(crate) use recycling::cancel;
-pub use report::ConnectorReport;
-pub use retire::RetireReason;
 #[cfg(feature = "bb8")]
 pub(crate) use retire::TimeLimits;
 pub use tls::{Connection, TlsStream};
@@ -95,6 +90,7 @@ pub use tokio_postgres_rustls::MakeRustlsConnect;
 
 use std::sync::Arc;
 
+pub use crate::connect::{ConnectorReport, RetireReason, Stage};
 use crate::{
     Cloud,
     credential::{self, UserAssignedId},

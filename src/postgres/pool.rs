@@ -59,37 +59,33 @@ pub fn builder(connector: Connector) -> PoolBuilder {
 
 fn retire_the_unfit(connector: Connector) -> Hook {
     let limits = TimeLimits::of(connector.config());
-    Hook::sync_fn(move |client: &mut ClientWrapper, metrics| {
-        let limits = connector.aged().any().then_some(&limits);
-        match unfit(limits, client, metrics) {
-            Some(reason) => Err(retired(&connector, reason)),
-            None => Ok(()),
-        }
+    Hook::sync_fn(move |client: &mut ClientWrapper, metrics| match unfit(limits, client, metrics) {
+        Some(reason) => Err(retired(&connector, reason)),
+        None => Ok(()),
     })
 }
 
 /// What speaks against using a connection again, without asking the server.
-fn unfit(
-    limits: Option<&TimeLimits>,
-    client: &ClientWrapper,
-    metrics: &Metrics,
-) -> Option<RetireReason> {
+fn unfit(limits: TimeLimits, client: &ClientWrapper, metrics: &Metrics) -> Option<RetireReason> {
     if client.is_closed() {
         return Some(RetireReason::Closed);
     }
-    limits?.reached(metrics)
+    limits.reached(metrics)
 }
 
 fn recycle(connector: Connector) -> Hook {
     Hook::async_fn(move |client: &mut ClientWrapper, metrics| {
         let (connector, metrics) = (connector.clone(), *metrics);
         Box::pin(async move {
-            if connector.silence().includes(&metrics) {
+            if connector.silence().includes(metrics.recycled.unwrap_or(metrics.created)) {
                 return Err(retired(&connector, RetireReason::Silent));
             }
             let asked = metrics.created + metrics.age();
             let recycled = connector.config().recycling.recycle(&connector, client).await;
-            connector.silence().note(asked, recycled);
+            match recycled {
+                Err(RetireReason::Unsettled) => connector.silence().unanswered(asked),
+                _ => connector.silence().answered(asked),
+            }
             recycled.map_err(|reason| retired(&connector, reason))
         })
     })
@@ -161,7 +157,7 @@ pub fn keep_fresh(pool: &Pool, connector: &Connector) {
         loop {
             connector.clock().sleep(LOOK_EVERY).await;
             let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
-            pool.retain(|client, metrics| match unfit(Some(&limits), client, &metrics) {
+            pool.retain(|client, metrics| match unfit(limits, client, &metrics) {
                 Some(reason) => {
                     retired(&connector, reason);
                     false

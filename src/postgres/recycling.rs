@@ -121,7 +121,8 @@ impl Recycling {
         client: &ClientWrapper,
         sql: &str,
     ) -> Result<(), RetireReason> {
-        let recycled = connector.within_recycling_limit(self.run(client, sql)).await;
+        let recycled =
+            clock::timeout(&**connector.clock(), Self::LIMIT, self.run(client, sql)).await;
         match recycled {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),

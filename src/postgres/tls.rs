@@ -8,8 +8,9 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Error, Stage, progress::Progress};
+use super::{Error, Stage};
 use crate::{
+    connect::Attempt,
     limited::{Allowance, Limited},
     tls::Trust,
 };
@@ -31,19 +32,19 @@ pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
     Ok(MakeRustlsConnect::new(tls))
 }
 
-/// TLS that writes into a [`Progress`] when it is asked for, when it starts and
+/// TLS that reports to an [`Attempt`] when it is asked for, when it starts and
 /// when it stands.
 #[derive(Clone)]
 pub(super) struct Watched {
     pub(super) tls: MakeRustlsConnect,
-    pub(super) progress: Progress,
+    pub(super) attempt: Attempt<Error>,
     /// What the server may send.
     pub(super) allowance: Allowance,
 }
 
 pub(super) struct WatchedHandshake {
     handshake: <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::TlsConnect,
-    progress: Progress,
+    attempt: Attempt<Error>,
     allowance: Allowance,
 }
 
@@ -54,10 +55,10 @@ impl MakeTlsConnect<Socket> for Watched {
 
     /// Called when the socket is connected.
     fn make_tls_connect(&mut self, host: &str) -> Result<WatchedHandshake, Infallible> {
-        self.progress.reached(Stage::SslRequest);
+        self.attempt.reached(Stage::Negotiate);
         let handshake = MakeTlsConnect::<Limited<Socket>>::make_tls_connect(&mut self.tls, host)?;
-        let (progress, allowance) = (self.progress.clone(), self.allowance.clone());
-        Ok(WatchedHandshake { handshake, progress, allowance })
+        let (attempt, allowance) = (self.attempt.clone(), self.allowance.clone());
+        Ok(WatchedHandshake { handshake, attempt, allowance })
     }
 }
 
@@ -68,9 +69,9 @@ impl TlsConnect<Socket> for WatchedHandshake {
 
     fn connect(self, socket: Socket) -> Self::Future {
         Box::pin(async move {
-            self.progress.reached(Stage::Tls);
+            self.attempt.reached(Stage::Tls);
             let stream = self.handshake.connect(Limited::new(socket, self.allowance)).await?;
-            self.progress.reached(Stage::Login);
+            self.attempt.reached(Stage::Login);
             Ok(stream)
         })
     }

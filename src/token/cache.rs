@@ -102,7 +102,7 @@ impl TokenCache {
     }
 
     /// [`renew`](Self::renew) with a limit of its own.
-    pub(super) async fn renew_within(
+    pub(crate) async fn renew_within(
         &self,
         instead_of: &Token,
         limit: Duration,
@@ -252,7 +252,7 @@ impl TokenCache {
 
     /// Whether `token` is the one held, and came after `since` (monotonic).
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-    pub(super) fn came_since(&self, token: &Token, since: Duration) -> bool {
+    pub(crate) fn came_since(&self, token: &Token, since: Duration) -> bool {
         self.0.core.peek(|held| {
             held.is_some_and(|held| held.arrived.monotonic > since && held.token.same_secret(token))
         })

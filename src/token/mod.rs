@@ -9,8 +9,6 @@ mod claims;
 mod error;
 mod identity;
 mod policy;
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-mod renewals;
 mod state;
 mod sync;
 #[cfg(test)]
@@ -31,8 +29,6 @@ pub use claims::Claims;
 pub(crate) use error::with_causes;
 pub use error::{CredentialError, CredentialErrorKind, TokenError};
 pub use identity::{Identity, IdentityBuilder};
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) use renewals::{Connecting, Renewals};
 
 /// Something that can ask an identity provider for a token: a managed
 /// identity, the Azure CLI, a service principal, ….

@@ -173,7 +173,7 @@ async fn a_host_that_closes_at_once() {
     let port = host(|socket| async move { drop(socket) }).await;
     let connector = shop.connector_to("127.0.0.1", port, "");
     let error = without_pauses(&shop, &connector).await.unwrap_err();
-    assert!(matches!(error, Error::Broken { stage: Stage::Prelogin, .. }), "{error:?}");
+    assert!(matches!(error, Error::Broken { stage: Stage::Negotiate, .. }), "{error:?}");
     assert_eq!((error.is_transient(), connector.report().retried), (true, 2));
 }
 
@@ -223,7 +223,7 @@ async fn a_host_that_accepts_and_never_answers() {
         held = Some(socket);
     })
     .await;
-    assert_timed_out(&error, Stage::Prelogin, "PRELOGIN");
+    assert_timed_out(&error, Stage::Negotiate, "negotiating encryption");
     drop(held);
 }
 
@@ -247,7 +247,7 @@ async fn a_host_that_falls_silent_in_the_tls_handshake() {
         held = Some(socket);
     })
     .await;
-    assert_timed_out(&error, Stage::Tls, "shaking hands for TLS");
+    assert_timed_out(&error, Stage::Tls, "in the TLS handshake");
     drop(held);
 }
 
@@ -259,7 +259,7 @@ async fn a_server_that_does_not_answer_the_login() {
     let connector = shop.connector("");
     // Our event of the login is told just before it is sent.
     let error = timed_out(&shop, connector, until(|| capture.text().contains("logging in"))).await;
-    assert_timed_out(&error, Stage::Login, "answer to the login");
+    assert_timed_out(&error, Stage::Login, "response to the login");
     assert_eq!(shop.counters().logins, 0);
 }
 

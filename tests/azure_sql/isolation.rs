@@ -220,7 +220,7 @@ async fn many_borrowers(recycling: Recycling) {
     assert!(reasons.contains(&RetireReason::Unsettled), "{reasons:?}");
     let open_transaction = match recycling {
         Recycling::Fast => RetireReason::TransactionOpen,
-        _ => RetireReason::Probe,
+        _ => RetireReason::Recycling,
     };
     assert!(reasons.contains(&open_transaction), "{reasons:?}");
     assert_eq!(tally.refused.load(Relaxed) > 0, recycling == Recycling::Fast);

@@ -11,14 +11,14 @@ const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
 
 /// With which keyword, where the server does something, and where the client is then.
 const CONNECTING: [(&str, At, Stage); 10] = [
-    ("Encrypt=Mandatory", At::Accept, Stage::Prelogin),
-    ("Encrypt=Mandatory", At::Prelogin, Stage::Prelogin),
+    ("Encrypt=Mandatory", At::Accept, Stage::Negotiate),
+    ("Encrypt=Mandatory", At::Prelogin, Stage::Negotiate),
     ("Encrypt=Mandatory", At::Tls, Stage::Tls),
     ("Encrypt=Mandatory", At::Login, Stage::Login),
     ("Encrypt=Mandatory", At::LoginAnswer, Stage::Login),
     ("Encrypt=Strict", At::Accept, Stage::Tls),
     ("Encrypt=Strict", At::Tls, Stage::Tls),
-    ("Encrypt=Strict", At::Prelogin, Stage::Prelogin),
+    ("Encrypt=Strict", At::Prelogin, Stage::Negotiate),
     ("Encrypt=Strict", At::Login, Stage::Login),
     ("Encrypt=Strict", At::LoginAnswer, Stage::Login),
 ];
@@ -100,7 +100,7 @@ async fn a_slow_server_is_waited_for() {
 async fn a_connection_that_breaks_under_its_probe_is_not_lent() {
     for at in [At::Request, At::Answer] {
         for (fault, reason) in
-            [(Fault::Cut, RetireReason::Closed), (Fault::Stall, RetireReason::Probe)]
+            [(Fault::Cut, RetireReason::Closed), (Fault::Stall, RetireReason::Recycling)]
         {
             let shop = Shop::open().await;
             let (pool, connector) = shop.pool_of_one(Recycling::Verified);

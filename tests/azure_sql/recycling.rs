@@ -89,7 +89,7 @@ async fn a_connection_that_answered_its_borrower_is_not_taken_for_silent() {
     assert_eq!(number(&mut busy, "SELECT 1").await, 1);
     drop(busy);
     assert_eq!(session(&mut pool.get().await.unwrap()).await, busy_session);
-    assert_eq!(retired(&connector), [(RetireReason::Probe, 1)]);
+    assert_eq!(retired(&connector), [(RetireReason::Recycling, 1)]);
     drop(other);
 }
 
@@ -158,7 +158,7 @@ async fn a_connection_that_does_not_answer_the_probe_is_retired_after_five_secon
     let mut next = next.await.unwrap();
     shop.server().behaviour().delay_queries(Duration::ZERO);
     assert_ne!(session(&mut next).await, first);
-    assert_eq!(retired(&connector), [(RetireReason::Probe, 1)]);
+    assert_eq!(retired(&connector), [(RetireReason::Recycling, 1)]);
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn one_silent_connection_is_waited_for_not_each_of_them() {
     until(|| shop.clock.sleepers() == 1).await;
     shop.clock.advance(Duration::from_secs(5));
     getting.await.unwrap().unwrap();
-    assert_eq!(retired(&connector), [(RetireReason::Probe, 1), (RetireReason::Silent, 2)]);
+    assert_eq!(retired(&connector), [(RetireReason::Recycling, 1), (RetireReason::Silent, 2)]);
     assert_eq!(shop.counters().logins, 4);
 }
 
@@ -202,7 +202,7 @@ async fn one_that_has_a_transaction_to_roll_back_is_no_sign_of_silence() {
         shop.clock.advance(Duration::from_secs(5));
     }
     getting.await.unwrap().unwrap();
-    assert_eq!(retired(&connector), [(RetireReason::Probe, 2)]);
+    assert_eq!(retired(&connector), [(RetireReason::Recycling, 2)]);
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ async fn a_transaction_that_cannot_be_rolled_back_ends_the_connection() {
     let mut b = pool.get().await.unwrap();
     assert_ne!(session(&mut b).await, first);
     assert_clean(&mut b).await;
-    assert_eq!(retired(&connector), [(RetireReason::Probe, 1)]);
+    assert_eq!(retired(&connector), [(RetireReason::Recycling, 1)]);
     assert_eq!(shop.counters().logins, 2);
 }
 

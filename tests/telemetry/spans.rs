@@ -57,10 +57,10 @@ async fn a_connect_to_azure_sql_is_a_span_and_its_stages_are_events() {
     let stages = [
         "waiting for a token",
         "resolving the name",
-        "dialling",
-        "waiting for the server's PRELOGIN",
-        "shaking hands for TLS",
-        "waiting for the answer to the login",
+        "connecting over TCP",
+        "negotiating encryption",
+        "in the TLS handshake",
+        "waiting for the response to the login",
     ];
     assert_eq!(told(&connect, "stage"), stages);
     assert_told(&connect, "logging in over TLS");
@@ -82,10 +82,10 @@ async fn a_connect_to_postgresql_is_a_span_and_its_stages_are_events() {
     let stages = [
         "waiting for a token",
         "resolving the name",
-        "dialling",
-        "asking the server for TLS",
-        "shaking hands for TLS",
-        "waiting for the answer to the login",
+        "connecting over TCP",
+        "negotiating encryption",
+        "in the TLS handshake",
+        "waiting for the response to the login",
     ];
     assert_eq!(told(&connect, "stage"), stages);
 }

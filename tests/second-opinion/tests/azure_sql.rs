@@ -190,7 +190,7 @@ async fn a_server_that_answers_the_probe_with_no_row_is_not_relied_on() {
     drop(pool.get().await.unwrap());
     assert_eq!(one(&mut pool.get().await.unwrap()).await, 1);
     visitor.assert_logged_in(&server, 2).await;
-    assert_eq!(connector.report().retired, [(RetireReason::Probe, 1)]);
+    assert_eq!(connector.report().retired, [(RetireReason::Recycling, 1)]);
 }
 
 #[tokio::test]

@@ -1,0 +1,423 @@
+//! One login: dial, PRELOGIN and TLS, LOGIN7, and follow the server's routing.
+
+use std::{sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use tiberius::{AuthMethod, EncryptionLevel};
+use tokio::net::lookup_host;
+use tracing::{Dispatch, instrument::WithSubscriber};
+
+use super::{
+    Client, Config, Connection, Encrypt, Error, LoginError, LoginRefused, Stage, Transport,
+    dial::{self, Socket},
+    error::{CANNOT_OPEN_DATABASE, LOGIN_FAILED},
+    link::Link,
+    server_error::fit,
+    transport::OpenError,
+};
+use crate::{
+    Cloud,
+    clock::Clock,
+    connect::{self, Attempt, Outlook, Progress, RetryPolicy, SecondLogin},
+    excerpt::excerpt,
+    token::{Token, TokenError},
+};
+
+/// How often a login follows the server elsewhere, as SqlClient does.
+const MOST_ROUTINGS: usize = 10;
+
+/// Azure SQL's half of connecting.
+pub(super) struct Driver {
+    pub(super) config: Config,
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl connect::Driver for Driver {
+    type Connection = Connection;
+    type Error = Error;
+
+    fn servers(&self) -> String {
+        self.config.server()
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        let Config { retry_count: count, retry_interval, .. } = self.config;
+        let [first, longest] = [1, 5].map(|s| retry_interval.unwrap_or(Duration::from_secs(s)));
+        RetryPolicy { first, longest, count }
+    }
+
+    async fn log_in(&self, token: &Token, attempt: &Attempt<Error>) -> Result<Connection, Error> {
+        self.follow(token, attempt).await
+    }
+
+    fn outlook(&self, error: &Error, known: bool) -> Outlook {
+        match error {
+            Error::LoginRefused(_) => Outlook::TokenRefused,
+            Error::Login { .. } if !error.is_transient() => Outlook::Final,
+            Error::Login { .. } => match error.server_error() {
+                // The database may be failing over, or misspelt.
+                Some(error) if error.code() != CANNOT_OPEN_DATABASE => Outlook::Transient,
+                _ => Outlook::MayRecover,
+            },
+            Error::Broken { .. } => Outlook::MayRecover,
+            // The caller of a server that was never met gets the error at once.
+            Error::Dial { .. } | Error::Resolve { .. } if known => Outlook::MayRecover,
+            _ => Outlook::Final,
+        }
+    }
+
+    async fn hide(&self, error: Error, seen: &Token) -> Error {
+        error.without(seen.secret())
+    }
+
+    async fn refused(&self, refusal: Error, _: &Token, second_login: SecondLogin) -> Error {
+        match refusal {
+            Error::LoginRefused(refused) => {
+                let retried = matches!(second_login, SecondLogin::Refused);
+                Error::LoginRefused(Box::new(LoginRefused { retried, ..*refused }))
+            }
+            other => other,
+        }
+    }
+
+    fn no_token(&self, source: TokenError) -> Error {
+        Error::Token { server: self.config.server(), source }
+    }
+
+    fn timed_out(&self, progress: Progress<Error>, limit: Duration) -> Error {
+        let Progress { server, stage, failed } = progress;
+        Error::TimedOut { server, limit, stage, source: failed.map(Box::new) }
+    }
+}
+
+impl Driver {
+    /// Logs in at the server, or where it sends us.
+    async fn follow(&self, token: &Token, attempt: &Attempt<Error>) -> Result<Connection, Error> {
+        let config = &self.config;
+        let (mut name, mut port) = (config.host.clone(), config.port);
+        for _ in 0..=MOST_ROUTINGS {
+            match Box::pin(self.log_in_at(&name, port, token, attempt)).await {
+                Err(Error::Login {
+                    source:
+                        LoginError::Driver(tiberius::error::Error::Routing { host: to, port: at }),
+                    server,
+                }) => {
+                    let shown = excerpt(&to, Some(token.secret()));
+                    let problem = match () {
+                        () if shown != to => Some("the target is not a valid host name"),
+                        () if !self.may_route(host_of(&to)) => Some(
+                            "the target is outside the cloud of the configured host, so the token must not go there: to allow it, call Config::allow_routing_to",
+                        ),
+                        () => None,
+                    };
+                    if let Some(problem) = problem {
+                        let target = format!("{},{at}", host_of(&shown));
+                        return Err(Error::Routing { server, target, problem });
+                    }
+                    tracing::debug!(from = name, to, port = at, "the server routes the login");
+                    attempt.routed();
+                    (name, port) = (to, at);
+                }
+                other => return other,
+            }
+        }
+        Err(Error::Routing {
+            server: config.server(),
+            target: format!("{},{port}", host_of(&name)),
+            problem: "that is the eleventh time; 10 are followed",
+        })
+    }
+
+    /// A login may be routed within its own cloud, and where the configuration
+    /// says; where the first host is of no cloud (an emulator, a proxy), only
+    /// within that host.
+    fn may_route(&self, to: &str) -> bool {
+        let config = &self.config;
+        let within_cloud = match Cloud::of_azure_sql_host(&config.host) {
+            Some(cloud) => Cloud::of_azure_sql_host(to) == Some(cloud),
+            None => config.host.eq_ignore_ascii_case(to),
+        };
+        // Where Fabric's warehouses are (microsoft/mssql-rs issue 25).
+        let within_fabric = is_below(&config.host, "fabric.microsoft.com")
+            && is_below(to, "pbidedicated.windows.net");
+        within_cloud
+            || within_fabric
+            || config.routing_suffixes.iter().any(|suffix| is_below(to, suffix))
+    }
+
+    /// `name` may be `HOST\INSTANCE`, where the login was routed. The port stands for the
+    /// instance, but what listens there may want to hear it, too: so does what Fabric
+    /// routes to (microsoft/mssql-rs issue 25, tediousjs/tedious pull request 1668).
+    async fn log_in_at(
+        &self,
+        name: &str,
+        port: u16,
+        token: &Token,
+        attempt: &Attempt<Error>,
+    ) -> Result<Connection, Error> {
+        let config = &self.config;
+        let host = host_of(name);
+        let address = format!("{host},{port}");
+        let server = match config.server() {
+            first if first == address => first,
+            // A name that the user has never seen.
+            first => format!("{address} (where {first} routed the login)"),
+        };
+        attempt.turned_to(&server);
+        let link = Arc::new(Link::new(self.clock.clone()));
+        let socket = self.dial(host, port, &server, attempt).await?;
+        let transport = self.open(host, &server, socket.clone(), link.clone(), attempt).await?;
+        attempt.reached(Stage::Login);
+        let (tls, cipher) = transport.tls_in_words();
+        tracing::debug!(server, tls, cipher, "logging in over TLS");
+
+        let mut driver = tiberius::Config::new();
+        // For LOGIN7's ServerName alone: it is connected already.
+        driver.host(name);
+        driver.port(port);
+        driver.application_name(&config.application_name);
+        driver.readonly(config.read_only);
+        driver.authentication(AuthMethod::aad_token(token.secret()));
+        // The transport encrypts, below tiberius.
+        driver.encryption(EncryptionLevel::NotSupported);
+        // `connect` has one limit for all of it.
+        driver.handshake_timeout(None);
+        driver.command_timeout(config.command_timeout);
+        if let Some(database) = &config.database {
+            driver.database(database);
+        }
+        if let Some(size) = config.packet_size {
+            driver.packet_size(size);
+        }
+        if let Some(workstation) = &config.workstation_id {
+            driver.client_name(workstation);
+        }
+        let client =
+            Box::pin(quietly(Client::connect(driver, transport))).await.map_err(|source| {
+                let server = server.clone();
+                match LoginError::new(source, token.secret()) {
+                    LoginError::Server(error) if error.code() == LOGIN_FAILED => {
+                        let refused = LoginRefused::new(config, server, token, false, error);
+                        Error::LoginRefused(Box::new(refused))
+                    }
+                    _ if link.allowance.is_exceeded() => Error::NotTds {
+                        server,
+                        problem: "its response to the login is too long".into(),
+                    },
+                    source => Error::Login { server, source },
+                }
+            })?;
+        link.allowance.lift();
+        Ok(Connection {
+            client: Box::new(client),
+            link,
+            socket,
+            server: address,
+            token_expires_on: token.expires_on(),
+            created: self.clock.monotonic(),
+            jitter: fastrand::f64(),
+            counted: None,
+            retired: false,
+        })
+    }
+
+    async fn dial(
+        &self,
+        host: &str,
+        port: u16,
+        server: &str,
+        attempt: &Attempt<Error>,
+    ) -> Result<Socket, Error> {
+        let config = &self.config;
+        let server = || server.to_owned();
+        attempt.reached(Stage::Resolve);
+        let addresses = lookup_host((host, port))
+            .await
+            .map_err(|source| Error::Resolve { server: server(), source })?
+            .collect();
+        attempt.reached(Stage::Dial);
+        let failed = |source| Error::Dial { server: server(), source };
+        let so_far = |source| attempt.failed(failed(source));
+        let at_once = config.multi_subnet_failover;
+        let socket = dial::dial(&*self.clock, addresses, at_once, so_far).await.map_err(failed)?;
+        if !socket.is_allowed_by(&config.trust) {
+            return Err(Error::NotLoopback { server: server() });
+        }
+        Ok(socket)
+    }
+
+    /// PRELOGIN and TLS.
+    async fn open(
+        &self,
+        host: &str,
+        server: &str,
+        socket: Socket,
+        link: Arc<Link>,
+        attempt: &Attempt<Error>,
+    ) -> Result<Transport, Error> {
+        let Self { config, tls, .. } = self;
+        let server = || server.to_owned();
+        let name = config.certificate_name(host);
+        let server_name = ServerName::try_from(name.to_owned()).map_err(|_| Error::NotTds {
+            server: server(),
+            problem: "its name is no host name".into(),
+        })?;
+        let opened = match config.encrypt {
+            Encrypt::Mandatory => {
+                Transport::open(socket, tls.clone(), server_name, link, attempt).await
+            }
+            Encrypt::Strict => {
+                Transport::open_strictly(socket, tls.clone(), server_name, link, attempt).await
+            }
+        };
+        opened.map_err(|error| match error {
+            OpenError::Io(source) => {
+                Error::Broken { server: server(), stage: attempt.position().0, source }
+            }
+            OpenError::Protocol(problem) => {
+                Error::NotTds { server: server(), problem: problem.into() }
+            }
+            OpenError::EncryptionDeclined => Error::EncryptionDeclined { server: server() },
+            OpenError::Tls(source) => {
+                Error::Tls { server: server(), name: name.to_owned(), source: fit(source) }
+            }
+        })
+    }
+}
+
+impl Config {
+    fn server(&self) -> String {
+        format!("{},{}", self.host, self.port)
+    }
+
+    /// The name that the certificate of `host` must bear.
+    fn certificate_name<'a>(&'a self, host: &'a str) -> &'a str {
+        match &self.host_in_certificate {
+            // It names the server of the connection string, not where that sends us.
+            Some(name) if host.eq_ignore_ascii_case(&self.host) => name,
+            _ => host,
+        }
+    }
+}
+
+/// Of `HOST\INSTANCE`, or of a host.
+fn host_of(name: &str) -> &str {
+    name.split_once('\\').map_or(name, |(host, _)| host)
+}
+
+/// At a label's border, without case or a dot at the end.
+fn is_below(host: &str, suffix: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let suffix = suffix.trim_matches('.').to_ascii_lowercase();
+    host.strip_suffix(&suffix).is_some_and(|name| name.is_empty() || name.ends_with('.'))
+}
+
+/// tiberius warns on every connect that credentials go unencrypted, because it
+/// does not see the TLS below it. That is not so; our own event tells the truth.
+pub(super) async fn quietly<F: Future>(future: F) -> F::Output {
+    // Where nobody subscribes, setting even a mute subscriber would end what
+    // `tracing` hands on to the `log` crate, for the whole process.
+    if tracing::dispatcher::has_been_set() {
+        future.with_subscriber(Dispatch::none()).await
+    } else {
+        future.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn driver(config: Config) -> Driver {
+        let tls = Arc::new(crate::tls::client_config(&config.trust).unwrap());
+        Driver { config, tls, clock: Arc::new(crate::clock::ManualClock::new()) }
+    }
+
+    #[test]
+    fn a_login_may_be_routed_within_the_cloud_of_the_servers_own_name() {
+        let shop = "shop.database.windows.net";
+        for (from, to, may) in [
+            (shop, "worker7.tr29.westeurope1-a.worker.database.windows.net", true),
+            (shop, "SHOP-REPLICA.database.windows.net", true),
+            (shop, "x.datawarehouse.fabric.microsoft.com", true),
+            ("x.datawarehouse.fabric.microsoft.com", "abc.pbidedicated.windows.net", true),
+            ("x.database.fabric.microsoft.com", "ABC.pbidedicated.windows.net", true),
+            ("x.database.fabric.microsoft.com", shop, true),
+            ("x.database.fabric.microsoft.com", "evil-pbidedicated.windows.net", false),
+            ("x.database.fabric.microsoft.com", "pbidedicated.windows.net.evil.example", false),
+            ("x.evil-fabric.microsoft.com", "abc.pbidedicated.windows.net", false),
+            (shop, "abc.pbidedicated.windows.net", false),
+            ("shop.database.usgovcloudapi.net", "abc.pbidedicated.windows.net", false),
+            ("localhost", "abc.pbidedicated.windows.net", false),
+            (shop, "shop.database.chinacloudapi.cn", false),
+            (shop, "evil-database.windows.net", false),
+            (shop, "database.windows.net.evil.example", false),
+            (shop, "127.0.0.1", false),
+            ("shop.database.usgovcloudapi.net", shop, false),
+            ("localhost", "LOCALHOST", true),
+            ("localhost", "127.0.0.1", false),
+            ("localhost", shop, false),
+        ] {
+            let string = format!("Server={from};Entra Scope={}", crate::token::Scope::AZURE_SQL);
+            assert_eq!(driver(string.parse().unwrap()).may_route(to), may, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_name_for_the_certificate_is_of_no_other_server() {
+        let string = "Server=shop.database.windows.net;HostNameInCertificate=sql.example";
+        let config: Config = string.parse().unwrap();
+        assert_eq!(config.certificate_name("SHOP.database.windows.net"), "sql.example");
+        let worker = "worker7.tr29.westeurope1-a.worker.database.windows.net";
+        assert_eq!(config.certificate_name(worker), worker);
+    }
+
+    #[test]
+    fn a_login_may_be_routed_where_the_configuration_says() {
+        let mut config: Config = "Server=shop.database.windows.net".parse().unwrap();
+        config.routing_suffixes = vec!["sql.example".into(), "127.0.0.1".into()];
+        let driver = driver(config);
+        for (to, may) in [
+            ("sql.example", true),
+            ("A.SQL.Example.", true),
+            ("127.0.0.1", true),
+            ("mysql.example", false),
+            ("sql.example.evil", false),
+        ] {
+            assert_eq!(driver.may_route(to), may, "{to}");
+        }
+    }
+
+    #[test]
+    fn what_a_login_promises_follows_from_its_error() {
+        let driver = driver("Server=shop.database.windows.net".parse().unwrap());
+        let server = || String::from("s,1433");
+        let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let broken = Error::Broken { server: server(), stage: Stage::Tls, source: io() };
+        let dial = Error::Dial { server: server(), source: io() };
+        let declined = Error::EncryptionDeclined { server: server() };
+        use connect::Driver;
+        for (error, known, outlook) in [
+            (&broken, false, Outlook::MayRecover),
+            (&dial, false, Outlook::Final),
+            (&dial, true, Outlook::MayRecover),
+            (&declined, true, Outlook::Final),
+        ] {
+            assert_eq!(driver.outlook(error, known), outlook, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_connection_string_sets_the_retries() {
+        use connect::Driver;
+        let policy = |keywords| {
+            let string = format!("Server=shop.database.windows.net;{keywords}");
+            let RetryPolicy { first, longest, count } =
+                driver(string.parse().unwrap()).retry_policy();
+            (first.as_secs(), longest.as_secs(), count)
+        };
+        assert_eq!(policy(""), (1, 5, None));
+        assert_eq!(policy("ConnectRetryCount=3;ConnectRetryInterval=10"), (10, 10, Some(3)));
+    }
+}

@@ -1,0 +1,100 @@
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::Stage;
+use crate::telemetry;
+
+/// One connect while it runs: its deadline, and how far it has come. Clones share.
+#[derive(Debug)]
+pub(crate) struct Attempt<E> {
+    state: Arc<Mutex<State<E>>>,
+    /// Monotonic.
+    began: Duration,
+    limit: Duration,
+}
+
+#[derive(Debug)]
+struct State<E> {
+    progress: Progress<E>,
+    routed: bool,
+}
+
+/// How far a connect has come.
+#[derive(Debug)]
+pub(crate) struct Progress<E> {
+    pub(crate) stage: Stage,
+    /// The server that is being tried; all of them before the first is tried.
+    pub(crate) server: String,
+    /// Why the login before this one failed.
+    pub(crate) failed: Option<E>,
+}
+
+impl<E> Attempt<E> {
+    pub(super) fn new(server: String, began: Duration, limit: Duration) -> Self {
+        let progress = Progress { stage: Stage::Token, server, failed: None };
+        let state = Arc::new(Mutex::new(State { progress, routed: false }));
+        Self { state, began, limit }
+    }
+
+    /// When the connect began, by the monotonic clock.
+    pub(super) fn began(&self) -> Duration {
+        self.began
+    }
+
+    /// The time until the deadline, at `now`.
+    pub(crate) fn left(&self, now: Duration) -> Duration {
+        self.limit.saturating_sub(now.saturating_sub(self.began))
+    }
+
+    pub(crate) fn reached(&self, stage: Stage) {
+        self.with(|State { progress, .. }| {
+            progress.stage = stage;
+            telemetry::reached(stage, &progress.server);
+        });
+    }
+
+    /// This server is tried from now on.
+    pub(crate) fn turned_to(&self, server: &str) {
+        self.with(|State { progress, .. }| server.clone_into(&mut progress.server));
+        self.reached(Stage::Resolve);
+    }
+
+    /// A server has answered by routing the login elsewhere.
+    pub(crate) fn routed(&self) {
+        self.with(|state| state.routed = true);
+    }
+
+    pub(super) fn was_routed(&self) -> bool {
+        self.with(|state| state.routed)
+    }
+
+    pub(crate) fn failed(&self, error: E) {
+        self.with(|state| state.progress.failed = Some(error));
+    }
+
+    /// The stage, and the server that is being tried.
+    pub(crate) fn position(&self) -> (Stage, String) {
+        self.with(|State { progress, .. }| (progress.stage, progress.server.clone()))
+    }
+
+    /// The progress. The last failure moves out.
+    pub(crate) fn take(&self) -> Progress<E> {
+        self.with(|State { progress: Progress { stage, server, failed }, .. }| Progress {
+            stage: *stage,
+            server: server.clone(),
+            failed: failed.take(),
+        })
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut State<E>) -> T) -> T {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<E> Clone for Attempt<E> {
+    fn clone(&self) -> Self {
+        Self { state: self.state.clone(), ..*self }
+    }
+}

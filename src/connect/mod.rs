@@ -1,0 +1,216 @@
+//! What connecting means for any database: get a token, log in, renew a refused token
+//! once, retry what may recover, and all of it before one deadline.
+//!
+//! A database implements [`Driver`], which makes one attempt and classifies its errors.
+//! This room knows tokens, telemetry and the clock, and no driver.
+
+mod attempt;
+mod renewal;
+mod report;
+mod retire;
+mod retry;
+mod silent;
+mod stage;
+
+use std::{sync::Arc, time::Duration};
+
+pub(crate) use attempt::{Attempt, Progress};
+pub use report::ConnectorReport;
+pub use retire::RetireReason;
+pub(crate) use retire::jittered;
+pub(crate) use retry::RetryPolicy;
+pub(crate) use silent::SilentServer;
+pub use stage::Stage;
+
+use self::{renewal::Renewals, retry::Retries};
+use crate::{
+    clock::{self, Clock, Elapsed},
+    telemetry::{Failure, Ledger},
+    token::{Token, TokenCache, TokenError},
+};
+
+/// One database's half of connecting.
+pub(crate) trait Driver: Send + Sync + 'static {
+    /// A connection that is logged in.
+    type Connection: Send;
+    /// Why there is no connection.
+    type Error: Failure + Send;
+
+    /// The server, or all of them, as errors name it.
+    fn servers(&self) -> String;
+
+    /// Which errors are retried, and after which pauses.
+    fn retry_policy(&self) -> RetryPolicy;
+
+    /// Connects and logs in once with this token, and reports each stage it reaches.
+    fn log_in(
+        &self,
+        token: &Token,
+        attempt: &Attempt<Self::Error>,
+    ) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
+
+    /// What another login promises after this error. `known`: the server has answered
+    /// before.
+    fn outlook(&self, error: &Self::Error, known: bool) -> Outlook;
+
+    /// The error without what must not be shown of another token that the server has seen.
+    fn hide(&self, error: Self::Error, seen: &Token) -> impl Future<Output = Self::Error> + Send;
+
+    /// The error of a refused login, with what became of the second login.
+    fn refused(
+        &self,
+        refusal: Self::Error,
+        token: &Token,
+        second_login: SecondLogin,
+    ) -> impl Future<Output = Self::Error> + Send;
+
+    /// The identity returned no token.
+    fn no_token(&self, source: TokenError) -> Self::Error;
+
+    /// The deadline has passed.
+    fn timed_out(&self, progress: Progress<Self::Error>, limit: Duration) -> Self::Error;
+}
+
+/// What another login promises after an error, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outlook {
+    /// The next login would fail as well.
+    Final,
+    /// The server refused this token; another one may be accepted.
+    TokenRefused,
+    /// The error may recover, or may last.
+    MayRecover,
+    /// The server itself says that the error is transient.
+    Transient,
+}
+
+/// What became of the login with another token, after the first one was refused.
+pub(crate) enum SecondLogin {
+    /// The other token was refused as well.
+    Refused,
+    /// There was no other token: the same one came again, or it was so new that no other
+    /// was requested.
+    NoOtherToken,
+    /// The deadline passed before the answer.
+    NoTime,
+    /// The request for another token failed.
+    Failed(TokenError),
+}
+
+/// Connects by a [`Driver`], with tokens from a cache.
+pub(crate) struct Engine<D> {
+    pub(crate) driver: D,
+    pub(crate) tokens: TokenCache,
+    pub(crate) ledger: Ledger<RetireReason>,
+    renewals: Renewals,
+    limit: Duration,
+}
+
+impl<D: Driver> Engine<D> {
+    /// `limit` is the time that one connect may take.
+    pub(crate) fn new(
+        driver: D,
+        tokens: TokenCache,
+        ledger: Ledger<RetireReason>,
+        limit: Duration,
+    ) -> Self {
+        Self { driver, tokens, ledger, renewals: Renewals::default(), limit }
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        self.tokens.clock()
+    }
+
+    pub(crate) fn report(&self) -> ConnectorReport {
+        ConnectorReport::new(self.ledger.counts(), self.tokens.report())
+    }
+
+    /// Connects and logs in before the deadline.
+    pub(crate) async fn connect(&self) -> Result<D::Connection, D::Error> {
+        // Boxed, because it is large and moved several times.
+        let connecting = Box::pin(self.connect_in_time());
+        self.ledger.connect(&**self.clock(), connecting).await
+    }
+
+    async fn connect_in_time(&self) -> Result<D::Connection, D::Error> {
+        let began = self.clock().monotonic();
+        let attempt = Attempt::new(self.driver.servers(), began, self.limit);
+        let connecting = self.connect_with_retries(&attempt);
+        match clock::timeout(&**self.clock(), self.limit, connecting).await {
+            Ok(connected) => connected,
+            Err(Elapsed) => Err(match attempt.take() {
+                Progress { stage: Stage::Token, failed: None, .. } => {
+                    self.driver.no_token(self.tokens.timed_out(self.limit))
+                }
+                progress => self.driver.timed_out(progress, self.limit),
+            }),
+        }
+    }
+
+    async fn connect_with_retries(
+        &self,
+        attempt: &Attempt<D::Error>,
+    ) -> Result<D::Connection, D::Error> {
+        let mut retries = Retries::new(self.driver.retry_policy());
+        loop {
+            let error = match self.connect_once(attempt).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let known = self.ledger.has_logged_in() || attempt.was_routed();
+            let outlook = self.driver.outlook(&error, known);
+            let left = attempt.left(self.clock().monotonic());
+            let Some(pause) = retries.pause_after(outlook, known, left, fastrand::f64()) else {
+                return Err(error);
+            };
+            self.ledger.retried(&error, pause);
+            attempt.failed(error);
+            self.clock().sleep(pause).await;
+        }
+    }
+
+    /// Logs in, and once more with another token if the server refuses the first.
+    async fn connect_once(&self, attempt: &Attempt<D::Error>) -> Result<D::Connection, D::Error> {
+        let Self { driver, tokens, .. } = self;
+        let is_refused = |error: &D::Error| driver.outlook(error, true) == Outlook::TokenRefused;
+        attempt.reached(Stage::Token);
+        let token = tokens.token().await.map_err(|source| driver.no_token(source))?;
+        let refusal = match Box::pin(driver.log_in(&token, attempt)).await {
+            Err(error) if is_refused(&error) => error,
+            outcome => return outcome,
+        };
+        attempt.reached(Stage::Token);
+        // A token that expired on the way was refused for that reason.
+        let successor = tokens.successor_of(&token).await;
+        let other = match successor.map_err(|source| driver.no_token(source))? {
+            Some(successor) => Ok(Some(successor)),
+            None => self.renewals.renew(tokens, &token, attempt).await,
+        };
+        let other = match other {
+            Ok(Some(other)) => other,
+            Ok(None) => {
+                return Err(driver.refused(refusal, &token, SecondLogin::NoOtherToken).await);
+            }
+            Err(error) => {
+                // The caller gets the refusal; this explains why there was no second login.
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot get another token after a refused login"
+                );
+                return Err(driver.refused(refusal, &token, SecondLogin::Failed(error)).await);
+            }
+        };
+        self.ledger.renewed();
+        // The caller gets this if the second login runs into the deadline.
+        attempt.failed(driver.refused(refusal, &token, SecondLogin::NoTime).await);
+        let error = match Box::pin(driver.log_in(&other, attempt)).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => driver.hide(error, &token).await,
+        };
+        if !is_refused(&error) {
+            return Err(error);
+        }
+        self.renewals.pause(tokens);
+        Err(driver.refused(error, &other, SecondLogin::Refused).await)
+    }
+}

@@ -1,0 +1,45 @@
+use std::fmt;
+
+use super::RetireReason;
+use crate::{
+    telemetry::{Counts, Reason},
+    token::TokenReport,
+};
+
+/// The current status of a connector, counted since it was made.
+///
+/// `Display` writes it on one line, for a log or a health page.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectorReport {
+    /// Logins that succeeded.
+    pub logins: u64,
+    /// Connects that ended in a refused login.
+    pub refused: u64,
+    /// Refused logins that were retried with another token.
+    pub renewed: u64,
+    /// Connects that were retried after a transient error.
+    pub retried: u64,
+    /// Connections that were not used again, by reason. Only reasons that occurred.
+    pub retired: Vec<(RetireReason, u64)>,
+    /// The status of the tokens.
+    pub token: TokenReport,
+}
+
+impl ConnectorReport {
+    pub(super) fn new(counts: Counts<RetireReason>, token: TokenReport) -> Self {
+        let Counts { logins, refused, renewed, retried, retired } = counts;
+        Self { logins, refused, renewed, retried, retired, token }
+    }
+}
+
+impl fmt::Display for ConnectorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { logins, refused, renewed, retried, retired, .. } = self;
+        write!(f, "logins={logins} refused={refused} renewed={renewed} retried={retried}")?;
+        for (reason, count) in retired {
+            write!(f, " retired.{}={count}", reason.label())?;
+        }
+        Ok(())
+    }
+}

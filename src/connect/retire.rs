@@ -1,0 +1,98 @@
+use std::{fmt, time::Duration};
+
+use crate::telemetry::Reason;
+
+/// Why a connection was not used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RetireReason {
+    /// It was closed, or reading or writing failed.
+    Closed,
+    /// A request was dropped before its response was complete, and did not end in time.
+    Unsettled,
+    /// A query was cancelled (Azure SQL).
+    Cancelled,
+    /// The server sent an error that ends the session: class 20 or above, or 37396, an
+    /// expired token (Azure SQL).
+    SevereError,
+    /// A transaction was left open where it could not be rolled back (Azure SQL).
+    TransactionOpen,
+    /// It reached its maximum lifetime.
+    Age,
+    /// It was idle for longer than the idle timeout.
+    Idle,
+    /// The token it logged in with expires soon, and there is a newer one (Azure SQL).
+    TokenExpiry,
+    /// The session could not be cleaned, or was not clean afterwards.
+    Recycling,
+    /// Another connection to this server just failed its health check, and this one has
+    /// not been heard from since.
+    Silent,
+}
+
+impl RetireReason {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Closed,
+        Self::Unsettled,
+        Self::Cancelled,
+        Self::SevereError,
+        Self::TransactionOpen,
+        Self::Age,
+        Self::Idle,
+        Self::TokenExpiry,
+        Self::Recycling,
+        Self::Silent,
+    ];
+}
+
+impl Reason for RetireReason {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Unsettled => "unsettled",
+            Self::Cancelled => "cancelled",
+            Self::SevereError => "severe_error",
+            Self::TransactionOpen => "transaction_open",
+            Self::Age => "age",
+            Self::Idle => "idle",
+            Self::TokenExpiry => "token_expiry",
+            Self::Recycling => "recycling",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+impl fmt::Display for RetireReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "the connection was closed",
+            Self::Unsettled => "its last request did not end",
+            Self::Cancelled => "its last request was cancelled",
+            Self::SevereError => "the server ended its session with an error",
+            Self::TransactionOpen => "a transaction was left open",
+            Self::Age => "it reached its maximum lifetime",
+            Self::Idle => "it was idle for too long",
+            Self::TokenExpiry => "its token expires soon",
+            Self::Recycling => "its session could not be cleaned",
+            Self::Silent => "another connection to this server just failed its health check",
+        })
+    }
+}
+
+/// `lifetime` minus up to a tenth, by `jitter` from 0 to 1, so that the connections of a
+/// pool are not all replaced at the same moment.
+pub(crate) fn jittered(lifetime: Duration, jitter: f64) -> Duration {
+    lifetime.saturating_sub((lifetime / 10).mul_f64(jitter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_ends_up_to_a_tenth_earlier() {
+        let minute = Duration::from_secs(60);
+        assert_eq!([0.0, 0.5, 1.0].map(|jitter| jittered(minute, jitter).as_secs()), [60, 57, 54]);
+        assert!(jittered(Duration::MAX, 1.0) > Duration::MAX / 2);
+    }
+}

@@ -1,0 +1,114 @@
+use std::time::Duration;
+
+use super::Outlook;
+
+/// With less time left, another login cannot complete.
+const TOO_LITTLE: Duration = Duration::from_secs(1);
+
+/// How often an error that may last is retried, where the server is not known.
+const RETRIES_IN_DOUBT: u32 = 2;
+
+/// The pauses between the logins of one connect.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RetryPolicy {
+    /// The first pause, which doubles …
+    pub(crate) first: Duration,
+    /// … up to this one.
+    pub(crate) longest: Duration,
+    /// The most retries, whatever the error.
+    pub(crate) count: Option<u32>,
+}
+
+/// Decides which connects are retried, and when.
+///
+/// An error that the server itself calls transient is retried until the deadline. One that
+/// may recover is, too, where the server is known: it restarts or fails over. A server that
+/// has never answered may be misspelt or blocked by a firewall: it gets two retries.
+#[derive(Debug)]
+pub(super) struct Retries {
+    policy: RetryPolicy,
+    retried: u32,
+    in_doubt: u32,
+}
+
+impl Retries {
+    pub(super) fn new(policy: RetryPolicy) -> Self {
+        Self { policy, retried: 0, in_doubt: 0 }
+    }
+
+    /// The pause before the next login, if there is to be one and there is time for it.
+    /// `jitter`, from 0 to 1, separates callers that failed at the same moment.
+    pub(super) fn pause_after(
+        &mut self,
+        outlook: Outlook,
+        known: bool,
+        left: Duration,
+        jitter: f64,
+    ) -> Option<Duration> {
+        let RetryPolicy { first, longest, count } = self.policy;
+        let in_doubt = outlook == Outlook::MayRecover && !known;
+        if outlook < Outlook::MayRecover
+            || left < TOO_LITTLE
+            || (in_doubt && self.in_doubt >= RETRIES_IN_DOUBT)
+            || count.is_some_and(|count| self.retried >= count)
+        {
+            return None;
+        }
+        let pause = first.saturating_mul(1 << self.retried.min(10)).min(longest);
+        self.retried += 1;
+        self.in_doubt += u32::from(in_doubt);
+        // A last login is worth more than a long pause.
+        Some(pause.mul_f64(0.75 + jitter / 2.0).min(left / 2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn retries(count: Option<u32>) -> Retries {
+        let (first, longest) = (Duration::from_secs(1), Duration::from_secs(5));
+        Retries::new(RetryPolicy { first, longest, count })
+    }
+
+    fn how_many(mut retries: Retries, outlook: Outlook, known: bool) -> usize {
+        (0..20).filter(|_| retries.pause_after(outlook, known, MINUTE, 0.5).is_some()).count()
+    }
+
+    #[test]
+    fn pauses_double_with_jitter_and_leave_time_for_a_last_login() {
+        let mut retries = retries(None);
+        let mut pause = |left, jitter| retries.pause_after(Outlook::Transient, false, left, jitter);
+        let pauses: Vec<_> = (0..5).map(|_| pause(MINUTE, 0.5)).collect();
+        assert_eq!(pauses, [1, 2, 4, 5, 5].map(|s| Some(Duration::from_secs(s))));
+        let short = Duration::from_secs(4);
+        assert_eq!(pause(short, 0.5), Some(short / 2));
+        assert_eq!(pause(Duration::from_millis(999), 0.5), None);
+        assert_eq!(pause(MINUTE, 0.0), Some(Duration::from_millis(3750)));
+        assert_eq!(pause(MINUTE, 1.0), Some(Duration::from_millis(6250)));
+    }
+
+    #[test]
+    fn transient_errors_are_retried_until_the_deadline_and_final_ones_never() {
+        for known in [false, true] {
+            assert_eq!(how_many(retries(None), Outlook::Transient, known), 20);
+            assert_eq!(how_many(retries(None), Outlook::Final, known), 0);
+            assert_eq!(how_many(retries(None), Outlook::TokenRefused, known), 0);
+        }
+    }
+
+    #[test]
+    fn an_error_that_may_last_is_retried_twice_unless_the_server_is_known() {
+        assert_eq!(how_many(retries(None), Outlook::MayRecover, false), 2);
+        assert_eq!(how_many(retries(None), Outlook::MayRecover, true), 20);
+    }
+
+    #[test]
+    fn the_configured_count_limits_all_retries() {
+        assert_eq!(how_many(retries(Some(3)), Outlook::Transient, true), 3);
+        assert_eq!(how_many(retries(Some(1)), Outlook::MayRecover, false), 1);
+        assert_eq!(how_many(retries(Some(0)), Outlook::Transient, true), 0);
+    }
+}

@@ -1,0 +1,33 @@
+use std::fmt;
+
+/// The stage that a connect has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Waiting for the identity's token.
+    Token,
+    /// Resolving the host's name.
+    Resolve,
+    /// Connecting over TCP.
+    Dial,
+    /// Agreeing on TLS with the server: PRELOGIN on Azure SQL, SSLRequest on PostgreSQL.
+    Negotiate,
+    /// The TLS handshake.
+    Tls,
+    /// Waiting for the response to the login, and on PostgreSQL for what
+    /// `target_session_attrs` asks.
+    Login,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token => "waiting for a token",
+            Self::Resolve => "resolving the name",
+            Self::Dial => "connecting over TCP",
+            Self::Negotiate => "negotiating encryption",
+            Self::Tls => "in the TLS handshake",
+            Self::Login => "waiting for the response to the login",
+        })
+    }
+}

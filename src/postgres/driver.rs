@@ -1,0 +1,211 @@
+//! PostgreSQL's half of connecting: one login, and the classification of its errors.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{
+    Config, Connection, Error,
+    advice::{self, Refusal},
+    dial,
+    error::{is_down, is_other_role, was_refused},
+    replay,
+};
+use crate::{
+    clock::Clock,
+    connect::{self, Attempt, Outlook, Progress, RetryPolicy, SecondLogin},
+    token::{Scope, Token, TokenError},
+};
+
+/// A session, what drives it, and the token that it was logged in to with.
+pub(super) type LoggedIn = (Client, Connection, Token);
+
+/// PostgreSQL's half of connecting.
+pub(super) struct Driver {
+    pub(super) config: Config,
+    pub(super) tls: MakeRustlsConnect,
+    pub(super) scope: Scope,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl connect::Driver for Driver {
+    type Connection = LoggedIn;
+    type Error = Error;
+
+    fn servers(&self) -> String {
+        self.config.servers()
+    }
+
+    /// A server that restarts is back within seconds.
+    fn retry_policy(&self) -> RetryPolicy {
+        let [first, longest] = [100, 1_000].map(Duration::from_millis);
+        RetryPolicy { first, longest, count: None }
+    }
+
+    async fn log_in(&self, token: &Token, attempt: &Attempt<Error>) -> Result<LoggedIn, Error> {
+        let user = self.user(token)?;
+        let outcome = dial::log_in(self, &user, token, attempt).await;
+        let (_, server) = attempt.position();
+        match outcome {
+            Ok((client, connection)) => {
+                tracing::debug!(%server, user, "logged in");
+                Ok((client, connection, token.clone()))
+            }
+            Err(Error::LoginRefused(refusal)) => {
+                let code = refusal.code().map(SqlState::code);
+                tracing::warn!(%server, user, code, "the server refused the login");
+                Err(Error::LoginRefused(refusal))
+            }
+            Err(Error::Login(error)) => Err(Error::Login(self.explained(error).await)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn outlook(&self, error: &Error, _: bool) -> Outlook {
+        outlook(error, self.config.hosts.len() > 1)
+    }
+
+    async fn hide(&self, error: Error, seen: &Token) -> Error {
+        match error {
+            Error::LoginRefused(error) => {
+                Error::LoginRefused(replay::fit(error, seen.secret()).await)
+            }
+            Error::Login(error) => Error::Login(replay::fit(error, seen.secret()).await),
+            other => other,
+        }
+    }
+
+    async fn refused(&self, refusal: Error, token: &Token, second_login: SecondLogin) -> Error {
+        match refusal {
+            Error::LoginRefused(refusal) => {
+                Error::LoginRefused(self.advised(refusal, token, &second_login).await)
+            }
+            other => other,
+        }
+    }
+
+    fn no_token(&self, source: TokenError) -> Error {
+        Error::Token { server: self.config.servers(), source }
+    }
+
+    fn timed_out(&self, progress: Progress<Error>, limit: Duration) -> Error {
+        let Progress { server, stage, failed } = progress;
+        Error::TimedOut { server, limit, stage, source: failed.map(Box::new) }
+    }
+}
+
+/// What another login promises after an error of one of `several` hosts, or of the only
+/// one.
+pub(super) fn outlook(error: &Error, several: bool) -> Outlook {
+    match error {
+        Error::LoginRefused(_) => Outlook::TokenRefused,
+        Error::Login(error) if is_down(error) && error.code().is_some() => Outlook::Transient,
+        // Among several hosts, another one may be about to take the role.
+        Error::Login(error) if is_down(error) || (several && is_other_role(error)) => {
+            Outlook::MayRecover
+        }
+        Error::Broken { .. } => Outlook::MayRecover,
+        // A network that swallows packets has used up the time already.
+        Error::Dial { source, .. } if was_refused(source) => Outlook::MayRecover,
+        _ => Outlook::Final,
+    }
+}
+
+impl Driver {
+    /// The role to log in as.
+    pub(crate) fn user(&self, token: &Token) -> Result<String, Error> {
+        if let Some(user) = self.config.session.get_user() {
+            return Ok(user.to_owned());
+        }
+        let claims = token.claims().unwrap_or_default();
+        match claims.principal_name() {
+            Some(name) => Ok(name.to_owned()),
+            None => Err(Error::NoUser { principal: advice::principal(&claims) }),
+        }
+    }
+
+    /// PostgreSQL takes the role's name where no database is named.
+    async fn explained(&self, error: tokio_postgres::Error) -> tokio_postgres::Error {
+        let unnamed = self.config.session.get_dbname().is_none();
+        if unnamed && error.code() == Some(&SqlState::INVALID_CATALOG_NAME) {
+            let advice = "No database was named, so the role's name was taken: name it (dbname, or the URL's path).";
+            return replay::with_hint(error, advice).await;
+        }
+        error
+    }
+
+    /// The server's error, with what to do about it.
+    async fn advised(
+        &self,
+        refusal: tokio_postgres::Error,
+        token: &Token,
+        second_login: &SecondLogin,
+    ) -> tokio_postgres::Error {
+        let Some(error) = refusal.as_db_error() else { return refusal };
+        // The login had a user, or there would be no refusal.
+        let Ok(user) = self.user(token) else { return refusal };
+        let advice = Refusal {
+            error,
+            user: &user,
+            token,
+            scope: &self.scope,
+            now: self.clock.wall(),
+            second_login,
+        }
+        .advice();
+        replay::with_hint(refusal, &advice).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::postgres::{
+        Stage,
+        replay::{server_error, unreadable},
+    };
+
+    async fn says(code: &str) -> Error {
+        Error::Login(server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]).await)
+    }
+
+    #[tokio::test]
+    async fn what_a_login_promises_follows_from_its_error() {
+        for (code, promised) in [
+            ("57P03", Outlook::Transient),
+            ("57P01", Outlook::Transient),
+            ("53300", Outlook::Transient),
+            ("08006", Outlook::Transient),
+            ("3D000", Outlook::Final),
+            ("42501", Outlook::Final),
+            ("57P04", Outlook::Final),
+        ] {
+            assert_eq!(outlook(&says(code).await, false), promised, "{code}");
+        }
+        let refused = Error::LoginRefused(server_error(&[(b'C', "28P01")]).await);
+        assert_eq!(outlook(&refused, false), Outlook::TokenRefused);
+        let declined = Error::EncryptionDeclined { server: "h:5432".into() };
+        assert_eq!(outlook(&declined, false), Outlook::Final);
+        for (kind, promised) in [
+            (io::ErrorKind::TimedOut, Outlook::Final),
+            (io::ErrorKind::ConnectionRefused, Outlook::MayRecover),
+        ] {
+            let source = unreadable(kind.into()).await;
+            let dial = Error::Dial { server: "h:5432".into(), source };
+            assert_eq!(outlook(&dial, false), promised, "{kind}");
+        }
+        let source = unreadable(io::ErrorKind::ConnectionReset.into()).await;
+        let broken = Error::Broken { server: "h:5432".into(), stage: Stage::Tls, source };
+        assert_eq!(outlook(&broken, false), Outlook::MayRecover);
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_role_may_give_it_up_where_there_are_several() {
+        let error = Error::Login(unreadable(io::ErrorKind::PermissionDenied.into()).await);
+        assert_eq!(outlook(&error, true), Outlook::MayRecover);
+        assert_eq!(outlook(&error, false), Outlook::Final);
+    }
+}
