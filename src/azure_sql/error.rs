@@ -24,7 +24,7 @@ use crate::{
 /// | [`Resolve`](Self::Resolve) | the server's name is unknown | its spelling; DNS, a private endpoint's zone |
 /// | [`Dial`](Self::Dial) | nothing answers at that address and port | port 1433 outgoing (and 11000 to 11999 from within Azure), network rules |
 /// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`NotTds`](Self::NotTds), [`NotLoopback`](Self::NotLoopback) | it is another server than meant, or its certificate is not trusted | `HostNameInCertificate`, `TrustServerCertificateCA` |
-/// | [`Broken`](Self::Broken), [`Login`](Self::Login) with an I/O error | the connection was cut on the way, or behind the login | it is tried again twice; then look at what lies between |
+/// | [`Broken`](Self::Broken), [`Login`](Self::Login) with an I/O error | the connection was cut on the way, or after the login | it is retried; then look at what lies between |
 /// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for something else | the message has the statements, or what is wrong with the token |
 /// | [`Login`](Self::Login) 4060 | no such database, or no user in it | `Database`; `CREATE USER … FROM EXTERNAL PROVIDER` |
 /// | [`Login`](Self::Login) 40532 | no server of this name takes the login | the host; a proxy or DNS entry must keep the server's own name |

@@ -77,7 +77,7 @@ use crate::{tls::Trust, token::Scope};
 /// | `MultiSubnetFailover` | `True`: all addresses of the server are tried at once | `False`: one after the other, soon |
 /// | `Connect Timeout`, `Connection Timeout`, `Timeout`, `loginTimeout` | seconds for all of a connect, from the token to the login, with all its tries | 15 |
 /// | `Command Timeout`, `queryTimeout` | seconds for the server to answer a request, or to go on answering; 0 (JDBC: -1, too) for no limit | 30 |
-/// | `ConnectRetryCount` | how often a login that failed with a transient error is tried again, 0 to 255 | while there is time; twice where the error may last |
+/// | `ConnectRetryCount` | how often a login that failed with a transient error is retried, 0 to 255 | until `Connect Timeout`; twice where the error may last and the server has accepted no login before |
 /// | `ConnectRetryInterval` | seconds before such a try, 1 to 60 | 1, doubling up to 5 |
 /// | `Max Pool Size` | connections in the pool that [`connect`](super::connect) makes, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
 /// | `Min Pool Size` | connections that [`warm_up`](super::warm_up) opens (one at least) and [`keep_fresh`](super::keep_fresh) keeps | 0 |
