@@ -47,7 +47,9 @@ const SECRETS: &[(Secret, &[&str])] = &[
     (Secret::PostgresParameter, &[]),
     (Secret::PostgresPairs, &[]),
     (Secret::Given, &[]),
+    #[cfg(feature = "client-certificate")]
     (Secret::Certificate, &[]),
+    #[cfg(feature = "client-certificate")]
     (Secret::CertificatePassword, &[]),
     (Secret::AzToken, &[]),
     (Secret::AzOther, &[]),

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     TlsConfigError, credential,
+    excerpt::excerpt,
     telemetry::{self, Failure},
     token::TokenError,
 };
@@ -203,6 +204,7 @@ impl Error {
         match &mut self {
             Self::LoginRefused(refused) => refused.source.hide(token),
             Self::Login { source: LoginError::Server(error), .. } => error.hide(token),
+            Self::Routing { target, .. } => *target = excerpt(target, Some(token)),
             _ => {}
         }
         self
