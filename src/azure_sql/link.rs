@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -40,87 +37,74 @@ pub(super) enum ResetRule {
 #[derive(Debug)]
 pub(super) struct Link {
     clock: Arc<dyn Clock>,
-    /// When the last response ended: nanoseconds of the clock's monotonic time.
-    heard: AtomicU64,
-    requests: AtomicU64,
-    responses: AtomicU64,
-    /// The last write could not be finished at once; whoever wrote may have given up.
-    stuck: AtomicBool,
-    reset: AtomicU8,
-    resets_sent: AtomicU64,
-    fault: AtomicU8,
+    state: Mutex<State>,
     /// What the server may still send.
     pub(super) allowance: Allowance,
 }
 
-const NO_RESET: u8 = 0;
-const RESET_OUTSIDE: u8 = 1;
-const RESET_REFUSE: u8 = 2;
+#[derive(Debug, Default)]
+struct State {
+    /// When the last response ended, by the clock's monotonic time.
+    heard: Duration,
+    requests: u64,
+    responses: u64,
+    /// The last write could not be completed at once; the task that wrote may have given up.
+    stuck: bool,
+    reset: Option<ResetRule>,
+    resets_sent: u64,
+    fault: Option<Fault>,
+}
 
-// All of it belongs to one connection, which one task uses at a time: whoever
-// hands it on synchronises. The atomics are there for `Sync`.
 impl Link {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        let link = Self {
-            clock,
-            heard: AtomicU64::default(),
-            requests: AtomicU64::default(),
-            responses: AtomicU64::default(),
-            stuck: AtomicBool::default(),
-            reset: AtomicU8::new(NO_RESET),
-            resets_sent: AtomicU64::default(),
-            fault: AtomicU8::default(),
-            allowance: Allowance::for_login(),
-        };
-        link.hear();
-        link
+        let state = State { heard: clock.monotonic(), ..State::default() };
+        Self { clock, state: Mutex::new(state), allowance: Allowance::for_login() }
     }
 
-    fn hear(&self) {
-        let now = u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
-        self.heard.store(now, Ordering::Release);
+    /// One task uses a connection at a time, so that nothing waits for this lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the server last answered a request to its end, by the clock's monotonic
-    /// time; before the first, when the connection was begun.
+    /// When the server last completed a response, by the clock's monotonic time; before the
+    /// first response, when the connection was begun.
     pub(super) fn heard(&self) -> Duration {
-        Duration::from_nanos(self.heard.load(Ordering::Acquire))
+        self.state().heard
     }
 
-    /// Every request was answered to its end, and nothing is half-written.
+    /// Every request has its whole response, and nothing is half-written.
     pub(super) fn is_settled(&self) -> bool {
-        self.requests.load(Ordering::Acquire) == self.responses.load(Ordering::Acquire)
-            && !self.stuck.load(Ordering::Acquire)
+        let state = self.state();
+        state.requests == state.responses && !state.stuck
     }
 
     pub(super) fn request_started(&self) {
-        self.requests.fetch_add(1, Ordering::AcqRel);
+        self.state().requests += 1;
     }
 
     pub(super) fn response_ended(&self) {
-        self.responses.fetch_add(1, Ordering::AcqRel);
-        self.hear();
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        state.responses += 1;
+        state.heard = now;
     }
 
     pub(super) fn set_stuck(&self, stuck: bool) {
-        self.stuck.store(stuck, Ordering::Release);
+        self.state().stuck = stuck;
     }
 
-    /// The next request that can carry it shall reset the session first.
+    /// The next request that can carry it resets the session first.
     pub(super) fn schedule_reset(&self, rule: ResetRule) {
-        let rule = match rule {
-            ResetRule::OutsideTransaction => RESET_OUTSIDE,
-            ResetRule::RefuseTransaction => RESET_REFUSE,
-        };
-        self.reset.store(rule, Ordering::Release);
+        self.state().reset = Some(rule);
     }
 
-    /// A request is about to go out: whether the reset bit goes with it.
+    /// Whether the reset bit goes with the request that is about to be sent.
     pub(super) fn reset_goes_with(&self, in_transaction: bool) -> io::Result<bool> {
-        match (self.reset.load(Ordering::Acquire), in_transaction) {
-            (NO_RESET, _) | (RESET_OUTSIDE, true) => Ok(false),
-            (RESET_REFUSE, true) => {
-                self.set_fault(Fault::TransactionOpen);
+        let mut state = self.state();
+        match (state.reset, in_transaction) {
+            (None, _) | (Some(ResetRule::OutsideTransaction), true) => Ok(false),
+            (Some(ResetRule::RefuseTransaction), true) => {
+                state.fault.get_or_insert(Fault::TransactionOpen);
                 Err(io::Error::new(
                     io::ErrorKind::ConnectionAborted,
                     "the connection's last borrower left a transaction open, so that it cannot be \
@@ -128,9 +112,9 @@ impl Link {
                      or roll back before a connection goes back (or use Recycling::Verified)",
                 ))
             }
-            (_, _) => {
-                self.reset.store(NO_RESET, Ordering::Release);
-                self.resets_sent.fetch_add(1, Ordering::AcqRel);
+            (Some(_), false) => {
+                state.reset = None;
+                state.resets_sent += 1;
                 Ok(true)
             }
         }
@@ -138,11 +122,11 @@ impl Link {
 
     /// No request could carry the reset yet: none was sent, or each was in a transaction.
     pub(super) fn is_reset_due(&self) -> bool {
-        self.reset.load(Ordering::Acquire) != NO_RESET
+        self.state().reset.is_some()
     }
 
     pub(super) fn resets_sent(&self) -> u64 {
-        self.resets_sent.load(Ordering::Acquire)
+        self.state().resets_sent
     }
 
     pub(super) fn cancelled(&self) {
@@ -151,23 +135,11 @@ impl Link {
 
     /// The first fault stays.
     pub(super) fn set_fault(&self, fault: Fault) {
-        let code = match fault {
-            Fault::Closed => 1,
-            Fault::Cancelled => 2,
-            Fault::TransactionOpen => 3,
-            Fault::Severe => 4,
-        };
-        let _ = self.fault.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        self.state().fault.get_or_insert(fault);
     }
 
     pub(super) fn fault(&self) -> Option<Fault> {
-        match self.fault.load(Ordering::Acquire) {
-            0 => None,
-            1 => Some(Fault::Closed),
-            2 => Some(Fault::Cancelled),
-            3 => Some(Fault::TransactionOpen),
-            _ => Some(Fault::Severe),
-        }
+        self.state().fault
     }
 }
 

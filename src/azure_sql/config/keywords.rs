@@ -74,7 +74,7 @@ pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let (distance, nearest) = KEYWORDS
         .iter()
         .flat_map(|keyword| keyword.names)
-        .map(|known| (distance(&name, &squeezed(known)), *known))
+        .map(|known| (strsim::levenshtein(&name, &squeezed(known)), *known))
         .min_by_key(|(distance, _)| *distance)?;
     (distance <= (name.len() / 3).max(1)).then_some(nearest)
 }
@@ -98,21 +98,6 @@ fn squeezed(text: &str) -> String {
 
 fn letters(text: &str) -> impl Iterator<Item = char> {
     text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_lowercase())
-}
-
-/// Levenshtein's: how many characters to insert, delete or replace.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
-    for (above, a) in one.chars().enumerate() {
-        let mut diagonal = above;
-        row[0] = above + 1;
-        for (at, b) in other.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[at + 1];
-            row[at + 1] = replaced.min(diagonal + 1).min(row[at] + 1);
-        }
-    }
-    row[row.len() - 1]
 }
 
 const YES: &[&str] = &["true", "yes", "1"];
@@ -400,15 +385,6 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(nearest(written), meant, "{written}");
-        }
-    }
-
-    #[test]
-    fn the_distance_is_that_of_single_characters() {
-        for (one, other, expected) in
-            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)]
-        {
-            assert_eq!(distance(one, other), expected, "{one} {other}");
         }
     }
 }
