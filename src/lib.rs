@@ -216,9 +216,8 @@ mod connect;
 mod excerpt;
 mod limited;
 mod one_task;
-#[cfg(feature = "_tls")]
 mod tls;
 
 pub use cloud::Cloud;
-#[cfg(feature = "_tls")]
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub use tls::TlsConfigError;

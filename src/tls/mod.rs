@@ -1,4 +1,5 @@
-//! TLS for both databases: rustls with aws-lc-rs, certificates always verified.
+//! TLS for the databases and identity endpoints: rustls with aws-lc-rs, certificates always
+//! verified.
 //!
 //! The provider is always named, because an application may have another one
 //! in its tree. Without a CA file, certificates are judged by the platform
@@ -6,7 +7,6 @@
 //! what an administrator has added to the machine's store counts. With one,
 //! only its certificates are trusted.
 
-#[cfg(feature = "azure-sql")]
 mod verifier;
 
 #[cfg(feature = "azure-sql")]
@@ -19,7 +19,7 @@ use std::{
 
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::aws_lc_rs,
     pki_types::{
         CertificateDer,
         pem::{self, PemObject},
@@ -28,6 +28,7 @@ use rustls::{
 use rustls_platform_verifier::BuilderVerifierExt;
 
 /// Why there is no TLS configuration.
+#[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(unreachable_pub))]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsConfigError {
@@ -47,6 +48,7 @@ pub enum TlsConfigError {
 }
 
 /// Which certificates a server may show.
+#[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Trust {
     /// Those that the platform trusts.
@@ -75,12 +77,9 @@ impl Trust {
 
 /// A configuration for any number of connections, which share its session cache.
 pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigError> {
-    let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(roots)?;
-    #[cfg(feature = "azure-sql")]
-    let judged_by = |only| Arc::new(verifier::Verifier { only, provider });
     let builder = match trust {
         Trust::Platform => builder.with_platform_verifier().map_err(roots)?,
         Trust::Roots(path) => {
@@ -91,15 +90,26 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigErro
             builder.with_root_certificates(trusted)
         }
         #[cfg(feature = "azure-sql")]
-        Trust::Certificate(path) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(judged_by(Some(read_certificate(path)?))),
-        #[cfg(feature = "azure-sql")]
-        Trust::AnyOnLoopback | Trust::AnyAnywhere => {
-            builder.dangerous().with_custom_certificate_verifier(judged_by(None))
+        Trust::Certificate(path) => {
+            let only = read_certificate(path)?;
+            return accepting(move |shown| *shown == only).map_err(roots);
         }
+        #[cfg(feature = "azure-sql")]
+        Trust::AnyOnLoopback | Trust::AnyAnywhere => return accepting(|_| true).map_err(roots),
     };
     Ok(builder.with_no_client_auth())
+}
+
+/// A configuration that accepts the certificates for which `accepts` returns `true`, whatever
+/// their names, dates and issuers.
+pub(crate) fn accepting(
+    accepts: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
+) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Arc::new(verifier::Verifier { accepts, provider: provider.clone() });
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 fn roots(error: rustls::Error) -> TlsConfigError {

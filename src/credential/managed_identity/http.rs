@@ -7,8 +7,7 @@ use reqwest::{
     Request, Response, StatusCode, Url,
     header::{HeaderMap, HeaderValue, RETRY_AFTER, SERVER, WWW_AUTHENTICATE},
 };
-use rustls::{ClientConfig, crypto::aws_lc_rs};
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls::ClientConfig;
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use zeroize::Zeroizing;
 
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     clock::{Clock, SystemClock, timeout},
     credential::ConfigError,
+    tls,
 };
 
 /// An endpoint that is there accepts at once: 169.254.169.254 and loopback are
@@ -86,12 +86,9 @@ impl Http {
             // Roots are not needed, and a container may have none.
             return Ok(Self { tls: None, clock });
         }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .and_then(BuilderVerifierExt::with_platform_verifier)
+        let config = tls::client_config(&tls::Trust::Platform)
             .map_err(|error| ConfigError::HttpClient(error.into()))?;
-        Ok(Self::pinned(config.with_no_client_auth(), clock))
+        Ok(Self::pinned(config, clock))
     }
 
     /// A client for a server whose certificate is known beforehand.

@@ -1,15 +1,10 @@
 //! TLS with one server, known by its certificate's SHA-1 thumbprint.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{self, CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{CertificateError, ClientConfig, Error, pki_types::CertificateDer};
 
-use crate::credential::ConfigError;
+use crate::{credential::ConfigError, tls};
 
 /// SHA-1 of a certificate. Its collisions do not help here: to pass for this
 /// certificate takes another one of the same hash, a second preimage.
@@ -45,16 +40,8 @@ impl fmt::Debug for Thumbprint {
 
 /// A configuration that trusts this certificate and no other.
 pub(super) fn client_config(thumbprint: Thumbprint) -> Result<ClientConfig, ConfigError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(Verifier { thumbprint, provider: Arc::clone(&provider) });
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(ConfigError::PinnedTls)?
-        // The only certificate that is trusted is known beforehand.
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(config)
+    tls::accepting(move |shown| Thumbprint::of(shown) == Some(thumbprint))
+        .map_err(ConfigError::PinnedTls)
 }
 
 /// Whether a handshake failed because it was another certificate.
@@ -62,58 +49,12 @@ pub(super) fn is_mismatch(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
 }
 
-#[derive(Debug)]
-struct Verifier {
-    thumbprint: Thumbprint,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    /// Neither name nor dates nor issuer matter: it is this one.
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if Thumbprint::of(end_entity) == Some(self.thumbprint) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
-    }
-
-    // A certificate is public: only whoever signs with its key is the server.
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::{crypto::aws_lc_rs, pki_types::ServerName};
+
     use super::*;
 
     #[test]
