@@ -18,7 +18,7 @@ use std::{
 
 use entra_pool::{
     azure_sql,
-    credential::{Environment, ManagedIdentity, UserAssignedId, from_environment},
+    credential::{DefaultCredential, Environment, ManagedIdentity, UserAssignedId},
     postgres,
     token::{Identity, Scope, TokenCache},
 };
@@ -44,7 +44,9 @@ async fn main() -> Result<()> {
 
     // One identity for all pools. In Azure, or after `az login`, this would be
     // `Identity::new(credential::from_env()?)`.
-    let identity = Identity::new(from_environment(Environment::from_pairs(emulator.env()))?);
+    let identity = Identity::new(
+        DefaultCredential::new().environment(Environment::from_pairs(emulator.env())).build()?,
+    );
     let tokens = identity.tokens(Scope::AZURE_SQL);
     tokens.warm_up().await?;
     log.say(format!("identity source: {}", tokens.report().credential));

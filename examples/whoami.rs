@@ -23,7 +23,7 @@ use std::{
 use entra_pool::{
     Cloud, azure_sql,
     clock::{Clock, SystemClock},
-    credential::{from_env, from_env_in},
+    credential::{DefaultCredential, from_env},
     postgres,
     token::{Claims, Identity, Scope, Token, TokenCredential},
 };
@@ -97,7 +97,7 @@ impl Target {
                 }
             },
         };
-        Ok(Self { credential: from_env_in(cloud)?, scope })
+        Ok(Self { credential: DefaultCredential::new().cloud(cloud).build()?, scope })
     }
 }
 

@@ -14,8 +14,8 @@ use std::{
 use entra_pool::{
     clock::{Clock, ManualClock},
     credential::{
-        AzureCli, AzureDeveloperCli, Environment, InvalidAnswer, ManagedIdentity,
-        ManagedIdentityHost, UserAssignedId, from_environment, from_environment_with_clock,
+        AzureCli, AzureDeveloperCli, DefaultCredential, Environment, InvalidAnswer,
+        ManagedIdentity, ManagedIdentityHost, UserAssignedId,
     },
     token::{
         CredentialError, CredentialErrorKind, Identity, Reason, Scope, Token, TokenCredential,
@@ -605,12 +605,14 @@ async fn the_azure_developer_cli_is_used_where_nothing_else_is() {
     let (azd, developer) = azd(&world.issuer);
     let path = azd.executable().parent().unwrap().display().to_string();
     for selection in ["", "dev", "AzureDeveloperCliCredential"] {
-        let chain = from_environment(Environment::from_pairs([
-            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", world.endpoint.imds_endpoint()),
-            ("PATH", path.clone()),
-            ("AZURE_TOKEN_CREDENTIALS", selection.to_owned()),
-        ]))
-        .unwrap();
+        let chain = DefaultCredential::new()
+            .environment(Environment::from_pairs([
+                ("AZURE_POD_IDENTITY_AUTHORITY_HOST", world.endpoint.imds_endpoint()),
+                ("PATH", path.clone()),
+                ("AZURE_TOKEN_CREDENTIALS", selection.to_owned()),
+            ]))
+            .build()
+            .unwrap();
         let token = ask(&chain).await.unwrap();
         assert_eq!(world.object_id_of(&token), developer.object_id, "{selection}");
         assert_eq!(chain.name(), "Azure Developer CLI");
@@ -725,7 +727,11 @@ async fn a_machine_without_any_credential_says_so_within_3_seconds() {
         ("AZURE_POD_IDENTITY_AUTHORITY_HOST", world.endpoint.imds_endpoint()),
         ("PATH", empty.path().display().to_string()),
     ]);
-    let chain = from_environment_with_clock(environment, world.clock.clone()).unwrap();
+    let chain = DefaultCredential::new()
+        .environment(environment)
+        .clock(world.clock.clone())
+        .build()
+        .unwrap();
     let moves = async {
         world.endpoint.wait_for_requests(1).await;
         world.pass([1]).await;
@@ -759,7 +765,10 @@ async fn the_same_environment_works_in_azure_and_on_a_laptop() {
     let path = az.executable().parent().unwrap().display().to_string();
     let variables =
         [("AZURE_POD_IDENTITY_AUTHORITY_HOST", world.endpoint.imds_endpoint()), ("PATH", path)];
-    let chain = from_environment(Environment::from_pairs(variables.clone())).unwrap();
+    let chain = DefaultCredential::new()
+        .environment(Environment::from_pairs(variables.clone()))
+        .build()
+        .unwrap();
     let token = ask(&chain).await.unwrap();
     assert_eq!(world.object_id_of(&token), world.system.object_id);
     assert_eq!(chain.name(), "managed identity (IMDS)");
@@ -771,7 +780,8 @@ async fn the_same_environment_works_in_azure_and_on_a_laptop() {
     assert_says(&ask(&chain).await.unwrap_err(), Transient, &["IMDS", "was there before"]);
     assert!(az.invocations().unwrap().is_empty());
 
-    let chain = from_environment(Environment::from_pairs(variables)).unwrap();
+    let chain =
+        DefaultCredential::new().environment(Environment::from_pairs(variables)).build().unwrap();
     let token = ask(&chain).await.unwrap();
     assert_eq!(world.object_id_of(&token), developer.object_id);
     assert_eq!(chain.name(), "Azure CLI");
@@ -785,7 +795,10 @@ async fn the_environment_selects_the_user_assigned_identity() {
     for selection in ["prod", "ManagedIdentityCredential", "managedidentitycredential"] {
         let mut variables = variables.clone();
         variables.push(("AZURE_TOKEN_CREDENTIALS", selection.to_owned()));
-        let credential = from_environment(Environment::from_pairs(variables)).unwrap();
+        let credential = DefaultCredential::new()
+            .environment(Environment::from_pairs(variables))
+            .build()
+            .unwrap();
         let token = ask(&credential).await.unwrap();
         assert_eq!(world.object_id_of(&token), world.user.object_id);
     }

@@ -18,8 +18,7 @@ use entra_pool::{
     azure_sql,
     clock::{Clock, ManualClock, Sleep},
     credential::{
-        Chain, ConfigError, Environment, ManagedIdentity, UserAssignedId, from_environment_as,
-        from_environment_with_clock,
+        Chain, ConfigError, DefaultCredential, Environment, ManagedIdentity, UserAssignedId,
     },
     postgres,
     token::{
@@ -304,9 +303,13 @@ async fn check(world: &World, row: &Row) {
     let clock = machine.clock.clone();
     let built = if row.is_given {
         let id = UserAssignedId::ClientId(world.user.client_id.clone());
-        from_environment_as(environment, clock, id, "User Id")
+        DefaultCredential::new()
+            .environment(environment)
+            .clock(clock)
+            .user_assigned(id, "User Id")
+            .build()
     } else {
-        from_environment_with_clock(environment, clock)
+        DefaultCredential::new().environment(environment).clock(clock).build()
     };
     let chain = match built {
         Ok(chain) => chain,

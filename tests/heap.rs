@@ -121,7 +121,8 @@ impl Found {
 fn environments(found: &mut Found) {
     let principal = [("AZURE_TENANT_ID", "contoso.onmicrosoft.com"), ("AZURE_CLIENT_ID", CLIENT)];
     let of_env = environment(principal, "AZURE_CLIENT_SECRET", Secret::Environment);
-    let credential = credential::from_environment(of_env.clone()).unwrap();
+    let credential =
+        credential::DefaultCredential::new().environment(of_env.clone()).build().unwrap();
     drop((of_env, credential));
     found.look(&[Secret::Environment]);
 
@@ -133,7 +134,7 @@ fn environments(found: &mut Found) {
         ("SYSTEM_OIDCREQUESTURI", "https://dev.azure.com/contoso"),
     ];
     let of_env = environment(pipeline, "SYSTEM_ACCESSTOKEN", Secret::Pipelines);
-    drop(credential::from_environment(of_env).unwrap());
+    drop(credential::DefaultCredential::new().environment(of_env).build().unwrap());
     found.look(&[Secret::Pipelines]);
 }
 

@@ -9,9 +9,7 @@ use std::{
 
 use entra_pool::{
     clock::{Clock, ManualClock},
-    credential::{
-        AzureCli, AzureDeveloperCli, Environment, ManagedIdentity, from_environment_with_clock,
-    },
+    credential::{AzureCli, AzureDeveloperCli, DefaultCredential, Environment, ManagedIdentity},
     token::{CredentialError, Reason, Scope, Token, TokenCredential, TokenRequest},
 };
 use entra_pool_emulator::{
@@ -78,7 +76,8 @@ async fn no_secret_is_in_anything_that_is_shown() {
         .clock(clock.clone())
         .build()
         .unwrap();
-    let chain = from_environment_with_clock(environment, clock.clone()).unwrap();
+    let chain =
+        DefaultCredential::new().environment(environment).clock(clock.clone()).build().unwrap();
     let az_cli = AzureCli::builder().executable(az.executable()).build().unwrap();
     let azd_cli = AzureDeveloperCli::builder().executable(azd.executable()).build().unwrap();
     let mut text = format!("{identity:?} {chain:?} {az_cli:?} {azd_cli:?}");

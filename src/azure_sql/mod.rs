@@ -63,7 +63,7 @@ use config::Secret;
 pub use crate::connect::{ConnectorReport, RetireReason, Stage};
 use crate::{
     Cloud,
-    credential::{self, ManagedIdentity, UserAssignedId},
+    credential::{self, DefaultCredential, ManagedIdentity, UserAssignedId},
     token::{Identity, TokenCredential},
 };
 
@@ -135,25 +135,25 @@ impl Config {
         let user_assigned =
             self.client_id.clone().map(|id| (UserAssignedId::ClientId(id), "User Id"));
         let cloud = Cloud::of_scope(self.token_scope()).or(Cloud::of_azure_sql_host(self.host()));
+        let default = DefaultCredential::new().cloud(cloud);
+        let chosen = match user_assigned.clone() {
+            Some((id, by)) => default.clone().user_assigned(id, by),
+            None => default.clone(),
+        };
         let member = match self.authentication {
-            Some(Authentication::Default) | None => {
-                return credential::from_env_as(user_assigned, cloud);
-            }
+            Some(Authentication::Default) | None => return chosen.build(),
             Some(Authentication::ManagedIdentity) => {
                 return Ok(Arc::new(match user_assigned {
                     Some((id, by)) => ManagedIdentity::user_assigned(id).id_setting(by).build()?,
                     None => ManagedIdentity::system_assigned().build()?,
                 }));
             }
-            Some(Authentication::WorkloadIdentity) => {
-                return credential::workload_identity_in(user_assigned, cloud);
-            }
+            Some(Authentication::WorkloadIdentity) => return chosen.workload_identity(),
             Some(Authentication::ServicePrincipal) => {
-                return credential::service_principal_in(
+                return default.service_principal(
                     self.tenant.as_deref(),
                     self.client_id.as_deref(),
                     self.client_secret.as_ref().map(Secret::reveal),
-                    cloud,
                 );
             }
             Some(Authentication::Environment) => credential::Member::Environment,
@@ -161,6 +161,6 @@ impl Config {
             Some(Authentication::AzureDeveloperCli) => credential::Member::AzureDeveloperCli,
             Some(Authentication::AzurePipelines) => credential::Member::AzurePipelines,
         };
-        credential::only(member, cloud)
+        default.only(member)
     }
 }

@@ -42,7 +42,7 @@ impl Environment {
     /// ```
     /// use entra_pool::credential::{Environment, from_environment};
     ///
-    /// let credential = from_environment(Environment::from_process());
+    /// let credential = DefaultCredential::new().environment(Environment::from_process()).build();
     /// ```
     #[must_use]
     pub fn from_process() -> Self {

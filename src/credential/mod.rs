@@ -50,7 +50,7 @@ mod client_certificate;
 mod client_secret;
 mod command;
 mod config_error;
-mod default_chain;
+mod default;
 mod environment;
 mod managed_identity;
 #[cfg(feature = "azure-identity")]
@@ -76,12 +76,13 @@ pub use managed_identity::{
 #[cfg(feature = "azure-identity")]
 pub use workload_identity::workload_identity;
 
-use crate::{Cloud, token::TokenCredential};
+use crate::token::TokenCredential;
+pub use default::DefaultCredential;
 #[cfg(feature = "azure-sql")]
-pub(crate) use default_chain::Member;
-use default_chain::Setting;
+pub(crate) use default::Member;
 
-/// The credential that this process' environment tells of.
+/// The credential that the environment of this process describes. [`DefaultCredential`] builds
+/// it with other settings.
 ///
 /// In this order, the first that is there: a service principal
 /// (`AZURE_CLIENT_SECRET` or `AZURE_CLIENT_CERTIFICATE_PATH`), workload identity
@@ -119,151 +120,7 @@ use default_chain::Setting;
 /// # Ok::<(), entra_pool::credential::ConfigError>(())
 /// ```
 pub fn from_env() -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    from_environment(Environment::from_process())
-}
-
-/// [`from_env`] for a database in this cloud: applications (service principals,
-/// workload identities) ask its authority, unless `AZURE_AUTHORITY_HOST` says
-/// otherwise. The pools' `connect` does the same with the cloud of the host.
-///
-/// # Errors
-///
-/// As [`from_env`].
-///
-/// ```
-/// use entra_pool::{Cloud, credential, token::Identity};
-///
-/// let identity = Identity::new(credential::from_env_in(Cloud::UsGovernment)?);
-/// # Ok::<(), entra_pool::credential::ConfigError>(())
-/// ```
-pub fn from_env_in(cloud: Cloud) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    let setting = Setting::of(Environment::from_process());
-    default_chain::build(&Setting { cloud: Some(cloud), ..setting })
-}
-
-/// [`from_env`] with other variables than this process'. (Azure Pipelines'
-/// `SYSTEM_OIDCREQUESTURI` must be in both.)
-///
-/// ```
-/// use entra_pool::credential::{Environment, from_environment};
-///
-/// let variables = [("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")];
-/// let credential = from_environment(Environment::from_pairs(variables))?;
-/// assert_eq!(credential.name(), "Azure CLI");
-/// # Ok::<(), entra_pool::credential::ConfigError>(())
-/// ```
-///
-/// # Errors
-///
-/// As [`from_env`].
-pub fn from_environment(environment: Environment) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    default_chain::build(&Setting::of(environment))
-}
-
-/// [`from_env`] for a database in `cloud`, with the user-assigned identity that
-/// a connection string names.
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) fn from_env_as(
-    user_assigned: Option<(UserAssignedId, &'static str)>,
-    cloud: Option<Cloud>,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    let setting = Setting::of(Environment::from_process());
-    default_chain::build(&Setting { user_assigned, cloud, ..setting })
-}
-
-/// [`workload_identity`] for a database in `cloud`, as a connection string's
-/// `Authentication` asks for it.
-#[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
-pub(crate) fn workload_identity_in(
-    user_assigned: Option<(UserAssignedId, &'static str)>,
-    cloud: Option<Cloud>,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    let setting = Setting::of(Environment::from_process());
-    default_chain::workload_identity(&Setting { user_assigned, cloud, ..setting })
-}
-
-#[cfg(all(feature = "azure-sql", not(feature = "azure-identity")))]
-pub(crate) fn workload_identity_in(
-    _: Option<(UserAssignedId, &'static str)>,
-    _: Option<Cloud>,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    Err(ConfigError::FeatureDisabled {
-        setting: "Authentication",
-        credential: "workload identity",
-        feature: "azure-identity",
-    })
-}
-
-/// The one that a connection string's `Authentication` names, for a database in
-/// `cloud`.
-#[cfg(feature = "azure-sql")]
-pub(crate) fn only(
-    member: Member,
-    cloud: Option<Cloud>,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    let setting = Setting::of(Environment::from_process());
-    default_chain::only(member, &Setting { cloud, selection: "Authentication", ..setting })
-}
-
-/// The service principal that a connection string names, for a database in
-/// `cloud`.
-#[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
-pub(crate) fn service_principal_in(
-    tenant: Option<&str>,
-    client_id: Option<&str>,
-    secret: Option<&str>,
-    cloud: Option<Cloud>,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    let setting = Setting { cloud, ..Setting::of(Environment::from_process()) };
-    default_chain::named_service_principal(&setting, tenant, client_id, secret)
-}
-
-#[cfg(all(feature = "azure-sql", not(feature = "azure-identity")))]
-pub(crate) fn service_principal_in(
-    _: Option<&str>,
-    _: Option<&str>,
-    _: Option<&str>,
-    _: Option<Cloud>,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    Err(ConfigError::FeatureDisabled {
-        setting: "Authentication",
-        credential: "a service principal",
-        feature: "azure-identity",
-    })
-}
-
-/// [`from_environment`] with a clock other than the machine's.
-///
-/// ```
-/// use entra_pool::{clock::ManualClock, credential::{Environment, from_environment_with_clock}};
-///
-/// let clock = ManualClock::new();
-/// let credential = from_environment_with_clock(Environment::default(), clock)?;
-/// # Ok::<(), entra_pool::credential::ConfigError>(())
-/// ```
-///
-/// # Errors
-///
-/// As [`from_env`].
-pub fn from_environment_with_clock(
-    environment: Environment,
-    clock: impl crate::clock::Clock,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    default_chain::build(&Setting { clock: Arc::new(clock), ..Setting::of(environment) })
-}
-
-/// [`from_environment_with_clock`] as for a connection string in which `setting` names the
-/// identity. For this crate's own tests.
-#[doc(hidden)]
-pub fn from_environment_as(
-    environment: Environment,
-    clock: impl crate::clock::Clock,
-    id: UserAssignedId,
-    setting: &'static str,
-) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-    let user_assigned = Some((id, setting));
-    let setting = Setting { clock: Arc::new(clock), ..Setting::of(environment) };
-    default_chain::build(&Setting { user_assigned, ..setting })
+    DefaultCredential::new().build()
 }
 
 /// Any credential of the `azure_core` world as one of this crate. `name` is for

@@ -93,7 +93,7 @@ use std::sync::Arc;
 pub use crate::connect::{ConnectorReport, RetireReason, Stage};
 use crate::{
     Cloud,
-    credential::{self, UserAssignedId},
+    credential::{self, DefaultCredential, UserAssignedId},
     token::{Identity, TokenCredential},
 };
 
@@ -135,10 +135,13 @@ impl Config {
     ///
     /// As [`credential::from_env`].
     pub fn credential(&self) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-        let user_assigned =
-            self.client_id.clone().map(|id| (UserAssignedId::ClientId(id), "entra_client_id"));
         let cloud = self.token_scope().ok().as_ref().and_then(Cloud::of_scope);
-        credential::from_env_as(user_assigned, cloud)
+        let default = DefaultCredential::new().cloud(cloud);
+        match self.client_id.clone() {
+            Some(id) => default.user_assigned(UserAssignedId::ClientId(id), "entra_client_id"),
+            None => default,
+        }
+        .build()
     }
 }
 

@@ -2,9 +2,9 @@
 //! knows, or refused before anything is asked.
 
 use entra_pool::credential::{
-    ConfigError, Environment, ManagedIdentityHost,
+    ConfigError, DefaultCredential, Environment, ManagedIdentityHost,
     ManagedIdentityHost::{AppService, AzureMl, CloudShell, Imds},
-    UserAssignedId, from_environment,
+    UserAssignedId,
 };
 use entra_pool::token::{
     CredentialErrorKind::{Refused, Unavailable},
@@ -157,12 +157,13 @@ async fn the_environments_client_id_is_refused_where_it_would_be_ignored() {
             // keys is that of this machine here, and has none.
             if host != ManagedIdentityHost::AzureArc {
                 let environment = Environment::from_pairs(variables.clone());
-                let credential = from_environment(environment).unwrap();
+                let credential = DefaultCredential::new().environment(environment).build().unwrap();
                 let token = credential.get_token(request()).await.unwrap();
                 assert_eq!(world.owner(&token), world.own_identity(host), "{host}");
             }
             variables.push(("AZURE_CLIENT_ID", world.user.client_id.clone()));
-            let built = from_environment(Environment::from_pairs(variables));
+            let built =
+                DefaultCredential::new().environment(Environment::from_pairs(variables)).build();
             let id = UserAssignedId::ClientId(world.user.client_id.clone());
             if parameter(host, &id).is_some() {
                 let token = built.unwrap().get_token(request()).await.unwrap();

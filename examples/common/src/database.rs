@@ -7,7 +7,7 @@ use crate::{
 
 #[cfg(feature = "emulator")]
 use {
-    entra_pool::credential::{Environment, from_environment},
+    entra_pool::credential::{DefaultCredential, Environment},
     entra_pool_emulator::emulator::{Emulator, EmulatorOptions},
 };
 
@@ -43,7 +43,8 @@ impl Database {
             None => {
                 let emulator = Emulator::start(EmulatorOptions::default()).await?;
                 let environment = Environment::from_pairs(emulator.env());
-                let identity = Identity::new(from_environment(environment)?);
+                let identity =
+                    Identity::new(DefaultCredential::new().environment(environment).build()?);
                 tracing::warn!(
                     "no database is configured: the emulator runs in this process, and its tables go with it"
                 );

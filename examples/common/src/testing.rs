@@ -14,7 +14,7 @@ use std::{
 
 use entra_pool::{
     azure_sql,
-    credential::{Environment, from_environment},
+    credential::{DefaultCredential, Environment},
     postgres,
     token::Identity,
 };
@@ -39,7 +39,9 @@ impl World {
     pub async fn new(script: &str) -> Self {
         let emulator = Emulator::start(EmulatorOptions::default()).await.expect("it starts");
         let environment = Environment::from_pairs(emulator.env());
-        let identity = Identity::new(from_environment(environment).expect("it is complete"));
+        let identity = Identity::new(
+            DefaultCredential::new().environment(environment).build().expect("it is complete"),
+        );
         let pool = azure_sql::connect_with(&identity, &emulator.azure_sql_string());
         let pool = pool.expect("the string is right");
         let postgres = postgres::connect_with(&identity, &emulator.postgres_url());

@@ -1,7 +1,7 @@
 //! Against PostgreSQL itself, as a role whose password is the token.
 
 use entra_pool::{
-    credential::{Environment, from_environment},
+    credential::{DefaultCredential, Environment},
     token::{Identity, Scope},
 };
 use examples_common::testing::{Application, World};
@@ -21,7 +21,8 @@ impl Postgres {
         // The application's tokens are those of this test.
         endpoint.configure_tokens(|tokens| tokens.repeat_until_expiry = true);
         let environment = Environment::from_pairs(endpoint.app_service_env());
-        let identity = Identity::new(from_environment(environment).unwrap());
+        let identity =
+            Identity::new(DefaultCredential::new().environment(environment).build().unwrap());
         let token = identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap();
         let server = PostgresServer::start().await;
         let role = &world.emulator.system_assigned().name;

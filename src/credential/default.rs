@@ -38,29 +38,120 @@ pub(crate) enum Member {
     AzurePipelines,
 }
 
-/// What every member is built from.
-pub(super) struct Setting {
-    pub(super) environment: Environment,
-    pub(super) clock: Arc<dyn Clock>,
-    /// The identity that a connection string names, and the setting that names it. Only
-    /// members that log in as this identity are used. (`AZURE_CLIENT_ID`, which other
-    /// software has set as well, selects a managed identity, but leaves no member out.)
-    pub(super) user_assigned: Option<(UserAssignedId, &'static str)>,
-    /// Whose authority applications ask, if the environment does not say.
-    #[cfg_attr(not(feature = "azure-identity"), allow(dead_code))]
-    pub(super) cloud: Option<Cloud>,
+/// Builds the credential that the environment describes: for another environment than this
+/// process's, another clock, a certain cloud, or a certain identity.
+///
+/// [`from_env`](super::from_env) is short for `DefaultCredential::new().build()`, and describes
+/// what is chosen.
+///
+/// ```
+/// use entra_pool::credential::{DefaultCredential, Environment};
+///
+/// let variables = [("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")];
+/// let environment = Environment::from_pairs(variables);
+/// let credential = DefaultCredential::new().environment(environment).build()?;
+/// assert_eq!(credential.name(), "Azure CLI");
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct DefaultCredential {
+    environment: Environment,
+    clock: Arc<dyn Clock>,
+    /// The identity, and the setting that names it. Only members that log in as this identity
+    /// are used. (`AZURE_CLIENT_ID`, which other software has set as well, selects a managed
+    /// identity, but leaves no member out.)
+    user_assigned: Option<(UserAssignedId, &'static str)>,
+    cloud: Option<Cloud>,
     /// What names the one member that is wanted.
-    pub(super) selection: &'static str,
+    selection: &'static str,
 }
 
-impl Setting {
-    pub(super) fn of(environment: Environment) -> Self {
-        let clock = Arc::new(SystemClock::new());
-        Self { environment, clock, user_assigned: None, cloud: None, selection: SELECTION }
+impl Default for DefaultCredential {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-pub(super) fn build(setting: &Setting) -> Result<Shared, ConfigError> {
+impl DefaultCredential {
+    /// With the environment of this process, and the machine's clock.
+    pub fn new() -> Self {
+        Self {
+            environment: Environment::from_process(),
+            clock: Arc::new(SystemClock::new()),
+            user_assigned: None,
+            cloud: None,
+            selection: SELECTION,
+        }
+    }
+
+    /// Reads these variables instead of the process's. (Azure Pipelines'
+    /// `SYSTEM_OIDCREQUESTURI` must be in both.)
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// Asks this cloud's authority for the tokens of service principals and workload
+    /// identities, unless `AZURE_AUTHORITY_HOST` is set. Default: the public cloud.
+    pub fn cloud(mut self, cloud: impl Into<Option<Cloud>>) -> Self {
+        self.cloud = cloud.into();
+        self
+    }
+
+    /// Uses only credentials that log in as this identity. `setting` is the name of the
+    /// setting that names it, for errors.
+    pub fn user_assigned(mut self, id: UserAssignedId, setting: &'static str) -> Self {
+        self.user_assigned = Some((id, setting));
+        self
+    }
+
+    /// Reads this clock. Default: the machine's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Builds the credential. Nothing is requested until a token is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], if settings contradict each other or are incomplete. To go on to the
+    /// next credential could use the wrong identity.
+    pub fn build(self) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+        build(&self)
+    }
+
+    /// The one that a connection string's `Authentication` names.
+    #[cfg(feature = "azure-sql")]
+    pub(crate) fn only(self, member: Member) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+        only(member, &Self { selection: "Authentication", ..self })
+    }
+
+    /// The workload identity that a connection string's `Authentication` names.
+    #[cfg(feature = "azure-sql")]
+    pub(crate) fn workload_identity(self) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+        workload_identity(&self)
+    }
+
+    /// The service principal that a connection string names; variables of the environment
+    /// replace what is left out.
+    #[cfg(feature = "azure-sql")]
+    #[cfg_attr(not(feature = "azure-identity"), allow(unused_variables))]
+    pub(crate) fn service_principal(
+        self,
+        tenant: Option<&str>,
+        client_id: Option<&str>,
+        secret: Option<&str>,
+    ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
+        #[cfg(feature = "azure-identity")]
+        return named_service_principal(&self, tenant, client_id, secret);
+        #[cfg(not(feature = "azure-identity"))]
+        Err(feature_disabled("Authentication", "a service principal"))
+    }
+}
+
+fn build(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
     use Member::{
         AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity, WorkloadIdentity,
     };
@@ -99,7 +190,7 @@ pub(super) fn build(setting: &Setting) -> Result<Shared, ConfigError> {
 
 /// An error if each of these would log in as another identity than the one that the
 /// connection string names.
-fn allows_identity(members: &[Member], setting: &Setting) -> Result<(), ConfigError> {
+fn allows_identity(members: &[Member], setting: &DefaultCredential) -> Result<(), ConfigError> {
     let others = members.iter().map(|member| member.other_identity(setting));
     match (&setting.user_assigned, others.collect::<Option<Vec<_>>>()) {
         (Some((id, by)), Some(others)) => Err(ConfigError::OtherIdentity {
@@ -113,7 +204,7 @@ fn allows_identity(members: &[Member], setting: &Setting) -> Result<(), ConfigEr
 }
 
 /// One that was asked for by name must be there.
-pub(super) fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigError> {
+fn only(member: Member, setting: &DefaultCredential) -> Result<Shared, ConfigError> {
     allows_identity(&[member], setting)?;
     let environment = &setting.environment;
     let required: &[&'static str] = match member {
@@ -145,7 +236,7 @@ pub(super) fn only(member: Member, setting: &Setting) -> Result<Shared, ConfigEr
 impl Member {
     /// What this member logs in as, if that is not the identity that the connection string
     /// names. A member that is not configured logs in as nobody.
-    fn other_identity(self, setting: &Setting) -> Option<String> {
+    fn other_identity(self, setting: &DefaultCredential) -> Option<String> {
         let (id, _) = setting.user_assigned.as_ref()?;
         let get = |name| setting.environment.get(name);
         let application = |name| {
@@ -172,7 +263,7 @@ impl Member {
     /// The credential, or one that says why there is none. An error if the
     /// environment is half set for it: to go on would be to log in as somebody
     /// else.
-    fn build(self, setting: &Setting) -> Result<Shared, ConfigError> {
+    fn build(self, setting: &DefaultCredential) -> Result<Shared, ConfigError> {
         let environment = &setting.environment;
         match self {
             Self::Environment => service_principal(setting),
@@ -229,7 +320,10 @@ fn not_configured(name: impl Into<String>, reason: impl Into<String>) -> Shared 
     Arc::new(NotConfigured { name: name.into(), reason: reason.into() })
 }
 
-fn managed_identity(setting: &Setting, probe: bool) -> Result<ManagedIdentity, ConfigError> {
+fn managed_identity(
+    setting: &DefaultCredential,
+    probe: bool,
+) -> Result<ManagedIdentity, ConfigError> {
     let from_environment =
         || setting.environment.get(CLIENT_ID).map(|id| UserAssignedId::ClientId(id.to_owned()));
     let builder = match (&setting.user_assigned, from_environment()) {
@@ -241,7 +335,7 @@ fn managed_identity(setting: &Setting, probe: bool) -> Result<ManagedIdentity, C
     builder.shared_clock(setting.clock.clone()).probe(probe).build()
 }
 
-fn service_principal(setting: &Setting) -> Result<Shared, ConfigError> {
+fn service_principal(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
     let set = |name: &str| setting.environment.get(name).is_some();
     let proof = match (set(SECRET), set(CERTIFICATE)) {
         (true, true) => {
@@ -263,7 +357,7 @@ fn service_principal(setting: &Setting) -> Result<Shared, ConfigError> {
 
 #[cfg(feature = "azure-identity")]
 fn application(
-    setting: &Setting,
+    setting: &DefaultCredential,
     needed_by: &'static str,
 ) -> Result<super::Application, ConfigError> {
     let names = [TENANT_ID, CLIENT_ID];
@@ -271,18 +365,18 @@ fn application(
 }
 
 #[cfg(feature = "azure-identity")]
-fn client_secret(setting: &Setting) -> Result<Shared, ConfigError> {
+fn client_secret(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
     let secret = setting.environment.get(SECRET).unwrap_or_default();
     Ok(Arc::new(application(setting, SECRET)?.client_secret_named(SECRET, secret)?))
 }
 
 #[cfg(not(feature = "azure-identity"))]
-fn client_secret(_: &Setting) -> Result<Shared, ConfigError> {
+fn client_secret(_: &DefaultCredential) -> Result<Shared, ConfigError> {
     Err(feature_disabled(SECRET, "a service principal"))
 }
 
 #[cfg(feature = "client-certificate")]
-fn client_certificate(setting: &Setting) -> Result<Shared, ConfigError> {
+fn client_certificate(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
     let get = |name| setting.environment.get(name).map(str::to_owned);
     let file = get(CERTIFICATE).unwrap_or_default().into();
     let application = application(setting, CERTIFICATE)?;
@@ -291,7 +385,7 @@ fn client_certificate(setting: &Setting) -> Result<Shared, ConfigError> {
 }
 
 #[cfg(not(feature = "client-certificate"))]
-fn client_certificate(_: &Setting) -> Result<Shared, ConfigError> {
+fn client_certificate(_: &DefaultCredential) -> Result<Shared, ConfigError> {
     Err(ConfigError::FeatureDisabled {
         setting: CERTIFICATE,
         credential: "a client certificate",
@@ -300,8 +394,8 @@ fn client_certificate(_: &Setting) -> Result<Shared, ConfigError> {
 }
 
 #[cfg(feature = "azure-identity")]
-pub(super) fn workload_identity(setting: &Setting) -> Result<Shared, ConfigError> {
-    let Setting { environment, cloud, user_assigned, .. } = setting;
+fn workload_identity(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
+    let DefaultCredential { environment, cloud, user_assigned, .. } = setting;
     let chosen = match user_assigned {
         // As in Microsoft.Data.SqlClient: it chooses among a pod's identities, too.
         Some((id @ UserAssignedId::ClientId(client_id), by)) => {
@@ -316,13 +410,13 @@ pub(super) fn workload_identity(setting: &Setting) -> Result<Shared, ConfigError
 /// The service principal that a connection string names; the variables say what
 /// it leaves out.
 #[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
-pub(super) fn named_service_principal(
-    setting: &Setting,
+fn named_service_principal(
+    setting: &DefaultCredential,
     tenant: Option<&str>,
     client_id: Option<&str>,
     secret: Option<&str>,
 ) -> Result<Shared, ConfigError> {
-    let Setting { environment, cloud, .. } = setting;
+    let DefaultCredential { environment, cloud, .. } = setting;
     let of = |given, keyword, variable, needed_by| match given {
         Some(given) => Ok((keyword, given)),
         None => super::application::required(environment, variable, needed_by)
@@ -341,7 +435,7 @@ pub(super) fn named_service_principal(
 }
 
 #[cfg(not(feature = "azure-identity"))]
-fn workload_identity(_: &Setting) -> Result<Shared, ConfigError> {
+fn workload_identity(_: &DefaultCredential) -> Result<Shared, ConfigError> {
     Err(feature_disabled(TOKEN_FILE, "workload identity"))
 }
 
@@ -353,10 +447,7 @@ fn feature_disabled(setting: &'static str, credential: &'static str) -> ConfigEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        credential::from_environment,
-        token::{Reason, Scope, TokenRequest},
-    };
+    use crate::token::{Reason, Scope, TokenRequest};
 
     const TENANT: (&str, &str) = (TENANT_ID, "contoso.onmicrosoft.com");
     const CLIENT: (&str, &str) = (CLIENT_ID, "11111111-2222-3333-4444-555555555555");
@@ -365,7 +456,7 @@ mod tests {
 
     fn of(variables: &[(&str, &str)]) -> Result<String, String> {
         let environment = Environment::from_pairs(variables.iter().copied());
-        match from_environment(environment) {
+        match DefaultCredential::new().environment(environment).build() {
             Ok(credential) => Ok(credential.name()),
             Err(error) => Err(error.to_string()),
         }
@@ -426,7 +517,8 @@ mod tests {
     fn applications_ask_the_authority_of_the_databases_cloud() {
         let of = |variables: &[(&str, &str)], cloud| {
             let environment = Environment::from_pairs(variables.iter().copied());
-            let chain = build(&Setting { cloud, ..Setting::of(environment) }).unwrap();
+            let chain =
+                DefaultCredential::new().environment(environment).cloud(cloud).build().unwrap();
             format!("{chain:?}")
         };
         for (cloud, authority) in [
@@ -501,7 +593,7 @@ mod tests {
     async fn a_token_file_that_is_not_there_is_told_when_a_token_is_asked_for() {
         let selection = (SELECTION, "WorkloadIdentityCredential");
         let environment = Environment::from_pairs([TENANT, CLIENT, FILE, selection]);
-        let credential = from_environment(environment).unwrap();
+        let credential = DefaultCredential::new().environment(environment).build().unwrap();
         let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
         let error = credential.get_token(request).await.unwrap_err().to_string();
         let named = "AZURE_FEDERATED_TOKEN_FILE: the file /nowhere/token cannot be read";
@@ -515,7 +607,11 @@ mod tests {
             let environment = Environment::from_pairs([TENANT, CLIENT, FILE]);
             let user_assigned = Some(UserAssignedId::ClientId(id.to_owned()));
             let user_assigned = user_assigned.map(|id| (id, "User Id"));
-            workload_identity(&Setting { user_assigned, ..Setting::of(environment) })
+            workload_identity(&DefaultCredential {
+                user_assigned,
+                environment,
+                ..DefaultCredential::new()
+            })
         };
         let other = "99999999-2222-3333-4444-555555555555";
         assert_eq!(chosen(other).unwrap().name(), format!("workload identity {other}"));
@@ -528,9 +624,10 @@ mod tests {
     async fn exhausted(variables: &[(&str, &str)], id: UserAssignedId) -> Result<String, String> {
         let nobody = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1"), ("PATH", "/x")];
         let variables = variables.iter().copied().chain(nobody);
-        let setting = Setting {
+        let setting = DefaultCredential {
             user_assigned: Some((id, "User Id")),
-            ..Setting::of(Environment::from_pairs(variables))
+            environment: Environment::from_pairs(variables),
+            ..DefaultCredential::new()
         };
         let chain = build(&setting).map_err(|error| error.to_string())?;
         let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
@@ -574,7 +671,11 @@ mod tests {
             let variables = [TENANT, CLIENT, SECRET_SET, FILE, pipelines, (SELECTION, selection)];
             let environment = Environment::from_pairs(variables);
             let user_assigned = Some((id, "User Id"));
-            let built = build(&Setting { user_assigned, ..Setting::of(environment) });
+            let built = build(&DefaultCredential {
+                user_assigned,
+                environment,
+                ..DefaultCredential::new()
+            });
             match (built, allowed) {
                 (Ok(_), None) => {}
                 (Err(error @ ConfigError::OtherIdentity { .. }), Some(allowed)) => {
