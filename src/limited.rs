@@ -37,7 +37,7 @@ impl Allowance {
     }
 
     /// From now on there is no limit.
-    #[cfg(feature = "_tls")]
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn lift(&self) {
         self.0.store(u64::MAX, Relaxed);
     }

@@ -40,7 +40,7 @@ impl Environment {
     /// The variables of this process, now. Later changes are not seen.
     ///
     /// ```
-    /// use entra_pool::credential::{Environment, from_environment};
+    /// use entra_pool::credential::{DefaultCredential, Environment};
     ///
     /// let credential = DefaultCredential::new().environment(Environment::from_process()).build();
     /// ```

@@ -70,7 +70,7 @@ async fn a_server_that_falls_silent_is_given_up_by_the_clock_with_the_stage() {
     clock.advance(Duration::from_secs(15));
     let error = connecting.await.unwrap();
     let Error::TimedOut { stage, limit, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((*stage, *limit), (Stage::SslRequest, Duration::from_secs(15)));
+    assert_eq!((*stage, *limit), (Stage::Negotiate, Duration::from_secs(15)));
     assert!(error.is_transient());
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
 }
