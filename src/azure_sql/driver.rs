@@ -231,7 +231,6 @@ impl Driver {
     ) -> Result<Socket, Error> {
         let config = &self.config;
         let server = || server.to_owned();
-        attempt.reached(Stage::Resolve);
         let addresses = lookup_host((host, port))
             .await
             .map_err(|source| Error::Resolve { server: server(), source })?
@@ -327,6 +326,8 @@ pub(super) async fn quietly<F: Future>(future: F) -> F::Output {
 
 #[cfg(test)]
 mod tests {
+    use connect::Driver as _;
+
     use super::*;
 
     fn driver(config: Config) -> Driver {
@@ -397,7 +398,6 @@ mod tests {
         let broken = Error::Broken { server: server(), stage: Stage::Tls, source: io() };
         let dial = Error::Dial { server: server(), source: io() };
         let declined = Error::EncryptionDeclined { server: server() };
-        use connect::Driver;
         for (error, known, outlook) in [
             (&broken, false, Outlook::MayRecover),
             (&dial, false, Outlook::Final),
@@ -410,7 +410,6 @@ mod tests {
 
     #[test]
     fn the_connection_string_sets_the_retries() {
-        use connect::Driver;
         let policy = |keywords| {
             let string = format!("Server=shop.database.windows.net;{keywords}");
             let RetryPolicy { first, longest, count } =

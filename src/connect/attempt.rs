@@ -62,6 +62,7 @@ impl<E> Attempt<E> {
     }
 
     /// A server has answered by routing the login elsewhere.
+    #[cfg(feature = "azure-sql")]
     pub(crate) fn routed(&self) {
         self.with(|state| state.routed = true);
     }

@@ -94,6 +94,7 @@ pub(crate) enum SecondLogin {
     /// The deadline passed before the answer.
     NoTime,
     /// The request for another token failed.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     Failed(TokenError),
 }
 

@@ -5,9 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 ///
 /// `T` is a time: that of the injected clock, or deadpool's.
 #[derive(Debug)]
+#[cfg_attr(not(all(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 pub(crate) struct SilentServer<T>(Mutex<Heard<T>>);
 
 #[derive(Debug)]
+#[cfg_attr(not(all(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 struct Heard<T> {
     /// When the latest of those requests was sent that were answered.
     answered: Option<T>,
@@ -17,6 +19,8 @@ struct Heard<T> {
     silent_since: Option<T>,
 }
 
+// Each database notes what it can tell of a request without a response.
+#[cfg_attr(not(all(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 impl<T: Copy + Ord> SilentServer<T> {
     /// Whether a connection that was last heard from then counts as silent.
     pub(crate) fn includes(&self, last_heard: T) -> bool {

@@ -10,7 +10,7 @@ pub enum Stage {
     Resolve,
     /// Connecting over TCP.
     Dial,
-    /// Agreeing on TLS with the server: PRELOGIN on Azure SQL, SSLRequest on PostgreSQL.
+    /// Agreeing on TLS with the server: PRELOGIN on Azure SQL, `SSLRequest` on PostgreSQL.
     Negotiate,
     /// The TLS handshake.
     Tls,

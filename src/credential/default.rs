@@ -137,7 +137,7 @@ impl DefaultCredential {
     /// The service principal that a connection string names; variables of the environment
     /// replace what is left out.
     #[cfg(feature = "azure-sql")]
-    #[cfg_attr(not(feature = "azure-identity"), allow(unused_variables))]
+    #[cfg_attr(not(feature = "azure-identity"), allow(unused_variables, clippy::unused_self))]
     pub(crate) fn service_principal(
         self,
         tenant: Option<&str>,
@@ -608,8 +608,8 @@ mod tests {
             let user_assigned = Some(UserAssignedId::ClientId(id.to_owned()));
             let user_assigned = user_assigned.map(|id| (id, "User Id"));
             workload_identity(&DefaultCredential {
-                user_assigned,
                 environment,
+                user_assigned,
                 ..DefaultCredential::new()
             })
         };
@@ -672,8 +672,8 @@ mod tests {
             let environment = Environment::from_pairs(variables);
             let user_assigned = Some((id, "User Id"));
             let built = build(&DefaultCredential {
-                user_assigned,
                 environment,
+                user_assigned,
                 ..DefaultCredential::new()
             });
             match (built, allowed) {

@@ -138,6 +138,7 @@ impl Connector {
         &self.0.engine.ledger
     }
 
+    #[cfg(feature = "sqlx")]
     pub(crate) fn user(&self, token: &Token) -> Result<String, Error> {
         self.0.engine.driver.user(token)
     }
