@@ -398,11 +398,16 @@ mod tests {
         let broken = Error::Broken { server: server(), stage: Stage::Tls, source: io() };
         let dial = Error::Dial { server: server(), source: io() };
         let declined = Error::EncryptionDeclined { server: server() };
+        let login = |error: tiberius::error::Error| Error::Login {
+            server: server(),
+            source: LoginError::new(error, ""),
+        };
         for (error, known, outlook) in [
             (&broken, false, Outlook::MayRecover),
             (&dial, false, Outlook::Final),
             (&dial, true, Outlook::MayRecover),
             (&declined, true, Outlook::Final),
+            (&login(io().into()), false, Outlook::MayRecover),
         ] {
             assert_eq!(driver.outlook(error, known), outlook, "{error}");
         }

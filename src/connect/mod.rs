@@ -158,8 +158,9 @@ impl<D: Driver> Engine<D> {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
-            let known = self.ledger.has_logged_in() || attempt.was_routed();
-            let outlook = self.driver.outlook(&error, known);
+            let known = self.ledger.has_logged_in();
+            // A server that has routed the login elsewhere exists.
+            let outlook = self.driver.outlook(&error, known || attempt.was_routed());
             let left = attempt.left(self.clock().monotonic());
             let Some(pause) = retries.pause_after(outlook, known, left, fastrand::f64()) else {
                 return Err(error);

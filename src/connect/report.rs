@@ -8,7 +8,7 @@ use crate::{
 
 /// The current status of a connector, counted since it was made.
 ///
-/// `Display` writes it on one line, for a log or a health page.
+/// `Display` writes the counts on one line, for a log or a health page.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectorReport {

@@ -8,7 +8,8 @@ use crate::telemetry::Reason;
 pub enum RetireReason {
     /// It was closed, or reading or writing failed.
     Closed,
-    /// A request was dropped before its response was complete, and did not end in time.
+    /// A request was dropped before its response was complete. On PostgreSQL, it also did not
+    /// end within 2 s.
     Unsettled,
     /// A query was cancelled (Azure SQL).
     Cancelled,
@@ -19,14 +20,15 @@ pub enum RetireReason {
     TransactionOpen,
     /// It reached its maximum lifetime.
     Age,
-    /// It was idle for longer than the idle timeout.
+    /// It was idle for longer than the idle timeout (PostgreSQL).
     Idle,
-    /// The token it logged in with expires soon, and there is a newer one (Azure SQL).
+    /// The token it logged in with expires soon, and there is a newer one (Azure SQL; PostgreSQL
+    /// checks a token once, at the login).
     TokenExpiry,
     /// The session could not be cleaned, or was not clean afterwards.
     Recycling,
-    /// Another connection to this server just failed its health check, and this one has
-    /// not been heard from since.
+    /// Another connection to this server (on PostgreSQL, two in a row) did not respond, and
+    /// this one has not been heard from since.
     Silent,
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct RetryPolicy {
     pub(crate) first: Duration,
     /// … up to this one.
     pub(crate) longest: Duration,
-    /// The most retries, whatever the error.
+    /// The number of retries, whatever the error. `None`: as [`Retries`] describes.
     pub(crate) count: Option<u32>,
 }
 
@@ -47,11 +47,11 @@ impl Retries {
     ) -> Option<Duration> {
         let RetryPolicy { first, longest, count } = self.policy;
         let in_doubt = outlook == Outlook::MayRecover && !known;
-        if outlook < Outlook::MayRecover
-            || left < TOO_LITTLE
-            || (in_doubt && self.in_doubt >= RETRIES_IN_DOUBT)
-            || count.is_some_and(|count| self.retried >= count)
-        {
+        let enough = match count {
+            Some(count) => self.retried >= count,
+            None => in_doubt && self.in_doubt >= RETRIES_IN_DOUBT,
+        };
+        if outlook < Outlook::MayRecover || left < TOO_LITTLE || enough {
             return None;
         }
         let pause = first.saturating_mul(1 << self.retried.min(10)).min(longest);
@@ -106,7 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_count_limits_all_retries() {
+    fn a_configured_count_replaces_the_other_limits() {
+        assert_eq!(how_many(retries(Some(5)), Outlook::MayRecover, false), 5);
         assert_eq!(how_many(retries(Some(3)), Outlook::Transient, true), 3);
         assert_eq!(how_many(retries(Some(1)), Outlook::MayRecover, false), 1);
         assert_eq!(how_many(retries(Some(0)), Outlook::Transient, true), 0);

@@ -130,8 +130,12 @@ impl DefaultCredential {
 
     /// The workload identity that a connection string's `Authentication` names.
     #[cfg(feature = "azure-sql")]
+    #[cfg_attr(not(feature = "azure-identity"), allow(clippy::unused_self))]
     pub(crate) fn workload_identity(self) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-        workload_identity(&self)
+        #[cfg(feature = "azure-identity")]
+        return workload_identity(&self);
+        #[cfg(not(feature = "azure-identity"))]
+        Err(feature_disabled("Authentication", "workload identity"))
     }
 
     /// The service principal that a connection string names; variables of the environment

@@ -80,7 +80,7 @@ impl Connector {
     /// A refused login is retried once if the identity has another token than the refused
     /// one. A server that is starting, stopping or full is retried until
     /// `connect_timeout`, after pauses of 0.1 s that double up to 1 s; so is a server that
-    /// cannot be reached but has accepted a login before. A server that was never reached
+    /// refuses the connection but has accepted a login before. A server that was never reached
     /// is retried twice.
     ///
     /// # Errors

@@ -194,7 +194,7 @@ impl ConfigBuilder {
     }
 
     /// How often, at most 255 times, a login that failed with a transient error
-    /// is tried again (`ConnectRetryCount`). Default: while there is time.
+    /// is tried again (`ConnectRetryCount`). Default: as [`Config`] describes.
     pub fn retry_count(mut self, count: u32) -> Self {
         self.retry_count = Some(count);
         self
