@@ -18,12 +18,12 @@ const PART: usize = 16;
 const REDACTED: &str = "[redacted]";
 
 /// `text` on one line, shortened, without characters that are not seen or change how
-/// the others are shown, without parts of `secret`, and without what looks like a JWT:
-/// a peer may echo what it was sent.
-pub(crate) fn excerpt(text: &str, secret: Option<&str>) -> String {
+/// the others are shown, without parts of the `secrets`, and without what looks like a
+/// JWT: a peer may echo what it was sent.
+pub(crate) fn excerpt<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let (text, is_cut) = start(text);
     let (seen, gaps) = seen(text);
-    let hidden = hidden(&seen, &gaps, secret.unwrap_or_default());
+    let hidden = hidden(&seen, &gaps, secrets);
     let mut line = String::new();
     let mut length = 0;
     for (at, c) in seen.iter().enumerate() {
@@ -51,11 +51,11 @@ pub(crate) fn excerpt(text: &str, secret: Option<&str>) -> String {
 
 /// An error that a peer had a part in and its causes, as an [`excerpt`].
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) fn excerpt_of(
+pub(crate) fn excerpt_of<'a>(
     error: &(dyn std::error::Error + 'static),
-    secret: Option<&str>,
+    secrets: impl IntoIterator<Item = &'a str>,
 ) -> String {
-    excerpt(&crate::token::with_causes(error), secret)
+    excerpt(&crate::token::with_causes(error), secrets)
 }
 
 /// Our own text with names of others in it: on one line, without characters that are not
@@ -109,11 +109,18 @@ fn is_format(c: char) -> bool {
 }
 
 /// Which characters must not be shown.
-fn hidden(seen: &[char], gaps: &[bool], secret: &str) -> Vec<bool> {
+fn hidden<'a>(
+    seen: &[char],
+    gaps: &[bool],
+    secrets: impl IntoIterator<Item = &'a str>,
+) -> Vec<bool> {
     let mut hidden = vec![false; seen.len()];
-    let (secret, _) = self::seen(secret);
-    let part = secret.len().min(PART);
-    if part > 0 {
+    for secret in secrets {
+        let (secret, _) = self::seen(secret);
+        let part = secret.len().min(PART);
+        if part == 0 {
+            continue;
+        }
         let parts: HashSet<&[char]> = secret.windows(part).collect();
         for (at, window) in seen.windows(part).enumerate() {
             if parts.contains(window) {

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connect::Engine,
+    connect::{Engine, Sent},
     telemetry::{Database, Ledger},
     tls,
     token::TokenCache,
@@ -87,6 +87,10 @@ impl Connector {
 
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {
         self.0.clock()
+    }
+
+    pub(super) fn sent(&self) -> &Sent {
+        &self.0.sent
     }
 
     pub(super) fn ledger(&self) -> &Ledger<RetireReason> {

@@ -19,7 +19,6 @@ use crate::{
     Cloud,
     clock::Clock,
     connect::{self, Attempt, Outlook, Progress, RetryPolicy, SecondLogin},
-    excerpt::excerpt,
     token::{Token, TokenError},
 };
 
@@ -67,10 +66,6 @@ impl connect::Driver for Driver {
         }
     }
 
-    async fn hide(&self, error: Error, seen: &Token) -> Error {
-        error.without(seen.secret())
-    }
-
     async fn refused(&self, refusal: Error, _: &Token, second_login: SecondLogin) -> Error {
         match refusal {
             Error::LoginRefused(refused) => {
@@ -103,7 +98,7 @@ impl Driver {
                         LoginError::Driver(tiberius::error::Error::Routing { host: to, port: at }),
                     server,
                 }) => {
-                    let shown = excerpt(&to, Some(token.secret()));
+                    let shown = attempt.sent.excerpt(&to);
                     let problem = match () {
                         () if shown != to => Some("the target is not a valid host name"),
                         () if !self.may_route(host_of(&to)) => Some(
@@ -196,7 +191,7 @@ impl Driver {
         let client =
             Box::pin(quietly(Client::connect(driver, transport))).await.map_err(|source| {
                 let server = server.clone();
-                match LoginError::new(source, token.secret()) {
+                match LoginError::new(source, &attempt.sent) {
                     LoginError::Server(error) if error.code() == LOGIN_FAILED => {
                         let refused = LoginRefused::new(config, server, token, false, error);
                         Error::LoginRefused(Box::new(refused))
@@ -400,7 +395,7 @@ mod tests {
         let declined = Error::EncryptionDeclined { server: server() };
         let login = |error: tiberius::error::Error| Error::Login {
             server: server(),
-            source: LoginError::new(error, ""),
+            source: LoginError::new(error, &connect::Sent::default()),
         };
         for (error, known, outlook) in [
             (&broken, false, Outlook::MayRecover),

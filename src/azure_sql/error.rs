@@ -5,7 +5,6 @@ use super::{
 };
 use crate::{
     TlsConfigError, credential,
-    excerpt::excerpt,
     telemetry::{self, Failure},
     token::TokenError,
 };
@@ -196,18 +195,6 @@ impl Error {
             Self::Login { source: LoginError::Driver(error), .. } => is_transient(error),
             _ => false,
         }
-    }
-
-    /// The same error without what must not be shown of another token that the server has
-    /// seen.
-    pub(super) fn without(mut self, token: &str) -> Self {
-        match &mut self {
-            Self::LoginRefused(refused) => refused.source.hide(token),
-            Self::Login { source: LoginError::Server(error), .. } => error.hide(token),
-            Self::Routing { target, .. } => *target = excerpt(target, Some(token)),
-            _ => {}
-        }
-        self
     }
 
     /// The server's error, if that is what it was.

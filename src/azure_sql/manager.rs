@@ -13,10 +13,8 @@ use super::{
 use crate::{
     clock,
     connect::{SilentServer, jittered},
-    excerpt::excerpt,
     one_task::OneTask,
     telemetry::recycled,
-    token::Token,
 };
 
 /// Makes and renews the connections of a [`Pool`](super::Pool).
@@ -229,10 +227,7 @@ impl Manager {
         if matches!(probed, Ok(Ok(true))) {
             return Ok(());
         }
-        let probed = {
-            let token = self.connector.tokens().held();
-            excerpt(&format!("{probed:?}"), token.as_ref().map(Token::secret))
-        };
+        let probed = self.connector.sent().excerpt(&format!("{probed:?}"));
         tracing::debug!(probed, "the probe of an idle connection failed");
         // What became of it while it lay idle shows only now.
         let fault = connection.link.fault();

@@ -1,6 +1,6 @@
 use tiberius::error::{Error as DriverError, TokenError};
 
-use crate::excerpt::{excerpt, excerpt_of};
+use crate::{connect::Sent, excerpt::excerpt_of};
 
 /// The server's own error of a login.
 ///
@@ -17,17 +17,8 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    fn new(error: &TokenError, token: &str) -> Self {
-        Self {
-            code: error.code(),
-            state: error.state(),
-            class: error.class(),
-            message: excerpt(error.message(), Some(token)),
-        }
-    }
-
-    pub(super) fn hide(&mut self, token: &str) {
-        self.message = excerpt(&self.message, Some(token));
+    fn new(error: &TokenError, message: String) -> Self {
+        Self { code: error.code(), state: error.state(), class: error.class(), message }
     }
 
     /// The error's number.
@@ -77,15 +68,19 @@ pub enum LoginError {
 }
 
 impl LoginError {
-    /// Without what must not be shown of `token`. Where a login is routed stays as it is.
-    pub(super) fn new(error: DriverError, token: &str) -> Self {
+    /// Without what must not be shown of the tokens that were `sent`. Where a login is routed
+    /// stays as it is.
+    pub(super) fn new(error: DriverError, sent: &Sent) -> Self {
         Self::Driver(match error {
-            DriverError::Server(error) => return Self::Server(ServerError::new(&error, token)),
+            DriverError::Server(error) => {
+                let message = sent.excerpt(error.message());
+                return Self::Server(ServerError::new(&error, message));
+            }
             DriverError::Io { kind, message } => {
-                DriverError::Io { kind, message: excerpt(&message, Some(token)) }
+                DriverError::Io { kind, message: sent.excerpt(&message) }
             }
             DriverError::Routing { .. } => error,
-            error => match excerpt_of(&error, Some(token)) {
+            error => match sent.excerpt_of(&error) {
                 text if text == error.to_string() => error,
                 text => DriverError::Protocol(text.into()),
             },

@@ -3,13 +3,15 @@ use std::{
     time::Duration,
 };
 
-use super::Stage;
+use super::{Sent, Stage};
 use crate::telemetry;
 
 /// One connect while it runs: its deadline, and how far it has come. Clones share.
 #[derive(Debug)]
 pub(crate) struct Attempt<E> {
     state: Arc<Mutex<State<E>>>,
+    /// What this and earlier connects of the connector have sent.
+    pub(crate) sent: Sent,
     /// Monotonic.
     began: Duration,
     limit: Duration,
@@ -32,10 +34,10 @@ pub(crate) struct Progress<E> {
 }
 
 impl<E> Attempt<E> {
-    pub(super) fn new(server: String, began: Duration, limit: Duration) -> Self {
+    pub(super) fn new(server: String, sent: Sent, began: Duration, limit: Duration) -> Self {
         let progress = Progress { stage: Stage::Token, server, failed: None };
         let state = Arc::new(Mutex::new(State { progress, routed: false }));
-        Self { state, began, limit }
+        Self { state, sent, began, limit }
     }
 
     /// When the connect began, by the monotonic clock.
@@ -96,6 +98,6 @@ impl<E> Attempt<E> {
 
 impl<E> Clone for Attempt<E> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), ..*self }
+        Self { state: self.state.clone(), sent: self.sent.clone(), ..*self }
     }
 }

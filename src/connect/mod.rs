@@ -9,6 +9,7 @@ mod renewal;
 mod report;
 mod retire;
 mod retry;
+mod sent;
 mod silent;
 mod stage;
 
@@ -19,6 +20,7 @@ pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub(crate) use retire::jittered;
 pub(crate) use retry::RetryPolicy;
+pub(crate) use sent::Sent;
 pub(crate) use silent::SilentServer;
 pub use stage::Stage;
 
@@ -42,7 +44,8 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// Which errors are retried, and after which pauses.
     fn retry_policy(&self) -> RetryPolicy;
 
-    /// Connects and logs in once with this token, and reports each stage it reaches.
+    /// Connects and logs in once with this token, and reports each stage it reaches. Texts
+    /// of the server go into errors and logs as excerpts of [`Attempt::sent`].
     fn log_in(
         &self,
         token: &Token,
@@ -52,9 +55,6 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// What another login promises after this error. `known`: the server has answered
     /// before.
     fn outlook(&self, error: &Self::Error, known: bool) -> Outlook;
-
-    /// The error without what must not be shown of another token that the server has seen.
-    fn hide(&self, error: Self::Error, seen: &Token) -> impl Future<Output = Self::Error> + Send;
 
     /// The error of a refused login, with what became of the second login.
     fn refused(
@@ -103,6 +103,8 @@ pub(crate) struct Engine<D> {
     pub(crate) driver: D,
     pub(crate) tokens: TokenCache,
     pub(crate) ledger: Ledger<RetireReason>,
+    /// What logins have sent.
+    pub(crate) sent: Sent,
     renewals: Renewals,
     limit: Duration,
 }
@@ -115,7 +117,7 @@ impl<D: Driver> Engine<D> {
         ledger: Ledger<RetireReason>,
         limit: Duration,
     ) -> Self {
-        Self { driver, tokens, ledger, renewals: Renewals::default(), limit }
+        Self { driver, tokens, ledger, sent: Sent::default(), renewals: Renewals::default(), limit }
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -135,7 +137,7 @@ impl<D: Driver> Engine<D> {
 
     async fn connect_in_time(&self) -> Result<D::Connection, D::Error> {
         let began = self.clock().monotonic();
-        let attempt = Attempt::new(self.driver.servers(), began, self.limit);
+        let attempt = Attempt::new(self.driver.servers(), self.sent.clone(), began, self.limit);
         let connecting = self.connect_with_retries(&attempt);
         match clock::timeout(&**self.clock(), self.limit, connecting).await {
             Ok(connected) => connected,
@@ -177,7 +179,7 @@ impl<D: Driver> Engine<D> {
         let is_refused = |error: &D::Error| driver.outlook(error, true) == Outlook::TokenRefused;
         attempt.reached(Stage::Token);
         let token = tokens.token().await.map_err(|source| driver.no_token(source))?;
-        let refusal = match Box::pin(driver.log_in(&token, attempt)).await {
+        let refusal = match self.log_in(&token, attempt).await {
             Err(error) if is_refused(&error) => error,
             outcome => return outcome,
         };
@@ -205,14 +207,21 @@ impl<D: Driver> Engine<D> {
         self.ledger.renewed();
         // The caller gets this if the second login runs into the deadline.
         attempt.failed(driver.refused(refusal, &token, SecondLogin::NoTime).await);
-        let error = match Box::pin(driver.log_in(&other, attempt)).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => driver.hide(error, &token).await,
+        let refusal = match self.log_in(&other, attempt).await {
+            Err(error) if is_refused(&error) => error,
+            outcome => return outcome,
         };
-        if !is_refused(&error) {
-            return Err(error);
-        }
         self.renewals.pause(tokens);
-        Err(driver.refused(error, &other, SecondLogin::Refused).await)
+        Err(driver.refused(refusal, &other, SecondLogin::Refused).await)
+    }
+
+    async fn log_in(
+        &self,
+        token: &Token,
+        attempt: &Attempt<D::Error>,
+    ) -> Result<D::Connection, D::Error> {
+        self.sent.add(token, self.clock().wall());
+        // Boxed, because it is large and moved several times.
+        Box::pin(self.driver.log_in(token, attempt)).await
     }
 }

@@ -145,7 +145,8 @@ impl AzureCoreCredential {
         let (passes, retry_after) = fate(error);
         let kind = if passes { Transient } else { Refused };
         let proof = self.proof.reveal();
-        let message = format!("{}: {}", self.name, excerpt(&error.to_string(), Some(&proof)));
+        let message =
+            format!("{}: {}", self.name, excerpt(&error.to_string(), Some(proof.as_str())));
         CredentialError::new(kind, message)
             .with_retry_after(retry_after)
             .with_source(Summary::of(error, &proof, CAUSES))

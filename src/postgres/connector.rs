@@ -10,10 +10,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connect::{Engine, SilentServer},
-    excerpt::{excerpt, excerpt_of},
+    connect::{Engine, Sent, SilentServer},
     telemetry::{Database, Ledger},
-    token::{Token, TokenCache},
+    token::TokenCache,
 };
 
 /// Dials and logs in, with a token that is good now. No pool.
@@ -89,13 +88,13 @@ impl Connector {
     /// Dropping the future ends the attempt, but not a request for a token that
     /// is under way.
     pub async fn connect(&self) -> Result<(Client, Connection), Error> {
-        self.0.engine.connect().await.map(|(client, connection, _)| (client, connection))
+        self.0.engine.connect().await
     }
 
     /// Connects and spawns the task that drives the connection.
     pub(crate) async fn spawn(&self) -> Result<(Client, JoinHandle<()>), Error> {
-        let (client, connection, token) = self.0.engine.connect().await?;
-        Ok((client, tokio::spawn(drive(connection, token))))
+        let (client, connection) = self.connect().await?;
+        Ok((client, tokio::spawn(drive(connection, self.sent().clone()))))
     }
 
     /// What the connections are made with, for
@@ -134,12 +133,16 @@ impl Connector {
         self.0.engine.clock()
     }
 
+    pub(crate) fn sent(&self) -> &Sent {
+        &self.0.engine.sent
+    }
+
     pub(crate) fn ledger(&self) -> &Ledger<RetireReason> {
         &self.0.engine.ledger
     }
 
     #[cfg(feature = "sqlx")]
-    pub(crate) fn user(&self, token: &Token) -> Result<String, Error> {
+    pub(crate) fn user(&self, token: &crate::token::Token) -> Result<String, Error> {
         self.0.engine.driver.user(token)
     }
 
@@ -169,15 +172,14 @@ impl deadpool_postgres::Connect for Connector {
 }
 
 /// As the connection would by itself, which logs what the server says as it is. The server
-/// has seen `token`.
-async fn drive(mut connection: Connection, token: Token) {
-    let secret = Some(token.secret());
+/// may have seen the tokens that were `sent`.
+async fn drive(mut connection: Connection, sent: Sent) {
     while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
         match message {
             Ok(AsyncMessage::Notice(notice)) => {
                 let (severity, text) = (notice.severity(), notice.message());
                 if tracing::enabled!(tracing::Level::INFO) {
-                    let notice = excerpt(&format!("{severity}: {text}"), secret);
+                    let notice = sent.excerpt(&format!("{severity}: {text}"));
                     tracing::info!(notice, "server notice");
                 }
                 // A server that sends notices without end must leave others their turn.
@@ -185,7 +187,7 @@ async fn drive(mut connection: Connection, token: Token) {
             }
             Ok(_) => {}
             Err(error) => {
-                let error = excerpt_of(&error, secret);
+                let error = sent.excerpt_of(&error);
                 tracing::warn!(error, "the connection failed");
                 return;
             }

@@ -66,7 +66,7 @@ pub(super) async fn log_in(
             let trying = Box::pin(try_one(&session, host, *address, tls, attempt));
             let error = match share(places).spend(trying).await {
                 Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(error)) => judged(replay::fit(error, token.secret()).await, attempt),
+                Ok(Err(error)) => judged(replay::fit(error, &attempt.sent).await, attempt),
                 Err(error) => error,
             };
             if matches!(error, Error::LoginRefused(_)) {

@@ -18,8 +18,8 @@ use crate::{
     token::{Scope, Token, TokenError},
 };
 
-/// A session, what drives it, and the token that it was logged in to with.
-pub(super) type LoggedIn = (Client, Connection, Token);
+/// A session, and what drives it.
+pub(super) type LoggedIn = (Client, Connection);
 
 /// PostgreSQL's half of connecting.
 pub(super) struct Driver {
@@ -50,7 +50,7 @@ impl connect::Driver for Driver {
         match outcome {
             Ok((client, connection)) => {
                 tracing::debug!(%server, user, "logged in");
-                Ok((client, connection, token.clone()))
+                Ok((client, connection))
             }
             Err(Error::LoginRefused(refusal)) => {
                 let code = refusal.code().map(SqlState::code);
@@ -64,16 +64,6 @@ impl connect::Driver for Driver {
 
     fn outlook(&self, error: &Error, _: bool) -> Outlook {
         outlook(error, self.config.hosts.len() > 1)
-    }
-
-    async fn hide(&self, error: Error, seen: &Token) -> Error {
-        match error {
-            Error::LoginRefused(error) => {
-                Error::LoginRefused(replay::fit(error, seen.secret()).await)
-            }
-            Error::Login(error) => Error::Login(replay::fit(error, seen.secret()).await),
-            other => other,
-        }
     }
 
     async fn refused(&self, refusal: Error, token: &Token, second_login: SecondLogin) -> Error {

@@ -6,7 +6,7 @@ use tokio_postgres::{CancelToken, error::SqlState};
 use tracing::Instrument;
 
 use super::{Connector, RetireReason, is_transient};
-use crate::{clock, excerpt::excerpt_of, telemetry::recycled, token::Token};
+use crate::{clock, telemetry::recycled};
 
 /// What is done to a connection before its next borrower gets it. The names are
 /// those of deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod);
@@ -127,7 +127,7 @@ impl Recycling {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
             Ok(Err(error)) => {
-                let error = fit(connector, &error);
+                let error = connector.sent().excerpt_of(&error);
                 tracing::warn!(error, "a connection could not be recycled");
                 Err(RetireReason::Recycling)
             }
@@ -164,12 +164,6 @@ async fn execute(client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres
     Ok(())
 }
 
-/// An error of the server's, as text for a log.
-fn fit(connector: &Connector, error: &tokio_postgres::Error) -> String {
-    let token = connector.tokens().held();
-    excerpt_of(error, token.as_ref().map(Token::secret))
-}
-
 /// Has the server stop what the connection is at. It is not used again,
 /// because the cancellation might reach a later query.
 pub(crate) fn cancel(connector: &Connector, query: CancelToken) {
@@ -178,7 +172,7 @@ pub(crate) fn cancel(connector: &Connector, query: CancelToken) {
         let limit = connector.config().connect_timeout;
         let cancelling = query.cancel_query(connector.tls());
         if let Ok(Err(error)) = clock::timeout(&**connector.clock(), limit, cancelling).await {
-            let error = fit(&connector, &error);
+            let error = connector.sent().excerpt_of(&error);
             tracing::warn!(error, "a query could not be cancelled");
         }
     });

@@ -19,10 +19,7 @@ use tokio_postgres::{
 };
 
 use super::{Error, error::io_kind};
-use crate::{
-    excerpt::{excerpt, excerpt_of, printable},
-    token::with_causes,
-};
+use crate::{connect::Sent, excerpt::printable, token::with_causes};
 
 /// An error whose source is `error`; [`Error::within`] finds it again.
 pub(super) async fn carrying(error: Error) -> tokio_postgres::Error {
@@ -47,14 +44,14 @@ pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tok
     play(Tape::Answer(error_response(server, Some(&hint), &str::to_owned))).await
 }
 
-/// The error without what must not be shown of `secret`, which the server may have seen:
-/// each of its texts as an [`excerpt`].
-pub(super) async fn fit(error: tokio_postgres::Error, secret: &str) -> tokio_postgres::Error {
+/// The error without what must not be shown of the tokens that were `sent`: each of its
+/// texts as an [`excerpt`].
+pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
-        let fit = |text: &str| excerpt(text, Some(secret));
+        let fit = |text: &str| sent.excerpt(text);
         return play(Tape::Answer(error_response(server, server.hint(), &fit))).await;
     }
-    let (said, shown) = (with_causes(&error), excerpt_of(&error, Some(secret)));
+    let (said, shown) = (with_causes(&error), sent.excerpt_of(&error));
     if said == shown {
         return error;
     }

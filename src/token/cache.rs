@@ -218,12 +218,6 @@ impl TokenCache {
         }
     }
 
-    /// The token that is held, however old.
-    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-    pub(crate) fn held(&self) -> Option<Token> {
-        self.0.core.peek(|held| held.map(|held| held.token.clone()))
-    }
-
     /// Whether a token is held that ends later than `expires_on`.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn has_newer_than(&self, expires_on: SystemTime) -> bool {

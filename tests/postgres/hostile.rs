@@ -1,7 +1,5 @@
 //! What a server says gets into errors and logs as text that is fit for them.
 
-use std::sync::Arc;
-
 use entra_pool::{
     postgres::{self, Error},
     token::{Identity, Scope},
@@ -23,15 +21,20 @@ use crate::{
     tls::scoped,
 };
 
-/// A server that takes whatever token and then sends `answer`; for two logins.
-async fn server(authority: &Authority, answer: Vec<u8>) -> u16 {
+/// What a server sends on one connection: behind the token, and behind each message that
+/// follows.
+type Answers = Vec<Vec<u8>>;
+
+/// A server that takes whatever token. The last of `connections` is for all that follow.
+async fn server(authority: &Authority, connections: Vec<Answers>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let tls = TlsAcceptor::from(authority.issue(&["127.0.0.1"]).unwrap().server_config().unwrap());
-    let answer = Arc::new(answer);
+    let last = connections.len() - 1;
     tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let (tls, answer) = (tls.clone(), answer.clone());
+        for connection in 0.. {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let (tls, answers) = (tls.clone(), connections[last.min(connection)].clone());
             tokio::spawn(async move {
                 socket.read_exact(&mut [0; 8]).await.unwrap();
                 socket.write_all(b"S").await.unwrap();
@@ -40,11 +43,15 @@ async fn server(authority: &Authority, answer: Vec<u8>) -> u16 {
                 stream.read_exact(&mut vec![0; startup - 4]).await.unwrap();
                 // AuthenticationCleartextPassword.
                 stream.write_all(&[b'R', 0, 0, 0, 8, 0, 0, 0, 3]).await.unwrap();
-                stream.read_u8().await.unwrap();
-                let length = usize::try_from(stream.read_u32().await.unwrap()).unwrap();
-                stream.read_exact(&mut vec![0; length - 4]).await.unwrap();
-                stream.write_all(&answer).await.unwrap();
-                stream.flush().await.unwrap();
+                for answer in answers {
+                    if stream.read_u8().await.is_err() {
+                        return;
+                    }
+                    let length = usize::try_from(stream.read_u32().await.unwrap()).unwrap();
+                    stream.read_exact(&mut vec![0; length - 4]).await.unwrap();
+                    stream.write_all(&answer).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
                 // Until the client goes.
                 let _ = stream.read(&mut [0; 1]).await;
             });
@@ -75,9 +82,14 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind], length.to_be_bytes().as_slice(), body].concat()
 }
 
-async fn refused(what: &str, credential: &TestCredential, secret: &str, answer: Vec<u8>) -> Error {
+async fn refused(
+    what: &str,
+    credential: &TestCredential,
+    secret: &str,
+    connections: Vec<Answers>,
+) -> Error {
     let authority = Authority::new().unwrap();
-    let port = server(&authority, answer).await;
+    let port = server(&authority, connections).await;
     let identity = Identity::new(credential.clone());
     assert_eq!(identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap().secret(), secret);
     credential.next_token();
@@ -104,18 +116,29 @@ async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
             let secret = credential.secret();
             let (_, text) = texts(&secret).swap_remove(at);
             let answer = response(b'E', code, &text);
-            let error = refused(what, &credential, &secret, answer).await;
+            let error = refused(what, &credential, &secret, vec![vec![answer]]).await;
             let (Error::LoginRefused(source) | Error::Login(source)) = &error else {
                 panic!("{error:?}")
             };
             let said = source.as_db_error().unwrap();
             assert!(said.message().starts_with("no"), "{what}: {said}");
+            let length = said.message().chars().count();
+            assert!(length <= 401, "{what}: {length} characters");
         }
+        // The second login fails for another reason.
+        let secret = credential.secret();
+        let (_, text) = texts(&secret).swap_remove(at);
+        let answers = [response(b'E', "28P01", "no"), response(b'E', "3D000", &text)];
+        let connections = answers.map(|answer| vec![answer]).to_vec();
+        let error = refused(what, &credential, &secret, connections).await;
+        assert!(matches!(error, Error::Login(_)), "{what}: {error:?}");
+        assert_log_fit(what, &captured.text(), &secret);
         let secret = credential.secret();
         let (_, text) = texts(&secret).swap_remove(at);
         // SASL, whose server-final-message may hold an error's text; and no mechanism.
         let mechanism = [&[0, 0, 0, 10], text.replace('\0', "").as_bytes(), b"\0\0"].concat();
-        refused(what, &credential, &secret, message(b'R', &mechanism)).await;
+        let answer = message(b'R', &mechanism);
+        refused(what, &credential, &secret, vec![vec![answer]]).await;
         assert_log_fit(what, &captured.text(), &secret);
     }
 }
@@ -134,7 +157,7 @@ async fn what_a_server_notices_during_a_login_is_fit_to_be_logged() {
             response(b'N', "01000", &text),
             response(b'E', "57P01", &text),
         ];
-        let port = server(&authority, welcome.concat()).await;
+        let port = server(&authority, vec![vec![welcome.concat()]]).await;
         let identity = Identity::new(credential.clone());
         let url = scoped("127.0.0.1", port, &authority.path());
         let captured = capture();
@@ -148,6 +171,35 @@ async fn what_a_server_notices_during_a_login_is_fit_to_be_logged() {
         assert!(log.contains("notice"), "{what}: {log}");
         assert_log_fit(what, &log, &secret);
         assert!(log.lines().all(|line| line.len() < 8_000), "{what}");
+    }
+}
+
+/// Also where it repeats a token that it refused before.
+#[tokio::test]
+async fn what_a_server_says_of_the_cleaning_is_fit_to_be_logged() {
+    let credential = TestCredential::new("shop", 2_000);
+    let welcome = [message(b'R', &[0; 4]), message(b'K', &[0; 8]), message(b'Z', b"I")].concat();
+    for at in 0..texts("").len() {
+        let authority = Authority::new().unwrap();
+        let captured = capture();
+        let secret = credential.secret();
+        let (what, text) = texts(&secret).swap_remove(at);
+        let notice = response(b'N', "01000", &text);
+        let failure = [notice, response(b'E', "55000", &text), message(b'Z', b"I")].concat();
+        let refusal = vec![response(b'E', "28P01", "no")];
+        let connections = vec![refusal, vec![welcome.clone(), failure]];
+        let port = server(&authority, connections).await;
+        let identity = Identity::new(credential.clone());
+        identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap();
+        credential.next_token();
+        let url = scoped("127.0.0.1", port, &authority.path());
+        let pool = postgres::connect_with(&identity, &url).unwrap();
+        drop(pool.get().await.unwrap());
+        drop(pool.get().await.unwrap());
+        let log = captured.text();
+        assert!(log.contains("a connection could not be recycled"), "{what}: {log}");
+        assert!(log.contains("notice"), "{what}: {log}");
+        assert_log_fit(what, &log, &secret);
     }
 }
 

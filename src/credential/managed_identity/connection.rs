@@ -90,3 +90,22 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, Error, pki_types::ServerName};
+
+    use super::*;
+
+    #[test]
+    fn the_names_in_an_endpoints_certificate_are_fit_to_be_shown() {
+        let error = Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("localhost").unwrap().to_owned(),
+            presented: vec!["\u{1b}[31mred.example".to_owned()],
+        });
+        let said = fit(io::Error::other(error)).to_string();
+        assert!(said.contains("red.example") && !said.contains('\u{1b}'), "{said:?}");
+        let usual = fit(io::Error::other(Error::HandshakeNotComplete));
+        assert!(usual.get_ref().is_some_and(|held| held.is::<Error>()), "it stays as it is");
+    }
+}
