@@ -23,6 +23,9 @@
 //!   advice. Where a role's rights have changed since the token was made,
 //!   [`TokenCache::renew`](crate::token::TokenCache::renew) has it replaced.
 //! - Connects are not in the connector's report; its token is.
+//! - No time limit fires while a server sends without end, faster than sqlx reads. A
+//!   connection whose cleaning takes longer than 2 s is closed, and sqlx waits for the server
+//!   while it closes it: for `acquire_timeout` at most.
 //! - Several hosts, `hostaddr`, `target_session_attrs`, `sslnegotiation=direct` and
 //!   `channel_binding=require` are refused; `load_balance_hosts`, `tcp_user_timeout` and
 //!   keepalives are not set, so that an

@@ -1,7 +1,7 @@
 use std::{fs, path::Path};
 
 use entra_pool::{
-    credential::{AzureCli, Environment},
+    credential::{AzureCli, AzureDeveloperCli, Environment},
     token::{Reason, Scope, TokenCredential, TokenRequest},
 };
 
@@ -11,24 +11,27 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Copy)]
-struct Case(&'static str, Ends);
+struct Case(&'static str, &'static str, Ends);
 
 const CASES: &[Case] = &[
-    Case("exec yes", AtLimit),
-    Case("exec yes >&2", AtLimit),
-    Case("yes & exec yes >&2", AtLimit),
-    Case("while :; do printf x; done", AtLimit),
-    Case("while :; do printf x >&2; done", AtLimit),
-    Case("while :; do printf x; sleep 0.2; done", AtLimit),
-    Case("while :; do :; done", AtLimit),
+    Case("az", "exec yes", AtLimit),
+    Case("az", "exec yes >&2", AtLimit),
+    Case("az", "yes & exec yes >&2", AtLimit),
+    Case("az", "while :; do printf x; done", AtLimit),
+    Case("az", "while :; do printf x >&2; done", AtLimit),
+    Case("az", "while :; do printf x; sleep 0.2; done", AtLimit),
+    Case("az", "while :; do :; done", AtLimit),
     // What it leaves behind may write for half a second.
-    Case("yes & yes >&2 & exit 0", Early),
-    Case("exec head -c 10000000 /dev/zero", Early),
+    Case("az", "yes & yes >&2 & exit 0", Early),
+    Case("az", "exec head -c 10000000 /dev/zero", Early),
+    Case("azd", "yes & exec yes >&2", AtLimit),
+    Case("azd", "while :; do printf x; sleep 0.2; done", AtLimit),
+    Case("azd", "yes & yes >&2 & exit 0", Early),
 ];
 
-async fn run(Case(text, ends): Case) -> String {
+async fn run(Case(tool, text, ends): Case) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let (script, pid) = (folder.path().join("az"), folder.path().join("pid"));
+    let (script, pid) = (folder.path().join(tool), folder.path().join("pid"));
     let text = format!("#!/bin/sh\necho $$ > '{}'\n{text}\n", pid.display());
     // Written by a process of its own: what this one has open for writing, a fork of
     // another case would keep open, and it could not be run.
@@ -36,10 +39,15 @@ async fn run(Case(text, ends): Case) -> String {
     child.args(["-c", "printf %s \"$1\" > \"$2\" && chmod +x \"$2\"", "sh", &text]).arg(&script);
     assert!(child.status().await.unwrap().success());
     let environment = Environment::from_pairs([("PATH", "/usr/bin:/bin")]);
-    let az = AzureCli::builder().executable(&script).environment(environment);
-    let az = az.time_limit(LIMIT).build().unwrap();
+    let credential: Box<dyn TokenCredential> = if tool == "az" {
+        let az = AzureCli::builder().executable(&script).environment(environment);
+        Box::new(az.time_limit(LIMIT).build().unwrap())
+    } else {
+        let azd = AzureDeveloperCli::builder().executable(&script).environment(environment);
+        Box::new(azd.time_limit(LIMIT).build().unwrap())
+    };
     let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
-    let (outcome, said) = timed(ends, None, az.get_token(request)).await;
+    let (outcome, said) = timed(ends, None, credential.get_token(request)).await;
     let error = outcome.unwrap_err().to_string();
     assert_eq!(error.contains("within 1s"), ends == AtLimit, "{error}");
     let group = fs::read_to_string(&pid).unwrap();
@@ -60,5 +68,5 @@ fn runs(group: &str) -> bool {
 
 #[test]
 fn a_command_that_writes_without_end_ends_in_time() {
-    run_all(CASES.to_vec(), |case| case.0.contains("sleep"), |case| Box::pin(run(case)));
+    run_all(CASES.to_vec(), |case| case.1.contains("sleep"), |case| Box::pin(run(case)));
 }

@@ -90,6 +90,11 @@ impl Peer {
         self.state.floods.store(0, SeqCst);
     }
 
+    /// Floods that their victim has ended.
+    pub fn ended(&self) -> usize {
+        self.state.ended.load(SeqCst)
+    }
+
     /// Every flood was ended by its victim, and there was one at least.
     pub async fn let_go(&self) {
         crate::until(|| self.state.open.load(SeqCst) == 0).await;

@@ -1,11 +1,19 @@
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Instant,
 };
 
-use entra_pool::postgres::{self, Config, Connector, Error, deadpool_postgres::Object};
+use entra_pool::{
+    adapters,
+    postgres::{self, Config, Connector, Error, tokio_postgres},
+};
 use rustls::ServerConfig;
+use tokio::runtime::Handle;
 
 use crate::{
     Ends::{self, AtLimit, Early, InTime},
@@ -13,7 +21,7 @@ use crate::{
     azure_sql::handshake_floods,
     emulator, identity,
     peer::{Flood, Pace, Peer, Tls},
-    run_all, timed,
+    run_all, timed, until,
 };
 
 /// Where the flood begins.
@@ -27,8 +35,21 @@ enum Place {
     Authentication,
     /// Behind the login, before the server is ready for queries.
     Startup,
+    /// For what diesel-async sets on a new connection.
+    DieselsSettings,
     /// For the answer to what cleans an idle connection.
-    Recycling,
+    Recycling(Pool),
+    /// For the answer to SSLRequest, once a query is to be cancelled.
+    CancelSslRequest,
+    /// For the server's part of the TLS handshake, once a query is to be cancelled.
+    CancelTls,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pool {
+    Deadpool,
+    Diesel,
+    Sqlx,
 }
 
 #[derive(Debug, Clone)]
@@ -40,7 +61,11 @@ fn message(kind: u8, content: &[u8]) -> Vec<u8> {
 }
 
 fn cases() -> Vec<Case> {
-    use Place::{Authentication, Recycling, SslRequest, Startup};
+    use Place::{
+        Authentication, CancelSslRequest, CancelTls, DieselsSettings, Recycling, SslRequest,
+        Startup, Tls,
+    };
+    use Pool::{Deadpool, Diesel, Sqlx};
     let slow = |flood: Flood| flood.at(Pace::Slow);
     let notices = || Flood::of("notices", message(b'N', b"SNOTICE\0C00000\0Mx\0\0"));
     let long = || {
@@ -64,24 +89,66 @@ fn cases() -> Vec<Case> {
         Case(Startup, settings(), Early),
         Case(Startup, huge(), Early),
         Case(Startup, slow(notices()), AtLimit),
-        Case(Recycling, notices(), AtLimit),
-        Case(Recycling, notices().at(Pace::Bytes), AtLimit),
-        Case(Recycling, settings(), AtLimit),
-        Case(Recycling, empty(), AtLimit),
-        Case(Recycling, done(), AtLimit),
-        Case(Recycling, slow(notices()), AtLimit),
+        Case(DieselsSettings, notices(), AtLimit),
+        Case(DieselsSettings, empty(), Early),
+        Case(DieselsSettings, slow(notices()), AtLimit),
+        Case(CancelSslRequest, Flood::of("refusals", b"N"), Early),
+        Case(
+            CancelSslRequest,
+            slow(Flood::of("handshake", [22, 3, 3, 0, 1, 2]).after(b"S")),
+            AtLimit,
+        ),
     ];
-    cases.extend(handshake_floods().map(|(flood, ends)| Case(Place::Tls, flood, ends)));
+    // sqlx reads what is there within one poll: no time limit ends a fast flood.
+    cases.push(Case(Recycling(Sqlx), slow(notices()), AtLimit));
+    for pool in [Deadpool, Diesel] {
+        cases.extend([
+            Case(Recycling(pool), notices(), AtLimit),
+            Case(Recycling(pool), notices().at(Pace::Bytes), AtLimit),
+            Case(Recycling(pool), settings(), AtLimit),
+            Case(Recycling(pool), empty(), AtLimit),
+            Case(Recycling(pool), done(), AtLimit),
+            Case(Recycling(pool), slow(notices()), AtLimit),
+        ]);
+    }
+    for place in [Tls, CancelTls] {
+        cases.extend(handshake_floods().map(|(flood, ends)| Case(place, flood, ends)));
+    }
     cases
 }
 
-fn read_message(from: &mut impl Read, kind: bool) -> io::Result<()> {
-    let mut header = [0; 5];
-    let header = &mut header[usize::from(!kind)..];
-    from.read_exact(header)?;
-    let length =
-        header[header.len() - 4..].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
-    from.read_exact(&mut vec![0; length - 4])
+/// The first messages have no kind.
+fn read_untyped(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let mut content = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap() - 4];
+    from.read_exact(&mut content)?;
+    Ok(content)
+}
+
+fn read_message(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+    let mut kind = [0; 1];
+    from.read_exact(&mut kind)?;
+    Ok((kind[0], read_untyped(from)?))
+}
+
+/// Answers requests of the extended protocol, until there is a simple query.
+fn answer_until_query(tls: &mut Tls) -> io::Result<()> {
+    loop {
+        let answer = match read_message(tls)? {
+            (b'Q', _) => return Ok(()),
+            (b'P', _) => message(b'1', &[]),
+            (b'B', _) => message(b'2', &[]),
+            (b'C', _) => message(b'3', &[]),
+            // Of a statement or of a portal.
+            (b'D', of) if of[0] == b'S' => [message(b't', &[0, 0]), message(b'n', &[])].concat(),
+            (b'D', _) => message(b'n', &[]),
+            (b'E', _) => message(b'C', b"SET\0"),
+            (b'S', _) => message(b'Z', b"I"),
+            (kind, _) => panic!("a message of kind {}", char::from(kind)),
+        };
+        tls.write_all(&answer)?;
+    }
 }
 
 /// As a server, as far as `place`; then the flood.
@@ -91,7 +158,7 @@ fn play(
     flood: &Flood,
     tls: &Arc<ServerConfig>,
 ) -> io::Result<()> {
-    read_message(&mut tcp, false)?;
+    read_untyped(&mut tcp)?;
     if place == Place::SslRequest {
         return flood.pour(tcp);
     }
@@ -100,65 +167,159 @@ fn play(
         return flood.pour(tcp);
     }
     let mut tls = Tls::accept(tcp, tls, false)?;
-    read_message(&mut tls, false)?;
+    read_untyped(&mut tls)?;
     if place == Place::Authentication {
         return flood.pour(tls);
     }
     tls.write_all(&message(b'R', &[0, 0, 0, 3]))?;
-    read_message(&mut tls, true)?;
+    read_message(&mut tls)?;
     tls.write_all(&message(b'R', &[0; 4]))?;
     if place == Place::Startup {
         return flood.pour(tls);
     }
     tls.write_all(&[message(b'K', &[0; 8]), message(b'Z', b"I")].concat())?;
-    read_message(&mut tls, true)?;
+    if place == Place::DieselsSettings {
+        read_message(&mut tls)?;
+    } else {
+        answer_until_query(&mut tls)?;
+    }
     flood.pour(tls)
 }
 
-async fn one(client: &Object) {
+async fn one(client: &tokio_postgres::Client) {
     assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
 }
 
-async fn run(Case(place, flood, ends): Case) -> String {
-    let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
-    let tls = certificate.server_config().unwrap();
-    let peer = Peer::start(usize::MAX, emulator().postgres().addr(), move |tcp| {
-        play(tcp, place, &flood, &tls)
-    });
-    // Recycling takes 2 s.
-    let (factor, limit) = if place == Place::Recycling { (2, 30) } else { (1, 1) };
+/// A connector to the peer, with a token in its cache and `limit` of this clock's seconds to
+/// connect.
+async fn connector(peer: &Peer, factor: u32, limit: u32) -> Connector {
     let behind = format!("localhost:{}", emulator().postgres().addr().port());
     let url = emulator().postgres_url().replace(&behind, &peer.addr.to_string());
     let config: Config = url.parse().unwrap();
     let config = config.connect_timeout(LIMIT * limit);
     let tokens = identity(FastClock::new(factor)).tokens(config.token_scope().unwrap());
     tokens.token().await.unwrap();
-    let connector = Connector::new(config, tokens).unwrap();
-    let pool = postgres::builder(connector).max_size(1).build().unwrap();
-    let said = if place == Place::Recycling {
-        drop(pool.get().await.unwrap());
-        peer.relent();
-        let (next, said) = timed(ends, Some(&peer), pool.get()).await;
-        one(&next.unwrap()).await;
-        said
-    } else {
-        let (outcome, said) = timed(ends, None, pool.get()).await;
-        let Err(error) = outcome.map_err(Error::from) else { panic!("a connection") };
-        let expected = match ends {
-            AtLimit => matches!(error, Error::TimedOut { .. }),
-            InTime => true,
-            Early if place == Place::SslRequest => {
-                matches!(error, Error::EncryptionDeclined { .. })
-            }
-            Early if place == Place::Tls => matches!(error, Error::Tls { .. }),
-            Early => format!("{error:?}").contains("more data than this exchange allows"),
-        };
-        assert!(expected, "{error:?}");
-        said
+    Connector::new(config, tokens).unwrap()
+}
+
+async fn run(Case(place, flood, ends): Case) -> String {
+    if matches!(place, Place::CancelSslRequest | Place::CancelTls) {
+        return run_cancel(place, flood, ends).await;
+    }
+    let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
+    let tls = certificate.server_config().unwrap();
+    let peer = Peer::start(usize::MAX, emulator().postgres().addr(), move |tcp| {
+        play(tcp, place, &flood, &tls)
+    });
+    let said = match place {
+        // Recycling takes 2 s.
+        Place::Recycling(pool) => match pool {
+            Pool::Deadpool => recycle_deadpool(&peer, connector(&peer, 2, 30).await, ends).await,
+            Pool::Diesel => recycle_diesel(&peer, connector(&peer, 2, 30).await, ends).await,
+            Pool::Sqlx => recycle_sqlx(&peer, &connector(&peer, 1, 1).await, ends).await,
+        },
+        Place::DieselsSettings => {
+            let connector = connector(&peer, 1, 1).await;
+            let connecting = adapters::diesel::connect(&connector);
+            let (outcome, said) = timed(ends, None, connecting).await;
+            let error = outcome.err().unwrap().to_string();
+            let took_longer = error.contains("session's settings took longer");
+            assert_eq!(took_longer, ends == AtLimit, "{error}");
+            peer.relent();
+            adapters::diesel::connect(&connector).await.unwrap();
+            said
+        }
+        _ => {
+            let pool = postgres::builder(connector(&peer, 1, 1).await).max_size(1).build().unwrap();
+            let (outcome, said) = timed(ends, None, pool.get()).await;
+            let Err(error) = outcome.map_err(Error::from) else { panic!("a connection") };
+            let expected = match ends {
+                AtLimit => matches!(error, Error::TimedOut { .. }),
+                InTime => true,
+                Early if place == Place::SslRequest => {
+                    matches!(error, Error::EncryptionDeclined { .. })
+                }
+                Early if place == Place::Tls => matches!(error, Error::Tls { .. }),
+                Early => format!("{error:?}").contains("more data than this exchange allows"),
+            };
+            assert!(expected, "{error:?}");
+            peer.relent();
+            one(&pool.get().await.unwrap()).await;
+            said
+        }
     };
-    peer.relent();
-    one(&pool.get().await.unwrap()).await;
     peer.let_go().await;
+    said
+}
+
+async fn recycle_deadpool(peer: &Peer, connector: Connector, ends: Ends) -> String {
+    let pool = postgres::builder(connector).max_size(1).build().unwrap();
+    drop(pool.get().await.unwrap());
+    peer.relent();
+    let (next, said) = timed(ends, Some(peer), pool.get()).await;
+    one(&next.unwrap()).await;
+    said
+}
+
+async fn recycle_diesel(peer: &Peer, connector: Connector, ends: Ends) -> String {
+    use adapters::diesel::{
+        diesel,
+        diesel_async::{RunQueryDsl, pooled_connection::deadpool},
+        manager,
+    };
+    let pool = deadpool::Pool::builder(manager(connector)).max_size(1).build().unwrap();
+    drop(pool.get().await.unwrap());
+    peer.relent();
+    let (next, said) = timed(ends, Some(peer), pool.get()).await;
+    diesel::sql_query("SELECT 1").execute(&mut next.unwrap()).await.unwrap();
+    said
+}
+
+/// sqlx waits for the server while it closes a connection, so that the time limit is the
+/// pool's own.
+async fn recycle_sqlx(peer: &Peer, connector: &Connector, ends: Ends) -> String {
+    use adapters::sqlx::{Pool, options, sqlx};
+    let pool = Pool::new(connector, options(connector).max_connections(1)).await.unwrap();
+    drop(pool.acquire().await.unwrap());
+    peer.relent();
+    let (next, said) = timed(ends, None, pool.acquire()).await;
+    assert!(matches!(next, Err(sqlx::Error::PoolTimedOut)), "{next:?}");
+    let mut next = pool.acquire().await.unwrap();
+    sqlx::query("SELECT 1").execute(&mut *next).await.unwrap();
+    drop(next);
+    pool.close().await;
+    said
+}
+
+/// What is flooded is the request to cancel, and the connect that replaces the connection.
+async fn run_cancel(place: Place, flood: Flood, ends: Ends) -> String {
+    let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
+    let tls = certificate.server_config().unwrap();
+    let first = AtomicBool::new(true);
+    let peer = Peer::start(3, emulator().postgres().addr(), move |tcp| {
+        if first.swap(false, SeqCst) {
+            // The query that is to be cancelled is not answered at all.
+            let silence = Flood::of("notices", message(b'N', b"SNOTICE\0C00000\0Mx\0\0"));
+            return play(tcp, Place::Recycling(Pool::Deadpool), &silence.at(Pace::Slow), &tls);
+        }
+        let place = if place == Place::CancelTls { Place::Tls } else { Place::SslRequest };
+        play(tcp, place, &flood, &tls)
+    });
+    // Recycling takes 2 s, and each of the two connects a second afterwards.
+    let pool = postgres::builder(connector(&peer, 2, 2).await).max_size(1).build().unwrap();
+    drop(pool.get().await.unwrap());
+    let began = Instant::now();
+    let next = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.map(drop) }
+    });
+    until(|| peer.connected_after(began).is_some()).await;
+    let metrics = Handle::current().metrics();
+    let (_, said) = timed(ends, None, until(|| metrics.num_alive_tasks() == 0)).await;
+    assert!(next.await.unwrap().is_err());
+    peer.let_go().await;
+    assert_eq!(peer.ended(), 3);
+    one(&pool.get().await.unwrap()).await;
     said
 }
 
