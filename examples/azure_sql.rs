@@ -24,7 +24,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
     let connection_string = std::env::args().nth(1).ok_or("usage: azure_sql CONNECTION_STRING")?;
 
-    let pool = entra_pool::azure_sql::connect(&connection_string)?;
+    let pool = entra_pool::azure_sql::pool(&connection_string)?;
     let mut conn = pool.get().await?;
     let row = conn
         .query("SELECT SUSER_SNAME(), DB_NAME(), @P1 + 1", &[&41_i32])

@@ -25,7 +25,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
     let url = std::env::args().nth(1).ok_or("usage: postgres URL")?;
 
-    let pool = postgres::connect(&url)?;
+    let pool = postgres::pool(&url)?;
     let client = pool.get().await.map_err(postgres::Error::from)?;
     let row = client
         .query_one("SELECT current_user::text, current_database()::text, $1::int4 + 1", &[&41_i32])

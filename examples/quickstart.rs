@@ -52,8 +52,8 @@ async fn main() -> Result<()> {
     log.say(format!("identity source: {}", tokens.report().credential));
     log.say(format!("have {}", tokens.report()));
 
-    let azure = azure_sql::connect_with(&identity, &emulator.azure_sql_string())?;
-    let postgres = postgres::connect_with(&identity, &emulator.postgres_url())?;
+    let azure = azure_sql::pool_with(&identity, &emulator.azure_sql_string())?;
+    let postgres = postgres::pool_with(&identity, &emulator.postgres_url())?;
     let checkouts = Arc::new(Checkouts::default());
     let databases = Databases { azure, postgres, checkouts };
     databases.fill(&log).await?;
@@ -217,7 +217,7 @@ async fn refused(emulator: &Emulator, log: &Log) -> Result<()> {
     let credential = ManagedIdentity::user_assigned(UserAssignedId::ClientId(intern.client_id))
         .environment(Environment::from_pairs(emulator.env()))
         .build()?;
-    let pool = azure_sql::connect_with(&Identity::new(credential), &emulator.azure_sql_string())?;
+    let pool = azure_sql::pool_with(&Identity::new(credential), &emulator.azure_sql_string())?;
     match pool.get().await {
         Ok(_) => Err("a stranger was let in".into()),
         Err(azure_sql::PoolError::Backend(error)) => {

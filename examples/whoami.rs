@@ -79,10 +79,7 @@ impl Target {
         }
         if target.contains('=') || target.contains("://") {
             let config: azure_sql::Config = target.parse()?;
-            return Ok(Self {
-                credential: config.credential()?,
-                scope: config.token_scope().clone(),
-            });
+            return Ok(Self { credential: config.credential()?, scope: config.token_scope()? });
         }
         let (cloud, scope) = match Cloud::of_postgresql_host(target) {
             Some(cloud) => (cloud, cloud.postgresql_scope()),

@@ -8,7 +8,7 @@
 //! ```no_run
 //! # #[cfg(feature = "azure-sql")]
 //! # async fn azure_sql() -> Result<(), Box<dyn std::error::Error>> {
-//! let pool = entra_pool::azure_sql::connect(
+//! let pool = entra_pool::azure_sql::pool(
 //!     "Server=tcp:shop.database.windows.net;Database=orders;Authentication=Active Directory Default")?;
 //! let mut conn = pool.get().await?;   // dereferences to tiberius::Client
 //! let rows = conn.query("SELECT Column2 FROM TestTable", &[]).await?
@@ -20,7 +20,7 @@
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
 //! # async fn postgres() -> Result<(), Box<dyn std::error::Error>> {
-//! let pool = entra_pool::postgres::connect(
+//! let pool = entra_pool::postgres::pool(
 //!     "postgres://shop.postgres.database.azure.com/restaurant")?;
 //! let client = pool.get().await?;     // a deadpool_postgres::Client
 //! let rows = client.query("SELECT name FROM restaurant", &[]).await?;
@@ -113,7 +113,7 @@
 //! let credential = ManagedIdentity::user_assigned(UserAssignedId::ClientId(id)).build()?;
 //! let identity = Identity::new(credential);
 //! let config: azure_sql::Config = "Server=shop.database.windows.net;Database=orders".parse()?;
-//! let tokens = identity.tokens(config.token_scope().clone());
+//! let tokens = identity.tokens(config.token_scope()?);
 //! let connector = azure_sql::Connector::new(config, tokens)?;   // dials and logs in; no pool
 //! let manager = azure_sql::Manager::new(connector.clone());
 //! let pool = azure_sql::builder(manager).max_size(16).build()?;

@@ -75,13 +75,13 @@ fn every_future_may_be_awaited_by_a_task_of_its_own() {
     sent(tokens.renew(&old));
 
     let string = "Server=a.database.windows.net";
-    let pool = azure_sql::connect_with(&identity, string).unwrap();
+    let pool = azure_sql::pool_with(&identity, string).unwrap();
     sent(pool.get());
     let connector = azure_sql::Connector::new(string.parse().unwrap(), tokens).unwrap();
     sent(connector.connect());
 
     let url = "postgres://u@a.postgres.database.azure.com/d";
-    let pool = postgres::connect_with(&identity, url).unwrap();
+    let pool = postgres::pool_with(&identity, url).unwrap();
     sent(pool.get());
     let tokens = identity.tokens(Scope::AZURE_POSTGRESQL);
     let connector = postgres::Connector::new(url.parse().unwrap(), tokens).unwrap();

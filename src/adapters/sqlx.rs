@@ -60,6 +60,7 @@ use url::Url;
 use crate::{
     clock,
     postgres::{ConfigError, Connector, Error, Recycling, RetireReason},
+    tls::Trust,
     token::Token,
 };
 
@@ -258,11 +259,12 @@ fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
     if let Some(name) = session.get_application_name() {
         options = options.application_name(name);
     }
-    Ok(match &config.ca_file {
-        Some(path) => options.ssl_root_cert(path),
+    match &config.trust {
+        Trust::Roots(path) => Ok(options.ssl_root_cert(path)),
+        Trust::Own(_) => Err(refused("Config::tls", "is given")),
         // No roots, in place of those that PGSSLROOTCERT names.
-        None => options.ssl_root_cert_from_pem(Vec::new()),
-    })
+        _ => Ok(options.ssl_root_cert_from_pem(Vec::new())),
+    }
 }
 
 /// sqlx takes `options` as they are from a URL only.

@@ -1,7 +1,8 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, RetireReason, driver::Driver,
+    Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, Manager, Pool, PoolBuilder,
+    PoolError, RetireReason, config, driver::Driver, pool,
 };
 use crate::{
     clock::Clock,
@@ -25,13 +26,14 @@ impl Connector {
     /// # Errors
     ///
     /// [`Error::TlsConfig`], if the trusted certificates cannot be read;
-    /// [`Error::Config`], if the tokens are for another scope, or the
-    /// configuration names an identity of its own.
+    /// [`Error::Config`], if a setting cannot be meant, or the tokens are for another scope.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
-        config.refuse_identity()?;
-        if config.scope != *tokens.scope() {
-            let (wanted, tokens) = (config.scope, tokens.scope().clone());
-            return Err(ConfigError::OtherScope { wanted, tokens }.into());
+        config.check(&config::Written::default())?;
+        let wanted = config.token_scope()?;
+        if wanted != *tokens.scope() {
+            return Err(
+                ConfigError::ScopeMismatch { wanted, tokens: tokens.scope().clone() }.into()
+            );
         }
         let mut tls = tls::client_config(&config.trust)?;
         if config.encrypt == Encrypt::Strict {
@@ -41,7 +43,7 @@ impl Connector {
         let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
         let ledger = Ledger::new(database, RetireReason::ALL);
         let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
-        let driver = Driver { config, tls: Arc::new(tls), clock };
+        let driver = Driver { config, tls: Arc::new(tls), scope: wanted, clock };
         Ok(Self(Arc::new(Engine::new(driver, tokens, ledger, limit))))
     }
 
@@ -58,6 +60,44 @@ impl Connector {
     /// [`Error`]; within the configuration's `Connect Timeout` in any case.
     pub async fn connect(&self) -> Result<Connection, Error> {
         self.0.connect().await
+    }
+
+    /// A pool of its connections, as its configuration says. Nothing is connected yet.
+    #[must_use]
+    pub fn pool(&self) -> Pool {
+        self.pool_builder().build()
+    }
+
+    /// A builder for a pool of its connections.
+    ///
+    /// ```no_run
+    /// use entra_pool::{azure_sql, credential::ManagedIdentity, token::Identity};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config: azure_sql::Config =
+    ///     "Server=tcp:shop.database.windows.net;Database=orders".parse()?;
+    /// let identity = Identity::new(ManagedIdentity::system_assigned().build()?);
+    /// let tokens = identity.tokens(config.token_scope()?);
+    /// let connector = azure_sql::Connector::new(config, tokens)?;
+    /// let pool = connector.pool_builder().max_size(16).build();
+    /// println!("{}", connector.report());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pool_builder(&self) -> PoolBuilder {
+        let Config { connect_timeout, max_size, min_size, .. } = *self.config();
+        PoolBuilder::new(Manager::new(self.clone()), connect_timeout, max_size, min_size)
+    }
+
+    /// Connects until `pool` has `n` connections (its `max_size` at most), all at once, so that
+    /// the first requests need not wait for a login, and a wrong configuration shows at start.
+    /// Connections that are lent count, and are not waited for.
+    ///
+    /// # Errors
+    ///
+    /// The first that occurs; the connections that were opened stay in the pool.
+    pub async fn warm_up(&self, pool: &Pool, n: usize) -> Result<(), PoolError> {
+        pool::fill(pool, n).await
     }
 
     /// Returns the current status.

@@ -19,7 +19,7 @@ use crate::{
     Cloud,
     clock::Clock,
     connect::{self, Attempt, Outlook, Progress, RetryPolicy, SecondLogin},
-    token::{Token, TokenError},
+    token::{Scope, Token, TokenError},
 };
 
 /// How often a login follows the server elsewhere, as SqlClient does.
@@ -29,6 +29,7 @@ const MOST_ROUTINGS: usize = 10;
 pub(super) struct Driver {
     pub(super) config: Config,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) scope: Scope,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -59,7 +60,7 @@ impl connect::Driver for Driver {
                 Some(error) if error.code() != CANNOT_OPEN_DATABASE => Outlook::Transient,
                 _ => Outlook::MayRecover,
             },
-            Error::Broken { .. } => Outlook::MayRecover,
+            Error::ConnectionLost { .. } => Outlook::MayRecover,
             // The caller of a server that was never met gets the error at once.
             Error::Dial { .. } | Error::Resolve { .. } if known => Outlook::MayRecover,
             _ => Outlook::Final,
@@ -193,10 +194,10 @@ impl Driver {
                 let server = server.clone();
                 match LoginError::new(source, &attempt.sent) {
                     LoginError::Server(error) if error.code() == LOGIN_FAILED => {
-                        let refused = LoginRefused::new(config, server, token, false, error);
+                        let refused = LoginRefused::new(self, server, token, error);
                         Error::LoginRefused(Box::new(refused))
                     }
-                    _ if link.allowance.is_exceeded() => Error::NotTds {
+                    _ if link.allowance.is_exceeded() => Error::UnexpectedProtocol {
                         server,
                         problem: "its response to the login is too long".into(),
                     },
@@ -253,10 +254,11 @@ impl Driver {
         let Self { config, tls, .. } = self;
         let server = || server.to_owned();
         let name = config.certificate_name(host);
-        let server_name = ServerName::try_from(name.to_owned()).map_err(|_| Error::NotTds {
-            server: server(),
-            problem: "its name is no host name".into(),
-        })?;
+        let server_name =
+            ServerName::try_from(name.to_owned()).map_err(|_| Error::UnexpectedProtocol {
+                server: server(),
+                problem: "its name is no host name".into(),
+            })?;
         let opened = match config.encrypt {
             Encrypt::Mandatory => {
                 Transport::open(socket, tls.clone(), server_name, link, attempt).await
@@ -267,10 +269,10 @@ impl Driver {
         };
         opened.map_err(|error| match error {
             OpenError::Io(source) => {
-                Error::Broken { server: server(), stage: attempt.position().0, source }
+                Error::ConnectionLost { server: server(), stage: attempt.position().0, source }
             }
             OpenError::Protocol(problem) => {
-                Error::NotTds { server: server(), problem: problem.into() }
+                Error::UnexpectedProtocol { server: server(), problem: problem.into() }
             }
             OpenError::EncryptionDeclined => Error::EncryptionDeclined { server: server() },
             OpenError::Tls(source) => {
@@ -327,7 +329,8 @@ mod tests {
 
     fn driver(config: Config) -> Driver {
         let tls = Arc::new(crate::tls::client_config(&config.trust).unwrap());
-        Driver { config, tls, clock: Arc::new(crate::clock::ManualClock::new()) }
+        let scope = config.token_scope().unwrap();
+        Driver { config, tls, scope, clock: Arc::new(crate::clock::ManualClock::new()) }
     }
 
     #[test]
@@ -390,7 +393,7 @@ mod tests {
         let driver = driver("Server=shop.database.windows.net".parse().unwrap());
         let server = || String::from("s,1433");
         let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-        let broken = Error::Broken { server: server(), stage: Stage::Tls, source: io() };
+        let broken = Error::ConnectionLost { server: server(), stage: Stage::Tls, source: io() };
         let dial = Error::Dial { server: server(), source: io() };
         let declined = Error::EncryptionDeclined { server: server() };
         let login = |error: tiberius::error::Error| Error::Login {

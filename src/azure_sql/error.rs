@@ -23,8 +23,8 @@ use crate::{
 /// | [`Token`](Self::Token) | the identity gave no token | the source says who was asked, and what to do |
 /// | [`Resolve`](Self::Resolve) | the server's name is unknown | its spelling; DNS, a private endpoint's zone |
 /// | [`Dial`](Self::Dial) | nothing answers at that address and port | port 1433 outgoing (and 11000 to 11999 from within Azure), network rules |
-/// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`NotTds`](Self::NotTds), [`NotLoopback`](Self::NotLoopback) | it is another server than meant, or its certificate is not trusted | `HostNameInCertificate`, `TrustServerCertificateCA` |
-/// | [`Broken`](Self::Broken), [`Login`](Self::Login) with an I/O error | the connection was cut on the way, or after the login | it is retried; then look at what lies between |
+/// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`UnexpectedProtocol`](Self::UnexpectedProtocol), [`NotLoopback`](Self::NotLoopback) | it is another server than meant, or its certificate is not trusted | `HostNameInCertificate`, `TrustServerCertificateCA` |
+/// | [`ConnectionLost`](Self::ConnectionLost), [`Login`](Self::Login) with an I/O error | the connection was cut on the way, or after the login | it is retried; then look at what lies between |
 /// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for something else | the message has the statements, or what is wrong with the token |
 /// | [`Login`](Self::Login) 4060 | no such database, or no user in it | `Database`; `CREATE USER … FROM EXTERNAL PROVIDER` |
 /// | [`Login`](Self::Login) 40532 | no server of this name takes the login | the host; a proxy or DNS entry must keep the server's own name |
@@ -90,7 +90,7 @@ pub enum Error {
     /// The connection broke before the login was sent. No token was sent.
     #[error("the connection to {server} broke while {stage}, so no token was sent to it")]
     #[non_exhaustive]
-    Broken {
+    ConnectionLost {
         /// `host,port`.
         server: String,
         /// What it was doing then.
@@ -101,7 +101,7 @@ pub enum Error {
     /// What answered is no TDS server.
     #[error("{server} does not answer as Azure SQL does: {problem}")]
     #[non_exhaustive]
-    NotTds {
+    UnexpectedProtocol {
         /// `host,port`.
         server: String,
         /// What is wrong with the answer.
@@ -186,7 +186,7 @@ impl Error {
             Self::Token { source, .. } => source.is_transient(),
             Self::Resolve { .. }
             | Self::Dial { .. }
-            | Self::Broken { .. }
+            | Self::ConnectionLost { .. }
             | Self::TimedOut { .. }
             | Self::Retired { .. } => true,
             Self::Login { source: LoginError::Server(error), .. } => {
@@ -218,8 +218,8 @@ impl Failure for Error {
             Self::Resolve { .. } => "resolve",
             Self::Dial { .. } => "dial",
             Self::NotLoopback { .. } => "not_loopback",
-            Self::Broken { .. } => "broken",
-            Self::NotTds { .. } => "not_tds",
+            Self::ConnectionLost { .. } => "connection_lost",
+            Self::UnexpectedProtocol { .. } => "unexpected_protocol",
             Self::EncryptionDeclined { .. } => "encryption_declined",
             Self::Tls { .. } => "tls",
             Self::LoginRefused(_) => telemetry::LOGIN_REFUSED,

@@ -109,7 +109,7 @@ impl Link {
                     io::ErrorKind::ConnectionAborted,
                     "the connection's last borrower left a transaction open, so that it cannot be \
                      reset; it is retired: take another from the pool and try again, and commit \
-                     or roll back before a connection goes back (or use Recycling::Verified)",
+                     or roll back before a connection goes back (or use Recycling::Clean)",
                 ))
             }
             (Some(_), false) => {

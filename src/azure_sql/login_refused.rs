@@ -1,6 +1,6 @@
 use std::fmt::{self, Write};
 
-use super::{Config, ServerError};
+use super::{ServerError, driver::Driver};
 use crate::{
     Cloud,
     excerpt::printable,
@@ -28,20 +28,14 @@ pub struct LoginRefused {
 }
 
 impl LoginRefused {
-    pub(super) fn new(
-        config: &Config,
-        server: String,
-        token: &Token,
-        retried: bool,
-        source: ServerError,
-    ) -> Self {
+    pub(super) fn new(driver: &Driver, server: String, token: &Token, source: ServerError) -> Self {
         Self {
             server,
-            database: config.database.clone(),
+            database: driver.config.database.clone(),
             claims: token.claims(),
-            audience: config.scope.resource().to_owned(),
+            audience: driver.scope.resource().to_owned(),
             expires_on: token.expires_on(),
-            retried,
+            retried: false,
             source,
         }
     }

@@ -17,28 +17,13 @@ use crate::{
     telemetry::recycled,
 };
 
-/// Makes and renews the connections of a [`Pool`](super::Pool).
+/// Makes and cleans the connections of a [`Pool`](super::Pool).
 ///
-/// ```no_run
-/// use entra_pool::{azure_sql, token::Identity, credential::ManagedIdentity};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let config: azure_sql::Config =
-///     "Server=tcp:shop.database.windows.net;Database=orders".parse()?;
-/// let identity = Identity::new(ManagedIdentity::system_assigned().build()?);
-/// let tokens = identity.tokens(config.token_scope().clone());
-/// let connector = azure_sql::Connector::new(config, tokens)?;
-/// let manager = azure_sql::Manager::new(connector.clone());
-/// let pool = azure_sql::builder(manager).max_size(16).build()?;
-/// println!("{:?}", connector.report());
-/// # Ok(())
-/// # }
-/// ```
+/// [`Connector::pool_builder`] makes one for each pool; one made by hand fits into deadpool's
+/// own builder.
 #[derive(Debug)]
 pub struct Manager {
     connector: Connector,
-    recycling: Recycling,
-    max_lifetime: Option<Duration>,
     /// By the monotonic clock.
     silent: SilentServer<Duration>,
     pub(super) living: Living,
@@ -59,7 +44,7 @@ pub enum Recycling {
     /// One round trip: shows that the connection lives, rolls an open
     /// transaction back, restores READ COMMITTED (which a reset does not).
     #[default]
-    Verified,
+    Clean,
     /// Nothing is sent; the reset goes with the next borrower's first request.
     /// Whether the connection lives shows then, unless it was closed. A changed
     /// isolation level stays, and where a transaction was left open that request fails
@@ -95,35 +80,16 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 
 impl Manager {
-    /// Connections of `connector`, [verified](Recycling::Verified) between
-    /// borrowers and retired at the age that the configuration says (1 h).
+    /// Makes the connections of `connector`.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
         Self {
-            max_lifetime: connector.config().max_lifetime,
             connector,
-            recycling: Recycling::default(),
             silent: SilentServer::default(),
             living: Living::default(),
             keeping_fresh: OneTask::default(),
             alive: watch::Sender::new(()),
         }
-    }
-
-    /// What happens between two borrowers. Default: [`Recycling::Verified`].
-    #[must_use]
-    pub fn recycling(mut self, recycling: Recycling) -> Self {
-        self.recycling = recycling;
-        self
-    }
-
-    /// The age at which a connection is retired, less up to a tenth by chance,
-    /// so that a pool does not reconnect all at once. `None`: never. Default: the
-    /// configuration's (`Connection Lifetime`), 1 h.
-    #[must_use]
-    pub fn max_lifetime(mut self, max_lifetime: impl Into<Option<Duration>>) -> Self {
-        self.max_lifetime = max_lifetime.into();
-        self
     }
 
     /// What it connects with.
@@ -174,10 +140,14 @@ impl Manager {
         if !connection.socket.is_quiet() {
             return Some(RetireReason::Closed);
         }
-        let clock = self.connector.clock();
-        let age = clock.monotonic().saturating_sub(connection.created);
-        if self.max_lifetime.is_some_and(|limit| age >= jittered(limit, connection.jitter)) {
+        let (clock, config) = (self.connector.clock(), self.connector.config());
+        let since = |then| clock.monotonic().saturating_sub(then);
+        let age = since(connection.created);
+        if config.max_lifetime.is_some_and(|limit| age >= jittered(limit, connection.jitter)) {
             return Some(RetireReason::Age);
+        }
+        if config.idle_timeout.is_some_and(|limit| since(connection.link.heard()) >= limit) {
+            return Some(RetireReason::Idle);
         }
         // Where one was silent, those that have not been heard of since are not
         // waited for one after the other.
@@ -201,12 +171,12 @@ impl Manager {
         if let Some(reason) = self.unfit(connection) {
             return Err(reason);
         }
-        match self.recycling {
+        match self.connector.config().recycling {
             Recycling::Fast => {
                 connection.link.schedule_reset(ResetRule::RefuseTransaction);
                 Ok(())
             }
-            Recycling::Verified => {
+            Recycling::Clean => {
                 connection.link.schedule_reset(ResetRule::OutsideTransaction);
                 let span = self.connector.ledger().recycle_span();
                 recycled(&span, self.verify(connection).instrument(span.clone()).await)

@@ -1,6 +1,6 @@
 use std::{panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
 
-use deadpool::managed::{PoolConfig, TimeoutType, Timeouts};
+use deadpool::managed::{TimeoutType, Timeouts};
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -8,12 +8,13 @@ use tokio::{
 };
 
 use super::{Error, Manager};
+use crate::connect;
 
 /// A deadpool pool of Azure SQL connections.
 pub type Pool = deadpool::managed::Pool<Manager>;
 
 /// Builds a [`Pool`].
-pub type PoolBuilder = deadpool::managed::PoolBuilder<Manager>;
+pub type PoolBuilder = connect::PoolBuilder<Manager>;
 
 /// What a [`Pool`] lends; dereferences to [`Client`](super::Client).
 pub type PooledConnection = deadpool::managed::Object<Manager>;
@@ -24,38 +25,7 @@ pub type PoolError = deadpool::managed::PoolError<Error>;
 /// How often [`keep_fresh`] looks at a pool's idle connections.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// A pool's builder on `manager`: deadpool's own, so that its sizes, time limits
-/// and hooks can be set.
-///
-/// Set already, from the manager's configuration: the size (`Max Pool Size`),
-/// and that a connection that comes free is waited for as long as a connect may
-/// take (`Connect Timeout`).
-pub fn builder(manager: Manager) -> PoolBuilder {
-    let config = manager.connector().config();
-    let (size, minimum) = (config.max_pool_size, config.min_pool_size);
-    let wait = config.connect_timeout;
-    let builder =
-        Pool::builder(manager).runtime(deadpool::Runtime::Tokio1).wait_timeout(Some(wait));
-    match size {
-        Some(size) => builder.max_size(size),
-        // deadpool's own, unless it cannot hold the minimum.
-        None => builder.max_size(PoolConfig::default().max_size.max(minimum)),
-    }
-}
-
-/// Opens connections, all at once, until `pool` has as many as the configuration
-/// says (`Min Pool Size`), one at least, so that the first requests need not wait, and
-/// a wrong set-up shows at start. Does nothing where there are as many; waits for none
-/// that is lent.
-///
-/// # Errors
-///
-/// The first that occurs; the connections that were opened stay in the pool.
-pub async fn warm_up(pool: &Pool) -> Result<(), PoolError> {
-    fill(pool, pool.manager().connector().config().min_pool_size.max(1)).await
-}
-
-async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
+pub(super) async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
     let status = pool.status();
     let wanted = wanted.min(status.max_size);
     let missing = wanted.saturating_sub(status.size);
@@ -100,7 +70,8 @@ async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
 
 /// Has idle connections of `pool` that are not fit to be lent again (closed, too
 /// old, soon to end with their token) dropped within 30 s, where deadpool would
-/// find them when they are next lent; and keeps `Min Pool Size` connections open.
+/// find them when they are next lent; and keeps [`min_size`](super::Config::min_size)
+/// connections open.
 ///
 /// That is done by a task, in the runtime of the caller; it ends with the pool.
 /// Without it nothing runs in the background. While that task runs, a second call does
@@ -135,8 +106,7 @@ pub fn keep_fresh(pool: &Pool) {
 
 async fn keep_minimum(pool: Pool) {
     let manager = pool.manager();
-    let (minimum, mut alive) =
-        (manager.connector().config().min_pool_size, manager.alive.subscribe());
+    let (minimum, mut alive) = (manager.connector().config().min_size, manager.alive.subscribe());
     let filled = tokio::select! {
         filled = fill(&pool, minimum) => filled,
         // Its logins under way end with it.

@@ -5,6 +5,7 @@
 //! This room knows tokens, telemetry and the clock, and no driver.
 
 mod attempt;
+mod pool;
 mod renewal;
 mod report;
 mod retire;
@@ -16,6 +17,7 @@ mod stage;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use attempt::{Attempt, Progress};
+pub(crate) use pool::PoolBuilder;
 pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub(crate) use retire::jittered;

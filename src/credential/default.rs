@@ -27,10 +27,15 @@ const ALLOWED: &str = "prod, dev, EnvironmentCredential, WorkloadIdentityCredent
                        ManagedIdentityCredential, AzureCliCredential, \
                        AzureDeveloperCliCredential, AzurePipelinesCredential";
 
-/// One of the credentials that can be asked for by name.
-#[derive(Clone, Copy)]
+/// One of the credentials that can be asked for by name: in `AZURE_TOKEN_CREDENTIALS`, or as
+/// the `Authentication` of a connection string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Member {
+    /// The service principal of the environment.
     Environment,
+    /// The service principal that a connection string names.
+    #[cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
+    ServicePrincipal,
     WorkloadIdentity,
     ManagedIdentity,
     AzureCli,
@@ -212,7 +217,7 @@ fn only(member: Member, setting: &DefaultCredential) -> Result<Shared, ConfigErr
     allows_identity(&[member], setting)?;
     let environment = &setting.environment;
     let required: &[&'static str] = match member {
-        Member::Environment => &[SECRET, TENANT_ID, CLIENT_ID],
+        Member::Environment | Member::ServicePrincipal => &[SECRET, TENANT_ID, CLIENT_ID],
         Member::WorkloadIdentity => &[TOKEN_FILE, TENANT_ID, CLIENT_ID],
         Member::ManagedIdentity => {
             return Ok(Arc::new(managed_identity(setting, false)?));
@@ -260,7 +265,10 @@ impl Member {
             Self::AzureCli => Some("the account of `az login`".to_owned()),
             Self::AzureDeveloperCli => Some("the account of `azd auth login`".to_owned()),
             // A managed identity sends the ID along, or refuses it when it is built.
-            Self::Environment | Self::WorkloadIdentity | Self::ManagedIdentity => None,
+            Self::Environment
+            | Self::ServicePrincipal
+            | Self::WorkloadIdentity
+            | Self::ManagedIdentity => None,
         }
     }
 
@@ -270,7 +278,7 @@ impl Member {
     fn build(self, setting: &DefaultCredential) -> Result<Shared, ConfigError> {
         let environment = &setting.environment;
         match self {
-            Self::Environment => service_principal(setting),
+            Self::Environment | Self::ServicePrincipal => service_principal(setting),
             Self::WorkloadIdentity if environment.get(TOKEN_FILE).is_none() => {
                 let reason = "AZURE_FEDERATED_TOKEN_FILE is not set";
                 Ok(not_configured("workload identity", reason))

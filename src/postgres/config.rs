@@ -1,9 +1,16 @@
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use tokio_postgres::config::{Host as PgHost, LoadBalanceHosts, SslMode, SslNegotiation};
 
-use super::{ConfigError, Recycling, keywords};
-use crate::{Cloud, credential::Environment, token::Scope};
+use rustls::ClientConfig;
+
+use super::{ConfigError, Error, Recycling, keywords};
+use crate::{
+    Cloud,
+    credential::{DefaultCredential, Environment, UserAssignedId},
+    tls::{OwnConfig, Trust},
+    token::{Scope, TokenCredential},
+};
 
 /// Where to connect to, as whom and how: all but the token.
 ///
@@ -45,7 +52,11 @@ use crate::{Cloud, credential::Environment, token::Scope};
 /// | `keepalives_interval`, `keepalives_retries` | seconds, number | the system's |
 /// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | the system's |
 /// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
-/// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`connect`](super::connect); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
+/// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`pool`](super::pool) and [`parse_with_credential`](Self::parse_with_credential); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
+/// | `pool_max_conns` | connections in a pool | deadpool's: 2 for each CPU |
+/// | `pool_min_conns` | connections that [`keep_fresh`](super::keep_fresh) keeps open | 0 |
+/// | `pool_max_conn_lifetime` | when a connection is retired for its age, as `1h30m`; `0s` for never | `1h` |
+/// | `pool_max_conn_idle_time` | how long a connection may be idle; `0s` for any time | any time |
 ///
 /// A host that is a Unix socket is refused: there is no TLS on it. tokio-postgres
 /// verifies certificate and name whenever it encrypts: there are no levels
@@ -56,8 +67,9 @@ pub struct Config {
     pub(crate) session: tokio_postgres::Config,
     pub(crate) hosts: Vec<Host>,
     pub(super) scope: Option<Scope>,
-    pub(crate) ca_file: Option<PathBuf>,
-    pub(super) client_id: Option<String>,
+    pub(crate) trust: Trust,
+    pub(super) max_size: Option<usize>,
+    pub(super) min_size: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) max_lifetime: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
@@ -108,8 +120,9 @@ impl Config {
             session: session(pg),
             hosts: hosts(pg)?,
             scope: None,
-            ca_file: None,
-            client_id: None,
+            trust: Trust::Platform,
+            max_size: None,
+            min_size: 0,
             connect_timeout: pg.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT),
             max_lifetime: Some(MAX_LIFETIME),
             idle_timeout: None,
@@ -128,7 +141,7 @@ impl Config {
     ///
     /// let config = Config::from_env()?;
     /// let tokens = identity.tokens(config.token_scope()?);
-    /// let pool = postgres::builder(Connector::new(config, tokens)?).build()?;
+    /// let pool = Connector::new(config, tokens)?.pool();
     /// # Ok(())
     /// # }
     /// ```
@@ -184,7 +197,31 @@ impl Config {
     /// Default: the platform's.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
+        self.trust = Trust::Roots(path.into());
+        self
+    }
+
+    /// A TLS configuration of your own: its roots, client certificates and cipher suites.
+    /// Replaces what was to be trusted. What it verifies is your responsibility; the protocol
+    /// that TLS announces (ALPN) is set by [`Connector::new`](super::Connector::new).
+    #[must_use]
+    pub fn tls(mut self, config: Arc<ClientConfig>) -> Self {
+        self.trust = Trust::Own(OwnConfig(config));
+        self
+    }
+
+    /// The most connections in a pool (`pool_max_conns`). Default: deadpool's, 2 for each CPU.
+    #[must_use]
+    pub fn max_size(mut self, size: usize) -> Self {
+        self.max_size = Some(size);
+        self
+    }
+
+    /// The connections that [`keep_fresh`](super::keep_fresh) keeps open (`pool_min_conns`).
+    /// Default: none.
+    #[must_use]
+    pub fn min_size(mut self, size: usize) -> Self {
+        self.min_size = size;
         self
     }
 
@@ -196,22 +233,24 @@ impl Config {
         self
     }
 
-    /// When a pooled connection has had its day; up to a tenth earlier, so that
-    /// not all go at once. `None`: never. Default: 1 h.
+    /// When a pooled connection is retired for its age; up to a tenth earlier, so that not
+    /// all are replaced at once (`pool_max_conn_lifetime`). Zero or `None`: never. Default:
+    /// 1 h.
     #[must_use]
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.max_lifetime = lifetime.into();
+        self.max_lifetime = some(lifetime);
         self
     }
 
-    /// How long a pooled connection may lie idle. `None`, the default: any time.
+    /// How long a pooled connection may be idle (`pool_max_conn_idle_time`). Zero or `None`:
+    /// any time. Default: `None`.
     ///
     /// Counted from when it was last lent, which deadpool remembers; that it was
     /// given back later is not known. Looked at when a connection is asked for, as all
     /// of a pool's limits are, and by [`keep_fresh`](super::keep_fresh).
     #[must_use]
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.idle_timeout = limit.into();
+        self.idle_timeout = some(limit);
         self
     }
 
@@ -232,7 +271,32 @@ impl Config {
             let problem = "is empty: leave it out to log in by the token's name";
             return Err(ConfigError::keyword("user", problem));
         }
+        if self.max_size == Some(0) {
+            return Err(ConfigError::keyword("pool_max_conns", "is 0: nobody would be served"));
+        }
+        if self.max_size.is_some_and(|max| self.min_size > max) {
+            return Err(ConfigError::keyword("pool_min_conns", "is more than pool_max_conns"));
+        }
         Ok(())
+    }
+
+    /// Parses a string and returns the credential that it names beside the configuration:
+    /// that of the environment ([`credential::from_env`](crate::credential::from_env)), which `entra_client_id` limits to
+    /// one identity.
+    ///
+    /// # Errors
+    ///
+    /// As [`str::parse`]; [`Error::Identity`], if the environment does not describe the
+    /// identity.
+    pub fn parse_with_credential(text: &str) -> Result<(Self, Arc<dyn TokenCredential>), Error> {
+        let (config, client_id) = parse(text)?;
+        let cloud = config.token_scope().ok().as_ref().and_then(Cloud::of_scope);
+        let default = DefaultCredential::new().cloud(cloud);
+        let chosen = match client_id {
+            Some(id) => default.user_assigned(UserAssignedId::ClientId(id), keywords::CLIENT_ID),
+            None => default,
+        };
+        Ok((config, chosen.build()?))
     }
 
     /// What tokens for these hosts are asked for: `entra_scope`, else by the
@@ -352,21 +416,42 @@ impl FromStr for Config {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let (ours, rest) = keywords::take(text)?;
-        let pg: tokio_postgres::Config = rest.parse().map_err(ConfigError::Unreadable)?;
-        // Refuses Npgsql's form, of which what follows would show a value with all
-        // that is behind it.
-        let mut config = Self::new(&pg)?;
-        if let Some(mode) = ours.sslmode
-            && !["require", "verify-ca", "verify-full"].contains(&mode.as_str())
-        {
-            return Err(ConfigError::ssl_mode(&mode));
+        match parse(text)? {
+            (config, None) => Ok(config),
+            (_, Some(_)) => Err(ConfigError::ConflictingIdentity { keyword: keywords::CLIENT_ID }),
         }
-        config.ca_file = ours.sslrootcert.map(PathBuf::from);
-        config.client_id = ours.entra_client_id;
-        config.scope = ours.entra_scope.map(Scope::new).transpose()?;
-        Ok(config)
     }
+}
+
+/// The configuration, and the client ID that the string names.
+fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
+    let (ours, rest) = keywords::take(text)?;
+    let pg: tokio_postgres::Config = rest.parse().map_err(ConfigError::Unreadable)?;
+    // Refuses Npgsql's form, of which what follows would show a value with all
+    // that is behind it.
+    let mut config = Config::new(&pg)?;
+    if let Some(mode) = ours.get("sslmode")
+        && !["require", "verify-ca", "verify-full"].contains(&mode)
+    {
+        return Err(ConfigError::ssl_mode(mode));
+    }
+    if let Some(file) = ours.get("sslrootcert") {
+        config.trust = Trust::Roots(file.into());
+    }
+    config.scope = ours.get("entra_scope").map(Scope::new).transpose()?;
+    config.max_size = ours.number("pool_max_conns")?;
+    config.min_size = ours.number("pool_min_conns")?.unwrap_or_default();
+    if let Some(lifetime) = ours.duration("pool_max_conn_lifetime")? {
+        config = config.max_lifetime(lifetime);
+    }
+    config = config.idle_timeout(ours.duration("pool_max_conn_idle_time")?);
+    config.check()?;
+    Ok((config, ours.get(keywords::CLIENT_ID).map(str::to_owned)))
+}
+
+/// No time means no limit.
+fn some(limit: impl Into<Option<Duration>>) -> Option<Duration> {
+    limit.into().filter(|limit| !limit.is_zero())
 }
 
 impl TryFrom<tokio_postgres::Config> for Config {
@@ -393,8 +478,9 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("url", &self.to_string())
             .field("scope", &self.scope)
-            .field("ca_file", &self.ca_file)
-            .field("client_id", &self.client_id)
+            .field("trust", &self.trust)
+            .field("max_size", &self.max_size)
+            .field("min_size", &self.min_size)
             .field("connect_timeout", &self.connect_timeout)
             .field("max_lifetime", &self.max_lifetime)
             .field("idle_timeout", &self.idle_timeout)

@@ -35,13 +35,22 @@ pub enum ConfigError {
         /// The host.
         host: String,
     },
+    /// The string names an identity, but the identity is given beside it.
+    #[error(
+        "{keyword} names an identity, but the identity is given beside the connection string: remove it, or use postgres::pool, connector or Config::parse_with_credential, which read it"
+    )]
+    #[non_exhaustive]
+    ConflictingIdentity {
+        /// `entra_client_id`.
+        keyword: &'static str,
+    },
     /// `entra_scope` is no scope.
     #[error("entra_scope cannot be used")]
     Scope(#[from] InvalidScope),
     /// The tokens handed in are not those that the configuration wants.
     #[error("the tokens handed in are for {tokens}, but {wanted} is wanted")]
     #[non_exhaustive]
-    OtherScope {
+    ScopeMismatch {
         /// What the configuration wants, by its hosts or by `entra_scope`.
         wanted: Scope,
         /// What there is.

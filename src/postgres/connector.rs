@@ -5,8 +5,8 @@ use tokio_postgres::{AsyncMessage, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Config, ConfigError, Connection, ConnectorReport, Error, RetireReason, driver::Driver, replay,
-    tls,
+    Config, ConfigError, Connection, ConnectorReport, Error, Pool, PoolBuilder, PoolError,
+    RetireReason, driver::Driver, pool, replay, tls,
 };
 use crate::{
     clock::Clock,
@@ -17,8 +17,7 @@ use crate::{
 
 /// Dials and logs in, with a token that is good now. No pool.
 ///
-/// Cheap to clone; clones share their counters. [`builder`](super::builder)
-/// makes a pool on one; being a [`deadpool_postgres::Connect`], it fits into a
+/// Cheap to clone; clones share their counters. Being a [`deadpool_postgres::Connect`], it fits into a
 /// [`deadpool_postgres::Manager`] of your own as well.
 ///
 /// For each connection, the token goes as the password onto a copy of the
@@ -38,7 +37,7 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::OtherScope`], if the tokens are not those that the hosts
+    /// [`ConfigError::ScopeMismatch`], if the tokens are not those that the hosts
     /// want, [`ConfigError::Keyword`], if a setting cannot be meant,
     /// [`Error::TlsConfig`], if `sslrootcert` cannot be read.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
@@ -50,16 +49,9 @@ impl Connector {
             Ok(wanted) if wanted == *tokens.scope() => {}
             Ok(wanted) => {
                 return Err(
-                    ConfigError::OtherScope { wanted, tokens: tokens.scope().clone() }.into()
+                    ConfigError::ScopeMismatch { wanted, tokens: tokens.scope().clone() }.into()
                 );
             }
-        }
-        if config.client_id.is_some() {
-            return Err(ConfigError::keyword(
-                "entra_client_id",
-                "chooses an identity, but there is one already: leave it out, or use connect",
-            )
-            .into());
         }
         let tls = tls::make(&config)?;
         let servers = config.hosts.iter().map(|host| (host.name.as_str(), host.port));
@@ -89,6 +81,41 @@ impl Connector {
     /// is under way.
     pub async fn connect(&self) -> Result<(Client, Connection), Error> {
         self.0.engine.connect().await
+    }
+
+    /// A pool of its connections, as its configuration says. Nothing is connected yet.
+    #[must_use]
+    pub fn pool(&self) -> Pool {
+        self.pool_builder().build()
+    }
+
+    /// A builder for a pool of its connections.
+    ///
+    /// ```no_run
+    /// # fn pool(identity: entra_pool::token::Identity) -> Result<(), Box<dyn std::error::Error>> {
+    /// use entra_pool::postgres::{Config, Connector};
+    ///
+    /// let config: Config = "postgres://shop.postgres.database.azure.com/restaurant".parse()?;
+    /// let tokens = identity.tokens(config.token_scope()?);
+    /// let connector = Connector::new(config, tokens)?;
+    /// let pool = connector.pool_builder().max_size(16).build();
+    /// println!("{}", connector.report());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pool_builder(&self) -> PoolBuilder {
+        pool::builder(self)
+    }
+
+    /// Connects until `pool` has `n` connections (its `max_size` at most), all at once, so that
+    /// the first requests need not wait for a login, and a wrong configuration shows at start.
+    /// Connections that are lent count, and are not waited for.
+    ///
+    /// # Errors
+    ///
+    /// The first that occurs; the connections that were opened stay in the pool.
+    pub async fn warm_up(&self, pool: &Pool, n: usize) -> Result<(), PoolError> {
+        pool::fill(pool, n).await
     }
 
     /// Connects and spawns the task that drives the connection.

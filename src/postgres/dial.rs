@@ -162,7 +162,7 @@ fn judged(error: tokio_postgres::Error, attempt: &Attempt<Error>) -> Error {
     match stage {
         Stage::Token | Stage::Resolve | Stage::Dial => Error::Dial { server, source: error },
         Stage::Negotiate | Stage::Tls if broke_off(&error) => {
-            Error::Broken { server, stage, source: error }
+            Error::ConnectionLost { server, stage, source: error }
         }
         Stage::Negotiate => Error::EncryptionDeclined { server },
         Stage::Tls => Error::Tls { server, source: error },

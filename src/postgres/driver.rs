@@ -95,7 +95,7 @@ pub(super) fn outlook(error: &Error, several: bool) -> Outlook {
         Error::Login(error) if is_down(error) || (several && is_other_role(error)) => {
             Outlook::MayRecover
         }
-        Error::Broken { .. } => Outlook::MayRecover,
+        Error::ConnectionLost { .. } => Outlook::MayRecover,
         // A network that swallows packets has used up the time already.
         Error::Dial { source, .. } if was_refused(source) => Outlook::MayRecover,
         _ => Outlook::Final,
@@ -188,7 +188,7 @@ mod tests {
             assert_eq!(outlook(&dial, false), promised, "{kind}");
         }
         let source = unreadable(io::ErrorKind::ConnectionReset.into()).await;
-        let broken = Error::Broken { server: "h:5432".into(), stage: Stage::Tls, source };
+        let broken = Error::ConnectionLost { server: "h:5432".into(), stage: Stage::Tls, source };
         assert_eq!(outlook(&broken, false), Outlook::MayRecover);
     }
 

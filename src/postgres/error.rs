@@ -33,7 +33,7 @@ use crate::{
 /// | [`Dial`](Self::Dial) | nothing answers at that address and port | port 5432 (PgBouncer: 6432) outgoing, the server's firewall and networking |
 /// | [`EncryptionDeclined`](Self::EncryptionDeclined) | the server has no TLS, or is no PostgreSQL server | host and port |
 /// | [`Tls`](Self::Tls) | its certificate is of another name or authority | the host's name as the certificate has it; `sslrootcert` |
-/// | [`Broken`](Self::Broken) | the connection was cut before the login | it is tried again; then look at what lies between; with `sslnegotiation=direct`, a server before PostgreSQL 17 |
+/// | [`ConnectionLost`](Self::ConnectionLost) | the connection was cut before the login | it is tried again; then look at what lies between; with `sslnegotiation=direct`, a server before PostgreSQL 17 |
 /// | [`LoginRefused`](Self::LoginRefused) 28P01, 28000 | no role for this principal, a token that has expired or is for something else, a firewall rule | the HINT |
 /// | [`LoginRefused`](Self::LoginRefused) 08P01 | PgBouncer refuses for the server, or cannot carry so long a token | the HINT; port 5432 |
 /// | [`Login`](Self::Login) 3D000 | no such database | `dbname` |
@@ -96,7 +96,7 @@ pub enum Error {
     /// The connection broke before the login was sent. No token was sent.
     #[error("the connection to {server} broke while {stage}, so no token was sent to it")]
     #[non_exhaustive]
-    Broken {
+    ConnectionLost {
         /// `host:port`.
         server: String,
         /// What it was doing then.
@@ -181,7 +181,7 @@ impl Error {
             Self::Token { source, .. } => source.is_transient(),
             Self::Resolve { .. }
             | Self::Dial { .. }
-            | Self::Broken { .. }
+            | Self::ConnectionLost { .. }
             | Self::TimedOut { .. }
             | Self::Pool(PoolError::Timeout(_)) => true,
             Self::Login(error) => is_down(error) || is_other_role(error),
@@ -200,7 +200,7 @@ impl Failure for Error {
             Self::NoUser { .. } => "no_user",
             Self::Resolve { .. } => "resolve",
             Self::Dial { .. } => "dial",
-            Self::Broken { .. } => "broken",
+            Self::ConnectionLost { .. } => "connection_lost",
             Self::EncryptionDeclined { .. } => "encryption_declined",
             Self::Tls { .. } => "tls",
             Self::LoginRefused(_) => telemetry::LOGIN_REFUSED,

@@ -1,18 +1,27 @@
 //! Connection strings taken apart: our own keywords come out, the rest stays
 //! as it is for tokio-postgres, which would refuse ours as unknown.
 
-use std::{iter::Peekable, str::CharIndices};
+use std::{collections::BTreeMap, iter::Peekable, str::CharIndices, time::Duration};
 
 use super::ConfigError;
 
-/// What tokio-postgres does not know.
+pub(super) const CLIENT_ID: &str = "entra_client_id";
+
+/// What tokio-postgres does not know. Those of the pool have pgx's names.
+const OURS: &[&str] = &[
+    "sslmode",
+    "sslrootcert",
+    CLIENT_ID,
+    "entra_scope",
+    "pool_max_conns",
+    "pool_min_conns",
+    "pool_max_conn_lifetime",
+    "pool_max_conn_idle_time",
+];
+
+/// Our own keywords and their values.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Keywords {
-    pub(super) sslmode: Option<String>,
-    pub(super) sslrootcert: Option<String>,
-    pub(super) entra_client_id: Option<String>,
-    pub(super) entra_scope: Option<String>,
-}
+pub(super) struct Keywords(BTreeMap<&'static str, String>);
 
 /// Takes our keywords out of a URL or of a libpq string (`host=… user=…`);
 /// returns them and the rest.
@@ -27,24 +36,27 @@ pub(super) fn take(text: &str) -> Result<(Keywords, String), ConfigError> {
 }
 
 impl Keywords {
-    /// Whether `key` is ours, and if so, where its value goes.
-    fn slot(&mut self, key: &str) -> Option<(&'static str, &mut Option<String>)> {
-        Some(match key {
-            "sslmode" => ("sslmode", &mut self.sslmode),
-            "sslrootcert" => ("sslrootcert", &mut self.sslrootcert),
-            "entra_client_id" => ("entra_client_id", &mut self.entra_client_id),
-            "entra_scope" => ("entra_scope", &mut self.entra_scope),
-            _ => return None,
-        })
+    pub(super) fn get(&self, keyword: &'static str) -> Option<&str> {
+        self.0.get(keyword).map(String::as_str)
+    }
+
+    pub(super) fn number(&self, keyword: &'static str) -> Result<Option<usize>, ConfigError> {
+        let wrong = |_| ConfigError::keyword(keyword, "is no number");
+        self.get(keyword).map(|value| value.parse().map_err(wrong)).transpose()
+    }
+
+    pub(super) fn duration(&self, keyword: &'static str) -> Result<Option<Duration>, ConfigError> {
+        let wrong = || ConfigError::keyword(keyword, "is no duration: write 1h30m, 45s or 0s");
+        self.get(keyword).map(|value| duration(value).ok_or_else(wrong)).transpose()
     }
 
     /// Takes the pair if it is ours.
     fn take(&mut self, key: &str, value: String) -> Result<bool, ConfigError> {
-        let Some((keyword, slot)) = self.slot(key) else { return Ok(false) };
+        let Some(keyword) = OURS.iter().find(|ours| **ours == key) else { return Ok(false) };
         if value.is_empty() {
             return Err(ConfigError::keyword(keyword, "is empty"));
         }
-        if slot.replace(value).is_some() {
+        if self.0.insert(keyword, value).is_some() {
             return Err(ConfigError::keyword(keyword, "is given twice"));
         }
         Ok(true)
@@ -150,9 +162,51 @@ fn value(chars: &mut Chars<'_>) -> String {
     value
 }
 
+/// As Go writes durations, in whole hours, minutes, seconds and milliseconds.
+fn duration(text: &str) -> Option<Duration> {
+    let (mut total, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let unit = &unit[..unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len())];
+        let millis: u64 = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return None,
+        };
+        total = total.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
+        rest = &rest[digits + unit.len()..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, millis) in [
+            ("1h", Some(3_600_000)),
+            ("1h30m", Some(5_400_000)),
+            ("90s", Some(90_000)),
+            ("0s", Some(0)),
+            ("1m0s500ms", Some(60_500)),
+            ("", None),
+            ("1", None),
+            ("h", None),
+            ("1x", None),
+            ("-1s", None),
+            ("1.5h", None),
+            ("1sé", None),
+            ("18446744073709551615h", None),
+        ] {
+            assert_eq!(duration(text), millis.map(Duration::from_millis), "{text}");
+        }
+    }
 
     #[test]
     fn our_keywords_come_out_of_a_url_and_the_rest_stays_as_it_is() {
@@ -160,14 +214,11 @@ mod tests {
             "postgres://a%40b@h1,h2:6432/db?sslmode=verify-full&options=-c%20a%3Db&sslrootcert=%2Fetc%2Fa+b.pem&application_name=x",
         )
         .unwrap();
-        assert_eq!(ours.sslmode.as_deref(), Some("verify-full"));
-        assert_eq!(ours.sslrootcert.as_deref(), Some("/etc/a+b.pem"));
+        assert_eq!(ours.get("sslmode"), Some("verify-full"));
+        assert_eq!(ours.get("sslrootcert"), Some("/etc/a+b.pem"));
         assert_eq!(rest, "postgres://a%40b@h1,h2:6432/db?options=-c%20a%3Db&application_name=x");
         let (ours, rest) = take("postgresql://h/db?entra_client_id=c").unwrap();
-        assert_eq!(
-            (ours.entra_client_id.as_deref(), rest.as_str()),
-            (Some("c"), "postgresql://h/db")
-        );
+        assert_eq!((ours.get(CLIENT_ID), rest.as_str()), (Some("c"), "postgresql://h/db"));
     }
 
     #[test]
@@ -176,8 +227,8 @@ mod tests {
             r"host=h  sslrootcert = '/a b/c\'s.pem' options='-c a=b' entra_scope=https://a/.default dbname=d",
         )
         .unwrap();
-        assert_eq!(ours.sslrootcert.as_deref(), Some("/a b/c's.pem"));
-        assert_eq!(ours.entra_scope.as_deref(), Some("https://a/.default"));
+        assert_eq!(ours.get("sslrootcert"), Some("/a b/c's.pem"));
+        assert_eq!(ours.get("entra_scope"), Some("https://a/.default"));
         assert_eq!(rest.trim(), "host=h options='-c a=b' dbname=d");
     }
 

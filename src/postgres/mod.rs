@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let pool = entra_pool::postgres::connect(
+//! let pool = entra_pool::postgres::pool(
 //!     "postgres://shop.postgres.database.azure.com/restaurant",
 //! )?;
 //! let client = pool.get().await?;
@@ -16,9 +16,10 @@
 //! deadpool-postgres and tokio-postgres works, statement cache,
 //! transactions, `GenericClient` and [`cancel_token`] included.
 //!
-//! In layers, each of use without the ones above: [`Config`], [`Connector`]
-//! (dials and logs in), [`builder`] and [`Pool`]. For a pool's begin, life and end:
-//! [`warm_up`], [`keep_fresh`], [`close_and_wait`].
+//! [`pool`] does all at once. By parts: [`Config`] says where to connect to, [`Connector`]
+//! connects and logs in, and its [`pool_builder`](Connector::pool_builder) makes a [`Pool`].
+//! For a pool's start, life and end: [`Connector::warm_up`], [`keep_fresh`],
+//! [`close_and_wait`].
 //!
 //! # PgBouncer
 //!
@@ -76,7 +77,7 @@ pub use config::Config;
 pub use config_error::ConfigError;
 pub use connector::Connector;
 pub use error::{Error, is_transient};
-pub use pool::{Pool, builder, close_and_wait, keep_fresh, warm_up};
+pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait, keep_fresh};
 pub use recycling::Recycling;
 #[cfg(feature = "diesel-async")]
 pub(crate) use recycling::cancel;
@@ -88,82 +89,50 @@ pub use deadpool_postgres;
 pub use tokio_postgres;
 pub use tokio_postgres_rustls::MakeRustlsConnect;
 
-use std::sync::Arc;
-
 pub use crate::connect::{ConnectorReport, RetireReason, Stage};
-use crate::{
-    Cloud,
-    credential::{self, DefaultCredential, UserAssignedId},
-    token::{Identity, TokenCredential},
-};
+use crate::token::Identity;
 
-/// A pool for the database that `config` (a URL or a libpq string, see
-/// [`Config`]) names, with the identity of the environment
-/// ([`credential::from_env`]). `entra_client_id` names a user-assigned identity; credentials
-/// that log in as another identity are not used then.
+/// A pool for the database that `config` (a URL or a libpq string, see [`Config`]) names, with
+/// the identity of the environment
+/// ([`credential::from_env`](crate::credential::from_env)). `entra_client_id` names a
+/// user-assigned identity; credentials that log in as another identity are not used then.
 ///
-/// Nothing is dialled and no token asked for yet. [`connect_with`] shares an
-/// identity, and with it its tokens, between pools.
+/// Nothing is connected or requested yet. [`pool_with`] shares an identity, and with it its
+/// tokens, between pools.
 ///
 /// # Errors
 ///
 /// [`Error::Config`], [`Error::TlsConfig`] or [`Error::Identity`], if
 /// `config` or the environment cannot be used.
-pub fn connect(config: &str) -> Result<Pool, Error> {
-    pool(connector(config)?)
+pub fn pool(config: &str) -> Result<Pool, Error> {
+    Ok(connector(config)?.pool())
 }
 
-/// The connector that [`connect`] makes its pool on, for use under another pool or
-/// none.
+/// The connector that [`pool`] makes its pool on, for use under another pool or none.
 ///
 /// # Errors
 ///
-/// As [`connect`].
+/// As [`pool`].
 pub fn connector(config: &str) -> Result<Connector, Error> {
-    let mut config: Config = config.parse()?;
-    let credential = config.credential()?;
-    config.client_id = None;
+    let (config, credential) = Config::parse_with_credential(config)?;
     connector_of(&Identity::new(credential), config)
 }
 
-impl Config {
-    /// The credential that [`connect`] would use: that of the environment.
-    /// The scope, which follows from the host, tells the cloud, and with it whom
-    /// applications ask.
-    ///
-    /// # Errors
-    ///
-    /// As [`credential::from_env`].
-    pub fn credential(&self) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-        let cloud = self.token_scope().ok().as_ref().and_then(Cloud::of_scope);
-        let default = DefaultCredential::new().cloud(cloud);
-        match self.client_id.clone() {
-            Some(id) => default.user_assigned(UserAssignedId::ClientId(id), "entra_client_id"),
-            None => default,
-        }
-        .build()
-    }
-}
-
-/// A pool for the database that `config` (a URL or a libpq string, see
-/// [`Config`]) names, with an identity that other pools may share.
-///
-/// Nothing is dialled and no token asked for yet. Sizes: deadpool's defaults;
-/// [`builder`] sets others.
+/// As [`pool`], with an identity that other pools share.
 ///
 /// # Errors
 ///
-/// [`Error::Config`] or [`Error::TlsConfig`], if `config` cannot be used.
-pub fn connect_with(identity: &Identity, config: &str) -> Result<Pool, Error> {
-    pool(connector_with(identity, config)?)
+/// [`Error::Config`] or [`Error::TlsConfig`], if `config` cannot be used. A string that names
+/// an identity (`entra_client_id`) is refused.
+pub fn pool_with(identity: &Identity, config: &str) -> Result<Pool, Error> {
+    Ok(connector_with(identity, config)?.pool())
 }
 
-/// The connector that [`connect_with`] makes its pool on, for use under another pool
-/// or none.
+/// The connector that [`pool_with`] makes its pool on, for use under another pool or none.
 ///
 /// # Errors
 ///
-/// As [`connect_with`].
+/// As [`pool_with`].
 pub fn connector_with(identity: &Identity, config: &str) -> Result<Connector, Error> {
     connector_of(identity, config.parse()?)
 }
@@ -171,11 +140,4 @@ pub fn connector_with(identity: &Identity, config: &str) -> Result<Connector, Er
 fn connector_of(identity: &Identity, config: Config) -> Result<Connector, Error> {
     let tokens = identity.tokens(config.token_scope()?);
     Connector::new(config, tokens)
-}
-
-fn pool(connector: Connector) -> Result<Pool, Error> {
-    // Fails where a time limit has no runtime, which builder has set.
-    builder(connector)
-        .build()
-        .map_err(|_| Error::Pool(deadpool_postgres::PoolError::NoRuntimeSpecified))
 }

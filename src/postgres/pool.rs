@@ -1,45 +1,35 @@
 use std::{panic::resume_unwind, time::Duration};
 
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, PoolBuilder, PoolError,
-    RecyclingMethod, Runtime, TimeoutType, Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, RecyclingMethod, TimeoutType,
+    Timeouts,
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::{Connector, Error, Recycling, RetireReason, retire::TimeLimits};
-use crate::clock::{Clock, SystemClock};
+use super::{Config, Connector, Recycling, RetireReason, retire::TimeLimits};
+use crate::{
+    clock::{Clock, SystemClock},
+    connect,
+};
 
 /// deadpool-postgres' pool, nothing else: its sizes, time limits, hooks,
 /// `status`, `retain` and `close` are deadpool's own, and what it lends is a
 /// [`deadpool_postgres::Client`].
 pub type Pool = deadpool_postgres::Pool;
 
+/// Builds a [`Pool`].
+pub type PoolBuilder = connect::PoolBuilder<Manager>;
+
+/// What a [`Pool`] lends.
+pub type PooledConnection = deadpool_postgres::Client;
+
+/// Why a [`Pool`] has no connection to lend; [`Error`] is made of it.
+pub type PoolError = deadpool_postgres::PoolError;
+
 /// How often [`keep_fresh`] looks at a pool's idle connections.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// A pool's builder on `connector`: deadpool's own, so that its sizes, time
-/// limits and hooks can be set.
-///
-/// Set already: connections are retired at
-/// [`max_lifetime`](super::Config::max_lifetime) and
-/// [`idle_timeout`](super::Config::idle_timeout), recycled by
-/// [`recycling`](super::Config::recycling), and one that comes free is waited for
-/// as long as a connect may take
-/// ([`connect_timeout`](super::Config::connect_timeout)).
-///
-/// ```no_run
-/// # fn pool(identity: entra_pool::token::Identity) -> Result<(), Box<dyn std::error::Error>> {
-/// use entra_pool::postgres::{self, Config, Connector};
-///
-/// let config: Config = "postgres://shop.postgres.database.azure.com/restaurant".parse()?;
-/// let tokens = identity.tokens(config.token_scope()?);
-/// let connector = Connector::new(config, tokens)?;
-/// let pool = postgres::builder(connector.clone()).max_size(16).build()?;
-/// println!("{:?}", connector.report());
-/// # Ok(())
-/// # }
-/// ```
-pub fn builder(connector: Connector) -> PoolBuilder {
+pub(super) fn builder(connector: &Connector) -> PoolBuilder {
     let config = connector.config();
     // The recycling is a hook of ours, which can give up, cancel and tell.
     let manager = Manager::from_connect(
@@ -47,13 +37,12 @@ pub fn builder(connector: Connector) -> PoolBuilder {
         connector.clone(),
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
-    let builder = Pool::builder(manager)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(config.connect_timeout))
+    let Config { connect_timeout, max_size, min_size, .. } = *config;
+    let builder = PoolBuilder::new(manager, connect_timeout, max_size, min_size)
         .pre_recycle(retire_the_unfit(connector.clone()));
     match config.recycling {
         Recycling::Fast => builder,
-        _ => builder.pre_recycle(recycle(connector)),
+        _ => builder.pre_recycle(recycle(connector.clone())),
     }
 }
 
@@ -97,24 +86,14 @@ fn retired(connector: &Connector, reason: RetireReason) -> HookError {
     HookError::message(reason.to_string())
 }
 
-/// Connects until the pool has `minimum` connections (its `max_size` at most), so
-/// that the first requests need not wait for a login.
-///
-/// The pool does not keep a minimum: connections that are retired later come
-/// back as they are needed. It does not wait for those that others have, or are
-/// connecting.
-///
-/// # Errors
-///
-/// The first connection's that fails; those that did not stay.
-pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
+pub(super) async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
     let status = pool.status();
-    let minimum = minimum.min(status.max_size);
-    if status.size >= minimum {
+    let wanted = wanted.min(status.max_size);
+    if status.size >= wanted {
         return Ok(());
     }
     // A connection that is idle is lent before one is made.
-    let wanted = minimum - status.size + status.available.min(status.size);
+    let wanted = wanted - status.size + status.available.min(status.size);
     let at_once = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
     let mut connecting: JoinSet<_> = (0..wanted)
         .map(|_| {
@@ -128,7 +107,7 @@ pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
             Ok(Ok(connected)) => warm.push(connected),
             // Somebody has it.
             Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => {}
-            Ok(Err(error)) => return Err(error.into()),
+            Ok(Err(error)) => return Err(error),
             Err(stopped) => {
                 if let Ok(panic) = stopped.try_into_panic() {
                     resume_unwind(panic);
@@ -141,7 +120,8 @@ pub async fn warm_up(pool: &Pool, minimum: usize) -> Result<(), Error> {
 
 /// Has idle connections of `pool` that are not fit to be lent again (closed, old,
 /// idle for too long) dropped within 30 s, where deadpool would find them when they
-/// are next lent. `connector` is the one that the pool is built on.
+/// are next lent; and keeps [`min_size`](super::Config::min_size) connections open.
+/// `connector` is the one that the pool is built on.
 ///
 /// That is done by a task, in the runtime of the caller; it ends within 30 s of the
 /// pool. Without it nothing runs in the background. Call it once for a pool: each call
@@ -154,6 +134,7 @@ pub fn keep_fresh(pool: &Pool, connector: &Connector) {
     let (pool, connector) = (pool.weak(), connector.clone());
     let limits = TimeLimits::of(connector.config());
     tokio::spawn(async move {
+        let mut filling: Option<JoinHandle<()>> = None;
         loop {
             connector.clock().sleep(LOOK_EVERY).await;
             let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
@@ -164,8 +145,22 @@ pub fn keep_fresh(pool: &Pool, connector: &Connector) {
                 }
                 None => true,
             });
+            // Beside, because a connect takes its time; the next look does not wait for it.
+            if filling.as_ref().is_none_or(JoinHandle::is_finished) {
+                filling = Some(tokio::spawn(keep_minimum(pool, connector.config().min_size)));
+            }
         }
     });
+}
+
+async fn keep_minimum(pool: Pool, minimum: usize) {
+    match fill(&pool, minimum).await {
+        Ok(()) | Err(PoolError::Closed) => {}
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the pool has fewer connections than its minimum");
+        }
+    }
 }
 
 /// Closes the pool and waits until the last of its connections has been given

@@ -12,7 +12,6 @@ use super::{Error, Stage};
 use crate::{
     connect::Attempt,
     limited::{Allowance, Limited},
-    tls::Trust,
 };
 
 /// The TLS stream to a server.
@@ -23,8 +22,7 @@ pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Str
 pub type Connection = tokio_postgres::Connection<Socket, TlsStream>;
 
 pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
-    let mut tls =
-        crate::tls::client_config(&config.ca_file.clone().map_or(Trust::Platform, Trust::Roots))?;
+    let mut tls = crate::tls::client_config(&config.trust)?;
     if config.starts_with_tls() {
         // PostgreSQL 17 wants it there (its documentation, "SSL Session Encryption").
         tls.alpn_protocols = vec![b"postgresql".to_vec()];

@@ -22,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 /// let connector = postgres::connector(
 ///     "postgres://shop.postgres.database.azure.com/restaurant",
 /// )?;
-/// let pool = postgres::builder(connector.clone()).build()?;
+/// let pool = connector.pool();
 /// let client = telemetry::checkout(connector.pool_name(), pool.get()).await?;
 /// # Ok(())
 /// # }

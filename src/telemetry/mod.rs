@@ -71,7 +71,7 @@
 //! | `entra_pool.token.reason` | 3: `missing`, `expiring`, `rejected` |
 //! | `entra_pool.token.outcome` | 4: `fetched` (there was none), `refreshed`, `unchanged` (the provider has no newer one yet), `failed` |
 //! | `entra_pool.retire.reason` | 11: the variants of [`azure_sql::RetireReason`](crate::azure_sql::RetireReason) and [`postgres::RetireReason`](crate::postgres::RetireReason) in lower case, `token_expiry` and the like |
-//! | `error.type` of a connect | 13: the variants of [`azure_sql::Error`](crate::azure_sql::Error) and [`postgres::Error`](crate::postgres::Error) that a connect can end with, in lower case: `token`, `no_user`, `resolve`, `dial`, `not_loopback`, `broken`, `not_tds`, `encryption_declined`, `tls`, `login_refused`, `login`, `routing`, `timeout` |
+//! | `error.type` of a connect | 13: the variants of [`azure_sql::Error`](crate::azure_sql::Error) and [`postgres::Error`](crate::postgres::Error) that a connect can end with, in lower case: `token`, `no_user`, `resolve`, `dial`, `not_loopback`, `connection_lost`, `unexpected_protocol`, `encryption_declined`, `tls`, `login_refused`, `login`, `routing`, `timeout` |
 //! | `error.type` of a checkout | 5: `timeout`, `closed`, `connect`, `cancelled` (its caller gave up), `_OTHER` |
 //! | `error.type` of a request for a token | 3: `unavailable`, `refused`, `transient` |
 //!
@@ -96,7 +96,7 @@
 //! let connector = postgres::connector(
 //!     "postgres://shop.postgres.database.azure.com/restaurant",
 //! )?;
-//! let pool = postgres::builder(connector.clone()).build()?;
+//! let pool = connector.pool();
 //! let client = telemetry::checkout(connector.pool_name(), pool.get()).await?;
 //!
 //! // When the metrics are read:

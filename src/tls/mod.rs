@@ -65,7 +65,25 @@ pub(crate) enum Trust {
     /// Any, anywhere.
     #[cfg(feature = "azure-sql")]
     AnyAnywhere,
+    /// Those that a configuration of the application accepts.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    Own(OwnConfig),
 }
+
+/// A TLS configuration of the application.
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+#[derive(Debug, Clone)]
+pub(crate) struct OwnConfig(pub(crate) Arc<ClientConfig>);
+
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+impl PartialEq for OwnConfig {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+impl Eq for OwnConfig {}
 
 #[cfg(feature = "azure-sql")]
 impl Trust {
@@ -96,6 +114,8 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigErro
         }
         #[cfg(feature = "azure-sql")]
         Trust::AnyOnLoopback | Trust::AnyAnywhere => return accepting(|_| true).map_err(roots),
+        #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+        Trust::Own(OwnConfig(config)) => return Ok(ClientConfig::clone(config)),
     };
     Ok(builder.with_no_client_auth())
 }

@@ -373,7 +373,7 @@ impl Inner {
     }
 
     fn lost(&self) -> TokenError {
-        TokenError::Lost { scope: self.scope.clone(), credential: self.credential.name() }
+        TokenError::Cancelled { scope: self.scope.clone(), credential: self.credential.name() }
     }
 
     fn timed_out(&self, waited: Duration) -> TokenError {

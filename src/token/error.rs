@@ -129,7 +129,7 @@ pub enum TokenError {
         "the request for a token for {scope} from {credential} was lost (there is no tokio runtime, it was shut down, or the credential panicked); try again"
     )]
     #[non_exhaustive]
-    Lost {
+    Cancelled {
         /// What was asked for.
         scope: Scope,
         /// Who was asked.
@@ -143,7 +143,7 @@ impl TokenError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Credential { source, .. } => source.kind() == CredentialErrorKind::Transient,
-            Self::TimedOut { .. } | Self::Lost { .. } => true,
+            Self::TimedOut { .. } | Self::Cancelled { .. } => true,
         }
     }
 }

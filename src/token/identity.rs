@@ -20,11 +20,11 @@ use crate::clock::{Clock, SystemClock};
 /// use entra_pool::{azure_sql, credential::ManagedIdentity, postgres, token::Identity};
 ///
 /// let identity = Identity::new(ManagedIdentity::system_assigned().build()?);
-/// let orders = azure_sql::connect_with(
+/// let orders = azure_sql::pool_with(
 ///     &identity,
 ///     "Server=tcp:shop.database.windows.net;Database=orders",
 /// )?;
-/// let menu = postgres::connect_with(
+/// let menu = postgres::pool_with(
 ///     &identity,
 ///     "postgres://shop-app@shop.postgres.database.azure.com/restaurant",
 /// )?;

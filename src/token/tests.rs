@@ -567,7 +567,7 @@ fn who_waits_for_a_request_that_is_lost_with_its_runtime_is_told() {
         assert_eq!(setting.provider.total(), 1, "it waits for the first one's");
         drop(std::thread::spawn(|| drop(first)).join());
         let error = call.await.unwrap().unwrap_err();
-        assert!(matches!(error, TokenError::Lost { .. }) && error.is_transient(), "{error:?}");
+        assert!(matches!(error, TokenError::Cancelled { .. }) && error.is_transient(), "{error:?}");
     });
 }
 
@@ -658,7 +658,7 @@ fn outside_of_a_runtime_a_token_that_must_be_asked_for_is_an_error() {
     let mut call = std::pin::pin!(cache.token());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match call.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(Err(error @ TokenError::Lost { .. })) => {
+        std::task::Poll::Ready(Err(error @ TokenError::Cancelled { .. })) => {
             assert!(error.to_string().contains("there is no tokio runtime"), "{error}");
         }
         other => panic!("{other:?}"),

@@ -28,12 +28,12 @@ impl Shop {
         let credential =
             ManagedIdentity::user_assigned(id).environment(environment).build().unwrap();
         let config: entra_pool::azure_sql::Config = emulator.azure_sql_string().parse().unwrap();
-        let tokens = Identity::new(credential).tokens(config.token_scope().clone());
+        let tokens = Identity::new(credential).tokens(config.token_scope().unwrap());
         Self { emulator, connector: Connector::new(config, tokens).unwrap() }
     }
 
-    fn manager(&self, recycling: Recycling) -> Manager {
-        Manager::new(self.connector.clone()).recycling(recycling)
+    fn manager(&self) -> Manager {
+        Manager::new(self.connector.clone())
     }
 
     /// A pool of one connection, so that the next borrower gets the last one's.
@@ -44,7 +44,7 @@ impl Shop {
 
     /// The same, which does not look at a connection before it lends it.
     fn careless_pool_of_one(&self) -> Pool {
-        let manager = self.manager(Recycling::Verified);
+        let manager = self.manager(Recycling::Clean);
         let builder = bb8::azure_sql::builder(&manager).max_size(1);
         builder.test_on_check_out(false).build_unchecked(manager)
     }
@@ -74,7 +74,7 @@ const TENANT: &str = "SELECT CAST(SESSION_CONTEXT(N'tenant') AS nvarchar(20))";
 async fn a_session_is_clean_for_its_next_borrower() {
     let shop = Shop::open().await;
     for pool in [
-        shop.pool_of_one(Recycling::Verified),
+        shop.pool_of_one(Recycling::Clean),
         shop.pool_of_one(Recycling::Fast),
         shop.careless_pool_of_one(),
     ] {
@@ -96,7 +96,7 @@ async fn a_session_is_clean_for_its_next_borrower() {
 async fn a_transaction_left_open_is_gone_for_the_next_borrower() {
     let shop = Shop::open().await;
     let open = "SELECT CAST(@@TRANCOUNT AS nvarchar(10))";
-    let pool = shop.pool_of_one(Recycling::Verified);
+    let pool = shop.pool_of_one(Recycling::Clean);
     let mut a = pool.get().await.unwrap();
     a.begin_transaction().await.unwrap();
     drop(a);
@@ -119,7 +119,7 @@ async fn a_transaction_left_open_is_gone_for_the_next_borrower() {
 async fn a_query_that_was_cancelled_is_not_the_next_borrowers() {
     let shop = Shop::open().await;
     for (pool, retired) in
-        [(shop.pool_of_one(Recycling::Verified), 1), (shop.careless_pool_of_one(), 2)]
+        [(shop.pool_of_one(Recycling::Clean), 1), (shop.careless_pool_of_one(), 2)]
     {
         let mut a = pool.get().await.unwrap();
         let first = session(&mut a).await;
@@ -141,7 +141,7 @@ async fn a_query_that_was_cancelled_is_not_the_next_borrowers() {
 #[tokio::test]
 async fn a_connection_that_the_server_has_cut_is_not_lent() {
     let shop = Shop::open().await;
-    let pool = shop.pool_of_one(Recycling::Verified);
+    let pool = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
     shop.emulator.azure_sql().behaviour().cut_connections();
     until(|| shop.emulator.azure_sql().counters().open == 0).await;
@@ -167,7 +167,7 @@ impl ErrorSink<Error> for Kept {
 async fn a_refused_login_is_told_to_the_error_sink_and_not_repeated() {
     let shop = Shop::open().await;
     shop.emulator.directory().remove("shop-identity");
-    let (kept, manager) = (Kept::default(), shop.manager(Recycling::Verified));
+    let (kept, manager) = (Kept::default(), shop.manager(Recycling::Clean));
     let pool =
         bb8::azure_sql::builder(&manager).error_sink(kept.boxed_clone()).build_unchecked(manager);
     tokio::select! {

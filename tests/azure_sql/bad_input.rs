@@ -163,7 +163,10 @@ async fn a_host_that_is_no_tds_server() {
         .await;
         let connector = shop.connector_to("127.0.0.1", port, "");
         let error = refused_saying(&connector, &["does not answer as Azure SQL does"]).await;
-        assert!(matches!(error, Error::NotTds { .. }) && !error.is_transient(), "{error:?}");
+        assert!(
+            matches!(error, Error::UnexpectedProtocol { .. }) && !error.is_transient(),
+            "{error:?}"
+        );
     }
 }
 
@@ -173,7 +176,7 @@ async fn a_host_that_closes_at_once() {
     let port = host(|socket| async move { drop(socket) }).await;
     let connector = shop.connector_to("127.0.0.1", port, "");
     let error = without_pauses(&shop, &connector).await.unwrap_err();
-    assert!(matches!(error, Error::Broken { stage: Stage::Negotiate, .. }), "{error:?}");
+    assert!(matches!(error, Error::ConnectionLost { stage: Stage::Negotiate, .. }), "{error:?}");
     assert_eq!((error.is_transient(), connector.report().retried), (true, 2));
 }
 

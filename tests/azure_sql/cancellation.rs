@@ -37,8 +37,9 @@ async fn slowly(shop: &Shop, recycling: Recycling) -> (Pool, Connector, Network)
     let network = Network::to(shop.server().addr()).unwrap();
     network.split(16);
     let connector = shop.connector_to("localhost", network.addr().port(), "");
+    let connector = recycled(&connector, recycling);
     connector.tokens().warm_up().await.unwrap();
-    (pool(&connector, 1, recycling), connector, network)
+    (pool(&connector, 1), connector, network)
 }
 
 /// Leaves traces in the session.

@@ -19,7 +19,7 @@ fn identity() -> Identity {
 
 /// The refusal of a connection string, which names `fact`.
 fn refused(string: &str, fact: &str) -> ConfigError {
-    let error = azure_sql::connect_with(&identity(), string).err().unwrap();
+    let error = azure_sql::pool_with(&identity(), string).err().unwrap();
     let said = said(&error);
     assert!(said.contains(fact), "{fact} is missing: {said}");
     assert!(!said.contains("hunter2"), "{said}");
@@ -104,18 +104,18 @@ fn a_server_that_nobody_knows_the_scope_of() {
 fn an_identity_and_a_string_that_names_another() {
     let error = refused(&format!("{AZURE}Authentication=Active Directory Default"), "keep one");
     assert!(
-        matches!(error, ConfigError::TwoIdentities { keyword: "Authentication", .. }),
+        matches!(error, ConfigError::ConflictingIdentity { keyword: "Authentication", .. }),
         "{error:?}"
     );
     let error = refused(&format!("{AZURE}User Id=c"), "'User Id'");
-    assert!(matches!(error, ConfigError::TwoIdentities { .. }), "{error:?}");
+    assert!(matches!(error, ConfigError::ConflictingIdentity { .. }), "{error:?}");
 }
 
 #[test]
 fn tokens_of_another_scope() {
     let config: Config = AZURE.parse().unwrap();
     let error = Connector::new(config, identity().tokens(Scope::AZURE_POSTGRESQL)).unwrap_err();
-    assert!(matches!(error, Error::Config(ConfigError::OtherScope { .. })), "{error:?}");
+    assert!(matches!(error, Error::Config(ConfigError::ScopeMismatch { .. })), "{error:?}");
     for scope in [Scope::AZURE_SQL, Scope::AZURE_POSTGRESQL] {
         assert!(said(&error).contains(scope.as_str()), "{}", said(&error));
     }
@@ -124,7 +124,7 @@ fn tokens_of_another_scope() {
 #[test]
 fn a_ca_file_that_is_not_there() {
     let string = format!("{AZURE}TrustServerCertificateCA=/nowhere/ca.pem");
-    let error = azure_sql::connect_with(&identity(), &string).err().unwrap();
+    let error = azure_sql::pool_with(&identity(), &string).err().unwrap();
     assert!(matches!(error, Error::TlsConfig(_)), "{error:?}");
     assert!(said(&error).contains("/nowhere/ca.pem"), "{}", said(&error));
 }
@@ -132,7 +132,7 @@ fn a_ca_file_that_is_not_there() {
 #[test]
 fn a_user_id_that_is_no_client_id() {
     let string = format!("{AZURE}Authentication=Active Directory MSI;User Id=shop");
-    let error = azure_sql::connect(&string).err().unwrap();
+    let error = azure_sql::pool(&string).err().unwrap();
     assert!(matches!(error, Error::Identity(_)), "{error:?}");
     assert!(said(&error).contains("client ID"), "{}", said(&error));
 }
@@ -140,7 +140,7 @@ fn a_user_id_that_is_no_client_id() {
 #[test]
 fn a_login_that_needs_a_person() {
     let string = format!("{AZURE}Authentication=Active Directory Interactive");
-    let error = azure_sql::connect(&string).err().unwrap();
+    let error = azure_sql::pool(&string).err().unwrap();
     assert!(matches!(error, Error::Config(ConfigError::Value { .. })), "{error:?}");
     assert!(said(&error).contains("az login"), "{}", said(&error));
 }
@@ -148,7 +148,7 @@ fn a_login_that_needs_a_person() {
 #[test]
 fn a_user_id_that_is_no_client_id_is_named_as_it_is_written() {
     let string = "Server=a.database.windows.net;Authentication=Active Directory MSI;User Id=sa";
-    let error = entra_pool::azure_sql::connect(string).unwrap_err();
+    let error = entra_pool::azure_sql::pool(string).unwrap_err();
     let said = said(&error);
     assert!(said.contains("User Id must be a client ID"), "{said}");
 }

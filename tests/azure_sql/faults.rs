@@ -66,7 +66,8 @@ impl World {
     fn pool(&self, recycling: Recycling) -> (Pool, Connector) {
         let port = self.network.addr().port();
         let connector = self.shop.connector_to("127.0.0.1", port, self.keywords);
-        (pool(&connector, 1, recycling), connector)
+        let connector = recycled(&connector, recycling);
+        (pool(&connector, 1), connector)
     }
 
     /// How many packets an undisturbed use of a pool takes in either direction.
@@ -204,7 +205,7 @@ fn kind(outcome: &Outcome, act: Act, case: &str) -> &'static str {
         Outcome::Query(tiberius::error::Error::Io { .. }) if !stalled => "Query",
         Outcome::Pool(PoolError::Backend(error)) if error.is_transient() => match error {
             Error::TimedOut { .. } if stalled => "TimedOut",
-            Error::Broken { .. } if !stalled => "Broken",
+            Error::ConnectionLost { .. } if !stalled => "Broken",
             Error::Login {
                 source: LoginError::Driver(tiberius::error::Error::Io { .. }), ..
             } if !stalled => "Login",
@@ -248,7 +249,7 @@ async fn break_everywhere(
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_with_tls_1_3_verified() {
-    break_everywhere(&rustls::version::TLS13, "", Recycling::Verified).await;
+    break_everywhere(&rustls::version::TLS13, "", Recycling::Clean).await;
 }
 
 #[tokio::test]
@@ -258,7 +259,7 @@ async fn a_connection_that_breaks_at_any_packet_with_tls_1_3_fast() {
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_with_tls_1_2_verified() {
-    break_everywhere(&rustls::version::TLS12, "", Recycling::Verified).await;
+    break_everywhere(&rustls::version::TLS12, "", Recycling::Clean).await;
 }
 
 #[tokio::test]
@@ -271,7 +272,7 @@ const STRICT: &str = "Encrypt=Strict";
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_strict_with_tls_1_3_verified() {
-    break_everywhere(&rustls::version::TLS13, STRICT, Recycling::Verified).await;
+    break_everywhere(&rustls::version::TLS13, STRICT, Recycling::Clean).await;
 }
 
 #[tokio::test]
@@ -284,7 +285,7 @@ async fn nothing_is_in_plain_text_where_encryption_is_strict() {
     for keywords in [STRICT, "Encrypt=Mandatory"] {
         let world = World::open(&rustls::version::TLS13, keywords).await;
         world.network.record(true);
-        let (pool, connector) = world.pool(Recycling::Verified);
+        let (pool, connector) = world.pool(Recycling::Clean);
         assert!(matches!(use_twice(&pool).await, Outcome::Fine));
         drop((pool, connector));
         until(|| world.network.counters().open == 0).await;

@@ -97,7 +97,7 @@ async fn a_second_login_is_not_routed_to_a_part_of_the_first_token() {
 async fn a_failed_probe_is_logged_in_fit_text() {
     let shop = Shop::open().await;
     let secret = secret(&shop).await;
-    let (pool, _) = shop.pool_of_one(entra_pool::azure_sql::Recycling::Verified);
+    let (pool, _) = shop.pool_of_one(entra_pool::azure_sql::Recycling::Clean);
     for (what, text) in texts(&secret) {
         drop(pool.get().await.unwrap());
         let captured = capture();

@@ -195,9 +195,9 @@ async fn borrow(pool: &Pool, recycling: Recycling, seed: u64, until: Instant, ta
 
 async fn many_borrowers(recycling: Recycling) {
     let shop = Shop::open().await;
-    let connector = shop.connector("");
+    let connector = recycled(&shop.connector(""), recycling);
     run(&mut connector.connect().await.unwrap(), "CREATE TABLE orders (id int)").await;
-    let (pool, tally) = (pool(&connector, CONNECTIONS, recycling), Arc::new(Tally::default()));
+    let (pool, tally) = (pool(&connector, CONNECTIONS), Arc::new(Tally::default()));
     let end = Instant::now() + DURATION;
     let mut borrowers = JoinSet::new();
     for seed in 0..TASKS {
@@ -230,7 +230,7 @@ async fn many_borrowers(recycling: Recycling) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_reaches_the_next_of_many_borrowers_verified() {
-    many_borrowers(Recycling::Verified).await;
+    many_borrowers(Recycling::Clean).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

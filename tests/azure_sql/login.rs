@@ -27,8 +27,8 @@ async fn one_token_a_scope_is_asked_for_whatever_the_number_of_pools_and_databas
     let shop = Shop::open().await;
     let mut borrowers = Vec::new();
     for _ in 0..3 {
-        let orders = azure_sql::connect_with(&shop.identity, &shop.emulator.azure_sql_string());
-        let menu = postgres::connect_with(&shop.identity, &shop.emulator.postgres_url());
+        let orders = azure_sql::pool_with(&shop.identity, &shop.emulator.azure_sql_string());
+        let menu = postgres::pool_with(&shop.identity, &shop.emulator.postgres_url());
         let (orders, menu) = (orders.unwrap(), menu.unwrap());
         orders.resize(4);
         menu.resize(4);
@@ -87,7 +87,7 @@ async fn what_the_connection_string_says_reaches_the_server() {
 async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
-    let pool = pool(&connector, 2, Recycling::Verified);
+    let pool = pool(&connector, 2);
     shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 3600);
     let mut first = pool.get().await.unwrap();
     assert_eq!(shop.token_requests(), 1);
@@ -461,7 +461,7 @@ async fn a_server_that_a_login_is_routed_to_must_bear_its_own_name() {
 async fn connect_finds_its_identity_in_the_string_and_the_environment() {
     const STRING: &str = "ENTRA_POOL_TEST_STRING";
     if let Ok(string) = std::env::var(STRING) {
-        let pool = azure_sql::connect(&string).unwrap();
+        let pool = azure_sql::pool(&string).unwrap();
         let mut connection = pool.get().await.unwrap();
         println!("logged in as {}", text(&mut connection, "SELECT USER_NAME()").await.unwrap());
         return;

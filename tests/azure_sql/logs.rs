@@ -10,7 +10,7 @@ async fn no_token_is_logged_whatever_happens() {
     let shop = Shop::open().await;
     let capture = capture();
     let connector = shop.connector("");
-    let pool = pool(&connector, 2, Recycling::Verified);
+    let pool = pool(&connector, 2);
     let mut first = pool.get().await.unwrap();
     assert_eq!(number(&mut first, "SELECT 1").await, 1);
     shop.server().behaviour().fail_logins(1, login_failed());

@@ -95,14 +95,14 @@ impl Shop {
 
     fn connector_of(&self, string: &str) -> Connector {
         let config: Config = string.parse().unwrap();
-        let tokens = self.identity.tokens(config.token_scope().clone());
+        let tokens = self.identity.tokens(config.token_scope().unwrap());
         Connector::new(config, tokens).unwrap()
     }
 
     /// A pool of one connection, so that the next borrower gets the last one's.
     fn pool_of_one(&self, recycling: Recycling) -> (Pool, Connector) {
-        let connector = self.connector("");
-        (pool(&connector, 1, recycling), connector)
+        let connector = recycled(&self.connector(""), recycling);
+        (pool(&connector, 1), connector)
     }
 
     /// A second server, with a certificate for `name` and settings of its own.
@@ -129,9 +129,14 @@ fn credential(emulator: &Emulator) -> ManagedIdentity {
     ManagedIdentity::user_assigned(id).environment(environment).build().unwrap()
 }
 
-fn pool(connector: &Connector, size: usize, recycling: Recycling) -> Pool {
-    let manager = Manager::new(connector.clone()).recycling(recycling);
-    Pool::builder(manager).max_size(size).build().unwrap()
+/// As `connector`, with another recycling.
+fn recycled(connector: &Connector, recycling: Recycling) -> Connector {
+    let config = connector.config().clone().recycling(recycling);
+    Connector::new(config, connector.tokens().clone()).unwrap()
+}
+
+fn pool(connector: &Connector, size: usize) -> Pool {
+    connector.pool_builder().max_size(size).build()
 }
 
 /// The error of a connect; it and all its sources are free of tokens.

@@ -7,7 +7,7 @@ use entra_pool_emulator::azure_sql::{AzureSqlServer, Fault, ServerError, Stage a
 
 use crate::{Shop, failure, number, refused_saying, retired, session, until, without_pauses};
 
-const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
+const BOTH: [Recycling; 2] = [Recycling::Clean, Recycling::Fast];
 
 /// With which keyword, where the server does something, and where the client is then.
 const CONNECTING: [(&str, At, Stage); 10] = [
@@ -32,7 +32,7 @@ async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended()
         shop.server().behaviour().disturb(usize::MAX, at, Fault::Cut);
         let error = without_pauses(&shop, &connector).await.unwrap_err();
         match &error {
-            Error::Broken { stage: told, .. } => assert_eq!(*told, stage, "{at:?}"),
+            Error::ConnectionLost { stage: told, .. } => assert_eq!(*told, stage, "{at:?}"),
             Error::Login {
                 source: LoginError::Driver(tiberius::error::Error::Io { .. }), ..
             } => {
@@ -56,7 +56,7 @@ async fn a_connect_that_is_cut_off_is_told_at_once_where_no_tries_are_wanted() {
     let connector = shop.connector("ConnectRetryCount=0");
     shop.server().behaviour().disturb(1, At::Tls, Fault::Cut);
     let error = refused_saying(&connector, &["broke while", "no token was sent"]).await;
-    assert!(matches!(error, Error::Broken { stage: Stage::Tls, .. }), "{error:?}");
+    assert!(matches!(error, Error::ConnectionLost { stage: Stage::Tls, .. }), "{error:?}");
     assert_eq!((shop.counters().connections, connector.report().retried), (1, 0));
 }
 
@@ -103,7 +103,7 @@ async fn a_connection_that_breaks_under_its_probe_is_not_lent() {
             [(Fault::Cut, RetireReason::Closed), (Fault::Stall, RetireReason::Recycling)]
         {
             let shop = Shop::open().await;
-            let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+            let (pool, connector) = shop.pool_of_one(Recycling::Clean);
             let first = session(&mut pool.get().await.unwrap()).await;
             shop.server().behaviour().disturb(1, at, fault);
             let getting = tokio::spawn({
@@ -159,7 +159,7 @@ async fn an_error_that_ends_the_session_is_told_once_and_ends_the_connection() {
 #[tokio::test]
 async fn an_error_that_ends_the_session_under_its_probe_is_nobodys() {
     let shop = Shop::open().await;
-    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
     shop.server().behaviour().fail_requests(1, ServerError::new(596, 21, "Killed."));
     assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
@@ -196,7 +196,7 @@ async fn a_token_that_expires_in_a_borrowers_hands_costs_a_query_and_the_connect
 #[tokio::test]
 async fn a_token_that_expires_in_an_idle_session_is_no_borrowers_concern_if_it_is_verified() {
     let shop = Shop::open().await;
-    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
     expire_tokens(&shop);
     assert_ne!(session(&mut pool.get().await.unwrap()).await, first);

@@ -3,15 +3,14 @@
 
 use std::time::Duration;
 
-use entra_pool::azure_sql::{
-    self, Manager, Pool, Recycling, RetireReason, close_and_wait, keep_fresh, warm_up,
-};
+use entra_pool::azure_sql::{self, Connector, Pool, RetireReason, close_and_wait, keep_fresh};
 use entra_pool_emulator::azure_sql::ServerError;
 
 use crate::{Shop, number, pool, retired, until};
 
-fn pool_of(shop: &Shop, more: &str) -> Pool {
-    azure_sql::builder(Manager::new(shop.connector(more))).build().unwrap()
+async fn warm_up(pool: &Pool) -> Result<(), azure_sql::PoolError> {
+    let connector = pool.manager().connector();
+    connector.warm_up(pool, WARM).await
 }
 
 #[tokio::test]
@@ -56,7 +55,7 @@ async fn what_keeps_a_pool_from_its_minimum_is_told() {
 async fn idle_connections_are_kept_fit_while_nobody_asks() {
     let shop = Shop::open().await;
     let connector = shop.connector("Min Pool Size=2");
-    let pool = pool(&connector, 4, Recycling::Verified);
+    let pool = pool(&connector, 4);
     warm_up(&pool).await.unwrap();
     keep_fresh(&pool);
     keep_fresh(&pool);
@@ -85,7 +84,7 @@ async fn idle_connections_are_kept_fit_while_nobody_asks() {
 #[tokio::test]
 async fn a_pool_is_closed_when_the_last_of_its_connections_is_back() {
     let shop = Shop::open().await;
-    let pool = pool(&shop.connector(""), 3, Recycling::Verified);
+    let pool = pool(&shop.connector(""), 3);
     let mut lent = pool.get().await.unwrap();
     let taken = deadpool_take(&pool).await;
     drop(pool.get().await.unwrap());
@@ -110,7 +109,7 @@ async fn a_pool_is_closed_when_the_last_of_its_connections_is_back() {
 #[tokio::test]
 async fn a_login_under_way_is_waited_for_when_a_pool_closes() {
     let shop = Shop::open().await;
-    let pool = pool(&shop.connector(""), 1, Recycling::Verified);
+    let pool = pool(&shop.connector(""), 1);
     shop.server().behaviour().delay_logins(Duration::from_secs(3600));
     let capture = crate::logs::capture();
     let asking = tokio::spawn({
@@ -132,7 +131,7 @@ async fn a_login_under_way_is_waited_for_when_a_pool_closes() {
 #[tokio::test]
 async fn a_pool_closes_though_one_that_waited_for_a_connection_never_took_it() {
     let shop = Shop::open().await;
-    let pool = pool(&shop.connector(""), 1, Recycling::Verified);
+    let pool = pool(&shop.connector(""), 1);
     let lent = pool.get().await.unwrap();
     let mut waiting = Box::pin(pool.get());
     tokio::select! {
@@ -170,7 +169,7 @@ async fn filling_a_pool_waits_for_nobody_and_takes_nothing_from_anybody() {
 async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
     let shop = Shop::open().await;
     let connector = shop.connector("Min Pool Size=3;Max Pool Size=3");
-    let pool = azure_sql::builder(Manager::new(connector.clone())).build().unwrap();
+    let pool = connector.pool();
     warm_up(&pool).await.unwrap();
     keep_fresh(&pool);
     drop(deadpool_take(&pool).await);

@@ -12,7 +12,7 @@ use crate::{Shop, number, pool, retired, session, until};
 
 #[tokio::test]
 async fn verification_costs_one_round_trip_and_fast_recycling_none() {
-    for (recycling, price) in [(Recycling::Verified, 1), (Recycling::Fast, 0)] {
+    for (recycling, price) in [(Recycling::Clean, 1), (Recycling::Fast, 0)] {
         let shop = Shop::open().await;
         let (pool, _) = shop.pool_of_one(recycling);
         drop(pool.get().await.unwrap());
@@ -33,9 +33,8 @@ async fn verification_costs_one_round_trip_and_fast_recycling_none() {
 #[tokio::test]
 async fn a_connection_is_retired_at_its_age() {
     let shop = Shop::open().await;
-    let connector = shop.connector("");
-    let manager = Manager::new(connector.clone()).max_lifetime(Duration::from_secs(600));
-    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let connector = shop.connector("Connection Lifetime=600");
+    let pool = pool(&connector, 1);
     let first = session(&mut pool.get().await.unwrap()).await;
     // Up to a tenth less, by chance.
     shop.clock.advance(Duration::from_secs(539));
@@ -50,7 +49,7 @@ async fn a_connection_is_retired_at_its_age() {
 async fn a_connection_ends_before_its_token_does_if_there_is_a_newer_one() {
     let shop = Shop::open().await;
     shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 3000);
-    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
 
     shop.clock.advance(Duration::from_secs(2860));
@@ -72,7 +71,7 @@ async fn a_connection_ends_before_its_token_does_if_there_is_a_newer_one() {
 async fn a_connection_that_answered_its_borrower_is_not_taken_for_silent() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
-    let pool = pool(&connector, 2, Recycling::Verified);
+    let pool = pool(&connector, 2);
     let (mut busy, idle) = (pool.get().await.unwrap(), pool.get().await.unwrap());
     let busy_session = session(&mut busy).await;
     drop(idle);
@@ -97,7 +96,7 @@ async fn a_connection_that_answered_its_borrower_is_not_taken_for_silent() {
 async fn connections_that_the_server_has_cut_are_not_lent() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
-    let pool = pool(&connector, 3, Recycling::Verified);
+    let pool = pool(&connector, 3);
     let borrowed = tokio::try_join!(pool.get(), pool.get(), pool.get()).unwrap();
     drop(borrowed);
     assert_eq!(shop.counters().logins, 3);
@@ -127,7 +126,7 @@ async fn fast_recycling_sees_a_closed_connection_without_asking() {
 async fn connections_live_on_while_nobody_new_is_let_in() {
     let shop = Shop::open().await;
     let connector = shop.connector("ConnectRetryCount=0");
-    let pool = pool(&connector, 2, Recycling::Verified);
+    let pool = pool(&connector, 2);
     let mut lent = pool.get().await.unwrap();
     let first = session(&mut lent).await;
     drop(lent);
@@ -145,7 +144,7 @@ async fn connections_live_on_while_nobody_new_is_let_in() {
 #[tokio::test]
 async fn a_connection_that_does_not_answer_the_probe_is_retired_after_five_seconds() {
     let shop = Shop::open().await;
-    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
     shop.server().behaviour().delay_queries(Duration::from_secs(3600));
     let sent = shop.counters().requests;
@@ -165,7 +164,7 @@ async fn a_connection_that_does_not_answer_the_probe_is_retired_after_five_secon
 async fn one_silent_connection_is_waited_for_not_each_of_them() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
-    let pool = pool(&connector, 3, Recycling::Verified);
+    let pool = pool(&connector, 3);
     let lent = [pool.get().await.unwrap(), pool.get().await.unwrap(), pool.get().await.unwrap()];
     drop(lent);
     shop.clock.advance(Duration::from_secs(1));
@@ -185,7 +184,7 @@ async fn one_silent_connection_is_waited_for_not_each_of_them() {
 async fn one_that_has_a_transaction_to_roll_back_is_no_sign_of_silence() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
-    let pool = pool(&connector, 2, Recycling::Verified);
+    let pool = pool(&connector, 2);
     let (mut a, b) = (pool.get().await.unwrap(), pool.get().await.unwrap());
     a.simple_query("BEGIN TRANSACTION").await.unwrap().into_results().await.unwrap();
     shop.clock.advance(Duration::from_secs(1));
@@ -208,7 +207,7 @@ async fn one_that_has_a_transaction_to_roll_back_is_no_sign_of_silence() {
 #[tokio::test]
 async fn a_checkout_that_was_given_up_leaves_no_connection_half_probed() {
     let shop = Shop::open().await;
-    let (pool, _) = shop.pool_of_one(Recycling::Verified);
+    let (pool, _) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
     shop.server().behaviour().delay_queries(Duration::from_secs(3600));
     let sent = shop.counters().requests;
@@ -225,7 +224,7 @@ async fn a_checkout_that_was_given_up_leaves_no_connection_half_probed() {
 #[tokio::test]
 async fn a_checkout_that_was_given_up_during_its_login_takes_nothing_from_the_next() {
     let shop = Shop::open().await;
-    let (pool, _) = shop.pool_of_one(Recycling::Verified);
+    let (pool, _) = shop.pool_of_one(Recycling::Clean);
     shop.emulator.identity().hold();
     tokio::select! {
         lent = pool.get() => panic!("{lent:?}"),

@@ -11,7 +11,7 @@ use tiberius::error::{Error, IoErrorKind};
 
 use crate::{Shop, failure, number, retired, run, session, text, until};
 
-pub(crate) const BOTH: [Recycling; 2] = [Recycling::Verified, Recycling::Fast];
+pub(crate) const BOTH: [Recycling; 2] = [Recycling::Clean, Recycling::Fast];
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -73,7 +73,7 @@ async fn a_session_that_runs_nothing_runs_for_its_next_borrower() {
 #[tokio::test]
 async fn a_transaction_that_cannot_be_rolled_back_ends_the_connection() {
     let shop = Shop::open().await;
-    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let mut a = pool.get().await.unwrap();
     let first = session(&mut a).await;
     run(&mut a, "BEGIN TRANSACTION").await;
@@ -101,7 +101,7 @@ async fn begin(client: &mut Client, way: usize) {
 #[tokio::test]
 async fn a_transaction_left_open_is_rolled_back_for_the_next_borrower() {
     let shop = Shop::open().await;
-    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let mut other = shop.connector("").connect().await.unwrap();
     run(&mut other, "CREATE TABLE orders (id int)").await;
     let first = session(&mut pool.get().await.unwrap()).await;
@@ -164,7 +164,7 @@ async fn fast_recycling_refuses_the_request_that_would_join_somebodys_transactio
 #[tokio::test]
 async fn the_isolation_level_is_restored_by_verification_only() {
     const LEVEL: &str = "SELECT CAST(transaction_isolation_level AS int) FROM sys.dm_exec_sessions";
-    for (recycling, level) in [(Recycling::Verified, 2), (Recycling::Fast, 4)] {
+    for (recycling, level) in [(Recycling::Clean, 2), (Recycling::Fast, 4)] {
         let shop = Shop::open().await;
         let (pool, _) = shop.pool_of_one(recycling);
         let mut a = pool.get().await.unwrap();
@@ -238,7 +238,7 @@ async fn a_query_that_was_dropped_half_written_ends_the_connection() {
 #[tokio::test]
 async fn a_query_that_was_never_begun_harms_nothing() {
     let shop = Shop::open().await;
-    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let mut a = pool.get().await.unwrap();
     let first = session(&mut a).await;
     drop(a.simple_query("SELECT 1"));
@@ -319,8 +319,8 @@ async fn a_transaction_that_ended_in_rows_that_nobody_read_does_not_confuse_the_
 async fn a_query_that_ran_into_the_command_timeout_ends_the_connection() {
     for recycling in BOTH {
         let shop = Shop::open().await;
-        let connector = shop.connector("Command Timeout=1");
-        let pool = crate::pool(&connector, 1, recycling);
+        let connector = recycled(&shop.connector("Command Timeout=1"), recycling);
+        let pool = crate::pool(&connector, 1);
         let mut a = pool.get().await.unwrap();
         let first = session(&mut a).await;
         shop.server().behaviour().delay_queries(HOUR);
@@ -353,7 +353,7 @@ async fn a_cancelled_query_ends_the_connection_when_its_borrower_is_done() {
 async fn a_cancellation_of_nothing_ends_the_connection_too() {
     // Whether there was something, only a reader of tokens could tell.
     let shop = Shop::open().await;
-    let (pool, connector) = shop.pool_of_one(Recycling::Verified);
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let mut a = pool.get().await.unwrap();
     let first = session(&mut a).await;
     a.cancel_query().await.unwrap();

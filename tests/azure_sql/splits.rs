@@ -14,7 +14,7 @@ async fn a_session_goes_well_in_pieces_of_any_length() {
     for length in (1..=10).chain([29, 64, 511, 1460, 4095, 4096, 4097]) {
         network.split(length);
         // A pool of its own: one more login, from PRELOGIN on.
-        let pool = pool(&connector, 1, Recycling::Verified);
+        let pool = pool(&connector, 1);
         for _ in 0..2 {
             let mut connection = pool.get().await.unwrap();
             assert_eq!(number(&mut connection, "SELECT 1").await, 1, "pieces of {length}");

@@ -119,7 +119,7 @@ async fn a_file_that_does_not_name_one_certificate() {
             format!("{};ServerCertificate={}", string_to(shop.server()), file.display())
                 .parse()
                 .unwrap();
-        let tokens = shop.identity.tokens(config.token_scope().clone());
+        let tokens = shop.identity.tokens(config.token_scope()?);
         let error = Connector::new(config, tokens).unwrap_err();
         assert!(matches!(error, Error::TlsConfig(_)), "{error:?}");
         let said = said(&error);
@@ -136,7 +136,7 @@ async fn any_certificate_of_this_machines_servers_where_that_is_asked_for() {
             config.clone().dangerous_trust_any_certificate_on_loopback(),
             config.dangerous_trust_any_certificate_anywhere(),
         ] {
-            let tokens = shop.identity.tokens(config.token_scope().clone());
+            let tokens = shop.identity.tokens(config.token_scope()?);
             Connector::new(config, tokens).unwrap().connect().await.unwrap();
         }
         assert_eq!(server.counters().logins, 2);
@@ -205,7 +205,7 @@ async fn a_server_that_shakes_hands_with_something_else_than_tls() {
         let (port, received) = fake_server(1, answer).await;
         let connector = shop.connector_to("127.0.0.1", port, "");
         let error = refused_saying(&connector, &[said]).await;
-        assert!(matches!(error, Error::Tls { .. } | Error::NotTds { .. }), "{error:?}");
+        assert!(matches!(error, Error::Tls { .. } | Error::UnexpectedProtocol { .. }), "{error:?}");
         assert!(!error.is_transient(), "{error:?}");
         assert_eq!(received.await.unwrap()[0], 0x12, "a PRELOGIN packet with TLS in it");
     }
@@ -237,7 +237,7 @@ async fn tls_sessions_are_resumed_within_a_pool() {
                 })
                 .await;
             let connector = shop.connector_to("localhost", server.addr().port(), "");
-            let pool = pool(&connector, 4, Recycling::Verified);
+            let pool = pool(&connector, 4);
             let mut lent = Vec::new();
             for resumed in 0..4 {
                 let mut connection = pool.get().await.unwrap();

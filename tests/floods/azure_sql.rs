@@ -4,9 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use entra_pool::azure_sql::{
-    Client, Connector, Error, Manager, Pool, PoolError, Recycling, tiberius,
-};
+use entra_pool::azure_sql::{Client, Connector, Error, PoolError, tiberius};
 use rustls::ServerConfig;
 
 use crate::{
@@ -195,11 +193,10 @@ async fn run(Case(place, flood, ends): Case) -> String {
         if place == Place::StrictTls { "Strict" } else { "Mandatory" },
     );
     let config: entra_pool::azure_sql::Config = string.parse().unwrap();
-    let tokens = identity(FastClock::new(factor)).tokens(config.token_scope().clone());
+    let tokens = identity(FastClock::new(factor)).tokens(config.token_scope().unwrap());
     tokens.token().await.unwrap();
     let connector = Connector::new(config, tokens).unwrap();
-    let manager = Manager::new(connector).recycling(Recycling::Verified);
-    let pool = Pool::builder(manager).max_size(1).build().unwrap();
+    let pool = connector.pool_builder().max_size(1).build();
     let said = match place {
         Place::Probe => {
             drop(pool.get().await.unwrap());
@@ -225,7 +222,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
             let expected = match ends {
                 AtLimit => matches!(error, Error::TimedOut { .. }),
                 InTime => true,
-                Early => matches!(error, Error::NotTds { .. } | Error::Tls { .. }),
+                Early => matches!(error, Error::UnexpectedProtocol { .. } | Error::Tls { .. }),
             };
             assert!(expected, "{error:?}");
             said

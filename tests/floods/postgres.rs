@@ -230,7 +230,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
             said
         }
         _ => {
-            let pool = postgres::builder(connector(&peer, 1, 1).await).max_size(1).build().unwrap();
+            let pool = connector(&peer, 1, 1).await.pool_builder().max_size(1).build();
             let (outcome, said) = timed(ends, None, pool.get()).await;
             let Err(error) = outcome.map_err(Error::from) else { panic!("a connection") };
             let expected = match ends {
@@ -253,7 +253,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
 }
 
 async fn recycle_deadpool(peer: &Peer, connector: Connector, ends: Ends) -> String {
-    let pool = postgres::builder(connector).max_size(1).build().unwrap();
+    let pool = connector.pool_builder().max_size(1).build();
     drop(pool.get().await.unwrap());
     peer.relent();
     let (next, said) = timed(ends, Some(peer), pool.get()).await;
@@ -306,7 +306,7 @@ async fn run_cancel(place: Place, flood: Flood, ends: Ends) -> String {
         play(tcp, place, &flood, &tls)
     });
     // Recycling takes 2 s, and each of the two connects a second afterwards.
-    let pool = postgres::builder(connector(&peer, 2, 2).await).max_size(1).build().unwrap();
+    let pool = connector(&peer, 2, 2).await.pool_builder().max_size(1).build();
     drop(pool.get().await.unwrap());
     let began = Instant::now();
     let next = tokio::spawn({

@@ -28,7 +28,7 @@ const AZURE: &str = "postgres://u@a.postgres.database.azure.com/d";
 /// The error of a pool that cannot be built for `url`.
 fn refused(url: &str) -> Error {
     let identity = Identity::new(TestCredential::new("x", 0));
-    let error = postgres::connect_with(&identity, url).err().unwrap();
+    let error = postgres::pool_with(&identity, url).err().unwrap();
     assert!(!error.is_transient());
     error
 }
@@ -84,7 +84,7 @@ fn an_unknown_parameter() {
 async fn a_user_that_cannot_be_derived() {
     let machine = Principal::new("vm", PrincipalKind::SystemAssigned);
     let identity = Identity::new(TestCredential::for_principal(machine.clone(), AUDIENCE, 0));
-    let pool = postgres::connect_with(&identity, &server().await.url("")).unwrap();
+    let pool = postgres::pool_with(&identity, &server().await.url("")).unwrap();
     let error = failure(pool.get().await);
     assert!(matches!(error, Error::NoUser { .. }) && !error.is_transient(), "{error:?}");
     for fact in [machine.object_id.as_str(), "name it as user", "pgaadauth_create_principal"] {
@@ -95,7 +95,7 @@ async fn a_user_that_cannot_be_derived() {
 #[tokio::test]
 async fn a_role_that_does_not_exist() {
     let identity = Identity::new(TestCredential::new("no-such-role", 2_000));
-    let pool = postgres::connect_with(&identity, &server().await.url("no-such-role")).unwrap();
+    let pool = postgres::pool_with(&identity, &server().await.url("no-such-role")).unwrap();
     let error = failure(pool.get().await);
     let Error::LoginRefused(cause) = &error else { panic!("{error:?}") };
     assert_eq!(code(cause), Some("28P01"));
@@ -136,7 +136,7 @@ async fn declined(answer: &'static [u8]) {
     let authority = Authority::new().unwrap();
     let identity = Identity::new(TestCredential::new("shop", 2_000));
     let url = scoped("127.0.0.1", port, &authority.path());
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     assert!(matches!(error, Error::EncryptionDeclined { .. }), "{error:?}");
     assert!(!error.is_transient());
     for fact in [&format!("127.0.0.1:{port}"), "no token was sent", "a PostgreSQL server, with TLS"]
@@ -164,14 +164,14 @@ async fn a_certificate_of_another_name() {
     let identity = Identity::new(let_in("misnamed").await);
     let url = scoped("db.example", server.port(), &server.ca_file());
     let url = format!("{url}&hostaddr=127.0.0.1");
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     assert!(matches!(error, Error::Tls { .. }) && !error.is_transient(), "{error:?}");
     for fact in ["NotValidForName", "db.example", "no token was sent"] {
         assert!(said(&error).contains(fact), "{fact} is missing: {}", said(&error));
     }
     let url = url.replace("db.example", "localhost");
     let url = url.replace("shop@", "misnamed@").replace("/db?", &format!("/{DATABASE}?"));
-    drop(postgres::connect_with(&identity, &url).unwrap().get().await.unwrap());
+    drop(postgres::pool_with(&identity, &url).unwrap().get().await.unwrap());
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_name_that_nobody_knows() {
     let identity = Identity::new(TestCredential::new("shop", 0));
     // RFC 6761: never resolves.
     let url = scoped("db.invalid", 5432, &authority.path());
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     assert!(matches!(error, Error::Resolve { .. }) && error.is_transient(), "{error:?}");
     assert!(error.to_string().contains("db.invalid:5432"), "{error}");
 }

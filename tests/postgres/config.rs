@@ -12,7 +12,7 @@ use crate::support::credential::{TestCredential, said};
 
 fn refused(text: &str) -> String {
     let identity = Identity::new(TestCredential::new("x", 0));
-    said(&postgres::connect_with(&identity, text).err().unwrap())
+    said(&postgres::pool_with(&identity, text).err().unwrap())
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn what_cannot_be_meant_is_refused_before_it_is_dialled() {
 #[test]
 fn entra_client_id_is_a_client_id() {
     let url = "postgres://u@a.postgres.database.azure.com/d?entra_client_id=";
-    let error = postgres::connect(&format!("{url}shop")).err().unwrap();
+    let error = postgres::pool(&format!("{url}shop")).err().unwrap();
     assert!(matches!(error, Error::Identity(_)), "{error:?}");
     assert!(said(&error).contains("client ID"), "{}", said(&error));
 }
@@ -71,7 +71,7 @@ fn a_configuration_of_tokio_postgres_is_taken_by_the_same_rules() {
     assert_eq!(config.to_string(), "postgres://u@a.postgres.database.usgovcloudapi.net:5432/d");
     let identity = Identity::new(TestCredential::new("x", 0));
     let error = Connector::new(config, identity.tokens(Scope::AZURE_POSTGRESQL)).err().unwrap();
-    assert!(matches!(error, Error::Config(ConfigError::OtherScope { .. })), "{error:?}");
+    assert!(matches!(error, Error::Config(ConfigError::ScopeMismatch { .. })), "{error:?}");
 
     pg.password("hunter2");
     assert!(Config::new(&pg).unwrap_err().to_string().contains("password"));

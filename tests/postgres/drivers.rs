@@ -20,7 +20,7 @@ use crate::{
 async fn a_query_is_cancelled_over_the_connectors_tls() {
     let identity = Identity::new(let_in("cancel").await);
     let connector = connector(&identity, &server().await.url("cancel"));
-    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let pool = connector.pool();
     let client = Arc::new(pool.get().await.unwrap());
     let token = client.cancel_token();
     let pid = backend(&*client).await;
@@ -68,7 +68,7 @@ async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
         [("any", &standby), ("read-only", &standby), ("read-write", &primary.port().to_string())]
     {
         let connector = connector(&identity, &format!("{url}&target_session_attrs={wanted}"));
-        let pool = postgres::builder(connector.clone()).build().unwrap();
+        let pool = connector.pool();
         let client = pool.get().await.unwrap();
         assert_eq!(text(&client, "SHOW port").await, *port, "{wanted}");
         // The request to cancel goes to the same server, though the pool knows two.
@@ -87,7 +87,7 @@ async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
     server().await.sql("ALTER ROLE attrs RESET default_transaction_read_only").await;
     primary.sql("ALTER ROLE attrs SET default_transaction_read_only = on").await;
     let connector = connector(&identity, &format!("{url}&target_session_attrs=read-write"));
-    let pool = postgres::builder(connector).build().unwrap();
+    let pool = connector.pool();
     assert_eq!(text(&pool.get().await.unwrap(), "SHOW port").await, standby);
 }
 

@@ -27,7 +27,7 @@ async fn a_server_that_has_somebody_else_decide_gets_the_token_in_clear_over_tls
         ldap.add(&role, &credential.secret());
         let identity = Identity::new(credential.clone());
         let connector = connector(&identity, &server.url(&role));
-        let pool = postgres::builder(connector.clone()).build().unwrap();
+        let pool = connector.pool();
         let first = pool.get().await.unwrap();
         assert_eq!(text(&first, "SELECT current_user::text").await, role);
         assert_eq!(text(&first, "SHOW password_encryption").await, "scram-sha-256");
@@ -55,7 +55,7 @@ async fn pgbouncer_takes_tokens_of_up_to_2_000_characters() {
         server.set_password(&role, &secret).await;
         let bouncer = PgBouncer::start(server, &[(&role, &secret)]).await;
         let url = server.url_at(bouncer.port(), &role, "&application_name=menu");
-        let pool = postgres::connect_with(&Identity::new(credential), &url).unwrap();
+        let pool = postgres::pool_with(&Identity::new(credential), &url).unwrap();
         pool.resize(1);
         let mut client = pool.get().await.unwrap();
         assert_eq!(text(&client, "SELECT current_user::text").await, role);
@@ -87,7 +87,7 @@ async fn a_token_that_pgbouncer_refuses_is_renewed_once() {
     let identity = Identity::new(credential.clone());
     let url = server.url_at(bouncer.port(), "bounced_off", "");
     let connector = connector(&identity, &url);
-    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let pool = connector.pool();
     let _first = pool.get().await.unwrap();
     let newer = credential.next_token();
     server.set_password("bounced_off", &newer).await;
@@ -109,7 +109,7 @@ async fn a_token_that_is_too_long_for_pgbouncer_is_told() {
     let credential = TestCredential::new("bounced_long", 8_000);
     let bouncer = PgBouncer::start(server, &[("bounced_long", "whatever")]).await;
     let url = server.url_at(bouncer.port(), "bounced_long", "");
-    let pool = postgres::connect_with(&Identity::new(credential), &url).unwrap();
+    let pool = postgres::pool_with(&Identity::new(credential), &url).unwrap();
     let error = failure(pool.get().await);
     assert!(matches!(error, Error::LoginRefused(_)) && !error.is_transient(), "{error:?}");
     assert!(said(&error).contains("takes passwords of at most 2047"), "{}", said(&error));
@@ -125,7 +125,7 @@ async fn a_pgbouncer_that_is_full_is_no_refused_token() {
     let identity = Identity::new(credential.clone());
     let url = server.url_at(bouncer.port(), "bounced_full", "&connect_timeout=2");
     let connector = connector(&identity, &url);
-    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let pool = connector.pool();
     let first = pool.get().await.unwrap();
     text(&first, "SELECT current_user::text").await;
     let error = failure(pool.get().await);

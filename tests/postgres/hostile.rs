@@ -94,7 +94,7 @@ async fn refused(
     assert_eq!(identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap().secret(), secret);
     credential.next_token();
     let url = scoped("127.0.0.1", port, &authority.path());
-    let pool = postgres::connect_with(&identity, &url).unwrap();
+    let pool = postgres::pool_with(&identity, &url).unwrap();
     let error = pool.get().await.err().unwrap();
     let error = Error::from(error);
     for text in shown(&error) {
@@ -161,7 +161,7 @@ async fn what_a_server_notices_during_a_login_is_fit_to_be_logged() {
         let identity = Identity::new(credential.clone());
         let url = scoped("127.0.0.1", port, &authority.path());
         let captured = capture();
-        let pool = postgres::connect_with(&identity, &url).unwrap();
+        let pool = postgres::pool_with(&identity, &url).unwrap();
         let client = pool.get().await.unwrap();
         while !client.is_closed() {
             tokio::task::yield_now().await;
@@ -193,7 +193,7 @@ async fn what_a_server_says_of_the_cleaning_is_fit_to_be_logged() {
         identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap();
         credential.next_token();
         let url = scoped("127.0.0.1", port, &authority.path());
-        let pool = postgres::connect_with(&identity, &url).unwrap();
+        let pool = postgres::pool_with(&identity, &url).unwrap();
         drop(pool.get().await.unwrap());
         drop(pool.get().await.unwrap());
         let log = captured.text();
@@ -219,8 +219,8 @@ async fn the_names_in_a_certificate_are_fit_to_be_shown() {
             tls.accept(socket).await.map(drop)
         });
         let identity = Identity::new(TestCredential::new("shop", 0));
-        let pool = connector(&identity, &scoped("127.0.0.1", port, &authority.path()));
-        let pool = postgres::builder(pool).build().unwrap();
+        let connector = connector(&identity, &scoped("127.0.0.1", port, &authority.path()));
+        let pool = connector.pool();
         let error = failure(pool.get().await);
         assert!(matches!(error, Error::Tls { .. }), "{error:?}");
         for text in shown(&error) {

@@ -100,7 +100,7 @@ async fn fifty_borrowers_of_four_connections_find_nothing_of_each_other() {
         ))
         .await;
     let connector = connector(&identity, &server().await.url("isolated"));
-    let pool = postgres::builder(connector.clone()).max_size(4).wait_timeout(None).build().unwrap();
+    let pool = connector.pool_builder().max_size(4).wait_timeout(None).build();
     let borrowers: Vec<_> = (0..BORROWERS)
         .map(|borrower| tokio::spawn(borrow_again_and_again(pool.clone(), borrower)))
         .collect();

@@ -33,7 +33,7 @@ async fn cached(client: &Client) -> String {
 async fn a_cached_statement_that_sql_replaced_does_not_reach_the_next_borrower() {
     let identity = Identity::new(let_in("forger").await);
     let connector = connector(&identity, &server().await.url("forger"));
-    let pool = postgres::builder(connector.clone()).max_size(1).build().unwrap();
+    let pool = connector.pool_builder().max_size(1).build();
     for (retired, end) in (1..).zip(["", "; BEGIN", "; BEGIN; SELECT 1/0"]) {
         let a = pool.get().await.unwrap();
         let name = prepared(&a).await;
@@ -121,7 +121,7 @@ async fn calling(role: &str, hook: Option<Hook>) -> (Pool, String) {
     let (server, credential) = (server().await, let_in(role).await);
     server.sql("CREATE EXTENSION IF NOT EXISTS dblink").await;
     let connector = connector(&Identity::new(credential.clone()), &server.url(role));
-    let mut builder = postgres::builder(connector).max_size(1);
+    let mut builder = connector.pool_builder().max_size(1);
     if let Some(hook) = hook {
         builder = builder.post_recycle(hook);
     }

@@ -34,7 +34,7 @@ async fn a_token_of_any_length_logs_in() {
         assert!(credential.secret().len().abs_diff(length) < 10);
         server().await.set_password(&role, &credential.secret()).await;
         let identity = Identity::new(credential);
-        let pool = postgres::connect_with(&identity, &server().await.url(&role)).unwrap();
+        let pool = postgres::pool_with(&identity, &server().await.url(&role)).unwrap();
         let client = pool.get().await.unwrap();
         assert_eq!(text(&client, "SELECT current_user::text").await, role);
         let row = client
@@ -63,29 +63,28 @@ async fn a_server_that_asks_for_a_proof_in_place_of_the_token_gets_one() {
         }
         server.set_password(role, &credential.secret()).await;
         let url = server.url_with(role, more);
-        let pool = postgres::connect_with(&Identity::new(credential), &url).unwrap();
+        let pool = postgres::pool_with(&Identity::new(credential), &url).unwrap();
         let client = pool.get().await.unwrap();
         assert_eq!(text(&client, "SELECT current_user::text").await, role);
     }
     // The token in clear is no proof of who the server is.
     let credential = let_in("bound").await;
     let url = crate::server().await.url_with("bound", "&channel_binding=require");
-    let error =
-        failure(postgres::connect_with(&Identity::new(credential), &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&Identity::new(credential), &url).unwrap().get().await);
     assert!(matches!(error, Error::Login(_)) && !error.is_transient(), "{error:?}");
 }
 
 #[tokio::test]
 async fn the_role_is_the_tokens_principal_where_none_is_named() {
     let identity = Identity::new(let_in("shop-identity").await);
-    let pool = postgres::connect_with(&identity, &server().await.url("")).unwrap();
+    let pool = postgres::pool_with(&identity, &server().await.url("")).unwrap();
     let client = pool.get().await.unwrap();
     assert_eq!(text(&client, "SELECT current_user::text").await, "shop-identity");
 
     let person = Principal::new("ann@contoso.com", PrincipalKind::User);
     let credential = TestCredential::for_principal(person, AUDIENCE, 0);
     server().await.set_password("ann@contoso.com", &credential.secret()).await;
-    let pool = postgres::connect_with(&Identity::new(credential), &server().await.url("")).unwrap();
+    let pool = postgres::pool_with(&Identity::new(credential), &server().await.url("")).unwrap();
     let client = pool.get().await.unwrap();
     assert_eq!(text(&client, "SELECT current_user::text").await, "ann@contoso.com");
 }
@@ -97,7 +96,7 @@ async fn one_token_is_asked_for_whatever_the_number_of_pools_and_connections() {
     let mut clients = Vec::new();
     let url = server().await.url("shared");
     for _ in 0..3 {
-        let pool = postgres::connect_with(&identity, &url).unwrap();
+        let pool = postgres::pool_with(&identity, &url).unwrap();
         pool.resize(4);
         let borrowers: Vec<_> = (0..4)
             .map(|_| {
@@ -118,7 +117,7 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let credential = let_in("renewed").await;
     let identity = Identity::new(credential.clone());
     let connector = connector(&identity, &server().await.url("renewed"));
-    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let pool = connector.pool();
     let first = pool.get().await.unwrap();
     assert_eq!(credential.requests(), 1);
 
@@ -162,7 +161,7 @@ async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
     let credential = TestCredential::new("nobody-made-me", 2_000);
     let identity = Identity::new(credential.clone());
     let connector = connector(&identity, &server().await.url("nobody-made-me"));
-    let pool = postgres::builder(connector.clone()).build().unwrap();
+    let pool = connector.pool();
     let Err(deadpool_postgres::PoolError::Backend(error)) = pool.get().await else {
         panic!("a login of nobody");
     };
@@ -212,7 +211,7 @@ async fn a_token_for_another_audience_is_told() {
     let person = Principal::new("a@contoso.com", PrincipalKind::User);
     let credential = TestCredential::for_principal(person, "https://database.windows.net", 0);
     let identity = Identity::new(credential);
-    let pool = postgres::connect_with(&identity, &server().await.url("")).unwrap();
+    let pool = postgres::pool_with(&identity, &server().await.url("")).unwrap();
     let error = said(&failure(pool.get().await));
     assert!(error.contains("for user \"a@contoso.com\""), "{error}");
     assert!(error.contains("The token is for https://database.windows.net"), "{error}");
@@ -224,7 +223,7 @@ async fn an_error_of_the_credential_comes_through_the_pool_as_it_was() {
     let credential = TestCredential::new("anybody", 0);
     credential.fail();
     let identity = Identity::new(credential);
-    let pool = postgres::connect_with(&identity, &server().await.url("anybody")).unwrap();
+    let pool = postgres::pool_with(&identity, &server().await.url("anybody")).unwrap();
     let error = pool.get().await.err().unwrap();
     assert!(matches!(Error::within(&error), Some(Error::Token { .. })), "{error:?}");
     let error = Error::from(error);
@@ -242,7 +241,7 @@ async fn further_hosts_are_tried_until_one_answers() {
         &format!("@127.0.0.1:{dead},127.0.0.1:{}", server.port()),
     );
     let url = format!("{url}&target_session_attrs=read-write&application_name=menu");
-    let pool = postgres::connect_with(&identity, &url).unwrap();
+    let pool = postgres::pool_with(&identity, &url).unwrap();
     let client = pool.get().await.unwrap();
     assert_eq!(text(&client, "SELECT current_setting('application_name')").await, "menu");
 }
@@ -256,7 +255,7 @@ async fn a_host_that_refuses_the_login_is_not_given_up_for_the_next() {
         &format!("@127.0.0.1:{}", server.port()),
         &format!("@127.0.0.1:{},127.0.0.1:{dead}", server.port()),
     );
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
 }
 
@@ -264,7 +263,7 @@ async fn a_host_that_refuses_the_login_is_not_given_up_for_the_next() {
 async fn a_database_that_was_not_named_is_told() {
     let identity = Identity::new(let_in("nameless").await);
     let url = server().await.url("nameless").replace(&format!("/{DATABASE}?"), "?");
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     let Error::Login(cause) = &error else { panic!("{error:?}") };
     assert_eq!(code(cause), Some("3D000"));
     assert!(said(&error).contains("No database was named"), "{}", said(&error));
@@ -276,7 +275,7 @@ async fn a_database_that_was_not_named_is_told() {
 async fn connect_finds_its_identity_in_the_environment() {
     const URL: &str = "ENTRA_POOL_TEST_URL";
     if let Ok(url) = std::env::var(URL) {
-        let pool = postgres::connect(&url).unwrap();
+        let pool = postgres::pool(&url).unwrap();
         let client = pool.get().await.unwrap();
         assert_eq!(text(&client, "SELECT current_user::text").await, "dev@contoso.com");
         return;

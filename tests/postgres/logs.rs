@@ -23,7 +23,7 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
     let captured = capture();
     let identity = Identity::new(credential.clone());
     let connector = connector(&identity, &server.url("discreet"));
-    let pool = postgres::builder(connector.clone()).max_size(2).build().unwrap();
+    let pool = connector.pool_builder().max_size(2).build();
     let client = pool.get().await.unwrap();
     assert_eq!(text(&client, "SELECT current_user::text").await, "discreet");
     drop(client);
@@ -51,14 +51,14 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
     ] {
         let config: Config = url.parse().unwrap();
         let identity = Identity::new(refused.clone());
-        let pool = postgres::connect_with(&identity, &url).unwrap();
+        let pool = postgres::pool_with(&identity, &url).unwrap();
         let error = pool.get().await.err().unwrap();
         shown += &format!("{config:?} {config} {error} {error:?} {}", said(&error));
         shown += &said(&Error::from(error));
     }
     let long = Identity::new(TestCredential::new("indiscreet", 8_000));
     let url = server.url_at(bouncer.port(), "indiscreet", "");
-    shown += &said(&failure(postgres::connect_with(&long, &url).unwrap().get().await));
+    shown += &said(&failure(postgres::pool_with(&long, &url).unwrap().get().await));
     assert!(shown.contains("pgaadauth_create_principal"), "{shown}");
     assert_no_token(&shown);
 
@@ -75,7 +75,7 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
 async fn why_the_server_ended_a_connection_is_logged() {
     let (server, credential) = (server().await, let_in("ended").await);
     let captured = capture();
-    let pool = postgres::connect_with(&Identity::new(credential), &server.url("ended")).unwrap();
+    let pool = postgres::pool_with(&Identity::new(credential), &server.url("ended")).unwrap();
     let client = pool.get().await.unwrap();
     let connection = backend(&client).await;
     server.sql(&format!("SELECT pg_terminate_backend({connection})")).await;

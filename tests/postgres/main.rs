@@ -61,7 +61,7 @@ async fn pool_of_one(role: &str) -> Pool {
 async fn pool_of(role: &str, size: usize) -> Pool {
     let identity = Identity::new(let_in(role).await);
     let connector = connector(&identity, &server().await.url(role));
-    postgres::builder(connector).max_size(size).build().unwrap()
+    connector.pool_builder().max_size(size).build()
 }
 
 fn connector(identity: &Identity, url: &str) -> Connector {

@@ -22,7 +22,7 @@ async fn pool(role: &str, settings: &str, recycling: Recycling) -> (PgBouncer, P
     let config: Config = server.url_at(bouncer.port(), role, "").parse().unwrap();
     let tokens = Identity::new(credential).tokens(config.token_scope().unwrap());
     let connector = Connector::new(config.recycling(recycling), tokens).unwrap();
-    (bouncer, postgres::builder(connector).max_size(2).build().unwrap())
+    (bouncer, connector.pool_builder().max_size(2).build())
 }
 
 /// Without a prepared statement, which PgBouncer 1.18 does not support in transaction mode.

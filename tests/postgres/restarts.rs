@@ -97,7 +97,7 @@ async fn a_pool_outlives_three_restarts_and_new_tokens_without_losing_what_was_a
     let identity = Identity::new(credential.clone());
     let connector = connector(&identity, &server.url("restarted"));
     let load = Arc::new(Load {
-        pool: postgres::builder(connector.clone()).max_size(8).build().unwrap(),
+        pool: connector.pool_builder().max_size(8).build(),
         over: AtomicBool::new(false),
         next_id: AtomicU64::new(0),
         acknowledged: Mutex::default(),

@@ -211,7 +211,7 @@ async fn a_connect_that_takes_too_long_tells_the_stage_and_why_the_try_before_fa
     let Error::TimedOut { stage, limit, source, .. } = &error else { panic!("{error:?}") };
     assert_eq!((*stage, *limit), (Stage::Negotiate, Duration::from_secs(15)));
     let source = source.as_deref().unwrap();
-    assert!(matches!(source, Error::Broken { stage: Stage::Negotiate, .. }), "{source:?}");
+    assert!(matches!(source, Error::ConnectionLost { stage: Stage::Negotiate, .. }), "{source:?}");
     assert!(error.is_transient() && said(&error).contains("no token was sent"), "{}", said(&error));
 }
 

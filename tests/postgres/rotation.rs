@@ -113,7 +113,7 @@ async fn tokens_change_under_load_without_a_failed_checkout() {
     let config: Config = server.url(ROLE).parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let connector = Connector::new(config.max_lifetime(CONNECTION_LIFE), tokens).unwrap();
-    let pool = postgres::builder(connector.clone()).max_size(TASKS).build().unwrap();
+    let pool = connector.pool_builder().max_size(TASKS).build();
 
     let until = Instant::now() + length;
     let tasks: Vec<_> = (0..TASKS)

@@ -126,7 +126,7 @@ async fn fast_recycling_leaves_a_session_as_it_is() {
     let config: Config = server().await.url("fast").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let connector = Connector::new(config.recycling(Recycling::Fast), tokens).unwrap();
-    let pool = postgres::builder(connector).max_size(1).build().unwrap();
+    let pool = connector.pool_builder().max_size(1).build();
     pool.get().await.unwrap().batch_execute("SET app.tenant = 'a'").await.unwrap();
     let b = pool.get().await.unwrap();
     assert_eq!(text(&b, "SELECT current_setting('app.tenant')").await, "a");
@@ -185,7 +185,7 @@ async fn a_dropped_query_that_goes_on_is_cancelled_and_its_connection_retired() 
     let credential = let_in("stuck").await;
     let identity = Identity::builder(credential).clock(clock.clone()).build();
     let connector = connector(&identity, &server().await.url("stuck"));
-    let pool = postgres::builder(connector.clone()).max_size(1).build().unwrap();
+    let pool = connector.pool_builder().max_size(1).build();
     let a = pool.get().await.unwrap();
     let pid = backend(&a).await;
     let asleep = format!(
@@ -215,7 +215,7 @@ async fn connections_of_a_silent_server_are_not_waited_for_one_after_the_other()
     let clock = ManualClock::at(std::time::SystemTime::now());
     let identity = Identity::builder(let_in("silent").await).clock(clock.clone()).build();
     let connector = connector(&identity, &server().await.url("silent"));
-    let pool = postgres::builder(connector.clone()).max_size(4).build().unwrap();
+    let pool = connector.pool_builder().max_size(4).build();
     let mut lent = vec![];
     for _ in 0..4 {
         lent.push(pool.get().await.unwrap());
@@ -250,13 +250,13 @@ async fn connections_end_when_they_are_old_or_closed() {
     let config: Config = server().await.url("old").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let old = Connector::new(config.clone().max_lifetime(Duration::ZERO), tokens.clone()).unwrap();
-    let pool = postgres::builder(old.clone()).max_size(1).build().unwrap();
+    let pool = old.pool_builder().max_size(1).build();
     let first = backend(&pool.get().await.unwrap()).await;
     assert_ne!(backend(&pool.get().await.unwrap()).await, first);
     assert_eq!(old.report().retired, [(RetireReason::Age, 1)]);
 
     let young = Connector::new(config.max_lifetime(None), tokens).unwrap();
-    let pool = postgres::builder(young.clone()).max_size(1).build().unwrap();
+    let pool = young.pool_builder().max_size(1).build();
     let first = backend(&pool.get().await.unwrap()).await;
     assert_eq!(backend(&pool.get().await.unwrap()).await, first);
     server().await.sql(&format!("SELECT pg_terminate_backend({first}, 10000)")).await;
@@ -272,7 +272,7 @@ async fn deadpools_other_ways_of_recycling_are_there_on_request() {
     let pool = |recycling| {
         let config = config.clone().recycling(recycling);
         let connector = Connector::new(config, tokens.clone()).unwrap();
-        (postgres::builder(connector.clone()).max_size(1).build().unwrap(), connector)
+        (connector.pool_builder().max_size(1).build(), connector)
     };
     let custom = Recycling::Custom("RESET app.tenant".into());
     for (recycling, left) in [(Recycling::Verified, "a"), (custom, "")] {
@@ -303,7 +303,7 @@ async fn a_connection_that_lay_idle_too_long_is_retired() {
     let config: Config = server().await.url("idle").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let connector = Connector::new(config.idle_timeout(Duration::ZERO), tokens).unwrap();
-    let pool = postgres::builder(connector.clone()).max_size(1).build().unwrap();
+    let pool = connector.pool_builder().max_size(1).build();
     let first = backend(&pool.get().await.unwrap()).await;
     assert_ne!(backend(&pool.get().await.unwrap()).await, first);
     assert_eq!(connector.report().retired, [(RetireReason::Idle, 1)]);
@@ -316,9 +316,9 @@ async fn connections_that_lie_idle_too_long_go_without_being_asked_for() {
     let config: Config = server().await.url("kept").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let connector = Connector::new(config.idle_timeout(Duration::ZERO), tokens).unwrap();
-    let pool = postgres::builder(connector.clone()).max_size(3).build().unwrap();
+    let pool = connector.pool_builder().max_size(3).build();
     let lent = pool.get().await.unwrap();
-    postgres::warm_up(&pool, 3).await.unwrap();
+    connector.warm_up(&pool, 3).await.unwrap();
     assert_eq!((pool.status().size, pool.status().available), (3, 2));
     postgres::keep_fresh(&pool, &connector);
     while clock.sleepers() == 0 {
@@ -345,19 +345,19 @@ async fn connections_that_lie_idle_too_long_go_without_being_asked_for() {
 async fn a_pool_is_warm_before_the_first_request() {
     let identity = Identity::new(let_in("warm").await);
     let connector = connector(&identity, &server().await.url("warm"));
-    let pool = postgres::builder(connector.clone()).max_size(4).build().unwrap();
-    postgres::warm_up(&pool, 3).await.unwrap();
+    let pool = connector.pool_builder().max_size(4).build();
+    connector.warm_up(&pool, 3).await.unwrap();
     assert_eq!((pool.status().size, pool.status().available), (3, 3));
-    postgres::warm_up(&pool, 2).await.unwrap();
+    connector.warm_up(&pool, 2).await.unwrap();
     assert_eq!(connector.report().logins, 3, "there are enough");
     // With some lent, and more wanted than there may be.
     let _lent = (pool.get().await.unwrap(), pool.get().await.unwrap());
-    postgres::warm_up(&pool, 100).await.unwrap();
+    connector.warm_up(&pool, 100).await.unwrap();
     assert_eq!((pool.status().size, pool.status().available), (4, 2));
 
     server().await.sql("ALTER ROLE warm NOLOGIN").await;
-    let cold = postgres::builder(connector).max_size(4).build().unwrap();
-    let error = postgres::warm_up(&cold, 2).await.unwrap_err();
+    let cold = connector.pool_builder().max_size(4).build();
+    let error = Error::from(connector.warm_up(&cold, 2).await.unwrap_err());
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
 }
 
@@ -369,7 +369,7 @@ async fn warming_up_does_not_wait_for_what_others_have() {
     let mut second = pin!(pool.get());
     assert!(polled(second.as_mut()).is_pending());
     assert_eq!(pool.status().size, 1);
-    postgres::warm_up(&pool, 2).await.unwrap();
+    connector.warm_up(&pool, 2).await.unwrap();
     assert_eq!(pool.status().size, 1, "the other is not there yet");
     backend(&second.await.unwrap()).await;
     backend(&first).await;

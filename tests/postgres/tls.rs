@@ -37,7 +37,7 @@ async fn a_server_of_another_authority_gets_no_token() {
     let stranger = Authority::new().unwrap();
     let url = scoped("127.0.0.1", server.port(), &stranger.path());
     let identity = Identity::new(credential);
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     assert!(matches!(error, Error::Tls { .. }), "{error:?}");
     assert!(said(&error).contains("invalid peer certificate"), "{}", said(&error));
     assert!(said(&error).contains("sslrootcert"), "{}", said(&error));
@@ -49,7 +49,7 @@ async fn nobody_there_is_told_by_name() {
     let authority = Authority::new().unwrap();
     let identity = Identity::new(TestCredential::new("shop", 0));
     let url = scoped("127.0.0.1", port, &authority.path());
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     assert!(matches!(error, Error::Dial { .. }) && error.is_transient(), "{error:?}");
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
 }
@@ -110,7 +110,7 @@ async fn tls_comes_first_where_the_server_can_and_the_token_behind_it() {
     let credential = TestCredential::new("shop", 2_000);
     let identity = Identity::new(credential.clone());
     let url = scoped("127.0.0.1", port, &authority.path()) + "&sslnegotiation=direct";
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     let Error::Login(cause) = &error else { panic!("{error:?}") };
     assert_eq!(code(cause), Some("3D000"));
     assert_eq!(received.await.unwrap(), [credential.secret().as_bytes(), b"\0"].concat());
@@ -123,7 +123,7 @@ async fn a_server_that_cannot_begin_with_tls_gets_no_token() {
     let version = server().await.value("SHOW server_version_num").await.unwrap();
     assert!(version.parse::<u32>().unwrap() < 170_000, "a server that can is another test's");
     let url = server().await.url_with("direct", "&sslnegotiation=direct");
-    let error = failure(postgres::connect_with(&identity, &url).unwrap().get().await);
-    assert!(matches!(error, Error::Broken { stage: Stage::Tls, .. }), "{error:?}");
+    let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
+    assert!(matches!(error, Error::ConnectionLost { stage: Stage::Tls, .. }), "{error:?}");
     assert!(error.to_string().contains("no token was sent"), "{error}");
 }

@@ -2,7 +2,7 @@
 //! comes from.
 
 use deadpool_postgres::{GenericClient, Pool, PoolError};
-use entra_pool::postgres::connect_with;
+use entra_pool::postgres::pool_with;
 use tokio_postgres::{Error, IsolationLevel, types::ToSql};
 
 use crate::{identity_of, url_of};

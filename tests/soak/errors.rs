@@ -56,7 +56,7 @@ impl From<azure_sql::PoolError> for Failure {
         let kind = match &error {
             azure_sql::Error::Token { source, .. } => token(source),
             azure_sql::Error::Dial { .. } => Some("Dial".into()),
-            azure_sql::Error::Broken { stage, .. } => Some(format!("Broken while {stage}")),
+            azure_sql::Error::ConnectionLost { stage, .. } => Some(format!("Broken while {stage}")),
             azure_sql::Error::TimedOut { stage, .. } => Some(format!("TimedOut while {stage}")),
             azure_sql::Error::LoginRefused(_) => Some("LoginRefused".into()),
             azure_sql::Error::Login { source, .. } => {
@@ -100,7 +100,7 @@ impl From<deadpool_postgres::PoolError> for Failure {
         let kind = match &error {
             postgres::Error::Token { source, .. } => token(source),
             postgres::Error::Dial { .. } => Some("Dial".into()),
-            postgres::Error::Broken { stage, .. } => Some(format!("Broken while {stage}")),
+            postgres::Error::ConnectionLost { stage, .. } => Some(format!("Broken while {stage}")),
             postgres::Error::TimedOut { stage, .. } => Some(format!("TimedOut while {stage}")),
             postgres::Error::LoginRefused(_) => Some("LoginRefused".into()),
             postgres::Error::Login(source) => session(source).map(|kind| format!("Login, {kind}")),

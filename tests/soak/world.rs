@@ -80,17 +80,15 @@ impl World {
         let azure = AzureSqlServer::start(options.clone()).await.unwrap();
         let elsewhere = AzureSqlServer::start(options).await.unwrap();
         let to_azure = Network::to(azure.addr()).unwrap();
-        let config = azure_sql::Config::builder("localhost")
+        let config = azure_sql::Config::new("localhost")
             .port(to_azure.addr().port())
             .database("orders")
             .ca_file(authority.path())
             .scope(Scope::AZURE_SQL)
             .connect_timeout(CONNECT_LIMIT)
             .command_timeout(COMMAND_LIMIT)
-            .max_lifetime(LIFETIME)
-            .build()
-            .unwrap();
-        let tokens = identity.tokens(config.token_scope().clone());
+            .max_lifetime(LIFETIME);
+        let tokens = identity.tokens(config.token_scope().unwrap());
         let azure_connector = azure_sql::Connector::new(config, tokens).unwrap();
 
         let directory = TokenDirectory::start(issuer, principal).await;
@@ -131,11 +129,10 @@ impl World {
 
     /// A pool for each database, with what keeps idle connections fresh.
     pub fn pools(&self) -> (azure_sql::Pool, postgres::Pool) {
-        let manager = azure_sql::Manager::new(self.azure_connector.clone());
-        let azure = azure_sql::builder(manager).max_size(CONNECTIONS).build().unwrap();
+        let azure = self.azure_connector.pool_builder().max_size(CONNECTIONS).build();
         azure_sql::keep_fresh(&azure);
         let connector = &self.postgres_connector;
-        let postgres = postgres::builder(connector.clone()).max_size(CONNECTIONS).build().unwrap();
+        let postgres = connector.pool_builder().max_size(CONNECTIONS).build();
         postgres::keep_fresh(&postgres, connector);
         (azure, postgres)
     }

@@ -17,7 +17,7 @@ fn wait_time(failure: &str) -> String {
 #[tokio::test]
 async fn a_checkout_is_measured_whatever_its_end() {
     let shop = Shop::open().await;
-    let pool = shop.azure_sql_pool(Recycling::Verified);
+    let pool = shop.azure_sql_pool(Recycling::Clean);
     let measured = measure();
     let held = telemetry::checkout("till", pool.get()).await.unwrap();
     let since = measured.since();
@@ -62,7 +62,7 @@ fn the_errors_of_every_pool_say_whether_the_time_was_over() {
 #[tokio::test]
 async fn a_pool_tells_what_it_has_and_who_waits() {
     let shop = Shop::open().await;
-    let pool = shop.azure_sql_pool(Recycling::Verified);
+    let pool = shop.azure_sql_pool(Recycling::Clean);
     pool.resize(3);
     let (first, second) = (pool.get().await.unwrap(), pool.get().await.unwrap());
     drop(second);
@@ -95,7 +95,7 @@ async fn a_pool_tells_what_it_has_and_who_waits() {
 #[tokio::test]
 async fn every_metric_is_described_with_its_unit() {
     let shop = Shop::open().await;
-    let pool = shop.azure_sql_pool(Recycling::Verified);
+    let pool = shop.azure_sql_pool(Recycling::Clean);
     let measured = measure();
     telemetry::describe();
     drop(telemetry::checkout("till", pool.get()).await.unwrap());

@@ -44,14 +44,17 @@ impl Shop {
     }
 
     fn azure_sql(&self) -> azure_sql::Connector {
+        self.azure_sql_recycled(azure_sql::Recycling::default())
+    }
+
+    fn azure_sql_recycled(&self, recycling: azure_sql::Recycling) -> azure_sql::Connector {
         let config: azure_sql::Config = self.emulator.azure_sql_string().parse().unwrap();
-        let tokens = self.identity.tokens(config.token_scope().clone());
-        azure_sql::Connector::new(config, tokens).unwrap()
+        let tokens = self.identity.tokens(config.token_scope().unwrap());
+        azure_sql::Connector::new(config.recycling(recycling), tokens).unwrap()
     }
 
     fn azure_sql_pool(&self, recycling: azure_sql::Recycling) -> azure_sql::Pool {
-        let manager = Manager::new(self.azure_sql()).recycling(recycling);
-        azure_sql::builder(manager).max_size(1).build().unwrap()
+        self.azure_sql_recycled(recycling).pool_builder().max_size(1).build()
     }
 
     fn postgres(&self) -> postgres::Connector {

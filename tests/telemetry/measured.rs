@@ -189,7 +189,7 @@ async fn requests_for_a_token_count_by_reason_and_outcome() {
 #[tokio::test]
 async fn retirements_count_by_reason() {
     let shop = Shop::open().await;
-    let pool = shop.azure_sql_pool(Recycling::Verified);
+    let pool = shop.azure_sql_pool(Recycling::Clean);
     let name = pool.manager().connector().pool_name().to_owned();
     let measured = measure();
     drop(pool.get().await.unwrap());
@@ -208,7 +208,7 @@ async fn retirements_count_by_reason() {
     assert!(!since.contains_key(&retired("age")), "it is not counted again: {since:?}");
 
     let connector = shop.postgres();
-    let menu = entra_pool::postgres::builder(connector.clone()).max_size(1).build().unwrap();
+    let menu = connector.pool_builder().max_size(1).build();
     drop(menu.get().await.unwrap());
     shop.emulator.postgres().cut_connections().await;
     drop(menu.get().await.unwrap());

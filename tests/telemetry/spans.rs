@@ -192,7 +192,7 @@ async fn a_request_for_a_token_that_fails_says_with_what() {
 #[tokio::test]
 async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
     let shop = Shop::open().await;
-    for (recycling, spans) in [(Recycling::Verified, 1), (Recycling::Fast, 0)] {
+    for (recycling, spans) in [(Recycling::Clean, 1), (Recycling::Fast, 0)] {
         let pool = shop.azure_sql_pool(recycling);
         drop(pool.get().await.unwrap());
         let watched = watch();
@@ -205,7 +205,7 @@ async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
         let tokens = shop.identity.tokens(config.token_scope().unwrap());
         let config = config.recycling(recycling.clone());
         let connector = postgres::Connector::new(config, tokens).unwrap();
-        let pool = postgres::builder(connector).max_size(1).build().unwrap();
+        let pool = connector.pool_builder().max_size(1).build();
         drop(pool.get().await.unwrap());
         let watched = watch();
         drop(pool.get().await.unwrap());
@@ -216,7 +216,7 @@ async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
 #[tokio::test]
 async fn a_probe_that_fails_says_why_the_connection_is_retired() {
     let shop = Shop::open().await;
-    let pool = shop.azure_sql_pool(Recycling::Verified);
+    let pool = shop.azure_sql_pool(Recycling::Clean);
     drop(pool.get().await.unwrap());
     let watched = watch();
     let severe = entra_pool_emulator::azure_sql::ServerError::new(4060, 20, "It has ended.");

@@ -28,7 +28,7 @@ pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
     let cases: [(&str, Case); 3] = [
         ("Azure SQL: connect and log in", Sides::connect),
         ("Azure SQL: checkout, Fast", Sides::fast),
-        ("Azure SQL: checkout, Verified", Sides::verified),
+        ("Azure SQL: checkout, Clean", Sides::clean),
     ];
     let cases: Vec<_> = cases.into_iter().filter(|(what, _)| wanted(what)).collect();
     if cases.is_empty() {
@@ -71,13 +71,15 @@ impl Sides {
         let environment = Environment::from_pairs(self.emulator.identity().app_service_env());
         let credential = ManagedIdentity::user_assigned(id).environment(environment).build();
         let identity = Identity::new(credential.expect("it is configured"));
-        let tokens = identity.tokens(config.token_scope().clone());
+        let tokens = identity.tokens(config.token_scope().expect("it is set"));
         Connector::new(config, tokens).expect("the roots can be read")
     }
 
     fn pool(&self, recycling: Recycling) -> Pool {
-        let manager = Manager::new(self.connector()).recycling(recycling);
-        azure_sql::builder(manager).max_size(1).build().expect("it has a runtime")
+        let connector = self.connector();
+        let config = connector.config().clone().recycling(recycling);
+        let connector = Connector::new(config, connector.tokens().clone());
+        connector.expect("only the recycling differs").pool_builder().max_size(1).build()
     }
 
     fn connect(&self) -> Row {
@@ -143,9 +145,9 @@ impl Sides {
         }
     }
 
-    fn verified(&self) -> Row {
+    fn clean(&self) -> Row {
         const CHECKOUTS: u32 = 5;
-        let (pool, connector) = (self.pool(Recycling::Verified), self.connector());
+        let (pool, connector) = (self.pool(Recycling::Clean), self.connector());
         let requests = || self.emulator.azure_sql().counters().requests;
         let ([a, b], each) = on_one_thread().block_on(async {
             let mut bare = connector.connect().await.expect("a connection");

@@ -130,7 +130,7 @@ impl Sides {
             // With the same time limit, which deadpool spends some time on.
             let peer = Pool::builder(manager).runtime(WAIT.0).wait_timeout(Some(WAIT.1));
             let peer = peer.max_size(1).build().expect("it has a runtime");
-            let ours = postgres::builder(connector).max_size(1).build().expect("it has a runtime");
+            let ours = connector.pool_builder().max_size(1).build();
             let mut best = [Duration::MAX; 2];
             for _ in 0..ROUNDS {
                 let (mut a, mut b) = (Vec::new(), Vec::new());

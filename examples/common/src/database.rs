@@ -72,7 +72,7 @@ impl Database {
             #[cfg(feature = "emulator")]
             Place::Emulated(emulated) => {
                 let config: azure_sql::Config = emulated.emulator.azure_sql_string().parse()?;
-                let tokens = emulated.identity.tokens(config.token_scope().clone());
+                let tokens = emulated.identity.tokens(config.token_scope()?);
                 azure_sql::Connector::new(config, tokens)
             }
         }
@@ -98,7 +98,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// As [`postgres::connector`]; `entra_client_id` is refused.
+    /// As [`postgres::connector`].
     pub fn postgres_and_identity(&self) -> Result<(postgres::Connector, Identity), InvalidSetting> {
         self.connect_postgres().map_err(|error| InvalidSetting::new(POSTGRES, error))
     }
@@ -106,9 +106,8 @@ impl Database {
     fn connect_postgres(&self) -> Result<(postgres::Connector, Identity), postgres::Error> {
         let (config, identity) = match &self.0 {
             Place::Configured(url) => {
-                let config: postgres::Config = url.parse()?;
-                let identity = Identity::new(config.credential()?);
-                (config, identity)
+                let (config, credential) = postgres::Config::parse_with_credential(url)?;
+                (config, Identity::new(credential))
             }
             #[cfg(feature = "emulator")]
             Place::Emulated(emulated) => {

@@ -12,7 +12,7 @@
 //!
 //! async fn application() -> Result<(), BoxError> {
 //!     let database = Database::open(settings::optional(settings::AZURE_SQL)?).await?;
-//!     let pool = azure_sql::builder(Manager::new(database.azure_sql()?)).build()?;
+//!     let pool = database.azure_sql()?.pool();
 //!     database.set_up_azure_sql(&pool, "CREATE TABLE …").await?;
 //!     let router = axum::Router::new().with_state(pool.clone());
 //!     serve(router, settings::listen()?, azure_sql::close_and_wait(&pool)).await?;

@@ -42,9 +42,9 @@ impl World {
         let identity = Identity::new(
             DefaultCredential::new().environment(environment).build().expect("it is complete"),
         );
-        let pool = azure_sql::connect_with(&identity, &emulator.azure_sql_string());
+        let pool = azure_sql::pool_with(&identity, &emulator.azure_sql_string());
         let pool = pool.expect("the string is right");
-        let postgres = postgres::connect_with(&identity, &emulator.postgres_url());
+        let postgres = postgres::pool_with(&identity, &emulator.postgres_url());
         let postgres = postgres.expect("the URL is right");
         let world = Self { emulator, identity, pool, postgres };
         if !script.is_empty() {

@@ -40,12 +40,12 @@ async fn application(metrics: PrometheusHandle) -> Result<(), BoxError> {
     let size = settings::optional("POOL_SIZE")?.map_or(4, NonZeroUsize::get);
 
     let orders = Database::open(orders).await?;
-    let azure_sql = azure_sql::builder(Manager::new(orders.azure_sql()?)).max_size(size).build()?;
+    let azure_sql = orders.azure_sql()?.pool_builder().max_size(size).build();
     azure_sql::keep_fresh(&azure_sql);
 
     let menu = Database::open(menu).await?;
     let connector = menu.postgres()?;
-    let postgres = postgres::builder(connector.clone()).max_size(size).build()?;
+    let postgres = connector.pool_builder().max_size(size).build();
     postgres::keep_fresh(&postgres, &connector);
 
     let app = App { azure_sql: azure_sql.clone(), postgres: postgres.clone(), connector, metrics };

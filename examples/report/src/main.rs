@@ -63,7 +63,7 @@ async fn open(config: DatabaseConfig) -> Result<(Database, Pool), BoxError> {
     match config {
         DatabaseConfig::AzureSql(connection_string) => {
             let database = Database::open(connection_string).await?;
-            let pool = sql::builder(sql::Manager::new(database.azure_sql()?)).build()?;
+            let pool = database.azure_sql()?.pool();
             database.set_up_azure_sql(&pool, SETUP_AZURE_SQL).await?;
             sql::keep_fresh(&pool);
             Ok((database, Pool::AzureSql(pool)))

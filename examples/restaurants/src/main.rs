@@ -28,7 +28,7 @@ async fn application() -> Result<(), BoxError> {
     let config = Config::from_env()?;
     let database = Database::open(config.connection_string).await?;
     let (connector, identity) = database.postgres_and_identity()?;
-    let pool = postgres::builder(connector.clone()).build()?;
+    let pool = connector.pool();
     database.set_up_postgres(&pool, database::SETUP).await?;
     postgres::keep_fresh(&pool, &connector);
     let photos = Photos::open(config.photos, identity)?;

@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
 async fn application() -> Result<(), BoxError> {
     let AzureSqlSettings { connection_string, listen } = AzureSqlSettings::from_env()?;
     let database = Database::open(connection_string).await?;
-    let pool = azure_sql::builder(Manager::new(database.azure_sql()?)).build()?;
+    let pool = database.azure_sql()?.pool();
     database.set_up_azure_sql(&pool, database::SETUP).await?;
     azure_sql::keep_fresh(&pool);
     serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;

@@ -18,7 +18,7 @@ pub type Pool = bb8::Pool<Manager>;
 /// connects are not repeated and their errors logged; no lifetime but the manager's.
 #[must_use]
 pub fn builder(manager: &Manager) -> bb8::Builder<Manager> {
-    super::builder(manager.connector().config().connect_timeout())
+    super::builder(manager.connector().config().connect_timeout)
 }
 
 impl ManageConnection for Manager {

@@ -1,48 +1,22 @@
-use std::fmt;
+//! The identities that a connection string can name.
 
 use super::keywords::is_same;
-
-/// Which identity a connection string asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Authentication {
-    /// `Active Directory Default`: whatever the environment has, see
-    /// [`credential::from_env`](crate::credential::from_env).
-    Default,
-    /// `Active Directory Managed Identity`, `Active Directory MSI`.
-    ManagedIdentity,
-    /// `Active Directory Workload Identity`.
-    WorkloadIdentity,
-    /// `Active Directory Service Principal`: an application with a client secret.
-    ServicePrincipal,
-    /// `ActiveDirectoryEnvironment`: the service principal that the environment
-    /// names.
-    Environment,
-    /// `ActiveDirectoryAzCli`: who is logged in to the Azure CLI.
-    AzureCli,
-    /// `ActiveDirectoryAzureDeveloperCli`: who is logged in to the Azure
-    /// Developer CLI.
-    AzureDeveloperCli,
-    /// `ActiveDirectoryAzurePipelines`: a service connection, see
-    /// `credential::azure_pipelines`.
-    AzurePipelines,
-}
-
-use Authentication::{
-    AzureCli, AzureDeveloperCli, AzurePipelines, Default as FromEnvironment, Environment,
-    ManagedIdentity, ServicePrincipal, WorkloadIdentity,
+use crate::credential::Member::{
+    self, AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity,
+    ServicePrincipal, WorkloadIdentity,
 };
 
-/// What stands behind `Active Directory`; the first is what is shown.
-const NAMES: &[(Authentication, &[&str])] = &[
-    (FromEnvironment, &["Default"]),
-    (ManagedIdentity, &["Managed Identity", "MSI"]),
-    (WorkloadIdentity, &["Workload Identity"]),
-    (ServicePrincipal, &["Service Principal", "Application"]),
-    (Environment, &["Environment"]),
-    (AzureCli, &["AzCli", "Azure CLI"]),
-    (AzureDeveloperCli, &["Azure Developer CLI"]),
-    (AzurePipelines, &["Azure Pipelines"]),
+/// What stands behind `Active Directory`; the first name is the one that errors show. `None`
+/// stands for whatever the environment has.
+const NAMES: &[(Option<Member>, &[&str])] = &[
+    (None, &["Default"]),
+    (Some(ManagedIdentity), &["Managed Identity", "MSI"]),
+    (Some(WorkloadIdentity), &["Workload Identity"]),
+    (Some(ServicePrincipal), &["Service Principal", "Application"]),
+    (Some(Environment), &["Environment"]),
+    (Some(AzureCli), &["AzCli", "Azure CLI"]),
+    (Some(AzureDeveloperCli), &["Azure Developer CLI"]),
+    (Some(AzurePipelines), &["Azure Pipelines"]),
 ];
 
 const PERSON: &str = "asks for a person's login, which a service does not have: on a laptop run \
@@ -61,7 +35,7 @@ const REFUSED: &[(&str, &str)] = &[
     (
         "Service Principal Certificate",
         "is a login with a certificate: pass an Identity of \
-         credential::Application::client_certificate to connect_with",
+         credential::Application::client_certificate to pool_with",
     ),
     (
         "Service Principal Access Token",
@@ -70,7 +44,7 @@ const REFUSED: &[(&str, &str)] = &[
     (
         "Client Assertion",
         "needs who makes the assertion: pass an Identity of \
-         credential::Application::client_assertion to connect_with",
+         credential::Application::client_assertion to pool_with",
     ),
     (
         "On Behalf Of",
@@ -79,39 +53,30 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-impl Authentication {
-    /// In any driver's spelling; `None` is what drivers write where nothing is
-    /// specified.
-    pub(super) fn read(value: &str) -> Result<Option<Self>, String> {
-        if is_same(value, "NotSpecified") {
-            return Ok(None);
-        }
-        let is = |name: &&str| is_same(value, name) || is_same(value, &behind_prefix(name));
-        if let Some((this, _)) = NAMES.iter().find(|(_, names)| names.iter().any(is)) {
-            return Ok(Some(*this));
-        }
-        if let Some((_, why)) = REFUSED.iter().find(|(name, _)| is(name)) {
-            return Err((*why).to_owned());
-        }
-        let known: Vec<_> = NAMES.iter().map(|(this, _)| this.to_string()).collect();
-        Err(format!("must be one of {}", known.join(", ")))
+/// Parses any driver's spelling. `NotSpecified` is what drivers write where nothing is
+/// specified.
+pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
+    if is_same(value, "NotSpecified") {
+        return Ok(None);
     }
+    let is = |name: &&str| is_same(value, name) || is_same(value, &behind_prefix(name));
+    if let Some((this, _)) = NAMES.iter().find(|(_, names)| names.iter().any(is)) {
+        return Ok(*this);
+    }
+    if let Some((_, why)) = REFUSED.iter().find(|(name, _)| is(name)) {
+        return Err((*why).to_owned());
+    }
+    let known: Vec<_> = NAMES.iter().map(|(_, names)| behind_prefix(names[0])).collect();
+    Err(format!("must be one of {}", known.join(", ")))
+}
 
-    /// Whether a client ID chooses among identities of this kind.
-    pub(super) fn takes_client_id(self) -> bool {
-        !matches!(self, Environment | AzureCli | AzureDeveloperCli | AzurePipelines)
-    }
+/// Whether a client ID chooses among identities of this kind.
+pub(super) fn takes_client_id(authentication: Member) -> bool {
+    !matches!(authentication, Environment | AzureCli | AzureDeveloperCli | AzurePipelines)
 }
 
 fn behind_prefix(name: &str) -> String {
     format!("Active Directory {name}")
-}
-
-impl fmt::Display for Authentication {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, names) = NAMES.iter().find(|(this, _)| this == self).unwrap_or(&NAMES[0]);
-        f.write_str(&behind_prefix(names[0]))
-    }
 }
 
 #[cfg(test)]
@@ -121,8 +86,8 @@ mod tests {
     #[test]
     fn an_identity_is_read_in_every_drivers_spelling() {
         for (value, expected) in [
-            ("Active Directory Default", Some(FromEnvironment)),
-            ("ActiveDirectoryDefault", Some(FromEnvironment)),
+            ("Active Directory Default", None),
+            ("ActiveDirectoryDefault", None),
             ("active directory managed identity", Some(ManagedIdentity)),
             ("ActiveDirectoryMSI", Some(ManagedIdentity)),
             ("MSI", Some(ManagedIdentity)),
@@ -135,15 +100,7 @@ mod tests {
             ("ActiveDirectoryAzurePipelines", Some(AzurePipelines)),
             ("NotSpecified", None),
         ] {
-            assert_eq!(Authentication::read(value), Ok(expected), "{value}");
-        }
-    }
-
-    #[test]
-    fn what_is_shown_is_read_again() {
-        for (authentication, _) in NAMES {
-            let shown = authentication.to_string();
-            assert_eq!(Authentication::read(&shown), Ok(Some(*authentication)), "{shown}");
+            assert_eq!(read(value), Ok(expected), "{value}");
         }
     }
 
@@ -163,7 +120,7 @@ mod tests {
             ("Active Directory", "must be one of Active Directory Default"),
             ("hunter2", "must be one of"),
         ] {
-            let error = Authentication::read(value).unwrap_err();
+            let error = read(value).unwrap_err();
             assert!(error.contains(advice) && !error.contains("hunter2"), "{value}: {error}");
         }
     }

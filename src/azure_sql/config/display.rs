@@ -3,15 +3,14 @@ use std::{fmt, path::Path, time::Duration};
 use super::{
     Config, Encrypt,
     ado_net::quoted,
+    check::{APPLICATION_NAME, COMMAND_TIMEOUT, CONNECT_TIMEOUT, MAX_LIFETIME},
     keywords::Setting,
-    validate::{APPLICATION_NAME, COMMAND_TIMEOUT, CONNECT_TIMEOUT, MAX_LIFETIME},
 };
-use crate::{Cloud, tls::Trust};
+use crate::{Cloud, tls::Trust, token::Scope};
 
-/// An ADO.NET connection string, which reads back as the same configuration;
-/// without what must not be shown or kept: a service principal's secret, and
-/// whatever a `dangerous_…` method has let. Defaults are left out. (A path that
-/// is no Unicode is shown as far as it is.)
+/// An ADO.NET connection string, which reads back as the same configuration, but for what no
+/// string can say: what a `dangerous_…` method allows, `tls`, `idle_timeout` and `recycling`.
+/// Defaults are left out. (A path that is no Unicode is shown as far as it is.)
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=tcp:{},{}", Setting::Server.name(), self.host, self.port)?;
@@ -26,19 +25,18 @@ impl fmt::Display for Config {
 
 impl Config {
     /// What is not as it would be without saying so.
-    fn settings(&self) -> [(Setting, Option<String>); 22] {
+    fn settings(&self) -> [(Setting, Option<String>); 19] {
         let (ca_file, certificate) = match &self.trust {
             Trust::Roots(file) => (Some(file), None),
             Trust::Certificate(file) => (None, Some(file)),
-            Trust::Platform | Trust::AnyOnLoopback | Trust::AnyAnywhere => (None, None),
+            Trust::Platform | Trust::AnyOnLoopback | Trust::AnyAnywhere | Trust::Own(_) => {
+                (None, None)
+            }
         };
         let path = |path: &Path| path.display().to_string();
         let scope_of_host = Cloud::of_azure_sql_host(&self.host).map(Cloud::azure_sql_scope);
         [
             (Setting::Database, self.database.clone()),
-            (Setting::Authentication, self.authentication.map(|it| it.to_string())),
-            (Setting::UserId, self.client_id.clone()),
-            (Setting::Tenant, self.tenant.clone()),
             (Setting::Encrypt, unless(self.encrypt == Encrypt::Mandatory, || "Strict")),
             (Setting::CaFile, ca_file.map(|file| path(file))),
             (Setting::ServerCertificate, certificate.map(|file| path(file))),
@@ -66,8 +64,8 @@ impl Config {
                 Setting::ConnectRetryInterval,
                 self.retry_interval.map(|pause| Seconds(pause).to_string()),
             ),
-            (Setting::MaxPoolSize, self.max_pool_size.map(|size| size.to_string())),
-            (Setting::MinPoolSize, unless(self.min_pool_size == 0, || self.min_pool_size)),
+            (Setting::MaxPoolSize, self.max_size.map(|size| size.to_string())),
+            (Setting::MinPoolSize, unless(self.min_size == 0, || self.min_size)),
             (
                 Setting::ConnectionLifetime,
                 unless(self.max_lifetime == Some(MAX_LIFETIME), || {
@@ -78,7 +76,13 @@ impl Config {
                 Setting::AllowRoutingTo,
                 unless(self.routing_suffixes.is_empty(), || self.routing_suffixes.join(",")),
             ),
-            (Setting::Scope, unless(scope_of_host.as_ref() == Some(&self.scope), || &self.scope)),
+            (
+                Setting::Scope,
+                self.scope
+                    .as_ref()
+                    .filter(|scope| scope_of_host.as_ref() != Some(scope))
+                    .map(Scope::to_string),
+            ),
         ]
     }
 }

@@ -19,14 +19,14 @@ pub enum ConfigError {
     /// A keyword, or another name for it, stands twice.
     #[error("'{keyword}' is given twice (or under two of its names)")]
     #[non_exhaustive]
-    Twice {
+    Duplicate {
         /// As written the second time.
         keyword: String,
     },
     /// Two settings of which each excludes the other.
     #[error("'{first}' and '{second}' exclude each other: keep one of them")]
     #[non_exhaustive]
-    Contradiction {
+    Conflict {
         /// As written.
         first: String,
         /// As written.
@@ -53,12 +53,12 @@ pub enum ConfigError {
         /// The host.
         host: String,
     },
-    /// The string names an identity, but one was given beside it.
+    /// The string names an identity, but the identity is given beside it.
     #[error(
-        "'{keyword}' names an identity, but an Identity is given beside the connection string: keep one of them"
+        "'{keyword}' names an identity, but the identity is given beside the connection string: remove it, or use azure_sql::pool, connector or Config::parse_with_credential, which read it"
     )]
     #[non_exhaustive]
-    TwoIdentities {
+    ConflictingIdentity {
         /// `Authentication` or `User Id`.
         keyword: &'static str,
     },
@@ -67,7 +67,7 @@ pub enum ConfigError {
         "this server wants tokens for {wanted}, but the tokens given beside the connection string are for {tokens}"
     )]
     #[non_exhaustive]
-    OtherScope {
+    ScopeMismatch {
         /// What the string or its host says.
         wanted: Scope,
         /// What the tokens are for.

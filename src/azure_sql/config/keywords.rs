@@ -110,7 +110,7 @@ const NO_KERBEROS: &str = "is of Kerberos or NTLM; here a token logs in, see Aut
 const NO_ALWAYS_ENCRYPTED: &str = "is of Always Encrypted, which tiberius does not do";
 const NO_KEY_STORE: &str = "is of a Java key store: give the authority's certificate as a PEM file with TrustServerCertificateCA";
 const NO_CERTIFICATE_LOGIN: &str = "is of a login with a certificate: pass an Identity of \
-     credential::Application::client_certificate to connect_with";
+     credential::Application::client_certificate to pool_with";
 const NO_TOKEN: &str = "is a token, which would expire: name an identity with Authentication, or \
      implement token::TokenCredential";
 const NO_FILE: &str = "attaches a database file, which Azure SQL cannot do";
@@ -308,7 +308,7 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword(
         &["Resource Id"],
         Never(
-            "cannot choose the identity: give its client ID as User Id, or pass an Identity to connect_with",
+            "cannot choose the identity: give its client ID as User Id, or pass an Identity to pool_with",
         ),
     ),
     keyword(
@@ -320,7 +320,7 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword(
         &["clientAssertion", "userAssertion"],
         Never(
-            "is a proof of who logs in: pass an Identity of credential::Application::client_assertion to connect_with",
+            "is a proof of who logs in: pass an Identity of credential::Application::client_assertion to pool_with",
         ),
     ),
     keyword(

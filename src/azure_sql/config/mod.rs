@@ -1,29 +1,33 @@
 mod ado_net;
 mod authentication;
-mod builder;
+mod check;
 mod display;
 mod error;
+mod identity;
 mod jdbc;
 mod keywords;
 mod read;
-mod secret;
+mod settings;
 mod url;
-mod validate;
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
-pub use authentication::Authentication;
-pub use builder::ConfigBuilder;
 pub use error::{ConfigError, SyntaxError};
 
-pub(super) use secret::Secret;
+pub(super) use read::Written;
 
-use crate::{tls::Trust, token::Scope};
+use super::{Error, Recycling};
+use crate::{
+    Cloud,
+    tls::Trust,
+    token::{Scope, TokenCredential},
+};
 
-/// Where an Azure SQL database is and how to connect to it, checked.
+/// Where an Azure SQL database is and how to connect to it: all but the identity.
 ///
-/// Read from a string, or made by a [builder](Self::builder); either way the same
-/// settings give the same configuration:
+/// Parsed from a string, or made by [`new`](Self::new); each setting has a method, which
+/// replaces what was set before. A string is checked when it is parsed, and everything is
+/// checked by [`Connector::new`](super::Connector::new).
 ///
 /// ```
 /// use entra_pool::azure_sql::Config;
@@ -33,12 +37,11 @@ use crate::{tls::Trust, token::Scope};
 ///     "jdbc:sqlserver://shop.database.windows.net:1433;databaseName=orders;loginTimeout=60",
 ///     "mssql://shop.database.windows.net:1433/orders?connect+timeout=60",
 /// ];
-/// let built = Config::builder("shop.database.windows.net")
+/// let config = Config::new("shop.database.windows.net")
 ///     .database("orders")
-///     .connect_timeout(std::time::Duration::from_secs(60))
-///     .build()?;
+///     .connect_timeout(std::time::Duration::from_secs(60));
 /// for string in strings {
-///     assert_eq!(string.parse::<Config>()?, built);
+///     assert_eq!(string.parse::<Config>()?, config);
 /// }
 /// # Ok::<(), entra_pool::azure_sql::ConfigError>(())
 /// ```
@@ -79,13 +82,19 @@ use crate::{tls::Trust, token::Scope};
 /// | `Command Timeout`, `queryTimeout` | seconds for the server to answer a request, or to go on answering; 0 (JDBC: -1, too) for no limit | 30 |
 /// | `ConnectRetryCount` | how often a login that failed with a transient error is retried, 0 to 255 | until `Connect Timeout`; twice where the error may last and the server has accepted no login before |
 /// | `ConnectRetryInterval` | seconds before such a try, 1 to 60 | 1, doubling up to 5 |
-/// | `Max Pool Size` | connections in the pool that [`connect`](super::connect) makes, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
-/// | `Min Pool Size` | connections that [`warm_up`](super::warm_up) opens (one at least) and [`keep_fresh`](super::keep_fresh) keeps | 0 |
+/// | `Max Pool Size` | connections in a pool, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
+/// | `Min Pool Size` | connections that [`keep_fresh`](super::keep_fresh) keeps open | 0 |
 /// | `Connection Lifetime`, `Load Balance Timeout` | seconds after which a pooled connection is retired, up to a tenth earlier; 0 for never | 3600 |
 /// | `Entra Scope` | what tokens are asked for with | follows from the host |
 /// | `Allow Routing To` | ends of host names, with commas, that a login may be routed to beside the server's own cloud | none |
 ///
 /// # Identities
+///
+/// A string may name the identity. [`pool`](super::pool), [`connector`](super::connector) and
+/// [`parse_with_credential`](Self::parse_with_credential) use it. Where an
+/// [`Identity`](crate::token::Identity) is given beside the string, as for
+/// [`pool_with`](super::pool_with), the string may say `Active Directory Default` and no
+/// more.
 ///
 /// | `Authentication`, with `Active Directory` in front | who logs in |
 /// |---|---|
@@ -150,7 +159,7 @@ use crate::{tls::Trust, token::Scope};
 /// | `retryExec`, `retryConn` | `ConnectRetryCount`; statements are not tried again |
 /// | `accessToken`, `accessTokenCallbackClass` | an identity: a token would expire |
 /// | `Resource Id` | `User Id`, or an [`Identity`](crate::token::Identity) |
-/// | `serviceConnectionId`, `systemToken` | the variables of [`Authentication::AzurePipelines`] |
+/// | `serviceConnectionId`, `systemToken` | the variables that [`credential::azure_pipelines`](crate::credential::azure_pipelines) reads |
 /// | `clientAssertion`, `userAssertion` | an [`Identity`](crate::token::Identity) of `Application::client_assertion` |
 /// | `clientCertificate`, `clientKey`, `clientKeyPassword`, `clientCertPath` | an [`Identity`](crate::token::Identity) of `Application::client_certificate` |
 /// | `applicationClientId` | `az login`: it is of a person's logins |
@@ -161,14 +170,11 @@ use crate::{tls::Trust, token::Scope};
 /// | `socketFactoryClass`, `socketFactoryConstructorArg` | none: they are classes of Java |
 /// | `Driver`, `DSN`, `Provider` | none: they are of ODBC and OLE DB |
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
 pub struct Config {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) database: Option<String>,
-    pub(super) authentication: Option<Authentication>,
-    pub(super) client_id: Option<String>,
-    pub(super) tenant: Option<String>,
-    pub(super) client_secret: Option<Secret>,
     pub(super) encrypt: Encrypt,
     pub(super) trust: Trust,
     pub(super) host_in_certificate: Option<String>,
@@ -177,21 +183,22 @@ pub struct Config {
     pub(super) read_only: bool,
     pub(super) packet_size: Option<u32>,
     pub(super) multi_subnet_failover: bool,
-    pub(super) connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     pub(super) command_timeout: Option<Duration>,
-    /// How often a login that failed with a transient error is tried again;
-    /// `None`: as long as there is time.
+    /// How often a login that failed with a transient error is retried; `None`: as long as
+    /// there is time.
     pub(super) retry_count: Option<u32>,
-    /// The pause before such a try; `None`: backing off.
+    /// The pause before such a retry; `None`: backing off.
     pub(super) retry_interval: Option<Duration>,
-    pub(super) max_pool_size: Option<usize>,
-    pub(super) min_pool_size: usize,
-    /// `None`: never retired for their age.
+    pub(super) max_size: Option<usize>,
+    pub(super) min_size: usize,
     pub(super) max_lifetime: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) recycling: Recycling,
     /// Suffixes of hosts, beside those of the server's own cloud, that a login
     /// may be routed to.
     pub(super) routing_suffixes: Vec<String>,
-    pub(super) scope: Scope,
+    pub(super) scope: Option<Scope>,
 }
 
 /// How a connection is encrypted; unencrypted ones there are none.
@@ -206,194 +213,54 @@ pub enum Encrypt {
 }
 
 impl Config {
-    /// Reads an ADO.NET connection string, and no other form.
+    /// Parses a string and returns the credential that it names beside the configuration:
+    /// that of `Authentication`, else that of the environment
+    /// ([`credential::from_env`](crate::credential::from_env)).
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], which names the keyword.
-    pub fn from_ado_string(text: &str) -> Result<Self, ConfigError> {
-        ConfigBuilder::read(&ado_net::pairs(text)?)?.build()
+    /// As [`str::parse`]; [`Error::Identity`], if what the identity needs is neither in the
+    /// string nor in the environment.
+    pub fn parse_with_credential(text: &str) -> Result<(Self, Arc<dyn TokenCredential>), Error> {
+        let (config, identity) = read::parse(text, false)?;
+        let scope = config.token_scope()?;
+        let cloud = Cloud::of_scope(&scope).or(Cloud::of_azure_sql_host(&config.host));
+        Ok((config, identity.credential(cloud)?))
     }
 
-    /// Reads a JDBC URL, and no other form.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`], which names the keyword.
-    pub fn from_jdbc_string(text: &str) -> Result<Self, ConfigError> {
-        ConfigBuilder::read(&jdbc::pairs(text)?)?.build()
-    }
-
-    /// Reads a URL (`mssql://…` or `sqlserver://…`), and no other form.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`], which names the keyword.
-    pub fn from_url(text: &str) -> Result<Self, ConfigError> {
-        ConfigBuilder::read(&url::pairs(text)?)?.build()
-    }
-
-    /// As [`str::parse`], but that `TrustServerCertificate=True` is let: any
-    /// certificate is then accepted, from a server on this machine, and no other
-    /// is connected to.
+    /// As [`str::parse`], but accepts `TrustServerCertificate=True`: any certificate is then
+    /// accepted, from a server on this machine, and no other is connected to.
     ///
     /// # Errors
     ///
     /// As [`str::parse`]; also if the string says which certificates to trust.
     pub fn dangerous_parse(text: &str) -> Result<Self, ConfigError> {
-        let mut builder = read(text)?;
-        if std::mem::take(&mut builder.trust_server_certificate) {
-            builder = builder.dangerous_trust_any_certificate_on_loopback();
-        }
-        builder.build()
+        let (config, identity) = read::parse(text, true)?;
+        identity.refuse_other()?;
+        Ok(config)
     }
 
-    /// Accepts any certificate, from a server on this machine; to no other is
-    /// connected. In place of whatever was to be trusted.
-    #[must_use]
-    pub fn dangerous_trust_any_certificate_on_loopback(mut self) -> Self {
-        self.trust = Trust::AnyOnLoopback;
-        self
-    }
-
-    /// Accepts any certificate, from any server. Whoever is in between gets the
-    /// token, and can log in with it.
-    #[must_use]
-    pub fn dangerous_trust_any_certificate_anywhere(mut self) -> Self {
-        self.trust = Trust::AnyAnywhere;
-        self
-    }
-
-    /// Lets a login be routed to hosts below `suffix`, or of that very name
-    /// (`Allow Routing To`). Without it, a login follows the server within the
-    /// cloud of the server's own name only: a host elsewhere would be given the
-    /// token.
+    /// What tokens for this server are requested with (`Entra Scope`; else by the host).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Value`], if it is no host name of two labels at least, no
-    /// address and not `localhost`.
-    pub fn allow_routing_to(mut self, suffix: &str) -> Result<Self, ConfigError> {
-        self.routing_suffixes.push(validate::routing_suffix(suffix)?);
-        Ok(self)
-    }
-
-    /// The server's host name.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The server's port.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The database, if one is named.
-    #[must_use]
-    pub fn database(&self) -> Option<&str> {
-        self.database.as_deref()
-    }
-
-    /// The identity that is named, if one is.
-    #[must_use]
-    pub fn authentication(&self) -> Option<Authentication> {
-        self.authentication
-    }
-
-    /// The client ID of the identity, if one is named.
-    #[must_use]
-    pub fn client_id(&self) -> Option<&str> {
-        self.client_id.as_deref()
-    }
-
-    /// How connections are encrypted.
-    #[must_use]
-    pub fn encrypt(&self) -> Encrypt {
-        self.encrypt
-    }
-
-    /// What the server shows as the program's name.
-    #[must_use]
-    pub fn application_name(&self) -> &str {
-        &self.application_name
-    }
-
-    /// Whether a secondary replica may serve.
-    #[must_use]
-    pub fn is_read_only(&self) -> bool {
-        self.read_only
-    }
-
-    /// The time that all of a connect may take.
-    #[must_use]
-    pub fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
-    }
-
-    /// The time that an answer to a request may take.
-    #[must_use]
-    pub fn command_timeout(&self) -> Option<Duration> {
-        self.command_timeout
-    }
-
-    /// The most connections in a pool, if it is said.
-    #[must_use]
-    pub fn max_pool_size(&self) -> Option<usize> {
-        self.max_pool_size
-    }
-
-    /// The connections that a pool is to have from the start.
-    #[must_use]
-    pub fn min_pool_size(&self) -> usize {
-        self.min_pool_size
-    }
-
-    /// When a pooled connection is retired for its age, if ever.
-    #[must_use]
-    pub fn max_lifetime(&self) -> Option<Duration> {
-        self.max_lifetime
-    }
-
-    /// What tokens for this server are asked for with.
-    #[must_use]
-    pub fn token_scope(&self) -> &Scope {
-        &self.scope
-    }
-
-    /// A string that names an identity contradicts one that is given beside it.
-    pub(super) fn refuse_identity(&self) -> Result<(), ConfigError> {
-        if self.authentication.is_some() {
-            return Err(ConfigError::TwoIdentities { keyword: "Authentication" });
+    /// [`ConfigError::UnknownHost`], if the host belongs to no Azure cloud and no scope is set.
+    pub fn token_scope(&self) -> Result<Scope, ConfigError> {
+        if let Some(scope) = &self.scope {
+            return Ok(scope.clone());
         }
-        if self.client_id.is_some() {
-            return Err(ConfigError::TwoIdentities { keyword: "User Id" });
-        }
-        Ok(())
+        let unknown = || ConfigError::UnknownHost { host: self.host.clone() };
+        Ok(Cloud::of_azure_sql_host(&self.host).ok_or_else(unknown)?.azure_sql_scope())
     }
-
-    /// The same, once the identity that it names is in use.
-    pub(super) fn without_identity(self) -> Self {
-        Self { authentication: None, client_id: None, tenant: None, client_secret: None, ..self }
-    }
-}
-
-/// Any form.
-fn read(text: &str) -> Result<ConfigBuilder, ConfigError> {
-    let pairs = match () {
-        () if jdbc::is_jdbc(text) => jdbc::pairs(text)?,
-        () if url::is_url(text) => url::pairs(text)?,
-        () => ado_net::pairs(text)?,
-    };
-    ConfigBuilder::read(&pairs)
 }
 
 impl FromStr for Config {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        read(text)?.build()
+        let (config, identity) = read::parse(text, false)?;
+        identity.refuse_other()?;
+        Ok(config)
     }
 }
 

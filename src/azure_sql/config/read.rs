@@ -1,17 +1,19 @@
-//! What a connection string's pairs say, put into a builder: from here on it is
-//! all the same which form the string had.
+//! Connection strings of any form, parsed to a configuration and the identity that they name.
 
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use super::{
-    Authentication, ConfigBuilder, ConfigError, Encrypt,
+    Config, ConfigError, Encrypt, ado_net, authentication,
+    check::expected,
+    identity::NamedIdentity,
+    jdbc,
     keywords::{self, Keyword, Meaning, Setting, is_same},
-    secret::Secret,
-    validate::expected,
+    settings::{host_name, routing_suffix},
+    url,
 };
-use crate::token::Scope;
+use crate::{tls::Trust, token::Scope};
 
 /// Keywords as written, and their values.
 pub(super) type Pairs = Vec<(String, Zeroizing<String>)>;
@@ -25,10 +27,63 @@ pub(super) fn shown(keyword: &str, number: usize) -> String {
     }
 }
 
-impl ConfigBuilder {
+/// The settings of a string, with their keywords as they are written.
+#[derive(Default)]
+pub(in crate::azure_sql) struct Written(Vec<(Setting, String)>);
+
+impl Written {
+    fn has(&self, setting: Setting) -> bool {
+        self.0.iter().any(|(of, _)| *of == setting)
+    }
+
+    fn keyword(&self, setting: Setting) -> String {
+        let written = self.0.iter().find(|(of, _)| *of == setting);
+        written.map_or_else(|| setting.name().to_owned(), |(_, keyword)| keyword.clone())
+    }
+
+    pub(super) fn wrong(&self, setting: Setting) -> ConfigError {
+        self.refuse(setting, expected(setting))
+    }
+
+    pub(super) fn refuse(&self, setting: Setting, problem: &str) -> ConfigError {
+        value_error(&self.keyword(setting), problem.to_owned())
+    }
+
+    pub(super) fn conflict(&self, first: Setting, second: Setting) -> ConfigError {
+        ConfigError::Conflict { first: self.keyword(first), second: self.keyword(second) }
+    }
+}
+
+/// Parses any form. `dangerous`: `TrustServerCertificate=True` is accepted.
+pub(super) fn parse(text: &str, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
+    let pairs = match () {
+        () if jdbc::is_jdbc(text) => jdbc::pairs(text)?,
+        () if url::is_url(text) => url::pairs(text)?,
+        () => ado_net::pairs(text)?,
+    };
+    let mut reader = Reader {
+        config: Config::new(""),
+        identity: NamedIdentity::default(),
+        written: Written::default(),
+        trusts_any: false,
+        has_port: false,
+    };
+    reader.read(&pairs)?;
+    reader.finish(dangerous)
+}
+
+struct Reader {
+    config: Config,
+    identity: NamedIdentity,
+    written: Written,
+    /// `TrustServerCertificate=True`
+    trusts_any: bool,
+    has_port: bool,
+}
+
+impl Reader {
     /// A keyword without a value is as good as none, as in .NET.
-    pub(super) fn read(pairs: &Pairs) -> Result<Self, ConfigError> {
-        let mut builder = Self::default();
+    fn read(&mut self, pairs: &Pairs) -> Result<(), ConfigError> {
         let mut seen = Vec::new();
         let mut behind_a_secret = false;
         for (keyword, value) in pairs {
@@ -39,14 +94,14 @@ impl ConfigBuilder {
             }
             let name = known_name(known, keyword);
             if seen.contains(&name) {
-                return Err(twice(keyword));
+                return Err(duplicate(keyword));
             }
             seen.push(name);
             let refuse = |problem: String| value_error(keyword, problem);
             match known.meaning {
                 Meaning::Sets(setting) => {
-                    builder.written.push((setting, keyword.clone()));
-                    builder.set(setting, keyword, value)?;
+                    self.written.0.push((setting, keyword.clone()));
+                    self.set(setting, keyword, value)?;
                 }
                 Meaning::Nothing => {}
                 Meaning::Only(values, _) if values.iter().any(|it| is_same(it, value)) => {}
@@ -56,82 +111,119 @@ impl ConfigBuilder {
                 Meaning::Never(why) => return Err(refuse(why.to_owned())),
             }
         }
-        Ok(builder)
+        Ok(())
     }
 
     fn set(&mut self, setting: Setting, keyword: &str, value: &str) -> Result<(), ConfigError> {
         let refuse = |problem: &str| value_error(keyword, problem.to_owned());
         let wrong = || refuse(expected(setting));
         let text = || Some(value.to_owned());
+        let Self { config, identity, .. } = self;
         match setting {
             Setting::Server => {
                 let (host, port) = server(value).map_err(refuse)?;
-                self.host = host;
+                config.host = host;
                 if let Some(port) = port {
                     self.set_port(port, keyword)?;
                 }
             }
             Setting::Port => self.set_port(value.parse().map_err(|_| wrong())?, keyword)?,
-            Setting::Database => self.database = text(),
+            Setting::Database => config.database = text(),
             Setting::Authentication => {
-                self.authentication = Authentication::read(value).map_err(|why| refuse(&why))?;
+                identity.authentication =
+                    authentication::read(value).map_err(|why| refuse(&why))?;
             }
-            Setting::UserId => self.client_id = text(),
-            Setting::Password => self.client_secret = Some(Secret::new(value.to_owned())),
-            Setting::Tenant => self.tenant = text(),
-            Setting::Encrypt => self.encrypt = Some(encrypt(value).ok_or_else(wrong)?),
+            Setting::UserId => identity.client_id = text(),
+            Setting::Password => identity.client_secret = Some(Zeroizing::new(value.to_owned())),
+            Setting::Tenant => identity.tenant = text(),
+            Setting::Encrypt => config.encrypt = encrypt(value).ok_or_else(wrong)?,
             Setting::TrustServerCertificate => {
-                self.trust_server_certificate = boolean(value).ok_or_else(wrong)?;
+                self.trusts_any = boolean(value).ok_or_else(wrong)?;
             }
-            Setting::CaFile => self.ca_file = Some(value.into()),
-            Setting::ServerCertificate => self.server_certificate = Some(value.into()),
-            Setting::HostNameInCertificate => self.host_in_certificate = text(),
-            Setting::ApplicationName => self.application_name = text(),
-            Setting::WorkstationId => self.workstation_id = text(),
+            Setting::CaFile => config.trust = Trust::Roots(value.into()),
+            Setting::ServerCertificate => config.trust = Trust::Certificate(value.into()),
+            Setting::HostNameInCertificate => config.host_in_certificate = text(),
+            Setting::ApplicationName => value.clone_into(&mut config.application_name),
+            Setting::WorkstationId => config.workstation_id = text(),
             Setting::ApplicationIntent => {
-                self.read_only = match () {
+                config.read_only = match () {
                     () if is_same(value, "ReadOnly") => true,
                     () if is_same(value, "ReadWrite") => false,
                     () => return Err(wrong()),
                 }
             }
-            Setting::PacketSize => self.packet_size = Some(value.parse().map_err(|_| wrong())?),
+            Setting::PacketSize => config.packet_size = Some(value.parse().map_err(|_| wrong())?),
             Setting::MultiSubnetFailover => {
-                self.multi_subnet_failover = boolean(value).ok_or_else(wrong)?;
+                config.multi_subnet_failover = boolean(value).ok_or_else(wrong)?;
             }
-            Setting::ConnectTimeout => {
-                self.connect_timeout = Some(seconds(value).ok_or_else(wrong)?);
-            }
+            Setting::ConnectTimeout => config.connect_timeout = seconds(value).ok_or_else(wrong)?,
             // JDBC's -1 is no limit, too.
-            Setting::CommandTimeout if value == "-1" => self.command_timeout = Some(Duration::ZERO),
-            Setting::CommandTimeout => {
-                self.command_timeout = Some(seconds(value).ok_or_else(wrong)?);
-            }
+            Setting::CommandTimeout if value == "-1" => config.command_timeout = None,
+            Setting::CommandTimeout => config.command_timeout = limit(value).ok_or_else(wrong)?,
             Setting::ConnectRetryCount => {
-                self.retry_count = Some(value.parse().map_err(|_| wrong())?);
+                config.retry_count = Some(value.parse().map_err(|_| wrong())?);
             }
             Setting::ConnectRetryInterval => {
-                self.retry_interval = Some(seconds(value).ok_or_else(wrong)?);
+                config.retry_interval = Some(seconds(value).ok_or_else(wrong)?);
             }
-            Setting::MaxPoolSize => self.max_pool_size = Some(value.parse().map_err(|_| wrong())?),
-            Setting::MinPoolSize => self.min_pool_size = Some(value.parse().map_err(|_| wrong())?),
-            Setting::ConnectionLifetime => {
-                self.max_lifetime = Some(seconds(value).ok_or_else(wrong)?);
-            }
+            Setting::MaxPoolSize => config.max_size = Some(value.parse().map_err(|_| wrong())?),
+            Setting::MinPoolSize => config.min_size = value.parse().map_err(|_| wrong())?,
+            Setting::ConnectionLifetime => config.max_lifetime = limit(value).ok_or_else(wrong)?,
             Setting::AllowRoutingTo => {
-                self.routing_suffixes = value.split(',').map(|it| it.trim().to_owned()).collect();
+                config.routing_suffixes = value.split(',').map(routing_suffix).collect();
             }
-            Setting::Scope => self.scope = Some(Scope::new(value)?),
+            Setting::Scope => config.scope = Some(Scope::new(value)?),
         }
         Ok(())
     }
 
-    /// A port can be said beside the server, and with it.
+    /// A port can be written beside the server, and with it.
     fn set_port(&mut self, port: u16, keyword: &str) -> Result<(), ConfigError> {
-        match self.port.replace(port) {
-            None => Ok(()),
-            Some(_) => Err(twice(keyword)),
+        if std::mem::replace(&mut self.has_port, true) {
+            return Err(duplicate(keyword));
         }
+        self.config.port = port;
+        Ok(())
+    }
+
+    fn finish(self, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
+        let Self { mut config, mut identity, written, trusts_any, .. } = self;
+        if trusts_any && !dangerous {
+            return Err(written.wrong(Setting::TrustServerCertificate));
+        }
+        for (first, second) in [
+            (Setting::CaFile, Setting::ServerCertificate),
+            (Setting::TrustServerCertificate, Setting::CaFile),
+            (Setting::TrustServerCertificate, Setting::ServerCertificate),
+        ] {
+            let counts = first != Setting::TrustServerCertificate || trusts_any;
+            if counts && written.has(first) && written.has(second) {
+                return Err(written.conflict(first, second));
+            }
+        }
+        if trusts_any {
+            config.trust = Trust::AnyOnLoopback;
+        }
+        if let Some(domain) =
+            config.host_in_certificate.as_ref().and_then(|name| name.strip_prefix("*."))
+        {
+            // Azure's portal writes `*.database.windows.net`, which stands for the host itself.
+            match config.host.split_once('.') {
+                Some((_, rest)) if rest.eq_ignore_ascii_case(domain) => {
+                    config.host_in_certificate = None;
+                }
+                _ => {
+                    return Err(written.refuse(
+                        Setting::HostNameInCertificate,
+                        "is a wildcard that does not stand for the server's host: leave it out, \
+                         or give the one name",
+                    ));
+                }
+            }
+        }
+        config.check(&written)?;
+        identity.check(&written)?;
+        Ok((config, identity))
     }
 }
 
@@ -153,8 +245,8 @@ fn unknown(keyword: &str, behind_a_secret: bool) -> ConfigError {
     ConfigError::UnknownKeyword { keyword: Some(keyword.to_owned()), nearest }
 }
 
-fn twice(keyword: &str) -> ConfigError {
-    ConfigError::Twice { keyword: keyword.to_owned() }
+fn duplicate(keyword: &str) -> ConfigError {
+    ConfigError::Duplicate { keyword: keyword.to_owned() }
 }
 
 fn value_error(keyword: &str, problem: String) -> ConfigError {
@@ -202,7 +294,7 @@ fn server(value: &str) -> Result<(String, Option<u16>), &'static str> {
         },
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Ok((bare.to_owned(), port))
+    Ok((host_name(bare), port))
 }
 
 fn encrypt(value: &str) -> Option<Encrypt> {
@@ -225,7 +317,12 @@ fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// Whole seconds; or with decimals, which no driver knows, as a builder's may be.
+/// Seconds; zero for no limit.
+fn limit(value: &str) -> Option<Option<Duration>> {
+    seconds(value).map(|limit| (!limit.is_zero()).then_some(limit))
+}
+
+/// Whole seconds; or with decimals, which no driver knows, as those of a method may be.
 fn seconds(value: &str) -> Option<Duration> {
     let (whole, decimals) = value.split_once('.').unwrap_or((value, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -267,7 +364,7 @@ mod tests {
             (" TCP: h , 1500 ", "h", Some(1500)),
             ("::1,1500", "::1", Some(1500)),
             ("tcp:[::1]", "::1", None),
-            ("(local)", "(local)", None),
+            ("(local)", "localhost", None),
         ] {
             assert_eq!(server(text), Ok((host.to_owned(), port)), "{text}");
         }

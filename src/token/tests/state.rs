@@ -22,7 +22,7 @@ fn started(core: &Core, now: Now) -> Ticket {
 }
 
 fn failed() -> TokenError {
-    TokenError::Lost { scope: Scope::AZURE_SQL, credential: "the test".to_owned() }
+    TokenError::Cancelled { scope: Scope::AZURE_SQL, credential: "the test".to_owned() }
 }
 
 /// The request that was given up has ended after all, with a failure.

@@ -58,14 +58,15 @@ impl Visitor {
         )
         .parse()
         .unwrap();
-        let tokens = self.identity.tokens(config.token_scope().clone());
+        let tokens = self.identity.tokens(config.token_scope().unwrap());
         Connector::new(config, tokens).unwrap()
     }
 
     fn pool_of_one(&self, server: &Server, recycling: Recycling) -> (Pool, Connector) {
         let connector = self.connector(server, "");
-        let manager = Manager::new(connector.clone()).recycling(recycling);
-        (azure_sql::builder(manager).max_size(1).build().unwrap(), connector)
+        let config = connector.config().clone().recycling(recycling);
+        let connector = Connector::new(config, connector.tokens().clone()).unwrap();
+        (connector.pool_builder().max_size(1).build(), connector)
     }
 
     /// That the server has seen `connections` logins, each with the token as it is.
@@ -186,7 +187,7 @@ async fn a_connection_is_reset_and_used_again() {
 async fn a_server_that_answers_the_probe_with_no_row_is_not_relied_on() {
     let visitor = Visitor::new();
     let server = Server::start(&visitor.authority).await;
-    let (pool, connector) = visitor.pool_of_one(&server, Recycling::Verified);
+    let (pool, connector) = visitor.pool_of_one(&server, Recycling::Clean);
     drop(pool.get().await.unwrap());
     assert_eq!(one(&mut pool.get().await.unwrap()).await, 1);
     visitor.assert_logged_in(&server, 2).await;

@@ -1,0 +1,156 @@
+//! Where every configuration is checked, however it was made.
+
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use super::{Config, ConfigError, keywords::Setting, read::Written};
+use crate::tls::Trust;
+
+pub(super) const APPLICATION_NAME: &str = "entra-pool";
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(3600);
+/// That of SqlClient, whose sizes and seconds are 32-bit.
+const LONGEST: Duration = Duration::from_secs(i32::MAX as u64);
+const LARGEST_POOL: usize = 32_767;
+/// Of names in LOGIN7 (MS-TDS 2.2.6.4), in UTF-16 units.
+const LONGEST_NAME: usize = 128;
+
+/// What a setting takes, as the end of a sentence that begins with its keyword.
+pub(super) fn expected(setting: Setting) -> &'static str {
+    match setting {
+        Setting::Server => "must be tcp:HOST[,PORT], with a host name or an address",
+        Setting::Port => "must be a number from 1 to 65535",
+        Setting::Encrypt => "must be True (or Mandatory, or Strict): a token is only sent over TLS",
+        Setting::TrustServerCertificate => {
+            "must be False: a token is only sent to a server whose certificate is verified; to \
+             trust a CA of your own, give its file with TrustServerCertificateCA (for a server on \
+             this machine, Config::dangerous_parse lets it)"
+        }
+        Setting::HostNameInCertificate => "is no host name",
+        Setting::ApplicationIntent => "must be ReadWrite or ReadOnly",
+        Setting::PacketSize => "must be a number of bytes from 512 to 32767",
+        Setting::MultiSubnetFailover => "must be True or False",
+        Setting::ConnectTimeout => "must be a number of seconds, 1 or more",
+        Setting::CommandTimeout | Setting::ConnectionLifetime => {
+            "must be a number of seconds (0 for no limit)"
+        }
+        Setting::ConnectRetryCount => "must be a number from 0 to 255",
+        Setting::ConnectRetryInterval => "must be a number of seconds from 1 to 60",
+        Setting::MaxPoolSize => "must be a number from 1 to 32767",
+        Setting::MinPoolSize => "must be a number from 0 to 32767",
+        Setting::AllowRoutingTo => {
+            "must be ends of host names, such as database.windows.net, with a comma between them"
+        }
+        // Any text will do for these, as far as it goes.
+        Setting::Database
+        | Setting::Authentication
+        | Setting::UserId
+        | Setting::Password
+        | Setting::Tenant
+        | Setting::CaFile
+        | Setting::ServerCertificate
+        | Setting::ApplicationName
+        | Setting::WorkstationId
+        | Setting::Scope => "must have a value",
+    }
+}
+
+impl Config {
+    /// Checks each setting, and those that limit each other. Errors have the keywords as they
+    /// are `written`.
+    pub(in crate::azure_sql) fn check(&self, written: &Written) -> Result<(), ConfigError> {
+        match self.host.as_str() {
+            "" => return Err(ConfigError::NoServer),
+            host if ServerName::try_from(host).is_err() => {
+                return Err(written.wrong(Setting::Server));
+            }
+            _ => {}
+        }
+        self.check_texts(written)?;
+        self.check_numbers(written)?;
+        if let Some(name) = &self.host_in_certificate {
+            if ServerName::try_from(name.as_str()).is_err() {
+                return Err(written.wrong(Setting::HostNameInCertificate));
+            }
+            if let Trust::Certificate(_) = self.trust {
+                // The pinned certificate is right whatever name it bears.
+                return Err(
+                    written.conflict(Setting::ServerCertificate, Setting::HostNameInCertificate)
+                );
+            }
+        }
+        if !self.routing_suffixes.iter().all(|suffix| is_routing_suffix(suffix)) {
+            return Err(written.wrong(Setting::AllowRoutingTo));
+        }
+        self.token_scope().map(drop)
+    }
+
+    fn check_texts(&self, written: &Written) -> Result<(), ConfigError> {
+        for (setting, text) in [
+            (Setting::Database, self.database.as_ref()),
+            (Setting::ApplicationName, Some(&self.application_name)),
+            (Setting::WorkstationId, self.workstation_id.as_ref()),
+        ] {
+            let Some(text) = text else { continue };
+            if text.encode_utf16().count() > LONGEST_NAME {
+                return Err(written.refuse(setting, "is longer than 128 characters"));
+            }
+            check_text(setting, text, written)?;
+        }
+        match &self.trust {
+            Trust::Roots(path) => check_text(Setting::CaFile, &path.to_string_lossy(), written),
+            Trust::Certificate(path) => {
+                check_text(Setting::ServerCertificate, &path.to_string_lossy(), written)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_numbers(&self, written: &Written) -> Result<(), ConfigError> {
+        let second = Duration::from_secs(1);
+        let checks = [
+            (Setting::Port, self.port > 0),
+            (Setting::PacketSize, self.packet_size.is_none_or(|it| (512..=32_767).contains(&it))),
+            (
+                Setting::ConnectTimeout,
+                !self.connect_timeout.is_zero() && self.connect_timeout <= LONGEST,
+            ),
+            (Setting::CommandTimeout, self.command_timeout.is_none_or(|it| it <= LONGEST)),
+            (Setting::ConnectionLifetime, self.max_lifetime.is_none_or(|it| it <= LONGEST)),
+            (Setting::ConnectRetryCount, self.retry_count.is_none_or(|it| it <= 255)),
+            (
+                Setting::ConnectRetryInterval,
+                self.retry_interval.is_none_or(|it| (second..=60 * second).contains(&it)),
+            ),
+            (Setting::MaxPoolSize, self.max_size.is_none_or(|it| (1..=LARGEST_POOL).contains(&it))),
+            (Setting::MinPoolSize, self.min_size <= LARGEST_POOL),
+        ];
+        if let Some((setting, _)) = checks.into_iter().find(|(_, is_right)| !is_right) {
+            return Err(written.wrong(setting));
+        }
+        if self.max_size.is_some_and(|max| self.min_size > max) {
+            return Err(written.refuse(Setting::MinPoolSize, "is more than Max Pool Size"));
+        }
+        Ok(())
+    }
+}
+
+fn check_text(setting: Setting, text: &str, written: &Written) -> Result<(), ConfigError> {
+    match text {
+        "" => Err(written.wrong(setting)),
+        _ if text.contains('\0') => Err(written.refuse(setting, "has a NUL character")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this is the end of host names at a label's border, in lower case. One label alone
+/// would let a token go to whoever has a name under `net`.
+fn is_routing_suffix(suffix: &str) -> bool {
+    match ServerName::try_from(suffix) {
+        Ok(ServerName::DnsName(name)) => name.as_ref().contains('.') || suffix == "localhost",
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,109 @@
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::{ConfigError, authentication::takes_client_id, keywords::Setting, read::Written};
+use crate::{
+    Cloud,
+    credential::{self, DefaultCredential, ManagedIdentity, Member, UserAssignedId},
+    token::TokenCredential,
+};
+
+/// The identity that a connection string names.
+#[derive(Default)]
+pub(super) struct NamedIdentity {
+    /// `None` stands for the environment's.
+    pub(super) authentication: Option<Member>,
+    pub(super) client_id: Option<String>,
+    pub(super) tenant: Option<String>,
+    pub(super) client_secret: Option<Zeroizing<String>>,
+}
+
+impl NamedIdentity {
+    /// Checks that its parts belong together. A client ID and a tenant may be written in one.
+    pub(super) fn check(&mut self, written: &Written) -> Result<(), ConfigError> {
+        let Self { authentication, client_id, tenant, client_secret } = self;
+        let texts = [
+            (Setting::UserId, client_id.as_deref()),
+            (Setting::Tenant, tenant.as_deref()),
+            (Setting::Password, client_secret.as_ref().map(|secret| secret.as_str())),
+        ];
+        for (setting, text) in texts {
+            if text.is_some_and(|text| text.contains('\0')) {
+                return Err(written.refuse(setting, "has a NUL character"));
+            }
+        }
+        if *authentication == Some(Member::ServicePrincipal) {
+            // go-mssqldb's `CLIENT_ID@TENANT`.
+            let Some((id, of)) = client_id.as_deref().and_then(|id| id.split_once('@')) else {
+                return Ok(());
+            };
+            if tenant.is_some() {
+                return Err(written.conflict(Setting::UserId, Setting::Tenant));
+            }
+            if id.is_empty() || of.is_empty() {
+                let problem = "must be CLIENT_ID or CLIENT_ID@TENANT";
+                return Err(written.refuse(Setting::UserId, problem));
+            }
+            (*client_id, *tenant) = (Some(id.to_owned()), Some(of.to_owned()));
+            return Ok(());
+        }
+        if client_secret.is_some() {
+            return Err(written.refuse(
+                Setting::Password,
+                "has no place here: a login is made with a token of the machine's identity; remove \
+                 it (and User Id, unless it is the client ID of a managed identity), or, if it is \
+                 an application's secret, add Authentication=Active Directory Service Principal",
+            ));
+        }
+        if tenant.is_some() {
+            return Err(written.refuse(
+                Setting::Tenant,
+                "is for Authentication=Active Directory Service Principal only",
+            ));
+        }
+        if client_id.is_some() && authentication.is_some_and(|it| !takes_client_id(it)) {
+            return Err(written.refuse(
+                Setting::UserId,
+                "would choose nothing: this Authentication says by itself who logs in",
+            ));
+        }
+        Ok(())
+    }
+
+    /// An error if it is another than the environment's.
+    pub(super) fn refuse_other(&self) -> Result<(), ConfigError> {
+        let keyword = match (self.authentication, &self.client_id) {
+            (Some(_), _) => "Authentication",
+            (None, Some(_)) => "User Id",
+            (None, None) => return Ok(()),
+        };
+        Err(ConfigError::ConflictingIdentity { keyword })
+    }
+
+    pub(super) fn credential(
+        self,
+        cloud: Option<Cloud>,
+    ) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
+        let Self { authentication, client_id, tenant, client_secret } = self;
+        let user_assigned = client_id.clone().map(|id| (UserAssignedId::ClientId(id), "User Id"));
+        let default = DefaultCredential::new().cloud(cloud);
+        let chosen = match user_assigned.clone() {
+            Some((id, by)) => default.clone().user_assigned(id, by),
+            None => default.clone(),
+        };
+        match authentication {
+            None => chosen.build(),
+            Some(Member::ManagedIdentity) => Ok(Arc::new(match user_assigned {
+                Some((id, by)) => ManagedIdentity::user_assigned(id).id_setting(by).build()?,
+                None => ManagedIdentity::system_assigned().build()?,
+            })),
+            Some(Member::WorkloadIdentity) => chosen.workload_identity(),
+            Some(Member::ServicePrincipal) => {
+                let secret = client_secret.as_ref().map(|secret| secret.as_str());
+                default.service_principal(tenant.as_deref(), client_id.as_deref(), secret)
+            }
+            Some(other) => default.only(other),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use rustls::ClientConfig;
+
+use super::{Config, Encrypt, Recycling, check};
+use crate::{
+    tls::{OwnConfig, Trust},
+    token::Scope,
+};
+
+impl Config {
+    /// A configuration for the server `host`: a host name or an address, no more.
+    pub fn new(host: impl Into<String>) -> Self {
+        Self {
+            host: host_name(&host.into()),
+            port: 1433,
+            database: None,
+            encrypt: Encrypt::default(),
+            trust: Trust::default(),
+            host_in_certificate: None,
+            application_name: check::APPLICATION_NAME.to_owned(),
+            workstation_id: None,
+            read_only: false,
+            packet_size: None,
+            multi_subnet_failover: false,
+            connect_timeout: check::CONNECT_TIMEOUT,
+            command_timeout: Some(check::COMMAND_TIMEOUT),
+            retry_count: None,
+            retry_interval: None,
+            max_size: None,
+            min_size: 0,
+            max_lifetime: Some(check::MAX_LIFETIME),
+            idle_timeout: None,
+            recycling: Recycling::default(),
+            routing_suffixes: Vec::new(),
+            scope: None,
+        }
+    }
+
+    /// The server's port. Default: 1433.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// The database (`Database`). Without it a login goes to `master`.
+    pub fn database(mut self, name: impl Into<String>) -> Self {
+        self.database = Some(name.into());
+        self
+    }
+
+    /// How connections are encrypted (`Encrypt`). Default:
+    /// [`Encrypt::Mandatory`].
+    pub fn encrypt(mut self, encrypt: Encrypt) -> Self {
+        self.encrypt = encrypt;
+        self
+    }
+
+    /// A PEM file with the only root certificates to trust
+    /// (`TrustServerCertificateCA`). Default: the platform's.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trust = Trust::Roots(path.into());
+        self
+    }
+
+    /// A file, PEM or DER, with the only certificate that the server may show,
+    /// whatever name it bears (`ServerCertificate`).
+    pub fn server_certificate(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trust = Trust::Certificate(path.into());
+        self
+    }
+
+    /// The name that the server's certificate must bear
+    /// (`HostNameInCertificate`). Default: the server's host.
+    pub fn host_in_certificate(mut self, name: impl Into<String>) -> Self {
+        self.host_in_certificate = Some(name.into());
+        self
+    }
+
+    /// Accepts any certificate, from a server on this machine; no other is connected to.
+    /// Replaces what was to be trusted.
+    pub fn dangerous_trust_any_certificate_on_loopback(mut self) -> Self {
+        self.trust = Trust::AnyOnLoopback;
+        self
+    }
+
+    /// Accepts any certificate, from any server. Whoever is in between gets the token, and
+    /// can log in with it.
+    pub fn dangerous_trust_any_certificate_anywhere(mut self) -> Self {
+        self.trust = Trust::AnyAnywhere;
+        self
+    }
+
+    /// What is shown as `program_name` in `sys.dm_exec_sessions`, of 128
+    /// characters at most (`Application Name`). Default: `entra-pool`.
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.application_name = name.into();
+        self
+    }
+
+    /// What is shown as `host_name` in `sys.dm_exec_sessions`, of 128 characters
+    /// at most (`Workstation ID`). Default: this machine's name.
+    pub fn workstation_id(mut self, name: impl Into<String>) -> Self {
+        self.workstation_id = Some(name.into());
+        self
+    }
+
+    /// Whether sessions only read, so that a secondary replica may serve them
+    /// (`ApplicationIntent`). Default: no.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// The size of TDS packets to ask for, in bytes from 512 to 32,767 (`Packet
+    /// Size`). Default: 4,096.
+    pub fn packet_size(mut self, bytes: u32) -> Self {
+        self.packet_size = Some(bytes);
+        self
+    }
+
+    /// Whether all addresses of the server are tried at once
+    /// (`MultiSubnetFailover`). Default: one after the other, soon.
+    pub fn multi_subnet_failover(mut self, at_once: bool) -> Self {
+        self.multi_subnet_failover = at_once;
+        self
+    }
+
+    /// The time for all of a connect, from the token to the login, with all its tries
+    /// (`Connect Timeout`). Default: 15 s.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// The time for the server to answer a request, or to go on answering
+    /// (`Command Timeout`). Zero or `None`: no limit. Default: 30 s.
+    pub fn command_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.command_timeout = some(limit);
+        self
+    }
+
+    /// How often, at most 255 times, a login that failed with a transient error
+    /// is tried again (`ConnectRetryCount`). Default: as [`Config`] describes.
+    pub fn retry_count(mut self, count: u32) -> Self {
+        self.retry_count = Some(count);
+        self
+    }
+
+    /// The pause before such a try, from 1 s to 60 s (`ConnectRetryInterval`).
+    /// Default: 1 s, doubling up to 5 s.
+    pub fn retry_interval(mut self, pause: Duration) -> Self {
+        self.retry_interval = Some(pause);
+        self
+    }
+
+    /// The most connections in a pool, up to 32,767 (`Max Pool Size`). Default:
+    /// deadpool's, 2 for each CPU.
+    pub fn max_size(mut self, size: usize) -> Self {
+        self.max_size = Some(size);
+        self
+    }
+
+    /// The connections that [`keep_fresh`](crate::azure_sql::keep_fresh) keeps open (`Min Pool
+    /// Size`). Default: none.
+    pub fn min_size(mut self, size: usize) -> Self {
+        self.min_size = size;
+        self
+    }
+
+    /// When a pooled connection is retired for its age; up to a tenth earlier, so that not
+    /// all are replaced at once (`Connection Lifetime`). Zero or `None`: never. Default: 1 h.
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.max_lifetime = some(lifetime);
+        self
+    }
+
+    /// Allows a login to be routed to hosts below `suffix`, or of exactly this name
+    /// (`Allow Routing To`). Otherwise, a login follows the server only within the cloud of
+    /// the server's own name: a host elsewhere would get the token. A suffix is a host name of
+    /// two labels at least, an address, or `localhost`.
+    pub fn allow_routing_to(mut self, suffix: impl Into<String>) -> Self {
+        self.routing_suffixes.push(routing_suffix(&suffix.into()));
+        self
+    }
+
+    /// What tokens are asked for with (`Entra Scope`). Default: it follows from
+    /// the host, if that is of an Azure cloud.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// How long a pooled connection may be idle. Zero or `None`: any time. Default: `None`.
+    ///
+    /// Measured from the last response of the server.
+    pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = some(limit);
+        self
+    }
+
+    /// What is done to a connection between two borrowers. Default: [`Recycling::Clean`].
+    pub fn recycling(mut self, recycling: Recycling) -> Self {
+        self.recycling = recycling;
+        self
+    }
+
+    /// A TLS configuration of your own: its roots, client certificates and cipher suites.
+    /// Replaces what was to be trusted. What it verifies is your responsibility; the protocol
+    /// that TLS announces (ALPN) is set by [`Connector::new`](crate::azure_sql::Connector::new).
+    pub fn tls(mut self, config: Arc<ClientConfig>) -> Self {
+        self.trust = Trust::Own(OwnConfig(config));
+        self
+    }
+}
+
+/// No time means no limit, as in strings.
+fn some(limit: impl Into<Option<Duration>>) -> Option<Duration> {
+    limit.into().filter(|limit| !limit.is_zero())
+}
+
+/// SqlClient's names for this machine are replaced.
+pub(super) fn host_name(host: &str) -> String {
+    if matches!(host, "." | "(local)") { "localhost".to_owned() } else { host.to_owned() }
+}
+
+pub(super) fn routing_suffix(suffix: &str) -> String {
+    suffix.trim().trim_matches('.').to_ascii_lowercase()
+}

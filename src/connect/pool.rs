@@ -1,0 +1,96 @@
+use std::{fmt, time::Duration};
+
+use deadpool::{
+    Runtime,
+    managed::{Hook, Manager, Object, Pool, PoolConfig, QueueMode, Timeouts},
+};
+
+/// Builds a pool: deadpool's settings by the same names.
+///
+/// Set already, from the connector's configuration: the size, and that a connection that
+/// becomes free is waited for as long as a connect may take.
+#[must_use]
+pub struct PoolBuilder<M: Manager, W: From<Object<M>> = Object<M>>(
+    deadpool::managed::PoolBuilder<M, W>,
+);
+
+impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
+    /// `min_size` matters only where no maximum is set: deadpool's default may be less.
+    pub(crate) fn new(
+        manager: M,
+        wait_timeout: Duration,
+        max_size: Option<usize>,
+        min_size: usize,
+    ) -> Self {
+        let builder = Pool::builder(manager).runtime(Runtime::Tokio1);
+        let size = max_size.unwrap_or_else(|| PoolConfig::default().max_size.max(min_size));
+        Self(builder.wait_timeout(Some(wait_timeout)).max_size(size))
+    }
+
+    /// The most connections. Default: the configuration's; else 2 for each CPU.
+    pub fn max_size(self, size: usize) -> Self {
+        Self(self.0.max_size(size))
+    }
+
+    /// How long to wait for a connection that becomes free. `None`: without a limit. Default:
+    /// the configuration's `connect_timeout`.
+    pub fn wait_timeout(self, limit: Option<Duration>) -> Self {
+        Self(self.0.wait_timeout(limit))
+    }
+
+    /// How long a connect may take, hooks included. Default: no limit beyond the
+    /// configuration's `connect_timeout`.
+    pub fn create_timeout(self, limit: Option<Duration>) -> Self {
+        Self(self.0.create_timeout(limit))
+    }
+
+    /// How long the cleaning of a connection may take, hooks included. Default: no limit beyond
+    /// that of the recycling.
+    pub fn recycle_timeout(self, limit: Option<Duration>) -> Self {
+        Self(self.0.recycle_timeout(limit))
+    }
+
+    /// All three time limits.
+    pub fn timeouts(self, limits: Timeouts) -> Self {
+        Self(self.0.timeouts(limits))
+    }
+
+    /// Whether the connection that was returned first or last is lent next. Default: first.
+    pub fn queue_mode(self, mode: QueueMode) -> Self {
+        Self(self.0.queue_mode(mode))
+    }
+
+    /// Size, time limits and queue mode at once.
+    pub fn config(self, config: PoolConfig) -> Self {
+        Self(self.0.config(config))
+    }
+
+    /// A hook for each new connection.
+    pub fn post_create(self, hook: impl Into<Hook<M>>) -> Self {
+        Self(self.0.post_create(hook))
+    }
+
+    /// A hook for each connection before it is cleaned.
+    pub fn pre_recycle(self, hook: impl Into<Hook<M>>) -> Self {
+        Self(self.0.pre_recycle(hook))
+    }
+
+    /// A hook for each connection after it was cleaned.
+    pub fn post_recycle(self, hook: impl Into<Hook<M>>) -> Self {
+        Self(self.0.post_recycle(hook))
+    }
+
+    /// The pool. Nothing is connected yet.
+    pub fn build(self) -> Pool<M, W> {
+        match self.0.build() {
+            Ok(pool) => pool,
+            Err(error) => unreachable!("it has a runtime: {error}"),
+        }
+    }
+}
+
+impl<M: Manager, W: From<Object<M>>> fmt::Debug for PoolBuilder<M, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder").finish_non_exhaustive()
+    }
+}
