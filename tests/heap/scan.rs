@@ -18,8 +18,18 @@ const BEFORE: usize = 1024;
 /// At rest, needles are not what they look for.
 const MASK: u8 = 0x80;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secret {
+macro_rules! secrets {
+    ($($name:ident,)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Secret {
+            $($name,)*
+        }
+
+        const ALL: &[Secret] = &[$(Secret::$name,)*];
+    };
+}
+
+secrets! {
     Control,
     ControlWide,
     ControlDropped,
@@ -50,41 +60,6 @@ pub enum Secret {
     FabricToken,
     ImdsToken,
 }
-
-const ALL: [Secret; 29] = {
-    use Secret::*;
-    [
-        Control,
-        ControlWide,
-        ControlDropped,
-        ControlZeroised,
-        Environment,
-        Pipelines,
-        AdoNet,
-        AdoNetQuoted,
-        Url,
-        UrlParameter,
-        Jdbc,
-        Builder,
-        PostgresUrl,
-        PostgresParameter,
-        PostgresPairs,
-        Given,
-        Certificate,
-        CertificatePassword,
-        AzToken,
-        AzOther,
-        AzdToken,
-        AppServiceHeader,
-        AppServiceToken,
-        AppServiceOther,
-        ArcKey,
-        ArcToken,
-        FabricHeader,
-        FabricToken,
-        ImdsToken,
-    ]
-};
 
 impl Secret {
     /// A letter or digit that follows from the secret and the place alone.
@@ -142,8 +117,8 @@ pub struct Scanner {
 impl Scanner {
     pub fn new() -> Self {
         let needles: Vec<Needle> = ALL
-            .into_iter()
-            .flat_map(|secret| [1, 2].map(|step| (secret, step)))
+            .iter()
+            .flat_map(|secret| [1, 2].map(|step| (*secret, step)))
             .map(|(secret, step)| {
                 let masked = std::array::from_fn(|at| secret.byte(FROM + at) ^ MASK);
                 Needle { secret, step, masked }
