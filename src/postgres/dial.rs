@@ -35,7 +35,7 @@ pub(super) async fn log_in(
 ) -> Result<(Client, Connection), Error> {
     let Driver { config, tls, clock, .. } = driver;
     let mut session = config.session.clone();
-    session.user(user).password(token.secret()).connect_timeout(config.connect_timeout);
+    session.user(user).connect_timeout(config.connect_timeout);
     let mut hosts: Vec<&Host> = config.hosts.iter().collect();
     if config.in_random_order() {
         fastrand::shuffle(&mut hosts);
@@ -63,7 +63,7 @@ pub(super) async fn log_in(
             attempt.reached(Stage::Dial);
             let places = addresses.len() - at + others;
             // Moved about, it is large.
-            let trying = Box::pin(try_one(&session, host, *address, tls, attempt));
+            let trying = Box::pin(try_one(&session, token, host, *address, tls, attempt));
             let error = match share(places).spend(trying).await {
                 Ok(Ok(connected)) => return Ok(connected),
                 Ok(Err(error)) => judged(replay::fit(error, &attempt.sent).await, attempt),
@@ -143,13 +143,15 @@ async fn addresses(host: &Host, in_random_order: bool) -> io::Result<Vec<IpAddr>
 
 async fn try_one(
     session: &tokio_postgres::Config,
+    token: &Token,
     host: &Host,
     address: IpAddr,
     tls: &MakeRustlsConnect,
     attempt: &Attempt<Error>,
 ) -> Result<(Client, Connection), tokio_postgres::Error> {
     let mut one = session.clone();
-    one.host(&host.name).hostaddr(address).port(host.port);
+    // Only here: tokio-postgres drops a configuration without overwriting its password.
+    one.password(token.secret()).host(&host.name).hostaddr(address).port(host.port);
     let (tls, attempt) = (tls.clone(), attempt.clone());
     let allowance = Allowance::for_login();
     let watched = Watched { tls, attempt, allowance: allowance.clone() };
