@@ -17,23 +17,29 @@ mod peer;
 #[path = "heap/scan.rs"]
 mod scan;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
 
+use async_trait::async_trait;
 use entra_pool::{
     azure_sql, credential,
     credential::{AzureCli, AzureDeveloperCli, Environment, ManagedIdentity},
     postgres,
-    token::{Identity, Reason, Scope, Token, TokenCredential, TokenRequest},
+    token::{CredentialError, Identity, Reason, Scope, Token, TokenCredential, TokenRequest},
 };
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use peer::Peer;
 use scan::{Scanner, Secret};
 
+const TENANT: &str = "contoso.onmicrosoft.com";
 const CLIENT: &str = "11111111-2222-3333-4444-555555555555";
 
-/// Every secret, and what stands before its copies in buffers of the HTTP client and of
-/// TLS, which are not this crate's.
+/// Every secret, and what stands before or after its copies in buffers of the HTTP client,
+/// TLS and the drivers, which are not this crate's.
 const SECRETS: &[(Secret, &[&str])] = &[
     (Secret::Environment, &[]),
     (Secret::Pipelines, &[]),
@@ -62,6 +68,28 @@ const SECRETS: &[(Secret, &[&str])] = &[
     (Secret::FabricHeader, &["secret: "]),
     (Secret::FabricToken, &["\r\n\r\n{"]),
     (Secret::ImdsToken, &["\r\n\r\n{"]),
+    (Secret::Password, &["&client_secret=", "&grant_type="]),
+    (Secret::TokenFile, &["client_assertion=", "&client_assertion_type="]),
+    (Secret::Assertion, &["client_assertion=", "&client_assertion_type="]),
+    (Secret::SystemAccessToken, &["Bearer "]),
+    (Secret::EntraToken, &["\r\n\r\n{", "\",\"expires_on\""]),
+    (Secret::AzureSqlToken, &[]),
+    // PasswordMessage: its type and its length.
+    (Secret::PostgresToken, &["p\0\0\u{4}\u{1}"]),
+];
+
+/// How many copies of other crates have no known text next to them: strings of their own,
+/// and buffers whose first bytes malloc has overwritten. These are the most that glibc 2.36
+/// leaves; another allocator may leave more.
+const BARE: &[(Secret, usize)] = &[
+    // azure_core's `Secret`.
+    (Secret::Password, 1),
+    (Secret::TokenFile, 1),
+    (Secret::SystemAccessToken, 1),
+    // What azure_identity returns, and what it caches.
+    (Secret::EntraToken, 2),
+    // The password in tokio-postgres's `Config`, and two buffers of its password message.
+    (Secret::PostgresToken, 3),
 ];
 
 /// `before`, the secret, `after`, in a buffer that does not grow.
@@ -94,6 +122,12 @@ async fn ask(credential: &dyn TokenCredential, secret: Secret) {
     assert!(secret.is(token.secret()), "{secret:?}");
 }
 
+async fn refused(credential: &dyn TokenCredential) {
+    let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
+    let error = credential.get_token(request).await.unwrap_err();
+    assert!(error.to_string().contains("401"), "{error}");
+}
+
 /// What was found of each secret, at most: copies, and those of them that are ours.
 struct Found {
     scanner: Scanner,
@@ -108,12 +142,13 @@ impl Found {
             if !wanted.contains(secret) {
                 continue;
             }
-            let (mut all, mut ours) = (0, 0);
+            let (mut all, mut unmarked) = (0, 0);
             for hit in self.scanner.hits.iter().filter(|hit| hit.secret == *secret) {
                 all += 1;
-                ours += usize::from(!others.iter().any(|before| hit.is_behind(before)));
+                unmarked += usize::from(!others.iter().any(|text| hit.is_next_to(text)));
             }
-            *most = (most.0.max(all), most.1.max(ours));
+            let bare = BARE.iter().find(|(bare, _)| bare == secret).map_or(0, |(_, most)| *most);
+            *most = (most.0.max(all), most.1.max(unmarked.saturating_sub(bare)));
         }
     }
 }
@@ -247,12 +282,74 @@ async fn requests(peer: &Peer, found: &mut Found) {
     found.look(&[Secret::ImdsToken]);
 }
 
+/// Each way in which an application proves its identity to Entra.
+async fn applications(peer: &Peer, found: &mut Found) {
+    let id = credential::Application::new(TENANT, CLIENT).unwrap();
+    let credential = id.clone().client_secret(own(Secret::Password)).unwrap();
+    ask(&credential, Secret::EntraToken).await;
+    drop(credential);
+    found.look(&[Secret::Password, Secret::EntraToken]);
+
+    let credential = id.clone().workload_identity(peer.path("federated-token")).unwrap();
+    refused(&credential).await;
+    drop(credential);
+    found.look(&[Secret::TokenFile]);
+
+    let assertion = || async { Ok::<_, Infallible>(own(Secret::Assertion)) };
+    let credential = id.clone().client_assertion(assertion);
+    refused(&credential).await;
+    drop(credential);
+    found.look(&[Secret::Assertion]);
+
+    let credential = id.azure_pipelines("66666666-7777", own(Secret::SystemAccessToken)).unwrap();
+    refused(&credential).await;
+    drop(credential);
+    found.look(&[Secret::SystemAccessToken]);
+}
+
+/// Returns this token.
+#[derive(Debug)]
+struct Fixed(Secret);
+
+#[async_trait]
+impl TokenCredential for Fixed {
+    fn name(&self) -> String {
+        "a token".to_owned()
+    }
+
+    async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
+        Ok(Token::new(own(self.0), SystemTime::now() + Duration::from_secs(3600)))
+    }
+}
+
+async fn logins(peer: &Peer, found: &mut Found) {
+    let identity = Identity::new(Fixed(Secret::AzureSqlToken));
+    let pool = azure_sql::connect_with(&identity, &peer.azure_sql).unwrap();
+    let mut client = pool.get().await.unwrap();
+    client.simple_query("SELECT 1").await.unwrap().into_results().await.unwrap();
+    drop((client, pool, identity));
+    tasks_ended().await;
+    found.look(&[Secret::AzureSqlToken]);
+
+    let identity = Identity::new(Fixed(Secret::PostgresToken));
+    let pool = postgres::connect_with(&identity, &peer.postgres).unwrap();
+    let client = pool.get().await.unwrap();
+    client.simple_query("SELECT 1").await.unwrap();
+    drop((client, pool, identity));
+    tasks_ended().await;
+    found.look(&[Secret::PostgresToken]);
+}
+
+/// A connection's task ends soon after the connection is dropped.
+async fn tasks_ended() {
+    while Handle::current().metrics().num_alive_tasks() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[test]
 fn nothing_of_a_secret_is_left_in_memory_but_what_security_md_leaves_out() {
-    if peer::is_this() {
-        return peer::serve();
-    }
-    let peer = Peer::start();
+    let Some(peer) = Peer::of_this_process() else { return peer::serve() };
     let mut found = Found { scanner: Scanner::new(), most: vec![(0, 0); SECRETS.len()] };
     // These would be found.
     let leaked = own(Secret::Control);
@@ -271,7 +368,11 @@ fn nothing_of_a_secret_is_left_in_memory_but_what_security_md_leaves_out() {
     tokens(&mut found);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let exchanges = requests(&peer, &mut found);
+        let exchanges = async {
+            requests(&peer, &mut found).await;
+            applications(&peer, &mut found).await;
+            logins(&peer, &mut found).await;
+        };
         tokio::time::timeout(Duration::from_secs(60), exchanges).await.unwrap();
     });
     drop(runtime);

@@ -1,58 +1,45 @@
 //! The process that holds the secrets: identity endpoints, and the files that others
 //! would have written.
 
-use std::{
-    env, fs,
-    io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf, pin::pin};
 
-use entra_pool_emulator::certificates::ServerCertificate;
+use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
+    process::Command,
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::scan::Secret;
+use crate::{TENANT, scan::Secret};
 
-/// Says to the peer where its files go.
-const FOLDER: &str = "ENTRA_POOL_HEAP_FOLDER";
+/// Names this process's files and servers to the process that is searched.
+const PEER: &str = "ENTRA_POOL_HEAP_PEER";
 
 const EXPIRES: &str = "4000000000";
 
+/// The process that holds the secrets, as the searched process sees it.
 pub struct Peer {
-    process: Child,
-    folder: TempDir,
+    folder: PathBuf,
     ports: [String; 2],
     thumbprint: String,
+    pub azure_sql: String,
+    pub postgres: String,
 }
 
 impl Peer {
-    pub fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let mut process = Command::new(env::current_exe().unwrap())
-            .args(["--nocapture", "--test-threads=1"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let said = lines
-            .map(Result::unwrap)
-            .find_map(|line| line.find("peer: ").map(|at| line[at + "peer: ".len()..].to_owned()));
-        let said = said.expect("it says where it listens");
-        let [http, https, thumbprint]: [&str; 3] =
-            said.split(' ').collect::<Vec<_>>().try_into().unwrap();
-        let ports = [http.to_owned(), https.to_owned()];
-        Self { process, folder, ports, thumbprint: thumbprint.to_owned() }
+    /// `None` if this process is the peer.
+    pub fn of_this_process() -> Option<Self> {
+        let peer = env::var(PEER).ok()?;
+        let [folder, http, https, thumbprint, azure_sql, postgres]: [String; 6] =
+            peer.lines().map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+        let (folder, ports) = (folder.into(), [http, https]);
+        Some(Self { folder, ports, thumbprint, azure_sql, postgres })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     pub fn url(&self, scheme: &str, path: &str) -> String {
@@ -65,27 +52,16 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Whether this process is the peer.
-pub fn is_this() -> bool {
-    env::var_os(FOLDER).is_some()
-}
-
 fn text(secret: Secret) -> String {
     let mut text = String::new();
     secret.write(&mut text);
     text
 }
 
-/// Until it is killed.
+/// Runs this test again, in a process that can be searched, and answers it.
 pub fn serve() {
-    let folder = PathBuf::from(env::var_os(FOLDER).unwrap());
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path();
     let script = |name: &str, output: String| {
         let path = folder.join(name);
         fs::write(&path, format!("#!/bin/sh\ncat <<'END'\n{output}\nEND\n")).unwrap();
@@ -101,22 +77,52 @@ pub fn serve() {
     let key = text(Secret::Certificate);
     fs::write(folder.join("identity.pem"), format!("-----BEGIN PRIVATE KEY-----\n{key}\n"))
         .unwrap();
+    fs::write(folder.join("federated-token"), text(Secret::TokenFile)).unwrap();
     let keys = folder.join("var/opt/azcmagent/tokens");
     fs::create_dir_all(&keys).unwrap();
     fs::write(keys.join("a.key"), text(Secret::ArcKey)).unwrap();
     let realm = keys.join("a.key").display().to_string();
 
-    let certificate = ServerCertificate::self_signed(&["127.0.0.1"]).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        for secret in [Secret::AzureSqlToken, Secret::PostgresToken] {
+            emulator.issuer().accept(&text(secret), emulator.user_assigned());
+        }
+        let certificate = emulator.authority().issue(&["127.0.0.1"]).unwrap();
+        let acceptor = TlsAcceptor::from(certificate.server_config().unwrap());
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let https = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let [plain, tls] = [&http, &https].map(|it| it.local_addr().unwrap().port());
-        println!("\npeer: {plain} {tls} {}", certificate.thumbprint());
-        let acceptor = TlsAcceptor::from(certificate.server_config().unwrap());
+        let peer = [
+            folder.display().to_string(),
+            plain.to_string(),
+            tls.to_string(),
+            certificate.thumbprint(),
+            emulator.azure_sql_string(),
+            emulator.postgres_url(),
+        ];
+        // azure_identity verifies Entra's certificate with the system's roots, and reads the
+        // pipeline's endpoint from the process's environment.
+        let searched = Command::new(env::current_exe().unwrap())
+            .args(["--nocapture", "--test-threads=1"])
+            .env(PEER, peer.join("\n"))
+            .env("SSL_CERT_FILE", emulator.ca_path())
+            .env("AZURE_AUTHORITY_HOST", format!("https://127.0.0.1:{tls}"))
+            .env("SYSTEM_OIDCREQUESTURI", format!("https://127.0.0.1:{tls}/oidc"))
+            .kill_on_drop(true)
+            .output();
+        let mut searched = pin!(searched);
         loop {
             let realm = realm.clone();
             tokio::select! {
+                output = &mut searched => {
+                    let output = output.unwrap();
+                    for text in [output.stdout, output.stderr] {
+                        println!("{}", String::from_utf8_lossy(&text));
+                    }
+                    return assert!(output.status.success());
+                }
                 accepted = http.accept() => {
                     tokio::spawn(answer(accepted.unwrap().0, realm));
                 }
@@ -137,13 +143,17 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, realm: String) 
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
     }
-    let head = String::from_utf8(head).unwrap();
+    let mut head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut form = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut form).await.unwrap();
+    head.push_str(&String::from_utf8(form).unwrap());
     let carries = |secret| head.contains(&text(secret));
     let token = |secret, more: &str| {
         format!(r#"{{"access_token":"{}","expires_on":"{EXPIRES}"{more}}}"#, text(secret))
     };
     let mut status = "200 OK".to_owned();
-    let body = match head.split(['/', '?', ' ']).find(|it| !it.is_empty() && *it != "GET") {
+    let body = match head.split(['/', '?', ' ']).skip(1).find(|it| !it.is_empty()) {
         Some("app-service") => {
             assert!(carries(Secret::AppServiceHeader), "{head}");
             let more = format!(
@@ -162,11 +172,23 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, realm: String) 
             status = format!("401 Unauthorized\r\nwww-authenticate: Basic realm={realm}");
             String::new()
         }
+        Some(TENANT) if carries(Secret::Password) => {
+            token(Secret::EntraToken, r#","token_type":"Bearer","expires_in":3599"#)
+        }
+        // A token in the response would be written where copies are looked for.
+        Some(TENANT | "oidc") => {
+            let proofs = [Secret::TokenFile, Secret::Assertion, Secret::SystemAccessToken];
+            assert!(proofs.into_iter().any(carries), "{head}");
+            "401 Unauthorized".clone_into(&mut status);
+            r#"{"error":"invalid_client","error_description":"AADSTS: 401","error_codes":[]}"#
+                .to_owned()
+        }
         _ => token(Secret::ImdsToken, ""),
     };
     let length = body.len();
     let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n{body}"
     );
     stream.write_all(answer.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();

@@ -1,9 +1,10 @@
 //! The memory of this process, searched for secrets that nowhere stand whole.
 
-use std::{fs::File, io::Read, os::unix::fs::FileExt};
+use std::{fs::File, io::Read, ops::Range, os::unix::fs::FileExt};
 
-/// The length of a secret.
-pub const LENGTH: usize = 700;
+/// The length of a secret: nearly as long as what glibc's malloc caches by size. Few
+/// blocks have that size, so a freed one is seldom written into again.
+pub const LENGTH: usize = 1020;
 
 /// What is looked for: the bytes from here on, because freed blocks are written into from
 /// their beginning …
@@ -13,7 +14,14 @@ const FROM: usize = 500;
 const WINDOW: usize = 64;
 
 /// What stands before is kept for this long.
-const BEFORE: usize = 1024;
+const BEFORE: usize = 2 * LENGTH;
+
+/// What stands after is kept for this long.
+const AFTER: usize = 32;
+
+/// Two pieces of memory overlap by twice this. A copy in the first half is found in the
+/// first piece, a copy in the second half in the second piece.
+const EDGE: usize = 4096;
 
 /// At rest, needles are not what they look for.
 const MASK: u8 = 0x80;
@@ -59,6 +67,13 @@ secrets! {
     FabricHeader,
     FabricToken,
     ImdsToken,
+    Password,
+    TokenFile,
+    Assertion,
+    SystemAccessToken,
+    EntraToken,
+    AzureSqlToken,
+    PostgresToken,
 }
 
 impl Secret {
@@ -86,13 +101,15 @@ impl Secret {
 /// A copy.
 pub struct Hit {
     pub secret: Secret,
-    before: Vec<u8>,
+    /// What stands before it, and what stands after it.
+    around: [Vec<u8>; 2],
 }
 
 impl Hit {
-    /// Whether this text stands before it.
-    pub fn is_behind(&self, text: &str) -> bool {
-        self.before.windows(text.len()).any(|window| window == text.as_bytes())
+    /// Whether this text stands before or after it.
+    pub fn is_next_to(&self, text: &str) -> bool {
+        let is_in = |bytes: &Vec<u8>| bytes.windows(text.len()).any(|it| it == text.as_bytes());
+        self.around.iter().any(is_in)
     }
 }
 
@@ -155,17 +172,21 @@ impl Scanner {
             let (start, end) = range.split_once('-').unwrap();
             let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
             let mut from = start;
-            while from < end {
+            loop {
                 let length = usize::try_from(end - from).unwrap().min(buffer.len());
-                // What is read in pieces overlaps.
-                let step = if length < buffer.len() { length } else { length - 2 * BEFORE };
+                let is_last = from + length as u64 == end;
+                let first = if from == start { 0 } else { EDGE };
+                let places = first..if is_last { length } else { length - EDGE };
                 // It is not there any more.
                 if memory.read_exact_at(&mut buffer[..length], from).is_ok() {
                     let own = buffer.as_ptr() as u64;
                     let own = own..own + buffer.len() as u64;
-                    look(&buffer[..length], from, &own, needles, by_first, hits);
+                    look(&buffer[..length], places, from, &own, needles, by_first, hits);
                 }
-                from += u64::try_from(step).unwrap();
+                if is_last {
+                    break;
+                }
+                from += (length - 2 * EDGE) as u64;
             }
         }
     }
@@ -173,14 +194,15 @@ impl Scanner {
 
 fn look(
     bytes: &[u8],
+    places: Range<usize>,
     from: u64,
-    own: &std::ops::Range<u64>,
+    own: &Range<u64>,
     needles: &[Needle],
     by_first: &[Vec<usize>],
     hits: &mut Vec<Hit>,
 ) {
-    for (at, byte) in bytes.iter().enumerate() {
-        for needle in &by_first[usize::from(*byte)] {
+    for at in places {
+        for needle in &by_first[usize::from(bytes[at])] {
             let Needle { secret, step, masked } = &needles[*needle];
             let Some(window) = bytes.get(at..at + WINDOW * step) else { continue };
             let is_it = masked
@@ -190,8 +212,10 @@ fn look(
             if is_it && !own.contains(&(from + at as u64)) {
                 // Where the secret begins.
                 let begin = at.saturating_sub(FROM * step);
-                let before = bytes[begin.saturating_sub(BEFORE)..begin].to_vec();
-                hits.push(Hit { secret: *secret, before });
+                let before = &bytes[begin.saturating_sub(BEFORE)..begin];
+                let after = bytes[begin..].iter().skip(LENGTH * step).take(AFTER);
+                let around = [before.to_vec(), after.copied().collect()];
+                hits.push(Hit { secret: *secret, around });
             }
         }
     }
