@@ -74,12 +74,12 @@ impl Target {
         };
         let is_url = ["postgres://", "postgresql://"].iter().any(|start| target.starts_with(start));
         if is_url || (target.contains("host=") && !target.contains(';')) {
-            let config: postgres::Config = target.parse()?;
-            return Ok(Self { credential: config.credential()?, scope: config.token_scope()? });
+            let (config, credential) = postgres::Config::parse_with_credential(target)?;
+            return Ok(Self { credential, scope: config.token_scope()? });
         }
         if target.contains('=') || target.contains("://") {
-            let config: azure_sql::Config = target.parse()?;
-            return Ok(Self { credential: config.credential()?, scope: config.token_scope()? });
+            let (config, credential) = azure_sql::Config::parse_with_credential(target)?;
+            return Ok(Self { credential, scope: config.token_scope()? });
         }
         let (cloud, scope) = match Cloud::of_postgresql_host(target) {
             Some(cloud) => (cloud, cloud.postgresql_scope()),

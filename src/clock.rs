@@ -243,6 +243,12 @@ pub(crate) async fn until<F: Future>(end: impl Future, future: F) -> Result<F::O
     .await
 }
 
+/// A time limit as configurations have it: no time means no limit.
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) fn limit(limit: impl Into<Option<Duration>>) -> Option<Duration> {
+    limit.into().filter(|limit| !limit.is_zero())
+}
+
 /// The time limit of [`timeout`] or [`until`] has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;

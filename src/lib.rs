@@ -96,7 +96,7 @@
 //!
 //! | layer | what it does |
 //! |---|---|
-//! | `Pool` | deadpool's own type, on PostgreSQL deadpool-postgres' own: sizes, time limits, hooks and `status` are what you know. `warm_up` fills it before the first request, `close_and_wait` ends it behind the last. In its place: bb8, diesel-async, sqlx ([`adapters`]) |
+//! | `Pool` | deadpool's own type, on PostgreSQL deadpool-postgres' own: sizes, time limits, hooks and `status` are what you know. `Connector::warm_up` connects before the first request, `close_and_wait` ends the pool after the last. In its place: bb8, diesel-async, sqlx ([`adapters`]) |
 //! | `Connector` | of [`azure_sql`] or [`postgres`]: dials, verifies, logs in; `report()` counts logins, retries and why connections were retired |
 //! | [`token`] | an `Identity` has one `TokenCache` for each scope |
 //! | [`credential`] | who asks for the token: managed identity, Azure CLI, whatever `azure_identity` has, or a `TokenCredential` of yours |
@@ -115,8 +115,7 @@
 //! let config: azure_sql::Config = "Server=shop.database.windows.net;Database=orders".parse()?;
 //! let tokens = identity.tokens(config.token_scope()?);
 //! let connector = azure_sql::Connector::new(config, tokens)?;   // dials and logs in; no pool
-//! let manager = azure_sql::Manager::new(connector.clone());
-//! let pool = azure_sql::builder(manager).max_size(16).build()?;
+//! let pool = connector.pool_builder().max_size(16).build();
 //! println!("{:?}", connector.report());                         // logins, retirements, token
 //! # Ok(())
 //! # }

@@ -845,14 +845,14 @@ async fn whom_an_application_asks_follows_from_the_databases_host() {
     ] {
         let expected = if authority.is_empty() { cloud } else { &authority };
         let workload = format!("Server={sql};Authentication=Active Directory Workload Identity");
-        let workload: entra_pool::azure_sql::Config = workload.parse().unwrap();
-        let sql: entra_pool::azure_sql::Config = format!("Server={sql}").parse().unwrap();
+        let of_string =
+            |string: &str| entra_pool::azure_sql::Config::parse_with_credential(string).unwrap().1;
         let url = format!("postgres://app@{postgres}/menu");
-        let postgres: entra_pool::postgres::Config = url.parse().unwrap();
+        let (_, postgres) = entra_pool::postgres::Config::parse_with_credential(&url).unwrap();
         for (credential, applications) in
-            [(sql.credential(), 2), (postgres.credential(), 2), (workload.credential(), 1)]
+            [(of_string(&format!("Server={sql}")), 2), (postgres, 2), (of_string(&workload), 1)]
         {
-            let shown = format!("{:?}", credential.unwrap());
+            let shown = format!("{credential:?}");
             assert_eq!(shown.matches(expected).count(), applications, "{expected}: {shown}");
             assert!(!shown.contains("s3cret"), "{shown}");
         }

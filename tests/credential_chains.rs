@@ -620,13 +620,19 @@ async fn an_identity_in_a_connection_string_is_honoured_or_refused() {
     };
     let (_, _, allowed) = refused[case.parse::<usize>().unwrap()];
     let sql = format!("Server=shop.database.windows.net;User Id={CLIENT_ID}");
-    let sql: azure_sql::Config = sql.parse().unwrap();
     let url =
         format!("postgres://app@shop.postgres.database.azure.com/menu?entra_client_id={CLIENT_ID}");
-    let postgres: postgres::Config = url.parse().unwrap();
-    for (credential, setting) in
-        [(sql.credential(), "User Id"), (postgres.credential(), "entra_client_id")]
-    {
+    let sql = azure_sql::Config::parse_with_credential(&sql);
+    let sql = sql.map(|(_, credential)| credential).map_err(|error| match error {
+        azure_sql::Error::Identity(error) => error,
+        error => panic!("{error:?}"),
+    });
+    let postgres = postgres::Config::parse_with_credential(&url);
+    let postgres = postgres.map(|(_, credential)| credential).map_err(|error| match error {
+        postgres::Error::Identity(error) => error,
+        error => panic!("{error:?}"),
+    });
+    for (credential, setting) in [(sql, "User Id"), (postgres, "entra_client_id")] {
         if allowed.is_empty() {
             let name = credential.unwrap().name();
             assert!(name.contains(CLIENT_ID), "{name}");

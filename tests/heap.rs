@@ -48,7 +48,6 @@ const SECRETS: &[(Secret, &[&str])] = &[
     (Secret::Url, &[]),
     (Secret::UrlParameter, &[]),
     (Secret::Jdbc, &[]),
-    (Secret::Builder, &[]),
     (Secret::PostgresUrl, &[]),
     (Secret::PostgresParameter, &[]),
     (Secret::PostgresPairs, &[]),
@@ -195,22 +194,9 @@ fn connection_strings(found: &mut Found) {
         (&parameter, Secret::UrlParameter, ""),
         (&jdbc, Secret::Jdbc, "}"),
     ] {
-        let config: azure_sql::Config = with(before, secret, after).parse().unwrap();
-        let credential = config.clone().credential().unwrap();
-        drop((config, credential));
+        drop(azure_sql::Config::parse_with_credential(&with(before, secret, after)).unwrap());
         found.look(&[secret]);
     }
-    let config = azure_sql::Config::builder("shop.database.windows.net")
-        .authentication(azure_sql::Authentication::ServicePrincipal)
-        .client_id(CLIENT)
-        .tenant("contoso.onmicrosoft.com")
-        .client_secret(own(Secret::Builder))
-        .build()
-        .unwrap();
-    drop(config.credential().unwrap());
-    drop(config);
-    found.look(&[Secret::Builder]);
-
     for (before, secret, after) in [
         ("postgres://u:", Secret::PostgresUrl, "@h/d"),
         ("postgres://u@h/d?password=", Secret::PostgresParameter, ""),
@@ -324,7 +310,7 @@ impl TokenCredential for Fixed {
 
 async fn logins(peer: &Peer, found: &mut Found) {
     let identity = Identity::new(Fixed(Secret::AzureSqlToken));
-    let pool = azure_sql::connect_with(&identity, &peer.azure_sql).unwrap();
+    let pool = azure_sql::pool_with(&identity, &peer.azure_sql).unwrap();
     let mut client = pool.get().await.unwrap();
     client.simple_query("SELECT 1").await.unwrap().into_results().await.unwrap();
     drop((client, pool, identity));
@@ -332,7 +318,7 @@ async fn logins(peer: &Peer, found: &mut Found) {
     found.look(&[Secret::AzureSqlToken]);
 
     let identity = Identity::new(Fixed(Secret::PostgresToken));
-    let pool = postgres::connect_with(&identity, &peer.postgres).unwrap();
+    let pool = postgres::pool_with(&identity, &peer.postgres).unwrap();
     let client = pool.get().await.unwrap();
     client.simple_query("SELECT 1").await.unwrap();
     drop((client, pool, identity));

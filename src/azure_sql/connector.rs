@@ -107,7 +107,6 @@ impl Connector {
     }
 
     /// What it connects to.
-    #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.driver.config
     }

@@ -6,7 +6,7 @@ use rustls::ClientConfig;
 
 use super::{ConfigError, Error, Recycling, keywords};
 use crate::{
-    Cloud,
+    Cloud, clock,
     credential::{DefaultCredential, Environment, UserAssignedId},
     tls::{OwnConfig, Trust},
     token::{Scope, TokenCredential},
@@ -238,7 +238,7 @@ impl Config {
     /// 1 h.
     #[must_use]
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.max_lifetime = some(lifetime);
+        self.max_lifetime = clock::limit(lifetime);
         self
     }
 
@@ -250,7 +250,7 @@ impl Config {
     /// of a pool's limits are, and by [`keep_fresh`](super::keep_fresh).
     #[must_use]
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.idle_timeout = some(limit);
+        self.idle_timeout = clock::limit(limit);
         self
     }
 
@@ -447,11 +447,6 @@ fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
     config = config.idle_timeout(ours.duration("pool_max_conn_idle_time")?);
     config.check()?;
     Ok((config, ours.get(keywords::CLIENT_ID).map(str::to_owned)))
-}
-
-/// No time means no limit.
-fn some(limit: impl Into<Option<Duration>>) -> Option<Duration> {
-    limit.into().filter(|limit| !limit.is_zero())
 }
 
 impl TryFrom<tokio_postgres::Config> for Config {

@@ -46,10 +46,10 @@ pub enum Recycling {
     ///
     /// ```no_run
     /// # fn pool(connector: entra_pool::postgres::Connector) -> Result<(), Box<dyn std::error::Error>> {
-    /// use entra_pool::postgres::{self, deadpool_postgres::{Hook, HookError}};
+    /// use entra_pool::postgres::deadpool_postgres::{Hook, HookError};
     ///
     /// let close = "SELECT dblink_disconnect(name) FROM unnest(dblink_get_connections()) AS name";
-    /// let builder = postgres::builder(connector).post_recycle(Hook::async_fn(move |client, _| {
+    /// let builder = connector.pool_builder().post_recycle(Hook::async_fn(move |client, _| {
     ///     Box::pin(async move { client.batch_execute(close).await.map_err(HookError::Backend) })
     /// }));
     /// # Ok(())

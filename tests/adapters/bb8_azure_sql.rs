@@ -38,13 +38,18 @@ impl Shop {
 
     /// A pool of one connection, so that the next borrower gets the last one's.
     fn pool_of_one(&self, recycling: Recycling) -> Pool {
-        let manager = self.manager(recycling);
+        let mut manager = self.manager();
+        if recycling != Recycling::default() {
+            let config = self.connector.config().clone().recycling(recycling);
+            let tokens = self.connector.tokens().clone();
+            manager = Manager::new(Connector::new(config, tokens).unwrap());
+        }
         bb8::azure_sql::builder(&manager).max_size(1).build_unchecked(manager)
     }
 
     /// The same, which does not look at a connection before it lends it.
     fn careless_pool_of_one(&self) -> Pool {
-        let manager = self.manager(Recycling::Clean);
+        let manager = self.manager();
         let builder = bb8::azure_sql::builder(&manager).max_size(1);
         builder.test_on_check_out(false).build_unchecked(manager)
     }
@@ -167,7 +172,7 @@ impl ErrorSink<Error> for Kept {
 async fn a_refused_login_is_told_to_the_error_sink_and_not_repeated() {
     let shop = Shop::open().await;
     shop.emulator.directory().remove("shop-identity");
-    let (kept, manager) = (Kept::default(), shop.manager(Recycling::Clean));
+    let (kept, manager) = (Kept::default(), shop.manager());
     let pool =
         bb8::azure_sql::builder(&manager).error_sink(kept.boxed_clone()).build_unchecked(manager);
     tokio::select! {

@@ -92,7 +92,7 @@ async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_re
 
 #[tokio::test]
 async fn connections_end_when_they_are_old_or_closed() {
-    let old = Guest::with("bb8-old", |config| config.max_lifetime(Duration::ZERO)).await;
+    let old = Guest::with("bb8-old", |config| config.max_lifetime(Duration::from_nanos(1))).await;
     let pool = pool_of_one(&old);
     // It is old before it is lent at all, so that none is ever lent.
     tokio::select! {

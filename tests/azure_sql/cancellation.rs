@@ -9,7 +9,7 @@ use entra_pool_emulator::network::Network;
 use futures_util::TryStreamExt;
 
 use crate::{
-    Shop, number, pool, run,
+    Shop, number, pool, recycled, run,
     sessions::{BOTH, assert_clean},
     until,
 };

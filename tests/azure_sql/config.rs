@@ -70,7 +70,7 @@ fn broken_urls() {
 fn what_shuts_something_else_out() {
     let string = format!("{AZURE}certificate=ca.pem;ServerCertificate=db.pem");
     let error = refused(&string, "'certificate' and 'ServerCertificate' exclude each other");
-    assert!(matches!(error, ConfigError::Contradiction { .. }), "{error:?}");
+    assert!(matches!(error, ConfigError::Conflict { .. }), "{error:?}");
 }
 
 #[test]
@@ -102,7 +102,10 @@ fn a_server_that_nobody_knows_the_scope_of() {
 
 #[test]
 fn an_identity_and_a_string_that_names_another() {
-    let error = refused(&format!("{AZURE}Authentication=Active Directory Default"), "keep one");
+    let string = format!("{AZURE}Authentication=Active Directory Default");
+    azure_sql::pool_with(&identity(), &string).unwrap();
+    let managed = format!("{AZURE}Authentication=Active Directory Managed Identity");
+    let error = refused(&managed, "Config::parse_with_credential");
     assert!(
         matches!(error, ConfigError::ConflictingIdentity { keyword: "Authentication", .. }),
         "{error:?}"
@@ -155,11 +158,12 @@ fn a_user_id_that_is_no_client_id_is_named_as_it_is_written() {
 
 #[test]
 fn a_configuration_is_shown_as_the_string_that_it_is_read_from() {
-    let string = "Server=tcp:shop.database.windows.net,1433;Database=orders;\
-                  Authentication=Active Directory Service Principal;User Id=3f;Entra Tenant=contoso;\
+    let shown = "Server=tcp:shop.database.windows.net,1433;Database=orders;\
                   Encrypt=Strict;ApplicationIntent=ReadOnly;Connect Timeout=60;Max Pool Size=16";
-    let config: Config = format!("{string};Password=hunter2").parse().unwrap();
-    assert_eq!(config.to_string(), string);
+    let principal = "Authentication=Active Directory Service Principal;User Id=3f@contoso";
+    let string = format!("{shown};{principal};Password=hunter2");
+    let (config, _) = Config::parse_with_credential(&string).unwrap();
+    assert_eq!(config.to_string(), shown);
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
 }
 
@@ -170,7 +174,7 @@ async fn every_form_of_a_connection_string_leads_to_the_database() {
     let ca = shop.emulator.ca_path().display().to_string();
     let scope = Scope::AZURE_SQL;
     let encoded = ca.replace('/', "%2F");
-    let built = Config::builder("localhost").port(port).database("orders").ca_file(&ca);
+    let built = Config::new("localhost").port(port).database("orders").ca_file(&ca);
     for config in [
         shop.emulator.azure_sql_string().parse(),
         format!(
@@ -179,7 +183,7 @@ async fn every_form_of_a_connection_string_leads_to_the_database() {
         )
         .parse(),
         format!("mssql://localhost:{port}/orders?certificate={encoded}&entra+scope={scope}").parse(),
-        built.scope(scope.clone()).build(),
+        Ok(built.scope(scope.clone())),
     ] {
         let tokens = shop.identity.tokens(scope.clone());
         let mut connection =
@@ -210,22 +214,25 @@ fn tools_that_are_logged_in_are_asked_by_name() {
         ("ActiveDirectoryAzCli", "Azure CLI"),
         ("ActiveDirectoryAzureDeveloperCli", "Azure Developer CLI"),
     ] {
-        let config: Config = format!("{AZURE}fedauth={authentication}").parse().unwrap();
-        assert_eq!(config.credential().unwrap().name(), name);
+        let string = format!("{AZURE}fedauth={authentication}");
+        let (_, credential) = Config::parse_with_credential(&string).unwrap();
+        assert_eq!(credential.name(), name);
     }
 }
 
-/// `credential` reads the process' own variables: the test runs itself again with
+/// `parse_with_credential` reads the process' own variables: the test runs itself again with
 /// them.
 #[cfg(feature = "azure-identity")]
 #[test]
 fn what_a_service_principals_string_leaves_out_the_environment_says() {
     const MARK: &str = "ENTRA_POOL_TEST_PRINCIPAL";
     const ID: &str = "11111111-2222-3333-4444-555555555555";
-    let credential = |more: &str| {
-        let config: Config =
-            format!("{AZURE}Authentication=Active Directory {more}").parse().unwrap();
-        config.credential().map(|credential| format!("{} {credential:?}", credential.name()))
+    let credential = |more: &str| match Config::parse_with_credential(&format!(
+        "{AZURE}Authentication=Active Directory {more}"
+    )) {
+        Ok((_, credential)) => Ok(format!("{} {credential:?}", credential.name())),
+        Err(Error::Identity(error)) => Err(error),
+        Err(error) => panic!("{error:?}"),
     };
     match std::env::var(MARK).as_deref() {
         Ok("nothing") => {

@@ -13,7 +13,7 @@ use entra_pool_emulator::{
 };
 use tokio::{runtime::Handle, task::yield_now};
 
-use crate::{Shop, pool, until};
+use crate::{Shop, pool, recycled, until};
 
 /// `Connect Timeout`'s default.
 const CONNECT: Duration = Duration::from_secs(15);

@@ -15,7 +15,7 @@ use futures_util::TryStreamExt;
 use tiberius::error::{Error, IoErrorKind};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::{Shop, failure, pool, retired, run, until};
+use crate::{Shop, failure, pool, recycled, retired, run, until};
 
 const TASKS: u64 = 50;
 const CONNECTIONS: usize = 4;

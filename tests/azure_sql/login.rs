@@ -6,7 +6,7 @@ use std::{
 };
 
 use entra_pool::{
-    azure_sql::{self, Error, Recycling},
+    azure_sql::{self, Error},
     postgres,
     token::{CredentialError, Scope, Token, TokenCredential, TokenRequest},
 };

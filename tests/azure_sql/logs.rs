@@ -1,6 +1,6 @@
 //! What is logged: the truth about TLS, and never a token.
 
-use entra_pool::azure_sql::{Error, Recycling};
+use entra_pool::azure_sql::Error;
 
 pub(crate) use crate::support::logs::{assert_no_token, capture};
 use crate::{Shop, login_failed, number, pool, refused};

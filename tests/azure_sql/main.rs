@@ -29,8 +29,7 @@ use std::{
 
 use entra_pool::{
     azure_sql::{
-        Client, Config, Connection, Connector, Error, Manager, Pool, Recycling, RetireReason,
-        tiberius,
+        Client, Config, Connection, Connector, Error, Pool, Recycling, RetireReason, tiberius,
     },
     clock::ManualClock,
     credential::{Environment, ManagedIdentity, UserAssignedId},

@@ -3,35 +3,38 @@
 
 use std::time::Duration;
 
-use entra_pool::azure_sql::{self, Connector, Pool, RetireReason, close_and_wait, keep_fresh};
+use entra_pool::azure_sql::{self, Pool, PoolError, RetireReason, close_and_wait, keep_fresh};
 use entra_pool_emulator::azure_sql::ServerError;
 
 use crate::{Shop, number, pool, retired, until};
 
-async fn warm_up(pool: &Pool) -> Result<(), azure_sql::PoolError> {
-    let connector = pool.manager().connector();
-    connector.warm_up(pool, WARM).await
+fn pool_of(shop: &Shop, more: &str) -> Pool {
+    shop.connector(more).pool()
+}
+
+async fn warm_up(pool: &Pool, n: usize) -> Result<(), PoolError> {
+    pool.manager().connector().warm_up(pool, n).await
 }
 
 #[tokio::test]
 async fn a_pool_is_filled_to_its_minimum_before_it_is_asked() {
     let shop = Shop::open().await;
     let pool = pool_of(&shop, "Min Pool Size=3;Max Pool Size=5");
-    warm_up(&pool).await.unwrap();
+    warm_up(&pool, 3).await.unwrap();
     assert_eq!((pool.status().size, pool.status().available), (3, 3));
     assert_eq!((shop.counters().logins, shop.token_requests()), (3, 1));
-    warm_up(&pool).await.unwrap();
+    warm_up(&pool, 3).await.unwrap();
     assert_eq!(shop.counters().logins, 3, "they are there");
     // One is lent, one is gone: what is missing is opened, no more.
     let lent = pool.get().await.unwrap();
     drop(deadpool_take(&pool).await);
-    warm_up(&pool).await.unwrap();
+    warm_up(&pool, 3).await.unwrap();
     assert_eq!((pool.status().size, shop.counters().logins), (3, 4));
     drop(lent);
 
     // A wrong set-up would show without a minimum, too.
     let none = pool_of(&shop, "");
-    warm_up(&none).await.unwrap();
+    warm_up(&none, 1).await.unwrap();
     assert_eq!(none.status().size, 1);
 }
 
@@ -45,9 +48,9 @@ async fn what_keeps_a_pool_from_its_minimum_is_told() {
     let pool = pool_of(&shop, "Min Pool Size=2");
     let firewall = ServerError::new(40615, 14, "Client with IP address '192.0.2.7' is not allowed");
     shop.server().behaviour().fail_logins(1, firewall);
-    let error = warm_up(&pool).await.unwrap_err();
+    let error = warm_up(&pool, 2).await.unwrap_err();
     assert!(error.to_string().contains("firewall"), "{error}");
-    warm_up(&pool).await.unwrap();
+    warm_up(&pool, 2).await.unwrap();
     assert_eq!(pool.status().size, 2);
 }
 
@@ -56,7 +59,7 @@ async fn idle_connections_are_kept_fit_while_nobody_asks() {
     let shop = Shop::open().await;
     let connector = shop.connector("Min Pool Size=2");
     let pool = pool(&connector, 4);
-    warm_up(&pool).await.unwrap();
+    warm_up(&pool, 2).await.unwrap();
     keep_fresh(&pool);
     keep_fresh(&pool);
     until(|| shop.clock.sleepers() > 0).await;
@@ -160,7 +163,7 @@ async fn filling_a_pool_waits_for_nobody_and_takes_nothing_from_anybody() {
         async move { pool.get().await.map(drop) }
     });
     until(|| capture.text().contains("logging in")).await;
-    warm_up(&pool).await.unwrap();
+    warm_up(&pool, 2).await.unwrap();
     asking.abort();
     drop(first);
 }
@@ -170,7 +173,7 @@ async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
     let shop = Shop::open().await;
     let connector = shop.connector("Min Pool Size=3;Max Pool Size=3");
     let pool = connector.pool();
-    warm_up(&pool).await.unwrap();
+    warm_up(&pool, 3).await.unwrap();
     keep_fresh(&pool);
     drop(deadpool_take(&pool).await);
     until(|| shop.clock.sleepers() == 1).await;

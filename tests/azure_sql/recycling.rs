@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use entra_pool::{
-    azure_sql::{Manager, Pool, Recycling, RetireReason},
+    azure_sql::{Recycling, RetireReason},
     clock::Clock,
     token::Scope,
 };

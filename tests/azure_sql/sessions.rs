@@ -9,7 +9,7 @@ use entra_pool::azure_sql::{
 use futures_util::TryStreamExt;
 use tiberius::error::{Error, IoErrorKind};
 
-use crate::{Shop, failure, number, retired, run, session, text, until};
+use crate::{Shop, failure, number, recycled, retired, run, session, text, until};
 
 pub(crate) const BOTH: [Recycling; 2] = [Recycling::Clean, Recycling::Fast];
 

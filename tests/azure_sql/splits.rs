@@ -1,6 +1,5 @@
 //! A whole session by a network that cuts it into pieces of any length.
 
-use entra_pool::azure_sql::Recycling;
 use entra_pool_emulator::network::Network;
 
 use crate::{Shop, number, pool, retired};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use entra_pool::azure_sql::{Config, Connector, Error, Recycling};
+use entra_pool::azure_sql::{Config, Connector, Error};
 use entra_pool_emulator::{
     azure_sql::AzureSqlServer,
     certificates::{Authority, ServerCertificate},
@@ -119,7 +119,7 @@ async fn a_file_that_does_not_name_one_certificate() {
             format!("{};ServerCertificate={}", string_to(shop.server()), file.display())
                 .parse()
                 .unwrap();
-        let tokens = shop.identity.tokens(config.token_scope()?);
+        let tokens = shop.identity.tokens(config.token_scope().unwrap());
         let error = Connector::new(config, tokens).unwrap_err();
         assert!(matches!(error, Error::TlsConfig(_)), "{error:?}");
         let said = said(&error);
@@ -136,7 +136,7 @@ async fn any_certificate_of_this_machines_servers_where_that_is_asked_for() {
             config.clone().dangerous_trust_any_certificate_on_loopback(),
             config.dangerous_trust_any_certificate_anywhere(),
         ] {
-            let tokens = shop.identity.tokens(config.token_scope()?);
+            let tokens = shop.identity.tokens(config.token_scope().unwrap());
             Connector::new(config, tokens).unwrap().connect().await.unwrap();
         }
         assert_eq!(server.counters().logins, 2);

@@ -10,7 +10,7 @@ use std::{
 
 use entra_pool::{
     adapters,
-    postgres::{self, Config, Connector, Error, tokio_postgres},
+    postgres::{Config, Connector, Error, tokio_postgres},
 };
 use rustls::ServerConfig;
 use tokio::runtime::Handle;

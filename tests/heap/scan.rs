@@ -49,7 +49,6 @@ secrets! {
     Url,
     UrlParameter,
     Jdbc,
-    Builder,
     PostgresUrl,
     PostgresParameter,
     PostgresPairs,

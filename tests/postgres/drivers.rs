@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use entra_pool::{
-    postgres::{self, Pool, deadpool_postgres, tokio_postgres},
+    postgres::{Pool, deadpool_postgres, tokio_postgres},
     token::{Identity, Scope},
 };
 

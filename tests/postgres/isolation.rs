@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use entra_pool::{
-    postgres::{self, Pool, deadpool_postgres::Client, tokio_postgres::Error},
+    postgres::{Pool, deadpool_postgres::Client, tokio_postgres::Error},
     token::Identity,
 };
 

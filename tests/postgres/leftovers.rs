@@ -3,7 +3,7 @@
 
 use entra_pool::{
     postgres::{
-        self, Pool, RetireReason,
+        Pool, RetireReason,
         deadpool_postgres::{Client, Hook, HookError},
     },
     token::Identity,
@@ -132,7 +132,7 @@ async fn calling(role: &str, hook: Option<Hook>) -> (Pool, String) {
         credential.secret(),
     );
     let connect = format!("SELECT dblink_connect('kitchen', {to}), dblink_connect({to})");
-    (builder.build().unwrap(), connect)
+    (builder.build(), connect)
 }
 
 const CALL: &str = "SELECT found FROM dblink('kitchen', 'SELECT current_user') AS (found text)";

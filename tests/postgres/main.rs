@@ -24,7 +24,7 @@ mod unchanged;
 
 use deadpool_postgres::GenericClient;
 use entra_pool::{
-    postgres::{self, Config, Connector, Error, Pool, deadpool_postgres},
+    postgres::{Config, Connector, Error, Pool, deadpool_postgres},
     token::Identity,
 };
 use support::{credential::TestCredential, postgres::PostgresServer};

@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use entra_pool::{
-    postgres::{self, Config, Connector, Error, RetireReason},
+    postgres::{Config, Connector, Error, RetireReason},
     token::{CredentialError, Identity, Token, TokenCredential, TokenRequest},
 };
 use entra_pool_emulator::jwt::{Issuer, Principal, PrincipalKind};

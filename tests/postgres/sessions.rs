@@ -12,9 +12,7 @@ use entra_pool::{
     token::Identity,
 };
 
-use crate::{
-    backend, connector, let_in, pool_of, pool_of_one, server, support::logs::capture, text,
-};
+use crate::{backend, connector, let_in, pool_of_one, server, support::logs::capture, text};
 
 #[tokio::test]
 async fn a_session_is_clean_for_its_next_borrower() {
@@ -249,7 +247,7 @@ async fn connections_end_when_they_are_old_or_closed() {
     let identity = Identity::new(let_in("old").await);
     let config: Config = server().await.url("old").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
-    let old = Connector::new(config.clone().max_lifetime(Duration::ZERO), tokens.clone()).unwrap();
+    let old = Connector::new(config.clone().max_lifetime(Duration::from_nanos(1)), tokens.clone()).unwrap();
     let pool = old.pool_builder().max_size(1).build();
     let first = backend(&pool.get().await.unwrap()).await;
     assert_ne!(backend(&pool.get().await.unwrap()).await, first);
@@ -302,7 +300,7 @@ async fn a_connection_that_lay_idle_too_long_is_retired() {
     let identity = Identity::new(let_in("idle").await);
     let config: Config = server().await.url("idle").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
-    let connector = Connector::new(config.idle_timeout(Duration::ZERO), tokens).unwrap();
+    let connector = Connector::new(config.idle_timeout(Duration::from_nanos(1)), tokens).unwrap();
     let pool = connector.pool_builder().max_size(1).build();
     let first = backend(&pool.get().await.unwrap()).await;
     assert_ne!(backend(&pool.get().await.unwrap()).await, first);
@@ -315,7 +313,7 @@ async fn connections_that_lie_idle_too_long_go_without_being_asked_for() {
     let identity = Identity::builder(let_in("kept").await).clock(clock.clone()).build();
     let config: Config = server().await.url("kept").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
-    let connector = Connector::new(config.idle_timeout(Duration::ZERO), tokens).unwrap();
+    let connector = Connector::new(config.idle_timeout(Duration::from_nanos(1)), tokens).unwrap();
     let pool = connector.pool_builder().max_size(3).build();
     let lent = pool.get().await.unwrap();
     connector.warm_up(&pool, 3).await.unwrap();
@@ -363,7 +361,9 @@ async fn a_pool_is_warm_before_the_first_request() {
 
 #[tokio::test]
 async fn warming_up_does_not_wait_for_what_others_have() {
-    let pool = pool_of("busy", 2).await;
+    let identity = Identity::new(let_in("busy").await);
+    let connector = connector(&identity, &server().await.url("busy"));
+    let pool = connector.pool_builder().max_size(2).build();
     let first = pool.get().await.unwrap();
     // The second is being dialled, and counts as nothing yet.
     let mut second = pin!(pool.get());

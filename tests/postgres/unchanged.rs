@@ -65,7 +65,7 @@ async fn serve(pool: &Pool) -> Result<(), PoolError> {
 
 #[tokio::test]
 async fn generic_clients_cached_statements_and_transactions_work_unchanged() {
-    let pool = connect_with(&identity_of("unchanged").await, &url_of("unchanged").await).unwrap();
+    let pool = pool_with(&identity_of("unchanged").await, &url_of("unchanged").await).unwrap();
     serve(&pool).await.unwrap();
 
     let taken = deadpool_postgres::Client::take(pool.get().await.unwrap());

@@ -13,7 +13,7 @@ mod watching;
 use std::time::{Duration, SystemTime};
 
 use entra_pool::{
-    azure_sql::{self, Manager},
+    azure_sql,
     clock::ManualClock,
     credential::{Environment, ManagedIdentity, UserAssignedId},
     postgres,

@@ -63,7 +63,7 @@ async fn a_pool_is_called_after_server_and_database() {
     let shop = Shop::open().await;
     let measured = measure();
     let (orders, menu) = (shop.azure_sql(), shop.postgres());
-    let port = orders.config().port();
+    let port = shop.emulator.azure_sql().addr().port();
     assert_eq!(orders.pool_name(), format!("localhost:{port}/orders"));
     assert!(menu.pool_name().ends_with("/restaurant"), "{}", menu.pool_name());
     let _connected = menu.connect().await.unwrap();

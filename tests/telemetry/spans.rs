@@ -39,7 +39,7 @@ fn assert_told(span: &Seen, message: &str) {
 async fn a_connect_to_azure_sql_is_a_span_and_its_stages_are_events() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
-    let port = connector.config().port().to_string();
+    let port = shop.emulator.azure_sql().addr().port().to_string();
     let watched = watch();
     let request = tracing::info_span!("request");
     connector.connect().instrument(request).await.unwrap();
@@ -134,7 +134,7 @@ async fn other_tries_are_events_of_one_connect() {
 async fn a_routed_login_is_an_event_and_the_address_is_the_configurations() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
-    let port = connector.config().port();
+    let port = shop.emulator.azure_sql().addr().port();
     let watched = watch();
     shop.emulator.azure_sql().behaviour().route_logins(1, "localhost", port);
     connector.connect().await.unwrap();

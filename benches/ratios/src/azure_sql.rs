@@ -9,7 +9,7 @@ use std::{
 };
 
 use entra_pool::{
-    azure_sql::{self, Connector, Manager, Pool, Recycling, deadpool::managed},
+    azure_sql::{self, Connector, Pool, Recycling, deadpool::managed},
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };

@@ -2,7 +2,7 @@
 //! each has this around its own routes and statements.
 //!
 //! ```no_run
-//! use entra_pool::azure_sql::{self, Manager};
+//! use entra_pool::azure_sql;
 //! use examples_common::{BoxError, Database, run, serve, settings};
 //!
 //! #[tokio::main]

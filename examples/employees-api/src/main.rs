@@ -7,7 +7,7 @@ mod salary;
 
 use std::process::ExitCode;
 
-use entra_pool::azure_sql::{self, Manager};
+use entra_pool::azure_sql;
 use examples_common::{BoxError, Database, run, serve, settings::AzureSqlSettings};
 
 #[tokio::main]

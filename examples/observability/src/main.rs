@@ -6,10 +6,7 @@ mod telemetry;
 
 use std::{num::NonZeroUsize, process::ExitCode};
 
-use entra_pool::{
-    azure_sql::{self, Manager},
-    postgres,
-};
+use entra_pool::{azure_sql, postgres};
 use examples_common::{
     BoxError, Database, serve,
     settings::{self, AzureSqlSettings},

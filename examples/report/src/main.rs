@@ -71,7 +71,7 @@ async fn open(config: DatabaseConfig) -> Result<(Database, Pool), BoxError> {
         DatabaseConfig::Postgres(url) => {
             let database = Database::open(url).await?;
             let connector = database.postgres()?;
-            let pool = pg::builder(connector.clone()).build()?;
+            let pool = connector.pool();
             database.set_up_postgres(&pool, SETUP_POSTGRES).await?;
             pg::keep_fresh(&pool, &connector);
             Ok((database, Pool::Postgres(pool, connector)))

@@ -8,7 +8,7 @@ mod user;
 
 use std::process::ExitCode;
 
-use entra_pool::azure_sql::{self, Manager};
+use entra_pool::azure_sql;
 use examples_common::{BoxError, Database, run, serve};
 
 use config::Config;
@@ -21,8 +21,7 @@ async fn main() -> ExitCode {
 async fn application() -> Result<(), BoxError> {
     let Config { azure_sql: settings, pool_size } = Config::from_env()?;
     let database = Database::open(settings.connection_string).await?;
-    let manager = Manager::new(database.azure_sql()?);
-    let pool = azure_sql::builder(manager).max_size(pool_size.get()).build()?;
+    let pool = database.azure_sql()?.pool_builder().max_size(pool_size.get()).build();
     database.set_up_azure_sql(&pool, database::SETUP).await?;
     azure_sql::keep_fresh(&pool);
     serve(routes::router(pool.clone()), settings.listen, azure_sql::close_and_wait(&pool)).await?;

@@ -13,7 +13,7 @@ use super::{
     settings::{host_name, routing_suffix},
     url,
 };
-use crate::{tls::Trust, token::Scope};
+use crate::{clock::limit, tls::Trust, token::Scope};
 
 /// Keywords as written, and their values.
 pub(super) type Pairs = Vec<(String, Zeroizing<String>)>;
@@ -159,7 +159,9 @@ impl Reader {
             Setting::ConnectTimeout => config.connect_timeout = seconds(value).ok_or_else(wrong)?,
             // JDBC's -1 is no limit, too.
             Setting::CommandTimeout if value == "-1" => config.command_timeout = None,
-            Setting::CommandTimeout => config.command_timeout = limit(value).ok_or_else(wrong)?,
+            Setting::CommandTimeout => {
+                config.command_timeout = limit(seconds(value).ok_or_else(wrong)?);
+            }
             Setting::ConnectRetryCount => {
                 config.retry_count = Some(value.parse().map_err(|_| wrong())?);
             }
@@ -168,7 +170,9 @@ impl Reader {
             }
             Setting::MaxPoolSize => config.max_size = Some(value.parse().map_err(|_| wrong())?),
             Setting::MinPoolSize => config.min_size = value.parse().map_err(|_| wrong())?,
-            Setting::ConnectionLifetime => config.max_lifetime = limit(value).ok_or_else(wrong)?,
+            Setting::ConnectionLifetime => {
+                config.max_lifetime = limit(seconds(value).ok_or_else(wrong)?);
+            }
             Setting::AllowRoutingTo => {
                 config.routing_suffixes = value.split(',').map(routing_suffix).collect();
             }
@@ -315,11 +319,6 @@ fn boolean(value: &str) -> Option<bool> {
         () if is_one_of(["false", "no", "0", "f"]) => Some(false),
         () => None,
     }
-}
-
-/// Seconds; zero for no limit.
-fn limit(value: &str) -> Option<Option<Duration>> {
-    seconds(value).map(|limit| (!limit.is_zero()).then_some(limit))
 }
 
 /// Whole seconds; or with decimals, which no driver knows, as those of a method may be.

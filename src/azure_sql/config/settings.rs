@@ -4,6 +4,7 @@ use rustls::ClientConfig;
 
 use super::{Config, Encrypt, Recycling, check};
 use crate::{
+    clock,
     tls::{OwnConfig, Trust},
     token::Scope,
 };
@@ -136,7 +137,7 @@ impl Config {
     /// The time for the server to answer a request, or to go on answering
     /// (`Command Timeout`). Zero or `None`: no limit. Default: 30 s.
     pub fn command_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.command_timeout = some(limit);
+        self.command_timeout = clock::limit(limit);
         self
     }
 
@@ -171,7 +172,7 @@ impl Config {
     /// When a pooled connection is retired for its age; up to a tenth earlier, so that not
     /// all are replaced at once (`Connection Lifetime`). Zero or `None`: never. Default: 1 h.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.max_lifetime = some(lifetime);
+        self.max_lifetime = clock::limit(lifetime);
         self
     }
 
@@ -195,7 +196,7 @@ impl Config {
     ///
     /// Measured from the last response of the server.
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.idle_timeout = some(limit);
+        self.idle_timeout = clock::limit(limit);
         self
     }
 
@@ -212,11 +213,6 @@ impl Config {
         self.trust = Trust::Own(OwnConfig(config));
         self
     }
-}
-
-/// No time means no limit, as in strings.
-fn some(limit: impl Into<Option<Duration>>) -> Option<Duration> {
-    limit.into().filter(|limit| !limit.is_zero())
 }
 
 /// SqlClient's names for this machine are replaced.

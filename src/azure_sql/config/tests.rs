@@ -2,34 +2,39 @@ use std::{path::PathBuf, time::Duration};
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{keywords::KEYWORDS, *};
+use super::{identity::NamedIdentity, keywords::KEYWORDS, *};
+use crate::credential::Member;
 
 const AZURE: &str = "Server=a.database.windows.net;";
-const ID: &str = "11111111-2222-3333-4444-555555555555";
 
 fn config(text: &str) -> Config {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-fn shop() -> ConfigBuilder {
-    Config::builder("shop.database.windows.net")
+fn shop() -> Config {
+    Config::new("shop.database.windows.net")
+}
+
+fn identity(text: &str) -> NamedIdentity {
+    read::parse(text, false).unwrap_or_else(|error| panic!("{text}: {error}")).1
 }
 
 #[test]
 fn the_defaults_are_those_of_the_table() {
     let config = config("Server=tcp:shop.database.windows.net;Database=orders");
-    assert_eq!((config.host(), config.port()), ("shop.database.windows.net", 1433));
-    assert_eq!(config.database(), Some("orders"));
-    assert_eq!((config.authentication(), config.client_id()), (None, None));
-    assert_eq!((config.encrypt(), &config.trust), (Encrypt::Mandatory, &Trust::Platform));
-    assert_eq!(config.application_name(), "entra-pool");
-    assert!(!config.is_read_only() && !config.multi_subnet_failover);
-    assert_eq!(config.connect_timeout(), Duration::from_secs(15));
-    assert_eq!(config.command_timeout(), Some(Duration::from_secs(30)));
+    assert_eq!((config.host.as_str(), config.port), ("shop.database.windows.net", 1433));
+    assert_eq!(config.database.as_deref(), Some("orders"));
+    assert_eq!((config.encrypt, &config.trust), (Encrypt::Mandatory, &Trust::Platform));
+    assert_eq!(config.application_name, "entra-pool");
+    assert!(!config.read_only && !config.multi_subnet_failover);
+    assert_eq!(config.connect_timeout, Duration::from_secs(15));
+    assert_eq!(config.command_timeout, Some(Duration::from_secs(30)));
     assert_eq!((config.retry_count, config.retry_interval), (None, None));
-    assert_eq!((config.max_pool_size(), config.min_pool_size()), (None, 0));
-    assert_eq!(config.max_lifetime(), Some(Duration::from_secs(3600)));
-    assert_eq!(config.token_scope(), &Scope::AZURE_SQL);
+    assert_eq!((config.max_size, config.min_size), (None, 0));
+    assert_eq!(config.max_lifetime, Some(Duration::from_secs(3600)));
+    assert_eq!((config.idle_timeout, config.recycling), (None, Recycling::Clean));
+    assert_eq!(config.token_scope(), Ok(Scope::AZURE_SQL));
+    assert!(identity("Server=tcp:shop.database.windows.net").refuse_other().is_ok());
     assert_eq!(config.to_string(), "Server=tcp:shop.database.windows.net,1433;Database=orders");
 }
 
@@ -54,28 +59,7 @@ fn the_same_settings_are_the_same_configuration_however_they_are_said() {
             "Addr=::1,1500;Entra Scope=api://x/.default",
             "jdbc:sqlserver://[::1]:1500;entraScope=api://x/.default",
             "mssql://[::1]:1500?entra+scope=api%3A%2F%2Fx%2F.default",
-            Config::builder("::1").port(1500).scope(Scope::new("api://x/.default").unwrap()),
-        ),
-        (
-            "Server=shop.database.windows.net;Port=1500;Authentication=Active Directory MSI;UID=3f",
-            "jdbc:sqlserver://;serverName=shop.database.windows.net;portNumber=1500;\
-             authentication=ActiveDirectoryManagedIdentity;msiClientId=3f",
-            "sqlserver://3f@shop.database.windows.net?port=1500&fedauth=ActiveDirectoryMSI",
-            shop().port(1500).authentication(Authentication::ManagedIdentity).client_id("3f"),
-        ),
-        (
-            "Server=shop.database.windows.net;Authentication=Active Directory Service Principal;\
-             User Id=3f@contoso;Password='a;''b'",
-            "jdbc:sqlserver://shop.database.windows.net;\
-             authentication=ActiveDirectoryServicePrincipal;AADSecurePrincipalId=3f@contoso;\
-             AADSecurePrincipalSecret={a;'b}",
-            "sqlserver://3f%40contoso:a%3B'b@shop.database.windows.net\
-             ?fedauth=ActiveDirectoryApplication",
-            shop()
-                .authentication(Authentication::ServicePrincipal)
-                .client_id("3f")
-                .tenant("contoso")
-                .client_secret("a;'b"),
+            Config::new("::1").port(1500).scope(Scope::new("api://x/.default").unwrap()),
         ),
         (
             "Server=shop.database.windows.net;Encrypt=Strict;TrustServerCertificate=no;\
@@ -129,20 +113,51 @@ fn the_same_settings_are_the_same_configuration_however_they_are_said() {
             "mssql://shop.database.windows.net?max+pool+size=7&min+pool+size=7\
              &load+balance+timeout=60&allow+routing+to=sql.example,10.0.0.1",
             shop()
-                .max_pool_size(7)
-                .min_pool_size(7)
+                .max_size(7)
+                .min_size(7)
                 .max_lifetime(60 * second)
                 .allow_routing_to("sql.example")
                 .allow_routing_to("10.0.0.1."),
         ),
     ] {
-        let built = built.build().unwrap();
         for text in [ado_net, jdbc, url] {
             assert_eq!(config(text), built, "{text}");
         }
-        assert_eq!(Config::from_ado_string(ado_net).as_ref(), Ok(&built));
-        assert_eq!(Config::from_jdbc_string(jdbc).as_ref(), Ok(&built));
-        assert_eq!(Config::from_url(url).as_ref(), Ok(&built));
+    }
+}
+
+#[test]
+fn the_same_identity_is_named_however_it_is_said() {
+    for (ado_net, jdbc, url, authentication, parts) in [
+        (
+            "Server=a.database.windows.net;Authentication=Active Directory MSI;UID=3f",
+            "jdbc:sqlserver://;serverName=a.database.windows.net;\
+             authentication=ActiveDirectoryManagedIdentity;msiClientId=3f",
+            "sqlserver://3f@a.database.windows.net?fedauth=ActiveDirectoryMSI",
+            Member::ManagedIdentity,
+            [Some("3f"), None, None],
+        ),
+        (
+            "Server=a.database.windows.net;Authentication=Active Directory Service Principal;\
+             User Id=3f@contoso;Password='a;''b'",
+            "jdbc:sqlserver://a.database.windows.net;\
+             authentication=ActiveDirectoryServicePrincipal;AADSecurePrincipalId=3f@contoso;\
+             AADSecurePrincipalSecret={a;'b}",
+            "sqlserver://3f%40contoso:a%3B'b@a.database.windows.net\
+             ?fedauth=ActiveDirectoryApplication",
+            Member::ServicePrincipal,
+            [Some("3f"), Some("contoso"), Some("a;'b")],
+        ),
+    ] {
+        for text in [ado_net, jdbc, url] {
+            let named = identity(text);
+            assert_eq!(named.authentication, Some(authentication), "{text}");
+            let secret = named.client_secret.as_ref().map(|secret| secret.as_str());
+            let found = [named.client_id.as_deref(), named.tenant.as_deref(), secret];
+            assert_eq!(found, parts, "{text}");
+            let error = text.parse::<Config>().unwrap_err();
+            assert!(matches!(error, ConfigError::ConflictingIdentity { .. }), "{error:?}");
+        }
     }
 }
 
@@ -165,7 +180,7 @@ fn what_changes_nothing_may_stay_in_a_string() {
 fn this_machine_has_the_names_that_sqlclient_gives_it() {
     for name in [".", "(local)", "tcp:(local)", "localhost"] {
         let config = config(&format!("Server={name};Entra Scope=api://x/.default"));
-        assert_eq!(config.host(), "localhost", "{name}");
+        assert_eq!(config.host, "localhost", "{name}");
     }
 }
 
@@ -276,31 +291,29 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
 #[test]
 fn what_is_built_is_checked_as_what_is_read() {
     for (built, expected) in [
-        (Config::builder(""), "server is missing"),
-        (Config::builder("tcp:a,1"), "'Server' must be tcp:HOST"),
+        (Config::new(""), "server is missing"),
+        (Config::new("tcp:a,1"), "'Server' must be tcp:HOST"),
         (shop().port(0), "'Port' must be"),
         (shop().database(""), "'Database' must have a value"),
         (shop().database("a\0"), "'Database' has a NUL"),
         (shop().application_name("書".repeat(129)), "'Application Name' is longer than 128"),
         (shop().workstation_id("x".repeat(129)), "'Workstation ID' is longer"),
-        (shop().client_secret("hunter2"), "'Password' has no place here"),
         (shop().connect_timeout(Duration::ZERO), "'Connect Timeout' must be"),
         (shop().connect_timeout(Duration::MAX), "'Connect Timeout' must be"),
         (shop().command_timeout(Duration::MAX), "'Command Timeout' must be"),
         (shop().max_lifetime(Duration::MAX), "'Connection Lifetime' must be"),
         (shop().retry_interval(Duration::from_millis(999)), "'ConnectRetryInterval' must be"),
         (shop().packet_size(1), "'Packet Size' must be"),
-        (shop().max_pool_size(0), "'Max Pool Size' must be"),
+        (shop().max_size(0), "'Max Pool Size' must be"),
         (shop().ca_file(""), "'TrustServerCertificateCA' must have a value"),
         (shop().allow_routing_to("."), "'Allow Routing To' must be"),
-        (
-            shop().ca_file("a").dangerous_trust_any_certificate_anywhere(),
-            "'TrustServerCertificate' and 'TrustServerCertificateCA' exclude",
-        ),
+        (shop().max_size(2).min_size(3), "'Min Pool Size' is more than"),
+        (shop().host_in_certificate("*.windows.net"), "'HostNameInCertificate' is no host name"),
+        (shop().server_certificate("a").host_in_certificate("b"), "exclude each other"),
+        (Config::new("localhost"), "Entra Scope"),
     ] {
-        let error = built.build().unwrap_err().to_string();
+        let error = built.check(&Written::default()).unwrap_err().to_string();
         assert!(error.contains(expected), "{expected}: {error}");
-        assert!(!error.contains("hunter2"), "{error}");
     }
 }
 
@@ -311,22 +324,20 @@ fn any_certificate_is_trusted_only_where_a_method_says_so() {
     assert_eq!(Config::dangerous_parse(AZURE).unwrap().trust, Trust::Platform);
     let contradiction = format!("{trusting};TrustServerCertificateCA=ca.pem");
     let error = Config::dangerous_parse(&contradiction).unwrap_err();
-    assert!(matches!(error, ConfigError::Contradiction { .. }), "{error:?}");
+    assert!(matches!(error, ConfigError::Conflict { .. }), "{error:?}");
 
-    let loopback = shop().dangerous_trust_any_certificate_on_loopback().build().unwrap();
+    // The last one counts.
+    let loopback = shop().ca_file("ca.pem").dangerous_trust_any_certificate_on_loopback();
     assert_eq!(loopback.trust, Trust::AnyOnLoopback);
-    let anywhere = shop().dangerous_trust_any_certificate_anywhere().build().unwrap();
+    let anywhere = shop().dangerous_trust_any_certificate_anywhere();
     assert_eq!(anywhere.trust, Trust::AnyAnywhere);
-    let built = shop().ca_file("ca.pem").build().unwrap();
-    assert_eq!(built.clone().dangerous_trust_any_certificate_on_loopback().trust, loopback.trust);
-    assert_eq!(built.dangerous_trust_any_certificate_anywhere().trust, anywhere.trust);
+    assert_eq!(loopback.ca_file("ca.pem").trust, Trust::Roots("ca.pem".into()));
     // What is shown trusts nobody more than others do.
     assert_eq!(config(&anywhere.to_string()).trust, Trust::Platform);
 }
 
 #[test]
 fn a_login_is_routed_to_no_top_level_domain() {
-    let config = shop().build().unwrap();
     for (suffix, expected) in [
         ("SQL.example", Some("sql.example")),
         (".sql.example.", Some("sql.example")),
@@ -338,23 +349,11 @@ fn a_login_is_routed_to_no_top_level_domain() {
         ("a b.c", None),
         ("*.sql.example", None),
     ] {
-        let allowed = config.clone().allow_routing_to(suffix).ok();
-        let suffixes = allowed.as_ref().map(|config| config.routing_suffixes.join(","));
+        let config = shop().allow_routing_to(suffix);
+        let allowed = config.check(&Written::default()).is_ok();
+        let suffixes = allowed.then(|| config.routing_suffixes.join(","));
         assert_eq!(suffixes.as_deref(), expected, "{suffix}");
     }
-}
-
-#[test]
-fn a_secret_is_in_nothing_that_is_shown() {
-    let builder = shop()
-        .authentication(Authentication::ServicePrincipal)
-        .client_id(ID)
-        .tenant("contoso")
-        .client_secret("hunter2");
-    let shown = format!("{builder:?}");
-    let config = builder.build().unwrap();
-    let shown = format!("{shown}{config:?}{config}");
-    assert!(shown.contains(ID) && !shown.contains("hunter2"), "{shown}");
 }
 
 #[test]
@@ -386,11 +385,10 @@ fn time() -> impl Strategy<Value = Duration> {
 }
 
 prop_compose! {
-    fn any_builder()(
+    fn any_config()(
         host in prop_oneof!["[a-z][a-z0-9]{0,8}(\\.[a-z]{1,5}){0,2}", Just("::1".to_owned()), Just("10.0.0.1".to_owned()), Just("a.database.windows.net".to_owned())],
         port in option::of(1_u16..),
         (database, application, workstation) in (option::of(text()), option::of(text()), option::of(text())),
-        identity in option::of((0..4, option::of(text()), option::of("[a-z.]{1,9}"), text())),
         certificate in option::of((0..4, text())),
         flags in any::<[bool; 3]>(),
         packet_size in option::of(512_u32..=32_767),
@@ -399,27 +397,12 @@ prop_compose! {
         (min, max) in (option::of(0..10_usize), option::of(10..=32_767_usize)),
         suffixes in vec("[a-z]{1,5}\\.[a-z]{1,5}", 0..3),
         scope in option::of("api://[a-z]{1,9}/\\.default"),
-    ) -> ConfigBuilder {
-        let mut builder = Config::builder(host);
+    ) -> Config {
+        let mut builder = Config::new(host);
         if let Some(port) = port { builder = builder.port(port); }
         if let Some(name) = database { builder = builder.database(name); }
         if let Some(name) = application { builder = builder.application_name(name); }
         if let Some(name) = workstation { builder = builder.workstation_id(name); }
-        match identity {
-            None => {}
-            Some((0, Some(id), ..)) => builder = builder.client_id(id),
-            Some((1, Some(id), ..)) => {
-                builder = builder.authentication(Authentication::ManagedIdentity).client_id(id);
-            }
-            Some((2, id, tenant, secret)) => {
-                builder = builder
-                    .authentication(Authentication::ServicePrincipal)
-                    .client_secret(secret);
-                if let Some(id) = id { builder = builder.client_id(id.replace('@', "-")); }
-                if let Some(tenant) = tenant { builder = builder.tenant(tenant); }
-            }
-            Some(_) => builder = builder.authentication(Authentication::AzureCli),
-        }
         builder = match certificate {
             None => builder,
             Some((0, path)) => builder.ca_file(PathBuf::from(path)),
@@ -435,8 +418,8 @@ prop_compose! {
         if let Some(lifetime) = times.2 { builder = builder.max_lifetime(lifetime); }
         if let Some(count) = retries.0 { builder = builder.retry_count(count); }
         if let Some(pause) = retries.1 { builder = builder.retry_interval(pause); }
-        if let Some(size) = min { builder = builder.min_pool_size(size); }
-        if let Some(size) = max { builder = builder.max_pool_size(size); }
+        if let Some(size) = min { builder = builder.min_size(size); }
+        if let Some(size) = max { builder = builder.max_size(size); }
         for suffix in suffixes { builder = builder.allow_routing_to(suffix); }
         builder.scope(Scope::new(scope.unwrap_or("https://database.windows.net/.default".into())).unwrap())
     }
@@ -446,17 +429,20 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_shown_reads_back_as_the_same_configuration(builder in any_builder()) {
-        let built = builder.build().unwrap();
+    fn what_is_shown_reads_back_as_the_same_configuration(built in any_config()) {
+        built.check(&Written::default()).unwrap();
         let shown = built.to_string();
         let read = config(&shown);
         // Shown again, nothing has changed either.
         prop_assert_eq!(read.to_string(), shown);
-        let trust = match built.trust {
+        let trust = match &built.trust {
             Trust::AnyOnLoopback => Trust::Platform,
-            trust => trust,
+            trust => trust.clone(),
         };
-        prop_assert_eq!(read, Config { client_secret: None, trust, ..built });
+        // A scope that follows from the host is not shown.
+        let scope = read.scope.clone();
+        prop_assert_eq!(read.token_scope(), built.token_scope());
+        prop_assert_eq!(read, Config { trust, scope, ..built });
     }
 
     #[test]

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use credential::TestCredential;
 use entra_pool::{
-    azure_sql::{
-        self, Client, Config, Connector, Error, Manager, Pool, Recycling, RetireReason, tiberius,
-    },
+    azure_sql::{Client, Config, Connector, Error, Pool, Recycling, RetireReason, tiberius},
     token::{Identity, Scope},
 };
 use entra_pool_emulator::{

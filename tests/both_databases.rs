@@ -1,0 +1,167 @@
+//! What both databases have in common, used in the same words: each test is one macro,
+//! instantiated for either module.
+#![cfg(all(feature = "azure-sql", feature = "postgres"))]
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use entra_pool::{
+    credential::{Environment, ManagedIdentity, UserAssignedId},
+    token::Identity,
+};
+use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use tokio::runtime::{Builder, Runtime};
+
+/// Every stand-in, on a runtime of its own, which outlives those of the tests.
+fn emulator() -> &'static Emulator {
+    static EMULATOR: OnceLock<(Runtime, Emulator)> = OnceLock::new();
+    let (_, emulator) = EMULATOR.get_or_init(|| {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let emulator = runtime.block_on(Emulator::start(EmulatorOptions::default())).unwrap();
+        (runtime, emulator)
+    });
+    emulator
+}
+
+fn identity() -> Identity {
+    let id = UserAssignedId::ClientId(emulator().user_assigned().client_id.clone());
+    let environment = Environment::from_pairs(emulator().identity().app_service_env());
+    let credential = ManagedIdentity::user_assigned(id).environment(environment);
+    Identity::new(credential.build().unwrap())
+}
+
+macro_rules! both_databases {
+    ($module:ident, $string:ident, $query:expr) => {
+        mod $module {
+            use entra_pool::$module::{
+                self, Config, ConfigError, Connector, ConnectorReport, Error, Pool, PoolBuilder,
+                PoolError, PooledConnection, Recycling, RetireReason, Stage,
+            };
+
+            use super::*;
+
+            fn string() -> String {
+                emulator().$string().to_string()
+            }
+
+            fn connector() -> Connector {
+                $module::connector_with(&identity(), &string()).unwrap()
+            }
+
+            async fn query(pool: &Pool) -> Result<i32, Box<dyn std::error::Error>> {
+                let mut connection: PooledConnection = pool.get().await?;
+                ($query)(&mut connection).await
+            }
+
+            /// The table 'One vocabulary': each row, in the words that the other module has.
+            #[tokio::test]
+            async fn the_vocabulary_is_that_of_the_other_database() {
+                // One line.
+                let _: fn(&str) -> Result<Pool, Error> = $module::pool;
+                let _: fn(&str) -> Result<Connector, Error> = $module::connector;
+                let _: fn(&Identity, &str) -> Result<Connector, Error> = $module::connector_with;
+                let pool: Pool = $module::pool_with(&identity(), &string()).unwrap();
+                assert_eq!(query(&pool).await.unwrap(), 1);
+                // By parts, with the settings.
+                let config: Config = string().parse::<Config>().unwrap();
+                let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+                    rustls::crypto::aws_lc_rs::default_provider(),
+                ))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots())
+                .with_no_client_auth();
+                let config: Config = config
+                    .recycling(Recycling::Fast)
+                    .recycling(Recycling::Clean)
+                    .max_lifetime(Duration::from_secs(600))
+                    .idle_timeout(Duration::from_secs(60))
+                    .connect_timeout(Duration::from_secs(10))
+                    .min_size(1)
+                    .max_size(3)
+                    .tls(Arc::new(tls));
+                let tokens = identity().tokens(config.token_scope().unwrap());
+                let connector: Connector = Connector::new(config, tokens).unwrap();
+                // The connector.
+                connector.connect().await.unwrap();
+                assert_eq!(connector.pool().status().max_size, 3);
+                let builder: PoolBuilder = connector.pool_builder().max_size(2);
+                let pool: Pool = builder.wait_timeout(None).build();
+                let warm: Result<(), PoolError> = connector.warm_up(&pool, 2).await;
+                warm.unwrap();
+                assert_eq!((pool.status().size, pool.status().max_size), (2, 2));
+                let report: ConnectorReport = connector.report();
+                assert_eq!((report.logins, report.to_string().is_empty()), (3, false));
+                assert!(report.retired.iter().all(|(_, count): &(RetireReason, u64)| *count == 0));
+                let (_, _): (&Config, _) = (connector.config(), connector.tokens());
+                assert!(connector.pool_name().starts_with("localhost:"));
+                $module::close_and_wait(&pool).await;
+                // Errors.
+                let error: ConfigError = "x".parse::<Config>().err().unwrap();
+                let error: Error = error.into();
+                assert!(!error.is_transient() && !matches!(error, Error::LoginRefused(_)));
+                let _ = $module::is_transient;
+                assert_eq!(Stage::Tls.to_string(), "in the TLS handshake");
+            }
+
+            #[tokio::test]
+            async fn two_pools_on_one_connector_do_not_disturb_each_other() {
+                let connector = connector();
+                let builder = || connector.pool_builder().max_size(1);
+                let (one, other) = (builder().build(), builder().build());
+                let lent = one.get().await.unwrap();
+                assert_eq!(query(&other).await.unwrap(), 1);
+                assert_eq!(connector.report().logins, 2, "they count together");
+                let waiting = tokio::spawn({
+                    let one = one.clone();
+                    async move { one.get().await.map(drop).is_ok() }
+                });
+                // The end of one is not the end of the other.
+                $module::close_and_wait(&other).await;
+                assert_eq!(other.status().size, 0);
+                drop(lent);
+                assert!(waiting.await.unwrap());
+                assert_eq!(query(&one).await.unwrap(), 1);
+                assert_eq!(connector.report().logins, 2);
+            }
+
+            /// As in a program whose tests each have a runtime, and share a pool.
+            #[test]
+            fn a_static_pool_serves_one_runtime_after_the_other() {
+                static POOL: OnceLock<Pool> = OnceLock::new();
+                let pool = POOL.get_or_init(|| connector().pool_builder().max_size(2).build());
+                for threads in [1, 2, 1, 2] {
+                    let runtime = match threads {
+                        1 => Builder::new_current_thread().enable_all().build().unwrap(),
+                        _ => Builder::new_multi_thread().enable_all().build().unwrap(),
+                    };
+                    for _ in 0..3 {
+                        assert_eq!(runtime.block_on(query(pool)).unwrap(), 1, "{threads} threads");
+                    }
+                }
+                assert!(pool.status().size <= 2);
+            }
+        }
+    };
+}
+
+fn roots() -> rustls::RootCertStore {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(emulator().ca_path()).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    roots
+}
+
+both_databases!(azure_sql, azure_sql_string, async |client: &mut PooledConnection| {
+    let row = client.simple_query("SELECT 1").await?.into_row().await?;
+    Ok(row.and_then(|row| row.get::<i32, _>(0)).unwrap_or_default())
+});
+
+both_databases!(postgres, postgres_url, async |client: &mut PooledConnection| {
+    Ok(client.query_one("SELECT 1", &[]).await?.get::<_, i32>(0))
+});
