@@ -97,6 +97,15 @@ impl ConfigError {
         Self::Invalid { setting, expected }
     }
 
+    /// An error if the value is not right.
+    pub(super) fn unless(
+        is_right: bool,
+        setting: &'static str,
+        expected: &'static str,
+    ) -> Result<(), Self> {
+        if is_right { Ok(()) } else { Err(Self::invalid(setting, expected)) }
+    }
+
     pub(super) fn missing(setting: &'static str, needed_by: &'static str) -> Self {
         Self::Missing { setting, needed_by }
     }

@@ -191,23 +191,15 @@ impl fmt::Debug for ManagedIdentity {
 /// be a second selector, or one that nobody knows of.
 fn endpoint_url(setting: &'static str, url: &str) -> Result<Url, ConfigError> {
     let selects = |name: &str| host::PARAMETERS.iter().any(|own| name.eq_ignore_ascii_case(own));
-    if let Ok(url) = Url::parse(url)
-        && url.query_pairs().any(|(name, _)| selects(&name))
-    {
-        let expected = "a URL without a parameter that selects an identity: give a \
-                        user-assigned identity, or AZURE_CLIENT_ID";
-        return Err(ConfigError::invalid(setting, expected));
-    }
-    Url::parse(url)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    let url = Url::parse(url).ok();
+    let selects = url.iter().any(|url| url.query_pairs().any(|(name, _)| selects(&name)));
+    let expected = "a URL without a parameter that selects an identity: give a user-assigned \
+                    identity, or AZURE_CLIENT_ID";
+    ConfigError::unless(!selects, setting, expected)?;
+    let expected = "an http:// or https:// URL with a host, without user and password";
+    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .filter(|url| url.username().is_empty() && url.password().is_none())
-        .ok_or_else(|| {
-            ConfigError::invalid(
-                setting,
-                "an http:// or https:// URL with a host, without user and password",
-            )
-        })
+        .ok_or(ConfigError::invalid(setting, expected))
 }
 
 /// An endpoint for messages.

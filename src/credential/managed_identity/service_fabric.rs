@@ -38,10 +38,8 @@ impl ServiceFabric {
     pub(super) fn new(url: &str, header: &str, thumbprint: &str) -> Result<Self, ConfigError> {
         const ENDPOINT: &str = "IDENTITY_ENDPOINT";
         let local = Local::new("the Service Fabric token service", ENDPOINT, url, &Retry::LOCAL)?;
-        if local.url().scheme() != "https" {
-            let expected = "an https:// URL, as there is a thumbprint (IDENTITY_SERVER_THUMBPRINT)";
-            return Err(ConfigError::invalid(ENDPOINT, expected));
-        }
+        let expected = "an https:// URL, as there is a thumbprint (IDENTITY_SERVER_THUMBPRINT)";
+        ConfigError::unless(local.url().scheme() == "https", ENDPOINT, expected)?;
         let thumbprint = Thumbprint::parse(thumbprint).ok_or_else(|| {
             let expected = "a certificate's SHA-1 thumbprint: 40 hexadecimal digits";
             ConfigError::invalid("IDENTITY_SERVER_THUMBPRINT", expected)

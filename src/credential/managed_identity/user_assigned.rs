@@ -63,7 +63,7 @@ impl UserAssignedId {
                  NAME",
             ),
         };
-        if is_right { Ok(()) } else { Err(ConfigError::invalid(setting, expected)) }
+        ConfigError::unless(is_right, setting, expected)
     }
 }
 
