@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::{
     ConfigError, Environment, InvalidAnswer,
+    answer::{date, object, point_in_time},
     command::{Command, Failure, Program, TENANT_EXPECTED, is_word},
-    managed_identity::{date, object, point_in_time},
 };
 use crate::{
     clock::Clock,

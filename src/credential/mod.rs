@@ -35,6 +35,7 @@
 //! reads itself (`SYSTEM_OIDCREQUESTURI`, `AZURE_CLIENT_SEND_CERTIFICATE_CHAIN`).
 
 mod adapter;
+mod answer;
 #[cfg(feature = "azure-identity")]
 mod application;
 mod azure_cli;
@@ -59,6 +60,7 @@ mod workload_identity;
 use std::sync::Arc;
 
 pub use adapter::AzureCoreCredential;
+pub use answer::InvalidAnswer;
 #[cfg(feature = "azure-identity")]
 pub use application::Application;
 pub use azure_cli::{AzureCli, AzureCliBuilder};
@@ -71,7 +73,7 @@ pub use client_secret::client_secret;
 pub use config_error::ConfigError;
 pub use environment::Environment;
 pub use managed_identity::{
-    InvalidAnswer, ManagedIdentity, ManagedIdentityBuilder, ManagedIdentityHost, UserAssignedId,
+    ManagedIdentity, ManagedIdentityBuilder, ManagedIdentityHost, UserAssignedId,
 };
 #[cfg(feature = "azure-identity")]
 pub use workload_identity::workload_identity;

@@ -11,13 +11,10 @@ use rustls::ClientConfig;
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use zeroize::Zeroizing;
 
-use super::{
-    answer::InvalidAnswer, connection::Connection, key_file::KeyFileError, retry::Retry,
-    secret::Secret,
-};
+use super::{connection::Connection, key_file::KeyFileError, retry::Retry, secret::Secret};
 use crate::{
     clock::{Clock, SystemClock, timeout},
-    credential::ConfigError,
+    credential::{ConfigError, InvalidAnswer},
     tls,
 };
 

@@ -11,9 +11,7 @@ use reqwest::{Method, Request, Url};
 use tokio::net::TcpStream;
 
 use super::{
-    Endpoint, ManagedIdentityHost,
-    answer::{self, InvalidAnswer},
-    endpoint_url, exhausted,
+    Endpoint, ManagedIdentityHost, endpoint_url, exhausted,
     host::Selector,
     http::{Answer, Http, HttpError},
     metadata_header,
@@ -22,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, timeout},
-    credential::ConfigError,
+    credential::{ConfigError, InvalidAnswer, answer},
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Transient, Unavailable},

@@ -4,7 +4,7 @@
 use reqwest::{Method, Request, Url};
 
 use super::{
-    answer, endpoint_url, exhausted,
+    endpoint_url, exhausted,
     host::Selector,
     http::{Answer, HttpError},
     retry::Retry,
@@ -12,7 +12,7 @@ use super::{
     shown,
 };
 use crate::{
-    credential::ConfigError,
+    credential::{ConfigError, answer},
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Transient},

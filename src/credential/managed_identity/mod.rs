@@ -1,4 +1,3 @@
-mod answer;
 mod app_service;
 mod azure_arc;
 mod azure_ml;
@@ -31,8 +30,6 @@ use reqwest::{
     header::{HeaderName, HeaderValue},
 };
 
-pub use answer::InvalidAnswer;
-pub(super) use answer::{date, object, point_in_time};
 pub use builder::ManagedIdentityBuilder;
 pub use host::ManagedIdentityHost;
 pub use user_assigned::UserAssignedId;

@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(after(1, 20), Some(Duration::from_secs(1)));
         assert_eq!(after(3, 63), Some(Duration::from_secs(4)));
         assert_eq!(after(3, 70), None);
-        let unusable = HttpError::Unusable(super::super::answer::InvalidAnswer::Empty);
+        let unusable = HttpError::Unusable(crate::credential::InvalidAnswer::Empty);
         assert_eq!(Retry::IMDS.after_failure(&unusable, 1, Duration::ZERO), None);
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, value::RawValue};
-use time::{Date, Month, PrimitiveDateTime, Time, UtcOffset};
+use time::{OffsetDateTime, macros::format_description, parsing::Parsed};
 use zeroize::Zeroizing;
 
 use crate::{excerpt::excerpt, token::Token};
@@ -58,10 +58,7 @@ pub enum InvalidAnswer {
 
 /// The token in a body. `asked_at` is the time before the request: durations
 /// count from there.
-pub(in crate::credential) fn token(
-    body: &[u8],
-    asked_at: SystemTime,
-) -> Result<Token, InvalidAnswer> {
+pub(super) fn token(body: &[u8], asked_at: SystemTime) -> Result<Token, InvalidAnswer> {
     let object = object(body)?;
     let mut secret = object.secret("access_token")?;
     let expires_on = match object.get("expires_on") {
@@ -89,11 +86,11 @@ pub(in crate::credential) fn token(
 
 /// A JSON object of which only the fields that are asked for are read: others may be
 /// secrets, and stay in the body.
-pub(in crate::credential) struct Object<'a>(HashMap<String, &'a RawValue>);
+pub(super) struct Object<'a>(HashMap<String, &'a RawValue>);
 
 impl Object<'_> {
-    /// A field that is no secret.
-    pub(in crate::credential) fn get(&self, field: &str) -> Option<Value> {
+    /// A field that is not a secret.
+    pub(super) fn get(&self, field: &str) -> Option<Value> {
         serde_json::from_str(self.0.get(field)?.get()).ok()
     }
 
@@ -102,10 +99,7 @@ impl Object<'_> {
         serde_json::from_str(self.0.get(field)?.get()).ok().map(Zeroizing::new)
     }
 
-    pub(in crate::credential) fn secret(
-        &self,
-        field: &'static str,
-    ) -> Result<Zeroizing<String>, InvalidAnswer> {
+    pub(super) fn secret(&self, field: &'static str) -> Result<Zeroizing<String>, InvalidAnswer> {
         let problem = match (self.text(field), self.0.get(field)) {
             (Some(secret), _) if !secret.trim().is_empty() => return Ok(secret),
             (Some(_), _) => "empty",
@@ -117,7 +111,7 @@ impl Object<'_> {
 }
 
 /// The JSON object that a body is. Nothing of the body gets into the error.
-pub(in crate::credential) fn object(body: &[u8]) -> Result<Object<'_>, InvalidAnswer> {
+pub(super) fn object(body: &[u8]) -> Result<Object<'_>, InvalidAnswer> {
     // A UTF-8 byte order mark is allowed to be ignored (RFC 8259, 8.1).
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     if body.is_empty() {
@@ -170,7 +164,7 @@ fn seconds(value: &Value) -> Option<Duration> {
 }
 
 /// Seconds since 1970, as a number or as text, or a date.
-pub(in crate::credential) fn point_in_time(value: &Value) -> Option<SystemTime> {
+pub(super) fn point_in_time(value: &Value) -> Option<SystemTime> {
     let since_1970 = match value {
         Value::String(text) => match seconds(value) {
             Some(since_1970) => since_1970,
@@ -187,68 +181,28 @@ pub(in crate::credential) fn point_in_time(value: &Value) -> Option<SystemTime> 
 /// The dates that endpoints have been seen to answer: of old App Service,
 /// `M/d/yyyy H:mm:ss [AM|PM] [offset]`; and RFC 3339 with a blank allowed in
 /// place of the `T`. Without an offset, UTC.
-pub(in crate::credential) fn date(text: &str) -> Option<SystemTime> {
-    let (day, rest) = text.split_once([' ', 'T'])?;
-    let day = if day.contains('/') {
-        let [month, day, year] = numbers(day, '/')?;
-        calendar_date(year, month, day)?
-    } else {
-        let [year, month, day] = numbers(day, '-')?;
-        calendar_date(year, month, day)?
-    };
-    let mut rest = rest.trim();
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != ':').unwrap_or(rest.len());
-    let [mut hour, minute, second] = numbers(&rest[..end], ':')?;
-    rest = &rest[end..];
-    if let Some(fraction) = rest.strip_prefix('.') {
-        rest = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
-    }
-    rest = rest.trim_start();
-    let upper = rest.to_ascii_uppercase();
-    if upper.starts_with("PM") {
+pub(super) fn date(text: &str) -> Option<SystemTime> {
+    let format = format_description!(
+        version = 2,
+        "[first [[month padding:none]/[day padding:none]/[year]] [[year]-[month]-[day]]]\
+         [first [T] [ ]][hour padding:none]:[minute]:[second][optional [.[subsecond]]]\
+         [optional [ ]][optional [[period case_sensitive:false]]][optional [ ]]\
+         [optional [[first [Z] [z] [[offset_hour sign:mandatory][optional [:]]\
+         [optional [[offset_minute]]]]]]]"
+    );
+    let mut parsed = Parsed::new();
+    parsed.set_offset_hour(0)?;
+    let rest = parsed.parse_items(text.as_bytes(), format).ok()?;
+    let hour = match (parsed.hour_24()?, parsed.hour_12_is_pm()) {
+        (12, Some(false)) => 0,
         // Some write 15:04:05 PM.
-        hour += if hour < 12 { 12 } else { 0 };
-        rest = rest[2..].trim_start();
-    } else if upper.starts_with("AM") {
-        hour = if hour == 12 { 0 } else { hour };
-        rest = rest[2..].trim_start();
-    }
-    let time = Time::from_hms(
-        u8::try_from(hour).ok()?,
-        u8::try_from(minute).ok()?,
-        u8::try_from(second).ok()?,
-    )
-    .ok()?;
-    let moment = PrimitiveDateTime::new(day, time).assume_offset(offset(rest)?);
-    (moment.unix_timestamp() >= 0).then(|| SystemTime::from(moment))
-}
-
-fn calendar_date(year: u16, month: u16, day: u16) -> Option<Date> {
-    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
-    Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()
-}
-
-/// `+00:00`, `-0530`, `+02`, `Z`, or nothing.
-fn offset(text: &str) -> Option<UtcOffset> {
-    let (sign, digits) = match text.as_bytes().first() {
-        None | Some(b'Z' | b'z') if text.len() <= 1 => return Some(UtcOffset::UTC),
-        Some(b'+') => (1, &text[1..]),
-        Some(b'-') => (-1, &text[1..]),
-        _ => return None,
+        (hour @ ..12, Some(true)) => hour + 12,
+        (hour, _) => hour,
     };
-    let digits = digits.replace(':', "");
-    if !matches!(digits.len(), 2 | 4) || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let hours: i8 = digits[..2].parse().ok()?;
-    let minutes: i8 = if digits.len() == 4 { digits[2..].parse().ok()? } else { 0 };
-    UtcOffset::from_hms(sign * hours, sign * minutes, 0).ok()
-}
-
-fn numbers(text: &str, separator: char) -> Option<[u16; 3]> {
-    let mut parts = text.split(separator).map(|part| part.parse().ok());
-    let numbers = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(numbers)
+    parsed.set_hour_24(hour)?;
+    let moment = OffsetDateTime::try_from(parsed).ok().filter(|_| rest.is_empty())?;
+    let since_1970 = Duration::from_secs(moment.unix_timestamp().try_into().ok()?);
+    Some(SystemTime::UNIX_EPOCH + since_1970)
 }
 
 #[cfg(test)]
