@@ -90,8 +90,13 @@ pub(super) struct Object<'a>(HashMap<String, &'a RawValue>);
 
 impl Object<'_> {
     /// A field that is not a secret.
-    pub(super) fn get(&self, field: &str) -> Option<Value> {
+    fn get(&self, field: &str) -> Option<Value> {
         serde_json::from_str(self.0.get(field)?.get()).ok()
+    }
+
+    /// A point in time, in any form that is understood.
+    pub(super) fn time(&self, field: &str) -> Option<SystemTime> {
+        point_in_time(&self.get(field)?)
     }
 
     /// A text that is a secret, or may have one in it.
@@ -164,7 +169,7 @@ fn seconds(value: &Value) -> Option<Duration> {
 }
 
 /// Seconds since 1970, as a number or as text, or a date.
-pub(super) fn point_in_time(value: &Value) -> Option<SystemTime> {
+fn point_in_time(value: &Value) -> Option<SystemTime> {
     let since_1970 = match value {
         Value::String(text) => match seconds(value) {
             Some(since_1970) => since_1970,
@@ -181,7 +186,7 @@ pub(super) fn point_in_time(value: &Value) -> Option<SystemTime> {
 /// The dates that endpoints have been seen to answer: of old App Service,
 /// `M/d/yyyy H:mm:ss [AM|PM] [offset]`; and RFC 3339 with a blank allowed in
 /// place of the `T`. Without an offset, UTC.
-pub(super) fn date(text: &str) -> Option<SystemTime> {
+fn date(text: &str) -> Option<SystemTime> {
     let format = format_description!(
         version = 2,
         "[first [[month padding:none]/[day padding:none]/[year]] [[year]-[month]-[day]]]\

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{
     AzureCoreCredential, ConfigError, Environment,
     adapter::Proof,
-    command::{TENANT_EXPECTED, is_word},
+    config_error::{check_tenant, is_word},
 };
 use crate::Cloud;
 
@@ -94,15 +94,9 @@ impl Application {
         tenant: String,
         client_id: String,
     ) -> Result<Self, ConfigError> {
-        if !is_word(&tenant, ".-") {
-            return Err(ConfigError::invalid(tenant_name, TENANT_EXPECTED));
-        }
-        if !is_word(&client_id, "._:/-") {
-            return Err(ConfigError::invalid(
-                client_id_name,
-                "a client ID, such as 11111111-2222-3333-4444-555555555555",
-            ));
-        }
+        check_tenant(tenant_name, &tenant)?;
+        let expected = "a client ID, such as 11111111-2222-3333-4444-555555555555";
+        ConfigError::unless(is_word(&client_id, "._:/-"), client_id_name, expected)?;
         Ok(Self {
             tenant,
             client_id,
@@ -165,7 +159,7 @@ pub(super) fn required<'a>(
 }
 
 pub(super) fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigError> {
-    if value.is_empty() { Err(ConfigError::invalid(name, "not empty")) } else { Ok(()) }
+    ConfigError::unless(!value.is_empty(), name, "not empty")
 }
 
 /// Where tokens are asked for: what the variable says, else the cloud's.
@@ -180,9 +174,7 @@ fn authority(environment: &Environment, cloud: Option<Cloud>) -> Result<String, 
         let open = url.username().is_empty() && url.password().is_none();
         url.scheme() == "https" && url.has_host() && open
     });
-    if !is_right {
-        return Err(ConfigError::invalid(AUTHORITY, "an https:// URL with a host"));
-    }
+    ConfigError::unless(is_right, AUTHORITY, "an https:// URL with a host")?;
     Ok(authority)
 }
 

@@ -7,7 +7,7 @@ use super::{
     Application, AzureCoreCredential, ConfigError, Environment,
     adapter::Proof,
     application::{not_empty, required},
-    command::is_word,
+    config_error::is_word,
 };
 use crate::Cloud;
 
@@ -57,18 +57,14 @@ impl Application {
         connection: String,
         token: &str,
     ) -> Result<AzureCoreCredential, ConfigError> {
-        if !is_word(&connection, "-") {
-            return Err(ConfigError::invalid(
-                connection_name,
-                "a service connection's ID, such as 66666666-7777-8888-9999-000000000000",
-            ));
-        }
+        let expected = "a service connection's ID, such as 66666666-7777-8888-9999-000000000000";
+        ConfigError::unless(is_word(&connection, "-"), connection_name, expected)?;
         not_empty(token_name, token)?;
         // The access token goes there.
         let uri = required(environment, REQUEST_URI, "Azure Pipelines")?;
-        if !url::Url::parse(uri).is_ok_and(|url| url.scheme() == "https" && url.has_host()) {
-            return Err(ConfigError::invalid(REQUEST_URI, "an https:// URL with a host"));
-        }
+        let is_right =
+            url::Url::parse(uri).is_ok_and(|url| url.scheme() == "https" && url.has_host());
+        ConfigError::unless(is_right, REQUEST_URI, "an https:// URL with a host")?;
         let proof = Proof::of(token);
         let name = format!("Azure Pipelines service connection {connection}");
         Ok(self.credential(name, proof.clone(), move |this| {

@@ -110,3 +110,15 @@ impl ConfigError {
         Self::Missing { setting, needed_by }
     }
 }
+
+/// Whether the text has only letters, digits and these, and cannot be mistaken for an option.
+pub(super) fn is_word(text: &str, others: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with('-')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+}
+
+pub(super) fn check_tenant(setting: &'static str, tenant: &str) -> Result<(), ConfigError> {
+    let expected = "a tenant's ID or domain: letters, digits and . -, not starting with -";
+    ConfigError::unless(is_word(tenant, ".-"), setting, expected)
+}

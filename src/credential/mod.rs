@@ -38,18 +38,16 @@ mod adapter;
 mod answer;
 #[cfg(feature = "azure-identity")]
 mod application;
-mod azure_cli;
-mod azure_developer_cli;
 #[cfg(feature = "azure-identity")]
 mod azure_pipelines;
 mod chain;
+mod cli;
 #[cfg(feature = "azure-identity")]
 mod client_assertion;
 #[cfg(feature = "client-certificate")]
 mod client_certificate;
 #[cfg(feature = "azure-identity")]
 mod client_secret;
-mod command;
 mod config_error;
 mod default;
 mod environment;
@@ -63,11 +61,10 @@ pub use adapter::AzureCoreCredential;
 pub use answer::InvalidAnswer;
 #[cfg(feature = "azure-identity")]
 pub use application::Application;
-pub use azure_cli::{AzureCli, AzureCliBuilder};
-pub use azure_developer_cli::{AzureDeveloperCli, AzureDeveloperCliBuilder};
 #[cfg(feature = "azure-identity")]
 pub use azure_pipelines::azure_pipelines;
 pub use chain::Chain;
+pub use cli::{AzureCli, AzureDeveloperCli, CliBuilder};
 #[cfg(feature = "azure-identity")]
 pub use client_secret::client_secret;
 pub use config_error::ConfigError;

@@ -1,0 +1,145 @@
+use std::{sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+
+use super::{Cli, CliBuilder, Failure, Tool};
+use crate::{
+    credential::answer::{InvalidAnswer, object},
+    token::{CredentialError, Token, TokenCredential, TokenRequest},
+};
+
+/// The account that is logged in to the Azure CLI (`az login`): for a developer's
+/// machine.
+///
+/// Runs `az account get-access-token`, which takes about a second, on every
+/// call. `az` is found by `PATH`, but never in the current directory. It is
+/// killed if it takes longer than the [time limit](CliBuilder::time_limit). Its
+/// standard output is never shown.
+///
+/// - Not installed, or not logged in: the error is
+///   [`Unavailable`](crate::token::CredentialErrorKind::Unavailable).
+/// - It takes too long or has no network:
+///   [`Transient`](crate::token::CredentialErrorKind::Transient).
+/// - Anything else: [`Refused`](crate::token::CredentialErrorKind::Refused),
+///   with what it wrote to its standard error.
+///
+/// See [`az account get-access-token`](https://learn.microsoft.com/cli/azure/account#az-account-get-access-token).
+///
+/// ```
+/// use entra_pool::credential::AzureCli;
+///
+/// let of_the_current_account = AzureCli::new();
+/// let of_another_tenant = AzureCli::builder().tenant("contoso.onmicrosoft.com").build()?;
+/// # Ok::<(), entra_pool::credential::ConfigError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct AzureCli(Arc<Cli>);
+
+static AZ: Tool = Tool {
+    name: "Azure CLI",
+    command: "az",
+    subcommand: "account get-access-token",
+    arguments: &[],
+    tenant_option: "--tenant",
+    login: "az login",
+    install: "https://learn.microsoft.com/cli/azure/install-azure-cli",
+    windows_extension: "cmd",
+    token,
+    reason: |stderr| Failure {
+        said: stderr.to_owned(),
+        logged_out: stderr.contains("az login") || stderr.contains("az account set"),
+    },
+};
+
+impl AzureCli {
+    /// `az` as found by `PATH`, with its current account and tenant.
+    ///
+    /// ```
+    /// use entra_pool::{credential::AzureCli, token::Identity};
+    ///
+    /// let identity = Identity::new(AzureCli::new());
+    /// ```
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().ready()
+    }
+
+    /// Sets what [`new`](Self::new) leaves at its default.
+    ///
+    /// ```
+    /// use entra_pool::credential::AzureCli;
+    ///
+    /// let cli = AzureCli::builder().tenant("contoso.onmicrosoft.com").build()?;
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
+    pub fn builder() -> CliBuilder<Self> {
+        CliBuilder::new(&AZ, Self)
+    }
+}
+
+impl CliBuilder<AzureCli> {
+    /// The subscription (its name or ID) whose account is used. Default: the
+    /// current one.
+    pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
+        self.cli.subscription = Some(subscription.into());
+        self
+    }
+}
+
+impl Default for AzureCli {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl TokenCredential for AzureCli {
+    fn name(&self) -> String {
+        self.0.tool.name.into()
+    }
+
+    async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
+        self.0.token(&request.scope).await
+    }
+}
+
+fn token(stdout: &[u8]) -> Result<Token, InvalidAnswer> {
+    let object = object(stdout)?;
+    let mut secret = object.secret("accessToken")?;
+    let token = Token::new(std::mem::take(&mut *secret), SystemTime::UNIX_EPOCH);
+    let expires_on = object
+        .time("expires_on")
+        // Azure CLI older than 2.54.0 has only `expiresOn`, a local time.
+        .or_else(|| token.claims()?.expires_on)
+        .or_else(|| object.time("expiresOn"))
+        .ok_or(InvalidAnswer::Field {
+            field: "expires_on",
+            problem: "absent or not understood, and so is expiresOn",
+        })?;
+    Ok(Token::new(token.secret(), expires_on))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expiry(json: &str) -> Result<u64, InvalidAnswer> {
+        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        token(json.as_bytes()).map(|token| since(token.expires_on()).as_secs())
+    }
+
+    #[test]
+    fn the_expiry_is_the_epoch_else_the_tokens_own_else_the_local_time() {
+        let all = r#"{"accessToken":"e30.eyJleHAiOjIwMDB9.c2ln","expires_on":1000,"expiresOn":"1970-01-01 01:00:00.000000"}"#;
+        assert_eq!(expiry(all), Ok(1000));
+        let old = r#"{"accessToken":"e30.eyJleHAiOjIwMDB9.c2ln","expiresOn":"1970-01-01 01:00:00.000000"}"#;
+        assert_eq!(expiry(old), Ok(2000));
+        let opaque = r#"{"accessToken":"opaque","expiresOn":"1970-01-01 01:00:00.000000"}"#;
+        assert_eq!(expiry(opaque), Ok(3600));
+        for neither in
+            [r#"{"accessToken":"opaque"}"#, r#"{"accessToken":"opaque","expiresOn":"x"}"#]
+        {
+            assert!(matches!(expiry(neither), Err(InvalidAnswer::Field { .. })), "{neither}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Runs a command-line tool, and ends it with all that it has started.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+};
+use zeroize::Zeroizing;
+
+use super::{Cli, Environment};
+use crate::clock::timeout;
+
+/// A tool that runs, with what it has started: `az` is a shell's script in some packages,
+/// whose end does not end the interpreter that it waits for. Killed when it is dropped; on
+/// Windows, the tool alone is. (A terminal's Ctrl-C does not reach it any more.)
+struct Group(Option<u32>);
+
+impl Group {
+    /// The tool has ended; what it has left running may run.
+    fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some(leader) = self.0.and_then(|id| i32::try_from(id).ok()) {
+            use rustix::process::{Pid, Signal, kill_process_group};
+            // It may have ended.
+            let _ = Pid::from_raw(leader).map(|leader| kill_process_group(leader, Signal::KILL));
+        }
+    }
+}
+
+/// Of either stream; more is read and thrown away.
+pub(super) const OUTPUT_LIMIT: usize = 64 * 1024;
+
+/// For the end of the output after the command itself has ended: something
+/// that it has started may keep the pipe open for ever.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Runs the tool to its end. The caller has checked that `arguments` contain no character
+/// that is special to a shell.
+pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
+    let mut child = command(cli, arguments)?.spawn()?;
+    let group = Group(child.id());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    // Made large enough at once: a buffer that grows leaves copies behind.
+    let mut stdout = Zeroizing::new(Vec::with_capacity(OUTPUT_LIMIT + 1));
+    let mut stderr = Zeroizing::new(Vec::new());
+    let status = {
+        let reading = async {
+            tokio::join!(read(out, &mut stdout), read(err, &mut stderr));
+        };
+        tokio::pin!(reading);
+        // The tool waits until its output is read.
+        let is_read = tokio::select! {
+            () = &mut reading => true,
+            _ = child.wait() => false,
+        };
+        let status = child.wait().await?;
+        group.leave();
+        if !is_read {
+            let _ = timeout(cli.clock.as_ref(), GRACE, reading).await;
+        }
+        status
+    };
+    Ok(Output { status, stdout, stderr })
+}
+
+fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
+    let extension = cfg!(windows).then_some(cli.tool.windows_extension);
+    let file = file_to_run(&cli.executable, extension);
+    // `cmd.exe` would say it in the user's language.
+    if cfg!(windows) && file.components().count() > 1 && !file.exists() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let mut command = Command::new(file);
+    let environment = cli.environment.as_ref();
+    command.current_dir(if cfg!(windows) {
+        environment.and_then(|all| all.get("SYSTEMROOT")).unwrap_or(r"C:\Windows")
+    } else {
+        "/bin"
+    });
+    let variables = environment.into_iter().flat_map(Environment::iter);
+    command.args(arguments).env_clear().envs(variables);
+    // The Azure CLI's `expiresOn` is local time without a zone: be that UTC.
+    command.env("TZ", "UTC");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    #[cfg(unix)]
+    command.process_group(0);
+    Ok(command)
+}
+
+/// The file to run. On Windows a name without an extension gets this one.
+///
+/// The standard library runs a program whose name ends in `.cmd` or `.bat` by the `cmd.exe` of
+/// the system's folder, with the path and each argument quoted, and refuses a path with a
+/// quote (documentation of `std::process`, "Batch file special handling"). It looks for a
+/// bare name in `PATH`, never in the current directory, and does not try `PATHEXT`.
+fn file_to_run(executable: &Path, extension: Option<&str>) -> PathBuf {
+    match extension {
+        Some(extension) if executable.extension().is_none() => executable.with_extension(extension),
+        _ => executable.to_owned(),
+    }
+}
+
+pub(super) struct Output {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: Zeroizing<Vec<u8>>,
+    pub(super) stderr: Zeroizing<Vec<u8>>,
+}
+
+/// Reads to the end, of which the first [`OUTPUT_LIMIT`] bytes and one more
+/// are kept. A stream that breaks has ended.
+async fn read(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
+    let mut chunk = Zeroizing::new(vec![0; 4096]);
+    while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+        let room = (OUTPUT_LIMIT + 1).saturating_sub(kept.len());
+        kept.extend_from_slice(&chunk[..length.min(room)]);
+        if room == 0 {
+            // Where the caller has lifted tokio's budget, a pipe that is always full would
+            // leave no time to look at the time limit.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_windows_a_name_without_an_extension_gets_the_one_of_the_tool() {
+        for (executable, extension, expected) in [
+            ("az", None, "az"),
+            ("/opt/az (2)/az", None, "/opt/az (2)/az"),
+            ("az", Some("cmd"), "az.cmd"),
+            ("azd", Some("exe"), "azd.exe"),
+            ("AZ.CMD", Some("cmd"), "AZ.CMD"),
+            ("az.bat", Some("cmd"), "az.bat"),
+            (
+                "C:/Program Files (x86)/CLI2/wbin/az",
+                Some("cmd"),
+                "C:/Program Files (x86)/CLI2/wbin/az.cmd",
+            ),
+            ("C:/a & b/100%/x^y/az", Some("cmd"), "C:/a & b/100%/x^y/az.cmd"),
+            ("C:/v1.2/az", Some("cmd"), "C:/v1.2/az.cmd"),
+            ("C:/az.cmd", Some("cmd"), "C:/az.cmd"),
+        ] {
+            let file = file_to_run(Path::new(executable), extension);
+            assert_eq!(file, Path::new(expected), "{executable} {extension:?}");
+        }
+    }
+}
