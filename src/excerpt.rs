@@ -50,7 +50,6 @@ pub(crate) fn excerpt<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>
 }
 
 /// An error that a peer had a part in and its causes, as an [`excerpt`].
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) fn excerpt_of<'a>(
     error: &(dyn std::error::Error + 'static),
     secrets: impl IntoIterator<Item = &'a str>,

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{AzureCli, AzureDeveloperCli, Chain, ManagedIdentity};
 use crate::{
-    excerpt::excerpt,
+    excerpt::{excerpt, excerpt_of},
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Transient},
@@ -145,11 +145,14 @@ impl AzureCoreCredential {
         let (passes, retry_after) = fate(error);
         let kind = if passes { Transient } else { Refused };
         let proof = self.proof.reveal();
-        let message =
-            format!("{}: {}", self.name, excerpt(&error.to_string(), Some(proof.as_str())));
-        CredentialError::new(kind, message)
-            .with_retry_after(retry_after)
-            .with_source(Summary::of(error, &proof, CAUSES))
+        let said = excerpt(&error.to_string(), Some(proof.as_str()));
+        let failed = CredentialError::new(kind, format!("{}: {said}", self.name))
+            .with_retry_after(retry_after);
+        match error.source() {
+            // In words, because an error of `azure_core` shows the raw response in its `Debug`.
+            Some(cause) => failed.with_source(excerpt_of(cause, Some(proof.as_str()))),
+            None => failed,
+        }
     }
 }
 
@@ -179,39 +182,6 @@ fn fate(error: &AzureError) -> (bool, Option<Duration>) {
         cause = this.source();
     }
     (io, None)
-}
-
-/// The causes of an `azure_core` error in words. The error itself holds the raw
-/// response, which its `Debug` would show.
-#[derive(Debug)]
-struct Summary {
-    message: String,
-    source: Option<Box<Summary>>,
-}
-
-/// Of an error, one below the other, at most.
-const CAUSES: usize = 8;
-
-impl Summary {
-    fn of(error: &(dyn StdError + 'static), secret: &str, causes: usize) -> Self {
-        let source = error.source().filter(|_| causes > 1);
-        Self {
-            message: excerpt(&error.to_string(), Some(secret)),
-            source: source.map(|source| Box::new(Self::of(source, secret, causes - 1))),
-        }
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl StdError for Summary {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
 }
 
 impl fmt::Debug for AzureCoreCredential {
