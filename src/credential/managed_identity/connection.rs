@@ -4,7 +4,7 @@
 //! It is made by hand because reqwest reads up to 50 MB within one poll where a server
 //! sends 1xx answers without end, and cannot limit them.
 
-use std::{io, pin::pin, sync::Arc};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -22,6 +22,7 @@ use url::Position;
 
 use super::http::HttpError;
 use crate::{
+    clock::{Clock, timeout},
     excerpt::excerpt,
     limited::{Allowance, Limited},
 };
@@ -41,21 +42,33 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Connection {
-    /// Connects to the host of `url`, over TLS if there is a configuration for it.
-    pub(super) async fn open(url: &Url, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
-        // An IPv6 address has brackets in a URL.
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let tcp = TcpStream::connect((host, url.port_or_known_default().unwrap_or(80))).await?;
-        let tcp = Limited::new(tcp, Allowance::for_login());
-        let stream: Box<dyn Stream> = match tls {
-            None => Box::new(tcp),
-            Some(tls) => {
-                let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                let connected = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-                Box::new(connected.map_err(fit)?)
-            }
+    /// Connects to the host of `url` within `limit`, over TLS if there is a configuration for it.
+    pub(super) async fn open(
+        url: &Url,
+        tls: Option<&Arc<ClientConfig>>,
+        clock: &dyn Clock,
+        limit: Duration,
+    ) -> Result<Self, HttpError> {
+        let opening = async {
+            // An IPv6 address has brackets in a URL.
+            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+            let tcp = TcpStream::connect((host, url.port_or_known_default().unwrap_or(80))).await?;
+            let tcp = Limited::new(tcp, Allowance::for_login());
+            let stream: Box<dyn Stream> = match tls {
+                None => Box::new(tcp),
+                Some(tls) => {
+                    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                    let connected = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
+                    Box::new(connected.map_err(fit)?)
+                }
+            };
+            Ok(Self(stream))
         };
-        Ok(Self(stream))
+        let opened = timeout(clock, limit, opening).await.unwrap_or_else(|_| {
+            let said = format!("no connection within {limit:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, said))
+        });
+        opened.map_err(HttpError::Unreachable)
     }
 
     /// Sends `request` and has `read` read the response.

@@ -146,11 +146,8 @@ impl Http {
         let exchange = async {
             let asked_at = self.clock.wall();
             // A connection is soon there or never, whatever the injected clock says.
-            let connecting = Connection::open(request.url(), self.tls.as_ref());
-            let connection = timeout(&SystemClock::new(), CONNECT_LIMIT, connecting)
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(HttpError::Unreachable)?;
+            let (tls, clock) = (self.tls.as_ref(), SystemClock::new());
+            let connection = Connection::open(request.url(), tls, &clock, CONNECT_LIMIT).await?;
             let reading = async |response: Response| {
                 let status = response.status();
                 tracing::debug!(%status, "the managed identity endpoint answers");

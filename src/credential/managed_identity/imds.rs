@@ -8,10 +8,11 @@ use std::{
 
 use async_trait::async_trait;
 use reqwest::{Method, Request, Url};
-use tokio::net::TcpStream;
 
 use super::{
-    Endpoint, ManagedIdentityHost, endpoint_url, exhausted,
+    Endpoint, ManagedIdentityHost,
+    connection::Connection,
+    endpoint_url, exhausted,
     host::Selector,
     http::{Answer, Http, HttpError},
     metadata_header,
@@ -19,7 +20,6 @@ use super::{
     shown, token_url,
 };
 use crate::{
-    clock::{Clock, timeout},
     credential::{ConfigError, InvalidAnswer, answer},
     token::{
         CredentialError,
@@ -135,25 +135,12 @@ impl Imds {
         absent(&format!("what answers at {url} is not IMDS (status {status})"), known)
     }
 
-    fn unreachable(&self) -> CredentialError {
-        absent(&format!("IMDS ({}) cannot be reached", shown(&self.url)), &self.seen)
-    }
-
-    async fn connect(&self, clock: &dyn Clock) -> Result<(), CredentialError> {
-        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let port = self.url.port_or_known_default().unwrap_or_default();
-        match timeout(clock, CONNECT_LIMIT, TcpStream::connect((host, port))).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.unreachable().with_source(error)),
-            Err(_) => Err(self
-                .unreachable()
-                .with_source(format!("no connection within {CONNECT_LIMIT:?}"))),
-        }
-    }
-
     fn no_answer(&self, error: HttpError) -> CredentialError {
         match error {
-            HttpError::Unreachable(_) => self.unreachable().with_source(error),
+            HttpError::Unreachable(_) => {
+                let what = format!("IMDS ({}) cannot be reached", shown(&self.url));
+                absent(&what, &self.seen).with_source(error)
+            }
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
                 let what = format!("what answers at {} is not IMDS", shown(&self.url));
                 absent(&what, &self.seen).with_source(error)
@@ -179,7 +166,8 @@ impl Endpoint for Imds {
     /// Whether IMDS is here: without the `Metadata` header it answers 400, and at once. A
     /// connection that is accepted but not answered is not given up before [`PROBE_BUDGET`].
     async fn probe(&self, http: &Http) -> Result<(), CredentialError> {
-        self.connect(http.clock()).await?;
+        let connected = Connection::open(&self.url, None, http.clock(), CONNECT_LIMIT).await;
+        connected.map_err(|error| self.no_answer(error))?;
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("api-version", API_VERSION);
         let start = http.clock().monotonic();
