@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    AzureCli, AzureDeveloperCli, Chain, ConfigError, Environment, ManagedIdentity,
+    AzureCli, AzureDeveloperCli, Chain, CliBuilder, ConfigError, Environment, ManagedIdentity,
     ManagedIdentityHost, UserAssignedId, chain::NotConfigured,
 };
 use crate::{
@@ -212,31 +212,21 @@ fn allows_identity(members: &[Member], setting: &DefaultCredential) -> Result<()
     }
 }
 
-/// One that was asked for by name must be there.
+/// A member that was asked for by name must be configured.
 fn only(member: Member, setting: &DefaultCredential) -> Result<Shared, ConfigError> {
     allows_identity(&[member], setting)?;
-    let environment = &setting.environment;
+    let is_set = |name: &str| setting.environment.get(name).is_some();
     let required: &[&'static str] = match member {
+        // `build` reports what it needs with a certificate.
+        Member::Environment if is_set(CERTIFICATE) => &[],
         Member::Environment | Member::ServicePrincipal => &[SECRET, TENANT_ID, CLIENT_ID],
+        // A connection string may name the workload identity.
+        Member::WorkloadIdentity if setting.user_assigned.is_some() => &[TOKEN_FILE, TENANT_ID],
         Member::WorkloadIdentity => &[TOKEN_FILE, TENANT_ID, CLIENT_ID],
-        Member::ManagedIdentity => {
-            return Ok(Arc::new(managed_identity(setting, false)?));
-        }
+        Member::ManagedIdentity => return Ok(Arc::new(managed_identity(setting, false)?)),
         Member::AzureCli | Member::AzureDeveloperCli | Member::AzurePipelines => &[],
     };
-    // A connection string may name the workload identity.
-    let given = |name: &str| {
-        name == CLIENT_ID
-            && matches!(member, Member::WorkloadIdentity)
-            && setting.user_assigned.is_some()
-    };
-    match required.iter().find(|name| environment.get(name).is_none() && !given(name)) {
-        // A certificate in the secret's place is told of by `build`.
-        Some(_)
-            if matches!(member, Member::Environment) && environment.get(CERTIFICATE).is_some() =>
-        {
-            member.build(setting)
-        }
+    match required.iter().find(|name| !is_set(name)) {
         Some(missing) => Err(ConfigError::missing(missing, setting.selection)),
         None => member.build(setting),
     }
@@ -283,7 +273,10 @@ impl Member {
                 let reason = "AZURE_FEDERATED_TOKEN_FILE is not set";
                 Ok(not_configured("workload identity", reason))
             }
+            #[cfg(feature = "azure-identity")]
             Self::WorkloadIdentity => workload_identity(setting),
+            #[cfg(not(feature = "azure-identity"))]
+            Self::WorkloadIdentity => Err(feature_disabled(TOKEN_FILE, "workload identity")),
             Self::ManagedIdentity => match managed_identity(setting, true) {
                 Ok(identity) => Ok(Arc::new(identity)),
                 // To go past it is to ask it for nothing, whoever else is asked.
@@ -292,14 +285,8 @@ impl Member {
                 }
                 Err(error) => Err(error),
             },
-            Self::AzureCli => {
-                let cli = AzureCli::builder().environment(environment.clone());
-                Ok(Arc::new(cli.shared_clock(setting.clock.clone()).build()?))
-            }
-            Self::AzureDeveloperCli => {
-                let cli = AzureDeveloperCli::builder().environment(environment.clone());
-                Ok(Arc::new(cli.shared_clock(setting.clock.clone()).build()?))
-            }
+            Self::AzureCli => cli(AzureCli::builder(), setting),
+            Self::AzureDeveloperCli => cli(AzureDeveloperCli::builder(), setting),
             #[cfg(feature = "azure-identity")]
             Self::AzurePipelines => {
                 Ok(Arc::new(super::azure_pipelines::from_environment(environment, setting.cloud)?))
@@ -330,6 +317,14 @@ fn is_of_others(error: &ConfigError, environment: &Environment) -> bool {
 
 fn not_configured(name: impl Into<String>, reason: impl Into<String>) -> Shared {
     Arc::new(NotConfigured { name: name.into(), reason: reason.into() })
+}
+
+fn cli<T: TokenCredential + 'static>(
+    builder: CliBuilder<T>,
+    setting: &DefaultCredential,
+) -> Result<Shared, ConfigError> {
+    let builder = builder.environment(setting.environment.clone());
+    Ok(Arc::new(builder.shared_clock(setting.clock.clone()).build()?))
 }
 
 fn managed_identity(
@@ -364,7 +359,29 @@ fn service_principal(setting: &DefaultCredential) -> Result<Shared, ConfigError>
     if let Some(missing) = [TENANT_ID, CLIENT_ID].iter().find(|name| !set(name)) {
         return Err(ConfigError::missing(missing, proof));
     }
-    if proof == SECRET { client_secret(setting) } else { client_certificate(setting) }
+    match proof {
+        #[cfg(feature = "azure-identity")]
+        SECRET => {
+            let secret = setting.environment.get(SECRET).unwrap_or_default();
+            Ok(Arc::new(application(setting, SECRET)?.client_secret_named(SECRET, secret)?))
+        }
+        #[cfg(not(feature = "azure-identity"))]
+        SECRET => Err(feature_disabled(SECRET, "a service principal")),
+        #[cfg(feature = "client-certificate")]
+        CERTIFICATE => {
+            let get = |name| setting.environment.get(name).map(str::to_owned);
+            let file = get(CERTIFICATE).unwrap_or_default().into();
+            let application = application(setting, CERTIFICATE)?;
+            let password = get(CERTIFICATE_PASSWORD);
+            Ok(Arc::new(application.client_certificate_named(CERTIFICATE, file, password)))
+        }
+        // Only without the feature.
+        _ => Err(ConfigError::FeatureDisabled {
+            setting: CERTIFICATE,
+            credential: "a client certificate",
+            feature: "client-certificate",
+        }),
+    }
 }
 
 #[cfg(feature = "azure-identity")]
@@ -374,35 +391,6 @@ fn application(
 ) -> Result<super::Application, ConfigError> {
     let names = [TENANT_ID, CLIENT_ID];
     super::Application::from_environment(&setting.environment, setting.cloud, names, needed_by)
-}
-
-#[cfg(feature = "azure-identity")]
-fn client_secret(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
-    let secret = setting.environment.get(SECRET).unwrap_or_default();
-    Ok(Arc::new(application(setting, SECRET)?.client_secret_named(SECRET, secret)?))
-}
-
-#[cfg(not(feature = "azure-identity"))]
-fn client_secret(_: &DefaultCredential) -> Result<Shared, ConfigError> {
-    Err(feature_disabled(SECRET, "a service principal"))
-}
-
-#[cfg(feature = "client-certificate")]
-fn client_certificate(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
-    let get = |name| setting.environment.get(name).map(str::to_owned);
-    let file = get(CERTIFICATE).unwrap_or_default().into();
-    let application = application(setting, CERTIFICATE)?;
-    let password = get(CERTIFICATE_PASSWORD);
-    Ok(Arc::new(application.client_certificate_named(CERTIFICATE, file, password)))
-}
-
-#[cfg(not(feature = "client-certificate"))]
-fn client_certificate(_: &DefaultCredential) -> Result<Shared, ConfigError> {
-    Err(ConfigError::FeatureDisabled {
-        setting: CERTIFICATE,
-        credential: "a client certificate",
-        feature: "client-certificate",
-    })
 }
 
 #[cfg(feature = "azure-identity")]
@@ -444,11 +432,6 @@ fn named_service_principal(
     let (tenant, client_id) = (tenant.to_owned(), client_id.to_owned());
     let application = super::Application::named(environment, *cloud, names, tenant, client_id)?;
     Ok(Arc::new(application.client_secret_named(secret_name, secret)?))
-}
-
-#[cfg(not(feature = "azure-identity"))]
-fn workload_identity(_: &DefaultCredential) -> Result<Shared, ConfigError> {
-    Err(feature_disabled(TOKEN_FILE, "workload identity"))
 }
 
 #[cfg(not(feature = "azure-identity"))]
