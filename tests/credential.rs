@@ -1,6 +1,8 @@
 //! Credentials against stand-ins for the identity endpoint and for `az`. Time
 //! is moved by hand.
 
+#[path = "support/asking.rs"]
+mod asking;
 #[path = "support/hostile.rs"]
 mod hostile;
 
@@ -31,6 +33,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
+
+use asking::{ask, until, with_causes};
 
 use CredentialErrorKind::{Refused, Transient, Unavailable};
 
@@ -92,17 +96,6 @@ impl World {
     }
 }
 
-/// Lets everything else go on until it is so.
-async fn until(condition: impl Fn() -> bool) {
-    for _ in 0..20_000_000_u32 {
-        if condition() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("it never came to be");
-}
-
 fn builder(id: Option<&str>) -> entra_pool::credential::ManagedIdentityBuilder {
     match id {
         None => ManagedIdentity::system_assigned(),
@@ -110,24 +103,9 @@ fn builder(id: Option<&str>) -> entra_pool::credential::ManagedIdentityBuilder {
     }
 }
 
-async fn ask(credential: &dyn TokenCredential) -> Result<Token, CredentialError> {
-    credential.get_token(TokenRequest::new(Scope::AZURE_SQL, Reason::Missing)).await
-}
-
-/// The error and its causes, as a log shows them.
-fn told(error: &CredentialError) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(this) = cause {
-        told += &format!(": {this}");
-        cause = this.source();
-    }
-    told
-}
-
 #[track_caller]
 fn assert_says(error: &CredentialError, kind: CredentialErrorKind, words: &[&str]) {
-    let told = told(error);
+    let told = with_causes(error);
     assert_eq!(error.kind(), kind, "{told}");
     for word in words {
         assert!(told.contains(word), "{word:?} is not in {told:?}");
@@ -220,7 +198,7 @@ async fn a_wrong_identity_header_is_refused_and_not_shown() {
         .unwrap();
     let error = ask(&identity).await.unwrap_err();
     assert_says(&error, Refused, &["identity header", "IDENTITY_HEADER"]);
-    for shown in [told(&error), format!("{error:?}"), format!("{identity:?}")] {
+    for shown in [with_causes(&error), format!("{error:?}"), format!("{identity:?}")] {
         assert!(!shown.contains("not-the-right-0ne"), "{shown}");
     }
 }
@@ -493,7 +471,7 @@ async fn the_failures_of_the_azure_cli_are_told_apart() {
     az.set_mode(AzureCliMode::Garbage).unwrap();
     let error = ask(&cli).await.unwrap_err();
     assert_says(&error, Refused, &["not a token", "not a JSON object"]);
-    assert!(!told(&error).contains("updates"), "standard output is shown");
+    assert!(!with_causes(&error).contains("updates"), "standard output is shown");
 
     let absent = AzureCli::builder().executable("/nowhere/az").build().unwrap();
     assert_says(&ask(&absent).await.unwrap_err(), Unavailable, &["is not installed"]);
@@ -582,7 +560,7 @@ async fn the_failures_of_the_azure_developer_cli_are_told_apart() {
     azd.set_mode(AzureCliMode::Garbage).unwrap();
     let error = ask(&cli).await.unwrap_err();
     assert_says(&error, Refused, &["not a token", "`azd auth token --output json`"]);
-    assert!(!told(&error).contains("updates"), "standard output is shown");
+    assert!(!with_causes(&error).contains("updates"), "standard output is shown");
     azd.set_mode(AzureCliMode::Hanging).unwrap();
     let (failed, ()) = tokio::join!(ask(&cli), world.pass([10]));
     assert_says(&failed.unwrap_err(), Transient, &["Azure Developer CLI", "within 10s"]);
@@ -710,7 +688,7 @@ async fn errors_of_the_azure_cli_are_short_and_hold_no_token() {
         let cli = AzureCli::builder().executable(az).build().unwrap();
         let error = ask(&cli).await.unwrap_err();
         assert_says(&error, kind, &[word]);
-        for shown in [told(&error), format!("{error:?}")] {
+        for shown in [with_causes(&error), format!("{error:?}")] {
             assert!(!shown.contains("eyJ") && shown.len() < 2_000, "{shown}");
         }
     }

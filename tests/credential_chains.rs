@@ -2,11 +2,12 @@
 //! Which credentials are asked, which one is pinned, and what is reported.
 #![allow(clippy::disallowed_methods)] // Of a test that fails, and of the kernel: real time.
 
+#[path = "support/asking.rs"]
+mod asking;
 #[path = "support/logs.rs"]
 mod logs;
 
 use std::{
-    error::Error,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -21,9 +22,7 @@ use entra_pool::{
         Chain, ConfigError, DefaultCredential, Environment, ManagedIdentity, UserAssignedId,
     },
     postgres,
-    token::{
-        CredentialError, CredentialErrorKind, Reason, Scope, Token, TokenCredential, TokenRequest,
-    },
+    token::{CredentialErrorKind, Token, TokenCredential},
 };
 use entra_pool_emulator::{
     azure_cli::{AzureCliMode, AzureCliStandIn},
@@ -34,6 +33,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
+
+use asking::{ask, until, with_causes};
 
 use CredentialErrorKind::{Transient, Unavailable};
 
@@ -186,21 +187,6 @@ impl Machine {
     }
 }
 
-/// Lets everything else go on until it is so.
-async fn until(condition: impl Fn() -> bool) {
-    for _ in 0..20_000_000_u32 {
-        if condition() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("the condition never became true");
-}
-
-async fn ask(credential: &dyn TokenCredential) -> Result<Token, CredentialError> {
-    credential.get_token(TokenRequest::new(Scope::AZURE_SQL, Reason::Missing)).await
-}
-
 /// What comes of `asking`, while `moves` moves the clock or answers. If it ends early, the
 /// rest of the moves is not waited for.
 async fn with_moves<T>(asking: impl Future<Output = T>, moves: impl Future<Output = ()>) -> T {
@@ -212,17 +198,6 @@ async fn with_moves<T>(asking: impl Future<Output = T>, moves: impl Future<Outpu
             tokio::time::timeout(limit, asking).await.expect("it waits for more moves")
         }
     }
-}
-
-/// The error and its causes, as a log shows them.
-fn said(error: &dyn Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(this) = cause {
-        said += &format!(": {this}");
-        cause = this.source();
-    }
-    said
 }
 
 /// What the chain has logged, at `info` and above.
@@ -352,7 +327,7 @@ async fn check(world: &World, row: &Row) {
                 kind => panic!("{what}: {kind:?}: {error}"),
             };
             assert_eq!(kind, row.result, "{what}: {error}");
-            assert_words(what, &said(&error), &row.said);
+            assert_words(what, &with_causes(&error), &row.said);
             assert!(logged.is_empty(), "{what}: {logged:?}");
         }
     }
@@ -451,8 +426,8 @@ async fn an_imds_that_has_answered_the_probe_is_not_passed_over_when_it_is_away(
         };
         let outcome = with_moves(ask(&chain), once).await;
         let error = outcome.unwrap_err();
-        assert_eq!(error.kind(), Transient, "{head}: {}", said(&error));
-        assert_words(head, &said(&error), "cannot be reached + was there before");
+        assert_eq!(error.kind(), Transient, "{head}: {}", with_causes(&error));
+        assert_words(head, &with_causes(&error), "cannot be reached + was there before");
     }
     assert!(world.az.invocations().unwrap().is_empty());
 }

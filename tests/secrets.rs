@@ -1,8 +1,10 @@
 //! No token and no secret is in anything that is shown or logged. In a process
 //! of its own: what it logs goes to one subscriber.
 
+#[path = "support/asking.rs"]
+mod asking;
+
 use std::{
-    error::Error,
     io::Write,
     sync::{Arc, Mutex},
 };
@@ -10,13 +12,15 @@ use std::{
 use entra_pool::{
     clock::{Clock, ManualClock},
     credential::{AzureCli, AzureDeveloperCli, DefaultCredential, Environment, ManagedIdentity},
-    token::{CredentialError, Reason, Scope, Token, TokenCredential, TokenRequest},
+    token::{CredentialError, TokenCredential},
 };
 use entra_pool_emulator::{
     azure_cli::{AzureCliMode, AzureCliStandIn},
     identity::{Fault, IdentityEndpoint, IdentityOptions},
     jwt::{Issuer, Principal, PrincipalKind},
 };
+
+use asking::{ask, with_causes};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -32,19 +36,9 @@ impl Write for Captured {
     }
 }
 
-/// All that is shown of an error: its sources, too.
+/// All that is shown of an error, including its sources.
 fn shown(error: &CredentialError) -> String {
-    let mut text = format!("{error} {error:?}");
-    let mut cause = error.source();
-    while let Some(this) = cause {
-        text += &format!(" {this}");
-        cause = this.source();
-    }
-    text
-}
-
-async fn ask(credential: &dyn TokenCredential) -> Result<Token, CredentialError> {
-    credential.get_token(TokenRequest::new(Scope::AZURE_SQL, Reason::Missing)).await
+    format!("{error:?} {}", with_causes(error))
 }
 
 #[tokio::test]

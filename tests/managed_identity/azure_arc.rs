@@ -3,7 +3,10 @@
 use entra_pool::{credential::ManagedIdentityHost::AzureArc, token::CredentialErrorKind::Refused};
 use entra_pool_emulator::identity::Fault;
 
-use crate::world::{World, assert_asked, assert_says, until};
+use crate::{
+    asking::until,
+    world::{World, assert_asked, assert_says},
+};
 
 #[tokio::test]
 async fn a_key_is_fetched_for_every_answer() {

@@ -3,6 +3,8 @@
 //! that is shown or logged is looked through for secrets.
 
 mod answers;
+#[path = "../support/asking.rs"]
+mod asking;
 mod azure_arc;
 mod bad_input;
 mod hostile;

@@ -12,7 +12,10 @@ use entra_pool::{
 };
 use entra_pool_emulator::identity::Fault;
 
-use crate::world::{HOSTS, World, assert_asked, assert_says, told};
+use crate::{
+    asking::{until, with_causes},
+    world::{HOSTS, World, assert_asked, assert_says},
+};
 
 /// The pauses before this host is given up, if it goes on answering so.
 fn pauses(host: ManagedIdentityHost, status: u16) -> &'static [u64] {
@@ -119,11 +122,11 @@ async fn silence_ends_by_the_clock() {
             for number in 1..=tries {
                 endpoint.wait_for_requests(number + challenges).await;
                 let limit = Duration::from_secs(20);
-                crate::world::until(|| clock.next_wake() == Some(limit)).await;
+                until(|| clock.next_wake() == Some(limit)).await;
                 clock.advance(limit);
                 if let Some(pause) = pauses.get(number as usize - 1) {
                     let pause = Duration::from_secs(*pause);
-                    crate::world::until(|| clock.next_wake() == Some(pause)).await;
+                    until(|| clock.next_wake() == Some(pause)).await;
                     clock.advance(pause);
                 }
             }
@@ -265,7 +268,7 @@ async fn what_an_endpoint_echoes_is_told_without_secrets() {
             let body = format!(r#"{{"{field}":"got {sent} for {token} here"}}"#);
             world.answer_with(host, Fault::Status(status, body.clone()));
             let outcome = world.ask(&identity, pauses(host, status)).await;
-            let told = told(&outcome.result.unwrap_err());
+            let told = with_causes(&outcome.result.unwrap_err());
             assert_eq!(told.contains("got [redacted]"), sent != "nothing secret");
             // As a token's, too: cut off, and in a field of another name.
             world.answer_with(host, Fault::Status(200, body));

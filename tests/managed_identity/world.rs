@@ -2,7 +2,6 @@
 //! hand, and everything that was shown.
 
 use std::{
-    error::Error,
     fmt::Write as _,
     io,
     path::PathBuf,
@@ -23,6 +22,8 @@ use entra_pool_emulator::{
     identity::{Fault, IdentityEndpoint, IdentityOptions, Received},
     jwt::{Issuer, Principal, PrincipalKind},
 };
+
+use crate::asking::{until, with_causes};
 
 use ManagedIdentityHost::{AppService, AzureArc, AzureMl, CloudShell, Imds, ServiceFabric};
 
@@ -139,7 +140,7 @@ impl World {
                 self.shown += &format!("{token:?}\n");
                 self.secret(token.secret());
             }
-            Err(error) => self.shown += &format!("{} {error:?}\n", told(error)),
+            Err(error) => self.shown += &format!("{} {error:?}\n", with_causes(error)),
         }
         let requests = self.endpoint.received().split_off(before);
         for request in &requests {
@@ -258,17 +259,6 @@ fn path(host: ManagedIdentityHost) -> &'static str {
     }
 }
 
-/// The error and its causes, as a log shows them.
-pub(crate) fn told(error: &CredentialError) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(this) = cause {
-        told += &format!(": {this}");
-        cause = this.source();
-    }
-    told
-}
-
 #[track_caller]
 pub(crate) fn assert_says(
     what: &str,
@@ -276,23 +266,12 @@ pub(crate) fn assert_says(
     kind: CredentialErrorKind,
     words: &[&str],
 ) {
-    let told = told(error);
+    let told = with_causes(error);
     assert_eq!(error.kind(), kind, "{what}: {told}");
     for word in words {
         assert!(told.contains(word), "{what}: {word:?} is not in {told:?}");
     }
     assert!(told.len() < 2_000, "{what}: {told}");
-}
-
-/// Lets everything else go on until it is so.
-pub(crate) async fn until(condition: impl Fn() -> bool) {
-    for _ in 0..20_000_000_u32 {
-        if condition() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("it never came to be");
 }
 
 #[derive(Clone, Default)]
