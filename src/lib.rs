@@ -85,8 +85,8 @@
 //!   was verified. Tokens are in no error, log or `Debug`, and the crate's own
 //!   copies are overwritten in memory when they are dropped.
 //! - **Connection strings.** Azure SQL takes those of ADO.NET, JDBC and URLs, with the
-//!   keywords of all three drivers, and a typed builder; PostgreSQL takes URLs and
-//!   `key=value`. What is unknown, contradictory or unsafe is refused by name.
+//!   keywords of all three drivers; PostgreSQL takes URLs and `key=value`. Each setting is
+//!   a method as well. What is unknown, contradictory or unsafe is refused by name.
 //! - **[Errors][Troubleshooting].** A login that stays refused names the principal, its
 //!   tenant and audience, and the statement that would let it in.
 //!

@@ -85,7 +85,7 @@ macro_rules! both_databases {
                 let tokens = identity().tokens(config.token_scope().unwrap());
                 let connector: Connector = Connector::new(config, tokens).unwrap();
                 // The connector.
-                connector.connect().await.unwrap();
+                drop(connector.connect().await.unwrap());
                 assert_eq!(connector.pool().status().max_size, 3);
                 let builder: PoolBuilder = connector.pool_builder().max_size(2);
                 let pool: Pool = builder.wait_timeout(None).build();

@@ -247,7 +247,8 @@ async fn connections_end_when_they_are_old_or_closed() {
     let identity = Identity::new(let_in("old").await);
     let config: Config = server().await.url("old").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
-    let old = Connector::new(config.clone().max_lifetime(Duration::from_nanos(1)), tokens.clone()).unwrap();
+    let old = Connector::new(config.clone().max_lifetime(Duration::from_nanos(1)), tokens.clone())
+        .unwrap();
     let pool = old.pool_builder().max_size(1).build();
     let first = backend(&pool.get().await.unwrap()).await;
     assert_ne!(backend(&pool.get().await.unwrap()).await, first);

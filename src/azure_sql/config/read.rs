@@ -206,7 +206,7 @@ impl Reader {
             }
         }
         if trusts_any {
-            config.trust = Trust::AnyOnLoopback;
+            config = config.dangerous_trust_any_certificate_on_loopback();
         }
         if let Some(domain) =
             config.host_in_certificate.as_ref().and_then(|name| name.strip_prefix("*."))
