@@ -21,9 +21,9 @@ use std::{
 };
 
 use entra_pool::{
-    Cloud, azure_sql,
+    azure_sql,
     clock::{Clock, SystemClock},
-    credential::{DefaultCredential, from_env},
+    credential::from_env,
     postgres,
     token::{Claims, Identity, Scope, Token, TokenCredential},
 };
@@ -81,20 +81,14 @@ impl Target {
             let (config, credential) = azure_sql::Config::parse_with_credential(target)?;
             return Ok(Self { credential, scope: config.token_scope()? });
         }
-        let (cloud, scope) = match Cloud::of_postgresql_host(target) {
-            Some(cloud) => (cloud, cloud.postgresql_scope()),
-            None => match Cloud::of_azure_sql_host(target) {
-                Some(cloud) => (cloud, cloud.azure_sql_scope()),
-                None => {
-                    return Err(format!(
-                        "{target} is neither a connection string nor a host of Azure SQL or Azure \
-                         Database for PostgreSQL"
-                    )
-                    .into());
-                }
-            },
-        };
-        Ok(Self { credential: DefaultCredential::new().cloud(cloud).build()?, scope })
+        for string in [format!("postgres://{target}"), format!("Server={target}")] {
+            if let Ok(target) = Self::of(Some(&string)) {
+                return Ok(target);
+            }
+        }
+        let what = "is neither a connection string nor a host of Azure SQL or Azure Database for \
+                    PostgreSQL";
+        Err(format!("{target} {what}").into())
     }
 }
 

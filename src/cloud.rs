@@ -15,6 +15,7 @@ pub enum Cloud {
     China,
 }
 
+#[cfg(feature = "azure-sql")]
 const AZURE_SQL: &[(&str, Cloud)] = &[
     ("database.windows.net", Cloud::Public),
     ("database.fabric.microsoft.com", Cloud::Public),
@@ -24,6 +25,7 @@ const AZURE_SQL: &[(&str, Cloud)] = &[
     ("database.chinacloudapi.cn", Cloud::China),
 ];
 
+#[cfg(feature = "postgres")]
 const POSTGRESQL: &[(&str, Cloud)] = &[
     ("postgres.database.azure.com", Cloud::Public),
     ("postgres.database.usgovcloudapi.net", Cloud::UsGovernment),
@@ -33,21 +35,15 @@ const POSTGRESQL: &[(&str, Cloud)] = &[
 impl Cloud {
     /// The cloud of an Azure SQL host (Azure SQL Database and Managed Instance,
     /// Fabric, Synapse), private endpoints' names included.
-    #[must_use]
-    pub fn of_azure_sql_host(host: &str) -> Option<Self> {
+    #[cfg(feature = "azure-sql")]
+    pub(crate) fn of_azure_sql_host(host: &str) -> Option<Self> {
         of_host(host, AZURE_SQL)
     }
 
     /// The cloud of an Azure Database for PostgreSQL host.
-    #[must_use]
-    pub fn of_postgresql_host(host: &str) -> Option<Self> {
+    #[cfg(feature = "postgres")]
+    pub(crate) fn of_postgresql_host(host: &str) -> Option<Self> {
         of_host(host, POSTGRESQL)
-    }
-
-    /// The cloud of a host of either database.
-    #[must_use]
-    pub fn of_host(host: &str) -> Option<Self> {
-        Self::of_azure_sql_host(host).or_else(|| Self::of_postgresql_host(host))
     }
 
     /// The cloud whose databases take tokens of `scope`.
@@ -61,8 +57,8 @@ impl Cloud {
     /// Where applications (service principals) of this cloud ask for tokens, if
     /// `AZURE_AUTHORITY_HOST` does not say otherwise. Managed identities and the
     /// command-line tools know by themselves.
-    #[must_use]
-    pub fn authority_host(self) -> &'static str {
+    #[cfg(any(test, feature = "azure-identity"))]
+    pub(crate) fn authority_host(self) -> &'static str {
         match self {
             Self::Public => "https://login.microsoftonline.com",
             Self::UsGovernment => "https://login.microsoftonline.us",
@@ -71,8 +67,7 @@ impl Cloud {
     }
 
     /// What a token for Azure SQL in this cloud is asked for with.
-    #[must_use]
-    pub fn azure_sql_scope(self) -> Scope {
+    pub(crate) fn azure_sql_scope(self) -> Scope {
         match self {
             Self::Public => Scope::AZURE_SQL,
             Self::UsGovernment => Scope::from_static("https://database.usgovcloudapi.net/.default"),
@@ -82,8 +77,7 @@ impl Cloud {
 
     /// What a token for Azure Database for PostgreSQL in this cloud is asked
     /// for with.
-    #[must_use]
-    pub fn postgresql_scope(self) -> Scope {
+    pub(crate) fn postgresql_scope(self) -> Scope {
         match self {
             Self::Public => Scope::AZURE_POSTGRESQL,
             Self::UsGovernment => {
@@ -124,11 +118,10 @@ mod tests {
         assert_eq!(pg("shop.database.windows.net"), None);
         for (host, authority) in [
             ("shop.database.windows.net", "https://login.microsoftonline.com"),
-            ("shop.postgres.database.usgovcloudapi.net", "https://login.microsoftonline.us"),
+            ("shop.database.usgovcloudapi.net", "https://login.microsoftonline.us"),
             ("shop.database.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
         ] {
-            assert_eq!(Cloud::of_host(host).unwrap().authority_host(), authority);
+            assert_eq!(sql(host).unwrap().authority_host(), authority);
         }
-        assert_eq!(Cloud::of_host("localhost"), None);
     }
 }

@@ -116,7 +116,7 @@
 //! let tokens = identity.tokens(config.token_scope()?);
 //! let connector = azure_sql::Connector::new(config, tokens)?;   // dials and logs in; no pool
 //! let pool = connector.pool_builder().max_size(16).build();
-//! println!("{:?}", connector.report());                         // logins, retirements, token
+//! println!("{}", connector.report());                           // logins, retirements, token
 //! # Ok(())
 //! # }
 //! ```
@@ -133,6 +133,7 @@
 //! | `diesel-async` | no | `adapters::diesel`: diesel-async's deadpool and bb8 pools, on PostgreSQL |
 //! | `sqlx` | no | `adapters::sqlx`: sqlx's `PgPool`, and what sits on it (`SeaORM`); needs Rust 1.94 |
 //! | `metrics` | no | counters, gauges and histograms of tokens, logins and pools, through the `metrics` facade: see [`telemetry`] |
+//! | `test-util` | no | for tests: `clock::ManualClock`, a clock that stands until it is moved |
 //! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns: `chrono` and `time` on both databases, `uuid` and `serde_json` on PostgreSQL, `rust_decimal` and `bigdecimal` on Azure SQL (`uuid` is always there) |
 //!
 //! Managed identity and the Azure CLIs need none of them. The crate needs Rust 1.88 or
@@ -187,6 +188,8 @@ pub mod adapters;
 #[cfg(feature = "azure-sql")]
 pub mod azure_sql;
 pub mod clock;
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub mod connect;
 pub mod credential;
 // Text: nothing of it is compiled for users. Its examples want what `tests/run` has on.
 #[cfg(all(
@@ -210,8 +213,6 @@ pub mod telemetry;
 pub mod token;
 
 mod cloud;
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-mod connect;
 mod excerpt;
 mod limited;
 mod one_task;

@@ -50,7 +50,7 @@ fn what_is_public_goes_between_threads() {
     shared::<azure_sql::PoolError>();
     shared::<azure_sql::Manager>();
     shared::<azure_sql::Connector>();
-    shared::<azure_sql::ConnectorReport>();
+    shared::<entra_pool::connect::ConnectorReport>();
     shared::<azure_sql::Connection>();
     shared::<azure_sql::Client>();
     shared::<azure_sql::Transport>();
@@ -59,7 +59,7 @@ fn what_is_public_goes_between_threads() {
 
     shared::<postgres::Pool>();
     shared::<postgres::Connector>();
-    shared::<postgres::ConnectorReport>();
+    shared::<entra_pool::connect::ConnectorReport>();
     shared::<postgres::Config>();
     shared::<postgres::Error>();
 }

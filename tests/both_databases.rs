@@ -35,9 +35,12 @@ fn identity() -> Identity {
 macro_rules! both_databases {
     ($module:ident, $string:ident, $query:expr) => {
         mod $module {
-            use entra_pool::$module::{
-                self, Config, ConfigError, Connector, ConnectorReport, Error, Pool, PoolBuilder,
-                PoolError, PooledConnection, Recycling, RetireReason, Stage,
+            use entra_pool::{
+                connect::{ConnectorReport, RetireReason, Stage},
+                $module::{
+                    self, Config, ConfigError, Connector, Error, Pool, PoolBuilder, PoolError,
+                    PooledConnection, Recycling,
+                },
             };
 
             use super::*;

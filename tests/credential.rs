@@ -7,7 +7,6 @@ mod asking;
 mod hostile;
 
 use std::{
-    error::Error,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,8 +15,8 @@ use std::{
 use entra_pool::{
     clock::{Clock, ManualClock},
     credential::{
-        AzureCli, AzureDeveloperCli, DefaultCredential, Environment, InvalidAnswer,
-        ManagedIdentity, ManagedIdentityHost, UserAssignedId,
+        AzureCli, AzureDeveloperCli, DefaultCredential, Environment, ManagedIdentity,
+        ManagedIdentityHost, UserAssignedId,
     },
     token::{
         CredentialError, CredentialErrorKind, Identity, Reason, Scope, Token, TokenCredential,
@@ -337,15 +336,10 @@ async fn not_everything_that_answers_is_imds() {
 #[tokio::test]
 async fn an_answer_that_is_no_token_is_a_typed_error() {
     let world = world();
-    let cause = |error: &CredentialError| {
-        let http = error.source().unwrap();
-        http.source().unwrap().downcast_ref::<InvalidAnswer>().unwrap().clone()
-    };
     for identity in [world.imds(None), world.app_service(None)] {
         world.endpoint.fail(Fault::EmptyBody);
         let error = ask(&identity).await.unwrap_err();
         assert_says(&error, Transient, &["gave no token", "the answer is empty"]);
-        assert_eq!(cause(&error), InvalidAnswer::Empty);
         world.endpoint.fail(Fault::TruncatedJson);
         let error = ask(&identity).await.unwrap_err();
         assert_says(&error, Transient, &["cut off"]);
@@ -354,7 +348,7 @@ async fn an_answer_that_is_no_token_is_a_typed_error() {
         assert_says(&error, Transient, &["access_token is empty"]);
         world.endpoint.fail(Fault::Status(200, " ".repeat(65 * 1024)));
         let error = ask(&identity).await.unwrap_err();
-        assert!(matches!(cause(&error), InvalidAnswer::TooLong { limit: 65_536, .. }), "{error:?}");
+        assert_says(&error, Transient, &["longer than 65536 bytes"]);
     }
     let error = {
         world.endpoint.fail(Fault::Html);

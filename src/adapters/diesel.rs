@@ -45,7 +45,8 @@ use diesel_async::{
 
 use crate::{
     clock,
-    postgres::{Connector, Recycling, RetireReason, cancel},
+    connect::RetireReason,
+    postgres::{Connector, Recycling, cancel},
     token::with_causes,
 };
 

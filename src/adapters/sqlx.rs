@@ -59,7 +59,8 @@ use url::Url;
 
 use crate::{
     clock,
-    postgres::{ConfigError, Connector, Error, Recycling, RetireReason},
+    connect::RetireReason,
+    postgres::{ConfigError, Connector, Error, Recycling},
     tls::Trust,
     token::Token,
 };

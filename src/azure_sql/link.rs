@@ -125,6 +125,7 @@ impl Link {
         self.state().reset.is_some()
     }
 
+    #[cfg(any(test, feature = "test-util"))]
     pub(super) fn resets_sent(&self) -> u64 {
         self.state().resets_sent
     }

@@ -18,9 +18,9 @@ pub struct LoginRefused {
     /// What the token says about itself.
     pub claims: Option<Claims>,
     /// The audience that this server's tokens should have.
-    pub audience: String,
+    pub(super) audience: String,
     /// When the token ends.
-    pub expires_on: std::time::SystemTime,
+    pub(super) expires_on: std::time::SystemTime,
     /// Whether another token was tried, too.
     pub retried: bool,
     /// What the server said.

@@ -44,7 +44,7 @@ mod transport;
 pub use deadpool;
 pub use tiberius;
 
-pub use config::{Config, ConfigError, Encrypt, SyntaxError};
+pub use config::{Config, ConfigError, Encrypt};
 pub use connection::{Client, Connection};
 pub use connector::Connector;
 pub use error::{Error, is_transient};
@@ -54,7 +54,7 @@ pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait, k
 pub use server_error::{LoginError, ServerError};
 pub use transport::Transport;
 
-pub use crate::connect::{ConnectorReport, RetireReason, Stage};
+use crate::connect::{ConnectorReport, RetireReason, Stage};
 use crate::token::Identity;
 
 /// A pool for a connection string (of ADO.NET, JDBC or a URL: see [`Config`] for its

@@ -1,8 +1,9 @@
 //! What connecting means for any database: get a token, log in, renew a refused token
 //! once, retry what may recover, and all of it before one deadline.
 //!
-//! A database implements [`Driver`], which makes one attempt and classifies its errors.
-//! This room knows tokens, telemetry and the clock, and no driver.
+//! The types that both databases share are here; each of their modules has them as well.
+// A database implements `Driver`, which makes one attempt and classifies its errors. This
+// room knows tokens, telemetry and the clock, and no driver.
 
 mod attempt;
 mod pool;
@@ -17,7 +18,7 @@ mod stage;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use attempt::{Attempt, Progress};
-pub(crate) use pool::PoolBuilder;
+pub use pool::PoolBuilder;
 pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub(crate) use retire::jittered;

@@ -60,11 +60,6 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
         Self(self.0.queue_mode(mode))
     }
 
-    /// Size, time limits and queue mode at once.
-    pub fn config(self, config: PoolConfig) -> Self {
-        Self(self.0.config(config))
-    }
-
     /// A hook for each new connection.
     pub fn post_create(self, hook: impl Into<Hook<M>>) -> Self {
         Self(self.0.post_create(hook))

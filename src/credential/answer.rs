@@ -14,8 +14,7 @@ use crate::{excerpt::excerpt, token::Token};
 /// Something answered with success, but not with a token. The source of a
 /// [`CredentialError`](crate::token::CredentialError).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidAnswer {
+pub(crate) enum InvalidAnswer {
     /// No body at all.
     #[error("the answer is empty")]
     Empty,
@@ -24,21 +23,18 @@ pub enum InvalidAnswer {
     Html,
     /// More than any token needs.
     #[error("the answer is longer than {limit} bytes")]
-    #[non_exhaustive]
     TooLong {
         /// Where reading stopped.
         limit: usize,
     },
     /// JSON that ends before its end.
     #[error("the answer is cut off: JSON that ends too early, after {length} bytes")]
-    #[non_exhaustive]
     Truncated {
         /// Bytes that came.
         length: usize,
     },
     /// Something else than a JSON object.
     #[error("the answer is not a JSON object (line {line}, column {column})")]
-    #[non_exhaustive]
     NotJson {
         /// Where it stops to be one.
         line: usize,
@@ -47,7 +43,6 @@ pub enum InvalidAnswer {
     },
     /// A field is absent or has a form that nobody knows.
     #[error("the answer's {field} is {problem}")]
-    #[non_exhaustive]
     Field {
         /// Its name.
         field: &'static str,

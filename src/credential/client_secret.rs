@@ -47,27 +47,3 @@ impl Application {
         }))
     }
 }
-
-/// A service principal with a client secret:
-/// [`Application::client_secret`] in one call.
-///
-/// # Errors
-///
-/// A tenant or client ID with characters that none has; an empty secret.
-/// Whether they are right, the first token tells.
-///
-/// ```
-/// let credential = entra_pool::credential::client_secret(
-///     "contoso.onmicrosoft.com",
-///     "11111111-2222-3333-4444-555555555555",
-///     std::env::var("SHOP_SECRET").unwrap_or("secret".into()),
-/// )?;
-/// # Ok::<(), entra_pool::credential::ConfigError>(())
-/// ```
-pub fn client_secret(
-    tenant: impl Into<String>,
-    client_id: impl Into<String>,
-    secret: impl Into<String>,
-) -> Result<AzureCoreCredential, ConfigError> {
-    Application::new(tenant, client_id)?.client_secret(secret)
-}

@@ -27,20 +27,18 @@ pub enum ConfigError {
     /// Two settings exclude each other.
     #[error("{first} and {second} are both set: unset one of them")]
     #[non_exhaustive]
-    Contradiction {
+    Conflict {
         /// The one.
         first: &'static str,
         /// The other.
         second: &'static str,
     },
     /// `AZURE_TOKEN_CREDENTIALS` names nothing that exists here.
-    #[error("AZURE_TOKEN_CREDENTIALS is {value:?}; it must be one of {allowed}")]
+    #[error("AZURE_TOKEN_CREDENTIALS is {value:?}; it must be one of {}", super::default::ALLOWED)]
     #[non_exhaustive]
     UnknownCredential {
         /// What it says.
         value: String,
-        /// What it may say.
-        allowed: &'static str,
     },
     /// The host would ignore the selector of a user-assigned identity, and
     /// give the token of another one.
@@ -83,13 +81,10 @@ pub enum ConfigError {
         /// The feature of this crate.
         feature: &'static str,
     },
-    /// There is no HTTP client; for an `https://` endpoint, most likely
-    /// because the machine has no root certificates.
-    #[error("the HTTP client for managed identity cannot be built")]
-    HttpClient(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// There is no TLS for a certificate known by its thumbprint.
-    #[error("TLS for Service Fabric's managed identity cannot be set up")]
-    PinnedTls(#[source] rustls::Error),
+    /// TLS for an `https://` endpoint cannot be set up, most likely because the machine has no
+    /// root certificates.
+    #[error("TLS for the managed identity endpoint cannot be set up")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl ConfigError {

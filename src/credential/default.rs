@@ -23,7 +23,7 @@ const CERTIFICATE_PASSWORD: &str = "AZURE_CLIENT_CERTIFICATE_PASSWORD";
 const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const SELECTION: &str = "AZURE_TOKEN_CREDENTIALS";
 
-const ALLOWED: &str = "prod, dev, EnvironmentCredential, WorkloadIdentityCredential, \
+pub(super) const ALLOWED: &str = "prod, dev, EnvironmentCredential, WorkloadIdentityCredential, \
                        ManagedIdentityCredential, AzureCliCredential, \
                        AzureDeveloperCliCredential, AzurePipelinesCredential";
 
@@ -178,7 +178,7 @@ fn build(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
         Some("azurepipelinescredential") => return only(AzurePipelines, setting),
         Some(_) => {
             let value = selection.unwrap_or_default().to_owned();
-            return Err(ConfigError::UnknownCredential { value, allowed: ALLOWED });
+            return Err(ConfigError::UnknownCredential { value });
         }
     };
     allows_identity(members, setting)?;
@@ -346,7 +346,7 @@ fn service_principal(setting: &DefaultCredential) -> Result<Shared, ConfigError>
     let set = |name: &str| setting.environment.get(name).is_some();
     let proof = match (set(SECRET), set(CERTIFICATE)) {
         (true, true) => {
-            return Err(ConfigError::Contradiction { first: SECRET, second: CERTIFICATE });
+            return Err(ConfigError::Conflict { first: SECRET, second: CERTIFICATE });
         }
         (false, false) => {
             let reason =

@@ -58,15 +58,13 @@ mod workload_identity;
 use std::sync::Arc;
 
 pub use adapter::AzureCoreCredential;
-pub use answer::InvalidAnswer;
+use answer::InvalidAnswer;
 #[cfg(feature = "azure-identity")]
 pub use application::Application;
 #[cfg(feature = "azure-identity")]
 pub use azure_pipelines::azure_pipelines;
 pub use chain::Chain;
 pub use cli::{AzureCli, AzureDeveloperCli, CliBuilder};
-#[cfg(feature = "azure-identity")]
-pub use client_secret::client_secret;
 pub use config_error::ConfigError;
 pub use environment::Environment;
 pub use managed_identity::{

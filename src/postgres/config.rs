@@ -150,7 +150,7 @@ impl Config {
     ///
     /// [`ConfigError`], if `PGHOST` is not set or a value cannot be.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_environment(&Environment::from_process())
+        Self::of_variables(&Environment::from_process())
     }
 
     /// As [`from_env`](Self::from_env), of these variables.
@@ -158,7 +158,12 @@ impl Config {
     /// # Errors
     ///
     /// As [`from_env`](Self::from_env).
+    #[cfg(any(test, feature = "test-util"))]
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        Self::of_variables(environment)
+    }
+
+    fn of_variables(environment: &Environment) -> Result<Self, ConfigError> {
         let mut pg = tokio_postgres::Config::new();
         let Some(hosts) = environment.get("PGHOST") else {
             return Err(ConfigError::keyword("PGHOST", "is not set"));

@@ -3,7 +3,7 @@ use std::{error::Error as StdError, io, time::Duration};
 use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::{ConfigError, Stage};
+use super::{ConfigError, RetireReason, Stage};
 use crate::{
     TlsConfigError, credential,
     telemetry::{self, Failure},
@@ -39,6 +39,7 @@ use crate::{
 /// | [`Login`](Self::Login) 3D000 | no such database | `dbname` |
 /// | [`Login`](Self::Login) 57P03, 53300 | the server starts, or has no connection left | it is tried again; fewer connections, or PgBouncer |
 /// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
+/// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool takes another |
 /// | [`Pool`](Self::Pool) | the pool is full or closed | the message |
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -148,6 +149,14 @@ pub enum Error {
         /// Why the last try within that time failed, if there was one.
         source: Option<Box<Error>>,
     },
+    /// An idle connection is not fit to be used again. The pool takes the next,
+    /// or makes a new one: callers of a pool do not see this.
+    #[error("the connection is retired: {reason}")]
+    #[non_exhaustive]
+    Retired {
+        /// Why.
+        reason: RetireReason,
+    },
     /// The pool itself had none to give: it is closed, or its own time limits
     /// have passed.
     #[error("{}", pool_says(.0))]
@@ -183,6 +192,7 @@ impl Error {
             | Self::Dial { .. }
             | Self::ConnectionLost { .. }
             | Self::TimedOut { .. }
+            | Self::Retired { .. }
             | Self::Pool(PoolError::Timeout(_)) => true,
             Self::Login(error) => is_down(error) || is_other_role(error),
             _ => false,
@@ -206,6 +216,7 @@ impl Failure for Error {
             Self::LoginRefused(_) => telemetry::LOGIN_REFUSED,
             Self::Login(_) => "login",
             Self::TimedOut { .. } => telemetry::TIMEOUT,
+            Self::Retired { .. } => "retired",
             Self::Pool(_) => "pool",
         }
     }

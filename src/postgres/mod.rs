@@ -83,13 +83,12 @@ pub use recycling::Recycling;
 pub(crate) use recycling::cancel;
 #[cfg(feature = "bb8")]
 pub(crate) use retire::TimeLimits;
-pub use tls::{Connection, TlsStream};
+pub use tls::Connection;
 
 pub use deadpool_postgres;
 pub use tokio_postgres;
-pub use tokio_postgres_rustls::MakeRustlsConnect;
 
-pub use crate::connect::{ConnectorReport, RetireReason, Stage};
+use crate::connect::{ConnectorReport, RetireReason, Stage};
 use crate::token::Identity;
 
 /// A pool for the database that `config` (a URL or a libpq string, see [`Config`]) names, with

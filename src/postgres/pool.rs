@@ -23,7 +23,7 @@ pub type PoolBuilder = connect::PoolBuilder<Manager>;
 /// What a [`Pool`] lends.
 pub type PooledConnection = deadpool_postgres::Client;
 
-/// Why a [`Pool`] has no connection to lend; [`Error`] is made of it.
+/// Why a [`Pool`] has no connection to lend; [`Error`](super::Error) is made of it.
 pub type PoolError = deadpool_postgres::PoolError;
 
 /// How often [`keep_fresh`] looks at a pool's idle connections.

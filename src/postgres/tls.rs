@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The TLS stream to a server.
-pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Stream;
+pub(super) type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Stream;
 
 /// The connection's part that does the work: it must be polled, usually by a
 /// task of its own, for its [`Client`](tokio_postgres::Client) to get answers.

@@ -46,7 +46,7 @@ pub async fn checkout<T, E: CheckoutError>(
 /// deadpool, and of bb8 and sqlx with their features; for another pool's, it is yours
 /// to implement.
 pub trait CheckoutError {
-    /// The `error.type`: [`TIMEOUT`] if a time limit of the pool's has passed, else a word
+    /// The `error.type`: `timeout` if a time limit of the pool's has passed, else a word
     /// of few.
     fn error_type(&self) -> &'static str;
 }

@@ -67,8 +67,7 @@ impl Claims {
     /// machine or site, whatever kind that is: that is no proof of its name.
     ///
     /// [`managed_identity_resource_id`]: Self::managed_identity_resource_id
-    #[must_use]
-    pub fn managed_identity_name(&self) -> Option<&str> {
+    pub(crate) fn managed_identity_name(&self) -> Option<&str> {
         let (path, name) = self.managed_identity_resource_id.as_deref()?.rsplit_once('/')?;
         let (_, kind) = path.rsplit_once('/')?;
         (kind.eq_ignore_ascii_case("userAssignedIdentities") && !name.is_empty()).then_some(name)

@@ -188,8 +188,7 @@ impl fmt::Display for Scope {
     "{scope:?} is no scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)"
 )]
 pub struct InvalidScope {
-    /// What was given.
-    pub scope: String,
+    scope: String,
 }
 
 /// An access token: a secret and the times that go with it.

@@ -7,7 +7,8 @@ use std::{
 
 use entra_pool::{
     adapters::bb8::{self, azure_sql::Pool, bb8::ErrorSink},
-    azure_sql::{Client, Connector, Error, Manager, Recycling, RetireReason},
+    azure_sql::{Client, Connector, Error, Manager, Recycling},
+    connect::RetireReason,
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };

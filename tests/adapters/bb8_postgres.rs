@@ -6,9 +6,10 @@ use entra_pool::{
     adapters::bb8::{
         self,
         bb8::ErrorSink,
-        postgres::{Error, Manager, Pool},
+        postgres::{Manager, Pool},
     },
-    postgres::{self, RetireReason, tokio_postgres},
+    connect::RetireReason,
+    postgres::{Error, tokio_postgres},
 };
 
 use crate::{Guest, TRACES, TRACES_LEFT, server, until};
@@ -144,6 +145,6 @@ async fn a_refused_login_is_told_to_the_error_sink_and_not_repeated() {
         lent = pool.get() => panic!("{:?}", lent.map(drop)),
         error = errors.recv() => error.unwrap(),
     };
-    assert!(matches!(error, Error::Connect(postgres::Error::LoginRefused(_))), "{error:?}");
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
     assert_eq!(guest.connector.report().refused, 1);
 }

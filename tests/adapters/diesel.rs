@@ -9,7 +9,8 @@ use diesel_async::{
 };
 use entra_pool::{
     adapters::diesel::{connect, manager},
-    postgres::{Recycling, RetireReason},
+    connect::RetireReason,
+    postgres::Recycling,
 };
 
 use tokio::{

@@ -85,7 +85,6 @@ fn what_is_public_goes_between_threads() {
     shared::<bb8::postgres::Pool>();
     shared::<bb8::postgres::Manager>();
     shared::<bb8::postgres::Connection>();
-    shared::<bb8::postgres::Error>();
     shared::<sqlx::Pool>();
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use ::sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use entra_pool::{
     adapters::sqlx::{Pool, options},
-    postgres::{Config, ConfigError, Connector, Error, RetireReason},
+    connect::RetireReason,
+    postgres::{Config, ConfigError, Connector, Error},
     token::Identity,
 };
 use entra_pool_emulator::certificates::Authority;

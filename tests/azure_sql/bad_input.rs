@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use entra_pool::{
-    azure_sql::{Connector, Error, Stage},
+    azure_sql::{Connector, Error},
+    connect::Stage,
     credential::{Environment, ManagedIdentity, UserAssignedId},
 };
 use entra_pool_emulator::{azure_sql as fault, identity::Fault};

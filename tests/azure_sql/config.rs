@@ -34,7 +34,7 @@ fn a_broken_connection_string() {
         ("Server='a.database.windows.net", "quote that is not closed"),
         ("=hunter2", "without a keyword"),
     ] {
-        assert!(matches!(refused(string, fact), ConfigError::Syntax(_)));
+        assert!(matches!(refused(string, fact), ConfigError::Syntax { .. }));
     }
 }
 
@@ -62,7 +62,7 @@ fn broken_urls() {
         ("mssql://sa:hunter2/@a.database.windows.net", "does not parse"),
         ("mysql://sa:hunter2@a.database.windows.net/orders", "neither with mssql://"),
     ] {
-        assert!(matches!(refused(string, fact), ConfigError::Syntax(_)), "{string}");
+        assert!(matches!(refused(string, fact), ConfigError::Syntax { .. }), "{string}");
     }
 }
 
@@ -75,7 +75,7 @@ fn what_shuts_something_else_out() {
 
 #[test]
 fn no_server() {
-    assert_eq!(refused("Database=orders", "Server="), ConfigError::NoServer);
+    refused("Database=orders", "'Server' is missing");
 }
 
 #[test]

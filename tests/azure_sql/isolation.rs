@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entra_pool::azure_sql::{Client, Pool, PooledConnection, Recycling, RetireReason, tiberius};
+use entra_pool::{
+    azure_sql::{Client, Pool, PooledConnection, Recycling, tiberius},
+    connect::RetireReason,
+};
 use futures_util::TryStreamExt;
 use tiberius::error::{Error, IoErrorKind};
 use tokio::{task::JoinSet, time::timeout};

@@ -28,10 +28,9 @@ use std::{
 };
 
 use entra_pool::{
-    azure_sql::{
-        Client, Config, Connection, Connector, Error, Pool, Recycling, RetireReason, tiberius,
-    },
+    azure_sql::{Client, Config, Connection, Connector, Error, Pool, Recycling, tiberius},
     clock::ManualClock,
+    connect::RetireReason,
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::{Identity, Scope, TokenCredential},
 };

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use entra_pool::azure_sql::{Error, LoginError, Recycling, RetireReason, Stage, tiberius};
+use entra_pool::{
+    azure_sql::{Error, LoginError, Recycling, tiberius},
+    connect::{RetireReason, Stage},
+};
 use entra_pool_emulator::azure_sql::{AzureSqlServer, Fault, ServerError, Stage as At};
 
 use crate::{Shop, failure, number, refused_saying, retired, session, until, without_pauses};

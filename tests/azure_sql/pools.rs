@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use entra_pool::azure_sql::{self, Pool, PoolError, RetireReason, close_and_wait, keep_fresh};
+use entra_pool::{
+    azure_sql::{self, Pool, PoolError, close_and_wait, keep_fresh},
+    connect::RetireReason,
+};
 use entra_pool_emulator::azure_sql::ServerError;
 
 use crate::{Shop, number, pool, retired, until};

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use entra_pool::{
-    azure_sql::{Recycling, RetireReason},
-    clock::Clock,
-    token::Scope,
-};
+use entra_pool::{azure_sql::Recycling, clock::Clock, connect::RetireReason, token::Scope};
 
 use crate::{Shop, number, pool, retired, session, until};
 

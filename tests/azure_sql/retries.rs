@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use entra_pool::{
-    azure_sql::{Connector, Error, Stage, is_transient},
+    azure_sql::{Connector, Error, is_transient},
     clock::Clock,
+    connect::Stage,
 };
 use entra_pool_emulator::azure_sql::ServerError;
 

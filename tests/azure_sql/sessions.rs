@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use entra_pool::azure_sql::{
-    Client, Connector, Pool, Recycling, RetireReason, is_transient, tiberius,
+use entra_pool::{
+    azure_sql::{Client, Connector, Pool, Recycling, is_transient, tiberius},
+    connect::RetireReason,
 };
 use futures_util::TryStreamExt;
 use tiberius::error::{Error, IoErrorKind};

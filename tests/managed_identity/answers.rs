@@ -7,10 +7,7 @@ use std::{
 
 use entra_pool::{
     clock::Clock,
-    credential::{
-        InvalidAnswer,
-        ManagedIdentityHost::{AzureArc, Imds},
-    },
+    credential::ManagedIdentityHost::{AzureArc, Imds},
     token::CredentialErrorKind::{Transient, Unavailable},
 };
 use entra_pool_emulator::identity::Fault;
@@ -101,7 +98,7 @@ async fn what_is_no_token_is_a_typed_error_on_every_host() {
             };
             assert_says(&what, &error, kind, &[says, word]);
             let cause = error.source().and_then(Error::source).expect(&what);
-            assert!(cause.is::<InvalidAnswer>(), "{what}");
+            assert!(cause.to_string().contains("answer"), "{what}: {cause}");
             assert_eq!(outcome.requests.len(), if host == AzureArc { 2 } else { 1 }, "{what}");
             assert_asked(host, &outcome.requests, None);
         }

@@ -2,8 +2,9 @@
 //! not leave.
 
 use entra_pool::{
+    connect::RetireReason,
     postgres::{
-        Pool, RetireReason,
+        Pool,
         deadpool_postgres::{Client, Hook, HookError},
     },
     token::Identity,

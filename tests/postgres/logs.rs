@@ -1,7 +1,8 @@
 //! What is logged and shown: never a token.
 
 use entra_pool::{
-    postgres::{self, Config, Error, RetireReason},
+    connect::RetireReason,
+    postgres::{self, Config, Error},
     token::{Identity, Scope},
 };
 

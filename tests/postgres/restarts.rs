@@ -10,7 +10,8 @@ use std::{
 };
 
 use entra_pool::{
-    postgres::{self, Error, Pool, RetireReason},
+    connect::RetireReason,
+    postgres::{self, Error, Pool},
     token::Identity,
 };
 

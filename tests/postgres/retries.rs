@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use entra_pool::{
     clock::{Clock, ManualClock},
-    postgres::{Connector, Error, Stage},
+    connect::Stage,
+    postgres::{Connector, Error},
     token::Identity,
 };
 use entra_pool_emulator::certificates::Authority;

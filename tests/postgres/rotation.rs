@@ -12,7 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use entra_pool::{
-    postgres::{Config, Connector, Error, RetireReason},
+    connect::RetireReason,
+    postgres::{Config, Connector, Error},
     token::{CredentialError, Identity, Token, TokenCredential, TokenRequest},
 };
 use entra_pool_emulator::jwt::{Issuer, Principal, PrincipalKind};

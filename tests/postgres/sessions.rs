@@ -8,7 +8,8 @@ use std::{
 
 use entra_pool::{
     clock::ManualClock,
-    postgres::{self, Config, Connector, Error, Recycling, RetireReason, deadpool_postgres},
+    connect::RetireReason,
+    postgres::{self, Config, Connector, Error, Recycling, deadpool_postgres},
     token::Identity,
 };
 

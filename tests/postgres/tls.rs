@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use entra_pool::{
     clock::ManualClock,
-    postgres::{self, Error, Stage},
+    connect::Stage,
+    postgres::{self, Error},
     token::{Identity, Scope},
 };
 use entra_pool_emulator::certificates::Authority;

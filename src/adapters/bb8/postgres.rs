@@ -1,5 +1,5 @@
 //! PostgreSQL under bb8. Connections are retired at their age and cleaned
-//! between borrowers as in the pool of [`postgres`].
+//! between borrowers as in the pool of [`postgres`](crate::postgres).
 
 use std::{
     fmt,
@@ -9,7 +9,10 @@ use std::{
 use bb8::ManageConnection;
 use deadpool_postgres::{ClientWrapper, Metrics};
 
-use crate::postgres::{self, Connector, RetireReason, TimeLimits};
+use crate::{
+    connect::RetireReason,
+    postgres::{Connector, Error, TimeLimits},
+};
 
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
@@ -38,12 +41,6 @@ impl Manager {
     pub fn new(connector: Connector) -> Self {
         Self { connector }
     }
-
-    /// What it connects with.
-    #[must_use]
-    pub fn connector(&self) -> &Connector {
-        &self.connector
-    }
 }
 
 /// What a [`Pool`] lends: dereferences to deadpool-postgres' [`ClientWrapper`], which is
@@ -53,22 +50,6 @@ pub struct Connection {
     metrics: Metrics,
     /// It has been looked at since it was last lent.
     fit: bool,
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// It could not be made.
-    #[error(transparent)]
-    Connect(#[from] postgres::Error),
-    /// It is not fit to be used again. The pool takes another.
-    #[error("the connection is retired: {reason}")]
-    #[non_exhaustive]
-    Retired {
-        /// Why.
-        reason: RetireReason,
-    },
 }
 
 impl ManageConnection for Manager {

@@ -62,7 +62,7 @@ impl Config {
     /// are `written`.
     pub(in crate::azure_sql) fn check(&self, written: &Written) -> Result<(), ConfigError> {
         match self.host.as_str() {
-            "" => return Err(ConfigError::NoServer),
+            "" => return Err(written.refuse(Setting::Server, "is missing: write tcp:HOST[,PORT]")),
             host if ServerName::try_from(host).is_err() => {
                 return Err(written.wrong(Setting::Server));
             }

@@ -5,8 +5,13 @@ use crate::token::{InvalidScope, Scope};
 #[non_exhaustive]
 pub enum ConfigError {
     /// The connection string does not parse.
-    #[error(transparent)]
-    Syntax(#[from] SyntaxError),
+    #[error("{problem}")]
+    #[non_exhaustive]
+    Syntax {
+        /// What is wrong, and where. Never a value: it may be a secret that got into the wrong
+        /// place.
+        problem: String,
+    },
     /// A keyword that means nothing here.
     #[error("{}", unknown_keyword(.keyword.as_deref(), *.nearest))]
     #[non_exhaustive]
@@ -32,9 +37,6 @@ pub enum ConfigError {
         /// As written.
         second: String,
     },
-    /// No `Server`.
-    #[error("the server is missing: Server=tcp:NAME.database.windows.net")]
-    NoServer,
     /// A value that the keyword does not take, or a keyword that has no place here.
     #[error("'{keyword}' {problem}")]
     #[non_exhaustive]
@@ -94,28 +96,24 @@ fn unknown_keyword(keyword: Option<&str>, nearest: Option<&str>) -> String {
 
 /// Why a string is no connection string. Never shows a value: it may be a
 /// secret that got into the wrong place.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SyntaxError {
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SyntaxError {
     /// Text that has no `=`.
     #[error(
         "keyword number {number} has no '=' (a connection string is Keyword=value;Keyword=value)"
     )]
-    #[non_exhaustive]
     NoEquals {
         /// Which pair, from 1.
         number: usize,
     },
     /// `=value`.
     #[error("there is a value without a keyword before its '=' (pair number {number})")]
-    #[non_exhaustive]
     NoKeyword {
         /// Which pair, from 1.
         number: usize,
     },
     /// A value whose quotes or braces are not right.
     #[error("the value of {keyword} {problem}")]
-    #[non_exhaustive]
     Quoting {
         /// The keyword as written, or its number if it is none that is known.
         keyword: String,
@@ -124,9 +122,14 @@ pub enum SyntaxError {
     },
     /// A URL that cannot be read.
     #[error("the connection URL {problem}")]
-    #[non_exhaustive]
     Url {
         /// What is wrong, and what to write.
         problem: &'static str,
     },
+}
+
+impl From<SyntaxError> for ConfigError {
+    fn from(error: SyntaxError) -> Self {
+        Self::Syntax { problem: error.to_string() }
+    }
 }

@@ -12,7 +12,8 @@ mod url;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-pub use error::{ConfigError, SyntaxError};
+pub use error::ConfigError;
+use error::SyntaxError;
 
 pub(super) use read::Written;
 

@@ -260,10 +260,10 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
 #[test]
 fn a_server_that_cannot_be_is_refused_with_what_to_write() {
     for (text, expected) in [
-        ("", "server is missing"),
-        ("Database=x", "server is missing"),
-        ("jdbc:sqlserver://", "server is missing"),
-        ("mssql:///x", "server is missing"),
+        ("", "'Server' is missing"),
+        ("Database=x", "'Server' is missing"),
+        ("jdbc:sqlserver://", "'Server' is missing"),
+        ("mssql:///x", "'Server' is missing"),
         ("Server=localhost", "Entra Scope"),
         ("Server=evil-database.windows.net", "Entra Scope"),
         (r"Server=a\SQLEXPRESS", "instance"),
@@ -272,7 +272,7 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
         ("Server=a,0", "with a port from 1"),
         ("Server=a:1433", "must be tcp:HOST[,PORT]"),
         ("Server=a b", "host name"),
-        ("Server=tcp:,1433", "server is missing"),
+        ("Server=tcp:,1433", "'Server' is missing"),
         (r"Server=np:\\.\pipe\sql", "named pipe"),
         (r"Server=\\a\pipe\sql", "named pipe"),
         ("Server=lpc:a", "shared memory"),
@@ -291,7 +291,7 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
 #[test]
 fn what_is_built_is_checked_as_what_is_read() {
     for (built, expected) in [
-        (Config::new(""), "server is missing"),
+        (Config::new(""), "'Server' is missing"),
         (Config::new("tcp:a,1"), "'Server' must be tcp:HOST"),
         (shop().port(0), "'Port' must be"),
         (shop().database(""), "'Database' must have a value"),

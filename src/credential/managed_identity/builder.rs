@@ -52,6 +52,7 @@ impl ManagedIdentityBuilder {
 
     /// Asks IMDS, at this URL (`http://169.254.169.254`), whatever the
     /// environment says. A path is kept if there is one.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn imds_endpoint(mut self, url: impl Into<String>) -> Self {
         self.imds_endpoint = Some(url.into());
         self
@@ -61,6 +62,7 @@ impl ManagedIdentityBuilder {
     /// the root directory (on Windows: in place of `%ProgramFiles%` and
     /// `%ProgramData%`), for tests. The key files that the agent names must lie there:
     /// in a container, mount the agent's directories where the machine has them.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn azure_arc_root(mut self, directory: impl Into<PathBuf>) -> Self {
         self.azure_arc_root = Some(directory.into());
         self

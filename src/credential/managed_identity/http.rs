@@ -84,7 +84,7 @@ impl Http {
             return Ok(Self { tls: None, clock });
         }
         let config = tls::client_config(&tls::Trust::Platform)
-            .map_err(|error| ConfigError::HttpClient(error.into()))?;
+            .map_err(|error| ConfigError::Tls(error.into()))?;
         Ok(Self::pinned(config, clock))
     }
 

@@ -41,7 +41,7 @@ impl fmt::Debug for Thumbprint {
 /// A configuration that trusts this certificate and no other.
 pub(super) fn client_config(thumbprint: Thumbprint) -> Result<ClientConfig, ConfigError> {
     tls::accepting(move |shown| Thumbprint::of(shown) == Some(thumbprint))
-        .map_err(ConfigError::PinnedTls)
+        .map_err(|error| ConfigError::Tls(error.into()))
 }
 
 /// Whether a handshake failed because it was another certificate.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use credential::TestCredential;
 use entra_pool::{
-    azure_sql::{Client, Config, Connector, Error, Pool, Recycling, RetireReason, tiberius},
+    azure_sql::{Client, Config, Connector, Error, Pool, Recycling, tiberius},
+    connect::RetireReason,
     token::{Identity, Scope},
 };
 use entra_pool_emulator::{

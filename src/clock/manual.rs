@@ -1,77 +1,16 @@
-//! Time, injected: everything in this crate that reads a clock or waits asks a
-//! [`Clock`], so that tests move time instead of spending it.
-//!
-//! Exempt is deadpool, whose metrics use [`std::time::Instant`].
-#![allow(clippy::disallowed_methods)] // The one place that asks the machine.
-
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
-    fmt,
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
-    task::Poll,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::oneshot;
 
-/// A boxed future, as [`Clock::sleep`] returns it.
-pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// What reads time and waits.
-///
-/// A token's expiry is a wall-clock time and is judged by [`wall`](Self::wall):
-/// timers stop when a laptop sleeps or a container is throttled. Durations are
-/// measured by [`monotonic`](Self::monotonic), which nobody can set back.
-pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The time of day, in UTC.
-    fn wall(&self) -> SystemTime;
-
-    /// Time since some fixed point; never goes back.
-    fn monotonic(&self) -> Duration;
-
-    /// Completes when `duration` has passed.
-    fn sleep(&self, duration: Duration) -> Sleep;
-}
-
-/// The machine's own clock, waiting by tokio's timer. The default everywhere.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemClock {
-    origin: Instant,
-}
-
-impl SystemClock {
-    /// A clock whose monotonic time starts now.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { origin: Instant::now() }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Clock for SystemClock {
-    fn wall(&self) -> SystemTime {
-        SystemTime::now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
-    }
-
-    fn sleep(&self, duration: Duration) -> Sleep {
-        Box::pin(tokio::time::sleep(duration))
-    }
-}
+use super::{Clock, Sleep};
 
 /// A clock that stands still until it is told to move, for tests of this crate
-/// and of its users.
+/// and of its users (feature `test-util`).
 ///
 /// Clones share one time. Sleepers wake in the order of their deadlines.
 ///
@@ -216,67 +155,5 @@ impl Clock for ManualClock {
                 std::future::pending::<()>().await;
             }
         })
-    }
-}
-
-/// Runs `future` for at most `limit` of `clock`'s time.
-pub(crate) async fn timeout<F: Future>(
-    clock: &dyn Clock,
-    limit: Duration,
-    future: F,
-) -> Result<F::Output, Elapsed> {
-    until(clock.sleep(limit), future).await
-}
-
-/// Runs `future` until `end` completes.
-///
-/// `end` is polled outside of tokio's cooperative budget. A future that reads from a
-/// socket which is always ready uses the budget up in every poll, and a timer that is
-/// polled within the same budget afterwards would never complete. (For the same reason
-/// this is not a `select!`, which polls nothing once the budget is used up.)
-pub(crate) async fn until<F: Future>(end: impl Future, future: F) -> Result<F::Output, Elapsed> {
-    let (mut future, mut end) = (pin!(future), pin!(tokio::task::unconstrained(end)));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => end.as_mut().poll(cx).map(|_| Err(Elapsed)),
-    })
-    .await
-}
-
-/// A time limit as configurations have it: no time means no limit.
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) fn limit(limit: impl Into<Option<Duration>>) -> Option<Duration> {
-    limit.into().filter(|limit| !limit.is_zero())
-}
-
-/// The time limit of [`timeout`] or [`until`] has passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Elapsed;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The same as a socket that is always ready: it gives way only where tokio's budget
-    /// makes it.
-    #[tokio::test]
-    async fn a_time_limit_ends_work_that_uses_up_the_budget() {
-        let clock = ManualClock::new();
-        let limit = Duration::from_secs(1);
-        let passing = clock.clone();
-        let work = async move {
-            passing.advance(limit);
-            for _ in 0..100_000 {
-                tokio::task::consume_budget().await;
-            }
-        };
-        assert_eq!(timeout(&clock, limit, work).await, Err(Elapsed));
-        let timer = tokio::spawn(clock.sleep(Duration::ZERO));
-        let work = async {
-            for _ in 0..100_000 {
-                tokio::task::consume_budget().await;
-            }
-        };
-        assert_eq!(until(timer, work).await, Err(Elapsed), "a task's handle has a budget, too");
     }
 }
