@@ -30,8 +30,8 @@ impl Allowance {
         Self(Arc::new(AtomicU64::new(192 * 1024)))
     }
 
-    /// For the answer to a probe, which has a hundred bytes.
-    #[cfg(feature = "azure-sql")]
+    /// For the answer to a probe or to a cleaning, which has some hundred bytes.
+    #[cfg(any(feature = "azure-sql", feature = "diesel-async"))]
     pub(crate) fn restrict(&self) {
         self.0.store(64 * 1024, Relaxed);
     }
@@ -42,10 +42,30 @@ impl Allowance {
         self.0.store(u64::MAX, Relaxed);
     }
 
+    #[cfg(feature = "diesel-async")]
+    pub(crate) fn downgrade(&self) -> WeakAllowance {
+        WeakAllowance(Arc::downgrade(&self.0))
+    }
+
     /// The peer has sent more than it may.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn is_exceeded(&self) -> bool {
         self.0.load(Relaxed) == 0
+    }
+}
+
+/// An allowance that does not outlive its stream.
+#[cfg(feature = "diesel-async")]
+pub(crate) struct WeakAllowance(std::sync::Weak<AtomicU64>);
+
+#[cfg(feature = "diesel-async")]
+impl WeakAllowance {
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(crate) fn upgrade(&self) -> Option<Allowance> {
+        self.0.upgrade().map(Allowance)
     }
 }
 

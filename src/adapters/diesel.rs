@@ -31,6 +31,11 @@
 //!
 //! diesel shows errors of a connect as text; [`Connector::connect`] has them typed.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 pub use diesel;
 pub use diesel_async;
 
@@ -43,10 +48,13 @@ use diesel_async::{
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod},
 };
 
+use tokio_postgres::CancelToken;
+
 use crate::{
     clock,
     connect::RetireReason,
-    postgres::{Connector, Recycling, cancel},
+    limited::{Allowance, WeakAllowance},
+    postgres::{Connector, Key, Recycling, cancel, key},
     token::with_causes,
 };
 
@@ -54,14 +62,15 @@ use crate::{
 #[must_use]
 pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConnection> {
     let mut config = ManagerConfig::default();
-    let recycler = connector.clone();
+    let manager = Arc::new(Manager { connector, allowances: Mutex::default() });
+    let recycler = manager.clone();
     config.recycling_method = RecyclingMethod::CustomFunction(Box::new(move |connection| {
-        let connector = recycler.clone();
-        Box::pin(async move { recycle(&connector, connection).await })
+        let manager = recycler.clone();
+        Box::pin(async move { manager.recycle(connection).await })
     }));
     config.custom_setup = Box::new(move |_| {
-        let connector = connector.clone();
-        Box::pin(async move { connect(&connector).await })
+        let manager = manager.clone();
+        Box::pin(async move { manager.connect().await })
     });
     // The connector knows where to.
     AsyncDieselConnectionManager::new_with_config("", config)
@@ -75,40 +84,77 @@ pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConn
 /// what diesel-async sets on a new connection took longer than `connect_timeout`, once
 /// more.
 pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnection> {
-    let connected = connector.connect().await;
-    let (client, connection) =
+    connect_limited(connector).await.map(|(connection, _)| connection)
+}
+
+async fn connect_limited(
+    connector: &Connector,
+) -> ConnectionResult<(AsyncPgConnection, Allowance)> {
+    let connected = connector.log_in().await;
+    let (client, connection, allowance) =
         connected.map_err(|error| ConnectionError::BadConnection(with_causes(&error)))?;
     // It sets two things, which a server that hangs would never confirm.
     let limit = connector.config().connect_timeout;
+    allowance.restrict();
     let set_up = AsyncPgConnection::try_from_client_and_connection(client, connection);
-    clock::timeout(&**connector.clock(), limit, set_up).await.unwrap_or_else(|clock::Elapsed| {
+    let set_up = clock::timeout(&**connector.clock(), limit, set_up).await;
+    let set_up = set_up.unwrap_or_else(|clock::Elapsed| {
         let said = format!("the session's settings took longer than {limit:?} (connect_timeout)");
         Err(ConnectionError::BadConnection(said))
-    })
+    });
+    allowance.lift();
+    Ok((set_up?, allowance))
 }
 
 /// What diesel-async has set on a new connection, and cleaning undoes.
 const DIESELS_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8';";
 
-/// Makes the connection fit for its next borrower. diesel-async has seen already
-/// that no transaction of its own is open.
-async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-    let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
-    let sql = format!("{sql}; {DIESELS_SETTINGS}");
-    let query = connection.cancel_token();
-    let recycling = connection.batch_execute(&sql);
-    let recycled = clock::timeout(&**connector.clock(), Recycling::LIMIT, recycling).await;
-    let (reason, error) = match recycled {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error @ Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))) => {
-            (RetireReason::Closed, error)
-        }
-        Ok(Err(error)) => (RetireReason::Recycling, error),
-        Err(clock::Elapsed) => {
-            cancel(connector, query);
-            (RetireReason::Unsettled, Error::BrokenTransactionManager)
-        }
-    };
-    connector.ledger().retired(reason);
-    Err(error)
+/// What a pool's connections have in common.
+struct Manager {
+    connector: Connector,
+    /// What the server of each connection may send. diesel-async reads all responses to the
+    /// cleaning that are there within one poll, so that a time limit does not end a flood.
+    allowances: Mutex<HashMap<Key, WeakAllowance>>,
+}
+
+impl Manager {
+    async fn connect(&self) -> ConnectionResult<AsyncPgConnection> {
+        let (connection, allowance) = connect_limited(&self.connector).await?;
+        let mut allowances = self.allowances.lock().unwrap_or_else(PoisonError::into_inner);
+        allowances.retain(|_, allowance| allowance.is_in_use());
+        allowances.extend(key(&connection.cancel_token()).zip(Some(allowance.downgrade())));
+        Ok(connection)
+    }
+
+    fn allowance(&self, query: &CancelToken) -> Option<Allowance> {
+        let allowances = self.allowances.lock().unwrap_or_else(PoisonError::into_inner);
+        allowances.get(&key(query)?)?.upgrade()
+    }
+
+    /// Makes the connection fit for its next borrower. diesel-async has seen already that no
+    /// transaction of its own is open.
+    async fn recycle(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        let connector = &self.connector;
+        let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
+        let sql = format!("{sql}; {DIESELS_SETTINGS}");
+        let query = connection.cancel_token();
+        let allowance = self.allowance(&query);
+        allowance.as_ref().inspect(|allowance| allowance.restrict());
+        let recycling = connection.batch_execute(&sql);
+        let recycled = clock::timeout(&**connector.clock(), Recycling::LIMIT, recycling).await;
+        allowance.as_ref().inspect(|allowance| allowance.lift());
+        let (reason, error) = match recycled {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error @ Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))) => {
+                (RetireReason::Closed, error)
+            }
+            Ok(Err(error)) => (RetireReason::Recycling, error),
+            Err(clock::Elapsed) => {
+                cancel(connector, query);
+                (RetireReason::Unsettled, Error::BrokenTransactionManager)
+            }
+        };
+        connector.ledger().retired(reason);
+        Err(error)
+    }
 }

@@ -6,7 +6,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Error, Pool, PoolBuilder, PoolError,
-    RetireReason, driver::Driver, pool, replay, tls,
+    RetireReason,
+    driver::{Driver, LoggedIn},
+    pool, replay, tls,
 };
 use crate::{
     clock::Clock,
@@ -80,6 +82,10 @@ impl Connector {
     /// Dropping the future ends the attempt, but not a request for a token that
     /// is under way.
     pub async fn connect(&self) -> Result<(Client, Connection), Error> {
+        self.log_in().await.map(|(client, connection, _)| (client, connection))
+    }
+
+    pub(crate) async fn log_in(&self) -> Result<LoggedIn, Error> {
         self.0.engine.connect().await
     }
 

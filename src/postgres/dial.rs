@@ -9,13 +9,12 @@
 
 use std::{io, net::IpAddr};
 
-use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Connection, Error, Stage,
+    Error, Stage,
     config::Host,
-    driver::{Driver, outlook},
+    driver::{Driver, LoggedIn, outlook},
     error::{broke_off, is_refusal},
     replay,
     tls::Watched,
@@ -32,7 +31,7 @@ pub(super) async fn log_in(
     user: &str,
     token: &Token,
     attempt: &Attempt<Error>,
-) -> Result<(Client, Connection), Error> {
+) -> Result<LoggedIn, Error> {
     let Driver { config, tls, clock, .. } = driver;
     let mut session = config.session.clone();
     session.user(user).connect_timeout(config.connect_timeout);
@@ -148,14 +147,16 @@ async fn try_one(
     address: IpAddr,
     tls: &MakeRustlsConnect,
     attempt: &Attempt<Error>,
-) -> Result<(Client, Connection), tokio_postgres::Error> {
+) -> Result<LoggedIn, tokio_postgres::Error> {
     let mut one = session.clone();
     // Only here: tokio-postgres drops a configuration without overwriting its password.
     one.password(token.secret()).host(&host.name).hostaddr(address).port(host.port);
     let (tls, attempt) = (tls.clone(), attempt.clone());
     let allowance = Allowance::for_login();
     let watched = Watched { tls, attempt, allowance: allowance.clone() };
-    one.connect(watched).await.inspect(|_| allowance.lift())
+    let (client, connection) = one.connect(watched).await?;
+    allowance.lift();
+    Ok((client, connection, allowance))
 }
 
 /// What an error means, by how far the attempt had come.

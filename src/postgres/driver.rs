@@ -15,11 +15,12 @@ use super::{
 use crate::{
     clock::Clock,
     connect::{self, Attempt, Outlook, Progress, RetryPolicy, SecondLogin},
+    limited::Allowance,
     token::{Scope, Token, TokenError},
 };
 
-/// A session, and what drives it.
-pub(super) type LoggedIn = (Client, Connection);
+/// A session, what drives it, and what its server may send.
+pub(super) type LoggedIn = (Client, Connection, Allowance);
 
 /// PostgreSQL's half of connecting.
 pub(super) struct Driver {
@@ -48,9 +49,9 @@ impl connect::Driver for Driver {
         let outcome = dial::log_in(self, &user, token, attempt).await;
         let (_, server) = attempt.position();
         match outcome {
-            Ok((client, connection)) => {
+            Ok(connected) => {
                 tracing::debug!(%server, user, "logged in");
-                Ok((client, connection))
+                Ok(connected)
             }
             Err(Error::LoginRefused(refusal)) => {
                 let code = refusal.code().map(SqlState::code);

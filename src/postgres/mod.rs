@@ -66,6 +66,8 @@ mod connector;
 mod dial;
 mod driver;
 mod error;
+#[cfg(feature = "diesel-async")]
+mod key;
 mod keywords;
 mod pool;
 mod recycling;
@@ -79,11 +81,14 @@ pub use connector::Connector;
 pub use error::{Error, is_transient};
 pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait, keep_fresh};
 pub use recycling::Recycling;
-#[cfg(feature = "diesel-async")]
-pub(crate) use recycling::cancel;
 #[cfg(feature = "bb8")]
 pub(crate) use retire::TimeLimits;
 pub use tls::Connection;
+#[cfg(feature = "diesel-async")]
+pub(crate) use {
+    key::{Key, key},
+    recycling::cancel,
+};
 
 pub use deadpool_postgres;
 pub use tokio_postgres;
