@@ -215,7 +215,7 @@ pub mod token;
 mod cloud;
 mod excerpt;
 mod limited;
-mod one_task;
+mod single_task;
 mod tls;
 
 pub use cloud::Cloud;

@@ -154,7 +154,7 @@ impl Manager {
                 (RetireReason::Unsettled, Error::BrokenTransactionManager)
             }
         };
-        connector.ledger().retired(reason);
+        connector.metrics().retired(reason);
         Err(error)
     }
 }

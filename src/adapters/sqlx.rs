@@ -229,7 +229,7 @@ async fn clean(connector: &Connector, connection: &mut PgConnection) -> sqlx::Re
         Ok(Err(_)) => RetireReason::Recycling,
         Err(clock::Elapsed) => RetireReason::Unsettled,
     };
-    connector.ledger().retired(reason);
+    connector.metrics().retired(reason);
     Ok(false)
 }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     clock::Clock,
     connect::{Engine, Sent},
-    telemetry::{Database, Ledger},
+    telemetry::{ConnectorMetrics, Database},
     tls,
     token::TokenCache,
 };
@@ -41,10 +41,10 @@ impl Connector {
         }
         let server = (config.host.as_str(), config.port);
         let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
-        let ledger = Ledger::new(database, RetireReason::ALL);
+        let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
         let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
         let driver = Driver { config, tls: Arc::new(tls), scope: wanted, clock };
-        Ok(Self(Arc::new(Engine::new(driver, tokens, ledger, limit))))
+        Ok(Self(Arc::new(Engine::new(driver, tokens, metrics, limit))))
     }
 
     /// Connects and logs in.
@@ -115,7 +115,7 @@ impl Connector {
     /// `host:port/database`.
     #[must_use]
     pub fn pool_name(&self) -> &str {
-        self.0.ledger.pool_name()
+        self.0.metrics.pool_name()
     }
 
     /// Its tokens.
@@ -132,8 +132,8 @@ impl Connector {
         &self.0.sent
     }
 
-    pub(super) fn ledger(&self) -> &Ledger<RetireReason> {
-        &self.0.ledger
+    pub(super) fn metrics(&self) -> &ConnectorMetrics<RetireReason> {
+        &self.0.metrics
     }
 }
 

@@ -8,12 +8,12 @@ use super::{
     Client, Connection, Connector, Error, RetireReason,
     driver::quietly,
     link::{Fault, ResetRule},
-    pool::Living,
+    pool::OpenConnections,
 };
 use crate::{
     clock,
     connect::{SilentServer, jittered},
-    one_task::OneTask,
+    single_task::SingleTask,
     telemetry::recycled,
 };
 
@@ -26,8 +26,8 @@ pub struct Manager {
     connector: Connector,
     /// By the monotonic clock.
     silent: SilentServer<Duration>,
-    pub(super) living: Living,
-    pub(super) keeping_fresh: OneTask,
+    pub(super) open_connections: OpenConnections,
+    pub(super) keeping_fresh: SingleTask,
     /// Told at its end, or gone: ends the task of `keep_fresh`.
     pub(super) alive: watch::Sender<()>,
 }
@@ -86,8 +86,8 @@ impl Manager {
         Self {
             connector,
             silent: SilentServer::default(),
-            living: Living::default(),
-            keeping_fresh: OneTask::default(),
+            open_connections: OpenConnections::default(),
+            keeping_fresh: SingleTask::default(),
             alive: watch::Sender::new(()),
         }
     }
@@ -105,13 +105,13 @@ impl Manager {
             return false;
         }
         let reason = self.unfit(connection);
-        reason.inspect(|reason| self.connector.ledger().retired(*reason)).is_none()
+        reason.inspect(|reason| self.connector.metrics().retired(*reason)).is_none()
     }
 
     /// Makes a connection fit for its next borrower.
     pub(crate) async fn make_fit(&self, connection: &mut Connection) -> Result<(), Error> {
         self.renew(connection).await.map_err(|reason| {
-            self.connector.ledger().retired(reason);
+            self.connector.metrics().retired(reason);
             connection.retired = true;
             Error::Retired { reason }
         })
@@ -178,7 +178,7 @@ impl Manager {
             }
             Recycling::Clean => {
                 connection.link.schedule_reset(ResetRule::OutsideTransaction);
-                let span = self.connector.ledger().recycle_span();
+                let span = self.connector.metrics().recycle_span();
                 recycled(&span, self.verify(connection).instrument(span.clone()).await)
             }
         }
@@ -218,7 +218,7 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection, Error> {
-        let counted = Some(self.living.enter());
+        let counted = Some(self.open_connections.enter());
         Ok(Connection { counted, ..self.connector.connect().await? })
     }
 

@@ -42,7 +42,8 @@ pub(super) async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
     }
     // Those that were idle are held until all that are missing have been begun: one that
     // is given back before would be lent again. Others wait no longer for them.
-    let (mut held, mut begun) = (Vec::new(), pin!(pool.manager().living.at_least(wanted)));
+    let (mut held, mut begun) =
+        (Vec::new(), pin!(pool.manager().open_connections.at_least(wanted)));
     let mut holding = true;
     loop {
         let opened = tokio::select! {
@@ -133,23 +134,23 @@ pub async fn close_and_wait(pool: &Pool) {
     // deadpool leaves one idle for whoever has been promised it, though nobody may
     // come any more.
     drop(pool.retain(|_, _| false));
-    pool.manager().living.none().await;
+    pool.manager().open_connections.none().await;
 }
 
 /// How many connections of one pool there are, from before they are dialled.
 #[derive(Debug)]
-pub(super) struct Living(Arc<watch::Sender<usize>>);
+pub(super) struct OpenConnections(Arc<watch::Sender<usize>>);
 
-impl Default for Living {
+impl Default for OpenConnections {
     fn default() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 }
 
-impl Living {
-    pub(super) fn enter(&self) -> Alive {
+impl OpenConnections {
+    pub(super) fn enter(&self) -> OpenConnection {
         self.0.send_modify(|count| *count += 1);
-        Alive(Arc::clone(&self.0))
+        OpenConnection(Arc::clone(&self.0))
     }
 
     async fn at_least(&self, wanted: usize) {
@@ -164,9 +165,9 @@ impl Living {
 
 /// One that counts, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Alive(Arc<watch::Sender<usize>>);
+pub(super) struct OpenConnection(Arc<watch::Sender<usize>>);
 
-impl Drop for Alive {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }

@@ -40,13 +40,13 @@ pub struct Transport {
     /// Some kilobytes, which tiberius moves about.
     tls: Box<Tls>,
     link: Arc<Link>,
-    greeting: Greeting,
+    driver_prelogin: DriverPrelogin,
     outgoing: Outgoing,
     incoming: Incoming,
 }
 
 /// tiberius opens with a PRELOGIN of its own, which goes nowhere.
-enum Greeting {
+enum DriverPrelogin {
     /// So much of it has come.
     Taking {
         packet: Vec<u8>,
@@ -119,7 +119,7 @@ impl Transport {
         Self {
             tls: Box::new(tls),
             link,
-            greeting: Greeting::Taking { packet: Vec::new(), answer: packet },
+            driver_prelogin: DriverPrelogin::Taking { packet: Vec::new(), answer: packet },
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
         }
@@ -229,7 +229,7 @@ async fn shake_hands(
     })
 }
 
-impl Greeting {
+impl DriverPrelogin {
     /// Takes what belongs to tiberius' PRELOGIN; says how much.
     fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Self::Taking { packet, answer } = self else { return Ok(0) };
@@ -254,8 +254,8 @@ impl futures_util::io::AsyncWrite for Transport {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if matches!(self.greeting, Greeting::Taking { .. }) {
-            return Poll::Ready(self.greeting.take(bytes));
+        if matches!(self.driver_prelogin, DriverPrelogin::Taking { .. }) {
+            return Poll::Ready(self.driver_prelogin.take(bytes));
         }
         let this = &mut *self;
         let sent = this.poll_outgoing(cx);
@@ -289,18 +289,18 @@ impl futures_util::io::AsyncRead for Transport {
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        match &mut this.greeting {
-            Greeting::Over => {}
-            Greeting::Answering { answer, read } => {
+        match &mut this.driver_prelogin {
+            DriverPrelogin::Over => {}
+            DriverPrelogin::Answering { answer, read } => {
                 let count = bytes.len().min(answer.len() - *read);
                 bytes[..count].copy_from_slice(&answer[*read..*read + count]);
                 *read += count;
                 if *read == answer.len() {
-                    this.greeting = Greeting::Over;
+                    this.driver_prelogin = DriverPrelogin::Over;
                 }
                 return Poll::Ready(Ok(count));
             }
-            Greeting::Taking { .. } => {
+            DriverPrelogin::Taking { .. } => {
                 return Poll::Ready(Err(io::Error::other("PRELOGIN is read before it is asked")));
             }
         }

@@ -30,7 +30,7 @@ pub use stage::Stage;
 use self::{renewal::Renewals, retry::Retries};
 use crate::{
     clock::{self, Clock, Elapsed},
-    telemetry::{Failure, Ledger},
+    telemetry::{ConnectorMetrics, Failure},
     token::{Token, TokenCache, TokenError},
 };
 
@@ -105,7 +105,7 @@ pub(crate) enum SecondLogin {
 pub(crate) struct Engine<D> {
     pub(crate) driver: D,
     pub(crate) tokens: TokenCache,
-    pub(crate) ledger: Ledger<RetireReason>,
+    pub(crate) metrics: ConnectorMetrics<RetireReason>,
     /// What logins have sent.
     pub(crate) sent: Sent,
     renewals: Renewals,
@@ -117,10 +117,17 @@ impl<D: Driver> Engine<D> {
     pub(crate) fn new(
         driver: D,
         tokens: TokenCache,
-        ledger: Ledger<RetireReason>,
+        metrics: ConnectorMetrics<RetireReason>,
         limit: Duration,
     ) -> Self {
-        Self { driver, tokens, ledger, sent: Sent::default(), renewals: Renewals::default(), limit }
+        Self {
+            driver,
+            tokens,
+            metrics,
+            sent: Sent::default(),
+            renewals: Renewals::default(),
+            limit,
+        }
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -128,14 +135,14 @@ impl<D: Driver> Engine<D> {
     }
 
     pub(crate) fn report(&self) -> ConnectorReport {
-        ConnectorReport::new(self.ledger.counts(), self.tokens.report())
+        ConnectorReport::new(self.metrics.counts(), self.tokens.report())
     }
 
     /// Connects and logs in before the deadline.
     pub(crate) async fn connect(&self) -> Result<D::Connection, D::Error> {
         // Boxed, because it is large and moved several times.
         let connecting = Box::pin(self.connect_in_time());
-        self.ledger.connect(&**self.clock(), connecting).await
+        self.metrics.connect(&**self.clock(), connecting).await
     }
 
     async fn connect_in_time(&self) -> Result<D::Connection, D::Error> {
@@ -163,14 +170,14 @@ impl<D: Driver> Engine<D> {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };
-            let known = self.ledger.has_logged_in();
+            let known = self.metrics.has_logged_in();
             // A server that has routed the login elsewhere exists.
             let outlook = self.driver.outlook(&error, known || attempt.was_routed());
             let left = attempt.left(self.clock().monotonic());
             let Some(pause) = retries.pause_after(outlook, known, left, fastrand::f64()) else {
                 return Err(error);
             };
-            self.ledger.retried(&error, pause);
+            self.metrics.retried(&error, pause);
             attempt.failed(error);
             self.clock().sleep(pause).await;
         }
@@ -207,7 +214,7 @@ impl<D: Driver> Engine<D> {
                 return Err(driver.refused(refusal, &token, SecondLogin::Failed(error)).await);
             }
         };
-        self.ledger.renewed();
+        self.metrics.renewed();
         // The caller gets this if the second login runs into the deadline.
         attempt.failed(driver.refused(refusal, &token, SecondLogin::NoTime).await);
         let refusal = match self.log_in(&other, attempt).await {

@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// `T` is a time: that of the injected clock, or deadpool's.
 #[derive(Debug)]
 #[cfg_attr(not(all(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
-pub(crate) struct SilentServer<T>(Mutex<Heard<T>>);
+pub(crate) struct SilentServer<T>(Mutex<ResponseTimes<T>>);
 
 #[derive(Debug)]
 #[cfg_attr(not(all(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
-struct Heard<T> {
+struct ResponseTimes<T> {
     /// When the latest of those requests was sent that were answered.
     answered: Option<T>,
     /// When a later one was sent that was not answered.
@@ -31,7 +31,7 @@ impl<T: Copy + Ord> SilentServer<T> {
     pub(crate) fn answered(&self, sent: T) {
         let mut heard = self.lock();
         let answered = heard.answered.max(Some(sent));
-        *heard = Heard { answered, ..Heard::default() };
+        *heard = ResponseTimes { answered, ..ResponseTimes::default() };
     }
 
     /// A request that was sent then was not answered, and nothing else explains it.
@@ -50,12 +50,12 @@ impl<T: Copy + Ord> SilentServer<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Heard<T>> {
+    fn lock(&self) -> MutexGuard<'_, ResponseTimes<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Default for Heard<T> {
+impl<T> Default for ResponseTimes<T> {
     fn default() -> Self {
         Self { answered: None, unanswered: None, silent_since: None }
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock::Clock,
     connect::{Engine, Sent, SilentServer},
-    telemetry::{Database, Ledger},
+    telemetry::{ConnectorMetrics, Database},
     token::TokenCache,
 };
 
@@ -31,7 +31,7 @@ pub struct Connector(Arc<Inner>);
 
 struct Inner {
     engine: Engine<Driver>,
-    silence: SilentServer<Instant>,
+    silent_server: SilentServer<Instant>,
 }
 
 impl Connector {
@@ -58,12 +58,12 @@ impl Connector {
         let tls = tls::make(&config)?;
         let servers = config.hosts.iter().map(|host| (host.name.as_str(), host.port));
         let database = Database::new("postgresql", servers, config.session.get_dbname());
-        let ledger = Ledger::new(database, RetireReason::ALL);
+        let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
         let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
         let driver = Driver { config, tls, scope: tokens.scope().clone(), clock };
         Ok(Self(Arc::new(Inner {
-            engine: Engine::new(driver, tokens, ledger, limit),
-            silence: SilentServer::default(),
+            engine: Engine::new(driver, tokens, metrics, limit),
+            silent_server: SilentServer::default(),
         })))
     }
 
@@ -147,7 +147,7 @@ impl Connector {
     /// `host:port/database`.
     #[must_use]
     pub fn pool_name(&self) -> &str {
-        self.0.engine.ledger.pool_name()
+        self.0.engine.metrics.pool_name()
     }
 
     /// Its tokens.
@@ -170,8 +170,8 @@ impl Connector {
         &self.0.engine.sent
     }
 
-    pub(crate) fn ledger(&self) -> &Ledger<RetireReason> {
-        &self.0.engine.ledger
+    pub(crate) fn metrics(&self) -> &ConnectorMetrics<RetireReason> {
+        &self.0.engine.metrics
     }
 
     #[cfg(feature = "sqlx")]
@@ -179,8 +179,8 @@ impl Connector {
         self.0.engine.driver.user(token)
     }
 
-    pub(super) fn silence(&self) -> &SilentServer<Instant> {
-        &self.0.silence
+    pub(super) fn silent_server(&self) -> &SilentServer<Instant> {
+        &self.0.silent_server
     }
 }
 

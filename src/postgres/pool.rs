@@ -66,14 +66,14 @@ fn recycle(connector: Connector) -> Hook {
     Hook::async_fn(move |client: &mut ClientWrapper, metrics| {
         let (connector, metrics) = (connector.clone(), *metrics);
         Box::pin(async move {
-            if connector.silence().includes(metrics.recycled.unwrap_or(metrics.created)) {
+            if connector.silent_server().includes(metrics.recycled.unwrap_or(metrics.created)) {
                 return Err(retired(&connector, RetireReason::Silent));
             }
             let asked = metrics.created + metrics.age();
             let recycled = connector.config().recycling.recycle(&connector, client).await;
             match recycled {
-                Err(RetireReason::Unsettled) => connector.silence().unanswered(asked),
-                _ => connector.silence().answered(asked),
+                Err(RetireReason::Unsettled) => connector.silent_server().unanswered(asked),
+                _ => connector.silent_server().answered(asked),
             }
             recycled.map_err(|reason| retired(&connector, reason))
         })
@@ -82,7 +82,7 @@ fn recycle(connector: Connector) -> Hook {
 
 /// deadpool drops what a hook says, so it is said here.
 fn retired(connector: &Connector, reason: RetireReason) -> HookError {
-    connector.ledger().retired(reason);
+    connector.metrics().retired(reason);
     HookError::message(reason.to_string())
 }
 

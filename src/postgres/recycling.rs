@@ -110,7 +110,7 @@ impl Recycling {
         client: &ClientWrapper,
     ) -> Result<(), RetireReason> {
         let Some(sql) = self.sql() else { return Ok(()) };
-        let span = connector.ledger().recycle_span();
+        let span = connector.metrics().recycle_span();
         let recycling = self.recycle_in_time(connector, client, sql).instrument(span.clone());
         recycled(&span, recycling.await)
     }

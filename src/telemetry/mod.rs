@@ -108,9 +108,9 @@
 #[cfg(all(feature = "metrics", any(feature = "azure-sql", feature = "postgres")))]
 mod checkout;
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-mod database;
+mod connector_metrics;
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-mod ledger;
+mod database;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod token;
@@ -121,9 +121,11 @@ pub use checkout::{CheckoutError, checkout, pool_status};
 pub use metrics::describe;
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) use database::Database;
+pub(crate) use connector_metrics::{
+    ConnectorMetrics, Counts, Failure, LOGIN_REFUSED, Reason, reached, recycled,
+};
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) use ledger::{Counts, Failure, LOGIN_REFUSED, Ledger, Reason, reached, recycled};
+pub(crate) use database::Database;
 pub(crate) use token::{TokenAnswer, token_span};
 
 use tracing::Span;

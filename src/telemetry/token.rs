@@ -41,7 +41,7 @@ pub(crate) struct TokenAnswer<'a> {
 }
 
 impl TokenAnswer<'_> {
-    pub(crate) fn tell(self, span: &Span) {
+    pub(crate) fn record(self, span: &Span) {
         span.record("entra_pool.token.outcome", self.outcome);
         if let Some(error_type) = self.error_type {
             record_error(span, error_type);

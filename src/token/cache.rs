@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     clock::{self, Clock},
-    one_task::OneTask,
+    single_task::SingleTask,
     telemetry::{TokenAnswer, token_span},
 };
 
@@ -54,7 +54,7 @@ struct Inner {
     core: Core,
     /// Gone when this cache is: ends the task of [`TokenCache::keep_fresh`].
     alive: watch::Sender<()>,
-    keeping_fresh: OneTask,
+    keeping_fresh: SingleTask,
 }
 
 /// A sleeping machine, or a wall clock that is set, moves a token's times past
@@ -69,7 +69,7 @@ impl TokenCache {
         wait_timeout: Duration,
     ) -> Self {
         let (alive, _) = watch::channel(());
-        let (core, keeping_fresh) = (Core::new(), OneTask::default());
+        let (core, keeping_fresh) = (Core::new(), SingleTask::default());
         Self(Arc::new(Inner { credential, scope, clock, wait_timeout, core, alive, keeping_fresh }))
     }
 
@@ -113,7 +113,7 @@ impl TokenCache {
         // token again; the one after it has been told.
         for _ in 0..2 {
             let (step, notice) = inner.core.refused(instead_of, inner.now());
-            inner.tell_notice(notice);
+            inner.log_notice(notice);
             let flight = match step {
                 RenewStep::Take(token) => return Ok(Some(token)),
                 RenewStep::NoOther => return Ok(None),
@@ -232,7 +232,7 @@ impl TokenCache {
             return;
         }
         let (step, notice) = inner.core.call(inner.now());
-        inner.tell_notice(notice);
+        inner.log_notice(notice);
         if let Step::TakeAndStart(_, ticket) | Step::Wait { start: Some(ticket), .. } = step {
             inner.start(Some(ticket));
         }
@@ -280,7 +280,7 @@ impl Inner {
 
     async fn token_not_fresh(self: &Arc<Self>) -> Outcome {
         let (step, notice) = self.core.call(self.now());
-        self.tell_notice(notice);
+        self.log_notice(notice);
         match step {
             Step::Take(token) => Ok(token),
             Step::TakeAndStart(token, ticket) => {
@@ -316,11 +316,11 @@ impl Inner {
         let request = async move {
             let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
             let asked = inner.now();
-            let asking = Asking { inner: &inner, ticket: Some(ticket), asked, span };
+            let guard = RequestGuard { inner: &inner, ticket: Some(ticket), asked, span };
             let answer = inner.credential.get_token(request);
             let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
             let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
-            asking.answered(answer.and_then(not_empty));
+            guard.answered(answer.and_then(not_empty));
         };
         runtime.spawn(request.instrument(requesting));
     }
@@ -349,12 +349,12 @@ impl Inner {
         TokenAnswer {
             scope: self.scope.as_str(),
             reason,
-            outcome: self.tell(change, &outcome, now),
+            outcome: self.log_outcome(change, &outcome, now),
             error_type,
             took: now.monotonic.saturating_sub(asked.monotonic),
             expires_on: outcome.as_ref().ok().map(Token::expires_on),
         }
-        .tell(span);
+        .record(span);
     }
 
     async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
@@ -386,7 +386,7 @@ impl Inner {
     }
 
     /// Tells the log, and what it is called in telemetry.
-    fn tell(&self, change: Change, outcome: &Outcome, now: Now) -> &'static str {
+    fn log_outcome(&self, change: Change, outcome: &Outcome, now: Now) -> &'static str {
         let (scope, credential) = (&self.scope, self.credential.name());
         match (change, outcome) {
             (Change::Fetched, Ok(token)) => {
@@ -412,7 +412,7 @@ impl Inner {
         }
     }
 
-    fn tell_notice(&self, notice: Option<Notice>) {
+    fn log_notice(&self, notice: Option<Notice>) {
         let scope = &self.scope;
         match notice {
             Some(Notice::Suspected) => {
@@ -428,14 +428,14 @@ impl Inner {
 
 /// A request under way. A credential that panics has failed; where the runtime ends,
 /// the request is lost, and the next caller makes another.
-struct Asking<'a> {
+struct RequestGuard<'a> {
     inner: &'a Inner,
     ticket: Option<Ticket>,
     asked: Now,
     span: Span,
 }
 
-impl Asking<'_> {
+impl RequestGuard<'_> {
     fn answered(mut self, answer: Result<Token, CredentialError>) {
         self.land(answer);
     }
@@ -447,7 +447,7 @@ impl Asking<'_> {
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.land(Err(CredentialError::new(

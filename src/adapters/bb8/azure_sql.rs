@@ -26,7 +26,7 @@ impl ManageConnection for Manager {
     type Error = Error;
 
     async fn connect(&self) -> Result<Connection, Error> {
-        self.connector().connect().await.inspect_err(|error| super::tell(error))
+        self.connector().connect().await.inspect_err(|error| super::log_error(error))
     }
 
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), Error> {

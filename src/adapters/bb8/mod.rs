@@ -44,7 +44,7 @@ fn builder<M: bb8::ManageConnection>(limit: Duration) -> bb8::Builder<M> {
         .max_lifetime(None)
 }
 
-/// bb8 tells no caller: here is where it can be told.
-fn tell(error: &(dyn Error + 'static)) {
+/// bb8 reports the error to no caller, so it is logged.
+fn log_error(error: &(dyn Error + 'static)) {
     tracing::warn!(error, "bb8's pool has no new connection");
 }

@@ -58,7 +58,7 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Connection, Error> {
         let (client, driven) =
-            self.connector.spawn().await.inspect_err(|error| super::tell(error))?;
+            self.connector.spawn().await.inspect_err(|error| super::log_error(error))?;
         let client = ClientWrapper::new(client, driven);
         Ok(Connection { client, metrics: Metrics::default(), fit: false })
     }
@@ -73,7 +73,7 @@ impl ManageConnection for Manager {
         };
         connection.fit = made_fit.is_ok();
         made_fit.map_err(|reason| {
-            self.connector.ledger().retired(reason);
+            self.connector.metrics().retired(reason);
             Error::Retired { reason }
         })
     }

@@ -180,9 +180,10 @@ mod tests {
 
     #[test]
     fn silence_is_asked_again_within_the_budget() {
-        let silence = HttpError::NoAnswer(Duration::from_secs(20));
-        let after =
-            |tries, waited| Retry::IMDS.after_failure(&silence, tries, Duration::from_secs(waited));
+        let silent_server = HttpError::NoAnswer(Duration::from_secs(20));
+        let after = |tries, waited| {
+            Retry::IMDS.after_failure(&silent_server, tries, Duration::from_secs(waited))
+        };
         assert_eq!(after(1, 20), Some(Duration::from_secs(1)));
         assert_eq!(after(3, 63), Some(Duration::from_secs(4)));
         assert_eq!(after(3, 70), None);

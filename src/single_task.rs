@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Whether it runs: as long as it holds what [`OneTask::begin`] gave it. A task that ended
+/// Whether it runs: as long as it holds what [`SingleTask::begin`] gave it. A task that ended
 /// with its runtime holds nothing.
 #[derive(Debug, Default)]
-pub(crate) struct OneTask(Mutex<Weak<()>>);
+pub(crate) struct SingleTask(Mutex<Weak<()>>);
 
-impl OneTask {
+impl SingleTask {
     /// What the task must hold; `None` if there is one that runs.
     pub(crate) fn begin(&self) -> Option<Arc<()>> {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 /// What a connector does: counted for its report, told to the log, and measured, in one
 /// place.
 #[derive(Debug)]
-pub(crate) struct Ledger<R> {
+pub(crate) struct ConnectorMetrics<R> {
     database: Database,
     logins: AtomicU64,
     refused: AtomicU64,
@@ -56,9 +56,9 @@ pub(crate) struct Counts<R> {
     pub(crate) retired: Vec<(R, u64)>,
 }
 
-impl<R: Reason> Ledger<R> {
+impl<R: Reason> ConnectorMetrics<R> {
     pub(crate) fn new(database: Database, reasons: impl IntoIterator<Item = R>) -> Self {
-        let ledger = Self {
+        let metrics = Self {
             database,
             logins: AtomicU64::default(),
             refused: AtomicU64::default(),
@@ -67,8 +67,8 @@ impl<R: Reason> Ledger<R> {
             retired: reasons.into_iter().map(|reason| (reason, AtomicU64::default())).collect(),
         };
         #[cfg(feature = "metrics")]
-        ledger.count_from_zero();
-        ledger
+        metrics.count_from_zero();
+        metrics
     }
 
     pub(crate) fn pool_name(&self) -> &str {
