@@ -51,7 +51,7 @@
 //!
 //! # Which identity
 //!
-//! `connect` takes the identity that the connection string names, else that of the
+//! `pool` takes the identity that the connection string names, else that of the
 //! environment, in this order: service principal (`AZURE_TENANT_ID`,
 //! `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET` or `AZURE_CLIENT_CERTIFICATE_PATH`),
 //! workload identity (`AZURE_FEDERATED_TOKEN_FILE`), managed identity (App Service,
@@ -85,8 +85,8 @@
 //!   was verified. Tokens are in no error, log or `Debug`, and the crate's own
 //!   copies are overwritten in memory when they are dropped.
 //! - **Connection strings.** Azure SQL takes those of ADO.NET, JDBC and URLs, with the
-//!   keywords of all three drivers; PostgreSQL takes URLs and `key=value`. Each setting is
-//!   a method as well. What is unknown, contradictory or unsafe is refused by name.
+//!   keywords of all three drivers; PostgreSQL takes URLs and `key=value`. Each setting but
+//!   the identity is a method as well. What is unknown, contradictory or unsafe is refused by name.
 //! - **[Errors][Troubleshooting].** A login that stays refused names the principal, its
 //!   tenant and audience, and the statement that would let it in.
 //!
@@ -133,7 +133,7 @@
 //! | `diesel-async` | no | `adapters::diesel`: diesel-async's deadpool and bb8 pools, on PostgreSQL |
 //! | `sqlx` | no | `adapters::sqlx`: sqlx's `PgPool`, and what sits on it (`SeaORM`); needs Rust 1.94 |
 //! | `metrics` | no | counters, gauges and histograms of tokens, logins and pools, through the `metrics` facade: see [`telemetry`] |
-//! | `test-util` | no | for tests: `clock::ManualClock`, a clock that stands until it is moved |
+//! | `test-util` | no | for tests: `clock::ManualClock`, a clock that stands until it is moved, and others |
 //! | `chrono`, `time`, `uuid`, `rust_decimal`, `bigdecimal`, `serde_json` | no | these crates' types as parameters and columns: `chrono` and `time` on both databases, `uuid` and `serde_json` on PostgreSQL, `rust_decimal` and `bigdecimal` on Azure SQL (`uuid` is always there) |
 //!
 //! Managed identity and the Azure CLIs need none of them. The crate needs Rust 1.88 or

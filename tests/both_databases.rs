@@ -69,13 +69,6 @@ macro_rules! both_databases {
                 assert_eq!(query(&pool).await.unwrap(), 1);
                 // By parts, with the settings.
                 let config: Config = string().parse::<Config>().unwrap();
-                let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
-                    rustls::crypto::aws_lc_rs::default_provider(),
-                ))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(roots())
-                .with_no_client_auth();
                 let config: Config = config
                     .recycling(Recycling::Fast)
                     .recycling(Recycling::Clean)
@@ -84,7 +77,7 @@ macro_rules! both_databases {
                     .connect_timeout(Duration::from_secs(10))
                     .min_size(1)
                     .max_size(3)
-                    .tls(Arc::new(tls));
+                    .tls(tls(roots()));
                 let tokens = identity().tokens(config.token_scope().unwrap());
                 let connector: Connector = Connector::new(config, tokens).unwrap();
                 // The connector.
@@ -107,6 +100,21 @@ macro_rules! both_databases {
                 assert!(!error.is_transient() && !matches!(error, Error::LoginRefused(_)));
                 let _ = $module::is_transient;
                 assert_eq!(Stage::Tls.to_string(), "in the TLS handshake");
+            }
+
+            #[tokio::test]
+            async fn a_tls_configuration_of_the_application_is_what_verifies() {
+                let config: Config = string().parse().unwrap();
+                let connect = async |config: Config| {
+                    let tokens = identity().tokens(config.token_scope().unwrap());
+                    Connector::new(config, tokens).unwrap().connect().await.map(drop)
+                };
+                // The last one counts.
+                let trusting = config.clone().ca_file("/nowhere").tls(tls(roots()));
+                connect(trusting).await.unwrap();
+                let distrusting = config.tls(tls(rustls::RootCertStore::empty()));
+                let error = connect(distrusting).await.unwrap_err();
+                assert!(matches!(error, Error::Tls { .. }), "{error:?}");
             }
 
             #[tokio::test]
@@ -148,6 +156,13 @@ macro_rules! both_databases {
             }
         }
     };
+}
+
+fn tls(roots: rustls::RootCertStore) -> Arc<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn roots() -> rustls::RootCertStore {

@@ -127,7 +127,8 @@ use shuttle::{
     },
     thread,
 };
-use state::{Core, Now, RenewStep, Step, Ticket};
+use policy::Now;
+use state::{Core, RenewStep, Step, Ticket};
 
 const SCHEDULES: usize = 3_000;
 const HOUR: u64 = 3_600;

@@ -26,8 +26,8 @@
 //! - No time limit fires while a server sends without end, faster than sqlx reads. A
 //!   connection whose cleaning takes longer than 2 s is closed, and sqlx waits for the server
 //!   while it closes it: for `acquire_timeout` at most.
-//! - Several hosts, `hostaddr`, `target_session_attrs`, `sslnegotiation=direct` and
-//!   `channel_binding=require` are refused; `load_balance_hosts`, `tcp_user_timeout` and
+//! - Several hosts, `hostaddr`, `target_session_attrs`, `sslnegotiation=direct`,
+//!   `channel_binding=require` and `Config::tls` are refused; `load_balance_hosts`, `tcp_user_timeout` and
 //!   keepalives are not set, so that an
 //!   [`idle_timeout`](crate::postgres::Config::idle_timeout) under 4 minutes is of use
 //!   on Azure.

@@ -15,7 +15,8 @@ use crate::{
 /// What TLS says it carries where it comes first (MS-TDS 3.2.5.2, TDS 8.0).
 const TDS_8: &[u8] = b"tds/8.0";
 
-/// Dials an Azure SQL server and logs in with a token. No pool; cheap to clone.
+/// Connects to an Azure SQL server and logs in with a token. Cheap to clone; clones share
+/// their counters.
 #[derive(Clone)]
 pub struct Connector(Arc<Engine<Driver>>);
 

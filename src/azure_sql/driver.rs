@@ -257,7 +257,7 @@ impl Driver {
         let server_name =
             ServerName::try_from(name.to_owned()).map_err(|_| Error::UnexpectedProtocol {
                 server: server(),
-                problem: "its name is no host name".into(),
+                problem: "its name is not a host name".into(),
             })?;
         let opened = match config.encrypt {
             Encrypt::Mandatory => {

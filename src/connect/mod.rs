@@ -1,7 +1,7 @@
 //! What connecting means for any database: get a token, log in, renew a refused token
 //! once, retry what may recover, and all of it before one deadline.
 //!
-//! The types that both databases share are here; each of their modules has them as well.
+//! Here are the types that both databases share.
 // A database implements `Driver`, which makes one attempt and classifies its errors. This
 // room knows tokens, telemetry and the clock, and no driver.
 

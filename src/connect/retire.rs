@@ -20,7 +20,7 @@ pub enum RetireReason {
     TransactionOpen,
     /// It reached its maximum lifetime.
     Age,
-    /// It was idle for longer than the idle timeout (PostgreSQL).
+    /// It was idle for longer than the idle timeout.
     Idle,
     /// The token it logged in with expires soon, and there is a newer one (Azure SQL; PostgreSQL
     /// checks a token once, at the login).

@@ -11,7 +11,7 @@ use crate::{
 
 /// The tokens that servers have seen and may repeat in what they say. Clones share.
 ///
-/// One that has expired is of no use to anybody and is not kept.
+/// An expired token is worthless and is not kept.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sent(Arc<Mutex<Vec<Token>>>);
 

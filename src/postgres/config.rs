@@ -207,8 +207,8 @@ impl Config {
     }
 
     /// A TLS configuration of your own: its roots, client certificates and cipher suites.
-    /// Replaces what was to be trusted. What it verifies is your responsibility; the protocol
-    /// that TLS announces (ALPN) is set by [`Connector::new`](super::Connector::new).
+    /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
+    /// that TLS announces (ALPN) is replaced with `sslnegotiation=direct`.
     #[must_use]
     pub fn tls(mut self, config: Arc<ClientConfig>) -> Self {
         self.trust = Trust::Own(OwnConfig(config));
@@ -277,7 +277,7 @@ impl Config {
             return Err(ConfigError::keyword("user", problem));
         }
         if self.max_size == Some(0) {
-            return Err(ConfigError::keyword("pool_max_conns", "is 0: nobody would be served"));
+            return Err(ConfigError::keyword("pool_max_conns", "is 0: a pool needs one connection at least"));
         }
         if self.max_size.is_some_and(|max| self.min_size > max) {
             return Err(ConfigError::keyword("pool_min_conns", "is more than pool_max_conns"));
@@ -285,7 +285,7 @@ impl Config {
         Ok(())
     }
 
-    /// Parses a string and returns the credential that it names beside the configuration:
+    /// Parses a string and returns the configuration and the credential that the string names:
     /// that of the environment ([`credential::from_env`](crate::credential::from_env)), which `entra_client_id` limits to
     /// one identity.
     ///

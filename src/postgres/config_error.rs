@@ -35,9 +35,9 @@ pub enum ConfigError {
         /// The host.
         host: String,
     },
-    /// The string names an identity, but the identity is given beside it.
+    /// The string names an identity, but the identity is passed as an argument.
     #[error(
-        "{keyword} names an identity, but the identity is given beside the connection string: remove it, or use postgres::pool, connector or Config::parse_with_credential, which read it"
+        "{keyword} names an identity, but the identity is passed as an argument: remove it, or use postgres::pool, connector or Config::parse_with_credential, which read it"
     )]
     #[non_exhaustive]
     ConflictingIdentity {

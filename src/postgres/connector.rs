@@ -17,7 +17,7 @@ use crate::{
     token::TokenCache,
 };
 
-/// Dials and logs in, with a token that is good now. No pool.
+/// Connects to a PostgreSQL server and logs in with a token that is valid now.
 ///
 /// Cheap to clone; clones share their counters. Being a [`deadpool_postgres::Connect`], it fits into a
 /// [`deadpool_postgres::Manager`] of your own as well.

@@ -41,12 +41,12 @@ impl Keywords {
     }
 
     pub(super) fn number(&self, keyword: &'static str) -> Result<Option<usize>, ConfigError> {
-        let wrong = |_| ConfigError::keyword(keyword, "is no number");
+        let wrong = |_| ConfigError::keyword(keyword, "is not a number");
         self.get(keyword).map(|value| value.parse().map_err(wrong)).transpose()
     }
 
     pub(super) fn duration(&self, keyword: &'static str) -> Result<Option<Duration>, ConfigError> {
-        let wrong = || ConfigError::keyword(keyword, "is no duration: write 1h30m, 45s or 0s");
+        let wrong = || ConfigError::keyword(keyword, "is not a duration: write 1h30m, 45s or 0s");
         self.get(keyword).map(|value| duration(value).ok_or_else(wrong)).transpose()
     }
 

@@ -145,7 +145,7 @@ pub fn keep_fresh(pool: &Pool, connector: &Connector) {
                 }
                 None => true,
             });
-            // Beside, because a connect takes its time; the next look does not wait for it.
+            // In the background: a connect takes its time, and the next look does not wait.
             if filling.as_ref().is_none_or(JoinHandle::is_finished) {
                 filling = Some(tokio::spawn(keep_minimum(pool, connector.config().min_size)));
             }

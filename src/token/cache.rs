@@ -6,19 +6,16 @@ use std::{
 };
 
 use tokio::{runtime::Handle, sync::watch};
-use tracing::{Instrument, Span};
 
 use super::{
-    CredentialError, CredentialErrorKind, Reason, Scope, Token, TokenCredential, TokenError,
-    TokenRequest,
-    policy::Verdict,
-    state::{Change, Core, Flight, GIVEN_UP_AFTER, Notice, Now, Outcome, RenewStep, Step, Ticket},
+    Reason, Scope, Token, TokenCredential, TokenError,
+    policy::{Now, Verdict},
+    state::{Core, Flight, Notice, Outcome, RenewStep, Step},
     utc,
 };
 use crate::{
     clock::{self, Clock},
     single_task::SingleTask,
-    telemetry::{TokenAnswer, token_span},
 };
 
 /// One token for one identity and scope, kept fresh.
@@ -46,12 +43,12 @@ use crate::{
 #[derive(Clone)]
 pub struct TokenCache(Arc<Inner>);
 
-struct Inner {
-    credential: Arc<dyn TokenCredential>,
-    scope: Scope,
-    clock: Arc<dyn Clock>,
+pub(super) struct Inner {
+    pub(super) credential: Arc<dyn TokenCredential>,
+    pub(super) scope: Scope,
+    pub(super) clock: Arc<dyn Clock>,
     wait_timeout: Duration,
-    core: Core,
+    pub(super) core: Core,
     /// Gone when this cache is: ends the task of [`TokenCache::keep_fresh`].
     alive: watch::Sender<()>,
     keeping_fresh: SingleTask,
@@ -274,7 +271,7 @@ impl TokenCache {
 }
 
 impl Inner {
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now { wall: self.clock.wall(), monotonic: self.clock.monotonic() }
     }
 
@@ -302,59 +299,6 @@ impl Inner {
                 }
             }
         }
-    }
-
-    /// Makes the request, as a task of its own: a caller that gives up takes
-    /// nothing from those who wait with it.
-    fn start(self: &Arc<Self>, ticket: Option<Ticket>) {
-        let Some(ticket) = ticket else { return };
-        // Without a runtime the ticket is dropped, and the request counts as lost.
-        let Ok(runtime) = Handle::try_current() else { return };
-        let inner = self.clone();
-        let span = token_span(self.scope.as_str(), ticket.reason.label());
-        let requesting = span.clone();
-        let request = async move {
-            let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
-            let asked = inner.now();
-            let guard = RequestGuard { inner: &inner, ticket: Some(ticket), asked, span };
-            let answer = inner.credential.get_token(request);
-            let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
-            let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
-            guard.answered(answer.and_then(not_empty));
-        };
-        runtime.spawn(request.instrument(requesting));
-    }
-
-    fn land(
-        &self,
-        ticket: Ticket,
-        answer: Result<Token, CredentialError>,
-        asked: Now,
-        span: &Span,
-    ) {
-        let now = self.now();
-        let reason = ticket.reason.label();
-        let error_type = answer.as_ref().err().map(|error| error.kind().label());
-        let retry_after = answer.as_ref().err().and_then(CredentialError::retry_after);
-        let answer = answer.map_err(|error| TokenError::Credential {
-            scope: self.scope.clone(),
-            credential: self.credential.name(),
-            source: Arc::new(error),
-        });
-        if answer.as_ref().is_ok_and(|token| token.expires_on() <= now.wall) {
-            tracing::warn!(scope = %self.scope, "the token is already expired by this machine's clock, which may be wrong; it is used for a minute");
-        }
-        let (change, outcome) =
-            self.core.land(ticket, answer, retry_after, asked, now, fastrand::f64());
-        TokenAnswer {
-            scope: self.scope.as_str(),
-            reason,
-            outcome: self.log_outcome(change, &outcome, now),
-            error_type,
-            took: now.monotonic.saturating_sub(asked.monotonic),
-            expires_on: outcome.as_ref().ok().map(Token::expires_on),
-        }
-        .record(span);
     }
 
     async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
@@ -385,33 +329,6 @@ impl Inner {
         }
     }
 
-    /// Tells the log, and what it is called in telemetry.
-    fn log_outcome(&self, change: Change, outcome: &Outcome, now: Now) -> &'static str {
-        let (scope, credential) = (&self.scope, self.credential.name());
-        match (change, outcome) {
-            (Change::Fetched, Ok(token)) => {
-                tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token fetched");
-                "fetched"
-            }
-            (Change::Refreshed, Ok(token)) => {
-                tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token refreshed");
-                "refreshed"
-            }
-            (_, Ok(token)) => {
-                tracing::debug!(%scope, credential, lives = ?token.remaining(now.wall), "the provider has no newer token yet");
-                "unchanged"
-            }
-            (Change::FailedButUsable(left), Err(error)) => {
-                tracing::warn!(%scope, credential, usable_for = ?left, error = error as &dyn Error, "token refresh failed, the token is still usable");
-                "failed"
-            }
-            (_, Err(error)) => {
-                tracing::error!(%scope, credential, error = error as &dyn Error, "no token");
-                "failed"
-            }
-        }
-    }
-
     fn log_notice(&self, notice: Option<Notice>) {
         let scope = &self.scope;
         match notice {
@@ -424,56 +341,6 @@ impl Inner {
             None => {}
         }
     }
-}
-
-/// A request under way. A credential that panics has failed; where the runtime ends,
-/// the request is lost, and the next caller makes another.
-struct RequestGuard<'a> {
-    inner: &'a Inner,
-    ticket: Option<Ticket>,
-    asked: Now,
-    span: Span,
-}
-
-impl RequestGuard<'_> {
-    fn answered(mut self, answer: Result<Token, CredentialError>) {
-        self.land(answer);
-    }
-
-    fn land(&mut self, answer: Result<Token, CredentialError>) {
-        if let Some(ticket) = self.ticket.take() {
-            self.inner.land(ticket, answer, self.asked, &self.span);
-        }
-    }
-}
-
-impl Drop for RequestGuard<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.land(Err(CredentialError::new(
-                CredentialErrorKind::Refused,
-                "the credential panicked; standard error has where",
-            )));
-        }
-    }
-}
-
-fn never_answered() -> CredentialError {
-    CredentialError::new(
-        CredentialErrorKind::Transient,
-        format!("the credential has not answered within {GIVEN_UP_AFTER:?}"),
-    )
-}
-
-/// An empty secret would be sent as a password, and refused there with less to say.
-fn not_empty(token: Token) -> Result<Token, CredentialError> {
-    if token.secret().is_empty() {
-        return Err(CredentialError::new(
-            CredentialErrorKind::Refused,
-            "the credential answered with an empty token",
-        ));
-    }
-    Ok(token)
 }
 
 impl fmt::Debug for TokenCache {

@@ -9,6 +9,7 @@ mod claims;
 mod error;
 mod identity;
 mod policy;
+mod request;
 mod state;
 mod sync;
 #[cfg(test)]

@@ -2,6 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+/// The two clocks, read once for a decision.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) wall: SystemTime,
+    pub(super) monotonic: Duration,
+}
+
 /// The times of one token, decided when it arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Schedule {

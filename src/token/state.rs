@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     Reason, Token, TokenError,
-    policy::{self, Schedule, Verdict},
+    policy::{self, Now, Schedule, Verdict},
     sync::{Cell, Mutex, MutexGuard, PoisonError, watch},
 };
 
@@ -31,13 +31,6 @@ const SAME_AGAIN_HOLDS: Duration = Duration::from_secs(5 * 60);
 /// 70 s, an update of IMDS). One that is older is lost: its runtime, which would
 /// have ended it, no longer runs.
 pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(3 * 60);
-
-/// The two clocks, read once for a decision.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) wall: SystemTime,
-    pub(super) monotonic: Duration,
-}
 
 /// A token and its times. Generations count up: a later one is a newer token.
 #[derive(Debug)]

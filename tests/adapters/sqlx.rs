@@ -289,6 +289,20 @@ async fn what_sqlx_cannot_do_is_refused() {
         assert_eq!(*named, keyword);
         assert_eq!(guest.credential.requests(), 0);
     }
+    let tls = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(rustls::RootCertStore::empty())
+    .with_no_client_auth();
+    let guest = Guest::stranger("sqlx-refused", |_| {
+        let config: Config = server.url_with("sqlx-refused", "").parse().unwrap();
+        config.tls(std::sync::Arc::new(tls))
+    })
+    .await;
+    let error = Pool::new(&guest.connector, PgPoolOptions::new()).await.unwrap_err();
+    assert!(said(&error).contains("Config::tls"), "{}", said(&error));
 }
 
 #[tokio::test]

@@ -26,9 +26,9 @@ pub(super) fn expected(setting: Setting) -> &'static str {
         Setting::TrustServerCertificate => {
             "must be False: a token is only sent to a server whose certificate is verified; to \
              trust a CA of your own, give its file with TrustServerCertificateCA (for a server on \
-             this machine, Config::dangerous_parse lets it)"
+             this machine, Config::dangerous_parse accepts it)"
         }
-        Setting::HostNameInCertificate => "is no host name",
+        Setting::HostNameInCertificate => "is not a host name",
         Setting::ApplicationIntent => "must be ReadWrite or ReadOnly",
         Setting::PacketSize => "must be a number of bytes from 512 to 32767",
         Setting::MultiSubnetFailover => "must be True or False",

@@ -55,18 +55,18 @@ pub enum ConfigError {
         /// The host.
         host: String,
     },
-    /// The string names an identity, but the identity is given beside it.
+    /// The string names an identity, but the identity is passed as an argument.
     #[error(
-        "'{keyword}' names an identity, but the identity is given beside the connection string: remove it, or use azure_sql::pool, connector or Config::parse_with_credential, which read it"
+        "'{keyword}' names an identity, but the identity is passed as an argument: remove it, or use azure_sql::pool, connector or Config::parse_with_credential, which read it"
     )]
     #[non_exhaustive]
     ConflictingIdentity {
         /// `Authentication` or `User Id`.
         keyword: &'static str,
     },
-    /// The tokens that are given beside it are for something else.
+    /// The tokens that were passed are for another scope.
     #[error(
-        "this server wants tokens for {wanted}, but the tokens given beside the connection string are for {tokens}"
+        "this server wants tokens for {wanted}, but the tokens that were passed are for {tokens}"
     )]
     #[non_exhaustive]
     ScopeMismatch {

@@ -214,7 +214,7 @@ pub enum Encrypt {
 }
 
 impl Config {
-    /// Parses a string and returns the credential that it names beside the configuration:
+    /// Parses a string and returns the configuration and the credential that the string names:
     /// that of `Authentication`, else that of the environment
     /// ([`credential::from_env`](crate::credential::from_env)).
     ///

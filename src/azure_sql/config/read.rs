@@ -233,11 +233,11 @@ impl Reader {
 
 /// The same for all names of a setting; other keywords are only grouped.
 fn known_name(known: &Keyword, keyword: &str) -> &'static str {
-    let is_this = |name: &&&str| match known.meaning {
+    let is_this = |name: &&str| match known.meaning {
         Meaning::Sets(_) => true,
         _ => is_same(name, keyword),
     };
-    known.names.iter().find(is_this).copied().unwrap_or_default()
+    known.names().find(is_this).unwrap_or_default()
 }
 
 fn unknown(keyword: &str, behind_a_secret: bool) -> ConfigError {

@@ -85,8 +85,8 @@ impl Config {
         self
     }
 
-    /// Accepts any certificate, from any server. Whoever is in between gets the token, and
-    /// can log in with it.
+    /// Accepts any certificate, from any server. A server in between gets the token, and can
+    /// log in with it.
     pub fn dangerous_trust_any_certificate_anywhere(mut self) -> Self {
         self.trust = Trust::AnyAnywhere;
         self
@@ -207,8 +207,8 @@ impl Config {
     }
 
     /// A TLS configuration of your own: its roots, client certificates and cipher suites.
-    /// Replaces what was to be trusted. What it verifies is your responsibility; the protocol
-    /// that TLS announces (ALPN) is set by [`Connector::new`](crate::azure_sql::Connector::new).
+    /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
+    /// that TLS announces (ALPN) is replaced with [`Encrypt::Strict`].
     pub fn tls(mut self, config: Arc<ClientConfig>) -> Self {
         self.trust = Trust::Own(OwnConfig(config));
         self

@@ -231,7 +231,7 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("Min Pool Size=3;Max Pool Size=2", "'Min Pool Size' is more than Max Pool Size"),
         ("ApplicationIntent=Write", "'ApplicationIntent' must be ReadWrite or ReadOnly"),
         ("MultiSubnetFailover=maybe", "'MultiSubnetFailover' must be True or False"),
-        ("HostNameInCertificate=a b", "'HostNameInCertificate' is no host name"),
+        ("HostNameInCertificate=a b", "'HostNameInCertificate' is not a host name"),
         ("certificate=a;ServerCertificate=b", "'certificate' and 'ServerCertificate' exclude"),
         ("ServerCertificate=a;HostNameInCertificate=b", "exclude each other"),
         ("Allow Routing To=net", "'Allow Routing To' must be ends of host names"),
@@ -308,7 +308,7 @@ fn what_is_built_is_checked_as_what_is_read() {
         (shop().ca_file(""), "'TrustServerCertificateCA' must have a value"),
         (shop().allow_routing_to("."), "'Allow Routing To' must be"),
         (shop().max_size(2).min_size(3), "'Min Pool Size' is more than"),
-        (shop().host_in_certificate("*.windows.net"), "'HostNameInCertificate' is no host name"),
+        (shop().host_in_certificate("*.windows.net"), "'HostNameInCertificate' is not a host name"),
         (shop().server_certificate("a").host_in_certificate("b"), "exclude each other"),
         (Config::new("localhost"), "Entra Scope"),
     ] {
@@ -359,7 +359,7 @@ fn a_login_is_routed_to_no_top_level_domain() {
 #[test]
 fn every_keyword_is_in_the_documentation() {
     let documented = include_str!("mod.rs");
-    for name in KEYWORDS.iter().flat_map(|keyword| keyword.names) {
+    for name in KEYWORDS.iter().flat_map(keywords::Keyword::names) {
         // As code, or as the key of an example.
         let is_there =
             [format!("`{name}`"), format!("`{name}=")].iter().any(|it| documented.contains(it));

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use super::{HOUR, MOMENT, S};
 use crate::token::{
     Scope, Token, TokenError,
-    state::{Change, Core, Now, RenewStep, Step, Ticket},
+    policy::Now,
+    state::{Change, Core, RenewStep, Step, Ticket},
 };
 
 /// So long after the beginning, by both clocks.

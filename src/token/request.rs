@@ -1,0 +1,149 @@
+//! One request for a token: a task that the caller does not wait for, and its outcome.
+
+use std::{error::Error, sync::Arc};
+
+use tokio::runtime::Handle;
+use tracing::{Instrument, Span};
+
+use super::{
+    CredentialError, CredentialErrorKind, Token, TokenError, TokenRequest,
+    cache::Inner,
+    policy::Now,
+    state::{Change, GIVEN_UP_AFTER, Outcome, Ticket},
+};
+use crate::{
+    clock,
+    telemetry::{TokenAnswer, token_span},
+};
+
+impl Inner {
+    /// Makes the request, as a task of its own: a caller that gives up takes
+    /// nothing from those who wait with it.
+    pub(super) fn start(self: &Arc<Self>, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else { return };
+        // Without a runtime the ticket is dropped, and the request counts as lost.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let inner = self.clone();
+        let span = token_span(self.scope.as_str(), ticket.reason.label());
+        let requesting = span.clone();
+        let request = async move {
+            let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
+            let asked = inner.now();
+            let guard = RequestGuard { inner: &inner, ticket: Some(ticket), asked, span };
+            let answer = inner.credential.get_token(request);
+            let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
+            let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
+            guard.answered(answer.and_then(not_empty));
+        };
+        runtime.spawn(request.instrument(requesting));
+    }
+
+    fn land(
+        &self,
+        ticket: Ticket,
+        answer: Result<Token, CredentialError>,
+        asked: Now,
+        span: &Span,
+    ) {
+        let now = self.now();
+        let reason = ticket.reason.label();
+        let error_type = answer.as_ref().err().map(|error| error.kind().label());
+        let retry_after = answer.as_ref().err().and_then(CredentialError::retry_after);
+        let answer = answer.map_err(|error| TokenError::Credential {
+            scope: self.scope.clone(),
+            credential: self.credential.name(),
+            source: Arc::new(error),
+        });
+        if answer.as_ref().is_ok_and(|token| token.expires_on() <= now.wall) {
+            tracing::warn!(scope = %self.scope, "the token is already expired by this machine's clock, which may be wrong; it is used for a minute");
+        }
+        let (change, outcome) =
+            self.core.land(ticket, answer, retry_after, asked, now, fastrand::f64());
+        TokenAnswer {
+            scope: self.scope.as_str(),
+            reason,
+            outcome: self.log_outcome(change, &outcome, now),
+            error_type,
+            took: now.monotonic.saturating_sub(asked.monotonic),
+            expires_on: outcome.as_ref().ok().map(Token::expires_on),
+        }
+        .record(span);
+    }
+
+    /// Logs the outcome, and returns its name in telemetry.
+    fn log_outcome(&self, change: Change, outcome: &Outcome, now: Now) -> &'static str {
+        let (scope, credential) = (&self.scope, self.credential.name());
+        match (change, outcome) {
+            (Change::Fetched, Ok(token)) => {
+                tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token fetched");
+                "fetched"
+            }
+            (Change::Refreshed, Ok(token)) => {
+                tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token refreshed");
+                "refreshed"
+            }
+            (_, Ok(token)) => {
+                tracing::debug!(%scope, credential, lives = ?token.remaining(now.wall), "the provider has no newer token yet");
+                "unchanged"
+            }
+            (Change::FailedButUsable(left), Err(error)) => {
+                tracing::warn!(%scope, credential, usable_for = ?left, error = error as &dyn Error, "token refresh failed, the token is still usable");
+                "failed"
+            }
+            (_, Err(error)) => {
+                tracing::error!(%scope, credential, error = error as &dyn Error, "no token");
+                "failed"
+            }
+        }
+    }
+}
+
+/// A request under way. A credential that panics has failed; where the runtime ends,
+/// the request is lost, and the next caller makes another.
+struct RequestGuard<'a> {
+    inner: &'a Inner,
+    ticket: Option<Ticket>,
+    asked: Now,
+    span: Span,
+}
+
+impl RequestGuard<'_> {
+    fn answered(mut self, answer: Result<Token, CredentialError>) {
+        self.land(answer);
+    }
+
+    fn land(&mut self, answer: Result<Token, CredentialError>) {
+        if let Some(ticket) = self.ticket.take() {
+            self.inner.land(ticket, answer, self.asked, &self.span);
+        }
+    }
+}
+
+impl Drop for RequestGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.land(Err(CredentialError::new(
+                CredentialErrorKind::Refused,
+                "the credential panicked; standard error has where",
+            )));
+        }
+    }
+}
+
+fn never_answered() -> CredentialError {
+    CredentialError::new(
+        CredentialErrorKind::Transient,
+        format!("the credential has not answered within {GIVEN_UP_AFTER:?}"),
+    )
+}
+
+/// An empty secret would be sent as a password, and refused there with less to say.
+fn not_empty(token: Token) -> Result<Token, CredentialError> {
+    if token.secret().is_empty() {
+        return Err(CredentialError::new(
+            CredentialErrorKind::Refused,
+            "the credential answered with an empty token",
+        ));
+    }
+    Ok(token)
+}
