@@ -102,9 +102,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let count = buffer.filled().len() - before;
         self.turn += count;
-        let left = self.allowance.0.load(Relaxed).saturating_sub(count as u64);
-        self.allowance.0.store(left, Relaxed);
-        if left == 0 {
+        let spend = |left: u64| Some(left.saturating_sub(count as u64));
+        let before = self.allowance.0.fetch_update(Relaxed, Relaxed, spend);
+        if before.is_ok_and(|before| before <= count as u64) {
             let what = "the peer sent more data than this exchange allows";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, what)));
         }

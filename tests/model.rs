@@ -120,6 +120,7 @@ mod sync {
 use std::time::{Duration, SystemTime};
 
 use entra_pool::token::{Reason, Token, TokenError}; // For `state.rs`, too.
+use policy::Now;
 use shuttle::{
     sync::{
         Arc,
@@ -127,7 +128,6 @@ use shuttle::{
     },
     thread,
 };
-use policy::Now;
 use state::{Core, RenewStep, Step, Ticket};
 
 const SCHEDULES: usize = 3_000;

@@ -98,12 +98,18 @@ async fn connect_limited(
     allowance.restrict();
     let set_up = AsyncPgConnection::try_from_client_and_connection(client, connection);
     let set_up = clock::timeout(&**connector.clock(), limit, set_up).await;
-    let set_up = set_up.unwrap_or_else(|clock::Elapsed| {
-        let said = format!("the session's settings took longer than {limit:?} (connect_timeout)");
-        Err(ConnectionError::BadConnection(said))
-    });
-    allowance.lift();
-    Ok((set_up?, allowance))
+    let problem = match set_up {
+        Ok(Ok(connection)) => {
+            allowance.lift();
+            return Ok((connection, allowance));
+        }
+        // The server knows the token.
+        Ok(Err(error)) => connector.sent().excerpt_of(&error),
+        Err(clock::Elapsed) => {
+            format!("the session's settings took longer than {limit:?} (connect_timeout)")
+        }
+    };
+    Err(ConnectionError::BadConnection(problem))
 }
 
 /// What diesel-async has set on a new connection, and cleaning undoes.
@@ -114,21 +120,25 @@ struct Manager {
     connector: Connector,
     /// What the server of each connection may send. diesel-async reads all responses to the
     /// cleaning that are there within one poll, so that a time limit does not end a flood.
-    allowances: Mutex<HashMap<Key, WeakAllowance>>,
+    /// `None` for a key that a server has given to several connections.
+    allowances: Mutex<HashMap<Key, Option<WeakAllowance>>>,
 }
 
 impl Manager {
     async fn connect(&self) -> ConnectionResult<AsyncPgConnection> {
         let (connection, allowance) = connect_limited(&self.connector).await?;
         let mut allowances = self.allowances.lock().unwrap_or_else(PoisonError::into_inner);
-        allowances.retain(|_, allowance| allowance.is_in_use());
-        allowances.extend(key(&connection.cancel_token()).zip(Some(allowance.downgrade())));
+        allowances.retain(|_, allowance| allowance.as_ref().is_none_or(WeakAllowance::is_in_use));
+        if let Some(key) = key(&connection.cancel_token()) {
+            let new = Some(allowance.downgrade());
+            allowances.entry(key).and_modify(|known| *known = None).or_insert(new);
+        }
         Ok(connection)
     }
 
     fn allowance(&self, query: &CancelToken) -> Option<Allowance> {
         let allowances = self.allowances.lock().unwrap_or_else(PoisonError::into_inner);
-        allowances.get(&key(query)?)?.upgrade()
+        allowances.get(&key(query)?)?.as_ref()?.upgrade()
     }
 
     /// Makes the connection fit for its next borrower. diesel-async has seen already that no
@@ -138,11 +148,14 @@ impl Manager {
         let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
         let sql = format!("{sql}; {DIESELS_SETTINGS}");
         let query = connection.cancel_token();
-        let allowance = self.allowance(&query);
-        allowance.as_ref().inspect(|allowance| allowance.restrict());
+        let Some(allowance) = self.allowance(&query) else {
+            connector.metrics().retired(RetireReason::Recycling);
+            return Err(Error::BrokenTransactionManager);
+        };
+        allowance.restrict();
         let recycling = connection.batch_execute(&sql);
         let recycled = clock::timeout(&**connector.clock(), Recycling::LIMIT, recycling).await;
-        allowance.as_ref().inspect(|allowance| allowance.lift());
+        allowance.lift();
         let (reason, error) = match recycled {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error @ Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))) => {

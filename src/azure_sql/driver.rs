@@ -275,9 +275,11 @@ impl Driver {
                 Error::UnexpectedProtocol { server: server(), problem: problem.into() }
             }
             OpenError::EncryptionDeclined => Error::EncryptionDeclined { server: server() },
-            OpenError::Tls(source) => {
-                Error::Tls { server: server(), name: name.to_owned(), source: fit(source) }
-            }
+            OpenError::Tls(source) => Error::Tls {
+                server: server(),
+                name: name.to_owned(),
+                source: fit(source, &attempt.sent),
+            },
         })
     }
 }

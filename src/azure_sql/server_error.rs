@@ -1,6 +1,6 @@
 use tiberius::error::{Error as DriverError, TokenError};
 
-use crate::{connect::Sent, excerpt::excerpt_of};
+use crate::connect::Sent;
 
 /// The server's own error of a login.
 ///
@@ -47,9 +47,9 @@ impl ServerError {
 }
 
 /// The same error, if its text is fit to be shown: the names in a certificate are its
-/// owner's text.
-pub(super) fn fit(error: rustls::Error) -> rustls::Error {
-    match excerpt_of(&error, None) {
+/// owner's text, who may have seen the tokens that were `sent`.
+pub(super) fn fit(error: rustls::Error, sent: &Sent) -> rustls::Error {
+    match sent.excerpt_of(&error) {
         text if text == error.to_string() => error,
         text => rustls::Error::General(text),
     }

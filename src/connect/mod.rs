@@ -230,7 +230,7 @@ impl<D: Driver> Engine<D> {
         token: &Token,
         attempt: &Attempt<D::Error>,
     ) -> Result<D::Connection, D::Error> {
-        self.sent.add(token, self.clock().wall());
+        self.sent.add(token);
         // Boxed, because it is large and moved several times.
         Box::pin(self.driver.log_in(token, attempt)).await
     }

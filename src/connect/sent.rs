@@ -1,7 +1,7 @@
 use std::{
+    collections::VecDeque,
     error::Error,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use crate::{
@@ -9,18 +9,23 @@ use crate::{
     token::Token,
 };
 
-/// The tokens that servers have seen and may repeat in what they say. Clones share.
-///
-/// An expired token is worthless and is not kept.
+/// The tokens that servers have seen and may repeat in what they say, the last [`KEPT`] of
+/// them. Clones share.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sent(Arc<Mutex<Vec<Token>>>);
+pub(crate) struct Sent(Arc<Mutex<VecDeque<Token>>>);
+
+/// Tokens are renewed every 5 minutes at most, and expire within a day, mostly an hour.
+const KEPT: usize = 16;
 
 impl Sent {
     /// The next login sends this token.
-    pub(super) fn add(&self, token: &Token, now: SystemTime) {
+    pub(super) fn add(&self, token: &Token) {
         let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|sent| sent.expires_on() > now && !sent.same_secret(token));
-        tokens.push(token.clone());
+        tokens.retain(|sent| !sent.same_secret(token));
+        tokens.push_back(token.clone());
+        if tokens.len() > KEPT {
+            tokens.pop_front();
+        }
     }
 
     /// A server's text, fit to be shown.
@@ -34,32 +39,31 @@ impl Sent {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &str>) -> T) -> T {
-        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         look(&mut tokens.iter().map(Token::secret))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::SystemTime;
 
     use super::*;
 
     #[test]
-    fn nothing_of_the_tokens_that_were_sent_is_shown_while_they_are_valid() {
-        let now = SystemTime::UNIX_EPOCH;
-        let token = |secret: &str, minutes: u64| {
-            Token::new(secret.repeat(16), now + Duration::from_secs(minutes * 60))
-        };
-        let (first, second) = (token("a", 10), token("b", 20));
+    fn nothing_of_the_tokens_that_were_sent_is_shown() {
+        let token = |secret: &str| Token::new(secret.repeat(16), SystemTime::UNIX_EPOCH);
+        let (first, second) = (token("a"), token("b"));
         let sent = Sent::default();
         for token in [&first, &second, &first] {
-            sent.add(token, now);
+            sent.add(token);
         }
         let text = format!("{} {}", first.secret(), second.secret());
         assert_eq!(sent.excerpt(&text), "[redacted]");
         assert_eq!(sent.excerpt_of(&std::io::Error::other(text)), "[redacted]");
-        sent.add(&token("c", 30), now + Duration::from_secs(20 * 60));
-        assert_eq!(sent.0.lock().unwrap().len(), 1, "those that have expired are gone");
+        for letter in 'c'..='z' {
+            sent.add(&token(&letter.to_string()));
+        }
+        assert_eq!(sent.0.lock().unwrap().len(), KEPT);
     }
 }

@@ -277,7 +277,10 @@ impl Config {
             return Err(ConfigError::keyword("user", problem));
         }
         if self.max_size == Some(0) {
-            return Err(ConfigError::keyword("pool_max_conns", "is 0: a pool needs one connection at least"));
+            return Err(ConfigError::keyword(
+                "pool_max_conns",
+                "is 0: a pool needs one connection at least",
+            ));
         }
         if self.max_size.is_some_and(|max| self.min_size > max) {
             return Err(ConfigError::keyword("pool_min_conns", "is more than pool_max_conns"));

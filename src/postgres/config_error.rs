@@ -68,10 +68,13 @@ impl ConfigError {
     }
 
     pub(super) fn ssl_mode(mode: &str) -> Self {
+        // Other text may have a password in it.
+        let is_word = mode.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        let shown = if is_word { mode } else { "not known" };
         Self::keyword(
             "sslmode",
             format!(
-                "is {mode}, with which the token might go unencrypted: use sslmode=verify-full, or leave it out"
+                "is {shown}, with which the token might go unencrypted: use sslmode=verify-full, or leave it out"
             ),
         )
     }

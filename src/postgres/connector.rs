@@ -19,8 +19,9 @@ use crate::{
 
 /// Connects to a PostgreSQL server and logs in with a token that is valid now.
 ///
-/// Cheap to clone; clones share their counters. Being a [`deadpool_postgres::Connect`], it fits into a
-/// [`deadpool_postgres::Manager`] of your own as well.
+/// Cheap to clone; clones share their counters. It is a [`deadpool_postgres::Connect`], so that
+/// you can make a [`deadpool_postgres::Manager`] on it. Such a manager cleans connections as its
+/// own `ManagerConfig` says, and by default not at all.
 ///
 /// For each connection, the token goes as the password onto a copy of the
 /// configuration, and to the server when that is verified over TLS. A login

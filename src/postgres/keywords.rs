@@ -75,7 +75,11 @@ fn from_url(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
             return Err(ConfigError::password());
         }
     }
-    let Some((base, query)) = text.split_once('?') else { return Ok(text.to_owned()) };
+    let (base, query) = text.split_once('?').unwrap_or((text, ""));
+    if base.contains(';') {
+        let problem = "a ; before the URL's parameters is written %3B";
+        return Err(ConfigError::Malformed { problem });
+    }
     let mut rest = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

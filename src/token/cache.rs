@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},

@@ -152,7 +152,7 @@ impl Scope {
         let scope = scope.into();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
         if scope.is_empty() || !scope.chars().all(allowed) {
-            return Err(InvalidScope { scope });
+            return Err(InvalidScope(()));
         }
         Ok(Self(Cow::Owned(scope)))
     }
@@ -182,15 +182,14 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A scope has a character that none has, or no character at all.
+/// A scope has a character that none has, or no character at all. The text is not shown,
+/// because it may be the rest of a connection string.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error(
-    "{scope:?} is no scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)"
+    "the value is not a scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)"
 )]
-pub struct InvalidScope {
-    scope: String,
-}
+pub struct InvalidScope(());
 
 /// An access token: a secret and the times that go with it.
 ///

@@ -119,7 +119,7 @@ fn a_scope_that_a_shell_would_like_is_none() {
         "é",
     ] {
         let error = Scope::new(scope).unwrap_err().to_string();
-        assert!(error.contains("is no scope"), "{error}");
+        assert!(error.contains("not a scope"), "{error}");
     }
 }
 

@@ -59,7 +59,25 @@ fn a_string_of_npgsql() {
         let error = refused(text);
         assert!(matches!(error, Error::Config(_)), "{error:?}");
         let shown = format!("{} {error:?}", said(&error));
-        assert!(shown.contains("host") || shown.contains("pairs"), "{shown}");
+        assert!(shown.contains("host") || shown.contains("pairs") || shown.contains("%3B"));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn what_follows_a_semicolon_is_not_shown() {
+    for text in [
+        "postgres://h/d?sslmode=require;password=hunter2",
+        "host=h sslmode=require;password=hunter2",
+        "postgres://h/d;password=hunter2",
+        "postgres://h/d;password=hunter2?sslmode=require",
+        "postgres://h/d?entra_scope=https://x/.default;password=hunter2",
+        "postgres://h/d?pool_max_conns=3;password=hunter2",
+        "postgres://h/d?pool_max_conn_lifetime=3h;password=hunter2",
+    ] {
+        let error = refused(text);
+        assert!(matches!(error, Error::Config(_)), "{error:?}");
+        let shown = format!("{} {error:?}", said(&error));
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

@@ -236,7 +236,7 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("ServerCertificate=a;HostNameInCertificate=b", "exclude each other"),
         ("Allow Routing To=net", "'Allow Routing To' must be ends of host names"),
         ("Allow Routing To=a.b,", "'Allow Routing To' must be"),
-        ("Entra Scope=$(rm)", "no scope"),
+        ("Entra Scope=$(rm)", "not a scope"),
         ("Pooling=False", "'Pooling' must be true, or be left out"),
         ("MultipleActiveResultSets=True", "take several connections"),
         ("Persist Security Info=True", "'Persist Security Info' must be false"),
@@ -280,11 +280,15 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
         ("Server=a,1;Port=2", "'Port' is given twice"),
         ("jdbc:sqlserver://a:1;portNumber=2", "'portNumber' is given twice"),
         ("mssql://a.database.windows.net/x?database=y", "'database' is given twice"),
+        ("mssql://a.database.windows.net/x;Password=hunter2", "%3B"),
+        ("mssql://a.database.windows.net?Entra+Scope=x;Password=hunter2", "scope"),
         ("postgres://a/b", "neither with mssql://"),
         ("jdbc:postgresql://a/b", "not for SQL Server"),
     ] {
-        let error = text.parse::<Config>().unwrap_err().to_string();
-        assert!(error.contains(expected), "{text}: {error}");
+        let error = text.parse::<Config>().unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains(expected), "{text}: {said}");
+        assert!(!format!("{said}{error:?}").contains("hunter2"), "{error:?}");
     }
 }
 

@@ -37,6 +37,9 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
         return refuse("has a '#', which in a value is written %23");
     }
     let path = url.path().strip_prefix('/').unwrap_or(url.path());
+    if path.contains(';') {
+        return refuse("has a ';' in its path, which is written %3B: parameters stand behind '?'");
+    }
     if path.contains('/') {
         return refuse(
             "has a path of several parts, where the database's name is meant (a '/' in it is written %2F)",
