@@ -337,3 +337,46 @@ async fn run_cancel(place: Place, flood: Flood, ends: Ends) -> String {
 fn a_flood_of_postgres_ends_in_time() {
     run_all(cases(), |case| case.1.is_slow(), |case| Box::pin(run(case)));
 }
+
+/// What diesel-async says of a connect.
+#[test]
+fn what_a_server_says_of_diesels_settings_is_fit_to_be_shown() {
+    let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
+    let tls = certificate.server_config().unwrap();
+    let said = Arc::new(std::sync::OnceLock::<String>::new());
+    let says = said.clone();
+    let peer = Peer::start(usize::MAX, emulator().postgres().addr(), move |tcp| {
+        let text = format!("SERROR\0C42501\0Mno \u{1b}[2J: {}\0\0", says.get().unwrap());
+        let answer = [message(b'E', text.as_bytes()), message(b'Z', b"I")].concat();
+        play(tcp, Place::DieselsSettings, &Flood::of("an error", answer), &tls)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let connector = connector(&peer, 1, 5).await;
+        let token = connector.tokens().token().await.unwrap();
+        said.set(token.secret().to_owned()).unwrap();
+        let error = adapters::diesel::connect(&connector).await.err().unwrap().to_string();
+        assert!(error.contains("no [2J: [redacted]"), "{error}");
+    });
+}
+
+/// The peer has the key 0 for each of its sessions.
+#[test]
+fn diesels_connections_that_have_one_key_are_not_used_again() {
+    use adapters::diesel::{diesel_async::pooled_connection::deadpool, manager};
+    let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
+    let tls = certificate.server_config().unwrap();
+    let peer = Peer::start(usize::MAX, emulator().postgres().addr(), move |tcp| {
+        let never = Flood::of("nothing", b"N");
+        play(tcp, Place::Recycling(Pool::Diesel), &never, &tls)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let connector = connector(&peer, 1, 5).await;
+        let pool = deadpool::Pool::builder(manager(connector.clone())).max_size(2).build().unwrap();
+        drop((pool.get().await.unwrap(), pool.get().await.unwrap()));
+        drop(pool.get().await.unwrap());
+        let retired = connector.report().retired;
+        assert_eq!(retired, [(entra_pool::connect::RetireReason::Recycling, 2)]);
+    });
+}
