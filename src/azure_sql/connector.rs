@@ -2,11 +2,11 @@ use std::{fmt, sync::Arc};
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, Manager, Pool, PoolBuilder,
-    PoolError, RetireReason, config, driver::Driver, pool,
+    PoolError, RetireReason, config, driver::Driver,
 };
 use crate::{
     clock::Clock,
-    connect::{Engine, Sent},
+    connect::{self, Engine, Sent},
     telemetry::{ConnectorMetrics, Database},
     tls,
     token::TokenCache,
@@ -98,7 +98,7 @@ impl Connector {
     ///
     /// The first that occurs; the connections that were opened stay in the pool.
     pub async fn warm_up(&self, pool: &Pool, n: usize) -> Result<(), PoolError> {
-        pool::fill(pool, n).await
+        connect::fill(pool, n).await
     }
 
     /// Returns the current status.

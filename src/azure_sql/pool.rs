@@ -1,11 +1,6 @@
-use std::{panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use deadpool::managed::{TimeoutType, Timeouts};
-use tokio::{
-    runtime::Handle,
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 
 use super::{Error, Manager};
 use crate::connect;
@@ -24,50 +19,6 @@ pub type PoolError = deadpool::managed::PoolError<Error>;
 
 /// How often [`keep_fresh`] looks at a pool's idle connections.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-
-pub(super) async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
-    let status = pool.status();
-    let wanted = wanted.min(status.max_size);
-    let missing = wanted.saturating_sub(status.size);
-    if missing == 0 {
-        return Ok(());
-    }
-    // Others may borrow meanwhile: what they have is not waited for.
-    let limits = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
-    let mut opening = JoinSet::new();
-    // Those that are idle are lent first.
-    for _ in 0..status.available.min(status.size) + missing {
-        let pool = pool.clone();
-        opening.spawn(async move { pool.timeout_get(&limits).await });
-    }
-    // Those that were idle are held until all that are missing have been begun: one that
-    // is given back before would be lent again. Others wait no longer for them.
-    let (mut held, mut begun) =
-        (Vec::new(), pin!(pool.manager().open_connections.at_least(wanted)));
-    let mut holding = true;
-    loop {
-        let opened = tokio::select! {
-            biased;
-            () = &mut begun, if holding => {
-                holding = false;
-                held.clear();
-                continue;
-            }
-            opened = opening.join_next() => opened,
-        };
-        match opened {
-            None => return Ok(()),
-            Some(Ok(Err(PoolError::Timeout(TimeoutType::Wait)))) => {}
-            Some(Ok(Ok(opened))) if holding => held.push(opened),
-            Some(Ok(opened)) => drop(opened?),
-            Some(Err(stopped)) => {
-                if let Ok(panic) = stopped.try_into_panic() {
-                    resume_unwind(panic);
-                }
-            }
-        }
-    }
-}
 
 /// Has idle connections of `pool` that are not fit to be lent again (closed, too
 /// old, soon to end with their token) dropped within 30 s, where deadpool would
@@ -96,7 +47,7 @@ pub fn keep_fresh(pool: &Pool) {
             }
             let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { break };
             pool.retain(|connection, _| pool.manager().is_fit(connection));
-            // Beside, because a connect takes its time; the next look does not wait for it.
+            // In the background: a connect takes its time, and the next look does not wait.
             if filling.as_ref().is_none_or(JoinHandle::is_finished) {
                 filling = Some(tokio::spawn(keep_minimum(pool)));
             }
@@ -105,20 +56,13 @@ pub fn keep_fresh(pool: &Pool) {
     });
 }
 
+/// Logins under way end with the pool.
 async fn keep_minimum(pool: Pool) {
     let manager = pool.manager();
     let (minimum, mut alive) = (manager.connector().config().min_size, manager.alive.subscribe());
-    let filled = tokio::select! {
-        filled = fill(&pool, minimum) => filled,
-        // Its logins under way end with it.
-        _ = alive.changed() => return,
-    };
-    match filled {
-        Ok(()) | Err(PoolError::Closed) => {}
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the pool has fewer connections than its minimum");
-        }
+    tokio::select! {
+        () = connect::keep_minimum(&pool, minimum) => {}
+        _ = alive.changed() => {}
     }
 }
 
@@ -151,10 +95,6 @@ impl OpenConnections {
     pub(super) fn enter(&self) -> OpenConnection {
         self.0.send_modify(|count| *count += 1);
         OpenConnection(Arc::clone(&self.0))
-    }
-
-    async fn at_least(&self, wanted: usize) {
-        let _ = self.0.subscribe().wait_for(|count| *count >= wanted).await;
     }
 
     async fn none(&self) {

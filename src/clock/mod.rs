@@ -5,7 +5,7 @@
 #![allow(clippy::disallowed_methods)] // The one place that asks the machine.
 
 #[cfg(any(test, feature = "test-util"))]
-mod manual;
+mod testing;
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use std::{
 };
 
 #[cfg(any(test, feature = "test-util"))]
-pub use manual::ManualClock;
+pub use testing::ManualClock;
 
 /// A boxed future, as [`Clock::sleep`] returns it.
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -1,9 +1,15 @@
-use std::{fmt, time::Duration};
+use std::{
+    error::Error, fmt, future::poll_fn, panic::resume_unwind, pin::pin, sync::Arc, task::Poll,
+    time::Duration,
+};
 
 use deadpool::{
     Runtime,
-    managed::{Hook, Manager, Object, Pool, PoolConfig, QueueMode, Timeouts},
+    managed::{
+        Hook, Manager, Object, Pool, PoolConfig, PoolError, QueueMode, TimeoutType, Timeouts,
+    },
 };
+use tokio::{sync::Semaphore, task::JoinSet};
 
 /// Builds a pool: deadpool's settings by the same names.
 ///
@@ -87,5 +93,79 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
 impl<M: Manager, W: From<Object<M>>> fmt::Debug for PoolBuilder<M, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolBuilder").finish_non_exhaustive()
+    }
+}
+
+/// Connects until `pool` has `wanted` connections, its `max_size` at most. Does not wait for
+/// connections that are lent.
+pub(crate) async fn fill<M, W>(pool: &Pool<M, W>, wanted: usize) -> Result<(), PoolError<M::Error>>
+where
+    M: Manager<Type: Send, Error: Send> + 'static,
+    W: From<Object<M>> + Send + 'static,
+{
+    let status = pool.status();
+    let missing = wanted.min(status.max_size).saturating_sub(status.size);
+    if missing == 0 {
+        return Ok(());
+    }
+    let limits = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
+    // Idle connections are lent before new ones are made.
+    let gets = status.available.min(status.size) + missing;
+    let begun = Arc::new(Semaphore::new(0));
+    let mut opening = JoinSet::new();
+    for _ in 0..gets {
+        let (pool, begun) = (pool.clone(), begun.clone());
+        opening.spawn(async move {
+            let mut get = pin!(pool.timeout_get(&limits));
+            // From its first poll on, it has an idle connection or makes one.
+            let first = poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx))).await;
+            begun.add_permits(1);
+            match first {
+                Poll::Ready(opened) => opened,
+                Poll::Pending => get.await,
+            }
+        });
+    }
+    // Idle connections are held until all gets have begun: one that is returned before would
+    // be lent again. Others wait no longer for them.
+    let mut all_begun = pin!(begun.acquire_many(u32::try_from(gets).unwrap_or(u32::MAX)));
+    let (mut held, mut holding) = (Vec::new(), true);
+    loop {
+        let opened = tokio::select! {
+            biased;
+            _ = &mut all_begun, if holding => {
+                holding = false;
+                held.clear();
+                continue;
+            }
+            opened = opening.join_next() => opened,
+        };
+        match opened {
+            None => return Ok(()),
+            // Another borrower has the connection.
+            Some(Ok(Err(PoolError::Timeout(TimeoutType::Wait)))) => {}
+            Some(Ok(Ok(opened))) if holding => held.push(opened),
+            Some(Ok(opened)) => drop(opened?),
+            Some(Err(stopped)) => {
+                if let Ok(panic) = stopped.try_into_panic() {
+                    resume_unwind(panic);
+                }
+            }
+        }
+    }
+}
+
+/// As [`fill`]; an error is logged.
+pub(crate) async fn keep_minimum<M, W>(pool: &Pool<M, W>, minimum: usize)
+where
+    M: Manager<Type: Send, Error: Error + Send> + 'static,
+    W: From<Object<M>> + Send + 'static,
+{
+    match fill(pool, minimum).await {
+        Ok(()) | Err(PoolError::Closed) => {}
+        Err(error) => {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, "the pool has fewer connections than its minimum");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connect::{Engine, Sent, SilentServer},
+    connect::{self, Engine, Sent, SilentServer},
     telemetry::{ConnectorMetrics, Database},
     token::TokenCache,
 };
@@ -122,7 +122,7 @@ impl Connector {
     ///
     /// The first that occurs; the connections that were opened stay in the pool.
     pub async fn warm_up(&self, pool: &Pool, n: usize) -> Result<(), PoolError> {
-        pool::fill(pool, n).await
+        connect::fill(pool, n).await
     }
 
     /// Connects and spawns the task that drives the connection.

@@ -1,10 +1,9 @@
-use std::{panic::resume_unwind, time::Duration};
+use std::time::Duration;
 
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, RecyclingMethod, TimeoutType,
-    Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, RecyclingMethod,
 };
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use super::{Config, Connector, Recycling, RetireReason, retire::TimeLimits};
 use crate::{
@@ -86,38 +85,6 @@ fn retired(connector: &Connector, reason: RetireReason) -> HookError {
     HookError::message(reason.to_string())
 }
 
-pub(super) async fn fill(pool: &Pool, wanted: usize) -> Result<(), PoolError> {
-    let status = pool.status();
-    let wanted = wanted.min(status.max_size);
-    if status.size >= wanted {
-        return Ok(());
-    }
-    // A connection that is idle is lent before one is made.
-    let wanted = wanted - status.size + status.available.min(status.size);
-    let at_once = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
-    let mut connecting: JoinSet<_> = (0..wanted)
-        .map(|_| {
-            let pool = pool.clone();
-            async move { pool.timeout_get(&at_once).await }
-        })
-        .collect();
-    let mut warm = Vec::with_capacity(wanted);
-    while let Some(connected) = connecting.join_next().await {
-        match connected {
-            Ok(Ok(connected)) => warm.push(connected),
-            // Somebody has it.
-            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(stopped) => {
-                if let Ok(panic) = stopped.try_into_panic() {
-                    resume_unwind(panic);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Has idle connections of `pool` that are not fit to be lent again (closed, old,
 /// idle for too long) dropped within 30 s, where deadpool would find them when they
 /// are next lent; and keeps [`min_size`](super::Config::min_size) connections open.
@@ -147,20 +114,12 @@ pub fn keep_fresh(pool: &Pool, connector: &Connector) {
             });
             // In the background: a connect takes its time, and the next look does not wait.
             if filling.as_ref().is_none_or(JoinHandle::is_finished) {
-                filling = Some(tokio::spawn(keep_minimum(pool, connector.config().min_size)));
+                let minimum = connector.config().min_size;
+                let fill = async move { connect::keep_minimum(&pool, minimum).await };
+                filling = Some(tokio::spawn(fill));
             }
         }
     });
-}
-
-async fn keep_minimum(pool: Pool, minimum: usize) {
-    match fill(&pool, minimum).await {
-        Ok(()) | Err(PoolError::Closed) => {}
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the pool has fewer connections than its minimum");
-        }
-    }
 }
 
 /// Closes the pool and waits until the last of its connections has been given

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use entra_pool::{azure_sql::Recycling, clock::Clock, connect::RetireReason, token::Scope};
+use entra_pool::{
+    azure_sql::{Connector, Recycling},
+    clock::Clock,
+    connect::RetireReason,
+    token::Scope,
+};
 
 use crate::{Shop, number, pool, retired, session, until};
 
@@ -39,6 +44,21 @@ async fn a_connection_is_retired_at_its_age() {
     shop.clock.advance(Duration::from_secs(61));
     assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
     assert_eq!(retired(&connector), [(RetireReason::Age, 1)]);
+}
+
+#[tokio::test]
+async fn a_connection_is_retired_when_it_was_idle_for_too_long() {
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    let config = connector.config().clone().idle_timeout(Duration::from_secs(60));
+    let connector = Connector::new(config, connector.tokens().clone()).unwrap();
+    let pool = pool(&connector, 1);
+    let first = session(&mut pool.get().await.unwrap()).await;
+    shop.clock.advance(Duration::from_secs(59));
+    assert_eq!(session(&mut pool.get().await.unwrap()).await, first);
+    shop.clock.advance(Duration::from_secs(60));
+    assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+    assert_eq!(retired(&connector), [(RetireReason::Idle, 1)]);
 }
 
 #[tokio::test]

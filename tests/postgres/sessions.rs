@@ -342,6 +342,35 @@ async fn connections_that_lie_idle_too_long_go_without_being_asked_for() {
 }
 
 #[tokio::test]
+async fn a_pool_is_kept_at_its_minimum() {
+    let clock = ManualClock::at(std::time::SystemTime::now());
+    let identity = Identity::builder(let_in("minimum").await).clock(clock.clone()).build();
+    let url = server().await.url_with("minimum", "&pool_min_conns=2&pool_max_conns=4");
+    let connector = connector(&identity, &url);
+    let pool = connector.pool();
+    assert_eq!((pool.status().size, pool.status().max_size), (0, 4));
+    postgres::keep_fresh(&pool, &connector);
+    while clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(30));
+    while pool.status().size < 2 {
+        tokio::task::yield_now().await;
+    }
+    // One is taken out of the pool: it is replaced.
+    let taken = deadpool_postgres::Object::take(pool.get().await.unwrap());
+    while clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(30));
+    while pool.status().size < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(connector.report().logins, 3);
+    drop(taken);
+}
+
+#[tokio::test]
 async fn a_pool_is_warm_before_the_first_request() {
     let identity = Identity::new(let_in("warm").await);
     let connector = connector(&identity, &server().await.url("warm"));
