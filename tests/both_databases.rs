@@ -17,11 +17,13 @@ use tokio::runtime::{Builder, Runtime};
 /// Every stand-in, on a runtime of its own, which outlives those of the tests.
 fn emulator() -> &'static Emulator {
     static EMULATOR: OnceLock<(Runtime, Emulator)> = OnceLock::new();
-    let (_, emulator) = EMULATOR.get_or_init(|| {
+    let start = || {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let emulator = runtime.block_on(Emulator::start(EmulatorOptions::default())).unwrap();
         (runtime, emulator)
-    });
+    };
+    // On a thread of its own: the caller may be in a runtime.
+    let (_, emulator) = EMULATOR.get_or_init(|| std::thread::spawn(start).join().unwrap());
     emulator
 }
 

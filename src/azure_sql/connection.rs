@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Transport, dial::Socket, link::Link, pool::OpenConnection};
+use super::{Transport, dial::Socket, link::Link};
 
 /// The driver's client: tiberius', over our [`Transport`].
 pub type Client = tiberius::Client<Transport>;
@@ -24,8 +24,6 @@ pub struct Connection {
     pub(super) created: Duration,
     /// From 0 to 1, so that the connections of a pool do not age alike.
     pub(super) jitter: f64,
-    /// Where a pool made it: its place in the count of those that are there.
-    pub(super) counted: Option<OpenConnection>,
     /// Not to be lent again, and counted as such.
     pub(super) retired: bool,
 }

@@ -213,7 +213,6 @@ impl Driver {
             token_expires_on: token.expires_on(),
             created: self.clock.monotonic(),
             jitter: fastrand::f64(),
-            counted: None,
             retired: false,
         })
     }

@@ -8,7 +8,6 @@ use super::{
     Client, Connection, Connector, Error, RetireReason,
     driver::quietly,
     link::{Fault, ResetRule},
-    pool::OpenConnections,
 };
 use crate::{
     clock,
@@ -26,7 +25,6 @@ pub struct Manager {
     connector: Connector,
     /// By the monotonic clock.
     silent: SilentServer<Duration>,
-    pub(super) open_connections: OpenConnections,
     pub(super) keeping_fresh: SingleTask,
     /// Told at its end, or gone: ends the task of `keep_fresh`.
     pub(super) alive: watch::Sender<()>,
@@ -86,7 +84,6 @@ impl Manager {
         Self {
             connector,
             silent: SilentServer::default(),
-            open_connections: OpenConnections::default(),
             keeping_fresh: SingleTask::default(),
             alive: watch::Sender::new(()),
         }
@@ -218,15 +215,10 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection, Error> {
-        let counted = Some(self.open_connections.enter());
-        Ok(Connection { counted, ..self.connector.connect().await? })
+        self.connector.connect().await
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
         self.make_fit(connection).await.map_err(RecycleError::Backend)
-    }
-
-    fn detach(&self, connection: &mut Connection) {
-        connection.counted = None;
     }
 }

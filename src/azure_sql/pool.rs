@@ -1,6 +1,6 @@
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::{Error, Manager};
 use crate::connect;
@@ -66,49 +66,11 @@ async fn keep_minimum(pool: Pool) {
     }
 }
 
-/// Closes `pool` and waits until the last of its connections is gone: those that
-/// are lent, until they are given back or dropped. Those that were
-/// [taken](deadpool::managed::Object::take) out of it do not count.
-///
-/// For the end of a service, behind the end of what it serves. There is no time
-/// limit of its own.
+/// Closes `pool` and waits until the last of its connections has been returned, without a time
+/// limit: for the end of a program. Connections that were
+/// [taken](deadpool::managed::Object::take) out of the pool do not count.
 pub async fn close_and_wait(pool: &Pool) {
     pool.close();
     pool.manager().alive.send_replace(());
-    // deadpool leaves one idle for whoever has been promised it, though nobody may
-    // come any more.
-    drop(pool.retain(|_, _| false));
-    pool.manager().open_connections.none().await;
-}
-
-/// How many connections of one pool there are, from before they are dialled.
-#[derive(Debug)]
-pub(super) struct OpenConnections(Arc<watch::Sender<usize>>);
-
-impl Default for OpenConnections {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
-    }
-}
-
-impl OpenConnections {
-    pub(super) fn enter(&self) -> OpenConnection {
-        self.0.send_modify(|count| *count += 1);
-        OpenConnection(Arc::clone(&self.0))
-    }
-
-    async fn none(&self) {
-        // Its sender is here, so that it does not end.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
-    }
-}
-
-/// One that counts, until it is dropped.
-#[derive(Debug)]
-pub(super) struct OpenConnection(Arc<watch::Sender<usize>>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
+    connect::drained(pool).await;
 }

@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 pub(crate) use attempt::{Attempt, Progress};
 pub use pool::PoolBuilder;
-pub(crate) use pool::{fill, keep_minimum};
+pub(crate) use pool::{drained, fill, keep_minimum};
 pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub(crate) use retire::jittered;

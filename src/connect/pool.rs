@@ -11,6 +11,8 @@ use deadpool::{
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
+use crate::clock::{Clock, SystemClock};
+
 /// Builds a pool: deadpool's settings by the same names.
 ///
 /// Set already, from the connector's configuration: the size, and that a connection that
@@ -167,5 +169,22 @@ where
             let error = &error as &dyn Error;
             tracing::warn!(error, "the pool has fewer connections than its minimum");
         }
+    }
+}
+
+/// Waits until a pool that was closed has no connection and makes none.
+pub(crate) async fn drained<M: Manager, W: From<Object<M>>>(pool: &Pool<M, W>) {
+    /// deadpool does not report when a connection comes back.
+    const PAUSE: Duration = Duration::from_millis(10);
+
+    let clock = SystemClock::new();
+    loop {
+        // A connection that was returned for a caller that has given up outlasts the closing.
+        drop(pool.retain(|_, _| false));
+        let status = pool.status();
+        if status.size == 0 && status.waiting == 0 {
+            return;
+        }
+        clock.sleep(PAUSE).await;
     }
 }

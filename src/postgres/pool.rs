@@ -6,10 +6,7 @@ use deadpool_postgres::{
 use tokio::task::JoinHandle;
 
 use super::{Config, Connector, Recycling, RetireReason, retire::TimeLimits};
-use crate::{
-    clock::{Clock, SystemClock},
-    connect,
-};
+use crate::connect;
 
 /// deadpool-postgres' pool, nothing else: its sizes, time limits, hooks,
 /// `status`, `retain` and `close` are deadpool's own, and what it lends is a
@@ -122,21 +119,10 @@ pub fn keep_fresh(pool: &Pool, connector: &Connector) {
     });
 }
 
-/// Closes the pool and waits until the last of its connections has been given
-/// back: for the end of a program. A time limit is the caller's to set.
+/// Closes `pool` and waits until the last of its connections has been returned, without a time
+/// limit: for the end of a program. Connections that were
+/// [taken](deadpool_postgres::Object::take) out of the pool do not count.
 pub async fn close_and_wait(pool: &Pool) {
-    /// deadpool tells nobody when a connection comes back.
-    const LOOKED_AT_EVERY: Duration = Duration::from_millis(10);
-
     pool.close();
-    let clock = SystemClock::new();
-    loop {
-        // What was given back for somebody who waited outlasts the closing.
-        drop(pool.retain(|_, _| false));
-        let status = pool.status();
-        if status.size == 0 && status.waiting == 0 {
-            return;
-        }
-        clock.sleep(LOOKED_AT_EVERY).await;
-    }
+    connect::drained(pool).await;
 }
