@@ -1,6 +1,7 @@
 //! The Azure clouds: which host belongs to which, what token it wants, and who
 //! gives it.
 
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 use crate::token::Scope;
 
 /// An Azure cloud.
@@ -67,6 +68,7 @@ impl Cloud {
     }
 
     /// What a token for Azure SQL in this cloud is asked for with.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn azure_sql_scope(self) -> Scope {
         match self {
             Self::Public => Scope::AZURE_SQL,
@@ -77,6 +79,7 @@ impl Cloud {
 
     /// What a token for Azure Database for PostgreSQL in this cloud is asked
     /// for with.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn postgresql_scope(self) -> Scope {
         match self {
             Self::Public => Scope::AZURE_POSTGRESQL,
@@ -90,6 +93,7 @@ impl Cloud {
     }
 }
 
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 fn of_host(host: &str, suffixes: &[(&str, Cloud)]) -> Option<Cloud> {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     // At a label's border: `evil-database.windows.net` is not of the cloud.

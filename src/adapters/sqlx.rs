@@ -260,12 +260,15 @@ fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
     if let Some(name) = session.get_application_name() {
         options = options.application_name(name);
     }
-    match &config.trust {
-        Trust::Roots(path) => Ok(options.ssl_root_cert(path)),
-        Trust::Own(_) => Err(refused("Config::tls", "is given")),
-        // No roots, in place of those that PGSSLROOTCERT names.
-        _ => Ok(options.ssl_root_cert_from_pem(Vec::new())),
+    if let Trust::Own(_) = config.trust {
+        return Err(refused("Config::tls", "is given"));
     }
+    Ok(if let Trust::Roots(path) = &config.trust {
+        options.ssl_root_cert(path)
+    } else {
+        // No roots, in place of those that PGSSLROOTCERT names.
+        options.ssl_root_cert_from_pem(Vec::new())
+    })
 }
 
 /// sqlx takes `options` as they are from a URL only.

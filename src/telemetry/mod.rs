@@ -131,6 +131,7 @@ pub(crate) use token::{TokenAnswer, token_span};
 use tracing::Span;
 
 /// The `error.type` of what has taken too long.
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) const TIMEOUT: &str = "timeout";
 
 /// Of what failed.

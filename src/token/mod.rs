@@ -158,6 +158,7 @@ impl Scope {
     }
 
     /// A scope that is known when the program is compiled, unchecked.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) const fn from_static(scope: &'static str) -> Self {
         Self(Cow::Borrowed(scope))
     }
