@@ -133,3 +133,19 @@ async fn the_names_in_a_certificate_are_fit_to_be_shown() {
         }
     }
 }
+
+/// The server of the second certificate knows the token: it was routed there by one that does.
+#[tokio::test]
+async fn the_names_in_a_certificate_do_not_show_a_token_that_was_sent() {
+    let shop = Shop::open().await;
+    let secret = secret(&shop).await;
+    let piece = format!("{}.example", &secret[secret.len() - 40..]);
+    let other = shop.another_server(&piece, |_| {}).await;
+    shop.server().behaviour().route_logins(1, "localhost", other.addr().port());
+    let captured = capture();
+    let error = shop.connector("ConnectRetryCount=0").connect().await.unwrap_err();
+    assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+    assert!(format!("{error:?}").contains("redacted"), "{error:?}");
+    assert_all_fit("the certificate", &error, &secret);
+    assert_log_fit("log", &captured.text(), &secret);
+}
