@@ -29,6 +29,10 @@
 //! configuration says. diesel-async gives the manager no way to see that the test is off. The
 //! [bb8 adapter](crate::adapters::bb8) closes such connections instead.
 //!
+//! During the cleaning, the server may send 64 KB. A connection is closed instead of cleaned
+//! where its server gives the same key for cancellations to several connections, or none: that
+//! key identifies the connection.
+//!
 //! diesel shows errors of a connect as text; [`Connector::connect`] has them typed.
 
 use std::{
