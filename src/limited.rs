@@ -42,30 +42,10 @@ impl Allowance {
         self.0.store(u64::MAX, Relaxed);
     }
 
-    #[cfg(feature = "diesel-async")]
-    pub(crate) fn downgrade(&self) -> WeakAllowance {
-        WeakAllowance(Arc::downgrade(&self.0))
-    }
-
     /// The peer has sent more than it may.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn is_exceeded(&self) -> bool {
         self.0.load(Relaxed) == 0
-    }
-}
-
-/// An allowance that does not outlive its stream.
-#[cfg(feature = "diesel-async")]
-pub(crate) struct WeakAllowance(std::sync::Weak<AtomicU64>);
-
-#[cfg(feature = "diesel-async")]
-impl WeakAllowance {
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.0.strong_count() > 0
-    }
-
-    pub(crate) fn upgrade(&self) -> Option<Allowance> {
-        self.0.upgrade().map(Allowance)
     }
 }
 

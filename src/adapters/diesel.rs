@@ -35,11 +35,6 @@
 //!
 //! diesel shows errors of a connect as text; [`Connector::connect`] has them typed.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
-
 pub use diesel;
 pub use diesel_async;
 
@@ -52,13 +47,10 @@ use diesel_async::{
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod},
 };
 
-use tokio_postgres::CancelToken;
-
 use crate::{
     clock,
     connect::RetireReason,
-    limited::{Allowance, WeakAllowance},
-    postgres::{Connector, Key, Recycling, cancel, key},
+    postgres::{Connector, Recycling, cancel},
     token::with_causes,
 };
 
@@ -66,15 +58,14 @@ use crate::{
 #[must_use]
 pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConnection> {
     let mut config = ManagerConfig::default();
-    let manager = Arc::new(Manager { connector, allowances: Mutex::default() });
-    let recycler = manager.clone();
+    let recycler = connector.clone();
     config.recycling_method = RecyclingMethod::CustomFunction(Box::new(move |connection| {
-        let manager = recycler.clone();
-        Box::pin(async move { manager.recycle(connection).await })
+        let connector = recycler.clone();
+        Box::pin(async move { recycle(&connector, connection).await })
     }));
     config.custom_setup = Box::new(move |_| {
-        let manager = manager.clone();
-        Box::pin(async move { manager.connect().await })
+        let connector = connector.clone();
+        Box::pin(async move { connect(&connector).await })
     });
     // The connector knows where to.
     AsyncDieselConnectionManager::new_with_config("", config)
@@ -88,24 +79,18 @@ pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConn
 /// what diesel-async sets on a new connection took longer than `connect_timeout`, once
 /// more.
 pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnection> {
-    connect_limited(connector).await.map(|(connection, _)| connection)
-}
-
-async fn connect_limited(
-    connector: &Connector,
-) -> ConnectionResult<(AsyncPgConnection, Allowance)> {
     let connected = connector.log_in().await;
-    let (client, connection, allowance) =
+    let (client, connection, link) =
         connected.map_err(|error| ConnectionError::BadConnection(with_causes(&error)))?;
     // It sets two things, which a server that hangs would never confirm.
     let limit = connector.config().connect_timeout;
-    allowance.restrict();
+    link.allowance.restrict();
     let set_up = AsyncPgConnection::try_from_client_and_connection(client, connection);
     let set_up = clock::timeout(&**connector.clock(), limit, set_up).await;
     let problem = match set_up {
         Ok(Ok(connection)) => {
-            allowance.lift();
-            return Ok((connection, allowance));
+            link.allowance.lift();
+            return Ok(connection);
         }
         // The server knows the token.
         Ok(Err(error)) => connector.sent().excerpt_of(&error),
@@ -119,59 +104,33 @@ async fn connect_limited(
 /// What diesel-async has set on a new connection, and cleaning undoes.
 const DIESELS_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8';";
 
-/// What a pool's connections have in common.
-struct Manager {
-    connector: Connector,
-    /// What the server of each connection may send. diesel-async reads all responses to the
-    /// cleaning that are there within one poll, so that a time limit does not end a flood.
-    /// `None` for a key that a server has given to several connections.
-    allowances: Mutex<HashMap<Key, Option<WeakAllowance>>>,
-}
-
-impl Manager {
-    async fn connect(&self) -> ConnectionResult<AsyncPgConnection> {
-        let (connection, allowance) = connect_limited(&self.connector).await?;
-        let mut allowances = self.allowances.lock().unwrap_or_else(PoisonError::into_inner);
-        allowances.retain(|_, allowance| allowance.as_ref().is_none_or(WeakAllowance::is_in_use));
-        if let Some(key) = key(&connection.cancel_token()) {
-            let new = Some(allowance.downgrade());
-            allowances.entry(key).and_modify(|known| *known = None).or_insert(new);
+/// Makes the connection fit for its next borrower. diesel-async has seen already that no
+/// transaction of its own is open.
+async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
+    let sql = format!("{sql}; {DIESELS_SETTINGS}");
+    let query = connection.cancel_token();
+    let Some(link) = connector.link(&query) else {
+        connector.metrics().retired(RetireReason::Recycling);
+        return Err(Error::BrokenTransactionManager);
+    };
+    // diesel-async reads all responses that are there within one poll, so that a time
+    // limit does not end a flood.
+    link.allowance.restrict();
+    let recycling = connection.batch_execute(&sql);
+    let recycled = clock::timeout(&**connector.clock(), Recycling::LIMIT, recycling).await;
+    link.allowance.lift();
+    let (reason, error) = match recycled {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error @ Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))) => {
+            (RetireReason::Closed, error)
         }
-        Ok(connection)
-    }
-
-    fn allowance(&self, query: &CancelToken) -> Option<Allowance> {
-        let allowances = self.allowances.lock().unwrap_or_else(PoisonError::into_inner);
-        allowances.get(&key(query)?)?.as_ref()?.upgrade()
-    }
-
-    /// Makes the connection fit for its next borrower. diesel-async has seen already that no
-    /// transaction of its own is open.
-    async fn recycle(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-        let connector = &self.connector;
-        let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
-        let sql = format!("{sql}; {DIESELS_SETTINGS}");
-        let query = connection.cancel_token();
-        let Some(allowance) = self.allowance(&query) else {
-            connector.metrics().retired(RetireReason::Recycling);
-            return Err(Error::BrokenTransactionManager);
-        };
-        allowance.restrict();
-        let recycling = connection.batch_execute(&sql);
-        let recycled = clock::timeout(&**connector.clock(), Recycling::LIMIT, recycling).await;
-        allowance.lift();
-        let (reason, error) = match recycled {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error @ Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))) => {
-                (RetireReason::Closed, error)
-            }
-            Ok(Err(error)) => (RetireReason::Recycling, error),
-            Err(clock::Elapsed) => {
-                cancel(connector, query);
-                (RetireReason::Unsettled, Error::BrokenTransactionManager)
-            }
-        };
-        connector.metrics().retired(reason);
-        Err(error)
-    }
+        Ok(Err(error)) => (RetireReason::Recycling, error),
+        Err(clock::Elapsed) => {
+            cancel(connector, query);
+            (RetireReason::Unsettled, Error::BrokenTransactionManager)
+        }
+    };
+    connector.metrics().retired(reason);
+    Err(error)
 }

@@ -87,7 +87,9 @@ impl Connector {
     /// ```
     pub fn pool_builder(&self) -> PoolBuilder {
         let Config { connect_timeout, max_size, min_size, .. } = *self.config();
-        PoolBuilder::new(Manager::new(self.clone()), connect_timeout, max_size, min_size)
+        let manager = Manager::new(self.clone());
+        let state = manager.state.clone();
+        PoolBuilder::new(manager, state, connect_timeout, max_size, min_size)
     }
 
     /// Connects until `pool` has `n` connections (its `max_size` at most), all at once, so that

@@ -1,7 +1,6 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
-use tokio::sync::watch;
 use tracing::Instrument;
 
 use super::{
@@ -11,8 +10,7 @@ use super::{
 };
 use crate::{
     clock,
-    connect::{SilentServer, jittered},
-    single_task::SingleTask,
+    connect::{PoolState, SilentServer, Upkeep, jittered},
     telemetry::recycled,
 };
 
@@ -25,9 +23,7 @@ pub struct Manager {
     connector: Connector,
     /// By the monotonic clock.
     silent: SilentServer<Duration>,
-    pub(super) keeping_fresh: SingleTask,
-    /// Told at its end, or gone: ends the task of `keep_fresh`.
-    pub(super) alive: watch::Sender<()>,
+    pub(super) state: Arc<PoolState<Self>>,
 }
 
 /// What happens to a connection between two borrowers. Either way the session
@@ -81,12 +77,7 @@ impl Manager {
     /// Makes the connections of `connector`.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
-        Self {
-            connector,
-            silent: SilentServer::default(),
-            keeping_fresh: SingleTask::default(),
-            alive: watch::Sender::new(()),
-        }
+        Self { connector, silent: SilentServer::default(), state: Arc::default() }
     }
 
     /// What it connects with.
@@ -215,6 +206,15 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection, Error> {
+        if self.connector.config().maintenance {
+            self.state.maintain(|| Upkeep {
+                tokens: self.connector.tokens().clone(),
+                min_size: self.connector.config().min_size,
+                is_fit: |manager: &Self, connection: &Connection, _: &Metrics| {
+                    manager.is_fit(connection)
+                },
+            });
+        }
         self.connector.connect().await
     }
 

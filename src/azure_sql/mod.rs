@@ -50,7 +50,7 @@ pub use connector::Connector;
 pub use error::{Error, is_transient};
 pub use login_refused::LoginRefused;
 pub use manager::{Manager, Recycling};
-pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait, keep_fresh};
+pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait};
 pub use server_error::{LoginError, ServerError};
 pub use transport::Transport;
 

@@ -7,6 +7,7 @@
 
 mod attempt;
 mod pool;
+mod pool_state;
 mod renewal;
 mod report;
 mod retire;
@@ -19,7 +20,8 @@ use std::{sync::Arc, time::Duration};
 
 pub(crate) use attempt::{Attempt, Progress};
 pub use pool::PoolBuilder;
-pub(crate) use pool::{drained, fill, keep_minimum};
+pub(crate) use pool::{drained, fill};
+pub(crate) use pool_state::{PoolState, Upkeep};
 pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub(crate) use retire::jittered;

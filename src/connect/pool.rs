@@ -1,6 +1,5 @@
 use std::{
-    error::Error, fmt, future::poll_fn, panic::resume_unwind, pin::pin, sync::Arc, task::Poll,
-    time::Duration,
+    fmt, future::poll_fn, panic::resume_unwind, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
 use deadpool::{
@@ -11,6 +10,7 @@ use deadpool::{
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
+use super::PoolState;
 use crate::clock::{Clock, SystemClock};
 
 /// Builds a pool: deadpool's settings by the same names.
@@ -18,77 +18,89 @@ use crate::clock::{Clock, SystemClock};
 /// Set already, from the connector's configuration: the size, and that a connection that
 /// becomes free is waited for as long as a connect may take.
 #[must_use]
-pub struct PoolBuilder<M: Manager, W: From<Object<M>> = Object<M>>(
-    deadpool::managed::PoolBuilder<M, W>,
-);
+pub struct PoolBuilder<M: Manager, W: From<Object<M>> = Object<M>> {
+    builder: deadpool::managed::PoolBuilder<M, W>,
+    state: Arc<PoolState<M>>,
+}
 
 impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
     /// `min_size` matters only where no maximum is set: deadpool's default may be less.
     pub(crate) fn new(
         manager: M,
+        state: Arc<PoolState<M>>,
         wait_timeout: Duration,
         max_size: Option<usize>,
         min_size: usize,
     ) -> Self {
         let builder = Pool::builder(manager).runtime(Runtime::Tokio1);
         let size = max_size.unwrap_or_else(|| PoolConfig::default().max_size.max(min_size));
-        Self(builder.wait_timeout(Some(wait_timeout)).max_size(size))
+        Self { builder: builder.wait_timeout(Some(wait_timeout)).max_size(size), state }
     }
 
     /// The most connections. Default: the configuration's; else 2 for each CPU.
     pub fn max_size(self, size: usize) -> Self {
-        Self(self.0.max_size(size))
+        self.with(|builder| builder.max_size(size))
     }
 
     /// How long to wait for a connection that becomes free. `None`: without a limit. Default:
     /// the configuration's `connect_timeout`.
     pub fn wait_timeout(self, limit: Option<Duration>) -> Self {
-        Self(self.0.wait_timeout(limit))
+        self.with(|builder| builder.wait_timeout(limit))
     }
 
     /// How long a connect may take, hooks included. Default: no limit beyond the
     /// configuration's `connect_timeout`.
     pub fn create_timeout(self, limit: Option<Duration>) -> Self {
-        Self(self.0.create_timeout(limit))
+        self.with(|builder| builder.create_timeout(limit))
     }
 
     /// How long the cleaning of a connection may take, hooks included. Default: no limit beyond
     /// that of the recycling.
     pub fn recycle_timeout(self, limit: Option<Duration>) -> Self {
-        Self(self.0.recycle_timeout(limit))
+        self.with(|builder| builder.recycle_timeout(limit))
     }
 
     /// All three time limits.
     pub fn timeouts(self, limits: Timeouts) -> Self {
-        Self(self.0.timeouts(limits))
+        self.with(|builder| builder.timeouts(limits))
     }
 
     /// Whether the connection that was returned first or last is lent next. Default: first.
     pub fn queue_mode(self, mode: QueueMode) -> Self {
-        Self(self.0.queue_mode(mode))
+        self.with(|builder| builder.queue_mode(mode))
     }
 
     /// A hook for each new connection.
     pub fn post_create(self, hook: impl Into<Hook<M>>) -> Self {
-        Self(self.0.post_create(hook))
+        self.with(|builder| builder.post_create(hook))
     }
 
     /// A hook for each connection before it is cleaned.
     pub fn pre_recycle(self, hook: impl Into<Hook<M>>) -> Self {
-        Self(self.0.pre_recycle(hook))
+        self.with(|builder| builder.pre_recycle(hook))
     }
 
     /// A hook for each connection after it was cleaned.
     pub fn post_recycle(self, hook: impl Into<Hook<M>>) -> Self {
-        Self(self.0.post_recycle(hook))
+        self.with(|builder| builder.post_recycle(hook))
     }
 
     /// The pool. Nothing is connected yet.
     pub fn build(self) -> Pool<M, W> {
-        match self.0.build() {
-            Ok(pool) => pool,
+        match self.builder.build() {
+            Ok(pool) => {
+                self.state.set_pool(&pool);
+                pool
+            }
             Err(error) => unreachable!("it has a runtime: {error}"),
         }
+    }
+
+    fn with(
+        self,
+        set: impl FnOnce(deadpool::managed::PoolBuilder<M, W>) -> deadpool::managed::PoolBuilder<M, W>,
+    ) -> Self {
+        Self { builder: set(self.builder), state: self.state }
     }
 }
 
@@ -153,21 +165,6 @@ where
                     resume_unwind(panic);
                 }
             }
-        }
-    }
-}
-
-/// As [`fill`]; an error is logged.
-pub(crate) async fn keep_minimum<M, W>(pool: &Pool<M, W>, minimum: usize)
-where
-    M: Manager<Type: Send, Error: Error + Send> + 'static,
-    W: From<Object<M>> + Send + 'static,
-{
-    match fill(pool, minimum).await {
-        Ok(()) | Err(PoolError::Closed) => {}
-        Err(error) => {
-            let error = &error as &dyn Error;
-            tracing::warn!(error, "the pool has fewer connections than its minimum");
         }
     }
 }

@@ -54,7 +54,7 @@ use crate::{
 /// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
 /// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`pool`](super::pool) and [`parse_with_credential`](Self::parse_with_credential); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
 /// | `pool_max_conns` | connections in a pool | deadpool's: 2 for each CPU |
-/// | `pool_min_conns` | connections that [`keep_fresh`](super::keep_fresh) keeps open | 0 |
+/// | `pool_min_conns` | connections that a pool keeps open once it has connected | 0 |
 /// | `pool_max_conn_lifetime` | when a connection is retired for its age, as `1h30m`; `0s` for never | `1h` |
 /// | `pool_max_conn_idle_time` | how long a connection may be idle; `0s` for any time | any time |
 ///
@@ -74,6 +74,7 @@ pub struct Config {
     pub(crate) max_lifetime: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) recycling: Recycling,
+    pub(super) maintenance: bool,
 }
 
 /// One of the hosts to try.
@@ -127,6 +128,7 @@ impl Config {
             max_lifetime: Some(MAX_LIFETIME),
             idle_timeout: None,
             recycling: Recycling::default(),
+            maintenance: true,
         })
     }
 
@@ -222,7 +224,7 @@ impl Config {
         self
     }
 
-    /// The connections that [`keep_fresh`](super::keep_fresh) keeps open (`pool_min_conns`).
+    /// The connections that a pool keeps open once it has connected (`pool_min_conns`).
     /// Default: none.
     #[must_use]
     pub fn min_size(mut self, size: usize) -> Self {
@@ -250,9 +252,8 @@ impl Config {
     /// How long a pooled connection may be idle (`pool_max_conn_idle_time`). Zero or `None`:
     /// any time. Default: `None`.
     ///
-    /// Counted from when it was last lent, which deadpool remembers; that it was
-    /// given back later is not known. Looked at when a connection is asked for, as all
-    /// of a pool's limits are, and by [`keep_fresh`](super::keep_fresh).
+    /// Counted from when it was last lent, because deadpool does not record when it was
+    /// returned.
     #[must_use]
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = clock::limit(limit);
@@ -264,6 +265,16 @@ impl Config {
     #[must_use]
     pub fn recycling(mut self, recycling: Recycling) -> Self {
         self.recycling = recycling;
+        self
+    }
+
+    /// Whether a pool is maintained in the background, by a task that its first connect
+    /// starts: each second, the task closes idle connections that are closed, too old or idle
+    /// for too long, opens connections up to [`min_size`](Self::min_size), and refreshes the
+    /// token when that is due. Default: `true`.
+    #[must_use]
+    pub fn maintenance(mut self, maintenance: bool) -> Self {
+        self.maintenance = maintenance;
         self
     }
 

@@ -1,13 +1,14 @@
 use std::{fmt, future::poll_fn, pin::Pin, sync::Arc, time::Instant};
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{AsyncMessage, Client};
+use tokio_postgres::{AsyncMessage, CancelToken, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Error, Pool, PoolBuilder, PoolError,
     RetireReason,
     driver::{Driver, LoggedIn},
+    link::{Link, Links},
     pool, replay, tls,
 };
 use crate::{
@@ -33,6 +34,7 @@ pub struct Connector(Arc<Inner>);
 struct Inner {
     engine: Engine<Driver>,
     silent_server: SilentServer<Instant>,
+    links: Links,
 }
 
 impl Connector {
@@ -65,6 +67,7 @@ impl Connector {
         Ok(Self(Arc::new(Inner {
             engine: Engine::new(driver, tokens, metrics, limit),
             silent_server: SilentServer::default(),
+            links: Links::default(),
         })))
     }
 
@@ -87,7 +90,15 @@ impl Connector {
     }
 
     pub(crate) async fn log_in(&self) -> Result<LoggedIn, Error> {
-        self.0.engine.connect().await
+        let logged_in = self.0.engine.connect().await?;
+        self.0.links.add(&logged_in.2);
+        Ok(logged_in)
+    }
+
+    /// What the wire says of the connection that the token cancels; `None` where its server
+    /// does not distinguish its connections.
+    pub(crate) fn link(&self, query: &CancelToken) -> Option<Arc<Link>> {
+        self.0.links.of(query)
     }
 
     /// A pool of its connections, as its configuration says. Nothing is connected yet.
@@ -185,15 +196,15 @@ impl Connector {
     }
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// What [`deadpool_postgres::Connect::connect`] returns.
+pub(super) type Connecting<'a> = Pin<
+    Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>,
+>;
 
 /// The configuration that deadpool hands over is passed by: the connector's
 /// own holds.
 impl deadpool_postgres::Connect for Connector {
-    fn connect(
-        &self,
-        _: &tokio_postgres::Config,
-    ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+    fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
         Box::pin(async move {
             match self.spawn().await {
                 Ok(spawned) => Ok(spawned),

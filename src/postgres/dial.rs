@@ -7,7 +7,7 @@
 //! given all hosts at once, would go on after a refusal and report what the
 //! last host said.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, sync::Arc};
 
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -16,13 +16,13 @@ use super::{
     config::Host,
     driver::{Driver, LoggedIn, outlook},
     error::{broke_off, is_refusal},
+    link::Link,
     replay,
     tls::Watched,
 };
 use crate::{
     clock::{self, Clock, Elapsed},
     connect::{Attempt, Outlook},
-    limited::Allowance,
     token::Token,
 };
 
@@ -152,11 +152,11 @@ async fn try_one(
     // Only here: tokio-postgres drops a configuration without overwriting its password.
     one.password(token.secret()).host(&host.name).hostaddr(address).port(host.port);
     let (tls, attempt) = (tls.clone(), attempt.clone());
-    let allowance = Allowance::for_login();
-    let watched = Watched { tls, attempt, allowance: allowance.clone() };
+    let link = Arc::new(Link::new());
+    let watched = Watched { tls, attempt, link: link.clone() };
     let (client, connection) = one.connect(watched).await?;
-    allowance.lift();
-    Ok((client, connection, allowance))
+    link.allowance.lift();
+    Ok((client, connection, link))
 }
 
 /// What an error means, by how far the attempt had come.

@@ -10,17 +10,17 @@ use super::{
     advice::{self, Refusal},
     dial,
     error::{is_down, is_other_role, was_refused},
+    link::Link,
     replay,
 };
 use crate::{
     clock::Clock,
     connect::{self, Attempt, Outlook, Progress, RetryPolicy, SecondLogin},
-    limited::Allowance,
     token::{Scope, Token, TokenError},
 };
 
-/// A session, what drives it, and what its server may send.
-pub(super) type LoggedIn = (Client, Connection, Allowance);
+/// A session, what drives it, and what the wire says of it.
+pub(super) type LoggedIn = (Client, Connection, Arc<Link>);
 
 /// PostgreSQL's half of connecting.
 pub(super) struct Driver {

@@ -18,8 +18,7 @@
 //!
 //! [`pool`] does all at once. By parts: [`Config`] says where to connect to, [`Connector`]
 //! connects and logs in, and its [`pool_builder`](Connector::pool_builder) makes a [`Pool`].
-//! For a pool's start, life and end: [`Connector::warm_up`], [`keep_fresh`],
-//! [`close_and_wait`].
+//! [`Connector::warm_up`] connects in advance, and [`close_and_wait`] closes a pool.
 //!
 //! # PgBouncer
 //!
@@ -66,29 +65,26 @@ mod connector;
 mod dial;
 mod driver;
 mod error;
-#[cfg(feature = "diesel-async")]
-mod key;
 mod keywords;
+mod link;
 mod pool;
 mod recycling;
 mod replay;
 mod retire;
 mod tls;
+mod wire;
 
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use connector::Connector;
 pub use error::{Error, is_transient};
-pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait, keep_fresh};
+pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait};
 pub use recycling::Recycling;
+#[cfg(feature = "diesel-async")]
+pub(crate) use recycling::cancel;
 #[cfg(feature = "bb8")]
 pub(crate) use retire::TimeLimits;
 pub use tls::Connection;
-#[cfg(feature = "diesel-async")]
-pub(crate) use {
-    key::{Key, key},
-    recycling::cancel,
-};
 
 pub use deadpool_postgres;
 pub use tokio_postgres;

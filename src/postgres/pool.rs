@@ -1,12 +1,13 @@
-use std::time::Duration;
+use std::sync::Arc;
 
 use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, RecyclingMethod,
 };
-use tokio::task::JoinHandle;
 
-use super::{Config, Connector, Recycling, RetireReason, retire::TimeLimits};
-use crate::connect;
+use super::{
+    Config, Connector, Recycling, RetireReason, connector::Connecting, retire::TimeLimits,
+};
+use crate::connect::{self, PoolState, Upkeep};
 
 /// deadpool-postgres' pool, nothing else: its sizes, time limits, hooks,
 /// `status`, `retain` and `close` are deadpool's own, and what it lends is a
@@ -22,23 +23,48 @@ pub type PooledConnection = deadpool_postgres::Client;
 /// Why a [`Pool`] has no connection to lend; [`Error`](super::Error) is made of it.
 pub type PoolError = deadpool_postgres::PoolError;
 
-/// How often [`keep_fresh`] looks at a pool's idle connections.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-
 pub(super) fn builder(connector: &Connector) -> PoolBuilder {
     let config = connector.config();
-    // The recycling is a hook of ours, which can give up, cancel and tell.
+    let state = Arc::new(PoolState::default());
+    // The recycling is a hook, which can give up, cancel and report.
     let manager = Manager::from_connect(
         config.session.clone(),
-        connector.clone(),
+        PoolConnect { connector: connector.clone(), state: state.clone() },
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     let Config { connect_timeout, max_size, min_size, .. } = *config;
-    let builder = PoolBuilder::new(manager, connect_timeout, max_size, min_size)
+    let builder = PoolBuilder::new(manager, state, connect_timeout, max_size, min_size)
         .pre_recycle(retire_the_unfit(connector.clone()));
     match config.recycling {
         Recycling::Fast => builder,
         _ => builder.pre_recycle(recycle(connector.clone())),
+    }
+}
+
+/// Makes the connections of one pool, and has it maintained.
+struct PoolConnect {
+    connector: Connector,
+    state: Arc<PoolState<Manager>>,
+}
+
+impl deadpool_postgres::Connect for PoolConnect {
+    fn connect(&self, config: &tokio_postgres::Config) -> Connecting<'_> {
+        if self.connector.config().maintenance {
+            self.state.maintain(|| upkeep(self.connector.clone()));
+        }
+        deadpool_postgres::Connect::connect(&self.connector, config)
+    }
+}
+
+fn upkeep(connector: Connector) -> Upkeep<impl Fn(&Manager, &ClientWrapper, &Metrics) -> bool> {
+    let limits = TimeLimits::of(connector.config());
+    Upkeep {
+        tokens: connector.tokens().clone(),
+        min_size: connector.config().min_size,
+        is_fit: move |_: &Manager, client: &ClientWrapper, metrics: &Metrics| {
+            let reason = unfit(limits, client, metrics);
+            reason.inspect(|reason| connector.metrics().retired(*reason)).is_none()
+        },
     }
 }
 
@@ -80,43 +106,6 @@ fn recycle(connector: Connector) -> Hook {
 fn retired(connector: &Connector, reason: RetireReason) -> HookError {
     connector.metrics().retired(reason);
     HookError::message(reason.to_string())
-}
-
-/// Has idle connections of `pool` that are not fit to be lent again (closed, old,
-/// idle for too long) dropped within 30 s, where deadpool would find them when they
-/// are next lent; and keeps [`min_size`](super::Config::min_size) connections open.
-/// `connector` is the one that the pool is built on.
-///
-/// That is done by a task, in the runtime of the caller; it ends within 30 s of the
-/// pool. Without it nothing runs in the background. Call it once for a pool: each call
-/// has a task of its own.
-///
-/// # Panics
-///
-/// Outside of a Tokio runtime.
-pub fn keep_fresh(pool: &Pool, connector: &Connector) {
-    let (pool, connector) = (pool.weak(), connector.clone());
-    let limits = TimeLimits::of(connector.config());
-    tokio::spawn(async move {
-        let mut filling: Option<JoinHandle<()>> = None;
-        loop {
-            connector.clock().sleep(LOOK_EVERY).await;
-            let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
-            pool.retain(|client, metrics| match unfit(limits, client, &metrics) {
-                Some(reason) => {
-                    retired(&connector, reason);
-                    false
-                }
-                None => true,
-            });
-            // In the background: a connect takes its time, and the next look does not wait.
-            if filling.as_ref().is_none_or(JoinHandle::is_finished) {
-                let minimum = connector.config().min_size;
-                let fill = async move { connect::keep_minimum(&pool, minimum).await };
-                filling = Some(tokio::spawn(fill));
-            }
-        }
-    });
 }
 
 /// Closes `pool` and waits until the last of its connections has been returned, without a time

@@ -26,7 +26,8 @@ pub enum Recycling {
     /// (`s0`, `s1`, …) can be guessed, and SQL can replace one of them
     /// (`DEALLOCATE s0; PREPARE s0 AS …`). So a connection on which SQL has prepared a statement
     /// is closed ([`RetireReason::Recycling`]): prepare with the driver, or take the connection
-    /// out of the pool.
+    /// out of the pool. After `PREPARE`, `DO` and `CALL`, the cleaning looks for such statements
+    /// in a second round trip.
     ///
     /// The next borrower finds:
     ///
@@ -35,6 +36,9 @@ pub enum Recycling {
     /// - The seed that `setseed` has set, and what extensions and procedural languages keep in
     ///   the session's memory. Connections of `dblink` stay open, with the rights of the user
     ///   who opened them: close them before the connection is returned, or in the hook below.
+    /// - A statement that a function prepared which a query called (`SELECT f()`, where `f` runs
+    ///   `EXECUTE 'PREPARE …'`): the protocol does not show it. The adapters for diesel-async and
+    ///   sqlx look for it each time.
     /// - Cached statements that `DEALLOCATE` or `DISCARD ALL` took away without the driver's
     ///   knowledge. Their next use fails (SQLSTATE 26000), and so may lookups of types: take
     ///   such a connection out of the pool.
@@ -66,18 +70,15 @@ pub enum Recycling {
     Custom(String),
 }
 
-/// The list behind the rollback is that of deadpool-postgres, which is
-/// `DISCARD ALL` less what would take the prepared statements away. `RESET ROLE`,
-/// because `RESET ALL` leaves the role alone. The last statement fails where SQL has
-/// prepared one.
+/// The list after the rollback is that of deadpool-postgres, which is `DISCARD ALL` without
+/// what would take the prepared statements away. `RESET ROLE`, because `RESET ALL` leaves the
+/// role alone.
 macro_rules! clean_after {
     ($rollback:literal) => {
         concat!(
             $rollback,
             "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
-             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; \
-             SELECT ('prepared by SQL: ' || name)::int \
-             FROM pg_catalog.pg_prepared_statement() WHERE from_sql;"
+             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; "
         )
     };
 }
@@ -89,12 +90,23 @@ const CLEAN: &str = clean_after!("BEGIN; ROLLBACK; ");
 /// In a failed transaction, `BEGIN` fails, too.
 const CLEAN_FAILED: &str = clean_after!("ROLLBACK; ");
 
+/// Fails where SQL has prepared a statement.
+const CHECK: &str = "SELECT ('prepared by SQL: ' || name)::int \
+                     FROM pg_catalog.pg_prepared_statement() WHERE from_sql;";
+
 impl Recycling {
     /// A connection whose recycling takes longer is not worth waiting for.
     pub(crate) const LIMIT: Duration = Duration::from_secs(2);
 
-    /// What the server is told; `None` for nothing.
-    pub(crate) fn sql(&self) -> Option<&str> {
+    /// The statements for a driver that reports neither why a batch failed nor what prepared
+    /// statements; `None` if there are none.
+    #[cfg(any(feature = "diesel-async", feature = "sqlx"))]
+    pub(crate) fn sql(&self) -> Option<String> {
+        self.statements()
+            .map(|sql| if *self == Self::Clean { format!("{sql}{CHECK}") } else { sql.to_owned() })
+    }
+
+    fn statements(&self) -> Option<&str> {
         match self {
             Self::Clean => Some(CLEAN),
             Self::Verified => Some(""),
@@ -109,7 +121,7 @@ impl Recycling {
         connector: &Connector,
         client: &ClientWrapper,
     ) -> Result<(), RetireReason> {
-        let Some(sql) = self.sql() else { return Ok(()) };
+        let Some(sql) = self.statements() else { return Ok(()) };
         let span = connector.metrics().recycle_span();
         let recycling = self.recycle_in_time(connector, client, sql).instrument(span.clone());
         recycled(&span, recycling.await)
@@ -122,7 +134,8 @@ impl Recycling {
         sql: &str,
     ) -> Result<(), RetireReason> {
         let recycled =
-            clock::timeout(&**connector.clock(), Self::LIMIT, self.run(client, sql)).await;
+            clock::timeout(&**connector.clock(), Self::LIMIT, self.run(connector, client, sql))
+                .await;
         match recycled {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
@@ -138,15 +151,26 @@ impl Recycling {
         }
     }
 
-    async fn run(&self, client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres::Error> {
+    async fn run(
+        &self,
+        connector: &Connector,
+        client: &ClientWrapper,
+        sql: &str,
+    ) -> Result<(), tokio_postgres::Error> {
+        if *self != Self::Clean {
+            return execute(client, sql).await;
+        }
         match execute(client, sql).await {
-            Err(error)
-                if *self == Self::Clean
-                    && error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) =>
-            {
-                execute(client, CLEAN_FAILED).await
+            Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+                execute(client, CLEAN_FAILED).await?;
             }
-            done => done,
+            done => done?,
+        }
+        // By now, the responses to all earlier requests have been read.
+        let link = connector.link(&client.cancel_token());
+        match link.is_none_or(|link| link.take_may_have_prepared()) {
+            true => execute(client, CHECK).await,
+            false => Ok(()),
         }
     }
 }

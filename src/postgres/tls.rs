@@ -1,6 +1,6 @@
 //! TLS for one attempt to connect, watched: how far did it come?
 
-use std::{convert::Infallible, future::Future, io, pin::Pin};
+use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc};
 
 use tokio_postgres::{
     Socket,
@@ -8,14 +8,11 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Error, Stage};
-use crate::{
-    connect::Attempt,
-    limited::{Allowance, Limited},
-};
+use super::{Error, Stage, link::Link, wire::Wire};
+use crate::{connect::Attempt, limited::Limited};
 
 /// The TLS stream to a server.
-pub(super) type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Stream;
+pub(super) type TlsStream = Wire<<MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Stream>;
 
 /// The connection's part that does the work: it must be polled, usually by a
 /// task of its own, for its [`Client`](tokio_postgres::Client) to get answers.
@@ -36,14 +33,13 @@ pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
 pub(super) struct Watched {
     pub(super) tls: MakeRustlsConnect,
     pub(super) attempt: Attempt<Error>,
-    /// What the server may send.
-    pub(super) allowance: Allowance,
+    pub(super) link: Arc<Link>,
 }
 
 pub(super) struct WatchedHandshake {
     handshake: <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::TlsConnect,
     attempt: Attempt<Error>,
-    allowance: Allowance,
+    link: Arc<Link>,
 }
 
 impl MakeTlsConnect<Socket> for Watched {
@@ -55,8 +51,8 @@ impl MakeTlsConnect<Socket> for Watched {
     fn make_tls_connect(&mut self, host: &str) -> Result<WatchedHandshake, Infallible> {
         self.attempt.reached(Stage::Negotiate);
         let handshake = MakeTlsConnect::<Limited<Socket>>::make_tls_connect(&mut self.tls, host)?;
-        let (attempt, allowance) = (self.attempt.clone(), self.allowance.clone());
-        Ok(WatchedHandshake { handshake, attempt, allowance })
+        let (attempt, link) = (self.attempt.clone(), self.link.clone());
+        Ok(WatchedHandshake { handshake, attempt, link })
     }
 }
 
@@ -68,9 +64,10 @@ impl TlsConnect<Socket> for WatchedHandshake {
     fn connect(self, socket: Socket) -> Self::Future {
         Box::pin(async move {
             self.attempt.reached(Stage::Tls);
-            let stream = self.handshake.connect(Limited::new(socket, self.allowance)).await?;
+            let limited = Limited::new(socket, self.link.allowance.clone());
+            let stream = self.handshake.connect(limited).await?;
             self.attempt.reached(Stage::Login);
-            Ok(stream)
+            Ok(Wire::new(stream, self.link))
         })
     }
 }

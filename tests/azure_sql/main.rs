@@ -91,8 +91,16 @@ impl Shop {
         ))
     }
 
+    /// As [`connector`](Self::connector), with pools that are maintained: their task is one
+    /// more sleeper on the clock.
+    fn maintained(&self, more: &str) -> Connector {
+        let connector = self.connector(more);
+        let config = connector.config().clone().maintenance(true);
+        Connector::new(config, connector.tokens().clone()).unwrap()
+    }
+
     fn connector_of(&self, string: &str) -> Connector {
-        let config: Config = string.parse().unwrap();
+        let config = string.parse::<Config>().unwrap().maintenance(false);
         let tokens = self.identity.tokens(config.token_scope().unwrap());
         Connector::new(config, tokens).unwrap()
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use entra_pool::{
-    azure_sql::{self, Pool, PoolError, close_and_wait, keep_fresh},
+    azure_sql::{self, Pool, PoolError, close_and_wait},
     connect::RetireReason,
 };
 use entra_pool_emulator::azure_sql::ServerError;
@@ -60,11 +60,9 @@ async fn what_keeps_a_pool_from_its_minimum_is_told() {
 #[tokio::test]
 async fn idle_connections_are_kept_fit_while_nobody_asks() {
     let shop = Shop::open().await;
-    let connector = shop.connector("Min Pool Size=2");
+    let connector = shop.maintained("Min Pool Size=2");
     let pool = pool(&connector, 4);
     warm_up(&pool, 2).await.unwrap();
-    keep_fresh(&pool);
-    keep_fresh(&pool);
     until(|| shop.clock.sleepers() > 0).await;
     assert_eq!(shop.clock.sleepers(), 1, "one task");
 
@@ -85,6 +83,17 @@ async fn idle_connections_are_kept_fit_while_nobody_asks() {
     until(|| shop.clock.sleepers() == 1).await;
     drop(pool);
     until(|| shop.clock.sleepers() == 0 && shop.counters().open == 0).await;
+}
+
+#[tokio::test]
+async fn a_pool_without_maintenance_runs_nothing_in_the_background() {
+    let shop = Shop::open().await;
+    let pool = pool_of(&shop, "Min Pool Size=2");
+    drop(pool.get().await.unwrap());
+    shop.server().behaviour().cut_connections();
+    until(|| shop.counters().open == 0).await;
+    shop.clock.advance(Duration::from_secs(3600));
+    assert_eq!((shop.clock.sleepers(), pool.status().size), (0, 1));
 }
 
 #[tokio::test]
@@ -174,10 +183,9 @@ async fn filling_a_pool_waits_for_nobody_and_takes_nothing_from_anybody() {
 #[tokio::test]
 async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
     let shop = Shop::open().await;
-    let connector = shop.connector("Min Pool Size=3;Max Pool Size=3");
+    let connector = shop.maintained("Min Pool Size=3;Max Pool Size=3");
     let pool = connector.pool();
     warm_up(&pool, 3).await.unwrap();
-    keep_fresh(&pool);
     drop(deadpool_take(&pool).await);
     until(|| shop.clock.sleepers() == 1).await;
     let capture = crate::logs::capture();
@@ -199,8 +207,8 @@ async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
 #[tokio::test]
 async fn a_pool_that_closes_ends_the_logins_of_its_filling() {
     let shop = Shop::open().await;
-    let pool = pool_of(&shop, "Min Pool Size=2");
-    keep_fresh(&pool);
+    let pool = shop.maintained("Min Pool Size=2").pool();
+    drop(pool.get().await.unwrap());
     until(|| shop.clock.sleepers() == 1).await;
     let capture = crate::logs::capture();
     shop.server().behaviour().delay_logins(Duration::from_secs(3600));

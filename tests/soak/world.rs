@@ -130,10 +130,8 @@ impl World {
     /// A pool for each database, with what keeps idle connections fresh.
     pub fn pools(&self) -> (azure_sql::Pool, postgres::Pool) {
         let azure = self.azure_connector.pool_builder().max_size(CONNECTIONS).build();
-        azure_sql::keep_fresh(&azure);
         let connector = &self.postgres_connector;
         let postgres = connector.pool_builder().max_size(CONNECTIONS).build();
-        postgres::keep_fresh(&postgres, connector);
         (azure, postgres)
     }
 

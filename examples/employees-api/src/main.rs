@@ -20,7 +20,6 @@ async fn application() -> Result<(), BoxError> {
     let database = Database::open(connection_string).await?;
     let pool = database.azure_sql()?.pool();
     database.set_up_azure_sql(&pool, database::SETUP).await?;
-    azure_sql::keep_fresh(&pool);
     serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }

@@ -38,12 +38,10 @@ async fn application(metrics: PrometheusHandle) -> Result<(), BoxError> {
 
     let orders = Database::open(orders).await?;
     let azure_sql = orders.azure_sql()?.pool_builder().max_size(size).build();
-    azure_sql::keep_fresh(&azure_sql);
 
     let menu = Database::open(menu).await?;
     let connector = menu.postgres()?;
     let postgres = connector.pool_builder().max_size(size).build();
-    postgres::keep_fresh(&postgres, &connector);
 
     let app = App { azure_sql: azure_sql.clone(), postgres: postgres.clone(), connector, metrics };
     let close = async {

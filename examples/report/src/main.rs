@@ -65,7 +65,6 @@ async fn open(config: DatabaseConfig) -> Result<(Database, Pool), BoxError> {
             let database = Database::open(connection_string).await?;
             let pool = database.azure_sql()?.pool();
             database.set_up_azure_sql(&pool, SETUP_AZURE_SQL).await?;
-            sql::keep_fresh(&pool);
             Ok((database, Pool::AzureSql(pool)))
         }
         DatabaseConfig::Postgres(url) => {
@@ -73,7 +72,6 @@ async fn open(config: DatabaseConfig) -> Result<(Database, Pool), BoxError> {
             let connector = database.postgres()?;
             let pool = connector.pool();
             database.set_up_postgres(&pool, SETUP_POSTGRES).await?;
-            pg::keep_fresh(&pool, &connector);
             Ok((database, Pool::Postgres(pool, connector)))
         }
     }

@@ -30,7 +30,6 @@ async fn application() -> Result<(), BoxError> {
     let (connector, identity) = database.postgres_and_identity()?;
     let pool = connector.pool();
     database.set_up_postgres(&pool, database::SETUP).await?;
-    postgres::keep_fresh(&pool, &connector);
     let photos = Photos::open(config.photos, identity)?;
     if database.is_emulated() {
         photos.set_up().await?;

@@ -23,7 +23,6 @@ async fn application() -> Result<(), BoxError> {
     let database = Database::open(settings.connection_string).await?;
     let pool = database.azure_sql()?.pool_builder().max_size(pool_size.get()).build();
     database.set_up_azure_sql(&pool, database::SETUP).await?;
-    azure_sql::keep_fresh(&pool);
     serve(routes::router(pool.clone()), settings.listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }

@@ -84,7 +84,7 @@ use crate::{
 /// | `ConnectRetryCount` | how often a login that failed with a transient error is retried, 0 to 255 | until `Connect Timeout`; twice where the error may last and the server has accepted no login before |
 /// | `ConnectRetryInterval` | seconds before such a try, 1 to 60 | 1, doubling up to 5 |
 /// | `Max Pool Size` | connections in a pool, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
-/// | `Min Pool Size` | connections that [`keep_fresh`](super::keep_fresh) keeps open | 0 |
+/// | `Min Pool Size` | connections that a pool keeps open once it has connected | 0 |
 /// | `Connection Lifetime`, `Load Balance Timeout` | seconds after which a pooled connection is retired, up to a tenth earlier; 0 for never | 3600 |
 /// | `Entra Scope` | what tokens are asked for with | follows from the host |
 /// | `Allow Routing To` | ends of host names, with commas, that a login may be routed to beside the server's own cloud | none |
@@ -196,6 +196,7 @@ pub struct Config {
     pub(super) max_lifetime: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) recycling: Recycling,
+    pub(super) maintenance: bool,
     /// Suffixes of hosts, beside those of the server's own cloud, that a login
     /// may be routed to.
     pub(super) routing_suffixes: Vec<String>,

@@ -33,6 +33,7 @@ impl Config {
             max_lifetime: Some(check::MAX_LIFETIME),
             idle_timeout: None,
             recycling: Recycling::default(),
+            maintenance: true,
             routing_suffixes: Vec::new(),
             scope: None,
         }
@@ -162,8 +163,8 @@ impl Config {
         self
     }
 
-    /// The connections that [`keep_fresh`](crate::azure_sql::keep_fresh) keeps open (`Min Pool
-    /// Size`). Default: none.
+    /// The connections that a pool keeps open once it has connected (`Min Pool Size`).
+    /// Default: none.
     pub fn min_size(mut self, size: usize) -> Self {
         self.min_size = size;
         self
@@ -203,6 +204,15 @@ impl Config {
     /// What is done to a connection between two borrowers. Default: [`Recycling::Clean`].
     pub fn recycling(mut self, recycling: Recycling) -> Self {
         self.recycling = recycling;
+        self
+    }
+
+    /// Whether a pool is maintained in the background, by a task that its first connect
+    /// starts: each second, the task closes idle connections that are unfit (closed, too old,
+    /// or with a token that expires soon), opens connections up to
+    /// [`min_size`](Self::min_size), and refreshes the token when that is due. Default: `true`.
+    pub fn maintenance(mut self, maintenance: bool) -> Self {
+        self.maintenance = maintenance;
         self
     }
 
