@@ -34,12 +34,19 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 struct State {
     key: Option<Key>,
+    in_transaction: bool,
     may_have_prepared: bool,
 }
 
 impl Link {
     pub(super) fn new() -> Self {
         Self { allowance: Allowance::for_login(), state: Mutex::default() }
+    }
+
+    /// Whether the server reported an open or a failed transaction when it last was ready for a
+    /// query.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.state().in_transaction
     }
 
     /// Whether SQL may have prepared a statement since the last call: by `PREPARE`, or in a
@@ -55,6 +62,9 @@ impl Link {
             (message::COMMAND_COMPLETE, b"PREPARE\0" | b"DO\0" | b"CALL\0") => {
                 self.state().may_have_prepared = true;
             }
+            (message::READY_FOR_QUERY, [status, ..]) => {
+                self.state().in_transaction = *status != message::IDLE;
+            }
             _ => {}
         }
     }
@@ -68,6 +78,9 @@ impl Link {
 mod message {
     pub(super) const BACKEND_KEY_DATA: u8 = b'K';
     pub(super) const COMMAND_COMPLETE: u8 = b'C';
+    pub(super) const READY_FOR_QUERY: u8 = b'Z';
+    /// The status in `READY_FOR_QUERY`: not in a transaction.
+    pub(super) const IDLE: u8 = b'I';
 }
 
 /// The links of a connector's connections.

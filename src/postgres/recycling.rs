@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use tokio_postgres::{CancelToken, error::SqlState};
 use tracing::Instrument;
 
-use super::{Connector, RetireReason, is_transient};
+use super::{Connector, RetireReason, is_transient, link::Link};
 use crate::{clock, telemetry::recycled};
 
 /// What is done to a connection before its next borrower gets it. The names are
@@ -70,10 +70,9 @@ pub enum Recycling {
     Custom(String),
 }
 
-/// The list after the rollback is that of deadpool-postgres, which is `DISCARD ALL` without
-/// what would take the prepared statements away. `RESET ROLE`, because `RESET ALL` leaves the
-/// role alone.
-macro_rules! clean_after {
+/// What deadpool-postgres runs, which is `DISCARD ALL` without what would take the prepared
+/// statements away; and `RESET ROLE`, because `RESET ALL` leaves the role alone.
+macro_rules! reset_after {
     ($rollback:literal) => {
         concat!(
             $rollback,
@@ -83,12 +82,14 @@ macro_rules! clean_after {
     };
 }
 
-/// `ROLLBACK` alone would be a warning in the server's log at every checkout that
-/// finds no transaction, which is all of them in a well-kept application.
-const CLEAN: &str = clean_after!("BEGIN; ROLLBACK; ");
+const RESET: &str = reset_after!("");
 
-/// In a failed transaction, `BEGIN` fails, too.
-const CLEAN_FAILED: &str = clean_after!("ROLLBACK; ");
+const ROLL_BACK_AND_RESET: &str = reset_after!("ROLLBACK; ");
+
+/// Where it is not known whether a transaction is open. `ROLLBACK` alone would be a warning in
+/// the server's log at every checkout that finds no transaction. In a failed transaction,
+/// `BEGIN` fails.
+const ROLL_BACK_ANY_AND_RESET: &str = reset_after!("BEGIN; ROLLBACK; ");
 
 /// Fails where SQL has prepared a statement.
 const CHECK: &str = "SELECT ('prepared by SQL: ' || name)::int \
@@ -98,20 +99,15 @@ impl Recycling {
     /// A connection whose recycling takes longer is not worth waiting for.
     pub(crate) const LIMIT: Duration = Duration::from_secs(2);
 
-    /// The statements for a driver that reports neither why a batch failed nor what prepared
-    /// statements; `None` if there are none.
+    /// The statements, for one round trip by a driver of which nothing else is known; `None` if
+    /// there are none.
     #[cfg(any(feature = "diesel-async", feature = "sqlx"))]
     pub(crate) fn sql(&self) -> Option<String> {
-        self.statements()
-            .map(|sql| if *self == Self::Clean { format!("{sql}{CHECK}") } else { sql.to_owned() })
-    }
-
-    fn statements(&self) -> Option<&str> {
         match self {
-            Self::Clean => Some(CLEAN),
-            Self::Verified => Some(""),
+            Self::Clean => Some([ROLL_BACK_ANY_AND_RESET, CHECK].concat()),
+            Self::Verified => Some(String::new()),
             Self::Fast => None,
-            Self::Custom(sql) => Some(sql),
+            Self::Custom(sql) => Some(sql.clone()),
         }
     }
 
@@ -121,9 +117,8 @@ impl Recycling {
         connector: &Connector,
         client: &ClientWrapper,
     ) -> Result<(), RetireReason> {
-        let Some(sql) = self.statements() else { return Ok(()) };
         let span = connector.metrics().recycle_span();
-        let recycling = self.recycle_in_time(connector, client, sql).instrument(span.clone());
+        let recycling = self.recycle_in_time(connector, client).instrument(span.clone());
         recycled(&span, recycling.await)
     }
 
@@ -131,12 +126,9 @@ impl Recycling {
         &self,
         connector: &Connector,
         client: &ClientWrapper,
-        sql: &str,
     ) -> Result<(), RetireReason> {
-        let recycled =
-            clock::timeout(&**connector.clock(), Self::LIMIT, self.run(connector, client, sql))
-                .await;
-        match recycled {
+        let running = self.run(connector, client);
+        match clock::timeout(&**connector.clock(), Self::LIMIT, running).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
             Ok(Err(error)) => {
@@ -155,24 +147,39 @@ impl Recycling {
         &self,
         connector: &Connector,
         client: &ClientWrapper,
-        sql: &str,
     ) -> Result<(), tokio_postgres::Error> {
-        if *self != Self::Clean {
-            return execute(client, sql).await;
-        }
-        match execute(client, sql).await {
-            Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
-                execute(client, CLEAN_FAILED).await?;
+        match self {
+            Self::Fast => Ok(()),
+            Self::Verified => execute(client, "").await,
+            Self::Custom(sql) => execute(client, sql).await,
+            Self::Clean => {
+                let link = connector.link(&client.cancel_token());
+                clean(client, link.as_deref()).await
             }
-            done => done?,
-        }
-        // By now, the responses to all earlier requests have been read.
-        let link = connector.link(&client.cancel_token());
-        match link.is_none_or(|link| link.take_may_have_prepared()) {
-            true => execute(client, CHECK).await,
-            false => Ok(()),
         }
     }
+}
+
+/// Cleans the session. Without a link it is not known what the borrower did.
+async fn clean(client: &ClientWrapper, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
+    let first = match link.map(Link::in_transaction) {
+        Some(false) => RESET,
+        Some(true) => ROLL_BACK_AND_RESET,
+        None => ROLL_BACK_ANY_AND_RESET,
+    };
+    let in_transaction = match execute(client, first).await {
+        Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => true,
+        // A request that the borrower dropped may have begun one meanwhile.
+        done => done.map(|()| link.is_some_and(Link::in_transaction))?,
+    };
+    if in_transaction {
+        execute(client, ROLL_BACK_AND_RESET).await?;
+    }
+    // By now, the responses to all requests of the borrower have been read.
+    if link.is_none_or(Link::take_may_have_prepared) {
+        execute(client, CHECK).await?;
+    }
+    Ok(())
 }
 
 /// Runs `sql` as `batch_execute` does, which reads all answers that are there within one

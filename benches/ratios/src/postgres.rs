@@ -24,9 +24,7 @@ use crate::{
 
 const ROLE: &str = "ratios";
 
-/// Each with connections of its own, of which a side's best counts: on which
-/// core a connection's server process runs, the caller's or another, doubles the
-/// time of a round trip, and stays for as long as the connection.
+/// Each with its own connections; the best round of each side counts.
 const ROUNDS: usize = 41;
 
 /// Short and many, in turn, so that what else the machine does meets both sides.
@@ -47,6 +45,7 @@ pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
     if cases.is_empty() {
         return Vec::new();
     }
+    stay_on_this_core();
     let runtime = Runtime::new().expect("a runtime");
     let sides = runtime.block_on(async {
         let credential = TestCredential::new(ROLE, 2_000);
@@ -59,6 +58,20 @@ pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
         Row { what: what.into(), ..case(&sides) }
     };
     cases.into_iter().map(measure).collect()
+}
+
+/// From here on, this process and the server that it starts run on one core. A round trip to a
+/// server process on another core takes twice as long, and which core that is differs between
+/// connections.
+fn stay_on_this_core() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+
+        let mut here = CpuSet::new();
+        here.set(sched_getcpu());
+        sched_setaffinity(None, &here).expect("the core is there");
+    }
 }
 
 struct Sides {
