@@ -8,7 +8,7 @@ use tokio::net::lookup_host;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
-    Client, Config, Connection, Encrypt, Error, LoginError, LoginRefused, Stage, Transport,
+    Client, Config, Connection, Error, LoginError, LoginRefused, Stage, Transport,
     dial::{self, Socket},
     error::{CANNOT_OPEN_DATABASE, LOGIN_FAILED},
     link::Link,
@@ -258,14 +258,8 @@ impl Driver {
                 server: server(),
                 problem: "its name is not a host name".into(),
             })?;
-        let opened = match config.encrypt {
-            Encrypt::Mandatory => {
-                Transport::open(socket, tls.clone(), server_name, link, attempt).await
-            }
-            Encrypt::Strict => {
-                Transport::open_strictly(socket, tls.clone(), server_name, link, attempt).await
-            }
-        };
+        let opened =
+            Transport::open(socket, tls.clone(), server_name, config.encrypt, link, attempt).await;
         opened.map_err(|error| match error {
             OpenError::Io(source) => {
                 Error::ConnectionLost { server: server(), stage: attempt.position().0, source }

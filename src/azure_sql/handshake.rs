@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::packet::{DEFAULT_SIZE, HEADER, Header, header, kind, status};
@@ -16,82 +17,61 @@ use super::packet::{DEFAULT_SIZE, HEADER, Header, header, kind, status};
 #[derive(Debug)]
 pub(super) struct Wire<S> {
     tcp: S,
-    writing: Writing,
-    reading: Reading,
-}
-
-#[derive(Debug)]
-enum Writing {
-    /// TLS records gather until they are flushed, then go out as packets.
-    Framed {
-        gathered: Vec<u8>,
-        packets: Vec<u8>,
-        sent: usize,
-    },
-    Bare,
-}
-
-#[derive(Debug)]
-enum Reading {
-    /// Within packets; `header` is filled up to `have`, `left` is payload to come.
-    Framed {
-        header: [u8; HEADER],
-        have: usize,
-        left: usize,
-    },
-    Bare,
+    writes_packets: bool,
+    /// TLS records, until they are flushed.
+    gathered: Vec<u8>,
+    /// What is still to be sent of the packets of the last flush.
+    packets: BytesMut,
+    reads_packets: bool,
+    /// Filled up to `have`.
+    header: [u8; HEADER],
+    have: usize,
+    /// Payload still to come.
+    left: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// For a handshake within packets.
     pub(super) fn framed(tcp: S) -> Self {
-        Self {
-            tcp,
-            writing: Writing::Framed { gathered: Vec::new(), packets: Vec::new(), sent: 0 },
-            reading: Reading::Framed { header: [0; HEADER], have: 0, left: 0 },
-        }
+        Self { writes_packets: true, reads_packets: true, ..Self::bare(tcp) }
     }
 
     /// For a handshake without.
     pub(super) fn bare(tcp: S) -> Self {
-        Self { tcp, writing: Writing::Bare, reading: Reading::Bare }
+        Self {
+            tcp,
+            writes_packets: false,
+            gathered: Vec::new(),
+            packets: BytesMut::new(),
+            reads_packets: false,
+            header: [0; HEADER],
+            have: 0,
+            left: 0,
+        }
     }
 
     /// The handshake is over: writes are bare from now on. Reads become so with
     /// the first byte that begins no packet, because a server may still wrap the
     /// session tickets that TLS 1.3 sends behind the handshake.
     pub(super) fn handshake_over(&mut self) {
-        self.writing = Writing::Bare;
-    }
-
-    fn expects_bare(&self) -> bool {
-        matches!(self.writing, Writing::Bare)
+        self.writes_packets = false;
     }
 
     /// Sends what was gathered, in packets.
     fn poll_packets(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Writing::Framed { gathered, packets, sent } = &mut self.writing else {
-            return Poll::Ready(Ok(()));
-        };
-        while !(packets.is_empty() && gathered.is_empty()) {
-            if packets.is_empty() {
-                let mut pieces = gathered.chunks(DEFAULT_SIZE - HEADER).peekable();
-                while let Some(piece) = pieces.next() {
-                    let status = if pieces.peek().is_none() { status::END_OF_MESSAGE } else { 0 };
-                    packets.extend(header(kind::PRELOGIN, status, piece.len(), 0));
-                    packets.extend_from_slice(piece);
-                }
-                gathered.clear();
+        let mut pieces = self.gathered.chunks(DEFAULT_SIZE - HEADER).peekable();
+        while let Some(piece) = pieces.next() {
+            let status = if pieces.peek().is_none() { status::END_OF_MESSAGE } else { 0 };
+            self.packets.extend(header(kind::PRELOGIN, status, piece.len(), 0));
+            self.packets.extend_from_slice(piece);
+        }
+        self.gathered.clear();
+        while !self.packets.is_empty() {
+            let count = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.packets))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            while *sent < packets.len() {
-                let count = ready!(Pin::new(&mut self.tcp).poll_write(cx, &packets[*sent..]))?;
-                if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                *sent += count;
-            }
-            packets.clear();
-            *sent = 0;
+            self.packets.advance(count);
         }
         Poll::Ready(Ok(()))
     }
@@ -103,13 +83,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.writing {
-            Writing::Bare => Pin::new(&mut self.tcp).poll_write(cx, bytes),
-            Writing::Framed { gathered, .. } => {
-                gathered.extend_from_slice(bytes);
-                Poll::Ready(Ok(bytes.len()))
-            }
+        if !self.writes_packets {
+            return Pin::new(&mut self.tcp).poll_write(cx, bytes);
         }
+        self.gathered.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -130,12 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     ) -> Poll<io::Result<()>> {
         // Records may have been gathered that nobody has flushed before reading.
         ready!(self.poll_packets(cx))?;
-        let expects_bare = self.expects_bare();
-        let Self { tcp, reading, .. } = &mut *self;
-        loop {
-            let Reading::Framed { header, have, left } = reading else {
-                return Pin::new(tcp).poll_read(cx, buffer);
-            };
+        let Self { tcp, writes_packets, reads_packets, header, have, left, .. } = &mut *self;
+        while *reads_packets {
             if *left > 0 {
                 let wanted = buffer.remaining().min(*left);
                 let mut piece = ReadBuf::new(buffer.initialize_unfilled_to(wanted));
@@ -145,30 +119,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 *left -= count;
                 return Poll::Ready(Ok(()));
             }
-            let mut rest = ReadBuf::new(&mut header[*have..]);
-            if expects_bare && *have == 0 {
-                // Only one byte, which may belong to TLS.
-                rest = ReadBuf::new(&mut header[..1]);
-            }
+            // Only one byte at first, which may belong to TLS.
+            let end = if *have == 0 { 1 } else { HEADER };
+            let mut rest = ReadBuf::new(&mut header[*have..end]);
             ready!(Pin::new(&mut *tcp).poll_read(cx, &mut rest))?;
             let count = rest.filled().len();
             if count == 0 {
                 return Poll::Ready(Ok(()));
             }
-            *have += count;
-            if expects_bare && *have == count && !is_handshake_packet(header[0]) {
-                buffer.put_slice(&header[..1]);
-                *reading = Reading::Bare;
-                return Poll::Ready(Ok(()));
-            }
-            if *have == HEADER {
-                let packet = Header::read(*header)?;
-                if !is_handshake_packet(packet.kind) {
+            if !is_handshake_packet(header[0]) {
+                if *writes_packets {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
-                (*have, *left) = (0, packet.payload);
+                buffer.put_slice(&header[..1]);
+                *reads_packets = false;
+                return Poll::Ready(Ok(()));
+            }
+            *have += count;
+            if *have == HEADER {
+                (*have, *left) = (0, Header::read(*header)?.payload);
             }
         }
+        Pin::new(tcp).poll_read(cx, buffer)
     }
 }
 

@@ -20,7 +20,6 @@ const ENCRYPT_REQUIRED: u8 = 3;
 /// What the server answered to our PRELOGIN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
-    version: [u8; 6],
     encryption: u8,
     fed_auth_required: Option<u8>,
     nonce: Option<[u8; 32]>,
@@ -54,12 +53,8 @@ pub(super) fn request() -> Vec<u8> {
 
 impl Answer {
     pub(super) fn read(payload: &[u8]) -> Result<Self, Malformed> {
-        let mut answer = Self {
-            version: [0; 6],
-            encryption: ENCRYPT_NOT_SUPPORTED,
-            fed_auth_required: None,
-            nonce: None,
-        };
+        let mut answer =
+            Self { encryption: ENCRYPT_NOT_SUPPORTED, fed_auth_required: None, nonce: None };
         let mut table = payload;
         loop {
             let [token, rest @ ..] = table else { return Err(Malformed) };
@@ -72,9 +67,6 @@ impl Answer {
             let length = usize::from(u16::from_be_bytes([*l1, *l2]));
             let data = payload.get(offset..offset + length).ok_or(Malformed)?;
             match *token {
-                option::VERSION => {
-                    answer.version = data.try_into().map_err(|_| Malformed)?;
-                }
                 option::ENCRYPTION => answer.encryption = *data.first().ok_or(Malformed)?,
                 option::FED_AUTH_REQUIRED => answer.fed_auth_required = data.first().copied(),
                 option::NONCE => answer.nonce = Some(data.try_into().map_err(|_| Malformed)?),
@@ -90,14 +82,10 @@ impl Answer {
     }
 
     /// The same answer for tiberius, which is to see a plain stream: TLS is
-    /// none of its business. Options that it does not know are left out,
-    /// because it refuses them.
+    /// none of its business. Options that it does not use are left out,
+    /// because it refuses those that it does not know.
     pub(super) fn for_tiberius(&self) -> Vec<u8> {
-        let mut options: Vec<(u8, &[u8])> = vec![
-            (option::VERSION, &self.version),
-            (option::ENCRYPTION, &[ENCRYPT_NOT_SUPPORTED]),
-            (option::MARS, &[0]),
-        ];
+        let mut options: Vec<(u8, &[u8])> = vec![(option::ENCRYPTION, &[ENCRYPT_NOT_SUPPORTED])];
         if let Some(required) = &self.fed_auth_required {
             options.push((option::FED_AUTH_REQUIRED, std::slice::from_ref(required)));
         }

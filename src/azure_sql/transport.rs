@@ -8,7 +8,9 @@
 //! PRELOGIN is answered with what the server has said, less the encryption.
 
 use std::{
-    fmt, io,
+    collections::VecDeque,
+    fmt,
+    io::{self, Read},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -19,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    Error, Stage,
+    Encrypt, Error, Stage,
     dial::Socket,
     handshake::Wire,
     link::{Fault, Link},
@@ -40,24 +42,11 @@ pub struct Transport {
     /// Some kilobytes, which tiberius moves about.
     tls: Box<Tls>,
     link: Arc<Link>,
-    driver_prelogin: DriverPrelogin,
+    /// What tiberius has not read yet of the answer to its own PRELOGIN. Until it has read
+    /// all of it, it writes nothing but that PRELOGIN, which goes nowhere.
+    driver_answer: VecDeque<u8>,
     outgoing: Outgoing,
     incoming: Incoming,
-}
-
-/// tiberius opens with a PRELOGIN of its own, which goes nowhere.
-enum DriverPrelogin {
-    /// So much of it has come.
-    Taking {
-        packet: Vec<u8>,
-        answer: Vec<u8>,
-    },
-    /// It is answered with this, of which so much was read.
-    Answering {
-        answer: Vec<u8>,
-        read: usize,
-    },
-    Over,
 }
 
 /// Why there is no transport.
@@ -73,56 +62,45 @@ pub(super) enum OpenError {
 }
 
 impl Transport {
-    /// TDS 7.4: PRELOGIN, then TLS within packets. What comes out is ready for
-    /// tiberius.
+    /// PRELOGIN and TLS. What comes out is ready for tiberius. With [`Encrypt::Strict`],
+    /// `config` offers ALPN `tds/8.0`.
     pub(super) async fn open(
         tcp: Socket,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
+        encrypt: Encrypt,
         link: Arc<Link>,
         attempt: &Attempt<Error>,
     ) -> Result<Self, OpenError> {
-        attempt.reached(Stage::Negotiate);
         let mut tcp = Limited::new(tcp, link.allowance.clone());
-        let answer = agree(&mut tcp).await?;
-        if !answer.encrypts() {
-            return Err(OpenError::EncryptionDeclined);
-        }
-        attempt.reached(Stage::Tls);
-        let mut tls = shake_hands(Wire::framed(tcp), config, name).await?;
-        tls.get_mut().0.handshake_over();
-        Ok(Self::new(tls, &answer, link))
-    }
-
-    /// TDS 8.0: TLS before all else, PRELOGIN within. `config` offers ALPN
-    /// `tds/8.0`.
-    pub(super) async fn open_strictly(
-        tcp: Socket,
-        config: Arc<ClientConfig>,
-        name: ServerName<'static>,
-        link: Arc<Link>,
-        attempt: &Attempt<Error>,
-    ) -> Result<Self, OpenError> {
-        attempt.reached(Stage::Tls);
-        let tcp = Limited::new(tcp, link.allowance.clone());
-        let mut tls = shake_hands(Wire::bare(tcp), config, name).await?;
-        attempt.reached(Stage::Negotiate);
-        // What it says about encryption is of no concern: there is TLS already.
-        let answer = agree(&mut tls).await?;
-        Ok(Self::new(tls, &answer, link))
-    }
-
-    fn new(tls: Tls, answer: &prelogin::Answer, link: Arc<Link>) -> Self {
-        let answer = answer.for_tiberius();
-        let mut packet = header(kind::RESPONSE, status::END_OF_MESSAGE, answer.len(), 1).to_vec();
-        packet.extend(answer);
-        Self {
+        let (tls, answer) = match encrypt {
+            Encrypt::Mandatory => {
+                attempt.reached(Stage::Negotiate);
+                let answer = agree(&mut tcp).await?;
+                if !answer.encrypts() {
+                    return Err(OpenError::EncryptionDeclined);
+                }
+                attempt.reached(Stage::Tls);
+                let mut tls = shake_hands(Wire::framed(tcp), config, name).await?;
+                tls.get_mut().0.handshake_over();
+                (tls, answer)
+            }
+            Encrypt::Strict => {
+                attempt.reached(Stage::Tls);
+                let mut tls = shake_hands(Wire::bare(tcp), config, name).await?;
+                attempt.reached(Stage::Negotiate);
+                // What it says about encryption is of no concern: there is TLS already.
+                let answer = agree(&mut tls).await?;
+                (tls, answer)
+            }
+        };
+        Ok(Self {
             tls: Box::new(tls),
             link,
-            driver_prelogin: DriverPrelogin::Taking { packet: Vec::new(), answer: packet },
+            driver_answer: packet(kind::RESPONSE, answer.for_tiberius()).into(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
-        }
+        })
     }
 
     /// The session's TLS version and cipher suite, for logs.
@@ -173,14 +151,19 @@ fn aborted(error: io::Error) -> io::Error {
 async fn agree(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> Result<prelogin::Answer, OpenError> {
-    let request = prelogin::request();
-    let mut packet = header(kind::PRELOGIN, status::END_OF_MESSAGE, request.len(), 0).to_vec();
-    packet.extend(request);
-    stream.write_all(&packet).await.map_err(OpenError::Io)?;
+    let request = packet(kind::PRELOGIN, prelogin::request());
+    stream.write_all(&request).await.map_err(OpenError::Io)?;
     stream.flush().await.map_err(OpenError::Io)?;
     let answer = read_answer(stream).await?;
     prelogin::Answer::read(&answer)
         .map_err(|prelogin::Malformed| OpenError::Protocol("its PRELOGIN cannot be read"))
+}
+
+/// A message of one packet.
+fn packet(kind: u8, payload: Vec<u8>) -> Vec<u8> {
+    let mut packet = header(kind, status::END_OF_MESSAGE, payload.len(), 0).to_vec();
+    packet.extend(payload);
+    packet
 }
 
 pub(super) async fn read_answer(
@@ -229,41 +212,18 @@ async fn shake_hands(
     })
 }
 
-impl DriverPrelogin {
-    /// Takes what belongs to tiberius' PRELOGIN; says how much.
-    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Self::Taking { packet, answer } = self else { return Ok(0) };
-        let mut taken = bytes.len().min(HEADER.saturating_sub(packet.len()));
-        packet.extend_from_slice(&bytes[..taken]);
-        if let Some(head) = packet.first_chunk::<HEADER>() {
-            let length = HEADER + Header::read(*head)?.payload;
-            let more = (bytes.len() - taken).min(length - packet.len());
-            packet.extend_from_slice(&bytes[taken..taken + more]);
-            taken += more;
-            if packet.len() == length {
-                *self = Self::Answering { answer: std::mem::take(answer), read: 0 };
-            }
-        }
-        Ok(taken)
-    }
-}
-
 impl futures_util::io::AsyncWrite for Transport {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if matches!(self.driver_prelogin, DriverPrelogin::Taking { .. }) {
-            return Poll::Ready(self.driver_prelogin.take(bytes));
-        }
         let this = &mut *self;
+        if !this.driver_answer.is_empty() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let sent = this.poll_outgoing(cx);
-        let written = match sent {
-            Poll::Ready(Ok(())) => Poll::Ready(this.outgoing.take(bytes, &this.link)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        };
+        let written = sent.map(|sent| sent.and_then(|()| this.outgoing.take(bytes, &this.link)));
         this.note(written)
     }
 
@@ -289,20 +249,8 @@ impl futures_util::io::AsyncRead for Transport {
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        match &mut this.driver_prelogin {
-            DriverPrelogin::Over => {}
-            DriverPrelogin::Answering { answer, read } => {
-                let count = bytes.len().min(answer.len() - *read);
-                bytes[..count].copy_from_slice(&answer[*read..*read + count]);
-                *read += count;
-                if *read == answer.len() {
-                    this.driver_prelogin = DriverPrelogin::Over;
-                }
-                return Poll::Ready(Ok(count));
-            }
-            DriverPrelogin::Taking { .. } => {
-                return Poll::Ready(Err(io::Error::other("PRELOGIN is read before it is asked")));
-            }
+        if !this.driver_answer.is_empty() {
+            return Poll::Ready(this.driver_answer.read(bytes));
         }
         let mut buffer = ReadBuf::new(bytes);
         let read = ready!(Pin::new(&mut this.tls).poll_read(cx, &mut buffer));
