@@ -9,91 +9,44 @@
 use zeroize::Zeroizing;
 
 use super::{
-    SyntaxError,
-    read::{Pairs, shown},
+    ConfigError,
+    pairs::{self, Pairs, Value, quoted_value, to_semicolon},
 };
 
 /// The pairs of a connection string in their order. Keywords are as written.
-pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
-    let mut pairs = Vec::new();
-    let mut rest = text;
-    for number in 1.. {
-        rest = rest.trim_start_matches(|c: char| c == ';' || c.is_whitespace());
-        if rest.is_empty() {
-            break;
-        }
-        let keyword;
-        (keyword, rest) = read_keyword(rest, number)?;
-        let value;
-        (value, rest) = read_value(rest).map_err(|problem| SyntaxError::Quoting {
-            keyword: shown(&keyword, number),
-            problem,
-        })?;
-        pairs.push((keyword, value));
-    }
-    Ok(pairs)
+pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
+    pairs::read(text, read_keyword, read_value)
 }
 
 /// Up to the `=`; a doubled one belongs to the keyword.
-fn read_keyword(text: &str, number: usize) -> Result<(String, &str), SyntaxError> {
+fn read_keyword(mut text: &str) -> Option<(String, &str)> {
     let mut keyword = String::new();
-    let mut characters = text.char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '=' if characters.next_if(|(_, next)| *next == '=').is_some() => keyword.push('='),
-            '=' => {
-                let keyword = keyword.trim();
-                if keyword.is_empty() {
-                    return Err(SyntaxError::NoKeyword { number });
-                }
-                return Ok((keyword.to_owned(), &text[at + 1..]));
-            }
-            ';' => break,
-            other => keyword.push(other),
-        }
+    loop {
+        let (part, behind) = text.split_once('=').filter(|(part, _)| !part.contains(';'))?;
+        keyword.push_str(part);
+        let Some(rest) = behind.strip_prefix('=') else { return Some((keyword, behind)) };
+        keyword.push('=');
+        text = rest;
     }
-    Err(SyntaxError::NoEquals { number })
 }
 
 /// Up to the `;`, or the closing quote and the `;` behind it.
-fn read_value(text: &str) -> Result<(Zeroizing<String>, &str), &'static str> {
+fn read_value(text: &str) -> Value<'_> {
     let text = text.trim_start();
-    let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
-        return read_unquoted(text);
-    };
-    let mut value = Zeroizing::new(String::with_capacity(text.len()));
-    let mut characters = text.char_indices().skip(1).peekable();
-    while let Some((at, character)) = characters.next() {
-        if character != quote {
-            value.push(character);
-        } else if characters.next_if(|(_, next)| *next == quote).is_some() {
-            value.push(quote);
-        } else {
-            let (behind, rest) = to_semicolon(&text[at + 1..]);
-            if !behind.trim().is_empty() {
-                return Err("goes on behind its closing quote (a quote inside is written twice)");
-            }
-            return Ok((value, rest));
+    for quote in ['"', '\''] {
+        if let Some(inside) = text.strip_prefix(quote) {
+            return quoted_value(inside, quote);
         }
     }
-    Err("begins with a quote that is not closed (a quote inside is written twice)")
-}
-
-fn read_unquoted(text: &str) -> Result<(Zeroizing<String>, &str), &'static str> {
     let (value, rest) = to_semicolon(text);
     let value = value.trim_end();
     if value.ends_with(['"', '\'']) {
-        return Err("ends with a quote, but does not begin with one: put it in quotes");
+        return Err("ends with a quote, but does not begin with one: put it in quotes".into());
     }
     if value.chars().any(|c| c.is_control() && !c.is_whitespace()) {
-        return Err("has a control character: put it in quotes");
+        return Err("has a control character: put it in quotes".into());
     }
     Ok((Zeroizing::new(value.to_owned()), rest))
-}
-
-/// What stands before the next one, and what behind it.
-pub(super) fn to_semicolon(text: &str) -> (&str, &str) {
-    text.split_once(';').unwrap_or((text, ""))
 }
 
 /// `value` as it stands in a connection string: in quotes where it would be read

@@ -7,55 +7,11 @@ use rustls::pki_types::ServerName;
 use super::{Config, ConfigError, keywords::Setting, read::Written};
 use crate::tls::Trust;
 
-pub(super) const APPLICATION_NAME: &str = "entra-pool";
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 /// That of SqlClient, whose sizes and seconds are 32-bit.
 const LONGEST: Duration = Duration::from_secs(i32::MAX as u64);
 const LARGEST_POOL: usize = 32_767;
 /// Of names in LOGIN7 (MS-TDS 2.2.6.4), in UTF-16 units.
 const LONGEST_NAME: usize = 128;
-
-/// What a setting takes, as the end of a sentence that begins with its keyword.
-pub(super) fn expected(setting: Setting) -> &'static str {
-    match setting {
-        Setting::Server => "must be tcp:HOST[,PORT], with a host name or an address",
-        Setting::Port => "must be a number from 1 to 65535",
-        Setting::Encrypt => "must be True (or Mandatory, or Strict): a token is only sent over TLS",
-        Setting::TrustServerCertificate => {
-            "must be False: a token is only sent to a server whose certificate is verified; to \
-             trust a CA of your own, give its file with TrustServerCertificateCA (for a server on \
-             this machine, Config::dangerous_parse accepts it)"
-        }
-        Setting::HostNameInCertificate => "is not a host name",
-        Setting::ApplicationIntent => "must be ReadWrite or ReadOnly",
-        Setting::PacketSize => "must be a number of bytes from 512 to 32767",
-        Setting::MultiSubnetFailover => "must be True or False",
-        Setting::ConnectTimeout => "must be a number of seconds, 1 or more",
-        Setting::CommandTimeout | Setting::ConnectionLifetime => {
-            "must be a number of seconds (0 for no limit)"
-        }
-        Setting::ConnectRetryCount => "must be a number from 0 to 255",
-        Setting::ConnectRetryInterval => "must be a number of seconds from 1 to 60",
-        Setting::MaxPoolSize => "must be a number from 1 to 32767",
-        Setting::MinPoolSize => "must be a number from 0 to 32767",
-        Setting::AllowRoutingTo => {
-            "must be ends of host names, such as database.windows.net, with a comma between them"
-        }
-        // Any text will do for these, as far as it goes.
-        Setting::Database
-        | Setting::Authentication
-        | Setting::UserId
-        | Setting::Password
-        | Setting::Tenant
-        | Setting::CaFile
-        | Setting::ServerCertificate
-        | Setting::ApplicationName
-        | Setting::WorkstationId
-        | Setting::Scope => "must have a value",
-    }
-}
 
 impl Config {
     /// Checks each setting, and those that limit each other. Errors have the keywords as they

@@ -1,12 +1,7 @@
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, time::Duration};
 
-use super::{
-    Config, Encrypt,
-    ado_net::quoted,
-    check::{APPLICATION_NAME, COMMAND_TIMEOUT, CONNECT_TIMEOUT, MAX_LIFETIME},
-    keywords::Setting,
-};
-use crate::{Cloud, tls::Trust, token::Scope};
+use super::{Config, Encrypt, ado_net::quoted, keywords::Setting};
+use crate::{Cloud, tls::Trust};
 
 /// An ADO.NET connection string, which reads back as the same configuration, but for what no
 /// string can say: what a `dangerous_…` method allows, `tls`, `idle_timeout` and `recycling`.
@@ -14,8 +9,9 @@ use crate::{Cloud, tls::Trust, token::Scope};
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=tcp:{},{}", Setting::Server.name(), self.host, self.port)?;
-        for (setting, value) in self.settings() {
-            if let Some(value) = value {
+        let defaults = Config::new("").settings();
+        for ((setting, value), (_, default)) in self.settings().into_iter().zip(defaults) {
+            if value != default {
                 write!(f, ";{}={}", setting.name(), quoted(&value))?;
             }
         }
@@ -24,82 +20,57 @@ impl fmt::Display for Config {
 }
 
 impl Config {
-    /// What is not as it would be without saying so.
-    fn settings(&self) -> [(Setting, Option<String>); 19] {
+    /// As the parser reads them; empty without a value.
+    fn settings(&self) -> [(Setting, String); 19] {
         let (ca_file, certificate) = match &self.trust {
-            Trust::Roots(file) => (Some(file), None),
-            Trust::Certificate(file) => (None, Some(file)),
+            Trust::Roots(file) => (Some(file.display()), None),
+            Trust::Certificate(file) => (None, Some(file.display())),
             Trust::Platform | Trust::AnyOnLoopback | Trust::AnyAnywhere | Trust::Own(_) => {
                 (None, None)
             }
         };
-        let path = |path: &Path| path.display().to_string();
+        let encrypt = match self.encrypt {
+            Encrypt::Mandatory => "Mandatory",
+            Encrypt::Strict => "Strict",
+        };
+        let intent = if self.read_only { "ReadOnly" } else { "ReadWrite" };
+        let at_once = if self.multi_subnet_failover { "True" } else { "False" };
+        // No limit is 0.
+        let limit = |limit: Option<Duration>| seconds(limit.unwrap_or_default());
         let scope_of_host = Cloud::of_azure_sql_host(&self.host).map(Cloud::azure_sql_scope);
+        let scope = self.scope.as_ref().filter(|scope| scope_of_host.as_ref() != Some(scope));
         [
-            (Setting::Database, self.database.clone()),
-            (Setting::Encrypt, unless(self.encrypt == Encrypt::Mandatory, || "Strict")),
-            (Setting::CaFile, ca_file.map(|file| path(file))),
-            (Setting::ServerCertificate, certificate.map(|file| path(file))),
-            (Setting::HostNameInCertificate, self.host_in_certificate.clone()),
-            (
-                Setting::ApplicationName,
-                unless(self.application_name == APPLICATION_NAME, || &self.application_name),
-            ),
-            (Setting::WorkstationId, self.workstation_id.clone()),
-            (Setting::ApplicationIntent, unless(!self.read_only, || "ReadOnly")),
-            (Setting::PacketSize, self.packet_size.map(|size| size.to_string())),
-            (Setting::MultiSubnetFailover, unless(!self.multi_subnet_failover, || "True")),
-            (
-                Setting::ConnectTimeout,
-                unless(self.connect_timeout == CONNECT_TIMEOUT, || Seconds(self.connect_timeout)),
-            ),
-            (
-                Setting::CommandTimeout,
-                unless(self.command_timeout == Some(COMMAND_TIMEOUT), || {
-                    Seconds(self.command_timeout.unwrap_or_default())
-                }),
-            ),
-            (Setting::ConnectRetryCount, self.retry_count.map(|count| count.to_string())),
-            (
-                Setting::ConnectRetryInterval,
-                self.retry_interval.map(|pause| Seconds(pause).to_string()),
-            ),
-            (Setting::MaxPoolSize, self.max_size.map(|size| size.to_string())),
-            (Setting::MinPoolSize, unless(self.min_size == 0, || self.min_size)),
-            (
-                Setting::ConnectionLifetime,
-                unless(self.max_lifetime == Some(MAX_LIFETIME), || {
-                    Seconds(self.max_lifetime.unwrap_or_default())
-                }),
-            ),
-            (
-                Setting::AllowRoutingTo,
-                unless(self.routing_suffixes.is_empty(), || self.routing_suffixes.join(",")),
-            ),
-            (
-                Setting::Scope,
-                self.scope
-                    .as_ref()
-                    .filter(|scope| scope_of_host.as_ref() != Some(scope))
-                    .map(Scope::to_string),
-            ),
+            (Setting::Database, text(self.database.as_ref())),
+            (Setting::Encrypt, encrypt.to_owned()),
+            (Setting::CaFile, text(ca_file)),
+            (Setting::ServerCertificate, text(certificate)),
+            (Setting::HostNameInCertificate, text(self.host_in_certificate.as_ref())),
+            (Setting::ApplicationName, self.application_name.clone()),
+            (Setting::WorkstationId, text(self.workstation_id.as_ref())),
+            (Setting::ApplicationIntent, intent.to_owned()),
+            (Setting::PacketSize, text(self.packet_size)),
+            (Setting::MultiSubnetFailover, at_once.to_owned()),
+            (Setting::ConnectTimeout, seconds(self.connect_timeout)),
+            (Setting::CommandTimeout, limit(self.command_timeout)),
+            (Setting::ConnectRetryCount, text(self.retry_count)),
+            (Setting::ConnectRetryInterval, text(self.retry_interval.map(seconds))),
+            (Setting::MaxPoolSize, text(self.max_size)),
+            (Setting::MinPoolSize, self.min_size.to_string()),
+            (Setting::ConnectionLifetime, limit(self.max_lifetime)),
+            (Setting::AllowRoutingTo, self.routing_suffixes.join(",")),
+            (Setting::Scope, text(scope)),
         ]
     }
 }
 
-fn unless<T: fmt::Display>(is_default: bool, value: impl FnOnce() -> T) -> Option<String> {
-    (!is_default).then(|| value().to_string())
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// As the parser reads it: decimals only where there are any.
-struct Seconds(Duration);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.as_secs())?;
-        match self.0.subsec_nanos() {
-            0 => Ok(()),
-            nanos => write!(f, ".{nanos:09}"),
-        }
+/// Decimals only where there are any.
+fn seconds(time: Duration) -> String {
+    match time.subsec_nanos() {
+        0 => time.as_secs().to_string(),
+        nanos => format!("{}.{nanos:09}", time.as_secs()),
     }
 }

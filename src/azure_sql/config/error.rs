@@ -94,42 +94,17 @@ fn unknown_keyword(keyword: Option<&str>, nearest: Option<&str>) -> String {
     }
 }
 
-/// Why a string is no connection string. Never shows a value: it may be a
-/// secret that got into the wrong place.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SyntaxError {
-    /// Text that has no `=`.
-    #[error(
-        "keyword number {number} has no '=' (a connection string is Keyword=value;Keyword=value)"
-    )]
-    NoEquals {
-        /// Which pair, from 1.
-        number: usize,
-    },
-    /// `=value`.
-    #[error("there is a value without a keyword before its '=' (pair number {number})")]
-    NoKeyword {
-        /// Which pair, from 1.
-        number: usize,
-    },
-    /// A value whose quotes or braces are not right.
-    #[error("the value of {keyword} {problem}")]
-    Quoting {
-        /// The keyword as written, or its number if it is none that is known.
-        keyword: String,
-        /// What is wrong, and what to write.
-        problem: &'static str,
-    },
-    /// A URL that cannot be read.
-    #[error("the connection URL {problem}")]
-    Url {
-        /// What is wrong, and what to write.
-        problem: &'static str,
-    },
-}
+impl ConfigError {
+    /// `problem` must not show a value.
+    pub(super) fn syntax(problem: String) -> Self {
+        Self::Syntax { problem }
+    }
 
-impl From<SyntaxError> for ConfigError {
-    fn from(error: SyntaxError) -> Self {
-        Self::Syntax { problem: error.to_string() }
+    pub(super) fn url(problem: &str) -> Self {
+        Self::syntax(format!("the connection URL {problem}"))
+    }
+
+    pub(super) fn value(keyword: &str, problem: impl Into<String>) -> Self {
+        Self::Value { keyword: keyword.to_owned(), problem: problem.into() }
     }
 }

@@ -23,16 +23,6 @@ impl NamedIdentity {
     /// Checks that its parts belong together. A client ID and a tenant may be written in one.
     pub(super) fn check(&mut self, written: &Written) -> Result<(), ConfigError> {
         let Self { authentication, client_id, tenant, client_secret } = self;
-        let texts = [
-            (Setting::UserId, client_id.as_deref()),
-            (Setting::Tenant, tenant.as_deref()),
-            (Setting::Password, client_secret.as_ref().map(|secret| secret.as_str())),
-        ];
-        for (setting, text) in texts {
-            if text.is_some_and(|text| text.contains('\0')) {
-                return Err(written.refuse(setting, "has a NUL character"));
-            }
-        }
         if *authentication == Some(Member::ServicePrincipal) {
             // go-mssqldb's `CLIENT_ID@TENANT`.
             let Some((id, of)) = client_id.as_deref().and_then(|id| id.split_once('@')) else {

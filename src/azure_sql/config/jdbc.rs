@@ -9,9 +9,8 @@
 use zeroize::Zeroizing;
 
 use super::{
-    SyntaxError,
-    ado_net::to_semicolon,
-    read::{Pairs, shown},
+    ConfigError,
+    pairs::{self, Pairs, Value, quoted_value, to_semicolon},
 };
 
 const SCHEME: &str = "jdbc:sqlserver://";
@@ -23,83 +22,49 @@ pub(super) fn is_jdbc(text: &str) -> bool {
 
 /// The host and port of a URL under their keywords, then its properties in
 /// their order, names as written.
-pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
+pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let text = text.trim_start();
     if !starts_with(text, SCHEME) {
-        let problem = "is of JDBC, but not for SQL Server: \
-                       jdbc:sqlserver://HOST:PORT;databaseName=NAME";
-        return Err(SyntaxError::Url { problem });
+        return Err(ConfigError::url(
+            "is of JDBC, but not for SQL Server: jdbc:sqlserver://HOST:PORT;databaseName=NAME",
+        ));
     }
-    let (address, mut rest) = to_semicolon(&text[SCHEME.len()..]);
+    let (address, properties) = to_semicolon(&text[SCHEME.len()..]);
     let mut pairs = server(address)?;
-    let first = pairs.len();
-    loop {
-        rest = rest.trim_start_matches(|c: char| c == ';' || c.is_whitespace());
-        if rest.is_empty() {
-            return Ok(pairs);
-        }
-        let number = pairs.len() - first + 1;
-        let (name, behind) = rest
-            .split_once(['=', ';'])
-            .filter(|(name, _)| rest[name.len()..].starts_with('='))
-            .ok_or(SyntaxError::NoEquals { number })?;
-        let name = name.trim().to_owned();
-        if name.is_empty() {
-            return Err(SyntaxError::NoKeyword { number });
-        }
-        let value;
-        (value, rest) = read_value(behind)
-            .map_err(|problem| SyntaxError::Quoting { keyword: shown(&name, number), problem })?;
-        pairs.push((name, value));
-    }
+    pairs.extend(pairs::read(properties, read_name, read_value)?);
+    Ok(pairs)
 }
 
 /// `host[\instance][:port]`; the host of IPv6 in square brackets.
-fn server(address: &str) -> Result<Pairs, SyntaxError> {
+fn server(address: &str) -> Result<Pairs, ConfigError> {
     let address = address.trim();
-    let of_host = match (address.starts_with('['), address.find(']')) {
-        (true, Some(end)) => end + 1,
-        (true, None) => {
-            return Err(SyntaxError::Url { problem: "has a '[' that is not closed" });
-        }
-        (false, _) => 0,
-    };
-    let (host, port) = match address[of_host..].find(':') {
-        Some(at) => (&address[..of_host + at], &address[of_host + at + 1..]),
-        None => (address, ""),
-    };
+    if address.starts_with('[') && !address.contains(']') {
+        return Err(ConfigError::url("has a '[' that is not closed"));
+    }
+    // A colon before the bracket belongs to the address.
+    let is_port = |(_, port): &(&str, &str)| !port.contains(']');
+    let (host, port) = address.rsplit_once(':').filter(is_port).unwrap_or((address, ""));
     let pair = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.trim().to_owned()));
-    Ok([pair("serverName", host), pair("portNumber", port)]
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .collect())
+    let pairs = [pair("serverName", host), pair("portNumber", port)];
+    Ok(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect())
 }
 
-/// Up to the `;`, trimmed; or what stands in braces as it is, a closing one
-/// inside written twice.
-fn read_value(text: &str) -> Result<(Zeroizing<String>, &str), &'static str> {
+fn read_name(text: &str) -> Option<(String, &str)> {
+    let (name, behind) = text.split_once('=').filter(|(name, _)| !name.contains(';'))?;
+    Some((name.to_owned(), behind))
+}
+
+/// Up to the `;`, trimmed; or what stands in braces as it is.
+fn read_value(text: &str) -> Value<'_> {
     let text = text.trim_start();
-    let Some(inside) = text.strip_prefix('{') else {
-        let (value, rest) = to_semicolon(text);
-        if value.contains('{') {
-            return Err("has a '{' that is not its first character: put all of it in braces");
-        }
-        return Ok((Zeroizing::new(value.trim_end().to_owned()), rest));
-    };
-    let mut value = Zeroizing::new(String::with_capacity(inside.len()));
-    let mut characters = inside.char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
-        if character != '}' || characters.next_if(|(_, next)| *next == '}').is_some() {
-            value.push(character);
-            continue;
-        }
-        let (behind, rest) = to_semicolon(&inside[at + 1..]);
-        if !behind.trim().is_empty() {
-            return Err("goes on behind its closing brace (a '}' inside is written twice)");
-        }
-        return Ok((value, rest));
+    if let Some(inside) = text.strip_prefix('{') {
+        return quoted_value(inside, '}');
     }
-    Err("begins with a brace that is not closed")
+    let (value, rest) = to_semicolon(text);
+    if value.contains('{') {
+        return Err("has a '{' that is not its first character: put all of it in braces".into());
+    }
+    Ok((Zeroizing::new(value.trim_end().to_owned()), rest))
 }
 
 fn starts_with(text: &str, scheme: &str) -> bool {

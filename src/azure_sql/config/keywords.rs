@@ -5,6 +5,12 @@
 //! is the one that a configuration shows.
 
 use Meaning::{Never, Nothing, Only, Sets};
+use Setting::{
+    AllowRoutingTo, ApplicationIntent, ApplicationName, Authentication, CaFile, CommandTimeout,
+    ConnectRetryCount, ConnectRetryInterval, ConnectTimeout, ConnectionLifetime, Database, Encrypt,
+    HostNameInCertificate, MaxPoolSize, MinPoolSize, MultiSubnetFailover, PacketSize, Password,
+    Port, Scope, Server, ServerCertificate, Tenant, TrustServerCertificate, UserId, WorkstationId,
+};
 
 /// What a connection string can set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +46,8 @@ pub(super) enum Setting {
 /// What a keyword does.
 #[derive(Debug)]
 pub(super) enum Meaning {
-    Sets(Setting),
+    /// With what it takes, as the end of a sentence that begins with the keyword.
+    Sets(Setting, &'static str),
     /// Of no consequence here, whatever it says.
     Nothing,
     /// Says what is so anyway; any other value is refused.
@@ -63,14 +70,21 @@ impl Keyword {
 }
 
 impl Setting {
-    /// The keyword's first name.
+    /// The keyword's first name, and what it takes.
+    fn keyword(self) -> (&'static str, &'static str) {
+        let of_this = |keyword: &Keyword| match keyword.meaning {
+            Sets(setting, takes) if setting == self => Some((keyword.names().next()?, takes)),
+            _ => None,
+        };
+        KEYWORDS.iter().find_map(of_this).unwrap_or_default()
+    }
+
     pub(super) fn name(self) -> &'static str {
-        let sets_this = |keyword: &&Keyword| matches!(keyword.meaning, Sets(it) if it == self);
-        KEYWORDS
-            .iter()
-            .find(sets_this)
-            .and_then(|keyword| keyword.names().next())
-            .unwrap_or_default()
+        self.keyword().0
+    }
+
+    pub(super) fn takes(self) -> &'static str {
+        self.keyword().1
     }
 }
 
@@ -114,6 +128,10 @@ fn letters(text: &str) -> impl Iterator<Item = char> {
 const YES: &[&str] = &["true", "yes", "1"];
 const NO: &[&str] = &["false", "no", "0"];
 
+/// Any text will do, as far as it goes.
+const A_TEXT: &str = "must have a value";
+const SECONDS_OR_NO_LIMIT: &str = "must be a number of seconds (0 for no limit)";
+
 const A_TOKEN_LOGS_IN: &str = "has no place here: a token logs in, see Authentication";
 const NO_INSTANCES: &str = "names an instance, which Azure SQL has none of: give the port";
 const NO_PARTNER: &str = "is of database mirroring, which Azure SQL does not have: give the failover group's listener as Server";
@@ -134,35 +152,61 @@ const fn keyword(names: &'static str, meaning: Meaning) -> Keyword {
 
 /// Names as their driver writes them.
 pub(super) const KEYWORDS: &[Keyword] = &[
-    keyword("Server|Data Source|Address|Addr|Network Address|serverName", Sets(Setting::Server)),
-    keyword("Port|portNumber", Sets(Setting::Port)),
-    keyword("Database|Initial Catalog|databaseName", Sets(Setting::Database)),
-    keyword("Authentication|fedauth", Sets(Setting::Authentication)),
-    keyword("User Id|UID|User|userName|msiClientId|AADSecurePrincipalId", Sets(Setting::UserId)),
-    keyword("Password|PWD|AADSecurePrincipalSecret", Sets(Setting::Password)),
-    keyword("Entra Tenant", Sets(Setting::Tenant)),
-    keyword("Encrypt", Sets(Setting::Encrypt)),
-    keyword("TrustServerCertificate", Sets(Setting::TrustServerCertificate)),
-    keyword("TrustServerCertificateCA|certificate", Sets(Setting::CaFile)),
-    keyword("ServerCertificate", Sets(Setting::ServerCertificate)),
-    keyword("HostNameInCertificate", Sets(Setting::HostNameInCertificate)),
-    keyword("Application Name|App|app name", Sets(Setting::ApplicationName)),
-    keyword("Workstation ID|WSID", Sets(Setting::WorkstationId)),
-    keyword("ApplicationIntent", Sets(Setting::ApplicationIntent)),
-    keyword("Packet Size", Sets(Setting::PacketSize)),
-    keyword("MultiSubnetFailover", Sets(Setting::MultiSubnetFailover)),
+    keyword(
+        "Server|Data Source|Address|Addr|Network Address|serverName",
+        Sets(Server, "must be tcp:HOST[,PORT], with a host name or an address"),
+    ),
+    keyword("Port|portNumber", Sets(Port, "must be a number from 1 to 65535")),
+    keyword("Database|Initial Catalog|databaseName", Sets(Database, A_TEXT)),
+    keyword("Authentication|fedauth", Sets(Authentication, A_TEXT)),
+    keyword("User Id|UID|User|userName|msiClientId|AADSecurePrincipalId", Sets(UserId, A_TEXT)),
+    keyword("Password|PWD|AADSecurePrincipalSecret", Sets(Password, A_TEXT)),
+    keyword("Entra Tenant", Sets(Tenant, A_TEXT)),
+    keyword(
+        "Encrypt",
+        Sets(Encrypt, "must be True (or Mandatory, or Strict): a token is only sent over TLS"),
+    ),
+    keyword(
+        "TrustServerCertificate",
+        Sets(
+            TrustServerCertificate,
+            "must be False: a token is only sent to a server whose certificate is verified; to \
+             trust a CA of your own, give its file with TrustServerCertificateCA (for a server on \
+             this machine, Config::dangerous_parse accepts it)",
+        ),
+    ),
+    keyword("TrustServerCertificateCA|certificate", Sets(CaFile, A_TEXT)),
+    keyword("ServerCertificate", Sets(ServerCertificate, A_TEXT)),
+    keyword("HostNameInCertificate", Sets(HostNameInCertificate, "is not a host name")),
+    keyword("Application Name|App|app name", Sets(ApplicationName, A_TEXT)),
+    keyword("Workstation ID|WSID", Sets(WorkstationId, A_TEXT)),
+    keyword("ApplicationIntent", Sets(ApplicationIntent, "must be ReadWrite or ReadOnly")),
+    keyword("Packet Size", Sets(PacketSize, "must be a number of bytes from 512 to 32767")),
+    keyword("MultiSubnetFailover", Sets(MultiSubnetFailover, "must be True or False")),
     keyword(
         "Connect Timeout|Connection Timeout|Timeout|loginTimeout",
-        Sets(Setting::ConnectTimeout),
+        Sets(ConnectTimeout, "must be a number of seconds, 1 or more"),
     ),
-    keyword("Command Timeout|queryTimeout", Sets(Setting::CommandTimeout)),
-    keyword("ConnectRetryCount", Sets(Setting::ConnectRetryCount)),
-    keyword("ConnectRetryInterval", Sets(Setting::ConnectRetryInterval)),
-    keyword("Max Pool Size", Sets(Setting::MaxPoolSize)),
-    keyword("Min Pool Size", Sets(Setting::MinPoolSize)),
-    keyword("Connection Lifetime|Load Balance Timeout", Sets(Setting::ConnectionLifetime)),
-    keyword("Allow Routing To", Sets(Setting::AllowRoutingTo)),
-    keyword("Entra Scope", Sets(Setting::Scope)),
+    keyword("Command Timeout|queryTimeout", Sets(CommandTimeout, SECONDS_OR_NO_LIMIT)),
+    keyword("ConnectRetryCount", Sets(ConnectRetryCount, "must be a number from 0 to 255")),
+    keyword(
+        "ConnectRetryInterval",
+        Sets(ConnectRetryInterval, "must be a number of seconds from 1 to 60"),
+    ),
+    keyword("Max Pool Size", Sets(MaxPoolSize, "must be a number from 1 to 32767")),
+    keyword("Min Pool Size", Sets(MinPoolSize, "must be a number from 0 to 32767")),
+    keyword(
+        "Connection Lifetime|Load Balance Timeout",
+        Sets(ConnectionLifetime, SECONDS_OR_NO_LIMIT),
+    ),
+    keyword(
+        "Allow Routing To",
+        Sets(
+            AllowRoutingTo,
+            "must be ends of host names, such as database.windows.net, with a comma between them",
+        ),
+    ),
+    keyword("Entra Scope", Sets(Scope, A_TEXT)),
     // SqlClient
     keyword("Persist Security Info", Only(NO, "no password is kept that could be told")),
     keyword("MultipleActiveResultSets", Only(NO, "take several connections from the pool instead")),
@@ -197,15 +241,17 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     ),
     keyword("Enclave Attestation Url", Never(NO_ALWAYS_ENCRYPTED)),
     keyword("AttachDBFilename|Extended Properties|Initial File Name", Never(NO_FILE)),
-    keyword("Failover Partner|failoverPort", Never(NO_PARTNER)),
-    keyword("Failover Partner SPN", Never(NO_PARTNER)),
+    keyword("Failover Partner|failoverPort|Failover Partner SPN", Never(NO_PARTNER)),
     keyword("Server SPN", Never(NO_KERBEROS)),
     keyword(
         "Current Language|Language",
         Never("cannot be chosen at the login: send SET LANGUAGE with the query"),
     ),
-    keyword("Enlist|Transaction Binding|Asynchronous Processing|Async", Nothing),
-    keyword("IP Address Preference|Transparent Network IP Resolution", Nothing),
+    keyword(
+        "Enlist|Transaction Binding|Asynchronous Processing|Async|IP Address Preference|\
+         Transparent Network IP Resolution",
+        Nothing,
+    ),
     // mssql-jdbc
     keyword("instanceName", Never(NO_INSTANCES)),
     keyword("accessToken|accessTokenCallbackClass", Never(NO_TOKEN)),
@@ -316,7 +362,7 @@ mod tests {
     fn a_keyword_is_found_by_any_name_however_it_is_spaced_and_cased() {
         for name in ["Max Pool Size", "maxpoolsize", "MAX POOL  SIZE", "maxPoolSize"] {
             let found = find(name).unwrap();
-            assert!(matches!(found.meaning, Sets(Setting::MaxPoolSize)), "{name}");
+            assert!(matches!(found.meaning, Sets(MaxPoolSize, _)), "{name}");
         }
         assert!(find("Max-Pool-Size").is_none());
     }

@@ -6,6 +6,7 @@ mod error;
 mod identity;
 mod jdbc;
 mod keywords;
+mod pairs;
 mod read;
 mod settings;
 mod url;
@@ -13,7 +14,6 @@ mod url;
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 pub use error::ConfigError;
-use error::SyntaxError;
 
 pub(super) use read::Written;
 

@@ -6,51 +6,48 @@ use zeroize::Zeroizing;
 
 use super::{
     Config, ConfigError, Encrypt, ado_net, authentication,
-    check::expected,
     identity::NamedIdentity,
     jdbc,
-    keywords::{self, Keyword, Meaning, Setting, is_same},
+    keywords::{self, Meaning, Setting, is_same},
+    pairs::Pairs,
     settings::{host_name, routing_suffix},
     url,
 };
 use crate::{clock::limit, tls::Trust, token::Scope};
-
-/// Keywords as written, and their values.
-pub(super) type Pairs = Vec<(String, Zeroizing<String>)>;
-
-/// A keyword that is known, else its number: it may be a piece of a password
-/// that was not quoted.
-pub(super) fn shown(keyword: &str, number: usize) -> String {
-    match keywords::find(keyword) {
-        Some(_) => format!("'{keyword}'"),
-        None => format!("keyword number {number}"),
-    }
-}
 
 /// The settings of a string, with their keywords as they are written.
 #[derive(Default)]
 pub(in crate::azure_sql) struct Written(Vec<(Setting, String)>);
 
 impl Written {
+    fn add(&mut self, setting: Setting, keyword: &str) -> Result<(), ConfigError> {
+        if self.has(setting) {
+            return Err(ConfigError::Duplicate { keyword: keyword.to_owned() });
+        }
+        self.0.push((setting, keyword.to_owned()));
+        Ok(())
+    }
+
     fn has(&self, setting: Setting) -> bool {
         self.0.iter().any(|(of, _)| *of == setting)
     }
 
-    fn keyword(&self, setting: Setting) -> String {
+    fn keyword(&self, setting: Setting) -> &str {
         let written = self.0.iter().find(|(of, _)| *of == setting);
-        written.map_or_else(|| setting.name().to_owned(), |(_, keyword)| keyword.clone())
+        written.map_or_else(|| setting.name(), |(_, keyword)| keyword)
     }
 
     pub(super) fn wrong(&self, setting: Setting) -> ConfigError {
-        self.refuse(setting, expected(setting))
+        self.refuse(setting, setting.takes())
     }
 
     pub(super) fn refuse(&self, setting: Setting, problem: &str) -> ConfigError {
-        value_error(&self.keyword(setting), problem.to_owned())
+        ConfigError::value(self.keyword(setting), problem)
     }
 
     pub(super) fn conflict(&self, first: Setting, second: Setting) -> ConfigError {
-        ConfigError::Conflict { first: self.keyword(first), second: self.keyword(second) }
+        let [first, second] = [first, second].map(|setting| self.keyword(setting).to_owned());
+        ConfigError::Conflict { first, second }
     }
 }
 
@@ -66,7 +63,6 @@ pub(super) fn parse(text: &str, dangerous: bool) -> Result<(Config, NamedIdentit
         identity: NamedIdentity::default(),
         written: Written::default(),
         trusts_any: false,
-        has_port: false,
     };
     reader.read(&pairs)?;
     reader.finish(dangerous)
@@ -78,13 +74,12 @@ struct Reader {
     written: Written,
     /// `TrustServerCertificate=True`
     trusts_any: bool,
-    has_port: bool,
 }
 
 impl Reader {
     /// A keyword without a value is as good as none, as in .NET.
     fn read(&mut self, pairs: &Pairs) -> Result<(), ConfigError> {
-        let mut seen = Vec::new();
+        let mut others: Vec<&str> = Vec::new();
         let mut behind_a_secret = false;
         for (keyword, value) in pairs {
             let known = keywords::find(keyword).ok_or_else(|| unknown(keyword, behind_a_secret))?;
@@ -92,42 +87,50 @@ impl Reader {
             if value.is_empty() {
                 continue;
             }
-            let name = known_name(known, keyword);
-            if seen.contains(&name) {
-                return Err(duplicate(keyword));
+            if let Meaning::Sets(setting, takes) = known.meaning {
+                self.written.add(setting, keyword)?;
+                self.set(setting, value, || ConfigError::value(keyword, takes))?;
+                continue;
             }
-            seen.push(name);
-            let refuse = |problem: String| value_error(keyword, problem);
+            if others.iter().any(|other| is_same(other, keyword)) {
+                return Err(ConfigError::Duplicate { keyword: keyword.clone() });
+            }
+            others.push(keyword);
             match known.meaning {
-                Meaning::Sets(setting) => {
-                    self.written.0.push((setting, keyword.clone()));
-                    self.set(setting, keyword, value)?;
+                Meaning::Only(values, why) if !values.iter().any(|it| is_same(it, value)) => {
+                    let problem = format!("must be {}, or be left out: {why}", values[0]);
+                    return Err(ConfigError::value(keyword, problem));
                 }
-                Meaning::Nothing => {}
-                Meaning::Only(values, _) if values.iter().any(|it| is_same(it, value)) => {}
-                Meaning::Only(values, why) => {
-                    return Err(refuse(format!("must be {}, or be left out: {why}", values[0])));
-                }
-                Meaning::Never(why) => return Err(refuse(why.to_owned())),
+                Meaning::Never(why) => return Err(ConfigError::value(keyword, why)),
+                _ => {}
             }
         }
         Ok(())
     }
 
-    fn set(&mut self, setting: Setting, keyword: &str, value: &str) -> Result<(), ConfigError> {
-        let refuse = |problem: &str| value_error(keyword, problem.to_owned());
-        let wrong = || refuse(expected(setting));
+    fn set(
+        &mut self,
+        setting: Setting,
+        value: &str,
+        wrong: impl Fn() -> ConfigError,
+    ) -> Result<(), ConfigError> {
+        let Self { config, identity, written, .. } = self;
+        let refuse = |problem: &str| written.refuse(setting, problem);
         let text = || Some(value.to_owned());
-        let Self { config, identity, .. } = self;
+        if value.contains('\0') {
+            return Err(refuse("has a NUL character"));
+        }
         match setting {
             Setting::Server => {
                 let (host, port) = server(value).map_err(refuse)?;
                 config.host = host;
                 if let Some(port) = port {
-                    self.set_port(port, keyword)?;
+                    let keyword = written.keyword(setting).to_owned();
+                    written.add(Setting::Port, &keyword)?;
+                    config.port = port;
                 }
             }
-            Setting::Port => self.set_port(value.parse().map_err(|_| wrong())?, keyword)?,
+            Setting::Port => config.port = value.parse().map_err(|_| wrong())?,
             Setting::Database => config.database = text(),
             Setting::Authentication => {
                 identity.authentication =
@@ -181,29 +184,21 @@ impl Reader {
         Ok(())
     }
 
-    /// A port can be written beside the server, and with it.
-    fn set_port(&mut self, port: u16, keyword: &str) -> Result<(), ConfigError> {
-        if std::mem::replace(&mut self.has_port, true) {
-            return Err(duplicate(keyword));
-        }
-        self.config.port = port;
-        Ok(())
-    }
-
     fn finish(self, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
         let Self { mut config, mut identity, written, trusts_any, .. } = self;
         if trusts_any && !dangerous {
             return Err(written.wrong(Setting::TrustServerCertificate));
         }
-        for (first, second) in [
-            (Setting::CaFile, Setting::ServerCertificate),
-            (Setting::TrustServerCertificate, Setting::CaFile),
-            (Setting::TrustServerCertificate, Setting::ServerCertificate),
-        ] {
-            let counts = first != Setting::TrustServerCertificate || trusts_any;
-            if counts && written.has(first) && written.has(second) {
-                return Err(written.conflict(first, second));
-            }
+        let trusts: Vec<_> = [
+            trusts_any.then_some(Setting::TrustServerCertificate),
+            written.has(Setting::CaFile).then_some(Setting::CaFile),
+            written.has(Setting::ServerCertificate).then_some(Setting::ServerCertificate),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if let [first, second, ..] = trusts[..] {
+            return Err(written.conflict(first, second));
         }
         if trusts_any {
             config = config.dangerous_trust_any_certificate_on_loopback();
@@ -231,15 +226,6 @@ impl Reader {
     }
 }
 
-/// The same for all names of a setting; other keywords are only grouped.
-fn known_name(known: &Keyword, keyword: &str) -> &'static str {
-    let is_this = |name: &&str| match known.meaning {
-        Meaning::Sets(_) => true,
-        _ => is_same(name, keyword),
-    };
-    known.names().find(is_this).unwrap_or_default()
-}
-
 fn unknown(keyword: &str, behind_a_secret: bool) -> ConfigError {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.');
     if behind_a_secret || keyword.chars().count() > 40 || !keyword.chars().all(is_plain) {
@@ -249,46 +235,30 @@ fn unknown(keyword: &str, behind_a_secret: bool) -> ConfigError {
     ConfigError::UnknownKeyword { keyword: Some(keyword.to_owned()), nearest }
 }
 
-fn duplicate(keyword: &str) -> ConfigError {
-    ConfigError::Duplicate { keyword: keyword.to_owned() }
-}
-
-fn value_error(keyword: &str, problem: String) -> ConfigError {
-    ConfigError::Value { keyword: keyword.to_owned(), problem }
-}
-
 /// `[tcp:]host[,port]`
 fn server(value: &str) -> Result<(String, Option<u16>), &'static str> {
-    let value = value.trim();
-    let (protocol, value) = match value.split_once(':') {
-        // Not the first colon of an IPv6 address.
-        Some((protocol, rest))
-            if ["tcp", "np", "lpc", "admin"].iter().any(|it| is_same(it, protocol)) =>
-        {
-            (protocol, rest.trim())
-        }
-        _ => ("tcp", value),
-    };
-    match () {
-        () if is_same(protocol, "np") || value.starts_with(r"\\") => {
-            return Err("is a named pipe; Azure SQL speaks TCP only: use tcp:HOST,PORT");
-        }
-        () if is_same(protocol, "lpc") => {
-            return Err(
-                "is shared memory of one machine; Azure SQL speaks TCP only: use tcp:HOST,PORT",
-            );
-        }
-        () if is_same(protocol, "admin") => {
-            return Err(
-                "is the administrator's connection, of which there is one, so that no pool can have it: use tcp:HOST,PORT",
-            );
-        }
-        () if value.contains('\\') => {
-            return Err(
-                "names an instance (HOST\\INSTANCE), which Azure SQL has none of: use tcp:HOST,PORT",
-            );
-        }
-        () => {}
+    const PIPE: &str = "is a named pipe; Azure SQL speaks TCP only: use tcp:HOST,PORT";
+    const REFUSED: [(&str, &str); 3] = [
+        ("np", PIPE),
+        ("lpc", "is shared memory of one machine; Azure SQL speaks TCP only: use tcp:HOST,PORT"),
+        (
+            "admin",
+            "is the administrator's connection, of which there is one, so that no pool can have it: use tcp:HOST,PORT",
+        ),
+    ];
+    let (protocol, address) = value.split_once(':').unwrap_or_default();
+    if let Some((_, why)) = REFUSED.iter().find(|(name, _)| is_same(name, protocol)) {
+        return Err(why);
+    }
+    // Elsewhere, the first colon is one of an IPv6 address.
+    let value = if is_same(protocol, "tcp") { address } else { value }.trim();
+    if value.starts_with(r"\\") {
+        return Err(PIPE);
+    }
+    if value.contains('\\') {
+        return Err(
+            "names an instance (HOST\\INSTANCE), which Azure SQL has none of: use tcp:HOST,PORT",
+        );
     }
     let (host, port) = match value.split_once(',') {
         None => (value, None),

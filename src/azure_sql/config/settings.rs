@@ -2,7 +2,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 
-use super::{Config, Encrypt, Recycling, check};
+use super::{Config, Encrypt, Recycling};
 use crate::{
     clock,
     tls::{OwnConfig, Trust},
@@ -19,18 +19,18 @@ impl Config {
             encrypt: Encrypt::default(),
             trust: Trust::default(),
             host_in_certificate: None,
-            application_name: check::APPLICATION_NAME.to_owned(),
+            application_name: "entra-pool".to_owned(),
             workstation_id: None,
             read_only: false,
             packet_size: None,
             multi_subnet_failover: false,
-            connect_timeout: check::CONNECT_TIMEOUT,
-            command_timeout: Some(check::COMMAND_TIMEOUT),
+            connect_timeout: Duration::from_secs(15),
+            command_timeout: Some(Duration::from_secs(30)),
             retry_count: None,
             retry_interval: None,
             max_size: None,
             min_size: 0,
-            max_lifetime: Some(check::MAX_LIFETIME),
+            max_lifetime: Some(Duration::from_secs(3600)),
             idle_timeout: None,
             recycling: Recycling::default(),
             maintenance: true,

@@ -6,7 +6,10 @@ use ::url::{Host, Url};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use super::{SyntaxError, read::Pairs};
+use super::{
+    ConfigError,
+    pairs::{Pairs, named, no_equals},
+};
 
 const SCHEMES: [&str; 2] = ["mssql", "sqlserver"];
 
@@ -21,13 +24,15 @@ pub(super) fn is_url(text: &str) -> bool {
 
 /// What stands before the `?` under its keyword, then the parameters in their
 /// order, names as written.
-pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
-    let refuse = |problem| Err(SyntaxError::Url { problem });
+pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
+    let refuse = |problem| Err(ConfigError::url(problem));
+    let (text, query) = text.trim().split_once('?').unwrap_or((text.trim(), ""));
+    let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
+    let (authority, path) = rest.split_at(rest.find(['/', '#']).unwrap_or(rest.len()));
+    let (identity, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = identity.split_once(':').unwrap_or((identity, ""));
     // A parsed URL keeps a copy: it gets nothing that may be a secret.
-    let text = text.trim();
-    let (text, query) = text.split_once('?').unwrap_or((text, ""));
-    let (text, password) = without_password(text);
-    let Ok(url) = Url::parse(&text) else {
+    let Ok(url) = Url::parse(&format!("{scheme}://{host}{path}")) else {
         return refuse("does not parse: mssql://HOST:PORT/DATABASE?KEYWORD=VALUE&KEYWORD=VALUE");
     };
     if !SCHEMES.contains(&url.scheme()) {
@@ -45,63 +50,46 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, SyntaxError> {
             "has a path of several parts, where the database's name is meant (a '/' in it is written %2F)",
         );
     }
+    let host = match url.host() {
+        Some(Host::Ipv6(address)) => address.to_string(),
+        host => host.map(|host| host.to_string()).unwrap_or_default(),
+    };
+    let port = url.port().map(|port| port.to_string()).unwrap_or_default();
     let mut pairs = Vec::new();
-    match url.host() {
-        Some(Host::Ipv6(address)) => pairs.push(pair("Server", &address.to_string())),
-        Some(host) => pairs.push(("Server".to_owned(), decoded(&host.to_string())?)),
-        None => {}
+    for (keyword, value) in [
+        ("Server", host.as_str()),
+        ("Port", &port),
+        ("User Id", user),
+        ("Password", password),
+        ("Database", path),
+    ] {
+        if !value.is_empty() {
+            pairs.push((keyword.to_owned(), decoded(value)?));
+        }
     }
-    if let Some(port) = url.port() {
-        pairs.push(pair("Port", &port.to_string()));
-    }
-    pairs.push(("User Id".to_owned(), decoded(url.username())?));
-    pairs.push(("Password".to_owned(), decoded(password)?));
-    pairs.push(("Database".to_owned(), decoded(path)?));
-    pairs.retain(|(_, value)| !value.is_empty());
     let parameters = query.split('&').filter(|it| !it.is_empty());
     for (parameter, number) in parameters.zip(1..) {
-        let (keyword, value) = parameter.split_once('=').ok_or(SyntaxError::NoEquals { number })?;
+        let (keyword, value) = parameter.split_once('=').ok_or_else(|| no_equals(number))?;
         // In parameters, a plus is a space (HTML's forms, as in go-mssqldb).
-        let keyword = decoded_form(keyword)?.trim().to_owned();
-        if keyword.is_empty() {
-            return Err(SyntaxError::NoKeyword { number });
-        }
+        let keyword = named(&decoded_form(keyword)?, number)?;
         pairs.push((keyword, decoded_form(value)?));
     }
     Ok(pairs)
 }
 
-fn pair(keyword: &str, value: &str) -> (String, Zeroizing<String>) {
-    (keyword.to_owned(), Zeroizing::new(value.to_owned()))
-}
-
-/// `scheme://user@rest` of `scheme://user:password@rest`, and the password.
-fn without_password(text: &str) -> (String, &str) {
-    let authority = text.find("://").map_or(0, |at| at + "://".len());
-    let end = text[authority..].find(['/', '#']).map_or(text.len(), |at| authority + at);
-    let user = text[authority..end].rfind('@').map_or(authority, |at| authority + at);
-    match text[authority..user].find(':') {
-        Some(at) => {
-            let colon = authority + at;
-            ([&text[..colon], &text[user..]].concat(), &text[colon + 1..user])
-        }
-        None => (text.to_owned(), ""),
-    }
-}
-
-fn decoded(text: &str) -> Result<Zeroizing<String>, SyntaxError> {
+fn decoded(text: &str) -> Result<Zeroizing<String>, ConfigError> {
     decoded_parts([text])
 }
 
 /// Of a form, in which a plus is a space.
-fn decoded_form(text: &str) -> Result<Zeroizing<String>, SyntaxError> {
+fn decoded_form(text: &str) -> Result<Zeroizing<String>, ConfigError> {
     decoded_parts(text.split('+'))
 }
 
 /// The parts with a space between them. Nothing grows, for that would leave copies.
 fn decoded_parts<'a>(
     parts: impl IntoIterator<Item = &'a str> + Clone,
-) -> Result<Zeroizing<String>, SyntaxError> {
+) -> Result<Zeroizing<String>, ConfigError> {
     let length = parts.clone().into_iter().map(|part| part.len() + 1).sum();
     let mut decoded = Zeroizing::new(Vec::with_capacity(length));
     for (at, part) in parts.into_iter().enumerate() {
@@ -110,7 +98,7 @@ fn decoded_parts<'a>(
     }
     match std::str::from_utf8(&decoded) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(SyntaxError::Url { problem: "has %-codes that are no UTF-8" }),
+        Err(_) => Err(ConfigError::url("has %-codes that are no UTF-8")),
     }
 }
 
