@@ -17,28 +17,19 @@ impl Config {
     /// Checks each setting, and those that limit each other. Errors have the keywords as they
     /// are `written`.
     pub(in crate::azure_sql) fn check(&self, written: &Written) -> Result<(), ConfigError> {
-        match self.host.as_str() {
-            "" => return Err(written.refuse(Setting::Server, "is missing: write tcp:HOST[,PORT]")),
-            host if ServerName::try_from(host).is_err() => {
-                return Err(written.wrong(Setting::Server));
-            }
-            _ => {}
+        if self.host.is_empty() {
+            return Err(written.refuse(Setting::Server, "is missing: write tcp:HOST[,PORT]"));
         }
         self.check_texts(written)?;
-        self.check_numbers(written)?;
-        if let Some(name) = &self.host_in_certificate {
-            if ServerName::try_from(name.as_str()).is_err() {
-                return Err(written.wrong(Setting::HostNameInCertificate));
-            }
-            if let Trust::Certificate(_) = self.trust {
-                // The pinned certificate is right whatever name it bears.
-                return Err(
-                    written.conflict(Setting::ServerCertificate, Setting::HostNameInCertificate)
-                );
-            }
+        self.check_values(written)?;
+        if let (Some(_), Trust::Certificate(_)) = (&self.host_in_certificate, &self.trust) {
+            // The pinned certificate is right whatever name it bears.
+            return Err(
+                written.conflict(Setting::ServerCertificate, Setting::HostNameInCertificate)
+            );
         }
-        if !self.routing_suffixes.iter().all(|suffix| is_routing_suffix(suffix)) {
-            return Err(written.wrong(Setting::AllowRoutingTo));
+        if self.max_size.is_some_and(|max| self.min_size > max) {
+            return Err(written.refuse(Setting::MinPoolSize, "is more than Max Pool Size"));
         }
         self.token_scope().map(drop)
     }
@@ -64,9 +55,12 @@ impl Config {
         }
     }
 
-    fn check_numbers(&self, written: &Written) -> Result<(), ConfigError> {
+    fn check_values(&self, written: &Written) -> Result<(), ConfigError> {
         let second = Duration::from_secs(1);
+        let is_host = |name: &str| ServerName::try_from(name).is_ok();
+        let suffixes = &self.routing_suffixes;
         let checks = [
+            (Setting::Server, is_host(&self.host)),
             (Setting::Port, self.port > 0),
             (Setting::PacketSize, self.packet_size.is_none_or(|it| (512..=32_767).contains(&it))),
             (
@@ -82,14 +76,16 @@ impl Config {
             ),
             (Setting::MaxPoolSize, self.max_size.is_none_or(|it| (1..=LARGEST_POOL).contains(&it))),
             (Setting::MinPoolSize, self.min_size <= LARGEST_POOL),
+            (
+                Setting::HostNameInCertificate,
+                self.host_in_certificate.as_deref().is_none_or(is_host),
+            ),
+            (Setting::AllowRoutingTo, suffixes.iter().all(|suffix| is_routing_suffix(suffix))),
         ];
-        if let Some((setting, _)) = checks.into_iter().find(|(_, is_right)| !is_right) {
-            return Err(written.wrong(setting));
+        match checks.into_iter().find(|(_, is_right)| !is_right) {
+            Some((setting, _)) => Err(written.wrong(setting)),
+            None => Ok(()),
         }
-        if self.max_size.is_some_and(|max| self.min_size > max) {
-            return Err(written.refuse(Setting::MinPoolSize, "is more than Max Pool Size"));
-        }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     Config, ConfigError, Encrypt, ado_net, authentication,
     identity::NamedIdentity,
     jdbc,
-    keywords::{self, Meaning, Setting, is_same},
+    keywords::{self, Meaning, NO, Setting, YES, is_one_of, is_same},
     pairs::Pairs,
     settings::{host_name, routing_suffix},
     url,
@@ -87,17 +87,17 @@ impl Reader {
             if value.is_empty() {
                 continue;
             }
-            if let Meaning::Sets(setting, takes) = known.meaning {
+            if let Meaning::Sets(setting, _) = *known {
                 self.written.add(setting, keyword)?;
-                self.set(setting, value, || ConfigError::value(keyword, takes))?;
+                self.set(setting, value)?;
                 continue;
             }
             if others.iter().any(|other| is_same(other, keyword)) {
                 return Err(ConfigError::Duplicate { keyword: keyword.clone() });
             }
             others.push(keyword);
-            match known.meaning {
-                Meaning::Only(values, why) if !values.iter().any(|it| is_same(it, value)) => {
+            match *known {
+                Meaning::Only(values, why) if !is_one_of(values, value) => {
                     let problem = format!("must be {}, or be left out: {why}", values[0]);
                     return Err(ConfigError::value(keyword, problem));
                 }
@@ -108,13 +108,9 @@ impl Reader {
         Ok(())
     }
 
-    fn set(
-        &mut self,
-        setting: Setting,
-        value: &str,
-        wrong: impl Fn() -> ConfigError,
-    ) -> Result<(), ConfigError> {
+    fn set(&mut self, setting: Setting, value: &str) -> Result<(), ConfigError> {
         let Self { config, identity, written, .. } = self;
+        let wrong = || written.wrong(setting);
         let refuse = |problem: &str| written.refuse(setting, problem);
         let text = || Some(value.to_owned());
         if value.contains('\0') {
@@ -189,15 +185,13 @@ impl Reader {
         if trusts_any && !dangerous {
             return Err(written.wrong(Setting::TrustServerCertificate));
         }
-        let trusts: Vec<_> = [
-            trusts_any.then_some(Setting::TrustServerCertificate),
-            written.has(Setting::CaFile).then_some(Setting::CaFile),
-            written.has(Setting::ServerCertificate).then_some(Setting::ServerCertificate),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        if let [first, second, ..] = trusts[..] {
+        let trusts = [
+            (Setting::TrustServerCertificate, trusts_any),
+            (Setting::CaFile, written.has(Setting::CaFile)),
+            (Setting::ServerCertificate, written.has(Setting::ServerCertificate)),
+        ];
+        let mut trusts = trusts.into_iter().filter(|(_, is_set)| *is_set).map(|(it, _)| it);
+        if let (Some(first), Some(second)) = (trusts.next(), trusts.next()) {
             return Err(written.conflict(first, second));
         }
         if trusts_any {
@@ -272,21 +266,17 @@ fn server(value: &str) -> Result<(String, Option<u16>), &'static str> {
 }
 
 fn encrypt(value: &str) -> Option<Encrypt> {
-    match value {
-        _ if is_same(value, "strict") => Some(Encrypt::Strict),
-        _ if is_same(value, "mandatory") || boolean(value) == Some(true) => {
-            Some(Encrypt::Mandatory)
-        }
-        _ => None,
+    match () {
+        () if is_same(value, "strict") => Some(Encrypt::Strict),
+        () if is_same(value, "mandatory") || is_one_of(YES, value) => Some(Encrypt::Mandatory),
+        () => None,
     }
 }
 
-/// As SqlClient writes it, or Go.
 fn boolean(value: &str) -> Option<bool> {
-    let is_one_of = |names: [&str; 4]| names.iter().any(|name| is_same(name, value));
     match () {
-        () if is_one_of(["true", "yes", "1", "t"]) => Some(true),
-        () if is_one_of(["false", "no", "0", "f"]) => Some(false),
+        () if is_one_of(YES, value) => Some(true),
+        () if is_one_of(NO, value) => Some(false),
         () => None,
     }
 }

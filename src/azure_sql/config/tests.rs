@@ -2,7 +2,7 @@ use std::{path::PathBuf, time::Duration};
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{identity::NamedIdentity, keywords::KEYWORDS, *};
+use super::{identity::NamedIdentity, *};
 use crate::credential::Member;
 
 const AZURE: &str = "Server=a.database.windows.net;";
@@ -363,7 +363,7 @@ fn a_login_is_routed_to_no_top_level_domain() {
 #[test]
 fn every_keyword_is_in_the_documentation() {
     let documented = include_str!("mod.rs");
-    for name in KEYWORDS.iter().flat_map(keywords::Keyword::names) {
+    for name in keywords::names() {
         // As code, or as the key of an example.
         let is_there =
             [format!("`{name}`"), format!("`{name}=")].iter().any(|it| documented.contains(it));
