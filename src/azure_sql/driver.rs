@@ -1,6 +1,6 @@
 //! One login: dial, PRELOGIN and TLS, LOGIN7, and follow the server's routing.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tiberius::{AuthMethod, EncryptionLevel};
@@ -13,7 +13,6 @@ use super::{
     error::{CANNOT_OPEN_DATABASE, LOGIN_FAILED},
     link::Link,
     server_error::fit,
-    transport::OpenError,
 };
 use crate::{
     Cloud,
@@ -47,8 +46,41 @@ impl connect::Driver for Driver {
         RetryPolicy { first, longest, count }
     }
 
+    /// Logs in at the server, or where it sends us.
     async fn log_in(&self, token: &Token, attempt: &Attempt<Error>) -> Result<Connection, Error> {
-        self.follow(token, attempt).await
+        let config = &self.config;
+        let (mut name, mut port) = (config.host.clone(), config.port);
+        for _ in 0..=MOST_ROUTINGS {
+            match Box::pin(self.log_in_at(&name, port, token, attempt)).await {
+                Err(Error::Login {
+                    source:
+                        LoginError::Driver(tiberius::error::Error::Routing { host: to, port: at }),
+                    server,
+                }) => {
+                    let shown = attempt.sent.excerpt(&to);
+                    let problem = match () {
+                        () if shown != to => Some("the target is not a valid host name"),
+                        () if !self.may_route(host_of(&to)) => Some(
+                            "the target is outside the cloud of the configured host, so the token must not go there: to allow it, call Config::allow_routing_to",
+                        ),
+                        () => None,
+                    };
+                    if let Some(problem) = problem {
+                        let target = format!("{},{at}", host_of(&shown));
+                        return Err(Error::Routing { server, target, problem });
+                    }
+                    tracing::debug!(from = name, to, port = at, "the server routes the login");
+                    attempt.routed();
+                    (name, port) = (to, at);
+                }
+                other => return other,
+            }
+        }
+        Err(Error::Routing {
+            server: config.server(),
+            target: format!("{},{port}", host_of(&name)),
+            problem: "that is the eleventh time; 10 are followed",
+        })
     }
 
     fn outlook(&self, error: &Error, known: bool) -> Outlook {
@@ -88,43 +120,6 @@ impl connect::Driver for Driver {
 }
 
 impl Driver {
-    /// Logs in at the server, or where it sends us.
-    async fn follow(&self, token: &Token, attempt: &Attempt<Error>) -> Result<Connection, Error> {
-        let config = &self.config;
-        let (mut name, mut port) = (config.host.clone(), config.port);
-        for _ in 0..=MOST_ROUTINGS {
-            match Box::pin(self.log_in_at(&name, port, token, attempt)).await {
-                Err(Error::Login {
-                    source:
-                        LoginError::Driver(tiberius::error::Error::Routing { host: to, port: at }),
-                    server,
-                }) => {
-                    let shown = attempt.sent.excerpt(&to);
-                    let problem = match () {
-                        () if shown != to => Some("the target is not a valid host name"),
-                        () if !self.may_route(host_of(&to)) => Some(
-                            "the target is outside the cloud of the configured host, so the token must not go there: to allow it, call Config::allow_routing_to",
-                        ),
-                        () => None,
-                    };
-                    if let Some(problem) = problem {
-                        let target = format!("{},{at}", host_of(&shown));
-                        return Err(Error::Routing { server, target, problem });
-                    }
-                    tracing::debug!(from = name, to, port = at, "the server routes the login");
-                    attempt.routed();
-                    (name, port) = (to, at);
-                }
-                other => return other,
-            }
-        }
-        Err(Error::Routing {
-            server: config.server(),
-            target: format!("{},{port}", host_of(&name)),
-            problem: "that is the eleventh time; 10 are followed",
-        })
-    }
-
     /// A login may be routed within its own cloud, and where the configuration
     /// says; where the first host is of no cloud (an emulator, a proxy), only
     /// within that host.
@@ -252,28 +247,26 @@ impl Driver {
     ) -> Result<Transport, Error> {
         let Self { config, tls, .. } = self;
         let server = || server.to_owned();
+        let unexpected = |problem| Error::UnexpectedProtocol { server: server(), problem };
         let name = config.certificate_name(host);
-        let server_name =
-            ServerName::try_from(name.to_owned()).map_err(|_| Error::UnexpectedProtocol {
-                server: server(),
-                problem: "its name is not a host name".into(),
-            })?;
+        let server_name = ServerName::try_from(name.to_owned())
+            .map_err(|_| unexpected("its name is not a host name".into()))?;
         let opened =
             Transport::open(socket, tls.clone(), server_name, config.encrypt, link, attempt).await;
-        opened.map_err(|error| match error {
-            OpenError::Io(source) => {
-                Error::ConnectionLost { server: server(), stage: attempt.position().0, source }
-            }
-            OpenError::Protocol(problem) => {
-                Error::UnexpectedProtocol { server: server(), problem: problem.into() }
-            }
-            OpenError::EncryptionDeclined => Error::EncryptionDeclined { server: server() },
-            OpenError::Tls(source) => Error::Tls {
+        let opened = opened.map_err(|error| match error.downcast::<rustls::Error>() {
+            Ok(source) => Error::Tls {
                 server: server(),
                 name: name.to_owned(),
                 source: fit(source, &attempt.sent),
             },
-        })
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                unexpected(error.to_string())
+            }
+            Err(source) => {
+                Error::ConnectionLost { server: server(), stage: attempt.position().0, source }
+            }
+        })?;
+        opened.ok_or_else(|| Error::EncryptionDeclined { server: server() })
     }
 }
 

@@ -129,7 +129,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             }
             if !is_handshake_packet(header[0]) {
                 if *writes_packets {
-                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                    let problem = "it answers the TLS handshake with something else";
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, problem)));
                 }
                 buffer.put_slice(&header[..1]);
                 *reads_packets = false;

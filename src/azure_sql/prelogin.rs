@@ -25,10 +25,6 @@ pub(super) struct Answer {
     nonce: Option<[u8; 32]>,
 }
 
-/// The answer cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
-
 /// The payload of our PRELOGIN: TLS wanted, and a login with a token
 /// (FEDAUTHREQUIRED, MS-TDS 2.2.6.5).
 ///
@@ -52,24 +48,25 @@ pub(super) fn request() -> Vec<u8> {
 }
 
 impl Answer {
-    pub(super) fn read(payload: &[u8]) -> Result<Self, Malformed> {
+    /// `None` if it cannot be read.
+    pub(super) fn read(payload: &[u8]) -> Option<Self> {
         let mut answer =
             Self { encryption: ENCRYPT_NOT_SUPPORTED, fed_auth_required: None, nonce: None };
         let mut table = payload;
         loop {
-            let [token, rest @ ..] = table else { return Err(Malformed) };
+            let [token, rest @ ..] = table else { return None };
             if *token == option::TERMINATOR {
-                return Ok(answer);
+                return Some(answer);
             }
-            let [o1, o2, l1, l2, rest @ ..] = rest else { return Err(Malformed) };
+            let [o1, o2, l1, l2, rest @ ..] = rest else { return None };
             table = rest;
             let offset = usize::from(u16::from_be_bytes([*o1, *o2]));
             let length = usize::from(u16::from_be_bytes([*l1, *l2]));
-            let data = payload.get(offset..offset + length).ok_or(Malformed)?;
+            let data = payload.get(offset..offset + length)?;
             match *token {
-                option::ENCRYPTION => answer.encryption = *data.first().ok_or(Malformed)?,
+                option::ENCRYPTION => answer.encryption = *data.first()?,
                 option::FED_AUTH_REQUIRED => answer.fed_auth_required = data.first().copied(),
-                option::NONCE => answer.nonce = Some(data.try_into().map_err(|_| Malformed)?),
+                option::NONCE => answer.nonce = Some(data.try_into().ok()?),
                 // Others are of no concern, known or new.
                 _ => {}
             }
@@ -148,7 +145,7 @@ mod tests {
     fn garbage_is_refused() {
         let beyond = [option::ENCRYPTION, 0, 200, 0, 1, option::TERMINATOR];
         for garbage in [&b""[..], b"HTTP/1.1 400", &[0, 0, 0], &beyond, &[1, 0, 6, 0, 0, 0xff]] {
-            assert_eq!(Answer::read(garbage), Err(Malformed), "{garbage:?}");
+            assert_eq!(Answer::read(garbage), None, "{garbage:?}");
         }
     }
 }

@@ -49,21 +49,14 @@ pub struct Transport {
     incoming: Incoming,
 }
 
-/// Why there is no transport.
-#[derive(Debug)]
-pub(super) enum OpenError {
-    /// The connection broke.
-    Io(io::Error),
-    /// Not TDS, or not as it should be.
-    Protocol(&'static str),
-    /// The server will not encrypt. Nothing secret was sent.
-    EncryptionDeclined,
-    Tls(rustls::Error),
-}
-
 impl Transport {
-    /// PRELOGIN and TLS. What comes out is ready for tiberius. With [`Encrypt::Strict`],
-    /// `config` offers ALPN `tds/8.0`.
+    /// PRELOGIN and TLS. What comes out is ready for tiberius; `None` if the server will not
+    /// encrypt. With [`Encrypt::Strict`], `config` offers ALPN `tds/8.0`.
+    ///
+    /// # Errors
+    ///
+    /// Of TLS as rustls', and of kind `InvalidData` if the server does not speak TDS as it
+    /// should.
     pub(super) async fn open(
         tcp: Socket,
         config: Arc<ClientConfig>,
@@ -71,14 +64,14 @@ impl Transport {
         encrypt: Encrypt,
         link: Arc<Link>,
         attempt: &Attempt<Error>,
-    ) -> Result<Self, OpenError> {
+    ) -> io::Result<Option<Self>> {
         let mut tcp = Limited::new(tcp, link.allowance.clone());
         let (tls, answer) = match encrypt {
             Encrypt::Mandatory => {
                 attempt.reached(Stage::Negotiate);
                 let answer = agree(&mut tcp).await?;
                 if !answer.encrypts() {
-                    return Err(OpenError::EncryptionDeclined);
+                    return Ok(None);
                 }
                 attempt.reached(Stage::Tls);
                 let mut tls = shake_hands(Wire::framed(tcp), config, name).await?;
@@ -94,13 +87,13 @@ impl Transport {
                 (tls, answer)
             }
         };
-        Ok(Self {
+        Ok(Some(Self {
             tls: Box::new(tls),
             link,
             driver_answer: packet(kind::RESPONSE, answer.for_tiberius()).into(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
-        })
+        }))
     }
 
     /// The session's TLS version and cipher suite, for logs.
@@ -148,15 +141,11 @@ fn aborted(error: io::Error) -> io::Error {
 }
 
 /// Exchanges PRELOGINs.
-async fn agree(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-) -> Result<prelogin::Answer, OpenError> {
-    let request = packet(kind::PRELOGIN, prelogin::request());
-    stream.write_all(&request).await.map_err(OpenError::Io)?;
-    stream.flush().await.map_err(OpenError::Io)?;
+async fn agree(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<prelogin::Answer> {
+    stream.write_all(&packet(kind::PRELOGIN, prelogin::request())).await?;
+    stream.flush().await?;
     let answer = read_answer(stream).await?;
-    prelogin::Answer::read(&answer)
-        .map_err(|prelogin::Malformed| OpenError::Protocol("its PRELOGIN cannot be read"))
+    prelogin::Answer::read(&answer).ok_or_else(|| invalid("its PRELOGIN cannot be read"))
 }
 
 /// A message of one packet.
@@ -166,50 +155,43 @@ fn packet(kind: u8, payload: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-pub(super) async fn read_answer(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> Result<Vec<u8>, OpenError> {
+pub(super) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let (mut payload, mut left) = (Vec::new(), LONGEST_ANSWER);
     loop {
         let mut head = [0; HEADER];
-        stream.read_exact(&mut head).await.map_err(OpenError::Io)?;
-        let header = Header::read(head).map_err(|_| OpenError::Protocol("it is no TDS server"))?;
-        if !matches!(header.kind, kind::RESPONSE | kind::PRELOGIN) {
-            return Err(OpenError::Protocol("it is no TDS server"));
-        }
+        stream.read_exact(&mut head).await?;
+        let header = Header::read(head)
+            .ok()
+            .filter(|header| matches!(header.kind, kind::RESPONSE | kind::PRELOGIN))
+            .ok_or_else(|| invalid("it is no TDS server"))?;
         if header.payload == 0 && !header.last {
-            return Err(OpenError::Protocol("its PRELOGIN response has an empty packet"));
+            return Err(invalid("its PRELOGIN response has an empty packet"));
         }
         left = left
             .checked_sub(HEADER + header.payload)
-            .ok_or(OpenError::Protocol("its PRELOGIN is too long"))?;
+            .ok_or_else(|| invalid("its PRELOGIN is too long"))?;
         let start = payload.len();
         payload.resize(start + header.payload, 0);
-        stream.read_exact(&mut payload[start..]).await.map_err(OpenError::Io)?;
+        stream.read_exact(&mut payload[start..]).await?;
         if header.last {
             return Ok(payload);
         }
     }
 }
 
+fn invalid(problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
+
 async fn shake_hands(
     wire: Wire<Limited<Socket>>,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-) -> Result<Tls, OpenError> {
-    let shaken = async {
-        let mut tls = TlsConnector::from(config).connect(name, wire).await?;
-        // The last flight of the handshake may still be in the wire's hands.
-        tls.flush().await?;
-        Ok(tls)
-    };
-    shaken.await.map_err(|error: io::Error| match error.downcast::<rustls::Error>() {
-        Ok(error) => OpenError::Tls(error),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            OpenError::Protocol("it answers the TLS handshake with something else")
-        }
-        Err(error) => OpenError::Io(error),
-    })
+) -> io::Result<Tls> {
+    let mut tls = TlsConnector::from(config).connect(name, wire).await?;
+    // The last flight of the handshake may still be in the wire's hands.
+    tls.flush().await?;
+    Ok(tls)
 }
 
 impl futures_util::io::AsyncWrite for Transport {

@@ -56,10 +56,13 @@ pub(super) enum Meaning {
     Never(&'static str),
 }
 
+/// Names, with bars between them, and what they mean.
+type Keyword = (&'static str, Meaning);
+
 impl Setting {
     /// The keyword's first name, and what it takes.
     fn keyword(self) -> (&'static str, &'static str) {
-        let of_this = |(names, meaning): &(&'static str, Meaning)| match meaning {
+        let of_this = |(names, meaning): &Keyword| match meaning {
             Sets(setting, takes) if *setting == self => Some((split(names).next()?, *takes)),
             _ => None,
         };
@@ -86,7 +89,7 @@ fn split(names: &'static str) -> impl Iterator<Item = &'static str> {
 
 /// Without regard to case, and to spaces between words.
 pub(super) fn find(name: &str) -> Option<&'static Meaning> {
-    let is_this = |(names, _): &&(&'static str, Meaning)| split(names).any(|it| is_same(it, name));
+    let is_this = |(names, _): &&Keyword| split(names).any(|it| is_same(it, name));
     KEYWORDS.iter().find(is_this).map(|(_, meaning)| meaning)
 }
 
@@ -144,8 +147,8 @@ const NO_TOKEN: &str = "is a token, which would expire: name an identity with Au
 const NO_FILE: &str = "attaches a database file, which Azure SQL cannot do";
 const PER_RESPONSE: &str = "limits what Command Timeout does here";
 
-/// Names as their driver writes them, with bars between those that mean the same.
-const KEYWORDS: &[(&str, Meaning)] = &[
+/// Names as their driver writes them.
+const KEYWORDS: &[Keyword] = &[
     (
         "Server|Data Source|Address|Addr|Network Address|serverName",
         Sets(Server, "must be tcp:HOST[,PORT], with a host name or an address"),
