@@ -189,8 +189,15 @@ impl Driver {
                 let server = server.clone();
                 match LoginError::new(source, &attempt.sent) {
                     LoginError::Server(error) if error.code() == LOGIN_FAILED => {
-                        let refused = LoginRefused::new(self, server, token, error);
-                        Error::LoginRefused(Box::new(refused))
+                        Error::LoginRefused(Box::new(LoginRefused {
+                            server,
+                            database: config.database.clone(),
+                            claims: token.claims(),
+                            audience: self.scope.resource().to_owned(),
+                            expires_on: token.expires_on(),
+                            retried: false,
+                            source: error,
+                        }))
                     }
                     _ if link.allowance.is_exceeded() => Error::UnexpectedProtocol {
                         server,

@@ -1,11 +1,7 @@
 use std::fmt::{self, Write};
 
-use super::{ServerError, driver::Driver};
-use crate::{
-    Cloud,
-    excerpt::printable,
-    token::{Claims, Token},
-};
+use super::ServerError;
+use crate::{Cloud, excerpt::printable, token::Claims};
 
 /// A refused login: who was refused, by whom, and what would let them in.
 #[derive(Debug, Clone)]
@@ -28,18 +24,6 @@ pub struct LoginRefused {
 }
 
 impl LoginRefused {
-    pub(super) fn new(driver: &Driver, server: String, token: &Token, source: ServerError) -> Self {
-        Self {
-            server,
-            database: driver.config.database.clone(),
-            claims: token.claims(),
-            audience: driver.scope.resource().to_owned(),
-            expires_on: token.expires_on(),
-            retried: false,
-            source,
-        }
-    }
-
     /// The audience of the token, if it is another than this server's.
     fn wrong_audience(&self) -> Option<&str> {
         let audience = self.claims.as_ref()?.audience.as_deref()?;
@@ -63,42 +47,36 @@ impl fmt::Display for LoginRefused {
 impl LoginRefused {
     fn say(&self, f: &mut String) -> fmt::Result {
         write!(f, "{} refused the login: {}.", self.server, self.source)?;
-        let unknown = "unknown";
         let Some(claims) = &self.claims else {
-            return write!(
-                f,
-                " The token is no JWT, so that it cannot be told for whom it stands."
-            );
+            return f
+                .write_str(" The token is no JWT, so that it cannot be told for whom it stands.");
         };
-        let or_unknown = |claim: &Option<String>| claim.clone().unwrap_or_else(|| unknown.into());
+        let name = claims.principal_name();
+        let identity = match (name, &claims.application_id) {
+            (Some(name), Some(id)) => format!("'{name}', application {id}"),
+            (Some(name), None) => format!("'{name}'"),
+            (None, Some(id)) => format!("an application, application {id}"),
+            (None, None) => "somebody unnamed".to_owned(),
+        };
+        let [object, tenant, audience] = [&claims.object_id, &claims.tenant_id, &claims.audience]
+            .map(|claim| claim.as_deref().unwrap_or("unknown"));
         write!(
             f,
-            " The token stands for {}{} (object ID {}, tenant {}), is for {}, and ends at {}.",
-            match (claims.principal_name(), &claims.application_id) {
-                (Some(name), _) => format!("'{name}'"),
-                (None, Some(_)) => "an application".to_owned(),
-                (None, None) => "somebody unnamed".to_owned(),
-            },
-            match &claims.application_id {
-                Some(id) => format!(", application {id}"),
-                None => String::new(),
-            },
-            or_unknown(&claims.object_id),
-            or_unknown(&claims.tenant_id),
-            or_unknown(&claims.audience),
+            " The token stands for {identity} (object ID {object}, tenant {tenant}), is for \
+             {audience}, and ends at {}.",
             crate::token::utc(self.expires_on),
         )?;
         if let Some(audience) = self.wrong_audience() {
             let host = self.server.split(',').next().unwrap_or_default();
+            let advice = match Cloud::of_azure_sql_host(host) {
+                Some(_) => "(leave out Entra Scope to have it follow from the host)",
+                None => "(Entra Scope)",
+            };
             return write!(
                 f,
                 " That is the wrong audience: this server wants tokens for {}, not {audience}; check \
-                 the scope{}.",
+                 the scope {advice}.",
                 self.audience,
-                match Cloud::of_azure_sql_host(host) {
-                    Some(_) => " (leave out Entra Scope to have it follow from the host)",
-                    None => " (Entra Scope)",
-                }
             );
         }
         // The number is the same for all refusals; only the text tells this one.
@@ -115,19 +93,15 @@ impl LoginRefused {
             )?;
         }
         let database = self.database.as_deref().unwrap_or("the database");
-        let name = claims.principal_name().unwrap_or("the identity's display name");
+        // As T-SQL quotes it.
+        let user =
+            format!("[{}]", name.unwrap_or("the identity's display name").replace(']', "]]"));
         write!(
             f,
             " If it is not known there, let it in, in {database}, as the server's Entra \
-             administrator: CREATE USER {name} FROM EXTERNAL PROVIDER; ALTER ROLE db_datareader ADD \
-             MEMBER {name}; (an identity that was recreated has another object ID: drop its user \
+             administrator: CREATE USER {user} FROM EXTERNAL PROVIDER; ALTER ROLE db_datareader ADD \
+             MEMBER {user}; (an identity that was recreated has another object ID: drop its user \
              first).",
-            name = quoted(name),
         )
     }
-}
-
-/// `[name]`, as T-SQL quotes it.
-fn quoted(name: &str) -> String {
-    format!("[{}]", name.replace(']', "]]"))
 }

@@ -1,4 +1,4 @@
-use tiberius::error::{Error as DriverError, TokenError};
+use tiberius::error::Error as DriverError;
 
 use crate::connect::Sent;
 
@@ -17,10 +17,6 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    fn new(error: &TokenError, message: String) -> Self {
-        Self { code: error.code(), state: error.state(), class: error.class(), message }
-    }
-
     /// The error's number.
     #[must_use]
     pub fn code(&self) -> u32 {
@@ -73,8 +69,12 @@ impl LoginError {
     pub(super) fn new(error: DriverError, sent: &Sent) -> Self {
         Self::Driver(match error {
             DriverError::Server(error) => {
-                let message = sent.excerpt(error.message());
-                return Self::Server(ServerError::new(&error, message));
+                return Self::Server(ServerError {
+                    code: error.code(),
+                    state: error.state(),
+                    class: error.class(),
+                    message: sent.excerpt(error.message()),
+                });
             }
             DriverError::Io { kind, message } => {
                 DriverError::Io { kind, message: sent.excerpt(&message) }

@@ -9,8 +9,6 @@
 
 mod verifier;
 
-#[cfg(feature = "azure-sql")]
-use std::net::IpAddr;
 use std::{
     error::Error,
     path::{Path, PathBuf},
@@ -18,7 +16,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
     crypto::aws_lc_rs,
     pki_types::{
         CertificateDer,
@@ -48,7 +46,7 @@ pub enum TlsConfigError {
 }
 
 /// Which certificates a server may show.
-#[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
+#[cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Trust {
     /// Those that the platform trusts.
@@ -57,47 +55,39 @@ pub(crate) enum Trust {
     /// Those of the authorities in this PEM file, and no others.
     Roots(PathBuf),
     /// Exactly the one in this file (PEM or DER), whatever name it bears.
-    #[cfg(feature = "azure-sql")]
     Certificate(PathBuf),
     /// Any; but only a server on this machine is connected to.
-    #[cfg(feature = "azure-sql")]
     AnyOnLoopback,
     /// Any, anywhere.
-    #[cfg(feature = "azure-sql")]
     AnyAnywhere,
     /// Those that a configuration of the application accepts.
-    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     Own(OwnConfig),
 }
 
 /// A TLS configuration of the application.
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+#[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 #[derive(Debug, Clone)]
 pub(crate) struct OwnConfig(pub(crate) Arc<ClientConfig>);
 
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 impl PartialEq for OwnConfig {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 impl Eq for OwnConfig {}
 
 #[cfg(feature = "azure-sql")]
 impl Trust {
     /// Whether a server at this address may get a connection.
-    pub(crate) fn allows(&self, peer: IpAddr) -> bool {
+    pub(crate) fn allows(&self, peer: std::net::IpAddr) -> bool {
         *self != Self::AnyOnLoopback || peer.to_canonical().is_loopback()
     }
 }
 
 /// A configuration for any number of connections, which share its session cache.
 pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigError> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(roots)?;
+    let builder = builder().map_err(roots)?;
     let builder = match trust {
         Trust::Platform => builder.with_platform_verifier().map_err(roots)?,
         Trust::Roots(path) => {
@@ -107,14 +97,11 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigErro
             }
             builder.with_root_certificates(trusted)
         }
-        #[cfg(feature = "azure-sql")]
         Trust::Certificate(path) => {
             let only = read_certificate(path)?;
             return accepting(move |shown| *shown == only).map_err(roots);
         }
-        #[cfg(feature = "azure-sql")]
         Trust::AnyOnLoopback | Trust::AnyAnywhere => return accepting(|_| true).map_err(roots),
-        #[cfg(any(feature = "azure-sql", feature = "postgres"))]
         Trust::Own(OwnConfig(config)) => return Ok(ClientConfig::clone(config)),
     };
     Ok(builder.with_no_client_auth())
@@ -125,48 +112,46 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigErro
 pub(crate) fn accepting(
     accepts: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
 ) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(verifier::Verifier { accepts, provider: provider.clone() });
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder()?;
+    let provider = builder.crypto_provider().clone();
+    let verifier = Arc::new(verifier::Verifier { accepts, provider });
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
 }
 
 fn roots(error: rustls::Error) -> TlsConfigError {
     TlsConfigError::Roots(error.into())
 }
 
+fn unusable(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> TlsConfigError {
+    TlsConfigError::CaFile { path: path.to_owned(), source: source.into() }
+}
+
 /// The one certificate of a file, in PEM or DER.
-#[cfg(feature = "azure-sql")]
 fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, TlsConfigError> {
-    let failed = |source: Box<dyn Error + Send + Sync>| TlsConfigError::CaFile {
-        path: path.to_owned(),
-        source,
-    };
-    let bytes = std::fs::read(path).map_err(|error| failed(error.into()))?;
+    let bytes = std::fs::read(path).map_err(|error| unusable(path, error))?;
     let whole = CertificateDer::from(bytes);
     if rustls::server::ParsedCertificate::try_from(&whole).is_ok() {
         return Ok(whole);
     }
     match &*read_certificates(path)? {
         [certificate] => Ok(certificate.clone()),
-        _ => Err(failed("it has more than one certificate, where one is meant".into())),
+        _ => Err(unusable(path, "it has more than one certificate, where one is meant")),
     }
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
-    let failed = |source: pem::Error| TlsConfigError::CaFile {
-        path: path.to_owned(),
-        source: source.into(),
-    };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(failed)?
-        .collect::<Result<_, _>>()
-        .map_err(failed)?;
-    if certificates.is_empty() {
-        return Err(failed(pem::Error::NoItemsFound));
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(unusable(path, pem::Error::NoItemsFound))
+        }
+        read => read.map_err(|error| unusable(path, error)),
     }
-    Ok(certificates)
 }
 
 #[cfg(all(test, feature = "azure-sql"))]
