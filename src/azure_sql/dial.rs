@@ -85,16 +85,15 @@ async fn connect(address: SocketAddr) -> Result<Socket, (SocketAddr, io::Error)>
 }
 
 fn all(failures: &[(SocketAddr, io::Error)]) -> io::Error {
-    let kind = failures.last().map_or(io::ErrorKind::NotFound, |(_, error)| error.kind());
+    let Some((_, last)) = failures.last() else {
+        return io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    };
     let mut said: Vec<_> =
         failures.iter().take(LISTED).map(|(to, error)| format!("{to}: {error}")).collect();
     if failures.len() > LISTED {
         said.push(format!("and {} more", failures.len() - LISTED));
     }
-    match said.len() {
-        0 => io::Error::new(kind, "the name has no address"),
-        _ => io::Error::new(kind, said.join("; ")),
-    }
+    io::Error::new(last.kind(), said.join("; "))
 }
 
 /// A connection that the transport reads and writes, and that the manager can

@@ -157,8 +157,8 @@ impl Driver {
         };
         attempt.turned_to(&server);
         let link = Arc::new(Link::new(self.clock.clone()));
-        let socket = self.dial(host, port, &server, attempt).await?;
-        let transport = self.open(host, &server, socket.clone(), link.clone(), attempt).await?;
+        let open = self.open(host, port, &server, link.clone(), attempt);
+        let (socket, transport) = open.await?;
         attempt.reached(Stage::Login);
         let (tls, cipher) = transport.tls_in_words();
         tracing::debug!(server, tls, cipher, "logging in over TLS");
@@ -219,14 +219,16 @@ impl Driver {
         })
     }
 
-    async fn dial(
+    /// Dials, then PRELOGIN and TLS.
+    async fn open(
         &self,
         host: &str,
         port: u16,
         server: &str,
+        link: Arc<Link>,
         attempt: &Attempt<Error>,
-    ) -> Result<Socket, Error> {
-        let config = &self.config;
+    ) -> Result<(Socket, Transport), Error> {
+        let Self { config, tls, .. } = self;
         let server = || server.to_owned();
         let addresses = lookup_host((host, port))
             .await
@@ -240,26 +242,12 @@ impl Driver {
         if !socket.is_allowed_by(&config.trust) {
             return Err(Error::NotLoopback { server: server() });
         }
-        Ok(socket)
-    }
-
-    /// PRELOGIN and TLS.
-    async fn open(
-        &self,
-        host: &str,
-        server: &str,
-        socket: Socket,
-        link: Arc<Link>,
-        attempt: &Attempt<Error>,
-    ) -> Result<Transport, Error> {
-        let Self { config, tls, .. } = self;
-        let server = || server.to_owned();
         let unexpected = |problem| Error::UnexpectedProtocol { server: server(), problem };
         let name = config.certificate_name(host);
         let server_name = ServerName::try_from(name.to_owned())
             .map_err(|_| unexpected("its name is not a host name".into()))?;
-        let opened =
-            Transport::open(socket, tls.clone(), server_name, config.encrypt, link, attempt).await;
+        let (tcp, tls, encrypt) = (socket.clone(), tls.clone(), config.encrypt);
+        let opened = Transport::open(tcp, tls, server_name, encrypt, link, attempt).await;
         let opened = opened.map_err(|error| match error.downcast::<rustls::Error>() {
             Ok(source) => Error::Tls {
                 server: server(),
@@ -273,7 +261,10 @@ impl Driver {
                 Error::ConnectionLost { server: server(), stage: attempt.position().0, source }
             }
         })?;
-        opened.ok_or_else(|| Error::EncryptionDeclined { server: server() })
+        match opened {
+            Some(transport) => Ok((socket, transport)),
+            None => Err(Error::EncryptionDeclined { server: server() }),
+        }
     }
 }
 

@@ -113,8 +113,8 @@ pub(crate) fn accepting(
     accepts: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
 ) -> Result<ClientConfig, rustls::Error> {
     let builder = builder()?;
-    let provider = builder.crypto_provider().clone();
-    let verifier = Arc::new(verifier::Verifier { accepts, provider });
+    let algorithms = builder.crypto_provider().signature_verification_algorithms;
+    let verifier = Arc::new(verifier::Verifier { accepts, algorithms });
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 

@@ -1,11 +1,11 @@
 //! Verifies certificates by another rule than authority and name.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{self, CryptoProvider},
+    crypto::{self, WebPkiSupportedAlgorithms},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
@@ -13,7 +13,7 @@ use rustls::{
 /// public, so the server must also sign with its key.
 pub(super) struct Verifier<F> {
     pub(super) accepts: F,
-    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl<F> fmt::Debug for Verifier<F> {
@@ -44,8 +44,7 @@ impl<F: Fn(&CertificateDer<'_>) -> bool + Send + Sync> ServerCertVerifier for Ve
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls12_signature(message, cert, dss, algorithms)
+        crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -54,11 +53,10 @@ impl<F: Fn(&CertificateDer<'_>) -> bool + Send + Sync> ServerCertVerifier for Ve
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        crypto::verify_tls13_signature(message, cert, dss, algorithms)
+        crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

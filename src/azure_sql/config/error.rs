@@ -81,17 +81,13 @@ pub enum ConfigError {
 }
 
 fn unknown_keyword(keyword: Option<&str>, nearest: Option<&str>) -> String {
-    match (keyword, nearest) {
-        (Some(keyword), Some(nearest)) => {
-            format!("unknown keyword '{keyword}': is '{nearest}' meant?")
-        }
-        (Some(keyword), None) => format!("unknown keyword '{keyword}'"),
-        (None, _) => {
-            "there is an unknown keyword, which is not shown because it may be a piece of \
-                      a password (a value that has a ';' must be quoted)"
-                .to_owned()
-        }
-    }
+    let Some(keyword) = keyword else {
+        return "there is an unknown keyword, which is not shown because it may be a piece of \
+                a password (a value that has a ';' must be quoted)"
+            .to_owned();
+    };
+    let advice = nearest.map(|nearest| format!(": is '{nearest}' meant?")).unwrap_or_default();
+    format!("unknown keyword '{keyword}'{advice}")
 }
 
 impl ConfigError {

@@ -113,6 +113,8 @@ impl Reader {
         let wrong = || written.wrong(setting);
         let refuse = |problem: &str| written.refuse(setting, problem);
         let text = || Some(value.to_owned());
+        let flag = || choice(value, &[(YES, true), (NO, false)]).ok_or_else(wrong);
+        let time = || seconds(value).ok_or_else(wrong);
         if value.contains('\0') {
             return Err(refuse("has a NUL character"));
         }
@@ -135,43 +137,38 @@ impl Reader {
             Setting::UserId => identity.client_id = text(),
             Setting::Password => identity.client_secret = Some(Zeroizing::new(value.to_owned())),
             Setting::Tenant => identity.tenant = text(),
-            Setting::Encrypt => config.encrypt = encrypt(value).ok_or_else(wrong)?,
-            Setting::TrustServerCertificate => {
-                self.trusts_any = boolean(value).ok_or_else(wrong)?;
+            Setting::Encrypt => {
+                let mandatory = Encrypt::Mandatory;
+                let levels = [
+                    (&["strict"][..], Encrypt::Strict),
+                    (&["mandatory"], mandatory),
+                    (YES, mandatory),
+                ];
+                config.encrypt = choice(value, &levels).ok_or_else(wrong)?;
             }
+            Setting::TrustServerCertificate => self.trusts_any = flag()?,
             Setting::CaFile => config.trust = Trust::Roots(value.into()),
             Setting::ServerCertificate => config.trust = Trust::Certificate(value.into()),
             Setting::HostNameInCertificate => config.host_in_certificate = text(),
             Setting::ApplicationName => value.clone_into(&mut config.application_name),
             Setting::WorkstationId => config.workstation_id = text(),
             Setting::ApplicationIntent => {
-                config.read_only = match () {
-                    () if is_same(value, "ReadOnly") => true,
-                    () if is_same(value, "ReadWrite") => false,
-                    () => return Err(wrong()),
-                }
+                let intents = [(&["ReadOnly"][..], true), (&["ReadWrite"], false)];
+                config.read_only = choice(value, &intents).ok_or_else(wrong)?;
             }
             Setting::PacketSize => config.packet_size = Some(value.parse().map_err(|_| wrong())?),
-            Setting::MultiSubnetFailover => {
-                config.multi_subnet_failover = boolean(value).ok_or_else(wrong)?;
-            }
-            Setting::ConnectTimeout => config.connect_timeout = seconds(value).ok_or_else(wrong)?,
+            Setting::MultiSubnetFailover => config.multi_subnet_failover = flag()?,
+            Setting::ConnectTimeout => config.connect_timeout = time()?,
             // JDBC's -1 is no limit, too.
             Setting::CommandTimeout if value == "-1" => config.command_timeout = None,
-            Setting::CommandTimeout => {
-                config.command_timeout = limit(seconds(value).ok_or_else(wrong)?);
-            }
+            Setting::CommandTimeout => config.command_timeout = limit(time()?),
             Setting::ConnectRetryCount => {
                 config.retry_count = Some(value.parse().map_err(|_| wrong())?);
             }
-            Setting::ConnectRetryInterval => {
-                config.retry_interval = Some(seconds(value).ok_or_else(wrong)?);
-            }
+            Setting::ConnectRetryInterval => config.retry_interval = Some(time()?),
             Setting::MaxPoolSize => config.max_size = Some(value.parse().map_err(|_| wrong())?),
             Setting::MinPoolSize => config.min_size = value.parse().map_err(|_| wrong())?,
-            Setting::ConnectionLifetime => {
-                config.max_lifetime = limit(seconds(value).ok_or_else(wrong)?);
-            }
+            Setting::ConnectionLifetime => config.max_lifetime = limit(time()?),
             Setting::AllowRoutingTo => {
                 config.routing_suffixes = value.split(',').map(routing_suffix).collect();
             }
@@ -197,22 +194,18 @@ impl Reader {
         if trusts_any {
             config = config.dangerous_trust_any_certificate_on_loopback();
         }
-        if let Some(domain) =
-            config.host_in_certificate.as_ref().and_then(|name| name.strip_prefix("*."))
-        {
+        let wildcard = config.host_in_certificate.as_ref().and_then(|it| it.strip_prefix("*."));
+        if let Some(domain) = wildcard {
             // Azure's portal writes `*.database.windows.net`, which stands for the host itself.
-            match config.host.split_once('.') {
-                Some((_, rest)) if rest.eq_ignore_ascii_case(domain) => {
-                    config.host_in_certificate = None;
-                }
-                _ => {
-                    return Err(written.refuse(
-                        Setting::HostNameInCertificate,
-                        "is a wildcard that does not stand for the server's host: leave it out, \
-                         or give the one name",
-                    ));
-                }
+            let domain_of_host = config.host.split_once('.').map(|(_, domain)| domain);
+            if !domain_of_host.is_some_and(|it| it.eq_ignore_ascii_case(domain)) {
+                return Err(written.refuse(
+                    Setting::HostNameInCertificate,
+                    "is a wildcard that does not stand for the server's host: leave it out, \
+                     or give the one name",
+                ));
             }
+            config.host_in_certificate = None;
         }
         config.check(&written)?;
         identity.check(&written)?;
@@ -265,20 +258,9 @@ fn server(value: &str) -> Result<(String, Option<u16>), &'static str> {
     Ok((host_name(bare), port))
 }
 
-fn encrypt(value: &str) -> Option<Encrypt> {
-    match () {
-        () if is_same(value, "strict") => Some(Encrypt::Strict),
-        () if is_same(value, "mandatory") || is_one_of(YES, value) => Some(Encrypt::Mandatory),
-        () => None,
-    }
-}
-
-fn boolean(value: &str) -> Option<bool> {
-    match () {
-        () if is_one_of(YES, value) => Some(true),
-        () if is_one_of(NO, value) => Some(false),
-        () => None,
-    }
+/// What stands for `value`, by any of its names.
+fn choice<T: Copy>(value: &str, choices: &[(&[&str], T)]) -> Option<T> {
+    choices.iter().find(|(names, _)| is_one_of(names, value)).map(|(_, choice)| *choice)
 }
 
 /// Whole seconds; or with decimals, which no driver knows, as those of a method may be.

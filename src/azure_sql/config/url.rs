@@ -64,30 +64,21 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
         ("Database", path),
     ] {
         if !value.is_empty() {
-            pairs.push((keyword.to_owned(), decoded(value)?));
+            pairs.push((keyword.to_owned(), decoded([value])?));
         }
     }
     let parameters = query.split('&').filter(|it| !it.is_empty());
     for (parameter, number) in parameters.zip(1..) {
         let (keyword, value) = parameter.split_once('=').ok_or_else(|| no_equals(number))?;
         // In parameters, a plus is a space (HTML's forms, as in go-mssqldb).
-        let keyword = named(&decoded_form(keyword)?, number)?;
-        pairs.push((keyword, decoded_form(value)?));
+        let keyword = named(&decoded(keyword.split('+'))?, number)?;
+        pairs.push((keyword, decoded(value.split('+'))?));
     }
     Ok(pairs)
 }
 
-fn decoded(text: &str) -> Result<Zeroizing<String>, ConfigError> {
-    decoded_parts([text])
-}
-
-/// Of a form, in which a plus is a space.
-fn decoded_form(text: &str) -> Result<Zeroizing<String>, ConfigError> {
-    decoded_parts(text.split('+'))
-}
-
-/// The parts with a space between them. Nothing grows, for that would leave copies.
-fn decoded_parts<'a>(
+/// The parts of a value, with a space between them. Nothing grows, for that would leave copies.
+fn decoded<'a>(
     parts: impl IntoIterator<Item = &'a str> + Clone,
 ) -> Result<Zeroizing<String>, ConfigError> {
     let length = parts.clone().into_iter().map(|part| part.len() + 1).sum();
