@@ -46,22 +46,18 @@ pub(super) async fn dial(
     loop {
         let started = if at_once { waiting.len() } else { 1 };
         trying.extend(waiting.by_ref().take(started).map(connect));
-        let next = trying.next();
-        let next = if waiting.len() == 0 {
-            next.await
-        } else {
-            match clock::timeout(clock, ATTEMPT_DELAY, next).await {
-                Ok(next) => next,
-                Err(Elapsed) => continue,
-            }
+        let next = match waiting.len() {
+            0 => Ok(trying.next().await),
+            _ => clock::timeout(clock, ATTEMPT_DELAY, trying.next()).await,
         };
         match next {
-            Some(Ok(socket)) => return Ok(socket),
-            Some(Err(failure)) => {
+            Ok(Some(Ok(socket))) => return Ok(socket),
+            Ok(Some(Err(failure))) => {
                 failures.push(failure);
                 so_far(all(&failures));
             }
-            None => return Err(all(&failures)),
+            Ok(None) => return Err(all(&failures)),
+            Err(Elapsed) => {}
         }
     }
 }

@@ -6,21 +6,8 @@ use std::{
     time::Duration,
 };
 
+use super::RetireReason;
 use crate::{clock::Clock, limited::Allowance};
-
-/// Why a connection must not be used any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The server or the network has closed it, or reading or writing failed.
-    Closed,
-    /// A request was cancelled by an attention: its acknowledgement may come
-    /// alone or within the response, which only a reader of tokens can tell.
-    Cancelled,
-    /// A transaction was open when a reset was due.
-    TransactionOpen,
-    /// The server has sent an error that ends the session.
-    Severe,
-}
 
 /// What to do when a reset is due and the next request names a transaction,
 /// which the reset would end under its feet.
@@ -52,7 +39,8 @@ struct State {
     stuck: bool,
     reset: Option<ResetRule>,
     resets_sent: u64,
-    fault: Option<Fault>,
+    /// Why the connection must not be used any more.
+    fault: Option<RetireReason>,
 }
 
 impl Link {
@@ -104,7 +92,7 @@ impl Link {
         match (state.reset, in_transaction) {
             (None, _) | (Some(ResetRule::OutsideTransaction), true) => Ok(false),
             (Some(ResetRule::RefuseTransaction), true) => {
-                state.fault.get_or_insert(Fault::TransactionOpen);
+                state.fault.get_or_insert(RetireReason::TransactionOpen);
                 Err(io::Error::new(
                     io::ErrorKind::ConnectionAborted,
                     "the connection's last borrower left a transaction open, so that it cannot be \
@@ -130,16 +118,18 @@ impl Link {
         self.state().resets_sent
     }
 
+    /// By an attention: its acknowledgement may come alone or within the response, which
+    /// only a reader of tokens can tell.
     pub(super) fn cancelled(&self) {
-        self.set_fault(Fault::Cancelled);
+        self.set_fault(RetireReason::Cancelled);
     }
 
     /// The first fault stays.
-    pub(super) fn set_fault(&self, fault: Fault) {
+    pub(super) fn set_fault(&self, fault: RetireReason) {
         self.state().fault.get_or_insert(fault);
     }
 
-    pub(super) fn fault(&self) -> Option<Fault> {
+    pub(super) fn fault(&self) -> Option<RetireReason> {
         self.state().fault
     }
 }

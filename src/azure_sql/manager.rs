@@ -3,11 +3,7 @@ use std::{sync::Arc, time::Duration};
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tracing::Instrument;
 
-use super::{
-    Client, Connection, Connector, Error, RetireReason,
-    driver::quietly,
-    link::{Fault, ResetRule},
-};
+use super::{Client, Connection, Connector, Error, RetireReason, driver::quietly, link::ResetRule};
 use crate::{
     clock,
     connect::{PoolState, SilentServer, Upkeep, jittered},
@@ -46,17 +42,6 @@ pub enum Recycling {
     /// rolled back by the reset itself.) A bulk insert that was begun and dropped before
     /// its end leaves the server waiting for rows: the next request's error, too.
     Fast,
-}
-
-impl From<Fault> for RetireReason {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Closed => Self::Closed,
-            Fault::Cancelled => Self::Cancelled,
-            Fault::TransactionOpen => Self::TransactionOpen,
-            Fault::Severe => Self::SevereError,
-        }
-    }
 }
 
 /// Rolls back what was left open, restores what a reset does not, and answers
@@ -119,7 +104,7 @@ impl Manager {
     /// What speaks against using the connection again, before it is asked.
     fn unfit(&self, connection: &Connection) -> Option<RetireReason> {
         if let Some(fault) = connection.link.fault() {
-            return Some(fault.into());
+            return Some(fault);
         }
         if !connection.link.is_settled() {
             return Some(RetireReason::Unsettled);
@@ -189,7 +174,7 @@ impl Manager {
         tracing::debug!(probed, "the probe of an idle connection failed");
         // What became of it while it lay idle shows only now.
         let fault = connection.link.fault();
-        Err(fault.map_or(RetireReason::Recycling, RetireReason::from))
+        Err(fault.unwrap_or(RetireReason::Recycling))
     }
 }
 

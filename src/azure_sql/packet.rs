@@ -5,10 +5,7 @@ use std::io;
 
 use zeroize::Zeroizing;
 
-use super::{
-    link::{Fault, Link},
-    severe::SevereErrors,
-};
+use super::{RetireReason, link::Link, severe::SevereErrors};
 
 /// The length of a packet's header.
 pub(super) const HEADER: usize = 8;
@@ -86,7 +83,7 @@ impl Incoming {
             let taken = bytes.len().min(self.left);
             self.left -= taken;
             if self.severe.found_in(&bytes[..taken]) {
-                link.set_fault(Fault::Severe);
+                link.set_fault(RetireReason::SevereError);
             }
             bytes = &bytes[taken..];
             if self.left == 0 {

@@ -21,7 +21,7 @@ const ENCRYPT_REQUIRED: u8 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     encryption: u8,
-    fed_auth_required: Option<u8>,
+    fed_auth_required: bool,
     nonce: Option<[u8; 32]>,
 }
 
@@ -51,7 +51,7 @@ impl Answer {
     /// `None` if it cannot be read.
     pub(super) fn read(payload: &[u8]) -> Option<Self> {
         let mut answer =
-            Self { encryption: ENCRYPT_NOT_SUPPORTED, fed_auth_required: None, nonce: None };
+            Self { encryption: ENCRYPT_NOT_SUPPORTED, fed_auth_required: false, nonce: None };
         let mut table = payload;
         loop {
             let [token, rest @ ..] = table else { return None };
@@ -65,7 +65,9 @@ impl Answer {
             let data = payload.get(offset..offset + length)?;
             match *token {
                 option::ENCRYPTION => answer.encryption = *data.first()?,
-                option::FED_AUTH_REQUIRED => answer.fed_auth_required = data.first().copied(),
+                option::FED_AUTH_REQUIRED => {
+                    answer.fed_auth_required = data.first().is_some_and(|required| *required != 0);
+                }
                 option::NONCE => answer.nonce = Some(data.try_into().ok()?),
                 // Others are of no concern, known or new.
                 _ => {}
@@ -82,10 +84,11 @@ impl Answer {
     /// none of its business. Options that it does not use are left out,
     /// because it refuses those that it does not know.
     pub(super) fn for_tiberius(&self) -> Vec<u8> {
-        let mut options: Vec<(u8, &[u8])> = vec![(option::ENCRYPTION, &[ENCRYPT_NOT_SUPPORTED])];
-        if let Some(required) = &self.fed_auth_required {
-            options.push((option::FED_AUTH_REQUIRED, std::slice::from_ref(required)));
-        }
+        let required = [u8::from(self.fed_auth_required)];
+        let mut options: Vec<(u8, &[u8])> = vec![
+            (option::ENCRYPTION, &[ENCRYPT_NOT_SUPPORTED]),
+            (option::FED_AUTH_REQUIRED, &required),
+        ];
         if let Some(nonce) = &self.nonce {
             options.push((option::NONCE, nonce));
         }

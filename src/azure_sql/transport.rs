@@ -21,10 +21,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    Encrypt, Error, Stage,
+    Encrypt, Error, RetireReason, Stage,
     dial::Socket,
     handshake::Wire,
-    link::{Fault, Link},
+    link::Link,
     packet::{HEADER, Header, Incoming, Outgoing, header, kind, status},
     prelogin,
 };
@@ -125,7 +125,7 @@ impl Transport {
     fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.link.set_stuck(result.is_pending() || self.outgoing.is_partial());
         if let Poll::Ready(Err(_)) = &result {
-            self.link.set_fault(Fault::Closed);
+            self.link.set_fault(RetireReason::Closed);
         }
         result.map_err(aborted)
     }
@@ -219,7 +219,7 @@ impl futures_util::io::AsyncWrite for Transport {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.link.set_fault(Fault::Closed);
+        self.link.set_fault(RetireReason::Closed);
         Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }
@@ -238,13 +238,13 @@ impl futures_util::io::AsyncRead for Transport {
         let read = ready!(Pin::new(&mut this.tls).poll_read(cx, &mut buffer));
         let passed = read.and_then(|()| match buffer.filled() {
             [] => {
-                this.link.set_fault(Fault::Closed);
+                this.link.set_fault(RetireReason::Closed);
                 Ok(0)
             }
             filled => this.incoming.pass(filled, &this.link).map(|()| filled.len()),
         });
         if passed.is_err() {
-            this.link.set_fault(Fault::Closed);
+            this.link.set_fault(RetireReason::Closed);
         }
         Poll::Ready(passed.map_err(aborted))
     }

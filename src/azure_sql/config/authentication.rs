@@ -7,9 +7,10 @@ use crate::credential::Member::{
 };
 
 /// What stands behind `Active Directory`; the first name is the one that errors show. `None`
-/// stands for whatever the environment has.
+/// stands for whatever the environment has. `NotSpecified` is what drivers write where nothing
+/// is specified.
 const NAMES: &[(Option<Member>, &[&str])] = &[
-    (None, &["Default"]),
+    (None, &["Default", "NotSpecified"]),
     (Some(ManagedIdentity), &["Managed Identity", "MSI"]),
     (Some(WorkloadIdentity), &["Workload Identity"]),
     (Some(ServicePrincipal), &["Service Principal", "Application"]),
@@ -53,12 +54,8 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Parses any driver's spelling. `NotSpecified` is what drivers write where nothing is
-/// specified.
+/// Parses any driver's spelling.
 pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
-    if is_same(value, "NotSpecified") {
-        return Ok(None);
-    }
     let is = |name: &&str| is_same(value, name) || is_same(value, &behind_prefix(name));
     if let Some((this, _)) = NAMES.iter().find(|(_, names)| names.iter().any(is)) {
         return Ok(*this);

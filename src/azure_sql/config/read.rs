@@ -138,11 +138,10 @@ impl Reader {
             Setting::Password => identity.client_secret = Some(Zeroizing::new(value.to_owned())),
             Setting::Tenant => identity.tenant = text(),
             Setting::Encrypt => {
-                let mandatory = Encrypt::Mandatory;
                 let levels = [
                     (&["strict"][..], Encrypt::Strict),
-                    (&["mandatory"], mandatory),
-                    (YES, mandatory),
+                    (&["mandatory"], Encrypt::Mandatory),
+                    (YES, Encrypt::Mandatory),
                 ];
                 config.encrypt = choice(value, &levels).ok_or_else(wrong)?;
             }
