@@ -1,6 +1,6 @@
 //! Where every configuration is checked, however it was made.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use rustls::pki_types::ServerName;
 
@@ -35,23 +35,37 @@ impl Config {
     }
 
     fn check_texts(&self, written: &Written) -> Result<(), ConfigError> {
-        for (setting, text) in [
-            (Setting::Database, self.database.as_ref()),
-            (Setting::ApplicationName, Some(&self.application_name)),
-            (Setting::WorkstationId, self.workstation_id.as_ref()),
+        let (ca_file, certificate) = self.trusted_files();
+        for (setting, text, longest) in [
+            (Setting::Database, self.database.as_deref(), LONGEST_NAME),
+            (Setting::ApplicationName, Some(self.application_name.as_str()), LONGEST_NAME),
+            (Setting::WorkstationId, self.workstation_id.as_deref(), LONGEST_NAME),
+            (Setting::CaFile, ca_file.as_deref(), usize::MAX),
+            (Setting::ServerCertificate, certificate.as_deref(), usize::MAX),
         ] {
             let Some(text) = text else { continue };
-            if text.encode_utf16().count() > LONGEST_NAME {
+            if text.is_empty() {
+                return Err(written.wrong(setting));
+            }
+            if text.contains('\0') {
+                return Err(written.refuse(setting, "has a NUL character"));
+            }
+            if text.encode_utf16().count() > longest {
                 return Err(written.refuse(setting, "is longer than 128 characters"));
             }
-            check_text(setting, text, written)?;
         }
+        Ok(())
+    }
+
+    /// Those of `TrustServerCertificateCA` and `ServerCertificate`. (A path that is no Unicode
+    /// is shown as far as it is.)
+    pub(super) fn trusted_files(&self) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
         match &self.trust {
-            Trust::Roots(path) => check_text(Setting::CaFile, &path.to_string_lossy(), written),
-            Trust::Certificate(path) => {
-                check_text(Setting::ServerCertificate, &path.to_string_lossy(), written)
+            Trust::Roots(file) => (Some(file.to_string_lossy()), None),
+            Trust::Certificate(file) => (None, Some(file.to_string_lossy())),
+            Trust::Platform | Trust::AnyOnLoopback | Trust::AnyAnywhere | Trust::Own(_) => {
+                (None, None)
             }
-            _ => Ok(()),
         }
     }
 
@@ -86,14 +100,6 @@ impl Config {
             Some((setting, _)) => Err(written.wrong(setting)),
             None => Ok(()),
         }
-    }
-}
-
-fn check_text(setting: Setting, text: &str, written: &Written) -> Result<(), ConfigError> {
-    match text {
-        "" => Err(written.wrong(setting)),
-        _ if text.contains('\0') => Err(written.refuse(setting, "has a NUL character")),
-        _ => Ok(()),
     }
 }
 

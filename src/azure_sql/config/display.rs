@@ -1,7 +1,7 @@
 use std::{fmt, time::Duration};
 
 use super::{Config, Encrypt, ado_net::quoted, keywords::Setting};
-use crate::{Cloud, tls::Trust};
+use crate::Cloud;
 
 /// An ADO.NET connection string, which reads back as the same configuration, but for what no
 /// string can say: what a `dangerous_…` method allows, `tls`, `idle_timeout` and `recycling`.
@@ -22,13 +22,7 @@ impl fmt::Display for Config {
 impl Config {
     /// As the parser reads them; empty without a value.
     fn settings(&self) -> [(Setting, String); 19] {
-        let (ca_file, certificate) = match &self.trust {
-            Trust::Roots(file) => (Some(file.display()), None),
-            Trust::Certificate(file) => (None, Some(file.display())),
-            Trust::Platform | Trust::AnyOnLoopback | Trust::AnyAnywhere | Trust::Own(_) => {
-                (None, None)
-            }
-        };
+        let (ca_file, certificate) = self.trusted_files();
         let encrypt = match self.encrypt {
             Encrypt::Mandatory => "Mandatory",
             Encrypt::Strict => "Strict",

@@ -2,7 +2,7 @@
 //! same with `sqlserver://` (where go-mssqldb has an instance, the path is the
 //! database here, for Azure SQL has no instances).
 
-use ::url::{Host, Url};
+use ::url::Url;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
@@ -50,14 +50,10 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
             "has a path of several parts, where the database's name is meant (a '/' in it is written %2F)",
         );
     }
-    let host = match url.host() {
-        Some(Host::Ipv6(address)) => address.to_string(),
-        host => host.map(|host| host.to_string()).unwrap_or_default(),
-    };
     let port = url.port().map(|port| port.to_string()).unwrap_or_default();
     let mut pairs = Vec::new();
     for (keyword, value) in [
-        ("Server", host.as_str()),
+        ("Server", url.host_str().unwrap_or_default()),
         ("Port", &port),
         ("User Id", user),
         ("Password", password),
@@ -104,7 +100,7 @@ mod tests {
             ("h", &[server]),
             ("h/", &[server]),
             ("h:1500/db", &[server, ("Port", "1500"), ("Database", "db")]),
-            ("[::1]:1500", &[("Server", "::1"), ("Port", "1500")]),
+            ("[::1]:1500", &[("Server", "[::1]"), ("Port", "1500")]),
             ("127.0.0.1", &[("Server", "127.0.0.1")]),
             ("id@h", &[server, ("User Id", "id")]),
             ("id%40tenant:s%3Acret@h", &[server, ("User Id", "id@tenant"), ("Password", "s:cret")]),
