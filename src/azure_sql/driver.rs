@@ -219,7 +219,7 @@ impl Driver {
         })
     }
 
-    /// Dials, then PRELOGIN and TLS.
+    /// Dials the server, exchanges PRELOGINs and sets up TLS.
     async fn open(
         &self,
         host: &str,

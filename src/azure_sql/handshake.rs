@@ -20,13 +20,13 @@ pub(super) struct Wire<S> {
     writes_packets: bool,
     /// TLS records, until they are flushed.
     gathered: Vec<u8>,
-    /// What is still to be sent of the packets of the last flush.
+    /// Packets of flushed records that have not been sent yet.
     packets: BytesMut,
     reads_packets: bool,
-    /// Filled up to `have`.
+    /// The header of the packet that is being read; `have` bytes of it have arrived.
     header: [u8; HEADER],
     have: usize,
-    /// Payload still to come.
+    /// Bytes of that packet's payload that have not been read yet.
     left: usize,
 }
 
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 *left -= count;
                 return Poll::Ready(Ok(()));
             }
-            // Only one byte at first, which may belong to TLS.
+            // Only one byte at first: it may belong to a bare TLS record.
             let end = if *have == 0 { 1 } else { HEADER };
             let mut rest = ReadBuf::new(&mut header[*have..end]);
             ready!(Pin::new(&mut *tcp).poll_read(cx, &mut rest))?;

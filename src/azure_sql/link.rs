@@ -118,8 +118,8 @@ impl Link {
         self.state().resets_sent
     }
 
-    /// By an attention: its acknowledgement may come alone or within the response, which
-    /// only a reader of tokens can tell.
+    /// Records that an attention cancelled the request. Only a reader of tokens knows whether
+    /// its acknowledgement comes alone or within the response.
     pub(super) fn cancelled(&self) {
         self.set_fault(RetireReason::Cancelled);
     }

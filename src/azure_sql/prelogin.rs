@@ -65,9 +65,7 @@ impl Answer {
             let data = payload.get(offset..offset + length)?;
             match *token {
                 option::ENCRYPTION => answer.encryption = *data.first()?,
-                option::FED_AUTH_REQUIRED => {
-                    answer.fed_auth_required = data.first().is_some_and(|required| *required != 0);
-                }
+                option::FED_AUTH_REQUIRED => answer.fed_auth_required = data.first() == Some(&1),
                 option::NONCE => answer.nonce = Some(data.try_into().ok()?),
                 // Others are of no concern, known or new.
                 _ => {}

@@ -42,21 +42,22 @@ pub struct Transport {
     /// Some kilobytes, which tiberius moves about.
     tls: Box<Tls>,
     link: Arc<Link>,
-    /// What tiberius has not read yet of the answer to its own PRELOGIN. Until it has read
-    /// all of it, it writes nothing but that PRELOGIN, which goes nowhere.
+    /// The unread rest of the answer to tiberius' own PRELOGIN. Until tiberius has read all
+    /// of it, it writes only that PRELOGIN, which is dropped.
     driver_answer: VecDeque<u8>,
     outgoing: Outgoing,
     incoming: Incoming,
 }
 
 impl Transport {
-    /// PRELOGIN and TLS. What comes out is ready for tiberius; `None` if the server will not
-    /// encrypt. With [`Encrypt::Strict`], `config` offers ALPN `tds/8.0`.
+    /// Exchanges PRELOGINs and sets up TLS, so that tiberius can log in. Returns `None` if the
+    /// server declines encryption; no secret was sent then. With [`Encrypt::Strict`], `config`
+    /// offers ALPN `tds/8.0`.
     ///
     /// # Errors
     ///
-    /// Of TLS as rustls', and of kind `InvalidData` if the server does not speak TDS as it
-    /// should.
+    /// If TLS fails, the I/O error holds a [`rustls::Error`]. Its kind is `InvalidData` if the
+    /// server does not answer as TDS requires.
     pub(super) async fn open(
         tcp: Socket,
         config: Arc<ClientConfig>,

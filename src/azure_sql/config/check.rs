@@ -57,8 +57,8 @@ impl Config {
         Ok(())
     }
 
-    /// Those of `TrustServerCertificateCA` and `ServerCertificate`. (A path that is no Unicode
-    /// is shown as far as it is.)
+    /// The files of `TrustServerCertificateCA` and of `ServerCertificate`. Parts of a path that
+    /// are not Unicode are replaced.
     pub(super) fn trusted_files(&self) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
         match &self.trust {
             Trust::Roots(file) => (Some(file.to_string_lossy()), None),

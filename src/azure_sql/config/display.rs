@@ -20,7 +20,7 @@ impl fmt::Display for Config {
 }
 
 impl Config {
-    /// As the parser reads them; empty without a value.
+    /// All settings as the parser reads them. The text of a setting without a value is empty.
     fn settings(&self) -> [(Setting, String); 19] {
         let (ca_file, certificate) = self.trusted_files();
         let encrypt = match self.encrypt {
@@ -29,7 +29,7 @@ impl Config {
         };
         let intent = if self.read_only { "ReadOnly" } else { "ReadWrite" };
         let at_once = if self.multi_subnet_failover { "True" } else { "False" };
-        // No limit is 0.
+        // 0 means that there is no limit.
         let limit = |limit: Option<Duration>| seconds(limit.unwrap_or_default());
         let scope_of_host = Cloud::of_azure_sql_host(&self.host).map(Cloud::azure_sql_scope);
         let scope = self.scope.as_ref().filter(|scope| scope_of_host.as_ref() != Some(scope));
@@ -61,7 +61,7 @@ fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// Decimals only where there are any.
+/// In seconds, with decimals only if there are any.
 fn seconds(time: Duration) -> String {
     match time.subsec_nanos() {
         0 => time.as_secs().to_string(),

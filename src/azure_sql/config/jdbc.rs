@@ -41,7 +41,7 @@ fn server(address: &str) -> Result<Pairs, ConfigError> {
     if address.starts_with('[') && !address.contains(']') {
         return Err(ConfigError::url("has a '[' that is not closed"));
     }
-    // A colon before the bracket belongs to the address.
+    // A colon within the brackets belongs to the address.
     let is_port = |(_, port): &(&str, &str)| !port.contains(']');
     let (host, port) = address.rsplit_once(':').filter(is_port).unwrap_or((address, ""));
     let pair = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.trim().to_owned()));
@@ -54,7 +54,7 @@ fn read_name(text: &str) -> Option<(String, &str)> {
     Some((name.to_owned(), behind))
 }
 
-/// Up to the `;`, trimmed; or what stands in braces as it is.
+/// Reads up to the `;` and trims, or reads the text in braces as it is.
 fn read_value(text: &str) -> Value<'_> {
     let text = text.trim_start();
     if let Some(inside) = text.strip_prefix('{') {

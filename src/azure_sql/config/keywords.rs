@@ -46,7 +46,8 @@ pub(super) enum Setting {
 /// What a keyword does.
 #[derive(Debug)]
 pub(super) enum Meaning {
-    /// With what it takes, as the end of a sentence that begins with the keyword.
+    /// Sets this. The text describes the accepted values, as the end of a sentence that begins
+    /// with the keyword.
     Sets(Setting, &'static str),
     /// Of no consequence here, whatever it says.
     Nothing,
@@ -60,7 +61,7 @@ pub(super) enum Meaning {
 type Keyword = (&'static str, Meaning);
 
 impl Setting {
-    /// The keyword's first name, and what it takes.
+    /// The keyword's first name, and the description of the accepted values.
     fn keyword(self) -> (&'static str, &'static str) {
         let of_this = |(names, meaning): &Keyword| match meaning {
             Sets(setting, takes) if *setting == self => Some((split(names).next()?, *takes)),
@@ -131,7 +132,7 @@ fn letters(text: &str) -> impl Iterator<Item = char> {
 pub(super) const YES: &[&str] = &["true", "yes", "1", "t"];
 pub(super) const NO: &[&str] = &["false", "no", "0", "f"];
 
-/// Any text will do, as far as it goes.
+/// For settings that accept any text.
 const A_TEXT: &str = "must have a value";
 const SECONDS_OR_NO_LIMIT: &str = "must be a number of seconds (0 for no limit)";
 

@@ -1,5 +1,5 @@
-//! What the forms of connection strings share: keywords and values, with semicolons between
-//! the pairs.
+//! The syntax that several forms of connection strings share: pairs of keywords and values,
+//! separated by semicolons.
 
 use zeroize::Zeroizing;
 
@@ -8,11 +8,12 @@ use super::{ConfigError, keywords};
 /// Keywords as written, and their values.
 pub(super) type Pairs = Vec<(String, Zeroizing<String>)>;
 
-/// A value and what follows its semicolon; or what is wrong with the value.
+/// A value, and the text after its semicolon. The error is the end of a sentence that begins
+/// with the value.
 pub(super) type Value<'a> = Result<(Zeroizing<String>, &'a str), String>;
 
-/// The pairs of `text` in their order. `read_keyword` returns what stands before the `=` and
-/// after it, if there is one before the next semicolon.
+/// Reads the pairs of `text` in their order. `read_keyword` returns the text before the `=` and
+/// the text after it, or `None` if a semicolon comes first.
 pub(super) fn read(
     text: &str,
     read_keyword: fn(&str) -> Option<(String, &str)>,
@@ -29,7 +30,7 @@ pub(super) fn read(
         let keyword = named(&keyword, number)?;
         let value;
         (value, rest) = read_value(behind).map_err(|problem| {
-            // An unknown one may be a piece of a password that was not quoted.
+            // An unknown keyword may be a piece of a password that was not quoted.
             let keyword = match keywords::find(&keyword) {
                 Some(_) => format!("'{keyword}'"),
                 None => format!("keyword number {number}"),
@@ -41,7 +42,7 @@ pub(super) fn read(
     Ok(pairs)
 }
 
-/// The keyword of pair `number`.
+/// Trims the keyword of pair `number`, which must not be empty.
 pub(super) fn named(keyword: &str, number: usize) -> Result<String, ConfigError> {
     match keyword.trim() {
         "" => Err(ConfigError::syntax(format!(
@@ -57,8 +58,8 @@ pub(super) fn no_equals(number: usize) -> ConfigError {
     ))
 }
 
-/// A value of which `inside` stands behind the opening quote or brace. The `closing` one is
-/// written twice where it belongs to the value.
+/// Reads a value in quotes or braces; `inside` begins after the opening one. A `closing`
+/// character that belongs to the value is written twice.
 pub(super) fn quoted_value(inside: &str, closing: char) -> Value<'_> {
     let (name, doubled) = if closing == '}' { ("brace", "'}'") } else { ("quote", "quote") };
     let mut value = Zeroizing::new(String::with_capacity(inside.len()));
@@ -79,7 +80,7 @@ pub(super) fn quoted_value(inside: &str, closing: char) -> Value<'_> {
     Err(format!("begins with a {name} that is not closed (a {doubled} inside is written twice)"))
 }
 
-/// What stands before the next one, and what behind it.
+/// Splits `text` at its first semicolon.
 pub(super) fn to_semicolon(text: &str) -> (&str, &str) {
     text.split_once(';').unwrap_or((text, ""))
 }

@@ -236,7 +236,7 @@ fn server(value: &str) -> Result<(String, Option<u16>), &'static str> {
     if let Some((_, why)) = REFUSED.iter().find(|(name, _)| is_same(name, protocol)) {
         return Err(why);
     }
-    // Elsewhere, the first colon is one of an IPv6 address.
+    // Without a protocol, the first colon belongs to an IPv6 address.
     let value = if is_same(protocol, "tcp") { address } else { value }.trim();
     if value.starts_with(r"\\") {
         return Err(PIPE);
@@ -257,7 +257,7 @@ fn server(value: &str) -> Result<(String, Option<u16>), &'static str> {
     Ok((host_name(bare), port))
 }
 
-/// What stands for `value`, by any of its names.
+/// Returns the choice that has `value` among its names.
 fn choice<T: Copy>(value: &str, choices: &[(&[&str], T)]) -> Option<T> {
     choices.iter().find(|(names, _)| is_one_of(names, value)).map(|(_, choice)| *choice)
 }

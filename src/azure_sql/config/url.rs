@@ -73,7 +73,8 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     Ok(pairs)
 }
 
-/// The parts of a value, with a space between them. Nothing grows, for that would leave copies.
+/// Decodes the parts of a value and joins them with spaces. No buffer grows, because that would
+/// leave copies of a secret.
 fn decoded<'a>(
     parts: impl IntoIterator<Item = &'a str> + Clone,
 ) -> Result<Zeroizing<String>, ConfigError> {
