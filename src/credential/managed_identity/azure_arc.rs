@@ -10,22 +10,18 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use reqwest::{
-    Method, Request, Url,
-    header::{AUTHORIZATION, HeaderValue},
-};
+use reqwest::{Url, header::AUTHORIZATION};
 
 pub(super) use super::key_file::Agent;
 use super::{
     Endpoint, ManagedIdentityHost,
     host::Selector,
     http::{Answer, Http, HttpError, TRY_LIMIT},
-    key_file::{KeyFile, KeyFileError},
+    key_file::{self, KeyFileError},
     local::Local,
-    metadata_header,
-    retry::Retry,
+    protocols::AZURE_ARC,
     secret::Secret,
-    shown, token_url,
+    shown,
 };
 use crate::{
     credential::ConfigError,
@@ -37,7 +33,6 @@ use crate::{
 };
 
 const DEFAULT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
-const API_VERSION: &str = "2020-06-01";
 
 pub(super) struct AzureArc {
     local: Local,
@@ -58,29 +53,19 @@ impl AzureArc {
     }
 
     fn new(url: &str, agent: Agent, told_of: bool) -> Result<Self, ConfigError> {
-        let local = Local::new("the Azure Arc agent", "IDENTITY_ENDPOINT", url, &Retry::LOCAL)?;
+        let local = Local::new(&AZURE_ARC, url, None)?;
         Ok(Self { local, agent, known: AtomicBool::new(told_of) })
     }
 
-    fn request(&self, scope: &Scope, key: Option<HeaderValue>) -> Request {
-        let url = token_url(self.local.url(), API_VERSION, scope, None);
-        let mut request = Request::new(Method::GET, url);
-        metadata_header(&mut request);
-        if let Some(key) = key {
-            request.headers_mut().insert(AUTHORIZATION, key);
-        }
-        request
-    }
-
-    /// Both requests: a key may be good for one answer only. It is left in
-    /// `sent`.
+    /// Both requests: a key may be valid for one answer only. It is left in `sent`.
     async fn ask(
         &self,
         http: &Http,
         scope: &Scope,
         sent: &Mutex<Option<Secret>>,
     ) -> Result<Answer, HttpError> {
-        let answer = http.send_once(self.request(scope, None), TRY_LIMIT).await?;
+        let request = || self.local.request(scope, None);
+        let answer = http.send_once(request(), TRY_LIMIT).await?;
         self.known.store(true, Ordering::Relaxed);
         if answer.status.is_success() {
             return Err(KeyFileError::NoChallenge.into());
@@ -88,8 +73,9 @@ impl AzureArc {
         if answer.status != 401 {
             return Ok(answer);
         }
-        let key = KeyFile::named_by(&answer.challenges, &self.agent)?.read()?;
-        let request = self.request(scope, Some(key.header()));
+        let key = key_file::read(&answer.challenges, &self.agent)?;
+        let mut request = request();
+        request.headers_mut().insert(AUTHORIZATION, key.header());
         *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
         http.send_once(request, TRY_LIMIT).await
     }
@@ -106,7 +92,7 @@ impl AzureArc {
             _ => "",
         };
         let url = shown(self.local.url());
-        let message = format!("no token from {} ({url}): {error}{advice}", self.local.who());
+        let message = format!("no token from {} ({url}): {error}{advice}", AZURE_ARC.who);
         CredentialError::new(Refused, message).with_source(error)
     }
 }
@@ -128,9 +114,9 @@ impl Endpoint for AzureArc {
         _: Option<&Selector>,
         scope: &Scope,
     ) -> Result<Token, CredentialError> {
-        let local = &self.local;
         let sent = Mutex::new(None);
-        let answer = match http.repeat(|| self.ask(http, scope, &sent), local.retry()).await {
+        let one_try = || self.ask(http, scope, &sent);
+        let answer = match http.repeat(one_try, &AZURE_ARC.retry).await {
             Ok(answer) => {
                 let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
                 Ok(Answer { sent, ..answer })
@@ -140,26 +126,13 @@ impl Endpoint for AzureArc {
                 let message = format!(
                     "the Azure Arc agent is installed here, but does not listen at {}; start it \
                      (service `himds`)",
-                    shown(local.url())
+                    shown(self.url())
                 );
                 return Err(CredentialError::new(Unavailable, message).with_source(error));
             }
             Err(error) => Err(error),
         };
-        local.token(answer, |refusal| match refusal.status {
-            401 | 403 => Some(format!(
-                "{} did not accept the key that it asked for ({}){}",
-                local.who(),
-                refusal.status,
-                refusal.reason
-            )),
-            400 => Some(format!(
-                "{} gives no such token{}; the machine must be connected (`azcmagent show`)",
-                local.who(),
-                refusal.reason
-            )),
-            _ => None,
-        })
+        self.local.token(answer, None)
     }
 }
 

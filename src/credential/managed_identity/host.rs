@@ -5,12 +5,10 @@ use std::{fmt, path::Path};
 
 use super::{
     Endpoint, UserAssignedId,
-    app_service::AppService,
     azure_arc::{Agent, AzureArc},
-    azure_ml::AzureMl,
-    cloud_shell::CloudShell,
     imds::{self, Imds},
-    service_fabric::ServiceFabric,
+    local::Local,
+    protocols::{APP_SERVICE, AZURE_ML, CLOUD_SHELL, SERVICE_FABRIC},
 };
 use crate::credential::{ConfigError, Environment};
 
@@ -118,21 +116,21 @@ pub(super) fn find(
 ) -> Result<Box<dyn Endpoint>, ConfigError> {
     let get = |name| environment.get(name);
     let agent = Agent::new(environment, arc_root);
-    if let (Some(url), Some(header)) = (get("IDENTITY_ENDPOINT"), get("IDENTITY_HEADER")) {
-        return Ok(match get("IDENTITY_SERVER_THUMBPRINT") {
-            Some(thumbprint) => Box::new(ServiceFabric::new(url, header, thumbprint)?),
-            None => Box::new(AppService::new(url, header)?),
-        });
+    if let (Some(url), header @ Some(_)) = (get("IDENTITY_ENDPOINT"), get("IDENTITY_HEADER")) {
+        return Ok(Box::new(match get("IDENTITY_SERVER_THUMBPRINT") {
+            Some(thumbprint) => Local::new(&SERVICE_FABRIC, url, header)?.pinned(thumbprint)?,
+            None => Local::new(&APP_SERVICE, url, header)?,
+        }));
     }
     if let (Some(url), Some(_)) = (get("IDENTITY_ENDPOINT"), get("IMDS_ENDPOINT")) {
         return Ok(Box::new(AzureArc::told_of(url, agent)?));
     }
-    match (get("MSI_ENDPOINT"), get("MSI_SECRET")) {
-        (Some(url), Some(secret)) => {
-            return Ok(Box::new(AzureMl::new(url, secret, get("DEFAULT_IDENTITY_CLIENT_ID"))?));
-        }
-        (Some(url), None) => return Ok(Box::new(CloudShell::new(url)?)),
-        (None, _) => {}
+    if let Some(url) = get("MSI_ENDPOINT") {
+        return Ok(Box::new(match get("MSI_SECRET") {
+            None => Local::new(&CLOUD_SHELL, url, None)?,
+            secret => Local::new(&AZURE_ML, url, secret)?
+                .with_default(get("DEFAULT_IDENTITY_CLIENT_ID"))?,
+        }));
     }
     match get(AUTHORITY) {
         Some(url) => Ok(Box::new(Imds::at(AUTHORITY, url)?)),

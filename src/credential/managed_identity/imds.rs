@@ -15,9 +15,11 @@ use super::{
     endpoint_url, exhausted,
     host::Selector,
     http::{Answer, Http, HttpError},
+    in_brackets,
+    local::no_identity,
     metadata_header,
     retry::Retry,
-    shown, token_url,
+    shown, token_request,
 };
 use crate::{
     credential::{ConfigError, InvalidAnswer, answer},
@@ -63,8 +65,7 @@ impl Imds {
     }
 
     fn request(&self, scope: &Scope, selector: Option<&Selector>) -> Request {
-        let url = token_url(&self.url, API_VERSION, scope, selector.map(Selector::pair));
-        let mut request = Request::new(Method::GET, url);
+        let mut request = token_request(&self.url, API_VERSION, scope, selector);
         metadata_header(&mut request);
         request
     }
@@ -86,36 +87,22 @@ impl Imds {
         // Entra's own words are about the resource, not about this machine.
         let by_entra = text.contains("AADSTS");
         let several = text.contains("Multiple user assigned identities");
-        let told = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        match (answer.status.as_u16(), selector) {
-            (400, _) if by_entra => {
-                CredentialError::new(Refused, format!("IMDS gives no such token{told}"))
+        let reason = in_brackets(reason);
+        let (kind, message) = match (answer.status.as_u16(), selector) {
+            (400, _) if by_entra => (Refused, format!("IMDS gives no such token{reason}")),
+            (400, None) if several => {
+                let message = format!(
+                    "this machine has several user-assigned identities{reason}; give the client \
+                     ID of one (AZURE_CLIENT_ID)"
+                );
+                (Refused, message)
             }
-            (400, Some(selector)) => CredentialError::new(
-                Refused,
-                format!(
-                    "identity {} is not assigned to this machine{told}; assign it, or name one \
-                     that is",
-                    selector.id
-                ),
-            ),
-            (400, None) if several => CredentialError::new(
-                Refused,
-                format!(
-                    "this machine has several user-assigned identities{told}; give the client ID \
-                     of one (AZURE_CLIENT_ID)"
-                ),
-            ),
+            (400, Some(_)) => (Refused, no_identity("this machine", selector, &reason)),
             // A machine without an identity may have a developer logged in.
-            (400, None) => CredentialError::new(
-                Unavailable,
-                format!(
-                    "this machine has no system-assigned identity{told}; switch it on, or give \
-                     the client ID of a user-assigned one (AZURE_CLIENT_ID)"
-                ),
-            ),
-            _ => CredentialError::new(Refused, format!("IMDS answered {}{told}", answer.status)),
-        }
+            (400, None) => (Unavailable, no_identity("this machine", selector, &reason)),
+            _ => (Refused, format!("IMDS answered {}{reason}", answer.status)),
+        };
+        CredentialError::new(kind, message)
     }
 
     /// Whether IMDS itself has answered, with whatever status; it is remembered. azidentity and

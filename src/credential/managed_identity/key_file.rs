@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -73,62 +73,51 @@ pub(super) enum KeyFileError {
     Unreadable { path: PathBuf, source: io::Error },
 }
 
-/// A key file in the agent's own directory.
-pub(super) struct KeyFile(PathBuf);
-
-impl KeyFile {
-    /// The file that the challenge names (`Basic realm=PATH`).
-    pub(super) fn named_by(
-        challenges: &[HeaderValue],
-        agent: &Agent,
-    ) -> Result<Self, KeyFileError> {
-        let path = challenges.iter().find_map(realm).ok_or(KeyFileError::NotNamed)?;
-        let path = Path::new(path);
-        let elsewhere = || KeyFileError::Elsewhere { directory: agent.keys.clone() };
-        // Before the file system is asked: on Windows a path can be another
-        // machine's, which would be logged in to.
-        if !path.starts_with(&agent.keys) {
-            return Err(elsewhere());
-        }
-        if path.extension().is_none_or(|extension| extension != "key") {
-            return Err(KeyFileError::NoKey);
-        }
-        let real = |path: &Path| {
-            path.canonicalize()
-                .map_err(|source| KeyFileError::Unreadable { path: path.to_owned(), source })
-        };
-        // Neither `..` nor a link leads out.
-        let (directory, path) = (real(&agent.keys)?, real(path)?);
-        if path.parent() != Some(&directory) {
-            return Err(elsewhere());
-        }
-        if path.extension().is_none_or(|extension| extension != "key") {
-            return Err(KeyFileError::NoKey);
-        }
-        Ok(Self(path))
+/// The key in the file that the challenge names (`Basic realm=PATH`), as `Authorization` wants
+/// it. A few bytes of a local disk: not worth a thread.
+pub(super) fn read(challenges: &[HeaderValue], agent: &Agent) -> Result<Secret, KeyFileError> {
+    let path = challenges.iter().find_map(realm).ok_or(KeyFileError::NotNamed)?;
+    let path = checked(Path::new(path), &agent.keys)?;
+    let failed = |source| KeyFileError::Unreadable { path: path.clone(), source };
+    let file = File::open(&path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(KeyFileError::Unusable);
     }
-
-    /// What it holds, as `Authorization` wants it. A few bytes of a local disk:
-    /// not worth a thread.
-    pub(super) fn read(&self) -> Result<Secret, KeyFileError> {
-        let Self(path) = self;
-        let failed = |source| KeyFileError::Unreadable { path: path.clone(), source };
-        let file = File::open(path).map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(KeyFileError::Unusable);
-        }
-        // Room for all of it: what grows leaves copies behind.
-        let mut text = Zeroizing::new(Vec::with_capacity(2 * LENGTH_LIMIT));
-        file.take(LENGTH_LIMIT as u64 + 1).read_to_end(&mut text).map_err(failed)?;
-        if text.len() > LENGTH_LIMIT {
-            return Err(KeyFileError::TooLong);
-        }
-        let key = std::str::from_utf8(&text).map_err(|_| KeyFileError::Unusable)?.trim();
-        if key.is_empty() {
-            return Err(KeyFileError::Unusable);
-        }
-        Secret::new("Basic ", key).ok_or(KeyFileError::Unusable)
+    // Room for all of it: a buffer that grows leaves copies behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(2 * LENGTH_LIMIT));
+    file.take(LENGTH_LIMIT as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() > LENGTH_LIMIT {
+        return Err(KeyFileError::TooLong);
     }
+    let key = std::str::from_utf8(&text).map_err(|_| KeyFileError::Unusable)?.trim();
+    if key.is_empty() {
+        return Err(KeyFileError::Unusable);
+    }
+    Secret::new("Basic ", key).ok_or(KeyFileError::Unusable)
+}
+
+/// The path without links, if it is that of a `.key` file directly in the agent's directory.
+fn checked(path: &Path, keys: &Path) -> Result<PathBuf, KeyFileError> {
+    let elsewhere = || KeyFileError::Elsewhere { directory: keys.to_owned() };
+    let is_key = |path: &Path| path.extension().is_some_and(|extension| extension == "key");
+    let real = |path: &Path| {
+        path.canonicalize()
+            .map_err(|source| KeyFileError::Unreadable { path: path.to_owned(), source })
+    };
+    // Before the file system is asked: on Windows a path can be another
+    // machine's, which would be logged in to.
+    if !path.starts_with(keys) {
+        return Err(elsewhere());
+    }
+    if !is_key(path) {
+        return Err(KeyFileError::NoKey);
+    }
+    // Neither `..` nor a link leads out.
+    let (directory, path) = (real(keys)?, real(path)?);
+    if path.parent() != Some(&directory) {
+        return Err(elsewhere());
+    }
+    if is_key(&path) { Ok(path) } else { Err(KeyFileError::NoKey) }
 }
 
 /// The realm of a `Basic` challenge, in quotes or not (RFC 9110, 11.6.1).
@@ -167,7 +156,7 @@ mod tests {
 
         fn read(&self, path: &Path) -> Result<String, KeyFileError> {
             let challenge = format!("Basic realm={}", path.display()).parse().unwrap();
-            let key = KeyFile::named_by(&[challenge], &self.agent)?.read()?.header();
+            let key = read(&[challenge], &self.agent)?.header();
             assert!(key.is_sensitive());
             Ok(key.to_str().unwrap().to_owned())
         }

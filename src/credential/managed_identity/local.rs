@@ -1,17 +1,25 @@
-//! What endpoints have in common that Azure puts beside the program: a URL, and
-//! mostly a secret, in variables that say that it is there.
+//! Endpoints that variables of the environment name: Azure runs them next to the program.
 
-use reqwest::{Method, Request, Url};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reqwest::{
+    Method, Request, Url,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 
 use super::{
-    endpoint_url, exhausted,
+    Endpoint, ManagedIdentityHost, UserAssignedId, endpoint_url, exhausted,
     host::Selector,
-    http::{Answer, HttpError},
+    http::{Answer, Http, HttpError},
+    in_brackets, metadata_header,
+    pinned::{self, Thumbprint},
     retry::Retry,
     secret::Secret,
-    shown,
+    shown, token_request,
 };
 use crate::{
+    clock::Clock,
     credential::{ConfigError, answer},
     token::{
         CredentialError,
@@ -20,109 +28,194 @@ use crate::{
     },
 };
 
-pub(super) struct Local {
-    who: &'static str,
-    url: Url,
-    retry: &'static Retry,
-    secret: Option<Secret>,
+/// What is known about one host's endpoint.
+pub(super) struct Protocol {
+    pub(super) host: ManagedIdentityHost,
+    /// The endpoint, for messages.
+    pub(super) who: &'static str,
+    /// The variable with the endpoint's URL.
+    pub(super) url: &'static str,
+    /// The variable with the secret that every request carries, and the secret's header.
+    pub(super) secret: Option<(&'static str, &'static str)>,
+    /// `None` if a request is a form that has only the resource.
+    pub(super) api_version: Option<&'static str>,
+    pub(super) retry: Retry,
+    /// What a refusal means on this host, and what to do about it.
+    pub(super) explain: fn(&Refusal<'_>) -> Option<String>,
 }
 
-/// A refusal that no later try betters.
-pub(super) struct Refusal {
+/// A refusal that a later try would not change.
+pub(super) struct Refusal<'a> {
+    who: &'static str,
     pub(super) status: u16,
-    /// What it says, in brackets behind a blank; or nothing.
+    /// The endpoint's reason, in brackets after a blank; or nothing.
     pub(super) reason: String,
+    pub(super) selector: Option<&'a Selector>,
+}
+
+impl Refusal<'_> {
+    pub(super) fn not_accepted(&self, what: &str, advice: &str) -> String {
+        let Self { who, status, reason, .. } = self;
+        format!("{who} did not accept {what} ({status}){reason}; {advice}")
+    }
+}
+
+/// The message for a machine or app (`place`) that does not have the identity.
+pub(super) fn no_identity(place: &str, selector: Option<&Selector>, reason: &str) -> String {
+    match selector {
+        Some(Selector { id, .. }) => format!(
+            "identity {id} is not assigned to {place}{reason}; assign it, or name one that is"
+        ),
+        None => format!(
+            "{place} has no system-assigned identity{reason}; switch it on, or give the client ID \
+             of a user-assigned one (AZURE_CLIENT_ID)"
+        ),
+    }
+}
+
+pub(super) struct Local {
+    protocol: &'static Protocol,
+    url: Url,
+    /// With its header.
+    secret: Option<(&'static str, Secret)>,
+    /// The identity to ask for if none was selected.
+    default: Option<Selector>,
+    /// Of the certificate that the endpoint must have.
+    thumbprint: Option<Thumbprint>,
 }
 
 impl Local {
-    /// `who` for messages; `setting` is where the URL comes from.
     pub(super) fn new(
-        who: &'static str,
-        setting: &'static str,
+        protocol: &'static Protocol,
         url: &str,
-        retry: &'static Retry,
+        secret: Option<&str>,
     ) -> Result<Self, ConfigError> {
-        Ok(Self { who, url: endpoint_url(setting, url)?, retry, secret: None })
+        let url = endpoint_url(protocol.url, url)?;
+        let secret = match (protocol.secret, secret) {
+            (Some((variable, header)), Some(secret)) => {
+                let invalid = ConfigError::invalid(variable, "a value for an HTTP header");
+                Some((header, Secret::new("", secret).ok_or(invalid)?))
+            }
+            _ => None,
+        };
+        Ok(Self { protocol, url, secret, default: None, thumbprint: None })
     }
 
-    /// The same with the secret that every request carries.
-    pub(super) fn with_secret(
-        mut self,
-        setting: &'static str,
-        secret: &str,
-    ) -> Result<Self, ConfigError> {
-        let secret = Secret::new("", secret)
-            .ok_or_else(|| ConfigError::invalid(setting, "a value for an HTTP header"))?;
-        self.secret = Some(secret);
+    /// With the value of `DEFAULT_IDENTITY_CLIENT_ID`: the identity of an Azure Machine Learning
+    /// compute, which its endpoint does not choose by itself.
+    pub(super) fn with_default(mut self, client_id: Option<&str>) -> Result<Self, ConfigError> {
+        const SETTING: &str = "DEFAULT_IDENTITY_CLIENT_ID";
+        if let Some(client_id) = client_id {
+            let id = UserAssignedId::ClientId(client_id.to_owned());
+            id.check(SETTING)?;
+            self.default = Some(Selector::new(self.protocol.host, id, SETTING)?);
+        }
         Ok(self)
     }
 
-    pub(super) fn who(&self) -> &'static str {
-        self.who
+    /// With the value of `IDENTITY_SERVER_THUMBPRINT`.
+    pub(super) fn pinned(mut self, thumbprint: &str) -> Result<Self, ConfigError> {
+        let expected = "an https:// URL, as there is a thumbprint (IDENTITY_SERVER_THUMBPRINT)";
+        ConfigError::unless(self.url.scheme() == "https", self.protocol.url, expected)?;
+        let expected = "a certificate's SHA-1 thumbprint: 40 hexadecimal digits";
+        let invalid = ConfigError::invalid("IDENTITY_SERVER_THUMBPRINT", expected);
+        self.thumbprint = Some(Thumbprint::parse(thumbprint).ok_or(invalid)?);
+        Ok(self)
     }
 
-    pub(super) fn url(&self) -> &Url {
-        &self.url
-    }
-
-    pub(super) fn retry(&self) -> &'static Retry {
-        self.retry
-    }
-
-    /// The request that most of them want. `secret_header`: where the secret
-    /// goes.
-    pub(super) fn request(
-        &self,
-        api_version: &str,
-        scope: &Scope,
-        selector: Option<(&str, &str)>,
-        secret_header: &'static str,
-    ) -> Request {
-        let url = super::token_url(&self.url, api_version, scope, selector);
-        let mut request = Request::new(Method::GET, url);
-        if let Some(secret) = &self.secret {
-            request.headers_mut().insert(secret_header, secret.header());
+    pub(super) fn request(&self, scope: &Scope, selector: Option<&Selector>) -> Request {
+        let mut request = match self.protocol.api_version {
+            Some(version) => token_request(&self.url, version, scope, selector),
+            None => form(&self.url, scope),
+        };
+        match &self.secret {
+            Some((header, secret)) => {
+                request.headers_mut().insert(*header, secret.header());
+            }
+            None => metadata_header(&mut request),
         }
         request
     }
 
-    /// The token of an answer. `explain` says what a refusal means on this
-    /// host, and what to do about it.
+    /// The token of an answer.
     pub(super) fn token(
         &self,
         answer: Result<Answer, HttpError>,
-        explain: impl FnOnce(&Refusal) -> Option<String>,
+        selector: Option<&Selector>,
     ) -> Result<Token, CredentialError> {
+        let Protocol { who, ref retry, explain, .. } = *self.protocol;
         let answer = answer.map_err(|error| self.no_answer(error))?;
         if answer.status.is_success() {
             return answer::token(&answer.body, answer.asked_at)
                 .map_err(|error| self.no_answer(HttpError::Unusable(error)));
         }
-        let secret = answer.sent.as_ref().or(self.secret.as_ref());
+        let secret = answer.sent.as_ref().or(self.secret.as_ref().map(|(_, secret)| secret));
         let reason = answer::description(&answer.body, secret.map(Secret::text));
-        if self.retry.passes(answer.status) {
-            return Err(exhausted(self.who, &answer, reason));
+        if retry.passes(answer.status) {
+            return Err(exhausted(who, &answer, reason));
         }
-        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-        let refusal = Refusal { status: answer.status.as_u16(), reason };
+        let (status, reason) = (answer.status.as_u16(), in_brackets(reason));
+        let refusal = Refusal { who, status, reason, selector };
         let message = explain(&refusal).unwrap_or_else(|| {
-            let (url, reason) = (shown(&self.url), refusal.reason);
-            format!("{} ({url}) answered {}{reason}", self.who, answer.status)
+            format!("{who} ({}) answered {}{}", shown(&self.url), answer.status, refusal.reason)
         });
         Err(CredentialError::new(Refused, message))
     }
 
-    /// The variables say that it is there: it may be back soon.
-    pub(super) fn no_answer(&self, error: HttpError) -> CredentialError {
-        let message = format!("{} ({}) gave no token", self.who, shown(&self.url));
-        CredentialError::new(Transient, message).with_source(error)
+    /// The variables say that the endpoint exists: it may be available again soon.
+    fn no_answer(&self, error: HttpError) -> CredentialError {
+        let (who, url) = (self.protocol.who, shown(&self.url));
+        let (kind, message) = match &error {
+            HttpError::Unreachable(error)
+                if self.thumbprint.is_some() && pinned::is_mismatch(error) =>
+            {
+                let message = format!(
+                    "what answers at {url} has another certificate than \
+                     IDENTITY_SERVER_THUMBPRINT says; nothing was sent to it"
+                );
+                (Refused, message)
+            }
+            _ => (Transient, format!("{who} ({url}) gave no token")),
+        };
+        CredentialError::new(kind, message).with_source(error)
     }
 }
 
-/// "identity … is not assigned to …", for a refusal of a selected identity.
-pub(super) fn not_assigned(selector: &Selector, to: &str, refusal: &Refusal) -> String {
-    format!(
-        "identity {} is not assigned to {to}{}; assign it, or name one that is",
-        selector.id, refusal.reason
-    )
+fn form(endpoint: &Url, scope: &Scope) -> Request {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    let body = form.append_pair("resource", scope.resource()).finish();
+    let mut request = Request::new(Method::POST, endpoint.clone());
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    request.headers_mut().insert(CONTENT_TYPE, form);
+    *request.body_mut() = Some(body.into());
+    request
+}
+
+#[async_trait]
+impl Endpoint for Local {
+    fn host(&self) -> ManagedIdentityHost {
+        self.protocol.host
+    }
+
+    fn url(&self) -> &Url {
+        &self.url
+    }
+
+    fn http(&self, clock: Arc<dyn Clock>) -> Result<Http, ConfigError> {
+        match &self.thumbprint {
+            Some(thumbprint) => Ok(Http::pinned(pinned::client_config(thumbprint.clone())?, clock)),
+            None => Http::new(&self.url, clock),
+        }
+    }
+
+    async fn get_token(
+        &self,
+        http: &Http,
+        selector: Option<&Selector>,
+        scope: &Scope,
+    ) -> Result<Token, CredentialError> {
+        let selector = selector.or(self.default.as_ref());
+        let request = || self.request(scope, selector);
+        self.token(http.send(request, &self.protocol.retry).await, selector)
+    }
 }

@@ -1,8 +1,5 @@
-mod app_service;
 mod azure_arc;
-mod azure_ml;
 mod builder;
-mod cloud_shell;
 mod connection;
 mod host;
 mod http;
@@ -10,9 +7,9 @@ mod imds;
 mod key_file;
 mod local;
 mod pinned;
+mod protocols;
 mod retry;
 mod secret;
-mod service_fabric;
 mod user_assigned;
 
 use std::{
@@ -26,7 +23,7 @@ use std::{
 
 use async_trait::async_trait;
 use reqwest::{
-    Request, Url,
+    Method, Request, Url,
     header::{HeaderName, HeaderValue},
 };
 
@@ -204,19 +201,19 @@ fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
-/// The endpoint's URL with the parameters that nearly all hosts want.
-fn token_url(
+/// The request that nearly all hosts want, without its headers.
+fn token_request(
     endpoint: &Url,
     api_version: &str,
     scope: &Scope,
-    selector: Option<(&str, &str)>,
-) -> Url {
+    selector: Option<&Selector>,
+) -> Request {
     let mut url = endpoint.clone();
     url.query_pairs_mut()
         .append_pair("api-version", api_version)
         .append_pair("resource", scope.resource())
-        .extend_pairs(selector);
-    url
+        .extend_pairs(selector.map(Selector::pair));
+    Request::new(Method::GET, url)
 }
 
 /// Keeps out requests that somebody else has forged: a browser, or a server
@@ -230,6 +227,11 @@ fn metadata_header(request: &mut Request) {
 pub(super) fn is_silent(error: &CredentialError) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref());
     matches!(cause, Some(HttpError::NoAnswer(_) | HttpError::Broken(_)))
+}
+
+/// The reason of a refusal, to be appended to a message.
+fn in_brackets(reason: Option<String>) -> String {
+    reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
 }
 
 /// An endpoint that was asked again and again, in vain.

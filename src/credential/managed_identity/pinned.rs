@@ -1,52 +1,40 @@
 //! TLS with one server, known by its certificate's SHA-1 thumbprint.
 
-use std::fmt;
+use std::io;
 
 use rustls::{CertificateError, ClientConfig, Error, pki_types::CertificateDer};
 
 use crate::{credential::ConfigError, tls};
 
-/// SHA-1 of a certificate. Its collisions do not help here: to pass for this
-/// certificate takes another one of the same hash, a second preimage.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Thumbprint([u8; 20]);
+/// SHA-1 of a certificate, as 40 hexadecimal digits. Its collisions do not help here: to pass
+/// for this certificate takes another one of the same hash, a second preimage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Thumbprint(String);
 
 impl Thumbprint {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let digits = text.trim().as_bytes();
-        if digits.len() != 40 {
-            return None;
-        }
-        let mut bytes = [0; 20];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let [high, low] = [pair[0], pair[1]].map(|digit| char::from(digit).to_digit(16));
-            *byte = u8::try_from(high? * 16 + low?).ok()?;
-        }
-        Some(Self(bytes))
+        let text = text.trim();
+        let is_right = text.len() == 40 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_right.then(|| Self(text.to_ascii_uppercase()))
     }
 
-    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    fn of(certificate: &CertificateDer<'_>) -> Self {
         let algorithm = &::aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
         let digest = ::aws_lc_rs::digest::digest(algorithm, certificate);
-        digest.as_ref().try_into().ok().map(Self)
-    }
-}
-
-impl fmt::Debug for Thumbprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+        Self(digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect())
     }
 }
 
 /// A configuration that trusts this certificate and no other.
 pub(super) fn client_config(thumbprint: Thumbprint) -> Result<ClientConfig, ConfigError> {
-    tls::accepting(move |shown| Thumbprint::of(shown) == Some(thumbprint))
+    tls::accepting(move |shown| Thumbprint::of(shown) == thumbprint)
         .map_err(|error| ConfigError::Tls(error.into()))
 }
 
-/// Whether a handshake failed because it was another certificate.
-pub(super) fn is_mismatch(error: &Error) -> bool {
-    matches!(error, Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+/// Whether a handshake failed because the server has another certificate.
+pub(super) fn is_mismatch(error: &io::Error) -> bool {
+    let mismatch = Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+    error.get_ref().and_then(|error| error.downcast_ref()) == Some(&mismatch)
 }
 
 #[cfg(test)]
@@ -61,9 +49,8 @@ mod tests {
     fn a_thumbprint_is_forty_hexadecimal_digits() {
         let text = "a9993e364706816aba3e25717850c26c9cd0d89d";
         let abc = Thumbprint::of(&CertificateDer::from(b"abc".to_vec()));
-        assert_eq!(Thumbprint::parse(text), abc);
-        assert_eq!(Thumbprint::parse(&text.to_uppercase()), abc);
-        assert_eq!(format!("{:?}", abc.unwrap()), text.to_uppercase());
+        assert_eq!(Thumbprint::parse(text).as_ref(), Some(&abc));
+        assert_eq!(Thumbprint::parse(&text.to_uppercase()), Some(abc));
         let cut = &text[1..];
         for wrong in ["", cut, &format!("{cut}g"), &format!("{text}0"), &format!("{cut}é")] {
             assert_eq!(Thumbprint::parse(wrong), None, "{wrong}");
@@ -81,7 +68,7 @@ mod tests {
     /// What comes of a handshake with a server that shows this certificate and
     /// signs with this key.
     fn handshake(
-        trusted: Thumbprint,
+        trusted: &Thumbprint,
         shown: &CertificateDer<'static>,
         key: &rcgen::KeyPair,
         version: &'static rustls::SupportedProtocolVersion,
@@ -96,7 +83,7 @@ mod tests {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
         let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
-        let client = Arc::new(client_config(trusted).unwrap());
+        let client = Arc::new(client_config(trusted.clone()).unwrap());
         let name = ServerName::try_from("localhost").unwrap();
         let mut client = rustls::ClientConnection::new(client, name).unwrap();
         while client.is_handshaking() || server.is_handshaking() {
@@ -116,13 +103,13 @@ mod tests {
     fn only_the_certificate_with_its_own_key_is_trusted() {
         let (shown, key) = certificate();
         let (other, other_key) = certificate();
-        let thumbprint = Thumbprint::of(&shown).unwrap();
+        let thumbprint = Thumbprint::of(&shown);
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-            handshake(thumbprint, &shown, &key, version).unwrap();
-            let error = handshake(thumbprint, &other, &other_key, version).unwrap_err();
-            assert!(is_mismatch(&error), "{error}");
+            handshake(&thumbprint, &shown, &key, version).unwrap();
+            let error = handshake(&thumbprint, &other, &other_key, version).unwrap_err();
+            assert!(is_mismatch(&io::Error::other(error)));
             // Whoever has seen the certificate can show it, but not sign.
-            let error = handshake(thumbprint, &shown, &other_key, version).unwrap_err();
+            let error = handshake(&thumbprint, &shown, &other_key, version).unwrap_err();
             let bad_signature = Error::InvalidCertificate(CertificateError::BadSignature);
             assert_eq!(error, bad_signature);
         }
