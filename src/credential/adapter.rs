@@ -35,7 +35,9 @@ pub struct AzureCoreCredential {
     name: String,
     /// Whom it asks, where that is known.
     authority: Option<String>,
-    source: Source,
+    factory: Factory,
+    /// The last one that the factory has made.
+    last: Mutex<Option<Arc<dyn AzureCredential>>>,
     proof: Proof,
 }
 
@@ -73,19 +75,13 @@ impl Proof {
 pub(super) type Factory =
     Box<dyn Fn() -> azure_core::Result<Arc<dyn AzureCredential>> + Send + Sync>;
 
-enum Source {
-    Given(Arc<dyn AzureCredential>),
-    Made { factory: Factory, last: Mutex<Option<Arc<dyn AzureCredential>>> },
-}
-
 impl AzureCoreCredential {
     pub(super) fn given(name: String, credential: Arc<dyn AzureCredential>) -> Self {
-        Self { name, authority: None, source: Source::Given(credential), proof: Proof::default() }
+        Self::made(name, Box::new(move || Ok(credential.clone())))
     }
 
     pub(super) fn made(name: String, factory: Factory) -> Self {
-        let source = Source::Made { factory, last: Mutex::new(None) };
-        Self { name, authority: None, source, proof: Proof::default() }
+        Self { name, authority: None, factory, last: Mutex::new(None), proof: Proof::default() }
     }
 
     #[cfg(feature = "azure-identity")]
@@ -97,26 +93,10 @@ impl AzureCoreCredential {
     /// some minutes before its end; so, when there is one that will not do any
     /// more, a new credential is asked.
     fn credential(&self, reason: Reason) -> azure_core::Result<Arc<dyn AzureCredential>> {
-        match &self.source {
-            Source::Given(credential) => Ok(credential.clone()),
-            Source::Made { factory, last } => {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-                match &*last {
-                    Some(credential) if reason == Reason::Missing => Ok(credential.clone()),
-                    _ => Ok(last.insert(factory()?).clone()),
-                }
-            }
-        }
-    }
-
-    /// What has failed is made anew for the next request: it may hold on to
-    /// what made it fail, such as a file's former content.
-    fn forget(&self, credential: &Arc<dyn AzureCredential>) {
-        if let Source::Made { last, .. } = &self.source {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, credential)) {
-                *last = None;
-            }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(credential) if reason == Reason::Missing => Ok(credential.clone()),
+            _ => Ok(last.insert((self.factory)()?).clone()),
         }
     }
 }
@@ -132,7 +112,8 @@ impl TokenCredential for AzureCoreCredential {
         let token = match credential.get_token(&[request.scope.as_str()], None).await {
             Ok(token) => token,
             Err(error) => {
-                self.forget(&credential);
+                // It may hold on to the cause of the failure, such as a file's former content.
+                *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 return Err(self.error(&error));
             }
         };

@@ -71,9 +71,9 @@ impl Application {
         tenant: impl Into<String>,
         client_id: impl Into<String>,
     ) -> Result<Self, ConfigError> {
-        let names = ["tenant", "client_id"];
+        let (tenant, client_id) = (tenant.into(), client_id.into());
         let environment = Environment::from_process();
-        Self::named(&environment, None, names, tenant.into(), client_id.into())
+        Self::named(&environment, None, ("tenant", &tenant), ("client_id", &client_id))
     }
 
     /// From the variables of these names; `needed_by` is what wants them set.
@@ -84,22 +84,21 @@ impl Application {
         needed_by: &'static str,
     ) -> Result<Self, ConfigError> {
         let [tenant, client_id] = names.map(|name| required(environment, name, needed_by));
-        Self::named(environment, cloud, names, tenant?.into(), client_id?.into())
+        Self::named(environment, cloud, tenant?, client_id?)
     }
 
     pub(super) fn named(
         environment: &Environment,
         cloud: Option<Cloud>,
-        [tenant_name, client_id_name]: [&'static str; 2],
-        tenant: String,
-        client_id: String,
+        (tenant_name, tenant): Named<'_>,
+        (client_id_name, client_id): Named<'_>,
     ) -> Result<Self, ConfigError> {
-        check_tenant(tenant_name, &tenant)?;
+        check_tenant(tenant_name, tenant)?;
         let expected = "a client ID, such as 11111111-2222-3333-4444-555555555555";
-        ConfigError::unless(is_word(&client_id, "._:/-"), client_id_name, expected)?;
+        ConfigError::unless(is_word(client_id, "._:/-"), client_id_name, expected)?;
         Ok(Self {
-            tenant,
-            client_id,
+            tenant: tenant.to_owned(),
+            client_id: client_id.to_owned(),
             authority: authority(environment, cloud)?,
             #[cfg(test)]
             transport: None,
@@ -149,13 +148,26 @@ impl fmt::Debug for Application {
     }
 }
 
+/// The name of a setting, for errors, and its value.
+pub(super) type Named<'a> = (&'static str, &'a str);
+
 /// The variable, or an error that says what wants it.
 pub(super) fn required<'a>(
     environment: &'a Environment,
     name: &'static str,
     needed_by: &'static str,
-) -> Result<&'a str, ConfigError> {
-    environment.get(name).ok_or(ConfigError::missing(name, needed_by))
+) -> Result<Named<'a>, ConfigError> {
+    let value = environment.get(name).ok_or(ConfigError::missing(name, needed_by))?;
+    Ok((name, value))
+}
+
+/// An error if this is not an `https://` URL without user and password.
+pub(super) fn check_https((name, url): Named<'_>) -> Result<(), ConfigError> {
+    let is_right = url::Url::parse(url).is_ok_and(|url| {
+        let open = url.username().is_empty() && url.password().is_none();
+        url.scheme() == "https" && url.has_host() && open
+    });
+    ConfigError::unless(is_right, name, "an https:// URL with a host")
 }
 
 pub(super) fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigError> {
@@ -170,11 +182,7 @@ fn authority(environment: &Environment, cloud: Option<Cloud>) -> Result<String, 
     // `login.microsoftonline.us` without a scheme is how some write it.
     let authority =
         if authority.contains("://") { authority.into() } else { format!("https://{authority}") };
-    let is_right = url::Url::parse(&authority).is_ok_and(|url| {
-        let open = url.username().is_empty() && url.password().is_none();
-        url.scheme() == "https" && url.has_host() && open
-    });
-    ConfigError::unless(is_right, AUTHORITY, "an https:// URL with a host")?;
+    check_https((AUTHORITY, &authority))?;
     Ok(authority)
 }
 

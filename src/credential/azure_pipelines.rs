@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{
     Application, AzureCoreCredential, ConfigError, Environment,
     adapter::Proof,
-    application::{not_empty, required},
+    application::{Named, check_https, not_empty, required},
     config_error::is_word,
 };
 use crate::Cloud;
@@ -15,6 +15,7 @@ const TENANT_ID: &str = "AZURESUBSCRIPTION_TENANT_ID";
 const CLIENT_ID: &str = "AZURESUBSCRIPTION_CLIENT_ID";
 const CONNECTION_ID: &str = "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID";
 const ACCESS_TOKEN: &str = "SYSTEM_ACCESSTOKEN";
+const NEEDED_BY: &str = "Azure Pipelines";
 const REQUEST_URI: &str = "SYSTEM_OIDCREQUESTURI";
 
 impl Application {
@@ -44,27 +45,24 @@ impl Application {
         service_connection_id: impl Into<String>,
         system_access_token: impl Into<String>,
     ) -> Result<AzureCoreCredential, ConfigError> {
-        let names = ["service_connection_id", "system_access_token"];
         let token = Zeroizing::new(system_access_token.into());
+        not_empty("system_access_token", &token)?;
         let connection = service_connection_id.into();
-        self.azure_pipelines_named(&Environment::from_process(), names, connection, &token)
+        let environment = Environment::from_process();
+        self.service_connection(&environment, ("service_connection_id", &connection), &token)
     }
 
-    fn azure_pipelines_named(
+    fn service_connection(
         self,
         environment: &Environment,
-        [connection_name, token_name]: [&'static str; 2],
-        connection: String,
+        (setting, connection): Named<'_>,
         token: &str,
     ) -> Result<AzureCoreCredential, ConfigError> {
         let expected = "a service connection's ID, such as 66666666-7777-8888-9999-000000000000";
-        ConfigError::unless(is_word(&connection, "-"), connection_name, expected)?;
-        not_empty(token_name, token)?;
+        ConfigError::unless(is_word(connection, "-"), setting, expected)?;
         // The access token goes there.
-        let uri = required(environment, REQUEST_URI, "Azure Pipelines")?;
-        let is_right =
-            url::Url::parse(uri).is_ok_and(|url| url.scheme() == "https" && url.has_host());
-        ConfigError::unless(is_right, REQUEST_URI, "an https:// URL with a host")?;
+        check_https(required(environment, REQUEST_URI, NEEDED_BY)?)?;
+        let connection = connection.to_owned();
         let proof = Proof::of(token);
         let name = format!("Azure Pipelines service connection {connection}");
         Ok(self.credential(name, proof.clone(), move |this| {
@@ -110,11 +108,9 @@ pub(super) fn from_environment(
     environment: &Environment,
     cloud: Option<Cloud>,
 ) -> Result<AzureCoreCredential, ConfigError> {
-    const NEEDED_BY: &str = "Azure Pipelines";
     let names = [TENANT_ID, CLIENT_ID];
     let application = Application::from_environment(environment, cloud, names, NEEDED_BY)?;
     let connection = required(environment, CONNECTION_ID, NEEDED_BY)?;
-    let token = required(environment, ACCESS_TOKEN, NEEDED_BY)?;
-    let names = [CONNECTION_ID, ACCESS_TOKEN];
-    application.azure_pipelines_named(environment, names, connection.into(), token)
+    let (_, token) = required(environment, ACCESS_TOKEN, NEEDED_BY)?;
+    application.service_connection(environment, connection, token)
 }

@@ -1,5 +1,5 @@
 use std::{
-    fmt::{self, Write},
+    fmt::Write,
     sync::{Arc, OnceLock},
 };
 
@@ -42,7 +42,7 @@ pub struct Chain(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     members: Vec<Arc<dyn TokenCredential>>,
-    pinned: OnceLock<usize>,
+    pinned: OnceLock<Arc<dyn TokenCredential>>,
     /// The setting that names the identity, if members were left out for it.
     identity_setting: Option<&'static str>,
 }
@@ -70,17 +70,13 @@ impl Chain {
     ) -> Self {
         Self(Arc::new(Inner { members, pinned: OnceLock::new(), identity_setting }))
     }
-
-    fn pinned(&self) -> Option<&Arc<dyn TokenCredential>> {
-        self.0.members.get(*self.0.pinned.get()?)
-    }
 }
 
 #[async_trait]
 impl TokenCredential for Chain {
     /// That of the pinned member, once there is one.
     fn name(&self) -> String {
-        if let Some(pinned) = self.pinned() {
+        if let Some(pinned) = self.0.pinned.get() {
             return pinned.name();
         }
         let names: Vec<_> = self.0.members.iter().map(TokenCredential::name).collect();
@@ -89,22 +85,21 @@ impl TokenCredential for Chain {
 
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
         let mut failures = Vec::new();
-        for (index, member) in self.0.members.iter().enumerate() {
+        for member in &self.0.members {
             // Another call may have pinned a member meanwhile.
-            if let Some(pinned) = self.pinned() {
+            if let Some(pinned) = self.0.pinned.get() {
                 return pinned.get_token(request).await;
             }
             match member.get_token(request.clone()).await {
                 Ok(token) => {
-                    if self.0.pinned.set(index).is_ok() {
+                    let pinned = self.0.pinned.get_or_init(|| {
                         report(&member.name(), &failures);
+                        member.clone()
+                    });
+                    if Arc::ptr_eq(pinned, member) {
+                        return Ok(token);
                     }
-                    return match self.pinned() {
-                        Some(pinned) if !Arc::ptr_eq(pinned, member) => {
-                            pinned.get_token(request).await
-                        }
-                        _ => Ok(token),
-                    };
+                    return pinned.get_token(request).await;
                 }
                 Err(error) if error.kind() == Unavailable => {
                     failures.push((member.name(), error));
@@ -167,6 +162,7 @@ fn in_a_line(error: &CredentialError) -> String {
 }
 
 /// A member of the default chain that is not there, and why.
+#[derive(Debug)]
 pub(super) struct NotConfigured {
     pub(super) name: String,
     pub(super) reason: String,
@@ -180,12 +176,6 @@ impl TokenCredential for NotConfigured {
 
     async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
         Err(CredentialError::new(Unavailable, self.reason.clone()))
-    }
-}
-
-impl fmt::Debug for NotConfigured {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NotConfigured").field(&self.name).finish()
     }
 }
 

@@ -25,16 +25,9 @@ impl Application {
         self,
         secret: impl Into<String>,
     ) -> Result<AzureCoreCredential, ConfigError> {
-        self.client_secret_named("secret", &Zeroizing::new(secret.into()))
-    }
-
-    pub(super) fn client_secret_named(
-        self,
-        setting: &'static str,
-        secret: &str,
-    ) -> Result<AzureCoreCredential, ConfigError> {
-        not_empty(setting, secret)?;
-        let proof = Proof::of(secret);
+        let secret = Zeroizing::new(secret.into());
+        not_empty("secret", &secret)?;
+        let proof = Proof::of(&secret);
         let name = format!("service principal {}", self.client_id);
         Ok(self.credential(name, proof.clone(), move |this| {
             let options = ClientSecretCredentialOptions { client_options: this.client_options() };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "azure-identity")]
+use super::{Application, application::required, azure_pipelines};
 use super::{
     AzureCli, AzureDeveloperCli, Chain, CliBuilder, ConfigError, Environment, ManagedIdentity,
     ManagedIdentityHost, UserAssignedId, chain::NotConfigured,
@@ -124,23 +126,37 @@ impl DefaultCredential {
     /// [`ConfigError`], if settings contradict each other or are incomplete. To go on to the
     /// next credential could use the wrong identity.
     pub fn build(self) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-        build(&self)
+        use Member::{
+            AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity,
+            WorkloadIdentity,
+        };
+        let selection = self.environment.get(SELECTION).map(str::trim);
+        let members = match selection.map(str::to_ascii_lowercase).as_deref() {
+            None => &[Environment, WorkloadIdentity, ManagedIdentity, AzureCli, AzureDeveloperCli],
+            Some("prod") => &[Environment, WorkloadIdentity, ManagedIdentity][..],
+            Some("dev") => &[AzureCli, AzureDeveloperCli],
+            Some("environmentcredential") => return self.single(Environment),
+            Some("workloadidentitycredential") => return self.single(WorkloadIdentity),
+            Some("managedidentitycredential") => return self.single(ManagedIdentity),
+            Some("azureclicredential") => return self.single(AzureCli),
+            Some("azuredeveloperclicredential") => return self.single(AzureDeveloperCli),
+            Some("azurepipelinescredential") => return self.single(AzurePipelines),
+            Some(_) => {
+                let value = selection.unwrap_or_default().to_owned();
+                return Err(ConfigError::UnknownCredential { value });
+            }
+        };
+        self.check_identity(members)?;
+        let members: Result<Vec<_>, _> =
+            members.iter().map(|member| self.chain_member(*member)).collect();
+        let identity_setting = self.user_assigned.map(|(_, setting)| setting);
+        Ok(Arc::new(Chain::for_identity(members?, identity_setting)))
     }
 
-    /// The one that a connection string's `Authentication` names.
+    /// The credential that a connection string's `Authentication` names.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn only(self, member: Member) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-        only(member, &Self { selection: "Authentication", ..self })
-    }
-
-    /// The workload identity that a connection string's `Authentication` names.
-    #[cfg(feature = "azure-sql")]
-    #[cfg_attr(not(feature = "azure-identity"), allow(clippy::unused_self))]
-    pub(crate) fn workload_identity(self) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-        #[cfg(feature = "azure-identity")]
-        return workload_identity(&self);
-        #[cfg(not(feature = "azure-identity"))]
-        Err(feature_disabled("Authentication", "workload identity"))
+        Self { selection: "Authentication", ..self }.single(member)
     }
 
     /// The service principal that a connection string names; variables of the environment
@@ -153,285 +169,240 @@ impl DefaultCredential {
         client_id: Option<&str>,
         secret: Option<&str>,
     ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
-        #[cfg(feature = "azure-identity")]
-        return named_service_principal(&self, tenant, client_id, secret);
         #[cfg(not(feature = "azure-identity"))]
-        Err(feature_disabled("Authentication", "a service principal"))
-    }
-}
-
-fn build(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
-    use Member::{
-        AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity, WorkloadIdentity,
-    };
-    let environment = &setting.environment;
-    let selection = environment.get(SELECTION).map(str::trim);
-    let members: &[Member] = match selection.map(str::to_ascii_lowercase).as_deref() {
-        None => &[Environment, WorkloadIdentity, ManagedIdentity, AzureCli, AzureDeveloperCli],
-        Some("prod") => &[Environment, WorkloadIdentity, ManagedIdentity],
-        Some("dev") => &[AzureCli, AzureDeveloperCli],
-        Some("environmentcredential") => return only(Environment, setting),
-        Some("workloadidentitycredential") => return only(WorkloadIdentity, setting),
-        Some("managedidentitycredential") => return only(ManagedIdentity, setting),
-        Some("azureclicredential") => return only(AzureCli, setting),
-        Some("azuredeveloperclicredential") => return only(AzureDeveloperCli, setting),
-        Some("azurepipelinescredential") => return only(AzurePipelines, setting),
-        Some(_) => {
-            let value = selection.unwrap_or_default().to_owned();
-            return Err(ConfigError::UnknownCredential { value });
+        return Err(feature_disabled("Authentication", "a service principal"));
+        #[cfg(feature = "azure-identity")]
+        {
+            let Self { environment, cloud, .. } = &self;
+            let of = |given, keyword, variable, needed_by| match given {
+                Some(given) => Ok((keyword, given)),
+                None => required(environment, variable, needed_by),
+            };
+            let client_id =
+                of(client_id, "User Id", CLIENT_ID, "a service principal without User Id")?;
+            let without_tenant = "a service principal without a tenant (User Id=CLIENT_ID@TENANT)";
+            let tenant = of(tenant, "Entra Tenant", TENANT_ID, without_tenant)?;
+            let (_, secret) =
+                of(secret, "Password", SECRET, "a service principal without Password")?;
+            let application = Application::named(environment, *cloud, tenant, client_id)?;
+            Ok(Arc::new(application.client_secret(secret)?))
         }
-    };
-    allows_identity(members, setting)?;
-    let build = |member: &Member| {
-        let credential = member.build(setting)?;
-        Ok(match (&setting.user_assigned, member.other_identity(setting)) {
+    }
+
+    /// A member of a chain. A member that would log in as another identity than the one that
+    /// is named is left out.
+    fn chain_member(&self, member: Member) -> Result<Shared, ConfigError> {
+        let credential = self.credential(member)?;
+        Ok(match (&self.user_assigned, self.other_identity(member)) {
             (Some((id, by)), Some(other)) => {
                 let reason = format!("not used, because it logs in as {other}, not as {id} ({by})");
                 not_configured(credential.name(), reason)
             }
             _ => credential,
         })
-    };
-    let members: Result<Vec<_>, _> = members.iter().map(build).collect();
-    let setting = setting.user_assigned.as_ref().map(|(_, setting)| *setting);
-    Ok(Arc::new(Chain::for_identity(members?, setting)))
-}
-
-/// An error if each of these would log in as another identity than the one that the
-/// connection string names.
-fn allows_identity(members: &[Member], setting: &DefaultCredential) -> Result<(), ConfigError> {
-    let others = members.iter().map(|member| member.other_identity(setting));
-    match (&setting.user_assigned, others.collect::<Option<Vec<_>>>()) {
-        (Some((id, by)), Some(others)) => Err(ConfigError::OtherIdentity {
-            selection: setting.selection,
-            allowed: others.join(" and "),
-            setting: by,
-            id: id.to_string(),
-        }),
-        _ => Ok(()),
     }
-}
 
-/// A member that was asked for by name must be configured.
-fn only(member: Member, setting: &DefaultCredential) -> Result<Shared, ConfigError> {
-    allows_identity(&[member], setting)?;
-    let is_set = |name: &str| setting.environment.get(name).is_some();
-    let required: &[&'static str] = match member {
-        // `build` reports what it needs with a certificate.
-        Member::Environment if is_set(CERTIFICATE) => &[],
-        Member::Environment | Member::ServicePrincipal => &[SECRET, TENANT_ID, CLIENT_ID],
-        // A connection string may name the workload identity.
-        Member::WorkloadIdentity if setting.user_assigned.is_some() => &[TOKEN_FILE, TENANT_ID],
-        Member::WorkloadIdentity => &[TOKEN_FILE, TENANT_ID, CLIENT_ID],
-        Member::ManagedIdentity => return Ok(Arc::new(managed_identity(setting, false)?)),
-        Member::AzureCli | Member::AzureDeveloperCli | Member::AzurePipelines => &[],
-    };
-    match required.iter().find(|name| !is_set(name)) {
-        Some(missing) => Err(ConfigError::missing(missing, setting.selection)),
-        None => member.build(setting),
+    /// A member that was asked for by name must be configured.
+    fn single(&self, member: Member) -> Result<Shared, ConfigError> {
+        self.check_identity(&[member])?;
+        let required: &[&'static str] = match member {
+            // `credential` reports what it needs with a certificate.
+            Member::Environment if self.is_set(CERTIFICATE) => &[],
+            Member::Environment => &[SECRET, TENANT_ID, CLIENT_ID],
+            // A connection string may name the workload identity.
+            Member::WorkloadIdentity if self.user_assigned.is_some() => &[TOKEN_FILE, TENANT_ID],
+            Member::WorkloadIdentity => &[TOKEN_FILE, TENANT_ID, CLIENT_ID],
+            Member::ManagedIdentity => return Ok(Arc::new(self.managed_identity(false)?)),
+            _ => &[],
+        };
+        self.check_set(required, self.selection)?;
+        self.credential(member)
     }
-}
 
-impl Member {
-    /// What this member logs in as, if that is not the identity that the connection string
-    /// names. A member that is not configured logs in as nobody.
-    fn other_identity(self, setting: &DefaultCredential) -> Option<String> {
-        let (id, _) = setting.user_assigned.as_ref()?;
-        let get = |name| setting.environment.get(name);
+    /// An error if each of these would log in as another identity than the one that the
+    /// connection string names.
+    fn check_identity(&self, members: &[Member]) -> Result<(), ConfigError> {
+        let others = members.iter().map(|member| self.other_identity(*member));
+        match (&self.user_assigned, others.collect::<Option<Vec<_>>>()) {
+            (Some((id, by)), Some(others)) => Err(ConfigError::OtherIdentity {
+                selection: self.selection,
+                allowed: others.join(" and "),
+                setting: by,
+                id: id.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the member logs in as, if that is not the identity that the connection string
+    /// names. `None` for a member that is not configured.
+    fn other_identity(&self, member: Member) -> Option<String> {
+        let (id, _) = self.user_assigned.as_ref()?;
         let application = |name| {
-            let own = get(name)?;
+            let own = self.environment.get(name)?;
             let is_same =
                 matches!(id, UserAssignedId::ClientId(id) if id.eq_ignore_ascii_case(own));
             (!is_same).then(|| format!("client ID {own} ({name})"))
         };
-        match self {
-            Self::Environment if get(SECRET).or(get(CERTIFICATE)).is_some() => {
+        match member {
+            Member::Environment if self.is_set(SECRET) || self.is_set(CERTIFICATE) => {
                 application(CLIENT_ID)
             }
             // It asks for a token of the client ID that is named, and of no other ID.
-            Self::WorkloadIdentity if matches!(id, UserAssignedId::ClientId(_)) => None,
-            Self::WorkloadIdentity if get(TOKEN_FILE).is_some() => application(CLIENT_ID),
-            Self::AzurePipelines => application("AZURESUBSCRIPTION_CLIENT_ID"),
-            Self::AzureCli => Some("the account of `az login`".to_owned()),
-            Self::AzureDeveloperCli => Some("the account of `azd auth login`".to_owned()),
+            Member::WorkloadIdentity if matches!(id, UserAssignedId::ClientId(_)) => None,
+            Member::WorkloadIdentity if self.is_set(TOKEN_FILE) => application(CLIENT_ID),
+            Member::AzurePipelines => application("AZURESUBSCRIPTION_CLIENT_ID"),
+            Member::AzureCli => Some("the account of `az login`".to_owned()),
+            Member::AzureDeveloperCli => Some("the account of `azd auth login`".to_owned()),
             // A managed identity sends the ID along, or refuses it when it is built.
-            Self::Environment
-            | Self::ServicePrincipal
-            | Self::WorkloadIdentity
-            | Self::ManagedIdentity => None,
+            _ => None,
         }
     }
 
-    /// The credential, or one that says why there is none. An error if the
-    /// environment is half set for it: to go on would be to log in as somebody
-    /// else.
-    fn build(self, setting: &DefaultCredential) -> Result<Shared, ConfigError> {
-        let environment = &setting.environment;
-        match self {
-            Self::Environment | Self::ServicePrincipal => service_principal(setting),
-            Self::WorkloadIdentity if environment.get(TOKEN_FILE).is_none() => {
-                let reason = "AZURE_FEDERATED_TOKEN_FILE is not set";
-                Ok(not_configured("workload identity", reason))
+    /// The member's credential, or one that reports why it is not configured. An error if the
+    /// environment is half set for it: to go on could use the wrong identity.
+    fn credential(&self, member: Member) -> Result<Shared, ConfigError> {
+        match member {
+            Member::Environment | Member::ServicePrincipal => self.environment_principal(),
+            Member::WorkloadIdentity if !self.is_set(TOKEN_FILE) => {
+                Ok(not_configured("workload identity", "AZURE_FEDERATED_TOKEN_FILE is not set"))
             }
             #[cfg(feature = "azure-identity")]
-            Self::WorkloadIdentity => workload_identity(setting),
-            #[cfg(not(feature = "azure-identity"))]
-            Self::WorkloadIdentity => Err(feature_disabled(TOKEN_FILE, "workload identity")),
-            Self::ManagedIdentity => match managed_identity(setting, true) {
+            Member::WorkloadIdentity => self.workload_identity(),
+            Member::ManagedIdentity => match self.managed_identity(true) {
                 Ok(identity) => Ok(Arc::new(identity)),
                 // To go past it is to ask it for nothing, whoever else is asked.
-                Err(error) if is_of_others(&error, environment) => {
+                Err(error) if self.is_for_others(&error) => {
                     Ok(not_configured("managed identity", error.to_string()))
                 }
                 Err(error) => Err(error),
             },
-            Self::AzureCli => cli(AzureCli::builder(), setting),
-            Self::AzureDeveloperCli => cli(AzureDeveloperCli::builder(), setting),
+            Member::AzureCli => self.cli(AzureCli::builder()),
+            Member::AzureDeveloperCli => self.cli(AzureDeveloperCli::builder()),
             #[cfg(feature = "azure-identity")]
-            Self::AzurePipelines => {
-                Ok(Arc::new(super::azure_pipelines::from_environment(environment, setting.cloud)?))
+            Member::AzurePipelines => {
+                let Self { environment, cloud, .. } = self;
+                Ok(Arc::new(azure_pipelines::from_environment(environment, *cloud)?))
             }
             #[cfg(not(feature = "azure-identity"))]
-            Self::AzurePipelines => Err(feature_disabled(setting.selection, "Azure Pipelines")),
+            Member::WorkloadIdentity => Err(feature_disabled(TOKEN_FILE, "workload identity")),
+            #[cfg(not(feature = "azure-identity"))]
+            Member::AzurePipelines => Err(feature_disabled(self.selection, "Azure Pipelines")),
         }
     }
-}
 
-/// Whether `AZURE_CLIENT_ID`, which no managed identity here can be chosen by, is
-/// rather there for somebody else: for the service principal or workload identity
-/// before, or, on a machine that has Azure Arc's agent but no variable that tells
-/// of it, for other software.
-fn is_of_others(error: &ConfigError, environment: &Environment) -> bool {
-    let for_applications =
-        [SECRET, CERTIFICATE, TOKEN_FILE].iter().any(|name| environment.get(name).is_some());
-    match error {
-        ConfigError::IgnoredSelector { setting: CLIENT_ID, host, .. } => {
-            let by_files = *host == ManagedIdentityHost::AzureArc
-                && environment.get("IDENTITY_ENDPOINT").is_none();
-            for_applications || by_files
+    /// The service principal of the environment.
+    fn environment_principal(&self) -> Result<Shared, ConfigError> {
+        let get = |name| self.environment.get(name);
+        #[cfg(feature = "azure-identity")]
+        let application = |proof| {
+            let names = [TENANT_ID, CLIENT_ID];
+            Application::from_environment(&self.environment, self.cloud, names, proof)
+        };
+        // The same checks where applications are not compiled in.
+        #[cfg(not(feature = "azure-identity"))]
+        let application = |proof| self.check_set(&[TENANT_ID, CLIENT_ID], proof);
+        match (get(SECRET), get(CERTIFICATE)) {
+            (Some(_), Some(_)) => Err(ConfigError::Conflict { first: SECRET, second: CERTIFICATE }),
+            #[cfg(feature = "azure-identity")]
+            (Some(secret), None) => Ok(Arc::new(application(SECRET)?.client_secret(secret)?)),
+            #[cfg(not(feature = "azure-identity"))]
+            (Some(_), None) => {
+                application(SECRET)?;
+                Err(feature_disabled(SECRET, "a service principal"))
+            }
+            #[cfg(feature = "client-certificate")]
+            (None, Some(file)) => {
+                let password = get(CERTIFICATE_PASSWORD).map(str::to_owned);
+                let application = application(CERTIFICATE)?;
+                let file = file.into();
+                Ok(Arc::new(application.client_certificate_named(CERTIFICATE, file, password)))
+            }
+            #[cfg(not(feature = "client-certificate"))]
+            (None, Some(_)) => {
+                application(CERTIFICATE)?;
+                Err(ConfigError::FeatureDisabled {
+                    setting: CERTIFICATE,
+                    credential: "a client certificate",
+                    feature: "client-certificate",
+                })
+            }
+            (None, None) => {
+                let reason =
+                    "AZURE_CLIENT_SECRET (with AZURE_TENANT_ID and AZURE_CLIENT_ID) is not set";
+                Ok(not_configured("service principal", reason))
+            }
         }
-        ConfigError::Invalid { setting: CLIENT_ID, .. } => for_applications,
-        _ => false,
+    }
+
+    #[cfg(feature = "azure-identity")]
+    fn workload_identity(&self) -> Result<Shared, ConfigError> {
+        let mut environment = self.environment.clone();
+        // As in Microsoft.Data.SqlClient: the client ID also selects one of a pod's identities.
+        if let Some((id @ UserAssignedId::ClientId(client_id), by)) = &self.user_assigned {
+            id.check(by)?;
+            environment = environment.with(CLIENT_ID, client_id);
+        }
+        Ok(Arc::new(super::workload_identity::from_environment(&environment, self.cloud)?))
+    }
+
+    fn managed_identity(&self, probe: bool) -> Result<ManagedIdentity, ConfigError> {
+        let builder = match (&self.user_assigned, self.environment.get(CLIENT_ID)) {
+            (Some((id, by)), _) => ManagedIdentity::user_assigned(id.clone()).id_setting(by),
+            (None, Some(id)) => {
+                let id = UserAssignedId::ClientId(id.to_owned());
+                ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID)
+            }
+            (None, None) => ManagedIdentity::system_assigned(),
+        };
+        let builder = builder.environment(self.environment.clone());
+        builder.shared_clock(self.clock.clone()).probe(probe).build()
+    }
+
+    /// Whether `AZURE_CLIENT_ID`, which this managed identity cannot be selected by, is meant
+    /// for something else: for the service principal or workload identity before, or, on a
+    /// machine where only its files show Azure Arc's agent, for other software.
+    fn is_for_others(&self, error: &ConfigError) -> bool {
+        let for_applications =
+            [SECRET, CERTIFICATE, TOKEN_FILE].iter().any(|name| self.is_set(name));
+        match error {
+            ConfigError::IgnoredSelector { setting: CLIENT_ID, host, .. } => {
+                let by_files =
+                    *host == ManagedIdentityHost::AzureArc && !self.is_set("IDENTITY_ENDPOINT");
+                for_applications || by_files
+            }
+            ConfigError::Invalid { setting: CLIENT_ID, .. } => for_applications,
+            _ => false,
+        }
+    }
+
+    fn cli<T: TokenCredential + 'static>(
+        &self,
+        builder: CliBuilder<T>,
+    ) -> Result<Shared, ConfigError> {
+        let builder = builder.environment(self.environment.clone());
+        Ok(Arc::new(builder.shared_clock(self.clock.clone()).build()?))
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.environment.get(name).is_some()
+    }
+
+    /// An error if one of these variables is not set.
+    fn check_set(
+        &self,
+        names: &[&'static str],
+        needed_by: &'static str,
+    ) -> Result<(), ConfigError> {
+        match names.iter().find(|name| !self.is_set(name)) {
+            Some(missing) => Err(ConfigError::missing(missing, needed_by)),
+            None => Ok(()),
+        }
     }
 }
 
 fn not_configured(name: impl Into<String>, reason: impl Into<String>) -> Shared {
     Arc::new(NotConfigured { name: name.into(), reason: reason.into() })
-}
-
-fn cli<T: TokenCredential + 'static>(
-    builder: CliBuilder<T>,
-    setting: &DefaultCredential,
-) -> Result<Shared, ConfigError> {
-    let builder = builder.environment(setting.environment.clone());
-    Ok(Arc::new(builder.shared_clock(setting.clock.clone()).build()?))
-}
-
-fn managed_identity(
-    setting: &DefaultCredential,
-    probe: bool,
-) -> Result<ManagedIdentity, ConfigError> {
-    let from_environment =
-        || setting.environment.get(CLIENT_ID).map(|id| UserAssignedId::ClientId(id.to_owned()));
-    let builder = match (&setting.user_assigned, from_environment()) {
-        (Some((id, by)), _) => ManagedIdentity::user_assigned(id.clone()).id_setting(by),
-        (None, Some(id)) => ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID),
-        (None, None) => ManagedIdentity::system_assigned(),
-    };
-    let builder = builder.environment(setting.environment.clone());
-    builder.shared_clock(setting.clock.clone()).probe(probe).build()
-}
-
-fn service_principal(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
-    let set = |name: &str| setting.environment.get(name).is_some();
-    let proof = match (set(SECRET), set(CERTIFICATE)) {
-        (true, true) => {
-            return Err(ConfigError::Conflict { first: SECRET, second: CERTIFICATE });
-        }
-        (false, false) => {
-            let reason =
-                "AZURE_CLIENT_SECRET (with AZURE_TENANT_ID and AZURE_CLIENT_ID) is not set";
-            return Ok(not_configured("service principal", reason));
-        }
-        (true, false) => SECRET,
-        (false, true) => CERTIFICATE,
-    };
-    if let Some(missing) = [TENANT_ID, CLIENT_ID].iter().find(|name| !set(name)) {
-        return Err(ConfigError::missing(missing, proof));
-    }
-    match proof {
-        #[cfg(feature = "azure-identity")]
-        SECRET => {
-            let secret = setting.environment.get(SECRET).unwrap_or_default();
-            Ok(Arc::new(application(setting, SECRET)?.client_secret_named(SECRET, secret)?))
-        }
-        #[cfg(not(feature = "azure-identity"))]
-        SECRET => Err(feature_disabled(SECRET, "a service principal")),
-        #[cfg(feature = "client-certificate")]
-        CERTIFICATE => {
-            let get = |name| setting.environment.get(name).map(str::to_owned);
-            let file = get(CERTIFICATE).unwrap_or_default().into();
-            let application = application(setting, CERTIFICATE)?;
-            let password = get(CERTIFICATE_PASSWORD);
-            Ok(Arc::new(application.client_certificate_named(CERTIFICATE, file, password)))
-        }
-        // Only without the feature.
-        _ => Err(ConfigError::FeatureDisabled {
-            setting: CERTIFICATE,
-            credential: "a client certificate",
-            feature: "client-certificate",
-        }),
-    }
-}
-
-#[cfg(feature = "azure-identity")]
-fn application(
-    setting: &DefaultCredential,
-    needed_by: &'static str,
-) -> Result<super::Application, ConfigError> {
-    let names = [TENANT_ID, CLIENT_ID];
-    super::Application::from_environment(&setting.environment, setting.cloud, names, needed_by)
-}
-
-#[cfg(feature = "azure-identity")]
-fn workload_identity(setting: &DefaultCredential) -> Result<Shared, ConfigError> {
-    let DefaultCredential { environment, cloud, user_assigned, .. } = setting;
-    let chosen = match user_assigned {
-        // As in Microsoft.Data.SqlClient: it chooses among a pod's identities, too.
-        Some((id @ UserAssignedId::ClientId(client_id), by)) => {
-            id.check(by)?;
-            environment.clone().with(CLIENT_ID, client_id)
-        }
-        _ => environment.clone(),
-    };
-    Ok(Arc::new(super::workload_identity::from_environment(&chosen, *cloud)?))
-}
-
-/// The service principal that a connection string names; the variables say what
-/// it leaves out.
-#[cfg(all(feature = "azure-sql", feature = "azure-identity"))]
-fn named_service_principal(
-    setting: &DefaultCredential,
-    tenant: Option<&str>,
-    client_id: Option<&str>,
-    secret: Option<&str>,
-) -> Result<Shared, ConfigError> {
-    let DefaultCredential { environment, cloud, .. } = setting;
-    let of = |given, keyword, variable, needed_by| match given {
-        Some(given) => Ok((keyword, given)),
-        None => super::application::required(environment, variable, needed_by)
-            .map(|value| (variable, value)),
-    };
-    let (id_name, client_id) =
-        of(client_id, "User Id", CLIENT_ID, "a service principal without User Id")?;
-    let without_tenant = "a service principal without a tenant (User Id=CLIENT_ID@TENANT)";
-    let (tenant_name, tenant) = of(tenant, "Entra Tenant", TENANT_ID, without_tenant)?;
-    let (secret_name, secret) =
-        of(secret, "Password", SECRET, "a service principal without Password")?;
-    let names = [tenant_name, id_name];
-    let (tenant, client_id) = (tenant.to_owned(), client_id.to_owned());
-    let application = super::Application::named(environment, *cloud, names, tenant, client_id)?;
-    Ok(Arc::new(application.client_secret_named(secret_name, secret)?))
 }
 
 #[cfg(not(feature = "azure-identity"))]
@@ -602,11 +573,8 @@ mod tests {
             let environment = Environment::from_pairs([TENANT, CLIENT, FILE]);
             let user_assigned = Some(UserAssignedId::ClientId(id.to_owned()));
             let user_assigned = user_assigned.map(|id| (id, "User Id"));
-            workload_identity(&DefaultCredential {
-                environment,
-                user_assigned,
-                ..DefaultCredential::new()
-            })
+            DefaultCredential { environment, user_assigned, ..DefaultCredential::new() }
+                .workload_identity()
         };
         let other = "99999999-2222-3333-4444-555555555555";
         assert_eq!(chosen(other).unwrap().name(), format!("workload identity {other}"));
@@ -624,7 +592,7 @@ mod tests {
             environment: Environment::from_pairs(variables),
             ..DefaultCredential::new()
         };
-        let chain = build(&setting).map_err(|error| error.to_string())?;
+        let chain = setting.build().map_err(|error| error.to_string())?;
         let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
         Ok(chain.get_token(request).await.unwrap_err().to_string())
     }
@@ -666,11 +634,9 @@ mod tests {
             let variables = [TENANT, CLIENT, SECRET_SET, FILE, pipelines, (SELECTION, selection)];
             let environment = Environment::from_pairs(variables);
             let user_assigned = Some((id, "User Id"));
-            let built = build(&DefaultCredential {
-                environment,
-                user_assigned,
-                ..DefaultCredential::new()
-            });
+            let setting =
+                DefaultCredential { environment, user_assigned, ..DefaultCredential::new() };
+            let built = setting.build();
             match (built, allowed) {
                 (Ok(_), None) => {}
                 (Err(error @ ConfigError::OtherIdentity { .. }), Some(allowed)) => {
@@ -702,8 +668,12 @@ mod tests {
         let by_files = Environment::from_pairs([CLIENT]);
         let by_variables = Environment::from_pairs([("IDENTITY_ENDPOINT", "http://127.0.0.1:1")]);
         let (arc, fabric) = (ManagedIdentityHost::AzureArc, ManagedIdentityHost::ServiceFabric);
-        assert!(is_of_others(&ignored(arc), &by_files));
-        assert!(!is_of_others(&ignored(arc), &by_variables));
-        assert!(!is_of_others(&ignored(fabric), &by_files));
+        let is_for_others = |environment: &Environment, host| {
+            let setting = DefaultCredential::new().environment(environment.clone());
+            setting.is_for_others(&ignored(host))
+        };
+        assert!(is_for_others(&by_files, arc));
+        assert!(!is_for_others(&by_variables, arc));
+        assert!(!is_for_others(&by_files, fabric));
     }
 }

@@ -87,7 +87,7 @@ pub(super) fn from_environment(
     cloud: Option<Cloud>,
 ) -> Result<AzureCoreCredential, ConfigError> {
     const NEEDED_BY: &str = "workload identity";
-    let file = required(environment, TOKEN_FILE, NEEDED_BY)?;
+    let (_, file) = required(environment, TOKEN_FILE, NEEDED_BY)?;
     let names = ["AZURE_TENANT_ID", "AZURE_CLIENT_ID"];
     let application = Application::from_environment(environment, cloud, names, NEEDED_BY)?;
     Ok(application.workload_identity_named(TOKEN_FILE, file.into()))

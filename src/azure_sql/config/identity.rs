@@ -88,12 +88,11 @@ impl NamedIdentity {
                 Some((id, by)) => ManagedIdentity::user_assigned(id).id_setting(by).build()?,
                 None => ManagedIdentity::system_assigned().build()?,
             })),
-            Some(Member::WorkloadIdentity) => chosen.workload_identity(),
             Some(Member::ServicePrincipal) => {
                 let secret = client_secret.as_ref().map(|secret| secret.as_str());
                 default.service_principal(tenant.as_deref(), client_id.as_deref(), secret)
             }
-            Some(other) => default.only(other),
+            Some(other) => chosen.only(other),
         }
     }
 }

@@ -82,9 +82,8 @@ impl Entra {
         let mut application = Application::named(
             &Environment::default(),
             None,
-            ["tenant", "client_id"],
-            TENANT.into(),
-            CLIENT_ID.into(),
+            ("tenant", TENANT),
+            ("client_id", CLIENT_ID),
         )
         .unwrap();
         application.transport = Some(Transport::new(self.clone()));
@@ -406,7 +405,7 @@ fn a_pipelines_variables_are_checked_before_anything_is_asked() {
 fn what_an_application_cannot_have_is_refused_and_named() {
     let environment = Environment::default();
     let of = |tenant: &str, id: &str| {
-        Application::named(&environment, None, ["tenant", "client_id"], tenant.into(), id.into())
+        Application::named(&environment, None, ("tenant", tenant), ("client_id", id))
     };
     assert!(of(TENANT, CLIENT_ID).unwrap().client_secret("").is_err());
     for bad in ["", "-x", "a b", "a/../b?", "a&b", "$(x)", "a\nb", "é"] {
