@@ -32,113 +32,57 @@ enum Kind {
     Histogram,
 }
 
-const fn metric(kind: Kind, unit: Unit, name: &'static str, what: &'static str) -> Metric {
-    Metric { kind, name, unit, what }
+/// Defines the metrics, and `ALL` of them.
+macro_rules! define {
+    ($($metric:ident: $kind:ident, $unit:ident, $name:literal, $what:literal;)*) => {
+        $(pub(super) const $metric: Metric = Metric {
+            kind: Kind::$kind,
+            name: $name,
+            unit: Unit::$unit,
+            what: $what,
+        };)*
+
+        const ALL: &[Metric] = &[$($metric),*];
+    };
 }
 
-pub(super) const CREATE_TIME: Metric = metric(
-    Kind::Histogram,
-    Unit::Seconds,
-    "db.client.connection.create_time",
-    "The time a connect took, tries and token included.",
-);
-pub(super) const WAIT_TIME: Metric = metric(
-    Kind::Histogram,
-    Unit::Seconds,
-    "db.client.connection.wait_time",
-    "The time a checkout took.",
-);
-pub(super) const TIMEOUTS: Metric = metric(
-    Kind::Counter,
-    Unit::Count,
-    "db.client.connection.timeouts",
-    "Checkouts that ended with a time limit of the pool's.",
-);
-pub(super) const CONNECTION_COUNT: Metric = metric(
-    Kind::Gauge,
-    Unit::Count,
-    "db.client.connection.count",
-    "The connections that a pool has, by state.",
-);
-pub(super) const CONNECTION_MAX: Metric = metric(
-    Kind::Gauge,
-    Unit::Count,
-    "db.client.connection.max",
-    "The connections that a pool may have.",
-);
-pub(super) const PENDING_REQUESTS: Metric = metric(
-    Kind::Gauge,
-    Unit::Count,
-    "db.client.connection.pending_requests",
-    "The callers that wait for a connection.",
-);
-pub(super) const LOGIN_REFUSED: Metric = metric(
-    Kind::Counter,
-    Unit::Count,
-    "entra_pool.login.refused",
-    "Connects that ended in a refused login.",
-);
-pub(super) const LOGIN_RENEWED: Metric = metric(
-    Kind::Counter,
-    Unit::Count,
-    "entra_pool.login.renewed",
-    "Refused logins that were tried again with another token.",
-);
-pub(super) const LOGIN_RETRIED: Metric = metric(
-    Kind::Counter,
-    Unit::Count,
-    "entra_pool.login.retried",
-    "Connects that were tried again after a transient error.",
-);
-pub(super) const RETIRED: Metric = metric(
-    Kind::Counter,
-    Unit::Count,
-    "entra_pool.connection.retired",
-    "Connections that were not used again.",
-);
-pub(super) const TOKEN_REQUESTS: Metric = metric(
-    Kind::Counter,
-    Unit::Count,
-    "entra_pool.token.requests",
-    "Requests for a token that have ended.",
-);
-pub(super) const TOKEN_REQUEST_DURATION: Metric = metric(
-    Kind::Histogram,
-    Unit::Seconds,
-    "entra_pool.token.request.duration",
-    "The time a request for a token took.",
-);
-pub(super) const TOKEN_EXPIRY: Metric = metric(
-    Kind::Gauge,
-    Unit::Seconds,
-    "entra_pool.token.expiry",
-    "When the token that is held ends, in seconds since 1970 (UTC).",
-);
-
-const ALL: [Metric; 13] = [
-    CREATE_TIME,
-    WAIT_TIME,
-    TIMEOUTS,
-    CONNECTION_COUNT,
-    CONNECTION_MAX,
-    PENDING_REQUESTS,
-    LOGIN_REFUSED,
-    LOGIN_RENEWED,
-    LOGIN_RETRIED,
-    RETIRED,
-    TOKEN_REQUESTS,
-    TOKEN_REQUEST_DURATION,
-    TOKEN_EXPIRY,
-];
+define! {
+    CREATE_TIME: Histogram, Seconds, "db.client.connection.create_time",
+        "The time a connect took, tries and token included.";
+    WAIT_TIME: Histogram, Seconds, "db.client.connection.wait_time",
+        "The time a checkout took.";
+    TIMEOUTS: Counter, Count, "db.client.connection.timeouts",
+        "Checkouts that ended with a time limit of the pool's.";
+    CONNECTION_COUNT: Gauge, Count, "db.client.connection.count",
+        "The connections that a pool has, by state.";
+    CONNECTION_MAX: Gauge, Count, "db.client.connection.max",
+        "The connections that a pool may have.";
+    PENDING_REQUESTS: Gauge, Count, "db.client.connection.pending_requests",
+        "The callers that wait for a connection.";
+    LOGIN_REFUSED: Counter, Count, "entra_pool.login.refused",
+        "Connects that ended in a refused login.";
+    LOGIN_RENEWED: Counter, Count, "entra_pool.login.renewed",
+        "Refused logins that were tried again with another token.";
+    LOGIN_RETRIED: Counter, Count, "entra_pool.login.retried",
+        "Connects that were tried again after a transient error.";
+    RETIRED: Counter, Count, "entra_pool.connection.retired",
+        "Connections that were not used again.";
+    TOKEN_REQUESTS: Counter, Count, "entra_pool.token.requests",
+        "Requests for a token that have ended.";
+    TOKEN_REQUEST_DURATION: Histogram, Seconds, "entra_pool.token.request.duration",
+        "The time a request for a token took.";
+    TOKEN_EXPIRY: Gauge, Seconds, "entra_pool.token.expiry",
+        "When the token that is held ends, in seconds since 1970 (UTC).";
+}
 
 /// Tells the recorder what each metric is, and its unit. To be called once, behind the
 /// installation of the recorder, which forgets what it is told before.
 pub fn describe() {
     for Metric { kind, name, unit, what } in ALL {
         match kind {
-            Kind::Counter => metrics::describe_counter!(name, unit, what),
-            Kind::Gauge => metrics::describe_gauge!(name, unit, what),
-            Kind::Histogram => metrics::describe_histogram!(name, unit, what),
+            Kind::Counter => metrics::describe_counter!(*name, *unit, *what),
+            Kind::Gauge => metrics::describe_gauge!(*name, *unit, *what),
+            Kind::Histogram => metrics::describe_histogram!(*name, *unit, *what),
         }
     }
 }
@@ -210,7 +154,7 @@ mod tests {
             .map(|row| (row[0].trim_end_matches('`').to_owned(), row[1].to_owned()))
             .collect();
         let mut there: Vec<_> = ALL
-            .into_iter()
+            .iter()
             .map(|metric| {
                 let kind = format!("{:?}", metric.kind).to_lowercase();
                 let unit = if metric.unit == Unit::Seconds { ", s" } else { "" };
