@@ -46,8 +46,6 @@ mod cli;
 mod client_assertion;
 #[cfg(feature = "client-certificate")]
 mod client_certificate;
-#[cfg(feature = "azure-identity")]
-mod client_secret;
 mod config_error;
 mod default;
 mod environment;

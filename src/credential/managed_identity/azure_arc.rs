@@ -162,7 +162,7 @@ mod tests {
         for (told_of, kind) in [(false, Unavailable), (true, Transient)] {
             let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
             let arc = AzureArc::new(&url, agent, told_of).unwrap();
-            let http = arc.http(Arc::new(ManualClock::new())).unwrap();
+            let http = Http::new(arc.url(), None, Arc::new(ManualClock::new())).unwrap();
             let error = arc.get_token(&http, None, &Scope::AZURE_SQL).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
         }
@@ -174,7 +174,7 @@ mod tests {
         let url = format!("http://{}/token", listener.local_addr().unwrap());
         let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
         let arc = AzureArc::new(&url, agent, false).unwrap();
-        let http = arc.http(Arc::new(ManualClock::new())).unwrap();
+        let http = Http::new(arc.url(), None, Arc::new(ManualClock::new())).unwrap();
         let answering = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await.unwrap();

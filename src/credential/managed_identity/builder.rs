@@ -1,11 +1,9 @@
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     Endpoint, Inner, ManagedIdentity, UserAssignedId,
     host::{self, Selector},
+    http::Http,
     imds::Imds,
 };
 use crate::{
@@ -126,9 +124,7 @@ impl ManagedIdentityBuilder {
         };
         let selector = self.id.map(|id| Selector::new(endpoint.host(), id, self.id_setting));
         let selector = selector.transpose()?;
-        let http = endpoint.http(self.clock)?;
-        let probed = AtomicBool::new(false);
-        let inner = Inner { endpoint, selector, http, probe: self.probe, probed };
-        Ok(ManagedIdentity(Arc::new(inner)))
+        let http = Http::new(endpoint.url(), endpoint.thumbprint(), self.clock)?;
+        Ok(ManagedIdentity(Arc::new(Inner { endpoint, selector, http, probe: self.probe })))
     }
 }

@@ -8,10 +8,16 @@ use reqwest::{
     header::{HeaderMap, HeaderValue, RETRY_AFTER, SERVER, WWW_AUTHENTICATE},
 };
 use rustls::ClientConfig;
-use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use zeroize::Zeroizing;
 
-use super::{connection::Connection, key_file::KeyFileError, retry::Retry, secret::Secret};
+use super::{
+    connection::Connection,
+    key_file::KeyFileError,
+    pinned::{self, Thumbprint},
+    retry::Retry,
+    secret::Secret,
+};
 use crate::{
     clock::{Clock, SystemClock, timeout},
     credential::{ConfigError, InvalidAnswer},
@@ -77,20 +83,23 @@ impl HttpError {
 }
 
 impl Http {
-    /// A client for this endpoint and others of its scheme.
-    pub(super) fn new(endpoint: &Url, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        if endpoint.scheme() == "http" {
+    /// A client for this endpoint and others of its scheme. `thumbprint` is that of the only
+    /// certificate to trust.
+    pub(super) fn new(
+        endpoint: &Url,
+        thumbprint: Option<&Thumbprint>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ConfigError> {
+        let tls = match thumbprint {
             // Roots are not needed, and a container may have none.
-            return Ok(Self { tls: None, clock });
-        }
-        let config = tls::client_config(&tls::Trust::Platform)
-            .map_err(|error| ConfigError::Tls(error.into()))?;
-        Ok(Self::pinned(config, clock))
-    }
-
-    /// A client for a server whose certificate is known beforehand.
-    pub(super) fn pinned(config: ClientConfig, clock: Arc<dyn Clock>) -> Self {
-        Self { tls: Some(Arc::new(config)), clock }
+            None if endpoint.scheme() == "http" => None,
+            None => Some(
+                tls::client_config(&tls::Trust::Platform)
+                    .map_err(|error| ConfigError::Tls(error.into()))?,
+            ),
+            Some(thumbprint) => Some(pinned::client_config(thumbprint.clone())?),
+        };
+        Ok(Self { tls: tls.map(Arc::new), clock })
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {
@@ -122,11 +131,7 @@ impl Http {
             let outcome = one_try().await;
             tries += 1;
             let waited = self.clock.monotonic().saturating_sub(start);
-            let pause = match &outcome {
-                Ok(answer) => retry.after_answer(answer.status, answer.retry_after, tries, waited),
-                Err(error) => retry.after_failure(error, tries, waited),
-            };
-            let Some(pause) = pause else { return outcome };
+            let Some(pause) = retry.pause(&outcome, tries, waited) else { return outcome };
             tracing::debug!(
                 status = outcome.as_ref().ok().map(|answer| answer.status.as_u16()),
                 error = outcome.as_ref().err().map(tracing::field::display),
@@ -188,10 +193,7 @@ fn retry_after(headers: &HeaderMap, now: std::time::SystemTime) -> Option<Durati
     let pause = if let Ok(seconds) = text.parse() {
         Duration::from_secs(seconds)
     } else {
-        let format = format_description!(
-            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-        );
-        let date = PrimitiveDateTime::parse(text, format).ok()?.assume_utc();
+        let date = OffsetDateTime::parse(text, &Rfc2822).ok()?;
         Duration::try_from(date - OffsetDateTime::from(now)).unwrap_or_default()
     };
     Some(pause.min(PAUSE_LIMIT))

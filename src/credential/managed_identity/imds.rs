@@ -153,6 +153,9 @@ impl Endpoint for Imds {
     /// Whether IMDS is here: without the `Metadata` header it answers 400, and at once. A
     /// connection that is accepted but not answered is not given up before [`PROBE_BUDGET`].
     async fn probe(&self, http: &Http) -> Result<(), CredentialError> {
+        if self.seen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let connected = Connection::open(&self.url, None, http.clock(), CONNECT_LIMIT).await;
         connected.map_err(|error| self.no_answer(error))?;
         let mut url = self.url.clone();

@@ -1,7 +1,5 @@
 //! Endpoints that variables of the environment name: Azure runs them next to the program.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use reqwest::{
     Method, Request, Url,
@@ -19,7 +17,6 @@ use super::{
     shown, token_request,
 };
 use crate::{
-    clock::Clock,
     credential::{ConfigError, answer},
     token::{
         CredentialError,
@@ -201,11 +198,8 @@ impl Endpoint for Local {
         &self.url
     }
 
-    fn http(&self, clock: Arc<dyn Clock>) -> Result<Http, ConfigError> {
-        match &self.thumbprint {
-            Some(thumbprint) => Ok(Http::pinned(pinned::client_config(thumbprint.clone())?, clock)),
-            None => Http::new(&self.url, clock),
-        }
+    fn thumbprint(&self) -> Option<&Thumbprint> {
+        self.thumbprint.as_ref()
     }
 
     async fn get_token(

@@ -12,14 +12,7 @@ mod retry;
 mod secret;
 mod user_assigned;
 
-use std::{
-    error::Error,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{error::Error, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use reqwest::{
@@ -32,15 +25,12 @@ pub use host::ManagedIdentityHost;
 pub use user_assigned::UserAssignedId;
 
 use super::ConfigError;
-use crate::{
-    clock::Clock,
-    token::{
-        CredentialError, CredentialErrorKind::Transient, Scope, Token, TokenCredential,
-        TokenRequest,
-    },
+use crate::token::{
+    CredentialError, CredentialErrorKind::Transient, Scope, Token, TokenCredential, TokenRequest,
 };
 use host::Selector;
 use http::{Answer, Http, HttpError};
+use pinned::Thumbprint;
 
 /// The identity that Azure has given the machine or app this program runs on.
 ///
@@ -75,8 +65,6 @@ struct Inner {
     selector: Option<Selector>,
     http: Http,
     probe: bool,
-    /// Whether the probe has been answered as this host answers.
-    probed: AtomicBool,
 }
 
 /// One host's protocol.
@@ -86,13 +74,13 @@ trait Endpoint: Send + Sync {
 
     fn url(&self) -> &Url;
 
-    /// The client that asks.
-    fn http(&self, clock: Arc<dyn Clock>) -> Result<Http, ConfigError> {
-        Http::new(self.url(), clock)
+    /// That of the only certificate to trust.
+    fn thumbprint(&self) -> Option<&Thumbprint> {
+        None
     }
 
-    /// Finds out within a few seconds whether the endpoint exists. Variables name most
-    /// endpoints, and these need no probe.
+    /// Finds out within a few seconds whether the endpoint exists, unless it has answered
+    /// before. Variables name most endpoints, and these need no probe.
     async fn probe(&self, _: &Http) -> Result<(), CredentialError> {
         Ok(())
     }
@@ -161,10 +149,9 @@ impl TokenCredential for ManagedIdentity {
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
         // There is nothing to pass by for a rejected token: the endpoints
         // cache, and offer no supported way around that.
-        let Inner { endpoint, selector, http, probe, probed } = &*self.0;
-        if *probe && !probed.load(Ordering::Relaxed) {
+        let Inner { endpoint, selector, http, probe } = &*self.0;
+        if *probe {
             endpoint.probe(http).await?;
-            probed.store(true, Ordering::Relaxed);
         }
         endpoint.get_token(http, selector.as_ref(), &request.scope).await
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use super::http::HttpError;
+use super::http::{Answer, HttpError};
 
 /// How one host's endpoint is asked again.
 #[derive(Debug)]
@@ -63,44 +63,23 @@ impl Retry {
         (self.statuses)(status.as_u16())
     }
 
-    /// The pause before the next try, after `tries` of them and `waited` since
-    /// the first began.
-    pub(super) fn after_answer(
+    /// The pause before the next try, after `tries` of them, of which the last had this
+    /// `outcome`, and `waited` since the first began.
+    pub(super) fn pause(
         &self,
-        status: StatusCode,
-        retry_after: Option<Duration>,
+        outcome: &Result<Answer, HttpError>,
         tries: u32,
         waited: Duration,
     ) -> Option<Duration> {
-        if !self.passes(status) {
-            return None;
-        }
-        let patient = self.patient_with == Some(status.as_u16());
-        self.pause(retry_after, tries, waited, patient)
-    }
-
-    /// The same where no answer came.
-    pub(super) fn after_failure(
-        &self,
-        failure: &HttpError,
-        tries: u32,
-        waited: Duration,
-    ) -> Option<Duration> {
-        match failure {
-            HttpError::Broken(_) | HttpError::NoAnswer(_) => self.pause(None, tries, waited, false),
-            // Nobody listens: whoever asks is told at once, and the token cache
-            // asks again in its own time.
-            HttpError::Unreachable(_) | HttpError::Unusable(_) | HttpError::KeyFile(_) => None,
-        }
-    }
-
-    fn pause(
-        &self,
-        retry_after: Option<Duration>,
-        tries: u32,
-        waited: Duration,
-        patient: bool,
-    ) -> Option<Duration> {
+        let (patient, retry_after) = match outcome {
+            Ok(Answer { status, retry_after, .. }) if self.passes(*status) => {
+                (self.patient_with == Some(status.as_u16()), *retry_after)
+            }
+            Err(HttpError::Broken(_) | HttpError::NoAnswer(_)) => (false, None),
+            // A final answer; or nothing listens: the caller gets the error at once, and the
+            // token cache asks again in its own time.
+            _ => return None,
+        };
         let left = self.budget.checked_sub(waited).filter(|left| !left.is_zero())?;
         if tries >= self.tries && !patient {
             return None;
@@ -119,15 +98,26 @@ impl Retry {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use zeroize::Zeroizing;
+
     use super::*;
 
     /// The pauses until it gives up, if every try is answered so at once.
     fn pauses(retry: &Retry, status: u16, retry_after: Option<u64>) -> Vec<u64> {
-        let status = StatusCode::from_u16(status).unwrap();
+        let outcome = Ok(Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: retry_after.map(Duration::from_secs),
+            server: None,
+            challenges: Vec::new(),
+            sent: None,
+            body: Zeroizing::default(),
+            asked_at: SystemTime::UNIX_EPOCH,
+        });
         let (mut pauses, mut waited) = (Vec::new(), Duration::ZERO);
         for tries in 1.. {
-            let retry_after = retry_after.map(Duration::from_secs);
-            let Some(pause) = retry.after_answer(status, retry_after, tries, waited) else { break };
+            let Some(pause) = retry.pause(&outcome, tries, waited) else { break };
             waited += pause;
             pauses.push(pause.as_secs());
         }
@@ -180,14 +170,13 @@ mod tests {
 
     #[test]
     fn silence_is_asked_again_within_the_budget() {
-        let silent_server = HttpError::NoAnswer(Duration::from_secs(20));
-        let after = |tries, waited| {
-            Retry::IMDS.after_failure(&silent_server, tries, Duration::from_secs(waited))
-        };
+        let silent_server = Err(HttpError::NoAnswer(Duration::from_secs(20)));
+        let after =
+            |tries, waited| Retry::IMDS.pause(&silent_server, tries, Duration::from_secs(waited));
         assert_eq!(after(1, 20), Some(Duration::from_secs(1)));
         assert_eq!(after(3, 63), Some(Duration::from_secs(4)));
         assert_eq!(after(3, 70), None);
-        let unusable = HttpError::Unusable(crate::credential::InvalidAnswer::Empty);
-        assert_eq!(Retry::IMDS.after_failure(&unusable, 1, Duration::ZERO), None);
+        let unusable = Err(HttpError::Unusable(crate::credential::InvalidAnswer::Empty));
+        assert_eq!(Retry::IMDS.pause(&unusable, 1, Duration::ZERO), None);
     }
 }

@@ -81,24 +81,24 @@ pub(super) fn is_guid(text: &str) -> bool {
 
 /// Azure compares resource IDs without regard to case.
 fn is_resource_id(text: &str) -> bool {
-    let name = |text: &str| {
+    let is_name = |text: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_.()".contains(c))
     };
-    let segments: Vec<_> = text.split('/').collect();
-    let [root, subscriptions, subscription, groups, group, providers, provider, kind, identity] =
-        segments[..]
-    else {
-        return false;
-    };
-    root.is_empty()
-        && subscriptions.eq_ignore_ascii_case("subscriptions")
-        && groups.eq_ignore_ascii_case("resourceGroups")
-        && providers.eq_ignore_ascii_case("providers")
-        && provider.eq_ignore_ascii_case("Microsoft.ManagedIdentity")
-        && kind.eq_ignore_ascii_case("userAssignedIdentities")
-        && is_guid(subscription)
-        && name(group)
-        && name(identity)
+    let text = text.to_ascii_lowercase();
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [
+            "",
+            "subscriptions",
+            subscription,
+            "resourcegroups",
+            group,
+            "providers",
+            "microsoft.managedidentity",
+            "userassignedidentities",
+            identity,
+        ] => is_guid(subscription) && is_name(group) && is_name(identity),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
