@@ -4,7 +4,7 @@
 use std::{
     error::Error,
     fmt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,11 +20,7 @@ use crate::clock::Clock;
 #[derive(Debug)]
 pub(crate) struct ConnectorMetrics<R> {
     database: Database,
-    logins: AtomicU64,
-    refused: AtomicU64,
-    renewed: AtomicU64,
-    retried: AtomicU64,
-    retired: Vec<(R, AtomicU64)>,
+    counts: Mutex<Counts<R>>,
 }
 
 /// Why a connection is retired.
@@ -46,13 +42,12 @@ pub(crate) trait Failure: Error + 'static {
 pub(crate) const LOGIN_REFUSED: &str = "login_refused";
 
 /// What a connector's report says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Counts<R> {
     pub(crate) logins: u64,
     pub(crate) refused: u64,
     pub(crate) renewed: u64,
     pub(crate) retried: u64,
-    /// Only those that occurred.
     pub(crate) retired: Vec<(R, u64)>,
 }
 
@@ -60,11 +55,13 @@ impl<R: Reason> ConnectorMetrics<R> {
     pub(crate) fn new(database: Database, reasons: impl IntoIterator<Item = R>) -> Self {
         let metrics = Self {
             database,
-            logins: AtomicU64::default(),
-            refused: AtomicU64::default(),
-            renewed: AtomicU64::default(),
-            retried: AtomicU64::default(),
-            retired: reasons.into_iter().map(|reason| (reason, AtomicU64::default())).collect(),
+            counts: Mutex::new(Counts {
+                logins: 0,
+                refused: 0,
+                renewed: 0,
+                retried: 0,
+                retired: reasons.into_iter().map(|reason| (reason, 0)).collect(),
+            }),
         };
         #[cfg(feature = "metrics")]
         metrics.count_from_zero();
@@ -76,22 +73,18 @@ impl<R: Reason> ConnectorMetrics<R> {
     }
 
     pub(crate) fn has_logged_in(&self) -> bool {
-        self.logins.load(Relaxed) > 0
+        self.count().logins > 0
     }
 
+    /// Of the reasons, only those that occurred.
     pub(crate) fn counts(&self) -> Counts<R> {
-        Counts {
-            logins: self.logins.load(Relaxed),
-            refused: self.refused.load(Relaxed),
-            renewed: self.renewed.load(Relaxed),
-            retried: self.retried.load(Relaxed),
-            retired: self
-                .retired
-                .iter()
-                .map(|(reason, count)| (*reason, count.load(Relaxed)))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-        }
+        let mut counts = self.count().clone();
+        counts.retired.retain(|(_, count)| *count > 0);
+        counts
+    }
+
+    fn count(&self) -> MutexGuard<'_, Counts<R>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connect, from its begin to its end. One that is dropped before counts for
@@ -112,7 +105,7 @@ impl<R: Reason> ConnectorMetrics<R> {
     fn connected<E: Failure>(&self, span: &Span, took: Duration, failure: Option<&E>) {
         match failure {
             None => {
-                count(&self.logins);
+                self.count().logins += 1;
                 tracing::debug!(?took, "connected");
             }
             Some(failure) => {
@@ -122,7 +115,7 @@ impl<R: Reason> ConnectorMetrics<R> {
                     span.record("db.response.status_code", code);
                 }
                 if error_type == LOGIN_REFUSED {
-                    count(&self.refused);
+                    self.count().refused += 1;
                     #[cfg(feature = "metrics")]
                     metrics::LOGIN_REFUSED.count(self.labels());
                 }
@@ -136,7 +129,7 @@ impl<R: Reason> ConnectorMetrics<R> {
 
     /// A connect failed, and another try comes after the pause.
     pub(crate) fn retried(&self, failure: &impl Failure, pause: Duration) {
-        count(&self.retried);
+        self.count().retried += 1;
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RETRIED.count(self.labels().with_error(Some(failure.error_type())));
         let error = failure as &dyn Error;
@@ -145,7 +138,7 @@ impl<R: Reason> ConnectorMetrics<R> {
 
     /// A login was refused, and is tried again with another token.
     pub(crate) fn renewed(&self) {
-        count(&self.renewed);
+        self.count().renewed += 1;
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RENEWED.count(self.labels());
         tracing::info!("the refused login is tried again with another token");
@@ -158,8 +151,8 @@ impl<R: Reason> ConnectorMetrics<R> {
 
     /// A connection is not used again. No pool tells why: here it is told.
     pub(crate) fn retired(&self, reason: R) {
-        if let Some((_, counter)) = self.retired.iter().find(|(other, _)| *other == reason) {
-            count(counter);
+        if let Some((_, count)) = self.count().retired.iter_mut().find(|(it, _)| *it == reason) {
+            *count += 1;
         }
         #[cfg(feature = "metrics")]
         metrics::RETIRED.count(self.labels_of(reason));
@@ -171,7 +164,7 @@ impl<R: Reason> ConnectorMetrics<R> {
     fn count_from_zero(&self) {
         metrics::LOGIN_REFUSED.count_from_zero(self.labels());
         metrics::LOGIN_RENEWED.count_from_zero(self.labels());
-        for (reason, _) in &self.retired {
+        for (reason, _) in &self.count().retired {
             metrics::RETIRED.count_from_zero(self.labels_of(*reason));
         }
     }
@@ -195,8 +188,4 @@ pub(crate) fn recycled<R: Reason>(span: &Span, result: Result<(), R>) -> Result<
 /// A connect has reached a stage: an event of its span.
 pub(crate) fn reached(stage: impl fmt::Display, server: &str) {
     tracing::debug!(server, %stage, "connecting");
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
 }
