@@ -167,12 +167,10 @@ fn fate(error: &AzureError) -> (bool, Option<Duration>) {
 
 impl fmt::Debug for AzureCoreCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("AzureCoreCredential");
-        shown.field("name", &self.name);
-        if let Some(authority) = &self.authority {
-            shown.field("authority", authority);
-        }
-        shown.finish_non_exhaustive()
+        f.debug_struct("AzureCoreCredential")
+            .field("name", &self.name)
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
     }
 }
 
@@ -191,11 +189,15 @@ async fn serve(
 }
 
 fn the_one(scopes: &[&str]) -> azure_core::Result<Scope> {
-    let error = |message: String| AzureError::with_message(ErrorKind::Credential, message);
     match scopes {
-        [scope] => Scope::new(*scope).map_err(|e| error(e.to_string())),
-        _ => Err(error(format!("one scope is needed, not {}", scopes.len()))),
+        [scope] => Scope::new(*scope).map_err(|error| azure_error(error.to_string())),
+        _ => Err(azure_error(format!("one scope is needed, not {}", scopes.len()))),
     }
+}
+
+/// An error that no other try would change: not one of input or output.
+pub(super) fn azure_error(message: String) -> AzureError {
+    AzureError::with_message(ErrorKind::Credential, message)
 }
 
 fn access_token(token: &Token) -> AccessToken {

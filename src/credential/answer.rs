@@ -117,7 +117,8 @@ pub(super) fn object(body: &[u8]) -> Result<Object<'_>, InvalidAnswer> {
     if body.is_empty() {
         return Err(InvalidAnswer::Empty);
     }
-    if is_html(body) {
+    // A JSON object does not start so.
+    if body.starts_with(b"<") {
         return Err(InvalidAnswer::Html);
     }
     match serde_json::from_slice(body) {
@@ -126,11 +127,6 @@ pub(super) fn object(body: &[u8]) -> Result<Object<'_>, InvalidAnswer> {
         Err(error) if error.is_eof() => Err(InvalidAnswer::Truncated { length: body.len() }),
         Err(error) => Err(InvalidAnswer::NotJson { line: error.line(), column: error.column() }),
     }
-}
-
-/// Whether a body is a web page. No JSON object starts so.
-fn is_html(body: &[u8]) -> bool {
-    body.trim_ascii_start().starts_with(b"<")
 }
 
 /// Whether a body is a JSON object, as every error of an identity endpoint is, or the

@@ -1,20 +1,20 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use azure_core::{
-    cloud::CustomConfiguration,
-    credentials::TokenCredential as AzureCredential,
-    error::{Error as AzureError, ErrorKind},
+    cloud::CustomConfiguration, credentials::TokenCredential as AzureCredential,
     http::ClientOptions,
 };
-use azure_identity::{ClientSecretCredential, ClientSecretCredentialOptions};
+use azure_identity::{
+    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+};
 use zeroize::Zeroizing;
 
 use super::{
     AzureCoreCredential, ConfigError, Environment,
-    adapter::Proof,
+    adapter::{Proof, azure_error},
     config_error::{check_tenant, is_word},
 };
 use crate::Cloud;
@@ -42,7 +42,7 @@ use crate::Cloud;
 /// let credential = shop.workload_identity("/var/run/secrets/tokens/azure")?;
 /// # Ok::<(), entra_pool::credential::ConfigError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Application {
     pub(super) tenant: String,
     pub(super) client_id: String,
@@ -160,6 +160,10 @@ impl Application {
         }
     }
 
+    pub(super) fn assertion_options(&self) -> ClientAssertionCredentialOptions {
+        ClientAssertionCredentialOptions { client_options: self.client_options() }
+    }
+
     /// A credential that `make` makes anew whenever the last one's token will
     /// not do any more. `proof` is removed from errors.
     pub(super) fn credential<C: AzureCredential + 'static>(
@@ -170,16 +174,6 @@ impl Application {
     ) -> AzureCoreCredential {
         let authority = self.authority.clone();
         AzureCoreCredential::made(name, Box::new(move || Ok(make(&self)?))).asking(authority, proof)
-    }
-}
-
-impl fmt::Debug for Application {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Application")
-            .field("tenant", &self.tenant)
-            .field("client_id", &self.client_id)
-            .field("authority", &self.authority)
-            .finish_non_exhaustive()
     }
 }
 
@@ -224,11 +218,8 @@ fn authority(environment: &Environment, cloud: Option<Cloud>) -> Result<String, 
 /// The content of a file that `setting` names; one that is empty is as good as
 /// none.
 pub(super) fn read(setting: &str, file: &Path) -> azure_core::Result<Zeroizing<Vec<u8>>> {
-    let error = |problem: String| {
-        // Not as an I/O error, which would be worth another try.
-        let message = format!("{setting}: the file {} {problem}", file.display());
-        AzureError::with_message(ErrorKind::Credential, message)
-    };
+    let error =
+        |problem: String| azure_error(format!("{setting}: the file {} {problem}", file.display()));
     match std::fs::read(file).map(Zeroizing::new) {
         Ok(content) if content.trim_ascii().is_empty() => Err(error("is empty".into())),
         Ok(content) => Ok(content),

@@ -1,6 +1,4 @@
-use azure_identity::{
-    AzurePipelinesCredential, AzurePipelinesCredentialOptions, ClientAssertionCredentialOptions,
-};
+use azure_identity::{AzurePipelinesCredential, AzurePipelinesCredentialOptions};
 use zeroize::Zeroizing;
 
 use super::{
@@ -66,11 +64,8 @@ impl Application {
         let proof = Proof::of(token);
         let name = format!("Azure Pipelines service connection {connection}");
         Ok(self.credential(name, proof.clone(), move |this| {
-            let options = AzurePipelinesCredentialOptions {
-                credential_options: ClientAssertionCredentialOptions {
-                    client_options: this.client_options(),
-                },
-            };
+            let options =
+                AzurePipelinesCredentialOptions { credential_options: this.assertion_options() };
             AzurePipelinesCredential::new(
                 this.tenant.clone(),
                 this.client_id.clone(),

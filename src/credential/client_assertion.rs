@@ -5,11 +5,12 @@ use azure_core::{
     error::{Error as AzureError, ErrorKind},
     http::ClientMethodOptions,
 };
-use azure_identity::{
-    ClientAssertion, ClientAssertionCredential, ClientAssertionCredentialOptions,
-};
+use azure_identity::{ClientAssertion, ClientAssertionCredential};
 
-use super::{Application, AzureCoreCredential, adapter::Proof};
+use super::{
+    Application, AzureCoreCredential,
+    adapter::{Proof, azure_error},
+};
 
 impl Application {
     /// Proves who it is by an assertion: a JWT that you sign, or that an issuer
@@ -39,13 +40,11 @@ impl Application {
         let name = format!("application {} (client assertion)", self.client_id);
         let proof = Proof::default();
         self.credential(name, proof.clone(), move |this| {
-            let options = this.client_options();
-            let options = ClientAssertionCredentialOptions { client_options: options };
             ClientAssertionCredential::new(
                 this.tenant.clone(),
                 this.client_id.clone(),
                 Asked(assertion.clone(), proof.clone()),
-                Some(options),
+                Some(this.assertion_options()),
             )
         })
     }
@@ -63,10 +62,9 @@ where
 {
     async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
         match (self.0)().await {
-            Ok(assertion) if assertion.trim().is_empty() => Err(AzureError::with_message(
-                ErrorKind::Credential,
-                "the client assertion is empty",
-            )),
+            Ok(assertion) if assertion.trim().is_empty() => {
+                Err(azure_error("the client assertion is empty".to_owned()))
+            }
             Ok(assertion) => {
                 self.1.set(&assertion);
                 Ok(assertion)

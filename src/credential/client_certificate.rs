@@ -7,7 +7,11 @@ use azure_core::{
 use azure_identity::{ClientCertificateCredential, ClientCertificateCredentialOptions};
 use zeroize::Zeroizing;
 
-use super::{Application, AzureCoreCredential, adapter::Proof, application::read};
+use super::{
+    Application, AzureCoreCredential,
+    adapter::{Proof, azure_error},
+    application::read,
+};
 
 impl Application {
     /// Proves who it is by the key of a certificate: a PKCS#12 file (`.pfx`,
@@ -50,14 +54,11 @@ impl Application {
         self.credential(name, proof.clone().unwrap_or_default(), move |this| {
             let content = read(setting, &file)?;
             if content.trim_ascii_start().starts_with(b"-----BEGIN") {
-                return Err(AzureError::with_message(
-                    ErrorKind::Credential,
-                    format!(
-                        "{setting}: the file {file} is PEM, and PKCS#12 is wanted: `openssl pkcs12 \
-                         -export -in {file} -out identity.pfx` makes it",
-                        file = file.display()
-                    ),
-                ));
+                return Err(azure_error(format!(
+                    "{setting}: the file {file} is PEM, and PKCS#12 is wanted: `openssl pkcs12 \
+                     -export -in {file} -out identity.pfx` makes it",
+                    file = file.display()
+                )));
             }
             let options = ClientCertificateCredentialOptions {
                 client_options: this.client_options(),

@@ -63,8 +63,7 @@ struct Cli {
     executable: PathBuf,
     tenant: Option<String>,
     subscription: Option<String>,
-    /// `None` only in a builder.
-    environment: Option<Environment>,
+    environment: Environment,
     time_limit: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -83,7 +82,7 @@ impl<T> CliBuilder<T> {
             executable: tool.command.into(),
             tenant: None,
             subscription: None,
-            environment: None,
+            environment: Environment::from_process(),
             time_limit: Duration::from_secs(10),
             clock: Arc::new(SystemClock::new()),
         };
@@ -106,9 +105,9 @@ impl<T> CliBuilder<T> {
     }
 
     /// The environment variables of the command, including its `PATH`. Default:
-    /// [`Environment::from_process`], read by [`build`](Self::build).
+    /// [`Environment::from_process`], read when the builder is made.
     pub fn environment(mut self, environment: Environment) -> Self {
-        self.cli.environment = Some(environment);
+        self.cli.environment = environment;
         self
     }
 
@@ -147,8 +146,7 @@ impl<T> CliBuilder<T> {
         Ok(self.ready())
     }
 
-    fn ready(mut self) -> T {
-        self.cli.environment.get_or_insert_with(Environment::from_process);
+    fn ready(self) -> T {
         (self.credential)(Arc::new(self.cli))
     }
 }

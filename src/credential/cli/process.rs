@@ -13,20 +13,13 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Cli, Environment};
+use super::Cli;
 use crate::clock::timeout;
 
 /// A tool that runs, with what it has started: `az` is a shell's script in some packages,
 /// whose end does not end the interpreter that it waits for. Killed when it is dropped; on
 /// Windows, the tool alone is. (A terminal's Ctrl-C does not reach it any more.)
 struct Group(Option<u32>);
-
-impl Group {
-    /// The tool has ended; what it has left running may run.
-    fn leave(mut self) {
-        self.0 = None;
-    }
-}
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -50,7 +43,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// that is special to a shell.
 pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
     let mut child = command(cli, arguments)?.spawn()?;
-    let group = Group(child.id());
+    let mut group = Group(child.id());
     let (out, err) = (child.stdout.take(), child.stderr.take());
     // Made large enough at once: a buffer that grows leaves copies behind.
     let mut stdout = Zeroizing::new(Vec::with_capacity(OUTPUT_LIMIT + 1));
@@ -66,7 +59,8 @@ pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
             _ = child.wait() => false,
         };
         let status = child.wait().await?;
-        group.leave();
+        // The tool has exited; processes that it has left running may run.
+        group.0 = None;
         if !is_read {
             let _ = timeout(cli.clock.as_ref(), GRACE, reading).await;
         }
@@ -83,14 +77,12 @@ fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
         return Err(io::ErrorKind::NotFound.into());
     }
     let mut command = Command::new(file);
-    let environment = cli.environment.as_ref();
     command.current_dir(if cfg!(windows) {
-        environment.and_then(|all| all.get("SYSTEMROOT")).unwrap_or(r"C:\Windows")
+        cli.environment.get("SYSTEMROOT").unwrap_or(r"C:\Windows")
     } else {
         "/bin"
     });
-    let variables = environment.into_iter().flat_map(Environment::iter);
-    command.args(arguments).env_clear().envs(variables);
+    command.args(arguments).env_clear().envs(cli.environment.iter());
     // The Azure CLI's `expiresOn` is local time without a zone: be that UTC.
     command.env("TZ", "UTC");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

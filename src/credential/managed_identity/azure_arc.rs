@@ -32,7 +32,8 @@ use crate::{
     },
 };
 
-const DEFAULT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
+/// Where the agent listens if no variable names another endpoint.
+pub(super) const DEFAULT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
 
 pub(super) struct AzureArc {
     local: Local,
@@ -42,19 +43,10 @@ pub(super) struct AzureArc {
 }
 
 impl AzureArc {
-    /// With the value of `IDENTITY_ENDPOINT`.
-    pub(super) fn told_of(url: &str, agent: Agent) -> Result<Self, ConfigError> {
-        Self::new(url, agent, true)
-    }
-
-    /// Where the agent listens by default.
-    pub(super) fn installed(agent: Agent) -> Result<Self, ConfigError> {
-        Self::new(DEFAULT, agent, false)
-    }
-
-    fn new(url: &str, agent: Agent, told_of: bool) -> Result<Self, ConfigError> {
+    /// `known`: whether variables name it. Otherwise, only a file shows that it is installed.
+    pub(super) fn new(url: &str, agent: Agent, known: bool) -> Result<Self, ConfigError> {
         let local = Local::new(&AZURE_ARC, url, None)?;
-        Ok(Self { local, agent, known: AtomicBool::new(told_of) })
+        Ok(Self { local, agent, known: AtomicBool::new(known) })
     }
 
     /// Both requests: a key may be valid for one answer only. It is left in `sent`.
@@ -146,13 +138,6 @@ mod tests {
     use crate::{
         clock::ManualClock, credential::Environment, token::CredentialErrorKind::Transient,
     };
-
-    #[test]
-    fn where_only_the_agent_is_found_its_default_endpoint_is_asked() {
-        let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
-        let arc = AzureArc::installed(agent).unwrap();
-        assert_eq!(arc.url().as_str(), "http://127.0.0.1:40342/metadata/identity/oauth2/token");
-    }
 
     #[tokio::test]
     async fn an_agent_that_is_installed_but_does_not_listen_is_gone_past() {

@@ -30,7 +30,7 @@ pub struct ManagedIdentityBuilder {
     id_setting: &'static str,
     imds_endpoint: Option<String>,
     azure_arc_root: Option<PathBuf>,
-    environment: Option<Environment>,
+    environment: Environment,
     clock: Arc<dyn Clock>,
     probe: bool,
 }
@@ -42,7 +42,7 @@ impl ManagedIdentityBuilder {
             id_setting: "user_assigned",
             imds_endpoint: None,
             azure_arc_root: None,
-            environment: None,
+            environment: Environment::from_process(),
             clock: Arc::new(SystemClock::new()),
             probe: false,
         }
@@ -67,9 +67,9 @@ impl ManagedIdentityBuilder {
     }
 
     /// The variables by which the host is found. Default:
-    /// [`Environment::from_process`], read by [`build`](Self::build).
+    /// [`Environment::from_process`], read when the builder is made.
     pub fn environment(mut self, environment: Environment) -> Self {
-        self.environment = Some(environment);
+        self.environment = environment;
         self
     }
 
@@ -117,10 +117,9 @@ impl ManagedIdentityBuilder {
         if let Some(id) = &self.id {
             id.check(self.id_setting)?;
         }
-        let environment = self.environment.unwrap_or_else(Environment::from_process);
         let endpoint: Box<dyn Endpoint> = match &self.imds_endpoint {
             Some(url) => Box::new(Imds::at("imds_endpoint", url)?),
-            None => host::find(&environment, self.azure_arc_root.as_deref())?,
+            None => host::find(&self.environment, self.azure_arc_root.as_deref())?,
         };
         let selector = self.id.map(|id| Selector::new(endpoint.host(), id, self.id_setting));
         let selector = selector.transpose()?;

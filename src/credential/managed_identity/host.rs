@@ -5,7 +5,7 @@ use std::{fmt, path::Path};
 
 use super::{
     Endpoint, UserAssignedId,
-    azure_arc::{Agent, AzureArc},
+    azure_arc::{self, Agent, AzureArc},
     imds::{self, Imds},
     local::Local,
     protocols::{APP_SERVICE, AZURE_ML, CLOUD_SHELL, SERVICE_FABRIC},
@@ -61,13 +61,14 @@ impl Selector {
         id: UserAssignedId,
         setting: &'static str,
     ) -> Result<Self, ConfigError> {
-        match parameter(host, &id) {
-            Ok(parameter) => Ok(Self { id, parameter }),
-            Err(advice) => {
-                let selector = id.kind();
-                Err(ConfigError::IgnoredSelector { setting, selector, host, advice })
-            }
-        }
+        let selector = id.kind();
+        let parameter = parameter(host, &id).map_err(|advice| ConfigError::IgnoredSelector {
+            setting,
+            selector,
+            host,
+            advice,
+        })?;
+        Ok(Self { id, parameter })
     }
 
     /// As it goes into a request.
@@ -123,7 +124,7 @@ pub(super) fn find(
         }));
     }
     if let (Some(url), Some(_)) = (get("IDENTITY_ENDPOINT"), get("IMDS_ENDPOINT")) {
-        return Ok(Box::new(AzureArc::told_of(url, agent)?));
+        return Ok(Box::new(AzureArc::new(url, agent, true)?));
     }
     if let Some(url) = get("MSI_ENDPOINT") {
         return Ok(Box::new(match get("MSI_SECRET") {
@@ -134,7 +135,9 @@ pub(super) fn find(
     }
     match get(AUTHORITY) {
         Some(url) => Ok(Box::new(Imds::at(AUTHORITY, url)?)),
-        None if agent.is_installed() => Ok(Box::new(AzureArc::installed(agent)?)),
+        None if agent.is_installed() => {
+            Ok(Box::new(AzureArc::new(azure_arc::DEFAULT, agent, false)?))
+        }
         None => Ok(Box::new(Imds::at(AUTHORITY, imds::DEFAULT)?)),
     }
 }

@@ -34,7 +34,6 @@ pub(super) const DEFAULT: &str = "http://169.254.169.254";
 
 const PATH: &str = "/metadata/identity/oauth2/token";
 const API_VERSION: &str = "2018-02-01";
-const ELSEWHERE: &str = "outside Azure, log in with `az login`, or use a service principal";
 
 /// How long the probe waits for the TCP connection. IMDS accepts within milliseconds.
 /// Many networks drop packets to this address, and a developer waits for this time there.
@@ -123,20 +122,17 @@ impl Imds {
     }
 
     fn no_answer(&self, error: HttpError) -> CredentialError {
-        match error {
+        let url = shown(&self.url);
+        let failed = match &error {
             HttpError::Unreachable(_) => {
-                let what = format!("IMDS ({}) cannot be reached", shown(&self.url));
-                absent(&what, &self.seen).with_source(error)
+                absent(&format!("IMDS ({url}) cannot be reached"), &self.seen)
             }
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
-                let what = format!("what answers at {} is not IMDS", shown(&self.url));
-                absent(&what, &self.seen).with_source(error)
+                absent(&format!("what answers at {url} is not IMDS"), &self.seen)
             }
-            error => {
-                let message = format!("IMDS ({}) gave no token", shown(&self.url));
-                CredentialError::new(Transient, message).with_source(error)
-            }
-        }
+            _ => CredentialError::new(Transient, format!("IMDS ({url}) gave no token")),
+        };
+        failed.with_source(error)
     }
 }
 
@@ -218,7 +214,8 @@ fn absent(what: &str, known: &AtomicBool) -> CredentialError {
         return CredentialError::new(Transient, message);
     }
     let message = format!(
-        "{what}: this is no machine in Azure, or a firewall or proxy is in the way; {ELSEWHERE}"
+        "{what}: this is no machine in Azure, or a firewall or proxy is in the way; outside Azure, \
+         log in with `az login`, or use a service principal"
     );
     CredentialError::new(Unavailable, message)
 }

@@ -302,6 +302,10 @@ mod tests {
             let builder = ManagedIdentity::system_assigned().environment(environment);
             let identity = builder.azure_arc_root(root.path()).build().unwrap();
             assert_eq!(identity.host(), expected, "{variables:?}");
+            if expected == AzureArc {
+                let url = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
+                assert_eq!(identity.0.endpoint.url().as_str(), url);
+            }
         }
     }
 
