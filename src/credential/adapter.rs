@@ -76,17 +76,13 @@ pub(super) type Factory =
     Box<dyn Fn() -> azure_core::Result<Arc<dyn AzureCredential>> + Send + Sync>;
 
 impl AzureCoreCredential {
-    pub(super) fn given(name: String, credential: Arc<dyn AzureCredential>) -> Self {
-        Self::made(name, Box::new(move || Ok(credential.clone())))
-    }
-
-    pub(super) fn made(name: String, factory: Factory) -> Self {
-        Self { name, authority: None, factory, last: Mutex::new(None), proof: Proof::default() }
-    }
-
-    #[cfg(feature = "azure-identity")]
-    pub(super) fn asking(self, authority: String, proof: Proof) -> Self {
-        Self { authority: Some(authority), proof, ..self }
+    pub(super) fn new(
+        name: String,
+        authority: Option<String>,
+        proof: Proof,
+        factory: Factory,
+    ) -> Self {
+        Self { name, authority, factory, last: Mutex::new(None), proof }
     }
 
     /// The credential to ask. These cache inside and hand a token out until
@@ -140,27 +136,22 @@ impl AzureCoreCredential {
 /// Whether the failure may pass, and the pause that was asked for: by the
 /// HTTP status if there is one, else by whether it was input or output.
 fn fate(error: &AzureError) -> (bool, Option<Duration>) {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    let first: &(dyn StdError + 'static) = error;
+    let causes = std::iter::successors(Some(first), |&error| error.source());
     let mut io = false;
-    while let Some(this) = cause {
-        if let Some(error) = this.downcast_ref::<AzureError>() {
-            match error.kind() {
-                ErrorKind::HttpResponse { status, raw_response, .. } => {
-                    let status = u16::from(*status);
-                    let retry_after = raw_response.as_ref().and_then(|response| {
-                        let name = azure_core::http::headers::RETRY_AFTER;
-                        response.headers().get_optional_str(&name)?.trim().parse().ok()
-                    });
-                    return (
-                        matches!(status, 408 | 410 | 429 | 500..=599),
-                        retry_after.map(Duration::from_secs),
-                    );
-                }
-                ErrorKind::Io | ErrorKind::Connection => io = true,
-                _ => {}
+    for error in causes.filter_map(|cause| cause.downcast_ref::<AzureError>()) {
+        match error.kind() {
+            ErrorKind::HttpResponse { status, raw_response, .. } => {
+                let passes = matches!(u16::from(*status), 408 | 410 | 429 | 500..=599);
+                let retry_after = raw_response.as_ref().and_then(|response| {
+                    let name = azure_core::http::headers::RETRY_AFTER;
+                    response.headers().get_optional_str(&name)?.trim().parse().ok()
+                });
+                return (passes, retry_after.map(Duration::from_secs));
             }
+            ErrorKind::Io | ErrorKind::Connection => io = true,
+            _ => {}
         }
-        cause = this.source();
     }
     (io, None)
 }
@@ -247,6 +238,7 @@ mod tests {
     use azure_core::http::{RawResponse, StatusCode, headers::Headers};
 
     use super::*;
+    use crate::credential::{from_azure_core, from_azure_core_factory};
 
     /// Hands out one token for ever, as a cache does.
     #[derive(Debug)]
@@ -276,7 +268,7 @@ mod tests {
         let factory = move || -> azure_core::Result<Arc<dyn AzureCredential>> {
             Ok(Arc::new(Caching(made.fetch_add(1, Ordering::Relaxed))))
         };
-        let credential = AzureCoreCredential::made("theirs".into(), Box::new(factory));
+        let credential = from_azure_core_factory("theirs", factory);
         assert_eq!(ask(&credential, Reason::Missing).await, "token 0");
         assert_eq!(ask(&credential, Reason::Missing).await, "token 0");
         assert_eq!(ask(&credential, Reason::Rejected).await, "token 1");
@@ -284,7 +276,7 @@ mod tests {
         assert_eq!(ask(&credential, Reason::Expiring).await, "token 2");
         assert!(!format!("{credential:?}").contains("token"));
 
-        let given = AzureCoreCredential::given("theirs".into(), Arc::new(Caching(7)));
+        let given = from_azure_core("theirs", Arc::new(Caching(7)));
         assert_eq!(ask(&given, Reason::Rejected).await, "token 7");
     }
 
@@ -313,7 +305,7 @@ mod tests {
 
     #[test]
     fn the_status_inside_tells_whether_a_failure_passes() {
-        let adapter = AzureCoreCredential::given("theirs".into(), Arc::new(Caching(0)));
+        let adapter = from_azure_core("theirs", Arc::new(Caching(0)));
         for (status, kind) in [
             (StatusCode::BadRequest, Refused),
             (StatusCode::Unauthorized, Refused),

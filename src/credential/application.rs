@@ -172,8 +172,8 @@ impl Application {
         proof: Proof,
         make: impl Fn(&Self) -> azure_core::Result<Arc<C>> + Send + Sync + 'static,
     ) -> AzureCoreCredential {
-        let authority = self.authority.clone();
-        AzureCoreCredential::made(name, Box::new(move || Ok(make(&self)?))).asking(authority, proof)
+        let authority = Some(self.authority.clone());
+        AzureCoreCredential::new(name, authority, proof, Box::new(move || Ok(make(&self)?)))
     }
 }
 
@@ -183,11 +183,11 @@ pub(super) type Named<'a> = (&'static str, &'a str);
 /// The variable, or an error that says what wants it.
 pub(super) fn required<'a>(
     environment: &'a Environment,
-    name: &'static str,
+    setting: &'static str,
     needed_by: &'static str,
 ) -> Result<Named<'a>, ConfigError> {
-    let value = environment.get(name).ok_or(ConfigError::missing(name, needed_by))?;
-    Ok((name, value))
+    let value = environment.get(setting).ok_or(ConfigError::Missing { setting, needed_by })?;
+    Ok((setting, value))
 }
 
 /// An error if this is not an `https://` URL without user and password.

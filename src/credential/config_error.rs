@@ -100,10 +100,6 @@ impl ConfigError {
     ) -> Result<(), Self> {
         if is_right { Ok(()) } else { Err(Self::invalid(setting, expected)) }
     }
-
-    pub(super) fn missing(setting: &'static str, needed_by: &'static str) -> Self {
-        Self::Missing { setting, needed_by }
-    }
 }
 
 /// Whether the text has only letters, digits and these, and cannot be mistaken for an option.

@@ -395,7 +395,7 @@ impl DefaultCredential {
         needed_by: &'static str,
     ) -> Result<(), ConfigError> {
         match names.iter().find(|name| !self.is_set(name)) {
-            Some(missing) => Err(ConfigError::missing(missing, needed_by)),
+            Some(setting) => Err(ConfigError::Missing { setting, needed_by }),
             None => Ok(()),
         }
     }

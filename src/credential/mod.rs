@@ -138,7 +138,7 @@ pub fn from_azure_core(
     name: impl Into<String>,
     credential: Arc<dyn azure_core::credentials::TokenCredential>,
 ) -> AzureCoreCredential {
-    AzureCoreCredential::given(name.into(), credential)
+    from_azure_core_factory(name, move || Ok(credential.clone()))
 }
 
 /// Any credential of the `azure_core` world that can be made anew: that is done
@@ -165,5 +165,5 @@ where
         + Sync
         + 'static,
 {
-    AzureCoreCredential::made(name.into(), Box::new(factory))
+    AzureCoreCredential::new(name.into(), None, adapter::Proof::default(), Box::new(factory))
 }

@@ -1,11 +1,9 @@
 use std::{sync::Arc, time::SystemTime};
 
-use async_trait::async_trait;
-
 use super::{Cli, CliBuilder, Failure, Tool};
 use crate::{
     credential::answer::{InvalidAnswer, object},
-    token::{CredentialError, Token, TokenCredential, TokenRequest},
+    token::Token,
 };
 
 /// The account that is logged in to the Azure CLI (`az login`): for a developer's
@@ -33,7 +31,7 @@ use crate::{
 /// # Ok::<(), entra_pool::credential::ConfigError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct AzureCli(Arc<Cli>);
+pub struct AzureCli(pub(super) Arc<Cli>);
 
 static AZ: Tool = Tool {
     name: "Azure CLI",
@@ -83,23 +81,6 @@ impl CliBuilder<AzureCli> {
     pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
         self.cli.subscription = Some(subscription.into());
         self
-    }
-}
-
-impl Default for AzureCli {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[async_trait]
-impl TokenCredential for AzureCli {
-    fn name(&self) -> String {
-        self.0.tool.name.into()
-    }
-
-    async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
-        self.0.token(&request.scope).await
     }
 }
 

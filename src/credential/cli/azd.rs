@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{Cli, CliBuilder, Failure, Tool};
 use crate::{
     credential::answer::{InvalidAnswer, object},
-    token::{CredentialError, Token, TokenCredential, TokenRequest},
+    token::Token,
 };
 
 /// The account that is logged in to the Azure Developer CLI (`azd auth login`): for a
@@ -25,7 +24,7 @@ use crate::{
 /// # Ok::<(), entra_pool::credential::ConfigError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct AzureDeveloperCli(Arc<Cli>);
+pub struct AzureDeveloperCli(pub(super) Arc<Cli>);
 
 static AZD: Tool = Tool {
     name: "Azure Developer CLI",
@@ -63,23 +62,6 @@ impl AzureDeveloperCli {
     /// ```
     pub fn builder() -> CliBuilder<Self> {
         CliBuilder::new(&AZD, Self)
-    }
-}
-
-impl Default for AzureDeveloperCli {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[async_trait]
-impl TokenCredential for AzureDeveloperCli {
-    fn name(&self) -> String {
-        self.0.tool.name.into()
-    }
-
-    async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
-        self.0.token(&request.scope).await
     }
 }
 

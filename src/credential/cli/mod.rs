@@ -6,6 +6,8 @@ mod process;
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
+
 pub use az::AzureCli;
 pub use azd::AzureDeveloperCli;
 
@@ -20,7 +22,7 @@ use crate::{
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Transient, Unavailable},
-        Scope, Token,
+        Scope, Token, TokenCredential, TokenRequest,
     },
 };
 use process::{OUTPUT_LIMIT, Output};
@@ -261,6 +263,30 @@ impl Cli {
         CredentialError::new(kind, format!("the {name} failed with {}{said}", output.status))
     }
 }
+
+/// What both credentials have in common.
+macro_rules! credentials {
+    ($($credential:ty),*) => {$(
+        impl Default for $credential {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+
+        #[async_trait]
+        impl TokenCredential for $credential {
+            fn name(&self) -> String {
+                self.0.tool.name.into()
+            }
+
+            async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
+                self.0.token(&request.scope).await
+            }
+        }
+    )*};
+}
+
+credentials!(AzureCli, AzureDeveloperCli);
 
 /// Without the environment's values.
 impl fmt::Debug for Cli {

@@ -114,9 +114,6 @@ impl ManagedIdentityBuilder {
     /// An ID that cannot be one, or that the host would ignore; a variable that
     /// should be a URL and is not.
     pub fn build(self) -> Result<ManagedIdentity, ConfigError> {
-        if let Some(id) = &self.id {
-            id.check(self.id_setting)?;
-        }
         let endpoint: Box<dyn Endpoint> = match &self.imds_endpoint {
             Some(url) => Box::new(Imds::at("imds_endpoint", url)?),
             None => host::find(&self.environment, self.azure_arc_root.as_deref())?,

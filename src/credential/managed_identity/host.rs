@@ -55,12 +55,13 @@ pub(super) struct Selector {
 impl Selector {
     /// # Errors
     ///
-    /// The host would ignore it, and give another identity's token.
+    /// It cannot be an ID, or the host would ignore it and give another identity's token.
     pub(super) fn new(
         host: ManagedIdentityHost,
         id: UserAssignedId,
         setting: &'static str,
     ) -> Result<Self, ConfigError> {
+        id.check(setting)?;
         let selector = id.kind();
         let parameter = parameter(host, &id).map_err(|advice| ConfigError::IgnoredSelector {
             setting,

@@ -104,7 +104,6 @@ impl Local {
         const SETTING: &str = "DEFAULT_IDENTITY_CLIENT_ID";
         if let Some(client_id) = client_id {
             let id = UserAssignedId::ClientId(client_id.to_owned());
-            id.check(SETTING)?;
             self.default = Some(Selector::new(self.protocol.host, id, SETTING)?);
         }
         Ok(self)

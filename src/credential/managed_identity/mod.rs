@@ -15,10 +15,7 @@ mod user_assigned;
 use std::{error::Error, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use reqwest::{
-    Method, Request, Url,
-    header::{HeaderName, HeaderValue},
-};
+use reqwest::{Method, Request, Url, header::HeaderValue};
 
 pub use builder::ManagedIdentityBuilder;
 pub use host::ManagedIdentityHost;
@@ -206,8 +203,7 @@ fn token_request(
 /// Keeps out requests that somebody else has forged: a browser, or a server
 /// that is made to fetch a URL, cannot add a header.
 fn metadata_header(request: &mut Request) {
-    let name = HeaderName::from_static("metadata");
-    request.headers_mut().insert(name, HeaderValue::from_static("true"));
+    request.headers_mut().insert("metadata", HeaderValue::from_static("true"));
 }
 
 /// Whether the error reports an endpoint that accepts connections and does not answer.
