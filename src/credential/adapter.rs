@@ -36,7 +36,7 @@ pub struct AzureCoreCredential {
     /// Whom it asks, where that is known.
     authority: Option<String>,
     factory: Factory,
-    /// The last one that the factory has made.
+    /// The last credential that the factory has made.
     last: Mutex<Option<Arc<dyn AzureCredential>>>,
     proof: Proof,
 }
@@ -186,7 +186,7 @@ fn the_one(scopes: &[&str]) -> azure_core::Result<Scope> {
     }
 }
 
-/// An error that no other try would change: not one of input or output.
+/// An error that is not transient, unlike one of input or output.
 pub(super) fn azure_error(message: String) -> AzureError {
     AzureError::with_message(ErrorKind::Credential, message)
 }

@@ -56,6 +56,7 @@ pub(crate) enum InvalidAnswer {
 pub(super) fn token(body: &[u8], asked_at: SystemTime) -> Result<Token, InvalidAnswer> {
     let object = object(body)?;
     let mut secret = object.secret("access_token")?;
+    let after = |field| asked_at.checked_add(seconds(&object.get(field)?)?);
     let expires_on = match object.get("expires_on") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.trim().is_empty() => None,
@@ -64,18 +65,12 @@ pub(super) fn token(body: &[u8], asked_at: SystemTime) -> Result<Token, InvalidA
             problem: "neither seconds since 1970 nor a date that is understood",
         })?),
     };
-    let expires_on = expires_on
-        .or_else(|| asked_at.checked_add(seconds(&object.get("expires_in")?)?))
-        .ok_or(InvalidAnswer::Field {
-            field: "expires_on",
-            problem: "absent, and so is a usable expires_in",
-        })?;
+    let expires_on = expires_on.or_else(|| after("expires_in")).ok_or(InvalidAnswer::Field {
+        field: "expires_on",
+        problem: "absent, and so is a usable expires_in",
+    })?;
     // A hint: a strange one is no reason to go without a token.
-    let refresh_on = object
-        .get("refresh_in")
-        .and_then(|value| seconds(&value))
-        .and_then(|refresh_in| asked_at.checked_add(refresh_in))
-        .filter(|refresh_on| *refresh_on < expires_on);
+    let refresh_on = after("refresh_in").filter(|refresh_on| *refresh_on < expires_on);
     Ok(Token::new(std::mem::take(&mut *secret), expires_on).with_refresh_on(refresh_on))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 #[cfg(feature = "azure-identity")]
-use super::{Application, application::required, azure_pipelines};
+use super::{Application, azure_pipelines};
 use super::{
     AzureCli, AzureDeveloperCli, Chain, CliBuilder, ConfigError, Environment, ManagedIdentity,
     ManagedIdentityHost, UserAssignedId, chain::NotConfigured,
@@ -176,7 +176,7 @@ impl DefaultCredential {
             let Self { environment, cloud, .. } = &self;
             let of = |given, keyword, variable, needed_by| match given {
                 Some(given) => Ok((keyword, given)),
-                None => required(environment, variable, needed_by),
+                None => super::application::required(environment, variable, needed_by),
             };
             let client_id =
                 of(client_id, "User Id", CLIENT_ID, "a service principal without User Id")?;
@@ -255,7 +255,10 @@ impl DefaultCredential {
             Member::AzureCli => Some("the account of `az login`".to_owned()),
             Member::AzureDeveloperCli => Some("the account of `azd auth login`".to_owned()),
             // A managed identity sends the ID along, or refuses it when it is built.
-            _ => None,
+            Member::Environment
+            | Member::ServicePrincipal
+            | Member::WorkloadIdentity
+            | Member::ManagedIdentity => None,
         }
     }
 
@@ -293,45 +296,42 @@ impl DefaultCredential {
 
     /// The service principal of the environment.
     fn environment_principal(&self) -> Result<Shared, ConfigError> {
-        let get = |name| self.environment.get(name);
-        #[cfg(feature = "azure-identity")]
-        let application = |proof| {
-            let names = [TENANT_ID, CLIENT_ID];
-            Application::from_environment(&self.environment, self.cloud, names, proof)
-        };
-        // The same checks where applications are not compiled in.
-        #[cfg(not(feature = "azure-identity"))]
-        let application = |proof| self.check_set(&[TENANT_ID, CLIENT_ID], proof);
-        match (get(SECRET), get(CERTIFICATE)) {
-            (Some(_), Some(_)) => Err(ConfigError::Conflict { first: SECRET, second: CERTIFICATE }),
-            #[cfg(feature = "azure-identity")]
-            (Some(secret), None) => Ok(Arc::new(application(SECRET)?.client_secret(secret)?)),
-            #[cfg(not(feature = "azure-identity"))]
-            (Some(_), None) => {
-                application(SECRET)?;
-                Err(feature_disabled(SECRET, "a service principal"))
+        let proof = match (self.is_set(SECRET), self.is_set(CERTIFICATE)) {
+            (true, true) => {
+                return Err(ConfigError::Conflict { first: SECRET, second: CERTIFICATE });
             }
-            #[cfg(feature = "client-certificate")]
-            (None, Some(file)) => {
-                let password = get(CERTIFICATE_PASSWORD).map(str::to_owned);
-                let application = application(CERTIFICATE)?;
-                let file = file.into();
-                Ok(Arc::new(application.client_certificate_named(CERTIFICATE, file, password)))
-            }
-            #[cfg(not(feature = "client-certificate"))]
-            (None, Some(_)) => {
-                application(CERTIFICATE)?;
-                Err(ConfigError::FeatureDisabled {
-                    setting: CERTIFICATE,
-                    credential: "a client certificate",
-                    feature: "client-certificate",
-                })
-            }
-            (None, None) => {
+            (false, false) => {
                 let reason =
                     "AZURE_CLIENT_SECRET (with AZURE_TENANT_ID and AZURE_CLIENT_ID) is not set";
-                Ok(not_configured("service principal", reason))
+                return Ok(not_configured("service principal", reason));
             }
+            (true, false) => SECRET,
+            (false, true) => CERTIFICATE,
+        };
+        let names = [TENANT_ID, CLIENT_ID];
+        self.check_set(&names, proof)?;
+        if proof == CERTIFICATE && !cfg!(feature = "client-certificate") {
+            return Err(ConfigError::FeatureDisabled {
+                setting: CERTIFICATE,
+                credential: "a client certificate",
+                feature: "client-certificate",
+            });
+        }
+        #[cfg(not(feature = "azure-identity"))]
+        return Err(feature_disabled(SECRET, "a service principal"));
+        #[cfg(feature = "azure-identity")]
+        {
+            let Self { environment, cloud, .. } = self;
+            let application = Application::from_environment(environment, *cloud, names, proof)?;
+            let value = environment.get(proof).unwrap_or_default();
+            #[cfg(feature = "client-certificate")]
+            if proof == CERTIFICATE {
+                let password = environment.get(CERTIFICATE_PASSWORD).map(str::to_owned);
+                let certificate =
+                    application.client_certificate_named(CERTIFICATE, value.into(), password);
+                return Ok(Arc::new(certificate));
+            }
+            Ok(Arc::new(application.client_secret(value)?))
         }
     }
 

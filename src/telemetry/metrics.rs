@@ -32,7 +32,7 @@ enum Kind {
     Histogram,
 }
 
-/// Defines the metrics, and `ALL` of them.
+/// Defines a constant for each metric, and the list of them.
 macro_rules! define {
     ($($metric:ident: $kind:ident, $unit:ident, $name:literal, $what:literal;)*) => {
         $(pub(super) const $metric: Metric = Metric {

@@ -264,7 +264,7 @@ impl Cli {
     }
 }
 
-/// What both credentials have in common.
+/// Implements the traits of a credential that runs a tool.
 macro_rules! credentials {
     ($($credential:ty),*) => {$(
         impl Default for $credential {

@@ -83,8 +83,7 @@ impl HttpError {
 }
 
 impl Http {
-    /// A client for this endpoint and others of its scheme. `thumbprint` is that of the only
-    /// certificate to trust.
+    /// A client for this endpoint. `thumbprint` belongs to the only certificate to trust.
     pub(super) fn new(
         endpoint: &Url,
         thumbprint: Option<&Thumbprint>,

@@ -34,7 +34,7 @@ pub(super) struct Protocol {
     pub(super) url: &'static str,
     /// The variable with the secret that every request carries, and the secret's header.
     pub(super) secret: Option<(&'static str, &'static str)>,
-    /// `None` if a request is a form that has only the resource.
+    /// The `api-version`. `None` if the request is a form that has only the resource.
     pub(super) api_version: Option<&'static str>,
     pub(super) retry: Retry,
     /// What a refusal means on this host, and what to do about it.
@@ -45,7 +45,7 @@ pub(super) struct Protocol {
 pub(super) struct Refusal<'a> {
     who: &'static str,
     pub(super) status: u16,
-    /// The endpoint's reason, in brackets after a blank; or nothing.
+    /// The endpoint's own text, in brackets after a blank, or nothing.
     pub(super) reason: String,
     pub(super) selector: Option<&'a Selector>,
 }
@@ -73,11 +73,11 @@ pub(super) fn no_identity(place: &str, selector: Option<&Selector>, reason: &str
 pub(super) struct Local {
     protocol: &'static Protocol,
     url: Url,
-    /// With its header.
+    /// The name of the header and the secret that it carries.
     secret: Option<(&'static str, Secret)>,
     /// The identity to ask for if none was selected.
     default: Option<Selector>,
-    /// Of the certificate that the endpoint must have.
+    /// The thumbprint of the only certificate to trust.
     thumbprint: Option<Thumbprint>,
 }
 
@@ -98,8 +98,8 @@ impl Local {
         Ok(Self { protocol, url, secret, default: None, thumbprint: None })
     }
 
-    /// With the value of `DEFAULT_IDENTITY_CLIENT_ID`: the identity of an Azure Machine Learning
-    /// compute, which its endpoint does not choose by itself.
+    /// Asks for this identity if none is selected. The endpoint of an Azure Machine Learning
+    /// compute does not choose the compute's own (`DEFAULT_IDENTITY_CLIENT_ID`) by itself.
     pub(super) fn with_default(mut self, client_id: Option<&str>) -> Result<Self, ConfigError> {
         const SETTING: &str = "DEFAULT_IDENTITY_CLIENT_ID";
         if let Some(client_id) = client_id {
@@ -109,7 +109,7 @@ impl Local {
         Ok(self)
     }
 
-    /// With the value of `IDENTITY_SERVER_THUMBPRINT`.
+    /// Trusts only the certificate with this thumbprint (`IDENTITY_SERVER_THUMBPRINT`).
     pub(super) fn pinned(mut self, thumbprint: &str) -> Result<Self, ConfigError> {
         let expected = "an https:// URL, as there is a thumbprint (IDENTITY_SERVER_THUMBPRINT)";
         ConfigError::unless(self.url.scheme() == "https", self.protocol.url, expected)?;
@@ -158,7 +158,7 @@ impl Local {
         Err(CredentialError::new(Refused, message))
     }
 
-    /// The variables say that the endpoint exists: it may be available again soon.
+    /// Variables name the endpoint, so that it may be available again soon.
     fn no_answer(&self, error: HttpError) -> CredentialError {
         let (who, url) = (self.protocol.who, shown(&self.url));
         let (kind, message) = match &error {

@@ -71,7 +71,7 @@ trait Endpoint: Send + Sync {
 
     fn url(&self) -> &Url;
 
-    /// That of the only certificate to trust.
+    /// The thumbprint of the only certificate to trust. Default: the platform's certificates.
     fn thumbprint(&self) -> Option<&Thumbprint> {
         None
     }

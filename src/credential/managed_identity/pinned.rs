@@ -21,7 +21,8 @@ impl Thumbprint {
     fn of(certificate: &CertificateDer<'_>) -> Self {
         let algorithm = &::aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
         let digest = ::aws_lc_rs::digest::digest(algorithm, certificate);
-        Self(digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect())
+        let digits: Vec<_> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        Self(digits.concat())
     }
 }
 
