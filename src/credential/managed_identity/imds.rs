@@ -16,7 +16,7 @@ use super::{
     host::Selector,
     http::{Answer, Http, HttpError},
     in_brackets,
-    local::no_identity,
+    local::{not_assigned, not_switched_on},
     metadata_header,
     retry::Retry,
     shown, token_request,
@@ -96,9 +96,12 @@ impl Imds {
                 );
                 (Refused, message)
             }
-            (400, Some(_)) => (Refused, no_identity("this machine", selector, &reason)),
+            (400, Some(selector)) => (Refused, not_assigned(selector, "this machine", &reason)),
             // A machine without an identity may have a developer logged in.
-            (400, None) => (Unavailable, no_identity("this machine", selector, &reason)),
+            (400, None) => {
+                let problem = "this machine has no system-assigned identity";
+                (Unavailable, not_switched_on(problem, &reason))
+            }
             _ => (Refused, format!("IMDS answered {}{reason}", answer.status)),
         };
         CredentialError::new(kind, message)

@@ -43,31 +43,24 @@ pub(super) struct Protocol {
 
 /// A refusal that a later try would not change.
 pub(super) struct Refusal<'a> {
-    who: &'static str,
     pub(super) status: u16,
     /// The endpoint's own text, in brackets after a blank, or nothing.
     pub(super) reason: String,
     pub(super) selector: Option<&'a Selector>,
 }
 
-impl Refusal<'_> {
-    pub(super) fn not_accepted(&self, what: &str, advice: &str) -> String {
-        let Self { who, status, reason, .. } = self;
-        format!("{who} did not accept {what} ({status}){reason}; {advice}")
-    }
+/// The message for an identity that the machine or app (`to`) does not have.
+pub(super) fn not_assigned(selector: &Selector, to: &str, reason: &str) -> String {
+    let id = &selector.id;
+    format!("identity {id} is not assigned to {to}{reason}; assign it, or name one that is")
 }
 
-/// The message for a machine or app (`place`) that does not have the identity.
-pub(super) fn no_identity(place: &str, selector: Option<&Selector>, reason: &str) -> String {
-    match selector {
-        Some(Selector { id, .. }) => format!(
-            "identity {id} is not assigned to {place}{reason}; assign it, or name one that is"
-        ),
-        None => format!(
-            "{place} has no system-assigned identity{reason}; switch it on, or give the client ID \
-             of a user-assigned one (AZURE_CLIENT_ID)"
-        ),
-    }
+/// The message that there is no system-assigned identity: `problem`, and what to do.
+pub(super) fn not_switched_on(problem: &str, reason: &str) -> String {
+    format!(
+        "{problem}{reason}; switch it on, or give the client ID of a user-assigned one \
+         (AZURE_CLIENT_ID)"
+    )
 }
 
 pub(super) struct Local {
@@ -151,7 +144,7 @@ impl Local {
             return Err(exhausted(who, &answer, reason));
         }
         let (status, reason) = (answer.status.as_u16(), in_brackets(reason));
-        let refusal = Refusal { who, status, reason, selector };
+        let refusal = Refusal { status, reason, selector };
         let message = explain(&refusal).unwrap_or_else(|| {
             format!("{who} ({}) answered {}{}", shown(&self.url), answer.status, refusal.reason)
         });

@@ -3,7 +3,7 @@
 
 use super::{
     ManagedIdentityHost,
-    local::{Protocol, no_identity},
+    local::{Protocol, not_assigned, not_switched_on},
     retry::Retry,
 };
 
@@ -16,11 +16,15 @@ pub(super) static APP_SERVICE: Protocol = Protocol {
     secret: Some(("IDENTITY_HEADER", "x-identity-header")),
     api_version: Some("2019-08-01"),
     retry: Retry::APP_SERVICE,
-    explain: |refusal| match refusal.status {
-        400 => Some(no_identity("this app", refusal.selector, &refusal.reason)),
-        401 | 403 => Some(refusal.not_accepted(
-            "the identity header",
-            "IDENTITY_ENDPOINT and IDENTITY_HEADER must be those of this process",
+    explain: |refusal| match (refusal.status, refusal.selector) {
+        (400, Some(selector)) => Some(not_assigned(selector, "this app", &refusal.reason)),
+        (400, None) => {
+            Some(not_switched_on("this app has no system-assigned identity", &refusal.reason))
+        }
+        (401 | 403, _) => Some(format!(
+            "the App Service identity endpoint did not accept the identity header ({}){}; \
+             IDENTITY_ENDPOINT and IDENTITY_HEADER must be those of this process",
+            refusal.status, refusal.reason
         )),
         _ => None,
     },
@@ -35,11 +39,17 @@ pub(super) static AZURE_ML: Protocol = Protocol {
     secret: Some(("MSI_SECRET", "secret")),
     api_version: Some("2017-09-01"),
     retry: Retry::LOCAL,
-    explain: |refusal| match refusal.status {
-        400 | 404 => Some(no_identity("this compute", refusal.selector, &refusal.reason)),
-        401 | 403 => Some(refusal.not_accepted(
-            "the secret",
-            "MSI_ENDPOINT and MSI_SECRET must be those of this process",
+    explain: |refusal| match (refusal.status, refusal.selector) {
+        (400 | 404, Some(selector)) => {
+            Some(not_assigned(selector, "this compute", &refusal.reason))
+        }
+        (400 | 404, None) => {
+            Some(not_switched_on("this compute has no system-assigned identity", &refusal.reason))
+        }
+        (401 | 403, _) => Some(format!(
+            "the Azure Machine Learning identity endpoint did not accept the secret ({}){}; \
+             MSI_ENDPOINT and MSI_SECRET must be those of this process",
+            refusal.status, refusal.reason
         )),
         _ => None,
     },
@@ -63,9 +73,10 @@ pub(super) static SERVICE_FABRIC: Protocol = Protocol {
              configuration",
             refusal.reason
         )),
-        401 | 403 => Some(refusal.not_accepted(
-            "the secret",
-            "IDENTITY_ENDPOINT and IDENTITY_HEADER must be those of this process",
+        401 | 403 => Some(format!(
+            "the Service Fabric token service did not accept the secret ({}){}; IDENTITY_ENDPOINT \
+             and IDENTITY_HEADER must be those of this process",
+            refusal.status, refusal.reason
         )),
         _ => None,
     },
