@@ -3,21 +3,19 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     future::{Ready, ready},
-    io,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll},
 };
 
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{Join, join};
 use tokio_postgres::{
     CancelToken,
     tls::{ChannelBinding, TlsConnect, TlsStream},
 };
 
-use crate::limited::Allowance;
+use crate::limited::{Allowance, Limited};
 
 /// Process ID and secret key of a server's session (PostgreSQL documentation, "Canceling
 /// Requests in Progress").
@@ -107,64 +105,33 @@ impl Links {
     }
 }
 
-/// The key in a cancellation token. The token does not show it, but writes it: here onto a
-/// stream in memory, without waiting.
+/// The key in a cancellation token. The token does not show it, but writes it: here into
+/// memory, without waiting.
 fn key(token: &CancelToken) -> Option<Key> {
-    let written = Arc::new(Mutex::new(Vec::new()));
-    let stream = Capture(written.clone());
-    token.cancel_query_raw(stream, InMemory).now_or_never()?.ok()?;
-    let written = written.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut written = Vec::new();
+    // `S` is the answer to `SSLRequest`.
+    let stream = Limited::new(join(b"S".as_slice(), &mut written), Allowance::for_login());
+    token.cancel_query_raw(stream, NotEncrypted).now_or_never()?.ok()?;
     written.last_chunk().copied()
 }
 
-struct Capture(Arc<Mutex<Vec<u8>>>);
+/// A stream whose bytes do not leave the process.
+type InMemory<'a> = Limited<Join<&'static [u8], &'a mut Vec<u8>>>;
 
-impl AsyncRead for Capture {
-    /// The answer to `SSLRequest`.
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        buffer.put_slice(b"S");
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Capture {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl TlsStream for Capture {
+impl TlsStream for InMemory<'_> {
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }
 }
 
-/// Nothing leaves the process, so nothing is encrypted.
-struct InMemory;
+struct NotEncrypted;
 
-impl TlsConnect<Capture> for InMemory {
-    type Stream = Capture;
-    type Error = io::Error;
-    type Future = Ready<io::Result<Capture>>;
+impl<'a> TlsConnect<InMemory<'a>> for NotEncrypted {
+    type Stream = InMemory<'a>;
+    type Error = Infallible;
+    type Future = Ready<Result<InMemory<'a>, Infallible>>;
 
-    fn connect(self, stream: Capture) -> Self::Future {
+    fn connect(self, stream: InMemory<'a>) -> Self::Future {
         ready(Ok(stream))
     }
 }

@@ -5,18 +5,15 @@
 //! from memory that makes it say what we mean. No socket is involved, and
 //! nothing waits.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::io::{self, Cursor};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::stream;
 use tokio_postgres::{
     NoTls,
     config::SslMode,
     error::{DbError, ErrorPosition},
 };
+use tokio_util::io::StreamReader;
 
 use super::{Error, error::io_kind};
 use crate::{connect::Sent, excerpt::printable, token::with_causes};
@@ -28,7 +25,7 @@ pub(super) async fn carrying(error: Error) -> tokio_postgres::Error {
 
 /// An error whose source is `error`.
 pub(super) async fn unreadable(error: io::Error) -> tokio_postgres::Error {
-    play(Tape::Failure(Some(error))).await
+    play(Err(error)).await
 }
 
 /// The server's error with `advice` in its HINT, behind the hint it had.
@@ -41,7 +38,7 @@ pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tok
         None => advice.to_owned(),
     };
     let hint = printable(&hint);
-    play(Tape::Answer(error_response(server, Some(&hint), &str::to_owned))).await
+    play(Ok(error_response(server, Some(&hint), &str::to_owned))).await
 }
 
 /// The error without what must not be shown of the tokens that were `sent`: each of its
@@ -49,7 +46,7 @@ pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tok
 pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
         let fit = |text: &str| sent.excerpt(text);
-        return play(Tape::Answer(error_response(server, server.hint(), &fit))).await;
+        return play(Ok(error_response(server, server.hint(), &fit))).await;
     }
     let (said, shown) = (with_causes(&error), sent.excerpt_of(&error));
     if said == shown {
@@ -58,13 +55,14 @@ pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_post
     unreadable(io::Error::new(io_kind(&error).unwrap_or(io::ErrorKind::Other), shown)).await
 }
 
-async fn play(tape: Tape) -> tokio_postgres::Error {
+/// The error of a login to a server that sends `answer`, an error, or cannot be read.
+async fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
+    let answers = StreamReader::new(stream::iter([answer.map(Cursor::new)]));
     let mut config = tokio_postgres::Config::new();
     config.user("").ssl_mode(SslMode::Disable);
-    match config.connect_raw(tape, NoTls).await {
+    match config.connect_raw(tokio::io::join(answers, tokio::io::sink()), NoTls).await {
         Err(error) => error,
-        // A tape never says that a login succeeded.
-        Ok(_) => unreachable!("no login succeeds against a tape"),
+        Ok(_) => unreachable!("no answer says that a login succeeded"),
     }
 }
 
@@ -117,58 +115,6 @@ fn error_response(error: &DbError, hint: Option<&str>, fit: &dyn Fn(&str) -> Str
     [b"E".as_slice(), &length.to_be_bytes(), &body].concat()
 }
 
-/// A stream that takes whatever is written and then says what is on it.
-enum Tape {
-    /// Fails at the first use.
-    Failure(Option<io::Error>),
-    /// Gives these bytes, then ends.
-    Answer(Vec<u8>),
-}
-
-impl Tape {
-    fn failure(&mut self) -> Option<io::Error> {
-        match self {
-            Self::Failure(error) => {
-                Some(error.take().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
-            }
-            Self::Answer(_) => None,
-        }
-    }
-}
-
-impl AsyncRead for Tape {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Self::Answer(bytes) = &mut *self {
-            let now = bytes.len().min(buffer.remaining());
-            buffer.put_slice(&bytes[..now]);
-            bytes.drain(..now);
-        }
-        Poll::Ready(self.failure().map_or(Ok(()), Err))
-    }
-}
-
-impl AsyncWrite for Tape {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.failure().map_or(Ok(bytes.len()), Err))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// An error as a server would send it, by its fields' kinds and values.
 #[cfg(test)]
 pub(super) async fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error {
@@ -180,7 +126,7 @@ pub(super) async fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error
     }
     body.push(0);
     let length = u32::try_from(body.len() + 4).unwrap();
-    play(Tape::Answer([b"E".as_slice(), &length.to_be_bytes(), &body].concat())).await
+    play(Ok([b"E".as_slice(), &length.to_be_bytes(), &body].concat())).await
 }
 
 #[cfg(test)]
