@@ -83,7 +83,7 @@ pub use recycling::Recycling;
 #[cfg(feature = "diesel-async")]
 pub(crate) use recycling::cancel;
 #[cfg(feature = "bb8")]
-pub(crate) use retire::TimeLimits;
+pub(crate) use retire::unfit;
 pub use tls::Connection;
 
 pub use deadpool_postgres;

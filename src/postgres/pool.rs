@@ -4,9 +4,7 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, RecyclingMethod,
 };
 
-use super::{
-    Config, Connector, Recycling, RetireReason, connector::Connecting, retire::TimeLimits,
-};
+use super::{Config, Connector, Recycling, RetireReason, connector::Connecting, retire::unfit};
 use crate::connect::{self, PoolState, Upkeep};
 
 /// deadpool-postgres' pool, nothing else: its sizes, time limits, hooks,
@@ -50,38 +48,27 @@ struct PoolConnect {
 impl deadpool_postgres::Connect for PoolConnect {
     fn connect(&self, config: &tokio_postgres::Config) -> Connecting<'_> {
         if self.connector.config().maintenance {
-            self.state.maintain(|| upkeep(self.connector.clone()));
+            let connector = self.connector.clone();
+            self.state.maintain(|| Upkeep {
+                tokens: connector.tokens().clone(),
+                min_size: connector.config().min_size,
+                is_fit: move |_: &Manager, client: &ClientWrapper, metrics: &Metrics| {
+                    let reason = unfit(connector.config(), client, metrics);
+                    reason.inspect(|reason| connector.metrics().retired(*reason)).is_none()
+                },
+            });
         }
         deadpool_postgres::Connect::connect(&self.connector, config)
     }
 }
 
-fn upkeep(connector: Connector) -> Upkeep<impl Fn(&Manager, &ClientWrapper, &Metrics) -> bool> {
-    let limits = TimeLimits::of(connector.config());
-    Upkeep {
-        tokens: connector.tokens().clone(),
-        min_size: connector.config().min_size,
-        is_fit: move |_: &Manager, client: &ClientWrapper, metrics: &Metrics| {
-            let reason = unfit(limits, client, metrics);
-            reason.inspect(|reason| connector.metrics().retired(*reason)).is_none()
-        },
-    }
-}
-
 fn retire_the_unfit(connector: Connector) -> Hook {
-    let limits = TimeLimits::of(connector.config());
-    Hook::sync_fn(move |client: &mut ClientWrapper, metrics| match unfit(limits, client, metrics) {
-        Some(reason) => Err(retired(&connector, reason)),
-        None => Ok(()),
+    Hook::sync_fn(move |client: &mut ClientWrapper, metrics| {
+        match unfit(connector.config(), client, metrics) {
+            Some(reason) => Err(retired(&connector, reason)),
+            None => Ok(()),
+        }
     })
-}
-
-/// What speaks against using a connection again, without asking the server.
-fn unfit(limits: TimeLimits, client: &ClientWrapper, metrics: &Metrics) -> Option<RetireReason> {
-    if client.is_closed() {
-        return Some(RetireReason::Closed);
-    }
-    limits.reached(metrics)
 }
 
 fn recycle(connector: Connector) -> Hook {

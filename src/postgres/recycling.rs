@@ -72,24 +72,15 @@ pub enum Recycling {
 
 /// What deadpool-postgres runs, which is `DISCARD ALL` without what would take the prepared
 /// statements away; and `RESET ROLE`, because `RESET ALL` leaves the role alone.
-macro_rules! reset_after {
-    ($rollback:literal) => {
-        concat!(
-            $rollback,
-            "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
-             SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; "
-        )
-    };
-}
+const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
+                     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
 
-const RESET: &str = reset_after!("");
-
-const ROLL_BACK_AND_RESET: &str = reset_after!("ROLLBACK; ");
+const ROLL_BACK: &str = "ROLLBACK; ";
 
 /// Where it is not known whether a transaction is open. `ROLLBACK` alone would be a warning in
 /// the server's log at every checkout that finds no transaction. In a failed transaction,
 /// `BEGIN` fails.
-const ROLL_BACK_ANY_AND_RESET: &str = reset_after!("BEGIN; ROLLBACK; ");
+const ROLL_BACK_ANY: &str = "BEGIN; ROLLBACK; ";
 
 /// Fails where SQL has prepared a statement.
 const CHECK: &str = "SELECT ('prepared by SQL: ' || name)::int \
@@ -104,7 +95,7 @@ impl Recycling {
     #[cfg(any(feature = "diesel-async", feature = "sqlx"))]
     pub(crate) fn sql(&self) -> Option<String> {
         match self {
-            Self::Clean => Some([ROLL_BACK_ANY_AND_RESET, CHECK].concat()),
+            Self::Clean => Some([ROLL_BACK_ANY, RESET, CHECK].concat()),
             Self::Verified => Some(String::new()),
             Self::Fast => None,
             Self::Custom(sql) => Some(sql.clone()),
@@ -118,29 +109,23 @@ impl Recycling {
         client: &ClientWrapper,
     ) -> Result<(), RetireReason> {
         let span = connector.metrics().recycle_span();
-        let recycling = self.recycle_in_time(connector, client).instrument(span.clone());
-        recycled(&span, recycling.await)
-    }
-
-    async fn recycle_in_time(
-        &self,
-        connector: &Connector,
-        client: &ClientWrapper,
-    ) -> Result<(), RetireReason> {
-        let running = self.run(connector, client);
-        match clock::timeout(&**connector.clock(), Self::LIMIT, running).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
-            Ok(Err(error)) => {
-                let error = connector.sent().excerpt_of(&error);
-                tracing::warn!(error, "a connection could not be recycled");
-                Err(RetireReason::Recycling)
+        let recycling = async {
+            let running = self.run(connector, client);
+            match clock::timeout(&**connector.clock(), Self::LIMIT, running).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
+                Ok(Err(error)) => {
+                    let error = connector.sent().excerpt_of(&error);
+                    tracing::warn!(error, "a connection could not be recycled");
+                    Err(RetireReason::Recycling)
+                }
+                Err(clock::Elapsed) => {
+                    cancel(connector, client.cancel_token());
+                    Err(RetireReason::Unsettled)
+                }
             }
-            Err(clock::Elapsed) => {
-                cancel(connector, client.cancel_token());
-                Err(RetireReason::Unsettled)
-            }
-        }
+        };
+        recycled(&span, recycling.instrument(span.clone()).await)
     }
 
     async fn run(
@@ -162,18 +147,18 @@ impl Recycling {
 
 /// Cleans the session. Without a link it is not known what the borrower did.
 async fn clean(client: &ClientWrapper, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
-    let first = match link.map(Link::in_transaction) {
-        Some(false) => RESET,
-        Some(true) => ROLL_BACK_AND_RESET,
-        None => ROLL_BACK_ANY_AND_RESET,
+    let roll_back = match link.map(Link::in_transaction) {
+        Some(false) => "",
+        Some(true) => ROLL_BACK,
+        None => ROLL_BACK_ANY,
     };
-    let in_transaction = match execute(client, first).await {
+    let in_transaction = match execute(client, &[roll_back, RESET].concat()).await {
         Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => true,
         // A request that the borrower dropped may have begun one meanwhile.
         done => done.map(|()| link.is_some_and(Link::in_transaction))?,
     };
     if in_transaction {
-        execute(client, ROLL_BACK_AND_RESET).await?;
+        execute(client, &[ROLL_BACK, RESET].concat()).await?;
     }
     // By now, the responses to all requests of the borrower have been read.
     if link.is_none_or(Link::take_may_have_prepared) {

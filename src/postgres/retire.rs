@@ -3,35 +3,35 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::Metrics;
+use deadpool_postgres::{ClientWrapper, Metrics};
 
 use super::Config;
 use crate::connect::{RetireReason, jittered};
 
+/// What speaks against using a connection again, without asking the server.
+pub(crate) fn unfit(
+    config: &Config,
+    client: &ClientWrapper,
+    metrics: &Metrics,
+) -> Option<RetireReason> {
+    if client.is_closed() {
+        return Some(RetireReason::Closed);
+    }
+    time_limit_reached(config, metrics)
+}
+
 /// What a pool's metrics may say against using a connection again.
 ///
 /// They are of [`Instant`], deadpool's own, and not of the injected clock.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TimeLimits {
-    lifetime: Duration,
-    idle: Duration,
-}
-
-impl TimeLimits {
-    pub(crate) fn of(config: &Config) -> Self {
-        let [lifetime, idle] =
-            [config.max_lifetime, config.idle_timeout].map(|limit| limit.unwrap_or(Duration::MAX));
-        Self { lifetime, idle }
+fn time_limit_reached(config: &Config, metrics: &Metrics) -> Option<RetireReason> {
+    let age = metrics.age();
+    let lifetime = config.max_lifetime.map(|limit| jittered(limit, jitter(metrics.created)));
+    if lifetime.is_some_and(|lifetime| age >= lifetime) {
+        return Some(RetireReason::Age);
     }
-
-    pub(crate) fn reached(&self, metrics: &Metrics) -> Option<RetireReason> {
-        let age = metrics.age();
-        if age >= jittered(self.lifetime, jitter(metrics.created)) {
-            return Some(RetireReason::Age);
-        }
-        let used = metrics.recycled.map_or(Duration::ZERO, |used| used - metrics.created);
-        (age.saturating_sub(used) >= self.idle).then_some(RetireReason::Idle)
-    }
+    let used = metrics.recycled.map_or(Duration::ZERO, |used| used - metrics.created);
+    let idle = age.saturating_sub(used);
+    config.idle_timeout.is_some_and(|limit| idle >= limit).then_some(RetireReason::Idle)
 }
 
 /// From 0 to 1: always the same for one connection, another for the next.
@@ -70,9 +70,9 @@ mod tests {
         ] {
             let metrics =
                 Metrics { created: ago(created), recycled: used.map(ago), recycle_count: 0 };
-            assert_eq!(TimeLimits::of(&config).reached(&metrics), by_default, "{metrics:?}");
-            assert_eq!(TimeLimits::of(&limited).reached(&metrics), by_both, "{metrics:?}");
-            assert_eq!(TimeLimits::of(&unlimited).reached(&metrics), None, "{metrics:?}");
+            assert_eq!(time_limit_reached(&config, &metrics), by_default, "{metrics:?}");
+            assert_eq!(time_limit_reached(&limited, &metrics), by_both, "{metrics:?}");
+            assert_eq!(time_limit_reached(&unlimited, &metrics), None, "{metrics:?}");
         }
     }
 }

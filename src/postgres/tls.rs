@@ -1,6 +1,6 @@
 //! TLS for one attempt to connect, watched: how far did it come?
 
-use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc};
+use std::{convert::Infallible, io, pin::Pin, sync::Arc};
 
 use tokio_postgres::{
     Socket,
@@ -13,6 +13,8 @@ use crate::{connect::Attempt, limited::Limited};
 
 /// The TLS stream to a server.
 pub(super) type TlsStream = Wire<<MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Stream>;
+
+type Handshake = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::TlsConnect;
 
 /// The connection's part that does the work: it must be polled, usually by a
 /// task of its own, for its [`Client`](tokio_postgres::Client) to get answers.
@@ -30,33 +32,26 @@ pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
 /// TLS that reports to an [`Attempt`] when it is asked for, when it starts and
 /// when it stands.
 #[derive(Clone)]
-pub(super) struct Watched {
-    pub(super) tls: MakeRustlsConnect,
+pub(super) struct Watched<T> {
+    pub(super) tls: T,
     pub(super) attempt: Attempt<Error>,
     pub(super) link: Arc<Link>,
 }
 
-pub(super) struct WatchedHandshake {
-    handshake: <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::TlsConnect,
-    attempt: Attempt<Error>,
-    link: Arc<Link>,
-}
-
-impl MakeTlsConnect<Socket> for Watched {
+impl MakeTlsConnect<Socket> for Watched<MakeRustlsConnect> {
     type Stream = TlsStream;
-    type TlsConnect = WatchedHandshake;
+    type TlsConnect = Watched<Handshake>;
     type Error = Infallible;
 
     /// Called when the socket is connected.
-    fn make_tls_connect(&mut self, host: &str) -> Result<WatchedHandshake, Infallible> {
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Infallible> {
         self.attempt.reached(Stage::Negotiate);
-        let handshake = MakeTlsConnect::<Limited<Socket>>::make_tls_connect(&mut self.tls, host)?;
-        let (attempt, link) = (self.attempt.clone(), self.link.clone());
-        Ok(WatchedHandshake { handshake, attempt, link })
+        let tls = MakeTlsConnect::<Limited<Socket>>::make_tls_connect(&mut self.tls, host)?;
+        Ok(Watched { tls, attempt: self.attempt.clone(), link: self.link.clone() })
     }
 }
 
-impl TlsConnect<Socket> for WatchedHandshake {
+impl TlsConnect<Socket> for Watched<Handshake> {
     type Stream = TlsStream;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<TlsStream>> + Send>>;
@@ -65,7 +60,7 @@ impl TlsConnect<Socket> for WatchedHandshake {
         Box::pin(async move {
             self.attempt.reached(Stage::Tls);
             let limited = Limited::new(socket, self.link.allowance.clone());
-            let stream = self.handshake.connect(limited).await?;
+            let stream = self.tls.connect(limited).await?;
             self.attempt.reached(Stage::Login);
             Ok(Wire::new(stream, self.link))
         })

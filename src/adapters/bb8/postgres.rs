@@ -9,10 +9,7 @@ use std::{
 use bb8::ManageConnection;
 use deadpool_postgres::{ClientWrapper, Metrics};
 
-use crate::{
-    connect::RetireReason,
-    postgres::{Connector, Error, TimeLimits},
-};
+use crate::postgres::{Connector, Error, unfit};
 
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
@@ -65,9 +62,7 @@ impl ManageConnection for Manager {
 
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), Error> {
         let config = self.connector.config();
-        let closed = connection.client.is_closed().then_some(RetireReason::Closed);
-        let made_fit = match closed.or_else(|| TimeLimits::of(config).reached(&connection.metrics))
-        {
+        let made_fit = match unfit(config, &connection.client, &connection.metrics) {
             Some(reason) => Err(reason),
             None => config.recycling.recycle(&self.connector, &connection.client).await,
         };
