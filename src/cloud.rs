@@ -16,35 +16,31 @@ pub enum Cloud {
     China,
 }
 
-#[cfg(feature = "azure-sql")]
-const AZURE_SQL: &[(&str, Cloud)] = &[
-    ("database.windows.net", Cloud::Public),
-    ("database.fabric.microsoft.com", Cloud::Public),
-    ("datawarehouse.fabric.microsoft.com", Cloud::Public),
-    ("sql.azuresynapse.net", Cloud::Public),
-    ("database.usgovcloudapi.net", Cloud::UsGovernment),
-    ("database.chinacloudapi.cn", Cloud::China),
-];
-
-#[cfg(feature = "postgres")]
-const POSTGRESQL: &[(&str, Cloud)] = &[
-    ("postgres.database.azure.com", Cloud::Public),
-    ("postgres.database.usgovcloudapi.net", Cloud::UsGovernment),
-    ("postgres.database.chinacloudapi.cn", Cloud::China),
-];
-
 impl Cloud {
     /// The cloud of an Azure SQL host (Azure SQL Database and Managed Instance,
     /// Fabric, Synapse), private endpoints' names included.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn of_azure_sql_host(host: &str) -> Option<Self> {
-        of_host(host, AZURE_SQL)
+        let suffixes = [
+            ("database.windows.net", Self::Public),
+            ("database.fabric.microsoft.com", Self::Public),
+            ("datawarehouse.fabric.microsoft.com", Self::Public),
+            ("sql.azuresynapse.net", Self::Public),
+            ("database.usgovcloudapi.net", Self::UsGovernment),
+            ("database.chinacloudapi.cn", Self::China),
+        ];
+        of_host(host, &suffixes)
     }
 
     /// The cloud of an Azure Database for PostgreSQL host.
     #[cfg(feature = "postgres")]
     pub(crate) fn of_postgresql_host(host: &str) -> Option<Self> {
-        of_host(host, POSTGRESQL)
+        let suffixes = [
+            ("postgres.database.azure.com", Self::Public),
+            ("postgres.database.usgovcloudapi.net", Self::UsGovernment),
+            ("postgres.database.chinacloudapi.cn", Self::China),
+        ];
+        of_host(host, &suffixes)
     }
 
     /// The cloud whose databases take tokens of `scope`.

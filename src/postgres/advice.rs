@@ -37,10 +37,12 @@ impl Refusal<'_> {
             }
         };
         format!(
-            "{} The login was as \"{}\", with a token of {}. {second_login}",
+            "{} The login was as \"{}\", with a token of {} for {}, good until {}. {second_login}",
             self.way_out(&claims),
             self.user,
-            facts(&claims, self.token)
+            principal(&claims),
+            claims.audience.as_deref().unwrap_or("an unnamed audience"),
+            utc(self.token.expires_on()),
         )
     }
 
@@ -64,8 +66,9 @@ impl Refusal<'_> {
             );
         }
         let wanted = self.scope.resource();
-        let other = claims.audience.as_deref().filter(|audience| !same_resource(audience, wanted));
-        if message.contains("audience") || other.is_some() {
+        let is_other =
+            |audience: &str| audience.trim_end_matches('/') != wanted.trim_end_matches('/');
+        if message.contains("audience") || claims.audience.as_deref().is_some_and(is_other) {
             return format!(
                 "The token is for {}, which this server does not take: entra_scope should be that of Azure Database for PostgreSQL in its cloud ({} in the public one).",
                 claims.audience.as_deref().unwrap_or(wanted),
@@ -86,27 +89,18 @@ impl Refusal<'_> {
 pub(super) fn principal(claims: &Claims) -> String {
     let name = claims.principal_name();
     let ids = [
-        ("application", claims.application_id.as_deref()),
-        ("object", claims.object_id.as_deref()),
-        ("tenant", claims.tenant_id.as_deref()),
+        ("application", &claims.application_id),
+        ("object", &claims.object_id),
+        ("tenant", &claims.tenant_id),
     ];
     let ids: Vec<String> =
-        ids.iter().filter_map(|(kind, id)| id.map(|id| format!("{kind} {id}"))).collect();
+        ids.iter().filter_map(|(kind, id)| Some(format!("{kind} {}", id.as_ref()?))).collect();
     printable(&match (name, ids.is_empty()) {
         (Some(name), true) => name.to_owned(),
         (Some(name), false) => format!("{name} ({})", ids.join(", ")),
         (None, true) => "a principal that it does not name".to_owned(),
         (None, false) => format!("the principal with {}", ids.join(", ")),
     })
-}
-
-fn facts(claims: &Claims, token: &Token) -> String {
-    let audience = claims.audience.as_deref().unwrap_or("an unnamed audience");
-    format!("{} for {audience}, good until {}", principal(claims), utc(token.expires_on()))
-}
-
-fn same_resource(audience: &str, resource: &str) -> bool {
-    audience.trim_end_matches('/') == resource.trim_end_matches('/')
 }
 
 #[cfg(test)]

@@ -37,8 +37,8 @@ impl<S> Wire<S> {
 /// Follows messages in whatever pieces they arrive.
 #[derive(Debug, Default)]
 struct Messages {
-    head: [u8; HEAD],
-    body: [u8; LOOKED_AT],
+    /// Of the current message.
+    start: [u8; HEAD + LOOKED_AT],
     /// Bytes of the current message so far.
     have: usize,
 }
@@ -46,32 +46,25 @@ struct Messages {
 impl Messages {
     fn pass(&mut self, mut bytes: &[u8], link: &Link) {
         while !bytes.is_empty() {
-            let at = self.have;
-            if at < HEAD {
-                let taken = bytes.len().min(HEAD - at);
-                self.head[at..at + taken].copy_from_slice(&bytes[..taken]);
-                self.have += taken;
-                bytes = &bytes[taken..];
-                if self.have < HEAD {
-                    return;
-                }
-            }
-            let [kind, a, b, c, d] = self.head;
-            // tokio-postgres ends a connection whose server sends an impossible length.
-            let length = u32::from_be_bytes([a, b, c, d]).saturating_sub(4) as usize;
-            let at = self.have - HEAD;
-            let taken = bytes.len().min(length - at);
-            if at < LOOKED_AT {
-                let copied = taken.min(LOOKED_AT - at);
-                self.body[at..at + copied].copy_from_slice(&bytes[..copied]);
-            }
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if at + taken == length {
-                link.received(kind, &self.body[..length.min(LOOKED_AT)]);
+            // The head first, which has the length.
+            let end = if self.have < HEAD { HEAD } else { self.length() };
+            let (now, later) = bytes.split_at(bytes.len().min(end - self.have));
+            self.start.iter_mut().skip(self.have).zip(now).for_each(|(at, byte)| *at = *byte);
+            self.have += now.len();
+            bytes = later;
+            if self.have >= HEAD && self.have == self.length() {
+                let end = self.have.min(self.start.len());
+                link.received(self.start[0], &self.start[HEAD..end]);
                 self.have = 0;
             }
         }
+    }
+
+    /// How long the current message is, whose head is there.
+    fn length(&self) -> usize {
+        let [_, a, b, c, d, ..] = self.start;
+        // tokio-postgres ends a connection whose server sends an impossible length.
+        HEAD.saturating_add(u32::from_be_bytes([a, b, c, d]).saturating_sub(4) as usize)
     }
 }
 
