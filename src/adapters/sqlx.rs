@@ -237,20 +237,22 @@ async fn clean(connector: &Connector, connection: &mut PgConnection) -> sqlx::Re
 fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
     let config = connector.config();
     let session = &config.session;
-    let [host] = config.hosts.as_slice() else {
-        return Err(refused("host", "names several hosts"));
-    };
-    if host.address.is_some() {
-        return Err(refused("hostaddr", "is given"));
-    }
-    if session.get_target_session_attrs() != TargetSessionAttrs::Any {
-        return Err(refused("target_session_attrs", "is given"));
-    }
-    if session.get_ssl_negotiation() != SslNegotiation::Postgres {
-        return Err(refused("sslnegotiation", "is direct"));
-    }
-    if session.get_channel_binding() == ChannelBinding::Require {
-        return Err(refused("channel_binding", "is required"));
+    // There is one host at least.
+    let host = &config.hosts[0];
+    let negotiation = session.get_ssl_negotiation();
+    let (binding, attributes) = (session.get_channel_binding(), session.get_target_session_attrs());
+    for (is_so, keyword, what) in [
+        (config.hosts.len() > 1, "host", "names several hosts"),
+        (host.address.is_some(), "hostaddr", "is given"),
+        (attributes != TargetSessionAttrs::Any, "target_session_attrs", "is given"),
+        (negotiation != SslNegotiation::Postgres, "sslnegotiation", "is direct"),
+        (binding == ChannelBinding::Require, "channel_binding", "is required"),
+        (matches!(config.trust, Trust::Own(_)), "Config::tls", "is given"),
+    ] {
+        if is_so {
+            let problem = format!("{what}, which sqlx cannot do");
+            return Err(ConfigError::value(keyword, problem).into());
+        }
     }
     let mut options = match session.get_options() {
         Some(options) => with_session_options(options)?,
@@ -259,9 +261,6 @@ fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
     options = options.host(&host.name).port(host.port).ssl_mode(PgSslMode::VerifyFull);
     if let Some(name) = session.get_application_name() {
         options = options.application_name(name);
-    }
-    if let Trust::Own(_) = config.trust {
-        return Err(refused("Config::tls", "is given"));
     }
     Ok(if let Trust::Roots(path) = &config.trust {
         options.ssl_root_cert(path)
@@ -273,14 +272,10 @@ fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
 
 /// sqlx takes `options` as they are from a URL only.
 fn with_session_options(options: &str) -> Result<PgConnectOptions, Error> {
-    let unreadable = || ConfigError::keyword("options", "cannot be read by sqlx").into();
+    let unreadable = || ConfigError::value("options", "cannot be read by sqlx").into();
     let mut url = Url::parse("postgres://localhost").map_err(|_| unreadable())?;
     url.query_pairs_mut().append_pair("options", options);
     PgConnectOptions::from_url(&url).map_err(|_| unreadable())
-}
-
-fn refused(keyword: &'static str, what: &str) -> Error {
-    ConfigError::keyword(keyword, format!("{what}, which sqlx cannot do")).into()
 }
 
 async fn token(connector: &Connector) -> Result<Token, Error> {

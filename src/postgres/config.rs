@@ -1,15 +1,14 @@
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use tokio_postgres::config::{Host as PgHost, LoadBalanceHosts, SslMode, SslNegotiation};
-
 use rustls::ClientConfig;
+use tokio_postgres::config::{Host as PgHost, SslMode};
 
 use super::{ConfigError, Error, Recycling, keywords};
 use crate::{
     Cloud, clock,
     credential::{DefaultCredential, Environment, UserAssignedId},
     tls::{OwnConfig, Trust},
-    token::{Scope, TokenCredential},
+    token::{Scope, TokenCredential, with_causes},
 };
 
 /// Where to connect to, as whom and how: all but the token.
@@ -168,13 +167,13 @@ impl Config {
     fn of_variables(environment: &Environment) -> Result<Self, ConfigError> {
         let mut pg = tokio_postgres::Config::new();
         let Some(hosts) = environment.get("PGHOST") else {
-            return Err(ConfigError::keyword("PGHOST", "is not set"));
+            return Err(ConfigError::value("PGHOST", "is not set"));
         };
         for host in hosts.split(',') {
             pg.host(host);
         }
         for port in environment.get("PGPORT").iter().flat_map(|ports| ports.split(',')) {
-            let port = port.parse().map_err(|_| ConfigError::keyword("PGPORT", "is no port"))?;
+            let port = port.parse().map_err(|_| ConfigError::value("PGPORT", "is no port"))?;
             pg.port(port);
         }
         if let Some(user) = environment.get("PGUSER") {
@@ -280,23 +279,13 @@ impl Config {
 
     /// What its methods, and tokio-postgres', let through and nobody can mean.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        if self.connect_timeout.is_zero() {
-            return Err(ConfigError::keyword("connect_timeout", "is 0: no connect is that fast"));
-        }
-        if self.session.get_user().is_some_and(str::is_empty) {
-            let problem = "is empty: leave it out to log in by the token's name";
-            return Err(ConfigError::keyword("user", problem));
-        }
-        if self.max_size == Some(0) {
-            return Err(ConfigError::keyword(
-                "pool_max_conns",
-                "is 0: a pool needs one connection at least",
-            ));
-        }
-        if self.max_size.is_some_and(|max| self.min_size > max) {
-            return Err(ConfigError::keyword("pool_min_conns", "is more than pool_max_conns"));
-        }
-        Ok(())
+        let (user, min, max) = (self.session.get_user(), self.min_size, self.max_size);
+        ConfigError::refuse(&[
+            (self.connect_timeout.is_zero(), "connect_timeout", "is 0: no connect is that fast"),
+            (user == Some(""), "user", "is empty: leave it out to log in by the token's name"),
+            (max == Some(0), "pool_max_conns", "is 0: a pool needs one connection at least"),
+            (max.is_some_and(|max| min > max), "pool_min_conns", "is more than pool_max_conns"),
+        ])
     }
 
     /// Parses a string and returns the configuration and the credential that the string names:
@@ -337,7 +326,7 @@ impl Config {
         let first = cloud(&self.hosts[0])?;
         for host in &self.hosts {
             if cloud(host)? != first {
-                return Err(ConfigError::keyword(
+                return Err(ConfigError::value(
                     "host",
                     "names hosts of different clouds, for which no one token is good",
                 ));
@@ -390,33 +379,26 @@ fn session(pg: &tokio_postgres::Config) -> tokio_postgres::Config {
 
 fn hosts(pg: &tokio_postgres::Config) -> Result<Vec<Host>, ConfigError> {
     let (names, addresses, ports) = (pg.get_hosts(), pg.get_hostaddrs(), pg.get_ports());
-    if names.is_empty() {
-        return Err(match addresses {
-            [] => ConfigError::keyword("host", "is missing"),
-            _ => ConfigError::keyword(
-                "hostaddr",
-                "stands without host, whose name the server's certificate must bear",
-            ),
-        });
-    }
-    if !addresses.is_empty() && addresses.len() != names.len() {
-        return Err(ConfigError::keyword("hostaddr", "must be as many as host"));
-    }
-    if ports.len() > 1 && ports.len() != names.len() {
-        return Err(ConfigError::keyword("port", "must be one, or as many as host"));
-    }
+    let count = names.len();
+    let no_name = "stands without host, whose name the server's certificate must bear";
+    ConfigError::refuse(&[
+        (count == 0 && addresses.is_empty(), "host", "is missing"),
+        (count == 0, "hostaddr", no_name),
+        (![0, count].contains(&addresses.len()), "hostaddr", "must be as many as host"),
+        (![0, 1, count].contains(&ports.len()), "port", "must be one, or as many as host"),
+    ])?;
+    let of_npgsql = "has a ; or an = in it: Npgsql's form is not read; write keyword=value pairs with spaces between them, or a URL";
     let name = |host: &PgHost| match host {
-        PgHost::Tcp(name) if name.is_empty() => Err(ConfigError::keyword("host", "is empty")),
-        PgHost::Tcp(name) if name.contains('@') => {
-            Err(ConfigError::keyword("user", "has an @, which a URL wants written %40"))
+        PgHost::Tcp(name) => {
+            ConfigError::refuse(&[
+                (name.is_empty(), "host", "is empty"),
+                (name.contains('@'), "user", "has an @, which a URL wants written %40"),
+                (name.contains([';', '=']), "host", of_npgsql),
+            ])?;
+            Ok(name.clone())
         }
-        PgHost::Tcp(name) if name.contains([';', '=']) => Err(ConfigError::keyword(
-            "host",
-            "has a ; or an = in it: Npgsql's form is not read; write keyword=value pairs with spaces between them, or a URL",
-        )),
-        PgHost::Tcp(name) => Ok(name.clone()),
         #[cfg(unix)]
-        PgHost::Unix(_) => Err(ConfigError::keyword(
+        PgHost::Unix(_) => Err(ConfigError::value(
             "host",
             "is a Unix socket, which has no TLS, and a token is only sent over TLS",
         )),
@@ -445,7 +427,8 @@ impl FromStr for Config {
 /// The configuration, and the client ID that the string names.
 fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
     let (ours, rest) = keywords::take(text)?;
-    let pg: tokio_postgres::Config = rest.parse().map_err(ConfigError::Unreadable)?;
+    let pg: tokio_postgres::Config =
+        rest.parse().map_err(|error| ConfigError::syntax(with_causes(&error)))?;
     // Refuses Npgsql's form, of which what follows would show a value with all
     // that is behind it.
     let mut config = Config::new(&pg)?;
@@ -466,14 +449,6 @@ fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
     config = config.idle_timeout(ours.duration("pool_max_conn_idle_time")?);
     config.check()?;
     Ok((config, ours.get(keywords::CLIENT_ID).map(str::to_owned)))
-}
-
-impl TryFrom<tokio_postgres::Config> for Config {
-    type Error = ConfigError;
-
-    fn try_from(pg: tokio_postgres::Config) -> Result<Self, ConfigError> {
-        Self::new(&pg)
-    }
 }
 
 impl fmt::Display for Config {
@@ -514,13 +489,5 @@ impl Config {
     pub(crate) fn servers(&self) -> String {
         let servers: Vec<_> = self.hosts.iter().map(Host::to_string).collect();
         servers.join(",")
-    }
-
-    pub(super) fn in_random_order(&self) -> bool {
-        self.session.get_load_balance_hosts() == LoadBalanceHosts::Random
-    }
-
-    pub(super) fn starts_with_tls(&self) -> bool {
-        self.session.get_ssl_negotiation() == SslNegotiation::Direct
     }
 }

@@ -4,24 +4,20 @@ use crate::token::{InvalidScope, Scope};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The string breaks off, or has a keyword that is not known; the source says
-    /// which.
-    #[error("the PostgreSQL connection string cannot be read")]
-    Unreadable(#[source] tokio_postgres::Error),
-    /// The string is neither a URL nor a libpq string, or one that would be taken
-    /// otherwise than it is meant. Nothing of it is shown: a password may be in it.
+    /// The connection string does not parse, has a keyword that is not known, or would be read
+    /// otherwise than it is meant.
     #[error("the PostgreSQL connection string cannot be read: {problem}")]
     #[non_exhaustive]
-    Malformed {
-        /// What is wrong with it, and what to do.
-        problem: &'static str,
+    Syntax {
+        /// What is wrong with it, and what to do. Never a value: a password may be in it.
+        problem: String,
     },
-    /// A keyword whose value cannot be, or that is missing.
+    /// A value that the keyword does not take, or a keyword that is missing or given twice.
     #[error("{keyword} {problem}")]
     #[non_exhaustive]
-    Keyword {
+    Value {
         /// The keyword.
-        keyword: &'static str,
+        keyword: String,
         /// What is wrong with it, and what to do.
         problem: String,
     },
@@ -59,19 +55,32 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn keyword(keyword: &'static str, problem: impl Into<String>) -> Self {
-        Self::Keyword { keyword, problem: problem.into() }
+    /// `problem` must not show a value.
+    pub(super) fn syntax(problem: impl Into<String>) -> Self {
+        Self::Syntax { problem: problem.into() }
+    }
+
+    pub(crate) fn value(keyword: &str, problem: impl Into<String>) -> Self {
+        Self::Value { keyword: keyword.to_owned(), problem: problem.into() }
+    }
+
+    /// The first of the problems that is there, each with its keyword.
+    pub(super) fn refuse(problems: &[(bool, &str, &str)]) -> Result<(), Self> {
+        match problems.iter().find(|(is_there, ..)| *is_there) {
+            Some((_, keyword, problem)) => Err(Self::value(keyword, *problem)),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn password() -> Self {
-        Self::keyword("password", "must go: the token is the password")
+        Self::value("password", "must go: the token is the password")
     }
 
     pub(super) fn ssl_mode(mode: &str) -> Self {
         // Other text may have a password in it.
         let is_word = mode.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
         let shown = if is_word { mode } else { "not known" };
-        Self::keyword(
+        Self::value(
             "sslmode",
             format!(
                 "is {shown}, with which the token might go unencrypted: use sslmode=verify-full, or leave it out"

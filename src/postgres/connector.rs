@@ -43,7 +43,7 @@ impl Connector {
     /// # Errors
     ///
     /// [`ConfigError::ScopeMismatch`], if the tokens are not those that the hosts
-    /// want, [`ConfigError::Keyword`], if a setting cannot be meant,
+    /// want, [`ConfigError::Value`], if a setting cannot be meant,
     /// [`Error::TlsConfig`], if `sslrootcert` cannot be read.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         config.check()?;

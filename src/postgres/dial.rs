@@ -9,13 +9,14 @@
 
 use std::{io, net::IpAddr, sync::Arc};
 
+use tokio_postgres::config::LoadBalanceHosts;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Error, Stage,
     config::Host,
     driver::{Driver, LoggedIn, outlook},
-    error::{broke_off, is_refusal},
+    error::broke_off,
     link::Link,
     replay,
     tls::Watched,
@@ -36,23 +37,23 @@ pub(super) async fn log_in(
     let mut session = config.session.clone();
     session.user(user).connect_timeout(config.connect_timeout);
     let mut hosts: Vec<&Host> = config.hosts.iter().collect();
-    if config.in_random_order() {
+    let in_random_order = session.get_load_balance_hosts() == LoadBalanceHosts::Random;
+    if in_random_order {
         fastrand::shuffle(&mut hosts);
     }
 
-    let share = |places| Share { clock: &**clock, attempt, places };
     let mut failures = Failures { attempt, kept: None, several: hosts.len() > 1 };
     for (at, host) in hosts.iter().enumerate() {
         let server = host.to_string();
         attempt.turned_to(&server);
         let others = hosts.len() - at - 1;
-        let found = share(others + 1).spend(addresses(host, config.in_random_order()));
-        let addresses = match found.await {
-            Ok(Ok(addresses)) => addresses,
-            Ok(Err(source)) => {
-                failures.add(Error::Resolve { server, source });
-                continue;
-            }
+        let looking_up = addresses(host, in_random_order);
+        let found = match within_share(&**clock, attempt, others + 1, looking_up).await {
+            Ok(found) => found.map_err(|source| Error::Resolve { server, source }),
+            Err(error) => Err(error),
+        };
+        let addresses = match found {
+            Ok(addresses) => addresses,
             Err(error) => {
                 failures.add(error);
                 continue;
@@ -63,7 +64,7 @@ pub(super) async fn log_in(
             let places = addresses.len() - at + others;
             // Moved about, it is large.
             let trying = Box::pin(try_one(&session, token, host, *address, tls, attempt));
-            let error = match share(places).spend(trying).await {
+            let error = match within_share(&**clock, attempt, places, trying).await {
                 Ok(Ok(connected)) => return Ok(connected),
                 Ok(Err(error)) => judged(replay::fit(error, &attempt.sent).await, attempt),
                 Err(error) => error,
@@ -100,28 +101,25 @@ impl Failures<'_> {
     }
 }
 
-/// What one place may take of the time that is left: one that swallows packets, or
-/// accepts and is silent, must leave time for the others.
-struct Share<'a> {
-    clock: &'a dyn Clock,
-    attempt: &'a Attempt<Error>,
-    /// How many are not tried yet, this one included.
+/// Runs `future` for as long as one of `places` that are not tried yet may take of the time
+/// that is left: one that swallows packets, or accepts and is silent, must leave time for the
+/// others.
+async fn within_share<F: Future>(
+    clock: &dyn Clock,
+    attempt: &Attempt<Error>,
     places: usize,
-}
-
-impl Share<'_> {
-    async fn spend<F: Future>(self, future: F) -> Result<F::Output, Error> {
-        if self.places == 1 {
-            // The connect's own time limit is at work.
-            return Ok(future.await);
-        }
-        let places = u32::try_from(self.places).unwrap_or(u32::MAX);
-        let limit = self.attempt.left(self.clock.monotonic()) / places;
-        clock::timeout(self.clock, limit, future).await.map_err(|Elapsed| {
-            let (stage, server) = self.attempt.position();
-            Error::TimedOut { server, limit, stage, source: None }
-        })
+    future: F,
+) -> Result<F::Output, Error> {
+    if places == 1 {
+        // The connect's own time limit is at work.
+        return Ok(future.await);
     }
+    let places = u32::try_from(places).unwrap_or(u32::MAX);
+    let limit = attempt.left(clock.monotonic()) / places;
+    clock::timeout(clock, limit, future).await.map_err(|Elapsed| {
+        let (stage, server) = attempt.position();
+        Error::TimedOut { server, limit, stage, source: None }
+    })
 }
 
 /// Where the host is: one address at least.
@@ -169,7 +167,6 @@ fn judged(error: tokio_postgres::Error, attempt: &Attempt<Error>) -> Error {
         }
         Stage::Negotiate => Error::EncryptionDeclined { server },
         Stage::Tls => Error::Tls { server, source: error },
-        Stage::Login if is_refusal(&error) => Error::LoginRefused(error),
-        Stage::Login => Error::Login(error),
+        Stage::Login => Error::of_login(error),
     }
 }

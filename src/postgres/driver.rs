@@ -9,7 +9,8 @@ use super::{
     Config, Connection, Error,
     advice::{self, Refusal},
     dial,
-    error::{is_down, is_other_role, was_refused},
+    error::{is_other_role, was_refused},
+    is_transient,
     link::Link,
     replay,
 };
@@ -91,9 +92,9 @@ impl connect::Driver for Driver {
 pub(super) fn outlook(error: &Error, several: bool) -> Outlook {
     match error {
         Error::LoginRefused(_) => Outlook::TokenRefused,
-        Error::Login(error) if is_down(error) && error.code().is_some() => Outlook::Transient,
+        Error::Login(error) if is_transient(error) && error.code().is_some() => Outlook::Transient,
         // Among several hosts, another one may be about to take the role.
-        Error::Login(error) if is_down(error) || (several && is_other_role(error)) => {
+        Error::Login(error) if is_transient(error) || (several && is_other_role(error)) => {
             Outlook::MayRecover
         }
         Error::ConnectionLost { .. } => Outlook::MayRecover,

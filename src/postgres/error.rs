@@ -194,8 +194,24 @@ impl Error {
             | Self::TimedOut { .. }
             | Self::Retired { .. }
             | Self::Pool(PoolError::Timeout(_)) => true,
-            Self::Login(error) => is_down(error) || is_other_role(error),
+            Self::Login(error) => is_transient(error) || is_other_role(error),
             _ => false,
+        }
+    }
+}
+
+impl Error {
+    /// What a login failed with. It was refused for who asks with SQLSTATE class 28, and from
+    /// PgBouncer with a protocol violation (08P01), which is its answer to everything.
+    pub(super) fn of_login(error: tokio_postgres::Error) -> Self {
+        let refused = |error: &DbError| {
+            error.code().code().starts_with("28")
+                || (*error.code() == SqlState::PROTOCOL_VIOLATION && !pgbouncer_is_short(error))
+        };
+        if error.as_db_error().is_some_and(refused) {
+            Self::LoginRefused(error)
+        } else {
+            Self::Login(error)
         }
     }
 }
@@ -231,40 +247,17 @@ impl Failure for Error {
     }
 }
 
-/// Whether the login was refused for who asks: SQLSTATE class 28, and from
-/// PgBouncer a protocol violation (08P01), which is its answer to everything.
-pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
-    let refused = |error: &DbError| {
-        error.code().code().starts_with("28")
-            || (*error.code() == SqlState::PROTOCOL_VIOLATION && !pgbouncer_is_short(error))
-    };
-    error.as_db_error().is_some_and(refused)
-}
-
-/// Whether the server is down, or short of something, for the time being: it says
-/// so, or the connection broke.
-pub(super) fn is_down(error: &tokio_postgres::Error) -> bool {
-    match error.as_db_error() {
-        Some(error) => passes(error),
-        None => error.is_closed() || broke_off(error),
-    }
-}
-
 fn passes(error: &DbError) -> bool {
-    let code = error.code();
-    if *code == SqlState::PROTOCOL_VIOLATION {
-        return pgbouncer_is_short(error);
+    match *error.code() {
+        SqlState::PROTOCOL_VIOLATION => pgbouncer_is_short(error),
+        SqlState::ADMIN_SHUTDOWN
+        | SqlState::CRASH_SHUTDOWN
+        | SqlState::CANNOT_CONNECT_NOW
+        | SqlState::INSUFFICIENT_RESOURCES
+        | SqlState::OUT_OF_MEMORY
+        | SqlState::TOO_MANY_CONNECTIONS => true,
+        ref code => code.code().starts_with("08"),
     }
-    [
-        SqlState::ADMIN_SHUTDOWN,
-        SqlState::CRASH_SHUTDOWN,
-        SqlState::CANNOT_CONNECT_NOW,
-        SqlState::INSUFFICIENT_RESOURCES,
-        SqlState::OUT_OF_MEMORY,
-        SqlState::TOO_MANY_CONNECTIONS,
-    ]
-    .contains(code)
-        || code.code().starts_with("08")
 }
 
 /// What PgBouncer (1.18, and behind the comma in other words since) says, under
@@ -322,7 +315,10 @@ pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
 /// Errors of a checkout have [`Error::is_transient`].
 #[must_use]
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
-    is_down(error)
+    match error.as_db_error() {
+        Some(error) => passes(error),
+        None => error.is_closed() || broke_off(error),
+    }
 }
 
 /// Undoes what [`deadpool_postgres::Connect`] needs: an error of ours inside
@@ -333,15 +329,12 @@ impl From<PoolError> for Error {
             PoolError::Backend(error) => error,
             error => return Self::Pool(error),
         };
-        let content = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-        let content = content.and_then(io::Error::get_ref);
-        if !content.is_some_and(<dyn StdError + Send + Sync>::is::<Self>) {
-            return if is_refusal(&error) { Self::LoginRefused(error) } else { Self::Login(error) };
+        if Self::within(&error).is_none() {
+            return Self::of_login(error);
         }
         let source = error.into_source().and_then(|source| source.downcast::<io::Error>().ok());
-        let content = source.and_then(|source| source.into_inner());
-        match content.and_then(|content| content.downcast().ok()) {
-            Some(ours) => *ours,
+        match source.and_then(|source| source.downcast().ok()) {
+            Some(ours) => ours,
             None => unreachable!("its presence was checked"),
         }
     }

@@ -1,7 +1,9 @@
 //! Connection strings taken apart: our own keywords come out, the rest stays
 //! as it is for tokio-postgres, which would refuse ours as unknown.
 
-use std::{collections::BTreeMap, iter::Peekable, str::CharIndices, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
+
+use percent_encoding::percent_decode_str;
 
 use super::ConfigError;
 
@@ -41,12 +43,12 @@ impl Keywords {
     }
 
     pub(super) fn number(&self, keyword: &'static str) -> Result<Option<usize>, ConfigError> {
-        let wrong = |_| ConfigError::keyword(keyword, "is not a number");
+        let wrong = |_| ConfigError::value(keyword, "is not a number");
         self.get(keyword).map(|value| value.parse().map_err(wrong)).transpose()
     }
 
     pub(super) fn duration(&self, keyword: &'static str) -> Result<Option<Duration>, ConfigError> {
-        let wrong = || ConfigError::keyword(keyword, "is not a duration: write 1h30m, 45s or 0s");
+        let wrong = || ConfigError::value(keyword, "is not a duration: write 1h30m, 45s or 0s");
         self.get(keyword).map(|value| duration(value).ok_or_else(wrong)).transpose()
     }
 
@@ -54,10 +56,10 @@ impl Keywords {
     fn take(&mut self, key: &str, value: String) -> Result<bool, ConfigError> {
         let Some(keyword) = OURS.iter().find(|ours| **ours == key) else { return Ok(false) };
         if value.is_empty() {
-            return Err(ConfigError::keyword(keyword, "is empty"));
+            return Err(ConfigError::value(keyword, "is empty"));
         }
         if self.0.insert(keyword, value).is_some() {
-            return Err(ConfigError::keyword(keyword, "is given twice"));
+            return Err(ConfigError::value(keyword, "is given twice"));
         }
         Ok(true)
     }
@@ -69,7 +71,7 @@ fn from_url(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
     if let Some((user, _)) = behind_scheme.split_once('@') {
         if user.contains(['/', '?']) {
             let problem = "an @ behind the URL's host is written %40";
-            return Err(ConfigError::Malformed { problem });
+            return Err(ConfigError::syntax(problem));
         }
         if user.contains(':') {
             return Err(ConfigError::password());
@@ -78,7 +80,7 @@ fn from_url(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
     if base.contains(';') {
         let problem = "a ; before the URL's parameters is written %3B";
-        return Err(ConfigError::Malformed { problem });
+        return Err(ConfigError::syntax(problem));
     }
     let mut rest = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -100,89 +102,68 @@ fn refuse_password(key: &str) -> Result<(), ConfigError> {
 
 /// Percent-decoded, as libpq does it: a plus is a plus.
 fn decoded(text: &str) -> String {
-    // The decoder of forms is at hand; it would cut at `&` and `=`.
-    let text = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
-    url::form_urlencoded::parse(text.as_bytes()).map(|(key, _)| key.into_owned()).collect()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn from_pairs(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
     let mut rest = String::new();
-    let mut chars = text.char_indices().peekable();
-    loop {
-        skip_space(&mut chars);
-        let start = position(&mut chars, text);
-        if start == text.len() {
-            return Ok(rest);
-        }
-        let mut key = String::new();
-        while let Some((_, c)) = chars.next_if(|(_, c)| !c.is_whitespace() && *c != '=') {
-            key.push(c);
-        }
+    let mut unread = text.trim_start();
+    while !unread.is_empty() {
+        let end = unread.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(unread.len());
+        let (key, behind_key) = unread.split_at(end);
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
             let problem = "it is neither a URL, which begins with postgres://, nor keyword=value pairs with spaces between them";
-            return Err(ConfigError::Malformed { problem });
+            return Err(ConfigError::syntax(problem));
         }
-        refuse_password(&key)?;
-        skip_space(&mut chars);
-        if chars.next_if(|(_, c)| *c == '=').is_none() {
+        refuse_password(key)?;
+        let Some(behind_equals) = behind_key.trim_start().strip_prefix('=') else {
             // It may stand behind what cannot be read.
-            let is_password = text[start..].contains("password");
-            refuse_password(if is_password { "password" } else { "" })?;
+            if unread.contains("password") {
+                return Err(ConfigError::password());
+            }
             // tokio-postgres has an error for it.
-            rest.push_str(&text[start..]);
+            rest.push_str(unread);
             return Ok(rest);
-        }
-        skip_space(&mut chars);
-        let value = value(&mut chars);
-        if !ours.take(&key, value)? {
-            rest.push_str(&text[start..position(&mut chars, text)]);
+        };
+        let (value, behind_value) = value(behind_equals.trim_start());
+        if !ours.take(key, value)? {
+            rest.push_str(&unread[..unread.len() - behind_value.len()]);
             rest.push(' ');
         }
+        unread = behind_value.trim_start();
     }
-}
-
-type Chars<'a> = Peekable<CharIndices<'a>>;
-
-fn position(chars: &mut Chars<'_>, text: &str) -> usize {
-    chars.peek().map_or(text.len(), |(at, _)| *at)
-}
-
-fn skip_space(chars: &mut Chars<'_>) {
-    while chars.next_if(|(_, c)| c.is_whitespace()).is_some() {}
+    Ok(rest)
 }
 
 /// A value, quoted or not, `\` taking the meaning from what follows it
-/// (PostgreSQL documentation, "Connection Strings").
-fn value(chars: &mut Chars<'_>) -> String {
-    let quoted = chars.next_if(|(_, c)| *c == '\'').is_some();
+/// (PostgreSQL documentation, "Connection Strings"); and what is behind it.
+fn value(text: &str) -> (String, &str) {
+    let quoted = text.strip_prefix('\'');
+    let mut chars = quoted.unwrap_or(text).chars();
     let mut value = String::new();
-    while let Some((_, c)) = chars.next_if(|(_, c)| quoted || !c.is_whitespace()) {
-        match c {
-            '\'' if quoted => break,
-            '\\' => value.extend(chars.next().map(|(_, c)| c)),
-            c => value.push(c),
+    loop {
+        let unread = chars.as_str();
+        match chars.next() {
+            Some('\'') if quoted.is_some() => return (value, chars.as_str()),
+            Some(c) if quoted.is_none() && c.is_whitespace() => return (value, unread),
+            Some('\\') => value.extend(chars.next()),
+            Some(c) => value.push(c),
+            None => return (value, unread),
         }
     }
-    value
 }
 
 /// As Go writes durations, in whole hours, minutes, seconds and milliseconds.
 fn duration(text: &str) -> Option<Duration> {
+    // `ms` before `m`, which it begins with.
+    let units = [("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
     let (mut total, mut rest) = (Duration::ZERO, text);
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let unit = &unit[..unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len())];
-        let millis: u64 = match unit {
-            "h" => 3_600_000,
-            "m" => 60_000,
-            "s" => 1_000,
-            "ms" => 1,
-            _ => return None,
-        };
-        total = total.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
-        rest = &rest[digits + unit.len()..];
+        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, millis) = units.iter().find(|(unit, _)| behind.starts_with(unit))?;
+        let millis = number.parse::<u64>().ok()?.checked_mul(*millis)?;
+        total = total.checked_add(Duration::from_millis(millis))?;
+        rest = &behind[unit.len()..];
     }
     (!text.is_empty()).then_some(total)
 }
@@ -263,7 +244,7 @@ mod tests {
             "é=hunter2",
         ] {
             let error = take(text).unwrap_err();
-            assert!(matches!(error, ConfigError::Malformed { .. }), "{text}: {error:?}");
+            assert!(matches!(error, ConfigError::Syntax { .. }), "{text}: {error:?}");
             let shown = format!("{error} {error:?}");
             assert!(shown.contains("postgres://") && !shown.contains("hunter"), "{shown}");
         }

@@ -4,6 +4,7 @@ use std::{convert::Infallible, io, pin::Pin, sync::Arc};
 
 use tokio_postgres::{
     Socket,
+    config::SslNegotiation,
     tls::{MakeTlsConnect, TlsConnect},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -22,7 +23,7 @@ pub type Connection = tokio_postgres::Connection<Socket, TlsStream>;
 
 pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
     let mut tls = crate::tls::client_config(&config.trust)?;
-    if config.starts_with_tls() {
+    if config.session.get_ssl_negotiation() == SslNegotiation::Direct {
         // PostgreSQL 17 wants it there (its documentation, "SSL Session Encryption").
         tls.alpn_protocols = vec![b"postgresql".to_vec()];
     }

@@ -283,10 +283,10 @@ async fn what_sqlx_cannot_do_is_refused() {
         let url = server.url_with("sqlx-refused", more);
         let guest = Guest::stranger("sqlx-refused", |_| url.parse().unwrap()).await;
         let error = Pool::new(&guest.connector, PgPoolOptions::new()).await.unwrap_err();
-        let Error::Config(ConfigError::Keyword { keyword: named, .. }) = &error else {
+        let Error::Config(ConfigError::Value { keyword: named, .. }) = &error else {
             panic!("{error:?}")
         };
-        assert_eq!(*named, keyword);
+        assert_eq!(named, keyword);
         assert_eq!(guest.credential.requests(), 0);
     }
     let tls = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(

@@ -49,7 +49,7 @@ fn what_cannot_be_meant_is_refused_before_it_is_dialled() {
         (config.user(""), "user is empty"),
     ] {
         let error = Connector::new(config, identity.tokens(Scope::AZURE_POSTGRESQL)).err().unwrap();
-        assert!(matches!(error, Error::Config(ConfigError::Keyword { .. })), "{error:?}");
+        assert!(matches!(error, Error::Config(ConfigError::Value { .. })), "{error:?}");
         assert!(said(&error).contains(says), "{}", said(&error));
     }
 }
