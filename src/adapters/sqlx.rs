@@ -262,19 +262,18 @@ fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
     if let Some(name) = session.get_application_name() {
         options = options.application_name(name);
     }
-    Ok(if let Trust::Roots(path) = &config.trust {
-        options.ssl_root_cert(path)
-    } else {
+    Ok(match &config.trust {
+        Trust::Roots(path) => options.ssl_root_cert(path),
         // No roots, in place of those that PGSSLROOTCERT names.
-        options.ssl_root_cert_from_pem(Vec::new())
+        _ => options.ssl_root_cert_from_pem(Vec::new()),
     })
 }
 
 /// sqlx takes `options` as they are from a URL only.
 fn with_session_options(options: &str) -> Result<PgConnectOptions, Error> {
     let unreadable = || ConfigError::value("options", "cannot be read by sqlx").into();
-    let mut url = Url::parse("postgres://localhost").map_err(|_| unreadable())?;
-    url.query_pairs_mut().append_pair("options", options);
+    let url = Url::parse_with_params("postgres://localhost", [("options", options)]);
+    let url = url.map_err(|_| unreadable())?;
     PgConnectOptions::from_url(&url).map_err(|_| unreadable())
 }
 

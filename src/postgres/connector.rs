@@ -47,23 +47,21 @@ impl Connector {
     /// [`Error::TlsConfig`], if `sslrootcert` cannot be read.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         config.check()?;
+        let scope = tokens.scope().clone();
         match config.token_scope() {
-            // The tokens at hand say what an unknown host wants.
-            Err(ConfigError::UnknownHost { .. }) => {}
-            Err(error) => return Err(error.into()),
-            Ok(wanted) if wanted == *tokens.scope() => {}
-            Ok(wanted) => {
-                return Err(
-                    ConfigError::ScopeMismatch { wanted, tokens: tokens.scope().clone() }.into()
-                );
+            Ok(wanted) if wanted != scope => {
+                return Err(ConfigError::ScopeMismatch { wanted, tokens: scope }.into());
             }
+            // The tokens at hand say what an unknown host wants.
+            Ok(_) | Err(ConfigError::UnknownHost { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         let tls = tls::make(&config)?;
         let servers = config.hosts.iter().map(|host| (host.name.as_str(), host.port));
         let database = Database::new("postgresql", servers, config.session.get_dbname());
         let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
         let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
-        let driver = Driver { config, tls, scope: tokens.scope().clone(), clock };
+        let driver = Driver { config, tls, scope, clock };
         Ok(Self(Arc::new(Inner {
             engine: Engine::new(driver, tokens, metrics, limit),
             silent_server: SilentServer::default(),

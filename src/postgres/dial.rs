@@ -44,15 +44,10 @@ pub(super) async fn log_in(
 
     let mut failures = Failures { attempt, kept: None, several: hosts.len() > 1 };
     for (at, host) in hosts.iter().enumerate() {
-        let server = host.to_string();
-        attempt.turned_to(&server);
+        attempt.turned_to(&host.to_string());
         let others = hosts.len() - at - 1;
         let looking_up = addresses(host, in_random_order);
-        let found = match within_share(&**clock, attempt, others + 1, looking_up).await {
-            Ok(found) => found.map_err(|source| Error::Resolve { server, source }),
-            Err(error) => Err(error),
-        };
-        let addresses = match found {
+        let addresses = match within_share(&**clock, attempt, others + 1, looking_up).await {
             Ok(addresses) => addresses,
             Err(error) => {
                 failures.add(error);
@@ -64,15 +59,10 @@ pub(super) async fn log_in(
             let places = addresses.len() - at + others;
             // Moved about, it is large.
             let trying = Box::pin(try_one(&session, token, host, *address, tls, attempt));
-            let error = match within_share(&**clock, attempt, places, trying).await {
-                Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(error)) => judged(replay::fit(error, &attempt.sent).await, attempt),
-                Err(error) => error,
-            };
-            if matches!(error, Error::LoginRefused(_)) {
-                return Err(error);
+            match within_share(&**clock, attempt, places, trying).await {
+                Err(error) if !matches!(error, Error::LoginRefused(_)) => failures.add(error),
+                outcome => return outcome,
             }
-            failures.add(error);
         }
     }
     match attempt.take().failed {
@@ -104,33 +94,34 @@ impl Failures<'_> {
 /// Runs `future` for as long as one of `places` that are not tried yet may take of the time
 /// that is left: one that swallows packets, or accepts and is silent, must leave time for the
 /// others.
-async fn within_share<F: Future>(
+async fn within_share<T>(
     clock: &dyn Clock,
     attempt: &Attempt<Error>,
     places: usize,
-    future: F,
-) -> Result<F::Output, Error> {
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     if places == 1 {
         // The connect's own time limit is at work.
-        return Ok(future.await);
+        return future.await;
     }
     let places = u32::try_from(places).unwrap_or(u32::MAX);
     let limit = attempt.left(clock.monotonic()) / places;
-    clock::timeout(clock, limit, future).await.map_err(|Elapsed| {
+    clock::timeout(clock, limit, future).await.unwrap_or_else(|Elapsed| {
         let (stage, server) = attempt.position();
-        Error::TimedOut { server, limit, stage, source: None }
+        Err(Error::TimedOut { server, limit, stage, source: None })
     })
 }
 
 /// Where the host is: one address at least.
-async fn addresses(host: &Host, in_random_order: bool) -> io::Result<Vec<IpAddr>> {
+async fn addresses(host: &Host, in_random_order: bool) -> Result<Vec<IpAddr>, Error> {
     if let Some(address) = host.address {
         return Ok(vec![address]);
     }
-    let found = tokio::net::lookup_host((host.name.as_str(), host.port)).await?;
-    let mut found: Vec<_> = found.map(|address| address.ip()).collect();
+    let unresolved = |source| Error::Resolve { server: host.to_string(), source };
+    let found = tokio::net::lookup_host((host.name.as_str(), host.port)).await;
+    let mut found: Vec<_> = found.map_err(unresolved)?.map(|address| address.ip()).collect();
     if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+        return Err(unresolved(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
     }
     if in_random_order {
         fastrand::shuffle(&mut found);
@@ -145,16 +136,19 @@ async fn try_one(
     address: IpAddr,
     tls: &MakeRustlsConnect,
     attempt: &Attempt<Error>,
-) -> Result<LoggedIn, tokio_postgres::Error> {
+) -> Result<LoggedIn, Error> {
     let mut one = session.clone();
     // Only here: tokio-postgres drops a configuration without overwriting its password.
     one.password(token.secret()).host(&host.name).hostaddr(address).port(host.port);
-    let (tls, attempt) = (tls.clone(), attempt.clone());
     let link = Arc::new(Link::new());
-    let watched = Watched { tls, attempt, link: link.clone() };
-    let (client, connection) = one.connect(watched).await?;
-    link.allowance.lift();
-    Ok((client, connection, link))
+    let watched = Watched { tls: tls.clone(), attempt: attempt.clone(), link: link.clone() };
+    match one.connect(watched).await {
+        Ok((client, connection)) => {
+            link.allowance.lift();
+            Ok((client, connection, link))
+        }
+        Err(error) => Err(judged(replay::fit(error, &attempt.sent).await, attempt)),
+    }
 }
 
 /// What an error means, by how far the attempt had come.

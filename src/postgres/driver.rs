@@ -49,18 +49,24 @@ impl connect::Driver for Driver {
         let user = self.user(token)?;
         let outcome = dial::log_in(self, &user, token, attempt).await;
         let (_, server) = attempt.position();
-        match outcome {
-            Ok(connected) => {
-                tracing::debug!(%server, user, "logged in");
-                Ok(connected)
-            }
+        match &outcome {
+            Ok(_) => tracing::debug!(%server, user, "logged in"),
             Err(Error::LoginRefused(refusal)) => {
                 let code = refusal.code().map(SqlState::code);
                 tracing::warn!(%server, user, code, "the server refused the login");
-                Err(Error::LoginRefused(refusal))
             }
-            Err(Error::Login(error)) => Err(Error::Login(self.explained(error).await)),
-            Err(error) => Err(error),
+            Err(_) => {}
+        }
+        match outcome {
+            // PostgreSQL takes the role's name where no database is named.
+            Err(Error::Login(error))
+                if self.config.session.get_dbname().is_none()
+                    && error.code() == Some(&SqlState::INVALID_CATALOG_NAME) =>
+            {
+                let advice = "No database was named, so the role's name was taken: name it (dbname, or the URL's path).";
+                Err(Error::Login(replay::with_hint(error, advice).await))
+            }
+            outcome => outcome,
         }
     }
 
@@ -68,13 +74,19 @@ impl connect::Driver for Driver {
         outlook(error, self.config.hosts.len() > 1)
     }
 
+    /// Adds what to do about it to the server's error.
     async fn refused(&self, refusal: Error, token: &Token, second_login: SecondLogin) -> Error {
-        match refusal {
-            Error::LoginRefused(refusal) => {
-                Error::LoginRefused(self.advised(refusal, token, &second_login).await)
-            }
-            other => other,
-        }
+        let Error::LoginRefused(refusal) = refusal else { return refusal };
+        // The login had a user, or there would be no refusal.
+        let said = refusal.as_db_error().zip(self.user(token).ok());
+        let advice = said.map(|(error, user)| {
+            let (scope, now) = (&self.scope, self.clock.wall());
+            Refusal { error, user: &user, token, scope, now, second_login: &second_login }.advice()
+        });
+        Error::LoginRefused(match advice {
+            Some(advice) => replay::with_hint(refusal, &advice).await,
+            None => refusal,
+        })
     }
 
     fn no_token(&self, source: TokenError) -> Error {
@@ -115,38 +127,6 @@ impl Driver {
             Some(name) => Ok(name.to_owned()),
             None => Err(Error::NoUser { principal: advice::principal(&claims) }),
         }
-    }
-
-    /// PostgreSQL takes the role's name where no database is named.
-    async fn explained(&self, error: tokio_postgres::Error) -> tokio_postgres::Error {
-        let unnamed = self.config.session.get_dbname().is_none();
-        if unnamed && error.code() == Some(&SqlState::INVALID_CATALOG_NAME) {
-            let advice = "No database was named, so the role's name was taken: name it (dbname, or the URL's path).";
-            return replay::with_hint(error, advice).await;
-        }
-        error
-    }
-
-    /// The server's error, with what to do about it.
-    async fn advised(
-        &self,
-        refusal: tokio_postgres::Error,
-        token: &Token,
-        second_login: &SecondLogin,
-    ) -> tokio_postgres::Error {
-        let Some(error) = refusal.as_db_error() else { return refusal };
-        // The login had a user, or there would be no refusal.
-        let Ok(user) = self.user(token) else { return refusal };
-        let advice = Refusal {
-            error,
-            user: &user,
-            token,
-            scope: &self.scope,
-            now: self.clock.wall(),
-            second_login,
-        }
-        .advice();
-        replay::with_hint(refusal, &advice).await
     }
 }
 

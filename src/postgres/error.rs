@@ -247,19 +247,6 @@ impl Failure for Error {
     }
 }
 
-fn passes(error: &DbError) -> bool {
-    match *error.code() {
-        SqlState::PROTOCOL_VIOLATION => pgbouncer_is_short(error),
-        SqlState::ADMIN_SHUTDOWN
-        | SqlState::CRASH_SHUTDOWN
-        | SqlState::CANNOT_CONNECT_NOW
-        | SqlState::INSUFFICIENT_RESOURCES
-        | SqlState::OUT_OF_MEMORY
-        | SqlState::TOO_MANY_CONNECTIONS => true,
-        ref code => code.code().starts_with("08"),
-    }
-}
-
 /// What PgBouncer (1.18, and behind the comma in other words since) says, under
 /// the SQLSTATE that it has for a refused password, too, when it or the server behind
 /// it has no place or is away; the last two are the server's own words.
@@ -315,9 +302,16 @@ pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
 /// Errors of a checkout have [`Error::is_transient`].
 #[must_use]
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
-    match error.as_db_error() {
-        Some(error) => passes(error),
-        None => error.is_closed() || broke_off(error),
+    let Some(error) = error.as_db_error() else { return error.is_closed() || broke_off(error) };
+    match *error.code() {
+        SqlState::PROTOCOL_VIOLATION => pgbouncer_is_short(error),
+        SqlState::ADMIN_SHUTDOWN
+        | SqlState::CRASH_SHUTDOWN
+        | SqlState::CANNOT_CONNECT_NOW
+        | SqlState::INSUFFICIENT_RESOURCES
+        | SqlState::OUT_OF_MEMORY
+        | SqlState::TOO_MANY_CONNECTIONS => true,
+        ref code => code.code().starts_with("08"),
     }
 }
 
