@@ -63,6 +63,7 @@ impl<M: Manager> PoolState<M> {
     }
 
     /// Ends the maintenance, and its logins.
+    #[cfg(feature = "azure-sql")]
     pub(crate) fn end(&self) {
         self.alive.send_replace(());
     }

@@ -221,7 +221,7 @@ impl TokenCache {
     }
 
     /// Has a refresh begin beside, if it is time for one, and waits for nothing.
-    #[cfg(feature = "azure-sql")]
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn refresh_if_due(&self) {
         let inner = &self.0;
         if !inner.core.next_refresh(inner.now()).is_zero() {
