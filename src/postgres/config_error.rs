@@ -64,9 +64,9 @@ impl ConfigError {
         Self::Value { keyword: keyword.to_owned(), problem: problem.into() }
     }
 
-    /// The first of the problems that is there, each with its keyword.
+    /// Returns the first problem whose condition is true, with its keyword.
     pub(super) fn refuse(problems: &[(bool, &str, &str)]) -> Result<(), Self> {
-        match problems.iter().find(|(is_there, ..)| *is_there) {
+        match problems.iter().find(|(is_so, ..)| *is_so) {
             Some((_, keyword, problem)) => Err(Self::value(keyword, *problem)),
             None => Ok(()),
         }

@@ -91,9 +91,8 @@ impl Failures<'_> {
     }
 }
 
-/// Runs `future` for as long as one of `places` that are not tried yet may take of the time
-/// that is left: one that swallows packets, or accepts and is silent, must leave time for the
-/// others.
+/// Runs `future` within its share of the time that is left, where `places` are not tried yet:
+/// a server that drops packets, or accepts and is silent, must leave time for the others.
 async fn within_share<T>(
     clock: &dyn Clock,
     attempt: &Attempt<Error>,

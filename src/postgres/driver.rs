@@ -74,7 +74,7 @@ impl connect::Driver for Driver {
         outlook(error, self.config.hosts.len() > 1)
     }
 
-    /// Adds what to do about it to the server's error.
+    /// Adds advice to the server's error.
     async fn refused(&self, refusal: Error, token: &Token, second_login: SecondLogin) -> Error {
         let Error::LoginRefused(refusal) = refusal else { return refusal };
         // The login had a user, or there would be no refusal.

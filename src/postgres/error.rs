@@ -201,8 +201,8 @@ impl Error {
 }
 
 impl Error {
-    /// What a login failed with. It was refused for who asks with SQLSTATE class 28, and from
-    /// PgBouncer with a protocol violation (08P01), which is its answer to everything.
+    /// The error of a failed login. A server refuses an identity with SQLSTATE class 28;
+    /// PgBouncer does so with a protocol violation (08P01), which is its answer to everything.
     pub(super) fn of_login(error: tokio_postgres::Error) -> Self {
         let refused = |error: &DbError| {
             error.code().code().starts_with("28")

@@ -110,13 +110,13 @@ fn from_pairs(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
     let mut unread = text.trim_start();
     while !unread.is_empty() {
         let end = unread.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(unread.len());
-        let (key, behind_key) = unread.split_at(end);
+        let (key, after_key) = unread.split_at(end);
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
             let problem = "it is neither a URL, which begins with postgres://, nor keyword=value pairs with spaces between them";
             return Err(ConfigError::syntax(problem));
         }
         refuse_password(key)?;
-        let Some(behind_equals) = behind_key.trim_start().strip_prefix('=') else {
+        let Some(after_equals) = after_key.trim_start().strip_prefix('=') else {
             // It may stand behind what cannot be read.
             if unread.contains("password") {
                 return Err(ConfigError::password());
@@ -125,18 +125,18 @@ fn from_pairs(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
             rest.push_str(unread);
             return Ok(rest);
         };
-        let (value, behind_value) = value(behind_equals.trim_start());
+        let (value, after_value) = value(after_equals.trim_start());
         if !ours.take(key, value)? {
-            rest.push_str(&unread[..unread.len() - behind_value.len()]);
+            rest.push_str(&unread[..unread.len() - after_value.len()]);
             rest.push(' ');
         }
-        unread = behind_value.trim_start();
+        unread = after_value.trim_start();
     }
     Ok(rest)
 }
 
 /// A value, quoted or not, `\` taking the meaning from what follows it
-/// (PostgreSQL documentation, "Connection Strings"); and what is behind it.
+/// (PostgreSQL documentation, "Connection Strings"); and the text after it.
 fn value(text: &str) -> (String, &str) {
     let quoted = text.strip_prefix('\'');
     let mut chars = quoted.unwrap_or(text).chars();
@@ -155,7 +155,7 @@ fn value(text: &str) -> (String, &str) {
 
 /// As Go writes durations, in whole hours, minutes, seconds and milliseconds.
 fn duration(text: &str) -> Option<Duration> {
-    // `ms` before `m`, which it begins with.
+    // `ms` comes before `m`, its beginning.
     let units = [("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
     let (mut total, mut rest) = (Duration::ZERO, text);
     while !rest.is_empty() {

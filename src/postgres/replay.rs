@@ -55,7 +55,7 @@ pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_post
     unreadable(io::Error::new(io_kind(&error).unwrap_or(io::ErrorKind::Other), shown)).await
 }
 
-/// The error of a login to a server that sends `answer`, an error, or cannot be read.
+/// Returns the error of a login to a server whose `answer` is an error or cannot be read.
 async fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     let answers = StreamReader::new(stream::iter([answer.map(Cursor::new)]));
     let mut config = tokio_postgres::Config::new();

@@ -8,7 +8,7 @@ use deadpool_postgres::{ClientWrapper, Metrics};
 use super::Config;
 use crate::connect::{RetireReason, jittered};
 
-/// What speaks against using a connection again, without asking the server.
+/// Why a connection must not be used again, as far as is known without asking the server.
 pub(crate) fn unfit(
     config: &Config,
     client: &ClientWrapper,

@@ -37,7 +37,7 @@ impl<S> Wire<S> {
 /// Follows messages in whatever pieces they arrive.
 #[derive(Debug, Default)]
 struct Messages {
-    /// Of the current message.
+    /// The start of the current message: its head, and what [`Link`] looks at.
     start: [u8; HEAD + LOOKED_AT],
     /// Bytes of the current message so far.
     have: usize,
@@ -46,7 +46,7 @@ struct Messages {
 impl Messages {
     fn pass(&mut self, mut bytes: &[u8], link: &Link) {
         while !bytes.is_empty() {
-            // The head first, which has the length.
+            // The head comes first and has the length.
             let end = if self.have < HEAD { HEAD } else { self.length() };
             let (now, later) = bytes.split_at(bytes.len().min(end - self.have));
             self.start.iter_mut().skip(self.have).zip(now).for_each(|(at, byte)| *at = *byte);
@@ -60,7 +60,7 @@ impl Messages {
         }
     }
 
-    /// How long the current message is, whose head is there.
+    /// The length of the current message, whose head is complete.
     fn length(&self) -> usize {
         let [_, a, b, c, d, ..] = self.start;
         // tokio-postgres ends a connection whose server sends an impossible length.
