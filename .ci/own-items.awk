@@ -16,7 +16,7 @@ function path(line) {
     }
     next
 }
-type != "" && index(path($0), type) == 1 { implementations[++count] = $0; next }
+type != "" && (path($0) == type || path($0) ~ ("^" type "[:<]")) { implementations[++count] = $0; next }
 { type = ""; print }
 END {
     print "\n# Implementations of traits\n"

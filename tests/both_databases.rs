@@ -79,6 +79,7 @@ macro_rules! both_databases {
                     .connect_timeout(Duration::from_secs(10))
                     .min_size(1)
                     .max_size(3)
+                    .maintenance(true)
                     .tls(tls(roots()));
                 let tokens = identity().tokens(config.token_scope().unwrap());
                 let connector: Connector = Connector::new(config, tokens).unwrap();

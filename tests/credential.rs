@@ -1,10 +1,10 @@
 //! Credentials against stand-ins for the identity endpoint and for `az`. Time
 //! is moved by hand.
 
-#[path = "support/asking.rs"]
-mod asking;
 #[path = "support/hostile.rs"]
 mod hostile;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::{
     path::Path,
@@ -33,7 +33,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use asking::{ask, until, with_causes};
+use waiting::{ask, until, with_causes};
 
 use CredentialErrorKind::{Refused, Transient, Unavailable};
 

@@ -2,10 +2,10 @@
 //! Which credentials are asked, which one is pinned, and what is reported.
 #![allow(clippy::disallowed_methods)] // Of a test that fails, and of the kernel: real time.
 
-#[path = "support/asking.rs"]
-mod asking;
 #[path = "support/logs.rs"]
 mod logs;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use asking::{ask, until, with_causes};
+use waiting::{ask, until, with_causes};
 
 use CredentialErrorKind::{Transient, Unavailable};
 

@@ -1,8 +1,8 @@
 //! No token and no secret is in anything that is shown or logged. In a process
 //! of its own: what it logs goes to one subscriber.
 
-#[path = "support/asking.rs"]
-mod asking;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::{
     io::Write,
@@ -20,7 +20,7 @@ use entra_pool_emulator::{
     jwt::{Issuer, Principal, PrincipalKind},
 };
 
-use asking::{ask, with_causes};
+use waiting::{ask, with_causes};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);

@@ -8,12 +8,12 @@
 #![cfg(all(unix, feature = "azure-sql", feature = "postgres"))]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
+#[path = "soak/acknowledged.rs"]
+mod acknowledged;
 #[path = "soak/chaos.rs"]
 mod chaos;
 #[path = "soak/errors.rs"]
 mod errors;
-#[path = "soak/ledger.rs"]
-mod ledger;
 #[path = "soak/load.rs"]
 mod load;
 mod support;
@@ -33,8 +33,8 @@ use std::{
 use entra_pool::{azure_sql, postgres};
 use tokio::time::{sleep, timeout};
 
+use acknowledged::Acknowledged;
 use chaos::Script;
-use ledger::Ledger;
 use load::Load;
 use support::held::{self, Held};
 use world::{TOKEN_LIFE, World};
@@ -65,9 +65,9 @@ async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
     println!("ENTRA_POOL_SOAK_SEED={seed} ENTRA_POOL_SOAK_SECONDS={}", length.as_secs());
     count_panics();
     let world = World::new().await;
-    let (ledger, script) = (Arc::new(Ledger::new()), Arc::new(Script::default()));
+    let (acknowledged, script) = (Arc::new(Acknowledged::new()), Arc::new(Script::default()));
 
-    let load = Load::new(world.pools(), &ledger, &script);
+    let load = Load::new(world.pools(), &acknowledged, &script);
     let work = load.start(seed);
     sleep(WARM_UP).await;
     assert!(all_work(&load).await, "all tasks work; {:?}", load.violations());
@@ -77,7 +77,7 @@ async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
     settle(&world).await;
     let (tasks, held) = (held::tasks(), cfg!(target_os = "linux").then(Held::now));
 
-    let load = Load::new(world.pools(), &ledger, &script);
+    let load = Load::new(world.pools(), &acknowledged, &script);
     let work = load.start(seed);
     tokio::select! {
         () = script.play(&world, seed, length) => {}
@@ -98,9 +98,9 @@ async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
     assert_eq!(PANICS.load(Relaxed), 0, "nothing panics");
 
     let (azure, postgres) = load.pools();
-    let azure = ledger.check_azure(&mut azure.get().await.unwrap()).await;
-    let postgres = ledger.check_postgres(&postgres.get().await.unwrap()).await;
-    println!("rows by what the ledger says of them, and whether they are there:");
+    let azure = acknowledged.check_azure(&mut azure.get().await.unwrap()).await;
+    let postgres = acknowledged.check_postgres(&postgres.get().await.unwrap()).await;
+    println!("rows by what the acknowledged says of them, and whether they are there:");
     println!("{:?} in Azure SQL\n{:?} in PostgreSQL", azure.counts, postgres.counts);
     assert_eq!((azure.wrong, postgres.wrong), (vec![], vec![]));
     for server in [&world.azure, &world.elsewhere] {

@@ -30,11 +30,16 @@ impl Connector {
     /// [`Error::Config`], if a setting cannot be meant, or the tokens are for another scope.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         config.check(&config::Written::default())?;
-        let wanted = config.token_scope()?;
-        if wanted != *tokens.scope() {
-            return Err(
-                ConfigError::ScopeMismatch { wanted, tokens: tokens.scope().clone() }.into()
-            );
+        match config.token_scope() {
+            // The tokens that were passed show what an unknown host wants.
+            Err(ConfigError::UnknownHost { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(wanted) if wanted == *tokens.scope() => {}
+            Ok(wanted) => {
+                return Err(
+                    ConfigError::ScopeMismatch { wanted, tokens: tokens.scope().clone() }.into()
+                );
+            }
         }
         let mut tls = tls::client_config(&config.trust)?;
         if config.encrypt == Encrypt::Strict {
@@ -44,7 +49,7 @@ impl Connector {
         let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
         let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
         let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
-        let driver = Driver { config, tls: Arc::new(tls), scope: wanted, clock };
+        let driver = Driver { config, tls: Arc::new(tls), scope: tokens.scope().clone(), clock };
         Ok(Self(Arc::new(Engine::new(driver, tokens, metrics, limit))))
     }
 

@@ -60,11 +60,6 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
         self.with(|builder| builder.recycle_timeout(limit))
     }
 
-    /// All three time limits.
-    pub fn timeouts(self, limits: Timeouts) -> Self {
-        self.with(|builder| builder.timeouts(limits))
-    }
-
     /// Whether the connection that was returned first or last is lent next. Default: first.
     pub fn queue_mode(self, mode: QueueMode) -> Self {
         self.with(|builder| builder.queue_mode(mode))

@@ -52,7 +52,7 @@ use crate::{
 /// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | the system's |
 /// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
 /// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`pool`](super::pool) and [`parse_with_credential`](Self::parse_with_credential); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
-/// | `pool_max_conns` | connections in a pool | deadpool's: 2 for each CPU |
+/// | `pool_max_conns` | connections in a pool | deadpool's: 2 for each CPU; `pool_min_conns`, if that is more |
 /// | `pool_min_conns` | connections that a pool keeps open once it has connected | 0 |
 /// | `pool_max_conn_lifetime` | when a connection is retired for its age, as `1h30m`; `0s` for never | `1h` |
 /// | `pool_max_conn_idle_time` | how long a connection may be idle; `0s` for any time | any time |
@@ -474,6 +474,7 @@ impl fmt::Debug for Config {
             .field("max_lifetime", &self.max_lifetime)
             .field("idle_timeout", &self.idle_timeout)
             .field("recycling", &self.recycling)
+            .field("maintenance", &self.maintenance)
             .finish_non_exhaustive()
     }
 }

@@ -12,7 +12,14 @@ pub enum ConfigError {
         /// What is wrong with it, and what to do. Never a value: a password may be in it.
         problem: String,
     },
-    /// A value that the keyword does not take, or a keyword that is missing or given twice.
+    /// A keyword that is given twice.
+    #[error("{keyword} is given twice")]
+    #[non_exhaustive]
+    Duplicate {
+        /// The keyword.
+        keyword: String,
+    },
+    /// A value that the keyword does not take, or a keyword that is missing.
     #[error("{keyword} {problem}")]
     #[non_exhaustive]
     Value {

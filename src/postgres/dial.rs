@@ -146,12 +146,12 @@ async fn try_one(
             link.allowance.lift();
             Ok((client, connection, link))
         }
-        Err(error) => Err(judged(replay::fit(error, &attempt.sent).await, attempt)),
+        Err(error) => Err(classified(replay::fit(error, &attempt.sent).await, attempt)),
     }
 }
 
 /// What an error means, by how far the attempt had come.
-fn judged(error: tokio_postgres::Error, attempt: &Attempt<Error>) -> Error {
+fn classified(error: tokio_postgres::Error, attempt: &Attempt<Error>) -> Error {
     let (stage, server) = attempt.position();
     match stage {
         Stage::Token | Stage::Resolve | Stage::Dial => Error::Dial { server, source: error },

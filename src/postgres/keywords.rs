@@ -59,7 +59,7 @@ impl Keywords {
             return Err(ConfigError::value(keyword, "is empty"));
         }
         if self.0.insert(keyword, value).is_some() {
-            return Err(ConfigError::value(keyword, "is given twice"));
+            return Err(ConfigError::Duplicate { keyword: (*keyword).to_owned() });
         }
         Ok(true)
     }

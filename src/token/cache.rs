@@ -149,9 +149,9 @@ impl TokenCache {
     /// so that the first caller after a quiet night need not wait.
     ///
     /// That is done by a task, in the runtime of the caller; it ends when the
-    /// last clone of this cache goes (pools have clones). Without it nothing
-    /// runs in the background, and tokens are replaced when they are used. While
-    /// that task runs, a second call does nothing.
+    /// last clone of this cache goes (pools have clones). Pools do the same while they are
+    /// maintained. Without either, tokens are refreshed when they are used. While that task
+    /// runs, a second call does nothing.
     ///
     /// Where no token can be had, it asks again after 30 s, 1 min, 2 min, 4 min, then
     /// every 5 min, each shortened by up to a fifth by chance, or when the provider

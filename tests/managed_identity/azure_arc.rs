@@ -4,7 +4,7 @@ use entra_pool::{credential::ManagedIdentityHost::AzureArc, token::CredentialErr
 use entra_pool_emulator::identity::Fault;
 
 use crate::{
-    asking::until,
+    waiting::until,
     world::{World, assert_asked, assert_says},
 };
 

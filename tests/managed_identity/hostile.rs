@@ -29,7 +29,7 @@ async fn what_an_endpoint_says_is_fit_to_be_shown_and_logged() {
                 world.answer_with(host, Fault::Status(400, body));
                 let what = format!("{host}: {what}");
                 let error = world.ask(&identity, &[]).await.result.expect_err(&what);
-                assert!(crate::asking::with_causes(&error).contains("no"), "{what}: {error:?}");
+                assert!(crate::waiting::with_causes(&error).contains("no"), "{what}: {error:?}");
                 for text in shown(&error) {
                     if secret.is_empty() {
                         assert!(text.chars().count() < 2_000, "{what}: {} bytes", text.len());

@@ -3,8 +3,6 @@
 //! that is shown or logged is looked through for secrets.
 
 mod answers;
-#[path = "../support/asking.rs"]
-mod asking;
 mod azure_arc;
 mod bad_input;
 mod hostile;
@@ -12,4 +10,6 @@ mod hostile;
 mod hostile_texts;
 mod refusals;
 mod selectors;
+#[path = "../support/waiting.rs"]
+mod waiting;
 mod world;

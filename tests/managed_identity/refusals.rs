@@ -13,7 +13,7 @@ use entra_pool::{
 use entra_pool_emulator::identity::Fault;
 
 use crate::{
-    asking::{until, with_causes},
+    waiting::{until, with_causes},
     world::{HOSTS, World, assert_asked, assert_says},
 };
 

@@ -23,7 +23,7 @@ use entra_pool_emulator::{
     jwt::{Issuer, Principal, PrincipalKind},
 };
 
-use crate::asking::{until, with_causes};
+use crate::waiting::{until, with_causes};
 
 use ManagedIdentityHost::{AppService, AzureArc, AzureMl, CloudShell, Imds, ServiceFabric};
 

@@ -43,26 +43,27 @@ async fn leaves_a_mess(client: &mut Client, tenant: &str, how: usize) -> Result<
         3 => {
             client
                 .batch_execute(
-                    "BEGIN; INSERT INTO ledger VALUES (1); SET LOCAL ROLE isolated_waiter",
+                    "BEGIN; INSERT INTO acknowledged VALUES (1); SET LOCAL ROLE isolated_waiter",
                 )
                 .await
         }
         4 => {
-            let failed =
-                client.batch_execute("BEGIN; INSERT INTO ledger VALUES (1); SELECT 1/0").await;
+            let failed = client
+                .batch_execute("BEGIN; INSERT INTO acknowledged VALUES (1); SELECT 1/0")
+                .await;
             assert!(failed.is_err());
             Ok(())
         }
         5 => {
             let transaction = client.transaction().await?;
-            transaction.execute("INSERT INTO ledger VALUES (1)", &[]).await?;
+            transaction.execute("INSERT INTO acknowledged VALUES (1)", &[]).await?;
             std::mem::forget(transaction);
             Ok(())
         }
         // Dropped while it runs.
         _ => {
-            let query =
-                client.batch_execute("BEGIN; INSERT INTO ledger SELECT generate_series(1, 2000)");
+            let query = client
+                .batch_execute("BEGIN; INSERT INTO acknowledged SELECT generate_series(1, 2000)");
             tokio::select! {
                 biased;
                 done = query => done,
@@ -92,11 +93,11 @@ async fn fifty_borrowers_of_four_connections_find_nothing_of_each_other() {
         .await
         .sql(&format!(
             "CREATE ROLE isolated_waiter; GRANT isolated_waiter TO isolated;
-             CREATE TABLE ledger (id int);
+             CREATE TABLE acknowledged (id int);
              CREATE TABLE tables_of_tenants AS SELECT 'tenant ' || n AS tenant FROM generate_series(0, {BORROWERS} - 1) n;
              ALTER TABLE tables_of_tenants ENABLE ROW LEVEL SECURITY;
              CREATE POLICY own ON tables_of_tenants USING (tenant = current_setting('app.tenant', true));
-             GRANT ALL ON ledger, tables_of_tenants TO isolated, isolated_waiter"
+             GRANT ALL ON acknowledged, tables_of_tenants TO isolated, isolated_waiter"
         ))
         .await;
     let connector = connector(&identity, &server().await.url("isolated"));
@@ -112,7 +113,7 @@ async fn fifty_borrowers_of_four_connections_find_nothing_of_each_other() {
     assert!(turns >= BORROWERS * 7, "each has left each mess: {turns}");
 
     let client = pool.get().await.unwrap();
-    assert_eq!(text(&client, "SELECT count(*)::text FROM ledger").await, "0");
+    assert_eq!(text(&client, "SELECT count(*)::text FROM acknowledged").await, "0");
     // Each of the four knows its statements still, and none had to go.
     assert!(client.statement_cache.size() >= 1);
     let report = connector.report();

@@ -22,9 +22,9 @@ use tokio::{
 
 use crate::{
     TASKS,
+    acknowledged::{Acknowledged, Entry},
     chaos::{Database, Script, Step},
     errors::Failure,
-    ledger::{Entry, Ledger},
 };
 
 /// An operation that takes longer hangs. What it consists of has limits that come to
@@ -86,7 +86,7 @@ pub fn tasks_of(database: Database) -> impl Iterator<Item = usize> {
 pub struct Load {
     azure: azure_sql::Pool,
     postgres: postgres::Pool,
-    ledger: Arc<Ledger>,
+    acknowledged: Arc<Acknowledged>,
     script: Arc<Script>,
     over: AtomicBool,
     succeeded: [AtomicU64; TASKS],
@@ -103,13 +103,13 @@ pub struct Load {
 impl Load {
     pub fn new(
         (azure, postgres): (azure_sql::Pool, postgres::Pool),
-        ledger: &Arc<Ledger>,
+        acknowledged: &Arc<Acknowledged>,
         script: &Arc<Script>,
     ) -> Arc<Self> {
         Arc::new(Self {
             azure,
             postgres,
-            ledger: Arc::clone(ledger),
+            acknowledged: Arc::clone(acknowledged),
             script: Arc::clone(script),
             over: AtomicBool::new(false),
             succeeded: array::from_fn(|_| AtomicU64::new(0)),
@@ -180,14 +180,14 @@ impl Load {
     }
 
     async fn ask_azure(&self, task: usize, operation: Operation) -> Result<(), Failure> {
-        let (me, ledger) = (self.serial.fetch_add(1, Relaxed), &self.ledger);
+        let (me, acknowledged) = (self.serial.fetch_add(1, Relaxed), &self.acknowledged);
         let mut client = self.azure.get().await?;
         self.is_at(task, "query");
         let sql = |sql: &str| format!("/* borrower {me} */ {sql}");
         if operation == Operation::Read {
-            let Some(id) = ledger.an_acknowledged(task) else { return Ok(()) };
+            let Some(id) = acknowledged.an_acknowledged(task) else { return Ok(()) };
             let query = sql(
-                "SELECT id, @@TRANCOUNT, CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)) FROM ledger WHERE id = @P1",
+                "SELECT id, @@TRANCOUNT, CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)) FROM acknowledged WHERE id = @P1",
             );
             let rows = client.query(query, &[&id]).await?.into_first_result().await?;
             let [row] = &rows[..] else {
@@ -210,8 +210,8 @@ impl Load {
         if !begin.is_empty() {
             client.simple_query(sql(begin)).await?.into_results().await?;
         }
-        let id = ledger.write(task, operation.entry());
-        let inserted = client.execute(sql("INSERT INTO ledger VALUES (@P1)"), &[&id]).await?;
+        let id = acknowledged.write(task, operation.entry());
+        let inserted = client.execute(sql("INSERT INTO acknowledged VALUES (@P1)"), &[&id]).await?;
         let inserted = inserted.total();
         if inserted != 1 {
             return Err(Failure::wrong(format!("{inserted} rows of one inserted")));
@@ -225,7 +225,7 @@ impl Load {
             client.simple_query(sql(end)).await?.into_results().await?;
         }
         if operation.entry() == Entry::Unknown {
-            ledger.acknowledge(task, id);
+            acknowledged.acknowledge(task, id);
         }
         Ok(())
     }
@@ -243,8 +243,9 @@ impl Load {
         task: usize,
         operation: Operation,
     ) -> Result<(), Failure> {
-        const INSERT: &str = "INSERT INTO ledger VALUES ($1)";
-        let (me, ledger) = (self.serial.fetch_add(1, Relaxed).to_string(), &self.ledger);
+        const INSERT: &str = "INSERT INTO acknowledged VALUES ($1)";
+        let (me, acknowledged) =
+            (self.serial.fetch_add(1, Relaxed).to_string(), &self.acknowledged);
         let enter = "SELECT coalesce(current_setting('soak.borrower', true), ''), set_config('soak.borrower', $1, false)";
         let enter = client.prepare_cached(enter).await?;
         let row = client.query_one(&enter, &[&me]).await?;
@@ -254,8 +255,8 @@ impl Load {
         }
         let insert = client.prepare_cached(INSERT).await?;
         let id = match operation {
-            Operation::Read => ledger.an_acknowledged(task).unwrap_or(-1),
-            _ => ledger.write(task, operation.entry()),
+            Operation::Read => acknowledged.an_acknowledged(task).unwrap_or(-1),
+            _ => acknowledged.write(task, operation.entry()),
         };
         let inserted = match operation {
             Operation::Insert => client.execute(&insert, &[&id]).await?,
@@ -273,7 +274,8 @@ impl Load {
                 client.execute(&insert, &[&id]).await?
             }
             Operation::Read => {
-                let read = client.prepare_cached("SELECT id FROM ledger WHERE id = $1").await?;
+                let read =
+                    client.prepare_cached("SELECT id FROM acknowledged WHERE id = $1").await?;
                 let rows = client.query(&read, &[&id]).await?;
                 let found: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
                 if id >= 0 && found != [id] {
@@ -286,7 +288,7 @@ impl Load {
             return Err(Failure::wrong(format!("{inserted} rows of one inserted")));
         }
         if operation.entry() == Entry::Unknown {
-            ledger.acknowledge(task, id);
+            acknowledged.acknowledge(task, id);
         }
         Ok(())
     }

@@ -96,8 +96,8 @@ impl World {
         postgres
             .sql(&format!(
                 "CREATE ROLE {ROLE} LOGIN; GRANT ALL ON SCHEMA public TO {ROLE};
-                 CREATE TABLE ledger (id bigint NOT NULL); GRANT ALL ON ledger TO {ROLE};
-                 CREATE INDEX by_id ON ledger (id)"
+                 CREATE TABLE acknowledged (id bigint NOT NULL); GRANT ALL ON acknowledged TO {ROLE};
+                 CREATE INDEX by_id ON acknowledged (id)"
             ))
             .await;
         let to_postgres = Network::to(([127, 0, 0, 1], postgres.port()).into()).unwrap();
@@ -108,8 +108,10 @@ impl World {
         let postgres_connector = postgres::Connector::new(config, tokens).unwrap();
 
         let mut first = azure_connector.connect().await.unwrap();
-        for sql in ["CREATE TABLE ledger (id bigint NOT NULL)", "CREATE INDEX by_id ON ledger (id)"]
-        {
+        for sql in [
+            "CREATE TABLE acknowledged (id bigint NOT NULL)",
+            "CREATE INDEX by_id ON acknowledged (id)",
+        ] {
             first.simple_query(sql).await.unwrap().into_results().await.unwrap();
         }
         Self {

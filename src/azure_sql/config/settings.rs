@@ -100,31 +100,10 @@ impl Config {
         self
     }
 
-    /// What is shown as `host_name` in `sys.dm_exec_sessions`, of 128 characters
-    /// at most (`Workstation ID`). Default: this machine's name.
-    pub fn workstation_id(mut self, name: impl Into<String>) -> Self {
-        self.workstation_id = Some(name.into());
-        self
-    }
-
     /// Whether sessions only read, so that a secondary replica may serve them
     /// (`ApplicationIntent`). Default: no.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
-        self
-    }
-
-    /// The size of TDS packets to ask for, in bytes from 512 to 32,767 (`Packet
-    /// Size`). Default: 4,096.
-    pub fn packet_size(mut self, bytes: u32) -> Self {
-        self.packet_size = Some(bytes);
-        self
-    }
-
-    /// Whether all addresses of the server are tried at once
-    /// (`MultiSubnetFailover`). Default: one after the other, soon.
-    pub fn multi_subnet_failover(mut self, at_once: bool) -> Self {
-        self.multi_subnet_failover = at_once;
         self
     }
 

@@ -19,6 +19,24 @@ fn identity(text: &str) -> NamedIdentity {
     read::parse(text, false).unwrap_or_else(|error| panic!("{text}: {error}")).1
 }
 
+/// Settings that only a string sets.
+impl Config {
+    fn workstation_id(mut self, name: impl Into<String>) -> Self {
+        self.workstation_id = Some(name.into());
+        self
+    }
+
+    fn multi_subnet_failover(mut self, at_once: bool) -> Self {
+        self.multi_subnet_failover = at_once;
+        self
+    }
+
+    fn packet_size(mut self, bytes: u32) -> Self {
+        self.packet_size = Some(bytes);
+        self
+    }
+}
+
 #[test]
 fn the_defaults_are_those_of_the_table() {
     let config = config("Server=tcp:shop.database.windows.net;Database=orders");

@@ -67,7 +67,7 @@ pub(super) enum HttpError {
     #[error("cannot connect")]
     Unreachable(#[source] io::Error),
     #[error("the connection broke before the answer was complete")]
-    Broken(#[source] Box<dyn Error + Send + Sync>),
+    ConnectionLost(#[source] Box<dyn Error + Send + Sync>),
     #[error("no answer within {0:?}")]
     NoAnswer(Duration),
     #[error("the answer cannot be used")]
@@ -78,7 +78,7 @@ pub(super) enum HttpError {
 
 impl HttpError {
     pub(super) fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Broken(error.into())
+        Self::ConnectionLost(error.into())
     }
 }
 

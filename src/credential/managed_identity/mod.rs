@@ -209,7 +209,7 @@ fn metadata_header(request: &mut Request) {
 /// Whether the error reports an endpoint that accepts connections and does not answer.
 pub(super) fn is_silent(error: &CredentialError) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref());
-    matches!(cause, Some(HttpError::NoAnswer(_) | HttpError::Broken(_)))
+    matches!(cause, Some(HttpError::NoAnswer(_) | HttpError::ConnectionLost(_)))
 }
 
 /// The reason of a refusal, to be appended to a message.

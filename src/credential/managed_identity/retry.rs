@@ -75,7 +75,7 @@ impl Retry {
             Ok(Answer { status, retry_after, .. }) if self.passes(*status) => {
                 (self.patient_with == Some(status.as_u16()), *retry_after)
             }
-            Err(HttpError::Broken(_) | HttpError::NoAnswer(_)) => (false, None),
+            Err(HttpError::ConnectionLost(_) | HttpError::NoAnswer(_)) => (false, None),
             // A final answer; or nothing listens: the caller gets the error at once, and the
             // token cache asks again in its own time.
             _ => return None,

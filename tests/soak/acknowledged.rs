@@ -21,12 +21,12 @@ pub enum Entry {
 }
 
 /// The rows of each task. A row's id is its place there.
-pub struct Ledger([Mutex<Vec<Entry>>; TASKS]);
+pub struct Acknowledged([Mutex<Vec<Entry>>; TASKS]);
 
 /// Rows of one task at most.
 const RANGE: i64 = 1 << 32;
 
-impl Ledger {
+impl Acknowledged {
     pub fn new() -> Self {
         Self(std::array::from_fn(|_| Mutex::default()))
     }
@@ -51,7 +51,7 @@ impl Ledger {
 
     /// Compares it with what Azure SQL has.
     pub async fn check_azure(&self, client: &mut azure_sql::Client) -> Check {
-        let sql = "SELECT id FROM ledger WHERE id BETWEEN @P1 AND @P2 ORDER BY id";
+        let sql = "SELECT id FROM acknowledged WHERE id BETWEEN @P1 AND @P2 ORDER BY id";
         let mut check = Check::default();
         for task in tasks_of(Database::Azure) {
             let rows = client.query(sql, &[&first_of(task), &last_of(task)]).await.unwrap();
@@ -59,7 +59,7 @@ impl Ledger {
             let ids = rows.iter().map(|row| row.get::<i64, _>(0).unwrap());
             check.task(task, &self.entries(task), ids);
         }
-        let others = "SELECT COUNT_BIG(*) FROM ledger WHERE id < 0 OR id >= @P1";
+        let others = "SELECT COUNT_BIG(*) FROM acknowledged WHERE id < 0 OR id >= @P1";
         let others = client.query(others, &[&first_of(TASKS)]).await.unwrap();
         check.others(others.into_row().await.unwrap().unwrap().get(0).unwrap());
         check
@@ -67,14 +67,14 @@ impl Ledger {
 
     /// Compares it with what PostgreSQL has.
     pub async fn check_postgres(&self, client: &postgres::tokio_postgres::Client) -> Check {
-        let sql = "SELECT id FROM ledger WHERE id BETWEEN $1 AND $2 ORDER BY id";
+        let sql = "SELECT id FROM acknowledged WHERE id BETWEEN $1 AND $2 ORDER BY id";
         let mut check = Check::default();
         for task in tasks_of(Database::Postgres) {
             let rows = client.query(sql, &[&first_of(task), &last_of(task)]).await.unwrap();
             let ids = rows.iter().map(|row| row.get(0));
             check.task(task, &self.entries(task), ids);
         }
-        let others = "SELECT count(*) FROM ledger WHERE id < 0 OR id >= $1";
+        let others = "SELECT count(*) FROM acknowledged WHERE id < 0 OR id >= $1";
         let others = client.query_one(others, &[&first_of(TASKS)]).await.unwrap();
         check.others(others.get(0));
         check
@@ -97,10 +97,10 @@ fn place(task: usize, id: i64) -> usize {
     usize::try_from(id - first_of(task)).unwrap()
 }
 
-/// How rows and ledger compare.
+/// How rows and acknowledged compare.
 #[derive(Debug, Default)]
 pub struct Check {
-    /// What the ledger says, and whether the row is there.
+    /// What the acknowledged says, and whether the row is there.
     pub counts: BTreeMap<(Entry, bool), u64>,
     /// The first few that should not be so.
     pub wrong: Vec<String>,
