@@ -32,8 +32,24 @@ struct State {
     login_failures: Times<ServerError>,
     request_failures: Times<ServerError>,
     routes: Times<(String, u16)>,
+    acknowledges_tokens: Option<bool>,
+    resets: Acknowledgement,
+    fed_auth_required: Option<u8>,
     /// By so much tokens are older here than by the machine's clock.
     ahead: Duration,
+}
+
+/// When a response acknowledges that it reset the session (ENVCHANGE 18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Acknowledgement {
+    /// Before everything else, as SQL Server does.
+    #[default]
+    First,
+    /// After the end of a statement.
+    Late,
+    /// Not at all.
+    Never,
 }
 
 impl Behaviour {
@@ -91,6 +107,21 @@ impl Behaviour {
         self.state().routes.push(times, (host.to_owned(), port));
     }
 
+    /// Whether logins acknowledge the token (FEATUREEXTACK). Default: yes.
+    pub fn acknowledge_tokens(&self, acknowledges: bool) {
+        self.state().acknowledges_tokens = Some(acknowledges);
+    }
+
+    /// When resets of sessions are acknowledged.
+    pub fn acknowledge_resets(&self, when: Acknowledgement) {
+        self.state().resets = when;
+    }
+
+    /// The value of FEDAUTHREQUIRED in the answer to PRELOGIN. Default: 1.
+    pub fn require_fed_auth(&self, value: u8) {
+        self.state().fed_auth_required = Some(value);
+    }
+
     /// Judges tokens as if so much more time had passed.
     ///
     /// A token past its `exp` is refused at a login (18456). In a session it ends
@@ -126,6 +157,18 @@ impl Behaviour {
 
     pub(crate) fn next_request_failure(&self) -> Option<ServerError> {
         self.state().request_failures.next()
+    }
+
+    pub(crate) fn acknowledges_tokens(&self) -> bool {
+        self.state().acknowledges_tokens.unwrap_or(true)
+    }
+
+    pub(crate) fn resets(&self) -> Acknowledgement {
+        self.state().resets
+    }
+
+    pub(crate) fn fed_auth_required(&self) -> u8 {
+        self.state().fed_auth_required.unwrap_or(1)
     }
 
     pub(crate) fn next_route(&self) -> Option<(String, u16)> {

@@ -15,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Shared,
-    behaviour::count,
+    behaviour::{Acknowledgement, count},
     bytes::Malformed,
     error::ServerError,
     fault::{self, Stage},
@@ -26,7 +26,7 @@ use super::{
     prelogin::{HandshakeStream, Prelogin, encryption},
     requests::{Body, Request},
     session::{Cancel, Identity, Session},
-    tokens::{Answer, Change},
+    tokens::{Answer, Change, Command},
 };
 
 /// What TLS says it carries (MS-TDS 3.2.5.2, TDS 8.0).
@@ -82,11 +82,15 @@ async fn prelogin(
     decide: impl FnOnce(u8) -> Result<u8, Malformed>,
 ) -> io::Result<(u8, Prelogin)> {
     let message = expect(stream, kind::PRELOGIN).await?;
-    let prelogin = Prelogin::parse(&message.payload).map_err(malformed)?;
+    let mut prelogin = Prelogin::parse(&message.payload).map_err(malformed)?;
     fault::pass(Stage::Prelogin, stream, server).await?;
     let encryption = decide(prelogin.encryption).map_err(malformed)?;
     count(&server.counters.prelogins);
-    write_message(stream, kind::TABULAR_RESULT, &prelogin.answer(encryption), 0).await?;
+    let fed_auth_required = server.behaviour.fed_auth_required();
+    let answer = prelogin.answer(encryption, fed_auth_required);
+    // The login echoes it.
+    prelogin.fed_auth &= fed_auth_required != 0;
+    write_message(stream, kind::TABULAR_RESULT, &answer, 0).await?;
     Ok((encryption, prelogin))
 }
 
@@ -155,7 +159,8 @@ where
     };
     let route = server.behaviour.next_route();
     let database = database_name(&login, &server.options.databases).unwrap_or_default();
-    let answer = welcome(&login, &database, route.as_ref());
+    let acknowledges = server.behaviour.acknowledges_tokens();
+    let answer = welcome(&login, &database, acknowledges, route.as_ref());
     if let Some((host, port)) = route {
         tracing::debug!(principal = principal.name, host, port, "a login is routed");
         count(&server.counters.logins_routed);
@@ -207,7 +212,12 @@ async fn answer_login(
     stream.flush().await
 }
 
-fn welcome(login: &Login, database: &str, route: Option<&(String, u16)>) -> Vec<u8> {
+fn welcome(
+    login: &Login,
+    database: &str,
+    acknowledges_token: bool,
+    route: Option<&(String, u16)>,
+) -> Vec<u8> {
     let mut answer = Answer::default();
     answer.environment(&Change::Database { new: database.to_owned(), old: "master".to_owned() });
     answer.information(5701, &format!("Changed database context to '{database}'."));
@@ -216,7 +226,9 @@ fn welcome(login: &Login, database: &str, route: Option<&(String, u16)>) -> Vec<
     answer.information(5703, "Changed language setting to us_english.");
     answer.login_ack(login);
     answer.environment(&Change::PacketSize { new: login.packet_size, old: DEFAULT_PACKET_SIZE });
-    answer.fed_auth_ack();
+    if acknowledges_token {
+        answer.fed_auth_ack();
+    }
     if let Some((host, port)) = route {
         answer.environment(&Change::Routing { host: host.clone(), port: *port });
     }
@@ -396,7 +408,14 @@ async fn work(
         if resettable && (keep_transaction || first_status & status::RESET_CONNECTION != 0) {
             session.reset(keep_transaction)?;
             count(&server.counters.resets);
-            answer.environment(&Change::Reset);
+            match server.behaviour.resets() {
+                Acknowledgement::First => answer.environment(&Change::Reset),
+                Acknowledgement::Late => {
+                    answer.done(Command::Other, None);
+                    answer.environment(&Change::Reset);
+                }
+                Acknowledgement::Never => {}
+            }
         }
         if !delay.is_zero() {
             session.cancel.wait(delay);

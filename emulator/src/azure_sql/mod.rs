@@ -107,7 +107,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use behaviour::{Behaviour, Counters};
+pub use behaviour::{Acknowledgement, Behaviour, Counters};
 pub use borders::packet_borders;
 pub use error::ServerError;
 pub use fault::{Fault, Stage};

@@ -76,8 +76,8 @@ impl Prelogin {
         }
     }
 
-    /// The answer with this encryption.
-    pub(crate) fn answer(self, encryption: u8) -> Vec<u8> {
+    /// The answer with this encryption and, if it was among the options, this FEDAUTHREQUIRED.
+    pub(crate) fn answer(self, encryption: u8, fed_auth_required: u8) -> Vec<u8> {
         // Azure SQL calls itself version 12.
         let mut options: Vec<(u8, &[u8])> = vec![
             (option::VERSION, &[12, 0, 0x07, 0xd0, 0, 0]),
@@ -87,7 +87,7 @@ impl Prelogin {
         options.push((option::THREAD_ID, &[]));
         options.push((option::MARS, &[0]));
         if self.fed_auth {
-            options.push((option::FED_AUTH_REQUIRED, &[1]));
+            options.push((option::FED_AUTH_REQUIRED, std::slice::from_ref(&fed_auth_required)));
         }
         let mut start = options.len() * 5 + 1;
         let (mut head, mut values) = (Vec::new(), Vec::<u8>::new());
@@ -282,14 +282,15 @@ mod tests {
     #[test]
     fn an_answer_is_read_as_a_prelogin() {
         let asked = Prelogin { encryption: encryption::ON, fed_auth: true };
-        assert_eq!(Prelogin::parse(&asked.answer(encryption::ON)), Ok(asked));
+        assert_eq!(Prelogin::parse(&asked.answer(encryption::ON, 1)), Ok(asked));
         let without = Prelogin { encryption: encryption::NOT_SUPPORTED, fed_auth: false };
-        assert_eq!(Prelogin::parse(&without.answer(encryption::NOT_SUPPORTED)), Ok(without));
+        assert_eq!(Prelogin::parse(&without.answer(encryption::NOT_SUPPORTED, 1)), Ok(without));
     }
 
     #[test]
     fn what_is_no_prelogin_is_malformed() {
-        let whole = Prelogin { encryption: encryption::ON, fed_auth: true }.answer(encryption::ON);
+        let whole =
+            Prelogin { encryption: encryption::ON, fed_auth: true }.answer(encryption::ON, 1);
         for end in 0..whole.len() {
             assert!(Prelogin::parse(&whole[..end]).is_err(), "the first {end} bytes");
         }
