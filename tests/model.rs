@@ -7,6 +7,9 @@
 //! and expects a failure.
 #![allow(dead_code, clippy::pedantic)]
 
+#[path = "model/returned.rs"]
+mod returned;
+
 #[path = "../src/token/policy.rs"]
 mod policy;
 #[path = "../src/token/state.rs"]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Transport, dial::Socket, link::Link};
+use super::{Transport, dial::Socket, link::Link, returned::Cleaned};
 
 /// The driver's client: tiberius', over our [`Transport`].
 pub type Client = tiberius::Client<Transport>;
@@ -26,9 +26,15 @@ pub struct Connection {
     pub(super) jitter: f64,
     /// Not to be lent again, and counted as such.
     pub(super) retired: bool,
+    pub(super) cleaned: Cleaned,
 }
 
 impl Connection {
+    /// Whether there was a request since the session was cleaned.
+    pub(super) fn is_used(&self) -> bool {
+        self.cleaned.is_used(self.link.requests())
+    }
+
     /// The server that it is logged in to, as `host,port`: where the login was
     /// routed, if it was.
     #[cfg(any(test, feature = "test-util"))]

@@ -8,10 +8,11 @@ use tokio::net::lookup_host;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
-    Client, Config, Connection, Error, LoginError, LoginRefused, Stage, Transport,
+    Client, Config, Connection, Encrypt, Error, LoginError, LoginRefused, Stage, Transport,
     dial::{self, Socket},
     error::{CANNOT_OPEN_DATABASE, LOGIN_FAILED},
     link::Link,
+    returned::Cleaned,
     server_error::fit,
 };
 use crate::{
@@ -207,15 +208,23 @@ impl Driver {
                 }
             })?;
         link.allowance.lift();
+        if !link.acknowledged_token() {
+            return Err(Error::UnexpectedProtocol {
+                server,
+                problem: "it accepted the login without acknowledging the token (FEDAUTH)".into(),
+            });
+        }
+        let now = self.clock.monotonic();
         Ok(Connection {
             client: Box::new(client),
-            link,
             socket,
             server: address,
             token_expires_on: token.expires_on(),
-            created: self.clock.monotonic(),
+            created: now,
+            cleaned: Cleaned { at: now, requests: link.requests() },
             jitter: fastrand::f64(),
             retired: false,
+            link,
         })
     }
 
@@ -249,6 +258,9 @@ impl Driver {
         let (tcp, tls, encrypt) = (socket.clone(), tls.clone(), config.encrypt);
         let opened = Transport::open(tcp, tls, server_name, encrypt, link, attempt).await;
         let opened = opened.map_err(|error| match error.downcast::<rustls::Error>() {
+            Ok(rustls::Error::InvalidMessage(_)) if encrypt == Encrypt::Strict => unexpected(
+                "it does not begin with TLS, as TDS 8.0 does: set Encrypt=Mandatory".into(),
+            ),
             Ok(source) => Error::Tls {
                 server: server(),
                 name: name.to_owned(),

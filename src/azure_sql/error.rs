@@ -1,7 +1,8 @@
 use std::{io, time::Duration};
 
 use super::{
-    ConfigError, LoginError, LoginRefused, RetireReason, ServerError, Stage, severe::TOKEN_EXPIRED,
+    ConfigError, LoginError, LoginRefused, RetireReason, ServerError, Stage,
+    response::TOKEN_EXPIRED,
 };
 use crate::{
     TlsConfigError, credential,
@@ -88,7 +89,7 @@ pub enum Error {
         server: String,
     },
     /// The connection broke before the login was sent. No token was sent.
-    #[error("the connection to {server} broke while {stage}, so no token was sent to it")]
+    #[error("the connection to {server} broke while {stage}, so no token was sent to it{}", encrypt_advice(*stage))]
     #[non_exhaustive]
     ConnectionLost {
         /// `host,port`.
@@ -272,6 +273,15 @@ pub(super) const CANNOT_OPEN_DATABASE: u32 = 4060;
 
 /// Login failed.
 pub(super) const LOGIN_FAILED: u32 = 18456;
+
+/// Servers that speak the other version of TDS close the connection.
+fn encrypt_advice(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Negotiate => ": a server that only speaks TDS 8.0 needs Encrypt=Strict",
+        Stage::Tls => ": Encrypt=Strict needs a server that speaks TDS 8.0",
+        _ => "",
+    }
+}
 
 /// What to do about an error of the server during the login.
 fn advice(source: &LoginError) -> &'static str {

@@ -20,6 +20,23 @@ pub(super) enum ResetRule {
     RefuseTransaction,
 }
 
+/// What a response says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Report {
+    /// A token that comes after all that the server says of the session: of a result, or the
+    /// end of a statement.
+    Result,
+    /// The end of a request that an attention cancelled.
+    Cancelled,
+    /// An error that ends the session.
+    SevereError,
+    SessionReset,
+    TransactionBegan,
+    TransactionEnded,
+    /// The server has read the login's token.
+    TokenAcknowledged,
+}
+
 /// Shared by a connection's transport, which writes, and its manager, which reads.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -30,6 +47,7 @@ pub(super) struct Link {
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 struct State {
     /// When the last response ended, by the clock's monotonic time.
     heard: Duration,
@@ -39,6 +57,15 @@ struct State {
     stuck: bool,
     reset: Option<ResetRule>,
     resets_sent: u64,
+    /// The current request resets the session, and its response has not acknowledged that.
+    awaits_reset: bool,
+    /// As far as responses show, and at each request by its headers.
+    in_transaction: bool,
+    /// The owner of the transaction was dropped without ending it.
+    abandoned: bool,
+    acknowledged_token: bool,
+    /// When the last request began.
+    asked: Duration,
     /// Why the connection must not be used any more.
     fault: Option<RetireReason>,
 }
@@ -66,8 +93,21 @@ impl Link {
         state.requests == state.responses && !state.stuck
     }
 
+    /// How many requests have begun.
+    pub(super) fn requests(&self) -> u64 {
+        self.state().requests
+    }
+
+    /// When the last request began, by the clock's monotonic time.
+    pub(super) fn asked(&self) -> Duration {
+        self.state().asked
+    }
+
     pub(super) fn request_started(&self) {
-        self.state().requests += 1;
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        state.requests += 1;
+        state.asked = now;
     }
 
     pub(super) fn response_ended(&self) {
@@ -75,6 +115,47 @@ impl Link {
         let mut state = self.state();
         state.responses += 1;
         state.heard = now;
+        state.judge_reset();
+    }
+
+    pub(super) fn report(&self, report: Report) {
+        let mut state = self.state();
+        match report {
+            Report::Result => state.judge_reset(),
+            Report::Cancelled => {}
+            Report::SevereError => state.set_fault(RetireReason::SevereError),
+            Report::SessionReset => {
+                (state.awaits_reset, state.in_transaction) = (false, false);
+            }
+            Report::TransactionBegan => state.in_transaction = true,
+            Report::TransactionEnded => state.in_transaction = false,
+            Report::TokenAcknowledged => state.acknowledged_token = true,
+        }
+    }
+
+    /// Whether a transaction is open. Not known of one that began after the first result set of
+    /// the last response.
+    pub(super) fn in_transaction(&self) -> bool {
+        self.state().in_transaction
+    }
+
+    pub(super) fn acknowledged_token(&self) -> bool {
+        self.state().acknowledged_token
+    }
+
+    /// Refuses requests from now on, because the transaction that they belong to was dropped.
+    pub(super) fn abandon(&self) {
+        self.state().abandoned = true;
+    }
+
+    /// Accepts requests again: to roll back.
+    pub(super) fn readmit(&self) {
+        self.state().abandoned = false;
+    }
+
+    /// Whether requests are refused.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.state().abandoned
     }
 
     pub(super) fn set_stuck(&self, stuck: bool) {
@@ -89,10 +170,11 @@ impl Link {
     /// Whether the reset bit goes with the request that is about to be sent.
     pub(super) fn reset_goes_with(&self, in_transaction: bool) -> io::Result<bool> {
         let mut state = self.state();
+        state.in_transaction = in_transaction;
         match (state.reset, in_transaction) {
             (None, _) | (Some(ResetRule::OutsideTransaction), true) => Ok(false),
             (Some(ResetRule::RefuseTransaction), true) => {
-                state.fault.get_or_insert(RetireReason::TransactionOpen);
+                state.set_fault(RetireReason::TransactionOpen);
                 Err(io::Error::new(
                     io::ErrorKind::ConnectionAborted,
                     "the connection's last borrower left a transaction open, so that it cannot be \
@@ -103,6 +185,7 @@ impl Link {
             (Some(_), false) => {
                 state.reset = None;
                 state.resets_sent += 1;
+                state.awaits_reset = true;
                 Ok(true)
             }
         }
@@ -126,11 +209,25 @@ impl Link {
 
     /// The first fault stays.
     pub(super) fn set_fault(&self, fault: RetireReason) {
-        self.state().fault.get_or_insert(fault);
+        self.state().set_fault(fault);
     }
 
     pub(super) fn fault(&self) -> Option<RetireReason> {
         self.state().fault
+    }
+}
+
+impl State {
+    fn set_fault(&mut self, fault: RetireReason) {
+        self.fault.get_or_insert(fault);
+    }
+
+    /// The acknowledgement of a reset comes before this, or not at all. An earlier fault stays:
+    /// after a severe error or an attention there is no verdict.
+    fn judge_reset(&mut self) {
+        if std::mem::take(&mut self.awaits_reset) {
+            self.set_fault(RetireReason::ResetNotAcknowledged);
+        }
     }
 }
 

@@ -1,9 +1,20 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tracing::Instrument;
 
-use super::{Client, Connection, Connector, Error, RetireReason, driver::quietly, link::ResetRule};
+use super::{
+    Client, Connection, Connector, Error, RetireReason,
+    driver::quietly,
+    link::{Link, ResetRule},
+    returned::{Cleaned, Returned, decide},
+};
 use crate::{
     clock,
     connect::{PoolState, SilentServer, Upkeep, jittered},
@@ -20,27 +31,35 @@ pub struct Manager {
     /// By the monotonic clock.
     silent: SilentServer<Duration>,
     pub(super) state: Arc<PoolState<Self>>,
+    /// That the server does not acknowledge resets.
+    warned: AtomicBool,
 }
 
 /// What happens to a connection between two borrowers. Either way the session
 /// is reset: temporary tables, `SET` options, `SESSION_CONTEXT`, the database
 /// chosen by `USE` do not reach the next borrower.
 ///
+/// A connection with an incomplete response is closed when it comes back. What else happens when
+/// a connection comes back is described in the [manual](crate::manual::connections).
+///
 /// A reset does not undo application roles, nor `EXECUTE AS … WITH NO REVERT`:
-/// [take](deadpool::managed::Object::take) such a connection out of the pool.
+/// [take](super::PooledConnection::take) such a connection out of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Recycling {
-    /// One round trip: shows that the connection lives, rolls an open
-    /// transaction back, restores READ COMMITTED (which a reset does not).
+    /// One round trip: shows that the connection lives, rolls an open transaction back, and
+    /// restores READ COMMITTED (which a reset does not). In the background when the connection
+    /// comes back, if there is a runtime with several threads; else at the next checkout.
     #[default]
     Clean,
-    /// Nothing is sent; the reset goes with the next borrower's first request.
-    /// Whether the connection lives shows then, unless it was closed. A changed
-    /// isolation level stays, and where a transaction was left open that request fails
-    /// with a retryable error. (One that was begun in an answer that nobody read is
-    /// rolled back by the reset itself.) A bulk insert that was begun and dropped before
-    /// its end leaves the server waiting for rows: the next request's error, too.
+    /// Nothing is sent; the next borrower's first request resets the session. Whether the
+    /// connection lives shows then, unless it was closed. A changed isolation level stays. A
+    /// connection that comes back in a transaction is closed.
+    ///
+    /// A transaction that began after the first result set of the last response does not show:
+    /// it keeps its locks, and the next borrower's first request fails with a retryable error.
+    /// A bulk insert that was dropped before its end leaves the server waiting for rows, which
+    /// is also an error of the next request.
     Fast,
 }
 
@@ -62,7 +81,12 @@ impl Manager {
     /// Makes the connections of `connector`.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
-        Self { connector, silent: SilentServer::default(), state: Arc::default() }
+        Self {
+            connector,
+            silent: SilentServer::default(),
+            state: Arc::default(),
+            warned: AtomicBool::new(false),
+        }
     }
 
     /// What it connects with.
@@ -84,29 +108,67 @@ impl Manager {
     /// Makes a connection fit for its next borrower.
     pub(crate) async fn make_fit(&self, connection: &mut Connection) -> Result<(), Error> {
         self.renew(connection).await.map_err(|reason| {
-            self.connector.metrics().retired(reason);
-            connection.retired = true;
+            self.retire(connection, reason);
             Error::Retired { reason }
         })
+    }
+
+    fn retire(&self, connection: &mut Connection, reason: RetireReason) {
+        self.connector.metrics().retired(reason);
+        connection.retired = true;
+        if reason == RetireReason::ResetNotAcknowledged && !self.warned.swap(true, Relaxed) {
+            let server = &connection.server;
+            tracing::warn!(server, "the server does not acknowledge resets of sessions");
+        }
     }
 
     /// Whether a connection that comes back may be lent again. If so, its next
     /// request resets the session, even if nobody makes it fit before.
     #[cfg(feature = "bb8")]
-    pub(crate) fn take_back(&self, connection: &Connection) -> bool {
-        let fit = self.is_fit(connection);
-        if fit {
-            connection.link.schedule_reset(ResetRule::RefuseTransaction);
+    pub(crate) fn take_back(&self, connection: &mut Connection) -> bool {
+        if connection.retired || self.returned(connection, false) == Returned::Close {
+            return false;
         }
-        fit
+        connection.link.readmit();
+        connection.link.schedule_reset(ResetRule::RefuseTransaction);
+        true
+    }
+
+    /// What is to be done with a connection that its borrower returned.
+    pub(super) fn returned(&self, connection: &mut Connection, may_spawn: bool) -> Returned {
+        let config = self.connector.config();
+        let fast = config.recycling == Recycling::Fast;
+        if fast {
+            self.note_silence(&connection.link);
+        }
+        if let Some(reason) = self.unfit(connection) {
+            self.retire(connection, reason);
+            return Returned::Close;
+        }
+        let in_transaction = connection.link.in_transaction();
+        let returned = decide(!fast && may_spawn, in_transaction, connection.is_used());
+        if returned == Returned::Close {
+            self.retire(connection, RetireReason::TransactionOpen);
+        }
+        returned
+    }
+
+    /// Without a probe, requests of borrowers show that the server is silent.
+    fn note_silence(&self, link: &Link) {
+        let limit = self.connector.config().command_timeout.unwrap_or(PROBE_TIMEOUT);
+        let (asked, now) = (link.asked(), self.connector.clock().monotonic());
+        if link.heard() < asked && now.saturating_sub(asked) >= limit.min(PROBE_TIMEOUT) {
+            self.silent.silent(asked);
+        }
     }
 
     /// What speaks against using the connection again, before it is asked.
     fn unfit(&self, connection: &Connection) -> Option<RetireReason> {
-        if let Some(fault) = connection.link.fault() {
+        let link = &connection.link;
+        if let Some(fault) = link.fault() {
             return Some(fault);
         }
-        if !connection.link.is_settled() {
+        if !link.is_settled() {
             return Some(RetireReason::Unsettled);
         }
         // Nothing is due, so that what has come can only be the end.
@@ -146,15 +208,35 @@ impl Manager {
         }
         match self.connector.config().recycling {
             Recycling::Fast => {
-                connection.link.schedule_reset(ResetRule::RefuseTransaction);
+                // The server has ended the transaction that the last borrower dropped.
+                connection.link.readmit();
+                if connection.is_used() {
+                    connection.link.schedule_reset(ResetRule::RefuseTransaction);
+                }
                 Ok(())
             }
             Recycling::Clean => {
-                connection.link.schedule_reset(ResetRule::OutsideTransaction);
-                let span = self.connector.metrics().recycle_span();
-                recycled(&span, self.verify(connection).instrument(span.clone()).await)
+                let (requests, now) =
+                    (connection.link.requests(), self.connector.clock().monotonic());
+                if connection.cleaned.holds(requests, now) {
+                    return Ok(());
+                }
+                self.clean(connection).await
             }
         }
+    }
+
+    async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
+        connection.link.readmit();
+        connection.link.schedule_reset(ResetRule::OutsideTransaction);
+        let span = self.connector.metrics().recycle_span();
+        recycled(&span, self.verify(connection).instrument(span.clone()).await)
+    }
+
+    /// Makes a connection that came back fit for its next borrower. Counted if that fails.
+    pub(super) async fn clean_returned(&self, connection: &mut Connection) -> bool {
+        let cleaned = self.clean(connection).await;
+        cleaned.inspect_err(|reason| self.retire(connection, *reason)).is_ok()
     }
 
     async fn verify(&self, connection: &mut Connection) -> Result<(), RetireReason> {
@@ -167,7 +249,9 @@ impl Manager {
         if probed.is_err() && !connection.link.is_reset_due() {
             self.silent.silent(began);
         }
-        if matches!(probed, Ok(Ok(true))) {
+        if matches!(probed, Ok(Ok(true))) && connection.link.fault().is_none() {
+            let at = self.connector.clock().monotonic();
+            connection.cleaned = Cleaned { at, requests: connection.link.requests() };
             return Ok(());
         }
         let probed = self.connector.sent().excerpt(&format!("{probed:?}"));

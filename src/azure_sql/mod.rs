@@ -37,8 +37,10 @@ mod prelogin;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod replay;
+mod response;
+mod returned;
 mod server_error;
-mod severe;
+mod transaction;
 mod transport;
 
 pub use deadpool;
@@ -52,6 +54,7 @@ pub use login_refused::LoginRefused;
 pub use manager::{Manager, Recycling};
 pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait};
 pub use server_error::{LoginError, ServerError};
+pub use transaction::Transaction;
 pub use transport::Transport;
 
 use crate::connect::{ConnectorReport, RetireReason, Stage};

@@ -5,7 +5,7 @@ use std::io;
 
 use zeroize::Zeroizing;
 
-use super::{RetireReason, link::Link, severe::SevereErrors};
+use super::{link::Link, response::Response};
 
 /// The length of a packet's header.
 pub(super) const HEADER: usize = 8;
@@ -62,7 +62,7 @@ pub(super) struct Incoming {
     /// Payload still to come of the packet whose header is complete.
     left: usize,
     last: bool,
-    severe: SevereErrors,
+    response: Response,
 }
 
 impl Incoming {
@@ -82,14 +82,12 @@ impl Incoming {
             }
             let taken = bytes.len().min(self.left);
             self.left -= taken;
-            if self.severe.found_in(&bytes[..taken]) {
-                link.set_fault(RetireReason::SevereError);
-            }
+            self.response.read(&bytes[..taken], link);
             bytes = &bytes[taken..];
             if self.left == 0 {
                 self.have = 0;
                 if self.last {
-                    self.severe = SevereErrors::default();
+                    self.response = Response::default();
                     link.response_ended();
                 }
             }
@@ -108,6 +106,10 @@ pub(super) struct Outgoing {
     length: usize,
     /// The last packet ended no message: the next one continues it.
     within_message: bool,
+    /// The current message is not sent.
+    refuses: bool,
+    /// A whole message was not sent; its answer is due.
+    refused: bool,
     sent: usize,
 }
 
@@ -158,10 +160,23 @@ impl Outgoing {
         }
     }
 
+    /// Whether a whole message was refused since the last call.
+    pub(super) fn take_refused(&mut self) -> bool {
+        std::mem::take(&mut self.refused)
+    }
+
     fn look(&mut self, link: &Link) -> io::Result<()> {
         let first = !self.within_message;
         let (kind, last) = (self.packet[0], self.packet[1] & status::END_OF_MESSAGE != 0);
         self.within_message = !last;
+        if first {
+            self.refuses = kind != kind::ATTENTION && link.is_abandoned();
+        }
+        if self.refuses {
+            self.packet.clear();
+            self.refused = last;
+            return Ok(());
+        }
         if !first {
             return Ok(());
         }

@@ -1,21 +1,144 @@
-use super::{Error, Manager};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+use deadpool::managed::{Metrics, Object, ObjectId};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use super::{
+    Connection, Error, Manager,
+    returned::{Pooled, Returned, Unclean},
+};
 use crate::connect;
 
 /// A deadpool pool of Azure SQL connections.
-pub type Pool = deadpool::managed::Pool<Manager>;
+///
+/// With [`Recycling::Clean`](super::Recycling::Clean), a connection that comes back is cleaned in
+/// the background. Until then [`status`](deadpool::managed::Pool::status) counts it as lent, and
+/// a `get` that does not wait may time out right after a connection was returned.
+pub type Pool = deadpool::managed::Pool<Manager, PooledConnection>;
 
 /// Builds a [`Pool`].
-pub type PoolBuilder = connect::PoolBuilder<Manager>;
-
-/// What a [`Pool`] lends; dereferences to [`Client`](super::Client).
-pub type PooledConnection = deadpool::managed::Object<Manager>;
+pub type PoolBuilder = connect::PoolBuilder<Manager, PooledConnection>;
 
 /// Why a [`Pool`] has no connection to lend.
 pub type PoolError = deadpool::managed::PoolError<Error>;
 
+/// What a [`Pool`] lends; dereferences to [`Connection`], and so to [`Client`](super::Client).
+///
+/// When it is dropped, the connection goes back to the pool: cleaned, or not at all. It leaves
+/// the pool, and its socket is closed, if it broke, if its last request has no complete response
+/// (the server then ends the query), or if a transaction is open that cannot be rolled back in
+/// the background: with [`Recycling::Fast`](super::Recycling::Fast), on a runtime with one
+/// thread, and outside of a runtime.
+pub struct PooledConnection(Option<Object<Manager>>);
+
+impl PooledConnection {
+    /// Takes the connection out of its pool, for good.
+    #[must_use]
+    pub fn take(mut this: Self) -> Connection {
+        match this.0.take() {
+            Some(object) => Object::take(object),
+            None => gone(),
+        }
+    }
+
+    /// Tells the connections of a pool apart.
+    #[must_use]
+    pub fn id(this: &Self) -> ObjectId {
+        Object::id(this.object())
+    }
+
+    /// When the connection was made, and how often it was lent.
+    pub fn metrics(this: &Self) -> &Metrics {
+        Object::metrics(this.object())
+    }
+
+    fn object(&self) -> &Object<Manager> {
+        match &self.0 {
+            Some(object) => object,
+            None => gone(),
+        }
+    }
+}
+
+fn gone() -> ! {
+    unreachable!("only the end of a pooled connection takes its object")
+}
+
+impl Drop for PooledConnection {
+    fn drop(&mut self) {
+        let Some(mut object) = self.0.take() else { return };
+        // Without its pool, or with one that is closed, it ends by itself.
+        let Some(pool) = Object::pool(&object).filter(|pool| !pool.is_closed()) else { return };
+        // On a runtime with one thread, a task runs only while somebody blocks on it.
+        let runtime = Handle::try_current().ok();
+        let runtime =
+            runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+        match (pool.manager().returned(&mut object, runtime.is_some()), runtime) {
+            (Returned::Close, _) => object.discard(),
+            (Returned::Clean, Some(runtime)) => {
+                let unclean = Unclean::new(object);
+                runtime.spawn(async move {
+                    let mut alive = pool.manager().state.alive();
+                    tokio::select! {
+                        () = clean(unclean, pool.manager()) => {}
+                        // A pool that closes does not wait for it.
+                        _ = alive.changed() => {}
+                    }
+                });
+            }
+            (Returned::Keep | Returned::Clean, _) => {}
+        }
+    }
+}
+
+impl Pooled for Object<Manager> {
+    fn discard(self) {
+        drop(Object::take(self));
+    }
+}
+
+/// Has a connection cleaned; it goes back if that succeeds.
+async fn clean(mut unclean: Unclean<Object<Manager>>, manager: &Manager) {
+    if manager.clean_returned(unclean.object()).await {
+        drop(unclean.cleaned());
+    }
+}
+
+impl From<Object<Manager>> for PooledConnection {
+    fn from(object: Object<Manager>) -> Self {
+        Self(Some(object))
+    }
+}
+
+impl Deref for PooledConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.object()
+    }
+}
+
+impl DerefMut for PooledConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match &mut self.0 {
+            Some(object) => object,
+            None => gone(),
+        }
+    }
+}
+
+impl fmt::Debug for PooledConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PooledConnection").field(&self.0).finish()
+    }
+}
+
 /// Closes `pool` and waits until the last of its connections has been returned, without a time
-/// limit: for the end of a program. Connections that were
-/// [taken](deadpool::managed::Object::take) out of the pool do not count.
+/// limit: for the end of a program. Connections that were [taken](PooledConnection::take) out of
+/// the pool do not count, and connections that are being cleaned are closed.
 pub async fn close_and_wait(pool: &Pool) {
     pool.close();
     pool.manager().state.end();

@@ -65,7 +65,13 @@ impl Answer {
             let data = payload.get(offset..offset + length)?;
             match *token {
                 option::ENCRYPTION => answer.encryption = *data.first()?,
-                option::FED_AUTH_REQUIRED => answer.fed_auth_required = data.first() == Some(&1),
+                option::FED_AUTH_REQUIRED => {
+                    answer.fed_auth_required = match data {
+                        [0] => false,
+                        [1] => true,
+                        _ => return None,
+                    };
+                }
                 option::NONCE => answer.nonce = Some(data.try_into().ok()?),
                 // Others are of no concern, known or new.
                 _ => {}
@@ -145,7 +151,10 @@ mod tests {
     #[test]
     fn garbage_is_refused() {
         let beyond = [option::ENCRYPTION, 0, 200, 0, 1, option::TERMINATOR];
-        for garbage in [&b""[..], b"HTTP/1.1 400", &[0, 0, 0], &beyond, &[1, 0, 6, 0, 0, 0xff]] {
+        let illegal =
+            encode(&[(option::ENCRYPTION, &[ENCRYPT_ON]), (option::FED_AUTH_REQUIRED, &[2])]);
+        let empty = &[1, 0, 6, 0, 0, 0xff];
+        for garbage in [&b""[..], b"HTTP/1.1 400", &[0, 0, 0], &beyond, empty, &illegal] {
             assert_eq!(Answer::read(garbage), None, "{garbage:?}");
         }
     }

@@ -26,13 +26,18 @@ use super::{
     handshake::Wire,
     link::Link,
     packet::{HEADER, Header, Incoming, Outgoing, header, kind, status},
-    prelogin,
+    prelogin, response,
+    transaction::{DROPPED, REFUSED},
 };
 use crate::{connect::Attempt, limited::Limited};
 
 /// A server's PRELOGIN answer is some 50 bytes; what says more is something else. The
 /// headers of its packets count.
 const LONGEST_ANSWER: usize = 4096;
+
+/// The first byte of a TLS record with an alert (RFC 8446, B.1): the answer of a server that
+/// expects TLS and gets PRELOGIN.
+const TLS_ALERT: u8 = 21;
 
 type Tls = TlsStream<Wire<Limited<Socket>>>;
 
@@ -45,6 +50,8 @@ pub struct Transport {
     /// The unread rest of the answer to tiberius' own PRELOGIN. Until tiberius has read all
     /// of it, it writes only that PRELOGIN, which is dropped.
     driver_answer: VecDeque<u8>,
+    /// The unread rest of the answers to requests that were refused.
+    refusals: VecDeque<u8>,
     outgoing: Outgoing,
     incoming: Incoming,
 }
@@ -92,6 +99,7 @@ impl Transport {
             tls: Box::new(tls),
             link,
             driver_answer: packet(kind::RESPONSE, answer.for_tiberius()).into(),
+            refusals: VecDeque::new(),
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
         }))
@@ -160,7 +168,11 @@ pub(super) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> io::Re
     let (mut payload, mut left) = (Vec::new(), LONGEST_ANSWER);
     loop {
         let mut head = [0; HEADER];
-        stream.read_exact(&mut head).await?;
+        stream.read_exact(&mut head[..1]).await?;
+        if head[0] == TLS_ALERT {
+            return Err(invalid("it expects TLS first, as TDS 8.0 does: set Encrypt=Strict"));
+        }
+        stream.read_exact(&mut head[1..]).await?;
         let header = Header::read(head)
             .ok()
             .filter(|header| matches!(header.kind, kind::RESPONSE | kind::PRELOGIN))
@@ -207,6 +219,10 @@ impl futures_util::io::AsyncWrite for Transport {
         }
         let sent = this.poll_outgoing(cx);
         let written = sent.map(|sent| sent.and_then(|()| this.outgoing.take(bytes, &this.link)));
+        if this.outgoing.take_refused() {
+            let error = response::error(DROPPED, REFUSED);
+            this.refusals.extend(packet(kind::RESPONSE, error));
+        }
         this.note(written)
     }
 
@@ -234,6 +250,9 @@ impl futures_util::io::AsyncRead for Transport {
         let this = &mut *self;
         if !this.driver_answer.is_empty() {
             return Poll::Ready(this.driver_answer.read(bytes));
+        }
+        if !this.refusals.is_empty() {
+            return Poll::Ready(this.refusals.read(bytes));
         }
         let mut buffer = ReadBuf::new(bytes);
         let read = ready!(Pin::new(&mut this.tls).poll_read(cx, &mut buffer));

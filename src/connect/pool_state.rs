@@ -62,7 +62,13 @@ impl<M: Manager> PoolState<M> {
         let _ = self.pool.set(pool.weak());
     }
 
-    /// Ends the maintenance, and its logins.
+    /// Changes at the pool's end.
+    #[cfg(feature = "azure-sql")]
+    pub(crate) fn alive(&self) -> watch::Receiver<()> {
+        self.alive.subscribe()
+    }
+
+    /// Ends what runs in the background.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn end(&self) {
         self.alive.send_replace(());

@@ -16,8 +16,11 @@ pub enum RetireReason {
     /// The server sent an error that ends the session: class 20 or above, or 37396, an
     /// expired token (Azure SQL).
     SevereError,
-    /// A transaction was left open where it could not be rolled back (Azure SQL).
+    /// A transaction was left open and not rolled back: with `Fast`, or where no cleaning could
+    /// run in the background (Azure SQL).
     TransactionOpen,
+    /// The server did not acknowledge that it reset the session (Azure SQL).
+    ResetNotAcknowledged,
     /// It reached its maximum lifetime.
     Age,
     /// It was idle for longer than the idle timeout.
@@ -33,12 +36,13 @@ pub enum RetireReason {
 }
 
 impl RetireReason {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Closed,
         Self::Unsettled,
         Self::Cancelled,
         Self::SevereError,
         Self::TransactionOpen,
+        Self::ResetNotAcknowledged,
         Self::Age,
         Self::Idle,
         Self::TokenExpiry,
@@ -55,6 +59,7 @@ impl Reason for RetireReason {
             Self::Cancelled => "cancelled",
             Self::SevereError => "severe_error",
             Self::TransactionOpen => "transaction_open",
+            Self::ResetNotAcknowledged => "reset_not_acknowledged",
             Self::Age => "age",
             Self::Idle => "idle",
             Self::TokenExpiry => "token_expiry",
@@ -72,6 +77,7 @@ impl fmt::Display for RetireReason {
             Self::Cancelled => "its last request was cancelled",
             Self::SevereError => "the server ended its session with an error",
             Self::TransactionOpen => "a transaction was left open",
+            Self::ResetNotAcknowledged => "the server did not acknowledge the reset of its session",
             Self::Age => "it reached its maximum lifetime",
             Self::Idle => "it was idle for too long",
             Self::TokenExpiry => "its token expires soon",

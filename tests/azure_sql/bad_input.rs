@@ -171,6 +171,33 @@ async fn a_host_that_is_no_tds_server() {
     }
 }
 
+/// A server of the other version of TDS: it closes the connection, or answers in its own way.
+#[tokio::test]
+async fn a_server_that_speaks_the_other_version_of_tds_is_reported_with_encrypt() {
+    /// A TLS alert: unexpected message.
+    const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
+    /// A TDS error response begins like this.
+    const RESPONSE: &[u8] = &[4, 1, 0, 12, 0, 0, 1, 0, 0xaa, 0, 0, 0];
+    let shop = Shop::open().await;
+    for (encrypt, answer, says) in [
+        ("Strict", None, "Encrypt=Strict needs a server that speaks TDS 8.0"),
+        ("Strict", Some(RESPONSE), "set Encrypt=Mandatory"),
+        ("Mandatory", None, "only speaks TDS 8.0 needs Encrypt=Strict"),
+        ("Mandatory", Some(ALERT), "set Encrypt=Strict"),
+    ] {
+        let port = host(move |mut socket| async move {
+            let _ = socket.read(&mut [0; 512]).await;
+            if let Some(answer) = answer {
+                let _ = socket.write_all(answer).await;
+            }
+        })
+        .await;
+        let more = format!("Encrypt={encrypt};ConnectRetryCount=0");
+        let error = shop.connector_to("127.0.0.1", port, &more).connect().await.unwrap_err();
+        assert!(error.to_string().contains(says), "{encrypt}, {answer:?}: {error}");
+    }
+}
+
 #[tokio::test]
 async fn a_host_that_closes_at_once() {
     let shop = Shop::open().await;

@@ -99,7 +99,7 @@ async fn a_failed_probe_is_logged_in_fit_text() {
     let secret = secret(&shop).await;
     let (pool, _) = shop.pool_of_one(entra_pool::azure_sql::Recycling::Clean);
     for (what, text) in texts(&secret) {
-        drop(pool.get().await.unwrap());
+        crate::run(&mut pool.get().await.unwrap(), "SELECT 1").await;
         let captured = capture();
         let text: String = text.chars().take(LONGEST).collect();
         shop.server().behaviour().fail_requests(1, ServerError::new(50_000, 16, text));

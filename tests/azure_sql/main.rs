@@ -2,6 +2,7 @@
 #![cfg(all(feature = "azure-sql", feature = "postgres"))]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
+mod acknowledgements;
 mod bad_input;
 mod cancellation;
 mod config;
@@ -16,11 +17,13 @@ mod outages;
 mod pools;
 mod recycling;
 mod retries;
+mod returns;
 mod sessions;
 mod splits;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+mod transactions;
 
 use std::{
     sync::Arc,

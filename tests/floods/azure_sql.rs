@@ -200,6 +200,8 @@ async fn run(Case(place, flood, ends): Case) -> String {
     let said = match place {
         Place::Probe => {
             drop(pool.get().await.unwrap());
+            // After a second, a checkout probes a connection that was not used.
+            tokio::time::sleep(crate::Duration::from_secs(1) / factor).await;
             peer.relent();
             let (next, said) = timed(ends, Some(&peer), pool.get()).await;
             one(&mut next.unwrap()).await.unwrap();

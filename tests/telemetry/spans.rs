@@ -189,12 +189,18 @@ async fn a_request_for_a_token_that_fails_says_with_what() {
     assert_eq!(request.fields["entra_pool.token.outcome"], "failed");
 }
 
+/// So that the connection must be cleaned.
+async fn use_once(pool: &entra_pool::azure_sql::Pool) {
+    let mut lent = pool.get().await.unwrap();
+    lent.simple_query("SELECT 1").await.unwrap().into_results().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
     let shop = Shop::open().await;
     for (recycling, spans) in [(Recycling::Clean, 1), (Recycling::Fast, 0)] {
         let pool = shop.azure_sql_pool(recycling);
-        drop(pool.get().await.unwrap());
+        use_once(&pool).await;
         let watched = watch();
         drop(pool.get().await.unwrap());
         assert_eq!(watched.named("recycle").len(), spans, "{recycling:?}");
@@ -217,7 +223,7 @@ async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
 async fn a_probe_that_fails_says_why_the_connection_is_retired() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Clean);
-    drop(pool.get().await.unwrap());
+    use_once(&pool).await;
     let watched = watch();
     let severe = entra_pool_emulator::azure_sql::ServerError::new(4060, 20, "It has ended.");
     shop.emulator.azure_sql().behaviour().fail_requests(1, severe);

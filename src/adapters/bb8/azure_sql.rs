@@ -1,8 +1,10 @@
 //! [`Manager`] under bb8, with its sessions reset as in the pool that has its
 //! name. Where bb8's `test_on_check_out` is turned off, they are as with
 //! [`Recycling::Fast`](crate::azure_sql::Recycling::Fast), whatever the manager says: an
-//! isolation level stays, and a transaction that was left open is an error of the next
-//! borrower's first request.
+//! isolation level stays, and a transaction that began after the first result set of the last
+//! response is an error of the next borrower's first request. A connection that comes back in a
+//! transaction that shows is closed, because bb8 cleans connections only when they are checked
+//! out.
 
 use bb8::ManageConnection;
 

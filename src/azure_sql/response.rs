@@ -1,0 +1,324 @@
+//! What the server reports in its responses, as far as it can be read without decoding rows.
+
+use super::link::{Link, Report};
+
+/// Tokens (MS-TDS 2.2.7) that are looked at or passed over, until one comes whose length only a
+/// whole decoder could compute.
+mod token {
+    pub(super) const RETURN_STATUS: u8 = 0x79;
+    pub(super) const ERROR: u8 = 0xaa;
+    pub(super) const INFO: u8 = 0xab;
+    pub(super) const LOGIN_ACK: u8 = 0xad;
+    pub(super) const FEATURE_EXT_ACK: u8 = 0xae;
+    pub(super) const ENVIRONMENT_CHANGE: u8 = 0xe3;
+    pub(super) const SESSION_STATE: u8 = 0xe4;
+    pub(super) const FED_AUTH_INFO: u8 = 0xee;
+    pub(super) const DONE: u8 = 0xfd;
+    pub(super) const DONE_PROCEDURE: u8 = 0xfe;
+    pub(super) const DONE_IN_PROCEDURE: u8 = 0xff;
+}
+
+/// Types of ENVCHANGE (MS-TDS 2.2.7.9).
+mod change {
+    pub(super) const TRANSACTION_BEGAN: u8 = 8;
+    pub(super) const COMMITTED: u8 = 9;
+    pub(super) const ROLLED_BACK: u8 = 10;
+    pub(super) const TRANSACTION_ENDED: u8 = 17;
+    pub(super) const SESSION_RESET: u8 = 18;
+}
+
+/// The feature of FEATUREEXTACK that acknowledges a token (MS-TDS 2.2.7.11).
+const FED_AUTH: u8 = 2;
+
+/// Ends the features of FEATUREEXTACK.
+const NO_MORE_FEATURES: u8 = 0xff;
+
+/// The bit in the status of DONE that acknowledges an attention (MS-TDS 2.2.7.6).
+const DONE_ATTENTION: u8 = 0x20;
+
+/// An error of this class or above ends the session ("Database Engine error
+/// severities" on Microsoft Learn).
+const SEVERE: u8 = 20;
+
+/// The session's token has expired.
+pub(super) const TOKEN_EXPIRED: u32 = 37396;
+
+/// The longest beginning of a token that is looked at: token, length, number, state and class of
+/// an error.
+const LONGEST_HEAD: usize = 1 + 2 + 4 + 1 + 1;
+
+/// Reads one response, in whatever pieces it arrives.
+///
+/// From the first result set on it reads nothing more.
+#[derive(Debug, Default)]
+pub(super) struct Response {
+    head: [u8; LONGEST_HEAD],
+    have: usize,
+    /// Bytes of the current token that are still to be passed over.
+    skip: usize,
+    within_features: bool,
+    blind: bool,
+}
+
+impl Response {
+    /// Reads on, and reports to the link.
+    pub(super) fn read(&mut self, bytes: &[u8], link: &Link) {
+        let mut bytes = bytes.iter();
+        while !self.blind {
+            if self.skip > 0 {
+                let passed = self.skip.min(bytes.len());
+                self.skip -= passed;
+                bytes.nth(passed.saturating_sub(1));
+                if self.skip > 0 {
+                    return;
+                }
+            }
+            let Some(byte) = bytes.next() else { return };
+            self.head[self.have] = *byte;
+            self.have += 1;
+            if self.within_features {
+                self.look_at_feature(link);
+            } else {
+                self.look(link);
+            }
+        }
+    }
+
+    /// Looks at the beginning of a token as far as it has arrived.
+    fn look(&mut self, link: &Link) {
+        let [token, a, b, c, d, ..] = self.head;
+        let short = usize::from(u16::from_le_bytes([a, b]));
+        match (token, self.have) {
+            (token::RETURN_STATUS, _) => {
+                link.report(Report::Result);
+                self.pass(4);
+            }
+            (token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, 2) => {
+                let cancelled = a & DONE_ATTENTION != 0;
+                link.report(if cancelled { Report::Cancelled } else { Report::Result });
+                self.pass(11);
+            }
+            (token::INFO | token::LOGIN_ACK, 3) => self.pass(short),
+            (token::ENVIRONMENT_CHANGE, 3) if short == 0 => self.pass(0),
+            (token::ENVIRONMENT_CHANGE, 4) => {
+                match c {
+                    change::TRANSACTION_BEGAN => link.report(Report::TransactionBegan),
+                    change::COMMITTED | change::ROLLED_BACK | change::TRANSACTION_ENDED => {
+                        link.report(Report::TransactionEnded);
+                    }
+                    change::SESSION_RESET => link.report(Report::SessionReset),
+                    _ => {}
+                }
+                self.pass(short - 1);
+            }
+            (token::SESSION_STATE | token::FED_AUTH_INFO, 5) => {
+                self.pass(u32::from_le_bytes([a, b, c, d]) as usize);
+            }
+            (token::FEATURE_EXT_ACK, _) => {
+                self.within_features = true;
+                self.pass(0);
+            }
+            (token::ERROR, LONGEST_HEAD) => {
+                let [_, _, _, a, b, c, d, _, class] = self.head;
+                if class >= SEVERE || u32::from_le_bytes([a, b, c, d]) == TOKEN_EXPIRED {
+                    link.report(Report::SevereError);
+                }
+                self.pass(short - (LONGEST_HEAD - 3));
+            }
+            (token::ERROR, 3) if short < LONGEST_HEAD - 3 => self.blind = true,
+            (token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, _)
+            | (token::INFO | token::LOGIN_ACK | token::ENVIRONMENT_CHANGE, ..4)
+            | (token::SESSION_STATE | token::FED_AUTH_INFO, ..5)
+            | (token::ERROR, ..LONGEST_HEAD) => {}
+            _ => {
+                link.report(Report::Result);
+                self.blind = true;
+            }
+        }
+    }
+
+    /// A feature is its number, the length of its data, and the data.
+    fn look_at_feature(&mut self, link: &Link) {
+        let [feature, a, b, c, d, ..] = self.head;
+        match self.have {
+            1 if feature == NO_MORE_FEATURES => {
+                self.within_features = false;
+                self.pass(0);
+            }
+            5 => {
+                if feature == FED_AUTH {
+                    link.report(Report::TokenAcknowledged);
+                }
+                self.pass(u32::from_le_bytes([a, b, c, d]) as usize);
+            }
+            _ => {}
+        }
+    }
+
+    fn pass(&mut self, bytes: usize) {
+        (self.skip, self.have) = (bytes, 0);
+    }
+}
+
+/// A response of one error, as a server sends it (MS-TDS 2.2.7.10). It must be short.
+pub(super) fn error(number: u32, message: &str) -> Vec<u8> {
+    /// State, class "Not allowed", and neither server nor procedure nor line.
+    const STATE_AND_CLASS: [u8; 2] = [1, 14];
+    const NOWHERE: [u8; 6] = [0; 6];
+    /// The status is an error; no command, no rows.
+    const DONE_WITH_ERROR: [u8; 13] = [token::DONE, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    let text: Vec<u8> = message.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let length = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_le_bytes();
+    let body =
+        [&number.to_le_bytes()[..], &STATE_AND_CLASS, &length(text.len() / 2), &text, &NOWHERE]
+            .concat();
+    [&[token::ERROR][..], &length(body.len()), &body, &DONE_WITH_ERROR].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{azure_sql::link::ResetRule, connect::RetireReason};
+
+    fn sized(token: u8, data: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(data.len()).unwrap().to_le_bytes();
+        [&[token][..], &length, data].concat()
+    }
+
+    fn error(number: u32, class: u8) -> Vec<u8> {
+        sized(token::ERROR, &[&number.to_le_bytes()[..], &[1, class, 0, 0, 7, 7]].concat())
+    }
+
+    fn change(kind: u8) -> Vec<u8> {
+        sized(token::ENVIRONMENT_CHANGE, &[&[kind][..], &[8; 10]].concat())
+    }
+
+    fn done(status: u8) -> Vec<u8> {
+        [&[token::DONE, status][..], &[9; 11]].concat()
+    }
+
+    /// The link after a response in pieces of any size, which make no difference.
+    fn after(response: &[&[u8]], begin: impl Fn(&Link)) -> Link {
+        let response = response.concat();
+        let links = (1..=response.len().max(1)).map(|size| {
+            let (link, mut reader) = (Link::default(), Response::default());
+            begin(&link);
+            link.request_started();
+            response.chunks(size).for_each(|piece| reader.read(piece, &link));
+            link.response_ended();
+            link
+        });
+        let links: Vec<_> = links.collect();
+        let shown: Vec<_> = links.iter().map(|link| format!("{link:?}")).collect();
+        assert!(shown.iter().all(|link| *link == shown[0]), "{shown:?}");
+        links.into_iter().next().unwrap()
+    }
+
+    /// As a request that resets the session.
+    fn reset(link: &Link) {
+        link.schedule_reset(ResetRule::OutsideTransaction);
+        assert!(link.reset_goes_with(false).unwrap());
+    }
+
+    #[test]
+    fn severe_errors_are_found_however_the_network_cuts_the_response() {
+        let before = [
+            change(1),
+            sized(token::ENVIRONMENT_CHANGE, &[]),
+            sized(token::INFO, &[]),
+            done(1),
+            vec![token::RETURN_STATUS, 1, 2, 3, 4],
+            [&[token::SESSION_STATE, 3, 0, 0, 0][..], &[0xaa; 3]].concat(),
+            error(208, 16),
+        ]
+        .concat();
+        let rows = [0x81, 1, 0];
+        for (tokens, severe) in [
+            (vec![], false),
+            (before.clone(), false),
+            ([before.clone(), error(1205, 13), done(0)].concat(), false),
+            ([before.clone(), error(596, 21), done(0)].concat(), true),
+            ([before.clone(), error(TOKEN_EXPIRED, 16)].concat(), true),
+            (error(21, 20), true),
+            // After rows, bytes may look like anything.
+            ([&before[..], &rows, &error(21, 20)].concat(), false),
+            (sized(token::ERROR, &[0; 5]), false),
+        ] {
+            let fault = after(&[&tokens], |_| ()).fault();
+            assert_eq!(fault, severe.then_some(RetireReason::SevereError), "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn a_reset_is_judged_at_the_first_token_that_ends_the_beginning() {
+        let (acknowledged, rows, done) = (change(18), [0x81, 1, 0], done(0));
+        let (failed, severe) = (error(208, 16), error(21, 20));
+        let missing = Some(RetireReason::ResetNotAcknowledged);
+        for (response, fault) in [
+            (vec![&acknowledged[..], &rows], None),
+            (vec![&change(1), &failed, &acknowledged, &done], None),
+            (vec![&rows], missing),
+            (vec![&done], missing),
+            (vec![&done, &acknowledged], missing),
+            (vec![&failed, &done], missing),
+            // Only at the end of the response.
+            (vec![&failed], missing),
+            (vec![], missing),
+            (vec![&severe, &done], Some(RetireReason::SevereError)),
+        ] {
+            assert_eq!(after(&response, reset).fault(), fault, "{response:?}");
+        }
+        for response in [vec![&rows[..]], vec![&done]] {
+            assert_eq!(after(&response, |_| ()).fault(), None, "no reset was sent");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_request_gives_no_verdict_on_its_reset() {
+        let cancelled = |link: &Link| {
+            reset(link);
+            link.cancelled();
+        };
+        for response in [vec![done(DONE_ATTENTION)], vec![vec![0x81, 1, 0]]] {
+            let response: Vec<&[u8]> = response.iter().map(Vec::as_slice).collect();
+            assert_eq!(after(&response, cancelled).fault(), Some(RetireReason::Cancelled));
+        }
+        // An attention that arrives late cancels nothing of the next request.
+        let late = [&done(DONE_ATTENTION)[..], &change(18), &done(0)];
+        assert_eq!(after(&late, reset).fault(), None);
+    }
+
+    #[test]
+    fn transactions_are_followed_up_to_the_first_result_set() {
+        let (began, rows) = (change(8), [0x81, 1, 0]);
+        for (response, open) in [
+            (vec![&began[..]], true),
+            (vec![&began, &done(1), &change(9)], false),
+            (vec![&began, &change(10)], false),
+            (vec![&began, &change(17)], false),
+            (vec![&change(10), &began, &rows], true),
+            (vec![&began, &rows, &change(9)], true),
+            (vec![&rows, &began], false),
+            (vec![&began, &change(18)], false),
+        ] {
+            assert_eq!(after(&response, |_| ()).in_transaction(), open, "{response:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_list_with_fedauth_acknowledges_the_token() {
+        let ack = |features: &[u8]| [&[token::FEATURE_EXT_ACK], features].concat();
+        let login = sized(token::LOGIN_ACK, &[7; 20]);
+        for (list, acknowledged) in [
+            (ack(&[2, 0, 0, 0, 0, 0xff]), true),
+            (ack(&[1, 2, 0, 0, 0, 2, 0xff, 2, 1, 0, 0, 0, 9, 0xff]), true),
+            (ack(&[1, 1, 0, 0, 0, 2, 0xff]), false),
+            (ack(&[0xff]), false),
+            (vec![], false),
+        ] {
+            let link = after(&[&change(1), &login, &list, &change(4), &done(0)], |_| ());
+            assert_eq!(link.acknowledged_token(), acknowledged, "{list:?}");
+        }
+    }
+}

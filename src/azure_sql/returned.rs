@@ -1,0 +1,88 @@
+//! What becomes of a connection that its borrower returns.
+// The model check compiles this file in by itself.
+
+use std::time::Duration;
+
+/// What is to be done with a connection that its borrower returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// It goes back to the pool as it is.
+    Keep,
+    /// It is cleaned in the background, and then goes back.
+    Clean,
+    /// It leaves the pool.
+    Close,
+}
+
+/// `may_clean`: it can be cleaned in the background.
+pub(super) fn decide(may_clean: bool, in_transaction: bool, is_used: bool) -> Returned {
+    match may_clean {
+        // Its locks must not wait for the next borrower, and to roll back takes a round trip.
+        false if in_transaction => Returned::Close,
+        true if is_used => Returned::Clean,
+        _ => Returned::Keep,
+    }
+}
+
+/// A session that was cleaned within this time is used without a round trip.
+const CLEAN_FOR: Duration = Duration::from_secs(1);
+
+/// When a session was last known to be as a login leaves it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cleaned {
+    /// By a monotonic clock.
+    pub(super) at: Duration,
+    /// The number of requests by then.
+    pub(super) requests: u64,
+}
+
+impl Cleaned {
+    /// Whether there was a request since: of a borrower, or of a hook.
+    pub(super) fn is_used(&self, requests: u64) -> bool {
+        requests != self.requests
+    }
+
+    /// Whether the session may be used as it is.
+    pub(super) fn holds(&self, requests: u64, now: Duration) -> bool {
+        !self.is_used(requests) && now.saturating_sub(self.at) < CLEAN_FOR
+    }
+}
+
+/// An object of a pool.
+pub(super) trait Pooled {
+    /// Takes the object out of its pool, and ends it.
+    fn discard(self);
+}
+
+/// A connection that is being cleaned. It leaves the pool unless that succeeds, also if the task
+/// or its runtime ends.
+#[derive(Debug)]
+pub(super) struct Unclean<T: Pooled>(Option<T>);
+
+impl<T: Pooled> Unclean<T> {
+    pub(super) fn new(object: T) -> Self {
+        Self(Some(object))
+    }
+
+    pub(super) fn object(&mut self) -> &mut T {
+        match &mut self.0 {
+            Some(object) => object,
+            None => unreachable!("it is there until it is cleaned"),
+        }
+    }
+
+    pub(super) fn cleaned(mut self) -> T {
+        match self.0.take() {
+            Some(object) => object,
+            None => unreachable!("it is there until it is cleaned"),
+        }
+    }
+}
+
+impl<T: Pooled> Drop for Unclean<T> {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            object.discard();
+        }
+    }
+}

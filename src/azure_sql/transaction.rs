@@ -1,0 +1,188 @@
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
+
+use tiberius::IsolationLevel;
+
+use super::{Client, Connection};
+
+/// The number of the error of a request that is refused because a transaction was dropped. The
+/// server has none as high.
+pub(super) const DROPPED: u32 = i32::MAX as u32;
+
+/// Its text.
+pub(super) const REFUSED: &str = "a transaction of this connection was dropped without commit or rollback, so the request was not sent: return the connection to its pool, which rolls back";
+
+/// A transaction, or a savepoint within one. Dereferences to [`Client`].
+///
+/// Ends with [`commit`](Self::commit) or [`rollback`](Self::rollback). When it is dropped without
+/// either (by `?`, or because its task was cancelled), the connection refuses every further
+/// request but the [`rollback`](Self::rollback) of the transaction around a savepoint, because
+/// the request would run within the transaction, or outside of it, without intent:
+/// [`was_dropped`](Self::was_dropped) recognizes that error. The pool rolls back when the
+/// connection is returned.
+///
+/// ```no_run
+/// # async fn run(pool: entra_pool::azure_sql::Pool) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut conn = pool.get().await?;
+/// let mut transaction = conn.transaction().await?;
+/// transaction.execute("UPDATE stock SET pieces -= 1 WHERE article = @P1", &[&7]).await?;
+/// transaction.execute("INSERT INTO sales (article) VALUES (@P1)", &[&7]).await?;
+/// transaction.commit().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a transaction that is dropped is rolled back"]
+pub struct Transaction<'a> {
+    connection: &'a mut Connection,
+    /// 0 for the transaction itself; savepoints count from 1.
+    depth: u32,
+    sets_isolation: bool,
+    ended: bool,
+}
+
+impl Connection {
+    /// Begins a transaction, with one round trip.
+    ///
+    /// # Errors
+    ///
+    /// The server's, or that the connection broke.
+    pub async fn transaction(&mut self) -> tiberius::Result<Transaction<'_>> {
+        self.transaction_with(IsolationLevel::Unspecified).await
+    }
+
+    /// Begins a transaction with an isolation level, which ends with the transaction: READ
+    /// COMMITTED applies afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`transaction`](Self::transaction).
+    pub async fn transaction_with(
+        &mut self,
+        level: IsolationLevel,
+    ) -> tiberius::Result<Transaction<'_>> {
+        let level = match level {
+            IsolationLevel::Unspecified => None,
+            IsolationLevel::ReadUncommitted => Some("READ UNCOMMITTED"),
+            IsolationLevel::ReadCommitted => Some("READ COMMITTED"),
+            IsolationLevel::RepeatableRead => Some("REPEATABLE READ"),
+            IsolationLevel::Serializable => Some("SERIALIZABLE"),
+            IsolationLevel::Snapshot => Some("SNAPSHOT"),
+        };
+        let begin = match level {
+            None => "BEGIN TRANSACTION".to_owned(),
+            Some(level) => format!("SET TRANSACTION ISOLATION LEVEL {level}; BEGIN TRANSACTION"),
+        };
+        Transaction::begin(self, 0, level.is_some(), &begin).await
+    }
+}
+
+impl<'a> Transaction<'a> {
+    async fn begin(
+        connection: &'a mut Connection,
+        depth: u32,
+        sets_isolation: bool,
+        sql: &str,
+    ) -> tiberius::Result<Self> {
+        // There before the request: a caller that gives up may leave a transaction.
+        let mut transaction = Self { connection, depth, sets_isolation, ended: false };
+        if let Err(error) = transaction.run(sql).await {
+            transaction.ended = true;
+            return Err(error);
+        }
+        Ok(transaction)
+    }
+
+    /// Commits, with one round trip. Of a savepoint, keeps what was done since; the transaction
+    /// around it decides.
+    ///
+    /// # Errors
+    ///
+    /// The server's, or that the connection broke. Whether the transaction was committed is
+    /// unknown where the connection broke.
+    pub async fn commit(mut self) -> tiberius::Result<()> {
+        if self.depth == 0 {
+            self.run("COMMIT TRANSACTION").await?;
+        }
+        // Where a savepoint within this one was dropped, the connection goes on refusing requests.
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Rolls back, with one round trip: everything, or what was done since the savepoint.
+    ///
+    /// # Errors
+    ///
+    /// The server's, or that the connection broke.
+    pub async fn rollback(mut self) -> tiberius::Result<()> {
+        self.connection.link.readmit();
+        if self.depth == 0 {
+            // An error may have ended it at the server.
+            self.run("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
+        } else {
+            let sql = format!("ROLLBACK TRANSACTION savepoint_{}", self.depth);
+            self.run(&sql).await?;
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Sets a savepoint, to which its own [`rollback`](Self::rollback) returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::transaction`].
+    pub async fn savepoint(&mut self) -> tiberius::Result<Transaction<'_>> {
+        let depth = self.depth + 1;
+        let sql = format!("SAVE TRANSACTION savepoint_{depth}");
+        Transaction::begin(self.connection, depth, false, &sql).await
+    }
+
+    /// Whether a request was refused because a transaction was dropped before it.
+    #[must_use]
+    pub fn was_dropped(error: &tiberius::error::Error) -> bool {
+        error.code() == Some(DROPPED)
+    }
+
+    async fn run(&mut self, sql: &str) -> tiberius::Result<()> {
+        let restore = if self.sets_isolation && !sql.starts_with("SET") {
+            "; SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        } else {
+            ""
+        };
+        self.connection.simple_query(format!("{sql}{restore}")).await?.into_results().await?;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.link.abandon();
+        }
+    }
+}
+
+impl Deref for Transaction<'_> {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.connection
+    }
+}
+
+impl DerefMut for Transaction<'_> {
+    fn deref_mut(&mut self) -> &mut Client {
+        self.connection
+    }
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("connection", &self.connection)
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
+    }
+}

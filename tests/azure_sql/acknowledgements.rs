@@ -1,0 +1,100 @@
+//! What a server must acknowledge: the token of a login, and the reset of a session.
+
+use entra_pool::{
+    azure_sql::{Error, Recycling},
+    connect::RetireReason,
+};
+use entra_pool_emulator::azure_sql::{Acknowledgement, ServerError};
+
+use crate::{Shop, failure, logs::capture, number, retired, run, session, sessions::BOTH, until};
+
+#[tokio::test]
+async fn without_the_acknowledgement_of_its_token_there_is_no_connection() {
+    let shop = Shop::open().await;
+    shop.server().behaviour().acknowledge_tokens(false);
+    let connector = shop.connector("");
+    let error = connector.connect().await.unwrap_err();
+    let Error::UnexpectedProtocol { problem, .. } = &error else { panic!("{error:?}") };
+    assert!(problem.contains("FEDAUTH") && !error.is_transient(), "{error}");
+    until(|| shop.counters().open == 0).await;
+    // Neither a refused login nor a routed one needs it.
+    shop.server().behaviour().fail_logins(2, ServerError::new(18456, 1, "no"));
+    let error = connector.connect().await.unwrap_err();
+    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    shop.server().behaviour().route_logins(1, "localhost", shop.server().addr().port());
+    let error = connector.connect().await.unwrap_err();
+    assert!(matches!(error, Error::UnexpectedProtocol { .. }), "{error:?}");
+    assert_eq!(shop.counters().logins_routed, 1);
+    shop.server().behaviour().acknowledge_tokens(true);
+    connector.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn fed_auth_required_is_0_or_1_in_the_answer_to_prelogin() {
+    let shop = Shop::open().await;
+    for value in [0, 1] {
+        shop.server().behaviour().require_fed_auth(value);
+        shop.connector("").connect().await.unwrap();
+    }
+    for value in [2, 255] {
+        shop.server().behaviour().require_fed_auth(value);
+        let error = shop.connector("").connect().await.unwrap_err();
+        assert!(matches!(error, Error::UnexpectedProtocol { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_that_is_not_acknowledged_in_time_ends_the_use_of_its_connection() {
+    for recycling in BOTH {
+        for when in [Acknowledgement::Never, Acknowledgement::Late] {
+            let shop = Shop::open().await;
+            let (pool, connector) = shop.pool_of_one(recycling);
+            let captured = capture();
+            shop.server().behaviour().acknowledge_resets(when);
+            let first = session(&mut pool.get().await.unwrap()).await;
+            for _ in 0..3 {
+                assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT 1").await, 1);
+            }
+            assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
+            let reasons = retired(&connector);
+            let [(RetireReason::ResetNotAcknowledged, count)] = reasons[..] else {
+                panic!("{when:?}: {reasons:?}");
+            };
+            assert!(count >= 2);
+            let warnings = captured.text().matches("does not acknowledge resets").count();
+            assert_eq!(warnings, 1, "{recycling:?}, {when:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_acknowledged_though_its_request_fails() {
+    for recycling in BOTH {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let first = session(&mut pool.get().await.unwrap()).await;
+        let mut again = pool.get().await.unwrap();
+        failure(&mut again, "SELECT * FROM missing").await;
+        run(&mut again, "SELECT 1").await;
+        drop(again);
+        assert_eq!(session(&mut pool.get().await.unwrap()).await, first);
+        assert_eq!(retired(&connector), []);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_cancelled_gives_no_verdict_on_its_reset() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Fast);
+    session(&mut pool.get().await.unwrap()).await;
+    let mut again = pool.get().await.unwrap();
+    shop.server().behaviour().delay_queries(std::time::Duration::from_secs(3600));
+    let asking = again.simple_query("SELECT 1");
+    tokio::select! {
+        answer = asking => panic!("{:?}", answer.map(drop)),
+        () = until(|| shop.counters().reset_bits == 1) => {}
+    }
+    again.cancel_query().await.unwrap();
+    drop(again);
+    assert_eq!(retired(&connector), [(RetireReason::Cancelled, 1)]);
+}

@@ -1,0 +1,354 @@
+//! What becomes of a connection when its borrower returns it, while nobody else borrows.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use entra_pool::{
+    azure_sql::{Client, Connector, Pool, PooledConnection, Recycling, close_and_wait},
+    connect::RetireReason,
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
+
+use crate::{
+    Shop, number, pool, recycled, retired, run, session,
+    sessions::{BOTH, assert_clean},
+    until,
+};
+
+/// Real time, within which something must have happened at the server.
+const SECOND: Duration = Duration::from_secs(1);
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn threads() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn one_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A shop with a table that nobody has locked, and another connection to it.
+async fn with_orders() -> (Shop, entra_pool::azure_sql::Connection) {
+    let shop = Shop::open().await;
+    let mut other = shop.connector("").connect().await.unwrap();
+    run(&mut other, "CREATE TABLE orders (id int); SET LOCK_TIMEOUT 0").await;
+    (shop, other)
+}
+
+/// Waits until nothing holds a lock on the table.
+async fn free(other: &mut Client) {
+    let freed = async {
+        loop {
+            let insert = async {
+                other.simple_query("INSERT INTO orders VALUES (2)").await?.into_results().await
+            };
+            match insert.await {
+                Ok(_) => return,
+                Err(error) => assert_eq!(error.code(), Some(1222), "{error:?}"),
+            }
+        }
+    };
+    timeout(SECOND, freed).await.expect("the lock is free within a second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_locks_of_a_returned_transaction_are_free_though_nobody_borrows() {
+    let hidden = "SELECT 1; BEGIN TRANSACTION; INSERT INTO orders VALUES (1)";
+    for (recycling, begin) in [
+        (Recycling::Clean, "BEGIN TRANSACTION; INSERT INTO orders VALUES (1)"),
+        (Recycling::Clean, "BEGIN TRANSACTION; INSERT INTO orders VALUES (1); SELECT 1"),
+        (Recycling::Clean, hidden),
+        (Recycling::Fast, "BEGIN TRANSACTION; INSERT INTO orders VALUES (1)"),
+        (Recycling::Fast, "BEGIN TRANSACTION; INSERT INTO orders VALUES (1); SELECT 1"),
+    ] {
+        let (shop, mut other) = with_orders().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        run(&mut a, begin).await;
+        drop(a);
+        free(&mut other).await;
+        let reasons = if recycling == Recycling::Fast {
+            vec![(RetireReason::TransactionOpen, 1)]
+        } else {
+            vec![]
+        };
+        assert_eq!(retired(&connector), reasons, "{recycling:?}: {begin}");
+        assert_eq!(number(&mut other, "SELECT COUNT(*) FROM orders WHERE id = 1").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn without_a_second_thread_a_returned_transaction_is_closed_at_once() {
+    for recycling in BOTH {
+        let (shop, mut other) = with_orders().await;
+        let (pool, connector) = shop.pool_of_one(recycling);
+        let mut a = pool.get().await.unwrap();
+        run(&mut a, "BEGIN TRANSACTION; INSERT INTO orders VALUES (1)").await;
+        drop(a);
+        assert_eq!(pool.status().size, 0);
+        free(&mut other).await;
+        assert_eq!(retired(&connector), [(RetireReason::TransactionOpen, 1)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_that_are_dropped_or_take_too_long_end_at_the_server() {
+    for recycling in BOTH {
+        for limited in [false, true] {
+            let shop = Shop::open().await;
+            let more = if limited { "Command Timeout=1" } else { "" };
+            let connector = recycled(&shop.connector(more), recycling);
+            let pool = pool(&connector, 20);
+            let mut lent = Vec::new();
+            for _ in 0..20 {
+                lent.push(pool.get().await.unwrap());
+            }
+            shop.server().behaviour().delay_queries(HOUR);
+            let mut running = tokio::task::JoinSet::new();
+            for mut connection in lent {
+                running.spawn(async move {
+                    let asking = connection.simple_query("SELECT 1");
+                    if limited {
+                        asking.await.map(drop).unwrap_err();
+                    } else {
+                        timeout(SECOND / 4, asking).await.map(drop).unwrap_err();
+                    }
+                });
+            }
+            running.join_all().await;
+            shop.server().behaviour().delay_queries(Duration::ZERO);
+            // The pool works meanwhile.
+            assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT 1").await, 1);
+            timeout(3 * SECOND, until(|| shop.counters().open == 1)).await.unwrap();
+            assert_eq!(retired(&connector), [(RetireReason::Unsettled, 20)], "{recycling:?}");
+        }
+    }
+}
+
+/// Uses a connection of the pool, so that it must be cleaned.
+async fn use_once(pool: &Pool) {
+    run(&mut pool.get().await.unwrap(), "CREATE TABLE #bill (total int)").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_cleaned_is_lent_without_a_round_trip_for_a_second() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
+    use_once(&pool).await;
+    until(|| pool.status().available == 1).await;
+    assert_eq!(shop.counters().requests, 2, "one for the borrower, one for the cleaning");
+    shop.clock.advance(Duration::from_millis(999));
+    let mut next = pool.get().await.unwrap();
+    assert_eq!(shop.counters().requests, 2);
+    assert_clean(&mut next).await;
+    drop(next);
+    until(|| pool.status().available == 1).await;
+
+    let before = shop.counters().requests;
+    shop.clock.advance(SECOND);
+    drop(pool.get().await.unwrap());
+    assert_eq!(shop.counters().requests, before + 1, "it is seen to live");
+    drop(pool.get().await.unwrap());
+    assert_eq!(shop.counters().requests, before + 1);
+    assert_eq!(retired(&connector), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hook_leaves_is_cleaned_as_well() {
+    use entra_pool::azure_sql::deadpool::managed::Hook;
+
+    let shop = Shop::open().await;
+    let soil = || {
+        Hook::async_fn(|connection: &mut entra_pool::azure_sql::Connection, _| {
+            Box::pin(async move {
+                run(connection, "CREATE TABLE #bill (total int)").await;
+                Ok(())
+            })
+        })
+    };
+    let builder = shop.connector("").pool_builder().max_size(1);
+    let pool = builder.post_create(soil()).pre_recycle(soil()).build();
+    drop(pool.get().await.unwrap());
+    until(|| pool.status().available == 1).await;
+    // The hook ran after the cleaning.
+    assert_clean(&mut pool.get().await.unwrap()).await;
+}
+
+/// A pool on `runtime` whose connection is being cleaned, and stays so.
+fn being_cleaned(runtime: &Runtime) -> (Shop, Pool, Connector) {
+    runtime.block_on(async {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(Recycling::Clean);
+        let mut a = pool.get().await.unwrap();
+        run(&mut a, "CREATE TABLE #bill (total int)").await;
+        shop.server().behaviour().delay_queries(HOUR);
+        drop(a);
+        until(|| shop.counters().requests == 2).await;
+        shop.server().behaviour().delay_queries(Duration::ZERO);
+        assert_eq!((pool.status().size, pool.status().available), (1, 0), "it counts as lent");
+        (shop, pool, connector)
+    })
+}
+
+#[test]
+fn a_connection_whose_cleaning_ends_with_its_runtime_leaves_the_pool() {
+    let (servers, cleaning) = (threads(), threads());
+    let (shop, connector, pool) = servers.block_on(async {
+        let shop = Shop::open().await;
+        let (pool, connector) = shop.pool_of_one(Recycling::Clean);
+        (shop, connector, pool)
+    });
+    cleaning.block_on(async {
+        let mut a = pool.get().await.unwrap();
+        run(&mut a, "CREATE TABLE #bill (total int)").await;
+        shop.server().behaviour().delay_queries(HOUR);
+        drop(a);
+        until(|| shop.counters().requests == 2).await;
+        shop.server().behaviour().delay_queries(Duration::ZERO);
+    });
+    drop(cleaning);
+    assert_eq!(pool.status().size, 0);
+    servers.block_on(async {
+        assert_clean(&mut pool.get().await.unwrap()).await;
+        assert_eq!(shop.counters().logins, 2);
+        drop(connector);
+    });
+}
+
+#[test]
+fn a_runtime_that_nobody_blocks_on_keeps_no_connection() {
+    let (servers, runtime) = (threads(), one_thread());
+    for begin in [false, true] {
+        let (shop, mut other) = servers.block_on(with_orders());
+        let (pool, connector) = shop.pool_of_one(Recycling::Clean);
+        let lent = runtime.block_on(async {
+            let mut lent = pool.get().await.unwrap();
+            run(&mut lent, "CREATE TABLE #bill (total int)").await;
+            if begin {
+                run(&mut lent, "BEGIN TRANSACTION; INSERT INTO orders VALUES (1)").await;
+            }
+            lent
+        });
+        {
+            // Within the runtime, which runs no task now; then outside of any.
+            let _entered = begin.then(|| runtime.enter());
+            drop(lent);
+        }
+        assert_eq!(pool.status().size, usize::from(!begin));
+        servers.block_on(free(&mut other));
+        runtime.block_on(async { assert_clean(&mut pool.get().await.unwrap()).await });
+        let reasons = if begin { vec![(RetireReason::TransactionOpen, 1)] } else { vec![] };
+        assert_eq!(retired(&connector), reasons);
+    }
+}
+
+#[test]
+fn a_connection_that_is_dropped_while_unwinding_is_cleaned() {
+    let runtime = threads();
+    let (shop, pool) = runtime.block_on(async {
+        let shop = Shop::open().await;
+        let (pool, _) = shop.pool_of_one(Recycling::Clean);
+        (shop, pool)
+    });
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let mut lent = pool.get().await.unwrap();
+            run(&mut lent, "CREATE TABLE #bill (total int); BEGIN TRANSACTION").await;
+            panic!("as the test has it");
+        })
+    }));
+    assert!(panicked.is_err());
+    runtime.block_on(async {
+        assert_clean(&mut pool.get().await.unwrap()).await;
+        assert_eq!(shop.counters().logins, 1);
+    });
+}
+
+#[test]
+fn a_pool_that_closes_does_not_wait_for_a_cleaning() {
+    let runtime = threads();
+    let (shop, pool, _connector) = being_cleaned(&runtime);
+    runtime.block_on(async {
+        timeout(SECOND, close_and_wait(&pool)).await.unwrap();
+        until(|| shop.counters().open == 0).await;
+        assert_eq!(pool.status().size, 0);
+    });
+    // With deadpool's own `close`, the cleaning goes on up to its limit.
+    let (shop, pool, connector) = being_cleaned(&runtime);
+    runtime.block_on(async {
+        pool.close();
+        until(|| shop.clock.sleepers() == 1).await;
+        shop.clock.advance(Duration::from_secs(5));
+        until(|| shop.counters().open == 0 && pool.status().size == 0).await;
+        assert_eq!(retired(&connector), [(RetireReason::Recycling, 1)]);
+    });
+}
+
+#[test]
+fn a_pool_may_shrink_grow_and_drop_idle_connections_during_a_cleaning() {
+    let runtime = threads();
+    for size in [0, 1, 3] {
+        let (shop, pool, connector) = being_cleaned(&runtime);
+        runtime.block_on(async {
+            pool.retain(|_, _| false);
+            pool.resize(size);
+            until(|| shop.clock.sleepers() == 1).await;
+            shop.clock.advance(Duration::from_secs(5));
+            until(|| retired(&connector) == [(RetireReason::Recycling, 1)]).await;
+            until(|| pool.status().size == 0).await;
+            pool.resize(2);
+            let lent = (pool.get().await.unwrap(), pool.get().await.unwrap());
+            assert_eq!(pool.status().size, 2, "no permit is lost");
+            drop(lent);
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_taken_out_of_the_pool_is_not_cleaned() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one(Recycling::Clean);
+    let mut lent = pool.get().await.unwrap();
+    let first = session(&mut lent).await;
+    let (id, used) = (PooledConnection::id(&lent), PooledConnection::metrics(&lent).recycle_count);
+    assert_eq!(used, 0);
+    let mut taken = PooledConnection::take(lent);
+    assert_eq!(pool.status().size, 0);
+    assert_eq!(session(&mut taken).await, first);
+    let next = pool.get().await.unwrap();
+    assert_ne!(PooledConnection::id(&next), id);
+    drop(taken);
+    assert_eq!((shop.counters().requests, retired(&connector)), (2, vec![]));
+}
+
+#[tokio::test]
+async fn with_fast_recycling_a_query_without_any_answer_condemns_connections_not_heard_from() {
+    let shop = Shop::open().await;
+    let connector = recycled(&shop.connector("Command Timeout=1"), Recycling::Fast);
+    let pool = pool(&connector, 4);
+    let mut lent = Vec::new();
+    for _ in 0..4 {
+        lent.push(pool.get().await.unwrap());
+    }
+    shop.clock.advance(SECOND);
+    // One was heard from later than the query was sent.
+    let mut heard = lent.pop().unwrap();
+    let mut asked = lent.pop().unwrap();
+    drop(lent);
+    shop.server().behaviour().delay_queries(HOUR);
+    asked.simple_query("SELECT 1").await.map(drop).unwrap_err();
+    shop.server().behaviour().delay_queries(Duration::ZERO);
+    shop.clock.advance(SECOND);
+    let heard_session = session(&mut heard).await;
+    drop(heard);
+    drop(asked);
+    let mut next = pool.get().await.unwrap();
+    assert_eq!(session(&mut next).await, heard_session);
+    assert_eq!(retired(&connector), [(RetireReason::Unsettled, 1), (RetireReason::Silent, 2)]);
+}

@@ -1,0 +1,190 @@
+//! Return, clean, lend and close under the model checker: the shipped decisions, marks and guard
+//! in a pool that is as small as possible.
+
+use std::time::Duration;
+
+use shuttle::{
+    rand::{Rng, thread_rng},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+#[path = "../../src/azure_sql/returned.rs"]
+mod shipped;
+
+use shipped::{Cleaned, Pooled, Returned, Unclean, decide};
+
+const BORROWERS: usize = 3;
+const USES: usize = 3;
+const SIZE: usize = 2;
+
+/// A session, with what is true of it.
+#[derive(Debug)]
+struct Session {
+    requests: u64,
+    cleaned: Cleaned,
+    dirty: bool,
+    in_transaction: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Session>,
+    /// Sessions that exist: idle, lent, or being cleaned.
+    size: usize,
+    closed: bool,
+    now: Duration,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Pool(Arc<Mutex<State>>);
+
+/// A session that is not idle. It goes back when it is dropped, as deadpool's objects do.
+#[derive(Debug)]
+struct Object {
+    pool: Pool,
+    session: Option<Session>,
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        let mut state = self.pool.0.lock().unwrap();
+        if let Some(session) = self.session.take() {
+            if state.closed {
+                state.size -= 1;
+            } else {
+                state.idle.push(session);
+            }
+        }
+    }
+}
+
+impl Pooled for Object {
+    fn discard(mut self) {
+        self.session = None;
+        self.pool.0.lock().unwrap().size -= 1;
+    }
+}
+
+/// A round trip to the server, during which others go on.
+fn clean(session: &mut Session) {
+    thread::yield_now();
+    (session.dirty, session.in_transaction) = (false, false);
+    session.requests += 1;
+}
+
+impl Pool {
+    /// An idle session or a new one; none where all are lent, or the pool is closed.
+    fn get(&self, cleans: bool) -> Option<Object> {
+        let (session, now) = {
+            let mut state = self.0.lock().unwrap();
+            state.now += Duration::from_millis(thread_rng().gen_range(0..700));
+            if state.closed {
+                return None;
+            }
+            let now = state.now;
+            let session = state.idle.pop();
+            if session.is_none() {
+                if state.size == SIZE {
+                    return None;
+                }
+                state.size += 1;
+            }
+            (session, now)
+        };
+        let cleaned = Cleaned { at: now, requests: 0 };
+        let new = || Session { requests: 0, cleaned, dirty: false, in_transaction: false };
+        let mut session = session.unwrap_or_else(new);
+        if cleans && !session.cleaned.holds(session.requests, now) {
+            clean(&mut session);
+            session.cleaned = Cleaned { at: now, requests: session.requests };
+        }
+        Some(Object { pool: self.clone(), session: Some(session) })
+    }
+
+    /// As `PooledConnection` does when it is dropped.
+    fn put_back(
+        &self,
+        object: Object,
+        cleans: bool,
+        may_spawn: bool,
+    ) -> Option<thread::JoinHandle<()>> {
+        let session = object.session.as_ref().unwrap();
+        let is_used = session.cleaned.is_used(session.requests);
+        match decide(cleans && may_spawn, session.in_transaction, is_used) {
+            Returned::Keep => None,
+            Returned::Close => {
+                object.discard();
+                None
+            }
+            Returned::Clean => {
+                let (mut unclean, pool) = (Unclean::new(object), self.clone());
+                Some(thread::spawn(move || {
+                    // The task or its runtime may end at any time.
+                    if thread_rng().gen_bool(0.2) {
+                        return;
+                    }
+                    let session = unclean.object().session.as_mut().unwrap();
+                    clean(session);
+                    let (at, requests) = (pool.0.lock().unwrap().now, session.requests);
+                    session.cleaned = Cleaned { at, requests };
+                    if thread_rng().gen_bool(0.8) {
+                        drop(unclean.cleaned());
+                    }
+                }))
+            }
+        }
+    }
+}
+
+fn borrow(pool: &Pool, cleans: bool) {
+    let mut cleaning = Vec::new();
+    for _ in 0..USES {
+        let Some(mut object) = pool.get(cleans) else {
+            thread::yield_now();
+            continue;
+        };
+        let session = object.session.as_mut().unwrap();
+        assert!(!session.in_transaction, "a borrower joins another's transaction");
+        assert!(!(cleans && session.dirty), "a borrower finds what another left");
+        if thread_rng().gen_bool(0.7) {
+            session.requests += 1;
+            session.dirty = true;
+            session.in_transaction = thread_rng().gen_bool(0.5);
+        }
+        thread::yield_now();
+        cleaning.extend(pool.put_back(object, cleans, thread_rng().gen_bool(0.8)));
+    }
+    cleaning.into_iter().for_each(|cleaning| cleaning.join().unwrap());
+}
+
+fn run(cleans: bool) {
+    let pool = Pool::default();
+    let borrowers: Vec<_> = (0..BORROWERS)
+        .map(|_| {
+            let pool = pool.clone();
+            thread::spawn(move || borrow(&pool, cleans))
+        })
+        .collect();
+    let closes = thread_rng().gen_bool(0.5);
+    if closes {
+        thread::yield_now();
+        let mut state = pool.0.lock().unwrap();
+        state.closed = true;
+        state.size -= state.idle.len();
+        state.idle.clear();
+    }
+    borrowers.into_iter().for_each(|borrower| borrower.join().unwrap());
+    let state = pool.0.lock().unwrap();
+    assert_eq!(state.size, state.idle.len(), "none is lost, and none is counted that is gone");
+    assert!(!closes || state.idle.is_empty(), "a closed pool keeps none");
+    // Its locks would last until somebody borrows it.
+    assert!(state.idle.iter().all(|session| !session.in_transaction));
+}
+
+#[test]
+fn nothing_unclean_is_lent_and_nothing_is_lost() {
+    for cleans in [true, false] {
+        shuttle::check_random(move || run(cleans), 3_000);
+    }
+}
