@@ -127,8 +127,12 @@ impl Databases {
     /// Writes a row to Azure SQL; says how many there are.
     async fn order(&self, task: i32) -> Result<i64> {
         let mut conn = self.checkouts.0[0].time(self.azure.get()).await?;
-        conn.execute("INSERT INTO Orders (Item, Task) VALUES (@P1, @P2)", &[&"a book", &task])
+        // Without `commit`, the pool rolls back when the connection is returned.
+        let mut transaction = conn.transaction().await?;
+        transaction
+            .execute("INSERT INTO Orders (Item, Task) VALUES (@P1, @P2)", &[&"a book", &task])
             .await?;
+        transaction.commit().await?;
         let row = conn.query("SELECT COUNT_BIG(*) FROM Orders", &[]).await?.into_row().await?;
         Ok(row.and_then(|row| row.get(0)).ok_or("a count is one row")?)
     }

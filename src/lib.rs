@@ -80,7 +80,9 @@
 //!   stage it ended in.
 //! - **Sessions.** What one borrower leaves behind (temporary tables, `SET` options,
 //!   `SESSION_CONTEXT`, PostgreSQL's roles, open transactions, half-read queries) does
-//!   not reach the next. What a reset leaves alone is said under [Limits].
+//!   not reach the next. On Azure SQL, `conn.transaction()` returns a guard; without
+//!   `commit`, the pool rolls back when the connection is returned. What a reset leaves
+//!   alone is said under [Limits].
 //! - **[Security].** A token is only ever sent over TLS to a server whose certificate
 //!   was verified. Tokens are in no error, log or `Debug`, and the crate's own
 //!   copies are overwritten in memory when they are dropped.

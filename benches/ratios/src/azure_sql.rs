@@ -9,7 +9,7 @@ use std::{
 };
 
 use entra_pool::{
-    azure_sql::{self, Connector, Pool, Recycling, deadpool::managed},
+    azure_sql::{self, Connection, Connector, Manager, Pool, Recycling, deadpool::managed},
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
@@ -25,10 +25,12 @@ const ROUNDS: usize = 501;
 
 pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
     type Case = fn(&Sides) -> Row;
-    let cases: [(&str, Case); 3] = [
+    let cases: [(&str, Case); 5] = [
         ("Azure SQL: connect and log in", Sides::connect),
         ("Azure SQL: checkout, Fast", Sides::fast),
-        ("Azure SQL: checkout, Clean", Sides::clean),
+        ("Azure SQL: checkout, Clean, not used", Sides::unused),
+        ("Azure SQL: query and return, Clean, 8 tasks on 4 connections", Sides::throughput),
+        ("Azure SQL: query, then checkout, Clean", Sides::clean),
     ];
     let cases: Vec<_> = cases.into_iter().filter(|(what, _)| wanted(what)).collect();
     if cases.is_empty() {
@@ -145,22 +147,90 @@ impl Sides {
         }
     }
 
+    /// A connection that was cleaned when it came back is lent without a round trip.
+    fn unused(&self) -> Row {
+        const CHECKOUTS: u32 = 500;
+        let pool = self.pool(Recycling::Clean);
+        let idle =
+            managed::Pool::<Nothing>::builder(Nothing).runtime(WAIT.0).wait_timeout(Some(WAIT.1));
+        let idle = idle.max_size(1).build().expect("it has a runtime");
+        let [a, b] = Runtime::new().expect("a runtime").block_on(async {
+            let (mut ours, mut floor) = (Vec::new(), Vec::new());
+            one(&mut pool.get().await.expect("a connection")).await;
+            checkouts(&pool, 1).await;
+            checkouts(&idle, 1).await;
+            for _ in 0..ROUNDS {
+                ours.push(checkouts(&pool, CHECKOUTS).await);
+                floor.push(checkouts(&idle, CHECKOUTS).await);
+            }
+            [ours, floor].map(median)
+        });
+        Row {
+            what: String::new(),
+            ours: time(a),
+            peer: String::new(),
+            floor: format!("{} (a manager that does nothing)", time(b)),
+            ratio: format!("{} more than the floor", time(a.saturating_sub(b))),
+        }
+    }
+
+    /// Cleaned when they come back, and, in a pool of deadpool's own objects, when they are
+    /// checked out.
+    fn throughput(&self) -> Row {
+        const TURNS: usize = 21;
+        let connector = self.connector();
+        let ours = connector.pool_builder().max_size(4).build();
+        let peer = managed::Pool::<Manager>::builder(Manager::new(connector))
+            .runtime(WAIT.0)
+            .wait_timeout(Some(WAIT.1))
+            .max_size(4)
+            .build()
+            .expect("it has a runtime");
+        let requests = || self.emulator.azure_sql().counters().requests;
+        let (a, b, each) = Runtime::new().expect("a runtime").block_on(async {
+            let (mut a, mut b, mut sent) = (Vec::new(), Vec::new(), 0);
+            for turn in 0..=TURNS {
+                let before = requests();
+                let time_of_ours = uses(&ours).await;
+                let requests = requests() - before;
+                let time_of_peer = uses(&peer).await;
+                // The first turn connects.
+                if turn > 0 {
+                    a.push(time_of_ours);
+                    b.push(time_of_peer);
+                    sent += requests;
+                }
+            }
+            let each = sent as f64 / f64::from(USES * TASKS) / TURNS as f64;
+            (median(a), median(b), each)
+        });
+        Row {
+            what: String::new(),
+            ours: format!("{} for one, {each:.2} round trips", time(a)),
+            peer: format!("{} (cleaned at the checkout)", time(b)),
+            floor: String::new(),
+            ratio: format!("{:.2} of the peer", over(a, b)),
+        }
+    }
+
     fn clean(&self) -> Row {
         const CHECKOUTS: u32 = 5;
         let (pool, connector) = (self.pool(Recycling::Clean), self.connector());
         let requests = || self.emulator.azure_sql().counters().requests;
         let ([a, b], each) = on_one_thread().block_on(async {
             let mut bare = connector.connect().await.expect("a connection");
-            drop(pool.get().await.expect("a connection"));
             let (mut ours, mut floor, mut sent) = (Vec::new(), Vec::new(), 0);
             for _ in 0..ROUNDS {
                 let before = requests();
-                ours.push(checkouts(&pool, CHECKOUTS).await);
+                let start = Instant::now();
+                for _ in 0..CHECKOUTS {
+                    one(&mut pool.get().await.expect("a connection")).await;
+                }
+                ours.push(start.elapsed() / CHECKOUTS);
                 sent += requests() - before;
                 let start = Instant::now();
                 for _ in 0..CHECKOUTS {
-                    let answer = bare.simple_query("SELECT @@TRANCOUNT").await.expect("an answer");
-                    answer.into_row().await.expect("an answer");
+                    one(&mut bare).await;
                 }
                 floor.push(start.elapsed() / CHECKOUTS);
             }
@@ -177,13 +247,45 @@ impl Sides {
     }
 }
 
-async fn checkouts<M: managed::Manager>(pool: &managed::Pool<M>, count: u32) -> Duration {
+async fn checkouts<M, W>(pool: &managed::Pool<M, W>, count: u32) -> Duration
+where
+    M: managed::Manager,
+    W: From<managed::Object<M>>,
+{
     let get = async || drop(pool.get().await.unwrap_or_else(|_| panic!("no connection")));
     let start = Instant::now();
     for _ in 0..count {
         get().await;
     }
     start.elapsed() / count
+}
+
+/// Tasks that use a pool at the same time, and how often each of them does.
+const TASKS: u32 = 8;
+const USES: u32 = 50;
+
+/// The time of one use, by all tasks.
+async fn uses<W>(pool: &managed::Pool<Manager, W>) -> Duration
+where
+    W: From<managed::Object<Manager>> + std::ops::DerefMut<Target = Connection> + Send + 'static,
+{
+    let start = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..TASKS {
+        let pool = pool.clone();
+        tasks.spawn(async move {
+            for _ in 0..USES {
+                one(&mut pool.get().await.expect("a connection")).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    start.elapsed() / (TASKS * USES)
+}
+
+async fn one(client: &mut azure_sql::Client) {
+    let answer = client.simple_query("SELECT @@TRANCOUNT").await.expect("an answer");
+    answer.into_row().await.expect("an answer");
 }
 
 async fn connect_stock(config: &tiberius::Config) -> Client<Compat<TcpStream>> {
