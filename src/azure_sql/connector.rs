@@ -1,4 +1,10 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, Manager, Pool, PoolBuilder,
@@ -49,7 +55,13 @@ impl Connector {
         let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
         let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
         let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
-        let driver = Driver { config, tls: Arc::new(tls), scope: tokens.scope().clone(), clock };
+        let driver = Driver {
+            config,
+            tls: Arc::new(tls),
+            scope: tokens.scope().clone(),
+            clock,
+            warned_of_resets: AtomicBool::new(false),
+        };
         Ok(Self(Arc::new(Engine::new(driver, tokens, metrics, limit))))
     }
 
@@ -138,6 +150,13 @@ impl Connector {
 
     pub(super) fn sent(&self) -> &Sent {
         &self.0.sent
+    }
+
+    /// Logs once that sessions are not reset.
+    pub(super) fn warn_of_resets(&self, server: &str) {
+        if !self.0.driver.warned_of_resets.swap(true, Relaxed) {
+            tracing::warn!(server, "the server does not acknowledge resets of sessions");
+        }
     }
 
     pub(super) fn metrics(&self) -> &ConnectorMetrics<RetireReason> {

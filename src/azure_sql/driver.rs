@@ -1,6 +1,10 @@
 //! One login: dial, PRELOGIN and TLS, LOGIN7, and follow the server's routing.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tiberius::{AuthMethod, EncryptionLevel};
@@ -31,6 +35,8 @@ pub(super) struct Driver {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) scope: Scope,
     pub(super) clock: Arc<dyn Clock>,
+    /// That the server does not acknowledge resets was logged.
+    pub(super) warned_of_resets: AtomicBool,
 }
 
 impl connect::Driver for Driver {
@@ -270,7 +276,9 @@ impl Driver {
                 unexpected(error.to_string())
             }
             Err(source) => {
-                Error::ConnectionLost { server: server(), stage: attempt.position().0, source }
+                let stage = attempt.position().0;
+                let source = advised(source, encrypt, stage);
+                Error::ConnectionLost { server: server(), stage, source }
             }
         })?;
         match opened {
@@ -278,6 +286,19 @@ impl Driver {
             None => Err(Error::EncryptionDeclined { server: server() }),
         }
     }
+}
+
+/// Names `Encrypt` where the connection broke as it does at a server that speaks the other version
+/// of TDS.
+fn advised(error: io::Error, encrypt: Encrypt, stage: Stage) -> io::Error {
+    let advice = match (encrypt, stage) {
+        (Encrypt::Mandatory, Stage::Negotiate) => {
+            "a server that only speaks TDS 8.0 needs Encrypt=Strict"
+        }
+        (Encrypt::Strict, Stage::Tls) => "Encrypt=Strict needs a server that speaks TDS 8.0",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}: {advice}"))
 }
 
 impl Config {
@@ -328,7 +349,8 @@ mod tests {
     fn driver(config: Config) -> Driver {
         let tls = Arc::new(crate::tls::client_config(&config.trust).unwrap());
         let scope = config.token_scope().unwrap();
-        Driver { config, tls, scope, clock: Arc::new(crate::clock::ManualClock::new()) }
+        let clock = Arc::new(crate::clock::ManualClock::new());
+        Driver { config, tls, scope, clock, warned_of_resets: AtomicBool::new(false) }
     }
 
     #[test]

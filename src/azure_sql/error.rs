@@ -89,7 +89,7 @@ pub enum Error {
         server: String,
     },
     /// The connection broke before the login was sent. No token was sent.
-    #[error("the connection to {server} broke while {stage}, so no token was sent to it{}", encrypt_advice(*stage))]
+    #[error("the connection to {server} broke while {stage}, so no token was sent to it")]
     #[non_exhaustive]
     ConnectionLost {
         /// `host,port`.
@@ -273,15 +273,6 @@ pub(super) const CANNOT_OPEN_DATABASE: u32 = 4060;
 
 /// Login failed.
 pub(super) const LOGIN_FAILED: u32 = 18456;
-
-/// Servers that speak the other version of TDS close the connection.
-fn encrypt_advice(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Negotiate => ": a server that only speaks TDS 8.0 needs Encrypt=Strict",
-        Stage::Tls => ": Encrypt=Strict needs a server that speaks TDS 8.0",
-        _ => "",
-    }
-}
 
 /// What to do about an error of the server during the login.
 fn advice(source: &LoginError) -> &'static str {

@@ -20,18 +20,18 @@ pub(super) enum ResetRule {
     RefuseTransaction,
 }
 
+/// Identifies a transaction (MS-TDS 2.2.5.3.2).
+pub(super) type Descriptor = [u8; 8];
+
 /// What a response says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
-    /// A token that comes after all that the server says of the session: of a result, or the
-    /// end of a statement.
+    /// The first token after the session's tokens: of a result, or the end of a statement.
     Result,
-    /// The end of a request that an attention cancelled.
-    Cancelled,
     /// An error that ends the session.
     SevereError,
     SessionReset,
-    TransactionBegan,
+    TransactionBegan(Descriptor),
     TransactionEnded,
     /// The server has read the login's token.
     TokenAcknowledged,
@@ -49,7 +49,7 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 struct State {
-    /// When the last response ended, by the clock's monotonic time.
+    /// When the server last sent something, by the clock's monotonic time.
     heard: Duration,
     requests: u64,
     responses: u64,
@@ -59,13 +59,16 @@ struct State {
     resets_sent: u64,
     /// The current request resets the session, and its response has not acknowledged that.
     awaits_reset: bool,
-    /// As far as responses show, and at each request by its headers.
-    in_transaction: bool,
+    /// The descriptor of the open transaction, as far as responses show, and at each request by
+    /// its headers.
+    transaction: Option<Descriptor>,
     /// The owner of the transaction was dropped without ending it.
     abandoned: bool,
     acknowledged_token: bool,
     /// When the last request began.
     asked: Duration,
+    /// When a response was last waited for.
+    waited: Duration,
     /// Why the connection must not be used any more.
     fault: Option<RetireReason>,
 }
@@ -81,8 +84,8 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the server last completed a response, by the clock's monotonic time; before the
-    /// first response, when the connection was begun.
+    /// When the server last sent something, by the clock's monotonic time; before that, when the
+    /// connection was begun.
     pub(super) fn heard(&self) -> Duration {
         self.state().heard
     }
@@ -98,11 +101,6 @@ impl Link {
         self.state().requests
     }
 
-    /// When the last request began, by the clock's monotonic time.
-    pub(super) fn asked(&self) -> Duration {
-        self.state().asked
-    }
-
     pub(super) fn request_started(&self) {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -110,11 +108,15 @@ impl Link {
         state.asked = now;
     }
 
-    pub(super) fn response_ended(&self) {
+    /// The server sent something.
+    pub(super) fn hears(&self) {
         let now = self.clock.monotonic();
+        self.state().heard = now;
+    }
+
+    pub(super) fn response_ended(&self) {
         let mut state = self.state();
         state.responses += 1;
-        state.heard = now;
         state.judge_reset();
     }
 
@@ -122,21 +124,33 @@ impl Link {
         let mut state = self.state();
         match report {
             Report::Result => state.judge_reset(),
-            Report::Cancelled => {}
             Report::SevereError => state.set_fault(RetireReason::SevereError),
             Report::SessionReset => {
-                (state.awaits_reset, state.in_transaction) = (false, false);
+                (state.awaits_reset, state.transaction) = (false, None);
             }
-            Report::TransactionBegan => state.in_transaction = true,
-            Report::TransactionEnded => state.in_transaction = false,
+            Report::TransactionBegan(descriptor) => state.transaction = Some(descriptor),
+            Report::TransactionEnded => state.transaction = None,
             Report::TokenAcknowledged => state.acknowledged_token = true,
         }
     }
 
-    /// Whether a transaction is open. Not known of one that began after the first result set of
-    /// the last response.
-    pub(super) fn in_transaction(&self) -> bool {
-        self.state().in_transaction
+    /// The open transaction. Not known of one that began after the first result set of the last
+    /// response.
+    pub(super) fn transaction(&self) -> Option<Descriptor> {
+        self.state().transaction
+    }
+
+    /// A response is waited for.
+    pub(super) fn waits(&self) {
+        let now = self.clock.monotonic();
+        self.state().waited = now;
+    }
+
+    /// If the server sent nothing since the last request began: when that was, and for how long
+    /// a response was waited for.
+    pub(super) fn unanswered(&self) -> Option<(Duration, Duration)> {
+        let State { heard, asked, waited, .. } = *self.state();
+        (heard < asked).then(|| (asked, waited.saturating_sub(asked)))
     }
 
     pub(super) fn acknowledged_token(&self) -> bool {
@@ -168,10 +182,10 @@ impl Link {
     }
 
     /// Whether the reset bit goes with the request that is about to be sent.
-    pub(super) fn reset_goes_with(&self, in_transaction: bool) -> io::Result<bool> {
+    pub(super) fn reset_goes_with(&self, transaction: Option<Descriptor>) -> io::Result<bool> {
         let mut state = self.state();
-        state.in_transaction = in_transaction;
-        match (state.reset, in_transaction) {
+        state.transaction = transaction;
+        match (state.reset, transaction.is_some()) {
             (None, _) | (Some(ResetRule::OutsideTransaction), true) => Ok(false),
             (Some(ResetRule::RefuseTransaction), true) => {
                 state.set_fault(RetireReason::TransactionOpen);

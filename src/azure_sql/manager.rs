@@ -1,10 +1,4 @@
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tracing::Instrument;
@@ -31,8 +25,6 @@ pub struct Manager {
     /// By the monotonic clock.
     silent: SilentServer<Duration>,
     pub(super) state: Arc<PoolState<Self>>,
-    /// That the server does not acknowledge resets.
-    warned: AtomicBool,
 }
 
 /// What happens to a connection between two borrowers. Either way the session
@@ -52,11 +44,11 @@ pub enum Recycling {
     /// comes back, if there is a runtime with several threads; else at the next checkout.
     #[default]
     Clean,
-    /// Nothing is sent; the next borrower's first request resets the session. Whether the
-    /// connection lives shows then, unless it was closed. A changed isolation level stays. A
-    /// connection that comes back in a transaction is closed.
+    /// Nothing is sent; the next borrower's first request resets the session. That request fails
+    /// if the connection is broken without the pool's knowledge. A changed isolation level stays.
+    /// A connection that comes back in a transaction is closed.
     ///
-    /// A transaction that began after the first result set of the last response does not show:
+    /// A transaction that began after the first result set of the last response is not detected:
     /// it keeps its locks, and the next borrower's first request fails with a retryable error.
     /// A bulk insert that was dropped before its end leaves the server waiting for rows, which
     /// is also an error of the next request.
@@ -81,12 +73,7 @@ impl Manager {
     /// Makes the connections of `connector`.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
-        Self {
-            connector,
-            silent: SilentServer::default(),
-            state: Arc::default(),
-            warned: AtomicBool::new(false),
-        }
+        Self { connector, silent: SilentServer::default(), state: Arc::default() }
     }
 
     /// What it connects with.
@@ -116,9 +103,8 @@ impl Manager {
     fn retire(&self, connection: &mut Connection, reason: RetireReason) {
         self.connector.metrics().retired(reason);
         connection.retired = true;
-        if reason == RetireReason::ResetNotAcknowledged && !self.warned.swap(true, Relaxed) {
-            let server = &connection.server;
-            tracing::warn!(server, "the server does not acknowledge resets of sessions");
+        if reason == RetireReason::ResetNotAcknowledged {
+            self.connector.warn_of_resets(&connection.server);
         }
     }
 
@@ -129,12 +115,11 @@ impl Manager {
         if connection.retired || self.returned(connection, false) == Returned::Close {
             return false;
         }
-        connection.link.readmit();
         connection.link.schedule_reset(ResetRule::RefuseTransaction);
         true
     }
 
-    /// What is to be done with a connection that its borrower returned.
+    /// Returns the action for a returned connection.
     pub(super) fn returned(&self, connection: &mut Connection, may_spawn: bool) -> Returned {
         let config = self.connector.config();
         let fast = config.recycling == Recycling::Fast;
@@ -145,7 +130,9 @@ impl Manager {
             self.retire(connection, reason);
             return Returned::Close;
         }
-        let in_transaction = connection.link.in_transaction();
+        // A dropped guard may have left more than its transaction: an isolation level.
+        let in_transaction =
+            connection.link.transaction().is_some() || connection.link.is_abandoned();
         let returned = decide(!fast && may_spawn, in_transaction, connection.is_used());
         if returned == Returned::Close {
             self.retire(connection, RetireReason::TransactionOpen);
@@ -153,11 +140,14 @@ impl Manager {
         returned
     }
 
-    /// Without a probe, requests of borrowers show that the server is silent.
+    /// Without a probe, requests of borrowers show that the server is silent: nothing came for
+    /// `Command Timeout` or 5 s, whichever is shorter. (A query that takes as long without a
+    /// row cannot be distinguished.)
     fn note_silence(&self, link: &Link) {
         let limit = self.connector.config().command_timeout.unwrap_or(PROBE_TIMEOUT);
-        let (asked, now) = (link.asked(), self.connector.clock().monotonic());
-        if link.heard() < asked && now.saturating_sub(asked) >= limit.min(PROBE_TIMEOUT) {
+        if let Some((asked, waited)) = link.unanswered()
+            && waited >= limit.min(PROBE_TIMEOUT)
+        {
             self.silent.silent(asked);
         }
     }
@@ -208,8 +198,6 @@ impl Manager {
         }
         match self.connector.config().recycling {
             Recycling::Fast => {
-                // The server has ended the transaction that the last borrower dropped.
-                connection.link.readmit();
                 if connection.is_used() {
                     connection.link.schedule_reset(ResetRule::RefuseTransaction);
                 }
@@ -230,7 +218,12 @@ impl Manager {
         connection.link.readmit();
         connection.link.schedule_reset(ResetRule::OutsideTransaction);
         let span = self.connector.metrics().recycle_span();
-        recycled(&span, self.verify(connection).instrument(span.clone()).await)
+        let cleaning = async {
+            self.verify(connection).await?;
+            // A probe that rolled back could not carry the reset.
+            if connection.link.is_reset_due() { self.verify(connection).await } else { Ok(()) }
+        };
+        recycled(&span, cleaning.instrument(span.clone()).await)
     }
 
     /// Makes a connection that came back fit for its next borrower. Counted if that fails.

@@ -5,7 +5,10 @@ use std::io;
 
 use zeroize::Zeroizing;
 
-use super::{link::Link, response::Response};
+use super::{
+    link::{Descriptor, Link},
+    response::Response,
+};
 
 /// The length of a packet's header.
 pub(super) const HEADER: usize = 8;
@@ -68,6 +71,7 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Looks at the next bytes, in whatever pieces they come.
     pub(super) fn pass(&mut self, mut bytes: &[u8], link: &Link) -> io::Result<()> {
+        link.hears();
         while !bytes.is_empty() {
             if self.have < HEADER {
                 let taken = bytes.len().min(HEADER - self.have);
@@ -186,9 +190,9 @@ impl Outgoing {
         }
         link.request_started();
         if matches!(kind, kind::BATCH | kind::RPC | kind::TRANSACTION) {
-            let in_transaction = in_transaction(&self.packet[HEADER..]);
+            let transaction = transaction(&self.packet[HEADER..]);
             // What is refused must not go out later, either.
-            if link.reset_goes_with(in_transaction).inspect_err(|_| self.packet.clear())? {
+            if link.reset_goes_with(transaction).inspect_err(|_| self.packet.clear())? {
                 self.packet[1] |= status::RESET_CONNECTION;
             }
         }
@@ -196,23 +200,23 @@ impl Outgoing {
     }
 }
 
-/// Whether a request's `ALL_HEADERS` (MS-TDS 2.2.5.3) name a transaction: total
+/// The transaction that a request's `ALL_HEADERS` (MS-TDS 2.2.5.3) name: total
 /// length (4), then headers of length (4), type (2), data; of type 2, the data
 /// begins with the transaction's descriptor (8).
-fn in_transaction(payload: &[u8]) -> bool {
+fn transaction(payload: &[u8]) -> Option<Descriptor> {
     let number =
         |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
-    let Some(total) = payload.get(..4).map(number) else { return false };
-    let Some(mut headers) = payload.get(4..total) else { return false };
+    let total = payload.get(..4).map(number)?;
+    let mut headers = payload.get(4..total)?;
     while let (Some(length), Some(kind)) = (headers.get(..4), headers.get(4..6)) {
         let length = number(length);
-        let Some(data) = headers.get(6..length) else { return false };
+        let data = headers.get(6..length)?;
         if number(kind) == 2 {
-            return data.iter().take(8).any(|byte| *byte != 0);
+            return data.first_chunk().copied().filter(|descriptor| *descriptor != [0; 8]);
         }
         headers = &headers[length..];
     }
-    false
+    None
 }
 
 #[cfg(test)]
@@ -325,14 +329,14 @@ mod tests {
 
     #[test]
     fn transactions_are_found_in_all_headers_and_garbage_is_none() {
-        assert!(in_transaction(&all_headers(1)));
-        assert!(!in_transaction(&all_headers(0)));
+        assert_eq!(transaction(&all_headers(1)), Some(1_u64.to_le_bytes()));
+        assert_eq!(transaction(&all_headers(0)), None);
         let trace = [&26_u32.to_le_bytes()[..], &[26, 0, 0, 0, 3, 0]].concat();
-        assert!(!in_transaction(&trace));
+        assert_eq!(transaction(&trace), None);
         for cut in 0..22 {
-            assert!(!in_transaction(&all_headers(1)[..cut]), "{cut}");
+            assert_eq!(transaction(&all_headers(1)[..cut]), None, "{cut}");
         }
-        assert!(!in_transaction(&[0xff; 64]));
-        assert!(!in_transaction(&[30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(transaction(&[0xff; 64]), None);
+        assert_eq!(transaction(&[30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 }

@@ -70,9 +70,13 @@ fn gone() -> ! {
 impl Drop for PooledConnection {
     fn drop(&mut self) {
         let Some(mut object) = self.0.take() else { return };
-        // Without its pool, or with one that is closed, it ends by itself.
-        let Some(pool) = Object::pool(&object).filter(|pool| !pool.is_closed()) else { return };
-        // On a runtime with one thread, a task runs only while somebody blocks on it.
+        let Some(pool) = Object::pool(&object) else { return };
+        let mut alive = pool.manager().state.alive();
+        // Without an open pool, dropping the object closes the connection.
+        if pool.is_closed() {
+            return;
+        }
+        // On a runtime with one thread, a task runs only inside `block_on`.
         let runtime = Handle::try_current().ok();
         let runtime =
             runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
@@ -81,7 +85,6 @@ impl Drop for PooledConnection {
             (Returned::Clean, Some(runtime)) => {
                 let unclean = Unclean::new(object);
                 runtime.spawn(async move {
-                    let mut alive = pool.manager().state.alive();
                     tokio::select! {
                         () = clean(unclean, pool.manager()) => {}
                         // A pool that closes does not wait for it.
@@ -102,8 +105,10 @@ impl Pooled for Object<Manager> {
 
 /// Has a connection cleaned; it goes back if that succeeds.
 async fn clean(mut unclean: Unclean<Object<Manager>>, manager: &Manager) {
-    if manager.clean_returned(unclean.object()).await {
-        drop(unclean.cleaned());
+    if let Some(object) = unclean.object()
+        && manager.clean_returned(object).await
+    {
+        unclean.cleaned();
     }
 }
 

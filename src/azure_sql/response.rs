@@ -43,13 +43,17 @@ const SEVERE: u8 = 20;
 /// The session's token has expired.
 pub(super) const TOKEN_EXPIRED: u32 = 37396;
 
-/// The longest beginning of a token that is looked at: token, length, number, state and class of
-/// an error.
-const LONGEST_HEAD: usize = 1 + 2 + 4 + 1 + 1;
+/// The longest beginning of a token that is looked at: token, length, kind, length and descriptor
+/// of a transaction that began.
+const LONGEST_HEAD: usize = 1 + 2 + 1 + 1 + 8;
+
+/// Token, length, number, state and class of an error.
+const ERROR_HEAD: usize = 1 + 2 + 4 + 1 + 1;
 
 /// Reads one response, in whatever pieces it arrives.
 ///
-/// From the first result set on it reads nothing more.
+/// From the first result set on, or another token whose length is unknown, it only looks for the
+/// end of the open transaction, by its descriptor.
 #[derive(Debug, Default)]
 pub(super) struct Response {
     head: [u8; LONGEST_HEAD],
@@ -58,12 +62,41 @@ pub(super) struct Response {
     skip: usize,
     within_features: bool,
     blind: bool,
+    /// The last bytes that were read while blind.
+    tail: Vec<u8>,
 }
 
 impl Response {
     /// Reads on, and reports to the link.
     pub(super) fn read(&mut self, bytes: &[u8], link: &Link) {
         let mut bytes = bytes.iter();
+        self.read_tokens(&mut bytes, link);
+        if self.blind {
+            self.find_end(bytes.as_slice(), link);
+        }
+    }
+
+    /// A transaction that began in this response, or before it, may end after a result set.
+    fn find_end(&mut self, bytes: &[u8], link: &Link) {
+        /// Token, length and kind, and the lengths of the new value, which is empty, and of the
+        /// old one.
+        const HEAD: usize = 1 + 2 + 1 + 1 + 1;
+        const ENDS: [u8; 3] = [change::COMMITTED, change::ROLLED_BACK, change::TRANSACTION_ENDED];
+
+        let Some(descriptor) = link.transaction() else { return };
+        self.tail.extend_from_slice(bytes);
+        let is_end = |bytes: &[u8]| {
+            matches!(bytes, [token::ENVIRONMENT_CHANGE, 11, 0, kind, 0, 8, old @ ..]
+                if ENDS.contains(kind) && old == descriptor)
+        };
+        if self.tail.windows(HEAD + descriptor.len()).any(is_end) {
+            link.report(Report::TransactionEnded);
+        }
+        let keep = self.tail.len().min(HEAD + descriptor.len() - 1);
+        self.tail.drain(..self.tail.len() - keep);
+    }
+
+    fn read_tokens(&mut self, bytes: &mut std::slice::Iter<'_, u8>, link: &Link) {
         while !self.blind {
             if self.skip > 0 {
                 let passed = self.skip.min(bytes.len());
@@ -94,15 +127,23 @@ impl Response {
                 self.pass(4);
             }
             (token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, 2) => {
-                let cancelled = a & DONE_ATTENTION != 0;
-                link.report(if cancelled { Report::Cancelled } else { Report::Result });
+                if a & DONE_ATTENTION == 0 {
+                    link.report(Report::Result);
+                }
                 self.pass(11);
             }
             (token::INFO | token::LOGIN_ACK, 3) => self.pass(short),
             (token::ENVIRONMENT_CHANGE, 3) if short == 0 => self.pass(0),
+            (token::ENVIRONMENT_CHANGE, LONGEST_HEAD) => {
+                if let [_, _, _, _, 8, descriptor @ ..] = self.head {
+                    link.report(Report::TransactionBegan(descriptor));
+                }
+                self.pass(short - (LONGEST_HEAD - 3));
+            }
+            // Its descriptor follows.
+            (token::ENVIRONMENT_CHANGE, 4..) if c == change::TRANSACTION_BEGAN && short > 10 => {}
             (token::ENVIRONMENT_CHANGE, 4) => {
                 match c {
-                    change::TRANSACTION_BEGAN => link.report(Report::TransactionBegan),
                     change::COMMITTED | change::ROLLED_BACK | change::TRANSACTION_ENDED => {
                         link.report(Report::TransactionEnded);
                     }
@@ -118,18 +159,18 @@ impl Response {
                 self.within_features = true;
                 self.pass(0);
             }
-            (token::ERROR, LONGEST_HEAD) => {
-                let [_, _, _, a, b, c, d, _, class] = self.head;
+            (token::ERROR, ERROR_HEAD) => {
+                let [_, _, _, a, b, c, d, _, class, ..] = self.head;
                 if class >= SEVERE || u32::from_le_bytes([a, b, c, d]) == TOKEN_EXPIRED {
                     link.report(Report::SevereError);
                 }
-                self.pass(short - (LONGEST_HEAD - 3));
+                self.pass(short - (ERROR_HEAD - 3));
             }
-            (token::ERROR, 3) if short < LONGEST_HEAD - 3 => self.blind = true,
+            (token::ERROR, 3) if short < ERROR_HEAD - 3 => self.blind = true,
             (token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, _)
             | (token::INFO | token::LOGIN_ACK | token::ENVIRONMENT_CHANGE, ..4)
             | (token::SESSION_STATE | token::FED_AUTH_INFO, ..5)
-            | (token::ERROR, ..LONGEST_HEAD) => {}
+            | (token::ERROR, ..ERROR_HEAD) => {}
             _ => {
                 link.report(Report::Result);
                 self.blind = true;
@@ -160,19 +201,30 @@ impl Response {
     }
 }
 
-/// A response of one error, as a server sends it (MS-TDS 2.2.7.10). It must be short.
-pub(super) fn error(number: u32, message: &str) -> Vec<u8> {
+/// The number of the error of a request that is refused because a transaction was dropped: outside
+/// of the range of SQL Server's error numbers.
+pub(super) const REFUSED_AFTER_DROP: u32 = u32::MAX;
+
+/// The response to a request that is refused because a transaction was dropped, as a server sends
+/// an error (MS-TDS 2.2.7.10).
+pub(super) fn refusal_after_drop() -> Vec<u8> {
+    const MESSAGE: &str = "a transaction of this connection was dropped without commit or rollback, or its commit failed, so the request was not sent: return the connection to its pool, which rolls back";
     /// State, class "Not allowed", and neither server nor procedure nor line.
     const STATE_AND_CLASS: [u8; 2] = [1, 14];
     const NOWHERE: [u8; 6] = [0; 6];
     /// The status is an error; no command, no rows.
     const DONE_WITH_ERROR: [u8; 13] = [token::DONE, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-    let text: Vec<u8> = message.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let text: Vec<u8> = MESSAGE.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let length = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_le_bytes();
-    let body =
-        [&number.to_le_bytes()[..], &STATE_AND_CLASS, &length(text.len() / 2), &text, &NOWHERE]
-            .concat();
+    let body = [
+        &REFUSED_AFTER_DROP.to_le_bytes()[..],
+        &STATE_AND_CLASS,
+        &length(text.len() / 2),
+        &text,
+        &NOWHERE,
+    ]
+    .concat();
     [&[token::ERROR][..], &length(body.len()), &body, &DONE_WITH_ERROR].concat()
 }
 
@@ -218,7 +270,7 @@ mod tests {
     /// As a request that resets the session.
     fn reset(link: &Link) {
         link.schedule_reset(ResetRule::OutsideTransaction);
-        assert!(link.reset_goes_with(false).unwrap());
+        assert!(link.reset_goes_with(None).unwrap());
     }
 
     #[test]
@@ -289,20 +341,39 @@ mod tests {
         assert_eq!(after(&late, reset).fault(), None);
     }
 
+    /// ENVCHANGE of a transaction that begins or ends.
+    fn transaction(kind: u8, descriptor: u8) -> Vec<u8> {
+        let descriptor = [descriptor; 8];
+        let data = match kind {
+            change::TRANSACTION_BEGAN => [&[kind, 8][..], &descriptor, &[0]].concat(),
+            _ => [&[kind, 0, 8][..], &descriptor].concat(),
+        };
+        sized(token::ENVIRONMENT_CHANGE, &data)
+    }
+
     #[test]
-    fn transactions_are_followed_up_to_the_first_result_set() {
-        let (began, rows) = (change(8), [0x81, 1, 0]);
+    fn transactions_are_followed_and_their_end_is_found_after_results_as_well() {
+        let began = transaction(change::TRANSACTION_BEGAN, 7);
+        let [committed, rolled_back, ended] = [9, 10, 17].map(|kind| transaction(kind, 7));
+        let (another, rows) = (transaction(change::COMMITTED, 8), [0x81, 1, 0, 0xe3, 11, 0, 9]);
         for (response, open) in [
             (vec![&began[..]], true),
-            (vec![&began, &done(1), &change(9)], false),
-            (vec![&began, &change(10)], false),
-            (vec![&began, &change(17)], false),
-            (vec![&change(10), &began, &rows], true),
-            (vec![&began, &rows, &change(9)], true),
+            (vec![&began, &done(1), &committed], false),
+            (vec![&began, &rolled_back], false),
+            (vec![&began, &ended], false),
+            (vec![&rolled_back, &began, &rows], true),
+            (vec![&began, &rows], true),
+            (vec![&began, &rows, &committed, &done(0)], false),
+            (vec![&began, &rows, &rolled_back, &done(0)], false),
+            (vec![&began, &rows, &another, &done(0)], true),
             (vec![&rows, &began], false),
             (vec![&began, &change(18)], false),
+            // Of an impossible length.
+            (vec![&sized(token::ENVIRONMENT_CHANGE, &[8, 8, 1])], false),
+            (vec![&sized(token::ENVIRONMENT_CHANGE, &[8])], false),
         ] {
-            assert_eq!(after(&response, |_| ()).in_transaction(), open, "{response:?}");
+            let link = after(&response, |_| ());
+            assert_eq!(link.transaction().is_some(), open, "{response:?}");
         }
     }
 

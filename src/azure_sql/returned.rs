@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// What is to be done with a connection that its borrower returned.
+/// The action for a returned connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Returned {
     /// It goes back to the pool as it is.
@@ -64,18 +64,14 @@ impl<T: Pooled> Unclean<T> {
         Self(Some(object))
     }
 
-    pub(super) fn object(&mut self) -> &mut T {
-        match &mut self.0 {
-            Some(object) => object,
-            None => unreachable!("it is there until it is cleaned"),
-        }
+    /// `None` after the end.
+    pub(super) fn object(&mut self) -> Option<&mut T> {
+        self.0.as_mut()
     }
 
-    pub(super) fn cleaned(mut self) -> T {
-        match self.0.take() {
-            Some(object) => object,
-            None => unreachable!("it is there until it is cleaned"),
-        }
+    /// The object goes back to its pool.
+    pub(super) fn cleaned(mut self) {
+        drop(self.0.take());
     }
 }
 

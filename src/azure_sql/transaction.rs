@@ -5,23 +5,19 @@ use std::{
 
 use tiberius::IsolationLevel;
 
-use super::{Client, Connection};
-
-/// The number of the error of a request that is refused because a transaction was dropped. The
-/// server has none as high.
-pub(super) const DROPPED: u32 = i32::MAX as u32;
-
-/// Its text.
-pub(super) const REFUSED: &str = "a transaction of this connection was dropped without commit or rollback, so the request was not sent: return the connection to its pool, which rolls back";
+use super::{Client, Connection, response::REFUSED_AFTER_DROP};
 
 /// A transaction, or a savepoint within one. Dereferences to [`Client`].
 ///
 /// Ends with [`commit`](Self::commit) or [`rollback`](Self::rollback). When it is dropped without
-/// either (by `?`, or because its task was cancelled), the connection refuses every further
-/// request but the [`rollback`](Self::rollback) of the transaction around a savepoint, because
-/// the request would run within the transaction, or outside of it, without intent:
+/// either (by `?`, or because its task was cancelled), or when `commit` fails, the connection
+/// refuses every further request but the [`rollback`](Self::rollback) of the transaction around a
+/// savepoint: a request could unintentionally run within the transaction, or outside of it.
 /// [`was_dropped`](Self::was_dropped) recognizes that error. The pool rolls back when the
-/// connection is returned.
+/// connection is returned. A connection without a pool refuses requests for good: drop it.
+///
+/// Do not begin one within a transaction that SQL began: the server counts them, so that `commit`
+/// would commit nothing.
 ///
 /// ```no_run
 /// # async fn run(pool: entra_pool::azure_sql::Pool) -> Result<(), Box<dyn std::error::Error>> {
@@ -87,7 +83,7 @@ impl<'a> Transaction<'a> {
     ) -> tiberius::Result<Self> {
         // There before the request: a caller that gives up may leave a transaction.
         let mut transaction = Self { connection, depth, sets_isolation, ended: false };
-        if let Err(error) = transaction.run(sql).await {
+        if let Err(error) = transaction.run(sql.to_owned()).await {
             transaction.ended = true;
             return Err(error);
         }
@@ -103,7 +99,7 @@ impl<'a> Transaction<'a> {
     /// unknown where the connection broke.
     pub async fn commit(mut self) -> tiberius::Result<()> {
         if self.depth == 0 {
-            self.run("COMMIT TRANSACTION").await?;
+            self.end("COMMIT TRANSACTION").await?;
         }
         // Where a savepoint within this one was dropped, the connection goes on refusing requests.
         self.ended = true;
@@ -119,10 +115,9 @@ impl<'a> Transaction<'a> {
         self.connection.link.readmit();
         if self.depth == 0 {
             // An error may have ended it at the server.
-            self.run("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
+            self.end("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
         } else {
-            let sql = format!("ROLLBACK TRANSACTION savepoint_{}", self.depth);
-            self.run(&sql).await?;
+            self.run(format!("ROLLBACK TRANSACTION savepoint_{}", self.depth)).await?;
         }
         self.ended = true;
         Ok(())
@@ -142,16 +137,21 @@ impl<'a> Transaction<'a> {
     /// Whether a request was refused because a transaction was dropped before it.
     #[must_use]
     pub fn was_dropped(error: &tiberius::error::Error) -> bool {
-        error.code() == Some(DROPPED)
+        error.code() == Some(REFUSED_AFTER_DROP)
     }
 
-    async fn run(&mut self, sql: &str) -> tiberius::Result<()> {
-        let restore = if self.sets_isolation && !sql.starts_with("SET") {
+    /// Ends the transaction, and its isolation level.
+    async fn end(&mut self, sql: &str) -> tiberius::Result<()> {
+        let restore = if self.sets_isolation {
             "; SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
         } else {
             ""
         };
-        self.connection.simple_query(format!("{sql}{restore}")).await?.into_results().await?;
+        self.run(format!("{sql}{restore}")).await
+    }
+
+    async fn run(&mut self, sql: String) -> tiberius::Result<()> {
+        self.connection.simple_query(sql).await?.into_results().await?;
         Ok(())
     }
 }

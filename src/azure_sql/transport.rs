@@ -27,7 +27,6 @@ use super::{
     link::Link,
     packet::{HEADER, Header, Incoming, Outgoing, header, kind, status},
     prelogin, response,
-    transaction::{DROPPED, REFUSED},
 };
 use crate::{connect::Attempt, limited::Limited};
 
@@ -220,8 +219,7 @@ impl futures_util::io::AsyncWrite for Transport {
         let sent = this.poll_outgoing(cx);
         let written = sent.map(|sent| sent.and_then(|()| this.outgoing.take(bytes, &this.link)));
         if this.outgoing.take_refused() {
-            let error = response::error(DROPPED, REFUSED);
-            this.refusals.extend(packet(kind::RESPONSE, error));
+            this.refusals.extend(packet(kind::RESPONSE, response::refusal_after_drop()));
         }
         this.note(written)
     }
@@ -255,7 +253,10 @@ impl futures_util::io::AsyncRead for Transport {
             return Poll::Ready(this.refusals.read(bytes));
         }
         let mut buffer = ReadBuf::new(bytes);
-        let read = ready!(Pin::new(&mut this.tls).poll_read(cx, &mut buffer));
+        let Poll::Ready(read) = Pin::new(&mut this.tls).poll_read(cx, &mut buffer) else {
+            this.link.waits();
+            return Poll::Pending;
+        };
         let passed = read.and_then(|()| match buffer.filled() {
             [] => {
                 this.link.set_fault(RetireReason::Closed);

@@ -1,7 +1,7 @@
 //! What is wrong shows when it is tried: a typed error that says what to do, in
 //! no more time than was given, with no token in it.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use entra_pool::{
     azure_sql::{Connector, Error},
@@ -194,8 +194,16 @@ async fn a_server_that_speaks_the_other_version_of_tds_is_reported_with_encrypt(
         .await;
         let more = format!("Encrypt={encrypt};ConnectRetryCount=0");
         let error = shop.connector_to("127.0.0.1", port, &more).connect().await.unwrap_err();
-        assert!(error.to_string().contains(says), "{encrypt}, {answer:?}: {error}");
+        let said =
+            format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
+        assert!(said.contains(says), "{encrypt}, {answer:?}: {said}");
     }
+    // Elsewhere, `Encrypt` is not the reason.
+    shop.server().behaviour().disturb(1, fault::Stage::Tls, fault::Fault::Cut);
+    let error = shop.connector("ConnectRetryCount=0").connect().await.unwrap_err();
+    let said = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
+    assert!(matches!(error, Error::ConnectionLost { stage: Stage::Tls, .. }), "{said}");
+    assert!(!said.contains("Encrypt"), "{said}");
 }
 
 #[tokio::test]

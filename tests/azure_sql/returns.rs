@@ -84,6 +84,34 @@ async fn the_locks_of_a_returned_transaction_are_free_though_nobody_borrows() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_a_request_begins_and_ends_is_not_left_open() {
+    for recycling in BOTH {
+        for end in ["COMMIT", "ROLLBACK"] {
+            let shop = Shop::open().await;
+            let (pool, connector) = shop.pool_of_one(recycling);
+            let mut a = pool.get().await.unwrap();
+            run(&mut a, "CREATE TABLE orders (id int)").await;
+            let sql = "BEGIN TRANSACTION; INSERT INTO orders VALUES (1); SELECT * FROM orders;";
+            run(&mut a, &format!("{sql} {end} TRANSACTION")).await;
+            drop(a);
+            assert_clean(&mut pool.get().await.unwrap()).await;
+            assert_eq!((shop.counters().logins, retired(&connector)), (1, vec![]));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_transaction_was_rolled_back_is_reset_as_well() {
+    let shop = Shop::open().await;
+    let (pool, _) = shop.pool_of_one(Recycling::Clean);
+    let mut a = pool.get().await.unwrap();
+    run(&mut a, "CREATE TABLE #bill (total int); BEGIN TRANSACTION").await;
+    drop(a);
+    until(|| pool.status().available == 1).await;
+    assert_eq!(shop.counters().resets, 1, "though nobody has borrowed it");
+}
+
+#[tokio::test]
 async fn without_a_second_thread_a_returned_transaction_is_closed_at_once() {
     for recycling in BOTH {
         let (shop, mut other) = with_orders().await;
@@ -224,7 +252,7 @@ fn a_connection_whose_cleaning_ends_with_its_runtime_leaves_the_pool() {
 #[test]
 fn a_runtime_that_nobody_blocks_on_keeps_no_connection() {
     let (servers, runtime) = (threads(), one_thread());
-    for begin in [false, true] {
+    for (begin, within) in [(false, false), (false, true), (true, false), (true, true)] {
         let (shop, mut other) = servers.block_on(with_orders());
         let (pool, connector) = shop.pool_of_one(Recycling::Clean);
         let lent = runtime.block_on(async {
@@ -236,8 +264,8 @@ fn a_runtime_that_nobody_blocks_on_keeps_no_connection() {
             lent
         });
         {
-            // Within the runtime, which runs no task now; then outside of any.
-            let _entered = begin.then(|| runtime.enter());
+            // Within the runtime, which runs no task now, or outside of any.
+            let _entered = within.then(|| runtime.enter());
             drop(lent);
         }
         assert_eq!(pool.status().size, usize::from(!begin));
@@ -342,13 +370,68 @@ async fn with_fast_recycling_a_query_without_any_answer_condemns_connections_not
     let mut asked = lent.pop().unwrap();
     drop(lent);
     shop.server().behaviour().delay_queries(HOUR);
-    asked.simple_query("SELECT 1").await.map(drop).unwrap_err();
+    let clock = shop.clock.clone();
+    let (outcome, ()) = tokio::join!(asked.simple_query("SELECT 1"), async {
+        until(|| shop.counters().requests == 1).await;
+        clock.advance(SECOND);
+    });
+    outcome.map(drop).unwrap_err();
     shop.server().behaviour().delay_queries(Duration::ZERO);
-    shop.clock.advance(SECOND);
     let heard_session = session(&mut heard).await;
     drop(heard);
     drop(asked);
     let mut next = pool.get().await.unwrap();
     assert_eq!(session(&mut next).await, heard_session);
     assert_eq!(retired(&connector), [(RetireReason::Unsettled, 1), (RetireReason::Silent, 2)]);
+}
+
+#[tokio::test]
+async fn with_fast_recycling_a_query_that_was_given_up_early_condemns_nothing() {
+    let shop = Shop::open().await;
+    let connector = recycled(&shop.connector(""), Recycling::Fast);
+    let pool = pool(&connector, 2);
+    let (mut dropped, idle) = (pool.get().await.unwrap(), pool.get().await.unwrap());
+    drop(idle);
+    shop.clock.advance(SECOND);
+    shop.server().behaviour().delay_queries(HOUR);
+    tokio::select! {
+        answer = dropped.simple_query("SELECT 1") => panic!("{:?}", answer.map(drop)),
+        () = until(|| shop.counters().requests == 1) => {}
+    }
+    // Its borrower does something else for long.
+    shop.clock.advance(HOUR / 2);
+    drop(dropped);
+    shop.server().behaviour().delay_queries(Duration::ZERO);
+    assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT 1").await, 1);
+    assert_eq!(retired(&connector), [(RetireReason::Unsettled, 1)]);
+    assert_eq!(shop.counters().logins, 2);
+}
+
+/// A cleaning in the background that breaks before its request is read, or in the middle of the
+/// answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cleaning_that_breaks_leaves_no_connection_and_no_permit_behind() {
+    use entra_pool_emulator::azure_sql::{Fault, Stage};
+
+    let shop = Shop::open().await;
+    let connector = shop.connector("");
+    for at in [Stage::Request, Stage::Answer] {
+        for fault in [Fault::Cut, Fault::Stall] {
+            for begin in ["", "; BEGIN TRANSACTION"] {
+                let pool = pool(&connector, 1);
+                let mut lent = pool.get().await.unwrap();
+                run(&mut lent, &format!("CREATE TABLE #bill (total int){begin}")).await;
+                let faults = shop.counters().faults;
+                shop.server().behaviour().disturb(1, at, fault);
+                drop(lent);
+                until(|| shop.counters().faults > faults).await;
+                // The limit of the cleaning; nothing else waits by this clock.
+                if fault == Fault::Stall {
+                    shop.clock.advance(Duration::from_secs(5));
+                }
+                until(|| pool.status().size == 0).await;
+                assert_clean(&mut pool.get().await.unwrap()).await;
+            }
+        }
+    }
 }

@@ -124,12 +124,12 @@ impl Pool {
                     if thread_rng().gen_bool(0.2) {
                         return;
                     }
-                    let session = unclean.object().session.as_mut().unwrap();
+                    let session = unclean.object().unwrap().session.as_mut().unwrap();
                     clean(session);
                     let (at, requests) = (pool.0.lock().unwrap().now, session.requests);
                     session.cleaned = Cleaned { at, requests };
                     if thread_rng().gen_bool(0.8) {
-                        drop(unclean.cleaned());
+                        unclean.cleaned();
                     }
                 }))
             }
