@@ -6,7 +6,7 @@ use std::{
     net::{Shutdown, SocketAddr},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -113,6 +113,11 @@ impl Socket {
     /// Whether nothing has come that was not read, the connection's end included.
     /// Costs a system call only where something may have come.
     pub(super) fn is_quiet(&self) -> bool {
+        // The runtime that drives the socket may have ended.
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Err(_)) = self.0.poll_read_ready(&mut cx) {
+            return false;
+        }
         let peek = || SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]);
         match self.0.try_io(Interest::READABLE, peek) {
             Ok(_) => false,

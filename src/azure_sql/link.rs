@@ -62,7 +62,9 @@ struct State {
     /// The descriptor of the open transaction, as far as responses show, and at each request by
     /// its headers.
     transaction: Option<Descriptor>,
-    /// The owner of the transaction was dropped without ending it.
+    /// A guard owns the transaction, and has not ended it.
+    guarded: bool,
+    /// The guard was dropped, or the server ended its transaction.
     abandoned: bool,
     acknowledged_token: bool,
     /// When the last request began.
@@ -129,7 +131,11 @@ impl Link {
                 (state.awaits_reset, state.transaction) = (false, None);
             }
             Report::TransactionBegan(descriptor) => state.transaction = Some(descriptor),
-            Report::TransactionEnded => state.transaction = None,
+            Report::TransactionEnded => {
+                state.transaction = None;
+                // What follows would not be within the transaction.
+                state.abandoned |= state.guarded;
+            }
             Report::TokenAcknowledged => state.acknowledged_token = true,
         }
     }
@@ -157,14 +163,21 @@ impl Link {
         self.state().acknowledged_token
     }
 
+    /// Whether a guard owns the transaction from now on.
+    pub(super) fn set_guarded(&self, guarded: bool) {
+        self.state().guarded = guarded;
+    }
+
     /// Refuses requests from now on, because the transaction that they belong to was dropped.
     pub(super) fn abandon(&self) {
-        self.state().abandoned = true;
+        let mut state = self.state();
+        (state.guarded, state.abandoned) = (false, true);
     }
 
     /// Accepts requests again: to roll back.
     pub(super) fn readmit(&self) {
-        self.state().abandoned = false;
+        let mut state = self.state();
+        (state.guarded, state.abandoned) = (false, false);
     }
 
     /// Whether requests are refused.

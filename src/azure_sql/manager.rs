@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use tracing::Instrument;
@@ -141,14 +141,16 @@ impl Manager {
     }
 
     /// Without a probe, requests of borrowers show that the server is silent: nothing came for
-    /// `Command Timeout` or 5 s, whichever is shorter. (A query that takes as long without a
-    /// row cannot be distinguished.)
+    /// `Command Timeout` or 5 s, whichever is shorter. A query that takes as long cannot be
+    /// distinguished, unless another connection was heard from meanwhile.
     fn note_silence(&self, link: &Link) {
         let limit = self.connector.config().command_timeout.unwrap_or(PROBE_TIMEOUT);
-        if let Some((asked, waited)) = link.unanswered()
-            && waited >= limit.min(PROBE_TIMEOUT)
-        {
-            self.silent.silent(asked);
+        match link.unanswered() {
+            None => self.silent.heard(link.heard()),
+            Some((asked, waited)) if waited >= limit.min(PROBE_TIMEOUT) => {
+                self.silent.silent(asked);
+            }
+            Some(_) => {}
         }
     }
 
@@ -238,8 +240,14 @@ impl Manager {
         let probed = Box::pin(quietly(probe(&mut *connection)));
         let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
         connection.link.allowance.lift();
+        // `Command Timeout` may be the shorter limit.
+        let is_silent = match &probed {
+            Err(clock::Elapsed) => true,
+            Ok(Err(tiberius::error::Error::Io { kind, .. })) => *kind == ErrorKind::TimedOut,
+            Ok(_) => false,
+        };
         // One that had a transaction to roll back may be at that, and no sign of the others.
-        if probed.is_err() && !connection.link.is_reset_due() {
+        if is_silent && !connection.link.is_reset_due() {
             self.silent.silent(began);
         }
         if matches!(probed, Ok(Ok(true))) && connection.link.fault().is_none() {

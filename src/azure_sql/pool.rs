@@ -39,7 +39,11 @@ impl PooledConnection {
     #[must_use]
     pub fn take(mut this: Self) -> Connection {
         match this.0.take() {
-            Some(object) => Object::take(object),
+            Some(object) => {
+                let connection = Object::take(object);
+                connection.link.readmit();
+                connection
+            }
             None => gone(),
         }
     }

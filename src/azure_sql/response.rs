@@ -201,14 +201,14 @@ impl Response {
     }
 }
 
-/// The number of the error of a request that is refused because a transaction was dropped: outside
+/// The number of the error of a request that is refused because its transaction has ended: outside
 /// of the range of SQL Server's error numbers.
 pub(super) const REFUSED_AFTER_DROP: u32 = u32::MAX;
 
 /// The response to a request that is refused because a transaction was dropped, as a server sends
 /// an error (MS-TDS 2.2.7.10).
 pub(super) fn refusal_after_drop() -> Vec<u8> {
-    const MESSAGE: &str = "a transaction of this connection was dropped without commit or rollback, or its commit failed, so the request was not sent: return the connection to its pool, which rolls back";
+    const MESSAGE: &str = "the transaction of this request has ended (it was dropped, its commit failed, or the server rolled it back), so the request was not sent: return the connection to its pool, which rolls back";
     /// State, class "Not allowed", and neither server nor procedure nor line.
     const STATE_AND_CLASS: [u8; 2] = [1, 14];
     const NOWHERE: [u8; 6] = [0; 6];

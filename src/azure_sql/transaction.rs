@@ -10,14 +10,12 @@ use super::{Client, Connection, response::REFUSED_AFTER_DROP};
 /// A transaction, or a savepoint within one. Dereferences to [`Client`].
 ///
 /// Ends with [`commit`](Self::commit) or [`rollback`](Self::rollback). When it is dropped without
-/// either (by `?`, or because its task was cancelled), or when `commit` fails, the connection
-/// refuses every further request but the [`rollback`](Self::rollback) of the transaction around a
-/// savepoint: a request could unintentionally run within the transaction, or outside of it.
+/// either (by `?`, or because its task was cancelled), when `commit` fails, or when the server
+/// rolls it back (after a deadlock), the connection refuses every further request but
+/// [`rollback`](Self::rollback): a request could unintentionally run within the transaction, or
+/// outside of it.
 /// [`was_dropped`](Self::was_dropped) recognizes that error. The pool rolls back when the
 /// connection is returned. A connection without a pool refuses requests for good: drop it.
-///
-/// Do not begin one within a transaction that SQL began: the server counts them, so that `commit`
-/// would commit nothing.
 ///
 /// ```no_run
 /// # async fn run(pool: entra_pool::azure_sql::Pool) -> Result<(), Box<dyn std::error::Error>> {
@@ -43,7 +41,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The server's, or that the connection broke.
+    /// The server's, or that the connection broke;
+    /// [`Protocol`](tiberius::error::Error::Protocol), if a transaction is open already.
     pub async fn transaction(&mut self) -> tiberius::Result<Transaction<'_>> {
         self.transaction_with(IsolationLevel::Unspecified).await
     }
@@ -81,12 +80,20 @@ impl<'a> Transaction<'a> {
         sets_isolation: bool,
         sql: &str,
     ) -> tiberius::Result<Self> {
+        let link = &connection.link;
+        if depth == 0 && link.transaction().is_some() && !link.is_abandoned() {
+            // The server would count them, and `commit` would commit nothing.
+            return Err(tiberius::error::Error::Protocol(
+                "a transaction is open on this connection: end it first, or set a savepoint".into(),
+            ));
+        }
         // There before the request: a caller that gives up may leave a transaction.
         let mut transaction = Self { connection, depth, sets_isolation, ended: false };
         if let Err(error) = transaction.run(sql.to_owned()).await {
             transaction.ended = true;
             return Err(error);
         }
+        transaction.connection.link.set_guarded(true);
         Ok(transaction)
     }
 
@@ -134,7 +141,7 @@ impl<'a> Transaction<'a> {
         Transaction::begin(self.connection, depth, false, &sql).await
     }
 
-    /// Whether a request was refused because a transaction was dropped before it.
+    /// Whether a request was refused because its transaction has ended without its caller's doing.
     #[must_use]
     pub fn was_dropped(error: &tiberius::error::Error) -> bool {
         error.code() == Some(REFUSED_AFTER_DROP)
@@ -142,6 +149,7 @@ impl<'a> Transaction<'a> {
 
     /// Ends the transaction, and its isolation level.
     async fn end(&mut self, sql: &str) -> tiberius::Result<()> {
+        self.connection.link.set_guarded(false);
         let restore = if self.sets_isolation {
             "; SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
         } else {

@@ -1,15 +1,10 @@
-use std::{
-    error::Error,
-    fmt,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{error::Error, fmt, sync::OnceLock, time::Duration};
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, WeakPool};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::pool::fill;
-use crate::{clock::Clock, single_task::SingleTask, token::TokenCache};
+use crate::{single_task::SingleTask, token::TokenCache};
 
 /// What belongs to one pool, whose manager owns it.
 pub(crate) struct PoolState<M: Manager> {
@@ -22,8 +17,9 @@ pub(crate) struct PoolState<M: Manager> {
 /// How often the pool is maintained.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// After connects failed, the minimum size is left alone for so long.
-const PAUSE: Duration = Duration::from_secs(30);
+/// How often connections are made for the minimum size: connects may fail, and connections may not
+/// last.
+const FILL_EVERY: Duration = Duration::from_secs(30);
 
 /// What a maintained pool is to have.
 pub(crate) struct Upkeep<F> {
@@ -85,31 +81,29 @@ where
     // In the background: a connect takes its time, and the next look does not wait. It ends
     // with this.
     let mut filling = JoinSet::new();
+    let mut next_filling = Duration::ZERO;
     loop {
         tokens.clock().sleep(LOOK_EVERY).await;
         let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
         tokens.refresh_if_due();
         pool.retain(|connection, metrics| is_fit(pool.manager(), connection, &metrics));
         while filling.try_join_next().is_some() {}
-        if filling.is_empty() && pool.status().size < min_size {
-            filling.spawn(keep_minimum(pool, min_size, tokens.clock().clone()));
+        let now = tokens.clock().monotonic();
+        if filling.is_empty() && now >= next_filling && pool.status().size < min_size {
+            next_filling = now + FILL_EVERY;
+            filling.spawn(keep_minimum(pool, min_size));
         }
     }
 }
 
-async fn keep_minimum<M>(pool: Pool<M>, min_size: usize, clock: Arc<dyn Clock>)
+async fn keep_minimum<M>(pool: Pool<M>, min_size: usize)
 where
     M: Manager<Type: Send, Error: Error + Send> + 'static,
 {
-    match fill(&pool, min_size).await {
-        Ok(()) => return,
-        Err(error) => {
-            let error = &error as &dyn Error;
-            tracing::warn!(error, "the pool has fewer connections than its minimum");
-        }
+    if let Err(error) = fill(&pool, min_size).await {
+        let error = &error as &dyn Error;
+        tracing::warn!(error, "the pool has fewer connections than its minimum");
     }
-    drop(pool);
-    clock.sleep(PAUSE).await;
 }
 
 impl<M: Manager> Default for PoolState<M> {

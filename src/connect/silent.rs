@@ -34,9 +34,19 @@ impl<T: Copy + Ord> SilentServer<T> {
         *heard = ResponseTimes { answered, ..ResponseTimes::default() };
     }
 
-    /// A request that was sent then was not answered, and nothing else explains it.
+    /// The server sent something then.
+    pub(crate) fn heard(&self, at: T) {
+        let mut times = self.lock();
+        times.answered = times.answered.max(Some(at));
+    }
+
+    /// A request that was sent then was not answered, and nothing else explains it, unless the
+    /// server sent something later.
     pub(crate) fn silent(&self, sent: T) {
-        self.lock().silent_since = Some(sent);
+        let mut times = self.lock();
+        if times.answered <= Some(sent) {
+            times.silent_since = times.silent_since.max(Some(sent));
+        }
     }
 
     /// A request that was sent then was not answered. Its connection may still be busy
@@ -102,5 +112,12 @@ mod tests {
         let server = SilentServer::default();
         server.silent(10);
         assert_eq!([9, 10].map(|heard| server.includes(heard)), [true, false]);
+        // The server was heard from after these were sent, or has been silent for longer.
+        server.heard(20);
+        server.silent(19);
+        server.silent(5);
+        assert_eq!([9, 10].map(|heard| server.includes(heard)), [true, false]);
+        server.silent(21);
+        assert!(server.includes(20));
     }
 }

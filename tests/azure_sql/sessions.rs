@@ -113,9 +113,9 @@ async fn a_transaction_left_open_is_rolled_back_for_the_next_borrower() {
         run(&mut a, "CREATE TABLE #bill (total int); SET ROWCOUNT 1; SET LOCK_TIMEOUT 7").await;
         run(&mut a, "EXEC sp_set_session_context N'tenant', N'a'").await;
         assert_eq!(number(&mut a, "SELECT COUNT(*) FROM orders").await, 1);
+        let resets = shop.counters().resets;
         drop(a);
 
-        let resets = shop.counters().resets;
         let mut b = pool.get().await.unwrap();
         assert_clean(&mut b).await;
         assert_eq!(shop.counters().resets, resets + 1);

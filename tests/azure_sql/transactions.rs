@@ -90,7 +90,7 @@ async fn fails(conn: &mut PooledConnection) -> Result<()> {
 
 fn assert_refused(error: &Error) {
     assert!(Transaction::was_dropped(error), "{error:?}");
-    assert!(error.to_string().contains("without commit or rollback"), "{error}");
+    assert!(error.to_string().contains("the request was not sent"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,16 +167,38 @@ async fn a_transaction_that_the_server_has_ended_is_rolled_back_without_an_error
     let (shop, pool, mut conn) = open(Recycling::Clean).await;
     let mut transaction = conn.transaction().await.unwrap();
     run(&mut transaction, "INSERT INTO orders VALUES (1); ROLLBACK TRANSACTION").await;
+    // It would be on its own.
+    assert_refused(&failure(&mut transaction, "INSERT INTO orders VALUES (2)").await);
     transaction.rollback().await.unwrap();
     assert_eq!(number(&mut conn, COUNT).await, 0);
 
     let mut transaction = conn.transaction().await.unwrap();
     run(&mut transaction, "ROLLBACK TRANSACTION").await;
-    assert_eq!(transaction.commit().await.unwrap_err().code(), Some(3902));
+    assert_refused(&transaction.commit().await.unwrap_err());
     assert_refused(&failure(&mut conn, COUNT).await);
     drop(conn);
     assert_eq!(number(&mut pool.get().await.unwrap(), COUNT).await, 0);
     assert_eq!(shop.counters().logins, 1);
+}
+
+#[tokio::test]
+async fn a_transaction_does_not_begin_within_another() {
+    let (_shop, _pool, mut conn) = open(Recycling::Clean).await;
+    run(&mut conn, "BEGIN TRANSACTION").await;
+    let error = conn.transaction().await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("savepoint"), "{error}");
+    run(&mut conn, "ROLLBACK TRANSACTION").await;
+    conn.transaction().await.unwrap().commit().await.unwrap();
+    conn.begin_transaction().await.unwrap();
+    assert!(conn.transaction().await.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_taken_out_of_its_pool_accepts_requests_again() {
+    let (_shop, _pool, mut conn) = open(Recycling::Clean).await;
+    drop(conn.transaction().await.unwrap());
+    let mut taken = PooledConnection::take(conn);
+    assert_eq!(number(&mut taken, "SELECT @@TRANCOUNT").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
