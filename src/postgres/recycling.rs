@@ -147,11 +147,9 @@ impl Recycling {
 
 /// Cleans the session. Without a link it is not known what the borrower did.
 async fn clean(client: &ClientWrapper, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
-    let roll_back = match link.map(Link::in_transaction) {
-        Some(false) => "",
-        Some(true) => ROLL_BACK,
-        None => ROLL_BACK_ANY,
-    };
+    // A `ROLLBACK` of the borrower may still be on its way.
+    let roll_back =
+        if link.is_some_and(|link| !link.in_transaction()) { "" } else { ROLL_BACK_ANY };
     let in_transaction = match execute(client, &[roll_back, RESET].concat()).await {
         Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => true,
         // A request that the borrower dropped may have begun one meanwhile.
