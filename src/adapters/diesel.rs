@@ -114,6 +114,22 @@ async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> Q
         connector.metrics().retired(RetireReason::Recycling);
         return Err(Error::BrokenTransactionManager);
     };
+    let retired = |reason| connector.metrics().retired(reason);
+    let cancelled = |query| {
+        let connector = connector.clone();
+        tokio::spawn(async move { cancel(&connector, query).await });
+        (RetireReason::Unsettled, Error::BrokenTransactionManager)
+    };
+    if connector.silent_server().includes(link.heard()) {
+        retired(RetireReason::Silent);
+        return Err(Error::BrokenTransactionManager);
+    }
+    if !link.settles().await {
+        let (reason, error) = cancelled(query);
+        retired(reason);
+        return Err(error);
+    }
+    let began = connector.clock().monotonic();
     // diesel-async reads all responses that are there within one poll, so that a time
     // limit does not end a flood.
     link.allowance.restrict();
@@ -127,10 +143,10 @@ async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> Q
         }
         Ok(Err(error)) => (RetireReason::Recycling, error),
         Err(clock::Elapsed) => {
-            cancel(connector, query);
-            (RetireReason::Unsettled, Error::BrokenTransactionManager)
+            connector.silent_server().silent(began);
+            cancelled(query)
         }
     };
-    connector.metrics().retired(reason);
+    retired(reason);
     Err(error)
 }

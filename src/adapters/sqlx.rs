@@ -134,6 +134,19 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Closes the pool: waits for lent connections, and for the servers of idle ones, for
+    /// [`connect_timeout`](crate::postgres::Config::connect_timeout) at most. [`PgPool::close`]
+    /// waits without a limit where a server fell silent.
+    pub async fn close(&self) {
+        let Renewal { pool, connector, .. } = &*self.renewal;
+        let limit = connector.config().connect_timeout;
+        if clock::timeout(&**connector.clock(), limit, pool.close()).await.is_err() {
+            tracing::warn!("the pool was closed before all of its connections");
+        }
+    }
+}
+
 impl Renewal {
     async fn renew(&self) -> Result<(), Error> {
         let token = token(&self.connector).await?;
@@ -198,39 +211,100 @@ impl fmt::Debug for Pool {
 /// hooks can be set.
 ///
 /// Set already: `acquire` waits for as long as a connect may take
-/// ([`connect_timeout`](crate::postgres::Config::connect_timeout)), connections are
-/// retired at [`max_lifetime`](crate::postgres::Config::max_lifetime) and
-/// [`idle_timeout`](crate::postgres::Config::idle_timeout), and cleaned between borrowers as [`recycling`](crate::postgres::Config::recycling) says.
-/// That is a `before_acquire` hook, in whose place one of yours would come, and
-/// instead of sqlx's ping. A query that was dropped is not cancelled, and its
-/// connection is not there for others until it ends.
+/// ([`connect_timeout`](crate::postgres::Config::connect_timeout)). Connections are retired at
+/// [`max_lifetime`](crate::postgres::Config::max_lifetime), and when they were idle for
+/// [`idle_timeout`](crate::postgres::Config::idle_timeout), by default 3 minutes: Azure drops idle
+/// flows after 4 minutes, and sqlx sets no keepalives. The server sends keepalives instead
+/// (`tcp_keepalives_idle` and its kin). Connections are cleaned between borrowers as
+/// [`recycling`](crate::postgres::Config::recycling) says: by a `before_acquire` hook, which
+/// replaces sqlx's ping, and which a hook of your own replaces. The hook replaces a connection
+/// that cannot be cleaned by a new one, for which an `after_connect` hook of your own does not run.
+///
+/// A query that was dropped is not cancelled, and its connection is not available for others until
+/// the query ends.
 #[must_use]
 pub fn options(connector: &Connector) -> PgPoolOptions {
     let config = connector.config();
-    let connector = connector.clone();
+    let cleaner = Arc::new(Cleaner { connector: connector.clone(), unanswered: Mutex::new(None) });
     PgPoolOptions::new()
         .acquire_timeout(config.connect_timeout)
         .max_lifetime(config.max_lifetime)
-        .idle_timeout(config.idle_timeout)
+        .idle_timeout(config.idle_timeout.unwrap_or(IDLE_TIMEOUT))
         .test_before_acquire(false)
-        .before_acquire(move |connection, _| {
-            let connector = connector.clone();
-            Box::pin(async move { clean(&connector, connection).await })
+        .after_connect(|connection, _| {
+            Box::pin(async move { sqlx::raw_sql(KEEPALIVES).execute(connection).await.map(drop) })
+        })
+        .before_acquire(move |connection, metadata| {
+            let (cleaner, idle_for) = (cleaner.clone(), metadata.idle_for);
+            Box::pin(async move {
+                if let Err(reason) = cleaner.clean(connection, idle_for).await {
+                    cleaner.connector.metrics().retired(reason);
+                    // To close the connection, sqlx would wait for its server.
+                    *connection = cleaner.reconnect().await?;
+                }
+                Ok(true)
+            })
         })
 }
 
-/// Whether the connection is fit for its next borrower.
-async fn clean(connector: &Connector, connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let Some(sql) = connector.config().recycling.sql() else { return Ok(true) };
-    let cleaning = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection);
-    let reason = match clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await {
-        Ok(Ok(_)) => return Ok(true),
-        Ok(Err(sqlx::Error::Io(_))) => RetireReason::Closed,
-        Ok(Err(_)) => RetireReason::Recycling,
-        Err(clock::Elapsed) => RetireReason::Unsettled,
-    };
-    connector.metrics().retired(reason);
-    Ok(false)
+/// Under the 4 minutes after which Azure drops idle flows.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// As the connector's own sockets. Cleaning resets them.
+const KEEPALIVES: &str = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
+                          SET tcp_keepalives_count = 3;";
+
+/// Cleans the connections of one pool.
+struct Cleaner {
+    connector: Connector,
+    /// When the last cleaning began, if it was not answered. Its connection may be busy with a
+    /// query that its borrower dropped; if the next one is not answered either, it is the server
+    /// or the network.
+    unanswered: Mutex<Option<Duration>>,
+}
+
+impl Cleaner {
+    async fn reconnect(&self) -> sqlx::Result<PgConnection> {
+        let Self { connector, .. } = self;
+        let options = async {
+            let token = token(connector).await?;
+            with_token(&connect_options(connector)?, connector, &token)
+        };
+        let options =
+            options.await.map_err(|error: Error| sqlx::Error::Configuration(error.into()))?;
+        let mut connection = options.connect().await?;
+        sqlx::raw_sql(KEEPALIVES).execute(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Makes the connection fit for its next borrower.
+    async fn clean(
+        &self,
+        connection: &mut PgConnection,
+        idle_for: Duration,
+    ) -> Result<(), RetireReason> {
+        let Self { connector, unanswered } = self;
+        let began = connector.clock().monotonic();
+        if connector.silent_server().includes(began.saturating_sub(idle_for)) {
+            return Err(RetireReason::Silent);
+        }
+        let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
+        let sql = format!("{sql}; {KEEPALIVES}");
+        let cleaning = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection);
+        let cleaned = clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await;
+        let mut unanswered = unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(cleaned) = cleaned else {
+            if let Some(before) = unanswered.replace(began) {
+                connector.silent_server().silent(before);
+            }
+            return Err(RetireReason::Unsettled);
+        };
+        *unanswered = None;
+        cleaned.map(drop).map_err(|error| match error {
+            sqlx::Error::Io(_) => RetireReason::Closed,
+            _ => RetireReason::Recycling,
+        })
+    }
 }
 
 /// What sqlx shall connect with, less role, token and database.

@@ -25,6 +25,16 @@ use crate::{
 /// Azure drops idle flows after about 4 minutes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// … then this often …
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// … and a peer that does not answer so often is gone.
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How long a peer may take to acknowledge what was sent.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How many addresses that failed are named.
 const LISTED: usize = 8;
 
@@ -100,8 +110,14 @@ pub(super) struct Socket(Arc<TcpStream>);
 impl Socket {
     fn new(tcp: TcpStream) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-        SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
+        let socket = SockRef::from(&tcp);
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         Ok(Self(Arc::new(tcp)))
     }
 

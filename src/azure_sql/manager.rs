@@ -23,7 +23,7 @@ use crate::{
 pub struct Manager {
     connector: Connector,
     /// By the monotonic clock.
-    silent: SilentServer<Duration>,
+    silent: SilentServer,
     pub(super) state: Arc<PoolState<Self>>,
 }
 

@@ -8,8 +8,8 @@ use crate::telemetry::Reason;
 pub enum RetireReason {
     /// It was closed, or reading or writing failed.
     Closed,
-    /// A request was dropped before its response was complete. On PostgreSQL, it also did not
-    /// end within 2 s.
+    /// A request was dropped before its response was complete, or the response did not arrive in
+    /// time.
     Unsettled,
     /// A query was cancelled (Azure SQL).
     Cancelled,
@@ -30,8 +30,8 @@ pub enum RetireReason {
     TokenExpiry,
     /// The session could not be cleaned, or was not clean afterwards.
     Recycling,
-    /// Another connection to this server (on PostgreSQL, two in a row) did not respond, and
-    /// this one has not been heard from since.
+    /// Another connection to this server did not respond, and this one has not been heard from
+    /// since.
     Silent,
 }
 

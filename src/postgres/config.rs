@@ -48,8 +48,8 @@ use crate::{
 /// | `options` | `-c setting=value …` for the session; PgBouncer refuses it | none |
 /// | `keepalives` | `1` or `0` | `1` |
 /// | `keepalives_idle` | seconds; Azure drops idle flows after some 4 minutes | 30 |
-/// | `keepalives_interval`, `keepalives_retries` | seconds, number | the system's |
-/// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | the system's |
+/// | `keepalives_interval`, `keepalives_retries` | seconds, number | 10, 3 |
+/// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | 30 |
 /// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
 /// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`pool`](super::pool) and [`parse_with_credential`](Self::parse_with_credential); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
 /// | `pool_max_conns` | connections in a pool | deadpool's: 2 for each CPU; `pool_min_conns`, if that is more |
@@ -88,6 +88,9 @@ pub(crate) struct Host {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVES_RETRIES: u32 = 3;
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What tokio-postgres says where nobody has set it.
 const DRIVERS_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -354,20 +357,14 @@ fn session(pg: &tokio_postgres::Config) -> tokio_postgres::Config {
     if let Some(name) = pg.get_application_name() {
         session.application_name(name);
     }
-    if let Some(timeout) = pg.get_tcp_user_timeout() {
-        session.tcp_user_timeout(*timeout);
-    }
+    session.tcp_user_timeout(pg.get_tcp_user_timeout().copied().unwrap_or(TCP_USER_TIMEOUT));
     session.keepalives(pg.get_keepalives());
     session.keepalives_idle(match pg.get_keepalives_idle() {
         DRIVERS_KEEPALIVES_IDLE => KEEPALIVES_IDLE,
         idle => idle,
     });
-    if let Some(interval) = pg.get_keepalives_interval() {
-        session.keepalives_interval(interval);
-    }
-    if let Some(retries) = pg.get_keepalives_retries() {
-        session.keepalives_retries(retries);
-    }
+    session.keepalives_interval(pg.get_keepalives_interval().unwrap_or(KEEPALIVES_INTERVAL));
+    session.keepalives_retries(pg.get_keepalives_retries().unwrap_or(KEEPALIVES_RETRIES));
     session
         .ssl_mode(SslMode::Require)
         .ssl_negotiation(pg.get_ssl_negotiation())

@@ -1,12 +1,13 @@
-use std::{fmt, future::poll_fn, pin::Pin, sync::Arc, time::Instant};
+use std::{fmt, future::poll_fn, pin::Pin, sync::Arc};
 
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_postgres::{AsyncMessage, CancelToken, Client};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Error, Pool, PoolBuilder, PoolError,
     RetireReason,
+    cancel::Supervised,
     driver::{Driver, LoggedIn},
     link::{Link, Links},
     pool, replay, tls,
@@ -33,7 +34,7 @@ pub struct Connector(Arc<Inner>);
 
 struct Inner {
     engine: Engine<Driver>,
-    silent_server: SilentServer<Instant>,
+    silent_server: SilentServer,
     links: Links,
 }
 
@@ -136,8 +137,16 @@ impl Connector {
 
     /// Connects and spawns the task that drives the connection.
     pub(crate) async fn spawn(&self) -> Result<(Client, JoinHandle<()>), Error> {
-        let (client, connection) = self.connect().await?;
-        Ok((client, tokio::spawn(drive(connection, self.sent().clone()))))
+        let (client, connection, link) = self.log_in().await?;
+        let driver = tokio::spawn(drive(connection, self.sent().clone()));
+        let supervised = Supervised {
+            connector: self.clone(),
+            link,
+            query: client.cancel_token(),
+            driver: Some(driver),
+            runtime: Handle::current(),
+        };
+        Ok((client, tokio::spawn(supervised.run())))
     }
 
     /// What the connections are made with, for
@@ -189,7 +198,7 @@ impl Connector {
         self.0.engine.driver.user(token)
     }
 
-    pub(super) fn silent_server(&self) -> &SilentServer<Instant> {
+    pub(crate) fn silent_server(&self) -> &SilentServer {
         &self.0.silent_server
     }
 }

@@ -10,7 +10,6 @@
 use std::{io, net::IpAddr, sync::Arc};
 
 use tokio_postgres::config::LoadBalanceHosts;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Error, Stage,
@@ -33,7 +32,7 @@ pub(super) async fn log_in(
     token: &Token,
     attempt: &Attempt<Error>,
 ) -> Result<LoggedIn, Error> {
-    let Driver { config, tls, clock, .. } = driver;
+    let Driver { config, clock, .. } = driver;
     let mut session = config.session.clone();
     session.user(user).connect_timeout(config.connect_timeout);
     let mut hosts: Vec<&Host> = config.hosts.iter().collect();
@@ -58,7 +57,7 @@ pub(super) async fn log_in(
             attempt.reached(Stage::Dial);
             let places = addresses.len() - at + others;
             // Moved about, it is large.
-            let trying = Box::pin(try_one(&session, token, host, *address, tls, attempt));
+            let trying = Box::pin(try_one(&session, token, host, *address, driver, attempt));
             match within_share(&**clock, attempt, places, trying).await {
                 Err(error) if !matches!(error, Error::LoginRefused(_)) => failures.add(error),
                 outcome => return outcome,
@@ -133,14 +132,15 @@ async fn try_one(
     token: &Token,
     host: &Host,
     address: IpAddr,
-    tls: &MakeRustlsConnect,
+    driver: &Driver,
     attempt: &Attempt<Error>,
 ) -> Result<LoggedIn, Error> {
     let mut one = session.clone();
     // Only here: tokio-postgres drops a configuration without overwriting its password.
     one.password(token.secret()).host(&host.name).hostaddr(address).port(host.port);
-    let link = Arc::new(Link::new());
-    let watched = Watched { tls: tls.clone(), attempt: attempt.clone(), link: link.clone() };
+    let link = Arc::new(Link::new(driver.clock.clone()));
+    let watched =
+        Watched { tls: driver.tls.clone(), attempt: Some(attempt.clone()), link: link.clone() };
     match one.connect(watched).await {
         Ok((client, connection)) => {
             link.allowance.lift();

@@ -5,17 +5,26 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future::{Ready, ready},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
-use tokio::io::{Join, join};
+use tokio::{
+    io::{Join, join},
+    sync::Notify,
+};
 use tokio_postgres::{
     CancelToken,
     tls::{ChannelBinding, TlsConnect, TlsStream},
 };
 
-use crate::limited::{Allowance, Limited};
+use crate::{
+    clock::{self, Clock},
+    connect::RetireReason,
+    limited::{Allowance, Limited},
+};
 
 /// Process ID and secret key of a server's session (PostgreSQL documentation, "Canceling
 /// Requests in Progress").
@@ -26,19 +35,63 @@ type Key = [u8; 8];
 pub(crate) struct Link {
     /// What the server may still send.
     pub(crate) allowance: Allowance,
+    /// The connection carries a request to cancel, and nothing else.
+    pub(super) is_cancellation: bool,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    settled: Notify,
 }
 
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 struct State {
     key: Option<Key>,
+    /// Requests that the server answers with `READY_FOR_QUERY`.
+    requests: u64,
+    responses: u64,
+    /// The last request ended with `SYNC`.
+    last_was_sync: bool,
     in_transaction: bool,
     may_have_prepared: bool,
+    has_stale_plans: bool,
+    /// When the server last was ready for a query, by the clock's monotonic time.
+    heard: Duration,
+    round_trip: Duration,
+    suspected: Option<Suspicion>,
 }
 
+/// An idle connection that looked unfit.
+#[derive(Debug, Clone, Copy)]
+struct Suspicion {
+    since: Duration,
+    /// How often the connection had been lent by then.
+    lent: usize,
+}
+
+/// An idle connection is unfit if it looked so for this long: requests that a dropped
+/// `Statement` or `Transaction` sends are answered by then.
+const SUSPECTED_FOR: Duration = Duration::from_millis(500);
+
+/// Requests that are unanswered at the checkout have this much time …
+const GRACE: Duration = Duration::from_millis(100);
+
+/// … or so many round trips of the connection, if these take longer.
+const GRACE_ROUND_TRIPS: u32 = 4;
+
 impl Link {
-    pub(super) fn new() -> Self {
-        Self { allowance: Allowance::for_login(), state: Mutex::default() }
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        let state = State { heard: clock.monotonic(), ..State::default() };
+        Self {
+            allowance: Allowance::for_login(),
+            is_cancellation: false,
+            clock,
+            state: Mutex::new(state),
+            settled: Notify::new(),
+        }
+    }
+
+    pub(super) fn of_cancellation(clock: Arc<dyn Clock>) -> Self {
+        Self { is_cancellation: true, ..Self::new(clock) }
     }
 
     /// Whether the server reported an open or a failed transaction when it last was ready for a
@@ -47,10 +100,88 @@ impl Link {
         self.state().in_transaction
     }
 
+    /// Whether the server has answered all requests.
+    pub(super) fn is_settled(&self) -> bool {
+        self.state().is_settled()
+    }
+
+    /// Whether there was no request since the login.
+    #[cfg(feature = "bb8")]
+    pub(crate) fn is_unused(&self) -> bool {
+        self.state().requests == 0
+    }
+
+    /// Waits until the server has answered all requests, for a short time; whether it has.
+    pub(crate) async fn settles(&self) -> bool {
+        let grace = GRACE.max(self.state().round_trip * GRACE_ROUND_TRIPS);
+        let settled = async {
+            loop {
+                let mut notified = pin!(self.settled.notified());
+                // From here on, nothing is missed.
+                notified.as_mut().enable();
+                if self.is_settled() {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        self.is_settled() || clock::timeout(&*self.clock, grace, settled).await.is_ok()
+    }
+
+    /// When the server last was ready for a query, by the clock's monotonic time; before that,
+    /// when the connection was begun.
+    pub(crate) fn heard(&self) -> Duration {
+        self.state().heard
+    }
+
+    /// What one round trip took.
+    pub(super) fn set_round_trip(&self, round_trip: Duration) {
+        self.state().round_trip = round_trip;
+    }
+
+    /// Why an idle connection that was lent so often must be closed, if it looked unfit before
+    /// and was not lent since.
+    pub(super) fn look_at_idle(&self, lent: usize) -> Option<RetireReason> {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        let reason = match (state.is_settled(), state.in_transaction) {
+            (false, _) => RetireReason::Unsettled,
+            (true, true) => RetireReason::TransactionOpen,
+            (true, false) => {
+                state.suspected = None;
+                return None;
+            }
+        };
+        match state.suspected {
+            Some(Suspicion { since, lent: before }) if before == lent => {
+                (now.saturating_sub(since) >= SUSPECTED_FOR).then_some(reason)
+            }
+            _ => {
+                state.suspected = Some(Suspicion { since: now, lent });
+                None
+            }
+        }
+    }
+
     /// Whether SQL may have prepared a statement since the last call: by `PREPARE`, or in a
     /// block or a procedure.
     pub(super) fn take_may_have_prepared(&self) -> bool {
         std::mem::take(&mut self.state().may_have_prepared)
+    }
+
+    /// Whether the server refused a cached statement since the last call, because its result
+    /// would have other columns now.
+    pub(super) fn take_stale_plans(&self) -> bool {
+        std::mem::take(&mut self.state().has_stale_plans)
+    }
+
+    /// A message of the client.
+    pub(super) fn sent(&self, kind: u8) {
+        if [message::QUERY, message::SYNC, message::FUNCTION_CALL].contains(&kind) {
+            let mut state = self.state();
+            state.requests += 1;
+            state.last_was_sync = kind == message::SYNC;
+        }
     }
 
     /// A message of the server, with the beginning of its body.
@@ -60,8 +191,26 @@ impl Link {
             (message::COMMAND_COMPLETE, b"PREPARE\0" | b"DO\0" | b"CALL\0") => {
                 self.state().may_have_prepared = true;
             }
+            (message::COPY_IN, _) => {
+                let mut state = self.state();
+                // The server ignores the Sync that came with the statement.
+                if state.last_was_sync {
+                    state.responses += 1;
+                }
+            }
+            (message::ERROR, body) if sql_state(body) == Some(STALE_PLAN) => {
+                self.state().has_stale_plans = true;
+            }
             (message::READY_FOR_QUERY, [status, ..]) => {
-                self.state().in_transaction = *status != message::IDLE;
+                let now = self.clock.monotonic();
+                let mut state = self.state();
+                state.in_transaction = *status != message::IDLE;
+                state.heard = now;
+                // The login's answers no request.
+                state.responses = (state.responses + 1).min(state.requests);
+                if state.is_settled() {
+                    self.settled.notify_waiters();
+                }
             }
             _ => {}
         }
@@ -72,13 +221,40 @@ impl Link {
     }
 }
 
-/// Types of the server's messages (PostgreSQL documentation, "Message Formats").
+impl State {
+    fn is_settled(&self) -> bool {
+        self.requests == self.responses
+    }
+}
+
+#[cfg(test)]
+impl Default for Link {
+    fn default() -> Self {
+        Self::new(Arc::new(clock::ManualClock::new()))
+    }
+}
+
+/// Types of messages (PostgreSQL documentation, "Message Formats").
 mod message {
+    pub(super) const QUERY: u8 = b'Q';
+    pub(super) const SYNC: u8 = b'S';
+    pub(super) const FUNCTION_CALL: u8 = b'F';
+
     pub(super) const BACKEND_KEY_DATA: u8 = b'K';
     pub(super) const COMMAND_COMPLETE: u8 = b'C';
+    pub(super) const COPY_IN: u8 = b'G';
+    pub(super) const ERROR: u8 = b'E';
     pub(super) const READY_FOR_QUERY: u8 = b'Z';
     /// The status in `READY_FOR_QUERY`: not in a transaction.
     pub(super) const IDLE: u8 = b'I';
+}
+
+/// "cached plan must not change result type" has it, and little else.
+const STALE_PLAN: &[u8] = b"0A000";
+
+/// The SQLSTATE in the fields of an error, if it is among the bytes that are there.
+fn sql_state(fields: &[u8]) -> Option<&[u8]> {
+    fields.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))
 }
 
 /// The links of a connector's connections.

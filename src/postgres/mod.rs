@@ -59,6 +59,7 @@
 //! [`cancel_token`]: tokio_postgres::Client::cancel_token
 
 mod advice;
+mod cancel;
 mod config;
 mod config_error;
 mod connector;
@@ -74,17 +75,17 @@ mod retire;
 mod tls;
 mod wire;
 
+#[cfg(feature = "diesel-async")]
+pub(crate) use cancel::cancel;
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use connector::Connector;
 pub use error::{Error, is_transient};
 pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait};
 pub use recycling::Recycling;
-#[cfg(feature = "diesel-async")]
-pub(crate) use recycling::cancel;
-#[cfg(feature = "bb8")]
-pub(crate) use retire::unfit;
 pub use tls::Connection;
+#[cfg(feature = "bb8")]
+pub(crate) use {recycling::make_fit, retire::unfit};
 
 pub use deadpool_postgres;
 pub use tokio_postgres;

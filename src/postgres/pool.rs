@@ -4,7 +4,12 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, RecyclingMethod,
 };
 
-use super::{Config, Connector, Recycling, RetireReason, connector::Connecting, retire::unfit};
+use super::{
+    Config, Connector, Recycling, RetireReason,
+    connector::Connecting,
+    recycling::{Counted, make_fit},
+    retire::unfit,
+};
 use crate::connect::{self, PoolState, Upkeep};
 
 /// deadpool-postgres' pool, nothing else: its sizes, time limits, hooks,
@@ -53,7 +58,10 @@ impl deadpool_postgres::Connect for PoolConnect {
                 tokens: connector.tokens().clone(),
                 min_size: connector.config().min_size,
                 is_fit: move |_: &Manager, client: &ClientWrapper, metrics: &Metrics| {
-                    let reason = unfit(connector.config(), client, metrics);
+                    let reason = unfit(connector.config(), client, metrics).or_else(|| {
+                        let link = connector.link(&client.cancel_token())?;
+                        link.look_at_idle(metrics.recycle_count)
+                    });
                     reason.inspect(|reason| connector.metrics().retired(*reason)).is_none()
                 },
             });
@@ -72,19 +80,14 @@ fn retire_the_unfit(connector: Connector) -> Hook {
 }
 
 fn recycle(connector: Connector) -> Hook {
-    Hook::async_fn(move |client: &mut ClientWrapper, metrics| {
-        let (connector, metrics) = (connector.clone(), *metrics);
+    Hook::async_fn(move |client: &mut ClientWrapper, _| {
+        let connector = connector.clone();
         Box::pin(async move {
-            if connector.silent_server().includes(metrics.recycled.unwrap_or(metrics.created)) {
-                return Err(retired(&connector, RetireReason::Silent));
-            }
-            let asked = metrics.created + metrics.age();
-            let recycled = connector.config().recycling.recycle(&connector, client).await;
-            match recycled {
-                Err(RetireReason::Unsettled) => connector.silent_server().unanswered(asked),
-                _ => connector.silent_server().answered(asked),
-            }
-            recycled.map_err(|reason| retired(&connector, reason))
+            let mut counted =
+                Counted { connector: &connector, reason: Some(RetireReason::Unsettled) };
+            let fit = make_fit(&connector, client).await;
+            counted.reason = fit.err();
+            fit.map_err(|reason| HookError::message(reason.to_string()))
         })
     })
 }

@@ -2,7 +2,7 @@ use std::{pin::pin, time::Duration};
 
 use deadpool_postgres::ClientWrapper;
 use futures_util::StreamExt;
-use tokio_postgres::{CancelToken, error::SqlState};
+use tokio_postgres::error::SqlState;
 use tracing::Instrument;
 
 use super::{Connector, RetireReason, is_transient, link::Link};
@@ -12,9 +12,9 @@ use crate::{clock, telemetry::recycled};
 /// those of deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod);
 /// the default is not.
 ///
-/// What a dropped query still does is awaited for 2 s; then it is cancelled, and
-/// the connection not used again. With [`Fast`](Self::Fast), the next borrower waits
-/// for it.
+/// A connection with a query that was dropped is closed and the query cancelled: by the
+/// maintenance, or at the checkout if the query does not end within 100 ms. With
+/// [`Fast`](Self::Fast), a borrower that comes before the maintenance waits for the query.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Recycling {
@@ -102,45 +102,91 @@ impl Recycling {
         }
     }
 
-    /// Makes the connection fit for its next borrower.
-    pub(crate) async fn recycle(
+    async fn recycle(
         &self,
         connector: &Connector,
         client: &ClientWrapper,
+        link: Option<&Link>,
     ) -> Result<(), RetireReason> {
-        let span = connector.metrics().recycle_span();
-        let recycling = async {
-            let running = self.run(connector, client);
-            match clock::timeout(&**connector.clock(), Self::LIMIT, running).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
-                Ok(Err(error)) => {
-                    let error = connector.sent().excerpt_of(&error);
-                    tracing::warn!(error, "a connection could not be recycled");
-                    Err(RetireReason::Recycling)
+        let began = connector.clock().monotonic();
+        let may_roll_back = link.is_some_and(Link::in_transaction);
+        let running = self.run(client, link);
+        match clock::timeout(&**connector.clock(), Self::LIMIT, running).await {
+            Ok(Ok(())) => {
+                if let Some(link) = link {
+                    connector.silent_server().heard(link.heard());
+                    link.set_round_trip(connector.clock().monotonic().saturating_sub(began));
                 }
-                Err(clock::Elapsed) => {
-                    cancel(connector, client.cancel_token());
-                    Err(RetireReason::Unsettled)
-                }
+                Ok(())
             }
-        };
-        recycled(&span, recycling.instrument(span.clone()).await)
+            Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
+            Ok(Err(error)) => {
+                let error = connector.sent().excerpt_of(&error);
+                tracing::warn!(error, "a connection could not be recycled");
+                Err(RetireReason::Recycling)
+            }
+            Err(clock::Elapsed) => {
+                // All earlier requests were answered. A large transaction takes its time to be
+                // rolled back.
+                if link.is_some() && !may_roll_back {
+                    connector.silent_server().silent(began);
+                }
+                Err(RetireReason::Unsettled)
+            }
+        }
     }
 
     async fn run(
         &self,
-        connector: &Connector,
         client: &ClientWrapper,
+        link: Option<&Link>,
     ) -> Result<(), tokio_postgres::Error> {
         match self {
             Self::Fast => Ok(()),
             Self::Verified => execute(client, "").await,
             Self::Custom(sql) => execute(client, sql).await,
-            Self::Clean => {
-                let link = connector.link(&client.cancel_token());
-                clean(client, link.as_deref()).await
+            Self::Clean => clean(client, link).await,
+        }
+    }
+}
+
+/// Makes a connection fit for its next borrower. Otherwise it must be dropped, which cancels what
+/// it still runs.
+pub(crate) async fn make_fit(
+    connector: &Connector,
+    client: &ClientWrapper,
+) -> Result<(), RetireReason> {
+    let link = connector.link(&client.cancel_token());
+    let link = link.as_deref();
+    if link.is_some_and(|link| connector.silent_server().includes(link.heard())) {
+        return Err(RetireReason::Silent);
+    }
+    let span = connector.metrics().recycle_span();
+    let recycling = async {
+        if let Some(link) = link {
+            if !link.settles().await {
+                return Err(RetireReason::Unsettled);
             }
+            if link.take_stale_plans() {
+                client.statement_cache.clear();
+            }
+        }
+        connector.config().recycling.recycle(connector, client, link).await
+    };
+    recycled(&span, recycling.instrument(span.clone()).await)
+}
+
+/// Counts the retirement of a connection, also if its caller gives up meanwhile: the pool drops
+/// the connection then.
+pub(super) struct Counted<'a> {
+    pub(super) connector: &'a Connector,
+    pub(super) reason: Option<RetireReason>,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(reason) = self.reason {
+            self.connector.metrics().retired(reason);
         }
     }
 }
@@ -176,18 +222,4 @@ async fn execute(client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres
         }
     }
     Ok(())
-}
-
-/// Has the server stop what the connection is at. It is not used again,
-/// because the cancellation might reach a later query.
-pub(crate) fn cancel(connector: &Connector, query: CancelToken) {
-    let connector = connector.clone();
-    tokio::spawn(async move {
-        let limit = connector.config().connect_timeout;
-        let cancelling = query.cancel_query(connector.tls());
-        if let Ok(Err(error)) = clock::timeout(&**connector.clock(), limit, cancelling).await {
-            let error = connector.sent().excerpt_of(&error);
-            tracing::warn!(error, "a query could not be cancelled");
-        }
-    });
 }

@@ -1,4 +1,4 @@
-//! The stream under tokio-postgres, which shows a [`Link`] what the server sends.
+//! The stream under tokio-postgres, which shows a [`Link`] what client and server send.
 
 use std::{
     io,
@@ -16,26 +16,30 @@ use super::link::Link;
 /// documentation, "Message Formats").
 const HEAD: usize = 1 + 4;
 
-/// As much of a message's body as [`Link`] looks at.
-const LOOKED_AT: usize = 8;
+/// As much of a message's body as [`Link`] looks at: the SQLSTATE of an error comes after its
+/// severity, in the server's language and in English.
+const LOOKED_AT: usize = 64;
 
-/// A TLS stream whose server's messages are followed. (A part of public types, though not
+/// A TLS stream whose messages are followed. (A part of public types, though not
 /// itself one that can be named.)
 #[derive(Debug)]
 pub struct Wire<S> {
     stream: S,
-    messages: Messages,
+    sent: Messages,
+    received: Messages,
     link: Arc<Link>,
 }
 
 impl<S> Wire<S> {
     pub(super) fn new(stream: S, link: Arc<Link>) -> Self {
-        Self { stream, messages: Messages::default(), link }
+        // The first message of a client has no type.
+        let sent = Messages { have: 1, ..Messages::default() };
+        Self { stream, sent, received: Messages::default(), link }
     }
 }
 
 /// Follows messages in whatever pieces they arrive.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Messages {
     /// The start of the current message: its head, and what [`Link`] looks at.
     start: [u8; HEAD + LOOKED_AT],
@@ -43,8 +47,15 @@ struct Messages {
     have: usize,
 }
 
+impl Default for Messages {
+    fn default() -> Self {
+        Self { start: [0; HEAD + LOOKED_AT], have: 0 }
+    }
+}
+
 impl Messages {
-    fn pass(&mut self, mut bytes: &[u8], link: &Link) {
+    /// Calls `look` with the type of each whole message and the beginning of its body.
+    fn pass(&mut self, mut bytes: &[u8], look: impl Fn(u8, &[u8])) {
         while !bytes.is_empty() {
             // The head comes first and has the length.
             let end = if self.have < HEAD { HEAD } else { self.length() };
@@ -54,7 +65,7 @@ impl Messages {
             bytes = later;
             if self.have >= HEAD && self.have == self.length() {
                 let end = self.have.min(self.start.len());
-                link.received(self.start[0], &self.start[HEAD..end]);
+                look(self.start[0], &self.start[HEAD..end]);
                 self.have = 0;
             }
         }
@@ -77,18 +88,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         let this = &mut *self;
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-        this.messages.pass(&buffer.filled()[before..], &this.link);
+        let read = &buffer.filled()[before..];
+        this.received.pass(read, |kind, body| this.link.received(kind, body));
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let this = &mut *self;
+        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        this.sent.pass(&bytes[..count], |kind, _| this.link.sent(kind));
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -96,6 +111,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.link.is_cancellation {
+            // The server closes when it has dealt with the request. Errors end it as well.
+            let mut rest = [0; 64];
+            let mut buffer = ReadBuf::new(&mut rest);
+            while ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_ok() {
+                if buffer.filled().is_empty() {
+                    break;
+                }
+                buffer.clear();
+            }
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -115,6 +141,25 @@ mod tests {
         [&[kind][..], &length, body].concat()
     }
 
+    /// Passes a client's and then a server's messages, in pieces of any size.
+    fn passed(sent: &[u8], received: &[u8], check: impl Fn(&Link)) {
+        for size in 1..=received.len().max(sent.len()) {
+            let link = Arc::new(Link::default());
+            let mut wire = Wire::new((), link.clone());
+            sent.chunks(size).for_each(|piece| wire.sent.pass(piece, |kind, _| link.sent(kind)));
+            let receive = |kind, body: &[u8]| link.received(kind, body);
+            received.chunks(size).for_each(|piece| wire.received.pass(piece, receive));
+            check(&link);
+            assert_eq!((wire.sent.have, wire.received.have), (0, 0), "whole messages");
+        }
+    }
+
+    /// A client's first message, and what follows.
+    fn after_startup(messages: &[Vec<u8>]) -> Vec<u8> {
+        let startup = [&[0, 0, 0, 16][..], &[b'Q'; 12]].concat();
+        [startup, messages.concat()].concat()
+    }
+
     #[test]
     fn statements_that_may_prepare_are_seen_however_the_network_cuts_the_messages() {
         for (tag, prepares) in [
@@ -132,20 +177,58 @@ mod tests {
                 message(b'Z', b"I"),
             ]
             .concat();
-            for size in 1..=messages.len() {
-                let (link, mut followed) = (Link::new(), Messages::default());
-                messages.chunks(size).for_each(|piece| followed.pass(piece, &link));
-                assert_eq!(link.take_may_have_prepared(), prepares, "{tag}, pieces of {size}");
+            passed(&after_startup(&[]), &messages, |link| {
+                assert_eq!(link.take_may_have_prepared(), prepares, "{tag}");
                 assert!(!link.take_may_have_prepared());
-                assert_eq!(followed.have, 0);
-            }
+            });
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_against_the_responses() {
+        let (query, sync, ready) = (message(b'Q', b"x\0"), message(b'S', b""), message(b'Z', b"T"));
+        let (parse, copy) = (message(b'P', b"\0\0\0\0"), message(b'G', b"\0\0\0"));
+        let login = message(b'Z', b"I");
+        for (sent, received, settled, in_transaction) in [
+            (vec![], vec![&login], true, false),
+            (vec![&query], vec![&login], false, false),
+            (vec![&query], vec![&login, &ready], true, true),
+            (vec![&parse, &sync], vec![&login], false, false),
+            (vec![&parse, &sync, &query], vec![&login, &ready], false, true),
+            (vec![&parse, &sync, &query], vec![&login, &ready, &ready], true, true),
+            // The server ignores the first Sync of a COPY FROM STDIN.
+            (vec![&parse, &sync, &sync], vec![&login, &copy, &ready], true, true),
+        ] {
+            let sent: Vec<Vec<u8>> = sent.into_iter().cloned().collect();
+            // The login's response comes before the first request.
+            let link = Link::default();
+            let mut wire = Wire::new((), Arc::new(Link::default()));
+            let receive = |wire: &mut Wire<()>, bytes: &[u8]| {
+                wire.received.pass(bytes, |kind, body| link.received(kind, body));
+            };
+            receive(&mut wire, received[0]);
+            wire.sent.pass(&after_startup(&sent), |kind, _| link.sent(kind));
+            received[1..].iter().for_each(|message| receive(&mut wire, message));
+            assert_eq!((link.is_settled(), link.in_transaction()), (settled, in_transaction));
+        }
+    }
+
+    #[test]
+    fn a_plan_that_is_stale_is_seen_in_the_error() {
+        for (code, stale) in [("0A000", true), ("42601", false)] {
+            let error = format!("SFEHLER\0VERROR\0C{code}\0Mcached plan\0\0");
+            let messages = message(b'E', error.as_bytes());
+            passed(&after_startup(&[]), &messages, |link| {
+                assert_eq!(link.take_stale_plans(), stale, "{code}");
+                assert!(!link.take_stale_plans());
+            });
         }
     }
 
     #[test]
     fn impossible_lengths_are_passed_over() {
-        let (link, mut followed) = (Link::new(), Messages::default());
-        followed.pass(&[0; 64], &link);
-        followed.pass(&[0xff; 64], &link);
+        let mut messages = Messages::default();
+        messages.pass(&[0; 64], |_, _| ());
+        messages.pass(&[0xff; 64], |_, _| ());
     }
 }

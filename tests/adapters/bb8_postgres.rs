@@ -60,6 +60,26 @@ async fn a_pool_that_does_not_look_at_its_connections_lends_each_once() {
     let b = pool.get().await.unwrap();
     assert_ne!(backend(&b).await, pid, "another session");
     assert_eq!(text(&b, TRACES_LEFT).await, "");
+
+    // With `Fast` there is nothing to clean.
+    let guest =
+        Guest::with("bb8-fast", |config| config.recycling(entra_pool::postgres::Recycling::Fast))
+            .await;
+    let manager = Manager::new(guest.connector.clone());
+    let builder = bb8::postgres::builder(&manager).max_size(1);
+    let pool = builder.test_on_check_out(false).build_unchecked(manager);
+    let pid = backend(&pool.get().await.unwrap()).await;
+    assert_eq!(backend(&pool.get().await.unwrap()).await, pid);
+}
+
+#[tokio::test]
+async fn a_healthy_connection_can_be_added() {
+    let guest = Guest::new("bb8-added").await;
+    let manager = Manager::new(guest.connector.clone());
+    let pool = bb8::postgres::builder(&manager).max_size(2).build_unchecked(manager);
+    let dedicated = pool.dedicated_connection().await.unwrap();
+    pool.add(dedicated).unwrap();
+    assert_eq!(pool.state().idle_connections, 1);
 }
 
 #[tokio::test]

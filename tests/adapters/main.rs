@@ -6,6 +6,7 @@
 mod bb8_azure_sql;
 mod bb8_postgres;
 mod diesel;
+mod silent;
 mod sqlx;
 #[path = "../support/mod.rs"]
 mod support;

@@ -15,6 +15,7 @@ mod logs;
 mod pgbouncer;
 mod restarts;
 mod retries;
+mod returns;
 mod rotation;
 mod sessions;
 #[path = "../support/mod.rs"]

@@ -220,29 +220,32 @@ async fn connections_of_a_silent_server_are_not_waited_for_one_after_the_other()
     for _ in 0..4 {
         lent.push(pool.get().await.unwrap());
     }
-    for silent in &lent[..2] {
-        let pid = backend(silent).await;
-        let asleep = format!(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep')"
-        );
-        begin_and_drop(silent, "SELECT pg_sleep(3600)", &asleep).await;
+    let mut backends = Vec::new();
+    for client in &lent {
+        backends.push(backend(client).await.to_string());
     }
+    let signal = |signal: &str| {
+        let kill = std::process::Command::new("kill").arg(signal).args(&backends).status();
+        assert!(kill.unwrap().success());
+    };
     lent.into_iter().for_each(drop);
+    // They say nothing any more, and the server takes new connections.
+    clock.advance(Duration::from_millis(1));
+    signal("-STOP");
     let next = tokio::spawn({
         let pool = pool.clone();
         async move { pool.get().await.unwrap() }
     });
-    for _ in 0..2 {
-        // The pool's maintenance and the limit of the cleaning.
-        while clock.sleepers() < 2 {
-            tokio::task::yield_now().await;
-        }
-        clock.advance(Duration::from_secs(2));
+    // The pool's maintenance and the limit of the cleaning.
+    while clock.sleepers() < 2 {
+        tokio::task::yield_now().await;
     }
+    clock.advance(Duration::from_secs(2));
     assert_eq!(text(&next.await.unwrap(), "SELECT 'there'").await, "there");
-    let retired = [(RetireReason::Unsettled, 2), (RetireReason::Silent, 2)];
+    let retired = [(RetireReason::Unsettled, 1), (RetireReason::Silent, 3)];
     assert_eq!(connector.report().retired, retired);
     assert_eq!(connector.report().logins, 5);
+    signal("-CONT");
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! PostgreSQL under bb8. Connections are retired at their age and cleaned
 //! between borrowers as in the pool of [`postgres`](crate::postgres).
+//!
+//! bb8 cleans connections in its test at the checkout. With `test_on_check_out(false)`, a used
+//! connection is closed when it comes back, so that each checkout logs in, except with
+//! [`Recycling::Fast`].
 
 use std::{
     fmt,
@@ -9,7 +13,7 @@ use std::{
 use bb8::ManageConnection;
 use deadpool_postgres::{ClientWrapper, Metrics};
 
-use crate::postgres::{Connector, Error, unfit};
+use crate::postgres::{Connector, Error, Recycling, make_fit, unfit};
 
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
@@ -45,7 +49,7 @@ impl Manager {
 pub struct Connection {
     client: ClientWrapper,
     metrics: Metrics,
-    /// It has been looked at since it was last lent.
+    /// It was made fit since it was last lent.
     fit: bool,
 }
 
@@ -64,7 +68,7 @@ impl ManageConnection for Manager {
         let config = self.connector.config();
         let made_fit = match unfit(config, &connection.client, &connection.metrics) {
             Some(reason) => Err(reason),
-            None => config.recycling.recycle(&self.connector, &connection.client).await,
+            None => make_fit(&self.connector, &connection.client).await,
         };
         connection.fit = made_fit.is_ok();
         made_fit.map_err(|reason| {
@@ -73,11 +77,17 @@ impl ManageConnection for Manager {
         })
     }
 
-    /// Also where the pool does not look at connections (`test_on_check_out(false)`):
-    /// nobody would clean it for the next borrower.
+    /// Also a used connection of a pool that does not test connections
+    /// (`test_on_check_out(false)`): it would not be cleaned for the next borrower.
     fn has_broken(&self, connection: &mut Connection) -> bool {
         connection.metrics.recycled = Some(Metrics::default().created);
-        !std::mem::take(&mut connection.fit) || connection.client.is_closed()
+        let was_made_fit = std::mem::take(&mut connection.fit);
+        let needs_no_cleaning = self.connector.config().recycling == Recycling::Fast
+            || self
+                .connector
+                .link(&connection.client.cancel_token())
+                .is_some_and(|link| link.is_unused());
+        connection.client.is_closed() || !(was_made_fit || needs_no_cleaning)
     }
 }
 

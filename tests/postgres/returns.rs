@@ -1,0 +1,248 @@
+//! What becomes of a connection that comes back in a bad state, while nobody else borrows; and
+//! that one which only looks so is kept.
+
+use std::{sync::Arc, time::Duration};
+
+use entra_pool::{
+    connect::RetireReason,
+    postgres::{Config, Connector, Pool, Recycling, deadpool_postgres::Client},
+    token::Identity,
+};
+use futures_util::SinkExt;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{backend, connector, let_in, server, support::pgbouncer::PgBouncer, text};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn until_true(sql: &str, limit: Duration) {
+    let came = async {
+        while server().await.value(sql).await.as_deref() != Some("t") {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(limit, came).await.unwrap_or_else(|_| panic!("not within {limit:?}: {sql}"));
+}
+
+async fn connector_of(role: &str) -> Connector {
+    connector(&Identity::new(let_in(role).await), &server().await.url(role))
+}
+
+#[tokio::test]
+async fn the_locks_of_a_returned_transaction_are_free_though_nobody_borrows() {
+    for (role, recycling) in [("locker", Recycling::Clean), ("quick", Recycling::Fast)] {
+        let connector = connector_of(role).await;
+        let config = connector.config().clone().recycling(recycling);
+        let connector = Connector::new(config, connector.tokens().clone()).unwrap();
+        let pool = connector.pool_builder().max_size(1).build();
+        let client = pool.get().await.unwrap();
+        client.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(1801)").await.unwrap();
+        drop(client);
+        let free =
+            "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 1801)";
+        until_true(free, 3 * SECOND).await;
+        assert_eq!(connector.report().retired, [(RetireReason::TransactionOpen, 1)], "{role}");
+    }
+}
+
+/// How many queries of this role run.
+fn running(role: &str) -> String {
+    format!("FROM pg_stat_activity WHERE usename = '{role}' AND state = 'active'")
+}
+
+/// Drops queries of `count` clients in the middle, which then go back.
+async fn drop_queries(pool: &Pool, count: usize) {
+    let mut dropped = JoinSet::new();
+    for _ in 0..count {
+        let client = pool.get().await.unwrap();
+        dropped.spawn(async move {
+            let query = client.batch_execute("SELECT pg_sleep(600)");
+            timeout(SECOND / 5, query).await.unwrap_err();
+        });
+    }
+    dropped.join_all().await;
+}
+
+#[tokio::test]
+async fn dropped_queries_end_at_the_server_though_nobody_borrows() {
+    let connector = connector_of("dropper").await;
+    let pool = connector.pool_builder().max_size(20).build();
+    drop_queries(&pool, 20).await;
+    until_true(&format!("SELECT count(*) = 0 {}", running("dropper")), 3 * SECOND).await;
+    assert_eq!(connector.report().retired, [(RetireReason::Unsettled, 20)]);
+}
+
+#[tokio::test]
+async fn dropped_queries_end_behind_pgbouncer_as_well() {
+    let (server, credential) = (server().await, let_in("bounced").await);
+    let secret = credential.secret();
+    let settings = "default_pool_size = 30\npool_mode = session";
+    let bouncer = PgBouncer::start_with(settings, server, &[("bounced", &secret)]).await;
+    let config: Config = server.url_at(bouncer.port(), "bounced", "").parse().unwrap();
+    let tokens = Identity::new(credential).tokens(config.token_scope().unwrap());
+    let connector = Connector::new(config, tokens).unwrap();
+    let pool = connector.pool_builder().max_size(20).build();
+    drop_queries(&pool, 20).await;
+    until_true(&format!("SELECT count(*) = 0 {}", running("bounced")), 4 * SECOND).await;
+    // PgBouncer lives.
+    assert_eq!(text(&pool.get().await.unwrap(), "SELECT 'there'").await, "there");
+}
+
+#[tokio::test]
+async fn healthy_connections_are_not_closed_for_the_dropped_queries_of_others() {
+    let connector = connector_of("sixteen").await;
+    let pool = connector.pool_builder().max_size(16).build();
+    connector.warm_up(&pool, 16).await.unwrap();
+    drop_queries(&pool, 2).await;
+    let mut lent = Vec::new();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..14 {
+        let began = Instant::now();
+        lent.push(pool.get().await.unwrap());
+        slowest = slowest.max(began.elapsed());
+    }
+    let retired: u64 = connector.report().retired.iter().map(|(_, count)| count).sum();
+    assert!(retired <= 2 && connector.report().logins == 16, "{:?}", connector.report());
+    println!("slowest of 14 checkouts: {slowest:?}");
+}
+
+#[tokio::test]
+async fn callers_that_give_up_leave_one_query_to_be_cancelled_and_a_count() {
+    let connector = connector_of("hasty").await;
+    let pool = connector.pool_builder().max_size(1).build();
+    drop_queries(&pool, 1).await;
+    for _ in 0..5 {
+        let _ = timeout(3 * SECOND / 10, pool.get()).await;
+    }
+    until_true(&format!("SELECT count(*) = 0 {}", running("hasty")), 3 * SECOND).await;
+    assert_eq!(connector.report().retired, [(RetireReason::Unsettled, 1)]);
+}
+
+#[tokio::test]
+async fn a_statement_whose_plan_is_stale_is_prepared_again_for_the_next_borrower() {
+    let identity = crate::identity_of("altering").await;
+    let connector = connector(&identity, &server().await.url("altering"));
+    let pool = connector.pool_builder().max_size(1).build();
+    let client = pool.get().await.unwrap();
+    client.batch_execute("CREATE TABLE altered (id int)").await.unwrap();
+    let query = "SELECT * FROM altered";
+    let statement = client.prepare_cached(query).await.unwrap();
+    client.query(&statement, &[]).await.unwrap();
+    client.batch_execute("ALTER TABLE altered ADD name text").await.unwrap();
+    let pid = backend(&client).await;
+    let error = client.query(&statement, &[]).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "0A000");
+    drop((statement, client));
+    let client = pool.get().await.unwrap();
+    assert_eq!(backend(&client).await, pid, "the same connection");
+    let statement = client.prepare_cached(query).await.unwrap();
+    client.query(&statement, &[]).await.unwrap();
+}
+
+/// What is pending when a client goes back, though nothing is wrong.
+async fn harmless(client: &mut Client, way: usize) {
+    match way {
+        0 => drop(client.prepare("SELECT 1").await.unwrap()),
+        1 => {
+            let transaction = client.transaction().await.unwrap();
+            transaction.batch_execute("SELECT 1").await.unwrap();
+            drop(transaction);
+        }
+        2 => {
+            let sink = client.copy_in("COPY pending FROM STDIN").await.unwrap();
+            tokio::pin!(sink);
+            sink.send(bytes::Bytes::from_static(b"1\n")).await.unwrap();
+            sink.as_mut().finish().await.unwrap();
+        }
+        3 => {
+            let sink = client.copy_in("COPY pending FROM STDIN").await.unwrap();
+            tokio::pin!(sink);
+            sink.send(bytes::Bytes::from_static(b"no number\n")).await.unwrap();
+            sink.as_mut().finish().await.unwrap_err();
+        }
+        4 => {
+            let sink = client.copy_in::<_, bytes::Bytes>("COPY pending FROM STDIN").await.unwrap();
+            drop(sink);
+        }
+        5 => {
+            let transaction = client.transaction().await.unwrap();
+            let portal = transaction.bind("SELECT generate_series(1, 9)", &[]).await.unwrap();
+            transaction.query_portal(&portal, 2).await.unwrap();
+            drop(portal);
+            transaction.commit().await.unwrap();
+        }
+        6 => client.batch_execute("LISTEN news").await.unwrap(),
+        _ => {
+            let queries = (0..100).map(|_| client.query_one("SELECT 1", &[]));
+            futures_util::future::try_join_all(queries).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_only_look_unsettled_are_kept() {
+    const WAYS: usize = 8;
+    const ROUNDS: usize = 125;
+    let identity = crate::identity_of("harmless").await;
+    let connector = connector(&identity, &server().await.url("harmless"));
+    let pool = Arc::new(connector.pool_builder().max_size(4).build());
+    pool.get().await.unwrap().batch_execute("CREATE TABLE pending (n int)").await.unwrap();
+    let mut tasks = JoinSet::new();
+    for task in 0..8 {
+        let pool = pool.clone();
+        tasks.spawn(async move {
+            for round in 0..ROUNDS {
+                harmless(&mut pool.get().await.unwrap(), (task + round) % WAYS).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    sleep(2 * SECOND).await;
+    assert_eq!(
+        connector.report().retired.iter().filter(|(_, count)| *count > 0).count(),
+        0,
+        "{:?}",
+        connector.report()
+    );
+    assert!(connector.report().logins <= 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_with_short_limits_leave_few_queries_behind_pgbouncer() {
+    const SIZE: usize = 4;
+    let (server, credential) = (server().await, let_in("stormy").await);
+    let secret = credential.secret();
+    let settings = "default_pool_size = 40\npool_mode = session";
+    let bouncer = PgBouncer::start_with(settings, server, &[("stormy", &secret)]).await;
+    let config: Config = server.url_at(bouncer.port(), "stormy", "").parse().unwrap();
+    let tokens = Identity::new(credential).tokens(config.token_scope().unwrap());
+    let connector = Connector::new(config, tokens).unwrap();
+    let pool = connector.pool_builder().max_size(SIZE).build();
+    let end = Instant::now() + 12 * SECOND;
+    let mut callers = JoinSet::new();
+    for _ in 0..8 {
+        let pool = pool.clone();
+        callers.spawn(async move {
+            while Instant::now() < end {
+                let asking = async {
+                    let client = pool.get().await.ok()?;
+                    client.batch_execute("SELECT pg_sleep(60)").await.ok()
+                };
+                let _ = timeout(SECOND / 10, asking).await;
+            }
+        });
+    }
+    let mut most = 0;
+    while Instant::now() < end {
+        let count = format!("SELECT count(*) {}", running("stormy"));
+        most = most.max(server.value(&count).await.unwrap().parse::<usize>().unwrap());
+        sleep(SECOND / 5).await;
+    }
+    callers.join_all().await;
+    println!("{most} queries at most; {}", connector.report());
+    assert!(most <= 2 * SIZE, "{most}");
+    until_true(&format!("SELECT count(*) = 0 {}", running("stormy")), 3 * SECOND).await;
+}
