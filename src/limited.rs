@@ -31,7 +31,7 @@ impl Allowance {
     }
 
     /// For the answer to a probe or to a cleaning, which has some hundred bytes.
-    #[cfg(any(feature = "azure-sql", feature = "diesel-async"))]
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn restrict(&self) {
         self.0.store(64 * 1024, Relaxed);
     }

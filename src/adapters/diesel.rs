@@ -117,7 +117,9 @@ async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> Q
     let retired = |reason| connector.metrics().retired(reason);
     let cancelled = |query| {
         let connector = connector.clone();
-        tokio::spawn(async move { cancel(&connector, query).await });
+        tokio::spawn(async move {
+            cancel(&connector, query).await;
+        });
         (RetireReason::Unsettled, Error::BrokenTransactionManager)
     };
     if connector.silent_server().includes(link.heard()) {
@@ -129,6 +131,7 @@ async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> Q
         retired(reason);
         return Err(error);
     }
+    let rolls_back = link.in_transaction();
     let began = connector.clock().monotonic();
     // diesel-async reads all responses that are there within one poll, so that a time
     // limit does not end a flood.
@@ -143,7 +146,9 @@ async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> Q
         }
         Ok(Err(error)) => (RetireReason::Recycling, error),
         Err(clock::Elapsed) => {
-            connector.silent_server().silent(began);
+            if link.awaits_one_response() && !rolls_back {
+                connector.silent_server().silent(began);
+            }
             cancelled(query)
         }
     };

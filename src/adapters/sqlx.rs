@@ -139,15 +139,19 @@ impl Pool {
     /// [`connect_timeout`](crate::postgres::Config::connect_timeout) at most. [`PgPool::close`]
     /// waits without a limit where a server fell silent.
     pub async fn close(&self) {
-        let Renewal { pool, connector, .. } = &*self.renewal;
-        let limit = connector.config().connect_timeout;
-        if clock::timeout(&**connector.clock(), limit, pool.close()).await.is_err() {
-            tracing::warn!("the pool was closed before all of its connections");
-        }
+        self.renewal.close().await;
     }
 }
 
 impl Renewal {
+    async fn close(&self) {
+        let limit = self.connector.config().connect_timeout;
+        let closing = clock::timeout(&**self.connector.clock(), limit, self.pool.close());
+        if closing.await.is_err() {
+            tracing::warn!("the pool was closed before all of its connections");
+        }
+    }
+
     async fn renew(&self) -> Result<(), Error> {
         let token = token(&self.connector).await?;
         let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,7 +181,7 @@ impl Renewal {
         tokio::select! {
             () = closed => {}
             // Nothing is ever sent: this is the sender's end.
-            _ = all_gone.changed() => self.pool.close().await,
+            _ = all_gone.changed() => self.close().await,
             () = renewing => {}
         }
     }
@@ -289,7 +293,11 @@ impl Cleaner {
             return Err(RetireReason::Silent);
         }
         let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
-        let sql = format!("{sql}; {KEEPALIVES}");
+        // Other statements are the caller's, and nothing else.
+        let sql = match connector.config().recycling {
+            Recycling::Clean => format!("{sql}; {KEEPALIVES}"),
+            _ => sql,
+        };
         let cleaning = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection);
         let cleaned = clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await;
         let mut unanswered = unanswered.lock().unwrap_or_else(PoisonError::into_inner);

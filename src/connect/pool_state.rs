@@ -15,7 +15,7 @@ pub(crate) struct PoolState<M: Manager> {
 }
 
 /// How often the pool is maintained.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How often connections are made for the minimum size: connects may fail, and connections may not
 /// last.

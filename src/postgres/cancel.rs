@@ -1,6 +1,6 @@
 //! Cancelling queries.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_postgres::CancelToken;
@@ -13,17 +13,30 @@ use crate::clock;
 ///
 /// The socket of the request is read to its end before it is closed: PgBouncer does not pass on
 /// a request whose client has gone.
-pub(crate) async fn cancel(connector: &Connector, query: CancelToken) {
+///
+/// Whether the request was sent.
+pub(crate) async fn cancel(connector: &Connector, query: CancelToken) -> bool {
     let clock = connector.clock();
     let link = Arc::new(Link::of_cancellation(clock.clone()));
     let tls = Watched { tls: connector.tls(), attempt: None, link };
     let limit = connector.config().connect_timeout;
     let cancelling = query.cancel_query(tls);
-    if let Ok(Err(error)) = clock::timeout(&**clock, limit, cancelling).await {
-        let error = connector.sent().excerpt_of(&error);
-        tracing::warn!(error, "a query could not be cancelled");
+    match clock::timeout(&**clock, limit, cancelling).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            let error = connector.sent().excerpt_of(&error);
+            tracing::warn!(error, "a query could not be cancelled");
+            false
+        }
+        Err(clock::Elapsed) => false,
     }
 }
+
+/// A query that still runs is cancelled again after this time …
+const CANCEL_AGAIN: Duration = Duration::from_millis(500);
+
+/// … for so long, until its connection is closed.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// A connection's task, and what is to be done when the client of the connection is dropped
 /// before its requests are answered.
@@ -59,14 +72,22 @@ impl Drop for Supervised {
             driver.abort();
             return;
         }
+        // A server that goes on sending rows notices when the socket is closed.
+        self.link.allowance.restrict();
         let (connector, query) = (self.connector.clone(), self.query.clone());
         self.runtime.spawn(async move {
-            cancel(&connector, query).await;
-            // It ends when the server has answered.
-            let limit = connector.config().connect_timeout;
-            if clock::timeout(&**connector.clock(), limit, &mut driver).await.is_err() {
-                driver.abort();
-            }
+            let clock = connector.clock();
+            let until_ended = async {
+                while Box::pin(cancel(&connector, query.clone())).await {
+                    // It ends when the server has answered. A request to cancel has no effect on
+                    // a query that PgBouncer, or the connection, has yet to send.
+                    if clock::timeout(&**clock, CANCEL_AGAIN, &mut driver).await.is_ok() {
+                        return;
+                    }
+                }
+            };
+            let _ = clock::timeout(&**clock, LONGEST, until_ended).await;
+            driver.abort();
         });
     }
 }

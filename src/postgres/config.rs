@@ -49,7 +49,7 @@ use crate::{
 /// | `keepalives` | `1` or `0` | `1` |
 /// | `keepalives_idle` | seconds; Azure drops idle flows after some 4 minutes | 30 |
 /// | `keepalives_interval`, `keepalives_retries` | seconds, number | 10, 3 |
-/// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | 30 |
+/// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | 30, also in place of 0 |
 /// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
 /// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`pool`](super::pool) and [`parse_with_credential`](Self::parse_with_credential); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
 /// | `pool_max_conns` | connections in a pool | deadpool's: 2 for each CPU; `pool_min_conns`, if that is more |
@@ -271,7 +271,7 @@ impl Config {
     }
 
     /// Whether a pool is maintained in the background, by a task that its first connect
-    /// starts: each second, the task closes idle connections that are closed, too old or idle
+    /// starts: twice a second, the task closes idle connections that are closed, too old or idle
     /// for too long, opens connections up to [`min_size`](Self::min_size), and refreshes the
     /// token when that is due. Default: `true`.
     #[must_use]

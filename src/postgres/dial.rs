@@ -143,7 +143,7 @@ async fn try_one(
         Watched { tls: driver.tls.clone(), attempt: Some(attempt.clone()), link: link.clone() };
     match one.connect(watched).await {
         Ok((client, connection)) => {
-            link.allowance.lift();
+            link.logged_in();
             Ok((client, connection, link))
         }
         Err(error) => Err(classified(replay::fit(error, &attempt.sent).await, attempt)),

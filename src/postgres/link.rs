@@ -51,12 +51,14 @@ struct State {
     responses: u64,
     /// The last request ended with `SYNC`.
     last_was_sync: bool,
+    /// The server waits for the rows of a COPY.
+    copies: bool,
     in_transaction: bool,
     may_have_prepared: bool,
     has_stale_plans: bool,
     /// When the server last was ready for a query, by the clock's monotonic time.
     heard: Duration,
-    round_trip: Duration,
+    round_trip: Option<Duration>,
     suspected: Option<Suspicion>,
 }
 
@@ -96,7 +98,7 @@ impl Link {
 
     /// Whether the server reported an open or a failed transaction when it last was ready for a
     /// query.
-    pub(super) fn in_transaction(&self) -> bool {
+    pub(crate) fn in_transaction(&self) -> bool {
         self.state().in_transaction
     }
 
@@ -113,7 +115,8 @@ impl Link {
 
     /// Waits until the server has answered all requests, for a short time; whether it has.
     pub(crate) async fn settles(&self) -> bool {
-        let grace = GRACE.max(self.state().round_trip * GRACE_ROUND_TRIPS);
+        let round_trip = self.state().round_trip.unwrap_or_default();
+        let grace = GRACE.max(round_trip * GRACE_ROUND_TRIPS);
         let settled = async {
             loop {
                 let mut notified = pin!(self.settled.notified());
@@ -134,9 +137,24 @@ impl Link {
         self.state().heard
     }
 
-    /// What one round trip took.
-    pub(super) fn set_round_trip(&self, round_trip: Duration) {
-        self.state().round_trip = round_trip;
+    /// One round trip took so long, at most.
+    pub(super) fn took(&self, round_trip: Duration) {
+        let mut state = self.state();
+        state.round_trip =
+            state.round_trip.map(|before| before.min(round_trip)).or(Some(round_trip));
+    }
+
+    /// Whether the server has answered all requests but one.
+    pub(crate) fn awaits_one_response(&self) -> bool {
+        let state = self.state();
+        state.requests == state.responses + 1
+    }
+
+    /// The login is over: what follows are requests.
+    pub(super) fn logged_in(&self) {
+        self.allowance.lift();
+        let mut state = self.state();
+        (state.requests, state.responses) = (0, 0);
     }
 
     /// Why an idle connection that was lent so often must be closed, if it looked unfit before
@@ -193,6 +211,7 @@ impl Link {
             }
             (message::COPY_IN, _) => {
                 let mut state = self.state();
+                state.copies = true;
                 // The server ignores the Sync that came with the statement.
                 if state.last_was_sync {
                     state.responses += 1;
@@ -205,7 +224,7 @@ impl Link {
                 let now = self.clock.monotonic();
                 let mut state = self.state();
                 state.in_transaction = *status != message::IDLE;
-                state.heard = now;
+                (state.heard, state.copies) = (now, false);
                 // The login's answers no request.
                 state.responses = (state.responses + 1).min(state.requests);
                 if state.is_settled() {
@@ -223,11 +242,11 @@ impl Link {
 
 impl State {
     fn is_settled(&self) -> bool {
-        self.requests == self.responses
+        self.requests == self.responses && !self.copies
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Default for Link {
     fn default() -> Self {
         Self::new(Arc::new(clock::ManualClock::new()))

@@ -84,8 +84,14 @@ pub use error::{Error, is_transient};
 pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait};
 pub use recycling::Recycling;
 pub use tls::Connection;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use wire::follows_alike;
 #[cfg(feature = "bb8")]
-pub(crate) use {recycling::make_fit, retire::unfit};
+pub(crate) use {
+    recycling::{Counted, make_fit},
+    retire::unfit,
+};
 
 pub use deadpool_postgres;
 pub use tokio_postgres;

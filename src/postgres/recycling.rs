@@ -63,8 +63,8 @@ pub enum Recycling {
     Clean,
     /// Nothing is undone; but a round trip shows that the connection lives.
     Verified,
-    /// Nothing, not even an open transaction, is undone: only for borrowers
-    /// that leave no traces. No round trip.
+    /// Nothing is undone: only for borrowers that leave no traces. No round trip. The maintenance
+    /// closes idle connections in a transaction.
     Fast,
     /// These statements, and nothing else.
     Custom(String),
@@ -115,7 +115,7 @@ impl Recycling {
             Ok(Ok(())) => {
                 if let Some(link) = link {
                     connector.silent_server().heard(link.heard());
-                    link.set_round_trip(connector.clock().monotonic().saturating_sub(began));
+                    link.took(connector.clock().monotonic().saturating_sub(began));
                 }
                 Ok(())
             }
@@ -126,9 +126,9 @@ impl Recycling {
                 Err(RetireReason::Recycling)
             }
             Err(clock::Elapsed) => {
-                // All earlier requests were answered. A large transaction takes its time to be
-                // rolled back.
-                if link.is_some() && !may_roll_back {
+                // A request of the borrower may have been sent only now. A large transaction takes
+                // its time to be rolled back.
+                if link.is_some_and(Link::awaits_one_response) && !may_roll_back {
                     connector.silent_server().silent(began);
                 }
                 Err(RetireReason::Unsettled)
@@ -178,9 +178,9 @@ pub(crate) async fn make_fit(
 
 /// Counts the retirement of a connection, also if its caller gives up meanwhile: the pool drops
 /// the connection then.
-pub(super) struct Counted<'a> {
-    pub(super) connector: &'a Connector,
-    pub(super) reason: Option<RetireReason>,
+pub(crate) struct Counted<'a> {
+    pub(crate) connector: &'a Connector,
+    pub(crate) reason: Option<RetireReason>,
 }
 
 impl Drop for Counted<'_> {

@@ -132,6 +132,36 @@ impl<S: TlsStream + Unpin> TlsStream for Wire<S> {
     }
 }
 
+/// Follows `bytes` as a client's and as a server's messages, whole and in pieces of these lengths
+/// in turn: for the fuzz target `postgres`.
+///
+/// # Panics
+///
+/// If it makes a difference.
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(fuzzing), allow(unreachable_pub))]
+pub fn follows_alike(bytes: &[u8], lengths: &[u8]) {
+    let followed = |lengths: &[u8], sent: bool| {
+        let link = Arc::new(Link::default());
+        let mut wire = Wire::new((), link.clone());
+        let (mut rest, mut lengths) = (bytes, lengths.iter().cycle());
+        while !rest.is_empty() {
+            let length = lengths.next().map_or(rest.len(), |length| usize::from(*length).max(1));
+            let (piece, later) = rest.split_at(length.min(rest.len()));
+            if sent {
+                wire.sent.pass(piece, |kind, _| link.sent(kind));
+            } else {
+                wire.received.pass(piece, |kind, body| link.received(kind, body));
+            }
+            rest = later;
+        }
+        format!("{link:?}")
+    };
+    for sent in [true, false] {
+        assert_eq!(followed(lengths, sent), followed(&[], sent), "sent: {sent}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +252,23 @@ mod tests {
                 assert_eq!(link.take_stale_plans(), stale, "{code}");
                 assert!(!link.take_stale_plans());
             });
+        }
+    }
+
+    #[test]
+    fn pieces_of_any_length_make_no_difference() {
+        let mut random = fastrand::Rng::with_seed(18);
+        for _ in 0..2_000 {
+            let kinds = b"CDEGKQSZ";
+            let messages: Vec<u8> = (0..random.usize(0..6))
+                .flat_map(|_| {
+                    let body: Vec<u8> = (0..random.usize(0..80)).map(|_| random.u8(..)).collect();
+                    message(kinds[random.usize(..kinds.len())], &body)
+                })
+                .chain([0, 0, 0])
+                .collect();
+            let lengths: Vec<u8> = (0..random.usize(1..5)).map(|_| random.u8(1..40)).collect();
+            follows_alike(&messages, &lengths);
         }
     }
 

@@ -289,7 +289,10 @@ async fn recycle_diesel(peer: &Peer, connector: Connector, ends: Ends) -> String
 /// pool's own.
 async fn recycle_sqlx(peer: &Peer, connector: &Connector, ends: Ends) -> String {
     use adapters::sqlx::{Pool, options, sqlx};
-    let pool = Pool::new(connector, options(connector).max_connections(1)).await.unwrap();
+    // The cleaning is the first request.
+    let options =
+        options(connector).max_connections(1).after_connect(|_, _| Box::pin(async { Ok(()) }));
+    let pool = Pool::new(connector, options).await.unwrap();
     drop(pool.acquire().await.unwrap());
     peer.relent();
     let (next, said) = timed(ends, None, pool.acquire()).await;

@@ -6,7 +6,7 @@ use super::error::SqlError;
 
 /// The settings that exist, with their defaults; further ones have a dot in
 /// their name.
-const DEFAULTS: [(&str, &str); 20] = [
+const DEFAULTS: [(&str, &str); 23] = [
     ("application_name", ""),
     ("client_encoding", "UTF8"),
     ("client_min_messages", "notice"),
@@ -24,6 +24,9 @@ const DEFAULTS: [(&str, &str); 20] = [
     ("ssl", "on"),
     ("standard_conforming_strings", "on"),
     ("statement_timeout", "0"),
+    ("tcp_keepalives_count", "0"),
+    ("tcp_keepalives_idle", "0"),
+    ("tcp_keepalives_interval", "0"),
     ("timezone", "UTC"),
     ("transaction_isolation", "read committed"),
     ("work_mem", "4MB"),

@@ -13,7 +13,8 @@ use std::{
 use bb8::ManageConnection;
 use deadpool_postgres::{ClientWrapper, Metrics};
 
-use crate::postgres::{Connector, Error, Recycling, make_fit, unfit};
+use crate::connect::RetireReason;
+use crate::postgres::{Connector, Counted, Error, Recycling, make_fit, unfit};
 
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
@@ -66,15 +67,15 @@ impl ManageConnection for Manager {
 
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), Error> {
         let config = self.connector.config();
+        let mut counted =
+            Counted { connector: &self.connector, reason: Some(RetireReason::Unsettled) };
         let made_fit = match unfit(config, &connection.client, &connection.metrics) {
             Some(reason) => Err(reason),
             None => make_fit(&self.connector, &connection.client).await,
         };
         connection.fit = made_fit.is_ok();
-        made_fit.map_err(|reason| {
-            self.connector.metrics().retired(reason);
-            Error::Retired { reason }
-        })
+        counted.reason = made_fit.err();
+        made_fit.map_err(|reason| Error::Retired { reason })
     }
 
     /// Also a used connection of a pool that does not test connections

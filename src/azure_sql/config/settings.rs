@@ -187,7 +187,7 @@ impl Config {
     }
 
     /// Whether a pool is maintained in the background, by a task that its first connect
-    /// starts: each second, the task closes idle connections that are unfit (closed, too old,
+    /// starts: twice a second, the task closes idle connections that are unfit (closed, too old,
     /// or with a token that expires soon), opens connections up to
     /// [`min_size`](Self::min_size), and refreshes the token when that is due. Default: `true`.
     pub fn maintenance(mut self, maintenance: bool) -> Self {
