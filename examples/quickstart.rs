@@ -202,6 +202,9 @@ async fn going_down(
     log.say("the identity endpoint is down: connections to it are refused");
     // New logins, too: the pool's connections are gone. And a renewal is tried.
     emulator.azure_sql().behaviour().cut_connections();
+    while emulator.azure_sql().counters().open > 0 {
+        tokio::task::yield_now().await;
+    }
     let token = tokens.token().await?;
     let (rows, renewed) =
         tokio::join!(databases.work_for(Duration::from_millis(1_500)), tokens.renew(&token));

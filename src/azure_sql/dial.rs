@@ -13,7 +13,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
@@ -126,16 +126,15 @@ impl Socket {
         self.0.peer_addr().is_ok_and(|peer| trust.allows(peer.ip()))
     }
 
-    /// Whether nothing has come that was not read, the connection's end included.
-    /// Costs a system call only where something may have come.
+    /// Whether nothing has come that was not read, the connection's end included. Costs a system
+    /// call: tokio may not have seen yet what the system has.
     pub(super) fn is_quiet(&self) -> bool {
         // The runtime that drives the socket may have ended.
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(_)) = self.0.poll_read_ready(&mut cx) {
             return false;
         }
-        let peek = || SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]);
-        match self.0.try_io(Interest::READABLE, peek) {
+        match SockRef::from(&self.0).peek(&mut [MaybeUninit::uninit()]) {
             Ok(_) => false,
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
