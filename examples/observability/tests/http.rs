@@ -129,14 +129,20 @@ async fn a_scrape_tells_of_pools_logins_and_tokens() {
 
     // What goes wrong next, by what it is counted as.
     let behaviour = world.emulator.azure_sql().behaviour();
-    behaviour.cut_connections();
+    let cut = async || {
+        behaviour.cut_connections();
+        while world.emulator.azure_sql().counters().open > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    cut().await;
     behaviour.fail_logins(1, ServerError::new(40613, 14, "Not currently available."));
     application.recovers("/azure-sql").await;
-    behaviour.cut_connections();
+    cut().await;
     behaviour.fail_logins(1, ServerError::new(18456, 14, "Login failed."));
     application.recovers("/azure-sql").await;
     world.emulator.directory().remove("shop-identity");
-    behaviour.cut_connections();
+    cut().await;
     application.get("/azure-sql").await.problem(500);
 
     let last = scrape(&application).await;
