@@ -236,7 +236,7 @@ macro_rules! live_counters {
 
         impl LiveCounters {
             pub(crate) fn read(&self) -> Counters {
-                Counters { $($name: self.$name.load(Ordering::Relaxed),)* }
+                Counters { $($name: self.$name.load(Ordering::Acquire),)* }
             }
         }
     };
@@ -263,5 +263,5 @@ live_counters!(
 );
 
 pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    counter.fetch_add(1, Ordering::Release);
 }

@@ -1,6 +1,10 @@
 //! One connection: PRELOGIN, TLS, LOGIN7, then one request after the other.
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
@@ -301,6 +305,9 @@ where
             Answer::attention(&[])
         } else {
             let request = Request::parse(message.kind, &message.payload).map_err(malformed)?;
+            // Read before the request is counted: a test that sees the count may end the delay
+            // for later requests.
+            let delay = server.behaviour.query_delay();
             count_request(&server, &request, message.first_status);
             if let Some(fault) = fault::next(Stage::Request, &server) {
                 fault::happen(fault, gone(&mut messages)).await?;
@@ -316,7 +323,8 @@ where
                 expired.then(ServerError::token_expired)
             });
             ends = refusal.as_ref().is_some_and(ServerError::ends_session);
-            let work = work(session, request, message.first_status, refusal, Arc::clone(&server));
+            let status = message.first_status;
+            let work = work(session, request, status, refusal, delay, Arc::clone(&server));
             tokio::pin!(work);
             let (returned, answer, attention) = loop {
                 tokio::select! {
@@ -394,9 +402,9 @@ async fn work(
     request: Request,
     first_status: u8,
     refusal: Option<ServerError>,
+    delay: Duration,
     server: Arc<Shared>,
 ) -> io::Result<(Session, Vec<u8>)> {
-    let delay = server.behaviour.query_delay();
     let run = move || {
         let mut session = open()?;
         let mut answer = match request.body {
