@@ -79,7 +79,7 @@ pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConn
 /// what diesel-async sets on a new connection took longer than `connect_timeout`, once
 /// more.
 pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnection> {
-    let connected = connector.log_in().await;
+    let connected = connector.log_in(connector.now()).await;
     let (client, connection, link) =
         connected.map_err(|error| ConnectionError::BadConnection(with_causes(&error)))?;
     // It sets two things, which a server that hangs would never confirm.

@@ -4,6 +4,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use super::{
@@ -73,11 +74,21 @@ impl Connector {
     /// login before; otherwise these are retried twice. `ConnectRetryCount` and
     /// `ConnectRetryInterval` set other numbers.
     ///
+    /// After a refused login, the connector's other logins fail with the same error for 1 s;
+    /// then one login at a time is made until one succeeds. Where a login succeeded before, a
+    /// refusal may be temporary (Azure moves the database): logins then take turns, at most one
+    /// each second, within the `Connect Timeout` of the first.
+    ///
     /// # Errors
     ///
     /// [`Error`]; within the configuration's `Connect Timeout` in any case.
     pub async fn connect(&self) -> Result<Connection, Error> {
-        self.0.connect().await
+        self.log_in(self.clock().monotonic()).await
+    }
+
+    /// For a caller that began then, by the monotonic clock.
+    pub(super) async fn log_in(&self, began: Duration) -> Result<Connection, Error> {
+        self.0.connect(began).await
     }
 
     /// A pool of its connections, as its configuration says. Nothing is connected yet.
@@ -106,7 +117,7 @@ impl Connector {
         let Config { connect_timeout, max_size, min_size, .. } = *self.config();
         let manager = Manager::new(self.clone());
         let state = manager.state.clone();
-        PoolBuilder::new(manager, state, connect_timeout, max_size, min_size)
+        PoolBuilder::new(manager, &state, connect_timeout, max_size, min_size)
     }
 
     /// Connects until `pool` has `n` connections (its `max_size` at most), all at once, so that

@@ -42,6 +42,12 @@ pub(super) struct Driver {
 impl connect::Driver for Driver {
     type Connection = Connection;
     type Error = Error;
+    type Refusal = Box<LoginRefused>;
+
+    /// While Azure scales or moves a database, it refuses logins for up to a minute.
+    fn patience(&self) -> Duration {
+        Duration::MAX
+    }
 
     fn servers(&self) -> String {
         self.config.server()
@@ -108,12 +114,24 @@ impl connect::Driver for Driver {
 
     async fn refused(&self, refusal: Error, _: &Token, second_login: SecondLogin) -> Error {
         match refusal {
-            Error::LoginRefused(refused) => {
-                let retried = matches!(second_login, SecondLogin::Refused);
-                Error::LoginRefused(Box::new(LoginRefused { retried, ..*refused }))
+            Error::LoginRefused(mut refused) => {
+                refused.retried = matches!(second_login, SecondLogin::Refused);
+                refused.second_login = second_login.describe();
+                Error::LoginRefused(refused)
             }
             other => other,
         }
+    }
+
+    fn refusal(&self, error: &Error) -> Option<Box<LoginRefused>> {
+        match error {
+            Error::LoginRefused(refused) => Some(refused.clone()),
+            _ => None,
+        }
+    }
+
+    async fn repeat(&self, refusal: Box<LoginRefused>) -> Error {
+        Error::LoginRefused(refusal)
     }
 
     fn no_token(&self, source: TokenError) -> Error {
@@ -203,6 +221,7 @@ impl Driver {
                             audience: self.scope.resource().to_owned(),
                             expires_on: token.expires_on(),
                             retried: false,
+                            second_login: String::new(),
                             source: error,
                         }))
                     }

@@ -19,6 +19,8 @@ pub struct LoginRefused {
     pub(super) expires_on: std::time::SystemTime,
     /// Whether another token was tried, too.
     pub retried: bool,
+    /// What became of the login with another token, in a sentence.
+    pub(super) second_login: String,
     /// What the server said.
     pub source: ServerError,
 }
@@ -40,6 +42,7 @@ impl fmt::Display for LoginRefused {
         // What the token says about itself is text of others, too.
         let mut text = String::new();
         self.say(&mut text)?;
+        write!(text, " {}", self.second_login)?;
         f.write_str(&printable(&text))
     }
 }

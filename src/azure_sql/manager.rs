@@ -24,7 +24,7 @@ pub struct Manager {
     connector: Connector,
     /// By the monotonic clock.
     silent: SilentServer,
-    pub(super) state: Arc<PoolState<Self>>,
+    pub(super) state: Arc<PoolState<Self, Connection>>,
 }
 
 /// What happens to a connection between two borrowers. Either way the session
@@ -73,7 +73,9 @@ impl Manager {
     /// Makes the connections of `connector`.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
-        Self { connector, silent: SilentServer::default(), state: Arc::default() }
+        let limit = connector.config().connect_timeout;
+        let state = Arc::new(PoolState::new(connector.clock().clone(), limit));
+        Self { connector, silent: SilentServer::default(), state }
     }
 
     /// What it connects with.
@@ -285,7 +287,16 @@ impl managed::Manager for Manager {
                 },
             });
         }
-        self.connector.connect().await
+        let login = |began| {
+            let connector = self.connector.clone();
+            async move { connector.log_in(began).await }
+        };
+        let is_alive = |connection: &Connection| connection.socket.is_quiet();
+        let (connection, adopted) = self.state.connect(login, is_alive).await?;
+        if adopted {
+            self.connector.metrics().adopted();
+        }
+        Ok(connection)
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {

@@ -15,6 +15,8 @@ pub(crate) struct Attempt<E> {
     /// Monotonic.
     began: Duration,
     limit: Duration,
+    /// The server accepted a login before.
+    pub(crate) known: bool,
 }
 
 #[derive(Debug)]
@@ -34,10 +36,16 @@ pub(crate) struct Progress<E> {
 }
 
 impl<E> Attempt<E> {
-    pub(super) fn new(server: String, sent: Sent, began: Duration, limit: Duration) -> Self {
+    pub(super) fn new(
+        server: String,
+        sent: Sent,
+        began: Duration,
+        limit: Duration,
+        known: bool,
+    ) -> Self {
         let progress = Progress { stage: Stage::Token, server, failed: None };
         let state = Arc::new(Mutex::new(State { progress, routed: false }));
-        Self { state, sent, began, limit }
+        Self { state, sent, began, limit, known }
     }
 
     /// When the connect began, by the monotonic clock.

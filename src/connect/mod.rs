@@ -6,8 +6,11 @@
 // room knows tokens, telemetry and the clock, and no driver.
 
 mod attempt;
+mod flights;
+mod orphans;
 mod pool;
 mod pool_state;
+mod refusals;
 mod renewal;
 mod report;
 mod retire;
@@ -15,6 +18,8 @@ mod retry;
 mod sent;
 mod silent;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,11 +35,11 @@ pub(crate) use sent::Sent;
 pub(crate) use silent::SilentServer;
 pub use stage::Stage;
 
-use self::{renewal::Renewals, retry::Retries};
+use self::{refusals::Refusals, renewal::Renewals, retry::Retries};
 use crate::{
     clock::{self, Clock, Elapsed},
     telemetry::{ConnectorMetrics, Failure},
-    token::{Token, TokenCache, TokenError},
+    token::{Token, TokenCache, TokenError, with_causes},
 };
 
 /// One database's half of connecting.
@@ -43,6 +48,8 @@ pub(crate) trait Driver: Send + Sync + 'static {
     type Connection: Send;
     /// Why there is no connection.
     type Error: Failure + Send;
+    /// What the server said to a refused login.
+    type Refusal: Clone + Send;
 
     /// The server, or all of them, as errors name it.
     fn servers(&self) -> String;
@@ -57,6 +64,16 @@ pub(crate) trait Driver: Send + Sync + 'static {
         token: &Token,
         attempt: &Attempt<Self::Error>,
     ) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
+
+    /// How long after a login a refusal counts as temporary, because the server accepted this
+    /// identity before.
+    fn patience(&self) -> Duration;
+
+    /// Returns the refusal of a login, for other callers.
+    fn refusal(&self, error: &Self::Error) -> Option<Self::Refusal>;
+
+    /// Returns the error of a login that would be refused as well.
+    fn repeat(&self, refusal: Self::Refusal) -> impl Future<Output = Self::Error> + Send;
 
     /// What another login promises after this error. `known`: the server has answered
     /// before.
@@ -94,24 +111,43 @@ pub(crate) enum Outlook {
 pub(crate) enum SecondLogin {
     /// The other token was refused as well.
     Refused,
-    /// There was no other token: the same one came again, or it was so new that no other
-    /// was requested.
+    /// The identity has no other token: the same one came again.
     NoOtherToken,
+    /// The token was requested for this login, so no other was requested.
+    NewToken,
+    /// No other token was requested, because the last request did not help.
+    Paused,
     /// The deadline passed before the answer.
     NoTime,
     /// The request for another token failed.
-    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     Failed(TokenError),
 }
 
+impl SecondLogin {
+    /// In a sentence, for the error of the refused login.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Refused => "Another token was refused as well.".to_owned(),
+            Self::NoOtherToken => "The identity has no other token.".to_owned(),
+            Self::NewToken => "The token was requested for this login.".to_owned(),
+            Self::Paused => "No other token was requested, because another token did not help \
+                             before: one is requested within 30 s."
+                .to_owned(),
+            Self::NoTime => "There was no time left to try another token.".to_owned(),
+            Self::Failed(error) => format!("Cannot get another token: {}.", with_causes(error)),
+        }
+    }
+}
+
 /// Connects by a [`Driver`], with tokens from a cache.
-pub(crate) struct Engine<D> {
+pub(crate) struct Engine<D: Driver> {
     pub(crate) driver: D,
     pub(crate) tokens: TokenCache,
     pub(crate) metrics: ConnectorMetrics<RetireReason>,
     /// What logins have sent.
     pub(crate) sent: Sent,
     renewals: Renewals,
+    refusals: Refusals<D::Refusal>,
     limit: Duration,
 }
 
@@ -129,6 +165,7 @@ impl<D: Driver> Engine<D> {
             metrics,
             sent: Sent::default(),
             renewals: Renewals::default(),
+            refusals: Refusals::new(),
             limit,
         }
     }
@@ -141,18 +178,21 @@ impl<D: Driver> Engine<D> {
         ConnectorReport::new(self.metrics.counts(), self.tokens.report())
     }
 
-    /// Connects and logs in before the deadline.
-    pub(crate) async fn connect(&self) -> Result<D::Connection, D::Error> {
+    /// Connects and logs in before the deadline of a caller that began then, by the monotonic
+    /// clock.
+    pub(crate) async fn connect(&self, began: Duration) -> Result<D::Connection, D::Error> {
         // Boxed, because it is large and moved several times.
-        let connecting = Box::pin(self.connect_in_time());
+        let connecting = Box::pin(self.connect_in_time(began));
         self.metrics.connect(&**self.clock(), connecting).await
     }
 
-    async fn connect_in_time(&self) -> Result<D::Connection, D::Error> {
-        let began = self.clock().monotonic();
-        let attempt = Attempt::new(self.driver.servers(), self.sent.clone(), began, self.limit);
+    async fn connect_in_time(&self, began: Duration) -> Result<D::Connection, D::Error> {
+        let (servers, sent) = (self.driver.servers(), self.sent.clone());
+        let known = self.metrics.has_logged_in();
+        let attempt = Attempt::new(servers, sent, began, self.limit, known);
         let connecting = self.connect_with_retries(&attempt);
-        match clock::timeout(&**self.clock(), self.limit, connecting).await {
+        let left = attempt.left(self.clock().monotonic());
+        match clock::timeout(&**self.clock(), left, connecting).await {
             Ok(connected) => connected,
             Err(Elapsed) => Err(match attempt.take() {
                 Progress { stage: Stage::Token, failed: None, .. } => {
@@ -169,10 +209,30 @@ impl<D: Driver> Engine<D> {
     ) -> Result<D::Connection, D::Error> {
         let mut retries = Retries::new(self.driver.retry_policy());
         loop {
+            let turn = match self.refusals.turn(&**self.clock(), attempt).await {
+                Ok(turn) => turn,
+                Err(refusal) => {
+                    self.metrics.damped();
+                    return Err(self.driver.repeat(refusal).await);
+                }
+            };
             let error = match self.connect_once(attempt).await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    self.refusals.accepted(self.clock().monotonic());
+                    self.renewals.succeeded();
+                    return Ok(connection);
+                }
                 Err(error) => error,
             };
+            if let Some(refusal) = self.driver.refusal(&error) {
+                let now = self.clock().monotonic();
+                match self.refusals.refused(refusal, now, self.driver.patience(), attempt) {
+                    Some(pause) if retries.may_repeat() => self.metrics.retried(&error, pause),
+                    _ => return Err(error),
+                }
+                continue;
+            }
+            drop(turn);
             let known = self.metrics.has_logged_in();
             // A server that has routed the login elsewhere exists.
             let outlook = self.driver.outlook(&error, known || attempt.was_routed());
@@ -200,21 +260,18 @@ impl<D: Driver> Engine<D> {
         // A token that expired on the way was refused for that reason.
         let successor = tokens.successor_of(&token).await;
         let other = match successor.map_err(|source| driver.no_token(source))? {
-            Some(successor) => Ok(Some(successor)),
+            Some(successor) => Ok(successor),
             None => self.renewals.renew(tokens, &token, attempt).await,
         };
         let other = match other {
-            Ok(Some(other)) => other,
-            Ok(None) => {
-                return Err(driver.refused(refusal, &token, SecondLogin::NoOtherToken).await);
-            }
-            Err(error) => {
-                // The caller gets the refusal; this explains why there was no second login.
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "cannot get another token after a refused login"
-                );
-                return Err(driver.refused(refusal, &token, SecondLogin::Failed(error)).await);
+            Ok(other) => other,
+            Err(none) => {
+                if let SecondLogin::Failed(error) = &none {
+                    // The caller gets the refusal; this explains why there was no second login.
+                    let error = error as &dyn std::error::Error;
+                    tracing::warn!(error, "cannot get another token after a refused login");
+                }
+                return Err(driver.refused(refusal, &token, none).await);
             }
         };
         self.metrics.renewed();
@@ -224,7 +281,7 @@ impl<D: Driver> Engine<D> {
             Err(error) if is_refused(&error) => error,
             outcome => return outcome,
         };
-        self.renewals.pause(tokens);
+        self.renewals.pause(tokens, &other);
         Err(driver.refused(refusal, &other, SecondLogin::Refused).await)
     }
 

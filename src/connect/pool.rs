@@ -1,11 +1,18 @@
 use std::{
-    fmt, future::poll_fn, panic::resume_unwind, pin::pin, sync::Arc, task::Poll, time::Duration,
+    fmt,
+    future::poll_fn,
+    panic::resume_unwind,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    task::Poll,
+    time::Duration,
 };
 
 use deadpool::{
     Runtime,
     managed::{
         Hook, Manager, Object, Pool, PoolConfig, PoolError, QueueMode, TimeoutType, Timeouts,
+        WeakPool,
     },
 };
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -20,21 +27,24 @@ use crate::clock::{Clock, SystemClock};
 #[must_use]
 pub struct PoolBuilder<M: Manager, W: From<Object<M>> = Object<M>> {
     builder: deadpool::managed::PoolBuilder<M, W>,
-    state: Arc<PoolState<M>>,
+    built: Arc<OnceLock<WeakPool<M>>>,
 }
 
 impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
     /// `min_size` matters only where no maximum is set: deadpool's default may be less.
-    pub(crate) fn new(
+    pub(crate) fn new<C>(
         manager: M,
-        state: Arc<PoolState<M>>,
+        state: &PoolState<M, C>,
         wait_timeout: Duration,
         max_size: Option<usize>,
         min_size: usize,
     ) -> Self {
         let builder = Pool::builder(manager).runtime(Runtime::Tokio1);
         let size = max_size.unwrap_or_else(|| PoolConfig::default().max_size.max(min_size));
-        Self { builder: builder.wait_timeout(Some(wait_timeout)).max_size(size), state }
+        Self {
+            builder: builder.wait_timeout(Some(wait_timeout)).max_size(size),
+            built: state.pool.clone(),
+        }
     }
 
     /// The most connections. Default: the configuration's; else 2 for each CPU.
@@ -84,7 +94,8 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
     pub fn build(self) -> Pool<M, W> {
         match self.builder.build() {
             Ok(pool) => {
-                self.state.set_pool(&pool);
+                // A builder builds one pool.
+                let _ = self.built.set(pool.weak());
                 pool
             }
             Err(error) => unreachable!("it has a runtime: {error}"),
@@ -95,7 +106,7 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
         self,
         set: impl FnOnce(deadpool::managed::PoolBuilder<M, W>) -> deadpool::managed::PoolBuilder<M, W>,
     ) -> Self {
-        Self { builder: set(self.builder), state: self.state }
+        Self { builder: set(self.builder), ..self }
     }
 }
 

@@ -1,14 +1,24 @@
-use std::{error::Error, fmt, sync::OnceLock, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
-use deadpool::managed::{Manager, Metrics, Object, Pool, WeakPool};
+use deadpool::{
+    Status,
+    managed::{Manager, Metrics, Pool, WeakPool},
+};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::pool::fill;
-use crate::{single_task::SingleTask, token::TokenCache};
+use super::{flights::Flights, pool::fill};
+use crate::{clock::Clock, single_task::SingleTask, token::TokenCache};
 
-/// What belongs to one pool, whose manager owns it.
-pub(crate) struct PoolState<M: Manager> {
-    pool: OnceLock<WeakPool<M>>,
+/// What belongs to one pool, whose manager owns it. `C` is what a login returns.
+pub(crate) struct PoolState<M: Manager, C> {
+    /// Set once the pool is built.
+    pub(super) pool: Arc<OnceLock<WeakPool<M>>>,
+    flights: Arc<Flights<C, M::Error>>,
     maintaining: SingleTask,
     /// Notified at the pool's end, or dropped: ends the maintenance.
     alive: watch::Sender<()>,
@@ -29,33 +39,58 @@ pub(crate) struct Upkeep<F> {
     pub(crate) is_fit: F,
 }
 
-impl<M: Manager> PoolState<M> {
+impl<M, C> PoolState<M, C>
+where
+    M: Manager<Error: Send> + 'static,
+    C: Send + 'static,
+{
+    /// `limit` is the time that one login may take.
+    pub(crate) fn new(clock: Arc<dyn Clock>, limit: Duration) -> Self {
+        Self {
+            pool: Arc::default(),
+            flights: Arc::new(Flights::new(clock, limit)),
+            maintaining: SingleTask::default(),
+            alive: watch::Sender::new(()),
+        }
+    }
+
+    /// Adopts a login that lost its caller, or logs in. `login` gets the monotonic time at which
+    /// the caller began. Returns the connection, and whether it was adopted.
+    pub(crate) async fn connect<L>(
+        &self,
+        login: impl Fn(Duration) -> L,
+        is_alive: fn(&C) -> bool,
+    ) -> Result<(C, bool), M::Error>
+    where
+        L: Future<Output = Result<C, M::Error>> + Send + 'static,
+    {
+        self.flights.connect(login, is_alive).await
+    }
+
     /// Starts the task that maintains the pool, unless it runs or there is no pool: it closes
     /// idle connections that are unfit, keeps the minimum size and keeps the token fresh. It
     /// runs in the runtime of the caller and ends with the pool.
     pub(crate) fn maintain<F>(&self, upkeep: impl FnOnce() -> Upkeep<F>)
     where
-        M: Manager<Type: Send, Error: Error + Send> + 'static,
+        M: Manager<Type: Send, Error: Error>,
         F: Fn(&M, &M::Type, &Metrics) -> bool + Send + 'static,
     {
         let Some(pool) = self.pool.get().and_then(WeakPool::upgrade) else { return };
         let Some(task) = self.maintaining.begin() else { return };
         let mut alive = self.alive.subscribe();
-        let maintaining = maintained(pool.weak(), upkeep());
+        let flights = Arc::downgrade(&self.flights);
+        let maintaining = maintained(pool.weak(), upkeep(), flights.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = maintaining => {}
                 // It closes, or its manager is gone.
                 _ = alive.changed() => {}
             }
+            if let Some(flights) = flights.upgrade() {
+                flights.close();
+            }
             drop(task);
         });
-    }
-
-    /// The pool, once it is built.
-    pub(super) fn set_pool<W: From<Object<M>>>(&self, pool: &Pool<M, W>) {
-        // A builder builds one pool.
-        let _ = self.pool.set(pool.weak());
     }
 
     /// Changes at the pool's end.
@@ -68,13 +103,18 @@ impl<M: Manager> PoolState<M> {
     #[cfg(feature = "azure-sql")]
     pub(crate) fn end(&self) {
         self.alive.send_replace(());
+        self.flights.close();
     }
 }
 
 /// Maintains the pool until it is closed or gone.
-async fn maintained<M, F>(pool: WeakPool<M>, upkeep: Upkeep<F>)
-where
+async fn maintained<M, C, F>(
+    pool: WeakPool<M>,
+    upkeep: Upkeep<F>,
+    flights: Weak<Flights<C, M::Error>>,
+) where
     M: Manager<Type: Send, Error: Error + Send> + 'static,
+    C: Send + 'static,
     F: Fn(&M, &M::Type, &Metrics) -> bool,
 {
     let Upkeep { tokens, min_size, is_fit } = upkeep;
@@ -87,6 +127,11 @@ where
         let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
         tokens.refresh_if_due();
         pool.retain(|connection, metrics| is_fit(pool.manager(), connection, &metrics));
+        if let Some(flights) = flights.upgrade() {
+            // It may have been resized.
+            let Status { max_size, size, .. } = pool.status();
+            flights.shrink(max_size.saturating_sub(size));
+        }
         while filling.try_join_next().is_some() {}
         let now = tokens.clock().monotonic();
         if filling.is_empty() && now >= next_filling && pool.status().size < min_size {
@@ -106,17 +151,7 @@ where
     }
 }
 
-impl<M: Manager> Default for PoolState<M> {
-    fn default() -> Self {
-        Self {
-            pool: OnceLock::new(),
-            maintaining: SingleTask::default(),
-            alive: watch::Sender::new(()),
-        }
-    }
-}
-
-impl<M: Manager> fmt::Debug for PoolState<M> {
+impl<M: Manager, C> fmt::Debug for PoolState<M, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolState").finish_non_exhaustive()
     }

@@ -1,47 +1,86 @@
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::Attempt;
-use crate::token::{Token, TokenCache, TokenError};
+use super::{Attempt, SecondLogin};
+use crate::token::{Token, TokenCache};
 
-/// How long a connector whose logins are refused with any token requests no other token:
-/// where a user or role does not exist, another token does not help.
-const PAUSE: Duration = Duration::from_secs(5 * 60);
+/// How long no other token is requested after one that did not help …
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// … which doubles up to this: a principal that was created again is in after so long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// One connector's renewals of refused tokens: one per login, only if the token came from
-/// the cache, and none for a while after a renewed token was refused as well.
+/// the cache, and fewer while they do not help.
 ///
 /// It belongs to a connector and not to the cache, because one pool's missing user must
 /// not keep another pool from renewing.
 #[derive(Debug, Default)]
-pub(super) struct Renewals {
+pub(super) struct Renewals(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The newest token that was refused.
+    refused: Option<Token>,
+    pause: Duration,
     /// Monotonic.
-    paused_until: Mutex<Duration>,
+    paused_until: Duration,
 }
 
 impl Renewals {
-    /// Another token than the refused one; `None` if there is none, or none is requested.
+    /// Another token than the refused one, or why there is none.
     pub(super) async fn renew<E>(
         &self,
         tokens: &TokenCache,
         refused: &Token,
         attempt: &Attempt<E>,
-    ) -> Result<Option<Token>, TokenError> {
+    ) -> Result<Token, SecondLogin> {
         let now = tokens.clock().monotonic();
-        let paused = now < *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if paused || tokens.came_since(refused, attempt.began()) {
-            return Ok(None);
+        if self.is_paused(refused, now) {
+            return Err(SecondLogin::Paused);
+        }
+        if tokens.came_since(refused, attempt.began()) {
+            return Err(SecondLogin::NewToken);
         }
         // Half of the time left: the refusal must reach the caller, and a second login
         // needs time as well.
-        tokens.renew_within(refused, attempt.left(now) / 2).await
+        match tokens.renew_within(refused, attempt.left(now) / 2).await {
+            Ok(Some(other)) => Ok(other),
+            Ok(None) => {
+                self.pause(tokens, refused);
+                Err(SecondLogin::NoOtherToken)
+            }
+            Err(error) => Err(SecondLogin::Failed(error)),
+        }
     }
 
-    /// The renewed token was refused as well.
-    pub(super) fn pause(&self, tokens: &TokenCache) {
-        let until = tokens.clock().monotonic() + PAUSE;
-        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    /// Another token than this one may still help.
+    fn is_paused(&self, refused: &Token, now: Duration) -> bool {
+        let state = self.state();
+        let is_same = state.refused.as_ref().is_some_and(|token| token.same_secret(refused));
+        is_same && now < state.paused_until
+    }
+
+    /// To request another token did not help: this is the last one, and it is refused.
+    pub(super) fn pause(&self, tokens: &TokenCache, refused: &Token) {
+        let now = tokens.clock().monotonic();
+        let mut state = self.state();
+        state.refused = Some(refused.clone());
+        // Logins that were refused together count once.
+        if now >= state.paused_until {
+            state.pause = (state.pause * 2).clamp(PAUSE, LONGEST_PAUSE);
+            state.paused_until = now + state.pause;
+        }
+    }
+
+    /// A login succeeded.
+    pub(super) fn succeeded(&self) {
+        *self.state() = State::default();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,6 +18,10 @@ pub struct ConnectorReport {
     pub refused: u64,
     /// Refused logins that were retried with another token.
     pub renewed: u64,
+    /// Connects that failed without a login, because a login was refused just before.
+    pub damped: u64,
+    /// Logins whose callers gave up, and whose connections other callers got.
+    pub adopted: u64,
     /// Connects that were retried after a transient error.
     pub retried: u64,
     /// Connections that were not used again, by reason. Only reasons that occurred.
@@ -28,16 +32,17 @@ pub struct ConnectorReport {
 
 impl ConnectorReport {
     pub(super) fn new(counts: Counts<RetireReason>, token: TokenReport) -> Self {
-        let Counts { logins, refused, renewed, retried, retired } = counts;
-        Self { logins, refused, renewed, retried, retired, token }
+        let Counts { logins, refused, renewed, damped, adopted, retried, retired } = counts;
+        Self { logins, refused, renewed, damped, adopted, retried, retired, token }
     }
 }
 
 impl fmt::Display for ConnectorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { logins, refused, renewed, retried, retired, .. } = self;
-        write!(f, "logins={logins} refused={refused} renewed={renewed} retried={retried}")?;
-        for (reason, count) in retired {
+        let Self { logins, refused, renewed, damped, adopted, retried, .. } = self;
+        write!(f, "logins={logins} refused={refused} renewed={renewed} damped={damped} ")?;
+        write!(f, "adopted={adopted} retried={retried}")?;
+        for (reason, count) in &self.retired {
             write!(f, " retired.{}={count}", reason.label())?;
         }
         Ok(())

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::Outlook;
 
 /// With less time left, another login cannot complete.
-const TOO_LITTLE: Duration = Duration::from_secs(1);
+pub(super) const TOO_LITTLE: Duration = Duration::from_secs(1);
 
 /// How often an error that may last is retried, where the server is not known.
 const RETRIES_IN_DOUBT: u32 = 2;
@@ -34,6 +34,12 @@ pub(super) struct Retries {
 impl Retries {
     pub(super) fn new(policy: RetryPolicy) -> Self {
         Self { policy, retried: 0, in_doubt: 0 }
+    }
+
+    /// Whether a refused login may be repeated, as often as is configured.
+    pub(super) fn may_repeat(&mut self) -> bool {
+        self.retried += 1;
+        self.policy.count.is_none_or(|count| self.retried <= count)
     }
 
     /// The pause before the next login, if there is to be one and there is time for it.

@@ -7,7 +7,7 @@ use tokio_postgres::error::{DbError, SqlState};
 use crate::{
     connect::SecondLogin,
     excerpt::printable,
-    token::{Claims, Scope, Token, utc, with_causes},
+    token::{Claims, Scope, Token, utc},
 };
 
 /// Older PgBouncer versions have this many bytes of password at most.
@@ -28,21 +28,14 @@ impl Refusal<'_> {
     /// Never the token.
     pub(super) fn advice(&self) -> String {
         let claims = self.token.claims().unwrap_or_default();
-        let second_login = match self.second_login {
-            SecondLogin::Refused => "A new token was refused too.".to_owned(),
-            SecondLogin::NoOtherToken => "There was no newer token to try.".to_owned(),
-            SecondLogin::NoTime => "There was no time left to try a newer token.".to_owned(),
-            SecondLogin::Failed(error) => {
-                format!("A newer token was not to be had: {}.", with_causes(error))
-            }
-        };
         format!(
-            "{} The login was as \"{}\", with a token of {} for {}, good until {}. {second_login}",
+            "{} The login was as \"{}\", with a token of {} for {}, good until {}. {}",
             self.way_out(&claims),
             self.user,
             principal(&claims),
             claims.audience.as_deref().unwrap_or("an unnamed audience"),
             utc(self.token.expires_on()),
+            self.second_login.describe(),
         )
     }
 
@@ -156,7 +149,7 @@ mod tests {
         ] {
             let advice = advice(code, message, payload, ends).await;
             assert!(advice.contains(says), "{code} {message}: {says}? {advice}");
-            assert!(advice.contains("A new token was refused too."), "{advice}");
+            assert!(advice.contains("Another token was refused as well."), "{advice}");
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::{fmt, future::poll_fn, pin::Pin, sync::Arc};
+use std::{fmt, future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_postgres::{AsyncMessage, CancelToken, Client};
@@ -85,11 +85,12 @@ impl Connector {
     /// Dropping the future ends the attempt, but not a request for a token that
     /// is under way.
     pub async fn connect(&self) -> Result<(Client, Connection), Error> {
-        self.log_in().await.map(|(client, connection, _)| (client, connection))
+        self.log_in(self.now()).await.map(|(client, connection, _)| (client, connection))
     }
 
-    pub(crate) async fn log_in(&self) -> Result<LoggedIn, Error> {
-        let logged_in = self.0.engine.connect().await?;
+    /// For a caller that began then, by the monotonic clock.
+    pub(crate) async fn log_in(&self, began: Duration) -> Result<LoggedIn, Error> {
+        let logged_in = self.0.engine.connect(began).await?;
         self.0.links.add(&logged_in.2);
         Ok(logged_in)
     }
@@ -136,8 +137,8 @@ impl Connector {
     }
 
     /// Connects and spawns the task that drives the connection.
-    pub(crate) async fn spawn(&self) -> Result<(Client, JoinHandle<()>), Error> {
-        let (client, connection, link) = self.log_in().await?;
+    pub(crate) async fn spawn(&self, began: Duration) -> Result<Spawned, Error> {
+        let (client, connection, link) = self.log_in(began).await?;
         let driver = tokio::spawn(drive(connection, self.sent().clone()));
         let supervised = Supervised {
             connector: self.clone(),
@@ -203,23 +204,37 @@ impl Connector {
     }
 }
 
+/// A client, and the task that drives its connection.
+pub(crate) type Spawned = (Client, JoinHandle<()>);
+
 /// What [`deadpool_postgres::Connect::connect`] returns.
-pub(super) type Connecting<'a> = Pin<
-    Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>,
->;
+pub(super) type Connecting<'a> =
+    Pin<Box<dyn Future<Output = Result<Spawned, tokio_postgres::Error>> + Send + 'a>>;
+
+impl Connector {
+    pub(crate) fn now(&self) -> Duration {
+        self.clock().monotonic()
+    }
+
+    /// As [`deadpool_postgres::Connect`] does, for a caller that began then.
+    pub(super) async fn spawn_for_deadpool(
+        &self,
+        began: Duration,
+    ) -> Result<Spawned, tokio_postgres::Error> {
+        match self.spawn(began).await {
+            Ok(spawned) => Ok(spawned),
+            // These are what Error::from makes of them again.
+            Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
+            Err(error) => Err(replay::carrying(error).await),
+        }
+    }
+}
 
 /// The configuration that deadpool hands over is passed by: the connector's
 /// own holds.
 impl deadpool_postgres::Connect for Connector {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
-        Box::pin(async move {
-            match self.spawn().await {
-                Ok(spawned) => Ok(spawned),
-                // These are what Error::from makes of them again.
-                Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
-                Err(error) => Err(replay::carrying(error).await),
-            }
-        })
+        Box::pin(self.spawn_for_deadpool(self.now()))
     }
 }
 

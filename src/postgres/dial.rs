@@ -82,7 +82,7 @@ impl Failures<'_> {
     /// Keeps the last of those that trying again has the best prospects for.
     fn add(&mut self, error: Error) {
         tracing::debug!(error = &error as &dyn std::error::Error, "not connected");
-        let outlook = outlook(&error, self.several);
+        let outlook = outlook(&error, self.several, self.attempt.known);
         if self.kept.is_none_or(|kept| kept <= outlook) {
             self.kept = Some(outlook);
             self.attempt.failed(error);

@@ -9,7 +9,7 @@ use super::{
     Config, Connection, Error,
     advice::{self, Refusal},
     dial,
-    error::{is_other_role, was_refused},
+    error::{has_no_route, is_other_role, was_refused},
     is_transient,
     link::Link,
     replay,
@@ -34,6 +34,8 @@ pub(super) struct Driver {
 impl connect::Driver for Driver {
     type Connection = LoggedIn;
     type Error = Error;
+    /// An `ErrorResponse`.
+    type Refusal = Vec<u8>;
 
     fn servers(&self) -> String {
         self.config.servers()
@@ -70,8 +72,24 @@ impl connect::Driver for Driver {
         }
     }
 
-    fn outlook(&self, error: &Error, _: bool) -> Outlook {
-        outlook(error, self.config.hosts.len() > 1)
+    /// Azure's servers look principals up in Entra, which may fail for a moment.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn refusal(&self, error: &Error) -> Option<Vec<u8>> {
+        match error {
+            Error::LoginRefused(error) => error.as_db_error().map(replay::record),
+            _ => None,
+        }
+    }
+
+    async fn repeat(&self, refusal: Vec<u8>) -> Error {
+        Error::LoginRefused(replay::play(Ok(refusal)).await)
+    }
+
+    fn outlook(&self, error: &Error, known: bool) -> Outlook {
+        outlook(error, self.config.hosts.len() > 1, known)
     }
 
     /// Adds advice to the server's error.
@@ -100,8 +118,8 @@ impl connect::Driver for Driver {
 }
 
 /// What another login promises after an error of one of `several` hosts, or of the only
-/// one.
-pub(super) fn outlook(error: &Error, several: bool) -> Outlook {
+/// one. `known`: the server has answered before.
+pub(super) fn outlook(error: &Error, several: bool, known: bool) -> Outlook {
     match error {
         Error::LoginRefused(_) => Outlook::TokenRefused,
         Error::Login(error) if is_transient(error) && error.code().is_some() => Outlook::Transient,
@@ -112,6 +130,9 @@ pub(super) fn outlook(error: &Error, several: bool) -> Outlook {
         Error::ConnectionLost { .. } => Outlook::MayRecover,
         // A network that swallows packets has used up the time already.
         Error::Dial { source, .. } if was_refused(source) => Outlook::MayRecover,
+        // A route or a name server may be lost for a moment.
+        Error::Dial { source, .. } if known && has_no_route(source) => Outlook::MayRecover,
+        Error::Resolve { .. } if known => Outlook::MayRecover,
         _ => Outlook::Final,
     }
 }
@@ -155,29 +176,35 @@ mod tests {
             ("42501", Outlook::Final),
             ("57P04", Outlook::Final),
         ] {
-            assert_eq!(outlook(&says(code).await, false), promised, "{code}");
+            assert_eq!(outlook(&says(code).await, false, false), promised, "{code}");
         }
         let refused = Error::LoginRefused(server_error(&[(b'C', "28P01")]).await);
-        assert_eq!(outlook(&refused, false), Outlook::TokenRefused);
+        assert_eq!(outlook(&refused, false, false), Outlook::TokenRefused);
         let declined = Error::EncryptionDeclined { server: "h:5432".into() };
-        assert_eq!(outlook(&declined, false), Outlook::Final);
+        assert_eq!(outlook(&declined, false, false), Outlook::Final);
         for (kind, promised) in [
-            (io::ErrorKind::TimedOut, Outlook::Final),
-            (io::ErrorKind::ConnectionRefused, Outlook::MayRecover),
+            (io::ErrorKind::TimedOut, [Outlook::Final; 2]),
+            (io::ErrorKind::ConnectionRefused, [Outlook::MayRecover; 2]),
+            (io::ErrorKind::HostUnreachable, [Outlook::Final, Outlook::MayRecover]),
+            (io::ErrorKind::NetworkUnreachable, [Outlook::Final, Outlook::MayRecover]),
         ] {
             let source = unreadable(kind.into()).await;
             let dial = Error::Dial { server: "h:5432".into(), source };
-            assert_eq!(outlook(&dial, false), promised, "{kind}");
+            let outlooks = [false, true].map(|known| outlook(&dial, false, known));
+            assert_eq!(outlooks, promised, "{kind}");
         }
+        let resolve = Error::Resolve { server: "h:5432".into(), source: io::Error::other("x") };
+        let outlooks = [false, true].map(|known| outlook(&resolve, false, known));
+        assert_eq!(outlooks, [Outlook::Final, Outlook::MayRecover]);
         let source = unreadable(io::ErrorKind::ConnectionReset.into()).await;
         let broken = Error::ConnectionLost { server: "h:5432".into(), stage: Stage::Tls, source };
-        assert_eq!(outlook(&broken, false), Outlook::MayRecover);
+        assert_eq!(outlook(&broken, false, false), Outlook::MayRecover);
     }
 
     #[tokio::test]
     async fn a_server_of_another_role_may_give_it_up_where_there_are_several() {
         let error = Error::Login(unreadable(io::ErrorKind::PermissionDenied.into()).await);
-        assert_eq!(outlook(&error, true), Outlook::MayRecover);
-        assert_eq!(outlook(&error, false), Outlook::Final);
+        assert_eq!(outlook(&error, true, false), Outlook::MayRecover);
+        assert_eq!(outlook(&error, false, false), Outlook::Final);
     }
 }

@@ -290,6 +290,12 @@ pub(super) fn was_refused(error: &tokio_postgres::Error) -> bool {
     io_kind(error) == Some(io::ErrorKind::ConnectionRefused)
 }
 
+/// Whether there is no way to the machine.
+pub(super) fn has_no_route(error: &tokio_postgres::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(io_kind(error), Some(Kind::HostUnreachable | Kind::NetworkUnreachable))
+}
+
 pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
     error.source()?.downcast_ref().map(io::Error::kind)
 }

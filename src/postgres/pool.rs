@@ -6,7 +6,7 @@ use deadpool_postgres::{
 
 use super::{
     Config, Connector, Recycling, RetireReason,
-    connector::Connecting,
+    connector::{Connecting, Spawned},
     recycling::{Counted, make_fit},
     retire::unfit,
 };
@@ -28,7 +28,8 @@ pub type PoolError = deadpool_postgres::PoolError;
 
 pub(super) fn builder(connector: &Connector) -> PoolBuilder {
     let config = connector.config();
-    let state = Arc::new(PoolState::default());
+    let limit = config.connect_timeout;
+    let state = Arc::new(PoolState::new(connector.clock().clone(), limit));
     // The recycling is a hook, which can give up, cancel and report.
     let manager = Manager::from_connect(
         config.session.clone(),
@@ -36,7 +37,7 @@ pub(super) fn builder(connector: &Connector) -> PoolBuilder {
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     let Config { connect_timeout, max_size, min_size, .. } = *config;
-    let builder = PoolBuilder::new(manager, state, connect_timeout, max_size, min_size)
+    let builder = PoolBuilder::new(manager, &state, connect_timeout, max_size, min_size)
         .pre_recycle(retire_the_unfit(connector.clone()));
     match config.recycling {
         Recycling::Fast => builder,
@@ -47,11 +48,11 @@ pub(super) fn builder(connector: &Connector) -> PoolBuilder {
 /// Makes the connections of one pool, and has it maintained.
 struct PoolConnect {
     connector: Connector,
-    state: Arc<PoolState<Manager>>,
+    state: Arc<PoolState<Manager, Spawned>>,
 }
 
 impl deadpool_postgres::Connect for PoolConnect {
-    fn connect(&self, config: &tokio_postgres::Config) -> Connecting<'_> {
+    fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
         if self.connector.config().maintenance {
             let connector = self.connector.clone();
             self.state.maintain(|| Upkeep {
@@ -66,7 +67,18 @@ impl deadpool_postgres::Connect for PoolConnect {
                 },
             });
         }
-        deadpool_postgres::Connect::connect(&self.connector, config)
+        let login = |began| {
+            let connector = self.connector.clone();
+            async move { connector.spawn_for_deadpool(began).await }
+        };
+        Box::pin(async move {
+            let is_alive = |(client, _): &Spawned| !client.is_closed();
+            let (spawned, adopted) = self.state.connect(login, is_alive).await?;
+            if adopted {
+                self.connector.metrics().adopted();
+            }
+            Ok(spawned)
+        })
     }
 }
 

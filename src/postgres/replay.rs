@@ -41,6 +41,11 @@ pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tok
     play(Ok(error_response(server, Some(&hint), &str::to_owned))).await
 }
 
+/// The server's error, to be [played](play) again.
+pub(super) fn record(error: &DbError) -> Vec<u8> {
+    error_response(error, error.hint(), &str::to_owned)
+}
+
 /// The error without what must not be shown of the tokens that were `sent`: each of its
 /// texts as an [`excerpt`].
 pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
@@ -56,7 +61,7 @@ pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_post
 }
 
 /// Returns the error of a login to a server whose `answer` is an error or cannot be read.
-async fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
+pub(super) async fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     let answers = StreamReader::new(stream::iter([answer.map(Cursor::new)]));
     let mut config = tokio_postgres::Config::new();
     config.user("").ssl_mode(SslMode::Disable);

@@ -47,6 +47,8 @@ pub(crate) struct Counts<R> {
     pub(crate) logins: u64,
     pub(crate) refused: u64,
     pub(crate) renewed: u64,
+    pub(crate) damped: u64,
+    pub(crate) adopted: u64,
     pub(crate) retried: u64,
     pub(crate) retired: Vec<(R, u64)>,
 }
@@ -59,6 +61,8 @@ impl<R: Reason> ConnectorMetrics<R> {
                 logins: 0,
                 refused: 0,
                 renewed: 0,
+                damped: 0,
+                adopted: 0,
                 retried: 0,
                 retired: reasons.into_iter().map(|reason| (reason, 0)).collect(),
             }),
@@ -142,6 +146,17 @@ impl<R: Reason> ConnectorMetrics<R> {
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RENEWED.count(self.labels());
         tracing::info!("the refused login is tried again with another token");
+    }
+
+    /// A connect failed with the refusal of another one.
+    pub(crate) fn damped(&self) {
+        self.count().damped += 1;
+    }
+
+    /// A caller adopted a login that lost its caller.
+    pub(crate) fn adopted(&self) {
+        self.count().adopted += 1;
+        tracing::debug!(pool = self.pool_name(), "login adopted");
     }
 
     /// The span of the round trip that makes a connection fit for its next borrower.

@@ -88,7 +88,7 @@ impl TokenCache {
     /// The refused token becomes suspect, but is not taken from those for whom
     /// it works: it is still given out until another arrives or it expires.
     /// Callers join one forced renewal. If the provider answers with the same
-    /// token again, it is not asked again for that reason for 5 minutes.
+    /// token again, it is not asked again for that reason for 1 second.
     ///
     /// # Errors
     ///

@@ -24,8 +24,8 @@ const FAILURE_HOLDS: Duration = Duration::from_secs(1);
 const FAILURE_HOLDS_AT_MOST: Duration = Duration::from_secs(30);
 
 /// How long a token is not renewed by force again after the provider has
-/// answered with the same one.
-const SAME_AGAIN_HOLDS: Duration = Duration::from_secs(5 * 60);
+/// answered with the same one. Connectors ask less often while that does not help.
+const SAME_AGAIN_HOLDS: Duration = Duration::from_secs(1);
 
 /// A request is given so long (the longest that a provider is known to take is
 /// 70 s, an update of IMDS). One that is older is lost: its runtime, which would

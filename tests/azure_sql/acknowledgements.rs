@@ -21,6 +21,7 @@ async fn without_the_acknowledgement_of_its_token_there_is_no_connection() {
     shop.server().behaviour().fail_logins(2, ServerError::new(18456, 1, "no"));
     let error = connector.connect().await.unwrap_err();
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    shop.clock.advance(std::time::Duration::from_secs(1));
     shop.server().behaviour().route_logins(1, "localhost", shop.server().addr().port());
     let error = connector.connect().await.unwrap_err();
     assert!(matches!(error, Error::UnexpectedProtocol { .. }), "{error:?}");

@@ -61,16 +61,22 @@ async fn a_checkout_that_is_dropped_anywhere() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector, _network) = slowly(&shop, recycling).await;
-        // First those that log in, then those that find an idle connection.
+        // First those that log in, then those that adopt the login of the one before, then those
+        // that find an idle connection.
         let mut places = 0;
         for nth in 0..MOST {
-            pool.retain(|_, _| false);
-            if dropped_at(nth, pool.get()).await.is_some() {
+            if dropped_at(nth, connector.connect()).await.is_some() {
                 places = nth;
                 break;
             }
         }
         assert!((20..MOST).contains(&places), "{places} places in a login");
+        let logins = connector.report().logins;
+        let mut nth = 0;
+        while dropped_at(nth, pool.get()).await.is_none() {
+            nth += 1;
+        }
+        assert_eq!(connector.report().logins, logins + 1, "one login for {nth} callers");
         for nth in 0..MOST {
             let mut a = pool.get().await.unwrap();
             // Fast recycling would refuse the next request over the transaction.

@@ -144,8 +144,8 @@ async fn a_token_that_ends_on_the_way_is_replaced_and_says_nothing_of_who_asks()
 #[tokio::test]
 async fn a_refusal_is_told_though_the_endpoint_never_answers() {
     let shop = Shop::open().await;
+    shop.connector("").connect().await.unwrap();
     let connector = shop.connector("");
-    connector.connect().await.unwrap();
     shop.server().behaviour().fail_logins(1, login_failed());
     shop.emulator.identity().hold();
     let connecting = {
@@ -240,28 +240,31 @@ async fn a_pool_whose_user_is_missing_takes_the_token_from_no_other_pool() {
         assert_eq!((shop.counters().logins, shop.token_requests()), (round, 2));
     }
     assert_eq!(shop.counters().logins_refused, 0);
-    assert_eq!(stranger.counters().logins_refused, 6, "twice, then once a connect");
+    assert_eq!(stranger.counters().logins_refused, 2, "others get the same refusal");
 }
 
 #[tokio::test]
 async fn where_the_same_token_comes_again_the_refusal_stands() {
     let shop = Shop::open().await;
     shop.emulator.identity().configure_tokens(|tokens| tokens.repeat_until_expiry = true);
+    shop.connector("").connect().await.unwrap();
     let connector = shop.connector("");
-    connector.connect().await.unwrap();
 
     shop.server().behaviour().fail_logins(2, login_failed());
     for _ in 0..2 {
+        shop.clock.advance(Duration::from_secs(1));
         let error = refused(&connector).await;
         let Error::LoginRefused(refused) = &error else { panic!("{error:?}") };
         assert!(!refused.retried && !error.is_transient());
         assert_eq!(error.server_error().unwrap().code(), 18456);
+        assert!(error.to_string().ends_with(" The identity has no other token."), "{error}");
     }
-    // One login each, and one request for another token in all.
+    // One login each, and one request for another token each.
     assert_eq!(shop.counters().logins_refused, 2);
-    assert_eq!(shop.token_requests(), 2);
+    assert_eq!(shop.token_requests(), 3);
+    shop.clock.advance(Duration::from_secs(1));
     connector.connect().await.unwrap();
-    assert_eq!(shop.token_requests(), 2, "the token was not thrown away");
+    assert_eq!(shop.token_requests(), 3, "the token was not thrown away");
 }
 
 #[tokio::test]
@@ -283,14 +286,20 @@ async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_with
     let Error::LoginRefused(refusal) = &error else { panic!("{error:?}") };
     assert!(refusal.retried && !error.is_transient());
     assert_eq!((shop.counters().logins_refused, shop.token_requests()), (2, 2));
-    for refusals in 3..8 {
-        assert!(matches!(refused(&connector).await, Error::LoginRefused(_)));
-        assert_eq!((shop.counters().logins_refused, shop.token_requests()), (refusals, 2));
+    let said = error.to_string();
+    assert!(said.ends_with(" Another token was refused as well."), "{said}");
+    // Others get the same error for a second.
+    for damped in 1..5 {
+        assert_eq!(refused(&connector).await.to_string(), said);
+        assert_eq!((shop.counters().logins_refused, shop.token_requests()), (2, 2));
+        assert_eq!(connector.report().damped, damped);
     }
-    shop.clock.advance(Duration::from_secs(301));
-    assert!(matches!(refused(&connector).await, Error::LoginRefused(_)));
-    assert_eq!(shop.token_requests(), 3);
-    assert_eq!(connector.report().refused, 7);
+    // Then each second one login, and other tokens less and less often.
+    for (refusals, requests) in [(4, 3), (5, 3), (7, 4), (8, 4), (9, 4), (10, 4), (12, 5)] {
+        shop.clock.advance(Duration::from_secs(1));
+        assert!(matches!(refused(&connector).await, Error::LoginRefused(_)));
+        assert_eq!((shop.counters().logins_refused, shop.token_requests()), (refusals, requests));
+    }
 }
 
 /// Tokens that tell little, or nothing.

@@ -17,7 +17,7 @@ async fn no_token_is_logged_whatever_happens() {
     drop(pool.get().await.unwrap());
     drop(pool.get().await.unwrap());
     shop.emulator.directory().remove("shop-identity");
-    assert!(matches!(refused(&connector).await, Error::LoginRefused(_)));
+    assert!(matches!(refused(&shop.connector("")).await, Error::LoginRefused(_)));
     let token = shop.identity.tokens(entra_pool::token::Scope::AZURE_SQL).token().await.unwrap();
     let shown = format!("{pool:?} {connector:?} {first:?} {:?} {token:?}", connector.report());
     assert_no_token(&shown);

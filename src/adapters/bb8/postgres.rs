@@ -59,8 +59,11 @@ impl ManageConnection for Manager {
     type Error = Error;
 
     async fn connect(&self) -> Result<Connection, Error> {
-        let (client, driven) =
-            self.connector.spawn().await.inspect_err(|error| super::log_error(error))?;
+        let (client, driven) = self
+            .connector
+            .spawn(self.connector.now())
+            .await
+            .inspect_err(|error| super::log_error(error))?;
         let client = ClientWrapper::new(client, driven);
         Ok(Connection { client, metrics: Metrics::default(), fit: false })
     }

@@ -1,0 +1,187 @@
+//! Logins that outlive their callers: a pool's callers may have less time than a login takes.
+
+use std::{
+    panic::resume_unwind,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+    task::JoinSet,
+};
+use tracing::{Instrument, Span};
+
+use super::{orphans::Orphans, retry::TOO_LITTLE};
+use crate::clock::{self, Clock};
+
+/// The logins of one pool. Each is a task in the runtime of the caller who started it.
+pub(crate) struct Flights<C, E> {
+    orphans: Mutex<Orphans<Flight<C, E>>>,
+    next_id: AtomicU64,
+    clock: Arc<dyn Clock>,
+    /// How long one login may take, and after it how long its connection waits for a caller.
+    limit: Duration,
+}
+
+struct Flight<C, E> {
+    landed: oneshot::Receiver<Result<C, E>>,
+    /// Its caller has given up.
+    left: Arc<Notify>,
+    /// Monotonic: when the login has taken too long.
+    ends: Duration,
+    /// One task, which is aborted with the flight. It outlives the login, so that its end shows
+    /// the end of its runtime, on which the connection depends.
+    task: JoinSet<()>,
+}
+
+impl<C, E> Flights<C, E>
+where
+    C: Send + 'static,
+    E: Send + 'static,
+{
+    pub(super) fn new(clock: Arc<dyn Clock>, limit: Duration) -> Self {
+        Self { orphans: Mutex::new(Orphans::new()), next_id: AtomicU64::new(0), clock, limit }
+    }
+
+    /// Adopts a login that lost its caller, or starts one. `login` gets the monotonic time at
+    /// which the caller began. Returns the connection, and whether it was adopted.
+    pub(super) async fn connect<L>(
+        self: &Arc<Self>,
+        login: impl Fn(Duration) -> L,
+        is_alive: fn(&C) -> bool,
+    ) -> Result<(C, bool), E>
+    where
+        L: Future<Output = Result<C, E>> + Send + 'static,
+    {
+        let began = self.clock.monotonic();
+        let mut failed = None;
+        loop {
+            let Some((id, flight)) = self.orphans().adopt() else { break };
+            let left = flight.ends.saturating_sub(self.clock.monotonic());
+            let mut waiting = Waiting { flights: self, flight: Some((id, flight)) };
+            // A runtime that nobody drives does not end it.
+            match clock::timeout(&*self.clock, left, waiting.landing()).await {
+                Ok(Landing::Landed(Ok(connection))) if is_alive(&connection) => {
+                    return Ok((connection, true));
+                }
+                Ok(Landing::Landed(Err(error))) => failed = Some(error),
+                _ => {}
+            }
+            waiting.end();
+        }
+        let waited = self.clock.monotonic().saturating_sub(began);
+        if let Some(error) = failed
+            && self.limit.saturating_sub(waited) < TOO_LITTLE
+        {
+            return Err(error);
+        }
+        let outcome = if Handle::try_current().is_ok() {
+            let flight = self.start(login(began));
+            let mut waiting = Waiting { flights: self, flight: Some(flight) };
+            match waiting.landing().await {
+                Landing::Landed(outcome) => outcome,
+                Landing::Panicked(panic) => resume_unwind(panic),
+                Landing::Lost => login(began).await,
+            }
+        } else {
+            login(began).await
+        };
+        outcome.map(|connection| (connection, false))
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        login: impl Future<Output = Result<C, E>> + Send + 'static,
+    ) -> (u64, Flight<C, E>) {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let ends = self.clock.monotonic() + self.limit;
+        let (landing, landed) = oneshot::channel();
+        let left = Arc::new(Notify::new());
+        let (flights, clock, limit) = (Arc::downgrade(self), self.clock.clone(), self.limit);
+        let mut task = JoinSet::new();
+        let is_left = left.clone();
+        task.spawn(
+            async move {
+                let outcome = login.await;
+                let is_connected = outcome.is_ok();
+                let _ = landing.send(outcome);
+                if is_connected {
+                    is_left.notified().await;
+                    clock.sleep(limit).await;
+                }
+                if let Some(flights) = flights.upgrade() {
+                    let _ended = flights.orphans().remove(id);
+                }
+            }
+            .instrument(Span::current()),
+        );
+        (id, Flight { landed, left, ends, task })
+    }
+
+    /// Ends logins without a caller, so that at most `most` stay.
+    pub(super) fn shrink(&self, most: usize) {
+        let _ended = self.orphans().shrink(most);
+    }
+
+    /// Ends logins without a caller, also those that lose theirs later.
+    pub(super) fn close(&self) {
+        let _ended = self.orphans().close();
+    }
+}
+
+impl<C, E> Flights<C, E> {
+    fn orphans(&self) -> MutexGuard<'_, Orphans<Flight<C, E>>> {
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a login ended.
+enum Landing<C, E> {
+    Landed(Result<C, E>),
+    Panicked(Box<dyn std::any::Any + Send>),
+    /// Its runtime has ended.
+    Lost,
+}
+
+/// A caller who waits for a login, and leaves it to the next caller when it gives up.
+struct Waiting<'a, C, E> {
+    flights: &'a Flights<C, E>,
+    /// `None` after its end.
+    flight: Option<(u64, Flight<C, E>)>,
+}
+
+impl<C, E> Waiting<'_, C, E> {
+    async fn landing(&mut self) -> Landing<C, E> {
+        let Some((_, flight)) = &mut self.flight else { return Landing::Lost };
+        let landed = (&mut flight.landed).await;
+        let Some((_, mut flight)) = self.flight.take() else { return Landing::Lost };
+        match landed {
+            // Its connection needs the runtime that it was made in.
+            Ok(Ok(_)) if flight.task.try_join_next().is_some() => Landing::Lost,
+            Ok(outcome) => Landing::Landed(outcome),
+            Err(_) => match flight.task.join_next().await {
+                Some(Err(error)) if error.is_panic() => Landing::Panicked(error.into_panic()),
+                _ => Landing::Lost,
+            },
+        }
+    }
+
+    /// Ends the login.
+    fn end(&mut self) {
+        self.flight = None;
+    }
+}
+
+impl<C, E> Drop for Waiting<'_, C, E> {
+    fn drop(&mut self) {
+        if let Some((id, flight)) = self.flight.take() {
+            flight.left.notify_one();
+            let _ended = self.flights.orphans().leave(id, flight);
+        }
+    }
+}
