@@ -242,7 +242,7 @@ impl Config {
         self
     }
 
-    /// When a pooled connection is retired for its age; up to a tenth earlier, so that not
+    /// When a pooled connection is retired for its age; up to a third earlier, so that not
     /// all are replaced at once (`pool_max_conn_lifetime`). Zero or `None`: never. Default:
     /// 1 h.
     #[must_use]

@@ -65,7 +65,7 @@ mod tests {
             (0, None, None, None),
             (20, None, None, Some(RetireReason::Idle)),
             (20, Some(5), None, None),
-            (50, Some(15), None, Some(RetireReason::Idle)),
+            (39, Some(15), None, Some(RetireReason::Idle)),
             (61, Some(5), Some(RetireReason::Age), Some(RetireReason::Age)),
         ] {
             let metrics =

@@ -85,7 +85,7 @@ use crate::{
 /// | `ConnectRetryInterval` | seconds before such a try, 1 to 60 | 1, doubling up to 5 |
 /// | `Max Pool Size` | connections in a pool, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
 /// | `Min Pool Size` | connections that a pool keeps open once it has connected | 0 |
-/// | `Connection Lifetime`, `Load Balance Timeout` | seconds after which a pooled connection is retired, up to a tenth earlier; 0 for never | 3600 |
+/// | `Connection Lifetime`, `Load Balance Timeout` | seconds after which a pooled connection is retired, up to a third earlier; 0 for never | 3600 |
 /// | `Entra Scope` | what tokens are asked for with | follows from the host |
 /// | `Allow Routing To` | ends of host names, with commas, that a login may be routed to beside the server's own cloud | none |
 ///

@@ -149,7 +149,7 @@ impl Config {
         self
     }
 
-    /// When a pooled connection is retired for its age; up to a tenth earlier, so that not
+    /// When a pooled connection is retired for its age; up to a third earlier, so that not
     /// all are replaced at once (`Connection Lifetime`). Zero or `None`: never. Default: 1 h.
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.max_lifetime = clock::limit(lifetime);
