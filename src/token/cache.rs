@@ -22,9 +22,10 @@ use crate::{
 /// Cheap to clone; clones share. Got from [`Identity::tokens`](super::Identity::tokens).
 ///
 /// * A fresh token is given out without a lock or an allocation.
-/// * One that ages is given out too, and one request for the next starts beside it:
-///   from the provider's hint on, else from half of its life, or 5 minutes before its
-///   end where it lives for less than 2 hours.
+/// * An ageing token is also returned, and one request for the next starts in the background.
+///   The refresh point is the provider's hint, or up to a tenth earlier. Without a hint it is
+///   drawn for each token, at half to three quarters of its life (four fifths of a life of
+///   less than 10 minutes), so that processes that started together do not refresh together.
 /// * Nobody waits while a usable token exists, whatever the provider does. In
 ///   its last 30 s (or tenth of its life, if that is less) a caller does wait for
 ///   the next one, up to half of what is left; then it gets the old one.
@@ -40,7 +41,7 @@ use crate::{
 /// machine's sleep or a throttled container does no harm. [The
 /// manual](crate::manual::tokens) has all the numbers.
 #[derive(Clone)]
-pub struct TokenCache(Arc<Inner>);
+pub struct TokenCache(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) credential: Arc<dyn TokenCredential>,

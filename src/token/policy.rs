@@ -39,17 +39,27 @@ pub(super) const EXPIRED_ON_ARRIVAL: Duration = Duration::from_secs(60);
 
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 const LAST_RETRY: Duration = Duration::from_secs(5 * 60);
-/// Half of what is left becomes less each time: this is the least.
+/// The longest pause after a failure while a token is usable.
+const USABLE_RETRY: Duration = Duration::from_secs(20 * 60);
+/// A share of the remaining life becomes shorter each time: this is the shortest pause.
 const LEAST_RETRY: Duration = Duration::from_secs(1);
 
+/// A token is not given out in its last 2 seconds.
+const OUT_BEFORE: Duration = Duration::from_secs(2);
+/// IMDS and `az` repeat a token at most until 5 minutes before its expiry.
+const REPEATED_UNTIL: Duration = Duration::from_secs(5 * 60);
+
 impl Schedule {
-    /// The times of a token that was asked for at `requested` and arrived at
-    /// `arrived`.
+    /// The times of a token that was requested at `requested` and arrived at `arrived`.
+    ///
+    /// `jitter` is from 0 to 1 and moves the refresh point earlier, so that processes that
+    /// were started together do not send their requests at the same time.
     pub(super) fn new(
         requested: SystemTime,
         arrived: SystemTime,
         expires_on: SystemTime,
         hint: Option<SystemTime>,
+        jitter: f64,
     ) -> Self {
         if expires_on <= arrived {
             let end = arrived + EXPIRED_ON_ARRIVAL;
@@ -58,16 +68,32 @@ impl Schedule {
         // From before the request: the provider's answer may have been long on its way.
         let life = expires_on.duration_since(requested).unwrap_or_default();
         let margin = Duration::from_secs(30).min(life / 10);
-        let refresh_at = match hint {
-            Some(hint) if hint > requested && hint < expires_on => hint,
-            _ => requested + refresh_after(life),
+        let hint = hint.filter(|hint| *hint < expires_on);
+        let refresh_after = match hint.and_then(|hint| hint.duration_since(requested).ok()) {
+            Some(hint) if !hint.is_zero() => earlier(hint, 0.1, jitter),
+            // Three quarters to one half of its life.
+            _ if life >= Duration::from_secs(10 * 60) => earlier(life * 3 / 4, 1.0 / 3.0, jitter),
+            _ => life * 4 / 5,
         };
         let usable_until = expires_on - margin;
         Self {
-            refresh_at: refresh_at.min(usable_until),
+            refresh_at: (requested + refresh_after).min(usable_until),
             usable_until,
-            out_at: expires_on - Duration::from_secs(2).min(margin),
+            out_at: expires_on - OUT_BEFORE.min(margin),
         }
+    }
+
+    /// The times after the provider has returned no newer token: the next request waits for a
+    /// third of the time until 5 minutes before the expiry. `None` from then on.
+    ///
+    /// A third alone would never get there, so it waits for at least a fortieth of the life.
+    /// A provider that repeats its token until then gets at most 12 requests for it.
+    pub(super) fn again(self, arrived: SystemTime, now: SystemTime) -> Option<Self> {
+        let repeated_until = self.out_at + OUT_BEFORE - REPEATED_UNTIL;
+        let left = repeated_until.duration_since(now).ok().filter(|left| !left.is_zero())?;
+        let life = self.out_at.duration_since(arrived).unwrap_or_default();
+        let next = now + (left / 3).max(life / 40).min(left);
+        Some(Self { refresh_at: self.refresh_at.max(next), ..self })
     }
 
     pub(super) fn verdict(&self, now: SystemTime) -> Verdict {
@@ -83,44 +109,33 @@ impl Schedule {
     }
 }
 
-/// How old a token of this life gets before it is replaced.
-fn refresh_after(life: Duration) -> Duration {
-    const MINUTE: Duration = Duration::from_secs(60);
-    if life >= 120 * MINUTE {
-        life / 2
-    } else if life >= 25 * MINUTE {
-        life.saturating_sub(5 * MINUTE)
-    } else {
-        life * 4 / 5
-    }
+/// Returns `time`, shortened by up to `share` of it.
+fn earlier(time: Duration, share: f64, jitter: f64) -> Duration {
+    time.mul_f64(1.0 - share * jitter.clamp(0.0, 1.0))
 }
 
-/// How long to leave the provider alone after `failures` refreshes in a row
-/// have failed, while the token there is remains usable for `left`.
+/// How long to wait after a refresh has failed, while the token remains usable for `left`.
 ///
-/// What the provider asks for (`retry_after`) takes the place of our own pause.
-/// `jitter` is from 0 to 1: our own is shortened by up to a fifth, so that a
-/// fleet does not ask all at once.
-pub(super) fn pause_after(
-    failures: u32,
-    left: Duration,
-    retry_after: Option<Duration>,
-    jitter: f64,
-) -> Duration {
-    // Even at the provider's wish: to be silent until the token is out is no use.
-    pause(failures, retry_after, jitter).min(left / 2).max(LEAST_RETRY)
+/// Three quarters of `left`, at most 20 minutes; the provider's `retry_after` is used
+/// instead, up to half of `left`. `jitter` is from 0 to 1 and shortens our own pause by up
+/// to a third. Short pauses would multiply the requests of a fleet during an outage, and
+/// equal ones right after it.
+pub(super) fn pause_after(left: Duration, retry_after: Option<Duration>, jitter: f64) -> Duration {
+    let pause = match retry_after {
+        Some(asked) => asked.min(left / 2),
+        None => earlier((left * 3 / 4).min(USABLE_RETRY), 1.0 / 3.0, jitter),
+    };
+    pause.max(LEAST_RETRY)
 }
 
-/// The same where no token is usable, unless somebody needs one.
+/// The same where no token is usable, unless a caller needs one: after `failures` refreshes
+/// in a row have failed. `jitter` shortens our own pause by up to a fifth.
 pub(super) fn pause_unasked(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
-    pause(failures, retry_after, jitter).clamp(LEAST_RETRY, LAST_RETRY)
-}
-
-fn pause(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
-    retry_after.unwrap_or_else(|| {
+    let pause = retry_after.unwrap_or_else(|| {
         let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10));
-        doubled.min(LAST_RETRY).mul_f64(1.0 - 0.2 * jitter.clamp(0.0, 1.0))
-    })
+        earlier(doubled.min(LAST_RETRY), 0.2, jitter)
+    });
+    pause.clamp(LEAST_RETRY, LAST_RETRY)
 }
 
 #[cfg(test)]
@@ -136,64 +151,105 @@ mod tests {
 
     #[test]
     fn times_by_life() {
-        // life, refresh at, usable until, out at, in seconds after the request
+        // life, jitter, refresh at, usable until, out at, in seconds after the request
         let cases = [
-            (5.0, 4.0, 4.5, 4.5),
-            (20.0, 16.0, 18.0, 18.0),
-            (90.0, 72.0, 81.0, 88.0),
-            (600.0, 480.0, 570.0, 598.0),
-            (1_500.0, 1_200.0, 1_470.0, 1_498.0),
-            (3_600.0, 3_300.0, 3_570.0, 3_598.0),
-            (7_200.0, 3_600.0, 7_170.0, 7_198.0),
-            (86_400.0, 43_200.0, 86_370.0, 86_398.0),
+            (5.0, 1.0, 4.0, 4.5, 4.5),
+            (20.0, 0.0, 16.0, 18.0, 18.0),
+            (90.0, 0.5, 72.0, 81.0, 88.0),
+            (599.0, 1.0, 479.2, 569.0, 597.0),
+            (600.0, 0.0, 450.0, 570.0, 598.0),
+            (600.0, 1.0, 300.0, 570.0, 598.0),
+            (3_600.0, 0.0, 2_700.0, 3_570.0, 3_598.0),
+            (3_600.0, 0.5, 2_250.0, 3_570.0, 3_598.0),
+            (3_600.0, 1.0, 1_800.0, 3_570.0, 3_598.0),
+            (86_400.0, 0.0, 64_800.0, 86_370.0, 86_398.0),
+            (86_400.0, 1.0, 43_200.0, 86_370.0, 86_398.0),
         ];
-        for (life, refresh, usable, out) in cases {
-            let schedule = Schedule::new(at(0.0), at(0.2), at(life), None);
+        for (life, jitter, refresh, usable, out) in cases {
+            let schedule = Schedule::new(at(0.0), at(0.2), at(life), None, jitter);
             assert_eq!(
                 schedule,
                 Schedule { refresh_at: at(refresh), usable_until: at(usable), out_at: at(out) },
-                "life of {life} s"
+                "life of {life} s, jitter {jitter}"
             );
             assert_eq!(schedule.verdict(at(refresh - 0.1)), Verdict::Use);
             assert_eq!(schedule.verdict(at(refresh)), Verdict::UseAndRefresh);
             assert_eq!(schedule.verdict(at(out)), Verdict::Wait);
         }
-        let hour = Schedule::new(at(0.0), at(0.2), at(3_600.0), None);
+        let hour = Schedule::new(at(0.0), at(0.2), at(3_600.0), None, 0.0);
         assert_eq!(hour.verdict(at(3_571.0)), Verdict::WaitWithFallback);
     }
 
     #[test]
-    fn a_hint_is_followed_if_it_lies_within_life() {
-        let refresh =
-            |hint| Schedule::new(at(0.0), at(0.0), at(3_600.0), Some(at(hint))).refresh_at;
-        assert_eq!(refresh(1_800.0), at(1_800.0));
-        assert_eq!(refresh(-1.0), at(3_300.0));
-        assert_eq!(refresh(3_600.0), at(3_300.0));
-        assert_eq!(refresh(3_599.0), at(3_570.0), "not later than callers begin to wait");
+    fn a_hint_within_the_life_is_followed_up_to_a_tenth_earlier() {
+        let refresh = |hint, jitter| {
+            Schedule::new(at(0.0), at(0.0), at(3_600.0), Some(at(hint)), jitter).refresh_at
+        };
+        assert_eq!(refresh(1_800.0, 0.0), at(1_800.0));
+        assert_eq!(refresh(1_800.0, 0.5), at(1_710.0));
+        assert_eq!(refresh(1_800.0, 1.0), at(1_620.0));
+        for outside in [-1.0, 0.0, 3_600.0] {
+            assert_eq!(refresh(outside, 1.0), at(1_800.0), "{outside}");
+        }
+        assert_eq!(refresh(3_599.0, 0.0), at(3_570.0), "not later than callers begin to wait");
+    }
+
+    #[test]
+    fn the_same_token_again_is_asked_for_after_a_third_of_the_time_until_5_minutes_before_expiry() {
+        let again = |life: f64, now: f64| {
+            let schedule = Schedule::new(at(0.0), at(0.0), at(life), None, 1.0);
+            let next = schedule.again(at(0.0), at(now))?;
+            assert_eq!((next.usable_until, next.out_at), (schedule.usable_until, schedule.out_at));
+            Some(next.refresh_at.duration_since(at(0.0)).unwrap().as_secs())
+        };
+        assert_eq!(again(86_400.0, 43_200.0), Some(57_500));
+        assert_eq!(again(3_600.0, 1_800.0), Some(2_300));
+        assert_eq!(again(3_600.0, 2_700.0), Some(2_900));
+        // At least a fortieth of the life, but not past the last 5 minutes.
+        assert_eq!(again(3_600.0, 3_150.0), Some(3_239));
+        assert_eq!(again(3_600.0, 3_290.0), Some(3_300));
+        // From there on as after a failure.
+        assert_eq!(again(3_600.0, 3_300.0), None);
+        assert_eq!(again(3_600.0, 3_590.0), None);
+        assert_eq!(again(-5.0, 1.0), None);
+        // A renewal that was forced early does not bring the refresh forward.
+        assert_eq!(again(86_400.0, 60.0), Some(43_200));
     }
 
     #[test]
     fn expired_on_arrival_is_used_for_a_minute() {
-        let schedule = Schedule::new(at(0.0), at(1.0), at(-5.0), None);
+        let schedule = Schedule::new(at(0.0), at(1.0), at(-5.0), None, 0.0);
         assert_eq!(schedule.verdict(at(1.0)), Verdict::UseAndRefresh);
         assert_eq!(schedule.verdict(at(60.9)), Verdict::UseAndRefresh);
         assert_eq!(schedule.verdict(at(61.0)), Verdict::Wait);
     }
 
     #[test]
-    fn pauses_double_up_to_five_minutes_and_never_pass_half_of_what_is_left() {
+    fn after_a_failure_the_pause_is_a_share_of_what_is_left_or_what_the_provider_asks_for() {
         let day = 86_400 * S;
+        for (left, retry_after, jitter, pause) in [
+            (day, None, 0.0, 1_200 * S),
+            (day, None, 1.0, 800 * S),
+            (900 * S, None, 0.0, 675 * S),
+            (900 * S, None, 1.0, 450 * S),
+            (S, None, 0.5, S),
+            (Duration::ZERO, None, 0.0, S),
+            (day, Some(70 * S), 1.0, 70 * S),
+            (100 * S, Some(70 * S), 1.0, 50 * S),
+            (100 * S, Some(Duration::MAX), 0.0, 50 * S),
+            (day, Some(Duration::ZERO), 0.0, S),
+        ] {
+            assert_eq!(pause_after(left, retry_after, jitter), pause, "{left:?} {retry_after:?}");
+        }
+    }
+
+    #[test]
+    fn with_no_token_pauses_double_up_to_five_minutes() {
         let pauses: Vec<u64> =
-            (1..=6).map(|failures| pause_after(failures, day, None, 0.0).as_secs()).collect();
+            (1..=6).map(|failures| pause_unasked(failures, None, 0.0).as_secs()).collect();
         assert_eq!(pauses, [30, 60, 120, 240, 300, 300]);
-        assert_eq!(pause_after(1, day, None, 1.0), 24 * S);
-        assert_eq!(pause_after(5, 100 * S, None, 0.0), 50 * S);
-        assert_eq!(pause_after(5, S, None, 0.0), S);
-        assert_eq!(pause_after(1, day, Some(70 * S), 0.0), 70 * S);
-        assert_eq!(pause_after(1, 100 * S, Some(70 * S), 0.0), 50 * S);
-        assert_eq!(pause_after(1, 100 * S, Some(Duration::MAX), 0.0), 50 * S);
-        assert_eq!(pause_after(u32::MAX, day, None, 0.0), 300 * S);
-        assert_eq!(pause_unasked(1, None, 0.0), 30 * S);
+        assert_eq!(pause_unasked(1, None, 1.0), 24 * S);
+        assert_eq!(pause_unasked(u32::MAX, None, 0.0), 300 * S);
         assert_eq!(pause_unasked(1, Some(200 * S), 0.0), 200 * S);
         assert_eq!(pause_unasked(1, Some(Duration::MAX), 0.0), 300 * S);
         assert_eq!(pause_unasked(1, Some(Duration::ZERO), 0.0), S);
@@ -208,9 +264,10 @@ mod tests {
             delay in 0.0_f64..100.0,
             hint in proptest::option::of(-1_000.0_f64..300_000.0),
             when in 0.0_f64..1.0,
+            jitter in -1.0_f64..2.0,
         ) {
             let arrived = at(delay);
-            let schedule = Schedule::new(at(0.0), arrived, at(life), hint.map(at));
+            let schedule = Schedule::new(at(0.0), arrived, at(life), hint.map(at), jitter);
             proptest::prop_assert!(schedule.refresh_at <= schedule.usable_until);
             proptest::prop_assert!(schedule.usable_until <= schedule.out_at);
             if life > delay {
@@ -226,26 +283,54 @@ mod tests {
             proptest::prop_assert_eq!(schedule.verdict(schedule.out_at), Verdict::Wait);
         }
 
-        /// The next attempt is never in the past, never past half of what is
-        /// left (or a second, if that is more), and jitter only shortens it, by
-        /// a fifth at most.
+        /// The refresh point of a token without a hint lies between half and three quarters of
+        /// its life.
+        #[test]
+        fn the_refresh_point_is_drawn_between_half_and_three_quarters(
+            life in 600.0_f64..200_000.0,
+            jitter in 0.0_f64..1.0,
+        ) {
+            let refresh_at = Schedule::new(at(0.0), at(1.0), at(life), None, jitter).refresh_at;
+            proptest::prop_assert!(refresh_at >= at(life * 0.5 - 0.001));
+            proptest::prop_assert!(refresh_at <= at(life * 0.75 + 0.001));
+        }
+
+        /// Whatever the life and the refresh point: a provider that repeats its token until 5
+        /// minutes before the expiry gets at most 12 requests for it, and one just then.
+        #[test]
+        fn a_provider_that_repeats_its_token_gets_12_requests_at_most(
+            life in 301.0_f64..200_000.0,
+            hint in proptest::option::of(0.001_f64..1.0),
+            jitter in 0.0_f64..1.0,
+        ) {
+            let hint = hint.map(|share| at(share * life));
+            let mut schedule = Schedule::new(at(0.0), at(0.0), at(life), hint, jitter);
+            let mut requests = 1;
+            while let Some(next) = schedule.again(at(0.0), schedule.refresh_at) {
+                proptest::prop_assert!(next.refresh_at > schedule.refresh_at);
+                (schedule, requests) = (next, requests + 1);
+            }
+            proptest::prop_assert!(requests <= 12, "{requests}");
+            let last = at(life - 300.0);
+            let off = schedule.refresh_at.duration_since(last).unwrap_or_else(|e| e.duration());
+            proptest::prop_assert!(requests == 1 || off < Duration::from_micros(1), "{off:?}");
+        }
+
+        /// The next attempt is never in the past, and always leaves a quarter of what is left
+        /// (unless that is less than a second).
         #[test]
         fn pauses_keep_their_bounds(
-            failures in 0_u32..100_000,
             left in 0.0_f64..100_000.0,
             jitter in -1.0_f64..2.0,
             retry_after in proptest::option::of(proptest::num::u64::ANY),
         ) {
             let left = S.mul_f64(left);
-            let asked = pause_after(failures, left, retry_after.map(Duration::from_secs), jitter);
-            proptest::prop_assert!(asked >= LEAST_RETRY && asked <= (left / 2).max(LEAST_RETRY));
-            let pause = pause_after(failures, left, None, jitter);
-            proptest::prop_assert!(pause >= LEAST_RETRY);
-            proptest::prop_assert!(pause <= (left / 2).max(LEAST_RETRY));
-            let longest = pause_after(failures, left, None, 0.0);
-            proptest::prop_assert!(pause <= longest);
-            proptest::prop_assert!(pause >= longest.mul_f64(0.79).min(left / 2));
-            proptest::prop_assert!(longest <= LAST_RETRY);
+            let asked = pause_after(left, retry_after.map(Duration::from_secs), jitter);
+            proptest::prop_assert!(asked >= LEAST_RETRY);
+            proptest::prop_assert!(asked <= (left * 3 / 4).max(LEAST_RETRY));
+            let (pause, longest) = (pause_after(left, None, jitter), pause_after(left, None, 0.0));
+            proptest::prop_assert!(pause <= longest && longest <= USABLE_RETRY);
+            proptest::prop_assert!(pause >= longest.mul_f64(0.66));
         }
     }
 }

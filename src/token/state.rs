@@ -33,7 +33,7 @@ const SAME_AGAIN_HOLDS: Duration = Duration::from_secs(1);
 pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(3 * 60);
 
 /// A token and its times. Generations count up: a later one is a newer token.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) token: Token,
     pub(super) schedule: Schedule,
@@ -312,7 +312,7 @@ impl State {
         let under_way = self.under_way(now);
         if under_way.is_none() {
             // The last failure may be of a refresh that nobody waited for.
-            let paused = now.monotonic < self.not_before;
+            let paused = now.monotonic < self.not_before.min(self.unasked_not_before);
             if let Some((until, error)) = &self.last_failure
                 && (paused || now.monotonic < *until)
             {
@@ -365,54 +365,52 @@ impl State {
         jitter: f64,
     ) -> Change {
         self.last_failure = None;
-        let before = self.held.clone();
-        if let Some(held) = &before
-            && held.token.same_secret(token)
-        {
-            if reason == Reason::Rejected {
-                self.same_again = Some((held.generation, now.monotonic + SAME_AGAIN_HOLDS));
-                self.suspect = None;
-            }
-            if held.verdict(now) == Verdict::Wait {
-                // By our clock it is out, but the provider thinks otherwise:
-                // another minute, as for one that is expired when it comes.
-                self.hold(token, held.generation, asked, now);
-            }
-            self.pause(now, None, jitter);
-            return Change::NoProgress;
+        let (expires_on, hint) = (token.expires_on(), token.refresh_on());
+        let schedule = Schedule::new(asked.wall, now.wall, expires_on, hint, jitter);
+        let usable = self.held.clone().filter(|held| held.verdict(now) != Verdict::Wait);
+        let same = self.held.clone().filter(|held| held.token.same_secret(token));
+        if let (Some(held), Reason::Rejected) = (&same, reason) {
+            self.same_again = Some((held.generation, now.monotonic + SAME_AGAIN_HOLDS));
+            self.suspect = None;
         }
-        let usable = before.filter(|held| held.verdict(now) != Verdict::Wait);
         let suspect = usable.as_ref().is_some_and(|held| self.suspect == Some(held.generation));
-        let later = |held: &Arc<Held>| token.expires_on() > held.token.expires_on();
-        let change = match &usable {
-            None => Change::Fetched,
-            Some(held) if later(held) => Change::Refreshed,
-            Some(held) if !suspect && token.expires_on() < held.token.expires_on() => {
-                // An older one than there is, which nobody has refused: of no use.
-                self.pause(now, None, jitter);
-                return Change::NoProgress;
+        let change = match usable {
+            // An older token is of no more use than the same one, unless the server refused
+            // the token there is.
+            Some(held) if same.is_some() || (!suspect && expires_on < held.token.expires_on()) => {
+                if let Some(schedule) = held.schedule.again(held.arrived.wall, held.now(now)) {
+                    self.held = Some(Arc::new(Held { schedule, ..Held::clone(&held) }));
+                }
+                Change::NoProgress
             }
-            Some(_) => Change::NoProgress,
+            usable => {
+                // By our clock the same one may be out, but the provider thinks otherwise:
+                // another minute, as for one that is expired when it comes.
+                if same.is_none() {
+                    self.generations += 1;
+                    self.suspect = None;
+                }
+                let (token, generation) = (token.clone(), self.generations);
+                let held = Held { token, schedule, generation, arrived: now };
+                self.held = Some(Arc::new(held));
+                match usable {
+                    _ if same.is_some() => Change::NoProgress,
+                    None => Change::Fetched,
+                    Some(held) if expires_on > held.token.expires_on() => Change::Refreshed,
+                    Some(_) => Change::NoProgress,
+                }
+            }
         };
-        self.generations += 1;
-        let schedule = self.hold(token, self.generations, asked, now);
-        self.suspect = None;
-
-        if change == Change::NoProgress || schedule.verdict(now.wall) != Verdict::Use {
-            self.pause(now, None, jitter);
-        } else {
+        if self.held.as_ref().is_some_and(|held| held.verdict(now) == Verdict::Use) {
             self.failures_in_a_row = 0;
             self.not_before = Duration::ZERO;
             self.unasked_not_before = Duration::ZERO;
+        } else {
+            // The provider responds, and can have another token at any moment.
+            let failures = self.failures_in_a_row.saturating_add(1);
+            self.pause(now, Some(policy::pause_unasked(failures, None, jitter)), jitter);
         }
         change
-    }
-
-    fn hold(&mut self, token: &Token, generation: u64, asked: Now, now: Now) -> Schedule {
-        let schedule = Schedule::new(asked.wall, now.wall, token.expires_on(), token.refresh_on());
-        let token = token.clone();
-        self.held = Some(Arc::new(Held { token, schedule, generation, arrived: now }));
-        schedule
     }
 
     /// A request has ended with none.
@@ -435,10 +433,9 @@ impl State {
 
     fn pause(&mut self, now: Now, retry_after: Option<Duration>, jitter: f64) {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        let (failures, left) = (self.failures_in_a_row, self.left(now));
-        let pause = policy::pause_after(failures, left, retry_after, jitter);
+        let pause = policy::pause_after(self.left(now), retry_after, jitter);
         self.not_before = now.monotonic + pause;
-        let pause = policy::pause_unasked(failures, retry_after, jitter);
+        let pause = policy::pause_unasked(self.failures_in_a_row, retry_after, jitter);
         self.unasked_not_before = now.monotonic + pause;
     }
 

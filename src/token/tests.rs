@@ -1,6 +1,7 @@
 //! The cache's promises, with time under control: nothing here waits for real.
 #![allow(clippy::unchecked_time_subtraction)] // Of times that are written here.
 
+mod fleet;
 mod state;
 
 use std::{
@@ -171,7 +172,8 @@ async fn an_ageing_token_is_given_out_while_one_request_for_the_next_runs() {
     let setting = setting().filled_with("a", 24 * HOUR).await;
     setting.clock.advance((12 * HOUR).saturating_sub(S));
     assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 1));
-    setting.clock.advance(S);
+    // Half to three quarters of its life.
+    setting.clock.advance(6 * HOUR + S);
     for _ in 0..10 {
         assert_eq!(setting.now().await, "a");
     }
@@ -189,7 +191,12 @@ async fn a_failed_refresh_keeps_the_token_and_backs_off() {
     assert!(setting.cache.report().last_error.is_some());
     assert_eq!(setting.now().await, "a");
     assert_eq!(setting.provider.total(), 2, "no second request at once");
-    setting.clock.advance(30 * S);
+    // Half to three quarters of the 298 s that are left.
+    setting.clock.advance(148 * S);
+    assert_eq!(setting.now().await, "a");
+    settle().await;
+    assert_eq!(setting.provider.total(), 2);
+    setting.clock.advance(76 * S);
     assert_eq!(setting.now().await, "a");
     settle().await;
     assert_eq!(setting.provider.total(), 3, "but after the pause");
@@ -206,14 +213,15 @@ async fn a_token_is_served_until_it_is_really_out_though_the_endpoint_never_answ
     // The first request is given up after three minutes.
     setting.clock.advance(180 * S);
     settle().await;
-    // Within the margin a caller waits for the second, but not past the token's use.
-    setting.clock.advance(35 * S);
+    // After the pause, within the margin, a caller waits for the second, but not past the
+    // token's use.
+    setting.clock.advance(44 * S);
     let call = setting.call();
     settle().await;
     assert!(!call.is_finished());
-    setting.clock.advance(12 * S);
+    setting.clock.advance(7 * S);
     assert_eq!(call.await.unwrap().unwrap().secret(), "a");
-    setting.clock.advance(13 * S);
+    setting.clock.advance(9 * S);
     let late = setting.call();
     settle().await;
     setting.clock.advance(30 * S);
@@ -410,8 +418,8 @@ async fn shortly_before_its_end_a_token_is_given_out_at_once_while_the_provider_
     let call = setting.call();
     setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
     assert_eq!(call.await.unwrap().unwrap().secret(), "a");
-    // The pause is half of what is left.
-    setting.clock.advance(5 * S);
+    // The pause is at least half of what is left.
+    setting.clock.advance(8 * S);
     assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 2));
 }
 
@@ -760,13 +768,17 @@ async fn kept_fresh_nobody_waits_and_the_task_ends_with_the_last_clone() {
     settle().await;
     let later = |clock: &ManualClock| clock.wall() + HOUR;
     assert_eq!(provider.answer(Ok(Token::new("a", later(&clock)))).await, Reason::Missing);
-    for minute in 0..60 {
+    let refresh_at = cache.report().refresh_at.unwrap();
+    for minute in 1..=45 {
         clock.advance(60 * S);
         settle().await;
-        assert_eq!(provider.total(), if minute < 54 { 1 } else { 2 }, "minute {minute}");
-        if minute == 54 {
+        let is_due = clock.wall() >= refresh_at;
+        assert_eq!(provider.total(), 1 + usize::from(is_due), "minute {minute}");
+        if is_due {
+            assert!(minute > 30, "before half of its life");
             let answer = Ok(Token::new("b", later(&clock)));
             assert_eq!(provider.answer(answer).await, Reason::Expiring);
+            break;
         }
     }
     assert_eq!(cache.token().await.unwrap().secret(), "b");
@@ -821,11 +833,9 @@ async fn thirty_days(life: Duration, seed: u64) {
                 serial += 1;
                 provider.answer(setting.token(&format!("{serial}"), life)).await;
                 usable_until = now + life.saturating_sub(30 * S);
-                refresh_at = if life >= 2 * HOUR {
-                    asked + (now + life).duration_since(asked).unwrap() / 2
-                } else {
-                    now + life.saturating_sub(300 * S)
-                };
+                refresh_at = setting.cache.report().refresh_at.unwrap();
+                let life = (now + life).duration_since(asked).unwrap();
+                assert!((asked + life / 2..=asked + life * 3 / 4).contains(&refresh_at));
                 last_failed_at = None;
             }
         }
@@ -855,8 +865,7 @@ async fn thirty_days(life: Duration, seed: u64) {
             {
                 let since = now.duration_since(failed).unwrap();
                 let left = usable_until.duration_since(failed).unwrap();
-                let least = (24 * S).min(left.mul_f64(0.5));
-                assert!(since >= least.min(24 * S), "again after {since:?}, {left:?} left");
+                assert!(since >= (left / 2).min(799 * S), "again after {since:?}, {left:?} left");
             }
             requests = total;
             asked = now;
@@ -1015,7 +1024,7 @@ async fn a_refresh_that_is_due_is_begun_beside_and_none_else() {
     setting.cache.refresh_if_due();
     settle().await;
     assert_eq!(setting.provider.total(), 2, "the provider rests");
-    setting.clock.advance(30 * S);
+    setting.clock.advance(224 * S);
     setting.cache.refresh_if_due();
     assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Expiring);
     assert_eq!(setting.now().await, "b");

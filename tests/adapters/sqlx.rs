@@ -63,8 +63,8 @@ async fn a_new_token_reaches_the_pool_by_itself() {
     let mut first = pool.acquire().await.unwrap();
     guest.rotate().await;
     assert!(pool.acquire().await.is_err(), "sqlx knows the old token only");
-    // Half of its life.
-    guest.clock.advance(Duration::from_secs(12 * 3_600 + 1));
+    // Half to three quarters of its life.
+    guest.clock.advance(Duration::from_secs(18 * 3_600 + 1));
     let second = loop {
         match pool.acquire().await {
             Ok(second) => break second,

@@ -177,7 +177,8 @@ async fn requests_for_a_token_count_by_reason_and_outcome() {
     endpoint.recover();
     // Its end is in whole seconds of the machine's time, which does not pass here.
     endpoint.configure_tokens(|tokens| tokens.lifetime_seconds += 3600);
-    shop.clock.advance(Duration::from_secs(60));
+    // The longest pause.
+    shop.clock.advance(token.remaining(shop.clock.wall()) * 3 / 4);
     tokens.token().await.unwrap();
     until(|| tokens.report().expires_on > Some(token.expires_on())).await;
     let since = measured.since();

@@ -81,7 +81,7 @@ fn who_was_refused_gets_the_last_failure_for_as_long_as_it_holds() {
     let ticket = started(&core, after(S));
     let _ = core.land(ticket, Err(failed()), Some(20 * S), after(S), after(S), 0.0);
     assert!(refused(&core, 21 * S - MOMENT) && !refused(&core, 21 * S));
-    // With one that can be used: as long as the pause lasts.
+    // With one that can be used: 30 s for the first failure, though the refresh pauses for longer.
     let core = Core::new();
     let ticket = started(&core, after(S));
     let _ = core.land(ticket, Ok(token.clone()), None, after(S), after(S), 0.0);
@@ -111,8 +111,66 @@ fn a_pause_of_the_past_does_not_keep_the_next_token_from_being_asked_for() {
     let ticket = started(&core, after(60 * S));
     let token = Token::new("a", SystemTime::UNIX_EPOCH + HOUR);
     let _ = core.land(ticket, Ok(token), None, after(60 * S), after(60 * S), 0.0);
-    assert_eq!(core.next_refresh(after(60 * S)), HOUR - 6 * 60 * S);
+    assert_eq!(core.next_refresh(after(60 * S)), (HOUR - 60 * S) * 3 / 4);
     // The machine sleeps, and its monotonic clock stands.
     let woken = Now { wall: SystemTime::UNIX_EPOCH + 2 * HOUR, monotonic: 61 * S };
     assert_eq!(core.next_refresh(woken), Duration::ZERO);
+}
+
+#[test]
+fn a_provider_without_a_newer_token_is_asked_again_after_a_third_of_the_time_until_5_minutes_before_expiry()
+ {
+    let token = |secret: &str, end: Duration| Token::new(secret, SystemTime::UNIX_EPOCH + end);
+    // The same token, after a refresh and after a refusal, and one that expires earlier.
+    for (refused, secret, end) in [(false, "a", HOUR), (true, "a", HOUR), (false, "b", HOUR - S)] {
+        let core = Core::new();
+        let ticket = started(&core, after(Duration::ZERO));
+        let landed = |ticket, token, at| core.land(ticket, Ok(token), None, at, at, 0.0).0;
+        landed(ticket, token("a", HOUR), after(Duration::ZERO));
+        let due = after(HOUR * 3 / 4);
+        let ticket = if refused {
+            match core.refused(&token("a", HOUR), due).0 {
+                RenewStep::Wait { start: Some(ticket), .. } => ticket,
+                other => panic!("{other:?}"),
+            }
+        } else {
+            started(&core, due)
+        };
+        assert_eq!(landed(ticket, token(secret, end), due), Change::NoProgress);
+        // 10 minutes until then.
+        assert_eq!(core.next_refresh(due), 200 * S, "{refused} {secret}");
+        let early = due.wall + 200 * S - MOMENT;
+        assert!(core.fresh(early).is_some_and(|held| held.secret() == "a"), "past the lock");
+        assert!(core.fresh(early + MOMENT).is_none());
+    }
+}
+
+#[test]
+fn in_its_last_5_minutes_a_token_that_comes_again_is_asked_for_after_30_s_and_less_and_less_often()
+{
+    let core = Core::new();
+    let token = Token::new("a", SystemTime::UNIX_EPOCH + HOUR);
+    let mut now = after(Duration::ZERO);
+    let mut pauses = vec![];
+    for at in [0, 3_300, 3_330, 3_390, 3_495] {
+        now = after(at * S);
+        let ticket = started(&core, now);
+        let _ = core.land(ticket, Ok(token.clone()), None, now, now, 0.0);
+        pauses.push(core.next_refresh(now).as_millis());
+    }
+    assert_eq!(pauses, [2_700_000, 30_000, 60_000, 104_000, 51_500]);
+    assert!(matches!(core.call(now).0, Step::Take(_)));
+}
+
+#[test]
+fn a_renewal_that_is_forced_early_and_brings_the_same_token_leaves_the_refresh_point() {
+    let core = Core::new();
+    let token = Token::new("a", SystemTime::UNIX_EPOCH + 24 * HOUR);
+    let ticket = started(&core, after(Duration::ZERO));
+    let _ = core.land(ticket, Ok(token.clone()), None, after(Duration::ZERO), after(S), 0.0);
+    let RenewStep::Wait { start: Some(ticket), .. } = core.refused(&token, after(60 * S)).0 else {
+        panic!("it is asked for");
+    };
+    let _ = core.land(ticket, Ok(token), None, after(60 * S), after(60 * S), 0.0);
+    assert_eq!(core.next_refresh(after(60 * S)), 18 * HOUR - 60 * S);
 }
