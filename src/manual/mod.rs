@@ -28,6 +28,7 @@ pub mod migrating {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 #[doc = include_str!("tokens.md")]
+#[doc = include_str!("fleet.svg")]
 pub mod tokens {}
 #[doc = include_str!("troubleshooting.md")]
 pub mod troubleshooting {}
