@@ -11,8 +11,14 @@ use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
-use tokio::runtime::{Builder, Runtime};
+use entra_pool_emulator::{
+    emulator::{Emulator, EmulatorOptions},
+    network::Network,
+};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinSet,
+};
 
 /// Every stand-in, on a runtime of its own, which outlives those of the tests.
 fn emulator() -> &'static Emulator {
@@ -28,8 +34,12 @@ fn emulator() -> &'static Emulator {
 }
 
 fn identity() -> Identity {
-    let id = UserAssignedId::ClientId(emulator().user_assigned().client_id.clone());
-    let environment = Environment::from_pairs(emulator().identity().app_service_env());
+    identity_of(emulator())
+}
+
+fn identity_of(emulator: &Emulator) -> Identity {
+    let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
+    let environment = Environment::from_pairs(emulator.identity().app_service_env());
     let credential = ManagedIdentity::user_assigned(id).environment(environment);
     Identity::new(credential.build().unwrap())
 }
@@ -141,6 +151,45 @@ macro_rules! both_databases {
                 assert_eq!(connector.report().logins, 2);
             }
 
+            /// 400 callers with limits of 1 to 90 ms, of ten tries each; a login takes 200 ms.
+            #[test]
+            fn callers_with_less_time_than_a_login_takes_are_served() {
+                for threads in [1, 2] {
+                    let runtime = match threads {
+                        1 => Builder::new_current_thread().enable_all().build().unwrap(),
+                        _ => Builder::new_multi_thread().enable_all().build().unwrap(),
+                    };
+                    let own = own_emulator(Duration::from_millis(200));
+                    let (network, string) = own.behind_a_network(&own.emulator.$string());
+                    runtime.block_on(async {
+                        let connector = $module::connector_with(&own.identity(), &string).unwrap();
+                        let pool = connector.pool_builder().max_size(4).build();
+                        let mut storm = JoinSet::new();
+                        for nth in 0..400 {
+                            let pool = pool.clone();
+                            storm.spawn(async move {
+                                let mut served = 0;
+                                for round in 0..10 {
+                                    let limit =
+                                        Duration::from_millis(1 + (nth * 7 + round * 13) % 90);
+                                    let got = tokio::time::timeout(limit, pool.get()).await;
+                                    served += usize::from(got.is_ok_and(|got| got.is_ok()));
+                                }
+                                served
+                            });
+                        }
+                        let (served, most) = served(storm, &network).await;
+                        let report = connector.report();
+                        println!("{threads} threads: {served} served, {most} open, {report}");
+                        assert!(served > 1_000, "{served} of 4,000");
+                        assert!(report.adopted > 0);
+                        assert!(most <= 4, "{most} connections");
+                        drop((pool, connector));
+                        ended(&network).await;
+                    });
+                }
+            }
+
             /// As in a program whose tests each have a runtime, and share a pool.
             #[test]
             fn a_static_pool_serves_one_runtime_after_the_other() {
@@ -159,6 +208,59 @@ macro_rules! both_databases {
             }
         }
     };
+}
+
+/// Stand-ins whose logins take this long, for one test.
+fn own_emulator(login: Duration) -> OwnEmulator {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let emulator = runtime.block_on(Emulator::start(EmulatorOptions::default())).unwrap();
+    emulator.azure_sql().behaviour().delay_logins(login);
+    emulator.postgres().delay_logins(login);
+    OwnEmulator { runtime, emulator }
+}
+
+struct OwnEmulator {
+    runtime: Runtime,
+    emulator: Emulator,
+}
+
+impl OwnEmulator {
+    /// A relay that counts connections, and the string that leads through it.
+    fn behind_a_network(&self, string: &str) -> (Network, String) {
+        let _entered = self.runtime.enter();
+        let (azure_sql, postgres) = (self.emulator.azure_sql(), self.emulator.postgres());
+        let addr = [azure_sql.addr(), postgres.addr()].into_iter();
+        let addr = addr.filter(|addr| string.contains(&addr.port().to_string())).next().unwrap();
+        let network = Network::to(addr).unwrap();
+        let string = string.replace(&addr.port().to_string(), &network.addr().port().to_string());
+        (network, string)
+    }
+
+    fn identity(&self) -> Identity {
+        identity_of(&self.emulator)
+    }
+}
+
+/// How often the callers were served, and the most connections at the same time.
+async fn served(mut storm: JoinSet<usize>, network: &Network) -> (usize, u64) {
+    let (mut served, mut most) = (0, 0);
+    while !storm.is_empty() {
+        most = most.max(network.counters().open);
+        let next = tokio::time::timeout(Duration::from_millis(1), storm.join_next());
+        served += next.await.ok().flatten().map_or(0, Result::unwrap);
+    }
+    (served, most)
+}
+
+/// No socket and no task is left.
+async fn ended(network: &Network) {
+    let ended = async {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        while network.counters().open > 0 || tasks() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("all ends");
 }
 
 fn tls(roots: rustls::RootCertStore) -> Arc<rustls::ClientConfig> {

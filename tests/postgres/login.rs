@@ -153,7 +153,7 @@ async fn a_refusal_is_told_though_there_is_no_time_for_the_other_token() {
     let error = connecting.await.unwrap().unwrap_err();
     let Error::TimedOut { source: Some(before), .. } = &error else { panic!("{error:?}") };
     assert!(matches!(**before, Error::LoginRefused(_)), "{before:?}");
-    assert!(said(&error).contains("no time left to try a newer token"), "{}", said(&error));
+    assert!(said(&error).contains("no time left to try another token"), "{}", said(&error));
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
         &principal.object_id,
         entra_pool_emulator::jwt::TENANT_ID,
         AUDIENCE,
-        "There was no newer token",
+        "The token was requested for this login.",
     ] {
         assert!(hint.contains(fact), "{fact} is missing: {hint}");
     }
@@ -195,15 +195,23 @@ async fn a_role_that_does_not_exist_does_not_have_tokens_fetched_without_end() {
     let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
     let connector = connector(&identity, &server().await.url("never-made"));
     let error = connector.connect().await.err().unwrap();
-    assert!(said(&error).contains("A new token was refused too"), "{}", said(&error));
+    assert!(said(&error).contains("Another token was refused as well."), "{}", said(&error));
     assert_eq!(credential.requests(), 2);
-    for _ in 0..5 {
-        assert!(matches!(connector.connect().await, Err(Error::LoginRefused(_))));
+    // Others get the same error for a second, without a login.
+    for damped in 1..5 {
+        let again = connector.connect().await.err().unwrap();
+        assert_eq!(said(&again), said(&error));
+        assert_eq!((credential.requests(), connector.report().damped), (2, damped));
     }
-    assert_eq!(credential.requests(), 2);
-    clock.advance(Duration::from_secs(301));
-    assert!(matches!(connector.connect().await, Err(Error::LoginRefused(_))));
-    assert_eq!(credential.requests(), 3);
+    for requests in [3, 3, 4, 4, 4, 4, 5] {
+        clock.advance(Duration::from_secs(1));
+        assert!(matches!(connector.connect().await, Err(Error::LoginRefused(_))));
+        assert_eq!(credential.requests(), requests);
+    }
+    // Once there is a role, the next login succeeds.
+    server().await.set_password("never-made", &credential.next_token()).await;
+    clock.advance(Duration::from_secs(30));
+    drop(connector.connect().await.unwrap());
 }
 
 #[tokio::test]
