@@ -7,6 +7,8 @@
 //! and expects a failure.
 #![allow(dead_code, clippy::pedantic)]
 
+#[path = "model/orphans.rs"]
+mod orphans;
 #[path = "model/returned.rs"]
 mod returned;
 

@@ -115,7 +115,7 @@ where
                     clock.sleep(limit).await;
                 }
                 if let Some(flights) = flights.upgrade() {
-                    let _ended = flights.orphans().remove(id);
+                    flights.orphans().remove(id);
                 }
             }
             .instrument(Span::current()),
@@ -125,12 +125,12 @@ where
 
     /// Ends logins without a caller, so that at most `most` stay.
     pub(super) fn shrink(&self, most: usize) {
-        let _ended = self.orphans().shrink(most);
+        self.orphans().shrink(most);
     }
 
     /// Ends logins without a caller, also those that lose theirs later.
     pub(super) fn close(&self) {
-        let _ended = self.orphans().close();
+        self.orphans().close();
     }
 }
 
@@ -181,7 +181,7 @@ impl<C, E> Drop for Waiting<'_, C, E> {
     fn drop(&mut self) {
         if let Some((id, flight)) = self.flight.take() {
             flight.left.notify_one();
-            let _ended = self.flights.orphans().leave(id, flight);
+            self.flights.orphans().leave(id, flight);
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-/// The logins of one pool that have no caller, oldest first.
+/// The logins of one pool that have no caller, oldest first. Those that end here do so before
+/// another one can start.
 #[derive(Debug)]
 pub(super) struct Orphans<F> {
     flights: VecDeque<(u64, F)>,
@@ -22,34 +23,27 @@ impl<F> Orphans<F> {
         self.flights.pop_front()
     }
 
-    /// The caller of this login has given up. Returns the login if it must end.
-    #[must_use]
-    pub(super) fn leave(&mut self, id: u64, flight: F) -> Option<F> {
-        if self.closed {
-            return Some(flight);
+    /// The caller of this login has given up.
+    pub(super) fn leave(&mut self, id: u64, flight: F) {
+        if !self.closed {
+            self.flights.push_back((id, flight));
         }
-        self.flights.push_back((id, flight));
-        None
     }
 
-    /// Returns this login if it has no caller: it has failed, or nobody wanted its connection.
-    #[must_use]
-    pub(super) fn remove(&mut self, id: u64) -> Option<F> {
-        let at = self.flights.iter().position(|(other, _)| *other == id)?;
-        self.flights.remove(at).map(|(_, flight)| flight)
+    /// Ends this login if it has no caller: it has failed, or no caller wanted its connection.
+    pub(super) fn remove(&mut self, id: u64) {
+        self.flights.retain(|(other, _)| *other != id);
     }
 
-    /// Returns the oldest logins, so that at most `most` stay.
-    #[must_use]
-    pub(super) fn shrink(&mut self, most: usize) -> VecDeque<(u64, F)> {
-        let stay = self.flights.split_off(self.flights.len().saturating_sub(most));
-        std::mem::replace(&mut self.flights, stay)
+    /// Ends the oldest logins, so that at most `most` stay.
+    pub(super) fn shrink(&mut self, most: usize) {
+        let ended = self.flights.len().saturating_sub(most);
+        self.flights.drain(..ended);
     }
 
-    /// Returns all logins. Later ones end as soon as their callers give up.
-    #[must_use]
-    pub(super) fn close(&mut self) -> VecDeque<(u64, F)> {
+    /// Ends all logins. Later ones end as soon as their callers give up.
+    pub(super) fn close(&mut self) {
         self.closed = true;
-        std::mem::take(&mut self.flights)
+        self.flights.clear();
     }
 }
