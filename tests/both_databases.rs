@@ -86,6 +86,8 @@ macro_rules! both_databases {
                     .recycling(Recycling::Clean)
                     .max_lifetime(Duration::from_secs(600))
                     .idle_timeout(Duration::from_secs(60))
+                    .keepalive(Duration::from_secs(60))
+                    .tcp_user_timeout(Duration::from_secs(60))
                     .connect_timeout(Duration::from_secs(10))
                     .min_size(1)
                     .max_size(3)
@@ -190,6 +192,39 @@ macro_rules! both_databases {
                 }
             }
 
+            #[cfg(target_os = "linux")]
+            #[tokio::test]
+            async fn sockets_are_watched_as_the_configuration_says() {
+                let tokens = || connector().tokens().clone();
+                let second = Duration::from_secs;
+                let config = || string().parse::<Config>().unwrap();
+                let name = connector().pool_name().to_owned();
+                let port = name.rsplit(':').next().unwrap().split('/').next().unwrap();
+                let port = port.parse().unwrap();
+                for (config, expected) in [
+                    (config(), Some((30, 10, 3, 30_000))),
+                    (
+                        config().keepalive(second(47)).tcp_user_timeout(second(11)),
+                        Some((47, 15, 3, 11_000)),
+                    ),
+                    // The nearest that the system accepts.
+                    (
+                        config().keepalive(Duration::MAX).tcp_user_timeout(Duration::MAX),
+                        Some((32_767, 10_922, 3, 32_767_000)),
+                    ),
+                    (
+                        config().keepalive(Duration::from_nanos(1)).tcp_user_timeout(second(9)),
+                        Some((1, 1, 3, 9_000)),
+                    ),
+                    (config().keepalive(None).tcp_user_timeout(None), None),
+                ] {
+                    let pool = Connector::new(config, tokens()).unwrap().pool();
+                    assert_eq!(query(&pool).await.unwrap(), 1);
+                    let sockets = sockets_to(port);
+                    assert!(sockets.contains(&expected), "{expected:?} in {sockets:?}");
+                }
+            }
+
             /// As in a program whose tests each have a runtime, and share a pool.
             #[test]
             fn a_static_pool_serves_one_runtime_after_the_other() {
@@ -261,6 +296,56 @@ async fn ended(network: &Network) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), ended).await.expect("all ends");
+}
+
+/// The keepalive's time, interval and retries, and the user timeout in milliseconds, of the
+/// sockets of this process that are connected to `port`; `None` for one without.
+#[cfg(target_os = "linux")]
+fn sockets_to(port: u16) -> Vec<Option<(u64, u64, u32, u128)>> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let of = |descriptor: std::fs::DirEntry| {
+        let number = descriptor.file_name().to_str()?.parse().ok()?;
+        let copy = pidfd_getfd(&this, number, PidfdGetfdFlags::empty()).ok()?;
+        let socket = socket2::SockRef::from(&copy);
+        if socket.peer_addr().ok()?.as_socket()?.port() != port {
+            return None;
+        }
+        let times = || {
+            Some((
+                socket.tcp_keepalive_time().unwrap().as_secs(),
+                socket.tcp_keepalive_interval().unwrap().as_secs(),
+                socket.tcp_keepalive_retries().unwrap(),
+                socket.tcp_user_timeout().unwrap()?.as_millis(),
+            ))
+        };
+        Some(if socket.keepalive().unwrap() { times() } else { None })
+    };
+    descriptors.filter_map(|descriptor| of(descriptor.unwrap())).collect()
+}
+
+/// As libpq has them.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn postgresqls_keywords_for_sockets_are_libpqs() {
+    let url = emulator().postgres_url().to_string();
+    let port = url.split("localhost:").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    for (more, expected) in [
+        (
+            "keepalives_idle=50&keepalives_interval=7&keepalives_count=5&tcp_user_timeout=12000",
+            Some((50, 7, 5, 12_000)),
+        ),
+        ("keepalives_idle=53&keepalives_retries=4", Some((53, 17, 4, 30_000))),
+        ("keepalives_idle=99999&keepalives_count=999", Some((32_767, 10_922, 127, 30_000))),
+        ("keepalives=0", None),
+    ] {
+        let pool = entra_pool::postgres::pool_with(&identity(), &format!("{url}&{more}")).unwrap();
+        drop(pool.get().await.unwrap());
+        let sockets = sockets_to(port);
+        assert!(sockets.contains(&expected), "{more}: {expected:?} in {sockets:?}");
+    }
 }
 
 fn tls(roots: rustls::RootCertStore) -> Arc<rustls::ClientConfig> {

@@ -17,23 +17,12 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::Config;
 use crate::{
     clock::{self, Clock, Elapsed},
+    connect::{KEEPALIVE_RETRIES, keepalive_interval},
     tls::Trust,
 };
-
-/// Azure drops idle flows after about 4 minutes.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-
-/// … then this often …
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// … and a peer that does not answer so often is gone.
-const KEEPALIVE_RETRIES: u32 = 3;
-
-/// How long a peer may take to acknowledge what was sent.
-#[cfg(any(target_os = "android", target_os = "linux"))]
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many addresses that failed are named.
 const LISTED: usize = 8;
@@ -110,15 +99,22 @@ pub(super) struct Socket(Arc<TcpStream>);
 impl Socket {
     fn new(tcp: TcpStream) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_RETRIES);
-        let socket = SockRef::from(&tcp);
-        socket.set_tcp_keepalive(&keepalive)?;
-        #[cfg(any(target_os = "android", target_os = "linux"))]
-        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         Ok(Self(Arc::new(tcp)))
+    }
+
+    /// Has the system notice a peer that has fallen silent.
+    pub(super) fn watch_peer(&self, config: &Config) -> io::Result<()> {
+        let socket = SockRef::from(&*self.0);
+        if let Some(idle) = config.keepalive {
+            let keepalive = TcpKeepalive::new()
+                .with_time(idle)
+                .with_interval(keepalive_interval(idle))
+                .with_retries(KEEPALIVE_RETRIES);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        socket.set_tcp_user_timeout(config.tcp_user_timeout)?;
+        Ok(())
     }
 
     /// Whether `trust` allows a connection to this address.
@@ -226,9 +222,6 @@ mod tests {
         assert_eq!(peer(&socket), good);
         assert!(socket.is_allowed_by(&Trust::AnyOnLoopback));
         assert!(socket.0.nodelay().unwrap());
-        assert!(SockRef::from(&socket.0).keepalive().unwrap());
-        #[cfg(not(windows))] // Where it cannot be read back.
-        assert_eq!(SockRef::from(&socket.0).tcp_keepalive_time().unwrap(), KEEPALIVE);
     }
 
     #[tokio::test]

@@ -273,6 +273,7 @@ impl Driver {
         let so_far = |source| attempt.failed(failed(source));
         let at_once = config.multi_subnet_failover;
         let socket = dial::dial(&*self.clock, addresses, at_once, so_far).await.map_err(failed)?;
+        socket.watch_peer(config).map_err(failed)?;
         if !socket.is_allowed_by(&config.trust) {
             return Err(Error::NotLoopback { server: server() });
         }

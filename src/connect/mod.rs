@@ -32,7 +32,9 @@ pub use retire::RetireReason;
 pub(crate) use retire::jittered;
 pub(crate) use retry::RetryPolicy;
 pub(crate) use sent::Sent;
-pub(crate) use silent::SilentServer;
+pub(crate) use silent::{
+    KEEPALIVE, KEEPALIVE_RETRIES, SilentServer, TCP_USER_TIMEOUT, keepalive_interval, socket_time,
+};
 pub use stage::Stage;
 
 use self::{refusals::Refusals, renewal::Renewals, retry::Retries};

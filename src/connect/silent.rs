@@ -3,6 +3,27 @@ use std::{
     time::Duration,
 };
 
+use crate::clock;
+
+/// Azure drops idle flows after about 4 minutes.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long a peer may take to acknowledge what was sent.
+pub(crate) const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A peer that does not answer so many keepalives is gone.
+pub(crate) const KEEPALIVE_RETRIES: u32 = 3;
+
+/// The pause between keepalives that are not answered, where the first is sent after `idle`.
+pub(crate) fn keepalive_interval(idle: Duration) -> Duration {
+    (idle / KEEPALIVE_RETRIES).max(Duration::from_secs(1))
+}
+
+/// The nearest time that systems accept for sockets; none for zero.
+pub(crate) fn socket_time(time: impl Into<Option<Duration>>) -> Option<Duration> {
+    clock::limit(time).map(|time| time.clamp(Duration::from_secs(1), Duration::from_secs(32_767)))
+}
+
 /// Whether a server has fallen silent, so that its idle connections need not each be waited
 /// for. Times are those of the injected clock.
 #[derive(Debug, Default)]

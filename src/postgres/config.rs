@@ -6,6 +6,7 @@ use tokio_postgres::config::{Host as PgHost, SslMode};
 use super::{ConfigError, Error, Recycling, keywords};
 use crate::{
     Cloud, clock,
+    connect::{KEEPALIVE, KEEPALIVE_RETRIES, TCP_USER_TIMEOUT, keepalive_interval, socket_time},
     credential::{DefaultCredential, Environment, UserAssignedId},
     tls::{OwnConfig, Trust},
     token::{Scope, TokenCredential, with_causes},
@@ -46,10 +47,11 @@ use crate::{
 /// | `load_balance_hosts` | `disable`, or `random`: hosts in random order | `disable` |
 /// | `application_name` | shown in `pg_stat_activity` | none |
 /// | `options` | `-c setting=value …` for the session; PgBouncer refuses it | none |
-/// | `keepalives` | `1` or `0` | `1` |
-/// | `keepalives_idle` | seconds; Azure drops idle flows after some 4 minutes | 30 |
-/// | `keepalives_interval`, `keepalives_retries` | seconds, number | 10, 3 |
-/// | `tcp_user_timeout` | seconds for what was sent to be acknowledged (Linux) | 30, also in place of 0 |
+/// | `keepalives` | whether TCP keepalives are sent: `1` or `0` | `1` |
+/// | `keepalives_idle` | seconds of silence before the first keepalive; Azure drops idle flows after about 4 minutes | 30 |
+/// | `keepalives_interval` | seconds between keepalives that are not answered | a third of `keepalives_idle` |
+/// | `keepalives_count`, `keepalives_retries` | keepalives without an answer that end the connection, 1 to 127 | 3 |
+/// | `tcp_user_timeout` | milliseconds for what was sent to be acknowledged (Linux), 1000 at least; 0 for the system's limit | 30000 |
 /// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
 /// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`pool`](super::pool) and [`parse_with_credential`](Self::parse_with_credential); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
 /// | `pool_max_conns` | connections in a pool | deadpool's: 2 for each CPU; `pool_min_conns`, if that is more |
@@ -87,10 +89,6 @@ pub(crate) struct Host {
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
-const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVES_RETRIES: u32 = 3;
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What tokio-postgres says where nobody has set it.
 const DRIVERS_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -262,6 +260,29 @@ impl Config {
         self
     }
 
+    /// After how much silence TCP keepalives are sent (`keepalives_idle`): from then on, one in each
+    /// third of this time, until the third that is not answered ends the connection. From 1 s to
+    /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
+    /// Default: 30 s. Azure drops connections that are idle for about 4 minutes.
+    #[must_use]
+    pub fn keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        let idle = socket_time(idle);
+        self.session.keepalives(idle.is_some());
+        if let Some(idle) = idle {
+            self.session.keepalives_idle(idle).keepalives_interval(keepalive_interval(idle));
+        }
+        self
+    }
+
+    /// How long the server's system may take to acknowledge what was sent (`tcp_user_timeout`), on
+    /// Linux: then the connection ends. From 1 s to 9 h; another time is replaced by the nearest
+    /// of these. Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
+    #[must_use]
+    pub fn tcp_user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.session.tcp_user_timeout(socket_time(limit).unwrap_or_default());
+        self
+    }
+
     /// What is done to a connection between two borrowers. Default:
     /// [`Recycling::Clean`].
     #[must_use]
@@ -359,13 +380,14 @@ fn session(pg: &tokio_postgres::Config) -> tokio_postgres::Config {
     }
     session.tcp_user_timeout(pg.get_tcp_user_timeout().copied().unwrap_or(TCP_USER_TIMEOUT));
     session.keepalives(pg.get_keepalives());
-    session.keepalives_idle(match pg.get_keepalives_idle() {
-        DRIVERS_KEEPALIVES_IDLE => KEEPALIVES_IDLE,
-        idle => idle,
-    });
-    session.keepalives_interval(pg.get_keepalives_interval().unwrap_or(KEEPALIVES_INTERVAL));
-    session.keepalives_retries(pg.get_keepalives_retries().unwrap_or(KEEPALIVES_RETRIES));
+    let idle = match pg.get_keepalives_idle() {
+        DRIVERS_KEEPALIVES_IDLE => KEEPALIVE,
+        idle => socket_time(idle).unwrap_or(KEEPALIVE),
+    };
     session
+        .keepalives_idle(idle)
+        .keepalives_interval(pg.get_keepalives_interval().unwrap_or(keepalive_interval(idle)))
+        .keepalives_retries(pg.get_keepalives_retries().unwrap_or(KEEPALIVE_RETRIES))
         .ssl_mode(SslMode::Require)
         .ssl_negotiation(pg.get_ssl_negotiation())
         .target_session_attrs(pg.get_target_session_attrs())
@@ -444,6 +466,18 @@ fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
         config = config.max_lifetime(lifetime);
     }
     config = config.idle_timeout(ours.duration("pool_max_conn_idle_time")?);
+    if let Some(count) = ours.number("keepalives_count")? {
+        config.session.keepalives_retries(u32::try_from(count.clamp(1, 127)).unwrap_or_default());
+    }
+    match ours.number("tcp_user_timeout")? {
+        None => {}
+        // tokio-postgres has it in seconds, and so had this crate.
+        Some(1..1000) => {
+            let problem = "is in milliseconds, as in libpq: write 30000 for 30 s";
+            return Err(ConfigError::value("tcp_user_timeout", problem));
+        }
+        Some(millis) => config = config.tcp_user_timeout(Duration::from_millis(millis as u64)),
+    }
     config.check()?;
     Ok((config, ours.get(keywords::CLIENT_ID).map(str::to_owned)))
 }

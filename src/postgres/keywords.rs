@@ -9,12 +9,15 @@ use super::ConfigError;
 
 pub(super) const CLIENT_ID: &str = "entra_client_id";
 
-/// What tokio-postgres does not know. Those of the pool have pgx's names.
+/// What tokio-postgres does not know, or reads in other units than libpq. Those of the pool have
+/// pgx's names.
 const OURS: &[&str] = &[
     "sslmode",
     "sslrootcert",
     CLIENT_ID,
     "entra_scope",
+    "keepalives_count",
+    "tcp_user_timeout",
     "pool_max_conns",
     "pool_min_conns",
     "pool_max_conn_lifetime",

@@ -4,8 +4,8 @@ use super::{Config, Encrypt, ado_net::quoted, keywords::Setting};
 use crate::Cloud;
 
 /// An ADO.NET connection string, which reads back as the same configuration, but for what no
-/// string can say: what a `dangerous_…` method allows, `tls`, `idle_timeout`,
-/// `recycling` and `maintenance`.
+/// string can say: what a `dangerous_…` method allows, `tls`, `idle_timeout`, `keepalive`,
+/// `tcp_user_timeout`, `recycling` and `maintenance`.
 /// Defaults are left out. (A path that is no Unicode is shown as far as it is.)
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -322,7 +322,7 @@ const KEYWORDS: &[Keyword] = &[
     ),
     ("tlsmin", Only(&["1.0", "1.1", "1.2"], "TLS 1.2 and 1.3 are spoken")),
     ("dial timeout", Never("is not told apart: Connect Timeout is for all of a connect")),
-    ("keepAlive", Only(&["30", "0"], "idle connections are kept alive every 30 s")),
+    ("keepAlive", Only(&["30", "0"], "Config::keepalive sets another time")),
     ("pipe", Never("is a named pipe; Azure SQL speaks TCP only")),
     ("log", Only(&["0"], "events go to `tracing`")),
     ("change password", Never("has no place here: a token logs in, see Authentication")),

@@ -195,6 +195,8 @@ pub struct Config {
     pub(super) min_size: usize,
     pub(super) max_lifetime: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
+    pub(super) keepalive: Option<Duration>,
+    pub(super) tcp_user_timeout: Option<Duration>,
     pub(super) recycling: Recycling,
     pub(super) maintenance: bool,
     /// Suffixes of hosts, beside those of the server's own cloud, that a login

@@ -5,6 +5,7 @@ use rustls::ClientConfig;
 use super::{Config, Encrypt, Recycling};
 use crate::{
     clock,
+    connect::{KEEPALIVE, TCP_USER_TIMEOUT, socket_time},
     tls::{OwnConfig, Trust},
     token::Scope,
 };
@@ -32,6 +33,8 @@ impl Config {
             min_size: 0,
             max_lifetime: Some(Duration::from_secs(3600)),
             idle_timeout: None,
+            keepalive: Some(KEEPALIVE),
+            tcp_user_timeout: Some(TCP_USER_TIMEOUT),
             recycling: Recycling::default(),
             maintenance: true,
             routing_suffixes: Vec::new(),
@@ -177,6 +180,23 @@ impl Config {
     /// Measured from the last response of the server.
     pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = clock::limit(limit);
+        self
+    }
+
+    /// After how much silence TCP keepalives are sent: from then on, one in each
+    /// third of this time, until the third that is not answered ends the connection. From 1 s to
+    /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
+    /// Default: 30 s. Azure drops connections that are idle for about 4 minutes.
+    pub fn keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.keepalive = socket_time(idle);
+        self
+    }
+
+    /// How long the server's system may take to acknowledge what was sent, on
+    /// Linux: then the connection ends. From 1 s to 9 h; another time is replaced by the nearest
+    /// of these. Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
+    pub fn tcp_user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.tcp_user_timeout = socket_time(limit);
         self
     }
 
