@@ -132,9 +132,7 @@ impl Pool {
         self.renewal.renew().await?;
         Ok(&self.renewal.pool)
     }
-}
 
-impl Pool {
     /// Closes the pool: waits for lent connections, and for the servers of idle ones, for
     /// [`connect_timeout`](crate::postgres::Config::connect_timeout) at most. [`PgPool::close`]
     /// waits without a limit where a server fell silent.
@@ -219,9 +217,15 @@ impl fmt::Debug for Pool {
 /// [`max_lifetime`](crate::postgres::Config::max_lifetime), and when they were idle for
 /// [`idle_timeout`](crate::postgres::Config::idle_timeout), by default 3 minutes: Azure drops idle
 /// flows after 4 minutes, and sqlx sets no keepalives. The server sends keepalives instead
-/// (`tcp_keepalives_idle` and its kin). Connections are cleaned between borrowers as
+/// (`tcp_keepalives_idle` and its kin), which an `after_connect` hook sets. sqlx has one hook of a
+/// kind: if you set another, begin it with `SET tcp_keepalives_idle = 30;
+/// SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3`, or the server uses its own
+/// settings, by default 2 h on Linux.
+///
+/// Connections are cleaned between borrowers as
 /// [`recycling`](crate::postgres::Config::recycling) says: by a `before_acquire` hook, which
-/// replaces sqlx's ping, and which a hook of your own replaces. The hook replaces a connection
+/// replaces sqlx's ping, and which a hook of your own replaces. With [`Recycling::Fast`], it pings,
+/// for at most 2 s. The hook replaces a connection
 /// that cannot be cleaned by a new one, for which an `after_connect` hook of your own does not run.
 ///
 /// A query that was dropped is not cancelled, and its connection is not available for others until
@@ -254,7 +258,7 @@ pub fn options(connector: &Connector) -> PgPoolOptions {
 /// Under the 4 minutes after which Azure drops idle flows.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// As the connector's own sockets. Cleaning resets them.
+/// As the connector's own sockets have by default. Cleaning resets them.
 const KEEPALIVES: &str = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
                           SET tcp_keepalives_count = 3;";
 
@@ -292,12 +296,13 @@ impl Cleaner {
         if connector.silent_server().includes(began.saturating_sub(idle_for)) {
             return Err(RetireReason::Silent);
         }
-        let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
+        let recycling = &connector.config().recycling;
+        // With `Fast` as well, an answer shows that the connection lives: sqlx pings too.
+        let mut sql = recycling.sql().unwrap_or_default();
         // Other statements are the caller's, and nothing else.
-        let sql = match connector.config().recycling {
-            Recycling::Clean => format!("{sql}; {KEEPALIVES}"),
-            _ => sql,
-        };
+        if *recycling == Recycling::Clean {
+            sql += KEEPALIVES;
+        }
         let cleaning = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection);
         let cleaned = clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await;
         let mut unanswered = unanswered.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,7 +6,7 @@ use ::sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
 use entra_pool::{
     adapters::sqlx::{Pool, options},
     connect::RetireReason,
-    postgres::{Config, ConfigError, Connector, Error},
+    postgres::{Config, ConfigError, Connector, Error, Recycling},
     token::Identity,
 };
 use entra_pool_emulator::certificates::Authority;
@@ -99,6 +99,33 @@ async fn a_connection_may_be_idle_for_as_long_as_the_configuration_says() {
     let limit = Duration::from_secs(200);
     let guest = Guest::stranger("sqlx-idle", |config| config.idle_timeout(limit)).await;
     assert_eq!(options(&guest.connector).get_idle_timeout(), Some(limit));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_cut_is_replaced_also_with_fast() {
+    let guest = Guest::with("sqlx-fast", |config| config.recycling(Recycling::Fast)).await;
+    let pool = pool(&guest, 1).await;
+    let pid = backend(&mut pool.acquire().await.unwrap()).await;
+    until(|| pool.num_idle() == 1).await;
+    server().await.sql(&format!("SELECT pg_terminate_backend({pid}, 10000)")).await;
+    let mut next = pool.acquire().await.unwrap();
+    assert_ne!(backend(&mut next).await, pid);
+    assert_eq!(guest.retired(), 1);
+}
+
+/// Over TCP, where the server has them.
+#[tokio::test]
+async fn the_server_sends_keepalives() {
+    let current = "SELECT concat_ws(' ', current_setting('tcp_keepalives_idle'), \
+                   current_setting('tcp_keepalives_interval'), current_setting('tcp_keepalives_count'))";
+    let guest = Guest::new("sqlx-alive").await;
+    let pool = pool(&guest, 1).await;
+    for _ in ["new", "cleaned"] {
+        let mut connection = pool.acquire().await.unwrap();
+        assert_eq!(text(&mut connection, current).await, "30 10 3");
+        drop(connection);
+        until(|| pool.num_idle() == 1).await;
+    }
 }
 
 #[tokio::test]
