@@ -49,11 +49,9 @@ impl Allowance {
     }
 }
 
-/// A stream of which only an [`Allowance`] is read. (A part of public types, though not
-/// itself one that can be named.)
+/// A stream of which only an [`Allowance`] is read.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "postgres"), allow(unreachable_pub))]
-pub struct Limited<S> {
+pub(crate) struct Limited<S> {
     stream: S,
     allowance: Allowance,
     /// Bytes read since the last time that others got their turn.

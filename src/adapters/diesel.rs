@@ -29,6 +29,10 @@
 //! configuration says. diesel-async gives the manager no way to see that the test is off. The
 //! [bb8 adapter](crate::adapters::bb8) closes such connections instead.
 //!
+//! These pools do not look at a connection that comes back: a transaction that it left open, or a
+//! query that was dropped, keeps its locks until the pool lends the connection again. Use
+//! diesel-async's `transaction`, and let it end.
+//!
 //! During the cleaning, the server may send 64 KB. A connection is closed instead of cleaned
 //! where its server gives the same key for cancellations to several connections, or none: that
 //! key identifies the connection.
@@ -39,7 +43,7 @@ pub use diesel;
 pub use diesel_async;
 
 use diesel::{
-    ConnectionError, ConnectionResult, QueryResult,
+    ConnectionError, ConnectionResult,
     result::{DatabaseErrorKind, Error},
 };
 use diesel_async::{
@@ -50,7 +54,7 @@ use diesel_async::{
 use crate::{
     clock,
     connect::RetireReason,
-    postgres::{Connector, Recycling, cancel},
+    postgres::{Connector, Link, make_fit_by},
     token::with_causes,
 };
 
@@ -61,7 +65,10 @@ pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConn
     let recycler = connector.clone();
     config.recycling_method = RecyclingMethod::CustomFunction(Box::new(move |connection| {
         let connector = recycler.clone();
-        Box::pin(async move { recycle(&connector, connection).await })
+        Box::pin(async move {
+            let fit = recycle(&connector, connection).await;
+            fit.map_err(|reason| Error::QueryBuilderError(reason.to_string().into()))
+        })
     }));
     config.custom_setup = Box::new(move |_| {
         let connector = connector.clone();
@@ -106,52 +113,28 @@ const DIESELS_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF
 
 /// Makes the connection fit for its next borrower. diesel-async has seen already that no
 /// transaction of its own is open.
-async fn recycle(connector: &Connector, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-    let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
-    let sql = format!("{sql}; {DIESELS_SETTINGS}");
-    let query = connection.cancel_token();
-    let Some(link) = connector.link(&query) else {
-        connector.metrics().retired(RetireReason::Recycling);
-        return Err(Error::BrokenTransactionManager);
-    };
-    let retired = |reason| connector.metrics().retired(reason);
-    let cancelled = |query| {
-        let connector = connector.clone();
-        tokio::spawn(async move {
-            cancel(&connector, query).await;
-        });
-        (RetireReason::Unsettled, Error::BrokenTransactionManager)
-    };
-    if connector.silent_server().includes(link.heard()) {
-        retired(RetireReason::Silent);
-        return Err(Error::BrokenTransactionManager);
-    }
-    if !link.settles().await {
-        let (reason, error) = cancelled(query);
-        retired(reason);
-        return Err(error);
-    }
-    let rolls_back = link.in_transaction();
-    let began = connector.clock().monotonic();
-    // diesel-async reads all responses that are there within one poll, so that a time
-    // limit does not end a flood.
-    link.allowance.restrict();
-    let recycling = connection.batch_execute(&sql);
-    let recycled = clock::timeout(&**connector.clock(), Recycling::LIMIT, recycling).await;
-    link.allowance.lift();
-    let (reason, error) = match recycled {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error @ Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))) => {
-            (RetireReason::Closed, error)
+async fn recycle(
+    connector: &Connector,
+    connection: &mut AsyncPgConnection,
+) -> Result<(), RetireReason> {
+    let link = connector.link(&connection.cancel_token());
+    let link = link.as_deref();
+    let cleaning = async {
+        let refused = |why: &str| Err(Error::QueryBuilderError(why.into()));
+        if link.is_some_and(Link::has_stale_plans) {
+            return refused("diesel-async cannot clear its cache, in which a statement is stale");
         }
-        Ok(Err(error)) => (RetireReason::Recycling, error),
-        Err(clock::Elapsed) => {
-            if link.awaits_one_response() && !rolls_back {
-                connector.silent_server().silent(began);
-            }
-            cancelled(query)
-        }
+        let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
+        let Some(link) = link else { return refused("the server does not identify it") };
+        // diesel-async reads all responses that are there within one poll, so that a time
+        // limit does not end a flood.
+        link.allowance.restrict();
+        connection.batch_execute(&format!("{sql}; {DIESELS_SETTINGS}")).await?;
+        link.allowance.lift();
+        Ok(())
     };
-    retired(reason);
-    Err(error)
+    make_fit_by(connector, link, cleaning, |error: &Error| {
+        matches!(error, Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))
+    })
+    .await
 }

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::runtime::Handle;
 use tokio_postgres::CancelToken;
 
-use super::{Connector, link::Link, tls::Watched};
+use super::{Connector, link::Link, tls::Watched, wire::Wire};
 use crate::clock;
 
 /// Has the server stop the query of a connection. The connection must not be used again,
@@ -15,9 +15,9 @@ use crate::clock;
 /// a request whose client has gone.
 ///
 /// Whether the request was sent.
-pub(crate) async fn cancel(connector: &Connector, query: CancelToken) -> bool {
+async fn cancel(connector: &Connector, query: CancelToken) -> bool {
     let clock = connector.clock();
-    let link = Arc::new(Link::of_cancellation(clock.clone()));
+    let link = Arc::new(Link::new(clock.clone()));
     let tls = Watched { tls: connector.tls(), attempt: None, link };
     let limit = connector.config().connect_timeout;
     let cancelling = query.cancel_query(tls);
@@ -38,56 +38,30 @@ const CANCEL_AGAIN: Duration = Duration::from_millis(500);
 /// … for so long, until its connection is closed.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// A connection's task, and what is to be done when the client of the connection is dropped
-/// before its requests are answered.
+/// What stops the requests of a connection that is dropped before they are answered.
 ///
-/// A pool drops clients without asking: at its end, on `retain`, or when a caller gives up. If
-/// the socket was closed then, the query would run on: PgBouncer forgets whose it is, and the
-/// server notices only when it has rows to send.
-pub(super) struct Supervised {
+/// A pool drops clients without asking: at its end, on `retain`, or when a caller gives up.
+pub(super) struct Canceller {
     pub(super) connector: Connector,
-    pub(super) link: Arc<Link>,
     pub(super) query: CancelToken,
-    /// `None` once it was dropped.
-    pub(super) driver: Option<JoinHandle<()>>,
     pub(super) runtime: Handle,
 }
 
-impl Supervised {
-    /// Until the connection ends.
-    pub(super) async fn run(mut self) {
-        if let Some(driver) = &mut self.driver {
-            // The driver logs its errors.
-            let _ = driver.await;
-        }
-    }
-}
-
-impl Drop for Supervised {
-    fn drop(&mut self) {
-        let Some(mut driver) = self.driver.take().filter(|driver| !driver.is_finished()) else {
-            return;
-        };
-        if self.link.is_settled() {
-            driver.abort();
-            return;
-        }
-        // A server that goes on sending rows notices when the socket is closed.
-        self.link.allowance.restrict();
-        let (connector, query) = (self.connector.clone(), self.query.clone());
-        self.runtime.spawn(async move {
-            let clock = connector.clock();
+impl Canceller {
+    /// Cancels in the background, and holds what is left of the connection until its requests
+    /// are answered.
+    pub(super) fn finish(self: Arc<Self>, mut rest: Wire) {
+        self.runtime.clone().spawn(async move {
+            let clock = self.connector.clock();
             let until_ended = async {
-                while Box::pin(cancel(&connector, query.clone())).await {
-                    // It ends when the server has answered. A request to cancel has no effect on
-                    // a query that PgBouncer, or the connection, has yet to send.
-                    if clock::timeout(&**clock, CANCEL_AGAIN, &mut driver).await.is_ok() {
+                while Box::pin(cancel(&self.connector, self.query.clone())).await {
+                    // A request to cancel has no effect on a query that PgBouncer has yet to send.
+                    if clock::timeout(&**clock, CANCEL_AGAIN, rest.drain()).await.is_ok() {
                         return;
                     }
                 }
             };
             let _ = clock::timeout(&**clock, LONGEST, until_ended).await;
-            driver.abort();
         });
     }
 }

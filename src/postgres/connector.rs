@@ -7,7 +7,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Error, Pool, PoolBuilder, PoolError,
     RetireReason,
-    cancel::Supervised,
+    cancel::Canceller,
     driver::{Driver, LoggedIn},
     link::{Link, Links},
     pool, replay, tls,
@@ -79,6 +79,9 @@ impl Connector {
     /// refuses the connection but has accepted a login before. A server that was never reached
     /// is retried twice.
     ///
+    /// A [`Connection`] that is dropped before the server has answered stays open for up to 5 s,
+    /// in which the query is cancelled.
+    ///
     /// # Errors
     ///
     /// [`Error`]; within the configuration's `connect_timeout` in any case.
@@ -91,7 +94,11 @@ impl Connector {
     /// For a caller that began then, by the monotonic clock.
     pub(crate) async fn log_in(&self, began: Duration) -> Result<LoggedIn, Error> {
         let logged_in = self.0.engine.connect(began).await?;
-        self.0.links.add(&logged_in.2);
+        let (client, _, link) = &logged_in;
+        self.0.links.add(link);
+        let (connector, query) = (self.clone(), client.cancel_token());
+        let canceller = Canceller { connector, query, runtime: Handle::current() };
+        link.canceller.store(Some(Arc::new(canceller)));
         Ok(logged_in)
     }
 
@@ -137,17 +144,12 @@ impl Connector {
     }
 
     /// Connects and spawns the task that drives the connection.
-    pub(crate) async fn spawn(&self, began: Duration) -> Result<Spawned, Error> {
+    pub(crate) async fn spawn(
+        &self,
+        began: Duration,
+    ) -> Result<(Client, JoinHandle<()>, Arc<Link>), Error> {
         let (client, connection, link) = self.log_in(began).await?;
-        let driver = tokio::spawn(drive(connection, self.sent().clone()));
-        let supervised = Supervised {
-            connector: self.clone(),
-            link,
-            query: client.cancel_token(),
-            driver: Some(driver),
-            runtime: Handle::current(),
-        };
-        Ok((client, tokio::spawn(supervised.run())))
+        Ok((client, tokio::spawn(drive(connection, self.sent().clone())), link))
     }
 
     /// What the connections are made with, for
@@ -222,7 +224,7 @@ impl Connector {
         began: Duration,
     ) -> Result<Spawned, tokio_postgres::Error> {
         match self.spawn(began).await {
-            Ok(spawned) => Ok(spawned),
+            Ok((client, driver, _)) => Ok((client, driver)),
             // These are what Error::from makes of them again.
             Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
             Err(error) => Err(replay::carrying(error).await),

@@ -6,10 +6,12 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
+use deadpool_postgres::{ClientWrapper, StatementCache};
 use futures_util::FutureExt;
 use tokio::{
     io::{Join, join},
@@ -20,6 +22,7 @@ use tokio_postgres::{
     tls::{ChannelBinding, TlsConnect, TlsStream},
 };
 
+use super::cancel::Canceller;
 use crate::{
     clock::{self, Clock},
     connect::RetireReason,
@@ -31,21 +34,23 @@ use crate::{
 type Key = [u8; 8];
 
 /// What the wire says of one connection.
-#[derive(Debug)]
 pub(crate) struct Link {
     /// What the server may still send.
     pub(crate) allowance: Allowance,
-    /// The connection carries a request to cancel, and nothing else.
-    pub(super) is_cancellation: bool,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     settled: Notify,
+    /// Cleared when the server refuses one of them because its result would have other columns
+    /// now.
+    statements: OnceLock<Arc<StatementCache>>,
+    /// What cancels the requests under way when the connection is dropped.
+    pub(super) canceller: ArcSwapOption<Canceller>,
 }
 
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
-struct State {
-    key: Option<Key>,
+pub(super) struct State {
+    pub(super) key: Option<Key>,
     /// Requests that the server answers with `READY_FOR_QUERY`.
     requests: u64,
     responses: u64,
@@ -72,7 +77,7 @@ struct Suspicion {
 
 /// An idle connection is unfit if it looked so for this long: requests that a dropped
 /// `Statement` or `Transaction` sends are answered by then.
-const SUSPECTED_FOR: Duration = Duration::from_millis(500);
+pub(crate) const SUSPECTED_FOR: Duration = Duration::from_millis(500);
 
 /// Requests that are unanswered at the checkout have this much time …
 const GRACE: Duration = Duration::from_millis(100);
@@ -85,15 +90,12 @@ impl Link {
         let state = State { heard: clock.monotonic(), ..State::default() };
         Self {
             allowance: Allowance::for_login(),
-            is_cancellation: false,
             clock,
             state: Mutex::new(state),
             settled: Notify::new(),
+            statements: OnceLock::new(),
+            canceller: ArcSwapOption::empty(),
         }
-    }
-
-    pub(super) fn of_cancellation(clock: Arc<dyn Clock>) -> Self {
-        Self { is_cancellation: true, ..Self::new(clock) }
     }
 
     /// Whether the server reported an open or a failed transaction when it last was ready for a
@@ -103,7 +105,7 @@ impl Link {
     }
 
     /// Whether the server has answered all requests.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.state().is_settled()
     }
 
@@ -157,9 +159,22 @@ impl Link {
         (state.requests, state.responses) = (0, 0);
     }
 
+    /// The client's cached statements are cleared once one of them is stale.
+    pub(crate) fn clears(&self, client: &ClientWrapper) {
+        // A connection has one client.
+        let _ = self.statements.set(client.statement_cache.clone());
+    }
+
+    /// Takes the canceller, which is of use where the server has yet to answer. To end a COPY, it
+    /// is enough to close the connection.
+    pub(super) fn take_canceller(&self) -> Option<Arc<Canceller>> {
+        let state = self.state();
+        self.canceller.swap(None).filter(|_| state.requests != state.responses)
+    }
+
     /// Why an idle connection that was lent so often must be closed, if it looked unfit before
     /// and was not lent since.
-    pub(super) fn look_at_idle(&self, lent: usize) -> Option<RetireReason> {
+    pub(crate) fn look_at_idle(&self, lent: usize) -> Option<RetireReason> {
         let now = self.clock.monotonic();
         let mut state = self.state();
         let reason = match (state.is_settled(), state.in_transaction) {
@@ -187,10 +202,11 @@ impl Link {
         std::mem::take(&mut self.state().may_have_prepared)
     }
 
-    /// Whether the server refused a cached statement since the last call, because its result
-    /// would have other columns now.
-    pub(super) fn take_stale_plans(&self) -> bool {
-        std::mem::take(&mut self.state().has_stale_plans)
+    /// Whether the server refused a cached statement, because its result would have other columns
+    /// now.
+    #[cfg(any(test, feature = "diesel-async"))]
+    pub(crate) fn has_stale_plans(&self) -> bool {
+        self.state().has_stale_plans
     }
 
     /// A message of the client.
@@ -219,6 +235,7 @@ impl Link {
             }
             (message::ERROR, body) if sql_state(body) == Some(STALE_PLAN) => {
                 self.state().has_stale_plans = true;
+                self.statements.get().inspect(|statements| statements.clear());
             }
             (message::READY_FOR_QUERY, [status, ..]) => {
                 let now = self.clock.monotonic();
@@ -235,7 +252,7 @@ impl Link {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -243,13 +260,6 @@ impl Link {
 impl State {
     fn is_settled(&self) -> bool {
         self.requests == self.responses && !self.copies
-    }
-}
-
-#[cfg(any(test, fuzzing))]
-impl Default for Link {
-    fn default() -> Self {
-        Self::new(Arc::new(clock::ManualClock::new()))
     }
 }
 

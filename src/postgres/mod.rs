@@ -75,23 +75,22 @@ mod retire;
 mod tls;
 mod wire;
 
-#[cfg(feature = "diesel-async")]
-pub(crate) use cancel::cancel;
 pub use config::Config;
 pub use config_error::ConfigError;
 pub use connector::Connector;
 pub use error::{Error, is_transient};
+#[cfg(any(feature = "bb8", feature = "diesel-async"))]
+pub(crate) use link::Link;
 pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait};
 pub use recycling::Recycling;
+#[cfg(feature = "diesel-async")]
+pub(crate) use recycling::make_fit_by;
 pub use tls::Connection;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use wire::follows_alike;
 #[cfg(feature = "bb8")]
-pub(crate) use {
-    recycling::{Counted, make_fit},
-    retire::unfit,
-};
+pub(crate) use {link::SUSPECTED_FOR, recycling::make_fit, retire::unfit};
 
 pub use deadpool_postgres;
 pub use tokio_postgres;

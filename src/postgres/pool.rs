@@ -5,9 +5,9 @@ use deadpool_postgres::{
 };
 
 use super::{
-    Config, Connector, Recycling, RetireReason,
+    Config, Connector, Recycling,
     connector::{Connecting, Spawned},
-    recycling::{Counted, make_fit},
+    recycling::make_fit,
     retire::unfit,
 };
 use crate::connect::{self, PoolState, Upkeep};
@@ -37,7 +37,12 @@ pub(super) fn builder(connector: &Connector) -> PoolBuilder {
         ManagerConfig { recycling_method: RecyclingMethod::Fast },
     );
     let Config { connect_timeout, max_size, min_size, .. } = *config;
+    let following = connector.clone();
     let builder = PoolBuilder::new(manager, &state, connect_timeout, max_size, min_size)
+        .post_create(Hook::sync_fn(move |client: &mut ClientWrapper, _| {
+            following.link(&client.cancel_token()).inspect(|link| link.clears(client));
+            Ok(())
+        }))
         .pre_recycle(retire_the_unfit(connector.clone()));
     match config.recycling {
         Recycling::Fast => builder,
@@ -85,7 +90,11 @@ impl deadpool_postgres::Connect for PoolConnect {
 fn retire_the_unfit(connector: Connector) -> Hook {
     Hook::sync_fn(move |client: &mut ClientWrapper, metrics| {
         match unfit(connector.config(), client, metrics) {
-            Some(reason) => Err(retired(&connector, reason)),
+            // deadpool drops what a hook says, so it is said here.
+            Some(reason) => {
+                connector.metrics().retired(reason);
+                Err(HookError::message(reason.to_string()))
+            }
             None => Ok(()),
         }
     })
@@ -95,19 +104,10 @@ fn recycle(connector: Connector) -> Hook {
     Hook::async_fn(move |client: &mut ClientWrapper, _| {
         let connector = connector.clone();
         Box::pin(async move {
-            let mut counted =
-                Counted { connector: &connector, reason: Some(RetireReason::Unsettled) };
             let fit = make_fit(&connector, client).await;
-            counted.reason = fit.err();
             fit.map_err(|reason| HookError::message(reason.to_string()))
         })
     })
-}
-
-/// deadpool drops what a hook says, so it is said here.
-fn retired(connector: &Connector, reason: RetireReason) -> HookError {
-    connector.metrics().retired(reason);
-    HookError::message(reason.to_string())
 }
 
 /// Closes `pool` and waits until the last of its connections has been returned, without a time

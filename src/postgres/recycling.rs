@@ -1,4 +1,4 @@
-use std::{pin::pin, time::Duration};
+use std::{error::Error, pin::pin, time::Duration};
 
 use deadpool_postgres::ClientWrapper;
 use futures_util::StreamExt;
@@ -102,40 +102,6 @@ impl Recycling {
         }
     }
 
-    async fn recycle(
-        &self,
-        connector: &Connector,
-        client: &ClientWrapper,
-        link: Option<&Link>,
-    ) -> Result<(), RetireReason> {
-        let began = connector.clock().monotonic();
-        let may_roll_back = link.is_some_and(Link::in_transaction);
-        let running = self.run(client, link);
-        match clock::timeout(&**connector.clock(), Self::LIMIT, running).await {
-            Ok(Ok(())) => {
-                if let Some(link) = link {
-                    connector.silent_server().heard(link.heard());
-                    link.took(connector.clock().monotonic().saturating_sub(began));
-                }
-                Ok(())
-            }
-            Ok(Err(error)) if is_transient(&error) => Err(RetireReason::Closed),
-            Ok(Err(error)) => {
-                let error = connector.sent().excerpt_of(&error);
-                tracing::warn!(error, "a connection could not be recycled");
-                Err(RetireReason::Recycling)
-            }
-            Err(clock::Elapsed) => {
-                // A request of the borrower may have been sent only now. A large transaction takes
-                // its time to be rolled back.
-                if link.is_some_and(Link::awaits_one_response) && !may_roll_back {
-                    connector.silent_server().silent(began);
-                }
-                Err(RetireReason::Unsettled)
-            }
-        }
-    }
-
     async fn run(
         &self,
         client: &ClientWrapper,
@@ -150,37 +116,71 @@ impl Recycling {
     }
 }
 
-/// Makes a connection fit for its next borrower. Otherwise it must be dropped, which cancels what
-/// it still runs.
+/// Makes a connection fit for its next borrower, as the configuration says.
 pub(crate) async fn make_fit(
     connector: &Connector,
     client: &ClientWrapper,
 ) -> Result<(), RetireReason> {
     let link = connector.link(&client.cancel_token());
-    let link = link.as_deref();
-    if link.is_some_and(|link| connector.silent_server().includes(link.heard())) {
-        return Err(RetireReason::Silent);
-    }
+    let running = connector.config().recycling.run(client, link.as_deref());
+    make_fit_by(connector, link.as_deref(), running, is_transient).await
+}
+
+/// Makes a connection fit for its next borrower. Otherwise it must be dropped, which cancels what
+/// it still runs; it is counted here, also if its caller gives up meanwhile.
+pub(crate) async fn make_fit_by<E: Error + 'static>(
+    connector: &Connector,
+    link: Option<&Link>,
+    cleaning: impl Future<Output = Result<(), E>>,
+    is_lost: fn(&E) -> bool,
+) -> Result<(), RetireReason> {
+    let mut counted = Counted { connector, reason: Some(RetireReason::Unsettled) };
     let span = connector.metrics().recycle_span();
     let recycling = async {
         if let Some(link) = link {
+            if connector.silent_server().includes(link.heard()) {
+                return Err(RetireReason::Silent);
+            }
             if !link.settles().await {
                 return Err(RetireReason::Unsettled);
             }
-            if link.take_stale_plans() {
-                client.statement_cache.clear();
+        }
+        let began = connector.clock().monotonic();
+        let may_roll_back = link.is_some_and(Link::in_transaction);
+        match clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await {
+            Ok(Ok(())) => {
+                if let Some(link) = link {
+                    connector.silent_server().heard(link.heard());
+                    link.took(connector.clock().monotonic().saturating_sub(began));
+                }
+                Ok(())
+            }
+            Ok(Err(error)) if is_lost(&error) => Err(RetireReason::Closed),
+            Ok(Err(error)) => {
+                let error = connector.sent().excerpt_of(&error);
+                tracing::warn!(error, "a connection could not be recycled");
+                Err(RetireReason::Recycling)
+            }
+            Err(clock::Elapsed) => {
+                // A request of the borrower may have been sent only now. A large transaction takes
+                // its time to be rolled back.
+                if link.is_some_and(Link::awaits_one_response) && !may_roll_back {
+                    connector.silent_server().silent(began);
+                }
+                Err(RetireReason::Unsettled)
             }
         }
-        connector.config().recycling.recycle(connector, client, link).await
     };
-    recycled(&span, recycling.instrument(span.clone()).await)
+    let fit = recycling.instrument(span.clone()).await;
+    counted.reason = fit.err();
+    recycled(&span, fit)
 }
 
 /// Counts the retirement of a connection, also if its caller gives up meanwhile: the pool drops
 /// the connection then.
-pub(crate) struct Counted<'a> {
-    pub(crate) connector: &'a Connector,
-    pub(crate) reason: Option<RetireReason>,
+struct Counted<'a> {
+    connector: &'a Connector,
+    reason: Option<RetireReason>,
 }
 
 impl Drop for Counted<'_> {

@@ -13,13 +13,13 @@ use super::{Error, Stage, link::Link, wire::Wire};
 use crate::{connect::Attempt, limited::Limited};
 
 /// The TLS stream to a server.
-pub(super) type TlsStream = Wire<<MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Stream>;
+pub(super) type Stream = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::Stream;
 
 type Handshake = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::TlsConnect;
 
 /// The connection's part that does the work: it must be polled, usually by a
 /// task of its own, for its [`Client`](tokio_postgres::Client) to get answers.
-pub type Connection = tokio_postgres::Connection<Socket, TlsStream>;
+pub type Connection = tokio_postgres::Connection<Socket, Wire>;
 
 pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
     let mut tls = crate::tls::client_config(&config.trust)?;
@@ -49,7 +49,7 @@ impl<T> Watched<T> {
 }
 
 impl MakeTlsConnect<Socket> for Watched<MakeRustlsConnect> {
-    type Stream = TlsStream;
+    type Stream = Wire;
     type TlsConnect = Watched<Handshake>;
     type Error = Infallible;
 
@@ -62,9 +62,9 @@ impl MakeTlsConnect<Socket> for Watched<MakeRustlsConnect> {
 }
 
 impl TlsConnect<Socket> for Watched<Handshake> {
-    type Stream = TlsStream;
+    type Stream = Wire;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TlsStream>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Wire>> + Send>>;
 
     fn connect(self, socket: Socket) -> Self::Future {
         Box::pin(async move {
@@ -75,7 +75,7 @@ impl TlsConnect<Socket> for Watched<Handshake> {
             if let Some(attempt) = attempt {
                 attempt.reached(Stage::Login);
             }
-            Ok(Wire::new(stream, link))
+            Ok(Wire::new(Some(stream), link))
         })
     }
 }

@@ -1,5 +1,8 @@
 //! The stream under tokio-postgres, which shows a [`Link`] what client and server send.
 
+#[cfg(any(test, fuzzing))]
+mod testing;
+
 use std::{
     io,
     pin::Pin,
@@ -7,10 +10,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
-use super::link::Link;
+use super::{link::Link, tls::Stream};
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(fuzzing), allow(unreachable_pub, unused_imports))]
+pub use testing::follows_alike;
 
 /// A message's type, and its length, which counts itself but not the type (PostgreSQL
 /// documentation, "Message Formats").
@@ -22,19 +28,45 @@ const LOOKED_AT: usize = 64;
 
 /// A TLS stream whose messages are followed. (A part of public types, though not
 /// itself one that can be named.)
-#[derive(Debug)]
-pub struct Wire<S> {
-    stream: S,
+pub struct Wire {
+    /// `None` after it was dropped, and in tests.
+    stream: Option<Stream>,
     sent: Messages,
     received: Messages,
     link: Arc<Link>,
 }
 
-impl<S> Wire<S> {
-    pub(super) fn new(stream: S, link: Arc<Link>) -> Self {
+impl Wire {
+    pub(super) fn new(stream: Option<Stream>, link: Arc<Link>) -> Self {
         // The first message of a client has no type.
         let sent = Messages { have: 1, ..Messages::default() };
         Self { stream, sent, received: Messages::default(), link }
+    }
+
+    fn stream(&mut self) -> Pin<&mut Stream> {
+        match &mut self.stream {
+            Some(stream) => Pin::new(stream),
+            None => unreachable!("only the drop takes it, and tests"),
+        }
+    }
+
+    /// Reads until the server has answered all requests, or has ended the connection.
+    pub(super) async fn drain(&mut self) {
+        let mut rest = [0; 1024];
+        while !self.link.is_settled() && self.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+    }
+}
+
+/// If the socket was closed while a query runs, the query would run on: PgBouncer forgets whose it
+/// is, and the server notices only when it has rows to send.
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Some(canceller) = self.link.take_canceller() {
+            // A server that goes on sending rows notices when the socket is closed.
+            self.link.allowance.restrict();
+            let nothing = Self::new(None, self.link.clone());
+            canceller.finish(std::mem::replace(self, nothing));
+        }
     }
 }
 
@@ -79,7 +111,7 @@ impl Messages {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -87,78 +119,52 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        let outcome = ready!(this.stream().poll_read(cx, buffer));
         let read = &buffer.filled()[before..];
+        if read.is_empty() {
+            // The connection has ended, and with it what it ran.
+            drop(this.link.take_canceller());
+        }
         this.received.pass(read, |kind, body| this.link.received(kind, body));
-        Poll::Ready(Ok(()))
+        Poll::Ready(outcome)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl AsyncWrite for Wire {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        let count = ready!(this.stream().poll_write(cx, bytes))?;
         this.sent.pass(&bytes[..count], |kind, _| this.link.sent(kind));
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.link.is_cancellation {
-            // The server closes when it has dealt with the request. Errors end it as well.
+        if self.link.state().key.is_none() {
+            // A request to cancel: the server closes when it has dealt with the request. Errors end it as well.
             let mut rest = [0; 64];
             let mut buffer = ReadBuf::new(&mut rest);
-            while ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_ok() {
+            while ready!(self.stream().poll_read(cx, &mut buffer)).is_ok() {
                 if buffer.filled().is_empty() {
                     break;
                 }
                 buffer.clear();
             }
         }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 }
 
-impl<S: TlsStream + Unpin> TlsStream for Wire<S> {
+impl TlsStream for Wire {
     fn channel_binding(&self) -> ChannelBinding {
-        self.stream.channel_binding()
-    }
-}
-
-/// Follows `bytes` as a client's and as a server's messages, whole and in pieces of these lengths
-/// in turn: for the fuzz target `postgres`.
-///
-/// # Panics
-///
-/// If it makes a difference.
-#[cfg(any(test, fuzzing))]
-#[cfg_attr(not(fuzzing), allow(unreachable_pub))]
-pub fn follows_alike(bytes: &[u8], lengths: &[u8]) {
-    let followed = |lengths: &[u8], sent: bool| {
-        let link = Arc::new(Link::default());
-        let mut wire = Wire::new((), link.clone());
-        let (mut rest, mut lengths) = (bytes, lengths.iter().cycle());
-        while !rest.is_empty() {
-            let length = lengths.next().map_or(rest.len(), |length| usize::from(*length).max(1));
-            let (piece, later) = rest.split_at(length.min(rest.len()));
-            if sent {
-                wire.sent.pass(piece, |kind, _| link.sent(kind));
-            } else {
-                wire.received.pass(piece, |kind, body| link.received(kind, body));
-            }
-            rest = later;
-        }
-        format!("{link:?}")
-    };
-    for sent in [true, false] {
-        assert_eq!(followed(lengths, sent), followed(&[], sent), "sent: {sent}");
+        self.stream.as_ref().map_or_else(ChannelBinding::none, Stream::channel_binding)
     }
 }
 
@@ -175,7 +181,7 @@ mod tests {
     fn passed(sent: &[u8], received: &[u8], check: impl Fn(&Link)) {
         for size in 1..=received.len().max(sent.len()) {
             let link = Arc::new(Link::default());
-            let mut wire = Wire::new((), link.clone());
+            let mut wire = Wire::new(None, link.clone());
             sent.chunks(size).for_each(|piece| wire.sent.pass(piece, |kind, _| link.sent(kind)));
             let receive = |kind, body: &[u8]| link.received(kind, body);
             received.chunks(size).for_each(|piece| wire.received.pass(piece, receive));
@@ -232,8 +238,8 @@ mod tests {
             let sent: Vec<Vec<u8>> = sent.into_iter().cloned().collect();
             // The login's response comes before the first request.
             let link = Link::default();
-            let mut wire = Wire::new((), Arc::new(Link::default()));
-            let receive = |wire: &mut Wire<()>, bytes: &[u8]| {
+            let mut wire = Wire::new(None, Arc::new(Link::default()));
+            let receive = |wire: &mut Wire, bytes: &[u8]| {
                 wire.received.pass(bytes, |kind, body| link.received(kind, body));
             };
             receive(&mut wire, received[0]);
@@ -249,8 +255,7 @@ mod tests {
             let error = format!("SFEHLER\0VERROR\0C{code}\0Mcached plan\0\0");
             let messages = message(b'E', error.as_bytes());
             passed(&after_startup(&[]), &messages, |link| {
-                assert_eq!(link.take_stale_plans(), stale, "{code}");
-                assert!(!link.take_stale_plans());
+                assert_eq!(link.has_stale_plans(), stale, "{code}");
             });
         }
     }

@@ -9,10 +9,10 @@ use entra_pool::{
         postgres::{Manager, Pool},
     },
     connect::RetireReason,
-    postgres::{Error, tokio_postgres},
+    postgres::{Error, Recycling, tokio_postgres},
 };
 
-use crate::{Guest, TRACES, TRACES_LEFT, server, until};
+use crate::{Guest, TRACES, TRACES_LEFT, server, until, until_true};
 
 /// A pool of one connection, so that the next borrower gets the last one's.
 fn pool_of_one(guest: &Guest) -> Pool {
@@ -62,9 +62,7 @@ async fn a_pool_that_does_not_look_at_its_connections_lends_each_once() {
     assert_eq!(text(&b, TRACES_LEFT).await, "");
 
     // With `Fast` there is nothing to clean.
-    let guest =
-        Guest::with("bb8-fast", |config| config.recycling(entra_pool::postgres::Recycling::Fast))
-            .await;
+    let guest = Guest::with("bb8-fast", |config| config.recycling(Recycling::Fast)).await;
     let manager = Manager::new(guest.connector.clone());
     let builder = bb8::postgres::builder(&manager).max_size(1);
     let pool = builder.test_on_check_out(false).build_unchecked(manager);
@@ -109,6 +107,68 @@ async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_re
     }
     assert_ne!(next.await.unwrap(), pid, "another session");
     assert_eq!(guest.connector.report().retired, [(RetireReason::Unsettled, 1)]);
+}
+
+#[tokio::test]
+async fn an_open_transaction_or_a_dropped_query_ends_though_nobody_borrows() {
+    for recycling in [Recycling::Clean, Recycling::Fast] {
+        for leaves_query in [false, true] {
+            let guest = Guest::with("bb8-left", |config| config.recycling(recycling.clone())).await;
+            let pool = pool_of_one(&guest);
+            let a = pool.get().await.unwrap();
+            let pid = backend(&a).await;
+            let session = format!("(SELECT FROM pg_stat_activity WHERE pid = {pid})");
+            if leaves_query {
+                let session = session.trim_end_matches(')');
+                let asleep = format!("SELECT EXISTS {session} AND wait_event = 'PgSleep')");
+                tokio::select! {
+                    answer = a.batch_execute("SELECT pg_sleep(3600)") => panic!("{answer:?}"),
+                    () = until_true(&asleep) => {}
+                }
+            } else {
+                a.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(1805)").await.unwrap();
+            }
+            drop(a);
+            until(|| guest.clock.sleepers() > 0).await;
+            guest.clock.advance(Duration::from_millis(500));
+            until_true(&format!("SELECT NOT EXISTS {session}")).await;
+            assert_ne!(backend(&pool.get().await.unwrap()).await, pid, "another session");
+            let reason =
+                if leaves_query { RetireReason::Unsettled } else { RetireReason::TransactionOpen };
+            assert_eq!(guest.connector.report().retired, [(reason, 1)]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_transaction_or_statement_does_not_cost_the_connection() {
+    let guest = Guest::new("bb8-rollback").await;
+    let pool = pool_of_one(&guest);
+    for _ in 0..20 {
+        let mut client = pool.get().await.unwrap();
+        drop(client.transaction().await.unwrap());
+        drop(client);
+        drop(pool.get().await.unwrap().prepare("SELECT 1").await.unwrap());
+    }
+    assert_eq!((guest.connector.report().logins, guest.retired()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_stale_plan_is_prepared_again() {
+    let guest = Guest::with("bb8-altered", |config| config.recycling(Recycling::Fast)).await;
+    let pool = pool_of_one(&guest);
+    let client = pool.get().await.unwrap();
+    client.batch_execute("CREATE TEMP TABLE altered (id int)").await.unwrap();
+    let query = "SELECT * FROM altered";
+    let statement = client.prepare_cached(query).await.unwrap();
+    client.batch_execute("ALTER TABLE altered ADD name text").await.unwrap();
+    let error = client.query(&statement, &[]).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "0A000");
+    drop((statement, client));
+    let client = pool.get().await.unwrap();
+    let statement = client.prepare_cached(query).await.unwrap();
+    client.query(&statement, &[]).await.unwrap();
+    assert_eq!(guest.connector.report().logins, 1);
 }
 
 #[tokio::test]

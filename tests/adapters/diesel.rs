@@ -10,16 +10,23 @@ use diesel_async::{
 use entra_pool::{
     adapters::diesel::{connect, manager},
     connect::RetireReason,
-    postgres::Recycling,
+    postgres::{Config, Connector, Recycling},
+    token::Identity,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::oneshot,
+    task::JoinSet,
+    time::timeout,
 };
 
-use crate::{Guest, TRACES, TRACES_LEFT, server, until};
+use crate::{
+    Guest, TRACES, TRACES_LEFT, server,
+    support::{credential::TestCredential, pgbouncer::PgBouncer},
+    until, until_true,
+};
 
 #[derive(QueryableByName)]
 struct Text {
@@ -85,6 +92,63 @@ async fn a_connection_on_which_sql_prepared_a_statement_is_not_lent_again() {
     let mut b = pool.get().await.unwrap();
     assert_ne!(backend(&mut b).await, pid, "another session");
     assert_eq!(guest.connector.report().retired, [(RetireReason::Recycling, 1)]);
+}
+
+#[tokio::test]
+async fn a_stale_plan_costs_the_connection() {
+    let guest = Guest::with("diesel-altered", |config| config.recycling(Recycling::Fast)).await;
+    server().await.sql("CREATE TABLE diesels_altered (id int)").await;
+    server().await.sql("GRANT ALL ON diesels_altered TO \"diesel-altered\"").await;
+    let pool = pool_of_one(&guest);
+    // diesel does not cache SQL that is written out.
+    ::diesel::table! { diesels_altered (id) { id -> Integer, } }
+    let mut client = pool.get().await.unwrap();
+    let query = || {
+        ::diesel::query_dsl::methods::SelectDsl::select(diesels_altered::table, diesels_altered::id)
+    };
+    let rows: Vec<i32> = query().load(&mut client).await.unwrap();
+    assert!(rows.is_empty());
+    server().await.sql("ALTER TABLE diesels_altered ALTER id TYPE bigint").await;
+    let error = query().load::<i32>(&mut client).await.unwrap_err();
+    assert!(error.to_string().contains("cached plan"), "{error}");
+    server().await.sql("ALTER TABLE diesels_altered ALTER id TYPE int").await;
+    drop(client);
+    let mut client = pool.get().await.unwrap();
+    let rows: Vec<i32> = query().load(&mut client).await.unwrap();
+    assert!(rows.is_empty());
+    assert_eq!(guest.connector.report().retired, [(RetireReason::Recycling, 1)]);
+}
+
+/// PgBouncer forgets a client that has gone, and whose query it was.
+#[tokio::test]
+async fn dropped_queries_end_behind_pgbouncer_and_their_callers_giving_up_is_counted() {
+    let server = server().await;
+    let credential = TestCredential::new("diesel-bounced", 2_000);
+    server.set_password("diesel-bounced", &credential.secret()).await;
+    let settings = "default_pool_size = 20\npool_mode = session";
+    let roles = [("diesel-bounced", &*credential.secret())];
+    let bouncer = PgBouncer::start_with(settings, server, &roles).await;
+    let config: Config = server.url_at(bouncer.port(), "diesel-bounced", "").parse().unwrap();
+    let tokens = Identity::new(credential).tokens(config.token_scope().unwrap());
+    let connector = Connector::new(config, tokens).unwrap();
+    let pool = deadpool::Pool::builder(manager(connector.clone())).max_size(10).build().unwrap();
+    let mut dropped = JoinSet::new();
+    for _ in 0..10 {
+        let mut client = pool.get().await.unwrap();
+        dropped.spawn(async move {
+            let query = client.batch_execute("SELECT pg_sleep(600)");
+            timeout(Duration::from_millis(200), query).await.unwrap_err();
+        });
+    }
+    dropped.join_all().await;
+    // Each gives up while its connection is waited for.
+    for _ in 0..10 {
+        assert!(timeout(Duration::from_millis(20), pool.get()).await.is_err());
+    }
+    let ended = "SELECT count(*) = 0 FROM pg_stat_activity \
+                 WHERE usename = 'diesel-bounced' AND state = 'active'";
+    timeout(Duration::from_secs(3), until_true(ended)).await.unwrap();
+    assert_eq!(connector.report().retired, [(RetireReason::Unsettled, 10)]);
 }
 
 /// diesel-async's manager cannot see whether the pool looks at its connections.

@@ -95,3 +95,8 @@ async fn until(done: impl Fn() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+/// Lets everything else run until the server says so.
+async fn until_true(sql: &str) {
+    while server().await.value(sql).await.as_deref() != Some("t") {}
+}

@@ -132,21 +132,30 @@ async fn callers_that_give_up_leave_one_query_to_be_cancelled_and_a_count() {
 async fn a_statement_whose_plan_is_stale_is_prepared_again_for_the_next_borrower() {
     let identity = crate::identity_of("altering").await;
     let connector = connector(&identity, &server().await.url("altering"));
-    let pool = connector.pool_builder().max_size(1).build();
-    let client = pool.get().await.unwrap();
-    client.batch_execute("CREATE TABLE altered (id int)").await.unwrap();
-    let query = "SELECT * FROM altered";
-    let statement = client.prepare_cached(query).await.unwrap();
-    client.query(&statement, &[]).await.unwrap();
-    client.batch_execute("ALTER TABLE altered ADD name text").await.unwrap();
-    let pid = backend(&client).await;
-    let error = client.query(&statement, &[]).await.unwrap_err();
-    assert_eq!(error.code().unwrap().code(), "0A000");
-    drop((statement, client));
-    let client = pool.get().await.unwrap();
-    assert_eq!(backend(&client).await, pid, "the same connection");
-    let statement = client.prepare_cached(query).await.unwrap();
-    client.query(&statement, &[]).await.unwrap();
+    let custom = Recycling::Custom("SELECT 'tidy'".to_owned());
+    for recycling in [Recycling::Clean, Recycling::Verified, Recycling::Fast, custom] {
+        let config = connector.config().clone().recycling(recycling.clone());
+        let connector = Connector::new(config, connector.tokens().clone()).unwrap();
+        let pool = connector.pool_builder().max_size(1).build();
+        let client = pool.get().await.unwrap();
+        client.batch_execute("CREATE TABLE altered (id int)").await.unwrap();
+        let query = "SELECT * FROM altered";
+        let statement = client.prepare_cached(query).await.unwrap();
+        client.query(&statement, &[]).await.unwrap();
+        client.batch_execute("ALTER TABLE altered ADD name text").await.unwrap();
+        let pid = backend(&client).await;
+        let error = client.query(&statement, &[]).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "0A000");
+        drop((statement, client));
+        let client = pool.get().await.unwrap();
+        assert_eq!(backend(&client).await, pid, "the same connection");
+        let statement = client.prepare_cached(query).await.unwrap();
+        client
+            .query(&statement, &[])
+            .await
+            .unwrap_or_else(|error| panic!("{recycling:?}: {error}"));
+        client.batch_execute("DROP TABLE altered").await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -166,6 +175,29 @@ async fn a_copy_that_outlives_its_client_does_not_keep_the_connection() {
     timeout(3 * SECOND, retired).await.unwrap();
     drop(sink);
     drop(pool.get().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_connection_without_a_pool_cancels_its_query_when_it_is_dropped() {
+    let connector = connector_of("loner").await;
+    let (client, connection) = connector.connect().await.unwrap();
+    let driver = tokio::spawn(connection);
+    let query = client.batch_execute("SELECT pg_sleep(600)");
+    timeout(SECOND / 5, query).await.unwrap_err();
+    driver.abort();
+    until_true(&format!("SELECT count(*) = 0 {}", running("loner")), 3 * SECOND).await;
+}
+
+/// The drop of a runtime takes its connections along, in the middle of a query even.
+#[test]
+fn a_runtime_may_end_before_its_queries() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (servers, ending) = (runtime(), runtime());
+    let connector = servers.block_on(connector_of("ending"));
+    let pool = connector.pool_builder().max_size(2).build();
+    ending.block_on(drop_queries(&pool, 2));
+    drop(ending);
+    drop(pool);
 }
 
 /// What is pending when a client goes back, though nothing is wrong.

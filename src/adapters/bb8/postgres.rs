@@ -1,6 +1,9 @@
 //! PostgreSQL under bb8. Connections are retired at their age and cleaned
 //! between borrowers as in the pool of [`postgres`](crate::postgres).
 //!
+//! A connection that comes back with an open transaction or a query that was dropped, and stays so
+//! for half a second, is closed and its query cancelled.
+//!
 //! bb8 cleans connections in its test at the checkout. With `test_on_check_out(false)`, a used
 //! connection is closed when it comes back, so that each checkout logs in, except with
 //! [`Recycling::Fast`].
@@ -8,13 +11,19 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 
 use bb8::ManageConnection;
 use deadpool_postgres::{ClientWrapper, Metrics};
+use futures_util::FutureExt;
+use tokio::{
+    runtime::Handle,
+    task::{AbortHandle, JoinHandle},
+};
 
 use crate::connect::RetireReason;
-use crate::postgres::{Connector, Counted, Error, Recycling, make_fit, unfit};
+use crate::postgres::{Connector, Error, Link, Recycling, SUSPECTED_FOR, make_fit, unfit};
 
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
@@ -49,6 +58,11 @@ impl Manager {
 /// tokio-postgres' client and a statement cache.
 pub struct Connection {
     client: ClientWrapper,
+    link: Arc<Link>,
+    driver: AbortHandle,
+    runtime: Handle,
+    /// Looks at the connection while it is idle; why it was closed.
+    watch: Option<JoinHandle<Option<RetireReason>>>,
     metrics: Metrics,
     /// It was made fit since it was last lent.
     fit: bool,
@@ -59,25 +73,33 @@ impl ManageConnection for Manager {
     type Error = Error;
 
     async fn connect(&self) -> Result<Connection, Error> {
-        let (client, driven) = self
+        let (client, task, link) = self
             .connector
             .spawn(self.connector.now())
             .await
             .inspect_err(|error| super::log_error(error))?;
-        let client = ClientWrapper::new(client, driven);
-        Ok(Connection { client, metrics: Metrics::default(), fit: false })
+        let driver = task.abort_handle();
+        let client = ClientWrapper::new(client, task);
+        link.clears(&client);
+        let (runtime, metrics) = (Handle::current(), Metrics::default());
+        Ok(Connection { client, link, driver, runtime, watch: None, metrics, fit: false })
     }
 
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), Error> {
+        let watched = connection.watch.take().and_then(|watch| {
+            watch.abort();
+            watch.now_or_never()?.ok()?
+        });
         let config = self.connector.config();
-        let mut counted =
-            Counted { connector: &self.connector, reason: Some(RetireReason::Unsettled) };
-        let made_fit = match unfit(config, &connection.client, &connection.metrics) {
-            Some(reason) => Err(reason),
+        let unfit = || unfit(config, &connection.client, &connection.metrics);
+        let made_fit = match watched.or_else(unfit) {
+            Some(reason) => {
+                self.connector.metrics().retired(reason);
+                Err(reason)
+            }
             None => make_fit(&self.connector, &connection.client).await,
         };
         connection.fit = made_fit.is_ok();
-        counted.reason = made_fit.err();
         made_fit.map_err(|reason| Error::Retired { reason })
     }
 
@@ -85,13 +107,26 @@ impl ManageConnection for Manager {
     /// (`test_on_check_out(false)`): it would not be cleaned for the next borrower.
     fn has_broken(&self, connection: &mut Connection) -> bool {
         connection.metrics.recycled = Some(Metrics::default().created);
-        let was_made_fit = std::mem::take(&mut connection.fit);
-        let needs_no_cleaning = self.connector.config().recycling == Recycling::Fast
-            || self
-                .connector
-                .link(&connection.client.cancel_token())
-                .is_some_and(|link| link.is_unused());
-        connection.client.is_closed() || !(was_made_fit || needs_no_cleaning)
+        connection.metrics.recycle_count += 1;
+        let link = &connection.link;
+        let is_tested = std::mem::take(&mut connection.fit);
+        let needs_no_cleaning = match self.connector.config().recycling {
+            Recycling::Fast => !link.in_transaction(),
+            _ => link.is_unused(),
+        };
+        if is_tested && (link.in_transaction() || !link.is_settled()) {
+            let (link, driver) = (link.clone(), connection.driver.clone());
+            let (clock, lent) = (self.connector.clock().clone(), connection.metrics.recycle_count);
+            connection.watch = Some(connection.runtime.spawn(async move {
+                link.look_at_idle(lent);
+                clock.sleep(SUSPECTED_FOR).await;
+                let reason = link.look_at_idle(lent)?;
+                // This cancels the query.
+                driver.abort();
+                Some(reason)
+            }));
+        }
+        connection.client.is_closed() || !(is_tested || needs_no_cleaning)
     }
 }
 
