@@ -68,6 +68,10 @@ async fn a_pool_that_does_not_look_at_its_connections_lends_each_once() {
     let pool = builder.test_on_check_out(false).build_unchecked(manager);
     let pid = backend(&pool.get().await.unwrap()).await;
     assert_eq!(backend(&pool.get().await.unwrap()).await, pid);
+    let client = pool.get().await.unwrap();
+    client.batch_execute("BEGIN").await.unwrap();
+    drop(client);
+    assert_ne!(backend(&pool.get().await.unwrap()).await, pid, "a transaction was open");
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@
 //! for half a second, is closed and its query cancelled.
 //!
 //! bb8 cleans connections in its test at the checkout. With `test_on_check_out(false)`, a used
-//! connection is closed when it comes back, so that each checkout logs in, except with
-//! [`Recycling::Fast`].
+//! connection is closed when it comes back, so that each checkout logs in. With
+//! [`Recycling::Fast`], it is closed only if a transaction is open.
 
 use std::{
     fmt,
