@@ -228,28 +228,31 @@ macro_rules! both_databases {
                 }
             }
 
-            #[tokio::test]
-            async fn logins_without_callers_end_when_the_pool_is_closed_or_resized() {
+            #[test]
+            fn logins_without_callers_end_when_the_pool_is_closed_or_resized() {
+                let runtime = Builder::new_current_thread().enable_all().build().unwrap();
                 for size in [0, 1] {
-                    let own = own_emulator(Duration::from_secs(3_600));
+                    let own = own_emulator(Duration::from_secs(2));
                     let (network, string) = own.behind_a_network(&own.emulator.$string());
-                    let connector = $module::connector_with(&own.identity(), &string).unwrap();
-                    let pool = connector.pool_builder().max_size(3).build();
-                    let get = || tokio::time::timeout(Duration::from_millis(300), pool.get());
-                    let (one, two, three) = tokio::join!(get(), get(), get());
-                    assert!(one.is_err() && two.is_err() && three.is_err());
-                    assert_eq!(network.counters().open, 3, "they go on");
-                    match size {
-                        0 => pool.close(),
-                        _ => pool.resize(size),
-                    }
-                    let ended = async {
-                        while network.counters().open != size as u64 {
-                            tokio::time::sleep(Duration::from_millis(10)).await;
+                    runtime.block_on(async {
+                        let connector = $module::connector_with(&own.identity(), &string).unwrap();
+                        let pool = connector.pool_builder().max_size(3).build();
+                        let get = || tokio::time::timeout(Duration::from_millis(300), pool.get());
+                        let (one, two, three) = tokio::join!(get(), get(), get());
+                        assert!(one.is_err() && two.is_err() && three.is_err());
+                        assert_eq!(network.counters().open, 3, "they go on");
+                        match size {
+                            0 => pool.close(),
+                            _ => pool.resize(size),
                         }
-                    };
-                    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("they end");
-                    own.runtime.shutdown_background();
+                        let ended = async {
+                            while network.counters().open != size as u64 {
+                                tokio::time::sleep(Duration::from_millis(10)).await;
+                            }
+                        };
+                        let ended = tokio::time::timeout(Duration::from_secs(5), ended).await;
+                        ended.expect("they end");
+                    });
                 }
             }
 
