@@ -89,6 +89,8 @@ async fn a_refused_login_counts_as_renewed_or_refused() {
     assert!(!names(&since).iter().any(|name| name.contains("refused")), "{since:?}");
 
     shop.emulator.directory().remove("shop-identity");
+    // A connector whose logins succeeded before would wait.
+    let connector = shop.azure_sql();
     connector.connect().await.unwrap_err();
     let since = measured.since();
     assert_eq!(since[&of_sql("entra_pool.login.refused", pool, &[])], [1.0]);
@@ -225,7 +227,7 @@ async fn no_label_tells_a_principal_or_a_token() {
     let measured = measure();
     connector.connect().await.unwrap();
     shop.emulator.directory().remove("shop-identity");
-    connector.connect().await.unwrap_err();
+    shop.azure_sql().connect().await.unwrap_err();
     let text = format!("{:?}", measured.since());
     assert_no_token(&text);
     let principal = shop.emulator.user_assigned();
