@@ -217,6 +217,8 @@ pub mod token;
 mod cloud;
 mod excerpt;
 mod limited;
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+mod pasted;
 mod single_task;
 mod tls;
 

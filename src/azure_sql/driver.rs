@@ -1,6 +1,7 @@
 //! One login: dial, PRELOGIN and TLS, LOGIN7, and follow the server's routing.
 
 use std::{
+    borrow::Cow,
     io,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -150,8 +151,8 @@ impl Driver {
     /// within that host.
     fn may_route(&self, to: &str) -> bool {
         let config = &self.config;
-        let within_cloud = match Cloud::of_azure_sql_host(&config.host) {
-            Some(cloud) => Cloud::of_azure_sql_host(to) == Some(cloud),
+        let within_cloud = match Cloud::of_routed_host(&config.host) {
+            Some(cloud) => Cloud::of_routed_host(to) == Some(cloud),
             None => config.host.eq_ignore_ascii_case(to),
         };
         // Where Fabric's warehouses are (microsoft/mssql-rs issue 25).
@@ -190,7 +191,7 @@ impl Driver {
 
         let mut driver = tiberius::Config::new();
         // For LOGIN7's ServerName alone: it is connected already.
-        driver.host(name);
+        driver.host(config.login_name(name));
         driver.port(port);
         driver.application_name(&config.application_name);
         driver.readonly(config.read_only);
@@ -279,7 +280,7 @@ impl Driver {
         }
         let unexpected = |problem| Error::UnexpectedProtocol { server: server(), problem };
         let name = config.certificate_name(host);
-        let server_name = ServerName::try_from(name.to_owned())
+        let server_name = ServerName::try_from(name.to_string())
             .map_err(|_| unexpected("its name is not a host name".into()))?;
         let (tcp, tls, encrypt) = (socket.clone(), tls.clone(), config.encrypt);
         let opened = Transport::open(tcp, tls, server_name, encrypt, link, attempt).await;
@@ -289,7 +290,7 @@ impl Driver {
             ),
             Ok(source) => Error::Tls {
                 server: server(),
-                name: name.to_owned(),
+                name: name.to_string(),
                 source: fit(source, &attempt.sent),
             },
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -326,12 +327,28 @@ impl Config {
         format!("{},{}", self.host, self.port)
     }
 
-    /// The name that the certificate of `host` must bear.
-    fn certificate_name<'a>(&'a self, host: &'a str) -> &'a str {
+    /// The name that the certificate of `host` must bear. At a private endpoint's address that is
+    /// the server's public name.
+    fn certificate_name<'a>(&'a self, host: &'a str) -> Cow<'a, str> {
         match &self.host_in_certificate {
-            // It names the server of the connection string, not where that sends us.
-            Some(name) if host.eq_ignore_ascii_case(&self.host) => name,
-            _ => host,
+            // It names the server of the connection string, not one that routing leads to.
+            Some(name) if host.eq_ignore_ascii_case(&self.host) => name.into(),
+            _ if Cloud::of_routed_host(host).is_some() => {
+                let host = host.to_ascii_lowercase();
+                host.replacen(".privatelink.", ".", 1).into()
+            }
+            _ => host.into(),
+        }
+    }
+
+    /// The server's name in LOGIN7, by which Azure's gateway finds the server: behind a tunnel
+    /// that is not the name that is dialled, but the name in the certificate.
+    fn login_name<'a>(&'a self, name: &'a str) -> Cow<'a, str> {
+        let certified = self.certificate_name(name);
+        match Cloud::of_azure_sql_host(&certified) {
+            Some(_) if Cloud::of_azure_sql_host(name).is_none() => certified,
+            Some(_) if name.to_ascii_lowercase().contains(".privatelink.") => certified,
+            _ => name.into(),
         }
     }
 }
@@ -410,6 +427,53 @@ mod tests {
         assert_eq!(config.certificate_name("SHOP.database.windows.net"), "sql.example");
         let worker = "worker7.tr29.westeurope1-a.worker.database.windows.net";
         assert_eq!(config.certificate_name(worker), worker);
+    }
+
+    #[test]
+    fn the_login_names_the_azure_server_behind_a_tunnel_or_a_private_endpoint() {
+        let tunnel = "Server=127.0.0.1,14330;Entra Scope=https://database.windows.net/.default";
+        for (string, dialled, certified, named) in [
+            ("Server=shop.database.windows.net", "", "shop.database.windows.net", ""),
+            (
+                "Server=Shop.Privatelink.database.windows.net",
+                "",
+                "shop.database.windows.net",
+                "shop.database.windows.net",
+            ),
+            (
+                "Server=shop.privatelink.database.windows.net;\
+                 HostNameInCertificate=*.database.windows.net",
+                "",
+                "shop.database.windows.net",
+                "shop.database.windows.net",
+            ),
+            (
+                &format!("{tunnel};HostNameInCertificate=shop.database.windows.net"),
+                "127.0.0.1",
+                "shop.database.windows.net",
+                "shop.database.windows.net",
+            ),
+            // A server of your own does not go by the name.
+            (
+                &format!("{tunnel};HostNameInCertificate=sql.example"),
+                "127.0.0.1",
+                "sql.example",
+                "127.0.0.1",
+            ),
+            // Where a login is routed, that name counts, with its instance.
+            (
+                "Server=shop.database.windows.net",
+                r"w.database.windows.net\a",
+                r"w.database.windows.net\a",
+                r"w.database.windows.net\a",
+            ),
+        ] {
+            let config: Config = string.parse().unwrap();
+            let dialled = if dialled.is_empty() { config.host.as_str() } else { dialled };
+            let named = if named.is_empty() { dialled } else { named };
+            assert_eq!(config.certificate_name(dialled), certified, "{string}");
+            assert_eq!(config.login_name(dialled), named, "{string}");
+        }
     }
 
     #[test]

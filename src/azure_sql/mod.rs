@@ -57,10 +57,13 @@ pub use server_error::{LoginError, ServerError};
 pub use transaction::Transaction;
 pub use transport::Transport;
 
-use crate::connect::{ConnectorReport, RetireReason, Stage};
-use crate::token::Identity;
+use crate::{
+    connect::{ConnectorReport, RetireReason, Stage},
+    credential::Environment,
+    token::Identity,
+};
 
-/// A pool for a connection string (of ADO.NET, JDBC or a URL: see [`Config`] for its
+/// A pool for a connection string (of ADO.NET, ODBC, JDBC, Prisma, or a URL: see [`Config`] for its
 /// keywords), with the identity that its `Authentication` names, else that of the
 /// environment. Nothing is connected or requested yet.
 ///
@@ -69,6 +72,35 @@ use crate::token::Identity;
 /// [`Error`], if the string, the identity's settings or a CA file are not usable.
 pub fn pool(connection_string: &str) -> Result<Pool, Error> {
     Ok(connector(connection_string)?.pool())
+}
+
+/// As [`pool`], with the settings that Service Connector and App Service put into the
+/// environment. An info event names the variables that were used. The first of these that is
+/// set is read:
+///
+/// 1. `AZURE_SQL_CONNECTIONSTRING`, of Service Connector for .NET, Java and Go. For a service
+///    principal, `AZURE_SQL_TENANTID` is read as well.
+/// 2. the only variable that begins with `SQLAZURECONNSTR_`, or with `SQLCONNSTR_`: the
+///    connection strings of App Service
+/// 3. separate variables, of Service Connector for Node.js, Python and others:
+///    `AZURE_SQL_SERVER` (or `_SERVERNAME`, `_HOST`), `_PORT`, `_DATABASE` (or `_NAME`),
+///    `_AUTHENTICATION` (or `_AUTHENTICATIONTYPE`), `_CLIENTID` (or `_USERNAME`, `_UID`,
+///    `_USER`), `_CLIENTSECRET` (or `_PASSWORD`) and `_TENANTID`. With a secret,
+///    `azure-active-directory-default` is a service principal. For a managed identity,
+///    `AZURE_SQL_USER` is an object ID.
+///
+/// ```no_run
+/// let pool = entra_pool::azure_sql::pool_from_env()?;
+/// # Ok::<(), entra_pool::azure_sql::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`pool`]; also [`ConfigError::Value`], if none of the variables is set, or several
+/// variables of App Service are. It names the variables.
+pub fn pool_from_env() -> Result<Pool, Error> {
+    let (config, credential) = Config::of_variables(&Environment::from_process())?;
+    Ok(connector_of(&Identity::new(credential), config)?.pool())
 }
 
 /// The connector that [`pool`] makes its pool on, for use under another pool or none.

@@ -180,7 +180,7 @@ impl DefaultCredential {
             };
             let client_id =
                 of(client_id, "User Id", CLIENT_ID, "a service principal without User Id")?;
-            let without_tenant = "a service principal without a tenant (User Id=CLIENT_ID@TENANT)";
+            let without_tenant = "a service principal without a tenant (Entra Tenant=TENANT, or User Id=CLIENT_ID@TENANT)";
             let tenant = of(tenant, "Entra Tenant", TENANT_ID, without_tenant)?;
             let (_, secret) =
                 of(secret, "Password", SECRET, "a service principal without Password")?;

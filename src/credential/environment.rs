@@ -85,6 +85,13 @@ impl Environment {
         value?.0.to_str().filter(|value| !value.is_empty())
     }
 
+    /// The names that begin with `prefix`, of variables that are set.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    pub(crate) fn names(&self, prefix: &str) -> impl Iterator<Item = &str> {
+        let names = self.0.keys().filter_map(|name| name.to_str());
+        names.filter(move |name| name.starts_with(prefix) && self.get(name).is_some())
+    }
+
     /// All of them, for a child process.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(name, value)| (name.as_os_str(), value.0.as_os_str()))

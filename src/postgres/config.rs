@@ -3,11 +3,15 @@ use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Durati
 use rustls::ClientConfig;
 use tokio_postgres::config::{Host as PgHost, SslMode};
 
-use super::{ConfigError, Error, Recycling, keywords};
+use super::{
+    ConfigError, Error, Recycling,
+    keywords::{self, Settings},
+};
 use crate::{
-    Cloud, clock,
+    Cloud, clock, cloud,
     connect::{KEEPALIVE, KEEPALIVE_RETRIES, TCP_USER_TIMEOUT, keepalive_interval, socket_time},
     credential::{DefaultCredential, Environment, UserAssignedId},
+    pasted::is_one_of,
     tls::{OwnConfig, Trust},
     token::{Scope, TokenCredential, with_causes},
 };
@@ -342,21 +346,21 @@ impl Config {
         if let Some(scope) = &self.scope {
             return Ok(scope.clone());
         }
-        let cloud = |host: &Host| {
-            Cloud::of_postgresql_host(&host.name)
+        let scope = |host: &Host| {
+            cloud::postgresql_scope(&host.name)
                 .ok_or_else(|| ConfigError::UnknownHost { host: host.name.clone() })
         };
         // There is one host at least.
-        let first = cloud(&self.hosts[0])?;
+        let first = scope(&self.hosts[0])?;
         for host in &self.hosts {
-            if cloud(host)? != first {
+            if scope(host)? != first {
                 return Err(ConfigError::value(
                     "host",
-                    "names hosts of different clouds, for which no one token is good",
+                    "has hosts of different clouds, which do not take the same token",
                 ));
             }
         }
-        Ok(first.postgresql_scope())
+        Ok(first)
     }
 }
 
@@ -406,13 +410,11 @@ fn hosts(pg: &tokio_postgres::Config) -> Result<Vec<Host>, ConfigError> {
         (![0, count].contains(&addresses.len()), "hostaddr", "must be as many as host"),
         (![0, 1, count].contains(&ports.len()), "port", "must be one, or as many as host"),
     ])?;
-    let of_npgsql = "has a ; or an = in it: Npgsql's form is not read; write keyword=value pairs with spaces between them, or a URL";
     let name = |host: &PgHost| match host {
         PgHost::Tcp(name) => {
             ConfigError::refuse(&[
                 (name.is_empty(), "host", "is empty"),
-                (name.contains('@'), "user", "has an @, which a URL wants written %40"),
-                (name.contains([';', '=']), "host", of_npgsql),
+                (name.contains(['@', ';', '=']), "host", "is not a host name"),
             ])?;
             Ok(name.clone())
         }
@@ -445,31 +447,34 @@ impl FromStr for Config {
 
 /// The configuration, and the client ID that the string names.
 fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
-    let (ours, rest) = keywords::take(text)?;
-    let pg: tokio_postgres::Config =
-        rest.parse().map_err(|error| ConfigError::syntax(with_causes(&error)))?;
-    // Refuses Npgsql's form, of which what follows would show a value with all
-    // that is behind it.
-    let mut config = Config::new(&pg)?;
-    if let Some(mode) = ours.get("sslmode")
-        && !["require", "verify-ca", "verify-full"].contains(&mode)
-    {
-        return Err(ConfigError::ssl_mode(mode));
+    of_settings(&Settings::parse(text)?)
+}
+
+fn of_settings(settings: &Settings) -> Result<(Config, Option<String>), ConfigError> {
+    for mode in ["sslmode", "ssl"].into_iter().filter_map(|keyword| settings.get(keyword)) {
+        let verified =
+            ["require", "verify-ca", "VerifyCA", "verify-full", "VerifyFull", "true", "1"];
+        if !is_one_of(&verified, mode) {
+            return Err(ConfigError::ssl_mode(mode));
+        }
     }
-    if let Some(file) = ours.get("sslrootcert") {
+    let of_driver = settings.of_driver().parse();
+    let pg = of_driver.map_err(|error| ConfigError::syntax(with_causes(&error)))?;
+    let mut config = Config::new(&pg)?;
+    if let Some(file) = settings.get("sslrootcert") {
         config.trust = Trust::Roots(file.into());
     }
-    config.scope = ours.get("entra_scope").map(Scope::new).transpose()?;
-    config.max_size = ours.number("pool_max_conns")?;
-    config.min_size = ours.number("pool_min_conns")?.unwrap_or_default();
-    if let Some(lifetime) = ours.duration("pool_max_conn_lifetime")? {
+    config.scope = settings.get("entra_scope").map(Scope::new).transpose()?;
+    config.max_size = settings.number("pool_max_conns")?;
+    config.min_size = settings.number("pool_min_conns")?.unwrap_or_default();
+    if let Some(lifetime) = settings.duration("pool_max_conn_lifetime")? {
         config = config.max_lifetime(lifetime);
     }
-    config = config.idle_timeout(ours.duration("pool_max_conn_idle_time")?);
-    if let Some(count) = ours.number("keepalives_count")? {
+    config = config.idle_timeout(settings.duration("pool_max_conn_idle_time")?);
+    if let Some(count) = settings.number("keepalives_retries")? {
         config.session.keepalives_retries(u32::try_from(count.clamp(1, 127)).unwrap_or_default());
     }
-    match ours.number("tcp_user_timeout")? {
+    match settings.number("tcp_user_timeout")? {
         None => {}
         // tokio-postgres has it in seconds, and so had this crate.
         Some(1..1000) => {
@@ -479,7 +484,7 @@ fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
         Some(millis) => config = config.tcp_user_timeout(Duration::from_millis(millis as u64)),
     }
     config.check()?;
-    Ok((config, ours.get(keywords::CLIENT_ID).map(str::to_owned)))
+    Ok((config, settings.get(keywords::CLIENT_ID).map(str::to_owned)))
 }
 
 impl fmt::Display for Config {

@@ -1,4 +1,8 @@
-use crate::token::{InvalidScope, Scope};
+use crate::{
+    cloud,
+    pasted::{Mistake, is_same},
+    token::{InvalidScope, Scope},
+};
 
 /// Why there is no [`Config`](super::Config). Names the keyword, never a secret's value.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +32,10 @@ pub enum ConfigError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
-    /// From the host does not follow what token it wants.
+    /// The host does not belong to an Azure cloud, so the token scope is unknown.
     #[error(
-        "{host} is no host of Azure Database for PostgreSQL: say with entra_scope what token it wants (entra_scope={} in the public cloud)",
-        Scope::AZURE_POSTGRESQL
+        "{host} is not a host name of Azure Database for PostgreSQL, so the token scope is unknown: {}",
+        cloud::postgresql_advice(.host)
     )]
     #[non_exhaustive]
     UnknownHost {
@@ -47,7 +51,7 @@ pub enum ConfigError {
         /// `entra_client_id`.
         keyword: &'static str,
     },
-    /// `entra_scope` is no scope.
+    /// `entra_scope` is not a scope.
     #[error("entra_scope cannot be used")]
     Scope(#[from] InvalidScope),
     /// The tokens handed in are not those that the configuration wants.
@@ -59,6 +63,32 @@ pub enum ConfigError {
         /// What there is.
         tokens: Scope,
     },
+}
+
+impl From<Mistake> for ConfigError {
+    fn from(mistake: Mistake) -> Self {
+        match mistake {
+            Mistake::Syntax(problem) => Self::syntax(format!("it {problem}")),
+            Mistake::Unknown(None, _) => Self::syntax(
+                "it has an unknown keyword, which is not shown because it may be a piece of a \
+                 password",
+            ),
+            Mistake::Unknown(Some(keyword), nearest) => Self::syntax(match nearest {
+                Some(nearest) => format!("unknown keyword '{keyword}': is '{nearest}' meant?"),
+                None => format!(
+                    "unknown keyword '{keyword}' (a setting of the session is written \
+                     options='-c NAME=VALUE')"
+                ),
+            }),
+            Mistake::Twice(first, keyword) if is_same(&first, &keyword) => {
+                Self::Duplicate { keyword }
+            }
+            Mistake::Twice(first, second) => {
+                Self::value(&first, format!("and {second} set the same thing: keep one of them"))
+            }
+            Mistake::Value(keyword, problem) => Self::Value { keyword, problem },
+        }
+    }
 }
 
 impl ConfigError {
@@ -85,12 +115,12 @@ impl ConfigError {
 
     pub(super) fn ssl_mode(mode: &str) -> Self {
         // Other text may have a password in it.
-        let is_word = mode.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        let is_word = mode.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
         let shown = if is_word { mode } else { "not known" };
         Self::value(
             "sslmode",
             format!(
-                "is {shown}, with which the token might go unencrypted: use sslmode=verify-full, or leave it out"
+                "is {shown}, with which the token might be sent unencrypted: use sslmode=verify-full, or leave it out"
             ),
         )
     }

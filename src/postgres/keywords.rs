@@ -1,11 +1,12 @@
-//! Connection strings taken apart: our own keywords come out, the rest stays
-//! as it is for tokio-postgres, which would refuse ours as unknown.
+//! Connection strings, read into settings: a URL, libpq's pairs, Npgsql's and pgjdbc's forms.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
 
 use super::ConfigError;
+use crate::pasted::{self, Keywords, Pairs, Rules, is_one_of};
 
 pub(super) const CLIENT_ID: &str = "entra_client_id";
 
@@ -13,10 +14,11 @@ pub(super) const CLIENT_ID: &str = "entra_client_id";
 /// pgx's names.
 const OURS: &[&str] = &[
     "sslmode",
+    "ssl",
     "sslrootcert",
     CLIENT_ID,
     "entra_scope",
-    "keepalives_count",
+    "keepalives_retries",
     "tcp_user_timeout",
     "pool_max_conns",
     "pool_min_conns",
@@ -24,25 +26,112 @@ const OURS: &[&str] = &[
     "pool_max_conn_idle_time",
 ];
 
-/// Our own keywords and their values.
+/// The first name is libpq's, or ours; the others are those of Npgsql, pgjdbc, pgx and asyncpg.
+pub(super) const KEYWORDS: Keywords<()> = Keywords {
+    settings: &[
+        ("host|Server", (), ""),
+        ("hostaddr", (), ""),
+        ("port", (), ""),
+        ("dbname|Database|DB|databaseName", (), ""),
+        ("user|Username|User Id|UID", (), ""),
+        ("password|pwd", (), ""),
+        ("sslmode", (), ""),
+        ("ssl", (), ""),
+        ("sslrootcert|Root Certificate", (), ""),
+        ("sslnegotiation", (), ""),
+        ("channel_binding", (), ""),
+        ("connect_timeout|Timeout|loginTimeout|Connection Timeout", (), ""),
+        ("target_session_attrs|Target Session Attributes|targetServerType", (), ""),
+        ("load_balance_hosts", (), ""),
+        ("application_name", (), ""),
+        ("options", (), ""),
+        ("keepalives|TCP Keepalive", (), ""),
+        ("keepalives_idle", (), ""),
+        ("keepalives_interval", (), ""),
+        ("keepalives_retries|keepalives_count", (), ""),
+        ("tcp_user_timeout", (), ""),
+        ("entra_scope|azure.scopes", (), ""),
+        ("entra_client_id|azure.clientId", (), ""),
+        ("pool_max_conns|Maximum Pool Size|Max Pool Size", (), ""),
+        ("pool_min_conns|Minimum Pool Size|Min Pool Size", (), ""),
+        ("pool_max_conn_lifetime|Connection Lifetime", (), ""),
+        ("pool_max_conn_idle_time|Connection Idle Lifetime", (), ""),
+    ],
+    others: include_str!("keywords.md"),
+};
+
+/// Values of other drivers, and the value here; an empty one is the default.
+const VALUES: &[(&str, &[&str], &str)] = &[
+    ("sslrootcert", &["system"], ""),
+    ("target_session_attrs", &["primary", "master"], "read-write"),
+    ("target_session_attrs", &["standby", "secondary", "slave"], "read-only"),
+    ("load_balance_hosts", &["true"], "random"),
+    ("load_balance_hosts", &["false"], "disable"),
+    ("keepalives", &["true"], "1"),
+    ("keepalives", &["false"], "0"),
+];
+
+/// Keywords whose values are words, which Npgsql writes in any case.
+const WORDS: &[&str] =
+    &["channel_binding", "load_balance_hosts", "sslnegotiation", "target_session_attrs"];
+
+/// Settings by the first names of their keywords.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Keywords(BTreeMap<&'static str, String>);
+pub(super) struct Settings(BTreeMap<&'static str, String>);
 
-/// Takes our keywords out of a URL or of a libpq string (`host=… user=…`);
-/// returns them and the rest.
-///
-/// A password is refused here, before anybody else reads the string: a parser
-/// that stumbles over part of one might show it.
-pub(super) fn take(text: &str) -> Result<(Keywords, String), ConfigError> {
-    let mut ours = Keywords::default();
-    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
-    let rest = if is_url { from_url(text, &mut ours)? } else { from_pairs(text, &mut ours)? };
-    Ok((ours, rest))
-}
+impl Settings {
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        let text = pasted::trimmed(text)?;
+        const OWN: [&str; 3] = ["postgres", "postgresql", "jdbc:postgresql"];
+        let (_, rest) = text.split_once("://").unwrap_or_default();
+        let pairs = match pasted::scheme(text) {
+            Some(scheme) if OWN.contains(&scheme.as_str()) => {
+                from_url(rest, scheme.starts_with("jdbc:"))?
+            }
+            Some(scheme) => return Err(pasted::other_url(&scheme, &OWN).into()),
+            // In Npgsql's form, one pair stands before the first semicolon.
+            None if text.split_once(';').is_some_and(|(first, _)| {
+                first.matches('=').count() == 1 && !first.contains('\'')
+            }) =>
+            {
+                pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?
+            }
+            None => from_pairs(text)?,
+        };
+        Self::read(&pairs)
+    }
 
-impl Keywords {
-    pub(super) fn get(&self, keyword: &'static str) -> Option<&str> {
-        self.0.get(keyword).map(String::as_str)
+    pub(super) fn read(pairs: &Pairs) -> Result<Self, ConfigError> {
+        let empty = pairs.iter().find(|(keyword, value)| {
+            // To be left out by mistake would change who logs in, or where a token goes.
+            value.is_empty() && (keyword.starts_with("entra_") || keyword.starts_with("ssl"))
+        });
+        if let Some((keyword, _)) = empty {
+            return Err(ConfigError::value(keyword, "is empty"));
+        }
+        let mut settings = Self::default();
+        let placeholder = KEYWORDS.apply(pairs, |name, (), _, value| {
+            if name == "password" {
+                return Err(ConfigError::password());
+            }
+            if name == "options" && value.ends_with("-c") {
+                let problem = "ends with -c: quote a value that has a space in it, as in \
+                               options='-c search_path=app'";
+                return Err(ConfigError::value("options", problem));
+            }
+            let is_this = |row: &&(&str, &[&str], &str)| row.0 == name && is_one_of(row.1, value);
+            let mut value = VALUES.iter().find(is_this).map_or(value, |(.., it)| it).to_owned();
+            if WORDS.contains(&name) {
+                value.make_ascii_lowercase();
+            }
+            settings.0.insert(name, value);
+            Ok(())
+        })?;
+        placeholder.map_or(Ok(settings), |mistake| Err(mistake.into()))
+    }
+
+    pub(super) fn get(&self, keyword: &str) -> Option<&str> {
+        self.0.get(keyword).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     pub(super) fn number(&self, keyword: &'static str) -> Result<Option<usize>, ConfigError> {
@@ -51,99 +140,112 @@ impl Keywords {
     }
 
     pub(super) fn duration(&self, keyword: &'static str) -> Result<Option<Duration>, ConfigError> {
-        let wrong = || ConfigError::value(keyword, "is not a duration: write 1h30m, 45s or 0s");
+        let wrong =
+            || ConfigError::value(keyword, "is not a duration: write 1h30m, 45s, 0s, or seconds");
         self.get(keyword).map(|value| duration(value).ok_or_else(wrong)).transpose()
     }
 
-    /// Takes the pair if it is ours.
-    fn take(&mut self, key: &str, value: String) -> Result<bool, ConfigError> {
-        let Some(keyword) = OURS.iter().find(|ours| **ours == key) else { return Ok(false) };
-        if value.is_empty() {
-            return Err(ConfigError::value(keyword, "is empty"));
+    /// The settings that tokio-postgres knows, as it reads them.
+    pub(super) fn of_driver(&self) -> String {
+        let mut pairs = String::new();
+        for (keyword, value) in self.0.iter().filter(|(keyword, _)| !OURS.contains(*keyword)) {
+            let value = value.replace('\\', r"\\").replace('\'', r"\'");
+            pairs.extend([keyword, "='", &value, "' "]);
         }
-        if self.0.insert(keyword, value).is_some() {
-            return Err(ConfigError::Duplicate { keyword: (*keyword).to_owned() });
-        }
-        Ok(true)
+        pairs
     }
 }
 
-fn from_url(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
-    let (_, behind_scheme) = text.split_once("://").unwrap_or_default();
-    // tokio-postgres takes for user and password all that is before the first @.
-    if let Some((user, _)) = behind_scheme.split_once('@') {
-        if user.contains(['/', '?']) {
-            let problem = "an @ behind the URL's host is written %40";
-            return Err(ConfigError::syntax(problem));
-        }
-        if user.contains(':') {
-            return Err(ConfigError::password());
-        }
-    }
+/// `[user@]host[:port][,host[:port]][/database][?keyword=value&…]`
+fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
+    let problem = |problem| Err(ConfigError::syntax(problem));
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
-    if base.contains(';') {
-        let problem = "a ; before the URL's parameters is written %3B";
-        return Err(ConfigError::syntax(problem));
+    let (authority, path) = base.split_once('/').unwrap_or((base, ""));
+    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    if !password.is_empty() {
+        return Err(ConfigError::password());
     }
-    let mut rest = Vec::new();
+    if user.contains('@') || (user.is_empty() && text.contains('@')) || path.contains('@') {
+        return problem("an @ that does not precede the URL's host is written %40");
+    }
+    if base.contains(';') {
+        return problem("a ; before the URL's parameters is written %3B");
+    }
+    let (mut names, mut ports) = (Vec::new(), Vec::new());
+    for host in hosts.split(',') {
+        // A colon within square brackets belongs to an IPv6 address.
+        let is_port = |(_, port): &(&str, &str)| !port.contains(']');
+        let (name, port) = host.rsplit_once(':').filter(is_port).unwrap_or((host, ""));
+        names.push(name.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(name));
+        ports.push(port);
+    }
+    let has_ports = ports.iter().any(|port| !port.is_empty());
+    let ports = if has_ports { ports.join(",") } else { String::new() };
+    let (names, mut pairs) = (names.join(","), Pairs::new());
+    for (keyword, value) in [("host", &*names), ("port", &ports), ("dbname", path), ("user", user)]
+    {
+        if !value.is_empty() {
+            pairs.push((keyword.to_owned(), decoded(value, false)?));
+        }
+    }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let key = decoded(key);
-        refuse_password(&key)?;
-        if !ours.take(&key, decoded(value))? {
-            rest.push(pair);
-        }
+        // In libpq, a plus is a plus; in Java, it is a space.
+        pairs.push((decoded(key, is_jdbc)?.to_string(), decoded(value, is_jdbc)?));
     }
-    let mark = if rest.is_empty() { "" } else { "?" };
-    Ok(format!("{base}{mark}{}", rest.join("&")))
+    Ok(pairs)
 }
 
-/// Before its value is read, of which no copy must be left.
-fn refuse_password(key: &str) -> Result<(), ConfigError> {
-    if key == "password" { Err(ConfigError::password()) } else { Ok(()) }
+fn decoded(text: &str, plus_is_space: bool) -> Result<Zeroizing<String>, ConfigError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    for (at, part) in text.split(|c| plus_is_space && c == '+').enumerate() {
+        bytes.extend((at > 0).then_some(b' '));
+        bytes.extend(percent_decode_str(part));
+    }
+    let text = std::str::from_utf8(&bytes);
+    let wrong = |_| ConfigError::syntax("the URL has %-codes that are not UTF-8");
+    text.map(|text| Zeroizing::new(text.to_owned())).map_err(wrong)
 }
 
-/// Percent-decoded, as libpq does it: a plus is a plus.
-fn decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-fn from_pairs(text: &str, ours: &mut Keywords) -> Result<String, ConfigError> {
-    let mut rest = String::new();
-    let mut unread = text.trim_start();
+/// `keyword=value keyword='value'`
+fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
+    let mut pairs = Pairs::new();
+    let mut unread = text;
     while !unread.is_empty() {
         let end = unread.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(unread.len());
         let (key, after_key) = unread.split_at(end);
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
-            let problem = "it is neither a URL, which begins with postgres://, nor keyword=value pairs with spaces between them";
+        let after_equals = after_key.trim_start().strip_prefix('=').filter(|_| !key.is_empty());
+        let Some(after_equals) = after_equals else {
+            let problem = match pairs.last() {
+                Some((key, _)) if KEYWORDS.is_known(key) => format!(
+                    "after the value of {key} there is a word without '=': quote a value that has \
+                     a space in it, as in user='DB Admins'"
+                ),
+                _ => "it is neither a URL, which begins with postgres://, nor pairs of \
+                      keyword=value with spaces between them"
+                    .to_owned(),
+            };
             return Err(ConfigError::syntax(problem));
-        }
-        refuse_password(key)?;
-        let Some(after_equals) = after_key.trim_start().strip_prefix('=') else {
-            // It may stand behind what cannot be read.
-            if unread.contains("password") {
-                return Err(ConfigError::password());
-            }
-            // tokio-postgres has an error for it.
-            rest.push_str(unread);
-            return Ok(rest);
         };
-        let (value, after_value) = value(after_equals.trim_start());
-        if !ours.take(key, value)? {
-            rest.push_str(&unread[..unread.len() - after_value.len()]);
-            rest.push(' ');
+        let value;
+        let unread_value = after_equals.trim_start();
+        if unread_value.starts_with("\\\"") {
+            return Err(ConfigError::syntax(pasted::ESCAPED));
         }
-        unread = after_value.trim_start();
+        (value, unread) = read_value(unread_value);
+        pairs.push((key.to_owned(), value));
+        unread = unread.trim_start();
     }
-    Ok(rest)
+    Ok(pairs)
 }
 
 /// A value, quoted or not, `\` taking the meaning from what follows it
 /// (PostgreSQL documentation, "Connection Strings"); and the text after it.
-fn value(text: &str) -> (String, &str) {
+fn read_value(text: &str) -> (Zeroizing<String>, &str) {
     let quoted = text.strip_prefix('\'');
     let mut chars = quoted.unwrap_or(text).chars();
-    let mut value = String::new();
+    let mut value = Zeroizing::new(String::with_capacity(text.len()));
     loop {
         let unread = chars.as_str();
         match chars.next() {
@@ -156,8 +258,12 @@ fn value(text: &str) -> (String, &str) {
     }
 }
 
-/// As Go writes durations, in whole hours, minutes, seconds and milliseconds.
+/// As Go writes durations, in whole hours, minutes, seconds and milliseconds; or seconds.
 fn duration(text: &str) -> Option<Duration> {
+    // As Npgsql writes them.
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
     // `ms` comes before `m`, its beginning.
     let units = [("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
     let (mut total, mut rest) = (Duration::ZERO, text);
@@ -184,7 +290,7 @@ mod tests {
             ("0s", Some(0)),
             ("1m0s500ms", Some(60_500)),
             ("", None),
-            ("1", None),
+            ("1", Some(1_000)),
             ("h", None),
             ("1x", None),
             ("-1s", None),
@@ -196,91 +302,120 @@ mod tests {
         }
     }
 
-    #[test]
-    fn our_keywords_come_out_of_a_url_and_the_rest_stays_as_it_is() {
-        let (ours, rest) = take(
-            "postgres://a%40b@h1,h2:6432/db?sslmode=verify-full&options=-c%20a%3Db&sslrootcert=%2Fetc%2Fa+b.pem&application_name=x",
-        )
-        .unwrap();
-        assert_eq!(ours.get("sslmode"), Some("verify-full"));
-        assert_eq!(ours.get("sslrootcert"), Some("/etc/a+b.pem"));
-        assert_eq!(rest, "postgres://a%40b@h1,h2:6432/db?options=-c%20a%3Db&application_name=x");
-        let (ours, rest) = take("postgresql://h/db?entra_client_id=c").unwrap();
-        assert_eq!((ours.get(CLIENT_ID), rest.as_str()), (Some("c"), "postgresql://h/db"));
+    fn read(text: &str) -> Settings {
+        Settings::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
     #[test]
-    fn our_keywords_come_out_of_a_libpq_string_and_the_rest_stays_as_it_is() {
-        let (ours, rest) = take(
-            r"host=h  sslrootcert = '/a b/c\'s.pem' options='-c a=b' entra_scope=https://a/.default dbname=d",
-        )
-        .unwrap();
-        assert_eq!(ours.get("sslrootcert"), Some("/a b/c's.pem"));
-        assert_eq!(ours.get("entra_scope"), Some("https://a/.default"));
-        assert_eq!(rest.trim(), "host=h options='-c a=b' dbname=d");
+    fn every_form_is_read_as_the_same_settings() {
+        let url = read(
+            "postgres://a%40b@h1,h2:6432/db?sslmode=verify-full&options=-c%20a%3Db\
+             &sslrootcert=%2Fetc%2Fa+b.pem&application_name=x",
+        );
+        assert_eq!(
+            url.of_driver(),
+            "application_name='x' dbname='db' host='h1,h2' options='-c a=b' port=',6432' user='a@b' "
+        );
+        assert_eq!(url.get("sslmode"), Some("verify-full"));
+        assert_eq!(url.get("sslrootcert"), Some("/etc/a+b.pem"));
+        for text in [
+            r"host=h1,h2 port=,6432 user=a@b dbname = db sslmode=verify-full options='-c a=b'
+              sslrootcert=/etc/a+b.pem application_name='x'",
+            "Host=h1,h2;Port=',6432';Username=a@b;Database=db;SSL Mode=verify-full;\
+             Options=-c a=b;Root Certificate=/etc/a+b.pem;Application Name=x;",
+            "jdbc:postgresql://h1,h2:6432/db?user=a%40b&sslmode=verify-full&options=-c+a%3Db\
+             &sslrootcert=/etc/a%2Bb.pem&ApplicationName=x",
+        ] {
+            assert_eq!(read(text), url, "{text}");
+        }
+        assert_eq!(read("postgresql://[::1]:1/").of_driver(), "host='::1' port='1' ");
+        assert_eq!(read("postgresql:///?host=h").of_driver(), "host='h' ");
     }
 
     #[test]
-    fn a_password_is_refused_wherever_it_stands_and_is_not_shown() {
+    fn what_tokio_postgres_reads_again_is_what_was_written() {
+        for value in ["a b", "it's", r"a\b", r"\'", "x;y=z"] {
+            let text = format!("dbname='{}'", value.replace('\\', r"\\").replace('\'', r"\'"));
+            let driver: tokio_postgres::Config = read(&text).of_driver().parse().unwrap();
+            assert_eq!(driver.get_dbname(), Some(value));
+        }
+    }
+
+    #[test]
+    fn no_name_means_two_things() {
+        let names: Vec<_> = KEYWORDS.names().collect();
+        for (at, name) in names.iter().enumerate() {
+            assert!(names[..at].iter().all(|other| !pasted::is_same(other, name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_refused_wherever_it_is_and_is_not_shown() {
         for text in [
             "postgres://h/d?password=hunter2",
             "postgres://u:hunter2@h/d",
             "postgres://u:p@ss?hunter2=x@h/d",
+            "postgres://u:p@hunter2@h/d",
             "host=h password=hunter2 x",
             "password = 'hunter2",
+            "Host=h;Username=u;Password=hunter2",
+            "Host=h;PWD={hunter2};Username=u",
+            "jdbc:postgresql://h/d?user=u&password=hunter2",
         ] {
-            let error = take(text).unwrap_err().to_string();
+            let error = Settings::parse(text).unwrap_err().to_string();
             assert!(error.contains("password") && !error.contains("hunter2"), "{error}");
         }
     }
 
     #[test]
-    fn what_is_neither_a_url_nor_pairs_is_refused_and_not_shown() {
-        for text in [
-            " postgres://u:hunter2@h/d?sslmode=require",
-            "'postgres://u:hunter2@h/d?sslmode=require'",
-            "jdbc:postgresql://h/d?user=u&password=hunter2",
-            "postgresql+asyncpg://u:hunter2@h/d?ssl=require",
-            "POSTGRES://u:hunter 2@h/d",
-            "Host=h;Username=u;Password=hunter2",
-            "host=h =hunter2",
-            "é=hunter2",
+    fn a_string_that_cannot_be_read_is_refused_and_not_shown() {
+        for (text, expected) in [
+            ("'postgres://u:hunter2@h/d?sslmode=require'", "in quotes as a whole"),
+            ("postgresql+asyncpg://u:hunter2@h/d?ssl=require", "write postgresql://"),
+            ("mysql://u:hunter2@h/d", "begins with none of postgres://"),
+            ("host=h =hunter2", "a word without '='"),
+            ("hunter2", "postgres://"),
+            ("passfile=x hunter2='y'", "not shown"),
+            (r#"user=\"hunter2\" host=h"#, "backslashes"),
+            ("postgres://h/%FF", "not UTF-8"),
         ] {
-            let error = take(text).unwrap_err();
+            let error = Settings::parse(text).unwrap_err();
             assert!(matches!(error, ConfigError::Syntax { .. }), "{text}: {error:?}");
             let shown = format!("{error} {error:?}");
-            assert!(shown.contains("postgres://") && !shown.contains("hunter"), "{shown}");
+            assert!(shown.contains(expected) && !shown.contains("hunter"), "{shown}");
         }
     }
 
     #[test]
-    fn an_at_sign_behind_the_host_is_refused_for_it_would_name_another_host() {
+    fn an_at_sign_after_the_host_is_refused_because_it_would_name_another_host() {
         for text in [
             "postgres://db.internal/restaurant?application_name=svc@contoso.com",
             "postgres://db.internal:5432/svc@contoso.com",
             "postgres://u:p/ss@db.internal/restaurant",
         ] {
-            let error = take(text).unwrap_err().to_string();
+            let error = Settings::parse(text).unwrap_err().to_string();
             assert!(error.contains("%40") && !error.contains("ss@"), "{error}");
             assert!(!error.contains("contoso"), "{error}");
         }
-        take("postgres://u@db.internal/restaurant?application_name=svc@contoso.com").unwrap();
+        read("postgres://u@db.internal/restaurant?application_name=svc@contoso.com");
     }
 
     #[test]
-    fn a_keyword_that_is_empty_or_given_twice_is_refused() {
+    fn an_empty_keyword_of_consequence_and_one_given_twice_are_refused() {
         for text in ["postgres://h/?sslmode=", "postgres://h/?entra_scope", "sslmode=''"] {
-            assert!(take(text).unwrap_err().to_string().contains("is empty"), "{text}");
+            assert!(Settings::parse(text).unwrap_err().to_string().contains("is empty"), "{text}");
         }
-        let twice = take("postgres://h/?sslmode=verify-full&sslmode=disable").unwrap_err();
-        assert_eq!(twice.to_string(), "sslmode is given twice");
-    }
-
-    #[test]
-    fn garbage_is_left_to_the_parser_of_the_rest() {
-        for text in ["", " ", "host", "host=", "postgres://?&&=&a", "a='\\", "a=ü b"] {
-            let (ours, _) = take(text).unwrap();
-            assert_eq!(ours, Keywords::default(), "{text}");
+        assert_eq!(read("host=h user='' dbname=").of_driver(), "host='h' ");
+        for (text, expected) in [
+            (
+                "postgres://h/?sslmode=require&sslmode=disable",
+                "sslmode=require and sslmode=disable",
+            ),
+            ("postgres://h/d?dbname=e", "dbname=d and dbname=e"),
+            ("host=h user=u user=u", "user=u is given twice"),
+        ] {
+            let error = Settings::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

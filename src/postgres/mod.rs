@@ -72,6 +72,8 @@ mod pool;
 mod recycling;
 mod replay;
 mod retire;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod wire;
 

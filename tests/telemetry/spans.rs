@@ -253,7 +253,7 @@ async fn no_token_is_in_a_span_or_its_events() {
     let _connected = shop.postgres().connect().await.unwrap();
     let token = connector.tokens().token().await.unwrap();
     shop.emulator.directory().remove("shop-identity");
-    connector.connect().await.unwrap_err();
+    shop.azure_sql().connect().await.unwrap_err();
     let text = watched.text();
     assert!(text.contains("login_refused") && text.contains("token fetched"), "{text}");
     assert_no_token(&text);

@@ -1,29 +1,38 @@
 //! The identities that a connection string can name.
 
-use super::keywords::is_same;
-use crate::credential::Member::{
-    self, AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity,
-    ServicePrincipal, WorkloadIdentity,
+use crate::{
+    credential::Member::{
+        self, AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity,
+        ServicePrincipal, WorkloadIdentity,
+    },
+    pasted::{is_one_of, is_same},
 };
 
-/// What stands behind `Active Directory`; the first name is the one that errors show. `None`
-/// stands for whatever the environment has. `NotSpecified` is what drivers write where nothing
-/// is specified.
+const PREFIX: &str = "activedirectory";
+
+/// The names after `Active Directory`; errors show the first. `None` is the identity of the
+/// environment. Drivers write `NotSpecified` where nothing is specified.
 const NAMES: &[(Option<Member>, &[&str])] = &[
     (None, &["Default", "NotSpecified"]),
-    (Some(ManagedIdentity), &["Managed Identity", "MSI"]),
+    (Some(ManagedIdentity), &["Managed Identity", "MSI", "MSI VM", "MSI App Service"]),
     (Some(WorkloadIdentity), &["Workload Identity"]),
-    (Some(ServicePrincipal), &["Service Principal", "Application"]),
+    (Some(ServicePrincipal), SERVICE_PRINCIPAL),
     (Some(Environment), &["Environment"]),
     (Some(AzureCli), &["AzCli", "Azure CLI"]),
     (Some(AzureDeveloperCli), &["Azure Developer CLI"]),
     (Some(AzurePipelines), &["Azure Pipelines"]),
 ];
 
+/// The third is tedious', the last the one that Service Connector's documentation has for Python.
+const SERVICE_PRINCIPAL: &[&str] =
+    &["Service Principal", "Application", "Service Principal Secret", "Server Principal"];
+
 const PERSON: &str = "asks for a person's login, which a service does not have: on a laptop run \
                       `az login` and use Active Directory Default";
-const PASSWORD: &str = "is a login with a password: let the machine's identity in \
+const PASSWORD: &str = "is a login with a password: grant the machine's identity access \
                         (CREATE USER … FROM EXTERNAL PROVIDER) and use Active Directory Default";
+
+const ONE_TOKEN: &str = "is one token, which would expire: use Active Directory Service Principal";
 
 const REFUSED: &[(&str, &str)] = &[
     ("Interactive", PERSON),
@@ -33,18 +42,17 @@ const REFUSED: &[(&str, &str)] = &[
     ("Device Code", PERSON),
     ("Sql Password", PASSWORD),
     ("Windows", PASSWORD),
+    ("NTLM", PASSWORD),
     (
         "Service Principal Certificate",
         "is a login with a certificate: pass an Identity of \
          credential::Application::client_certificate to pool_with",
     ),
-    (
-        "Service Principal Access Token",
-        "is one token, which would expire: use Active Directory Service Principal",
-    ),
+    ("Service Principal Access Token", ONE_TOKEN),
+    ("Access Token", ONE_TOKEN),
     (
         "Client Assertion",
-        "needs who makes the assertion: pass an Identity of \
+        "needs a source of assertions: pass an Identity of \
          credential::Application::client_assertion to pool_with",
     ),
     (
@@ -54,26 +62,26 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Parses any driver's spelling.
+/// Parses any driver's spelling: `Active Directory MSI`, `ActiveDirectoryMSI`,
+/// `azure-active-directory-msi`, `MSI`.
 pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
-    let is = |name: &&str| is_same(value, name) || is_same(value, &behind_prefix(name));
-    if let Some((this, _)) = NAMES.iter().find(|(_, names)| names.iter().any(is)) {
+    let value = value.replace('-', "").to_ascii_lowercase().replace(' ', "");
+    let bare = value.strip_prefix("azure").filter(|it| it.starts_with(PREFIX)).unwrap_or(&value);
+    let bare = bare.strip_prefix(PREFIX).unwrap_or(bare);
+    if let Some((this, _)) = NAMES.iter().find(|(_, names)| is_one_of(names, bare)) {
         return Ok(*this);
     }
-    if let Some((_, why)) = REFUSED.iter().find(|(name, _)| is(name)) {
+    if let Some((_, why)) = REFUSED.iter().find(|(name, _)| is_same(name, bare)) {
         return Err((*why).to_owned());
     }
-    let known: Vec<_> = NAMES.iter().map(|(_, names)| behind_prefix(names[0])).collect();
+    let known: Vec<_> =
+        NAMES.iter().map(|(_, names)| format!("Active Directory {}", names[0])).collect();
     Err(format!("must be one of {}", known.join(", ")))
 }
 
 /// Whether a client ID chooses among identities of this kind.
 pub(super) fn takes_client_id(authentication: Member) -> bool {
     !matches!(authentication, Environment | AzureCli | AzureDeveloperCli | AzurePipelines)
-}
-
-fn behind_prefix(name: &str) -> String {
-    format!("Active Directory {name}")
 }
 
 #[cfg(test)]
@@ -96,6 +104,12 @@ mod tests {
             ("ActiveDirectoryAzureDeveloperCli", Some(AzureDeveloperCli)),
             ("ActiveDirectoryAzurePipelines", Some(AzurePipelines)),
             ("NotSpecified", None),
+            ("azure-active-directory-default", None),
+            ("azure-active-directory-msi-vm", Some(ManagedIdentity)),
+            ("azure-active-directory-msi-app-service", Some(ManagedIdentity)),
+            ("azure-active-directory-service-principal-secret", Some(ServicePrincipal)),
+            ("ActiveDirectoryServerPrincipal", Some(ServicePrincipal)),
+            ("Azure CLI", Some(AzureCli)),
         ] {
             assert_eq!(read(value), Ok(expected), "{value}");
         }
@@ -115,6 +129,9 @@ mod tests {
             ("ActiveDirectoryClientAssertion", "client_assertion"),
             ("ActiveDirectoryOnBehalfOf", "TokenCredential"),
             ("Active Directory", "must be one of Active Directory Default"),
+            ("azure-active-directory-password", "az login"),
+            ("azure-active-directory-access-token", "would expire"),
+            ("ntlm", "FROM EXTERNAL PROVIDER"),
             ("hunter2", "must be one of"),
         ] {
             let error = read(value).unwrap_err();

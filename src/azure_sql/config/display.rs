@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use super::{Config, Encrypt, ado_net::quoted, keywords::Setting};
+use super::{Config, Encrypt, keywords::Setting};
 use crate::Cloud;
 
 /// An ADO.NET connection string, which reads back as the same configuration, but for what no
@@ -67,5 +67,42 @@ fn seconds(time: Duration) -> String {
     match time.subsec_nanos() {
         0 => time.as_secs().to_string(),
         nanos => format!("{}.{nanos:09}", time.as_secs()),
+    }
+}
+
+/// Writes `value` for a connection string: in quotes where the parser would read something else
+/// without them.
+fn quoted(value: &str) -> String {
+    let reads_as_it_is = !value.is_empty()
+        && !value
+            .starts_with(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '=' | '{' | '\\'))
+        && !value.ends_with(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
+        && !value.contains(|c: char| c == ';' || c.is_control());
+    if reads_as_it_is {
+        value.to_owned()
+    } else if value.contains('"') && !value.contains('\'') {
+        format!("'{value}'")
+    } else {
+        format!("\"{}\"", value.replace('"', "\"\""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pasted::{Rules, read};
+
+    #[test]
+    fn what_is_quoted_is_read_again() {
+        for value in [
+            "", "x", "x y", " x", "x ", "it's", "'x'", "\"x\"", "a'b\"c", "x;y", "=x", "x=", "{x}",
+            "{x", "{x}y", "'", "\"", "'\"", "\u{1}", "\n", "書",
+        ] {
+            let text = format!("A={};B=1", quoted(value));
+            let expected = [("A".to_owned(), value.to_owned()), ("B".to_owned(), "1".to_owned())];
+            let pairs = read(&text, Rules::AdoNet, |_| true).unwrap();
+            let pairs: Vec<_> = pairs.into_iter().map(|(k, v)| (k, v.to_string())).collect();
+            assert_eq!(pairs, expected, "{text}");
+        }
     }
 }

@@ -1,4 +1,8 @@
-use crate::token::{InvalidScope, Scope};
+use crate::{
+    cloud,
+    pasted::{Mistake, is_same},
+    token::{InvalidScope, Scope},
+};
 
 /// Why a configuration is refused. None shows a value that may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,7 +16,7 @@ pub enum ConfigError {
         /// place.
         problem: String,
     },
-    /// A keyword that means nothing here.
+    /// A keyword that is not known.
     #[error("{}", unknown_keyword(.keyword.as_deref(), *.nearest))]
     #[non_exhaustive]
     UnknownKeyword {
@@ -21,20 +25,20 @@ pub enum ConfigError {
         /// The known keyword that is most like it, if one is.
         nearest: Option<&'static str>,
     },
-    /// A keyword, or another name for it, stands twice.
-    #[error("'{keyword}' is given twice (or under two of its names)")]
+    /// A keyword that is given twice.
+    #[error("'{keyword}' is given twice")]
     #[non_exhaustive]
     Duplicate {
         /// As written the second time.
         keyword: String,
     },
-    /// Two settings of which each excludes the other.
+    /// Two settings of which each excludes the other, or two names of one setting.
     #[error("'{first}' and '{second}' exclude each other: keep one of them")]
     #[non_exhaustive]
     Conflict {
-        /// As written.
+        /// The keyword as written, for two names of one setting with its value (`Timeout=30`).
         first: String,
-        /// As written.
+        /// As `first`.
         second: String,
     },
     /// A value that the keyword does not take, or a keyword that has no place here.
@@ -46,9 +50,10 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         problem: String,
     },
-    /// The host is of no Azure cloud, so that nobody knows which tokens it takes.
+    /// The host does not belong to an Azure cloud, so the token scope is unknown.
     #[error(
-        "'{host}' is no Azure SQL host, so that the tokens for it cannot be told: add 'Entra Scope=…' (for the public cloud https://database.windows.net/.default)"
+        "'{host}' is not an Azure SQL host name, so the token scope is unknown: {}",
+        cloud::azure_sql_advice(.host)
     )]
     #[non_exhaustive]
     UnknownHost {
@@ -75,7 +80,7 @@ pub enum ConfigError {
         /// What the tokens are for.
         tokens: Scope,
     },
-    /// `Entra Scope` is none.
+    /// `Entra Scope` is not a scope.
     #[error(transparent)]
     Scope(#[from] InvalidScope),
 }
@@ -83,21 +88,33 @@ pub enum ConfigError {
 fn unknown_keyword(keyword: Option<&str>, nearest: Option<&str>) -> String {
     let Some(keyword) = keyword else {
         return "there is an unknown keyword, which is not shown because it may be a piece of \
-                a password (a value that has a ';' must be quoted)"
+                a password (a value with a ';' must be quoted)"
             .to_owned();
     };
     let advice = nearest.map(|nearest| format!(": is '{nearest}' meant?")).unwrap_or_default();
     format!("unknown keyword '{keyword}'{advice}")
 }
 
+impl From<Mistake> for ConfigError {
+    fn from(mistake: Mistake) -> Self {
+        match mistake {
+            Mistake::Syntax(problem) => {
+                Self::Syntax { problem: format!("the connection string {problem}") }
+            }
+            Mistake::Unknown(keyword, nearest) => Self::UnknownKeyword { keyword, nearest },
+            Mistake::Twice(first, keyword) if is_same(&first, &keyword) => {
+                Self::Duplicate { keyword }
+            }
+            Mistake::Twice(first, second) => Self::Conflict { first, second },
+            Mistake::Value(keyword, problem) => Self::Value { keyword, problem },
+        }
+    }
+}
+
 impl ConfigError {
     /// `problem` must not show a value.
-    pub(super) fn syntax(problem: String) -> Self {
-        Self::Syntax { problem }
-    }
-
     pub(super) fn url(problem: &str) -> Self {
-        Self::syntax(format!("the connection URL {problem}"))
+        Self::Syntax { problem: format!("the connection URL {problem}") }
     }
 
     pub(super) fn value(keyword: &str, problem: impl Into<String>) -> Self {

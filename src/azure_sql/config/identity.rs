@@ -12,9 +12,11 @@ use crate::{
 /// The identity that a connection string names.
 #[derive(Default)]
 pub(super) struct NamedIdentity {
-    /// `None` stands for the environment's.
+    /// `None` is the identity of the environment.
     pub(super) authentication: Option<Member>,
     pub(super) client_id: Option<String>,
+    /// The variable whose object ID `client_id` is.
+    pub(super) object_id_of: Option<&'static str>,
     pub(super) tenant: Option<String>,
     pub(super) client_secret: Option<Zeroizing<String>>,
 }
@@ -22,7 +24,7 @@ pub(super) struct NamedIdentity {
 impl NamedIdentity {
     /// Checks that its parts belong together. A client ID and a tenant may be written in one.
     pub(super) fn check(&mut self, written: &Written) -> Result<(), ConfigError> {
-        let Self { authentication, client_id, tenant, client_secret } = self;
+        let Self { authentication, client_id, tenant, client_secret, .. } = self;
         if *authentication == Some(Member::ServicePrincipal) {
             // go-mssqldb's `CLIENT_ID@TENANT`.
             let Some((id, of)) = client_id.as_deref().and_then(|id| id.split_once('@')) else {
@@ -41,7 +43,7 @@ impl NamedIdentity {
         if client_secret.is_some() {
             return Err(written.refuse(
                 Setting::Password,
-                "has no place here: a login is made with a token of the machine's identity; remove \
+                "is not accepted, because a token of the machine's identity is the password: remove \
                  it (and User Id, unless it is the client ID of a managed identity), or, if it is \
                  an application's secret, add Authentication=Active Directory Service Principal",
             ));
@@ -55,13 +57,13 @@ impl NamedIdentity {
         if client_id.is_some() && authentication.is_some_and(|it| !takes_client_id(it)) {
             return Err(written.refuse(
                 Setting::UserId,
-                "would choose nothing: this Authentication says by itself who logs in",
+                "has no effect with this Authentication, which determines the identity: remove it",
             ));
         }
         Ok(())
     }
 
-    /// An error if it is another than the environment's.
+    /// An error if it differs from the environment's.
     pub(super) fn refuse_other(&self) -> Result<(), ConfigError> {
         let keyword = match (self.authentication, &self.client_id) {
             (Some(_), _) => "Authentication",
@@ -75,8 +77,11 @@ impl NamedIdentity {
         self,
         cloud: Option<Cloud>,
     ) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-        let Self { authentication, client_id, tenant, client_secret } = self;
-        let user_assigned = client_id.clone().map(|id| (UserAssignedId::ClientId(id), "User Id"));
+        let Self { authentication, client_id, object_id_of, tenant, client_secret } = self;
+        let user_assigned = client_id.clone().map(|id| match object_id_of {
+            Some(variable) => (UserAssignedId::ObjectId(id), variable),
+            None => (UserAssignedId::ClientId(id), "User Id"),
+        });
         let default = DefaultCredential::new().cloud(cloud);
         let chosen = match user_assigned.clone() {
             Some((id, by)) => default.clone().user_assigned(id, by),

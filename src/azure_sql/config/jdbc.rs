@@ -1,37 +1,19 @@
 //! JDBC URLs, by the rules of mssql-jdbc (Microsoft Learn, "Building the
 //! connection URL"):
-//! `jdbc:sqlserver://[host[\instance][:port]][;property=value[;property=value]]`.
-//!
-//! Not by the `connection-string` crate. Its 0.2.0 fails for anything but ASCII,
-//! ends a value in braces at the first of two closing ones, takes no `=`, `:`,
-//! `/` or `\` outside of braces and no empty pair (`;;`), and trims nothing.
+//! `jdbc:sqlserver://[host[\instance][:port]][;property=value[;property=value]]`. Prisma's URLs
+//! are the same without `jdbc:`.
 
 use zeroize::Zeroizing;
 
-use super::{
-    ConfigError,
-    pairs::{self, Pairs, Value, quoted_value, to_semicolon},
-};
-
-const SCHEME: &str = "jdbc:sqlserver://";
-
-/// Whether it is a JDBC URL, of SQL Server or another database.
-pub(super) fn is_jdbc(text: &str) -> bool {
-    starts_with(text, "jdbc:")
-}
+use super::{ConfigError, keywords::KEYWORDS};
+use crate::pasted::{Pairs, Rules, read};
 
 /// The host and port of a URL under their keywords, then its properties in
-/// their order, names as written.
+/// their order, names as written. `text` begins after the scheme.
 pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
-    let text = text.trim_start();
-    if !starts_with(text, SCHEME) {
-        return Err(ConfigError::url(
-            "is of JDBC, but not for SQL Server: jdbc:sqlserver://HOST:PORT;databaseName=NAME",
-        ));
-    }
-    let (address, properties) = to_semicolon(&text[SCHEME.len()..]);
+    let (address, properties) = text.split_once(';').unwrap_or((text, ""));
     let mut pairs = server(address)?;
-    pairs.extend(pairs::read(properties, read_name, read_value)?);
+    pairs.extend(read(properties, Rules::Jdbc, |it| KEYWORDS.is_known(it))?);
     Ok(pairs)
 }
 
@@ -47,28 +29,6 @@ fn server(address: &str) -> Result<Pairs, ConfigError> {
     let pair = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.trim().to_owned()));
     let pairs = [pair("serverName", host), pair("portNumber", port)];
     Ok(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect())
-}
-
-fn read_name(text: &str) -> Option<(String, &str)> {
-    let (name, behind) = text.split_once('=').filter(|(name, _)| !name.contains(';'))?;
-    Some((name.to_owned(), behind))
-}
-
-/// Reads up to the `;` and trims, or reads the text in braces as it is.
-fn read_value(text: &str) -> Value<'_> {
-    let text = text.trim_start();
-    if let Some(inside) = text.strip_prefix('{') {
-        return quoted_value(inside, '}');
-    }
-    let (value, rest) = to_semicolon(text);
-    if value.contains('{') {
-        return Err("has a '{' that is not its first character: put all of it in braces".into());
-    }
-    Ok((Zeroizing::new(value.trim_end().to_owned()), rest))
-}
-
-fn starts_with(text: &str, scheme: &str) -> bool {
-    text.trim_start().get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
 
 #[cfg(test)]
@@ -98,27 +58,23 @@ mod tests {
             ("h;databaseName=Bücher", &[server, ("databaseName", "Bücher")]),
         ];
         for (behind, expected) in cases {
-            for scheme in [SCHEME, "JDBC:SqlServer://"] {
-                let read = pairs(&format!("{scheme}{behind}")).unwrap();
-                let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-                assert_eq!(read, *expected, "{behind}");
-            }
+            let read = pairs(behind).unwrap();
+            let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            assert_eq!(read, *expected, "{behind}");
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_named_without_its_value() {
         for (text, expected) in [
-            ("jdbc:postgresql://hunter2", "not for SQL Server"),
-            ("jdbc:sqlserver:h", "not for SQL Server"),
-            ("jdbc:sqlserver://h;hunter2", "keyword number 1 has no '='"),
-            ("jdbc:sqlserver://h;a=1;hunter2;b=1", "keyword number 2 has no '='"),
-            ("jdbc:sqlserver://h;=hunter2", "pair number 1"),
-            ("jdbc:sqlserver://h;user={hunter2", "of 'user' begins with a brace"),
-            ("jdbc:sqlserver://h;user={x}hunter2", "of 'user' goes on behind its closing brace"),
-            ("jdbc:sqlserver://h;user=hunter2{x}", "of 'user' has a '{'"),
-            ("jdbc:sqlserver://h;password=x;hunter2={", "of keyword number 2"),
-            ("jdbc:sqlserver://[::1", "'[' that is not closed"),
+            ("h;hunter2", "keyword number 1 has no '='"),
+            ("h;a=1;hunter2;b=1", "keyword number 2 has no '='"),
+            ("h;=hunter2", "pair number 1"),
+            ("h;user={hunter2", "of 'user' begins with a brace"),
+            ("h;user={x}hunter2", "of 'user' goes on after its closing brace"),
+            ("h;user=hunter2{x}", "of 'user' has a '{'"),
+            ("h;password=x;hunter2={", "of keyword number 2"),
+            ("[::1", "'[' that is not closed"),
         ] {
             let error = pairs(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

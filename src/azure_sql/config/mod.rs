@@ -1,4 +1,3 @@
-mod ado_net;
 mod authentication;
 mod check;
 mod display;
@@ -6,10 +5,10 @@ mod error;
 mod identity;
 mod jdbc;
 mod keywords;
-mod pairs;
 mod read;
 mod settings;
 mod url;
+mod variables;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -17,9 +16,11 @@ pub use error::ConfigError;
 
 pub(super) use read::Written;
 
+use self::identity::NamedIdentity;
 use super::{Error, Recycling};
 use crate::{
     Cloud,
+    credential::Environment,
     tls::Trust,
     token::{Scope, TokenCredential},
 };
@@ -49,14 +50,15 @@ use crate::{
 ///
 /// | form | rules |
 /// |---|---|
-/// | ADO.NET: `Keyword=value;Keyword=value` | those of .NET's `DbConnectionStringBuilder`: a value may stand in `'…'` or `"…"`, a quote inside is doubled; in a keyword, `==` is `=` |
-/// | JDBC: `jdbc:sqlserver://host:port;name=value` | those of mssql-jdbc: a value may stand in `{…}`, a `}` inside is doubled |
+/// | ADO.NET and ODBC: `Keyword=value;Keyword=value`, also after `odbc:` | those of .NET's `DbConnectionStringBuilder`: a value may be in `'…'` or `"…"`, a quote inside is doubled; in a keyword, `==` is `=`. As in ODBC, braces around a value do not belong to it, unless they are in quotes |
+/// | JDBC: `jdbc:sqlserver://host:port;name=value`, Prisma: `sqlserver://host:port;name=value` | those of mssql-jdbc: a value may be in `{…}`, a `}` inside is doubled |
 /// | URL: `mssql://client-id@host:port/database?keyword=value`, or `sqlserver://…` | percent-encoded; in parameters `+` is a space |
 ///
-/// In each of them, keywords are not case-sensitive, may have spaces between their
-/// words or not, and may be those of any driver. One that has no value is as good
-/// as none. An unknown one is an error, and so is one given twice, under two of its
-/// names even (where most drivers take the last).
+/// In each of them, the keywords of any driver are accepted. Keywords are not case-sensitive, and
+/// spaces and `_` between their words do not matter. A keyword without a value counts as absent.
+/// White space and a byte-order mark around the string are ignored. These are errors: an unknown
+/// keyword, two keywords for one setting (most drivers use the last), and a placeholder that a
+/// template left in a value (`{your_database}`, `<server>`, `${SERVER}`).
 ///
 /// # Keywords
 ///
@@ -66,24 +68,24 @@ use crate::{
 /// | `Port`, `portNumber` | the port, unless `Server` says it | 1433 |
 /// | `Database`, `Initial Catalog`, `databaseName` | the database; without it a login goes to `master` | none |
 /// | `Authentication`, `fedauth` | which identity, see [below](#identities) | as `Active Directory Default` |
-/// | `User Id`, `UID`, `User`, `userName`, `msiClientId`, `AADSecurePrincipalId` | client ID of the user-assigned managed identity, of the workload identity, or of the service principal (`CLIENT_ID@TENANT`, too) | system-assigned, or `AZURE_CLIENT_ID` |
-/// | `Password`, `PWD`, `AADSecurePrincipalSecret` | the service principal's secret; refused otherwise | `AZURE_CLIENT_SECRET` |
-/// | `Entra Tenant` | the service principal's tenant | `AZURE_TENANT_ID` |
+/// | `User Id`, `UID`, `User`, `userName`, `msiClientId`, `AADSecurePrincipalId`, `clientId` | client ID of the user-assigned managed identity, of the workload identity, or of the service principal (`CLIENT_ID@TENANT`, too) | system-assigned, or `AZURE_CLIENT_ID` |
+/// | `Password`, `PWD`, `AADSecurePrincipalSecret`, `clientSecret` | the service principal's secret; refused otherwise | `AZURE_CLIENT_SECRET` |
+/// | `Entra Tenant`, `tenantId` | the service principal's tenant | `AZURE_TENANT_ID` |
 /// | `Encrypt` | `True`, `Yes` or `Mandatory`: TDS 7.4; `Strict`: TDS 8.0. Less (`False`, `Optional`, `disable`, …) is refused | `Mandatory` |
 /// | `TrustServerCertificate` | `False`; `True` is refused, unless [`dangerous_parse`](Self::dangerous_parse) reads it | `False` |
 /// | `TrustServerCertificateCA`, `certificate` | a PEM file: trust these roots and no others | the platform's roots |
 /// | `ServerCertificate` | a PEM or DER file: the one certificate that the server may show, whatever name it bears | none |
-/// | `HostNameInCertificate` | the name that the certificate must bear; a wildcard that stands for the host is the host | the server's host |
+/// | `HostNameInCertificate` | the name that the certificate must bear. A wildcard must match the host, and the certificate is then verified for the host. Where another address is dialled (a tunnel), the login names this server | the server's host, for a private endpoint without `privatelink.` |
 /// | `Application Name`, `App`, `app name` | shown in `sys.dm_exec_sessions`, 128 characters at most | `entra-pool` |
 /// | `Workstation ID`, `WSID` | likewise, as `host_name` | this machine's name |
 /// | `ApplicationIntent` | `ReadWrite` or `ReadOnly` | `ReadWrite` |
 /// | `Packet Size` | bytes of a TDS packet, 512 to 32767 | 4096 |
 /// | `MultiSubnetFailover` | `True`: all addresses of the server are tried at once | `False`: one after the other, soon |
-/// | `Connect Timeout`, `Connection Timeout`, `Timeout`, `loginTimeout` | seconds for all of a connect, from the token to the login, with all its tries | 15 |
+/// | `Connect Timeout`, `Connection Timeout`, `Timeout`, `loginTimeout` | seconds for all of a connect, from the token to the login, with all its tries; `loginTimeout=0` is the default | 15 |
 /// | `Command Timeout`, `queryTimeout` | seconds for the server to answer a request, or to go on answering; 0 (JDBC: -1, too) for no limit | 30 |
 /// | `ConnectRetryCount` | how often a login that failed with a transient error is retried, 0 to 255 | until `Connect Timeout`; twice where the error may last and the server has accepted no login before |
 /// | `ConnectRetryInterval` | seconds before such a try, 1 to 60 | 1, doubling up to 5 |
-/// | `Max Pool Size` | connections in a pool, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
+/// | `Max Pool Size`, `connectionLimit` | connections in a pool, 1 to 32767 | deadpool's: 2 for each CPU; `Min Pool Size`, if that is more |
 /// | `Min Pool Size` | connections that a pool keeps open once it has connected | 0 |
 /// | `Connection Lifetime`, `Load Balance Timeout` | seconds after which a pooled connection is retired, up to a third earlier; 0 for never | 3600 |
 /// | `Entra Scope` | what tokens are asked for with | follows from the host |
@@ -93,83 +95,33 @@ use crate::{
 ///
 /// A string may name the identity. [`pool`](super::pool), [`connector`](super::connector) and
 /// [`parse_with_credential`](Self::parse_with_credential) use it. Where an
-/// [`Identity`](crate::token::Identity) is given beside the string, as for
-/// [`pool_with`](super::pool_with), the string may say `Active Directory Default` and no
-/// more.
+/// [`Identity`](crate::token::Identity) is passed as an argument, as to
+/// [`pool_with`](super::pool_with), the string must not name another one: it may have
+/// `Active Directory Default`.
 ///
 /// | `Authentication`, with `Active Directory` in front | who logs in |
 /// |---|---|
-/// | `Default` | whom the environment has: [`credential::from_env`](crate::credential::from_env). With `User Id`, only credentials that log in as that identity are used, and never a developer's login |
+/// | `Default` | the identity of the environment: [`credential::from_env`](crate::credential::from_env). With `User Id`, only credentials that log in as that identity are used, and never a developer's login |
 /// | `Managed Identity`, `MSI` | the machine's; `User Id` chooses a user-assigned one |
 /// | `Workload Identity` | the pod's |
-/// | `Service Principal`, `Application` | the application `User Id` with the secret `Password`; the variables of the environment stand in for what is left out |
+/// | `Service Principal`, `Application` | the application `User Id` with the secret `Password`; variables of the environment replace what is left out |
 /// | `Environment` | the service principal of the environment |
-/// | `AzCli`, `Azure Developer CLI` | who is logged in there |
+/// | `AzCli`, `Azure Developer CLI` | the account that is logged in there |
 /// | `Azure Pipelines` | the service connection of the environment |
 ///
-/// Without the spaces, too, and without `Active Directory`. A person's logins
-/// (`Interactive`, `Integrated`, `Password`, `Device Code Flow`) are refused, and so
-/// are SQL logins: on a laptop `az login` and `Active Directory Default` take their
-/// place.
+/// The spaces and `Active Directory` may be left out, and tedious' names
+/// (`azure-active-directory-msi-vm`, …) are read as well. A person's logins (`Interactive`,
+/// `Integrated`, `Password`, `Device Code Flow`) are refused, and so are SQL logins: on a laptop
+/// use `az login` and `Active Directory Default` instead.
 ///
-/// # Keywords of no consequence
+/// # Other keywords
 ///
-/// Strings have them, and they may stay. At this value, at any other they are
-/// refused with a reason: `Pooling=True`, `Persist Security Info=False`,
-/// `MultipleActiveResultSets=False`, `Connection Reset=True`,
-/// `Pool Blocking Period=Auto` or `NeverBlock`, `Integrated Security=False`
-/// (`Trusted_Connection`), `User Instance=False`, `Context Connection=False`,
-/// `Replication=False`, `Network Library=dbmssocn` (`Network`, `Net`, `protocol`;
-/// or `tcp`), `Type System Version=Latest` (or `SQL Server 2012`, `2008`),
-/// `Column Encryption Setting=Disabled` (`columnEncryption`),
-/// `Attestation Protocol=None` (`enclaveAttestationProtocol`),
-/// `authenticationScheme=nativeAuthentication`, `sslProtocol=TLS` or `TLSv1.2`,
-/// `tlsmin=1.2` or less, `socketTimeout=0`, `cancelQueryTimeout=-1`,
-/// `lockTimeout=-1`, `quotedIdentifier=ON`, `concatNullYieldsNull=ON`,
-/// `sendStringParametersAsUnicode=true`, `fips=false`, `keepAlive=30` or `0`, `log=0`,
-/// `epa enabled=false`, `guid conversion=false`.
+/// These keywords of other drivers set nothing here. A value of the second column is ignored; a
+/// debug event names the keywords that were ignored in a string. Every other value is refused
+/// with the reason and the alternative in the third column, because it would make the connection
+/// less safe, lead to another server or identity, or change what the program does.
 ///
-/// At any value: `Enlist`, `Transaction Binding`, `Asynchronous Processing`
-/// (`Async`), `IP Address Preference`, `Transparent Network IP Resolution`,
-/// `disableRetry`, `noTraceId`; and of the JDBC driver what is about its own ways:
-/// `bulkCopyForBatchInsertAllowEncryptedValueModifications`,
-/// `bulkCopyForBatchInsertBatchSize`, `bulkCopyForBatchInsertCheckConstraints`,
-/// `bulkCopyForBatchInsertFireTriggers`, `bulkCopyForBatchInsertKeepIdentity`,
-/// `bulkCopyForBatchInsertKeepNulls`, `bulkCopyForBatchInsertTableLock`,
-/// `cacheBulkCopyMetadata`, `calcBigDecimalPrecision`, `datetimeParameterType`,
-/// `delayLoadingLobs`, `disableStatementPooling`,
-/// `enablePrepareOnFirstPreparedStatementCall`,
-/// `ignoreOffsetOnDateTimeOffsetConversion`, `lastUpdateCount`, `maxResultBuffer`,
-/// `msiTokenCacheTtl`, `prepareMethod`, `responseBuffering`, `selectMethod`,
-/// `sendTemporalDataTypesAsStringForBulkCopy`, `sendTimeAsDatetime`,
-/// `serverNameAsACE`, `serverPreparedStatementDiscardThreshold`,
-/// `statementPoolingCacheSize`, `useBulkCopyForBatchInsert`, `useFmtOnly`,
-/// `vectorTypeSupport`, `xopenStates`.
-///
-/// # Refused keywords
-///
-/// | keyword | instead |
-/// |---|---|
-/// | `instanceName`, and an instance in `Server` | the port: Azure SQL has no instances |
-/// | `pipe`, and `np:`, `lpc:`, `admin:` in `Server` | `tcp:` |
-/// | `Failover Partner`, `failoverPort`, `Failover Partner SPN` | the failover group's listener as `Server` |
-/// | `AttachDBFilename`, `Extended Properties`, `Initial File Name` | a database of the server |
-/// | `Current Language`, `Language` | `SET LANGUAGE` with the query |
-/// | `timezone` | none: datetimes are read without one |
-/// | `dial timeout` | `Connect Timeout` |
-/// | `retryExec`, `retryConn` | `ConnectRetryCount`; statements are not tried again |
-/// | `accessToken`, `accessTokenCallbackClass` | an identity: a token would expire |
-/// | `Resource Id` | `User Id`, or an [`Identity`](crate::token::Identity) |
-/// | `serviceConnectionId`, `systemToken` | the variables that [`credential::azure_pipelines`](crate::credential::azure_pipelines) reads |
-/// | `clientAssertion`, `userAssertion` | an [`Identity`](crate::token::Identity) of `Application::client_assertion` |
-/// | `clientCertificate`, `clientKey`, `clientKeyPassword`, `clientCertPath` | an [`Identity`](crate::token::Identity) of `Application::client_certificate` |
-/// | `applicationClientId` | `az login`: it is of a person's logins |
-/// | `change password` | nothing: there is no password |
-/// | `Server SPN`, `domain`, `realm`, `gssCredential`, `jaasConfigurationName`, `useDefaultJaasConfig`, `useDefaultGSSCredential`, `authenticator`, `krb5-configfile`, `krb5-keytabfile`, `krb5-credcachefile`, `krb5-realm`, `krb5-dnslookupkdc`, `krb5-udppreferencelimit` | an Entra identity: they are of Kerberos and NTLM |
-/// | `trustStore`, `trustStorePassword`, `trustStoreType`, `trustManagerClass`, `trustManagerConstructorArg` | `TrustServerCertificateCA` |
-/// | `Enclave Attestation Url`, `keyStoreAuthentication`, `keyStoreLocation`, `keyStorePrincipalId`, `keyStoreSecret`, `keyVaultProviderClientId`, `keyVaultProviderClientKey` | none: there is no Always Encrypted |
-/// | `socketFactoryClass`, `socketFactoryConstructorArg` | none: they are classes of Java |
-/// | `Driver`, `DSN`, `Provider` | none: they are of ODBC and OLE DB |
+#[doc = include_str!("keywords.md")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Config {
@@ -227,9 +179,22 @@ impl Config {
     /// string nor in the environment.
     pub fn parse_with_credential(text: &str) -> Result<(Self, Arc<dyn TokenCredential>), Error> {
         let (config, identity) = read::parse(text, false)?;
-        let scope = config.token_scope()?;
-        let cloud = Cloud::of_scope(&scope).or(Cloud::of_azure_sql_host(&config.host));
-        Ok((config, identity.credential(cloud)?))
+        Ok((config.clone(), config.credential(identity)?))
+    }
+
+    /// As `parse_with_credential`, from the variables that [`pool_from_env`](super::pool_from_env)
+    /// describes.
+    pub(super) fn of_variables(
+        environment: &Environment,
+    ) -> Result<(Self, Arc<dyn TokenCredential>), Error> {
+        let (config, identity) = variables::read(environment)?;
+        Ok((config.clone(), config.credential(identity)?))
+    }
+
+    fn credential(&self, identity: NamedIdentity) -> Result<Arc<dyn TokenCredential>, Error> {
+        let scope = self.token_scope()?;
+        let cloud = Cloud::of_scope(&scope).or(Cloud::of_azure_sql_host(&self.host));
+        Ok(identity.credential(cloud)?)
     }
 
     /// As [`str::parse`], but accepts `TrustServerCertificate=True`: any certificate is then

@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, ConfigError, Encrypt, ado_net, authentication,
+    Config, ConfigError, Encrypt, authentication,
     identity::NamedIdentity,
     jdbc,
-    keywords::{self, Meaning, NO, Setting, YES, is_one_of, is_same},
-    pairs::Pairs,
+    keywords::{KEYWORDS, NO, Setting, YES},
     settings::{host_name, routing_suffix},
     url,
 };
-use crate::{clock::limit, tls::Trust, token::Scope};
+use crate::{
+    clock::limit,
+    pasted::{self, Pairs, Rules, is_one_of, is_same},
+    tls::Trust,
+    token::Scope,
+};
 
 /// The settings of a string, with their keywords as they are written.
 #[derive(Default)]
@@ -53,18 +58,53 @@ impl Written {
 
 /// Parses any form. `dangerous`: `TrustServerCertificate=True` is accepted.
 pub(super) fn parse(text: &str, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
-    let pairs = match () {
-        () if jdbc::is_jdbc(text) => jdbc::pairs(text)?,
-        () if url::is_url(text) => url::pairs(text)?,
-        () => ado_net::pairs(text)?,
-    };
+    read(&pairs(text)?, dangerous)
+}
+
+fn pairs(text: &str) -> Result<Pairs, ConfigError> {
+    const OWN: [&str; 3] = ["mssql", "sqlserver", "jdbc:sqlserver"];
+    let text = pasted::trimmed(text)?;
+    let starts_with =
+        |scheme: &str| text.get(..scheme.len()).is_some_and(|it| it.eq_ignore_ascii_case(scheme));
+    let scheme = pasted::scheme(text);
+    let (_, rest) = text.split_once("://").unwrap_or_default();
+    match scheme.as_deref() {
+        Some("jdbc:sqlserver") => jdbc::pairs(rest),
+        // As Prisma writes it.
+        Some("mssql" | "sqlserver")
+            if rest.find([';', '/', '?', '#']).is_some_and(|at| rest[at..].starts_with(';')) =>
+        {
+            jdbc::pairs(rest)
+        }
+        Some("mssql" | "sqlserver") => url::pairs(rest),
+        Some("jdbc:postgresql") => Err(pasted::other_url("jdbc:postgresql", &OWN).into()),
+        _ if starts_with("jdbc:") => Err(ConfigError::url(
+            "is of JDBC, but not for SQL Server: write jdbc:sqlserver://HOST:PORT;databaseName=NAME",
+        )),
+        Some(other) => Err(pasted::other_url(other, &OWN).into()),
+        None => {
+            // As go-mssqldb marks ODBC's rules.
+            let text = if starts_with("odbc:") { &text["odbc:".len()..] } else { text };
+            Ok(pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?)
+        }
+    }
+}
+
+pub(super) fn read(pairs: &Pairs, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
     let mut reader = Reader {
         config: Config::new(""),
         identity: NamedIdentity::default(),
         written: Written::default(),
         trusts_any: false,
     };
-    reader.read(&pairs)?;
+    let placeholder = KEYWORDS.apply(pairs, |_, setting, keyword, value| {
+        reader.written.add(setting, keyword)?;
+        reader.set(setting, keyword, value)
+    })?;
+    reader.identity.check(&reader.written)?;
+    if let Some(mistake) = placeholder {
+        return Err(mistake.into());
+    }
     reader.finish(dangerous)
 }
 
@@ -77,38 +117,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// A keyword without a value is as good as none, as in .NET.
-    fn read(&mut self, pairs: &Pairs) -> Result<(), ConfigError> {
-        let mut others: Vec<&str> = Vec::new();
-        let mut behind_a_secret = false;
-        for (keyword, value) in pairs {
-            let known = keywords::find(keyword).ok_or_else(|| unknown(keyword, behind_a_secret))?;
-            behind_a_secret = keywords::may_be_secret(keyword);
-            if value.is_empty() {
-                continue;
-            }
-            if let Meaning::Sets(setting, _) = *known {
-                self.written.add(setting, keyword)?;
-                self.set(setting, value)?;
-                continue;
-            }
-            if others.iter().any(|other| is_same(other, keyword)) {
-                return Err(ConfigError::Duplicate { keyword: keyword.clone() });
-            }
-            others.push(keyword);
-            match *known {
-                Meaning::Only(values, why) if !is_one_of(values, value) => {
-                    let problem = format!("must be {}, or be left out: {why}", values[0]);
-                    return Err(ConfigError::value(keyword, problem));
-                }
-                Meaning::Never(why) => return Err(ConfigError::value(keyword, why)),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn set(&mut self, setting: Setting, value: &str) -> Result<(), ConfigError> {
+    fn set(&mut self, setting: Setting, keyword: &str, value: &str) -> Result<(), ConfigError> {
         let Self { config, identity, written, .. } = self;
         let wrong = || written.wrong(setting);
         let refuse = |problem: &str| written.refuse(setting, problem);
@@ -120,11 +129,10 @@ impl Reader {
         }
         match setting {
             Setting::Server => {
-                let (host, port) = server(value).map_err(refuse)?;
+                let (host, port) = server(value).map_err(|problem| refuse(&problem))?;
                 config.host = host;
                 if let Some(port) = port {
-                    let keyword = written.keyword(setting).to_owned();
-                    written.add(Setting::Port, &keyword)?;
+                    written.add(Setting::Port, keyword)?;
                     config.port = port;
                 }
             }
@@ -157,8 +165,10 @@ impl Reader {
             }
             Setting::PacketSize => config.packet_size = Some(value.parse().map_err(|_| wrong())?),
             Setting::MultiSubnetFailover => config.multi_subnet_failover = flag()?,
+            // JDBC's 0 is its default.
+            Setting::ConnectTimeout if value == "0" && is_same(keyword, "loginTimeout") => {}
             Setting::ConnectTimeout => config.connect_timeout = time()?,
-            // JDBC's -1 is no limit, too.
+            // JDBC's -1 is no limit.
             Setting::CommandTimeout if value == "-1" => config.command_timeout = None,
             Setting::CommandTimeout => config.command_timeout = limit(time()?),
             Setting::ConnectRetryCount => {
@@ -177,7 +187,7 @@ impl Reader {
     }
 
     fn finish(self, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
-        let Self { mut config, mut identity, written, trusts_any, .. } = self;
+        let Self { mut config, identity, written, trusts_any } = self;
         if trusts_any && !dangerous {
             return Err(written.wrong(Setting::TrustServerCertificate));
         }
@@ -193,64 +203,59 @@ impl Reader {
         if trusts_any {
             config = config.dangerous_trust_any_certificate_on_loopback();
         }
-        let wildcard = config.host_in_certificate.as_ref().and_then(|it| it.strip_prefix("*."));
-        if let Some(domain) = wildcard {
-            // Azure's portal writes `*.database.windows.net`, which stands for the host itself.
-            let domain_of_host = config.host.split_once('.').map(|(_, domain)| domain);
-            if !domain_of_host.is_some_and(|it| it.eq_ignore_ascii_case(domain)) {
+        let wildcard = config.host_in_certificate.as_ref().and_then(|it| it.strip_prefix('*'));
+        if let Some(suffix) = wildcard.filter(|it| it.starts_with('.')) {
+            // Azure's portal writes `*.database.windows.net`. The certificate is verified for the
+            // host itself, which is stricter.
+            if !config.host.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase()) {
                 return Err(written.refuse(
                     Setting::HostNameInCertificate,
-                    "is a wildcard that does not stand for the server's host: leave it out, \
-                     or give the one name",
+                    "is a wildcard that does not match the server's host: leave it out, or give \
+                     the one name",
                 ));
             }
             config.host_in_certificate = None;
         }
         config.check(&written)?;
-        identity.check(&written)?;
         Ok((config, identity))
     }
 }
 
-fn unknown(keyword: &str, behind_a_secret: bool) -> ConfigError {
-    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.');
-    if behind_a_secret || keyword.chars().count() > 40 || !keyword.chars().all(is_plain) {
-        return ConfigError::UnknownKeyword { keyword: None, nearest: None };
-    }
-    let nearest = keywords::nearest(keyword);
-    ConfigError::UnknownKeyword { keyword: Some(keyword.to_owned()), nearest }
-}
-
 /// `[tcp:]host[,port]`
-fn server(value: &str) -> Result<(String, Option<u16>), &'static str> {
-    const PIPE: &str = "is a named pipe; Azure SQL speaks TCP only: use tcp:HOST,PORT";
+fn server(value: &str) -> Result<(String, Option<u16>), String> {
+    const PIPE: &str = "is a named pipe, but Azure SQL only supports TCP: use tcp:HOST,PORT";
     const REFUSED: [(&str, &str); 3] = [
         ("np", PIPE),
-        ("lpc", "is shared memory of one machine; Azure SQL speaks TCP only: use tcp:HOST,PORT"),
+        ("lpc", "is shared memory, but Azure SQL only supports TCP: use tcp:HOST,PORT"),
         (
             "admin",
-            "is the administrator's connection, of which there is one, so that no pool can have it: use tcp:HOST,PORT",
+            "is the administrator's only connection, which a pool cannot use: use tcp:HOST,PORT",
         ),
     ];
     let (protocol, address) = value.split_once(':').unwrap_or_default();
     if let Some((_, why)) = REFUSED.iter().find(|(name, _)| is_same(name, protocol)) {
-        return Err(why);
+        return Err((*why).to_owned());
     }
     // Without a protocol, the first colon belongs to an IPv6 address.
     let value = if is_same(protocol, "tcp") { address } else { value }.trim();
     if value.starts_with(r"\\") {
-        return Err(PIPE);
+        return Err(PIPE.to_owned());
     }
     if value.contains('\\') {
-        return Err(
-            "names an instance (HOST\\INSTANCE), which Azure SQL has none of: use tcp:HOST,PORT",
-        );
+        let problem = "names an instance (HOST\\INSTANCE), which Azure SQL does not have";
+        return Err(format!("{problem}: use tcp:HOST,PORT"));
+    }
+    if let Some((host, port)) = value.split_once(':')
+        && port.parse::<u16>().is_ok()
+        && ServerName::try_from(host).is_ok()
+    {
+        return Err(format!("has a ':' before its port, which follows a comma: {host},{port}"));
     }
     let (host, port) = match value.split_once(',') {
         None => (value, None),
         Some((host, port)) => match port.trim().parse() {
             Ok(port @ 1..) => (host.trim_end(), Some(port)),
-            _ => return Err("must be tcp:HOST,PORT with a port from 1 to 65535"),
+            _ => return Err("must be tcp:HOST,PORT with a port from 1 to 65535".to_owned()),
         },
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -262,7 +267,7 @@ fn choice<T: Copy>(value: &str, choices: &[(&[&str], T)]) -> Option<T> {
     choices.iter().find(|(names, _)| is_one_of(names, value)).map(|(_, choice)| *choice)
 }
 
-/// Whole seconds; or with decimals, which no driver knows, as those of a method may be.
+/// Whole seconds, or with decimals: a setter takes any time, which `Display` writes so.
 fn seconds(value: &str) -> Option<Duration> {
     let (whole, decimals) = value.split_once('.').unwrap_or((value, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

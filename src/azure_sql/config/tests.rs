@@ -2,9 +2,10 @@ use std::{path::PathBuf, time::Duration};
 
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{identity::NamedIdentity, *};
-use crate::credential::Member;
+use super::{identity::NamedIdentity, keywords::KEYWORDS, *};
+use crate::credential::{self, Member};
 
+const STRING: &str = "AZURE_SQL_CONNECTIONSTRING";
 const AZURE: &str = "Server=a.database.windows.net;";
 
 fn config(text: &str) -> Config {
@@ -182,12 +183,14 @@ fn the_same_identity_is_named_however_it_is_said() {
 #[test]
 fn what_changes_nothing_may_stay_in_a_string() {
     for harmless in [
-        "Pooling=true;Persist Security Info=False;MultipleActiveResultSets=no;Enlist=True",
+        "Pooling=true;Persist Security Info=True;MultipleActiveResultSets=yes;Enlist=True",
+        "Driver={ODBC Driver 18 for SQL Server};MARS_Connection=yes;Pool Blocking Period=AlwaysBlock",
         "Integrated Security=false;Network Library=dbmssocn;Type System Version=SQL Server 2012",
         "Column Encryption Setting=Disabled;Pool Blocking Period=NeverBlock;Async=true",
-        "lastUpdateCount=true;sslProtocol=TLSv1.2;lockTimeout=-1;fips=false;selectMethod=cursor",
-        "log=0;keepAlive=30;tlsmin=1.2;protocol=tcp;disableRetry=true",
-        "Database=;Failover Partner=;Password=''",
+        "lastUpdateCount=true;sslProtocol=TLSv1.2;lockTimeout=-1;fips=false;selectMethod=cursor;\
+         sendStringParametersAsUnicode=false",
+        "log=63;keepAlive=60;dial timeout=3;tlsmin=1.2;protocol=tcp;disableRetry=true",
+        "Database=;Failover Partner=;Password='';loginTimeout=0",
         "Authentication=NotSpecified",
     ] {
         assert_eq!(config(&format!("{AZURE}{harmless}")), config(AZURE), "{harmless}");
@@ -207,8 +210,11 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
     let principal = "Authentication=Active Directory Service Principal;";
     for (behind_server, expected) in [
         ("hunter2", "keyword number 2"),
-        ("Password=hunter2", "'Password' has no place here"),
-        ("Pwd='hunter2'", "'Pwd' has no place here"),
+        ("Password=hunter2", "'Password' is not accepted"),
+        ("Pwd='hunter2'", "'Pwd' is not accepted"),
+        ("Pwd={your_password};User={your_user}", "'Pwd' is not accepted"),
+        ("User={your_user};Pwd=", "'User' has a template's placeholder"),
+        (&format!("{principal}Password=<hunter2>"), "'Password' has a template's placeholder"),
         ("Password=x;hunter2=y", "not shown because it may be a piece of a password"),
         ("{secret: hunter2}=1", "not shown because it may be a piece of a password"),
         ("accessToken=hunter2", "'accessToken' is a token, which would expire"),
@@ -216,8 +222,8 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("Entra Tenant=x", "'Entra Tenant' is for"),
         (&format!("{principal}User Id=@x"), "'User Id' must be CLIENT_ID"),
         (&format!("{principal}UID=x@y;Entra Tenant=z"), "'UID' and 'Entra Tenant' exclude"),
-        ("fedauth=ActiveDirectoryAzCli;UID=x", "'UID' would choose nothing"),
-        ("Authentication=ActiveDirectoryEnvironment;User=x", "'User' would choose nothing"),
+        ("fedauth=ActiveDirectoryAzCli;UID=x", "'UID' has no effect"),
+        ("Authentication=ActiveDirectoryEnvironment;User=x", "'User' has no effect"),
         ("Encrypt=False", "'Encrypt' must be True"),
         ("encrypt=optional", "'encrypt' must be True"),
         ("encrypt=disable", "'encrypt' must be True"),
@@ -228,14 +234,17 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("Authentication=Active Directory Interactive", "az login"),
         ("Databse=x", "unknown keyword 'Databse': is 'Database' meant?"),
         ("Colour=red", "unknown keyword 'Colour'"),
-        ("Initial Catalog=x;database=y", "'database' is given twice"),
-        ("Server=b", "'Server' is given twice"),
-        ("Pooling=true;pooling=true", "'pooling' is given twice"),
-        ("Port=1;portNumber=2", "'portNumber' is given twice"),
+        ("Initial Catalog=x;database=y", "'Initial Catalog=x' and 'database=y' exclude each other"),
+        ("database=x;database=x", "'database=x' is given twice"),
+        ("Server=b", "'Server=a.database.windows.net' and 'Server=b' exclude each other"),
+        ("Pooling=true;pooling=true", "'pooling=true' is given twice"),
+        ("Port=1;portNumber=2", "'Port=1' and 'portNumber=2' exclude each other"),
+        ("Password=hunter2;Pwd=hunter3", "'Password' and 'Pwd' exclude each other"),
         ("Port=0", "'Port' must be a number from 1 to 65535"),
         ("Port=70000", "'Port' must be a number from 1 to 65535"),
         ("Connect Timeout=soon", "'Connect Timeout' must be a number"),
-        ("loginTimeout=0", "'loginTimeout' must be a number"),
+        ("loginTimeout=-1", "'loginTimeout' must be a number"),
+        ("Connect Timeout=0", "0 waits for ever"),
         ("Timeout=2147483648", "'Timeout' must be a number"),
         ("Command Timeout=-2", "'Command Timeout' must be a number"),
         ("packetSize=511", "'packetSize' must be a number of bytes from 512 to 32767"),
@@ -254,18 +263,22 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("ServerCertificate=a;HostNameInCertificate=b", "exclude each other"),
         ("Allow Routing To=net", "'Allow Routing To' must be ends of host names"),
         ("Allow Routing To=a.b,", "'Allow Routing To' must be"),
-        ("Entra Scope=$(rm)", "not a scope"),
-        ("Pooling=False", "'Pooling' must be true, or be left out"),
-        ("MultipleActiveResultSets=True", "take several connections"),
-        ("Persist Security Info=True", "'Persist Security Info' must be false"),
+        ("Entra Scope=$rm", "not a scope"),
+        ("Entra Scope=$(SCOPE)", "placeholder"),
+        ("Pooling=False", "'Pooling' must be True, or be left out"),
+        ("Connection Reset=False", "Config::recycling"),
+        ("DSN=shop", "ODBC"),
+        (
+            "socketTimeout=5;fips=true;pipe=x",
+            "; fips must be False, or be left out: for a FIPS build of TLS, call Config::tls; pipe names a pipe",
+        ),
+        ("Host=x", "entra_pool::postgres"),
         ("Trusted_Connection=SSPI", "Kerberos"),
         ("Failover Partner=b", "database mirroring"),
         ("Language=Deutsch", "SET LANGUAGE"),
-        ("Driver={ODBC Driver 18 for SQL Server}", "ODBC"),
         ("trustStore=x.jks", "TrustServerCertificateCA"),
-        ("dial timeout=3", "Connect Timeout"),
-        ("sslProtocol=TLSv1.1", "TLS 1.2 and 1.3"),
-        ("fips=true", "not in its FIPS build"),
+        ("sslProtocol=TLSv1.1", "TLS 1.2 or 1.3"),
+        ("fips=true", "Config::tls"),
     ] {
         let text = format!("{AZURE}{behind_server}");
         let error = text.parse::<Config>().unwrap_err();
@@ -288,7 +301,13 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
         (r"jdbc:sqlserver://a\SQLEXPRESS:1433", "'serverName' names an instance"),
         ("jdbc:sqlserver://a;instanceName=x", "'instanceName' names an instance"),
         ("Server=a,0", "with a port from 1"),
-        ("Server=a:1433", "must be tcp:HOST[,PORT]"),
+        ("Server=a:1433", "follows a comma: a,1433"),
+        ("Server=tcp:a.database.windows.net:1433", "comma: a.database.windows.net,1433"),
+        ("Server=a:b", "must be tcp:HOST[,PORT]"),
+        (
+            "Server={your_server}.database.windows.net",
+            "'Server' has a template's placeholder: write your own host name there",
+        ),
         ("Server=a b", "host name"),
         ("Server=tcp:,1433", "'Server' is missing"),
         (r"Server=np:\\.\pipe\sql", "named pipe"),
@@ -296,12 +315,21 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
         ("Server=lpc:a", "shared memory"),
         ("Server=admin:a", "administrator"),
         ("Server=a,1;Port=2", "'Port' is given twice"),
-        ("jdbc:sqlserver://a:1;portNumber=2", "'portNumber' is given twice"),
-        ("mssql://a.database.windows.net/x?database=y", "'database' is given twice"),
+        ("jdbc:sqlserver://a:1;portNumber=2", "'portNumber=1' and 'portNumber=2' exclude"),
+        ("mssql://a.database.windows.net/x?database=y", "'Database=x' and 'database=y' exclude"),
         ("mssql://a.database.windows.net/x;Password=hunter2", "%3B"),
         ("mssql://a.database.windows.net?Entra+Scope=x;Password=hunter2", "scope"),
-        ("postgres://a/b", "neither with mssql://"),
-        ("jdbc:postgresql://a/b", "not for SQL Server"),
+        ("postgres://a/b", "entra_pool::postgres"),
+        ("mysql://a/b", "none of mssql://, sqlserver://, jdbc:sqlserver://"),
+        ("jdbc:postgresql://a/b", "entra_pool::postgres"),
+        ("jdbc:oracle:thin:hunter2@//a:1521/x", "not for SQL Server"),
+        ("jdbc:sqlserver:h", "not for SQL Server"),
+        ("Server=shop.postgres.database.azure.com", "use entra_pool::postgres"),
+        (
+            "Server=a.sql.chinacloudapi.cn",
+            "'Entra Scope=https://database.chinacloudapi.cn/.default'",
+        ),
+        ("Server=a.usgovcloudapi.net", "'Entra Scope=https://database.usgovcloudapi.net/.default'"),
     ] {
         let error = text.parse::<Config>().unwrap_err();
         let said = error.to_string();
@@ -381,11 +409,393 @@ fn a_login_is_routed_to_no_top_level_domain() {
 #[test]
 fn every_keyword_is_in_the_documentation() {
     let documented = include_str!("mod.rs");
-    for name in keywords::names() {
-        // As code, or as the key of an example.
-        let is_there =
-            [format!("`{name}`"), format!("`{name}=")].iter().any(|it| documented.contains(it));
-        assert!(is_there, "{name}");
+    // The documentation has the table of the other keywords.
+    let settings = KEYWORDS.settings.iter().flat_map(|(names, ..)| names.split('|'));
+    for name in settings {
+        assert!(documented.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+/// What must hold of the strings in `tests/cases`: id, parts of the error.
+const REFUSED: &[(&str, &[&str])] = &[
+    ("S02", &["'Password' is not accepted", "remove it"]),
+    ("S03", &["'Authentication' asks for a person's login", "az login"]),
+    ("S04", &["'password' is not accepted"]),
+    ("S07", &["Entra Tenant", "AZURE_TENANT_ID"]),
+    ("S10", &["'password' is not accepted"]),
+    ("S13", &["'TrustServerCertificate' must be False", "TrustServerCertificateCA"]),
+    ("S15", &["'Connection Timeout=30' and 'Connect Timeout=60'"]),
+    ("S16", &["'Connection Timeout' must be a number of seconds, 1 or more", "0 waits for ever"]),
+    (
+        "S21",
+        &["'socketTimeout' must be 0", "use Command Timeout", "lockTimeout", "SET LOCK_TIMEOUT"],
+    ),
+    ("S22", &["in quotes as a whole"]),
+    ("S24", &["escaped with backslashes"]),
+    ("S28", &["'Server' has a template's placeholder", "host name"]),
+    ("S29", &["follows a comma: shop.database.windows.net,1433"]),
+    ("S42", &["SQLAlchemy", "mssql://HOST:PORT/DATABASE", "KEYWORD=VALUE"]),
+    ("S44", &["not for SQL Server"]),
+    ("S57", &["User Id must be a client ID"]),
+    ("S58", &["AZURE_FEDERATED_TOKEN_FILE"]),
+    ("S61", &["Always Encrypted"]),
+];
+
+/// The facts of a row: `key=value` between other words.
+fn facts(row: &str) -> impl Iterator<Item = (&str, &str)> {
+    row.split([';', ',', ' ']).filter_map(|word| word.split_once('='))
+}
+
+#[test]
+fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
+    let environment = Environment::from_process();
+    let from_environment = [("S07", "AZURE_TENANT_ID"), ("S58", "AZURE_FEDERATED_TOKEN_FILE")];
+    let mut seen = 0;
+    for line in include_str!("../../../tests/cases/azure_sql_strings.tsv").lines() {
+        let [id, expected, must_hold, string] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        if id.starts_with('#') {
+            continue;
+        }
+        seen += 1;
+        let string = string.replace("\\n", "\n").replace("\\u{feff}", "\u{feff}");
+        let read = read::parse(&string, false);
+        let NamedIdentity { authentication, client_id, tenant, .. } = match &read {
+            Ok((_, identity)) => identity,
+            Err(_) => &NamedIdentity::default(),
+        };
+        let named = (*authentication, client_id.clone(), tenant.clone());
+        let read = read.map_err(Error::from).and_then(|(config, identity)| {
+            config.credential(identity)?;
+            Ok(config)
+        });
+        if expected == "err" {
+            if from_environment
+                .iter()
+                .any(|(it, name)| *it == id && environment.get(name).is_some())
+            {
+                continue;
+            }
+            let (_, says) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
+            let said = crate::token::with_causes(&read.expect_err(id));
+            assert!(says.iter().all(|it| said.contains(it)), "{id}: {said}");
+            assert!(!said.contains("s3cret"), "{id}: {said}");
+            continue;
+        }
+        // A feature may be off.
+        let config = match read {
+            Ok(config) => config,
+            Err(Error::Identity(credential::ConfigError::FeatureDisabled { .. })) => continue,
+            Err(error) => panic!("{id}: {error:?}"),
+        };
+        for (key, value) in facts(must_hold) {
+            let found = match key {
+                "host" => config.host.clone(),
+                "port" => config.port.to_string(),
+                "database" => config.database.clone().unwrap_or_default(),
+                "authentication" => named.0.map_or("Default".to_owned(), |it| format!("{it:?}")),
+                "client_id" => named.1.clone().unwrap_or_default(),
+                "tenant" => named.2.clone().unwrap_or_default(),
+                "scope" => config.token_scope().unwrap().to_string(),
+                "read_only" => config.read_only.to_string(),
+                _ => panic!("{id}: {key}"),
+            };
+            assert_eq!(found, value, "{id}: {key}");
+        }
+        // Nothing in these strings weakens what is verified.
+        assert_eq!((config.encrypt, &config.trust), (Encrypt::Mandatory, &Trust::Platform), "{id}");
+        assert_eq!(
+            config.connect_timeout.as_secs(),
+            if string.contains("meout=30") { 30 } else { 15 }
+        );
+        if id != "S56" {
+            assert_eq!(config.host_in_certificate, None, "{id}");
+        }
+    }
+    assert_eq!(seen, 45);
+}
+
+/// A value of each setting that differs from the default, for the rules below.
+const OTHER_VALUES: &[&str] = &["True", "yes", "0", "1", "x", "a.example", "ReadOnly", "Strict"];
+
+#[test]
+fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
+    let bare = config(AZURE);
+    let rows = KEYWORDS.others.lines().filter(|line| line.starts_with("| `"));
+    let names = rows.flat_map(|line| line.split('`').skip(1).step_by(2));
+    let mut accepted = 0;
+    for (name, value) in names.flat_map(|name| OTHER_VALUES.iter().map(move |it| (name, it))) {
+        let Ok((config, identity)) = read::parse(&format!("{AZURE}{name}={value}"), false) else {
+            continue;
+        };
+        accepted += 1;
+        assert_eq!(config, bare, "{name}={value}");
+        assert!(identity.refuse_other().is_ok(), "{name}={value}");
+    }
+    assert!(accepted > 400, "{accepted}");
+}
+
+#[test]
+fn a_setting_changes_encryption_verification_target_or_identity_only_by_its_own_name() {
+    let bare = config(AZURE);
+    use keywords::Setting::{CaFile, Encrypt as Level, HostNameInCertificate, ServerCertificate};
+    for (names, setting, _) in KEYWORDS.settings {
+        for value in OTHER_VALUES {
+            let name = names.split('|').next().unwrap();
+            let Ok((config, _)) = read::parse(&format!("{AZURE}{name}={value}"), false) else {
+                continue;
+            };
+            // What differs is stronger, or narrows what is trusted.
+            if !matches!(setting, CaFile | ServerCertificate) {
+                assert_eq!(config.trust, bare.trust, "{name}={value}");
+            }
+            if *setting != HostNameInCertificate {
+                assert_eq!(config.host_in_certificate, None, "{name}={value}");
+            }
+            assert!(*setting == Level || config.encrypt == bare.encrypt, "{name}={value}");
+            assert_eq!(config.host, bare.host, "{name}={value}");
+        }
+    }
+}
+
+#[test]
+fn a_wildcard_in_host_name_in_certificate_never_lessens_what_is_verified() {
+    for host in ["shop.database.windows.net", "orders-fog.secondary.database.windows.net"] {
+        for wildcard in ["*.database.windows.net", "*.Windows.Net", "*.net"] {
+            let string = format!("Server={host};HostNameInCertificate={wildcard}");
+            // The certificate must be for the host itself.
+            assert_eq!(config(&string), config(&format!("Server={host}")), "{wildcard}");
+        }
+    }
+}
+
+#[test]
+fn braces_and_the_form_of_a_string_change_no_target() {
+    for (string, database) in [
+        ("Server=a.database.windows.net;Database={b;Server=c.example}", "b;Server=c.example"),
+        ("Server=a.database.windows.net;Database={b}};Server=c.example}", "b};Server=c.example"),
+        ("odbc:Server={a.database.windows.net};Database={b}", "b"),
+        ("ODBC:server=a.database.windows.net;database=b", "b"),
+        ("sqlserver://a.database.windows.net;database=b?c/d", "b?c/d"),
+        ("MSSQL://a.database.windows.net:1433;database={b;c}", "b;c"),
+        ("sqlserver://a.database.windows.net/b?app+name=c;d", "b"),
+    ] {
+        let config = config(string);
+        assert_eq!(config.host, "a.database.windows.net", "{string}");
+        assert_eq!(config.database.as_deref(), Some(database), "{string}");
+    }
+}
+
+type Variables = &'static [(&'static str, &'static str)];
+/// User-assigned and service principals' IDs.
+const ID: &str = "11111111-2222-3333-4444-555555555555";
+
+fn of_variables(variables: Variables) -> Result<(Config, NamedIdentity), ConfigError> {
+    super::variables::read(&Environment::from_pairs(variables.iter().copied()))
+}
+
+/// As Microsoft Learn lists them in "Integrate Azure SQL Database with Service Connector".
+#[test]
+#[allow(clippy::too_many_lines)] // It is a table.
+fn the_variables_of_service_connector_are_read_for_every_client_type() {
+    const MANAGED: Option<Member> = Some(Member::ManagedIdentity);
+    const PRINCIPAL: Option<Member> = Some(Member::ServicePrincipal);
+    const PORT: (&str, &str) = ("AZURE_SQL_PORT", "1433");
+    const SERVER: (&str, &str) = ("AZURE_SQL_SERVER", "shop.database.windows.net");
+    const HOST: (&str, &str) = ("AZURE_SQL_HOST", "shop.database.windows.net");
+    const DATABASE: (&str, &str) = ("AZURE_SQL_DATABASE", "orders");
+    const MSI: (&str, &str) = ("AZURE_SQL_AUTHENTICATION", "ActiveDirectoryMsi");
+    const NODE: (&str, &str) = ("AZURE_SQL_AUTHENTICATIONTYPE", "azure-active-directory-default");
+    const NONE: (&str, &str) = ("AZURE_SQL_AUTHENTICATION", "azure-active-directory-default");
+    let table: &[(&str, Variables, Option<Member>, [Option<&str>; 3])] = &[
+        (
+            ".NET, system-assigned",
+            &[(
+                STRING,
+                "Data Source=shop.database.windows.net,1433;Initial Catalog=orders;Authentication=ActiveDirectoryManagedIdentity",
+            )],
+            MANAGED,
+            [None, None, None],
+        ),
+        (
+            ".NET, user-assigned",
+            &[(
+                STRING,
+                "Data Source=shop.database.windows.net,1433;Initial Catalog=orders;User ID=11111111-2222-3333-4444-555555555555;Authentication=ActiveDirectoryManagedIdentity",
+            )],
+            MANAGED,
+            [Some(ID), None, None],
+        ),
+        (
+            ".NET, service principal",
+            &[
+                ("AZURE_SQL_CLIENTID", ID),
+                ("AZURE_SQL_CLIENTSECRET", "s3cret"),
+                ("AZURE_SQL_TENANTID", "contoso"),
+                (
+                    STRING,
+                    "Data Source=shop.database.windows.net,1433;Initial Catalog=orders;User ID=11111111-2222-3333-4444-555555555555;Password=s3cret;Authentication=ActiveDirectoryServicePrincipal",
+                ),
+            ],
+            PRINCIPAL,
+            [Some(ID), Some("contoso"), Some("s3cret")],
+        ),
+        (
+            "Java, system-assigned",
+            &[(
+                STRING,
+                "jdbc:sqlserver://shop.database.windows.net:1433;databaseName=orders;authentication=ActiveDirectoryMSI;",
+            )],
+            MANAGED,
+            [None, None, None],
+        ),
+        (
+            "Java, user-assigned",
+            &[(
+                STRING,
+                "jdbc:sqlserver://shop.database.windows.net:1433;databaseName=orders;msiClientId=11111111-2222-3333-4444-555555555555;authentication=ActiveDirectoryMSI;",
+            )],
+            MANAGED,
+            [Some(ID), None, None],
+        ),
+        (
+            "Java, service principal",
+            &[(
+                STRING,
+                "jdbc:sqlserver://shop.database.windows.net:1433;databaseName=orders;user=11111111-2222-3333-4444-555555555555;password=s3cret;authentication=ActiveDirectoryServicePrincipal;",
+            )],
+            PRINCIPAL,
+            [Some(ID), None, Some("s3cret")],
+        ),
+        ("Node.js, system-assigned", &[SERVER, PORT, DATABASE, NODE], None, [None, None, None]),
+        (
+            "Node.js, user-assigned",
+            &[SERVER, PORT, DATABASE, NODE, ("AZURE_SQL_CLIENTID", ID)],
+            None,
+            [Some(ID), None, None],
+        ),
+        (
+            "Node.js, service principal",
+            &[
+                SERVER,
+                PORT,
+                DATABASE,
+                NODE,
+                ("AZURE_SQL_CLIENTID", ID),
+                ("AZURE_SQL_CLIENTSECRET", "s3cret"),
+                ("AZURE_SQL_TENANTID", "contoso"),
+            ],
+            PRINCIPAL,
+            [Some(ID), Some("contoso"), Some("s3cret")],
+        ),
+        ("Python, system-assigned", &[SERVER, PORT, DATABASE, MSI], MANAGED, [None, None, None]),
+        (
+            "Python, user-assigned",
+            &[SERVER, PORT, DATABASE, MSI, ("AZURE_SQL_USER", ID)],
+            MANAGED,
+            [Some(ID), None, None],
+        ),
+        (
+            "Python, service principal",
+            &[
+                SERVER,
+                PORT,
+                DATABASE,
+                ("AZURE_SQL_USER", ID),
+                ("AZURE_SQL_AUTHENTICATION", "ActiveDirectoryServerPrincipal"),
+                ("AZURE_SQL_PASSWORD", "s3cret"),
+            ],
+            PRINCIPAL,
+            [Some(ID), None, Some("s3cret")],
+        ),
+        ("none, system-assigned", &[HOST, PORT, DATABASE, NONE], None, [None, None, None]),
+        (
+            "none, user-assigned",
+            &[HOST, PORT, DATABASE, NONE, ("AZURE_SQL_USERNAME", ID)],
+            None,
+            [Some(ID), None, None],
+        ),
+        (
+            "none, service principal",
+            &[
+                HOST,
+                PORT,
+                DATABASE,
+                NONE,
+                ("AZURE_SQL_USERNAME", ID),
+                ("AZURE_SQL_PASSWORD", "s3cret"),
+            ],
+            PRINCIPAL,
+            [Some(ID), None, Some("s3cret")],
+        ),
+        (
+            "App Service's connection string",
+            &[("SQLAZURECONNSTR_Shop", "Server=tcp:shop.database.windows.net;Database=orders")],
+            None,
+            [None, None, None],
+        ),
+        (
+            "App Service's connection string to SQL Server",
+            &[("SQLCONNSTR_Shop", "Server=tcp:shop.database.windows.net;Database=orders"), HOST],
+            None,
+            [None, None, None],
+        ),
+        // It precedes all others.
+        (
+            "several",
+            &[
+                (STRING, "Server=shop.database.windows.net;Database=orders"),
+                ("SQLAZURECONNSTR_Other", "Server=other"),
+                ("AZURE_SQL_SERVER", "other"),
+            ],
+            None,
+            [None, None, None],
+        ),
+    ];
+    for (client, variables, authentication, parts) in table {
+        let (config, named) =
+            of_variables(variables).unwrap_or_else(|error| panic!("{client}: {error}"));
+        assert_eq!(config.to_string(), "Server=tcp:shop.database.windows.net,1433;Database=orders");
+        assert_eq!(named.authentication, *authentication, "{client}");
+        let secret = named.client_secret.as_ref().map(|secret| secret.as_str());
+        let found = [named.client_id.as_deref(), named.tenant.as_deref(), secret];
+        assert_eq!(found, *parts, "{client}");
+        // Python's variable has the object ID of a managed identity.
+        let object = (*client == "Python, user-assigned").then_some("AZURE_SQL_USER");
+        assert_eq!(named.object_id_of, object, "{client}");
+    }
+}
+
+#[test]
+fn a_connection_with_a_password_and_an_environment_without_one_are_refused_by_name() {
+    const STRINGS: Variables = &[("SQLAZURECONNSTR_A", "Server=a"), ("SQLCONNSTR_B", "Server=b")];
+    for (variables, expected) in [
+        (&[][..], "'AZURE_SQL_CONNECTIONSTRING' is not set, and neither is SQLAZURECONNSTR_"),
+        (&[(STRING, ""), ("AZURE_SQL_SERVER", "")], "AZURE_SQL_SERVER, AZURE_SQL_SERVERNAME or"),
+        (&[("AZURE_SQL_DATABASE", "orders")], "is not set"),
+        (STRINGS, "is one of several connection strings (SQLAZURECONNSTR_A, SQLCONNSTR_B)"),
+        // Go and PHP get a password only.
+        (
+            &[(
+                STRING,
+                "server=shop.database.windows.net;port=1433;database=orders;user id=sa;password=hunter2;",
+            )],
+            "'password' is not accepted",
+        ),
+        (
+            &[
+                ("AZURE_SQL_SERVERNAME", "shop.database.windows.net,1433"),
+                ("AZURE_SQL_DATABASE", "orders"),
+                ("AZURE_SQL_UID", "sa"),
+                ("AZURE_SQL_PASSWORD", "hunter2"),
+            ],
+            "'Password' is not accepted",
+        ),
+    ] {
+        let Err(error) = of_variables(variables) else { panic!("{variables:?}") };
+        let error = error.to_string();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
     }
 }
 
@@ -394,7 +804,9 @@ fn text() -> impl Strategy<Value = String> {
         "[a-z0-9.-]{1,12}",
         "[ ;='\"{}\\\\@,a]{1,8}",
         any::<String>().prop_filter("as a setting must be", |text| {
-            !text.is_empty() && !text.contains('\0') && text.encode_utf16().count() <= 128
+            !text.is_empty()
+                && !text.contains(['\0', '<', '{', '$'])
+                && text.encode_utf16().count() <= 128
         }),
     ]
 }
@@ -485,7 +897,9 @@ fn what_azures_portal_hands_out_is_read() {
     ];
     let [ado_net, jdbc] = strings.map(|string| string.parse::<Config>().unwrap());
     assert_eq!(ado_net, jdbc);
-    for wildcard in ["*.windows.net", "*.example", "*", "a.*.net"] {
+    for wildcard in
+        ["*.example", "*", "a.*.net", "*.evil-database.windows.net", "*shop.database.windows.net"]
+    {
         let string = format!("Server=shop.database.windows.net;HostNameInCertificate={wildcard}");
         let error = string.parse::<Config>().unwrap_err().to_string();
         assert!(error.contains("HostNameInCertificate"), "{error}");

@@ -6,48 +6,31 @@ use ::url::Url;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use super::{
-    ConfigError,
-    pairs::{Pairs, named, no_equals},
-};
+use super::ConfigError;
+use crate::pasted::{Pairs, named, no_equals};
 
-const SCHEMES: [&str; 2] = ["mssql", "sqlserver"];
-
-/// Whether it is a URL, of ours or another database.
-pub(super) fn is_url(text: &str) -> bool {
-    let is_scheme = |scheme: &str| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
-    };
-    text.trim_start().split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
-}
-
-/// What stands before the `?` under its keyword, then the parameters in their
-/// order, names as written.
+/// The parts before the `?` under their keywords, then the parameters in their
+/// order, names as written. `text` begins after the scheme.
 pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let refuse = |problem| Err(ConfigError::url(problem));
-    let (text, query) = text.trim().split_once('?').unwrap_or((text.trim(), ""));
-    let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
-    let (authority, path) = rest.split_at(rest.find(['/', '#']).unwrap_or(rest.len()));
+    let (text, query) = text.split_once('?').unwrap_or((text, ""));
+    let (authority, path) = text.split_at(text.find(['/', '#']).unwrap_or(text.len()));
     let (identity, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = identity.split_once(':').unwrap_or((identity, ""));
     // A parsed URL keeps a copy: it gets nothing that may be a secret.
-    let Ok(url) = Url::parse(&format!("{scheme}://{host}{path}")) else {
+    let Ok(url) = Url::parse(&format!("mssql://{host}{path}")) else {
         return refuse("does not parse: mssql://HOST:PORT/DATABASE?KEYWORD=VALUE&KEYWORD=VALUE");
     };
-    if !SCHEMES.contains(&url.scheme()) {
-        return refuse("begins neither with mssql:// nor with sqlserver://");
-    }
     if url.fragment().is_some() || query.contains('#') {
         return refuse("has a '#', which in a value is written %23");
     }
     let path = url.path().strip_prefix('/').unwrap_or(url.path());
     if path.contains(';') {
-        return refuse("has a ';' in its path, which is written %3B: parameters stand behind '?'");
+        return refuse("has a ';' in its path, which is written %3B: parameters follow a '?'");
     }
     if path.contains('/') {
         return refuse(
-            "has a path of several parts, where the database's name is meant (a '/' in it is written %2F)",
+            "has a path of several parts, but it is the database's name (a '/' in it is written %2F)",
         );
     }
     let port = url.port().map(|port| port.to_string()).unwrap_or_default();
@@ -86,7 +69,7 @@ fn decoded<'a>(
     }
     match std::str::from_utf8(&decoded) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(ConfigError::url("has %-codes that are no UTF-8")),
+        Err(_) => Err(ConfigError::url("has %-codes that are not UTF-8")),
     }
 }
 
@@ -113,41 +96,28 @@ mod tests {
             ("/db", &[("Database", "db")]),
         ];
         for (behind, expected) in cases {
-            for scheme in ["mssql://", "sqlserver://", "MSSQL://"] {
-                let read = pairs(&format!("{scheme}{behind}")).unwrap();
-                let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-                assert_eq!(read, *expected, "{behind}");
-            }
+            let read = pairs(behind).unwrap();
+            let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            assert_eq!(read, *expected, "{behind}");
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_named_without_its_value() {
         for (text, expected) in [
-            ("mssql://sa:hunter2/x@h", "does not parse"),
-            ("mssql://h:port", "does not parse"),
-            ("mssql://h:70000", "does not parse"),
-            (r"mssql://h\hunter2", "does not parse"),
-            ("postgres://hunter2@h/db", "neither with mssql://"),
-            ("mssql://h/db#hunter2", "'#'"),
-            ("mssql://h/db/hunter2", "%2F"),
-            ("mssql://h?hunter2", "keyword number 1 has no '='"),
-            ("mssql://h?a=1&=hunter2", "pair number 2"),
-            ("mssql://h?a=hunter2%FF", "no UTF-8"),
+            ("sa:hunter2/x@h", "does not parse"),
+            ("h:port", "does not parse"),
+            ("h:70000", "does not parse"),
+            (r"h\hunter2", "does not parse"),
+            ("h/db#hunter2", "'#'"),
+            ("h/db/hunter2", "%2F"),
+            ("h?hunter2", "keyword number 1 has no '='"),
+            ("h?a=1&=hunter2", "pair number 2"),
+            ("h?a=hunter2%FF", "not UTF-8"),
         ] {
             let error = pairs(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_url_is_told_from_a_connection_string() {
-        for text in ["mssql://h", " sqlserver://h", "postgres://h", "mssql+x://h"] {
-            assert!(is_url(text), "{text}");
-        }
-        for text in ["Server=tcp:h", "Entra Scope=api://x", "://", "Server=h;A=x://y", ""] {
-            assert!(!is_url(text), "{text}");
         }
     }
 }

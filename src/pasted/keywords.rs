@@ -1,0 +1,177 @@
+//! What keywords mean: they set something, are ignored, or are refused with a reason.
+
+use super::{Mistake, Pairs, is_placeholder};
+
+/// The names of a keyword with bars between them, what it sets, and the accepted values as the
+/// end of a sentence that begins with the keyword.
+pub(crate) type Setting<S> = (&'static str, S, &'static str);
+
+/// All keywords of a database.
+pub(crate) struct Keywords<S: 'static> {
+    pub(crate) settings: &'static [Setting<S>],
+    /// Keywords that set nothing: a table in Markdown, which is also their documentation. Its
+    /// columns are the names, the values that are ignored (`any`, or a list), and the end of a
+    /// sentence for every other value.
+    pub(crate) others: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Known<S> {
+    Sets(S),
+    Other { ignored: &'static str, why: &'static str },
+}
+
+impl<S: Copy> Keywords<S> {
+    /// The names of each keyword, and what it means.
+    fn rows(&self) -> impl Iterator<Item = (&'static str, Known<S>)> {
+        let settings = self.settings.iter().map(|(names, sets, _)| (*names, Known::Sets(*sets)));
+        let lines = self.others.lines().filter(|line| line.starts_with("| `"));
+        settings.chain(lines.map(|line| {
+            let mut cells = line.trim_matches('|').split('|').map(str::trim);
+            let names = cells.next().unwrap_or_default();
+            let [ignored, why] = [(); 2].map(|()| cells.next().unwrap_or_default());
+            (names, Known::Other { ignored, why })
+        }))
+    }
+
+    /// Every known name.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.rows().flat_map(|(names, _)| split(names))
+    }
+
+    /// Finds a keyword by any of its names, without regard to case, and to spaces and `_`
+    /// between words. Returns the name of what it sets, or its own.
+    pub(crate) fn find(&self, name: &str) -> Option<(&'static str, Known<S>)> {
+        self.rows().find_map(|(names, known)| {
+            let own = split(names).find(|it| is_same(it, name))?;
+            match known {
+                Known::Sets(_) => Some((split(names).next()?, known)),
+                Known::Other { .. } => Some((own, known)),
+            }
+        })
+    }
+
+    pub(crate) fn is_known(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// The known name that differs least, unless it differs too much to be meant.
+    pub(crate) fn nearest(&self, name: &str) -> Option<&'static str> {
+        let name = squeezed(name);
+        let (distance, nearest) = self
+            .names()
+            .map(|known| (strsim::levenshtein(&name, &squeezed(known)), known))
+            .min_by_key(|(distance, _)| *distance)?;
+        (distance <= (name.len() / 3).max(1)).then_some(nearest)
+    }
+
+    /// Reads the pairs in their order: `set` is called with the first name of a keyword that
+    /// sets something, what it sets, the keyword as written, and the value. A keyword without a
+    /// value counts as absent, as in .NET and libpq.
+    ///
+    /// Returns the refusal of a placeholder, which is less urgent than what the caller refuses.
+    pub(crate) fn apply<E: From<Mistake>>(
+        &self,
+        pairs: &Pairs,
+        mut set: impl FnMut(&'static str, S, &str, &str) -> Result<(), E>,
+    ) -> Result<Option<Mistake>, E> {
+        let (mut read, mut ignored) = (Vec::<(&str, &str, &str)>::new(), Vec::new());
+        let (mut refused, mut placeholder) = (None, None);
+        let mut after_secret = false;
+        for (keyword, value) in pairs {
+            let (name, known) =
+                self.find(keyword).ok_or_else(|| self.unknown(keyword, after_secret))?;
+            after_secret = may_be_secret(keyword);
+            if value.is_empty() {
+                continue;
+            }
+            if let Some((_, first, its)) = read.iter().find(|(other, ..)| *other == name) {
+                let may_show = !read.iter().any(|(_, keyword, _)| may_be_secret(keyword));
+                let shown = |keyword: &str, value: &str| match may_show && is_plain(value) {
+                    true => format!("{keyword}={value}"),
+                    false => keyword.to_owned(),
+                };
+                return Err(Mistake::Twice(shown(first, its), shown(keyword, value)).into());
+            }
+            read.push((name, keyword, value));
+            if matches!(known, Known::Sets(_)) && is_placeholder(value) {
+                let own = if is_one_of(&["Server", "host"], name) { "host name" } else { "value" };
+                let problem = format!("has a template's placeholder: write your own {own} there");
+                placeholder.get_or_insert_with(|| Mistake::Value(keyword.clone(), problem));
+                // A secret is refused first, where it has no place.
+                if !may_be_secret(keyword) {
+                    continue;
+                }
+            }
+            match known {
+                Known::Sets(sets) => set(name, sets, keyword, value)?,
+                Known::Other { ignored: values, why } if !is_ignored(values, value) => {
+                    let expected = match split(values).next() {
+                        Some(only) if only != "none" => format!("must be {only}, or be left out: "),
+                        _ => String::new(),
+                    };
+                    let problem = format!("{expected}{why}");
+                    match &mut refused {
+                        None => refused = Some((keyword.clone(), problem)),
+                        // All of them are named at once.
+                        Some((_, first)) => first.extend(["; ", keyword, " ", &problem]),
+                    }
+                }
+                Known::Other { .. } => ignored.push(name),
+            }
+        }
+        if let Some((keyword, problem)) = refused {
+            return Err(Mistake::Value(keyword, problem).into());
+        }
+        if !ignored.is_empty() {
+            let keywords = ignored.join(", ");
+            tracing::debug!(keywords, "ignoring keywords that have no effect here");
+        }
+        Ok(placeholder)
+    }
+
+    fn unknown(&self, keyword: &str, after_secret: bool) -> Mistake {
+        match !after_secret && is_plain(keyword) {
+            true => Mistake::Unknown(Some(keyword.to_owned()), self.nearest(keyword)),
+            false => Mistake::Unknown(None, None),
+        }
+    }
+}
+
+/// Splits the names of a setting, or a cell of the table.
+fn split(names: &'static str) -> impl Iterator<Item = &'static str> {
+    names.split(['|', ',', '`']).map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn is_ignored(values: &'static str, value: &str) -> bool {
+    values == "any" || split(values).any(|it| is_same(it, value))
+}
+
+/// Whether the text looks like a name or a number, and not like a piece of a secret.
+fn is_plain(text: &str) -> bool {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.');
+    text.chars().count() <= 40 && text.chars().all(is_plain)
+}
+
+/// Whether the value may be a secret, so that what seems to follow it may be the
+/// rest of one.
+pub(crate) fn may_be_secret(name: &str) -> bool {
+    let name = squeezed(name);
+    ["pass", "pwd", "secret", "token", "assertion", "key"].iter().any(|part| name.contains(part))
+}
+
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    letters(one).eq(letters(other))
+}
+
+pub(crate) fn is_one_of(names: &[&str], value: &str) -> bool {
+    names.iter().any(|name| is_same(name, value))
+}
+
+fn squeezed(text: &str) -> String {
+    letters(text).collect()
+}
+
+fn letters(text: &str) -> impl Iterator<Item = char> {
+    text.chars().filter(|c| !c.is_whitespace() && *c != '_').map(|c| c.to_ascii_lowercase())
+}

@@ -1,0 +1,116 @@
+//! What the connection strings of both databases have in common: keywords, quoting, and the
+//! mistakes that end up in a string that was pasted.
+
+mod keywords;
+mod pairs;
+mod variables;
+
+#[cfg(test)]
+pub(crate) use keywords::Known;
+pub(crate) use keywords::{Keywords, Setting, is_one_of, is_same};
+pub(crate) use pairs::{Pairs, Rules, named, no_equals, read};
+pub(crate) use variables::{connection_string, settings};
+
+/// Why a connection string is refused, before a database makes it its own error. Never shows a
+/// value that may be a secret.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Mistake {
+    /// The end of a sentence that begins with the string.
+    Syntax(String),
+    /// An unknown keyword, unless it may be a piece of a secret; and a known one like it.
+    Unknown(Option<String>, Option<&'static str>),
+    /// Two keywords that set the same thing, with their values where these can be shown.
+    Twice(String, String),
+    /// A keyword, and the end of a sentence that begins with it.
+    Value(String, String),
+}
+
+/// The end of a sentence that begins with a string, or with a value.
+pub(crate) const ESCAPED: &str =
+    "has quotes that are escaped with backslashes (\\\"): write the quotes alone";
+
+/// Removes what surrounds a pasted string: white space and a byte-order mark. A string that was
+/// quoted or escaped for the place that it was copied from is refused.
+pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
+    let text =
+        text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}'));
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let problem = match () {
+        () if text.starts_with("\\\"") => ESCAPED,
+        () if has(&["&quot;", "&apos;", "&amp;", "&#3"]) => {
+            "is escaped for XML: write \" for &quot;, ' for &apos; and & for &amp;"
+        }
+        () if text.starts_with(['"', '\'']) => "is in quotes as a whole: remove these quotes",
+        () => return Ok(text),
+    };
+    Err(Mistake::Syntax(problem.to_owned()))
+}
+
+/// The scheme of a URL, without SQLAlchemy's driver and in lower case; JDBC's with its database.
+pub(crate) fn scheme(text: &str) -> Option<String> {
+    let (scheme, _) = text.split_once("://")?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:".contains(c));
+    is_scheme.then(|| scheme.to_ascii_lowercase())
+}
+
+/// Says what to do with a URL that this module cannot read: `own` are the schemes that it can.
+pub(crate) fn other_url(scheme: &str, own: &[&str]) -> Mistake {
+    const MODULES: [(&str, &[&str]); 2] = [
+        ("postgres", &["postgres", "postgresql", "jdbc:postgresql"]),
+        ("azure_sql", &["mssql", "sqlserver", "jdbc:sqlserver"]),
+    ];
+    let base = scheme.split('+').next().unwrap_or_default();
+    let module = MODULES.iter().find(|(_, schemes)| schemes.contains(&base));
+    Mistake::Syntax(match module {
+        Some((module, _)) if !own.contains(&base) => {
+            format!("is for another database: use entra_pool::{module}")
+        }
+        Some(_) => format!(
+            "is a URL of SQLAlchemy ({scheme}://): write {base}://HOST:PORT/DATABASE, or KEYWORD=VALUE \
+             pairs"
+        ),
+        None => {
+            let own: Vec<_> = own.iter().map(|own| format!("{own}://")).collect();
+            format!("is a URL that begins with none of {}", own.join(", "))
+        }
+    })
+}
+
+/// Whether a value is, or has in it, what a template tells its reader to replace:
+/// `{your_password}`, `<server>`, `${SERVER}`.
+pub(crate) fn is_placeholder(value: &str) -> bool {
+    let between = |open, close| {
+        let (_, rest) = value.split_once(open)?;
+        Some(rest.split_once(close)?.0).filter(|inside: &&str| !inside.is_empty())
+    };
+    let is_text = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " _-.".contains(c));
+    between('<', '>').is_some_and(is_text)
+        || between('{', '}').is_some_and(is_template_name)
+        || ["${", "$("].iter().any(|variable| value.contains(variable))
+}
+
+/// What stands in the braces of a template, where ODBC's braces quote a value.
+pub(crate) fn is_template_name(name: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "server",
+        "servername",
+        "host",
+        "hostname",
+        "port",
+        "database",
+        "databasename",
+        "user",
+        "username",
+        "password",
+        "clientid",
+        "tenantid",
+    ];
+    // No copy is made, because it may be a secret.
+    let letters =
+        || name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase());
+    letters().take(4).eq("your".chars()) || NAMES.iter().any(|it| letters().eq(it.chars()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Pairs of keywords and values, separated by semicolons: by the rules of .NET's
+//! `DbConnectionStringBuilder` and of ODBC, or by those of JDBC (Microsoft Learn, "Building the
+//! connection URL").
+//!
+//! Not by the `connection-string` crate. Its 0.2.0 fails for anything but ASCII, keeps both of
+//! two doubled quotes (`'it''s'`), takes quotes and braces within a value for quoting (`it's`,
+//! `{x`), trims what was quoted (`'  x '`), ends a value in braces at the first of two closing
+//! ones, takes no `==` in a keyword and no empty pair (`;;`).
+
+use zeroize::Zeroizing;
+
+use super::{ESCAPED, Mistake, is_template_name};
+
+/// Keywords as written, and their values.
+pub(crate) type Pairs = Vec<(String, Zeroizing<String>)>;
+
+/// A value, and the text after its semicolon. The error is the end of a sentence that begins
+/// with the value.
+type Value<'a> = Result<(Zeroizing<String>, &'a str), String>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// A value may stand in `'…'`, in `"…"`, and as in ODBC in `{…}`; `==` in a keyword is `=`.
+    AdoNet,
+    /// A value may stand in `{…}`.
+    Jdbc,
+}
+
+/// Reads the pairs of `text` in their order. Only known keywords appear in errors.
+pub(crate) fn read(
+    text: &str,
+    rules: Rules,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<Pairs, Mistake> {
+    let mut pairs = Vec::new();
+    let mut rest = text;
+    for number in 1.. {
+        rest = rest.trim_start_matches(|c: char| c == ';' || c.is_whitespace());
+        if rest.is_empty() {
+            break;
+        }
+        let (keyword, after) = read_keyword(rest, rules).ok_or_else(|| no_equals(number))?;
+        let keyword = named(&keyword, number)?;
+        let value;
+        (value, rest) = read_value(after, rules).map_err(|problem| {
+            // An unknown keyword may be a piece of a password that was not quoted.
+            let keyword = match is_known(&keyword) {
+                true => format!("'{keyword}'"),
+                false => format!("keyword number {number}"),
+            };
+            Mistake::Syntax(format!("cannot be read: the value of {keyword} {problem}"))
+        })?;
+        pairs.push((keyword, value));
+    }
+    Ok(pairs)
+}
+
+/// Trims the keyword of pair `number`, which must not be empty.
+pub(crate) fn named(keyword: &str, number: usize) -> Result<String, Mistake> {
+    match keyword.trim() {
+        "" => Err(Mistake::Syntax(format!(
+            "has a value without a keyword before its '=' (pair number {number})"
+        ))),
+        keyword => Ok(keyword.to_owned()),
+    }
+}
+
+pub(crate) fn no_equals(number: usize) -> Mistake {
+    Mistake::Syntax(format!(
+        "cannot be read: keyword number {number} has no '=' (it must be Keyword=value;Keyword=value)"
+    ))
+}
+
+/// Up to the `=`; a doubled one belongs to the keyword.
+fn read_keyword(mut text: &str, rules: Rules) -> Option<(String, &str)> {
+    let mut keyword = String::new();
+    loop {
+        let (part, after) = text.split_once('=').filter(|(part, _)| !part.contains(';'))?;
+        keyword.push_str(part);
+        match after.strip_prefix('=') {
+            Some(rest) if rules == Rules::AdoNet => text = rest,
+            _ => return Some((keyword, after)),
+        }
+        keyword.push('=');
+    }
+}
+
+/// Up to the `;`, or to the closing quote and the `;` after it.
+fn read_value(text: &str, rules: Rules) -> Value<'_> {
+    let text = text.trim_start();
+    let quote = text.chars().next().filter(|c| matches!(c, '"' | '\'' | '{'));
+    let value = match (rules, quote) {
+        (Rules::Jdbc, Some('{')) => return quoted_value(&text[1..], '}'),
+        // .NET has no braces: where they do not enclose the value, they belong to it.
+        (Rules::AdoNet, Some('{')) => quoted_value(&text[1..], '}').ok(),
+        (Rules::AdoNet, Some(quote)) => return quoted_value(&text[1..], quote),
+        _ => None,
+    };
+    if let Some(value) = value {
+        return Ok(value);
+    }
+    let (value, rest) = to_semicolon(text);
+    let value = value.trim_end();
+    let problem = match rules {
+        _ if (value.starts_with("\\\"") || value.starts_with("\\'")) => ESCAPED,
+        Rules::Jdbc if value.contains('{') => {
+            "has a '{' that is not its first character: put all of it in braces"
+        }
+        Rules::AdoNet if value.ends_with(['"', '\'']) => {
+            "ends with a quote, but does not begin with one: put it in quotes"
+        }
+        Rules::AdoNet if value.chars().any(|c| c.is_control() && !c.is_whitespace()) => {
+            "has a control character: put it in quotes"
+        }
+        _ => return Ok((Zeroizing::new(value.to_owned()), rest)),
+    };
+    Err(problem.to_owned())
+}
+
+/// Reads a value in quotes or braces; `inside` begins after the opening one. A `closing`
+/// character that belongs to the value is written twice. A placeholder keeps its braces.
+fn quoted_value(inside: &str, closing: char) -> Value<'_> {
+    let (name, doubled) = if closing == '}' { ("brace", "'}'") } else { ("quote", "quote") };
+    let mut value = Zeroizing::new(String::with_capacity(inside.len() + 2));
+    let mut characters = inside.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        if character != closing || characters.next_if(|(_, next)| *next == closing).is_some() {
+            value.push(character);
+            continue;
+        }
+        let (after, rest) = to_semicolon(&inside[at + 1..]);
+        if !after.trim().is_empty() {
+            return Err(format!(
+                "goes on after its closing {name} (a {doubled} inside is written twice)"
+            ));
+        }
+        if closing == '}' && is_template_name(&value) {
+            value.insert(0, '{');
+            value.push('}');
+        }
+        return Ok((value, rest));
+    }
+    Err(format!("begins with a {name} that is not closed (a {doubled} inside is written twice)"))
+}
+
+/// Splits `text` at its first semicolon.
+fn to_semicolon(text: &str) -> (&str, &str) {
+    text.split_once(';').unwrap_or((text, ""))
+}

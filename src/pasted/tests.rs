@@ -1,0 +1,206 @@
+use super::{pairs::Rules, *};
+
+fn is_known(name: &str) -> bool {
+    is_one_of(&["Server", "user"], name)
+}
+
+fn said(mistake: &Mistake) -> String {
+    format!("{mistake:?}")
+}
+
+/// Reads pairs by the rules of ADO.NET.
+fn read(text: &str) -> Vec<(String, String)> {
+    let pairs = super::read(text, Rules::AdoNet, is_known);
+    let pairs = pairs.unwrap_or_else(|mistake| panic!("{text}: {mistake:?}"));
+    pairs.into_iter().map(|(keyword, value)| (keyword, value.to_string())).collect()
+}
+
+#[test]
+fn strings_are_read_as_dotnet_reads_them() {
+    let cases: &[(&str, &[(&str, &str)])] = &[
+        ("", &[]),
+        (" ; ;", &[]),
+        ("A=1", &[("A", "1")]),
+        ("A=1;B=2;", &[("A", "1"), ("B", "2")]),
+        (";;A=1;;B=2", &[("A", "1"), ("B", "2")]),
+        (" User Id = x y ; B = 2 ", &[("User Id", "x y"), ("B", "2")]),
+        (
+            r#"A="x;y";B='it''s';C="say ""hi""""#,
+            &[("A", "x;y"), ("B", "it's"), ("C", r#"say "hi""#)],
+        ),
+        (r#"A='"';B="'""#, &[("A", "\""), ("B", "'")]),
+        (r#"A=" x ";B=2"#, &[("A", " x "), ("B", "2")]),
+        ("A=''''", &[("A", "'")]),
+        ("A={x;B=2", &[("A", "{x"), ("B", "2")]),
+        // Braces quote as in ODBC, unless they do not enclose the value.
+        ("A={x};B=2", &[("A", "x"), ("B", "2")]),
+        ("A={x;y}};z} ; B=2", &[("A", "x;y};z"), ("B", "2")]),
+        ("A={x}y;B=2", &[("A", "{x}y"), ("B", "2")]),
+        ("A='{x}';B=2", &[("A", "{x}"), ("B", "2")]),
+        ("A={your_name};B=2", &[("A", "{your_name}"), ("B", "2")]),
+        ("A=it's;B=2", &[("A", "it's"), ("B", "2")]),
+        ("a==b=c", &[("a=b", "c")]),
+        ("a== =c", &[("a=", "c")]),
+        ("A=b=c", &[("A", "b=c")]),
+        ("A= =b==", &[("A", "=b==")]),
+        ("A=;B=2;C=\"\"", &[("A", ""), ("B", "2"), ("C", "")]),
+        ("Datenbank=Bücher;名=書", &[("Datenbank", "Bücher"), ("名", "書")]),
+        ("A=\n1\n;\nB=2", &[("A", "1"), ("B", "2")]),
+        ("A=\u{a0}1\u{3000}", &[("A", "1")]),
+        ("A='\u{1}'", &[("A", "\u{1}")]),
+    ];
+    for (text, expected) in cases {
+        let read = read(text);
+        let read: Vec<_> = read.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(read, *expected, "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named_without_its_value() {
+    for (text, expected) in [
+        ("Server", "keyword number 1 has no '='"),
+        ("A=1;hunter2;B=2", "keyword number 2 has no '='"),
+        ("a==b", "keyword number 1 has no '='"),
+        ("=hunter2", "pair number 1"),
+        ("A=1;=hunter2", "pair number 2"),
+        ("Server=\"hunter2", "of 'Server' begins with a quote that is not closed"),
+        ("Server='x'hunter2;B=1", "of 'Server' goes on after its closing quote"),
+        ("Server=hunter2'", "of 'Server' ends with a quote"),
+        (r#"Server=\"hunter2\";B=1"#, "of 'Server' has quotes that are escaped with backslashes"),
+        ("Server=hunter2\u{1}", "of 'Server' has a control character"),
+        // What follows an unquoted password may be the rest of it.
+        ("PWD=x;hunter2='y", "of keyword number 2 begins with a quote"),
+        ("Server=hunter2\0", "of 'Server' has a control character"),
+    ] {
+        let error = said(&super::read(text, Rules::AdoNet, is_known).unwrap_err());
+        assert!(error.contains(expected), "{text}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn what_surrounds_a_pasted_string_is_removed() {
+    for text in ["a=b", " \n a=b\r\n", "\u{feff}a=b", "\u{200b}a=b\u{feff} "] {
+        assert_eq!(trimmed(text), Ok("a=b"), "{text:?}");
+    }
+}
+
+#[test]
+fn a_string_that_was_quoted_or_escaped_elsewhere_is_refused_and_not_shown() {
+    for (text, expected) in [
+        ("\"Server=hunter2\"", "in quotes as a whole"),
+        ("'Server=hunter2'", "in quotes as a whole"),
+        ("\"Server=hunter2", "in quotes as a whole"),
+        (r#"\"Server=hunter2\""#, "backslashes"),
+        ("Server=&quot;hunter2&quot;", "XML"),
+        ("Server=&#39;hunter2&#39;", "XML"),
+        ("postgres://h/d?a=hunter2&amp;b=c", "XML"),
+    ] {
+        let shown = said(&trimmed(text).unwrap_err());
+        assert!(shown.contains(expected) && !shown.contains("hunter2"), "{text}: {shown}");
+    }
+}
+
+#[test]
+fn a_placeholder_is_found_and_braces_of_odbc_are_not_one() {
+    for value in [
+        "{your_username}",
+        "{your_password_here}",
+        "{your-server}.database.windows.net",
+        "<server>",
+        "<sql-server>.database.windows.net",
+        "<your Client ID>",
+        "{server}",
+        "{Database}",
+        "{user_name}",
+        "${SERVER}",
+        "$(SqlServer)",
+    ] {
+        assert!(is_placeholder(value), "{value}");
+    }
+    for value in
+        ["orders", "{orders}", "a<b", "a>b<c", "<>", "{}", "11111111-2222", "a{b", "$1", ""]
+    {
+        assert!(!is_placeholder(value), "{value}");
+    }
+}
+
+#[test]
+fn a_url_for_something_else_is_refused_with_what_to_do() {
+    let postgres = ["postgres", "postgresql", "jdbc:postgresql"];
+    for (scheme, own, expected) in [
+        ("postgres", &["mssql"][..], "entra_pool::postgres"),
+        ("jdbc:postgresql", &["mssql"], "entra_pool::postgres"),
+        ("postgresql+psycopg2", &["mssql"], "entra_pool::postgres"),
+        ("mssql+pyodbc", &["mssql"], "SQLAlchemy (mssql+pyodbc://): write mssql://"),
+        ("postgresql+asyncpg", &postgres, "write postgresql://"),
+        ("sqlserver", &postgres, "entra_pool::azure_sql"),
+        ("mysql", &postgres, "none of postgres://, postgresql://, jdbc:postgresql://"),
+    ] {
+        let shown = said(&other_url(scheme, own));
+        assert!(shown.contains(expected), "{scheme}: {shown}");
+    }
+    for text in ["mssql://h", "JDBC:SqlServer://h", "mssql+x://h"] {
+        assert!(scheme(text).is_some(), "{text}");
+    }
+    for text in ["Server=tcp:h", "Entra Scope=api://x", "://", "Server=h;A=x://y", ""] {
+        assert_eq!(scheme(text), None, "{text}");
+    }
+}
+
+const KEYWORDS: Keywords<u8> = Keywords {
+    settings: &[("Server|Host Name", 1, ""), ("Password", 2, "")],
+    others: "| keyword | ignored | |\n|---|---|---|\n| `Net`, `net_work` | `tcp`, `0` | only TCP |\n\
+             | `Pool Size` | any | |\n| `Pipe` | none | is a pipe |\n",
+};
+
+fn apply(pairs: &[(&str, &str)]) -> (Vec<(u8, String)>, Result<Option<Mistake>, Mistake>) {
+    let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned().into())).collect();
+    let mut set = Vec::new();
+    let result = KEYWORDS.apply(&pairs, |_, sets, _, value| {
+        set.push((sets, value.to_owned()));
+        Ok(())
+    });
+    (set, result)
+}
+
+#[test]
+fn keywords_set_something_are_ignored_or_are_refused_all_at_once() {
+    let (set, result) =
+        apply(&[("host_name", "a"), ("NET", "TCP"), ("poolsize", "<x>"), ("Pipe", "")]);
+    assert_eq!((set, result), (vec![(1, "a".to_owned())], Ok(None)));
+    let value = |keyword: &str, problem: &str| Mistake::Value(keyword.into(), problem.into());
+    let (_, result) = apply(&[("network", "lpc"), ("pipe", "x")]);
+    let problem = "must be tcp, or be left out: only TCP; pipe is a pipe";
+    assert_eq!(result, Err(value("network", problem)));
+    let (set, result) = apply(&[("Server", "<server>"), ("Password", "<secret>")]);
+    assert_eq!(set, [(2, "<secret>".to_owned())]);
+    let problem = "has a template's placeholder: write your own host name there";
+    assert_eq!(result, Ok(Some(value("Server", problem))));
+}
+
+#[test]
+fn two_values_of_one_setting_are_shown_unless_they_may_be_secret() {
+    let twice = |first: &str, second: &str| Err(Mistake::Twice(first.into(), second.into()));
+    let (_, result) = apply(&[("Server", "a"), ("Host Name", "b")]);
+    assert_eq!(result, twice("Server=a", "Host Name=b"));
+    let (_, result) = apply(&[("Password", "a"), ("Server", "b"), ("Host Name", "c")]);
+    assert_eq!(result, twice("Server", "Host Name"));
+    let (_, result) = apply(&[("Password", "a"), ("password", "b")]);
+    assert_eq!(result, twice("Password", "password"));
+    let (_, result) = apply(&[("Server", "a@b"), ("server", "c")]);
+    assert_eq!(result, twice("Server", "server=c"));
+}
+
+#[test]
+fn an_unknown_keyword_is_shown_unless_it_may_be_a_piece_of_a_secret() {
+    for (pairs, expected) in [
+        (&[("Sever", "a")][..], Mistake::Unknown(Some("Sever".into()), Some("Server"))),
+        (&[("Colour", "a")], Mistake::Unknown(Some("Colour".into()), None)),
+        (&[("Password", "a"), ("hunter2", "b")], Mistake::Unknown(None, None)),
+        (&[("{hunter2", "b")], Mistake::Unknown(None, None)),
+    ] {
+        assert_eq!(apply(pairs).1, Err(expected));
+    }
+}

@@ -1,0 +1,179 @@
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+
+use super::{Config, ConfigError, keywords::KEYWORDS};
+use crate::{
+    tls::Trust,
+    token::{Scope, with_causes},
+};
+
+const AZURE: &str = "host=a.postgres.database.azure.com user=u dbname=d";
+
+/// What must hold of the strings in `tests/cases` that are refused: id, parts of the error.
+const REFUSED: &[(&str, &[&str])] = &[
+    ("P07", &["SQLAlchemy", "write postgresql://"]),
+    (
+        "P09",
+        &[
+            "schema is a parameter of Prisma: use options=",
+            "connection_limit is a parameter of Prisma: use pool_max_conns",
+            "pgbouncer is a parameter of Prisma: leave it out",
+        ],
+    ),
+    ("P17", &["sslmode is prefer", "sslmode=verify-full"]),
+    ("P18", &["sslmode is no-verify", "sslmode=verify-full"]),
+    ("P20", &["%40"]),
+    ("P27", &["in quotes as a whole"]),
+    ("P28", &["password must go"]),
+    ("P36", &["quote a value that has a space in it", "options='-c search_path=app'"]),
+    (
+        "P37",
+        &["statement_timeout is a setting", "search_path is a setting", "options='-c NAME=VALUE'"],
+    ),
+    ("P40", &["set entra_scope="]),
+];
+
+#[test]
+fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
+    let mut seen = 0;
+    for line in include_str!("../../tests/cases/postgres_strings.tsv").lines() {
+        let [id, expected, must_hold, string] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        if id.starts_with('#') {
+            continue;
+        }
+        seen += 1;
+        let read = string.replace("\\n", "\n").parse::<Config>();
+        // The scope is determined when a connector is made.
+        let read = read.and_then(|config| config.token_scope().map(|scope| (config, scope)));
+        if expected == "err" {
+            let (_, says) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
+            let said = with_causes(&read.expect_err(id));
+            assert!(says.iter().all(|it| said.contains(it)), "{id}: {said}");
+            continue;
+        }
+        let (config, scope) = read.unwrap_or_else(|error| panic!("{id}: {error:?}"));
+        let session = &config.session;
+        let user = session.get_user().unwrap_or_default();
+        for (key, value) in must_hold.split([';', ' ']).filter_map(|word| word.split_once('=')) {
+            match key {
+                "host" => assert_eq!(config.hosts[0].name, value, "{id}"),
+                "database" => assert_eq!(session.get_dbname(), Some(value), "{id}"),
+                // A role may have a space in its name.
+                "user" => assert!(user.starts_with(value), "{id}: {user}"),
+                "scope" => assert_eq!(scope.as_str(), value, "{id}"),
+                "sslmode" => assert_eq!(session.get_ssl_mode(), SslMode::Require, "{id}"),
+                _ => panic!("{id}: {key}"),
+            }
+        }
+        match id {
+            "P12" => assert_eq!(session.get_keepalives_retries(), Some(5)),
+            "P15" => {
+                assert_eq!(session.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+                assert_eq!(config.hosts.len(), 2);
+            }
+            "P33" => assert!(scope.as_str().contains("usgovcloudapi"), "{scope}"),
+            "P34" => assert_eq!(user, "DB Admins"),
+            "P38" => assert_eq!(config.max_size, Some(10)),
+            _ => {}
+        }
+        assert_eq!((&config.trust, session.get_ssl_mode()), (&Trust::Platform, SslMode::Require));
+        assert_eq!(session.get_password(), None, "{id}");
+    }
+    assert_eq!(seen, 30);
+}
+
+#[test]
+fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
+    let bare = format!("{:?}", AZURE.parse::<Config>().unwrap());
+    let rows = KEYWORDS.others.lines().filter(|line| line.starts_with("| `"));
+    let names = rows.flat_map(|line| line.split('`').skip(1).step_by(2));
+    let mut accepted = 0;
+    for name in names {
+        for value in ["true", "false", "0", "1", "x", "disable", "a.example"] {
+            let string = format!("{AZURE} {}={value}", name.replace(' ', "_"));
+            // A setting or an identity that is named is an error of `parse`.
+            let Ok(config) = string.parse::<Config>() else { continue };
+            accepted += 1;
+            assert_eq!(format!("{config:?}"), bare, "{string}");
+        }
+    }
+    assert!(accepted > 300, "{accepted}");
+}
+
+#[test]
+fn every_keyword_for_tls_is_verify_full_or_refused() {
+    for keyword in ["sslmode", "ssl", "SSL_Mode"] {
+        for (value, is_read) in [
+            ("require", true),
+            ("Require", true),
+            ("verify-ca", true),
+            ("VerifyFull", true),
+            ("verify-full", true),
+            ("true", true),
+            ("prefer", false),
+            ("allow", false),
+            ("disable", false),
+            ("false", false),
+            ("no-verify", false),
+            ("0", false),
+        ] {
+            let read = format!("{AZURE} {keyword}={value}").parse::<Config>();
+            assert_eq!(read.is_ok(), is_read, "{keyword}={value}");
+        }
+    }
+    for refused in [
+        "sslaccept=accept_invalid_certs",
+        "Trust_Server_Certificate=true",
+        "sslfactory=org.postgresql.ssl.NonValidatingFactory",
+        "requiressl=0",
+        "ssl_min_protocol_version=TLSv1.3",
+        "sslcrl=a.pem",
+        "sslcert=a.pem",
+        "gssencmode=require",
+        "require_auth=none",
+        "socketFactory=x",
+        "service=x",
+        "sslrootcert=",
+    ] {
+        let error = format!("{AZURE} {refused}").parse::<Config>().unwrap_err();
+        assert!(matches!(error, ConfigError::Value { .. }), "{refused}: {error:?}");
+    }
+    let roots = format!("{AZURE} sslrootcert=ca.pem ssl=true sslmode=require").parse::<Config>();
+    assert_eq!(roots.unwrap().trust, Trust::Roots("ca.pem".into()));
+}
+
+#[test]
+fn an_identity_is_named_by_its_own_keywords_only() {
+    for (keyword, value) in [("entra_client_id", "c"), ("azure.clientId", "c")] {
+        let error = format!("{AZURE} {keyword}={value}").parse::<Config>().unwrap_err();
+        assert!(matches!(error, ConfigError::ConflictingIdentity { .. }), "{keyword}: {error:?}");
+    }
+    for refused in ["azure.tenantId", "oauth_client_id", "authenticationPluginClassName"] {
+        let error = format!("{AZURE} {refused}=x").parse::<Config>().unwrap_err();
+        assert!(matches!(error, ConfigError::Value { .. }), "{refused}: {error:?}");
+    }
+}
+
+#[test]
+fn a_host_of_another_service_is_refused_with_the_module_or_the_scope() {
+    for (host, expected) in [
+        ("shop.database.windows.net", "use entra_pool::azure_sql"),
+        ("db.internal", "set entra_scope=https://ossrdbms-aad.database.windows.net/.default"),
+        ("a.usgovcloudapi.net", "entra_scope=https://ossrdbms-aad.database.usgovcloudapi.net"),
+        ("a.example.cn", "entra_scope=https://ossrdbms-aad.database.chinacloudapi.cn"),
+    ] {
+        let config: Config = format!("host={host}").parse().unwrap();
+        let error = config.token_scope().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let string = "Server=tcp:shop.database.windows.net,1433;Database=orders;";
+    let error = string.parse::<Config>().unwrap().token_scope().unwrap_err().to_string();
+    assert!(error.contains("entra_pool::azure_sql"), "{error}");
+    let string = format!("{string}Authentication=Active Directory Default");
+    let error = string.parse::<Config>().unwrap_err().to_string();
+    assert!(error.contains("entra_pool::azure_sql"), "{error}");
+    let cosmos: Config = "host=c-a.b.postgres.cosmos.azure.com".parse().unwrap();
+    let scope = Scope::from_static("https://token.postgres.cosmos.azure.com/.default");
+    assert_eq!(cosmos.token_scope().unwrap(), scope);
+}
