@@ -86,9 +86,10 @@
 //! - **[Security].** A token is only ever sent over TLS to a server whose certificate
 //!   was verified. Tokens are in no error, log or `Debug`, and the crate's own
 //!   copies are overwritten in memory when they are dropped.
-//! - **Connection strings.** Azure SQL takes those of ADO.NET, JDBC and URLs, with the
-//!   keywords of all three drivers; PostgreSQL takes URLs and `key=value`. Each setting but
-//!   the identity is a method as well. What is unknown, contradictory or unsafe is refused by name.
+//! - **Connection strings.** The strings of the portal and of other drivers are read: on Azure SQL
+//!   those of ADO.NET, ODBC, JDBC, Prisma and go-mssqldb; on PostgreSQL URLs and those of libpq,
+//!   Npgsql and pgjdbc. `pool_from_env` reads the variables of Service Connector and App Service.
+//!   Unknown, contradictory and unsafe keywords are refused by name, with the alternative.
 //! - **[Errors][Troubleshooting].** A login that stays refused names the principal, its
 //!   tenant and audience, and the statement that would let it in.
 //!

@@ -159,31 +159,27 @@ impl DefaultCredential {
         Self { selection: "Authentication", ..self }.single(member)
     }
 
-    /// The service principal that a connection string names; variables of the environment
-    /// replace what is left out.
-    #[cfg(feature = "azure-sql")]
+    /// The service principal whose tenant, client ID and secret are set, by the settings of these
+    /// names; variables of the environment replace what is left out.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     #[cfg_attr(not(feature = "azure-identity"), allow(unused_variables, clippy::unused_self))]
     pub(crate) fn service_principal(
         self,
-        tenant: Option<&str>,
-        client_id: Option<&str>,
-        secret: Option<&str>,
+        [tenant, client_id, secret]: [(&'static str, Option<&str>); 3],
     ) -> Result<Arc<dyn TokenCredential>, ConfigError> {
         #[cfg(not(feature = "azure-identity"))]
-        return Err(feature_disabled("Authentication", "a service principal"));
+        return Err(feature_disabled(secret.0, "a service principal"));
         #[cfg(feature = "azure-identity")]
         {
             let Self { environment, cloud, .. } = &self;
-            let of = |given, keyword, variable, needed_by| match given {
-                Some(given) => Ok((keyword, given)),
+            let of = |(name, given), variable, needed_by| match given {
+                Some(given) => Ok((name, given)),
                 None => super::application::required(environment, variable, needed_by),
             };
-            let client_id =
-                of(client_id, "User Id", CLIENT_ID, "a service principal without User Id")?;
+            let client_id = of(client_id, CLIENT_ID, "a service principal without User Id")?;
             let without_tenant = "a service principal without a tenant (Entra Tenant=TENANT, or User Id=CLIENT_ID@TENANT)";
-            let tenant = of(tenant, "Entra Tenant", TENANT_ID, without_tenant)?;
-            let (_, secret) =
-                of(secret, "Password", SECRET, "a service principal without Password")?;
+            let tenant = of(tenant, TENANT_ID, without_tenant)?;
+            let (_, secret) = of(secret, SECRET, "a service principal without Password")?;
             let application = Application::named(environment, *cloud, tenant, client_id)?;
             Ok(Arc::new(application.client_secret(secret)?))
         }

@@ -9,9 +9,11 @@ pub(crate) type Setting<S> = (&'static str, S, &'static str);
 /// All keywords of a database.
 pub(crate) struct Keywords<S: 'static> {
     pub(crate) settings: &'static [Setting<S>],
-    /// Keywords that set nothing: a table in Markdown, which is also their documentation. Its
-    /// columns are the names, the values that are ignored (`any`, or a list), and the end of a
-    /// sentence for every other value.
+    /// More settings, where their names say all: a table in Markdown, which is also their
+    /// documentation. Its first column has the names.
+    pub(crate) named: &'static str,
+    /// Keywords that set nothing: another such table. Its columns are the names, the values that
+    /// are ignored (`any`, or a list), and the end of a sentence for every other value.
     pub(crate) others: &'static str,
 }
 
@@ -21,17 +23,21 @@ pub(crate) enum Known<S> {
     Other { ignored: &'static str, why: &'static str },
 }
 
-impl<S: Copy> Keywords<S> {
+impl<S: Copy + Default> Keywords<S> {
     /// The names of each keyword, and what it means.
     fn rows(&self) -> impl Iterator<Item = (&'static str, Known<S>)> {
-        let settings = self.settings.iter().map(|(names, sets, _)| (*names, Known::Sets(*sets)));
-        let lines = self.others.lines().filter(|line| line.starts_with("| `"));
-        settings.chain(lines.map(|line| {
+        let cells = |line: &'static str| {
             let mut cells = line.trim_matches('|').split('|').map(str::trim);
-            let names = cells.next().unwrap_or_default();
-            let [ignored, why] = [(); 2].map(|()| cells.next().unwrap_or_default());
+            [(); 3].map(|()| cells.next().unwrap_or_default())
+        };
+        let lines = |table: &'static str| table.lines().filter(|line| line.starts_with("| `"));
+        let settings = self.settings.iter().map(|(names, sets, _)| (*names, Known::Sets(*sets)));
+        let more = lines(self.named).map(move |line| (cells(line)[0], Known::Sets(S::default())));
+        let others = lines(self.others).map(move |line| {
+            let [names, ignored, why] = cells(line);
             (names, Known::Other { ignored, why })
-        }))
+        });
+        settings.chain(more).chain(others)
     }
 
     /// Every known name.
@@ -87,9 +93,9 @@ impl<S: Copy> Keywords<S> {
             }
             if let Some((_, first, its)) = read.iter().find(|(other, ..)| *other == name) {
                 let may_show = !read.iter().any(|(_, keyword, _)| may_be_secret(keyword));
-                let shown = |keyword: &str, value: &str| match may_show && is_plain(value) {
-                    true => format!("{keyword}={value}"),
-                    false => keyword.to_owned(),
+                let shown = |keyword: &str, value: &str| {
+                    let value = Some(value).filter(|value| may_show && is_plain(value));
+                    value.map_or(keyword.to_owned(), |value| format!("{keyword}={value}"))
                 };
                 return Err(Mistake::Twice(shown(first, its), shown(keyword, value)).into());
             }
@@ -131,10 +137,10 @@ impl<S: Copy> Keywords<S> {
     }
 
     fn unknown(&self, keyword: &str, after_secret: bool) -> Mistake {
-        match !after_secret && is_plain(keyword) {
-            true => Mistake::Unknown(Some(keyword.to_owned()), self.nearest(keyword)),
-            false => Mistake::Unknown(None, None),
+        if after_secret || !is_plain(keyword) {
+            return Mistake::Unknown(None, None);
         }
+        Mistake::Unknown(Some(keyword.to_owned()), self.nearest(keyword))
     }
 }
 

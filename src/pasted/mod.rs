@@ -8,7 +8,7 @@ mod variables;
 #[cfg(test)]
 pub(crate) use keywords::Known;
 pub(crate) use keywords::{Keywords, Setting, is_one_of, is_same};
-pub(crate) use pairs::{Pairs, Rules, named, no_equals, read};
+pub(crate) use pairs::{Pairs, Rules, decoded, named, no_equals, read};
 pub(crate) use variables::{connection_string, settings};
 
 /// Why a connection string is refused, before a database makes it its own error. Never shows a
@@ -46,7 +46,7 @@ pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
     Err(Mistake::Syntax(problem.to_owned()))
 }
 
-/// The scheme of a URL, without SQLAlchemy's driver and in lower case; JDBC's with its database.
+/// The scheme of a URL in lower case; JDBC's with its database.
 pub(crate) fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())

@@ -7,6 +7,7 @@
 //! `{x`), trims what was quoted (`'  x '`), ends a value in braces at the first of two closing
 //! ones, takes no `==` in a keyword and no empty pair (`;;`).
 
+use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use super::{ESCAPED, Mistake, is_template_name};
@@ -44,10 +45,8 @@ pub(crate) fn read(
         let value;
         (value, rest) = read_value(after, rules).map_err(|problem| {
             // An unknown keyword may be a piece of a password that was not quoted.
-            let keyword = match is_known(&keyword) {
-                true => format!("'{keyword}'"),
-                false => format!("keyword number {number}"),
-            };
+            let shown = Some(format!("'{keyword}'")).filter(|_| is_known(&keyword));
+            let keyword = shown.unwrap_or_else(|| format!("keyword number {number}"));
             Mistake::Syntax(format!("cannot be read: the value of {keyword} {problem}"))
         })?;
         pairs.push((keyword, value));
@@ -69,6 +68,19 @@ pub(crate) fn no_equals(number: usize) -> Mistake {
     Mistake::Syntax(format!(
         "cannot be read: keyword number {number} has no '=' (it must be Keyword=value;Keyword=value)"
     ))
+}
+
+/// Decodes a part of a URL. No buffer grows, because that would leave copies of a secret.
+pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Result<Zeroizing<String>, Mistake> {
+    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
+    for (at, part) in text.split(|c| plus_is_space && c == '+').enumerate() {
+        decoded.extend((at > 0).then_some(b' '));
+        decoded.extend(percent_decode_str(part));
+    }
+    match std::str::from_utf8(&decoded) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Mistake::Syntax("has %-codes that are not UTF-8".to_owned())),
+    }
 }
 
 /// Up to the `=`; a doubled one belongs to the keyword.

@@ -150,12 +150,15 @@ fn a_url_for_something_else_is_refused_with_what_to_do() {
 }
 
 const KEYWORDS: Keywords<u8> = Keywords {
-    settings: &[("Server|Host Name", 1, ""), ("Password", 2, "")],
+    settings: &[("Server|Host Name", 1, "")],
+    named: "| keyword |\n|---|\n| `Password` |\n",
     others: "| keyword | ignored | |\n|---|---|---|\n| `Net`, `net_work` | `tcp`, `0` | only TCP |\n\
              | `Pool Size` | any | |\n| `Pipe` | none | is a pipe |\n",
 };
 
-fn apply(pairs: &[(&str, &str)]) -> (Vec<(u8, String)>, Result<Option<Mistake>, Mistake>) {
+type Applied = (Vec<(u8, String)>, Result<Option<Mistake>, Mistake>);
+
+fn apply(pairs: &[(&str, &str)]) -> Applied {
     let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned().into())).collect();
     let mut set = Vec::new();
     let result = KEYWORDS.apply(&pairs, |_, sets, _, value| {
@@ -175,7 +178,7 @@ fn keywords_set_something_are_ignored_or_are_refused_all_at_once() {
     let problem = "must be tcp, or be left out: only TCP; pipe is a pipe";
     assert_eq!(result, Err(value("network", problem)));
     let (set, result) = apply(&[("Server", "<server>"), ("Password", "<secret>")]);
-    assert_eq!(set, [(2, "<secret>".to_owned())]);
+    assert_eq!(set, [(0, "<secret>".to_owned())]);
     let problem = "has a template's placeholder: write your own host name there";
     assert_eq!(result, Ok(Some(value("Server", problem))));
 }

@@ -6,6 +6,7 @@ use tokio_postgres::config::{Host as PgHost, SslMode};
 use super::{
     ConfigError, Error, Recycling,
     keywords::{self, Settings},
+    variables::Named,
 };
 use crate::{
     Cloud, clock, cloud,
@@ -18,15 +19,19 @@ use crate::{
 
 /// Where to connect to, as whom and how: all but the token.
 ///
-/// Read from a URL or from a libpq string:
+/// Parsed from a URL, from a libpq string, or from the form of Npgsql or pgjdbc:
 ///
 /// ```
 /// use entra_pool::postgres::Config;
 ///
 /// let url: Config = "postgres://shop.postgres.database.azure.com/restaurant".parse()?;
-/// let pairs: Config =
-///     "host=shop.postgres.database.azure.com dbname=restaurant".parse()?;
-/// assert_eq!(url.to_string(), pairs.to_string());
+/// for other in [
+///     "host=shop.postgres.database.azure.com dbname=restaurant",
+///     "Host=shop.postgres.database.azure.com;Database=restaurant",
+///     "jdbc:postgresql://shop.postgres.database.azure.com/restaurant",
+/// ] {
+///     assert_eq!(other.parse::<Config>()?.to_string(), url.to_string());
+/// }
 /// # Ok::<(), entra_pool::postgres::ConfigError>(())
 /// ```
 ///
@@ -34,38 +39,26 @@ use crate::{
 /// keywords ([`new`](Self::new)); or of `PGHOST` and the like, if that is asked for
 /// ([`from_env`](Self::from_env)).
 ///
-/// | keyword | meaning | default |
-/// |---|---|---|
-/// | `host` | the server's name, which its certificate must bear; several, with commas, are tried in turn | required |
-/// | `port` | one for all hosts, or one for each (PgBouncer on Azure: 6432) | 5432 |
-/// | `hostaddr` | the address, where the name is not to be looked up | by the name |
-/// | `user` | the role; in a URL, an `@` in it is written `%40` | the name in the token: a user-assigned identity's or a person's; a system-assigned identity, an application and a group must be named |
-/// | `dbname` | the database | the server's: that of the role's name |
-/// | `password` | refused: the token is the password | |
-/// | `sslmode` | `verify-full`; `require` and `verify-ca` are raised to it, anything less is refused | `verify-full` |
-/// | `sslrootcert` | a PEM file with the only root certificates to trust | the platform's |
-/// | `sslnegotiation` | `postgres`: ask for TLS; `direct`: begin with it, which saves a round trip and needs PostgreSQL 17 | `postgres` |
-/// | `channel_binding` | `disable`, `prefer`, `require`; a server that asks for the token itself has none | `prefer` |
-/// | `connect_timeout` | seconds for a whole connect: token, look-up, dialling, TLS, login and every second try | 15, also in place of 0 |
-/// | `target_session_attrs` | `any`, `read-write`, `read-only`: which of the hosts is wanted | `any` |
-/// | `load_balance_hosts` | `disable`, or `random`: hosts in random order | `disable` |
-/// | `application_name` | shown in `pg_stat_activity` | none |
-/// | `options` | `-c setting=value …` for the session; PgBouncer refuses it | none |
-/// | `keepalives` | whether TCP keepalives are sent: `1` or `0` | `1` |
-/// | `keepalives_idle` | seconds of silence before the first keepalive; Azure drops idle flows after about 4 minutes | 30 |
-/// | `keepalives_interval` | seconds between keepalives that are not answered | a third of `keepalives_idle` |
-/// | `keepalives_count`, `keepalives_retries` | keepalives without an answer that end the connection, 1 to 127 | 3 |
-/// | `tcp_user_timeout` | milliseconds for what was sent to be acknowledged (Linux), 1000 at least; 0 for the system's limit | 30000 |
-/// | `entra_scope` | what the token is asked for | by the host's suffix; needed for any other host |
-/// | `entra_client_id` | the client ID of the user-assigned managed identity, of the workload identity or of the service principal, for [`pool`](super::pool) and [`parse_with_credential`](Self::parse_with_credential); excludes credentials of another identity, such as a developer's login | system-assigned, or `AZURE_CLIENT_ID` |
-/// | `pool_max_conns` | connections in a pool | deadpool's: 2 for each CPU; `pool_min_conns`, if that is more |
-/// | `pool_min_conns` | connections that a pool keeps open once it has connected | 0 |
-/// | `pool_max_conn_lifetime` | when a connection is retired for its age, as `1h30m`; `0s` for never | `1h` |
-/// | `pool_max_conn_idle_time` | how long a connection may be idle; `0s` for any time | any time |
+/// The first name is libpq's or ours, the others are those of Npgsql, pgjdbc, pgx and asyncpg. Every
+/// name is accepted in every form, without regard to case, and to spaces and `_` between words. A
+/// keyword without a value counts as absent. White space and a byte-order mark around the string
+/// are ignored. These are errors: an unknown keyword, two keywords for one setting, and a
+/// placeholder that a template left in a value (`{your_database}`, `<server>`, `${SERVER}`).
+///
+#[doc = include_str!("settings.md")]
 ///
 /// A host that is a Unix socket is refused: there is no TLS on it. tokio-postgres
 /// verifies certificate and name whenever it encrypts: there are no levels
-/// between nothing and `verify-full`. An unknown keyword is an error.
+/// between nothing and `verify-full`.
+///
+/// # Other keywords
+///
+/// These keywords of other drivers set nothing here. A value of the second column is ignored; a
+/// debug event names the keywords that were ignored in a string. Every other value is refused
+/// with the reason and the alternative in the third column, because it would make the connection
+/// less safe, lead to another server or identity, or change what the program does.
+///
+#[doc = include_str!("keywords.md")]
 #[derive(Clone)]
 pub struct Config {
     /// Everything but hosts, time limit and secret.
@@ -326,13 +319,18 @@ impl Config {
     /// identity.
     pub fn parse_with_credential(text: &str) -> Result<(Self, Arc<dyn TokenCredential>), Error> {
         let (config, client_id) = parse(text)?;
-        let cloud = config.token_scope().ok().as_ref().and_then(Cloud::of_scope);
+        let named = client_id.map(|id| (id, keywords::CLIENT_ID));
+        Ok((config.clone(), config.credential(named).build()?))
+    }
+
+    /// Starts the credential of the environment. A client ID limits it to one identity.
+    pub(super) fn credential(&self, client_id: Option<Named>) -> DefaultCredential {
+        let cloud = self.token_scope().ok().as_ref().and_then(Cloud::of_scope);
         let default = DefaultCredential::new().cloud(cloud);
-        let chosen = match client_id {
-            Some(id) => default.user_assigned(UserAssignedId::ClientId(id), keywords::CLIENT_ID),
+        match client_id {
+            Some((id, setting)) => default.user_assigned(UserAssignedId::ClientId(id), setting),
             None => default,
-        };
-        Ok((config, chosen.build()?))
+        }
     }
 
     /// What tokens for these hosts are asked for: `entra_scope`, else by the
@@ -450,7 +448,7 @@ fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
     of_settings(&Settings::parse(text)?)
 }
 
-fn of_settings(settings: &Settings) -> Result<(Config, Option<String>), ConfigError> {
+pub(super) fn of_settings(settings: &Settings) -> Result<(Config, Option<String>), ConfigError> {
     for mode in ["sslmode", "ssl"].into_iter().filter_map(|keyword| settings.get(keyword)) {
         let verified =
             ["require", "verify-ca", "VerifyCA", "verify-full", "VerifyFull", "true", "1"];

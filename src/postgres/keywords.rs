@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use super::ConfigError;
@@ -10,53 +9,10 @@ use crate::pasted::{self, Keywords, Pairs, Rules, is_one_of};
 
 pub(super) const CLIENT_ID: &str = "entra_client_id";
 
-/// What tokio-postgres does not know, or reads in other units than libpq. Those of the pool have
-/// pgx's names.
-const OURS: &[&str] = &[
-    "sslmode",
-    "ssl",
-    "sslrootcert",
-    CLIENT_ID,
-    "entra_scope",
-    "keepalives_retries",
-    "tcp_user_timeout",
-    "pool_max_conns",
-    "pool_min_conns",
-    "pool_max_conn_lifetime",
-    "pool_max_conn_idle_time",
-];
-
-/// The first name is libpq's, or ours; the others are those of Npgsql, pgjdbc, pgx and asyncpg.
+/// The first name of a setting is libpq's, or ours.
 pub(super) const KEYWORDS: Keywords<()> = Keywords {
-    settings: &[
-        ("host|Server", (), ""),
-        ("hostaddr", (), ""),
-        ("port", (), ""),
-        ("dbname|Database|DB|databaseName", (), ""),
-        ("user|Username|User Id|UID", (), ""),
-        ("password|pwd", (), ""),
-        ("sslmode", (), ""),
-        ("ssl", (), ""),
-        ("sslrootcert|Root Certificate", (), ""),
-        ("sslnegotiation", (), ""),
-        ("channel_binding", (), ""),
-        ("connect_timeout|Timeout|loginTimeout|Connection Timeout", (), ""),
-        ("target_session_attrs|Target Session Attributes|targetServerType", (), ""),
-        ("load_balance_hosts", (), ""),
-        ("application_name", (), ""),
-        ("options", (), ""),
-        ("keepalives|TCP Keepalive", (), ""),
-        ("keepalives_idle", (), ""),
-        ("keepalives_interval", (), ""),
-        ("keepalives_retries|keepalives_count", (), ""),
-        ("tcp_user_timeout", (), ""),
-        ("entra_scope|azure.scopes", (), ""),
-        ("entra_client_id|azure.clientId", (), ""),
-        ("pool_max_conns|Maximum Pool Size|Max Pool Size", (), ""),
-        ("pool_min_conns|Minimum Pool Size|Min Pool Size", (), ""),
-        ("pool_max_conn_lifetime|Connection Lifetime", (), ""),
-        ("pool_max_conn_idle_time|Connection Idle Lifetime", (), ""),
-    ],
+    settings: &[],
+    named: include_str!("settings.md"),
     others: include_str!("keywords.md"),
 };
 
@@ -81,8 +37,8 @@ pub(super) struct Settings(BTreeMap<&'static str, String>);
 
 impl Settings {
     pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
-        let text = pasted::trimmed(text)?;
         const OWN: [&str; 3] = ["postgres", "postgresql", "jdbc:postgresql"];
+        let text = pasted::trimmed(text)?;
         let (_, rest) = text.split_once("://").unwrap_or_default();
         let pairs = match pasted::scheme(text) {
             Some(scheme) if OWN.contains(&scheme.as_str()) => {
@@ -148,7 +104,11 @@ impl Settings {
     /// The settings that tokio-postgres knows, as it reads them.
     pub(super) fn of_driver(&self) -> String {
         let mut pairs = String::new();
-        for (keyword, value) in self.0.iter().filter(|(keyword, _)| !OURS.contains(*keyword)) {
+        let is_ours = |keyword: &str| {
+            matches!(keyword, "ssl" | "sslmode" | "sslrootcert")
+                || ["entra_", "pool_"].iter().any(|prefix| keyword.starts_with(prefix))
+        };
+        for (keyword, value) in self.0.iter().filter(|(keyword, _)| !is_ours(keyword)) {
             let value = value.replace('\\', r"\\").replace('\'', r"\'");
             pairs.extend([keyword, "='", &value, "' "]);
         }
@@ -186,26 +146,15 @@ fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
     for (keyword, value) in [("host", &*names), ("port", &ports), ("dbname", path), ("user", user)]
     {
         if !value.is_empty() {
-            pairs.push((keyword.to_owned(), decoded(value, false)?));
+            pairs.push((keyword.to_owned(), pasted::decoded(value, false)?));
         }
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         // In libpq, a plus is a plus; in Java, it is a space.
-        pairs.push((decoded(key, is_jdbc)?.to_string(), decoded(value, is_jdbc)?));
+        pairs.push((pasted::decoded(key, is_jdbc)?.to_string(), pasted::decoded(value, is_jdbc)?));
     }
     Ok(pairs)
-}
-
-fn decoded(text: &str, plus_is_space: bool) -> Result<Zeroizing<String>, ConfigError> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    for (at, part) in text.split(|c| plus_is_space && c == '+').enumerate() {
-        bytes.extend((at > 0).then_some(b' '));
-        bytes.extend(percent_decode_str(part));
-    }
-    let text = std::str::from_utf8(&bytes);
-    let wrong = |_| ConfigError::syntax("the URL has %-codes that are not UTF-8");
-    text.map(|text| Zeroizing::new(text.to_owned())).map_err(wrong)
 }
 
 /// `keyword=value keyword='value'`

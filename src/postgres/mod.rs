@@ -75,6 +75,7 @@ mod retire;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod variables;
 mod wire;
 
 pub use config::Config;
@@ -97,10 +98,14 @@ pub(crate) use {link::SUSPECTED_FOR, recycling::make_fit, retire::unfit};
 pub use deadpool_postgres;
 pub use tokio_postgres;
 
-use crate::connect::{ConnectorReport, RetireReason, Stage};
-use crate::token::Identity;
+use crate::{
+    connect::{ConnectorReport, RetireReason, Stage},
+    credential::Environment,
+    token::Identity,
+};
 
-/// A pool for the database that `config` (a URL or a libpq string, see [`Config`]) names, with
+/// A pool for the database that `config` (a URL, a libpq string, or the form of Npgsql or pgjdbc,
+/// see [`Config`]) names, with
 /// the identity of the environment
 /// ([`credential::from_env`](crate::credential::from_env)). `entra_client_id` names a
 /// user-assigned identity; credentials that log in as another identity are not used then.
@@ -114,6 +119,35 @@ use crate::token::Identity;
 /// `config` or the environment cannot be used.
 pub fn pool(config: &str) -> Result<Pool, Error> {
     Ok(connector(config)?.pool())
+}
+
+/// As [`pool`], with the settings that Service Connector and App Service put into the
+/// environment. An info event names the variables that were used. The first of these that is
+/// set is read:
+///
+/// 1. `AZURE_POSTGRESQL_CONNECTIONSTRING`, of Service Connector for .NET, Java, Go and Python
+/// 2. the only variable that begins with `POSTGRESQLCONNSTR_`: a connection string of App Service
+/// 3. separate variables, of Service Connector for Node.js and Django: `AZURE_POSTGRESQL_HOST`,
+///    `_PORT`, `_DATABASE` (or `_NAME`), `_USER` (or `_USERNAME`) and `_SSL`
+///
+/// The identity is the one that `AZURE_POSTGRESQL_CLIENTID` names, with
+/// `AZURE_POSTGRESQL_CLIENTSECRET` and `AZURE_POSTGRESQL_TENANTID` a service principal. Without
+/// these variables it is the identity of the environment.
+///
+/// ```no_run
+/// let pool = entra_pool::postgres::pool_from_env()?;
+/// # Ok::<(), entra_pool::postgres::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`pool`]; also [`ConfigError::Value`], if none of the variables is set, or several
+/// variables of App Service are. It names the variables.
+pub fn pool_from_env() -> Result<Pool, Error> {
+    let environment = Environment::from_process();
+    let (config, named) = variables::read(&environment)?;
+    let credential = variables::credential(&config, named, &environment)?;
+    Ok(connector_of(&Identity::new(credential), config)?.pool())
 }
 
 /// The connector that [`pool`] makes its pool on, for use under another pool or none.

@@ -1,7 +1,8 @@
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 
-use super::{Config, ConfigError, keywords::KEYWORDS};
+use super::{Config, ConfigError, keywords::KEYWORDS, variables};
 use crate::{
+    credential::Environment,
     tls::Trust,
     token::{Scope, with_causes},
 };
@@ -176,4 +177,137 @@ fn a_host_of_another_service_is_refused_with_the_module_or_the_scope() {
     let cosmos: Config = "host=c-a.b.postgres.cosmos.azure.com".parse().unwrap();
     let scope = Scope::from_static("https://token.postgres.cosmos.azure.com/.default");
     assert_eq!(cosmos.token_scope().unwrap(), scope);
+}
+
+type Variables = &'static [(&'static str, &'static str)];
+
+/// As Microsoft Learn lists them in "Integrate Azure Database for PostgreSQL with Service
+/// Connector".
+#[test]
+fn the_variables_of_service_connector_are_read_for_every_client_type() {
+    const STRING: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
+    const ID: (&str, &str) = ("AZURE_POSTGRESQL_CLIENTID", "11111111-2222-3333-4444-555555555555");
+    let clients: [(&str, Variables); 8] = [
+        (
+            ".NET",
+            &[(
+                STRING,
+                "Server=shop.postgres.database.azure.com;Database=orders;Port=5432;Ssl Mode=Require;User Id=shop-identity;",
+            )],
+        ),
+        (
+            "Java",
+            &[(
+                STRING,
+                "jdbc:postgresql://shop.postgres.database.azure.com:5432/orders?sslmode=require&user=shop-identity",
+            )],
+        ),
+        (
+            "Python",
+            &[(
+                STRING,
+                "dbname=orders host=shop.postgres.database.azure.com port=5432 sslmode=require user=shop-identity",
+            )],
+        ),
+        (
+            "Go",
+            &[(
+                STRING,
+                "host=shop.postgres.database.azure.com dbname=orders sslmode=require user=shop-identity",
+            )],
+        ),
+        (
+            "Node.js",
+            &[
+                ("AZURE_POSTGRESQL_HOST", "shop.postgres.database.azure.com"),
+                ("AZURE_POSTGRESQL_USER", "shop-identity"),
+                ("AZURE_POSTGRESQL_DATABASE", "orders"),
+                ("AZURE_POSTGRESQL_PORT", "5432"),
+                ("AZURE_POSTGRESQL_SSL", "true"),
+            ],
+        ),
+        (
+            "Django",
+            &[
+                ("AZURE_POSTGRESQL_NAME", "orders"),
+                ("AZURE_POSTGRESQL_HOST", "shop.postgres.database.azure.com"),
+                ("AZURE_POSTGRESQL_USER", "shop-identity"),
+            ],
+        ),
+        (
+            "none",
+            &[
+                ("AZURE_POSTGRESQL_HOST", "shop.postgres.database.azure.com"),
+                ("AZURE_POSTGRESQL_USERNAME", "shop-identity"),
+                ("AZURE_POSTGRESQL_DATABASE", "orders"),
+                ("AZURE_POSTGRESQL_PORT", "5432"),
+                ("AZURE_POSTGRESQL_SSL", "true"),
+            ],
+        ),
+        (
+            "App Service",
+            &[(
+                "POSTGRESQLCONNSTR_Shop",
+                "postgres://shop-identity@shop.postgres.database.azure.com/orders",
+            )],
+        ),
+    ];
+    let identities: [(Variables, &str, &str); 3] = [
+        (&[], "default", ""),
+        (&[ID], "client ID", ""),
+        (
+            &[
+                ID,
+                ("AZURE_POSTGRESQL_CLIENTSECRET", "s3cret"),
+                ("AZURE_POSTGRESQL_TENANTID", "contoso"),
+            ],
+            "service principal",
+            "s3cret",
+        ),
+    ];
+    for (client, variables) in clients {
+        for (identity, named, secret) in &identities {
+            let environment = Environment::from_pairs(variables.iter().chain(*identity).copied());
+            let (config, id) = variables::read(&environment).expect(client);
+            let shown = "postgres://shop-identity@shop.postgres.database.azure.com:5432/orders";
+            assert_eq!(config.to_string(), shown, "{client}");
+            assert_eq!(id.as_ref().map(|(id, _)| id.as_str()), identity.first().map(|it| it.1));
+            let Ok(credential) = variables::credential(&config, id, &environment) else {
+                // The feature for service principals may be off.
+                assert!(*named == "service principal" && !cfg!(feature = "azure-identity"));
+                continue;
+            };
+            let shown = format!("{} {credential:?}", credential.name());
+            assert_eq!(shown.contains(ID.1), *named != "default", "{client}: {shown}");
+            let principal = format!("service principal {}", ID.1);
+            assert_eq!(credential.name().contains(&principal), !secret.is_empty(), "{client}");
+            assert!(!shown.contains("s3cret"), "{client}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_with_a_password_and_an_environment_without_one_are_refused_by_name() {
+    const STRINGS: Variables =
+        &[("POSTGRESQLCONNSTR_A", "host=a"), ("POSTGRESQLCONNSTR_B", "host=b")];
+    for (variables, expected) in [
+        (
+            &[][..],
+            "AZURE_POSTGRESQL_CONNECTIONSTRING is not set, and neither is POSTGRESQLCONNSTR_",
+        ),
+        (&[("AZURE_POSTGRESQL_USER", "u")], "AZURE_POSTGRESQL_HOST"),
+        (
+            STRINGS,
+            "is one of several connection strings (POSTGRESQLCONNSTR_A, POSTGRESQLCONNSTR_B)",
+        ),
+        (
+            &[("AZURE_POSTGRESQL_HOST", "h"), ("AZURE_POSTGRESQL_PASSWORD", "hunter2")],
+            "password must go",
+        ),
+        (&[("AZURE_POSTGRESQL_HOST", "h"), ("AZURE_POSTGRESQL_SSL", "false")], "sslmode"),
+    ] {
+        let environment = Environment::from_pairs(variables.iter().copied());
+        let error = variables::read(&environment).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+    }
 }

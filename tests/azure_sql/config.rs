@@ -60,7 +60,7 @@ fn broken_urls() {
         ("jdbc:sqlserver://a.database.windows.net;user={hunter2", "brace that is not closed"),
         ("jdbc:oracle:thin:hunter2@//a:1521/x", "not for SQL Server"),
         ("mssql://sa:hunter2/@a.database.windows.net", "does not parse"),
-        ("mysql://sa:hunter2@a.database.windows.net/orders", "neither with mssql://"),
+        ("mysql://sa:hunter2@a.database.windows.net/orders", "none of mssql://"),
     ] {
         assert!(matches!(refused(string, fact), ConfigError::Syntax { .. }), "{string}");
     }
@@ -280,4 +280,48 @@ fn what_a_service_principals_string_leaves_out_the_environment_says() {
             }
         }
     }
+}
+
+/// `pool_from_env` reads the process' own variables: the test runs itself again with them.
+#[test]
+fn a_pool_is_made_from_the_environment_and_the_variables_are_logged() {
+    const MARK: &str = "ENTRA_POOL_TEST_FROM_ENV";
+    if std::env::var_os(MARK).is_some() {
+        let logs = crate::support::logs::capture();
+        let pool = azure_sql::pool_from_env();
+        if std::env::var_os("AZURE_SQL_SERVER").is_none() {
+            let said = said(&pool.unwrap_err());
+            assert!(said.contains("'AZURE_SQL_CONNECTIONSTRING' is not set"), "{said}");
+            return;
+        }
+        assert_eq!(pool.unwrap().status().size, 0);
+        let logged = logs.text();
+        assert!(logged.contains("INFO") && logged.contains("AZURE_SQL_SERVER, AZURE_SQL_DATABASE"));
+        return;
+    }
+    for variables in [
+        &[][..],
+        &[("AZURE_SQL_SERVER", "shop.database.windows.net"), ("AZURE_SQL_DATABASE", "orders")],
+    ] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["a_pool_is_made_from_the_environment", "--nocapture"]).env_clear();
+        let output = child.env(MARK, "").envs(variables.iter().copied()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+}
+
+#[test]
+fn ignored_keywords_are_logged_once_without_their_values() {
+    let logs = crate::support::logs::capture();
+    let string =
+        format!("{AZURE}Driver={{ODBC Driver 18}};MARS_Connection=yes;Persist Security Info=True");
+    drop(string.parse::<Config>().unwrap());
+    let logged = logs.text();
+    assert_eq!(
+        logged.matches("Driver, MARS_Connection, Persist Security Info").count(),
+        1,
+        "{logged}"
+    );
+    assert!(logged.contains("DEBUG") && !logged.contains("ODBC Driver 18"), "{logged}");
 }

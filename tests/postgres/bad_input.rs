@@ -49,7 +49,7 @@ fn a_password_in_the_url() {
 }
 
 #[test]
-fn a_string_of_npgsql() {
+fn a_string_of_npgsql_with_a_password() {
     for text in [
         "host=h;username=u;password=hunter2;database=d",
         "sslmode=disable;host=h;password=hunter2",
@@ -60,7 +60,7 @@ fn a_string_of_npgsql() {
         let error = refused(text);
         assert!(matches!(error, Error::Config(_)), "{error:?}");
         let shown = format!("{} {error:?}", said(&error));
-        assert!(shown.contains("host") || shown.contains("pairs") || shown.contains("%3B"));
+        assert!(shown.contains("password must go") || shown.contains("%3B"), "{shown}");
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 }
@@ -96,7 +96,7 @@ fn sslmode_disable() {
 fn an_unknown_parameter() {
     let error = refused(&format!("{AZURE}?colour=red"));
     assert!(matches!(error, Error::Config(ConfigError::Syntax { .. })), "{error:?}");
-    assert!(said(&error).contains("unknown option `colour`"), "{}", said(&error));
+    assert!(said(&error).contains("unknown keyword 'colour'"), "{}", said(&error));
 }
 
 #[tokio::test]

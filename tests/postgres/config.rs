@@ -113,3 +113,32 @@ fn what_libpq_takes_from_the_environment_is_taken_when_asked_for() {
         assert!(error.to_string().contains(says), "{says}? {error}");
     }
 }
+
+/// `pool_from_env` reads the process' own variables: the test runs itself again with them.
+#[test]
+fn a_pool_is_made_from_the_environment_and_the_variable_is_logged() {
+    const MARK: &str = "ENTRA_POOL_TEST_FROM_ENV";
+    const STRING: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
+    if std::env::var_os(MARK).is_some() {
+        let logs = crate::support::logs::capture();
+        let pool = postgres::pool_from_env();
+        if std::env::var_os(STRING).is_none() {
+            let said = said(&pool.unwrap_err());
+            assert!(said.contains("AZURE_POSTGRESQL_CONNECTIONSTRING is not set"), "{said}");
+            return;
+        }
+        assert_eq!(pool.unwrap().status().size, 0);
+        let logged = logs.text();
+        assert!(logged.contains("INFO") && logged.contains(STRING), "{logged}");
+        assert!(!logged.contains("shop-identity"), "{logged}");
+        return;
+    }
+    let string = "host=shop.postgres.database.azure.com dbname=orders user=shop-identity";
+    for variables in [&[][..], &[(STRING, string)]] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["a_pool_is_made_from_the_environment", "--nocapture"]).env_clear();
+        let output = child.env(MARK, "").envs(variables.iter().copied()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+}

@@ -95,7 +95,11 @@ impl NamedIdentity {
             })),
             Some(Member::ServicePrincipal) => {
                 let secret = client_secret.as_ref().map(|secret| secret.as_str());
-                default.service_principal(tenant.as_deref(), client_id.as_deref(), secret)
+                default.service_principal([
+                    ("Entra Tenant", tenant.as_deref()),
+                    ("User Id", client_id.as_deref()),
+                    ("Password", secret),
+                ])
             }
             Some(other) => chosen.only(other),
         }

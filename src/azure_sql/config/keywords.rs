@@ -13,8 +13,9 @@ use Setting::{
 use crate::pasted::Keywords;
 
 /// What a connection string can set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Setting {
+    #[default]
     Server,
     Port,
     Database,
@@ -69,7 +70,7 @@ const A_TEXT: &str = "must have a value";
 const SECONDS_OR_NO_LIMIT: &str = "must be a number of seconds (0 for no limit)";
 
 pub(super) const KEYWORDS: Keywords<Setting> =
-    Keywords { settings: SETTINGS, others: include_str!("keywords.md") };
+    Keywords { settings: SETTINGS, named: "", others: include_str!("keywords.md") };
 
 /// Names as their driver writes them.
 const SETTINGS: &[crate::pasted::Setting<Setting>] = &[

@@ -538,8 +538,8 @@ fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
 
 #[test]
 fn a_setting_changes_encryption_verification_target_or_identity_only_by_its_own_name() {
-    let bare = config(AZURE);
     use keywords::Setting::{CaFile, Encrypt as Level, HostNameInCertificate, ServerCertificate};
+    let bare = config(AZURE);
     for (names, setting, _) in KEYWORDS.settings {
         for value in OTHER_VALUES {
             let name = names.split('|').next().unwrap();
@@ -588,6 +588,8 @@ fn braces_and_the_form_of_a_string_change_no_target() {
 }
 
 type Variables = &'static [(&'static str, &'static str)];
+/// A client type, its variables, its identity: client ID, tenant, secret.
+type Client = (&'static str, Variables, Option<Member>, [Option<&'static str>; 3]);
 /// User-assigned and service principals' IDs.
 const ID: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -608,7 +610,7 @@ fn the_variables_of_service_connector_are_read_for_every_client_type() {
     const MSI: (&str, &str) = ("AZURE_SQL_AUTHENTICATION", "ActiveDirectoryMsi");
     const NODE: (&str, &str) = ("AZURE_SQL_AUTHENTICATIONTYPE", "azure-active-directory-default");
     const NONE: (&str, &str) = ("AZURE_SQL_AUTHENTICATION", "azure-active-directory-default");
-    let table: &[(&str, Variables, Option<Member>, [Option<&str>; 3])] = &[
+    let table: &[Client] = &[
         (
             ".NET, system-assigned",
             &[(

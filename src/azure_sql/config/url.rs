@@ -3,11 +3,9 @@
 //! database here, for Azure SQL has no instances).
 
 use ::url::Url;
-use percent_encoding::percent_decode_str;
-use zeroize::Zeroizing;
 
 use super::ConfigError;
-use crate::pasted::{Pairs, named, no_equals};
+use crate::pasted::{Pairs, decoded, named, no_equals};
 
 /// The parts before the `?` under their keywords, then the parameters in their
 /// order, names as written. `text` begins after the scheme.
@@ -43,34 +41,17 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
         ("Database", path),
     ] {
         if !value.is_empty() {
-            pairs.push((keyword.to_owned(), decoded([value])?));
+            pairs.push((keyword.to_owned(), decoded(value, false)?));
         }
     }
     let parameters = query.split('&').filter(|it| !it.is_empty());
     for (parameter, number) in parameters.zip(1..) {
         let (keyword, value) = parameter.split_once('=').ok_or_else(|| no_equals(number))?;
         // In parameters, a plus is a space (HTML's forms, as in go-mssqldb).
-        let keyword = named(&decoded(keyword.split('+'))?, number)?;
-        pairs.push((keyword, decoded(value.split('+'))?));
+        let keyword = named(&decoded(keyword, true)?, number)?;
+        pairs.push((keyword, decoded(value, true)?));
     }
     Ok(pairs)
-}
-
-/// Decodes the parts of a value and joins them with spaces. No buffer grows, because that would
-/// leave copies of a secret.
-fn decoded<'a>(
-    parts: impl IntoIterator<Item = &'a str> + Clone,
-) -> Result<Zeroizing<String>, ConfigError> {
-    let length = parts.clone().into_iter().map(|part| part.len() + 1).sum();
-    let mut decoded = Zeroizing::new(Vec::with_capacity(length));
-    for (at, part) in parts.into_iter().enumerate() {
-        decoded.extend((at > 0).then_some(b' '));
-        decoded.extend(percent_decode_str(part));
-    }
-    match std::str::from_utf8(&decoded) {
-        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        Err(_) => Err(ConfigError::url("has %-codes that are not UTF-8")),
-    }
 }
 
 #[cfg(test)]
