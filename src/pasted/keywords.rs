@@ -2,13 +2,11 @@
 
 use super::{Mistake, Pairs, is_placeholder};
 
-/// The names of a keyword with bars between them, what it sets, and the accepted values as the
-/// end of a sentence that begins with the keyword.
-pub(crate) type Setting<S> = (&'static str, S, &'static str);
-
 /// All keywords of a database.
 pub(crate) struct Keywords<S: 'static> {
-    pub(crate) settings: &'static [Setting<S>],
+    /// The names of each with bars between them, what it sets, and the accepted values as the end
+    /// of a sentence that begins with the keyword.
+    pub(crate) settings: &'static [(&'static str, S, &'static str)],
     /// More settings, where their names say all: a table in Markdown, which is also their
     /// documentation. Its first column has the names.
     pub(crate) named: &'static str,

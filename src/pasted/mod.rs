@@ -7,8 +7,10 @@ mod variables;
 
 #[cfg(test)]
 pub(crate) use keywords::Known;
-pub(crate) use keywords::{Keywords, Setting, is_one_of, is_same};
-pub(crate) use pairs::{Pairs, Rules, decoded, named, no_equals, read};
+pub(crate) use keywords::{Keywords, is_one_of, is_same};
+pub(crate) use pairs::{Pairs, Rules, decoded, read};
+#[cfg(feature = "azure-sql")]
+pub(crate) use pairs::{named, no_equals};
 pub(crate) use variables::{connection_string, settings};
 
 /// Why a connection string is refused, before a database makes it its own error. Never shows a

@@ -24,6 +24,7 @@ pub(crate) enum Rules {
     /// A value may stand in `'…'`, in `"…"`, and as in ODBC in `{…}`; `==` in a keyword is `=`.
     AdoNet,
     /// A value may stand in `{…}`.
+    #[cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
     Jdbc,
 }
 

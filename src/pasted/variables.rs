@@ -32,8 +32,7 @@ pub(crate) fn connection_string<'a>(
     }
 }
 
-/// Returns the settings of separate variables, by their keywords. The first of the `variables`
-/// must be set.
+/// Returns the settings of separate `variables`, each by the keyword next to its name.
 pub(crate) fn settings(
     environment: &Environment,
     variables: &[(&'static str, &'static str)],

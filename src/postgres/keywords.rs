@@ -28,8 +28,12 @@ const VALUES: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Keywords whose values are words, which Npgsql writes in any case.
-const WORDS: &[&str] =
-    &["channel_binding", "load_balance_hosts", "sslnegotiation", "target_session_attrs"];
+const WORDS: &[(&str, &str)] = &[
+    ("channel_binding", "disable, prefer, require"),
+    ("load_balance_hosts", "disable, random"),
+    ("sslnegotiation", "postgres, direct"),
+    ("target_session_attrs", "any, read-write, read-only"),
+];
 
 /// Settings by the first names of their keywords.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -77,8 +81,11 @@ impl Settings {
             }
             let is_this = |row: &&(&str, &[&str], &str)| row.0 == name && is_one_of(row.1, value);
             let mut value = VALUES.iter().find(is_this).map_or(value, |(.., it)| it).to_owned();
-            if WORDS.contains(&name) {
+            if let Some((_, words)) = WORDS.iter().find(|(keyword, _)| *keyword == name) {
                 value.make_ascii_lowercase();
+                if !words.split(", ").any(|word| word == value) {
+                    return Err(ConfigError::value(name, format!("must be one of {words}")));
+                }
             }
             settings.0.insert(name, value);
             Ok(())
@@ -362,6 +369,7 @@ mod tests {
             ),
             ("postgres://h/d?dbname=e", "dbname=d and dbname=e"),
             ("host=h user=u user=u", "user=u is given twice"),
+            ("target_session_attrs=prefer-standby", "must be one of any, read-write, read-only"),
         ] {
             let error = Settings::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -71,13 +71,13 @@ fn seconds(time: Duration) -> String {
 }
 
 /// Writes `value` for a connection string: in quotes where the parser would read something else
-/// without them.
+/// without them (with `&` and the next `;`, it would look like XML).
 fn quoted(value: &str) -> String {
     let reads_as_it_is = !value.is_empty()
         && !value
             .starts_with(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '=' | '{' | '\\'))
         && !value.ends_with(|c: char| c.is_whitespace() || matches!(c, '"' | '\''))
-        && !value.contains(|c: char| c == ';' || c.is_control());
+        && !value.contains(|c: char| matches!(c, ';' | '&') || c.is_control());
     if reads_as_it_is {
         value.to_owned()
     } else if value.contains('"') && !value.contains('\'') {
@@ -96,7 +96,7 @@ mod tests {
     fn what_is_quoted_is_read_again() {
         for value in [
             "", "x", "x y", " x", "x ", "it's", "'x'", "\"x\"", "a'b\"c", "x;y", "=x", "x=", "{x}",
-            "{x", "{x}y", "'", "\"", "'\"", "\u{1}", "\n", "書",
+            "&quot", "{x", "{x}y", "'", "\"", "'\"", "\u{1}", "\n", "書",
         ] {
             let text = format!("A={};B=1", quoted(value));
             let expected = [("A".to_owned(), value.to_owned()), ("B".to_owned(), "1".to_owned())];

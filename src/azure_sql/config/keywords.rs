@@ -47,8 +47,8 @@ pub(super) enum Setting {
 impl Setting {
     /// The keyword's first name, and the description of the accepted values.
     fn keyword(self) -> (&'static str, &'static str) {
-        let of_this = |(_, setting, _): &&crate::pasted::Setting<Self>| *setting == self;
-        let (names, _, takes) = SETTINGS.iter().find(of_this).unwrap_or(&SETTINGS[0]);
+        let row = SETTINGS.iter().find(|(_, setting, _)| *setting == self);
+        let (names, _, takes) = row.unwrap_or(&SETTINGS[0]);
         (names.split('|').next().unwrap_or_default(), takes)
     }
 
@@ -73,7 +73,7 @@ pub(super) const KEYWORDS: Keywords<Setting> =
     Keywords { settings: SETTINGS, named: "", others: include_str!("keywords.md") };
 
 /// Names as their driver writes them.
-const SETTINGS: &[crate::pasted::Setting<Setting>] = &[
+const SETTINGS: &[(&str, Setting, &str)] = &[
     (
         "Server|Data Source|Address|Addr|Network Address|serverName",
         Server,
