@@ -41,9 +41,10 @@ use crate::{
 ///
 /// The first name is libpq's or ours, the others are those of Npgsql, pgjdbc, pgx and asyncpg. Every
 /// name is accepted in every form, without regard to case, and to spaces and `_` between words. A
-/// keyword without a value counts as absent. White space and a byte-order mark around the string
-/// are ignored. These are errors: an unknown keyword, two keywords for one setting, and a
-/// placeholder that a template left in a value (`{your_database}`, `<server>`, `${SERVER}`).
+/// keyword without a value counts as absent, but `ssl…=` and `entra_…=` are refused. White space
+/// and a byte-order mark around the string are ignored. These are errors: an unknown keyword, two
+/// keywords for one setting, and a placeholder that a template left in a value
+/// (`{your_database}`, `<server>`, `${SERVER}`).
 ///
 #[doc = include_str!("settings.md")]
 ///

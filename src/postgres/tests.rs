@@ -103,6 +103,24 @@ fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
 }
 
 #[test]
+fn a_setting_changes_verification_target_or_identity_only_by_its_own_name() {
+    let bare: Config = AZURE.parse().unwrap();
+    let names = KEYWORDS.named.lines().filter_map(|line| line.split('`').nth(1));
+    for name in names.filter(|name| !["host", "hostaddr", "port", "user", "dbname"].contains(name))
+    {
+        for value in ["true", "1", "x", "a.example", "require", "standby", "10s"] {
+            // What is read is not an identity: `parse` refuses one.
+            let Ok(config) = format!("{AZURE} {name}={value}").parse::<Config>() else { continue };
+            assert_eq!(config.hosts, bare.hosts, "{name}={value}");
+            assert_eq!(config.session.get_ssl_mode(), SslMode::Require, "{name}={value}");
+            assert_eq!(config.session.get_user(), Some("u"), "{name}={value}");
+            assert!(name == "sslrootcert" || config.trust == bare.trust, "{name}={value}");
+            assert!(name == "entra_scope" || config.scope == bare.scope, "{name}={value}");
+        }
+    }
+}
+
+#[test]
 fn every_keyword_for_tls_is_verify_full_or_refused() {
     for keyword in ["sslmode", "ssl", "SSL_Mode"] {
         for (value, is_read) in [

@@ -538,14 +538,19 @@ fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
 
 #[test]
 fn a_setting_changes_encryption_verification_target_or_identity_only_by_its_own_name() {
-    use keywords::Setting::{CaFile, Encrypt as Level, HostNameInCertificate, ServerCertificate};
+    use keywords::Setting::{
+        Authentication, CaFile, Encrypt as Level, HostNameInCertificate, ServerCertificate, UserId,
+    };
     let bare = config(AZURE);
     for (names, setting, _) in KEYWORDS.settings {
         for value in OTHER_VALUES {
             let name = names.split('|').next().unwrap();
-            let Ok((config, _)) = read::parse(&format!("{AZURE}{name}={value}"), false) else {
+            let Ok((config, identity)) = read::parse(&format!("{AZURE}{name}={value}"), false)
+            else {
                 continue;
             };
+            let names_identity = matches!(setting, Authentication | UserId);
+            assert!(names_identity || identity.refuse_other().is_ok(), "{name}={value}");
             // What differs is stronger, or narrows what is trusted.
             if !matches!(setting, CaFile | ServerCertificate) {
                 assert_eq!(config.trust, bare.trust, "{name}={value}");
