@@ -183,6 +183,17 @@ async fn every_form_of_a_connection_string_leads_to_the_database() {
         )
         .parse(),
         format!("mssql://localhost:{port}/orders?certificate={encoded}&entra+scope={scope}").parse(),
+        // ODBC's and Prisma's.
+        format!(
+            "Driver={{ODBC Driver 18 for SQL Server}};Server=tcp:localhost,{port};Database={{orders}};\
+             MARS_Connection=yes;Trust_Server_Certificate_CA={{{ca}}};Entra Scope={scope}"
+        )
+        .parse(),
+        format!(
+            "sqlserver://localhost:{port};database=orders;trustServerCertificateCA={ca};\
+             entraScope={scope};connectionLimit=5"
+        )
+        .parse(),
         Ok(built.scope(scope.clone())),
     ] {
         let tokens = shop.identity.tokens(scope.clone());

@@ -8,7 +8,14 @@ use entra_pool::{
     token::{Identity, Scope},
 };
 
-use crate::support::credential::{TestCredential, said};
+use crate::{
+    connector, let_in, server,
+    support::{
+        credential::{TestCredential, said},
+        postgres::DATABASE,
+    },
+    text,
+};
 
 fn refused(text: &str) -> String {
     let identity = Identity::new(TestCredential::new("x", 0));
@@ -140,5 +147,31 @@ fn a_pool_is_made_from_the_environment_and_the_variable_is_logged() {
         let output = child.env(MARK, "").envs(variables.iter().copied()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn every_form_of_a_connection_string_leads_to_the_database() {
+    let (server, identity) = (server().await, Identity::new(let_in("forms").await));
+    let (port, ca, scope) = (server.port(), server.ca_file(), Scope::AZURE_POSTGRESQL);
+    let ca = ca.display();
+    for string in [
+        server.url("forms"),
+        format!(
+            "host=127.0.0.1 port={port} dbname='{DATABASE}' user=forms sslrootcert='{ca}' \
+             entra_scope={scope} sslmode=require client_encoding=UTF8 keepalives_count=5"
+        ),
+        format!(
+            "Server=127.0.0.1;Port={port};Database={DATABASE};User Id=forms;Ssl Mode=Require;\
+             Root Certificate={ca};Entra Scope={scope};Include Error Detail=true"
+        ),
+        format!(
+            "jdbc:postgresql://127.0.0.1:{port}/{DATABASE}?user=forms&sslmode=require\
+             &sslrootcert={ca}&entra_scope={scope}&prepareThreshold=0"
+        ),
+    ] {
+        let client = connector(&identity, &string).pool().get().await.unwrap();
+        let found = text(&client, "SELECT current_user || ' ' || current_database()").await;
+        assert_eq!(found, format!("forms {DATABASE}"), "{string}");
     }
 }
