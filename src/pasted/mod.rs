@@ -42,7 +42,9 @@ pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
         () if has(&["&quot;", "&apos;", "&amp;", "&#3"]) => {
             "is escaped for XML: write \" for &quot;, ' for &apos; and & for &amp;"
         }
-        () if text.starts_with(['"', '\'']) => "is in quotes as a whole: remove these quotes",
+        () if text.starts_with(['"', '\'']) => {
+            "cannot be read, because the whole string is in quotes: remove them"
+        }
         () => return Ok(text),
     };
     Err(Mistake::Syntax(problem.to_owned()))
@@ -69,7 +71,7 @@ pub(crate) fn other_url(scheme: &str, own: &[&str]) -> Mistake {
             format!("is for another database: use entra_pool::{module}")
         }
         Some(_) => format!(
-            "is a URL of SQLAlchemy ({scheme}://): write {base}://HOST:PORT/DATABASE, or KEYWORD=VALUE \
+            "is an SQLAlchemy URL ({scheme}://): write {base}://HOST:PORT/DATABASE, or KEYWORD=VALUE \
              pairs"
         ),
         None => {

@@ -89,9 +89,9 @@ fn what_surrounds_a_pasted_string_is_removed() {
 #[test]
 fn a_string_that_was_quoted_or_escaped_elsewhere_is_refused_and_not_shown() {
     for (text, expected) in [
-        ("\"Server=hunter2\"", "in quotes as a whole"),
-        ("'Server=hunter2'", "in quotes as a whole"),
-        ("\"Server=hunter2", "in quotes as a whole"),
+        ("\"Server=hunter2\"", "the whole string is in quotes"),
+        ("'Server=hunter2'", "the whole string is in quotes"),
+        ("\"Server=hunter2", "the whole string is in quotes"),
         (r#"\"Server=hunter2\""#, "backslashes"),
         ("Server=&quot;hunter2&quot;", "XML"),
         ("Server=&#39;hunter2&#39;", "XML"),
@@ -133,7 +133,7 @@ fn a_url_for_something_else_is_refused_with_what_to_do() {
         ("postgres", &["mssql"][..], "entra_pool::postgres"),
         ("jdbc:postgresql", &["mssql"], "entra_pool::postgres"),
         ("postgresql+psycopg2", &["mssql"], "entra_pool::postgres"),
-        ("mssql+pyodbc", &["mssql"], "SQLAlchemy (mssql+pyodbc://): write mssql://"),
+        ("mssql+pyodbc", &["mssql"], "SQLAlchemy URL (mssql+pyodbc://): write mssql://"),
         ("postgresql+asyncpg", &postgres, "write postgresql://"),
         ("sqlserver", &postgres, "entra_pool::azure_sql"),
         ("mysql", &postgres, "none of postgres://, postgresql://, jdbc:postgresql://"),

@@ -75,7 +75,7 @@ impl Settings {
                 return Err(ConfigError::password());
             }
             if name == "options" && value.ends_with("-c") {
-                let problem = "ends with -c: quote a value that has a space in it, as in \
+                let problem = "ends with -c, but a value with a space is quoted: \
                                options='-c search_path=app'";
                 return Err(ConfigError::value("options", problem));
             }
@@ -175,8 +175,8 @@ fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
         let Some(after_equals) = after_equals else {
             let problem = match pairs.last() {
                 Some((key, _)) if KEYWORDS.is_known(key) => format!(
-                    "after the value of {key} there is a word without '=': quote a value that has \
-                     a space in it, as in user='DB Admins'"
+                    "after the value of {key} there is a word without '=': a value with a space is \
+                     quoted, as in user='DB Admins'"
                 ),
                 _ => "it is neither a URL, which begins with postgres://, nor pairs of \
                       keyword=value with spaces between them"
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn a_string_that_cannot_be_read_is_refused_and_not_shown() {
         for (text, expected) in [
-            ("'postgres://u:hunter2@h/d?sslmode=require'", "in quotes as a whole"),
+            ("'postgres://u:hunter2@h/d?sslmode=require'", "the whole string is in quotes"),
             ("postgresql+asyncpg://u:hunter2@h/d?ssl=require", "write postgresql://"),
             ("mysql://u:hunter2@h/d", "begins with none of postgres://"),
             ("host=h =hunter2", "a word without '='"),

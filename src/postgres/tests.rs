@@ -11,21 +11,21 @@ const AZURE: &str = "host=a.postgres.database.azure.com user=u dbname=d";
 
 /// What must hold of the strings in `tests/cases` that are refused: id, parts of the error.
 const REFUSED: &[(&str, &[&str])] = &[
-    ("P07", &["SQLAlchemy", "write postgresql://"]),
+    ("P07", &["SQLAlchemy URL", "write postgresql://"]),
     (
         "P09",
         &[
-            "schema is a parameter of Prisma: use options=",
-            "connection_limit is a parameter of Prisma: use pool_max_conns",
-            "pgbouncer is a parameter of Prisma: leave it out",
+            "schema is a Prisma parameter: use options=",
+            "connection_limit is a Prisma parameter: use pool_max_conns",
+            "pgbouncer is a Prisma parameter: leave it out",
         ],
     ),
     ("P17", &["sslmode is prefer", "sslmode=verify-full"]),
     ("P18", &["sslmode is no-verify", "sslmode=verify-full"]),
     ("P20", &["%40"]),
-    ("P27", &["in quotes as a whole"]),
+    ("P27", &["the whole string is in quotes"]),
     ("P28", &["password must go"]),
-    ("P36", &["quote a value that has a space in it", "options='-c search_path=app'"]),
+    ("P36", &["a value with a space is quoted: options='-c search_path=app'"]),
     (
         "P37",
         &["statement_timeout is a setting", "search_path is a setting", "options='-c NAME=VALUE'"],

@@ -3,10 +3,11 @@ use std::{fmt, time::Duration};
 use super::{Config, Encrypt, keywords::Setting};
 use crate::Cloud;
 
-/// An ADO.NET connection string, which reads back as the same configuration, but for what no
-/// string can say: what a `dangerous_…` method allows, `tls`, `idle_timeout`, `keepalive`,
-/// `tcp_user_timeout`, `recycling` and `maintenance`.
-/// Defaults are left out. (A path that is no Unicode is shown as far as it is.)
+/// An ADO.NET connection string, from which the same configuration is parsed, except for settings
+/// that no string has: what a `dangerous_…` method allows, `tls`, `idle_timeout`, `keepalive`,
+/// `tcp_user_timeout`, `recycling`,
+/// `maintenance`, and names that look like a template's placeholder.
+/// Defaults are left out. (Parts of a path that are not Unicode are replaced.)
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=tcp:{},{}", Setting::Server.name(), self.host, self.port)?;

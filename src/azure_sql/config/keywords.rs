@@ -104,8 +104,8 @@ const SETTINGS: &[(&str, Setting, &str)] = &[
     (
         "Connect Timeout|Connection Timeout|Timeout|loginTimeout",
         ConnectTimeout,
-        "must be a number of seconds, 1 or more (elsewhere, 0 waits for ever: give the longest \
-         time that a connect may take, or leave it out for 15 seconds)",
+        "must be a number of seconds, 1 or more (0 would wait for ever: give the longest time \
+         that a connect may take, or leave it out for 15 seconds)",
     ),
     ("Command Timeout|queryTimeout", CommandTimeout, SECONDS_OR_NO_LIMIT),
     ("ConnectRetryCount", ConnectRetryCount, "must be a number from 0 to 255"),

@@ -249,7 +249,9 @@ fn server(value: &str) -> Result<(String, Option<u16>), String> {
         && port.parse::<u16>().is_ok()
         && ServerName::try_from(host).is_ok()
     {
-        return Err(format!("has a ':' before its port, which follows a comma: {host},{port}"));
+        return Err(format!(
+            "has a ':' before its port, but the port follows a comma: {host},{port}"
+        ));
     }
     let (host, port) = match value.split_once(',') {
         None => (value, None),
