@@ -112,7 +112,8 @@ impl Settings {
     pub(super) fn of_driver(&self) -> String {
         let mut pairs = String::new();
         let is_ours = |keyword: &str| {
-            matches!(keyword, "ssl" | "sslmode" | "sslrootcert")
+            // tokio-postgres reads the last one in seconds.
+            matches!(keyword, "ssl" | "sslmode" | "sslrootcert" | "tcp_user_timeout")
                 || ["entra_", "pool_"].iter().any(|prefix| keyword.starts_with(prefix))
         };
         for (keyword, value) in self.0.iter().filter(|(keyword, _)| !is_ours(keyword)) {
