@@ -54,7 +54,7 @@ use diesel_async::{
 use crate::{
     clock,
     connect::RetireReason,
-    postgres::{Connector, Link, make_fit_by},
+    postgres::{Connector, Link, counted, make_fit_by},
     token::with_causes,
 };
 
@@ -133,8 +133,8 @@ async fn recycle(
         link.allowance.lift();
         Ok(())
     };
-    make_fit_by(connector, link, cleaning, |error: &Error| {
+    let making_fit = make_fit_by(connector, link, cleaning, |error: &Error| {
         matches!(error, Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))
-    })
-    .await
+    });
+    counted(connector, making_fit).await
 }

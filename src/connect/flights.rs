@@ -123,6 +123,15 @@ where
         (id, Flight { landed, left, ends, task })
     }
 
+    /// Starts what has lost its caller already.
+    #[cfg(feature = "postgres")]
+    pub(super) fn go_on(
+        self: &Arc<Self>,
+        login: impl Future<Output = Result<C, E>> + Send + 'static,
+    ) {
+        drop(Waiting { flights: self, flight: Some(self.start(login)) });
+    }
+
     /// Ends logins without a caller, so that at most `most` stay.
     pub(super) fn shrink(&self, most: usize) {
         self.orphans().shrink(most);

@@ -67,6 +67,15 @@ where
         self.flights.connect(login, is_alive).await
     }
 
+    /// Leaves the connection to the next caller, once it is ready.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn go_on(
+        &self,
+        connection: impl Future<Output = Result<C, M::Error>> + Send + 'static,
+    ) {
+        self.flights.go_on(connection);
+    }
+
     /// Starts the task that maintains the pool, unless it runs or there is no pool: it closes
     /// idle connections that are unfit, keeps the minimum size and keeps the token fresh. It
     /// runs in the runtime of the caller and ends with the pool.

@@ -222,9 +222,9 @@ impl Connector {
     pub(super) async fn spawn_for_deadpool(
         &self,
         began: Duration,
-    ) -> Result<Spawned, tokio_postgres::Error> {
+    ) -> Result<(Client, JoinHandle<()>, Arc<Link>), tokio_postgres::Error> {
         match self.spawn(began).await {
-            Ok((client, driver, _)) => Ok((client, driver)),
+            Ok(spawned) => Ok(spawned),
             // These are what Error::from makes of them again.
             Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
             Err(error) => Err(replay::carrying(error).await),
@@ -236,7 +236,10 @@ impl Connector {
 /// own holds.
 impl deadpool_postgres::Connect for Connector {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
-        Box::pin(self.spawn_for_deadpool(self.now()))
+        Box::pin(async {
+            let (client, driver, _) = self.spawn_for_deadpool(self.now()).await?;
+            Ok((client, driver))
+        })
     }
 }
 

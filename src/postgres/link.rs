@@ -4,9 +4,10 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    future::{Ready, ready},
+    future::{Ready, poll_fn, ready},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::Poll,
     time::Duration,
 };
 
@@ -16,11 +17,13 @@ use futures_util::FutureExt;
 use tokio::{
     io::{Join, join},
     sync::Notify,
+    task::JoinHandle,
 };
 use tokio_postgres::{
     CancelToken,
     tls::{ChannelBinding, TlsConnect, TlsStream},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::cancel::Canceller;
 use crate::{
@@ -42,7 +45,9 @@ pub(crate) struct Link {
     settled: Notify,
     /// Cleared when the server refuses one of them because its result would have other columns
     /// now.
-    statements: OnceLock<Arc<StatementCache>>,
+    statements: ArcSwapOption<StatementCache>,
+    /// The task of a pool's connection; see [`leashed`].
+    driver: Mutex<Weak<Slot>>,
     /// What cancels the requests under way when the connection is dropped.
     pub(super) canceller: ArcSwapOption<Canceller>,
 }
@@ -93,7 +98,8 @@ impl Link {
             clock,
             state: Mutex::new(state),
             settled: Notify::new(),
-            statements: OnceLock::new(),
+            statements: ArcSwapOption::empty(),
+            driver: Mutex::default(),
             canceller: ArcSwapOption::empty(),
         }
     }
@@ -161,8 +167,7 @@ impl Link {
 
     /// The client's cached statements are cleared once one of them is stale.
     pub(crate) fn clears(&self, client: &ClientWrapper) {
-        // A connection has one client.
-        let _ = self.statements.set(client.statement_cache.clone());
+        self.statements.store(Some(client.statement_cache.clone()));
     }
 
     /// Takes the canceller, which is of use where the server has yet to answer. To end a COPY, it
@@ -170,6 +175,11 @@ impl Link {
     pub(super) fn take_canceller(&self) -> Option<Arc<Canceller>> {
         let state = self.state();
         self.canceller.swap(None).filter(|_| state.requests != state.responses)
+    }
+
+    /// Takes the task of a pool's connection away from the pool.
+    pub(super) fn take_driver(&self) -> Option<AbortOnDropHandle<()>> {
+        lock(&*lock(&self.driver).upgrade()?).take()
     }
 
     /// Why an idle connection that was lent so often must be closed, if it looked unfit before
@@ -235,7 +245,7 @@ impl Link {
             }
             (message::ERROR, body) if sql_state(body) == Some(STALE_PLAN) => {
                 self.state().has_stale_plans = true;
-                self.statements.get().inspect(|statements| statements.clear());
+                self.statements.load().as_ref().inspect(|statements| statements.clear());
             }
             (message::READY_FOR_QUERY, [status, ..]) => {
                 let now = self.clock.monotonic();
@@ -253,8 +263,26 @@ impl Link {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+/// A task, until it is taken.
+type Slot = Mutex<Option<AbortOnDropHandle<()>>>;
+
+/// Returns what a pool gets as the task of a connection. The pool aborts it together with the
+/// client, which ends the connection unless [`Link::take_driver`] has taken its own task.
+pub(super) fn leashed(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<()> {
+    let slot = Arc::new(Mutex::new(Some(driver)));
+    *lock(&link.driver) = Arc::downgrade(&slot);
+    tokio::spawn(poll_fn(move |cx| match &mut *lock(&slot) {
+        Some(driver) => driver.poll_unpin(cx).map(drop),
+        None => Poll::Ready(()),
+    }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {
@@ -295,7 +323,7 @@ pub(super) struct Links(Mutex<HashMap<Key, Option<Weak<Link>>>>);
 impl Links {
     pub(super) fn add(&self, link: &Arc<Link>) {
         let Some(key) = link.state().key else { return };
-        let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = lock(&self.0);
         links.retain(|_, link| link.as_ref().is_none_or(|link| link.strong_count() > 0));
         let new = Some(Arc::downgrade(link));
         links.entry(key).and_modify(|known| *known = None).or_insert(new);
@@ -305,7 +333,7 @@ impl Links {
     /// key, or the same one to several connections.
     pub(super) fn of(&self, token: &CancelToken) -> Option<Arc<Link>> {
         let key = key(token)?;
-        let links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = lock(&self.0);
         links.get(&key)?.as_ref()?.upgrade()
     }
 }

@@ -86,6 +86,8 @@ pub use error::{Error, is_transient};
 pub(crate) use link::Link;
 pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait};
 pub use recycling::Recycling;
+#[cfg(any(feature = "bb8", feature = "diesel-async"))]
+pub(crate) use recycling::counted;
 #[cfg(feature = "diesel-async")]
 pub(crate) use recycling::make_fit_by;
 pub use tls::Connection;

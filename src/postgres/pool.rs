@@ -3,11 +3,15 @@ use std::sync::Arc;
 use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Metrics, RecyclingMethod,
 };
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Config, Connector, Recycling,
+    Config, Connector, Error, Recycling, RetireReason,
     connector::{Connecting, Spawned},
+    link::leashed,
     recycling::make_fit,
+    replay,
     retire::unfit,
 };
 use crate::connect::{self, PoolState, Upkeep};
@@ -46,15 +50,17 @@ pub(super) fn builder(connector: &Connector) -> PoolBuilder {
         .pre_recycle(retire_the_unfit(connector.clone()));
     match config.recycling {
         Recycling::Fast => builder,
-        _ => builder.pre_recycle(recycle(connector.clone())),
+        _ => builder.pre_recycle(recycle(connector.clone(), state)),
     }
 }
 
 /// Makes the connections of one pool, and has it maintained.
 struct PoolConnect {
     connector: Connector,
-    state: Arc<PoolState<Manager, Spawned>>,
+    state: Arc<State>,
 }
+
+type State = PoolState<Manager, Spawned>;
 
 impl deadpool_postgres::Connect for PoolConnect {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
@@ -74,7 +80,10 @@ impl deadpool_postgres::Connect for PoolConnect {
         }
         let login = |began| {
             let connector = self.connector.clone();
-            async move { connector.spawn_for_deadpool(began).await }
+            async move {
+                let (client, driver, link) = connector.spawn_for_deadpool(began).await?;
+                Ok((client, leashed(AbortOnDropHandle::new(driver), &link)))
+            }
         };
         Box::pin(async move {
             let is_alive = |(client, _): &Spawned| !client.is_closed();
@@ -100,14 +109,52 @@ fn retire_the_unfit(connector: Connector) -> Hook {
     })
 }
 
-fn recycle(connector: Connector) -> Hook {
+fn recycle(connector: Connector, state: Arc<State>) -> Hook {
     Hook::async_fn(move |client: &mut ClientWrapper, _| {
-        let connector = connector.clone();
+        let (connector, state) = (connector.clone(), state.clone());
         Box::pin(async move {
-            let fit = make_fit(&connector, client).await;
+            let mut cleaning = Cleaning { connector, state, client, ended: false };
+            let fit = make_fit(&cleaning.connector, cleaning.client).await;
+            cleaning.ended = true;
             fit.map_err(|reason| HookError::message(reason.to_string()))
         })
     })
+}
+
+/// A cleaning, which goes on if its caller gives up: the next caller adopts the connection, as it
+/// does with a login.
+struct Cleaning<'a> {
+    connector: Connector,
+    state: Arc<State>,
+    client: &'a mut ClientWrapper,
+    ended: bool,
+}
+
+impl Cleaning<'_> {
+    /// `None` if the connection must be dropped with its cleaning.
+    fn go_on(&mut self) -> Option<()> {
+        Handle::try_current().ok()?;
+        let link = self.connector.link(&self.client.cancel_token())?;
+        let closed = replay::closed_client()?;
+        let driver = link.take_driver()?;
+        let client = std::mem::replace(&mut **self.client, closed);
+        let connector = self.connector.clone();
+        self.state.go_on(async move {
+            match make_fit(&connector, &client).await {
+                Ok(()) => Ok((client, leashed(driver, &link))),
+                Err(reason) => Err(replay::carrying(Error::Retired { reason }).await),
+            }
+        });
+        Some(())
+    }
+}
+
+impl Drop for Cleaning<'_> {
+    fn drop(&mut self) {
+        if !self.ended && self.go_on().is_none() {
+            self.connector.metrics().retired(RetireReason::Unsettled);
+        }
+    }
 }
 
 /// Closes `pool` and waits until the last of its connections has been returned, without a time

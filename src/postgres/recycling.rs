@@ -1,8 +1,7 @@
 use std::{error::Error, pin::pin, time::Duration};
 
-use deadpool_postgres::ClientWrapper;
 use futures_util::StreamExt;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, error::SqlState};
 use tracing::Instrument;
 
 use super::{Connector, RetireReason, is_transient, link::Link};
@@ -102,11 +101,7 @@ impl Recycling {
         }
     }
 
-    async fn run(
-        &self,
-        client: &ClientWrapper,
-        link: Option<&Link>,
-    ) -> Result<(), tokio_postgres::Error> {
+    async fn run(&self, client: &Client, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
         match self {
             Self::Fast => Ok(()),
             Self::Verified => execute(client, "").await,
@@ -116,25 +111,21 @@ impl Recycling {
     }
 }
 
-/// Makes a connection fit for its next borrower, as the configuration says.
-pub(crate) async fn make_fit(
-    connector: &Connector,
-    client: &ClientWrapper,
-) -> Result<(), RetireReason> {
+/// Makes a connection fit for its next borrower, as the configuration says. Otherwise it must be
+/// dropped, which cancels what it still runs; it is counted here.
+pub(crate) async fn make_fit(connector: &Connector, client: &Client) -> Result<(), RetireReason> {
     let link = connector.link(&client.cancel_token());
     let running = connector.config().recycling.run(client, link.as_deref());
     make_fit_by(connector, link.as_deref(), running, is_transient).await
 }
 
-/// Makes a connection fit for its next borrower. Otherwise it must be dropped, which cancels what
-/// it still runs; it is counted here, also if its caller gives up meanwhile.
+/// [`make_fit`] with another cleaning.
 pub(crate) async fn make_fit_by<E: Error + 'static>(
     connector: &Connector,
     link: Option<&Link>,
     cleaning: impl Future<Output = Result<(), E>>,
     is_lost: fn(&E) -> bool,
 ) -> Result<(), RetireReason> {
-    let mut counted = Counted { connector, reason: Some(RetireReason::Unsettled) };
     let span = connector.metrics().recycle_span();
     let recycling = async {
         if let Some(link) = link {
@@ -172,27 +163,31 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
         }
     };
     let fit = recycling.instrument(span.clone()).await;
-    counted.reason = fit.err();
-    recycled(&span, fit)
+    recycled(&span, fit.inspect_err(|reason| connector.metrics().retired(*reason)))
 }
 
-/// Counts the retirement of a connection, also if its caller gives up meanwhile: the pool drops
-/// the connection then.
-struct Counted<'a> {
-    connector: &'a Connector,
-    reason: Option<RetireReason>,
-}
+/// Counts the connection as retired if its caller gives up while it is made fit: its pool drops
+/// it then.
+#[cfg(any(feature = "bb8", feature = "diesel-async"))]
+pub(crate) async fn counted<T>(connector: &Connector, making_fit: impl Future<Output = T>) -> T {
+    struct GivenUp<'a>(Option<&'a Connector>);
 
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        if let Some(reason) = self.reason {
-            self.connector.metrics().retired(reason);
+    impl Drop for GivenUp<'_> {
+        fn drop(&mut self) {
+            if let Some(connector) = self.0 {
+                connector.metrics().retired(RetireReason::Unsettled);
+            }
         }
     }
+
+    let mut given_up = GivenUp(Some(connector));
+    let fit = making_fit.await;
+    given_up.0 = None;
+    fit
 }
 
 /// Cleans the session. Without a link it is not known what the borrower did.
-async fn clean(client: &ClientWrapper, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
+async fn clean(client: &Client, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
     // A `ROLLBACK` of the borrower may still be on its way.
     let roll_back =
         if link.is_some_and(|link| !link.in_transaction()) { "" } else { ROLL_BACK_ANY };
@@ -213,7 +208,7 @@ async fn clean(client: &ClientWrapper, link: Option<&Link>) -> Result<(), tokio_
 
 /// Runs `sql` as `batch_execute` does, which reads all answers that are there within one
 /// poll: where they come without end, a time limit would not get its turn.
-async fn execute(client: &ClientWrapper, sql: &str) -> Result<(), tokio_postgres::Error> {
+async fn execute(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     let mut answers = pin!(client.simple_query_raw(sql).await?.enumerate());
     while let Some((count, answer)) = answers.next().await {
         answer?;

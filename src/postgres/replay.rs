@@ -7,9 +7,10 @@
 
 use std::io::{self, Cursor};
 
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
+use tokio::io::AsyncRead;
 use tokio_postgres::{
-    NoTls,
+    Client, NoTls,
     config::SslMode,
     error::{DbError, ErrorPosition},
 };
@@ -60,15 +61,29 @@ pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_post
     unreadable(io::Error::new(io_kind(&error).unwrap_or(io::ErrorKind::Other), shown)).await
 }
 
+/// A client whose connection is closed.
+pub(super) fn closed_client() -> Option<Client> {
+    // `AuthenticationOk` and `ReadyForQuery`.
+    let answers = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I".as_slice();
+    let connecting = connect_raw(answers).now_or_never()?;
+    connecting.ok()
+}
+
 /// Returns the error of a login to a server whose `answer` is an error or cannot be read.
 pub(super) async fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     let answers = StreamReader::new(stream::iter([answer.map(Cursor::new)]));
-    let mut config = tokio_postgres::Config::new();
-    config.user("").ssl_mode(SslMode::Disable);
-    match config.connect_raw(tokio::io::join(answers, tokio::io::sink()), NoTls).await {
+    match connect_raw(answers).await {
         Err(error) => error,
         Ok(_) => unreachable!("no answer says that a login succeeded"),
     }
+}
+
+/// Logs in to a server with these answers.
+async fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config.user("").ssl_mode(SslMode::Disable);
+    let stream = tokio::io::join(answers, tokio::io::sink());
+    config.connect_raw(stream, NoTls).await.map(|(client, _)| client)
 }
 
 /// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error

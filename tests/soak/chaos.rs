@@ -181,11 +181,13 @@ impl Step {
                 world.azure.behaviour().fail_logins(usize::MAX, ServerError::new(18456, 14, text));
                 sleep(length).await;
                 world.azure.behaviour().calm();
+                sleep(REFUSAL_HOLDS).await;
             }
             Self::RefuseLogins(Postgres) => {
                 world.directory.refuse(true);
                 sleep(length).await;
                 world.directory.refuse(false);
+                sleep(REFUSAL_HOLDS).await;
             }
             Self::Route => {
                 let port = world.elsewhere.addr().port();
@@ -232,6 +234,9 @@ impl Step {
         }
     }
 }
+
+/// A connector repeats a refusal for 1 s.
+const REFUSAL_HOLDS: Duration = Duration::from_millis(1_500);
 
 async fn cut(network: &Network, length: Duration, random: &mut Rng) {
     let until = Instant::now() + length;

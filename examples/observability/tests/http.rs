@@ -141,14 +141,17 @@ async fn a_scrape_tells_of_pools_logins_and_tokens() {
     cut().await;
     behaviour.fail_logins(1, ServerError::new(18456, 14, "Login failed."));
     application.recovers("/azure-sql").await;
+    let last = scrape(&application).await;
+    assert_eq!(value(&last, "entra_pool_login_retried_total", sql), 1.0);
+    assert_eq!(value(&last, "entra_pool_login_renewed_total", sql), 1.0);
+    // The server accepted this identity before, so the login is retried within its time.
     world.emulator.directory().remove("shop-identity");
     cut().await;
     application.get("/azure-sql").await.problem(500);
 
     let last = scrape(&application).await;
-    assert_eq!(value(&last, "entra_pool_login_retried_total", sql), 1.0);
-    // The last one, too, before it was given up.
-    assert_eq!(value(&last, "entra_pool_login_renewed_total", sql), 2.0);
+    assert!(value(&last, "entra_pool_login_retried_total", sql) > 1.0);
+    assert!(value(&last, "entra_pool_login_renewed_total", sql) > 1.0);
     assert_eq!(value(&last, "entra_pool_login_refused_total", sql), 1.0);
     let closed = [sql[0], "entra_pool_retire_reason=\"closed\""];
     assert_eq!(value(&last, "entra_pool_connection_retired_total", &closed), 3.0);

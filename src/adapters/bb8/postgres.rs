@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::connect::RetireReason;
-use crate::postgres::{Connector, Error, Link, Recycling, SUSPECTED_FOR, make_fit, unfit};
+use crate::postgres::{Connector, Error, Link, Recycling, SUSPECTED_FOR, counted, make_fit, unfit};
 
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
@@ -97,7 +97,7 @@ impl ManageConnection for Manager {
                 self.connector.metrics().retired(reason);
                 Err(reason)
             }
-            None => make_fit(&self.connector, &connection.client).await,
+            None => counted(&self.connector, make_fit(&self.connector, &connection.client)).await,
         };
         connection.fit = made_fit.is_ok();
         made_fit.map_err(|reason| Error::Retired { reason })
