@@ -72,7 +72,7 @@ impl Schedule {
         let refresh_after = match hint.and_then(|hint| hint.duration_since(requested).ok()) {
             Some(hint) if !hint.is_zero() => earlier(hint, 0.1, jitter),
             // Three quarters to one half of its life.
-            _ if life >= Duration::from_secs(10 * 60) => earlier(life * 3 / 4, 1.0 / 3.0, jitter),
+            _ if life >= Duration::from_secs(10 * 60) => earlier(life / 4 * 3, 1.0 / 3.0, jitter),
             _ => life * 4 / 5,
         };
         let usable_until = expires_on - margin;
@@ -123,7 +123,7 @@ fn earlier(time: Duration, share: f64, jitter: f64) -> Duration {
 pub(super) fn pause_after(left: Duration, retry_after: Option<Duration>, jitter: f64) -> Duration {
     let pause = match retry_after {
         Some(asked) => asked.min(left / 2),
-        None => earlier((left * 3 / 4).min(USABLE_RETRY), 1.0 / 3.0, jitter),
+        None => earlier((left / 4 * 3).min(USABLE_RETRY), 1.0 / 3.0, jitter),
     };
     pause.max(LEAST_RETRY)
 }
@@ -214,6 +214,17 @@ mod tests {
         assert_eq!(again(-5.0, 1.0), None);
         // A renewal that was forced early does not bring the refresh forward.
         assert_eq!(again(86_400.0, 60.0), Some(43_200));
+    }
+
+    #[test]
+    fn a_token_may_never_expire() {
+        let expires_on = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX as u64);
+        let now = at(60.0);
+        let schedule = Schedule::new(at(0.0), at(0.0), expires_on, None, 0.5);
+        assert_eq!(schedule.verdict(now), Verdict::Use);
+        assert!(schedule.again(at(0.0), now).is_some());
+        let left = expires_on.duration_since(now).unwrap();
+        assert_eq!(pause_after(left, None, 0.0), USABLE_RETRY);
     }
 
     #[test]
