@@ -140,7 +140,7 @@ impl Clock for ManualClock {
     fn sleep(&self, duration: Duration) -> Sleep {
         let (wake, woken) = oneshot::channel();
         let mut state = self.lock();
-        let deadline = state.monotonic + duration;
+        let deadline = state.monotonic.saturating_add(duration);
         if duration.is_zero() {
             let _ = wake.send(());
         } else {

@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use super::{orphans::Orphans, retry::TOO_LITTLE};
-use crate::clock::{self, Clock};
+use crate::clock::{self, Clock, Elapsed};
 
 /// The logins of one pool. Each is a task in the runtime of the caller who started it.
 pub(crate) struct Flights<C, E> {
@@ -62,7 +62,8 @@ where
         let mut failed = None;
         loop {
             let Some((id, flight)) = self.orphans().adopt() else { break };
-            let left = flight.ends.saturating_sub(self.clock.monotonic());
+            let ends = flight.ends.min(began.saturating_add(self.limit));
+            let left = ends.saturating_sub(self.clock.monotonic());
             let mut waiting = Waiting { flights: self, flight: Some((id, flight)) };
             // A runtime that nobody drives does not end it.
             match clock::timeout(&*self.clock, left, waiting.landing()).await {
@@ -70,13 +71,14 @@ where
                     return Ok((connection, true));
                 }
                 Ok(Landing::Landed(Err(error))) => failed = Some(error),
+                // The caller has no time left, and leaves the login to the next one.
+                Err(Elapsed) if self.waited(began) >= self.limit => break,
                 _ => {}
             }
             waiting.end();
         }
-        let waited = self.clock.monotonic().saturating_sub(began);
         if let Some(error) = failed
-            && self.limit.saturating_sub(waited) < TOO_LITTLE
+            && self.limit.saturating_sub(self.waited(began)) < TOO_LITTLE
         {
             return Err(error);
         }
@@ -94,12 +96,16 @@ where
         outcome.map(|connection| (connection, false))
     }
 
+    fn waited(&self, began: Duration) -> Duration {
+        self.clock.monotonic().saturating_sub(began)
+    }
+
     fn start(
         self: &Arc<Self>,
         login: impl Future<Output = Result<C, E>> + Send + 'static,
     ) -> (u64, Flight<C, E>) {
         let id = self.next_id.fetch_add(1, Relaxed);
-        let ends = self.clock.monotonic() + self.limit;
+        let ends = self.clock.monotonic().saturating_add(self.limit);
         let (landing, landed) = oneshot::channel();
         let left = Arc::new(Notify::new());
         let (flights, clock, limit) = (Arc::downgrade(self), self.clock.clone(), self.limit);
