@@ -75,7 +75,7 @@ impl Connector {
     /// `ConnectRetryInterval` set other numbers.
     ///
     /// After a refused login, the connector's other logins fail with the same error for 1 s;
-    /// then one login at a time is made until one succeeds. Where a login succeeded before, a
+    /// then one login a second is started until one succeeds. Where a login succeeded before, a
     /// refusal may be temporary (Azure moves the database): logins then take turns, at most one
     /// each second, within the `Connect Timeout` of the first.
     ///

@@ -211,13 +211,10 @@ impl<D: Driver> Engine<D> {
     ) -> Result<D::Connection, D::Error> {
         let mut retries = Retries::new(self.driver.retry_policy());
         loop {
-            let turn = match self.refusals.turn(&**self.clock(), attempt).await {
-                Ok(turn) => turn,
-                Err(refusal) => {
-                    self.metrics.damped();
-                    return Err(self.driver.repeat(refusal).await);
-                }
-            };
+            if let Err(refusal) = self.refusals.turn(&**self.clock(), attempt).await {
+                self.metrics.damped();
+                return Err(self.driver.repeat(refusal).await);
+            }
             let error = match self.connect_once(attempt).await {
                 Ok(connection) => {
                     self.refusals.accepted(self.clock().monotonic());
@@ -232,9 +229,9 @@ impl<D: Driver> Engine<D> {
                     Some(pause) if retries.may_repeat() => self.metrics.retried(&error, pause),
                     _ => return Err(error),
                 }
+                attempt.failed(error);
                 continue;
             }
-            drop(turn);
             let known = self.metrics.has_logged_in();
             // A server that has routed the login elsewhere exists.
             let outlook = self.driver.outlook(&error, known || attempt.was_routed());

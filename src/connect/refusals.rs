@@ -3,6 +3,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use super::{Attempt, retry::TOO_LITTLE};
 use crate::clock::{self, Clock};
 
@@ -12,15 +14,16 @@ const HOLDS: Duration = Duration::from_secs(1);
 /// The refused logins of one connector. Where logins are refused, more of them would be, and
 /// servers limit or lock out clients that hammer.
 ///
-/// After a refusal, other logins fail with the same error for 1 s. Then one login at a time is
-/// made, until one succeeds. If the server accepted this identity before (see
+/// After a refusal, other logins fail with the same error for 1 s. Then one login a second is
+/// started, until one succeeds. If the server accepted this identity before (see
 /// [`Driver::patience`](super::Driver::patience)), logins wait for their turn instead of
 /// failing, for as long as the connect that was refused first.
+// A turn is a time and not a lock: its owner may hang, or be in a runtime that nobody drives.
 #[derive(Debug)]
 pub(super) struct Refusals<R> {
     state: Mutex<State<R>>,
-    /// Held while a login is made although logins are refused.
-    turn: tokio::sync::Mutex<()>,
+    /// Notified when logins are accepted or refused.
+    decided: Notify,
 }
 
 /// Times are monotonic.
@@ -32,57 +35,48 @@ struct State<R> {
     last: Option<Refusal<R>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Refusal<R> {
-    refusal: R,
+    answer: R,
     holds_until: Duration,
     patient_until: Duration,
+    /// Another login has its turn until then.
+    turn_until: Duration,
 }
-
-/// Permission to log in.
-pub(super) type Turn<'a> = Option<tokio::sync::MutexGuard<'a, ()>>;
 
 impl<R: Clone> Refusals<R> {
     pub(super) fn new() -> Self {
         let state = Mutex::new(State { accepted: None, last: None });
-        Self { state, turn: tokio::sync::Mutex::default() }
+        Self { state, decided: Notify::new() }
     }
 
     /// Waits until a login may be made; else returns the refusal that answers it.
-    pub(super) async fn turn<E>(
-        &self,
-        clock: &dyn Clock,
-        attempt: &Attempt<E>,
-    ) -> Result<Turn<'_>, R> {
-        let mut turn = None;
+    pub(super) async fn turn<E>(&self, clock: &dyn Clock, attempt: &Attempt<E>) -> Result<(), R> {
         loop {
-            let last = self.state().last.clone();
-            let Some(Refusal { refusal, holds_until, patient_until }) = last else {
-                return Ok(None);
-            };
+            let decided = self.decided.notified();
             let now = clock.monotonic();
-            let pause = holds_until.saturating_sub(now);
-            let left = attempt.left(now).saturating_sub(TOO_LITTLE);
-            if !pause.is_zero() && (now >= patient_until || left < pause) {
-                return Err(refusal);
-            }
-            if turn.is_none() {
-                let Ok(locked) = clock::timeout(clock, left, self.turn.lock()).await else {
-                    return Err(refusal);
-                };
-                // Meanwhile, another login has had its turn.
-                turn = Some(locked);
-            } else if pause.is_zero() {
-                return Ok(turn);
-            } else {
-                clock.sleep(pause).await;
-            }
+            let pause = {
+                let State { last: Some(last), .. } = &mut *self.state() else { return Ok(()) };
+                let holds = last.holds_until > now;
+                let pause = last.holds_until.max(last.turn_until).saturating_sub(now);
+                let left = attempt.left(now).saturating_sub(TOO_LITTLE);
+                if pause.is_zero() {
+                    last.turn_until = now + HOLDS;
+                    return Ok(());
+                }
+                if left < pause || (holds && now >= last.patient_until) {
+                    return Err(last.answer.clone());
+                }
+                pause
+            };
+            let _ = clock::timeout(clock, pause, decided).await;
         }
     }
 
     /// A login succeeded.
     pub(super) fn accepted(&self, now: Duration) {
         *self.state() = State { accepted: Some(now), last: None };
+        self.decided.notify_waiters();
     }
 
     /// A login of this connect was refused. Returns the pause after which it may be retried, if
@@ -98,11 +92,15 @@ impl<R: Clone> Refusals<R> {
         let patient_until = match &state.last {
             Some(before) => before.patient_until,
             None => match state.accepted {
-                Some(at) if now.saturating_sub(at) < patience => now + attempt.left(now),
+                Some(at) if now.saturating_sub(at) < patience => {
+                    now.saturating_add(attempt.left(now))
+                }
                 _ => now,
             },
         };
-        state.last = Some(Refusal { refusal, holds_until: now + HOLDS, patient_until });
+        let (holds_until, turn_until) = (now + HOLDS, now);
+        state.last = Some(Refusal { answer: refusal, holds_until, patient_until, turn_until });
+        self.decided.notify_waiters();
         (now < patient_until).then_some(HOLDS)
     }
 

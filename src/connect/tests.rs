@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -85,6 +85,8 @@ struct Server {
     /// When logins were refused.
     refusals: Mutex<VecDeque<Duration>>,
     patience: Duration,
+    /// Logins get no answer.
+    hangs: AtomicBool,
 }
 
 impl Driver for Arc<Server> {
@@ -105,6 +107,9 @@ impl Driver for Arc<Server> {
     }
 
     async fn log_in(&self, token: &Token, _: &Attempt<Error>) -> Result<usize, Error> {
+        if self.hangs.load(SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.clock.sleep(50 * MS).await;
         let number = token.secret().parse().unwrap();
         if number > *self.accepts_above.lock().unwrap() {
@@ -141,7 +146,7 @@ impl Driver for Arc<Server> {
     }
 
     fn timed_out(&self, progress: Progress<Error>, _: Duration) -> Error {
-        Error::Other(format!("timed out {}", progress.stage))
+        Error::Other(format!("timed out {}, after {:?}", progress.stage, progress.failed))
     }
 }
 
@@ -159,7 +164,9 @@ fn house(accepts_above: usize, repeats: bool, patience: Duration) -> House {
     let numbers = Arc::new(Numbers { requests, repeats, clock: Some(clock.clone()) });
     let identity = Identity::builder(numbers.clone()).clock(clock.clone()).build();
     let refusals = Mutex::default();
-    let server = Arc::new(Server { clock: clock.clone(), accepts_above, refusals, patience });
+    let hangs = AtomicBool::new(false);
+    let server = Server { clock: clock.clone(), accepts_above, refusals, patience, hangs };
+    let server = Arc::new(server);
     let database = Database::new("x", [("server", 1)].into_iter(), None);
     let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
     let tokens = identity.tokens(Scope::AZURE_SQL);
@@ -309,6 +316,80 @@ async fn a_user_that_was_dropped_for_good_takes_one_connects_time() {
 }
 
 #[tokio::test]
+async fn a_login_that_hangs_after_a_refusal_keeps_others_waiting_for_a_second() {
+    for patience in [S * 0, Duration::MAX] {
+        let house = house(0, true, patience);
+        let first = house.connecting();
+        house.pass(S).await;
+        first.await.unwrap().1.unwrap();
+        house.accept_above(usize::MAX);
+        let refused = house.connecting();
+        house.pass(200 * MS).await;
+        house.server.hangs.store(true, SeqCst);
+        house.pass(2 * S).await;
+        let hanging = house.connecting();
+        house.pass(100 * MS).await;
+        // The server is well again, and that login has no answer.
+        house.server.hangs.store(false, SeqCst);
+        house.accept_above(0);
+        let others: Vec<_> = (0..20).map(|_| house.connecting()).collect();
+        house.pass(5 * S / 2).await;
+        for other in others {
+            assert!(other.is_finished(), "it waits, with a patience of {patience:?}");
+            other.await.unwrap().1.unwrap();
+        }
+        refused.abort();
+        hanging.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_when_it_may_log_in_delays_others_for_a_second() {
+    let house = house(0, true, Duration::MAX);
+    let first = house.connecting();
+    house.pass(S).await;
+    first.await.unwrap().1.unwrap();
+    house.accept_above(usize::MAX);
+    // Each gives up at another point of its patient wait.
+    for after in [1, 30, 100, 500, 1_001, 1_040, 1_100, 2_020] {
+        let leaving = house.connecting();
+        house.pass(after * MS).await;
+        leaving.abort();
+    }
+    // A future that exists and is not polled any more.
+    let mut asleep = Box::pin(house.engine.connect(house.clock.monotonic()));
+    for _ in 0..3 {
+        assert!(futures_util::poll!(&mut asleep).is_pending());
+        house.pass(S).await;
+    }
+    house.accept_above(0);
+    let others: Vec<_> = (0..20).map(|_| house.connecting()).collect();
+    house.pass(5 * S / 2).await;
+    for other in others {
+        assert!(other.is_finished(), "it waits");
+        other.await.unwrap().1.unwrap();
+    }
+    drop(asleep);
+}
+
+#[tokio::test]
+async fn a_login_that_hangs_after_refusals_names_the_refusal() {
+    let house = house(0, true, Duration::MAX);
+    let first = house.connecting();
+    house.pass(S).await;
+    first.await.unwrap().1.unwrap();
+    house.accept_above(usize::MAX);
+    let connecting = house.connecting();
+    house.pass(S / 2).await;
+    house.server.hangs.store(true, SeqCst);
+    house.pass(LIMIT).await;
+    match connecting.await.unwrap().1 {
+        Err(Error::Other(text)) => assert!(text.contains("Refused"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn patience_ends_with_the_time_since_the_last_login() {
     let house = house(0, false, 60 * S);
     for (since, is_patient) in [(59 * S, true), (61 * S, false)] {
@@ -350,7 +431,7 @@ async fn the_reason_why_no_other_token_was_requested_is_true() {
     assert_eq!(reason(&house).await, "The identity has no other token.");
 }
 
-/// Logins of 1 s that count themselves.
+/// Logins of 1 s, if not set otherwise, that count themselves.
 struct Logins {
     clock: ManualClock,
     flights: Arc<Flights<Arc<()>, Error>>,
@@ -358,13 +439,19 @@ struct Logins {
     /// What each connection holds.
     alive: Arc<()>,
     fails: bool,
+    takes: Duration,
 }
 
 impl Logins {
     fn new() -> Self {
+        Self::with_limit(LIMIT)
+    }
+
+    fn with_limit(limit: Duration) -> Self {
         let clock = ManualClock::new();
-        let flights = Arc::new(Flights::new(Arc::new(clock.clone()), LIMIT));
-        Self { clock, flights, begun: Arc::default(), alive: Arc::default(), fails: false }
+        let flights = Arc::new(Flights::new(Arc::new(clock.clone()), limit));
+        let (begun, alive) = (Arc::default(), Arc::default());
+        Self { clock, flights, begun, alive, fails: false, takes: S }
     }
 
     fn begun(&self) -> usize {
@@ -379,10 +466,10 @@ impl Logins {
     async fn connect(&self) -> Result<(Arc<()>, bool), Error> {
         let login = |_| {
             let (clock, alive) = (self.clock.clone(), Arc::downgrade(&self.alive));
-            let (begun, fails) = (self.begun.clone(), self.fails);
+            let (begun, fails, takes) = (self.begun.clone(), self.fails, self.takes);
             async move {
                 begun.fetch_add(1, SeqCst);
-                clock.sleep(S).await;
+                clock.sleep(takes).await;
                 if fails { Err(Error::Other("no".into())) } else { Ok(alive.upgrade().unwrap()) }
             }
         };
@@ -475,6 +562,43 @@ async fn who_adopts_a_login_that_fails_makes_one() {
     });
     assert!(!outcome.unwrap().1);
     assert_eq!(logins.begun(), 2);
+}
+
+#[tokio::test]
+async fn who_adopts_failing_logins_waits_no_longer_than_its_own_connect_may_take() {
+    let mut logins = Logins::new();
+    (logins.fails, logins.takes) = (true, LIMIT - S);
+    let began = logins.clock.monotonic();
+    logins.give_up().await;
+    let mut patient = Box::pin(logins.connect());
+    assert!(futures_util::poll!(&mut patient).is_pending(), "it adopts the first login");
+    logins.clock.advance(LIMIT - 2 * S);
+    // The second login has almost all of its time when the first one fails.
+    logins.give_up().await;
+    let mut took = None;
+    for _ in 0..60 {
+        if futures_util::poll!(&mut patient).is_ready() {
+            took = Some(logins.clock.monotonic() - began);
+            break;
+        }
+        settle().await;
+        logins.clock.advance(S);
+    }
+    assert!(took.is_some_and(|took| took <= LIMIT + S), "{took:?}");
+    // The next caller adopts the second login.
+    assert_eq!(logins.begun(), 2);
+    assert!(futures_util::poll!(Box::pin(logins.connect())).is_pending());
+    assert_eq!(logins.begun(), 2);
+}
+
+#[tokio::test]
+async fn logins_may_have_no_limit() {
+    let logins = Logins::with_limit(Duration::MAX);
+    logins.clock.advance(S);
+    logins.give_up().await;
+    logins.clock.advance(S);
+    settle().await;
+    assert!(logins.connect().await.unwrap().1);
 }
 
 #[test]
