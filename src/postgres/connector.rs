@@ -79,6 +79,11 @@ impl Connector {
     /// refuses the connection but has accepted a login before. A server that was never reached
     /// is retried twice.
     ///
+    /// After a refused login, the connector's other logins fail with the same error for 1 s;
+    /// then one login a second is started until one succeeds. Where a login succeeded within the
+    /// last minute, a refusal may be temporary: logins then take turns, at most one each second,
+    /// within the `connect_timeout` of the first.
+    ///
     /// A [`Connection`] that is dropped before the server has answered stays open for up to 5 s,
     /// in which the query is cancelled.
     ///
