@@ -78,7 +78,7 @@ where
             waiting.end();
         }
         if let Some(error) = failed
-            && self.limit.saturating_sub(self.waited(began)) < TOO_LITTLE
+            && self.limit.saturating_sub(self.waited(began)) < TOO_LITTLE.min(self.limit / 2)
         {
             return Err(error);
         }

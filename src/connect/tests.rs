@@ -592,6 +592,27 @@ async fn who_adopts_failing_logins_waits_no_longer_than_its_own_connect_may_take
 }
 
 #[tokio::test]
+async fn an_old_failure_is_no_answer_where_connects_have_little_time() {
+    let mut logins = Logins::with_limit(S * 9 / 10);
+    (logins.fails, logins.takes) = (true, S / 2);
+    {
+        let mut connecting = Box::pin(logins.connect());
+        assert!(futures_util::poll!(&mut connecting).is_pending());
+        settle().await;
+        logins.clock.advance(S / 2);
+        settle().await;
+        // The caller gives up just when its login has failed.
+    }
+    logins.clock.advance(3_600 * S);
+    logins.fails = false;
+    let (outcome, ()) = tokio::join!(logins.connect(), async {
+        settle().await;
+        logins.clock.advance(S / 2);
+    });
+    outcome.unwrap();
+}
+
+#[tokio::test]
 async fn logins_may_have_no_limit() {
     let logins = Logins::with_limit(Duration::MAX);
     logins.clock.advance(S);
