@@ -1,6 +1,7 @@
 //! What both databases have in common, used in the same words: each test is one macro,
 //! instantiated for either module.
 #![cfg(all(feature = "azure-sql", feature = "postgres"))]
+#![allow(clippy::disallowed_methods)] // Servers and runtimes live in real time.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -295,8 +296,8 @@ impl OwnEmulator {
     fn behind_a_network(&self, string: &str) -> (Network, String) {
         let _entered = self.runtime.enter();
         let (azure_sql, postgres) = (self.emulator.azure_sql(), self.emulator.postgres());
-        let addr = [azure_sql.addr(), postgres.addr()].into_iter();
-        let addr = addr.filter(|addr| string.contains(&addr.port().to_string())).next().unwrap();
+        let mut addr = [azure_sql.addr(), postgres.addr()].into_iter();
+        let addr = addr.find(|addr| string.contains(&addr.port().to_string())).unwrap();
         let network = Network::to(addr).unwrap();
         let string = string.replace(&addr.port().to_string(), &network.addr().port().to_string());
         (network, string)

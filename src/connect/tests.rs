@@ -1,4 +1,5 @@
 //! The engine and the flights with a database that exists in memory only. Time is moved by hand.
+#![allow(clippy::unchecked_time_subtraction)] // A panic is what a test is to do.
 
 use std::{
     collections::VecDeque,
@@ -167,7 +168,7 @@ fn house(accepts_above: usize, repeats: bool, patience: Duration) -> House {
     let hangs = AtomicBool::new(false);
     let server = Server { clock: clock.clone(), accepts_above, refusals, patience, hangs };
     let server = Arc::new(server);
-    let database = Database::new("x", [("server", 1)].into_iter(), None);
+    let database = Database::new("x", [("server", 1)], None);
     let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
     let tokens = identity.tokens(Scope::AZURE_SQL);
     let engine = Arc::new(Engine::new(server.clone(), tokens, metrics, LIMIT));
@@ -235,7 +236,7 @@ async fn a_missing_role_is_asked_for_twice_a_second_at_most_and_is_in_soon_after
     // does not help.
     for recreated in [false, true] {
         for outage in [5 * S, 600 * S] {
-            let house = house(usize::MAX, false, S * 0);
+            let house = house(usize::MAX, false, Duration::ZERO);
             let callers = house.storm(50);
             // Those that began together.
             house.pass(S).await;
@@ -246,7 +247,10 @@ async fn a_missing_role_is_asked_for_twice_a_second_at_most_and_is_in_soon_after
             assert!(most <= 2, "{most} refused logins a second");
             assert!(house.refused() > first, "it goes on");
             let requests = house.numbers.requests.load(SeqCst);
-            assert!(requests <= 8 + outage.as_secs() as usize / 30, "{requests} tokens");
+            assert!(
+                requests <= 8 + usize::try_from(outage.as_secs()).unwrap() / 30,
+                "{requests} tokens"
+            );
 
             house.accept_above(if recreated { requests } else { 0 });
             let repaired = house.clock.monotonic();
@@ -317,7 +321,7 @@ async fn a_user_that_was_dropped_for_good_takes_one_connects_time() {
 
 #[tokio::test]
 async fn a_login_that_hangs_after_a_refusal_keeps_others_waiting_for_a_second() {
-    for patience in [S * 0, Duration::MAX] {
+    for patience in [Duration::ZERO, Duration::MAX] {
         let house = house(0, true, patience);
         let first = house.connecting();
         house.pass(S).await;
@@ -418,7 +422,7 @@ async fn the_reason_why_no_other_token_was_requested_is_true() {
             other => panic!("{other:?}"),
         }
     };
-    let house = house(usize::MAX, false, S * 0);
+    let house = house(usize::MAX, false, Duration::ZERO);
     assert_eq!(reason(&house).await, "The token was requested for this login.");
     for _ in 0..2 {
         assert_eq!(reason(&house).await, "Another token was refused as well.");
@@ -426,7 +430,7 @@ async fn the_reason_why_no_other_token_was_requested_is_true() {
     let paused = reason(&house).await;
     assert!(paused.starts_with("No other token was requested"), "{paused}");
 
-    let house = self::house(usize::MAX, true, S * 0);
+    let house = self::house(usize::MAX, true, Duration::ZERO);
     assert_eq!(reason(&house).await, "The token was requested for this login.");
     assert_eq!(reason(&house).await, "The identity has no other token.");
 }
@@ -626,7 +630,7 @@ async fn logins_may_have_no_limit() {
 fn who_adopts_a_login_of_a_runtime_that_ended_or_is_not_driven_makes_one() {
     for landed in [false, true] {
         for ended in [false, true] {
-            let runtime = |_: ()| runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = |(): ()| runtime::Builder::new_current_thread().build().unwrap();
             let (first, second) = (runtime(()), runtime(()));
             let logins = Logins::new();
             first.block_on(async {
