@@ -23,7 +23,7 @@ use super::{
 use crate::{
     Cloud,
     clock::Clock,
-    connect::{self, Attempt, Outlook, Progress, RetryPolicy, SecondLogin},
+    connect::{self, Attempt, Outlook, Progress, REPEATED, RetryPolicy, SecondLogin},
     token::{Scope, Token, TokenError},
 };
 
@@ -131,7 +131,8 @@ impl connect::Driver for Driver {
         }
     }
 
-    async fn repeat(&self, refusal: Box<LoginRefused>) -> Error {
+    async fn repeat(&self, mut refusal: Box<LoginRefused>) -> Error {
+        refusal.second_login = format!("{} {REPEATED}", refusal.second_login);
         Error::LoginRefused(refusal)
     }
 

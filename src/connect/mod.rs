@@ -141,6 +141,10 @@ impl SecondLogin {
     }
 }
 
+/// The end of a refusal that answers a connect without a login of its own.
+pub(crate) const REPEATED: &str =
+    "The connector repeated its last refusal instead of logging in again.";
+
 /// Connects by a [`Driver`], with tokens from a cache.
 pub(crate) struct Engine<D: Driver> {
     pub(crate) driver: D,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connect::{self, Attempt, Outlook, Progress, RetryPolicy, SecondLogin},
+    connect::{self, Attempt, Outlook, Progress, REPEATED, RetryPolicy, SecondLogin},
     token::{Scope, Token, TokenError},
 };
 
@@ -85,7 +85,7 @@ impl connect::Driver for Driver {
     }
 
     async fn repeat(&self, refusal: Vec<u8>) -> Error {
-        Error::LoginRefused(replay::play(Ok(refusal)).await)
+        Error::LoginRefused(replay::with_hint(replay::play(Ok(refusal)).await, REPEATED).await)
     }
 
     fn outlook(&self, error: &Error, known: bool) -> Outlook {
