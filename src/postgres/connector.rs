@@ -85,7 +85,8 @@ impl Connector {
     /// within the `connect_timeout` of the first.
     ///
     /// A [`Connection`] that is dropped before the server has answered stays open for up to 5 s,
-    /// in which the query is cancelled.
+    /// in which the query is cancelled. That needs its runtime: in a program that ends, close the
+    /// pool first and wait ([`close_and_wait`](super::close_and_wait)).
     ///
     /// # Errors
     ///
