@@ -16,6 +16,7 @@ mod report;
 mod retire;
 mod retry;
 mod sent;
+mod setters;
 mod silent;
 mod stage;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use retire::RetireReason;
 pub(crate) use retire::jittered;
 pub(crate) use retry::RetryPolicy;
 pub(crate) use sent::Sent;
+pub(crate) use setters::setters;
 pub(crate) use silent::{
     KEEPALIVE, KEEPALIVE_RETRIES, SilentServer, TCP_USER_TIMEOUT, keepalive_interval, socket_time,
 };

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     Cloud, clock, cloud,
-    connect::{KEEPALIVE, KEEPALIVE_RETRIES, TCP_USER_TIMEOUT, keepalive_interval, socket_time},
+    connect::{
+        KEEPALIVE, KEEPALIVE_RETRIES, TCP_USER_TIMEOUT, keepalive_interval, setters, socket_time,
+    },
     credential::{DefaultCredential, Environment, UserAssignedId},
     pasted::is_one_of,
     tls::{OwnConfig, Trust},
@@ -61,6 +63,7 @@ use crate::{
 ///
 #[doc = include_str!("keywords.md")]
 #[derive(Clone)]
+#[must_use]
 pub struct Config {
     /// Everything but hosts, time limit and secret.
     pub(crate) session: tokio_postgres::Config,
@@ -185,84 +188,63 @@ impl Config {
     }
 
     /// The role to log in as (`user`). Default: the name in the token.
-    #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.session.user(user);
         self
     }
 
-    /// What tokens are asked for (`entra_scope`). Default: by the host.
-    #[must_use]
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = Some(scope);
-        self
-    }
+    setters! {
+        /// What tokens are asked for (`entra_scope`). Default: by the host.
+        scope(scope: Scope) => scope = Some(scope);
 
-    /// A PEM file with the only root certificates to trust (`sslrootcert`).
-    /// Default: the platform's.
-    #[must_use]
-    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.trust = Trust::Roots(path.into());
-        self
-    }
+        /// A PEM file with the only root certificates to trust (`sslrootcert`).
+        /// Default: the platform's.
+        ca_file(path: impl Into<PathBuf>) => trust = Trust::Roots(path.into());
 
-    /// A TLS configuration of your own: its roots, client certificates and cipher suites.
-    /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
-    /// that TLS announces (ALPN) is replaced with `sslnegotiation=direct`.
-    #[must_use]
-    pub fn tls(mut self, config: Arc<ClientConfig>) -> Self {
-        self.trust = Trust::Own(OwnConfig(config));
-        self
-    }
+        /// A TLS configuration of your own: its roots, client certificates and cipher suites.
+        /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
+        /// that TLS announces (ALPN) is replaced with `sslnegotiation=direct`.
+        tls(config: Arc<ClientConfig>) => trust = Trust::Own(OwnConfig(config));
 
-    /// The most connections in a pool (`pool_max_conns`). Default: deadpool's, 2 for each CPU.
-    #[must_use]
-    pub fn max_size(mut self, size: usize) -> Self {
-        self.max_size = Some(size);
-        self
-    }
+        /// The most connections in a pool (`pool_max_conns`). Default: deadpool's, 2 for each CPU.
+        max_size(size: usize) => max_size = Some(size);
 
-    /// The connections that a pool keeps open once it has connected (`pool_min_conns`).
-    /// Default: none.
-    #[must_use]
-    pub fn min_size(mut self, size: usize) -> Self {
-        self.min_size = size;
-        self
-    }
+        /// The connections that a pool keeps open once it has connected (`pool_min_conns`).
+        /// Default: none.
+        min_size(size: usize) => min_size = size;
 
-    /// How long a whole connect may take: token, dialling, TLS, login and the
-    /// second try (`connect_timeout`). Default: 15 s.
-    #[must_use]
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.connect_timeout = limit;
-        self
-    }
+        /// How long a whole connect may take: token, dialling, TLS, login and the
+        /// second try (`connect_timeout`). Default: 15 s.
+        connect_timeout(limit: Duration) => connect_timeout = limit;
 
-    /// When a pooled connection is retired for its age; up to a third earlier, so that not
-    /// all are replaced at once (`pool_max_conn_lifetime`). Zero or `None`: never. Default:
-    /// 1 h.
-    #[must_use]
-    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.max_lifetime = clock::limit(lifetime);
-        self
-    }
+        /// When a pooled connection is retired for its age; up to a third earlier, so that not
+        /// all are replaced at once (`pool_max_conn_lifetime`). Zero or `None`: never. Default:
+        /// 1 h.
+        max_lifetime(lifetime: impl Into<Option<Duration>>)
+            => max_lifetime = clock::limit(lifetime);
 
-    /// How long a pooled connection may be idle (`pool_max_conn_idle_time`). Zero or `None`:
-    /// any time. Default: `None`.
-    ///
-    /// Counted from when it was last lent, because deadpool does not record when it was
-    /// returned.
-    #[must_use]
-    pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.idle_timeout = clock::limit(limit);
-        self
+        /// How long a pooled connection may be idle (`pool_max_conn_idle_time`). Zero or `None`:
+        /// any time. Default: `None`.
+        ///
+        /// Counted from when it was last lent, because deadpool does not record when it was
+        /// returned.
+        idle_timeout(limit: impl Into<Option<Duration>>) => idle_timeout = clock::limit(limit);
+
+        /// What is done to a connection between two borrowers. Default:
+        /// [`Recycling::Clean`].
+        recycling(recycling: Recycling) => recycling = recycling;
+
+        /// Whether a pool is maintained in the background, by a task that its first connect
+        /// starts: twice a second, the task closes idle connections that are closed, too old or idle
+        /// for too long, opens connections up to [`min_size`](Self::min_size), and refreshes the
+        /// token when that is due. Default: `true`.
+        maintenance(maintenance: bool) => maintenance = maintenance;
     }
 
     /// After how much silence TCP keepalives are sent (`keepalives_idle`): from then on, one in each
     /// third of this time, until the third that is not answered ends the connection. From 1 s to
     /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
     /// Default: 30 s. Azure drops connections that are idle for about 4 minutes.
-    #[must_use]
     pub fn keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         let idle = socket_time(idle);
         self.session.keepalives(idle.is_some());
@@ -275,27 +257,8 @@ impl Config {
     /// How long the server's system may take to acknowledge what was sent (`tcp_user_timeout`), on
     /// Linux: then the connection ends. From 1 s to 9 h; another time is replaced by the nearest
     /// of these. Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
-    #[must_use]
     pub fn tcp_user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.session.tcp_user_timeout(socket_time(limit).unwrap_or_default());
-        self
-    }
-
-    /// What is done to a connection between two borrowers. Default:
-    /// [`Recycling::Clean`].
-    #[must_use]
-    pub fn recycling(mut self, recycling: Recycling) -> Self {
-        self.recycling = recycling;
-        self
-    }
-
-    /// Whether a pool is maintained in the background, by a task that its first connect
-    /// starts: twice a second, the task closes idle connections that are closed, too old or idle
-    /// for too long, opens connections up to [`min_size`](Self::min_size), and refreshes the
-    /// token when that is due. Default: `true`.
-    #[must_use]
-    pub fn maintenance(mut self, maintenance: bool) -> Self {
-        self.maintenance = maintenance;
         self
     }
 

@@ -5,7 +5,7 @@ use rustls::ClientConfig;
 use super::{Config, Encrypt, Recycling};
 use crate::{
     clock,
-    connect::{KEEPALIVE, TCP_USER_TIMEOUT, socket_time},
+    connect::{KEEPALIVE, TCP_USER_TIMEOUT, setters, socket_time},
     tls::{OwnConfig, Trust},
     token::Scope,
 };
@@ -42,44 +42,101 @@ impl Config {
         }
     }
 
-    /// The server's port. Default: 1433.
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = port;
-        self
-    }
+    setters! {
+        /// The server's port. Default: 1433.
+        port(port: u16) => port = port;
 
-    /// The database (`Database`). Without it a login goes to `master`.
-    pub fn database(mut self, name: impl Into<String>) -> Self {
-        self.database = Some(name.into());
-        self
-    }
+        /// The database (`Database`). Without it a login goes to `master`.
+        database(name: impl Into<String>) => database = Some(name.into());
 
-    /// How connections are encrypted (`Encrypt`). Default:
-    /// [`Encrypt::Mandatory`].
-    pub fn encrypt(mut self, encrypt: Encrypt) -> Self {
-        self.encrypt = encrypt;
-        self
-    }
+        /// How connections are encrypted (`Encrypt`). Default:
+        /// [`Encrypt::Mandatory`].
+        encrypt(encrypt: Encrypt) => encrypt = encrypt;
 
-    /// A PEM file with the only root certificates to trust
-    /// (`TrustServerCertificateCA`). Default: the platform's.
-    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.trust = Trust::Roots(path.into());
-        self
-    }
+        /// A PEM file with the only root certificates to trust
+        /// (`TrustServerCertificateCA`). Default: the platform's.
+        ca_file(path: impl Into<PathBuf>) => trust = Trust::Roots(path.into());
 
-    /// A file, PEM or DER, with the only certificate that the server may show,
-    /// whatever name it bears (`ServerCertificate`).
-    pub fn server_certificate(mut self, path: impl Into<PathBuf>) -> Self {
-        self.trust = Trust::Certificate(path.into());
-        self
-    }
+        /// A file, PEM or DER, with the only certificate that the server may show,
+        /// whatever name it bears (`ServerCertificate`).
+        server_certificate(path: impl Into<PathBuf>) => trust = Trust::Certificate(path.into());
 
-    /// The name that the server's certificate must bear
-    /// (`HostNameInCertificate`). Default: the server's host.
-    pub fn host_in_certificate(mut self, name: impl Into<String>) -> Self {
-        self.host_in_certificate = Some(name.into());
-        self
+        /// The name that the server's certificate must bear
+        /// (`HostNameInCertificate`). Default: the server's host.
+        host_in_certificate(name: impl Into<String>) => host_in_certificate = Some(name.into());
+
+        /// What is shown as `program_name` in `sys.dm_exec_sessions`, of 128
+        /// characters at most (`Application Name`). Default: `entra-pool`.
+        application_name(name: impl Into<String>) => application_name = name.into();
+
+        /// Whether sessions only read, so that a secondary replica may serve them
+        /// (`ApplicationIntent`). Default: no.
+        read_only(read_only: bool) => read_only = read_only;
+
+        /// The time for all of a connect, from the token to the login, with all its tries
+        /// (`Connect Timeout`). Default: 15 s.
+        connect_timeout(limit: Duration) => connect_timeout = limit;
+
+        /// The time for the server to answer a request, or to go on answering
+        /// (`Command Timeout`). Zero or `None`: no limit. Default: 30 s.
+        command_timeout(limit: impl Into<Option<Duration>>)
+            => command_timeout = clock::limit(limit);
+
+        /// How often, at most 255 times, a login that failed with a transient error
+        /// is tried again (`ConnectRetryCount`). Default: as [`Config`] describes.
+        retry_count(count: u32) => retry_count = Some(count);
+
+        /// The pause before such a try, from 1 s to 60 s (`ConnectRetryInterval`).
+        /// Default: 1 s, doubling up to 5 s.
+        retry_interval(pause: Duration) => retry_interval = Some(pause);
+
+        /// The most connections in a pool, up to 32,767 (`Max Pool Size`). Default:
+        /// deadpool's, 2 for each CPU.
+        max_size(size: usize) => max_size = Some(size);
+
+        /// The connections that a pool keeps open once it has connected (`Min Pool Size`).
+        /// Default: none.
+        min_size(size: usize) => min_size = size;
+
+        /// When a pooled connection is retired for its age; up to a third earlier, so that not
+        /// all are replaced at once (`Connection Lifetime`). Zero or `None`: never. Default: 1 h.
+        max_lifetime(lifetime: impl Into<Option<Duration>>)
+            => max_lifetime = clock::limit(lifetime);
+
+        /// What tokens are asked for with (`Entra Scope`). Default: it follows from
+        /// the host, if that is of an Azure cloud.
+        scope(scope: Scope) => scope = Some(scope);
+
+        /// How long a pooled connection may be idle. Zero or `None`: any time. Default: `None`.
+        ///
+        /// Measured from the last response of the server.
+        idle_timeout(limit: impl Into<Option<Duration>>) => idle_timeout = clock::limit(limit);
+
+        /// After how much silence TCP keepalives are sent: from then on, one in each
+        /// third of this time, until the third that is not answered ends the connection. From 1 s to
+        /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
+        /// Default: 30 s. Azure drops connections that are idle for about 4 minutes.
+        keepalive(idle: impl Into<Option<Duration>>) => keepalive = socket_time(idle);
+
+        /// How long the server's system may take to acknowledge what was sent, on
+        /// Linux: then the connection ends. From 1 s to 9 h; another time is replaced by the nearest
+        /// of these. Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
+        tcp_user_timeout(limit: impl Into<Option<Duration>>)
+            => tcp_user_timeout = socket_time(limit);
+
+        /// What is done to a connection between two borrowers. Default: [`Recycling::Clean`].
+        recycling(recycling: Recycling) => recycling = recycling;
+
+        /// Whether a pool is maintained in the background, by a task that its first connect
+        /// starts: twice a second, the task closes idle connections that are unfit (closed, too old,
+        /// or with a token that expires soon), opens connections up to
+        /// [`min_size`](Self::min_size), and refreshes the token when that is due. Default: `true`.
+        maintenance(maintenance: bool) => maintenance = maintenance;
+
+        /// A TLS configuration of your own: its roots, client certificates and cipher suites.
+        /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
+        /// that TLS announces (ALPN) is replaced with [`Encrypt::Strict`].
+        tls(config: Arc<ClientConfig>) => trust = Trust::Own(OwnConfig(config));
     }
 
     /// Accepts any certificate, from a server on this machine; no other is connected to.
@@ -96,130 +153,12 @@ impl Config {
         self
     }
 
-    /// What is shown as `program_name` in `sys.dm_exec_sessions`, of 128
-    /// characters at most (`Application Name`). Default: `entra-pool`.
-    pub fn application_name(mut self, name: impl Into<String>) -> Self {
-        self.application_name = name.into();
-        self
-    }
-
-    /// Whether sessions only read, so that a secondary replica may serve them
-    /// (`ApplicationIntent`). Default: no.
-    pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
-        self
-    }
-
-    /// The time for all of a connect, from the token to the login, with all its tries
-    /// (`Connect Timeout`). Default: 15 s.
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.connect_timeout = limit;
-        self
-    }
-
-    /// The time for the server to answer a request, or to go on answering
-    /// (`Command Timeout`). Zero or `None`: no limit. Default: 30 s.
-    pub fn command_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.command_timeout = clock::limit(limit);
-        self
-    }
-
-    /// How often, at most 255 times, a login that failed with a transient error
-    /// is tried again (`ConnectRetryCount`). Default: as [`Config`] describes.
-    pub fn retry_count(mut self, count: u32) -> Self {
-        self.retry_count = Some(count);
-        self
-    }
-
-    /// The pause before such a try, from 1 s to 60 s (`ConnectRetryInterval`).
-    /// Default: 1 s, doubling up to 5 s.
-    pub fn retry_interval(mut self, pause: Duration) -> Self {
-        self.retry_interval = Some(pause);
-        self
-    }
-
-    /// The most connections in a pool, up to 32,767 (`Max Pool Size`). Default:
-    /// deadpool's, 2 for each CPU.
-    pub fn max_size(mut self, size: usize) -> Self {
-        self.max_size = Some(size);
-        self
-    }
-
-    /// The connections that a pool keeps open once it has connected (`Min Pool Size`).
-    /// Default: none.
-    pub fn min_size(mut self, size: usize) -> Self {
-        self.min_size = size;
-        self
-    }
-
-    /// When a pooled connection is retired for its age; up to a third earlier, so that not
-    /// all are replaced at once (`Connection Lifetime`). Zero or `None`: never. Default: 1 h.
-    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.max_lifetime = clock::limit(lifetime);
-        self
-    }
-
     /// Allows a login to be routed to hosts below `suffix`, or of exactly this name
     /// (`Allow Routing To`). Otherwise, a login follows the server only within the cloud of
     /// the server's own name: a host elsewhere would get the token. A suffix is a host name of
     /// two labels at least, an address, or `localhost`.
     pub fn allow_routing_to(mut self, suffix: impl Into<String>) -> Self {
         self.routing_suffixes.push(routing_suffix(&suffix.into()));
-        self
-    }
-
-    /// What tokens are asked for with (`Entra Scope`). Default: it follows from
-    /// the host, if that is of an Azure cloud.
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = Some(scope);
-        self
-    }
-
-    /// How long a pooled connection may be idle. Zero or `None`: any time. Default: `None`.
-    ///
-    /// Measured from the last response of the server.
-    pub fn idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.idle_timeout = clock::limit(limit);
-        self
-    }
-
-    /// After how much silence TCP keepalives are sent: from then on, one in each
-    /// third of this time, until the third that is not answered ends the connection. From 1 s to
-    /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
-    /// Default: 30 s. Azure drops connections that are idle for about 4 minutes.
-    pub fn keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
-        self.keepalive = socket_time(idle);
-        self
-    }
-
-    /// How long the server's system may take to acknowledge what was sent, on
-    /// Linux: then the connection ends. From 1 s to 9 h; another time is replaced by the nearest
-    /// of these. Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
-    pub fn tcp_user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.tcp_user_timeout = socket_time(limit);
-        self
-    }
-
-    /// What is done to a connection between two borrowers. Default: [`Recycling::Clean`].
-    pub fn recycling(mut self, recycling: Recycling) -> Self {
-        self.recycling = recycling;
-        self
-    }
-
-    /// Whether a pool is maintained in the background, by a task that its first connect
-    /// starts: twice a second, the task closes idle connections that are unfit (closed, too old,
-    /// or with a token that expires soon), opens connections up to
-    /// [`min_size`](Self::min_size), and refreshes the token when that is due. Default: `true`.
-    pub fn maintenance(mut self, maintenance: bool) -> Self {
-        self.maintenance = maintenance;
-        self
-    }
-
-    /// A TLS configuration of your own: its roots, client certificates and cipher suites.
-    /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
-    /// that TLS announces (ALPN) is replaced with [`Encrypt::Strict`].
-    pub fn tls(mut self, config: Arc<ClientConfig>) -> Self {
-        self.trust = Trust::Own(OwnConfig(config));
         self
     }
 }
