@@ -9,12 +9,12 @@ use std::{
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, Manager, Pool, PoolBuilder,
-    PoolError, RetireReason, config, driver::Driver,
+    PoolError, config, driver::Driver,
 };
 use crate::{
     clock::Clock,
-    connect::{self, Engine, Sent},
-    telemetry::{ConnectorMetrics, Database},
+    connect::{self, ConnectorMetrics, Engine, Sent},
+    telemetry::Database,
     tls,
     token::TokenCache,
 };
@@ -54,7 +54,6 @@ impl Connector {
         }
         let server = (config.host.as_str(), config.port);
         let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
-        let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
         let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
         let driver = Driver {
             config,
@@ -63,7 +62,7 @@ impl Connector {
             clock,
             warned_of_resets: AtomicBool::new(false),
         };
-        Ok(Self(Arc::new(Engine::new(driver, tokens, metrics, limit))))
+        Ok(Self(Arc::new(Engine::new(driver, tokens, database, limit))))
     }
 
     /// Connects and logs in.
@@ -170,7 +169,7 @@ impl Connector {
         }
     }
 
-    pub(super) fn metrics(&self) -> &ConnectorMetrics<RetireReason> {
+    pub(super) fn metrics(&self) -> &ConnectorMetrics {
         &self.0.metrics
     }
 }

@@ -7,6 +7,7 @@
 
 mod attempt;
 mod flights;
+mod metrics;
 mod orphans;
 mod pool;
 mod pool_state;
@@ -25,6 +26,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use attempt::{Attempt, Progress};
+pub(crate) use metrics::ConnectorMetrics;
 pub use pool::PoolBuilder;
 pub(crate) use pool::{drained, fill};
 pub(crate) use pool_state::{PoolState, Upkeep};
@@ -42,7 +44,7 @@ pub use stage::Stage;
 use self::{refusals::Refusals, renewal::Renewals, retry::Retries};
 use crate::{
     clock::{self, Clock, Elapsed},
-    telemetry::{ConnectorMetrics, Failure},
+    telemetry::{Database, Failure},
     token::{Token, TokenCache, TokenError, with_causes},
 };
 
@@ -151,7 +153,7 @@ pub(crate) const REPEATED: &str =
 pub(crate) struct Engine<D: Driver> {
     pub(crate) driver: D,
     pub(crate) tokens: TokenCache,
-    pub(crate) metrics: ConnectorMetrics<RetireReason>,
+    pub(crate) metrics: ConnectorMetrics,
     /// What logins have sent.
     pub(crate) sent: Sent,
     renewals: Renewals,
@@ -161,16 +163,11 @@ pub(crate) struct Engine<D: Driver> {
 
 impl<D: Driver> Engine<D> {
     /// `limit` is the time that one connect may take.
-    pub(crate) fn new(
-        driver: D,
-        tokens: TokenCache,
-        metrics: ConnectorMetrics<RetireReason>,
-        limit: Duration,
-    ) -> Self {
+    pub(crate) fn new(driver: D, tokens: TokenCache, database: Database, limit: Duration) -> Self {
         Self {
             driver,
             tokens,
-            metrics,
+            metrics: ConnectorMetrics::new(database),
             sent: Sent::default(),
             renewals: Renewals::default(),
             refusals: Refusals::new(),
@@ -183,7 +180,7 @@ impl<D: Driver> Engine<D> {
     }
 
     pub(crate) fn report(&self) -> ConnectorReport {
-        ConnectorReport::new(self.metrics.counts(), self.tokens.report())
+        self.metrics.report(self.tokens.report())
     }
 
     /// Connects and logs in before the deadline of a caller that began then, by the monotonic

@@ -1,10 +1,7 @@
 use std::fmt;
 
 use super::RetireReason;
-use crate::{
-    telemetry::{Counts, Reason},
-    token::TokenReport,
-};
+use crate::{telemetry::Reason, token::TokenReport};
 
 /// The current status of a connector, counted since it was made.
 ///
@@ -28,13 +25,6 @@ pub struct ConnectorReport {
     pub retired: Vec<(RetireReason, u64)>,
     /// The status of the tokens.
     pub token: TokenReport,
-}
-
-impl ConnectorReport {
-    pub(super) fn new(counts: Counts<RetireReason>, token: TokenReport) -> Self {
-        let Counts { logins, refused, renewed, damped, adopted, retried, retired } = counts;
-        Self { logins, refused, renewed, damped, adopted, retried, retired, token }
-    }
 }
 
 impl fmt::Display for ConnectorReport {

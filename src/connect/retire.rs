@@ -36,54 +36,35 @@ pub enum RetireReason {
 }
 
 impl RetireReason {
-    pub(crate) const ALL: [Self; 11] = [
-        Self::Closed,
-        Self::Unsettled,
-        Self::Cancelled,
-        Self::SevereError,
-        Self::TransactionOpen,
-        Self::ResetNotAcknowledged,
-        Self::Age,
-        Self::Idle,
-        Self::TokenExpiry,
-        Self::Recycling,
-        Self::Silent,
+    /// Each reason in the order of the variants, its label, and what `Display` writes.
+    pub(super) const ALL: [(Self, &'static str, &'static str); 11] = [
+        (Self::Closed, "closed", "the connection was closed"),
+        (Self::Unsettled, "unsettled", "its last request did not end"),
+        (Self::Cancelled, "cancelled", "its last request was cancelled"),
+        (Self::SevereError, "severe_error", "the server ended its session with an error"),
+        (Self::TransactionOpen, "transaction_open", "a transaction was left open"),
+        (
+            Self::ResetNotAcknowledged,
+            "reset_not_acknowledged",
+            "the server did not acknowledge the reset of its session",
+        ),
+        (Self::Age, "age", "it reached its maximum lifetime"),
+        (Self::Idle, "idle", "it was idle for too long"),
+        (Self::TokenExpiry, "token_expiry", "its token expires soon"),
+        (Self::Recycling, "recycling", "its session could not be cleaned"),
+        (Self::Silent, "silent", "another connection to this server just failed its health check"),
     ];
 }
 
 impl Reason for RetireReason {
     fn label(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Unsettled => "unsettled",
-            Self::Cancelled => "cancelled",
-            Self::SevereError => "severe_error",
-            Self::TransactionOpen => "transaction_open",
-            Self::ResetNotAcknowledged => "reset_not_acknowledged",
-            Self::Age => "age",
-            Self::Idle => "idle",
-            Self::TokenExpiry => "token_expiry",
-            Self::Recycling => "recycling",
-            Self::Silent => "silent",
-        }
+        Self::ALL[self as usize].1
     }
 }
 
 impl fmt::Display for RetireReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "the connection was closed",
-            Self::Unsettled => "its last request did not end",
-            Self::Cancelled => "its last request was cancelled",
-            Self::SevereError => "the server ended its session with an error",
-            Self::TransactionOpen => "a transaction was left open",
-            Self::ResetNotAcknowledged => "the server did not acknowledge the reset of its session",
-            Self::Age => "it reached its maximum lifetime",
-            Self::Idle => "it was idle for too long",
-            Self::TokenExpiry => "its token expires soon",
-            Self::Recycling => "its session could not be cleaned",
-            Self::Silent => "another connection to this server just failed its health check",
-        })
+        f.write_str(Self::ALL[*self as usize].2)
     }
 }
 
@@ -96,6 +77,13 @@ pub(crate) fn jittered(lifetime: Duration, jitter: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reasons_are_in_the_order_of_their_variants() {
+        for (at, (reason, ..)) in RetireReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at, "{reason}");
+        }
+    }
 
     #[test]
     fn a_lifetime_ends_up_to_a_third_earlier() {

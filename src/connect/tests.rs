@@ -168,10 +168,9 @@ fn house(accepts_above: usize, repeats: bool, patience: Duration) -> House {
     let hangs = AtomicBool::new(false);
     let server = Server { clock: clock.clone(), accepts_above, refusals, patience, hangs };
     let server = Arc::new(server);
-    let database = Database::new("x", [("server", 1)], None);
-    let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
+    let database = Database::new("x", [("server", 1)].into_iter(), None);
     let tokens = identity.tokens(Scope::AZURE_SQL);
-    let engine = Arc::new(Engine::new(server.clone(), tokens, metrics, LIMIT));
+    let engine = Arc::new(Engine::new(server.clone(), tokens, database, LIMIT));
     House { clock, numbers, server, engine }
 }
 

@@ -6,7 +6,6 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Error, Pool, PoolBuilder, PoolError,
-    RetireReason,
     cancel::Canceller,
     driver::{Driver, LoggedIn},
     link::{Link, Links},
@@ -14,8 +13,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connect::{self, Engine, Sent, SilentServer},
-    telemetry::{ConnectorMetrics, Database},
+    connect::{self, ConnectorMetrics, Engine, Sent, SilentServer},
+    telemetry::Database,
     token::TokenCache,
 };
 
@@ -60,11 +59,10 @@ impl Connector {
         let tls = tls::make(&config)?;
         let servers = config.hosts.iter().map(|host| (host.name.as_str(), host.port));
         let database = Database::new("postgresql", servers, config.session.get_dbname());
-        let metrics = ConnectorMetrics::new(database, RetireReason::ALL);
         let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
         let driver = Driver { config, tls, scope, clock };
         Ok(Self(Arc::new(Inner {
-            engine: Engine::new(driver, tokens, metrics, limit),
+            engine: Engine::new(driver, tokens, database, limit),
             silent_server: SilentServer::default(),
             links: Links::default(),
         })))
@@ -198,7 +196,7 @@ impl Connector {
         &self.0.engine.sent
     }
 
-    pub(crate) fn metrics(&self) -> &ConnectorMetrics<RetireReason> {
+    pub(crate) fn metrics(&self) -> &ConnectorMetrics {
         &self.0.engine.metrics
     }
 

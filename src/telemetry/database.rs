@@ -7,7 +7,7 @@ use tracing::{Span, field::Empty};
 #[derive(Debug)]
 pub(crate) struct Database {
     /// `db.system.name`.
-    pub(super) system: &'static str,
+    pub(crate) system: &'static str,
     /// `server.address`.
     address: String,
     /// `server.port`, where it is the same of all servers.
@@ -15,7 +15,7 @@ pub(crate) struct Database {
     /// `db.namespace`.
     namespace: Option<String>,
     /// `db.client.connection.pool.name`.
-    pub(super) pool: Arc<str>,
+    pub(crate) pool: Arc<str>,
 }
 
 /// A call to `$database`.
@@ -61,11 +61,11 @@ impl Database {
         }
     }
 
-    pub(super) fn connect_span(&self) -> Span {
+    pub(crate) fn connect_span(&self) -> Span {
         client_span!(self, "connect")
     }
 
-    pub(super) fn recycle_span(&self) -> Span {
+    pub(crate) fn recycle_span(&self) -> Span {
         client_span!(self, "recycle")
     }
 }

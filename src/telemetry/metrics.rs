@@ -7,18 +7,18 @@ use std::{sync::Arc, time::Duration};
 
 use metrics::{Label, SharedString, Unit};
 
-pub(super) const SYSTEM_NAME: &str = "db.system.name";
-pub(super) const POOL_NAME: &str = "db.client.connection.pool.name";
-pub(super) const CONNECTION_STATE: &str = "db.client.connection.state";
-pub(super) const ERROR_TYPE: &str = "error.type";
-pub(super) const RETIRE_REASON: &str = "entra_pool.retire.reason";
-pub(super) const TOKEN_SCOPE: &str = "entra_pool.token.scope";
-pub(super) const TOKEN_REASON: &str = "entra_pool.token.reason";
-pub(super) const TOKEN_OUTCOME: &str = "entra_pool.token.outcome";
+pub(crate) const SYSTEM_NAME: &str = "db.system.name";
+pub(crate) const POOL_NAME: &str = "db.client.connection.pool.name";
+pub(crate) const CONNECTION_STATE: &str = "db.client.connection.state";
+pub(crate) const ERROR_TYPE: &str = "error.type";
+pub(crate) const RETIRE_REASON: &str = "entra_pool.retire.reason";
+pub(crate) const TOKEN_SCOPE: &str = "entra_pool.token.scope";
+pub(crate) const TOKEN_REASON: &str = "entra_pool.token.reason";
+pub(crate) const TOKEN_OUTCOME: &str = "entra_pool.token.outcome";
 
 /// One metric.
 #[derive(Debug)]
-pub(super) struct Metric {
+pub(crate) struct Metric {
     kind: Kind,
     name: &'static str,
     unit: Unit,
@@ -35,7 +35,7 @@ enum Kind {
 /// Defines a constant for each metric, and the list of them.
 macro_rules! define {
     ($($metric:ident: $kind:ident, $unit:ident, $name:literal, $what:literal;)*) => {
-        $(pub(super) const $metric: Metric = Metric {
+        $(pub(crate) const $metric: Metric = Metric {
             kind: Kind::$kind,
             name: $name,
             unit: Unit::$unit,
@@ -88,19 +88,19 @@ pub fn describe() {
 }
 
 impl Metric {
-    pub(super) fn count(&self, labels: Labels) {
+    pub(crate) fn count(&self, labels: Labels) {
         metrics::counter!(self.name, labels.0).increment(1);
     }
 
-    pub(super) fn count_from_zero(&self, labels: Labels) {
+    pub(crate) fn count_from_zero(&self, labels: Labels) {
         metrics::counter!(self.name, labels.0).increment(0);
     }
 
-    pub(super) fn set(&self, labels: Labels, value: f64) {
+    pub(crate) fn set(&self, labels: Labels, value: f64) {
         metrics::gauge!(self.name, labels.0).set(value);
     }
 
-    pub(super) fn record(&self, labels: Labels, took: Duration) {
+    pub(crate) fn record(&self, labels: Labels, took: Duration) {
         metrics::histogram!(self.name, labels.0).record(took);
     }
 }
@@ -108,24 +108,24 @@ impl Metric {
 /// The labels of one measurement. Their values are of few: words of this crate, names
 /// of the configuration and of the caller.
 #[derive(Debug)]
-pub(super) struct Labels(Vec<Label>);
+pub(crate) struct Labels(Vec<Label>);
 
 impl Labels {
-    pub(super) fn of_pool(name: Arc<str>) -> Self {
+    pub(crate) fn of_pool(name: Arc<str>) -> Self {
         Self(vec![Label::new(POOL_NAME, SharedString::from_shared(name))])
     }
 
-    pub(super) fn of_scope(scope: Arc<str>) -> Self {
+    pub(crate) fn of_scope(scope: Arc<str>) -> Self {
         Self(vec![Label::new(TOKEN_SCOPE, SharedString::from_shared(scope))])
     }
 
-    pub(super) fn with(mut self, key: &'static str, value: &'static str) -> Self {
+    pub(crate) fn with(mut self, key: &'static str, value: &'static str) -> Self {
         self.0.push(Label::from_static_parts(key, value));
         self
     }
 
     /// As OpenTelemetry has it: only what failed has an `error.type`.
-    pub(super) fn with_error(self, error_type: Option<&'static str>) -> Self {
+    pub(crate) fn with_error(self, error_type: Option<&'static str>) -> Self {
         match error_type {
             Some(error_type) => self.with(ERROR_TYPE, error_type),
             None => self,

@@ -108,11 +108,11 @@
 #[cfg(all(feature = "metrics", any(feature = "azure-sql", feature = "postgres")))]
 mod checkout;
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-mod connector_metrics;
+mod connector;
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 mod database;
 #[cfg(feature = "metrics")]
-mod metrics;
+pub(crate) mod metrics;
 mod token;
 
 #[cfg(all(feature = "metrics", any(feature = "azure-sql", feature = "postgres")))]
@@ -121,9 +121,7 @@ pub use checkout::{CheckoutError, checkout, pool_status};
 pub use metrics::describe;
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) use connector_metrics::{
-    ConnectorMetrics, Counts, Failure, LOGIN_REFUSED, Reason, reached, recycled,
-};
+pub(crate) use connector::{Failure, LOGIN_REFUSED, Reason, reached, recycled};
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) use database::Database;
 pub(crate) use token::{TokenAnswer, token_span};
@@ -135,7 +133,7 @@ use tracing::Span;
 pub(crate) const TIMEOUT: &str = "timeout";
 
 /// Of what failed.
-fn record_error(span: &Span, error_type: &'static str) {
+pub(crate) fn record_error(span: &Span, error_type: &'static str) {
     span.record("otel.status_code", "ERROR");
     span.record("error.type", error_type);
 }

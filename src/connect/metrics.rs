@@ -3,70 +3,47 @@
 
 use std::{
     error::Error,
-    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tracing::{Instrument, Span};
 
+use super::{ConnectorReport, RetireReason};
 #[cfg(feature = "metrics")]
-use super::metrics::{self, Labels};
-use super::{Database, record_error};
-use crate::clock::Clock;
+use crate::telemetry::metrics::{self, Labels};
+use crate::{
+    clock::Clock,
+    telemetry::{Database, Failure, LOGIN_REFUSED, Reason, record_error},
+    token::TokenReport,
+};
 
-/// What a connector does: counted for its report, told to the log, and measured, in one
-/// place.
+/// The filter that turns on the spans of connects is to turn on their events as well.
+const TARGET: &str = "entra_pool::telemetry";
+
+/// What a connector does: counted for its report, logged, and measured, in one place.
 #[derive(Debug)]
-pub(crate) struct ConnectorMetrics<R> {
+pub(crate) struct ConnectorMetrics {
     database: Database,
-    counts: Mutex<Counts<R>>,
+    counts: Mutex<Counts>,
 }
-
-/// Why a connection is retired.
-pub(crate) trait Reason: Copy + PartialEq + fmt::Display {
-    /// The reason in a word of few, for a label.
-    fn label(self) -> &'static str;
-}
-
-/// Why there is no connection.
-pub(crate) trait Failure: Error + 'static {
-    /// `error.type`: a word of few.
-    fn error_type(&self) -> &'static str;
-
-    /// `db.response.status_code`: what the server calls it.
-    fn status_code(&self) -> Option<String>;
-}
-
-/// The `error.type` of a login that stays refused.
-pub(crate) const LOGIN_REFUSED: &str = "login_refused";
 
 /// What a connector's report says.
-#[derive(Debug, Clone)]
-pub(crate) struct Counts<R> {
-    pub(crate) logins: u64,
-    pub(crate) refused: u64,
-    pub(crate) renewed: u64,
-    pub(crate) damped: u64,
-    pub(crate) adopted: u64,
-    pub(crate) retried: u64,
-    pub(crate) retired: Vec<(R, u64)>,
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    logins: u64,
+    refused: u64,
+    renewed: u64,
+    damped: u64,
+    adopted: u64,
+    retried: u64,
+    /// In the order of [`RetireReason::ALL`].
+    retired: [u64; RetireReason::ALL.len()],
 }
 
-impl<R: Reason> ConnectorMetrics<R> {
-    pub(crate) fn new(database: Database, reasons: impl IntoIterator<Item = R>) -> Self {
-        let metrics = Self {
-            database,
-            counts: Mutex::new(Counts {
-                logins: 0,
-                refused: 0,
-                renewed: 0,
-                damped: 0,
-                adopted: 0,
-                retried: 0,
-                retired: reasons.into_iter().map(|reason| (reason, 0)).collect(),
-            }),
-        };
+impl ConnectorMetrics {
+    pub(super) fn new(database: Database) -> Self {
+        let metrics = Self { database, counts: Mutex::default() };
         #[cfg(feature = "metrics")]
         metrics.count_from_zero();
         metrics
@@ -80,14 +57,14 @@ impl<R: Reason> ConnectorMetrics<R> {
         self.count().logins > 0
     }
 
-    /// Of the reasons, only those that occurred.
-    pub(crate) fn counts(&self) -> Counts<R> {
-        let mut counts = self.count().clone();
-        counts.retired.retain(|(_, count)| *count > 0);
-        counts
+    pub(super) fn report(&self, token: TokenReport) -> ConnectorReport {
+        let Counts { logins, refused, renewed, damped, adopted, retried, retired } = *self.count();
+        let retired = RetireReason::ALL.into_iter().map(|(reason, ..)| reason).zip(retired);
+        let retired = retired.filter(|(_, count)| *count > 0).collect();
+        ConnectorReport { logins, refused, renewed, damped, adopted, retried, retired, token }
     }
 
-    fn count(&self) -> MutexGuard<'_, Counts<R>> {
+    fn count(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -110,7 +87,7 @@ impl<R: Reason> ConnectorMetrics<R> {
         match failure {
             None => {
                 self.count().logins += 1;
-                tracing::debug!(?took, "connected");
+                tracing::debug!(target: TARGET, ?took, "connected");
             }
             Some(failure) => {
                 let error_type = failure.error_type();
@@ -123,7 +100,7 @@ impl<R: Reason> ConnectorMetrics<R> {
                     #[cfg(feature = "metrics")]
                     metrics::LOGIN_REFUSED.count(self.labels());
                 }
-                tracing::debug!(error = failure as &dyn Error, ?took, "no connection");
+                tracing::debug!(target: TARGET, error = failure as &dyn Error, ?took, "no connection");
             }
         }
         #[cfg(feature = "metrics")]
@@ -137,7 +114,7 @@ impl<R: Reason> ConnectorMetrics<R> {
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RETRIED.count(self.labels().with_error(Some(failure.error_type())));
         let error = failure as &dyn Error;
-        tracing::info!(error, ?pause, "the connect is tried again");
+        tracing::info!(target: TARGET, error, ?pause, "the connect is tried again");
     }
 
     /// A login was refused, and is tried again with another token.
@@ -145,7 +122,7 @@ impl<R: Reason> ConnectorMetrics<R> {
         self.count().renewed += 1;
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RENEWED.count(self.labels());
-        tracing::info!("the refused login is tried again with another token");
+        tracing::info!(target: TARGET, "the refused login is tried again with another token");
     }
 
     /// A connect failed with the refusal of another one.
@@ -156,7 +133,7 @@ impl<R: Reason> ConnectorMetrics<R> {
     /// A caller adopted a login that lost its caller.
     pub(crate) fn adopted(&self) {
         self.count().adopted += 1;
-        tracing::debug!(pool = self.pool_name(), "login adopted");
+        tracing::debug!(target: TARGET, pool = self.pool_name(), "login adopted");
     }
 
     /// The span of the round trip that makes a connection fit for its next borrower.
@@ -165,13 +142,11 @@ impl<R: Reason> ConnectorMetrics<R> {
     }
 
     /// A connection is not used again. No pool tells why: here it is told.
-    pub(crate) fn retired(&self, reason: R) {
-        if let Some((_, count)) = self.count().retired.iter_mut().find(|(it, _)| *it == reason) {
-            *count += 1;
-        }
+    pub(crate) fn retired(&self, reason: RetireReason) {
+        self.count().retired[reason as usize] += 1;
         #[cfg(feature = "metrics")]
         metrics::RETIRED.count(self.labels_of(reason));
-        tracing::debug!(%reason, pool = self.pool_name(), "connection retired");
+        tracing::debug!(target: TARGET, %reason, pool = self.pool_name(), "connection retired");
     }
 
     /// A rate sees the first of its kind only where there was a 0 before.
@@ -179,13 +154,13 @@ impl<R: Reason> ConnectorMetrics<R> {
     fn count_from_zero(&self) {
         metrics::LOGIN_REFUSED.count_from_zero(self.labels());
         metrics::LOGIN_RENEWED.count_from_zero(self.labels());
-        for (reason, _) in &self.count().retired {
-            metrics::RETIRED.count_from_zero(self.labels_of(*reason));
+        for (reason, ..) in RetireReason::ALL {
+            metrics::RETIRED.count_from_zero(self.labels_of(reason));
         }
     }
 
     #[cfg(feature = "metrics")]
-    fn labels_of(&self, reason: R) -> Labels {
+    fn labels_of(&self, reason: RetireReason) -> Labels {
         self.labels().with(metrics::RETIRE_REASON, reason.label())
     }
 
@@ -193,14 +168,4 @@ impl<R: Reason> ConnectorMetrics<R> {
     fn labels(&self) -> Labels {
         Labels::of_pool(self.database.pool.clone()).with(metrics::SYSTEM_NAME, self.database.system)
     }
-}
-
-/// How that round trip has ended.
-pub(crate) fn recycled<R: Reason>(span: &Span, result: Result<(), R>) -> Result<(), R> {
-    result.inspect_err(|reason| record_error(span, reason.label()))
-}
-
-/// A connect has reached a stage: an event of its span.
-pub(crate) fn reached(stage: impl fmt::Display, server: &str) {
-    tracing::debug!(server, %stage, "connecting");
 }
