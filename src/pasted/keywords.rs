@@ -13,6 +13,8 @@ pub(crate) struct Keywords<S: 'static> {
     /// Keywords that set nothing: another such table. Its columns are the names, the values that
     /// are ignored (`any`, or a list), and the end of a sentence for every other value.
     pub(crate) others: &'static str,
+    /// What an error says after an unknown keyword that is like no known one.
+    pub(crate) unknown: &'static str,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -136,9 +138,13 @@ impl<S: Copy + Default> Keywords<S> {
 
     fn unknown(&self, keyword: &str, after_secret: bool) -> Mistake {
         if after_secret || !is_plain(keyword) {
-            return Mistake::Unknown(None, None);
+            let problem = "has an unknown keyword, which is not shown because it may be a piece of \
+                           a password (a value with a separator in it must be quoted)";
+            return Mistake::Syntax(problem.to_owned());
         }
-        Mistake::Unknown(Some(keyword.to_owned()), self.nearest(keyword))
+        let meant = self.nearest(keyword).map(|nearest| format!(": is '{nearest}' meant?"));
+        let advice = meant.unwrap_or_else(|| self.unknown.to_owned());
+        Mistake::Syntax(format!("has an unknown keyword '{keyword}'{advice}"))
     }
 }
 

@@ -19,8 +19,6 @@ pub(crate) use variables::{connection_string, settings};
 pub(crate) enum Mistake {
     /// The end of a sentence that begins with the string.
     Syntax(String),
-    /// An unknown keyword, unless it may be a piece of a secret; and a known one like it.
-    Unknown(Option<String>, Option<&'static str>),
     /// Two keywords that set the same thing, with their values where these can be shown.
     Twice(String, String),
     /// A keyword, and the end of a sentence that begins with it.

@@ -69,17 +69,6 @@ impl From<Mistake> for ConfigError {
     fn from(mistake: Mistake) -> Self {
         match mistake {
             Mistake::Syntax(problem) => Self::syntax(format!("it {problem}")),
-            Mistake::Unknown(None, _) => Self::syntax(
-                "it has an unknown keyword, which is not shown because it may be a piece of a \
-                 password",
-            ),
-            Mistake::Unknown(Some(keyword), nearest) => Self::syntax(match nearest {
-                Some(nearest) => format!("unknown keyword '{keyword}': is '{nearest}' meant?"),
-                None => format!(
-                    "unknown keyword '{keyword}' (a setting of the session is written \
-                     options='-c NAME=VALUE')"
-                ),
-            }),
             Mistake::Twice(first, keyword) if is_same(&first, &keyword) => {
                 Self::Duplicate { keyword }
             }

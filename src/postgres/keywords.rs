@@ -14,6 +14,7 @@ pub(super) const KEYWORDS: Keywords<()> = Keywords {
     settings: &[],
     named: include_str!("settings.md"),
     others: include_str!("keywords.md"),
+    unknown: " (a setting of the session is written options='-c NAME=VALUE')",
 };
 
 /// Values of other drivers, and the value here; an empty one is the default.

@@ -8,22 +8,13 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The connection string does not parse.
+    /// The connection string does not parse, or has a keyword that is not known.
     #[error("{problem}")]
     #[non_exhaustive]
     Syntax {
         /// What is wrong, and where. Never a value: it may be a secret that got into the wrong
         /// place.
         problem: String,
-    },
-    /// A keyword that is not known.
-    #[error("{}", unknown_keyword(.keyword.as_deref(), *.nearest))]
-    #[non_exhaustive]
-    UnknownKeyword {
-        /// As written; `None` where that may be a piece of a secret.
-        keyword: Option<String>,
-        /// The known keyword that is most like it, if one is.
-        nearest: Option<&'static str>,
     },
     /// A keyword that is given twice.
     #[error("'{keyword}' is given twice")]
@@ -85,23 +76,12 @@ pub enum ConfigError {
     Scope(#[from] InvalidScope),
 }
 
-fn unknown_keyword(keyword: Option<&str>, nearest: Option<&str>) -> String {
-    let Some(keyword) = keyword else {
-        return "there is an unknown keyword, which is not shown because it may be a piece of \
-                a password (a value with a ';' must be quoted)"
-            .to_owned();
-    };
-    let advice = nearest.map(|nearest| format!(": is '{nearest}' meant?")).unwrap_or_default();
-    format!("unknown keyword '{keyword}'{advice}")
-}
-
 impl From<Mistake> for ConfigError {
     fn from(mistake: Mistake) -> Self {
         match mistake {
             Mistake::Syntax(problem) => {
                 Self::Syntax { problem: format!("the connection string {problem}") }
             }
-            Mistake::Unknown(keyword, nearest) => Self::UnknownKeyword { keyword, nearest },
             Mistake::Twice(first, keyword) if is_same(&first, &keyword) => {
                 Self::Duplicate { keyword }
             }

@@ -70,7 +70,7 @@ const A_TEXT: &str = "must have a value";
 const SECONDS_OR_NO_LIMIT: &str = "must be a number of seconds (0 for no limit)";
 
 pub(super) const KEYWORDS: Keywords<Setting> =
-    Keywords { settings: SETTINGS, named: "", others: include_str!("keywords.md") };
+    Keywords { settings: SETTINGS, named: "", others: include_str!("keywords.md"), unknown: "" };
 
 /// Names as their driver writes them.
 const SETTINGS: &[(&str, Setting, &str)] = &[
