@@ -16,92 +16,70 @@ pub(crate) const TOKEN_SCOPE: &str = "entra_pool.token.scope";
 pub(crate) const TOKEN_REASON: &str = "entra_pool.token.reason";
 pub(crate) const TOKEN_OUTCOME: &str = "entra_pool.token.outcome";
 
-/// One metric.
+/// One metric, by its name.
 #[derive(Debug)]
-pub(crate) struct Metric {
-    kind: Kind,
-    name: &'static str,
-    unit: Unit,
-    what: &'static str,
-}
+pub(crate) struct Metric(&'static str);
 
-#[derive(Debug)]
-enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-/// Defines a constant for each metric, and the list of them.
+/// Defines a constant for each metric, and describes all of them.
 macro_rules! define {
-    ($($metric:ident: $kind:ident, $unit:ident, $name:literal, $what:literal;)*) => {
-        $(pub(crate) const $metric: Metric = Metric {
-            kind: Kind::$kind,
-            name: $name,
-            unit: Unit::$unit,
-            what: $what,
-        };)*
+    ($($metric:ident: $describe:ident, $unit:ident, $name:literal, $what:literal;)*) => {
+        $(pub(crate) const $metric: Metric = Metric($name);)*
 
-        const ALL: &[Metric] = &[$($metric),*];
+        /// Tells the recorder what each metric is, and its unit. To be called once, behind the
+        /// installation of the recorder, which forgets what it is told before.
+        pub fn describe() {
+            $(metrics::$describe!($name, Unit::$unit, $what);)*
+        }
+
+        #[cfg(test)]
+        const ALL: &[(&str, &str, Unit)] = &[$(($name, stringify!($describe), Unit::$unit)),*];
     };
 }
 
 define! {
-    CREATE_TIME: Histogram, Seconds, "db.client.connection.create_time",
+    CREATE_TIME: describe_histogram, Seconds, "db.client.connection.create_time",
         "The time a connect took, tries and token included.";
-    WAIT_TIME: Histogram, Seconds, "db.client.connection.wait_time",
+    WAIT_TIME: describe_histogram, Seconds, "db.client.connection.wait_time",
         "The time a checkout took.";
-    TIMEOUTS: Counter, Count, "db.client.connection.timeouts",
+    TIMEOUTS: describe_counter, Count, "db.client.connection.timeouts",
         "Checkouts that ended with a time limit of the pool's.";
-    CONNECTION_COUNT: Gauge, Count, "db.client.connection.count",
+    CONNECTION_COUNT: describe_gauge, Count, "db.client.connection.count",
         "The connections that a pool has, by state.";
-    CONNECTION_MAX: Gauge, Count, "db.client.connection.max",
+    CONNECTION_MAX: describe_gauge, Count, "db.client.connection.max",
         "The connections that a pool may have.";
-    PENDING_REQUESTS: Gauge, Count, "db.client.connection.pending_requests",
+    PENDING_REQUESTS: describe_gauge, Count, "db.client.connection.pending_requests",
         "The callers that wait for a connection.";
-    LOGIN_REFUSED: Counter, Count, "entra_pool.login.refused",
+    LOGIN_REFUSED: describe_counter, Count, "entra_pool.login.refused",
         "Connects that ended in a refused login.";
-    LOGIN_RENEWED: Counter, Count, "entra_pool.login.renewed",
+    LOGIN_RENEWED: describe_counter, Count, "entra_pool.login.renewed",
         "Refused logins that were tried again with another token.";
-    LOGIN_RETRIED: Counter, Count, "entra_pool.login.retried",
+    LOGIN_RETRIED: describe_counter, Count, "entra_pool.login.retried",
         "Connects that were tried again after a transient error.";
-    RETIRED: Counter, Count, "entra_pool.connection.retired",
+    RETIRED: describe_counter, Count, "entra_pool.connection.retired",
         "Connections that were not used again.";
-    TOKEN_REQUESTS: Counter, Count, "entra_pool.token.requests",
+    TOKEN_REQUESTS: describe_counter, Count, "entra_pool.token.requests",
         "Requests for a token that have ended.";
-    TOKEN_REQUEST_DURATION: Histogram, Seconds, "entra_pool.token.request.duration",
+    TOKEN_REQUEST_DURATION: describe_histogram, Seconds, "entra_pool.token.request.duration",
         "The time a request for a token took.";
-    TOKEN_EXPIRY: Gauge, Seconds, "entra_pool.token.expiry",
+    TOKEN_EXPIRY: describe_gauge, Seconds, "entra_pool.token.expiry",
         "When the token that is held ends, in seconds since 1970 (UTC).";
-}
-
-/// Tells the recorder what each metric is, and its unit. To be called once, behind the
-/// installation of the recorder, which forgets what it is told before.
-pub fn describe() {
-    for Metric { kind, name, unit, what } in ALL {
-        match kind {
-            Kind::Counter => metrics::describe_counter!(*name, *unit, *what),
-            Kind::Gauge => metrics::describe_gauge!(*name, *unit, *what),
-            Kind::Histogram => metrics::describe_histogram!(*name, *unit, *what),
-        }
-    }
 }
 
 impl Metric {
     pub(crate) fn count(&self, labels: Labels) {
-        metrics::counter!(self.name, labels.0).increment(1);
+        metrics::counter!(self.0, labels.0).increment(1);
     }
 
     pub(crate) fn count_from_zero(&self, labels: Labels) {
-        metrics::counter!(self.name, labels.0).increment(0);
+        metrics::counter!(self.0, labels.0).increment(0);
     }
 
     pub(crate) fn set(&self, labels: Labels, value: f64) {
-        metrics::gauge!(self.name, labels.0).set(value);
+        metrics::gauge!(self.0, labels.0).set(value);
     }
 
     pub(crate) fn record(&self, labels: Labels, took: Duration) {
-        metrics::histogram!(self.name, labels.0).record(took);
+        metrics::histogram!(self.0, labels.0).record(took);
     }
 }
 
@@ -155,10 +133,9 @@ mod tests {
             .collect();
         let mut there: Vec<_> = ALL
             .iter()
-            .map(|metric| {
-                let kind = format!("{:?}", metric.kind).to_lowercase();
-                let unit = if metric.unit == Unit::Seconds { ", s" } else { "" };
-                (metric.name.to_owned(), format!("{kind}{unit}"))
+            .map(|(name, describe, unit)| {
+                let unit = if *unit == Unit::Seconds { ", s" } else { "" };
+                ((*name).to_owned(), format!("{}{unit}", describe.trim_start_matches("describe_")))
             })
             .collect();
         documented.sort();
