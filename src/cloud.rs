@@ -2,7 +2,10 @@
 //! gives it.
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-use crate::token::Scope;
+mod hosts;
+
+#[cfg(any(feature = "azure-sql", feature = "postgres"))]
+pub(crate) use hosts::*;
 
 /// An Azure cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,28 +20,6 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// The cloud whose tokens an Azure SQL host takes (Azure SQL Database, Managed Instance,
-    /// Fabric, Synapse), private endpoints' names included.
-    #[cfg(feature = "azure-sql")]
-    pub(crate) fn of_azure_sql_host(host: &str) -> Option<Self> {
-        of_host(host, SQL_ROUTED).or_else(|| of_host(host, SQL_OTHER))
-    }
-
-    /// The cloud within which a login at an Azure SQL host may be routed. A token is sent to
-    /// whichever of these hosts the server names, so names that only take tokens are not in it.
-    #[cfg(feature = "azure-sql")]
-    pub(crate) fn of_routed_host(host: &str) -> Option<Self> {
-        of_host(host, SQL_ROUTED)
-    }
-
-    /// The cloud whose databases take tokens of `scope`.
-    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-    pub(crate) fn of_scope(scope: &Scope) -> Option<Self> {
-        [Self::Public, Self::UsGovernment, Self::China]
-            .into_iter()
-            .find(|cloud| [cloud.azure_sql_scope(), cloud.postgresql_scope()].contains(scope))
-    }
-
     /// Where applications (service principals) of this cloud ask for tokens, if
     /// `AZURE_AUTHORITY_HOST` does not say otherwise. Managed identities and the
     /// command-line tools know by themselves.
@@ -48,136 +29,6 @@ impl Cloud {
             Self::Public => "https://login.microsoftonline.com",
             Self::UsGovernment => "https://login.microsoftonline.us",
             Self::China => "https://login.chinacloudapi.cn",
-        }
-    }
-
-    /// The scope of tokens for Azure SQL in this cloud.
-    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-    pub(crate) fn azure_sql_scope(self) -> Scope {
-        match self {
-            Self::Public => Scope::AZURE_SQL,
-            Self::UsGovernment => Scope::from_static("https://database.usgovcloudapi.net/.default"),
-            Self::China => Scope::from_static("https://database.chinacloudapi.cn/.default"),
-        }
-    }
-
-    /// The scope of tokens for Azure Database for PostgreSQL in this cloud.
-    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-    pub(crate) fn postgresql_scope(self) -> Scope {
-        match self {
-            Self::Public => Scope::AZURE_POSTGRESQL,
-            Self::UsGovernment => {
-                Scope::from_static("https://ossrdbms-aad.database.usgovcloudapi.net/.default")
-            }
-            Self::China => {
-                Scope::from_static("https://ossrdbms-aad.database.chinacloudapi.cn/.default")
-            }
-        }
-    }
-}
-
-/// The ends of Azure SQL's host names.
-#[cfg(feature = "azure-sql")]
-const SQL_ROUTED: &[(&str, Cloud)] = &[
-    ("database.windows.net", Cloud::Public),
-    ("database.fabric.microsoft.com", Cloud::Public),
-    ("datawarehouse.fabric.microsoft.com", Cloud::Public),
-    ("sql.azuresynapse.net", Cloud::Public),
-    ("database.usgovcloudapi.net", Cloud::UsGovernment),
-    ("sql.azuresynapse.usgovcloudapi.net", Cloud::UsGovernment),
-    ("database.chinacloudapi.cn", Cloud::China),
-    ("sql.azuresynapse.azure.cn", Cloud::China),
-];
-
-/// Ends of other host names that take the same tokens.
-#[cfg(feature = "azure-sql")]
-const SQL_OTHER: &[(&str, Cloud)] = &[
-    ("fabric.microsoft.com", Cloud::Public),
-    ("pbidedicated.windows.net", Cloud::Public),
-    ("fabric.microsoft.us", Cloud::UsGovernment),
-    ("pbidedicated.usgovcloudapi.net", Cloud::UsGovernment),
-    ("pbidedicated.chinacloudapi.cn", Cloud::China),
-];
-
-/// The ends of PostgreSQL's host names, and the scope of their tokens.
-#[cfg(feature = "postgres")]
-pub(crate) fn postgresql_scope(host: &str) -> Option<Scope> {
-    let cosmos = Scope::from_static("https://token.postgres.cosmos.azure.com/.default");
-    let suffixes = [
-        ("postgres.database.azure.com", Cloud::Public.postgresql_scope()),
-        ("postgres.database.usgovcloudapi.net", Cloud::UsGovernment.postgresql_scope()),
-        ("postgres.database.chinacloudapi.cn", Cloud::China.postgresql_scope()),
-        ("postgres.cosmos.azure.com", cosmos),
-    ];
-    of_host(host, &suffixes)
-}
-
-/// What to do about a host that does not belong to Azure SQL.
-#[cfg(feature = "azure-sql")]
-pub(crate) fn azure_sql_advice(host: &str) -> String {
-    #[cfg(feature = "postgres")]
-    if postgresql_scope(host).is_some() {
-        return "it belongs to Azure Database for PostgreSQL, so use entra_pool::postgres".into();
-    }
-    format!("correct it, or add 'Entra Scope={}'", of_unknown_host(host).azure_sql_scope())
-}
-
-/// What to do about a host that does not belong to Azure Database for PostgreSQL.
-#[cfg(feature = "postgres")]
-pub(crate) fn postgresql_advice(host: &str) -> String {
-    #[cfg(feature = "azure-sql")]
-    if Cloud::of_azure_sql_host(host).is_some() {
-        return "it belongs to Azure SQL, so use entra_pool::azure_sql".into();
-    }
-    format!("correct it, or set entra_scope={}", of_unknown_host(host).postgresql_scope())
-}
-
-/// The cloud that the end of an unknown host's name suggests.
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-fn of_unknown_host(host: &str) -> Cloud {
-    let clouds = [
-        ("usgovcloudapi.net", Cloud::UsGovernment),
-        ("us", Cloud::UsGovernment),
-        ("cn", Cloud::China),
-    ];
-    of_host(host, &clouds).unwrap_or(Cloud::Public)
-}
-
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-fn of_host<T: Clone>(host: &str, suffixes: &[(&str, T)]) -> Option<T> {
-    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    // At a label's border: `evil-database.windows.net` is not of the cloud.
-    let belongs = |suffix: &str| host.strip_suffix(suffix).is_some_and(|name| name.ends_with('.'));
-    suffixes.iter().find(|(suffix, _)| belongs(suffix)).map(|(_, cloud)| cloud.clone())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_belong_to_clouds_by_suffix_at_a_labels_border() {
-        let sql = Cloud::of_azure_sql_host;
-        assert_eq!(sql("shop.database.windows.net"), Some(Cloud::Public));
-        assert_eq!(sql("shop.privatelink.database.windows.net"), Some(Cloud::Public));
-        assert_eq!(sql("SHOP.Database.Windows.Net."), Some(Cloud::Public));
-        assert_eq!(sql("mi.abc123.database.windows.net"), Some(Cloud::Public));
-        assert_eq!(sql("shop.database.usgovcloudapi.net"), Some(Cloud::UsGovernment));
-        assert_eq!(sql("shop.database.chinacloudapi.cn"), Some(Cloud::China));
-        for other in ["database.windows.net", "evil-database.windows.net", "localhost", "", "."] {
-            assert_eq!(sql(other), None, "{other}");
-        }
-        assert_eq!(
-            postgresql_scope("shop.postgres.database.azure.com"),
-            Some(Scope::AZURE_POSTGRESQL)
-        );
-        assert_eq!(postgresql_scope("shop.database.windows.net"), None);
-        for (host, authority) in [
-            ("shop.database.windows.net", "https://login.microsoftonline.com"),
-            ("shop.database.usgovcloudapi.net", "https://login.microsoftonline.us"),
-            ("shop.database.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
-        ] {
-            assert_eq!(sql(host).unwrap().authority_host(), authority);
         }
     }
 }
