@@ -30,6 +30,16 @@ pub struct PoolBuilder<M: Manager, W: From<Object<M>> = Object<M>> {
     built: Arc<OnceLock<WeakPool<M>>>,
 }
 
+/// Hands settings on to deadpool's builder.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident($value:ident: $type:ty);)*) => {
+        $($(#[$doc])*
+        pub fn $name(self, $value: $type) -> Self {
+            Self { builder: self.builder.$name($value), ..self }
+        })*
+    };
+}
+
 impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
     /// `min_size` matters only where no maximum is set: deadpool's default may be less.
     pub(crate) fn new<C>(
@@ -47,47 +57,33 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
         }
     }
 
-    /// The most connections. Default: the configuration's; else 2 for each CPU.
-    pub fn max_size(self, size: usize) -> Self {
-        self.with(|builder| builder.max_size(size))
-    }
+    settings! {
+        /// The most connections. Default: the configuration's; else 2 for each CPU.
+        max_size(size: usize);
 
-    /// How long to wait for a connection that becomes free. `None`: without a limit. Default:
-    /// the configuration's `connect_timeout`.
-    pub fn wait_timeout(self, limit: Option<Duration>) -> Self {
-        self.with(|builder| builder.wait_timeout(limit))
-    }
+        /// How long to wait for a connection that becomes free. `None`: without a limit. Default:
+        /// the configuration's `connect_timeout`.
+        wait_timeout(limit: Option<Duration>);
 
-    /// How long a connect may take, hooks included. Default: no limit beyond the
-    /// configuration's `connect_timeout`.
-    pub fn create_timeout(self, limit: Option<Duration>) -> Self {
-        self.with(|builder| builder.create_timeout(limit))
-    }
+        /// How long a connect may take, hooks included. Default: no limit beyond the
+        /// configuration's `connect_timeout`.
+        create_timeout(limit: Option<Duration>);
 
-    /// How long the cleaning of a connection may take, hooks included. Default: no limit beyond
-    /// that of the recycling.
-    pub fn recycle_timeout(self, limit: Option<Duration>) -> Self {
-        self.with(|builder| builder.recycle_timeout(limit))
-    }
+        /// How long the cleaning of a connection may take, hooks included. Default: no limit beyond
+        /// that of the recycling.
+        recycle_timeout(limit: Option<Duration>);
 
-    /// Whether the connection that was returned first or last is lent next. Default: first.
-    pub fn queue_mode(self, mode: QueueMode) -> Self {
-        self.with(|builder| builder.queue_mode(mode))
-    }
+        /// Whether the connection that was returned first or last is lent next. Default: first.
+        queue_mode(mode: QueueMode);
 
-    /// A hook for each new connection.
-    pub fn post_create(self, hook: impl Into<Hook<M>>) -> Self {
-        self.with(|builder| builder.post_create(hook))
-    }
+        /// A hook for each new connection.
+        post_create(hook: impl Into<Hook<M>>);
 
-    /// A hook for each connection before it is cleaned.
-    pub fn pre_recycle(self, hook: impl Into<Hook<M>>) -> Self {
-        self.with(|builder| builder.pre_recycle(hook))
-    }
+        /// A hook for each connection before it is cleaned.
+        pre_recycle(hook: impl Into<Hook<M>>);
 
-    /// A hook for each connection after it was cleaned.
-    pub fn post_recycle(self, hook: impl Into<Hook<M>>) -> Self {
-        self.with(|builder| builder.post_recycle(hook))
+        /// A hook for each connection after it was cleaned.
+        post_recycle(hook: impl Into<Hook<M>>);
     }
 
     /// The pool. Nothing is connected yet.
@@ -100,13 +96,6 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
             }
             Err(error) => unreachable!("it has a runtime: {error}"),
         }
-    }
-
-    fn with(
-        self,
-        set: impl FnOnce(deadpool::managed::PoolBuilder<M, W>) -> deadpool::managed::PoolBuilder<M, W>,
-    ) -> Self {
-        Self { builder: set(self.builder), ..self }
     }
 }
 
