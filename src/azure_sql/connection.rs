@@ -34,21 +34,6 @@ impl Connection {
     pub(super) fn is_used(&self) -> bool {
         self.cleaned.is_used(self.link.requests())
     }
-
-    /// The server that it is logged in to, as `host,port`: where the login was
-    /// routed, if it was.
-    #[cfg(any(test, feature = "test-util"))]
-    #[must_use]
-    pub fn server(&self) -> &str {
-        &self.server
-    }
-
-    /// How many requests have told the server to reset the session first.
-    #[cfg(any(test, feature = "test-util"))]
-    #[must_use]
-    pub fn resets_sent(&self) -> u64 {
-        self.link.resets_sent()
-    }
 }
 
 impl Deref for Connection {

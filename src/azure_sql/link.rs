@@ -48,7 +48,7 @@ pub(super) struct Link {
 
 #[derive(Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
-struct State {
+pub(super) struct State {
     /// When the server last sent something, by the clock's monotonic time.
     heard: Duration,
     requests: u64,
@@ -56,7 +56,7 @@ struct State {
     /// The last write could not be completed at once; the task that wrote may have given up.
     stuck: bool,
     reset: Option<ResetRule>,
-    resets_sent: u64,
+    pub(super) resets_sent: u64,
     /// The current request resets the session, and its response has not acknowledged that.
     awaits_reset: bool,
     /// The descriptor of the open transaction, as far as responses show, and at each request by
@@ -82,7 +82,7 @@ impl Link {
     }
 
     /// One task uses a connection at a time, so that nothing waits for this lock.
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -223,11 +223,6 @@ impl Link {
         self.state().reset.is_some()
     }
 
-    #[cfg(any(test, feature = "test-util"))]
-    pub(super) fn resets_sent(&self) -> u64 {
-        self.state().resets_sent
-    }
-
     /// Records that an attention cancelled the request. Only a reader of tokens knows whether
     /// its acknowledgement comes alone or within the response.
     pub(super) fn cancelled(&self) {
@@ -255,12 +250,5 @@ impl State {
         if std::mem::take(&mut self.awaits_reset) {
             self.set_fault(RetireReason::ResetNotAcknowledged);
         }
-    }
-}
-
-#[cfg(any(test, fuzzing))]
-impl Default for Link {
-    fn default() -> Self {
-        Self::new(Arc::new(crate::clock::ManualClock::new()))
     }
 }

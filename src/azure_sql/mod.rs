@@ -40,6 +40,8 @@ pub mod replay;
 mod response;
 mod returned;
 mod server_error;
+#[cfg(any(test, feature = "test-util"))]
+mod testing;
 mod transaction;
 mod transport;
 

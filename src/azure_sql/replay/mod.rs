@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     io,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -149,6 +150,12 @@ impl AsyncWrite for Pieces {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::new(Arc::new(crate::clock::ManualClock::new()))
     }
 }
 
