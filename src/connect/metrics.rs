@@ -11,10 +11,13 @@ use tracing::{Instrument, Span};
 
 use super::{ConnectorReport, RetireReason};
 #[cfg(feature = "metrics")]
-use crate::telemetry::metrics::{self, Labels};
+use crate::telemetry::{
+    Reason,
+    metrics::{self, Labels},
+};
 use crate::{
     clock::Clock,
-    telemetry::{Database, Failure, LOGIN_REFUSED, Reason, record_error},
+    telemetry::{Database, Failure, LOGIN_REFUSED, record_error},
     token::TokenReport,
 };
 

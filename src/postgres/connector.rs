@@ -164,7 +164,6 @@ impl Connector {
     }
 
     /// Its configuration.
-    #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.engine.driver.config
     }
