@@ -107,13 +107,9 @@ impl Transport {
     /// The session's TLS version and cipher suite, for logs.
     pub(super) fn tls_in_words(&self) -> (&'static str, &'static str) {
         let session = self.tls.get_ref().1;
-        (
-            session.protocol_version().and_then(|version| version.as_str()).unwrap_or("unknown"),
-            session
-                .negotiated_cipher_suite()
-                .and_then(|suite| suite.suite().as_str())
-                .unwrap_or("unknown"),
-        )
+        let version = session.protocol_version().and_then(|version| version.as_str());
+        let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        (version.unwrap_or("unknown"), suite.unwrap_or("unknown"))
     }
 
     /// Sends the packet that is whole.

@@ -12,10 +12,11 @@ pub(crate) struct Attempt<E> {
     state: Arc<Mutex<State<E>>>,
     /// What this and earlier connects of the connector have sent.
     pub(crate) sent: Sent,
-    /// Monotonic.
-    began: Duration,
+    /// When the connect began, by the monotonic clock.
+    pub(super) began: Duration,
     limit: Duration,
     /// The server accepted a login before.
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     pub(crate) known: bool,
 }
 
@@ -46,11 +47,6 @@ impl<E> Attempt<E> {
         let progress = Progress { stage: Stage::Token, server, failed: None };
         let state = Arc::new(Mutex::new(State { progress, routed: false }));
         Self { state, sent, began, limit, known }
-    }
-
-    /// When the connect began, by the monotonic clock.
-    pub(super) fn began(&self) -> Duration {
-        self.began
     }
 
     /// The time until the deadline, at `now`.

@@ -41,7 +41,7 @@ impl Renewals {
         if self.is_paused(refused, now) {
             return Err(SecondLogin::Paused);
         }
-        if tokens.came_since(refused, attempt.began()) {
+        if tokens.came_since(refused, attempt.began) {
             return Err(SecondLogin::NewToken);
         }
         // Half of the time left: the refusal must reach the caller, and a second login

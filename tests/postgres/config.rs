@@ -92,7 +92,7 @@ fn a_configuration_of_tokio_postgres_is_taken_by_the_same_rules() {
 fn what_asks_for_tls_gets_it_verified() {
     for mode in ["require", "verify-ca", "verify-full"] {
         let url = format!("postgres://u@a.postgres.database.azure.com/d?sslmode={mode}");
-        url.parse::<Config>().unwrap();
+        assert!(url.parse::<Config>().is_ok(), "{mode}");
     }
 }
 
