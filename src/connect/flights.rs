@@ -1,7 +1,6 @@
 //! Logins that outlive their callers: a pool's callers may have less time than a login takes.
 
 use std::{
-    panic::resume_unwind,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -67,10 +66,10 @@ where
             let mut waiting = Waiting { flights: self, flight: Some((id, flight)) };
             // A runtime that nobody drives does not end it.
             match clock::timeout(&*self.clock, left, waiting.landing()).await {
-                Ok(Landing::Landed(Ok(connection))) if is_alive(&connection) => {
+                Ok(Some(Ok(connection))) if is_alive(&connection) => {
                     return Ok((connection, true));
                 }
-                Ok(Landing::Landed(Err(error))) => failed = Some(error),
+                Ok(Some(Err(error))) => failed = Some(error),
                 // The caller has no time left, and leaves the login to the next one.
                 Err(Elapsed) if self.waited(began) >= self.limit => break,
                 _ => {}
@@ -82,16 +81,15 @@ where
         {
             return Err(error);
         }
-        let outcome = if Handle::try_current().is_ok() {
+        let mut outcome = None;
+        if Handle::try_current().is_ok() {
             let flight = self.start(login(began));
-            let mut waiting = Waiting { flights: self, flight: Some(flight) };
-            match waiting.landing().await {
-                Landing::Landed(outcome) => outcome,
-                Landing::Panicked(panic) => resume_unwind(panic),
-                Landing::Lost => login(began).await,
-            }
-        } else {
-            login(began).await
+            outcome = Waiting { flights: self, flight: Some(flight) }.landing().await;
+        }
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            // A login that panicked does so again, now for its caller.
+            None => login(began).await,
         };
         outcome.map(|connection| (connection, false))
     }
@@ -155,14 +153,6 @@ impl<C, E> Flights<C, E> {
     }
 }
 
-/// How a login ended.
-enum Landing<C, E> {
-    Landed(Result<C, E>),
-    Panicked(Box<dyn std::any::Any + Send>),
-    /// Its runtime has ended.
-    Lost,
-}
-
 /// A caller who waits for a login, and leaves it to the next caller when it gives up.
 struct Waiting<'a, C, E> {
     flights: &'a Flights<C, E>,
@@ -171,19 +161,15 @@ struct Waiting<'a, C, E> {
 }
 
 impl<C, E> Waiting<'_, C, E> {
-    async fn landing(&mut self) -> Landing<C, E> {
-        let Some((_, flight)) = &mut self.flight else { return Landing::Lost };
+    /// How the login ended; `None` if it panicked, or its runtime has ended.
+    async fn landing(&mut self) -> Option<Result<C, E>> {
+        let (_, flight) = self.flight.as_mut()?;
         let landed = (&mut flight.landed).await;
-        let Some((_, mut flight)) = self.flight.take() else { return Landing::Lost };
-        match landed {
-            // Its connection needs the runtime that it was made in.
-            Ok(Ok(_)) if flight.task.try_join_next().is_some() => Landing::Lost,
-            Ok(outcome) => Landing::Landed(outcome),
-            Err(_) => match flight.task.join_next().await {
-                Some(Err(error)) if error.is_panic() => Landing::Panicked(error.into_panic()),
-                _ => Landing::Lost,
-            },
-        }
+        let (_, mut flight) = self.flight.take()?;
+        let outcome = landed.ok()?;
+        // Its connection needs the runtime that it was made in.
+        let is_lost = outcome.is_ok() && flight.task.try_join_next().is_some();
+        (!is_lost).then_some(outcome)
     }
 
     /// Ends the login.

@@ -8,7 +8,7 @@ mod variables;
 #[cfg(test)]
 pub(crate) use keywords::Known;
 pub(crate) use keywords::{Keywords, is_one_of, is_same};
-pub(crate) use pairs::{Pairs, Rules, decoded, read};
+pub(crate) use pairs::{Pairs, Rules, decoded, host_and_port, read, unbracketed};
 #[cfg(feature = "azure-sql")]
 pub(crate) use pairs::{named, no_equals};
 pub(crate) use variables::{connection_string, settings};

@@ -84,6 +84,17 @@ pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Result<Zeroizing<Strin
     }
 }
 
+/// Splits `host[:port]`. A colon within square brackets belongs to an IPv6 address.
+pub(crate) fn host_and_port(address: &str) -> (&str, &str) {
+    let is_port = |(_, port): &(&str, &str)| !port.contains(']');
+    address.rsplit_once(':').filter(is_port).unwrap_or((address, ""))
+}
+
+/// Removes the square brackets around an IPv6 address.
+pub(crate) fn unbracketed(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 /// Up to the `=`; a doubled one belongs to the keyword.
 fn read_keyword(mut text: &str, rules: Rules) -> Option<(String, &str)> {
     let mut keyword = String::new();

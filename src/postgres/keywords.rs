@@ -143,10 +143,8 @@ fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
     }
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for host in hosts.split(',') {
-        // A colon within square brackets belongs to an IPv6 address.
-        let is_port = |(_, port): &(&str, &str)| !port.contains(']');
-        let (name, port) = host.rsplit_once(':').filter(is_port).unwrap_or((host, ""));
-        names.push(name.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(name));
+        let (name, port) = pasted::host_and_port(host);
+        names.push(pasted::unbracketed(name));
         ports.push(port);
     }
     let has_ports = ports.iter().any(|port| !port.is_empty());

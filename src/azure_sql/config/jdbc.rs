@@ -6,7 +6,7 @@
 use zeroize::Zeroizing;
 
 use super::{ConfigError, keywords::KEYWORDS};
-use crate::pasted::{Pairs, Rules, read};
+use crate::pasted::{Pairs, Rules, host_and_port, read};
 
 /// The host and port of a URL under their keywords, then its properties in
 /// their order, names as written. `text` begins after the scheme.
@@ -23,9 +23,7 @@ fn server(address: &str) -> Result<Pairs, ConfigError> {
     if address.starts_with('[') && !address.contains(']') {
         return Err(ConfigError::url("has a '[' that is not closed"));
     }
-    // A colon within the brackets belongs to the address.
-    let is_port = |(_, port): &(&str, &str)| !port.contains(']');
-    let (host, port) = address.rsplit_once(':').filter(is_port).unwrap_or((address, ""));
+    let (host, port) = host_and_port(address);
     let pair = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.trim().to_owned()));
     let pairs = [pair("serverName", host), pair("portNumber", port)];
     Ok(pairs.into_iter().filter(|(_, value)| !value.is_empty()).collect())

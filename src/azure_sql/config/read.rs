@@ -260,8 +260,7 @@ fn server(value: &str) -> Result<(String, Option<u16>), String> {
             _ => return Err("must be tcp:HOST,PORT with a port from 1 to 65535".to_owned()),
         },
     };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Ok((host_name(bare), port))
+    Ok((host_name(pasted::unbracketed(host)), port))
 }
 
 /// Returns the choice that has `value` among its names.
