@@ -218,6 +218,7 @@ pub mod token;
 mod cloud;
 mod excerpt;
 mod limited;
+mod lock;
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 mod pasted;
 mod single_task;

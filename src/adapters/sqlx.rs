@@ -40,12 +40,7 @@
 //! - `Debug` of sqlx's connect options shows the token, which sqlx takes for a
 //!   password like any other. The pool's own does not.
 
-use std::{
-    fmt,
-    ops::Deref,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 pub use sqlx;
 
@@ -60,6 +55,7 @@ use url::Url;
 use crate::{
     clock,
     connect::RetireReason,
+    lock::Lock,
     postgres::{ConfigError, Connector, Error, Recycling},
     tls::Trust,
     token::Token,
@@ -84,7 +80,7 @@ struct Renewal {
     /// Everything but role, token and database.
     options: PgConnectOptions,
     /// The one that the pool connects with.
-    token: Mutex<Token>,
+    token: Lock<Token>,
 }
 
 /// A machine that sleeps stops timers: the task looks again this often …
@@ -113,7 +109,7 @@ impl Pool {
             pool: options.connect_lazy_with(with_token),
             connector: connector.clone(),
             options: connect_options,
-            token: Mutex::new(token),
+            token: Lock::new(token),
         });
         let (held, all_gone) = watch::channel(());
         tokio::spawn(renewal.clone().keep_on(all_gone));
@@ -152,7 +148,7 @@ impl Renewal {
 
     async fn renew(&self) -> Result<(), Error> {
         let token = token(&self.connector).await?;
-        let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.token.lock();
         if !held.same_secret(&token) {
             self.pool.set_connect_options(with_token(&self.options, &self.connector, &token)?);
             *held = token;
@@ -233,7 +229,7 @@ impl fmt::Debug for Pool {
 #[must_use]
 pub fn options(connector: &Connector) -> PgPoolOptions {
     let config = connector.config();
-    let cleaner = Arc::new(Cleaner { connector: connector.clone(), unanswered: Mutex::new(None) });
+    let cleaner = Arc::new(Cleaner { connector: connector.clone(), unanswered: Lock::new(None) });
     PgPoolOptions::new()
         .acquire_timeout(config.connect_timeout)
         .max_lifetime(config.max_lifetime)
@@ -268,7 +264,7 @@ struct Cleaner {
     /// When the last cleaning began, if it was not answered. Its connection may be busy with a
     /// query that its borrower dropped; if the next one is not answered either, it is the server
     /// or the network.
-    unanswered: Mutex<Option<Duration>>,
+    unanswered: Lock<Option<Duration>>,
 }
 
 impl Cleaner {
@@ -305,7 +301,7 @@ impl Cleaner {
         }
         let cleaning = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection);
         let cleaned = clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await;
-        let mut unanswered = unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unanswered = unanswered.lock();
         let Ok(cleaned) = cleaned else {
             if let Some(before) = unanswered.replace(began) {
                 connector.silent_server().silent(before);

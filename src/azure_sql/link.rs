@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
 use super::RetireReason;
-use crate::{clock::Clock, limited::Allowance};
+use crate::{clock::Clock, limited::Allowance, lock::Lock};
 
 /// What to do when a reset is due and the next request names a transaction,
 /// which the reset would end under its feet.
@@ -41,7 +41,7 @@ pub(super) enum Report {
 #[derive(Debug)]
 pub(super) struct Link {
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// What the server may still send.
     pub(super) allowance: Allowance,
 }
@@ -78,12 +78,12 @@ pub(super) struct State {
 impl Link {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         let state = State { heard: clock.monotonic(), ..State::default() };
-        Self { clock, state: Mutex::new(state), allowance: Allowance::for_login() }
+        Self { clock, state: Lock::new(state), allowance: Allowance::for_login() }
     }
 
     /// One task uses a connection at a time, so that nothing waits for this lock.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// When the server last sent something, by the clock's monotonic time; before that, when the

@@ -1,15 +1,12 @@
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{Sent, Stage};
-use crate::telemetry;
+use crate::{lock::Lock, telemetry};
 
 /// One connect while it runs: its deadline, and how far it has come. Clones share.
 #[derive(Debug)]
 pub(crate) struct Attempt<E> {
-    state: Arc<Mutex<State<E>>>,
+    state: Arc<Lock<State<E>>>,
     /// What this and earlier connects of the connector have sent.
     pub(crate) sent: Sent,
     /// When the connect began, by the monotonic clock.
@@ -45,7 +42,7 @@ impl<E> Attempt<E> {
         known: bool,
     ) -> Self {
         let progress = Progress { stage: Stage::Token, server, failed: None };
-        let state = Arc::new(Mutex::new(State { progress, routed: false }));
+        let state = Arc::new(Lock::new(State { progress, routed: false }));
         Self { state, sent, began, limit, known }
     }
 
@@ -96,7 +93,7 @@ impl<E> Attempt<E> {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut State<E>) -> T) -> T {
-        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.state.lock())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -16,11 +16,14 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use super::{orphans::Orphans, retry::TOO_LITTLE};
-use crate::clock::{self, Clock, Elapsed};
+use crate::{
+    clock::{self, Clock, Elapsed},
+    lock::Lock,
+};
 
 /// The logins of one pool. Each is a task in the runtime of the caller who started it.
 pub(crate) struct Flights<C, E> {
-    orphans: Mutex<Orphans<Flight<C, E>>>,
+    orphans: Lock<Orphans<Flight<C, E>>>,
     next_id: AtomicU64,
     clock: Arc<dyn Clock>,
     /// How long one login may take, and after it how long its connection waits for a caller.
@@ -44,7 +47,7 @@ where
     E: Send + 'static,
 {
     pub(super) fn new(clock: Arc<dyn Clock>, limit: Duration) -> Self {
-        Self { orphans: Mutex::new(Orphans::new()), next_id: AtomicU64::new(0), clock, limit }
+        Self { orphans: Lock::new(Orphans::new()), next_id: AtomicU64::new(0), clock, limit }
     }
 
     /// Adopts a login that lost its caller, or starts one. `login` gets the monotonic time at
@@ -60,7 +63,7 @@ where
         let began = self.clock.monotonic();
         let mut failed = None;
         loop {
-            let Some((id, flight)) = self.orphans().adopt() else { break };
+            let Some((id, flight)) = self.orphans.lock().adopt() else { break };
             let ends = flight.ends.min(began.saturating_add(self.limit));
             let left = ends.saturating_sub(self.clock.monotonic());
             let mut waiting = Waiting { flights: self, flight: Some((id, flight)) };
@@ -119,7 +122,7 @@ where
                     clock.sleep(limit).await;
                 }
                 if let Some(flights) = flights.upgrade() {
-                    flights.orphans().remove(id);
+                    flights.orphans.lock().remove(id);
                 }
             }
             .instrument(Span::current()),
@@ -138,18 +141,12 @@ where
 
     /// Ends logins without a caller, so that at most `most` stay.
     pub(super) fn shrink(&self, most: usize) {
-        self.orphans().shrink(most);
+        self.orphans.lock().shrink(most);
     }
 
     /// Ends logins without a caller, also those that lose theirs later.
     pub(super) fn close(&self) {
-        self.orphans().close();
-    }
-}
-
-impl<C, E> Flights<C, E> {
-    fn orphans(&self) -> MutexGuard<'_, Orphans<Flight<C, E>>> {
-        self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
+        self.orphans.lock().close();
     }
 }
 
@@ -182,7 +179,7 @@ impl<C, E> Drop for Waiting<'_, C, E> {
     fn drop(&mut self) {
         if let Some((id, flight)) = self.flight.take() {
             flight.left.notify_one();
-            self.flights.orphans().leave(id, flight);
+            self.flights.orphans.lock().leave(id, flight);
         }
     }
 }

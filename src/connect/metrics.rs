@@ -1,11 +1,7 @@
 // Some of what is measured goes into metrics only.
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 
-use std::{
-    error::Error,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{error::Error, time::Duration};
 
 use tracing::{Instrument, Span};
 
@@ -17,6 +13,7 @@ use crate::telemetry::{
 };
 use crate::{
     clock::Clock,
+    lock::Lock,
     telemetry::{Database, Failure, LOGIN_REFUSED, record_error},
     token::TokenReport,
 };
@@ -28,7 +25,7 @@ const TARGET: &str = "entra_pool::telemetry";
 #[derive(Debug)]
 pub(crate) struct ConnectorMetrics {
     database: Database,
-    counts: Mutex<Counts>,
+    counts: Lock<Counts>,
 }
 
 /// What a connector's report says.
@@ -46,7 +43,7 @@ struct Counts {
 
 impl ConnectorMetrics {
     pub(super) fn new(database: Database) -> Self {
-        let metrics = Self { database, counts: Mutex::default() };
+        let metrics = Self { database, counts: Lock::default() };
         #[cfg(feature = "metrics")]
         metrics.count_from_zero();
         metrics
@@ -57,18 +54,15 @@ impl ConnectorMetrics {
     }
 
     pub(crate) fn has_logged_in(&self) -> bool {
-        self.count().logins > 0
+        self.counts.lock().logins > 0
     }
 
     pub(super) fn report(&self, token: TokenReport) -> ConnectorReport {
-        let Counts { logins, refused, renewed, damped, adopted, retried, retired } = *self.count();
+        let Counts { logins, refused, renewed, damped, adopted, retried, retired } =
+            *self.counts.lock();
         let retired = RetireReason::ALL.into_iter().map(|(reason, ..)| reason).zip(retired);
         let retired = retired.filter(|(_, count)| *count > 0).collect();
         ConnectorReport { logins, refused, renewed, damped, adopted, retried, retired, token }
-    }
-
-    fn count(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connect, from its begin to its end. One that is dropped before counts for
@@ -89,7 +83,7 @@ impl ConnectorMetrics {
     fn connected<E: Failure>(&self, span: &Span, took: Duration, failure: Option<&E>) {
         match failure {
             None => {
-                self.count().logins += 1;
+                self.counts.lock().logins += 1;
                 tracing::debug!(target: TARGET, ?took, "connected");
             }
             Some(failure) => {
@@ -99,7 +93,7 @@ impl ConnectorMetrics {
                     span.record("db.response.status_code", code);
                 }
                 if error_type == LOGIN_REFUSED {
-                    self.count().refused += 1;
+                    self.counts.lock().refused += 1;
                     #[cfg(feature = "metrics")]
                     metrics::LOGIN_REFUSED.count(self.labels());
                 }
@@ -113,7 +107,7 @@ impl ConnectorMetrics {
 
     /// A connect failed, and another try comes after the pause.
     pub(crate) fn retried(&self, failure: &impl Failure, pause: Duration) {
-        self.count().retried += 1;
+        self.counts.lock().retried += 1;
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RETRIED.count(self.labels().with_error(Some(failure.error_type())));
         let error = failure as &dyn Error;
@@ -122,7 +116,7 @@ impl ConnectorMetrics {
 
     /// A login was refused, and is tried again with another token.
     pub(crate) fn renewed(&self) {
-        self.count().renewed += 1;
+        self.counts.lock().renewed += 1;
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RENEWED.count(self.labels());
         tracing::info!(target: TARGET, "the refused login is tried again with another token");
@@ -130,12 +124,12 @@ impl ConnectorMetrics {
 
     /// A connect failed with the refusal of another one.
     pub(crate) fn damped(&self) {
-        self.count().damped += 1;
+        self.counts.lock().damped += 1;
     }
 
     /// A caller adopted a login that lost its caller.
     pub(crate) fn adopted(&self) {
-        self.count().adopted += 1;
+        self.counts.lock().adopted += 1;
         tracing::debug!(target: TARGET, pool = self.pool_name(), "login adopted");
     }
 
@@ -146,7 +140,7 @@ impl ConnectorMetrics {
 
     /// A connection is not used again. No pool tells why: here it is told.
     pub(crate) fn retired(&self, reason: RetireReason) {
-        self.count().retired[reason as usize] += 1;
+        self.counts.lock().retired[reason as usize] += 1;
         #[cfg(feature = "metrics")]
         metrics::RETIRED.count(self.labels_of(reason));
         tracing::debug!(target: TARGET, %reason, pool = self.pool_name(), "connection retired");

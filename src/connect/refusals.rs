@@ -1,12 +1,12 @@
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::{Attempt, retry::TOO_LITTLE};
-use crate::clock::{self, Clock};
+use crate::{
+    clock::{self, Clock},
+    lock::Lock,
+};
 
 /// How long a refusal answers the connector's other logins as well.
 const HOLDS: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const HOLDS: Duration = Duration::from_secs(1);
 // A turn is a time and not a lock: its owner may hang, or be in a runtime that nobody drives.
 #[derive(Debug)]
 pub(super) struct Refusals<R> {
-    state: Mutex<State<R>>,
+    state: Lock<State<R>>,
     /// Notified when logins are accepted or refused.
     decided: Notify,
 }
@@ -46,7 +46,7 @@ struct Refusal<R> {
 
 impl<R: Clone> Refusals<R> {
     pub(super) fn new() -> Self {
-        let state = Mutex::new(State { accepted: None, last: None });
+        let state = Lock::new(State { accepted: None, last: None });
         Self { state, decided: Notify::new() }
     }
 
@@ -56,7 +56,7 @@ impl<R: Clone> Refusals<R> {
             let decided = self.decided.notified();
             let now = clock.monotonic();
             let pause = {
-                let State { last: Some(last), .. } = &mut *self.state() else { return Ok(()) };
+                let State { last: Some(last), .. } = &mut *self.state.lock() else { return Ok(()) };
                 let holds = last.holds_until > now;
                 let pause = last.holds_until.max(last.turn_until).saturating_sub(now);
                 let left = attempt.left(now).saturating_sub(TOO_LITTLE);
@@ -75,7 +75,7 @@ impl<R: Clone> Refusals<R> {
 
     /// A login succeeded.
     pub(super) fn accepted(&self, now: Duration) {
-        *self.state() = State { accepted: Some(now), last: None };
+        *self.state.lock() = State { accepted: Some(now), last: None };
         self.decided.notify_waiters();
     }
 
@@ -88,7 +88,7 @@ impl<R: Clone> Refusals<R> {
         patience: Duration,
         attempt: &Attempt<E>,
     ) -> Option<Duration> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let patient_until = match &state.last {
             Some(before) => before.patient_until,
             None => match state.accepted {
@@ -102,9 +102,5 @@ impl<R: Clone> Refusals<R> {
         state.last = Some(Refusal { answer: refusal, holds_until, patient_until, turn_until });
         self.decided.notify_waiters();
         (now < patient_until).then_some(HOLDS)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,10 @@
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::{Attempt, SecondLogin};
-use crate::token::{Token, TokenCache};
+use crate::{
+    lock::Lock,
+    token::{Token, TokenCache},
+};
 
 /// How long no other token is requested after one that did not help …
 const PAUSE: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// It belongs to a connector and not to the cache, because one pool's missing user must
 /// not keep another pool from renewing.
 #[derive(Debug, Default)]
-pub(super) struct Renewals(Mutex<State>);
+pub(super) struct Renewals(Lock<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -58,7 +58,7 @@ impl Renewals {
 
     /// Another token than this one may still help.
     fn is_paused(&self, refused: &Token, now: Duration) -> bool {
-        let state = self.state();
+        let state = self.0.lock();
         let is_same = state.refused.as_ref().is_some_and(|token| token.same_secret(refused));
         is_same && now < state.paused_until
     }
@@ -66,7 +66,7 @@ impl Renewals {
     /// To request another token did not help: this is the last one, and it is refused.
     pub(super) fn pause(&self, tokens: &TokenCache, refused: &Token) {
         let now = tokens.clock().monotonic();
-        let mut state = self.state();
+        let mut state = self.0.lock();
         state.refused = Some(refused.clone());
         // Logins that were refused together count once.
         if now >= state.paused_until {
@@ -77,10 +77,6 @@ impl Renewals {
 
     /// A login succeeded.
     pub(super) fn succeeded(&self) {
-        *self.state() = State::default();
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock() = State::default();
     }
 }

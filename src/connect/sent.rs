@@ -1,18 +1,15 @@
-use std::{
-    collections::VecDeque,
-    error::Error,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::VecDeque, error::Error, sync::Arc};
 
 use crate::{
     excerpt::{excerpt, excerpt_of},
+    lock::Lock,
     token::Token,
 };
 
 /// The tokens that servers have seen and may repeat in what they say, the last [`KEPT`] of
 /// them. Clones share.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sent(Arc<Mutex<VecDeque<Token>>>);
+pub(crate) struct Sent(Arc<Lock<VecDeque<Token>>>);
 
 /// Tokens are renewed every 5 minutes at most, and expire within a day, mostly an hour.
 const KEPT: usize = 16;
@@ -20,7 +17,7 @@ const KEPT: usize = 16;
 impl Sent {
     /// The next login sends this token.
     pub(super) fn add(&self, token: &Token) {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.0.lock();
         tokens.retain(|sent| !sent.same_secret(token));
         tokens.push_back(token.clone());
         if tokens.len() > KEPT {
@@ -39,7 +36,7 @@ impl Sent {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &str>) -> T) -> T {
-        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tokens = self.0.lock().clone();
         look(&mut tokens.iter().map(Token::secret))
     }
 }
@@ -64,6 +61,6 @@ mod tests {
         for letter in 'c'..='z' {
             sent.add(&token(&letter.to_string()));
         }
-        assert_eq!(sent.0.lock().unwrap().len(), KEPT);
+        assert_eq!(sent.0.lock().len(), KEPT);
     }
 }

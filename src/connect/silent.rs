@@ -1,9 +1,6 @@
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::clock;
+use crate::{clock, lock::Lock};
 
 /// Azure drops idle flows after about 4 minutes.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -27,7 +24,7 @@ pub(crate) fn socket_time(time: impl Into<Option<Duration>>) -> Option<Duration>
 /// Whether a server has fallen silent, so that its idle connections need not each be waited
 /// for. Times are those of the injected clock.
 #[derive(Debug, Default)]
-pub(crate) struct SilentServer(Mutex<Times>);
+pub(crate) struct SilentServer(Lock<Times>);
 
 #[derive(Debug, Default)]
 struct Times {
@@ -40,26 +37,22 @@ struct Times {
 impl SilentServer {
     /// Whether a connection that was last heard from then counts as silent.
     pub(crate) fn includes(&self, last_heard: Duration) -> bool {
-        self.lock().silent_since.is_some_and(|since| last_heard < since)
+        self.0.lock().silent_since.is_some_and(|since| last_heard < since)
     }
 
     /// The server sent something then.
     pub(crate) fn heard(&self, at: Duration) {
-        let mut times = self.lock();
+        let mut times = self.0.lock();
         times.heard = times.heard.max(Some(at));
     }
 
     /// A request that was sent then was not answered, and nothing else explains it, unless the
     /// server sent something later.
     pub(crate) fn silent(&self, sent: Duration) {
-        let mut times = self.lock();
+        let mut times = self.0.lock();
         if times.heard <= Some(sent) {
             times.silent_since = times.silent_since.max(Some(sent));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Times> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

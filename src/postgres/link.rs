@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     future::{Ready, poll_fn, ready},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, MutexGuard, Weak},
     task::Poll,
     time::Duration,
 };
@@ -30,6 +30,7 @@ use crate::{
     clock::{self, Clock},
     connect::RetireReason,
     limited::{Allowance, Limited},
+    lock::Lock,
 };
 
 /// Process ID and secret key of a server's session (PostgreSQL documentation, "Canceling
@@ -41,13 +42,13 @@ pub(crate) struct Link {
     /// What the server may still send.
     pub(crate) allowance: Allowance,
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Lock<State>,
     settled: Notify,
     /// Cleared when the server refuses one of them because its result would have other columns
     /// now.
     statements: ArcSwapOption<StatementCache>,
     /// The task of a pool's connection; see [`leashed`].
-    driver: Mutex<Weak<Slot>>,
+    driver: Lock<Weak<Slot>>,
     /// What cancels the requests under way when the connection is dropped.
     pub(super) canceller: ArcSwapOption<Canceller>,
 }
@@ -96,10 +97,10 @@ impl Link {
         Self {
             allowance: Allowance::for_login(),
             clock,
-            state: Mutex::new(state),
+            state: Lock::new(state),
             settled: Notify::new(),
             statements: ArcSwapOption::empty(),
-            driver: Mutex::default(),
+            driver: Lock::default(),
             canceller: ArcSwapOption::empty(),
         }
     }
@@ -179,7 +180,7 @@ impl Link {
 
     /// Takes the task of a pool's connection away from the pool.
     pub(super) fn take_driver(&self) -> Option<AbortOnDropHandle<()>> {
-        lock(&*lock(&self.driver).upgrade()?).take()
+        self.driver.lock().upgrade()?.lock().take()
     }
 
     /// Why an idle connection that was lent so often must be closed, if it looked unfit before
@@ -263,26 +264,22 @@ impl Link {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 }
 
 /// A task, until it is taken.
-type Slot = Mutex<Option<AbortOnDropHandle<()>>>;
+type Slot = Lock<Option<AbortOnDropHandle<()>>>;
 
 /// Returns what a pool gets as the task of a connection. The pool aborts it together with the
 /// client, which ends the connection unless [`Link::take_driver`] has taken its own task.
 pub(super) fn leashed(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<()> {
-    let slot = Arc::new(Mutex::new(Some(driver)));
-    *lock(&link.driver) = Arc::downgrade(&slot);
-    tokio::spawn(poll_fn(move |cx| match &mut *lock(&slot) {
+    let slot = Arc::new(Lock::new(Some(driver)));
+    *link.driver.lock() = Arc::downgrade(&slot);
+    tokio::spawn(poll_fn(move |cx| match &mut *slot.lock() {
         Some(driver) => driver.poll_unpin(cx).map(drop),
         None => Poll::Ready(()),
     }))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {
@@ -318,12 +315,12 @@ fn sql_state(fields: &[u8]) -> Option<&[u8]> {
 ///
 /// By the key of their sessions: `None` for a key that a server has given to several.
 #[derive(Debug, Default)]
-pub(super) struct Links(Mutex<HashMap<Key, Option<Weak<Link>>>>);
+pub(super) struct Links(Lock<HashMap<Key, Option<Weak<Link>>>>);
 
 impl Links {
     pub(super) fn add(&self, link: &Arc<Link>) {
         let Some(key) = link.state().key else { return };
-        let mut links = lock(&self.0);
+        let mut links = self.0.lock();
         links.retain(|_, link| link.as_ref().is_none_or(|link| link.strong_count() > 0));
         let new = Some(Arc::downgrade(link));
         links.entry(key).and_modify(|known| *known = None).or_insert(new);
@@ -333,7 +330,7 @@ impl Links {
     /// key, or the same one to several connections.
     pub(super) fn of(&self, token: &CancelToken) -> Option<Arc<Link>> {
         let key = key(token)?;
-        let links = lock(&self.0);
+        let links = self.0.lock();
         links.get(&key)?.as_ref()?.upgrade()
     }
 }
