@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct Lock<T>(Mutex<T>);
 
 impl<T> Lock<T> {
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) const fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }

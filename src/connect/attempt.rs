@@ -52,48 +52,41 @@ impl<E> Attempt<E> {
     }
 
     pub(crate) fn reached(&self, stage: Stage) {
-        self.with(|State { progress, .. }| {
-            progress.stage = stage;
-            telemetry::reached(stage, &progress.server);
-        });
+        let progress = &mut self.state.lock().progress;
+        progress.stage = stage;
+        telemetry::reached(stage, &progress.server);
     }
 
     /// This server is tried from now on.
     pub(crate) fn turned_to(&self, server: &str) {
-        self.with(|State { progress, .. }| server.clone_into(&mut progress.server));
+        server.clone_into(&mut self.state.lock().progress.server);
         self.reached(Stage::Resolve);
     }
 
     /// A server has answered by routing the login elsewhere.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn routed(&self) {
-        self.with(|state| state.routed = true);
+        self.state.lock().routed = true;
     }
 
     pub(super) fn was_routed(&self) -> bool {
-        self.with(|state| state.routed)
+        self.state.lock().routed
     }
 
     pub(crate) fn failed(&self, error: E) {
-        self.with(|state| state.progress.failed = Some(error));
+        self.state.lock().progress.failed = Some(error);
     }
 
     /// The stage, and the server that is being tried.
     pub(crate) fn position(&self) -> (Stage, String) {
-        self.with(|State { progress, .. }| (progress.stage, progress.server.clone()))
+        let progress = &self.state.lock().progress;
+        (progress.stage, progress.server.clone())
     }
 
     /// The progress. The last failure moves out.
     pub(crate) fn take(&self) -> Progress<E> {
-        self.with(|State { progress: Progress { stage, server, failed }, .. }| Progress {
-            stage: *stage,
-            server: server.clone(),
-            failed: failed.take(),
-        })
-    }
-
-    fn with<T>(&self, look: impl FnOnce(&mut State<E>) -> T) -> T {
-        look(&mut self.state.lock())
+        let Progress { stage, server, failed } = &mut self.state.lock().progress;
+        Progress { stage: *stage, server: server.clone(), failed: failed.take() }
     }
 }
 

@@ -1,6 +1,8 @@
-use std::sync::Arc;
+use std::{error::Error, fmt, sync::Arc};
 
 use tracing::{Span, field::Empty};
+
+use super::record_error;
 
 /// What a connector connects to, as telemetry has it: from the configuration alone, so
 /// that nothing a server says becomes a label.
@@ -68,6 +70,37 @@ impl Database {
     pub(crate) fn recycle_span(&self) -> Span {
         client_span!(self, "recycle")
     }
+}
+
+/// The `error.type` of what has taken too long.
+pub(crate) const TIMEOUT: &str = "timeout";
+
+/// Why a connection is retired.
+pub(crate) trait Reason: Copy {
+    /// The reason in a word of few, for a label.
+    fn label(self) -> &'static str;
+}
+
+/// Why there is no connection.
+pub(crate) trait Failure: Error + 'static {
+    /// `error.type`: a word of few.
+    fn error_type(&self) -> &'static str;
+
+    /// `db.response.status_code`: what the server calls it.
+    fn status_code(&self) -> Option<String>;
+}
+
+/// The `error.type` of a login that stays refused.
+pub(crate) const LOGIN_REFUSED: &str = "login_refused";
+
+/// Records in the span how a round trip between two borrowers ended.
+pub(crate) fn recycled<R: Reason>(span: &Span, result: Result<(), R>) -> Result<(), R> {
+    result.inspect_err(|reason| record_error(span, reason.label()))
+}
+
+/// A connect has reached a stage: an event of its span.
+pub(crate) fn reached(stage: impl fmt::Display, server: &str) {
+    tracing::debug!(server, %stage, "connecting");
 }
 
 #[cfg(test)]

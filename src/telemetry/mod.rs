@@ -108,8 +108,6 @@
 #[cfg(all(feature = "metrics", any(feature = "azure-sql", feature = "postgres")))]
 mod checkout;
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-mod connector;
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
 mod database;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
@@ -121,16 +119,10 @@ pub use checkout::{CheckoutError, checkout, pool_status};
 pub use metrics::describe;
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) use connector::{Failure, LOGIN_REFUSED, Reason, reached, recycled};
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) use database::Database;
+pub(crate) use database::{Database, Failure, LOGIN_REFUSED, Reason, TIMEOUT, reached, recycled};
 pub(crate) use token::{TokenAnswer, token_span};
 
 use tracing::Span;
-
-/// The `error.type` of what has taken too long.
-#[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) const TIMEOUT: &str = "timeout";
 
 /// Of what failed.
 pub(crate) fn record_error(span: &Span, error_type: &'static str) {

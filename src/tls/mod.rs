@@ -6,6 +6,8 @@
 //! (`rustls-platform-verifier`, which reqwest has in the tree already), so that
 //! what an administrator has added to the machine's store counts. With one,
 //! only its certificates are trusted.
+// Without Azure SQL, some of it has no caller.
+#![cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
 
 mod verifier;
 
@@ -46,7 +48,6 @@ pub enum TlsConfigError {
 }
 
 /// Which certificates a server may show.
-#[cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Trust {
     /// Those that the platform trusts.
@@ -65,7 +66,6 @@ pub(crate) enum Trust {
 }
 
 /// A TLS configuration of the application.
-#[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 #[derive(Debug, Clone)]
 pub(crate) struct OwnConfig(pub(crate) Arc<ClientConfig>);
 
@@ -77,7 +77,6 @@ impl PartialEq for OwnConfig {
 
 impl Eq for OwnConfig {}
 
-#[cfg(feature = "azure-sql")]
 impl Trust {
     /// Whether a server at this address may get a connection.
     pub(crate) fn allows(&self, peer: std::net::IpAddr) -> bool {
