@@ -168,7 +168,7 @@ fn house(accepts_above: usize, repeats: bool, patience: Duration) -> House {
     let hangs = AtomicBool::new(false);
     let server = Server { clock: clock.clone(), accepts_above, refusals, patience, hangs };
     let server = Arc::new(server);
-    let database = Database::new("x", [("server", 1)].into_iter(), None);
+    let database = Database::new("x", [("server", 1)], None);
     let tokens = identity.tokens(Scope::AZURE_SQL);
     let engine = Arc::new(Engine::new(server.clone(), tokens, database, LIMIT));
     House { clock, numbers, server, engine }
