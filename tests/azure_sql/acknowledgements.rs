@@ -26,6 +26,8 @@ async fn without_the_acknowledgement_of_its_token_there_is_no_connection() {
     let error = connector.connect().await.unwrap_err();
     assert!(matches!(error, Error::UnexpectedProtocol { .. }), "{error:?}");
     assert_eq!(shop.counters().logins_routed, 1);
+    // After a refusal, one login a second.
+    shop.clock.advance(std::time::Duration::from_secs(1));
     shop.server().behaviour().acknowledge_tokens(true);
     connector.connect().await.unwrap();
 }
