@@ -55,23 +55,11 @@ pub(crate) enum InvalidAnswer {
 /// count from there.
 pub(super) fn token(body: &[u8], asked_at: SystemTime) -> Result<Token, InvalidAnswer> {
     let object = object(body)?;
-    let mut secret = object.secret("access_token")?;
     let after = |field| asked_at.checked_add(seconds(&object.get(field)?)?);
-    let expires_on = match object.get("expires_on") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) if text.trim().is_empty() => None,
-        Some(value) => Some(point_in_time(&value).ok_or(InvalidAnswer::Field {
-            field: "expires_on",
-            problem: "neither seconds since 1970 nor a date that is understood",
-        })?),
-    };
-    let expires_on = expires_on.or_else(|| after("expires_in")).ok_or(InvalidAnswer::Field {
-        field: "expires_on",
-        problem: "absent, and so is a usable expires_in",
-    })?;
+    let token = object.token("access_token", "expires_on", || after("expires_in"))?;
     // A hint: a strange one is no reason to go without a token.
-    let refresh_on = after("refresh_in").filter(|refresh_on| *refresh_on < expires_on);
-    Ok(Token::new(std::mem::take(&mut *secret), expires_on).with_refresh_on(refresh_on))
+    let refresh_on = after("refresh_in").filter(|refresh_on| *refresh_on < token.expires_on());
+    Ok(token.with_refresh_on(refresh_on))
 }
 
 /// A JSON object of which only the fields that are asked for are read: others may be
@@ -84,6 +72,26 @@ impl Object<'_> {
         serde_json::from_str(self.0.get(field)?.get()).ok()
     }
 
+    /// The token in the field `secret`. It expires at the time in the field `expiry`; if this is
+    /// absent or not understood, as its own claims state, else at the time of `or_else`.
+    pub(super) fn token(
+        &self,
+        secret: &'static str,
+        expiry: &'static str,
+        or_else: impl FnOnce() -> Option<SystemTime>,
+    ) -> Result<Token, InvalidAnswer> {
+        let mut secret = self.secret(secret)?;
+        let token = Token::new(std::mem::take(&mut *secret), SystemTime::UNIX_EPOCH);
+        let problem =
+            match self.0.get(expiry).map_or("", |value| value.get().trim_matches(['"', ' '])) {
+                "" | "null" => "absent",
+                _ => "neither seconds since 1970 nor a date that is understood",
+            };
+        let expires_on = self.time(expiry).or_else(|| token.claims()?.expires_on).or_else(or_else);
+        let expires_on = expires_on.ok_or(InvalidAnswer::Field { field: expiry, problem })?;
+        Ok(Token::new(token.secret(), expires_on))
+    }
+
     /// A point in time, in any form that is understood.
     pub(super) fn time(&self, field: &str) -> Option<SystemTime> {
         point_in_time(&self.get(field)?)
@@ -94,7 +102,7 @@ impl Object<'_> {
         serde_json::from_str(self.0.get(field)?.get()).ok().map(Zeroizing::new)
     }
 
-    pub(super) fn secret(&self, field: &'static str) -> Result<Zeroizing<String>, InvalidAnswer> {
+    fn secret(&self, field: &'static str) -> Result<Zeroizing<String>, InvalidAnswer> {
         let problem = match (self.text(field), self.0.get(field)) {
             (Some(secret), _) if !secret.trim().is_empty() => return Ok(secret),
             (Some(_), _) => "empty",
@@ -103,6 +111,17 @@ impl Object<'_> {
         };
         Err(InvalidAnswer::Field { field, problem })
     }
+}
+
+/// The first JSON object with this field in a text that has more around it, such as warnings
+/// and codes for colours.
+pub(super) fn object_with<'a>(field: &str, text: &'a [u8]) -> Result<Object<'a>, InvalidAnswer> {
+    let starts = (0..text.len()).filter(|start| text[*start] == b'{');
+    let mut objects = starts.filter_map(|start| {
+        let objects = serde_json::Deserializer::from_slice(&text[start..]).into_iter();
+        { objects }.next()?.ok().map(Object)
+    });
+    objects.find(|object| object.0.contains_key(field)).map_or_else(|| object(text), Ok)
 }
 
 /// The JSON object that a body is. Nothing of the body gets into the error.
@@ -313,6 +332,38 @@ mod tests {
         }
         let marked = "\u{feff}{\"access_token\":\"t\",\"expires_on\":1}";
         assert_eq!(parse(marked).unwrap().secret(), "t");
+    }
+
+    #[test]
+    fn a_tokens_own_expiry_is_used_where_the_answers_is_not_understood() {
+        let jwt = "e30.eyJleHAiOjIwMDB9.c2ln";
+        for (expiry, seconds) in [
+            (r#""expires_on":"1000""#, 1000),
+            (r#""expires_on":"27.06.2026 12:14:35 +00:00""#, 2000),
+            (r#""expires_on":"soon","expires_in":"60""#, 2000),
+            (r#""expires_on":"","expires_in":"""#, 2000),
+        ] {
+            let body = format!(r#"{{"access_token":"{jwt}",{expiry}}}"#);
+            assert_eq!(parse(&body).unwrap().expires_on(), at(seconds), "{expiry}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_found_between_other_text() {
+        let json = r#"{"a":{"b":1},"token":"t"}"#;
+        for text in [
+            json.to_owned(),
+            format!("WARNING: {{not}} {{\"json\":1}}\n{json}\n\u{1b}[0m"),
+            format!("\u{1b}[33m{json}"),
+            format!("\u{feff}{{ {json} }}"),
+        ] {
+            let found = object_with("token", text.as_bytes()).unwrap();
+            assert_eq!(*found.secret("token").unwrap(), "t", "{text}");
+        }
+        assert_eq!(object_with("token", b"text").err(), object(b"text").err());
+        assert!(object_with("token", br#"{"other":1}"#).unwrap().secret("token").is_err());
+        let many = "{".repeat(64 * 1024) + "\"" + &"{\"a\":".repeat(10_000);
+        assert!(object_with("token", many.as_bytes()).is_err());
     }
 
     #[test]

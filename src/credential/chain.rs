@@ -5,7 +5,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::managed_identity::is_silent;
+use super::managed_identity::warning;
 use crate::token::{
     CredentialError, CredentialErrorKind::Unavailable, Token, TokenCredential, TokenRequest,
     with_causes,
@@ -23,8 +23,9 @@ use crate::token::{
 /// reason, and the next call asks all of them again.
 ///
 /// Which member was pinned, and why each member before it was passed over, is logged once,
-/// at `info`. If one of these is an IMDS that accepted a connection and did not answer, a
-/// warning is logged as well: in Azure, this is the wrong identity.
+/// at `info`. A warning is logged as well if one of these is an IMDS that accepted a connection
+/// and did not answer: in Azure, this is the wrong identity. The same goes for an IMDS that does
+/// not know the identity of `AZURE_CLIENT_ID`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -93,7 +94,7 @@ impl TokenCredential for Chain {
             match member.get_token(request.clone()).await {
                 Ok(token) => {
                     let pinned = self.0.pinned.get_or_init(|| {
-                        report(&member.name(), &failures);
+                        report(&member.name(), &token, &failures);
                         member.clone()
                     });
                     if Arc::ptr_eq(pinned, member) {
@@ -140,7 +141,7 @@ impl Chain {
     }
 }
 
-fn report(credential: &str, failures: &[(String, CredentialError)]) {
+fn report(credential: &str, token: &Token, failures: &[(String, CredentialError)]) {
     let reasons = failures.iter().map(|(name, error)| format!("{name}: {}", in_a_line(error)));
     let passed_over = reasons.collect::<Vec<_>>().join("; ");
     tracing::info!(
@@ -148,12 +149,12 @@ fn report(credential: &str, failures: &[(String, CredentialError)]) {
         passed_over,
         "credential selected; it is kept for the lifetime of the chain"
     );
-    if failures.iter().any(|(_, error)| is_silent(error)) {
-        tracing::warn!(
-            credential,
-            "the managed identity endpoint accepted a connection but did not respond, so another \
-             credential is used: in Azure, set AZURE_TOKEN_CREDENTIALS=prod and restart"
-        );
+    let claims = token.claims().unwrap_or_default();
+    let principal = claims.principal_name().or(claims.object_id.as_deref()).unwrap_or("unknown");
+    for (instead_of, error) in failures {
+        if let Some(warning) = warning(error) {
+            tracing::warn!(credential, principal, instead_of, "{warning}");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The credential that the environment tells of.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 #[cfg(feature = "azure-identity")]
 use super::{Application, azure_pipelines};
@@ -70,6 +70,7 @@ pub struct DefaultCredential {
     /// identity, but leaves no member out.)
     user_assigned: Option<(UserAssignedId, &'static str)>,
     cloud: Option<Cloud>,
+    cli_timeout: Option<Duration>,
     /// What names the one member that is wanted.
     selection: &'static str,
 }
@@ -88,6 +89,7 @@ impl DefaultCredential {
             clock: Arc::new(SystemClock::new()),
             user_assigned: None,
             cloud: None,
+            cli_timeout: None,
             selection: SELECTION,
         }
     }
@@ -113,6 +115,12 @@ impl DefaultCredential {
         self
     }
 
+    /// How long `az` or `azd` may take for a token (`Entra CLI Timeout`). Default: 30 s.
+    pub fn cli_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.cli_timeout = limit.into();
+        self
+    }
+
     /// Reads this clock. Default: the machine's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -130,7 +138,7 @@ impl DefaultCredential {
             AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity,
             WorkloadIdentity,
         };
-        let selection = self.environment.get(SELECTION).map(str::trim);
+        let selection = self.environment.checked(SELECTION)?.map(str::trim);
         let members = match selection.map(str::to_ascii_lowercase).as_deref() {
             None => &[Environment, WorkloadIdentity, ManagedIdentity, AzureCli, AzureDeveloperCli],
             Some("prod") => &[Environment, WorkloadIdentity, ManagedIdentity][..],
@@ -319,7 +327,7 @@ impl DefaultCredential {
         {
             let Self { environment, cloud, .. } = self;
             let application = Application::from_environment(environment, *cloud, names, proof)?;
-            let value = environment.get(proof).unwrap_or_default();
+            let value = environment.checked(proof)?.unwrap_or_default();
             #[cfg(feature = "client-certificate")]
             if proof == CERTIFICATE {
                 let password = environment.get(CERTIFICATE_PASSWORD).map(str::to_owned);
@@ -343,11 +351,13 @@ impl DefaultCredential {
     }
 
     fn managed_identity(&self, probe: bool) -> Result<ManagedIdentity, ConfigError> {
-        let builder = match (&self.user_assigned, self.environment.get(CLIENT_ID)) {
+        let builder = match (&self.user_assigned, self.environment.checked(CLIENT_ID)?) {
             (Some((id, by)), _) => ManagedIdentity::user_assigned(id.clone()).id_setting(by),
             (None, Some(id)) => {
                 let id = UserAssignedId::ClientId(id.to_owned());
-                ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID)
+                // Other software may have set it, where the next credential is meant.
+                let optional = probe && !self.is_set(SELECTION);
+                ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID).optional(optional)
             }
             (None, None) => ManagedIdentity::system_assigned(),
         };
@@ -376,8 +386,12 @@ impl DefaultCredential {
         &self,
         builder: CliBuilder<T>,
     ) -> Result<Shared, ConfigError> {
-        let builder = builder.environment(self.environment.clone());
-        Ok(Arc::new(builder.shared_clock(self.clock.clone()).build()?))
+        let builder =
+            builder.environment(self.environment.clone()).shared_clock(self.clock.clone());
+        Ok(Arc::new(match self.cli_timeout {
+            Some(limit) => builder.time_limit(limit).build()?,
+            None => builder.build()?,
+        }))
     }
 
     fn is_set(&self, name: &str) -> bool {

@@ -7,6 +7,8 @@ use std::{
 
 use zeroize::Zeroize;
 
+use super::ConfigError;
+
 /// The environment variables that credentials are configured by, as they were
 /// at one moment.
 ///
@@ -92,6 +94,23 @@ impl Environment {
         names.filter(move |name| name.starts_with(prefix) && self.get(name).is_some())
     }
 
+    /// The same, for a setting of this name: `docker --env-file` and Kubernetes secrets keep
+    /// quotes and line breaks that a shell removes.
+    ///
+    /// # Errors
+    ///
+    /// The value has them.
+    pub(super) fn checked(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
+        let value = self.get(name);
+        let text = value.unwrap_or_default();
+        let in_quotes = |mark| text.len() > 1 && text.starts_with(mark) && text.ends_with(mark);
+        let expected = "without quotes: remove those around its value";
+        ConfigError::unless(!in_quotes('"') && !in_quotes('\''), name, expected)?;
+        let expected = "on one line: remove the line break from its value";
+        ConfigError::unless(!text.contains(['\r', '\n']), name, expected)?;
+        Ok(value)
+    }
+
     /// All of them, for a child process.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(name, value)| (name.as_os_str(), value.0.as_os_str()))
@@ -107,6 +126,26 @@ impl fmt::Debug for Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotes_and_line_breaks_around_a_value_are_named_without_the_value() {
+        for (value, problem) in [
+            ("\"s3cret\"", "NAME must be without quotes"),
+            ("'s3cret'", "NAME must be without quotes"),
+            ("''", "NAME must be without quotes"),
+            ("s3cret\n", "NAME must be on one line"),
+            ("\r\ns3cret", "NAME must be on one line"),
+        ] {
+            let error = Environment::from_pairs([("NAME", value)]).checked("NAME").unwrap_err();
+            let error = error.to_string();
+            assert!(error.starts_with(problem) && !error.contains("s3cret"), "{error}");
+        }
+        for value in ["s3cret", "s3'cret\"", "\"", " "] {
+            let environment = Environment::from_pairs([("NAME", value)]);
+            assert_eq!(environment.checked("NAME").unwrap(), Some(value));
+        }
+        assert_eq!(Environment::default().checked("NAME").unwrap(), None);
+    }
 
     #[test]
     fn an_empty_variable_is_not_set_and_values_are_not_shown() {

@@ -10,16 +10,16 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use reqwest::{Url, header::AUTHORIZATION};
+use reqwest::header::AUTHORIZATION;
 
 pub(super) use super::key_file::Agent;
 use super::{
-    Endpoint, ManagedIdentityHost,
-    host::Selector,
-    http::{Answer, Http, HttpError, TRY_LIMIT},
+    Ask, Endpoint,
+    http::{Answer, HttpError, TRY_LIMIT},
     key_file::{self, KeyFileError},
     local::Local,
     protocols::AZURE_ARC,
+    retry::Retry,
     secret::Secret,
     shown,
 };
@@ -28,7 +28,7 @@ use crate::{
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Unavailable},
-        Scope, Token,
+        Token,
     },
 };
 
@@ -38,7 +38,8 @@ pub(super) const DEFAULT: &str = "http://127.0.0.1:40342/metadata/identity/oauth
 pub(super) struct AzureArc {
     local: Local,
     agent: Agent,
-    /// Whether variables tell of it, or it has answered: if not, a file alone does.
+    retry: Retry,
+    /// Whether variables name it, or it has answered. Otherwise only a file announces it.
     known: AtomicBool,
 }
 
@@ -46,18 +47,14 @@ impl AzureArc {
     /// `known`: whether variables name it. Otherwise, only a file shows that it is installed.
     pub(super) fn new(url: &str, agent: Agent, known: bool) -> Result<Self, ConfigError> {
         let local = Local::new(&AZURE_ARC, url, None)?;
-        Ok(Self { local, agent, known: AtomicBool::new(known) })
+        let retry = if known { AZURE_ARC.retry } else { Retry::INSTALLED };
+        Ok(Self { local, agent, retry, known: AtomicBool::new(known) })
     }
 
     /// Both requests: a key may be valid for one answer only. It is left in `sent`.
-    async fn ask(
-        &self,
-        http: &Http,
-        scope: &Scope,
-        sent: &Mutex<Option<Secret>>,
-    ) -> Result<Answer, HttpError> {
-        let request = || self.local.request(scope, None);
-        let answer = http.send_once(request(), TRY_LIMIT).await?;
+    async fn ask(&self, ask: &Ask<'_>, sent: &Mutex<Option<Secret>>) -> Result<Answer, HttpError> {
+        let request = || self.local.request(ask);
+        let answer = ask.http.send_once(request(), TRY_LIMIT).await?;
         self.known.store(true, Ordering::Relaxed);
         if answer.status.is_success() {
             return Err(KeyFileError::NoChallenge.into());
@@ -69,7 +66,7 @@ impl AzureArc {
         let mut request = request();
         request.headers_mut().insert(AUTHORIZATION, key.header());
         *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
-        http.send_once(request, TRY_LIMIT).await
+        ask.http.send_once(request, TRY_LIMIT).await
     }
 
     fn no_key(&self, error: KeyFileError) -> CredentialError {
@@ -83,7 +80,7 @@ impl AzureArc {
             }
             _ => "",
         };
-        let url = shown(self.local.url());
+        let url = shown(&self.local.url);
         let message = format!("no token from {} ({url}): {error}{advice}", AZURE_ARC.who);
         CredentialError::new(Refused, message).with_source(error)
     }
@@ -91,24 +88,16 @@ impl AzureArc {
 
 #[async_trait]
 impl Endpoint for AzureArc {
-    fn host(&self) -> ManagedIdentityHost {
-        ManagedIdentityHost::AzureArc
+    fn local(&self) -> &Local {
+        &self.local
     }
 
-    fn url(&self) -> &Url {
-        self.local.url()
-    }
-
-    /// A machine has no identity but its own.
-    async fn get_token(
-        &self,
-        http: &Http,
-        _: Option<&Selector>,
-        scope: &Scope,
-    ) -> Result<Token, CredentialError> {
+    async fn get_token(&self, ask: Ask<'_>) -> Result<Token, CredentialError> {
+        // A machine has no identity but its own.
+        let ask = Ask { selector: None, ..ask };
         let sent = Mutex::new(None);
-        let one_try = || self.ask(http, scope, &sent);
-        let answer = match http.repeat(one_try, &AZURE_ARC.retry).await {
+        let one_try = || self.ask(&ask, &sent);
+        let answer = match ask.http.repeat(one_try, &self.retry).await {
             Ok(answer) => {
                 let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
                 Ok(Answer { sent, ..answer })
@@ -118,25 +107,27 @@ impl Endpoint for AzureArc {
                 let message = format!(
                     "the Azure Arc agent is installed here, but does not listen at {}; start it \
                      (service `himds`)",
-                    shown(self.url())
+                    shown(&self.local.url)
                 );
                 return Err(CredentialError::new(Unavailable, message).with_source(error));
             }
             Err(error) => Err(error),
         };
-        self.local.token(answer, None)
+        self.local.token(answer, &ask, |error| self.local.no_answer(error))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
+    use std::{path::Path, sync::Arc, time::Duration};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::{
-        clock::ManualClock, credential::Environment, token::CredentialErrorKind::Transient,
+        clock::ManualClock,
+        credential::{Environment, managed_identity::http::Http},
+        token::{CredentialErrorKind::Transient, Scope},
     };
 
     #[tokio::test]
@@ -147,8 +138,22 @@ mod tests {
         for (told_of, kind) in [(false, Unavailable), (true, Transient)] {
             let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
             let arc = AzureArc::new(&url, agent, told_of).unwrap();
-            let http = Http::new(arc.url(), None, Arc::new(ManualClock::new())).unwrap();
-            let error = arc.get_token(&http, None, &Scope::AZURE_SQL).await.unwrap_err();
+            let clock = ManualClock::new();
+            let http = Http::new(&arc.local.url, None, Arc::new(clock.clone())).unwrap();
+            let moves = async {
+                // Variables name an agent that starts.
+                for _ in 0..if told_of { 10 } else { 0 } {
+                    while clock.sleepers() < 1 || clock.next_wake() != Some(Duration::from_secs(1))
+                    {
+                        tokio::task::yield_now().await;
+                    }
+                    clock.advance(Duration::from_secs(1));
+                }
+            };
+            let asking =
+                arc.get_token(Ask { http: &http, selector: None, scope: &Scope::AZURE_SQL });
+            let (error, ()) = tokio::join!(asking, moves);
+            let error = error.unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
         }
     }
@@ -159,7 +164,7 @@ mod tests {
         let url = format!("http://{}/token", listener.local_addr().unwrap());
         let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));
         let arc = AzureArc::new(&url, agent, false).unwrap();
-        let http = Http::new(arc.url(), None, Arc::new(ManualClock::new())).unwrap();
+        let http = Http::new(&arc.local.url, None, Arc::new(ManualClock::new())).unwrap();
         let answering = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await.unwrap();
@@ -168,7 +173,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.unwrap();
             drop(listener);
         };
-        let ask = || arc.get_token(&http, None, &Scope::AZURE_SQL);
+        let ask = || arc.get_token(Ask { http: &http, selector: None, scope: &Scope::AZURE_SQL });
         let (refused, ()) = tokio::join!(ask(), answering);
         assert_eq!(refused.unwrap_err().kind(), Refused);
         let error = ask().await.unwrap_err();

@@ -5,6 +5,7 @@ use super::{
     host::{self, Selector},
     http::Http,
     imds::Imds,
+    local::Local,
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -28,6 +29,7 @@ use crate::{
 pub struct ManagedIdentityBuilder {
     id: Option<UserAssignedId>,
     id_setting: &'static str,
+    optional: bool,
     imds_endpoint: Option<String>,
     azure_arc_root: Option<PathBuf>,
     environment: Environment,
@@ -40,6 +42,7 @@ impl ManagedIdentityBuilder {
         Self {
             id,
             id_setting: "user_assigned",
+            optional: false,
             imds_endpoint: None,
             azure_arc_root: None,
             environment: Environment::from_process(),
@@ -102,6 +105,13 @@ impl ManagedIdentityBuilder {
         self
     }
 
+    /// Whether the credential is unavailable on a machine that does not have the identity, unless
+    /// it has given a token before: the ID may be set for other software.
+    pub(in crate::credential) fn optional(mut self, optional: bool) -> Self {
+        self.optional = optional;
+        self
+    }
+
     pub(in crate::credential) fn shared_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -118,9 +128,11 @@ impl ManagedIdentityBuilder {
             Some(url) => Box::new(Imds::at("imds_endpoint", url)?),
             None => host::find(&self.environment, self.azure_arc_root.as_deref())?,
         };
-        let selector = self.id.map(|id| Selector::new(endpoint.host(), id, self.id_setting));
+        let Local { protocol, url, thumbprint, .. } = endpoint.local();
+        let selector = self.id.map(|id| Selector::new(protocol.host, id, self.id_setting));
         let selector = selector.transpose()?;
-        let http = Http::new(endpoint.url(), endpoint.thumbprint(), self.clock)?;
+        let selector = selector.map(|selector| Selector { optional: self.optional, ..selector });
+        let http = Http::new(url, thumbprint.as_ref(), self.clock)?;
         Ok(ManagedIdentity(Arc::new(Inner { endpoint, selector, http, probe: self.probe })))
     }
 }

@@ -50,6 +50,8 @@ impl fmt::Display for ManagedIdentityHost {
 pub(super) struct Selector {
     pub(super) id: UserAssignedId,
     pub(super) parameter: &'static str,
+    /// Whether a machine that does not have this identity makes way for the next credential.
+    pub(super) optional: bool,
 }
 
 impl Selector {
@@ -69,7 +71,7 @@ impl Selector {
             host,
             advice,
         })?;
-        Ok(Self { id, parameter })
+        Ok(Self { id, parameter, optional: false })
     }
 
     /// As it goes into a request.
@@ -116,29 +118,33 @@ pub(super) fn find(
     environment: &Environment,
     arc_root: Option<&Path>,
 ) -> Result<Box<dyn Endpoint>, ConfigError> {
-    let get = |name| environment.get(name);
+    let get = |name| environment.checked(name);
     let agent = Agent::new(environment, arc_root);
-    if let (Some(url), header @ Some(_)) = (get("IDENTITY_ENDPOINT"), get("IDENTITY_HEADER")) {
-        return Ok(Box::new(match get("IDENTITY_SERVER_THUMBPRINT") {
+    if let (Some(url), header @ Some(_)) = (get("IDENTITY_ENDPOINT")?, get("IDENTITY_HEADER")?) {
+        return Ok(Box::new(match get("IDENTITY_SERVER_THUMBPRINT")? {
             Some(thumbprint) => Local::new(&SERVICE_FABRIC, url, header)?.pinned(thumbprint)?,
             None => Local::new(&APP_SERVICE, url, header)?,
         }));
     }
-    if let (Some(url), Some(_)) = (get("IDENTITY_ENDPOINT"), get("IMDS_ENDPOINT")) {
+    if let (Some(url), Some(_)) = (get("IDENTITY_ENDPOINT")?, get("IMDS_ENDPOINT")?) {
         return Ok(Box::new(AzureArc::new(url, agent, true)?));
     }
-    if let Some(url) = get("MSI_ENDPOINT") {
-        return Ok(Box::new(match get("MSI_SECRET") {
+    if let Some(url) = get("MSI_ENDPOINT")? {
+        return Ok(Box::new(match get("MSI_SECRET")? {
             None => Local::new(&CLOUD_SHELL, url, None)?,
             secret => Local::new(&AZURE_ML, url, secret)?
-                .with_default(get("DEFAULT_IDENTITY_CLIENT_ID"))?,
+                .with_default(get("DEFAULT_IDENTITY_CLIENT_ID")?)?,
         }));
     }
-    match get(AUTHORITY) {
-        Some(url) => Ok(Box::new(Imds::at(AUTHORITY, url)?)),
+    let hint = match get("IDENTITY_ENDPOINT")? {
+        Some(_) => "; IDENTITY_ENDPOINT is set, but not used, because IDENTITY_HEADER is not set",
+        None => "",
+    };
+    match get(AUTHORITY)? {
+        Some(url) => Ok(Box::new(Imds::at(AUTHORITY, url)?.with_hint(hint))),
         None if agent.is_installed() => {
             Ok(Box::new(AzureArc::new(azure_arc::DEFAULT, agent, false)?))
         }
-        None => Ok(Box::new(Imds::at(AUTHORITY, imds::DEFAULT)?)),
+        None => Ok(Box::new(Imds::at(AUTHORITY, imds::DEFAULT)?.with_hint(hint))),
     }
 }

@@ -74,6 +74,9 @@ pub(super) enum HttpError {
     Unusable(#[source] InvalidAnswer),
     #[error("the challenge cannot be met")]
     KeyFile(#[from] KeyFileError),
+    /// The host does not know the identity that an optional setting selects.
+    #[error("IMDS does not know the identity")]
+    NotAssigned,
 }
 
 impl HttpError {
@@ -105,17 +108,7 @@ impl Http {
         self.clock.as_ref()
     }
 
-    /// Sends `request` until it is answered with something that `retry` has no
-    /// hope to better.
-    pub(super) async fn send(
-        &self,
-        request: impl Fn() -> Request,
-        retry: &Retry,
-    ) -> Result<Answer, HttpError> {
-        self.repeat(|| self.send_once(request(), TRY_LIMIT), retry).await
-    }
-
-    /// The same for a try of more than one request.
+    /// Repeats `one_try` until its outcome is one that `retry` has no hope to better.
     pub(super) async fn repeat<F>(
         &self,
         one_try: impl Fn() -> F,

@@ -1,5 +1,10 @@
 //! Endpoints that variables of the environment name: Azure runs them next to the program.
 
+use std::{
+    io::ErrorKind::ConnectionRefused,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
 use async_trait::async_trait;
 use reqwest::{
     Method, Request, Url,
@@ -7,20 +12,19 @@ use reqwest::{
 };
 
 use super::{
-    Endpoint, ManagedIdentityHost, UserAssignedId, endpoint_url, exhausted,
+    Ask, Endpoint, ManagedIdentityHost, UserAssignedId, endpoint_url,
     host::Selector,
-    http::{Answer, Http, HttpError},
-    in_brackets, metadata_header,
+    http::{Answer, HttpError, TRY_LIMIT},
     pinned::{self, Thumbprint},
     retry::Retry,
     secret::Secret,
-    shown, token_request,
+    shown,
 };
 use crate::{
     credential::{ConfigError, answer},
     token::{
         CredentialError,
-        CredentialErrorKind::{Refused, Transient},
+        CredentialErrorKind::{Refused, Transient, Unavailable},
         Scope, Token,
     },
 };
@@ -37,41 +41,25 @@ pub(super) struct Protocol {
     /// The `api-version`. `None` if the request is a form that has only the resource.
     pub(super) api_version: Option<&'static str>,
     pub(super) retry: Retry,
-    /// What a refusal means on this host, and what to do about it.
-    pub(super) explain: fn(&Refusal<'_>) -> Option<String>,
-}
-
-/// A refusal that a later try would not change.
-pub(super) struct Refusal<'a> {
-    pub(super) status: u16,
-    /// The endpoint's own text, in brackets after a blank, or nothing.
-    pub(super) reason: String,
-    pub(super) selector: Option<&'a Selector>,
-}
-
-/// The message for an identity that the machine or app (`to`) does not have.
-pub(super) fn not_assigned(selector: &Selector, to: &str, reason: &str) -> String {
-    let id = &selector.id;
-    format!("identity {id} is not assigned to {to}{reason}; assign it, or name one that is")
-}
-
-/// The message that there is no system-assigned identity: `problem`, and what to do.
-pub(super) fn not_switched_on(problem: &str, reason: &str) -> String {
-    format!(
-        "{problem}{reason}; switch it on, or give the client ID of a user-assigned one \
-         (AZURE_CLIENT_ID)"
-    )
+    /// What has the identities, for messages.
+    pub(super) owner: &'static str,
+    /// The statuses of a refusal because `owner` does not have the identity.
+    pub(super) no_identity: &'static [u16],
+    /// Other refusals: their statuses, what they mean, and what to do about them.
+    pub(super) refusals: &'static [(&'static [u16], &'static str, &'static str)],
 }
 
 pub(super) struct Local {
-    protocol: &'static Protocol,
-    url: Url,
+    pub(super) protocol: &'static Protocol,
+    pub(super) url: Url,
     /// The name of the header and the secret that it carries.
     secret: Option<(&'static str, Secret)>,
     /// The identity to ask for if none was selected.
     default: Option<Selector>,
-    /// The thumbprint of the only certificate to trust.
-    thumbprint: Option<Thumbprint>,
+    /// The thumbprint of the only certificate to trust. `None`: the platform's certificates.
+    pub(super) thumbprint: Option<Thumbprint>,
+    /// It has given a token.
+    pub(super) met: AtomicBool,
 }
 
 impl Local {
@@ -88,7 +76,8 @@ impl Local {
             }
             _ => None,
         };
-        Ok(Self { protocol, url, secret, default: None, thumbprint: None })
+        let met = AtomicBool::new(false);
+        Ok(Self { protocol, url, secret, default: None, thumbprint: None, met })
     }
 
     /// Asks for this identity if none is selected. The endpoint of an Azure Machine Learning
@@ -112,17 +101,25 @@ impl Local {
         Ok(self)
     }
 
-    pub(super) fn request(&self, scope: &Scope, selector: Option<&Selector>) -> Request {
+    pub(super) fn request(&self, Ask { selector, scope, .. }: &Ask<'_>) -> Request {
+        let mut url = self.url.clone();
         let mut request = match self.protocol.api_version {
-            Some(version) => token_request(&self.url, version, scope, selector),
-            None => form(&self.url, scope),
-        };
-        match &self.secret {
-            Some((header, secret)) => {
-                request.headers_mut().insert(*header, secret.header());
+            Some(version) => {
+                url.query_pairs_mut()
+                    .append_pair("api-version", version)
+                    .append_pair("resource", scope.resource())
+                    .extend_pairs(selector.map(Selector::pair));
+                Request::new(Method::GET, url)
             }
-            None => metadata_header(&mut request),
-        }
+            None => form(url, scope),
+        };
+        let (name, value) = match &self.secret {
+            Some((header, secret)) => (*header, secret.header()),
+            // Keeps out requests that somebody else has forged: a browser, or a server that is
+            // made to fetch a URL, cannot add a header.
+            None => ("metadata", HeaderValue::from_static("true")),
+        };
+        request.headers_mut().insert(name, value);
         request
     }
 
@@ -130,31 +127,106 @@ impl Local {
     pub(super) fn token(
         &self,
         answer: Result<Answer, HttpError>,
-        selector: Option<&Selector>,
+        ask: &Ask<'_>,
+        no_answer: impl Fn(HttpError) -> CredentialError,
     ) -> Result<Token, CredentialError> {
-        let Protocol { who, ref retry, explain, .. } = *self.protocol;
-        let answer = answer.map_err(|error| self.no_answer(error))?;
+        let answer = answer.map_err(&no_answer)?;
         if answer.status.is_success() {
-            return answer::token(&answer.body, answer.asked_at)
-                .map_err(|error| self.no_answer(HttpError::Unusable(error)));
+            let token = answer::token(&answer.body, answer.asked_at)
+                .map_err(|error| no_answer(HttpError::Unusable(error)))?;
+            self.met.store(true, Ordering::Relaxed);
+            return Ok(token);
         }
+        Err(self.refusal(&answer, ask))
+    }
+
+    fn refusal(&self, answer: &Answer, ask: &Ask<'_>) -> CredentialError {
+        let Protocol { who, ref retry, owner, no_identity, refusals, .. } = *self.protocol;
         let secret = answer.sent.as_ref().or(self.secret.as_ref().map(|(_, secret)| secret));
-        let reason = answer::description(&answer.body, secret.map(Secret::text));
-        if retry.passes(answer.status) {
-            return Err(exhausted(who, &answer, reason));
+        let said = answer::description(&answer.body, secret.map(Secret::text));
+        let status = answer.status.as_u16();
+        if (retry.passes)(answer) {
+            let reason = said.map(|said| format!(": {said}")).unwrap_or_default();
+            let hint = match status {
+                500 => format!("; a wrong scope also causes this ({})", ask.scope),
+                _ => String::new(),
+            };
+            let message = format!(
+                "{who} answered {} to every try{reason}; it should pass, try again later{hint}",
+                answer.status
+            );
+            return CredentialError::new(Transient, message).with_retry_after(answer.retry_after);
         }
-        let (status, reason) = (answer.status.as_u16(), in_brackets(reason));
-        let refusal = Refusal { status, reason, selector };
-        let message = explain(&refusal).unwrap_or_else(|| {
-            format!("{who} ({}) answered {}{}", shown(&self.url), answer.status, refusal.reason)
-        });
-        Err(CredentialError::new(Refused, message))
+        let reason = said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default();
+        let says = |words: &str| said.as_ref().is_some_and(|said| said.contains(words));
+        if let (401 | 403, Some((secret, _))) = (status, self.protocol.secret) {
+            let (url, what) = (self.protocol.url, secret.to_lowercase().replace('_', " "));
+            let message = format!(
+                "{who} did not accept the {what} ({status}){reason}: {url} and {secret} must be \
+                 those of this process"
+            );
+            return CredentialError::new(Refused, message);
+        }
+        let known = refusals.iter().find(|(statuses, ..)| statuses.contains(&status));
+        let message = match (known, ask.selector) {
+            (Some((_, what, advice)), _) => {
+                format!("{who} {what} ({status}){reason}; {advice}")
+            }
+            (None, _) if !no_identity.contains(&status) => {
+                format!("{who} ({}) answered {}{reason}", shown(&self.url), answer.status)
+            }
+            // Entra's own words are about the resource, not about this machine.
+            (None, _) if says("AADSTS") => format!("{who} gives no such token{reason}"),
+            (None, Some(Selector { id, optional, .. })) => {
+                // IDs of both kinds are GUIDs, and Service Connector sets the object ID.
+                let advice = match id {
+                    UserAssignedId::ClientId(_) => {
+                        ", or, if this is its object (principal) ID, give its client ID"
+                    }
+                    _ => ", or select another",
+                };
+                let message =
+                    format!("identity {id} is not assigned to {owner}{reason}; assign it{advice}");
+                let met = self.met.load(Ordering::Relaxed);
+                if *optional && self.is_imds() && says("Identity not found") && !met {
+                    return CredentialError::new(Unavailable, message)
+                        .with_source(HttpError::NotAssigned);
+                }
+                message
+            }
+            (None, None) if says("Multiple user assigned identities") => format!(
+                "{owner} has several user-assigned identities{reason}; give the client ID of one \
+                 (AZURE_CLIENT_ID)"
+            ),
+            (None, None) => {
+                let message = format!(
+                    "{owner} has no system-assigned identity{reason}; switch it on, or give the \
+                     client ID of a user-assigned one (AZURE_CLIENT_ID)"
+                );
+                // A machine without an identity may have a developer logged in.
+                let kind = if self.is_imds() { Unavailable } else { Refused };
+                return CredentialError::new(kind, message);
+            }
+        };
+        CredentialError::new(Refused, message)
+    }
+
+    fn is_imds(&self) -> bool {
+        self.protocol.host == ManagedIdentityHost::Imds
     }
 
     /// Variables name the endpoint, so that it may be available again soon.
-    fn no_answer(&self, error: HttpError) -> CredentialError {
+    pub(super) fn no_answer(&self, error: HttpError) -> CredentialError {
         let (who, url) = (self.protocol.who, shown(&self.url));
         let (kind, message) = match &error {
+            HttpError::Unreachable(error) if error.kind() == ConnectionRefused => {
+                let variable = self.protocol.url;
+                let message = format!(
+                    "{who} does not listen at {url} ({variable}): it may start later than this \
+                     program; otherwise, {variable} must be that of this process"
+                );
+                (Transient, message)
+            }
             HttpError::Unreachable(error)
                 if self.thumbprint.is_some() && pinned::is_mismatch(error) =>
             {
@@ -170,10 +242,10 @@ impl Local {
     }
 }
 
-fn form(endpoint: &Url, scope: &Scope) -> Request {
+fn form(endpoint: Url, scope: &Scope) -> Request {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     let body = form.append_pair("resource", scope.resource()).finish();
-    let mut request = Request::new(Method::POST, endpoint.clone());
+    let mut request = Request::new(Method::POST, endpoint);
     let form = HeaderValue::from_static("application/x-www-form-urlencoded");
     request.headers_mut().insert(CONTENT_TYPE, form);
     *request.body_mut() = Some(body.into());
@@ -182,26 +254,14 @@ fn form(endpoint: &Url, scope: &Scope) -> Request {
 
 #[async_trait]
 impl Endpoint for Local {
-    fn host(&self) -> ManagedIdentityHost {
-        self.protocol.host
+    fn local(&self) -> &Local {
+        self
     }
 
-    fn url(&self) -> &Url {
-        &self.url
-    }
-
-    fn thumbprint(&self) -> Option<&Thumbprint> {
-        self.thumbprint.as_ref()
-    }
-
-    async fn get_token(
-        &self,
-        http: &Http,
-        selector: Option<&Selector>,
-        scope: &Scope,
-    ) -> Result<Token, CredentialError> {
-        let selector = selector.or(self.default.as_ref());
-        let request = || self.request(scope, selector);
-        self.token(http.send(request, &self.protocol.retry).await, selector)
+    async fn get_token(&self, ask: Ask<'_>) -> Result<Token, CredentialError> {
+        let ask = Ask { selector: ask.selector.or(self.default.as_ref()), ..ask };
+        let one_try = || ask.http.send_once(self.request(&ask), TRY_LIMIT);
+        let answer = ask.http.repeat(one_try, &self.protocol.retry).await;
+        self.token(answer, &ask, |error| self.no_answer(error))
     }
 }

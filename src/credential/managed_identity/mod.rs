@@ -15,19 +15,17 @@ mod user_assigned;
 use std::{error::Error, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use reqwest::{Method, Request, Url, header::HeaderValue};
+use reqwest::Url;
 
 pub use builder::ManagedIdentityBuilder;
 pub use host::ManagedIdentityHost;
 pub use user_assigned::UserAssignedId;
 
 use super::ConfigError;
-use crate::token::{
-    CredentialError, CredentialErrorKind::Transient, Scope, Token, TokenCredential, TokenRequest,
-};
+use crate::token::{CredentialError, Scope, Token, TokenCredential, TokenRequest};
 use host::Selector;
-use http::{Answer, Http, HttpError};
-use pinned::Thumbprint;
+use http::{Http, HttpError};
+use local::Local;
 
 /// The identity that Azure has given the machine or app this program runs on.
 ///
@@ -67,14 +65,7 @@ struct Inner {
 /// One host's protocol.
 #[async_trait]
 trait Endpoint: Send + Sync {
-    fn host(&self) -> ManagedIdentityHost;
-
-    fn url(&self) -> &Url;
-
-    /// The thumbprint of the only certificate to trust. Default: the platform's certificates.
-    fn thumbprint(&self) -> Option<&Thumbprint> {
-        None
-    }
+    fn local(&self) -> &Local;
 
     /// Finds out within a few seconds whether the endpoint exists, unless it has answered
     /// before. Variables name most endpoints, and these need no probe.
@@ -82,12 +73,14 @@ trait Endpoint: Send + Sync {
         Ok(())
     }
 
-    async fn get_token(
-        &self,
-        http: &Http,
-        selector: Option<&Selector>,
-        scope: &Scope,
-    ) -> Result<Token, CredentialError>;
+    async fn get_token(&self, ask: Ask<'_>) -> Result<Token, CredentialError>;
+}
+
+/// What a token is asked for, and with what.
+struct Ask<'a> {
+    http: &'a Http,
+    selector: Option<&'a Selector>,
+    scope: &'a Scope,
 }
 
 impl ManagedIdentity {
@@ -130,7 +123,7 @@ impl ManagedIdentity {
     /// Whom tokens are asked from.
     #[must_use]
     pub fn host(&self) -> ManagedIdentityHost {
-        self.0.endpoint.host()
+        self.0.endpoint.local().protocol.host
     }
 }
 
@@ -150,7 +143,7 @@ impl TokenCredential for ManagedIdentity {
         if *probe {
             endpoint.probe(http).await?;
         }
-        endpoint.get_token(http, selector.as_ref(), &request.scope).await
+        endpoint.get_token(Ask { http, selector: selector.as_ref(), scope: &request.scope }).await
     }
 }
 
@@ -158,7 +151,7 @@ impl fmt::Debug for ManagedIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ManagedIdentity")
             .field("host", &self.host())
-            .field("endpoint", &shown(self.0.endpoint.url()))
+            .field("endpoint", &shown(&self.0.endpoint.local().url))
             .field("id", &self.0.selector.as_ref().map(|selector| &selector.id))
             .finish_non_exhaustive()
     }
@@ -185,46 +178,20 @@ fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
-/// The request that nearly all hosts want, without its headers.
-fn token_request(
-    endpoint: &Url,
-    api_version: &str,
-    scope: &Scope,
-    selector: Option<&Selector>,
-) -> Request {
-    let mut url = endpoint.clone();
-    url.query_pairs_mut()
-        .append_pair("api-version", api_version)
-        .append_pair("resource", scope.resource())
-        .extend_pairs(selector.map(Selector::pair));
-    Request::new(Method::GET, url)
-}
-
-/// Keeps out requests that somebody else has forged: a browser, or a server
-/// that is made to fetch a URL, cannot add a header.
-fn metadata_header(request: &mut Request) {
-    request.headers_mut().insert("metadata", HeaderValue::from_static("true"));
-}
-
-/// Whether the error reports an endpoint that accepts connections and does not answer.
-pub(super) fn is_silent(error: &CredentialError) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref());
-    matches!(cause, Some(HttpError::NoAnswer(_) | HttpError::ConnectionLost(_)))
-}
-
-/// The reason of a refusal, to be appended to a message.
-fn in_brackets(reason: Option<String>) -> String {
-    reason.map(|reason| format!(" ({reason})")).unwrap_or_default()
-}
-
-/// An endpoint that was asked again and again, in vain.
-fn exhausted(who: &str, answer: &Answer, description: Option<String>) -> CredentialError {
-    let reason = description.map(|reason| format!(": {reason}")).unwrap_or_default();
-    let message = format!(
-        "{who} answered {} to every try{reason}; it should pass, try again later",
-        answer.status
-    );
-    CredentialError::new(Transient, message).with_retry_after(answer.retry_after)
+/// The warning if another credential is used after this failure, which could be the wrong
+/// identity.
+pub(super) fn warning(error: &CredentialError) -> Option<&'static str> {
+    match error.source()?.downcast_ref()? {
+        HttpError::NoAnswer(_) | HttpError::ConnectionLost(_) => Some(
+            "the managed identity endpoint accepted a connection but did not respond, so another \
+             credential is used: in Azure, set AZURE_TOKEN_CREDENTIALS=prod and restart",
+        ),
+        HttpError::NotAssigned => Some(
+            "the identity of AZURE_CLIENT_ID is not assigned to this machine, so another identity \
+             logs in: assign it, or unset AZURE_CLIENT_ID",
+        ),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -300,7 +267,7 @@ mod tests {
             assert_eq!(identity.host(), expected, "{variables:?}");
             if expected == AzureArc {
                 let url = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
-                assert_eq!(identity.0.endpoint.url().as_str(), url);
+                assert_eq!(identity.0.endpoint.local().url.as_str(), url);
             }
         }
     }
@@ -331,9 +298,9 @@ mod tests {
             .build()
             .unwrap();
         assert_eq!(identity.host(), ManagedIdentityHost::Imds);
-        let url = identity.0.endpoint.url();
+        let url = &identity.0.endpoint.local().url;
         assert_eq!(url.as_str(), "http://127.0.0.1:2/metadata/identity/oauth2/token");
         let own = Imds::at("imds_endpoint", "http://127.0.0.1:2/own/path").unwrap();
-        assert_eq!(Endpoint::url(&own).path(), "/own/path");
+        assert_eq!(Endpoint::local(&own).url.path(), "/own/path");
     }
 }

@@ -1,11 +1,7 @@
 //! The protocols of the endpoints that variables of the environment name, and what their
 //! refusals mean.
 
-use super::{
-    ManagedIdentityHost,
-    local::{Protocol, not_assigned, not_switched_on},
-    retry::Retry,
-};
+use super::{ManagedIdentityHost, local::Protocol, retry::Retry};
 
 /// App Service, Functions and Container Apps: "How to use managed identities for App Service
 /// and Azure Functions", section "REST endpoint reference".
@@ -16,18 +12,9 @@ pub(super) static APP_SERVICE: Protocol = Protocol {
     secret: Some(("IDENTITY_HEADER", "x-identity-header")),
     api_version: Some("2019-08-01"),
     retry: Retry::APP_SERVICE,
-    explain: |refusal| match (refusal.status, refusal.selector) {
-        (400, Some(selector)) => Some(not_assigned(selector, "this app", &refusal.reason)),
-        (400, None) => {
-            Some(not_switched_on("this app has no system-assigned identity", &refusal.reason))
-        }
-        (401 | 403, _) => Some(format!(
-            "the App Service identity endpoint did not accept the identity header ({}){}; \
-             IDENTITY_ENDPOINT and IDENTITY_HEADER must be those of this process",
-            refusal.status, refusal.reason
-        )),
-        _ => None,
-    },
+    owner: "this app",
+    no_identity: &[400],
+    refusals: &[],
 };
 
 /// Azure Machine Learning, compute instances and clusters: App Service's older protocol with
@@ -39,20 +26,9 @@ pub(super) static AZURE_ML: Protocol = Protocol {
     secret: Some(("MSI_SECRET", "secret")),
     api_version: Some("2017-09-01"),
     retry: Retry::LOCAL,
-    explain: |refusal| match (refusal.status, refusal.selector) {
-        (400 | 404, Some(selector)) => {
-            Some(not_assigned(selector, "this compute", &refusal.reason))
-        }
-        (400 | 404, None) => {
-            Some(not_switched_on("this compute has no system-assigned identity", &refusal.reason))
-        }
-        (401 | 403, _) => Some(format!(
-            "the Azure Machine Learning identity endpoint did not accept the secret ({}){}; \
-             MSI_ENDPOINT and MSI_SECRET must be those of this process",
-            refusal.status, refusal.reason
-        )),
-        _ => None,
-    },
+    owner: "this compute",
+    no_identity: &[400, 404],
+    refusals: &[],
 };
 
 /// Service Fabric: "How to leverage a Service Fabric application's managed identity to access
@@ -67,19 +43,13 @@ pub(super) static SERVICE_FABRIC: Protocol = Protocol {
     secret: Some(("IDENTITY_HEADER", "secret")),
     api_version: Some("2019-07-01-preview"),
     retry: Retry::LOCAL,
-    explain: |refusal| match refusal.status {
-        404 => Some(format!(
-            "this application has no managed identity{}; give it one in the cluster's \
-             configuration",
-            refusal.reason
-        )),
-        401 | 403 => Some(format!(
-            "the Service Fabric token service did not accept the secret ({}){}; IDENTITY_ENDPOINT \
-             and IDENTITY_HEADER must be those of this process",
-            refusal.status, refusal.reason
-        )),
-        _ => None,
-    },
+    owner: "this application",
+    no_identity: &[],
+    refusals: &[(
+        &[404],
+        "knows no managed identity of this application",
+        "give it one in the cluster's configuration",
+    )],
 };
 
 /// Cloud Shell: tokens of the user who is logged in there ("Azure Cloud Shell frequently asked
@@ -91,15 +61,14 @@ pub(super) static CLOUD_SHELL: Protocol = Protocol {
     secret: None,
     api_version: None,
     retry: Retry::LOCAL,
-    explain: |refusal| match refusal.status {
-        400 | 401 | 403 => Some(format!(
-            "the Cloud Shell token endpoint gives no such token ({}){}; open Cloud Shell anew, or \
-             run `az login` there and use the Azure CLI \
-             (AZURE_TOKEN_CREDENTIALS=AzureCliCredential)",
-            refusal.status, refusal.reason
-        )),
-        _ => None,
-    },
+    owner: "this shell",
+    no_identity: &[],
+    refusals: &[(
+        &[400, 401, 403],
+        "gives no such token",
+        "reopen Cloud Shell, or run `az login` there and use the Azure CLI \
+                 (AZURE_TOKEN_CREDENTIALS=AzureCliCredential)",
+    )],
 };
 
 /// Azure Arc: see [`AzureArc`](super::azure_arc::AzureArc).
@@ -110,16 +79,27 @@ pub(super) static AZURE_ARC: Protocol = Protocol {
     secret: None,
     api_version: Some("2020-06-01"),
     retry: Retry::LOCAL,
-    explain: |refusal| match refusal.status {
-        400 => Some(format!(
-            "the Azure Arc agent gives no such token{}; the machine must be connected (`azcmagent \
-             show`)",
-            refusal.reason
-        )),
-        401 | 403 => Some(format!(
-            "the Azure Arc agent did not accept the key that it asked for ({}){}",
-            refusal.status, refusal.reason
-        )),
-        _ => None,
-    },
+    owner: "this machine",
+    no_identity: &[],
+    refusals: &[
+        (&[400], "gives no such token", "the machine must be connected (`azcmagent show`)"),
+        (
+            &[401, 403],
+            "did not accept the key that it asked for",
+            "look at the agent's log (`azcmagent logs`)",
+        ),
+    ],
+};
+
+/// The Instance Metadata Service: see [`Imds`](super::imds::Imds).
+pub(super) static IMDS: Protocol = Protocol {
+    host: ManagedIdentityHost::Imds,
+    who: "IMDS",
+    url: "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+    secret: None,
+    api_version: Some("2018-02-01"),
+    retry: Retry::IMDS,
+    owner: "this machine",
+    no_identity: &[400],
+    refusals: &[],
 };

@@ -1,17 +1,18 @@
 //! When an identity endpoint is asked again: pure functions of what it
 //! answered and of the time spent.
 
-use std::time::Duration;
+use std::{io::ErrorKind::ConnectionRefused, time::Duration};
 
-use reqwest::StatusCode;
-
-use super::http::{Answer, HttpError};
+use super::{
+    http::{Answer, HttpError},
+    imds,
+};
 
 /// How one host's endpoint is asked again.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
-    /// Statuses that pass.
-    statuses: fn(u16) -> bool,
+    /// Whether the endpoint may answer otherwise later.
+    pub(super) passes: fn(&Answer) -> bool,
     /// Tries in all.
     tries: u32,
     /// The first pause.
@@ -21,6 +22,11 @@ pub(super) struct Retry {
     /// A status that is asked again for as long as the budget lasts, however
     /// many tries that takes.
     patient_with: Option<u16>,
+    /// A refusal that is asked again once: a host that has just started may answer it.
+    once: Option<u16>,
+    /// How long connections may be refused. The endpoint starts together with the program,
+    /// and may do so later.
+    starting: Duration,
     /// No try starts later than this after the first.
     budget: Duration,
 }
@@ -31,37 +37,43 @@ impl Retry {
     /// 5xx with exponential back-off; a 410 lasts up to 70 s. Four tries, so that
     /// what came back is told within the 15 s that a connect has.
     pub(super) const IMDS: Self = Self {
-        statuses: |status| matches!(status, 404 | 408 | 410 | 429 | 500..=599),
+        passes: imds::passes,
         tries: 4,
         pause: Duration::from_secs(1),
         doubling: true,
         patient_with: Some(410),
+        once: None,
+        // A machine outside of Azure has no IMDS: nothing is waited for.
+        starting: Duration::ZERO,
         budget: Duration::from_secs(70),
     };
 
-    /// Transient statuses, a second apart.
+    /// Transient statuses, a second apart. The sidecar of a container may refuse connections
+    /// for up to 5 s (microsoft/azure-container-apps#568, #864); the limit leaves time to
+    /// report the error within the 15 s that a connect has.
     pub(super) const APP_SERVICE: Self = Self {
-        statuses: |status| matches!(status, 404 | 408 | 429 | 500 | 503 | 504),
+        passes: |answer| matches!(answer.status.as_u16(), 404 | 408 | 429 | 500 | 503 | 504),
         tries: 3,
         pause: Duration::from_secs(1),
         doubling: false,
         patient_with: None,
+        once: Some(401),
+        starting: Duration::from_secs(10),
         budget: Duration::from_secs(60),
     };
 
     /// Where nobody says what passes, as azcore has it; a second apart.
     pub(super) const LOCAL: Self = Self {
-        statuses: |status| matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+        passes: |answer| matches!(answer.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
+        once: None,
         ..Self::APP_SERVICE
     };
 
+    /// The same for an endpoint that only files announce: its service may be stopped.
+    pub(super) const INSTALLED: Self = Self { starting: Duration::ZERO, ..Self::LOCAL };
+
     /// The longest pause by our own choice.
     const LONGEST_PAUSE: Duration = Duration::from_secs(16);
-
-    /// Whether this status may be another one later.
-    pub(super) fn passes(&self, status: StatusCode) -> bool {
-        (self.statuses)(status.as_u16())
-    }
 
     /// The pause before the next try, after `tries` of them, of which the last had this
     /// `outcome`, and `waited` since the first began.
@@ -72,12 +84,16 @@ impl Retry {
         waited: Duration,
     ) -> Option<Duration> {
         let (patient, retry_after) = match outcome {
-            Ok(Answer { status, retry_after, .. }) if self.passes(*status) => {
-                (self.patient_with == Some(status.as_u16()), *retry_after)
+            Ok(answer) if (self.passes)(answer) => {
+                (self.patient_with == Some(answer.status.as_u16()), answer.retry_after)
             }
+            Ok(answer) if tries == 1 && self.once == Some(answer.status.as_u16()) => (false, None),
             Err(HttpError::ConnectionLost(_) | HttpError::NoAnswer(_)) => (false, None),
-            // A final answer; or nothing listens: the caller gets the error at once, and the
-            // token cache asks again in its own time.
+            Err(HttpError::Unreachable(error)) if error.kind() == ConnectionRefused => {
+                return (waited < self.starting).then_some(self.pause);
+            }
+            // A final answer. The caller gets the error at once, and the token cache asks again
+            // in its own time.
             _ => return None,
         };
         let left = self.budget.checked_sub(waited).filter(|left| !left.is_zero())?;
@@ -100,6 +116,7 @@ impl Retry {
 mod tests {
     use std::time::SystemTime;
 
+    use reqwest::StatusCode;
     use zeroize::Zeroizing;
 
     use super::*;
@@ -112,7 +129,7 @@ mod tests {
             server: None,
             challenges: Vec::new(),
             sent: None,
-            body: Zeroizing::default(),
+            body: Zeroizing::new(b"{}".to_vec()),
             asked_at: SystemTime::UNIX_EPOCH,
         });
         let (mut pauses, mut waited) = (Vec::new(), Duration::ZERO);
@@ -153,9 +170,25 @@ mod tests {
         for status in [404, 408, 429, 500, 503, 504] {
             assert_eq!(pauses(&Retry::APP_SERVICE, status, None), [1, 1], "{status}");
         }
-        for status in [200, 400, 401, 403, 410, 502] {
+        for status in [200, 400, 403, 410, 502] {
             assert!(pauses(&Retry::APP_SERVICE, status, None).is_empty(), "{status}");
         }
+        assert_eq!(pauses(&Retry::APP_SERVICE, 401, None), [1]);
+    }
+
+    #[test]
+    fn a_connection_that_is_refused_is_repeated_where_the_endpoint_may_start_later() {
+        let refused = Err(HttpError::Unreachable(ConnectionRefused.into()));
+        let after = |retry: Retry, waited| retry.pause(&refused, 99, Duration::from_secs(waited));
+        for retry in [Retry::APP_SERVICE, Retry::LOCAL] {
+            assert_eq!(after(retry, 9), Some(Duration::from_secs(1)));
+            assert_eq!(after(retry, 10), None);
+        }
+        for retry in [Retry::IMDS, Retry::INSTALLED] {
+            assert_eq!(after(retry, 0), None);
+        }
+        let silent = Err(HttpError::Unreachable(std::io::ErrorKind::TimedOut.into()));
+        assert_eq!(Retry::APP_SERVICE.pause(&silent, 1, Duration::ZERO), None);
     }
 
     #[test]

@@ -49,19 +49,18 @@ impl UserAssignedId {
 
     /// Whether it can be one at all. `setting` is where it comes from.
     pub(in crate::credential) fn check(&self, setting: &'static str) -> Result<(), ConfigError> {
-        let (is_right, expected) = match self {
-            Self::ClientId(id) => {
-                (is_guid(id), "a client ID, such as 11111111-2222-3333-4444-555555555555")
-            }
-            Self::ObjectId(id) => {
-                (is_guid(id), "an object ID, such as 11111111-2222-3333-4444-555555555555")
-            }
-            Self::ResourceId(id) => (
-                is_resource_id(id),
+        let expected = match self {
+            Self::ClientId(_) => "a client ID, such as 11111111-2222-3333-4444-555555555555",
+            Self::ObjectId(_) => "an object ID, such as 11111111-2222-3333-4444-555555555555",
+            Self::ResourceId(_) => {
                 "a resource ID, such as /subscriptions/11111111-2222-3333-4444-555555555555/\
                  resourceGroups/GROUP/providers/Microsoft.ManagedIdentity/userAssignedIdentities/\
-                 NAME",
-            ),
+                 NAME"
+            }
+        };
+        let is_right = match self {
+            Self::ClientId(id) | Self::ObjectId(id) => is_guid(id),
+            Self::ResourceId(id) => is_resource_id(id),
         };
         ConfigError::unless(is_right, setting, expected)
     }
