@@ -22,10 +22,30 @@ const REDACTED: &str = "[redacted]";
 /// JWT: a peer may echo what it was sent.
 pub(crate) fn excerpt<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let (text, is_cut) = start(text);
+    let line = line(text, secrets);
+    match line.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None if is_cut => line + "…",
+        None => line,
+    }
+}
+
+/// The same, but of a long text its end.
+pub(crate) fn excerpt_of_end<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
+    let from = text.len().saturating_sub(LOOKED_AT);
+    let from = (from..=text.len()).find(|from| text.is_char_boundary(*from)).unwrap_or_default();
+    let line = line(&text[from..], secrets);
+    match line.char_indices().nth_back(LIMIT - 1) {
+        Some((start @ 1.., _)) => format!("…{}", &line[start..]),
+        _ => line,
+    }
+}
+
+/// All of the text on one line, without secrets.
+fn line<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let (seen, gaps) = seen(text);
     let hidden = hidden(&seen, &gaps, secrets);
     let mut line = String::new();
-    let mut length = 0;
     for (at, c) in seen.iter().enumerate() {
         let goes_on = at > 0 && hidden[at] && hidden[at - 1];
         if goes_on {
@@ -33,20 +53,14 @@ pub(crate) fn excerpt<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>
         }
         if gaps[at] && at > 0 {
             line.push(' ');
-            length += 1;
-        }
-        if length >= LIMIT {
-            return line + "…";
         }
         if hidden[at] {
             line.push_str(REDACTED);
-            length += REDACTED.len();
         } else {
             line.push(*c);
-            length += 1;
         }
     }
-    if is_cut { line + "…" } else { line }
+    line
 }
 
 /// An error that a peer had a part in and its causes, as an [`excerpt`].
@@ -154,7 +168,7 @@ fn hidden<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::excerpt;
+    use super::{excerpt, excerpt_of_end};
 
     const TOKEN: &str =
         "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJodHRwcyJ9.c2lnbmF0dXJlLW9mLXRoZS10b2tlbi0xMjM0";
@@ -168,6 +182,20 @@ mod tests {
         assert!(long.ends_with('…'));
         let whole = "é".repeat(400);
         assert_eq!(excerpt(&whole, None), whole);
+    }
+
+    #[test]
+    fn the_end_of_a_long_text_is_kept_without_what_was_cut_from_a_secret() {
+        assert_eq!(excerpt_of_end(" a\n b ", None), "a b");
+        let long = excerpt_of_end(&("é".repeat(1 << 20) + " the error"), None);
+        assert!(long.starts_with('…') && long.ends_with("é the error"), "{long}");
+        assert_eq!(long.chars().count(), 401);
+        let whole = "é".repeat(400);
+        assert_eq!(excerpt_of_end(&whole, None), whole);
+        // The token begins before the part that is kept.
+        let token = format!("{TOKEN}{}", "x".repeat(600));
+        let said = excerpt_of_end(&format!("{token} the error"), None);
+        assert_eq!(said, "[redacted] the error");
     }
 
     #[test]

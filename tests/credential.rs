@@ -175,15 +175,21 @@ async fn app_service_is_asked_three_times_a_second_apart() {
 }
 
 #[tokio::test]
-async fn an_app_service_endpoint_that_is_away_is_told_at_once_and_may_come_back() {
+async fn an_app_service_endpoint_that_refuses_connections_is_asked_again_and_may_come_back() {
     let world = world();
     let identity = world.app_service(None);
     world.endpoint.go_away().await.unwrap();
-    // At once: no pause of the clock is waited for.
-    let error = ask(&identity).await.unwrap_err();
-    assert_says(&error, Transient, &["App Service", "/msi/token", "cannot connect"]);
-    world.endpoint.come_back().unwrap();
-    ask(&identity).await.unwrap();
+    let (failed, ()) = tokio::join!(ask(&identity), world.pass([1; 10]));
+    let words = ["App Service", "does not listen", "/msi/token", "cannot connect"];
+    assert_says(&failed.unwrap_err(), Transient, &words);
+    let moves = async {
+        world.pass([1]).await;
+        world.until_waiting_for(1).await;
+        world.endpoint.come_back().unwrap();
+        world.pass([1]).await;
+    };
+    let (token, ()) = tokio::join!(ask(&identity), moves);
+    token.unwrap();
 }
 
 #[tokio::test]
@@ -193,9 +199,12 @@ async fn a_wrong_identity_header_is_refused_and_not_shown() {
     let environment = [endpoint, ("IDENTITY_HEADER", "not-the-right-0ne".to_owned())];
     let identity = ManagedIdentity::system_assigned()
         .environment(Environment::from_pairs(environment))
+        .clock(world.clock.clone())
         .build()
         .unwrap();
-    let error = ask(&identity).await.unwrap_err();
+    // Asked once more: an app that has just started may be refused.
+    let (failed, ()) = tokio::join!(ask(&identity), world.pass([1]));
+    let error = failed.unwrap_err();
     assert_says(&error, Refused, &["identity header", "IDENTITY_HEADER"]);
     for shown in [with_causes(&error), format!("{error:?}"), format!("{identity:?}")] {
         assert!(!shown.contains("not-the-right-0ne"), "{shown}");
@@ -327,8 +336,7 @@ async fn not_everything_that_answers_is_imds() {
     world.endpoint.fail(Fault::Status(400, "<html>".into()));
     assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS"]);
     world.endpoint.fail(Fault::Status(404, "<html>".into()));
-    let (failed, ()) = tokio::join!(ask(&identity), world.pass([1, 2, 4]));
-    assert_says(&failed.unwrap_err(), Unavailable, &["is not IMDS", "404"]);
+    assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "404"]);
     world.endpoint.recover();
     ask(&identity).await.unwrap();
 }
@@ -496,8 +504,8 @@ async fn an_azure_cli_that_hangs_is_ended() {
     az.set_mode(AzureCliMode::Hanging).unwrap();
     let cli = AzureCli::builder().executable(az.executable()).clock(world.clock.clone());
     let cli = cli.build().unwrap();
-    let (failed, ()) = tokio::join!(ask(&cli), world.pass([10]));
-    assert_says(&failed.unwrap_err(), Transient, &["within 10s"]);
+    let (failed, ()) = tokio::join!(ask(&cli), world.pass([30]));
+    assert_says(&failed.unwrap_err(), Transient, &["within 30s"]);
 }
 
 // Azure Developer CLI
@@ -556,8 +564,8 @@ async fn the_failures_of_the_azure_developer_cli_are_told_apart() {
     assert_says(&error, Refused, &["not a token", "`azd auth token --output json`"]);
     assert!(!with_causes(&error).contains("updates"), "standard output is shown");
     azd.set_mode(AzureCliMode::Hanging).unwrap();
-    let (failed, ()) = tokio::join!(ask(&cli), world.pass([10]));
-    assert_says(&failed.unwrap_err(), Transient, &["Azure Developer CLI", "within 10s"]);
+    let (failed, ()) = tokio::join!(ask(&cli), world.pass([30]));
+    assert_says(&failed.unwrap_err(), Transient, &["Azure Developer CLI", "within 30s"]);
     azd.set_mode(AzureCliMode::LoggedIn).unwrap();
     let elsewhere = build(azd.executable(), "contoso.com");
     assert_says(&ask(&elsewhere).await.unwrap_err(), Refused, &["AADSTS90002"]);
@@ -605,10 +613,10 @@ async fn a_grandchild_that_keeps_the_pipe_open_does_not_outlast_the_limit() {
     for credential in [&azd.build().unwrap() as &dyn TokenCredential, &az.build().unwrap()] {
         let moves = async {
             until(|| up.exists()).await;
-            world.pass([10]).await;
+            world.pass([30]).await;
         };
         let (failed, ()) = tokio::join!(ask(credential), moves);
-        assert_says(&failed.unwrap_err(), Transient, &["within 10s"]);
+        assert_says(&failed.unwrap_err(), Transient, &["within 30s"]);
         std::fs::remove_file(&up).unwrap();
     }
 }
@@ -638,7 +646,7 @@ async fn a_hanging_azure_cli_is_killed() {
     let cli = AzureCli::builder().executable(az).clock(world.clock.clone()).build().unwrap();
     let moves = async {
         until(|| pid().is_some()).await;
-        world.pass([10]).await;
+        world.pass([30]).await;
     };
     let (failed, ()) = tokio::join!(ask(&cli), moves);
     failed.unwrap_err();
@@ -686,6 +694,53 @@ async fn errors_of_the_azure_cli_are_short_and_hold_no_token() {
             assert!(!shown.contains("eyJ") && shown.len() < 2_000, "{shown}");
         }
     }
+}
+
+/// Each way in which `az` itself is broken, needs another login, or writes more than the JSON.
+#[cfg(unix)]
+#[tokio::test]
+async fn what_az_reports_leads_to_the_command_that_helps() {
+    const LOGIN: &str = "az login --tenant t --scope https://database.windows.net/.default";
+    let folder = tempfile::tempdir().unwrap();
+    let policy = format!(
+        "echo 'ERROR: AADSTS50076: you must use multi-factor authentication.' >&2; \
+         echo 'Interactive authentication is needed. Please run:' >&2; echo '{LOGIN}' >&2; exit 1"
+    );
+    let traceback = "echo 'Traceback (most recent call last):' >&2; for i in $(seq 200); do \
+                     echo '  File \"x.py\", line 7' >&2; done; echo 'OSError: disk full' >&2; exit 1";
+    let run = format!("run `{LOGIN}` (it says: ");
+    for (text, kind, said) in [
+        (policy.as_str(), Refused, run.as_str()),
+        (
+            "echo \"ERROR: AADSTS700082: expired. Run 'az login'\" >&2; exit 1",
+            Refused,
+            "AADSTS700082",
+        ),
+        ("echo \"Please run 'az login'\" >&2; exit 1", Unavailable, "run `az login` (it says"),
+        (traceback, Refused, "OSError: disk full)"),
+        ("echo 'env: python3: No such file' >&2; exit 127", Unavailable, "env: python3: No such"),
+        ("echo 'sh: az: not found' >&2; exit 127", Unavailable, "is not installed"),
+    ] {
+        let az = script(folder.path(), text).await;
+        let cli = AzureCli::builder().executable(az).build().unwrap();
+        assert_says(&ask(&cli).await.unwrap_err(), kind, &[said]);
+    }
+    // The interpreter of its first line.
+    let az = script(folder.path(), "").await;
+    let mut sed = tokio::process::Command::new("sed");
+    sed.args(["-i", "1s:.*:#!/nowhere/python3:"]).arg(&az);
+    assert!(sed.status().await.unwrap().success());
+    let by_path = Environment::from_pairs([("PATH", folder.path())]);
+    let by_path = AzureCli::builder().environment(by_path).build().unwrap();
+    for cli in [AzureCli::builder().executable(az).build().unwrap(), by_path] {
+        let error = ask(&cli).await.unwrap_err();
+        assert_says(&error, Unavailable, &["(az) cannot be run", "interpreter"]);
+    }
+    let noisy = "printf 'WARNING: {new} version\\n\\033[33m'; \
+                 printf '{\"accessToken\":\"opaque\",\"expires_on\":1767225600}\\n\\033[0m'";
+    let az = script(folder.path(), noisy).await;
+    let cli = AzureCli::builder().executable(az).build().unwrap();
+    assert_eq!(ask(&cli).await.unwrap().secret(), "opaque");
 }
 
 // Chain

@@ -1,10 +1,6 @@
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use super::{Cli, CliBuilder, Failure, Tool};
-use crate::{
-    credential::answer::{InvalidAnswer, object},
-    token::Token,
-};
 
 /// The account that is logged in to the Azure CLI (`az login`): for a developer's
 /// machine.
@@ -42,10 +38,15 @@ static AZ: Tool = Tool {
     login: "az login",
     install: "https://learn.microsoft.com/cli/azure/install-azure-cli",
     windows_extension: "cmd",
-    token,
+    token: "accessToken",
+    expiry: "expires_on",
+    // Azure CLI older than 2.54.0 has only this, a local time.
+    local_expiry: Some("expiresOn"),
+    // Entra's own errors, such as those of conditional access, need more than `az login`.
     reason: |stderr| Failure {
         said: stderr.to_owned(),
-        logged_out: stderr.contains("az login") || stderr.contains("az account set"),
+        logged_out: (stderr.contains("az login") || stderr.contains("az account set"))
+            && !stderr.contains("AADSTS"),
     },
 };
 
@@ -84,29 +85,16 @@ impl CliBuilder<AzureCli> {
     }
 }
 
-fn token(stdout: &[u8]) -> Result<Token, InvalidAnswer> {
-    let object = object(stdout)?;
-    let mut secret = object.secret("accessToken")?;
-    let token = Token::new(std::mem::take(&mut *secret), SystemTime::UNIX_EPOCH);
-    let expires_on = object
-        .time("expires_on")
-        // Azure CLI older than 2.54.0 has only `expiresOn`, a local time.
-        .or_else(|| token.claims()?.expires_on)
-        .or_else(|| object.time("expiresOn"))
-        .ok_or(InvalidAnswer::Field {
-            field: "expires_on",
-            problem: "absent or not understood, and so is expiresOn",
-        })?;
-    Ok(Token::new(token.secret(), expires_on))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::credential::InvalidAnswer;
 
     fn expiry(json: &str) -> Result<u64, InvalidAnswer> {
         let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        token(json.as_bytes()).map(|token| since(token.expires_on()).as_secs())
+        AZ.read(json.as_bytes()).map(|token| since(token.expires_on()).as_secs())
     }
 
     #[test]

@@ -3,10 +3,6 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Cli, CliBuilder, Failure, Tool};
-use crate::{
-    credential::answer::{InvalidAnswer, object},
-    token::Token,
-};
 
 /// The account that is logged in to the Azure Developer CLI (`azd auth login`): for a
 /// developer's machine, and for pipelines that `azd pipeline config` has made.
@@ -35,7 +31,9 @@ static AZD: Tool = Tool {
     login: "azd auth login",
     install: "https://learn.microsoft.com/azure/developer/azure-developer-cli/install-azd",
     windows_extension: "exe",
-    token,
+    token: "token",
+    expiry: "expiresOn",
+    local_expiry: None,
     reason,
 };
 
@@ -63,15 +61,6 @@ impl AzureDeveloperCli {
     pub fn builder() -> CliBuilder<Self> {
         CliBuilder::new(&AZD, Self)
     }
-}
-
-fn token(stdout: &[u8]) -> Result<Token, InvalidAnswer> {
-    let object = object(stdout)?;
-    let mut secret = object.secret("token")?;
-    let expires_on = object
-        .time("expiresOn")
-        .ok_or(InvalidAnswer::Field { field: "expiresOn", problem: "absent or not a date" })?;
-    Ok(Token::new(std::mem::take(&mut *secret), expires_on))
 }
 
 /// With `--output json`, errors are JSON, too: messages for the console, a line
@@ -102,18 +91,19 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::credential::InvalidAnswer;
 
     #[test]
     fn the_expiry_is_a_date_and_must_be_there() {
         let good = r#"{"token":"opaque","expiresOn":"1970-01-01T01:00:00Z"}"#;
-        let expires_on = token(good.as_bytes()).unwrap().expires_on();
+        let expires_on = AZD.read(good.as_bytes()).unwrap().expires_on();
         assert_eq!(expires_on, SystemTime::UNIX_EPOCH + Duration::from_secs(3600));
         for (bad, field) in [
             (r#"{"token":"opaque"}"#, "expiresOn"),
             (r#"{"token":"opaque","expiresOn":"soon"}"#, "expiresOn"),
             (r#"{"expiresOn":"1970-01-01T01:00:00Z"}"#, "token"),
         ] {
-            let error = token(bad.as_bytes()).unwrap_err();
+            let error = AZD.read(bad.as_bytes()).unwrap_err();
             assert!(matches!(error, InvalidAnswer::Field { field: f, .. } if f == field), "{bad}");
         }
     }

@@ -4,7 +4,7 @@ mod az;
 mod azd;
 mod process;
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -13,12 +13,12 @@ pub use azd::AzureDeveloperCli;
 
 use super::{
     ConfigError, Environment,
-    answer::InvalidAnswer,
+    answer::{InvalidAnswer, object_with},
     config_error::{check_tenant, is_word},
 };
 use crate::{
     clock::{Clock, SystemClock, timeout},
-    excerpt::excerpt,
+    excerpt::{excerpt, excerpt_of_end},
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Transient, Unavailable},
@@ -28,6 +28,7 @@ use crate::{
 use process::{OUTPUT_LIMIT, Output};
 
 /// What is known about one tool.
+#[derive(Debug)]
 struct Tool {
     /// `Azure CLI`.
     name: &'static str,
@@ -45,10 +46,22 @@ struct Tool {
     install: &'static str,
     /// The extension of its file on Windows.
     windows_extension: &'static str,
-    /// Reads the token from its standard output.
-    token: fn(&[u8]) -> Result<Token, InvalidAnswer>,
+    /// The field of its output that has the token.
+    token: &'static str,
+    /// The field with the time when the token expires.
+    expiry: &'static str,
+    /// The field with the same as a local time.
+    local_expiry: Option<&'static str>,
     /// Reads the reason of a failure from its standard error.
     reason: fn(&str) -> Failure,
+}
+
+impl Tool {
+    /// The token in its standard output.
+    fn read(&self, stdout: &[u8]) -> Result<Token, InvalidAnswer> {
+        let object = object_with(self.token, stdout)?;
+        object.token(self.token, self.expiry, || object.time(self.local_expiry?))
+    }
 }
 
 /// What a tool reports about its failure.
@@ -59,7 +72,8 @@ struct Failure {
     logged_out: bool,
 }
 
-/// A tool, and how it is run.
+/// A tool, and how it is run. Of the environment, `Debug` shows the names only.
+#[derive(Debug)]
 struct Cli {
     tool: &'static Tool,
     executable: PathBuf,
@@ -71,6 +85,7 @@ struct Cli {
 }
 
 /// Builds an [`AzureCli`] or an [`AzureDeveloperCli`].
+#[derive(Debug)]
 #[must_use]
 pub struct CliBuilder<T> {
     cli: Cli,
@@ -85,7 +100,7 @@ impl<T> CliBuilder<T> {
             tenant: None,
             subscription: None,
             environment: Environment::from_process(),
-            time_limit: Duration::from_secs(10),
+            time_limit: Duration::from_secs(30),
             clock: Arc::new(SystemClock::new()),
         };
         Self { cli, credential }
@@ -113,7 +128,7 @@ impl<T> CliBuilder<T> {
         self
     }
 
-    /// How long the command may take. Default: 10 s.
+    /// How long the command may take. Default: 30 s. `az` takes up to 13 s on some machines.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.cli.time_limit = limit;
         self
@@ -169,8 +184,8 @@ impl Cli {
             Err(_) => Err(CredentialError::new(
                 Transient,
                 format!(
-                    "the {name} has not answered within {:?} and was ended; `{command} \
-                     {subcommand}` should take a second or two",
+                    "the {name} has not answered within {:?} and was ended; does `{command} \
+                     {subcommand}` work? `Entra CLI Timeout` or `time_limit` allow it more time",
                     self.time_limit
                 ),
             )),
@@ -179,7 +194,7 @@ impl Cli {
                 let read = if output.stdout.len() > OUTPUT_LIMIT {
                     Err(InvalidAnswer::TooLong { limit: OUTPUT_LIMIT })
                 } else {
-                    (self.tool.token)(&output.stdout)
+                    self.tool.read(&output.stdout)
                 };
                 read.map_err(|error| {
                     let message = format!(
@@ -214,53 +229,62 @@ impl Cli {
     }
 
     fn cannot_run(&self, error: io::Error) -> CredentialError {
-        if error.kind() == io::ErrorKind::NotFound {
-            return self.not_installed();
-        }
         let Tool { name, command, .. } = self.tool;
-        let message = format!("the {name} ({command}) cannot be run");
+        let mut advice = "";
+        if error.kind() == io::ErrorKind::NotFound {
+            if !process::is_installed(self) {
+                return self.not_installed();
+            }
+            advice = ", because the interpreter that its first line names is missing: reinstall it";
+        }
+        let message = format!("the {name} ({command}) cannot be run{advice}");
         CredentialError::new(Unavailable, message).with_source(error)
     }
 
     fn failure(&self, output: &Output) -> CredentialError {
-        let Tool { name, login, reason, .. } = self.tool;
+        let Tool { name, command, login, reason, .. } = self.tool;
         let stderr = String::from_utf8_lossy(&output.stderr);
+        let Failure { said, logged_out } = reason(&stderr);
+        // Its standard output is a secret, if it is long enough for one.
+        let secret = std::str::from_utf8(&output.stdout).ok().filter(|text| text.len() >= 64);
+        // The last lines of a traceback have the error.
+        let is_long = said.contains("Traceback");
+        let said = if is_long { excerpt_of_end(&said, secret) } else { excerpt(&said, secret) };
+        let said = if said.is_empty() { said } else { format!(" (it says: {said})") };
         // 127: of a shell; 9009: of cmd.
         if matches!(output.status.code(), Some(127 | 9009))
             || stderr.contains("is not recognized as an internal")
         {
-            return self.not_installed();
+            let by_shell = [": not found", ": command not found", "' is not recognized"];
+            let is_absent = |end| stderr.contains(&format!("{command}{end}"));
+            if stderr.trim().is_empty() || by_shell.into_iter().any(is_absent) {
+                return self.not_installed();
+            }
+            let message = format!("a program that the {name} needs is missing: reinstall it{said}");
+            return CredentialError::new(Unavailable, message);
         }
-        let Failure { said, logged_out } = reason(&stderr);
-        // Its standard output is a secret, if it is long enough for one.
-        let secret = std::str::from_utf8(&output.stdout).ok().filter(|text| text.len() >= 64);
-        let said = excerpt(&said, secret);
-        let said = if said.is_empty() { said } else { format!(" (it says: {said})") };
+        // With the scope or the claims that a policy demands. `login` alone would not do.
+        let advised = stderr.find(&format!("{login} --"));
+        let advised =
+            advised.and_then(|start| stderr[start..].split(['`', '\'', '\r', '\n']).next());
+        let advised = advised.map(|command| excerpt(command, secret));
         if logged_out {
+            let login = advised.as_deref().unwrap_or(login);
             let message = format!("nobody is logged in to the {name}: run `{login}`{said}");
             return CredentialError::new(Unavailable, message);
         }
-        let network = [
-            "Connection aborted",
-            "Connection refused",
-            "Connection reset",
-            "ConnectionError",
-            "Failed to establish a new connection",
-            "Max retries exceeded",
-            "Name or service not known",
-            "Temporary failure in name resolution",
-            "connection refused",
-            "connection reset",
-            "getaddrinfo failed",
-            "i/o timeout",
-            "no such host",
-            "timed out",
-        ];
+        let network = "connection aborted|connection refused|connection reset|connectionerror|\
+                       failed to establish a new connection|max retries exceeded|\
+                       name or service not known|temporary failure in name resolution|\
+                       getaddrinfo failed|i/o timeout|no such host|timed out";
+        let lower = stderr.to_lowercase();
         // A process that a signal has ended has no code.
         let passes =
-            output.status.code().is_none() || network.iter().any(|mark| stderr.contains(mark));
+            output.status.code().is_none() || network.split('|').any(|mark| lower.contains(mark));
         let kind = if passes { Transient } else { Refused };
-        CredentialError::new(kind, format!("the {name} failed with {}{said}", output.status))
+        let advice = advised.map(|command| format!(": run `{command}`")).unwrap_or_default();
+        let message = format!("the {name} failed with {}{advice}{said}", output.status);
+        CredentialError::new(kind, message)
     }
 }
 
@@ -287,24 +311,6 @@ macro_rules! credentials {
 }
 
 credentials!(AzureCli, AzureDeveloperCli);
-
-/// Without the environment's values.
-impl fmt::Debug for Cli {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cli")
-            .field("executable", &self.executable)
-            .field("tenant", &self.tenant)
-            .field("subscription", &self.subscription)
-            .field("time_limit", &self.time_limit)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for CliBuilder<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CliBuilder").field(&self.cli).finish()
-    }
-}
 
 #[cfg(test)]
 mod tests {

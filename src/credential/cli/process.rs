@@ -69,6 +69,14 @@ pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
     Ok(Output { status, stdout, stderr })
 }
 
+/// Whether the file of the tool is there, though it cannot be run.
+pub(super) fn is_installed(cli: &Cli) -> bool {
+    let file = file_to_run(&cli.executable, cfg!(windows).then_some(cli.tool.windows_extension));
+    let folders = cli.environment.get("PATH").unwrap_or("/");
+    // An absolute path replaces the folder.
+    std::env::split_paths(folders).any(|folder| folder.join(&file).is_file())
+}
+
 fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
     let extension = cfg!(windows).then_some(cli.tool.windows_extension);
     let file = file_to_run(&cli.executable, extension);
@@ -83,8 +91,10 @@ fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
         "/bin"
     });
     command.args(arguments).env_clear().envs(cli.environment.iter());
-    // The Azure CLI's `expiresOn` is local time without a zone: be that UTC.
-    command.env("TZ", "UTC");
+    // The Azure CLI's `expiresOn` is local time without a zone: be that UTC. Without the others,
+    // `az` writes codes for colours and warnings around its answer.
+    let only = [("TZ", "UTC"), ("AZURE_CORE_NO_COLOR", "true")];
+    command.envs(only).env("AZURE_CORE_ONLY_SHOW_ERRORS", "true");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.kill_on_drop(true);
     #[cfg(unix)]
@@ -95,8 +105,8 @@ fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
 /// The file to run. On Windows a name without an extension gets this one.
 ///
 /// The standard library runs a program whose name ends in `.cmd` or `.bat` by the `cmd.exe` of
-/// the system's folder, with the path and each argument quoted, and refuses a path with a
-/// quote (documentation of `std::process`, "Batch file special handling"). It looks for a
+/// the system's folder with `/d` (no `AutoRun` commands of the registry), with the path and each
+/// argument quoted, and refuses a path with a quote (documentation of `std::process`, "Batch file special handling"). It looks for a
 /// bare name in `PATH`, never in the current directory, and does not try `PATHEXT`.
 fn file_to_run(executable: &Path, extension: Option<&str>) -> PathBuf {
     match extension {
