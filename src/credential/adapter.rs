@@ -118,14 +118,22 @@ impl TokenCredential for AzureCoreCredential {
 }
 
 impl AzureCoreCredential {
-    fn error(&self, error: &AzureError) -> CredentialError {
+    fn error(&self, mut error: &AzureError) -> CredentialError {
         let (passes, retry_after) = fate(error);
         let kind = if passes { Transient } else { Refused };
+        // What `azure_identity` and its pipeline put around the cause.
+        let around = ["Credential authentication failed.", "will not be retried", "no longer be"];
+        while let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<AzureError>())
+            && around.iter().any(|words| error.to_string().contains(words))
+        {
+            error = cause;
+        }
         let proof = self.proof.reveal();
         let said = excerpt(&error.to_string(), Some(proof.as_str()));
         let failed = CredentialError::new(kind, format!("{}: {said}", self.name))
             .with_retry_after(retry_after);
-        match error.source() {
+        let cause = error.source();
+        match cause.filter(|cause| !error.to_string().contains(&cause.to_string())) {
             // In words, because an error of `azure_core` shows the raw response in its `Debug`.
             Some(cause) => failed.with_source(excerpt_of(cause, Some(proof.as_str()))),
             None => failed,

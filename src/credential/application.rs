@@ -16,6 +16,7 @@ use super::{
     AzureCoreCredential, ConfigError, Environment,
     adapter::{Proof, azure_error},
     config_error::{check_tenant, is_word},
+    entra,
 };
 use crate::Cloud;
 
@@ -48,7 +49,7 @@ pub struct Application {
     pub(super) client_id: String,
     authority: String,
     #[cfg(test)]
-    pub(super) transport: Option<azure_core::http::Transport>,
+    pub(super) http: Option<Arc<dyn azure_core::http::HttpClient>>,
 }
 
 /// The variable that says whom applications ask.
@@ -102,7 +103,7 @@ impl Application {
             client_id: client_id.to_owned(),
             authority: authority(environment, cloud)?,
             #[cfg(test)]
-            transport: None,
+            http: None,
         })
     }
 
@@ -137,7 +138,7 @@ impl Application {
         let proof = Proof::of(&secret);
         let name = format!("service principal {}", self.client_id);
         Ok(self.credential(name, proof.clone(), move |this| {
-            let options = ClientSecretCredentialOptions { client_options: this.client_options() };
+            let options = ClientSecretCredentialOptions { client_options: this.client_options()? };
             ClientSecretCredential::new(
                 &this.tenant,
                 this.client_id.clone(),
@@ -149,19 +150,24 @@ impl Application {
 
     /// Told to `azure_identity`, which would read the process' variables
     /// otherwise.
-    pub(super) fn client_options(&self) -> ClientOptions {
+    pub(super) fn client_options(&self) -> azure_core::Result<ClientOptions> {
         let mut cloud = CustomConfiguration::default();
         cloud.authority_host.clone_from(&self.authority);
-        ClientOptions {
+        #[cfg(not(test))]
+        let transport = entra::transport()?;
+        #[cfg(test)]
+        let transport =
+            self.http.clone().map_or_else(entra::transport, |http| Ok(entra::over(http)))?;
+        Ok(ClientOptions {
             cloud: Some(Arc::new(cloud.into())),
-            #[cfg(test)]
-            transport: self.transport.clone(),
+            transport: Some(transport),
+            retry: entra::retries(),
             ..ClientOptions::default()
-        }
+        })
     }
 
-    pub(super) fn assertion_options(&self) -> ClientAssertionCredentialOptions {
-        ClientAssertionCredentialOptions { client_options: self.client_options() }
+    pub(super) fn assertion_options(&self) -> azure_core::Result<ClientAssertionCredentialOptions> {
+        Ok(ClientAssertionCredentialOptions { client_options: self.client_options()? })
     }
 
     /// A credential that `make` makes anew whenever the last one's token will
@@ -186,8 +192,8 @@ pub(super) fn required<'a>(
     setting: &'static str,
     needed_by: &'static str,
 ) -> Result<Named<'a>, ConfigError> {
-    let value = environment.get(setting).ok_or(ConfigError::Missing { setting, needed_by })?;
-    Ok((setting, value))
+    let value = environment.checked(setting)?;
+    Ok((setting, value.ok_or(ConfigError::Missing { setting, needed_by })?))
 }
 
 /// An error if this is not an `https://` URL without user and password.
@@ -205,7 +211,7 @@ pub(super) fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigErr
 
 /// Where tokens are asked for: what the variable says, else the cloud's.
 fn authority(environment: &Environment, cloud: Option<Cloud>) -> Result<String, ConfigError> {
-    let Some(authority) = environment.get(AUTHORITY) else {
+    let Some(authority) = environment.checked(AUTHORITY)? else {
         return Ok(cloud.unwrap_or(Cloud::Public).authority_host().to_owned());
     };
     // `login.microsoftonline.us` without a scheme is how some write it.

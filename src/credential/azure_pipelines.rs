@@ -65,7 +65,7 @@ impl Application {
         let name = format!("Azure Pipelines service connection {connection}");
         Ok(self.credential(name, proof.clone(), move |this| {
             let options =
-                AzurePipelinesCredentialOptions { credential_options: this.assertion_options() };
+                AzurePipelinesCredentialOptions { credential_options: this.assertion_options()? };
             AzurePipelinesCredential::new(
                 this.tenant.clone(),
                 this.client_id.clone(),

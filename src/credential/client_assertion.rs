@@ -44,7 +44,7 @@ impl Application {
                 this.tenant.clone(),
                 this.client_id.clone(),
                 Asked(assertion.clone(), proof.clone()),
-                Some(this.assertion_options()),
+                Some(this.assertion_options()?),
             )
         })
     }

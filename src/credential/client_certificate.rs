@@ -61,7 +61,7 @@ impl Application {
                 )));
             }
             let options = ClientCertificateCredentialOptions {
-                client_options: this.client_options(),
+                client_options: this.client_options()?,
                 password: proof.as_ref().map(Proof::secret),
             };
             ClientCertificateCredential::new(

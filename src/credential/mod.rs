@@ -48,6 +48,8 @@ mod client_assertion;
 mod client_certificate;
 mod config_error;
 mod default;
+#[cfg(feature = "azure-identity")]
+mod entra;
 mod environment;
 mod managed_identity;
 #[cfg(feature = "azure-identity")]

@@ -48,7 +48,7 @@ impl Application {
             let token = read(setting, &file)?;
             proof.set(std::str::from_utf8(&token).unwrap_or_default());
             WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
-                credential_options: this.assertion_options(),
+                credential_options: this.assertion_options()?,
                 client_id: Some(this.client_id.clone()),
                 tenant_id: Some(this.tenant.clone()),
                 token_file_path: Some(file.clone()),

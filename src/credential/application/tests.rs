@@ -10,9 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use azure_core::http::{
-    AsyncRawResponse, Body, HttpClient, Request, StatusCode, Transport, headers::Headers,
-};
+use azure_core::http::{AsyncRawResponse, Body, HttpClient, Request, StatusCode, headers::Headers};
 
 use super::*;
 use crate::{
@@ -86,7 +84,7 @@ impl Entra {
             ("client_id", CLIENT_ID),
         )
         .unwrap();
-        application.transport = Some(Transport::new(self.clone()));
+        application.http = Some(self.clone());
         application
     }
 
@@ -500,4 +498,44 @@ async fn what_entra_says_is_shown_without_control_characters_and_parts_of_the_pr
             }
         }
     }
+}
+
+/// An Entra that cannot be reached, or is not what answers.
+#[tokio::test]
+async fn an_entra_out_of_reach_is_named_with_the_cause_in_the_time_of_a_connect() {
+    let of = |authority: &str| {
+        let environment = Environment::from_pairs([("AZURE_AUTHORITY_HOST", authority)]);
+        let names = (("tenant", TENANT), ("client_id", CLIENT_ID));
+        Application::named(&environment, None, names.0, names.1).unwrap()
+    };
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let refusing = format!("https://{}", socket.local_addr().unwrap());
+    for (authority, words) in [
+        (refusing.as_str(), ["cannot reach 127.0.0.1", "Connection refused"]),
+        ("https://login.invalid", ["cannot reach login.invalid", "dns error"]),
+    ] {
+        let clock = crate::clock::SystemClock::new();
+        let credential = of(authority).client_secret(SECRET).unwrap();
+        let error = ask(&credential, Reason::Missing).await.unwrap_err();
+        assert_eq!(error.kind(), crate::token::CredentialErrorKind::Transient);
+        let shown = error.to_string();
+        assert!(words.iter().all(|word| shown.contains(word)), "{shown}");
+        assert!(!shown.contains("retr"), "{shown}");
+        assert!(crate::clock::Clock::monotonic(&clock) < std::time::Duration::from_secs(15));
+    }
+    let entra = Arc::new(Entra::default());
+    *entra.refusal.lock().unwrap() = Some(StatusCode::Unauthorized);
+    let credential = entra.application().client_secret(SECRET).unwrap();
+    let said = ask(&credential, Reason::Missing).await.unwrap_err().to_string();
+    let expected = format!(
+        "service principal {CLIENT_ID}: login.microsoftonline.com answered 401: AADSTS7000215: no"
+    );
+    assert_eq!(said, expected);
+    *entra.refusal.lock().unwrap() = Some(StatusCode::ServiceUnavailable);
+    let before = entra.requests();
+    let error = ask(&credential, Reason::Missing).await.unwrap_err();
+    assert_eq!(error.kind(), crate::token::CredentialErrorKind::Transient);
+    assert!(error.to_string().contains("login.microsoftonline.com answered 503"), "{error}");
+    assert_eq!(entra.requests() - before, 3);
 }
