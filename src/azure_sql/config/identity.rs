@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
@@ -19,6 +19,7 @@ pub(super) struct NamedIdentity {
     pub(super) object_id_of: Option<&'static str>,
     pub(super) tenant: Option<String>,
     pub(super) client_secret: Option<Zeroizing<String>>,
+    pub(super) cli_timeout: Option<Duration>,
 }
 
 impl NamedIdentity {
@@ -77,12 +78,13 @@ impl NamedIdentity {
         self,
         cloud: Option<Cloud>,
     ) -> Result<Arc<dyn TokenCredential>, credential::ConfigError> {
-        let Self { authentication, client_id, object_id_of, tenant, client_secret } = self;
+        let Self { authentication, client_id, object_id_of, tenant, client_secret, cli_timeout } =
+            self;
         let user_assigned = client_id.clone().map(|id| match object_id_of {
             Some(variable) => (UserAssignedId::ObjectId(id), variable),
             None => (UserAssignedId::ClientId(id), "User Id"),
         });
-        let default = DefaultCredential::new().cloud(cloud);
+        let default = DefaultCredential::new().cloud(cloud).cli_timeout(cli_timeout);
         let chosen = match user_assigned.clone() {
             Some((id, by)) => default.clone().user_assigned(id, by),
             None => default.clone(),

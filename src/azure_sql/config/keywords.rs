@@ -4,10 +4,11 @@
 //! that a configuration shows.
 
 use Setting::{
-    AllowRoutingTo, ApplicationIntent, ApplicationName, Authentication, CaFile, CommandTimeout,
-    ConnectRetryCount, ConnectRetryInterval, ConnectTimeout, ConnectionLifetime, Database, Encrypt,
-    HostNameInCertificate, MaxPoolSize, MinPoolSize, MultiSubnetFailover, PacketSize, Password,
-    Port, Scope, Server, ServerCertificate, Tenant, TrustServerCertificate, UserId, WorkstationId,
+    AllowRoutingTo, ApplicationIntent, ApplicationName, Authentication, CaFile, CliTimeout,
+    CommandTimeout, ConnectRetryCount, ConnectRetryInterval, ConnectTimeout, ConnectionLifetime,
+    Database, Encrypt, HostNameInCertificate, MaxPoolSize, MinPoolSize, MultiSubnetFailover,
+    PacketSize, Password, Port, Scope, Server, ServerCertificate, Tenant, TrustServerCertificate,
+    UserId, WorkstationId,
 };
 
 use crate::pasted::Keywords;
@@ -42,6 +43,7 @@ pub(super) enum Setting {
     ConnectionLifetime,
     AllowRoutingTo,
     Scope,
+    CliTimeout,
 }
 
 impl Setting {
@@ -119,6 +121,7 @@ const SETTINGS: &[(&str, Setting, &str)] = &[
         "must be ends of host names, such as database.windows.net, with a comma between them",
     ),
     ("Entra Scope", Scope, A_TEXT),
+    ("Entra CLI Timeout", CliTimeout, "must be a number of seconds, 1 or more"),
 ];
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ use crate::{
 /// | `User Id`, `UID`, `User`, `userName`, `msiClientId`, `AADSecurePrincipalId`, `clientId` | client ID of the user-assigned managed identity, of the workload identity, or of the service principal (`CLIENT_ID@TENANT`, too) | system-assigned, or `AZURE_CLIENT_ID` |
 /// | `Password`, `PWD`, `AADSecurePrincipalSecret`, `clientSecret` | the service principal's secret; refused otherwise | `AZURE_CLIENT_SECRET` |
 /// | `Entra Tenant`, `tenantId` | the service principal's tenant | `AZURE_TENANT_ID` |
+/// | `Entra CLI Timeout` | seconds that `az` or `azd` may take for a token | 30 |
 /// | `Encrypt` | `True`, `Yes` or `Mandatory`: TDS 7.4; `Strict`: TDS 8.0. Less (`False`, `Optional`, `disable`, …) is refused | `Mandatory` |
 /// | `TrustServerCertificate` | `False`; `True` is refused, unless [`dangerous_parse`](Self::dangerous_parse) reads it | `False` |
 /// | `TrustServerCertificateCA`, `certificate` | a PEM file: trust these roots and no others | the platform's roots |

@@ -182,6 +182,11 @@ impl Reader {
                 config.routing_suffixes = value.split(',').map(routing_suffix).collect();
             }
             Setting::Scope => config.scope = Some(Scope::new(value)?),
+            Setting::CliTimeout => {
+                let limit = time()?;
+                identity.cli_timeout = Some(limit).filter(|limit| !limit.is_zero());
+                identity.cli_timeout.ok_or_else(wrong)?;
+            }
         }
         Ok(())
     }

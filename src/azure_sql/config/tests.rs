@@ -220,6 +220,7 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("accessToken=hunter2", "'accessToken' is a token, which would expire"),
         ("Database='x\0'", "'Database' has a NUL character"),
         ("Entra Tenant=x", "'Entra Tenant' is for"),
+        ("Entra CLI Timeout=0", "'Entra CLI Timeout' must be a number of seconds, 1 or more"),
         (&format!("{principal}User Id=@x"), "'User Id' must be CLIENT_ID"),
         (&format!("{principal}UID=x@y;Entra Tenant=z"), "'UID' and 'Entra Tenant' exclude"),
         ("fedauth=ActiveDirectoryAzCli;UID=x", "'UID' has no effect"),
