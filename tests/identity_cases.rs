@@ -374,3 +374,37 @@ async fn a_container_whose_endpoint_never_listens_gets_a_clear_error_within_the_
     assert!(!error.contains("goes on"), "{error}");
     assert_eq!(clock.monotonic(), Duration::from_secs(10));
 }
+
+// What does not fall back
+
+#[tokio::test]
+async fn an_identity_that_imds_does_not_know_makes_way_only_in_an_open_chain() {
+    let cases: Vec<Case> = serde_json::from_str(include_str!("cases/identity.json")).unwrap();
+    let case = cases.iter().find(|case| case.id == "I01").unwrap();
+    const WORDS: &[&str] = &["is not assigned to this machine", "object (principal) ID"];
+    for (name, value, context) in [
+        ("AZURE_TOKEN_CREDENTIALS", "prod", ""),
+        ("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential", ""),
+        ("OTHER", "x", "explicit"),
+    ] {
+        let mut env = case.env.clone();
+        env.insert(name.into(), value.into());
+        let (host, headers, body) = (case.host.clone(), case.headers.clone(), case.body.clone());
+        let (id, status, now) = (case.id.clone(), case.status.clone(), None);
+        let case = Case { id, host, env, status, headers, body, context: context.into(), now };
+        check(&case, &("I01", "refused", &[], 1, WORDS)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_without_its_header_is_named_where_there_is_no_imds() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let environment = Environment::from_pairs([
+        ("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("http://{}", socket.local_addr().unwrap())),
+        ("IDENTITY_ENDPOINT", "http://127.0.0.1:1/msi/token".to_owned()),
+    ]);
+    let credential = DefaultCredential::new().environment(environment).build().unwrap();
+    let error = ask(&*credential).await.unwrap_err();
+    assert_words("no header", &error.to_string(), &["because IDENTITY_HEADER is not set"]);
+}

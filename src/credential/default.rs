@@ -67,7 +67,8 @@ pub struct DefaultCredential {
     clock: Arc<dyn Clock>,
     /// The identity, and the setting that names it. Only members that log in as this identity
     /// are used. (`AZURE_CLIENT_ID`, which other software has set as well, selects a managed
-    /// identity, but leaves no member out.)
+    /// identity, but leaves no member out, and a machine without this identity makes way for the
+    /// next member.)
     user_assigned: Option<(UserAssignedId, &'static str)>,
     cloud: Option<Cloud>,
     cli_timeout: Option<Duration>,

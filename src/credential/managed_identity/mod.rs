@@ -33,7 +33,8 @@ use local::Local;
 /// [`credential`](crate::credential). Cheap to clone.
 ///
 /// - App Service, Functions, Container Apps; Azure Arc, Azure Machine Learning,
-///   Cloud Shell, Service Fabric: up to three tries, 1 s apart.
+///   Cloud Shell, Service Fabric: up to three tries, 1 s apart. An endpoint that refuses
+///   connections may start later than the program, and is asked each second for 10 s.
 /// - IMDS (virtual machines, scale sets, AKS nodes): up to four tries with
 ///   pauses of 1, 2 and 4 s; an update of IMDS (410) is waited out for up to
 ///   70 s. `Retry-After` wins.
