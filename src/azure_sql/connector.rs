@@ -61,6 +61,7 @@ impl Connector {
             scope: tokens.scope().clone(),
             clock,
             warned_of_resets: AtomicBool::new(false),
+            has_no_isolation: AtomicBool::new(false),
         };
         Ok(Self(Arc::new(Engine::new(driver, tokens, database, limit))))
     }
@@ -166,6 +167,21 @@ impl Connector {
     pub(super) fn warn_of_resets(&self, server: &str) {
         if !self.0.driver.warned_of_resets.swap(true, Relaxed) {
             tracing::warn!(server, "the server does not acknowledge resets of sessions");
+        }
+    }
+
+    /// Whether the server has isolation levels to choose from, as far as is known.
+    pub(super) fn sets_isolation(&self) -> bool {
+        !self.0.driver.has_no_isolation.load(Relaxed)
+    }
+
+    /// Logs once that the server refuses the isolation level READ COMMITTED.
+    pub(super) fn learn_no_isolation(&self, server: &str) {
+        if !self.0.driver.has_no_isolation.swap(true, Relaxed) {
+            tracing::warn!(
+                server,
+                "the server refuses READ COMMITTED (a dedicated SQL pool of Synapse), so connections are cleaned without it"
+            );
         }
     }
 

@@ -15,7 +15,7 @@ use tracing::{Dispatch, instrument::WithSubscriber};
 use super::{
     Client, Config, Connection, Encrypt, Error, LoginError, LoginRefused, Stage, Transport,
     dial::{self, Socket},
-    error::{CANNOT_OPEN_DATABASE, LOGIN_FAILED},
+    error::CANNOT_OPEN_DATABASE,
     link::Link,
     returned::Cleaned,
     server_error::fit,
@@ -38,6 +38,8 @@ pub(super) struct Driver {
     pub(super) clock: Arc<dyn Clock>,
     /// That the server does not acknowledge resets was logged.
     pub(super) warned_of_resets: AtomicBool,
+    /// The server refuses the isolation level READ COMMITTED, which was logged.
+    pub(super) has_no_isolation: AtomicBool,
 }
 
 impl connect::Driver for Driver {
@@ -214,8 +216,8 @@ impl Driver {
         let client =
             Box::pin(quietly(Client::connect(driver, transport))).await.map_err(|source| {
                 let server = server.clone();
-                match LoginError::new(source, &attempt.sent) {
-                    LoginError::Server(error) if error.code() == LOGIN_FAILED => {
+                match LoginError::new(source, &link.login_errors(), &attempt.sent) {
+                    LoginError::Server(error) if error.is_refusal() => {
                         Error::LoginRefused(Box::new(LoginRefused {
                             server,
                             database: config.database.clone(),
@@ -388,7 +390,8 @@ mod tests {
         let tls = Arc::new(crate::tls::client_config(&config.trust).unwrap());
         let scope = config.token_scope().unwrap();
         let clock = Arc::new(crate::clock::ManualClock::new());
-        Driver { config, tls, scope, clock, warned_of_resets: AtomicBool::new(false) }
+        let [warned_of_resets, has_no_isolation] = Default::default();
+        Driver { config, tls, scope, clock, warned_of_resets, has_no_isolation }
     }
 
     #[test]
@@ -503,7 +506,7 @@ mod tests {
         let declined = Error::EncryptionDeclined { server: server() };
         let login = |error: tiberius::error::Error| Error::Login {
             server: server(),
-            source: LoginError::new(error, &connect::Sent::default()),
+            source: LoginError::new(error, &[], &connect::Sent::default()),
         };
         for (error, known, outlook) in [
             (&broken, false, Outlook::MayRecover),

@@ -1,13 +1,13 @@
-use std::{io, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use super::{
     ConfigError, LoginError, LoginRefused, RetireReason, ServerError, Stage,
-    response::TOKEN_EXPIRED,
+    response::{READ_ONLY, TOKEN_EXPIRED},
 };
 use crate::{
     TlsConfigError, credential,
     telemetry::{self, Failure},
-    token::TokenError,
+    token::{TokenError, debug_as_text},
 };
 
 /// Why there is no connection to Azure SQL.
@@ -35,20 +35,20 @@ use crate::{
 /// | [`Routing`](Self::Routing) | sent elsewhere too often, or out of the cloud | `Config::allow_routing_to` |
 /// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
 /// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool takes another |
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The connection string is refused.
-    #[error("the connection string is not usable")]
+    #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The identity that the connection string or the environment names cannot be.
-    #[error("the identity is not usable")]
+    /// The configured identity cannot be used.
+    #[error(transparent)]
     Identity(#[from] credential::ConfigError),
     /// The trusted certificates cannot be read.
-    #[error("TLS cannot be set up")]
+    #[error(transparent)]
     TlsConfig(#[from] TlsConfigError),
-    /// The identity gave no token.
-    #[error("no token to log in to {server} with")]
+    /// The identity returned no token.
+    #[error("cannot get a token for {server}: {}", source.summary())]
     #[non_exhaustive]
     Token {
         /// `host,port`.
@@ -132,10 +132,10 @@ pub enum Error {
         source: rustls::Error,
     },
     /// The server refused the login (error 18456).
-    #[error("{0}")]
+    #[error(transparent)]
     LoginRefused(Box<LoginRefused>),
     /// The login failed with another error of the server, or the connection broke.
-    #[error("the login to {server} failed{}", advice(source))]
+    #[error("the login to {server} failed{}", advice(server, source))]
     #[non_exhaustive]
     Login {
         /// `host,port`.
@@ -198,7 +198,8 @@ impl Error {
         }
     }
 
-    /// The server's error, if that is what it was.
+    /// The server's error, if the server returned one. Of several, the most useful one; the others
+    /// are its [`source`](std::error::Error::source).
     #[must_use]
     pub fn server_error(&self) -> Option<&ServerError> {
         match self {
@@ -257,46 +258,85 @@ pub fn is_transient(error: &tiberius::error::Error) -> bool {
     }
 }
 
-fn is_transient_code(code: u32) -> bool {
-    code == TOKEN_EXPIRED || TRANSIENT.contains(&code)
-}
-
-/// Transient errors, as Microsoft.Data.SqlClient has them: those of its logins
-/// and those of its configurable retry.
-const TRANSIENT: &[u32] = &[
-    233, 997, 1204, 1205, 1222, 4060, 4221, 10060, 10928, 10929, 40143, 40197, 40501, 40540, 40613,
-    42108, 42109, 49918, 49919, 49920,
-];
-
 /// Cannot open the database.
 pub(super) const CANNOT_OPEN_DATABASE: u32 = 4060;
 
 /// Login failed.
 pub(super) const LOGIN_FAILED: u32 = 18456;
 
-/// What to do about an error of the server during the login.
-fn advice(source: &LoginError) -> &'static str {
-    let LoginError::Server(error) = source else { return "" };
-    match error.code() {
-        CANNOT_OPEN_DATABASE => {
-            ": the database does not exist, or this identity has no user in it (CREATE USER … FROM EXTERNAL PROVIDER)"
-        }
-        40613 => {
-            ": the database is not available now; a paused serverless database resumes within a minute, which a Connect Timeout of 60 or more waits for"
-        }
-        40615 => {
-            ": the server's firewall does not let this address in; add a rule for it, or a private endpoint"
-        }
-        40914 => {
-            ": the server does not let this virtual network's subnet in; add a rule for it, or a private endpoint"
-        }
-        47073 => ": the server denies public access; a private endpoint is the way in",
-        40532 => {
-            ": no server of this name takes the login; check the host, and that a proxy or DNS entry keeps the server's own name"
-        }
-        10928 | 10929 | 40501 | 49918..=49920 => {
-            ": the server is busy or at its limit; use fewer connections (Max Pool Size), or a larger tier"
-        }
-        _ => "",
+const UNAVAILABLE: &str = "the database is not available now, because it resumes, moves or recovers: set Connect Timeout to 60 or more to wait for it";
+
+const BUSY: &str =
+    "the server is busy or at its limit: use fewer connections (Max Pool Size), or a larger tier";
+
+/// Errors that are transient, or that the user can do something about: their numbers, whether they
+/// are transient, and what to do. `SERVER` and `ADDRESS` are replaced.
+///
+/// The transient ones are those of Microsoft.Data.SqlClient's logins and of its configurable retry,
+/// and of "Troubleshoot common connection issues" on Microsoft Learn.
+const KNOWN: &[(&[u32], bool, &str)] = &[
+    (&[233, 997, 1204, 1205, 1222, READ_ONLY, 4221, 10060, TOKEN_EXPIRED, 40143, 40540], true, ""),
+    (&[615, 921, 926, 18401, 40197, 40613, 40971, 42108, 42109], true, UNAVAILABLE),
+    (&[10928, 10929, 10930, 10936, 40501, 49918, 49919, 49920], true, BUSY),
+    (
+        &[CANNOT_OPEN_DATABASE],
+        true,
+        "the database does not exist, or this identity has no user in it: list the databases with `az sql db list --resource-group GROUP --server SERVER --query [].name`, or run in the database, as the server's Entra administrator: CREATE USER [NAME] FROM EXTERNAL PROVIDER;",
+    ),
+    (&[4064], false, "the login's default database cannot be opened: add Database=…"),
+    (
+        &[40615],
+        false,
+        "the server's firewall blocks this address: run `az sql server firewall-rule create --resource-group GROUP --server SERVER --name app --start-ip-address ADDRESS --end-ip-address ADDRESS`, or use a private endpoint",
+    ),
+    (
+        &[40914],
+        false,
+        "the server's firewall blocks this virtual network's subnet: run `az sql server vnet-rule create --resource-group GROUP --server SERVER --name app --subnet SUBNET-ID`, or use a private endpoint",
+    ),
+    (&[47073], false, "the server denies public access: connect through a private endpoint"),
+    (
+        &[40532],
+        false,
+        "the server does not accept logins under this name: use the Azure host name, not an IP address or an alias",
+    ),
+];
+
+/// Whether an error is transient, and what to do about it.
+pub(super) fn known(code: u32) -> Option<(bool, &'static str)> {
+    KNOWN
+        .iter()
+        .find(|(codes, ..)| codes.contains(&code))
+        .map(|(_, transient, advice)| (*transient, *advice))
+}
+
+fn is_transient_code(code: u32) -> bool {
+    known(code).is_some_and(|(transient, _)| transient)
+}
+
+/// The place of an error among those of one login: those with advice come first. The server may
+/// add that the login failed to any of them.
+pub(super) fn rank(code: u32) -> u8 {
+    match known(code) {
+        Some(_) => 0,
+        None if code != LOGIN_FAILED => 1,
+        None => 2,
     }
 }
+
+/// What to do about an error of the server during the login.
+fn advice(server: &str, source: &LoginError) -> String {
+    let LoginError::Server(error) = source else { return String::new() };
+    let Some((_, advice)) = known(error.code()).filter(|(_, advice)| !advice.is_empty()) else {
+        return String::new();
+    };
+    // Where the login was routed, the first server is the one that has settings.
+    let host = server.rsplit("(where ").next().unwrap_or(server);
+    let name = host.split(['.', ',']).next().unwrap_or(host);
+    // The command is pasted into a shell: nothing else of the server's text goes into it.
+    let address = error.message().split('\'').find_map(|word| word.parse::<IpAddr>().ok());
+    let address = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
+    format!(": {}", advice.replace("SERVER", name).replace("ADDRESS", &address))
+}
+
+debug_as_text!(Error);

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::RetireReason;
+use super::{
+    RetireReason,
+    response::{READ_ONLY, TOKEN_EXPIRED},
+};
 use crate::{clock::Clock, limited::Allowance, lock::Lock};
 
 /// What to do when a reset is due and the next request names a transaction,
@@ -20,16 +23,20 @@ pub(super) enum ResetRule {
     RefuseTransaction,
 }
 
+/// An error of this class or above ends the session ("Database Engine error
+/// severities" on Microsoft Learn).
+const SEVERE: u8 = 20;
+
 /// Identifies a transaction (MS-TDS 2.2.5.3.2).
 pub(super) type Descriptor = [u8; 8];
 
 /// What a response says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Report {
     /// The first token after the session's tokens: of a result, or the end of a statement.
     Result,
-    /// An error that ends the session.
-    SevereError,
+    /// An error, from its number on.
+    Error(Vec<u8>),
     SessionReset,
     TransactionBegan(Descriptor),
     TransactionEnded,
@@ -67,6 +74,10 @@ pub(super) struct State {
     /// The guard was dropped, or the server ended its transaction.
     abandoned: bool,
     acknowledged_token: bool,
+    /// The errors of the login.
+    login_errors: Vec<Vec<u8>>,
+    /// The server refused to change a database that is read-only.
+    is_read_only: bool,
     /// When the last request began.
     asked: Duration,
     /// When a response was last waited for.
@@ -126,7 +137,22 @@ impl Link {
         let mut state = self.state();
         match report {
             Report::Result => state.judge_reset(),
-            Report::SevereError => state.set_fault(RetireReason::SevereError),
+            Report::Error(error) => {
+                match error[..] {
+                    [a, b, c, d, _, class, ..]
+                        if class >= SEVERE || u32::from_le_bytes([a, b, c, d]) == TOKEN_EXPIRED =>
+                    {
+                        state.set_fault(RetireReason::SevereError);
+                    }
+                    [a, b, c, d, ..] if u32::from_le_bytes([a, b, c, d]) == READ_ONLY => {
+                        state.is_read_only = true;
+                    }
+                    _ => {}
+                }
+                if !state.acknowledged_token {
+                    state.login_errors.push(error);
+                }
+            }
             Report::SessionReset => {
                 (state.awaits_reset, state.transaction) = (false, None);
             }
@@ -161,6 +187,16 @@ impl Link {
 
     pub(super) fn acknowledged_token(&self) -> bool {
         self.state().acknowledged_token
+    }
+
+    /// The server's errors until it acknowledged the token.
+    pub(super) fn login_errors(&self) -> Vec<Vec<u8>> {
+        self.state().login_errors.clone()
+    }
+
+    /// Whether the server refused to change a database that is read-only.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.state().is_read_only
     }
 
     /// Whether a guard owns the transaction from now on.

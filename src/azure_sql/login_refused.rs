@@ -1,10 +1,10 @@
-use std::fmt::{self, Write};
+use std::fmt;
 
 use super::ServerError;
 use crate::{Cloud, excerpt::printable, token::Claims};
 
-/// A refused login: who was refused, by whom, and what would let them in.
-#[derive(Debug, Clone)]
+/// A refused login: the identity, the server, the likely reason and what to do.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct LoginRefused {
     /// `host,port`.
@@ -21,7 +21,7 @@ pub struct LoginRefused {
     pub retried: bool,
     /// What became of the login with another token, in a sentence.
     pub(super) second_login: String,
-    /// What the server said.
+    /// The server's error.
     pub source: ServerError,
 }
 
@@ -39,72 +39,86 @@ impl LoginRefused {
 
 impl fmt::Display for LoginRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What the token says about itself is text of others, too.
-        let mut text = String::new();
-        self.say(&mut text)?;
-        write!(text, " {}", self.second_login)?;
+        let database = self.database.as_deref().map(|name| format!(" to {name}"));
+        let text = format!(
+            "{} refused the login{}: {} {} {}",
+            self.server,
+            database.unwrap_or_default(),
+            self.reason(),
+            self.token(),
+            self.second_login,
+        );
+        // The claims of the token are text of others.
         f.write_str(&printable(&text))
     }
 }
 
+impl std::error::Error for LoginRefused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
 impl LoginRefused {
-    fn say(&self, f: &mut String) -> fmt::Result {
-        write!(f, "{} refused the login: {}.", self.server, self.source)?;
-        let Some(claims) = &self.claims else {
-            return f
-                .write_str(" The token is no JWT, so that it cannot be told for whom it stands.");
-        };
-        let name = claims.principal_name();
-        let identity = match (name, &claims.application_id) {
-            (Some(name), Some(id)) => format!("'{name}', application {id}"),
-            (Some(name), None) => format!("'{name}'"),
-            (None, Some(id)) => format!("an application, application {id}"),
-            (None, None) => "somebody unnamed".to_owned(),
-        };
-        let [object, tenant, audience] = [&claims.object_id, &claims.tenant_id, &claims.audience]
-            .map(|claim| claim.as_deref().unwrap_or("unknown"));
-        write!(
-            f,
-            " The token stands for {identity} (object ID {object}, tenant {tenant}), is for \
-             {audience}, and ends at {}.",
-            crate::token::utc(self.expires_on),
-        )?;
+    /// Whether the server's errors say so. All refusals have one number: only the text differs.
+    fn says(&self, text: &str) -> bool {
+        self.source.each().any(|error| error.message().contains(text))
+    }
+
+    /// The likely reason, and what to do.
+    fn reason(&self) -> String {
         if let Some(audience) = self.wrong_audience() {
             let host = self.server.split(',').next().unwrap_or_default();
             let advice = match Cloud::of_azure_sql_host(host) {
-                Some(_) => "(leave out Entra Scope to have it follow from the host)",
-                None => "(Entra Scope)",
+                Some(_) => "leave out Entra Scope, so that it follows from the host",
+                None => "check Entra Scope",
             };
-            return write!(
-                f,
-                " That is the wrong audience: this server wants tokens for {}, not {audience}; check \
-                 the scope {advice}.",
-                self.audience,
+            return format!(
+                "the token has the wrong audience: this server accepts tokens for {}, not {audience}; {advice}.",
+                self.audience
             );
         }
-        // The number is the same for all refusals; only the text tells this one.
-        if self.source.message().contains("expired") {
-            return f.write_str(
-                " The server takes it for expired: check this machine's clock, and what hands the \
-                 tokens out.",
+        if self.says("configured to accept this token") || self.says("Incorrect or invalid token") {
+            let tenant = self.claims.as_ref().and_then(|claims| claims.tenant_id.as_deref());
+            return format!(
+                "the token is of another tenant than the server, or the server has no Entra administrator. Compare the tenant {} with `az account show --query tenantId` for the server's subscription, and run `az sql server ad-admin list --resource-group GROUP --server SERVER`.",
+                tenant.unwrap_or("of the token")
             );
         }
-        if self.database.is_none() {
-            f.write_str(
-                " The connection string names no database, so that the login went to master, where \
-                 a database's own users do not exist: add Database=….",
-            )?;
+        if self.says("expired") {
+            return "the server considers the token expired: check the clock of this machine and the source of the tokens.".to_owned();
         }
-        let database = self.database.as_deref().unwrap_or("the database");
+        let name = self.claims.as_ref().and_then(Claims::principal_name);
         // As T-SQL quotes it.
-        let user =
-            format!("[{}]", name.unwrap_or("the identity's display name").replace(']', "]]"));
-        write!(
-            f,
-            " If it is not known there, let it in, in {database}, as the server's Entra \
-             administrator: CREATE USER {user} FROM EXTERNAL PROVIDER; ALTER ROLE db_datareader ADD \
-             MEMBER {user}; (an identity that was recreated has another object ID: drop its user \
-             first).",
+        let user = format!("[{}]", name.unwrap_or("NAME").replace(']', "]]"));
+        let (reason, database) = match &self.database {
+            Some(database) => ("this identity may have no user in the database.", &**database),
+            None => (
+                "the connection string names no database, so the login went to master, where users of other databases do not exist: add Database=….",
+                "the database",
+            ),
+        };
+        format!(
+            "{reason} As the server's Entra administrator, run in {database}: CREATE USER {user} FROM EXTERNAL PROVIDER; ALTER ROLE db_datareader ADD MEMBER {user}; (An identity that was recreated has another object ID: drop its user first.)"
+        )
+    }
+
+    /// The token's claims, to compare with.
+    fn token(&self) -> String {
+        let Some(claims) = &self.claims else {
+            return "The token is not a JWT, so its principal is unknown.".to_owned();
+        };
+        let identity = match (claims.principal_name(), &claims.application_id) {
+            (Some(name), Some(id)) => format!("'{name}', application {id}"),
+            (Some(name), None) => format!("'{name}'"),
+            (None, Some(id)) => format!("application {id}"),
+            (None, None) => "an unnamed principal".to_owned(),
+        };
+        let [object, tenant, audience] = [&claims.object_id, &claims.tenant_id, &claims.audience]
+            .map(|claim| claim.as_deref().unwrap_or("unknown"));
+        format!(
+            "The token identifies {identity} (object ID {object}, tenant {tenant}), is for {audience}, and expires at {}.",
+            crate::token::utc(self.expires_on),
         )
     }
 }

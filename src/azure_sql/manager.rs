@@ -6,6 +6,7 @@ use tracing::Instrument;
 use super::{
     Client, Connection, Connector, Error, RetireReason,
     driver::quietly,
+    is_transient,
     link::{Link, ResetRule},
     returned::{Cleaned, Returned, decide},
 };
@@ -57,9 +58,11 @@ pub enum Recycling {
 
 /// Rolls back what was left open, restores what a reset does not, and answers
 /// one row with 0. `SET NOEXEC ON` and the like would leave no row.
-const PROBE: &str = "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; \
-                     SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-                     SELECT @@TRANCOUNT";
+const PROBE: [&str; 3] = [
+    "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; ",
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ",
+    "SELECT @@TRANCOUNT",
+];
 
 /// A probe that takes longer finds no live connection.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -162,6 +165,9 @@ impl Manager {
         if let Some(fault) = link.fault() {
             return Some(fault);
         }
+        if link.is_read_only() && !self.connector.config().read_only {
+            return Some(RetireReason::ReadOnly);
+        }
         if !link.is_settled() {
             return Some(RetireReason::Unsettled);
         }
@@ -239,7 +245,7 @@ impl Manager {
     async fn verify(&self, connection: &mut Connection) -> Result<(), RetireReason> {
         let began = self.connector.clock().monotonic();
         connection.link.allowance.restrict();
-        let probed = Box::pin(quietly(probe(&mut *connection)));
+        let probed = Box::pin(self.probe(connection));
         let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
         connection.link.allowance.lift();
         // `Command Timeout` may be the shorter limit.
@@ -263,11 +269,35 @@ impl Manager {
         let fault = connection.link.fault();
         Err(fault.unwrap_or(RetireReason::Recycling))
     }
+
+    /// Whether the session is live and clean.
+    ///
+    /// Synapse's dedicated SQL pools know READ UNCOMMITTED alone, and refuse the whole batch. The
+    /// connector learns this if the statement alone gets the same error, and no other one does.
+    async fn probe(&self, connection: &mut Connection) -> tiberius::Result<bool> {
+        let [roll_back, read_committed, count] = PROBE;
+        let without = [roll_back, count].concat();
+        if !self.connector.sets_isolation() {
+            return run(connection, &without).await;
+        }
+        let refused = match run(connection, &PROBE.concat()).await {
+            Err(error) if !is_transient(&error) && error.code().is_some() => error.code(),
+            probed => return probed,
+        };
+        let alone = run(connection, read_committed).await;
+        let clean =
+            alone.is_err_and(|error| error.code() == refused) && run(connection, &without).await?;
+        if clean {
+            self.connector.learn_no_isolation(&connection.server);
+        }
+        Ok(clean)
+    }
 }
 
 /// Whether the session is live and clean.
-async fn probe(client: &mut Client) -> tiberius::Result<bool> {
-    let results = client.simple_query(PROBE).await?.into_results().await?;
+async fn run(client: &mut Client, probe: &str) -> tiberius::Result<bool> {
+    let asking = async { client.simple_query(probe).await?.into_results().await };
+    let results = quietly(asking).await?;
     let rows = results.into_iter().flatten();
     let open: Vec<_> = rows.map(|row| row.try_get::<i32, _>(0).ok().flatten()).collect();
     Ok(open == [Some(0)])

@@ -36,19 +36,18 @@ const NO_MORE_FEATURES: u8 = 0xff;
 /// The bit in the status of DONE that acknowledges an attention (MS-TDS 2.2.7.6).
 const DONE_ATTENTION: u8 = 0x20;
 
-/// An error of this class or above ends the session ("Database Engine error
-/// severities" on Microsoft Learn).
-const SEVERE: u8 = 20;
-
 /// The session's token has expired.
 pub(super) const TOKEN_EXPIRED: u32 = 37396;
+
+/// The database is read-only: after a failover, on connections to what was the primary replica.
+pub(super) const READ_ONLY: u32 = 3906;
 
 /// The longest beginning of a token that is looked at: token, length, kind, length and descriptor
 /// of a transaction that began.
 const LONGEST_HEAD: usize = 1 + 2 + 1 + 1 + 8;
 
-/// Token, length, number, state and class of an error.
-const ERROR_HEAD: usize = 1 + 2 + 4 + 1 + 1;
+/// Number, state and class of an error, which come first.
+const ERROR_HEAD: usize = 4 + 1 + 1;
 
 /// Reads one response, in whatever pieces it arrives.
 ///
@@ -60,6 +59,8 @@ pub(super) struct Response {
     have: usize,
     /// Bytes of the current token that are still to be passed over.
     skip: usize,
+    /// What there is of the current token, if it is an error: from its number on.
+    error: Option<Vec<u8>>,
     within_features: bool,
     blind: bool,
     /// The last bytes that were read while blind.
@@ -101,9 +102,14 @@ impl Response {
             if self.skip > 0 {
                 let passed = self.skip.min(bytes.len());
                 self.skip -= passed;
-                bytes.nth(passed.saturating_sub(1));
+                let (passed, rest) = bytes.as_slice().split_at(passed);
+                *bytes = rest.iter();
+                self.error.iter_mut().for_each(|error| error.extend(passed));
                 if self.skip > 0 {
                     return;
+                }
+                if let Some(error) = self.error.take() {
+                    link.report(Report::Error(error));
                 }
             }
             let Some(byte) = bytes.next() else { return };
@@ -159,18 +165,14 @@ impl Response {
                 self.within_features = true;
                 self.pass(0);
             }
-            (token::ERROR, ERROR_HEAD) => {
-                let [_, _, _, a, b, c, d, _, class, ..] = self.head;
-                if class >= SEVERE || u32::from_le_bytes([a, b, c, d]) == TOKEN_EXPIRED {
-                    link.report(Report::SevereError);
-                }
-                self.pass(short - (ERROR_HEAD - 3));
+            (token::ERROR, 3) if short < ERROR_HEAD => self.blind = true,
+            (token::ERROR, 3) => {
+                self.error = Some(Vec::new());
+                self.pass(short);
             }
-            (token::ERROR, 3) if short < ERROR_HEAD - 3 => self.blind = true,
             (token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, _)
-            | (token::INFO | token::LOGIN_ACK | token::ENVIRONMENT_CHANGE, ..4)
-            | (token::SESSION_STATE | token::FED_AUTH_INFO, ..5)
-            | (token::ERROR, ..ERROR_HEAD) => {}
+            | (token::INFO | token::LOGIN_ACK | token::ENVIRONMENT_CHANGE | token::ERROR, ..4)
+            | (token::SESSION_STATE | token::FED_AUTH_INFO, ..5) => {}
             _ => {
                 link.report(Report::Result);
                 self.blind = true;

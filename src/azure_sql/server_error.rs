@@ -1,22 +1,72 @@
+use std::{error::Error, fmt};
+
 use tiberius::error::Error as DriverError;
 
-use crate::connect::Sent;
+use super::{
+    LoginRefused,
+    error::{self, LOGIN_FAILED},
+};
+use crate::{connect::Sent, token::debug_as_text};
 
-/// The server's own error of a login.
+/// The server's own error of a login. If there are several, this is the most useful one, and the
+/// next is its [`source`](std::error::Error::source).
 ///
 /// The server has just seen the token. So its message is on one line and cut to 400
 /// characters, without control characters, and parts of the token are `[redacted]`.
 /// Errors of queries come from the driver and are not filtered.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message} (error {code}, state {state})")]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ServerError {
     code: u32,
     state: u8,
     class: u8,
     message: String,
+    next: Option<Box<ServerError>>,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (error {}, state {})", self.message, self.code, self.state)
+    }
+}
+
+impl Error for ServerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.next.as_deref().map(|next| next as _)
+    }
 }
 
 impl ServerError {
+    /// Reads an error of a response (MS-TDS 2.2.7.10), from its number on. `None` if it is cut off.
+    fn read(error: &[u8], sent: &Sent) -> Option<Self> {
+        let (code, error) = error.split_first_chunk()?;
+        let ([state, class, low, high], error) = error.split_first_chunk()?;
+        let units = error.get(..2 * usize::from(u16::from_le_bytes([*low, *high])))?;
+        let units = units.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+        let message: String =
+            char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        let (code, message) = (u32::from_le_bytes(*code), sent.excerpt(&message));
+        Some(Self { code, state: *state, class: *class, message, next: None })
+    }
+
+    /// The errors of one login, the most useful one first.
+    pub(super) fn all(errors: &[Vec<u8>], sent: &Sent) -> Option<Self> {
+        let mut all: Vec<_> =
+            errors.iter().filter_map(|error| Self::read(error, sent)).take(MOST_ERRORS).collect();
+        all.sort_by_key(|error| error::rank(error.code));
+        let chain = |next, error| Some(Self { next: Option::map(next, Box::new), ..error });
+        all.into_iter().rev().fold(None, chain)
+    }
+
+    /// Whether the server refused the identity, and returned no error that has a remedy of its own.
+    pub(super) fn is_refusal(&self) -> bool {
+        error::known(self.code).is_none() && self.each().any(|error| error.code == LOGIN_FAILED)
+    }
+
+    /// This error and the others of the login.
+    pub(super) fn each(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |error| error.next.as_deref())
+    }
+
     /// The error's number.
     #[must_use]
     pub fn code(&self) -> u32 {
@@ -42,6 +92,9 @@ impl ServerError {
     }
 }
 
+/// A login's error shows this many errors of the server at most.
+const MOST_ERRORS: usize = 8;
+
 /// The same error, if its text is fit to be shown: the names in a certificate are its
 /// owner's text, who may have seen the tokens that were `sent`.
 pub(super) fn fit(error: rustls::Error, sent: &Sent) -> rustls::Error {
@@ -52,7 +105,7 @@ pub(super) fn fit(error: rustls::Error, sent: &Sent) -> rustls::Error {
 }
 
 /// Why a login failed: the source of [`Error::Login`](super::Error::Login).
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {
     /// The server returned an error.
@@ -65,17 +118,19 @@ pub enum LoginError {
 
 impl LoginError {
     /// Without what must not be shown of the tokens that were `sent`. Where a login is routed
-    /// stays as it is.
-    pub(super) fn new(error: DriverError, sent: &Sent) -> Self {
+    /// stays as it is. `errors` are all that the server returned; the driver has the first one.
+    pub(super) fn new(error: DriverError, errors: &[Vec<u8>], sent: &Sent) -> Self {
+        if let DriverError::Server(first) = &error {
+            let only = || ServerError {
+                code: first.code(),
+                state: first.state(),
+                class: first.class(),
+                message: sent.excerpt(first.message()),
+                next: None,
+            };
+            return Self::Server(ServerError::all(errors, sent).unwrap_or_else(only));
+        }
         Self::Driver(match error {
-            DriverError::Server(error) => {
-                return Self::Server(ServerError {
-                    code: error.code(),
-                    state: error.state(),
-                    class: error.class(),
-                    message: sent.excerpt(error.message()),
-                });
-            }
             DriverError::Io { kind, message } => {
                 DriverError::Io { kind, message: sent.excerpt(&message) }
             }
@@ -87,3 +142,5 @@ impl LoginError {
         })
     }
 }
+
+debug_as_text!(ServerError, LoginError, LoginRefused);

@@ -16,6 +16,9 @@ pub enum RetireReason {
     /// The server sent an error that ends the session: class 20 or above, or 37396, an
     /// expired token (Azure SQL).
     SevereError,
+    /// The server refused to change a database that is read-only: since a failover, the connection
+    /// leads to a secondary. Not where the configuration asks for a read-only session.
+    ReadOnly,
     /// A transaction was left open and not rolled back: with `Fast`, or where no cleaning could
     /// run in the background (Azure SQL).
     TransactionOpen,
@@ -37,11 +40,12 @@ pub enum RetireReason {
 
 impl RetireReason {
     /// Each reason in the order of the variants, its label, and what `Display` writes.
-    pub(super) const ALL: [(Self, &'static str, &'static str); 11] = [
+    pub(super) const ALL: [(Self, &'static str, &'static str); 12] = [
         (Self::Closed, "closed", "the connection was closed"),
         (Self::Unsettled, "unsettled", "its last request did not end"),
         (Self::Cancelled, "cancelled", "its last request was cancelled"),
         (Self::SevereError, "severe_error", "the server ended its session with an error"),
+        (Self::ReadOnly, "read_only", "its server is read-only"),
         (Self::TransactionOpen, "transaction_open", "a transaction was left open"),
         (
             Self::ResetNotAcknowledged,

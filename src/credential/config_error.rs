@@ -3,7 +3,7 @@ use super::managed_identity::ManagedIdentityHost;
 /// A credential cannot be built from its settings. Nothing was requested.
 ///
 /// Names the setting, never the value of one that may be a secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A setting has a value that cannot be right.
@@ -86,6 +86,8 @@ pub enum ConfigError {
     #[error("TLS for the managed identity endpoint cannot be set up")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
+
+crate::token::debug_as_text!(ConfigError);
 
 impl ConfigError {
     pub(super) fn invalid(setting: &'static str, expected: &'static str) -> Self {

@@ -5,7 +5,7 @@ use crate::{
 };
 
 /// Why there is no [`Config`](super::Config). Names the keyword, never a secret's value.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The connection string does not parse, has a keyword that is not known, or would be read
@@ -64,6 +64,8 @@ pub enum ConfigError {
         tokens: Scope,
     },
 }
+
+crate::token::debug_as_text!(ConfigError);
 
 impl From<Mistake> for ConfigError {
     fn from(mistake: Mistake) -> Self {

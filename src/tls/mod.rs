@@ -29,7 +29,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 
 /// Why there is no TLS configuration.
 #[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(unreachable_pub))]
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsConfigError {
     /// The file could not be read or has no certificate.
@@ -46,6 +46,8 @@ pub enum TlsConfigError {
     #[error("the trusted root certificates cannot be used")]
     Roots(#[source] Box<dyn Error + Send + Sync>),
 }
+
+crate::token::debug_as_text!(TlsConfigError);
 
 /// Which certificates a server may show.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,4 +1,4 @@
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, iter::successors, sync::Arc, time::Duration};
 
 use super::Scope;
 
@@ -6,7 +6,6 @@ use super::Scope;
 ///
 /// The message says what was asked, what came back and what to do about it;
 /// it never holds a token or a secret.
-#[derive(Debug)]
 pub struct CredentialError {
     kind: CredentialErrorKind,
     message: String,
@@ -92,7 +91,7 @@ impl Error for CredentialError {
 /// error. None is sticky: the next caller has the provider asked again (within
 /// a second of a failure it gets that failure).
 /// [`troubleshooting`](crate::manual::troubleshooting#no-token) has the credentials' messages.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
     /// The credential gave none; the source says why and what to do.
@@ -138,6 +137,20 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// The kind of the failure in a few words.
+    #[cfg(any(feature = "azure-sql", feature = "postgres"))]
+    pub(crate) fn summary(&self) -> &'static str {
+        match self {
+            Self::Credential { source, .. } => match source.kind() {
+                CredentialErrorKind::Unavailable => "no identity is available",
+                CredentialErrorKind::Refused => "the request was refused",
+                CredentialErrorKind::Transient => "the request failed and can be retried",
+            },
+            Self::TimedOut { .. } => "the request takes too long",
+            Self::Cancelled { .. } => "the request was lost",
+        }
+    }
+
     /// Whether the same call may succeed later without anybody's doing.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -150,12 +163,26 @@ impl TokenError {
 
 /// The error and its causes, in one text.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        said.push_str(": ");
-        said.push_str(&error.to_string());
-        cause = error.source();
-    }
-    said
+    layers(error).join(": ")
 }
+
+/// The messages of the error and of its causes.
+pub(crate) fn layers<'a>(error: &'a (dyn Error + 'static)) -> Vec<String> {
+    let source = |error: &&'a (dyn Error + 'static)| (*error).source();
+    successors(Some(error), source).map(ToString::to_string).collect()
+}
+
+/// Implements `Debug` as the messages of the error and of its causes, each on a line:
+/// `fn main() -> Result<…>` prints `Debug`, and what to do is in the messages.
+macro_rules! debug_as_text {
+    ($($error:ty),+) => {$(
+        impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&crate::token::layers(self).join("\ncaused by: "))
+            }
+        }
+    )+};
+}
+pub(crate) use debug_as_text;
+
+debug_as_text!(CredentialError, TokenError);

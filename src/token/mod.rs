@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 
 pub use cache::{TokenCache, TokenReport};
 pub use claims::Claims;
-pub(crate) use error::with_causes;
 pub use error::{CredentialError, CredentialErrorKind, TokenError};
+pub(crate) use error::{debug_as_text, layers, with_causes};
 pub use identity::{Identity, IdentityBuilder};
 
 /// Something that can ask an identity provider for a token: a managed
@@ -185,12 +185,14 @@ impl fmt::Display for Scope {
 
 /// A scope has a character that none has, or no character at all. The text is not shown,
 /// because it may be the rest of a connection string.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error(
     "the value is not a scope: it must consist of letters, digits and . _ : / - (such as https://database.windows.net/.default)"
 )]
 pub struct InvalidScope(());
+
+debug_as_text!(InvalidScope);
 
 /// An access token: a secret and the times that go with it.
 ///

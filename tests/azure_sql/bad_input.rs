@@ -39,7 +39,7 @@ async fn on_a_machine(client_id: Option<&str>) -> Shop {
 async fn no_identity_is_available() {
     let shop = on_a_machine(None).await;
     shop.emulator.identity().go_away().await.unwrap();
-    let facts = ["no token to log in to localhost", "managed identity (IMDS)"];
+    let facts = ["cannot get a token for localhost", "managed identity (IMDS)"];
     let error = refused_saying(&shop.connector(""), &facts).await;
     assert!(matches!(error, Error::Token { .. }), "{error:?}");
     assert_eq!(shop.counters().connections, 0);
@@ -54,7 +54,7 @@ async fn no_identity_is_available() {
 async fn an_identity_that_is_not_assigned() {
     let nobody = "00000000-0000-0000-0000-00000000beef";
     let shop = on_a_machine(Some(nobody)).await;
-    let facts = ["no token to log in to", "Identity not found", nobody];
+    let facts = ["cannot get a token for", "Identity not found", nobody];
     let error = refused_saying(&shop.connector(""), &facts).await;
     assert!(matches!(error, Error::Token { .. }) && !error.is_transient(), "{error:?}");
     assert_eq!((shop.token_requests(), shop.counters().connections), (1, 0));
@@ -64,7 +64,7 @@ async fn an_identity_that_is_not_assigned() {
 async fn an_answer_that_is_no_token() {
     let shop = on_a_machine(None).await;
     shop.emulator.identity().fail_next(1, Fault::Html);
-    let error = refused_saying(&shop.connector(""), &["no token to log in to"]).await;
+    let error = refused_saying(&shop.connector(""), &["cannot get a token for"]).await;
     assert!(matches!(error, Error::Token { .. }), "{error:?}");
 }
 
@@ -239,7 +239,7 @@ async fn an_identity_endpoint_that_never_answers() {
     let connector = shop.connector("");
     let error = timed_out(&shop, connector, shop.emulator.identity().wait_for_requests(1)).await;
     assert!(matches!(error, Error::Token { .. }) && error.is_transient(), "{error:?}");
-    for words in ["no token to log in to localhost", "managed identity", "within 15s"] {
+    for words in ["cannot get a token for localhost", "managed identity", "within 15s"] {
         assert!(said(&error).contains(words), "{}", said(&error));
     }
     // The request went on, and the next caller has its answer.

@@ -324,9 +324,9 @@ async fn a_refusal_says_what_the_token_does_not() {
     }
 
     for (claims, says) in [
-        (None, "is no JWT"),
-        (Some("{}"), "stands for somebody unnamed (object ID unknown"),
-        (Some(r#"{"appid": "a-1"}"#), "stands for an application, application a-1 (object ID"),
+        (None, "is not a JWT"),
+        (Some("{}"), "identifies an unnamed principal (object ID unknown"),
+        (Some(r#"{"appid": "a-1"}"#), "identifies application a-1 (object ID"),
     ] {
         let token = match claims {
             None => "opaque".to_owned(),
@@ -348,8 +348,8 @@ async fn errors_of_azures_that_are_known_come_with_the_way_out() {
         (40613, "Connect Timeout"),
         (40615, "firewall"),
         (40914, "virtual network"),
-        (47073, "a private endpoint is the way in"),
-        (40532, "keeps the server's own name"),
+        (47073, "a private endpoint"),
+        (40532, "use the Azure host name"),
         (10928, "Max Pool Size"),
     ] {
         let error = ServerError::new(number, 14, "as the server says");

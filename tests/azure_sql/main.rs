@@ -18,6 +18,7 @@ mod pools;
 mod recycling;
 mod retries;
 mod returns;
+mod server_errors;
 mod sessions;
 mod splits;
 #[path = "../support/mod.rs"]

@@ -27,8 +27,10 @@ pub fn shown(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut shown = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        shown.extend([error.to_string(), format!("{error:#}"), format!("{error:?}")]);
-        // Pretty Debug has lines of its own.
+        shown.extend([error.to_string(), format!("{error:#}")]);
+        // Debug has a line for each cause, pretty Debug more.
+        let debug = format!("{error:?}");
+        shown.extend(debug.split("\ncaused by: ").map(str::to_owned));
         shown.push(format!("{error:#?}").replace('\n', " "));
         next = error.source();
     }

@@ -29,7 +29,7 @@ struct State {
     login_delay: Duration,
     query_delay: Duration,
     faults: Times<(Stage, Fault)>,
-    login_failures: Times<ServerError>,
+    login_failures: Times<Vec<ServerError>>,
     request_failures: Times<ServerError>,
     routes: Times<(String, u16)>,
     acknowledges_tokens: Option<bool>,
@@ -89,7 +89,12 @@ impl Behaviour {
     ///
     /// Failures that were asked for before come first.
     pub fn fail_logins(&self, times: usize, error: ServerError) {
-        self.state().login_failures.push(times, error);
+        self.fail_logins_with(times, [error]);
+    }
+
+    /// The next `times` logins fail with these errors, all in one response.
+    pub fn fail_logins_with(&self, times: usize, errors: impl IntoIterator<Item = ServerError>) {
+        self.state().login_failures.push(times, errors.into_iter().collect());
     }
 
     /// The next `times` requests are not run and fail with `error`; their reset
@@ -151,7 +156,7 @@ impl Behaviour {
         self.state().faults.next_where(|(stage, _)| *stage == at).map(|(_, fault)| fault)
     }
 
-    pub(crate) fn next_login_failure(&self) -> Option<ServerError> {
+    pub(crate) fn next_login_failure(&self) -> Option<Vec<ServerError>> {
         self.state().login_failures.next()
     }
 

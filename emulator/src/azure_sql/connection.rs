@@ -146,16 +146,17 @@ where
     fault::pass(Stage::Login, &mut stream, &server).await?;
     let spid = server.next_spid();
     let admitted = match server.behaviour.next_login_failure() {
-        Some(failure) => Err(failure),
-        None => admit(&login, &server.options, server.behaviour.now()),
+        Some(failures) => Err(failures),
+        None => admit(&login, &server.options, server.behaviour.now()).map_err(|error| vec![error]),
     };
     let (principal, expires_on) = match admitted {
         Ok(admitted) => admitted,
-        Err(error) => {
-            tracing::debug!(number = error.number, database = login.database, "a login is refused");
+        Err(errors) => {
+            let numbers: Vec<_> = errors.iter().map(|error| error.number).collect();
+            tracing::debug!(?numbers, database = login.database, "a login is refused");
             count(&server.counters.logins_refused);
             let mut answer = Answer::default();
-            answer.error(&error);
+            errors.iter().for_each(|error| answer.error(error));
             answer.done_with_error();
             answer_login(&mut stream, &answer.finish(true), spid, &server).await?;
             return stream.shutdown().await;
@@ -320,7 +321,9 @@ where
             cancel.0.lower();
             let refusal = server.behaviour.next_request_failure().or_else(|| {
                 let expired = token_expires_on <= server.behaviour.now();
-                expired.then(ServerError::token_expired)
+                let unknown = server.options.dedicated_pool && request.sets_isolation();
+                let refused = unknown.then(ServerError::no_isolation);
+                expired.then(ServerError::token_expired).or(refused)
             });
             ends = refusal.as_ref().is_some_and(ServerError::ends_session);
             let status = message.first_status;

@@ -146,6 +146,9 @@ pub struct AzureSqlOptions {
     /// Takes only logins that ask for this instance (`HOST\INSTANCE` as LOGIN7's server
     /// name), and closes on others without a word, as what Fabric routes to does.
     pub instance: Option<String>,
+    /// Refuses batches that set an isolation level other than READ UNCOMMITTED, as dedicated SQL
+    /// pools of Synapse do. Default: no.
+    pub dedicated_pool: bool,
 }
 
 impl AzureSqlOptions {
@@ -167,6 +170,7 @@ impl AzureSqlOptions {
             decline_encryption: false,
             handshake_packet_type: packets::kind::PRELOGIN,
             instance: None,
+            dedicated_pool: false,
         }
     }
 }

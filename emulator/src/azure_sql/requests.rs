@@ -58,6 +58,14 @@ const PROC_ID: u16 = 0xffff;
 const EXECUTE_SQL: u16 = 10;
 
 impl Request {
+    /// Whether its batch chooses an isolation level other than READ UNCOMMITTED.
+    pub(crate) fn sets_isolation(&self) -> bool {
+        const SET: &str = "SET TRANSACTION ISOLATION LEVEL ";
+        let Body::Batch(text) = &self.body else { return false };
+        let text = text.to_ascii_uppercase();
+        text.split(SET).skip(1).any(|level| !level.starts_with("READ UNCOMMITTED"))
+    }
+
     pub(crate) fn parse(message_kind: u8, payload: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(payload, "request");
         if !matches!(message_kind, kind::SQL_BATCH | kind::RPC | kind::TRANSACTION_MANAGER) {

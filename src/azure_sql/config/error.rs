@@ -5,7 +5,7 @@ use crate::{
 };
 
 /// Why a configuration is refused. None shows a value that may be a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The connection string does not parse, or has a keyword that is not known.
@@ -75,6 +75,8 @@ pub enum ConfigError {
     #[error(transparent)]
     Scope(#[from] InvalidScope),
 }
+
+crate::token::debug_as_text!(ConfigError);
 
 impl From<Mistake> for ConfigError {
     fn from(mistake: Mistake) -> Self {
