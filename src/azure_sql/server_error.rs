@@ -120,15 +120,8 @@ impl LoginError {
     /// Without what must not be shown of the tokens that were `sent`. Where a login is routed
     /// stays as it is. `errors` are all that the server returned; the driver has the first one.
     pub(super) fn new(error: DriverError, errors: &[Vec<u8>], sent: &Sent) -> Self {
-        if let DriverError::Server(first) = &error {
-            let only = || ServerError {
-                code: first.code(),
-                state: first.state(),
-                class: first.class(),
-                message: sent.excerpt(first.message()),
-                next: None,
-            };
-            return Self::Server(ServerError::all(errors, sent).unwrap_or_else(only));
+        if let Some(errors) = ServerError::all(errors, sent) {
+            return Self::Server(errors);
         }
         Self::Driver(match error {
             DriverError::Io { kind, message } => {

@@ -1,22 +1,132 @@
-//! What to do about a refused login: the HINT's text.
+//! What errors of the server mean, and what to do about them: the top line of a login's error,
+//! and the HINT.
 
-use std::time::SystemTime;
+use std::{error::Error as _, io, time::SystemTime};
 
 use tokio_postgres::error::{DbError, SqlState};
 
+use super::{
+    config::Host,
+    error::{broke_off, io_kind, is_other_role},
+    replay::LoginFailed,
+};
 use crate::{
     connect::SecondLogin,
     excerpt::printable,
     token::{Claims, Scope, Token, utc},
 };
 
-/// Older PgBouncer versions have this many bytes of password at most.
-const OLD_PGBOUNCER_PASSWORD: usize = 2_047;
+/// PgBouncer 1.17 to 1.25 has a buffer for so many bytes of password (`MAX_PASSWORD`, with the zero).
+const PGBOUNCER_PASSWORD: usize = 2_047;
+
+/// What an error of the server means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The identity was refused: another token may help.
+    Refused,
+    /// The same request may succeed later.
+    Transient,
+    Final,
+}
+use Meaning::{Final, Refused, Transient};
+
+/// The starts of SQLSTATEs, pieces of the message in lower case of which one must occur, the
+/// meaning of the error, the reason in a few words, and what to do.
+type Case = (&'static [&'static str], &'static [&'static str], Meaning, &'static str, &'static str);
+
+/// PgBouncer's SQLSTATE for everything.
+const BOUNCER: &[&str] = &["08P01"];
+
+/// The first case that fits counts.
+const CASES: &[Case] = &[
+    (BOUNCER, &["no more connections", "query_wait_timeout"], Transient, BOUNCER_FULL, LIMITS),
+    (BOUNCER, BOUNCER_LOGINS, Transient, "PgBouncer cannot log in to the server", BOUNCER_LOG),
+    (BOUNCER, &["the database system is"], Transient, "the server starts or stops", ""),
+    (BOUNCER, &["too many clients"], Transient, "the server is full", SMALLER_POOLS),
+    (BOUNCER, &["startup parameter"], Final, "PgBouncer refuses a startup parameter", PARAMETERS),
+    (BOUNCER, &["no such database", "database \""], Final, NO_DATABASE, BOUNCER_DATABASES),
+    (BOUNCER, &[""], Refused, "PgBouncer does not accept this token", ""),
+    (&["28"], &["pg_hba.conf"], Refused, "the server's rules do not allow it", HBA),
+    (&["28"], &["aad_auth_tokentype"], Refused, "the role is for another type of principal", ""),
+    (&["28"], &["expired"], Refused, "the server considers the token expired", ""),
+    (&["28"], &["audience"], Refused, "the token has the wrong audience", ""),
+    (&["28"], &[""], Refused, "the server does not accept this identity for the role", ""),
+    (&["3D000"], &[""], Final, NO_DATABASE, DATABASES),
+    (&["42501"], &[""], Final, "a permission is missing", "Run GRANT CONNECT ON DATABASE … TO …;"),
+    (&["25006"], &[""], Transient, "the server is read-only", ""),
+    (&["53300"], &[""], Transient, "the server is full", SMALLER_POOLS),
+    (&["53000", "53200"], &[""], Transient, "the server is out of memory or other resources", ""),
+    (&["57P01", "57P02", "57P03"], &[""], Transient, "the server starts or stops", ""),
+    (&["08"], &[""], Transient, "the connection failed", ""),
+    (&[""], &[""], Final, "the server returned an error", ""),
+];
+
+const BOUNCER_FULL: &str = "PgBouncer is full";
+const LIMITS: &str = "Use smaller pools, or raise PgBouncer's limits.";
+const BOUNCER_LOGINS: &[&str] = &["client_login_timeout", "login has been failing", "conn crashed"];
+const BOUNCER_LOG: &str = "PgBouncer's log and the server (port 5432) have the reason.";
+const PARAMETERS: &str = "Remove the parameter from the connection string, or add it to ignore_startup_parameters in PgBouncer's configuration.";
+const BOUNCER_DATABASES: &str = "Check dbname, and SHOW DATABASES in PgBouncer's admin console: the database must be there and enabled.";
+const SMALLER_POOLS: &str = "Use smaller pools, or PgBouncer.";
+const NO_DATABASE: &str = "the database does not exist or is disabled";
+const DATABASES: &str = "Check dbname: `az postgres flexible-server db list --resource-group GROUP --server-name SERVER --query [].name` lists the databases.";
+const HBA: &str = "On Azure, add a firewall rule for this address (`az postgres flexible-server firewall-rule create --resource-group GROUP --server-name SERVER --name app --start-ip-address ADDRESS --end-ip-address ADDRESS`), or use a private endpoint; elsewhere, change pg_hba.conf.";
+
+fn case(error: &DbError) -> &'static Case {
+    let message = error.message().to_lowercase();
+    let fits = |(codes, texts, ..): &&Case| {
+        codes.iter().any(|code| error.code().code().starts_with(code))
+            && texts.iter().any(|text| message.contains(text))
+    };
+    CASES.iter().find(fits).unwrap_or(&CASES[CASES.len() - 1])
+}
+
+impl Meaning {
+    pub(super) fn of(error: &DbError) -> Self {
+        case(error).2
+    }
+}
+
+/// What to do about a login's error, whatever the login. Empty if that is not known.
+pub(super) fn remedy(error: &DbError) -> &'static str {
+    case(error).4
+}
+
+/// How errors describe a login. In an error of the server, this is the first line of its WHERE.
+pub(super) fn login(server: &str, user: &str) -> String {
+    printable(&format!("{LOGIN}{server} as \"{user}\""))
+}
+
+const LOGIN: &str = "the login to ";
+
+/// The login that failed with this error.
+pub(super) fn subject(error: &tokio_postgres::Error) -> &str {
+    let of_server = || error.as_db_error()?.where_()?.lines().next();
+    let subject = of_server().or_else(|| Some(failed(error)?.subject.as_str()));
+    // Errors of queries have a WHERE of the server's.
+    subject.filter(|subject| subject.starts_with(LOGIN)).unwrap_or("the login")
+}
+
+fn failed(error: &tokio_postgres::Error) -> Option<&LoginFailed> {
+    error.source()?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+}
+
+/// Why a login failed, in a few words.
+pub(super) fn reason(error: &tokio_postgres::Error) -> &'static str {
+    match error.as_db_error() {
+        Some(error) => case(error).3,
+        None if is_other_role(error) => "the server is not what target_session_attrs asks for",
+        None if error.is_closed() || broke_off(error) => "the connection broke",
+        None if io_kind(error) == Some(io::ErrorKind::InvalidInput) => "the token is too long",
+        None => "the driver returned an error",
+    }
+}
 
 /// What is known about a refused login.
 pub(super) struct Refusal<'a> {
     pub(super) error: &'a DbError,
     pub(super) user: &'a str,
+    pub(super) hosts: &'a [Host],
     pub(super) token: &'a Token,
     pub(super) scope: &'a Scope,
     pub(super) now: SystemTime,
@@ -24,12 +134,11 @@ pub(super) struct Refusal<'a> {
 }
 
 impl Refusal<'_> {
-    /// The likely cause and the way out, then the facts to check it against.
-    /// Never the token.
+    /// The likely cause and what to do, then the facts to compare. Never the token.
     pub(super) fn advice(&self) -> String {
         let claims = self.token.claims().unwrap_or_default();
         format!(
-            "{} The login was as \"{}\", with a token of {} for {}, good until {}. {}",
+            "{} The login was as \"{}\", with a token of {} for {}, which expires at {}. {}",
             self.way_out(&claims),
             self.user,
             principal(&claims),
@@ -41,20 +150,18 @@ impl Refusal<'_> {
 
     fn way_out(&self, claims: &Claims) -> String {
         let message = self.error.message().to_lowercase();
-        let ends =
+        let (length, user) = (self.token.secret().len(), self.user.replace('\'', "''"));
+        let expiry =
             claims.expires_on.unwrap_or(self.token.expires_on()).min(self.token.expires_on());
-        if *self.error.code() == SqlState::PROTOCOL_VIOLATION
-            && self.token.secret().len() > OLD_PGBOUNCER_PASSWORD
-        {
+        if *self.error.code() == SqlState::PROTOCOL_VIOLATION && length > PGBOUNCER_PASSWORD {
             return format!(
-                "A PgBouncer before 1.21 takes passwords of at most {OLD_PGBOUNCER_PASSWORD} characters, and this token has {}: go to the server itself (port 5432).",
-                self.token.secret().len()
+                "PgBouncer (1.17 to 1.25) takes passwords of at most {PGBOUNCER_PASSWORD} characters, and this token has {length}: connect to the server itself (port 5432)."
             );
         }
-        if message.contains("expired") || ends <= self.now {
+        if message.contains("expired") || expiry <= self.now {
             return format!(
-                "The token's time has passed ({}; this machine's clock says {}): is that clock right?",
-                utc(ends),
+                "The token expired at {}, and this machine's clock says {}: is that clock right?",
+                utc(expiry),
                 utc(self.now)
             );
         }
@@ -63,17 +170,39 @@ impl Refusal<'_> {
             |audience: &str| audience.trim_end_matches('/') != wanted.trim_end_matches('/');
         if message.contains("audience") || claims.audience.as_deref().is_some_and(is_other) {
             return format!(
-                "The token is for {}, which this server does not take: entra_scope should be that of Azure Database for PostgreSQL in its cloud ({} in the public one).",
+                "The token is for {}, which this server does not accept: entra_scope should be that of Azure Database for PostgreSQL in its cloud ({} in the public one).",
                 claims.audience.as_deref().unwrap_or(wanted),
                 Scope::AZURE_POSTGRESQL
             );
         }
-        if message.contains("pg_hba.conf") {
-            return "The server's rules do not let this role in from here over TLS, whatever the token. On Azure: a firewall rule for this address (Networking), or a private endpoint; elsewhere: its pg_hba.conf.".to_owned();
+        let remedy = remedy(self.error);
+        if !remedy.is_empty() {
+            return remedy.to_owned();
         }
+        let of_server = |(_, server): &(&str, &str)| {
+            self.hosts.iter().any(|host| host.name.split('.').next() == Some(*server))
+        };
+        if let Some((name, server)) = self.user.rsplit_once('@').filter(of_server) {
+            return format!(
+                "user@server is the form of the retired Single Server: set user to {name}, without @{server}."
+            );
+        }
+        if message.contains("aad_auth_tokentype") {
+            let is_person = claims.managed_identity_name().is_none() && claims.user_name.is_some();
+            return format!(
+                "The role exists, but for a principal of another type (a user, group or service). Log in as that principal, or create a role of another name for this one, as an Entra administrator of the server, in the database postgres: select * from pgaadauth_create_principal_with_oid('NAME', '{}', '{}', false, false).",
+                claims.object_id.as_deref().unwrap_or("OBJECT-ID"),
+                if is_person { "user" } else { "service" },
+            );
+        }
+        let guest = match self.user.contains('@') {
+            true => {
+                " A guest's role has the guest's full name in the server's tenant, such as name_partner.example#EXT#@TENANT.onmicrosoft.com (in a URL, # is written %23)."
+            }
+            false => "",
+        };
         format!(
-            "Is there a role of that name for this principal? An Entra administrator of the server makes it, connected to the database postgres: select * from pgaadauth_create_principal('{}', false, false); for a group, user is the group's name. A principal that was deleted and made again is another one: drop its role and make that again too.",
-            self.user.replace('\'', "''")
+            "Is there a role of that name for this principal? An Entra administrator of the server creates it, connected to the database postgres: select * from pgaadauth_create_principal('{user}', false, false); for a group, user is the group's name.{guest} A principal that was recreated has another ID: drop its role and create that again as well."
         )
     }
 }
@@ -103,18 +232,30 @@ mod tests {
     use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 
     use super::*;
-    use crate::postgres::replay::server_error;
+    use crate::postgres::{Config, replay::server_error};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     async fn advice(code: &str, message: &str, payload: &str, ends: SystemTime) -> String {
+        advice_to("o'neil", code, message, payload, ends).await
+    }
+
+    async fn advice_to(
+        user: &str,
+        code: &str,
+        message: &str,
+        payload: &str,
+        ends: SystemTime,
+    ) -> String {
+        let hosts: Config = "postgres://shop.postgres.database.azure.com/db".parse().unwrap();
         let padding = "p".repeat(2_048);
         let token = format!("e30.{}.{padding}", BASE64_URL_SAFE_NO_PAD.encode(payload));
         let token = Token::new(token, ends);
         let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', message)]).await;
         let advice = Refusal {
             error: error.as_db_error().unwrap(),
-            user: "o'neil",
+            user,
+            hosts: &hosts.hosts,
             token: &token,
             scope: &Scope::AZURE_POSTGRESQL,
             now: NOW,
@@ -123,6 +264,28 @@ mod tests {
         .advice();
         assert!(!advice.contains(&padding), "the token is not in it: {advice}");
         advice
+    }
+
+    #[tokio::test]
+    async fn roles_of_other_kinds_have_their_own_advice() {
+        let later = NOW + Duration::from_secs(3600);
+        let refused = "password authentication failed";
+        let other_type =
+            "Service Principals cannot generate AAD_AUTH_TOKENTYPE_APP_USER tokens for role \"x\"";
+        let (person, app) =
+            (r#"{"upn":"a@x.example","oid":"o-1"}"#, r#"{"appid":"a","oid":"o-2"}"#);
+        for (user, message, payload, says, says_not) in [
+            ("app", other_type, app, "'o-2', 'service', false, false)", "Is there a role"),
+            ("a@x.example", other_type, person, "'o-1', 'user', false, false)", "Is there a role"),
+            ("app@shop", refused, app, "set user to app, without @shop", "#EXT#"),
+            ("a@x.example", refused, person, "full name in the server's tenant", "Single Server"),
+            ("a_x.example#EXT#@t.example", refused, person, "written %23", "Single Server"),
+            ("app", refused, app, "pgaadauth_create_principal('app'", "#EXT#"),
+        ] {
+            let advice = advice_to(user, "28P01", message, payload, later).await;
+            assert!(advice.contains(says), "{user}: {says}? {advice}");
+            assert!(!advice.contains(says_not), "{user}: {says_not}? {advice}");
+        }
     }
 
     #[tokio::test]
@@ -143,8 +306,8 @@ mod tests {
             ("28P01", "password authentication failed", ours, NOW, "1970-01-01T00:00:00Z"),
             ("28P01", "password authentication failed", other, later, "entra_scope should be"),
             ("28P01", "does not have a valid audience claim", ours, later, "entra_scope should be"),
-            ("28000", "no pg_hba.conf entry for host", ours, later, "its pg_hba.conf"),
-            ("08P01", "packet too long", ours, later, "PgBouncer before 1.21"),
+            ("28000", "no pg_hba.conf entry for host", ours, later, "change pg_hba.conf"),
+            ("08P01", "packet too long", ours, later, "connect to the server itself"),
             ("28P01", "x", "[]", later, "a principal that it does not name"),
         ] {
             let advice = advice(code, message, payload, ends).await;

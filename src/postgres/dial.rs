@@ -7,12 +7,16 @@
 //! given all hosts at once, would go on after a refusal and report what the
 //! last host said.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_postgres::config::LoadBalanceHosts;
 
 use super::{
-    Error, Stage,
+    Error, Stage, advice,
     config::Host,
     driver::{Driver, LoggedIn, outlook},
     error::broke_off,
@@ -146,8 +150,57 @@ async fn try_one(
             link.logged_in();
             Ok((client, connection, link))
         }
-        Err(error) => Err(classified(replay::fit(error, &attempt.sent).await, attempt)),
+        Err(error) => {
+            let error = replay::fit(error, &attempt.sent).await;
+            let login =
+                advice::login(&attempt.position().1, session.get_user().unwrap_or_default());
+            let asking = ask_again((address, host.port), attempt);
+            match attempt.position().0 {
+                Stage::Login => Err(Error::of_login(replay::of_login(error, &login).await)),
+                // tokio-postgres does not return the answer that was not `S`.
+                Stage::Negotiate if !broke_off(&error) => {
+                    match clock::timeout(&*driver.clock, ANSWER, asking).await {
+                        Ok(Some(said)) => Err(Error::Login(replay::of_login(said, &login).await)),
+                        _ => Err(classified(error, attempt)),
+                    }
+                }
+                _ => Err(classified(error, attempt)),
+            }
+        }
     }
+}
+
+/// How long a server may take to repeat its error.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// An error of the server in bytes, at most.
+const LONGEST_ERROR: u64 = 8 * 1024;
+
+/// SSLRequest (PostgreSQL documentation, "Message Formats").
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// An overloaded server answers the request for TLS with an error. Asks again, to read it: `None`
+/// if the answer is another one.
+async fn ask_again(
+    address: (IpAddr, u16),
+    attempt: &Attempt<Error>,
+) -> Option<tokio_postgres::Error> {
+    let mut socket = TcpStream::connect(address).await.ok()?;
+    socket.write_all(&SSL_REQUEST).await.ok()?;
+    let mut answer = vec![0];
+    socket.read_exact(&mut answer).await.ok().filter(|_| answer == *b"E")?;
+    // The server closes the connection then, which may also end with an error.
+    let _ = socket.take(LONGEST_ERROR).read_to_end(&mut answer).await;
+    let text = String::from_utf8_lossy(answer[1..].split(|byte| *byte == 0).next()?).into_owned();
+    let said = replay::play(Ok(answer)).await;
+    let said = match said.as_db_error() {
+        Some(_) => said,
+        // A server that cannot start another process has text alone (protocol 2).
+        None if text.trim().is_empty() => return None,
+        None => replay::server_error(&[(b'S', "FATAL"), (b'C', "53300"), (b'M', &text)]).await,
+    };
+    let unproven = "The server sent this before TLS was set up, so its sender is not verified.";
+    Some(replay::with_hint(replay::fit(said, &attempt.sent).await, unproven).await)
 }
 
 /// What an error means, by how far the attempt had come.

@@ -1,6 +1,6 @@
 //! PostgreSQL's half of connecting: one login, and the classification of its errors.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -12,7 +12,7 @@ use super::{
     error::{has_no_route, is_other_role, was_refused},
     is_transient,
     link::Link,
-    replay,
+    replay::{self, LoginFailed},
 };
 use crate::{
     clock::Clock,
@@ -22,6 +22,10 @@ use crate::{
 
 /// A session, what drives it, and what the wire says of it.
 pub(super) type LoggedIn = (Client, Connection, Arc<Link>);
+
+/// A message with a password has at most 65,535 bytes (`PG_MAX_AUTH_TOKEN_LENGTH` in its source),
+/// its length and the zero at its end among them.
+const LONGEST_TOKEN: usize = 65_530;
 
 /// PostgreSQL's half of connecting.
 pub(super) struct Driver {
@@ -49,6 +53,14 @@ impl connect::Driver for Driver {
 
     async fn log_in(&self, token: &Token, attempt: &Attempt<Error>) -> Result<LoggedIn, Error> {
         let user = self.user(token)?;
+        let length = token.secret().len();
+        if length > LONGEST_TOKEN {
+            let text = format!(
+                "the token has {length} characters, but a password on PostgreSQL has at most {LONGEST_TOKEN}: use an identity whose tokens have fewer claims (it may be in too many groups)"
+            );
+            let failed = LoginFailed { subject: advice::login(&self.servers(), &user), text };
+            return Err(Error::Login(failed.of_kind(io::ErrorKind::InvalidInput).await));
+        }
         let outcome = dial::log_in(self, &user, token, attempt).await;
         let (_, server) = attempt.position();
         match &outcome {
@@ -59,17 +71,22 @@ impl connect::Driver for Driver {
             }
             Err(_) => {}
         }
-        match outcome {
+        let Err(Error::Login(error)) = outcome else { return outcome };
+        let advice = match error.as_db_error() {
             // PostgreSQL takes the role's name where no database is named.
-            Err(Error::Login(error))
+            Some(_)
                 if self.config.session.get_dbname().is_none()
                     && error.code() == Some(&SqlState::INVALID_CATALOG_NAME) =>
             {
-                let advice = "No database was named, so the role's name was taken: name it (dbname, or the URL's path).";
-                Err(Error::Login(replay::with_hint(error, advice).await))
+                "No database was named, so the role's name was taken: name it (dbname, or the URL's path)."
             }
-            outcome => outcome,
-        }
+            said => said.map(advice::remedy).unwrap_or_default(),
+        };
+        Err(Error::Login(if advice.is_empty() {
+            error
+        } else {
+            replay::with_hint(error, advice).await
+        }))
     }
 
     /// Azure's servers look principals up in Entra, which may fail for a moment.
@@ -99,7 +116,9 @@ impl connect::Driver for Driver {
         let said = refusal.as_db_error().zip(self.user(token).ok());
         let advice = said.map(|(error, user)| {
             let (scope, now) = (&self.scope, self.clock.wall());
-            Refusal { error, user: &user, token, scope, now, second_login: &second_login }.advice()
+            let hosts = &self.config.hosts;
+            Refusal { error, user: &user, hosts, token, scope, now, second_login: &second_login }
+                .advice()
         });
         Error::LoginRefused(match advice {
             Some(advice) => replay::with_hint(refusal, &advice).await,

@@ -1,13 +1,15 @@
 use std::{error::Error as StdError, io, time::Duration};
 
 use deadpool_postgres::{PoolError, TimeoutType};
-use tokio_postgres::error::{DbError, SqlState};
 
-use super::{ConfigError, RetireReason, Stage};
+use super::{
+    ConfigError, RetireReason, Stage,
+    advice::{self, Meaning},
+};
 use crate::{
     TlsConfigError, credential,
     telemetry::{self, Failure},
-    token::TokenError,
+    token::{TokenError, debug_as_text},
 };
 
 /// Why there is no connection to PostgreSQL.
@@ -41,21 +43,21 @@ use crate::{
 /// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
 /// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool takes another |
 /// | [`Pool`](Self::Pool) | the pool is full or closed | the message |
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The configuration cannot be used. Change it.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// There are no root certificates to trust. Look at `sslrootcert`.
-    #[error("TLS cannot be set up")]
+    #[error(transparent)]
     TlsConfig(#[from] TlsConfigError),
     /// The identity cannot be set up. Look at `entra_client_id`, or at the
     /// environment.
-    #[error("the identity to log in with cannot be set up")]
+    #[error(transparent)]
     Identity(#[from] credential::ConfigError),
     /// The identity gave no token; the source says why and what to do.
-    #[error("no token to log in to {server} with")]
+    #[error("cannot get a token for {server}: {}", source.summary())]
     #[non_exhaustive]
     Token {
         /// `host:port`; all of them, if there are several.
@@ -128,11 +130,11 @@ pub enum Error {
     },
     /// The server refused the login, also with a new token. Its own error is
     /// the source, with its SQLSTATE; the HINT there says what would help.
-    #[error("the server refused the login")]
+    #[error("{} was refused: {}", advice::subject(.0), advice::reason(.0))]
     LoginRefused(#[source] tokio_postgres::Error),
     /// The server, or the connection to it, failed otherwise during the login:
     /// no such database, too many connections, ….
-    #[error("the login failed")]
+    #[error("{} failed: {}", advice::subject(.0), advice::reason(.0))]
     Login(#[source] tokio_postgres::Error),
     /// The time for a connect is over.
     #[error(
@@ -201,17 +203,11 @@ impl Error {
 }
 
 impl Error {
-    /// The error of a failed login. A server refuses an identity with SQLSTATE class 28;
-    /// PgBouncer does so with a protocol violation (08P01), which is its answer to everything.
+    /// The error of a failed login.
     pub(super) fn of_login(error: tokio_postgres::Error) -> Self {
-        let refused = |error: &DbError| {
-            error.code().code().starts_with("28")
-                || (*error.code() == SqlState::PROTOCOL_VIOLATION && !pgbouncer_is_short(error))
-        };
-        if error.as_db_error().is_some_and(refused) {
-            Self::LoginRefused(error)
-        } else {
-            Self::Login(error)
+        match error.as_db_error().map(Meaning::of) {
+            Some(Meaning::Refused) => Self::LoginRefused(error),
+            _ => Self::Login(error),
         }
     }
 }
@@ -245,23 +241,6 @@ impl Failure for Error {
             _ => None,
         }
     }
-}
-
-/// What PgBouncer (1.18, and behind the comma in other words since) says, under
-/// the SQLSTATE that it has for a refused password, too, when it or the server behind
-/// it has no place or is away; the last two are the server's own words.
-fn pgbouncer_is_short(error: &DbError) -> bool {
-    [
-        "no more connections allowed",
-        "query_wait_timeout",
-        "client_login_timeout",
-        "server login has been failing",
-        "server conn crashed",
-        "the database system is",
-        "too many clients",
-    ]
-    .iter()
-    .any(|text| error.message().contains(text))
 }
 
 /// Whether the network, not the peer, ended it.
@@ -308,16 +287,9 @@ pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
 /// Errors of a checkout have [`Error::is_transient`].
 #[must_use]
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
-    let Some(error) = error.as_db_error() else { return error.is_closed() || broke_off(error) };
-    match *error.code() {
-        SqlState::PROTOCOL_VIOLATION => pgbouncer_is_short(error),
-        SqlState::ADMIN_SHUTDOWN
-        | SqlState::CRASH_SHUTDOWN
-        | SqlState::CANNOT_CONNECT_NOW
-        | SqlState::INSUFFICIENT_RESOURCES
-        | SqlState::OUT_OF_MEMORY
-        | SqlState::TOO_MANY_CONNECTIONS => true,
-        ref code => code.code().starts_with("08"),
+    match error.as_db_error() {
+        Some(error) => Meaning::of(error) == Meaning::Transient,
+        None => error.is_closed() || broke_off(error),
     }
 }
 
@@ -339,6 +311,8 @@ impl From<PoolError> for Error {
         }
     }
 }
+
+debug_as_text!(Error);
 
 fn pool_says(error: &PoolError) -> &'static str {
     match error {
@@ -367,6 +341,8 @@ mod tests {
             ("57P03", false, true),
             ("53300", false, true),
             ("08006", false, true),
+            ("25006", false, true),
+            ("53100", false, false),
         ] {
             let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]).await;
             let error = Error::from(PoolError::Backend(error));
@@ -376,25 +352,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_pgbouncers_one_sqlstate_the_text_tells_what_passes() {
-        for (message, transient) in [
-            ("password authentication failed", false),
-            ("client sent partial pkt in startup phase", false),
-            ("no more connections allowed (max_client_conn)", true),
-            ("query_wait_timeout", true),
-            ("server login has been failing, try again later (server_login_retry)", true),
+    async fn pgbouncers_one_sqlstate_is_classified_by_its_text() {
+        use Meaning::{Final, Refused, Transient};
+        for (message, meaning, reason) in [
+            ("password authentication failed", Refused, "PgBouncer does not accept this token"),
+            ("role \"database\" does not exist", Refused, "does not accept this token"),
+            ("client sent partial pkt in startup phase", Refused, "does not accept this token"),
+            ("no more connections allowed (max_client_conn)", Transient, "PgBouncer is full"),
+            ("query_wait_timeout", Transient, "PgBouncer is full"),
+            ("server login has been failing, try again later", Transient, "cannot log in"),
             (
-                "server login has been failing, cached error: connect failed (server_login_retry)",
-                true,
+                "server login has been failing, cached error: database \"a\" does not exist",
+                Transient,
+                "cannot log in",
             ),
-            ("the database system is starting up", true),
+            ("the database system is starting up", Transient, "starts or stops"),
+            ("unsupported startup parameter: options", Final, "a startup parameter"),
+            ("Unsupported startup parameter: options", Final, "a startup parameter"),
+            ("database \"x\" does not exist", Final, "the database does not exist"),
+            ("no such database: x", Final, "the database does not exist"),
+            ("database \"x\" is disabled", Final, "or is disabled"),
         ] {
             let error = server_error(&[(b'S', "FATAL"), (b'C', "08P01"), (b'M', message)]).await;
-            assert_eq!(is_transient(&error), transient, "{message}");
+            assert_eq!(is_transient(&error), meaning == Transient, "{message}");
             let error = Error::from(PoolError::Backend(error));
-            assert_eq!(error.is_transient(), transient, "{message}");
-            assert_eq!(matches!(error, Error::LoginRefused(_)), !transient, "{message}");
+            assert_eq!(error.is_transient(), meaning == Transient, "{message}");
+            assert_eq!(matches!(error, Error::LoginRefused(_)), meaning == Refused, "{message}");
+            assert!(error.to_string().contains(reason), "{message}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn where_a_query_failed_is_not_taken_for_a_login() {
+        let fields =
+            [(b'S', "ERROR"), (b'C', "42501"), (b'M', "x"), (b'W', "PL/pgSQL function f()")];
+        let error = Error::from(PoolError::Backend(server_error(&fields).await));
+        assert_eq!(error.to_string(), "the login failed: a permission is missing");
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub(super) struct State {
     in_transaction: bool,
     may_have_prepared: bool,
     has_stale_plans: bool,
+    /// The server refused to change something, because it is read-only.
+    is_read_only: bool,
     /// When the server last was ready for a query, by the clock's monotonic time.
     heard: Duration,
     round_trip: Option<Duration>,
@@ -109,6 +111,11 @@ impl Link {
     /// query.
     pub(crate) fn in_transaction(&self) -> bool {
         self.state().in_transaction
+    }
+
+    /// Whether the server refused to change something, because it is read-only.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.state().is_read_only
     }
 
     /// Whether the server has answered all requests.
@@ -248,6 +255,9 @@ impl Link {
                 self.state().has_stale_plans = true;
                 self.statements.load().as_ref().inspect(|statements| statements.clear());
             }
+            (message::ERROR, body) if sql_state(body) == Some(READ_ONLY) => {
+                self.state().is_read_only = true;
+            }
             (message::READY_FOR_QUERY, [status, ..]) => {
                 let now = self.clock.monotonic();
                 let mut state = self.state();
@@ -305,6 +315,9 @@ mod message {
 
 /// "cached plan must not change result type" has it, and little else.
 const STALE_PLAN: &[u8] = b"0A000";
+
+/// "cannot execute … in a read-only transaction".
+const READ_ONLY: &[u8] = b"25006";
 
 /// The SQLSTATE in the fields of an error, if it is among the bytes that are there.
 fn sql_state(fields: &[u8]) -> Option<&[u8]> {

@@ -1,7 +1,7 @@
 use std::{error::Error, pin::pin, time::Duration};
 
 use futures_util::StreamExt;
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{Client, config::TargetSessionAttrs, error::SqlState};
 use tracing::Instrument;
 
 use super::{Connector, RetireReason, is_transient, link::Link};
@@ -134,6 +134,10 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
             }
             if !link.settles().await {
                 return Err(RetireReason::Unsettled);
+            }
+            let wanted = connector.config().session.get_target_session_attrs();
+            if wanted == TargetSessionAttrs::ReadWrite && link.is_read_only() {
+                return Err(RetireReason::ReadOnly);
             }
         }
         let began = connector.clock().monotonic();

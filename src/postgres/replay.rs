@@ -39,12 +39,12 @@ pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tok
         None => advice.to_owned(),
     };
     let hint = printable(&hint);
-    play(Ok(error_response(server, Some(&hint), &str::to_owned))).await
+    play(Ok(error_response(server, Some(&hint), None, &str::to_owned))).await
 }
 
 /// The server's error, to be [played](play) again.
 pub(super) fn record(error: &DbError) -> Vec<u8> {
-    error_response(error, error.hint(), &str::to_owned)
+    error_response(error, error.hint(), None, &str::to_owned)
 }
 
 /// The error without what must not be shown of the tokens that were `sent`: each of its
@@ -52,7 +52,7 @@ pub(super) fn record(error: &DbError) -> Vec<u8> {
 pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
         let fit = |text: &str| sent.excerpt(text);
-        return play(Ok(error_response(server, server.hint(), &fit))).await;
+        return play(Ok(error_response(server, server.hint(), None, &fit))).await;
     }
     let (said, shown) = (with_causes(&error), sent.excerpt_of(&error));
     if said == shown {
@@ -67,6 +67,34 @@ pub(super) fn closed_client() -> Option<Client> {
     let answers = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I".as_slice();
     let connecting = connect_raw(answers).now_or_never()?;
     connecting.ok()
+}
+
+/// The error of the login that is described by `subject`, for [`advice::subject`].
+pub(super) async fn of_login(error: tokio_postgres::Error, subject: &str) -> tokio_postgres::Error {
+    if let Some(server) = error.as_db_error() {
+        return play(Ok(error_response(server, server.hint(), Some(subject), &str::to_owned)))
+            .await;
+    }
+    let closed = error.is_closed().then_some(io::ErrorKind::UnexpectedEof);
+    let kind = io_kind(&error).or(closed).unwrap_or(io::ErrorKind::Other);
+    let text = with_causes(&error);
+    let text = text.strip_prefix("error communicating with the server: ").unwrap_or(&text);
+    LoginFailed { subject: subject.to_owned(), text: text.to_owned() }.of_kind(kind).await
+}
+
+/// Why a login failed that the server did not answer with an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(super) struct LoginFailed {
+    /// The login.
+    pub(super) subject: String,
+    pub(super) text: String,
+}
+
+impl LoginFailed {
+    pub(super) async fn of_kind(self, kind: io::ErrorKind) -> tokio_postgres::Error {
+        unreadable(io::Error::new(kind, self)).await
+    }
 }
 
 /// Returns the error of a login to a server whose `answer` is an error or cannot be read.
@@ -88,8 +116,17 @@ async fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_po
 
 /// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error
 /// and Notice Message Fields"), its texts as `fit` has them. A SQLSTATE has five letters
-/// or digits.
-fn error_response(error: &DbError, hint: Option<&str>, fit: &dyn Fn(&str) -> String) -> Vec<u8> {
+/// or digits. `context` goes before the server's own (WHERE), which is one line by then.
+fn error_response(
+    error: &DbError,
+    hint: Option<&str>,
+    context: Option<&str>,
+    fit: &dyn Fn(&str) -> String,
+) -> Vec<u8> {
+    let context = match (context, error.where_()) {
+        (Some(context), Some(own)) => Some(format!("{context}\n{own}")),
+        (context, own) => context.or(own).map(str::to_owned),
+    };
     let (position, inner) = match error.position() {
         None => (None, None),
         Some(ErrorPosition::Original(at)) => (Some(at.to_string()), None),
@@ -111,7 +148,7 @@ fn error_response(error: &DbError, hint: Option<&str>, fit: &dyn Fn(&str) -> Str
         (b'P', position.as_deref()),
         (b'p', inner.as_ref().map(|(at, _)| at.as_str())),
         (b'q', inner.as_ref().map(|(_, query)| *query)),
-        (b'W', error.where_()),
+        (b'W', context.as_deref()),
         (b's', error.schema()),
         (b't', error.table()),
         (b'c', error.column()),
@@ -121,14 +158,18 @@ fn error_response(error: &DbError, hint: Option<&str>, fit: &dyn Fn(&str) -> Str
         (b'L', line.as_deref()),
         (b'R', error.routine()),
     ];
+    let present = fields.iter().filter_map(|(kind, value)| Some((*kind, fit((*value)?))));
+    response_of(present)
+}
+
+/// An `ErrorResponse` of these fields.
+fn response_of(fields: impl Iterator<Item = (u8, String)>) -> Vec<u8> {
     let mut body = Vec::new();
     for (kind, value) in fields {
-        if let Some(value) = value {
-            body.push(kind);
-            // A zero ends the field.
-            body.extend(fit(value).bytes().filter(|byte| *byte != 0));
-            body.push(0);
-        }
+        body.push(kind);
+        // A zero ends the field.
+        body.extend(value.bytes().filter(|byte| *byte != 0));
+        body.push(0);
     }
     body.push(0);
     let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
@@ -136,17 +177,8 @@ fn error_response(error: &DbError, hint: Option<&str>, fit: &dyn Fn(&str) -> Str
 }
 
 /// An error as a server would send it, by its fields' kinds and values.
-#[cfg(test)]
 pub(super) async fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error {
-    let mut body = Vec::new();
-    for (kind, value) in fields {
-        body.push(*kind);
-        body.extend(value.as_bytes());
-        body.push(0);
-    }
-    body.push(0);
-    let length = u32::try_from(body.len() + 4).unwrap();
-    play(Ok([b"E".as_slice(), &length.to_be_bytes(), &body].concat())).await
+    play(Ok(response_of(fields.iter().map(|(kind, value)| (*kind, (*value).to_owned()))))).await
 }
 
 #[cfg(test)]

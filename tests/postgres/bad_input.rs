@@ -168,7 +168,7 @@ async fn declined(answer: &'static [u8]) {
 #[tokio::test]
 async fn a_server_that_speaks_no_tls() {
     declined(b"N").await;
-    // As one does that is too old to know the request.
+    // Without a text, and without a second answer.
     declined(b"E").await;
 }
 
@@ -185,7 +185,7 @@ async fn a_certificate_of_another_name() {
     let url = format!("{url}&hostaddr=127.0.0.1");
     let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     assert!(matches!(error, Error::Tls { .. }) && !error.is_transient(), "{error:?}");
-    for fact in ["NotValidForName", "db.example", "no token was sent"] {
+    for fact in ["not valid for name", "db.example", "no token was sent"] {
         assert!(said(&error).contains(fact), "{fact} is missing: {}", said(&error));
     }
     let url = url.replace("db.example", "localhost");

@@ -17,6 +17,7 @@ mod restarts;
 mod retries;
 mod returns;
 mod rotation;
+mod server_errors;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;

@@ -481,7 +481,9 @@ async fn what_entra_says_is_shown_without_control_characters_and_parts_of_the_pr
         ] {
             *entra.says.lock().unwrap() = Some(said);
             let error = ask(&credential, Reason::Missing).await.unwrap_err();
-            let mut shown = vec![format!("{error:?}"), format!("{error:#?}").replace('\n', " ")];
+            // Debug has a line for each cause.
+            let debug = [format!("{error:?}"), format!("{error:#?}")];
+            let mut shown = debug.map(|text| text.replace("\ncaused by: ", " ")).to_vec();
             let mut next: Option<&dyn std::error::Error> = Some(&error);
             while let Some(error) = next {
                 shown.push(error.to_string());
