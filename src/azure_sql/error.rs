@@ -12,10 +12,10 @@ use crate::{
 
 /// Why there is no connection to Azure SQL.
 ///
-/// `Display` says what failed in this layer and what to do about it;
-/// [`source`](std::error::Error::source) has the cause. Those that the server has
-/// a number for have it in [`server_error`](Self::server_error). Messages
-/// from the server are filtered: see [`ServerError`].
+/// `Display` states what failed in this layer and what to do; [`source`](std::error::Error::source)
+/// is the cause. `Debug` is the text of both, one layer per line. The server's error, with its
+/// number, is in [`server_error`](Self::server_error). Messages from the server are filtered: see
+/// [`ServerError`].
 /// [`troubleshooting`](crate::manual::troubleshooting) has the messages as its headings.
 ///
 /// | error | cause | way out |
@@ -26,12 +26,12 @@ use crate::{
 /// | [`Dial`](Self::Dial) | nothing answers at that address and port | port 1433 outgoing (and 11000 to 11999 from within Azure), network rules |
 /// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`UnexpectedProtocol`](Self::UnexpectedProtocol), [`NotLoopback`](Self::NotLoopback) | it is another server than meant, or its certificate is not trusted | `HostNameInCertificate`, `TrustServerCertificateCA` |
 /// | [`ConnectionLost`](Self::ConnectionLost), [`Login`](Self::Login) with an I/O error | the connection was cut on the way, or after the login | it is retried; then look at what lies between |
-/// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for something else | the message has the statements, or what is wrong with the token |
+/// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for another tenant or audience | the message has the statements, or what is wrong with the token |
 /// | [`Login`](Self::Login) 4060 | no such database, or no user in it | `Database`; `CREATE USER … FROM EXTERNAL PROVIDER` |
 /// | [`Login`](Self::Login) 40532 | no server of this name takes the login | the host; a proxy or DNS entry must keep the server's own name |
-/// | [`Login`](Self::Login) 40613 | the database is paused or moving | a `Connect Timeout` of 60 s or more waits for it |
+/// | [`Login`](Self::Login) 40613, 615, 921, 926, 18401, 40197, 40971, 42108, 42109 | the database is paused, moves or recovers | a `Connect Timeout` of 60 s or more waits for it |
 /// | [`Login`](Self::Login) 40615, 40914, 47073 | the server's firewall | a rule for the address or the subnet, or a private endpoint |
-/// | [`Login`](Self::Login) 10928, 10929, 40501, 49918, 49919, 49920 | the database or server is busy | fewer connections, a larger tier |
+/// | [`Login`](Self::Login) 10928 to 10930, 10936, 40501, 49918, 49919, 49920 | the database or server is busy | fewer connections, a larger tier |
 /// | [`Routing`](Self::Routing) | sent elsewhere too often, or out of the cloud | `Config::allow_routing_to` |
 /// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
 /// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool takes another |
@@ -58,7 +58,7 @@ pub enum Error {
     },
     /// The server's name has no address.
     #[error(
-        "the name of {server} cannot be resolved: check its spelling, and the DNS of this network (a private endpoint needs its zone there)"
+        "the name of {server} cannot be resolved: check its spelling (`az sql server list --query [].fullyQualifiedDomainName` lists the names), and the DNS of this network (a private endpoint needs its zone there)"
     )]
     #[non_exhaustive]
     Resolve {

@@ -48,8 +48,6 @@ const CASES: &[Case] = &[
     (BOUNCER, &[""], Refused, "PgBouncer does not accept this token", ""),
     (&["28"], &["pg_hba.conf"], Refused, "the server's rules do not allow it", HBA),
     (&["28"], &["aad_auth_tokentype"], Refused, "the role is for another type of principal", ""),
-    (&["28"], &["expired"], Refused, "the server considers the token expired", ""),
-    (&["28"], &["audience"], Refused, "the token has the wrong audience", ""),
     (&["28"], &[""], Refused, "the server does not accept this identity for the role", ""),
     (&["3D000"], &[""], Final, NO_DATABASE, DATABASES),
     (&["42501"], &[""], Final, "a permission is missing", "Run GRANT CONNECT ON DATABASE … TO …;"),
@@ -69,6 +67,8 @@ const PARAMETERS: &str = "Remove the parameter from the connection string, or ad
 const BOUNCER_DATABASES: &str = "Check dbname, and SHOW DATABASES in PgBouncer's admin console: the database must be there and enabled.";
 const SMALLER_POOLS: &str = "Use smaller pools, or PgBouncer.";
 const NO_DATABASE: &str = "the database does not exist or is disabled";
+pub(super) const NO_DATABASE_NAMED: &str =
+    "No database was named, so the role's name was taken: name it (dbname, or the URL's path).";
 const DATABASES: &str = "Check dbname: `az postgres flexible-server db list --resource-group GROUP --server-name SERVER --query [].name` lists the databases.";
 const HBA: &str = "On Azure, add a firewall rule for this address (`az postgres flexible-server firewall-rule create --resource-group GROUP --server-name SERVER --name app --start-ip-address ADDRESS --end-ip-address ADDRESS`), or use a private endpoint; elsewhere, change pg_hba.conf.";
 
@@ -81,15 +81,11 @@ fn case(error: &DbError) -> &'static Case {
     CASES.iter().find(fits).unwrap_or(&CASES[CASES.len() - 1])
 }
 
-impl Meaning {
-    pub(super) fn of(error: &DbError) -> Self {
-        case(error).2
-    }
-}
-
-/// What to do about a login's error, whatever the login. Empty if that is not known.
-pub(super) fn remedy(error: &DbError) -> &'static str {
-    case(error).4
+/// What the server's error means, and what to do about it, whatever the login; empty if that is
+/// not known.
+pub(super) fn meaning(error: &DbError) -> (Meaning, &'static str) {
+    let (.., meaning, _, remedy) = case(error);
+    (*meaning, remedy)
 }
 
 /// How errors describe a login. In an error of the server, this is the first line of its WHERE.
@@ -102,7 +98,7 @@ const LOGIN: &str = "the login to ";
 /// The login that failed with this error.
 pub(super) fn subject(error: &tokio_postgres::Error) -> &str {
     let of_server = || error.as_db_error()?.where_()?.lines().next();
-    let subject = of_server().or_else(|| Some(failed(error)?.subject.as_str()));
+    let subject = of_server().or_else(|| Some(failed(error)?.login.as_str()));
     // Errors of queries have a WHERE of the server's.
     subject.filter(|subject| subject.starts_with(LOGIN)).unwrap_or("the login")
 }
@@ -175,7 +171,7 @@ impl Refusal<'_> {
                 Scope::AZURE_POSTGRESQL
             );
         }
-        let remedy = remedy(self.error);
+        let (_, remedy) = meaning(self.error);
         if !remedy.is_empty() {
             return remedy.to_owned();
         }

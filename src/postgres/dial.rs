@@ -151,21 +151,18 @@ async fn try_one(
             Ok((client, connection, link))
         }
         Err(error) => {
-            let error = replay::fit(error, &attempt.sent).await;
-            let login =
-                advice::login(&attempt.position().1, session.get_user().unwrap_or_default());
-            let asking = ask_again((address, host.port), attempt);
-            match attempt.position().0 {
-                Stage::Login => Err(Error::of_login(replay::of_login(error, &login).await)),
-                // tokio-postgres does not return the answer that was not `S`.
-                Stage::Negotiate if !broke_off(&error) => {
-                    match clock::timeout(&*driver.clock, ANSWER, asking).await {
-                        Ok(Some(said)) => Err(Error::Login(replay::of_login(said, &login).await)),
-                        _ => Err(classified(error, attempt)),
-                    }
+            let (stage, server) = attempt.position();
+            let login = advice::login(&server, session.get_user().unwrap_or_default());
+            let at_login = (stage == Stage::Login).then(|| login.clone());
+            let error = replay::fit(error, &attempt.sent, at_login).await;
+            if stage == Stage::Negotiate && !broke_off(&error) {
+                // tokio-postgres does not return an answer other than `S`.
+                let asking = ask_again((address, host.port), login, attempt);
+                if let Ok(Some(said)) = clock::timeout(&*driver.clock, ANSWER, asking).await {
+                    return Err(Error::Login(said));
                 }
-                _ => Err(classified(error, attempt)),
             }
+            Err(classified(error, attempt))
         }
     }
 }
@@ -183,6 +180,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// if the answer is another one.
 async fn ask_again(
     address: (IpAddr, u16),
+    login: String,
     attempt: &Attempt<Error>,
 ) -> Option<tokio_postgres::Error> {
     let mut socket = TcpStream::connect(address).await.ok()?;
@@ -200,7 +198,7 @@ async fn ask_again(
         None => replay::server_error(&[(b'S', "FATAL"), (b'C', "53300"), (b'M', &text)]).await,
     };
     let unproven = "The server sent this before TLS was set up, so its sender is not verified.";
-    Some(replay::with_hint(replay::fit(said, &attempt.sent).await, unproven).await)
+    Some(replay::with_hint(replay::fit(said, &attempt.sent, Some(login)).await, unproven).await)
 }
 
 /// What an error means, by how far the attempt had come.

@@ -1,6 +1,6 @@
 //! PostgreSQL's half of connecting: one login, and the classification of its errors.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io::ErrorKind as Kind, sync::Arc, time::Duration};
 
 use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -9,7 +9,7 @@ use super::{
     Config, Connection, Error,
     advice::{self, Refusal},
     dial,
-    error::{has_no_route, is_other_role, was_refused},
+    error::{io_kind, is_other_role},
     is_transient,
     link::Link,
     replay::{self, LoginFailed},
@@ -58,8 +58,8 @@ impl connect::Driver for Driver {
             let text = format!(
                 "the token has {length} characters, but a password on PostgreSQL has at most {LONGEST_TOKEN}: use an identity whose tokens have fewer claims (it may be in too many groups)"
             );
-            let failed = LoginFailed { subject: advice::login(&self.servers(), &user), text };
-            return Err(Error::Login(failed.of_kind(io::ErrorKind::InvalidInput).await));
+            let failed = LoginFailed { login: advice::login(&self.servers(), &user), text };
+            return Err(Error::Login(failed.of_kind(Kind::InvalidInput).await));
         }
         let outcome = dial::log_in(self, &user, token, attempt).await;
         let (_, server) = attempt.position();
@@ -72,21 +72,15 @@ impl connect::Driver for Driver {
             Err(_) => {}
         }
         let Err(Error::Login(error)) = outcome else { return outcome };
-        let advice = match error.as_db_error() {
-            // PostgreSQL takes the role's name where no database is named.
-            Some(_)
-                if self.config.session.get_dbname().is_none()
-                    && error.code() == Some(&SqlState::INVALID_CATALOG_NAME) =>
-            {
-                "No database was named, so the role's name was taken: name it (dbname, or the URL's path)."
-            }
-            said => said.map(advice::remedy).unwrap_or_default(),
+        let (_, remedy) = match error.as_db_error() {
+            Some(said) => advice::meaning(said),
+            None => return Err(Error::Login(error)),
         };
-        Err(Error::Login(if advice.is_empty() {
-            error
-        } else {
-            replay::with_hint(error, advice).await
-        }))
+        // PostgreSQL takes the role's name where no database is named.
+        let unnamed = self.config.session.get_dbname().is_none()
+            && error.code() == Some(&SqlState::INVALID_CATALOG_NAME);
+        let remedy = if unnamed { advice::NO_DATABASE_NAMED } else { remedy };
+        Err(Error::Login(replay::with_hint(error, remedy).await))
     }
 
     /// Azure's servers look principals up in Entra, which may fail for a moment.
@@ -147,10 +141,13 @@ pub(super) fn outlook(error: &Error, several: bool, known: bool) -> Outlook {
             Outlook::MayRecover
         }
         Error::ConnectionLost { .. } => Outlook::MayRecover,
-        // A network that swallows packets has used up the time already.
-        Error::Dial { source, .. } if was_refused(source) => Outlook::MayRecover,
-        // A route or a name server may be lost for a moment.
-        Error::Dial { source, .. } if known && has_no_route(source) => Outlook::MayRecover,
+        Error::Dial { source, .. } => match io_kind(source) {
+            Some(Kind::ConnectionRefused) => Outlook::MayRecover,
+            // A route or a name server may be lost for a moment.
+            Some(Kind::HostUnreachable | Kind::NetworkUnreachable) if known => Outlook::MayRecover,
+            // A network that swallows packets has used up the time already.
+            _ => Outlook::Final,
+        },
         Error::Resolve { .. } if known => Outlook::MayRecover,
         _ => Outlook::Final,
     }

@@ -4,7 +4,7 @@ use deadpool_postgres::{PoolError, TimeoutType};
 
 use super::{
     ConfigError, RetireReason, Stage,
-    advice::{self, Meaning},
+    advice::{self, Meaning, meaning},
 };
 use crate::{
     TlsConfigError, credential,
@@ -18,12 +18,12 @@ use crate::{
 /// of it. [`within`](Self::within) finds one inside another error without
 /// taking that apart.
 ///
-/// `Display` says what failed in this layer and what to do about it;
-/// [`source`](StdError::source) has the cause. What the server said of a login is a
+/// `Display` states what failed in this layer; [`source`](StdError::source) is the cause. `Debug`
+/// is the text of both, one layer per line. What the server said of a login is a
 /// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code))
 /// and all its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)): each on one
-/// line, at most 400 characters long, with parts of the token replaced by `[redacted]`. The
-/// way out of a refused login is in its HINT. [`troubleshooting`](crate::manual::troubleshooting) has the
+/// line, at most 400 characters long, with parts of the token replaced by `[redacted]`. What to do
+/// about a failed login is in its HINT, and the first line of its WHERE names the login. [`troubleshooting`](crate::manual::troubleshooting) has the
 /// messages as its headings.
 ///
 /// | error | cause | way out |
@@ -37,8 +37,10 @@ use crate::{
 /// | [`Tls`](Self::Tls) | its certificate is of another name or authority | the host's name as the certificate has it; `sslrootcert` |
 /// | [`ConnectionLost`](Self::ConnectionLost) | the connection was cut before the login | it is tried again; then look at what lies between; with `sslnegotiation=direct`, a server before PostgreSQL 17 |
 /// | [`LoginRefused`](Self::LoginRefused) 28P01, 28000 | no role for this principal, a token that has expired or is for something else, a firewall rule | the HINT |
-/// | [`LoginRefused`](Self::LoginRefused) 08P01 | PgBouncer refuses for the server, or cannot carry so long a token | the HINT; port 5432 |
+/// | [`LoginRefused`](Self::LoginRefused) 08P01 | PgBouncer refuses the token, or cannot accept so long a token | the HINT; port 5432 |
+/// | [`Login`](Self::Login) 08P01 | PgBouncer: a startup parameter, a missing or disabled database, its limits, its own login | the HINT |
 /// | [`Login`](Self::Login) 3D000 | no such database | `dbname` |
+/// | [`Login`](Self::Login) without a SQLSTATE | the connection broke, or the token has more than 65,530 characters, which a password cannot have | the source |
 /// | [`Login`](Self::Login) 57P03, 53300 | the server starts, or has no connection left | it is tried again; fewer connections, or PgBouncer |
 /// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
 /// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool takes another |
@@ -76,7 +78,7 @@ pub enum Error {
     },
     /// The server's name has no address.
     #[error(
-        "the name of {server} cannot be resolved: check its spelling, and the DNS of this network (a private endpoint needs its zone there)"
+        "the name of {server} cannot be resolved: check its spelling (`az postgres flexible-server list --query [].fullyQualifiedDomainName` lists the names), and the DNS of this network (a private endpoint needs its zone there)"
     )]
     #[non_exhaustive]
     Resolve {
@@ -128,8 +130,8 @@ pub enum Error {
         /// What went wrong.
         source: tokio_postgres::Error,
     },
-    /// The server refused the login, also with a new token. Its own error is
-    /// the source, with its SQLSTATE; the HINT there says what would help.
+    /// The server refused the login, also with a new token. Its own error is the source, with its
+    /// SQLSTATE; the HINT there has what to do.
     #[error("{} was refused: {}", advice::subject(.0), advice::reason(.0))]
     LoginRefused(#[source] tokio_postgres::Error),
     /// The server, or the connection to it, failed otherwise during the login:
@@ -205,8 +207,8 @@ impl Error {
 impl Error {
     /// The error of a failed login.
     pub(super) fn of_login(error: tokio_postgres::Error) -> Self {
-        match error.as_db_error().map(Meaning::of) {
-            Some(Meaning::Refused) => Self::LoginRefused(error),
+        match error.as_db_error().map(meaning) {
+            Some((Meaning::Refused, _)) => Self::LoginRefused(error),
             _ => Self::Login(error),
         }
     }
@@ -264,17 +266,6 @@ pub(super) fn is_other_role(error: &tokio_postgres::Error) -> bool {
     io_kind(error) == Some(io::ErrorKind::PermissionDenied)
 }
 
-/// Whether the machine is there, but nobody listens.
-pub(super) fn was_refused(error: &tokio_postgres::Error) -> bool {
-    io_kind(error) == Some(io::ErrorKind::ConnectionRefused)
-}
-
-/// Whether there is no way to the machine.
-pub(super) fn has_no_route(error: &tokio_postgres::Error) -> bool {
-    use io::ErrorKind as Kind;
-    matches!(io_kind(error), Some(Kind::HostUnreachable | Kind::NetworkUnreachable))
-}
-
 pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
     error.source()?.downcast_ref().map(io::Error::kind)
 }
@@ -288,7 +279,7 @@ pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
 #[must_use]
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
     match error.as_db_error() {
-        Some(error) => Meaning::of(error) == Meaning::Transient,
+        Some(error) => meaning(error).0 == Meaning::Transient,
         None => error.is_closed() || broke_off(error),
     }
 }

@@ -23,9 +23,10 @@
 //! # PgBouncer
 //!
 //! Azure's built-in PgBouncer (port 6432) and others take the token as the server does.
-//! Versions before 1.21 carry at most 2,047 characters of it, and tokens of people in many
-//! groups are longer. PgBouncer refuses the keyword `options`. Errors of older versions all
-//! have SQLSTATE 08P01: their text distinguishes a full PgBouncer from a refused token.
+//! Versions 1.17 to 1.25 accept at most 2,047 characters of it, and tokens of people in many
+//! groups are longer. PgBouncer refuses the keyword `options`. Its errors all have SQLSTATE
+//! 08P01. By their text, [`Error`] distinguishes a refused token, a startup parameter, a database
+//! that is missing or disabled, a full PgBouncer, and one that cannot log in to the server.
 //!
 //! **In session mode** (`pool_mode = session`), a connection keeps its server session until it
 //! is closed. PgBouncer then resets the session (`server_reset_query`, by default

@@ -33,7 +33,7 @@ pub(super) async fn unreadable(error: io::Error) -> tokio_postgres::Error {
 ///
 /// Everything else, the SQLSTATE first, stays as it is.
 pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tokio_postgres::Error {
-    let Some(server) = error.as_db_error() else { return error };
+    let Some(server) = error.as_db_error().filter(|_| !advice.is_empty()) else { return error };
     let hint = match server.hint() {
         Some(hint) => format!("{hint} {advice}"),
         None => advice.to_owned(),
@@ -48,17 +48,29 @@ pub(super) fn record(error: &DbError) -> Vec<u8> {
 }
 
 /// The error without what must not be shown of the tokens that were `sent`: each of its
-/// texts as an [`excerpt`].
-pub(super) async fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
+/// texts as an [`excerpt`]. If it is a login's, with the `login` for
+/// [`advice::subject`](super::advice::subject).
+pub(super) async fn fit(
+    error: tokio_postgres::Error,
+    sent: &Sent,
+    login: Option<String>,
+) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
         let fit = |text: &str| sent.excerpt(text);
-        return play(Ok(error_response(server, server.hint(), None, &fit))).await;
+        return play(Ok(error_response(server, server.hint(), login, &fit))).await;
     }
     let (said, shown) = (with_causes(&error), sent.excerpt_of(&error));
-    if said == shown {
-        return error;
+    let closed = error.is_closed().then_some(io::ErrorKind::UnexpectedEof);
+    let kind = io_kind(&error).or(closed).unwrap_or(io::ErrorKind::Other);
+    match login {
+        Some(login) => {
+            let text = shown.strip_prefix("error communicating with the server: ");
+            let text = text.unwrap_or(&shown).to_owned();
+            LoginFailed { login, text }.of_kind(kind).await
+        }
+        None if said == shown => error,
+        None => unreadable(io::Error::new(kind, shown)).await,
     }
-    unreadable(io::Error::new(io_kind(&error).unwrap_or(io::ErrorKind::Other), shown)).await
 }
 
 /// A client whose connection is closed.
@@ -69,25 +81,11 @@ pub(super) fn closed_client() -> Option<Client> {
     connecting.ok()
 }
 
-/// The error of the login that is described by `subject`, for [`advice::subject`].
-pub(super) async fn of_login(error: tokio_postgres::Error, subject: &str) -> tokio_postgres::Error {
-    if let Some(server) = error.as_db_error() {
-        return play(Ok(error_response(server, server.hint(), Some(subject), &str::to_owned)))
-            .await;
-    }
-    let closed = error.is_closed().then_some(io::ErrorKind::UnexpectedEof);
-    let kind = io_kind(&error).or(closed).unwrap_or(io::ErrorKind::Other);
-    let text = with_causes(&error);
-    let text = text.strip_prefix("error communicating with the server: ").unwrap_or(&text);
-    LoginFailed { subject: subject.to_owned(), text: text.to_owned() }.of_kind(kind).await
-}
-
 /// Why a login failed that the server did not answer with an error.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(super) struct LoginFailed {
-    /// The login.
-    pub(super) subject: String,
+    pub(super) login: String,
     pub(super) text: String,
 }
 
@@ -116,17 +114,15 @@ async fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_po
 
 /// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error
 /// and Notice Message Fields"), its texts as `fit` has them. A SQLSTATE has five letters
-/// or digits. `context` goes before the server's own (WHERE), which is one line by then.
+/// or digits. `context` goes before the server's own (WHERE).
 fn error_response(
     error: &DbError,
     hint: Option<&str>,
-    context: Option<&str>,
+    context: Option<String>,
     fit: &dyn Fn(&str) -> String,
 ) -> Vec<u8> {
-    let context = match (context, error.where_()) {
-        (Some(context), Some(own)) => Some(format!("{context}\n{own}")),
-        (context, own) => context.or(own).map(str::to_owned),
-    };
+    let own = error.where_().map(fit);
+    let context: Vec<String> = context.into_iter().chain(own).collect();
     let (position, inner) = match error.position() {
         None => (None, None),
         Some(ErrorPosition::Original(at)) => (Some(at.to_string()), None),
@@ -148,7 +144,6 @@ fn error_response(
         (b'P', position.as_deref()),
         (b'p', inner.as_ref().map(|(at, _)| at.as_str())),
         (b'q', inner.as_ref().map(|(_, query)| *query)),
-        (b'W', context.as_deref()),
         (b's', error.schema()),
         (b't', error.table()),
         (b'c', error.column()),
@@ -159,7 +154,8 @@ fn error_response(
         (b'R', error.routine()),
     ];
     let present = fields.iter().filter_map(|(kind, value)| Some((*kind, fit((*value)?))));
-    response_of(present)
+    let context = (!context.is_empty()).then(|| (b'W', context.join("\n")));
+    response_of(present.chain(context))
 }
 
 /// An `ErrorResponse` of these fields.

@@ -166,10 +166,11 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     layers(error).join(": ")
 }
 
-/// The messages of the error and of its causes.
+/// The messages of the error and of its causes, without one that says nothing.
 pub(crate) fn layers<'a>(error: &'a (dyn Error + 'static)) -> Vec<String> {
     let source = |error: &&'a (dyn Error + 'static)| (*error).source();
-    successors(Some(error), source).map(ToString::to_string).collect()
+    let messages = successors(Some(error), source).map(ToString::to_string);
+    messages.filter(|message| message != "db error").collect()
 }
 
 /// Implements `Debug` as the messages of the error and of its causes, each on a line:

@@ -1,0 +1,211 @@
+//! The first mistakes of a newcomer, as `main` prints them, on the page for troubleshooting.
+#![cfg(all(target_os = "linux", feature = "azure-sql", feature = "postgres"))]
+
+use std::{error::Error, fmt::Write, path::Path, sync::Arc};
+
+use entra_pool::{
+    azure_sql,
+    credential::{DefaultCredential, Environment},
+    postgres,
+    token::{Identity, Token, TokenCredential, TokenRequest},
+};
+use entra_pool_emulator::{
+    azure_cli::{AzureCliMode, AzureCliStandIn},
+    azure_sql::ServerError,
+    emulator::{Emulator, EmulatorOptions},
+    jwt::{Principal, PrincipalKind},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+const START: &str = "# The first five mistakes\n";
+
+const INTRODUCTION: &str = "
+`fn main() -> Result<(), Box<dyn std::error::Error>>` prints these errors of `pool.get().await?`
+(on PostgreSQL with `.map_err(postgres::Error::from)`). The first line names the login, the
+reason and what to do; the others are the causes.
+";
+
+fn as_the_app(url: String) -> String {
+    url.replace("shop-identity@", "shop-app@")
+}
+
+/// As `main` prints an error that it returns.
+fn printed(error: impl Into<Box<dyn Error>>) -> String {
+    format!("Error: {:?}", error.into())
+}
+
+struct World {
+    emulator: Emulator,
+    az: AzureCliStandIn,
+}
+
+impl World {
+    /// What this identity gets from Azure SQL and from PostgreSQL.
+    async fn errors(&self, identity: &Identity, change: impl Fn(String) -> String) -> [String; 2] {
+        let sql = change(format!("{};ConnectRetryCount=0", self.emulator.azure_sql_string()));
+        let sql = azure_sql::pool_with(identity, &sql).unwrap().get().await;
+        let url = change(as_the_app(self.emulator.postgres_url()));
+        let pg = postgres::pool_with(identity, &url).unwrap();
+        let pg = pg.get().await.map_err(postgres::Error::from);
+        [printed(sql.err().unwrap()), printed(pg.err().unwrap())].map(|text| self.named(&text))
+    }
+
+    /// What a PostgreSQL server that returns this error to a login leads to.
+    async fn rejected(&self, code: &str, message: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let body = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        let answer = [b"E", &length[..], body.as_bytes()].concat();
+        let certificate = self.emulator.authority().issue(&["localhost"]).unwrap();
+        let tls = TlsAcceptor::from(certificate.server_config().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                socket.read_exact(&mut [0; 8]).await.unwrap();
+                socket.write_all(b"S").await.unwrap();
+                let mut stream = tls.accept(socket).await.unwrap();
+                stream.read_u8().await.unwrap();
+                stream.write_all(&answer).await.unwrap();
+                stream.flush().await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        });
+        let own = self.emulator.postgres().addr().port();
+        let url = self.emulator.postgres_url().replace(&own.to_string(), &port.to_string());
+        let pool = postgres::pool_with(&Identity::new(Fixed), &as_the_app(url)).unwrap();
+        let error = pool.get().await.map_err(postgres::Error::from).err().unwrap();
+        self.named(&printed(error).replace(&port.to_string(), &own.to_string()))
+    }
+
+    /// The same text with the names and numbers of the example.
+    fn named(&self, text: &str) -> String {
+        let sql = self.emulator.azure_sql().addr().port();
+        let pg = self.emulator.postgres().addr().port();
+        let mut text = text.to_owned();
+        for (from, to) in [
+            (format!("localhost,{sql}"), "shop.database.windows.net,1433"),
+            (format!("localhost:{pg}"), "shop.postgres.database.azure.com:5432"),
+            (format!("shpo.invalid,{sql}"), "shpo.database.windows.net,1433"),
+            (format!("shpo.invalid:{pg}"), "shpo.postgres.database.azure.com:5432"),
+            ("--server localhost".to_owned(), "--server shop"),
+        ] {
+            text = text.replace(&from, to);
+        }
+        text
+    }
+}
+
+/// A token of the application `shop-app`, with fixed claims.
+#[derive(Debug)]
+struct Fixed;
+
+#[async_trait::async_trait]
+impl TokenCredential for Fixed {
+    fn name(&self) -> String {
+        "the test".into()
+    }
+
+    async fn get_token(
+        &self,
+        request: TokenRequest,
+    ) -> Result<Token, entra_pool::token::CredentialError> {
+        use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+        let (id, audience) =
+            ("5e8b5b3c-0b1f-4d55-9c2e-6f1f1a7d2c10", request.scope.resource().to_owned());
+        let name = "/x/providers/Microsoft.ManagedIdentity/userAssignedIdentities/shop-app";
+        let claims = format!(
+            r#"{{"aud":"{audience}","appid":"{id}","oid":"{id}","tid":"{id}","xms_mirid":"{name}"}}"#
+        );
+        let token = format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let expires_on = std::time::UNIX_EPOCH + std::time::Duration::from_secs(4_102_444_800);
+        Ok(Token::new(token, expires_on))
+    }
+}
+
+/// Logged out of the Azure CLI, on a machine without an identity.
+fn nobody(az: &AzureCliStandIn) -> Identity {
+    az.set_mode(AzureCliMode::LoggedOut).unwrap();
+    let path = az.executable().parent().unwrap().display().to_string();
+    let environment =
+        Environment::from_pairs([("AZURE_TOKEN_CREDENTIALS", "dev".to_owned()), ("PATH", path)]);
+    Identity::new(DefaultCredential::new().environment(environment).build().unwrap())
+}
+
+/// The whole section.
+async fn section() -> String {
+    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+    let developer = Principal::new("dev@contoso.com", PrincipalKind::User);
+    let az = AzureCliStandIn::new(Arc::clone(emulator.issuer()), developer).unwrap();
+    let world = World { emulator, az };
+    // The servers know others alone.
+    world.emulator.directory().remove("shop-app");
+    let known = || Identity::new(Fixed);
+    let as_it_is = |string: String| string;
+    let firewall = ServerError::new(
+        40615,
+        14,
+        "Cannot open server 'shop' requested by the login. Client with IP address '203.0.113.7' is not allowed to access the server.",
+    );
+    let missing = ServerError::new(
+        4060,
+        11,
+        "Cannot open database \"odrers\" requested by the login. The login failed.",
+    );
+    let mut page = format!("{START}{INTRODUCTION}");
+    let sql = world.emulator.azure_sql().behaviour();
+    for title in
+        ["No identity", "A wrong host name", "The firewall", "A missing user", "A missing database"]
+    {
+        let errors = match title {
+            "No identity" => world.errors(&nobody(&world.az), as_it_is).await,
+            "A wrong host name" => {
+                world.errors(&known(), |string| string.replace("localhost", "shpo.invalid")).await
+            }
+            "The firewall" => {
+                sql.fail_logins(1, firewall.clone());
+                let [sql, _] = world.errors(&known(), as_it_is).await;
+                [sql, world.rejected("28000", "no pg_hba.conf entry for host \"203.0.113.7\", user \"shop-app\", database \"orders\", SSL encryption").await]
+            }
+            "A missing user" => world.errors(&known(), as_it_is).await,
+            _ => {
+                sql.fail_logins(1, missing.clone());
+                let [sql, _] = world.errors(&known(), as_it_is).await;
+                [sql, world.rejected("3D000", "database \"odrers\" does not exist").await]
+            }
+        };
+        let [sql, pg] = errors;
+        for text in [&sql, &pg] {
+            assert!(text.lines().count() <= 15, "{title}: {text}");
+            assert!(
+                text.contains('`') || text.contains("pgaadauth") || text.contains("CREATE USER"),
+                "{title}, no command: {text}"
+            );
+        }
+        write!(
+            page,
+            "\n## {title}\n\n```text\n{sql}\n```\n\nOn PostgreSQL:\n\n```text\n{pg}\n```\n"
+        )
+        .unwrap();
+    }
+    page
+}
+
+/// `ENTRA_POOL_BLESS=1` writes the section to the page.
+#[tokio::test]
+async fn the_manual_shows_the_first_mistakes_as_main_prints_them() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/troubleshooting.md");
+    let manual = std::fs::read_to_string(&path).unwrap().replace('\r', "");
+    let (before, rest) = manual.split_once(START).expect("the section");
+    let (old, after) = rest.split_once("\n# ").expect("a section after it");
+    let new = section().await;
+    if std::env::var_os("ENTRA_POOL_BLESS").is_some() {
+        std::fs::write(&path, format!("{before}{new}\n# {after}")).unwrap();
+        return;
+    }
+    assert_eq!(format!("{START}{old}"), new, "ENTRA_POOL_BLESS=1 writes it to the page");
+}
