@@ -72,6 +72,8 @@ pub(super) const NO_DATABASE_NAMED: &str =
 const DATABASES: &str = "Check dbname: `az postgres flexible-server db list --resource-group GROUP --server-name SERVER --query [].name` lists the databases.";
 const HBA: &str = "On Azure, add a firewall rule for this address (`az postgres flexible-server firewall-rule create --resource-group GROUP --server-name SERVER --name app --start-ip-address ADDRESS --end-ip-address ADDRESS`), or use a private endpoint; elsewhere, change pg_hba.conf.";
 
+const GUEST: &str = " A guest's role has the guest's full name in the server's tenant, such as name_partner.example#EXT#@TENANT.onmicrosoft.com (in a URL, # is written %23).";
+
 fn case(error: &DbError) -> &'static Case {
     let message = error.message().to_lowercase();
     let fits = |(codes, texts, ..): &&Case| {
@@ -191,12 +193,7 @@ impl Refusal<'_> {
                 if is_person { "user" } else { "service" },
             );
         }
-        let guest = match self.user.contains('@') {
-            true => {
-                " A guest's role has the guest's full name in the server's tenant, such as name_partner.example#EXT#@TENANT.onmicrosoft.com (in a URL, # is written %23)."
-            }
-            false => "",
-        };
+        let guest = if self.user.contains('@') { GUEST } else { "" };
         format!(
             "Is there a role of that name for this principal? An Entra administrator of the server creates it, connected to the database postgres: select * from pgaadauth_create_principal('{user}', false, false); for a group, user is the group's name.{guest} A principal that was recreated has another ID: drop its role and create that again as well."
         )

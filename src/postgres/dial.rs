@@ -173,7 +173,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// An error of the server in bytes, at most.
 const LONGEST_ERROR: u64 = 8 * 1024;
 
-/// SSLRequest (PostgreSQL documentation, "Message Formats").
+/// `SSLRequest` (PostgreSQL documentation, "Message Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// An overloaded server answers the request for TLS with an error. Asks again, to read it: `None`
