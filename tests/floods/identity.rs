@@ -208,7 +208,8 @@ async fn run(Case(place, flood, ends): Case) -> String {
         }
         Err(error) => {
             // What cannot be a token, or speaks no TLS, is not asked for again.
-            let expected = if place == Place::FabricTls { "Unreachable" } else { "TooLong" };
+            let expected =
+                if place == Place::FabricTls { "cannot connect" } else { "is longer than" };
             assert!(ends == Early && format!("{error:?}").contains(expected), "{error:?}");
         }
     }
