@@ -1,6 +1,9 @@
 //! What is away, and comes back.
 
+use std::time::Duration;
+
 use entra_pool_emulator::identity::Fault;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     PROGRAM,
@@ -33,7 +36,13 @@ async fn an_identity_endpoint_that_is_away_is_waited_for() {
     world.emulator.identity().go_away().await.unwrap();
     let application = start(&world).await;
     page(&application.get("/").await, 503);
-    assert_eq!(application.get("/health").await.json()["status"], "degraded");
+    // The endpoint is asked for 10 s, because a container's may only be starting.
+    let degraded = async {
+        while application.get("/health").await.json()["status"] != "degraded" {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), degraded).await.expect("the health shows it");
     world.emulator.identity().come_back().unwrap();
     application.recovers("/").await;
 
