@@ -24,6 +24,7 @@ use entra_pool::{
 };
 use entra_pool_emulator::{
     emulator::{Emulator, EmulatorOptions},
+    identity::Fault,
     jwt::{Principal, PrincipalKind},
 };
 
@@ -198,8 +199,8 @@ async fn going_down(
     log: &Log,
 ) -> Result<()> {
     emulator.identity().set_latency(Duration::ZERO);
-    emulator.identity().go_away().await?;
-    log.say("the identity endpoint is down: connections to it are refused");
+    emulator.identity().fail(Fault::Status(503, String::new()));
+    log.say("the identity endpoint is down: it answers each request with 503");
     // New logins, too: the pool's connections are gone. And a renewal is tried.
     emulator.azure_sql().behaviour().cut_connections();
     while emulator.azure_sql().counters().open > 0 {
@@ -212,7 +213,7 @@ async fn going_down(
     let error = renewed.err().ok_or("the endpoint was to be down")?;
     log.say("meanwhile the attempt to renew it has failed:");
     println!("{:>12}{}", "", with_causes(&error));
-    emulator.identity().come_back()?;
+    emulator.identity().recover();
     log.say("the endpoint is back");
     Ok(())
 }

@@ -69,6 +69,7 @@ pub struct Config {
     pub(crate) session: tokio_postgres::Config,
     pub(crate) hosts: Vec<Host>,
     pub(super) scope: Option<Scope>,
+    cli_timeout: Option<Duration>,
     pub(crate) trust: Trust,
     pub(super) max_size: Option<usize>,
     pub(super) min_size: usize,
@@ -122,6 +123,7 @@ impl Config {
             session: session(pg),
             hosts: hosts(pg)?,
             scope: None,
+            cli_timeout: None,
             trust: Trust::Platform,
             max_size: None,
             min_size: 0,
@@ -290,7 +292,7 @@ impl Config {
     /// Starts the credential of the environment. A client ID limits it to one identity.
     pub(super) fn credential(&self, client_id: Option<Named>) -> DefaultCredential {
         let cloud = self.token_scope().ok().as_ref().and_then(Cloud::of_scope);
-        let default = DefaultCredential::new().cloud(cloud);
+        let default = DefaultCredential::new().cloud(cloud).cli_timeout(self.cli_timeout);
         match client_id {
             Some((id, setting)) => default.user_assigned(UserAssignedId::ClientId(id), setting),
             None => default,
@@ -427,6 +429,10 @@ pub(super) fn of_settings(settings: &Settings) -> Result<(Config, Option<String>
         config.trust = Trust::Roots(file.into());
     }
     config.scope = settings.get("entra_scope").map(Scope::new).transpose()?;
+    config.cli_timeout = match settings.number("entra_cli_timeout")? {
+        Some(0) => return Err(ConfigError::value("entra_cli_timeout", "must be 1 or more")),
+        seconds => seconds.map(|seconds| Duration::from_secs(seconds as u64)),
+    };
     config.max_size = settings.number("pool_max_conns")?;
     config.min_size = settings.number("pool_min_conns")?.unwrap_or_default();
     if let Some(lifetime) = settings.duration("pool_max_conn_lifetime")? {
@@ -488,5 +494,18 @@ impl Config {
     pub(crate) fn servers(&self) -> String {
         let servers: Vec<_> = self.hosts.iter().map(Host::to_string).collect();
         servers.join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_limits_the_time_of_az() {
+        let limit = |text: &str| parse(text).unwrap().0.cli_timeout;
+        let host = "host=a.postgres.database.azure.com";
+        assert_eq!(limit(host), None);
+        assert_eq!(limit(&format!("{host} entra_cli_timeout=60")), Some(Duration::from_secs(60)));
     }
 }

@@ -28,6 +28,7 @@ fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
     for (text, says) in [
         (format!("{azure}?connect_timeout=soon"), "connect_timeout"),
         (format!("{azure}?entra_scope=a b"), "entra_scope cannot be used"),
+        (format!("{azure}?entra_cli_timeout=0"), "entra_cli_timeout must be 1 or more"),
         (format!("{azure}?tcp_user_timeout=30"), "tcp_user_timeout is in milliseconds"),
         (format!("{azure}?sslrootcert=/nowhere/ca.pem"), "/nowhere/ca.pem"),
         (format!("{azure}?entra_client_id=c"), "entra_client_id names an identity"),
