@@ -29,18 +29,18 @@ pub(crate) enum Mistake {
 pub(crate) const ESCAPED: &str =
     "has quotes that are escaped with backslashes (\\\"): write the quotes alone";
 
-/// Removes what surrounds a pasted string: white space and a byte-order mark. A string that was
-/// quoted or escaped for the place that it was copied from is refused.
+/// Removes what surrounds a pasted string: white space, a byte-order mark and semicolons. A string
+/// that was quoted or escaped for the place that it was copied from is refused.
 pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
-    let text =
-        text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}'));
+    let surrounds = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}' | ';');
+    let text = text.trim_matches(surrounds);
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     let problem = match () {
         () if text.starts_with("\\\"") => ESCAPED,
         () if has(&["&quot;", "&apos;", "&amp;", "&#3"]) => {
             "is escaped for XML: write \" for &quot;, ' for &apos; and & for &amp;"
         }
-        () if text.starts_with(['"', '\'']) => {
+        () if text.starts_with(['"', '\'', '`', '“', '‘']) => {
             "cannot be read, because the whole string is in quotes: remove them"
         }
         () => return Ok(text),
@@ -80,16 +80,20 @@ pub(crate) fn other_url(scheme: &str, own: &[&str]) -> Mistake {
 }
 
 /// Whether a value is, or has in it, what a template tells its reader to replace:
-/// `{your_password}`, `<server>`, `${SERVER}`.
+/// `{your_password}`, `<server>`, `[server]`, `YOUR_SERVER`, `${SERVER}`.
 pub(crate) fn is_placeholder(value: &str) -> bool {
     let between = |open, close| {
         let (_, rest) = value.split_once(open)?;
         Some(rest.split_once(close)?.0).filter(|inside: &&str| !inside.is_empty())
     };
+    let word = value.trim_start_matches("tcp:").split(['.', ',']).next().unwrap_or_default();
     let is_text = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " _-.".contains(c));
     between('<', '>').is_some_and(is_text)
         || between('{', '}').is_some_and(is_template_name)
-        || ["${", "$("].iter().any(|variable| value.contains(variable))
+        || between('[', ']').is_some_and(is_template_name)
+        || word.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("your_"))
+            && is_template_name(&word[5..])
+        || ["${", "$(", "#{"].iter().any(|variable| value.contains(variable))
 }
 
 /// What stands in the braces of a template, where ODBC's braces quote a value.

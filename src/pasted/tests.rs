@@ -81,7 +81,7 @@ fn what_cannot_be_read_is_named_without_its_value() {
 
 #[test]
 fn what_surrounds_a_pasted_string_is_removed() {
-    for text in ["a=b", " \n a=b\r\n", "\u{feff}a=b", "\u{200b}a=b\u{feff} "] {
+    for text in ["a=b", " \n a=b\r\n", "\u{feff}a=b", "\u{200b}a=b\u{feff} ", "a=b; \n;"] {
         assert_eq!(trimmed(text), Ok("a=b"), "{text:?}");
     }
 }
@@ -92,6 +92,8 @@ fn a_string_that_was_quoted_or_escaped_elsewhere_is_refused_and_not_shown() {
         ("\"Server=hunter2\"", "the whole string is in quotes"),
         ("'Server=hunter2'", "the whole string is in quotes"),
         ("\"Server=hunter2", "the whole string is in quotes"),
+        ("“Server=hunter2”", "the whole string is in quotes"),
+        ("`Server=hunter2`", "the whole string is in quotes"),
         (r#"\"Server=hunter2\""#, "backslashes"),
         ("Server=&quot;hunter2&quot;", "XML"),
         ("Server=&#39;hunter2&#39;", "XML"),
@@ -116,12 +118,28 @@ fn a_placeholder_is_found_and_braces_of_odbc_are_not_one() {
         "{user_name}",
         "${SERVER}",
         "$(SqlServer)",
+        "#{SqlServer}#",
+        "[server].database.windows.net",
+        "YOUR_SERVER.database.windows.net",
+        "tcp:your_server_name,1433",
+        "your_client_id",
     ] {
         assert!(is_placeholder(value), "{value}");
     }
-    for value in
-        ["orders", "{orders}", "a<b", "a>b<c", "<>", "{}", "11111111-2222", "a{b", "$1", ""]
-    {
+    for value in [
+        "orders",
+        "{orders}",
+        "a<b",
+        "a>b<c",
+        "<>",
+        "{}",
+        "11111111-2222",
+        "a{b",
+        "$1",
+        "[::1]",
+        "your_events",
+        "",
+    ] {
         assert!(!is_placeholder(value), "{value}");
     }
 }

@@ -56,9 +56,9 @@ use crate::{
 ///
 /// In each of them, the keywords of any driver are accepted. Keywords are not case-sensitive, and
 /// spaces and `_` between their words do not matter. A keyword without a value counts as absent.
-/// White space and a byte-order mark around the string are ignored. These are errors: an unknown
-/// keyword, two keywords for one setting (most drivers use the last), and a placeholder that a
-/// template left in a value (`{your_database}`, `<server>`, `${SERVER}`).
+/// White space, a byte-order mark and semicolons around the string are ignored. These are errors:
+/// an unknown keyword, two keywords for one setting (most drivers use the last), and a placeholder
+/// that a template left in a value (`{your_database}`, `<server>`, `${SERVER}`).
 ///
 /// # Keywords
 ///
