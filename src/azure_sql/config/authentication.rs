@@ -65,7 +65,9 @@ const REFUSED: &[(&str, &str)] = &[
 /// Parses any driver's spelling: `Active Directory MSI`, `ActiveDirectoryMSI`,
 /// `azure-active-directory-msi`, `MSI`.
 pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
-    let value = value.replace('-', "").to_ascii_lowercase().replace(' ', "");
+    // Text from a web page has its own spaces and quotes.
+    let letters = value.chars().filter(|c| c.is_alphanumeric());
+    let value = letters.collect::<String>().to_ascii_lowercase();
     let bare = value.strip_prefix("azure").filter(|it| it.starts_with(PREFIX)).unwrap_or(&value);
     let bare = bare.strip_prefix(PREFIX).unwrap_or(bare);
     if let Some((this, _)) = NAMES.iter().find(|(_, names)| is_one_of(names, bare)) {
@@ -110,6 +112,8 @@ mod tests {
             ("azure-active-directory-service-principal-secret", Some(ServicePrincipal)),
             ("ActiveDirectoryServerPrincipal", Some(ServicePrincipal)),
             ("Azure CLI", Some(AzureCli)),
+            ("Active\u{a0}Directory\u{a0}Default", None),
+            ("“Active Directory MSI”", Some(ManagedIdentity)),
         ] {
             assert_eq!(read(value), Ok(expected), "{value}");
         }

@@ -23,6 +23,10 @@ fn server(address: &str) -> Result<Pairs, ConfigError> {
     if address.starts_with('[') && !address.contains(']') {
         return Err(ConfigError::url("has a '[' that is not closed"));
     }
+    if address.contains(['/', '?']) {
+        let problem = "has a '/' or a '?' after its host, where ;databaseName=NAME follows";
+        return Err(ConfigError::url(problem));
+    }
     let (host, port) = host_and_port(address);
     let pair = |name: &str, value: &str| (name.to_owned(), Zeroizing::new(value.trim().to_owned()));
     let pairs = [pair("serverName", host), pair("portNumber", port)];
@@ -73,6 +77,8 @@ mod tests {
             ("h;user=hunter2{x}", "of 'user' has a '{'"),
             ("h;password=x;hunter2={", "of keyword number 2"),
             ("[::1", "'[' that is not closed"),
+            ("h:1433/hunter2", ";databaseName=NAME"),
+            ("h?user=hunter2;a=b", ";databaseName=NAME"),
         ] {
             let error = pairs(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

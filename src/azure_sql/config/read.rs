@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::limit,
-    pasted::{self, Pairs, Rules, is_one_of, is_same},
+    pasted::{self, Mistake, Pairs, Rules, is_one_of, is_same},
     tls::Trust,
     token::Scope,
 };
@@ -85,6 +85,12 @@ fn pairs(text: &str) -> Result<Pairs, ConfigError> {
         None => {
             // As go-mssqldb marks ODBC's rules.
             let text = if starts_with("odbc:") { &text["odbc:".len()..] } else { text };
+            let has_spaces = text.split_whitespace().filter(|word| word.contains('=')).count() > 1;
+            if has_spaces && !text.contains(';') {
+                let problem = "has spaces between its pairs, which PostgreSQL's may have (use \
+                               entra_pool::postgres): for Azure SQL, write ';' there";
+                return Err(Mistake::Syntax(problem.to_owned()).into());
+            }
             Ok(pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?)
         }
     }
