@@ -1,6 +1,6 @@
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio_postgres::config::{Host as PgHost, SslMode};
 
 use super::{
@@ -43,8 +43,8 @@ use crate::{
 ///
 /// The first name is libpq's or ours, the others are those of Npgsql, pgjdbc, pgx and asyncpg. Every
 /// name is accepted in every form, without regard to case, and to spaces and `_` between words. A
-/// keyword without a value counts as absent, but `ssl…=` and `entra_…=` are refused. White space
-/// and a byte-order mark around the string are ignored. These are errors: an unknown keyword, two
+/// keyword without a value counts as absent, but `ssl…=` and `entra_…=` are refused. White space,
+/// a byte-order mark and semicolons around the string are ignored. These are errors: an unknown keyword, two
 /// keywords for one setting, and a placeholder that a template left in a value
 /// (`{your_database}`, `<server>`, `${SERVER}`).
 ///
@@ -375,13 +375,15 @@ fn hosts(pg: &tokio_postgres::Config) -> Result<Vec<Host>, ConfigError> {
         (![0, 1, count].contains(&ports.len()), "port", "must be one, or as many as host"),
     ])?;
     let name = |host: &PgHost| match host {
-        PgHost::Tcp(name) => {
-            ConfigError::refuse(&[
-                (name.is_empty(), "host", "is empty"),
-                (name.contains(['@', ';', '=']), "host", "is not a host name"),
-            ])?;
-            Ok(name.clone())
+        PgHost::Tcp(name) if ServerName::try_from(name.as_str()).is_ok() => Ok(name.clone()),
+        // Its name is not shown: a password may be in it.
+        PgHost::Tcp(name) if Cloud::of_azure_sql_host(name).is_some() => {
+            Err(ConfigError::value("host", "belongs to Azure SQL: use entra_pool::azure_sql"))
         }
+        PgHost::Tcp(_) => Err(ConfigError::value(
+            "host",
+            "must be a host name and no more: the port is written port=5432, in a URL HOST:5432",
+        )),
         #[cfg(unix)]
         PgHost::Unix(_) => Err(ConfigError::value(
             "host",

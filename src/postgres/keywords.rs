@@ -52,10 +52,10 @@ impl Settings {
             Some(scheme) => return Err(pasted::other_url(&scheme, &OWN).into()),
             // In Npgsql's form, one pair stands before the first semicolon.
             None if text.split_once(';').is_some_and(|(first, _)| {
-                first.matches('=').count() == 1 && !first.contains('\'')
+                first.matches('=').count() == 1 && first.matches('\'').count() % 2 == 0
             }) =>
             {
-                pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?
+                from_npgsql(text)?
             }
             None => from_pairs(text)?,
         };
@@ -125,6 +125,32 @@ impl Settings {
     }
 }
 
+/// `Keyword=value;Keyword=value`, where a host may have its port.
+fn from_npgsql(text: &str) -> Result<Pairs, ConfigError> {
+    let mut pairs = pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?;
+    let is_host = |name: &str| KEYWORDS.find(name).is_some_and(|(name, _)| name == "host");
+    if let Some((_, hosts)) = pairs.iter_mut().find(|(name, _)| is_host(name)) {
+        let (names, ports) = hosts_and_ports(hosts);
+        *hosts = Zeroizing::new(names);
+        pairs.push(("port".to_owned(), Zeroizing::new(ports)));
+    }
+    Ok(pairs)
+}
+
+/// Splits `host[:port][,host[:port]]` into the values of `host` and `port`.
+fn hosts_and_ports(hosts: &str) -> (String, String) {
+    let split = |host| {
+        let (name, port) = pasted::host_and_port(host);
+        // Anything else stays in the name, which is checked later.
+        let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+        let is_name = name.starts_with('[') || !name.contains(':');
+        if is_port && is_name { (pasted::unbracketed(name), port) } else { (host, "") }
+    };
+    let (names, ports): (Vec<_>, Vec<_>) = hosts.split(',').map(split).unzip();
+    let has_ports = ports.iter().any(|port| !port.is_empty());
+    (names.join(","), if has_ports { ports.join(",") } else { String::new() })
+}
+
 /// `[user@]host[:port][,host[:port]][/database][?keyword=value&…]`
 fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
     let problem = |problem| Err(ConfigError::syntax(problem));
@@ -141,15 +167,7 @@ fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
     if base.contains(';') {
         return problem("a ; before the URL's parameters is written %3B");
     }
-    let (mut names, mut ports) = (Vec::new(), Vec::new());
-    for host in hosts.split(',') {
-        let (name, port) = pasted::host_and_port(host);
-        names.push(pasted::unbracketed(name));
-        ports.push(port);
-    }
-    let has_ports = ports.iter().any(|port| !port.is_empty());
-    let ports = if has_ports { ports.join(",") } else { String::new() };
-    let (names, mut pairs) = (names.join(","), Pairs::new());
+    let ((names, ports), mut pairs) = (hosts_and_ports(hosts), Pairs::new());
     for (keyword, value) in [("host", &*names), ("port", &ports), ("dbname", path), ("user", user)]
     {
         if !value.is_empty() {
@@ -187,7 +205,7 @@ fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
         let value;
         let unread_value = after_equals.trim_start();
         if unread_value.starts_with("\\\"") {
-            return Err(ConfigError::syntax(pasted::ESCAPED));
+            return Err(pasted::Mistake::Syntax(pasted::ESCAPED.to_owned()).into());
         }
         (value, unread) = read_value(unread_value);
         pairs.push((key.to_owned(), value));
@@ -284,6 +302,14 @@ mod tests {
         ] {
             assert_eq!(read(text), url, "{text}");
         }
+        for text in [
+            "Host=h1,h2:6432;Username=a@b;Database=db",
+            "Host='h1,h2:6432';Username='a@b';Database='db'",
+            "host=h1,h2 port=,6432 user=a@b dbname=db;",
+        ] {
+            assert_eq!(read(text).of_driver(), "dbname='db' host='h1,h2' port=',6432' user='a@b' ");
+        }
+        assert_eq!(read("Host=[::1]:1;DB=d"), read("Host=::1;Port=1;DB=d"));
         assert_eq!(read("postgresql://[::1]:1/").of_driver(), "host='::1' port='1' ");
         assert_eq!(read("postgresql:///?host=h").of_driver(), "host='h' ");
     }

@@ -122,7 +122,7 @@ fn a_setting_changes_verification_target_or_identity_only_by_its_own_name() {
 
 #[test]
 fn every_keyword_for_tls_is_verify_full_or_refused() {
-    for keyword in ["sslmode", "ssl", "SSL_Mode"] {
+    for keyword in ["sslmode", "ssl", "SSL_Mode", "ssl-mode"] {
         for (value, is_read) in [
             ("require", true),
             ("Require", true),
@@ -150,6 +150,9 @@ fn every_keyword_for_tls_is_verify_full_or_refused() {
         "sslcrl=a.pem",
         "sslcert=a.pem",
         "gssencmode=require",
+        "GSS_Encryption_Mode=require",
+        "direct_tls=true",
+        "scram_client_key=x",
         "require_auth=none",
         "socketFactory=x",
         "service=x",
@@ -187,11 +190,23 @@ fn a_host_of_another_service_is_refused_with_the_module_or_the_scope() {
         assert!(error.contains(expected), "{error}");
     }
     let string = "Server=tcp:shop.database.windows.net,1433;Database=orders;";
-    let error = string.parse::<Config>().unwrap().token_scope().unwrap_err().to_string();
+    let error = string.parse::<Config>().unwrap_err().to_string();
     assert!(error.contains("entra_pool::azure_sql"), "{error}");
     let string = format!("{string}Authentication=Active Directory Default");
     let error = string.parse::<Config>().unwrap_err().to_string();
     assert!(error.contains("entra_pool::azure_sql"), "{error}");
+    for string in [
+        "host=shop.postgres.database.azure.com:5432 dbname=orders",
+        "Server=tcp:shop.postgres.database.azure.com;Database=orders",
+        "Server=shop.postgres.database.azure.com,5432;Database=orders",
+        "postgres://shop.postgres.database.azure.com:5432:5432/orders",
+    ] {
+        let error = string.parse::<Config>().unwrap_err().to_string();
+        assert!(error.contains("port=5432"), "{string}: {error}");
+    }
+    let string = "Server=tcp:u:hunter2@shop.database.windows.net;Database=orders";
+    let error = string.parse::<Config>().unwrap_err().to_string();
+    assert!(error.contains("entra_pool::azure_sql") && !error.contains("hunter2"), "{error}");
     let cosmos: Config = "host=c-a.b.postgres.cosmos.azure.com".parse().unwrap();
     let scope = Scope::from_static("https://token.postgres.cosmos.azure.com/.default");
     assert_eq!(cosmos.token_scope().unwrap(), scope);
