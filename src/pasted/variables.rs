@@ -43,7 +43,8 @@ pub(crate) fn settings(
     let (mut names, mut pairs) = (Vec::new(), Pairs::new());
     for (variable, keyword, value) in set {
         names.push(variable);
-        pairs.push((keyword.to_owned(), Zeroizing::new(value.to_owned())));
+        // Kubernetes keeps the line break at the end of a file.
+        pairs.push((keyword.to_owned(), Zeroizing::new(value.trim().to_owned())));
     }
     if !names.is_empty() {
         tracing::info!(variables = names.join(", "), "reading the settings of the environment");

@@ -376,10 +376,6 @@ fn hosts(pg: &tokio_postgres::Config) -> Result<Vec<Host>, ConfigError> {
     ])?;
     let name = |host: &PgHost| match host {
         PgHost::Tcp(name) if ServerName::try_from(name.as_str()).is_ok() => Ok(name.clone()),
-        // Its name is not shown: a password may be in it.
-        PgHost::Tcp(name) if Cloud::of_azure_sql_host(name).is_some() => {
-            Err(ConfigError::value("host", "belongs to Azure SQL: use entra_pool::azure_sql"))
-        }
         PgHost::Tcp(_) => Err(ConfigError::value(
             "host",
             "must be a host name and no more: the port is written port=5432, in a URL HOST:5432",

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use zeroize::Zeroizing;
 
 use super::ConfigError;
-use crate::pasted::{self, Keywords, Pairs, Rules, is_one_of};
+use crate::{
+    Cloud,
+    pasted::{self, Keywords, Pairs, Rules, is_one_of},
+};
 
 pub(super) const CLIENT_ID: &str = "entra_client_id";
 
@@ -128,6 +131,12 @@ impl Settings {
 /// `Keyword=value;Keyword=value`, where a host may have its port.
 fn from_npgsql(text: &str) -> Result<Pairs, ConfigError> {
     let mut pairs = pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?;
+    // The advice for a string of Azure SQL comes first, whatever else is in it.
+    let is_azure_sql =
+        |host: &str| Cloud::of_azure_sql_host(host).is_some() && !host.contains("://");
+    if pairs.iter().any(|(_, value)| value.split(',').any(is_azure_sql)) {
+        return Err(ConfigError::value("host", "belongs to Azure SQL: use entra_pool::azure_sql"));
+    }
     let is_host = |name: &str| KEYWORDS.find(name).is_some_and(|(name, _)| name == "host");
     if let Some((_, hosts)) = pairs.iter_mut().find(|(name, _)| is_host(name)) {
         let (names, ports) = hosts_and_ports(hosts);

@@ -204,9 +204,16 @@ fn a_host_of_another_service_is_refused_with_the_module_or_the_scope() {
         let error = string.parse::<Config>().unwrap_err().to_string();
         assert!(error.contains("port=5432"), "{string}: {error}");
     }
-    let string = "Server=tcp:u:hunter2@shop.database.windows.net;Database=orders";
-    let error = string.parse::<Config>().unwrap_err().to_string();
-    assert!(error.contains("entra_pool::azure_sql") && !error.contains("hunter2"), "{error}");
+    for string in [
+        "Server=tcp:u:hunter2@shop.database.windows.net;Database=orders",
+        "Driver={ODBC Driver 18 for SQL Server};Server=tcp:a.database.windows.net,1433;Pwd=hunter2",
+        "Data Source=a.database.windows.net;Initial Catalog=d;User ID=u;Password=hunter2",
+    ] {
+        let error = string.parse::<Config>().unwrap_err().to_string();
+        assert!(error.contains("entra_pool::azure_sql") && !error.contains("hunter2"), "{error}");
+    }
+    let string = "Host=h;entra_scope=https://ossrdbms-aad.database.windows.net;Database=orders";
+    assert!(string.parse::<Config>().is_ok(), "a scope is not a host");
     let cosmos: Config = "host=c-a.b.postgres.cosmos.azure.com".parse().unwrap();
     let scope = Scope::from_static("https://token.postgres.cosmos.azure.com/.default");
     assert_eq!(cosmos.token_scope().unwrap(), scope);
@@ -220,7 +227,7 @@ type Variables = &'static [(&'static str, &'static str)];
 fn the_variables_of_service_connector_are_read_for_every_client_type() {
     const STRING: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
     const ID: (&str, &str) = ("AZURE_POSTGRESQL_CLIENTID", "11111111-2222-3333-4444-555555555555");
-    let clients: [(&str, Variables); 8] = [
+    let clients: [(&str, Variables); 9] = [
         (
             ".NET",
             &[(
@@ -275,6 +282,15 @@ fn the_variables_of_service_connector_are_read_for_every_client_type() {
                 ("AZURE_POSTGRESQL_DATABASE", "orders"),
                 ("AZURE_POSTGRESQL_PORT", "5432"),
                 ("AZURE_POSTGRESQL_SSL", "true"),
+            ],
+        ),
+        (
+            "from files",
+            &[
+                ("AZURE_POSTGRESQL_HOST", "shop.postgres.database.azure.com\n"),
+                ("AZURE_POSTGRESQL_USERNAME", "shop-identity\r\n"),
+                ("AZURE_POSTGRESQL_DATABASE", "orders\n"),
+                ("AZURE_POSTGRESQL_SSL", "true\n"),
             ],
         ),
         (

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     clock::limit,
+    cloud,
     pasted::{self, Mistake, Pairs, Rules, is_one_of, is_same},
     tls::Trust,
     token::Scope,
@@ -97,6 +98,12 @@ fn pairs(text: &str) -> Result<Pairs, ConfigError> {
 }
 
 pub(super) fn read(pairs: &Pairs, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
+    // The advice for a string of PostgreSQL comes first, whatever else is in it.
+    let is_postgres = |host: &str| cloud::postgresql_scope(host).is_some();
+    if pairs.iter().any(|(_, value)| value.split(',').any(is_postgres)) {
+        let problem = "belongs to Azure Database for PostgreSQL: use entra_pool::postgres";
+        return Err(ConfigError::value("Server", problem));
+    }
     let mut reader = Reader {
         config: Config::new(""),
         identity: NamedIdentity::default(),

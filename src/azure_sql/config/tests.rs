@@ -329,6 +329,10 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
         ("jdbc:sqlserver:h", "not for SQL Server"),
         ("Server=shop.postgres.database.azure.com", "use entra_pool::postgres"),
         (
+            "Server=a.postgres.database.azure.com;Include Error Detail=true;Password=hunter2",
+            "use entra_pool::postgres",
+        ),
+        (
             "Server=a.sql.chinacloudapi.cn",
             "'Entra Scope=https://database.chinacloudapi.cn/.default'",
         ),
