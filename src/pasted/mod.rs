@@ -40,6 +40,9 @@ pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
         () if has(&["&quot;", "&apos;", "&amp;", "&#3"]) => {
             "is escaped for XML: write \" for &quot;, ' for &apos; and & for &amp;"
         }
+        () if has(&["\\u0022", "\\u0026", "\\u0027"]) => {
+            "is escaped for JSON: write \" for \\u0022, ' for \\u0027 and & for \\u0026"
+        }
         () if text.starts_with(['"', '\'', '`', '“', '‘']) => {
             "cannot be read, because the whole string is in quotes: remove them"
         }

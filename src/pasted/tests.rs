@@ -97,6 +97,7 @@ fn a_string_that_was_quoted_or_escaped_elsewhere_is_refused_and_not_shown() {
         (r#"\"Server=hunter2\""#, "backslashes"),
         ("Server=&quot;hunter2&quot;", "XML"),
         ("Server=&#39;hunter2&#39;", "XML"),
+        (r"Server=\u0022hunter2\u0022", "JSON"),
         ("postgres://h/d?a=hunter2&amp;b=c", "XML"),
     ] {
         let shown = said(&trimmed(text).unwrap_err());
