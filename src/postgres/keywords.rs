@@ -216,6 +216,10 @@ fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
         if unread_value.starts_with("\\\"") {
             return Err(pasted::Mistake::Syntax(pasted::ESCAPED.to_owned()).into());
         }
+        if unread_value.starts_with('"') {
+            let problem = "a value is quoted with ', as in user='DB Admins', and not with \"";
+            return Err(ConfigError::syntax(problem));
+        }
         (value, unread) = read_value(unread_value);
         pairs.push((key.to_owned(), value));
         unread = unread.trim_start();
@@ -368,6 +372,7 @@ mod tests {
             ("hunter2", "postgres://"),
             ("passfile=x hunter2='y'", "not shown"),
             (r#"user=\"hunter2\" host=h"#, "backslashes"),
+            (r#"user="hunter2" host=h"#, "a value is quoted with '"),
             ("postgres://h/%FF", "not UTF-8"),
         ] {
             let error = Settings::parse(text).unwrap_err();

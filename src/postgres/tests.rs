@@ -149,6 +149,7 @@ fn every_keyword_for_tls_is_verify_full_or_refused() {
         "ssl_min_protocol_version=TLSv1.3",
         "sslcrl=a.pem",
         "sslcert=a.pem",
+        "sslcertmode=require",
         "gssencmode=require",
         "GSS_Encryption_Mode=require",
         "direct_tls=true",
