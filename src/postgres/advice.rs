@@ -39,9 +39,15 @@ const BOUNCER: &[&str] = &["08P01"];
 
 /// The first case that fits counts.
 const CASES: &[Case] = &[
-    (BOUNCER, &["no more connections", "query_wait_timeout"], Transient, BOUNCER_FULL, LIMITS),
+    (BOUNCER, BOUNCER_LIMITS, Transient, "PgBouncer is full", LIMITS),
     (BOUNCER, BOUNCER_LOGINS, Transient, "PgBouncer cannot log in to the server", BOUNCER_LOG),
-    (BOUNCER, &["the database system is"], Transient, "the server starts or stops", ""),
+    (
+        BOUNCER,
+        &["the database system is", "shutting down"],
+        Transient,
+        "the server starts or stops",
+        "",
+    ),
     (BOUNCER, &["too many clients"], Transient, "the server is full", SMALLER_POOLS),
     (BOUNCER, &["startup parameter"], Final, "PgBouncer refuses a startup parameter", PARAMETERS),
     (BOUNCER, &["no such database", "database \""], Final, NO_DATABASE, BOUNCER_DATABASES),
@@ -59,7 +65,8 @@ const CASES: &[Case] = &[
     (&[""], &[""], Final, "the server returned an error", ""),
 ];
 
-const BOUNCER_FULL: &str = "PgBouncer is full";
+const BOUNCER_LIMITS: &[&str] =
+    &["no more connections", "connections exceeded", "query_wait_timeout", "resources exhaustion"];
 const LIMITS: &str = "Use smaller pools, or raise PgBouncer's limits.";
 const BOUNCER_LOGINS: &[&str] = &["client_login_timeout", "login has been failing", "conn crashed"];
 const BOUNCER_LOG: &str = "PgBouncer's log and the server (port 5432) have the reason.";

@@ -351,6 +351,14 @@ mod tests {
             ("client sent partial pkt in startup phase", Refused, "does not accept this token"),
             ("no more connections allowed (max_client_conn)", Transient, "PgBouncer is full"),
             ("query_wait_timeout", Transient, "PgBouncer is full"),
+            // PgBouncer 1.24 and later.
+            (
+                "client connections exceeded (max_db_client_connections)",
+                Transient,
+                "PgBouncer is full",
+            ),
+            ("bouncer resources exhaustion", Transient, "PgBouncer is full"),
+            ("pooler is shutting down", Transient, "starts or stops"),
             ("server login has been failing, try again later", Transient, "cannot log in"),
             (
                 "server login has been failing, cached error: database \"a\" does not exist",
