@@ -91,7 +91,9 @@ async fn a_challenge_that_points_elsewhere_is_not_met() {
     for (what, challenge, words) in challenges {
         world.endpoint.set_azure_arc_challenge(Some(challenge));
         let outcome = world.ask(&identity, &[]).await;
-        assert_says(what, &outcome.result.unwrap_err(), Refused, &["Azure Arc agent", words]);
+        let error = outcome.result.unwrap_err();
+        assert_says(what, &error, Refused, &["Azure Arc agent", words]);
+        assert_eq!(format!("{error:?}").matches(words).count(), 1, "{what}: {error:?}");
         assert_eq!(outcome.requests.len(), 1, "{what}: nothing is sent");
         assert_eq!(outcome.requests[0].key_is_right, None, "{what}");
     }

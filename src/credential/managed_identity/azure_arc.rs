@@ -82,7 +82,11 @@ impl AzureArc {
         };
         let url = shown(&self.local.url);
         let message = format!("no token from {} ({url}): {error}{advice}", AZURE_ARC.who);
-        CredentialError::new(Refused, message).with_source(error)
+        let failed = CredentialError::new(Refused, message);
+        match error {
+            KeyFileError::Unreadable { source, .. } => failed.with_source(source),
+            _ => failed,
+        }
     }
 }
 
