@@ -709,8 +709,17 @@ async fn what_az_reports_leads_to_the_command_that_helps() {
     let traceback = "echo 'Traceback (most recent call last):' >&2; for i in $(seq 200); do \
                      echo '  File \"x.py\", line 7' >&2; done; echo 'OSError: disk full' >&2; exit 1";
     let run = format!("run `{LOGIN}` (it says: ");
+    // As `az` 2.76 and later print it. The claims are no token, and must not be hidden.
+    let challenge = format!(
+        "{LOGIN} --claims-challenge \"eyJhY2Nlc3NfdG9rZW4iOnsiYWNycyI6eyJ2YWx1ZXMiOlsicDEiXX19fQ==\""
+    );
+    let claims = format!("echo 'ERROR: AADSTS50076' >&2; echo '{challenge}' >&2; exit 1");
+    let run_claims = format!("run `{challenge}` (it says: ");
+    let token = "echo 'az login --claims-challenge \"eyJh.eyJi.c2ln\"' >&2; exit 1";
     for (text, kind, said) in [
         (policy.as_str(), Refused, run.as_str()),
+        (claims.as_str(), Refused, run_claims.as_str()),
+        (token, Unavailable, "--claims-challenge \"[redacted]"),
         (
             "echo \"ERROR: AADSTS700082: expired. Run 'az login'\" >&2; exit 1",
             Refused,

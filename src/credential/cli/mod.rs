@@ -267,7 +267,7 @@ impl Cli {
         let advised = stderr.find(&format!("{login} --"));
         let advised =
             advised.and_then(|start| stderr[start..].split(['`', '\'', '\r', '\n']).next());
-        let advised = advised.map(|command| excerpt(command, secret));
+        let advised = advised.map(|command| advised_command(command, secret));
         if logged_out {
             let login = advised.as_deref().unwrap_or(login);
             let message = format!("nobody is logged in to the {name}: run `{login}`{said}");
@@ -286,6 +286,20 @@ impl Cli {
         let message = format!("the {name} failed with {}{advice}{said}", output.status);
         CredentialError::new(kind, message)
     }
+}
+
+/// Characters of a claims challenge that is shown. Policies demand some hundred.
+const LONGEST_CHALLENGE: usize = 1_024;
+
+/// The command that a tool advises. The claims that a policy demands look like a part of a token,
+/// but are no secret, and the command does not help without them.
+fn advised_command(command: &str, secret: Option<&str>) -> String {
+    let (login, claims) = command.split_once(" --claims-challenge ").unwrap_or((command, ""));
+    let claims = claims.trim().trim_matches('"');
+    if claims.len() > LONGEST_CHALLENGE || !is_word(claims, "+/=_-") {
+        return excerpt(command, secret);
+    }
+    format!("{} --claims-challenge \"{claims}\"", excerpt(login, secret))
 }
 
 /// Implements the traits of a credential that runs a tool.
