@@ -324,12 +324,14 @@ pub(super) fn rank(code: u32) -> u8 {
     }
 }
 
-/// What to do about an error of the server during the login.
+/// Why a login failed, or what to do about it.
 fn advice(server: &str, source: &LoginError) -> String {
-    let LoginError::Server(error) = source else { return String::new() };
-    let Some((_, advice)) = known(error.code()).filter(|(_, advice)| !advice.is_empty()) else {
-        return String::new();
+    let (error, advice) = match source {
+        LoginError::Server(error) => (error, known(error.code()).map_or("", |(_, advice)| advice)),
+        LoginError::Driver(error) if is_transient(error) => return ": the connection broke".into(),
+        LoginError::Driver(_) => return ": the driver returned an error".into(),
     };
+    let advice = if advice.is_empty() { "the server returned an error" } else { advice };
     // Where the login was routed, the first server is the one that has settings.
     let host = server.rsplit("(where ").next().unwrap_or(server);
     let name = host.split(['.', ',']).next().unwrap_or(host);

@@ -81,6 +81,17 @@ async fn transient_errors_are_retried_and_have_advice() {
 }
 
 #[tokio::test]
+async fn an_error_without_advice_has_a_reason_in_its_first_line() {
+    let shop = Shop::open().await;
+    for number in [233, 17830] {
+        let connector = shop.connector("ConnectRetryCount=0");
+        shop.server().behaviour().fail_logins(1, error(number, "as the server says"));
+        let failure = connector.connect().await.unwrap_err().to_string();
+        assert!(failure.ends_with(" failed: the server returned an error"), "{failure}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_the_server_cannot_accept_leads_to_the_tenant_and_the_administrator() {
     let shop = Shop::open().await;
     for text in [
