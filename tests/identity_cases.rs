@@ -21,7 +21,10 @@ use entra_pool::{
     credential::{AzureCli, DefaultCredential, Environment, ManagedIdentity, UserAssignedId},
     token::{CredentialErrorKind, Identity, TokenCredential},
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::{
+    emulator::{Emulator, EmulatorOptions},
+    identity::Fault,
+};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -359,6 +362,32 @@ async fn a_container_whose_endpoint_listens_after_3_seconds_warms_up() {
     assert_eq!(pool.status().size, 2);
     assert_eq!(emulator.identity().requests(), 1);
     assert_eq!(clock.monotonic(), Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_listens_later_has_its_tries_after_that() {
+    // App Service's 401 right after a start, and a status of an endpoint that is not ready.
+    for status in [401, 503] {
+        let (emulator, clock, identity) = starting().await;
+        emulator.identity().fail_next(1, Fault::Status(status, String::new()));
+        let connector = connector(&emulator, &identity);
+        let moves = async {
+            pass(&clock, 2).await;
+            until(|| clock.next_wake() == Some(Duration::from_secs(1))).await;
+            emulator.identity().come_back().unwrap();
+            clock.advance(Duration::from_secs(1));
+            emulator.identity().wait_for_requests(1).await;
+            pass(&clock, 1).await;
+        };
+        let connected = async {
+            tokio::select! {
+                connected = connector.connect() => connected.map(drop),
+                never = async { moves.await; std::future::pending().await } => never,
+            }
+        };
+        connected.await.unwrap_or_else(|error| panic!("{status}: {error:?}"));
+        assert_eq!(emulator.identity().requests(), 2, "{status}");
+    }
 }
 
 #[tokio::test]

@@ -121,7 +121,8 @@ impl Http {
         let mut tries = 0;
         loop {
             let outcome = one_try().await;
-            tries += 1;
+            // An endpoint that starts has its tries once it listens.
+            tries += u32::from(!matches!(outcome, Err(HttpError::Unreachable(_))));
             let waited = self.clock.monotonic().saturating_sub(start);
             let Some(pause) = retry.pause(&outcome, tries, waited) else { return outcome };
             tracing::debug!(
