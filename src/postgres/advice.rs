@@ -171,8 +171,11 @@ impl Refusal<'_> {
             );
         }
         let wanted = self.scope.resource();
-        let is_other =
-            |audience: &str| audience.trim_end_matches('/') != wanted.trim_end_matches('/');
+        // The ID of an application may be that of the one that is wanted.
+        let is_other = |audience: &str| {
+            audience.contains("://")
+                && audience.trim_end_matches('/') != wanted.trim_end_matches('/')
+        };
         if message.contains("audience") || claims.audience.as_deref().is_some_and(is_other) {
             return format!(
                 "The token is for {}, which this server does not accept: entra_scope should be that of Azure Database for PostgreSQL in its cloud ({} in the public one).",
@@ -309,6 +312,14 @@ mod tests {
             ("28000", "no pg_hba.conf entry for host", ours, later, "change pg_hba.conf"),
             ("08P01", "packet too long", ours, later, "connect to the server itself"),
             ("28P01", "x", "[]", later, "a principal that it does not name"),
+            // A token of version 2 has the ID of the application that its resource is.
+            (
+                "28P01",
+                "x",
+                r#"{"aud":"123cd850-d9df-40bd-94d5-c9f07b7fa203"}"#,
+                later,
+                "Is there a role",
+            ),
         ] {
             let advice = advice(code, message, payload, ends).await;
             assert!(advice.contains(says), "{code} {message}: {says}? {advice}");
