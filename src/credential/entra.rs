@@ -13,7 +13,7 @@ use azure_core::{
     time::Duration as AzureDuration,
 };
 
-use super::answer::description;
+use super::answer::{description, is_json_object};
 use crate::token::with_causes;
 
 /// For the name, TCP and TLS.
@@ -69,7 +69,7 @@ impl HttpClient for Entra {
             AzureError::with_message(ErrorKind::Connection, format!("cannot reach {host}: {why}"))
         })?;
         let (status, said) = (answer.status(), description(answer.body(), None));
-        if status.is_success() {
+        if status.is_success() && is_json_object(answer.body()) {
             let (status, headers, body) = answer.deconstruct();
             return Ok(AsyncRawResponse::from_bytes(status, headers, body));
         }

@@ -60,6 +60,8 @@ impl HttpClient for Entra {
         let refusal = *self.refusal.lock().unwrap();
         let (status, body) = if request.url().host_str() == Some("dev.azure.com") {
             (StatusCode::Ok, format!(r#"{{"oidcToken":"{ASSERTION}"}}"#))
+        } else if refusal == Some(StatusCode::Ok) {
+            (StatusCode::Ok, "<html>Sign in to the network</html>".to_owned())
         } else if let Some(status) = refusal {
             let says = self.says.lock().unwrap().clone();
             let says = serde_json::to_string(&says.unwrap_or("AADSTS7000215: no".into())).unwrap();
@@ -540,4 +542,10 @@ async fn an_entra_out_of_reach_is_named_with_the_cause_in_the_time_of_a_connect(
     assert_eq!(error.kind(), crate::token::CredentialErrorKind::Transient);
     assert!(error.to_string().contains("login.microsoftonline.com answered 503"), "{error}");
     assert_eq!(entra.requests() - before, 3);
+    // A portal answers everything with success.
+    *entra.refusal.lock().unwrap() = Some(StatusCode::Ok);
+    let error = ask(&credential, Reason::Missing).await.unwrap_err();
+    for words in ["login.microsoftonline.com answered 200", "may be a proxy"] {
+        assert!(error.to_string().contains(words), "{error:?}");
+    }
 }
