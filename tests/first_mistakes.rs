@@ -93,6 +93,7 @@ impl World {
             (format!("shpo.invalid,{sql}"), "shpo.database.windows.net,1433"),
             (format!("shpo.invalid:{pg}"), "shpo.postgres.database.azure.com:5432"),
             ("--server localhost".to_owned(), "--server shop"),
+            ("--server-name SERVER".to_owned(), "--server-name shop"),
         ] {
             text = text.replace(&from, to);
         }

@@ -1,7 +1,7 @@
 //! What errors of the server mean, and what to do about them: the top line of a login's error,
 //! and the HINT.
 
-use std::{error::Error as _, io, time::SystemTime};
+use std::{error::Error as _, io, net::IpAddr, time::SystemTime};
 
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -90,11 +90,20 @@ fn case(error: &DbError) -> &'static Case {
     CASES.iter().find(fits).unwrap_or(&CASES[CASES.len() - 1])
 }
 
-/// What the server's error means, and what to do about it, whatever the login; empty if that is
-/// not known.
-pub(super) fn meaning(error: &DbError) -> (Meaning, &'static str) {
-    let (.., meaning, _, remedy) = case(error);
-    (*meaning, remedy)
+/// What the server's error means.
+pub(super) fn meaning(error: &DbError) -> Meaning {
+    case(error).2
+}
+
+/// What to do about the server's error, whatever the login; empty if that is not known.
+pub(super) fn remedy(error: &DbError) -> String {
+    let host = error.where_().and_then(|login| login.strip_prefix(LOGIN)?.split(' ').next());
+    let host = host.filter(|host| host.contains(".postgres."));
+    let name = host.and_then(|host| host.split('.').next()).unwrap_or("SERVER");
+    // The command is pasted into a shell: nothing else of the server's text goes into it.
+    let address = error.message().split('"').find_map(|word| word.parse::<IpAddr>().ok());
+    let address = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
+    case(error).4.replace("SERVER", name).replace("ADDRESS", &address)
 }
 
 /// How errors describe a login. In an error of the server, this is the first line of its WHERE.
@@ -183,9 +192,9 @@ impl Refusal<'_> {
                 Scope::AZURE_POSTGRESQL
             );
         }
-        let (_, remedy) = meaning(self.error);
+        let remedy = remedy(self.error);
         if !remedy.is_empty() {
-            return remedy.to_owned();
+            return remedy;
         }
         let of_server = |(_, server): &(&str, &str)| {
             self.hosts.iter().any(|host| host.name.split('.').next() == Some(*server))
@@ -288,6 +297,30 @@ mod tests {
             let advice = advice_to(user, "28P01", message, payload, later).await;
             assert!(advice.contains(says), "{user}: {says}? {advice}");
             assert!(!advice.contains(says_not), "{user}: {says_not}? {advice}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_names_the_server_and_has_nothing_of_its_text_but_an_address() {
+        for (host, server) in [
+            ("shop.postgres.database.azure.com", "--server-name shop "),
+            ("shop.privatelink.postgres.database.azure.com", "--server-name shop "),
+            ("192.0.2.1", "--server-name SERVER "),
+        ] {
+            for (address, shown) in [("203.0.113.7", "203.0.113.7 "), ("$(reboot)", "ADDRESS ")] {
+                let text = format!("no pg_hba.conf entry for host \"{address}\", user \"shop\"");
+                let login = login(&format!("{host}:5432"), "shop");
+                let fields = [
+                    (b'S', "FATAL"),
+                    (b'C', "28000"),
+                    (b'M', text.as_str()),
+                    (b'W', login.as_str()),
+                ];
+                let remedy = remedy(server_error(&fields).await.as_db_error().unwrap());
+                for piece in [server, &format!("--start-ip-address {shown}")] {
+                    assert!(remedy.contains(piece), "{piece}: {remedy}");
+                }
+            }
         }
     }
 

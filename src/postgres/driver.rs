@@ -72,14 +72,13 @@ impl connect::Driver for Driver {
             Err(_) => {}
         }
         let Err(Error::Login(error)) = outcome else { return outcome };
-        let (_, remedy) = match error.as_db_error() {
-            Some(said) => advice::meaning(said),
-            None => return Err(Error::Login(error)),
+        let Some(remedy) = error.as_db_error().map(advice::remedy) else {
+            return Err(Error::Login(error));
         };
         // PostgreSQL takes the role's name where no database is named.
         let unnamed = self.config.session.get_dbname().is_none()
             && error.code() == Some(&SqlState::INVALID_CATALOG_NAME);
-        let remedy = if unnamed { advice::NO_DATABASE_NAMED } else { remedy };
+        let remedy = if unnamed { advice::NO_DATABASE_NAMED } else { &remedy };
         Err(Error::Login(replay::with_hint(error, remedy).await))
     }
 

@@ -208,7 +208,7 @@ impl Error {
     /// The error of a failed login.
     pub(super) fn of_login(error: tokio_postgres::Error) -> Self {
         match error.as_db_error().map(meaning) {
-            Some((Meaning::Refused, _)) => Self::LoginRefused(error),
+            Some(Meaning::Refused) => Self::LoginRefused(error),
             _ => Self::Login(error),
         }
     }
@@ -279,7 +279,7 @@ pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
 #[must_use]
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
     match error.as_db_error() {
-        Some(error) => meaning(error).0 == Meaning::Transient,
+        Some(error) => meaning(error) == Meaning::Transient,
         None => error.is_closed() || broke_off(error),
     }
 }
