@@ -228,7 +228,7 @@ type Variables = &'static [(&'static str, &'static str)];
 fn the_variables_of_service_connector_are_read_for_every_client_type() {
     const STRING: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
     const ID: (&str, &str) = ("AZURE_POSTGRESQL_CLIENTID", "11111111-2222-3333-4444-555555555555");
-    let clients: [(&str, Variables); 9] = [
+    let clients: [(&str, Variables); 8] = [
         (
             ".NET",
             &[(
@@ -286,15 +286,6 @@ fn the_variables_of_service_connector_are_read_for_every_client_type() {
             ],
         ),
         (
-            "from files",
-            &[
-                ("AZURE_POSTGRESQL_HOST", "shop.postgres.database.azure.com\n"),
-                ("AZURE_POSTGRESQL_USERNAME", "shop-identity\r\n"),
-                ("AZURE_POSTGRESQL_DATABASE", "orders\n"),
-                ("AZURE_POSTGRESQL_SSL", "true\n"),
-            ],
-        ),
-        (
             "App Service",
             &[(
                 "POSTGRESQLCONNSTR_Shop",
@@ -334,6 +325,18 @@ fn the_variables_of_service_connector_are_read_for_every_client_type() {
             assert!(!shown.contains("s3cret"), "{client}: {shown}");
         }
     }
+}
+
+#[test]
+fn line_breaks_around_separate_variables_are_removed() {
+    let environment = Environment::from_pairs([
+        ("AZURE_POSTGRESQL_HOST", "shop.postgres.database.azure.com\n"),
+        ("AZURE_POSTGRESQL_USERNAME", "shop-identity\r\n"),
+        ("AZURE_POSTGRESQL_SSL", "true\n"),
+    ]);
+    let (config, _) = variables::read(&environment).unwrap();
+    let shown = "postgres://shop-identity@shop.postgres.database.azure.com:5432/";
+    assert_eq!(config.to_string(), shown);
 }
 
 #[test]
