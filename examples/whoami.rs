@@ -7,10 +7,11 @@
 //! cargo run --example whoami -- 'postgres://shop.postgres.database.azure.com/restaurant'
 //! ```
 //!
-//! Prints which source of an identity was found, whom its token stands for, and
-//! the SQL that lets that one in; never the token. With a host, the token is
-//! asked for as for that database; with a connection string, with the identity
-//! that it names.
+//! Prints which source of an identity was found, the principal of its token, and
+//! the SQL that grants it access; never the token. With a host, the token is
+//! requested for that database; with a connection string, by the identity
+//! that it names. Where no identity is available, it prints the error of
+//! this crate with its causes.
 
 use std::{
     error::Error,
@@ -103,7 +104,7 @@ fn describe(
     let Some(claims) = token.claims() else {
         writeln!(text, "scope      {scope}")?;
         writeln!(text, "lifetime   {}", lifetime(token.remaining(now)))?;
-        writeln!(text, "The token is no JWT, so that it cannot be told for whom it stands.")?;
+        writeln!(text, "The token is not a JWT, so its principal is unknown.")?;
         return Ok(text);
     };
     let unknown = "not in the token";
@@ -227,7 +228,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH;
         let token = Token::new("opaque", now + Duration::from_secs(59));
         let text = describe("ours", &Scope::AZURE_SQL, &token, now).unwrap();
-        assert!(text.contains("no JWT") && text.contains("lifetime   59 s"), "{text}");
+        assert!(text.contains("not a JWT") && text.contains("lifetime   59 s"), "{text}");
         assert!(!text.contains("opaque"));
     }
 

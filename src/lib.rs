@@ -20,9 +20,10 @@
 //! ```no_run
 //! # #[cfg(feature = "postgres")]
 //! # async fn postgres() -> Result<(), Box<dyn std::error::Error>> {
-//! let pool = entra_pool::postgres::pool(
-//!     "postgres://shop.postgres.database.azure.com/restaurant")?;
-//! let client = pool.get().await?;     // a deadpool_postgres::Client
+//! use entra_pool::postgres;
+//!
+//! let pool = postgres::pool("postgres://shop.postgres.database.azure.com/restaurant")?;
+//! let client = pool.get().await.map_err(postgres::Error::from)?;   // a deadpool_postgres::Client
 //! let rows = client.query("SELECT name FROM restaurant", &[]).await?;
 //! # Ok(())
 //! # }

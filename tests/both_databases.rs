@@ -16,10 +16,11 @@ use entra_pool_emulator::{
     emulator::{Emulator, EmulatorOptions},
     network::Network,
 };
-use tokio::{
-    runtime::{Builder, Runtime},
-    task::JoinSet,
-};
+use storm::served_in_a_storm;
+use tokio::runtime::{Builder, Runtime};
+
+#[path = "support/storm.rs"]
+mod storm;
 
 /// Every stand-in, on a runtime of its own, which outlives those of the tests.
 fn emulator() -> &'static Emulator {
@@ -154,7 +155,7 @@ macro_rules! both_databases {
                 assert_eq!(connector.report().logins, 2);
             }
 
-            /// 400 callers with limits of 1 to 90 ms, of 30 tries each; a login takes 200 ms.
+            /// A login takes 200 ms.
             #[test]
             fn callers_with_less_time_than_a_login_takes_are_served() {
                 for threads in [1, 2] {
@@ -170,21 +171,15 @@ macro_rules! both_databases {
                         let tokens = own.identity().tokens(config.token_scope().unwrap());
                         let connector = Connector::new(config, tokens).unwrap();
                         let pool = connector.pool_builder().max_size(4).build();
-                        let mut storm = JoinSet::new();
-                        for nth in 0..400 {
+                        let open = async || network.counters().open;
+                        let get = {
                             let pool = pool.clone();
-                            storm.spawn(async move {
-                                let mut served = 0;
-                                for round in 0..30 {
-                                    let limit =
-                                        Duration::from_millis(1 + (nth * 7 + round * 13) % 90);
-                                    let got = tokio::time::timeout(limit, pool.get()).await;
-                                    served += usize::from(got.is_ok_and(|got| got.is_ok()));
-                                }
-                                served
-                            });
-                        }
-                        let (served, most) = served(storm, &network).await;
+                            move || {
+                                let pool = pool.clone();
+                                async move { pool.get().await.is_ok() }
+                            }
+                        };
+                        let (served, most) = served_in_a_storm(30, get, open).await;
                         let report = connector.report();
                         println!("{threads} threads: {served} served, {most} open, {report}");
                         assert!(served > 400, "{served} of 12,000");
@@ -306,17 +301,6 @@ impl OwnEmulator {
     fn identity(&self) -> Identity {
         identity_of(&self.emulator)
     }
-}
-
-/// How often the callers were served, and the most connections at the same time.
-async fn served(mut storm: JoinSet<usize>, network: &Network) -> (usize, u64) {
-    let (mut served, mut most) = (0, 0);
-    while !storm.is_empty() {
-        most = most.max(network.counters().open);
-        let next = tokio::time::timeout(Duration::from_millis(1), storm.join_next());
-        served += next.await.ok().flatten().map_or(0, Result::unwrap);
-    }
-    (served, most)
 }
 
 /// No socket and no task is left.

@@ -38,6 +38,15 @@ fn printed(error: impl Into<Box<dyn Error>>) -> String {
     format!("Error: {:?}", error.into())
 }
 
+/// The same with `.map_err(postgres::Error::from)`; without it, the text has deadpool's and
+/// tokio-postgres' names around it.
+fn printed_of_pool(error: postgres::PoolError) -> String {
+    let without = format!("{error:?}");
+    let text = printed(postgres::Error::from(error));
+    assert!(without.contains(text.strip_prefix("Error: ").unwrap()), "{without}");
+    text
+}
+
 struct World {
     emulator: Emulator,
     az: AzureCliStandIn,
@@ -50,8 +59,8 @@ impl World {
         let sql = azure_sql::pool_with(identity, &sql).unwrap().get().await;
         let url = change(as_the_app(self.emulator.postgres_url()));
         let pg = postgres::pool_with(identity, &url).unwrap();
-        let pg = pg.get().await.map_err(postgres::Error::from);
-        [printed(sql.err().unwrap()), printed(pg.err().unwrap())].map(|text| self.named(&text))
+        let pg = printed_of_pool(pg.get().await.err().unwrap());
+        [printed(sql.err().unwrap()), pg].map(|text| self.named(&text))
     }
 
     /// What a PostgreSQL server that returns this error to a login leads to.
@@ -78,8 +87,8 @@ impl World {
         let own = self.emulator.postgres().addr().port();
         let url = self.emulator.postgres_url().replace(&own.to_string(), &port.to_string());
         let pool = postgres::pool_with(&Identity::new(Fixed), &as_the_app(url)).unwrap();
-        let error = pool.get().await.map_err(postgres::Error::from).err().unwrap();
-        self.named(&printed(error).replace(&port.to_string(), &own.to_string()))
+        let error = printed_of_pool(pool.get().await.err().unwrap());
+        self.named(&error.replace(&port.to_string(), &own.to_string()))
     }
 
     /// The same text with the names and numbers of the example.

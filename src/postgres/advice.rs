@@ -58,6 +58,7 @@ const CASES: &[Case] = &[
     (&["3D000"], &[""], Final, NO_DATABASE, DATABASES),
     (&["42501"], &[""], Final, "a permission is missing", "Run GRANT CONNECT ON DATABASE … TO …;"),
     (&["25006"], &[""], Transient, "the server is read-only", ""),
+    (&["40001", "40P01"], &[""], Transient, "another transaction was in the way", ""),
     (&["53300"], &[""], Transient, "the server is full", SMALLER_POOLS),
     (&["53000", "53200"], &[""], Transient, "the server is out of memory or other resources", ""),
     (&["57P01", "57P02", "57P03"], &[""], Transient, "the server starts or stops", ""),
@@ -248,22 +249,16 @@ mod tests {
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
-    async fn advice(code: &str, message: &str, payload: &str, ends: SystemTime) -> String {
-        advice_to("o'neil", code, message, payload, ends).await
+    fn advice(code: &str, message: &str, payload: &str, ends: SystemTime) -> String {
+        advice_to("o'neil", code, message, payload, ends)
     }
 
-    async fn advice_to(
-        user: &str,
-        code: &str,
-        message: &str,
-        payload: &str,
-        ends: SystemTime,
-    ) -> String {
+    fn advice_to(user: &str, code: &str, message: &str, payload: &str, ends: SystemTime) -> String {
         let hosts: Config = "postgres://shop.postgres.database.azure.com/db".parse().unwrap();
         let padding = "p".repeat(2_048);
         let token = format!("e30.{}.{padding}", BASE64_URL_SAFE_NO_PAD.encode(payload));
         let token = Token::new(token, ends);
-        let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', message)]).await;
+        let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', message)]);
         let advice = Refusal {
             error: error.as_db_error().unwrap(),
             user,
@@ -278,8 +273,8 @@ mod tests {
         advice
     }
 
-    #[tokio::test]
-    async fn roles_of_other_kinds_have_their_own_advice() {
+    #[test]
+    fn roles_of_other_kinds_have_their_own_advice() {
         let later = NOW + Duration::from_secs(3600);
         let refused = "password authentication failed";
         let other_type =
@@ -294,14 +289,14 @@ mod tests {
             ("a_x.example#EXT#@t.example", refused, person, "written %23", "Single Server"),
             ("app", refused, app, "pgaadauth_create_principal('app'", "#EXT#"),
         ] {
-            let advice = advice_to(user, "28P01", message, payload, later).await;
+            let advice = advice_to(user, "28P01", message, payload, later);
             assert!(advice.contains(says), "{user}: {says}? {advice}");
             assert!(!advice.contains(says_not), "{user}: {says_not}? {advice}");
         }
     }
 
-    #[tokio::test]
-    async fn a_command_names_the_server_and_has_nothing_of_its_text_but_an_address() {
+    #[test]
+    fn a_command_names_the_server_and_has_nothing_of_its_text_but_an_address() {
         for (host, server) in [
             ("shop.postgres.database.azure.com", "--server-name shop "),
             ("shop.privatelink.postgres.database.azure.com", "--server-name shop "),
@@ -316,7 +311,7 @@ mod tests {
                     (b'M', text.as_str()),
                     (b'W', login.as_str()),
                 ];
-                let remedy = remedy(server_error(&fields).await.as_db_error().unwrap());
+                let remedy = remedy(server_error(&fields).as_db_error().unwrap());
                 for piece in [server, &format!("--start-ip-address {shown}")] {
                     assert!(remedy.contains(piece), "{piece}: {remedy}");
                 }
@@ -324,8 +319,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn advice_fits_what_the_server_says_and_what_the_token_says() {
+    #[test]
+    fn advice_fits_what_the_server_says_and_what_the_token_says() {
         let later = NOW + Duration::from_secs(3600);
         let ours = r#"{"aud":"https://ossrdbms-aad.database.windows.net/","appid":"app-id","oid":"o","tid":"t"}"#;
         let other = r#"{"aud":"https://database.windows.net"}"#;
@@ -354,7 +349,7 @@ mod tests {
                 "Is there a role",
             ),
         ] {
-            let advice = advice(code, message, payload, ends).await;
+            let advice = advice(code, message, payload, ends);
             assert!(advice.contains(says), "{code} {message}: {says}? {advice}");
             assert!(advice.contains("Another token was refused as well."), "{advice}");
         }

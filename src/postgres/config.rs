@@ -427,6 +427,14 @@ pub(super) fn of_settings(settings: &Settings) -> Result<(Config, Option<String>
         config.trust = Trust::Roots(file.into());
     }
     config.scope = settings.get("entra_scope").map(Scope::new).transpose()?;
+    // pgjdbc's connectTimeout is that of the socket.
+    let whole = settings.number("loginTimeout")?.filter(|seconds| *seconds > 0);
+    if let Some(whole) = whole {
+        if let Some(dialling) = pg.get_connect_timeout() {
+            config.session.connect_timeout(*dialling);
+        }
+        config.connect_timeout = Duration::from_secs(whole as u64);
+    }
     config.cli_timeout = match settings.number("entra_cli_timeout")? {
         Some(0) => return Err(ConfigError::value("entra_cli_timeout", "must be 1 or more")),
         seconds => seconds.map(|seconds| Duration::from_secs(seconds as u64)),
@@ -481,6 +489,17 @@ impl fmt::Debug for Config {
     }
 }
 
+impl Host {
+    /// The name that the server's certificate must bear. At a private endpoint's address that is
+    /// the server's public name.
+    pub(super) fn certificate_name(&self) -> String {
+        match cloud::postgresql_scope(&self.name) {
+            Some(_) => self.name.to_ascii_lowercase().replacen(".privatelink.", ".", 1),
+            None => self.name.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.name, self.port)
@@ -505,5 +524,24 @@ mod tests {
         let host = "host=a.postgres.database.azure.com";
         assert_eq!(limit(host), None);
         assert_eq!(limit(&format!("{host} entra_cli_timeout=60")), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn pgjdbcs_two_timeouts_limit_the_dialling_and_the_whole_connect() {
+        let url = "jdbc:postgresql://a.postgres.database.azure.com/d?";
+        for (query, whole, dialling) in [
+            ("", 15, None),
+            ("connectTimeout=5", 5, None),
+            ("loginTimeout=20", 20, None),
+            ("connectTimeout=5&loginTimeout=20", 20, Some(5)),
+            ("loginTimeout=20&connectTimeout=0", 20, None),
+            ("connectTimeout=5&loginTimeout=0", 5, None),
+        ] {
+            let config: Config = format!("{url}{query}").parse().unwrap();
+            let dials = config.session.get_connect_timeout().map(Duration::as_secs);
+            assert_eq!((config.connect_timeout.as_secs(), dials), (whole, dialling), "{query}");
+        }
+        let error = format!("{url}loginTimeout=soon").parse::<Config>().unwrap_err();
+        assert!(error.to_string().contains("loginTimeout is not a number"), "{error}");
     }
 }

@@ -10,10 +10,11 @@ use crate::{
 pub enum ConfigError {
     /// The connection string does not parse, has a keyword that is not known, or would be read
     /// otherwise than it is meant.
-    #[error("the PostgreSQL connection string cannot be read: {problem}")]
+    #[error("the PostgreSQL connection string {problem}")]
     #[non_exhaustive]
     Syntax {
-        /// What is wrong with it, and what to do. Never a value: a password may be in it.
+        /// The end of the sentence: what is wrong with it, and what to do. Never a value: a password
+        /// may be in it.
         problem: String,
     },
     /// A keyword that is given twice.
@@ -70,7 +71,7 @@ crate::token::debug_as_text!(ConfigError);
 impl From<Mistake> for ConfigError {
     fn from(mistake: Mistake) -> Self {
         match mistake {
-            Mistake::Syntax(problem) => Self::syntax(format!("it {problem}")),
+            Mistake::Syntax(problem) => Self::Syntax { problem },
             Mistake::Twice(first, keyword) if is_same(&first, &keyword) => {
                 Self::Duplicate { keyword }
             }
@@ -85,7 +86,7 @@ impl From<Mistake> for ConfigError {
 impl ConfigError {
     /// `problem` must not show a value.
     pub(super) fn syntax(problem: impl Into<String>) -> Self {
-        Self::Syntax { problem: problem.into() }
+        Self::Syntax { problem: format!("cannot be read: {}", problem.into()) }
     }
 
     pub(crate) fn value(keyword: &str, problem: impl Into<String>) -> Self {

@@ -191,6 +191,10 @@ impl Connector {
         self.0.engine.clock()
     }
 
+    pub(crate) fn now(&self) -> Duration {
+        self.clock().monotonic()
+    }
+
     pub(crate) fn sent(&self) -> &Sent {
         &self.0.engine.sent
     }
@@ -216,31 +220,13 @@ pub(crate) type Spawned = (Client, JoinHandle<()>);
 pub(super) type Connecting<'a> =
     Pin<Box<dyn Future<Output = Result<Spawned, tokio_postgres::Error>> + Send + 'a>>;
 
-impl Connector {
-    pub(crate) fn now(&self) -> Duration {
-        self.clock().monotonic()
-    }
-
-    /// As [`deadpool_postgres::Connect`] does, for a caller that began then.
-    pub(super) async fn spawn_for_deadpool(
-        &self,
-        began: Duration,
-    ) -> Result<(Client, JoinHandle<()>, Arc<Link>), tokio_postgres::Error> {
-        match self.spawn(began).await {
-            Ok(spawned) => Ok(spawned),
-            // These are what Error::from makes of them again.
-            Err(Error::LoginRefused(error) | Error::Login(error)) => Err(error),
-            Err(error) => Err(replay::carrying(error).await),
-        }
-    }
-}
-
 /// The configuration that deadpool hands over is passed by: the connector's
 /// own holds.
 impl deadpool_postgres::Connect for Connector {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
         Box::pin(async {
-            let (client, driver, _) = self.spawn_for_deadpool(self.now()).await?;
+            let connected = self.spawn(self.now()).await;
+            let (client, driver, _) = connected.map_err(replay::carrying)?;
             Ok((client, driver))
         })
     }

@@ -38,7 +38,9 @@ pub(super) async fn log_in(
 ) -> Result<LoggedIn, Error> {
     let Driver { config, clock, .. } = driver;
     let mut session = config.session.clone();
-    session.user(user).connect_timeout(config.connect_timeout);
+    // As limited as the connect, for a cancellation that the application sends.
+    let dialling = session.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
+    session.user(user).connect_timeout(dialling);
     let mut hosts: Vec<&Host> = config.hosts.iter().collect();
     let in_random_order = session.get_load_balance_hosts() == LoadBalanceHosts::Random;
     if in_random_order {
@@ -141,7 +143,7 @@ async fn try_one(
 ) -> Result<LoggedIn, Error> {
     let mut one = session.clone();
     // Only here: tokio-postgres drops a configuration without overwriting its password.
-    one.password(token.secret()).host(&host.name).hostaddr(address).port(host.port);
+    one.password(token.secret()).host(host.certificate_name()).hostaddr(address).port(host.port);
     let link = Arc::new(Link::new(driver.clock.clone()));
     let watched =
         Watched { tls: driver.tls.clone(), attempt: Some(attempt.clone()), link: link.clone() };
@@ -154,7 +156,7 @@ async fn try_one(
             let (stage, server) = attempt.position();
             let login = advice::login(&server, session.get_user().unwrap_or_default());
             let at_login = (stage == Stage::Login).then(|| login.clone());
-            let error = replay::fit(error, &attempt.sent, at_login).await;
+            let error = replay::fit(error, &attempt.sent, at_login);
             if stage == Stage::Negotiate && !broke_off(&error) {
                 // tokio-postgres does not return an answer other than `S`.
                 let asking = ask_again((address, host.port), login, attempt);
@@ -190,15 +192,15 @@ async fn ask_again(
     // The server closes the connection then, which may also end with an error.
     let _ = socket.take(LONGEST_ERROR).read_to_end(&mut answer).await;
     let text = String::from_utf8_lossy(answer[1..].split(|byte| *byte == 0).next()?).into_owned();
-    let said = replay::play(Ok(answer)).await;
+    let said = replay::play(Ok(answer));
     let said = match said.as_db_error() {
         Some(_) => said,
         // A server that cannot start another process has text alone (protocol 2).
         None if text.trim().is_empty() => return None,
-        None => replay::server_error(&[(b'S', "FATAL"), (b'C', "53300"), (b'M', &text)]).await,
+        None => replay::server_error(&[(b'S', "FATAL"), (b'C', "53300"), (b'M', &text)]),
     };
     let unproven = "The server sent this before TLS was set up, so its sender is not verified.";
-    Some(replay::with_hint(replay::fit(said, &attempt.sent, Some(login)).await, unproven).await)
+    Some(replay::with_hint(replay::fit(said, &attempt.sent, Some(login)), unproven))
 }
 
 /// What an error means, by how far the attempt had come.

@@ -59,7 +59,7 @@ impl connect::Driver for Driver {
                 "the token has {length} characters, but a password on PostgreSQL has at most {LONGEST_TOKEN}: use an identity whose tokens have fewer claims (it may be in too many groups)"
             );
             let failed = LoginFailed { login: advice::login(&self.servers(), &user), text };
-            return Err(Error::Login(failed.of_kind(Kind::InvalidInput).await));
+            return Err(Error::Login(failed.of_kind(Kind::InvalidInput)));
         }
         let outcome = dial::log_in(self, &user, token, attempt).await;
         let (_, server) = attempt.position();
@@ -79,7 +79,7 @@ impl connect::Driver for Driver {
         let unnamed = self.config.session.get_dbname().is_none()
             && error.code() == Some(&SqlState::INVALID_CATALOG_NAME);
         let remedy = if unnamed { advice::NO_DATABASE_NAMED } else { &remedy };
-        Err(Error::Login(replay::with_hint(error, remedy).await))
+        Err(Error::Login(replay::with_hint(error, remedy)))
     }
 
     /// Azure's servers look principals up in Entra, which may fail for a moment.
@@ -95,7 +95,7 @@ impl connect::Driver for Driver {
     }
 
     async fn repeat(&self, refusal: Vec<u8>) -> Error {
-        Error::LoginRefused(replay::with_hint(replay::play(Ok(refusal)).await, REPEATED).await)
+        Error::LoginRefused(replay::with_hint(replay::play(Ok(refusal)), REPEATED))
     }
 
     fn outlook(&self, error: &Error, known: bool) -> Outlook {
@@ -114,7 +114,7 @@ impl connect::Driver for Driver {
                 .advice()
         });
         Error::LoginRefused(match advice {
-            Some(advice) => replay::with_hint(refusal, &advice).await,
+            Some(advice) => replay::with_hint(refusal, &advice),
             None => refusal,
         })
     }
@@ -176,12 +176,12 @@ mod tests {
         replay::{server_error, unreadable},
     };
 
-    async fn says(code: &str) -> Error {
-        Error::Login(server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]).await)
+    fn says(code: &str) -> Error {
+        Error::Login(server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]))
     }
 
-    #[tokio::test]
-    async fn what_a_login_promises_follows_from_its_error() {
+    #[test]
+    fn what_a_login_promises_follows_from_its_error() {
         for (code, promised) in [
             ("57P03", Outlook::Transient),
             ("57P01", Outlook::Transient),
@@ -191,9 +191,9 @@ mod tests {
             ("42501", Outlook::Final),
             ("57P04", Outlook::Final),
         ] {
-            assert_eq!(outlook(&says(code).await, false, false), promised, "{code}");
+            assert_eq!(outlook(&says(code), false, false), promised, "{code}");
         }
-        let refused = Error::LoginRefused(server_error(&[(b'C', "28P01")]).await);
+        let refused = Error::LoginRefused(server_error(&[(b'C', "28P01")]));
         assert_eq!(outlook(&refused, false, false), Outlook::TokenRefused);
         let declined = Error::EncryptionDeclined { server: "h:5432".into() };
         assert_eq!(outlook(&declined, false, false), Outlook::Final);
@@ -203,7 +203,7 @@ mod tests {
             (io::ErrorKind::HostUnreachable, [Outlook::Final, Outlook::MayRecover]),
             (io::ErrorKind::NetworkUnreachable, [Outlook::Final, Outlook::MayRecover]),
         ] {
-            let source = unreadable(kind.into()).await;
+            let source = unreadable(kind.into());
             let dial = Error::Dial { server: "h:5432".into(), source };
             let outlooks = [false, true].map(|known| outlook(&dial, false, known));
             assert_eq!(outlooks, promised, "{kind}");
@@ -211,14 +211,14 @@ mod tests {
         let resolve = Error::Resolve { server: "h:5432".into(), source: io::Error::other("x") };
         let outlooks = [false, true].map(|known| outlook(&resolve, false, known));
         assert_eq!(outlooks, [Outlook::Final, Outlook::MayRecover]);
-        let source = unreadable(io::ErrorKind::ConnectionReset.into()).await;
+        let source = unreadable(io::ErrorKind::ConnectionReset.into());
         let broken = Error::ConnectionLost { server: "h:5432".into(), stage: Stage::Tls, source };
         assert_eq!(outlook(&broken, false, false), Outlook::MayRecover);
     }
 
-    #[tokio::test]
-    async fn a_server_of_another_role_may_give_it_up_where_there_are_several() {
-        let error = Error::Login(unreadable(io::ErrorKind::PermissionDenied.into()).await);
+    #[test]
+    fn a_server_of_another_role_may_give_it_up_where_there_are_several() {
+        let error = Error::Login(unreadable(io::ErrorKind::PermissionDenied.into()));
         assert_eq!(outlook(&error, true, false), Outlook::MayRecover);
         assert_eq!(outlook(&error, false, false), Outlook::Final);
     }

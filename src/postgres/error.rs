@@ -14,9 +14,10 @@ use crate::{
 
 /// Why there is no connection to PostgreSQL.
 ///
-/// A pool of deadpool's gives a [`PoolError`]; `Error::from` makes one of these
-/// of it. [`within`](Self::within) finds one inside another error without
-/// taking that apart.
+/// A pool returns a [`PoolError`], which has one of these inside: `Error::from` takes it out, and
+/// [`within`](Self::within) finds it in any error that has it as a cause. So
+/// `pool.get().await.map_err(postgres::Error::from)?` returns this error from `main`, which prints
+/// it without what deadpool-postgres and tokio-postgres have around it.
 ///
 /// `Display` states what failed in this layer; [`source`](StdError::source) is the cause. `Debug`
 /// is the text of both, one layer per line. What the server said of a login is a
@@ -270,22 +271,23 @@ pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
     error.source()?.downcast_ref().map(io::Error::kind)
 }
 
-/// Whether a query's error says that the server, or the connection to it, is away
-/// for the time being (it restarts, fails over, has no connection left): the
-/// same may succeed on another connection of the pool.
+/// Whether the same transaction may succeed when it is run again, on another connection of the
+/// pool: the server or the connection failed for now (a restart, a failover, no connection left), or
+/// the transaction lost against another one (SQLSTATE 40001, `serialization_failure`, and 40P01,
+/// `deadlock_detected`).
 ///
-/// Whether the query had its effect, nobody knows: repeat what may be repeated.
-/// Errors of a checkout have [`Error::is_transient`].
+/// After a connection that failed, it is not known whether the transaction took effect. Repeat
+/// only what may be repeated. An error of a checkout is judged as by [`Error::is_transient`].
 #[must_use]
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
-    match error.as_db_error() {
-        Some(error) => meaning(error) == Meaning::Transient,
-        None => error.is_closed() || broke_off(error),
+    match (error.as_db_error(), Error::within(error)) {
+        (Some(error), _) => meaning(error) == Meaning::Transient,
+        (None, Some(error)) => error.is_transient(),
+        (None, None) => error.is_closed() || broke_off(error),
     }
 }
 
-/// Undoes what [`deadpool_postgres::Connect`] needs: an error of ours inside
-/// the driver's is taken out again.
+/// Takes out the error that [`deadpool_postgres::Connect`] had to return inside the driver's.
 impl From<PoolError> for Error {
     fn from(error: PoolError) -> Self {
         let error = match error {
@@ -321,8 +323,8 @@ mod tests {
     use super::*;
     use crate::postgres::replay::server_error;
 
-    #[tokio::test]
-    async fn an_error_of_the_server_is_judged_by_its_sqlstate() {
+    #[test]
+    fn an_error_of_the_server_is_judged_by_its_sqlstate() {
         for (code, refused, transient) in [
             ("28P01", true, false),
             ("28000", true, false),
@@ -332,18 +334,21 @@ mod tests {
             ("57P03", false, true),
             ("53300", false, true),
             ("08006", false, true),
+            ("40001", false, true),
+            ("40P01", false, true),
+            ("40002", false, false),
             ("25006", false, true),
             ("53100", false, false),
         ] {
-            let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]).await;
+            let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]);
             let error = Error::from(PoolError::Backend(error));
             assert_eq!(matches!(error, Error::LoginRefused(_)), refused, "{code}");
             assert_eq!(error.is_transient(), transient, "{code}");
         }
     }
 
-    #[tokio::test]
-    async fn pgbouncers_one_sqlstate_is_classified_by_its_text() {
+    #[test]
+    fn pgbouncers_one_sqlstate_is_classified_by_its_text() {
         use Meaning::{Final, Refused, Transient};
         for (message, meaning, reason) in [
             ("password authentication failed", Refused, "PgBouncer does not accept this token"),
@@ -372,7 +377,7 @@ mod tests {
             ("no such database: x", Final, "the database does not exist"),
             ("database \"x\" is disabled", Final, "or is disabled"),
         ] {
-            let error = server_error(&[(b'S', "FATAL"), (b'C', "08P01"), (b'M', message)]).await;
+            let error = server_error(&[(b'S', "FATAL"), (b'C', "08P01"), (b'M', message)]);
             assert_eq!(is_transient(&error), meaning == Transient, "{message}");
             let error = Error::from(PoolError::Backend(error));
             assert_eq!(error.is_transient(), meaning == Transient, "{message}");
@@ -381,11 +386,11 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn where_a_query_failed_is_not_taken_for_a_login() {
+    #[test]
+    fn where_a_query_failed_is_not_taken_for_a_login() {
         let fields =
             [(b'S', "ERROR"), (b'C', "42501"), (b'M', "x"), (b'W', "PL/pgSQL function f()")];
-        let error = Error::from(PoolError::Backend(server_error(&fields).await));
+        let error = Error::from(PoolError::Backend(server_error(&fields)));
         assert_eq!(error.to_string(), "the login failed: a permission is missing");
     }
 

@@ -117,8 +117,10 @@ impl Settings {
         let mut pairs = String::new();
         let is_ours = |keyword: &str| {
             // tokio-postgres reads the last one in seconds.
-            matches!(keyword, "ssl" | "sslmode" | "sslrootcert" | "tcp_user_timeout")
-                || ["entra_", "pool_"].iter().any(|prefix| keyword.starts_with(prefix))
+            matches!(
+                keyword,
+                "loginTimeout" | "ssl" | "sslmode" | "sslrootcert" | "tcp_user_timeout"
+            ) || ["entra_", "pool_"].iter().any(|prefix| keyword.starts_with(prefix))
         };
         for (keyword, value) in self.0.iter().filter(|(keyword, _)| !is_ours(keyword)) {
             let value = value.replace('\\', r"\\").replace('\'', r"\'");

@@ -3,10 +3,10 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let pool = entra_pool::postgres::pool(
-//!     "postgres://shop.postgres.database.azure.com/restaurant",
-//! )?;
-//! let client = pool.get().await?;
+//! use entra_pool::postgres;
+//!
+//! let pool = postgres::pool("postgres://shop.postgres.database.azure.com/restaurant")?;
+//! let client = pool.get().await.map_err(postgres::Error::from)?;
 //! let rows = client.query("SELECT name FROM restaurant", &[]).await?;
 //! # Ok(())
 //! # }
@@ -15,6 +15,9 @@
 //! What the [`Pool`] lends are [`deadpool_postgres::Client`]s: all that is written for
 //! deadpool-postgres and tokio-postgres works, statement cache,
 //! transactions, `GenericClient` and [`cancel_token`] included.
+//!
+//! A [`PoolError`] is deadpool's. Each has this module's [`Error`] inside, which `map_err` takes out:
+//! returned from `main`, it is printed as its message and its causes.
 //!
 //! [`pool`] does all at once. By parts: [`Config`] says where to connect to, [`Connector`]
 //! connects and logs in, and its [`pool_builder`](Connector::pool_builder) makes a [`Pool`].

@@ -81,7 +81,8 @@ impl deadpool_postgres::Connect for PoolConnect {
         let login = |began| {
             let connector = self.connector.clone();
             async move {
-                let (client, driver, link) = connector.spawn_for_deadpool(began).await?;
+                let (client, driver, link) =
+                    connector.spawn(began).await.map_err(replay::carrying)?;
                 Ok((client, leashed(AbortOnDropHandle::new(driver), &link)))
             }
         };
@@ -142,7 +143,7 @@ impl Cleaning<'_> {
         self.state.go_on(async move {
             match make_fit(&connector, &client).await {
                 Ok(()) => Ok((client, leashed(driver, &link))),
-                Err(reason) => Err(replay::carrying(Error::Retired { reason }).await),
+                Err(reason) => Err(replay::carrying(Error::Retired { reason })),
             }
         });
         Some(())

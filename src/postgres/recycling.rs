@@ -1,7 +1,11 @@
 use std::{error::Error, pin::pin, time::Duration};
 
 use futures_util::StreamExt;
-use tokio_postgres::{Client, config::TargetSessionAttrs, error::SqlState};
+use tokio_postgres::{
+    Client,
+    config::TargetSessionAttrs,
+    error::{DbError, Severity, SqlState},
+};
 use tracing::Instrument;
 
 use super::{Connector, RetireReason, is_transient, link::Link};
@@ -116,7 +120,13 @@ impl Recycling {
 pub(crate) async fn make_fit(connector: &Connector, client: &Client) -> Result<(), RetireReason> {
     let link = connector.link(&client.cancel_token());
     let running = connector.config().recycling.run(client, link.as_deref());
-    make_fit_by(connector, link.as_deref(), running, is_transient).await
+    make_fit_by(connector, link.as_deref(), running, is_lost).await
+}
+
+/// Whether the connection is lost, and not only a statement.
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    let severity = error.as_db_error().and_then(DbError::parsed_severity);
+    severity != Some(Severity::Error) && is_transient(error)
 }
 
 /// [`make_fit`] with another cleaning.

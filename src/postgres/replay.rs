@@ -8,7 +8,7 @@
 use std::io::{self, Cursor};
 
 use futures_util::{FutureExt, stream};
-use tokio::io::AsyncRead;
+use tokio::{io::AsyncRead, task::unconstrained};
 use tokio_postgres::{
     Client, NoTls,
     config::SslMode,
@@ -20,26 +20,26 @@ use super::{Error, error::io_kind};
 use crate::{connect::Sent, excerpt::printable, token::with_causes};
 
 /// An error whose source is `error`; [`Error::within`] finds it again.
-pub(super) async fn carrying(error: Error) -> tokio_postgres::Error {
-    unreadable(io::Error::other(error)).await
+pub(super) fn carrying(error: Error) -> tokio_postgres::Error {
+    unreadable(io::Error::other(error))
 }
 
 /// An error whose source is `error`.
-pub(super) async fn unreadable(error: io::Error) -> tokio_postgres::Error {
-    play(Err(error)).await
+pub(super) fn unreadable(error: io::Error) -> tokio_postgres::Error {
+    play(Err(error))
 }
 
 /// The server's error with `advice` in its HINT, behind the hint it had.
 ///
 /// Everything else, the SQLSTATE first, stays as it is.
-pub(super) async fn with_hint(error: tokio_postgres::Error, advice: &str) -> tokio_postgres::Error {
+pub(super) fn with_hint(error: tokio_postgres::Error, advice: &str) -> tokio_postgres::Error {
     let Some(server) = error.as_db_error().filter(|_| !advice.is_empty()) else { return error };
     let hint = match server.hint() {
         Some(hint) => format!("{hint} {advice}"),
         None => advice.to_owned(),
     };
     let hint = printable(&hint);
-    play(Ok(error_response(server, Some(&hint), None, &str::to_owned))).await
+    play(Ok(error_response(server, Some(&hint), None, &str::to_owned)))
 }
 
 /// The server's error, to be [played](play) again.
@@ -50,14 +50,14 @@ pub(super) fn record(error: &DbError) -> Vec<u8> {
 /// The error without what must not be shown of the tokens that were `sent`: each of its
 /// texts as an [`excerpt`]. If it is a login's, with the `login` for
 /// [`advice::subject`](super::advice::subject).
-pub(super) async fn fit(
+pub(super) fn fit(
     error: tokio_postgres::Error,
     sent: &Sent,
     login: Option<String>,
 ) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
         let fit = |text: &str| sent.excerpt(text);
-        return play(Ok(error_response(server, server.hint(), login, &fit))).await;
+        return play(Ok(error_response(server, server.hint(), login, &fit)));
     }
     let (said, shown) = (with_causes(&error), sent.excerpt_of(&error));
     let closed = error.is_closed().then_some(io::ErrorKind::UnexpectedEof);
@@ -66,10 +66,10 @@ pub(super) async fn fit(
         Some(login) => {
             let text = shown.strip_prefix("error communicating with the server: ");
             let text = text.unwrap_or(&shown).to_owned();
-            LoginFailed { login, text }.of_kind(kind).await
+            LoginFailed { login, text }.of_kind(kind)
         }
         None if said == shown => error,
-        None => unreadable(io::Error::new(kind, shown)).await,
+        None => unreadable(io::Error::new(kind, shown)),
     }
 }
 
@@ -77,8 +77,7 @@ pub(super) async fn fit(
 pub(super) fn closed_client() -> Option<Client> {
     // `AuthenticationOk` and `ReadyForQuery`.
     let answers = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I".as_slice();
-    let connecting = connect_raw(answers).now_or_never()?;
-    connecting.ok()
+    connect_raw(answers).ok()
 }
 
 /// Why a login failed that the server did not answer with an error.
@@ -90,26 +89,29 @@ pub(super) struct LoginFailed {
 }
 
 impl LoginFailed {
-    pub(super) async fn of_kind(self, kind: io::ErrorKind) -> tokio_postgres::Error {
-        unreadable(io::Error::new(kind, self)).await
+    pub(super) fn of_kind(self, kind: io::ErrorKind) -> tokio_postgres::Error {
+        unreadable(io::Error::new(kind, self))
     }
 }
 
 /// Returns the error of a login to a server whose `answer` is an error or cannot be read.
-pub(super) async fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
+pub(super) fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     let answers = StreamReader::new(stream::iter([answer.map(Cursor::new)]));
-    match connect_raw(answers).await {
+    match connect_raw(answers) {
         Err(error) => error,
         Ok(_) => unreachable!("no answer says that a login succeeded"),
     }
 }
 
 /// Logs in to a server with these answers.
-async fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_postgres::Error> {
+fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
     config.user("").ssl_mode(SslMode::Disable);
     let stream = tokio::io::join(answers, tokio::io::sink());
-    config.connect_raw(stream, NoTls).await.map(|(client, _)| client)
+    match unconstrained(config.connect_raw(stream, NoTls)).now_or_never() {
+        Some(connected) => connected.map(|(client, _)| client),
+        None => unreachable!("neither the answers nor the sink wait for anything"),
+    }
 }
 
 /// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error
@@ -173,16 +175,16 @@ fn response_of(fields: impl Iterator<Item = (u8, String)>) -> Vec<u8> {
 }
 
 /// An error as a server would send it, by its fields' kinds and values.
-pub(super) async fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error {
-    play(Ok(response_of(fields.iter().map(|(kind, value)| (*kind, (*value).to_owned()))))).await
+pub(super) fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error {
+    play(Ok(response_of(fields.iter().map(|(kind, value)| (*kind, (*value).to_owned())))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_servers_error_keeps_every_field_and_gets_the_advice_into_its_hint() {
+    #[test]
+    fn a_servers_error_keeps_every_field_and_gets_the_advice_into_its_hint() {
         let every = [
             (b'S', "FATALE"),
             (b'V', "FATAL"),
@@ -202,21 +204,21 @@ mod tests {
             (b'L', "326"),
             (b'R', "auth_failed"),
         ];
-        let error = server_error(&every).await;
+        let error = server_error(&every);
         let before = error.as_db_error().unwrap().clone();
-        let advised = with_hint(error, "Do\0 this.").await;
+        let advised = with_hint(error, "Do\0 this.");
         let after = advised.as_db_error().unwrap();
         assert_eq!(after.hint(), Some("Ask. Do this."));
         assert_eq!(advised.code(), Some(&tokio_postgres::error::SqlState::INVALID_PASSWORD));
         let show = |e: &DbError| format!("{e:?}").replace("Ask. Do this.", "Ask.");
         assert_eq!(show(&before), show(after));
-        let long = with_hint(advised, &"x".repeat(100_000)).await;
+        let long = with_hint(advised, &"x".repeat(100_000));
         assert!(long.as_db_error().unwrap().hint().unwrap().len() > 100_000);
     }
 
-    #[tokio::test]
-    async fn an_error_of_ours_is_found_inside_the_drivers() {
-        let error = carrying(Error::NoUser { principal: "somebody".into() }).await;
+    #[test]
+    fn an_error_of_ours_is_found_inside_the_drivers() {
+        let error = carrying(Error::NoUser { principal: "somebody".into() });
         assert!(matches!(Error::within(&error), Some(Error::NoUser { .. })));
         let text = format!("{:?}", std::error::Error::source(&error).unwrap().to_string());
         assert!(text.contains("somebody"), "{text}");

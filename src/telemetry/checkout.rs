@@ -23,7 +23,8 @@ use crate::clock::{Clock, SystemClock};
 ///     "postgres://shop.postgres.database.azure.com/restaurant",
 /// )?;
 /// let pool = connector.pool();
-/// let client = telemetry::checkout(connector.pool_name(), pool.get()).await?;
+/// let checkout = telemetry::checkout(connector.pool_name(), pool.get()).await;
+/// let client = checkout.map_err(postgres::Error::from)?;
 /// # Ok(())
 /// # }
 /// ```

@@ -97,7 +97,8 @@
 //!     "postgres://shop.postgres.database.azure.com/restaurant",
 //! )?;
 //! let pool = connector.pool();
-//! let client = telemetry::checkout(connector.pool_name(), pool.get()).await?;
+//! let checkout = telemetry::checkout(connector.pool_name(), pool.get()).await;
+//! let client = checkout.map_err(postgres::Error::from)?;
 //!
 //! // When the metrics are read:
 //! telemetry::pool_status(connector.pool_name(), pool.status());

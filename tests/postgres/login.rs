@@ -7,7 +7,7 @@ use std::{
 
 use entra_pool::{
     clock::ManualClock,
-    postgres::{self, Error, deadpool_postgres},
+    postgres::{self, Error},
     token::{Identity, Scope},
 };
 use entra_pool_emulator::{
@@ -162,11 +162,11 @@ async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
     let identity = Identity::new(credential.clone());
     let connector = connector(&identity, &server().await.url("nobody-made-me"));
     let pool = connector.pool();
-    let Err(deadpool_postgres::PoolError::Backend(error)) = pool.get().await else {
-        panic!("a login of nobody");
-    };
-    assert_eq!(code(&error), Some("28P01"));
-    let server_says = error.as_db_error().unwrap();
+    let error = failure(pool.get().await);
+    assert!(!error.is_transient());
+    let Error::LoginRefused(refusal) = &error else { panic!("{error:?}") };
+    assert_eq!(code(refusal), Some("28P01"));
+    let server_says = refusal.as_db_error().unwrap();
     assert!(server_says.message().contains("password authentication failed"));
     assert_eq!(server_says.routine(), Some("auth_failed"));
     let hint = server_says.hint().unwrap();
@@ -181,8 +181,6 @@ async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
     ] {
         assert!(hint.contains(fact), "{fact} is missing: {hint}");
     }
-    let error = Error::from(deadpool_postgres::PoolError::Backend(error));
-    assert!(matches!(error, Error::LoginRefused(_)) && !error.is_transient());
     assert!(said(&error).contains("password authentication failed"));
     assert!(!said(&error).contains(&credential.secret()[..40]));
     assert_eq!(connector.report().refused, 1);

@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{backend, connector, let_in, server, support::pgbouncer::PgBouncer};
+use crate::{
+    backend, connector, let_in, server,
+    support::{pgbouncer::PgBouncer, storm::served_in_a_storm},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -317,34 +320,26 @@ async fn callers_with_short_limits_leave_few_queries_behind_pgbouncer() {
     until_true(&format!("SELECT count(*) = 0 {}", running("stormy")), 3 * SECOND).await;
 }
 
-/// 400 callers with limits of 1 to 90 ms, of 60 tries each; a login takes a second.
+/// A login takes a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_with_less_time_than_a_login_takes_are_served() {
     let identity = Identity::new(let_in("hasty").await);
     let slow = server().await.url("hasty") + "&options=-c%20post_auth_delay%3D1";
     let connector = connector(&identity, &slow);
     let pool = connector.pool_builder().max_size(4).build();
-    let mut storm = JoinSet::new();
-    for nth in 0..400 {
-        let pool = pool.clone();
-        storm.spawn(async move {
-            let mut served = 0;
-            for round in 0..60 {
-                let limit = Duration::from_millis(1 + (nth * 7 + round * 13) % 90);
-                served +=
-                    usize::from(timeout(limit, pool.get()).await.is_ok_and(|got| got.is_ok()));
-            }
-            served
-        });
-    }
-    let (mut served, mut most) = (0, 0);
-    while !storm.is_empty() {
+    let open = async || {
         let open = "SELECT count(*)::text FROM pg_stat_activity WHERE usename = 'hasty'";
-        most = most.max(server().await.value(open).await.unwrap().parse().unwrap());
-        let next = timeout(Duration::from_millis(5), storm.join_next()).await;
-        served += next.ok().flatten().map_or(0, Result::unwrap);
-    }
+        server().await.value(open).await.unwrap().parse().unwrap()
+    };
+    let get = {
+        let pool = pool.clone();
+        move || {
+            let pool = pool.clone();
+            async move { pool.get().await.is_ok() }
+        }
+    };
+    let (served, most) = served_in_a_storm(60, get, open).await;
     let report = connector.report();
     println!("{served} served, {most} open, {report}");
-    assert!(served > 400 && most <= 8u64, "{served} served, {most} open, {report}");
+    assert!(served > 400 && most <= 8, "{served} served, {most} open, {report}");
 }

@@ -78,10 +78,13 @@ async fn a_server_that_falls_silent_is_given_up_by_the_clock_with_the_stage() {
 
 /// A server that begins with TLS, as PostgreSQL 17 can (its documentation, "SSL Session
 /// Encryption"), and has the token told it in clear. Returns what it was sent.
-async fn direct_server(authority: &Authority) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
+async fn direct_server(
+    authority: &Authority,
+    name: &str,
+) -> (u16, tokio::task::JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut tls = authority.issue(&["127.0.0.1"]).unwrap().server_config().unwrap();
+    let mut tls = authority.issue(&[name]).unwrap().server_config().unwrap();
     Arc::get_mut(&mut tls).unwrap().alpn_protocols = vec![b"postgresql".to_vec()];
     let received = tokio::spawn(async move {
         let (socket, _) = listener.accept().await.unwrap();
@@ -107,7 +110,7 @@ async fn direct_server(authority: &Authority) -> (u16, tokio::task::JoinHandle<V
 #[tokio::test]
 async fn tls_comes_first_where_the_server_can_and_the_token_behind_it() {
     let authority = Authority::new().unwrap();
-    let (port, received) = direct_server(&authority).await;
+    let (port, received) = direct_server(&authority, "127.0.0.1").await;
     let credential = TestCredential::new("shop", 2_000);
     let identity = Identity::new(credential.clone());
     let url = scoped("127.0.0.1", port, &authority.path()) + "&sslnegotiation=direct";
@@ -115,6 +118,26 @@ async fn tls_comes_first_where_the_server_can_and_the_token_behind_it() {
     let Error::Login(cause) = &error else { panic!("{error:?}") };
     assert_eq!(code(cause), Some("3D000"));
     assert_eq!(received.await.unwrap(), [credential.secret().as_bytes(), b"\0"].concat());
+}
+
+#[tokio::test]
+async fn a_private_endpoint_is_verified_by_the_public_name_of_its_server() {
+    let authority = Authority::new().unwrap();
+    for (host, verified) in [
+        ("Shop.PrivateLink.postgres.database.azure.com", true),
+        // Only Azure's names are the same without it.
+        ("shop.privatelink.postgres.database.example", false),
+    ] {
+        let public = host.to_ascii_lowercase().replace("privatelink.", "");
+        let (port, received) = direct_server(&authority, &public).await;
+        let identity = Identity::new(TestCredential::new("shop", 0));
+        let url = scoped(host, port, &authority.path());
+        let url = url + "&hostaddr=127.0.0.1&sslnegotiation=direct";
+        let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
+        assert_eq!(matches!(error, Error::Login(_)), verified, "{error:?}");
+        assert!(error.to_string().contains(&format!("{host}:{port}")), "{error}");
+        assert_eq!(received.await.is_ok(), verified);
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod pgbouncer;
 #[cfg(unix)]
 pub mod postgres;
+pub mod storm;
 
 use tokio::net::TcpSocket;
 
