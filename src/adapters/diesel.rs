@@ -121,7 +121,7 @@ async fn recycle(
     let link = link.as_deref();
     let cleaning = async {
         let refused = |why: &str| Err(Error::QueryBuilderError(why.into()));
-        if link.is_some_and(Link::has_stale_plans) {
+        if link.is_some_and(|link| link.state().has_stale_plans) {
             return refused("diesel-async cannot clear its cache, in which a statement is stale");
         }
         let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };

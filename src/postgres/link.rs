@@ -6,7 +6,7 @@ use std::{
     convert::Infallible,
     future::{Ready, poll_fn, ready},
     pin::pin,
-    sync::{Arc, MutexGuard, Weak},
+    sync::{Arc, Weak},
     task::Poll,
     time::Duration,
 };
@@ -53,34 +53,31 @@ pub(crate) struct Link {
     pub(super) canceller: ArcSwapOption<Canceller>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
-pub(super) struct State {
+pub(crate) struct State {
     pub(super) key: Option<Key>,
-    /// Requests that the server answers with `READY_FOR_QUERY`.
-    requests: u64,
-    responses: u64,
+    /// There was a request since the login.
+    pub(crate) is_used: bool,
+    /// Requests whose `READY_FOR_QUERY` the server has yet to send.
+    pub(super) unanswered: u64,
     /// The last request ended with `SYNC`.
     last_was_sync: bool,
     /// The server waits for the rows of a COPY.
     copies: bool,
-    in_transaction: bool,
+    /// The server reported an open or a failed transaction when it last was ready for a query.
+    pub(crate) in_transaction: bool,
     may_have_prepared: bool,
-    has_stale_plans: bool,
+    /// The server refused a cached statement, because its result would have other columns now.
+    pub(crate) has_stale_plans: bool,
     /// The server refused to change something, because it is read-only.
-    is_read_only: bool,
-    /// When the server last was ready for a query, by the clock's monotonic time.
-    heard: Duration,
+    pub(super) is_read_only: bool,
+    /// When the server last was ready for a query, by the clock's monotonic time; before that,
+    /// when the connection was begun.
+    pub(super) heard: Duration,
     round_trip: Option<Duration>,
-    suspected: Option<Suspicion>,
-}
-
-/// An idle connection that looked unfit.
-#[derive(Debug, Clone, Copy)]
-struct Suspicion {
-    since: Duration,
-    /// How often the connection had been lent by then.
-    lent: usize,
+    /// Since when an idle connection looks unfit, and how often it had been lent by then.
+    suspected: Option<(Duration, usize)>,
 }
 
 /// An idle connection is unfit if it looked so for this long: requests that a dropped
@@ -107,26 +104,9 @@ impl Link {
         }
     }
 
-    /// Whether the server reported an open or a failed transaction when it last was ready for a
-    /// query.
-    pub(crate) fn in_transaction(&self) -> bool {
-        self.state().in_transaction
-    }
-
-    /// Whether the server refused to change something, because it is read-only.
-    pub(super) fn is_read_only(&self) -> bool {
-        self.state().is_read_only
-    }
-
-    /// Whether the server has answered all requests.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.state().is_settled()
-    }
-
-    /// Whether there was no request since the login.
-    #[cfg(feature = "bb8")]
-    pub(crate) fn is_unused(&self) -> bool {
-        self.state().requests == 0
+    /// What the wire says now.
+    pub(crate) fn state(&self) -> State {
+        *self.state.lock()
     }
 
     /// Waits until the server has answered all requests, for a short time; whether it has.
@@ -138,39 +118,27 @@ impl Link {
                 let mut notified = pin!(self.settled.notified());
                 // From here on, nothing is missed.
                 notified.as_mut().enable();
-                if self.is_settled() {
+                if self.state().is_settled() {
                     return;
                 }
                 notified.await;
             }
         };
-        self.is_settled() || clock::timeout(&*self.clock, grace, settled).await.is_ok()
-    }
-
-    /// When the server last was ready for a query, by the clock's monotonic time; before that,
-    /// when the connection was begun.
-    pub(crate) fn heard(&self) -> Duration {
-        self.state().heard
+        self.state().is_settled() || clock::timeout(&*self.clock, grace, settled).await.is_ok()
     }
 
     /// One round trip took so long, at most.
     pub(super) fn took(&self, round_trip: Duration) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.round_trip =
             state.round_trip.map(|before| before.min(round_trip)).or(Some(round_trip));
-    }
-
-    /// Whether the server has answered all requests but one.
-    pub(crate) fn awaits_one_response(&self) -> bool {
-        let state = self.state();
-        state.requests == state.responses + 1
     }
 
     /// The login is over: what follows are requests.
     pub(super) fn logged_in(&self) {
         self.allowance.lift();
-        let mut state = self.state();
-        (state.requests, state.responses) = (0, 0);
+        let mut state = self.state.lock();
+        (state.is_used, state.unanswered) = (false, 0);
     }
 
     /// The client's cached statements are cleared once one of them is stale.
@@ -181,8 +149,7 @@ impl Link {
     /// Takes the canceller, which is of use where the server has yet to answer. To end a COPY, it
     /// is enough to close the connection.
     pub(super) fn take_canceller(&self) -> Option<Arc<Canceller>> {
-        let state = self.state();
-        self.canceller.swap(None).filter(|_| state.requests != state.responses)
+        self.canceller.swap(None).filter(|_| self.state().unanswered > 0)
     }
 
     /// Takes the task of a pool's connection away from the pool.
@@ -194,7 +161,7 @@ impl Link {
     /// and was not lent since.
     pub(crate) fn look_at_idle(&self, lent: usize) -> Option<RetireReason> {
         let now = self.clock.monotonic();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let reason = match (state.is_settled(), state.in_transaction) {
             (false, _) => RetireReason::Unsettled,
             (true, true) => RetireReason::TransactionOpen,
@@ -204,11 +171,11 @@ impl Link {
             }
         };
         match state.suspected {
-            Some(Suspicion { since, lent: before }) if before == lent => {
+            Some((since, before)) if before == lent => {
                 (now.saturating_sub(since) >= SUSPECTED_FOR).then_some(reason)
             }
             _ => {
-                state.suspected = Some(Suspicion { since: now, lent });
+                state.suspected = Some((now, lent));
                 None
             }
         }
@@ -217,64 +184,50 @@ impl Link {
     /// Whether SQL may have prepared a statement since the last call: by `PREPARE`, or in a
     /// block or a procedure.
     pub(super) fn take_may_have_prepared(&self) -> bool {
-        std::mem::take(&mut self.state().may_have_prepared)
-    }
-
-    /// Whether the server refused a cached statement, because its result would have other columns
-    /// now.
-    #[cfg(any(test, feature = "diesel-async"))]
-    pub(crate) fn has_stale_plans(&self) -> bool {
-        self.state().has_stale_plans
+        std::mem::take(&mut self.state.lock().may_have_prepared)
     }
 
     /// A message of the client.
     pub(super) fn sent(&self, kind: u8) {
         if [message::QUERY, message::SYNC, message::FUNCTION_CALL].contains(&kind) {
-            let mut state = self.state();
-            state.requests += 1;
-            state.last_was_sync = kind == message::SYNC;
+            let mut state = self.state.lock();
+            (state.is_used, state.last_was_sync) = (true, kind == message::SYNC);
+            state.unanswered += 1;
         }
     }
 
     /// A message of the server, with the beginning of its body.
     pub(super) fn received(&self, kind: u8, body: &[u8]) {
+        let mut state = self.state.lock();
         match (kind, body) {
-            (message::BACKEND_KEY_DATA, body) => self.state().key = body.first_chunk().copied(),
+            (message::BACKEND_KEY_DATA, body) => state.key = body.first_chunk().copied(),
             (message::COMMAND_COMPLETE, b"PREPARE\0" | b"DO\0" | b"CALL\0") => {
-                self.state().may_have_prepared = true;
+                state.may_have_prepared = true;
             }
             (message::COPY_IN, _) => {
-                let mut state = self.state();
                 state.copies = true;
                 // The server ignores the Sync that came with the statement.
-                if state.last_was_sync {
-                    state.responses += 1;
+                state.unanswered = state.unanswered.saturating_sub(state.last_was_sync.into());
+            }
+            (message::ERROR, body) => match sql_state(body) {
+                Some(STALE_PLAN) => {
+                    state.has_stale_plans = true;
+                    self.statements.load().as_ref().inspect(|statements| statements.clear());
                 }
-            }
-            (message::ERROR, body) if sql_state(body) == Some(STALE_PLAN) => {
-                self.state().has_stale_plans = true;
-                self.statements.load().as_ref().inspect(|statements| statements.clear());
-            }
-            (message::ERROR, body) if sql_state(body) == Some(READ_ONLY) => {
-                self.state().is_read_only = true;
-            }
+                Some(READ_ONLY) => state.is_read_only = true,
+                _ => {}
+            },
             (message::READY_FOR_QUERY, [status, ..]) => {
-                let now = self.clock.monotonic();
-                let mut state = self.state();
                 state.in_transaction = *status != message::IDLE;
-                (state.heard, state.copies) = (now, false);
+                (state.heard, state.copies) = (self.clock.monotonic(), false);
                 // The login's answers no request.
-                state.responses = (state.responses + 1).min(state.requests);
+                state.unanswered = state.unanswered.saturating_sub(1);
                 if state.is_settled() {
                     self.settled.notify_waiters();
                 }
             }
             _ => {}
         }
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 
@@ -293,8 +246,9 @@ pub(super) fn leashed(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<
 }
 
 impl State {
-    fn is_settled(&self) -> bool {
-        self.requests == self.responses && !self.copies
+    /// Whether the server has answered all requests.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unanswered == 0 && !self.copies
     }
 }
 

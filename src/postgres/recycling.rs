@@ -78,8 +78,6 @@ pub enum Recycling {
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
                      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
 
-const ROLL_BACK: &str = "ROLLBACK; ";
-
 /// Where it is not known whether a transaction is open. `ROLLBACK` alone would be a warning in
 /// the server's log at every checkout that finds no transaction. In a failed transaction,
 /// `BEGIN` fails.
@@ -95,7 +93,6 @@ impl Recycling {
 
     /// The statements, for one round trip by a driver of which nothing else is known; `None` if
     /// there are none.
-    #[cfg(any(feature = "diesel-async", feature = "sqlx"))]
     pub(crate) fn sql(&self) -> Option<String> {
         match self {
             Self::Clean => Some([ROLL_BACK_ANY, RESET, CHECK].concat()),
@@ -107,10 +104,11 @@ impl Recycling {
 
     async fn run(&self, client: &Client, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
         match self {
-            Self::Fast => Ok(()),
-            Self::Verified => execute(client, "").await,
-            Self::Custom(sql) => execute(client, sql).await,
             Self::Clean => clean(client, link).await,
+            _ => match self.sql() {
+                Some(sql) => execute(client, &sql).await,
+                None => Ok(()),
+            },
         }
     }
 }
@@ -139,23 +137,23 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
     let span = connector.metrics().recycle_span();
     let recycling = async {
         if let Some(link) = link {
-            if connector.silent_server().includes(link.heard()) {
+            if connector.silent_server().includes(link.state().heard) {
                 return Err(RetireReason::Silent);
             }
             if !link.settles().await {
                 return Err(RetireReason::Unsettled);
             }
             let wanted = connector.config().session.get_target_session_attrs();
-            if wanted == TargetSessionAttrs::ReadWrite && link.is_read_only() {
+            if wanted == TargetSessionAttrs::ReadWrite && link.state().is_read_only {
                 return Err(RetireReason::ReadOnly);
             }
         }
         let began = connector.clock().monotonic();
-        let may_roll_back = link.is_some_and(Link::in_transaction);
+        let may_roll_back = link.is_some_and(|link| link.state().in_transaction);
         match clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await {
             Ok(Ok(())) => {
                 if let Some(link) = link {
-                    connector.silent_server().heard(link.heard());
+                    connector.silent_server().heard(link.state().heard);
                     link.took(connector.clock().monotonic().saturating_sub(began));
                 }
                 Ok(())
@@ -169,7 +167,7 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
             Err(clock::Elapsed) => {
                 // A request of the borrower may have been sent only now. A large transaction takes
                 // its time to be rolled back.
-                if link.is_some_and(Link::awaits_one_response) && !may_roll_back {
+                if link.is_some_and(|link| link.state().unanswered == 1) && !may_roll_back {
                     connector.silent_server().silent(began);
                 }
                 Err(RetireReason::Unsettled)
@@ -203,15 +201,15 @@ pub(crate) async fn counted<T>(connector: &Connector, making_fit: impl Future<Ou
 /// Cleans the session. Without a link it is not known what the borrower did.
 async fn clean(client: &Client, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
     // A `ROLLBACK` of the borrower may still be on its way.
-    let roll_back =
-        if link.is_some_and(|link| !link.in_transaction()) { "" } else { ROLL_BACK_ANY };
-    let in_transaction = match execute(client, &[roll_back, RESET].concat()).await {
+    let in_transaction = || link.map(|link| link.state().in_transaction);
+    let roll_back = if in_transaction() == Some(false) { "" } else { ROLL_BACK_ANY };
+    let began = match execute(client, &[roll_back, RESET].concat()).await {
         Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => true,
         // A request that the borrower dropped may have begun one meanwhile.
-        done => done.map(|()| link.is_some_and(Link::in_transaction))?,
+        done => done.map(|()| in_transaction() == Some(true))?,
     };
-    if in_transaction {
-        execute(client, &[ROLL_BACK, RESET].concat()).await?;
+    if began {
+        execute(client, &["ROLLBACK; ", RESET].concat()).await?;
     }
     // By now, the responses to all requests of the borrower have been read.
     if link.is_none_or(Link::take_may_have_prepared) {

@@ -53,7 +53,7 @@ impl Wire {
     /// Reads until the server has answered all requests, or has ended the connection.
     pub(super) async fn drain(&mut self) {
         let mut rest = [0; 1024];
-        while !self.link.is_settled() && self.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+        while !self.link.state().is_settled() && self.read(&mut rest).await.is_ok_and(|count| count > 0) {}
     }
 }
 
@@ -245,7 +245,8 @@ mod tests {
             receive(&mut wire, received[0]);
             wire.sent.pass(&after_startup(&sent), |kind, _| link.sent(kind));
             received[1..].iter().for_each(|message| receive(&mut wire, message));
-            assert_eq!((link.is_settled(), link.in_transaction()), (settled, in_transaction));
+            let state = link.state();
+            assert_eq!((state.is_settled(), state.in_transaction), (settled, in_transaction));
         }
     }
 
@@ -255,7 +256,7 @@ mod tests {
             let error = format!("SFEHLER\0VERROR\0C{code}\0Mcached plan\0\0");
             let messages = message(b'E', error.as_bytes());
             passed(&after_startup(&[]), &messages, |link| {
-                assert_eq!(link.has_stale_plans(), stale, "{code}");
+                assert_eq!(link.state().has_stale_plans, stale, "{code}");
             });
         }
     }

@@ -37,7 +37,7 @@ fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
         ("postgres:///d".to_owned(), "host is missing"),
         ("postgres://a@contoso.com@db/d".to_owned(), "%40"),
         ("hostaddr=127.0.0.1".to_owned(), "hostaddr stands without host"),
-        ("sqlserver://u@h/d".to_owned(), "cannot be read"),
+        ("sqlserver://u@h/d".to_owned(), "is for another database: use entra_pool::azure_sql"),
         (
             "postgres://u@a.postgres.database.azure.com,b.postgres.database.chinacloudapi.cn/d"
                 .to_owned(),

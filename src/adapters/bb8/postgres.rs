@@ -108,14 +108,14 @@ impl ManageConnection for Manager {
     fn has_broken(&self, connection: &mut Connection) -> bool {
         connection.metrics.recycled = Some(Metrics::default().created);
         connection.metrics.recycle_count += 1;
-        let link = &connection.link;
+        let state = connection.link.state();
         let is_tested = std::mem::take(&mut connection.fit);
         let needs_no_cleaning = match self.connector.config().recycling {
-            Recycling::Fast => !link.in_transaction(),
-            _ => link.is_unused(),
+            Recycling::Fast => !state.in_transaction,
+            _ => !state.is_used,
         };
-        if is_tested && (link.in_transaction() || !link.is_settled()) {
-            let (link, driver) = (link.clone(), connection.driver.clone());
+        if is_tested && (state.in_transaction || !state.is_settled()) {
+            let (link, driver) = (connection.link.clone(), connection.driver.clone());
             let (clock, lent) = (self.connector.clock().clone(), connection.metrics.recycle_count);
             connection.watch = Some(connection.runtime.spawn(async move {
                 link.look_at_idle(lent);
