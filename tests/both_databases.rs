@@ -114,7 +114,7 @@ macro_rules! both_databases {
                 // Errors.
                 let error: ConfigError = "x".parse::<Config>().err().unwrap();
                 let error: Error = error.into();
-                assert!(!error.is_transient() && !matches!(error, Error::LoginRefused(_)));
+                assert!(!error.is_transient() && !matches!(error, Error::LoginRefused { .. }));
                 let _ = $module::is_transient;
                 assert_eq!(Stage::Tls.to_string(), "in the TLS handshake");
             }

@@ -54,7 +54,7 @@ use diesel_async::{
 use crate::{
     clock,
     connect::RetireReason,
-    postgres::{Connector, Link, counted, make_fit_by},
+    postgres::{Connector, counted, make_fit_by},
     token::with_causes,
 };
 

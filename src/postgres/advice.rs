@@ -1,14 +1,12 @@
-//! What errors of the server mean, and what to do about them: the top line of a login's error,
-//! and the HINT.
+//! What errors of the server mean, and what to do about them.
 
-use std::{error::Error as _, io, net::IpAddr, time::SystemTime};
+use std::{io, net::IpAddr, time::SystemTime};
 
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::{
     config::Host,
     error::{broke_off, io_kind, is_other_role},
-    replay::LoginFailed,
 };
 use crate::{
     connect::SecondLogin,
@@ -96,10 +94,9 @@ pub(super) fn meaning(error: &DbError) -> Meaning {
     case(error).2
 }
 
-/// What to do about the server's error, whatever the login; empty if that is not known.
-pub(super) fn remedy(error: &DbError) -> String {
-    let host = error.where_().and_then(|login| login.strip_prefix(LOGIN)?.split(' ').next());
-    let host = host.filter(|host| host.contains(".postgres."));
+/// What to do about the server's error to this `login`; empty if that is not known.
+pub(super) fn remedy(error: &DbError, login: &str) -> String {
+    let host = login.strip_prefix(LOGIN).filter(|host| host.contains(".postgres."));
     let name = host.and_then(|host| host.split('.').next()).unwrap_or("SERVER");
     // The command is pasted into a shell: nothing else of the server's text goes into it.
     let address = error.message().split('"').find_map(|word| word.parse::<IpAddr>().ok());
@@ -107,23 +104,16 @@ pub(super) fn remedy(error: &DbError) -> String {
     case(error).4.replace("SERVER", name).replace("ADDRESS", &address)
 }
 
-/// How errors describe a login. In an error of the server, this is the first line of its WHERE.
+/// How errors describe a login.
 pub(super) fn login(server: &str, user: &str) -> String {
     printable(&format!("{LOGIN}{server} as \"{user}\""))
 }
 
 const LOGIN: &str = "the login to ";
 
-/// The login that failed with this error.
-pub(super) fn subject(error: &tokio_postgres::Error) -> &str {
-    let of_server = || error.as_db_error()?.where_()?.lines().next();
-    let subject = of_server().or_else(|| Some(failed(error)?.login.as_str()));
-    // Errors of queries have a WHERE of the server's.
-    subject.filter(|subject| subject.starts_with(LOGIN)).unwrap_or("the login")
-}
-
-fn failed(error: &tokio_postgres::Error) -> Option<&LoginFailed> {
-    error.source()?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+/// Advice as it follows the reason in an error's message.
+pub(super) fn after_reason(advice: &str) -> String {
+    if advice.is_empty() { String::new() } else { format!(". {}", printable(advice)) }
 }
 
 /// Why a login failed, in a few words.
@@ -140,6 +130,7 @@ pub(super) fn reason(error: &tokio_postgres::Error) -> &'static str {
 /// What is known about a refused login.
 pub(super) struct Refusal<'a> {
     pub(super) error: &'a DbError,
+    pub(super) login: &'a str,
     pub(super) user: &'a str,
     pub(super) hosts: &'a [Host],
     pub(super) token: &'a Token,
@@ -193,7 +184,7 @@ impl Refusal<'_> {
                 Scope::AZURE_POSTGRESQL
             );
         }
-        let remedy = remedy(self.error);
+        let remedy = remedy(self.error, self.login);
         if !remedy.is_empty() {
             return remedy;
         }
@@ -261,6 +252,7 @@ mod tests {
         let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', message)]);
         let advice = Refusal {
             error: error.as_db_error().unwrap(),
+            login: "",
             user,
             hosts: &hosts.hosts,
             token: &token,
@@ -305,13 +297,8 @@ mod tests {
             for (address, shown) in [("203.0.113.7", "203.0.113.7 "), ("$(reboot)", "ADDRESS ")] {
                 let text = format!("no pg_hba.conf entry for host \"{address}\", user \"shop\"");
                 let login = login(&format!("{host}:5432"), "shop");
-                let fields = [
-                    (b'S', "FATAL"),
-                    (b'C', "28000"),
-                    (b'M', text.as_str()),
-                    (b'W', login.as_str()),
-                ];
-                let remedy = remedy(server_error(&fields).as_db_error().unwrap());
+                let fields = [(b'S', "FATAL"), (b'C', "28000"), (b'M', text.as_str())];
+                let remedy = remedy(server_error(&fields).as_db_error().unwrap(), &login);
                 for piece in [server, &format!("--start-ip-address {shown}")] {
                     assert!(remedy.contains(piece), "{piece}: {remedy}");
                 }

@@ -65,7 +65,7 @@ pub(super) async fn log_in(
             // Moved about, it is large.
             let trying = Box::pin(try_one(&session, token, host, *address, driver, attempt));
             match within_share(&**clock, attempt, places, trying).await {
-                Err(error) if !matches!(error, Error::LoginRefused(_)) => failures.add(error),
+                Err(error) if !matches!(error, Error::LoginRefused { .. }) => failures.add(error),
                 outcome => return outcome,
             }
         }
@@ -155,16 +155,15 @@ async fn try_one(
         Err(error) => {
             let (stage, server) = attempt.position();
             let login = advice::login(&server, session.get_user().unwrap_or_default());
-            let at_login = (stage == Stage::Login).then(|| login.clone());
-            let error = replay::fit(error, &attempt.sent, at_login);
+            let error = replay::fit(error, &attempt.sent);
             if stage == Stage::Negotiate && !broke_off(&error) {
                 // tokio-postgres does not return an answer other than `S`.
-                let asking = ask_again((address, host.port), login, attempt);
+                let asking = ask_again((address, host.port), &login, attempt);
                 if let Ok(Some(said)) = clock::timeout(&*driver.clock, ANSWER, asking).await {
-                    return Err(Error::Login(said));
+                    return Err(said);
                 }
             }
-            Err(classified(error, attempt))
+            Err(classified(error, login, attempt))
         }
     }
 }
@@ -180,11 +179,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// An overloaded server answers the request for TLS with an error. Asks again, to read it: `None`
 /// if the answer is another one.
-async fn ask_again(
-    address: (IpAddr, u16),
-    login: String,
-    attempt: &Attempt<Error>,
-) -> Option<tokio_postgres::Error> {
+async fn ask_again(address: (IpAddr, u16), login: &str, attempt: &Attempt<Error>) -> Option<Error> {
     let mut socket = TcpStream::connect(address).await.ok()?;
     socket.write_all(&SSL_REQUEST).await.ok()?;
     let mut answer = vec![0];
@@ -199,12 +194,15 @@ async fn ask_again(
         None if text.trim().is_empty() => return None,
         None => replay::server_error(&[(b'S', "FATAL"), (b'C', "53300"), (b'M', &text)]),
     };
+    let source = replay::fit(said, &attempt.sent);
+    let remedy = advice::remedy(source.as_db_error()?, login);
     let unproven = "The server sent this before TLS was set up, so its sender is not verified.";
-    Some(replay::with_hint(replay::fit(said, &attempt.sent, Some(login)), unproven))
+    let advice = advice::after_reason(format!("{remedy} {unproven}").trim_start());
+    Some(Error::Login { login: login.to_owned(), advice, source })
 }
 
 /// What an error means, by how far the attempt had come.
-fn classified(error: tokio_postgres::Error, attempt: &Attempt<Error>) -> Error {
+fn classified(error: tokio_postgres::Error, login: String, attempt: &Attempt<Error>) -> Error {
     let (stage, server) = attempt.position();
     match stage {
         Stage::Token | Stage::Resolve | Stage::Dial => Error::Dial { server, source: error },
@@ -213,6 +211,6 @@ fn classified(error: tokio_postgres::Error, attempt: &Attempt<Error>) -> Error {
         }
         Stage::Negotiate => Error::EncryptionDeclined { server },
         Stage::Tls => Error::Tls { server, source: error },
-        Stage::Login => Error::of_login(error),
+        Stage::Login => Error::of_login(login, error),
     }
 }

@@ -1,6 +1,10 @@
 //! PostgreSQL's half of connecting: one login, and the classification of its errors.
 
-use std::{io::ErrorKind as Kind, sync::Arc, time::Duration};
+use std::{
+    io::{self, ErrorKind as Kind},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -12,7 +16,7 @@ use super::{
     error::{io_kind, is_other_role},
     is_transient,
     link::Link,
-    replay::{self, LoginFailed},
+    replay,
 };
 use crate::{
     clock::Clock,
@@ -38,8 +42,8 @@ pub(super) struct Driver {
 impl connect::Driver for Driver {
     type Connection = LoggedIn;
     type Error = Error;
-    /// An `ErrorResponse`.
-    type Refusal = Vec<u8>;
+    /// The login, the advice and an `ErrorResponse`.
+    type Refusal = (String, String, Vec<u8>);
 
     fn servers(&self) -> String {
         self.config.servers()
@@ -58,28 +62,27 @@ impl connect::Driver for Driver {
             let text = format!(
                 "the token has {length} characters, but a password on PostgreSQL has at most {LONGEST_TOKEN}: use an identity whose tokens have fewer claims (it may be in too many groups)"
             );
-            let failed = LoginFailed { login: advice::login(&self.servers(), &user), text };
-            return Err(Error::Login(failed.of_kind(Kind::InvalidInput)));
+            let login = advice::login(&self.servers(), &user);
+            let source = replay::unreadable(io::Error::new(Kind::InvalidInput, text));
+            return Err(Error::of_login(login, source));
         }
-        let outcome = dial::log_in(self, &user, token, attempt).await;
+        let mut outcome = dial::log_in(self, &user, token, attempt).await;
         let (_, server) = attempt.position();
-        match &outcome {
+        match &mut outcome {
             Ok(_) => tracing::debug!(%server, user, "logged in"),
-            Err(Error::LoginRefused(refusal)) => {
-                let code = refusal.code().map(SqlState::code);
+            Err(Error::LoginRefused { source, .. }) => {
+                let code = source.code().map(SqlState::code);
                 tracing::warn!(%server, user, code, "the server refused the login");
+            }
+            Err(Error::Login { advice, source, .. })
+                if source.code() == Some(&SqlState::INVALID_CATALOG_NAME)
+                    && self.config.session.get_dbname().is_none() =>
+            {
+                *advice = advice::after_reason(advice::NO_DATABASE_NAMED);
             }
             Err(_) => {}
         }
-        let Err(Error::Login(error)) = outcome else { return outcome };
-        let Some(remedy) = error.as_db_error().map(advice::remedy) else {
-            return Err(Error::Login(error));
-        };
-        // PostgreSQL takes the role's name where no database is named.
-        let unnamed = self.config.session.get_dbname().is_none()
-            && error.code() == Some(&SqlState::INVALID_CATALOG_NAME);
-        let remedy = if unnamed { advice::NO_DATABASE_NAMED } else { &remedy };
-        Err(Error::Login(replay::with_hint(error, remedy)))
+        outcome
     }
 
     /// Azure's servers look principals up in Entra, which may fail for a moment.
@@ -87,15 +90,14 @@ impl connect::Driver for Driver {
         Duration::from_secs(60)
     }
 
-    fn refusal(&self, error: &Error) -> Option<Vec<u8>> {
-        match error {
-            Error::LoginRefused(error) => error.as_db_error().map(replay::record),
-            _ => None,
-        }
+    fn refusal(&self, error: &Error) -> Option<Self::Refusal> {
+        let Error::LoginRefused { login, advice, source } = error else { return None };
+        Some((login.clone(), advice.clone(), replay::record(source.as_db_error()?)))
     }
 
-    async fn repeat(&self, refusal: Vec<u8>) -> Error {
-        Error::LoginRefused(replay::with_hint(replay::play(Ok(refusal)), REPEATED))
+    async fn repeat(&self, (login, advice, response): Self::Refusal) -> Error {
+        let source = replay::play(Ok(response));
+        Error::LoginRefused { login, advice: format!("{advice} {REPEATED}"), source }
     }
 
     fn outlook(&self, error: &Error, known: bool) -> Outlook {
@@ -104,19 +106,15 @@ impl connect::Driver for Driver {
 
     /// Adds advice to the server's error.
     async fn refused(&self, refusal: Error, token: &Token, second_login: SecondLogin) -> Error {
-        let Error::LoginRefused(refusal) = refusal else { return refusal };
+        let Error::LoginRefused { login, mut advice, source } = refusal else { return refusal };
         // The login had a user, or there would be no refusal.
-        let said = refusal.as_db_error().zip(self.user(token).ok());
-        let advice = said.map(|(error, user)| {
-            let (scope, now) = (&self.scope, self.clock.wall());
-            let hosts = &self.config.hosts;
-            Refusal { error, user: &user, hosts, token, scope, now, second_login: &second_login }
-                .advice()
-        });
-        Error::LoginRefused(match advice {
-            Some(advice) => replay::with_hint(refusal, &advice),
-            None => refusal,
-        })
+        if let Some((error, user)) = source.as_db_error().zip(self.user(token).ok()) {
+            let (login, user, second_login) = (&*login, &*user, &second_login);
+            let (scope, now, hosts) = (&self.scope, self.clock.wall(), &*self.config.hosts);
+            let refusal = Refusal { error, login, user, hosts, token, scope, now, second_login };
+            advice = advice::after_reason(&refusal.advice());
+        }
+        Error::LoginRefused { login, advice, source }
     }
 
     fn no_token(&self, source: TokenError) -> Error {
@@ -133,12 +131,13 @@ impl connect::Driver for Driver {
 /// one. `known`: the server has answered before.
 pub(super) fn outlook(error: &Error, several: bool, known: bool) -> Outlook {
     match error {
-        Error::LoginRefused(_) => Outlook::TokenRefused,
-        Error::Login(error) if is_transient(error) && error.code().is_some() => Outlook::Transient,
+        Error::LoginRefused { .. } => Outlook::TokenRefused,
+        Error::Login { source, .. } if is_transient(source) => match source.code() {
+            Some(_) => Outlook::Transient,
+            None => Outlook::MayRecover,
+        },
         // Among several hosts, another one may be about to take the role.
-        Error::Login(error) if is_transient(error) || (several && is_other_role(error)) => {
-            Outlook::MayRecover
-        }
+        Error::Login { source, .. } if several && is_other_role(source) => Outlook::MayRecover,
         Error::ConnectionLost { .. } => Outlook::MayRecover,
         Error::Dial { source, .. } => match io_kind(source) {
             Some(Kind::ConnectionRefused) => Outlook::MayRecover,
@@ -168,8 +167,6 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
     use crate::postgres::{
         Stage,
@@ -177,7 +174,8 @@ mod tests {
     };
 
     fn says(code: &str) -> Error {
-        Error::Login(server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]))
+        let source = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]);
+        Error::of_login("the login".to_owned(), source)
     }
 
     #[test]
@@ -193,8 +191,7 @@ mod tests {
         ] {
             assert_eq!(outlook(&says(code), false, false), promised, "{code}");
         }
-        let refused = Error::LoginRefused(server_error(&[(b'C', "28P01")]));
-        assert_eq!(outlook(&refused, false, false), Outlook::TokenRefused);
+        assert_eq!(outlook(&says("28P01"), false, false), Outlook::TokenRefused);
         let declined = Error::EncryptionDeclined { server: "h:5432".into() };
         assert_eq!(outlook(&declined, false, false), Outlook::Final);
         for (kind, promised) in [
@@ -218,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_server_of_another_role_may_give_it_up_where_there_are_several() {
-        let error = Error::Login(unreadable(io::ErrorKind::PermissionDenied.into()));
+        let source = unreadable(io::ErrorKind::PermissionDenied.into());
+        let error = Error::of_login("the login".to_owned(), source);
         assert_eq!(outlook(&error, true, false), Outlook::MayRecover);
         assert_eq!(outlook(&error, false, false), Outlook::Final);
     }

@@ -23,8 +23,7 @@ use crate::{
 /// is the text of both, one layer per line. What the server said of a login is a
 /// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code))
 /// and all its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)): each on one
-/// line, at most 400 characters long, with parts of the token replaced by `[redacted]`. What to do
-/// about a failed login is in its HINT, and the first line of its WHERE names the login. [`troubleshooting`](crate::manual::troubleshooting) has the
+/// line, at most 400 characters long, with parts of the token replaced by `[redacted]`. [`troubleshooting`](crate::manual::troubleshooting) has the
 /// messages as its headings.
 ///
 /// | error | cause | way out |
@@ -37,9 +36,9 @@ use crate::{
 /// | [`EncryptionDeclined`](Self::EncryptionDeclined) | the server has no TLS, or is no PostgreSQL server | host and port |
 /// | [`Tls`](Self::Tls) | its certificate is of another name or authority | the host's name as the certificate has it; `sslrootcert` |
 /// | [`ConnectionLost`](Self::ConnectionLost) | the connection was cut before the login | it is tried again; then look at what lies between; with `sslnegotiation=direct`, a server before PostgreSQL 17 |
-/// | [`LoginRefused`](Self::LoginRefused) 28P01, 28000 | no role for this principal, a token that has expired or is for something else, a firewall rule | the HINT |
-/// | [`LoginRefused`](Self::LoginRefused) 08P01 | PgBouncer refuses the token, or cannot accept so long a token | the HINT; port 5432 |
-/// | [`Login`](Self::Login) 08P01 | PgBouncer: a startup parameter, a missing or disabled database, its limits, its own login | the HINT |
+/// | [`LoginRefused`](Self::LoginRefused) 28P01, 28000 | no role for this principal, a token that has expired or is for something else, a firewall rule | the message |
+/// | [`LoginRefused`](Self::LoginRefused) 08P01 | PgBouncer refuses the token, or cannot accept so long a token | the message; port 5432 |
+/// | [`Login`](Self::Login) 08P01 | PgBouncer: a startup parameter, a missing or disabled database, its limits, its own login | the message |
 /// | [`Login`](Self::Login) 3D000 | no such database | `dbname` |
 /// | [`Login`](Self::Login) without a SQLSTATE | the connection broke, or the token has more than 65,530 characters, which a password cannot have | the source |
 /// | [`Login`](Self::Login) 57P03, 53300 | the server starts, or has no connection left | it is tried again; fewer connections, or PgBouncer |
@@ -131,14 +130,29 @@ pub enum Error {
         /// What went wrong.
         source: tokio_postgres::Error,
     },
-    /// The server refused the login, also with a new token. Its own error is the source, with its
-    /// SQLSTATE; the HINT there has what to do.
-    #[error("{} was refused: {}", advice::subject(.0), advice::reason(.0))]
-    LoginRefused(#[source] tokio_postgres::Error),
+    /// The server refused the login, also with a new token.
+    #[error("{login} was refused: {}{advice}", advice::reason(source))]
+    #[non_exhaustive]
+    LoginRefused {
+        /// Where to, and as whom.
+        login: String,
+        /// What to do, and the facts to compare; begins with a period. May be empty.
+        advice: String,
+        /// The server's own error, with its SQLSTATE.
+        source: tokio_postgres::Error,
+    },
     /// The server, or the connection to it, failed otherwise during the login:
     /// no such database, too many connections, ….
-    #[error("{} failed: {}", advice::subject(.0), advice::reason(.0))]
-    Login(#[source] tokio_postgres::Error),
+    #[error("{login} failed: {}{advice}", advice::reason(source))]
+    #[non_exhaustive]
+    Login {
+        /// Where to, and as whom.
+        login: String,
+        /// What to do; begins with a period. May be empty.
+        advice: String,
+        /// The server's own error, with its SQLSTATE, or what the network said.
+        source: tokio_postgres::Error,
+    },
     /// The time for a connect is over.
     #[error(
         "connecting to {server} took longer than {limit:?} (connect_timeout); it ended while {stage}"
@@ -199,19 +213,22 @@ impl Error {
             | Self::TimedOut { .. }
             | Self::Retired { .. }
             | Self::Pool(PoolError::Timeout(_)) => true,
-            Self::Login(error) => is_transient(error) || is_other_role(error),
+            Self::Login { source, .. } => is_transient(source) || is_other_role(source),
             _ => false,
         }
     }
-}
 
-impl Error {
-    /// The error of a failed login.
-    pub(super) fn of_login(error: tokio_postgres::Error) -> Self {
-        match error.as_db_error().map(meaning) {
-            Some(Meaning::Refused) => Self::LoginRefused(error),
-            _ => Self::Login(error),
-        }
+    /// The error of a failed login. A refusal gets its advice once it is known whether another
+    /// token is refused as well.
+    pub(super) fn of_login(login: String, source: tokio_postgres::Error) -> Self {
+        let advice = match source.as_db_error() {
+            Some(error) if meaning(error) == Meaning::Refused => {
+                return Self::LoginRefused { login, advice: String::new(), source };
+            }
+            Some(error) => advice::remedy(error, &login),
+            None => String::new(),
+        };
+        Self::Login { advice: advice::after_reason(&advice), login, source }
     }
 }
 
@@ -228,8 +245,8 @@ impl Failure for Error {
             Self::ConnectionLost { .. } => "connection_lost",
             Self::EncryptionDeclined { .. } => "encryption_declined",
             Self::Tls { .. } => "tls",
-            Self::LoginRefused(_) => telemetry::LOGIN_REFUSED,
-            Self::Login(_) => "login",
+            Self::LoginRefused { .. } => telemetry::LOGIN_REFUSED,
+            Self::Login { .. } => "login",
             Self::TimedOut { .. } => telemetry::TIMEOUT,
             Self::Retired { .. } => "retired",
             Self::Pool(_) => "pool",
@@ -238,8 +255,8 @@ impl Failure for Error {
 
     fn status_code(&self) -> Option<String> {
         match self {
-            Self::LoginRefused(error) | Self::Login(error) => {
-                error.code().map(|code| code.code().to_owned())
+            Self::LoginRefused { source, .. } | Self::Login { source, .. } => {
+                source.code().map(|code| code.code().to_owned())
             }
             _ => None,
         }
@@ -295,7 +312,7 @@ impl From<PoolError> for Error {
             error => return Self::Pool(error),
         };
         if Self::within(&error).is_none() {
-            return Self::of_login(error);
+            return Self::of_login("the login".to_owned(), error);
         }
         let source = error.into_source().and_then(|source| source.downcast::<io::Error>().ok());
         match source.and_then(|source| source.downcast().ok()) {
@@ -342,7 +359,7 @@ mod tests {
         ] {
             let error = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]);
             let error = Error::from(PoolError::Backend(error));
-            assert_eq!(matches!(error, Error::LoginRefused(_)), refused, "{code}");
+            assert_eq!(matches!(error, Error::LoginRefused { .. }), refused, "{code}");
             assert_eq!(error.is_transient(), transient, "{code}");
         }
     }
@@ -381,7 +398,11 @@ mod tests {
             assert_eq!(is_transient(&error), meaning == Transient, "{message}");
             let error = Error::from(PoolError::Backend(error));
             assert_eq!(error.is_transient(), meaning == Transient, "{message}");
-            assert_eq!(matches!(error, Error::LoginRefused(_)), meaning == Refused, "{message}");
+            assert_eq!(
+                matches!(error, Error::LoginRefused { .. }),
+                meaning == Refused,
+                "{message}"
+            );
             assert!(error.to_string().contains(reason), "{message}: {error}");
         }
     }
@@ -391,7 +412,10 @@ mod tests {
         let fields =
             [(b'S', "ERROR"), (b'C', "42501"), (b'M', "x"), (b'W', "PL/pgSQL function f()")];
         let error = Error::from(PoolError::Backend(server_error(&fields)));
-        assert_eq!(error.to_string(), "the login failed: a permission is missing");
+        assert!(
+            error.to_string().starts_with("the login failed: a permission is missing. Run "),
+            "{error}"
+        );
     }
 
     #[test]

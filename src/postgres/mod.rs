@@ -86,8 +86,6 @@ pub use config::Config;
 pub use config_error::ConfigError;
 pub use connector::Connector;
 pub use error::{Error, is_transient};
-#[cfg(any(feature = "bb8", feature = "diesel-async"))]
-pub(crate) use link::Link;
 pub use pool::{Pool, PoolBuilder, PoolError, PooledConnection, close_and_wait};
 pub use recycling::Recycling;
 #[cfg(any(feature = "bb8", feature = "diesel-async"))]
@@ -99,7 +97,11 @@ pub use tls::Connection;
 #[doc(hidden)]
 pub use wire::follows_alike;
 #[cfg(feature = "bb8")]
-pub(crate) use {link::SUSPECTED_FOR, recycling::make_fit, retire::unfit};
+pub(crate) use {
+    link::{Link, SUSPECTED_FOR},
+    recycling::make_fit,
+    retire::unfit,
+};
 
 pub use deadpool_postgres;
 pub use tokio_postgres;

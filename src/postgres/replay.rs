@@ -17,7 +17,7 @@ use tokio_postgres::{
 use tokio_util::io::StreamReader;
 
 use super::{Error, error::io_kind};
-use crate::{connect::Sent, excerpt::printable, token::with_causes};
+use crate::{connect::Sent, token::with_causes};
 
 /// An error whose source is `error`; [`Error::within`] finds it again.
 pub(super) fn carrying(error: Error) -> tokio_postgres::Error {
@@ -29,48 +29,25 @@ pub(super) fn unreadable(error: io::Error) -> tokio_postgres::Error {
     play(Err(error))
 }
 
-/// The server's error with `advice` in its HINT, behind the hint it had.
-///
-/// Everything else, the SQLSTATE first, stays as it is.
-pub(super) fn with_hint(error: tokio_postgres::Error, advice: &str) -> tokio_postgres::Error {
-    let Some(server) = error.as_db_error().filter(|_| !advice.is_empty()) else { return error };
-    let hint = match server.hint() {
-        Some(hint) => format!("{hint} {advice}"),
-        None => advice.to_owned(),
-    };
-    let hint = printable(&hint);
-    play(Ok(error_response(server, Some(&hint), None, &str::to_owned)))
-}
-
 /// The server's error, to be [played](play) again.
 pub(super) fn record(error: &DbError) -> Vec<u8> {
-    error_response(error, error.hint(), None, &str::to_owned)
+    error_response(error, &str::to_owned)
 }
 
 /// The error without what must not be shown of the tokens that were `sent`: each of its
-/// texts as an [`excerpt`]. If it is a login's, with the `login` for
-/// [`advice::subject`](super::advice::subject).
-pub(super) fn fit(
-    error: tokio_postgres::Error,
-    sent: &Sent,
-    login: Option<String>,
-) -> tokio_postgres::Error {
+/// texts as an [`excerpt`](Sent::excerpt).
+pub(super) fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
-        let fit = |text: &str| sent.excerpt(text);
-        return play(Ok(error_response(server, server.hint(), login, &fit)));
+        return play(Ok(error_response(server, &|text| sent.excerpt(text))));
     }
     let (said, shown) = (with_causes(&error), sent.excerpt_of(&error));
+    if said == shown {
+        return error;
+    }
     let closed = error.is_closed().then_some(io::ErrorKind::UnexpectedEof);
     let kind = io_kind(&error).or(closed).unwrap_or(io::ErrorKind::Other);
-    match login {
-        Some(login) => {
-            let text = shown.strip_prefix("error communicating with the server: ");
-            let text = text.unwrap_or(&shown).to_owned();
-            LoginFailed { login, text }.of_kind(kind)
-        }
-        None if said == shown => error,
-        None => unreadable(io::Error::new(kind, shown)),
-    }
+    let shown = shown.strip_prefix("error communicating with the server: ").unwrap_or(&shown);
+    unreadable(io::Error::new(kind, shown))
 }
 
 /// A client whose connection is closed.
@@ -78,20 +55,6 @@ pub(super) fn closed_client() -> Option<Client> {
     // `AuthenticationOk` and `ReadyForQuery`.
     let answers = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I".as_slice();
     connect_raw(answers).ok()
-}
-
-/// Why a login failed that the server did not answer with an error.
-#[derive(Debug, thiserror::Error)]
-#[error("{text}")]
-pub(super) struct LoginFailed {
-    pub(super) login: String,
-    pub(super) text: String,
-}
-
-impl LoginFailed {
-    pub(super) fn of_kind(self, kind: io::ErrorKind) -> tokio_postgres::Error {
-        unreadable(io::Error::new(kind, self))
-    }
 }
 
 /// Returns the error of a login to a server whose `answer` is an error or cannot be read.
@@ -116,15 +79,8 @@ fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_postgres
 
 /// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error
 /// and Notice Message Fields"), its texts as `fit` has them. A SQLSTATE has five letters
-/// or digits. `context` goes before the server's own (WHERE).
-fn error_response(
-    error: &DbError,
-    hint: Option<&str>,
-    context: Option<String>,
-    fit: &dyn Fn(&str) -> String,
-) -> Vec<u8> {
-    let own = error.where_().map(fit);
-    let context: Vec<String> = context.into_iter().chain(own).collect();
+/// or digits.
+fn error_response(error: &DbError, fit: &dyn Fn(&str) -> String) -> Vec<u8> {
     let (position, inner) = match error.position() {
         None => (None, None),
         Some(ErrorPosition::Original(at)) => (Some(at.to_string()), None),
@@ -142,10 +98,11 @@ fn error_response(
         (b'C', Some(code.as_str())),
         (b'M', Some(error.message())),
         (b'D', error.detail()),
-        (b'H', hint),
+        (b'H', error.hint()),
         (b'P', position.as_deref()),
         (b'p', inner.as_ref().map(|(at, _)| at.as_str())),
         (b'q', inner.as_ref().map(|(_, query)| *query)),
+        (b'W', error.where_()),
         (b's', error.schema()),
         (b't', error.table()),
         (b'c', error.column()),
@@ -155,9 +112,7 @@ fn error_response(
         (b'L', line.as_deref()),
         (b'R', error.routine()),
     ];
-    let present = fields.iter().filter_map(|(kind, value)| Some((*kind, fit((*value)?))));
-    let context = (!context.is_empty()).then(|| (b'W', context.join("\n")));
-    response_of(present.chain(context))
+    response_of(fields.iter().filter_map(|(kind, value)| Some((*kind, fit((*value)?)))))
 }
 
 /// An `ErrorResponse` of these fields.
@@ -184,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_servers_error_keeps_every_field_and_gets_the_advice_into_its_hint() {
+    fn a_servers_error_keeps_every_field() {
         let every = [
             (b'S', "FATALE"),
             (b'V', "FATAL"),
@@ -205,15 +160,14 @@ mod tests {
             (b'R', "auth_failed"),
         ];
         let error = server_error(&every);
-        let before = error.as_db_error().unwrap().clone();
-        let advised = with_hint(error, "Do\0 this.");
-        let after = advised.as_db_error().unwrap();
-        assert_eq!(after.hint(), Some("Ask. Do this."));
-        assert_eq!(advised.code(), Some(&tokio_postgres::error::SqlState::INVALID_PASSWORD));
-        let show = |e: &DbError| format!("{e:?}").replace("Ask. Do this.", "Ask.");
-        assert_eq!(show(&before), show(after));
-        let long = with_hint(advised, &"x".repeat(100_000));
-        assert!(long.as_db_error().unwrap().hint().unwrap().len() > 100_000);
+        let before = error.as_db_error().unwrap();
+        let repeated = play(Ok(record(before)));
+        assert_eq!(repeated.as_db_error(), Some(before));
+        let sent = Sent::default();
+        let shown = fit(repeated, &sent);
+        assert_eq!(shown.as_db_error(), Some(before));
+        let long = server_error(&[(b'C', "28P01"), (b'M', &"x".repeat(100_000))]);
+        assert_eq!(long.as_db_error().unwrap().message().len(), 100_000);
     }
 
     #[test]

@@ -53,7 +53,9 @@ impl Wire {
     /// Reads until the server has answered all requests, or has ended the connection.
     pub(super) async fn drain(&mut self) {
         let mut rest = [0; 1024];
-        while !self.link.state().is_settled() && self.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+        while !self.link.state().is_settled()
+            && self.read(&mut rest).await.is_ok_and(|count| count > 0)
+        {}
     }
 }
 

@@ -229,6 +229,6 @@ async fn a_refused_login_is_told_to_the_error_sink_and_not_repeated() {
         lent = pool.get() => panic!("{:?}", lent.map(drop)),
         error = errors.recv() => error.unwrap(),
     };
-    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    assert!(matches!(error, Error::LoginRefused { .. }), "{error:?}");
     assert_eq!(guest.connector.report().refused, 1);
 }

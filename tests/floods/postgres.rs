@@ -249,7 +249,9 @@ async fn run(Case(place, flood, ends): Case) -> String {
                 }
                 Early if place == Place::Tls => matches!(error, Error::Tls { .. }),
                 // No server sends that there.
-                Early if matches!(error, Error::Login(_)) && place == Place::Authentication => true,
+                Early if matches!(error, Error::Login { .. }) && place == Place::Authentication => {
+                    true
+                }
                 Early => format!("{error:?}").contains("more data than this exchange allows"),
             };
             assert!(expected, "{error:?}");

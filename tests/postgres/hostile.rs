@@ -117,7 +117,7 @@ async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
             let (_, text) = texts(&secret).swap_remove(at);
             let answer = response(b'E', code, &text);
             let error = refused(what, &credential, &secret, vec![vec![answer]]).await;
-            let (Error::LoginRefused(source) | Error::Login(source)) = &error else {
+            let (Error::LoginRefused { source, .. } | Error::Login { source, .. }) = &error else {
                 panic!("{error:?}")
             };
             let said = source.as_db_error().unwrap();
@@ -131,7 +131,7 @@ async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
         let answers = [response(b'E', "28P01", "no"), response(b'E', "3D000", &text)];
         let connections = answers.map(|answer| vec![answer]).to_vec();
         let error = refused(what, &credential, &secret, connections).await;
-        assert!(matches!(error, Error::Login(_)), "{what}: {error:?}");
+        assert!(matches!(error, Error::Login { .. }), "{what}: {error:?}");
         assert_log_fit(what, &captured.text(), &secret);
         let secret = credential.secret();
         let (_, text) = texts(&secret).swap_remove(at);

@@ -71,7 +71,7 @@ async fn a_server_that_asks_for_a_proof_in_place_of_the_token_gets_one() {
     let credential = let_in("bound").await;
     let url = crate::server().await.url_with("bound", "&channel_binding=require");
     let error = failure(postgres::pool_with(&Identity::new(credential), &url).unwrap().get().await);
-    assert!(matches!(error, Error::Login(_)) && !error.is_transient(), "{error:?}");
+    assert!(matches!(error, Error::Login { .. }) && !error.is_transient(), "{error:?}");
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_refusal_is_told_though_there_is_no_time_for_the_other_token() {
     clock.advance(Duration::from_secs(15));
     let error = connecting.await.unwrap().unwrap_err();
     let Error::TimedOut { source: Some(before), .. } = &error else { panic!("{error:?}") };
-    assert!(matches!(**before, Error::LoginRefused(_)), "{before:?}");
+    assert!(matches!(**before, Error::LoginRefused { .. }), "{before:?}");
     assert!(said(&error).contains("no time left to try another token"), "{}", said(&error));
 }
 
@@ -164,12 +164,12 @@ async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
     let pool = connector.pool();
     let error = failure(pool.get().await);
     assert!(!error.is_transient());
-    let Error::LoginRefused(refusal) = &error else { panic!("{error:?}") };
+    let Error::LoginRefused { source: refusal, .. } = &error else { panic!("{error:?}") };
     assert_eq!(code(refusal), Some("28P01"));
     let server_says = refusal.as_db_error().unwrap();
     assert!(server_says.message().contains("password authentication failed"));
     assert_eq!(server_says.routine(), Some("auth_failed"));
-    let hint = server_says.hint().unwrap();
+    assert!(server_says.hint().is_none());
     let principal = credential.principal();
     for fact in [
         "pgaadauth_create_principal('nobody-made-me', false, false)",
@@ -179,7 +179,7 @@ async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
         AUDIENCE,
         "The token was requested for this login.",
     ] {
-        assert!(hint.contains(fact), "{fact} is missing: {hint}");
+        assert!(error.to_string().contains(fact), "{fact} is missing: {error}");
     }
     assert!(said(&error).contains("password authentication failed"));
     assert!(!said(&error).contains(&credential.secret()[..40]));
@@ -205,7 +205,7 @@ async fn a_role_that_does_not_exist_does_not_have_tokens_fetched_without_end() {
     }
     for requests in [3, 3, 4, 4, 4, 4, 5] {
         clock.advance(Duration::from_secs(1));
-        assert!(matches!(connector.connect().await, Err(Error::LoginRefused(_))));
+        assert!(matches!(connector.connect().await, Err(Error::LoginRefused { .. })));
         assert_eq!(credential.requests(), requests);
     }
     // Once there is a role, the next login succeeds.
@@ -265,7 +265,7 @@ async fn a_host_that_refuses_the_login_is_not_given_up_for_the_next() {
         &format!("@127.0.0.1:{},127.0.0.1:{dead}", server.port()),
     );
     let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
-    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    assert!(matches!(error, Error::LoginRefused { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn a_database_that_was_not_named_is_told() {
     let identity = Identity::new(let_in("nameless").await);
     let url = server().await.url("nameless").replace(&format!("/{DATABASE}?"), "?");
     let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
-    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    let Error::Login { source: cause, .. } = &error else { panic!("{error:?}") };
     assert_eq!(code(cause), Some("3D000"));
     assert!(said(&error).contains("No database was named"), "{}", said(&error));
 }

@@ -84,7 +84,7 @@ async fn a_server_that_stays_full_is_told_when_the_time_is_over() {
     let connect = connecting(&connector);
     let took = until_it_ends(&clock, STEP, &connect).await;
     let error = connect.await.unwrap().unwrap_err();
-    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    let Error::Login { source: cause, .. } = &error else { panic!("{error:?}") };
     assert_eq!(code(cause), Some("53300"));
     assert!(error.is_transient());
     assert!(took > Duration::from_secs(13) && took < Duration::from_secs(15), "{took:?}");

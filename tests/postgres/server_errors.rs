@@ -76,7 +76,7 @@ async fn an_error_before_tls_is_shown_and_is_no_refused_token() {
         let url = server().await.url_at(port, "nobody", "&connect_timeout=1");
         let connector = connector(&Identity::new(credential.clone()), &url);
         let error = connector.connect().await.err().unwrap();
-        let Error::Login(cause) = &error else { panic!("{error:?}") };
+        let Error::Login { source: cause, .. } = &error else { panic!("{error:?}") };
         assert_eq!((code(cause), error.is_transient()), (Some(expected), transient));
         assert_eq!((connector.report().renewed, credential.requests()), (0, 1));
         let top = format!("the login to 127.0.0.1:{port} as \"nobody\" failed: ");
@@ -101,7 +101,7 @@ async fn a_token_that_is_too_long_for_a_password_is_not_sent() {
     }
     let connector = connector(&Identity::new(credential), &url);
     let error = connector.connect().await.err().unwrap();
-    assert!(matches!(error, Error::Login(_)) && !error.is_transient(), "{error:?}");
+    assert!(matches!(error, Error::Login { .. }) && !error.is_transient(), "{error:?}");
     for fact in ["127.0.0.1", "\"shop\"", "characters", "at most 65530", "groups"] {
         assert!(said(&error).contains(fact), "{fact} is missing: {error:?}");
     }
@@ -182,7 +182,7 @@ async fn a_login_that_breaks_off_names_the_login() {
             Some(Fault { towards: Towards::Client, after: After::Bytes(bytes), act: Act::Close }),
         );
         let Err(error) = connector.connect().await else { continue };
-        if let Error::Login(_) = error {
+        if let Error::Login { .. } = error {
             logins += 1;
             assert!(
                 error.to_string().contains(" as \"cut\" failed: the connection broke"),

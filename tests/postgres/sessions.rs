@@ -387,7 +387,7 @@ async fn a_pool_is_warm_before_the_first_request() {
     server().await.sql("ALTER ROLE warm NOLOGIN").await;
     let cold = connector.pool_builder().max_size(4).build();
     let error = Error::from(connector.warm_up(&cold, 2).await.unwrap_err());
-    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    assert!(matches!(error, Error::LoginRefused { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ async fn tls_comes_first_where_the_server_can_and_the_token_behind_it() {
     let identity = Identity::new(credential.clone());
     let url = scoped("127.0.0.1", port, &authority.path()) + "&sslnegotiation=direct";
     let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
-    let Error::Login(cause) = &error else { panic!("{error:?}") };
+    let Error::Login { source: cause, .. } = &error else { panic!("{error:?}") };
     assert_eq!(code(cause), Some("3D000"));
     assert_eq!(received.await.unwrap(), [credential.secret().as_bytes(), b"\0"].concat());
 }
@@ -134,7 +134,7 @@ async fn a_private_endpoint_is_verified_by_the_public_name_of_its_server() {
         let url = scoped(host, port, &authority.path());
         let url = url + "&hostaddr=127.0.0.1&sslnegotiation=direct";
         let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
-        assert_eq!(matches!(error, Error::Login(_)), verified, "{error:?}");
+        assert_eq!(matches!(error, Error::Login { .. }), verified, "{error:?}");
         assert!(error.to_string().contains(&format!("{host}:{port}")), "{error}");
         assert_eq!(received.await.is_ok(), verified);
     }

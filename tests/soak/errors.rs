@@ -102,8 +102,10 @@ impl From<deadpool_postgres::PoolError> for Failure {
             postgres::Error::Dial { .. } => Some("Dial".into()),
             postgres::Error::ConnectionLost { stage, .. } => Some(format!("Broken while {stage}")),
             postgres::Error::TimedOut { stage, .. } => Some(format!("TimedOut while {stage}")),
-            postgres::Error::LoginRefused(_) => Some("LoginRefused".into()),
-            postgres::Error::Login(source) => session(source).map(|kind| format!("Login, {kind}")),
+            postgres::Error::LoginRefused { .. } => Some("LoginRefused".into()),
+            postgres::Error::Login { source, .. } => {
+                session(source).map(|kind| format!("Login, {kind}"))
+            }
             postgres::Error::Pool(deadpool_postgres::PoolError::Timeout(limit)) => {
                 Some(format!("the pool's limit, {limit:?}"))
             }
@@ -112,7 +114,7 @@ impl From<deadpool_postgres::PoolError> for Failure {
         Self {
             kind: kind.map(|kind| format!("checkout: {kind}")),
             transient: error.is_transient(),
-            login_refused: matches!(error, postgres::Error::LoginRefused(_)),
+            login_refused: matches!(error, postgres::Error::LoginRefused { .. }),
             said: said(&error),
         }
     }
