@@ -77,8 +77,6 @@ pub struct Pool {
 struct Renewal {
     pool: PgPool,
     connector: Connector,
-    /// Everything but role, token and database.
-    options: PgConnectOptions,
     /// The one that the pool connects with.
     token: Lock<Token>,
 }
@@ -102,13 +100,10 @@ impl Pool {
     /// [`Error::Token`] and [`Error::NoUser`], as for a connect;
     /// [`Error::Config`], if sqlx cannot do what the configuration says.
     pub async fn new(connector: &Connector, options: PgPoolOptions) -> Result<Self, Error> {
-        let connect_options = connect_options(connector)?;
-        let token = token(connector).await?;
-        let with_token = with_token(&connect_options, connector, &token)?;
+        let (token, with_token) = connect_options(connector).await?;
         let renewal = Arc::new(Renewal {
             pool: options.connect_lazy_with(with_token),
             connector: connector.clone(),
-            options: connect_options,
             token: Lock::new(token),
         });
         let (held, all_gone) = watch::channel(());
@@ -147,10 +142,10 @@ impl Renewal {
     }
 
     async fn renew(&self) -> Result<(), Error> {
-        let token = token(&self.connector).await?;
+        let (token, options) = connect_options(&self.connector).await?;
         let mut held = self.token.lock();
         if !held.same_secret(&token) {
-            self.pool.set_connect_options(with_token(&self.options, &self.connector, &token)?);
+            self.pool.set_connect_options(options);
             *held = token;
         }
         Ok(())
@@ -269,13 +264,8 @@ struct Cleaner {
 
 impl Cleaner {
     async fn reconnect(&self) -> sqlx::Result<PgConnection> {
-        let Self { connector, .. } = self;
-        let options = async {
-            let token = token(connector).await?;
-            with_token(&connect_options(connector)?, connector, &token)
-        };
-        let options =
-            options.await.map_err(|error: Error| sqlx::Error::Configuration(error.into()))?;
+        let options = connect_options(&self.connector).await;
+        let (_, options) = options.map_err(|error| sqlx::Error::Configuration(error.into()))?;
         let mut connection = options.connect().await?;
         sqlx::raw_sql(KEEPALIVES).execute(&mut connection).await?;
         Ok(connection)
@@ -316,8 +306,8 @@ impl Cleaner {
     }
 }
 
-/// What sqlx shall connect with, less role, token and database.
-fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
+/// What sqlx is to connect with now, and the token in it.
+async fn connect_options(connector: &Connector) -> Result<(Token, PgConnectOptions), Error> {
     let config = connector.config();
     let session = &config.session;
     // There is one host at least.
@@ -345,11 +335,18 @@ fn connect_options(connector: &Connector) -> Result<PgConnectOptions, Error> {
     if let Some(name) = session.get_application_name() {
         options = options.application_name(name);
     }
-    Ok(match &config.trust {
+    options = match &config.trust {
         Trust::Roots(path) => options.ssl_root_cert(path),
         // No roots, in place of those that PGSSLROOTCERT names.
         _ => options.ssl_root_cert_from_pem(Vec::new()),
-    })
+    };
+    let no_token = |source| Error::Token { server: config.servers(), source };
+    let token = connector.tokens().token().await.map_err(no_token)?;
+    let user = connector.user(&token)?;
+    // The server's default, in whose place sqlx would take PGDATABASE.
+    let database = session.get_dbname().unwrap_or(&user);
+    options = options.username(&user).database(database).password(token.secret());
+    Ok((token, options))
 }
 
 /// sqlx takes `options` as they are from a URL only.
@@ -358,20 +355,4 @@ fn with_session_options(options: &str) -> Result<PgConnectOptions, Error> {
     let url = Url::parse_with_params("postgres://localhost", [("options", options)]);
     let url = url.map_err(|_| unreadable())?;
     PgConnectOptions::from_url(&url).map_err(|_| unreadable())
-}
-
-async fn token(connector: &Connector) -> Result<Token, Error> {
-    let no_token = |source| Error::Token { server: connector.config().servers(), source };
-    connector.tokens().token().await.map_err(no_token)
-}
-
-fn with_token(
-    options: &PgConnectOptions,
-    connector: &Connector,
-    token: &Token,
-) -> Result<PgConnectOptions, Error> {
-    let user = connector.user(token)?;
-    // The server's default, in whose place sqlx would take PGDATABASE.
-    let database = connector.config().session.get_dbname().unwrap_or(&user);
-    Ok(options.clone().username(&user).database(database).password(token.secret()))
 }

@@ -34,7 +34,7 @@ pub(crate) struct Progress<E> {
 }
 
 impl<E> Attempt<E> {
-    pub(super) fn new(
+    pub(crate) fn new(
         server: String,
         sent: Sent,
         began: Duration,

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     clock::{self, Clock, Elapsed},
-    connect::{Attempt, Outlook},
+    connect::Attempt,
     token::Token,
 };
 
@@ -47,7 +47,17 @@ pub(super) async fn log_in(
         fastrand::shuffle(&mut hosts);
     }
 
-    let mut failures = Failures { attempt, kept: None, several: hosts.len() > 1 };
+    let mut kept = None;
+    // The failure that is returned where each place has one: the last of those with the best
+    // prospects. It is in `attempt`, in case the last place takes all the time that is left.
+    let mut failed = |error: Error| {
+        tracing::debug!(error = &error as &dyn std::error::Error, "not connected");
+        let outlook = outlook(&error, config.hosts.len() > 1, attempt.known);
+        if kept.is_none_or(|kept| kept <= outlook) {
+            kept = Some(outlook);
+            attempt.failed(error);
+        }
+    };
     for (at, host) in hosts.iter().enumerate() {
         attempt.turned_to(&host.to_string());
         let others = hosts.len() - at - 1;
@@ -55,7 +65,7 @@ pub(super) async fn log_in(
         let addresses = match within_share(&**clock, attempt, others + 1, looking_up).await {
             Ok(addresses) => addresses,
             Err(error) => {
-                failures.add(error);
+                failed(error);
                 continue;
             }
         };
@@ -65,7 +75,7 @@ pub(super) async fn log_in(
             // Moved about, it is large.
             let trying = Box::pin(try_one(&session, token, host, *address, driver, attempt));
             match within_share(&**clock, attempt, places, trying).await {
-                Err(error) if !matches!(error, Error::LoginRefused { .. }) => failures.add(error),
+                Err(error) if !matches!(error, Error::LoginRefused { .. }) => failed(error),
                 outcome => return outcome,
             }
         }
@@ -73,26 +83,6 @@ pub(super) async fn log_in(
     match attempt.take().failed {
         Some(failure) => Err(failure),
         None => unreachable!("there is a host at least, and each fails in one way or another"),
-    }
-}
-
-/// The failure to tell, where each place has one. It is in `attempt`, so that it is
-/// known, too, if the last place takes all the time that is left.
-struct Failures<'a> {
-    attempt: &'a Attempt<Error>,
-    kept: Option<Outlook>,
-    several: bool,
-}
-
-impl Failures<'_> {
-    /// Keeps the last of those that trying again has the best prospects for.
-    fn add(&mut self, error: Error) {
-        tracing::debug!(error = &error as &dyn std::error::Error, "not connected");
-        let outlook = outlook(&error, self.several, self.attempt.known);
-        if self.kept.is_none_or(|kept| kept <= outlook) {
-            self.kept = Some(outlook);
-            self.attempt.failed(error);
-        }
     }
 }
 
@@ -145,8 +135,7 @@ async fn try_one(
     // Only here: tokio-postgres drops a configuration without overwriting its password.
     one.password(token.secret()).host(host.certificate_name()).hostaddr(address).port(host.port);
     let link = Arc::new(Link::new(driver.clock.clone()));
-    let watched =
-        Watched { tls: driver.tls.clone(), attempt: Some(attempt.clone()), link: link.clone() };
+    let watched = Watched { tls: driver.tls.clone(), attempt: attempt.clone(), link: link.clone() };
     match one.connect(watched).await {
         Ok((client, connection)) => {
             link.logged_in();
