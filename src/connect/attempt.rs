@@ -34,7 +34,7 @@ pub(crate) struct Progress<E> {
 }
 
 impl<E> Attempt<E> {
-    pub(crate) fn new(
+    pub(super) fn new(
         server: String,
         sent: Sent,
         began: Duration,

@@ -144,9 +144,8 @@ impl Refusal<'_> {
     pub(super) fn advice(&self) -> String {
         let claims = self.token.claims().unwrap_or_default();
         format!(
-            "{} The login was as \"{}\", with a token of {} for {}, which expires at {}. {}",
+            "{} The token is that of {}, for {}, and expires at {}. {}",
             self.way_out(&claims),
-            self.user,
             principal(&claims),
             claims.audience.as_deref().unwrap_or("an unnamed audience"),
             utc(self.token.expires_on()),

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 use tokio_postgres::CancelToken;
 
 use super::{Connector, link::Link, tls::Watched, wire::Wire};
-use crate::{clock, connect::Attempt};
+use crate::clock;
 
 /// Has the server stop the query of a connection. The connection must not be used again,
 /// because the cancellation may reach a later query.
@@ -18,11 +18,8 @@ use crate::{clock, connect::Attempt};
 async fn cancel(connector: &Connector, query: CancelToken) -> bool {
     let clock = connector.clock();
     let link = Arc::new(Link::new(clock.clone()));
+    let tls = Watched { tls: connector.tls(), attempt: None, link };
     let limit = connector.config().connect_timeout;
-    // What it reaches is of no interest.
-    let attempt =
-        Attempt::new(String::new(), connector.sent().clone(), connector.now(), limit, true);
-    let tls = Watched { tls: connector.tls(), attempt, link };
     let cancelling = query.cancel_query(tls);
     match clock::timeout(&**clock, limit, cancelling).await {
         Ok(Ok(())) => true,

@@ -135,7 +135,8 @@ async fn try_one(
     // Only here: tokio-postgres drops a configuration without overwriting its password.
     one.password(token.secret()).host(host.certificate_name()).hostaddr(address).port(host.port);
     let link = Arc::new(Link::new(driver.clock.clone()));
-    let watched = Watched { tls: driver.tls.clone(), attempt: attempt.clone(), link: link.clone() };
+    let watched =
+        Watched { tls: driver.tls.clone(), attempt: Some(attempt.clone()), link: link.clone() };
     match one.connect(watched).await {
         Ok((client, connection)) => {
             link.logged_in();

@@ -166,7 +166,7 @@ mod tests {
         let sent = Sent::default();
         let shown = fit(repeated, &sent);
         assert_eq!(shown.as_db_error(), Some(before));
-        let long = server_error(&[(b'C', "28P01"), (b'M', &"x".repeat(100_000))]);
+        let long = server_error(&[(b'S', "FATAL"), (b'C', "28P01"), (b'M', &"x".repeat(100_000))]);
         assert_eq!(long.as_db_error().unwrap().message().len(), 100_000);
     }
 

@@ -35,8 +35,17 @@ pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
 #[derive(Clone)]
 pub(super) struct Watched<T> {
     pub(super) tls: T,
-    pub(super) attempt: Attempt<Error>,
+    /// `None` for a request to cancel.
+    pub(super) attempt: Option<Attempt<Error>>,
     pub(super) link: Arc<Link>,
+}
+
+impl<T> Watched<T> {
+    fn reached(&self, stage: Stage) {
+        if let Some(attempt) = &self.attempt {
+            attempt.reached(stage);
+        }
+    }
 }
 
 impl MakeTlsConnect<Socket> for Watched<MakeRustlsConnect> {
@@ -46,7 +55,7 @@ impl MakeTlsConnect<Socket> for Watched<MakeRustlsConnect> {
 
     /// Called when the socket is connected.
     fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Infallible> {
-        self.attempt.reached(Stage::Negotiate);
+        self.reached(Stage::Negotiate);
         let tls = MakeTlsConnect::<Limited<Socket>>::make_tls_connect(&mut self.tls, host)?;
         Ok(Watched { tls, attempt: self.attempt.clone(), link: self.link.clone() })
     }
@@ -59,11 +68,14 @@ impl TlsConnect<Socket> for Watched<Handshake> {
 
     fn connect(self, socket: Socket) -> Self::Future {
         Box::pin(async move {
-            self.attempt.reached(Stage::Tls);
+            self.reached(Stage::Tls);
             let limited = Limited::new(socket, self.link.allowance.clone());
-            let stream = self.tls.connect(limited).await?;
-            self.attempt.reached(Stage::Login);
-            Ok(Wire::new(Some(stream), self.link))
+            let Self { tls, attempt, link } = self;
+            let stream = tls.connect(limited).await?;
+            if let Some(attempt) = attempt {
+                attempt.reached(Stage::Login);
+            }
+            Ok(Wire::new(Some(stream), link))
         })
     }
 }

@@ -39,8 +39,7 @@ pub struct Wire {
 impl Wire {
     pub(super) fn new(stream: Option<Stream>, link: Arc<Link>) -> Self {
         // The first message of a client has no type.
-        let sent = Messages { have: 1, ..Messages::default() };
-        Self { stream, sent, received: Messages::default(), link }
+        Self { stream, sent: Messages::with(1), received: Messages::with(0), link }
     }
 
     fn stream(&mut self) -> Pin<&mut Stream> {
@@ -81,13 +80,12 @@ struct Messages {
     have: usize,
 }
 
-impl Default for Messages {
-    fn default() -> Self {
-        Self { start: [0; HEAD + LOOKED_AT], have: 0 }
-    }
-}
-
 impl Messages {
+    /// So many bytes of the first message count as read.
+    fn with(have: usize) -> Self {
+        Self { start: [0; HEAD + LOOKED_AT], have }
+    }
+
     /// Calls `look` with the type of each whole message and the beginning of its body.
     fn pass(&mut self, mut bytes: &[u8], look: impl Fn(u8, &[u8])) {
         while !bytes.is_empty() {
@@ -282,7 +280,7 @@ mod tests {
 
     #[test]
     fn impossible_lengths_are_passed_over() {
-        let mut messages = Messages::default();
+        let mut messages = Messages::with(0);
         messages.pass(&[0; 64], |_, _| ());
         messages.pass(&[0xff; 64], |_, _| ());
     }
