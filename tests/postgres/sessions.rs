@@ -223,6 +223,8 @@ async fn connections_of_a_silent_server_are_not_waited_for_one_after_the_other()
     let mut backends = Vec::new();
     for client in &lent {
         backends.push(backend(client).await.to_string());
+        // The statement of that query is closed by now: the server has answered all requests.
+        client.simple_query("").await.unwrap();
     }
     let signal = |signal: &str| {
         let kill = std::process::Command::new("kill").arg(signal).args(&backends).status();
