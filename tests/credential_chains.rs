@@ -469,18 +469,54 @@ async fn a_machine_whose_imds_has_no_identities_is_passed_over_though_it_answers
     assert_eq!(world.owner(&token.unwrap()), "developer");
 }
 
-/// A proxy may answer in its place for a while: that is not the developer's turn.
+/// A proxy, a sign-in portal or another service may answer where a machine has no IMDS.
 #[tokio::test]
-async fn an_imds_that_has_answered_the_probe_is_not_passed_over_for_what_answers_after_it() {
+async fn what_answers_after_the_probe_and_is_not_imds_is_passed_over_at_once() {
     let world = World::new();
-    for (status, body) in [(403, "<html>"), (302, ""), (404, "<html>"), (200, "<html>")] {
-        let machine = world.machine();
-        machine.endpoint.fail_after(1, Fault::Status(status, body.to_owned()));
-        let chain = chain(&world, machine.endpoint.imds_endpoint(), &machine.clock);
-        let passing = machine.pass(if status == 404 { "404 JSON" } else { "" });
-        let error = with_moves(ask(&chain), passing).await.unwrap_err();
-        assert_eq!(error.kind(), CredentialErrorKind::Transient, "{status} {body}: {error}");
+    for status in [200, 302, 400, 401, 403, 404, 429, 500, 502, 503] {
+        for body in ["<html>", "upstream connect error", ""] {
+            if status == 200 && body != "<html>" {
+                continue;
+            }
+            let machine = world.machine();
+            machine.endpoint.fail_after(1, Fault::Status(status, body.to_owned()));
+            let chain = chain(&world, machine.endpoint.imds_endpoint(), &machine.clock);
+            let token = with_moves(ask(&chain), async {}).await.unwrap();
+            assert_eq!(world.owner(&token), "developer", "{status} {body}");
+            assert_eq!(machine.endpoint.requests(), 2, "{status} {body}");
+        }
     }
+}
+
+/// IMDS' own failure after the probe is final: this is a machine in Azure, and a developer's login
+/// would be the wrong identity. So is any failure after its first token.
+#[tokio::test]
+async fn an_imds_that_has_answered_the_probe_is_not_passed_over_for_its_own_failure() {
+    let world = World::new();
+    for (status, kind, imds) in [
+        (403, CredentialErrorKind::Refused, ""),
+        (404, Transient, "404 JSON"),
+        (429, Transient, "404 JSON"),
+        (500, Transient, "404 JSON"),
+        (503, Transient, "404 JSON"),
+    ] {
+        let machine = world.machine();
+        let body = r#"{"error":"some_error"}"#.to_owned();
+        machine.endpoint.fail_after(1, Fault::Status(status, body));
+        let chain = chain(&world, machine.endpoint.imds_endpoint(), &machine.clock);
+        let error = with_moves(ask(&chain), machine.pass(imds)).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{status}: {error}");
+    }
+    for status in [403, 404, 503] {
+        let machine = world.machine();
+        let chain = chain(&world, machine.endpoint.imds_endpoint(), &machine.clock);
+        assert_eq!(world.owner(&ask(&chain).await.unwrap()), "system");
+        machine.endpoint.fail(Fault::Status(status, "<html>".to_owned()));
+        let error = with_moves(ask(&chain), async {}).await.unwrap_err();
+        assert_eq!(error.kind(), Transient, "{status}: {error}");
+        assert_words("later", &error.to_string(), "is not IMDS + was there before");
+    }
+    assert!(world.az.invocations().unwrap().is_empty());
 }
 
 /// A clock that counts how often something waits.

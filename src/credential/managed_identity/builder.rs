@@ -90,7 +90,7 @@ impl ManagedIdentityBuilder {
     /// | what the probe finds | result |
     /// |---|---|
     /// | JSON with any status, 410, or an answer that names IMDS as its `Server` | IMDS: it is asked for a token, and a failure from then on does not make a chain go on, unless IMDS reports that the machine has no identity, or does not have the one of `AZURE_CLIENT_ID` |
-    /// | any other answer, such as HTML | unavailable at once: a proxy, or another service at that address |
+    /// | any other answer, such as HTML | unavailable at once: a proxy, or another service at that address. The same goes for the answer to a request for a token, until IMDS has returned one |
     /// | the connection is refused | unavailable at once |
     /// | no connection within 1 s (packets are dropped) | unavailable |
     /// | a connection, but no answer | repeated for 3 s in all, then unavailable; a chain that chooses another credential after that logs a warning |

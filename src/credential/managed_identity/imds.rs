@@ -64,17 +64,17 @@ impl Imds {
         Self { hint, ..self }
     }
 
-    /// Whether IMDS itself has answered, with whatever status; it is remembered.
-    fn recognises(&self, answer: &Answer) -> bool {
-        let is_imds = is_imds(answer);
-        self.seen.fetch_or(is_imds, Ordering::Relaxed);
-        is_imds
-    }
-
-    /// Something else has answered.
-    fn another(&self, answer: &Answer, known: &AtomicBool) -> CredentialError {
+    /// Whether IMDS itself has answered, with any status, which is remembered. Otherwise, another
+    /// service at its address has; until IMDS has returned a token, this is reported as a machine
+    /// without IMDS.
+    fn recognise(&self, answer: &Answer) -> Result<(), CredentialError> {
+        if is_imds(answer) {
+            self.seen.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         let (url, status) = (shown(&self.local.url), answer.status);
-        self.absent(&format!("what answers at {url} is not IMDS (status {status})"), known)
+        let what = format!("what answers at {url} is not IMDS (status {status})");
+        Err(self.absent(&what, &self.local.met))
     }
 
     fn no_answer(&self, error: HttpError) -> CredentialError {
@@ -84,7 +84,7 @@ impl Imds {
                 self.absent(&format!("IMDS ({url}) cannot be reached"), &self.seen)
             }
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
-                self.absent(&format!("what answers at {url} is not IMDS"), &self.seen)
+                self.absent(&format!("what answers at {url} is not IMDS"), &self.local.met)
             }
             _ => CredentialError::new(Transient, format!("IMDS ({url}) gave no token")),
         };
@@ -110,23 +110,20 @@ impl Imds {
 /// anything else for a proxy's: Docker Desktop says 403, meshes 503, portals redirect. We add what
 /// IMDS also says of itself: its name in `Server`, and 410, which means that it is being updated
 /// and which proxies do not use.
-pub(super) fn is_imds(answer: &Answer) -> bool {
+///
+/// On hosted agents of Azure Pipelines, IMDS answers the probe, and a request for a token with
+/// 404 and no body: these machines have no identity (Azure/azure-sdk-for-js#27608).
+fn is_imds(answer: &Answer) -> bool {
+    if answer.status == 404 && answer.body.is_empty() {
+        return false;
+    }
     let named = answer.server.as_ref().is_some_and(|name| name.as_bytes().starts_with(b"IMDS/"));
     named || answer.status == 410 || answer::is_json_object(&answer.body)
 }
 
-/// On hosted agents of Azure Pipelines, IMDS answers the probe, and a request for a token with
-/// 404 and no body: these machines have no identity (Azure/azure-sdk-for-js#27608).
-fn has_no_identities(answer: &Answer) -> bool {
-    answer.status == 404 && answer.body.is_empty()
-}
-
-/// Whether IMDS may answer otherwise later.
+/// Whether IMDS may answer otherwise later. Another service at its address will not become IMDS.
 pub(super) fn passes(answer: &Answer) -> bool {
-    match answer.status.as_u16() {
-        404 => is_imds(answer) && !has_no_identities(answer),
-        status => matches!(status, 408 | 410 | 429 | 500..=599),
-    }
+    is_imds(answer) && matches!(answer.status.as_u16(), 404 | 408 | 410 | 429 | 500..=599)
 }
 
 #[async_trait]
@@ -151,8 +148,7 @@ impl Endpoint for Imds {
         let (mut limit, mut silent) = (PROBE_STEP, None);
         loop {
             let error = match http.send_once(Request::new(Method::GET, url.clone()), limit).await {
-                Ok(answer) if self.recognises(&answer) => return Ok(()),
-                Ok(answer) => return Err(self.another(&answer, &self.seen)),
+                Ok(answer) => return self.recognise(&answer),
                 Err(error @ HttpError::Unusable(_)) => return Err(self.no_answer(error)),
                 Err(error) => error,
             };
@@ -182,11 +178,7 @@ impl Endpoint for Imds {
         if let Ok(answer) = &answer
             && !answer.status.is_success()
         {
-            let known = if has_no_identities(answer) { &self.local.met } else { &self.seen };
-            let is_imds = self.recognises(answer) && !has_no_identities(answer);
-            if !is_imds && !passes(answer) {
-                return Err(self.another(answer, known));
-            }
+            self.recognise(answer)?;
         }
         let token = self.local.token(answer, &ask, |error| self.no_answer(error))?;
         self.seen.store(true, Ordering::Relaxed);
