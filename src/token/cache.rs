@@ -34,8 +34,8 @@ use crate::{
 ///   nothing. (A runtime that is not driven, as a `current_thread` one between two
 ///   calls of `block_on`, has the others wait in vain; after 3 min the next caller
 ///   makes another.)
-/// * No error sticks: after one, the next caller has the provider asked again,
-///   though not within a second.
+/// * Errors are not kept: the provider is asked again for the first caller later than 1 s after a
+///   failure. While the credential is unavailable or refuses, this pause doubles to 30 s.
 ///
 /// Expiry is judged by the wall clock when the token is asked for, so that a
 /// machine's sleep or a throttled container does no harm. [The

@@ -88,8 +88,8 @@ impl Error for CredentialError {
 /// Why a [`TokenCache`](super::TokenCache) has no token to give.
 ///
 /// Cheap to clone: everyone who waited for the same request gets the same
-/// error. None is sticky: the next caller has the provider asked again (within
-/// a second of a failure it gets that failure).
+/// error. None is sticky: the next caller has the provider asked again. Within 1 s of a failure it
+/// gets that failure; while the credential is unavailable or refuses, within up to 30 s.
 /// [`troubleshooting`](crate::manual::troubleshooting#no-token) has the credentials' messages.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]

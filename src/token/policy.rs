@@ -44,6 +44,12 @@ const USABLE_RETRY: Duration = Duration::from_secs(20 * 60);
 /// A share of the remaining life becomes shorter each time: this is the shortest pause.
 const LEAST_RETRY: Duration = Duration::from_secs(1);
 
+/// For this long after a failure, a caller without a usable token gets that failure instead of
+/// causing another request.
+const FAILURE_HOLDS: Duration = Duration::from_secs(1);
+/// The longest such time.
+const FAILURE_HOLDS_AT_MOST: Duration = Duration::from_secs(30);
+
 /// A token is not given out in its last 2 seconds.
 const OUT_BEFORE: Duration = Duration::from_secs(2);
 /// IMDS and `az` repeat a token at most until 5 minutes before its expiry.
@@ -136,6 +142,17 @@ pub(super) fn pause_unasked(failures: u32, retry_after: Option<Duration>, jitter
         earlier(doubled.min(LAST_RETRY), 0.2, jitter)
     });
     pause.clamp(LEAST_RETRY, LAST_RETRY)
+}
+
+/// How long callers without a usable token get a failure that has just happened. A provider that
+/// asks for a pause gets it.
+///
+/// A failure that is not transient lasts until somebody acts, and each request may start a process
+/// (`az`), so the time doubles with the `refusals` in a row. Its maximum is how long a login by
+/// `az login` may take to be noticed.
+pub(super) fn failure_holds(refusals: u32, retry_after: Option<Duration>) -> Duration {
+    let doubled = FAILURE_HOLDS.saturating_mul(1 << refusals.saturating_sub(1).min(10));
+    retry_after.unwrap_or(doubled).clamp(FAILURE_HOLDS, FAILURE_HOLDS_AT_MOST)
 }
 
 #[cfg(test)]

@@ -16,13 +16,6 @@ use super::{
     sync::{Cell, Mutex, MutexGuard, PoisonError, watch},
 };
 
-/// Within this long of a failure, a caller with no usable token gets that
-/// failure instead of causing another request.
-const FAILURE_HOLDS: Duration = Duration::from_secs(1);
-
-/// A provider that asks for a longer pause gets it, up to this.
-const FAILURE_HOLDS_AT_MOST: Duration = Duration::from_secs(30);
-
 /// How long a token is not renewed by force again after the provider has
 /// answered with the same one. Connectors ask less often while that does not help.
 const SAME_AGAIN_HOLDS: Duration = Duration::from_secs(1);
@@ -141,6 +134,8 @@ struct State {
     /// This generation has been reported as out.
     told_expired: u64,
     failures_in_a_row: u32,
+    /// Those since the last one that was transient.
+    refusals_in_a_row: u32,
     /// No request while a token is usable before that (monotonic) time.
     not_before: Duration,
     /// Where no token is usable, none that nobody waits for before that (monotonic) time.
@@ -403,6 +398,7 @@ impl State {
         };
         if self.held.as_ref().is_some_and(|held| held.verdict(now) == Verdict::Use) {
             self.failures_in_a_row = 0;
+            self.refusals_in_a_row = 0;
             self.not_before = Duration::ZERO;
             self.unasked_not_before = Duration::ZERO;
         } else {
@@ -422,7 +418,9 @@ impl State {
         jitter: f64,
     ) -> Change {
         self.counts.failures += 1;
-        let holds = retry_after.unwrap_or_default().clamp(FAILURE_HOLDS, FAILURE_HOLDS_AT_MOST);
+        self.refusals_in_a_row =
+            if error.is_transient() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
+        let holds = policy::failure_holds(self.refusals_in_a_row, retry_after);
         self.last_failure = Some((now.monotonic + holds, error));
         self.pause(now, retry_after, jitter);
         match self.left(now) {

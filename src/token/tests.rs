@@ -266,6 +266,52 @@ async fn a_failure_goes_to_all_who_waited_and_does_not_stick() {
 }
 
 #[tokio::test]
+async fn a_failure_that_lasts_is_asked_about_less_and_less_often_but_does_not_stick() {
+    use CredentialErrorKind::{Refused, Transient, Unavailable};
+    let setting = setting();
+    // `az login`, a wrong secret: with a call each second, requests 1, 2, 4, 8, 16 and 30 s apart.
+    for (kind, pause) in [
+        (Unavailable, 1),
+        (Unavailable, 2),
+        (Refused, 4),
+        (Unavailable, 8),
+        (Refused, 16),
+        (Refused, 30),
+        (Refused, 30),
+        // An outage is expected to end: asked again after 1 s, and so is a refusal after it.
+        (Transient, 1),
+        (Transient, 1),
+        (Unavailable, 1),
+        (Unavailable, 2),
+    ] {
+        let call = setting.call();
+        setting.provider.answer(Setting::failure(kind)).await;
+        let first = call.await.unwrap().unwrap_err();
+        let requests = setting.provider.total();
+        for _ in 0..pause {
+            let again = setting.call().await.unwrap().unwrap_err();
+            assert_eq!(format!("{again:?}"), format!("{first:?}"));
+            setting.clock.advance(S);
+        }
+        assert_eq!(setting.provider.total(), requests, "{kind:?}: {pause} s");
+    }
+    let call = setting.call();
+    setting.provider.answer(setting.token("a", HOUR)).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "a");
+    // A token in between: the pause begins with 1 s.
+    setting.clock.advance(HOUR);
+    for pause in [1, 2] {
+        let call = setting.call();
+        setting.provider.answer(Setting::failure(Refused)).await;
+        call.await.unwrap().unwrap_err();
+        setting.clock.advance(pause * S);
+    }
+    let call = setting.call();
+    setting.provider.answer(setting.token("b", HOUR)).await;
+    assert_eq!(call.await.unwrap().unwrap().secret(), "b");
+}
+
+#[tokio::test]
 async fn a_rejected_token_is_replaced_by_one_forced_request_and_still_serves_the_others() {
     let setting = setting().filled_with("a", HOUR).await;
     let renewals: Vec<_> = (0..10).map(|_| setting.renew("a")).collect();
