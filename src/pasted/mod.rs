@@ -44,7 +44,7 @@ pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
             "is escaped for JSON: write \" for \\u0022, ' for \\u0027 and & for \\u0026"
         }
         () if text.starts_with(['"', '\'', '`', '“', '‘']) => {
-            "cannot be read, because the whole string is in quotes: remove them"
+            "cannot be read: the whole string is in quotes: remove them"
         }
         () => return Ok(text),
     };
@@ -83,19 +83,30 @@ pub(crate) fn other_url(scheme: &str, own: &[&str]) -> Mistake {
 }
 
 /// Whether a value is, or has in it, what a template tells its reader to replace:
-/// `{your_password}`, `<server>`, `[server]`, `YOUR_SERVER`, `${SERVER}`.
+/// `{your_password}`, `<server>`, `[server]`, `YOUR_SERVER`; or a variable that was not replaced:
+/// `${SERVER}`, `$(SERVER)`, `$SERVER`, `%SERVER%`. The last two must be the whole value or the first
+/// label of a host, because `$` and `%` can be parts of other values.
 pub(crate) fn is_placeholder(value: &str) -> bool {
     let between = |open, close| {
         let (_, rest) = value.split_once(open)?;
         Some(rest.split_once(close)?.0).filter(|inside: &&str| !inside.is_empty())
     };
     let word = value.trim_start_matches("tcp:").split(['.', ',']).next().unwrap_or_default();
+    let is_variable = |name: &str| {
+        let is_capital = |c: char| c.is_ascii_uppercase() || c == '_';
+        let is_constant = name.len() > 1
+            && name.starts_with(is_capital)
+            && name.chars().all(|c| is_capital(c) || c.is_ascii_digit());
+        is_constant || is_template_name(name)
+    };
+    let in_percent_signs = word.strip_prefix('%').and_then(|word| word.strip_suffix('%'));
     let is_text = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " _-.".contains(c));
     between('<', '>').is_some_and(is_text)
         || between('{', '}').is_some_and(is_template_name)
         || between('[', ']').is_some_and(is_template_name)
         || word.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("your_"))
             && is_template_name(&word[5..])
+        || word.strip_prefix('$').or(in_percent_signs).is_some_and(is_variable)
         || ["${", "$(", "#{"].iter().any(|variable| value.contains(variable))
 }
 

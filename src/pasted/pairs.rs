@@ -10,7 +10,7 @@
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use super::{ESCAPED, Mistake, is_template_name};
+use super::{ESCAPED, Mistake, is_placeholder, is_template_name};
 
 /// Keywords as written, and their values.
 pub(crate) type Pairs = Vec<(String, Zeroizing<String>)>;
@@ -80,6 +80,10 @@ pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Result<Zeroizing<Strin
     }
     match std::str::from_utf8(&decoded) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        // `%DATABASE%` begins like the code of a character.
+        Err(_) if is_placeholder(text) => Err(Mistake::Syntax(
+            "has a template's placeholder between %-signs: write your own value there".to_owned(),
+        )),
         Err(_) => Err(Mistake::Syntax("has %-codes that are not UTF-8".to_owned())),
     }
 }

@@ -124,6 +124,13 @@ fn a_placeholder_is_found_and_braces_of_odbc_are_not_one() {
         "YOUR_SERVER.database.windows.net",
         "tcp:your_server_name,1433",
         "your_client_id",
+        "$PGUSER",
+        "$SQL_SERVER.database.windows.net",
+        "tcp:$SERVER,1433",
+        "$server",
+        "%PGUSER%",
+        "%SERVER%.database.windows.net",
+        "%DATABASE%",
     ] {
         assert!(is_placeholder(value), "{value}");
     }
@@ -139,9 +146,76 @@ fn a_placeholder_is_found_and_braces_of_odbc_are_not_one() {
         "$1",
         "[::1]",
         "your_events",
+        "$A",
+        "$orders",
+        "cost$CENTER",
+        "orders$",
+        "$",
+        "%",
+        "%%",
+        "%41%",
+        "%41BC%",
+        "100%",
+        "50%OFF%",
+        "%C3%BC",
         "",
     ] {
         assert!(!is_placeholder(value), "{value}");
+    }
+}
+
+/// As the whole string says it, on both databases: no reason is given twice.
+#[cfg(all(feature = "azure-sql", feature = "postgres"))]
+#[test]
+fn a_variable_that_was_not_replaced_is_reported_and_a_sign_within_a_value_is_not() {
+    use crate::{azure_sql, postgres};
+    let of_postgres = |text: &str| text.parse::<postgres::Config>().map_err(|e| e.to_string());
+    let of_azure_sql = |text: &str| text.parse::<azure_sql::Config>().map_err(|e| e.to_string());
+    for variable in ["$PGUSER", "${PGUSER}", "$(PGUSER)", "%PGUSER%", "%DATABASE%"] {
+        let host = "shop.postgres.database.azure.com";
+        for text in [
+            format!("postgres://{variable}@{host}/orders"),
+            format!("postgres://shop@{host}/{variable}"),
+            format!("host={host} dbname=orders user={variable}"),
+            format!("host={variable} dbname=orders user=shop"),
+            format!("Host={host};Database={variable};Username=shop"),
+        ] {
+            let error = of_postgres(&text).unwrap_err();
+            assert!(error.contains("placeholder"), "{text}: {error}");
+        }
+        let server = "Server=shop.database.windows.net";
+        for text in [
+            format!("{server};Database={variable}"),
+            format!("Server={variable};Database=orders"),
+            format!("Server=tcp:{variable}.database.windows.net,1433;Database=orders"),
+            format!(
+                "{server};Database=orders;User Id={variable};Authentication=ActiveDirectoryMSI"
+            ),
+        ] {
+            let error = of_azure_sql(&text).unwrap_err();
+            assert!(error.contains("placeholder"), "{text}: {error}");
+        }
+    }
+    let host = "shop.postgres.database.azure.com";
+    for text in [
+        format!("postgres://shop%41pp@{host}/orders"),
+        format!("postgres://shop@{host}/%C3%BCbung"),
+        format!("postgres://a$b@{host}/cost$center"),
+        format!("postgres://shop@{host}/100%25"),
+        format!("host={host} dbname=%41% user=shop$"),
+    ] {
+        of_postgres(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+    let text = "Server=shop.database.windows.net;Database=cost$CENTER%41%";
+    of_azure_sql(text).unwrap();
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn no_reason_is_given_twice() {
+    for text in ["postgres", "Server=x;hunter2", "\"postgres://u@h/d\"", "Host='x;Username=u"] {
+        let error = text.parse::<crate::postgres::Config>().unwrap_err().to_string();
+        assert!(error.matches("cannot be read").count() < 2, "{text}: {error}");
     }
 }
 
