@@ -267,7 +267,7 @@ async fn a_resource_that_entra_does_not_know_is_not_blamed_on_the_identity() {
 async fn imds_is_asked_again_with_growing_pauses() {
     let world = world();
     let identity = world.imds(None);
-    world.endpoint.fail_next(3, Fault::Status(500, String::new()));
+    world.endpoint.fail_next(3, Fault::Status(500, "{}".into()));
     let (token, ()) = tokio::join!(ask(&identity), world.pass([1, 2, 4]));
     token.unwrap();
     world.endpoint.fail(Fault::Status(503, "{}".into()));

@@ -1,21 +1,31 @@
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use async_trait::async_trait;
 use azure_core::{
-    cloud::CustomConfiguration, credentials::TokenCredential as AzureCredential,
-    http::ClientOptions,
+    cloud::CustomConfiguration,
+    credentials::TokenCredential as AzureCredential,
+    error::{Error as AzureError, ErrorKind},
+    http::{ClientMethodOptions, ClientOptions},
 };
 use azure_identity::{
-    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+    AzurePipelinesCredential, AzurePipelinesCredentialOptions, ClientAssertion,
+    ClientAssertionCredential, ClientAssertionCredentialOptions, ClientSecretCredential,
+    ClientSecretCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use zeroize::Zeroizing;
 
 use super::{
     AzureCoreCredential, ConfigError, Environment,
     adapter::{Proof, azure_error},
-    config_error::{check_tenant, is_word},
+    config_error::{Problem, check_tenant, is_word},
     entra,
 };
 use crate::Cloud;
@@ -54,6 +64,9 @@ pub struct Application {
 
 /// The variable that says whom applications ask.
 const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
+
+/// What needs the variables of a pipeline, for errors.
+const PIPELINES: &str = "Azure Pipelines";
 
 impl Application {
     /// The application `client_id` of `tenant` (its ID or domain).
@@ -135,22 +148,254 @@ impl Application {
     ) -> Result<AzureCoreCredential, ConfigError> {
         let secret = Zeroizing::new(secret.into());
         not_empty("secret", &secret)?;
-        let proof = Proof::of(&secret);
         let name = format!("service principal {}", self.client_id);
-        Ok(self.credential(name, proof.clone(), move |this| {
+        Ok(self.credential(name, Proof::of(&secret), |this, proof| {
             let options = ClientSecretCredentialOptions { client_options: this.client_options()? };
-            ClientSecretCredential::new(
-                &this.tenant,
+            let (client_id, secret) = (this.client_id.clone(), proof.secret());
+            ClientSecretCredential::new(&this.tenant, client_id, secret, Some(options))
+        }))
+    }
+
+    /// Proves who it is by the key of a certificate: a PKCS#12 file (`.pfx`,
+    /// `.p12`) with an RSA key, and its password if it has one.
+    ///
+    /// The file is read when a token is asked for, so that a renewed
+    /// certificate is found. `AZURE_CLIENT_SEND_CERTIFICATE_CHAIN` (`1` or
+    /// `true`, in this process' environment) sends the chain along, for
+    /// applications that trust by subject name.
+    ///
+    /// Needs the feature `client-certificate`, which brings OpenSSL.
+    ///
+    /// See [Microsoft identity platform application authentication certificate credentials](https://learn.microsoft.com/entra/identity-platform/certificate-credentials).
+    ///
+    /// ```
+    /// # use entra_pool::credential::Application;
+    /// let id = "11111111-2222-3333-4444-555555555555";
+    /// let shop = Application::new("contoso.onmicrosoft.com", id)?;
+    /// let credential = shop.client_certificate("/etc/shop/identity.pfx", None);
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
+    #[cfg(feature = "client-certificate")]
+    #[must_use]
+    pub fn client_certificate(
+        self,
+        file: impl Into<PathBuf>,
+        password: Option<String>,
+    ) -> AzureCoreCredential {
+        self.client_certificate_named("file", file.into(), password)
+    }
+
+    #[cfg(feature = "client-certificate")]
+    pub(super) fn client_certificate_named(
+        self,
+        setting: &'static str,
+        file: PathBuf,
+        password: Option<String>,
+    ) -> AzureCoreCredential {
+        use azure_core::credentials::SecretBytes;
+        use azure_identity::{ClientCertificateCredential, ClientCertificateCredentialOptions};
+
+        let has_password = password.is_some();
+        let proof = Proof::of(&Zeroizing::new(password.unwrap_or_default()));
+        let name = format!("service principal {} (certificate)", self.client_id);
+        self.credential(name, proof, move |this, proof| {
+            let content = read(setting, &file)?;
+            if content.trim_ascii_start().starts_with(b"-----BEGIN") {
+                return Err(azure_error(format!(
+                    "{setting}: the file {file} is PEM, and PKCS#12 is wanted: `openssl pkcs12 \
+                     -export -in {file} -out identity.pfx` makes it",
+                    file = file.display()
+                )));
+            }
+            let options = ClientCertificateCredentialOptions {
+                client_options: this.client_options()?,
+                password: has_password.then(|| proof.secret()),
+            };
+            ClientCertificateCredential::new(
+                this.tenant.clone(),
                 this.client_id.clone(),
+                SecretBytes::new(content.to_vec()),
+                Some(options),
+            )
+            .map_err(|error| {
+                let message = format!(
+                    "{setting}: the file {} cannot be used, or its password is wrong: {error}",
+                    file.display()
+                );
+                AzureError::with_error(ErrorKind::Credential, error, message)
+            })
+        })
+    }
+
+    /// Proves who it is by another issuer's token, in a file: that of a
+    /// Kubernetes service account. [`from_env`](super::from_env) finds
+    /// it where AKS has set its variables.
+    ///
+    /// The file is read when a token is asked for and the last reading is old.
+    /// If it is missing, empty or unreadable, nobody is asked, and the error
+    /// names it.
+    ///
+    /// # Errors
+    ///
+    /// An empty path.
+    ///
+    /// ```
+    /// # use entra_pool::credential::Application;
+    /// let id = "11111111-2222-3333-4444-555555555555";
+    /// let shop = Application::new("contoso.onmicrosoft.com", id)?;
+    /// let credential = shop.workload_identity("/var/run/secrets/tokens/azure")?;
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
+    pub fn workload_identity(
+        self,
+        token_file: impl Into<PathBuf>,
+    ) -> Result<AzureCoreCredential, ConfigError> {
+        let file = token_file.into();
+        not_empty("token_file", &file.to_string_lossy())?;
+        Ok(self.workload_identity_named("token_file", file))
+    }
+
+    /// The workload identity of these variables, which the webhook of AKS sets.
+    pub(super) fn workload_identity_of(
+        environment: &Environment,
+        cloud: Option<Cloud>,
+    ) -> Result<AzureCoreCredential, ConfigError> {
+        const NEEDED_BY: &str = "workload identity";
+        let (setting, file) = required(environment, "AZURE_FEDERATED_TOKEN_FILE", NEEDED_BY)?;
+        let names = ["AZURE_TENANT_ID", "AZURE_CLIENT_ID"];
+        let application = Self::from_environment(environment, cloud, names, NEEDED_BY)?;
+        Ok(application.workload_identity_named(setting, file.into()))
+    }
+
+    fn workload_identity_named(self, setting: &'static str, file: PathBuf) -> AzureCoreCredential {
+        let name = format!("workload identity {}", self.client_id);
+        self.credential(name, Proof::default(), move |this, proof| {
+            // `azure_identity` would send an empty one.
+            let token = read(setting, &file)?;
+            proof.set(std::str::from_utf8(&token).unwrap_or_default());
+            WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
+                credential_options: this.assertion_options()?,
+                client_id: Some(this.client_id.clone()),
+                tenant_id: Some(this.tenant.clone()),
+                token_file_path: Some(file.clone()),
+            }))
+        })
+    }
+
+    /// Proves who it is by a service connection of Azure Pipelines that uses
+    /// workload identity federation. In a step of the task `AzureCLI@2` or `AzurePowerShell@5`,
+    /// [`from_env`](super::from_env) finds it with
+    /// `AZURE_TOKEN_CREDENTIALS=AzurePipelinesCredential`: the task sets
+    /// `AZURESUBSCRIPTION_TENANT_ID`, `AZURESUBSCRIPTION_CLIENT_ID` and
+    /// `AZURESUBSCRIPTION_SERVICE_CONNECTION_ID`, and the step must be given the access token:
+    /// `env: { SYSTEM_ACCESSTOKEN: $(System.AccessToken) }`. See
+    /// [Predefined variables](https://learn.microsoft.com/azure/devops/pipelines/build/variables#systemaccesstoken).
+    ///
+    /// `azure_identity` reads `SYSTEM_OIDCREQUESTURI`, which every job has, from
+    /// this process' environment.
+    ///
+    /// # Errors
+    ///
+    /// An ID with characters that none has; an empty access token;
+    /// `SYSTEM_OIDCREQUESTURI` not set (this is no job of Azure Pipelines) or no
+    /// `https://` URL.
+    ///
+    /// ```no_run
+    /// # use entra_pool::credential::Application;
+    /// let id = "11111111-2222-3333-4444-555555555555";
+    /// let access_token = std::env::var("SYSTEM_ACCESSTOKEN").unwrap_or_default();
+    /// let credential = Application::new("contoso.onmicrosoft.com", id)?
+    ///     .azure_pipelines("66666666-7777-8888-9999-000000000000", access_token)?;
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
+    pub fn azure_pipelines(
+        self,
+        service_connection_id: impl Into<String>,
+        system_access_token: impl Into<String>,
+    ) -> Result<AzureCoreCredential, ConfigError> {
+        let token = Zeroizing::new(system_access_token.into());
+        not_empty("system_access_token", &token)?;
+        let connection = service_connection_id.into();
+        let environment = Environment::from_process();
+        self.service_connection(&environment, ("service_connection_id", &connection), &token)
+    }
+
+    /// The service connection of these variables.
+    pub(super) fn azure_pipelines_of(
+        environment: &Environment,
+        cloud: Option<Cloud>,
+    ) -> Result<AzureCoreCredential, ConfigError> {
+        let names = ["AZURESUBSCRIPTION_TENANT_ID", "AZURESUBSCRIPTION_CLIENT_ID"];
+        let application = Self::from_environment(environment, cloud, names, PIPELINES)?;
+        let connection = "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID";
+        let connection = required(environment, connection, PIPELINES)?;
+        let (_, token) = required(environment, "SYSTEM_ACCESSTOKEN", PIPELINES)?;
+        application.service_connection(environment, connection, token)
+    }
+
+    fn service_connection(
+        self,
+        environment: &Environment,
+        (setting, connection): Named<'_>,
+        token: &str,
+    ) -> Result<AzureCoreCredential, ConfigError> {
+        let expected = "a service connection's ID, such as 66666666-7777-8888-9999-000000000000";
+        ConfigError::unless(is_word(connection, "-"), setting, expected)?;
+        // The access token goes there.
+        check_https(required(environment, "SYSTEM_OIDCREQUESTURI", PIPELINES)?)?;
+        let connection = connection.to_owned();
+        let name = format!("Azure Pipelines service connection {connection}");
+        Ok(self.credential(name, Proof::of(token), move |this, proof| {
+            let options =
+                AzurePipelinesCredentialOptions { credential_options: this.assertion_options()? };
+            AzurePipelinesCredential::new(
+                this.tenant.clone(),
+                this.client_id.clone(),
+                &connection,
                 proof.secret(),
                 Some(options),
             )
         }))
     }
 
+    /// Proves who it is by an assertion: a JWT that you sign, or that an issuer
+    /// which the application trusts (a federated identity credential) gives
+    /// you: GitHub Actions, another cloud, ….
+    ///
+    /// `assertion` is asked for one whenever a token is.
+    ///
+    /// See [Workload identity federation](https://learn.microsoft.com/entra/workload-id/workload-identity-federation).
+    ///
+    /// ```
+    /// # use entra_pool::credential::Application;
+    /// # async fn ask_our_issuer() -> Result<String, std::io::Error> { Ok("eyJ…".into()) }
+    /// let id = "11111111-2222-3333-4444-555555555555";
+    /// let shop = Application::new("contoso.onmicrosoft.com", id)?;
+    /// let credential = shop.client_assertion(|| async { ask_our_issuer().await });
+    /// # Ok::<(), entra_pool::credential::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn client_assertion<F, A, E>(self, assertion: F) -> AzureCoreCredential
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    {
+        let assertion = Arc::new(assertion);
+        let name = format!("application {} (client assertion)", self.client_id);
+        self.credential(name, Proof::default(), move |this, proof| {
+            ClientAssertionCredential::new(
+                this.tenant.clone(),
+                this.client_id.clone(),
+                Asked(assertion.clone(), proof.clone()),
+                Some(this.assertion_options()?),
+            )
+        })
+    }
+
     /// Told to `azure_identity`, which would read the process' variables
     /// otherwise.
-    pub(super) fn client_options(&self) -> azure_core::Result<ClientOptions> {
+    fn client_options(&self) -> azure_core::Result<ClientOptions> {
         let mut cloud = CustomConfiguration::default();
         cloud.authority_host.clone_from(&self.authority);
         #[cfg(not(test))]
@@ -166,20 +411,58 @@ impl Application {
         })
     }
 
-    pub(super) fn assertion_options(&self) -> azure_core::Result<ClientAssertionCredentialOptions> {
+    fn assertion_options(&self) -> azure_core::Result<ClientAssertionCredentialOptions> {
         Ok(ClientAssertionCredentialOptions { client_options: self.client_options()? })
     }
 
-    /// A credential that `make` makes anew whenever the last one's token will
-    /// not do any more. `proof` is removed from errors.
-    pub(super) fn credential<C: AzureCredential + 'static>(
+    /// A credential that `make` makes again whenever the last one's token expires or is refused.
+    /// `proof` is removed from errors.
+    fn credential<C: AzureCredential + 'static>(
         self,
         name: String,
         proof: Proof,
-        make: impl Fn(&Self) -> azure_core::Result<Arc<C>> + Send + Sync + 'static,
+        make: impl Fn(&Self, &Proof) -> azure_core::Result<Arc<C>> + Send + Sync + 'static,
     ) -> AzureCoreCredential {
         let authority = Some(self.authority.clone());
-        AzureCoreCredential::new(name, authority, proof, Box::new(move || Ok(make(&self)?)))
+        let factory = {
+            let proof = proof.clone();
+            Box::new(move || -> azure_core::Result<_> { Ok(make(&self, &proof)? as _) })
+        };
+        AzureCoreCredential::new(name, authority, proof, factory)
+    }
+}
+
+/// A function in the clothes of `azure_identity`.
+struct Asked<F>(Arc<F>, Proof);
+
+#[async_trait]
+impl<F, A, E> ClientAssertion for Asked<F>
+where
+    F: Fn() -> A + Send + Sync,
+    A: Future<Output = Result<String, E>> + Send,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    async fn secret(&self, _: Option<ClientMethodOptions<'_>>) -> azure_core::Result<String> {
+        match (self.0)().await {
+            Ok(assertion) if assertion.trim().is_empty() => {
+                Err(azure_error("the client assertion is empty".to_owned()))
+            }
+            Ok(assertion) => {
+                self.1.set(&assertion);
+                Ok(assertion)
+            }
+            Err(error) => {
+                let error = error.into();
+                let message = format!("there is no client assertion: {error}");
+                Err(AzureError::with_error(ErrorKind::Credential, error, message))
+            }
+        }
+    }
+}
+
+impl<F> fmt::Debug for Asked<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asked")
     }
 }
 
@@ -193,11 +476,11 @@ pub(super) fn required<'a>(
     needed_by: &'static str,
 ) -> Result<Named<'a>, ConfigError> {
     let value = environment.checked(setting)?;
-    Ok((setting, value.ok_or(ConfigError::Missing { setting, needed_by })?))
+    Ok((setting, value.ok_or(Problem::Missing { setting, needed_by })?))
 }
 
 /// An error if this is not an `https://` URL without user and password.
-pub(super) fn check_https((name, url): Named<'_>) -> Result<(), ConfigError> {
+fn check_https((name, url): Named<'_>) -> Result<(), ConfigError> {
     let is_right = url::Url::parse(url).is_ok_and(|url| {
         let open = url.username().is_empty() && url.password().is_none();
         url.scheme() == "https" && url.has_host() && open
@@ -205,7 +488,7 @@ pub(super) fn check_https((name, url): Named<'_>) -> Result<(), ConfigError> {
     ConfigError::unless(is_right, name, "an https:// URL with a host")
 }
 
-pub(super) fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigError> {
+fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigError> {
     ConfigError::unless(!value.is_empty(), name, "not empty")
 }
 
@@ -223,7 +506,7 @@ fn authority(environment: &Environment, cloud: Option<Cloud>) -> Result<String, 
 
 /// The content of a file that `setting` names; one that is empty is as good as
 /// none.
-pub(super) fn read(setting: &str, file: &Path) -> azure_core::Result<Zeroizing<Vec<u8>>> {
+fn read(setting: &str, file: &Path) -> azure_core::Result<Zeroizing<Vec<u8>>> {
     let error =
         |problem: String| azure_error(format!("{setting}: the file {} {problem}", file.display()));
     match std::fs::read(file).map(Zeroizing::new) {

@@ -2,13 +2,16 @@ use super::managed_identity::ManagedIdentityHost;
 
 /// A credential cannot be built from its settings. Nothing was requested.
 ///
-/// Names the setting, never the value of one that may be a secret.
+/// The message names the setting and what to do, but never a value that may be a secret.
 #[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
+#[error(transparent)]
+pub struct ConfigError(#[from] pub(super) Problem);
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
     /// A setting has a value that cannot be right.
     #[error("{setting} must be {expected}")]
-    #[non_exhaustive]
     Invalid {
         /// The environment variable or the builder's method.
         setting: &'static str,
@@ -17,7 +20,6 @@ pub enum ConfigError {
     },
     /// A setting is absent that another one needs.
     #[error("{setting} is not set, but {needed_by} needs it")]
-    #[non_exhaustive]
     Missing {
         /// The environment variable.
         setting: &'static str,
@@ -26,7 +28,6 @@ pub enum ConfigError {
     },
     /// Two settings exclude each other.
     #[error("{first} and {second} are both set: unset one of them")]
-    #[non_exhaustive]
     Conflict {
         /// The one.
         first: &'static str,
@@ -35,7 +36,6 @@ pub enum ConfigError {
     },
     /// `AZURE_TOKEN_CREDENTIALS` names nothing that exists here.
     #[error("AZURE_TOKEN_CREDENTIALS is {value:?}; it must be one of {}", super::default::ALLOWED)]
-    #[non_exhaustive]
     UnknownCredential {
         /// What it says.
         value: String,
@@ -43,7 +43,6 @@ pub enum ConfigError {
     /// The host would ignore the selector of a user-assigned identity, and
     /// give the token of another one.
     #[error("{setting} gives the {selector} of an identity, which {host} would ignore: {advice}")]
-    #[non_exhaustive]
     IgnoredSelector {
         /// The environment variable or the builder's method.
         setting: &'static str,
@@ -59,7 +58,6 @@ pub enum ConfigError {
     #[error(
         "{selection} allows only {allowed}, but {setting} names {id}: remove {setting}, or change {selection}"
     )]
-    #[non_exhaustive]
     OtherIdentity {
         /// What allows only these credentials: `AZURE_TOKEN_CREDENTIALS`.
         selection: &'static str,
@@ -72,7 +70,6 @@ pub enum ConfigError {
     },
     /// The environment asks for a credential that was not compiled in.
     #[error("{setting} is set, but {credential} needs entra-pool's feature `{feature}`")]
-    #[non_exhaustive]
     FeatureDisabled {
         /// The environment variable.
         setting: &'static str,
@@ -91,7 +88,7 @@ crate::token::debug_as_text!(ConfigError);
 
 impl ConfigError {
     pub(super) fn invalid(setting: &'static str, expected: &'static str) -> Self {
-        Self::Invalid { setting, expected }
+        Problem::Invalid { setting, expected }.into()
     }
 
     /// An error if the value is not right.

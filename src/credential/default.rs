@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 #[cfg(feature = "azure-identity")]
-use super::{Application, azure_pipelines};
+use super::Application;
 use super::{
     AzureCli, AzureDeveloperCli, Chain, CliBuilder, ConfigError, Environment, ManagedIdentity,
-    ManagedIdentityHost, UserAssignedId, chain::NotConfigured,
+    ManagedIdentityHost, Problem, UserAssignedId, chain::NotConfigured,
 };
 use crate::{
     Cloud,
@@ -152,7 +152,7 @@ impl DefaultCredential {
             Some("azurepipelinescredential") => return self.single(AzurePipelines),
             Some(_) => {
                 let value = selection.unwrap_or_default().to_owned();
-                return Err(ConfigError::UnknownCredential { value });
+                return Err(Problem::UnknownCredential { value }.into());
             }
         };
         self.check_identity(members)?;
@@ -210,17 +210,14 @@ impl DefaultCredential {
     /// A member that was asked for by name must be configured.
     fn single(&self, member: Member) -> Result<Shared, ConfigError> {
         self.check_identity(&[member])?;
-        let required: &[&'static str] = match member {
-            // `credential` reports what it needs with a certificate.
-            Member::Environment if self.is_set(CERTIFICATE) => &[],
-            Member::Environment => &[SECRET, TENANT_ID, CLIENT_ID],
-            // A connection string may name the workload identity.
-            Member::WorkloadIdentity if self.user_assigned.is_some() => &[TOKEN_FILE, TENANT_ID],
-            Member::WorkloadIdentity => &[TOKEN_FILE, TENANT_ID, CLIENT_ID],
+        let required = match member {
             Member::ManagedIdentity => return Ok(Arc::new(self.managed_identity(false)?)),
-            _ => &[],
+            Member::Environment if !self.is_set(CERTIFICATE) => Some(SECRET),
+            Member::WorkloadIdentity => Some(TOKEN_FILE),
+            _ => None,
         };
-        self.check_set(required, self.selection)?;
+        self.check_set(required.as_slice(), self.selection)?;
+        // It reports what else is missing.
         self.credential(member)
     }
 
@@ -229,12 +226,13 @@ impl DefaultCredential {
     fn check_identity(&self, members: &[Member]) -> Result<(), ConfigError> {
         let others = members.iter().map(|member| self.other_identity(*member));
         match (&self.user_assigned, others.collect::<Option<Vec<_>>>()) {
-            (Some((id, by)), Some(others)) => Err(ConfigError::OtherIdentity {
+            (Some((id, by)), Some(others)) => Err(Problem::OtherIdentity {
                 selection: self.selection,
                 allowed: others.join(" and "),
                 setting: by,
                 id: id.to_string(),
-            }),
+            }
+            .into()),
             _ => Ok(()),
         }
     }
@@ -290,7 +288,7 @@ impl DefaultCredential {
             #[cfg(feature = "azure-identity")]
             Member::AzurePipelines => {
                 let Self { environment, cloud, .. } = self;
-                Ok(Arc::new(azure_pipelines::from_environment(environment, *cloud)?))
+                Ok(Arc::new(Application::azure_pipelines_of(environment, *cloud)?))
             }
             #[cfg(not(feature = "azure-identity"))]
             Member::WorkloadIdentity => Err(feature_disabled(TOKEN_FILE, "workload identity")),
@@ -303,7 +301,7 @@ impl DefaultCredential {
     fn environment_principal(&self) -> Result<Shared, ConfigError> {
         let proof = match (self.is_set(SECRET), self.is_set(CERTIFICATE)) {
             (true, true) => {
-                return Err(ConfigError::Conflict { first: SECRET, second: CERTIFICATE });
+                return Err(Problem::Conflict { first: SECRET, second: CERTIFICATE }.into());
             }
             (false, false) => {
                 let reason =
@@ -316,11 +314,12 @@ impl DefaultCredential {
         let names = [TENANT_ID, CLIENT_ID];
         self.check_set(&names, proof)?;
         if proof == CERTIFICATE && !cfg!(feature = "client-certificate") {
-            return Err(ConfigError::FeatureDisabled {
+            return Err(Problem::FeatureDisabled {
                 setting: CERTIFICATE,
                 credential: "a client certificate",
                 feature: "client-certificate",
-            });
+            }
+            .into());
         }
         #[cfg(not(feature = "azure-identity"))]
         return Err(feature_disabled(SECRET, "a service principal"));
@@ -348,22 +347,22 @@ impl DefaultCredential {
             id.check(by)?;
             environment = environment.with(CLIENT_ID, client_id);
         }
-        Ok(Arc::new(super::workload_identity::from_environment(&environment, self.cloud)?))
+        Ok(Arc::new(Application::workload_identity_of(&environment, self.cloud)?))
     }
 
     fn managed_identity(&self, probe: bool) -> Result<ManagedIdentity, ConfigError> {
-        let builder = match (&self.user_assigned, self.environment.checked(CLIENT_ID)?) {
+        let mut builder = match (&self.user_assigned, self.environment.checked(CLIENT_ID)?) {
             (Some((id, by)), _) => ManagedIdentity::user_assigned(id.clone()).id_setting(by),
             (None, Some(id)) => {
                 let id = UserAssignedId::ClientId(id.to_owned());
-                // Other software may have set it, where the next credential is meant.
-                let optional = probe && !self.is_set(SELECTION);
-                ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID).optional(optional)
+                ManagedIdentity::user_assigned(id).id_setting(CLIENT_ID)
             }
             (None, None) => ManagedIdentity::system_assigned(),
         };
-        let builder = builder.environment(self.environment.clone());
-        builder.shared_clock(self.clock.clone()).probe(probe).build()
+        // Other software may have set AZURE_CLIENT_ID, where the next credential is meant.
+        builder.optional = self.user_assigned.is_none() && probe && !self.is_set(SELECTION);
+        builder.clock = self.clock.clone();
+        builder.environment(self.environment.clone()).probe(probe).build()
     }
 
     /// Whether `AZURE_CLIENT_ID`, which this managed identity cannot be selected by, is meant
@@ -372,13 +371,13 @@ impl DefaultCredential {
     fn is_for_others(&self, error: &ConfigError) -> bool {
         let for_applications =
             [SECRET, CERTIFICATE, TOKEN_FILE].iter().any(|name| self.is_set(name));
-        match error {
-            ConfigError::IgnoredSelector { setting: CLIENT_ID, host, .. } => {
+        match &error.0 {
+            Problem::IgnoredSelector { setting: CLIENT_ID, host, .. } => {
                 let by_files =
                     *host == ManagedIdentityHost::AzureArc && !self.is_set("IDENTITY_ENDPOINT");
                 for_applications || by_files
             }
-            ConfigError::Invalid { setting: CLIENT_ID, .. } => for_applications,
+            Problem::Invalid { setting: CLIENT_ID, .. } => for_applications,
             _ => false,
         }
     }
@@ -387,12 +386,10 @@ impl DefaultCredential {
         &self,
         builder: CliBuilder<T>,
     ) -> Result<Shared, ConfigError> {
-        let builder =
-            builder.environment(self.environment.clone()).shared_clock(self.clock.clone());
-        Ok(Arc::new(match self.cli_timeout {
-            Some(limit) => builder.time_limit(limit).build()?,
-            None => builder.build()?,
-        }))
+        let mut builder = builder.environment(self.environment.clone());
+        builder.cli.clock = self.clock.clone();
+        builder.cli.time_limit = self.cli_timeout.unwrap_or(builder.cli.time_limit);
+        Ok(Arc::new(builder.build()?))
     }
 
     fn is_set(&self, name: &str) -> bool {
@@ -405,10 +402,8 @@ impl DefaultCredential {
         names: &[&'static str],
         needed_by: &'static str,
     ) -> Result<(), ConfigError> {
-        match names.iter().find(|name| !self.is_set(name)) {
-            Some(setting) => Err(ConfigError::Missing { setting, needed_by }),
-            None => Ok(()),
-        }
+        let missing = names.iter().find(|name| !self.is_set(name));
+        missing.map_or(Ok(()), |setting| Err(Problem::Missing { setting, needed_by }.into()))
     }
 }
 
@@ -418,7 +413,7 @@ fn not_configured(name: impl Into<String>, reason: impl Into<String>) -> Shared 
 
 #[cfg(not(feature = "azure-identity"))]
 fn feature_disabled(setting: &'static str, credential: &'static str) -> ConfigError {
-    ConfigError::FeatureDisabled { setting, credential, feature: "azure-identity" }
+    Problem::FeatureDisabled { setting, credential, feature: "azure-identity" }.into()
 }
 
 #[cfg(test)]
@@ -650,7 +645,7 @@ mod tests {
             let built = setting.build();
             match (built, allowed) {
                 (Ok(_), None) => {}
-                (Err(error @ ConfigError::OtherIdentity { .. }), Some(allowed)) => {
+                (Err(error), Some(allowed)) => {
                     let words = format!("AZURE_TOKEN_CREDENTIALS allows only {allowed}");
                     assert!(error.to_string().starts_with(&words), "{error}");
                 }
@@ -670,11 +665,14 @@ mod tests {
 
     #[test]
     fn a_client_id_for_other_software_is_no_contradiction_beside_arcs_installed_agent() {
-        let ignored = |host| ConfigError::IgnoredSelector {
-            setting: CLIENT_ID,
-            selector: "client ID",
-            host,
-            advice: "",
+        let ignored = |host| {
+            let problem = Problem::IgnoredSelector {
+                setting: CLIENT_ID,
+                selector: "client ID",
+                host,
+                advice: "",
+            };
+            ConfigError::from(problem)
         };
         let by_files = Environment::from_pairs([CLIENT]);
         let by_variables = Environment::from_pairs([("IDENTITY_ENDPOINT", "http://127.0.0.1:1")]);

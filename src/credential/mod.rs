@@ -12,10 +12,10 @@
 //! | a machine of Azure Arc | [`ManagedIdentity`] (system-assigned) | nothing: the agent is found by `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, or by its files; the program's user must be in the group `himds` |
 //! | Service Fabric | [`ManagedIdentity`] (the cluster says which) | nothing: Azure sets `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT` |
 //! | Cloud Shell | [`ManagedIdentity`] (the user who is logged in) | nothing: Azure sets `MSI_ENDPOINT` |
-//! | AKS pod with workload identity | [`workload_identity`] | nothing: its webhook sets `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE` |
+//! | AKS pod with workload identity | [`Application::workload_identity`] | nothing: its webhook sets `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE` |
 //! | CI, a server elsewhere, with a secret | [`Application::client_secret`] | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` |
 //! | the same with a certificate (feature `client-certificate`) | `Application::client_certificate` | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_CERTIFICATE_PATH` (PKCS#12), and `AZURE_CLIENT_CERTIFICATE_PASSWORD` if it has one |
-//! | Azure Pipelines with a service connection | [`azure_pipelines`] | `AZURE_TOKEN_CREDENTIALS=AzurePipelinesCredential`, and what [`azure_pipelines`] says |
+//! | Azure Pipelines with a service connection | [`Application::azure_pipelines`] | `AZURE_TOKEN_CREDENTIALS=AzurePipelinesCredential`, and what [`Application::azure_pipelines`] describes |
 //! | a developer's machine | [`AzureCli`] | nothing; log in with `az login` |
 //! | the same without `az` | [`AzureDeveloperCli`] | nothing; log in with `azd auth login` |
 //! | GitHub Actions, other clouds | [`Application::client_assertion`], not found by [`from_env`] | |
@@ -38,22 +38,14 @@ mod adapter;
 mod answer;
 #[cfg(feature = "azure-identity")]
 mod application;
-#[cfg(feature = "azure-identity")]
-mod azure_pipelines;
 mod chain;
 mod cli;
-#[cfg(feature = "azure-identity")]
-mod client_assertion;
-#[cfg(feature = "client-certificate")]
-mod client_certificate;
 mod config_error;
 mod default;
 #[cfg(feature = "azure-identity")]
 mod entra;
 mod environment;
 mod managed_identity;
-#[cfg(feature = "azure-identity")]
-mod workload_identity;
 
 use std::sync::Arc;
 
@@ -61,17 +53,14 @@ pub use adapter::AzureCoreCredential;
 use answer::InvalidAnswer;
 #[cfg(feature = "azure-identity")]
 pub use application::Application;
-#[cfg(feature = "azure-identity")]
-pub use azure_pipelines::azure_pipelines;
 pub use chain::Chain;
 pub use cli::{AzureCli, AzureDeveloperCli, CliBuilder};
 pub use config_error::ConfigError;
+use config_error::Problem;
 pub use environment::Environment;
 pub use managed_identity::{
     ManagedIdentity, ManagedIdentityBuilder, ManagedIdentityHost, UserAssignedId,
 };
-#[cfg(feature = "azure-identity")]
-pub use workload_identity::workload_identity;
 
 use crate::token::TokenCredential;
 pub use default::DefaultCredential;

@@ -29,11 +29,11 @@ impl Inner {
         let request = async move {
             let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
             let asked = inner.now();
-            let guard = RequestGuard { inner: &inner, ticket: Some(ticket), asked, span };
+            let mut guard = RequestGuard { inner: &inner, ticket: Some(ticket), asked, span };
             let answer = inner.credential.get_token(request);
             let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
             let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
-            guard.answered(answer.and_then(not_empty));
+            guard.land(answer.and_then(not_empty));
         };
         runtime.spawn(request.instrument(requesting));
     }
@@ -108,10 +108,6 @@ struct RequestGuard<'a> {
 }
 
 impl RequestGuard<'_> {
-    fn answered(mut self, answer: Result<Token, CredentialError>) {
-        self.land(answer);
-    }
-
     fn land(&mut self, answer: Result<Token, CredentialError>) {
         if let Some(ticket) = self.ticket.take() {
             self.inner.land(ticket, answer, self.asked, &self.span);

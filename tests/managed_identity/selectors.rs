@@ -2,7 +2,7 @@
 //! knows, or refused before anything is asked.
 
 use entra_pool::credential::{
-    ConfigError, DefaultCredential, Environment, ManagedIdentityHost,
+    DefaultCredential, Environment, ManagedIdentityHost,
     ManagedIdentityHost::{AppService, AzureMl, CloudShell, Imds},
     UserAssignedId,
 };
@@ -64,9 +64,6 @@ async fn each_host_is_asked_for_the_identity_that_was_meant() {
             let built = world.builder(host, Some(&id)).build();
             let Some(parameter) = parameter(host, &id) else {
                 let error = built.unwrap_err();
-                assert!(
-                    matches!(error, ConfigError::IgnoredSelector { host: at, .. } if at == host)
-                );
                 let (told, kind) = (error.to_string(), id.to_string());
                 let kind = kind.strip_suffix(value(&id)).unwrap();
                 for word in ["user_assigned", &host.to_string(), kind.trim_end(), "ignore"] {

@@ -13,12 +13,9 @@ use async_trait::async_trait;
 use azure_core::http::{AsyncRawResponse, Body, HttpClient, Request, StatusCode, headers::Headers};
 
 use super::*;
-use crate::{
-    credential::azure_pipelines,
-    token::{
-        CredentialError, CredentialErrorKind::Refused, Reason, Scope, Token, TokenCredential,
-        TokenRequest,
-    },
+use crate::token::{
+    CredentialError, CredentialErrorKind::Refused, Reason, Scope, Token, TokenCredential,
+    TokenRequest,
 };
 
 const TENANT: &str = "contoso.onmicrosoft.com";
@@ -383,7 +380,7 @@ fn a_pipelines_variables_are_checked_before_anything_is_asked() {
     ];
     let of = |variables: &[(&str, &str)]| {
         let environment = Environment::from_pairs(variables.iter().copied());
-        azure_pipelines::from_environment(&environment, None)
+        Application::azure_pipelines_of(&environment, None)
     };
     assert!(of(&all).unwrap().name().contains(CONNECTION));
     for (index, (name, _)) in all.iter().enumerate() {

@@ -74,21 +74,21 @@ struct Failure {
 
 /// A tool, and how it is run. Of the environment, `Debug` shows the names only.
 #[derive(Debug)]
-struct Cli {
+pub(super) struct Cli {
     tool: &'static Tool,
     executable: PathBuf,
     tenant: Option<String>,
     subscription: Option<String>,
     environment: Environment,
-    time_limit: Duration,
-    clock: Arc<dyn Clock>,
+    pub(super) time_limit: Duration,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// Builds an [`AzureCli`] or an [`AzureDeveloperCli`].
 #[derive(Debug)]
 #[must_use]
 pub struct CliBuilder<T> {
-    cli: Cli,
+    pub(super) cli: Cli,
     credential: fn(Arc<Cli>) -> T,
 }
 
@@ -135,12 +135,8 @@ impl<T> CliBuilder<T> {
     }
 
     /// The clock for the time limit. Default: [`SystemClock`].
-    pub fn clock(self, clock: impl Clock) -> Self {
-        self.shared_clock(Arc::new(clock))
-    }
-
-    pub(super) fn shared_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.cli.clock = clock;
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.cli.clock = Arc::new(clock);
         self
     }
 
@@ -163,7 +159,9 @@ impl<T> CliBuilder<T> {
         Ok(self.ready())
     }
 
-    fn ready(self) -> T {
+    fn ready(mut self) -> T {
+        let extension = cfg!(windows).then_some(self.cli.tool.windows_extension);
+        self.cli.executable = process::file_to_run(&self.cli.executable, extension);
         (self.credential)(Arc::new(self.cli))
     }
 }

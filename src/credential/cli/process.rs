@@ -71,15 +71,13 @@ pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
 
 /// Whether the file of the tool is there, though it cannot be run.
 pub(super) fn is_installed(cli: &Cli) -> bool {
-    let file = file_to_run(&cli.executable, cfg!(windows).then_some(cli.tool.windows_extension));
     let folders = cli.environment.get("PATH").unwrap_or("/");
     // An absolute path replaces the folder.
-    std::env::split_paths(folders).any(|folder| folder.join(&file).is_file())
+    std::env::split_paths(folders).any(|folder| folder.join(&cli.executable).is_file())
 }
 
 fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
-    let extension = cfg!(windows).then_some(cli.tool.windows_extension);
-    let file = file_to_run(&cli.executable, extension);
+    let file = &cli.executable;
     // `cmd.exe` would say it in the user's language.
     if cfg!(windows) && file.components().count() > 1 && !file.exists() {
         return Err(io::ErrorKind::NotFound.into());
@@ -104,11 +102,14 @@ fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
 
 /// The file to run. On Windows a name without an extension gets this one.
 ///
-/// The standard library runs a program whose name ends in `.cmd` or `.bat` by the `cmd.exe` of
-/// the system's folder with `/d` (no `AutoRun` commands of the registry), with the path and each
-/// argument quoted, and refuses a path with a quote (documentation of `std::process`, "Batch file special handling"). It looks for a
-/// bare name in `PATH`, never in the current directory, and does not try `PATHEXT`.
-fn file_to_run(executable: &Path, extension: Option<&str>) -> PathBuf {
+/// No `cmd /D /C` of our own is needed for `az.cmd`. The standard library runs a program whose name
+/// ends in `.cmd` or `.bat` as `cmd.exe /e:ON /v:OFF /d /c "…"`, with the `cmd.exe` of the system's
+/// folder (`/d`: without the registry's `AutoRun` commands). Since Rust 1.77.2 it also quotes each
+/// argument for `cmd.exe`, and fails for one that cannot be quoted (CVE-2024-24576). Sources:
+/// `make_bat_command_line` in std's `sys/args/windows.rs`, and the documentation of `std::process`,
+/// "Batch file special handling". It looks for a bare name in `PATH`, never in the current
+/// directory, and does not try `PATHEXT`.
+pub(super) fn file_to_run(executable: &Path, extension: Option<&str>) -> PathBuf {
     match extension {
         Some(extension) if executable.extension().is_none() => executable.with_extension(extension),
         _ => executable.to_owned(),

@@ -1,11 +1,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Endpoint, Inner, ManagedIdentity, UserAssignedId,
+    Inner, ManagedIdentity, UserAssignedId,
+    endpoint::Endpoint,
     host::{self, Selector},
     http::Http,
-    imds::Imds,
-    local::Local,
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -29,11 +28,13 @@ use crate::{
 pub struct ManagedIdentityBuilder {
     id: Option<UserAssignedId>,
     id_setting: &'static str,
-    optional: bool,
+    /// Whether the credential is unavailable on a machine that does not have the identity, unless
+    /// it has given a token before: the ID may be set for other software.
+    pub(in crate::credential) optional: bool,
     imds_endpoint: Option<String>,
     azure_arc_root: Option<PathBuf>,
     environment: Environment,
-    clock: Arc<dyn Clock>,
+    pub(in crate::credential) clock: Arc<dyn Clock>,
     probe: bool,
 }
 
@@ -105,18 +106,6 @@ impl ManagedIdentityBuilder {
         self
     }
 
-    /// Whether the credential is unavailable on a machine that does not have the identity, unless
-    /// it has given a token before: the ID may be set for other software.
-    pub(in crate::credential) fn optional(mut self, optional: bool) -> Self {
-        self.optional = optional;
-        self
-    }
-
-    pub(in crate::credential) fn shared_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
     /// Finds the host and checks the settings. Nothing is requested.
     ///
     /// # Errors
@@ -124,15 +113,15 @@ impl ManagedIdentityBuilder {
     /// An ID that cannot be one, or that the host would ignore; a variable that
     /// should be a URL and is not.
     pub fn build(self) -> Result<ManagedIdentity, ConfigError> {
-        let endpoint: Box<dyn Endpoint> = match &self.imds_endpoint {
-            Some(url) => Box::new(Imds::at("imds_endpoint", url)?),
+        let mut endpoint = match &self.imds_endpoint {
+            Some(url) => Endpoint::imds("imds_endpoint", url)?,
             None => host::find(&self.environment, self.azure_arc_root.as_deref())?,
         };
-        let Local { protocol, url, thumbprint, .. } = endpoint.local();
-        let selector = self.id.map(|id| Selector::new(protocol.host, id, self.id_setting));
-        let selector = selector.transpose()?;
-        let selector = selector.map(|selector| Selector { optional: self.optional, ..selector });
-        let http = Http::new(url, thumbprint.as_ref(), self.clock)?;
-        Ok(ManagedIdentity(Arc::new(Inner { endpoint, selector, http, probe: self.probe })))
+        if let Some(id) = self.id {
+            let selector = Selector::new(endpoint.protocol.host, id, self.id_setting)?;
+            endpoint.selector = Some(Selector { optional: self.optional, ..selector });
+        }
+        let http = Http::new(&endpoint.url, endpoint.thumbprint.as_ref(), self.clock)?;
+        Ok(ManagedIdentity(Arc::new(Inner { endpoint, http, probe: self.probe })))
     }
 }

@@ -37,72 +37,68 @@ fn fit(error: io::Error) -> io::Error {
     }
 }
 
-pub(super) struct Connection(Box<dyn Stream>);
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-impl Connection {
-    /// Connects to the host of `url` within `limit`, over TLS if there is a configuration for it.
-    pub(super) async fn open(
-        url: &Url,
-        tls: Option<&Arc<ClientConfig>>,
-        clock: &dyn Clock,
-        limit: Duration,
-    ) -> Result<Self, HttpError> {
-        let opening = async {
-            // An IPv6 address has brackets in a URL.
-            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-            let tcp = TcpStream::connect((host, url.port_or_known_default().unwrap_or(80))).await?;
-            let tcp = Limited::new(tcp, Allowance::for_login());
-            let stream: Box<dyn Stream> = match tls {
-                None => Box::new(tcp),
-                Some(tls) => {
-                    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                    let connected = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-                    Box::new(connected.map_err(fit)?)
-                }
-            };
-            Ok(Self(stream))
+/// Connects to the host of `url` within `limit`, over TLS if there is a configuration for it.
+pub(super) async fn open(
+    url: &Url,
+    tls: Option<&Arc<ClientConfig>>,
+    clock: &dyn Clock,
+    limit: Duration,
+) -> Result<Box<dyn Stream>, HttpError> {
+    let opening = async {
+        // An IPv6 address has brackets in a URL.
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let tcp = TcpStream::connect((host, url.port_or_known_default().unwrap_or(80))).await?;
+        let tcp = Limited::new(tcp, Allowance::for_login());
+        let stream: Box<dyn Stream> = match tls {
+            None => Box::new(tcp),
+            Some(tls) => {
+                let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+                let connected = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
+                Box::new(connected.map_err(fit)?)
+            }
         };
-        let opened = timeout(clock, limit, opening).await.unwrap_or_else(|_| {
-            let said = format!("no connection within {limit:?}");
-            Err(io::Error::new(io::ErrorKind::TimedOut, said))
-        });
-        opened.map_err(HttpError::Unreachable)
-    }
+        Ok(stream)
+    };
+    let opened = timeout(clock, limit, opening).await.unwrap_or_else(|_| {
+        let said = format!("no connection within {limit:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, said))
+    });
+    opened.map_err(HttpError::Unreachable)
+}
 
-    /// Sends `request` and has `read` read the response.
-    pub(super) async fn exchange<T>(
-        self,
-        request: Request,
-        read: impl AsyncFnOnce(Response) -> Result<T, HttpError>,
-    ) -> Result<T, HttpError> {
-        let url = request.url();
-        let (host, path) = (
-            HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]),
-            url[Position::BeforePath..Position::AfterQuery].parse(),
-        );
-        let mut request: hyper::Request<Body> = request.try_into().map_err(HttpError::broken)?;
-        *request.uri_mut() = path.map_err(HttpError::broken)?;
-        let user_agent = concat!("entra-pool/", env!("CARGO_PKG_VERSION"));
-        request.headers_mut().insert(HOST, host.map_err(HttpError::broken)?);
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(user_agent));
+/// Sends `request` over this connection and has `read` read the response.
+pub(super) async fn exchange<T>(
+    stream: Box<dyn Stream>,
+    request: Request,
+    read: impl AsyncFnOnce(Response) -> Result<T, HttpError>,
+) -> Result<T, HttpError> {
+    let url = request.url();
+    let (host, path) = (
+        HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]),
+        url[Position::BeforePath..Position::AfterQuery].parse(),
+    );
+    let mut request: hyper::Request<Body> = request.try_into().map_err(HttpError::broken)?;
+    *request.uri_mut() = path.map_err(HttpError::broken)?;
+    let user_agent = concat!("entra-pool/", env!("CARGO_PKG_VERSION"));
+    request.headers_mut().insert(HOST, host.map_err(HttpError::broken)?);
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(user_agent));
 
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(self.0)).await.map_err(HttpError::broken)?;
-        let answered = async {
-            let response = sender.send_request(request).await.map_err(HttpError::broken)?;
-            read(response.map(Body::wrap).into()).await
-        };
-        let mut answered = pin!(answered);
-        tokio::select! {
-            biased;
-            answer = &mut answered => answer,
-            // What it has read is still to be looked at, and how it ended.
-            _ = connection => answered.await,
-        }
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(HttpError::broken)?;
+    let answered = async {
+        let response = sender.send_request(request).await.map_err(HttpError::broken)?;
+        read(response.map(Body::wrap).into()).await
+    };
+    let mut answered = pin!(answered);
+    tokio::select! {
+        biased;
+        answer = &mut answered => answer,
+        // What it has read is still to be looked at, and how it ended.
+        _ = connection => answered.await,
     }
 }
 

@@ -4,13 +4,13 @@
 use std::{fmt, path::Path};
 
 use super::{
-    Endpoint, UserAssignedId,
-    azure_arc::{self, Agent, AzureArc},
-    imds::{self, Imds},
-    local::Local,
-    protocols::{APP_SERVICE, AZURE_ML, CLOUD_SHELL, SERVICE_FABRIC},
+    UserAssignedId, azure_arc,
+    endpoint::Endpoint,
+    imds,
+    key_file::Agent,
+    protocols::{APP_SERVICE, AZURE_ARC, AZURE_ML, CLOUD_SHELL, INSTALLED_ARC, SERVICE_FABRIC},
 };
-use crate::credential::{ConfigError, Environment};
+use crate::credential::{ConfigError, Environment, Problem};
 
 /// Where managed identities are had from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ impl Selector {
     ) -> Result<Self, ConfigError> {
         id.check(setting)?;
         let selector = id.kind();
-        let parameter = parameter(host, &id).map_err(|advice| ConfigError::IgnoredSelector {
+        let parameter = parameter(host, &id).map_err(|advice| Problem::IgnoredSelector {
             setting,
             selector,
             host,
@@ -117,34 +117,32 @@ const AUTHORITY: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 pub(super) fn find(
     environment: &Environment,
     arc_root: Option<&Path>,
-) -> Result<Box<dyn Endpoint>, ConfigError> {
+) -> Result<Endpoint, ConfigError> {
     let get = |name| environment.checked(name);
     let agent = Agent::new(environment, arc_root);
     if let (Some(url), header @ Some(_)) = (get("IDENTITY_ENDPOINT")?, get("IDENTITY_HEADER")?) {
-        return Ok(Box::new(match get("IDENTITY_SERVER_THUMBPRINT")? {
-            Some(thumbprint) => Local::new(&SERVICE_FABRIC, url, header)?.pinned(thumbprint)?,
-            None => Local::new(&APP_SERVICE, url, header)?,
-        }));
+        return match get("IDENTITY_SERVER_THUMBPRINT")? {
+            Some(thumbprint) => Endpoint::new(&SERVICE_FABRIC, url, header)?.pinned(thumbprint),
+            None => Endpoint::new(&APP_SERVICE, url, header),
+        };
     }
     if let (Some(url), Some(_)) = (get("IDENTITY_ENDPOINT")?, get("IMDS_ENDPOINT")?) {
-        return Ok(Box::new(AzureArc::new(url, agent, true)?));
+        return Endpoint::azure_arc(&AZURE_ARC, url, agent);
     }
     if let Some(url) = get("MSI_ENDPOINT")? {
-        return Ok(Box::new(match get("MSI_SECRET")? {
-            None => Local::new(&CLOUD_SHELL, url, None)?,
-            secret => Local::new(&AZURE_ML, url, secret)?
-                .with_default(get("DEFAULT_IDENTITY_CLIENT_ID")?)?,
-        }));
+        return match get("MSI_SECRET")? {
+            None => Endpoint::new(&CLOUD_SHELL, url, None),
+            secret => Endpoint::new(&AZURE_ML, url, secret)?
+                .with_default(get("DEFAULT_IDENTITY_CLIENT_ID")?),
+        };
     }
-    let hint = match get("IDENTITY_ENDPOINT")? {
-        Some(_) => "; IDENTITY_ENDPOINT is set, but not used, because IDENTITY_HEADER is not set",
-        None => "",
-    };
-    match get(AUTHORITY)? {
-        Some(url) => Ok(Box::new(Imds::at(AUTHORITY, url)?.with_hint(hint))),
-        None if agent.is_installed() => {
-            Ok(Box::new(AzureArc::new(azure_arc::DEFAULT, agent, false)?))
-        }
-        None => Ok(Box::new(Imds::at(AUTHORITY, imds::DEFAULT)?.with_hint(hint))),
+    let named = get(AUTHORITY)?;
+    if named.is_none() && agent.is_installed() {
+        return Endpoint::azure_arc(&INSTALLED_ARC, azure_arc::DEFAULT, agent);
     }
+    let mut imds = Endpoint::imds(AUTHORITY, named.unwrap_or(imds::DEFAULT))?;
+    if get("IDENTITY_ENDPOINT")?.is_some() {
+        imds.hint = "; IDENTITY_ENDPOINT is set, but not used, because IDENTITY_HEADER is not set";
+    }
+    Ok(imds)
 }

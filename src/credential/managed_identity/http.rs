@@ -5,14 +5,14 @@ use std::{error::Error, io, sync::Arc, time::Duration};
 
 use reqwest::{
     Request, Response, StatusCode, Url,
-    header::{HeaderMap, HeaderValue, RETRY_AFTER, SERVER, WWW_AUTHENTICATE},
+    header::{HeaderMap, RETRY_AFTER},
 };
 use rustls::ClientConfig;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use zeroize::Zeroizing;
 
 use super::{
-    connection::Connection,
+    connection,
     key_file::KeyFileError,
     pinned::{self, Thumbprint},
     retry::Retry,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock, timeout},
-    credential::{ConfigError, InvalidAnswer},
+    credential::{ConfigError, InvalidAnswer, Problem},
     tls,
 };
 
@@ -48,11 +48,8 @@ pub(super) struct Http {
 /// A response, read to its end.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
     pub(super) retry_after: Option<Duration>,
-    /// `Server`.
-    pub(super) server: Option<HeaderValue>,
-    /// `WWW-Authenticate`.
-    pub(super) challenges: Vec<HeaderValue>,
     /// What the request carried, if whoever reports the answer has not got it.
     pub(super) sent: Option<Secret>,
     /// Of a refusal that could not be read to its end: what came.
@@ -92,16 +89,13 @@ impl Http {
         thumbprint: Option<&Thumbprint>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ConfigError> {
-        let tls = match thumbprint {
+        let tls = match thumbprint.cloned() {
             // Roots are not needed, and a container may have none.
-            None if endpoint.scheme() == "http" => None,
-            None => Some(
-                tls::client_config(&tls::Trust::Platform)
-                    .map_err(|error| ConfigError::Tls(error.into()))?,
-            ),
-            Some(thumbprint) => Some(pinned::client_config(thumbprint.clone())?),
+            None if endpoint.scheme() == "http" => return Ok(Self { tls: None, clock }),
+            None => tls::client_config(&tls::Trust::Platform).map_err(Into::into),
+            Some(pinned) => pinned::client_config(pinned).map_err(Into::into),
         };
-        Ok(Self { tls: tls.map(Arc::new), clock })
+        Ok(Self { tls: Some(Arc::new(tls.map_err(Problem::Tls)?)), clock })
     }
 
     pub(super) fn clock(&self) -> &dyn Clock {
@@ -145,23 +139,21 @@ impl Http {
             let asked_at = self.clock.wall();
             // A connection is soon there or never, whatever the injected clock says.
             let (tls, clock) = (self.tls.as_ref(), SystemClock::new());
-            let connection = Connection::open(request.url(), tls, &clock, CONNECT_LIMIT).await?;
+            let stream = connection::open(request.url(), tls, &clock, CONNECT_LIMIT).await?;
             let reading = async |response: Response| {
                 let status = response.status();
                 tracing::debug!(%status, "the managed identity endpoint answers");
-                let retry_after = retry_after(response.headers(), asked_at);
-                let server = response.headers().get(SERVER).cloned();
-                let challenges =
-                    response.headers().get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+                let headers = response.headers().clone();
+                let retry_after = retry_after(&headers, asked_at);
                 let mut body = Zeroizing::new(Vec::with_capacity(BODY_LIMIT));
                 match read(response, &mut body).await {
                     // What a refusal says is good to know, but not needed.
                     Err(_) if !status.is_success() => {}
                     read => read?,
                 }
-                Ok(Answer { status, retry_after, server, challenges, sent: None, body, asked_at })
+                Ok(Answer { status, headers, retry_after, sent: None, body, asked_at })
             };
-            connection.exchange(request, reading).await
+            connection::exchange(stream, request, reading).await
         };
         match timeout(self.clock(), limit, exchange).await {
             Ok(outcome) => outcome,

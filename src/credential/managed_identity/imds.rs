@@ -2,19 +2,17 @@
 //! resources on an Azure VM to acquire an access token".
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
-use async_trait::async_trait;
-use reqwest::{Method, Request};
+use reqwest::{Method, Request, header::SERVER};
 
 use super::{
-    Ask, Endpoint,
-    connection::Connection,
+    connection,
+    endpoint::Endpoint,
     endpoint_url,
-    http::{Answer, Http, HttpError, TRY_LIMIT},
-    local::Local,
+    http::{Answer, Http, HttpError},
     protocols::IMDS,
     shown,
 };
@@ -23,7 +21,6 @@ use crate::{
     token::{
         CredentialError,
         CredentialErrorKind::{Transient, Unavailable},
-        Token,
     },
 };
 
@@ -42,49 +39,37 @@ const PROBE_BUDGET: Duration = Duration::from_secs(3);
 /// The time limit of the first probe, and the pause after a connection that broke.
 const PROBE_STEP: Duration = Duration::from_secs(1);
 
-pub(super) struct Imds {
-    local: Local,
-    /// It has answered as only IMDS does.
-    seen: AtomicBool,
-    /// What else may be wrong where there is no IMDS, for the error.
-    hint: &'static str,
-}
-
-impl Imds {
-    pub(super) fn at(setting: &'static str, url: &str) -> Result<Self, ConfigError> {
+impl Endpoint {
+    /// IMDS at the URL of this setting.
+    pub(super) fn imds(setting: &'static str, url: &str) -> Result<Self, ConfigError> {
         let mut url = endpoint_url(setting, url)?;
         if url.path() == "/" {
             url.set_path(PATH);
         }
-        let local = Local::new(&IMDS, url.as_str(), None)?;
-        Ok(Self { local, seen: AtomicBool::new(false), hint: "" })
-    }
-
-    pub(super) fn with_hint(self, hint: &'static str) -> Self {
-        Self { hint, ..self }
+        Self::new(&IMDS, url.as_str(), None)
     }
 
     /// Whether IMDS itself has answered, with any status, which is remembered. Otherwise, another
     /// service at its address has; until IMDS has returned a token, this is reported as a machine
     /// without IMDS.
-    fn recognise(&self, answer: &Answer) -> Result<(), CredentialError> {
+    pub(super) fn recognise_imds(&self, answer: &Answer) -> Result<(), CredentialError> {
         if is_imds(answer) {
-            self.seen.store(true, Ordering::Relaxed);
+            self.known.store(true, Relaxed);
             return Ok(());
         }
-        let (url, status) = (shown(&self.local.url), answer.status);
+        let (url, status) = (shown(&self.url), answer.status);
         let what = format!("what answers at {url} is not IMDS (status {status})");
-        Err(self.absent(&what, &self.local.met))
+        Err(self.absent(&what, &self.met))
     }
 
-    fn no_answer(&self, error: HttpError) -> CredentialError {
-        let url = shown(&self.local.url);
+    pub(super) fn no_imds(&self, error: HttpError) -> CredentialError {
+        let url = shown(&self.url);
         let failed = match &error {
             HttpError::Unreachable(_) => {
-                self.absent(&format!("IMDS ({url}) cannot be reached"), &self.seen)
+                self.absent(&format!("IMDS ({url}) cannot be reached"), &self.known)
             }
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
-                self.absent(&format!("what answers at {url} is not IMDS"), &self.local.met)
+                self.absent(&format!("what answers at {url} is not IMDS"), &self.met)
             }
             _ => CredentialError::new(Transient, format!("IMDS ({url}) gave no token")),
         };
@@ -93,7 +78,7 @@ impl Imds {
 
     /// There is none; or, if it is `known` to be there, it is away for a while only.
     fn absent(&self, what: &str, known: &AtomicBool) -> CredentialError {
-        if known.load(Ordering::Relaxed) {
+        if known.load(Relaxed) {
             let message = format!("{what}, but was there before; it should pass, try again later");
             return CredentialError::new(Transient, message);
         }
@@ -104,43 +89,16 @@ impl Imds {
         );
         CredentialError::new(Unavailable, message)
     }
-}
-
-/// Whether this is an answer of IMDS. azidentity and azure-identity go by JSON alone, and take
-/// anything else for a proxy's: Docker Desktop says 403, meshes 503, portals redirect. We add what
-/// IMDS also says of itself: its name in `Server`, and 410, which means that it is being updated
-/// and which proxies do not use.
-///
-/// On hosted agents of Azure Pipelines, IMDS answers the probe, and a request for a token with
-/// 404 and no body: these machines have no identity (Azure/azure-sdk-for-js#27608).
-fn is_imds(answer: &Answer) -> bool {
-    if answer.status == 404 && answer.body.is_empty() {
-        return false;
-    }
-    let named = answer.server.as_ref().is_some_and(|name| name.as_bytes().starts_with(b"IMDS/"));
-    named || answer.status == 410 || answer::is_json_object(&answer.body)
-}
-
-/// Whether IMDS may answer otherwise later. Another service at its address will not become IMDS.
-pub(super) fn passes(answer: &Answer) -> bool {
-    is_imds(answer) && matches!(answer.status.as_u16(), 404 | 408 | 410 | 429 | 500..=599)
-}
-
-#[async_trait]
-impl Endpoint for Imds {
-    fn local(&self) -> &Local {
-        &self.local
-    }
 
     /// Whether IMDS is here: without the `Metadata` header it answers 400, and at once. A
     /// connection that is accepted but not answered is not given up before [`PROBE_BUDGET`].
-    async fn probe(&self, http: &Http) -> Result<(), CredentialError> {
-        if self.seen.load(Ordering::Relaxed) {
+    pub(super) async fn probe_imds(&self, http: &Http) -> Result<(), CredentialError> {
+        if self.known.load(Relaxed) {
             return Ok(());
         }
-        let connected = Connection::open(&self.local.url, None, http.clock(), CONNECT_LIMIT).await;
-        connected.map_err(|error| self.no_answer(error))?;
-        let mut url = self.local.url.clone();
+        let connected = connection::open(&self.url, None, http.clock(), CONNECT_LIMIT).await;
+        connected.map_err(|error| self.no_imds(error))?;
+        let mut url = self.url.clone();
         url.query_pairs_mut()
             .extend_pairs(IMDS.api_version.map(|version| ("api-version", version)));
         let start = http.clock().monotonic();
@@ -148,8 +106,8 @@ impl Endpoint for Imds {
         let (mut limit, mut silent) = (PROBE_STEP, None);
         loop {
             let error = match http.send_once(Request::new(Method::GET, url.clone()), limit).await {
-                Ok(answer) => return self.recognise(&answer),
-                Err(error @ HttpError::Unusable(_)) => return Err(self.no_answer(error)),
+                Ok(answer) => return self.recognise_imds(&answer),
+                Err(error @ HttpError::Unusable(_)) => return Err(self.no_imds(error)),
                 Err(error) => error,
             };
             if !matches!(error, HttpError::NoAnswer(_)) {
@@ -164,24 +122,32 @@ impl Endpoint for Imds {
             if limit.is_zero() {
                 let what = format!(
                     "IMDS ({}) accepted a connection, but has not answered within {PROBE_BUDGET:?}",
-                    shown(&self.local.url)
+                    shown(&self.url)
                 );
-                return Err(self.absent(&what, &self.seen).with_source(error));
+                return Err(self.absent(&what, &self.known).with_source(error));
             }
             silent = Some(error);
         }
     }
+}
 
-    async fn get_token(&self, ask: Ask<'_>) -> Result<Token, CredentialError> {
-        let one_try = || ask.http.send_once(self.local.request(&ask), TRY_LIMIT);
-        let answer = ask.http.repeat(one_try, &IMDS.retry).await;
-        if let Ok(answer) = &answer
-            && !answer.status.is_success()
-        {
-            self.recognise(answer)?;
-        }
-        let token = self.local.token(answer, &ask, |error| self.no_answer(error))?;
-        self.seen.store(true, Ordering::Relaxed);
-        Ok(token)
+/// Whether this is an answer of IMDS. azidentity and azure-identity go by JSON alone, and take
+/// anything else for a proxy's: Docker Desktop says 403, meshes 503, portals redirect. We add what
+/// IMDS also says of itself: its name in `Server`, and 410, which means that it is being updated
+/// and which proxies do not use.
+///
+/// On hosted agents of Azure Pipelines, IMDS answers the probe, and a request for a token with
+/// 404 and no body: these machines have no identity (Azure/azure-sdk-for-js#27608).
+fn is_imds(answer: &Answer) -> bool {
+    if answer.status == 404 && answer.body.is_empty() {
+        return false;
     }
+    let name = answer.headers.get(SERVER);
+    let named = name.is_some_and(|name| name.as_bytes().starts_with(b"IMDS/"));
+    named || answer.status == 410 || answer::is_json_object(&answer.body)
+}
+
+/// Whether IMDS may answer otherwise later. Another service at its address will not become IMDS.
+pub(super) fn passes(answer: &Answer) -> bool {
+    is_imds(answer) && matches!(answer.status.as_u16(), 404 | 408 | 410 | 429 | 500..=599)
 }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
@@ -65,9 +65,7 @@ pub(super) enum KeyFileError {
     Elsewhere { directory: PathBuf },
     #[error("the key file it names does not end in .key")]
     NoKey,
-    #[error("the key file it names is longer than {LENGTH_LIMIT} bytes")]
-    TooLong,
-    #[error("the key file it names holds no key")]
+    #[error("the key file it names holds no key, or one longer than {LENGTH_LIMIT} bytes")]
     Unusable,
     #[error("the key file {} cannot be read", excerpt(&path.display().to_string(), None))]
     Unreadable { path: PathBuf, source: io::Error },
@@ -75,8 +73,9 @@ pub(super) enum KeyFileError {
 
 /// The key in the file that the challenge names (`Basic realm=PATH`), as `Authorization` wants
 /// it. A few bytes of a local disk: not worth a thread.
-pub(super) fn read(challenges: &[HeaderValue], agent: &Agent) -> Result<Secret, KeyFileError> {
-    let path = challenges.iter().find_map(realm).ok_or(KeyFileError::NotNamed)?;
+pub(super) fn read(headers: &HeaderMap, agent: &Agent) -> Result<Secret, KeyFileError> {
+    let path = headers.get_all(WWW_AUTHENTICATE).iter().find_map(realm);
+    let path = path.ok_or(KeyFileError::NotNamed)?;
     let path = checked(Path::new(path), &agent.keys)?;
     let failed = |source| KeyFileError::Unreadable { path: path.clone(), source };
     let file = File::open(&path).map_err(failed)?;
@@ -86,11 +85,8 @@ pub(super) fn read(challenges: &[HeaderValue], agent: &Agent) -> Result<Secret, 
     // Room for all of it: a buffer that grows leaves copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(2 * LENGTH_LIMIT));
     file.take(LENGTH_LIMIT as u64 + 1).read_to_end(&mut text).map_err(failed)?;
-    if text.len() > LENGTH_LIMIT {
-        return Err(KeyFileError::TooLong);
-    }
     let key = std::str::from_utf8(&text).map_err(|_| KeyFileError::Unusable)?.trim();
-    if key.is_empty() {
+    if key.is_empty() || text.len() > LENGTH_LIMIT {
         return Err(KeyFileError::Unusable);
     }
     Secret::new("Basic ", key).ok_or(KeyFileError::Unusable)
@@ -156,7 +152,8 @@ mod tests {
 
         fn read(&self, path: &Path) -> Result<String, KeyFileError> {
             let challenge = format!("Basic realm={}", path.display()).parse().unwrap();
-            let key = read(&[challenge], &self.agent)?.header();
+            let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge)]);
+            let key = read(&headers, &self.agent)?.header();
             assert!(key.is_sensitive());
             Ok(key.to_str().unwrap().to_owned())
         }
@@ -217,7 +214,7 @@ mod tests {
         assert!(matches!(error(&machine.write("a.key", " \n")), KeyFileError::Unusable));
         assert!(matches!(error(&machine.write("a.key", "x\ny")), KeyFileError::Unusable));
         let long = machine.write("long.key", "x".repeat(4_097));
-        assert!(matches!(error(&long), KeyFileError::TooLong));
+        assert!(matches!(error(&long), KeyFileError::Unusable));
         assert!(matches!(error(&keys.join("absent.key")), KeyFileError::Unreadable { .. }));
         std::fs::create_dir(keys.join("folder.key")).unwrap();
         assert!(matches!(

@@ -1,11 +1,11 @@
 mod azure_arc;
 mod builder;
 mod connection;
+mod endpoint;
 mod host;
 mod http;
 mod imds;
 mod key_file;
-mod local;
 mod pinned;
 mod protocols;
 mod retry;
@@ -22,10 +22,9 @@ pub use host::ManagedIdentityHost;
 pub use user_assigned::UserAssignedId;
 
 use super::ConfigError;
-use crate::token::{CredentialError, Scope, Token, TokenCredential, TokenRequest};
-use host::Selector;
+use crate::token::{CredentialError, Token, TokenCredential, TokenRequest};
+use endpoint::Endpoint;
 use http::{Http, HttpError};
-use local::Local;
 
 /// The identity that Azure has given the machine or app this program runs on.
 ///
@@ -57,31 +56,9 @@ use local::Local;
 pub struct ManagedIdentity(Arc<Inner>);
 
 struct Inner {
-    endpoint: Box<dyn Endpoint>,
-    selector: Option<Selector>,
+    endpoint: Endpoint,
     http: Http,
     probe: bool,
-}
-
-/// One host's protocol.
-#[async_trait]
-trait Endpoint: Send + Sync {
-    fn local(&self) -> &Local;
-
-    /// Finds out within a few seconds whether the endpoint exists, unless it has answered
-    /// before. Variables name most endpoints, and these need no probe.
-    async fn probe(&self, _: &Http) -> Result<(), CredentialError> {
-        Ok(())
-    }
-
-    async fn get_token(&self, ask: Ask<'_>) -> Result<Token, CredentialError>;
-}
-
-/// What a token is asked for, and with what.
-struct Ask<'a> {
-    http: &'a Http,
-    selector: Option<&'a Selector>,
-    scope: &'a Scope,
 }
 
 impl ManagedIdentity {
@@ -124,14 +101,14 @@ impl ManagedIdentity {
     /// Whom tokens are asked from.
     #[must_use]
     pub fn host(&self) -> ManagedIdentityHost {
-        self.0.endpoint.local().protocol.host
+        self.0.endpoint.protocol.host
     }
 }
 
 #[async_trait]
 impl TokenCredential for ManagedIdentity {
     fn name(&self) -> String {
-        match &self.0.selector {
+        match &self.0.endpoint.selector {
             None => format!("managed identity ({})", self.host()),
             Some(selector) => format!("managed identity ({}, {})", self.host(), selector.id),
         }
@@ -140,11 +117,12 @@ impl TokenCredential for ManagedIdentity {
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
         // There is nothing to pass by for a rejected token: the endpoints
         // cache, and offer no supported way around that.
-        let Inner { endpoint, selector, http, probe } = &*self.0;
-        if *probe {
-            endpoint.probe(http).await?;
+        let Inner { endpoint, http, probe } = &*self.0;
+        // Variables name other endpoints, and these need no probe.
+        if *probe && endpoint.is_imds() {
+            endpoint.probe_imds(http).await?;
         }
-        endpoint.get_token(Ask { http, selector: selector.as_ref(), scope: &request.scope }).await
+        endpoint.get_token(http, &request.scope).await
     }
 }
 
@@ -152,8 +130,8 @@ impl fmt::Debug for ManagedIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ManagedIdentity")
             .field("host", &self.host())
-            .field("endpoint", &shown(&self.0.endpoint.local().url))
-            .field("id", &self.0.selector.as_ref().map(|selector| &selector.id))
+            .field("endpoint", &shown(&self.0.endpoint.url))
+            .field("id", &self.0.endpoint.selector.as_ref().map(|selector| &selector.id))
             .finish_non_exhaustive()
     }
 }
@@ -197,7 +175,7 @@ pub(super) fn warning(error: &CredentialError) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{imds::Imds, *};
+    use super::*;
     use crate::credential::Environment;
 
     fn build(variables: &[(&str, &str)]) -> Result<ManagedIdentity, ConfigError> {
@@ -268,7 +246,7 @@ mod tests {
             assert_eq!(identity.host(), expected, "{variables:?}");
             if expected == AzureArc {
                 let url = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
-                assert_eq!(identity.0.endpoint.local().url.as_str(), url);
+                assert_eq!(identity.0.endpoint.url.as_str(), url);
             }
         }
     }
@@ -286,8 +264,8 @@ mod tests {
         let error = build(&[ENDPOINT, ("IDENTITY_HEADER", "s3\ncret")]).unwrap_err().to_string();
         assert!(error.starts_with("IDENTITY_HEADER") && !error.contains("cret"), "{error}");
         let id = UserAssignedId::ClientId("shop".into());
-        let built = ManagedIdentity::user_assigned(id).build();
-        assert!(matches!(built, Err(ConfigError::Invalid { setting: "user_assigned", .. })));
+        let error = ManagedIdentity::user_assigned(id).build().unwrap_err().to_string();
+        assert!(error.starts_with("user_assigned must be"), "{error}");
     }
 
     #[test]
@@ -299,9 +277,9 @@ mod tests {
             .build()
             .unwrap();
         assert_eq!(identity.host(), ManagedIdentityHost::Imds);
-        let url = &identity.0.endpoint.local().url;
+        let url = &identity.0.endpoint.url;
         assert_eq!(url.as_str(), "http://127.0.0.1:2/metadata/identity/oauth2/token");
-        let own = Imds::at("imds_endpoint", "http://127.0.0.1:2/own/path").unwrap();
-        assert_eq!(Endpoint::local(&own).url.path(), "/own/path");
+        let own = Endpoint::imds("imds_endpoint", "http://127.0.0.1:2/own/path").unwrap();
+        assert_eq!(own.url.path(), "/own/path");
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use rustls::{CertificateError, ClientConfig, Error, pki_types::CertificateDer};
 
-use crate::{credential::ConfigError, tls};
+use crate::tls;
 
 /// SHA-1 of a certificate, as 40 hexadecimal digits. Its collisions do not help here: to pass
 /// for this certificate takes another one of the same hash, a second preimage.
@@ -27,9 +27,8 @@ impl Thumbprint {
 }
 
 /// A configuration that trusts this certificate and no other.
-pub(super) fn client_config(thumbprint: Thumbprint) -> Result<ClientConfig, ConfigError> {
+pub(super) fn client_config(thumbprint: Thumbprint) -> Result<ClientConfig, Error> {
     tls::accepting(move |shown| Thumbprint::of(shown) == thumbprint)
-        .map_err(|error| ConfigError::Tls(error.into()))
 }
 
 /// Whether a handshake failed because the server has another certificate.

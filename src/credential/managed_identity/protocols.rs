@@ -1,7 +1,7 @@
 //! The protocols of the endpoints that variables of the environment name, and what their
 //! refusals mean.
 
-use super::{ManagedIdentityHost, local::Protocol, retry::Retry};
+use super::{ManagedIdentityHost, endpoint::Protocol, retry::Retry};
 
 /// App Service, Functions and Container Apps: "How to use managed identities for App Service
 /// and Azure Functions", section "REST endpoint reference".
@@ -71,8 +71,8 @@ pub(super) static CLOUD_SHELL: Protocol = Protocol {
     )],
 };
 
-/// Azure Arc: see [`AzureArc`](super::azure_arc::AzureArc).
-pub(super) static AZURE_ARC: Protocol = Protocol {
+/// Azure Arc: see [`Endpoint::azure_arc`](super::endpoint::Endpoint::azure_arc).
+pub(super) const AZURE_ARC: Protocol = Protocol {
     host: ManagedIdentityHost::AzureArc,
     who: "the Azure Arc agent",
     url: "IDENTITY_ENDPOINT",
@@ -91,7 +91,10 @@ pub(super) static AZURE_ARC: Protocol = Protocol {
     ],
 };
 
-/// The Instance Metadata Service: see [`Imds`](super::imds::Imds).
+/// The same where only the agent's files announce it.
+pub(super) static INSTALLED_ARC: Protocol = Protocol { retry: Retry::INSTALLED, ..AZURE_ARC };
+
+/// The Instance Metadata Service: see [`Endpoint::imds`](super::endpoint::Endpoint::imds).
 pub(super) static IMDS: Protocol = Protocol {
     host: ManagedIdentityHost::Imds,
     who: "IMDS",

@@ -15,37 +15,36 @@ pub(super) struct Retry {
     pub(super) passes: fn(&Answer) -> bool,
     /// Tries in all.
     tries: u32,
-    /// The first pause.
-    pause: Duration,
     /// Whether pauses double.
     doubling: bool,
-    /// A status that is asked again for as long as the budget lasts, however
-    /// many tries that takes.
-    patient_with: Option<u16>,
     /// A refusal that is asked again once: a host that has just started may answer it.
     once: Option<u16>,
     /// How long connections may be refused. The endpoint starts together with the program,
     /// and may do so later.
     starting: Duration,
-    /// No try starts later than this after the first.
-    budget: Duration,
 }
+
+/// The first pause.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause by our own choice.
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+
+/// No try starts later than this after the first. An update of IMDS (410) can take so long.
+const BUDGET: Duration = Duration::from_secs(70);
 
 impl Retry {
     /// "How to use managed identities for Azure resources on an Azure VM to
     /// acquire an access token", section "Retry guidance": 404, 410, 429 and
-    /// 5xx with exponential back-off; a 410 lasts up to 70 s. Four tries, so that
-    /// what came back is told within the 15 s that a connect has.
+    /// 5xx with exponential back-off. Four tries, so that the error is reported within
+    /// the 15 s that a connect has.
     pub(super) const IMDS: Self = Self {
         passes: imds::passes,
         tries: 4,
-        pause: Duration::from_secs(1),
         doubling: true,
-        patient_with: Some(410),
         once: None,
         // A machine outside of Azure has no IMDS: nothing is waited for.
         starting: Duration::ZERO,
-        budget: Duration::from_secs(70),
     };
 
     /// Transient statuses, a second apart. The sidecar of a container may refuse connections
@@ -54,15 +53,12 @@ impl Retry {
     pub(super) const APP_SERVICE: Self = Self {
         passes: |answer| matches!(answer.status.as_u16(), 404 | 408 | 429 | 500 | 503 | 504),
         tries: 3,
-        pause: Duration::from_secs(1),
         doubling: false,
-        patient_with: None,
         once: Some(401),
         starting: Duration::from_secs(10),
-        budget: Duration::from_secs(60),
     };
 
-    /// Where nobody says what passes, as azcore has it; a second apart.
+    /// Where no documentation lists transient statuses, as azcore has it; a second apart.
     pub(super) const LOCAL: Self = Self {
         passes: |answer| matches!(answer.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
         once: None,
@@ -72,8 +68,10 @@ impl Retry {
     /// The same for an endpoint that only files announce: its service may be stopped.
     pub(super) const INSTALLED: Self = Self { starting: Duration::ZERO, ..Self::LOCAL };
 
-    /// The longest pause by our own choice.
-    const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+    /// Whether the endpoint exists even while it refuses connections.
+    pub(super) fn may_start_later(&self) -> bool {
+        !self.starting.is_zero()
+    }
 
     /// The pause before the next try, after `tries` of them, of which the last had this
     /// `outcome`, and `waited` since the first began.
@@ -83,32 +81,30 @@ impl Retry {
         tries: u32,
         waited: Duration,
     ) -> Option<Duration> {
-        let (patient, retry_after) = match outcome {
-            Ok(answer) if (self.passes)(answer) => {
-                (self.patient_with == Some(answer.status.as_u16()), answer.retry_after)
-            }
+        let (is_update, retry_after) = match outcome {
+            Ok(answer) if (self.passes)(answer) => (answer.status == 410, answer.retry_after),
             Ok(answer) if tries == 1 && self.once == Some(answer.status.as_u16()) => (false, None),
             Err(HttpError::ConnectionLost(_) | HttpError::NoAnswer(_)) => (false, None),
             Err(HttpError::Unreachable(error)) if error.kind() == ConnectionRefused => {
-                return (waited < self.starting).then_some(self.pause);
+                return (waited < self.starting).then_some(PAUSE);
             }
             // A final answer. The caller gets the error at once, and the token cache asks again
             // in its own time.
             _ => return None,
         };
-        let left = self.budget.checked_sub(waited).filter(|left| !left.is_zero())?;
-        if tries >= self.tries && !patient {
+        let left = BUDGET.checked_sub(waited).filter(|left| !left.is_zero())?;
+        if tries >= self.tries && !is_update {
             return None;
         }
         if let Some(asked) = retry_after {
-            // To come back sooner than asked is no use; at once is too soon.
-            let pause = asked.max(self.pause);
+            // A try before that time is of no use; one at once is too early.
+            let pause = asked.max(PAUSE);
             return (pause <= left).then_some(pause);
         }
         let doublings = if self.doubling { tries.saturating_sub(1).min(16) } else { 0 };
-        let pause = (self.pause * 2_u32.pow(doublings)).min(Self::LONGEST_PAUSE);
-        // The last try of a patient wait comes at the budget's very end.
-        if patient { Some(pause.min(left)) } else { (pause <= left).then_some(pause) }
+        let pause = (PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
+        // The last try during an update comes at the very end of the budget.
+        if is_update { Some(pause.min(left)) } else { (pause <= left).then_some(pause) }
     }
 }
 
@@ -126,8 +122,7 @@ mod tests {
         let outcome = Ok(Answer {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: retry_after.map(Duration::from_secs),
-            server: None,
-            challenges: Vec::new(),
+            headers: reqwest::header::HeaderMap::new(),
             sent: None,
             body: Zeroizing::new(b"{}".to_vec()),
             asked_at: SystemTime::UNIX_EPOCH,

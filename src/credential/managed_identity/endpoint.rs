@@ -1,20 +1,21 @@
-//! Endpoints that variables of the environment name: Azure runs them next to the program.
+//! The endpoint that returns tokens of managed identities, and its protocol as data. Azure runs it
+//! next to the program.
 
 use std::{
     io::ErrorKind::ConnectionRefused,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use async_trait::async_trait;
 use reqwest::{
     Method, Request, Url,
     header::{CONTENT_TYPE, HeaderValue},
 };
 
 use super::{
-    Ask, Endpoint, ManagedIdentityHost, UserAssignedId, endpoint_url,
+    ManagedIdentityHost, UserAssignedId, endpoint_url,
     host::Selector,
-    http::{Answer, HttpError, TRY_LIMIT},
+    http::{Answer, Http, HttpError, TRY_LIMIT},
+    key_file::Agent,
     pinned::{self, Thumbprint},
     retry::Retry,
     secret::Secret,
@@ -49,26 +50,31 @@ pub(super) struct Protocol {
     pub(super) refusals: &'static [(&'static [u16], &'static str, &'static str)],
 }
 
-pub(super) struct Local {
+pub(super) struct Endpoint {
     pub(super) protocol: &'static Protocol,
     pub(super) url: Url,
     /// The name of the header and the secret that it carries.
     secret: Option<(&'static str, Secret)>,
-    /// The identity to ask for if none was selected.
-    default: Option<Selector>,
+    /// The identity to ask for. `None`: the host's own.
+    pub(super) selector: Option<Selector>,
     /// The thumbprint of the only certificate to trust. `None`: the platform's certificates.
     pub(super) thumbprint: Option<Thumbprint>,
-    /// It has given a token.
+    /// Azure Arc's agent, which wants to see a key file's content.
+    pub(super) agent: Option<Agent>,
+    /// What else may be wrong if this host does not exist, for the error.
+    pub(super) hint: &'static str,
+    /// It exists: variables name it, or it has answered as only this host does.
+    pub(super) known: AtomicBool,
+    /// It has returned a token.
     pub(super) met: AtomicBool,
 }
 
-impl Local {
+impl Endpoint {
     pub(super) fn new(
         protocol: &'static Protocol,
         url: &str,
         secret: Option<&str>,
     ) -> Result<Self, ConfigError> {
-        let url = endpoint_url(protocol.url, url)?;
         let secret = match (protocol.secret, secret) {
             (Some((variable, header)), Some(secret)) => {
                 let invalid = ConfigError::invalid(variable, "a value for an HTTP header");
@@ -76,8 +82,17 @@ impl Local {
             }
             _ => None,
         };
-        let met = AtomicBool::new(false);
-        Ok(Self { protocol, url, secret, default: None, thumbprint: None, met })
+        Ok(Self {
+            protocol,
+            url: endpoint_url(protocol.url, url)?,
+            secret,
+            selector: None,
+            thumbprint: None,
+            agent: None,
+            hint: "",
+            known: AtomicBool::new(protocol.retry.may_start_later()),
+            met: AtomicBool::new(false),
+        })
     }
 
     /// Asks for this identity if none is selected. The endpoint of an Azure Machine Learning
@@ -86,7 +101,7 @@ impl Local {
         const SETTING: &str = "DEFAULT_IDENTITY_CLIENT_ID";
         if let Some(client_id) = client_id {
             let id = UserAssignedId::ClientId(client_id.to_owned());
-            self.default = Some(Selector::new(self.protocol.host, id, SETTING)?);
+            self.selector = Some(Selector::new(self.protocol.host, id, SETTING)?);
         }
         Ok(self)
     }
@@ -101,14 +116,14 @@ impl Local {
         Ok(self)
     }
 
-    pub(super) fn request(&self, Ask { selector, scope, .. }: &Ask<'_>) -> Request {
+    pub(super) fn request(&self, scope: &Scope) -> Request {
         let mut url = self.url.clone();
         let mut request = match self.protocol.api_version {
             Some(version) => {
                 url.query_pairs_mut()
                     .append_pair("api-version", version)
                     .append_pair("resource", scope.resource())
-                    .extend_pairs(selector.map(Selector::pair));
+                    .extend_pairs(self.selector.as_ref().map(Selector::pair));
                 Request::new(Method::GET, url)
             }
             None => form(url, scope),
@@ -123,24 +138,31 @@ impl Local {
         request
     }
 
-    /// The token of an answer.
-    pub(super) fn token(
+    pub(super) async fn get_token(
         &self,
-        answer: Result<Answer, HttpError>,
-        ask: &Ask<'_>,
-        no_answer: impl Fn(HttpError) -> CredentialError,
+        http: &Http,
+        scope: &Scope,
     ) -> Result<Token, CredentialError> {
-        let answer = answer.map_err(&no_answer)?;
+        let one_try = async || match &self.agent {
+            Some(agent) => self.ask_agent(agent, http, scope).await,
+            None => http.send_once(self.request(scope), TRY_LIMIT).await,
+        };
+        let answer = http.repeat(one_try, &self.protocol.retry).await;
+        let answer = answer.map_err(|error| self.no_answer(error))?;
         if answer.status.is_success() {
             let token = answer::token(&answer.body, answer.asked_at)
-                .map_err(|error| no_answer(HttpError::Unusable(error)))?;
-            self.met.store(true, Ordering::Relaxed);
+                .map_err(|error| self.no_answer(HttpError::Unusable(error)))?;
+            self.known.store(true, Relaxed);
+            self.met.store(true, Relaxed);
             return Ok(token);
         }
-        Err(self.refusal(&answer, ask))
+        if self.is_imds() {
+            self.recognise_imds(&answer)?;
+        }
+        Err(self.refusal(&answer, scope))
     }
 
-    fn refusal(&self, answer: &Answer, ask: &Ask<'_>) -> CredentialError {
+    fn refusal(&self, answer: &Answer, scope: &Scope) -> CredentialError {
         let Protocol { who, ref retry, owner, no_identity, refusals, .. } = *self.protocol;
         let secret = answer.sent.as_ref().or(self.secret.as_ref().map(|(_, secret)| secret));
         let said = answer::description(&answer.body, secret.map(Secret::text));
@@ -148,7 +170,7 @@ impl Local {
         if (retry.passes)(answer) {
             let reason = said.map(|said| format!(": {said}")).unwrap_or_default();
             let hint = match status {
-                500 => format!("; a wrong scope also causes this ({})", ask.scope),
+                500 => format!("; a wrong scope also causes this ({scope})"),
                 _ => String::new(),
             };
             let message = format!(
@@ -168,7 +190,7 @@ impl Local {
             return CredentialError::new(Refused, message);
         }
         let known = refusals.iter().find(|(statuses, ..)| statuses.contains(&status));
-        let message = match (known, ask.selector) {
+        let message = match (known, &self.selector) {
             (Some((_, what, advice)), _) => {
                 format!("{who} {what} ({status}){reason}; {advice}")
             }
@@ -187,7 +209,7 @@ impl Local {
                 };
                 let message =
                     format!("identity {id} is not assigned to {owner}{reason}; assign it{advice}");
-                let met = self.met.load(Ordering::Relaxed);
+                let met = self.met.load(Relaxed);
                 if *optional && self.is_imds() && says("Identity not found") && !met {
                     return CredentialError::new(Unavailable, message)
                         .with_source(HttpError::NotAssigned);
@@ -211,12 +233,20 @@ impl Local {
         CredentialError::new(Refused, message)
     }
 
-    fn is_imds(&self) -> bool {
+    pub(super) fn is_imds(&self) -> bool {
         self.protocol.host == ManagedIdentityHost::Imds
     }
 
+    fn no_answer(&self, error: HttpError) -> CredentialError {
+        match self.protocol.host {
+            ManagedIdentityHost::Imds => self.no_imds(error),
+            ManagedIdentityHost::AzureArc => self.no_agent(error),
+            _ => self.unavailable_now(error),
+        }
+    }
+
     /// Variables name the endpoint, so that it may be available again soon.
-    pub(super) fn no_answer(&self, error: HttpError) -> CredentialError {
+    pub(super) fn unavailable_now(&self, error: HttpError) -> CredentialError {
         let (who, url) = (self.protocol.who, shown(&self.url));
         let (kind, message) = match &error {
             HttpError::Unreachable(error) if error.kind() == ConnectionRefused => {
@@ -250,18 +280,4 @@ fn form(endpoint: Url, scope: &Scope) -> Request {
     request.headers_mut().insert(CONTENT_TYPE, form);
     *request.body_mut() = Some(body.into());
     request
-}
-
-#[async_trait]
-impl Endpoint for Local {
-    fn local(&self) -> &Local {
-        self
-    }
-
-    async fn get_token(&self, ask: Ask<'_>) -> Result<Token, CredentialError> {
-        let ask = Ask { selector: ask.selector.or(self.default.as_ref()), ..ask };
-        let one_try = || ask.http.send_once(self.request(&ask), TRY_LIMIT);
-        let answer = ask.http.repeat(one_try, &self.protocol.retry).await;
-        self.token(answer, &ask, |error| self.no_answer(error))
-    }
 }
