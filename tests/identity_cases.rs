@@ -404,6 +404,21 @@ async fn a_container_whose_endpoint_never_listens_gets_a_clear_error_within_the_
     assert_eq!(clock.monotonic(), Duration::from_secs(10));
 }
 
+#[tokio::test]
+async fn a_connect_that_ends_before_the_tries_of_the_endpoint_names_the_last_of_them() {
+    let (emulator, clock, identity) = starting().await;
+    let config: azure_sql::Config = emulator.azure_sql_string().parse().unwrap();
+    let config = config.connect_timeout(Duration::from_secs(5));
+    let tokens = identity.tokens(config.token_scope().unwrap());
+    let connector = azure_sql::Connector::new(config, tokens).unwrap();
+    let (failed, ()) = tokio::join!(connector.connect(), pass(&clock, 5));
+    let error = with_causes(&failed.unwrap_err());
+    let words = ["the App Service identity endpoint does not listen at", "(IDENTITY_ENDPOINT)"];
+    assert_words("short", &error, &words);
+    assert_words("short", &error, &["takes too long", "5s", "cannot connect", "refused"]);
+    assert_eq!(clock.monotonic(), Duration::from_secs(5));
+}
+
 // What does not fall back
 
 #[tokio::test]

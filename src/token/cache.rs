@@ -9,6 +9,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     Reason, Scope, Token, TokenCredential, TokenError,
     policy::{Now, Verdict},
+    request::LastTry,
     state::{Core, Flight, Notice, Outcome, RenewStep, Step},
     utc,
 };
@@ -49,6 +50,7 @@ pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
     wait_timeout: Duration,
     pub(super) core: Core,
+    pub(super) last_try: LastTry,
     /// Gone when this cache is: ends the task of [`TokenCache::keep_fresh`].
     alive: watch::Sender<()>,
     keeping_fresh: SingleTask,
@@ -66,8 +68,16 @@ impl TokenCache {
         wait_timeout: Duration,
     ) -> Self {
         let (alive, _) = watch::channel(());
-        let (core, keeping_fresh) = (Core::new(), SingleTask::default());
-        Self(Arc::new(Inner { credential, scope, clock, wait_timeout, core, alive, keeping_fresh }))
+        Self(Arc::new(Inner {
+            credential,
+            scope,
+            clock,
+            wait_timeout,
+            core: Core::new(),
+            last_try: LastTry::default(),
+            alive,
+            keeping_fresh: SingleTask::default(),
+        }))
     }
 
     /// A token that is good now.
@@ -321,11 +331,16 @@ impl Inner {
     }
 
     fn timed_out(&self, waited: Duration) -> TokenError {
+        let last_try = self.last_try.lock().clone();
+        let before = || match self.core.last_failure()? {
+            TokenError::Credential { source, .. } => Some(source),
+            _ => None,
+        };
         TokenError::TimedOut {
             scope: self.scope.clone(),
             credential: self.credential.name(),
             waited,
-            source: self.core.last_failure().map(Box::new),
+            source: last_try.or_else(before),
         }
     }
 

@@ -106,8 +106,8 @@ pub enum TokenError {
         source: Arc<CredentialError>,
     },
     /// The credential has not answered in time. The request goes on, and the
-    /// next caller joins it. The source is why the request before it failed, if
-    /// it did.
+    /// next caller joins it. The source is why its last try failed, or else the
+    /// request before it, if one did.
     #[error(
         "no token for {scope} from {credential} within {waited:?}; the request goes on, try again"
     )]
@@ -119,8 +119,8 @@ pub enum TokenError {
         credential: String,
         /// How long the caller waited.
         waited: Duration,
-        /// Why the request before failed, if it did.
-        source: Option<Box<TokenError>>,
+        /// Why the last try of the request failed, or the request before.
+        source: Option<Arc<CredentialError>>,
     },
     /// The request was lost: its runtime was shut down, there is none, or the
     /// credential panicked. The next caller starts a new one.

@@ -30,6 +30,7 @@ pub use claims::Claims;
 pub use error::{CredentialError, CredentialErrorKind, TokenError};
 pub(crate) use error::{debug_as_text, layers, with_causes};
 pub use identity::{Identity, IdentityBuilder};
+pub(crate) use request::tried;
 
 /// Something that can ask an identity provider for a token: a managed
 /// identity, the Azure CLI, a service principal, ….

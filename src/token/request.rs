@@ -13,8 +13,24 @@ use super::{
 };
 use crate::{
     clock,
+    lock::Lock,
     telemetry::{TokenAnswer, token_span},
 };
+
+tokio::task_local! {
+    /// Where a request keeps the error of its last try.
+    static LAST_TRY: LastTry;
+}
+
+/// The error of a request's last try, while the request runs.
+pub(super) type LastTry = Arc<Lock<Option<Arc<CredentialError>>>>;
+
+/// A try of the running request failed with this error, and another one follows. A caller that
+/// gives up meanwhile gets the error.
+pub(crate) fn tried(error: CredentialError) {
+    // A credential that is asked without a cache has no such place.
+    let _ = LAST_TRY.try_with(|last| *last.lock() = Some(Arc::new(error)));
+}
 
 impl Inner {
     /// Makes the request, as a task of its own: a caller that gives up takes
@@ -30,7 +46,9 @@ impl Inner {
             let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
             let asked = inner.now();
             let mut guard = RequestGuard { inner: &inner, ticket: Some(ticket), asked, span };
-            let answer = inner.credential.get_token(request);
+            *inner.last_try.lock() = None;
+            let answer =
+                LAST_TRY.scope(inner.last_try.clone(), inner.credential.get_token(request));
             let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
             let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
             guard.land(answer.and_then(not_empty));
@@ -49,6 +67,7 @@ impl Inner {
         let reason = ticket.reason.label();
         let error_type = answer.as_ref().err().map(|error| error.kind().label());
         let retry_after = answer.as_ref().err().and_then(CredentialError::retry_after);
+        *self.last_try.lock() = None;
         let answer = answer.map_err(|error| TokenError::Credential {
             scope: self.scope.clone(),
             credential: self.credential.name(),

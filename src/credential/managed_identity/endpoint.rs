@@ -147,7 +147,15 @@ impl Endpoint {
             Some(agent) => self.ask_agent(agent, http, scope).await,
             None => http.send_once(self.request(scope), TRY_LIMIT).await,
         };
-        let answer = http.repeat(one_try, &self.protocol.retry).await;
+        let token = |answer| self.token(answer, scope);
+        token(http.repeat(one_try, &self.protocol.retry, token).await)
+    }
+
+    fn token(
+        &self,
+        answer: Result<Answer, HttpError>,
+        scope: &Scope,
+    ) -> Result<Token, CredentialError> {
         let answer = answer.map_err(|error| self.no_answer(error))?;
         if answer.status.is_success() {
             let token = answer::token(&answer.body, answer.asked_at)

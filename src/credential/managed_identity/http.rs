@@ -22,6 +22,7 @@ use crate::{
     clock::{Clock, SystemClock, timeout},
     credential::{ConfigError, InvalidAnswer, Problem},
     tls,
+    token::{CredentialError, Token, tried},
 };
 
 /// An endpoint that is there accepts at once: 169.254.169.254 and loopback are
@@ -102,11 +103,13 @@ impl Http {
         self.clock.as_ref()
     }
 
-    /// Repeats `one_try` until its outcome is one that `retry` has no hope to better.
+    /// Repeats `one_try` until its outcome is one that `retry` has no hope to better. `failed`
+    /// returns the error of any other outcome.
     pub(super) async fn repeat<F>(
         &self,
         one_try: impl Fn() -> F,
         retry: &Retry,
+        failed: impl Fn(Result<Answer, HttpError>) -> Result<Token, CredentialError>,
     ) -> Result<Answer, HttpError>
     where
         F: Future<Output = Result<Answer, HttpError>>,
@@ -125,6 +128,7 @@ impl Http {
                 ?pause,
                 "the managed identity endpoint is asked again"
             );
+            let _ = failed(outcome).map_err(tried);
             self.clock.sleep(pause).await;
         }
     }
