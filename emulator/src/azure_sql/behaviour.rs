@@ -35,6 +35,7 @@ struct State {
     acknowledges_tokens: Option<bool>,
     resets: Acknowledgement,
     fed_auth_required: Option<u8>,
+    server_name: String,
     /// By so much tokens are older here than by the machine's clock.
     ahead: Duration,
 }
@@ -138,6 +139,16 @@ impl Behaviour {
     /// Ends all connections, whatever they are at, without a word.
     pub fn cut_connections(&self) {
         self.cut.send_modify(|times| *times += 1);
+    }
+
+    /// The server's name in the last LOGIN7; empty before the first.
+    #[must_use]
+    pub fn server_name(&self) -> String {
+        self.state().server_name.clone()
+    }
+
+    pub(crate) fn note_server_name(&self, name: &str) {
+        name.clone_into(&mut self.state().server_name);
     }
 
     pub(crate) fn cuts(&self) -> watch::Receiver<u64> {

@@ -133,6 +133,7 @@ where
     if !encrypted {
         count(&server.counters.logins_in_plain_text);
     }
+    server.behaviour.note_server_name(&login.server);
     let instance = login.server.split_once('\\').map(|(_, instance)| instance);
     if server.options.instance.is_some() && server.options.instance.as_deref() != instance {
         tracing::debug!(asked = login.server, "a login is for another instance");
