@@ -32,7 +32,7 @@ pub struct Connection {
 impl Connection {
     /// Whether there was a request since the session was cleaned.
     pub(super) fn is_used(&self) -> bool {
-        self.cleaned.is_used(self.link.requests())
+        self.cleaned.is_used(self.link.state().requests)
     }
 }
 

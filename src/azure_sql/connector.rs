@@ -1,19 +1,15 @@
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Once},
     time::Duration,
 };
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, Manager, Pool, PoolBuilder,
-    PoolError, config, driver::Driver,
+    PoolError, driver::Driver,
 };
 use crate::{
-    clock::Clock,
-    connect::{self, ConnectorMetrics, Engine, Sent},
+    connect::{self, Engine},
     telemetry::Database,
     tls,
     token::TokenCache,
@@ -25,7 +21,7 @@ const TDS_8: &[u8] = b"tds/8.0";
 /// Connects to an Azure SQL server and logs in with a token. Cheap to clone; clones share
 /// their counters.
 #[derive(Clone)]
-pub struct Connector(Arc<Engine<Driver>>);
+pub struct Connector(pub(super) Arc<Engine<Driver>>);
 
 impl Connector {
     /// A connector to where `config` says, with tokens from `tokens`. All its
@@ -36,7 +32,7 @@ impl Connector {
     /// [`Error::TlsConfig`], if the trusted certificates cannot be read;
     /// [`Error::Config`], if a setting cannot be meant, or the tokens are for another scope.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
-        config.check(&config::Written::default())?;
+        config.check()?;
         match config.token_scope() {
             // The tokens that were passed show what an unknown host wants.
             Err(ConfigError::UnknownHost { .. }) => {}
@@ -60,8 +56,8 @@ impl Connector {
             tls: Arc::new(tls),
             scope: tokens.scope().clone(),
             clock,
-            warned_of_resets: AtomicBool::new(false),
-            has_no_isolation: AtomicBool::new(false),
+            warned_of_resets: Once::new(),
+            has_no_isolation: Once::new(),
         };
         Ok(Self(Arc::new(Engine::new(driver, tokens, database, limit))))
     }
@@ -83,7 +79,7 @@ impl Connector {
     ///
     /// [`Error`]; within the configuration's `Connect Timeout` in any case.
     pub async fn connect(&self) -> Result<Connection, Error> {
-        self.log_in(self.clock().monotonic()).await
+        self.log_in(self.0.clock().monotonic()).await
     }
 
     /// For a caller that began then, by the monotonic clock.
@@ -153,40 +149,6 @@ impl Connector {
     #[must_use]
     pub fn tokens(&self) -> &TokenCache {
         &self.0.tokens
-    }
-
-    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
-        self.0.clock()
-    }
-
-    pub(super) fn sent(&self) -> &Sent {
-        &self.0.sent
-    }
-
-    /// Logs once that sessions are not reset.
-    pub(super) fn warn_of_resets(&self, server: &str) {
-        if !self.0.driver.warned_of_resets.swap(true, Relaxed) {
-            tracing::warn!(server, "the server does not acknowledge resets of sessions");
-        }
-    }
-
-    /// Whether the server has isolation levels to choose from, as far as is known.
-    pub(super) fn sets_isolation(&self) -> bool {
-        !self.0.driver.has_no_isolation.load(Relaxed)
-    }
-
-    /// Logs once that the server refuses the isolation level READ COMMITTED.
-    pub(super) fn learn_no_isolation(&self, server: &str) {
-        if !self.0.driver.has_no_isolation.swap(true, Relaxed) {
-            tracing::warn!(
-                server,
-                "the server refuses READ COMMITTED (a dedicated SQL pool of Synapse), so connections are cleaned without it"
-            );
-        }
-    }
-
-    pub(super) fn metrics(&self) -> &ConnectorMetrics {
-        &self.0.metrics
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     io,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Once},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     Cloud,
     clock::Clock,
-    connect::{self, Attempt, Outlook, Progress, REPEATED, RetryPolicy, SecondLogin},
+    connect::{self, Attempt, Outlook, Progress, REPEATED, RetryPolicy},
     token::{Scope, Token, TokenError},
 };
 
@@ -37,9 +37,9 @@ pub(super) struct Driver {
     pub(super) scope: Scope,
     pub(super) clock: Arc<dyn Clock>,
     /// That the server does not acknowledge resets was logged.
-    pub(super) warned_of_resets: AtomicBool,
+    pub(super) warned_of_resets: Once,
     /// The server refuses the isolation level READ COMMITTED, which was logged.
-    pub(super) has_no_isolation: AtomicBool,
+    pub(super) has_no_isolation: Once,
 }
 
 impl connect::Driver for Driver {
@@ -115,11 +115,10 @@ impl connect::Driver for Driver {
         }
     }
 
-    async fn refused(&self, refusal: Error, _: &Token, second_login: SecondLogin) -> Error {
+    async fn refused(&self, refusal: Error, _: &Token, second_login: &str) -> Error {
         match refusal {
             Error::LoginRefused(mut refused) => {
-                refused.retried = matches!(second_login, SecondLogin::Refused);
-                refused.second_login = second_login.describe();
+                second_login.clone_into(&mut refused.second_login);
                 Error::LoginRefused(refused)
             }
             other => other,
@@ -143,7 +142,7 @@ impl connect::Driver for Driver {
     }
 
     fn timed_out(&self, progress: Progress<Error>, limit: Duration) -> Error {
-        let Progress { server, stage, failed } = progress;
+        let Progress { server, stage, failed, .. } = progress;
         Error::TimedOut { server, limit, stage, source: failed.map(Box::new) }
     }
 }
@@ -216,7 +215,8 @@ impl Driver {
         let client =
             Box::pin(quietly(Client::connect(driver, transport))).await.map_err(|source| {
                 let server = server.clone();
-                match LoginError::new(source, &link.login_errors(), &attempt.sent) {
+                let errors = std::mem::take(&mut link.state().login_errors);
+                match LoginError::new(source, &errors, &attempt.sent) {
                     LoginError::Server(error) if error.is_refusal() => {
                         Error::LoginRefused(Box::new(LoginRefused {
                             server,
@@ -224,7 +224,6 @@ impl Driver {
                             claims: token.claims(),
                             audience: self.scope.resource().to_owned(),
                             expires_on: token.expires_on(),
-                            retried: false,
                             second_login: String::new(),
                             source: error,
                         }))
@@ -237,20 +236,21 @@ impl Driver {
                 }
             })?;
         link.allowance.lift();
-        if !link.acknowledged_token() {
+        if !link.state().acknowledged_token {
             return Err(Error::UnexpectedProtocol {
                 server,
                 problem: "it accepted the login without acknowledging the token (FEDAUTH)".into(),
             });
         }
         let now = self.clock.monotonic();
+        let cleaned = Cleaned { at: now, requests: link.state().requests };
         Ok(Connection {
             client: Box::new(client),
             socket,
             server: address,
             token_expires_on: token.expires_on(),
             created: now,
-            cleaned: Cleaned { at: now, requests: link.requests() },
+            cleaned,
             jitter: fastrand::f64(),
             retired: false,
             link,
@@ -390,7 +390,7 @@ mod tests {
         let tls = Arc::new(crate::tls::client_config(&config.trust).unwrap());
         let scope = config.token_scope().unwrap();
         let clock = Arc::new(crate::clock::ManualClock::new());
-        let [warned_of_resets, has_no_isolation] = Default::default();
+        let (warned_of_resets, has_no_isolation) = (Once::new(), Once::new());
         Driver { config, tls, scope, clock, warned_of_resets, has_no_isolation }
     }
 

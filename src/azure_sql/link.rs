@@ -30,20 +30,6 @@ const SEVERE: u8 = 20;
 /// Identifies a transaction (MS-TDS 2.2.5.3.2).
 pub(super) type Descriptor = [u8; 8];
 
-/// What a response says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Report {
-    /// The first token after the session's tokens: of a result, or the end of a statement.
-    Result,
-    /// An error, from its number on.
-    Error(Vec<u8>),
-    SessionReset,
-    TransactionBegan(Descriptor),
-    TransactionEnded,
-    /// The server has read the login's token.
-    TokenAcknowledged,
-}
-
 /// Shared by a connection's transport, which writes, and its manager, which reads.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -58,32 +44,35 @@ pub(super) struct Link {
 pub(super) struct State {
     /// When the server last sent something, by the clock's monotonic time.
     heard: Duration,
-    requests: u64,
+    /// How many requests have begun.
+    pub(super) requests: u64,
     responses: u64,
     /// The last write could not be completed at once; the task that wrote may have given up.
-    stuck: bool,
-    reset: Option<ResetRule>,
+    pub(super) stuck: bool,
+    /// The next request that can carry it resets the session first.
+    pub(super) reset: Option<ResetRule>,
     pub(super) resets_sent: u64,
     /// The current request resets the session, and its response has not acknowledged that.
-    awaits_reset: bool,
+    pub(super) awaits_reset: bool,
     /// The descriptor of the open transaction, as far as responses show, and at each request by
-    /// its headers.
-    transaction: Option<Descriptor>,
+    /// its headers. Not known of one that began after the first result set of the last response.
+    pub(super) transaction: Option<Descriptor>,
     /// A guard owns the transaction, and has not ended it.
-    guarded: bool,
-    /// The guard was dropped, or the server ended its transaction.
-    abandoned: bool,
-    acknowledged_token: bool,
-    /// The errors of the login.
-    login_errors: Vec<Vec<u8>>,
+    pub(super) guarded: bool,
+    /// The guard was dropped, or the server ended its transaction: requests are refused.
+    pub(super) abandoned: bool,
+    /// The server has read the login's token.
+    pub(super) acknowledged_token: bool,
+    /// The server's errors until it acknowledged the token.
+    pub(super) login_errors: Vec<Vec<u8>>,
     /// The server refused to change a database that is read-only.
-    is_read_only: bool,
+    pub(super) is_read_only: bool,
     /// When the last request began.
     asked: Duration,
     /// When a response was last waited for.
     waited: Duration,
     /// Why the connection must not be used any more.
-    fault: Option<RetireReason>,
+    pub(super) fault: Option<RetireReason>,
 }
 
 impl Link {
@@ -109,11 +98,6 @@ impl Link {
         state.requests == state.responses && !state.stuck
     }
 
-    /// How many requests have begun.
-    pub(super) fn requests(&self) -> u64 {
-        self.state().requests
-    }
-
     pub(super) fn request_started(&self) {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -133,43 +117,30 @@ impl Link {
         state.judge_reset();
     }
 
-    pub(super) fn report(&self, report: Report) {
+    /// The server sent this error: from its number on.
+    pub(super) fn server_error(&self, error: Vec<u8>) {
         let mut state = self.state();
-        match report {
-            Report::Result => state.judge_reset(),
-            Report::Error(error) => {
-                match error[..] {
-                    [a, b, c, d, _, class, ..]
-                        if class >= SEVERE || u32::from_le_bytes([a, b, c, d]) == TOKEN_EXPIRED =>
-                    {
-                        state.set_fault(RetireReason::SevereError);
-                    }
-                    [a, b, c, d, ..] if u32::from_le_bytes([a, b, c, d]) == READ_ONLY => {
-                        state.is_read_only = true;
-                    }
-                    _ => {}
-                }
-                if !state.acknowledged_token {
-                    state.login_errors.push(error);
-                }
+        match error[..] {
+            [a, b, c, d, _, class, ..]
+                if class >= SEVERE || u32::from_le_bytes([a, b, c, d]) == TOKEN_EXPIRED =>
+            {
+                state.set_fault(RetireReason::SevereError);
             }
-            Report::SessionReset => {
-                (state.awaits_reset, state.transaction) = (false, None);
+            [a, b, c, d, ..] if u32::from_le_bytes([a, b, c, d]) == READ_ONLY => {
+                state.is_read_only = true;
             }
-            Report::TransactionBegan(descriptor) => state.transaction = Some(descriptor),
-            Report::TransactionEnded => {
-                state.transaction = None;
-                // What follows would not be within the transaction.
-                state.abandoned |= state.guarded;
-            }
-            Report::TokenAcknowledged => state.acknowledged_token = true,
+            _ => {}
+        }
+        if !state.acknowledged_token {
+            state.login_errors.push(error);
         }
     }
 
-    /// The open transaction. Not known of one that began after the first result set of the last
-    /// response.
-    pub(super) fn transaction(&self) -> Option<Descriptor> {
-        self.state().transaction
+    pub(super) fn transaction_ended(&self) {
+        let mut state = self.state();
+        state.transaction = None;
+        // What follows would not be within the transaction.
+        state.abandoned |= state.guarded;
     }
 
     /// A response is waited for.
@@ -185,25 +156,6 @@ impl Link {
         (heard < asked).then(|| (asked, waited.saturating_sub(asked)))
     }
 
-    pub(super) fn acknowledged_token(&self) -> bool {
-        self.state().acknowledged_token
-    }
-
-    /// The server's errors until it acknowledged the token.
-    pub(super) fn login_errors(&self) -> Vec<Vec<u8>> {
-        self.state().login_errors.clone()
-    }
-
-    /// Whether the server refused to change a database that is read-only.
-    pub(super) fn is_read_only(&self) -> bool {
-        self.state().is_read_only
-    }
-
-    /// Whether a guard owns the transaction from now on.
-    pub(super) fn set_guarded(&self, guarded: bool) {
-        self.state().guarded = guarded;
-    }
-
     /// Refuses requests from now on, because the transaction that they belong to was dropped.
     pub(super) fn abandon(&self) {
         let mut state = self.state();
@@ -214,20 +166,6 @@ impl Link {
     pub(super) fn readmit(&self) {
         let mut state = self.state();
         (state.guarded, state.abandoned) = (false, false);
-    }
-
-    /// Whether requests are refused.
-    pub(super) fn is_abandoned(&self) -> bool {
-        self.state().abandoned
-    }
-
-    pub(super) fn set_stuck(&self, stuck: bool) {
-        self.state().stuck = stuck;
-    }
-
-    /// The next request that can carry it resets the session first.
-    pub(super) fn schedule_reset(&self, rule: ResetRule) {
-        self.state().reset = Some(rule);
     }
 
     /// Whether the reset bit goes with the request that is about to be sent.
@@ -254,24 +192,9 @@ impl Link {
         }
     }
 
-    /// No request could carry the reset yet: none was sent, or each was in a transaction.
-    pub(super) fn is_reset_due(&self) -> bool {
-        self.state().reset.is_some()
-    }
-
-    /// Records that an attention cancelled the request. Only a reader of tokens knows whether
-    /// its acknowledgement comes alone or within the response.
-    pub(super) fn cancelled(&self) {
-        self.set_fault(RetireReason::Cancelled);
-    }
-
     /// The first fault stays.
     pub(super) fn set_fault(&self, fault: RetireReason) {
         self.state().set_fault(fault);
-    }
-
-    pub(super) fn fault(&self) -> Option<RetireReason> {
-        self.state().fault
     }
 }
 
@@ -282,7 +205,7 @@ impl State {
 
     /// The acknowledgement of a reset comes before this, or not at all. An earlier fault stays:
     /// after a severe error or an attention there is no verdict.
-    fn judge_reset(&mut self) {
+    pub(super) fn judge_reset(&mut self) {
         if std::mem::take(&mut self.awaits_reset) {
             self.set_fault(RetireReason::ResetNotAcknowledged);
         }

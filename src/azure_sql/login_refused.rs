@@ -17,8 +17,6 @@ pub struct LoginRefused {
     pub(super) audience: String,
     /// When the token ends.
     pub(super) expires_on: std::time::SystemTime,
-    /// Whether another token was tried, too.
-    pub retried: bool,
     /// What became of the login with another token, in a sentence.
     pub(super) second_login: String,
     /// The server's error.

@@ -1,7 +1,6 @@
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
-use tracing::Instrument;
 
 use super::{
     Client, Connection, Connector, Error, RetireReason,
@@ -12,8 +11,7 @@ use super::{
 };
 use crate::{
     clock,
-    connect::{PoolState, SilentServer, Upkeep, jittered},
-    telemetry::recycled,
+    connect::{PoolState, SilentServer, jittered},
 };
 
 /// Makes and cleans the connections of a [`Pool`](super::Pool).
@@ -76,8 +74,7 @@ impl Manager {
     /// Makes the connections of `connector`.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
-        let limit = connector.config().connect_timeout;
-        let state = Arc::new(PoolState::new(connector.clock().clone(), limit));
+        let state = Arc::new(PoolState::new(&connector.0));
         Self { connector, silent: SilentServer::default(), state }
     }
 
@@ -94,7 +91,7 @@ impl Manager {
             return false;
         }
         let reason = self.unfit(connection);
-        reason.inspect(|reason| self.connector.metrics().retired(*reason)).is_none()
+        reason.inspect(|reason| self.connector.0.metrics.retired(*reason)).is_none()
     }
 
     /// Makes a connection fit for its next borrower.
@@ -105,11 +102,14 @@ impl Manager {
         })
     }
 
-    fn retire(&self, connection: &mut Connection, reason: RetireReason) {
-        self.connector.metrics().retired(reason);
+    pub(super) fn retire(&self, connection: &mut Connection, reason: RetireReason) {
+        self.connector.0.metrics.retired(reason);
         connection.retired = true;
         if reason == RetireReason::ResetNotAcknowledged {
-            self.connector.warn_of_resets(&connection.server);
+            self.connector.0.driver.warned_of_resets.call_once(|| {
+                let server = &connection.server;
+                tracing::warn!(server, "the server does not acknowledge resets of sessions");
+            });
         }
     }
 
@@ -120,7 +120,7 @@ impl Manager {
         if connection.retired || self.returned(connection, false) == Returned::Close {
             return false;
         }
-        connection.link.schedule_reset(ResetRule::RefuseTransaction);
+        connection.link.state().reset = Some(ResetRule::RefuseTransaction);
         true
     }
 
@@ -136,8 +136,10 @@ impl Manager {
             return Returned::Close;
         }
         // A dropped guard may have left more than its transaction: an isolation level.
-        let in_transaction =
-            connection.link.transaction().is_some() || connection.link.is_abandoned();
+        let in_transaction = {
+            let state = connection.link.state();
+            state.transaction.is_some() || state.abandoned
+        };
         let returned = decide(!fast && may_spawn, in_transaction, connection.is_used());
         if returned == Returned::Close {
             self.retire(connection, RetireReason::TransactionOpen);
@@ -162,10 +164,10 @@ impl Manager {
     /// What speaks against using the connection again, before it is asked.
     fn unfit(&self, connection: &Connection) -> Option<RetireReason> {
         let link = &connection.link;
-        if let Some(fault) = link.fault() {
+        if let Some(fault) = link.state().fault {
             return Some(fault);
         }
-        if link.is_read_only() && !self.connector.config().read_only {
+        if link.state().is_read_only && !self.connector.config().read_only {
             return Some(RetireReason::ReadOnly);
         }
         if !link.is_settled() {
@@ -175,7 +177,7 @@ impl Manager {
         if !connection.socket.is_quiet() {
             return Some(RetireReason::Closed);
         }
-        let (clock, config) = (self.connector.clock(), self.connector.config());
+        let (clock, config) = (self.connector.0.clock(), self.connector.config());
         let since = |then| clock.monotonic().saturating_sub(then);
         let age = since(connection.created);
         if config.max_lifetime.is_some_and(|limit| age >= jittered(limit, connection.jitter)) {
@@ -209,13 +211,13 @@ impl Manager {
         match self.connector.config().recycling {
             Recycling::Fast => {
                 if connection.is_used() {
-                    connection.link.schedule_reset(ResetRule::RefuseTransaction);
+                    connection.link.state().reset = Some(ResetRule::RefuseTransaction);
                 }
                 Ok(())
             }
             Recycling::Clean => {
                 let (requests, now) =
-                    (connection.link.requests(), self.connector.clock().monotonic());
+                    (connection.link.state().requests, self.connector.0.clock().monotonic());
                 if connection.cleaned.holds(requests, now) {
                     return Ok(());
                 }
@@ -224,29 +226,26 @@ impl Manager {
         }
     }
 
-    async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
+    pub(super) async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
         connection.link.readmit();
-        connection.link.schedule_reset(ResetRule::OutsideTransaction);
-        let span = self.connector.metrics().recycle_span();
+        connection.link.state().reset = Some(ResetRule::OutsideTransaction);
         let cleaning = async {
             self.verify(connection).await?;
             // A probe that rolled back could not carry the reset.
-            if connection.link.is_reset_due() { self.verify(connection).await } else { Ok(()) }
+            if connection.link.state().reset.is_some() {
+                self.verify(connection).await
+            } else {
+                Ok(())
+            }
         };
-        recycled(&span, cleaning.instrument(span.clone()).await)
-    }
-
-    /// Makes a connection that came back fit for its next borrower. Counted if that fails.
-    pub(super) async fn clean_returned(&self, connection: &mut Connection) -> bool {
-        let cleaned = self.clean(connection).await;
-        cleaned.inspect_err(|reason| self.retire(connection, *reason)).is_ok()
+        self.connector.0.metrics.recycle(cleaning).await
     }
 
     async fn verify(&self, connection: &mut Connection) -> Result<(), RetireReason> {
-        let began = self.connector.clock().monotonic();
+        let began = self.connector.0.clock().monotonic();
         connection.link.allowance.restrict();
         let probed = Box::pin(self.probe(connection));
-        let probed = clock::timeout(&**self.connector.clock(), PROBE_TIMEOUT, probed).await;
+        let probed = clock::timeout(&**self.connector.0.clock(), PROBE_TIMEOUT, probed).await;
         connection.link.allowance.lift();
         // `Command Timeout` may be the shorter limit.
         let is_silent = match &probed {
@@ -255,18 +254,18 @@ impl Manager {
             Ok(_) => false,
         };
         // One that had a transaction to roll back may be at that, and no sign of the others.
-        if is_silent && !connection.link.is_reset_due() {
+        if is_silent && connection.link.state().reset.is_none() {
             self.silent.silent(began);
         }
-        if matches!(probed, Ok(Ok(true))) && connection.link.fault().is_none() {
-            let at = self.connector.clock().monotonic();
-            connection.cleaned = Cleaned { at, requests: connection.link.requests() };
+        if matches!(probed, Ok(Ok(true))) && connection.link.state().fault.is_none() {
+            let at = self.connector.0.clock().monotonic();
+            connection.cleaned = Cleaned { at, requests: connection.link.state().requests };
             return Ok(());
         }
-        let probed = self.connector.sent().excerpt(&format!("{probed:?}"));
+        let probed = self.connector.0.sent.excerpt(&format!("{probed:?}"));
         tracing::debug!(probed, "the probe of an idle connection failed");
         // What became of it while it lay idle shows only now.
-        let fault = connection.link.fault();
+        let fault = connection.link.state().fault;
         Err(fault.unwrap_or(RetireReason::Recycling))
     }
 
@@ -277,7 +276,8 @@ impl Manager {
     async fn probe(&self, connection: &mut Connection) -> tiberius::Result<bool> {
         let [roll_back, read_committed, count] = PROBE;
         let without = [roll_back, count].concat();
-        if !self.connector.sets_isolation() {
+        let has_no_isolation = &self.connector.0.driver.has_no_isolation;
+        if has_no_isolation.is_completed() {
             return run(connection, &without).await;
         }
         let refused = match run(connection, &PROBE.concat()).await {
@@ -288,7 +288,12 @@ impl Manager {
         let clean =
             alone.is_err_and(|error| error.code() == refused) && run(connection, &without).await?;
         if clean {
-            self.connector.learn_no_isolation(&connection.server);
+            has_no_isolation.call_once(|| {
+                tracing::warn!(
+                    server = connection.server,
+                    "the server refuses READ COMMITTED (a dedicated SQL pool of Synapse), so connections are cleaned without it"
+                );
+            });
         }
         Ok(clean)
     }
@@ -309,24 +314,15 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Connection, Error> {
         if self.connector.config().maintenance {
-            self.state.maintain(|| Upkeep {
-                tokens: self.connector.tokens().clone(),
-                min_size: self.connector.config().min_size,
-                is_fit: |manager: &Self, connection: &Connection, _: &Metrics| {
-                    manager.is_fit(connection)
-                },
-            });
+            let is_fit = |manager: &Self, idle: &Connection, _: &Metrics| manager.is_fit(idle);
+            self.state.maintain(self.connector.config().min_size, is_fit);
         }
         let login = |began| {
             let connector = self.connector.clone();
             async move { connector.log_in(began).await }
         };
         let is_alive = |connection: &Connection| connection.socket.is_quiet();
-        let (connection, adopted) = self.state.connect(login, is_alive).await?;
-        if adopted {
-            self.connector.metrics().adopted();
-        }
-        Ok(connection)
+        self.state.connect(login, is_alive).await
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {

@@ -6,6 +6,7 @@ use std::io;
 use zeroize::Zeroizing;
 
 use super::{
+    RetireReason,
     link::{Descriptor, Link},
     response::Response,
 };
@@ -174,7 +175,7 @@ impl Outgoing {
         let (kind, last) = (self.packet[0], self.packet[1] & status::END_OF_MESSAGE != 0);
         self.within_message = !last;
         if first {
-            self.refuses = kind != kind::ATTENTION && link.is_abandoned();
+            self.refuses = kind != kind::ATTENTION && link.state().abandoned;
         }
         if self.refuses {
             self.packet.clear();
@@ -185,7 +186,9 @@ impl Outgoing {
             return Ok(());
         }
         if kind == kind::ATTENTION {
-            link.cancelled();
+            // Only a reader of tokens knows whether its acknowledgement comes alone or within the
+            // response.
+            link.set_fault(RetireReason::Cancelled);
             return Ok(());
         }
         link.request_started();
@@ -285,7 +288,7 @@ mod tests {
     fn a_due_reset_goes_onto_the_first_packet_of_the_next_request_only() {
         for kind in [kind::BATCH, kind::RPC, kind::TRANSACTION] {
             let link = Link::default();
-            link.schedule_reset(ResetRule::OutsideTransaction);
+            link.state().reset = Some(ResetRule::OutsideTransaction);
             let request = [packet(kind, 0, &all_headers(0)), packet(kind, 1, b"more")].concat();
             let mut outgoing = Outgoing::default();
             let sent = send(&mut outgoing, &request, 7, &link).unwrap();
@@ -296,7 +299,7 @@ mod tests {
             assert_eq!(next[1], status::END_OF_MESSAGE);
         }
         let link = Link::default();
-        link.schedule_reset(ResetRule::OutsideTransaction);
+        link.state().reset = Some(ResetRule::OutsideTransaction);
         let bulk = packet(7, 1, b"rows");
         assert_eq!(send(&mut Outgoing::default(), &bulk, 99, &link).unwrap(), bulk);
     }
@@ -305,7 +308,7 @@ mod tests {
     fn a_reset_waits_for_the_transaction_to_end_or_refuses_it() {
         let within = packet(kind::BATCH, 1, &all_headers(77));
         let link = Link::default();
-        link.schedule_reset(ResetRule::OutsideTransaction);
+        link.state().reset = Some(ResetRule::OutsideTransaction);
         let mut outgoing = Outgoing::default();
         assert_eq!(send(&mut outgoing, &within, 99, &link).unwrap(), within);
         let after =
@@ -313,10 +316,10 @@ mod tests {
         assert_ne!(after[1] & status::RESET_CONNECTION, 0);
 
         let link = Link::default();
-        link.schedule_reset(ResetRule::RefuseTransaction);
+        link.state().reset = Some(ResetRule::RefuseTransaction);
         let error = send(&mut Outgoing::default(), &within, 99, &link).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
-        assert!(link.fault().is_some());
+        assert!(link.state().fault.is_some());
     }
 
     #[test]

@@ -1,7 +1,4 @@
-use std::{
-    fmt,
-    ops::{Deref, DerefMut},
-};
+use std::ops::{Deref, DerefMut};
 
 use deadpool::managed::{Metrics, Object, ObjectId};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -32,6 +29,7 @@ pub type PoolError = deadpool::managed::PoolError<Error>;
 /// (the server then ends the query), or if a transaction is open that cannot be rolled back in
 /// the background: with [`Recycling::Fast`](super::Recycling::Fast), on a runtime with one
 /// thread, and outside of a runtime.
+#[derive(Debug)]
 pub struct PooledConnection(Option<Object<Manager>>);
 
 impl PooledConnection {
@@ -75,7 +73,7 @@ impl Drop for PooledConnection {
     fn drop(&mut self) {
         let Some(mut object) = self.0.take() else { return };
         let Some(pool) = Object::pool(&object) else { return };
-        let mut alive = pool.manager().state.alive();
+        let mut alive = pool.manager().state.alive.subscribe();
         // Without an open pool, dropping the object closes the connection.
         if pool.is_closed() {
             return;
@@ -109,10 +107,10 @@ impl Pooled for Object<Manager> {
 
 /// Has a connection cleaned; it goes back if that succeeds.
 async fn clean(mut unclean: Unclean<Object<Manager>>, manager: &Manager) {
-    if let Some(object) = unclean.object()
-        && manager.clean_returned(object).await
-    {
-        unclean.cleaned();
+    let Some(object) = unclean.object() else { return };
+    match manager.clean(object).await {
+        Ok(()) => unclean.cleaned(),
+        Err(reason) => manager.retire(object, reason),
     }
 }
 
@@ -136,12 +134,6 @@ impl DerefMut for PooledConnection {
             Some(object) => object,
             None => gone(),
         }
-    }
-}
-
-impl fmt::Debug for PooledConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PooledConnection").field(&self.0).finish()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the server reports in its responses, as far as it can be read without decoding rows.
 
-use super::link::{Link, Report};
+use super::link::Link;
 
 /// Tokens (MS-TDS 2.2.7) that are looked at or passed over, until one comes whose length only a
 /// whole decoder could compute.
@@ -42,10 +42,6 @@ pub(super) const TOKEN_EXPIRED: u32 = 37396;
 /// The database is read-only: after a failover, on connections to what was the primary replica.
 pub(super) const READ_ONLY: u32 = 3906;
 
-/// The longest beginning of a token that is looked at: token, length, kind, length and descriptor
-/// of a transaction that began.
-const LONGEST_HEAD: usize = 1 + 2 + 1 + 1 + 8;
-
 /// Number, state and class of an error, which come first.
 const ERROR_HEAD: usize = 4 + 1 + 1;
 
@@ -55,12 +51,10 @@ const ERROR_HEAD: usize = 4 + 1 + 1;
 /// end of the open transaction, by its descriptor.
 #[derive(Debug, Default)]
 pub(super) struct Response {
-    head: [u8; LONGEST_HEAD],
-    have: usize,
+    /// What has arrived of the current token, as far as it is looked at.
+    token: Vec<u8>,
     /// Bytes of the current token that are still to be passed over.
     skip: usize,
-    /// What there is of the current token, if it is an error: from its number on.
-    error: Option<Vec<u8>>,
     within_features: bool,
     blind: bool,
     /// The last bytes that were read while blind.
@@ -84,14 +78,14 @@ impl Response {
         const HEAD: usize = 1 + 2 + 1 + 1 + 1;
         const ENDS: [u8; 3] = [change::COMMITTED, change::ROLLED_BACK, change::TRANSACTION_ENDED];
 
-        let Some(descriptor) = link.transaction() else { return };
+        let Some(descriptor) = link.state().transaction else { return };
         self.tail.extend_from_slice(bytes);
         let is_end = |bytes: &[u8]| {
             matches!(bytes, [token::ENVIRONMENT_CHANGE, 11, 0, kind, 0, 8, old @ ..]
                 if ENDS.contains(kind) && old == descriptor)
         };
         if self.tail.windows(HEAD + descriptor.len()).any(is_end) {
-            link.report(Report::TransactionEnded);
+            link.transaction_ended();
         }
         let keep = self.tail.len().min(HEAD + descriptor.len() - 1);
         self.tail.drain(..self.tail.len() - keep);
@@ -99,107 +93,108 @@ impl Response {
 
     fn read_tokens(&mut self, bytes: &mut std::slice::Iter<'_, u8>, link: &Link) {
         while !self.blind {
-            if self.skip > 0 {
-                let passed = self.skip.min(bytes.len());
-                self.skip -= passed;
-                let (passed, rest) = bytes.as_slice().split_at(passed);
-                *bytes = rest.iter();
-                self.error.iter_mut().for_each(|error| error.extend(passed));
-                if self.skip > 0 {
-                    return;
-                }
-                if let Some(error) = self.error.take() {
-                    link.report(Report::Error(error));
-                }
-            }
+            let (passed, rest) = bytes.as_slice().split_at(self.skip.min(bytes.len()));
+            self.skip -= passed.len();
+            *bytes = rest.iter();
             let Some(byte) = bytes.next() else { return };
-            self.head[self.have] = *byte;
-            self.have += 1;
-            if self.within_features {
-                self.look_at_feature(link);
-            } else {
-                self.look(link);
+            self.token.push(*byte);
+            let looked = if self.within_features { self.feature(link) } else { self.look(link) };
+            if let Some(skip) = looked {
+                self.skip = skip;
+                self.token.clear();
             }
         }
     }
 
-    /// Looks at the beginning of a token as far as it has arrived.
-    fn look(&mut self, link: &Link) {
-        let [token, a, b, c, d, ..] = self.head;
-        let short = usize::from(u16::from_le_bytes([a, b]));
-        match (token, self.have) {
-            (token::RETURN_STATUS, _) => {
-                link.report(Report::Result);
-                self.pass(4);
+    /// Looks at a token as far as it has arrived. Returns how many bytes follow that do not matter,
+    /// unless more of it does.
+    fn look(&mut self, link: &Link) -> Option<usize> {
+        let short = |low, high| usize::from(u16::from_le_bytes([low, high]));
+        match self.token[..] {
+            [token::RETURN_STATUS] => {
+                link.state().judge_reset();
+                Some(4)
             }
-            (token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, 2) => {
-                if a & DONE_ATTENTION == 0 {
-                    link.report(Report::Result);
+            [token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, status] => {
+                if status & DONE_ATTENTION == 0 {
+                    link.state().judge_reset();
                 }
-                self.pass(11);
+                Some(11)
             }
-            (token::INFO | token::LOGIN_ACK, 3) => self.pass(short),
-            (token::ENVIRONMENT_CHANGE, 3) if short == 0 => self.pass(0),
-            (token::ENVIRONMENT_CHANGE, LONGEST_HEAD) => {
-                if let [_, _, _, _, 8, descriptor @ ..] = self.head {
-                    link.report(Report::TransactionBegan(descriptor));
-                }
-                self.pass(short - (LONGEST_HEAD - 3));
-            }
+            [token::INFO | token::LOGIN_ACK, a, b] => Some(short(a, b)),
+            [token::ENVIRONMENT_CHANGE, 0, 0] => Some(0),
             // Its descriptor follows.
-            (token::ENVIRONMENT_CHANGE, 4..) if c == change::TRANSACTION_BEGAN && short > 10 => {}
-            (token::ENVIRONMENT_CHANGE, 4) => {
-                match c {
+            [token::ENVIRONMENT_CHANGE, a, b, change::TRANSACTION_BEGAN, ref value @ ..]
+                if short(a, b) > 10 =>
+            {
+                let [length, descriptor @ ..] = value.first_chunk::<9>()?;
+                if *length == 8 {
+                    link.state().transaction = Some(*descriptor);
+                }
+                Some(short(a, b) - 10)
+            }
+            [token::ENVIRONMENT_CHANGE, a, b, kind] => {
+                match kind {
                     change::COMMITTED | change::ROLLED_BACK | change::TRANSACTION_ENDED => {
-                        link.report(Report::TransactionEnded);
+                        link.transaction_ended();
                     }
-                    change::SESSION_RESET => link.report(Report::SessionReset),
+                    change::SESSION_RESET => {
+                        let mut state = link.state();
+                        (state.awaits_reset, state.transaction) = (false, None);
+                    }
                     _ => {}
                 }
-                self.pass(short - 1);
+                Some(short(a, b) - 1)
             }
-            (token::SESSION_STATE | token::FED_AUTH_INFO, 5) => {
-                self.pass(u32::from_le_bytes([a, b, c, d]) as usize);
+            [token::SESSION_STATE | token::FED_AUTH_INFO, a, b, c, d] => {
+                Some(u32::from_le_bytes([a, b, c, d]) as usize)
             }
-            (token::FEATURE_EXT_ACK, _) => {
+            [token::FEATURE_EXT_ACK] => {
                 self.within_features = true;
-                self.pass(0);
+                Some(0)
             }
-            (token::ERROR, 3) if short < ERROR_HEAD => self.blind = true,
-            (token::ERROR, 3) => {
-                self.error = Some(Vec::new());
-                self.pass(short);
+            [token::ERROR, a, b, ref error @ ..] => {
+                self.blind = short(a, b) < ERROR_HEAD;
+                (error.len() == short(a, b) && !self.blind).then(|| {
+                    link.server_error(error.to_vec());
+                    0
+                })
             }
-            (token::DONE | token::DONE_PROCEDURE | token::DONE_IN_PROCEDURE, _)
-            | (token::INFO | token::LOGIN_ACK | token::ENVIRONMENT_CHANGE | token::ERROR, ..4)
-            | (token::SESSION_STATE | token::FED_AUTH_INFO, ..5) => {}
+            [
+                token::DONE
+                | token::DONE_PROCEDURE
+                | token::DONE_IN_PROCEDURE
+                | token::INFO
+                | token::LOGIN_ACK
+                | token::ENVIRONMENT_CHANGE
+                | token::SESSION_STATE
+                | token::FED_AUTH_INFO
+                | token::ERROR,
+                ..,
+            ] => None,
             _ => {
-                link.report(Report::Result);
+                link.state().judge_reset();
                 self.blind = true;
+                None
             }
         }
     }
 
     /// A feature is its number, the length of its data, and the data.
-    fn look_at_feature(&mut self, link: &Link) {
-        let [feature, a, b, c, d, ..] = self.head;
-        match self.have {
-            1 if feature == NO_MORE_FEATURES => {
+    fn feature(&mut self, link: &Link) -> Option<usize> {
+        match self.token[..] {
+            [NO_MORE_FEATURES] => {
                 self.within_features = false;
-                self.pass(0);
+                Some(0)
             }
-            5 => {
+            [feature, a, b, c, d] => {
                 if feature == FED_AUTH {
-                    link.report(Report::TokenAcknowledged);
+                    link.state().acknowledged_token = true;
                 }
-                self.pass(u32::from_le_bytes([a, b, c, d]) as usize);
+                Some(u32::from_le_bytes([a, b, c, d]) as usize)
             }
-            _ => {}
+            _ => None,
         }
-    }
-
-    fn pass(&mut self, bytes: usize) {
-        (self.skip, self.have) = (bytes, 0);
     }
 }
 
@@ -271,7 +266,7 @@ mod tests {
 
     /// As a request that resets the session.
     fn reset(link: &Link) {
-        link.schedule_reset(ResetRule::OutsideTransaction);
+        link.state().reset = Some(ResetRule::OutsideTransaction);
         assert!(link.reset_goes_with(None).unwrap());
     }
 
@@ -299,7 +294,7 @@ mod tests {
             ([&before[..], &rows, &error(21, 20)].concat(), false),
             (sized(token::ERROR, &[0; 5]), false),
         ] {
-            let fault = after(&[&tokens], |_| ()).fault();
+            let fault = after(&[&tokens], |_| ()).state().fault;
             assert_eq!(fault, severe.then_some(RetireReason::SevereError), "{tokens:?}");
         }
     }
@@ -321,10 +316,10 @@ mod tests {
             (vec![], missing),
             (vec![&severe, &done], Some(RetireReason::SevereError)),
         ] {
-            assert_eq!(after(&response, reset).fault(), fault, "{response:?}");
+            assert_eq!(after(&response, reset).state().fault, fault, "{response:?}");
         }
         for response in [vec![&rows[..]], vec![&done]] {
-            assert_eq!(after(&response, |_| ()).fault(), None, "no reset was sent");
+            assert_eq!(after(&response, |_| ()).state().fault, None, "no reset was sent");
         }
     }
 
@@ -332,15 +327,15 @@ mod tests {
     fn a_cancelled_request_gives_no_verdict_on_its_reset() {
         let cancelled = |link: &Link| {
             reset(link);
-            link.cancelled();
+            link.set_fault(RetireReason::Cancelled);
         };
         for response in [vec![done(DONE_ATTENTION)], vec![vec![0x81, 1, 0]]] {
             let response: Vec<&[u8]> = response.iter().map(Vec::as_slice).collect();
-            assert_eq!(after(&response, cancelled).fault(), Some(RetireReason::Cancelled));
+            assert_eq!(after(&response, cancelled).state().fault, Some(RetireReason::Cancelled));
         }
         // An attention that arrives late cancels nothing of the next request.
         let late = [&done(DONE_ATTENTION)[..], &change(18), &done(0)];
-        assert_eq!(after(&late, reset).fault(), None);
+        assert_eq!(after(&late, reset).state().fault, None);
     }
 
     /// ENVCHANGE of a transaction that begins or ends.
@@ -375,7 +370,7 @@ mod tests {
             (vec![&sized(token::ENVIRONMENT_CHANGE, &[8])], false),
         ] {
             let link = after(&response, |_| ());
-            assert_eq!(link.transaction().is_some(), open, "{response:?}");
+            assert_eq!(link.state().transaction.is_some(), open, "{response:?}");
         }
     }
 
@@ -391,7 +386,7 @@ mod tests {
             (vec![], false),
         ] {
             let link = after(&[&change(1), &login, &list, &change(4), &done(0)], |_| ());
-            assert_eq!(link.acknowledged_token(), acknowledged, "{list:?}");
+            assert_eq!(link.state().acknowledged_token, acknowledged, "{list:?}");
         }
     }
 }

@@ -18,7 +18,6 @@ use crate::{connect::Sent, token::debug_as_text};
 pub struct ServerError {
     code: u32,
     state: u8,
-    class: u8,
     message: String,
     next: Option<Box<ServerError>>,
 }
@@ -39,13 +38,13 @@ impl ServerError {
     /// Reads an error of a response (MS-TDS 2.2.7.10), from its number on. `None` if it is cut off.
     fn read(error: &[u8], sent: &Sent) -> Option<Self> {
         let (code, error) = error.split_first_chunk()?;
-        let ([state, class, low, high], error) = error.split_first_chunk()?;
+        let ([state, _class, low, high], error) = error.split_first_chunk()?;
         let units = error.get(..2 * usize::from(u16::from_le_bytes([*low, *high])))?;
         let units = units.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
         let message: String =
             char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
         let (code, message) = (u32::from_le_bytes(*code), sent.excerpt(&message));
-        Some(Self { code, state: *state, class: *class, message, next: None })
+        Some(Self { code, state: *state, message, next: None })
     }
 
     /// The errors of one login, the most useful one first.
@@ -71,18 +70,6 @@ impl ServerError {
     #[must_use]
     pub fn code(&self) -> u32 {
         self.code
-    }
-
-    /// The state, which identifies the place in the server that raised the error.
-    #[must_use]
-    pub fn state(&self) -> u8 {
-        self.state
-    }
-
-    /// The class (severity).
-    #[must_use]
-    pub fn class(&self) -> u8 {
-        self.class
     }
 
     /// The message.

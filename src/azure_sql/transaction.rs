@@ -1,7 +1,4 @@
-use std::{
-    fmt,
-    ops::{Deref, DerefMut},
-};
+use std::ops::{Deref, DerefMut};
 
 use tiberius::IsolationLevel;
 
@@ -28,6 +25,7 @@ use super::{Client, Connection, response::REFUSED_AFTER_DROP};
 /// # }
 /// ```
 #[must_use = "a transaction that is dropped is rolled back"]
+#[derive(Debug)]
 pub struct Transaction<'a> {
     connection: &'a mut Connection,
     /// 0 for the transaction itself; savepoints count from 1.
@@ -80,8 +78,11 @@ impl<'a> Transaction<'a> {
         sets_isolation: bool,
         sql: &str,
     ) -> tiberius::Result<Self> {
-        let link = &connection.link;
-        if depth == 0 && link.transaction().is_some() && !link.is_abandoned() {
+        let is_open = {
+            let state = connection.link.state();
+            state.transaction.is_some() && !state.abandoned
+        };
+        if depth == 0 && is_open {
             // The server would count them, and `commit` would commit nothing.
             return Err(tiberius::error::Error::Protocol(
                 "a transaction is open on this connection: end it first, or set a savepoint".into(),
@@ -93,7 +94,7 @@ impl<'a> Transaction<'a> {
             transaction.ended = true;
             return Err(error);
         }
-        transaction.connection.link.set_guarded(true);
+        transaction.connection.link.state().guarded = true;
         Ok(transaction)
     }
 
@@ -149,7 +150,7 @@ impl<'a> Transaction<'a> {
 
     /// Ends the transaction, and its isolation level.
     async fn end(&mut self, sql: &str) -> tiberius::Result<()> {
-        self.connection.link.set_guarded(false);
+        self.connection.link.state().guarded = false;
         let restore = if self.sets_isolation {
             "; SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
         } else {
@@ -183,14 +184,5 @@ impl Deref for Transaction<'_> {
 impl DerefMut for Transaction<'_> {
     fn deref_mut(&mut self) -> &mut Client {
         self.connection
-    }
-}
-
-impl fmt::Debug for Transaction<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction")
-            .field("connection", &self.connection)
-            .field("depth", &self.depth)
-            .finish_non_exhaustive()
     }
 }

@@ -127,7 +127,7 @@ impl Transport {
     /// Remembers what a write came to: one that was left in the middle and never
     /// taken up again, or failed, ends the connection's use.
     fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.link.set_stuck(result.is_pending() || self.outgoing.is_partial());
+        self.link.state().stuck = result.is_pending() || self.outgoing.is_partial();
         if let Poll::Ready(Err(_)) = &result {
             self.link.set_fault(RetireReason::Closed);
         }

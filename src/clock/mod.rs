@@ -72,25 +72,21 @@ impl Clock for SystemClock {
 }
 
 /// Runs `future` for at most `limit` of `clock`'s time.
+///
+/// The timer is polled outside of tokio's cooperative budget. A future that reads from a
+/// socket which is always ready uses the budget up in every poll, and a timer that is
+/// polled within the same budget afterwards would never complete. (For the same reason
+/// this is not a `select!`, which polls nothing once the budget is used up.)
 pub(crate) async fn timeout<F: Future>(
     clock: &dyn Clock,
     limit: Duration,
     future: F,
 ) -> Result<F::Output, Elapsed> {
-    until(clock.sleep(limit), future).await
-}
-
-/// Runs `future` until `end` completes.
-///
-/// `end` is polled outside of tokio's cooperative budget. A future that reads from a
-/// socket which is always ready uses the budget up in every poll, and a timer that is
-/// polled within the same budget afterwards would never complete. (For the same reason
-/// this is not a `select!`, which polls nothing once the budget is used up.)
-pub(crate) async fn until<F: Future>(end: impl Future, future: F) -> Result<F::Output, Elapsed> {
-    let (mut future, mut end) = (pin!(future), pin!(tokio::task::unconstrained(end)));
+    let end = tokio::task::unconstrained(clock.sleep(limit));
+    let (mut future, mut end) = (pin!(future), pin!(end));
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => end.as_mut().poll(cx).map(|_| Err(Elapsed)),
+        Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Elapsed)),
     })
     .await
 }
@@ -101,7 +97,7 @@ pub(crate) fn limit(limit: impl Into<Option<Duration>>) -> Option<Duration> {
     limit.into().filter(|limit| !limit.is_zero())
 }
 
-/// The time limit of [`timeout`] or [`until`] has passed.
+/// The time limit of [`timeout`] has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
@@ -123,12 +119,5 @@ mod tests {
             }
         };
         assert_eq!(timeout(&clock, limit, work).await, Err(Elapsed));
-        let timer = tokio::spawn(clock.sleep(Duration::ZERO));
-        let work = async {
-            for _ in 0..100_000 {
-                tokio::task::consume_budget().await;
-            }
-        };
-        assert_eq!(until(timer, work).await, Err(Elapsed), "a task's handle has a budget, too");
     }
 }

@@ -1,12 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Sent, Stage};
-use crate::{lock::Lock, telemetry};
+use super::{Sent, Stage, metrics::TARGET};
+use crate::lock::Lock;
 
 /// One connect while it runs: its deadline, and how far it has come. Clones share.
 #[derive(Debug)]
 pub(crate) struct Attempt<E> {
-    state: Arc<Lock<State<E>>>,
+    progress: Arc<Lock<Progress<E>>>,
     /// What this and earlier connects of the connector have sent.
     pub(crate) sent: Sent,
     /// When the connect began, by the monotonic clock.
@@ -17,12 +17,6 @@ pub(crate) struct Attempt<E> {
     pub(crate) known: bool,
 }
 
-#[derive(Debug)]
-struct State<E> {
-    progress: Progress<E>,
-    routed: bool,
-}
-
 /// How far a connect has come.
 #[derive(Debug)]
 pub(crate) struct Progress<E> {
@@ -31,6 +25,8 @@ pub(crate) struct Progress<E> {
     pub(crate) server: String,
     /// Why the login before this one failed.
     pub(crate) failed: Option<E>,
+    /// A server has answered by routing the login elsewhere.
+    routed: bool,
 }
 
 impl<E> Attempt<E> {
@@ -41,9 +37,8 @@ impl<E> Attempt<E> {
         limit: Duration,
         known: bool,
     ) -> Self {
-        let progress = Progress { stage: Stage::Token, server, failed: None };
-        let state = Arc::new(Lock::new(State { progress, routed: false }));
-        Self { state, sent, began, limit, known }
+        let progress = Progress { stage: Stage::Token, server, failed: None, routed: false };
+        Self { progress: Arc::new(Lock::new(progress)), sent, began, limit, known }
     }
 
     /// The time until the deadline, at `now`.
@@ -52,46 +47,48 @@ impl<E> Attempt<E> {
     }
 
     pub(crate) fn reached(&self, stage: Stage) {
-        let progress = &mut self.state.lock().progress;
+        let mut progress = self.progress.lock();
         progress.stage = stage;
-        telemetry::reached(stage, &progress.server);
+        let server = &progress.server;
+        tracing::debug!(target: TARGET, server, %stage, "connecting");
     }
 
     /// This server is tried from now on.
     pub(crate) fn turned_to(&self, server: &str) {
-        server.clone_into(&mut self.state.lock().progress.server);
+        server.clone_into(&mut self.progress.lock().server);
         self.reached(Stage::Resolve);
     }
 
     /// A server has answered by routing the login elsewhere.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn routed(&self) {
-        self.state.lock().routed = true;
+        self.progress.lock().routed = true;
     }
 
     pub(super) fn was_routed(&self) -> bool {
-        self.state.lock().routed
+        self.progress.lock().routed
     }
 
     pub(crate) fn failed(&self, error: E) {
-        self.state.lock().progress.failed = Some(error);
+        self.progress.lock().failed = Some(error);
     }
 
     /// The stage, and the server that is being tried.
     pub(crate) fn position(&self) -> (Stage, String) {
-        let progress = &self.state.lock().progress;
+        let progress = self.progress.lock();
         (progress.stage, progress.server.clone())
     }
 
     /// The progress. The last failure moves out.
     pub(crate) fn take(&self) -> Progress<E> {
-        let Progress { stage, server, failed } = &mut self.state.lock().progress;
-        Progress { stage: *stage, server: server.clone(), failed: failed.take() }
+        let mut progress = self.progress.lock();
+        let failed = progress.failed.take();
+        Progress { server: progress.server.clone(), failed, ..*progress }
     }
 }
 
 impl<E> Clone for Attempt<E> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), sent: self.sent.clone(), ..*self }
+        Self { progress: self.progress.clone(), sent: self.sent.clone(), ..*self }
     }
 }

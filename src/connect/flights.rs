@@ -9,7 +9,6 @@ use std::{
 };
 
 use tokio::{
-    runtime::Handle,
     sync::{Notify, oneshot},
     task::JoinSet,
 };
@@ -77,19 +76,16 @@ where
                 Err(Elapsed) if self.waited(began) >= self.limit => break,
                 _ => {}
             }
-            waiting.end();
+            // The login ends, unless it is over.
+            waiting.flight = None;
         }
         if let Some(error) = failed
             && self.limit.saturating_sub(self.waited(began)) < TOO_LITTLE.min(self.limit / 2)
         {
             return Err(error);
         }
-        let mut outcome = None;
-        if Handle::try_current().is_ok() {
-            let flight = self.start(login(began));
-            outcome = Waiting { flights: self, flight: Some(flight) }.landing().await;
-        }
-        let outcome = match outcome {
+        let flight = Some(self.start(login(began)));
+        let outcome = match (Waiting { flights: self, flight }).landing().await {
             Some(outcome) => outcome,
             // A login that panicked does so again, now for its caller.
             None => login(began).await,
@@ -130,9 +126,9 @@ where
         (id, Flight { landed, left, ends, task })
     }
 
-    /// Starts what has lost its caller already.
+    /// Starts what has lost its caller already, for the next one.
     #[cfg(feature = "postgres")]
-    pub(super) fn go_on(
+    pub(crate) fn go_on(
         self: &Arc<Self>,
         login: impl Future<Output = Result<C, E>> + Send + 'static,
     ) {
@@ -167,11 +163,6 @@ impl<C, E> Waiting<'_, C, E> {
         // Its connection needs the runtime that it was made in.
         let is_lost = outcome.is_ok() && flight.task.try_join_next().is_some();
         (!is_lost).then_some(outcome)
-    }
-
-    /// Ends the login.
-    fn end(&mut self) {
-        self.flight = None;
     }
 }
 

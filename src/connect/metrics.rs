@@ -7,10 +7,7 @@ use tracing::{Instrument, Span};
 
 use super::{ConnectorReport, RetireReason};
 #[cfg(feature = "metrics")]
-use crate::telemetry::{
-    Reason,
-    metrics::{self, Labels},
-};
+use crate::telemetry::metrics::{self, Labels};
 use crate::{
     clock::Clock,
     lock::Lock,
@@ -19,7 +16,7 @@ use crate::{
 };
 
 /// The filter that turns on the spans of connects is to turn on their events as well.
-const TARGET: &str = "entra_pool::telemetry";
+pub(super) const TARGET: &str = "entra_pool::telemetry";
 
 /// What a connector does: counted for its report, logged, and measured, in one place.
 #[derive(Debug)]
@@ -133,9 +130,14 @@ impl ConnectorMetrics {
         tracing::debug!(target: TARGET, pool = self.pool_name(), "login adopted");
     }
 
-    /// The span of the round trip that makes a connection fit for its next borrower.
-    pub(crate) fn recycle_span(&self) -> Span {
-        self.database.recycle_span()
+    /// The round trip that makes a connection fit for its next borrower, in its span.
+    pub(crate) async fn recycle<T>(
+        &self,
+        cleaning: impl Future<Output = Result<T, RetireReason>>,
+    ) -> Result<T, RetireReason> {
+        let span = self.database.recycle_span();
+        let cleaned = cleaning.instrument(span.clone()).await;
+        cleaned.inspect_err(|reason| record_error(&span, reason.label()))
     }
 
     /// A connection is not used again. No pool tells why: here it is told.

@@ -29,7 +29,7 @@ pub(crate) use attempt::{Attempt, Progress};
 pub(crate) use metrics::ConnectorMetrics;
 pub use pool::PoolBuilder;
 pub(crate) use pool::{drained, fill};
-pub(crate) use pool_state::{PoolState, Upkeep};
+pub(crate) use pool_state::PoolState;
 pub use report::ConnectorReport;
 pub use retire::RetireReason;
 pub(crate) use retire::jittered;
@@ -45,7 +45,7 @@ use self::{refusals::Refusals, renewal::Renewals, retry::Retries};
 use crate::{
     clock::{self, Clock, Elapsed},
     telemetry::{Database, Failure},
-    token::{Token, TokenCache, TokenError, with_causes},
+    token::{Token, TokenCache, TokenError},
 };
 
 /// One database's half of connecting.
@@ -85,12 +85,12 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// before.
     fn outlook(&self, error: &Self::Error, known: bool) -> Outlook;
 
-    /// The error of a refused login, with what became of the second login.
+    /// The error of a refused login, with a sentence on what became of the second login.
     fn refused(
         &self,
         refusal: Self::Error,
         token: &Token,
-        second_login: SecondLogin,
+        second_login: &str,
     ) -> impl Future<Output = Self::Error> + Send;
 
     /// The identity returned no token.
@@ -113,38 +113,6 @@ pub(crate) enum Outlook {
     Transient,
 }
 
-/// What became of the login with another token, after the first one was refused.
-pub(crate) enum SecondLogin {
-    /// The other token was refused as well.
-    Refused,
-    /// The identity has no other token: the same one came again.
-    NoOtherToken,
-    /// The token was requested for this login, so no other was requested.
-    NewToken,
-    /// No other token was requested, because the last request did not help.
-    Paused,
-    /// The deadline passed before the answer.
-    NoTime,
-    /// The request for another token failed.
-    Failed(TokenError),
-}
-
-impl SecondLogin {
-    /// In a sentence, for the error of the refused login.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Self::Refused => "Another token was refused as well.".to_owned(),
-            Self::NoOtherToken => "The identity has no other token.".to_owned(),
-            Self::NewToken => "The token was requested for this login.".to_owned(),
-            Self::Paused => "No other token was requested, because another token did not help \
-                             before: one is requested within 30 s."
-                .to_owned(),
-            Self::NoTime => "There was no time left to try another token.".to_owned(),
-            Self::Failed(error) => format!("Cannot get another token: {}.", with_causes(error)),
-        }
-    }
-}
-
 /// The end of a refusal that answers a connect without a login of its own.
 pub(crate) const REPEATED: &str =
     "The connector repeated its last refusal instead of logging in again.";
@@ -153,7 +121,7 @@ pub(crate) const REPEATED: &str =
 pub(crate) struct Engine<D: Driver> {
     pub(crate) driver: D,
     pub(crate) tokens: TokenCache,
-    pub(crate) metrics: ConnectorMetrics,
+    pub(crate) metrics: Arc<ConnectorMetrics>,
     /// What logins have sent.
     pub(crate) sent: Sent,
     renewals: Renewals,
@@ -167,7 +135,7 @@ impl<D: Driver> Engine<D> {
         Self {
             driver,
             tokens,
-            metrics: ConnectorMetrics::new(database),
+            metrics: Arc::new(ConnectorMetrics::new(database)),
             sent: Sent::default(),
             renewals: Renewals::default(),
             refusals: Refusals::new(),
@@ -267,24 +235,18 @@ impl<D: Driver> Engine<D> {
         };
         let other = match other {
             Ok(other) => other,
-            Err(none) => {
-                if let SecondLogin::Failed(error) = &none {
-                    // The caller gets the refusal; this explains why there was no second login.
-                    let error = error as &dyn std::error::Error;
-                    tracing::warn!(error, "cannot get another token after a refused login");
-                }
-                return Err(driver.refused(refusal, &token, none).await);
-            }
+            Err(none) => return Err(driver.refused(refusal, &token, &none).await),
         };
         self.metrics.renewed();
         // The caller gets this if the second login runs into the deadline.
-        attempt.failed(driver.refused(refusal, &token, SecondLogin::NoTime).await);
+        let no_time = "There was no time left to try another token.";
+        attempt.failed(driver.refused(refusal, &token, no_time).await);
         let refusal = match self.log_in(&other, attempt).await {
             Err(error) if is_refused(&error) => error,
             outcome => return outcome,
         };
         self.renewals.pause(tokens, &other);
-        Err(driver.refused(refusal, &other, SecondLogin::Refused).await)
+        Err(driver.refused(refusal, &other, "Another token was refused as well.").await)
     }
 
     async fn log_in(

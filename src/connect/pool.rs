@@ -1,8 +1,6 @@
 use std::{
     fmt,
     future::poll_fn,
-    panic::resume_unwind,
-    pin::pin,
     sync::{Arc, OnceLock},
     task::Poll,
     time::Duration,
@@ -15,7 +13,11 @@ use deadpool::{
         WeakPool,
     },
 };
-use tokio::{sync::Semaphore, task::JoinSet};
+use futures_util::{
+    StreamExt,
+    stream::{self, FuturesUnordered},
+};
+use tokio::task::unconstrained;
 
 use super::PoolState;
 use crate::clock::{Clock, SystemClock};
@@ -120,48 +122,28 @@ where
     let limits = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
     // Idle connections are lent before new ones are made.
     let gets = status.available.min(status.size) + missing;
-    let begun = Arc::new(Semaphore::new(0));
-    let mut opening = JoinSet::new();
+    let (mut ready, opening) = (Vec::new(), FuturesUnordered::new());
     for _ in 0..gets {
-        let (pool, begun) = (pool.clone(), begun.clone());
-        opening.spawn(async move {
-            let mut get = pin!(pool.timeout_get(&limits));
-            // From its first poll on, it has an idle connection or makes one.
-            let first = poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx))).await;
-            begun.add_permits(1);
-            match first {
-                Poll::Ready(opened) => opened,
-                Poll::Pending => get.await,
-            }
-        });
-    }
-    // Idle connections are held until all gets have begun: one that is returned before would
-    // be lent again. Others wait no longer for them.
-    let mut all_begun = pin!(begun.acquire_many(u32::try_from(gets).unwrap_or(u32::MAX)));
-    let (mut held, mut holding) = (Vec::new(), true);
-    loop {
-        let opened = tokio::select! {
-            biased;
-            _ = &mut all_begun, if holding => {
-                holding = false;
-                held.clear();
-                continue;
-            }
-            opened = opening.join_next() => opened,
-        };
-        match opened {
-            None => return Ok(()),
-            // Another borrower has the connection.
-            Some(Ok(Err(PoolError::Timeout(TimeoutType::Wait)))) => {}
-            Some(Ok(Ok(opened))) if holding => held.push(opened),
-            Some(Ok(opened)) => drop(opened?),
-            Some(Err(stopped)) => {
-                if let Ok(panic) = stopped.try_into_panic() {
-                    resume_unwind(panic);
-                }
-            }
+        let mut get = Box::pin(pool.timeout_get(&limits));
+        // From its first poll on, it has an idle connection or makes one. tokio's budget must not
+        // keep it from that.
+        let first = unconstrained(poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx)))).await;
+        match first {
+            Poll::Ready(opened) => ready.push(opened),
+            Poll::Pending => opening.push(get),
         }
     }
+    // Idle connections were held until all gets had begun: one that is returned before would be
+    // lent again. Others wait no longer for them.
+    let mut opened = stream::iter(ready).chain(opening);
+    while let Some(opened) = opened.next().await {
+        match opened {
+            // Another borrower has the connection.
+            Ok(_) | Err(PoolError::Timeout(TimeoutType::Wait)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Waits until a pool that was closed has no connection and makes none.

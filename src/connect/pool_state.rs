@@ -11,17 +11,19 @@ use deadpool::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{flights::Flights, pool::fill};
-use crate::{clock::Clock, single_task::SingleTask, token::TokenCache};
+use super::{ConnectorMetrics, Driver, Engine, flights::Flights, pool::fill};
+use crate::{single_task::SingleTask, token::TokenCache};
 
 /// What belongs to one pool, whose manager owns it. `C` is what a login returns.
 pub(crate) struct PoolState<M: Manager, C> {
     /// Set once the pool is built.
     pub(super) pool: Arc<OnceLock<WeakPool<M>>>,
-    flights: Arc<Flights<C, M::Error>>,
+    pub(crate) flights: Arc<Flights<C, M::Error>>,
+    tokens: TokenCache,
+    metrics: Arc<ConnectorMetrics>,
     maintaining: SingleTask,
     /// Notified at the pool's end, or dropped: ends the maintenance.
-    alive: watch::Sender<()>,
+    pub(crate) alive: watch::Sender<()>,
 }
 
 /// How often the pool is maintained.
@@ -31,55 +33,44 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// last.
 const FILL_EVERY: Duration = Duration::from_secs(30);
 
-/// What a maintained pool is to have.
-pub(crate) struct Upkeep<F> {
-    pub(crate) tokens: TokenCache,
-    pub(crate) min_size: usize,
-    /// Whether an idle connection may be lent again, without a request to the server.
-    pub(crate) is_fit: F,
-}
-
 impl<M, C> PoolState<M, C>
 where
     M: Manager<Error: Send> + 'static,
     C: Send + 'static,
 {
-    /// `limit` is the time that one login may take.
-    pub(crate) fn new(clock: Arc<dyn Clock>, limit: Duration) -> Self {
+    pub(crate) fn new<D: Driver>(engine: &Engine<D>) -> Self {
         Self {
             pool: Arc::default(),
-            flights: Arc::new(Flights::new(clock, limit)),
+            flights: Arc::new(Flights::new(engine.clock().clone(), engine.limit)),
+            tokens: engine.tokens.clone(),
+            metrics: engine.metrics.clone(),
             maintaining: SingleTask::default(),
             alive: watch::Sender::new(()),
         }
     }
 
     /// Adopts a login that lost its caller, or logs in. `login` gets the monotonic time at which
-    /// the caller began. Returns the connection, and whether it was adopted.
+    /// the caller began.
     pub(crate) async fn connect<L>(
         &self,
         login: impl Fn(Duration) -> L,
         is_alive: fn(&C) -> bool,
-    ) -> Result<(C, bool), M::Error>
+    ) -> Result<C, M::Error>
     where
         L: Future<Output = Result<C, M::Error>> + Send + 'static,
     {
-        self.flights.connect(login, is_alive).await
-    }
-
-    /// Leaves the connection to the next caller, once it is ready.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn go_on(
-        &self,
-        connection: impl Future<Output = Result<C, M::Error>> + Send + 'static,
-    ) {
-        self.flights.go_on(connection);
+        let (connection, adopted) = self.flights.connect(login, is_alive).await?;
+        if adopted {
+            self.metrics.adopted();
+        }
+        Ok(connection)
     }
 
     /// Starts the task that maintains the pool, unless it runs or there is no pool: it closes
     /// idle connections that are unfit, keeps the minimum size and keeps the token fresh. It
-    /// runs in the runtime of the caller and ends with the pool.
-    pub(crate) fn maintain<F>(&self, upkeep: impl FnOnce() -> Upkeep<F>)
+    /// runs in the runtime of the caller and ends with the pool. `is_fit`: whether an idle
+    /// connection may be lent again, without a request to the server.
+    pub(crate) fn maintain<F>(&self, min_size: usize, is_fit: F)
     where
         M: Manager<Type: Send, Error: Error>,
         F: Fn(&M, &M::Type, &Metrics) -> bool + Send + 'static,
@@ -88,7 +79,8 @@ where
         let Some(task) = self.maintaining.begin() else { return };
         let mut alive = self.alive.subscribe();
         let flights = Arc::downgrade(&self.flights);
-        let maintaining = maintained(pool.weak(), upkeep(), flights.clone());
+        let tokens = self.tokens.clone();
+        let maintaining = maintained(pool.weak(), tokens, min_size, is_fit, flights.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = maintaining => {}
@@ -102,12 +94,6 @@ where
         });
     }
 
-    /// Changes at the pool's end.
-    #[cfg(feature = "azure-sql")]
-    pub(crate) fn alive(&self) -> watch::Receiver<()> {
-        self.alive.subscribe()
-    }
-
     /// Ends what runs in the background.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn end(&self) {
@@ -119,14 +105,15 @@ where
 /// Maintains the pool until it is closed or gone.
 async fn maintained<M, C, F>(
     pool: WeakPool<M>,
-    upkeep: Upkeep<F>,
+    tokens: TokenCache,
+    min_size: usize,
+    is_fit: F,
     flights: Weak<Flights<C, M::Error>>,
 ) where
     M: Manager<Type: Send, Error: Error + Send> + 'static,
     C: Send + 'static,
     F: Fn(&M, &M::Type, &Metrics) -> bool,
 {
-    let Upkeep { tokens, min_size, is_fit } = upkeep;
     // In the background: a connect takes its time, and the next look does not wait. It ends
     // with this.
     let mut filling = JoinSet::new();

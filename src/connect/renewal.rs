@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use super::{Attempt, SecondLogin};
+use super::Attempt;
 use crate::{
     lock::Lock,
-    token::{Token, TokenCache},
+    token::{Token, TokenCache, with_causes},
 };
 
 /// How long no other token is requested after one that did not help …
@@ -30,19 +30,23 @@ struct State {
 }
 
 impl Renewals {
-    /// Another token than the refused one, or why there is none.
+    /// Another token than the refused one, or why there is none, in a sentence.
     pub(super) async fn renew<E>(
         &self,
         tokens: &TokenCache,
         refused: &Token,
         attempt: &Attempt<E>,
-    ) -> Result<Token, SecondLogin> {
+    ) -> Result<Token, String> {
         let now = tokens.clock().monotonic();
         if self.is_paused(refused, now) {
-            return Err(SecondLogin::Paused);
+            return Err(
+                "No other token was requested, because another token did not help before: \
+                        one is requested within 30 s."
+                    .to_owned(),
+            );
         }
         if tokens.came_since(refused, attempt.began) {
-            return Err(SecondLogin::NewToken);
+            return Err("The token was requested for this login.".to_owned());
         }
         // Half of the time left: the refusal must reach the caller, and a second login
         // needs time as well.
@@ -50,9 +54,14 @@ impl Renewals {
             Ok(Some(other)) => Ok(other),
             Ok(None) => {
                 self.pause(tokens, refused);
-                Err(SecondLogin::NoOtherToken)
+                Err("The identity has no other token.".to_owned())
             }
-            Err(error) => Err(SecondLogin::Failed(error)),
+            Err(error) => {
+                // The caller gets the refusal.
+                let cause = &error as &dyn std::error::Error;
+                tracing::warn!(error = cause, "cannot get another token after a refused login");
+                Err(format!("Cannot get another token: {}.", with_causes(&error)))
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use super::RetireReason;
-use crate::{telemetry::Reason, token::TokenReport};
+use crate::token::TokenReport;
 
 /// The current status of a connector, counted since it was made.
 ///

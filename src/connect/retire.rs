@@ -1,7 +1,5 @@
 use std::{fmt, time::Duration};
 
-use crate::telemetry::Reason;
-
 /// Why a connection was not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -58,10 +56,9 @@ impl RetireReason {
         (Self::Recycling, "recycling", "its session could not be cleaned"),
         (Self::Silent, "silent", "another connection to this server just failed its health check"),
     ];
-}
 
-impl Reason for RetireReason {
-    fn label(self) -> &'static str {
+    /// The reason in a word of few, for labels and spans.
+    pub(super) fn label(self) -> &'static str {
         Self::ALL[self as usize].1
     }
 }

@@ -138,8 +138,8 @@ impl Driver for Arc<Server> {
         }
     }
 
-    async fn refused(&self, _: Error, _: &Token, second_login: SecondLogin) -> Error {
-        Error::Refused(second_login.describe())
+    async fn refused(&self, _: Error, _: &Token, second_login: &str) -> Error {
+        Error::Refused(second_login.to_owned())
     }
 
     fn no_token(&self, source: TokenError) -> Error {

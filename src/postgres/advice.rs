@@ -9,7 +9,6 @@ use super::{
     error::{broke_off, io_kind, is_other_role},
 };
 use crate::{
-    connect::SecondLogin,
     excerpt::printable,
     token::{Claims, Scope, Token, utc},
 };
@@ -136,7 +135,7 @@ pub(super) struct Refusal<'a> {
     pub(super) token: &'a Token,
     pub(super) scope: &'a Scope,
     pub(super) now: SystemTime,
-    pub(super) second_login: &'a SecondLogin,
+    pub(super) second_login: &'a str,
 }
 
 impl Refusal<'_> {
@@ -149,7 +148,7 @@ impl Refusal<'_> {
             principal(&claims),
             claims.audience.as_deref().unwrap_or("an unnamed audience"),
             utc(self.token.expires_on()),
-            self.second_login.describe(),
+            self.second_login,
         )
     }
 
@@ -257,7 +256,7 @@ mod tests {
             token: &token,
             scope: &Scope::AZURE_POSTGRESQL,
             now: NOW,
-            second_login: &SecondLogin::Refused,
+            second_login: "Another token was refused as well.",
         }
         .advice();
         assert!(!advice.contains(&padding), "the token is not in it: {advice}");

@@ -199,6 +199,10 @@ impl Connector {
         &self.0.engine.sent
     }
 
+    pub(super) fn engine(&self) -> &Engine<Driver> {
+        &self.0.engine
+    }
+
     pub(crate) fn metrics(&self) -> &ConnectorMetrics {
         &self.0.engine.metrics
     }

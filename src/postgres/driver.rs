@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connect::{self, Attempt, Outlook, Progress, REPEATED, RetryPolicy, SecondLogin},
+    connect::{self, Attempt, Outlook, Progress, REPEATED, RetryPolicy},
     token::{Scope, Token, TokenError},
 };
 
@@ -105,11 +105,11 @@ impl connect::Driver for Driver {
     }
 
     /// Adds advice to the server's error.
-    async fn refused(&self, refusal: Error, token: &Token, second_login: SecondLogin) -> Error {
+    async fn refused(&self, refusal: Error, token: &Token, second_login: &str) -> Error {
         let Error::LoginRefused { login, mut advice, source } = refusal else { return refusal };
         // The login had a user, or there would be no refusal.
         if let Some((error, user)) = source.as_db_error().zip(self.user(token).ok()) {
-            let (login, user, second_login) = (&*login, &*user, &second_login);
+            let (login, user) = (&*login, &*user);
             let (scope, now, hosts) = (&self.scope, self.clock.wall(), &*self.config.hosts);
             let refusal = Refusal { error, login, user, hosts, token, scope, now, second_login };
             advice = advice::after_reason(&refusal.advice());
@@ -122,7 +122,7 @@ impl connect::Driver for Driver {
     }
 
     fn timed_out(&self, progress: Progress<Error>, limit: Duration) -> Error {
-        let Progress { server, stage, failed } = progress;
+        let Progress { server, stage, failed, .. } = progress;
         Error::TimedOut { server, limit, stage, source: failed.map(Box::new) }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     replay,
     retire::unfit,
 };
-use crate::connect::{self, PoolState, Upkeep};
+use crate::connect::{self, PoolState};
 
 /// deadpool-postgres' pool, nothing else: its sizes, time limits, hooks,
 /// `status`, `retain` and `close` are deadpool's own, and what it lends is a
@@ -32,8 +32,7 @@ pub type PoolError = deadpool_postgres::PoolError;
 
 pub(super) fn builder(connector: &Connector) -> PoolBuilder {
     let config = connector.config();
-    let limit = config.connect_timeout;
-    let state = Arc::new(PoolState::new(connector.clock().clone(), limit));
+    let state = Arc::new(PoolState::new(connector.engine()));
     // The recycling is a hook, which can give up, cancel and report.
     let manager = Manager::from_connect(
         config.session.clone(),
@@ -66,17 +65,15 @@ impl deadpool_postgres::Connect for PoolConnect {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
         if self.connector.config().maintenance {
             let connector = self.connector.clone();
-            self.state.maintain(|| Upkeep {
-                tokens: connector.tokens().clone(),
-                min_size: connector.config().min_size,
-                is_fit: move |_: &Manager, client: &ClientWrapper, metrics: &Metrics| {
-                    let reason = unfit(connector.config(), client, metrics).or_else(|| {
-                        let link = connector.link(&client.cancel_token())?;
-                        link.look_at_idle(metrics.recycle_count)
-                    });
-                    reason.inspect(|reason| connector.metrics().retired(*reason)).is_none()
-                },
-            });
+            let min_size = connector.config().min_size;
+            let is_fit = move |_: &Manager, client: &ClientWrapper, metrics: &Metrics| {
+                let reason = unfit(connector.config(), client, metrics).or_else(|| {
+                    let link = connector.link(&client.cancel_token())?;
+                    link.look_at_idle(metrics.recycle_count)
+                });
+                reason.inspect(|reason| connector.metrics().retired(*reason)).is_none()
+            };
+            self.state.maintain(min_size, is_fit);
         }
         let login = |began| {
             let connector = self.connector.clone();
@@ -88,11 +85,7 @@ impl deadpool_postgres::Connect for PoolConnect {
         };
         Box::pin(async move {
             let is_alive = |(client, _): &Spawned| !client.is_closed();
-            let (spawned, adopted) = self.state.connect(login, is_alive).await?;
-            if adopted {
-                self.connector.metrics().adopted();
-            }
-            Ok(spawned)
+            self.state.connect(login, is_alive).await
         })
     }
 }
@@ -140,7 +133,7 @@ impl Cleaning<'_> {
         let driver = link.take_driver()?;
         let client = std::mem::replace(&mut **self.client, closed);
         let connector = self.connector.clone();
-        self.state.go_on(async move {
+        self.state.flights.go_on(async move {
             match make_fit(&connector, &client).await {
                 Ok(()) => Ok((client, leashed(driver, &link))),
                 Err(reason) => Err(replay::carrying(Error::Retired { reason })),

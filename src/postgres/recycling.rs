@@ -6,10 +6,9 @@ use tokio_postgres::{
     config::TargetSessionAttrs,
     error::{DbError, Severity, SqlState},
 };
-use tracing::Instrument;
 
 use super::{Connector, RetireReason, is_transient, link::Link};
-use crate::{clock, telemetry::recycled};
+use crate::clock;
 
 /// What is done to a connection before its next borrower gets it. The names are
 /// those of deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod);
@@ -134,7 +133,6 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
     cleaning: impl Future<Output = Result<(), E>>,
     is_lost: fn(&E) -> bool,
 ) -> Result<(), RetireReason> {
-    let span = connector.metrics().recycle_span();
     let recycling = async {
         if let Some(link) = link {
             if connector.silent_server().includes(link.state().heard) {
@@ -174,8 +172,8 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
             }
         }
     };
-    let fit = recycling.instrument(span.clone()).await;
-    recycled(&span, fit.inspect_err(|reason| connector.metrics().retired(*reason)))
+    let fit = connector.metrics().recycle(recycling).await;
+    fit.inspect_err(|reason| connector.metrics().retired(*reason))
 }
 
 /// Counts the connection as retired if its caller gives up while it is made fit: its pool drops

@@ -1,8 +1,6 @@
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, sync::Arc};
 
 use tracing::{Span, field::Empty};
-
-use super::record_error;
 
 /// What a connector connects to, as telemetry has it: from the configuration alone, so
 /// that nothing a server says becomes a label.
@@ -75,12 +73,6 @@ impl Database {
 /// The `error.type` of what has taken too long.
 pub(crate) const TIMEOUT: &str = "timeout";
 
-/// Why a connection is retired.
-pub(crate) trait Reason: Copy {
-    /// The reason in a word of few, for a label.
-    fn label(self) -> &'static str;
-}
-
 /// Why there is no connection.
 pub(crate) trait Failure: Error + 'static {
     /// `error.type`: a word of few.
@@ -92,16 +84,6 @@ pub(crate) trait Failure: Error + 'static {
 
 /// The `error.type` of a login that stays refused.
 pub(crate) const LOGIN_REFUSED: &str = "login_refused";
-
-/// Records in the span how a round trip between two borrowers ended.
-pub(crate) fn recycled<R: Reason>(span: &Span, result: Result<(), R>) -> Result<(), R> {
-    result.inspect_err(|reason| record_error(span, reason.label()))
-}
-
-/// A connect has reached a stage: an event of its span.
-pub(crate) fn reached(stage: impl fmt::Display, server: &str) {
-    tracing::debug!(server, %stage, "connecting");
-}
 
 #[cfg(test)]
 mod tests {

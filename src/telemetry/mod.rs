@@ -120,7 +120,7 @@ pub use checkout::{CheckoutError, checkout, pool_status};
 pub use metrics::describe;
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
-pub(crate) use database::{Database, Failure, LOGIN_REFUSED, Reason, TIMEOUT, reached, recycled};
+pub(crate) use database::{Database, Failure, LOGIN_REFUSED, TIMEOUT};
 pub(crate) use token::{TokenAnswer, token_span};
 
 use tracing::Span;

@@ -27,24 +27,14 @@ use rustls::{
 };
 use rustls_platform_verifier::BuilderVerifierExt;
 
-/// Why there is no TLS configuration.
+/// Why there is no TLS configuration: a certificate file could not be read or has no certificate
+/// that can be used, or the platform's certificates could not be read.
 #[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(unreachable_pub))]
 #[derive(thiserror::Error)]
-#[non_exhaustive]
-pub enum TlsConfigError {
-    /// The file could not be read or has no certificate.
-    #[error("the certificate file {} cannot be used", path.display())]
-    #[non_exhaustive]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The CA file's certificate is none that can be trusted, or the
-    /// platform's certificates could not be read.
-    #[error("the trusted root certificates cannot be used")]
-    Roots(#[source] Box<dyn Error + Send + Sync>),
+#[error("{what} cannot be used")]
+pub struct TlsConfigError {
+    what: String,
+    source: Box<dyn Error + Send + Sync>,
 }
 
 crate::token::debug_as_text!(TlsConfigError);
@@ -125,11 +115,12 @@ fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error
 }
 
 fn roots(error: rustls::Error) -> TlsConfigError {
-    TlsConfigError::Roots(error.into())
+    TlsConfigError { what: "the trusted root certificates".to_owned(), source: error.into() }
 }
 
 fn unusable(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> TlsConfigError {
-    TlsConfigError::CaFile { path: path.to_owned(), source: source.into() }
+    let what = format!("the certificate file {}", path.display());
+    TlsConfigError { what, source: source.into() }
 }
 
 /// The one certificate of a file, in PEM or DER.

@@ -14,7 +14,7 @@ impl fmt::Display for Config {
         let defaults = Config::new("").settings();
         for ((setting, value), (_, default)) in self.settings().into_iter().zip(defaults) {
             if value != default {
-                write!(f, ";{}={}", setting.name(), quoted(&value))?;
+                write!(f, ";{}={}", setting.name(), quoted(&value.unwrap_or_default()))?;
             }
         }
         Ok(())
@@ -22,9 +22,9 @@ impl fmt::Display for Config {
 }
 
 impl Config {
-    /// All settings as the parser reads them. The text of a setting without a value is empty.
-    fn settings(&self) -> [(Setting, String); 19] {
-        let (ca_file, certificate) = self.trusted_files();
+    /// All settings but the server and its port, as the parser reads them.
+    pub(super) fn settings(&self) -> [(Setting, Option<String>); 19] {
+        let [ca_file, certificate] = self.trusted_files();
         let encrypt = match self.encrypt {
             Encrypt::Mandatory => "Mandatory",
             Encrypt::Strict => "Strict",
@@ -32,35 +32,36 @@ impl Config {
         let intent = if self.read_only { "ReadOnly" } else { "ReadWrite" };
         let at_once = if self.multi_subnet_failover { "True" } else { "False" };
         // 0 means that there is no limit.
-        let limit = |limit: Option<Duration>| seconds(limit.unwrap_or_default());
+        let limit = |limit: Option<Duration>| Some(seconds(limit.unwrap_or_default()));
+        let suffixes = self.routing_suffixes.join(",");
         let scope_of_host = Cloud::of_azure_sql_host(&self.host).map(Cloud::azure_sql_scope);
         let scope = self.scope.as_ref().filter(|scope| scope_of_host.as_ref() != Some(scope));
         [
-            (Setting::Database, text(self.database.as_ref())),
-            (Setting::Encrypt, encrypt.to_owned()),
-            (Setting::CaFile, text(ca_file)),
-            (Setting::ServerCertificate, text(certificate)),
-            (Setting::HostNameInCertificate, text(self.host_in_certificate.as_ref())),
-            (Setting::ApplicationName, self.application_name.clone()),
-            (Setting::WorkstationId, text(self.workstation_id.as_ref())),
-            (Setting::ApplicationIntent, intent.to_owned()),
+            (Setting::Database, self.database.clone()),
+            (Setting::Encrypt, Some(encrypt.to_owned())),
+            (Setting::CaFile, ca_file),
+            (Setting::ServerCertificate, certificate),
+            (Setting::HostNameInCertificate, self.host_in_certificate.clone()),
+            (Setting::ApplicationName, Some(self.application_name.clone())),
+            (Setting::WorkstationId, self.workstation_id.clone()),
+            (Setting::ApplicationIntent, Some(intent.to_owned())),
             (Setting::PacketSize, text(self.packet_size)),
-            (Setting::MultiSubnetFailover, at_once.to_owned()),
-            (Setting::ConnectTimeout, seconds(self.connect_timeout)),
+            (Setting::MultiSubnetFailover, Some(at_once.to_owned())),
+            (Setting::ConnectTimeout, Some(seconds(self.connect_timeout))),
             (Setting::CommandTimeout, limit(self.command_timeout)),
             (Setting::ConnectRetryCount, text(self.retry_count)),
-            (Setting::ConnectRetryInterval, text(self.retry_interval.map(seconds))),
+            (Setting::ConnectRetryInterval, self.retry_interval.map(seconds)),
             (Setting::MaxPoolSize, text(self.max_size)),
-            (Setting::MinPoolSize, self.min_size.to_string()),
+            (Setting::MinPoolSize, Some(self.min_size.to_string())),
             (Setting::ConnectionLifetime, limit(self.max_lifetime)),
-            (Setting::AllowRoutingTo, self.routing_suffixes.join(",")),
+            (Setting::AllowRoutingTo, (!self.routing_suffixes.is_empty()).then_some(suffixes)),
             (Setting::Scope, text(scope)),
         ]
     }
 }
 
-fn text(value: Option<impl ToString>) -> String {
-    value.map(|value| value.to_string()).unwrap_or_default()
+fn text(value: Option<impl ToString>) -> Option<String> {
+    value.map(|value| value.to_string())
 }
 
 /// In seconds, with decimals only if there are any.

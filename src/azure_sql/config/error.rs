@@ -1,7 +1,7 @@
 use crate::{
     cloud,
     pasted::{Mistake, is_same},
-    token::{InvalidScope, Scope},
+    token::Scope,
 };
 
 /// Why a configuration is refused. None shows a value that may be a secret.
@@ -71,9 +71,6 @@ pub enum ConfigError {
         /// What the tokens are for.
         tokens: Scope,
     },
-    /// `Entra Scope` is not a scope.
-    #[error(transparent)]
-    Scope(#[from] InvalidScope),
 }
 
 crate::token::debug_as_text!(ConfigError);

@@ -3,14 +3,6 @@
 //! Any name is accepted in any form of a connection string. The first of its names is the one
 //! that a configuration shows.
 
-use Setting::{
-    AllowRoutingTo, ApplicationIntent, ApplicationName, Authentication, CaFile, CliTimeout,
-    CommandTimeout, ConnectRetryCount, ConnectRetryInterval, ConnectTimeout, ConnectionLifetime,
-    Database, Encrypt, HostNameInCertificate, MaxPoolSize, MinPoolSize, MultiSubnetFailover,
-    PacketSize, Password, Port, Scope, Server, ServerCertificate, Tenant, TrustServerCertificate,
-    UserId, WorkstationId,
-};
-
 use crate::pasted::Keywords;
 
 /// What a connection string can set.
@@ -47,19 +39,14 @@ pub(super) enum Setting {
 }
 
 impl Setting {
-    /// The keyword's first name, and the description of the accepted values.
-    fn keyword(self) -> (&'static str, &'static str) {
-        let row = SETTINGS.iter().find(|(_, setting, _)| *setting == self);
-        let (names, _, takes) = row.unwrap_or(&SETTINGS[0]);
-        (names.split('|').next().unwrap_or_default(), takes)
-    }
-
+    /// The keyword's first name.
     pub(super) fn name(self) -> &'static str {
-        self.keyword().0
+        SETTINGS[self as usize].0.split('|').next().unwrap_or_default()
     }
 
+    /// The description of the accepted values.
     pub(super) fn takes(self) -> &'static str {
-        self.keyword().1
+        SETTINGS[self as usize].2
     }
 }
 
@@ -74,54 +61,71 @@ const SECONDS_OR_NO_LIMIT: &str = "must be a number of seconds (0 for no limit)"
 pub(super) const KEYWORDS: Keywords<Setting> =
     Keywords { settings: SETTINGS, named: "", others: include_str!("keywords.md"), unknown: "" };
 
-/// Names as their driver writes them.
+/// In the order of the variants. Names as their driver writes them.
 const SETTINGS: &[(&str, Setting, &str)] = &[
     (
         "Server|Data Source|Address|Addr|Network Address|serverName",
-        Server,
+        Setting::Server,
         "must be tcp:HOST[,PORT], with a host name or an address",
     ),
-    ("Port|portNumber", Port, "must be a number from 1 to 65535"),
-    ("Database|Initial Catalog|databaseName", Database, A_TEXT),
-    ("Authentication|fedauth", Authentication, A_TEXT),
-    ("User Id|UID|User|userName|msiClientId|AADSecurePrincipalId|clientId", UserId, A_TEXT),
-    ("Password|PWD|AADSecurePrincipalSecret|clientSecret", Password, A_TEXT),
-    ("Entra Tenant|tenantId", Tenant, A_TEXT),
-    ("Encrypt", Encrypt, "must be True (or Mandatory, or Strict): a token is only sent over TLS"),
+    ("Port|portNumber", Setting::Port, "must be a number from 1 to 65535"),
+    ("Database|Initial Catalog|databaseName", Setting::Database, A_TEXT),
+    ("Authentication|fedauth", Setting::Authentication, A_TEXT),
+    (
+        "User Id|UID|User|userName|msiClientId|AADSecurePrincipalId|clientId",
+        Setting::UserId,
+        A_TEXT,
+    ),
+    ("Password|PWD|AADSecurePrincipalSecret|clientSecret", Setting::Password, A_TEXT),
+    ("Entra Tenant|tenantId", Setting::Tenant, A_TEXT),
+    (
+        "Encrypt",
+        Setting::Encrypt,
+        "must be True (or Mandatory, or Strict): a token is only sent over TLS",
+    ),
     (
         "TrustServerCertificate",
-        TrustServerCertificate,
+        Setting::TrustServerCertificate,
         "must be False: a token is only sent to a server whose certificate is verified; to \
          trust a CA of your own, give its file with TrustServerCertificateCA (for a server on \
          this machine, Config::dangerous_parse accepts it)",
     ),
-    ("TrustServerCertificateCA|certificate", CaFile, A_TEXT),
-    ("ServerCertificate", ServerCertificate, A_TEXT),
-    ("HostNameInCertificate", HostNameInCertificate, "is not a host name"),
-    ("Application Name|App|app name", ApplicationName, A_TEXT),
-    ("Workstation ID|WSID", WorkstationId, A_TEXT),
-    ("ApplicationIntent", ApplicationIntent, "must be ReadWrite or ReadOnly"),
-    ("Packet Size", PacketSize, "must be a number of bytes from 512 to 32767"),
-    ("MultiSubnetFailover", MultiSubnetFailover, "must be True or False"),
+    ("TrustServerCertificateCA|certificate", Setting::CaFile, A_TEXT),
+    ("ServerCertificate", Setting::ServerCertificate, A_TEXT),
+    ("HostNameInCertificate", Setting::HostNameInCertificate, "is not a host name"),
+    ("Application Name|App|app name", Setting::ApplicationName, A_TEXT),
+    ("Workstation ID|WSID", Setting::WorkstationId, A_TEXT),
+    ("ApplicationIntent", Setting::ApplicationIntent, "must be ReadWrite or ReadOnly"),
+    ("Packet Size", Setting::PacketSize, "must be a number of bytes from 512 to 32767"),
+    ("MultiSubnetFailover", Setting::MultiSubnetFailover, "must be True or False"),
     (
         "Connect Timeout|Connection Timeout|Timeout|loginTimeout",
-        ConnectTimeout,
+        Setting::ConnectTimeout,
         "must be a number of seconds, 1 or more (0 would wait for ever: give the longest time \
          that a connect may take, or leave it out for 15 seconds)",
     ),
-    ("Command Timeout|queryTimeout", CommandTimeout, SECONDS_OR_NO_LIMIT),
-    ("ConnectRetryCount", ConnectRetryCount, "must be a number from 0 to 255"),
-    ("ConnectRetryInterval", ConnectRetryInterval, "must be a number of seconds from 1 to 60"),
-    ("Max Pool Size|connectionLimit", MaxPoolSize, "must be a number from 1 to 32767"),
-    ("Min Pool Size", MinPoolSize, "must be a number from 0 to 32767"),
-    ("Connection Lifetime|Load Balance Timeout", ConnectionLifetime, SECONDS_OR_NO_LIMIT),
+    ("Command Timeout|queryTimeout", Setting::CommandTimeout, SECONDS_OR_NO_LIMIT),
+    ("ConnectRetryCount", Setting::ConnectRetryCount, "must be a number from 0 to 255"),
+    (
+        "ConnectRetryInterval",
+        Setting::ConnectRetryInterval,
+        "must be a number of seconds from 1 to 60",
+    ),
+    ("Max Pool Size|connectionLimit", Setting::MaxPoolSize, "must be a number from 1 to 32767"),
+    ("Min Pool Size", Setting::MinPoolSize, "must be a number from 0 to 32767"),
+    ("Connection Lifetime|Load Balance Timeout", Setting::ConnectionLifetime, SECONDS_OR_NO_LIMIT),
     (
         "Allow Routing To",
-        AllowRoutingTo,
+        Setting::AllowRoutingTo,
         "must be ends of host names, such as database.windows.net, with a comma between them",
     ),
-    ("Entra Scope", Scope, A_TEXT),
-    ("Entra CLI Timeout", CliTimeout, "must be a number of seconds, 1 or more"),
+    (
+        "Entra Scope",
+        Setting::Scope,
+        "is not a scope: it must consist of letters, digits and . _ : / - (such as \
+         https://database.windows.net/.default)",
+    ),
+    ("Entra CLI Timeout", Setting::CliTimeout, "must be a number of seconds, 1 or more"),
 ];
 
 #[cfg(test)]
@@ -130,12 +134,19 @@ mod tests {
     use crate::pasted::{Known, is_same};
 
     #[test]
+    fn the_rows_are_in_the_order_of_the_settings() {
+        for (at, (name, setting, _)) in SETTINGS.iter().enumerate() {
+            assert_eq!(*setting as usize, at, "{name}");
+        }
+    }
+
+    #[test]
     fn a_keyword_is_found_by_any_name_however_it_is_spaced_and_cased() {
         for name in
             ["Max Pool Size", "maxpoolsize", "MAX POOL  SIZE", "maxPoolSize", "max_pool_size"]
         {
             let (_, found) = KEYWORDS.find(name).unwrap();
-            assert!(matches!(found, Known::Sets(MaxPoolSize)), "{name}");
+            assert!(matches!(found, Known::Sets(Setting::MaxPoolSize)), "{name}");
         }
         assert!(KEYWORDS.find("Max-Pool-Size").is_none());
     }

@@ -14,8 +14,6 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 pub use error::ConfigError;
 
-pub(super) use read::Written;
-
 use self::identity::NamedIdentity;
 use super::{Error, Recycling};
 use crate::{

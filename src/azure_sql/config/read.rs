@@ -1,6 +1,6 @@
 //! Connection strings of any form, parsed to a configuration and the identity that they name.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
@@ -10,7 +10,7 @@ use super::{
     identity::NamedIdentity,
     jdbc,
     keywords::{KEYWORDS, NO, Setting, YES},
-    settings::{host_name, routing_suffix},
+    settings::{host_name, routing_suffixes},
     url,
 };
 use crate::{
@@ -21,9 +21,18 @@ use crate::{
     token::Scope,
 };
 
+const SECOND: Duration = Duration::from_secs(1);
+/// SqlClient's sizes and seconds are 32-bit.
+const LONGEST: Duration = Duration::from_secs(i32::MAX as u64);
+const ANY_TIME: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
+const SOME_TIME: RangeInclusive<Duration> = Duration::from_nanos(1)..=LONGEST;
+const LARGEST_POOL: usize = 32_767;
+/// Of names in LOGIN7 (MS-TDS 2.2.6.4), in UTF-16 units.
+const LONGEST_NAME: usize = 128;
+
 /// The settings of a string, with their keywords as they are written.
 #[derive(Default)]
-pub(in crate::azure_sql) struct Written(Vec<(Setting, String)>);
+pub(super) struct Written(Vec<(Setting, String)>);
 
 impl Written {
     fn add(&mut self, setting: Setting, keyword: &str) -> Result<(), ConfigError> {
@@ -104,12 +113,7 @@ pub(super) fn read(pairs: &Pairs, dangerous: bool) -> Result<(Config, NamedIdent
         let problem = "belongs to Azure Database for PostgreSQL: use entra_pool::postgres";
         return Err(ConfigError::value("Server", problem));
     }
-    let mut reader = Reader {
-        config: Config::new(""),
-        identity: NamedIdentity::default(),
-        written: Written::default(),
-        trusts_any: false,
-    };
+    let mut reader = Reader::new();
     let placeholder = KEYWORDS.apply(pairs, |_, setting, keyword, value| {
         reader.written.add(setting, keyword)?;
         reader.set(setting, keyword, value)
@@ -121,7 +125,7 @@ pub(super) fn read(pairs: &Pairs, dangerous: bool) -> Result<(Config, NamedIdent
     reader.finish(dangerous)
 }
 
-struct Reader {
+pub(super) struct Reader {
     config: Config,
     identity: NamedIdentity,
     written: Written,
@@ -130,78 +134,104 @@ struct Reader {
 }
 
 impl Reader {
-    fn set(&mut self, setting: Setting, keyword: &str, value: &str) -> Result<(), ConfigError> {
+    pub(super) fn new() -> Self {
+        let (identity, written) = (NamedIdentity::default(), Written::default());
+        Self { config: Config::new(""), identity, written, trusts_any: false }
+    }
+
+    /// Reads a value, of a string or of a configuration that is checked.
+    pub(super) fn set(
+        &mut self,
+        setting: Setting,
+        keyword: &str,
+        value: &str,
+    ) -> Result<(), ConfigError> {
         let Self { config, identity, written, .. } = self;
-        let wrong = || written.wrong(setting);
-        let refuse = |problem: &str| written.refuse(setting, problem);
-        let text = || Some(value.to_owned());
-        let flag = || choice(value, &[(YES, true), (NO, false)]).ok_or_else(wrong);
-        let time = || seconds(value).ok_or_else(wrong);
+        let refuse = |problem: &str| Err(written.refuse(setting, problem));
         if value.contains('\0') {
-            return Err(refuse("has a NUL character"));
+            return refuse("has a NUL character");
         }
         match setting {
-            Setting::Server => {
-                let (host, port) = server(value).map_err(|problem| refuse(&problem))?;
-                config.host = host;
-                if let Some(port) = port {
-                    written.add(Setting::Port, keyword)?;
-                    config.port = port;
+            Setting::Server => match server(value) {
+                Ok((host, port)) => {
+                    config.host = host;
+                    if let Some(port) = port {
+                        written.add(Setting::Port, keyword)?;
+                        config.port = port;
+                    }
                 }
+                Err(problem) => return refuse(&problem),
+            },
+            Setting::Authentication => match authentication::read(value) {
+                Ok(named) => identity.authentication = named,
+                Err(problem) => return refuse(&problem),
+            },
+            Setting::Database | Setting::ApplicationName | Setting::WorkstationId
+                if value.encode_utf16().count() > LONGEST_NAME =>
+            {
+                return refuse("is longer than 128 characters");
             }
-            Setting::Port => config.port = value.parse().map_err(|_| wrong())?,
-            Setting::Database => config.database = text(),
-            Setting::Authentication => {
-                identity.authentication =
-                    authentication::read(value).map_err(|why| refuse(&why))?;
-            }
-            Setting::UserId => identity.client_id = text(),
-            Setting::Password => identity.client_secret = Some(Zeroizing::new(value.to_owned())),
-            Setting::Tenant => identity.tenant = text(),
+            // JDBC's 0 is its default.
+            Setting::ConnectTimeout if value == "0" && is_same(keyword, "loginTimeout") => {}
+            _ => return self.read_value(setting, value).ok_or_else(|| self.written.wrong(setting)),
+        }
+        Ok(())
+    }
+
+    /// `None` if the setting does not take this value.
+    fn read_value(&mut self, setting: Setting, value: &str) -> Option<()> {
+        let Self { config, identity, .. } = self;
+        let text = || (!value.is_empty()).then(|| value.to_owned());
+        let flag = || choice(value, &[(YES, true), (NO, false)]);
+        let time =
+            |range: RangeInclusive<Duration>| seconds(value).filter(|time| range.contains(time));
+        match setting {
+            Setting::Port => config.port = value.parse().ok()?,
+            Setting::Database => config.database = Some(text()?),
+            Setting::UserId => identity.client_id = Some(text()?),
+            Setting::Password => identity.client_secret = Some(Zeroizing::new(text()?)),
+            Setting::Tenant => identity.tenant = Some(text()?),
             Setting::Encrypt => {
                 let levels = [
                     (&["strict"][..], Encrypt::Strict),
                     (&["mandatory"], Encrypt::Mandatory),
                     (YES, Encrypt::Mandatory),
                 ];
-                config.encrypt = choice(value, &levels).ok_or_else(wrong)?;
+                config.encrypt = choice(value, &levels)?;
             }
             Setting::TrustServerCertificate => self.trusts_any = flag()?,
-            Setting::CaFile => config.trust = Trust::Roots(value.into()),
-            Setting::ServerCertificate => config.trust = Trust::Certificate(value.into()),
-            Setting::HostNameInCertificate => config.host_in_certificate = text(),
-            Setting::ApplicationName => value.clone_into(&mut config.application_name),
-            Setting::WorkstationId => config.workstation_id = text(),
+            Setting::CaFile => config.trust = Trust::Roots(text()?.into()),
+            Setting::ServerCertificate => config.trust = Trust::Certificate(text()?.into()),
+            Setting::HostNameInCertificate => config.host_in_certificate = Some(text()?),
+            Setting::ApplicationName => config.application_name = text()?,
+            Setting::WorkstationId => config.workstation_id = Some(text()?),
             Setting::ApplicationIntent => {
                 let intents = [(&["ReadOnly"][..], true), (&["ReadWrite"], false)];
-                config.read_only = choice(value, &intents).ok_or_else(wrong)?;
+                config.read_only = choice(value, &intents)?;
             }
-            Setting::PacketSize => config.packet_size = Some(value.parse().map_err(|_| wrong())?),
+            Setting::PacketSize => config.packet_size = Some(number(value, 512..=32_767)?),
             Setting::MultiSubnetFailover => config.multi_subnet_failover = flag()?,
-            // JDBC's 0 is its default.
-            Setting::ConnectTimeout if value == "0" && is_same(keyword, "loginTimeout") => {}
-            Setting::ConnectTimeout => config.connect_timeout = time()?,
+            Setting::ConnectTimeout => config.connect_timeout = time(SOME_TIME)?,
             // JDBC's -1 is no limit.
             Setting::CommandTimeout if value == "-1" => config.command_timeout = None,
-            Setting::CommandTimeout => config.command_timeout = limit(time()?),
-            Setting::ConnectRetryCount => {
-                config.retry_count = Some(value.parse().map_err(|_| wrong())?);
+            Setting::CommandTimeout => config.command_timeout = limit(time(ANY_TIME)?),
+            Setting::ConnectRetryCount => config.retry_count = Some(number(value, 0..=255)?),
+            Setting::ConnectRetryInterval => {
+                config.retry_interval = Some(time(SECOND..=60 * SECOND)?);
             }
-            Setting::ConnectRetryInterval => config.retry_interval = Some(time()?),
-            Setting::MaxPoolSize => config.max_size = Some(value.parse().map_err(|_| wrong())?),
-            Setting::MinPoolSize => config.min_size = value.parse().map_err(|_| wrong())?,
-            Setting::ConnectionLifetime => config.max_lifetime = limit(time()?),
+            Setting::MaxPoolSize => config.max_size = Some(number(value, 1..=LARGEST_POOL)?),
+            Setting::MinPoolSize => config.min_size = number(value, 0..=LARGEST_POOL)?,
+            Setting::ConnectionLifetime => config.max_lifetime = limit(time(ANY_TIME)?),
             Setting::AllowRoutingTo => {
-                config.routing_suffixes = value.split(',').map(routing_suffix).collect();
+                let suffixes = routing_suffixes(value);
+                let are_right = suffixes.iter().all(|suffix| is_routing_suffix(suffix));
+                config.routing_suffixes = are_right.then_some(suffixes)?;
             }
-            Setting::Scope => config.scope = Some(Scope::new(value)?),
-            Setting::CliTimeout => {
-                let limit = time()?;
-                identity.cli_timeout = Some(limit).filter(|limit| !limit.is_zero());
-                identity.cli_timeout.ok_or_else(wrong)?;
-            }
+            Setting::CliTimeout => identity.cli_timeout = Some(time(SOME_TIME)?),
+            Setting::Scope => config.scope = Some(Scope::new(value).ok()?),
+            Setting::Server | Setting::Authentication => return None,
         }
-        Ok(())
+        Some(())
     }
 
     fn finish(self, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
@@ -234,7 +264,7 @@ impl Reader {
             }
             config.host_in_certificate = None;
         }
-        config.check(&written)?;
+        config.check_together(&written)?;
         Ok((config, identity))
     }
 }
@@ -284,6 +314,20 @@ fn server(value: &str) -> Result<(String, Option<u16>), String> {
 /// Returns the choice that has `value` among its names.
 fn choice<T: Copy>(value: &str, choices: &[(&[&str], T)]) -> Option<T> {
     choices.iter().find(|(names, _)| is_one_of(names, value)).map(|(_, choice)| *choice)
+}
+
+fn number<T: FromStr + PartialOrd>(value: &str, range: RangeInclusive<T>) -> Option<T> {
+    value.parse().ok().filter(|number| range.contains(number))
+}
+
+/// Whether this is the end of host names at a label's border, in lower case. One label alone
+/// would let a token go to whoever has a name under `net`.
+fn is_routing_suffix(suffix: &str) -> bool {
+    match ServerName::try_from(suffix) {
+        Ok(ServerName::DnsName(name)) => name.as_ref().contains('.') || suffix == "localhost",
+        Ok(_) => true,
+        Err(_) => false,
+    }
 }
 
 /// Whole seconds, or with decimals: a setter takes any time, which `Display` writes so.

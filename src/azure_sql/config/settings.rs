@@ -158,7 +158,7 @@ impl Config {
     /// the server's own name: a host elsewhere would get the token. A suffix is a host name of
     /// two labels at least, an address, or `localhost`.
     pub fn allow_routing_to(mut self, suffix: impl Into<String>) -> Self {
-        self.routing_suffixes.push(routing_suffix(&suffix.into()));
+        self.routing_suffixes.extend(routing_suffixes(&suffix.into()));
         self
     }
 }
@@ -168,6 +168,7 @@ pub(super) fn host_name(host: &str) -> String {
     if matches!(host, "." | "(local)") { "localhost".to_owned() } else { host.to_owned() }
 }
 
-pub(super) fn routing_suffix(suffix: &str) -> String {
-    suffix.trim().trim_matches('.').to_ascii_lowercase()
+/// Suffixes with commas between them.
+pub(super) fn routing_suffixes(text: &str) -> Vec<String> {
+    text.split(',').map(|suffix| suffix.trim().trim_matches('.').to_ascii_lowercase()).collect()
 }

@@ -76,7 +76,7 @@ fn responses(pieces: &Pieces) -> String {
 /// What goes out, and how the link stands behind it.
 fn requests(pieces: &Pieces) -> (Vec<u8>, String) {
     let (link, mut outgoing) = (Link::default(), Outgoing::default());
-    link.schedule_reset(ResetRule::RefuseTransaction);
+    link.state().reset = Some(ResetRule::RefuseTransaction);
     let mut sent = Vec::new();
     for mut piece in pieces.0.iter().map(Vec::as_slice) {
         while !piece.is_empty() {
