@@ -204,10 +204,10 @@ fn a_variable_that_was_not_replaced_is_reported_and_a_sign_within_a_value_is_not
         format!("postgres://shop@{host}/100%25"),
         format!("host={host} dbname=%41% user=shop$"),
     ] {
-        of_postgres(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let _ = of_postgres(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
     }
     let text = "Server=shop.database.windows.net;Database=cost$CENTER%41%";
-    of_azure_sql(text).unwrap();
+    let _ = of_azure_sql(text).unwrap();
 }
 
 #[cfg(feature = "postgres")]

@@ -119,8 +119,13 @@ fn credentials(environment: &Environment) -> Vec<(&'static str, Option<Arc<dyn T
         identity.environment(environment.clone()).probe(true).build().ok()
     });
     found.push(("user-assigned identity", user_assigned.map(|it| Arc::new(it) as _)));
-    let workload = credential::workload_identity().ok();
-    found.push(("workload identity", workload.map(|it| Arc::new(it) as _)));
+    let workload = || {
+        let variable = |name| std::env::var(name).ok();
+        let application =
+            Application::new(variable("AZURE_TENANT_ID")?, variable("AZURE_CLIENT_ID")?);
+        application.ok()?.workload_identity(variable("AZURE_FEDERATED_TOKEN_FILE")?).ok()
+    };
+    found.push(("workload identity", workload().map(|it| Arc::new(it) as _)));
     found.push(("Azure CLI", Some(Arc::new(AzureCli::new()))));
     found.push(("Azure Developer CLI", Some(Arc::new(AzureDeveloperCli::new()))));
     found

@@ -113,7 +113,7 @@ async fn login_with(server: &Server, identity: Option<Identity>) -> Checked {
     match pool.get().await.map_err(Error::from) {
         Ok(_) => passed(connector.report().token.principal.unwrap_or_default()),
         // The identity exists, and is not that of the user in the connection string.
-        Err(Error::LoginRefused(refused)) => skipped(refused),
+        Err(refused @ Error::LoginRefused { .. }) => skipped(causes(&refused)),
         Err(error) => Err(error.into()),
     }
 }
@@ -322,7 +322,7 @@ async fn missing_database(server: &Server) -> Checked {
 async fn missing_role(server: &Server) -> Checked {
     let connector = server.connector(server.config.clone().user("entra_pool_missing"));
     let error = refusal(&connector).await?;
-    ensure(matches!(error, Error::LoginRefused(_)), causes(&error))?;
+    ensure(matches!(error, Error::LoginRefused { .. }), causes(&error))?;
     passed(causes(&error))
 }
 
@@ -330,7 +330,7 @@ async fn audience(server: &Server) -> Checked {
     let identity = Identity::new(ForAnotherAudience(server.identity.clone()));
     let tokens = identity.tokens(server.config.token_scope()?);
     let error = refusal(&Connector::new(server.config.clone(), tokens)?).await?;
-    ensure(matches!(error, Error::LoginRefused(_)), causes(&error))?;
+    ensure(matches!(error, Error::LoginRefused { .. }), causes(&error))?;
     passed(causes(&error))
 }
 
