@@ -1,49 +1,92 @@
-//! A certificate authority made for one run, and server certificates of it.
+//! A certificate authority, made for one run or kept in a folder, and server
+//! certificates of it.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
-/// A certificate authority whose key exists only in this process.
+/// A certificate authority.
 #[derive(Debug)]
 pub struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: TempDir,
+    issuer: rcgen::Issuer<'static, KeyPair>,
+    pem: String,
+    path: PathBuf,
+    /// Removed with this value.
+    temporary: Option<TempDir>,
 }
 
 impl Authority {
-    /// Makes the authority and writes its certificate to a temporary file.
+    /// Makes an authority whose key exists only in this process, and writes
+    /// its certificate to a temporary file.
     pub fn new() -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("entra-pool-ca-").tempdir()?;
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let mut authority = Self::with_key(key, folder.path())?;
+        authority.temporary = Some(folder);
+        Ok(authority)
+    }
+
+    /// The authority whose certificate is `folder/ca.pem`, with the key
+    /// `folder/ca.key`. Both are made if they are not there; the key is readable
+    /// by its owner alone.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or written, or holds something else.
+    pub fn kept_in(folder: &Path) -> io::Result<Self> {
+        let path = folder.join("ca.key");
+        let new =
+            || Ok(KeyPair::generate().map_err(io::Error::other)?.serialize_pem().into_bytes());
+        let pem = kept_file(&path, new)?;
+        let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem)).map_err(|_| {
+            let path = path.display();
+            io::Error::other(format!("{path} is not a private key: delete it and ca.pem"))
+        })?;
+        Self::with_key(key, folder)
+    }
+
+    fn with_key(key: KeyPair, folder: &Path) -> io::Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, "entra-pool emulator CA");
-        let key = KeyPair::generate().map_err(io::Error::other)?;
-        let issuer = CertifiedIssuer::self_signed(params, key).map_err(io::Error::other)?;
-        let folder = tempfile::Builder::new().prefix("entra-pool-ca-").tempdir()?;
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem())?;
-        Ok(Self { issuer, folder })
+        let path = folder.join("ca.pem");
+        // A kept certificate stays as it is: clients have copies.
+        let pem = match fs::read_to_string(&path) {
+            Ok(pem) => pem,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let pem = params.self_signed(&key).map_err(io::Error::other)?.pem();
+                fs::write(&path, &pem)?;
+                pem
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { issuer: rcgen::Issuer::new(params, key), pem, path, temporary: None })
     }
 
     /// The authority's own certificate, in PEM.
     pub fn pem(&self) -> String {
-        self.issuer.pem()
+        self.pem.clone()
     }
 
-    /// A file with the authority's certificate; it goes when this value does.
+    /// A file with the authority's certificate. A temporary one goes when this
+    /// value does.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
+        self.path.clone()
     }
 
     /// A certificate for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> io::Result<ServerCertificate> {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let params = CertificateParams::new(names).map_err(io::Error::other)?;
+        let params = server_params(names)?;
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         Ok(ServerCertificate { certificate: certificate.into(), pem: key.serialize_pem(), key })
@@ -61,8 +104,7 @@ pub struct ServerCertificate {
 impl ServerCertificate {
     /// A certificate for these names that nobody vouches for.
     pub fn self_signed(names: &[&str]) -> io::Result<Self> {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let params = CertificateParams::new(names).map_err(io::Error::other)?;
+        let params = server_params(names)?;
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = params.self_signed(&key).map_err(io::Error::other)?;
         Ok(Self { certificate: certificate.into(), pem: key.serialize_pem(), key })
@@ -100,9 +142,48 @@ impl ServerCertificate {
     /// other makers want them.
     pub fn write_to(&self, folder: &Path) -> io::Result<()> {
         let certificate = rcgen_pem("CERTIFICATE", &self.certificate);
-        std::fs::write(folder.join("server.crt"), certificate)?;
-        std::fs::write(folder.join("server.key"), &self.pem)
+        fs::write(folder.join("server.crt"), certificate)?;
+        fs::write(folder.join("server.key"), &self.pem)
     }
+}
+
+/// What strict verifiers want (Python 3.13, OpenSSL's `-x509_strict`).
+fn server_params(names: &[&str]) -> io::Result<CertificateParams> {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).map_err(io::Error::other)?;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
+}
+
+/// What is in this file; what `make` makes, if it is not there: it is written
+/// for its owner alone to read.
+pub(crate) fn kept_file(
+    path: &Path,
+    make: impl FnOnce() -> io::Result<Vec<u8>>,
+) -> io::Result<Vec<u8>> {
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot use {}: {error}", path.display()))
+    };
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = make()?;
+            write_private(path, &made).map_err(named)?;
+            Ok(made)
+        }
+        read => read.map_err(named),
+    }
+}
+
+/// Writes a file that only its owner can read, whole or not at all; it replaces
+/// an older one.
+pub(crate) fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    io::Write::write_all(&mut file, contents)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 fn rcgen_pem(label: &str, der: &[u8]) -> String {

@@ -1,14 +1,16 @@
 //! All stand-ins at once, with one shop registered everywhere.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::{
     azure_sql::{AzureSqlOptions, AzureSqlServer},
     certificates::Authority,
     database::Database,
-    identity::{IdentityEndpoint, IdentityOptions},
-    jwt::{Directory, Issuer, Principal, PrincipalKind},
-    postgres::{AUDIENCE, PostgresOptions, PostgresServer},
+    entra::{Application, EntraEndpoint},
+    identity::IdentityEndpoint,
+    jwt::{Directory, Issuer, Principal, PrincipalKind, TENANT_ID},
+    postgres::{PostgresOptions, PostgresServer},
+    tenant::{Tenant, TenantOptions},
 };
 
 /// The ports on 127.0.0.1 (0, the default, takes free ones), and what there is to read.
@@ -16,6 +18,8 @@ use crate::{
 pub struct EmulatorOptions {
     /// Of the identity endpoint.
     pub identity_port: u16,
+    /// Of Entra's token endpoint.
+    pub token_port: u16,
     /// Of Azure SQL.
     pub azure_sql_port: u16,
     /// Of PostgreSQL.
@@ -25,31 +29,38 @@ pub struct EmulatorOptions {
     pub with_samples: bool,
 }
 
-const SAMPLE_AZURE_SQL: &str = "\
+/// What [`EmulatorOptions::with_samples`] runs on Azure SQL.
+pub const SAMPLE_AZURE_SQL: &str = "\
     CREATE TABLE TestTable (Column1 int NOT NULL PRIMARY KEY, Column2 nvarchar(50) NOT NULL);
     INSERT INTO TestTable VALUES (1, 'a book'), (2, 'a lamp');";
 
-const SAMPLE_POSTGRES: &str = "\
+/// The same on PostgreSQL.
+pub const SAMPLE_POSTGRES: &str = "\
     CREATE TABLE restaurant (id int NOT NULL PRIMARY KEY, name text NOT NULL);
     INSERT INTO restaurant VALUES (1, 'Chez Token'), (2, 'Da Claim');";
 
 /// The stand-ins of this crate, running; they stop when this is dropped.
-#[derive(Debug)]
 pub struct Emulator {
-    authority: Authority,
-    issuer: Arc<Issuer>,
-    directory: Arc<Directory>,
+    tenant: Tenant,
     system: Principal,
     shop: Principal,
-    identity: IdentityEndpoint,
+    service: Principal,
+    secret: String,
     azure_sql: AzureSqlServer,
     postgres: PostgresServer,
 }
 
+impl fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Emulator").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
 impl Emulator {
     /// Starts everything, in the current tokio runtime: the application has a
-    /// system-assigned identity, `shop-app`, and a user-assigned one,
-    /// `shop-identity`; both databases let both in.
+    /// system-assigned identity, `shop-app`, a user-assigned one,
+    /// `shop-identity`, and a service principal, `shop-service`; both databases
+    /// let all three in.
     ///
     /// # Errors
     ///
@@ -59,22 +70,18 @@ impl Emulator {
     ///
     /// Outside a tokio runtime.
     pub async fn start(options: EmulatorOptions) -> io::Result<Self> {
-        let authority = Authority::new()?;
-        let tls = authority.issue(&["localhost", "127.0.0.1"])?.server_config()?;
-        let issuer = Arc::new(Issuer::new());
-        let directory = Arc::new(Directory::default());
         let system = Principal::new("shop-app", PrincipalKind::SystemAssigned);
         let shop = Principal::new("shop-identity", PrincipalKind::UserAssigned);
-        directory.add(system.clone());
-        directory.add(shop.clone());
-        let identity = IdentityEndpoint::start(
-            Arc::clone(&issuer),
-            IdentityOptions {
-                port: options.identity_port,
-                system_assigned: Some(system.clone()),
-                user_assigned: vec![shop.clone()],
-            },
-        )?;
+        let service = Principal::new("shop-service", PrincipalKind::ServicePrincipal);
+        let secret = uuid::Uuid::new_v4().simple().to_string();
+        let tenant = Tenant::start(TenantOptions {
+            identity_port: options.identity_port,
+            token_port: options.token_port,
+            system_assigned: Some(system.clone()),
+            user_assigned: vec![shop.clone()],
+            applications: vec![Application::new(service.clone()).secret(&secret)],
+            ..TenantOptions::default()
+        })?;
         // Declared types are each server's own: a database for each.
         let database = |sample: &str| {
             let database = Arc::new(Database::new()?);
@@ -86,30 +93,30 @@ impl Emulator {
             }
             io::Result::Ok(database)
         };
-        let mut azure_sql = AzureSqlOptions::new(
-            Arc::clone(&issuer),
-            Arc::clone(&directory),
-            database(SAMPLE_AZURE_SQL)?,
-            Arc::clone(&tls),
-        );
+        let parts = || {
+            let (issuer, directory) = (tenant.issuer(), tenant.directory());
+            (Arc::clone(issuer), Arc::clone(directory), Arc::clone(tenant.tls()))
+        };
+        let (issuer, directory, tls) = parts();
+        let mut azure_sql =
+            AzureSqlOptions::new(issuer, directory, database(SAMPLE_AZURE_SQL)?, tls);
         azure_sql.port = options.azure_sql_port;
         let azure_sql = AzureSqlServer::start(azure_sql).await?;
-        let database = database(SAMPLE_POSTGRES)?;
-        let mut postgres =
-            PostgresOptions::new(Arc::clone(&issuer), Arc::clone(&directory), database, tls);
+        let (issuer, directory, tls) = parts();
+        let mut postgres = PostgresOptions::new(issuer, directory, database(SAMPLE_POSTGRES)?, tls);
         postgres.port = options.postgres_port;
         let postgres = PostgresServer::start(postgres)?;
-        Ok(Self { authority, issuer, directory, system, shop, identity, azure_sql, postgres })
+        Ok(Self { tenant, system, shop, service, secret, azure_sql, postgres })
     }
 
     /// Signs the tokens.
     pub fn issuer(&self) -> &Arc<Issuer> {
-        &self.issuer
+        self.tenant.issuer()
     }
 
     /// Whom the databases let in.
     pub fn directory(&self) -> &Arc<Directory> {
-        &self.directory
+        self.tenant.directory()
     }
 
     /// The system-assigned identity, `shop-app`.
@@ -122,9 +129,19 @@ impl Emulator {
         &self.shop
     }
 
+    /// The service principal, `shop-service`.
+    pub fn service_principal(&self) -> &Principal {
+        &self.service
+    }
+
     /// The identity endpoint.
     pub fn identity(&self) -> &IdentityEndpoint {
-        &self.identity
+        self.tenant.identity()
+    }
+
+    /// Entra's token endpoint.
+    pub fn entra(&self) -> &EntraEndpoint {
+        self.tenant.entra()
     }
 
     /// Azure SQL.
@@ -139,44 +156,43 @@ impl Emulator {
 
     /// A file with the certificate that all of it is to be verified with.
     pub fn ca_path(&self) -> PathBuf {
-        self.authority.path()
+        self.authority().path()
     }
 
     /// The certificate authority, for certificates of one's own.
     pub fn authority(&self) -> &Authority {
-        &self.authority
+        self.tenant.authority()
     }
 
     /// What App Service sets for an application, and which of its identities
     /// the Azure SDKs shall take.
     pub fn env(&self) -> Vec<(&'static str, String)> {
-        let mut env = self.identity.app_service_env().to_vec();
+        let mut env = self.identity().app_service_env().to_vec();
         env.push(("AZURE_CLIENT_ID", self.shop.client_id.clone()));
         env
+    }
+
+    /// What the Azure SDKs read to log in as the service principal, with its
+    /// client secret. They have to trust [`ca_path`](Self::ca_path) as well.
+    pub fn service_principal_env(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AZURE_AUTHORITY_HOST", self.entra().authority_host()),
+            ("AZURE_TENANT_ID", TENANT_ID.to_owned()),
+            ("AZURE_CLIENT_ID", self.service.client_id.clone()),
+            ("AZURE_CLIENT_SECRET", self.secret.clone()),
+        ]
     }
 
     /// An ADO.NET connection string as entra-pool reads it: logs in to the
     /// database `orders` with an identity that is given beside it.
     pub fn azure_sql_string(&self) -> String {
-        let port = self.azure_sql.addr().port();
-        let ca = self.ca_path().display().to_string();
-        format!(
-            "Server=tcp:localhost,{port};Database=orders;TrustServerCertificateCA=\"{ca}\";\
-             Entra Scope=https://database.windows.net/.default"
-        )
+        self.tenant.azure_sql_string(self.azure_sql.addr().port(), "orders")
     }
 
     /// A URL as entra-pool reads it: logs in as `shop-identity`, to the
     /// database `restaurant`, with an identity that is given beside it or told
     /// by the environment.
     pub fn postgres_url(&self) -> String {
-        let port = self.postgres.addr().port();
-        let ca = self.ca_path().display().to_string();
-        let parameters = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("sslrootcert", &ca)
-            .append_pair("entra_scope", &format!("{AUDIENCE}/.default"))
-            .finish();
-        let user = &self.shop.name;
-        format!("postgres://{user}@localhost:{port}/restaurant?{parameters}")
+        self.tenant.postgres_url(self.postgres.addr().port(), "restaurant", &self.shop.name)
     }
 }

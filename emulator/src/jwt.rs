@@ -1,22 +1,28 @@
 //! Access tokens: signed and checked with a key that exists only in this
-//! process.
+//! process, unless it is kept in a folder.
 //!
 //! They look like Entra's (version 1.0 access tokens of a managed identity),
 //! but for the signature, which is ES256 in place of RS256.
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
+    path::Path,
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::{
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING as P256, EcdsaKeyPair, KeyPair},
 };
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation,
+    jwk::{Jwk, JwkSet},
+};
 use serde::{Deserialize, Serialize};
+
+use crate::certificates::kept_file;
 
 /// The tenant of every principal here.
 pub const TENANT_ID: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
@@ -41,6 +47,8 @@ pub enum PrincipalKind {
     SystemAssigned,
     /// `xms_mirid` ends in `…/userAssignedIdentities/NAME`.
     UserAssigned,
+    /// An application with credentials of its own: no `xms_mirid`.
+    ServicePrincipal,
     /// A person, as the Azure CLI has them: `upn`, no `xms_mirid`.
     User,
 }
@@ -56,12 +64,13 @@ impl Principal {
         }
     }
 
-    /// The Azure resource ID that stands in `xms_mirid`; a user has none.
+    /// The Azure resource ID that stands in `xms_mirid`; users and service
+    /// principals have none.
     pub fn resource_id(&self) -> Option<String> {
         let provider = match self.kind {
             PrincipalKind::SystemAssigned => "Microsoft.Web/sites",
             PrincipalKind::UserAssigned => "Microsoft.ManagedIdentity/userAssignedIdentities",
-            PrincipalKind::User => return None,
+            PrincipalKind::ServicePrincipal | PrincipalKind::User => return None,
         };
         Some(format!(
             "/subscriptions/9d2b6c1e-0000-4000-8000-5f0c3a6a9f11/resourcegroups/shop/providers/{provider}/{}",
@@ -110,10 +119,48 @@ struct Claims {
     uti: String,
 }
 
+/// A key for JWTs, P-256.
+pub(crate) struct SigningKey {
+    sign: EncodingKey,
+    verify: DecodingKey,
+    id: &'static str,
+}
+
+impl SigningKey {
+    pub(crate) fn generate(id: &'static str) -> Self {
+        Self::from_pkcs8(&new_pkcs8(), id).expect("the key was generated just now")
+    }
+
+    fn from_pkcs8(pkcs8: &[u8], id: &'static str) -> io::Result<Self> {
+        let pair = EcdsaKeyPair::from_pkcs8(&P256, pkcs8).map_err(io::Error::other)?;
+        let verify = DecodingKey::from_ec_der(pair.public_key().as_ref());
+        Ok(Self { sign: EncodingKey::from_ec_der(pkcs8), verify, id })
+    }
+
+    pub(crate) fn sign(&self, claims: &impl Serialize) -> String {
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(self.id.to_owned());
+        jsonwebtoken::encode(&header, claims, &self.sign).expect("claims are plain JSON")
+    }
+
+    /// The public key, as an authority publishes it.
+    pub(crate) fn public(&self) -> JwkSet {
+        let mut key = Jwk::from_encoding_key(&self.sign, Algorithm::ES256)
+            .expect("the key is one of this algorithm");
+        key.common.key_id = Some(self.id.to_owned());
+        key.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
+        JwkSet { keys: vec![key] }
+    }
+}
+
+fn new_pkcs8() -> Vec<u8> {
+    let key = EcdsaKeyPair::generate_pkcs8(&P256, &SystemRandom::new());
+    key.expect("P-256 keys can be generated").as_ref().to_vec()
+}
+
 /// Signs tokens and checks them.
 pub struct Issuer {
-    key: EncodingKey,
-    check: DecodingKey,
+    key: SigningKey,
     serial: std::sync::atomic::AtomicU64,
     accepted: RwLock<BTreeMap<String, Verified>>,
 }
@@ -144,17 +191,32 @@ pub enum Refusal {
 impl Issuer {
     /// An issuer with a new key.
     pub fn new() -> Self {
-        let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-                .expect("P-256 keys can be generated");
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
-            .expect("the key was generated just now");
-        Self {
-            key: EncodingKey::from_ec_der(pkcs8.as_ref()),
-            check: DecodingKey::from_ec_der(pair.public_key().as_ref()),
-            serial: 1.into(),
-            accepted: RwLock::default(),
-        }
+        Self::with_key(SigningKey::generate("emulator"))
+    }
+
+    /// An issuer with the key in `folder/token-key.der`. The key is made, and
+    /// readable by its owner alone, if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or written, or holds something else.
+    pub fn kept_in(folder: &Path) -> io::Result<Self> {
+        let path = folder.join("token-key.der");
+        let pkcs8 = kept_file(&path, || Ok(new_pkcs8()))?;
+        let not_a_key = |_| {
+            let path = path.display();
+            io::Error::other(format!("{path} is not a P-256 key: delete it to get a new one"))
+        };
+        Ok(Self::with_key(SigningKey::from_pkcs8(&pkcs8, "emulator").map_err(not_a_key)?))
+    }
+
+    fn with_key(key: SigningKey) -> Self {
+        Self { key, serial: 1.into(), accepted: RwLock::default() }
+    }
+
+    /// The public key, as Entra publishes its keys (JWKS).
+    pub fn public_keys(&self) -> serde_json::Value {
+        serde_json::to_value(self.key.public()).expect("keys are plain JSON")
     }
 
     /// From now on accepts this text as a token of `principal`, for any audience. It does
@@ -196,20 +258,14 @@ impl Issuer {
             xms_padding: String::new(),
             uti: format!("{serial:022}"),
         };
-        let bare = self.encode(&claims);
+        let bare = self.key.sign(&claims);
         if bare.len() >= length {
             return bare;
         }
         // Base64 makes four characters of three bytes; the claim's name costs some.
         let missing = (length - bare.len()) * 3 / 4;
         claims.xms_padding = "p".repeat(missing.saturating_sub(r#","xms_padding":"""#.len()) + 3);
-        self.encode(&claims)
-    }
-
-    fn encode(&self, claims: &Claims) -> String {
-        let mut header = Header::new(Algorithm::ES256);
-        header.kid = Some("emulator".to_owned());
-        jsonwebtoken::encode(&header, claims, &self.key).expect("claims are plain JSON")
+        self.key.sign(&claims)
     }
 
     /// Checks signature, expiry and audience, and says whose token it is.
@@ -233,7 +289,7 @@ impl Issuer {
         validation.validate_aud = false;
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.check, &validation)
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.key.verify, &validation)
             .map_err(|error| match error.kind() {
                 jsonwebtoken::errors::ErrorKind::InvalidSignature => Refusal::Signature,
                 _ => Refusal::Malformed,

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,10 +17,25 @@ use tokio::{
 /// Connections waiting to be accepted.
 const BACKLOG: u32 = 1_024;
 
+/// Where to listen: a port alone is one on 127.0.0.1.
+pub(crate) struct Bind(SocketAddr);
+
+impl From<u16> for Bind {
+    fn from(port: u16) -> Self {
+        Self((Ipv4Addr::LOCALHOST, port).into())
+    }
+}
+
+impl From<(IpAddr, u16)> for Bind {
+    fn from(addr: (IpAddr, u16)) -> Self {
+        Self(addr.into())
+    }
+}
+
 /// What is done with a connection; dropped half-way, the connection is closed.
 type Serve = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A port on 127.0.0.1 that listens, or is kept while nobody does. Dropped, it
+/// A port that listens, or is kept while nobody does. Dropped, it
 /// closes with all its connections.
 pub(crate) struct Listener {
     addr: SocketAddr,
@@ -45,13 +60,13 @@ struct Accepting {
 
 impl Listener {
     /// Port 0 takes a free one.
-    pub(crate) fn start<F, C>(port: u16, serve: F) -> io::Result<Self>
+    pub(crate) fn start<F, C>(addr: impl Into<Bind>, serve: F) -> io::Result<Self>
     where
         F: Fn(TcpStream) -> C + Send + Sync + 'static,
         C: Future<Output = ()> + Send + 'static,
     {
         let serve: Serve = Arc::new(move |stream| Box::pin(serve(stream)));
-        let listener = bind((Ipv4Addr::LOCALHOST, port).into())?.listen(BACKLOG)?;
+        let listener = bind(addr.into().0)?.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
         let now = Mutex::new(Now::Here(Accepting::spawn(listener, &serve)));
         Ok(Self { addr, serve, now })
@@ -110,13 +125,18 @@ impl Listener {
     }
 }
 
+/// The same error, with the address.
+pub(crate) fn cannot_listen(addr: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
+}
+
 /// With SO_REUSEADDR, so that connections in TIME-WAIT do not block the port.
 fn bind(addr: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if cfg!(unix) {
         socket.set_reuseaddr(true)?;
     }
-    socket.bind(addr)?;
+    socket.bind(addr).map_err(|error| cannot_listen(addr, &error))?;
     Ok(socket)
 }
 

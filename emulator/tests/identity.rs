@@ -27,9 +27,9 @@ impl Host {
         let shop = Principal::new("shop-identity", PrincipalKind::UserAssigned);
         let issuer = Arc::new(Issuer::new());
         let options = IdentityOptions {
-            port: 0,
             system_assigned: Some(system.clone()),
             user_assigned: vec![shop.clone()],
+            ..IdentityOptions::default()
         };
         let endpoint = IdentityEndpoint::start(Arc::clone(&issuer), options).unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -82,6 +82,7 @@ async fn app_service_gives_the_token_of_the_identity_selected() {
     for selector in [
         format!("client_id={}", host.shop.client_id),
         format!("principal_id={}", host.shop.object_id.to_uppercase()),
+        format!("object_id={}", host.shop.object_id),
         format!("mi_res_id={}", host.shop.resource_id().unwrap()),
     ] {
         let (_, answer) = json(host.app_service(&format!("{SQL}&{selector}"))).await;

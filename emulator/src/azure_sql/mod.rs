@@ -93,7 +93,7 @@ mod values;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
@@ -115,6 +115,7 @@ pub use fault::{Fault, Stage};
 use crate::{
     database::Database,
     jwt::{Directory, Issuer},
+    listener::cannot_listen,
 };
 use behaviour::{LiveCounters, count};
 
@@ -136,7 +137,9 @@ pub struct AzureSqlOptions {
     /// The databases that can be named in a login; default `orders` and
     /// `master`, the latter for logins that name none.
     pub databases: Vec<String>,
-    /// The port on 127.0.0.1; default 0, one that is free.
+    /// The address to listen on; default 127.0.0.1.
+    pub bind: IpAddr,
+    /// The port; default 0, one that is free.
     pub port: u16,
     /// Answers PRELOGIN with ENCRYPT_NOT_SUP and goes on without TLS.
     pub decline_encryption: bool,
@@ -166,6 +169,7 @@ impl AzureSqlOptions {
             tls,
             audience: "https://database.windows.net/".to_owned(),
             databases: vec!["orders".to_owned(), "master".to_owned()],
+            bind: Ipv4Addr::LOCALHOST.into(),
             port: 0,
             decline_encryption: false,
             handshake_packet_type: packets::kind::PRELOGIN,
@@ -213,9 +217,11 @@ struct Command {
 }
 
 impl AzureSqlServer {
-    /// Starts to listen on 127.0.0.1.
+    /// Starts to listen.
     pub async fn start(options: AzureSqlOptions) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await?;
+        let addr = (options.bind, options.port).into();
+        let listener =
+            TcpListener::bind(addr).await.map_err(|error| cannot_listen(addr, &error))?;
         let address = listener.local_addr()?;
         let mut strict_tls = ServerConfig::clone(&options.tls);
         strict_tls.alpn_protocols = vec![connection::TDS_8.to_vec()];

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -169,10 +172,20 @@ impl IdentityEndpoint {
         self.state.lock().handed_out
     }
 
+    /// What `/health` answers: 200 if the application may use everything (the
+    /// default), else 503.
+    pub fn set_ready(&self, ready: bool) {
+        self.state.ready.store(ready, Ordering::Relaxed);
+    }
+
     /// What arrived, oldest first: the last 10,000 requests.
     pub fn received(&self) -> Vec<Received> {
         self.state.lock().log.iter().cloned().collect()
     }
+}
+
+fn random_secret() -> String {
+    uuid::Uuid::new_v4().simple().to_string().to_uppercase()
 }
 
 /// Shared by the handles and the connections.
@@ -180,6 +193,7 @@ pub(super) struct State {
     issuer: Arc<Issuer>,
     secret: String,
     agent: Agent,
+    ready: AtomicBool,
     held: watch::Sender<bool>,
     arrived: watch::Sender<u64>,
     inner: Mutex<Inner>,
@@ -218,6 +232,7 @@ pub(super) struct Signed {
 impl State {
     pub(super) fn new(
         issuer: Arc<Issuer>,
+        secret: Option<String>,
         system_assigned: Option<Principal>,
         user_assigned: Vec<Principal>,
     ) -> io::Result<Self> {
@@ -234,8 +249,9 @@ impl State {
         };
         Ok(Self {
             issuer,
-            secret: uuid::Uuid::new_v4().simple().to_string().to_uppercase(),
+            secret: secret.unwrap_or_else(random_secret),
             agent: Agent::new()?,
+            ready: true.into(),
             held: watch::Sender::new(false),
             arrived: watch::Sender::new(0),
             inner: Mutex::new(inner),
@@ -244,6 +260,10 @@ impl State {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
     }
 
     pub(super) fn secret(&self) -> &str {

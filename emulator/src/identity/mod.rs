@@ -1,9 +1,10 @@
 //! The identity endpoint: where an application in Azure asks for the tokens of
 //! its managed identities.
 //!
-//! The protocols of all hosts, plain HTTP on one port of 127.0.0.1 as in Azure:
+//! The protocols of all hosts, plain HTTP on one port as in Azure:
 //! App Service, IMDS, the Azure Arc agent, Azure Machine Learning and Cloud
 //! Shell; that of Service Fabric over TLS on another. Each has a file in `hosts`.
+//! `/health` answers 200, or 503 until it is set ready.
 //!
 //! What it answers, how late and whether at all is changed at run time, and
 //! what it was asked is written down. It is not the real thing: it gives tokens
@@ -13,12 +14,18 @@ mod control;
 mod hosts;
 mod protocol;
 
-use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 pub use control::{Fault, Received, TokenSettings};
 
 use crate::{
     certificates::ServerCertificate,
+    http,
     jwt::{Issuer, Principal},
     listener::Listener,
 };
@@ -27,15 +34,36 @@ use hosts::{app_service, azure_arc, azure_ml, cloud_shell, service_fabric};
 use tokio_rustls::TlsAcceptor;
 
 /// What an [`IdentityEndpoint`] starts with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct IdentityOptions {
-    /// The port on 127.0.0.1; 0, the default, takes a free one. Service Fabric
-    /// always has a free one.
+    /// The address to listen on; default 127.0.0.1.
+    pub bind: IpAddr,
+    /// The name or address by which applications reach it; `None`, the default,
+    /// for the address that it listens on.
+    pub host_name: Option<String>,
+    /// The port; 0, the default, takes a free one. Service Fabric always has a
+    /// free one.
     pub port: u16,
+    /// The secret that applications send (`IDENTITY_HEADER`); `None`, the
+    /// default, makes a random one.
+    pub secret: Option<String>,
     /// The system-assigned identity, if there is one.
     pub system_assigned: Option<Principal>,
     /// User-assigned identities.
     pub user_assigned: Vec<Principal>,
+}
+
+impl Default for IdentityOptions {
+    fn default() -> Self {
+        Self {
+            bind: Ipv4Addr::LOCALHOST.into(),
+            host_name: None,
+            port: 0,
+            secret: None,
+            system_assigned: None,
+            user_assigned: Vec::new(),
+        }
+    }
 }
 
 /// A running identity endpoint. Clones are handles on the same one; it stops
@@ -45,6 +73,7 @@ pub struct IdentityEndpoint {
     listener: Arc<Listener>,
     /// Service Fabric's.
     tls_listener: Arc<Listener>,
+    host_name: Option<String>,
     thumbprint: String,
     state: Arc<State>,
 }
@@ -60,25 +89,32 @@ impl IdentityEndpoint {
     ///
     /// Outside a tokio runtime.
     pub fn start(issuer: Arc<Issuer>, options: IdentityOptions) -> io::Result<Self> {
-        let state = State::new(issuer, options.system_assigned, options.user_assigned)?;
+        let state =
+            State::new(issuer, options.secret, options.system_assigned, options.user_assigned)?;
         let state = Arc::new(state);
         let served = Arc::clone(&state);
-        let serve = move |stream| protocol::serve(Arc::clone(&served), stream, false);
-        let listener = Arc::new(Listener::start(options.port, serve)?);
+        let serve = move |stream| {
+            let state = Arc::clone(&served);
+            http::serve(stream, move |request| protocol::answer(Arc::clone(&state), request, false))
+        };
+        let listener = Arc::new(Listener::start((options.bind, options.port), serve)?);
         let certificate = ServerCertificate::self_signed(&["localhost"])?;
         let acceptor = TlsAcceptor::from(certificate.server_config()?);
         let served = Arc::clone(&state);
         let serve = move |stream| {
             let (acceptor, state) = (acceptor.clone(), Arc::clone(&served));
             async move {
-                match acceptor.accept(stream).await {
-                    Ok(stream) => protocol::serve(state, stream, true).await,
-                    Err(error) => tracing::debug!(%error, "identity endpoint: no TLS"),
+                if let Some(stream) = http::over_tls(acceptor, stream).await {
+                    http::serve(stream, |request| {
+                        protocol::answer(Arc::clone(&state), request, true)
+                    })
+                    .await;
                 }
             }
         };
-        let tls_listener = Arc::new(Listener::start(0, serve)?);
-        Ok(Self { listener, tls_listener, thumbprint: certificate.thumbprint(), state })
+        let tls_listener = Arc::new(Listener::start((options.bind, 0), serve)?);
+        let (host_name, thumbprint) = (options.host_name, certificate.thumbprint());
+        Ok(Self { listener, tls_listener, host_name, thumbprint, state })
     }
 
     /// Where it listens.
@@ -97,7 +133,7 @@ impl IdentityEndpoint {
     /// `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT`,
     /// as Service Fabric sets them.
     pub fn service_fabric_env(&self) -> [(&'static str, String); 3] {
-        let url = format!("https://{}{}", self.tls_listener.addr(), service_fabric::PATH);
+        let url = format!("https://{}{}", self.authority(&self.tls_listener), service_fabric::PATH);
         [
             ("IDENTITY_ENDPOINT", url),
             ("IDENTITY_HEADER", self.state.secret().to_owned()),
@@ -108,10 +144,7 @@ impl IdentityEndpoint {
     /// `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, as the Azure Arc agent sets
     /// them.
     pub fn azure_arc_env(&self) -> [(&'static str, String); 2] {
-        [
-            ("IDENTITY_ENDPOINT", self.url(azure_arc::PATH)),
-            ("IMDS_ENDPOINT", format!("http://{}", self.addr())),
-        ]
+        [("IDENTITY_ENDPOINT", self.url(azure_arc::PATH)), ("IMDS_ENDPOINT", self.imds_endpoint())]
     }
 
     /// What stands for the root directory of the Azure Arc agent's machine: the
@@ -146,13 +179,24 @@ impl IdentityEndpoint {
         cloud_shell::user()
     }
 
+    /// `HOST:PORT`.
+    fn authority(&self, listener: &Listener) -> String {
+        let addr = listener.addr();
+        match &self.host_name {
+            Some(name) => format!("{name}:{}", addr.port()),
+            // Nobody connects to "every address".
+            None if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
+            None => addr.to_string(),
+        }
+    }
+
     fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.addr())
+        format!("http://{}{path}", self.authority(&self.listener))
     }
 
     /// What stands for `http://169.254.169.254`: no slash at the end.
     pub fn imds_endpoint(&self) -> String {
-        format!("http://{}", self.addr())
+        self.url("")
     }
 
     /// Gives the application `principal` as its system-assigned identity;

@@ -1,48 +1,44 @@
 //! What is asked and answered, whatever the host.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, Response, StatusCode, body::Incoming, header, service::service_fn};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::{Request, StatusCode, body::Incoming, header};
+use serde_json::json;
 
 use super::{
     control::{Fault, Received, State},
     hosts,
 };
+use crate::http::{self, Answer, json as json_answer, plain};
 
-type Answer = Response<Full<Bytes>>;
+/// Where containers are asked whether they run; counts as no request.
+const HEALTH: &str = "/health";
 
-/// Requests are small: what is longer is cut off.
-const BODY_LIMIT: usize = 16 * 1024;
-
-pub(super) async fn serve<S>(state: Arc<State>, stream: S, over_tls: bool)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let service = service_fn(|request| answer(&state, request, over_tls));
-    let connection = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = connection {
-        tracing::debug!(%error, "identity endpoint: connection ended");
-    }
-}
-
-async fn answer(
-    state: &State,
+pub(super) async fn answer(
+    state: Arc<State>,
     request: Request<Incoming>,
     over_tls: bool,
-) -> Result<Answer, Infallible> {
-    let received = read(state, request, over_tls).await;
+) -> Answer {
+    if request.uri().path() == HEALTH && !over_tls {
+        let (status, text) = match state.is_ready() {
+            true => (StatusCode::OK, "ready"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        };
+        return json_answer(status, &json!({"status": text}));
+    }
+    let received = read(&state, request, over_tls).await;
     state.record(received.clone());
-    Ok(match state.admit().await {
-        Some(fault) => fail(fault).await,
-        None => respond(state, &received),
-    })
+    match state.admit().await {
+        Some(fault) => {
+            tracing::info!(
+                path = received.path,
+                ?fault,
+                "the identity endpoint fails as it is set"
+            );
+            fail(fault).await
+        }
+        None => respond(&state, &received),
+    }
 }
 
 async fn read(state: &State, request: Request<Incoming>, over_tls: bool) -> Received {
@@ -51,16 +47,12 @@ async fn read(state: &State, request: Request<Incoming>, over_tls: bool) -> Rece
         let value = head.headers.get(name)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    let pairs = |text: &[u8]| url::form_urlencoded::parse(text).into_owned().collect();
-    let body = Limited::new(body, BODY_LIMIT).collect().await;
-    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let is_form = header("content-type").as_deref() == Some("application/x-www-form-urlencoded");
     let right = |value: String| value == state.secret();
     Received {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
-        query: pairs(head.uri.query().unwrap_or_default().as_bytes()),
-        form: if is_form { pairs(&body) } else { Vec::new() },
+        query: http::pairs(head.uri.query().unwrap_or_default().as_bytes()),
+        form: http::form(&head.headers, body).await,
         metadata: header("metadata"),
         identity_header_is_right: header("x-identity-header").map(right),
         secret_is_right: header("secret").map(right),
@@ -72,6 +64,7 @@ async fn read(state: &State, request: Request<Incoming>, over_tls: bool) -> Rece
 
 fn respond(state: &State, request: &Received) -> Answer {
     let Some(host) = hosts::host(request) else {
+        tracing::info!(path = request.path, "the identity endpoint has nothing at this path");
         return json_answer(StatusCode::NOT_FOUND, &json!({"error": "not_found"}));
     };
     if request.method != host.method().as_str() {
@@ -87,10 +80,14 @@ fn respond(state: &State, request: &Received) -> Answer {
     });
     match outcome {
         Ok((principal, resource)) => {
+            let (path, principal_name) = (&request.path, &principal.name);
+            tracing::info!(path, principal = principal_name, resource, "a token is handed out");
             let signed = state.hand_out(&principal, resource);
             json_answer(StatusCode::OK, &host.token(&principal, resource, &signed))
         }
         Err(refusal) => {
+            let status = refusal.status.as_u16();
+            tracing::info!(path = request.path, status, %refusal, "a token is refused");
             let mut answer = json_answer(refusal.status, &host.refusal(&refusal));
             if let Some(challenge) = refusal.challenge.and_then(|text| text.try_into().ok()) {
                 answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -135,17 +132,4 @@ async fn fail(fault: Fault) -> Answer {
         ),
         Fault::EmptyBody => plain(StatusCode::OK, "application/json", String::new()),
     }
-}
-
-fn json_answer(status: StatusCode, body: &Value) -> Answer {
-    plain(status, "application/json; charset=utf-8", body.to_string())
-}
-
-fn plain(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    answer
 }

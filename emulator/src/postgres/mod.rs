@@ -46,7 +46,7 @@ mod waiting;
 use std::{
     collections::BTreeMap,
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -72,8 +72,7 @@ use handler::Queries;
 use login::Login;
 use waiting::Waiting;
 
-/// The audience of tokens for Azure Database for PostgreSQL.
-pub const AUDIENCE: &str = "https://ossrdbms-aad.database.windows.net";
+pub use crate::tenant::POSTGRES_AUDIENCE as AUDIENCE;
 
 const SERVER_VERSION: &str = "16.6";
 const VERSION: &str = "PostgreSQL 16.6 (stand-in of entra-pool's emulator, on SQLite)";
@@ -89,7 +88,9 @@ pub struct PostgresOptions {
     pub database: Arc<Database>,
     /// The server's certificate.
     pub tls: Arc<rustls::ServerConfig>,
-    /// The port on 127.0.0.1; 0 takes a free one.
+    /// The address to listen on; default 127.0.0.1.
+    pub bind: IpAddr,
+    /// The port; 0 takes a free one.
     pub port: u16,
     /// The names under which the database is known.
     pub database_names: Vec<String>,
@@ -113,6 +114,7 @@ impl PostgresOptions {
             directory,
             database,
             tls,
+            bind: Ipv4Addr::LOCALHOST.into(),
             port: 0,
             database_names: vec!["postgres".to_owned(), "restaurant".to_owned()],
             audience: AUDIENCE.to_owned(),
@@ -176,7 +178,7 @@ impl PostgresServer {
                 }
             }
         };
-        let listener = Arc::new(Listener::start(options.port, serve)?);
+        let listener = Arc::new(Listener::start((options.bind, options.port), serve)?);
         Ok(Self { listener, shared })
     }
 

@@ -3,7 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Host, Refusal, add_refresh_in, api_version, bad_request, selector, unauthorized};
+use super::{
+    Host, Refusal, Selector, add_refresh_in, api_version, bad_request, more_than_one, selector,
+    unauthorized,
+};
 use crate::{
     identity::control::{Inner, Received, Signed, State},
     jwt::Principal,
@@ -22,7 +25,14 @@ impl Host for AppService {
     }
 
     fn select(&self, inner: &Inner, request: &Received) -> Result<Principal, Refusal> {
-        match selector(request, ["client_id", "principal_id", "mi_res_id"])? {
+        // Microsoft's page has `principal_id`, its SDKs send `object_id`.
+        let documented = selector(request, ["client_id", "principal_id", "mi_res_id"])?;
+        let selector = match (documented, request.query_value("object_id")) {
+            (None, object_id) => object_id.map(Selector::Object),
+            (selector, None) => selector,
+            (Some(_), Some(_)) => return Err(more_than_one()),
+        };
+        match selector {
             Some(selector) => selector.find(inner),
             None => inner.system_assigned.clone(),
         }

@@ -35,6 +35,12 @@ pub(super) struct Refusal {
     pub(super) challenge: Option<String>,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.description)
+    }
+}
+
 fn bad_request(error: &'static str, description: impl Into<String>) -> Refusal {
     let (status, description) = (StatusCode::BAD_REQUEST, description.into());
     Refusal { status, error, description, challenge: None }
@@ -118,7 +124,7 @@ impl Selector<'_> {
     }
 }
 
-/// The selector among `names` (client, object and resource ID): parameters of
+/// The selector among `names` (of client, object and resource ID): parameters of
 /// other names are ignored, as the real endpoints do.
 fn selector<'a>(request: &'a Received, names: [&str; 3]) -> Result<Option<Selector<'a>>, Refusal> {
     let values = names.map(|name| request.query_value(name));
@@ -127,8 +133,12 @@ fn selector<'a>(request: &'a Received, names: [&str; 3]) -> Result<Option<Select
         [Some(id), None, None] => Ok(Some(Selector::Client(id))),
         [None, Some(id), None] => Ok(Some(Selector::Object(id))),
         [None, None, Some(id)] => Ok(Some(Selector::Resource(id))),
-        _ => Err(bad_request("invalid_request", "More than one identity is specified")),
+        _ => Err(more_than_one()),
     }
+}
+
+fn more_than_one() -> Refusal {
+    bad_request("invalid_request", "More than one identity is specified")
 }
 
 fn add_refresh_in(answer: &mut Value, signed: &Signed) {

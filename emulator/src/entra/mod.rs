@@ -1,0 +1,253 @@
+//! Entra's token endpoint, for applications that bring a credential: a client
+//! secret, a certificate's key, or the token of an issuer that they trust
+//! (workload identity). Over TLS, as SDKs insist.
+//!
+//! | path | |
+//! |---|---|
+//! | `POST /TENANT/oauth2/v2.0/token` | tokens, by `grant_type=client_credentials` |
+//! | `/TENANT/v2.0/.well-known/openid-configuration` | what MSAL reads first |
+//! | `/TENANT/discovery/v2.0/keys` | the key that tokens are verified with |
+//! | `/common/discovery/instance` | the authorities that MSAL may trust |
+//!
+//! `AZURE_AUTHORITY_HOST` is [`EntraEndpoint::authority_host`]; a tenant is
+//! [`TENANT_ID`](crate::jwt::TENANT_ID) or one of [`EntraOptions::tenant_names`].
+//! Refusals carry Entra's numbers (`AADSTS7000215`, …). There are no users here, so
+//! no other grants; keys of assertions are RSA (certificates), RSA or P-256 (other
+//! issuers). An assertion may be used again until it expires, as with Entra.
+
+mod application;
+mod assertion;
+mod discovery;
+mod error;
+mod token;
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use hyper::{Request, StatusCode, body::Incoming, header::HOST};
+use jsonwebtoken::jwk::JwkSet;
+use serde_json::json;
+use tokio_rustls::TlsAcceptor;
+
+pub use application::{Application, CertificateError, FederatedCredential, WORKLOAD_ISSUER};
+
+use crate::{
+    certificates::write_private,
+    http::{self, Answer},
+    jwt::{Issuer, SigningKey, TENANT_ID, seconds},
+    listener::Listener,
+};
+
+/// What an [`EntraEndpoint`] starts with.
+#[derive(Debug, Clone)]
+pub struct EntraOptions {
+    /// The address to listen on; default 127.0.0.1.
+    pub bind: IpAddr,
+    /// The name by which applications reach it, which its certificate must have;
+    /// default `localhost`.
+    pub host_name: String,
+    /// The port; 0, the default, takes a free one.
+    pub port: u16,
+    /// Names of the tenant besides its ID; default `contoso.onmicrosoft.com`.
+    pub tenant_names: Vec<String>,
+    /// How long tokens live; default one hour.
+    pub token_lifetime: Duration,
+}
+
+impl Default for EntraOptions {
+    fn default() -> Self {
+        Self {
+            bind: Ipv4Addr::LOCALHOST.into(),
+            host_name: "localhost".to_owned(),
+            port: 0,
+            tenant_names: vec!["contoso.onmicrosoft.com".to_owned()],
+            token_lifetime: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// A running token endpoint. Clones are handles on the same one; it stops when
+/// the last of them is dropped.
+#[derive(Clone)]
+pub struct EntraEndpoint {
+    listener: Arc<Listener>,
+    state: Arc<State>,
+}
+
+struct State {
+    issuer: Arc<Issuer>,
+    options: EntraOptions,
+    applications: RwLock<BTreeMap<String, Application>>,
+    /// Other issuers' public keys, by issuer.
+    issuers: RwLock<BTreeMap<String, JwkSet>>,
+    workload_key: SigningKey,
+    tokens: AtomicU64,
+}
+
+impl EntraEndpoint {
+    /// Starts the endpoint, in the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The port is taken.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn start(
+        issuer: Arc<Issuer>,
+        tls: Arc<rustls::ServerConfig>,
+        options: EntraOptions,
+    ) -> io::Result<Self> {
+        let addr = (options.bind, options.port);
+        let workload_key = SigningKey::generate("workload");
+        let issuers = BTreeMap::from([(WORKLOAD_ISSUER.to_owned(), workload_key.public())]);
+        let state = Arc::new(State {
+            issuer,
+            options,
+            applications: RwLock::default(),
+            issuers: RwLock::new(issuers),
+            workload_key,
+            tokens: 0.into(),
+        });
+        let (acceptor, served) = (TlsAcceptor::from(tls), Arc::clone(&state));
+        let serve = move |stream| {
+            let (acceptor, state) = (acceptor.clone(), Arc::clone(&served));
+            async move {
+                if let Some(stream) = http::over_tls(acceptor, stream).await {
+                    http::serve(stream, |request| answer(Arc::clone(&state), request)).await;
+                }
+            }
+        };
+        Ok(Self { listener: Arc::new(Listener::start(addr, serve)?), state })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// What `AZURE_AUTHORITY_HOST` has to be.
+    pub fn authority_host(&self) -> String {
+        format!("https://{}:{}", self.state.options.host_name, self.addr().port())
+    }
+
+    /// Lets an application ask for tokens; it replaces one of the same client ID.
+    pub fn register(&self, application: Application) {
+        let id = application.principal.client_id.to_lowercase();
+        self.state
+            .applications
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, application);
+    }
+
+    /// The public keys (JWKS, in JSON) of another issuer, whose tokens
+    /// applications may bring. Entra itself reads them from the issuer's site;
+    /// this endpoint asks nobody.
+    ///
+    /// # Errors
+    ///
+    /// The text is not a JWKS.
+    pub fn trust_issuer(&self, issuer: &str, keys: &str) -> Result<(), serde_json::Error> {
+        let keys = serde_json::from_str(keys)?;
+        let mut issuers = self.state.issuers.write().unwrap_or_else(PoisonError::into_inner);
+        issuers.insert(issuer.to_owned(), keys);
+        Ok(())
+    }
+
+    /// A token of [`WORKLOAD_ISSUER`] with this credential's subject and
+    /// audience, such as Kubernetes projects into a pod.
+    pub fn workload_token(
+        &self,
+        credential: &FederatedCredential,
+        expires_on: SystemTime,
+    ) -> String {
+        let now = seconds(SystemTime::now());
+        self.state.workload_key.sign(&json!({
+            "iss": credential.issuer,
+            "sub": credential.subject,
+            "aud": [credential.audience],
+            "iat": now,
+            "nbf": now,
+            "exp": seconds(expires_on),
+        }))
+    }
+
+    /// Writes [`workload_token`](Self::workload_token) to a file, as
+    /// `AZURE_FEDERATED_TOKEN_FILE` names one. It replaces an older file, and only
+    /// its owner can read it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn write_workload_token(
+        &self,
+        credential: &FederatedCredential,
+        expires_on: SystemTime,
+        path: &Path,
+    ) -> io::Result<()> {
+        write_private(path, self.workload_token(credential, expires_on).as_bytes())
+    }
+
+    /// Tokens handed out so far.
+    pub fn tokens_handed_out(&self) -> u64 {
+        self.state.tokens.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for EntraEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntraEndpoint").field("addr", &self.addr()).finish_non_exhaustive()
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let host = header(HOST.as_str()).unwrap_or("localhost");
+    let path = head.uri.path();
+    let Some((tenant, rest)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+        return http::json(StatusCode::NOT_FOUND, &json!({"error": "not_found"}));
+    };
+    let correlation_id = header("client-request-id").map(str::to_owned);
+    let outcome = match (head.method.as_str(), rest) {
+        ("GET", "discovery/instance") => Ok(discovery::instance(host)),
+        ("POST", "oauth2/v2.0/token") => {
+            let form = http::form(&head.headers, body).await;
+            token::grant(&state, tenant, host, &form, header("authorization"))
+        }
+        ("GET", _) => state.tenant(tenant).and_then(|()| {
+            discovery::document(&state, tenant, host, rest).ok_or_else(error::not_found)
+        }),
+        _ => Err(error::not_found()),
+    };
+    match outcome {
+        Ok(body) => http::json(StatusCode::OK, &body),
+        Err(refusal) => {
+            tracing::info!(path, %refusal, "Entra's stand-in refuses");
+            http::json(refusal.status, &refusal.body(host, correlation_id))
+        }
+    }
+}
+
+impl State {
+    /// Whether there is such a tenant.
+    fn tenant(&self, tenant: &str) -> Result<(), error::Refusal> {
+        let names = &self.options.tenant_names;
+        let is_it = |name: &str| name.eq_ignore_ascii_case(tenant);
+        if is_it(TENANT_ID) || names.iter().any(|name| is_it(name)) {
+            return Ok(());
+        }
+        Err(error::unknown_tenant(tenant))
+    }
+}
