@@ -183,6 +183,9 @@ pub enum Refusal {
     /// Past its `exp`.
     #[error("token is expired")]
     Expired,
+    /// Before its `nbf`.
+    #[error("token is not valid yet")]
+    NotYetValid,
     /// For another resource.
     #[error("token is for audience {0}")]
     Audience(String),
@@ -223,6 +226,7 @@ impl Issuer {
     /// not expire.
     pub fn accept(&self, token: &str, principal: &Principal) {
         let verified = Verified {
+            name: Some(principal.name.clone()),
             client_id: principal.client_id.clone(),
             object_id: principal.object_id.clone(),
             expires_on: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 35),
@@ -302,7 +306,13 @@ impl Issuer {
         if expires_on <= now {
             return Err(Refusal::Expired);
         }
-        Ok(Verified { client_id: claims.appid, object_id: claims.oid, expires_on })
+        if SystemTime::UNIX_EPOCH + Duration::from_secs(claims.nbf) > now {
+            return Err(Refusal::NotYetValid);
+        }
+        // Microsoft's packages take the role's name from the same claims.
+        let identity = claims.xms_mirid.as_deref().and_then(|id| id.rsplit('/').next());
+        let name = claims.upn.or_else(|| identity.map(str::to_owned));
+        Ok(Verified { name, client_id: claims.appid, object_id: claims.oid, expires_on })
     }
 }
 
@@ -315,6 +325,9 @@ impl Default for Issuer {
 /// Whose token was checked, and until when it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
+    /// The principal's name, where the token has it: `upn`, or the last segment of
+    /// `xms_mirid`.
+    pub name: Option<String>,
     /// `appid`.
     pub client_id: String,
     /// `oid`.
@@ -381,6 +394,10 @@ mod tests {
         let token = issuer.sign(&shop, "https://a", later, 0);
         assert_eq!(issuer.verify(&token, "https://b"), Err(Refusal::Audience("https://a".into())));
         assert_eq!(Issuer::new().verify(&token, "https://a"), Err(Refusal::Signature));
+        let before = SystemTime::now() - Duration::from_secs(60);
+        assert_eq!(issuer.verify_at(&token, "https://a", before), Err(Refusal::NotYetValid));
+        let verified = issuer.verify(&token, "https://a").unwrap();
+        assert_eq!(verified.name.as_deref(), Some("shop"));
         assert_eq!(issuer.verify("x", "https://a"), Err(Refusal::Malformed));
         issuer.accept("x", &shop);
         assert_eq!(issuer.verify("x", "https://a").unwrap().object_id, shop.object_id);

@@ -13,6 +13,7 @@ pub mod database;
 pub mod emulator;
 pub mod entra;
 mod http;
+pub mod front;
 pub mod identity;
 pub mod jwt;
 mod listener;

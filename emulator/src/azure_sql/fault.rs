@@ -72,7 +72,7 @@ pub(super) fn next(stage: Stage, server: &Shared) -> Option<Fault> {
 }
 
 /// Until the client has `gone`, if need be.
-pub(super) async fn happen(fault: Fault, gone: impl Future<Output = ()>) -> io::Result<()> {
+pub(crate) async fn happen(fault: Fault, gone: impl Future<Output = ()>) -> io::Result<()> {
     match fault {
         Fault::Delay(delay) => {
             sleep(delay).await;
@@ -85,7 +85,7 @@ pub(super) async fn happen(fault: Fault, gone: impl Future<Output = ()>) -> io::
 }
 
 /// The client has closed the connection; what it sends until then is not read.
-pub(super) async fn closed(stream: &mut (impl AsyncRead + Unpin)) {
+pub(crate) async fn closed(stream: &mut (impl AsyncRead + Unpin)) {
     let mut unread = [0; 1024];
     // An error is an end as well.
     while matches!(stream.read(&mut unread).await, Ok(1..)) {}

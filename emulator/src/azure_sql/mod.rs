@@ -72,7 +72,7 @@ mod convert;
 mod decimal;
 mod error;
 mod execute;
-mod fault;
+pub(crate) mod fault;
 mod functions;
 mod like;
 mod login;

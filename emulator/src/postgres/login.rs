@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Debug,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::SystemTime,
 };
@@ -102,40 +103,23 @@ impl Login {
         if !client.is_secure() {
             let host = client.socket_addr().ip();
             let database = database(client)?;
-            return Err(fatal(
-                "28000",
-                format!(
-                    "no pg_hba.conf entry for host \"{host}\", user \"{user}\", database \"{database}\", no encryption"
-                ),
-            ));
+            return Err(fatal("28000", no_encryption(host, &user, &database)));
         }
         self.role(&user).map(drop)
     }
 
     fn role(&self, user: &str) -> PgWireResult<Principal> {
         let principal = self.0.directory.by_name(user);
-        principal.ok_or_else(|| fatal("28000", format!("role \"{user}\" does not exist")))
+        principal.ok_or_else(|| fatal("28000", no_role(user)))
     }
 
     fn admit(&self, client: &mut impl ClientInfo, token: &str) -> PgWireResult<Session> {
         let user = user(client)?;
         let role = self.role(&user)?;
-        let failed = |message: String| fatal("28P01", message);
-        let verified = self.0.issuer.verify(token, &self.0.audience).map_err(|refusal| {
-            failed(match refusal {
-                Refusal::Expired => {
-                    "The access token has expired. Please acquire a new token and retry".to_owned()
-                }
-                Refusal::Audience(_) => {
-                    "The access token does not have a valid audience claim".to_owned()
-                }
-                Refusal::Malformed | Refusal::Signature => {
-                    format!("password authentication failed for user \"{user}\"")
-                }
-            })
-        })?;
+        let verified = self.0.issuer.verify(token, &self.0.audience);
+        let verified = verified.map_err(|refusal| fatal("28P01", refused(&refusal, &user)))?;
         if verified.object_id != role.object_id {
-            return Err(failed(format!("Azure AD access token not valid for role {user}")));
+            return Err(fatal("28P01", wrong_role(&user)));
         }
         let database = database(client)?;
         if !self.0.database_names.contains(&database) {
@@ -158,6 +142,36 @@ impl Login {
             Reach { shared: Arc::clone(&self.0), variables: Arc::new(Mutex::new(variables)) };
         Session::open(reach).map_err(|error| fatal("XX000", error.message))
     }
+}
+
+/// The service's text for a token that is not accepted at a login as `user`.
+pub(crate) fn refused(refusal: &Refusal, user: &str) -> String {
+    match refusal {
+        Refusal::Expired => {
+            "The access token has expired. Please acquire a new token and retry".to_owned()
+        }
+        Refusal::Audience(_) => "The access token does not have a valid audience claim".to_owned(),
+        Refusal::Malformed | Refusal::Signature | Refusal::NotYetValid => {
+            format!("password authentication failed for user \"{user}\"")
+        }
+    }
+}
+
+/// The service's text for a token of another principal than the role's.
+pub(crate) fn wrong_role(user: &str) -> String {
+    format!("Azure AD access token not valid for role {user}")
+}
+
+/// The service's text for a login without TLS.
+pub(crate) fn no_encryption(host: IpAddr, user: &str, database: &str) -> String {
+    format!(
+        "no pg_hba.conf entry for host \"{host}\", user \"{user}\", database \"{database}\", no encryption"
+    )
+}
+
+/// The service's text where a role is missing.
+pub(crate) fn no_role(user: &str) -> String {
+    format!("role \"{user}\" does not exist")
 }
 
 fn user(client: &impl ClientInfo) -> PgWireResult<String> {

@@ -33,7 +33,7 @@ mod functions;
 mod handle;
 mod handler;
 mod infer;
-mod login;
+pub(crate) mod login;
 mod names;
 mod parameters;
 mod session;
