@@ -5,8 +5,8 @@ use std::{
     process::Stdio,
 };
 
-use entra_pool::postgres::tokio_postgres::{self, NoTls};
 use entra_pool_emulator::certificates::Authority;
+use tokio_postgres::NoTls;
 
 use super::daemon::{Daemon, Home, program};
 
@@ -16,8 +16,8 @@ pub const DATABASE: &str = "restaurant";
 /// The token, or whatever it is, must be the role's password.
 const BY_PASSWORD: &str = "hostssl all all 127.0.0.1/32 password";
 
-/// A running server. TLS is the only way in over TCP; the Unix socket trusts
-/// everybody.
+/// A running server. Over TCP, `pg_hba.conf` has one rule; over the Unix socket, the
+/// superuser needs no password.
 pub struct PostgresServer {
     daemon: Daemon,
     authority: Authority,
@@ -44,7 +44,10 @@ impl PostgresServer {
         for file in ["server.crt", "server.key"] {
             home.own(&data.join(file), 0o600);
         }
-        home.write("data/pg_hba.conf", &format!("local all all trust\n{rule}\n"));
+        home.write(
+            "data/pg_hba.conf",
+            &format!("local all postgres trust\nlocal all all scram-sha-256\n{rule}\n"),
+        );
 
         let stop =
             format!("'{}' stop --silent --mode=fast -D \"$FOLDER/data\"", pg_ctl().display());
@@ -74,6 +77,12 @@ impl PostgresServer {
             "postgres://{user}127.0.0.1:{port}/{DATABASE}?sslrootcert={}&entra_scope=https://ossrdbms-aad.database.windows.net/.default{more}",
             self.ca_file().display()
         )
+    }
+
+    /// How a front reaches the server, as its superuser over the Unix socket.
+    pub fn engine_url(&self) -> String {
+        let folder = self.daemon.home.path().display();
+        format!("host={folder} port={} user=postgres dbname=postgres", self.port())
     }
 
     pub fn port(&self) -> u16 {
@@ -124,6 +133,33 @@ impl PostgresServer {
     /// Runs SQL as a superuser, over the Unix socket.
     pub async fn sql(&self, sql: &str) {
         self.sql_in(DATABASE, sql).await;
+    }
+
+    /// Until no backend belongs to `role`.
+    pub async fn wait_until_gone(&self, role: &str) {
+        self.wait_until(&format!(
+            "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = '{role}'"
+        ))
+        .await;
+    }
+
+    /// Until `role` runs a query that takes time.
+    pub async fn wait_until_busy(&self, role: &str) {
+        self.wait_until(&format!(
+            "SELECT count(*) > 0 FROM pg_stat_activity
+             WHERE usename = '{role}' AND state = 'active' AND wait_event = 'PgSleep'"
+        ))
+        .await;
+    }
+
+    async fn wait_until(&self, sql: &str) {
+        for _ in 0..2_000 {
+            if self.value(sql).await.as_deref() == Some("t") {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("not true within 10 s: {sql}");
     }
 
     /// One value, as a superuser.

@@ -5,6 +5,8 @@
 //! relays every further byte, so that SQL is the engine's own. Nothing that a client
 //! sends reaches the engine before the token was checked.
 
+pub mod postgres;
+
 use std::{
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},

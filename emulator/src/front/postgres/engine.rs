@@ -1,0 +1,308 @@
+//! The PostgreSQL server behind the front.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use postgres_protocol::{
+    authentication::{
+        md5_hash,
+        sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
+    },
+    message::{
+        backend::{Header, Message},
+        frontend,
+    },
+};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_postgres::{
+    Client, NoTls,
+    config::{Host, SslMode},
+};
+use tokio_rustls::TlsConnector;
+
+use super::{EngineLogin, LoginError, client::Failure};
+use crate::jwt::TENANT_ID;
+
+/// The longest answer to a login.
+const MAX_ANSWER: usize = 64 * 1024;
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+pub(super) struct Engine {
+    admin: tokio_postgres::Config,
+    address: Address,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    timeout: Duration,
+}
+
+enum Address {
+    Tcp(String, u16),
+    Unix(PathBuf),
+}
+
+impl Engine {
+    pub(super) fn new(
+        url: &str,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        timeout: Duration,
+    ) -> io::Result<Self> {
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+        // The parser's own error can quote the URL, which has a password in it.
+        let mut admin: tokio_postgres::Config =
+            url.parse().map_err(|_| invalid("the engine's URL is not valid".to_owned()))?;
+        let port = admin.get_ports().first().copied().unwrap_or(5432);
+        let address = match admin.get_hosts() {
+            [Host::Tcp(host)] => Address::Tcp(host.clone(), port),
+            #[cfg(unix)]
+            [Host::Unix(folder)] => Address::Unix(folder.join(format!(".s.PGSQL.{port}"))),
+            _ => return Err(invalid("the engine's URL must name one host".to_owned())),
+        };
+        let tls = match (tls, &address) {
+            (Some(tls), Address::Tcp(host, _)) => {
+                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                Some((TlsConnector::from(tls), name))
+            }
+            (Some(_), Address::Unix(_)) => {
+                return Err(invalid("a Unix socket has no TLS: leave engine_tls out".to_owned()));
+            }
+            (None, _) if admin.get_ssl_mode() == SslMode::Require => {
+                return Err(invalid("sslmode=require needs engine_tls".to_owned()));
+            }
+            (None, _) => None,
+        };
+        // TLS is done by `dial`.
+        admin.ssl_mode(SslMode::Disable);
+        Ok(Self { admin, address, tls, timeout })
+    }
+
+    async fn dial(&self) -> io::Result<Box<dyn Stream>> {
+        let (host, port) = match &self.address {
+            Address::Tcp(host, port) => (host.as_str(), *port),
+            Address::Unix(path) => return dial_unix(path).await,
+        };
+        let mut stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let Some((connector, name)) = &self.tls else { return Ok(Box::new(stream)) };
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        stream.write_all(&request).await?;
+        if stream.read_u8().await? != b'S' {
+            return Err(io::Error::other("it does not offer TLS"));
+        }
+        Ok(Box::new(connector.connect(name.clone(), stream).await?))
+    }
+
+    /// Runs `work` as the administrator of the URL, after creating the functions.
+    pub(super) async fn administer<T>(
+        &self,
+        work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, LoginError> {
+        let session = async {
+            let stream = self.dial().await.map_err(unreachable)?;
+            let (client, connection) =
+                self.admin.connect_raw(stream, NoTls).await.map_err(administration)?;
+            let work = async {
+                let functions = include_str!("principals.sql").replace("{tenant}", TENANT_ID);
+                client.batch_execute(&functions).await?;
+                let done = work(&client).await;
+                drop(client);
+                done
+            };
+            // The connection ends when the client is dropped.
+            let (done, _) = tokio::join!(work, connection);
+            done.map_err(administration)
+        };
+        timeout(self.timeout, session).await.unwrap_or_else(|_| Err(silent(self.timeout)))
+    }
+
+    /// Logs in; returns the connection and what it has sent from AuthenticationOk to
+    /// ReadyForQuery.
+    pub(super) async fn log_in(
+        &self,
+        login: &EngineLogin,
+        parameters: &[(String, String)],
+    ) -> Result<(Box<dyn Stream>, BytesMut), Failure> {
+        let session = async {
+            let mut stream = self.dial().await.map_err(unreachable)?;
+            let answer = authenticate(&mut stream, login, parameters).await?;
+            Ok((stream, answer))
+        };
+        timeout(self.timeout, session).await.unwrap_or_else(|_| Err(silent(self.timeout).into()))
+    }
+
+    /// Passes a cancel request on, and waits until the engine has dealt with it.
+    pub(super) async fn cancel(&self, request: &[u8]) -> io::Result<()> {
+        let session = async {
+            let mut stream = self.dial().await?;
+            stream.write_all(request).await?;
+            stream.flush().await?;
+            // The engine answers by closing.
+            while stream.read(&mut [0; 64]).await? > 0 {}
+            Ok(())
+        };
+        timeout(self.timeout, session).await?
+    }
+}
+
+#[cfg(unix)]
+async fn dial_unix(path: &std::path::Path) -> io::Result<Box<dyn Stream>> {
+    loop {
+        match tokio::net::UnixStream::connect(path).await {
+            // A full backlog is not waited for by the system, unlike TCP's.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                sleep(Duration::from_millis(5)).await;
+            }
+            connected => return Ok(Box::new(connected?)),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn dial_unix(_: &std::path::Path) -> io::Result<Box<dyn Stream>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn unreachable(error: io::Error) -> LoginError {
+    LoginError::new(
+        "57P03",
+        format!("the PostgreSQL server behind this front is unreachable: {error}"),
+    )
+}
+
+fn silent(limit: Duration) -> LoginError {
+    LoginError::new(
+        "57P03",
+        format!("the PostgreSQL server behind this front did not answer within {limit:?}"),
+    )
+}
+
+fn unexpected(error: impl std::fmt::Display) -> LoginError {
+    LoginError::new(
+        "08P01",
+        format!("unexpected answer of the PostgreSQL server behind this front: {error}"),
+    )
+}
+
+/// An error of the administrator's session: not the client's fault, so not its SQLSTATE,
+/// unless it passes.
+fn administration(error: tokio_postgres::Error) -> LoginError {
+    let Some(error) = error.as_db_error() else {
+        return unreachable(io::Error::other(error));
+    };
+    let code = error.code().code();
+    let transient = code.starts_with("57P") || code.starts_with("53");
+    let code = if transient { code } else { "58000" };
+    LoginError::new(
+        code,
+        format!("the front cannot manage roles in its PostgreSQL server: {error}"),
+    )
+}
+
+async fn authenticate(
+    stream: &mut (impl Stream + ?Sized),
+    login: &EngineLogin,
+    parameters: &[(String, String)],
+) -> Result<BytesMut, Failure> {
+    let mut out = BytesMut::new();
+    let parameters = parameters.iter().map(|(name, value)| match name.as_str() {
+        "user" => ("user", login.user.as_str()),
+        name => (name, value.as_str()),
+    });
+    frontend::startup_message(parameters, &mut out).map_err(unexpected)?;
+    let mut scram = None;
+    let (mut input, mut answer) = (BytesMut::new(), BytesMut::new());
+    loop {
+        if !out.is_empty() {
+            stream.write_all(&out).await.map_err(unreachable)?;
+            stream.flush().await.map_err(unreachable)?;
+            out.clear();
+        }
+        let mut message = read_message(stream, &mut input).await?;
+        let raw = message.clone();
+        match raw[0] {
+            b'E' => {
+                // The engine's refusal is the client's, unless it is of our password.
+                return Err(Failure::Engine(raw));
+            }
+            b'R' => {}
+            _ => {
+                answer.extend_from_slice(&raw);
+                if answer.len() > MAX_ANSWER {
+                    return Err(unexpected("it is too long").into());
+                }
+                if raw[0] == b'Z' {
+                    answer.extend_from_slice(&input);
+                    return Ok(answer);
+                }
+                continue;
+            }
+        }
+        let password = login.password.as_bytes();
+        match Message::parse(&mut message).map_err(unexpected)? {
+            Some(Message::AuthenticationOk) => answer.extend_from_slice(&raw),
+            Some(Message::AuthenticationCleartextPassword) => {
+                frontend::password_message(password, &mut out).map_err(unexpected)?;
+            }
+            Some(Message::AuthenticationMd5Password(body)) => {
+                let hash = md5_hash(login.user.as_bytes(), password, body.salt());
+                frontend::password_message(hash.as_bytes(), &mut out).map_err(unexpected)?;
+            }
+            Some(Message::AuthenticationSasl(_)) => {
+                // Names that end with NUL.
+                let mut offered = raw[9..].split(|byte| *byte == 0);
+                if !offered.any(|name| name == SCRAM_SHA_256.as_bytes()) {
+                    return Err(unexpected("it does not offer SCRAM-SHA-256").into());
+                }
+                let client = ScramSha256::new(password, ChannelBinding::unsupported());
+                frontend::sasl_initial_response(SCRAM_SHA_256, client.message(), &mut out)
+                    .map_err(unexpected)?;
+                scram = Some(client);
+            }
+            Some(Message::AuthenticationSaslContinue(body)) => {
+                let client = scram.as_mut().ok_or_else(|| unexpected("SCRAM's second step"))?;
+                client.update(body.data()).map_err(unexpected)?;
+                frontend::sasl_response(client.message(), &mut out).map_err(unexpected)?;
+            }
+            Some(Message::AuthenticationSaslFinal(body)) => {
+                let client = scram.as_mut().ok_or_else(|| unexpected("SCRAM's last step"))?;
+                client.finish(body.data()).map_err(unexpected)?;
+            }
+            _ => return Err(unexpected("it wants another authentication method").into()),
+        }
+    }
+}
+
+/// One message with its header; what follows stays in `input`.
+async fn read_message(
+    stream: &mut (impl Stream + ?Sized),
+    input: &mut BytesMut,
+) -> Result<BytesMut, LoginError> {
+    loop {
+        if let Some(header) = Header::parse(input).map_err(unexpected)? {
+            let length = usize::try_from(header.len()).map_err(unexpected)? + 1;
+            if length > MAX_ANSWER {
+                return Err(unexpected("it is too long"));
+            }
+            if input.len() >= length {
+                return Ok(input.split_to(length));
+            }
+        }
+        if stream.read_buf(input).await.map_err(unreachable)? == 0 {
+            return Err(unreachable(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}
+
+/// The SQLSTATE of an ErrorResponse: fields that start with a letter and end with NUL.
+pub(super) fn sqlstate(response: &[u8]) -> Option<&str> {
+    let fields = response.get(5..)?.split(|byte| *byte == 0);
+    let code = fields.filter_map(|field| field.strip_prefix(b"C")).next()?;
+    std::str::from_utf8(code).ok()
+}

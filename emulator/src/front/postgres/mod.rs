@@ -1,0 +1,229 @@
+//! Azure Database for PostgreSQL's login in front of a PostgreSQL server.
+//!
+//! The client connects with TLS (by `SSLRequest` or directly) and sends its token as the
+//! password. The front checks the token and logs in to the engine as the role with the
+//! principal's name. It creates that role with a random password; it never changes a role
+//! that it did not create, but logs in to one whose password the options give. Then it
+//! relays bytes, and cancel requests too.
+//!
+//! A comment on the role marks it as created by a front. After a restart, the front sets a
+//! new password on its own roles when they are next used.
+//!
+//! In the database of its URL, the front creates `pgaadauth_create_principal`,
+//! `pgaadauth_create_principal_with_oid` and `pgaadauth_list_principals` with
+//! `pg_catalog` as their schema, for members of `azure_pg_admin`. `SECURITY LABEL FOR
+//! pgaadauth` needs a module in the engine and is refused there. The front speaks protocol
+//! 3.0 and negotiates 3.2 down.
+
+mod client;
+mod engine;
+mod relay;
+mod roles;
+
+use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::{EngineLogin, FrontControl};
+use crate::{
+    jwt::{Directory, Issuer},
+    listener::Listener,
+    postgres::AUDIENCE,
+};
+use engine::Engine;
+use roles::Roles;
+
+/// What a [`PostgresFront`] starts with.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PostgresFrontOptions {
+    /// Checks the tokens.
+    pub issuer: Arc<Issuer>,
+    /// Principals that are granted access, by role; their roles are created when they
+    /// first log in. Principals of roles that `pgaadauth_create_principal` created need not
+    /// be here.
+    pub directory: Arc<Directory>,
+    /// Names of principals in the directory whose roles are created as Entra
+    /// administrators, with `azure_pg_admin`, `CREATEROLE` and `CREATEDB`. Default: none.
+    pub administrators: Vec<String>,
+    /// The engine: `postgres://USER:PASSWORD@HOST:PORT/DATABASE` of a superuser, or with
+    /// `?host=/FOLDER` of its Unix socket.
+    pub engine_url: String,
+    /// Verifies the engine's certificate. Default: none, which connects without TLS.
+    pub engine_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Engine roles whose passwords are known, by principal. The front does not change
+    /// them.
+    pub engine_logins: BTreeMap<String, EngineLogin>,
+    /// The certificate that clients see.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// The port on 127.0.0.1; 0, the default, takes a free one.
+    pub port: u16,
+    /// The audience that tokens must have. Default: the public cloud's.
+    pub audience: String,
+    /// How long the client may take for each step of a login (TLS, startup, token), and
+    /// the engine for its part. Default: 10 s.
+    pub login_timeout: Duration,
+}
+
+impl PostgresFrontOptions {
+    /// The defaults.
+    pub fn new(
+        issuer: Arc<Issuer>,
+        directory: Arc<Directory>,
+        engine_url: &str,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> Self {
+        Self {
+            issuer,
+            directory,
+            administrators: Vec::new(),
+            engine_url: engine_url.to_owned(),
+            engine_tls: None,
+            engine_logins: BTreeMap::new(),
+            tls,
+            port: 0,
+            audience: AUDIENCE.to_owned(),
+            login_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl fmt::Debug for PostgresFrontOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL has a password in it.
+        f.debug_struct("PostgresFrontOptions")
+            .field("administrators", &self.administrators)
+            .field("engine_logins", &self.engine_logins)
+            .field("port", &self.port)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a login is refused: an `ErrorResponse` of severity FATAL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} ({sqlstate})")]
+pub struct LoginError {
+    /// The SQLSTATE, such as `57P03`.
+    pub sqlstate: String,
+    /// The message.
+    pub message: String,
+}
+
+impl LoginError {
+    /// A refusal with this SQLSTATE and message.
+    pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
+        Self { sqlstate: sqlstate.to_owned(), message: message.into() }
+    }
+}
+
+/// A running front. Clones are handles on the same one; it stops, with its connections,
+/// when the last of them is dropped.
+#[derive(Clone)]
+pub struct PostgresFront {
+    listener: Arc<Listener>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    issuer: Arc<Issuer>,
+    directory: Arc<Directory>,
+    audience: String,
+    login_timeout: Duration,
+    acceptor: TlsAcceptor,
+    engine: Engine,
+    roles: Roles,
+    control: FrontControl<LoginError>,
+}
+
+impl PostgresFront {
+    /// Starts the front, in the current tokio runtime. It connects to the engine when it
+    /// is first needed, or at [`prepare`](Self::prepare).
+    ///
+    /// # Errors
+    ///
+    /// The engine's URL is not valid, or the port is taken.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn start(options: PostgresFrontOptions) -> io::Result<Self> {
+        let mut tls = rustls::ServerConfig::clone(&options.tls);
+        tls.alpn_protocols = vec![client::ALPN.to_vec()];
+        let shared = Arc::new(Shared {
+            issuer: options.issuer,
+            directory: options.directory,
+            audience: options.audience,
+            login_timeout: options.login_timeout,
+            acceptor: TlsAcceptor::from(Arc::new(tls)),
+            engine: Engine::new(&options.engine_url, options.engine_tls, options.login_timeout)?,
+            roles: Roles::new(options.engine_logins, options.administrators),
+            control: FrontControl::new(),
+        });
+        let served = Arc::clone(&shared);
+        let serve = move |stream: TcpStream| {
+            let shared = Arc::clone(&served);
+            async move {
+                let _open = shared.control.open();
+                if let Err(error) = client::serve(stream, &shared).await {
+                    tracing::debug!(%error, "PostgreSQL front: a connection ended");
+                }
+            }
+        };
+        let listener = Arc::new(Listener::start(options.port, serve)?);
+        Ok(Self { listener, shared })
+    }
+
+    /// Creates the functions `pgaadauth_*` in the engine now, not with the first login.
+    ///
+    /// # Errors
+    ///
+    /// The engine is unreachable, or the user of its URL is not a superuser.
+    pub async fn prepare(&self) -> Result<(), LoginError> {
+        self.shared.engine.administer(async |_| Ok(())).await
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// Counters, and the faults that a test can ask for.
+    pub fn control(&self) -> &FrontControl<LoginError> {
+        &self.shared.control
+    }
+
+    /// Closes every connection, without a message, and goes on listening.
+    pub async fn cut_connections(&self) {
+        self.listener.cut().await;
+    }
+
+    /// Closes the listener and every connection: connections are refused from when this
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// The port could not be kept.
+    pub async fn go_away(&self) -> io::Result<()> {
+        self.listener.go_away().await
+    }
+
+    /// Listens again, on the same port.
+    ///
+    /// # Errors
+    ///
+    /// The port was taken.
+    pub fn come_back(&self) -> io::Result<()> {
+        self.listener.come_back()
+    }
+}
+
+impl fmt::Debug for PostgresFront {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresFront")
+            .field("addr", &self.addr())
+            .field("counters", &self.control().counters())
+            .finish_non_exhaustive()
+    }
+}

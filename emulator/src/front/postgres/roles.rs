@@ -1,0 +1,152 @@
+//! Which engine account belongs to a principal.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use postgres_protocol::{
+    escape::{escape_identifier, escape_literal},
+    password::scram_sha_256,
+};
+use uuid::Uuid;
+
+use super::{EngineLogin, LoginError, engine::Engine};
+use crate::{
+    jwt::{Principal, PrincipalKind, Verified},
+    postgres::login::{no_role, wrong_role},
+};
+
+/// A role with a comment that starts like this was created by a front.
+const MARK: &str = "entra-pool-emulator: aadauth";
+
+pub(super) struct Roles {
+    given: BTreeMap<String, EngineLogin>,
+    administrators: Vec<String>,
+    /// Passwords that this front set, by role.
+    set: Mutex<BTreeMap<String, Known>>,
+    /// One login at a time sets passwords.
+    setting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Known {
+    password: String,
+    /// `oid` in the mark.
+    object_id: Option<String>,
+}
+
+impl Roles {
+    pub(super) fn new(given: BTreeMap<String, EngineLogin>, administrators: Vec<String>) -> Self {
+        Self { given, administrators, set: Mutex::default(), setting: Default::default() }
+    }
+
+    /// The account for a login as `user` with a token of `verified`. Without a `principal`
+    /// in the directory, the role's mark names it. A password other than `refused` is
+    /// returned: the engine did not accept that one.
+    pub(super) async fn account(
+        &self,
+        engine: &Engine,
+        user: &str,
+        verified: &Verified,
+        principal: Option<&Principal>,
+        refused: Option<&str>,
+    ) -> Result<EngineLogin, LoginError> {
+        if let Some(login) = self.given.get(user) {
+            belongs(user, verified, principal, None)?;
+            return Ok(login.clone());
+        }
+        let fresh = |known: &Known| Some(known.password.as_str()) != refused;
+        let mut known = self.set().get(user).cloned().filter(fresh);
+        if known.is_none() {
+            let _setting = self.setting.lock().await;
+            // Another login may have set it meanwhile.
+            known = self.set().get(user).cloned().filter(fresh);
+            if known.is_none() {
+                let now = self.set_password(engine, user, verified, principal).await?;
+                self.set().insert(user.to_owned(), now.clone());
+                known = Some(now);
+            }
+        }
+        let known = known.ok_or_else(|| LoginError::new("28000", no_role(user)))?;
+        belongs(user, verified, principal, known.object_id.as_deref())?;
+        Ok(EngineLogin { user: user.to_owned(), password: known.password })
+    }
+
+    /// Whether the engine's refusal of this account may come from a password that somebody
+    /// else has set since.
+    pub(super) fn is_own(&self, user: &str) -> bool {
+        self.set().contains_key(user)
+    }
+
+    async fn set_password(
+        &self,
+        engine: &Engine,
+        user: &str,
+        verified: &Verified,
+        principal: Option<&Principal>,
+    ) -> Result<Known, LoginError> {
+        let password = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        engine
+            .administer(async |admin| {
+                const LOOK: &str = "SELECT pg_catalog.shobj_description(oid, 'pg_authid') \
+                     FROM pg_catalog.pg_roles WHERE rolname = $1::text::name";
+                let mut found = admin.query_opt(LOOK, &[&user]).await?;
+                if let (None, Some(principal)) = (&found, principal) {
+                    const CREATE: &str = "SELECT pg_catalog.pgaadauth_create_principal_with_oid\
+                         ($1, $2, $3, $4, false)";
+                    let person = principal.kind == PrincipalKind::User;
+                    let kind = if person { "user" } else { "service" };
+                    let is_admin = self.administrators.iter().any(|name| name == user);
+                    admin
+                        .query_one(CREATE, &[&user, &principal.object_id, &kind, &is_admin])
+                        .await?;
+                    found = admin.query_opt(LOOK, &[&user]).await?;
+                }
+                let Some(row) = found else {
+                    return Ok(Err(LoginError::new("28000", no_role(user))));
+                };
+                let mark: Option<String> = row.get(0);
+                let Some(mark) = mark.filter(|mark| mark.starts_with(MARK)) else {
+                    return Ok(Err(LoginError::new(
+                        "28000",
+                        format!(
+                            "role \"{user}\" was not created by this front, which does not change \
+                             its password: give the password in the front's options, or drop the role"
+                        ),
+                    )));
+                };
+                let object_id = mark.split(',').find_map(|part| part.strip_prefix("oid="));
+                if let Err(refusal) = belongs(user, verified, principal, object_id) {
+                    return Ok(Err(refusal));
+                }
+                // A verifier keeps the password itself out of the engine's log.
+                let verifier = scram_sha_256(password.as_bytes());
+                let (role, verifier) = (escape_identifier(user), escape_literal(&verifier));
+                admin.batch_execute(&format!("ALTER ROLE {role} PASSWORD {verifier}")).await?;
+                Ok(Ok(Known { password, object_id: object_id.map(str::to_owned) }))
+            })
+            .await?
+    }
+
+    fn set(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the token's principal is the role's. The directory decides where it knows the
+/// role; else the object ID in the mark; else the name, as `pgaadauth_create_principal` has
+/// nothing else.
+fn belongs(
+    user: &str,
+    verified: &Verified,
+    principal: Option<&Principal>,
+    marked: Option<&str>,
+) -> Result<(), LoginError> {
+    let object_id = principal.map(|principal| principal.object_id.as_str()).or(marked);
+    let belongs = match object_id {
+        Some(object_id) => object_id.eq_ignore_ascii_case(&verified.object_id),
+        None => verified.name.as_deref() == Some(user),
+    };
+    if belongs { Ok(()) } else { Err(LoginError::new("28P01", wrong_role(user))) }
+}

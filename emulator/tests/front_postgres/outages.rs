@@ -1,0 +1,136 @@
+//! The engine is down, restarts, or does not answer.
+
+use std::{sync::Arc, time::Duration};
+
+use entra_pool_emulator::{
+    front::{Fault, FrontStage, postgres::PostgresFront},
+    jwt::{Directory, Issuer, Principal, PrincipalKind},
+};
+use tokio::net::TcpListener;
+
+use super::{PostgresServer, Service, connect, options, sqlstate, text};
+
+#[tokio::test]
+async fn an_engine_that_restarts_is_used_again() {
+    let engine = PostgresServer::start().await;
+    let (issuer, directory) = (Arc::new(Issuer::new()), Arc::new(Directory::default()));
+    let front = PostgresFront::start(options(&engine, &issuer, &directory)).unwrap();
+    let engine: &'static PostgresServer = Box::leak(Box::new(engine));
+    let service = Service { engine, issuer, directory, front };
+    let shop = service.principal("shop-restarted");
+    let config = service.config(&shop);
+    let client = connect(engine, &config).await.unwrap();
+
+    engine.stop().await;
+    client.query_one("SELECT 1", &[]).await.unwrap_err();
+    let error = connect(engine, &config).await.err().unwrap();
+    let (code, message) = sqlstate(&error);
+    assert_eq!(code, "57P03");
+    assert!(message.contains("is unreachable"), "{message}");
+    let newcomer = service.config(&service.principal("shop-newcomer"));
+    assert_eq!(sqlstate(&connect(engine, &newcomer).await.err().unwrap()).0, "57P03");
+    service.front.control().wait_until(|counters| counters.open_connections == 0).await;
+
+    engine.restart().await;
+    let client = connect(engine, &config).await.unwrap();
+    assert_eq!(text(&client, "SELECT session_user::text").await, "shop-restarted");
+    connect(engine, &newcomer).await.unwrap();
+    drop(client);
+    engine.stop().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_answer_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://postgres@{}/postgres", silent.local_addr().unwrap());
+    let service = Service::start_with(|options| {
+        options.engine_url = url;
+        options.login_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let shop = service.principal("shop-unanswered");
+    assert_eq!(
+        service.refusal(&service.config(&shop)).await,
+        (
+            "57P03".to_owned(),
+            "the PostgreSQL server behind this front did not answer within 300ms".to_owned()
+        )
+    );
+}
+
+#[tokio::test]
+async fn faults_come_about_where_they_were_asked_for() {
+    let service = Service::start().await;
+    let shop = service.principal("shop-faults");
+    service.connect(&shop).await;
+    let config = service.config(&shop);
+    let control = service.front.control();
+    let stages = [
+        FrontStage::Accept,
+        FrontStage::Tls,
+        FrontStage::Login,
+        FrontStage::Engine,
+        FrontStage::LoginAnswer,
+    ];
+    for (number, stage) in stages.into_iter().enumerate() {
+        control.disturb(1, stage, Fault::Cut);
+        service.connect_with(&config).await.err().unwrap();
+        control.disturb(1, stage, Fault::Delay(Duration::from_millis(1)));
+        service.connect_with(&config).await.unwrap();
+        control.disturb(1, stage, Fault::Stall);
+        let faults = 3 * number as u64 + 3;
+        tokio::select! {
+            _ = service.connect_with(&config) => panic!("{stage:?} is passed"),
+            () = control.wait_until(|counters| counters.faults == faults) => {}
+        }
+    }
+    service.wait_until_idle("shop-faults").await;
+    // Asked for and called off.
+    control.disturb(usize::MAX, FrontStage::Login, Fault::Cut);
+    control.calm();
+    let client = service.connect(&shop).await;
+
+    service.front.cut_connections().await;
+    client.query_one("SELECT 1", &[]).await.unwrap_err();
+    service.front.go_away().await.unwrap();
+    service.connect_with(&config).await.err().unwrap();
+    service.front.come_back().unwrap();
+    service.connect_with(&config).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_administrator_that_cannot_manage_roles_is_named() {
+    let service = Service::start_with(|options| {
+        options.engine_url = options.engine_url.replace("user=postgres", "user=nobody-known");
+    })
+    .await;
+    let shop = service.principal("shop-unmanaged");
+    let (code, message) = service.refusal(&service.config(&shop)).await;
+    // Not 28P01, which would be the client's token.
+    assert_eq!(code, "58000", "{message}");
+    assert!(message.contains("cannot manage roles"), "{message}");
+    service.front.prepare().await.unwrap_err();
+}
+
+#[test]
+fn engine_urls_that_cannot_work_are_refused_at_the_start() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let engine = super::engine().await;
+        let (issuer, directory) = (Arc::new(Issuer::new()), Arc::new(Directory::default()));
+        directory.add(Principal::new("shop", PrincipalKind::UserAssigned));
+        for url in [
+            "postgres://u:secret@h1,h2/db",
+            "postgres://u:secret@",
+            "postgres://u:secret@h/db?colour=secret",
+            "postgres://u:secret@h/db?sslmode=require",
+            "secret",
+        ] {
+            let mut options = options(engine, &issuer, &directory);
+            options.engine_url = url.to_owned();
+            assert!(!format!("{options:?}").contains("secret"), "{options:?}");
+            let error = PostgresFront::start(options).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    });
+}

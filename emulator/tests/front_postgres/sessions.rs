@@ -1,0 +1,83 @@
+//! What a session does through the front.
+
+use std::time::Duration;
+
+use futures::{SinkExt, TryStreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{Service, attacks, text};
+
+#[tokio::test]
+async fn copy_goes_both_ways() {
+    let service = Service::start().await;
+    let client = service.connect(&service.principal("shop-copy")).await;
+    client.batch_execute("CREATE TEMPORARY TABLE dish (name text)").await.unwrap();
+    let sink = client.copy_in("COPY dish FROM STDIN").await.unwrap();
+    let mut sink = std::pin::pin!(sink);
+    for _ in 0..100 {
+        let lines = format!("{}\n", "x".repeat(999)).repeat(100);
+        sink.send(bytes::Bytes::from(lines)).await.unwrap();
+    }
+    assert_eq!(sink.finish().await.unwrap(), 10_000);
+    let out = client.copy_out("COPY dish TO STDOUT").await.unwrap();
+    let length = out.try_fold(0, async |sum, bytes| Ok(sum + bytes.len())).await.unwrap();
+    assert_eq!(length, 10_000_000);
+}
+
+#[tokio::test]
+async fn a_cancel_request_stops_the_query() {
+    let service = Service::start().await;
+    let client = service.connect(&service.principal("shop-cancel")).await;
+    let cancel = client.cancel_token();
+    let running = client.query("SELECT pg_sleep(60)", &[]);
+    let cancelling = async {
+        service.engine.wait_until_busy("shop-cancel").await;
+        let tls = MakeRustlsConnect::new(super::client_tls(service.engine));
+        cancel.cancel_query(tls).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(running, cancelling);
+    assert_eq!(super::sqlstate(&ended.unwrap_err()).0, "57014");
+    // psql's way: without TLS.
+    let running = client.query("SELECT pg_sleep(60)", &[]);
+    let cancelling = async {
+        service.engine.wait_until_busy("shop-cancel").await;
+        let mut stream = tokio::net::TcpStream::connect(service.front.addr()).await.unwrap();
+        cancel.cancel_query_raw(&mut stream, tokio_postgres::NoTls).await.ok();
+        // The front closes when the engine has.
+        let _ = stream.read(&mut [0; 1]).await;
+    };
+    let (ended, ()) = tokio::join!(running, cancelling);
+    assert_eq!(super::sqlstate(&ended.unwrap_err()).0, "57014");
+    assert_eq!(text(&client, "SELECT 'alive'").await, "alive");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_gets_its_answer() {
+    let service = Service::start().await;
+    let shop = service.principal("shop-half");
+    let mut stream = attacks::log_in(&service, &shop).await;
+    stream.write_all(b"Q\0\0\0\x19SELECT pg_sleep(.1)\0").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.ends_with(b"C\0\0\0\rSELECT 1\0Z\0\0\0\x05I"), "{answer:?}");
+    service.wait_until_idle("shop-half").await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_engine_ends_is_closed_with_its_message() {
+    let service = Service::start().await;
+    let client = service.connect(&service.principal("shop-ended")).await;
+    service
+        .engine
+        .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop-ended'")
+        .await;
+    let closed = tokio::time::timeout(Duration::from_secs(10), async {
+        while !client.is_closed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    closed.await.expect("the client learns of it");
+    service.wait_until_idle("shop-ended").await;
+}

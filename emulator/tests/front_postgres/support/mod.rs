@@ -1,0 +1,6 @@
+//! What the root's tests have for servers of other makers.
+
+#[path = "../../../../tests/support/daemon.rs"]
+pub mod daemon;
+#[path = "../../../../tests/support/postgres.rs"]
+pub mod postgres;
