@@ -196,7 +196,7 @@ fn arguments(home: &Home, port: u16) -> Vec<String> {
         "listen_addresses=127.0.0.1",
         "ssl=on",
         "fsync=off",
-        "max_connections=200",
+        "max_connections=600",
         "log_connections=on",
     ] {
         arguments.push(format!("-c{setting}"));

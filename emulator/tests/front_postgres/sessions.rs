@@ -38,26 +38,36 @@ async fn a_cancel_request_stops_the_query() {
     };
     let (ended, ()) = tokio::join!(running, cancelling);
     assert_eq!(super::sqlstate(&ended.unwrap_err()).0, "57014");
-    // psql's way: without TLS.
-    let running = client.query("SELECT pg_sleep(60)", &[]);
-    let cancelling = async {
-        service.engine.wait_until_busy("shop-cancel").await;
-        let mut stream = tokio::net::TcpStream::connect(service.front.addr()).await.unwrap();
-        cancel.cancel_query_raw(&mut stream, tokio_postgres::NoTls).await.ok();
-        // The front closes when the engine has.
-        let _ = stream.read(&mut [0; 1]).await;
-    };
-    let (ended, ()) = tokio::join!(running, cancelling);
-    assert_eq!(super::sqlstate(&ended.unwrap_err()).0, "57014");
     assert_eq!(text(&client, "SELECT 'alive'").await, "alive");
+}
+
+/// As older clients do.
+#[tokio::test]
+async fn a_cancel_request_without_tls_stops_the_query() {
+    let service = Service::start().await;
+    let shop = service.principal("shop-cancel-plain");
+    let (mut stream, answer) = attacks::log_in(&service, &shop).await;
+    stream.write_all(b"Q\0\0\0\x18SELECT pg_sleep(60)\0").await.unwrap();
+    service.engine.wait_until_busy("shop-cancel-plain").await;
+    let key_data = answer.windows(5).position(|bytes| bytes == b"K\0\0\0\x0c").unwrap();
+    let request = [b"\0\0\0\x10\x04\xd2\x16\x2e", &answer[key_data + 5..][..8]].concat();
+    let mut cancel = tokio::net::TcpStream::connect(service.front.addr()).await.unwrap();
+    cancel.write_all(&request).await.unwrap();
+    // The front closes when the engine has.
+    assert_eq!(cancel.read(&mut [0; 1]).await.unwrap(), 0);
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"Z\0\0\0\x05I") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
+    }
+    assert!(String::from_utf8_lossy(&answer).contains("C57014"), "{answer:?}");
 }
 
 #[tokio::test]
 async fn a_client_that_stops_sending_gets_its_answer() {
     let service = Service::start().await;
     let shop = service.principal("shop-half");
-    let mut stream = attacks::log_in(&service, &shop).await;
-    stream.write_all(b"Q\0\0\0\x19SELECT pg_sleep(.1)\0").await.unwrap();
+    let (mut stream, _) = attacks::log_in(&service, &shop).await;
+    stream.write_all(b"Q\0\0\0\x18SELECT pg_sleep(.1)\0").await.unwrap();
     stream.shutdown().await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();

@@ -190,18 +190,19 @@ fn unexpected(error: impl std::fmt::Display) -> LoginError {
     )
 }
 
-/// An error of the administrator's session: not the client's fault, so not its SQLSTATE,
-/// unless it passes.
+/// An error of the administrator's session. Its SQLSTATE would blame the client, unless it
+/// is transient.
 fn administration(error: tokio_postgres::Error) -> LoginError {
-    let Some(error) = error.as_db_error() else {
+    use std::error::Error as _;
+    if error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>()) {
         return unreachable(io::Error::other(error));
-    };
-    let code = error.code().code();
-    let transient = code.starts_with("57P") || code.starts_with("53");
-    let code = if transient { code } else { "58000" };
+    }
+    let code = error.code().map(|code| code.code());
+    let transient = code.filter(|code| code.starts_with("57P") || code.starts_with("53"));
+    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
     LoginError::new(
-        code,
-        format!("the front cannot manage roles in its PostgreSQL server: {error}"),
+        transient.unwrap_or("58000"),
+        format!("the front cannot manage roles in its PostgreSQL server: {error}{cause}"),
     )
 }
 
