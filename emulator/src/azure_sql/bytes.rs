@@ -38,7 +38,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let taken = self.take(N)?;
         Ok(taken.try_into().expect("take returns as many as asked for"))
     }
@@ -77,6 +77,12 @@ impl<'a> Reader<'a> {
     pub(crate) fn b_varchar(&mut self) -> Result<String, Malformed> {
         let units = self.u8()?;
         self.utf16(usize::from(units) * 2)
+    }
+
+    /// UTF-16 text as `B_VARBYTE`: a byte that counts bytes, then those.
+    pub(crate) fn b_varbyte(&mut self) -> Result<String, Malformed> {
+        let bytes = self.u8()?;
+        self.utf16(usize::from(bytes))
     }
 }
 

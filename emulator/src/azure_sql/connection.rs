@@ -6,177 +6,64 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::TcpStream,
     runtime::Handle,
     sync::mpsc,
     task::{JoinSet, spawn_blocking},
-    time::sleep,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Shared,
     behaviour::{Acknowledgement, count},
-    bytes::Malformed,
     error::ServerError,
     fault::{self, Stage},
-    login::{Login, admit, database_name},
+    gate::Stream,
+    login::{FedAuth, Login},
     packets::{
-        self, DEFAULT_PACKET_SIZE, Message, kind, malformed, read_message, status, write_message,
+        self, DEFAULT_PACKET_SIZE, LONGEST_REQUEST, Message, kind, malformed, read_message, status,
     },
-    prelogin::{HandshakeStream, Prelogin, encryption},
+    prelogin::Engine,
     requests::{Body, Request},
     session::{Cancel, Identity, Session},
     tokens::{Answer, Change, Command},
 };
 
-/// What TLS says it carries (MS-TDS 3.2.5.2, TDS 8.0).
-pub(crate) const TDS_8: &[u8] = b"tds/8.0";
-
-/// The first byte of a TLS record with a handshake in it.
-const TLS_HANDSHAKE: u8 = 22;
-
 /// Serves a client until it or the server ends the connection.
-pub(crate) async fn serve(mut stream: TcpStream, server: Arc<Shared>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    fault::pass(Stage::Accept, &mut stream, &server).await?;
-    let mut first = [0];
-    if stream.peek(&mut first).await? == 0 {
-        return Ok(());
-    }
-    if first == [TLS_HANDSHAKE] {
-        // TDS 8.0: TLS comes before everything else.
-        fault::pass(Stage::Tls, &mut stream, &server).await?;
-        let mut stream =
-            accept_tls(HandshakeStream::bare(stream), server.strict_tls.clone(), &server).await?;
-        if stream.get_ref().1.alpn_protocol() != Some(TDS_8) {
-            return Err(malformed(Malformed("TLS handshake: without ALPN tds/8.0")));
-        }
-        let prelogin = prelogin(&mut stream, &server, |_| Ok(encryption::ON)).await?;
-        return session(stream, prelogin.1, true, server).await;
-    }
-    let decline = server.options.decline_encryption;
-    let (answered, prelogin) = prelogin(&mut stream, &server, |asked| match asked {
-        encryption::ON | encryption::REQUIRED | encryption::OFF | encryption::NOT_SUPPORTED
-            if decline =>
-        {
-            Ok(encryption::NOT_SUPPORTED)
-        }
-        encryption::ON | encryption::REQUIRED => Ok(encryption::ON),
-        // Azure SQL insists; a client that cannot goes away by itself.
-        encryption::OFF | encryption::NOT_SUPPORTED => Ok(encryption::REQUIRED),
-        _ => Err(Malformed("ENCRYPTION")),
-    })
-    .await?;
-    if answered == encryption::NOT_SUPPORTED {
-        return session(stream, prelogin, false, server).await;
-    }
-    fault::pass(Stage::Tls, &mut stream, &server).await?;
-    let stream = HandshakeStream::new(stream, server.options.handshake_packet_type);
-    let stream = accept_tls(stream, server.options.tls.clone(), &server).await?;
-    session(stream, prelogin, true, server).await
-}
-
-async fn prelogin(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    server: &Shared,
-    decide: impl FnOnce(u8) -> Result<u8, Malformed>,
-) -> io::Result<(u8, Prelogin)> {
-    let message = expect(stream, kind::PRELOGIN).await?;
-    let mut prelogin = Prelogin::parse(&message.payload).map_err(malformed)?;
-    fault::pass(Stage::Prelogin, stream, server).await?;
-    let encryption = decide(prelogin.encryption).map_err(malformed)?;
-    count(&server.counters.prelogins);
-    let fed_auth_required = server.behaviour.fed_auth_required();
-    let answer = prelogin.answer(encryption, fed_auth_required);
-    // The login echoes it.
-    prelogin.fed_auth &= fed_auth_required != 0;
-    write_message(stream, kind::TABULAR_RESULT, &answer, 0).await?;
-    Ok((encryption, prelogin))
-}
-
-async fn accept_tls(
-    stream: HandshakeStream,
-    config: Arc<ServerConfig>,
-    server: &Shared,
-) -> io::Result<TlsStream<HandshakeStream>> {
-    let mut stream = TlsAcceptor::from(config).accept(stream).await?;
-    if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
-        count(&server.counters.tls_resumptions);
-    }
-    stream.get_mut().0.handshake_done();
-    Ok(stream)
-}
-
-async fn expect(stream: &mut (impl AsyncRead + Unpin), kind: u8) -> io::Result<Message> {
-    match read_message(stream).await? {
-        Some(message) if message.kind == kind => Ok(message),
-        Some(_) => Err(malformed(Malformed("message: not of the type that comes first"))),
-        None => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-async fn session<S>(
-    mut stream: S,
-    prelogin: Prelogin,
-    encrypted: bool,
-    server: Arc<Shared>,
-) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let message = expect(&mut stream, kind::LOGIN7).await?;
-    let login = Login::parse(&message.payload, prelogin.fed_auth).map_err(malformed)?;
-    if !encrypted {
-        count(&server.counters.logins_in_plain_text);
-    }
+pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<()> {
+    let gate = &server.gate;
+    let Some(hello) = gate.hello(stream).await? else { return Ok(()) };
+    let mut client = gate.welcome(hello, Engine::AZURE_SQL).await?;
+    let login = gate.login(&mut client).await?;
     server.behaviour.note_server_name(&login.server);
     let instance = login.server.split_once('\\').map(|(_, instance)| instance);
     if server.options.instance.is_some() && server.options.instance.as_deref() != instance {
         tracing::debug!(asked = login.server, "a login is for another instance");
-        return stream.shutdown().await;
+        return client.stream.shutdown().await;
     }
-    let delay = server.behaviour.login_delay();
-    // None at all takes up to a millisecond: tokio's timers go by that.
-    if !delay.is_zero() {
-        sleep(delay).await;
-    }
-    fault::pass(Stage::Login, &mut stream, &server).await?;
     let spid = server.next_spid();
-    let admitted = match server.behaviour.next_login_failure() {
+    let admitted = match gate.before_answer(&mut client).await? {
         Some(failures) => Err(failures),
-        None => admit(&login, &server.options, server.behaviour.now()).map_err(|error| vec![error]),
+        None => admit(&login, &server).map_err(|error| vec![error]),
     };
-    let (principal, expires_on) = match admitted {
+    let (user, database, expires_on) = match admitted {
         Ok(admitted) => admitted,
-        Err(errors) => {
-            let numbers: Vec<_> = errors.iter().map(|error| error.number).collect();
-            tracing::debug!(?numbers, database = login.database, "a login is refused");
-            count(&server.counters.logins_refused);
-            let mut answer = Answer::default();
-            errors.iter().for_each(|error| answer.error(error));
-            answer.done_with_error();
-            answer_login(&mut stream, &answer.finish(true), spid, &server).await?;
-            return stream.shutdown().await;
-        }
+        Err(errors) => return gate.refuse(client, &login, &errors, spid).await,
     };
-    let route = server.behaviour.next_route();
-    let database = database_name(&login, &server.options.databases).unwrap_or_default();
-    let acknowledges = server.behaviour.acknowledges_tokens();
-    let answer = welcome(&login, &database, acknowledges, route.as_ref());
+    let route = gate.behaviour.next_route();
+    let answer = welcome(&login, &database, gate.behaviour.acknowledges_tokens(), route.as_ref());
+    let mut stream = client.stream;
     if let Some((host, port)) = route {
-        tracing::debug!(principal = principal.name, host, port, "a login is routed");
-        count(&server.counters.logins_routed);
-        answer_login(&mut stream, &answer, spid, &server).await?;
+        tracing::debug!(user, host, port, "a login is routed");
+        count(&gate.counters.logins_routed);
+        gate.answer_login(&mut stream, &answer, spid).await?;
         // The client closes; what it sends instead is not read.
         return stream.shutdown().await;
     }
-    tracing::debug!(principal = principal.name, database, spid, "a login succeeds");
+    tracing::debug!(user, database, spid, "a login succeeds");
     let identity = Identity {
-        user: principal.name,
+        user,
         application: login.application.clone(),
         host: login.host.clone(),
         database,
@@ -188,35 +75,42 @@ where
         let databases = server.options.databases.clone().into();
         Box::new(move || Session::new(&server.options.database, identity, databases, cancel))
     };
-    count(&server.counters.logins);
-    answer_login(&mut stream, &answer, spid, &server).await?;
-    let framing = Framing { packet_size: login.packet_size, spid };
-    requests(stream, open, CancelOnDrop(cancel), framing, expires_on, server).await
+    count(&gate.counters.logins);
+    gate.answer_login(&mut stream, &answer, spid).await?;
+    let framing = Framing { packet_size: login.packet_size(), spid };
+    requests(stream, open, CancelOnDrop(cancel), framing, expires_on, Arc::clone(&server)).await
+}
+
+/// Who logs in, to which database, and when their token expires.
+fn admit(
+    login: &Login,
+    server: &Shared,
+) -> Result<(String, String, Option<SystemTime>), ServerError> {
+    let logins = &server.options.sql_logins;
+    let (user, expires_on) = if login.fed_auth == FedAuth::None && !logins.is_empty() {
+        if logins.get(&login.user) != Some(&login.password) {
+            let text = format!("Login failed for user '{}'.", login.user);
+            return Err(ServerError::new(18456, 14, text));
+        }
+        (login.user.clone(), None)
+    } else {
+        let (principal, expires_on) = server.gate.admit(login)?;
+        (principal.name, Some(expires_on))
+    };
+    let asked = if login.database.is_empty() { "master" } else { &login.database };
+    match server.options.databases.iter().find(|name| name.eq_ignore_ascii_case(asked)) {
+        Some(database) => Ok((user, database.clone(), expires_on)),
+        None => Err(ServerError::new(
+            4060,
+            11,
+            format!("Cannot open database \"{asked}\" requested by the login. The login failed."),
+        )),
+    }
 }
 
 /// Gives the session for a request. The first one opens it, which takes longer than
 /// all of a login; it blocks.
 type Open = Box<dyn FnOnce() -> Result<Session, ServerError> + Send>;
-
-async fn answer_login(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    answer: &[u8],
-    spid: u16,
-    server: &Shared,
-) -> io::Result<()> {
-    let mut packets = packets::packets(kind::TABULAR_RESULT, answer, DEFAULT_PACKET_SIZE, spid);
-    if let Some(fault) = fault::next(Stage::LoginAnswer, server) {
-        let [first, second] = fault::halves(&packets);
-        stream.write_all(&first).await?;
-        stream.flush().await?;
-        fault::happen(fault, fault::closed(stream)).await?;
-        packets = vec![second];
-    }
-    for packet in packets {
-        stream.write_all(&packet).await?;
-    }
-    stream.flush().await
-}
 
 fn welcome(
     login: &Login,
@@ -231,8 +125,8 @@ fn welcome(
     answer.environment(&Change::Language);
     answer.information(5703, "Changed language setting to us_english.");
     answer.login_ack(login);
-    answer.environment(&Change::PacketSize { new: login.packet_size, old: DEFAULT_PACKET_SIZE });
-    if acknowledges_token {
+    answer.environment(&Change::PacketSize { new: login.packet_size(), old: DEFAULT_PACKET_SIZE });
+    if acknowledges_token && login.fed_auth != FedAuth::None {
         answer.fed_auth_ack();
     }
     if let Some((host, port)) = route {
@@ -268,23 +162,20 @@ struct Framing {
     spid: u16,
 }
 
-async fn requests<S>(
-    stream: S,
+async fn requests(
+    stream: Box<dyn Stream>,
     open: Open,
     cancel: CancelOnDrop,
     framing: Framing,
-    token_expires_on: SystemTime,
+    token_expires_on: Option<SystemTime>,
     server: Arc<Shared>,
-) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let (sender, mut messages) = mpsc::channel(1);
     // Reads on while a request runs: an attention or the end may come.
     let mut reading = JoinSet::new();
     reading.spawn(async move {
-        while let Ok(Some(message)) = read_message(&mut reader).await {
+        while let Ok(Some(message)) = read_message(&mut reader, LONGEST_REQUEST).await {
             if sender.send(message).await.is_err() {
                 return;
             }
@@ -303,15 +194,15 @@ where
         let mut ends = false;
         let answer = if message.kind == kind::ATTENTION {
             // There was nothing left to stop.
-            count(&server.counters.attentions);
+            count(&server.gate.counters.attentions);
             Answer::attention(&[])
         } else {
             let request = Request::parse(message.kind, &message.payload).map_err(malformed)?;
             // Read before the request is counted: a test that sees the count may end the delay
             // for later requests.
-            let delay = server.behaviour.query_delay();
+            let delay = server.gate.behaviour.query_delay();
             count_request(&server, &request, message.first_status);
-            if let Some(fault) = fault::next(Stage::Request, &server) {
+            if let Some(fault) = fault::next(Stage::Request, &server.gate) {
                 fault::happen(fault, gone(&mut messages)).await?;
             }
             let session = match parked.0.take() {
@@ -320,8 +211,8 @@ where
             };
             let Some(session) = session else { return Ok(()) };
             cancel.0.lower();
-            let refusal = server.behaviour.next_request_failure().or_else(|| {
-                let expired = token_expires_on <= server.behaviour.now();
+            let refusal = server.gate.behaviour.next_request_failure().or_else(|| {
+                let expired = token_expires_on.is_some_and(|at| at <= server.gate.behaviour.now());
                 let unknown = server.options.dedicated_pool && request.sets_isolation();
                 let refused = unknown.then(ServerError::no_isolation);
                 expired.then(ServerError::token_expired).or(refused)
@@ -339,7 +230,7 @@ where
                     }
                     message = messages.recv(), if early.is_none() => match message {
                         Some(Message { kind: kind::ATTENTION, .. }) => {
-                            count(&server.counters.attentions);
+                            count(&server.gate.counters.attentions);
                             cancel.0.raise();
                         }
                         Some(message) => early = Some(message),
@@ -354,7 +245,7 @@ where
         };
         let Framing { packet_size, spid } = framing;
         let mut packets = packets::packets(kind::TABULAR_RESULT, &answer, packet_size, spid);
-        if let Some(fault) = fault::next(Stage::Answer, &server) {
+        if let Some(fault) = fault::next(Stage::Answer, &server.gate) {
             let [first, second] = fault::halves(&packets);
             writer.write_all(&first).await?;
             writer.flush().await?;
@@ -387,10 +278,10 @@ fn changes(before: u64, after: u64) -> Vec<Change> {
 }
 
 fn count_request(server: &Shared, request: &Request, first_status: u8) {
-    let counters = &server.counters;
+    let counters = &server.gate.counters;
     match request.body {
         Body::Batch(_) => count(&counters.batches),
-        Body::Rpc(..) => count(&counters.rpcs),
+        Body::Calls(_) => count(&counters.rpcs),
         Body::Transaction(_) => count(&counters.transaction_requests),
         Body::Other(_) => return,
     }
@@ -412,15 +303,15 @@ async fn work(
     let run = move || {
         let mut session = open()?;
         let mut answer = match request.body {
-            Body::Rpc(..) => Answer::to_procedure(),
+            Body::Calls(_) => Answer::to_procedure(),
             _ => Answer::default(),
         };
         let keep_transaction = first_status & status::RESET_CONNECTION_SKIP_TRANSACTION != 0;
         let resettable = !matches!(request.body, Body::Other(_));
         if resettable && (keep_transaction || first_status & status::RESET_CONNECTION != 0) {
             session.reset(keep_transaction)?;
-            count(&server.counters.resets);
-            match server.behaviour.resets() {
+            count(&server.gate.counters.resets);
+            match server.gate.behaviour.resets() {
                 Acknowledgement::First => answer.environment(&Change::Reset),
                 Acknowledgement::Late => {
                     answer.done(Command::Other, None);
@@ -435,7 +326,7 @@ async fn work(
         let refusal = refusal.or_else(|| {
             let borrower = request.body.borrower()?;
             let unreset = session.borrowed_by(borrower).err();
-            unreset.inspect(|_| count(&server.counters.unreset_borrowers))
+            unreset.inspect(|_| count(&server.gate.counters.unreset_borrowers))
         });
         let refusal = refusal.or_else(|| {
             (resettable && request.transaction != session.descriptor)

@@ -7,10 +7,10 @@ use rusqlite::types::Value;
 use super::{
     convert::{self as values, convert},
     error::ServerError,
-    requests::{Body, Procedure, TransactionRequest},
+    requests::{Body, TransactionRequest},
     session::{Session, Variable, Variables},
     statements::{assign, scope},
-    tokens::{Answer, Command},
+    tokens::{Answer, Change, Command},
     tsql::{
         Translator,
         script::{self, Statement},
@@ -31,14 +31,8 @@ impl Session {
     pub(crate) fn answer(&mut self, request: Body, mut answer: Answer) -> Vec<u8> {
         let failed = match request {
             Body::Batch(text) => self.batch(&text, &mut Variables::new(), &mut answer),
-            Body::Rpc(Procedure::ExecuteSql, parameters) => {
-                self.execute_sql(parameters, &mut answer)
-            }
-            Body::Rpc(Procedure::Named(name), _) => {
-                let text = format!("Could not find stored procedure '{name}'.");
-                self.fail(&ServerError::new(2812, 16, text), &mut answer)
-            }
-            Body::Transaction(request) => self.transaction_request(&request, &mut answer),
+            Body::Calls(calls) => self.calls(calls, &mut answer),
+            Body::Transaction(requests) => self.transaction_requests(&requests, &mut answer),
             Body::Other(kind) => self.fail(
                 &ServerError::unsupported(format_args!("a message of type {kind}")),
                 &mut answer,
@@ -54,8 +48,26 @@ impl Session {
         true
     }
 
-    fn transaction_request(&mut self, request: &TransactionRequest, answer: &mut Answer) -> bool {
-        let change = match request {
+    fn transaction_requests(
+        &mut self,
+        requests: &[TransactionRequest],
+        answer: &mut Answer,
+    ) -> bool {
+        for request in requests {
+            match self.transaction_request(request) {
+                Ok(change) => change.iter().for_each(|change| answer.environment(change)),
+                Err(error) => return self.fail(&error, answer),
+            }
+        }
+        answer.done(Command::Other, None);
+        false
+    }
+
+    fn transaction_request(
+        &mut self,
+        request: &TransactionRequest,
+    ) -> Result<Option<Change>, ServerError> {
+        match request {
             TransactionRequest::Begin(level, _) if *level > 5 => {
                 Err(ServerError::unsupported("this isolation level"))
             }
@@ -71,14 +83,6 @@ impl Session {
             TransactionRequest::Other(number) => {
                 Err(ServerError::unsupported(format_args!("transaction-manager request {number}")))
             }
-        };
-        match change {
-            Ok(change) => {
-                change.iter().for_each(|change| answer.environment(change));
-                answer.done(Command::Other, None);
-                false
-            }
-            Err(error) => self.fail(&error, answer),
         }
     }
 
@@ -89,6 +93,10 @@ impl Session {
         variables: &mut Variables,
         answer: &mut Answer,
     ) -> bool {
+        // The rows would come in a message of their own.
+        if text.trim_start().get(..11).is_some_and(|it| it.eq_ignore_ascii_case("INSERT BULK")) {
+            return self.fail(&ServerError::unsupported("INSERT BULK"), answer);
+        }
         let statements = match script::parse(text) {
             Ok(statements) => statements,
             Err(error) => return self.fail(&error, answer),

@@ -7,7 +7,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Shared, behaviour::count};
+use super::{behaviour::count, gate::Gate};
 
 /// How far a connection has come. What lies between two of these is within a
 /// [`Network`](crate::network::Network)'s reach.
@@ -57,18 +57,18 @@ pub enum Fault {
 /// Goes through a stage; an error, if the connection ends in it.
 pub(super) async fn pass(
     stage: Stage,
-    stream: &mut (impl AsyncRead + Unpin),
-    server: &Shared,
+    stream: &mut (impl AsyncRead + Unpin + ?Sized),
+    gate: &Gate,
 ) -> io::Result<()> {
-    match next(stage, server) {
+    match next(stage, gate) {
         Some(fault) => happen(fault, closed(stream)).await,
         None => Ok(()),
     }
 }
 
 /// What is to happen in this stage.
-pub(super) fn next(stage: Stage, server: &Shared) -> Option<Fault> {
-    server.behaviour.next_fault(stage).inspect(|_| count(&server.counters.faults))
+pub(super) fn next(stage: Stage, gate: &Gate) -> Option<Fault> {
+    gate.behaviour.next_fault(stage).inspect(|_| count(&gate.counters.faults))
 }
 
 /// Until the client has `gone`, if need be.
@@ -85,7 +85,7 @@ pub(crate) async fn happen(fault: Fault, gone: impl Future<Output = ()>) -> io::
 }
 
 /// The client has closed the connection; what it sends until then is not read.
-pub(crate) async fn closed(stream: &mut (impl AsyncRead + Unpin)) {
+pub(crate) async fn closed(stream: &mut (impl AsyncRead + Unpin + ?Sized)) {
     let mut unread = [0; 1024];
     // An error is an end as well.
     while matches!(stream.read(&mut unread).await, Ok(1..)) {}

@@ -1,49 +1,78 @@
-//! LOGIN7 (MS-TDS 2.2.6.4) and its answer.
+//! LOGIN7 (MS-TDS 2.2.6.4), and the token that follows it in the MSAL workflow (2.2.6.3).
 
-use std::{fmt, time::SystemTime};
+use std::fmt;
 
 use super::{
-    AzureSqlOptions,
-    bytes::{Malformed, Reader},
-    error::ServerError,
+    bytes::{Malformed, Reader, utf16},
     packets::DEFAULT_PACKET_SIZE,
 };
-use crate::jwt::{Principal, Refusal};
 
-/// What of a client's LOGIN7 matters here.
+/// A client's LOGIN7, with everything that can be sent on.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Login {
     pub(crate) tds_version: u32,
-    pub(crate) packet_size: usize,
+    asked_packet_size: u32,
+    /// ClientProgVer, ClientPID, ConnectionID.
+    client: [u8; 12],
+    /// OptionFlags1, OptionFlags2, TypeFlags, OptionFlags3.
+    flags: [u8; 4],
+    /// ClientTimeZone, ClientLCID.
+    locale: [u8; 8],
     pub(crate) host: String,
+    pub(crate) user: String,
+    pub(crate) password: String,
     pub(crate) application: String,
-    /// As the client calls the server.
+    /// The server's name as the client spells it.
     pub(crate) server: String,
+    library: String,
+    language: String,
     pub(crate) database: String,
-    /// The FEDAUTH extension's token, if there was one.
-    pub(crate) token: Option<String>,
+    client_id: [u8; 6],
+    attached_file: String,
+    /// Without FEDAUTH.
+    features: Vec<(u8, Vec<u8>)>,
+    pub(crate) fed_auth: FedAuth,
 }
 
-/// Without the token.
+/// How a login brings its token.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum FedAuth {
+    /// It brings none.
+    None,
+    /// In LOGIN7: library SecurityToken.
+    Token(String),
+    /// After FEDAUTHINFO: library MSAL (ADAL in MS-TDS).
+    Workflow,
+}
+
+/// Without the token and the password.
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")
             .field("host", &self.host)
             .field("application", &self.application)
             .field("database", &self.database)
-            .field("token", &self.token.as_ref().map(|_| "…"))
             .finish_non_exhaustive()
     }
 }
 
+/// fIntSecurity in OptionFlags2.
+const INTEGRATED_SECURITY: u8 = 0x80;
+/// fChangePassword in OptionFlags3.
+const CHANGE_PASSWORD: u8 = 0x01;
+/// fExtension in OptionFlags3.
 const EXTENSION_USED: u8 = 0x10;
 const FEATURE_FED_AUTH: u8 = 0x02;
 const FEATURE_END: u8 = 0xff;
-/// bFedAuthLibrary (MS-TDS 2.2.6.4, FEDAUTH).
+/// bFedAuthLibrary.
 const LIBRARY_SECURITY_TOKEN: u8 = 0x01;
+const LIBRARY_MSAL: u8 = 0x02;
 
 pub(crate) const TDS_7_4: u32 = 0x7400_0004;
 pub(crate) const TDS_8_0: u32 = 0x0800_0000;
+
+/// Where LOGIN7's variable part begins.
+const FIXED: usize = 94;
 
 impl Login {
     /// `fed_auth`: whether PRELOGIN had FEDAUTHREQUIRED, which the extension
@@ -53,184 +82,297 @@ impl Login {
         if reader.u32()? as usize != payload.len() {
             return reader.malformed();
         }
-        let tds_version = reader.u32()?;
-        let packet_size = reader.u32()?;
-        // ClientProgVer, ClientPID, ConnectionID, then three bytes of options.
-        reader.take(12 + 3)?;
-        let options_3 = reader.u8()?;
-        // ClientTimeZone, ClientLCID.
-        reader.take(8)?;
-        let mut field = || {
+        let (tds_version, asked_packet_size) = (reader.u32()?, reader.u32()?);
+        let (client, flags, locale) = (reader.array()?, reader.array::<4>()?, reader.array()?);
+        let bytes = |reader: &mut Reader<'_>, unit: usize| {
             let (start, units) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
-            let Some(bytes) = payload.get(start..start + units * 2) else {
-                return reader.malformed();
-            };
+            payload.get(start..start + units * unit).map_or_else(|| reader.malformed(), Ok)
+        };
+        let text = |reader: &mut Reader<'_>| {
+            let bytes = bytes(reader, 2)?;
             Reader::new(bytes, "LOGIN7").utf16(bytes.len())
         };
-        let (host, _user, _password, application, server) =
-            (field()?, field()?, field()?, field()?, field()?);
-        let (extension_start, extension_length) =
-            (usize::from(reader.u16()?), usize::from(reader.u16()?));
-        let mut field = || {
-            let (start, units) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
-            let Some(bytes) = payload.get(start..start + units * 2) else {
-                return reader.malformed();
-            };
-            Reader::new(bytes, "LOGIN7").utf16(bytes.len())
-        };
-        let (_library, _language, database) = (field()?, field()?, field()?);
-        // ClientID, SSPI, AtchDBFile, ChangePassword, cbSSPILong.
-        reader.take(6 + 4 + 4 + 4 + 4)?;
-        let token = match options_3 & EXTENSION_USED {
-            0 => None,
-            _ => {
-                let pointer = payload.get(extension_start..extension_start + extension_length);
-                let mut pointer = Reader::new(pointer.unwrap_or_default(), "LOGIN7 extension");
-                let start = pointer.u32()? as usize;
-                let Some(features) = payload.get(start..) else { return reader.malformed() };
-                read_features(features, fed_auth)?
+        let (host, user) = (text(&mut reader)?, text(&mut reader)?);
+        let password: Vec<u8> = bytes(&mut reader, 2)?.iter().copied().map(clear).collect();
+        let password = Reader::new(&password, "password").utf16(password.len())?;
+        let (application, server) = (text(&mut reader)?, text(&mut reader)?);
+        let extension = bytes(&mut reader, 1)?;
+        let (library, language, database) =
+            (text(&mut reader)?, text(&mut reader)?, text(&mut reader)?);
+        let client_id = reader.array()?;
+        // SSPI.
+        reader.u32()?;
+        let attached_file = text(&mut reader)?;
+        // ChangePassword, cbSSPILong.
+        reader.u64()?;
+        let (mut features, mut token) = (Vec::new(), FedAuth::None);
+        if flags[3] & EXTENSION_USED != 0 {
+            let start = Reader::new(extension, "LOGIN7 extension").u32()? as usize;
+            let Some(list) = payload.get(start..) else { return reader.malformed() };
+            let mut list = Reader::new(list, "LOGIN7 feature");
+            loop {
+                let (feature, data) = match list.u8()? {
+                    FEATURE_END => break,
+                    feature => {
+                        let length = list.u32()? as usize;
+                        (feature, list.take(length)?)
+                    }
+                };
+                match feature {
+                    FEATURE_FED_AUTH => token = read_fed_auth(data, fed_auth)?,
+                    _ => features.push((feature, data.to_vec())),
+                }
             }
-        };
-        let packet_size = match packet_size as usize {
+        }
+        Ok(Self {
+            tds_version,
+            asked_packet_size,
+            client,
+            flags,
+            locale,
+            host,
+            user,
+            password,
+            application,
+            server,
+            library,
+            language,
+            database,
+            client_id,
+            attached_file,
+            features,
+            fed_auth: token,
+        })
+    }
+
+    /// The size of the packets that follow the login.
+    pub(crate) fn packet_size(&self) -> usize {
+        match self.asked_packet_size as usize {
             0 => DEFAULT_PACKET_SIZE,
             size => size.clamp(512, 32767),
-        };
-        Ok(Self { tds_version, packet_size, host, application, server, database, token })
+        }
+    }
+
+    /// The same login with this user name and password instead of a token.
+    pub(crate) fn as_user(&self, user: &str, password: &str) -> Self {
+        let [first, second, kind, third] = self.flags;
+        Self {
+            user: user.to_owned(),
+            password: password.to_owned(),
+            flags: [first, second & !INTEGRATED_SECURITY, kind, third & !CHANGE_PASSWORD],
+            fed_auth: FedAuth::None,
+            ..self.clone()
+        }
+    }
+
+    /// LOGIN7's bytes, without FEDAUTH.
+    pub(crate) fn write(&self) -> Result<Vec<u8>, Malformed> {
+        const EXTENSION: usize = 5;
+        const CLIENT_ID: usize = 9;
+        let password = utf16(&self.password).into_iter().map(obfuscated).collect();
+        let fields: [Vec<u8>; 12] = [
+            utf16(&self.host),
+            utf16(&self.user),
+            password,
+            utf16(&self.application),
+            utf16(&self.server),
+            // Where the features are, once that is known.
+            vec![0; 4],
+            utf16(&self.library),
+            utf16(&self.language),
+            utf16(&self.database),
+            // SSPI.
+            Vec::new(),
+            utf16(&self.attached_file),
+            // ChangePassword.
+            Vec::new(),
+        ];
+        let (mut offsets, mut data, mut pointer) = (Vec::new(), Vec::new(), 0);
+        for (index, field) in fields.iter().enumerate() {
+            if index == CLIENT_ID {
+                offsets.extend(self.client_id);
+            }
+            let mut units = field.len() / 2;
+            if index == EXTENSION {
+                (units, pointer) = (field.len(), data.len());
+            }
+            for number in [FIXED + data.len(), units] {
+                let number = u16::try_from(number).map_err(|_| Malformed("LOGIN7: too long"))?;
+                offsets.extend(number.to_le_bytes());
+            }
+            data.extend(field);
+        }
+        // cbSSPILong.
+        offsets.extend([0; 4]);
+        let features = (FIXED + data.len()) as u32;
+        data[pointer..pointer + 4].copy_from_slice(&features.to_le_bytes());
+        for (feature, value) in &self.features {
+            data.push(*feature);
+            data.extend((value.len() as u32).to_le_bytes());
+            data.extend(value);
+        }
+        data.push(FEATURE_END);
+        let [first, second, kind, third] = self.flags;
+        let mut login = ((FIXED + data.len()) as u32).to_le_bytes().to_vec();
+        login.extend(self.tds_version.to_le_bytes());
+        login.extend(self.asked_packet_size.to_le_bytes());
+        login.extend(self.client);
+        login.extend([first, second, kind, third | EXTENSION_USED]);
+        login.extend(self.locale);
+        login.extend(offsets);
+        login.extend(data);
+        Ok(login)
     }
 }
 
-fn read_features(features: &[u8], fed_auth: bool) -> Result<Option<String>, Malformed> {
-    let mut reader = Reader::new(features, "LOGIN7 feature");
-    let mut token = None;
-    loop {
-        let feature = reader.u8()?;
-        if feature == FEATURE_END {
-            return Ok(token);
+/// A byte of a password as LOGIN7 has it (MS-TDS 2.2.6.4).
+fn obfuscated(byte: u8) -> u8 {
+    byte.rotate_left(4) ^ 0xa5
+}
+
+fn clear(byte: u8) -> u8 {
+    (byte ^ 0xa5).rotate_left(4)
+}
+
+fn read_fed_auth(data: &[u8], echo: bool) -> Result<FedAuth, Malformed> {
+    let mut data = Reader::new(data, "FEDAUTH feature");
+    let options = data.u8()?;
+    if (options & 1 != 0) != echo {
+        return data.malformed();
+    }
+    match options >> 1 {
+        LIBRARY_SECURITY_TOKEN => {
+            let length = data.u32()? as usize;
+            let token = data.utf16(length)?;
+            // A nonce may follow, although the server asks for none.
+            if !matches!(data.rest().len(), 0 | NONCE) {
+                return data.malformed();
+            }
+            Ok(FedAuth::Token(token))
         }
-        let length = reader.u32()? as usize;
-        let mut data = Reader::new(reader.take(length)?, "FEDAUTH feature");
-        if feature != FEATURE_FED_AUTH {
-            continue;
-        }
-        let options = data.u8()?;
-        if options >> 1 != LIBRARY_SECURITY_TOKEN || (options & 1 != 0) != fed_auth {
-            return data.malformed();
-        }
-        let length = data.u32()? as usize;
-        token = Some(data.utf16(length)?);
-        // A nonce may follow; none was asked for.
-        if !matches!(data.rest().len(), 0 | 32) {
-            return data.malformed();
-        }
+        // Workflows: 1 for passwords and service principals, 2 for integrated security, 3 for
+        // everything else. All of them continue in the same way.
+        LIBRARY_MSAL if matches!(data.rest(), [1..=3]) => Ok(FedAuth::Workflow),
+        _ => data.malformed(),
     }
 }
 
-/// Who logs in, if they may, and until when their token holds.
-pub(crate) fn admit(
-    login: &Login,
-    options: &AzureSqlOptions,
-    now: SystemTime,
-) -> Result<(Principal, SystemTime), ServerError> {
-    let refused = |why: &str| {
-        let text = format!("Login failed for user '<token-identified principal>'.{why}");
-        Err(ServerError::new(18456, 14, text))
-    };
-    let Some(token) = &login.token else {
-        return Err(ServerError::new(
-            18456,
-            14,
-            "Login failed for user ''. Reason: the server takes Microsoft Entra tokens only.",
-        ));
-    };
-    let verified = match options.issuer.verify_at(token, &options.audience, now) {
-        Ok(verified) => verified,
-        Err(Refusal::Expired) => return refused(" Token is expired."),
-        Err(refusal) => {
-            tracing::debug!(%refusal, "a token is refused");
-            return refused("");
-        }
-    };
-    let Some(principal) = options.directory.by_token(&verified) else { return refused("") };
-    if database_name(login, &options.databases).is_none() {
-        let text = format!(
-            "Cannot open database \"{}\" requested by the login. The login failed.",
-            login.database
-        );
-        return Err(ServerError::new(4060, 11, text));
-    }
-    Ok((principal, verified.expires_on))
-}
+const NONCE: usize = 32;
 
-/// The database asked for, as it is spelled here; without one, `master`.
-pub(crate) fn database_name(login: &Login, databases: &[String]) -> Option<String> {
-    let asked = if login.database.is_empty() { "master" } else { &login.database };
-    databases.iter().find(|name| name.eq_ignore_ascii_case(asked)).cloned()
+/// The token of a message of type 8, which answers FEDAUTHINFO.
+///
+/// Some drivers end it with a UTF-16 NUL, which is not part of the token.
+pub(crate) fn read_token(payload: &[u8]) -> Result<String, Malformed> {
+    let mut reader = Reader::new(payload, "federated authentication token");
+    if reader.u32()? as usize != reader.rest().len() {
+        return reader.malformed();
+    }
+    let length = reader.u32()? as usize;
+    let token = reader.utf16(length)?;
+    if !matches!(reader.rest().len(), 0 | NONCE) {
+        return reader.malformed();
+    }
+    Ok(token.trim_end_matches('\0').to_owned())
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::azure_sql::bytes::utf16;
 
-    /// A LOGIN7 for `database` with this token.
-    pub(crate) fn login7(database: &str, token: Option<&str>, fed_auth: bool) -> Vec<u8> {
-        let mut data = Vec::new();
-        let mut offsets = Vec::new();
-        let start = 94;
-        let field = |text: &str, data: &mut Vec<u8>, offsets: &mut Vec<u8>| {
-            offsets.extend(((start + data.len()) as u16).to_le_bytes());
-            offsets.extend((text.encode_utf16().count() as u16).to_le_bytes());
-            data.extend(utf16(text));
-        };
-        for text in ["host", "", "", "test", "server"] {
-            field(text, &mut data, &mut offsets);
+    fn login(features: &[(u8, Vec<u8>)]) -> Login {
+        Login {
+            tds_version: TDS_7_4,
+            asked_packet_size: 8000,
+            client: [1; 12],
+            flags: [0xe0, 0x83, 0, 0x01],
+            locale: [2; 8],
+            host: "host".into(),
+            user: "user".into(),
+            password: "pässword".into(),
+            application: "test".into(),
+            server: "server".into(),
+            library: "library".into(),
+            language: "us_english".into(),
+            database: "orders".into(),
+            client_id: [3; 6],
+            attached_file: "file".into(),
+            features: features.to_vec(),
+            fed_auth: FedAuth::None,
         }
-        offsets.extend(((start + data.len()) as u16).to_le_bytes());
-        offsets.extend(4_u16.to_le_bytes());
-        let pointer = data.len();
-        data.extend([0; 4]);
-        for text in ["", "", database] {
-            field(text, &mut data, &mut offsets);
-        }
-        offsets.extend([0; 6 + 4 + 4 + 4 + 4]);
-        let features = (start + data.len()) as u32;
-        data[pointer..pointer + 4].copy_from_slice(&features.to_le_bytes());
-        if let Some(token) = token {
-            let token = utf16(token);
-            data.push(FEATURE_FED_AUTH);
-            data.extend((token.len() as u32 + 5).to_le_bytes());
-            data.push(LIBRARY_SECURITY_TOKEN << 1 | u8::from(fed_auth));
-            data.extend((token.len() as u32).to_le_bytes());
-            data.extend(token);
-        }
-        data.push(FEATURE_END);
-        let mut login = Vec::new();
-        login.extend(((start + data.len()) as u32).to_le_bytes());
-        login.extend(TDS_7_4.to_le_bytes());
-        login.extend(8000_u32.to_le_bytes());
-        login.extend([0; 12 + 3]);
-        login.push(EXTENSION_USED);
-        login.extend([0; 8]);
-        login.extend(offsets);
-        assert_eq!(login.len(), start);
-        login.extend(data);
-        login
+    }
+
+    fn with_token(token: &str) -> Vec<u8> {
+        let token = utf16(token);
+        let data = [&[0x03][..], &(token.len() as u32).to_le_bytes(), &token].concat();
+        login(&[(4, vec![1]), (FEATURE_FED_AUTH, data), (10, vec![1])]).write().unwrap()
     }
 
     #[test]
     fn the_token_and_the_names_are_found() {
         let token = "t".repeat(30_000);
-        let login = Login::parse(&login7("orders", Some(&token), true), true).unwrap();
-        assert_eq!(login.token.as_deref(), Some(token.as_str()));
+        let login = Login::parse(&with_token(&token), true).unwrap();
+        assert!(login.fed_auth == FedAuth::Token(token));
         assert_eq!((login.database.as_str(), login.application.as_str()), ("orders", "test"));
         assert_eq!((login.host.as_str(), login.server.as_str()), ("host", "server"));
-        assert_eq!((login.tds_version, login.packet_size), (TDS_7_4, 8000));
-        assert!(!format!("{login:?}").contains("ttt"));
+        assert_eq!((login.user.as_str(), login.password.as_str()), ("user", "pässword"));
+        assert_eq!((login.tds_version, login.packet_size()), (TDS_7_4, 8000));
+        let text = format!("{login:?}");
+        assert!(!text.contains("ttt") && !text.contains("pässword"), "{text}");
+    }
+
+    #[test]
+    fn a_login_with_a_token_becomes_one_with_a_password_and_keeps_the_rest() {
+        let before = Login::parse(&with_token("token"), true).unwrap();
+        let after = before.as_user("sa", "secret").write().unwrap();
+        assert!(!after.windows(10).any(|bytes| bytes == utf16("token")), "the token is gone");
+        assert!(!after.windows(12).any(|bytes| bytes == utf16("secret")), "it is obfuscated");
+        let after = Login::parse(&after, false).unwrap();
+        assert_eq!((after.user.as_str(), after.password.as_str()), ("sa", "secret"));
+        assert!(after.fed_auth == FedAuth::None);
+        // Integrated security and a change of the password are not asked for any more.
+        assert_eq!(after.flags, [0xe0, 0x03, 0, EXTENSION_USED]);
+        assert_eq!(after.features, [(4, vec![1]), (10, vec![1])]);
+        let (user, password) = (before.user.clone(), before.password.clone());
+        let fed_auth = before.fed_auth.clone();
+        assert!(Login { user, password, fed_auth, flags: before.flags, ..after } == before);
+    }
+
+    #[test]
+    fn the_workflows_of_the_drivers_are_understood() {
+        // msodbcsql, tedious and mssql-tds.
+        for workflow in 1..=3 {
+            let bytes = login(&[(FEATURE_FED_AUTH, vec![0x05, workflow])]).write().unwrap();
+            assert!(Login::parse(&bytes, true).unwrap().fed_auth == FedAuth::Workflow);
+        }
+        for data in [vec![0x05], vec![0x05, 0], vec![0x05, 4], vec![0x05, 1, 1], vec![0x07, 1]] {
+            let bytes = login(&[(FEATURE_FED_AUTH, data.clone())]).write().unwrap();
+            assert!(Login::parse(&bytes, true).is_err(), "{data:?}");
+        }
+    }
+
+    #[test]
+    fn the_token_of_a_workflow_is_read_with_and_without_its_nul() {
+        let message = |token: &str, nonce: &[u8]| {
+            let token = utf16(token);
+            let mut bytes = ((token.len() + nonce.len() + 4) as u32).to_le_bytes().to_vec();
+            bytes.extend((token.len() as u32).to_le_bytes());
+            bytes.extend(token);
+            bytes.extend(nonce);
+            bytes
+        };
+        for bytes in [message("token", &[]), message("token\0", &[]), message("token", &[7; 32])] {
+            assert_eq!(read_token(&bytes).as_deref(), Ok("token"));
+            for end in 0..bytes.len() {
+                assert!(read_token(&bytes[..end]).is_err(), "the first {end} bytes");
+            }
+        }
+        assert!(read_token(&message("token", &[7; 31])).is_err());
+        assert!(read_token(&[0xff; 64]).is_err());
     }
 
     #[test]
     fn no_cut_or_changed_login_is_more_than_malformed() {
-        let whole = login7("orders", Some("token"), true);
+        let whole = with_token("token");
         for end in 0..whole.len() {
             assert!(Login::parse(&whole[..end], true).is_err(), "the first {end} bytes");
         }

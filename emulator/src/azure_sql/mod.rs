@@ -9,9 +9,11 @@
 //!
 //! # What it understands
 //!
-//! **Logins**: LOGIN7 with the FEDAUTH extension, library SecurityToken. The
-//! token is checked by [`Issuer::verify`] and [`Directory::by_token`]. All
-//! databases of a server are one and the same, whatever their names.
+//! **Logins**: LOGIN7 with the FEDAUTH extension: with a token in it (library
+//! SecurityToken), or with one that the driver gets after FEDAUTHINFO (library
+//! MSAL), as `Authentication=ActiveDirectoryMsi` and its kin do. The token is
+//! checked by [`Issuer::verify`] and [`Directory::by_token`]. All databases of a
+//! server are one and the same, whatever their names.
 //!
 //! **Requests**: SQL batches, `sp_executesql`, transaction-manager requests
 //! (begin, commit, rollback, save), attentions, RESETCONNECTION and
@@ -74,6 +76,7 @@ mod error;
 mod execute;
 pub(crate) mod fault;
 mod functions;
+mod gate;
 mod like;
 mod login;
 mod moments;
@@ -92,12 +95,14 @@ mod types;
 mod values;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
     },
+    time::Duration,
 };
 
 use rustls::ServerConfig;
@@ -118,6 +123,18 @@ use crate::{
     listener::cannot_listen,
 };
 use behaviour::{LiveCounters, count};
+use gate::Gate;
+
+/// What tokens for Azure SQL are for.
+const AUDIENCE: &str = "https://database.windows.net/";
+
+/// Where Entra issues tokens for the tenant of this crate's principals
+/// ([`TENANT_ID`](crate::jwt::TENANT_ID)).
+pub const STS_URL: &str = "https://login.microsoftonline.com/72f988bf-0000-4000-8000-2d7cd011db47";
+
+/// Some drivers get their token from a program that takes its time, or while an identity
+/// endpoint starts.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How an [`AzureSqlServer`] is set up.
 #[derive(Debug, Clone)]
@@ -131,9 +148,18 @@ pub struct AzureSqlOptions {
     pub database: Arc<Database>,
     /// TLS with the server's certificate.
     pub tls: Arc<ServerConfig>,
-    /// What tokens must be for; default `https://database.windows.net/`. A
-    /// slash at the end makes no difference.
+    /// What tokens must be for, and what drivers are told to get a token for;
+    /// default `https://database.windows.net/`. A slash at the end makes no
+    /// difference for tokens.
     pub audience: String,
+    /// Where drivers that get a token themselves are told to get it; default
+    /// [`STS_URL`]. Managed identities go to their host's endpoint instead.
+    pub sts_url: String,
+    /// Names and passwords of SQL logins; default none, so that only tokens are taken.
+    pub sql_logins: BTreeMap<String, String>,
+    /// How long a client may take for each of PRELOGIN, the TLS handshake, LOGIN7 and the token
+    /// that follows it; default 60 s. Then the connection is closed.
+    pub login_timeout: Duration,
     /// The databases that can be named in a login; default `orders` and
     /// `master`, the latter for logins that name none.
     pub databases: Vec<String>,
@@ -167,7 +193,10 @@ impl AzureSqlOptions {
             directory,
             database,
             tls,
-            audience: "https://database.windows.net/".to_owned(),
+            audience: AUDIENCE.to_owned(),
+            sts_url: STS_URL.to_owned(),
+            sql_logins: BTreeMap::new(),
+            login_timeout: LOGIN_TIMEOUT,
             databases: vec!["orders".to_owned(), "master".to_owned()],
             bind: Ipv4Addr::LOCALHOST.into(),
             port: 0,
@@ -182,10 +211,7 @@ impl AzureSqlOptions {
 /// What a server's connections share.
 struct Shared {
     options: AzureSqlOptions,
-    /// [`AzureSqlOptions::tls`] with TDS 8.0's ALPN.
-    strict_tls: Arc<ServerConfig>,
-    behaviour: Arc<Behaviour>,
-    counters: LiveCounters,
+    gate: Gate,
     last_spid: AtomicU16,
 }
 
@@ -223,15 +249,19 @@ impl AzureSqlServer {
         let listener =
             TcpListener::bind(addr).await.map_err(|error| cannot_listen(addr, &error))?;
         let address = listener.local_addr()?;
-        let mut strict_tls = ServerConfig::clone(&options.tls);
-        strict_tls.alpn_protocols = vec![connection::TDS_8.to_vec()];
-        let shared = Arc::new(Shared {
-            options,
-            strict_tls: Arc::new(strict_tls),
+        let gate = Gate {
+            issuer: Arc::clone(&options.issuer),
+            directory: Arc::clone(&options.directory),
+            audience: options.audience.clone(),
+            sts_url: options.sts_url.clone(),
+            tls: Arc::clone(&options.tls),
+            decline_encryption: options.decline_encryption,
+            handshake_packet_type: options.handshake_packet_type,
+            login_timeout: options.login_timeout,
             behaviour: Arc::new(Behaviour::new()),
             counters: LiveCounters::default(),
-            last_spid: AtomicU16::new(0),
-        });
+        };
+        let shared = Arc::new(Shared { options, gate, last_spid: AtomicU16::new(0) });
         let (commands, receiver) = mpsc::channel(1);
         let task = tokio::spawn(accept(listener, address, receiver, Arc::clone(&shared)));
         Ok(Self { address, shared, commands, task })
@@ -244,12 +274,12 @@ impl AzureSqlServer {
 
     /// What it has counted so far.
     pub fn counters(&self) -> Counters {
-        self.shared.counters.read()
+        self.shared.gate.counters.read()
     }
 
     /// What it can be made to do.
     pub fn behaviour(&self) -> &Arc<Behaviour> {
-        &self.shared.behaviour
+        &self.shared.gate.behaviour
     }
 
     /// Closes the listening socket, so that new TCP connections are refused,
@@ -294,7 +324,7 @@ async fn accept(
         tokio::select! {
             accepted = accepted => match accepted {
                 Ok((stream, _)) => {
-                    count(&shared.counters.connections);
+                    count(&shared.gate.counters.connections);
                     connections.spawn(connection(stream, Arc::clone(&shared)));
                 }
                 Err(error) => tracing::debug!(%error, "a connection is not accepted"),
@@ -320,12 +350,12 @@ async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
     struct Open(Arc<Shared>);
     impl Drop for Open {
         fn drop(&mut self) {
-            self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
+            self.0.gate.counters.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
-    count(&shared.counters.open);
+    count(&shared.gate.counters.open);
     let open = Open(Arc::clone(&shared));
-    let mut cuts = shared.behaviour.cuts();
+    let mut cuts = shared.gate.behaviour.cuts();
     tokio::select! {
         ended = connection::serve(stream, shared) => if let Err(error) = ended {
             tracing::debug!(%error, "a connection ends");

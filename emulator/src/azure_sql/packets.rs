@@ -12,6 +12,7 @@ pub(crate) mod kind {
     pub(crate) const RPC: u8 = 3;
     pub(crate) const TABULAR_RESULT: u8 = 4;
     pub(crate) const ATTENTION: u8 = 6;
+    pub(crate) const FED_AUTH_TOKEN: u8 = 8;
     pub(crate) const TRANSACTION_MANAGER: u8 = 14;
     pub(crate) const LOGIN7: u8 = 16;
     pub(crate) const PRELOGIN: u8 = 18;
@@ -29,7 +30,7 @@ pub(crate) const HEADER: usize = 8;
 /// What both sides use until the login's end (MS-TDS 2.2.6.4).
 pub(crate) const DEFAULT_PACKET_SIZE: usize = 4096;
 /// No request is longer; a client that goes on is cut off.
-const LONGEST_MESSAGE: usize = 64 << 20;
+pub(crate) const LONGEST_REQUEST: usize = 64 << 20;
 
 /// A whole message.
 #[derive(Debug)]
@@ -53,9 +54,11 @@ pub(crate) fn parse_header(header: [u8; HEADER]) -> Result<(u8, u8, usize), Malf
     }
 }
 
-/// The next message; `None` where the client has closed its side between two.
+/// The next message, of at most `longest` bytes; `None` where the client has closed its side
+/// between two.
 pub(crate) async fn read_message(
-    stream: &mut (impl AsyncRead + Unpin),
+    stream: &mut (impl AsyncRead + Unpin + ?Sized),
+    longest: usize,
 ) -> io::Result<Option<Message>> {
     let mut message: Option<Message> = None;
     loop {
@@ -75,7 +78,7 @@ pub(crate) async fn read_message(
             return Err(malformed(Malformed("message: its packets differ in type")));
         }
         let start = current.payload.len();
-        if start + length > LONGEST_MESSAGE {
+        if start + length > longest {
             return Err(malformed(Malformed("message: too long")));
         }
         current.payload.resize(start + length, 0);
@@ -111,7 +114,7 @@ pub(crate) fn packets(kind: u8, payload: &[u8], packet_size: usize, spid: u16) -
 
 /// Writes a whole message.
 pub(crate) async fn write_message(
-    stream: &mut (impl AsyncWrite + Unpin),
+    stream: &mut (impl AsyncWrite + Unpin + ?Sized),
     kind: u8,
     payload: &[u8],
     spid: u16,
@@ -134,9 +137,9 @@ mod tests {
             assert!(packets.iter().all(|packet| packet.len() <= 512));
             let bytes = packets.concat();
             let mut stream = bytes.as_slice();
-            let message = read_message(&mut stream).await.unwrap().unwrap();
+            let message = read_message(&mut stream, LONGEST_REQUEST).await.unwrap().unwrap();
             assert_eq!((message.kind, message.payload), (kind::RPC, payload));
-            assert!(read_message(&mut stream).await.unwrap().is_none());
+            assert!(read_message(&mut stream, LONGEST_REQUEST).await.unwrap().is_none());
         }
     }
 
@@ -148,13 +151,16 @@ mod tests {
             &[1, 1, 0],
             &[1, 0, 0, 8, 0, 0, 0, 0, 3, 1, 0, 8, 0, 0, 0, 0],
         ] {
-            assert!(read_message(&mut &bytes[..]).await.is_err(), "{bytes:?}");
+            assert!(read_message(&mut &bytes[..], LONGEST_REQUEST).await.is_err(), "{bytes:?}");
         }
     }
 
     #[tokio::test]
     async fn a_message_that_is_taken_back_is_not_seen() {
         let bytes = [1, 3, 0, 9, 0, 0, 0, 0, 7, 6, 1, 0, 8, 0, 0, 0, 0];
-        assert_eq!(read_message(&mut &bytes[..]).await.unwrap().unwrap().kind, kind::ATTENTION);
+        assert_eq!(
+            read_message(&mut &bytes[..], LONGEST_REQUEST).await.unwrap().unwrap().kind,
+            kind::ATTENTION
+        );
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     bytes::{Malformed, Reader},
-    packets::{self, DEFAULT_PACKET_SIZE, HEADER, parse_header},
+    packets::{self, DEFAULT_PACKET_SIZE, HEADER, kind, parse_header},
 };
 
 /// Values of the ENCRYPTION option.
@@ -37,18 +37,36 @@ mod option {
     pub(super) const TERMINATOR: u8 = 0xff;
 }
 
-/// What of a client's PRELOGIN matters here.
+/// What of a PRELOGIN matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Prelogin {
+    pub(crate) engine: Engine,
     pub(crate) encryption: u8,
     /// Whether FEDAUTHREQUIRED was among the options.
     pub(crate) fed_auth: bool,
 }
 
+/// What a side of the connection is, and can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Engine {
+    pub(crate) version: [u8; 6],
+    /// 1 for several requests at a time (MARS), 0 for one after the other.
+    pub(crate) mars: u8,
+}
+
+impl Engine {
+    /// Azure SQL calls itself version 12. There is no MARS in the stand-in.
+    pub(crate) const AZURE_SQL: Self = Self { version: [12, 0, 0x07, 0xd0, 0, 0], mars: 0 };
+}
+
 impl Prelogin {
     pub(crate) fn parse(payload: &[u8]) -> Result<Self, Malformed> {
         let mut options = Reader::new(payload, "PRELOGIN");
-        let mut prelogin = Self { encryption: encryption::NOT_SUPPORTED, fed_auth: false };
+        let mut prelogin = Self {
+            engine: Engine { version: [0; 6], mars: 0 },
+            encryption: encryption::NOT_SUPPORTED,
+            fed_auth: false,
+        };
         let mut first = true;
         loop {
             let token = options.u8()?;
@@ -64,9 +82,12 @@ impl Prelogin {
                 return options.malformed();
             };
             match (token, value) {
-                (option::VERSION, _) if length == 6 => {}
+                (option::VERSION, version) if length == 6 => {
+                    prelogin.engine.version.copy_from_slice(version);
+                }
                 (option::ENCRYPTION, [encryption]) => prelogin.encryption = *encryption,
                 (option::FED_AUTH_REQUIRED, [0 | 1]) => prelogin.fed_auth = true,
+                (option::MARS, [mars, ..]) => prelogin.engine.mars = *mars,
                 (option::INSTANCE | option::THREAD_ID | option::MARS | option::TRACE_ID, _) => {}
                 (option::NONCE, _) if length == 32 => {}
                 (0..=7, _) => return options.malformed(),
@@ -76,19 +97,31 @@ impl Prelogin {
         }
     }
 
-    /// The answer with this encryption and, if it was among the options, this FEDAUTHREQUIRED.
-    pub(crate) fn answer(self, encryption: u8, fed_auth_required: u8) -> Vec<u8> {
-        // Azure SQL calls itself version 12.
+    /// The answer for `engine`, with this encryption and, if it was among the options, this
+    /// FEDAUTHREQUIRED.
+    pub(crate) fn answer(self, encryption: u8, fed_auth_required: u8, engine: Engine) -> Vec<u8> {
+        let fed_auth = self.fed_auth.then_some([fed_auth_required]);
+        engine.prelogin(encryption, &[], fed_auth.as_ref().map(<[u8; 1]>::as_slice))
+    }
+}
+
+impl Engine {
+    /// PRELOGIN, or the answer to one.
+    pub(crate) fn prelogin(
+        self,
+        encryption: u8,
+        thread_id: &[u8],
+        fed_auth: Option<&[u8]>,
+    ) -> Vec<u8> {
+        let (encryption, mars) = ([encryption], [self.mars]);
         let mut options: Vec<(u8, &[u8])> = vec![
-            (option::VERSION, &[12, 0, 0x07, 0xd0, 0, 0]),
-            (option::ENCRYPTION, std::slice::from_ref(&encryption)),
+            (option::VERSION, &self.version),
+            (option::ENCRYPTION, &encryption),
+            (option::INSTANCE, &[0]),
+            (option::THREAD_ID, thread_id),
+            (option::MARS, &mars),
         ];
-        options.push((option::INSTANCE, &[0]));
-        options.push((option::THREAD_ID, &[]));
-        options.push((option::MARS, &[0]));
-        if self.fed_auth {
-            options.push((option::FED_AUTH_REQUIRED, std::slice::from_ref(&fed_auth_required)));
-        }
+        options.extend(fed_auth.map(|value| (option::FED_AUTH_REQUIRED, value)));
         let mut start = options.len() * 5 + 1;
         let (mut head, mut values) = (Vec::new(), Vec::<u8>::new());
         for (token, value) in options {
@@ -115,6 +148,8 @@ pub(crate) const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
 pub(crate) struct HandshakeStream {
     stream: TcpStream,
     packet_kind: u8,
+    /// The types of packets that the other side may send.
+    peer_kinds: &'static [u8],
     done: bool,
     header: [u8; HEADER],
     header_read: usize,
@@ -126,11 +161,11 @@ pub(crate) struct HandshakeStream {
 }
 
 impl HandshakeStream {
-    /// The server's side of the handshake goes in packets of type `packet_kind`.
-    pub(crate) fn new(stream: TcpStream, packet_kind: u8) -> Self {
+    fn new(stream: TcpStream, packet_kind: u8, peer_kinds: &'static [u8]) -> Self {
         Self {
             stream,
             packet_kind,
+            peer_kinds,
             done: false,
             header: [0; HEADER],
             header_read: 0,
@@ -141,9 +176,19 @@ impl HandshakeStream {
         }
     }
 
+    /// The server's side of the handshake goes in packets of type `packet_kind`.
+    pub(crate) fn server(stream: TcpStream, packet_kind: u8) -> Self {
+        Self::new(stream, packet_kind, &[kind::PRELOGIN])
+    }
+
+    /// The client's side. Servers answer in packets of either type.
+    pub(crate) fn client(stream: TcpStream) -> Self {
+        Self::new(stream, kind::PRELOGIN, &[kind::PRELOGIN, kind::TABULAR_RESULT])
+    }
+
     /// For TLS before anything else, as TDS 8.0 has it.
     pub(crate) fn bare(stream: TcpStream) -> Self {
-        Self { done: true, ..Self::new(stream, 0) }
+        Self { done: true, ..Self::new(stream, 0, &[]) }
     }
 
     /// From now on, bytes are bare both ways.
@@ -194,7 +239,7 @@ impl AsyncRead for HandshakeStream {
             }
             if this.header_read == HEADER {
                 let (kind, _, length) = parse_header(this.header).map_err(packets::malformed)?;
-                if kind != packets::kind::PRELOGIN {
+                if !this.peer_kinds.contains(&kind) {
                     return Poll::Ready(Err(packets::malformed(Malformed(
                         "packet type in a TLS handshake",
                     ))));
@@ -208,7 +253,10 @@ impl AsyncRead for HandshakeStream {
         let mut part = vec![0; this.payload_left.min(buffer.remaining())];
         let mut payload = ReadBuf::new(&mut part);
         ready!(Pin::new(&mut this.stream).poll_read(context, &mut payload))?;
-        this.client_records.see(payload.filled());
+        // Of a server, application data is nothing but the rest of its handshake.
+        if this.peer_kinds == [kind::PRELOGIN] {
+            this.client_records.see(payload.filled());
+        }
         this.payload_left -= payload.filled().len();
         buffer.put_slice(payload.filled());
         Poll::Ready(Ok(()))
@@ -279,18 +327,21 @@ impl Records {
 mod tests {
     use super::*;
 
+    fn asked(encryption: u8, fed_auth: bool) -> Prelogin {
+        Prelogin { engine: Engine { version: [16, 0, 0, 1, 0, 0], mars: 1 }, encryption, fed_auth }
+    }
+
     #[test]
     fn an_answer_is_read_as_a_prelogin() {
-        let asked = Prelogin { encryption: encryption::ON, fed_auth: true };
-        assert_eq!(Prelogin::parse(&asked.answer(encryption::ON, 1)), Ok(asked));
-        let without = Prelogin { encryption: encryption::NOT_SUPPORTED, fed_auth: false };
-        assert_eq!(Prelogin::parse(&without.answer(encryption::NOT_SUPPORTED, 1)), Ok(without));
+        for prelogin in [asked(encryption::ON, true), asked(encryption::NOT_SUPPORTED, false)] {
+            let answer = prelogin.answer(prelogin.encryption, 1, prelogin.engine);
+            assert_eq!(Prelogin::parse(&answer), Ok(prelogin));
+        }
     }
 
     #[test]
     fn what_is_no_prelogin_is_malformed() {
-        let whole =
-            Prelogin { encryption: encryption::ON, fed_auth: true }.answer(encryption::ON, 1);
+        let whole = asked(encryption::ON, true).answer(encryption::ON, 1, Engine::AZURE_SQL);
         for end in 0..whole.len() {
             assert!(Prelogin::parse(&whole[..end]).is_err(), "the first {end} bytes");
         }

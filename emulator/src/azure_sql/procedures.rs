@@ -1,27 +1,129 @@
-//! `sp_executesql`.
+//! Procedures that run SQL: `sp_executesql`, and prepared statements.
+
+use std::collections::BTreeMap;
 
 use rusqlite::types::Value;
 
 use super::{
-    convert::convert,
+    convert::{convert, integer},
     error::ServerError,
-    requests::Parameter,
+    requests::{Call, Parameter, Procedure},
     session::{Session, Variable, Variables},
-    tokens::Answer,
+    tokens::{Answer, ReturnValue},
+    tsql::script,
     types::SqlType,
+    values,
 };
 
+/// The statements that a session has prepared, by their handles.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    last: i32,
+    statements: BTreeMap<i32, Statement>,
+}
+
+#[derive(Debug, Clone)]
+struct Statement {
+    declarations: String,
+    text: String,
+}
+
+impl Prepared {
+    fn add(&mut self, statement: Statement) -> i32 {
+        self.last += 1;
+        self.statements.insert(self.last, statement);
+        self.last
+    }
+}
+
 impl Session {
-    /// `sp_executesql`: a batch of its own scope. What it sets holds in it,
-    /// and the tables that it makes for itself go at its end.
-    pub(crate) fn execute_sql(&mut self, parameters: Vec<Parameter>, answer: &mut Answer) -> bool {
-        let (text, mut variables) = match bind(parameters) {
-            Ok(bound) => bound,
-            Err(error) => return self.fail(&error, answer),
-        };
+    /// The calls of one message; the next runs whatever became of the one before.
+    pub(crate) fn calls(&mut self, calls: Vec<Call>, answer: &mut Answer) -> bool {
+        let mut any_failed = false;
+        for call in calls {
+            let mut returned = Vec::new();
+            let failed = match self.call(call, answer, &mut returned) {
+                Ok(failed) => failed,
+                Err(error) => self.fail(&error, answer),
+            };
+            answer.end_procedure(failed, &returned);
+            any_failed |= failed;
+        }
+        any_failed
+    }
+
+    /// Whether an error went into the answer.
+    fn call(
+        &mut self,
+        call: Call,
+        answer: &mut Answer,
+        returned: &mut Vec<ReturnValue>,
+    ) -> Result<bool, ServerError> {
+        let mut arguments = Arguments { next: 0, rest: call.parameters.into_iter() };
+        match call.procedure {
+            Procedure::ExecuteSql => {
+                let (text, declarations) =
+                    (arguments.text("@statement")?, arguments.text("@params")?);
+                self.execute_sql(&Statement { declarations, text }, arguments, answer, returned)
+            }
+            Procedure::Prepare | Procedure::PrepareExecute => {
+                // A handle that the client has no more use for may come along.
+                let old = arguments.handle()?;
+                let (declarations, text) = (arguments.text("@params")?, arguments.text("@stmt")?);
+                script::parse(&text)?;
+                if let Some(old) = old {
+                    self.prepared.statements.remove(&old);
+                }
+                let statement = Statement { declarations, text };
+                let handle = self.prepared.add(statement.clone());
+                let mut value = Vec::new();
+                values::write(&Value::Integer(handle.into()), SqlType::Int, &mut value)?;
+                let (ordinal, name) = (0, String::new());
+                returned.push(ReturnValue { ordinal, name, sql_type: SqlType::Int, value });
+                if call.procedure == Procedure::Prepare {
+                    return Ok(false);
+                }
+                self.execute_sql(&statement, arguments, answer, returned)
+            }
+            Procedure::Execute => {
+                let statement = self.statement_of(arguments.handle()?)?.clone();
+                self.execute_sql(&statement, arguments, answer, returned)
+            }
+            Procedure::Unprepare => {
+                let handle = arguments.handle()?;
+                self.statement_of(handle)?;
+                self.prepared.statements.retain(|known, _| Some(*known) != handle);
+                Ok(false)
+            }
+            Procedure::PrepareCall => {
+                arguments.handle()?;
+                Err(no_procedure(&arguments.text("@RPCCall")?))
+            }
+            Procedure::Other(name) => Err(no_procedure(&name)),
+        }
+    }
+
+    fn statement_of(&self, handle: Option<i32>) -> Result<&Statement, ServerError> {
+        let handle = handle.unwrap_or_default();
+        self.prepared.statements.get(&handle).ok_or_else(|| {
+            let text = format!("Could not find prepared statement with handle {handle}.");
+            ServerError::new(8179, 16, text)
+        })
+    }
+
+    /// A batch of its own scope. What it sets holds in it, and the tables that it makes for
+    /// itself go at its end.
+    fn execute_sql(
+        &mut self,
+        statement: &Statement,
+        arguments: Arguments,
+        answer: &mut Answer,
+        returned: &mut Vec<ReturnValue>,
+    ) -> Result<bool, ServerError> {
+        let (mut variables, outputs) = bind(&statement.declarations, arguments)?;
         let (options, transactions) = (self.options.clone(), self.transaction_count);
         let tables = self.temporary_tables().unwrap_or_default();
-        let mut failed = self.batch(&text, &mut variables, answer);
+        let mut failed = self.batch(&statement.text, &mut variables, answer);
         self.options = options;
         let restored =
             self.apply_lock_timeout().and_then(|()| self.temporary_tables()).and_then(|now| {
@@ -39,36 +141,81 @@ impl Session {
             );
             failed = self.fail(&ServerError::new(266, 16, text), answer);
         }
-        failed
+        for (ordinal, name) in outputs.into_iter().filter(|_| !failed) {
+            let Some(Variable { sql_type: Some(sql_type), value }) = variables.remove(&name) else {
+                continue;
+            };
+            let mut bytes = Vec::new();
+            values::write(&value, sql_type, &mut bytes)?;
+            returned.push(ReturnValue { ordinal, name, sql_type, value: bytes });
+        }
+        Ok(failed)
     }
 }
 
-/// The text and the variables of `sp_executesql @stmt, @params, @P1, …`.
-fn bind(parameters: Vec<Parameter>) -> Result<(String, Variables), ServerError> {
-    let mut parameters = parameters.into_iter();
-    let mut text = |name: &str| match parameters.next().map(|parameter| parameter.value) {
-        Some(Value::Text(text)) => Ok(text),
-        Some(Value::Null) | None if name == "@params" => Ok(String::new()),
-        _ => Err(ServerError::new(
-            214,
-            16,
-            format!("Procedure expects parameter '{name}' of type 'ntext/nchar/nvarchar'."),
-        )),
-    };
-    let (statement, declarations) = (text("@statement")?, text("@params")?);
-    let mut variables = Variables::new();
-    for (name, declared) in split_declarations(&declarations) {
+fn no_procedure(name: &str) -> ServerError {
+    ServerError::new(2812, 16, format!("Could not find stored procedure '{name}'."))
+}
+
+/// A call's parameters, in their order.
+struct Arguments {
+    next: u16,
+    rest: std::vec::IntoIter<Parameter>,
+}
+
+impl Iterator for Arguments {
+    type Item = (u16, Parameter);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let parameter = self.rest.next()?;
+        self.next += 1;
+        Some((self.next - 1, parameter))
+    }
+}
+
+impl Arguments {
+    fn text(&mut self, name: &str) -> Result<String, ServerError> {
+        match self.next().map(|(_, parameter)| parameter.value) {
+            Some(Value::Text(text)) => Ok(text),
+            Some(Value::Null) | None if name == "@params" => Ok(String::new()),
+            _ => Err(expects(name, "ntext/nchar/nvarchar")),
+        }
+    }
+
+    fn handle(&mut self) -> Result<Option<i32>, ServerError> {
+        match self.next().map(|(_, parameter)| parameter.value) {
+            Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let handle = integer(&value, SqlType::Int)?;
+                Ok(i32::try_from(handle).ok())
+            }
+            None => Err(expects("@handle", "int")),
+        }
+    }
+}
+
+fn expects(name: &str, sql_type: &str) -> ServerError {
+    let text = format!("Procedure expects parameter '{name}' of type '{sql_type}'.");
+    ServerError::new(214, 16, text)
+}
+
+/// The variables of `sp_executesql @stmt, @params, @P1, …`, and which of them the client wants
+/// back, by the parameters' places.
+fn bind(
+    declarations: &str,
+    arguments: Arguments,
+) -> Result<(Variables, Vec<(u16, String)>), ServerError> {
+    let (mut variables, mut in_order, mut outputs) = (Variables::new(), Vec::new(), Vec::new());
+    for (name, declared) in split_declarations(declarations) {
         let Some(sql_type) = SqlType::parse(declared) else {
             return Err(ServerError::unsupported(format_args!("a parameter of type {declared}")));
         };
-        variables.insert(
-            name.to_ascii_lowercase(),
-            Variable { sql_type: Some(sql_type), value: Value::Null },
-        );
+        let name = name.to_ascii_lowercase();
+        let variable = Variable { sql_type: Some(sql_type), value: Value::Null };
+        variables.insert(name.clone(), variable);
+        in_order.push(name);
     }
-    let in_order: Vec<String> =
-        split_declarations(&declarations).map(|(name, _)| name.to_ascii_lowercase()).collect();
-    for (index, parameter) in parameters.enumerate() {
+    for (index, (ordinal, parameter)) in arguments.enumerate() {
         let name = match parameter.name.to_ascii_lowercase() {
             name if name.is_empty() => in_order.get(index).cloned().unwrap_or_default(),
             name => name,
@@ -84,8 +231,11 @@ fn bind(parameters: Vec<Parameter>) -> Result<(String, Variables), ServerError> 
             (_, Some(declared)) => convert(&parameter.value, declared)?,
             (_, None) => parameter.value,
         };
+        if parameter.by_reference {
+            outputs.push((ordinal, name));
+        }
     }
-    Ok((statement, variables))
+    Ok((variables, outputs))
 }
 
 /// `@a int,@b decimal(10,2)`, split at the commas outside of parentheses.
@@ -101,7 +251,11 @@ fn split_declarations(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
     .filter_map(|declaration| declaration.trim().split_once(char::is_whitespace))
     .map(|(name, declared)| {
-        (name, declared.trim().trim_end_matches(" OUTPUT").trim_end_matches(" output"))
+        let declared = declared.trim();
+        let output = declared.rsplit_once(char::is_whitespace).filter(|(_, word)| {
+            word.eq_ignore_ascii_case("OUTPUT") || word.eq_ignore_ascii_case("OUT")
+        });
+        (name, output.map_or(declared, |(declared, _)| declared.trim()))
     })
 }
 
@@ -111,11 +265,18 @@ mod tests {
 
     #[test]
     fn declarations_are_split_outside_of_parentheses() {
-        let declarations: Vec<_> =
-            split_declarations("@P1 int,@P2 decimal(10,2), @P3  nvarchar(max)").collect();
+        let declarations: Vec<_> = split_declarations(
+            "@P1 int,@P2 decimal(10,2) Output, @P3  nvarchar(max), @P4 double precision OUT",
+        )
+        .collect();
         assert_eq!(
             declarations,
-            [("@P1", "int"), ("@P2", "decimal(10,2)"), ("@P3", "nvarchar(max)")]
+            [
+                ("@P1", "int"),
+                ("@P2", "decimal(10,2)"),
+                ("@P3", "nvarchar(max)"),
+                ("@P4", "double precision")
+            ]
         );
         assert_eq!(split_declarations("").count(), 0);
     }

@@ -20,16 +20,72 @@ pub(crate) struct Request {
 #[derive(Debug)]
 pub(crate) enum Body {
     Batch(String),
-    Rpc(Procedure, Vec<Parameter>),
-    Transaction(TransactionRequest),
+    Calls(Vec<Call>),
+    /// One after the other: a commit or rollback may begin the next transaction at once.
+    Transaction(Vec<TransactionRequest>),
     /// A message of a type that is not understood here.
     Other(u8),
 }
 
+/// One of a message's calls of procedures.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Call {
+    pub(crate) procedure: Procedure,
+    pub(crate) parameters: Vec<Parameter>,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Procedure {
+    /// `sp_executesql`.
     ExecuteSql,
-    Named(String),
+    /// `sp_prepare`.
+    Prepare,
+    /// `sp_execute`.
+    Execute,
+    /// `sp_prepexec`.
+    PrepareExecute,
+    /// `sp_prepexecrpc`.
+    PrepareCall,
+    /// `sp_unprepare`.
+    Unprepare,
+    /// Another, which does not exist here.
+    Other(String),
+}
+
+impl Procedure {
+    /// By number (MS-TDS 2.2.6.6).
+    fn numbered(number: u16) -> Self {
+        match number {
+            10 => Self::ExecuteSql,
+            11 => Self::Prepare,
+            12 => Self::Execute,
+            13 => Self::PrepareExecute,
+            14 => Self::PrepareCall,
+            15 => Self::Unprepare,
+            other => Self::Other(format!("procedure number {other}")),
+        }
+    }
+
+    fn named(name: String) -> Self {
+        let plain = name.to_ascii_lowercase().replace(['[', ']'], "");
+        match plain.trim_start_matches("sys.") {
+            "sp_executesql" => Self::ExecuteSql,
+            "sp_prepare" => Self::Prepare,
+            "sp_execute" => Self::Execute,
+            "sp_prepexec" => Self::PrepareExecute,
+            "sp_prepexecrpc" => Self::PrepareCall,
+            "sp_unprepare" => Self::Unprepare,
+            _ => Self::Other(name),
+        }
+    }
+
+    /// Which of its parameters is the text of SQL.
+    pub(crate) fn text_at(&self) -> usize {
+        match self {
+            Self::Prepare | Self::PrepareExecute => 2,
+            _ => 0,
+        }
+    }
 }
 
 /// A parameter of a procedure.
@@ -40,6 +96,8 @@ pub(crate) struct Parameter {
     /// `None` for a NULL of no type.
     pub(crate) sql_type: Option<SqlType>,
     pub(crate) value: Value,
+    /// Whether the client wants the value back (fByRefValue).
+    pub(crate) by_reference: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +113,8 @@ pub(crate) enum TransactionRequest {
 
 const HEADER_TRANSACTION: u16 = 2;
 const PROC_ID: u16 = 0xffff;
-const EXECUTE_SQL: u16 = 10;
+/// What stands between two calls: BatchFlag since TDS 7.2 and before, NoExecFlag.
+const CALL_ENDS: [u8; 3] = [0xff, 0x80, 0xfe];
 
 impl Request {
     /// Whether its batch chooses an isolation level other than READ UNCOMMITTED.
@@ -74,7 +133,14 @@ impl Request {
         let transaction = read_headers(&mut reader)?;
         let body = match message_kind {
             kind::SQL_BATCH => Body::Batch(reader.utf16(reader.rest().len())?),
-            kind::RPC => read_rpc(&mut reader)?,
+            kind::RPC => {
+                let mut calls = Vec::new();
+                // The last call may end like the others.
+                while calls.is_empty() || !reader.is_empty() {
+                    calls.push(read_call(&mut reader)?);
+                }
+                Body::Calls(calls)
+            }
             _ => Body::Transaction(read_transaction(&mut reader)?),
         };
         Ok(Self { transaction, body })
@@ -86,10 +152,13 @@ impl Body {
     pub(crate) fn borrower(&self) -> Option<&str> {
         let text = match self {
             Self::Batch(text) => text,
-            Self::Rpc(Procedure::ExecuteSql, parameters) => match &parameters.first()?.value {
-                Value::Text(text) => text,
-                _ => return None,
-            },
+            Self::Calls(calls) => {
+                let Call { procedure, parameters } = calls.first()?;
+                match &parameters.get(procedure.text_at())?.value {
+                    Value::Text(text) => text,
+                    _ => return None,
+                }
+            }
             _ => return None,
         };
         let (borrower, _) = text.trim_start().strip_prefix("/* borrower ")?.split_once(" */")?;
@@ -118,64 +187,52 @@ fn read_headers(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
     transaction.map_or_else(|| headers.malformed(), Ok)
 }
 
-fn read_rpc(reader: &mut Reader<'_>) -> Result<Body, Malformed> {
+fn read_call(reader: &mut Reader<'_>) -> Result<Call, Malformed> {
+    /// fByRefValue (MS-TDS 2.2.6.6).
+    const BY_REFERENCE: u8 = 0x01;
     let procedure = match reader.u16()? {
-        PROC_ID => match reader.u16()? {
-            EXECUTE_SQL => Procedure::ExecuteSql,
-            other => Procedure::Named(format!("procedure number {other}")),
-        },
-        units => {
-            let name = reader.utf16(usize::from(units) * 2)?;
-            match name.to_ascii_lowercase().trim_start_matches("sys.") {
-                "sp_executesql" => Procedure::ExecuteSql,
-                _ => Procedure::Named(name),
-            }
-        }
+        PROC_ID => Procedure::numbered(reader.u16()?),
+        units => Procedure::named(reader.utf16(usize::from(units) * 2)?),
     };
     // Option flags.
     reader.u16()?;
     let mut parameters = Vec::new();
-    while !reader.is_empty() {
-        // Further procedures in the same request: BatchFlag 0x80 or 0xff.
-        if matches!(reader.rest()[0], 0x80 | 0xff) {
-            return reader.malformed();
+    while let Some(next) = reader.rest().first() {
+        if CALL_ENDS.contains(next) {
+            reader.u8()?;
+            break;
         }
         let name = reader.b_varchar()?;
-        // Status flags: by reference, default.
-        reader.u8()?;
+        let by_reference = reader.u8()? & BY_REFERENCE != 0;
         let sql_type = SqlType::read_info(reader)?;
         let value = match sql_type {
             Some(sql_type) => values::read(reader, sql_type)?,
             None => Value::Null,
         };
-        parameters.push(Parameter { name, sql_type, value });
+        parameters.push(Parameter { name, sql_type, value, by_reference });
     }
-    Ok(Body::Rpc(procedure, parameters))
+    Ok(Call { procedure, parameters })
 }
 
-fn read_transaction(reader: &mut Reader<'_>) -> Result<TransactionRequest, Malformed> {
+fn read_transaction(reader: &mut Reader<'_>) -> Result<Vec<TransactionRequest>, Malformed> {
     const BEGIN: u16 = 5;
     const COMMIT: u16 = 7;
     const ROLLBACK: u16 = 8;
     const SAVE: u16 = 9;
-    let request = match reader.u16()? {
-        BEGIN => TransactionRequest::Begin(reader.u8()?, reader.b_varchar()?),
-        number @ (COMMIT | ROLLBACK) => {
-            let name = reader.b_varchar()?;
-            // fBeginXact: whether the next one is to begin at once.
-            if reader.u8()? & 1 != 0 {
-                return Ok(TransactionRequest::Other(number));
-            }
-            if number == COMMIT {
-                TransactionRequest::Commit(name)
-            } else {
-                TransactionRequest::Rollback(name)
-            }
-        }
-        SAVE => TransactionRequest::Save(reader.b_varchar()?),
-        other => return Ok(TransactionRequest::Other(other)),
-    };
-    if reader.is_empty() { Ok(request) } else { reader.malformed() }
+    let mut requests = vec![match reader.u16()? {
+        BEGIN => TransactionRequest::Begin(reader.u8()?, reader.b_varbyte()?),
+        COMMIT => TransactionRequest::Commit(reader.b_varbyte()?),
+        ROLLBACK => TransactionRequest::Rollback(reader.b_varbyte()?),
+        SAVE => TransactionRequest::Save(reader.b_varbyte()?),
+        other => return Ok(vec![TransactionRequest::Other(other)]),
+    }];
+    // fBeginXact: whether the next one begins at once.
+    if matches!(requests[0], TransactionRequest::Commit(_) | TransactionRequest::Rollback(_))
+        && reader.u8()? & 1 != 0
+    {
+        requests.push(TransactionRequest::Begin(reader.u8()?, reader.b_varbyte()?));
+    }
+    if reader.is_empty() { Ok(requests) } else { reader.malformed() }
 }
 
 #[cfg(test)]
@@ -199,30 +256,62 @@ mod tests {
         assert!(matches!(request.body, Body::Batch(text) if text == "SELECT 'é'"));
     }
 
+    fn parameter(name: &str, sql_type: Option<SqlType>, value: Value) -> Parameter {
+        Parameter { name: name.into(), sql_type, value, by_reference: false }
+    }
+
     #[test]
-    fn a_call_is_read_with_its_parameters() {
-        let mut bytes = headers(0);
-        bytes.extend([0xff, 0xff, 10, 0, 0, 0]);
-        bytes.extend([2, b'@', 0, b'a', 0, 0, 0x26, 4, 4, 42, 0, 0, 0]);
-        bytes.extend([0, 0, 0x1f]);
+    fn calls_are_read_with_their_parameters() {
+        let execute_sql = [0xff, 0xff, 10, 0, 0, 0];
+        let named = [2, b'@', 0, b'a', 0, 0, 0x26, 4, 4, 42, 0, 0, 0];
+        let bytes = [&headers(0)[..], &execute_sql, &named, &[0, 1, 0x1f]].concat();
+        let one = Call {
+            procedure: Procedure::ExecuteSql,
+            parameters: vec![
+                parameter("@a", Some(SqlType::Int), Value::Integer(42)),
+                Parameter { by_reference: true, ..parameter("", None, Value::Null) },
+            ],
+        };
         let request = Request::parse(kind::RPC, &bytes).unwrap();
-        let Body::Rpc(Procedure::ExecuteSql, parameters) = request.body else {
-            panic!("{request:?}")
-        };
-        let named = Parameter {
-            name: "@a".into(),
-            sql_type: Some(SqlType::Int),
-            value: Value::Integer(42),
-        };
-        assert_eq!(
-            parameters,
-            [named, Parameter { name: String::new(), sql_type: None, value: Value::Null }]
-        );
-        for end in 0..bytes.len() - 3 {
-            if end != bytes.len() - 16 {
-                assert!(Request::parse(kind::RPC, &bytes[..end]).is_err(), "the first {end} bytes");
-            }
+        let Body::Calls(calls) = request.body else { panic!("{request:?}") };
+        assert_eq!(calls, [one]);
+        let whole = [bytes.len(), bytes.len() - 3, bytes.len() - 3 - named.len()];
+        for end in (0..bytes.len()).filter(|end| !whole.contains(end)) {
+            assert!(Request::parse(kind::RPC, &bytes[..end]).is_err(), "the first {end} bytes");
         }
+        let two = utf16("[sys].sp_unprepare");
+        for end in CALL_ENDS {
+            let second = [&[18, 0][..], &two, &[0, 0], &named, &[end]].concat();
+            let request = [&bytes[..], &[end], &second].concat();
+            let Body::Calls(calls) = Request::parse(kind::RPC, &request).unwrap().body else {
+                panic!("{end}")
+            };
+            let procedures: Vec<_> = calls.iter().map(|call| &call.procedure).collect();
+            assert_eq!(procedures, [&Procedure::ExecuteSql, &Procedure::Unprepare]);
+            assert_eq!(calls[1].parameters.len(), 1);
+        }
+    }
+
+    #[test]
+    fn names_of_transactions_are_counted_in_bytes_and_the_next_one_may_begin() {
+        let name = utf16("é1");
+        let read = |bytes: &[u8]| {
+            let bytes = [&headers(0), bytes].concat();
+            match Request::parse(kind::TRANSACTION_MANAGER, &bytes)?.body {
+                Body::Transaction(requests) => Ok(requests),
+                other => panic!("{other:?}"),
+            }
+        };
+        let named = |number: u8, rest: &[u8]| [&[number, 0, 4][..], &name, rest].concat();
+        let name = || "é1".to_owned();
+        assert_eq!(read(&named(9, &[])), Ok(vec![TransactionRequest::Save(name())]));
+        assert_eq!(read(&named(7, &[0])), Ok(vec![TransactionRequest::Commit(name())]));
+        let begin = TransactionRequest::Begin(2, "é1".to_owned());
+        assert_eq!(
+            read(&[&named(8, &[1]), &named(2, &[])[..1], &named(2, &[])[2..]].concat()),
+            Ok(vec![TransactionRequest::Rollback(name()), begin])
+        );
+        assert!(read(&named(7, &[1])).is_err(), "the next transaction is not described");
     }
 
     #[test]
@@ -234,6 +323,7 @@ mod tests {
                 vec![0xff; 64],
                 [headers(0), vec![5, 0, 1]].concat(),
                 [headers(0), vec![9, 0, 9]].concat(),
+                [headers(0), vec![7, 0, 0, 1]].concat(),
             ] {
                 assert!(Request::parse(kind, &bytes).is_err(), "{kind} {bytes:?}");
             }

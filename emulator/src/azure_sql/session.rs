@@ -12,6 +12,7 @@ use super::{
     error::ServerError,
     functions::{self, SessionContext},
     options::Options,
+    procedures::Prepared,
     tokens::{Answer, Change},
     tsql::{Catalogue, TableColumn, names::Table},
 };
@@ -78,6 +79,7 @@ pub(crate) struct Session {
     pub(crate) scope_identity: Option<i64>,
     /// Who has used it since it was reset, as far as requests say.
     borrower: Option<String>,
+    pub(crate) prepared: Prepared,
 }
 
 impl Session {
@@ -110,6 +112,7 @@ impl Session {
             last_identity: None,
             scope_identity: None,
             borrower: None,
+            prepared: Prepared::default(),
         })
     }
 
@@ -129,6 +132,7 @@ impl Session {
         (self.row_count, self.last_error) = (0, 0);
         (self.last_identity, self.scope_identity) = (None, None);
         self.borrower = None;
+        self.prepared = Prepared::default();
         Ok(())
     }
 

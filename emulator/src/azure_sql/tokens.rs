@@ -12,10 +12,12 @@ mod token {
     pub(super) const COLUMN_METADATA: u8 = 0x81;
     pub(super) const ERROR: u8 = 0xaa;
     pub(super) const INFO: u8 = 0xab;
+    pub(super) const RETURN_VALUE: u8 = 0xac;
     pub(super) const LOGIN_ACK: u8 = 0xad;
     pub(super) const FEATURE_EXT_ACK: u8 = 0xae;
     pub(super) const ROW: u8 = 0xd1;
     pub(super) const ENV_CHANGE: u8 = 0xe3;
+    pub(super) const FED_AUTH_INFO: u8 = 0xee;
     pub(super) const DONE: u8 = 0xfd;
     pub(super) const DONE_PROC: u8 = 0xfe;
     pub(super) const DONE_IN_PROC: u8 = 0xff;
@@ -58,6 +60,33 @@ pub(crate) enum Change {
     Rollback(u64),
     Reset,
     Routing { host: String, port: u16 },
+}
+
+/// A parameter's value that goes back to the client (MS-TDS 2.2.7.19).
+#[derive(Debug)]
+pub(crate) struct ReturnValue {
+    /// The parameter's place among those of the call.
+    pub(crate) ordinal: u16,
+    pub(crate) name: String,
+    pub(crate) sql_type: SqlType,
+    /// Encoded already.
+    pub(crate) value: Vec<u8>,
+}
+
+impl ReturnValue {
+    fn write(&self, out: &mut Vec<u8>) {
+        const OUTPUT: u8 = 1;
+        out.push(token::RETURN_VALUE);
+        out.extend(self.ordinal.to_le_bytes());
+        let name = utf16(&self.name);
+        out.push((name.len() / 2) as u8);
+        out.extend(name);
+        out.push(OUTPUT);
+        // User type, flags.
+        out.extend([0; 6]);
+        self.sql_type.write_info(out);
+        out.extend(&self.value);
+    }
 }
 
 /// An answer in the making.
@@ -176,6 +205,30 @@ impl Answer {
         self.bytes.extend([token::FEATURE_EXT_ACK, 0x02, 0, 0, 0, 0, 0xff]);
     }
 
+    /// Where the client gets a token, and for what (MS-TDS 2.2.7.12).
+    pub(crate) fn fed_auth_info(&mut self, sts_url: &str, resource: &str) {
+        const COUNT: usize = 4;
+        const OPTION: usize = 9;
+        let (sts_url, resource) = (utf16(sts_url), utf16(resource));
+        let mut body = 2_u32.to_le_bytes().to_vec();
+        let mut start = COUNT + 2 * OPTION;
+        for (option, value) in [(1, &sts_url), (2, &resource)] {
+            body.push(option);
+            body.extend((value.len() as u32).to_le_bytes());
+            body.extend((start as u32).to_le_bytes());
+            start += value.len();
+        }
+        self.bytes.push(token::FED_AUTH_INFO);
+        self.bytes.extend((start as u32).to_le_bytes());
+        self.bytes.extend(body);
+        self.bytes.extend([sts_url, resource].concat());
+    }
+
+    /// The answer so far, without a DONE: the client has to say more.
+    pub(crate) fn unfinished(self) -> Vec<u8> {
+        self.bytes
+    }
+
     pub(crate) fn columns(&mut self, columns: &[Column]) {
         const NULLABLE: u16 = 1;
         self.bytes.push(token::COLUMN_METADATA);
@@ -219,20 +272,31 @@ impl Answer {
         self.bytes.extend(rows.to_le_bytes());
     }
 
+    /// The end of a procedure, with what it returns.
+    pub(crate) fn end_procedure(&mut self, failed: bool, returned: &[ReturnValue]) {
+        self.bytes.push(token::RETURN_STATUS);
+        self.bytes.extend(u32::from(failed).to_le_bytes());
+        for value in returned {
+            value.write(&mut self.bytes);
+        }
+        self.last_done = Some(self.bytes.len());
+        let status = if failed { done::ERROR } else { 0 };
+        self.put_done(token::DONE_PROC, status | done::MORE, Command::Other, 0);
+    }
+
     /// The whole answer.
     pub(crate) fn finish(mut self, failed: bool) -> Vec<u8> {
         const DONE_LENGTH: usize = 13;
-        if self.in_procedure {
-            self.bytes.push(token::RETURN_STATUS);
-            self.bytes.extend(u32::from(failed).to_le_bytes());
-            let status = if failed { done::ERROR } else { 0 };
-            self.put_done(token::DONE_PROC, status, Command::Other, 0);
-            return self.bytes;
+        let last = self.last_done.filter(|at| at + DONE_LENGTH == self.bytes.len());
+        let expected = if self.in_procedure { token::DONE_PROC } else { token::DONE };
+        match last.filter(|at| self.bytes[*at] == expected) {
+            Some(_) => {}
+            None if self.in_procedure => self.end_procedure(failed, &[]),
+            None => self.write_done(0, Command::Other, 0),
         }
-        match self.last_done.filter(|at| at + DONE_LENGTH == self.bytes.len()) {
+        if let Some(at) = self.last_done {
             // Nothing comes after it.
-            Some(at) => self.bytes[at + 1] &= !(done::MORE as u8),
-            None => self.put_done(token::DONE, 0, Command::Other, 0),
+            self.bytes[at + 1] &= !(done::MORE as u8);
         }
         self.bytes
     }

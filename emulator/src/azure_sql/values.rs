@@ -25,14 +25,14 @@ pub(crate) fn write(
     out: &mut Vec<u8>,
 ) -> Result<(), ServerError> {
     match sql_type {
-        SqlType::Char(_) | SqlType::VarChar(Some(_)) => {
-            write_short(value, out, |value| Ok(windows_1252(&text(value))))
+        SqlType::Char(length) | SqlType::VarChar(Some(length)) => {
+            write_short(value, length, out, |value| Ok(windows_1252(&text(value))))
         }
-        SqlType::NChar(_) | SqlType::NVarChar(Some(_)) => {
-            write_short(value, out, |value| Ok(utf16(&text(value))))
+        SqlType::NChar(length) | SqlType::NVarChar(Some(length)) => {
+            write_short(value, length * 2, out, |value| Ok(utf16(&text(value))))
         }
-        SqlType::Binary(_) | SqlType::VarBinary(Some(_)) => {
-            write_short(value, out, |value| Ok(blob(value)))
+        SqlType::Binary(length) | SqlType::VarBinary(Some(length)) => {
+            write_short(value, length, out, |value| Ok(blob(value)))
         }
         SqlType::VarChar(None) => write_long(value, out, |value| windows_1252(&text(value))),
         SqlType::NVarChar(None) => write_long(value, out, |value| utf16(&text(value))),
@@ -41,8 +41,10 @@ pub(crate) fn write(
     }
 }
 
+/// A value longer than its column says would break clients.
 fn write_short(
     value: &Value,
+    longest: u16,
     out: &mut Vec<u8>,
     bytes: impl Fn(&Value) -> Result<Vec<u8>, ServerError>,
 ) -> Result<(), ServerError> {
@@ -51,7 +53,7 @@ fn write_short(
         return Ok(());
     }
     let bytes = bytes(value)?;
-    let length = u16::try_from(bytes.len()).ok().filter(|length| *length <= 8000);
+    let length = u16::try_from(bytes.len()).ok().filter(|length| *length <= longest);
     let Some(length) = length else {
         return Err(ServerError::new(2628, 16, "String or binary data would be truncated."));
     };
@@ -328,6 +330,28 @@ fn blob(value: &Value) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_value_is_longer_than_its_type() {
+        for (sql_type, longest) in [
+            (SqlType::Char(3), "af\u{e9}"),
+            (SqlType::VarChar(Some(3)), "af\u{e9}"),
+            (SqlType::NChar(3), "a\u{1f980}"),
+            (SqlType::NVarChar(Some(3)), "abc"),
+            (SqlType::Binary(3), "abc"),
+            (SqlType::VarBinary(Some(3)), "abc"),
+        ] {
+            let mut out = Vec::new();
+            let value = |text: String| match sql_type {
+                SqlType::Binary(_) | SqlType::VarBinary(_) => Value::Blob(text.into_bytes()),
+                _ => Value::Text(text),
+            };
+            assert_eq!(write(&value(longest.to_owned()), sql_type, &mut out), Ok(()));
+            let before = out.clone();
+            let error = write(&value(format!("{longest}x")), sql_type, &mut out).unwrap_err();
+            assert_eq!((error.number, &out), (2628, &before), "{sql_type}");
+        }
+    }
 
     #[test]
     fn what_is_written_is_read_again() {
