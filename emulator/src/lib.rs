@@ -6,18 +6,23 @@
 #![deny(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
+#[cfg(feature = "embedded")]
 pub mod azure_cli;
+#[cfg_attr(not(feature = "embedded"), path = "azure_sql/protocol.rs")]
 pub mod azure_sql;
 pub mod certificates;
+#[cfg(feature = "embedded")]
 pub mod database;
+#[cfg(feature = "embedded")]
 pub mod emulator;
 pub mod entra;
-mod http;
 pub mod front;
+mod http;
 pub mod identity;
 pub mod jwt;
 mod listener;
 pub mod network;
+#[cfg_attr(not(feature = "embedded"), path = "postgres/protocol.rs")]
 pub mod postgres;
 pub mod tenant;
 mod times;

@@ -1,17 +1,11 @@
-//! Everything together, as a library and as a program.
+//! Everything together, as a library.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::collections::BTreeMap;
 
 use entra_pool_emulator::{
     emulator::{Emulator, EmulatorOptions},
     postgres::AUDIENCE,
 };
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_entra-pool-emulator");
 
 #[tokio::test]
 async fn what_it_says_fits_together() {
@@ -38,56 +32,28 @@ async fn what_it_says_fits_together() {
     assert_eq!(pem, emulator.authority().pem());
 }
 
-#[test]
-fn the_program_says_what_to_export_and_ends_with_ctrl_c() {
-    let mut program = Command::new(PROGRAM)
-        .args(["--identity-port", "0"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
-    let mut exported = BTreeMap::new();
-    for line in lines.by_ref() {
-        let line = line.unwrap();
-        if let Some((name, value)) =
-            line.strip_prefix("export ").and_then(|pair| pair.split_once('='))
-        {
-            exported.insert(name.to_owned(), value.trim_matches('\'').to_owned());
-        }
-        if line.contains("Ctrl-C") {
-            break;
-        }
-    }
-    assert!(exported["IDENTITY_ENDPOINT"].starts_with("http://127.0.0.1:"));
-    assert!(exported["EMULATOR_POSTGRES"].starts_with("postgres://shop-identity@localhost:"));
-    let ca = std::path::PathBuf::from(&exported["EMULATOR_CA"]);
-    assert!(ca.is_file());
-    interrupt(&mut program);
-    if cfg!(unix) {
-        assert!(program.wait().unwrap().success());
-        assert!(!ca.exists(), "its files are removed");
-    }
-}
-
-#[cfg(unix)]
-fn interrupt(program: &mut std::process::Child) {
-    let id = program.id().to_string();
-    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
-    assert!(sent.success());
-}
-
-#[cfg(not(unix))]
-fn interrupt(program: &mut std::process::Child) {
-    program.kill().unwrap();
-}
-
-#[test]
-fn the_program_refuses_what_it_does_not_know() {
-    let output = Command::new(PROGRAM).arg("--verbose").output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("unknown argument '--verbose'") && text.contains("Usage:"));
-    let help = Command::new(PROGRAM).arg("--help").output().unwrap();
-    assert!(help.status.success());
-    assert!(String::from_utf8(help.stdout).unwrap().contains("Usage:"));
+#[tokio::test]
+async fn its_service_principal_is_let_in() {
+    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+    let env: BTreeMap<_, _> = emulator.service_principal_env().into_iter().collect();
+    let ca = reqwest::Certificate::from_pem(emulator.authority().pem().as_bytes()).unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap();
+    let (host, tenant) = (&env["AZURE_AUTHORITY_HOST"], &env["AZURE_TENANT_ID"]);
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "client_credentials")
+        .append_pair("client_id", &env["AZURE_CLIENT_ID"])
+        .append_pair("client_secret", &env["AZURE_CLIENT_SECRET"])
+        .append_pair("scope", &format!("{AUDIENCE}/.default"))
+        .finish();
+    let answer = http
+        .post(format!("{host}/{tenant}/oauth2/v2.0/token"))
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body(form);
+    let answer = answer.send().await.unwrap().text().await.unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let token = answer["access_token"].as_str().unwrap();
+    let owner = emulator.issuer().verify(token, AUDIENCE).unwrap();
+    let known = emulator.directory().by_token(&owner);
+    assert_eq!(known.as_ref(), Some(emulator.service_principal()));
+    assert!(!format!("{emulator:?}").contains(&env["AZURE_CLIENT_SECRET"]));
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+#[cfg(feature = "embedded")]
 use rusqlite::ffi;
 
 /// An error as it goes over the wire (MS-TDS 2.2.7.10).
@@ -97,18 +98,21 @@ impl ServerError {
         )
     }
 
+    #[cfg(feature = "embedded")]
     /// The error for SQLite to carry out of a function.
     pub(crate) fn through_sqlite(&self) -> rusqlite::Error {
         let text = format!("{MARK}{}{MARK}{}{MARK}{}", self.number, self.class, self.message);
         rusqlite::Error::UserFunctionError(text.into())
     }
 
+    #[cfg(feature = "embedded")]
     fn from_function(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix(MARK)?.splitn(3, MARK);
         let (number, class) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         Some(Self::new(number, class, parts.next()?))
     }
 
+    #[cfg(feature = "embedded")]
     fn from_failure(failure: ffi::Error, text: &str) -> Self {
         let detail = text.rsplit_once(": ").map_or(text, |(_, detail)| detail);
         match failure.extended_code {
@@ -161,6 +165,7 @@ impl ServerError {
         }
     }
 
+    #[cfg(feature = "embedded")]
     /// Errors that SQLite tells apart by their text alone.
     fn from_text(text: &str, detail: &str) -> Self {
         if let Some(error) = Self::from_function(text) {
@@ -198,6 +203,7 @@ impl ServerError {
     }
 }
 
+#[cfg(feature = "embedded")]
 impl From<rusqlite::Error> for ServerError {
     fn from(error: rusqlite::Error) -> Self {
         match error {

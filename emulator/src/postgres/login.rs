@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Debug,
-    net::IpAddr,
     sync::{Arc, Mutex},
     time::SystemTime,
 };
@@ -26,11 +25,12 @@ use super::{
     error::fatal,
     functions::{Reach, Variables},
     handle::SessionHandle,
+    refusals::{no_encryption, no_role, refused, wrong_role},
     session::Session,
     settings::Settings,
     waiting::Interrupt,
 };
-use crate::jwt::{Principal, Refusal};
+use crate::jwt::Principal;
 
 /// Lets principals of the directory in.
 pub(super) struct Login(pub(super) Arc<Shared>);
@@ -142,36 +142,6 @@ impl Login {
             Reach { shared: Arc::clone(&self.0), variables: Arc::new(Mutex::new(variables)) };
         Session::open(reach).map_err(|error| fatal("XX000", error.message))
     }
-}
-
-/// The service's text for a token that is not accepted at a login as `user`.
-pub(crate) fn refused(refusal: &Refusal, user: &str) -> String {
-    match refusal {
-        Refusal::Expired => {
-            "The access token has expired. Please acquire a new token and retry".to_owned()
-        }
-        Refusal::Audience(_) => "The access token does not have a valid audience claim".to_owned(),
-        Refusal::Malformed | Refusal::Signature | Refusal::NotYetValid => {
-            format!("password authentication failed for user \"{user}\"")
-        }
-    }
-}
-
-/// The service's text for a token of another principal than the role's.
-pub(crate) fn wrong_role(user: &str) -> String {
-    format!("Azure AD access token not valid for role {user}")
-}
-
-/// The service's text for a login without TLS.
-pub(crate) fn no_encryption(host: IpAddr, user: &str, database: &str) -> String {
-    format!(
-        "no pg_hba.conf entry for host \"{host}\", user \"{user}\", database \"{database}\", no encryption"
-    )
-}
-
-/// The service's text where a role is missing.
-pub(crate) fn no_role(user: &str) -> String {
-    format!("role \"{user}\" does not exist")
 }
 
 fn user(client: &impl ClientInfo) -> PgWireResult<String> {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     front::FrontStage,
-    postgres::login::{no_encryption, refused, wrong_role},
+    postgres::refusals::{no_encryption, refused, wrong_role},
 };
 
 /// The protocol's name for direct TLS.

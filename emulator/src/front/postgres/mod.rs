@@ -20,7 +20,7 @@ mod engine;
 mod relay;
 mod roles;
 
-use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, net::{IpAddr, Ipv4Addr, SocketAddr}, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -57,7 +57,9 @@ pub struct PostgresFrontOptions {
     pub engine_logins: BTreeMap<String, EngineLogin>,
     /// The certificate that clients see.
     pub tls: Arc<rustls::ServerConfig>,
-    /// The port on 127.0.0.1; 0, the default, takes a free one.
+    /// The address to listen on. Default: 127.0.0.1.
+    pub bind: IpAddr,
+    /// The port; 0, the default, takes a free one.
     pub port: u16,
     /// The audience that tokens must have. Default: the public cloud's.
     pub audience: String,
@@ -82,6 +84,7 @@ impl PostgresFrontOptions {
             engine_tls: None,
             engine_logins: BTreeMap::new(),
             tls,
+            bind: Ipv4Addr::LOCALHOST.into(),
             port: 0,
             audience: AUDIENCE.to_owned(),
             login_timeout: Duration::from_secs(10),
@@ -171,7 +174,7 @@ impl PostgresFront {
                 }
             }
         };
-        let listener = Arc::new(Listener::start(options.port, serve)?);
+        let listener = Arc::new(Listener::start((options.bind, options.port), serve)?);
         Ok(Self { listener, shared })
     }
 

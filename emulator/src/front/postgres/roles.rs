@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{EngineLogin, LoginError, engine::Engine};
 use crate::{
     jwt::{Principal, PrincipalKind, Verified},
-    postgres::login::{no_role, wrong_role},
+    postgres::refusals::{no_role, wrong_role},
 };
 
 /// A role with a comment that starts like this was created by a front.

@@ -1,0 +1,98 @@
+//! What to connect with, as shells and tools read it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+/// A variable, and what it is for.
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    /// Printed before it, in formats that have comments.
+    pub(crate) comment: &'static str,
+}
+
+/// How variables are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// `export NAME='value'`.
+    Sh,
+    /// `$env:NAME = 'value'`.
+    #[value(name = "powershell")]
+    PowerShell,
+    /// `NAME=value`, as `docker run --env-file` and dotenv libraries read it.
+    Dotenv,
+    /// One object.
+    Json,
+}
+
+impl Format {
+    pub(crate) fn write(self, variables: &[Variable]) -> String {
+        if self == Self::Json {
+            let object: serde_json::Map<_, _> = variables
+                .iter()
+                .map(|it| (it.name.to_owned(), Value::from(it.value.as_str())))
+                .collect();
+            return format!("{:#}\n", Value::Object(object));
+        }
+        let mut text = String::new();
+        for Variable { name, value, comment } in variables {
+            if !comment.is_empty() {
+                text.push_str(&format!("# {comment}\n"));
+            }
+            text.push_str(&match self {
+                Self::Sh => format!("export {name}='{}'\n", value.replace('\'', r"'\''")),
+                Self::PowerShell => format!("$env:{name} = '{}'\n", value.replace('\'', "''")),
+                // Docker takes quotes for a part of the value.
+                Self::Dotenv | Self::Json => format!("{name}={value}\n"),
+            });
+        }
+        text.push_str("# Ctrl-C stops everything and removes its files.\n");
+        text
+    }
+}
+
+/// A file that only its owner can read; it is removed with this value.
+pub(crate) struct SecretFile(PathBuf);
+
+impl SecretFile {
+    pub(crate) fn create(path: &Path, text: &str) -> io::Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.persist(path)?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_keeps_the_value() {
+        let value = r#"Server=tcp:a,1;CA="/b c";Password='d'"#.to_owned();
+        let variables = [Variable { name: "NAME", value: value.clone(), comment: "What it is" }];
+        let last = "# Ctrl-C stops everything and removes its files.\n";
+        for (format, line) in [
+            (Format::Sh, r#"export NAME='Server=tcp:a,1;CA="/b c";Password='\''d'\'''"#),
+            (Format::PowerShell, r#"$env:NAME = 'Server=tcp:a,1;CA="/b c";Password=''d'''"#),
+            (Format::Dotenv, r#"NAME=Server=tcp:a,1;CA="/b c";Password='d'"#),
+        ] {
+            assert_eq!(format.write(&variables), format!("# What it is\n{line}\n{last}"));
+        }
+        let json: Value = serde_json::from_str(&Format::Json.write(&variables)).unwrap();
+        assert_eq!(json, serde_json::json!({"NAME": value}));
+    }
+}

@@ -1,0 +1,334 @@
+//! The program, run as users and containers run it.
+#![cfg(unix)]
+#![allow(clippy::disallowed_methods)] // Real processes, real sockets.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_entra-pool-emulator");
+const FREE_PORTS: [&str; 4] =
+    ["--identity-port=0", "--token-port=0", "--azure-sql-port=0", "--postgres-port=0"];
+
+/// A running program, whose temporary files are in a folder of its own.
+struct Running {
+    child: Child,
+    variables: BTreeMap<String, String>,
+    temporary: TempDir,
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A run that ends by itself.
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command(arguments).output().unwrap();
+    let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
+    (status.code(), stdout, stderr)
+}
+
+impl Running {
+    /// On free ports.
+    fn start(arguments: &[&str]) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = command(&FREE_PORTS);
+        command.args(arguments).args(["--print", "json"]).env("TMPDIR", temporary.path());
+        let mut child = command.spawn().unwrap();
+        let variables = read_object(child.stdout.as_mut().unwrap());
+        Self { child, variables: serde_json::from_str(&variables).unwrap(), temporary }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// Ends it, and gives its log.
+    fn stop(mut self, signal: &str) -> String {
+        self.signal(signal);
+        assert!(self.child.wait().unwrap().success());
+        let left: Vec<_> = fs::read_dir(self.temporary.path()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+
+    fn identity(&self) -> &str {
+        self.variables["EMULATOR_IDENTITY"].strip_prefix("http://").unwrap()
+    }
+
+    /// The head and the body of an answer.
+    fn get(&self, path: &str) -> String {
+        let header = self.variables.get("IDENTITY_HEADER").map_or("", String::as_str);
+        let mut stream = TcpStream::connect(self.identity()).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: a\r\nX-IDENTITY-HEADER: {header}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _ = self.child.kill();
+    }
+}
+
+/// What is printed when everything listens: a JSON object over lines.
+fn read_object(stdout: &mut impl Read) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !text.ends_with(b"\n}\n") && stdout.read(&mut byte).unwrap() == 1 {
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn it_says_what_to_export_and_ends_with_ctrl_c() {
+    let running = Running::start(&[]);
+    let variables = &running.variables;
+    assert!(variables["IDENTITY_ENDPOINT"].starts_with("http://127.0.0.1:"));
+    assert!(variables["EMULATOR_AUTHORITY"].starts_with("https://localhost:"));
+    assert!(variables["EMULATOR_POSTGRES"].starts_with("postgres://shop-identity@localhost:"));
+    let azure_sql = &variables["EMULATOR_AZURE_SQL"];
+    assert!(azure_sql.starts_with("Server=tcp:localhost,"), "{azure_sql}");
+    assert!(azure_sql.ends_with("Authentication=Active Directory Default"), "{azure_sql}");
+    assert!(Path::new(&variables["EMULATOR_CA"]).starts_with(running.temporary.path()));
+    running.stop("-INT");
+}
+
+#[test]
+fn it_ends_with_sigterm_and_leaves_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("emulator.env");
+    let running = Running::start(&["--env-file", file.to_str().unwrap()]);
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let read: BTreeMap<_, _> = lines
+        .map(|line| line.split_once('=').unwrap())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    assert_eq!(read, running.variables);
+    running.stop("-TERM");
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_shell_reads_what_it_prints() {
+    let mut child = command(&FREE_PORTS).args(["--user-assigned", "it's"]).spawn().unwrap();
+    let mut printed = Vec::new();
+    let mut byte = [0];
+    while !printed.ends_with(b"its files.\n") {
+        assert_eq!(child.stdout.as_mut().unwrap().read(&mut byte).unwrap(), 1);
+        printed.push(byte[0]);
+    }
+    let script =
+        format!("{}\nprintf %s \"$EMULATOR_POSTGRES\"", String::from_utf8(printed).unwrap());
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let url = String::from_utf8(output.stdout).unwrap();
+    assert!(url.starts_with("postgres://it%27s@localhost:"), "{url}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn its_health_can_be_asked_without_curl() {
+    let running = Running::start(&[]);
+    assert!(running.get("/health").starts_with("HTTP/1.1 200 OK"));
+    let port = running.identity().rsplit_once(':').unwrap().1.to_owned();
+    let ask = ["--health", "--identity-port", &port];
+    assert_eq!(run(&ask).0, Some(0));
+    let log = running.stop("-TERM");
+    assert!(!log.contains("health"), "{log}");
+    let (status, _, error) = run(&ask);
+    assert_eq!(status, Some(1));
+    assert!(error.contains(&format!("not healthy: 127.0.0.1:{port}: ")), "{error}");
+}
+
+#[test]
+fn requests_are_logged_without_secrets() {
+    let running = Running::start(&[]);
+    let resource = "resource=https://database.windows.net";
+    let answer = running.get(&format!("/msi/token?api-version=2019-08-01&{resource}"));
+    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let token = body["access_token"].as_str().unwrap().to_owned();
+    running.get(&format!("/msi/token?api-version=2017-09-01&{resource}"));
+    running.get("/nowhere");
+    let header = running.variables["IDENTITY_HEADER"].clone();
+    let log = running.stop("-TERM");
+    for text in ["a token is handed out", "shop-app", "api-version '2017-09-01'", "/nowhere"] {
+        assert!(log.contains(text), "{text}: {log}");
+    }
+    for secret in [&header, &token, &token[token.len() - 40..].to_owned()] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[test]
+fn the_authority_can_be_kept_over_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("ca");
+    let arguments = ["--ca-dir", kept.to_str().unwrap(), "--identity-header", "always the same"];
+    let pem = || {
+        let running = Running::start(&arguments);
+        assert_eq!(running.variables["IDENTITY_HEADER"], "always the same");
+        let path = running.variables["EMULATOR_CA"].clone();
+        running.stop("-TERM");
+        assert_eq!(Path::new(&path), kept.join("ca.pem"));
+        fs::read_to_string(path).unwrap()
+    };
+    assert_eq!(pem(), pem());
+    for name in ["ca.key", "token-key.der"] {
+        let mode = fs::metadata(kept.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_file_configures_it_and_flags_win() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(vec![]).unwrap().cert.pem();
+    fs::write(folder.path().join("ci.pem"), certificate).unwrap();
+    fs::write(folder.path().join("github.json"), r#"{"keys": []}"#).unwrap();
+    let file = folder.path().join("emulator.toml");
+    let text = r#"
+        host-name = ["emulator", "10.0.0.7"]
+        identity-port = 1 # The flag wins.
+        user-assigned = ["orders-identity"]
+        azure-sql-database = ["sales"]
+        credential = "client-secret"
+
+        [[application]]
+        name = "ci"
+        client-id = "11111111-2222-3333-4444-555555555555"
+        secrets = ["s3cret"]
+        certificates = ["ci.pem"]
+        federated = [
+            { issuer = "https://github.example", subject = "repo:a", keys = "github.json" },
+            { subject = "system:serviceaccount:default:ci" },
+        ]
+
+        [[application]]
+        name = "orders-identity"
+        federated = [{ subject = "system:serviceaccount:default:orders" }]
+    "#;
+    fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let running = Running::start(&["--config", file]);
+    let variables = &running.variables;
+    assert_eq!(variables["AZURE_CLIENT_SECRET"], "s3cret");
+    assert_eq!(variables["AZURE_CLIENT_ID"], "11111111-2222-3333-4444-555555555555");
+    assert_eq!(variables["SSL_CERT_FILE"], variables["EMULATOR_CA"]);
+    assert!(variables["AZURE_AUTHORITY_HOST"].starts_with("https://emulator:"));
+    assert!(variables["EMULATOR_IDENTITY"].starts_with("http://emulator:"));
+    assert!(variables["EMULATOR_AZURE_SQL"].contains("tcp:emulator,"));
+    assert!(variables["EMULATOR_AZURE_SQL"].contains("Database=sales;"));
+    assert!(variables["EMULATOR_POSTGRES"].starts_with("postgres://ci@emulator:"));
+    assert!(!variables.contains_key("IDENTITY_HEADER"));
+    running.stop("-TERM");
+
+    let running = Running::start(&["--config", file, "--credential", "workload-identity"]);
+    let token = fs::read_to_string(&running.variables["AZURE_FEDERATED_TOKEN_FILE"]).unwrap();
+    let claims: Value = jsonwebtoken::dangerous::insecure_decode(token).unwrap().claims;
+    assert_eq!(claims["sub"], "system:serviceaccount:default:ci");
+    running.stop("-TERM");
+}
+
+#[test]
+fn what_it_cannot_use_is_named_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let application = |name: &str, text: &str| file(name, &format!("[[application]]\n{text}"));
+    let typo = file("typo.toml", "indentity-port = 1");
+    let number = file("number.toml", "azure-sql-port = 100000");
+    let no_certificate = application("a.toml", "name = 'a'\ncertificates = ['number.toml']");
+    let no_keys = application(
+        "b.toml",
+        "name = 'a'\nfederated = [{subject='s', issuer='i', keys='typo.toml'}]",
+    );
+    let no_id = application("c.toml", "name = 'a'\nclient-id = 'mine'");
+    let given_id = application("d.toml", "name = 'shop-identity'\nclient-id = 'mine'");
+    let no_secret = application("e.toml", "name = 'a'\n");
+    let missing = folder.path().join("missing.toml").to_str().unwrap().to_owned();
+    for (arguments, status, texts) in [
+        (&["--verbose"][..], 2, &["unexpected argument '--verbose'", "Usage:"][..]),
+        (&["--postgres-port", "many"], 2, &["invalid value 'many' for '--postgres-port <PORT>'"]),
+        (&["--bind", "localhost"], 2, &["invalid value 'localhost' for '--bind <ADDRESS>'"]),
+        (&["--print", "yaml"], 2, &["possible values: sh, powershell, dotenv, json"]),
+        (&["--config", &missing], 2, &["cannot read ", "missing.toml"]),
+        (&["--config", &typo], 2, &["is not a configuration", "indentity-port"]),
+        (&["--config", &number], 2, &["is not a configuration", "100000"]),
+        (&["--config", &no_certificate], 2, &["number.toml: not an X.509 certificate in PEM"]),
+        (&["--config", &no_keys], 2, &["the keys of 'i' are not a JWKS"]),
+        (&["--config", &no_id], 2, &["application 'a': client-id must be a GUID"]),
+        (&["--config", &given_id], 2, &["'shop-identity': a managed identity's client ID"]),
+        (&["--config", &no_secret, "--credential", "client-secret"], 2, &["add secrets ="]),
+        (&["--config", &no_secret, "--credential", "workload-identity"], 2, &["add federated ="]),
+        (&["--identity-port", &taken], 1, &["cannot listen on 127.0.0.1:", "choose another port"]),
+        (&["--azure-sql-port", &taken], 1, &["cannot listen on 127.0.0.1:", "choose another port"]),
+        (&["--ca-dir", &typo], 1, &["cannot make ", "typo.toml"]),
+        (&["--host-name", "Ä"], 1, &["cannot start the identity endpoints"]),
+        (&["--env-file", "/nowhere/x"], 1, &["cannot write /nowhere/x"]),
+        (&["--postgres-upstream", "db:5432"], 1, &["cannot start PostgreSQL"]),
+    ] {
+        // The last of a flag counts, but clap wants it once.
+        let name =
+            |argument: &&str| argument.split_once('=').map_or("", |(name, _)| name).to_owned();
+        let free = FREE_PORTS.iter().filter(|port| !arguments.contains(&name(port).as_str()));
+        let arguments: Vec<&str> = free.chain(arguments).copied().collect();
+        let (code, _, error) = run(&arguments);
+        assert_eq!(code, Some(status), "{arguments:?}: {error}");
+        for text in texts {
+            assert!(error.contains(text), "{arguments:?}: {error}");
+        }
+    }
+    let (code, help, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(help.contains("Usage:") && help.contains("8421"));
+}
+
+#[test]
+fn an_engine_that_is_down_does_not_keep_it_from_starting() {
+    // A port that refuses: it was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("postgres://postgres:p4ssw0rd@127.0.0.1:{port}/postgres");
+    let running = Running::start(&["--postgres-upstream", &url]);
+    assert!(running.get("/health").starts_with("HTTP/1.1 200 OK"));
+    let mut line = Vec::new();
+    let mut running = running;
+    let stderr = running.child.stderr.as_mut().unwrap();
+    let mut byte = [0];
+    let wanted = b"the PostgreSQL behind the front is not usable yet";
+    while !line.windows(wanted.len()).any(|window| window == wanted) {
+        assert_eq!(stderr.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&line));
+        line.push(byte[0]);
+    }
+    let log = running.stop("-TERM");
+    assert!(!log.contains("p4ssw0rd") && !String::from_utf8_lossy(&line).contains("p4ssw0rd"));
+}
