@@ -249,6 +249,10 @@ async fn a_registered_certificates_key_signs_assertions() {
         let answer = entra.assert(&entra.sign(&entra.header(), &claims)).await;
         entra.is_service_token(&answer);
     }
+    let mut fractions = claims.clone();
+    fractions["exp"] = (claims["exp"].as_f64().unwrap() + 0.25).into();
+    let answer = entra.assert(&entra.sign(&entra.header(), &fractions)).await;
+    entra.is_service_token(&answer);
     let (foreign, _) = certificate();
     let with = |name: &str, value: Value| {
         let mut claims = claims.clone();

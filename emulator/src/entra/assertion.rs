@@ -17,16 +17,17 @@ use super::{
 use crate::jwt::seconds;
 
 /// Clocks may differ by this many seconds.
-const LEEWAY: u64 = 300;
+const LEEWAY: f64 = 300.0;
 
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
     sub: String,
     aud: Value,
-    exp: u64,
+    /// Times may have fractions (RFC 7519, NumericDate): MSAL for Python sends some.
+    exp: f64,
     #[serde(default)]
-    nbf: u64,
+    nbf: f64,
     jti: Option<String>,
 }
 
@@ -60,8 +61,8 @@ pub(super) fn check(
     } else {
         by_federation(state, application, assertion, &header, &claims)?;
     }
-    let now = seconds(SystemTime::now());
-    if claims.exp.saturating_add(LEEWAY) <= now || claims.nbf > now + LEEWAY {
+    let now = seconds(SystemTime::now()) as f64;
+    if claims.exp + LEEWAY <= now || claims.nbf > now + LEEWAY {
         let text = format!(
             "Client assertion is not within its valid time range. Current time: {now}, valid from \
              {} to {}. Check the clock of the machine that signs it.",
