@@ -21,9 +21,7 @@ use super::{
     fault::{self, Stage},
     gate::Stream,
     login::{FedAuth, Login},
-    packets::{
-        self, DEFAULT_PACKET_SIZE, LONGEST_REQUEST, Message, kind, malformed, read_message, status,
-    },
+    packets::{self, LONGEST_REQUEST, Message, kind, malformed, read_message, status},
     prelogin::Engine,
     requests::{Body, Request},
     session::{Cancel, Identity, Session},
@@ -51,16 +49,11 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
         Ok(admitted) => admitted,
         Err(errors) => return gate.refuse(client, &login, &errors, spid).await,
     };
-    let route = gate.behaviour.next_route();
-    let answer = welcome(&login, &database, gate.behaviour.acknowledges_tokens(), route.as_ref());
-    let mut stream = client.stream;
-    if let Some((host, port)) = route {
-        tracing::debug!(user, host, port, "a login is routed");
-        count(&gate.counters.logins_routed);
-        gate.answer_login(&mut stream, &answer, spid).await?;
-        // The client closes; what it sends instead is not read.
-        return stream.shutdown().await;
+    if let Some(route) = gate.behaviour.next_route() {
+        return gate.route(client, &login, &database, &route, spid).await;
     }
+    let answer = gate.accepted(&login, &database).finish(false);
+    let mut stream = client.stream;
     tracing::debug!(user, database, spid, "a login succeeds");
     let identity = Identity {
         user,
@@ -111,29 +104,6 @@ fn admit(
 /// Gives the session for a request. The first one opens it, which takes longer than
 /// all of a login; it blocks.
 type Open = Box<dyn FnOnce() -> Result<Session, ServerError> + Send>;
-
-fn welcome(
-    login: &Login,
-    database: &str,
-    acknowledges_token: bool,
-    route: Option<&(String, u16)>,
-) -> Vec<u8> {
-    let mut answer = Answer::default();
-    answer.environment(&Change::Database { new: database.to_owned(), old: "master".to_owned() });
-    answer.information(5701, &format!("Changed database context to '{database}'."));
-    answer.environment(&Change::Collation);
-    answer.environment(&Change::Language);
-    answer.information(5703, "Changed language setting to us_english.");
-    answer.login_ack(login);
-    answer.environment(&Change::PacketSize { new: login.packet_size(), old: DEFAULT_PACKET_SIZE });
-    if acknowledges_token && login.fed_auth != FedAuth::None {
-        answer.fed_auth_ack();
-    }
-    if let Some((host, port)) = route {
-        answer.environment(&Change::Routing { host: host.clone(), port: *port });
-    }
-    answer.finish(false)
-}
 
 /// A session between requests. It blocks when it is closed, so that is done
 /// elsewhere.

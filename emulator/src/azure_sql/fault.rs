@@ -55,7 +55,7 @@ pub enum Fault {
 }
 
 /// Goes through a stage; an error, if the connection ends in it.
-pub(super) async fn pass(
+pub(crate) async fn pass(
     stage: Stage,
     stream: &mut (impl AsyncRead + Unpin + ?Sized),
     gate: &Gate,
@@ -67,7 +67,7 @@ pub(super) async fn pass(
 }
 
 /// What is to happen in this stage.
-pub(super) fn next(stage: Stage, gate: &Gate) -> Option<Fault> {
+pub(crate) fn next(stage: Stage, gate: &Gate) -> Option<Fault> {
     gate.behaviour.next_fault(stage).inspect(|_| count(&gate.counters.faults))
 }
 
@@ -92,7 +92,7 @@ pub(crate) async fn closed(stream: &mut (impl AsyncRead + Unpin + ?Sized)) {
 }
 
 /// The same bytes in two pieces, between which something is to happen.
-pub(super) fn halves(packets: &[Vec<u8>]) -> [Vec<u8>; 2] {
+pub(crate) fn halves(packets: &[Vec<u8>]) -> [Vec<u8>; 2] {
     let mut first = packets.concat();
     let second = first.split_off(first.len() / 2);
     [first, second]

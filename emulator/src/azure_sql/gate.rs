@@ -24,7 +24,7 @@ use super::{
     login::{FedAuth, Login, read_token},
     packets::{self, DEFAULT_PACKET_SIZE, kind, malformed, read_message, write_message},
     prelogin::{Engine, HandshakeStream, Prelogin, encryption},
-    tokens::Answer,
+    tokens::{Answer, Change},
 };
 use crate::jwt::{Directory, Issuer, Principal, Refusal};
 
@@ -242,6 +242,42 @@ impl Gate {
         answer.done_with_error();
         self.answer_login(&mut client.stream, &answer.finish(true), spid).await?;
         client.stream.shutdown().await
+    }
+
+    /// Sends a login elsewhere, and closes the connection.
+    pub(crate) async fn route(
+        &self,
+        mut client: Client,
+        login: &Login,
+        database: &str,
+        (host, port): &(String, u16),
+        spid: u16,
+    ) -> io::Result<()> {
+        tracing::debug!(host, port, "a login is routed");
+        count(&self.counters.logins_routed);
+        let mut answer = self.accepted(login, database);
+        answer.environment(&Change::Routing { host: host.clone(), port: *port });
+        self.answer_login(&mut client.stream, &answer.finish(false), spid).await?;
+        // The client closes; what it sends instead is not read.
+        client.stream.shutdown().await
+    }
+
+    /// The answer to a login that succeeds.
+    pub(crate) fn accepted(&self, login: &Login, database: &str) -> Answer {
+        let (new, old) = (database.to_owned(), "master".to_owned());
+        let mut answer = Answer::default();
+        answer.environment(&Change::Database { new, old });
+        answer.information(5701, &format!("Changed database context to '{database}'."));
+        answer.environment(&Change::Collation);
+        answer.environment(&Change::Language);
+        answer.information(5703, "Changed language setting to us_english.");
+        answer.login_ack(login);
+        let (new, old) = (login.packet_size(), DEFAULT_PACKET_SIZE);
+        answer.environment(&Change::PacketSize { new, old });
+        if login.fed_auth != FedAuth::None && self.behaviour.acknowledges_tokens() {
+            answer.fed_auth_ack();
+        }
+        answer
     }
 
     pub(crate) async fn answer_login(

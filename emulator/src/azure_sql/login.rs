@@ -62,8 +62,8 @@ const INTEGRATED_SECURITY: u8 = 0x80;
 const CHANGE_PASSWORD: u8 = 0x01;
 /// fExtension in OptionFlags3.
 const EXTENSION_USED: u8 = 0x10;
-const FEATURE_FED_AUTH: u8 = 0x02;
-const FEATURE_END: u8 = 0xff;
+pub(crate) const FEATURE_FED_AUTH: u8 = 0x02;
+pub(crate) const FEATURE_END: u8 = 0xff;
 /// bFedAuthLibrary.
 const LIBRARY_SECURITY_TOKEN: u8 = 0x01;
 const LIBRARY_MSAL: u8 = 0x02;
@@ -276,8 +276,15 @@ pub(crate) fn read_token(payload: &[u8]) -> Result<String, Malformed> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+
+    impl Login {
+        /// Without a token.
+        pub(crate) fn test() -> Self {
+            login(&[])
+        }
+    }
 
     fn login(features: &[(u8, Vec<u8>)]) -> Login {
         Login {

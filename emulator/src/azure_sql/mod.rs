@@ -65,9 +65,9 @@
 //! up to 5 s, then it is error 1222. Where a snapshot is too old to be changed,
 //! it is error 1205.
 
-mod behaviour;
+pub(crate) mod behaviour;
 mod borders;
-mod bytes;
+pub(crate) mod bytes;
 mod code_page;
 mod connection;
 mod convert;
@@ -76,19 +76,20 @@ mod error;
 mod execute;
 pub(crate) mod fault;
 mod functions;
-mod gate;
+pub(crate) mod gate;
 mod like;
-mod login;
+pub(crate) mod login;
 mod moments;
 mod options;
-mod packets;
-mod prelogin;
+pub(crate) mod packets;
+pub(crate) mod port;
+pub(crate) mod prelogin;
 mod procedures;
 mod requests;
 mod results;
 mod session;
 mod statements;
-mod tokens;
+pub(crate) mod tokens;
 mod transactions;
 mod tsql;
 mod types;
@@ -106,11 +107,6 @@ use std::{
 };
 
 use rustls::ServerConfig;
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot},
-    task::{JoinHandle, JoinSet},
-};
 
 pub use behaviour::{Acknowledgement, Behaviour, Counters};
 pub use borders::packet_borders;
@@ -120,13 +116,13 @@ pub use fault::{Fault, Stage};
 use crate::{
     database::Database,
     jwt::{Directory, Issuer},
-    listener::cannot_listen,
 };
-use behaviour::{LiveCounters, count};
+use behaviour::LiveCounters;
 use gate::Gate;
+use port::Port;
 
 /// What tokens for Azure SQL are for.
-const AUDIENCE: &str = "https://database.windows.net/";
+pub(crate) const AUDIENCE: &str = "https://database.windows.net/";
 
 /// Where Entra issues tokens for the tenant of this crate's principals
 /// ([`TENANT_ID`](crate::jwt::TENANT_ID)).
@@ -134,7 +130,7 @@ pub const STS_URL: &str = "https://login.microsoftonline.com/72f988bf-0000-4000-
 
 /// Some drivers get their token from a program that takes its time, or while an identity
 /// endpoint starts.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How an [`AzureSqlServer`] is set up.
 #[derive(Debug, Clone)]
@@ -211,7 +207,7 @@ impl AzureSqlOptions {
 /// What a server's connections share.
 struct Shared {
     options: AzureSqlOptions,
-    gate: Gate,
+    gate: Arc<Gate>,
     last_spid: AtomicU16,
 }
 
@@ -224,32 +220,20 @@ impl Shared {
 
 /// A running server. It ends, with all its connections, when this value goes.
 pub struct AzureSqlServer {
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
-    task: JoinHandle<()>,
+    gate: Arc<Gate>,
+    port: Port,
 }
 
 impl std::fmt::Debug for AzureSqlServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AzureSqlServer").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("AzureSqlServer").field("address", &self.addr()).finish_non_exhaustive()
     }
-}
-
-/// To listen or not to, and where to say that it is done.
-struct Command {
-    listen: bool,
-    done: oneshot::Sender<io::Result<()>>,
 }
 
 impl AzureSqlServer {
     /// Starts to listen.
     pub async fn start(options: AzureSqlOptions) -> io::Result<Self> {
-        let addr = (options.bind, options.port).into();
-        let listener =
-            TcpListener::bind(addr).await.map_err(|error| cannot_listen(addr, &error))?;
-        let address = listener.local_addr()?;
-        let gate = Gate {
+        let gate = Arc::new(Gate {
             issuer: Arc::clone(&options.issuer),
             directory: Arc::clone(&options.directory),
             audience: options.audience.clone(),
@@ -260,107 +244,37 @@ impl AzureSqlServer {
             login_timeout: options.login_timeout,
             behaviour: Arc::new(Behaviour::new()),
             counters: LiveCounters::default(),
-        };
-        let shared = Arc::new(Shared { options, gate, last_spid: AtomicU16::new(0) });
-        let (commands, receiver) = mpsc::channel(1);
-        let task = tokio::spawn(accept(listener, address, receiver, Arc::clone(&shared)));
-        Ok(Self { address, shared, commands, task })
+        });
+        let (port, own) = (options.port, Arc::clone(&gate));
+        let shared = Arc::new(Shared { options, gate: own, last_spid: AtomicU16::new(0) });
+        let serve = move |stream| connection::serve(stream, Arc::clone(&shared));
+        let port = Port::start(port, Arc::clone(&gate), serve).await?;
+        Ok(Self { gate, port })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.address
+        self.port.addr()
     }
 
     /// What it has counted so far.
     pub fn counters(&self) -> Counters {
-        self.shared.gate.counters.read()
+        self.gate.counters.read()
     }
 
     /// What it can be made to do.
     pub fn behaviour(&self) -> &Arc<Behaviour> {
-        &self.shared.gate.behaviour
+        &self.gate.behaviour
     }
 
     /// Closes the listening socket, so that new TCP connections are refused,
     /// or opens it again. Connections that are open stay so.
     pub async fn refuse_connections(&self, refuse: bool) -> io::Result<()> {
-        let (done, answer) = oneshot::channel();
-        let stopped = || io::Error::other("the server has stopped");
-        self.commands.send(Command { listen: !refuse, done }).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        self.port.refuse(refuse).await
     }
 
     /// Ends the server and all its connections, and waits until they are gone.
-    pub async fn stop(mut self) {
-        self.task.abort();
-        // Whether it was aborted or had ended: it is over.
-        drop((&mut self.task).await);
+    pub async fn stop(self) {
+        self.port.stop().await;
     }
-}
-
-impl Drop for AzureSqlServer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    address: SocketAddr,
-    mut commands: mpsc::Receiver<Command>,
-    shared: Arc<Shared>,
-) {
-    // Connections end with this task.
-    let mut connections = JoinSet::new();
-    let mut listener = Some(listener);
-    loop {
-        let accepted = async {
-            match &listener {
-                Some(listener) => listener.accept().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            accepted = accepted => match accepted {
-                Ok((stream, _)) => {
-                    count(&shared.gate.counters.connections);
-                    connections.spawn(connection(stream, Arc::clone(&shared)));
-                }
-                Err(error) => tracing::debug!(%error, "a connection is not accepted"),
-            },
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            Some(Command { listen, done }) = commands.recv() => {
-                let outcome = match (listen, &listener) {
-                    (true, None) => TcpListener::bind(address).await.map(|bound| listener = Some(bound)),
-                    (true, Some(_)) => Ok(()),
-                    (false, _) => {
-                        listener = None;
-                        Ok(())
-                    }
-                };
-                drop(done.send(outcome));
-            }
-        }
-    }
-}
-
-async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
-    /// Counts a connection as open while it lives.
-    struct Open(Arc<Shared>);
-    impl Drop for Open {
-        fn drop(&mut self) {
-            self.0.gate.counters.open.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-    count(&shared.gate.counters.open);
-    let open = Open(Arc::clone(&shared));
-    let mut cuts = shared.gate.behaviour.cuts();
-    tokio::select! {
-        ended = connection::serve(stream, shared) => if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ends");
-        },
-        _ = cuts.changed() => tracing::debug!("a connection is cut"),
-    }
-    drop(open);
 }

@@ -38,6 +38,8 @@ pub(crate) struct Message {
     pub(crate) kind: u8,
     /// The status bits of its first packet.
     pub(crate) first_status: u8,
+    /// The session's number, as servers give it.
+    pub(crate) spid: u16,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -72,8 +74,12 @@ pub(crate) async fn read_message(
             stream.read_exact(&mut header).await?;
         }
         let (kind, status, length) = parse_header(header).map_err(malformed)?;
-        let current =
-            message.get_or_insert(Message { kind, first_status: status, payload: Vec::new() });
+        let current = message.get_or_insert(Message {
+            kind,
+            first_status: status,
+            spid: u16::from_be_bytes([header[4], header[5]]),
+            payload: Vec::new(),
+        });
         if current.kind != kind {
             return Err(malformed(Malformed("message: its packets differ in type")));
         }

@@ -68,7 +68,7 @@ impl Session {
             }
             Procedure::Prepare | Procedure::PrepareExecute => {
                 // A handle that the client has no more use for may come along.
-                let old = arguments.handle()?;
+                let (name, old) = arguments.handle()?;
                 let (declarations, text) = (arguments.text("@params")?, arguments.text("@stmt")?);
                 script::parse(&text)?;
                 if let Some(old) = old {
@@ -78,19 +78,18 @@ impl Session {
                 let handle = self.prepared.add(statement.clone());
                 let mut value = Vec::new();
                 values::write(&Value::Integer(handle.into()), SqlType::Int, &mut value)?;
-                let (ordinal, name) = (0, String::new());
-                returned.push(ReturnValue { ordinal, name, sql_type: SqlType::Int, value });
+                returned.push(ReturnValue { ordinal: 0, name, sql_type: SqlType::Int, value });
                 if call.procedure == Procedure::Prepare {
                     return Ok(false);
                 }
                 self.execute_sql(&statement, arguments, answer, returned)
             }
             Procedure::Execute => {
-                let statement = self.statement_of(arguments.handle()?)?.clone();
+                let statement = self.statement_of(arguments.handle()?.1)?.clone();
                 self.execute_sql(&statement, arguments, answer, returned)
             }
             Procedure::Unprepare => {
-                let handle = arguments.handle()?;
+                let (_, handle) = arguments.handle()?;
                 self.statement_of(handle)?;
                 self.prepared.statements.retain(|known, _| Some(*known) != handle);
                 Ok(false)
@@ -182,15 +181,16 @@ impl Arguments {
         }
     }
 
-    fn handle(&mut self) -> Result<Option<i32>, ServerError> {
-        match self.next().map(|(_, parameter)| parameter.value) {
-            Some(Value::Null) => Ok(None),
-            Some(value) => {
-                let handle = integer(&value, SqlType::Int)?;
-                Ok(i32::try_from(handle).ok())
-            }
-            None => Err(expects("@handle", "int")),
-        }
+    /// A handle, if it is not NULL, and the parameter's name.
+    fn handle(&mut self) -> Result<(String, Option<i32>), ServerError> {
+        let Some((_, Parameter { name, value, .. })) = self.next() else {
+            return Err(expects("@handle", "int"));
+        };
+        let handle = match value {
+            Value::Null => None,
+            value => i32::try_from(integer(&value, SqlType::Int)?).ok(),
+        };
+        Ok((name, handle))
     }
 }
 

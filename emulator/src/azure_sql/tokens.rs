@@ -7,20 +7,22 @@ use super::{
     types::{COLLATION, SqlType},
 };
 
-mod token {
-    pub(super) const RETURN_STATUS: u8 = 0x79;
-    pub(super) const COLUMN_METADATA: u8 = 0x81;
-    pub(super) const ERROR: u8 = 0xaa;
-    pub(super) const INFO: u8 = 0xab;
-    pub(super) const RETURN_VALUE: u8 = 0xac;
-    pub(super) const LOGIN_ACK: u8 = 0xad;
-    pub(super) const FEATURE_EXT_ACK: u8 = 0xae;
-    pub(super) const ROW: u8 = 0xd1;
-    pub(super) const ENV_CHANGE: u8 = 0xe3;
-    pub(super) const FED_AUTH_INFO: u8 = 0xee;
-    pub(super) const DONE: u8 = 0xfd;
-    pub(super) const DONE_PROC: u8 = 0xfe;
-    pub(super) const DONE_IN_PROC: u8 = 0xff;
+/// Types of tokens (MS-TDS 2.2.7).
+pub(crate) mod token {
+    pub(crate) const RETURN_STATUS: u8 = 0x79;
+    pub(crate) const COLUMN_METADATA: u8 = 0x81;
+    pub(crate) const ERROR: u8 = 0xaa;
+    pub(crate) const INFO: u8 = 0xab;
+    pub(crate) const RETURN_VALUE: u8 = 0xac;
+    pub(crate) const LOGIN_ACK: u8 = 0xad;
+    pub(crate) const FEATURE_EXT_ACK: u8 = 0xae;
+    pub(crate) const ROW: u8 = 0xd1;
+    pub(crate) const ENV_CHANGE: u8 = 0xe3;
+    pub(crate) const SESSION_STATE: u8 = 0xe4;
+    pub(crate) const FED_AUTH_INFO: u8 = 0xee;
+    pub(crate) const DONE: u8 = 0xfd;
+    pub(crate) const DONE_PROC: u8 = 0xfe;
+    pub(crate) const DONE_IN_PROC: u8 = 0xff;
 }
 
 /// Status bits of DONE (MS-TDS 2.2.7.6).

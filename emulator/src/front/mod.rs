@@ -5,6 +5,7 @@
 //! relays every further byte, so that SQL is the engine's own. Nothing that a client
 //! sends reaches the engine before the token was checked.
 
+pub mod azure_sql;
 pub mod postgres;
 
 use std::{

@@ -121,6 +121,25 @@ impl Setup {
     }
 }
 
+/// Without TLS, so that a test sees the bytes.
+async fn without_tls(login_timeout: Duration) -> Setup {
+    Setup::with(|options| {
+        options.decline_encryption = true;
+        options.login_timeout = login_timeout;
+    })
+    .await
+}
+
+impl raw::Target for Setup {
+    async fn connect(&self) -> Box<dyn raw::Stream> {
+        Box::new(TcpStream::connect(self.server.addr()).await.unwrap())
+    }
+
+    fn valid_token(&self) -> String {
+        self.token(0)
+    }
+}
+
 fn number(error: &tiberius::error::Error) -> u32 {
     error.code().unwrap_or_else(|| panic!("{error}"))
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::raw::{BATCH, RPC, Raw, TRANSACTION, contains, error, headers, setup, utf16};
+use crate::{
+    raw::{BATCH, RPC, Raw, TRANSACTION, contains, error, headers, utf16},
+    without_tls,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -60,7 +63,7 @@ const DONE: [u8; 13] = [0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 #[tokio::test]
 async fn statements_are_prepared_and_run_as_odbc_and_tedious_do() {
-    let setup = setup(LONG).await;
+    let setup = without_tls(LONG).await;
     let mut raw = Raw::session(&setup).await;
     let (declared, sql) = (text("@P1 int"), text("SELECT @P1 + 1 AS n"));
     let prepare_execute = |handle, value| {
@@ -98,7 +101,7 @@ async fn statements_are_prepared_and_run_as_odbc_and_tedious_do() {
 
 #[tokio::test]
 async fn several_calls_in_one_message_are_answered_one_after_the_other() {
-    let setup = setup(LONG).await;
+    let setup = without_tls(LONG).await;
     let mut raw = Raw::session(&setup).await;
     let select = |value: i32| call(10, &[text(&format!("SELECT {value} AS n"))]);
     for separator in [0xff, 0x80, 0xfe] {
@@ -114,7 +117,7 @@ async fn several_calls_in_one_message_are_answered_one_after_the_other() {
 
 #[tokio::test]
 async fn output_parameters_come_back() {
-    let setup = setup(LONG).await;
+    let setup = without_tls(LONG).await;
     let mut raw = Raw::session(&setup).await;
     let execute = |sql: &str| {
         let declared = text("@P1 int, @P2 int OUTPUT");
@@ -135,7 +138,7 @@ fn begun(answer: &[u8]) -> Option<u64> {
 
 #[tokio::test]
 async fn the_end_of_a_transaction_may_begin_the_next() {
-    let setup = setup(LONG).await;
+    let setup = without_tls(LONG).await;
     let mut raw = Raw::session(&setup).await;
     let name = utf16("örder");
     let named = |head: &[u8], rest: &[u8]| [head, &[name.len() as u8], &name, rest].concat();
@@ -171,7 +174,7 @@ async fn the_end_of_a_transaction_may_begin_the_next() {
 
 #[tokio::test]
 async fn a_bulk_insert_is_refused_by_name() {
-    let setup = setup(LONG).await;
+    let setup = without_tls(LONG).await;
     let mut raw = Raw::session(&setup).await;
     let batch = |sql: &str| [headers(0), utf16(sql)].concat();
     raw.ask(BATCH, &batch("CREATE TABLE t (n int)")).await;

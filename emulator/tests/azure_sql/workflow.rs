@@ -7,9 +7,9 @@ use entra_pool_emulator::azure_sql::STS_URL;
 use crate::{
     AUDIENCE,
     raw::{
-        FED_AUTH_TOKEN, LOGIN7, Raw, contains, error, login7, security_token, setup, token_message,
-        utf16,
+        FED_AUTH_TOKEN, LOGIN7, Raw, contains, error, login7, security_token, token_message, utf16,
     },
+    without_tls,
 };
 
 const LONG: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ fn info(answer: &[u8]) -> Vec<(u8, Vec<u8>)> {
 
 #[tokio::test]
 async fn every_workflow_of_the_drivers_logs_in() {
-    let setup = setup(LONG).await;
+    let setup = without_tls(LONG).await;
     for (driver, workflow, end) in
         [("msodbcsql", 1, "\0"), ("tedious", 2, ""), ("mssql-tds", 3, "")]
     {
@@ -47,7 +47,7 @@ async fn every_workflow_of_the_drivers_logs_in() {
 
 #[tokio::test]
 async fn tokens_are_judged_alike_however_they_come() {
-    let setup = setup(LONG).await;
+    let setup = without_tls(LONG).await;
     let past = SystemTime::now() - Duration::from_secs(1);
     let expired = setup.issuer.sign(&setup.shop, AUDIENCE, past, 0);
     let failed = "Login failed for user '<token-identified principal>'.";
@@ -72,7 +72,7 @@ async fn tokens_are_judged_alike_however_they_come() {
 
 #[tokio::test]
 async fn another_message_than_the_token_ends_the_connection() {
-    let setup = setup(LONG).await;
+    let setup = without_tls(LONG).await;
     let token = token_message(&setup.token(0));
     for (kind, payload) in [
         (LOGIN7, login7(&[0x05, 2])),
@@ -98,7 +98,7 @@ async fn another_message_than_the_token_ends_the_connection() {
 
 #[tokio::test]
 async fn a_client_that_says_nothing_does_not_keep_its_connection() {
-    let setup = setup(Duration::from_millis(50)).await;
+    let setup = without_tls(Duration::from_millis(50)).await;
     let mut before_login = Raw::hello(&setup).await;
     let mut before_token = Raw::hello(&setup).await;
     before_token.ask(LOGIN7, &login7(&[0x05, 1])).await;

@@ -1,0 +1,147 @@
+//! The connection to the engine, until its login is answered.
+
+use std::{io, path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{EngineTrust, response::LoginResponse};
+use crate::azure_sql::{
+    packets::{LONGEST_REQUEST, Message, kind, malformed, read_message, write_message},
+    prelogin::{Engine, HandshakeStream, Prelogin, encryption},
+};
+
+pub(super) type Stream = TlsStream<HandshakeStream>;
+
+/// An engine that has answered PRELOGIN.
+pub(super) struct Upstream {
+    stream: TcpStream,
+    pub(super) engine: Engine,
+    /// Its host, and its instance if it has one.
+    pub(super) name: String,
+}
+
+impl Upstream {
+    /// Connects to `name` (`HOST` or `HOST\INSTANCE`) with the client's version and MARS.
+    pub(super) async fn hello(name: &str, port: u16, client: Engine) -> io::Result<Self> {
+        let mut stream = TcpStream::connect((host(name), port)).await?;
+        stream.set_nodelay(true)?;
+        let prelogin = client.prelogin(encryption::ON, &[0; 4], None);
+        write_message(&mut stream, kind::PRELOGIN, &prelogin, 0).await?;
+        let answer = Prelogin::parse(&answer(&mut stream).await?.payload).map_err(malformed)?;
+        if !matches!(answer.encryption, encryption::ON | encryption::REQUIRED) {
+            return Err(io::Error::other("the engine does not encrypt"));
+        }
+        Ok(Self { stream, engine: answer.engine, name: name.to_owned() })
+    }
+
+    /// Shakes hands and sends this LOGIN7.
+    pub(super) async fn log_in(
+        self,
+        tls: Arc<ClientConfig>,
+        login: &[u8],
+    ) -> io::Result<(Stream, LoginResponse)> {
+        let name = ServerName::try_from(host(&self.name).to_owned()).map_err(io::Error::other)?;
+        let stream = HandshakeStream::client(self.stream);
+        let mut stream = TlsConnector::from(tls).connect(name, stream).await?;
+        stream.get_mut().0.handshake_done();
+        write_message(&mut stream, kind::LOGIN7, login, 0).await?;
+        let answer = answer(&mut stream).await?;
+        let response = LoginResponse::parse(answer).map_err(malformed)?;
+        Ok((stream, response))
+    }
+}
+
+fn host(name: &str) -> &str {
+    name.split('\\').next().unwrap_or_default()
+}
+
+async fn answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> io::Result<Message> {
+    match read_message(stream, LONGEST_REQUEST).await? {
+        Some(message) if message.kind == kind::TABULAR_RESULT => Ok(message),
+        Some(_) => Err(io::Error::other("the engine does not answer in TDS")),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+pub(super) fn tls(trust: &EngineTrust) -> io::Result<Arc<ClientConfig>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let config = match trust {
+        EngineTrust::CaFile(path) => builder.with_root_certificates(roots(path)?),
+        EngineTrust::DangerousAny => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        }
+    };
+    Ok(Arc::new(config.with_no_client_auth()))
+}
+
+fn roots(path: &Path) -> io::Result<RootCertStore> {
+    let invalid = |error: &dyn std::fmt::Display| {
+        let text = format!("cannot read certificates from {}: {error}", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, text)
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| invalid(&error))? {
+        let certificate = certificate.map_err(|error| invalid(&error))?;
+        roots.add(certificate).map_err(|error| invalid(&error))?;
+    }
+    if roots.is_empty() { Err(invalid(&"there are none")) } else { Ok(roots) }
+}
+
+/// Takes every certificate; the handshake's signatures are checked all the same.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
