@@ -75,7 +75,8 @@ impl World {
             child.env_remove(name);
         }
         let output = child.output().await.unwrap();
-        let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned());
+        let said =
+            [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned());
         assert!(output.status.success() && said[0].contains("1 passed"), "{said:?}");
     }
 

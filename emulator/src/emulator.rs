@@ -101,6 +101,7 @@ impl Emulator {
         let mut azure_sql =
             AzureSqlOptions::new(issuer, directory, database(SAMPLE_AZURE_SQL)?, tls);
         azure_sql.port = options.azure_sql_port;
+        azure_sql.sts_url = format!("{}/{TENANT_ID}", tenant.entra().authority_host());
         let azure_sql = AzureSqlServer::start(azure_sql).await?;
         let (issuer, directory, tls) = parts();
         let mut postgres = PostgresOptions::new(issuer, directory, database(SAMPLE_POSTGRES)?, tls);

@@ -353,6 +353,11 @@ impl Directory {
         self.write().remove(name);
     }
 
+    /// The names, in alphabetical order.
+    pub fn names(&self) -> Vec<String> {
+        self.read().keys().cloned().collect()
+    }
+
     /// The principal of this name.
     pub fn by_name(&self, name: &str) -> Option<Principal> {
         self.read().get(name).cloned()

@@ -72,6 +72,7 @@ mod code_page;
 mod connection;
 mod convert;
 mod decimal;
+mod defaults;
 mod error;
 mod execute;
 pub(crate) mod fault;
@@ -110,6 +111,7 @@ use rustls::ServerConfig;
 
 pub use behaviour::{Acknowledgement, Behaviour, Counters};
 pub use borders::packet_borders;
+pub use defaults::STS_URL;
 pub use error::ServerError;
 pub use fault::{Fault, Stage};
 
@@ -118,19 +120,9 @@ use crate::{
     jwt::{Directory, Issuer},
 };
 use behaviour::LiveCounters;
+pub(crate) use defaults::{AUDIENCE, LOGIN_TIMEOUT};
 use gate::Gate;
 use port::Port;
-
-/// What tokens for Azure SQL are for.
-pub(crate) const AUDIENCE: &str = "https://database.windows.net/";
-
-/// Where Entra issues tokens for the tenant of this crate's principals
-/// ([`TENANT_ID`](crate::jwt::TENANT_ID)).
-pub const STS_URL: &str = "https://login.microsoftonline.com/72f988bf-0000-4000-8000-2d7cd011db47";
-
-/// Some drivers get their token from a program that takes its time, or while an identity
-/// endpoint starts.
-pub(crate) const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How an [`AzureSqlServer`] is set up.
 #[derive(Debug, Clone)]
@@ -245,10 +237,10 @@ impl AzureSqlServer {
             behaviour: Arc::new(Behaviour::new()),
             counters: LiveCounters::default(),
         });
-        let (port, own) = (options.port, Arc::clone(&gate));
+        let (addr, own) = ((options.bind, options.port).into(), Arc::clone(&gate));
         let shared = Arc::new(Shared { options, gate: own, last_spid: AtomicU16::new(0) });
         let serve = move |stream| connection::serve(stream, Arc::clone(&shared));
-        let port = Port::start(port, Arc::clone(&gate), serve).await?;
+        let port = Port::start(addr, Arc::clone(&gate), serve).await?;
         Ok(Self { gate, port })
     }
 

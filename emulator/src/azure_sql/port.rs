@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{behaviour::count, gate::Gate};
+use crate::listener::cannot_listen;
 
 /// Dropped, it closes with all its connections.
 pub(crate) struct Port {
@@ -28,16 +29,17 @@ struct Command {
 }
 
 impl Port {
-    /// Listens on 127.0.0.1 and serves connections; port 0 takes a free one.
+    /// Listens and serves connections; port 0 takes a free one.
     pub(crate) async fn start<F>(
-        port: u16,
+        addr: SocketAddr,
         gate: Arc<Gate>,
         serve: impl Fn(TcpStream) -> F + Send + 'static,
     ) -> io::Result<Self>
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let listener =
+            TcpListener::bind(addr).await.map_err(|error| cannot_listen(addr, &error))?;
         let address = listener.local_addr()?;
         let (commands, receiver) = mpsc::channel(1);
         let task = tokio::spawn(accept(listener, address, receiver, gate, serve));

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::Arc,
@@ -11,6 +12,7 @@ use std::{
 use entra_pool_emulator::{
     front::{
         EngineLogin,
+        azure_sql::{AzureSqlFront, AzureSqlFrontOptions},
         postgres::{PostgresFront, PostgresFrontOptions},
     },
     jwt::{Principal, TENANT_ID},
@@ -152,6 +154,24 @@ impl Services {
         let tenant = &self.tenant;
         let (issuer, directory) = (Arc::clone(tenant.issuer()), Arc::clone(tenant.directory()));
         let (tls, database) = (Arc::clone(tenant.tls()), first(settings.azure_sql_databases()));
+        // Drivers that get a token themselves are sent to the token endpoint here.
+        let sts_url = format!("{}/{TENANT_ID}", tenant.entra().authority_host());
+        if let Some(upstream) = settings.azure_sql_upstream()? {
+            let engine = (upstream.host.as_str(), upstream.port, upstream.trust);
+            let mut options = AzureSqlFrontOptions::new(issuer, directory, engine, tls);
+            options.bind = settings.bind();
+            options.port = settings.azure_sql_port();
+            options.sts_url = sts_url;
+            if let Some(login) = upstream.login {
+                let names = tenant.directory().names().into_iter();
+                options.engine_logins = names.map(|name| (name, login.clone())).collect();
+            }
+            options.engine_logins.extend(engine_logins(&settings.azure_sql_login));
+            let front = AzureSqlFront::start(options).await.map_err(&failed)?;
+            self.azure_sql = Some((front.addr().port(), database));
+            self._servers.push(Box::new(front));
+            return Ok(());
+        }
         #[cfg(feature = "embedded")]
         {
             use entra_pool_emulator::{azure_sql, emulator::SAMPLE_AZURE_SQL};
@@ -159,6 +179,7 @@ impl Services {
             let mut options = azure_sql::AzureSqlOptions::new(issuer, directory, data, tls);
             options.bind = settings.bind();
             options.port = settings.azure_sql_port();
+            options.sts_url = sts_url;
             options.databases.extend(settings.azure_sql_databases());
             let server = azure_sql::AzureSqlServer::start(options).await.map_err(&failed)?;
             self.azure_sql = Some((server.addr().port(), database));
@@ -229,9 +250,7 @@ fn first(mut names: Vec<String>) -> String {
     names.swap_remove(0)
 }
 
-fn engine_logins(
-    tables: &std::collections::BTreeMap<String, LoginTable>,
-) -> std::collections::BTreeMap<String, EngineLogin> {
+fn engine_logins(tables: &BTreeMap<String, LoginTable>) -> BTreeMap<String, EngineLogin> {
     let login = |table: &LoginTable| EngineLogin {
         user: table.user.clone(),
         password: table.password.clone(),

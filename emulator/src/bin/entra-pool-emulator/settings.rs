@@ -11,6 +11,7 @@ use std::{
 use clap::{Args, Parser, ValueEnum};
 use entra_pool_emulator::{
     entra::{Application, FederatedCredential},
+    front::{EngineLogin, azure_sql::EngineTrust},
     jwt::{Principal, PrincipalKind},
 };
 use serde::Deserialize;
@@ -102,9 +103,10 @@ pub(crate) struct Settings {
     #[arg(long = "postgres-database", value_name = "NAME")]
     #[serde(rename = "postgres-database")]
     postgres_databases: Vec<String>,
-    /// A SQL Server behind the front, sqlserver://USER:PASSWORD@HOST:PORT
+    /// A SQL Server behind the front,
+    /// sqlserver://USER:PASSWORD@HOST:PORT?TrustServerCertificate=true
     #[arg(long, value_name = "URL", env = "EMULATOR_AZURE_SQL_UPSTREAM", hide_env_values = true)]
-    pub(crate) azure_sql_upstream: Option<String>,
+    azure_sql_upstream: Option<String>,
     /// A PostgreSQL behind the front, postgres://SUPERUSER:PASSWORD@HOST:PORT/DATABASE
     #[arg(long, value_name = "URL", env = "EMULATOR_POSTGRES_UPSTREAM", hide_env_values = true)]
     pub(crate) postgres_upstream: Option<String>,
@@ -164,10 +166,53 @@ pub(crate) enum SettingsError {
     Toml(PathBuf, Box<toml::de::Error>),
     #[error("{path}: {1}", path = .0.display())]
     Certificate(PathBuf, entra_pool_emulator::entra::CertificateError),
+    #[error(
+        "cannot use the URL of azure-sql-upstream: write \
+         sqlserver://USER:PASSWORD@HOST:PORT?TrustServerCertificate=true, or \
+         ?certificate=FILE with the authority of the server's certificate"
+    )]
+    SqlServer,
     #[error("the keys of '{0}' are not a JWKS: {1}")]
     Keys(String, String),
     #[error("application '{0}': {1}")]
     Application(String, &'static str),
+}
+
+/// A SQL Server, as its URL describes it.
+pub(crate) struct SqlServer {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) trust: EngineTrust,
+    /// Of every principal that has no login of its own.
+    pub(crate) login: Option<EngineLogin>,
+}
+
+/// The URLs of go-mssqldb.
+fn sql_server(url: &str) -> Option<SqlServer> {
+    let url = url::Url::parse(url).ok().filter(|url| url.scheme() == "sqlserver")?;
+    let mut trust = None;
+    for (name, value) in url.query_pairs() {
+        trust = Some(match name.to_ascii_lowercase().as_str() {
+            "trustservercertificate" if value == "true" => EngineTrust::DangerousAny,
+            "certificate" => EngineTrust::CaFile(value.as_ref().into()),
+            _ => return None,
+        });
+    }
+    let decode = |text| percent_decode(text);
+    let login = match (url.username(), url.password()) {
+        ("", None) => None,
+        (user, password) => {
+            Some(EngineLogin { user: decode(user)?, password: decode(password.unwrap_or(""))? })
+        }
+    };
+    let host = url.host_str().filter(|host| !host.is_empty())?.to_owned();
+    Some(SqlServer { host, port: url.port().unwrap_or(1433), trust: trust?, login })
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let escaped = text.replace('+', "%2B");
+    let pair = url::form_urlencoded::parse(escaped.as_bytes()).next();
+    Some(pair.map(|(text, _)| text.into_owned()).unwrap_or_default())
 }
 
 /// An application, and what the program needs to know of its credentials.
@@ -218,6 +263,11 @@ impl Settings {
             postgres_login: file.postgres_login,
             postgres_administrators: file.postgres_administrators,
         })
+    }
+
+    pub(crate) fn azure_sql_upstream(&self) -> Result<Option<SqlServer>, SettingsError> {
+        let url = self.azure_sql_upstream.as_deref();
+        url.map(|url| sql_server(url).ok_or(SettingsError::SqlServer)).transpose()
     }
 
     pub(crate) fn bind(&self) -> IpAddr {

@@ -21,7 +21,12 @@ mod relay;
 mod response;
 
 use std::{
-    collections::BTreeMap, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration,
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
 use rustls::{ClientConfig, ServerConfig};
@@ -65,7 +70,9 @@ pub struct AzureSqlFrontOptions {
     pub engine_logins: BTreeMap<String, EngineLogin>,
     /// The certificate that clients see.
     pub tls: Arc<ServerConfig>,
-    /// The port on 127.0.0.1; 0, the default, takes a free one.
+    /// The address to listen on; default 127.0.0.1.
+    pub bind: IpAddr,
+    /// The port; 0, the default, takes a free one.
     pub port: u16,
     /// The audience that tokens must have, and for which drivers get a token; default: the public
     /// cloud's.
@@ -105,6 +112,7 @@ impl AzureSqlFrontOptions {
             engine_trust,
             engine_logins: BTreeMap::new(),
             tls,
+            bind: Ipv4Addr::LOCALHOST.into(),
             port: 0,
             audience: AUDIENCE.to_owned(),
             sts_url: STS_URL.to_owned(),
@@ -133,7 +141,7 @@ struct Shared {
 }
 
 impl AzureSqlFront {
-    /// Starts to listen on 127.0.0.1. The engine is connected to for each login.
+    /// Starts to listen. The engine is connected to for each login.
     ///
     /// # Errors
     ///
@@ -158,7 +166,8 @@ impl AzureSqlFront {
             logins: options.engine_logins,
         });
         let serve = move |stream| serve(stream, Arc::clone(&shared));
-        let port = Port::start(options.port, Arc::clone(&gate), serve).await?;
+        let addr = (options.bind, options.port).into();
+        let port = Port::start(addr, Arc::clone(&gate), serve).await?;
         Ok(Self { gate, port })
     }
 

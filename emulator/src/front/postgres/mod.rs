@@ -20,7 +20,13 @@ mod engine;
 mod relay;
 mod roles;
 
-use std::{collections::BTreeMap, fmt, io, net::{IpAddr, Ipv4Addr, SocketAddr}, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
