@@ -102,7 +102,7 @@ pub struct ServerCertificate {
 }
 
 impl ServerCertificate {
-    /// A certificate for these names that nobody vouches for.
+    /// A self-signed certificate for these names.
     pub fn self_signed(names: &[&str]) -> io::Result<Self> {
         let params = server_params(names)?;
         let key = KeyPair::generate().map_err(io::Error::other)?;
@@ -157,8 +157,8 @@ fn server_params(names: &[&str]) -> io::Result<CertificateParams> {
     Ok(params)
 }
 
-/// What is in this file; what `make` makes, if it is not there: it is written
-/// for its owner alone to read.
+/// The contents of this file. If there is no such file, the contents that `make`
+/// returns, written to a file that only its owner can read.
 pub(crate) fn kept_file(
     path: &Path,
     make: impl FnOnce() -> io::Result<Vec<u8>>,

@@ -60,7 +60,7 @@ impl Emulator {
     /// Starts everything, in the current tokio runtime: the application has a
     /// system-assigned identity, `shop-app`, a user-assigned one,
     /// `shop-identity`, and a service principal, `shop-service`; both databases
-    /// let all three in.
+    /// grant all three access.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl Emulator {
         self.tenant.issuer()
     }
 
-    /// Whom the databases let in.
+    /// The principals that the databases grant access.
     pub fn directory(&self) -> &Arc<Directory> {
         self.tenant.directory()
     }
@@ -165,8 +165,8 @@ impl Emulator {
         self.tenant.authority()
     }
 
-    /// What App Service sets for an application, and which of its identities
-    /// the Azure SDKs shall take.
+    /// The variables that App Service sets for an application, and the client ID of
+    /// the user-assigned identity for Azure's SDKs.
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let mut env = self.identity().app_service_env().to_vec();
         env.push(("AZURE_CLIENT_ID", self.shop.client_id.clone()));
@@ -185,14 +185,14 @@ impl Emulator {
     }
 
     /// An ADO.NET connection string as entra-pool reads it: logs in to the
-    /// database `orders` with an identity that is given beside it.
+    /// database `orders` with an identity that is given separately.
     pub fn azure_sql_string(&self) -> String {
         self.tenant.azure_sql_string(self.azure_sql.addr().port(), "orders")
     }
 
     /// A URL as entra-pool reads it: logs in as `shop-identity`, to the
-    /// database `restaurant`, with an identity that is given beside it or told
-    /// by the environment.
+    /// database `restaurant`, with an identity that is given separately or by
+    /// the environment.
     pub fn postgres_url(&self) -> String {
         self.tenant.postgres_url(self.postgres.addr().port(), "restaurant", &self.shop.name)
     }

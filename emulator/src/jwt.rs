@@ -27,7 +27,7 @@ use crate::certificates::kept_file;
 /// The tenant of every principal here.
 pub const TENANT_ID: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
 
-/// Somebody who can have a token.
+/// An identity that can have a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The display name: of the managed identity, or of the user.
@@ -47,7 +47,7 @@ pub enum PrincipalKind {
     SystemAssigned,
     /// `xms_mirid` ends in `…/userAssignedIdentities/NAME`.
     UserAssigned,
-    /// An application with credentials of its own: no `xms_mirid`.
+    /// An application with its own credentials: no `xms_mirid`.
     ServicePrincipal,
     /// A person, as the Azure CLI has them: `upn`, no `xms_mirid`.
     User,
@@ -174,10 +174,10 @@ impl fmt::Debug for Issuer {
 /// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It is no JWT of three parts.
+    /// It is not a JWT of three parts.
     #[error("not a token")]
     Malformed,
-    /// Signed by somebody else.
+    /// Signed with another key.
     #[error("signature is not valid")]
     Signature,
     /// Past its `exp`.
@@ -348,7 +348,7 @@ impl Directory {
         self.write().insert(principal.name.clone(), principal);
     }
 
-    /// Whoever bears `name` is not let in any more.
+    /// Refuses the principal with this name from now on.
     pub fn remove(&self, name: &str) {
         self.write().remove(name);
     }

@@ -1,8 +1,14 @@
-//! Local stand-ins for what entra-pool talks to in Azure: an identity
-//! endpoint, the `az` command, Azure SQL and Azure Database for PostgreSQL.
+#![doc = include_str!("../README.md")]
 //!
-//! For tests, examples and benches where Azure is out of reach. None of it is
-//! the real thing: each module says what it understands.
+//! # Modules
+//!
+//! Each module says what it understands: [`tenant`] starts the endpoints together,
+//! [`identity`] and [`entra`] hand out tokens that [`jwt`] signs, [`front`] has the logins in
+//! front of real engines. [`network`] disturbs connections on their way.
+#![cfg_attr(
+    feature = "embedded",
+    doc = "[`emulator`] starts everything with the embedded stand-ins, [`azure_sql`] and [`postgres`]."
+)]
 #![deny(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 

@@ -21,7 +21,7 @@ pub struct TenantOptions {
     /// The address to listen on; default 127.0.0.1.
     pub bind: IpAddr,
     /// Names and addresses by which clients reach this machine, besides
-    /// `localhost` and 127.0.0.1. The first is the one that URLs have.
+    /// `localhost` and 127.0.0.1. URLs have the first.
     pub host_names: Vec<String>,
     /// The folder to keep the authority and the keys in; `None`, the default,
     /// makes new ones.
@@ -137,7 +137,7 @@ impl Tenant {
         &self.issuer
     }
 
-    /// Whom the databases let in.
+    /// The principals that the databases grant access.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
     }

@@ -158,7 +158,7 @@ fn by_federation(
     let issuers = state.issuers.read().unwrap_or_else(PoisonError::into_inner);
     let Some(keys) = issuers.get(&claims.iss) else {
         let text = format!(
-            "Request to External OIDC endpoint failed. [The emulator asks nobody: give it the \
+            "Request to External OIDC endpoint failed. [The emulator does not connect to it: give it the \
              keys of '{}']",
             claims.iss
         );

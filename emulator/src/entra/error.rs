@@ -43,7 +43,7 @@ fn bad_request(error: &'static str, code: u32, text: String) -> Refusal {
     Refusal { status: StatusCode::BAD_REQUEST, error, code, text }
 }
 
-/// The proof is no good.
+/// The credential is refused.
 pub(super) fn invalid_client(code: u32, text: impl Into<String>) -> Refusal {
     let (status, error, text) = (StatusCode::UNAUTHORIZED, "invalid_client", text.into());
     Refusal { status, error, code, text }

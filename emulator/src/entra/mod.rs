@@ -11,8 +11,8 @@
 //!
 //! `AZURE_AUTHORITY_HOST` is [`EntraEndpoint::authority_host`]; a tenant is
 //! [`TENANT_ID`](crate::jwt::TENANT_ID) or one of [`EntraOptions::tenant_names`].
-//! Refusals carry Entra's numbers (`AADSTS7000215`, …). There are no users here, so
-//! no other grants; keys of assertions are RSA (certificates), RSA or P-256 (other
+//! Refusals carry Entra's numbers (`AADSTS7000215`, …). Users, and with them other grants, are not
+//! emulated. Keys of assertions are RSA (certificates), RSA or P-256 (other
 //! issuers). An assertion may be used again until it expires, as with Entra.
 
 mod application;
@@ -153,7 +153,7 @@ impl EntraEndpoint {
 
     /// The public keys (JWKS, in JSON) of another issuer, whose tokens
     /// applications may bring. Entra itself reads them from the issuer's site;
-    /// this endpoint asks nobody.
+    /// this endpoint makes no connections.
     ///
     /// # Errors
     ///

@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// The account with which a front logs in to the engine for a principal.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EngineLogin {
     /// The engine's name for the account.
     pub user: String,

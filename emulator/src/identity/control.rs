@@ -48,7 +48,7 @@ impl Default for TokenSettings {
     }
 }
 
-/// An answer that is no token.
+/// An answer without a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// This status with this body.
@@ -101,8 +101,8 @@ impl Received {
 }
 
 impl IdentityEndpoint {
-    /// Changes what tokens are like, from the next answer on. What was kept
-    /// for repeating is forgotten.
+    /// Changes what tokens are like, from the next answer on. Tokens that were
+    /// kept for repeating are dropped.
     pub fn configure_tokens(&self, change: impl FnOnce(&mut TokenSettings)) {
         let mut inner = self.state.lock();
         change(&mut inner.tokens);

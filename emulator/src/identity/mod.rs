@@ -147,7 +147,7 @@ impl IdentityEndpoint {
         [("IDENTITY_ENDPOINT", self.url(azure_arc::PATH)), ("IMDS_ENDPOINT", self.imds_endpoint())]
     }
 
-    /// What stands for the root directory of the Azure Arc agent's machine: the
+    /// The folder that replaces the root directory of the Azure Arc agent's machine: the
     /// agent writes its keys below it. It goes when the endpoint does.
     pub fn azure_arc_root(&self) -> &Path {
         self.state.agent().root()
@@ -184,7 +184,7 @@ impl IdentityEndpoint {
         let addr = listener.addr();
         match &self.host_name {
             Some(name) => format!("{name}:{}", addr.port()),
-            // Nobody connects to "every address".
+            // A client cannot connect to "every address".
             None if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
             None => addr.to_string(),
         }
@@ -194,7 +194,7 @@ impl IdentityEndpoint {
         format!("http://{}{path}", self.authority(&self.listener))
     }
 
-    /// What stands for `http://169.254.169.254`: no slash at the end.
+    /// The URL that replaces `http://169.254.169.254`, without a slash at the end.
     pub fn imds_endpoint(&self) -> String {
         self.url("")
     }

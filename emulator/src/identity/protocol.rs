@@ -1,4 +1,4 @@
-//! What is asked and answered, whatever the host.
+//! Requests and answers, whatever the host.
 
 use std::sync::Arc;
 

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::Arc,
@@ -11,7 +10,6 @@ use std::{
 
 use entra_pool_emulator::{
     front::{
-        EngineLogin,
         azure_sql::{AzureSqlFront, AzureSqlFrontOptions},
         postgres::{PostgresFront, PostgresFrontOptions},
     },
@@ -22,11 +20,11 @@ use tempfile::TempDir;
 
 use crate::{
     Failure,
-    settings::{Credential, LoginTable, Registered, Settings, SettingsError},
+    settings::{Credential, Registered, Settings, SettingsError},
     variables::Variable,
 };
 
-/// Of the token in the file: nobody rotates it here.
+/// Of the token in the file, which is not rotated.
 const WORKLOAD_TOKEN_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Everything stops when this is dropped.
@@ -50,7 +48,7 @@ impl Services {
             host_names: settings.host_names.clone(),
             folder: settings.ca_dir.clone(),
             identity_port: settings.identity_port(),
-            token_port: settings.token_port(),
+            token_port: settings.token_port.unwrap_or(8422),
             identity_header: settings.identity_header.clone(),
             system_assigned: Some(settings.system_assigned()),
             user_assigned: settings.user_assigned(),
@@ -77,7 +75,7 @@ impl Services {
             folder().map_err(Failure::start("the issuer of workload tokens"))?;
         let mut services = Self {
             user_assigned: settings.user_assigned().swap_remove(0),
-            credential: settings.credential(),
+            credential: settings.credential.unwrap_or_default(),
             tenant,
             first,
             workload_token,
@@ -121,9 +119,9 @@ impl Services {
         if let Some(url) = &settings.postgres_upstream {
             let mut options = PostgresFrontOptions::new(issuer, directory, url, tls);
             options.bind = settings.bind();
-            options.port = settings.postgres_port();
+            options.port = settings.postgres_port.unwrap_or(54320);
             options.administrators = settings.postgres_administrators.clone();
-            options.engine_logins = engine_logins(&settings.postgres_login);
+            options.engine_logins = settings.postgres_login.clone();
             let front = PostgresFront::start(options).map_err(failed)?;
             self.postgres = Some((front.addr().port(), database));
             self._servers.push(Box::new(front.clone()));
@@ -140,7 +138,7 @@ impl Services {
             let data = sample(SAMPLE_POSTGRES).map_err(&failed)?;
             let mut options = postgres::PostgresOptions::new(issuer, directory, data, tls);
             options.bind = settings.bind();
-            options.port = settings.postgres_port();
+            options.port = settings.postgres_port.unwrap_or(54320);
             options.database_names.extend(settings.postgres_databases());
             let server = postgres::PostgresServer::start(options).map_err(&failed)?;
             self.postgres = Some((server.addr().port(), database));
@@ -160,13 +158,13 @@ impl Services {
             let engine = (upstream.host.as_str(), upstream.port, upstream.trust);
             let mut options = AzureSqlFrontOptions::new(issuer, directory, engine, tls);
             options.bind = settings.bind();
-            options.port = settings.azure_sql_port();
+            options.port = settings.azure_sql_port.unwrap_or(14330);
             options.sts_url = sts_url;
             if let Some(login) = upstream.login {
                 let names = tenant.directory().names().into_iter();
                 options.engine_logins = names.map(|name| (name, login.clone())).collect();
             }
-            options.engine_logins.extend(engine_logins(&settings.azure_sql_login));
+            options.engine_logins.extend(settings.azure_sql_login.clone());
             let front = AzureSqlFront::start(options).await.map_err(&failed)?;
             self.azure_sql = Some((front.addr().port(), database));
             self._servers.push(Box::new(front));
@@ -178,7 +176,7 @@ impl Services {
             let data = sample(SAMPLE_AZURE_SQL).map_err(&failed)?;
             let mut options = azure_sql::AzureSqlOptions::new(issuer, directory, data, tls);
             options.bind = settings.bind();
-            options.port = settings.azure_sql_port();
+            options.port = settings.azure_sql_port.unwrap_or(14330);
             options.sts_url = sts_url;
             options.databases.extend(settings.azure_sql_databases());
             let server = azure_sql::AzureSqlServer::start(options).await.map_err(&failed)?;
@@ -250,15 +248,7 @@ fn first(mut names: Vec<String>) -> String {
     names.swap_remove(0)
 }
 
-fn engine_logins(tables: &BTreeMap<String, LoginTable>) -> BTreeMap<String, EngineLogin> {
-    let login = |table: &LoginTable| EngineLogin {
-        user: table.user.clone(),
-        password: table.password.clone(),
-    };
-    tables.iter().map(|(name, table)| (name.clone(), login(table))).collect()
-}
-
-/// A database of its own, with the tables that first lines read.
+/// A database with the tables of the first examples.
 #[cfg(feature = "embedded")]
 fn sample(sql: &str) -> io::Result<Arc<entra_pool_emulator::database::Database>> {
     let database = entra_pool_emulator::database::Database::new()?;

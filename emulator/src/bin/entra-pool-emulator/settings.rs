@@ -47,10 +47,11 @@ pub(crate) struct Arguments {
 }
 
 /// Which credential the printed variables are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Credential {
     /// App Service's endpoint and the user-assigned identity
+    #[default]
     ManagedIdentity,
     /// The first application's client secret
     ClientSecret,
@@ -78,13 +79,13 @@ pub(crate) struct Settings {
     identity_port: Option<u16>,
     /// The port of Entra's token endpoint [default: 8422]
     #[arg(long, value_name = "PORT", env = "EMULATOR_TOKEN_PORT")]
-    token_port: Option<u16>,
+    pub(crate) token_port: Option<u16>,
     /// Azure SQL's port [default: 14330]
     #[arg(long, value_name = "PORT", env = "EMULATOR_AZURE_SQL_PORT")]
-    azure_sql_port: Option<u16>,
+    pub(crate) azure_sql_port: Option<u16>,
     /// PostgreSQL's port [default: 54320]
     #[arg(long, value_name = "PORT", env = "EMULATOR_POSTGRES_PORT")]
-    postgres_port: Option<u16>,
+    pub(crate) postgres_port: Option<u16>,
     /// The value of IDENTITY_HEADER [default: a random one]
     #[arg(long, value_name = "SECRET", env = "EMULATOR_IDENTITY_HEADER", hide_env_values = true)]
     pub(crate) identity_header: Option<String>,
@@ -95,11 +96,13 @@ pub(crate) struct Settings {
     #[arg(long = "user-assigned", value_name = "NAME")]
     #[serde(rename = "user-assigned")]
     user_assigned: Vec<String>,
-    /// A database on Azure SQL [default: orders]. Repeatable
+    /// A database on Azure SQL; the first is the one in the printed string [default:
+    /// orders, or the one in the upstream's URL, or master]. Repeatable
     #[arg(long = "azure-sql-database", value_name = "NAME")]
     #[serde(rename = "azure-sql-database")]
     azure_sql_databases: Vec<String>,
-    /// A database on PostgreSQL [default: restaurant]. Repeatable
+    /// A database on PostgreSQL; the first is the one in the printed URL [default:
+    /// restaurant, or the one in the upstream's URL]. Repeatable
     #[arg(long = "postgres-database", value_name = "NAME")]
     #[serde(rename = "postgres-database")]
     postgres_databases: Vec<String>,
@@ -112,25 +115,18 @@ pub(crate) struct Settings {
     pub(crate) postgres_upstream: Option<String>,
     /// Which credential the printed variables are for [default: managed-identity]
     #[arg(long, value_enum, value_name = "KIND")]
-    credential: Option<Credential>,
+    pub(crate) credential: Option<Credential>,
     #[arg(skip)]
     #[serde(rename = "application")]
     applications: Vec<ApplicationTable>,
     /// Accounts at the engine, by principal.
     #[arg(skip)]
-    pub(crate) azure_sql_login: BTreeMap<String, LoginTable>,
+    pub(crate) azure_sql_login: BTreeMap<String, EngineLogin>,
     #[arg(skip)]
-    pub(crate) postgres_login: BTreeMap<String, LoginTable>,
+    pub(crate) postgres_login: BTreeMap<String, EngineLogin>,
     /// Principals who are Entra administrators of the PostgreSQL server.
     #[arg(skip)]
     pub(crate) postgres_administrators: Vec<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LoginTable {
-    pub(crate) user: String,
-    pub(crate) password: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -183,36 +179,39 @@ pub(crate) struct SqlServer {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) trust: EngineTrust,
-    /// Of every principal that has no login of its own.
+    /// For principals without their own.
     pub(crate) login: Option<EngineLogin>,
+    database: String,
 }
 
 /// The URLs of go-mssqldb.
 fn sql_server(url: &str) -> Option<SqlServer> {
     let url = url::Url::parse(url).ok().filter(|url| url.scheme() == "sqlserver")?;
-    let mut trust = None;
+    let (mut trust, mut database) = (None, "master".to_owned());
     for (name, value) in url.query_pairs() {
-        trust = Some(match name.to_ascii_lowercase().as_str() {
-            "trustservercertificate" if value == "true" => EngineTrust::DangerousAny,
-            "certificate" => EngineTrust::CaFile(value.as_ref().into()),
+        match name.to_ascii_lowercase().as_str() {
+            "trustservercertificate" if value == "true" => trust = Some(EngineTrust::DangerousAny),
+            "certificate" => trust = Some(EngineTrust::CaFile(value.as_ref().into())),
+            "database" => database = value.into_owned(),
             _ => return None,
-        });
+        }
     }
-    let decode = |text| percent_decode(text);
     let login = match (url.username(), url.password()) {
         ("", None) => None,
-        (user, password) => {
-            Some(EngineLogin { user: decode(user)?, password: decode(password.unwrap_or(""))? })
-        }
+        (user, password) => Some(EngineLogin {
+            user: percent_decode(user),
+            password: percent_decode(password.unwrap_or("")),
+        }),
     };
     let host = url.host_str().filter(|host| !host.is_empty())?.to_owned();
-    Some(SqlServer { host, port: url.port().unwrap_or(1433), trust: trust?, login })
+    Some(SqlServer { host, port: url.port().unwrap_or(1433), trust: trust?, login, database })
 }
 
-fn percent_decode(text: &str) -> Option<String> {
-    let escaped = text.replace('+', "%2B");
+fn percent_decode(text: &str) -> String {
+    // Of a form's rules, those for these three are not an URL's.
+    let escaped = text.replace('+', "%2B").replace('=', "%3D").replace('&', "%26");
     let pair = url::form_urlencoded::parse(escaped.as_bytes()).next();
-    Some(pair.map(|(text, _)| text.into_owned()).unwrap_or_default())
+    pair.map(|(text, _)| text.into_owned()).unwrap_or_default()
 }
 
 /// An application, and what the program needs to know of its credentials.
@@ -233,7 +232,7 @@ impl Settings {
         let file: Self = toml::from_str(&text)
             .map_err(|error| SettingsError::Toml(path.clone(), Box::new(error)))?;
         let some = |given: Vec<String>, file| if given.is_empty() { file } else { given };
-        // Files named in the file are beside it.
+        // Relative names in the file are relative to its folder.
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         let mut applications = file.applications;
         for application in &mut applications {
@@ -278,28 +277,17 @@ impl Settings {
         self.identity_port.unwrap_or(8421)
     }
 
-    pub(crate) fn token_port(&self) -> u16 {
-        self.token_port.unwrap_or(8422)
-    }
-
-    pub(crate) fn azure_sql_port(&self) -> u16 {
-        self.azure_sql_port.unwrap_or(14330)
-    }
-
-    pub(crate) fn postgres_port(&self) -> u16 {
-        self.postgres_port.unwrap_or(54320)
-    }
-
-    pub(crate) fn credential(&self) -> Credential {
-        self.credential.unwrap_or(Credential::ManagedIdentity)
-    }
-
     pub(crate) fn azure_sql_databases(&self) -> Vec<String> {
-        or_one(&self.azure_sql_databases, "orders")
+        let upstream = self.azure_sql_upstream.as_deref().and_then(sql_server);
+        let database = upstream.map(|upstream| upstream.database);
+        or_one(&self.azure_sql_databases, database.as_deref().unwrap_or("orders"))
     }
 
     pub(crate) fn postgres_databases(&self) -> Vec<String> {
-        or_one(&self.postgres_databases, "restaurant")
+        let url = self.postgres_upstream.as_deref().and_then(|url| url::Url::parse(url).ok());
+        let database = url.map(|url| percent_decode(url.path().trim_start_matches('/')));
+        let database = database.filter(|name| !name.is_empty());
+        or_one(&self.postgres_databases, database.as_deref().unwrap_or("restaurant"))
     }
 
     pub(crate) fn system_assigned(&self) -> Principal {
@@ -390,4 +378,47 @@ fn read(path: &Path) -> Result<String, SettingsError> {
 
 fn or_one(given: &[String], default: &str) -> Vec<String> {
     if given.is_empty() { vec![default.to_owned()] } else { given.to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sql_servers_url_is_one_of_go_mssqldb() {
+        let server = sql_server(
+            "sqlserver://s%61:p%40+s=1@db:1434?database=orders&trustservercertificate=true",
+        )
+        .unwrap();
+        assert_eq!((server.host.as_str(), server.port), ("db", 1434));
+        assert_eq!((server.database.as_str(), server.trust), ("orders", EngineTrust::DangerousAny));
+        let login = EngineLogin { user: "sa".to_owned(), password: "p@+s=1".to_owned() };
+        assert_eq!(server.login, Some(login));
+        let server = sql_server("sqlserver://db?certificate=/ca.pem").unwrap();
+        assert_eq!((server.port, server.login), (1433, None));
+        assert_eq!(server.trust, EngineTrust::CaFile("/ca.pem".into()));
+        for bad in [
+            "db",
+            "postgres://db?TrustServerCertificate=true",
+            "sqlserver://db",
+            "sqlserver://?TrustServerCertificate=true",
+            "sqlserver://db?TrustServerCertificate=false",
+            "sqlserver://db?TrustServerCertificate=true&encrypt=disable",
+        ] {
+            assert!(sql_server(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn databases_are_the_upstreams_unless_they_are_given() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.azure_sql_databases(), ["orders"]);
+        assert_eq!(settings.postgres_databases(), ["restaurant"]);
+        settings.azure_sql_upstream = Some("sqlserver://db?TrustServerCertificate=true".to_owned());
+        settings.postgres_upstream = Some("postgres://u:p@db/sa%20les?host=/tmp".to_owned());
+        assert_eq!(settings.azure_sql_databases(), ["master"]);
+        assert_eq!(settings.postgres_databases(), ["sa les"]);
+        settings.postgres_databases = vec!["b".to_owned()];
+        assert_eq!(settings.postgres_databases(), ["b"]);
+    }
 }

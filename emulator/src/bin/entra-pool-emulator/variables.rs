@@ -71,7 +71,7 @@ impl SecretFile {
 
 impl Drop for SecretFile {
     fn drop(&mut self) {
-        // Somebody else may have removed it.
+        // The user may have removed it.
         let _ = fs::remove_file(&self.0);
     }
 }
