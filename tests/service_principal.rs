@@ -9,6 +9,7 @@
     feature = "azure-sql",
     feature = "postgres"
 ))]
+#![allow(clippy::disallowed_methods)] // Tokens are checked by the real time.
 
 use std::{
     env,

@@ -54,7 +54,7 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     }
     let answer = gate.accepted(&login, &database).finish(false);
     let mut stream = client.stream;
-    tracing::debug!(user, database, spid, "a login succeeds");
+    tracing::info!(user, database, spid, "a login succeeds");
     let identity = Identity {
         user,
         application: login.application.clone(),

@@ -216,7 +216,7 @@ impl Gate {
             Ok(verified) => verified,
             Err(Refusal::Expired) => return refused(" Token is expired."),
             Err(refusal) => {
-                tracing::debug!(%refusal, "a token is refused");
+                tracing::info!(%refusal, "a token is refused");
                 return refused("");
             }
         };
@@ -235,7 +235,7 @@ impl Gate {
         spid: u16,
     ) -> io::Result<()> {
         let numbers: Vec<_> = errors.iter().map(|error| error.number).collect();
-        tracing::debug!(?numbers, database = login.database, "a login is refused");
+        tracing::info!(?numbers, database = login.database, "a login is refused");
         count(&self.counters.logins_refused);
         let mut answer = Answer::default();
         errors.iter().for_each(|error| answer.error(error));
@@ -253,7 +253,7 @@ impl Gate {
         (host, port): &(String, u16),
         spid: u16,
     ) -> io::Result<()> {
-        tracing::debug!(host, port, "a login is routed");
+        tracing::info!(host, port, "a login is routed");
         count(&self.counters.logins_routed);
         let mut answer = self.accepted(login, database);
         answer.environment(&Change::Routing { host: host.clone(), port: *port });

@@ -69,6 +69,7 @@ impl StartupHandler for Login {
         };
         match outcome {
             Ok(session) => {
+                tracing::info!(user = client.metadata().get(METADATA_USER), "a login succeeds");
                 self.0.logged_in();
                 let extensions = client.session_extensions();
                 extensions.insert(SessionHandle::new(session)?);
@@ -82,6 +83,8 @@ impl StartupHandler for Login {
                 finish_authentication(client, &parameters).await
             }
             Err(refusal) => {
+                let user = client.metadata().get(METADATA_USER);
+                tracing::info!(user, %refusal, "a login is refused");
                 self.0.refused();
                 Err(refusal)
             }

@@ -235,12 +235,12 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let mut stream = client.stream;
     let answer = response.for_client(&login, gate.behaviour.acknowledges_tokens());
     if !response.accepted {
-        tracing::debug!(principal, "the engine refuses a login");
+        tracing::info!(principal, "the engine refuses a login");
         count(&gate.counters.logins_refused);
         gate.answer_login(&mut stream, &answer, response.spid).await?;
         return stream.shutdown().await;
     }
-    tracing::debug!(principal, "a login succeeds");
+    tracing::info!(principal, "a login succeeds");
     count(&gate.counters.logins);
     gate.answer_login(&mut stream, &answer, response.spid).await?;
     let size = login.packet_size();

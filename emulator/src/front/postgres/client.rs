@@ -203,15 +203,19 @@ async fn log_in(
     shared.control.pass(FrontStage::LoginAnswer, client).await?;
     client.write_all(&answer).await?;
     client.flush().await?;
+    tracing::info!(user, "a login succeeds");
     Ok(engine)
 }
 
 async fn refuse(mut client: impl Stream, failure: Failure, shared: &Shared) -> io::Result<()> {
     let response = match failure {
         Failure::Client(error) => return Err(error),
-        Failure::Engine(response) => response,
+        Failure::Engine(response) => {
+            tracing::info!("the engine refuses a login");
+            response
+        }
         Failure::Front(error) => {
-            tracing::debug!(%error, "PostgreSQL front: a login is refused");
+            tracing::info!(%error, "a login is refused");
             let info = ErrorInfo::new("FATAL".to_owned(), error.sqlstate, error.message);
             let mut response = BytesMut::new();
             PgWireBackendMessage::ErrorResponse(ErrorResponse::from(info))
