@@ -162,7 +162,8 @@ fn new_pkcs8() -> Vec<u8> {
 pub struct Issuer {
     key: SigningKey,
     serial: std::sync::atomic::AtomicU64,
-    accepted: RwLock<BTreeMap<String, Verified>>,
+    /// Tokens that are not judged by what they say.
+    decided: RwLock<BTreeMap<String, Result<Verified, Refusal>>>,
 }
 
 impl fmt::Debug for Issuer {
@@ -214,7 +215,7 @@ impl Issuer {
     }
 
     fn with_key(key: SigningKey) -> Self {
-        Self { key, serial: 1.into(), accepted: RwLock::default() }
+        Self { key, serial: 1.into(), decided: RwLock::default() }
     }
 
     /// The public key, as Entra publishes its keys (JWKS).
@@ -231,8 +232,17 @@ impl Issuer {
             object_id: principal.object_id.clone(),
             expires_on: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 35),
         };
-        let mut accepted = self.accepted.write().unwrap_or_else(PoisonError::into_inner);
-        accepted.insert(token.to_owned(), verified);
+        self.decide(token, Ok(verified));
+    }
+
+    /// From now on refuses this token as expired, before its time.
+    pub fn expire(&self, token: &str) {
+        self.decide(token, Err(Refusal::Expired));
+    }
+
+    fn decide(&self, token: &str, outcome: Result<Verified, Refusal>) {
+        let mut decided = self.decided.write().unwrap_or_else(PoisonError::into_inner);
+        decided.insert(token.to_owned(), outcome);
     }
 
     /// A token for `principal`, padded to at least `length` characters (some
@@ -284,10 +294,11 @@ impl Issuer {
         audience: &str,
         now: SystemTime,
     ) -> Result<Verified, Refusal> {
-        let accepted = self.accepted.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(verified) = accepted.get(token) {
-            return Ok(verified.clone());
+        let decided = self.decided.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = decided.get(token) {
+            return outcome.clone();
         }
+        drop(decided);
         let mut validation = Validation::new(Algorithm::ES256);
         validation.leeway = 0;
         validation.validate_aud = false;
@@ -406,6 +417,8 @@ mod tests {
         assert_eq!(issuer.verify("x", "https://a"), Err(Refusal::Malformed));
         issuer.accept("x", &shop);
         assert_eq!(issuer.verify("x", "https://a").unwrap().object_id, shop.object_id);
+        issuer.expire(&token);
+        assert_eq!(issuer.verify(&token, "https://a"), Err(Refusal::Expired));
         let past = issuer.sign(&shop, "https://a", SystemTime::now() - Duration::from_secs(1), 0);
         assert_eq!(issuer.verify(&past, "https://a"), Err(Refusal::Expired));
     }

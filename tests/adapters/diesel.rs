@@ -124,7 +124,7 @@ async fn a_stale_plan_costs_the_connection() {
 async fn dropped_queries_end_behind_pgbouncer_and_their_callers_giving_up_is_counted() {
     let server = server().await;
     let credential = TestCredential::new("diesel-bounced", 2_000);
-    server.set_password("diesel-bounced", &credential.secret()).await;
+    server.create_principal(credential.principal()).await;
     let settings = "default_pool_size = 20\npool_mode = session";
     let roles = [("diesel-bounced", &*credential.secret())];
     let bouncer = PgBouncer::start_with(settings, server, &roles).await;
@@ -239,7 +239,7 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let guest = Guest::new("diesel-renewed").await;
     let pool = deadpool::Pool::builder(manager(guest.connector.clone())).build().unwrap();
     let first = pool.get().await.unwrap();
-    guest.rotate().await;
+    guest.rotate();
     let second = pool.get().await.unwrap();
     drop((first, second));
     assert_eq!((guest.connector.report().renewed, guest.credential.requests()), (1, 2));

@@ -18,13 +18,13 @@ use entra_pool::{
     postgres::{Config, Connector},
     token::Identity,
 };
-use support::{credential::TestCredential, postgres::PostgresServer};
+use support::{credential::TestCredential, front::PostgresService};
 use tokio::sync::OnceCell;
 
 /// One server for all tests here; each has roles of its own.
-async fn server() -> &'static PostgresServer {
-    static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
-    SERVER.get_or_init(PostgresServer::start).await
+async fn server() -> &'static PostgresService {
+    static SERVER: OnceCell<PostgresService> = OnceCell::const_new();
+    SERVER.get_or_init(PostgresService::start).await
 }
 
 /// A role that the server lets in, and the time it lives in.
@@ -41,7 +41,7 @@ impl Guest {
 
     async fn with(role: &str, change: impl FnOnce(Config) -> Config) -> Self {
         let guest = Self::stranger(role, change).await;
-        server().await.set_password(role, &guest.credential.secret()).await;
+        server().await.create_principal(guest.credential.principal()).await;
         guest
     }
 
@@ -55,10 +55,9 @@ impl Guest {
         Self { credential, clock, connector: Connector::new(config, tokens).unwrap() }
     }
 
-    /// The server knows the next token only, which nobody has yet.
-    async fn rotate(&self) {
-        let newer = self.credential.next_token();
-        server().await.set_password(&self.credential.principal().name, &newer).await;
+    /// The server takes the next token only, which nobody has yet.
+    fn rotate(&self) {
+        self.credential.rotate();
     }
 
     /// Whom its connections were not lent again, in numbers.

@@ -17,7 +17,7 @@ const IDLE: usize = 16;
 
 async fn connector(role: &str) -> Connector {
     let credential = TestCredential::new(role, 2_000);
-    server().await.set_password(role, &credential.secret()).await;
+    server().await.create_principal(credential.principal()).await;
     let config: Config = server().await.url(role).parse().unwrap();
     let tokens = Identity::new(credential).tokens(config.token_scope().unwrap());
     Connector::new(config, tokens).unwrap()

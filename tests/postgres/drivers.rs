@@ -11,7 +11,8 @@ use crate::{
     backend, connector, let_in, server,
     support::{
         credential::{TestCredential, code},
-        postgres::{DATABASE, PostgresServer},
+        front::PostgresService,
+        postgres::DATABASE,
     },
     text,
 };
@@ -41,10 +42,10 @@ async fn a_query_is_cancelled_over_the_connectors_tls() {
 /// Two servers of which one takes no writes, and a file with both authorities.
 pub async fn two_servers(
     role: &str,
-) -> (PostgresServer, TestCredential, String, tempfile::NamedTempFile) {
-    let (standby, other) = (server().await, PostgresServer::start().await);
+) -> (PostgresService, TestCredential, String, tempfile::NamedTempFile) {
+    let (standby, other) = (server().await, PostgresService::start().await);
     let credential = let_in(role).await;
-    other.set_password(role, &credential.secret()).await;
+    other.create_principal(credential.principal()).await;
     standby.sql(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
     let authorities = tempfile::NamedTempFile::new().unwrap();
     let both = standby.authority().pem() + &other.authority().pem();
@@ -63,10 +64,12 @@ pub async fn two_servers(
 async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
     let (primary, credential, url, _authorities) = two_servers("attrs").await;
     let identity = Identity::new(credential);
-    let standby = server().await.port().to_string();
-    for (wanted, port) in
-        [("any", &standby), ("read-only", &standby), ("read-write", &primary.port().to_string())]
-    {
+    let standby = server().await.engine_port().to_string();
+    for (wanted, port) in [
+        ("any", &standby),
+        ("read-only", &standby),
+        ("read-write", &primary.engine_port().to_string()),
+    ] {
         let connector = connector(&identity, &format!("{url}&target_session_attrs={wanted}"));
         let pool = connector.pool();
         let client = pool.get().await.unwrap();

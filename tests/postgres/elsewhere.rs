@@ -1,4 +1,4 @@
-//! Servers that ask somebody else about the token, and PgBouncer before a server.
+//! PgBouncer before a server.
 
 use entra_pool::{
     postgres::{self, Error},
@@ -9,42 +9,10 @@ use crate::{
     backend, connector, failure, let_in, server,
     support::{
         credential::{TestCredential, code, said},
-        ldap::LdapServer,
         pgbouncer::PgBouncer,
-        postgres::PostgresServer,
     },
     text,
 };
-
-#[tokio::test]
-async fn a_server_that_has_somebody_else_decide_gets_the_token_in_clear_over_tls() {
-    let ldap = LdapServer::start().await;
-    let server = PostgresServer::start_with_rule(&ldap.rule()).await;
-    for length in [2_000, 8_000] {
-        let role = format!("ldap_{length}");
-        let credential = TestCredential::new(&role, length);
-        server.sql(&format!("CREATE ROLE {role} LOGIN")).await;
-        ldap.add(&role, &credential.secret());
-        let identity = Identity::new(credential.clone());
-        let connector = connector(&identity, &server.url(&role));
-        let pool = connector.pool();
-        let first = pool.get().await.unwrap();
-        assert_eq!(text(&first, "SELECT current_user::text").await, role);
-        assert_eq!(text(&first, "SHOW password_encryption").await, "scram-sha-256");
-
-        ldap.accept_only(&role, [credential.next_token().as_str()]);
-        let second = pool.get().await.unwrap();
-        assert_eq!(text(&second, "SELECT current_user::text").await, role);
-        assert_eq!(connector.report().renewed, 1, "with the newer token");
-
-        ldap.accept_only(&role, ["another"]);
-        let Error::LoginRefused { source: error, advice, .. } = failure(pool.get().await) else {
-            panic!("let in")
-        };
-        assert_eq!(code(&error), Some("28000"));
-        assert!(advice.contains("pgaadauth_create_principal"), "{advice}");
-    }
-}
 
 #[tokio::test]
 async fn pgbouncer_takes_tokens_of_up_to_2_000_characters() {
@@ -53,7 +21,7 @@ async fn pgbouncer_takes_tokens_of_up_to_2_000_characters() {
         let role = format!("bounced_{length}");
         let credential = TestCredential::new(&role, length);
         let secret = credential.secret();
-        server.set_password(&role, &secret).await;
+        server.create_principal(credential.principal()).await;
         let bouncer = PgBouncer::start(server, &[(&role, &secret)]).await;
         let url = server.url_at(bouncer.port(), &role, "&application_name=menu");
         let pool = postgres::pool_with(&Identity::new(credential), &url).unwrap();
@@ -90,9 +58,7 @@ async fn a_token_that_pgbouncer_refuses_is_renewed_once() {
     let connector = connector(&identity, &url);
     let pool = connector.pool();
     let _first = pool.get().await.unwrap();
-    let newer = credential.next_token();
-    server.set_password("bounced_off", &newer).await;
-    bouncer.reload(&[("bounced_off", &newer)]).await;
+    bouncer.reload(&[("bounced_off", &credential.rotate())]).await;
     let _second = pool.get().await.unwrap();
     assert_eq!((connector.report().renewed, credential.requests()), (1, 2));
 

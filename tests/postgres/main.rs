@@ -1,5 +1,5 @@
-//! The PostgreSQL pool against a PostgreSQL server of the test's own, with a
-//! role whose password is the token.
+//! The PostgreSQL pool against a PostgreSQL server of the test's own, behind a front that
+//! checks tokens as Azure does.
 #![cfg(all(unix, feature = "postgres"))]
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
@@ -29,19 +29,19 @@ use entra_pool::{
     postgres::{Config, Connector, Error, Pool, deadpool_postgres},
     token::Identity,
 };
-use support::{credential::TestCredential, postgres::PostgresServer};
+use support::{credential::TestCredential, front::PostgresService};
 use tokio::sync::OnceCell;
 
 /// One server for all tests here; each has roles of its own.
-async fn server() -> &'static PostgresServer {
-    static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
-    SERVER.get_or_init(PostgresServer::start).await
+async fn server() -> &'static PostgresService {
+    static SERVER: OnceCell<PostgresService> = OnceCell::const_new();
+    SERVER.get_or_init(PostgresService::start).await
 }
 
 /// A credential for `role`, whose token the server takes.
 async fn let_in(role: &str) -> TestCredential {
     let credential = TestCredential::new(role, 2_000);
-    server().await.set_password(role, &credential.secret()).await;
+    server().await.create_principal(credential.principal()).await;
     credential
 }
 

@@ -19,7 +19,7 @@ use crate::{
     connector,
     support::{
         credential::{TestCredential, said},
-        postgres::PostgresServer,
+        front::PostgresService,
     },
 };
 
@@ -89,9 +89,9 @@ impl Load {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_outlives_three_restarts_and_new_tokens_without_losing_what_was_acknowledged() {
-    let server = PostgresServer::start().await;
+    let server = PostgresService::start().await;
     let credential = TestCredential::new("restarted", 2_000);
-    server.set_password("restarted", &credential.secret()).await;
+    server.create_principal(credential.principal()).await;
     server
         .sql("CREATE TABLE orders (id bigint PRIMARY KEY); GRANT ALL ON orders TO restarted")
         .await;
@@ -111,8 +111,7 @@ async fn a_pool_outlives_three_restarts_and_new_tokens_without_losing_what_was_a
 
     for restart in 1..=3 {
         // The token in the cache is refused from here on.
-        let newer = credential.next_token();
-        server.set_password("restarted", &newer).await;
+        credential.rotate();
         server.restart().await;
         let since = Instant::now();
         tokio::time::timeout(Duration::from_secs(20), load.all_succeed()).await.unwrap();

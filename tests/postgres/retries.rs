@@ -17,8 +17,8 @@ use crate::{
     let_in, server,
     support::{
         credential::{TestCredential, code, said},
+        front::PostgresService,
         nobody_listens,
-        postgres::PostgresServer,
     },
     tls::scoped,
 };
@@ -94,9 +94,9 @@ async fn a_server_that_stays_full_is_told_when_the_time_is_over() {
 
 #[tokio::test]
 async fn a_server_that_was_there_and_is_gone_is_waited_for_and_one_never_met_is_not() {
-    let server = PostgresServer::start().await;
+    let server = PostgresService::start().await;
     let credential = TestCredential::new("patient", 2_000);
-    server.set_password("patient", &credential.secret()).await;
+    server.create_principal(credential.principal()).await;
     let (clock, identity) = clocked(credential);
     let url = server.url("patient");
     let known = connector(&identity, &url);

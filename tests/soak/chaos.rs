@@ -8,13 +8,14 @@ use std::{
 
 use entra_pool_emulator::{
     azure_sql::{Fault as AzureFault, ServerError, Stage},
+    front::postgres::LoginError,
     identity::Fault,
     network::Network,
 };
 use fastrand::Rng;
 use tokio::time::sleep;
 
-use crate::world::{TOKEN_LIFE, World, set_token_life};
+use crate::world::{ROLE, TOKEN_LIFE, World, set_token_life};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Database {
@@ -184,9 +185,11 @@ impl Step {
                 sleep(REFUSAL_HOLDS).await;
             }
             Self::RefuseLogins(Postgres) => {
-                world.directory.refuse(true);
+                let text = format!("password authentication failed for user \"{ROLE}\"");
+                let control = world.postgres.front().control();
+                control.fail_logins(usize::MAX, LoginError::new("28P01", text));
                 sleep(length).await;
-                world.directory.refuse(false);
+                control.calm();
                 sleep(REFUSAL_HOLDS).await;
             }
             Self::Route => {

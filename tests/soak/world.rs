@@ -13,11 +13,11 @@ use entra_pool_emulator::{
     certificates::Authority,
     database::Database,
     identity::{IdentityEndpoint, IdentityOptions},
-    jwt::{Directory, Issuer, Principal, PrincipalKind},
+    jwt::{Directory, Principal, PrincipalKind},
     network::Network,
 };
 
-use crate::support::{clock::JumpingClock, directory::TokenDirectory, postgres::PostgresServer};
+use crate::support::{clock::JumpingClock, credential::issuer, front::PostgresService};
 
 /// Short, so that tokens are replaced, and run out, all the time.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(6);
@@ -31,7 +31,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(8);
 /// For a request to Azure SQL.
 const COMMAND_LIMIT: Duration = Duration::from_secs(4);
 
-const ROLE: &str = "soaked";
+pub const ROLE: &str = "soaked";
 
 pub struct World {
     pub clock: JumpingClock,
@@ -40,8 +40,7 @@ pub struct World {
     pub azure: AzureSqlServer,
     pub elsewhere: AzureSqlServer,
     pub to_azure: Network,
-    pub postgres: PostgresServer,
-    pub directory: TokenDirectory,
+    pub postgres: PostgresService,
     pub to_postgres: Network,
     pub azure_connector: azure_sql::Connector,
     pub postgres_connector: postgres::Connector,
@@ -52,7 +51,7 @@ impl World {
     pub async fn new() -> Self {
         let clock = JumpingClock::new();
         let principal = Principal::new(ROLE, PrincipalKind::UserAssigned);
-        let issuer = Arc::new(Issuer::new());
+        let issuer = issuer();
         let options = IdentityOptions {
             user_assigned: vec![principal.clone()],
             ..IdentityOptions::default()
@@ -91,11 +90,11 @@ impl World {
         let tokens = identity.tokens(config.token_scope().unwrap());
         let azure_connector = azure_sql::Connector::new(config, tokens).unwrap();
 
-        let directory = TokenDirectory::start(issuer, principal).await;
-        let postgres = PostgresServer::start_with_rule(&directory.rule()).await;
+        let postgres = PostgresService::start().await;
+        postgres.create_principal(&principal).await;
         postgres
             .sql(&format!(
-                "CREATE ROLE {ROLE} LOGIN; GRANT ALL ON SCHEMA public TO {ROLE};
+                "GRANT ALL ON SCHEMA public TO {ROLE};
                  CREATE TABLE acknowledged (id bigint NOT NULL); GRANT ALL ON acknowledged TO {ROLE};
                  CREATE INDEX by_id ON acknowledged (id)"
             ))
@@ -121,7 +120,6 @@ impl World {
             elsewhere,
             to_azure,
             postgres,
-            directory,
             to_postgres,
             azure_connector,
             postgres_connector,

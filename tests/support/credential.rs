@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, SystemTime},
@@ -15,13 +15,18 @@ use entra_pool_emulator::jwt::{Issuer, Principal, PrincipalKind};
 /// The audience of tokens for PostgreSQL.
 pub const AUDIENCE: &str = "https://ossrdbms-aad.database.windows.net";
 
+/// Signs the tokens of all credentials here.
+pub fn issuer() -> Arc<Issuer> {
+    static ISSUER: LazyLock<Arc<Issuer>> = LazyLock::new(Arc::default);
+    Arc::clone(&ISSUER)
+}
+
 /// A credential that has its tokens at hand and counts who asks. Clones share.
 #[derive(Debug, Clone)]
 pub struct TestCredential(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    issuer: Issuer,
     principal: Principal,
     audience: &'static str,
     length: usize,
@@ -39,7 +44,6 @@ impl TestCredential {
 
     pub fn for_principal(principal: Principal, audience: &'static str, length: usize) -> Self {
         let credential = Self(Arc::new(Inner {
-            issuer: Issuer::new(),
             principal,
             audience,
             length,
@@ -56,9 +60,15 @@ impl TestCredential {
     pub fn next_token(&self) -> String {
         let expires_on = SystemTime::now() + Duration::from_secs(24 * 3600);
         let inner = &self.0;
-        let secret = inner.issuer.sign(&inner.principal, inner.audience, expires_on, inner.length);
+        let secret = issuer().sign(&inner.principal, inner.audience, expires_on, inner.length);
         *inner.now.lock().unwrap() = Some(Token::new(secret.clone(), expires_on));
         secret
+    }
+
+    /// Makes another token, and has servers refuse the one before it as expired.
+    pub fn rotate(&self) -> String {
+        issuer().expire(&self.secret());
+        self.next_token()
     }
 
     /// From now on every request gets another token.

@@ -5,11 +5,10 @@ pub mod clock;
 pub mod credential;
 #[cfg(unix)]
 mod daemon;
-pub mod directory;
+#[cfg(unix)]
+pub mod front;
 pub mod held;
 pub mod hostile;
-#[cfg(unix)]
-pub mod ldap;
 pub mod logs;
 #[cfg(unix)]
 pub mod pgbouncer;
@@ -17,6 +16,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod storm;
 
+pub use entra_pool::postgres::tokio_postgres;
 use tokio::net::TcpSocket;
 
 /// A port that is taken, so that nobody else gets it, but not listened on.

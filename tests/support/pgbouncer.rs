@@ -1,5 +1,5 @@
-//! A PgBouncer before a PostgreSQL server: it asks for the token in clear, over TLS,
-//! compares it with what it has, and logs in to the server with it.
+//! A PgBouncer before PostgreSQL: it asks for the token in clear, over TLS,
+//! compares it with what it has, and logs in with it.
 
 use std::{fmt::Write, process::Command};
 
@@ -7,19 +7,19 @@ use tokio::net::TcpStream;
 
 use super::{
     daemon::{Daemon, Home, program},
-    postgres::PostgresServer,
+    front::PostgresService,
 };
 
 pub struct PgBouncer(Daemon);
 
 impl PgBouncer {
     /// One that lets these roles in with these tokens.
-    pub async fn start(server: &PostgresServer, roles: &[(&str, &str)]) -> Self {
+    pub async fn start(server: &PostgresService, roles: &[(&str, &str)]) -> Self {
         Self::start_with("", server, roles).await
     }
 
     /// One with these settings as well, one on a line.
-    pub async fn start_with(more: &str, server: &PostgresServer, roles: &[(&str, &str)]) -> Self {
+    pub async fn start_with(more: &str, server: &PostgresService, roles: &[(&str, &str)]) -> Self {
         let home = Home::new();
         server
             .authority()

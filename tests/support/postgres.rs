@@ -6,9 +6,11 @@ use std::{
 };
 
 use entra_pool_emulator::certificates::Authority;
-use tokio_postgres::NoTls;
 
-use super::daemon::{Daemon, Home, program};
+use super::{
+    daemon::{Daemon, Home, program},
+    tokio_postgres::{self, NoTls},
+};
 
 /// The database that all tests use.
 pub const DATABASE: &str = "restaurant";
@@ -172,7 +174,8 @@ impl PostgresServer {
         })
     }
 
-    async fn sql_in(&self, database: &str, sql: &str) {
+    /// The same in another database.
+    pub async fn sql_in(&self, database: &str, sql: &str) {
         self.superuser(database).await.unwrap().batch_execute(sql).await.unwrap();
     }
 

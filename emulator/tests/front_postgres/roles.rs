@@ -116,7 +116,7 @@ async fn entra_administrators_create_principals() {
     admin.batch_execute("DROP ROLE \"shop-named\"").await.unwrap();
     assert_eq!(
         service.refusal(&service.config(&named)).await,
-        ("28000".to_owned(), "role \"shop-named\" does not exist".to_owned())
+        ("28P01".to_owned(), "password authentication failed for user \"shop-named\"".to_owned())
     );
 }
 
@@ -126,6 +126,6 @@ async fn a_principal_without_a_role_is_refused() {
     let nobody = Principal::new("nobody", PrincipalKind::UserAssigned);
     assert_eq!(
         service.refusal(&service.config(&nobody)).await,
-        ("28000".to_owned(), "role \"nobody\" does not exist".to_owned())
+        ("28P01".to_owned(), "password authentication failed for user \"nobody\"".to_owned())
     );
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{EngineLogin, LoginError, engine::Engine};
 use crate::{
     jwt::{Principal, PrincipalKind, Verified},
-    postgres::refusals::{no_role, wrong_role},
+    postgres::refusals::wrong_role,
 };
 
 /// A role with a comment that starts like this was created by a front.
@@ -55,21 +55,24 @@ impl Roles {
             belongs(user, verified, principal, None)?;
             return Ok(login.clone());
         }
-        let fresh = |known: &Known| Some(known.password.as_str()) != refused;
-        let mut known = self.set().get(user).cloned().filter(fresh);
-        if known.is_none() {
-            let _setting = self.setting.lock().await;
-            // Another login may have set it meanwhile.
-            known = self.set().get(user).cloned().filter(fresh);
-            if known.is_none() {
-                let now = self.set_password(engine, user, verified, principal).await?;
-                self.set().insert(user.to_owned(), now.clone());
-                known = Some(now);
-            }
+        // A role can have been dropped and created again for another principal.
+        let usable = || {
+            let known = self.set().get(user).cloned()?;
+            let fits = belongs(user, verified, principal, known.object_id.as_deref()).is_ok();
+            (fits && Some(known.password.as_str()) != refused).then_some(known.password)
+        };
+        let login = |password| EngineLogin { user: user.to_owned(), password };
+        if let Some(password) = usable() {
+            return Ok(login(password));
         }
-        let known = known.ok_or_else(|| LoginError::new("28000", no_role(user)))?;
-        belongs(user, verified, principal, known.object_id.as_deref())?;
-        Ok(EngineLogin { user: user.to_owned(), password: known.password })
+        let _setting = self.setting.lock().await;
+        // Another login may have set it meanwhile.
+        if let Some(password) = usable() {
+            return Ok(login(password));
+        }
+        let known = self.set_password(engine, user, verified, principal).await?;
+        self.set().insert(user.to_owned(), known.clone());
+        Ok(login(known.password))
     }
 
     /// Whether the engine's refusal of this account may come from a password that somebody
@@ -103,7 +106,7 @@ impl Roles {
                     found = admin.query_opt(LOOK, &[&user]).await?;
                 }
                 let Some(row) = found else {
-                    return Ok(Err(LoginError::new("28000", no_role(user))));
+                    return Ok(Err(no_role(user)));
                 };
                 let mark: Option<String> = row.get(0);
                 let Some(mark) = mark.filter(|mark| mark.starts_with(MARK)) else {
@@ -130,6 +133,12 @@ impl Roles {
     fn set(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As PostgreSQL, which does not tell whether a role exists.
+fn no_role(user: &str) -> LoginError {
+    tracing::debug!(user, "PostgreSQL front: there is no such role");
+    LoginError::new("28P01", format!("password authentication failed for user \"{user}\""))
 }
 
 /// What PostgreSQL stores for a password, which thus stays out of its log (RFC 5803). One

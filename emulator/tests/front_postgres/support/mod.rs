@@ -4,3 +4,5 @@
 pub mod daemon;
 #[path = "../../../../tests/support/postgres.rs"]
 pub mod postgres;
+
+pub use tokio_postgres;
