@@ -6,6 +6,7 @@
 
 mod allocations;
 mod azure_sql;
+mod front;
 mod postgres;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
@@ -21,6 +22,8 @@ fn main() {
         move |what: &str| selected.is_empty() || selected.iter().any(|word| what.contains(*word));
     let mut rows = token_cache::rows(full, &wanted);
     rows.extend(azure_sql::rows(&wanted));
+    // Before the next rows, which keep to one core.
+    rows.extend(front::rows(&wanted));
     rows.extend(postgres::rows(&wanted));
     table::print(&rows);
 }
