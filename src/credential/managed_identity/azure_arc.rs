@@ -12,10 +12,12 @@ use super::{
     endpoint::{Endpoint, Protocol},
     http::{Answer, Http, HttpError, TRY_LIMIT},
     key_file::{self, Agent, KeyFileError},
+    secret::Secret,
     shown,
 };
 use crate::{
     credential::ConfigError,
+    lock::Lock,
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Unavailable},
@@ -39,12 +41,14 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Both requests: a key may be valid for one answer only.
+    /// Both requests: a key may be valid for one answer only. The key is left in `sent`, because a
+    /// later answer may also echo it.
     pub(super) async fn ask_agent(
         &self,
         agent: &Agent,
         http: &Http,
         scope: &Scope,
+        sent: &Lock<Option<Secret>>,
     ) -> Result<Answer, HttpError> {
         let answer = http.send_once(self.request(scope), TRY_LIMIT).await?;
         self.known.store(true, Relaxed);
@@ -57,8 +61,8 @@ impl Endpoint {
         let key = key_file::read(&answer.headers, agent)?;
         let mut request = self.request(scope);
         request.headers_mut().insert(AUTHORIZATION, key.header());
-        let answer = http.send_once(request, TRY_LIMIT).await?;
-        Ok(Answer { sent: Some(key), ..answer })
+        *sent.lock() = Some(key);
+        http.send_once(request, TRY_LIMIT).await
     }
 
     pub(super) fn no_agent(&self, error: HttpError) -> CredentialError {

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     credential::{ConfigError, answer},
+    lock::Lock,
     token::{
         CredentialError,
         CredentialErrorKind::{Refused, Transient, Unavailable},
@@ -143,8 +144,9 @@ impl Endpoint {
         http: &Http,
         scope: &Scope,
     ) -> Result<Token, CredentialError> {
+        let sent = Lock::default();
         let one_try = async || match &self.agent {
-            Some(agent) => self.ask_agent(agent, http, scope).await,
+            Some(agent) => self.ask_agent(agent, http, scope, &sent).await,
             None => http.send_once(self.request(scope), TRY_LIMIT).await,
         };
         let token = |answer| self.token(answer, scope);
@@ -167,12 +169,13 @@ impl Endpoint {
         if self.is_imds() {
             self.recognise_imds(&answer)?;
         }
-        Err(self.refusal(&answer, scope))
+        let sent = sent.lock();
+        Err(self.refusal(&answer, scope, sent.as_ref()))
     }
 
-    fn refusal(&self, answer: &Answer, scope: &Scope) -> CredentialError {
+    fn refusal(&self, answer: &Answer, scope: &Scope, sent: Option<&Secret>) -> CredentialError {
         let Protocol { who, ref retry, owner, no_identity, refusals, .. } = *self.protocol;
-        let secret = answer.sent.as_ref().or(self.secret.as_ref().map(|(_, secret)| secret));
+        let secret = sent.or(self.secret.as_ref().map(|(_, secret)| secret));
         let said = answer::description(&answer.body, secret.map(Secret::text));
         let status = answer.status.as_u16();
         if (retry.passes)(answer) {

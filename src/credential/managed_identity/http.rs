@@ -16,7 +16,6 @@ use super::{
     key_file::KeyFileError,
     pinned::{self, Thumbprint},
     retry::Retry,
-    secret::Secret,
 };
 use crate::{
     clock::{Clock, SystemClock, timeout},
@@ -51,8 +50,6 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) retry_after: Option<Duration>,
-    /// What the request carried, if whoever reports the answer has not got it.
-    pub(super) sent: Option<Secret>,
     /// Of a refusal that could not be read to its end: what came.
     pub(super) body: Zeroizing<Vec<u8>>,
     /// Wall-clock time before the request.
@@ -155,7 +152,7 @@ impl Http {
                     Err(_) if !status.is_success() => {}
                     read => read?,
                 }
-                Ok(Answer { status, headers, retry_after, sent: None, body, asked_at })
+                Ok(Answer { status, headers, retry_after, body, asked_at })
             };
             connection::exchange(stream, request, reading).await
         };

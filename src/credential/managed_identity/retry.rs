@@ -123,7 +123,6 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: retry_after.map(Duration::from_secs),
             headers: reqwest::header::HeaderMap::new(),
-            sent: None,
             body: Zeroizing::new(b"{}".to_vec()),
             asked_at: SystemTime::UNIX_EPOCH,
         });
