@@ -9,6 +9,7 @@ mod config;
 #[cfg(target_os = "linux")]
 mod endurance;
 mod faults;
+mod front;
 mod hostile;
 mod isolation;
 mod login;

@@ -147,9 +147,11 @@ async fn the_end_of_a_transaction_may_begin_the_next() {
     let answer = raw.ask(TRANSACTION, &request(0, named(&[5, 0, 0], &[]))).await;
     let first = begun(&answer).unwrap();
     raw.ask(BATCH, &request(first, utf16("CREATE TABLE t (n int)"))).await;
-    raw.ask(TRANSACTION, &request(first, named(&[9, 0], &[]))).await;
+    let savepoint = [&[8][..], &utf16("hïer")].concat();
+    raw.ask(TRANSACTION, &request(first, [&[9, 0][..], &savepoint].concat())).await;
     raw.ask(BATCH, &request(first, utf16("INSERT INTO t VALUES (7)"))).await;
-    let answer = raw.ask(TRANSACTION, &request(first, named(&[8, 0], &[0]))).await;
+    let back = [&[8, 0][..], &savepoint, &[0]].concat();
+    let answer = raw.ask(TRANSACTION, &request(first, back)).await;
     assert_eq!(answer[0], 0xfd, "back to the savepoint: {answer:?}");
     for (end, change) in [(7, 9), (8, 10)] {
         let insert = utf16("INSERT INTO t VALUES (1)");
