@@ -34,7 +34,7 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     let Some(hello) = gate.hello(stream).await? else { return Ok(()) };
     let mut client = gate.welcome(hello, Engine::AZURE_SQL).await?;
     let login = gate.login(&mut client).await?;
-    server.behaviour.note_server_name(&login.server);
+    gate.behaviour.note_server_name(&login.server);
     let instance = login.server.split_once('\\').map(|(_, instance)| instance);
     if server.options.instance.is_some() && server.options.instance.as_deref() != instance {
         tracing::debug!(asked = login.server, "a login is for another instance");

@@ -149,7 +149,7 @@ impl Endpoint {
             Some(agent) => self.ask_agent(agent, http, scope, &sent).await,
             None => http.send_once(self.request(scope), TRY_LIMIT).await,
         };
-        let token = |answer| self.token(answer, scope);
+        let token = |answer| self.token(answer, scope, sent.lock().as_ref());
         token(http.repeat(one_try, &self.protocol.retry, token).await)
     }
 
@@ -157,6 +157,7 @@ impl Endpoint {
         &self,
         answer: Result<Answer, HttpError>,
         scope: &Scope,
+        sent: Option<&Secret>,
     ) -> Result<Token, CredentialError> {
         let answer = answer.map_err(|error| self.no_answer(error))?;
         if answer.status.is_success() {
@@ -169,8 +170,7 @@ impl Endpoint {
         if self.is_imds() {
             self.recognise_imds(&answer)?;
         }
-        let sent = sent.lock();
-        Err(self.refusal(&answer, scope, sent.as_ref()))
+        Err(self.refusal(&answer, scope, sent))
     }
 
     fn refusal(&self, answer: &Answer, scope: &Scope, sent: Option<&Secret>) -> CredentialError {
