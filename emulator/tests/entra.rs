@@ -249,6 +249,12 @@ async fn a_registered_certificates_key_signs_assertions() {
         let answer = entra.assert(&entra.sign(&entra.header(), &claims)).await;
         entra.is_service_token(&answer);
     }
+    // Thumbprints as azure_identity (Rust) writes them.
+    let plain = BASE64_URL_SAFE_NO_PAD.decode(&entra.thumbprint).unwrap();
+    let plain = BASE64_STANDARD.encode(plain);
+    let header = json!({"alg": "RS256", "typ": "JWT", "x5t#S256": plain});
+    entra.is_service_token(&entra.assert(&entra.sign(&header, &claims)).await);
+    // Times as MSAL for Python writes them.
     let mut fractions = claims.clone();
     fractions["exp"] = (claims["exp"].as_f64().unwrap() + 0.25).into();
     let answer = entra.assert(&entra.sign(&entra.header(), &fractions)).await;

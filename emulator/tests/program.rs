@@ -10,10 +10,18 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
 };
 
+use entra_pool_emulator::{
+    azure_sql::{AzureSqlOptions, AzureSqlServer},
+    certificates::Authority,
+    database::Database,
+    jwt::{Directory, Issuer},
+};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_util::compat::TokioAsyncWriteCompatExt;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_entra-pool-emulator");
 const FREE_PORTS: [&str; 4] =
@@ -333,4 +341,44 @@ fn an_engine_that_is_down_does_not_keep_it_from_starting() {
     }
     let log = running.stop("-TERM");
     assert!(!log.contains("p4ssw0rd") && !String::from_utf8_lossy(&line).contains("p4ssw0rd"));
+}
+
+/// A SQL Server with the SQL login `sa`: the stand-in, which knows SQL logins as well.
+async fn sql_server() -> (AzureSqlServer, Authority) {
+    let authority = Authority::new().unwrap();
+    let tls = authority.issue(&["localhost"]).unwrap().server_config().unwrap();
+    let (issuer, directory) = (Arc::new(Issuer::new()), Arc::new(Directory::default()));
+    let database = Arc::new(Database::new().unwrap());
+    let mut options = AzureSqlOptions::new(issuer, directory, database, tls);
+    options.sql_logins.insert("sa".to_owned(), "p4ss/word".to_owned());
+    (AzureSqlServer::start(options).await.unwrap(), authority)
+}
+
+#[tokio::test]
+async fn a_sql_server_behind_it_is_logged_in_to_with_the_urls_login() {
+    let (server, _authority) = sql_server().await;
+    let port = server.addr().port();
+    let url = format!("sqlserver://sa:p4ss%2Fword@127.0.0.1:{port}?TrustServerCertificate=true");
+    let running = Running::start(&["--azure-sql-upstream", &url]);
+    let text = &running.variables["EMULATOR_AZURE_SQL"];
+    assert!(text.contains("Database=master;"), "{text}");
+    let resource = "resource=https://database.windows.net";
+    let answer = running.get(&format!("/msi/token?api-version=2019-08-01&{resource}"));
+    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let token = body["access_token"].as_str().unwrap();
+
+    let mut config = tiberius::Config::new();
+    config.host("localhost");
+    config.port(text.split(['=', ',', ';']).nth(2).unwrap().parse().unwrap());
+    config.trust_cert_ca(&running.variables["EMULATOR_CA"]);
+    config.authentication(tiberius::AuthMethod::aad_token(token));
+    let stream = tokio::net::TcpStream::connect(config.get_addr()).await.unwrap();
+    let mut client = tiberius::Client::connect(config, stream.compat_write()).await.unwrap();
+    let row = client.simple_query("SELECT 1 + 1").await.unwrap().into_row().await.unwrap();
+    assert_eq!(row.unwrap().get::<i32, _>(0), Some(2));
+    assert_eq!(server.counters().logins, 1);
+    drop(client);
+    let log = running.stop("-TERM");
+    assert!(log.contains("a login succeeds") && log.contains("shop-app"), "{log}");
+    assert!(!log.contains("p4ss") && !log.contains(token), "{log}");
 }

@@ -81,13 +81,15 @@ fn by_certificate(
     claims: &Claims,
     host: &str,
 ) -> Result<(), Refusal> {
-    let named = [&header.x5t, &header.x5t_s256];
+    // Rust's SDK writes plain Base64, which Entra takes as well as RFC 7515's.
+    let url_safe = |text: &String| text.trim_end_matches('=').replace('+', "-").replace('/', "_");
+    let named = [&header.x5t, &header.x5t_s256].map(|text| text.as_ref().map(url_safe));
     let certificate = application.certificates.iter().find(|certificate| {
-        let mut pairs = certificate.thumbprints.iter().zip(named);
+        let mut pairs = certificate.thumbprints.iter().zip(&named);
         pairs.any(|(own, named)| named.as_ref() == Some(own))
     });
     let Some(certificate) = certificate else {
-        let thumbprint = named.into_iter().flatten().next().map_or("", String::as_str);
+        let thumbprint = named.iter().flatten().next().map_or("", String::as_str);
         return Err(invalid_client(
             700_027,
             format!(

@@ -5,7 +5,11 @@ mod services;
 mod settings;
 mod variables;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::Parser;
 
@@ -56,7 +60,12 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     if health {
         return health::ask(settings.bind(), settings.identity_port()).map_err(Failure::Health);
     }
-    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(log).init();
+    let terminal = io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(terminal)
+        .with_max_level(log)
+        .init();
     // Signals are heard from here on, not from when everything is printed.
     let stop = signals().map_err(Failure::Signals)?;
     let services = Services::start(&settings).await?;
