@@ -53,9 +53,24 @@ enum Now {
 }
 
 struct Accepting {
-    /// Asks to close all connections; dropped to end the task.
-    cut: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    /// Dropped to end the task.
+    commands: mpsc::UnboundedSender<Command>,
     task: JoinHandle<()>,
+}
+
+/// What the task is asked for, and where to say that it is done.
+enum Command {
+    /// Close all connections.
+    Cut(oneshot::Sender<()>),
+    /// Refuse new connections, or accept them again.
+    Refuse(bool, oneshot::Sender<io::Result<()>>),
+}
+
+/// The port of the task.
+enum Port {
+    Open(TcpListener),
+    Held(TcpSocket),
+    Lost,
 }
 
 impl Listener {
@@ -81,10 +96,19 @@ impl Listener {
         let (done, cut) = oneshot::channel();
         match &*self.lock() {
             // Without a task there is no connection.
-            Now::Here(accepting) => drop(accepting.cut.send(done)),
+            Now::Here(accepting) => drop(accepting.commands.send(Command::Cut(done))),
             Now::Away(_) | Now::Nowhere => return,
         }
         let _ = cut.await;
+    }
+
+    /// Refuses new connections, or accepts them again; those that are open stay so.
+    pub(crate) async fn refuse(&self, refuse: bool) -> io::Result<()> {
+        let (done, outcome) = oneshot::channel();
+        if let Now::Here(accepting) = &*self.lock() {
+            drop(accepting.commands.send(Command::Refuse(refuse, done)));
+        }
+        outcome.await.map_err(|_| io::Error::other("the server has stopped"))?
     }
 
     /// Closes the listener and every connection.
@@ -99,7 +123,7 @@ impl Listener {
                 }
             }
         };
-        drop(accepting.cut);
+        drop(accepting.commands);
         accepting.task.await.map_err(io::Error::other)?;
         *self.lock() = Now::Away(bind_again(self.addr).await?);
         Ok(())
@@ -156,36 +180,63 @@ async fn bind_again(addr: SocketAddr) -> io::Result<TcpSocket> {
 
 impl Accepting {
     fn spawn(listener: TcpListener, serve: &Serve) -> Self {
-        let (cut, cuts) = mpsc::unbounded_channel();
-        let task = tokio::spawn(accept(listener, Arc::clone(serve), cuts));
-        Self { cut, task }
+        let (commands, received) = mpsc::unbounded_channel();
+        let task = tokio::spawn(accept(listener, Arc::clone(serve), received));
+        Self { commands, task }
+    }
+}
+
+impl Port {
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Open(listener) => listener.accept().await,
+            Self::Held(_) | Self::Lost => std::future::pending().await,
+        }
+    }
+
+    async fn refuse(&mut self, refuse: bool, addr: SocketAddr) -> io::Result<()> {
+        *self = match (std::mem::replace(self, Self::Lost), refuse) {
+            (Self::Open(listener), true) => {
+                drop(listener);
+                Self::Held(bind_again(addr).await?)
+            }
+            (Self::Held(socket), false) => Self::Open(socket.listen(BACKLOG)?),
+            (Self::Lost, _) => Self::Open(bind_again(addr).await?.listen(BACKLOG)?),
+            (unchanged, _) => unchanged,
+        };
+        Ok(())
     }
 }
 
 async fn accept(
     listener: TcpListener,
     serve: Serve,
-    mut cuts: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let mut connections = JoinSet::new();
+    let Ok(addr) = listener.local_addr() else { return };
+    let mut port = Port::Open(listener);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = port.accept() => match accepted {
                 Ok((stream, _)) => drop(connections.spawn(serve(stream))),
                 // The one connection was gone before it was accepted, or files ran out.
                 Err(_) => tokio::task::yield_now().await,
             },
-            cut = cuts.recv() => match cut {
-                Some(done) => {
+            command = commands.recv() => match command {
+                Some(Command::Cut(done)) => {
                     connections.shutdown().await;
                     // Whoever asked may have given up.
                     let _ = done.send(());
+                }
+                Some(Command::Refuse(refuse, done)) => {
+                    let _ = done.send(port.refuse(refuse, addr).await);
                 }
                 None => break,
             },
             Some(_) = connections.join_next() => {}
         }
     }
-    drop(listener);
+    drop(port);
     connections.shutdown().await;
 }

@@ -1,10 +1,7 @@
 //! What a test can make the server do, and what the server has counted.
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -13,6 +10,7 @@ use tokio::sync::watch;
 use super::{
     error::ServerError,
     fault::{Fault, Stage},
+    packets::{kind, status},
 };
 use crate::times::Times;
 
@@ -25,15 +23,16 @@ pub struct Behaviour {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    login_delay: Duration,
-    query_delay: Duration,
+pub(crate) struct State {
+    pub(crate) login_delay: Duration,
+    pub(crate) query_delay: Duration,
     faults: Times<(Stage, Fault)>,
-    login_failures: Times<Vec<ServerError>>,
-    request_failures: Times<ServerError>,
-    routes: Times<(String, u16)>,
-    acknowledges_tokens: Option<bool>,
-    resets: Acknowledgement,
+    pub(crate) login_failures: Times<Vec<ServerError>>,
+    pub(crate) request_failures: Times<ServerError>,
+    pub(crate) routes: Times<(String, u16)>,
+    /// Whether tokens are not acknowledged.
+    pub(crate) ignores_tokens: bool,
+    pub(crate) resets: Acknowledgement,
     fed_auth_required: Option<u8>,
     server_name: String,
     /// By so much tokens are older here than by the machine's clock.
@@ -115,7 +114,7 @@ impl Behaviour {
 
     /// Whether logins acknowledge the token (FEATUREEXTACK). Default: yes.
     pub fn acknowledge_tokens(&self, acknowledges: bool) {
-        self.state().acknowledges_tokens = Some(acknowledges);
+        self.state().ignores_tokens = !acknowledges;
     }
 
     /// When resets of sessions are acknowledged.
@@ -155,40 +154,12 @@ impl Behaviour {
         self.cut.subscribe()
     }
 
-    pub(crate) fn login_delay(&self) -> Duration {
-        self.state().login_delay
-    }
-
-    pub(crate) fn query_delay(&self) -> Duration {
-        self.state().query_delay
-    }
-
     pub(crate) fn next_fault(&self, at: Stage) -> Option<Fault> {
         self.state().faults.next_where(|(stage, _)| *stage == at).map(|(_, fault)| fault)
     }
 
-    pub(crate) fn next_login_failure(&self) -> Option<Vec<ServerError>> {
-        self.state().login_failures.next()
-    }
-
-    pub(crate) fn next_request_failure(&self) -> Option<ServerError> {
-        self.state().request_failures.next()
-    }
-
-    pub(crate) fn acknowledges_tokens(&self) -> bool {
-        self.state().acknowledges_tokens.unwrap_or(true)
-    }
-
-    pub(crate) fn resets(&self) -> Acknowledgement {
-        self.state().resets
-    }
-
     pub(crate) fn fed_auth_required(&self) -> u8 {
         self.state().fed_auth_required.unwrap_or(1)
-    }
-
-    pub(crate) fn next_route(&self) -> Option<(String, u16)> {
-        self.state().routes.next()
     }
 
     /// What tokens are judged by.
@@ -196,7 +167,7 @@ impl Behaviour {
         SystemTime::now() + self.state().ahead
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -242,42 +213,38 @@ pub struct Counters {
     pub faults: u64,
 }
 
-macro_rules! live_counters {
-    ($($name:ident),*) => {
-        /// The counters as they are counted.
-        #[derive(Debug, Default)]
-        pub(crate) struct LiveCounters {
-            $(pub(crate) $name: AtomicU64,)*
-        }
+/// The counters as they are counted.
+#[derive(Debug, Default)]
+pub(crate) struct LiveCounters(Mutex<Counters>);
 
-        impl LiveCounters {
-            pub(crate) fn read(&self) -> Counters {
-                Counters { $($name: self.$name.load(Ordering::Acquire),)* }
+impl LiveCounters {
+    pub(crate) fn read(&self) -> Counters {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Counts what a packet of this type and with these status bits tells of requests.
+    pub(crate) fn packet(&self, kind: u8, bits: u8) {
+        let resets = status::RESET_CONNECTION | status::RESET_CONNECTION_SKIP_TRANSACTION;
+        self.count(|it| {
+            let requests = match kind {
+                kind::SQL_BATCH => &mut it.batches,
+                kind::RPC => &mut it.rpcs,
+                kind::TRANSACTION_MANAGER => &mut it.transaction_requests,
+                _ => return,
+            };
+            // Of several messages at a time (MARS), packets alternate; each has one that ends it.
+            if bits & status::END_OF_MESSAGE != 0 {
+                *requests += 1;
+                it.requests += 1;
             }
-        }
-    };
-}
-
-live_counters!(
-    connections,
-    open,
-    prelogins,
-    tls_resumptions,
-    logins,
-    logins_refused,
-    logins_routed,
-    logins_in_plain_text,
-    requests,
-    batches,
-    rpcs,
-    transaction_requests,
-    attentions,
-    reset_bits,
-    resets,
-    unreset_borrowers,
-    faults
-);
-
-pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Release);
+            // Only a message's first packet has it.
+            if bits & resets != 0 {
+                it.reset_bits += 1;
+            }
+        });
+    }
 }

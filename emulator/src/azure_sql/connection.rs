@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Shared,
-    behaviour::{Acknowledgement, count},
+    behaviour::Acknowledgement,
     error::ServerError,
     fault::{self, Stage},
     gate::Stream,
@@ -29,7 +29,7 @@ use super::{
 };
 
 /// Serves a client until it or the server ends the connection.
-pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<()> {
+pub(crate) async fn serve(stream: TcpStream, server: &Arc<Shared>) -> io::Result<()> {
     let gate = &server.gate;
     let Some(hello) = gate.hello(stream).await? else { return Ok(()) };
     let mut client = gate.welcome(hello, Engine::AZURE_SQL).await?;
@@ -43,13 +43,14 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     let spid = server.next_spid();
     let admitted = match gate.before_answer(&mut client).await? {
         Some(failures) => Err(failures),
-        None => admit(&login, &server).map_err(|error| vec![error]),
+        None => admit(&login, server).map_err(|error| vec![error]),
     };
     let (user, database, expires_on) = match admitted {
         Ok(admitted) => admitted,
         Err(errors) => return gate.refuse(client, &login, &errors, spid).await,
     };
-    if let Some(route) = gate.behaviour.next_route() {
+    let route = gate.behaviour.state().routes.next();
+    if let Some(route) = route {
         return gate.route(client, &login, &database, &route, spid).await;
     }
     let answer = gate.accepted(&login, &database).finish(false);
@@ -64,14 +65,14 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     };
     let cancel = Arc::new(Cancel::default());
     let open: Open = {
-        let (cancel, server) = (Arc::clone(&cancel), Arc::clone(&server));
+        let (cancel, server) = (Arc::clone(&cancel), Arc::clone(server));
         let databases = server.options.databases.clone().into();
         Box::new(move || Session::new(&server.options.database, identity, databases, cancel))
     };
-    count(&gate.counters.logins);
+    gate.counters.count(|it| it.logins += 1);
     gate.answer_login(&mut stream, &answer, spid).await?;
     let framing = Framing { packet_size: login.packet_size(), spid };
-    requests(stream, open, CancelOnDrop(cancel), framing, expires_on, Arc::clone(&server)).await
+    requests(stream, open, CancelOnDrop(cancel), framing, expires_on, Arc::clone(server)).await
 }
 
 /// Who logs in, to which database, and when their token expires.
@@ -164,14 +165,15 @@ async fn requests(
         let mut ends = false;
         let answer = if message.kind == kind::ATTENTION {
             // There was nothing left to stop.
-            count(&server.gate.counters.attentions);
+            server.gate.counters.count(|it| it.attentions += 1);
             Answer::attention(&[])
         } else {
             let request = Request::parse(message.kind, &message.payload).map_err(malformed)?;
             // Read before the request is counted: a test that sees the count may end the delay
             // for later requests.
-            let delay = server.gate.behaviour.query_delay();
-            count_request(&server, &request, message.first_status);
+            let delay = server.gate.behaviour.state().query_delay;
+            let bits = message.first_status | status::END_OF_MESSAGE;
+            server.gate.counters.packet(message.kind, bits);
             if let Some(fault) = fault::next(Stage::Request, &server.gate) {
                 fault::happen(fault, gone(&mut messages)).await?;
             }
@@ -181,7 +183,8 @@ async fn requests(
             };
             let Some(session) = session else { return Ok(()) };
             cancel.0.lower();
-            let refusal = server.gate.behaviour.next_request_failure().or_else(|| {
+            let refusal = server.gate.behaviour.state().request_failures.next();
+            let refusal = refusal.or_else(|| {
                 let expired = token_expires_on.is_some_and(|at| at <= server.gate.behaviour.now());
                 let unknown = server.options.dedicated_pool && request.sets_isolation();
                 let refused = unknown.then(ServerError::no_isolation);
@@ -200,7 +203,7 @@ async fn requests(
                     }
                     message = messages.recv(), if early.is_none() => match message {
                         Some(Message { kind: kind::ATTENTION, .. }) => {
-                            count(&server.gate.counters.attentions);
+                            server.gate.counters.count(|it| it.attentions += 1);
                             cancel.0.raise();
                         }
                         Some(message) => early = Some(message),
@@ -247,20 +250,6 @@ fn changes(before: u64, after: u64) -> Vec<Change> {
     ended.into_iter().chain(begun).collect()
 }
 
-fn count_request(server: &Shared, request: &Request, first_status: u8) {
-    let counters = &server.gate.counters;
-    match request.body {
-        Body::Batch(_) => count(&counters.batches),
-        Body::Calls(_) => count(&counters.rpcs),
-        Body::Transaction(_) => count(&counters.transaction_requests),
-        Body::Other(_) => return,
-    }
-    count(&counters.requests);
-    if first_status & (status::RESET_CONNECTION | status::RESET_CONNECTION_SKIP_TRANSACTION) != 0 {
-        count(&counters.reset_bits);
-    }
-}
-
 /// Runs a request on a thread that may block.
 async fn work(
     open: Open,
@@ -280,8 +269,9 @@ async fn work(
         let resettable = !matches!(request.body, Body::Other(_));
         if resettable && (keep_transaction || first_status & status::RESET_CONNECTION != 0) {
             session.reset(keep_transaction)?;
-            count(&server.gate.counters.resets);
-            match server.gate.behaviour.resets() {
+            server.gate.counters.count(|it| it.resets += 1);
+            let acknowledgement = server.gate.behaviour.state().resets;
+            match acknowledgement {
                 Acknowledgement::First => answer.environment(&Change::Reset),
                 Acknowledgement::Late => {
                     answer.done(Command::Other, None);
@@ -296,7 +286,7 @@ async fn work(
         let refusal = refusal.or_else(|| {
             let borrower = request.body.borrower()?;
             let unreset = session.borrowed_by(borrower).err();
-            unreset.inspect(|_| count(&server.gate.counters.unreset_borrowers))
+            unreset.inspect(|_| server.gate.counters.count(|it| it.unreset_borrowers += 1))
         });
         let refusal = refusal.or_else(|| {
             (resettable && request.transaction != session.descriptor)

@@ -7,7 +7,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{behaviour::count, gate::Gate};
+use super::gate::Gate;
 
 /// How far a connection has come. What lies between two of these is within a
 /// [`Network`](crate::network::Network)'s reach.
@@ -68,7 +68,7 @@ pub(crate) async fn pass(
 
 /// What is to happen in this stage.
 pub(crate) fn next(stage: Stage, gate: &Gate) -> Option<Fault> {
-    gate.behaviour.next_fault(stage).inspect(|_| count(&gate.counters.faults))
+    gate.behaviour.next_fault(stage).inspect(|_| gate.counters.count(|it| it.faults += 1))
 }
 
 /// Until the client has `gone`, if need be.

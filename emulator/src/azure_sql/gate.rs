@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    behaviour::{Behaviour, LiveCounters, count},
+    behaviour::{Behaviour, LiveCounters},
     bytes::Malformed,
     error::ServerError,
     fault::{self, Stage},
@@ -79,6 +79,28 @@ pub(crate) struct Client {
 }
 
 impl Gate {
+    /// Counts a connection as open while it is served, which ends when connections are cut.
+    pub(crate) async fn count_open(&self, serve: impl Future<Output = io::Result<()>>) {
+        struct Open<'a>(&'a Gate);
+        impl Drop for Open<'_> {
+            fn drop(&mut self) {
+                self.0.counters.count(|it| it.open -= 1);
+            }
+        }
+        self.counters.count(|it| {
+            it.connections += 1;
+            it.open += 1;
+        });
+        let _open = Open(self);
+        let mut cuts = self.behaviour.cuts();
+        tokio::select! {
+            ended = serve => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ends");
+            },
+            _ = cuts.changed() => tracing::debug!("a connection is cut"),
+        }
+    }
+
     /// Reads PRELOGIN; `None` where the client closes the connection instead.
     pub(crate) async fn hello(&self, mut stream: TcpStream) -> io::Result<Option<Hello>> {
         stream.set_nodelay(true)?;
@@ -124,7 +146,7 @@ impl Gate {
             encryption::OFF | encryption::NOT_SUPPORTED => encryption::REQUIRED,
             _ => return Err(malformed(Malformed("ENCRYPTION"))),
         };
-        count(&self.counters.prelogins);
+        self.counters.count(|it| it.prelogins += 1);
         let required = self.behaviour.fed_auth_required();
         let fed_auth = prelogin.fed_auth && required != 0;
         let answer = prelogin.answer(encryption, required, engine);
@@ -154,7 +176,7 @@ impl Gate {
         let strict = !config.alpn_protocols.is_empty();
         let mut stream = self.in_time(TlsAcceptor::from(config).accept(stream)).await?;
         if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
-            count(&self.counters.tls_resumptions);
+            self.counters.count(|it| it.tls_resumptions += 1);
         }
         if strict && stream.get_ref().1.alpn_protocol() != Some(TDS_8) {
             return Err(malformed(Malformed("TLS handshake: without ALPN tds/8.0")));
@@ -168,7 +190,7 @@ impl Gate {
         let payload = self.expect(&mut client.stream, kind::LOGIN7).await?;
         let mut login = Login::parse(&payload, client.fed_auth).map_err(malformed)?;
         if !client.encrypted {
-            count(&self.counters.logins_in_plain_text);
+            self.counters.count(|it| it.logins_in_plain_text += 1);
         }
         if login.fed_auth == FedAuth::Workflow {
             let mut answer = Answer::default();
@@ -187,13 +209,13 @@ impl Gate {
         &self,
         client: &mut Client,
     ) -> io::Result<Option<Vec<ServerError>>> {
-        let delay = self.behaviour.login_delay();
+        let delay = self.behaviour.state().login_delay;
         // None at all takes up to a millisecond: tokio's timers go by that.
         if !delay.is_zero() {
             sleep(delay).await;
         }
         fault::pass(Stage::Login, &mut client.stream, self).await?;
-        Ok(self.behaviour.next_login_failure())
+        Ok(self.behaviour.state().login_failures.next())
     }
 
     /// Who logs in, if they may, and when their token expires.
@@ -236,7 +258,7 @@ impl Gate {
     ) -> io::Result<()> {
         let numbers: Vec<_> = errors.iter().map(|error| error.number).collect();
         tracing::info!(?numbers, database = login.database, "a login is refused");
-        count(&self.counters.logins_refused);
+        self.counters.count(|it| it.logins_refused += 1);
         let mut answer = Answer::default();
         errors.iter().for_each(|error| answer.error(error));
         answer.done_with_error();
@@ -254,7 +276,7 @@ impl Gate {
         spid: u16,
     ) -> io::Result<()> {
         tracing::info!(host, port, "a login is routed");
-        count(&self.counters.logins_routed);
+        self.counters.count(|it| it.logins_routed += 1);
         let mut answer = self.accepted(login, database);
         answer.environment(&Change::Routing { host: host.clone(), port: *port });
         self.answer_login(&mut client.stream, &answer.finish(false), spid).await?;
@@ -274,7 +296,7 @@ impl Gate {
         answer.login_ack(login);
         let (new, old) = (login.packet_size(), DEFAULT_PACKET_SIZE);
         answer.environment(&Change::PacketSize { new, old });
-        if login.fed_auth != FedAuth::None && self.behaviour.acknowledges_tokens() {
+        if login.fed_auth != FedAuth::None && !self.behaviour.state().ignores_tokens {
             answer.fed_auth_ack();
         }
         answer

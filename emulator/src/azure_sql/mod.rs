@@ -83,7 +83,6 @@ pub(crate) mod login;
 mod moments;
 mod options;
 pub(crate) mod packets;
-pub(crate) mod port;
 pub(crate) mod prelogin;
 mod procedures;
 mod requests;
@@ -118,11 +117,11 @@ pub use fault::{Fault, Stage};
 use crate::{
     database::Database,
     jwt::{Directory, Issuer},
+    listener::Listener,
 };
 use behaviour::LiveCounters;
 pub(crate) use defaults::{AUDIENCE, LOGIN_TIMEOUT};
 use gate::Gate;
-use port::Port;
 
 /// How an [`AzureSqlServer`] is set up.
 #[derive(Debug, Clone)]
@@ -213,7 +212,7 @@ impl Shared {
 /// A running server. It ends, with all its connections, when this value goes.
 pub struct AzureSqlServer {
     gate: Arc<Gate>,
-    port: Port,
+    listener: Listener,
 }
 
 impl std::fmt::Debug for AzureSqlServer {
@@ -239,14 +238,16 @@ impl AzureSqlServer {
         });
         let (addr, own) = ((options.bind, options.port).into(), Arc::clone(&gate));
         let shared = Arc::new(Shared { options, gate: own, last_spid: AtomicU16::new(0) });
-        let serve = move |stream| connection::serve(stream, Arc::clone(&shared));
-        let port = Port::start(addr, Arc::clone(&gate), serve).await?;
-        Ok(Self { gate, port })
+        let listener = Listener::start(addr, move |stream| {
+            let shared = Arc::clone(&shared);
+            async move { shared.gate.count_open(connection::serve(stream, &shared)).await }
+        })?;
+        Ok(Self { gate, listener })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.port.addr()
+        self.listener.addr()
     }
 
     /// What it has counted so far.
@@ -262,11 +263,12 @@ impl AzureSqlServer {
     /// Closes the listening socket, so that new TCP connections are refused,
     /// or opens it again. Connections that are open stay so.
     pub async fn refuse_connections(&self, refuse: bool) -> io::Result<()> {
-        self.port.refuse(refuse).await
+        self.listener.refuse(refuse).await
     }
 
     /// Ends the server and all its connections, and waits until they are gone.
     pub async fn stop(self) {
-        self.port.stop().await;
+        // The port need not be kept.
+        drop(self.listener.go_away().await);
     }
 }

@@ -36,14 +36,14 @@ use super::EngineLogin;
 use crate::{
     azure_sql::{
         AUDIENCE, Behaviour, Counters, LOGIN_TIMEOUT, STS_URL, ServerError,
-        behaviour::{LiveCounters, count},
+        behaviour::LiveCounters,
         gate::Gate,
         login::{Login, TDS_7_4},
         packets::kind,
-        port::Port,
         prelogin::Engine,
     },
     jwt::{Directory, Issuer},
+    listener::Listener,
 };
 use engine::Upstream;
 use response::LoginResponse;
@@ -124,7 +124,7 @@ impl AzureSqlFrontOptions {
 /// A running front. It ends, with all its connections, when this value is dropped.
 pub struct AzureSqlFront {
     gate: Arc<Gate>,
-    port: Port,
+    listener: Listener,
 }
 
 impl fmt::Debug for AzureSqlFront {
@@ -165,15 +165,17 @@ impl AzureSqlFront {
             engine_tls: engine::tls(&options.engine_trust)?,
             logins: options.engine_logins,
         });
-        let serve = move |stream| serve(stream, Arc::clone(&shared));
         let addr = (options.bind, options.port).into();
-        let port = Port::start(addr, Arc::clone(&gate), serve).await?;
-        Ok(Self { gate, port })
+        let listener = Listener::start(addr, move |stream| {
+            let shared = Arc::clone(&shared);
+            async move { shared.gate.count_open(serve(stream, &shared)).await }
+        })?;
+        Ok(Self { gate, listener })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.port.addr()
+        self.listener.addr()
     }
 
     /// What it has counted so far. Requests and reset bits are counted as they are relayed;
@@ -192,16 +194,17 @@ impl AzureSqlFront {
     /// Closes the listening socket, so that new TCP connections are refused, or opens it again.
     /// Connections that are open stay so.
     pub async fn refuse_connections(&self, refuse: bool) -> io::Result<()> {
-        self.port.refuse(refuse).await
+        self.listener.refuse(refuse).await
     }
 
     /// Ends the front and all its connections, and waits until they are gone.
     pub async fn stop(self) {
-        self.port.stop().await;
+        // The port need not be kept.
+        drop(self.listener.go_away().await);
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
+async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let gate = &shared.gate;
     let Some(hello) = gate.hello(stream).await? else { return Ok(()) };
     let (host, port) = &shared.engine;
@@ -217,7 +220,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
         Ok(admitted) => admitted,
         Err(errors) => return gate.refuse(client, &login, &errors, 0).await,
     };
-    if let Some(route) = gate.behaviour.next_route() {
+    let route = gate.behaviour.state().routes.next();
+    if let Some(route) = route {
         return gate.route(client, &login, &login.database, &route, 0).await;
     }
     let logged_in = match upstream {
@@ -233,15 +237,15 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
         }
     };
     let mut stream = client.stream;
-    let answer = response.for_client(&login, gate.behaviour.acknowledges_tokens());
+    let answer = response.for_client(&login, !gate.behaviour.state().ignores_tokens);
     if !response.accepted {
         tracing::info!(principal, "the engine refuses a login");
-        count(&gate.counters.logins_refused);
+        gate.counters.count(|it| it.logins_refused += 1);
         gate.answer_login(&mut stream, &answer, response.spid).await?;
         return stream.shutdown().await;
     }
     tracing::info!(principal, "a login succeeds");
-    count(&gate.counters.logins);
+    gate.counters.count(|it| it.logins += 1);
     gate.answer_login(&mut stream, &answer, response.spid).await?;
     let size = login.packet_size();
     relay::relay(stream, upstream, gate, &shared.logins, size).await

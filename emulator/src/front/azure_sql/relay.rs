@@ -9,7 +9,6 @@ use tokio::{
 
 use super::EngineLogin;
 use crate::azure_sql::{
-    behaviour::count,
     bytes::utf16,
     fault::{self, Stage},
     gate::Gate,
@@ -94,9 +93,12 @@ async fn requests(
         packet.resize(HEADER + length, 0);
         client.read_exact(&mut packet[HEADER..]).await?;
         let ends = bits & status::END_OF_MESSAGE != 0;
-        count_packet(gate, message, bits);
+        match message {
+            kind::ATTENTION => gate.counters.count(|it| it.attentions += 1),
+            _ => gate.counters.packet(message, bits),
+        }
         if begins && message != kind::ATTENTION {
-            let delay = gate.behaviour.query_delay();
+            let delay = gate.behaviour.state().query_delay;
             if !delay.is_zero() {
                 sleep(delay).await;
             }
@@ -116,26 +118,6 @@ async fn requests(
         }
         engine.flush().await?;
         begins = ends;
-    }
-}
-
-fn count_packet(gate: &Gate, message: u8, bits: u8) {
-    let counters = &gate.counters;
-    let counter = match message {
-        kind::SQL_BATCH => &counters.batches,
-        kind::RPC => &counters.rpcs,
-        kind::TRANSACTION_MANAGER => &counters.transaction_requests,
-        kind::ATTENTION => return count(&counters.attentions),
-        _ => return,
-    };
-    // Only a message's first packet has it.
-    if bits & (status::RESET_CONNECTION | status::RESET_CONNECTION_SKIP_TRANSACTION) != 0 {
-        count(&counters.reset_bits);
-    }
-    // Of several messages at a time (MARS), packets alternate; each has one that ends it.
-    if bits & status::END_OF_MESSAGE != 0 {
-        count(counter);
-        count(&counters.requests);
     }
 }
 
