@@ -18,7 +18,9 @@ use std::{
 
 use async_trait::async_trait;
 use entra_pool::{
-    credential::{self, AzureCli, AzureDeveloperCli, Environment, ManagedIdentity, UserAssignedId},
+    credential::{
+        Application, AzureCli, AzureDeveloperCli, Environment, ManagedIdentity, UserAssignedId,
+    },
     token::{
         CredentialError, CredentialErrorKind, Identity, Scope, Token, TokenCredential, TokenError,
         TokenRequest,

@@ -210,7 +210,7 @@ async fn a_token_that_the_server_takes_for_expired_is_told() {
     issuer().expire(&credential.secret());
     let identity = Identity::new(credential);
     let error = failure(connector(&identity, &server().await.url("expired")).pool().get().await);
-    assert!(matches!(error, Error::LoginRefused(_)) && !error.is_transient(), "{error:?}");
+    assert!(matches!(error, Error::LoginRefused { .. }) && !error.is_transient(), "{error:?}");
     assert!(said(&error).contains("The access token has expired"), "{}", said(&error));
 }
 
@@ -219,7 +219,7 @@ async fn a_role_of_another_principal_is_told() {
     let_in("somebody").await;
     let identity = Identity::new(let_in("somebody-else").await);
     let error = failure(connector(&identity, &server().await.url("somebody")).pool().get().await);
-    assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
+    assert!(matches!(error, Error::LoginRefused { .. }), "{error:?}");
     let error = said(&error);
     assert!(error.contains("Azure AD access token not valid for role somebody"), "{error}");
 }

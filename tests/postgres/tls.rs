@@ -1,6 +1,6 @@
 //! The token goes to a verified server or nowhere.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use entra_pool::{
     clock::ManualClock,
@@ -9,7 +9,11 @@ use entra_pool::{
     token::{Identity, Scope},
 };
 use entra_pool_emulator::certificates::Authority;
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     connector, failure, let_in, server,

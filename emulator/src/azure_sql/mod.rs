@@ -236,7 +236,7 @@ impl AzureSqlServer {
             behaviour: Arc::new(Behaviour::new()),
             counters: LiveCounters::default(),
         });
-        let (addr, own) = ((options.bind, options.port).into(), Arc::clone(&gate));
+        let (addr, own) = ((options.bind, options.port), Arc::clone(&gate));
         let shared = Arc::new(Shared { options, gate: own, last_spid: AtomicU16::new(0) });
         let listener = Listener::start(addr, move |stream| {
             let shared = Arc::clone(&shared);

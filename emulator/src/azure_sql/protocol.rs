@@ -11,7 +11,6 @@ pub(crate) mod fault;
 pub(crate) mod gate;
 pub(crate) mod login;
 pub(crate) mod packets;
-pub(crate) mod port;
 pub(crate) mod prelogin;
 pub(crate) mod tokens;
 mod types;

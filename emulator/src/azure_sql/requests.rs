@@ -298,7 +298,7 @@ mod tests {
         let read = |bytes: &[u8]| {
             let bytes = [&headers(0), bytes].concat();
             match Request::parse(kind::TRANSACTION_MANAGER, &bytes)?.body {
-                Body::Transaction(requests) => Ok(requests),
+                Body::Transaction(requests) => Ok::<_, Malformed>(requests),
                 other => panic!("{other:?}"),
             }
         };

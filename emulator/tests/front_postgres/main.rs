@@ -92,7 +92,7 @@ impl Service {
 
     /// SQLSTATE and message of a login that is refused.
     async fn refusal(&self, config: &Config) -> (String, String) {
-        sqlstate(&self.connect_with(config).await.err().expect("the login is refused"))
+        sqlstate(&self.connect_with(config).await.map(drop).expect_err("the login is accepted"))
     }
 
     /// Until neither the front nor the engine has a connection of `role`.

@@ -165,7 +165,7 @@ impl AzureSqlFront {
             engine_tls: engine::tls(&options.engine_trust)?,
             logins: options.engine_logins,
         });
-        let addr = (options.bind, options.port).into();
+        let addr = (options.bind, options.port);
         let listener = Listener::start(addr, move |stream| {
             let shared = Arc::clone(&shared);
             async move { shared.gate.count_open(serve(stream, &shared)).await }
