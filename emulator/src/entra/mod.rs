@@ -10,7 +10,7 @@
 //! | `/common/discovery/instance` | the authorities that MSAL may trust |
 //!
 //! `AZURE_AUTHORITY_HOST` is [`EntraEndpoint::authority_host`]; a tenant is
-//! [`TENANT_ID`](crate::jwt::TENANT_ID) or one of [`EntraOptions::tenant_names`].
+//! [`TENANT_ID`] or one of [`EntraOptions::tenant_names`].
 //! Refusals carry Entra's numbers (`AADSTS7000215`, …). Users, and with them other grants, are not
 //! emulated. Keys of assertions are RSA (certificates), RSA or P-256 (other
 //! issuers). An assertion may be used again until it expires, as with Entra.

@@ -78,7 +78,7 @@ pub struct AzureSqlFrontOptions {
     /// cloud's.
     pub audience: String,
     /// Where drivers that get a token themselves get it; default
-    /// [`STS_URL`](crate::azure_sql::STS_URL).
+    /// [`STS_URL`].
     pub sts_url: String,
     /// How long the client may take for each step of a login, and the engine for its part;
     /// default 60 s.
