@@ -3,7 +3,6 @@
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
 use std::{
-    collections::BTreeMap,
     io::{self, Read},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -30,7 +29,7 @@ async fn main() -> io::Result<()> {
         Arc::new(Database::new()?),
         Arc::clone(&tls),
     );
-    engine.sql_logins = BTreeMap::from([(login.user.clone(), login.password.clone())]);
+    engine.sql_logins = vec![login.clone()];
     let engine = AzureSqlServer::start(engine).await?;
     let mut front = AzureSqlFrontOptions::new(
         Arc::clone(emulator.issuer()),

@@ -1,6 +1,6 @@
 //! The pool through a login front, onto an engine that knows only SQL logins.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use entra_pool::azure_sql::Recycling;
 use entra_pool_emulator::{
@@ -19,7 +19,7 @@ async fn front(shop: &Shop) -> (AzureSqlFront, AzureSqlServer) {
     let login = EngineLogin { user: "shop_login".into(), password: "only here".into() };
     let engine = shop
         .another_server("localhost", |options| {
-            options.sql_logins = BTreeMap::from([(login.user.clone(), login.password.clone())]);
+            options.sql_logins = vec![login.clone()];
         })
         .await;
     let emulator = &shop.emulator;

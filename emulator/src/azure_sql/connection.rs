@@ -82,7 +82,7 @@ fn admit(
 ) -> Result<(String, String, Option<SystemTime>), ServerError> {
     let logins = &server.options.sql_logins;
     let (user, expires_on) = if login.fed_auth == FedAuth::None && !logins.is_empty() {
-        if logins.get(&login.user) != Some(&login.password) {
+        if !logins.iter().any(|it| it.user == login.user && it.password == login.password) {
             let text = format!("Login failed for user '{}'.", login.user);
             return Err(ServerError::new(18456, 14, text));
         }

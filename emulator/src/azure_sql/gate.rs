@@ -331,8 +331,11 @@ impl Gate {
         }
     }
 
-    /// A client that says nothing does not keep its connection.
-    async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    /// Who says nothing does not keep the connection.
+    pub(crate) async fn in_time<T>(
+        &self,
+        step: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
         timeout(self.login_timeout, step).await?
     }
 }

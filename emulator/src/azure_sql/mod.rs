@@ -15,10 +15,13 @@
 //! checked by [`Issuer::verify`] and [`Directory::by_token`]. All databases of a
 //! server are one and the same, whatever their names.
 //!
-//! **Requests**: SQL batches, `sp_executesql`, transaction-manager requests
-//! (begin, commit, rollback, save), attentions, RESETCONNECTION and
-//! RESETCONNECTIONSKIPTRAN. A request must carry the descriptor of the
-//! session's transaction, else it is error 3989.
+//! **Requests**: SQL batches; `sp_executesql`, `sp_prepare`, `sp_execute`,
+//! `sp_prepexec` and `sp_unprepare`, several of them in one message, with output
+//! parameters; transaction-manager requests (begin, commit, rollback, save; also
+//! with the begin of the next transaction); attentions, RESETCONNECTION and
+//! RESETCONNECTIONSKIPTRAN. A request must carry the descriptor of the session's
+//! transaction, else it is error 3989. `sp_prepare` returns no column metadata.
+//! `INSERT BULK` is refused.
 //!
 //! **Types**: `bit`, integers, `real`, `float`, `decimal`, `money`, dates and
 //! times, character and binary types, `uniqueidentifier`. Columns have the
@@ -96,7 +99,6 @@ mod types;
 mod values;
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
@@ -116,6 +118,7 @@ pub use fault::{Fault, Stage};
 
 use crate::{
     database::Database,
+    front::EngineLogin,
     jwt::{Directory, Issuer},
     listener::Listener,
 };
@@ -142,8 +145,8 @@ pub struct AzureSqlOptions {
     /// Where drivers that get a token themselves are told to get it; default
     /// [`STS_URL`]. Managed identities go to their host's endpoint instead.
     pub sts_url: String,
-    /// Names and passwords of SQL logins; default none, so that only tokens are taken.
-    pub sql_logins: BTreeMap<String, String>,
+    /// SQL logins; default none, so that only tokens are taken.
+    pub sql_logins: Vec<EngineLogin>,
     /// How long a client may take for each of PRELOGIN, the TLS handshake, LOGIN7 and the token
     /// that follows it; default 60 s. Then the connection is closed.
     pub login_timeout: Duration,
@@ -182,7 +185,7 @@ impl AzureSqlOptions {
             tls,
             audience: AUDIENCE.to_owned(),
             sts_url: STS_URL.to_owned(),
-            sql_logins: BTreeMap::new(),
+            sql_logins: Vec::new(),
             login_timeout: LOGIN_TIMEOUT,
             databases: vec!["orders".to_owned(), "master".to_owned()],
             bind: Ipv4Addr::LOCALHOST.into(),

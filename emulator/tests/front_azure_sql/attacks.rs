@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use entra_pool_emulator::{
     azure_sql::{Fault, Stage, packet_borders},
     certificates::Authority,
-    front::{EngineLogin, azure_sql::EngineTrust},
+    front::azure_sql::EngineTrust,
     jwt::{Issuer, Principal, PrincipalKind},
     network::{self, Act, After, Network, Towards},
 };
@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use crate::{
     AUDIENCE, Setup, one,
     raw::{self, Raw},
-    until,
+    shop_login, until,
 };
 
 /// The same header and claims without a signature.
@@ -30,8 +30,7 @@ async fn nothing_reaches_the_engine_before_the_token_was_checked() {
     network.record(true);
     let front = Setup::with(|options| {
         options.engine_port = network.addr().port();
-        let login = EngineLogin { user: "shop_login".into(), password: crate::PASSWORD.into() };
-        options.engine_logins.insert("stranger".into(), login);
+        options.engine_logins.insert("stranger".into(), shop_login());
         let admin = Principal::new("no-login", PrincipalKind::UserAssigned);
         options.directory.add(admin);
     })
@@ -66,10 +65,9 @@ async fn nothing_reaches_the_engine_before_the_token_was_checked() {
         let answer = raw.ask(raw::FED_AUTH_TOKEN, &raw::token_message(&token)).await;
         assert_eq!(raw::error(&answer), (18456, format!("{failed}{why}")));
     }
-    // A SQL login is not for clients of the front.
+    // A FEDAUTH feature without content.
     let mut raw = Raw::hello(&front).await;
-    let answer = raw.ask(raw::LOGIN7, &raw::login7(&[])).await;
-    assert!(answer.is_empty(), "a FEDAUTH feature without content: {answer:?}");
+    assert!(raw.ask(raw::LOGIN7, &raw::login7(&[])).await.is_empty());
     until(|| network.counters().open == 0).await;
     let recordings = network.take_recordings();
     assert_eq!(recordings.len(), 17);

@@ -7,7 +7,6 @@ mod engines;
 mod raw;
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -57,8 +56,7 @@ impl Setup {
             ("localhost", engine.addr().port(), trust),
             tls,
         );
-        let login = EngineLogin { user: "shop_login".into(), password: PASSWORD.into() };
-        options.engine_logins.insert(shop.name.clone(), login);
+        options.engine_logins.insert(shop.name.clone(), shop_login());
         change(&mut options);
         let front = AzureSqlFront::start(options).await.unwrap();
         Self { authority, issuer, shop, engine, front }
@@ -104,6 +102,10 @@ impl Setup {
     }
 }
 
+fn shop_login() -> EngineLogin {
+    EngineLogin { user: "shop_login".into(), password: PASSWORD.into() }
+}
+
 /// A server that takes the SQL login of the front, and no tokens of its issuer.
 async fn engine(authority: &Authority) -> AzureSqlServer {
     engine_with(authority, |_| {}).await
@@ -119,7 +121,7 @@ async fn engine_with(
         Arc::new(Database::new().unwrap()),
         authority.issue(&["localhost"]).unwrap().server_config().unwrap(),
     );
-    options.sql_logins = BTreeMap::from([("shop_login".to_owned(), PASSWORD.to_owned())]);
+    options.sql_logins = vec![shop_login()];
     change(&mut options);
     AzureSqlServer::start(options).await.unwrap()
 }
@@ -177,6 +179,22 @@ async fn a_token_logs_in_to_the_engine_as_the_login_of_its_principal() {
     let (front, engine) = (setup.front.counters(), setup.engine.counters());
     assert_eq!((front.logins, engine.logins, engine.logins_in_plain_text), (4, 4, 0));
     assert_eq!((front.requests, front.batches, engine.batches), (12, 12, 12));
+}
+
+#[test]
+fn passwords_are_not_in_debug_output() {
+    let issuer = Arc::new(Issuer::new());
+    let tls = Authority::new().unwrap().issue(&["localhost"]).unwrap().server_config().unwrap();
+    let trust = EngineTrust::DangerousAny;
+    let engine = ("localhost", 1433, trust);
+    let mut front = AzureSqlFrontOptions::new(issuer.clone(), Arc::default(), engine, tls.clone());
+    front.engine_logins.insert("shop".into(), shop_login());
+    let database = Arc::new(Database::new().unwrap());
+    let mut server = AzureSqlOptions::new(issuer, Arc::default(), database, tls);
+    server.sql_logins = vec![shop_login()];
+    for text in [format!("{front:?}"), format!("{server:?}")] {
+        assert!(text.contains("shop_login") && !text.contains("pässword"), "{text}");
+    }
 }
 
 #[tokio::test]

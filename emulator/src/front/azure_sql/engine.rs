@@ -85,16 +85,15 @@ pub(super) fn tls(trust: &EngineTrust) -> io::Result<Arc<ClientConfig>> {
 }
 
 fn roots(path: &Path) -> io::Result<RootCertStore> {
-    let invalid = |error: &dyn std::fmt::Display| {
-        let text = format!("cannot read certificates from {}: {error}", path.display());
-        io::Error::new(io::ErrorKind::InvalidInput, text)
-    };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| invalid(&error))? {
-        let certificate = certificate.map_err(|error| invalid(&error))?;
-        roots.add(certificate).map_err(|error| invalid(&error))?;
+    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let certificates: Vec<_> = certificates.map_err(|error| {
+        io::Error::other(format!("cannot read certificates from {}: {error}", path.display()))
+    })?;
+    if roots.add_parsable_certificates(certificates).0 == 0 {
+        return Err(io::Error::other(format!("there is no certificate in {}", path.display())));
     }
-    if roots.is_empty() { Err(invalid(&"there are none")) } else { Ok(roots) }
+    Ok(roots)
 }
 
 /// Takes every certificate; the handshake's signatures are checked all the same.

@@ -30,7 +30,7 @@ use std::{
 };
 
 use rustls::{ClientConfig, ServerConfig};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::EngineLogin;
 use crate::{
@@ -208,7 +208,7 @@ async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let gate = &shared.gate;
     let Some(hello) = gate.hello(stream).await? else { return Ok(()) };
     let (host, port) = &shared.engine;
-    let upstream = shared.in_time(Upstream::hello(host, *port, hello.prelogin.engine)).await;
+    let upstream = gate.in_time(Upstream::hello(host, *port, hello.prelogin.engine)).await;
     let engine = upstream.as_ref().map_or(Engine::AZURE_SQL, |upstream| upstream.engine);
     let mut client = gate.welcome(hello, engine).await?;
     let login = gate.login(&mut client).await?;
@@ -231,8 +231,13 @@ async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let (upstream, response) = match logged_in {
         Ok(logged_in) => logged_in,
         Err(error) => {
-            tracing::warn!(%error, host, port, "the engine cannot be logged in to");
-            let errors = [unavailable(&login, host)];
+            tracing::warn!(%error, host, port, "cannot log in to the engine");
+            // What Azure SQL says while a database is moved or resumed; drivers try again.
+            let text = format!(
+                "Database '{}' on server '{host}' is not currently available. Please retry the connection later.",
+                login.database
+            );
+            let errors = [ServerError::new(40613, 20, text)];
             return gate.refuse(client, &login, &errors, 0).await;
         }
     };
@@ -249,15 +254,6 @@ async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     gate.answer_login(&mut stream, &answer, response.spid).await?;
     let size = login.packet_size();
     relay::relay(stream, upstream, gate, &shared.logins, size).await
-}
-
-/// What Azure SQL says while a database is moved or resumed; drivers try again.
-fn unavailable(login: &Login, host: &str) -> ServerError {
-    let text = format!(
-        "Database '{}' on server '{host}' is not currently available. Please retry the connection later.",
-        login.database
-    );
-    ServerError::new(40613, 20, text)
 }
 
 impl Shared {
@@ -290,15 +286,11 @@ impl Shared {
             login.server.clone_from(&upstream.name);
             let payload = login.write().map_err(io::Error::other)?;
             let step = upstream.log_in(Arc::clone(&self.engine_tls), &payload);
-            let (stream, response) = self.in_time(step).await?;
+            let (stream, response) = self.gate.in_time(step).await?;
             let Some((host, port)) = &response.route else { return Ok((stream, response)) };
             tracing::debug!(host, port, "the engine routes a login");
-            upstream = self.in_time(Upstream::hello(host, *port, wanted)).await?;
+            upstream = self.gate.in_time(Upstream::hello(host, *port, wanted)).await?;
         }
         Err(io::Error::other("the engine routes in a circle"))
-    }
-
-    async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        timeout(self.gate.login_timeout, step).await?
     }
 }
