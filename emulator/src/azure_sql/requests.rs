@@ -323,7 +323,7 @@ mod tests {
                 vec![0xff; 64],
                 [headers(0), vec![5, 0, 1]].concat(),
                 [headers(0), vec![9, 0, 9]].concat(),
-                [headers(0), vec![7, 0, 0, 1]].concat(),
+                [headers(0), vec![7, 0, 0, 1, 2]].concat(),
             ] {
                 assert!(Request::parse(kind, &bytes).is_err(), "{kind} {bytes:?}");
             }
