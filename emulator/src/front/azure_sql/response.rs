@@ -46,7 +46,6 @@ impl LoginResponse {
                     last_done = Some(start);
                     reader.take(12)?;
                 }
-                token::RETURN_STATUS => drop(reader.take(4)?),
                 token::SESSION_STATE => {
                     let length = reader.u32()? as usize;
                     reader.take(length)?;
