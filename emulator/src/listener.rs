@@ -150,7 +150,7 @@ impl Listener {
 }
 
 /// The same error, with the address.
-pub(crate) fn cannot_listen(addr: SocketAddr, error: &io::Error) -> io::Error {
+fn cannot_listen(addr: SocketAddr, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
 }
 
