@@ -17,6 +17,7 @@ use entra_pool_emulator::{
     azure_sql::{AzureSqlOptions, AzureSqlServer},
     certificates::Authority,
     database::Database,
+    front::EngineLogin,
     jwt::{Directory, Issuer},
 };
 use serde_json::Value;
@@ -350,7 +351,8 @@ async fn sql_server() -> (AzureSqlServer, Authority) {
     let (issuer, directory) = (Arc::new(Issuer::new()), Arc::new(Directory::default()));
     let database = Arc::new(Database::new().unwrap());
     let mut options = AzureSqlOptions::new(issuer, directory, database, tls);
-    options.sql_logins.insert("sa".to_owned(), "p4ss/word".to_owned());
+    let login = EngineLogin { user: "sa".to_owned(), password: "p4ss/word".to_owned() };
+    options.sql_logins = vec![login];
     (AzureSqlServer::start(options).await.unwrap(), authority)
 }
 
