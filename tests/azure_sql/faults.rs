@@ -182,7 +182,7 @@ async fn use_twice(pool: &Pool) -> Outcome {
             Err(error) => return Outcome::Pool(error),
         };
         let long = word.repeat(1_000);
-        let sql = format!("SELECT '{long}' UNION ALL SELECT '{word}'");
+        let sql = format!("SELECT N'{long}' UNION ALL SELECT N'{word}'");
         let rows = async { connection.simple_query(sql).await?.into_first_result().await };
         match rows.await {
             Ok(rows) => {

@@ -20,6 +20,16 @@ pub struct ServerError {
     pub message: String,
 }
 
+/// Fails for the first of these constructs that is there.
+macro_rules! refuse {
+    ($($construct:literal: $present:expr),* $(,)?) => {
+        $(if $present {
+            return Err($crate::azure_sql::error::ServerError::unsupported($construct));
+        })*
+    };
+}
+pub(crate) use refuse;
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error {}, class {}: {}", self.number, self.class, self.message)
@@ -92,10 +102,7 @@ impl ServerError {
     ///
     /// Violated constraints and the like end their statement only.
     pub(crate) fn ends_batch(&self) -> bool {
-        !matches!(
-            self.number,
-            266 | 515 | 547 | 1222 | 2601 | 2627 | 2628 | 3701 | 3902 | 3903 | 8134
-        )
+        !matches!(self.number, 266 | 515 | 547 | 1222 | 2627 | 2628 | 3701 | 3902 | 3903 | 8134)
     }
 
     #[cfg(feature = "embedded")]
@@ -132,23 +139,10 @@ impl ServerError {
                     "Cannot insert the value NULL into column '{detail}'; column does not allow nulls."
                 ),
             ),
-            ffi::SQLITE_CONSTRAINT_CHECK if detail.starts_with("length of ") => Self::new(
-                2628,
-                16,
-                format!(
-                    "String or binary data would be truncated in column '{}'.",
-                    &detail["length of ".len()..]
-                ),
-            ),
             ffi::SQLITE_CONSTRAINT_CHECK => Self::new(
                 547,
                 16,
                 format!("The statement conflicted with the CHECK constraint \"{detail}\"."),
-            ),
-            ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Self::new(
-                547,
-                16,
-                "The statement conflicted with a FOREIGN KEY or REFERENCE constraint.",
             ),
             ffi::SQLITE_BUSY_SNAPSHOT => Self::new(
                 1205,
@@ -171,15 +165,11 @@ impl ServerError {
         if let Some(error) = Self::from_function(text) {
             return error;
         }
-        let name = detail.trim_start_matches("main.").trim_start_matches("temp.");
         if text.starts_with("no such table") {
-            Self::new(208, 16, format!("Invalid object name '{name}'."))
-        } else if text.starts_with("no such column") {
-            Self::new(207, 16, format!("Invalid column name '{name}'."))
-        } else if text.starts_with("ambiguous column name") {
-            Self::new(209, 16, format!("Ambiguous column name '{name}'."))
-        } else if let Some((_, column)) = text.split_once(" has no column named ") {
-            Self::new(207, 16, format!("Invalid column name '{column}'."))
+            // Dropped since the statement was translated.
+            Self::new(208, 16, format!("Invalid object name '{detail}'."))
+        } else if text == "integer overflow" {
+            super::convert::overflow(super::types::SqlType::BigInt)
         } else if text.ends_with(" already exists") {
             let name =
                 text.trim_end_matches(" already exists").rsplit(' ').next().unwrap_or_default();
@@ -190,12 +180,6 @@ impl ServerError {
                     "There is already an object named '{}' in the database.",
                     name.trim_matches(['"', '`'])
                 ),
-            )
-        } else if text.contains(" values for ") || text.contains(" values were supplied") {
-            Self::new(
-                213,
-                16,
-                "Column name or number of supplied values does not match table definition.",
             )
         } else {
             Self::new(8624, 16, format!("The emulator's SQLite says: {text}"))

@@ -5,11 +5,12 @@ use std::time::Duration;
 use rusqlite::types::Value;
 
 use super::{
-    convert::{self as values, convert},
+    convert::{convert, shown},
     error::ServerError,
+    moments::Moment,
     requests::{Body, TransactionRequest},
-    session::{Session, Variable, Variables},
-    statements::{assign, scope},
+    session::{Session, Variables},
+    statements::scope,
     tokens::{Answer, Change, Command},
     tsql::{
         Translator,
@@ -42,7 +43,6 @@ impl Session {
     }
 
     pub(crate) fn fail(&mut self, error: &ServerError, answer: &mut Answer) -> bool {
-        self.last_error = error.number;
         answer.error(error);
         answer.done_with_error();
         true
@@ -124,6 +124,7 @@ impl Session {
                 Ok(Flow::End) => return Flow::End,
                 Err(error) => {
                     *failed = true;
+                    self.row_count = 0;
                     let change = self.after_error(&error, had_transaction);
                     answer.error(&error);
                     change.iter().for_each(|change| answer.environment(change));
@@ -145,14 +146,22 @@ impl Session {
         failed: &mut bool,
     ) -> Result<Flow, ServerError> {
         if self.options.no_exec {
-            return self.compile_only(statement, variables);
+            // Read, and not run.
+            return match statement {
+                Statement::Set { options, value } if options.iter().any(|o| o == "NOEXEC") => {
+                    self.set(options, value).map(|()| Flow::Next)
+                }
+                Statement::Block(statements) => Ok(self.run(statements, variables, answer, failed)),
+                _ => Ok(Flow::Next),
+            };
         }
         match statement {
             Statement::Block(statements) => {
                 return Ok(self.run(statements, variables, answer, failed));
             }
             Statement::If { condition, then, otherwise } => {
-                let holds = self.scalar(condition, true, variables)? == Value::Integer(1);
+                let holds = self.holds(condition, variables)?;
+                self.row_count = 0;
                 return Ok(self.run(
                     if holds { then } else { otherwise },
                     variables,
@@ -163,124 +172,51 @@ impl Session {
             Statement::Sql(statement) => {
                 let translated = Translator::new(&scope(variables), self).statement(statement)?;
                 self.run_sql(translated, variables, answer)?;
-                self.last_error = 0;
                 return Ok(Flow::Next);
             }
-            Statement::Begin { name } => self
-                .begin(&name_of(name, variables))
-                .iter()
-                .for_each(|change| answer.environment(change)),
+            Statement::Begin(name) => {
+                self.begin(name).iter().for_each(|change| answer.environment(change));
+            }
             Statement::Commit => {
                 self.commit()?.iter().for_each(|change| answer.environment(change))
             }
-            Statement::Rollback { name } => {
-                self.rollback(&name_of(name, variables))?
-                    .iter()
-                    .for_each(|change| answer.environment(change));
+            Statement::Rollback(name) => {
+                self.rollback(name)?.iter().for_each(|change| answer.environment(change));
             }
-            Statement::Save { name } => self.save(&name_of(name, variables))?,
+            Statement::Save(name) => self.save(name)?,
             Statement::Isolation(level) => self.options.isolation = *level,
             Statement::Set { options, value } => self.set(options, value)?,
-            Statement::Declare { variable, data_type, value } => {
-                let sql_type =
-                    SqlType::parse(data_type).ok_or_else(|| ServerError::unsupported(data_type))?;
-                let value = match value {
-                    Some(value) => convert(&self.scalar(value, false, variables)?, sql_type)?,
-                    None => Value::Null,
-                };
-                let variable = variable.to_ascii_lowercase();
-                if variables.contains_key(&variable) {
-                    let text = format!("The variable name '{variable}' has already been declared.");
-                    return Err(ServerError::new(134, 15, text));
-                }
-                variables.insert(variable, Variable { sql_type: Some(sql_type), value });
-            }
-            Statement::Assign { variable, value } => {
-                let value = self.scalar(value, false, variables)?;
-                assign(variables, variable, value)?;
-            }
-            Statement::SetContext { key, value, read_only } => {
-                let key = values::text(&self.scalar(key, false, variables)?);
-                let value = self.scalar(value, false, variables)?;
-                let read_only = match read_only {
-                    Some(read_only) => {
-                        self.scalar(read_only, false, variables)? == Value::Integer(1)
-                    }
-                    None => false,
-                };
-                self.set_context(&key, value, read_only)?;
+            Statement::SetContext { key, value } => {
+                let (key, key_type) = self.scalar(key, variables)?;
+                let (value, sql_type) = self.scalar(value, variables)?;
+                self.set_context(&shown(&key, key_type)?, value, sql_type);
             }
             Statement::Wait(duration) => {
-                let duration = values::moment(&self.scalar(duration, false, variables)?)?.ticks;
-                self.cancel.wait(Duration::from_nanos(duration.saturating_mul(100)));
+                let (duration, sql_type) = self.scalar(duration, variables)?;
+                let time = convert(&duration, sql_type, SqlType::Time(7))?;
+                let ticks = Moment::parse(&shown(&time, SqlType::Time(7))?).map_or(0, |m| m.ticks);
+                self.cancel.wait(Duration::from_nanos(ticks.saturating_mul(100)));
                 if self.cancel.is_raised() {
                     return Err(ServerError::cancelled());
                 }
             }
-            Statement::Print(value) => {
-                let text = values::text(&self.scalar(value, false, variables)?);
-                answer.information(0, &text);
-            }
             Statement::Throw { number, message } => {
-                let number =
-                    values::integer(&self.scalar(number, false, variables)?, SqlType::Int)?;
-                let message = values::text(&self.scalar(message, false, variables)?);
-                return Err(ServerError::new(i32::try_from(number).unwrap_or(50000), 16, message));
+                let (number, message) =
+                    (self.scalar(number, variables)?, self.scalar(message, variables)?);
+                let Value::Integer(number @ 50_000..) = convert(&number.0, number.1, SqlType::Int)?
+                else {
+                    return Err(ServerError::unsupported("THROW of a number below 50000"));
+                };
+                return Err(ServerError::new(number as i32, 16, shown(&message.0, message.1)?));
             }
-            Statement::Use { database } => self.use_database(database, answer)?,
+            Statement::Use(database) => self.use_database(database, answer)?,
         }
+        self.row_count = 0;
         answer.done(Command::Other, None);
         Ok(Flow::Next)
     }
 
-    /// SET NOEXEC ON: names and syntax are checked, nothing is run.
-    fn compile_only(
-        &mut self,
-        statement: &Statement,
-        variables: &mut Variables,
-    ) -> Result<Flow, ServerError> {
-        match statement {
-            Statement::Set { options, value }
-                if options.iter().any(|option| option == "NOEXEC") =>
-            {
-                self.set(options, value)?
-            }
-            Statement::Block(statements) => {
-                for statement in statements {
-                    self.compile_only(statement, variables)?;
-                }
-            }
-            Statement::Declare { variable, data_type, .. } => {
-                let declared = Variable { sql_type: SqlType::parse(data_type), value: Value::Null };
-                variables.insert(variable.to_ascii_lowercase(), declared);
-            }
-            Statement::Sql(statement) => {
-                let translated = Translator::new(&scope(variables), self).statement(statement)?;
-                // Of several statements, the first may be what the next needs.
-                if !translated.sql.contains("; ") {
-                    self.connection.prepare(&translated.sql)?;
-                }
-            }
-            _ => {}
-        }
-        Ok(Flow::Next)
-    }
-
     fn set(&mut self, options: &[String], value: &str) -> Result<(), ServerError> {
-        if let [option, table] = options
-            && option == "IDENTITY_INSERT"
-        {
-            self.options.identity_insert = (value == "ON").then(|| table.clone());
-            return Ok(());
-        }
         options.iter().try_for_each(|option| self.set_option(option, value))
-    }
-}
-
-/// A transaction's name may stand in a variable.
-fn name_of(name: &str, variables: &Variables) -> String {
-    match variables.get(&name.to_ascii_lowercase()) {
-        Some(variable) => values::text(&variable.value),
-        None => name.to_owned(),
     }
 }

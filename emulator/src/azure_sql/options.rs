@@ -13,9 +13,6 @@ pub(crate) struct Options {
     pub(crate) row_count: u64,
     pub(crate) lock_timeout: i64,
     pub(crate) language: String,
-    pub(crate) date_format: String,
-    /// The table whose numbers may be inserted.
-    pub(crate) identity_insert: Option<String>,
     pub(crate) isolation: u8,
 }
 
@@ -30,8 +27,6 @@ impl Default for Options {
             row_count: 0,
             lock_timeout: -1,
             language: "us_english".to_owned(),
-            date_format: "mdy".to_owned(),
-            identity_insert: None,
             isolation: READ_COMMITTED,
         }
     }
@@ -67,23 +62,22 @@ impl Session {
                 self.apply_lock_timeout()?;
             }
             "LANGUAGE" => value.clone_into(&mut self.options.language),
-            "DATEFORMAT" => self.options.date_format = value.to_ascii_lowercase(),
+            // On in every session; off, they would change what statements answer.
             "ANSI_NULLS"
             | "ANSI_PADDING"
             | "ANSI_WARNINGS"
             | "ANSI_NULL_DFLT_ON"
-            | "ANSI_DEFAULTS"
-            | "ARITHABORT"
             | "CONCAT_NULL_YIELDS_NULL"
-            | "NUMERIC_ROUNDABORT"
             | "QUOTED_IDENTIFIER"
-            | "CURSOR_CLOSE_ON_COMMIT" => {
-                switch()?;
-            }
+                if switch()? => {}
+            // With ANSI_WARNINGS on, the former changes nothing; cursors there are none.
+            "ARITHABORT" | "CURSOR_CLOSE_ON_COMMIT" => drop(switch()?),
+            "DATEFORMAT" if value.eq_ignore_ascii_case("mdy") => {}
             "TEXTSIZE" | "DATEFIRST" => drop(value.parse::<i64>().map_err(|_| invalid())?),
             "DEADLOCK_PRIORITY" => {}
             // What would change what a statement does is understood when off.
-            "IMPLICIT_TRANSACTIONS" | "FMTONLY" | "PARSEONLY" if !switch()? => {}
+            "IMPLICIT_TRANSACTIONS" | "FMTONLY" | "PARSEONLY" | "NUMERIC_ROUNDABORT"
+                if !switch()? => {}
             _ => return Err(invalid()),
         }
         Ok(())

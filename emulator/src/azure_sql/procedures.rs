@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::types::Value;
 
 use super::{
-    convert::{convert, integer},
+    convert::convert,
     error::ServerError,
     requests::{Call, Parameter, Procedure},
     session::{Session, Variable, Variables},
@@ -183,14 +183,13 @@ impl Arguments {
 
     /// A handle, if it is not NULL, and the parameter's name.
     fn handle(&mut self) -> Result<(String, Option<i32>), ServerError> {
-        let Some((_, Parameter { name, value, .. })) = self.next() else {
-            return Err(expects("@handle", "int"));
-        };
-        let handle = match value {
-            Value::Null => None,
-            value => i32::try_from(integer(&value, SqlType::Int)?).ok(),
-        };
-        Ok((name, handle))
+        match self.next() {
+            Some((_, Parameter { name, value: Value::Null, .. })) => Ok((name, None)),
+            Some((_, Parameter { name, value: Value::Integer(handle), .. })) => {
+                Ok((name, i32::try_from(handle).ok()))
+            }
+            _ => Err(expects("@handle", "int")),
+        }
     }
 }
 
@@ -227,9 +226,10 @@ fn bind(
         };
         // As declared, whatever it was sent as.
         variable.value = match (parameter.sql_type, variable.sql_type) {
-            (sent, declared) if sent == declared => parameter.value,
-            (_, Some(declared)) => convert(&parameter.value, declared)?,
-            (_, None) => parameter.value,
+            (Some(sent), Some(declared)) if sent != declared => {
+                convert(&parameter.value, sent, declared)?
+            }
+            _ => parameter.value,
         };
         if parameter.by_reference {
             outputs.push((ordinal, name));

@@ -15,8 +15,9 @@ use super::{
     procedures::Prepared,
     tokens::{Answer, Change},
     tsql::{Catalogue, TableColumn, names::Table},
+    types::SqlType,
 };
-use crate::database::Database;
+use crate::database::{Database, ROW_NUMBER_INT};
 
 /// Who is logged in, and to what.
 #[derive(Debug, Clone)]
@@ -74,8 +75,6 @@ pub(crate) struct Session {
     pub(crate) last_descriptor: u64,
     pub(crate) transaction_name: String,
     pub(crate) row_count: i64,
-    pub(crate) last_error: i32,
-    pub(crate) last_identity: Option<i64>,
     pub(crate) scope_identity: Option<i64>,
     /// Who has used it since it was reset, as far as requests say.
     borrower: Option<String>,
@@ -108,8 +107,6 @@ impl Session {
             descriptor: 0,
             transaction_name: String::new(),
             row_count: 0,
-            last_error: 0,
-            last_identity: None,
             scope_identity: None,
             borrower: None,
             prepared: Prepared::default(),
@@ -129,8 +126,7 @@ impl Session {
         self.apply_lock_timeout()?;
         self.context.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.identity.database.clone_from(&self.login_database);
-        (self.row_count, self.last_error) = (0, 0);
-        (self.last_identity, self.scope_identity) = (None, None);
+        (self.row_count, self.scope_identity) = (0, None);
         self.borrower = None;
         self.prepared = Prepared::default();
         Ok(())
@@ -159,24 +155,9 @@ impl Session {
         Ok(self.connection.execute_batch(&sql)?)
     }
 
-    pub(crate) fn set_context(
-        &self,
-        key: &str,
-        value: Value,
-        read_only: bool,
-    ) -> Result<(), ServerError> {
+    pub(crate) fn set_context(&self, key: &str, value: Value, sql_type: SqlType) {
         let mut context = self.context.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = context
-            .entry(key.to_lowercase())
-            .or_insert(functions::ContextValue { value: Value::Null, read_only: false });
-        if entry.read_only {
-            let text = format!(
-                "Cannot set key '{key}' in the session context. The key has been set as read_only for this session."
-            );
-            return Err(ServerError::new(15664, 16, text));
-        }
-        *entry = functions::ContextValue { value, read_only };
-        Ok(())
+        context.insert(key.to_lowercase(), (value, sql_type));
     }
 
     pub(crate) fn use_database(
@@ -201,36 +182,21 @@ impl Session {
 
 impl Catalogue for Session {
     fn columns(&self, table: &Table) -> Option<Vec<TableColumn>> {
-        let catalogue = if table.is_temporary() { "sqlite_temp_master" } else { "sqlite_master" };
-        let sql = format!(
-            "SELECT name, sql FROM {catalogue} WHERE type = 'table' AND name = ?1 COLLATE NOCASE"
-        );
-        let (name, definition): (String, String) = self
-            .connection
-            .query_row(&sql, [&table.name], |row| Ok((row.get(0)?, row.get(1)?)))
-            .ok()?;
-        let numbered = definition.contains(" PRIMARY KEY AUTOINCREMENT");
         let schema = if table.is_temporary() { "temp" } else { "main" };
         let mut columns = self
             .connection
-            .prepare("SELECT name, type, pk FROM pragma_table_info(?1, ?2) ORDER BY cid")
+            .prepare("SELECT name, type FROM pragma_table_info(?1, ?2) ORDER BY cid")
             .ok()?;
-        let columns = columns.query_map([name.as_str(), schema], |row| {
-            let (name, declared, key): (String, String, i64) =
-                (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(TableColumn {
-                name,
-                identity: numbered && key > 0 && declared.eq_ignore_ascii_case("INTEGER"),
-            })
+        let columns = columns.query_map([table.name.as_str(), schema], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
         });
-        columns.ok()?.collect::<Result<_, _>>().ok()
-    }
-
-    fn identity_insert(&self, table: &Table) -> bool {
-        self.options
-            .identity_insert
-            .as_ref()
-            .is_some_and(|name| name.eq_ignore_ascii_case(&table.name))
+        let columns: Vec<(String, String)> = columns.ok()?.collect::<Result<_, _>>().ok()?;
+        let column = |(name, declared): (String, String)| {
+            let (sql_type, identity) = (SqlType::parse(&declared)?, declared == ROW_NUMBER_INT);
+            Some(TableColumn { name, sql_type, identity })
+        };
+        let columns: Vec<TableColumn> = columns.into_iter().map(column).collect::<Option<_>>()?;
+        (!columns.is_empty()).then_some(columns)
     }
 }
 
@@ -239,6 +205,6 @@ pub(crate) type Variables = BTreeMap<String, Variable>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Variable {
-    pub(crate) sql_type: Option<super::types::SqlType>,
+    pub(crate) sql_type: Option<SqlType>,
     pub(crate) value: Value,
 }

@@ -39,7 +39,6 @@ impl Session {
         error: &ServerError,
         had_transaction: bool,
     ) -> Option<Change> {
-        self.last_error = error.number;
         let lost = had_transaction && !self.in_sqlite_transaction();
         let doomed = error.number == 1205 || self.options.xact_abort;
         if self.transaction_count > 0 && (lost || doomed) {

@@ -1,36 +1,33 @@
 //! SQL Server's types: how they are declared, and how TYPE_INFO tells of them
 //! (MS-TDS 2.2.5.4 to 2.2.5.6).
 
-use std::fmt;
+use std::{fmt, mem::discriminant};
 
 use super::bytes::{Malformed, Reader};
 
 /// A type. Lengths are in characters or bytes; `None` is `max`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In the order of T-SQL's precedence: of two types, an operator takes the later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SqlType {
+    VarBinary(Option<u16>),
+    VarChar(Option<u16>),
+    NVarChar(Option<u16>),
+    UniqueIdentifier,
     Bit,
     TinyInt,
     SmallInt,
     Int,
     BigInt,
+    Money,
+    Decimal { precision: u8, scale: u8 },
     Real,
     Float,
-    Decimal { precision: u8, scale: u8 },
-    SmallMoney,
-    Money,
-    Date,
     Time(u8),
+    Date,
     SmallDateTime,
     DateTime,
     DateTime2(u8),
     DateTimeOffset(u8),
-    Char(u16),
-    VarChar(Option<u16>),
-    NChar(u16),
-    NVarChar(Option<u16>),
-    UniqueIdentifier,
-    Binary(u16),
-    VarBinary(Option<u16>),
 }
 
 /// SQL_Latin1_General_CP1_CI_AS.
@@ -59,119 +56,136 @@ impl SqlType {
             None => (text.as_str(), Vec::new()),
         };
         let name = name.trim().trim_start_matches('[').trim_end_matches(']');
-        let number = |index: usize| arguments.get(index).map(|text| text.parse::<u16>().ok());
-        let length = |most: u16| match number(0) {
-            None => Some(default_length),
-            Some(Some(length)) if (1..=most).contains(&length) => Some(length),
-            Some(_) => None,
+        let number = |index: usize, default: u16, least: u16, most: u16| {
+            let number = arguments.get(index).map_or(Some(default), |text| text.parse().ok());
+            number.filter(|number| (least..=most).contains(number))
         };
-        let or_max = |most: u16| match arguments.first() {
+        let length = |most: u16| match arguments.first() {
             Some(&"max") => Some(None),
-            _ => length(most).map(Some),
+            _ => number(0, default_length, 1, most).map(Some),
         };
-        let scale = || match number(0) {
-            None => Some(7),
-            Some(Some(scale @ 0..=7)) => Some(scale as u8),
-            Some(_) => None,
-        };
-        Some(match name {
-            "bit" | "boolean" | "bool" => Self::Bit,
-            "tinyint" => Self::TinyInt,
-            "smallint" | "int2" => Self::SmallInt,
-            "int" | "integer" | "int4" => Self::Int,
-            "bigint" | "int8" => Self::BigInt,
-            "real" | "float4" => Self::Real,
-            "float" if matches!(number(0), Some(Some(1..=24))) => Self::Real,
-            "float" | "double precision" | "float8" => Self::Float,
-            "decimal" | "numeric" | "dec" => {
-                let precision = number(0).unwrap_or(Some(18))?;
-                let scale = number(1).unwrap_or(Some(0))?;
-                if !(1..=38).contains(&precision) || scale > precision {
-                    return None;
-                }
-                Self::Decimal { precision: precision as u8, scale: scale as u8 }
+        let scale = || number(0, 7, 0, 7).map(|scale| scale as u8);
+        Some(match (name, arguments.len()) {
+            ("integer", 0) => Self::Int,
+            ("float", 1) if number(0, 53, 1, 53)? <= 24 => Self::Real,
+            ("float", 1) => Self::Float,
+            ("decimal" | "numeric", 0..=2) => {
+                let (precision, scale) = (number(0, 18, 1, 38)?, number(1, 0, 0, 38)?);
+                let decimal = Self::Decimal { precision: precision as u8, scale: scale as u8 };
+                return (scale <= precision).then_some(decimal);
             }
-            "smallmoney" => Self::SmallMoney,
-            "money" => Self::Money,
-            "date" => Self::Date,
-            "time" => Self::Time(scale()?),
-            "smalldatetime" => Self::SmallDateTime,
-            "datetime" => Self::DateTime,
-            "datetime2" | "timestamp" => Self::DateTime2(scale()?),
-            "datetimeoffset" | "timestamptz" | "timestamp with time zone" => {
-                Self::DateTimeOffset(scale()?)
-            }
-            "char" | "character" => Self::Char(length(8000)?),
-            "varchar" | "character varying" | "char varying" => Self::VarChar(or_max(8000)?),
-            "nchar" => Self::NChar(length(4000)?),
-            "nvarchar" => Self::NVarChar(or_max(4000)?),
-            "sysname" => Self::NVarChar(Some(128)),
-            "text" | "ntext" => Self::NVarChar(None),
-            "uniqueidentifier" | "uuid" => Self::UniqueIdentifier,
-            "binary" => Self::Binary(length(8000)?),
-            "varbinary" => Self::VarBinary(or_max(8000)?),
-            "image" | "bytea" => Self::VarBinary(None),
+            ("date", 0) => Self::Date,
+            ("time", 0..=1) => Self::Time(scale()?),
+            ("datetime2", 0..=1) => Self::DateTime2(scale()?),
+            ("datetimeoffset", 0..=1) => Self::DateTimeOffset(scale()?),
+            ("varchar", 0..=1) => Self::VarChar(length(8000)?),
+            ("nvarchar", 0..=1) => Self::NVarChar(length(4000)?),
+            ("varbinary", 0..=1) => Self::VarBinary(length(8000)?),
+            (_, 0) => FIXED.iter().find(|fixed| fixed.0 == name)?.1,
             _ => return None,
         })
     }
 
-    /// Whether values are text that compares without case.
     pub(crate) fn is_text(self) -> bool {
-        matches!(self, Self::Char(_) | Self::VarChar(_) | Self::NChar(_) | Self::NVarChar(_))
+        matches!(self, Self::VarChar(_) | Self::NVarChar(_))
     }
 
-    /// The most characters that a text column takes.
-    pub(crate) fn text_length(self) -> Option<u16> {
-        match self {
-            Self::Char(length) | Self::NChar(length) => Some(length),
-            Self::VarChar(length) | Self::NVarChar(length) => length,
-            _ => None,
-        }
+    /// Whether text is of UTF-16; else it is of code page 1252.
+    pub(crate) fn is_unicode(self) -> bool {
+        matches!(self, Self::NVarChar(_))
+    }
+
+    pub(crate) fn is_binary(self) -> bool {
+        matches!(self, Self::VarBinary(_))
     }
 
     pub(crate) fn is_integer(self) -> bool {
         matches!(self, Self::Bit | Self::TinyInt | Self::SmallInt | Self::Int | Self::BigInt)
     }
 
+    pub(crate) fn is_float(self) -> bool {
+        matches!(self, Self::Real | Self::Float)
+    }
+
+    pub(crate) fn is_number(self) -> bool {
+        Self::Bit <= self && self <= Self::Float
+    }
+
+    /// The most units (UTF-16 or bytes) that a text or binary value has; `None` for `max`.
+    pub(crate) fn length(self) -> Option<u16> {
+        match self {
+            Self::VarChar(length) | Self::NVarChar(length) | Self::VarBinary(length) => length,
+            _ => None,
+        }
+    }
+
+    /// Digits and decimals of an exact number.
+    pub(crate) fn digits(self) -> Option<(u8, u8)> {
+        Some(match self {
+            Self::Bit => (1, 0),
+            Self::TinyInt => (3, 0),
+            Self::SmallInt => (5, 0),
+            Self::Int => (10, 0),
+            Self::BigInt => (19, 0),
+            Self::Money => (19, 4),
+            Self::Decimal { precision, scale } => (precision, scale),
+            _ => return None,
+        })
+    }
+
+    /// The type that UNION ALL, COALESCE and comparisons make of two; `None` where T-SQL or the
+    /// stand-in has none.
+    pub(crate) fn common(self, other: Self) -> Option<Self> {
+        let (low, high) = (self.min(other), self.max(other));
+        let length = |most: u16| {
+            let longest = low.length().zip(high.length()).map(|(low, high)| low.max(high));
+            longest.filter(|length| *length <= most)
+        };
+        match (low, high) {
+            _ if low == high => Some(high),
+            (low, Self::NVarChar(_)) if low.is_text() => Some(Self::NVarChar(length(4000))),
+            (Self::VarChar(_), Self::VarChar(_)) => Some(Self::VarChar(length(8000))),
+            (Self::VarBinary(_), Self::VarBinary(_)) => Some(Self::VarBinary(length(8000))),
+            (low, Self::Decimal { .. }) if low.is_text() => None,
+            (low, high) if low.is_text() => Some(high),
+            (low, Self::Decimal { precision, scale }) if low.is_number() && low != Self::Money => {
+                let (digits, decimals) = low.digits()?;
+                let most = scale.max(decimals);
+                let precision = (precision - scale).max(digits - decimals) + most;
+                (precision <= 38).then_some(Self::Decimal { precision, scale: most })
+            }
+            (low, high) if low.is_number() && high.is_number() => {
+                (low != Self::Money || high == Self::Money).then_some(high)
+            }
+            (low, high) if discriminant(&low) == discriminant(&high) => Some(high),
+            _ => None,
+        }
+    }
+
     /// Writes TYPE_INFO.
     pub(crate) fn write_info(self, out: &mut Vec<u8>) {
-        let text = |out: &mut Vec<u8>, id: u8, bytes: Option<u16>| {
+        let mut sized = |id: u8, bytes: Option<u16>| {
             out.push(id);
             out.extend(bytes.unwrap_or(MAX).to_le_bytes());
-            out.extend(COLLATION);
         };
         match self {
-            Self::Bit => out.extend([id::BITN, 1]),
-            Self::TinyInt => out.extend([id::INTN, 1]),
-            Self::SmallInt => out.extend([id::INTN, 2]),
-            Self::Int => out.extend([id::INTN, 4]),
-            Self::BigInt => out.extend([id::INTN, 8]),
-            Self::Real => out.extend([id::FLTN, 4]),
-            Self::Float => out.extend([id::FLTN, 8]),
+            Self::VarBinary(length) => sized(id::BIGVARBIN, length),
+            Self::VarChar(length) => sized(id::BIGVARCHAR, length),
+            Self::NVarChar(length) => sized(id::NVARCHAR, length.map(|units| units * 2)),
             Self::Decimal { precision, scale } => {
                 out.extend([id::DECIMALN, decimal_length(precision), precision, scale]);
             }
-            Self::SmallMoney => out.extend([id::MONEYN, 4]),
-            Self::Money => out.extend([id::MONEYN, 8]),
             Self::Date => out.push(id::DATEN),
             Self::Time(scale) => out.extend([id::TIMEN, scale]),
-            Self::SmallDateTime => out.extend([id::DATETIMN, 4]),
-            Self::DateTime => out.extend([id::DATETIMN, 8]),
             Self::DateTime2(scale) => out.extend([id::DATETIME2N, scale]),
             Self::DateTimeOffset(scale) => out.extend([id::DATETIMEOFFSETN, scale]),
-            Self::Char(length) => text(out, id::BIGCHAR, Some(length)),
-            Self::VarChar(length) => text(out, id::BIGVARCHAR, length),
-            Self::NChar(length) => text(out, id::NCHAR, Some(length * 2)),
-            Self::NVarChar(length) => text(out, id::NVARCHAR, length.map(|units| units * 2)),
-            Self::UniqueIdentifier => out.extend([id::GUID, 16]),
-            Self::Binary(length) => {
-                out.push(id::BIGBINARY);
-                out.extend(length.to_le_bytes());
+            _ => {
+                let fixed = FIXED.iter().find(|fixed| fixed.1 == self);
+                out.extend(fixed.into_iter().flat_map(|fixed| [fixed.2, fixed.3]));
             }
-            Self::VarBinary(length) => {
-                out.push(id::BIGVARBIN);
-                out.extend(length.unwrap_or(MAX).to_le_bytes());
-            }
+        }
+        if self.is_text() {
+            out.extend(COLLATION);
         }
     }
 
@@ -182,34 +196,17 @@ impl SqlType {
             scale @ 0..=7 => Ok(scale),
             _ => reader.malformed(),
         };
-        let length = |reader: &mut Reader<'_>, unit: u16| match reader.u16()? {
-            MAX => Ok(None),
-            bytes @ 0..=8000 => Ok(Some((bytes / unit).max(1))),
-            _ => reader.malformed(),
-        };
-        let text = |reader: &mut Reader<'_>, unit: u16| {
-            let length = length(reader, unit)?;
-            reader.take(COLLATION.len())?;
-            Ok::<_, Malformed>(length)
+        let length = |reader: &mut Reader<'_>, unit: u16, is_text: bool| {
+            let length = match reader.u16()? {
+                MAX => None,
+                bytes @ 0..=8000 => Some((bytes / unit).max(1)),
+                _ => return reader.malformed(),
+            };
+            reader.take(if is_text { COLLATION.len() } else { 0 })?;
+            Ok(length)
         };
         Ok(Some(match id {
             id::NULL => return Ok(None),
-            id::BITN => {
-                reader.u8()?;
-                Self::Bit
-            }
-            id::INTN => match reader.u8()? {
-                1 => Self::TinyInt,
-                2 => Self::SmallInt,
-                4 => Self::Int,
-                8 => Self::BigInt,
-                _ => return reader.malformed(),
-            },
-            id::FLTN => match reader.u8()? {
-                4 => Self::Real,
-                8 => Self::Float,
-                _ => return reader.malformed(),
-            },
             id::DECIMALN | id::NUMERICN => {
                 let (_, precision, scale) = (reader.u8()?, reader.u8()?, reader.u8()?);
                 if !(1..=38).contains(&precision) || scale > precision {
@@ -217,31 +214,36 @@ impl SqlType {
                 }
                 Self::Decimal { precision, scale }
             }
-            id::MONEYN => match reader.u8()? {
-                4 => Self::SmallMoney,
-                8 => Self::Money,
-                _ => return reader.malformed(),
-            },
             id::DATEN => Self::Date,
             id::TIMEN => Self::Time(scale(reader)?),
-            id::DATETIMN => match reader.u8()? {
-                4 => Self::SmallDateTime,
-                8 => Self::DateTime,
-                _ => return reader.malformed(),
-            },
             id::DATETIME2N => Self::DateTime2(scale(reader)?),
             id::DATETIMEOFFSETN => Self::DateTimeOffset(scale(reader)?),
-            id::GUID => {
-                reader.u8()?;
-                Self::UniqueIdentifier
+            id::BIGCHAR | id::BIGVARCHAR => Self::VarChar(length(reader, 1, true)?),
+            id::NCHAR | id::NVARCHAR => Self::NVarChar(length(reader, 2, true)?),
+            id::BIGBINARY | id::BIGVARBIN => Self::VarBinary(length(reader, 1, false)?),
+            _ => {
+                let size = reader.u8()?;
+                let fixed = FIXED.iter().find(|fixed| (fixed.2, fixed.3) == (id, size));
+                return fixed.map_or_else(|| reader.malformed(), |fixed| Ok(Some(fixed.1)));
             }
-            id::BIGCHAR | id::BIGVARCHAR => Self::VarChar(text(reader, 1)?),
-            id::NCHAR | id::NVARCHAR => Self::NVarChar(text(reader, 2)?),
-            id::BIGBINARY | id::BIGVARBIN => Self::VarBinary(length(reader, 1)?),
-            _ => return reader.malformed(),
         }))
     }
 }
+
+/// Types that have no arguments: what they are called, and their TYPE_INFO.
+const FIXED: [(&str, SqlType, u8, u8); 11] = [
+    ("bit", SqlType::Bit, id::BITN, 1),
+    ("tinyint", SqlType::TinyInt, id::INTN, 1),
+    ("smallint", SqlType::SmallInt, id::INTN, 2),
+    ("int", SqlType::Int, id::INTN, 4),
+    ("bigint", SqlType::BigInt, id::INTN, 8),
+    ("real", SqlType::Real, id::FLTN, 4),
+    ("float", SqlType::Float, id::FLTN, 8),
+    ("money", SqlType::Money, id::MONEYN, 8),
+    ("smalldatetime", SqlType::SmallDateTime, id::DATETIMN, 4),
+    ("datetime", SqlType::DateTime, id::DATETIMN, 8),
+    ("uniqueidentifier", SqlType::UniqueIdentifier, id::GUID, 16),
+];
 
 /// How many bytes a decimal of this precision takes, its sign included
 /// (MS-TDS 2.2.5.5.1.6).
@@ -266,29 +268,17 @@ impl fmt::Display for SqlType {
             _ => write!(f, "{name}({scale})"),
         };
         match *self {
-            Self::Bit => f.write_str("bit"),
-            Self::TinyInt => f.write_str("tinyint"),
-            Self::SmallInt => f.write_str("smallint"),
-            Self::Int => f.write_str("int"),
-            Self::BigInt => f.write_str("bigint"),
-            Self::Real => f.write_str("real"),
-            Self::Float => f.write_str("float"),
             Self::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
-            Self::SmallMoney => f.write_str("smallmoney"),
-            Self::Money => f.write_str("money"),
             Self::Date => f.write_str("date"),
             Self::Time(scale) => scaled(f, "time", scale),
-            Self::SmallDateTime => f.write_str("smalldatetime"),
-            Self::DateTime => f.write_str("datetime"),
             Self::DateTime2(scale) => scaled(f, "datetime2", scale),
             Self::DateTimeOffset(scale) => scaled(f, "datetimeoffset", scale),
-            Self::Char(length) => sized(f, "char", Some(length)),
             Self::VarChar(length) => sized(f, "varchar", length),
-            Self::NChar(length) => sized(f, "nchar", Some(length)),
             Self::NVarChar(length) => sized(f, "nvarchar", length),
-            Self::UniqueIdentifier => f.write_str("uniqueidentifier"),
-            Self::Binary(length) => sized(f, "binary", Some(length)),
             Self::VarBinary(length) => sized(f, "varbinary", length),
+            _ => {
+                f.write_str(FIXED.iter().find(|fixed| fixed.1 == *self).map_or("", |fixed| fixed.0))
+            }
         }
     }
 }
@@ -331,7 +321,6 @@ mod tests {
             "real",
             "float",
             "decimal(10,2)",
-            "smallmoney",
             "money",
             "date",
             "time",
@@ -341,14 +330,11 @@ mod tests {
             "datetime2",
             "datetime2(0)",
             "datetimeoffset(5)",
-            "char(3)",
             "varchar(8000)",
             "varchar(max)",
-            "nchar(4)",
             "nvarchar(50)",
             "nvarchar(max)",
             "uniqueidentifier",
-            "binary(4)",
             "varbinary(16)",
             "varbinary(max)",
         ] {
@@ -372,7 +358,12 @@ mod tests {
             "decimal(2,3)",
             "time(8)",
             "int)",
-            "char(0)",
+            "varchar(0)",
+            "char(3)",
+            "int(3)",
+            "float(54)",
+            "timestamp",
+            "text",
         ] {
             assert_eq!(SqlType::parse(text), None, "{text}");
         }

@@ -1,277 +1,238 @@
-//! INSERT, UPDATE, DELETE and TRUNCATE TABLE.
+//! INSERT, UPDATE and DELETE.
 
 use sqlparser::ast::{
-    Assignment, AssignmentTarget, Delete, FromTable, Ident, Insert, ObjectName, OutputClause,
-    SetExpr, TableFactor, TableObject, TableWithJoins, Truncate, Update,
+    Assignment, AssignmentTarget, Delete, Expr, FromTable, Insert, ObjectName, OutputClause,
+    SelectItem, SetExpr, Statement, TableObject, TableWithJoins, Update,
 };
 
-use super::{Translated, Translator, Writes, names, names::Table, refuse};
-use crate::azure_sql::{error::ServerError, tokens::Command};
-
-type Result<T> = std::result::Result<T, ServerError>;
+use super::{
+    Result, TableColumn, Translated, Translator, Typed, Writes, names,
+    names::Table,
+    plain,
+    queries::unified,
+    refuse, refuse_rest,
+    sources::{From, Source},
+};
+use crate::azure_sql::{
+    convert::is_convertible,
+    error::ServerError,
+    tokens::{Column, Command},
+    types::SqlType,
+};
 
 impl Translator<'_> {
     pub(super) fn insert(mut self, insert: &Insert) -> Result<Translated> {
-        let Insert {
-            insert_token: _,
-            optimizer_hints,
-            or,
-            ignore,
-            into: _,
-            table,
-            table_alias,
-            columns,
-            overwrite,
-            source,
-            assignments,
-            partitioned,
-            after_columns,
-            has_table_keyword,
-            on,
-            returning,
-            output,
-            replace_into,
-            priority,
-            insert_alias,
-            settings,
-            format_clause,
-            multi_table_insert_type,
-            multi_table_into_clauses,
-            multi_table_when_clauses,
-            multi_table_else_clause,
-        } = insert;
-        refuse!(
-            "an optimizer hint": !optimizer_hints.is_empty(),
-            "INSERT OR": or.is_some(),
-            "IGNORE": *ignore,
-            "a table's alias": table_alias.is_some(),
-            "OVERWRITE": *overwrite,
-            "INSERT … SET": !assignments.is_empty(),
-            "PARTITION": partitioned.is_some() || !after_columns.is_empty(),
-            "INSERT INTO TABLE": *has_table_keyword,
-            "ON CONFLICT": on.is_some(),
-            "RETURNING": returning.is_some(),
-            "REPLACE": *replace_into,
-            "a priority": priority.is_some(),
-            "an alias of the new row": insert_alias.is_some(),
-            "SETTINGS": settings.is_some(),
-            "FORMAT": format_clause.is_some(),
-            "INSERT ALL": multi_table_insert_type.is_some() || !multi_table_into_clauses.is_empty()
-                || !multi_table_when_clauses.is_empty() || multi_table_else_clause.is_some(),
-        );
-        let TableObject::TableName(name) = table else {
-            return Err(ServerError::unsupported(table));
+        let Statement::Insert(known) = plain("INSERT INTO t VALUES (1)")? else {
+            return Err(ServerError::unsupported("INSERT"));
         };
-        let table = changed_table(name)?;
-        let columns = self.inserted_columns(&table, columns, source.is_none())?;
-        let source = match source {
-            None => "DEFAULT VALUES".to_owned(),
-            Some(query) => match &*query.body {
-                SetExpr::Values(values) => self.values(values)?,
-                _ => self.query(query)?.sql,
-            },
+        let rest = Insert {
+            into: known.into,
+            table: known.table.clone(),
+            columns: Vec::new(),
+            source: known.source.clone(),
+            output: None,
+            ..insert.clone()
         };
-        let sql = format!("INSERT INTO {}{columns} {source}", table.quoted());
-        self.with_output(sql, &table, output.as_ref(), "INSERTED", Command::Insert)
-    }
-
-    /// A row-numbering column takes no values unless IDENTITY_INSERT is on,
-    /// and is not among the columns that need not be named.
-    fn inserted_columns(
-        &self,
-        table: &Table,
-        columns: &[ObjectName],
-        defaults: bool,
-    ) -> Result<String> {
-        let known = self.catalogue.columns(table).unwrap_or_default();
-        let allowed = self.catalogue.identity_insert(table);
-        let mut named: Vec<String> = Vec::new();
-        for column in columns {
-            let name = &names::simple(column)?.value;
-            if known.iter().any(|known| known.identity && known.name.eq_ignore_ascii_case(name))
-                && !allowed
+        refuse_rest(&rest, &known)?;
+        let TableObject::TableName(name) = &insert.table else {
+            return Err(ServerError::unsupported(insert));
+        };
+        let table = names::table(name)?;
+        let all = self.columns_of(&table)?;
+        let columns = inserted_columns(&table, &all, &insert.columns)?;
+        let query = insert.source.as_deref();
+        let values = match query.map(|query| (&*query.body, query.to_string())) {
+            Some((SetExpr::Values(values), text))
+                if text == values.to_string() && !values.explicit_row && !values.value_keyword =>
             {
-                let text = format!(
-                    "Cannot insert explicit value for identity column in table '{}' when IDENTITY_INSERT is set to OFF.",
-                    table.name
-                );
-                return Err(ServerError::new(544, 16, text));
+                values
             }
-            named.push(names::quoted(name));
+            _ => return Err(ServerError::unsupported("INSERT of anything but VALUES")),
+        };
+        let mut rows = Vec::new();
+        for row in &values.rows {
+            let typed: Result<Vec<Typed>> =
+                row.content.iter().map(|value| self.expression(value)).collect();
+            rows.push(typed?);
         }
-        if named.is_empty() && !defaults && known.iter().any(|column| column.identity) {
-            named = known
-                .iter()
-                .filter(|column| !column.identity)
-                .map(|column| names::quoted(&column.name))
+        let count = rows.len() as u64;
+        refuse!("more than 1000 rows of VALUES": count > 1000);
+        // The columns of all rows have one type before they get the table's.
+        let rows = unified(rows)?;
+        let mut stored = Vec::new();
+        for row in rows {
+            refuse!("INSERT of another number of values than columns": row.len() != columns.len());
+            let row: Result<Vec<String>> = row
+                .into_iter()
+                .zip(&columns)
+                .map(|(typed, column)| stored_as(typed, column))
                 .collect();
+            stored.push(format!("({})", row?.join(", ")));
         }
-        Ok(if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) })
+        let names: Vec<String> = columns.iter().map(|c| names::quoted(&c.name)).collect();
+        let sql = format!(
+            "INSERT INTO {} ({}) VALUES {}",
+            table.quoted(),
+            names.join(", "),
+            stored.join(", ")
+        );
+        let (sql, output) = match &insert.output {
+            Some(output) => {
+                let (items, output) = inserted(output, &all)?;
+                (format!("{sql} RETURNING {items}"), output)
+            }
+            None => (sql, Vec::new()),
+        };
+        let inserts = (count, all.iter().any(|column| column.identity));
+        let finished = self.finish(sql, Writes::to(&table), Command::Insert);
+        Ok(Translated { columns: output, inserts, ..finished })
     }
 
     pub(super) fn update(mut self, update: &Update) -> Result<Translated> {
-        let Update {
-            update_token: _,
-            optimizer_hints,
-            table,
-            assignments,
-            from,
-            selection,
-            returning,
-            output,
-            or,
-            order_by,
-            limit,
-        } = update;
-        refuse!(
-            "an optimizer hint": !optimizer_hints.is_empty(),
-            "UPDATE … FROM": from.is_some(),
-            "RETURNING": returning.is_some(),
-            "UPDATE OR": or.is_some(),
-            "ORDER BY in UPDATE": !order_by.is_empty(),
-            "LIMIT": limit.is_some(),
-        );
-        let table = single_table(table)?;
+        let Statement::Update(known) = plain("UPDATE t SET a = 1")? else {
+            return Err(ServerError::unsupported("UPDATE"));
+        };
+        let rest = Update {
+            table: known.table.clone(),
+            assignments: known.assignments.clone(),
+            selection: None,
+            ..update.clone()
+        };
+        refuse_rest(&rest, &known)?;
+        let (table, columns) = self.changed(&update.table)?;
+        let mut changed = Vec::new();
         let mut changes = Vec::new();
-        for Assignment { target, value } in assignments {
-            let AssignmentTarget::ColumnName(column) = target else {
+        for Assignment { target, value } in &update.assignments {
+            let AssignmentTarget::ColumnName(name) = target else {
                 return Err(ServerError::unsupported(target));
             };
-            let column =
-                column.0.last().and_then(|part| part.as_ident()).map(|column| column.value.clone());
-            let column = column.filter(|name| !name.starts_with('@'));
-            let column = column.ok_or_else(|| ServerError::unsupported(target))?;
-            changes.push(format!("{} = {}", names::quoted(&column), self.sql(value)?));
+            let column = named(&columns, name, &mut changed)?;
+            if column.identity {
+                let text = format!("Cannot update identity column '{}'.", column.name);
+                return Err(ServerError::new(8102, 16, text));
+            }
+            let value = stored_as(self.expression(value)?, column)?;
+            changes.push(format!("{} = {value}", names::quoted(&column.name)));
         }
-        let mut sql = format!("UPDATE {} SET {}", table.quoted(), changes.join(", "));
-        if let Some(selection) = selection {
-            sql = format!("{sql} WHERE {}", self.sql(selection)?);
-        }
-        self.with_output(sql, &table, output.as_ref(), "INSERTED", Command::Update)
+        let condition = self.condition_of(update.selection.as_ref())?;
+        let sql = format!("UPDATE {} SET {}{condition}", table.quoted(), changes.join(", "));
+        Ok(self.finish(sql, Writes::to(&table), Command::Update))
     }
 
     pub(super) fn delete(mut self, delete: &Delete) -> Result<Translated> {
-        let Delete {
-            delete_token: _,
-            optimizer_hints,
-            tables,
-            from,
-            using,
-            selection,
-            returning,
-            output,
-            order_by,
-            limit,
-        } = delete;
-        refuse!(
-            "an optimizer hint": !optimizer_hints.is_empty(),
-            "DELETE … FROM": !tables.is_empty(),
-            "USING": using.is_some(),
-            "RETURNING": returning.is_some(),
-            "ORDER BY in DELETE": !order_by.is_empty(),
-            "LIMIT": limit.is_some(),
-        );
-        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = from;
-        let [table] = &from[..] else {
-            return Err(ServerError::unsupported("DELETE of several tables"));
+        let Statement::Delete(known) = plain("DELETE FROM t")? else {
+            return Err(ServerError::unsupported("DELETE"));
         };
-        let table = single_table(table)?;
-        let mut sql = format!("DELETE FROM {}", table.quoted());
-        if let Some(selection) = selection {
-            sql = format!("{sql} WHERE {}", self.sql(selection)?);
-        }
-        self.with_output(sql, &table, output.as_ref(), "DELETED", Command::Delete)
+        let rest = Delete { from: known.from.clone(), selection: None, ..delete.clone() };
+        refuse_rest(&rest, &known)?;
+        let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+        let [table] = &from[..] else { return Err(ServerError::unsupported(delete)) };
+        let (table, _) = self.changed(table)?;
+        let condition = self.condition_of(delete.selection.as_ref())?;
+        let sql = format!("DELETE FROM {}{condition}", table.quoted());
+        Ok(self.finish(sql, Writes::to(&table), Command::Delete))
     }
 
-    pub(super) fn truncate(self, truncate: &Truncate) -> Result<Translated> {
-        let Truncate {
-            table_names,
-            partitions,
-            table: _,
-            if_exists,
-            identity,
-            cascade,
-            on_cluster,
-        } = truncate;
-        refuse!(
-            "PARTITIONS": partitions.is_some(),
-            "IF EXISTS": *if_exists,
-            "IDENTITY": identity.is_some(),
-            "CASCADE": cascade.is_some(),
-            "ON CLUSTER": on_cluster.is_some(),
-        );
-        let [target] = &table_names[..] else {
-            return Err(ServerError::unsupported("TRUNCATE of several tables"));
+    /// The table of a change, the columns of which the rest of it sees.
+    fn changed(&mut self, changed: &TableWithJoins) -> Result<(Table, Vec<TableColumn>)> {
+        let TableWithJoins { relation, joins } = changed;
+        let sqlparser::ast::TableFactor::Table { name, .. } = relation else {
+            return Err(ServerError::unsupported(changed));
         };
-        refuse!("ONLY": target.only, "*": target.has_asterisk);
-        let table = changed_table(&target.name)?;
-        let numbered =
-            self.catalogue.columns(&table).unwrap_or_default().iter().any(|column| column.identity);
-        let mut sql = format!("DELETE FROM {}", table.quoted());
-        if numbered {
-            let schema = if table.is_temporary() { "temp" } else { "main" };
-            let name = table.name.replace('\'', "''");
-            sql = format!(
-                "{sql}; DELETE FROM {schema}.sqlite_sequence WHERE name = '{name}' COLLATE NOCASE"
+        if !joins.is_empty() || relation.to_string() != name.to_string() {
+            return Err(ServerError::unsupported(changed));
+        }
+        let table = names::table(name)?;
+        let columns = self.columns_of(&table)?;
+        let tables = vec![Source::of_table(&table.name, &columns)];
+        self.froms.push(From { tables, ..From::default() });
+        Ok((table, columns))
+    }
+
+    fn condition_of(&mut self, selection: Option<&Expr>) -> Result<String> {
+        selection.map_or(Ok(String::new()), |selection| {
+            Ok(format!(" WHERE {}", self.predicate(selection)?))
+        })
+    }
+}
+
+/// The columns that get values: all but the one that numbers the rows, if none is named.
+fn inserted_columns<'c>(
+    table: &Table,
+    all: &'c [TableColumn],
+    names: &[ObjectName],
+) -> Result<Vec<&'c TableColumn>> {
+    let mut known = Vec::new();
+    for name in names {
+        let column = named(all, name, &mut known)?;
+        if column.identity {
+            let text = format!(
+                "Cannot insert explicit value for identity column in table '{}' when IDENTITY_INSERT is set to OFF.",
+                table.name
             );
+            return Err(ServerError::new(544, 16, text));
         }
-        let writes = Writes::to(&table);
-        Ok(self.finish(sql, None, writes, Command::Other))
     }
+    Ok(if names.is_empty() {
+        all.iter().filter(|column| !column.identity).collect()
+    } else {
+        known
+    })
+}
 
-    /// `OUTPUT INSERTED.a` is SQLite's `RETURNING "a"`.
-    fn with_output(
-        mut self,
-        sql: String,
-        table: &Table,
-        output: Option<&OutputClause>,
-        rows: &'static str,
-        command: Command,
-    ) -> Result<Translated> {
-        let Some(output) = output else {
-            return Ok(self.finish(sql, None, Writes::to(table), command));
-        };
-        let OutputClause::Output { output_token: _, select_items, into_table: None } = output
-        else {
-            return Err(ServerError::unsupported("OUTPUT … INTO"));
-        };
-        let items = self.items(select_items, &mut |_, parts: &[Ident]| match parts {
-            [prefix, column] if prefix.value.eq_ignore_ascii_case(rows) => {
-                Ok(names::quoted(&column.value))
-            }
-            [prefix, ..] => Err(ServerError::unsupported(format_args!("OUTPUT {}", prefix.value))),
-            [] => Err(ServerError::unsupported("OUTPUT")),
-        })?;
-        let list = |index: usize| {
-            items
-                .iter()
-                .map(|item| if index == 0 { item.0.as_str() } else { item.1.as_str() })
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let probe = format!("SELECT {} FROM {}", list(1), table.quoted());
-        let sql = format!("{sql} RETURNING {}", list(0));
-        Ok(self.finish(sql, Some(probe), Writes::to(table), command))
+/// The column of this name, which must not be among those before it.
+fn named<'c>(
+    columns: &'c [TableColumn],
+    name: &ObjectName,
+    before: &mut Vec<&'c TableColumn>,
+) -> Result<&'c TableColumn> {
+    let name = &names::simple(name)?.value;
+    let Some(column) = columns.iter().find(|column| column.name.eq_ignore_ascii_case(name)) else {
+        return Err(ServerError::new(207, 16, format!("Invalid column name '{name}'.")));
+    };
+    refuse!("a column that is named twice": before.contains(&column));
+    before.push(column);
+    Ok(column)
+}
+
+/// A value as a column takes it.
+fn stored_as(typed: Typed, column: &TableColumn) -> Result<String> {
+    let to = column.sql_type;
+    match typed.sql_type {
+        None => Ok(typed.sql),
+        Some(from) if from == to && to.digits().is_none() => Ok(typed.sql),
+        Some(from) if !is_convertible(from, to) => {
+            Err(ServerError::unsupported(format_args!("{from} in a column of {to}")))
+        }
+        Some(from) => {
+            let name = names::string(&column.name);
+            Ok(format!("tsql_store({}, '{from}', '{to}', {name})", typed.sql))
+        }
     }
 }
 
-/// Views of the system cannot be changed.
-pub(super) fn changed_table(name: &ObjectName) -> Result<Table> {
-    let table = names::table(name)?;
-    if table.schema.is_some() {
-        return Err(ServerError::new(
-            259,
-            16,
-            "Ad hoc updates to system catalogs are not allowed.",
-        ));
+/// `OUTPUT INSERTED.a` is SQLite's `RETURNING "a"`.
+fn inserted(output: &OutputClause, columns: &[TableColumn]) -> Result<(String, Vec<Column>)> {
+    let refused = || ServerError::unsupported(output);
+    let OutputClause::Output { output_token: _, select_items, into_table: None } = output else {
+        return Err(refused());
+    };
+    let (mut sql, mut names) = (Vec::new(), Vec::<(String, SqlType)>::new());
+    for item in select_items {
+        let (expression, alias) = match item {
+            SelectItem::UnnamedExpr(expression) => (expression, None),
+            SelectItem::ExprWithAlias { expr, alias } => (expr, Some(&alias.value)),
+            _ => return Err(refused()),
+        };
+        let Expr::CompoundIdentifier(parts) = expression else { return Err(refused()) };
+        let [prefix, name] = &parts[..] else { return Err(refused()) };
+        if !prefix.value.eq_ignore_ascii_case("INSERTED") {
+            return Err(refused());
+        }
+        let column = named(columns, &name.clone().into(), &mut Vec::new())?;
+        sql.push(names::quoted(&column.name));
+        names.push((alias.unwrap_or(&name.value).clone(), column.sql_type));
     }
-    Ok(table)
-}
-
-fn single_table(table: &TableWithJoins) -> Result<Table> {
-    refuse!("JOIN in a change": !table.joins.is_empty());
-    match &table.relation {
-        TableFactor::Table { name, alias: None, args: None, .. } => changed_table(name),
-        other => Err(ServerError::unsupported(other)),
-    }
+    let names = names.into_iter().map(|(name, sql_type)| Column { name, sql_type }).collect();
+    Ok((sql.join(", "), names))
 }

@@ -1,47 +1,53 @@
-//! T-SQL to SQLite's SQL, by walking a list of what is understood. Whatever is
-//! not on it is an error that names it, and never reaches SQLite.
+//! T-SQL to SQLite's SQL. Every expression has its type before it is run, as in SQL Server.
+//!
+//! What is understood is listed by construction: a statement in which anything is left once the
+//! known parts are taken out is an error that names it, and never reaches SQLite.
 
 mod changes;
 mod definitions;
 mod expressions;
 mod functions;
 pub(crate) mod names;
+mod predicates;
 mod preparation;
 mod queries;
 pub(crate) mod script;
 mod sources;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use sqlparser::ast;
+use sqlparser::{ast, dialect::MsSqlDialect, parser::Parser};
 
-use super::{error::ServerError, tokens::Command, types::SqlType};
-pub(crate) use definitions::declared_type;
+use super::{
+    convert::is_convertible,
+    error::{ServerError, refuse},
+    tokens::{Column, Command},
+    types::SqlType,
+};
 use names::Table;
+use sources::From;
+
+type Result<T> = std::result::Result<T, ServerError>;
 
 /// A statement for SQLite.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Translated {
-    /// One statement, or several of which none has parameters.
     pub(crate) sql: String,
     /// What `?1`, `?2`, … stand for.
     pub(crate) parameters: Vec<Parameter>,
-    /// A statement with the same columns whose names and declared types tell
-    /// the result's types; it is compiled, never run.
-    pub(crate) probe: Option<String>,
+    /// The result's columns; none if it has no result.
+    pub(crate) columns: Vec<Column>,
     pub(crate) writes: Writes,
     pub(crate) command: Command,
-    pub(crate) target: Target,
+    /// How many rows are inserted, if it is an INSERT, and whether the table numbers them.
+    pub(crate) inserts: (u64, bool),
 }
 
-/// Where a parameter's value comes from.
+/// What of the session a statement reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum System {
     TransactionCount,
-    TransactionState,
     RowCount,
-    Error,
-    Identity,
     ScopeIdentity,
     Spid,
     Version,
@@ -51,13 +57,10 @@ pub(crate) enum System {
     Host,
     Isolation,
     Language,
-    DateFormat,
     LockTimeout,
-    Now,
-    NowPrecise,
-    NowOffset,
 }
 
+/// Where a parameter's value comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Parameter {
     Variable(String),
@@ -78,107 +81,67 @@ impl Writes {
     }
 }
 
-/// What becomes of a query's rows.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Target {
-    Client,
-    /// `SELECT … INTO`.
-    Table(Table),
-    /// `SELECT @a = …`.
-    Variables(Vec<String>),
-}
-
 /// What a translation has to know of the session.
 pub(crate) trait Catalogue {
     /// The columns of a table, in order; `None` if there is no such table.
     fn columns(&self, table: &Table) -> Option<Vec<TableColumn>>;
-    /// Whether `SET IDENTITY_INSERT` is on for this table.
-    fn identity_insert(&self, table: &Table) -> bool;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
+    pub(crate) sql_type: SqlType,
+    /// Whether it numbers the rows.
     pub(crate) identity: bool,
 }
 
-/// The types of the variables in scope, by lower-case name.
+/// The types of the variables in scope, by lower-case name; `None` for a bare NULL.
 pub(crate) type Scope = BTreeMap<String, Option<SqlType>>;
-
-/// What is known of an expression's type before it is run.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Shape {
-    /// Told by its values.
-    Values,
-    Known(SqlType),
-    /// That of this column.
-    Column(String),
-    Sum(Box<Shape>),
-    Average(Box<Shape>),
-}
-
-/// Prefix of a probe's column names, which no column of a table has.
-pub(crate) const PROBE: &str = "\u{1}";
-
-impl Shape {
-    /// What stands for it in a probe.
-    fn probe(&self) -> String {
-        match self {
-            Self::Values => format!("NULL AS \"{PROBE}values\""),
-            Self::Known(sql_type) => format!("NULL AS \"{PROBE}known {sql_type}\""),
-            Self::Column(column) => format!("{column} AS \"{PROBE}column\""),
-            Self::Sum(shape) => shape.aggregate_probe("sum"),
-            Self::Average(shape) => shape.aggregate_probe("average"),
-        }
-    }
-
-    fn aggregate_probe(&self, name: &str) -> String {
-        match self {
-            Self::Known(sql_type) => format!("NULL AS \"{PROBE}{name} {sql_type}\""),
-            Self::Column(column) => format!("{column} AS \"{PROBE}{name}\""),
-            _ => Self::Values.probe(),
-        }
-    }
-
-    /// The type that a probe's column tells of; `None` where values do.
-    pub(crate) fn resolve(name: &str, declared: Option<&str>) -> Option<SqlType> {
-        let declared = declared.and_then(SqlType::parse);
-        let Some(hint) = name.strip_prefix(PROBE) else { return declared };
-        let (hint, known) = hint.split_once(' ').unwrap_or((hint, ""));
-        let sql_type = SqlType::parse(known).or(declared);
-        match (hint, sql_type?) {
-            (
-                "sum" | "average",
-                SqlType::Bit | SqlType::TinyInt | SqlType::SmallInt | SqlType::Int,
-            ) => Some(SqlType::Int),
-            ("sum", SqlType::Decimal { scale, .. }) => {
-                Some(SqlType::Decimal { precision: 38, scale })
-            }
-            ("average", SqlType::Decimal { scale, .. }) => {
-                Some(SqlType::Decimal { precision: 38, scale: scale.max(6) })
-            }
-            ("sum" | "average", SqlType::SmallMoney) => Some(SqlType::Money),
-            ("sum" | "average", SqlType::Real) => Some(SqlType::Float),
-            (_, sql_type) => Some(sql_type),
-        }
-    }
-}
 
 /// An expression in SQLite's SQL.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Typed {
     pub(crate) sql: String,
-    pub(crate) shape: Shape,
+    /// `None` for a bare NULL.
+    pub(crate) sql_type: Option<SqlType>,
 }
 
 impl Typed {
     fn new(sql: impl Into<String>, sql_type: SqlType) -> Self {
-        Self { sql: sql.into(), shape: Shape::Known(sql_type) }
+        Self { sql: sql.into(), sql_type: Some(sql_type) }
     }
 
-    fn values(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), shape: Shape::Values }
+    fn null() -> Self {
+        Self { sql: "NULL".to_owned(), sql_type: None }
     }
+
+    /// A bare NULL is an `int`.
+    fn known_type(&self) -> SqlType {
+        self.sql_type.unwrap_or(SqlType::Int)
+    }
+
+    /// As CAST makes it, and operators where types differ.
+    fn cast(self, to: SqlType) -> Result<Self> {
+        let sql = match self.sql_type {
+            None => self.sql,
+            Some(from) if from == to => self.sql,
+            Some(from) if !is_convertible(from, to) => {
+                return Err(ServerError::unsupported(format_args!("CAST from {from} to {to}")));
+            }
+            Some(from) => format!("tsql_cast({}, '{from}', '{to}')", self.sql),
+        };
+        Ok(Self::new(sql, to))
+    }
+}
+
+/// The type of all of these.
+fn common_type(typed: &[&Typed]) -> Result<SqlType> {
+    let mut types = typed.iter().filter_map(|typed| typed.sql_type);
+    let Some(first) = types.next() else { return Ok(SqlType::Int) };
+    types.try_fold(first, |left, right| {
+        let none = || ServerError::unsupported(format_args!("{left} with {right}"));
+        left.common(right).ok_or_else(none)
+    })
 }
 
 /// Translates one statement.
@@ -186,32 +149,42 @@ pub(crate) struct Translator<'a> {
     scope: &'a Scope,
     catalogue: &'a dyn Catalogue,
     parameters: Vec<Parameter>,
-    /// In a DEFAULT or CHECK: what is stored must work in every session.
+    /// The tables of the query that is being read, after those of the queries around it.
+    froms: Vec<From>,
+    /// In a CHECK, which must hold in every session.
     in_definition: bool,
 }
 
-/// Fails for the first of these constructs that is there.
-macro_rules! refuse {
-    ($($construct:literal: $present:expr),* $(,)?) => {
-        $(if $present {
-            return Err($crate::azure_sql::error::ServerError::unsupported($construct));
-        })*
-    };
+/// The parser's tree of a statement that is nothing but its known parts.
+fn plain(sql: &str) -> Result<ast::Statement> {
+    Parser::new(&MsSqlDialect {})
+        .try_with_sql(sql)
+        .and_then(|mut parser| parser.parse_statement())
+        .map_err(ServerError::syntax)
 }
-use refuse;
+
+/// Fails unless `rest`, the known parts of which are those of `plain`, has no others.
+fn refuse_rest<T: PartialEq + fmt::Display>(rest: &T, plain: &T) -> Result<()> {
+    if rest == plain { Ok(()) } else { Err(ServerError::unsupported(rest)) }
+}
 
 impl<'a> Translator<'a> {
     pub(crate) fn new(scope: &'a Scope, catalogue: &'a dyn Catalogue) -> Self {
-        Self { scope, catalogue, parameters: Vec::new(), in_definition: false }
+        let (parameters, froms) = (Vec::new(), Vec::new());
+        Self { scope, catalogue, parameters, froms, in_definition: false }
     }
 
-    pub(crate) fn statement(self, statement: &ast::Statement) -> Result<Translated, ServerError> {
+    pub(crate) fn statement(mut self, statement: &ast::Statement) -> Result<Translated> {
         match statement {
-            ast::Statement::Query(query) => self.select(query),
+            ast::Statement::Query(query) => {
+                let query = self.query(query, false)?;
+                let columns = query.columns();
+                let finished = self.finish(query.sql, Writes::Nothing, Command::Select);
+                Ok(Translated { columns, ..finished })
+            }
             ast::Statement::Insert(insert) => self.insert(insert),
             ast::Statement::Update(update) => self.update(update),
             ast::Statement::Delete(delete) => self.delete(delete),
-            ast::Statement::Truncate(truncate) => self.truncate(truncate),
             ast::Statement::CreateTable(table) => self.create_table(table),
             ast::Statement::CreateIndex(index) => self.create_index(index),
             ast::Statement::Drop { .. } => self.drop(statement),
@@ -223,56 +196,46 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// `SELECT` of one expression, or of a condition as 0 or 1.
-    pub(crate) fn scalar(
-        mut self,
-        expression: &ast::Expr,
-        condition: bool,
-    ) -> Result<Translated, ServerError> {
+    /// `SELECT` of one expression.
+    pub(crate) fn scalar(mut self, expression: &ast::Expr) -> Result<Translated> {
         let typed = self.expression(expression)?;
-        let sql = match condition {
-            true => format!("SELECT CASE WHEN {} THEN 1 ELSE 0 END", typed.sql),
-            false => format!("SELECT {}", typed.sql),
-        };
-        Ok(self.finish(sql, None, Writes::Nothing, Command::Other))
+        let columns = vec![Column { name: String::new(), sql_type: typed.known_type() }];
+        let finished =
+            self.finish(format!("SELECT {}", typed.sql), Writes::Nothing, Command::Other);
+        Ok(Translated { columns, ..finished })
     }
 
-    fn finish(
-        self,
-        sql: String,
-        probe: Option<String>,
-        writes: Writes,
-        command: Command,
-    ) -> Translated {
-        Translated {
-            sql,
-            parameters: self.parameters,
-            probe,
-            writes,
-            command,
-            target: Target::Client,
-        }
+    /// `SELECT` of a condition as 0 or 1.
+    pub(crate) fn condition(mut self, condition: &ast::Expr) -> Result<Translated> {
+        let sql = format!("SELECT CASE WHEN {} THEN 1 ELSE 0 END", self.predicate(condition)?);
+        Ok(self.finish(sql, Writes::Nothing, Command::Other))
+    }
+
+    fn finish(self, sql: String, writes: Writes, command: Command) -> Translated {
+        let (columns, inserts) = (Vec::new(), (0, false));
+        Translated { sql, parameters: self.parameters, columns, writes, command, inserts }
     }
 
     /// The number under which SQLite knows this parameter.
-    fn parameter(&mut self, parameter: Parameter) -> String {
-        let index = match self.parameters.iter().position(|known| *known == parameter) {
-            Some(index) => index,
-            None => {
-                self.parameters.push(parameter);
-                self.parameters.len() - 1
-            }
-        };
-        format!("?{}", index + 1)
+    fn parameter(&mut self, parameter: Parameter) -> Result<String> {
+        refuse!("a variable in a table's definition": self.in_definition);
+        let known = self.parameters.iter().position(|known| *known == parameter);
+        let index = known.unwrap_or(self.parameters.len());
+        if known.is_none() {
+            self.parameters.push(parameter);
+        }
+        Ok(format!("?{}", index + 1))
     }
 
-    fn system(&mut self, system: System) -> Result<String, ServerError> {
-        if self.in_definition {
-            return Err(ServerError::unsupported(format_args!(
-                "{system:?} in a table's definition"
-            )));
-        }
-        Ok(self.parameter(Parameter::System(system)))
+    fn system(&mut self, system: System, sql_type: SqlType) -> Result<Typed> {
+        Ok(Typed::new(self.parameter(Parameter::System(system))?, sql_type))
+    }
+
+    /// The columns of a table that must be there.
+    fn columns_of(&self, table: &Table) -> Result<Vec<TableColumn>> {
+        self.catalogue.columns(table).ok_or_else(|| {
+            ServerError::new(208, 16, format!("Invalid object name '{}'.", table.name))
+        })
     }
 }
 

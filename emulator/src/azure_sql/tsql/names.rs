@@ -1,14 +1,12 @@
 //! Names of tables and columns.
 
-use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
+use sqlparser::ast::{Ident, ObjectName};
 
 use crate::azure_sql::error::ServerError;
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
-    /// `None`, or `sys` or `information_schema` in lower case; `dbo` is `None`.
-    pub(crate) schema: Option<String>,
     pub(crate) name: String,
 }
 
@@ -20,12 +18,7 @@ impl Table {
 
     /// As SQLite is to read it.
     pub(crate) fn quoted(&self) -> String {
-        quoted(&self.name)
-    }
-
-    /// As SQLite is to read it where it is created.
-    pub(crate) fn qualified(&self) -> String {
-        format!("{}.{}", if self.is_temporary() { "temp" } else { "main" }, self.quoted())
+        format!("{}.{}", if self.is_temporary() { "temp" } else { "main" }, quoted(&self.name))
     }
 }
 
@@ -34,60 +27,32 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn parts(name: &ObjectName) -> Result<Vec<&Ident>, ServerError> {
-    name.0
-        .iter()
-        .map(|part| match part {
-            ObjectNamePart::Identifier(identifier) => Ok(identifier),
-            ObjectNamePart::Function(_) => Err(ServerError::unsupported(name)),
-        })
-        .collect()
+/// A string in quotes.
+pub(super) fn string(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
-/// A table's name: `name`, `dbo.name`, `sys.name`, `tempdb..#name`.
+/// A table's name: `name` or `dbo.name`.
 pub(crate) fn table(name: &ObjectName) -> Result<Table, ServerError> {
-    let parts: Vec<&str> = parts(name)?.iter().map(|part| part.value.as_str()).collect();
-    let lower = |text: &str| text.to_ascii_lowercase();
-    let (schema, name_alone) = match parts[..] {
-        [name] => (None, name),
-        [schema, name] => match lower(schema).as_str() {
-            "dbo" => (None, name),
-            "sys" | "information_schema" => (Some(lower(schema)), name),
-            _ => return Err(ServerError::new(208, 16, format!("Invalid object name '{name}'."))),
-        },
-        [database, schema, name]
-            if lower(database) == "tempdb" && matches!(lower(schema).as_str(), "" | "dbo") =>
-        {
-            (None, name)
-        }
+    let parts: Option<Vec<&Ident>> = name.0.iter().map(|part| part.as_ident()).collect();
+    let name_alone = match parts.as_deref() {
+        Some([name]) => name,
+        Some([schema, name]) if schema.value.eq_ignore_ascii_case("dbo") => name,
         _ => return Err(ServerError::unsupported(name)),
     };
-    if name_alone.starts_with("##") || name_alone.starts_with('@') {
-        return Err(ServerError::unsupported(name_alone));
+    // SQLite's own tables have no names here, nor have tables of all sessions, or variables.
+    let refused = ["sqlite_", "##", "@"];
+    let lower = name_alone.value.to_ascii_lowercase();
+    if refused.iter().any(|prefix| lower.starts_with(prefix)) {
+        return Err(ServerError::unsupported(name));
     }
-    let own = ["sqlite_", "pragma_"].iter().any(|prefix| lower(name_alone).starts_with(prefix));
-    // SQLite's own tables have no names here.
-    if own || lower(name_alone) == "dbstat" {
-        return Err(ServerError::new(208, 16, format!("Invalid object name '{name_alone}'.")));
-    }
-    Ok(Table { schema, name: name_alone.to_owned() })
+    Ok(Table { name: name_alone.value.clone() })
 }
 
 /// A name of one part.
 pub(crate) fn simple(name: &ObjectName) -> Result<&Ident, ServerError> {
-    match parts(name)?[..] {
-        [one] => Ok(one),
+    match &name.0[..] {
+        [part] => part.as_ident().ok_or_else(|| ServerError::unsupported(name)),
         _ => Err(ServerError::unsupported(name)),
-    }
-}
-
-/// A column: the last one or two parts of `dbo.t.column`.
-pub(crate) fn column(parts: &[Ident]) -> Result<String, ServerError> {
-    match parts {
-        [column] => Ok(quoted(&column.value)),
-        [.., table, column] if parts.len() <= 3 => {
-            Ok(format!("{}.{}", quoted(&table.value), quoted(&column.value)))
-        }
-        _ => Err(ServerError::unsupported("a column of another database")),
     }
 }

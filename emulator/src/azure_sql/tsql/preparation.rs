@@ -1,128 +1,48 @@
 //! A batch's tokens, made ready for the parser.
 
-use sqlparser::{
-    keywords::Keyword,
-    tokenizer::{Token, TokenWithSpan},
-};
+use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::azure_sql::error::ServerError;
 
-/// How deep expressions and how long chains of operators may be: the trees
-/// that stand for them are walked, and dropped, by recursion.
-const DEEPEST: usize = 200;
+/// How long chains of operators may be: the trees that stand for them are walked, and dropped,
+/// by recursion. Parentheses are counted by the parser.
+const LONGEST: usize = 200;
 
-/// Separates statements that need no semicolon between them in T-SQL, drops
-/// what says how an index is stored, and refuses what nests too deep.
+/// Separates statements that need no semicolon between them in T-SQL, and refuses what nests
+/// too deep.
 pub(super) fn prepare(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, ServerError> {
     let mut prepared: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    let mut last_word = Keyword::NoKeyword;
-    let mut chains = vec![0_usize];
+    let (mut depth, mut links) = (0_usize, 0_usize);
+    let mut after_table = false;
     let mut update_without_set = false;
     for token in tokens {
         match &token.token {
             Token::Whitespace(_) => continue,
-            Token::LParen => chains.push(0),
-            Token::RParen if chains.len() > 1 => drop(chains.pop()),
-            Token::Comma | Token::SemiColon => *chains.last_mut().unwrap_or(&mut 0) = 0,
-            Token::Word(_)
-            | Token::Number(..)
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.saturating_sub(1),
+            Token::Comma | Token::SemiColon if depth == 0 => links = 0,
+            Token::Number(..)
             | Token::SingleQuotedString(_)
             | Token::NationalStringLiteral(_)
-            | Token::HexStringLiteral(_)
+            | Token::Comma
             | Token::Period => {}
-            _ => *chains.last_mut().unwrap_or(&mut 0) += 1,
+            Token::Word(word) if word.quote_style.is_some() => {}
+            Token::Word(word) => {
+                let begins = depth == 0 && begins(&word.value, after_table);
+                let belongs = word.value.eq_ignore_ascii_case("SET")
+                    && std::mem::take(&mut update_without_set);
+                if begins && !belongs {
+                    links = 0;
+                    update_without_set = word.value.eq_ignore_ascii_case("UPDATE");
+                    prepared.push(TokenWithSpan { token: Token::SemiColon, span: token.span });
+                }
+                let word = word.value.to_ascii_uppercase();
+                links += usize::from(CHAINED.contains(&word.as_str()));
+                after_table = word == "TABLE";
+            }
+            _ => links += 1,
         }
-        if let Token::Word(word) = &token.token {
-            let top_level = chains.len() == 1;
-            let plain = word.quote_style.is_none();
-            match word.keyword {
-                Keyword::CLUSTERED
-                    if plain
-                        && matches!(
-                            last_word,
-                            Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE
-                        ) =>
-                {
-                    continue;
-                }
-                Keyword::NoKeyword
-                    if word.value.eq_ignore_ascii_case("NONCLUSTERED")
-                        && matches!(
-                            last_word,
-                            Keyword::KEY | Keyword::UNIQUE | Keyword::CREATE
-                        ) =>
-                {
-                    continue;
-                }
-                Keyword::AND
-                | Keyword::OR
-                | Keyword::NOT
-                | Keyword::UNION
-                | Keyword::EXCEPT
-                | Keyword::INTERSECT
-                | Keyword::JOIN
-                | Keyword::IS
-                | Keyword::LIKE
-                | Keyword::ELSE
-                | Keyword::CASE
-                | Keyword::IF => {
-                    *chains.last_mut().unwrap_or(&mut 0) += 1;
-                }
-                Keyword::UPDATE if top_level => {
-                    update_without_set = true;
-                    chains[0] = 0;
-                }
-                Keyword::INSERT | Keyword::DELETE | Keyword::CREATE | Keyword::DROP
-                    if top_level =>
-                {
-                    chains[0] = 0
-                }
-                Keyword::SELECT
-                    if top_level
-                        && !matches!(
-                            last_word,
-                            Keyword::UNION | Keyword::ALL | Keyword::EXCEPT | Keyword::INTERSECT
-                        ) =>
-                {
-                    chains[0] = 0;
-                }
-                _ => {}
-            }
-            let begins = match word.keyword {
-                Keyword::BEGIN
-                | Keyword::COMMIT
-                | Keyword::ROLLBACK
-                | Keyword::DECLARE
-                | Keyword::EXEC
-                | Keyword::EXECUTE
-                | Keyword::PRINT
-                | Keyword::USE
-                | Keyword::THROW => true,
-                Keyword::SET if top_level => !std::mem::take(&mut update_without_set),
-                _ => ["SAVE", "WAITFOR"].iter().any(|name| word.value.eq_ignore_ascii_case(name)),
-            };
-            if begins && plain && top_level {
-                *chains.last_mut().unwrap_or(&mut 0) = 0;
-                prepared.push(TokenWithSpan { token: Token::SemiColon, span: token.span });
-            }
-            last_word = word.keyword;
-        }
-        // The parser wants the FROM that T-SQL's DELETE need not have.
-        if last_statement_word(&prepared, "DELETE") && chains.len() == 1 {
-            let from = is_word(&token.token, "FROM") || is_word(&token.token, "TOP");
-            if !from {
-                let token_before = Token::make_keyword("FROM");
-                prepared.push(TokenWithSpan { token: token_before, span: token.span });
-            }
-        }
-        // The parser takes constants and placeholders only in `FETCH NEXT @n ROWS`.
-        let token = match token.token {
-            Token::Word(word) if after_fetch(&prepared) && word.value.starts_with('@') => {
-                TokenWithSpan { token: Token::Placeholder(word.value), span: token.span }
-            }
-            _ => token,
-        };
-        if chains.iter().sum::<usize>() + chains.len() > DEEPEST {
+        if links > LONGEST {
             return Err(ServerError::new(
                 191,
                 15,
@@ -134,14 +54,19 @@ pub(super) fn prepare(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, 
     Ok(prepared)
 }
 
-fn last_statement_word(tokens: &[TokenWithSpan], word: &str) -> bool {
-    tokens.last().is_some_and(|token| is_word(&token.token, word))
-}
+/// Words that make a tree deeper.
+const CHAINED: &[&str] =
+    &["AND", "OR", "NOT", "UNION", "EXCEPT", "INTERSECT", "JOIN", "IS", "LIKE", "CASE", "BETWEEN"];
 
-fn after_fetch(tokens: &[TokenWithSpan]) -> bool {
-    let Some([fetch, next]) = tokens.last_chunk() else { return false };
-    is_word(&fetch.token, "FETCH")
-        && (is_word(&next.token, "NEXT") || is_word(&next.token, "FIRST"))
+/// Whether a word begins a statement wherever it stands outside of parentheses.
+fn begins(word: &str, after_table: bool) -> bool {
+    const WORDS: [&str; 18] = [
+        "BEGIN", "COMMIT", "ROLLBACK", "SAVE", "DECLARE", "EXEC", "EXECUTE", "PRINT", "USE",
+        "THROW", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "SET", "WAITFOR",
+    ];
+    // `DROP TABLE IF EXISTS`
+    (word.eq_ignore_ascii_case("IF") && !after_table)
+        || WORDS.iter().any(|own| word.eq_ignore_ascii_case(own))
 }
 
 pub(super) fn is_word(token: &Token, expected: &str) -> bool {

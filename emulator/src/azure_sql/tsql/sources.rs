@@ -1,130 +1,174 @@
-//! FROM: tables, joins, and the few views of the system.
+//! FROM: tables, joins, and what their columns are called.
 
-use sqlparser::ast::{Join, JoinConstraint, JoinOperator, TableAlias, TableFactor, TableWithJoins};
+use sqlparser::ast::{Ident, JoinConstraint, JoinOperator, TableFactor, TableWithJoins};
 
-use super::{System, Translator, names, refuse};
-use crate::azure_sql::error::ServerError;
+use super::{Result, System, TableColumn, Translator, Typed, names, refuse};
+use crate::azure_sql::{error::ServerError, types::SqlType};
 
-type Result<T> = std::result::Result<T, ServerError>;
+/// What a query selects from.
+#[derive(Debug, Default)]
+pub(super) struct From {
+    pub(super) tables: Vec<Source>,
+    /// Which clause is being read.
+    pub(super) clause: Clause,
+    /// Whether the items have an aggregate, and a column outside of any.
+    pub(super) aggregate: bool,
+    pub(super) bare_column: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clause {
+    #[default]
+    Other,
+    Items,
+    Aggregate,
+}
+
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) columns: Vec<(String, SqlType)>,
+}
+
+impl Source {
+    pub(super) fn of_table(name: &str, columns: &[TableColumn]) -> Self {
+        let columns = columns.iter().map(|column| (column.name.clone(), column.sql_type));
+        Self { name: name.to_owned(), columns: columns.collect() }
+    }
+}
 
 impl Translator<'_> {
+    /// Adds the tables to those of the innermost query.
     pub(super) fn tables(&mut self, from: &[TableWithJoins]) -> Result<String> {
-        let tables: Result<Vec<String>> = from.iter().map(|table| self.joined(table)).collect();
-        Ok(tables?.join(", "))
-    }
-
-    fn joined(&mut self, table: &TableWithJoins) -> Result<String> {
-        let mut sql = self.table(&table.relation)?;
-        for Join { relation, global, join_operator } in &table.joins {
-            refuse!("GLOBAL": *global);
-            let (operator, constraint) = match join_operator {
-                JoinOperator::Join(on) | JoinOperator::Inner(on) => ("JOIN", on),
-                JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => ("LEFT JOIN", on),
-                JoinOperator::Right(on) | JoinOperator::RightOuter(on) => ("RIGHT JOIN", on),
-                JoinOperator::FullOuter(on) => ("FULL JOIN", on),
-                JoinOperator::CrossJoin(on) => ("CROSS JOIN", on),
-                JoinOperator::CrossApply | JoinOperator::OuterApply => {
-                    return Err(ServerError::unsupported("APPLY"));
+        let mut sql = String::new();
+        for table in from {
+            let first = self.table(&table.relation)?;
+            sql = format!("{sql}{}{first}", if sql.is_empty() { " FROM " } else { " CROSS JOIN " });
+            for join in &table.joins {
+                let cross = join.join_operator == JoinOperator::CrossJoin(JoinConstraint::None);
+                if join.global || !cross {
+                    return Err(ServerError::unsupported(join));
                 }
-                _ => return Err(ServerError::unsupported("this kind of JOIN")),
-            };
-            let relation = self.table(relation)?;
-            let on = match (constraint, operator) {
-                (JoinConstraint::On(condition), _) => format!(" ON {}", self.sql(condition)?),
-                (JoinConstraint::None, "CROSS JOIN") => String::new(),
-                _ => return Err(ServerError::unsupported("JOIN without ON")),
-            };
-            sql = format!("{sql} {operator} {relation}{on}");
+                sql = format!("{sql} CROSS JOIN {}", self.table(&join.relation)?);
+            }
         }
         Ok(sql)
     }
 
     fn table(&mut self, factor: &TableFactor) -> Result<String> {
-        match factor {
-            TableFactor::Table {
-                name,
-                alias,
-                args,
-                with_hints: _, // Locks are SQLite's; hints say nothing to it.
-                version,
-                with_ordinality,
-                partitions,
-                json_path,
-                sample,
-                index_hints,
-            } => {
-                refuse!(
-                    "a table-valued function": args.is_some(),
-                    "FOR SYSTEM_TIME": version.is_some(),
-                    "WITH ORDINALITY": *with_ordinality,
-                    "PARTITION": !partitions.is_empty(),
-                    "a path into JSON": json_path.is_some(),
-                    "TABLESAMPLE": sample.is_some(),
-                    "an index hint": !index_hints.is_empty(),
-                );
-                let table = names::table(name)?;
-                let (sql, own_name) = match &table.schema {
-                    None => (table.quoted(), None),
-                    Some(schema) => {
-                        (self.system_view(schema, &table.name)?, Some(table.name.as_str()))
-                    }
+        let alias = match factor {
+            TableFactor::Table { alias, .. } | TableFactor::Derived { alias, .. } => alias.as_ref(),
+            other => return Err(ServerError::unsupported(other)),
+        };
+        let alias_name = alias.map(|alias| alias.name.clone());
+        // Hints, functions, samples, columns of an alias: whatever else there is.
+        let plain = alias_name.clone().map_or(String::new(), |name| {
+            format!(" {}{name}", if alias.is_some_and(|alias| alias.explicit) { "AS " } else { "" })
+        });
+        let plain = match factor {
+            TableFactor::Derived { subquery, .. } => format!("({subquery}){plain}"),
+            TableFactor::Table { name, .. } => format!("{name}{plain}"),
+            other => return Err(ServerError::unsupported(other)),
+        };
+        if factor.to_string() != plain {
+            return Err(ServerError::unsupported(factor));
+        }
+        let (sql, source) = match factor {
+            TableFactor::Derived { subquery, .. } => {
+                let Some(name) = alias_name else {
+                    return Err(ServerError::unsupported("a derived table without a name"));
                 };
-                alias_of(sql, alias.as_ref(), own_name)
-            }
-            TableFactor::Derived { lateral, subquery, alias, sample } => {
-                refuse!("LATERAL": *lateral, "TABLESAMPLE": sample.is_some(), "a derived table without a name": alias.is_none());
-                let query = self.query(subquery)?;
-                alias_of(format!("({})", query.sql), alias.as_ref(), None)
-            }
-            TableFactor::NestedJoin { table_with_joins, alias: None } => {
-                Ok(format!("({})", self.joined(table_with_joins)?))
-            }
-            other => Err(ServerError::unsupported(other)),
-        }
-    }
-
-    /// The few views of the system that set-up scripts and tests ask.
-    fn system_view(&mut self, schema: &str, name: &str) -> Result<String> {
-        const TABLES: &str = "type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
-        match (schema, name.to_ascii_lowercase().as_str()) {
-            ("sys", "tables") => Ok(format!(
-                "(SELECT rowid AS object_id, name COLLATE NOCASE AS name, 1 AS schema_id, 'U' AS type FROM sqlite_master WHERE {TABLES})"
-            )),
-            ("information_schema", "tables") => Ok(format!(
-                "(SELECT 'dbo' AS TABLE_SCHEMA, name COLLATE NOCASE AS TABLE_NAME, 'BASE TABLE' AS TABLE_TYPE FROM sqlite_master WHERE {TABLES})"
-            )),
-            ("sys", "dm_exec_sessions") => {
-                let mut columns = Vec::new();
-                for (name, system) in [
-                    ("session_id", System::Spid),
-                    ("login_name", System::User),
-                    ("program_name", System::Application),
-                    ("host_name", System::Host),
-                    ("transaction_isolation_level", System::Isolation),
-                    ("open_transaction_count", System::TransactionCount),
-                    ("language", System::Language),
-                    ("date_format", System::DateFormat),
-                    ("lock_timeout", System::LockTimeout),
-                ] {
-                    columns.push(format!("{} AS {name}", self.system(system)?));
+                let query = self.query(subquery, true)?;
+                let columns: Vec<(String, SqlType)> =
+                    query.columns().into_iter().map(|c| (c.name, c.sql_type)).collect();
+                for (index, (column, _)) in columns.iter().enumerate() {
+                    let again = columns[..index].iter().any(|c| c.0.eq_ignore_ascii_case(column));
+                    refuse!("columns of a derived table without names of their own": again || column.is_empty());
                 }
-                Ok(format!("(SELECT {})", columns.join(", ")))
+                (format!("({})", query.sql), Source { name: name.value, columns })
             }
-            _ => Err(ServerError::new(208, 16, format!("Invalid object name '{schema}.{name}'."))),
+            TableFactor::Table { name, .. } => {
+                if name.to_string().eq_ignore_ascii_case("sys.dm_exec_sessions") {
+                    let (sql, mut source) = self.sessions()?;
+                    source.name = alias_name.map_or(source.name, |alias| alias.value);
+                    (sql, source)
+                } else {
+                    let table = names::table(name)?;
+                    let name = alias_name.map_or(table.name.clone(), |alias| alias.value);
+                    (table.quoted(), Source::of_table(&name, &self.columns_of(&table)?))
+                }
+            }
+            other => return Err(ServerError::unsupported(other)),
+        };
+        let sql = format!("{sql} AS {}", names::quoted(&source.name));
+        if let Some(from) = self.froms.last_mut() {
+            let again = |other: &Source| other.name.eq_ignore_ascii_case(&source.name);
+            refuse!("two tables of a name": from.tables.iter().any(again));
+            from.tables.push(source);
         }
+        Ok(sql)
     }
-}
 
-fn alias_of(sql: String, alias: Option<&TableAlias>, own_name: Option<&str>) -> Result<String> {
-    let name = match alias {
-        None => own_name,
-        Some(alias) => {
-            refuse!("columns in a table's alias": !alias.columns.is_empty(), "AT": alias.at.is_some());
-            Some(alias.name.value.as_str())
+    /// `sys.dm_exec_sessions`, of which a session sees its own row.
+    fn sessions(&mut self) -> Result<(String, Source)> {
+        let mut sql = Vec::new();
+        let mut columns = Vec::new();
+        for (name, system, sql_type) in [
+            ("session_id", System::Spid, SqlType::SmallInt),
+            ("login_name", System::User, SqlType::NVarChar(Some(128))),
+            ("program_name", System::Application, SqlType::NVarChar(Some(128))),
+            ("transaction_isolation_level", System::Isolation, SqlType::SmallInt),
+        ] {
+            sql.push(format!("{} AS {name}", self.system(system, sql_type)?.sql));
+            columns.push((name.to_owned(), sql_type));
         }
-    };
-    Ok(match name {
-        None => sql,
-        Some(name) => format!("{sql} AS {}", names::quoted(name)),
-    })
+        let name = "dm_exec_sessions".to_owned();
+        Ok((format!("(SELECT {})", sql.join(", ")), Source { name, columns }))
+    }
+
+    /// A column, by one or two names.
+    pub(super) fn column(&mut self, parts: &[Ident]) -> Result<Typed> {
+        let (table, name) = match parts {
+            [name] => (None, &name.value),
+            [table, name] => (Some(&table.value), &name.value),
+            _ => return Err(ServerError::unsupported("a column's name of more than two parts")),
+        };
+        let innermost = self.froms.len().saturating_sub(1);
+        let in_aggregate = self.froms.last().is_some_and(|from| from.clause == Clause::Aggregate);
+        for (depth, from) in self.froms.iter_mut().enumerate().rev() {
+            let of_table = |source: &&Source| {
+                table.is_none_or(|table| source.name.eq_ignore_ascii_case(table))
+            };
+            let columns = from.tables.iter().filter(of_table).flat_map(|source| {
+                source.columns.iter().map(|(column, sql_type)| (&source.name, column, *sql_type))
+            });
+            let found: Vec<_> = columns.filter(|(_, c, _)| c.eq_ignore_ascii_case(name)).collect();
+            let (source, column, sql_type) = match found[..] {
+                [] => continue,
+                [(source, column, sql_type)] => (source, column.clone(), sql_type),
+                _ => {
+                    let text = format!("Ambiguous column name '{name}'.");
+                    return Err(ServerError::new(209, 16, text));
+                }
+            };
+            refuse!("an outer query's column in an aggregate": in_aggregate && depth < innermost);
+            let sql = match self.in_definition {
+                true => names::quoted(&column),
+                false => format!("{}.{}", names::quoted(source), names::quoted(&column)),
+            };
+            let typed = Typed::new(sql, sql_type);
+            if from.clause == Clause::Items {
+                from.bare_column = Some(column);
+            }
+            return Ok(typed);
+        }
+        Err(match table {
+            None => ServerError::new(207, 16, format!("Invalid column name '{name}'.")),
+            Some(table) => {
+                let text =
+                    format!("The multi-part identifier \"{table}.{name}\" could not be bound.");
+                ServerError::new(4104, 16, text)
+            }
+        })
+    }
 }
