@@ -9,8 +9,9 @@
 //! declared `INTEGER`. One of 64 bits is spelled [`ROW_NUMBER_BIGINT`], SQLite
 //! ignoring case; [`is_row_number_bigint`] tells the two widths apart.
 //!
-//! Dates and times are ISO 8601 text with a blank in the middle, UUIDs are
-//! lower-case text, decimals are SQLite's numbers (15 digits are kept).
+//! For Azure SQL, dates and times are ISO 8601 text with a blank in the middle, UUIDs are
+//! lower-case text, decimals are SQLite's numbers (15 digits are kept). PostgreSQL's values
+//! are described in `postgres/values.rs`.
 
 use std::{io, path::PathBuf, time::Duration};
 

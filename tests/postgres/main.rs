@@ -19,6 +19,7 @@ mod returns;
 mod rotation;
 mod server_errors;
 mod sessions;
+mod stand_in;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;

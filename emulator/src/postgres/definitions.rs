@@ -1,95 +1,131 @@
-//! Tables and their columns: short type names, sequences, keys.
+//! `CREATE TABLE` and `CREATE INDEX` for SQLite.
+//!
+//! A column is declared as `numeric(6,2):blob`: the type here, and a word that keeps SQLite
+//! from converting values ("Determination Of Column Affinity"); `:always` is a column that
+//! only its default fills.
 
+use pgwire::api::Type;
 use sqlparser::ast::{
-    AlterTable, AlterTableOperation, ColumnDef, ColumnOption, ColumnOptionDef, CreateTable,
-    DataType, Expr, TableConstraint,
+    ColumnDef, ColumnOption, CreateIndex, CreateTable, Expr, ForeignKeyConstraint, IndexColumn,
+    OrderByExpr, Statement,
 };
 
 use super::{
+    allowed::{folded, local, only, plain, quoted},
     error::SqlError,
-    infer::{folded, last_name},
-    translate::{call, name_of, string},
-    values::type_by_name,
+    expressions::{Column, Compiler, data_type},
+    values::{Class, Ty},
 };
 
-pub(super) fn create_table(table: &mut CreateTable) -> Result<(), SqlError> {
-    if table.on_commit.is_some() {
-        return Err(SqlError::unsupported("ON COMMIT"));
-    }
-    if table.query.is_some() {
-        return Err(SqlError::unsupported("CREATE TABLE … AS"));
-    }
-    table.unlogged = false;
-    let name = last_name(&table.name);
-    let keys: Vec<String> = table.constraints.iter().flat_map(key_columns).collect();
-    for column in &mut table.columns {
-        let is_key = keys.contains(&folded(&column.name));
-        define_column(&name, column, is_key)?;
-    }
-    Ok(())
-}
-
-fn key_columns(constraint: &TableConstraint) -> Vec<String> {
-    let TableConstraint::PrimaryKey(key) = constraint else {
-        return Vec::new();
-    };
-    let names = key.columns.iter().filter_map(|column| match &column.column.expr {
-        Expr::Identifier(name) => Some(folded(name)),
-        _ => None,
-    });
-    names.collect()
-}
-
-/// One change at a time, as SQLite has it.
-pub(super) fn alter_table(table: &mut AlterTable) -> Result<(), SqlError> {
-    let name = last_name(&table.name);
-    match table.operations.as_mut_slice() {
-        [AlterTableOperation::AddColumn { column_def, .. }] => {
-            define_column(&name, column_def, false)
+impl Compiler<'_> {
+    pub(super) fn create_table(&mut self, given: &CreateTable) -> Result<String, SqlError> {
+        let Statement::CreateTable(mut rebuilt) = plain("CREATE TABLE t (a int)")? else {
+            return Err(SqlError::unsupported(given.to_string()));
+        };
+        rebuilt.name.clone_from(&given.name);
+        rebuilt.columns.clone_from(&given.columns);
+        rebuilt.if_not_exists = given.if_not_exists;
+        only(&rebuilt, given)?;
+        let table = local(&given.name)?;
+        let mut columns = Vec::new();
+        for column in &given.columns {
+            let (name, (ty, _)) = (folded(&column.name), declared(column)?);
+            columns.push(Column { name, ty, always: false, key: false });
         }
-        [
-            AlterTableOperation::DropColumn { .. }
-            | AlterTableOperation::RenameColumn { .. }
-            | AlterTableOperation::RenameTable { .. },
-        ] => Ok(()),
-        _ => Err(SqlError::unsupported(table.to_string())),
+        self.only_source(&table, &columns);
+        let mut definitions = Vec::new();
+        for (column, Column { ty, .. }) in given.columns.iter().zip(&columns) {
+            definitions.push(self.define(&table, column, ty)?);
+        }
+        let exists = if given.if_not_exists { "IF NOT EXISTS " } else { "" };
+        Ok(format!("CREATE TABLE {exists}{} ({})", quoted(&table), definitions.join(", ")))
     }
-}
 
-/// Types get their short names, numbered columns a sequence.
-fn define_column(table: &str, column: &mut ColumnDef, is_key: bool) -> Result<(), SqlError> {
-    let declared = column.data_type.to_string();
-    let ty = type_by_name(&declared)
-        .ok_or_else(|| SqlError::unsupported(format!("column type {declared}")))?;
-    column.data_type = DataType::Custom(name_of(ty.name()), Vec::new());
-    let is_serial = declared.to_ascii_lowercase().contains("serial");
-    let is_identity = |option: &ColumnOptionDef| {
-        matches!(option.option, ColumnOption::Generated { generation_expr: None, .. })
-    };
-    let numbered = is_serial || column.options.iter().any(is_identity);
-    column.options.retain(|option| !is_identity(option));
-    let has = |wanted: fn(&ColumnOption) -> bool, column: &ColumnDef| {
-        column.options.iter().any(|option| wanted(&option.option))
-    };
-    if numbered {
-        let sequence = format!("{table}_{}_seq", folded(&column.name));
-        let next = call("nextval", vec![string(&sequence)]);
-        push(column, ColumnOption::Default(next));
+    fn define(&mut self, table: &str, column: &ColumnDef, ty: &Ty) -> Result<String, SqlError> {
+        let name = folded(&column.name);
+        let (_, mut numbered) = declared(column)?;
+        let mut always = "";
+        let mut constraints = String::new();
+        for option in &column.options {
+            let text = option.to_string();
+            constraints += &match (&option.option, text.as_str()) {
+                (_, "NOT NULL") => " NOT NULL".to_owned(),
+                // SQLite's primary keys may be NULL.
+                (_, "PRIMARY KEY") if ty.class() != Class::Other => {
+                    " NOT NULL PRIMARY KEY".to_owned()
+                }
+                (_, "GENERATED ALWAYS AS IDENTITY" | "GENERATED BY DEFAULT AS IDENTITY") => {
+                    always = if text.contains("ALWAYS") { ":always" } else { "" };
+                    numbered = true;
+                    String::new()
+                }
+                (ColumnOption::Default(value), _) if option.name.is_none() => {
+                    let sources = std::mem::take(&mut self.sources);
+                    let value = self.assigned(value, ty);
+                    self.sources = sources;
+                    format!(" DEFAULT ({})", value?.sql)
+                }
+                (ColumnOption::Check(check), _) if text == format!("CHECK ({})", check.expr) => {
+                    let constraint = quoted(&format!("{table}_{name}_check"));
+                    format!(" CONSTRAINT {constraint} CHECK ({})", self.boolean(&check.expr)?)
+                }
+                (ColumnOption::ForeignKey(key), _) => self.references(key, &text, ty)?,
+                _ => return Err(SqlError::unsupported(text)),
+            };
+        }
+        let ty = ty.name();
+        if numbered {
+            let next = format!("pg_nextval({})", self.shared.new_sequence());
+            constraints += &format!(" NOT NULL DEFAULT (pg_cast({next}, 'int8', '{ty}'))");
+        }
+        Ok(format!("{} \"{ty}:blob{always}\"{constraints}", quoted(&name)))
     }
-    let is_key = is_key || has(|option| matches!(option, ColumnOption::PrimaryKey(_)), column);
-    // SQLite's primary keys may be null unless told.
-    if (numbered || is_key) && !has(|option| *option == ColumnOption::NotNull, column) {
-        push(column, ColumnOption::NotNull);
-    }
-    for option in &mut column.options {
-        if let ColumnOption::Default(expr) = &mut option.option {
-            // SQLite wants expressions in parentheses.
-            *expr = Expr::Nested(Box::new(expr.clone()));
+
+    /// Refers to the primary key, without actions.
+    fn references(
+        &self,
+        key: &ForeignKeyConstraint,
+        given: &str,
+        ty: &Ty,
+    ) -> Result<String, SqlError> {
+        let table = local(&key.foreign_table)?;
+        let columns = self.table(&table)?;
+        let target = columns.iter().find(|it| it.key && it.ty.class() == ty.class());
+        match (target, key.referred_columns.as_slice()) {
+            (Some(Column { name: target, .. }), [name])
+                if *target == folded(name)
+                    && given == format!("REFERENCES {} ({name})", key.foreign_table) =>
+            {
+                Ok(format!(" REFERENCES {} ({})", quoted(&table), quoted(target)))
+            }
+            _ => Err(SqlError::unsupported(given)),
         }
     }
-    Ok(())
+
+    pub(super) fn create_index(&mut self, given: &CreateIndex) -> Result<String, SqlError> {
+        let (Some(name), [IndexColumn { column: OrderByExpr { expr: column, .. }, .. }]) =
+            (&given.name, given.columns.as_slice())
+        else {
+            return Err(SqlError::unsupported(given.to_string()));
+        };
+        let exists = if given.if_not_exists { "IF NOT EXISTS " } else { "" };
+        let table = &given.table_name;
+        only(&format!("CREATE INDEX {exists}{name} ON {table}({column})"), &given.to_string())?;
+        let (name, table) = (quoted(&local(name)?), local(table)?);
+        self.only_source(&table, &self.table(&table)?);
+        // In parentheses it would be an expression, which SQLite indexes as well.
+        let Expr::Identifier(_) = column else {
+            return Err(SqlError::unsupported(column.to_string()));
+        };
+        let column = self.expr(column, None)?.sql;
+        Ok(format!("CREATE INDEX {exists}{name} ON {} ({column})", quoted(&table)))
+    }
 }
 
-fn push(column: &mut ColumnDef, option: ColumnOption) {
-    column.options.push(ColumnOptionDef { name: None, option });
+/// The type of a column, and whether a sequence numbers it.
+fn declared(column: &ColumnDef) -> Result<(Ty, bool), SqlError> {
+    if column.data_type.to_string().eq_ignore_ascii_case("serial") {
+        return Ok((Type::INT4.into(), true));
+    }
+    Ok((data_type(&column.data_type)?, false))
 }

@@ -1,10 +1,6 @@
 //! Startup and login: TLS, the role, the token as a password, the database.
 
-use std::{
-    fmt::Debug,
-    sync::{Arc, Mutex},
-    time::SystemTime,
-};
+use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{Sink, SinkExt};
@@ -21,14 +17,11 @@ use pgwire::{
 };
 
 use super::{
-    SERVER_VERSION, Shared,
+    Control, SERVER_VERSION, Shared,
     error::fatal,
-    functions::{Reach, Variables},
-    handle::SessionHandle,
     refusals::{no_encryption, no_role, refused, wrong_role},
-    session::Session,
-    settings::Settings,
-    waiting::Interrupt,
+    session::{Session, SessionHandle},
+    settings,
 };
 use crate::jwt::Principal;
 
@@ -70,13 +63,8 @@ impl StartupHandler for Login {
         match outcome {
             Ok(session) => {
                 tracing::info!(user = client.metadata().get(METADATA_USER), "a login succeeds");
-                self.0.logged_in();
-                let extensions = client.session_extensions();
-                extensions.insert(SessionHandle::new(session)?);
-                let (pid, secret) = client.pid_and_secret_key();
-                let (handle, guard) = self.0.cancels.register(pid, secret);
-                client.session_extensions().insert(handle);
-                client.session_extensions().insert(guard);
+                self.0.count(|counters| counters.logins += 1);
+                client.session_extensions().insert(SessionHandle::new(session));
                 let mut parameters = DefaultServerParameterProvider::default();
                 parameters.server_version = SERVER_VERSION.to_owned();
                 parameters.is_superuser = false;
@@ -85,7 +73,7 @@ impl StartupHandler for Login {
             Err(refusal) => {
                 let user = client.metadata().get(METADATA_USER);
                 tracing::info!(user, %refusal, "a login is refused");
-                self.0.refused();
+                self.0.count(|counters| counters.refused_logins += 1);
                 Err(refusal)
             }
         }
@@ -95,7 +83,7 @@ impl StartupHandler for Login {
 impl Login {
     /// What is decided before the password is asked for.
     async fn greet(&self, client: &(impl ClientInfo + Sync)) -> PgWireResult<()> {
-        let (delay, refusal) = self.0.greeting();
+        let Control { delay, refusal } = self.0.control().clone();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -130,20 +118,14 @@ impl Login {
         }
         let (pid, secret) = self.0.keys.generate(client);
         client.set_pid_and_secret_key(pid, secret);
-        let settings = client.metadata().clone();
-        let variables = Variables {
-            pid,
-            login: user,
-            role: None,
-            database,
-            settings: Settings::new(settings),
-            now: SystemTime::now(),
-            interrupt: Arc::new(Interrupt::new(false)),
-            sequences: Vec::new(),
-        };
-        let reach =
-            Reach { shared: Arc::clone(&self.0), variables: Arc::new(Mutex::new(variables)) };
-        Session::open(reach).map_err(|error| fatal("XX000", error.message))
+        for (name, value) in client.metadata() {
+            if ![METADATA_USER, METADATA_DATABASE].contains(&name.as_str()) {
+                let checked = settings::check(name, value);
+                checked.map_err(|error| fatal(&error.code, error.message))?;
+            }
+        }
+        let session = Session::open(&self.0, [user, database]);
+        session.map_err(|error| fatal(&error.code, error.message))
     }
 }
 

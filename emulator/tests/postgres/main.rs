@@ -4,7 +4,6 @@
 mod login;
 mod pool;
 mod queries;
-mod session;
 
 use std::{
     sync::Arc,

@@ -17,8 +17,7 @@ async fn the_console_shows_the_table_and_the_log_stands_beside() {
         assert!(output.status.success(), "{log}");
         assert!(log.contains("token fetched"), "{log}");
         if emulated {
-            // The emulated PostgreSQL keeps no trailing zeros.
-            assert!(table.contains("| 1  | Bread              | 3.5    | 2026-11-01 |"), "{table}");
+            assert!(table.contains("| 1  | Bread              | 3.50   | 2026-11-01 |"), "{table}");
         } else {
             let expected = "+----+--------+\n| id | amount |\n+----+--------+\n\
                             | 1  | 3.50   |\n| 2  | 4.20   |\n| 3  |        |\n+----+--------+\n";
