@@ -186,6 +186,16 @@ impl Session {
             Statement::Save(name) => self.save(name)?,
             Statement::Isolation(level) => self.options.isolation = *level,
             Statement::Set { options, value } => self.set(options, value)?,
+            Statement::Assign { variable, value } => {
+                let (value, sql_type) = self.scalar(value, variables)?;
+                let undeclared = || {
+                    let text = format!("Must declare the scalar variable \"{variable}\".");
+                    ServerError::new(137, 15, text)
+                };
+                let held = variables.get_mut(&variable.to_ascii_lowercase());
+                let held = held.ok_or_else(undeclared)?;
+                held.value = convert(&value, sql_type, held.sql_type.unwrap_or(sql_type))?;
+            }
             Statement::SetContext { key, value } => {
                 let (key, key_type) = self.scalar(key, variables)?;
                 let (value, sql_type) = self.scalar(value, variables)?;

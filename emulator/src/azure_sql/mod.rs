@@ -45,7 +45,7 @@
 //! `#temporary` tables.
 //!
 //! **Control**: `BEGIN`/`COMMIT`/`ROLLBACK`/`SAVE TRANSACTION`, `IF … ELSE`,
-//! `BEGIN … END`, `SET` options, `SET TRANSACTION ISOLATION LEVEL`, `WAITFOR
+//! `BEGIN … END`, `SET` of options and parameters, `SET TRANSACTION ISOLATION LEVEL`, `WAITFOR
 //! DELAY`, `THROW`, `USE`, `sp_set_session_context`.
 //!
 //! **Functions**: `@@TRANCOUNT`, `@@ROWCOUNT`, `@@SPID`, `@@VERSION`,

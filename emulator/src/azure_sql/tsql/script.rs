@@ -33,6 +33,11 @@ pub(crate) enum Statement {
         options: Vec<String>,
         value: String,
     },
+    /// `SET @variable =`.
+    Assign {
+        variable: String,
+        value: Box<ast::Expr>,
+    },
     /// `EXEC sp_set_session_context`.
     SetContext {
         key: Box<ast::Expr>,
@@ -193,6 +198,12 @@ impl Script<'_> {
                 None => Err(ServerError::unsupported(level)),
             };
         }
+        if matches!(self.parser.peek_token().token, Token::Word(word) if word.value.starts_with('@'))
+        {
+            let variable = self.identifier()?;
+            self.expect(&Token::Eq)?;
+            return Ok(Statement::Assign { variable, value: self.expression()? });
+        }
         let mut options = Vec::new();
         loop {
             options.push(self.identifier()?.to_ascii_uppercase());
@@ -325,6 +336,7 @@ mod tests {
                 "WAITFOR DELAY '00:00:01' EXEC sp_set_session_context N'k', 1",
                 &["Wait", "SetContext"],
             ),
+            ("SET @P2 = @P1 + 1 SELECT 1", &["Assign", "SELECT 1"]),
             ("-- nothing\n/* at all */ ;", &[]),
         ] {
             assert_eq!(kinds(text), expected, "{text}");
