@@ -304,7 +304,10 @@ impl Load {
         self.failed.fetch_add(1, Relaxed);
         let steps = self.script.since(began);
         // That alone has to be mended by somebody.
-        let refused = failure.login_refused && steps.contains(&Step::RefuseLogins(database));
+        // The connector may repeat it until a login succeeds, which a later step can delay.
+        let repeated = failure.said.contains("repeated its last refusal");
+        let refused =
+            failure.login_refused && (repeated || steps.contains(&Step::RefuseLogins(database)));
         if failure.kind.is_none() || failure.transient == refused {
             let what = match failure.kind {
                 None => "an error of no kind that should occur",
