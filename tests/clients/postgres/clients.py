@@ -1,6 +1,5 @@
 """Logs in with each client, and does what its users do first. Prints a line for each."""
 
-import asyncio
 import json
 import os
 import subprocess
@@ -93,12 +92,14 @@ def psycopg():
         psycopg.connect(**wrong, sslmode="verify-full", sslrootcert=CA)
         raise AssertionError("a token with another signature was accepted")
     except psycopg.OperationalError as error:
-        assert "token" in str(error).lower(), error
+        assert "authentication failed" in str(error), error
 
 
 def asyncpg():
-    import asyncpg
+    import asyncio
     import ssl
+
+    import asyncpg
 
     async def work():
         connection = await asyncpg.connect(
@@ -173,6 +174,6 @@ def node_pg():
 
 
 grant()
-for client in (psql, pg_dump, psycopg, asyncpg, sqlalchemy, django, node_pg):
-    client()
-    print("ok", client.__name__, flush=True)
+for client in sys.argv[2:]:
+    globals()[client]()
+    print("ok", client, flush=True)
