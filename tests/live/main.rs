@@ -30,6 +30,9 @@ use entra_pool::{
 mod azure_sql;
 mod local;
 mod postgres;
+#[cfg(unix)]
+#[path = "../support/mod.rs"]
+mod support;
 
 /// The longest that one check may take.
 const LIMIT: Duration = Duration::from_secs(120);
