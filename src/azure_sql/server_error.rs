@@ -72,6 +72,12 @@ impl ServerError {
         self.code
     }
 
+    /// The error's state, which tells apart the reasons for one number.
+    #[must_use]
+    pub fn state(&self) -> u8 {
+        self.state
+    }
+
     /// The message.
     #[must_use]
     pub fn message(&self) -> &str {
