@@ -1,81 +1,22 @@
-//! README and the crate's page are one text; the manual quotes what is really said.
+//! The README is short, and the manual quotes the real messages.
 
 use std::path::Path;
-
-const LIB: &str = include_str!("../src/lib.rs");
 
 /// Git on Windows ends lines in its own way.
 fn readme() -> String {
     include_str!("../README.md").replace('\r', "")
 }
 
-/// The crate's page as it reads in README: without the lines that rustdoc hides, the
-/// drawing as a picture, links to docs.rs.
-fn page() -> String {
-    let mut page = String::new();
-    let mut in_code = false;
-    for line in LIB.lines() {
-        let line = match line.strip_prefix("//!") {
-            Some(text) => text.strip_prefix(' ').unwrap_or(text).to_owned(),
-            None => match included(line) {
-                Some(file) => picture(file),
-                None => continue,
-            },
-        };
-        let shown = match (in_code, line.as_str()) {
-            (true, hidden) if hidden == "#" || hidden.starts_with("# ") => continue,
-            (false, "```no_run") => "```rust".to_owned(),
-            (false, heading) if heading.starts_with("# ") => format!("#{heading}"),
-            _ => link(&line).unwrap_or(line.clone()),
-        };
-        in_code ^= line.starts_with("```");
-        page.push_str(&shown);
-        page.push('\n');
-    }
-    page
-}
-
-fn included(line: &str) -> Option<&str> {
-    line.strip_prefix("#![doc = include_str!(\"")?.strip_suffix("\")]")
-}
-
-fn picture(file: &str) -> String {
-    let path = format!("src/{file}");
-    let svg = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path)).unwrap();
-    let title = svg.split_once("<title").unwrap().1.split(['>', '<']).nth(1).unwrap();
-    format!("![{title}]({path})")
-}
-
-/// `[label]: module::path` with the page on docs.rs.
-fn link(line: &str) -> Option<String> {
-    let (label, path) = line.strip_prefix('[')?.split_once("]: ")?;
-    let page = path.replace("::", "/");
-    Some(format!("[{label}]: https://docs.rs/entra-pool/latest/entra_pool/{page}/index.html"))
-}
-
-/// A text's sections, each with its heading; first, what stands before them.
-fn sections(text: &str) -> Vec<&str> {
-    let mut starts = vec![0];
-    starts.extend(text.match_indices("\n## ").map(|(at, _)| at + 1));
-    let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    starts.iter().zip(ends).map(|(start, end)| text[*start..end].trim_end()).collect()
-}
-
-fn heading(section: &str) -> &str {
-    section.lines().next().unwrap_or_default()
-}
-
 #[test]
-fn every_section_of_the_crates_page_is_in_the_readme_word_for_word() {
-    let page = format!("# entra-pool\n\n{}", page());
+fn the_readme_is_short_and_its_code_fits_into_the_width_of_docs_rs() {
     let readme = readme();
-    let readme = sections(&readme);
-    let mut at = 0;
-    for section in sections(&page) {
-        let found = readme[at..].iter().position(|other| heading(other) == heading(section));
-        let found = found.unwrap_or_else(|| panic!("in this place: {}", heading(section)));
-        assert_eq!(readme[at + found], section, "README (left) and src/lib.rs differ");
-        at += found + 1;
+    let links = |line: &&str| !(line.starts_with('[') && line.contains("]: https://"));
+    let words: usize = readme.lines().filter(links).map(|it| it.split_whitespace().count()).sum();
+    assert!(words <= 900, "{words} words");
+    for code in readme.split("```").skip(1).step_by(2) {
+        for line in code.lines() {
+            assert!(line.chars().count() <= 85, "{line}");
+        }
     }
 }
 

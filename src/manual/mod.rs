@@ -15,8 +15,12 @@ pub mod app_service {}
 pub mod ci {}
 #[doc = include_str!("connections.md")]
 pub mod connections {}
+#[cfg_attr(not(doctest), doc = include_str!("cookbook.md"))]
+pub mod cookbook {}
 #[doc = include_str!("containers.md")]
 pub mod containers {}
+#[doc = include_str!("figures.md")]
+pub mod figures {}
 #[doc = include_str!("limits.md")]
 pub mod limits {}
 #[doc = include_str!("local.md")]

@@ -1,0 +1,1 @@
+CREATE TABLE restaurant (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL);
