@@ -1,4 +1,4 @@
-//! A mutex for state that is whole between any two statements.
+//! A mutex for state that is consistent between any two statements.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

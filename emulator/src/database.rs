@@ -90,7 +90,8 @@ mod tests {
         one.execute_batch("CREATE TABLE t (at datetime2, name nvarchar(50)); INSERT INTO t VALUES ('2024-01-02', 'x')")
             .unwrap();
         let statement = two.prepare("SELECT at, name FROM t").unwrap();
-        let types: Vec<_> = statement.columns().map(|c| c.decl_type().map(str::to_owned)).collect();
+        let types: Vec<_> =
+            statement.columns().into_iter().map(|c| c.decl_type().map(str::to_owned)).collect();
         assert_eq!(types, [Some("datetime2".to_owned()), Some("nvarchar(50)".to_owned())]);
     }
 

@@ -1,8 +1,8 @@
-//! Time, injected: everything in this crate that reads a clock or waits asks a
-//! [`Clock`], so that tests move time instead of spending it.
+//! Injected time: all code of this crate reads clocks and sleeps through a [`Clock`], so that tests
+//! can move time instead of waiting.
 //!
-//! Exempt is deadpool, whose metrics use [`std::time::Instant`].
-#![allow(clippy::disallowed_methods)] // The one place that asks the machine.
+//! deadpool is an exception: its metrics use [`std::time::Instant`].
+#![allow(clippy::disallowed_methods)] // The only place that reads the machine's clocks.
 
 #[cfg(any(test, feature = "test-util"))]
 mod testing;
@@ -21,23 +21,23 @@ pub use testing::ManualClock;
 /// A boxed future, as [`Clock::sleep`] returns it.
 pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What reads time and waits.
+/// A source of time.
 ///
-/// A token's expiry is a wall-clock time and is judged by [`wall`](Self::wall):
-/// timers stop when a laptop sleeps or a container is throttled. Durations are
-/// measured by [`monotonic`](Self::monotonic), which nobody can set back.
+/// A token's expiry is compared with [`wall`](Self::wall), because timers stop while a laptop
+/// sleeps or a container is throttled. Durations are measured by
+/// [`monotonic`](Self::monotonic), which cannot be set back.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The time of day, in UTC.
     fn wall(&self) -> SystemTime;
 
-    /// Time since some fixed point; never goes back.
+    /// The time since a fixed point; it never goes back.
     fn monotonic(&self) -> Duration;
 
     /// Completes when `duration` has passed.
     fn sleep(&self, duration: Duration) -> Sleep;
 }
 
-/// The machine's own clock, waiting by tokio's timer. The default everywhere.
+/// The machine's clock, with tokio's timer. The default everywhere.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     origin: Instant,

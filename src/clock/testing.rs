@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Clock, Sleep};
 
-/// A clock that stands still until it is told to move, for tests of this crate
+/// A clock that stands still until it is moved, for tests of this crate
 /// and of its users (feature `test-util`).
 ///
 /// Clones share one time. Sleepers wake in the order of their deadlines.
@@ -91,7 +91,7 @@ impl ManualClock {
         let now = state.monotonic;
         while state.sleepers.peek().is_some_and(|Reverse(next)| next.deadline <= now) {
             if let Some(Reverse(sleeper)) = state.sleepers.pop() {
-                // The sleeper may have given up: nobody to wake then.
+                // The sleeper may have given up.
                 let _ = sleeper.wake.send(());
             }
         }

@@ -6,13 +6,13 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock};
 
-/// Measures a checkout: `db.client.connection.wait_time`, and
-/// `db.client.connection.timeouts` if that is how it ended.
+/// Measures a checkout: `db.client.connection.wait_time`, and `db.client.connection.timeouts` if
+/// it timed out.
 ///
-/// `pool` is the name it is measured under:
-/// [`pool_name`](crate::azure_sql::Connector::pool_name) of the connector, or one of
-/// yours, of which there must be few. A checkout that is dropped before its end counts,
-/// too, with the `error.type` `cancelled`.
+/// `pool` is the name in the metrics: the connector's
+/// [`pool_name`](crate::azure_sql::Connector::pool_name), or your own name, of which there must be
+/// few. A checkout that is dropped before it finishes is counted with the `error.type`
+/// `cancelled`.
 ///
 /// ```no_run
 /// # #[cfg(feature = "postgres")]
@@ -31,7 +31,7 @@ use crate::clock::{Clock, SystemClock};
 ///
 /// # Errors
 ///
-/// Those of the checkout.
+/// The errors of the checkout.
 pub async fn checkout<T, E: CheckoutError>(
     pool: &str,
     checkout: impl Future<Output = Result<T, E>>,
@@ -43,24 +43,22 @@ pub async fn checkout<T, E: CheckoutError>(
     result
 }
 
-/// Why a pool has given no connection, in a word. It is there for the errors of
-/// deadpool, and of bb8 and sqlx with their features; for another pool's, it is yours
-/// to implement.
+/// The `error.type` of a failed checkout. It is implemented for the errors of deadpool, and of bb8
+/// and sqlx with their features; implement it for the errors of other pools.
 pub trait CheckoutError {
-    /// The `error.type`: `timeout` if a time limit of the pool's has passed, else a word
-    /// of few.
+    /// The `error.type`: `timeout` if a timeout of the pool expired, else one of few words.
     fn error_type(&self) -> &'static str;
 }
 
 const CLOSED: &str = "closed";
 const CONNECT: &str = "connect";
-/// OpenTelemetry's word for what has none.
+/// OpenTelemetry's value for errors without a type.
 const OTHER: &str = "_OTHER";
 
-/// One who waits, until it is dropped: measured then.
+/// A waiting checkout, which is measured when this value is dropped.
 struct Waiting<'a> {
     pool: &'a str,
-    /// Begins with the wait.
+    /// Starts with the wait.
     clock: SystemClock,
     error_type: Option<&'static str>,
 }
@@ -108,11 +106,11 @@ impl CheckoutError for sqlx::Error {
     }
 }
 
-/// Sets the gauges of a pool to what it says of itself: `db.client.connection.count`,
-/// `….max` and `….pending_requests`.
+/// Sets the gauges of a pool from its status: `db.client.connection.count`, `….max` and
+/// `….pending_requests`.
 ///
-/// To be called when the metrics are read: in the handler that answers a scrape, or, for
-/// an exporter that pushes, by a task as often as it does.
+/// Call it when the metrics are read: in the handler of a scrape or, for an exporter that pushes,
+/// in a task, as often as it pushes.
 ///
 /// ```no_run
 /// # #[cfg(feature = "azure-sql")]

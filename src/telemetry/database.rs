@@ -2,15 +2,15 @@ use std::{error::Error, sync::Arc};
 
 use tracing::{Span, field::Empty};
 
-/// What a connector connects to, as telemetry has it: from the configuration alone, so
-/// that nothing a server says becomes a label.
+/// The fields that describe a database in telemetry. They come from the configuration alone, so
+/// that a server cannot add labels.
 #[derive(Debug)]
 pub(crate) struct Database {
     /// `db.system.name`.
     pub(crate) system: &'static str,
     /// `server.address`.
     address: String,
-    /// `server.port`, where it is the same of all servers.
+    /// `server.port`, if it is the same for all servers.
     port: Option<u16>,
     /// `db.namespace`.
     namespace: Option<String>,
@@ -18,7 +18,7 @@ pub(crate) struct Database {
     pub(crate) pool: Arc<str>,
 }
 
-/// A call to `$database`.
+/// A span for a request to `$database`.
 macro_rules! client_span {
     ($database:expr, $name:literal) => {
         tracing::debug_span!(
@@ -37,7 +37,7 @@ macro_rules! client_span {
 }
 
 impl Database {
-    /// The database `namespace` at these servers, of which there is one at least.
+    /// The database `namespace` at these servers, of which there must be at least one.
     pub(crate) fn new<'a>(
         system: &'static str,
         servers: impl IntoIterator<Item = (&'a str, u16)>,
@@ -70,15 +70,15 @@ impl Database {
     }
 }
 
-/// The `error.type` of what has taken too long.
+/// The `error.type` of a timeout.
 pub(crate) const TIMEOUT: &str = "timeout";
 
-/// Why there is no connection.
+/// The error of a connect.
 pub(crate) trait Failure: Error + 'static {
-    /// `error.type`: a word of few.
+    /// `error.type`: one of few words.
     fn error_type(&self) -> &'static str;
 
-    /// `db.response.status_code`: what the server calls it.
+    /// `db.response.status_code`: the server's code.
     fn status_code(&self) -> Option<String>;
 }
 
@@ -99,6 +99,6 @@ mod tests {
         assert_eq!(named(&[("a", 1)], None), ("a:1".into(), "a".into(), Some(1)));
         let two = named(&[("a", 1), ("b", 1)], Some("shop"));
         assert_eq!(two, ("a:1,b:1/shop".into(), "a,b".into(), Some(1)));
-        assert_eq!(named(&[("a", 1), ("b", 2)], None).2, None, "there is no one port");
+        assert_eq!(named(&[("a", 1), ("b", 2)], None).2, None, "the ports differ");
     }
 }

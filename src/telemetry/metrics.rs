@@ -1,6 +1,5 @@
-//! What each metric is called, and how it is recorded. The table of them is on the
-//! module's page, which a test compares with this file.
-// Without a database, only the token's are recorded.
+//! The names of the metrics. A test compares the table on the module's page with this file.
+// Without a database, only the metrics of tokens are recorded.
 #![cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 
 use std::{sync::Arc, time::Duration};
@@ -25,8 +24,8 @@ macro_rules! define {
     ($($metric:ident: $describe:ident, $unit:ident, $name:literal, $what:literal;)*) => {
         $(pub(crate) const $metric: Metric = Metric($name);)*
 
-        /// Tells the recorder what each metric is, and its unit. To be called once, behind the
-        /// installation of the recorder, which forgets what it is told before.
+        /// Registers the description and the unit of each metric. Call it once, after the recorder
+        /// was installed: descriptions from before are lost.
         pub fn describe() {
             $(metrics::$describe!($name, Unit::$unit, $what);)*
         }
@@ -38,11 +37,11 @@ macro_rules! define {
 
 define! {
     CREATE_TIME: describe_histogram, Seconds, "db.client.connection.create_time",
-        "The time a connect took, tries and token included.";
+        "The time a connect took, with all tries and the wait for a token.";
     WAIT_TIME: describe_histogram, Seconds, "db.client.connection.wait_time",
         "The time a checkout took.";
     TIMEOUTS: describe_counter, Count, "db.client.connection.timeouts",
-        "Checkouts that ended with a time limit of the pool's.";
+        "Checkouts that timed out.";
     CONNECTION_COUNT: describe_gauge, Count, "db.client.connection.count",
         "The connections that a pool has, by state.";
     CONNECTION_MAX: describe_gauge, Count, "db.client.connection.max",
@@ -52,9 +51,9 @@ define! {
     LOGIN_REFUSED: describe_counter, Count, "entra_pool.login.refused",
         "Connects that ended in a refused login.";
     LOGIN_RENEWED: describe_counter, Count, "entra_pool.login.renewed",
-        "Refused logins that were tried again with another token.";
+        "Refused logins that were retried with another token.";
     LOGIN_RETRIED: describe_counter, Count, "entra_pool.login.retried",
-        "Connects that were tried again after a transient error.";
+        "Connects that were retried after a transient error.";
     RETIRED: describe_counter, Count, "entra_pool.connection.retired",
         "Connections that were not used again.";
     TOKEN_REQUESTS: describe_counter, Count, "entra_pool.token.requests",
@@ -62,7 +61,7 @@ define! {
     TOKEN_REQUEST_DURATION: describe_histogram, Seconds, "entra_pool.token.request.duration",
         "The time a request for a token took.";
     TOKEN_EXPIRY: describe_gauge, Seconds, "entra_pool.token.expiry",
-        "When the token that is held ends, in seconds since 1970 (UTC).";
+        "The expiry of the cached token, in seconds since 1970 (UTC).";
 }
 
 impl Metric {
@@ -83,8 +82,8 @@ impl Metric {
     }
 }
 
-/// The labels of one measurement. Their values are of few: words of this crate, names
-/// of the configuration and of the caller.
+/// The labels of one measurement. There are few values: words of this crate, names from the
+/// configuration and from the caller.
 #[derive(Debug)]
 pub(crate) struct Labels(Vec<Label>);
 
@@ -102,7 +101,7 @@ impl Labels {
         self
     }
 
-    /// As OpenTelemetry has it: only what failed has an `error.type`.
+    /// As in OpenTelemetry, only failed operations have an `error.type`.
     pub(crate) fn with_error(self, error_type: Option<&'static str>) -> Self {
         match error_type {
             Some(error_type) => self.with(ERROR_TYPE, error_type),
@@ -126,12 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_every_metric_and_no_other() {
+    fn the_page_lists_exactly_the_metrics_that_exist() {
         let mut documented: Vec<_> = rows()
             .into_iter()
             .map(|row| (row[0].trim_end_matches('`').to_owned(), row[1].to_owned()))
             .collect();
-        let mut there: Vec<_> = ALL
+        let mut defined: Vec<_> = ALL
             .iter()
             .map(|(name, describe, unit)| {
                 let unit = if *unit == Unit::Seconds { ", s" } else { "" };
@@ -139,7 +138,7 @@ mod tests {
             })
             .collect();
         documented.sort();
-        there.sort();
-        assert_eq!(documented, there);
+        defined.sort();
+        assert_eq!(documented, defined);
     }
 }

@@ -1,96 +1,95 @@
-//! What is told while it runs: spans and events through [`tracing`], and, with the
-//! feature `metrics`, metrics through the [metrics](https://docs.rs/metrics) facade.
+//! Spans and events through [`tracing`], and, with the feature `metrics`, metrics through the
+//! [metrics](https://docs.rs/metrics) facade.
 //!
-//! Names are those of OpenTelemetry's semantic conventions for databases (spans:
-//! stable; connection pools: in development) where it has one, else begin with
-//! `entra_pool.`. No token and no secret is in any of them. Principals are in no span's
-//! fields and no metric; events have them: of a login the user name, of a refusal who was
-//! refused.
+//! Names are those of OpenTelemetry's semantic conventions for databases (spans: stable;
+//! connection pools: in development). Names that it does not define begin with `entra_pool.`.
+//! None of them contains a token or a secret. Principals are only in events: the user name of a
+//! login, and the principal of a refused login.
 //!
-//! `examples/observability` has all of this at work, with a Grafana dashboard and alert
-//! rules for Prometheus.
+//! `examples/observability` shows all of this on a page with charts, with a Grafana dashboard and
+//! alert rules for Prometheus.
 //!
 //! # Spans
 //!
-//! Of level `DEBUG`, so that an application's log does not grow by itself: the filter
-//! `entra_pool::telemetry=debug` turns them on. Where nobody listens they cost a look at
-//! a flag. What costs no round trip has none: a token from the cache, and a checkout
-//! that sends nothing (`Recycling::Fast`).
+//! Spans have the level `DEBUG`, so that an application's log does not grow unexpectedly: the
+//! filter `entra_pool::telemetry=debug` enables them. While they are disabled, they cost one
+//! check of a flag. Operations without a round trip have no span: a token from the cache, and a
+//! checkout that sends nothing (`Recycling::Fast`).
 //!
-//! | span | what it spans | fields beside those of all |
+//! | span | what it spans | further fields |
 //! |---|---|---|
-//! | `connect` | a connect, all tries and the wait for a token included | those of the database |
+//! | `connect` | a connect, with all tries and the wait for a token | those of the database |
 //! | `recycle` | the round trip between two borrowers, in deadpool's and bb8's pools | those of the database |
 //! | `request_token` | a request to the credential | `entra_pool.token.scope`, `entra_pool.token.reason`, `entra_pool.token.outcome` |
 //!
-//! - Of all: `otel.kind` (`client`) and, of what failed, `otel.status_code` (`ERROR`)
-//!   and `error.type`, which tracing-opentelemetry knows.
-//! - Of the database: `db.system.name` (`microsoft.sql_server`, `postgresql`),
+//! - All spans have `otel.kind` (`client`). Failed operations have `otel.status_code` (`ERROR`) and
+//!   `error.type`, which tracing-opentelemetry knows.
+//! - Fields of the database: `db.system.name` (`microsoft.sql_server`, `postgresql`),
 //!   `db.namespace` (the database that the configuration names), `server.address`,
-//!   `server.port`, `db.client.connection.pool.name`, and of a refusal
-//!   `db.response.status_code` (SQL Server's error number, PostgreSQL's SQLSTATE).
-//!   They are the configuration's, wherever the server sends a login.
-//! - The stages that a connect reaches are events in its span, with `stage` and
-//!   `server`; so are routings, other tries, and the TLS there is.
-//! - A request for a token is a task of its own that many may wait for: its span has no
-//!   parent, but follows from the span in which it was started (a link, in
-//!   OpenTelemetry). So no caller's span lasts as long as a refresh beside it.
+//!   `server.port`, `db.client.connection.pool.name`, and after a refusal
+//!   `db.response.status_code` (SQL Server's error number, PostgreSQL's SQLSTATE). Their values are
+//!   those of the configuration, even if the server routes a login elsewhere.
+//! - The stages that a connect reaches are events in its span, with `stage` and `server`; so are
+//!   routing, retries and the negotiated TLS.
+//! - A request for a token is a separate task that several callers may wait for. Its span has no
+//!   parent, but follows from the span in which it was started (a link, in OpenTelemetry), so that
+//!   no caller's span lasts as long as a background refresh.
 //!
-//! To OpenTelemetry they go as any other spans do, by the layer of tracing-opentelemetry
-//! with a filter of its own: `info,entra_pool=debug` for all that is in them.
+//! To send them to OpenTelemetry, add the layer of tracing-opentelemetry with its own filter:
+//! `info,entra_pool=debug` for everything.
 //!
 //! # Metrics
 //!
-//! With the feature `metrics`, to whatever recorder the application has installed.
-//! Without it, nothing of this is compiled. Times are in seconds.
+//! With the feature `metrics`, to the recorder that the application has installed. Without the
+//! feature, none of this is compiled. Times are in seconds.
 //!
 //! | metric | kind | labels | what it measures |
 //! |---|---|---|---|
-//! | `db.client.connection.create_time` | histogram, s | database, `error.type` | a connect, all tries and the wait for a token included |
+//! | `db.client.connection.create_time` | histogram, s | database, `error.type` | a connect, with all tries and the wait for a token |
 //! | `db.client.connection.wait_time` | histogram, s | pool, `error.type` | a [`checkout`] |
-//! | `db.client.connection.timeouts` | counter | pool | a [`checkout`] that ended with a time limit of the pool's |
+//! | `db.client.connection.timeouts` | counter | pool | a [`checkout`] that ended with a timeout of the pool |
 //! | `db.client.connection.count` | gauge | pool, `db.client.connection.state` | connections, by [`pool_status`] |
 //! | `db.client.connection.max` | gauge | pool | the pool's size, by [`pool_status`] |
 //! | `db.client.connection.pending_requests` | gauge | pool | callers that wait for a connection, by [`pool_status`] |
 //! | `entra_pool.login.refused` | counter | database | connects that ended in a refused login |
-//! | `entra_pool.login.renewed` | counter | database | refused logins that were tried again with another token |
-//! | `entra_pool.login.retried` | counter | database, `error.type` | connects that were tried again after a transient error |
+//! | `entra_pool.login.renewed` | counter | database | refused logins that were retried with another token |
+//! | `entra_pool.login.retried` | counter | database, `error.type` | connects that were retried after a transient error |
 //! | `entra_pool.connection.retired` | counter | database, `entra_pool.retire.reason` | connections that were not used again |
-//! | `entra_pool.token.requests` | counter | `entra_pool.token.scope`, `entra_pool.token.reason`, `entra_pool.token.outcome`, `error.type` | requests for a token that have ended |
+//! | `entra_pool.token.requests` | counter | `entra_pool.token.scope`, `entra_pool.token.reason`, `entra_pool.token.outcome`, `error.type` | finished requests for a token |
 //! | `entra_pool.token.request.duration` | histogram, s | `entra_pool.token.scope`, `error.type` | how long they took |
-//! | `entra_pool.token.expiry` | gauge, s | `entra_pool.token.scope` | when the token that is held ends, since 1970: less the time of day, it is what the token has left |
+//! | `entra_pool.token.expiry` | gauge, s | `entra_pool.token.scope` | the expiry of the cached token, since 1970: minus the current time, it is the token's remaining lifetime |
 //!
 //! The labels, and how many values each has:
 //!
 //! | label | values |
 //! |---|---|
-//! | pool: `db.client.connection.pool.name` | one for each name that [`checkout`] and [`pool_status`] are given |
+//! | pool: `db.client.connection.pool.name` | one for each name that is passed to [`checkout`] and [`pool_status`] |
 //! | database: `db.client.connection.pool.name`, `db.system.name` | one for each connector's server and database: `server:port/database` ([`pool_name`](crate::azure_sql::Connector::pool_name)) |
 //! | `db.client.connection.state` | 2: `idle`, `used` |
 //! | `entra_pool.token.scope` | one for each scope; identities that share one share the series |
 //! | `entra_pool.token.reason` | 3: `missing`, `expiring`, `rejected` |
 //! | `entra_pool.token.outcome` | 4: `fetched` (there was none), `refreshed`, `unchanged` (the provider has no newer one yet), `failed` |
 //! | `entra_pool.retire.reason` | 10: the variants of [`RetireReason`](crate::connect::RetireReason) in lower case, `token_expiry` and the like |
-//! | `error.type` of a connect | 13: the variants of [`azure_sql::Error`](crate::azure_sql::Error) and [`postgres::Error`](crate::postgres::Error) that a connect can end with, in lower case: `token`, `no_user`, `resolve`, `dial`, `not_loopback`, `connection_lost`, `unexpected_protocol`, `encryption_declined`, `tls`, `login_refused`, `login`, `routing`, `timeout` |
-//! | `error.type` of a checkout | 5: `timeout`, `closed`, `connect`, `cancelled` (its caller gave up), `_OTHER` |
+//! | `error.type` of a connect | 13: the variants of [`azure_sql::Error`](crate::azure_sql::Error) and [`postgres::Error`](crate::postgres::Error) that a connect can return, in lower case: `token`, `no_user`, `resolve`, `dial`, `not_loopback`, `connection_lost`, `unexpected_protocol`, `encryption_declined`, `tls`, `login_refused`, `login`, `routing`, `timeout` |
+//! | `error.type` of a checkout | 5: `timeout`, `closed`, `connect`, `cancelled` (the caller gave up), `_OTHER` |
 //! | `error.type` of a request for a token | 3: `unavailable`, `refused`, `transient` |
 //!
-//! Only what failed has an `error.type`. Counters whose labels are known beforehand begin
-//! with 0 when the connector is made: install the recorder before that. A connect whose
-//! caller gives up is not measured, nor is a request for a token whose runtime ends. How
-//! long a connection is in use (`db.client.connection.use_time`) is not measured: what a
-//! pool lends is the pool's own.
+//! Only failed operations have an `error.type`. Counters whose labels are known in advance start
+//! at 0 when the connector is created: install the recorder before that. A connect whose caller
+//! gives up is not measured; neither is a request for a token whose runtime ends. The time for
+//! which a connection is in use (`db.client.connection.use_time`) is not measured, because the
+//! pool's own type is what a caller borrows.
 //!
-//! An exporter for Prometheus writes `_` for `.`, and should be told to put units and
-//! `_total` behind the names (`with_recommended_naming`). OpenTelemetry's bounds for the
-//! histograms' buckets are 1, 5, 10, 50, 100 and 500 ms, 1, 5 and 10 s.
+//! An exporter for Prometheus writes `_` for `.`; let it append units and `_total` to the names
+//! (`with_recommended_naming`). OpenTelemetry's bounds for the histograms' buckets are 1, 5, 10,
+//! 50, 100 and 500 ms, 1, 5 and 10 s.
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "metrics", feature = "postgres"))]
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! use entra_pool::{postgres, telemetry};
 //!
-//! // Behind the installation of a recorder:
+//! // After the recorder was installed:
 //! telemetry::describe();
 //!
 //! let connector = postgres::connector(
@@ -125,7 +124,7 @@ pub(crate) use token::{TokenAnswer, token_span};
 
 use tracing::Span;
 
-/// Of what failed.
+/// Marks a span as failed.
 pub(crate) fn record_error(span: &Span, error_type: &'static str) {
     span.record("otel.status_code", "ERROR");
     span.record("error.type", error_type);

@@ -8,8 +8,8 @@ use super::record_error;
 
 /// The span of a request for a token.
 ///
-/// It follows from what started it, and is no child of that: a request beside the use
-/// of an ageing token outlives its caller, whose span would not end before it.
+/// It follows from the span that started it, but is not its child: a background refresh outlives
+/// its caller, whose span would otherwise last as long.
 pub(crate) fn token_span(scope: &str, reason: &'static str) -> Span {
     let span = tracing::debug_span!(
         parent: None,
@@ -25,18 +25,18 @@ pub(crate) fn token_span(scope: &str, reason: &'static str) -> Span {
     span
 }
 
-/// What has become of a request for a token.
+/// The outcome of a request for a token.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "metrics"), allow(dead_code))] // Some of it goes into metrics only.
+#[cfg_attr(not(feature = "metrics"), allow(dead_code))] // Some fields are only for metrics.
 pub(crate) struct TokenAnswer<'a> {
     pub(crate) scope: &'a str,
     pub(crate) reason: &'static str,
     /// `fetched`, `refreshed`, `unchanged` or `failed`.
     pub(crate) outcome: &'static str,
-    /// `error.type`, if it failed: a word of few.
+    /// `error.type`, if it failed: one of few words.
     pub(crate) error_type: Option<&'static str>,
     pub(crate) took: Duration,
-    /// When the token that is held now ends, if one has come.
+    /// The expiry of the cached token, if the request returned one.
     pub(crate) expires_on: Option<SystemTime>,
 }
 

@@ -18,29 +18,30 @@ use crate::{
     single_task::SingleTask,
 };
 
-/// One token for one identity and scope, kept fresh.
+/// A cache for the tokens of one identity and one scope.
 ///
-/// Cheap to clone; clones share. Got from [`Identity::tokens`](super::Identity::tokens).
+/// Cloning is cheap, and clones share the cached token. Use
+/// [`Identity::tokens`](super::Identity::tokens) to get a cache.
 ///
-/// * A fresh token is given out without a lock or an allocation.
-/// * An ageing token is also returned, and one request for the next starts in the background.
-///   The refresh point is the provider's hint, or up to a tenth earlier. Without a hint it is
-///   drawn for each token, at half to three quarters of its life (four fifths of a life of
-///   less than 10 minutes), so that processes that started together do not refresh together.
-/// * Nobody waits while a usable token exists, whatever the provider does. In
-///   its last 30 s (or tenth of its life, if that is less) a caller does wait for
-///   the next one, up to half of what is left; then it gets the old one.
-/// * Where there is none, all callers wait for one request. It is a task of its
-///   own, in the runtime of the caller that began it: one that gives up cancels
-///   nothing. (A runtime that is not driven, as a `current_thread` one between two
-///   calls of `block_on`, has the others wait in vain; after 3 min the next caller
-///   makes another.)
-/// * Errors are not kept: the provider is asked again for the first caller later than 1 s after a
-///   failure. While the credential is unavailable or refuses, this pause doubles to 30 s.
+/// * [`token`](Self::token) returns a fresh token without locking or allocating.
+/// * From the refresh point on it still returns the token at once, and starts one request for the
+///   next token in the background. The refresh point is the provider's hint, or up to a tenth
+///   earlier. Without a hint it is drawn at random for each token, between half and three
+///   quarters of its lifetime (four fifths of a lifetime below 10 minutes), so that processes
+///   that started together do not refresh together.
+/// * No caller waits while a usable token exists, whatever the provider does. In the last 30 s
+///   (or the last tenth of the lifetime, if that is shorter) a caller waits for the next token
+///   for up to half of the remaining time, and then gets the old token.
+/// * Without a usable token, all callers wait for the same request. The request is a separate
+///   task in the runtime of the caller that started it, so a caller that gives up does not cancel
+///   it. (While that runtime is not driven, such as a `current_thread` runtime between two calls
+///   of `block_on`, the other callers time out; after 3 minutes the next caller starts another
+///   request.)
+/// * Errors are not cached: the first caller later than 1 s after a failure causes another
+///   request. While the credential is unavailable or refuses, this pause doubles up to 30 s.
 ///
-/// Expiry is judged by the wall clock when the token is asked for, so that a
-/// machine's sleep or a throttled container does no harm. [The
-/// manual](crate::manual::tokens) has all the numbers.
+/// The cache compares the expiry with the wall clock on every call, so a machine that slept and a
+/// throttled container are handled. [The manual](crate::manual::tokens) has all numbers.
 #[derive(Clone)]
 pub struct TokenCache(pub(super) Arc<Inner>);
 
@@ -51,13 +52,13 @@ pub(super) struct Inner {
     wait_timeout: Duration,
     pub(super) core: Core,
     pub(super) last_try: LastTry,
-    /// Gone when this cache is: ends the task of [`TokenCache::keep_fresh`].
+    /// Dropped with this cache, which ends the task of [`TokenCache::keep_fresh`].
     alive: watch::Sender<()>,
     keeping_fresh: SingleTask,
 }
 
-/// A sleeping machine, or a wall clock that is set, moves a token's times past
-/// a timer's: the background task looks again this often.
+/// How often the background task checks the token: a timer does not notice that the machine
+/// slept or that the wall clock was set.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl TokenCache {
@@ -80,11 +81,11 @@ impl TokenCache {
         }))
     }
 
-    /// A token that is good now.
+    /// Returns a usable token.
     ///
     /// # Errors
     ///
-    /// [`TokenError`], if there is none and none could be had within the
+    /// [`TokenError`], if no usable token is cached and the credential returns none within the
     /// identity's [`wait_timeout`](super::IdentityBuilder::wait_timeout).
     pub async fn token(&self) -> Result<Token, TokenError> {
         match self.0.core.fresh(self.0.clock.wall()) {
@@ -93,22 +94,21 @@ impl TokenCache {
         }
     }
 
-    /// Another token than `instead_of`, which a server has refused; `None` if
-    /// the provider has no other.
+    /// Returns another token than `instead_of`, which a server has refused; `None` if the
+    /// provider has no other token.
     ///
-    /// The refused token becomes suspect, but is not taken from those for whom
-    /// it works: it is still given out until another arrives or it expires.
-    /// Callers join one forced renewal. If the provider answers with the same
-    /// token again, it is not asked again for that reason for 1 second.
+    /// The refused token becomes suspect, but remains usable for other callers until another one
+    /// arrives or it expires. Concurrent callers share one request. If the provider returns the
+    /// same token again, the cache sends no further request for this reason for 1 second.
     ///
     /// # Errors
     ///
-    /// [`TokenError`], if the provider could not be asked.
+    /// [`TokenError`], if the request to the provider fails.
     pub async fn renew(&self, instead_of: &Token) -> Result<Option<Token>, TokenError> {
         self.renew_within(instead_of, self.0.wait_timeout).await
     }
 
-    /// [`renew`](Self::renew) with a limit of its own.
+    /// [`renew`](Self::renew) with a time limit.
     pub(crate) async fn renew_within(
         &self,
         instead_of: &Token,
@@ -116,8 +116,8 @@ impl TokenCache {
     ) -> Result<Option<Token>, TokenError> {
         let inner = &self.0;
         let began = inner.clock.monotonic();
-        // A request that was started before the refusal may bring the same
-        // token again; the one after it has been told.
+        // A request that started before the refusal may return the same token again. The next
+        // request has the reason `Rejected`.
         for _ in 0..2 {
             let (step, notice) = inner.core.refused(instead_of, inner.now());
             inner.log_notice(notice);
@@ -130,7 +130,7 @@ impl TokenCache {
                     flight
                 }
             };
-            let told = flight.reason == Reason::Rejected;
+            let is_forced = flight.reason == Reason::Rejected;
             let left = limit.saturating_sub(inner.clock.monotonic().saturating_sub(began));
             let token = match inner.wait(flight, left).await {
                 Err(TokenError::TimedOut { .. }) => return Err(inner.timed_out(limit)),
@@ -139,15 +139,15 @@ impl TokenCache {
             if !token.same_secret(instead_of) {
                 return Ok(Some(token));
             }
-            if told {
+            if is_forced {
                 return Ok(None);
             }
         }
         Ok(None)
     }
 
-    /// Fetches a token now if there is none, so that the first connect need not
-    /// wait, and a wrong set-up shows at start.
+    /// Requests a token now if no usable token is cached, so that the first connect does not wait for
+    /// it and a wrong configuration shows at start.
     ///
     /// # Errors
     ///
@@ -156,17 +156,17 @@ impl TokenCache {
         self.token().await.map(drop)
     }
 
-    /// Has the token replaced when its time comes even if nobody asks for it,
-    /// so that the first caller after a quiet night need not wait.
+    /// Refreshes the token even while no caller uses it, so that the first caller after a quiet
+    /// night does not wait.
     ///
-    /// That is done by a task, in the runtime of the caller; it ends when the
-    /// last clone of this cache goes (pools have clones). Pools do the same while they are
-    /// maintained. Without either, tokens are refreshed when they are used. While that task
-    /// runs, a second call does nothing.
+    /// A task in the caller's runtime does this. It ends when the last clone of this cache is
+    /// dropped (pools have clones). Pools do the same while their maintenance runs. Without
+    /// either, tokens are refreshed when they are used. While the task runs, a second call has no
+    /// effect.
     ///
-    /// Where no token can be had, it asks again after 30 s, 1 min, 2 min, 4 min, then
-    /// every 5 min, each shortened by up to a fifth by chance, or when the provider
-    /// says (5 min at most). Who needs a token need not wait for that.
+    /// After a failure, the task tries again after 30 s, 1 min, 2 min, 4 min and then every 5 min,
+    /// each shortened at random by up to a fifth, or when the provider asks for it (after 5 min at
+    /// most). Callers that need a token do not wait for this.
     ///
     /// # Panics
     ///
@@ -181,14 +181,14 @@ impl TokenCache {
                 let pause = {
                     let Some(inner) = inner.upgrade() else { break };
                     if inner.core.next_refresh(inner.now()).is_zero() {
-                        // It is logged where it happens, and tried again below.
+                        // The request logs its failure, and the loop tries again.
                         let _ = inner.token_not_fresh().await;
                     }
                     inner.core.next_refresh(inner.now()).clamp(Duration::from_secs(1), LOOK_AGAIN)
                 };
                 tokio::select! {
                     () = clock.sleep(pause) => {}
-                    // Nothing is ever sent: this is the sender's end.
+                    // Nothing is sent: the sender was dropped.
                     _ = alive.changed() => break,
                 }
             }
@@ -196,13 +196,13 @@ impl TokenCache {
         });
     }
 
-    /// What the tokens are for.
+    /// The scope of the tokens.
     #[must_use]
     pub fn scope(&self) -> &Scope {
         &self.0.scope
     }
 
-    /// How things stand.
+    /// Returns the current status.
     #[must_use]
     pub fn report(&self) -> TokenReport {
         let core = &self.0.core;
@@ -225,13 +225,13 @@ impl TokenCache {
         }
     }
 
-    /// Whether a token is held that ends later than `expires_on`.
+    /// Returns whether the cached token expires later than `expires_on`.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn has_newer_than(&self, expires_on: SystemTime) -> bool {
         self.0.core.peek(|held| held.is_some_and(|held| held.token.expires_on() > expires_on))
     }
 
-    /// Has a refresh begin beside, if it is time for one, and waits for nothing.
+    /// Starts a refresh in the background if one is due.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn refresh_if_due(&self) {
         let inner = &self.0;
@@ -245,13 +245,13 @@ impl TokenCache {
         }
     }
 
-    /// The error of one who has waited so long for a token, by a limit of its own.
+    /// The error of a caller that waited this long.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn timed_out(&self, waited: Duration) -> TokenError {
         self.0.timed_out(waited)
     }
 
-    /// Whether `token` is the one held, and came after `since` (monotonic).
+    /// Returns whether `token` is the cached one and arrived after `since` (monotonic).
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn came_since(&self, token: &Token, since: Duration) -> bool {
         self.0.core.peek(|held| {
@@ -259,15 +259,15 @@ impl TokenCache {
         })
     }
 
-    /// What is given out in place of `token`, if that has ended on its way to a server,
-    /// by whichever clock says so; `None` if it has not, or there is nothing else.
+    /// Returns the next token if `token` has expired on its way to a server, by either clock;
+    /// `None` if it has not expired, or if no other token exists.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) async fn successor_of(&self, token: &Token) -> Result<Option<Token>, TokenError> {
         let now = self.0.now();
-        let is_out = self.0.core.peek(|held| {
+        let has_expired = self.0.core.peek(|held| {
             held.is_some_and(|held| held.token.same_secret(token) && held.left(now).is_zero())
         });
-        if token.expires_on() > now.wall && !is_out {
+        if token.expires_on() > now.wall && !has_expired {
             return Ok(None);
         }
         let other = self.token().await?;
@@ -301,7 +301,7 @@ impl Inner {
             }
             Step::Wait { flight, start, fallback: Some(held) } => {
                 self.start(start);
-                // Half of what is left, so that the old token is still of use then.
+                // Half of the remaining time, so that the old token can still be used afterwards.
                 let limit = self.wait_timeout.min(held.left(self.now()) / 2);
                 match self.wait(flight, limit).await {
                     Err(_) if held.verdict(self.now()) != Verdict::Wait => Ok(held.token.clone()),
@@ -312,7 +312,7 @@ impl Inner {
     }
 
     async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
-        // There, nobody could make the request, and there are no timers.
+        // Tasks and timers need a runtime.
         if Handle::try_current().is_err() {
             return Err(self.lost());
         }
@@ -348,10 +348,10 @@ impl Inner {
         let scope = &self.scope;
         match notice {
             Some(Notice::Suspected) => {
-                tracing::warn!(%scope, "a login with the token was refused, another is asked for");
+                tracing::warn!(%scope, "a login with the token was refused; requesting another token");
             }
             Some(Notice::Expired) => {
-                tracing::error!(%scope, "the token has expired and no other has come");
+                tracing::error!(%scope, "the token has expired, and no other token is available");
             }
             None => {}
         }
@@ -367,27 +367,28 @@ impl fmt::Debug for TokenCache {
     }
 }
 
-/// How a token cache stands.
+/// The status of a token cache.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TokenReport {
-    /// What the tokens are for.
+    /// The scope of the tokens.
     pub scope: Scope,
-    /// Who gives them: [`TokenCredential::name`].
+    /// The name of the credential: [`TokenCredential::name`].
     pub credential: String,
-    /// When the token there is ends; `None` if there is none.
+    /// The expiry of the cached token; `None` if there is none.
     pub expires_on: Option<SystemTime>,
-    /// From when on it is replaced.
+    /// The time from which it is refreshed.
     pub refresh_at: Option<SystemTime>,
-    /// For whom it stands, as it says itself: a name, else an object ID.
+    /// The principal that the token identifies: its name, else its object ID.
     pub principal: Option<String>,
-    /// Requests to the credential so far.
+    /// The number of requests to the credential.
     pub requests: u64,
-    /// How many of them failed.
+    /// The number of failed requests.
     pub failures: u64,
-    /// Whether a login with it was refused and no answer has come yet.
+    /// Whether a login with the token was refused, and the request for another one has not
+    /// finished.
     pub suspect: bool,
-    /// Why the last request failed; `None` after one that did not.
+    /// The error of the last request; `None` if it succeeded.
     pub last_error: Option<TokenError>,
 }
 

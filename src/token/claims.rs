@@ -3,17 +3,17 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-/// What an access token says about itself: the claims of a JWT's payload.
+/// The claims of an access token: the payload of a JWT.
 ///
-/// They are read for messages and for the user name on PostgreSQL. Nothing is
-/// verified: the signature is for the database server to check. Claims that
-/// are absent, or not of the expected type, are `None`.
+/// They are used in messages and for the user name on PostgreSQL. They are not verified: the
+/// database server checks the signature. Claims that are absent, or of another type than
+/// expected, are `None`.
 ///
 /// See [access token claims reference](https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claims {
-    /// `aud`: the resource it is for.
+    /// `aud`: the resource that the token is for.
     pub audience: Option<String>,
     /// `appid`, or `azp` in tokens of version 2: the client ID.
     pub application_id: Option<String>,
@@ -31,14 +31,14 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Reads the payload of a JWT; `None` if it is none.
+    /// Reads the payload of a JWT; `None` if the token is not a JWT.
     pub(super) fn read(token: &str) -> Option<Self> {
         let mut parts = token.split('.');
         let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
-        // RFC 7515 wants no padding; some issuers send it.
+        // RFC 7515 does not allow padding; some issuers send it.
         let json = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
         let payload: Map<String, Value> = serde_json::from_slice(&json).ok()?;
-        // A claim of another type is as good as absent; it must not hide the others.
+        // A claim of another type is ignored; it must not hide the other claims.
         let text = |claim: &str| {
             payload.get(claim)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
         };
@@ -63,8 +63,8 @@ impl Claims {
     /// The name of a user-assigned managed identity: the last segment of
     /// `…/userAssignedIdentities/NAME` in [`managed_identity_resource_id`].
     ///
-    /// A system-assigned identity's resource ID ends in the name of its virtual
-    /// machine or site, whatever kind that is: that is no proof of its name.
+    /// A system-assigned identity's resource ID ends in the name of its virtual machine or site,
+    /// which need not be the name of the identity.
     ///
     /// [`managed_identity_resource_id`]: Self::managed_identity_resource_id
     pub(crate) fn managed_identity_name(&self) -> Option<&str> {
@@ -73,8 +73,7 @@ impl Claims {
         (kind.eq_ignore_ascii_case("userAssignedIdentities") && !name.is_empty()).then_some(name)
     }
 
-    /// The best name there is for whom the token stands: the managed
-    /// identity's, else the person's.
+    /// The name of the principal: that of the managed identity, else that of the person.
     #[must_use]
     pub fn principal_name(&self) -> Option<&str> {
         self.managed_identity_name().or(self.user_name.as_deref())
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_claims_and_no_panic() {
+    fn garbage_has_no_claims_and_does_not_panic() {
         let garbage = [
             "",
             ".",

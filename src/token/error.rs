@@ -2,10 +2,10 @@ use std::{error::Error, fmt, iter::successors, sync::Arc, time::Duration};
 
 use super::Scope;
 
-/// Why a credential gave no token.
+/// The error of a credential.
 ///
-/// The message says what was asked, what came back and what to do about it;
-/// it never holds a token or a secret.
+/// The message states the request, the response and what to do about it. It never
+/// contains a token or a secret.
 pub struct CredentialError {
     kind: CredentialErrorKind,
     message: String,
@@ -13,23 +13,23 @@ pub struct CredentialError {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What a failure of a credential means.
+/// The kind of a credential's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CredentialErrorKind {
-    /// This credential does not exist here: no such endpoint, no `az`
-    /// installed, nobody logged in. A chain goes on to its next member.
+    /// The credential is not available here: the endpoint does not exist, `az` is not installed or
+    /// not logged in. A chain tries its next member.
     Unavailable,
-    /// The provider was reached and said no; asking again will not help until
-    /// somebody changes something. A chain stops.
+    /// The provider refused the request. Another request fails in the same way until a setting
+    /// changes. A chain stops.
     Refused,
-    /// It may work later: a time-out, throttling, a server error. A chain
-    /// stops; the cache asks again after a pause.
+    /// A transient failure: a timeout, throttling, a server error. A chain stops, and the cache
+    /// retries after a pause.
     Transient,
 }
 
 impl CredentialErrorKind {
-    /// In a word, for telemetry.
+    /// The label in telemetry.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
@@ -40,27 +40,27 @@ impl CredentialErrorKind {
 }
 
 impl CredentialError {
-    /// An error of this kind. `message` says what happened and what to do.
+    /// Creates an error. `message` states what failed and what to do.
     #[must_use]
     pub fn new(kind: CredentialErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retry_after: None, source: None }
     }
 
-    /// The same error with its cause.
+    /// Sets the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The same error with the pause that the provider asks for.
+    /// Sets the pause that the provider asked for.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
         self
     }
 
-    /// What the failure means.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> CredentialErrorKind {
         self.kind
@@ -85,59 +85,58 @@ impl Error for CredentialError {
     }
 }
 
-/// Why a [`TokenCache`](super::TokenCache) has no token to give.
+/// The error of a [`TokenCache`](super::TokenCache).
 ///
-/// Cheap to clone: everyone who waited for the same request gets the same
-/// error. None is sticky: the next caller has the provider asked again. Within 1 s of a failure it
-/// gets that failure; while the credential is unavailable or refuses, within up to 30 s.
+/// Cloning is cheap: all callers that waited for the same request get the same error. Errors are
+/// not cached, except that callers within 1 s of a failure get that failure. While the credential
+/// is unavailable or refuses, this time doubles up to 30 s.
 /// [`troubleshooting`](crate::manual::troubleshooting#no-token) has the credentials' messages.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The credential gave none; the source says why and what to do.
-    #[error("no token for {scope} from {credential}")]
+    /// The request failed. The source states why, and what to do.
+    #[error("cannot get a token for {scope} from {credential}")]
     #[non_exhaustive]
     Credential {
-        /// What was asked for.
+        /// The requested scope.
         scope: Scope,
-        /// Who was asked: [`TokenCredential::name`](super::TokenCredential::name).
+        /// The credential's name: [`TokenCredential::name`](super::TokenCredential::name).
         credential: String,
-        /// Its answer.
+        /// The credential's error.
         source: Arc<CredentialError>,
     },
-    /// The credential has not answered in time. The request goes on, and the
-    /// next caller joins it. The source is why its last try failed, or else the
-    /// request before it, if one did.
+    /// The credential did not respond in time. The request continues, and the next caller joins
+    /// it. The source is the error of the request's last try, or else of the request before it.
     #[error(
-        "no token for {scope} from {credential} within {waited:?}; the request goes on, try again"
+        "timed out after {waited:?} while getting a token for {scope} from {credential}: the request continues in the background; retry to join it"
     )]
     #[non_exhaustive]
     TimedOut {
-        /// What was asked for.
+        /// The requested scope.
         scope: Scope,
-        /// Who was asked.
+        /// The credential's name.
         credential: String,
-        /// How long the caller waited.
+        /// The time that the caller waited.
         waited: Duration,
-        /// Why the last try of the request failed, or the request before.
+        /// The error of the request's last try, or of the request before it.
         source: Option<Arc<CredentialError>>,
     },
-    /// The request was lost: its runtime was shut down, there is none, or the
-    /// credential panicked. The next caller starts a new one.
+    /// The request was lost: the tokio runtime is missing or was shut down. The next caller starts
+    /// another request.
     #[error(
-        "the request for a token for {scope} from {credential} was lost (there is no tokio runtime, it was shut down, or the credential panicked); try again"
+        "the request for a token for {scope} from {credential} was cancelled: the tokio runtime is missing or was shut down"
     )]
     #[non_exhaustive]
     Cancelled {
-        /// What was asked for.
+        /// The requested scope.
         scope: Scope,
-        /// Who was asked.
+        /// The credential's name.
         credential: String,
     },
 }
 
 impl TokenError {
-    /// The kind of the failure in a few words.
+    /// The kind of the failure, for the message of a connect.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn summary(&self) -> &'static str {
         match self {
@@ -146,12 +145,12 @@ impl TokenError {
                 CredentialErrorKind::Refused => "the request was refused",
                 CredentialErrorKind::Transient => "the request failed and can be retried",
             },
-            Self::TimedOut { .. } => "the request takes too long",
-            Self::Cancelled { .. } => "the request was lost",
+            Self::TimedOut { .. } => "the request timed out",
+            Self::Cancelled { .. } => "the request was cancelled",
         }
     }
 
-    /// Whether the same call may succeed later without anybody's doing.
+    /// Returns whether the same call may succeed later without a change of settings.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -166,7 +165,7 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     layers(error).join(": ")
 }
 
-/// The messages of the error and of its causes, without one that says nothing.
+/// The messages of the error and of its causes, without tokio-postgres' bare `db error`.
 pub(crate) fn layers<'a>(error: &'a (dyn Error + 'static)) -> Vec<String> {
     let source = |error: &&'a (dyn Error + 'static)| (*error).source();
     let messages = successors(Some(error), source).map(ToString::to_string);

@@ -10,9 +10,9 @@ use crate::clock::{Clock, SystemClock};
 
 /// A credential and one token cache per scope, shared by any number of pools.
 ///
-/// Cheap to clone. Two databases, or ten pools of one, that share an
-/// `Identity` ask its credential once per scope and token life. The other Azure
-/// crates take it where they want an `Arc<dyn azure_core::credentials::TokenCredential>`.
+/// Cloning is cheap. All pools that share an `Identity` cause one request for each scope and token
+/// lifetime. The Azure SDK's clients accept it as an
+/// `Arc<dyn azure_core::credentials::TokenCredential>`.
 ///
 /// ```no_run
 /// # #[cfg(all(feature = "azure-sql", feature = "postgres"))]
@@ -44,14 +44,14 @@ struct Inner {
 }
 
 impl Identity {
-    /// The identity that `credential` stands for, with the defaults of
+    /// Creates an identity whose tokens come from `credential`, with the defaults of
     /// [`IdentityBuilder`].
     #[must_use]
     pub fn new(credential: impl TokenCredential) -> Self {
         Self::builder(credential).build()
     }
 
-    /// Sets what [`new`](Self::new) leaves at its default.
+    /// Returns a builder for settings that differ from their defaults.
     pub fn builder(credential: impl TokenCredential) -> IdentityBuilder {
         IdentityBuilder {
             credential: Arc::new(credential),
@@ -60,7 +60,7 @@ impl Identity {
         }
     }
 
-    /// The cache of this identity's tokens for `scope`: always the same one.
+    /// Returns the cache of this identity's tokens for `scope`; always the same one.
     #[must_use]
     pub fn tokens(&self, scope: Scope) -> TokenCache {
         let mut caches = self.0.caches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +77,7 @@ impl Identity {
             .clone()
     }
 
-    /// What the credential calls itself: `managed identity (App Service)`.
+    /// The name of the credential, such as `managed identity (App Service)`.
     #[must_use]
     pub fn name(&self) -> String {
         self.0.credential.name()
@@ -100,22 +100,20 @@ pub struct IdentityBuilder {
 }
 
 impl IdentityBuilder {
-    /// The clock by which everything built on this identity lives. Default:
-    /// [`SystemClock`].
+    /// Sets the clock of everything that is built on this identity. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// How long a caller waits at most when there is no usable token. The
-    /// request to the provider goes on beyond it, and the next caller joins it.
-    /// Default: 30 s.
+    /// Sets how long a caller waits at most without a usable token. The request continues
+    /// afterwards, and the next caller joins it. Default: 30 s.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.wait_timeout = wait_timeout;
         self
     }
 
-    /// The identity. Nothing is asked for yet.
+    /// Creates the identity. No token is requested yet.
     #[must_use]
     pub fn build(self) -> Identity {
         Identity(Arc::new(Inner {

@@ -1,8 +1,8 @@
-//! One token for one identity and scope, kept fresh.
+//! Tokens of an identity, cached for each scope and refreshed in the background.
 //!
-//! [`TokenCredential`] is what gets asked for a token (the implementations
-//! live in [`credential`](crate::credential)); [`Identity`] gives each scope
-//! one [`TokenCache`]; the cache decides when to ask.
+//! A [`TokenCredential`] requests tokens; its implementations are in
+//! [`credential`](crate::credential). An [`Identity`] has one [`TokenCache`] for each scope,
+//! and the cache decides when to send a request.
 
 mod cache;
 mod claims;
@@ -32,13 +32,11 @@ pub(crate) use error::{debug_as_text, layers, with_causes};
 pub use identity::{Identity, IdentityBuilder};
 pub(crate) use request::tried;
 
-/// Something that can ask an identity provider for a token: a managed
-/// identity, the Azure CLI, a service principal, ….
+/// A source of tokens: a managed identity, the Azure CLI, a service principal and so on.
 ///
-/// Implementations ask anew on every call and do not cache: that is
-/// [`TokenCache`]'s office, which knows when a token is worth replacing. One
-/// that has a cache inside must pass it by when the request's
-/// [`reason`](TokenRequest::reason) is [`Reason::Rejected`].
+/// An implementation sends a request on every call. It does not cache, because [`TokenCache`]
+/// does that and knows when a token must be replaced. If it has a cache nevertheless, it must
+/// bypass that cache when the request's [`reason`](TokenRequest::reason) is [`Reason::Rejected`].
 ///
 /// ```
 /// use entra_pool::token::{CredentialError, Token, TokenCredential, TokenRequest};
@@ -64,16 +62,15 @@ pub(crate) use request::tried;
 /// ```
 #[async_trait]
 pub trait TokenCredential: fmt::Debug + Send + Sync + 'static {
-    /// What this is, in words a log reader knows: `managed identity (IMDS)`,
-    /// `Azure CLI`. Never a secret.
+    /// The name of the credential in logs and errors, such as `managed identity (IMDS)` or
+    /// `Azure CLI`. It must not contain a secret.
     fn name(&self) -> String;
 
-    /// Asks for a token.
+    /// Requests a token.
     ///
     /// # Errors
     ///
-    /// See [`CredentialErrorKind`] for what the cache and a chain of
-    /// credentials do about each kind.
+    /// [`CredentialErrorKind`] states how the cache and a chain of credentials handle each kind.
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError>;
 }
 
@@ -88,39 +85,38 @@ impl TokenCredential for Arc<dyn TokenCredential> {
     }
 }
 
-/// What a token is asked for, and why.
+/// A request for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenRequest {
-    /// The permission that the token shall carry.
+    /// The requested scope.
     pub scope: Scope,
-    /// Why it is asked for now.
+    /// The reason for the request.
     pub reason: Reason,
 }
 
 impl TokenRequest {
-    /// A request for a token of `scope`.
+    /// A request for a token with `scope`.
     #[must_use]
     pub fn new(scope: Scope, reason: Reason) -> Self {
         Self { scope, reason }
     }
 }
 
-/// Why a token is asked for.
+/// The reason for a token request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// There is none.
+    /// The cache has no usable token.
     Missing,
-    /// The one there is nears its end.
+    /// The cached token expires soon.
     Expiring,
-    /// A server refused the one there is, although its time has not come:
-    /// whatever cache lies below must be passed by.
+    /// A server refused the cached token before its expiry: caches below must be bypassed.
     Rejected,
 }
 
 impl Reason {
-    /// In a word, for telemetry.
+    /// The label in telemetry.
     fn label(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -130,7 +126,7 @@ impl Reason {
     }
 }
 
-/// What a token is good for: an OAuth 2.0 scope, such as
+/// An OAuth 2.0 scope, which states what a token may be used for, such as
 /// `https://database.windows.net/.default`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope(Cow<'static, str>);
@@ -143,7 +139,7 @@ impl Scope {
     pub const AZURE_POSTGRESQL: Self =
         Self(Cow::Borrowed("https://ossrdbms-aad.database.windows.net/.default"));
 
-    /// A scope of your own.
+    /// Creates a scope.
     ///
     /// # Errors
     ///
@@ -158,20 +154,20 @@ impl Scope {
         Ok(Self(Cow::Owned(scope)))
     }
 
-    /// A scope that is known when the program is compiled, unchecked.
+    /// Creates a scope from a constant, without checking it.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) const fn from_static(scope: &'static str) -> Self {
         Self(Cow::Borrowed(scope))
     }
 
-    /// As it goes to a credential.
+    /// The scope as it is sent to an identity provider.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The resource of this scope, as managed identity endpoints want it: the
-    /// scope less one `/.default` at its end.
+    /// The resource of this scope, which the endpoints of managed identities require: the
+    /// scope without a `/.default` at its end.
     #[must_use]
     pub fn resource(&self) -> &str {
         self.0.strip_suffix("/.default").unwrap_or(&self.0)
@@ -184,8 +180,8 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A scope has a character that none has, or no character at all. The text is not shown,
-/// because it may be the rest of a connection string.
+/// The error for an empty scope, or for one with a character that scopes do not have. It does
+/// not show the text, because that may be the rest of a connection string.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error(
@@ -195,10 +191,10 @@ pub struct InvalidScope(());
 
 debug_as_text!(InvalidScope);
 
-/// An access token: a secret and the times that go with it.
+/// An access token: a secret with its expiry.
 ///
-/// Cheap to clone. The secret is zeroised when the last clone goes, and is not
-/// in [`Debug`](fmt::Debug).
+/// Cloning is cheap. The secret is overwritten in memory when the last clone is dropped, and
+/// [`Debug`](fmt::Debug) does not show it.
 #[derive(Clone)]
 pub struct Token(Arc<TokenInner>);
 
@@ -209,7 +205,7 @@ struct TokenInner {
 }
 
 impl Token {
-    /// A token with its expiry, as the identity provider told it.
+    /// Creates a token with the expiry that the identity provider returned.
     #[must_use]
     pub fn new(secret: impl Into<String>, expires_on: SystemTime) -> Self {
         Self(Arc::new(TokenInner {
@@ -219,8 +215,7 @@ impl Token {
         }))
     }
 
-    /// The same token with the time from which the provider wants it replaced
-    /// (`refresh_in`).
+    /// Sets the time from which the provider recommends a refresh (`refresh_in`).
     #[must_use]
     pub fn with_refresh_on(self, refresh_on: Option<SystemTime>) -> Self {
         Self(Arc::new(TokenInner {
@@ -230,38 +225,38 @@ impl Token {
         }))
     }
 
-    /// The secret itself. Mind where it goes.
+    /// The secret. Do not log it.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.0.secret
     }
 
-    /// When it ends, as the provider told it.
+    /// The expiry that the provider returned.
     #[must_use]
     pub fn expires_on(&self) -> SystemTime {
         self.0.expires_on
     }
 
-    /// When the provider wants it replaced, if it said so.
+    /// The time from which the provider recommends a refresh, if it returned one.
     #[must_use]
     pub fn refresh_on(&self) -> Option<SystemTime> {
         self.0.refresh_on
     }
 
-    /// What the token says about itself, if it is a JWT. Nothing of it is
-    /// verified: good for messages, never for decisions of trust.
+    /// The claims of the token, if it is a JWT. They are not verified: use them for messages,
+    /// never to decide whether to trust the token.
     #[must_use]
     pub fn claims(&self) -> Option<Claims> {
         Claims::read(self.secret())
     }
 
-    /// How long it lives from `now` on.
+    /// The time from `now` until the expiry; zero afterwards.
     #[must_use]
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.0.expires_on.duration_since(now).unwrap_or_default()
     }
 
-    /// Whether this is the same secret as `other`.
+    /// Returns whether both tokens have the same secret.
     #[must_use]
     pub fn same_secret(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || *self.0.secret == *other.0.secret
@@ -278,11 +273,11 @@ impl fmt::Debug for Token {
     }
 }
 
-/// `2026-01-01T00:00:00Z`, for messages.
+/// Formats a time for messages: `2026-01-01T00:00:00Z`.
 pub(crate) fn utc(time: SystemTime) -> String {
     use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-    // Beyond the year 9999, and before 1970, nobody means what is written.
+    // A time before 1970 or after 9999 is a mistake of the provider.
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs());
     seconds
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds.try_into().ok()?).ok())

@@ -12,29 +12,29 @@ pub(super) struct Now {
 /// The times of one token, decided when it arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Schedule {
-    /// From here on, a new one is asked for beside its use.
+    /// From this time on, it is refreshed in the background.
     pub(super) refresh_at: SystemTime,
-    /// From here on, a caller waits for the new one.
+    /// From this time on, callers wait for the next token.
     pub(super) usable_until: SystemTime,
-    /// From here on, it is not given out even if there is no other.
+    /// From this time on, it is not returned even without another token.
     pub(super) out_at: SystemTime,
 }
 
-/// What to do with the token there is.
+/// How the cached token may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Give it out.
+    /// Return it.
     Use,
-    /// Give it out and have it replaced.
+    /// Return it and refresh it in the background.
     UseAndRefresh,
-    /// Wait for another; should none come, give it out all the same.
+    /// Wait for another; if none arrives, return it.
     WaitWithFallback,
     /// Wait for another.
     Wait,
 }
 
-/// A token that is past its expiry on arrival is more likely a matter of this
-/// machine's clock than of the provider: it is used for so long, not looped over.
+/// How long a token is used that is already expired when it arrives: this machine's clock is more
+/// likely to be wrong than the provider's, and another request would return the same.
 pub(super) const EXPIRED_ON_ARRIVAL: Duration = Duration::from_secs(60);
 
 const FIRST_RETRY: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ const FAILURE_HOLDS: Duration = Duration::from_secs(1);
 /// The longest such time.
 const FAILURE_HOLDS_AT_MOST: Duration = Duration::from_secs(30);
 
-/// A token is not given out in its last 2 seconds.
+/// A token is not returned in its last 2 seconds.
 const OUT_BEFORE: Duration = Duration::from_secs(2);
 /// IMDS and `az` repeat a token at most until 5 minutes before its expiry.
 const REPEATED_UNTIL: Duration = Duration::from_secs(5 * 60);
@@ -71,7 +71,7 @@ impl Schedule {
             let end = arrived + EXPIRED_ON_ARRIVAL;
             return Self { refresh_at: arrived, usable_until: end, out_at: end };
         }
-        // From before the request: the provider's answer may have been long on its way.
+        // Counted from before the request, because the response may have taken long.
         let life = expires_on.duration_since(requested).unwrap_or_default();
         let margin = Duration::from_secs(30).min(life / 10);
         let hint = hint.filter(|hint| *hint < expires_on);
@@ -147,7 +147,7 @@ pub(super) fn pause_unasked(failures: u32, retry_after: Option<Duration>, jitter
 /// How long callers without a usable token get a failure that has just happened. A provider that
 /// asks for a pause gets it.
 ///
-/// A failure that is not transient lasts until somebody acts, and each request may start a process
+/// A failure that is not transient lasts until a setting changes, and each request may start a process
 /// (`az`), so the time doubles with the `refusals` in a row. Its maximum is how long a login by
 /// `az login` may take to be noticed.
 pub(super) fn failure_holds(refusals: u32, retry_after: Option<Duration>) -> Duration {
@@ -344,7 +344,7 @@ mod tests {
             proptest::prop_assert!(requests == 1 || off < Duration::from_micros(1), "{off:?}");
         }
 
-        /// The next attempt is never in the past, and always leaves a quarter of what is left
+        /// The next attempt is never in the past, and always leaves a quarter of the remaining time
         /// (unless that is less than a second).
         #[test]
         fn pauses_keep_their_bounds(

@@ -1,6 +1,6 @@
-//! One request for a token: a task that the caller does not wait for, and its outcome.
+//! One request for a token: a separate task, and its outcome.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
@@ -18,23 +18,23 @@ use crate::{
 };
 
 tokio::task_local! {
-    /// Where a request keeps the error of its last try.
+    /// The error of the running request's last try.
     static LAST_TRY: LastTry;
 }
 
 /// The error of a request's last try, while the request runs.
 pub(super) type LastTry = Arc<Lock<Option<Arc<CredentialError>>>>;
 
-/// A try of the running request failed with this error, and another one follows. A caller that
-/// gives up meanwhile gets the error.
+/// Records that a try of the running request failed and that another one follows. A caller whose
+/// wait times out in the meantime gets this error.
 pub(crate) fn tried(error: CredentialError) {
-    // A credential that is asked without a cache has no such place.
+    // A credential that is used without a cache has no such value.
     let _ = LAST_TRY.try_with(|last| *last.lock() = Some(Arc::new(error)));
 }
 
 impl Inner {
-    /// Makes the request, as a task of its own: a caller that gives up takes
-    /// nothing from those who wait with it.
+    /// Starts the request as a separate task, so that a caller that gives up does not affect the
+    /// other callers.
     pub(super) fn start(self: &Arc<Self>, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
         // Without a runtime the ticket is dropped, and the request counts as lost.
@@ -50,7 +50,7 @@ impl Inner {
             let answer =
                 LAST_TRY.scope(inner.last_try.clone(), inner.credential.get_token(request));
             let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
-            let answer = answer.unwrap_or_else(|clock::Elapsed| Err(never_answered()));
+            let answer = answer.unwrap_or_else(|clock::Elapsed| Err(no_response()));
             guard.land(answer.and_then(not_empty));
         };
         runtime.spawn(request.instrument(requesting));
@@ -74,7 +74,7 @@ impl Inner {
             source: Arc::new(error),
         });
         if answer.as_ref().is_ok_and(|token| token.expires_on() <= now.wall) {
-            tracing::warn!(scope = %self.scope, "the token is already expired by this machine's clock, which may be wrong; it is used for a minute");
+            tracing::warn!(scope = %self.scope, "the token is already expired by this machine's clock, which may be wrong; using it for one minute");
         }
         let (change, outcome) =
             self.core.land(ticket, answer, retry_after, asked, now, fastrand::f64());
@@ -92,33 +92,34 @@ impl Inner {
     /// Logs the outcome, and returns its name in telemetry.
     fn log_outcome(&self, change: Change, outcome: &Outcome, now: Now) -> &'static str {
         let (scope, credential) = (&self.scope, self.credential.name());
+        let remaining = |token: &Token| Duration::from_secs(token.remaining(now.wall).as_secs());
         match (change, outcome) {
             (Change::Fetched, Ok(token)) => {
-                tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token fetched");
+                tracing::info!(%scope, credential, expires_in = ?remaining(token), "token fetched");
                 "fetched"
             }
             (Change::Refreshed, Ok(token)) => {
-                tracing::info!(%scope, credential, lives = ?token.remaining(now.wall), "token refreshed");
+                tracing::info!(%scope, credential, expires_in = ?remaining(token), "token refreshed");
                 "refreshed"
             }
             (_, Ok(token)) => {
-                tracing::debug!(%scope, credential, lives = ?token.remaining(now.wall), "the provider has no newer token yet");
+                tracing::debug!(%scope, credential, expires_in = ?remaining(token), "the provider has no newer token yet");
                 "unchanged"
             }
             (Change::FailedButUsable(left), Err(error)) => {
-                tracing::warn!(%scope, credential, usable_for = ?left, error = error as &dyn Error, "token refresh failed, the token is still usable");
+                tracing::warn!(%scope, credential, usable_for = ?left, error = error as &dyn Error, "token refresh failed; the current token remains usable");
                 "failed"
             }
             (_, Err(error)) => {
-                tracing::error!(%scope, credential, error = error as &dyn Error, "no token");
+                tracing::error!(%scope, credential, error = error as &dyn Error, "token request failed; no usable token is left");
                 "failed"
             }
         }
     }
 }
 
-/// A request under way. A credential that panics has failed; where the runtime ends,
-/// the request is lost, and the next caller makes another.
+/// A running request. It fails if the credential panics. It is lost if the runtime ends; the next
+/// caller then starts another one.
 struct RequestGuard<'a> {
     inner: &'a Inner,
     ticket: Option<Ticket>,
@@ -139,25 +140,25 @@ impl Drop for RequestGuard<'_> {
         if std::thread::panicking() {
             self.land(Err(CredentialError::new(
                 CredentialErrorKind::Refused,
-                "the credential panicked; standard error has where",
+                "the credential panicked: standard error has the location",
             )));
         }
     }
 }
 
-fn never_answered() -> CredentialError {
+fn no_response() -> CredentialError {
     CredentialError::new(
         CredentialErrorKind::Transient,
-        format!("the credential has not answered within {GIVEN_UP_AFTER:?}"),
+        format!("the credential did not respond within {GIVEN_UP_AFTER:?}"),
     )
 }
 
-/// An empty secret would be sent as a password, and refused there with less to say.
+/// Refuses an empty secret here, because the server's error for it would say less.
 fn not_empty(token: Token) -> Result<Token, CredentialError> {
     if token.secret().is_empty() {
         return Err(CredentialError::new(
             CredentialErrorKind::Refused,
-            "the credential answered with an empty token",
+            "the credential returned an empty token",
         ));
     }
     Ok(token)

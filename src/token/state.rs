@@ -1,9 +1,9 @@
-//! What a token cache knows and what follows from it: a state machine that
-//! neither waits nor asks anybody. `cache.rs` does that around it.
+//! The state of a token cache: a state machine that neither waits nor sends requests, which
+//! `cache.rs` does.
 //!
-//! One lock guards the state; a fresh token is read past it. At most one
-//! request is under way: whoever holds its [`Ticket`] must [land](Core::land)
-//! it, and a ticket that is dropped is a request that was lost.
+//! One lock guards the state; a fresh token is read without it. At most one request is running.
+//! The holder of its [`Ticket`] must [finish](Core::land) it; if a ticket is dropped, its request
+//! is lost.
 
 use std::{
     sync::Arc,
@@ -16,16 +16,15 @@ use super::{
     sync::{Cell, Mutex, MutexGuard, PoisonError, watch},
 };
 
-/// How long a token is not renewed by force again after the provider has
-/// answered with the same one. Connectors ask less often while that does not help.
+/// The pause between forced requests after the provider has returned the same token. Connectors
+/// pause longer while that does not help.
 const SAME_AGAIN_HOLDS: Duration = Duration::from_secs(1);
 
-/// A request is given so long (the longest that a provider is known to take is
-/// 70 s, an update of IMDS). One that is older is lost: its runtime, which would
-/// have ended it, no longer runs.
+/// The time limit of a request. (The longest known response time is 70 s, during an update of
+/// IMDS.) An older request is lost: the runtime that would have ended it no longer runs.
 pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(3 * 60);
 
-/// A token and its times. Generations count up: a later one is a newer token.
+/// A token and its times. A newer token has a higher generation.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) token: Token,
@@ -34,11 +33,11 @@ pub(super) struct Held {
     pub(super) arrived: Now,
 }
 
-/// The result of a request, for all who wait for it.
+/// The result of a request, for all callers that wait for it.
 pub(super) type Outcome = Result<Token, TokenError>;
 
-/// The request under way, for those who wait for it. It is lost if the sender
-/// is gone and nothing was sent.
+/// The running request, for callers that wait for it. It is lost if the sender is dropped
+/// without sending.
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
     pub(super) outcome: watch::Receiver<Option<Outcome>>,
@@ -47,7 +46,7 @@ pub(super) struct Flight {
     started: Duration,
 }
 
-/// The right to make the one request, and the duty to land it.
+/// The right to send the one request, and the duty to finish it.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) reason: Reason,
@@ -55,58 +54,58 @@ pub(super) struct Ticket {
     outcome: watch::Sender<Option<Outcome>>,
 }
 
-/// What a caller shall do.
+/// What a caller must do.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Take this token.
     Take(Token),
-    /// Take this token, and make the request beside it.
+    /// Take this token, and start the request in the background.
     TakeAndStart(Token, Ticket),
-    /// Wait for the flight, having started it if there is a ticket. Should none
-    /// come in time, the fallback may do.
+    /// Wait for the request, and start it if there is a ticket. If it returns no token in time,
+    /// use the fallback.
     Wait { flight: Flight, start: Option<Ticket>, fallback: Option<Arc<Held>> },
     /// Take this failure.
     Fail(TokenError),
 }
 
-/// What one whose token was refused shall do.
+/// What a caller with a refused token must do.
 #[derive(Debug)]
 pub(super) enum RenewStep {
-    /// There is another already.
+    /// Take this other token.
     Take(Token),
-    /// Wait for the flight, having started it if there is a ticket; then look again.
+    /// Wait for the request, and start it if there is a ticket; then check again.
     Wait { flight: Flight, start: Option<Ticket> },
-    /// The provider has no other one, as it has said lately.
+    /// The provider has just returned the same token.
     NoOther,
-    /// The provider could not be asked lately.
+    /// The last request has just failed.
     Fail(TokenError),
 }
 
-/// What an arrived token, or the lack of one, has changed.
+/// The effect of a finished request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The first token, or one after a time without.
+    /// The first token, or the first after a time without one.
     Fetched,
-    /// A newer one has replaced the one there was.
+    /// A newer token has replaced the cached one.
     Refreshed,
-    /// The provider gave the same token again, or one that ends no later.
+    /// The provider returned the same token again, or a token that does not expire later.
     NoProgress,
-    /// None came, and the one there was can still be given out for so long.
+    /// The request failed, and the cached token remains usable for this time.
     FailedButUsable(Duration),
-    /// None came, and there is none to give out.
+    /// The request failed, and no usable token is left.
     FailedWithNone,
 }
 
-/// Something to tell the log, once.
+/// An event that is logged once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
     /// A login with the token was refused for the first time.
     Suspected,
-    /// The token is out, and no other has come.
+    /// The token has expired, and no other token is available.
     Expired,
 }
 
-/// Counts, for reports.
+/// The counts of a report.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,
@@ -116,7 +115,7 @@ pub(super) struct Counts {
 /// The state of one cache, shared.
 #[derive(Debug)]
 pub(super) struct Core {
-    /// What `state.held` has, to be read without the lock.
+    /// The value of `state.held`, which is read without the lock.
     current: Cell<Held>,
     state: Mutex<State>,
 }
@@ -127,20 +126,20 @@ struct State {
     flight: Option<Flight>,
     flights: u64,
     generations: u64,
-    /// A login with this generation was refused, and nothing has come of it yet.
+    /// A login with this generation was refused, and no request has finished since.
     suspect: Option<u64>,
-    /// This generation is not renewed by force before that (monotonic) time.
+    /// No forced request for this generation before this (monotonic) time.
     same_again: Option<(u64, Duration)>,
-    /// This generation has been reported as out.
-    told_expired: u64,
+    /// The expiry of this generation has been logged.
+    logged_expired: u64,
     failures_in_a_row: u32,
-    /// Those since the last one that was transient.
+    /// Those since the last transient failure.
     refusals_in_a_row: u32,
-    /// No request while a token is usable before that (monotonic) time.
+    /// While a token is usable, no request before this (monotonic) time.
     not_before: Duration,
-    /// Where no token is usable, none that nobody waits for before that (monotonic) time.
+    /// While no token is usable, no background request before this (monotonic) time.
     unasked_not_before: Duration,
-    /// What failed last, and until when callers get it (monotonic).
+    /// The last failure, and until when callers get it (monotonic).
     last_failure: Option<(Duration, TokenError)>,
     counts: Counts,
 }
@@ -150,30 +149,30 @@ impl Core {
         Self { current: Cell::empty(), state: Mutex::new(State::default()) }
     }
 
-    /// The token, if it is fresh. No lock, no allocation.
+    /// Returns the token if it is fresh, without locking or allocating.
     pub(super) fn fresh(&self, wall: SystemTime) -> Option<Token> {
         self.current.with(|held| {
-            // Before its arrival: the wall clock was set back, and what it says
-            // of this token's age cannot be trusted.
+            // If the wall clock was set back to before the arrival, it does not show the
+            // token's age.
             let held =
                 held.filter(|held| wall < held.schedule.refresh_at && held.arrived.wall <= wall)?;
             Some(held.token.clone())
         })
     }
 
-    /// Reads the token there is, fresh or not.
+    /// Reads the cached token, fresh or not.
     pub(super) fn peek<R>(&self, read: impl FnOnce(Option<&Held>) -> R) -> R {
         self.current.with(read)
     }
 
-    /// A caller wants a token, and there is no fresh one.
+    /// Handles a call without a fresh token.
     pub(super) fn call(&self, now: Now) -> (Step, Option<Notice>) {
         let mut state = self.lock();
         let notice = state.notice_expiry(now);
         (state.call(now), notice)
     }
 
-    /// A server has refused `refused`.
+    /// Handles the refusal of a token by a server.
     pub(super) fn refused(&self, refused: &Token, now: Now) -> (RenewStep, Option<Notice>) {
         let mut state = self.lock();
         let before = state.suspect;
@@ -183,7 +182,7 @@ impl Core {
         (step, notice)
     }
 
-    /// The request has ended: takes its answer in and tells all who wait.
+    /// Finishes the request: stores its answer and wakes all callers that wait.
     pub(super) fn land(
         &self,
         ticket: Ticket,
@@ -206,12 +205,12 @@ impl Core {
             Err(error) => (state.failure(error.clone(), retry_after, now, jitter), Err(error)),
         };
         self.current.store(state.held.clone());
-        // Under the lock still: whoever finds no flight finds the cell filled.
+        // While the lock is held: a caller that finds no request finds the token.
         waiters.send_replace(Some(outcome.clone()));
         (change, outcome)
     }
 
-    /// When a request should be made next though nobody asks: how long from now.
+    /// The time from now until the next background request.
     pub(super) fn next_refresh(&self, now: Now) -> Duration {
         let state = self.lock();
         match state.held.as_ref().filter(|held| held.verdict(now) != Verdict::Wait) {
@@ -236,24 +235,24 @@ impl Core {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here leaves the state half-changed.
+        // No panic in here leaves the state half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Held {
-    /// What to do with it.
+    /// Returns how the token may be used.
     pub(super) fn verdict(&self, now: Now) -> Verdict {
         self.schedule.verdict(self.now(now))
     }
 
-    /// How long it can still be given out.
+    /// The time for which it can still be returned.
     pub(super) fn left(&self, now: Now) -> Duration {
         self.schedule.out_at.duration_since(self.now(now)).unwrap_or_default()
     }
 
-    /// The later of what the two clocks make of it: the wall clock may have been
-    /// set back, the monotonic one stands still while the machine sleeps.
+    /// The later time of the two clocks: the wall clock may have been set back, and the monotonic
+    /// clock stops while the machine sleeps.
     fn now(&self, now: Now) -> SystemTime {
         let elapsed = now.monotonic.saturating_sub(self.arrived.monotonic);
         now.wall.max(self.arrived.wall + elapsed)
@@ -306,7 +305,7 @@ impl State {
         }
         let under_way = self.under_way(now);
         if under_way.is_none() {
-            // The last failure may be of a refresh that nobody waited for.
+            // The last failure may be that of a background refresh.
             let paused = now.monotonic < self.not_before.min(self.unasked_not_before);
             if let Some((until, error)) = &self.last_failure
                 && (paused || now.monotonic < *until)
@@ -340,7 +339,7 @@ impl State {
         (flight, Ticket { reason, id: self.flights, outcome: sender })
     }
 
-    /// The request under way, unless it is lost or takes too long to be alive.
+    /// The running request, unless it is lost or has exceeded its time limit.
     fn under_way(&mut self, now: Now) -> Option<Flight> {
         let flight = self.flight.as_ref()?;
         let lost = flight.outcome.has_changed().is_err() && flight.outcome.borrow().is_none();
@@ -350,7 +349,7 @@ impl State {
         self.flight.clone()
     }
 
-    /// A request has ended with a token.
+    /// Stores the token of a request.
     fn token(
         &mut self,
         token: &Token,
@@ -370,8 +369,8 @@ impl State {
         }
         let suspect = usable.as_ref().is_some_and(|held| self.suspect == Some(held.generation));
         let change = match usable {
-            // An older token is of no more use than the same one, unless the server refused
-            // the token there is.
+            // An older token helps as little as the same one, unless the server refused the
+            // cached token.
             Some(held) if same.is_some() || (!suspect && expires_on < held.token.expires_on()) => {
                 if let Some(schedule) = held.schedule.again(held.arrived.wall, held.now(now)) {
                     self.held = Some(Arc::new(Held { schedule, ..Held::clone(&held) }));
@@ -379,8 +378,8 @@ impl State {
                 Change::NoProgress
             }
             usable => {
-                // By our clock the same one may be out, but the provider thinks otherwise:
-                // another minute, as for one that is expired when it comes.
+                // The same token may have expired by our clock but not by the provider's: use it
+                // for another minute, as a token that arrives expired.
                 if same.is_none() {
                     self.generations += 1;
                     self.suspect = None;
@@ -402,14 +401,14 @@ impl State {
             self.not_before = Duration::ZERO;
             self.unasked_not_before = Duration::ZERO;
         } else {
-            // The provider responds, and can have another token at any moment.
+            // The provider responds, so it may have another token at any time.
             let failures = self.failures_in_a_row.saturating_add(1);
             self.pause(now, Some(policy::pause_unasked(failures, None, jitter)), jitter);
         }
         change
     }
 
-    /// A request has ended with none.
+    /// Stores the failure of a request.
     fn failure(
         &mut self,
         error: TokenError,
@@ -448,8 +447,8 @@ impl State {
 
     fn notice_expiry(&mut self, now: Now) -> Option<Notice> {
         let held = self.held.as_ref()?;
-        let out = held.verdict(now) == Verdict::Wait && self.told_expired != held.generation;
-        self.told_expired = if out { held.generation } else { self.told_expired };
+        let out = held.verdict(now) == Verdict::Wait && self.logged_expired != held.generation;
+        self.logged_expired = if out { held.generation } else { self.logged_expired };
         out.then_some(Notice::Expired)
     }
 }

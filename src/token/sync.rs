@@ -1,5 +1,5 @@
-//! The primitives that `state.rs` shares by. One alias, so that the model
-//! checker (`tests/model.rs`) runs the shipped file over its own.
+//! The synchronization primitives of `state.rs`. The model checker (`tests/model.rs`) replaces
+//! this file by its own, and so checks the shipped `state.rs`.
 
 pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -145,7 +145,7 @@ async fn a_thousand_callers_cause_one_request() {
 }
 
 #[tokio::test]
-async fn scopes_have_caches_of_their_own_and_each_scope_one() {
+async fn each_scope_has_one_cache() {
     let provider = Provider::default();
     let identity = Identity::new(provider.clone());
     let clones = [identity.tokens(Scope::AZURE_SQL), identity.clone().tokens(Scope::AZURE_SQL)];
@@ -168,7 +168,7 @@ async fn scopes_have_caches_of_their_own_and_each_scope_one() {
 }
 
 #[tokio::test]
-async fn an_ageing_token_is_given_out_while_one_request_for_the_next_runs() {
+async fn a_token_past_its_refresh_point_is_returned_while_one_request_runs() {
     let setting = setting().filled_with("a", 24 * HOUR).await;
     setting.clock.advance((12 * HOUR).saturating_sub(S));
     assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 1));
@@ -206,7 +206,7 @@ async fn a_failed_refresh_keeps_the_token_and_backs_off() {
 }
 
 #[tokio::test]
-async fn a_token_is_served_until_it_is_really_out_though_the_endpoint_never_answers() {
+async fn a_token_is_returned_until_it_expires_even_if_the_endpoint_never_responds() {
     let setting = setting().filled_with("a", HOUR).await;
     setting.clock.advance(HOUR.saturating_sub(240 * S));
     assert_eq!(setting.now().await, "a");
@@ -248,7 +248,7 @@ async fn callers_that_give_up_cancel_nothing() {
 }
 
 #[tokio::test]
-async fn a_failure_goes_to_all_who_waited_and_does_not_stick() {
+async fn all_waiting_callers_get_a_failure_and_it_is_not_cached() {
     let setting = setting();
     let calls: Vec<_> = (0..100).map(|_| setting.call()).collect();
     settle().await;
@@ -266,7 +266,7 @@ async fn a_failure_goes_to_all_who_waited_and_does_not_stick() {
 }
 
 #[tokio::test]
-async fn a_failure_that_lasts_is_asked_about_less_and_less_often_but_does_not_stick() {
+async fn a_lasting_failure_is_retried_less_and_less_often_but_is_not_cached() {
     use CredentialErrorKind::{Refused, Transient, Unavailable};
     let setting = setting();
     // `az login`, a wrong secret: with a call each second, requests 1, 2, 4, 8, 16 and 30 s apart.
@@ -312,7 +312,7 @@ async fn a_failure_that_lasts_is_asked_about_less_and_less_often_but_does_not_st
 }
 
 #[tokio::test]
-async fn a_rejected_token_is_replaced_by_one_forced_request_and_still_serves_the_others() {
+async fn a_refused_token_is_replaced_by_one_forced_request_and_remains_usable() {
     let setting = setting().filled_with("a", HOUR).await;
     let renewals: Vec<_> = (0..10).map(|_| setting.renew("a")).collect();
     settle().await;
@@ -358,7 +358,7 @@ async fn a_request_that_began_before_the_refusal_does_not_count_as_its_answer() 
 }
 
 #[tokio::test]
-async fn a_pool_that_is_refused_while_the_endpoint_is_down_disturbs_nobody() {
+async fn a_refusal_while_the_endpoint_is_down_does_not_affect_other_callers() {
     let setting = setting().filled_with("a", HOUR).await;
     for _ in 0..20 {
         let renewal = setting.renew("a");
@@ -374,7 +374,7 @@ async fn a_pool_that_is_refused_while_the_endpoint_is_down_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn a_renewal_waits_for_two_requests_no_longer_than_it_may() {
+async fn a_renewal_keeps_its_time_limit_over_two_requests() {
     let setting = setting().filled_with("a", HOUR).await;
     setting.clock.advance(HOUR * 11 / 12);
     assert_eq!(setting.now().await, "a");
@@ -402,12 +402,12 @@ impl TokenCredential for Panicking {
 
     async fn get_token(&self, _: TokenRequest) -> Answer {
         self.0.fetch_add(1, Ordering::Relaxed);
-        panic!("as it shall");
+        panic!("on purpose");
     }
 }
 
 #[tokio::test]
-async fn a_credential_that_panics_has_failed_and_is_not_asked_by_everybody() {
+async fn a_panic_of_a_credential_is_a_failure_for_all_waiting_callers() {
     let (clock, credential) = (ManualClock::new(), Panicking::default());
     let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
     let cache = identity.tokens(Scope::AZURE_SQL);
@@ -424,7 +424,7 @@ async fn a_credential_that_panics_has_failed_and_is_not_asked_by_everybody() {
 }
 
 #[tokio::test]
-async fn a_request_is_given_three_minutes_and_then_told_as_never_answered() {
+async fn a_request_times_out_after_three_minutes() {
     let setting = setting();
     let call = setting.call();
     settle().await;
@@ -436,12 +436,12 @@ async fn a_request_is_given_three_minutes_and_then_told_as_never_answered() {
     setting.clock.advance(Duration::from_nanos(1));
     let error = call.await.unwrap().unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(cause, "the credential has not answered within 180s");
+    assert_eq!(cause, "the credential did not respond within 180s");
     assert!(error.is_transient());
 }
 
 #[tokio::test]
-async fn warmed_up_it_has_a_token_or_says_why_not() {
+async fn warm_up_requests_a_token_or_returns_the_error() {
     let setting = setting();
     let warming = |setting: &Setting| {
         let cache = setting.cache.clone();
@@ -458,19 +458,19 @@ async fn warmed_up_it_has_a_token_or_says_why_not() {
 }
 
 #[tokio::test]
-async fn shortly_before_its_end_a_token_is_given_out_at_once_while_the_provider_rests() {
+async fn shortly_before_expiry_a_token_is_returned_at_once_during_a_pause_after_a_failure() {
     let setting = setting().filled_with("a", HOUR).await;
     setting.clock.advance(HOUR - 20 * S);
     let call = setting.call();
     setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
     assert_eq!(call.await.unwrap().unwrap().secret(), "a");
-    // The pause is at least half of what is left.
+    // The pause is at least half of the remaining time.
     setting.clock.advance(8 * S);
     assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 2));
 }
 
 #[tokio::test]
-async fn a_token_that_is_out_when_the_next_one_fails_is_not_given_out() {
+async fn a_token_that_expires_while_a_request_fails_is_not_returned() {
     let setting = setting().filled_with("a", HOUR).await;
     setting.clock.advance(HOUR - 20 * S);
     let call = setting.call();
@@ -482,7 +482,7 @@ async fn a_token_that_is_out_when_the_next_one_fails_is_not_given_out() {
 }
 
 #[tokio::test]
-async fn in_place_of_a_refused_token_none_is_given_that_is_out() {
+async fn an_expired_token_does_not_replace_a_refused_one() {
     let setting = setting().filled_with("a", HOUR).await;
     let renewal = setting.renew("a");
     setting.provider.answer(setting.token("b", 2 * HOUR)).await;
@@ -494,7 +494,7 @@ async fn in_place_of_a_refused_token_none_is_given_that_is_out() {
 }
 
 #[tokio::test]
-async fn kept_fresh_it_is_looked_at_once_a_minute_and_when_its_time_comes() {
+async fn keep_fresh_checks_the_token_each_minute_and_at_its_refresh_point() {
     let Setting { clock, provider, cache } = setting();
     cache.keep_fresh();
     let token = Token::new("a", clock.wall() + 100 * S);
@@ -507,7 +507,7 @@ async fn kept_fresh_it_is_looked_at_once_a_minute_and_when_its_time_comes() {
 }
 
 #[test]
-fn scopes_reasons_and_tokens_say_what_they_are() {
+fn scopes_reasons_and_tokens_are_displayed_without_secrets() {
     let scope = Scope::AZURE_SQL;
     assert_eq!(scope.as_str(), "https://database.windows.net/.default");
     assert_eq!(scope.to_string(), scope.as_str());
@@ -565,7 +565,7 @@ async fn a_token_expired_on_arrival_is_used_and_not_looped_over() {
 }
 
 #[tokio::test]
-async fn times_out_of_all_reason_are_borne() {
+async fn absurd_times_do_not_panic() {
     let forever = CredentialError::new(CredentialErrorKind::Transient, "throttled")
         .with_retry_after(Some(Duration::MAX));
     let setting = setting();
@@ -607,7 +607,7 @@ fn a_request_lost_with_its_runtime_does_not_wedge_the_cache() {
 }
 
 #[test]
-fn who_waits_for_a_request_that_is_lost_with_its_runtime_is_told() {
+fn a_caller_that_waits_for_a_request_lost_with_its_runtime_gets_an_error() {
     let setting = setting();
     let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (first, second) = (runtime(), runtime());
@@ -626,7 +626,7 @@ fn who_waits_for_a_request_that_is_lost_with_its_runtime_is_told() {
 }
 
 #[tokio::test]
-async fn an_identity_says_who_it_is_and_waits_as_long_as_it_is_told() {
+async fn an_identity_has_its_credentials_name_and_waits_for_its_timeout() {
     let (clock, provider) = (ManualClock::new(), Provider::default());
     let builder = Identity::builder(provider.clone()).clock(clock.clone());
     let identity = builder.wait_timeout(5 * S).build();
@@ -642,7 +642,7 @@ async fn an_identity_says_who_it_is_and_waits_as_long_as_it_is_told() {
 }
 
 #[tokio::test]
-async fn kept_fresh_it_is_asked_for_again_when_there_is_none() {
+async fn keep_fresh_retries_while_no_token_is_available() {
     let Setting { clock, provider, cache } = setting();
     cache.keep_fresh();
     cache.keep_fresh();
@@ -679,7 +679,7 @@ async fn kept_fresh_it_is_asked_for_again_when_there_is_none() {
 }
 
 #[tokio::test]
-async fn kept_fresh_a_provider_that_asks_for_a_pause_is_left_alone_for_as_long() {
+async fn keep_fresh_honours_the_pause_that_a_provider_asks_for() {
     let Setting { clock, provider, cache } = setting();
     cache.keep_fresh();
     settle().await;
@@ -693,7 +693,7 @@ async fn kept_fresh_a_provider_that_asks_for_a_pause_is_left_alone_for_as_long()
 }
 
 #[test]
-fn it_is_kept_fresh_anew_where_the_runtime_that_did_so_has_ended() {
+fn keep_fresh_can_start_again_after_its_runtime_has_ended() {
     let setting = setting();
     let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
     for total in [1, 2] {
@@ -706,14 +706,14 @@ fn it_is_kept_fresh_anew_where_the_runtime_that_did_so_has_ended() {
 }
 
 #[test]
-fn outside_of_a_runtime_a_token_that_must_be_asked_for_is_an_error() {
+fn outside_of_a_runtime_a_token_that_must_be_requested_is_an_error() {
     // Timers are tokio's here.
     let cache = Identity::new(Provider::default()).tokens(Scope::AZURE_SQL);
     let mut call = std::pin::pin!(cache.token());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match call.as_mut().poll(&mut context) {
         std::task::Poll::Ready(Err(error @ TokenError::Cancelled { .. })) => {
-            assert!(error.to_string().contains("there is no tokio runtime"), "{error}");
+            assert!(error.to_string().contains("the tokio runtime is missing"), "{error}");
         }
         other => panic!("{other:?}"),
     }
@@ -731,7 +731,7 @@ async fn no_secret_is_in_debug() {
 }
 
 #[tokio::test]
-async fn a_wall_clock_that_is_set_back_does_not_make_a_token_young_again() {
+async fn setting_the_wall_clock_back_does_not_extend_a_token() {
     let setting = setting().filled_with("a", HOUR).await;
     let right = setting.clock.wall();
     setting.clock.set_wall(right - 24 * HOUR);
@@ -745,7 +745,7 @@ async fn a_wall_clock_that_is_set_back_does_not_make_a_token_young_again() {
 }
 
 #[tokio::test]
-async fn a_wall_clock_that_is_set_forward_costs_one_request_not_a_loop() {
+async fn setting_the_wall_clock_forward_causes_one_request() {
     let setting = setting().filled_with("a", HOUR).await;
     let right = setting.clock.wall();
     setting.clock.set_wall(right + 24 * HOUR);
@@ -757,7 +757,7 @@ async fn a_wall_clock_that_is_set_forward_costs_one_request_not_a_loop() {
         assert_eq!(setting.now().await, "b");
     }
     assert_eq!(setting.provider.total(), 2);
-    // The clock is put right; the token that came meanwhile is judged anew.
+    // The clock is set right; the token that arrived in the meantime is checked again.
     setting.clock.set_wall(right);
     setting.clock.advance(61 * S);
     let call = setting.call();
@@ -780,7 +780,7 @@ async fn after_a_sleep_of_the_machine_an_expired_token_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_provider_that_asks_for_a_pause_gets_it() {
+async fn the_pause_that_a_provider_asks_for_is_honoured() {
     let throttled = |seconds: u32| {
         let error = CredentialError::new(CredentialErrorKind::Transient, "throttled");
         Err(error.with_retry_after(Some(seconds * S)))
@@ -808,7 +808,7 @@ async fn a_provider_that_asks_for_a_pause_gets_it() {
 }
 
 #[tokio::test]
-async fn kept_fresh_nobody_waits_and_the_task_ends_with_the_last_clone() {
+async fn with_keep_fresh_no_caller_waits_and_the_task_ends_with_the_last_clone() {
     let Setting { clock, provider, cache } = setting();
     cache.keep_fresh();
     settle().await;
@@ -922,7 +922,7 @@ async fn thirty_days(life: Duration, seed: u64) {
     // A fifth of the time the provider is out.
     assert!(tokens >= 30 * 24 * 2_700 / life.as_secs(), "{tokens} tokens");
     assert!(failed_calls > 0 || life > 2 * HOUR, "no outage outlived a token: a weak test");
-    // What is left: at most the one request under way and its time limit.
+    // At most one request and its time limit remain.
     assert!(clock.sleepers() <= 8, "{} sleepers left", clock.sleepers());
     assert!(provider.0.lock().unwrap().waiting.len() <= 1);
 }
@@ -941,7 +941,7 @@ async fn thirty_days_of_24_hour_tokens() {
     }
 }
 
-/// What was logged, on this thread.
+/// The events that this thread logged.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 
@@ -977,15 +977,15 @@ impl Logged {
 }
 
 #[tokio::test]
-async fn each_turn_of_events_is_told_once_and_without_the_secret() {
+async fn each_event_is_logged_once_and_without_the_secret() {
     let (logged, _guard) = Logged::begin();
-    let told = |expected: &str| {
+    let logs = |expected: &str| {
         let text = logged.take();
         assert!(text.lines().count() == 1 && text.contains(expected), "{expected}: {text}");
         assert!(!text.contains("hunter"), "{text}");
     };
     let setting = setting().filled_with("hunter2", HOUR).await;
-    told("token fetched");
+    logs("token fetched");
 
     setting.clock.advance(HOUR * 11 / 12);
     for _ in 0..3 {
@@ -993,7 +993,7 @@ async fn each_turn_of_events_is_told_once_and_without_the_secret() {
     }
     setting.provider.answer(setting.token("hunter3", HOUR)).await;
     setting.now().await;
-    told("token refreshed");
+    logs("token refreshed");
 
     setting.clock.advance(HOUR * 11 / 12);
     setting.now().await;
@@ -1002,32 +1002,32 @@ async fn each_turn_of_events_is_told_once_and_without_the_secret() {
         setting.now().await;
     }
     // 5 minutes less 2 seconds.
-    told("usable_for=298s");
+    logs("usable_for=298s");
 
     setting.clock.advance(100 * S);
     let refusals: Vec<_> = (0..3).map(|_| setting.renew("hunter3")).collect();
     settle().await;
-    told("a login with the token was refused");
+    logs("a login with the token was refused");
     setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
     for refusal in refusals {
         assert!(refusal.await.unwrap().is_err());
     }
-    told("token refresh failed, the token is still usable");
+    logs("token refresh failed; the current token remains usable");
 
     setting.clock.advance(HOUR);
     let calls: Vec<_> = (0..3).map(|_| setting.call()).collect();
     settle().await;
-    told("the token has expired and no other has come");
+    logs("the token has expired, and no other token is available");
     setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
     for call in calls {
         assert!(call.await.unwrap().is_err());
     }
-    told("no token");
+    logs("token request failed; no usable token is left");
 }
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 #[tokio::test]
-async fn in_place_of_a_token_that_has_ended_on_its_way_there_is_what_is_given_out_now() {
+async fn the_successor_of_a_token_that_expired_on_its_way_is_the_cached_token() {
     let setting = setting().filled_with("a", HOUR).await;
     let began = setting.clock.wall();
     let successor = async |cache: &TokenCache, token: Token| {
@@ -1051,12 +1051,12 @@ async fn in_place_of_a_token_that_has_ended_on_its_way_there_is_what_is_given_ou
         tokio::spawn(async move { cache.successor_of(&ended).await })
     };
     assert_eq!(setting.provider.answer(setting.token("a", HOUR)).await, Reason::Missing);
-    assert!(asking.await.unwrap().unwrap().is_none(), "there is no other");
+    assert!(asking.await.unwrap().unwrap().is_none(), "no other token exists");
 }
 
 #[cfg(feature = "azure-sql")]
 #[tokio::test]
-async fn a_refresh_that_is_due_is_begun_beside_and_none_else() {
+async fn only_a_refresh_that_is_due_starts_in_the_background() {
     let setting = setting().filled_with("a", HOUR).await;
     setting.cache.refresh_if_due();
     settle().await;

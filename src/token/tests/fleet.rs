@@ -55,8 +55,8 @@ struct World {
     requests: Mutex<Minutes>,
 }
 
-/// It issues tokens of the same life; one that repeats returns the token it has until 5
-/// minutes before that expires.
+/// Issues tokens of the same lifetime. If it repeats, it returns its token until 5 minutes before
+/// the expiry.
 #[derive(Debug)]
 struct Issuer {
     world: Arc<World>,
@@ -157,8 +157,8 @@ async fn a_fleet_does_not_ask_in_step_and_survives_outages_of_12_minutes() {
     }
 }
 
-/// There is about one request a minute, so that the average minute is no measure of the
-/// busiest one. An hour is; but one with an outage has a fifth more requests.
+/// With about one request a minute, the average minute says little about the busiest one. An hour
+/// does; an hour with an outage has a fifth more requests.
 #[tokio::test]
 async fn a_fleet_with_tokens_of_24_hours_does_not_either() {
     for outages in [false, true] {

@@ -81,7 +81,7 @@ fn who_was_refused_gets_the_last_failure_for_as_long_as_it_holds() {
     let ticket = started(&core, after(S));
     let _ = core.land(ticket, Err(failed()), Some(20 * S), after(S), after(S), 0.0);
     assert!(refused(&core, 21 * S - MOMENT) && !refused(&core, 21 * S));
-    // With one that can be used: 30 s for the first failure, though the refresh pauses for longer.
+    // With a usable token: 30 s for the first failure, although the refresh pauses longer.
     let core = Core::new();
     let ticket = started(&core, after(S));
     let _ = core.land(ticket, Ok(token.clone()), None, after(S), after(S), 0.0);
@@ -121,7 +121,7 @@ fn a_pause_of_the_past_does_not_keep_the_next_token_from_being_asked_for() {
 fn a_provider_without_a_newer_token_is_asked_again_after_a_third_of_the_time_until_5_minutes_before_expiry()
  {
     let token = |secret: &str, end: Duration| Token::new(secret, SystemTime::UNIX_EPOCH + end);
-    // The same token, after a refresh and after a refusal, and one that expires earlier.
+    // The same token, after a refresh and after a refusal, and a token that expires earlier.
     for (refused, secret, end) in [(false, "a", HOUR), (true, "a", HOUR), (false, "b", HOUR - S)] {
         let core = Core::new();
         let ticket = started(&core, after(Duration::ZERO));
