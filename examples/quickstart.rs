@@ -23,7 +23,7 @@ use entra_pool::{
     token::{Identity, Scope, TokenCache},
 };
 use entra_pool_emulator::{
-    emulator::{Emulator, EmulatorOptions},
+    emulator::Emulator,
     identity::Fault,
     jwt::{Principal, PrincipalKind},
 };
@@ -37,7 +37,7 @@ const TASKS: i32 = 8;
 #[tokio::main]
 async fn main() -> Result<()> {
     let log = Log(Instant::now());
-    let emulator = Emulator::start(EmulatorOptions::default()).await?;
+    let emulator = Emulator::start().await?;
     emulator.identity().configure_tokens(|tokens| {
         tokens.lifetime_seconds = TOKEN_LIFETIME.as_secs().try_into().expect("it is a few seconds");
     });

@@ -12,10 +12,7 @@ use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
-use entra_pool_emulator::{
-    emulator::{Emulator, EmulatorOptions},
-    network::Network,
-};
+use entra_pool_emulator::{emulator::Emulator, network::Network};
 use storm::served_in_a_storm;
 use tokio::runtime::{Builder, Runtime};
 
@@ -27,7 +24,7 @@ fn emulator() -> &'static Emulator {
     static EMULATOR: OnceLock<(Runtime, Emulator)> = OnceLock::new();
     let start = || {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let emulator = runtime.block_on(Emulator::start(EmulatorOptions::default())).unwrap();
+        let emulator = runtime.block_on(Emulator::start()).unwrap();
         (runtime, emulator)
     };
     // On a thread of its own: the caller may be in a runtime.
@@ -275,7 +272,7 @@ macro_rules! both_databases {
 /// Stand-ins whose logins take this long, for one test.
 fn own_emulator(login: Duration) -> OwnEmulator {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let emulator = runtime.block_on(Emulator::start(EmulatorOptions::default())).unwrap();
+    let emulator = runtime.block_on(Emulator::start()).unwrap();
     emulator.azure_sql().behaviour().delay_logins(login);
     emulator.postgres().delay_logins(login);
     OwnEmulator { runtime, emulator }

@@ -331,7 +331,7 @@ async fn not_everything_that_answers_is_imds() {
     let identity = world.imds(None);
     world.endpoint.fail(Fault::Status(403, "connection refused".into()));
     assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "403"]);
-    world.endpoint.fail(Fault::Html);
+    world.endpoint.fail(Fault::Status(200, "<!doctype html>".to_owned()));
     assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "web page"]);
     world.endpoint.fail(Fault::Status(400, "<html>".into()));
     assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS"]);
@@ -345,10 +345,10 @@ async fn not_everything_that_answers_is_imds() {
 async fn an_answer_that_is_no_token_is_a_typed_error() {
     let world = world();
     for identity in [world.imds(None), world.app_service(None)] {
-        world.endpoint.fail(Fault::EmptyBody);
+        world.endpoint.fail(Fault::Status(200, String::new()));
         let error = ask(&identity).await.unwrap_err();
         assert_says(&error, Transient, &["gave no token", "the answer is empty"]);
-        world.endpoint.fail(Fault::TruncatedJson);
+        world.endpoint.fail(Fault::Status(200, r#"{"token_type":"Bear"#.to_owned()));
         let error = ask(&identity).await.unwrap_err();
         assert_says(&error, Transient, &["cut off"]);
         world.endpoint.fail(Fault::Status(200, r#"{"access_token":""}"#.into()));
@@ -359,7 +359,7 @@ async fn an_answer_that_is_no_token_is_a_typed_error() {
         assert!(with_causes(&error).contains("longer than 65536 bytes"), "{error:?}");
     }
     let error = {
-        world.endpoint.fail(Fault::Html);
+        world.endpoint.fail(Fault::Status(200, "<!doctype html>".to_owned()));
         ask(&world.app_service(None)).await.unwrap_err()
     };
     assert_says(&error, Transient, &["web page"]);

@@ -12,7 +12,7 @@ use entra_pool::{
 use entra_pool_emulator::{
     azure_cli::{AzureCliMode, AzureCliStandIn},
     azure_sql::ServerError,
-    emulator::{Emulator, EmulatorOptions},
+    emulator::Emulator,
     jwt::{Principal, PrincipalKind},
 };
 use tokio::{
@@ -148,7 +148,7 @@ fn nobody(az: &AzureCliStandIn) -> Identity {
 
 /// The whole section.
 async fn section() -> String {
-    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+    let emulator = Emulator::start().await.unwrap();
     let developer = Principal::new("dev@contoso.com", PrincipalKind::User);
     let az = AzureCliStandIn::new(Arc::clone(emulator.issuer()), developer).unwrap();
     let world = World { emulator, az };

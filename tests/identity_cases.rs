@@ -21,10 +21,7 @@ use entra_pool::{
     credential::{AzureCli, DefaultCredential, Environment, ManagedIdentity, UserAssignedId},
     token::{CredentialErrorKind, Identity, TokenCredential},
 };
-use entra_pool_emulator::{
-    emulator::{Emulator, EmulatorOptions},
-    identity::Fault,
-};
+use entra_pool_emulator::{emulator::Emulator, identity::Fault};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -320,7 +317,7 @@ fn assert_words(id: &str, text: &str, words: &[&str]) {
 /// An emulator whose identity endpoint is not up, and an identity that asks it. Time is moved by
 /// hand.
 async fn starting() -> (Emulator, ManualClock, Identity) {
-    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+    let emulator = Emulator::start().await.unwrap();
     emulator.identity().go_away().await.unwrap();
     let clock = ManualClock::new();
     let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());

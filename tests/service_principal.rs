@@ -26,8 +26,8 @@ use entra_pool::{
     token::{CredentialErrorKind, Identity, Reason, Scope, TokenCredential, TokenRequest},
 };
 use entra_pool_emulator::{
-    emulator::{Emulator, EmulatorOptions},
-    entra::FederatedCredential,
+    emulator::Emulator,
+    entra::{Certificate, FederatedCredential},
     jwt::{TENANT_ID, seconds},
 };
 use serde_json::json;
@@ -46,14 +46,16 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let emulator = Emulator::start().await.unwrap();
         Self { emulator, folder: tempfile::tempdir().unwrap() }
     }
 
     /// Registers more credentials for the application, with its secret.
-    fn register(&self, add: impl FnOnce(Registration) -> Registration) {
+    fn register(&self, add: impl FnOnce(&mut Registration)) {
         let service = self.emulator.service_principal().clone();
-        self.emulator.entra().register(add(Registration::new(service)));
+        let mut application = Registration::new(service);
+        add(&mut application);
+        self.emulator.entra().register(application);
     }
 
     /// Runs the test again with these variables and those of the application; `without` are
@@ -127,8 +129,8 @@ async fn a_workload_identity_from_the_environment_logs_in_to_both_databases() {
         return queries(&Identity::new(credential::from_env().unwrap())).await;
     }
     let world = World::start().await;
-    let account = FederatedCredential::service_account("default", "shop");
-    world.register(|application| application.federated(account.clone()));
+    let account = FederatedCredential::of_emulator("system:serviceaccount:default:shop");
+    world.register(|application| application.federated.push(account.clone()));
     let file = world.folder.path().join("token");
     let later = SystemTime::now() + Duration::from_secs(3_600);
     world.emulator.entra().write_workload_token(&account, later, &file).unwrap();
@@ -180,7 +182,7 @@ async fn a_client_assertion_logs_in_to_both_databases() {
     };
     write("key.der", key.serialized_der());
     write("thumbprint", BASE64_URL_SAFE_NO_PAD.encode(hash).as_bytes());
-    world.register(|application| application.certificate(&certificate.pem()).unwrap());
+    world.register(|it| it.certificates.push(Certificate::from_pem(&certificate.pem()).unwrap()));
     world.run("a_client_assertion_logs_in_to_both_databases", &[SECRET], &[]).await;
     assert_eq!(world.logins(), [1, 1]);
 }
@@ -202,7 +204,7 @@ async fn a_client_certificate_logs_in_to_both_databases() {
     openssl("req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -subj /CN=shop");
     openssl("pkcs12 -export -inkey key.pem -in cert.pem -out id.pfx -passout pass:p4ssword");
     let pem = std::fs::read_to_string(world.folder.path().join("cert.pem")).unwrap();
-    world.register(|application| application.certificate(&pem).unwrap());
+    world.register(|it| it.certificates.push(Certificate::from_pem(&pem).unwrap()));
     world.run("a_client_certificate_logs_in_to_both_databases", &[SECRET], &[]).await;
     assert_eq!(world.logins(), [1, 1]);
 }

@@ -11,7 +11,7 @@ use std::{
 use entra_pool_emulator::{
     azure_sql::{AzureSqlOptions, AzureSqlServer},
     database::Database,
-    emulator::{Emulator, EmulatorOptions},
+    emulator::Emulator,
     front::{
         EngineLogin,
         azure_sql::{AzureSqlFront, AzureSqlFrontOptions, EngineTrust},
@@ -20,7 +20,7 @@ use entra_pool_emulator::{
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    let emulator = Emulator::start(EmulatorOptions::default()).await?;
+    let emulator = Emulator::start().await?;
     let tls = emulator.authority().issue(&["localhost"])?.server_config()?;
     let login = EngineLogin { user: "shop_login".into(), password: "only for this run".into() };
     let mut engine = AzureSqlOptions::new(

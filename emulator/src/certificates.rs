@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 
 /// A certificate authority.
@@ -21,7 +21,7 @@ pub struct Authority {
     pem: String,
     path: PathBuf,
     /// Removed with this value.
-    temporary: Option<TempDir>,
+    _temporary: Option<TempDir>,
 }
 
 impl Authority {
@@ -31,7 +31,7 @@ impl Authority {
         let folder = tempfile::Builder::new().prefix("entra-pool-ca-").tempdir()?;
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let mut authority = Self::with_key(key, folder.path())?;
-        authority.temporary = Some(folder);
+        authority._temporary = Some(folder);
         Ok(authority)
     }
 
@@ -43,15 +43,7 @@ impl Authority {
     ///
     /// A file cannot be read or written, or holds something else.
     pub fn kept_in(folder: &Path) -> io::Result<Self> {
-        let path = folder.join("ca.key");
-        let new =
-            || Ok(KeyPair::generate().map_err(io::Error::other)?.serialize_pem().into_bytes());
-        let pem = kept_file(&path, new)?;
-        let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem)).map_err(|_| {
-            let path = path.display();
-            io::Error::other(format!("{path} is not a private key: delete it and ca.pem"))
-        })?;
-        Self::with_key(key, folder)
+        Self::with_key(kept_key(&folder.join("ca.key"))?, folder)
     }
 
     fn with_key(key: KeyPair, folder: &Path) -> io::Result<Self> {
@@ -70,7 +62,7 @@ impl Authority {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { issuer: rcgen::Issuer::new(params, key), pem, path, temporary: None })
+        Ok(Self { issuer: rcgen::Issuer::new(params, key), pem, path, _temporary: None })
     }
 
     /// The authority's own certificate, in PEM.
@@ -78,42 +70,50 @@ impl Authority {
         self.pem.clone()
     }
 
-    /// A file with the authority's certificate. A temporary one goes when this
-    /// value does.
+    /// A file with the authority's certificate. A temporary file is removed with this value.
     pub fn path(&self) -> PathBuf {
         self.path.clone()
     }
 
     /// A certificate for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> io::Result<ServerCertificate> {
-        let params = server_params(names)?;
-        let key = KeyPair::generate().map_err(io::Error::other)?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
-        Ok(ServerCertificate { certificate: certificate.into(), pem: key.serialize_pem(), key })
+        ServerCertificate::new(names, |params, key| params.signed_by(key, &self.issuer))
     }
 }
 
 /// A server's certificate and its key.
 #[derive(Debug)]
 pub struct ServerCertificate {
-    certificate: CertificateDer<'static>,
+    certificate: rcgen::Certificate,
     key: KeyPair,
-    pem: String,
 }
 
 impl ServerCertificate {
     /// A self-signed certificate for these names.
     pub fn self_signed(names: &[&str]) -> io::Result<Self> {
-        let params = server_params(names)?;
+        Self::new(names, CertificateParams::self_signed)
+    }
+
+    /// With the extensions that strict verifiers require (Python 3.13, OpenSSL's
+    /// `-x509_strict`).
+    fn new(
+        names: &[&str],
+        sign: impl FnOnce(&CertificateParams, &KeyPair) -> Result<rcgen::Certificate, rcgen::Error>,
+    ) -> io::Result<Self> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).map_err(io::Error::other)?;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().map_err(io::Error::other)?;
-        let certificate = params.self_signed(&key).map_err(io::Error::other)?;
-        Ok(Self { certificate: certificate.into(), pem: key.serialize_pem(), key })
+        let certificate = sign(&params, &key).map_err(io::Error::other)?;
+        Ok(Self { certificate, key })
     }
 
     /// SHA-1 of the certificate, in hexadecimal, as Windows shows it.
     pub fn thumbprint(&self) -> String {
         let algorithm = &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY;
-        let digest = aws_lc_rs::digest::digest(algorithm, &self.certificate);
+        let digest = aws_lc_rs::digest::digest(algorithm, self.certificate.der());
         digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
     }
 
@@ -133,7 +133,7 @@ impl ServerCertificate {
             .with_protocol_versions(versions)
             .map_err(io::Error::other)?
             .with_no_client_auth()
-            .with_single_cert(vec![self.certificate.clone()], key)
+            .with_single_cert(vec![self.certificate.der().clone()], key)
             .map_err(io::Error::other)?;
         Ok(Arc::new(config))
     }
@@ -141,38 +141,33 @@ impl ServerCertificate {
     /// Writes `server.crt` and `server.key` (PEM) into `folder`, as servers of
     /// other makers want them.
     pub fn write_to(&self, folder: &Path) -> io::Result<()> {
-        let certificate = rcgen_pem("CERTIFICATE", &self.certificate);
-        fs::write(folder.join("server.crt"), certificate)?;
-        fs::write(folder.join("server.key"), &self.pem)
+        fs::write(folder.join("server.crt"), self.certificate.pem())?;
+        fs::write(folder.join("server.key"), self.key.serialize_pem())
     }
 }
 
-/// What strict verifiers want (Python 3.13, OpenSSL's `-x509_strict`).
-fn server_params(names: &[&str]) -> io::Result<CertificateParams> {
-    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let mut params = CertificateParams::new(names).map_err(io::Error::other)?;
-    params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    Ok(params)
-}
-
-/// The contents of this file. If there is no such file, the contents that `make`
-/// returns, written to a file that only its owner can read.
-pub(crate) fn kept_file(
-    path: &Path,
-    make: impl FnOnce() -> io::Result<Vec<u8>>,
-) -> io::Result<Vec<u8>> {
+/// The P-256 key in this file (PEM). If there is no such file, a new key, written to a file
+/// that only its owner can read.
+pub(crate) fn kept_key(path: &Path) -> io::Result<KeyPair> {
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("cannot use {}: {error}", path.display()))
     };
     match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = make()?;
-            write_private(path, &made).map_err(named)?;
-            Ok(made)
+        Ok(pem) => {
+            let key = KeyPair::from_pem(&String::from_utf8_lossy(&pem)).ok();
+            let key = key.filter(|key| key.is_compatible(&rcgen::PKCS_ECDSA_P256_SHA256));
+            key.ok_or_else(|| {
+                let path = path.display();
+                let advice = "delete it, and ca.pem with ca.key, to get a new one";
+                io::Error::other(format!("{path} is not a P-256 key in PEM: {advice}"))
+            })
         }
-        read => read.map_err(named),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = KeyPair::generate().map_err(io::Error::other)?;
+            write_private(path, key.serialize_pem().as_bytes()).map_err(named)?;
+            Ok(key)
+        }
+        Err(error) => Err(named(error)),
     }
 }
 
@@ -184,12 +179,4 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     io::Write::write_all(&mut file, contents)?;
     file.persist(path)?;
     Ok(())
-}
-
-fn rcgen_pem(label: &str, der: &[u8]) -> String {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    let text = BASE64_STANDARD.encode(der);
-    let lines: Vec<&str> =
-        text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }

@@ -59,6 +59,13 @@ impl Database {
         Ok(database)
     }
 
+    /// A database in which these statements of SQLite were run.
+    pub fn with(sql: &str) -> io::Result<Self> {
+        let database = Self::new()?;
+        database.open().and_then(|it| it.execute_batch(sql)).map_err(io::Error::other)?;
+        Ok(database)
+    }
+
     /// A connection of its own, for one session.
     ///
     /// It blocks: use it on threads made for that.

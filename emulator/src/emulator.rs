@@ -7,29 +7,13 @@ use crate::{
     certificates::Authority,
     database::Database,
     entra::{Application, EntraEndpoint},
-    identity::IdentityEndpoint,
+    identity::{IdentityEndpoint, IdentityOptions},
     jwt::{Directory, Issuer, Principal, PrincipalKind, TENANT_ID},
     postgres::{PostgresOptions, PostgresServer},
     tenant::{Tenant, TenantOptions},
 };
 
-/// The ports on 127.0.0.1 (0, the default, takes free ones), and what there is to read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EmulatorOptions {
-    /// Of the identity endpoint.
-    pub identity_port: u16,
-    /// Of Entra's token endpoint.
-    pub token_port: u16,
-    /// Of Azure SQL.
-    pub azure_sql_port: u16,
-    /// Of PostgreSQL.
-    pub postgres_port: u16,
-    /// Whether the databases begin with the tables that the crate's first lines
-    /// read, two rows each: `TestTable` on Azure SQL, `restaurant` on PostgreSQL.
-    pub with_samples: bool,
-}
-
-/// What [`EmulatorOptions::with_samples`] runs on Azure SQL.
+/// Tables for first tries on Azure SQL, with two rows.
 pub const SAMPLE_AZURE_SQL: &str = "\
     CREATE TABLE TestTable (Column1 int NOT NULL PRIMARY KEY, Column2 nvarchar(50) NOT NULL);
     INSERT INTO TestTable VALUES (1, 'a book'), (2, 'a lamp');";
@@ -69,55 +53,51 @@ impl Emulator {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub async fn start(options: EmulatorOptions) -> io::Result<Self> {
+    pub async fn start() -> io::Result<Self> {
         let system = Principal::new("shop-app", PrincipalKind::SystemAssigned);
         let shop = Principal::new("shop-identity", PrincipalKind::UserAssigned);
         let service = Principal::new("shop-service", PrincipalKind::ServicePrincipal);
         let secret = uuid::Uuid::new_v4().simple().to_string();
         let tenant = Tenant::start(TenantOptions {
-            identity_port: options.identity_port,
-            token_port: options.token_port,
-            system_assigned: Some(system.clone()),
-            user_assigned: vec![shop.clone()],
-            applications: vec![Application::new(service.clone()).secret(&secret)],
+            identity: IdentityOptions {
+                system_assigned: Some(system.clone()),
+                user_assigned: vec![shop.clone()],
+                ..IdentityOptions::default()
+            },
+            applications: vec![Application {
+                secrets: vec![secret.clone()],
+                ..Application::new(service.clone())
+            }],
             ..TenantOptions::default()
         })?;
-        // Declared types are each server's own: a database for each.
-        let database = |sample: &str| {
-            let database = Arc::new(Database::new()?);
-            if options.with_samples {
-                database
-                    .open()
-                    .and_then(|it| it.execute_batch(sample))
-                    .map_err(io::Error::other)?;
-            }
-            io::Result::Ok(database)
-        };
         let parts = || {
-            let (issuer, directory) = (tenant.issuer(), tenant.directory());
-            (Arc::clone(issuer), Arc::clone(directory), Arc::clone(tenant.tls()))
+            let (issuer, directory) = (Arc::clone(&tenant.issuer), Arc::clone(&tenant.directory));
+            // Declared types are each server's own: a database for each.
+            Ok::<_, io::Error>((
+                issuer,
+                directory,
+                Arc::new(Database::new()?),
+                Arc::clone(&tenant.tls),
+            ))
         };
-        let (issuer, directory, tls) = parts();
-        let mut azure_sql =
-            AzureSqlOptions::new(issuer, directory, database(SAMPLE_AZURE_SQL)?, tls);
-        azure_sql.port = options.azure_sql_port;
-        azure_sql.sts_url = format!("{}/{TENANT_ID}", tenant.entra().authority_host());
+        let (issuer, directory, database, tls) = parts()?;
+        let mut azure_sql = AzureSqlOptions::new(issuer, directory, database, tls);
+        azure_sql.sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
         let azure_sql = AzureSqlServer::start(azure_sql).await?;
-        let (issuer, directory, tls) = parts();
-        let mut postgres = PostgresOptions::new(issuer, directory, database(SAMPLE_POSTGRES)?, tls);
-        postgres.port = options.postgres_port;
+        let (issuer, directory, database, tls) = parts()?;
+        let postgres = PostgresOptions::new(issuer, directory, database, tls);
         let postgres = PostgresServer::start(postgres)?;
         Ok(Self { tenant, system, shop, service, secret, azure_sql, postgres })
     }
 
     /// Signs the tokens.
     pub fn issuer(&self) -> &Arc<Issuer> {
-        self.tenant.issuer()
+        &self.tenant.issuer
     }
 
     /// The principals that the databases grant access.
     pub fn directory(&self) -> &Arc<Directory> {
-        self.tenant.directory()
+        &self.tenant.directory
     }
 
     /// The system-assigned identity, `shop-app`.
@@ -137,12 +117,12 @@ impl Emulator {
 
     /// The identity endpoint.
     pub fn identity(&self) -> &IdentityEndpoint {
-        self.tenant.identity()
+        &self.tenant.identity
     }
 
     /// Entra's token endpoint.
     pub fn entra(&self) -> &EntraEndpoint {
-        self.tenant.entra()
+        &self.tenant.entra
     }
 
     /// Azure SQL.
@@ -162,7 +142,7 @@ impl Emulator {
 
     /// The certificate authority, for certificates of one's own.
     pub fn authority(&self) -> &Authority {
-        self.tenant.authority()
+        &self.tenant.authority
     }
 
     /// The variables that App Service sets for an application, and the client ID of

@@ -1,6 +1,6 @@
 //! HTTP as the identity endpoint and Entra's stand-in serve it.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -11,19 +11,44 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use serde_json::Value;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+
+use crate::listener::Listener;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Requests are small: a longer one is taken for an empty one.
 const BODY_LIMIT: usize = 64 * 1024;
 
-pub(crate) async fn serve<S, F, C>(stream: S, answer: F)
+/// Serves HTTP on this address, over TLS if a configuration is given.
+pub(crate) fn listen<F, C>(
+    addr: impl Into<SocketAddr>,
+    tls: Option<Arc<ServerConfig>>,
+    answer: F,
+) -> io::Result<Listener>
+where
+    F: Fn(Request<Incoming>) -> C + Clone + Send + Sync + 'static,
+    C: Future<Output = Answer> + Send + 'static,
+{
+    let acceptor = tls.map(TlsAcceptor::from);
+    Listener::start(addr, move |stream| {
+        let (acceptor, answer) = (acceptor.clone(), answer.clone());
+        async move {
+            let Some(acceptor) = acceptor else { return serve(stream, answer).await };
+            match acceptor.accept(stream).await {
+                Ok(stream) => serve(stream, answer).await,
+                Err(error) => {
+                    tracing::info!(%error, "TLS handshake failed: does the client trust EMULATOR_CA?");
+                }
+            }
+        }
+    })
+}
+
+async fn serve<S, F, C>(stream: S, answer: F)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     F: Fn(Request<Incoming>) -> C,
@@ -37,21 +62,7 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = connection {
-        tracing::debug!(%error, "HTTP: connection ended");
-    }
-}
-
-/// Shakes hands.
-pub(crate) async fn over_tls(
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-) -> Option<TlsStream<TcpStream>> {
-    match acceptor.accept(stream).await {
-        Ok(stream) => Some(stream),
-        Err(error) => {
-            tracing::info!(%error, "TLS handshake failed: does the client trust EMULATOR_CA?");
-            None
-        }
+        tracing::debug!(%error, "HTTP connection failed");
     }
 }
 
@@ -74,12 +85,14 @@ pub(crate) async fn form(headers: &HeaderMap, body: Incoming) -> Vec<(String, St
 }
 
 pub(crate) fn json(status: StatusCode, body: &Value) -> Answer {
-    plain(status, "application/json; charset=utf-8", body.to_string())
+    json_text(status, body.to_string())
 }
 
-pub(crate) fn plain(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+/// An answer whose body ought to be JSON.
+pub(crate) fn json_text(status: StatusCode, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, json);
     answer
 }

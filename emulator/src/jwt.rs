@@ -12,17 +12,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING as P256, EcdsaKeyPair, KeyPair},
-};
+use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation,
     jwk::{Jwk, JwkSet},
 };
+use rcgen::KeyPair;
 use serde::{Deserialize, Serialize};
 
-use crate::certificates::kept_file;
+use crate::certificates::kept_key;
 
 /// The tenant of every principal here.
 pub const TENANT_ID: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
@@ -79,23 +77,11 @@ impl Principal {
     }
 }
 
-/// A stable GUID-shaped ID (FNV-1a over kind and name).
+/// An ID that depends on nothing but the kind and the name.
 fn id_of(kind: &str, name: &str) -> String {
-    let hash = |seed: u64| {
-        kind.bytes()
-            .chain([0])
-            .chain(name.bytes())
-            .fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
-    };
-    let (a, b) = (hash(0xcbf2_9ce4_8422_2325), hash(0x9ae1_6a3b_2f90_404f));
-    format!(
-        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
-        a >> 32,
-        (a >> 16) & 0xffff,
-        a & 0xfff,
-        (b >> 48) & 0xfff,
-        b & 0xffff_ffff_ffff
-    )
+    let hash = digest(&SHA256, format!("{kind}/{name}").as_bytes());
+    let bytes = std::array::from_fn(|index| hash.as_ref()[index]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -128,13 +114,12 @@ pub(crate) struct SigningKey {
 
 impl SigningKey {
     pub(crate) fn generate(id: &'static str) -> Self {
-        Self::from_pkcs8(&new_pkcs8(), id).expect("the key was generated just now")
+        Self::new(&KeyPair::generate().expect("P-256 keys can be generated"), id)
     }
 
-    fn from_pkcs8(pkcs8: &[u8], id: &'static str) -> io::Result<Self> {
-        let pair = EcdsaKeyPair::from_pkcs8(&P256, pkcs8).map_err(io::Error::other)?;
-        let verify = DecodingKey::from_ec_der(pair.public_key().as_ref());
-        Ok(Self { sign: EncodingKey::from_ec_der(pkcs8), verify, id })
+    fn new(key: &KeyPair, id: &'static str) -> Self {
+        let sign = EncodingKey::from_ec_der(key.serialized_der());
+        Self { sign, verify: DecodingKey::from_ec_der(key.public_key_raw()), id }
     }
 
     pub(crate) fn sign(&self, claims: &impl Serialize) -> String {
@@ -153,15 +138,9 @@ impl SigningKey {
     }
 }
 
-fn new_pkcs8() -> Vec<u8> {
-    let key = EcdsaKeyPair::generate_pkcs8(&P256, &SystemRandom::new());
-    key.expect("P-256 keys can be generated").as_ref().to_vec()
-}
-
 /// Signs tokens and checks them.
 pub struct Issuer {
     key: SigningKey,
-    serial: std::sync::atomic::AtomicU64,
     /// Tokens that are not judged by what they say.
     decided: RwLock<BTreeMap<String, Result<Verified, Refusal>>>,
 }
@@ -198,24 +177,19 @@ impl Issuer {
         Self::with_key(SigningKey::generate("emulator"))
     }
 
-    /// An issuer with the key in `folder/token-key.der`. The key is made, and
-    /// readable by its owner alone, if it is not there.
+    /// An issuer with the key in `folder/token.key`. If the file is missing, it is created,
+    /// readable only by its owner.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or written, or holds something else.
+    /// The file cannot be read or written, or is not a P-256 key.
     pub fn kept_in(folder: &Path) -> io::Result<Self> {
-        let path = folder.join("token-key.der");
-        let pkcs8 = kept_file(&path, || Ok(new_pkcs8()))?;
-        let not_a_key = |_| {
-            let path = path.display();
-            io::Error::other(format!("{path} is not a P-256 key: delete it to get a new one"))
-        };
-        Ok(Self::with_key(SigningKey::from_pkcs8(&pkcs8, "emulator").map_err(not_a_key)?))
+        let key = kept_key(&folder.join("token.key"))?;
+        Ok(Self::with_key(SigningKey::new(&key, "emulator")))
     }
 
     fn with_key(key: SigningKey) -> Self {
-        Self { key, serial: 1.into(), decided: RwLock::default() }
+        Self { key, decided: RwLock::default() }
     }
 
     /// The public key, as Entra publishes its keys (JWKS).
@@ -230,7 +204,7 @@ impl Issuer {
             name: Some(principal.name.clone()),
             client_id: principal.client_id.clone(),
             object_id: principal.object_id.clone(),
-            expires_on: SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 35),
+            expires_on: epoch(1 << 35),
         };
         self.decide(token, Ok(verified));
     }
@@ -256,7 +230,6 @@ impl Issuer {
         expires_on: SystemTime,
         length: usize,
     ) -> String {
-        let serial = self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut claims = Claims {
             aud: audience.to_owned(),
             iss: format!("https://sts.windows.net/{TENANT_ID}/"),
@@ -270,7 +243,7 @@ impl Issuer {
             upn: (principal.kind == PrincipalKind::User).then(|| principal.name.clone()),
             xms_mirid: principal.resource_id(),
             xms_padding: String::new(),
-            uti: format!("{serial:022}"),
+            uti: uuid::Uuid::new_v4().simple().to_string(),
         };
         let bare = self.key.sign(&claims);
         if bare.len() >= length {
@@ -313,11 +286,11 @@ impl Issuer {
         if claims.aud.trim_end_matches('/') != audience.trim_end_matches('/') {
             return Err(Refusal::Audience(claims.aud));
         }
-        let expires_on = SystemTime::UNIX_EPOCH + Duration::from_secs(claims.exp);
+        let expires_on = epoch(claims.exp);
         if expires_on <= now {
             return Err(Refusal::Expired);
         }
-        if SystemTime::UNIX_EPOCH + Duration::from_secs(claims.nbf) > now {
+        if epoch(claims.nbf) > now {
             return Err(Refusal::NotYetValid);
         }
         // Microsoft's packages take the role's name from the same claims.
@@ -388,7 +361,12 @@ impl Directory {
     }
 }
 
-/// Seconds since 1970.
+/// The time that is so many seconds after the start of 1970.
+pub(crate) fn epoch(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// Seconds since the start of 1970.
 pub fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }

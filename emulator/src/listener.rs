@@ -1,8 +1,8 @@
-//! A listener that can go away and come back on its port, and its connections.
+//! A listener that can stop and restart on its port, and its connections.
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,148 +10,119 @@ use std::{
 use futures::future::BoxFuture;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
 };
 
 /// Connections waiting to be accepted.
 const BACKLOG: u32 = 1_024;
 
-/// Where to listen: a port alone is one on 127.0.0.1.
-pub(crate) struct Bind(SocketAddr);
-
-impl From<u16> for Bind {
-    fn from(port: u16) -> Self {
-        Self((Ipv4Addr::LOCALHOST, port).into())
-    }
-}
-
-impl From<(IpAddr, u16)> for Bind {
-    fn from(addr: (IpAddr, u16)) -> Self {
-        Self(addr.into())
-    }
-}
-
-/// What is done with a connection; dropped half-way, the connection is closed.
+/// Serves a connection. If the future is dropped half-way, the connection is closed.
 type Serve = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// A port that listens, or is kept while nobody does. Dropped, it
-/// closes with all its connections.
+/// The connections that are being served.
+type Connections = Arc<Mutex<JoinSet<()>>>;
+
+/// A port that accepts connections, or refuses them without giving up the port. Dropped,
+/// it closes with all its connections.
 pub(crate) struct Listener {
     addr: SocketAddr,
     serve: Serve,
-    now: Mutex<Now>,
+    connections: Connections,
+    port: Mutex<Port>,
 }
 
-enum Now {
-    Here(Accepting),
-    /// A bound socket that does not listen: connections are refused, and
-    /// nobody else gets the port.
-    Away(TcpSocket),
-    /// In between, or the port could not be kept.
-    Nowhere,
-}
-
-struct Accepting {
-    /// Dropped to end the task.
-    commands: mpsc::UnboundedSender<Command>,
-    task: JoinHandle<()>,
-}
-
-/// What the task is asked for, and where to say that it is done.
-enum Command {
-    /// Close all connections.
-    Cut(oneshot::Sender<()>),
-    /// Refuse new connections, or accept them again.
-    Refuse(bool, oneshot::Sender<io::Result<()>>),
-}
-
-/// The port of the task.
 enum Port {
-    Open(TcpListener),
+    /// The task that accepts connections.
+    Open(JoinHandle<()>),
+    /// A bound socket that does not listen: connections are refused, and no other process
+    /// gets the port.
     Held(TcpSocket),
+    /// In between, or the port could not be kept.
     Lost,
 }
 
 impl Listener {
     /// Port 0 takes a free one.
-    pub(crate) fn start<F, C>(addr: impl Into<Bind>, serve: F) -> io::Result<Self>
+    pub(crate) fn start<F, C>(addr: impl Into<SocketAddr>, serve: F) -> io::Result<Self>
     where
         F: Fn(TcpStream) -> C + Send + Sync + 'static,
         C: Future<Output = ()> + Send + 'static,
     {
         let serve: Serve = Arc::new(move |stream| Box::pin(serve(stream)));
-        let listener = bind(addr.into().0)?.listen(BACKLOG)?;
-        let addr = listener.local_addr()?;
-        let now = Mutex::new(Now::Here(Accepting::spawn(listener, &serve)));
-        Ok(Self { addr, serve, now })
+        let socket = bind(addr.into())?;
+        let (addr, connections) = (socket.local_addr()?, Connections::default());
+        let listener = Self { addr, serve, connections, port: Mutex::new(Port::Held(socket)) };
+        listener.come_back()?;
+        Ok(listener)
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Closes every connection and goes on listening.
+    /// Closes every connection and continues to listen.
     pub(crate) async fn cut(&self) {
-        let (done, cut) = oneshot::channel();
-        match &*self.lock() {
-            // Without a task there is no connection.
-            Now::Here(accepting) => drop(accepting.commands.send(Command::Cut(done))),
-            Now::Away(_) | Now::Nowhere => return,
-        }
-        let _ = cut.await;
+        let mut connections = std::mem::take(&mut *lock(&self.connections));
+        connections.shutdown().await;
     }
 
-    /// Refuses new connections, or accepts them again; those that are open stay so.
+    /// Refuses new connections, or accepts them again. Open connections stay open.
     pub(crate) async fn refuse(&self, refuse: bool) -> io::Result<()> {
-        let (done, outcome) = oneshot::channel();
-        if let Now::Here(accepting) = &*self.lock() {
-            drop(accepting.commands.send(Command::Refuse(refuse, done)));
-        }
-        outcome.await.map_err(|_| io::Error::other("the server has stopped"))?
+        if refuse { self.close(false).await } else { self.come_back() }
     }
 
     /// Closes the listener and every connection.
     pub(crate) async fn go_away(&self) -> io::Result<()> {
-        let accepting = {
-            let mut now = self.lock();
-            match std::mem::replace(&mut *now, Now::Nowhere) {
-                Now::Here(accepting) => accepting,
-                other => {
-                    *now = other;
-                    return Ok(());
-                }
-            }
+        self.close(true).await
+    }
+
+    async fn close(&self, cut: bool) -> io::Result<()> {
+        let mut port = std::mem::replace(&mut *lock(&self.port), Port::Lost);
+        if let Port::Open(task) = &mut port {
+            task.abort();
+            // Its end is the cancellation.
+            let _ = task.await;
+        }
+        if cut {
+            self.cut().await;
+        }
+        let socket = match port {
+            Port::Held(socket) => socket,
+            Port::Open(_) | Port::Lost => bind_again(self.addr).await?,
         };
-        drop(accepting.commands);
-        accepting.task.await.map_err(io::Error::other)?;
-        *self.lock() = Now::Away(bind_again(self.addr).await?);
+        *lock(&self.port) = Port::Held(socket);
         Ok(())
     }
 
     /// Listens again on the same port.
     pub(crate) fn come_back(&self) -> io::Result<()> {
-        let mut now = self.lock();
-        let socket = match std::mem::replace(&mut *now, Now::Nowhere) {
-            Now::Here(accepting) => {
-                *now = Now::Here(accepting);
+        let mut port = lock(&self.port);
+        let socket = match std::mem::replace(&mut *port, Port::Lost) {
+            Port::Open(task) => {
+                *port = Port::Open(task);
                 return Ok(());
             }
-            Now::Away(socket) => socket,
-            Now::Nowhere => bind(self.addr)?,
+            Port::Held(socket) => socket,
+            Port::Lost => bind(self.addr)?,
         };
-        *now = Now::Here(Accepting::spawn(socket.listen(BACKLOG)?, &self.serve));
+        let listener = socket.listen(BACKLOG)?;
+        let (serve, connections) = (Arc::clone(&self.serve), Arc::clone(&self.connections));
+        *port = Port::Open(tokio::spawn(accept(listener, serve, connections)));
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The same error, with the address.
-fn cannot_listen(addr: SocketAddr, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Port::Open(task) = &*lock(&self.port) {
+            task.abort();
+        }
+        lock(&self.connections).abort_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// With SO_REUSEADDR, so that connections in TIME-WAIT do not block the port.
@@ -160,12 +131,15 @@ fn bind(addr: SocketAddr) -> io::Result<TcpSocket> {
     if cfg!(unix) {
         socket.set_reuseaddr(true)?;
     }
-    socket.bind(addr).map_err(|error| cannot_listen(addr, &error))?;
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
+    };
+    socket.bind(addr).map_err(named)?;
     Ok(socket)
 }
 
-/// A process that another thread forks meanwhile holds the old listener open
-/// until its own exec.
+/// A process that another thread forks in the meantime holds the old listener open until
+/// its exec.
 async fn bind_again(addr: SocketAddr) -> io::Result<TcpSocket> {
     for _ in 0..1_000 {
         match bind(addr) {
@@ -178,65 +152,17 @@ async fn bind_again(addr: SocketAddr) -> io::Result<TcpSocket> {
     bind(addr)
 }
 
-impl Accepting {
-    fn spawn(listener: TcpListener, serve: &Serve) -> Self {
-        let (commands, received) = mpsc::unbounded_channel();
-        let task = tokio::spawn(accept(listener, Arc::clone(serve), received));
-        Self { commands, task }
-    }
-}
-
-impl Port {
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        match self {
-            Self::Open(listener) => listener.accept().await,
-            Self::Held(_) | Self::Lost => std::future::pending().await,
-        }
-    }
-
-    async fn refuse(&mut self, refuse: bool, addr: SocketAddr) -> io::Result<()> {
-        *self = match (std::mem::replace(self, Self::Lost), refuse) {
-            (Self::Open(listener), true) => {
-                drop(listener);
-                Self::Held(bind_again(addr).await?)
-            }
-            (Self::Held(socket), false) => Self::Open(socket.listen(BACKLOG)?),
-            (Self::Lost, _) => Self::Open(bind_again(addr).await?.listen(BACKLOG)?),
-            (unchanged, _) => unchanged,
-        };
-        Ok(())
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    serve: Serve,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-) {
-    let mut connections = JoinSet::new();
-    let Ok(addr) = listener.local_addr() else { return };
-    let mut port = Port::Open(listener);
+async fn accept(listener: TcpListener, serve: Serve, connections: Connections) {
     loop {
-        tokio::select! {
-            accepted = port.accept() => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve(stream))),
-                // The one connection was gone before it was accepted, or files ran out.
-                Err(_) => tokio::task::yield_now().await,
-            },
-            command = commands.recv() => match command {
-                Some(Command::Cut(done)) => {
-                    connections.shutdown().await;
-                    // Whoever asked may have given up.
-                    let _ = done.send(());
-                }
-                Some(Command::Refuse(refuse, done)) => {
-                    let _ = done.send(port.refuse(refuse, addr).await);
-                }
-                None => break,
-            },
-            Some(_) = connections.join_next() => {}
-        }
+        // An error: the connection was closed before it was accepted, or there are no more
+        // file descriptors.
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let mut connections = lock(&connections);
+        // Those that have ended.
+        while connections.try_join_next().is_some() {}
+        connections.spawn(serve(stream));
     }
-    drop(port);
-    connections.shutdown().await;
 }

@@ -7,12 +7,8 @@
 
 use std::{
     io,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{
@@ -23,7 +19,6 @@ use tokio::{
     },
     sync::watch,
     task::yield_now,
-    time::sleep,
 };
 
 use crate::{listener::Listener, times::Times};
@@ -85,8 +80,6 @@ impl After {
 /// What happens at a [`Fault`]'s place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// Nothing passes in this direction for so long.
-    Delay(Duration),
     /// Nothing passes in this direction any more; what comes is lost. The
     /// connection stays open until one side closes it.
     Stall,
@@ -115,10 +108,8 @@ pub struct Counters {
     pub open: u64,
     /// Faults that have come about.
     pub faults: u64,
-    /// Bytes that have passed.
-    pub bytes_to_server: u64,
-    /// Bytes that have passed.
-    pub bytes_to_client: u64,
+    /// Bytes that have passed, in both directions.
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -127,21 +118,17 @@ struct Shared {
     state: Mutex<State>,
     /// Whether nothing passes now.
     held: watch::Sender<bool>,
-    /// So often all faults were called off.
-    calms: AtomicU64,
-    connections: AtomicU64,
-    open: AtomicU64,
-    faults: AtomicU64,
-    bytes_to_server: AtomicU64,
-    bytes_to_client: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     faults: Times<Option<Fault>>,
+    /// How often all faults were called off.
+    calms: u64,
     piece: Option<usize>,
     record: bool,
     recordings: Vec<Recording>,
+    counters: Counters,
 }
 
 impl Network {
@@ -151,20 +138,11 @@ impl Network {
     ///
     /// There is no port.
     pub fn to(server: SocketAddr) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            server,
-            state: Mutex::default(),
-            held: watch::Sender::new(false),
-            calms: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
-            open: AtomicU64::new(0),
-            faults: AtomicU64::new(0),
-            bytes_to_server: AtomicU64::new(0),
-            bytes_to_client: AtomicU64::new(0),
-        });
-        let listener = Listener::start(0, {
-            let shared = Arc::clone(&shared);
-            move |client| connection(client, Arc::clone(&shared))
+        let (state, held) = (Mutex::default(), watch::Sender::new(false));
+        let shared = Arc::new(Shared { server, state, held });
+        let own = Arc::clone(&shared);
+        let listener = Listener::start((Ipv4Addr::LOCALHOST, 0), move |client| {
+            connection(client, Arc::clone(&own))
         })?;
         Ok(Self { listener, shared })
     }
@@ -182,8 +160,9 @@ impl Network {
 
     /// No faults any more that have not come about.
     pub fn calm(&self) {
-        self.shared.state().faults.clear();
-        self.shared.calms.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.shared.state();
+        state.faults.clear();
+        state.calms += 1;
     }
 
     /// Nothing passes any more, on connections that are there and those to come, until
@@ -239,14 +218,7 @@ impl Network {
 
     /// What it has counted so far.
     pub fn counters(&self) -> Counters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            connections: read(&self.shared.connections),
-            open: read(&self.shared.open),
-            faults: read(&self.shared.faults),
-            bytes_to_server: read(&self.shared.bytes_to_server),
-            bytes_to_client: read(&self.shared.bytes_to_client),
-        }
+        self.shared.state().counters
     }
 }
 
@@ -268,23 +240,22 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
     struct Open(Arc<Shared>);
     impl Drop for Open {
         fn drop(&mut self) {
-            self.0.open.fetch_sub(1, Ordering::Relaxed);
+            self.0.state().counters.open -= 1;
         }
     }
-    shared.connections.fetch_add(1, Ordering::Relaxed);
-    shared.open.fetch_add(1, Ordering::Relaxed);
-    let _open = Open(Arc::clone(&shared));
-    let (fault, piece, record) = {
+    let (fault, calms, piece, record) = {
         let mut state = shared.state();
-        (state.faults.next().flatten(), state.piece, state.record)
+        state.counters.connections += 1;
+        state.counters.open += 1;
+        (state.faults.next().flatten(), state.calms, state.piece, state.record)
     };
+    let _open = Open(Arc::clone(&shared));
     let Ok(mut server) = TcpStream::connect(shared.server).await else { return };
     for stream in [&client, &server] {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY is not set");
         }
     }
-    let calms = shared.calms.load(Ordering::Relaxed);
     let way = |towards: Towards| Way {
         fault: fault.filter(|fault| fault.towards == towards),
         calms,
@@ -297,15 +268,16 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         tokio::try_join!(
-            there.carry(from_client, to_server, &shared, &shared.bytes_to_server),
-            back.carry(from_server, to_client, &shared, &shared.bytes_to_client),
+            there.carry(from_client, to_server, &shared),
+            back.carry(from_server, to_client, &shared),
         )
     };
     if record {
         let recording = Recording { to_server: there.sent, to_client: back.sent };
         shared.state().recordings.push(recording);
     }
-    if let Err(End::Reset) = ended {
+    // What one side does to its connection happens to the other's.
+    if ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
         for stream in [&client, &server] {
             if let Err(error) = stream.set_zero_linger() {
                 tracing::debug!(%error, "the connection is closed, not reset");
@@ -325,22 +297,6 @@ struct Way {
     sent: Vec<u8>,
 }
 
-/// Why a connection does not go on in either direction.
-enum End {
-    Close,
-    Reset,
-}
-
-/// What one side does to its connection happens to the other's.
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::ConnectionReset => Self::Reset,
-            _ => Self::Close,
-        }
-    }
-}
-
 impl Way {
     /// Carries bytes until their sender closes, which the receiver is told.
     async fn carry(
@@ -348,12 +304,11 @@ impl Way {
         mut from: ReadHalf<'_>,
         mut to: WriteHalf<'_>,
         shared: &Shared,
-        bytes: &AtomicU64,
-    ) -> Result<(), End> {
+    ) -> io::Result<()> {
         let mut passed = 0;
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            self.fault.take_if(|_| shared.calms.load(Ordering::Relaxed) > self.calms);
+            self.fault.take_if(|_| shared.state().calms > self.calms);
             let sent = &self.sent;
             let place = self.fault.and_then(|fault| fault.after.position(sent));
             let place = place.filter(|place| *place <= sent.len());
@@ -361,25 +316,21 @@ impl Way {
             let passing = &sent[passed..end];
             for piece in passing.chunks(self.piece.unwrap_or(usize::MAX)) {
                 to.write_all(piece).await?;
-                bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                shared.state().counters.bytes += piece.len() as u64;
                 if self.piece.is_some() {
                     yield_now().await;
                 }
             }
             passed = end;
             if let Some(fault) = self.fault.take_if(|_| place.is_some()) {
-                shared.faults.fetch_add(1, Ordering::Relaxed);
+                shared.state().counters.faults += 1;
                 match fault.act {
-                    Act::Delay(delay) => {
-                        sleep(delay).await;
-                        continue;
-                    }
                     Act::Stall => {
                         while from.read(&mut buffer).await? > 0 {}
-                        return Ok(to.shutdown().await?);
+                        return to.shutdown().await;
                     }
-                    Act::Close => return Err(End::Close),
-                    Act::Reset => return Err(End::Reset),
+                    Act::Close => return Err(io::ErrorKind::ConnectionAborted.into()),
+                    Act::Reset => return Err(io::ErrorKind::ConnectionReset.into()),
                 }
             }
             if self.fault.is_none() && !self.record {
@@ -389,7 +340,7 @@ impl Way {
             let read = from.read(&mut buffer).await?;
             shared.released().await;
             match read {
-                0 => return Ok(to.shutdown().await?),
+                0 => return to.shutdown().await,
                 read => self.sent.extend(&buffer[..read]),
             }
         }

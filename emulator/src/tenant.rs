@@ -1,70 +1,48 @@
-//! An Entra tenant: who is known, who signs, and the endpoints that hand out
-//! tokens.
+//! An Entra tenant: its principals, the issuer of their tokens, and the endpoints that
+//! give tokens.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use crate::{
     certificates::Authority,
-    entra::{Application, EntraEndpoint, EntraOptions},
+    entra::{Application, EntraEndpoint},
     identity::{IdentityEndpoint, IdentityOptions},
-    jwt::{Directory, Issuer, Principal},
+    jwt::{Directory, Issuer},
 };
 
 /// What a [`Tenant`] starts with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TenantOptions {
-    /// The address to listen on; default 127.0.0.1.
-    pub bind: IpAddr,
-    /// Names and addresses by which clients reach this machine, besides
-    /// `localhost` and 127.0.0.1. URLs have the first.
+    /// Names and addresses by which clients reach this machine, besides `localhost` and
+    /// 127.0.0.1. URLs have the first.
     pub host_names: Vec<String>,
-    /// The folder to keep the authority and the keys in; `None`, the default,
-    /// makes new ones.
+    /// The folder to keep the authority and the keys in; `None`, the default, makes new
+    /// ones.
     pub folder: Option<PathBuf>,
-    /// The identity endpoint's port; 0, the default, takes a free one.
-    pub identity_port: u16,
-    /// The same of Entra's token endpoint.
+    /// The identity endpoint's options. Its address is the token endpoint's as well; its
+    /// host name is taken from `host_names`.
+    pub identity: IdentityOptions,
+    /// The port of Entra's token endpoint; 0, the default, takes a free one.
     pub token_port: u16,
-    /// The value of `IDENTITY_HEADER`; `None`, the default, makes a random one.
-    pub identity_header: Option<String>,
-    /// The system-assigned identity, if there is one.
-    pub system_assigned: Option<Principal>,
-    /// User-assigned identities.
-    pub user_assigned: Vec<Principal>,
-    /// Who may ask Entra's token endpoint.
+    /// The applications that may request tokens from Entra's token endpoint.
     pub applications: Vec<Application>,
-}
-
-impl Default for TenantOptions {
-    fn default() -> Self {
-        Self {
-            bind: Ipv4Addr::LOCALHOST.into(),
-            host_names: Vec::new(),
-            folder: None,
-            identity_port: 0,
-            token_port: 0,
-            identity_header: None,
-            system_assigned: None,
-            user_assigned: Vec::new(),
-            applications: Vec::new(),
-        }
-    }
 }
 
 /// The endpoints of a tenant, running; they stop when this is dropped.
 #[derive(Debug)]
 pub struct Tenant {
-    authority: Authority,
-    tls: Arc<rustls::ServerConfig>,
-    issuer: Arc<Issuer>,
-    directory: Arc<Directory>,
-    identity: IdentityEndpoint,
-    entra: EntraEndpoint,
+    /// The certificate authority, which can issue further certificates.
+    pub authority: Authority,
+    /// A server's TLS configuration with a certificate for all host names.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Signs the tokens.
+    pub issuer: Arc<Issuer>,
+    /// The principals that the databases grant access.
+    pub directory: Arc<Directory>,
+    /// The identity endpoint.
+    pub identity: IdentityEndpoint,
+    /// Entra's token endpoint.
+    pub entra: EntraEndpoint,
     host_name: String,
 }
 
@@ -96,60 +74,19 @@ impl Tenant {
         names.extend(["localhost", "127.0.0.1"]);
         let tls = authority.issue(&names)?.server_config()?;
         let (issuer, directory) = (Arc::new(issuer), Arc::new(Directory::default()));
-        for principal in options.system_assigned.iter().chain(&options.user_assigned) {
+        let mut identity = options.identity;
+        identity.host_name = options.host_names.first().cloned();
+        for principal in identity.system_assigned.iter().chain(&identity.user_assigned) {
             directory.add(principal.clone());
         }
-        let identity = IdentityOptions {
-            bind: options.bind,
-            host_name: options.host_names.first().cloned(),
-            port: options.identity_port,
-            secret: options.identity_header,
-            system_assigned: options.system_assigned,
-            user_assigned: options.user_assigned,
-        };
+        let addr = (identity.bind.unwrap_or(Ipv4Addr::LOCALHOST.into()), options.token_port);
         let identity = IdentityEndpoint::start(Arc::clone(&issuer), identity)?;
-        let entra = EntraOptions {
-            bind: options.bind,
-            host_name: host_name.clone(),
-            port: options.token_port,
-            ..EntraOptions::default()
-        };
-        let entra = EntraEndpoint::start(Arc::clone(&issuer), Arc::clone(&tls), entra)?;
+        let entra = EntraEndpoint::start(Arc::clone(&issuer), Arc::clone(&tls), addr, &host_name)?;
         for application in options.applications {
-            directory.add(application.principal().clone());
+            directory.add(application.principal.clone());
             entra.register(application);
         }
         Ok(Self { authority, tls, issuer, directory, identity, entra, host_name })
-    }
-
-    /// The certificate authority, for certificates of one's own.
-    pub fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
-    /// A server's TLS configuration with a certificate for all host names.
-    pub fn tls(&self) -> &Arc<rustls::ServerConfig> {
-        &self.tls
-    }
-
-    /// Signs the tokens.
-    pub fn issuer(&self) -> &Arc<Issuer> {
-        &self.issuer
-    }
-
-    /// The principals that the databases grant access.
-    pub fn directory(&self) -> &Arc<Directory> {
-        &self.directory
-    }
-
-    /// The identity endpoint.
-    pub fn identity(&self) -> &IdentityEndpoint {
-        &self.identity
-    }
-
-    /// Entra's token endpoint.
-    pub fn entra(&self) -> &EntraEndpoint {
-        &self.entra
     }
 
     /// An ADO.NET connection string as entra-pool reads it, without an identity.

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use entra_pool_emulator::{
-    emulator::{Emulator, EmulatorOptions},
-    postgres::AUDIENCE,
-};
+use entra_pool_emulator::{emulator::Emulator, postgres::AUDIENCE};
 
 #[tokio::test]
 async fn what_it_says_fits_together() {
-    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+    let emulator = Emulator::start().await.unwrap();
     let env: BTreeMap<_, _> = emulator.env().into_iter().collect();
     let url = format!(
         "{}?api-version=2019-08-01&resource={AUDIENCE}&client_id={}",
@@ -34,7 +31,7 @@ async fn what_it_says_fits_together() {
 
 #[tokio::test]
 async fn its_service_principal_is_let_in() {
-    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+    let emulator = Emulator::start().await.unwrap();
     let env: BTreeMap<_, _> = emulator.service_principal_env().into_iter().collect();
     let ca = reqwest::Certificate::from_pem(emulator.authority().pem().as_bytes()).unwrap();
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap();

@@ -17,13 +17,14 @@ use base64::{
 };
 use entra_pool_emulator::{
     certificates::Authority,
-    entra::{Application, EntraEndpoint, EntraOptions, FederatedCredential, WORKLOAD_ISSUER},
+    entra::{Application, Certificate, EntraEndpoint, FederatedCredential, WORKLOAD_ISSUER},
     jwt::{Issuer, Principal, PrincipalKind, Refusal, TENANT_ID, seconds},
 };
 use serde_json::{Value, json};
 
 const SQL: &str = "https://database.windows.net";
 const SCOPE: &str = "https://database.windows.net/.default";
+const ADDR: (std::net::Ipv4Addr, u16) = (std::net::Ipv4Addr::LOCALHOST, 0);
 const SECRET: &str = "p@ss w:rd&1%";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -45,21 +46,19 @@ impl Entra {
         let authority = Authority::new().unwrap();
         let tls = authority.issue(&["localhost"]).unwrap().server_config().unwrap();
         let issuer = Arc::new(Issuer::new());
-        let options =
-            EntraOptions { token_lifetime: Duration::from_secs(600), ..Default::default() };
-        let endpoint = EntraEndpoint::start(Arc::clone(&issuer), tls, options).unwrap();
+        let endpoint = EntraEndpoint::start(Arc::clone(&issuer), tls, ADDR, "localhost").unwrap();
         let service = Principal::new("service", PrincipalKind::ServicePrincipal);
         let (key, certificate) = certificate();
         let thumbprint = {
             let hash = &aws_lc_rs::digest::SHA256;
             BASE64_URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(hash, certificate.der()))
         };
-        let application = Application::new(service.clone())
-            .secret("an older one")
-            .secret(SECRET)
-            .certificate(&certificate.pem())
-            .unwrap()
-            .federated(FederatedCredential::service_account("default", "shop"));
+        let application = Application {
+            principal: service.clone(),
+            secrets: vec!["an older one".to_owned(), SECRET.to_owned()],
+            certificates: vec![Certificate::from_pem(&certificate.pem()).unwrap()],
+            federated: vec![FederatedCredential::of_emulator("system:serviceaccount:default:shop")],
+        };
         endpoint.register(application);
         let ca = reqwest::Certificate::from_pem(authority.pem().as_bytes()).unwrap();
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap();
@@ -76,15 +75,10 @@ impl Entra {
 
     /// With these parameters beside the usual ones; an empty one is left out.
     async fn ask(&self, parameters: &[Parameter<'_>]) -> (u16, Value) {
-        self.ask_as(TENANT_ID, None, parameters).await
+        self.ask_as(TENANT_ID, parameters).await
     }
 
-    async fn ask_as(
-        &self,
-        tenant: &str,
-        authorization: Option<String>,
-        parameters: &[Parameter<'_>],
-    ) -> (u16, Value) {
+    async fn ask_as(&self, tenant: &str, parameters: &[Parameter<'_>]) -> (u16, Value) {
         let mut form = vec![
             ("grant_type", "client_credentials"),
             ("client_id", &self.service.client_id),
@@ -93,15 +87,12 @@ impl Entra {
         form.retain(|(name, _)| !parameters.iter().any(|(other, _)| name == other));
         form.extend(parameters.iter().filter(|(_, value)| !value.is_empty()));
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let mut request = self
+        let request = self
             .http
             .post(self.url(&format!("{tenant}/oauth2/v2.0/token")))
             .header("Content-Type", "application/x-www-form-urlencoded;charset=utf-8")
             .header("client-request-id", "a correlation")
             .body(body);
-        if let Some(value) = authorization {
-            request = request.header("Authorization", value);
-        }
         read(request).await
     }
 
@@ -177,22 +168,16 @@ async fn a_client_secret_gives_a_token_of_the_application() {
     entra.is_service_token(&answer);
     let (_, answer) = answer;
     assert_eq!(answer["token_type"], "Bearer");
-    assert_eq!((&answer["expires_in"], &answer["ext_expires_in"]), (&json!(599), &json!(599)));
+    assert_eq!((&answer["expires_in"], &answer["ext_expires_in"]), (&json!(3599), &json!(3599)));
     let token = answer["access_token"].as_str().unwrap();
     let claims: Value = jsonwebtoken::dangerous::insecure_decode(token).unwrap().claims;
     assert_eq!((&claims["idtyp"], &claims["xms_mirid"]), (&json!("app"), &Value::Null));
 
     for tenant in ["contoso.onmicrosoft.com", "CONTOSO.onmicrosoft.com"] {
-        let answer = entra.ask_as(tenant, None, &[("client_secret", SECRET)]).await;
+        let answer = entra.ask_as(tenant, &[("client_secret", SECRET)]).await;
         entra.is_service_token(&answer);
     }
-    // The credentials in the header: RFC 6749, section 2.3.1.
-    let encoded: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
-    let encoded = BASE64_STANDARD.encode(format!("{}:{encoded}", entra.service.client_id));
-    let header = Some(format!("Basic {encoded}"));
-    let answer = entra.ask_as(TENANT_ID, header, &[("client_id", "")]).await;
-    entra.is_service_token(&answer);
-    assert_eq!(entra.endpoint.tokens_handed_out(), 4);
+    assert_eq!(entra.endpoint.tokens_handed_out(), 3);
     assert!(!format!("{:?}", entra.endpoint).contains(SECRET));
 }
 
@@ -216,7 +201,7 @@ async fn refusals_have_entras_numbers() {
     ] {
         refused(entra.ask(parameters).await, status, error, code);
     }
-    let answer = entra.ask_as("fabrikam.com", None, &[secret]).await;
+    let answer = entra.ask_as("fabrikam.com", &[secret]).await;
     let description = refused(answer, 400, "invalid_request", 90_002);
     assert!(description.contains("'fabrikam.com'"), "{description}");
 
@@ -289,14 +274,14 @@ async fn a_registered_certificates_key_signs_assertions() {
     ] {
         refused(entra.assert(&assertion).await, 401, "invalid_client", code);
     }
-    assert!(Application::new(entra.service.clone()).certificate("no PEM").is_err());
+    assert!(Certificate::from_pem("no PEM").is_err());
 }
 
 #[tokio::test]
 async fn a_trusted_issuers_token_is_a_proof() {
     let entra = Entra::start();
     let later = SystemTime::now() + Duration::from_secs(60);
-    let shop = FederatedCredential::service_account("default", "shop");
+    let shop = FederatedCredential::of_emulator("system:serviceaccount:default:shop");
     let token = entra.endpoint.workload_token(&shop, later);
     entra.is_service_token(&entra.assert(&token).await);
 
@@ -335,10 +320,21 @@ async fn a_trusted_issuers_token_is_a_proof() {
 #[tokio::test]
 async fn the_keys_of_other_issuers_can_be_given() {
     let entra = Entra::start();
-    let github = FederatedCredential::new("https://github.example", "repo:shop:ref:main");
-    let identity = Principal::new("shop-identity", PrincipalKind::UserAssigned);
-    entra.endpoint.register(Application::new(identity.clone()).federated(github.clone()));
     let (key, _) = certificate();
+    let component = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let public = aws_lc_rs::signature::KeyPair::public_key(&key);
+    let keys = json!({"keys": [{
+        "kty": "RSA",
+        "n": component(public.modulus().big_endian_without_leading_zero()),
+        "e": component(public.exponent().big_endian_without_leading_zero()),
+    }]});
+    let github =
+        |keys: &str| FederatedCredential::new("https://github.example", "repo:shop:ref:main", keys);
+    assert!(github("no JSON").is_err());
+    let github = github(&keys.to_string()).unwrap();
+    let identity = Principal::new("shop-identity", PrincipalKind::UserAssigned);
+    let federated = vec![github.clone()];
+    entra.endpoint.register(Application { federated, ..Application::new(identity.clone()) });
     let claims = json!({
         "iss": github.issuer,
         "sub": github.subject,
@@ -349,22 +345,14 @@ async fn the_keys_of_other_issuers_can_be_given() {
     let id = ("client_id", identity.client_id.as_str());
     let kind = ("client_assertion_type", ASSERTION_TYPE);
     let parameters = [id, kind, ("client_assertion", assertion.as_str())];
-    let description = refused(entra.ask(&parameters).await, 401, "invalid_client", 50_166);
-    assert!(description.contains("https://github.example"), "{description}");
-
-    let component = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-    let public = aws_lc_rs::signature::KeyPair::public_key(&key);
-    let keys = json!({"keys": [{
-        "kty": "RSA",
-        "n": component(public.modulus().big_endian_without_leading_zero()),
-        "e": component(public.exponent().big_endian_without_leading_zero()),
-    }]});
-    assert!(entra.endpoint.trust_issuer(&github.issuer, "no JSON").is_err());
-    entra.endpoint.trust_issuer(&github.issuer, &keys.to_string()).unwrap();
     let (status, answer) = entra.ask(&parameters).await;
     assert_eq!(status, 200, "{answer}");
     let token = answer["access_token"].as_str().unwrap();
     assert_eq!(entra.issuer.verify(token, SQL).unwrap().object_id, identity.object_id);
+    let (other, _) = certificate();
+    let forged = sign(&other, &json!({"alg": "RS256"}), &claims);
+    let parameters = [id, kind, ("client_assertion", forged.as_str())];
+    refused(entra.ask(&parameters).await, 401, "invalid_client", 700_027);
     // The public key as a shared secret: an old trick.
     let confused = sign(&key, &json!({"alg": "HS256"}), &claims);
     let parameters = [id, kind, ("client_assertion", confused.as_str())];
@@ -407,7 +395,7 @@ async fn msal_finds_what_it_reads_first() {
     ] {
         assert_eq!(entra.get(path).await.0, status, "{path}");
     }
-    assert_eq!(WORKLOAD_ISSUER, FederatedCredential::service_account("a", "b").issuer);
+    assert_eq!(WORKLOAD_ISSUER, FederatedCredential::of_emulator("a").issuer);
 }
 
 #[tokio::test]
@@ -424,14 +412,14 @@ async fn authorities_and_keys_can_be_kept() {
 
     // Whoever trusts the first certificate trusts the servers of today.
     let tls = again.0.issue(&["localhost"]).unwrap().server_config().unwrap();
-    let endpoint = EntraEndpoint::start(Arc::new(again.1), tls, EntraOptions::default()).unwrap();
+    let endpoint = EntraEndpoint::start(Arc::new(again.1), tls, ADDR, "localhost").unwrap();
     let ca = reqwest::Certificate::from_pem(first.0.pem().as_bytes()).unwrap();
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([ca]).build().unwrap();
     let url = format!("{}/common/discovery/instance", endpoint.authority_host());
     assert!(http.get(url).send().await.unwrap().status().is_success());
 
     drop(first);
-    for name in ["ca.key", "token-key.der"] {
+    for name in ["ca.key", "token.key"] {
         let path = folder.path().join(name);
         #[cfg(unix)]
         {
@@ -441,7 +429,7 @@ async fn authorities_and_keys_can_be_kept() {
         std::fs::write(&path, "nothing").unwrap();
     }
     let error = Authority::kept_in(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("ca.key is not a private key: delete it"), "{error}");
+    assert!(error.contains("ca.key is not a P-256 key in PEM: delete it"), "{error}");
     let error = Issuer::kept_in(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("token-key.der is not a P-256 key: delete it"), "{error}");
+    assert!(error.contains("token.key is not a P-256 key in PEM: delete it"), "{error}");
 }

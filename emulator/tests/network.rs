@@ -70,10 +70,7 @@ async fn what_is_said_arrives_and_is_counted_and_recorded() {
     assert!(network.take_recordings().is_empty());
     let counters = network.counters();
     assert_eq!((counters.connections, counters.faults), (3, 0));
-    assert_eq!(
-        (counters.bytes_to_server, counters.bytes_to_client),
-        (12 + (2 << 20), 12 + (2 << 20))
-    );
+    assert_eq!(counters.bytes, 2 * (12 + (2 << 20)));
 }
 
 #[tokio::test]
@@ -92,11 +89,13 @@ async fn as_much_passes_as_was_asked_for_and_then_the_fault_comes() {
                 network.disturb(1, Fault { towards, after, act });
                 let (heard, ended) = say(&network, b"one\ntwo\nthree\n").await;
                 let now = network.counters();
-                let passed = match towards {
-                    Towards::Server => now.bytes_to_server - before.bytes_to_server,
-                    Towards::Client => now.bytes_to_client - before.bytes_to_client,
-                };
-                assert_eq!((now.faults - before.faults, passed), (1, passes), "{after:?} {act:?}");
+                assert_eq!(now.faults - before.faults, 1, "{after:?} {act:?}");
+                // What the server says again is no more than it has heard.
+                let passed = now.bytes - before.bytes;
+                match towards {
+                    Towards::Server => assert!((passes..=2 * passes).contains(&passed), "{passed}"),
+                    Towards::Client => assert_eq!(passed, 14 + passes, "{after:?} {act:?}"),
+                }
                 assert!(heard.len() as u64 <= passes, "{heard:?}");
                 if act == Act::Reset {
                     let kind = ended.expect_err("a reset").kind();
@@ -135,17 +134,6 @@ async fn what_is_stalled_does_not_arrive_and_the_connection_stays_open() {
         drop(stream);
         until(|| network.counters().open == 0).await;
     }
-}
-
-#[tokio::test]
-async fn a_delay_holds_up_what_comes_behind_it() {
-    let network = Network::to(echo().await).unwrap();
-    let delay = Duration::from_millis(20);
-    let after = After::Bytes(3);
-    network.disturb(1, Fault { towards: Towards::Client, after, act: Act::Delay(delay) });
-    let began = std::time::Instant::now();
-    assert_eq!(say(&network, b"one\ntwo\n").await.0, b"one\ntwo\n");
-    assert!(began.elapsed() >= delay);
 }
 
 #[tokio::test]
@@ -207,7 +195,7 @@ async fn what_is_held_back_arrives_when_it_is_released() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(network.counters().bytes_to_server, 1);
+    assert_eq!(network.counters().bytes, 2);
     network.release();
     for mut stream in [open, new] {
         let mut heard = [0; 5];

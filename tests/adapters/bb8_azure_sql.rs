@@ -12,7 +12,7 @@ use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::emulator::Emulator;
 
 use crate::until;
 
@@ -23,7 +23,7 @@ struct Shop {
 
 impl Shop {
     async fn open() -> Self {
-        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let emulator = Emulator::start().await.unwrap();
         let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
         let environment = Environment::from_pairs(emulator.identity().app_service_env());
         let credential =

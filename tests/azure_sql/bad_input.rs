@@ -63,7 +63,7 @@ async fn an_identity_that_is_not_assigned() {
 #[tokio::test]
 async fn an_answer_that_is_no_token() {
     let shop = on_a_machine(None).await;
-    shop.emulator.identity().fail_next(1, Fault::Html);
+    shop.emulator.identity().fail_next(1, Fault::Status(200, "<!doctype html>".to_owned()));
     let error = refused_saying(&shop.connector(""), &["cannot get a token for"]).await;
     assert!(matches!(error, Error::Token { .. }), "{error:?}");
 }

@@ -42,7 +42,7 @@ use entra_pool::{
 use entra_pool_emulator::{
     azure_sql::{AzureSqlOptions, AzureSqlServer, Counters, ServerError},
     database::Database,
-    emulator::{Emulator, EmulatorOptions},
+    emulator::Emulator,
 };
 
 /// What Azure SQL's tokens are for.
@@ -57,7 +57,7 @@ struct Shop {
 
 impl Shop {
     async fn open() -> Self {
-        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let emulator = Emulator::start().await.unwrap();
         let clock = ManualClock::at(SystemTime::now());
         let credential = credential(&emulator);
         let identity = Identity::builder(credential).clock(clock.clone()).build();

@@ -30,7 +30,7 @@ use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::emulator::Emulator;
 use peer::Peer;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -83,7 +83,7 @@ fn emulator() -> &'static Emulator {
     static EMULATOR: OnceLock<(Runtime, Emulator)> = OnceLock::new();
     let (_, emulator) = EMULATOR.get_or_init(|| {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let emulator = runtime.block_on(Emulator::start(EmulatorOptions::default())).unwrap();
+        let emulator = runtime.block_on(Emulator::start()).unwrap();
         (runtime, emulator)
     });
     emulator

@@ -3,7 +3,7 @@
 
 use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf, pin::pin};
 
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::emulator::Emulator;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -85,7 +85,7 @@ pub fn serve() {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let emulator = Emulator::start().await.unwrap();
         for secret in [Secret::AzureSqlToken, Secret::PostgresToken] {
             emulator.issuer().accept(&text(secret), emulator.user_assigned());
         }

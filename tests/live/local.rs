@@ -5,14 +5,14 @@ use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::emulator::Emulator;
 
 use super::Suite;
 #[cfg(unix)]
 use super::{postgres, support::postgres::PostgresServer};
 
 pub async fn run(suite: &mut Suite) {
-    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+    let emulator = Emulator::start().await.unwrap();
     let environment = Environment::from_pairs(emulator.identity().app_service_env());
     let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
     let credential = ManagedIdentity::user_assigned(id).environment(environment.clone());

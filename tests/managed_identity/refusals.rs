@@ -173,7 +173,10 @@ async fn imds_that_was_there_has_not_gone_for_good() {
     let error = world.ask(&identity, &[]).await.result.unwrap_err();
     assert_says("gone", &error, Transient, &["cannot be reached", "was there before"]);
     world.endpoint.come_back().unwrap();
-    for fault in [Fault::Html, Fault::Status(403, "connection refused".to_owned())] {
+    for fault in [
+        Fault::Status(200, "<!doctype html>".to_owned()),
+        Fault::Status(403, "connection refused".to_owned()),
+    ] {
         let what = format!("{fault:?}");
         world.answer_with(Imds, fault);
         let error = world.ask(&identity, &[]).await.result.unwrap_err();

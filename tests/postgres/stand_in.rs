@@ -15,7 +15,7 @@ use entra_pool::{
     },
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::emulator::Emulator;
 
 use super::{pool_of_one, server};
 
@@ -448,7 +448,7 @@ async fn the_stand_in_answers_as_postgresql_does_or_refuses_by_name() {
     // Both databases see the same role.
     let postgresql = pool_of_one("shop-identity").await;
     let postgresql = postgresql.get().await.unwrap();
-    let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+    let emulator = Emulator::start().await.unwrap();
     let environment = Environment::from_pairs(emulator.env());
     let identity = DefaultCredential::new().environment(environment).build().unwrap();
     let pool = postgres::pool_with(&Identity::new(identity), &emulator.postgres_url()).unwrap();

@@ -149,7 +149,11 @@ impl Step {
                 }
             }
             Self::IdentityTalksGarbage => {
-                let garbage = [Fault::Html, Fault::TruncatedJson, Fault::EmptyBody];
+                let garbage = [
+                    Fault::Status(200, "<!doctype html>".to_owned()),
+                    Fault::Status(200, r#"{"token_type":"Bear"#.to_owned()),
+                    Fault::Status(200, String::new()),
+                ];
                 endpoint.fail(random.choice(garbage).unwrap());
                 sleep(length).await;
                 endpoint.recover();

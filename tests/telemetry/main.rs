@@ -19,10 +19,7 @@ use entra_pool::{
     postgres,
     token::Identity,
 };
-use entra_pool_emulator::{
-    azure_sql::ServerError,
-    emulator::{Emulator, EmulatorOptions},
-};
+use entra_pool_emulator::{azure_sql::ServerError, emulator::Emulator};
 
 /// The stand-ins, an identity that they know, and the clock it lives by.
 struct Shop {
@@ -33,7 +30,7 @@ struct Shop {
 
 impl Shop {
     async fn open() -> Self {
-        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let emulator = Emulator::start().await.unwrap();
         let clock = ManualClock::at(SystemTime::now());
         let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
         let environment = Environment::from_pairs(emulator.identity().app_service_env());

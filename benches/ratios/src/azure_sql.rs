@@ -13,7 +13,7 @@ use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::emulator::Emulator;
 use tiberius::{AuthMethod, Client};
 use tokio::{net::TcpStream, runtime::Runtime};
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
@@ -54,8 +54,7 @@ struct Sides {
 impl Sides {
     fn start() -> Self {
         let server = Runtime::new().expect("a runtime");
-        let options = EmulatorOptions::default();
-        let emulator = server.block_on(Emulator::start(options)).expect("the emulator starts");
+        let emulator = server.block_on(Emulator::start()).expect("the emulator starts");
         let roots = system_roots_and(&emulator.ca_path());
         // SAFETY: no other thread of this process reads or writes the environment
         // now; stock tiberius has no other way to be given roots beside the system's.

@@ -1,9 +1,13 @@
-//! What an application can prove itself with.
+//! Applications and their credentials.
 
-use std::fmt;
+use std::{fmt, io};
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
+use aws_lc_rs::{
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest},
+    rsa::PublicKey,
+};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{DecodingKey, jwk::JwkSet};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::jwt::Principal;
@@ -13,33 +17,18 @@ use crate::jwt::Principal;
 /// [`EntraEndpoint::workload_token`]: super::EntraEndpoint::workload_token
 pub const WORKLOAD_ISSUER: &str = "https://kubernetes.emulator.invalid/";
 
-/// An application (a service principal, or a managed identity with federated
-/// credentials) and its credentials.
+/// An application (a service principal, or a managed identity with federated credentials)
+/// and its credentials.
 #[derive(Clone)]
 pub struct Application {
-    pub(super) principal: Principal,
-    pub(super) secrets: Vec<String>,
-    pub(super) certificates: Vec<Certificate>,
-    pub(super) federated: Vec<FederatedCredential>,
-}
-
-/// Says nothing of the secrets.
-impl fmt::Debug for Application {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Application").field("principal", &self.principal).finish_non_exhaustive()
-    }
-}
-
-/// Not a certificate in PEM.
-#[derive(Debug, thiserror::Error)]
-#[error("not an X.509 certificate in PEM: a file starts with -----BEGIN CERTIFICATE-----")]
-pub struct CertificateError;
-
-#[derive(Clone)]
-pub(super) struct Certificate {
-    pub(super) der: CertificateDer<'static>,
-    /// `x5t` and `x5t#S256` of an assertion's header.
-    pub(super) thumbprints: [String; 2],
+    /// The principal that tokens are for.
+    pub principal: Principal,
+    /// Client secrets.
+    pub secrets: Vec<String>,
+    /// Certificates, whose private keys stay with the client.
+    pub certificates: Vec<Certificate>,
+    /// Other issuers' tokens that are accepted.
+    pub federated: Vec<FederatedCredential>,
 }
 
 impl Application {
@@ -48,63 +37,89 @@ impl Application {
         let (secrets, certificates, federated) = Default::default();
         Self { principal, secrets, certificates, federated }
     }
+}
 
-    /// Who it is.
-    pub fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// Adds a client secret.
-    #[must_use]
-    pub fn secret(mut self, secret: impl Into<String>) -> Self {
-        self.secrets.push(secret.into());
-        self
-    }
-
-    /// Adds a certificate in PEM, whose key is RSA; the key stays with the client.
-    ///
-    /// # Errors
-    ///
-    /// It is not a certificate.
-    pub fn certificate(mut self, pem: &str) -> Result<Self, CertificateError> {
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| CertificateError)?;
-        webpki::EndEntityCert::try_from(&der).map_err(|_| CertificateError)?;
-        let thumbprints = [&SHA1_FOR_LEGACY_USE_ONLY, &SHA256]
-            .map(|hash| BASE64_URL_SAFE_NO_PAD.encode(digest(hash, &der)));
-        self.certificates.push(Certificate { der, thumbprints });
-        Ok(self)
-    }
-
-    /// Adds a federated credential.
-    #[must_use]
-    pub fn federated(mut self, credential: FederatedCredential) -> Self {
-        self.federated.push(credential);
-        self
+/// Leaves the credentials out.
+impl fmt::Debug for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application").field("principal", &self.principal).finish_non_exhaustive()
     }
 }
 
-/// Whose tokens an application accepts as its own proof: all three are compared
-/// letter by letter.
+/// A certificate of an application.
+#[derive(Clone)]
+pub struct Certificate {
+    pub(super) key: DecodingKey,
+    /// `x5t` and `x5t#S256` of an assertion's header.
+    pub(super) thumbprints: [String; 2],
+}
+
+impl Certificate {
+    /// Reads a certificate in PEM, whose key is RSA.
+    ///
+    /// # Errors
+    ///
+    /// The text is not such a certificate.
+    pub fn from_pem(pem: &str) -> io::Result<Self> {
+        let wrong = "not an X.509 certificate in PEM with an RSA key: a file starts with \
+                     -----BEGIN CERTIFICATE-----";
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, wrong);
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| wrong())?;
+        let certificate = webpki::EndEntityCert::try_from(&der).map_err(|_| wrong())?;
+        let key = PublicKey::from_der(&certificate.subject_public_key_info());
+        let key = DecodingKey::from_rsa_der(key.map_err(|_| wrong())?.as_ref());
+        let thumbprints = [&SHA1_FOR_LEGACY_USE_ONLY, &SHA256]
+            .map(|hash| BASE64_URL_SAFE_NO_PAD.encode(digest(hash, &der)));
+        Ok(Self { key, thumbprints })
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("thumbprints", &self.thumbprints)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which tokens of another issuer an application may use as its proof. Issuer, subject and
+/// audience are compared letter by letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FederatedCredential {
     /// `iss`.
     pub issuer: String,
     /// `sub`.
     pub subject: String,
-    /// `aud`.
+    /// `aud`; `api://AzureADTokenExchange` by default.
     pub audience: String,
+    /// The issuer's public keys. Entra reads them from the issuer's site; the emulator makes
+    /// no connections.
+    pub keys: JwkSet,
 }
 
 impl FederatedCredential {
-    /// Of another issuer; see
-    /// [`EntraEndpoint::trust_issuer`](super::EntraEndpoint::trust_issuer).
-    pub fn new(issuer: impl Into<String>, subject: impl Into<String>) -> Self {
-        let audience = "api://AzureADTokenExchange".to_owned();
-        Self { issuer: issuer.into(), subject: subject.into(), audience }
+    /// Tokens of another issuer. `keys` are its public keys (JWKS, in JSON).
+    ///
+    /// # Errors
+    ///
+    /// `keys` is not a JWKS.
+    pub fn new(
+        issuer: impl Into<String>,
+        subject: impl Into<String>,
+        keys: &str,
+    ) -> Result<Self, serde_json::Error> {
+        let keys = serde_json::from_str(keys)?;
+        Ok(Self { issuer: issuer.into(), keys, ..Self::of_emulator(subject) })
     }
 
-    /// A service account of the emulated Kubernetes ([`WORKLOAD_ISSUER`]).
-    pub fn service_account(namespace: &str, name: &str) -> Self {
-        Self::new(WORKLOAD_ISSUER, format!("system:serviceaccount:{namespace}:{name}"))
+    /// Tokens of the emulator itself ([`WORKLOAD_ISSUER`]) with this subject, such as
+    /// `system:serviceaccount:NAMESPACE:NAME` of Kubernetes.
+    pub fn of_emulator(subject: impl Into<String>) -> Self {
+        Self {
+            issuer: WORKLOAD_ISSUER.to_owned(),
+            subject: subject.into(),
+            audience: "api://AzureADTokenExchange".to_owned(),
+            keys: JwkSet::default(),
+        }
     }
 }

@@ -1,33 +1,30 @@
-//! Client assertions: JWTs that prove who asks. "Microsoft identity platform
-//! application authentication certificate credentials"; "Configure an app to trust an
-//! external identity provider".
+//! Client assertions: JWTs that prove which application sends a request. "Microsoft
+//! identity platform application authentication certificate credentials"; "Configure an app
+//! to trust an external identity provider".
 
-use std::{sync::PoisonError, time::SystemTime};
-
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, dangerous, decode_header};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Header, Validation, dangerous, decode, decode_header, errors::ErrorKind,
+};
 use serde::Deserialize;
 use serde_json::Value;
-use webpki::{EndEntityCert, aws_lc_rs as algorithms};
 
 use super::{
     Application, State,
+    application::WORKLOAD_ISSUER,
     error::{Refusal, invalid_client},
 };
-use crate::jwt::seconds;
 
 /// Clocks may differ by this many seconds.
-const LEEWAY: f64 = 300.0;
+const LEEWAY: u64 = 300;
+
+/// Never a shared secret, whatever the assertion's header has.
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256];
 
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
     sub: String,
     aud: Value,
-    /// Times may have fractions (RFC 7519, NumericDate): MSAL for Python sends some.
-    exp: f64,
-    #[serde(default)]
-    nbf: f64,
     jti: Option<String>,
 }
 
@@ -40,47 +37,52 @@ impl Claims {
     }
 }
 
-/// Whether this assertion is one of the application's.
+/// Accepts an assertion that one of the application's credentials allows.
 pub(super) fn check(
     state: &State,
     application: &Application,
     assertion: &str,
     host: &str,
 ) -> Result<(), Refusal> {
-    let malformed = |reason: String| {
+    let malformed = |reason: &dyn std::fmt::Display| {
         invalid_client(50_027, format!("JWT token is invalid or malformed. [Reason - {reason}]"))
     };
-    let header = decode_header(assertion).map_err(|error| malformed(error.to_string()))?;
+    let header = decode_header(assertion).map_err(|error| malformed(&error))?;
     let claims: Claims =
-        dangerous::insecure_decode(assertion).map_err(|error| malformed(error.to_string()))?.claims;
-    if claims.iss.eq_ignore_ascii_case(&application.principal.client_id) {
+        dangerous::insecure_decode(assertion).map_err(|error| malformed(&error))?.claims;
+    let by_certificate = claims.iss.eq_ignore_ascii_case(&application.principal.client_id);
+    let key = if by_certificate {
         if claims.jti.as_deref().is_none_or(str::is_empty) {
-            return Err(malformed("the claim 'jti' is missing".to_owned()));
+            return Err(malformed(&"the claim 'jti' is missing"));
         }
-        by_certificate(state, application, assertion, &header, &claims, host)?;
+        Some(certificate_key(application, &header)?)
     } else {
-        by_federation(state, application, assertion, &header, &claims)?;
-    }
-    let now = seconds(SystemTime::now()) as f64;
-    if claims.exp + LEEWAY <= now || claims.nbf > now + LEEWAY {
-        let text = format!(
-            "Client assertion is not within its valid time range. Current time: {now}, valid from \
-             {} to {}. Check the clock of the machine that signs it.",
-            claims.nbf, claims.exp
-        );
-        return Err(invalid_client(700_024, text));
-    }
-    Ok(())
+        federated_key(state, application, &header, &claims)?
+    };
+    let mut validation = Validation::new(header.alg);
+    validation.leeway = LEEWAY;
+    validation.validate_nbf = true;
+    // Compared with Entra's own rules.
+    validation.validate_aud = false;
+    let invalid_signature = || {
+        let reason = "[Reason - The key was not found, or the signature does not match.]";
+        let text = format!("Client assertion contains an invalid signature. {reason}");
+        invalid_client(700_027, text)
+    };
+    let key = key.filter(|_| ALGORITHMS.contains(&header.alg)).ok_or_else(invalid_signature)?;
+    decode::<Value>(assertion, &key, &validation).map_err(|error| match error.kind() {
+        ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature => {
+            let text = "Client assertion is not within its valid time range. Check the clock of \
+                        the machine that signs it.";
+            invalid_client(700_024, text)
+        }
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => malformed(&error),
+        _ => invalid_signature(),
+    })?;
+    if by_certificate { for_this_endpoint(state, application, &claims, host) } else { Ok(()) }
 }
 
-fn by_certificate(
-    state: &State,
-    application: &Application,
-    assertion: &str,
-    header: &Header,
-    claims: &Claims,
-    host: &str,
-) -> Result<(), Refusal> {
+fn certificate_key(application: &Application, header: &Header) -> Result<DecodingKey, Refusal> {
     // Rust's SDK writes plain Base64, which Entra takes as well as RFC 7515's.
     let url_safe = |text: &String| text.trim_end_matches('=').replace('+', "-").replace('/', "_");
     let named = [&header.x5t, &header.x5t_s256].map(|text| text.as_ref().map(url_safe));
@@ -88,29 +90,61 @@ fn by_certificate(
         let mut pairs = certificate.thumbprints.iter().zip(&named);
         pairs.any(|(own, named)| named.as_ref() == Some(own))
     });
-    let Some(certificate) = certificate else {
+    certificate.map(|certificate| certificate.key.clone()).ok_or_else(|| {
         let thumbprint = named.iter().flatten().next().map_or("", String::as_str);
-        return Err(invalid_client(
-            700_027,
-            format!(
-                "The certificate with identifier used to sign the client assertion is not \
-                 registered on application. [Reason - The key was not found., Thumbprint of key \
-                 used by client: '{thumbprint}']"
-            ),
-        ));
+        let text = format!(
+            "The certificate with identifier used to sign the client assertion is not registered \
+             on application. [Reason - The key was not found., Thumbprint of key used by client: \
+             '{thumbprint}']"
+        );
+        invalid_client(700_027, text)
+    })
+}
+
+/// The key that the header names, among the issuer's, if it is there.
+fn federated_key(
+    state: &State,
+    application: &Application,
+    header: &Header,
+    claims: &Claims,
+) -> Result<Option<DecodingKey>, Refusal> {
+    let none = |code, what: &str, value: &str| {
+        let text = format!(
+            "No matching federated identity record found for presented assertion {what} \
+             '{value}'. Check your federated identity credential Subject, Audience and Issuer \
+             against the presented assertion."
+        );
+        invalid_client(code, text)
     };
-    let algorithm = match header.alg {
-        Algorithm::RS256 => Some(algorithms::RSA_PKCS1_2048_8192_SHA256),
-        Algorithm::PS256 => Some(algorithms::RSA_PSS_2048_8192_SHA256_LEGACY_KEY),
-        _ => None,
+    let mut candidates: Vec<_> = application.federated.iter().collect();
+    candidates.retain(|it| it.issuer == claims.iss);
+    if candidates.is_empty() {
+        return Err(none(700_211, "issuer", &claims.iss));
+    }
+    candidates.retain(|it| it.subject == claims.sub);
+    if candidates.is_empty() {
+        return Err(none(700_213, "subject", &claims.sub));
+    }
+    candidates.retain(|it| claims.is_for(|audience| audience == it.audience));
+    let Some(credential) = candidates.first() else {
+        return Err(none(700_212, "audience", &claims.aud.to_string()));
     };
-    let is_signed = || {
-        let (message, signature) = assertion.rsplit_once('.')?;
-        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let certificate = EndEntityCert::try_from(&certificate.der).ok()?;
-        certificate.verify_signature(algorithm?, message.as_bytes(), &signature).ok()
+    let own = (claims.iss == WORKLOAD_ISSUER).then(|| state.workload_key.public());
+    let keys = own.as_ref().unwrap_or(&credential.keys);
+    let key = match &header.kid {
+        Some(id) => keys.find(id),
+        None => keys.keys.first().filter(|_| keys.keys.len() == 1),
     };
-    is_signed().ok_or_else(invalid_signature)?;
+    Ok(key.and_then(|key| DecodingKey::from_jwk(key).ok()))
+}
+
+/// The application signs assertions about itself, for one of this tenant's URLs.
+fn for_this_endpoint(
+    state: &State,
+    application: &Application,
+    claims: &Claims,
+    host: &str,
+) -> Result<(), Refusal> {
     if !claims.sub.eq_ignore_ascii_case(&application.principal.client_id) {
         let text = "Client assertion application identifier doesn't match 'client_id' parameter.";
         return Err(invalid_client(700_021, text));
@@ -119,7 +153,8 @@ fn by_certificate(
         let path = ["login.microsoftonline.com", host]
             .iter()
             .find_map(|host| audience.strip_prefix("https://")?.strip_prefix(host))?;
-        let (tenant, path) = path.strip_prefix('/')?.split_once('/').unwrap_or((&path[1..], ""));
+        let path = path.strip_prefix('/')?;
+        let (tenant, path) = path.split_once('/').unwrap_or((path, ""));
         let path = matches!(path, "" | "v2.0" | "oauth2/token" | "oauth2/v2.0/token");
         (path && state.tenant(tenant).is_ok()).then_some(())
     };
@@ -128,62 +163,4 @@ fn by_certificate(
         return Err(invalid_client(700_023, text));
     }
     Ok(())
-}
-
-fn by_federation(
-    state: &State,
-    application: &Application,
-    assertion: &str,
-    header: &Header,
-    claims: &Claims,
-) -> Result<(), Refusal> {
-    let none = |code, what: &str, value: &str| {
-        let text = format!(
-            "No matching federated identity record found for presented assertion {what} \
-             '{value}'. Check your federated identity credential Subject, Audience and Issuer \
-             against the presented assertion."
-        );
-        Err(invalid_client(code, text))
-    };
-    let mut candidates: Vec<_> = application.federated.iter().collect();
-    candidates.retain(|it| it.issuer == claims.iss);
-    if candidates.is_empty() {
-        return none(700_211, "issuer", &claims.iss);
-    }
-    candidates.retain(|it| it.subject == claims.sub);
-    if candidates.is_empty() {
-        return none(700_213, "subject", &claims.sub);
-    }
-    if !candidates.iter().any(|it| claims.is_for(|audience| audience == it.audience)) {
-        return none(700_212, "audience", &claims.aud.to_string());
-    }
-    let issuers = state.issuers.read().unwrap_or_else(PoisonError::into_inner);
-    let Some(keys) = issuers.get(&claims.iss) else {
-        let text = format!(
-            "Request to External OIDC endpoint failed. [The emulator does not connect to it: give it the \
-             keys of '{}']",
-            claims.iss
-        );
-        return Err(invalid_client(50_166, text));
-    };
-    let key = match &header.kid {
-        Some(id) => keys.find(id),
-        None => keys.keys.first().filter(|_| keys.keys.len() == 1),
-    };
-    // Never a shared secret, whatever the assertion says.
-    let known = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256].contains(&header.alg);
-    let key = key.filter(|_| known).and_then(|key| DecodingKey::from_jwk(key).ok());
-    let mut validation = Validation::new(header.alg);
-    // The rest is checked here, with Entra's numbers.
-    validation.validate_aud = false;
-    validation.validate_exp = false;
-    validation.required_spec_claims.clear();
-    key.and_then(|key| jsonwebtoken::decode::<Value>(assertion, &key, &validation).ok())
-        .map(drop)
-        .ok_or_else(invalid_signature)
-}
-
-fn invalid_signature() -> Refusal {
-    let reason = "[Reason - The key was not found, or the signature does not match.]";
-    invalid_client(700_027, format!("Client assertion contains an invalid signature. {reason}"))
 }

@@ -39,8 +39,9 @@ impl Refusal {
     }
 }
 
-fn bad_request(error: &'static str, code: u32, text: String) -> Refusal {
-    Refusal { status: StatusCode::BAD_REQUEST, error, code, text }
+/// Entra's answer 400 with this `error`.
+pub(super) fn bad_request(error: &'static str, code: u32, text: impl Into<String>) -> Refusal {
+    Refusal { status: StatusCode::BAD_REQUEST, error, code, text: text.into() }
 }
 
 /// The credential is refused.
@@ -50,49 +51,6 @@ pub(super) fn invalid_client(code: u32, text: impl Into<String>) -> Refusal {
 }
 
 pub(super) fn not_found() -> Refusal {
-    let text = "The emulator has nothing at this path for this method.".to_owned();
+    let text = "The emulator has nothing at this path for this method.";
     Refusal { status: StatusCode::NOT_FOUND, ..bad_request("invalid_request", 900_561, text) }
-}
-
-pub(super) fn unknown_tenant(tenant: &str) -> Refusal {
-    let text = format!("Tenant '{tenant}' not found. Check that the tenant ID or domain is right.");
-    bad_request("invalid_request", 90_002, text)
-}
-
-pub(super) fn missing(parameter: &str) -> Refusal {
-    let text = format!("The request body must contain the following parameter: '{parameter}'.");
-    bad_request("invalid_request", 900_144, text)
-}
-
-pub(super) fn unsupported_grant(grant: &str) -> Refusal {
-    let text = format!("The app requested an unsupported grant type '{grant}'.");
-    bad_request("unsupported_grant_type", 70_003, text)
-}
-
-pub(super) fn unknown_application(client_id: &str, tenant: &str) -> Refusal {
-    let text = format!(
-        "Application with identifier '{client_id}' was not found in the directory '{tenant}'."
-    );
-    bad_request("unauthorized_client", 700_016, text)
-}
-
-pub(super) fn malformed_scope(scope: &str) -> Refusal {
-    let text = format!(
-        "The provided request must include a 'scope' input parameter. The provided value for the \
-         input parameter 'scope' is not valid. The scope {scope} is not valid."
-    );
-    bad_request("invalid_scope", 70_011, text)
-}
-
-pub(super) fn not_a_default_scope(scope: &str) -> Refusal {
-    let text = format!(
-        "The provided value for scope {scope} is not valid. Client credential flows must have a \
-         scope value with /.default suffixed to the resource identifier (application ID URI)."
-    );
-    bad_request("invalid_scope", 1_002_012, text)
-}
-
-pub(super) fn unknown_resource(resource: &str) -> Refusal {
-    let text = format!("The resource principal named {resource} was not found in the tenant.");
-    bad_request("invalid_resource", 500_011, text)
 }

@@ -10,10 +10,10 @@
 //! | `/common/discovery/instance` | the authorities that MSAL may trust |
 //!
 //! `AZURE_AUTHORITY_HOST` is [`EntraEndpoint::authority_host`]; a tenant is
-//! [`TENANT_ID`] or one of [`EntraOptions::tenant_names`].
-//! Refusals carry Entra's numbers (`AADSTS7000215`, …). Users, and with them other grants, are not
-//! emulated. Keys of assertions are RSA (certificates), RSA or P-256 (other
-//! issuers). An assertion may be used again until it expires, as with Entra.
+//! [`TENANT_ID`] or [`TENANT_NAME`]. Refusals carry Entra's numbers (`AADSTS7000215`, …).
+//! Users, and with them other grants, are not emulated. Keys of assertions are RSA
+//! (certificates), RSA or P-256 (other issuers). An assertion may be used again until it
+//! expires, as with Entra.
 
 mod application;
 mod assertion;
@@ -24,21 +24,19 @@ mod token;
 use std::{
     collections::BTreeMap,
     fmt, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use hyper::{Request, StatusCode, body::Incoming, header::HOST};
-use jsonwebtoken::jwk::JwkSet;
 use serde_json::json;
-use tokio_rustls::TlsAcceptor;
 
-pub use application::{Application, CertificateError, FederatedCredential, WORKLOAD_ISSUER};
+pub use application::{Application, Certificate, FederatedCredential, WORKLOAD_ISSUER};
 
 use crate::{
     certificates::write_private,
@@ -47,54 +45,28 @@ use crate::{
     listener::Listener,
 };
 
-/// What an [`EntraEndpoint`] starts with.
-#[derive(Debug, Clone)]
-pub struct EntraOptions {
-    /// The address to listen on; default 127.0.0.1.
-    pub bind: IpAddr,
-    /// The name by which applications reach it, which its certificate must have;
-    /// default `localhost`.
-    pub host_name: String,
-    /// The port; 0, the default, takes a free one.
-    pub port: u16,
-    /// Names of the tenant besides its ID; default `contoso.onmicrosoft.com`.
-    pub tenant_names: Vec<String>,
-    /// How long tokens live; default one hour.
-    pub token_lifetime: Duration,
-}
-
-impl Default for EntraOptions {
-    fn default() -> Self {
-        Self {
-            bind: Ipv4Addr::LOCALHOST.into(),
-            host_name: "localhost".to_owned(),
-            port: 0,
-            tenant_names: vec!["contoso.onmicrosoft.com".to_owned()],
-            token_lifetime: Duration::from_secs(60 * 60),
-        }
-    }
-}
+/// The tenant's domain, which URLs may have instead of [`TENANT_ID`].
+pub const TENANT_NAME: &str = "contoso.onmicrosoft.com";
 
 /// A running token endpoint. Clones are handles on the same one; it stops when
 /// the last of them is dropped.
 #[derive(Clone)]
 pub struct EntraEndpoint {
     listener: Arc<Listener>,
+    host_name: String,
     state: Arc<State>,
 }
 
 struct State {
     issuer: Arc<Issuer>,
-    options: EntraOptions,
     applications: RwLock<BTreeMap<String, Application>>,
-    /// Other issuers' public keys, by issuer.
-    issuers: RwLock<BTreeMap<String, JwkSet>>,
     workload_key: SigningKey,
     tokens: AtomicU64,
 }
 
 impl EntraEndpoint {
-    /// Starts the endpoint, in the current tokio runtime.
+    /// Starts the endpoint at this address, in the current tokio runtime. Applications
+    /// reach it by `host_name`, which its certificate must have.
     ///
     /// # Errors
     ///
@@ -106,29 +78,19 @@ impl EntraEndpoint {
     pub fn start(
         issuer: Arc<Issuer>,
         tls: Arc<rustls::ServerConfig>,
-        options: EntraOptions,
+        addr: impl Into<SocketAddr>,
+        host_name: &str,
     ) -> io::Result<Self> {
-        let addr = (options.bind, options.port);
-        let workload_key = SigningKey::generate("workload");
-        let issuers = BTreeMap::from([(WORKLOAD_ISSUER.to_owned(), workload_key.public())]);
         let state = Arc::new(State {
             issuer,
-            options,
             applications: RwLock::default(),
-            issuers: RwLock::new(issuers),
-            workload_key,
+            workload_key: SigningKey::generate("workload"),
             tokens: 0.into(),
         });
-        let (acceptor, served) = (TlsAcceptor::from(tls), Arc::clone(&state));
-        let serve = move |stream| {
-            let (acceptor, state) = (acceptor.clone(), Arc::clone(&served));
-            async move {
-                if let Some(stream) = http::over_tls(acceptor, stream).await {
-                    http::serve(stream, |request| answer(Arc::clone(&state), request)).await;
-                }
-            }
-        };
-        Ok(Self { listener: Arc::new(Listener::start(addr, serve)?), state })
+        let served = Arc::clone(&state);
+        let answer = move |request| answer(Arc::clone(&served), request);
+        let listener = Arc::new(http::listen(addr, Some(tls), answer)?);
+        Ok(Self { listener, host_name: host_name.to_owned(), state })
     }
 
     /// Where it listens.
@@ -138,7 +100,7 @@ impl EntraEndpoint {
 
     /// What `AZURE_AUTHORITY_HOST` has to be.
     pub fn authority_host(&self) -> String {
-        format!("https://{}:{}", self.state.options.host_name, self.addr().port())
+        format!("https://{}:{}", self.host_name, self.addr().port())
     }
 
     /// Lets an application ask for tokens; it replaces one of the same client ID.
@@ -149,20 +111,6 @@ impl EntraEndpoint {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, application);
-    }
-
-    /// The public keys (JWKS, in JSON) of another issuer, whose tokens
-    /// applications may bring. Entra itself reads them from the issuer's site;
-    /// this endpoint makes no connections.
-    ///
-    /// # Errors
-    ///
-    /// The text is not a JWKS.
-    pub fn trust_issuer(&self, issuer: &str, keys: &str) -> Result<(), serde_json::Error> {
-        let keys = serde_json::from_str(keys)?;
-        let mut issuers = self.state.issuers.write().unwrap_or_else(PoisonError::into_inner);
-        issuers.insert(issuer.to_owned(), keys);
-        Ok(())
     }
 
     /// A token of [`WORKLOAD_ISSUER`] with this credential's subject and
@@ -224,7 +172,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
         ("GET", "discovery/instance") => Ok(discovery::instance(host)),
         ("POST", "oauth2/v2.0/token") => {
             let form = http::form(&head.headers, body).await;
-            token::grant(&state, tenant, host, &form, header("authorization"))
+            token::grant(&state, tenant, host, &form)
         }
         ("GET", _) => state.tenant(tenant).and_then(|()| {
             discovery::document(&state, tenant, host, rest).ok_or_else(error::not_found)
@@ -243,11 +191,11 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
 impl State {
     /// Whether there is such a tenant.
     fn tenant(&self, tenant: &str) -> Result<(), error::Refusal> {
-        let names = &self.options.tenant_names;
-        let is_it = |name: &str| name.eq_ignore_ascii_case(tenant);
-        if is_it(TENANT_ID) || names.iter().any(|name| is_it(name)) {
+        if [TENANT_ID, TENANT_NAME].iter().any(|name| name.eq_ignore_ascii_case(tenant)) {
             return Ok(());
         }
-        Err(error::unknown_tenant(tenant))
+        let text =
+            format!("Tenant '{tenant}' not found. Check that the tenant ID or domain is right.");
+        Err(error::bad_request("invalid_request", 90_002, text))
     }
 }

@@ -3,17 +3,18 @@
 
 use std::{
     sync::{PoisonError, atomic::Ordering},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use super::{
     Application, State, assertion,
-    error::{self, Refusal, invalid_client},
+    error::{Refusal, bad_request, invalid_client},
 };
-use crate::http::pairs;
+use crate::identity::is_resource;
+
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -23,28 +24,28 @@ pub(super) fn grant(
     tenant: &str,
     host: &str,
     form: &[(String, String)],
-    authorization: Option<&str>,
 ) -> Result<Value, Refusal> {
     state.tenant(tenant)?;
     let value = |name: &str| {
         let pair = form.iter().find(|(key, value)| key == name && !value.is_empty());
         pair.map(|(_, value)| value.as_str())
     };
-    let wanted = |name: &str| value(name).ok_or_else(|| error::missing(name));
+    let wanted = |name: &str| {
+        value(name).ok_or_else(|| {
+            let text = format!("The request body must contain the following parameter: '{name}'.");
+            bad_request("invalid_request", 900_144, text)
+        })
+    };
     let grant = wanted("grant_type")?;
     if grant != "client_credentials" {
-        return Err(error::unsupported_grant(grant));
+        let text = format!("The app requested an unsupported grant type '{grant}'.");
+        return Err(bad_request("unsupported_grant_type", 70_003, text));
     }
-    let basic = authorization.and_then(basic);
-    let basic = basic.as_ref().map(|(id, secret)| (id.as_str(), secret.as_str()));
-    let client_id = match basic {
-        Some((id, _)) => id,
-        None => wanted("client_id")?,
-    };
+    let client_id = wanted("client_id")?;
     let scope = wanted("scope")?;
     let resource = resource(scope)?;
     let application = state.application(client_id, tenant)?;
-    match (value("client_assertion"), value("client_secret").or(basic.map(|(_, secret)| secret))) {
+    match (value("client_assertion"), value("client_secret")) {
         (Some(assertion), _) if value("client_assertion_type") == Some(ASSERTION_TYPE) => {
             assertion::check(state, &application, assertion, host)?;
         }
@@ -64,13 +65,12 @@ pub(super) fn grant(
             return Err(invalid_client(7_000_218, text));
         }
     }
-    let lifetime = state.options.token_lifetime;
-    let token =
-        state.issuer.sign(&application.principal, resource, SystemTime::now() + lifetime, 1_500);
+    let expires_on = SystemTime::now() + TOKEN_LIFETIME;
+    let token = state.issuer.sign(&application.principal, resource, expires_on, 1_500);
     state.tokens.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(application = application.principal.name, resource, "a token is handed out");
+    tracing::info!(application = application.principal.name, resource, "a token is issued");
     // Rounded down, as Entra does.
-    let seconds = lifetime.as_secs().saturating_sub(1);
+    let seconds = TOKEN_LIFETIME.as_secs() - 1;
     Ok(json!({
         "token_type": "Bearer",
         "expires_in": seconds,
@@ -83,31 +83,36 @@ impl State {
     fn application(&self, client_id: &str, tenant: &str) -> Result<Application, Refusal> {
         let applications = self.applications.read().unwrap_or_else(PoisonError::into_inner);
         let application = applications.get(&client_id.to_lowercase()).cloned();
-        application.ok_or_else(|| error::unknown_application(client_id, tenant))
+        application.ok_or_else(|| {
+            let text = format!(
+                "Application with identifier '{client_id}' was not found in the directory \
+                 '{tenant}'."
+            );
+            bad_request("unauthorized_client", 700_016, text)
+        })
     }
-}
-
-/// RFC 6749, section 2.3.1: both parts are encoded as in a form.
-fn basic(header: &str) -> Option<(String, String)> {
-    let (scheme, encoded) = header.split_once(' ')?;
-    let bytes = BASE64_STANDARD.decode(encoded.trim()).ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    let (id, secret) = text.split_once(':').filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
-    let decode = |part: &str| pairs(part.as_bytes()).pop().map(|(text, _)| text);
-    Some((decode(id)?, decode(secret)?))
 }
 
 /// The application ID URI, or the client ID, that a scope is for.
 fn resource(scope: &str) -> Result<&str, Refusal> {
     if scope.split_whitespace().count() != 1 || scope.trim() != scope {
-        return Err(error::malformed_scope(scope));
+        let text = format!(
+            "The provided request must include a 'scope' input parameter. The provided value for \
+             the input parameter 'scope' is not valid. The scope {scope} is not valid."
+        );
+        return Err(bad_request("invalid_scope", 70_011, text));
     }
     let Some(resource) = scope.strip_suffix("/.default") else {
-        return Err(error::not_a_default_scope(scope));
+        let text = format!(
+            "The provided value for scope {scope} is not valid. Client credential flows must have \
+             a scope value with /.default suffixed to the resource identifier (application ID \
+             URI)."
+        );
+        return Err(bad_request("invalid_scope", 1_002_012, text));
     };
-    let is_uri = url::Url::parse(resource).is_ok_and(|url| url.has_host());
-    if is_uri || uuid::Uuid::try_parse(resource).is_ok() {
+    if is_resource(resource) {
         return Ok(resource);
     }
-    Err(error::unknown_resource(resource))
+    let text = format!("The resource principal named {resource} was not found in the tenant.");
+    Err(bad_request("invalid_resource", 500_011, text))
 }

@@ -4,20 +4,22 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use tempfile::TempDir;
 use tokio::sync::watch;
 
-use super::{IdentityEndpoint, hosts::azure_arc::Agent};
-use crate::jwt::{Issuer, Principal, seconds};
+use super::{IdentityEndpoint, IdentityOptions};
+use crate::jwt::{Issuer, Principal, epoch, seconds};
 
 /// Requests remembered at most: a benchmark must not fill the memory.
 const LOG_LENGTH: usize = 10_000;
+
+/// The directory of the Azure Arc agent's keys, below its root.
+const ARC_KEYS: &str =
+    if cfg!(windows) { "AzureConnectedMachineAgent/Tokens" } else { "var/opt/azcmagent/tokens" };
 
 /// What the tokens handed out are like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +61,6 @@ pub enum Fault {
     Redirect(u16, String),
     /// The request is read and never answered.
     Silence,
-    /// 200 with a page of HTML, as captive portals and proxies answer.
-    Html,
-    /// 200 with JSON that ends half-way.
-    TruncatedJson,
-    /// 200 without a body.
-    EmptyBody,
 }
 
 /// A request as it arrived. Secrets are compared, not kept.
@@ -117,14 +113,14 @@ impl IdentityEndpoint {
     /// Answers the next `count` requests with `fault`. It takes the place of
     /// an earlier fault.
     pub fn fail_next(&self, count: u64, fault: Fault) {
-        self.state.lock().fault = (count > 0).then_some(Plan { fault, skip: 0, left: Some(count) });
+        self.state.lock().fault = Some(Plan { fault, skip: 0, left: count });
     }
 
     /// Answers `skip` requests properly (the first of the Azure Arc agent's
     /// two, say), and every later one with `fault` until
     /// [`recover`](Self::recover).
     pub fn fail_after(&self, skip: u64, fault: Fault) {
-        self.state.lock().fault = Some(Plan { fault, skip, left: None });
+        self.state.lock().fault = Some(Plan { fault, skip, left: u64::MAX });
     }
 
     /// Answers every request with `fault` until [`recover`](Self::recover).
@@ -161,10 +157,12 @@ impl IdentityEndpoint {
         *self.state.arrived.borrow()
     }
 
-    /// Requests that asked for this resource.
+    /// Requests for this resource, among the last 10,000 requests.
     pub fn requests_for(&self, resource: &str) -> u64 {
+        let wanted = |(name, value): &(String, String)| name == "resource" && value == resource;
         let inner = self.state.lock();
-        inner.by_resource.get(resource).copied().unwrap_or_default()
+        let asks = |it: &&Received| it.query.iter().chain(&it.form).any(wanted);
+        inner.log.iter().filter(asks).count() as u64
     }
 
     /// Answers that carried a token, a repeated one included.
@@ -175,7 +173,18 @@ impl IdentityEndpoint {
     /// What `/health` answers: 200 if the application may use everything (the
     /// default), else 503.
     pub fn set_ready(&self, ready: bool) {
-        self.state.ready.store(ready, Ordering::Relaxed);
+        self.state.lock().starting = !ready;
+    }
+
+    /// Makes the Azure Arc agent answer with this `WWW-Authenticate` and write no key;
+    /// `None` restores its own.
+    pub fn set_azure_arc_challenge(&self, challenge: Option<String>) {
+        self.state.lock().arc_challenge = challenge;
+    }
+
+    /// Every key that the Azure Arc agent has written.
+    pub fn azure_arc_keys(&self) -> Vec<String> {
+        self.state.lock().arc_keys.iter().map(|(key, _)| key.clone()).collect()
     }
 
     /// What arrived, oldest first: the last 10,000 requests.
@@ -184,21 +193,18 @@ impl IdentityEndpoint {
     }
 }
 
-fn random_secret() -> String {
-    uuid::Uuid::new_v4().simple().to_string().to_uppercase()
-}
-
 /// Shared by the handles and the connections.
 pub(super) struct State {
     issuer: Arc<Issuer>,
-    secret: String,
-    agent: Agent,
-    ready: AtomicBool,
+    pub(super) secret: String,
+    /// The root directory of the Azure Arc agent's machine.
+    pub(super) arc_root: TempDir,
     held: watch::Sender<bool>,
     arrived: watch::Sender<u64>,
     inner: Mutex<Inner>,
 }
 
+#[derive(Default)]
 pub(super) struct Inner {
     pub(super) system_assigned: Option<Principal>,
     pub(super) user_assigned: Vec<Principal>,
@@ -206,9 +212,13 @@ pub(super) struct Inner {
     latency: Duration,
     fault: Option<Plan>,
     kept: BTreeMap<(String, String), Signed>,
-    by_resource: BTreeMap<String, u64>,
     handed_out: u64,
+    /// Whether `/health` answers 503.
+    starting: bool,
     log: VecDeque<Received>,
+    /// The Azure Arc agent's keys, and whether each was used.
+    arc_keys: Vec<(String, bool)>,
+    arc_challenge: Option<String>,
 }
 
 /// Which requests fail.
@@ -216,8 +226,8 @@ struct Plan {
     fault: Fault,
     /// Requests before that are answered properly.
     skip: u64,
-    /// How many fail; `None`: all.
-    left: Option<u64>,
+    /// How many fail; `u64::MAX`: all.
+    left: u64,
 }
 
 /// A token and what the answer says about it.
@@ -230,28 +240,19 @@ pub(super) struct Signed {
 }
 
 impl State {
-    pub(super) fn new(
-        issuer: Arc<Issuer>,
-        secret: Option<String>,
-        system_assigned: Option<Principal>,
-        user_assigned: Vec<Principal>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(issuer: Arc<Issuer>, options: &IdentityOptions) -> io::Result<Self> {
+        let random_secret = || uuid::Uuid::new_v4().simple().to_string().to_uppercase();
+        let arc_root = tempfile::Builder::new().prefix("entra-pool-arc-").tempdir()?;
+        std::fs::create_dir_all(arc_root.path().join(ARC_KEYS))?;
         let inner = Inner {
-            system_assigned,
-            user_assigned,
-            tokens: TokenSettings::default(),
-            latency: Duration::ZERO,
-            fault: None,
-            kept: BTreeMap::new(),
-            by_resource: BTreeMap::new(),
-            handed_out: 0,
-            log: VecDeque::new(),
+            system_assigned: options.system_assigned.clone(),
+            user_assigned: options.user_assigned.clone(),
+            ..Inner::default()
         };
         Ok(Self {
             issuer,
-            secret: secret.unwrap_or_else(random_secret),
-            agent: Agent::new()?,
-            ready: true.into(),
+            secret: options.secret.clone().unwrap_or_else(random_secret),
+            arc_root,
             held: watch::Sender::new(false),
             arrived: watch::Sender::new(0),
             inner: Mutex::new(inner),
@@ -263,24 +264,12 @@ impl State {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed)
+        !self.lock().starting
     }
 
-    pub(super) fn secret(&self) -> &str {
-        &self.secret
-    }
-
-    pub(super) fn agent(&self) -> &Agent {
-        &self.agent
-    }
-
-    /// Writes a request down; whoever waits for it sees it in the log.
+    /// Logs a request before it wakes the tests that wait for it.
     pub(super) fn record(&self, request: Received) {
         let mut inner = self.lock();
-        let mut parameters = request.query.iter().chain(&request.form);
-        if let Some((_, resource)) = parameters.find(|(name, _)| name == "resource") {
-            *inner.by_resource.entry(resource.clone()).or_default() += 1;
-        }
         if inner.log.len() == LOG_LENGTH {
             inner.log.pop_front();
         }
@@ -289,8 +278,8 @@ impl State {
         self.arrived.send_modify(|arrived| *arrived += 1);
     }
 
-    /// Waits while requests are held back, then for the latency, and says
-    /// whether this request fails.
+    /// Waits while requests are held back, then for the latency. Returns the fault that the
+    /// request must fail with.
     pub(super) async fn admit(&self) -> Option<Fault> {
         let mut held = self.held.subscribe();
         // The sender lives in `self`: it cannot be gone while this waits.
@@ -307,19 +296,13 @@ impl State {
 
     pub(super) fn sign(&self, principal: &Principal, resource: &str) -> Signed {
         let settings = self.lock().tokens.clone();
-        let now = SystemTime::now();
-        let lifetime = Duration::from_secs(settings.lifetime_seconds.unsigned_abs());
-        let expires_on = if settings.lifetime_seconds < 0 {
-            now.checked_sub(lifetime)
-        } else {
-            now.checked_add(lifetime)
-        }
-        .unwrap_or(now);
+        let not_before = seconds(SystemTime::now());
+        let expires_on = not_before.saturating_add_signed(settings.lifetime_seconds);
         let audience = settings.audience.as_deref().unwrap_or(resource);
         Signed {
-            token: self.issuer.sign(principal, audience, expires_on, settings.length),
-            not_before: seconds(now),
-            expires_on: seconds(expires_on),
+            token: self.issuer.sign(principal, audience, epoch(expires_on), settings.length),
+            not_before,
+            expires_on,
             refresh_in: settings.refresh_in,
         }
     }
@@ -341,22 +324,41 @@ impl State {
         self.lock().kept.insert(key, signed.clone());
         signed
     }
+
+    /// Writes a key for the Azure Arc agent's client and returns the challenge, which has
+    /// the key's path.
+    pub(super) fn challenge(&self) -> String {
+        let mut inner = self.lock();
+        if let Some(challenge) = &inner.arc_challenge {
+            return challenge.clone();
+        }
+        let key = uuid::Uuid::new_v4().simple().to_string();
+        let file = format!("{}.key", uuid::Uuid::new_v4());
+        let path = self.arc_root.path().join(ARC_KEYS).join(file);
+        if let Err(error) = std::fs::write(&path, &key) {
+            tracing::warn!(%error, "cannot write the Azure Arc agent's key");
+        }
+        inner.arc_keys.push((key, false));
+        format!("Basic realm={}", path.display())
+    }
+
+    /// Whether this `Authorization` has a key of the Azure Arc agent that was not used yet.
+    pub(super) fn accept_key(&self, authorization: &str) -> bool {
+        let mut inner = self.lock();
+        let given = authorization.strip_prefix("Basic ");
+        let key = inner.arc_keys.iter_mut().find(|(key, used)| Some(&**key) == given && !used);
+        key.map(|(_, used)| *used = true).is_some()
+    }
 }
 
 impl Inner {
     fn next_fault(&mut self) -> Option<Fault> {
-        let plan = self.fault.as_mut()?;
+        let plan = self.fault.as_mut().filter(|plan| plan.left > 0)?;
         if plan.skip > 0 {
             plan.skip -= 1;
             return None;
         }
-        let fault = plan.fault.clone();
-        if let Some(left) = &mut plan.left {
-            *left -= 1;
-            if *left == 0 {
-                self.fault = None;
-            }
-        }
-        Some(fault)
+        plan.left = plan.left.saturating_sub(1);
+        Some(plan.fault.clone())
     }
 }

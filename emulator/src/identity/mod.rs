@@ -1,14 +1,13 @@
-//! The identity endpoint: where an application in Azure asks for the tokens of
-//! its managed identities.
+//! The identity endpoint, which gives an application in Azure the tokens of its managed
+//! identities.
 //!
-//! The protocols of all hosts, plain HTTP on one port as in Azure:
-//! App Service, IMDS, the Azure Arc agent, Azure Machine Learning and Cloud
-//! Shell; that of Service Fabric over TLS on another. Each has a file in `hosts`.
-//! `/health` answers 200, or 503 until it is set ready.
+//! One port serves the protocols of App Service, IMDS, the Azure Arc agent, Azure Machine
+//! Learning and Cloud Shell over plain HTTP, as in Azure. Service Fabric's is on another
+//! port, over TLS. `/health` answers 200, or 503 until the endpoint is set ready.
 //!
-//! What it answers, how late and whether at all is changed at run time, and
-//! what it was asked is written down. It is not the real thing: it gives tokens
-//! for every resource that is a URI or a GUID.
+//! A test can change the answers, delay them or suppress them at run time, and read which
+//! requests arrived. Unlike the real endpoints, this one gives tokens for every resource
+//! that is a URI or a GUID.
 
 mod control;
 mod hosts;
@@ -22,6 +21,7 @@ use std::{
 };
 
 pub use control::{Fault, Received, TokenSettings};
+pub(crate) use hosts::is_resource;
 
 use crate::{
     certificates::ServerCertificate,
@@ -30,40 +30,24 @@ use crate::{
     listener::Listener,
 };
 use control::State;
-use hosts::{app_service, azure_arc, azure_ml, cloud_shell, service_fabric};
-use tokio_rustls::TlsAcceptor;
+use hosts::Host;
 
 /// What an [`IdentityEndpoint`] starts with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct IdentityOptions {
-    /// The address to listen on; default 127.0.0.1.
-    pub bind: IpAddr,
-    /// The name or address by which applications reach it; `None`, the default,
-    /// for the address that it listens on.
+    /// The address to listen on; `None`, the default, is 127.0.0.1.
+    pub bind: Option<IpAddr>,
+    /// The name or address in URLs; `None`, the default, is the address that it listens on.
     pub host_name: Option<String>,
-    /// The port; 0, the default, takes a free one. Service Fabric always has a
-    /// free one.
+    /// The port; 0, the default, takes a free one. Service Fabric always has a free one.
     pub port: u16,
-    /// The secret that applications send (`IDENTITY_HEADER`); `None`, the
-    /// default, makes a random one.
+    /// The secret that applications send (`IDENTITY_HEADER`); `None`, the default, makes a
+    /// random one.
     pub secret: Option<String>,
     /// The system-assigned identity, if there is one.
     pub system_assigned: Option<Principal>,
     /// User-assigned identities.
     pub user_assigned: Vec<Principal>,
-}
-
-impl Default for IdentityOptions {
-    fn default() -> Self {
-        Self {
-            bind: Ipv4Addr::LOCALHOST.into(),
-            host_name: None,
-            port: 0,
-            secret: None,
-            system_assigned: None,
-            user_assigned: Vec::new(),
-        }
-    }
 }
 
 /// A running identity endpoint. Clones are handles on the same one; it stops
@@ -89,32 +73,23 @@ impl IdentityEndpoint {
     ///
     /// Outside a tokio runtime.
     pub fn start(issuer: Arc<Issuer>, options: IdentityOptions) -> io::Result<Self> {
-        let state =
-            State::new(issuer, options.secret, options.system_assigned, options.user_assigned)?;
-        let state = Arc::new(state);
-        let served = Arc::clone(&state);
-        let serve = move |stream| {
-            let state = Arc::clone(&served);
-            http::serve(stream, move |request| protocol::answer(Arc::clone(&state), request, false))
+        let state = Arc::new(State::new(issuer, &options)?);
+        let answer = |over_tls| {
+            let state = Arc::clone(&state);
+            move |request| protocol::answer(Arc::clone(&state), request, over_tls)
         };
-        let listener = Arc::new(Listener::start((options.bind, options.port), serve)?);
+        let bind = options.bind.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let listener = http::listen((bind, options.port), None, answer(false))?;
         let certificate = ServerCertificate::self_signed(&["localhost"])?;
-        let acceptor = TlsAcceptor::from(certificate.server_config()?);
-        let served = Arc::clone(&state);
-        let serve = move |stream| {
-            let (acceptor, state) = (acceptor.clone(), Arc::clone(&served));
-            async move {
-                if let Some(stream) = http::over_tls(acceptor, stream).await {
-                    http::serve(stream, |request| {
-                        protocol::answer(Arc::clone(&state), request, true)
-                    })
-                    .await;
-                }
-            }
-        };
-        let tls_listener = Arc::new(Listener::start((options.bind, 0), serve)?);
-        let (host_name, thumbprint) = (options.host_name, certificate.thumbprint());
-        Ok(Self { listener, tls_listener, host_name, thumbprint, state })
+        let tls = Some(certificate.server_config()?);
+        let tls_listener = http::listen((bind, 0), tls, answer(true))?;
+        Ok(Self {
+            listener: Arc::new(listener),
+            tls_listener: Arc::new(tls_listener),
+            host_name: options.host_name,
+            thumbprint: certificate.thumbprint(),
+            state,
+        })
     }
 
     /// Where it listens.
@@ -125,18 +100,19 @@ impl IdentityEndpoint {
     /// `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`, as App Service sets them.
     pub fn app_service_env(&self) -> [(&'static str, String); 2] {
         [
-            ("IDENTITY_ENDPOINT", self.url(app_service::PATH)),
-            ("IDENTITY_HEADER", self.state.secret().to_owned()),
+            ("IDENTITY_ENDPOINT", self.url(Host::AppService.path())),
+            ("IDENTITY_HEADER", self.state.secret.clone()),
         ]
     }
 
     /// `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT`,
     /// as Service Fabric sets them.
     pub fn service_fabric_env(&self) -> [(&'static str, String); 3] {
-        let url = format!("https://{}{}", self.authority(&self.tls_listener), service_fabric::PATH);
+        let url =
+            format!("https://{}{}", self.authority(&self.tls_listener), Host::ServiceFabric.path());
         [
             ("IDENTITY_ENDPOINT", url),
-            ("IDENTITY_HEADER", self.state.secret().to_owned()),
+            ("IDENTITY_HEADER", self.state.secret.clone()),
             ("IDENTITY_SERVER_THUMBPRINT", self.thumbprint.clone()),
         ]
     }
@@ -144,39 +120,34 @@ impl IdentityEndpoint {
     /// `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, as the Azure Arc agent sets
     /// them.
     pub fn azure_arc_env(&self) -> [(&'static str, String); 2] {
-        [("IDENTITY_ENDPOINT", self.url(azure_arc::PATH)), ("IMDS_ENDPOINT", self.imds_endpoint())]
+        [
+            ("IDENTITY_ENDPOINT", self.url(Host::AzureArc.path())),
+            ("IMDS_ENDPOINT", self.imds_endpoint()),
+        ]
     }
 
     /// The folder that replaces the root directory of the Azure Arc agent's machine: the
-    /// agent writes its keys below it. It goes when the endpoint does.
+    /// agent writes its keys below it. It is removed with the endpoint.
     pub fn azure_arc_root(&self) -> &Path {
-        self.state.agent().root()
-    }
-
-    /// Has the Azure Arc agent answer with this `WWW-Authenticate`, and write
-    /// no key; `None`: as it does by itself.
-    pub fn set_azure_arc_challenge(&self, challenge: Option<String>) {
-        self.state.agent().set_challenge(challenge);
-    }
-
-    /// Every key that the Azure Arc agent has written.
-    pub fn azure_arc_keys(&self) -> Vec<String> {
-        self.state.agent().keys()
+        self.state.arc_root.path()
     }
 
     /// `MSI_ENDPOINT` and `MSI_SECRET`, as Azure Machine Learning sets them.
     pub fn azure_ml_env(&self) -> [(&'static str, String); 2] {
-        [("MSI_ENDPOINT", self.url(azure_ml::PATH)), ("MSI_SECRET", self.state.secret().to_owned())]
+        [
+            ("MSI_ENDPOINT", self.url(Host::AzureMl.path())),
+            ("MSI_SECRET", self.state.secret.clone()),
+        ]
     }
 
     /// `MSI_ENDPOINT`, as Cloud Shell sets it.
     pub fn cloud_shell_env(&self) -> [(&'static str, String); 1] {
-        [("MSI_ENDPOINT", self.url(cloud_shell::PATH))]
+        [("MSI_ENDPOINT", self.url(Host::CloudShell.path()))]
     }
 
     /// The user who is logged in to Cloud Shell.
     pub fn cloud_shell_user(&self) -> Principal {
-        cloud_shell::user()
+        hosts::cloud_shell_user()
     }
 
     /// `HOST:PORT`.

@@ -8,7 +8,7 @@ use crate::{
 #[cfg(feature = "emulator")]
 use {
     entra_pool::credential::{DefaultCredential, Environment},
-    entra_pool_emulator::emulator::{Emulator, EmulatorOptions},
+    entra_pool_emulator::emulator::Emulator,
 };
 
 /// Where the database is: behind the connection string that is configured, or, where
@@ -41,7 +41,7 @@ impl Database {
             Some(configured) => Ok(Self(Place::Configured(configured))),
             #[cfg(feature = "emulator")]
             None => {
-                let emulator = Emulator::start(EmulatorOptions::default()).await?;
+                let emulator = Emulator::start().await?;
                 let environment = Environment::from_pairs(emulator.env());
                 let identity =
                     Identity::new(DefaultCredential::new().environment(environment).build()?);

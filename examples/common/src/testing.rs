@@ -18,7 +18,7 @@ use entra_pool::{
     postgres,
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::emulator::Emulator;
 use reqwest::{Method, StatusCode, header::HeaderMap};
 
 pub use browser::Browser;
@@ -37,7 +37,7 @@ pub struct World {
 impl World {
     /// Starts the emulator, and runs this script in Azure SQL.
     pub async fn new(script: &str) -> Self {
-        let emulator = Emulator::start(EmulatorOptions::default()).await.expect("it starts");
+        let emulator = Emulator::start().await.expect("it starts");
         let environment = Environment::from_pairs(emulator.env());
         let identity = Identity::new(
             DefaultCredential::new().environment(environment).build().expect("it is complete"),

@@ -1,4 +1,4 @@
-//! `--health`: asks a running emulator, so that an image needs no curl.
+//! `--health`, so that an image does not need curl.
 
 use std::{
     io::{self, Read, Write},
@@ -8,9 +8,9 @@ use std::{
 
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Whether the emulator at this port is ready.
-pub(crate) fn ask(bind: IpAddr, port: u16) -> io::Result<()> {
-    let ip = if bind.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { bind };
+/// Succeeds if the emulator at this address is ready.
+pub(crate) fn check(bind: Option<IpAddr>, port: u16) -> io::Result<()> {
+    let ip = bind.filter(|ip| !ip.is_unspecified()).unwrap_or(Ipv4Addr::LOCALHOST.into());
     let addr = SocketAddr::from((ip, port));
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{addr}: {error}"));
     let mut stream = TcpStream::connect_timeout(&addr, LIMIT).map_err(named)?;

@@ -1,4 +1,4 @@
-//! Runs the emulator until Ctrl-C or SIGTERM and prints what to connect with.
+//! Runs the emulator until Ctrl-C or SIGTERM and prints the variables for clients.
 
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
@@ -9,80 +9,69 @@ mod variables;
 
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::Parser;
 
 use services::Services;
-use settings::{Arguments, Settings, SettingsError};
+use settings::{Arguments, Settings};
 
-/// Why the program ends.
-#[derive(Debug, thiserror::Error)]
+/// Why the program exits with an error.
 enum Failure {
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error("{0}: choose another port, or 0 for a free one")]
-    PortInUse(io::Error),
-    #[error("cannot start {0}: {1}")]
-    Start(&'static str, io::Error),
-    #[error("cannot write {path}: {1}", path = .0.display())]
-    Write(PathBuf, io::Error),
-    #[error("not healthy: {0}")]
-    Health(io::Error),
-    #[error("cannot listen for signals: {0}")]
-    Signals(io::Error),
+    /// A setting cannot be used: exit status 2, like clap's.
+    Settings(String),
+    /// Anything else: exit status 1.
+    Run(String),
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Self {
+        Self::Settings(problem)
+    }
 }
 
 impl Failure {
     fn start(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
-            io::ErrorKind::AddrInUse => Self::PortInUse(error),
-            _ => Self::Start(what, error),
+            io::ErrorKind::AddrInUse => {
+                Self::Run(format!("{error}: choose another port, or 0 for a free one"))
+            }
+            _ => Self::Run(format!("cannot start {what}: {error}")),
         }
     }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            ExitCode::from(if matches!(failure, Failure::Settings(_)) { 2 } else { 1 })
-        }
-    }
+    let (status, problem) = match run(Arguments::parse()).await {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Settings(problem)) => (2, problem),
+        Err(Failure::Run(problem)) => (1, problem),
+    };
+    eprintln!("error: {problem}");
+    ExitCode::from(status)
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let (print, log) = (arguments.print, arguments.log);
-    let (env_file, health) = (arguments.env_file.clone(), arguments.health);
-    let settings = Settings::read(arguments)?;
-    if health {
-        return health::ask(settings.bind(), settings.identity_port()).map_err(Failure::Health);
+    let settings = Settings::read(arguments.settings, arguments.config.as_deref())?;
+    if arguments.health {
+        return health::check(settings.bind, settings.identity_port())
+            .map_err(|error| Failure::Run(format!("not healthy: {error}")));
     }
-    let terminal = io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_ansi(terminal)
-        .with_max_level(log)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(arguments.log)
         .init();
-    // Signals are heard from here on, not from when everything is printed.
-    let stop = signals().map_err(Failure::Signals)?;
+    // Before the variables are printed: a caller may send a signal right afterwards.
+    let stop =
+        signals().map_err(|error| Failure::Run(format!("cannot listen for signals: {error}")))?;
     let services = Services::start(&settings).await?;
-    let variables = services.variables();
-    // Removed at the end, whatever the end is.
-    let _env_file = match env_file {
-        Some(path) => {
-            let text = variables::Format::Dotenv.write(&variables);
-            Some(variables::SecretFile::create(&path, &text).map_err(|e| Failure::Write(path, e))?)
-        }
-        None => None,
-    };
+    print!("{}", arguments.print.write(&services.variables));
+    // Afterwards, so that a caller who waits for this finds all variables in the output.
     services.set_ready();
-    print!("{}", print.write(&variables));
-    tracing::info!("everything listens; Ctrl-C stops it and removes its files");
+    tracing::info!("ready: Ctrl-C stops the emulator and removes its files");
     stop.await;
     tracing::info!("stopped");
     Ok(())

@@ -1,28 +1,27 @@
-//! Flags, variables and the configuration file: the first that gives a setting
-//! decides.
+//! Flags, variables and the configuration file. A flag takes precedence over a variable, and
+//! a variable over the file.
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    net::{IpAddr, Ipv4Addr},
+    fs,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Parser, ValueEnum};
 use entra_pool_emulator::{
-    entra::{Application, FederatedCredential},
+    entra::{Application, Certificate, FederatedCredential},
     front::{EngineLogin, azure_sql::EngineTrust},
     jwt::{Principal, PrincipalKind},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::variables::Format;
 
-/// Emulates Azure's identity endpoints and Entra's token endpoint, and lets
-/// Entra logins in to Azure SQL and PostgreSQL: embedded stand-ins, or real
-/// engines behind a front. For tests; it listens on loopback unless told
-/// otherwise.
+/// Emulates Azure's identity endpoints, Entra's token endpoint, and Entra logins to Azure
+/// SQL and PostgreSQL: embedded stand-ins, or real engines behind a front. For tests; it
+/// listens on loopback unless --bind is set.
 #[derive(Debug, Parser)]
 #[command(name = "entra-pool-emulator", version)]
 pub(crate) struct Arguments {
@@ -31,23 +30,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", env = "EMULATOR_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// How to print the variables on stdout
     #[arg(long, value_enum, default_value = "sh", value_name = "FORMAT")]
     pub(crate) print: Format,
-    /// Also writes the variables to this file, as dotenv; it is removed at the end
-    #[arg(long, value_name = "FILE", env = "EMULATOR_ENV_FILE")]
-    pub(crate) env_file: Option<PathBuf>,
     /// How much to log on stderr: off, error, warn, info (requests and logins), debug
     #[arg(long, default_value = "info", value_name = "LEVEL", env = "EMULATOR_LOG")]
     pub(crate) log: LevelFilter,
-    /// Asks a running emulator whether it is ready, and ends with 0 if it is
+    /// Checks whether a running emulator is ready: the exit status is 0 if it is
     #[arg(long)]
     pub(crate) health: bool,
 }
 
 /// Which credential the printed variables are for.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Credential {
     /// App Service's endpoint and the user-assigned identity
@@ -59,18 +55,16 @@ pub(crate) enum Credential {
     WorkloadIdentity,
 }
 
-#[derive(Debug, Default, Args, Deserialize)]
+#[derive(Debug, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Settings {
     /// The address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", env = "EMULATOR_BIND")]
-    bind: Option<IpAddr>,
+    pub(crate) bind: Option<IpAddr>,
     /// A name or address by which clients reach this machine, for certificates;
     /// the first is the one in URLs. Repeatable
-    #[arg(long = "host-name", value_name = "NAME", env = "EMULATOR_HOST_NAME")]
-    #[arg(value_delimiter = ',')]
-    #[serde(rename = "host-name")]
-    pub(crate) host_names: Vec<String>,
+    #[arg(long, value_name = "NAME", env = "EMULATOR_HOST_NAME", value_delimiter = ',')]
+    pub(crate) host_name: Option<Vec<String>>,
     /// Keeps the certificate authority and all keys in this folder
     #[arg(long, value_name = "FOLDER", env = "EMULATOR_CA_DIR")]
     pub(crate) ca_dir: Option<PathBuf>,
@@ -93,19 +87,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "NAME")]
     system_assigned: Option<String>,
     /// A user-assigned identity's name [default: shop-identity]. Repeatable
-    #[arg(long = "user-assigned", value_name = "NAME")]
-    #[serde(rename = "user-assigned")]
-    user_assigned: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    user_assigned: Option<Vec<String>>,
     /// A database on Azure SQL; the first is the one in the printed string [default:
     /// orders, or the one in the upstream's URL, or master]. Repeatable
-    #[arg(long = "azure-sql-database", value_name = "NAME")]
-    #[serde(rename = "azure-sql-database")]
-    azure_sql_databases: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    azure_sql_database: Option<Vec<String>>,
     /// A database on PostgreSQL; the first is the one in the printed URL [default:
     /// restaurant, or the one in the upstream's URL]. Repeatable
-    #[arg(long = "postgres-database", value_name = "NAME")]
-    #[serde(rename = "postgres-database")]
-    postgres_databases: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    postgres_database: Option<Vec<String>>,
     /// A SQL Server behind the front,
     /// sqlserver://USER:PASSWORD@HOST:PORT?TrustServerCertificate=true
     #[arg(long, value_name = "URL", env = "EMULATOR_AZURE_SQL_UPSTREAM", hide_env_values = true)]
@@ -116,20 +107,28 @@ pub(crate) struct Settings {
     /// Which credential the printed variables are for [default: managed-identity]
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) credential: Option<Credential>,
+    // Only the file has the others.
     #[arg(skip)]
-    #[serde(rename = "application")]
-    applications: Vec<ApplicationTable>,
+    #[serde(skip_serializing)]
+    application: Vec<ApplicationTable>,
     /// Accounts at the engine, by principal.
     #[arg(skip)]
+    #[serde(skip_serializing)]
     pub(crate) azure_sql_login: BTreeMap<String, EngineLogin>,
     #[arg(skip)]
+    #[serde(skip_serializing)]
     pub(crate) postgres_login: BTreeMap<String, EngineLogin>,
     /// Principals who are Entra administrators of the PostgreSQL server.
     #[arg(skip)]
+    #[serde(skip_serializing)]
     pub(crate) postgres_administrators: Vec<String>,
+    /// The file's folder: paths in the file are relative to it.
+    #[arg(skip)]
+    #[serde(skip)]
+    folder: PathBuf,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ApplicationTable {
     name: String,
@@ -143,35 +142,14 @@ struct ApplicationTable {
     federated: Vec<FederatedTable>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FederatedTable {
+    /// Without an issuer, the emulator is the issuer.
     issuer: Option<String>,
     subject: String,
-    audience: Option<String>,
     /// A file with the issuer's JWKS.
     keys: Option<PathBuf>,
-}
-
-/// A setting that cannot be used, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SettingsError {
-    #[error("cannot read {path}: {1}", path = .0.display())]
-    Read(PathBuf, io::Error),
-    #[error("{path} is not a configuration: {1}", path = .0.display())]
-    Toml(PathBuf, Box<toml::de::Error>),
-    #[error("{path}: {1}", path = .0.display())]
-    Certificate(PathBuf, entra_pool_emulator::entra::CertificateError),
-    #[error(
-        "cannot use the URL of azure-sql-upstream: write \
-         sqlserver://USER:PASSWORD@HOST:PORT?TrustServerCertificate=true, or \
-         ?certificate=FILE with the authority of the server's certificate"
-    )]
-    SqlServer,
-    #[error("the keys of '{0}' are not a JWKS: {1}")]
-    Keys(String, String),
-    #[error("application '{0}': {1}")]
-    Application(String, &'static str),
 }
 
 /// A SQL Server, as its URL describes it.
@@ -214,63 +192,28 @@ fn percent_decode(text: &str) -> String {
     pair.map(|(text, _)| text.into_owned()).unwrap_or_default()
 }
 
-/// An application, and what the program needs to know of its credentials.
-pub(crate) struct Registered {
-    pub(crate) application: Application,
-    pub(crate) secret: Option<String>,
-    pub(crate) workload: Option<FederatedCredential>,
-    /// Issuers and their keys.
-    pub(crate) keys: Vec<(String, String)>,
-}
-
 impl Settings {
-    /// Flags and variables come before the file.
-    pub(crate) fn read(arguments: Arguments) -> Result<Self, SettingsError> {
-        let given = arguments.settings;
-        let Some(path) = arguments.config else { return Ok(given) };
-        let text = read(&path)?;
-        let file: Self = toml::from_str(&text)
-            .map_err(|error| SettingsError::Toml(path.clone(), Box::new(error)))?;
-        let some = |given: Vec<String>, file| if given.is_empty() { file } else { given };
-        // Relative names in the file are relative to its folder.
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        let mut applications = file.applications;
-        for application in &mut applications {
-            let keys = application.federated.iter_mut().filter_map(|it| it.keys.as_mut());
-            for file in application.certificates.iter_mut().chain(keys) {
-                *file = folder.join(&file);
-            }
-        }
-        Ok(Self {
-            bind: given.bind.or(file.bind),
-            host_names: some(given.host_names, file.host_names),
-            ca_dir: given.ca_dir.or(file.ca_dir),
-            identity_port: given.identity_port.or(file.identity_port),
-            token_port: given.token_port.or(file.token_port),
-            azure_sql_port: given.azure_sql_port.or(file.azure_sql_port),
-            postgres_port: given.postgres_port.or(file.postgres_port),
-            identity_header: given.identity_header.or(file.identity_header),
-            system_assigned: given.system_assigned.or(file.system_assigned),
-            user_assigned: some(given.user_assigned, file.user_assigned),
-            azure_sql_databases: some(given.azure_sql_databases, file.azure_sql_databases),
-            postgres_databases: some(given.postgres_databases, file.postgres_databases),
-            azure_sql_upstream: given.azure_sql_upstream.or(file.azure_sql_upstream),
-            postgres_upstream: given.postgres_upstream.or(file.postgres_upstream),
-            credential: given.credential.or(file.credential),
-            applications,
-            azure_sql_login: file.azure_sql_login,
-            postgres_login: file.postgres_login,
-            postgres_administrators: file.postgres_administrators,
-        })
+    /// The settings of the flags, the variables and the file.
+    pub(crate) fn read(given: Self, file: Option<&Path>) -> Result<Self, String> {
+        let Some(path) = file else { return Ok(given) };
+        let text = read(path)?;
+        let wrong =
+            |error: toml::de::Error| format!("{} is not a configuration: {error}", path.display());
+        // The file alone first: its errors have line numbers.
+        toml::from_str::<Self>(&text).map_err(wrong)?;
+        let mut merged: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        merged.extend(toml::Table::try_from(&given).map_err(|error| error.to_string())?);
+        let mut merged: Self = merged.try_into().map_err(wrong)?;
+        merged.folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(merged)
     }
 
-    pub(crate) fn azure_sql_upstream(&self) -> Result<Option<SqlServer>, SettingsError> {
+    pub(crate) fn azure_sql_upstream(&self) -> Result<Option<SqlServer>, String> {
+        let wrong = "cannot use the URL of azure-sql-upstream: write \
+                     sqlserver://USER:PASSWORD@HOST:PORT?TrustServerCertificate=true, or \
+                     ?certificate=FILE with the authority of the server's certificate";
         let url = self.azure_sql_upstream.as_deref();
-        url.map(|url| sql_server(url).ok_or(SettingsError::SqlServer)).transpose()
-    }
-
-    pub(crate) fn bind(&self) -> IpAddr {
-        self.bind.unwrap_or(Ipv4Addr::LOCALHOST.into())
+        url.map(|url| sql_server(url).ok_or_else(|| wrong.to_owned())).transpose()
     }
 
     pub(crate) fn identity_port(&self) -> u16 {
@@ -280,14 +223,14 @@ impl Settings {
     pub(crate) fn azure_sql_databases(&self) -> Vec<String> {
         let upstream = self.azure_sql_upstream.as_deref().and_then(sql_server);
         let database = upstream.map(|upstream| upstream.database);
-        or_one(&self.azure_sql_databases, database.as_deref().unwrap_or("orders"))
+        or_one(&self.azure_sql_database, database.as_deref().unwrap_or("orders"))
     }
 
     pub(crate) fn postgres_databases(&self) -> Vec<String> {
         let url = self.postgres_upstream.as_deref().and_then(|url| url::Url::parse(url).ok());
         let database = url.map(|url| percent_decode(url.path().trim_start_matches('/')));
         let database = database.filter(|name| !name.is_empty());
-        or_one(&self.postgres_databases, database.as_deref().unwrap_or("restaurant"))
+        or_one(&self.postgres_database, database.as_deref().unwrap_or("restaurant"))
     }
 
     pub(crate) fn system_assigned(&self) -> Principal {
@@ -303,81 +246,70 @@ impl Settings {
 
     /// At least one. An application with the name of a user-assigned identity is
     /// that identity.
-    pub(crate) fn applications(&self) -> Result<Vec<Registered>, SettingsError> {
-        let mut tables = self.applications.clone();
+    pub(crate) fn applications(&self) -> Result<Vec<Application>, String> {
+        let mut tables = self.application.clone();
         if tables.is_empty() {
+            let subject = "system:serviceaccount:default:shop".to_owned();
             tables.push(ApplicationTable {
                 name: "shop-service".to_owned(),
-                client_id: None,
                 secrets: vec![uuid::Uuid::new_v4().simple().to_string()],
-                certificates: Vec::new(),
-                federated: vec![FederatedTable {
-                    issuer: None,
-                    subject: "system:serviceaccount:default:shop".to_owned(),
-                    audience: None,
-                    keys: None,
-                }],
+                federated: vec![FederatedTable { subject, ..FederatedTable::default() }],
+                ..ApplicationTable::default()
             });
         }
         let identities = self.user_assigned();
-        tables.into_iter().map(|table| table.register(&identities)).collect()
+        tables.into_iter().map(|table| table.read(&identities, &self.folder)).collect()
     }
 }
 
 impl ApplicationTable {
-    fn register(self, identities: &[Principal]) -> Result<Registered, SettingsError> {
-        let identity = identities.iter().find(|identity| identity.name == self.name).cloned();
-        let service = || Principal::new(&self.name, PrincipalKind::ServicePrincipal);
-        let mut principal = identity.unwrap_or_else(service);
+    fn read(self, identities: &[Principal], folder: &Path) -> Result<Application, String> {
+        let name = self.name;
+        let wrong = |problem: &str| format!("application '{name}': {problem}");
+        let identity = identities.iter().find(|identity| identity.name == name).cloned();
+        let mut principal =
+            identity.unwrap_or_else(|| Principal::new(&name, PrincipalKind::ServicePrincipal));
         if let Some(id) = self.client_id {
             if principal.kind == PrincipalKind::UserAssigned {
-                let problem = "a managed identity's client ID is given: remove client-id";
-                return Err(SettingsError::Application(self.name, problem));
+                return Err(wrong("a managed identity's client ID is given: remove client-id"));
             }
             if uuid::Uuid::try_parse(&id).is_err() {
-                let problem = "client-id must be a GUID";
-                return Err(SettingsError::Application(self.name, problem));
+                return Err(wrong("client-id must be a GUID"));
             }
             principal.client_id = id;
         }
-        let mut application = Application::new(principal);
-        let secret = self.secrets.first().cloned();
-        for secret in self.secrets {
-            application = application.secret(secret);
-        }
-        for path in self.certificates {
-            let text = read(&path)?;
-            application = application
-                .certificate(&text)
-                .map_err(|error| SettingsError::Certificate(path, error))?;
-        }
-        let (mut workload, mut keys) = (None, Vec::new());
-        for table in self.federated {
-            let mut credential = FederatedCredential::new(
-                table.issuer.as_deref().unwrap_or(entra_pool_emulator::entra::WORKLOAD_ISSUER),
-                table.subject,
-            );
-            if let Some(audience) = table.audience {
-                credential.audience = audience;
+        let certificate = |path: &PathBuf| {
+            let certificate = Certificate::from_pem(&read(&folder.join(path))?);
+            certificate.map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let credential = |table: FederatedTable| match (table.issuer, &table.keys) {
+            (None, None) => Ok(FederatedCredential::of_emulator(table.subject)),
+            (Some(issuer), Some(path)) => {
+                let keys = read(&folder.join(path))?;
+                FederatedCredential::new(&issuer, table.subject, &keys)
+                    .map_err(|error| format!("the keys of '{issuer}' are not a JWKS: {error}"))
             }
-            if let Some(path) = &table.keys {
-                keys.push((credential.issuer.clone(), read(path)?));
-            }
-            if table.issuer.is_none() && workload.is_none() {
-                workload = Some(credential.clone());
-            }
-            application = application.federated(credential);
-        }
-        Ok(Registered { application, secret, workload, keys })
+            _ => Err(wrong(
+                "a federated credential has an issuer or keys alone: add keys = \"FILE\" with \
+                 the issuer's JWKS, or remove both",
+            )),
+        };
+        Ok(Application {
+            principal,
+            secrets: self.secrets,
+            certificates: self.certificates.iter().map(certificate).collect::<Result<_, _>>()?,
+            federated: self.federated.into_iter().map(credential).collect::<Result<_, _>>()?,
+        })
     }
 }
 
-fn read(path: &Path) -> Result<String, SettingsError> {
-    fs::read_to_string(path).map_err(|error| SettingsError::Read(path.to_owned(), error))
+fn or_one(given: &Option<Vec<String>>, default: &str) -> Vec<String> {
+    let given = given.clone().filter(|given| !given.is_empty());
+    given.unwrap_or_else(|| vec![default.to_owned()])
 }
 
-fn or_one(given: &[String], default: &str) -> Vec<String> {
-    if given.is_empty() { vec![default.to_owned()] } else { given.to_vec() }
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -418,7 +350,7 @@ mod tests {
         settings.postgres_upstream = Some("postgres://u:p@db/sa%20les?host=/tmp".to_owned());
         assert_eq!(settings.azure_sql_databases(), ["master"]);
         assert_eq!(settings.postgres_databases(), ["sa les"]);
-        settings.postgres_databases = vec!["b".to_owned()];
+        settings.postgres_database = Some(vec!["b".to_owned()]);
         assert_eq!(settings.postgres_databases(), ["b"]);
     }
 }

@@ -1,18 +1,13 @@
-//! What to connect with, as shells and tools read it.
-
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+//! The variables for clients, in the formats of shells and tools.
 
 use clap::ValueEnum;
 use serde_json::Value;
 
-/// A variable, and what it is for.
+/// A variable and its purpose.
 pub(crate) struct Variable {
     pub(crate) name: &'static str,
     pub(crate) value: String,
-    /// Printed before it, in formats that have comments.
+    /// Printed before the variable, in formats that have comments.
     pub(crate) comment: &'static str,
 }
 
@@ -47,32 +42,12 @@ impl Format {
             text.push_str(&match self {
                 Self::Sh => format!("export {name}='{}'\n", value.replace('\'', r"'\''")),
                 Self::PowerShell => format!("$env:{name} = '{}'\n", value.replace('\'', "''")),
-                // Docker takes quotes for a part of the value.
+                // For Docker, quotes are a part of the value.
                 Self::Dotenv | Self::Json => format!("{name}={value}\n"),
             });
         }
         text.push_str("# Ctrl-C stops everything and removes its files.\n");
         text
-    }
-}
-
-/// A file that only its owner can read; it is removed with this value.
-pub(crate) struct SecretFile(PathBuf);
-
-impl SecretFile {
-    pub(crate) fn create(path: &Path, text: &str) -> io::Result<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-        io::Write::write_all(&mut file, text.as_bytes())?;
-        file.persist(path)?;
-        Ok(Self(path.to_owned()))
-    }
-}
-
-impl Drop for SecretFile {
-    fn drop(&mut self) {
-        // The user may have removed it.
-        let _ = fs::remove_file(&self.0);
     }
 }
 
