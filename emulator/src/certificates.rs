@@ -1,5 +1,5 @@
-//! A certificate authority, made for one run or kept in a folder, and server
-//! certificates of it.
+//! A certificate authority, new or kept in a folder, and the server certificates that it
+//! issues.
 
 use std::{
     fs, io,
@@ -25,8 +25,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes an authority whose key exists only in this process, and writes
-    /// its certificate to a temporary file.
+    /// Creates an authority whose key exists only in this process, and writes its
+    /// certificate to a temporary file.
     pub fn new() -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("entra-pool-ca-").tempdir()?;
         let key = KeyPair::generate().map_err(io::Error::other)?;
@@ -35,13 +35,12 @@ impl Authority {
         Ok(authority)
     }
 
-    /// The authority whose certificate is `folder/ca.pem`, with the key
-    /// `folder/ca.key`. Both are made if they are not there; the key is readable
-    /// by its owner alone.
+    /// The authority with the certificate `folder/ca.pem` and the key `folder/ca.key`. Missing
+    /// files are created; only the owner can read the key.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or written, or holds something else.
+    /// A file cannot be read or written, or its content is not a key.
     pub fn kept_in(folder: &Path) -> io::Result<Self> {
         Self::with_key(kept_key(&folder.join("ca.key"))?, folder)
     }
@@ -138,8 +137,8 @@ impl ServerCertificate {
         Ok(Arc::new(config))
     }
 
-    /// Writes `server.crt` and `server.key` (PEM) into `folder`, as servers of
-    /// other makers want them.
+    /// Writes `server.crt` and `server.key` (PEM) into `folder`, as PostgreSQL and other
+    /// servers read them.
     pub fn write_to(&self, folder: &Path) -> io::Result<()> {
         fs::write(folder.join("server.crt"), self.certificate.pem())?;
         fs::write(folder.join("server.key"), self.key.serialize_pem())
@@ -171,8 +170,7 @@ pub(crate) fn kept_key(path: &Path) -> io::Result<KeyPair> {
     }
 }
 
-/// Writes a file that only its owner can read, whole or not at all; it replaces
-/// an older one.
+/// Writes a file that only its owner can read, in one step; it replaces an older file.
 pub(crate) fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;

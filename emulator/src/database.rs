@@ -1,13 +1,12 @@
-//! The tables behind the emulated servers: one SQLite file, as long as this
-//! value lives.
+//! The tables of an emulated server, in a temporary SQLite file.
 //!
-//! Columns keep the type they were declared with (`nvarchar(50)`,
-//! `datetime2`), so that each server maps them by declaration. A type that is
-//! no word of SQLite's, as `nvarchar(max)`, has to be quoted there.
+//! Columns keep their declared type (`nvarchar(50)`, `datetime2`), from which each server
+//! derives the type of values. A type that SQLite cannot parse, such as `nvarchar(max)`, must
+//! be quoted.
 //!
-//! The one exception is SQLite's: a column that numbers its rows must be
-//! declared `INTEGER`. One of 64 bits is spelled [`ROW_NUMBER_BIGINT`], SQLite
-//! ignoring case; [`is_row_number_bigint`] tells the two widths apart.
+//! There is one exception: SQLite requires `INTEGER` for a column that numbers its rows. A
+//! column of 64 bits is spelled [`ROW_NUMBER_BIGINT`], which SQLite treats the same;
+//! [`is_row_number_bigint`] distinguishes the two widths.
 //!
 //! For Azure SQL, dates and times are ISO 8601 text with a blank in the middle, UUIDs are
 //! lower-case text, decimals are SQLite's numbers (15 digits are kept). PostgreSQL's values
@@ -42,7 +41,7 @@ pub fn is_row_number_bigint(
     definition.is_ok_and(|definition| definition.contains(&column))
 }
 
-/// An SQLite database in a temporary folder; it goes when this value does.
+/// An SQLite database in a temporary folder, which is removed with this value.
 #[derive(Debug)]
 pub struct Database {
     folder: TempDir,
@@ -54,26 +53,26 @@ impl Database {
         let folder = tempfile::Builder::new().prefix("entra-pool-database-").tempdir()?;
         let database = Self { folder };
         let connection = database.open().map_err(io::Error::other)?;
-        // The file remembers: readers and one writer do not wait for each other.
+        // So that readers and one writer do not wait for each other. It is kept in the file.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(io::Error::other)?;
         Ok(database)
     }
 
-    /// A database in which these statements of SQLite were run.
+    /// A database with the result of these SQLite statements.
     pub fn with(sql: &str) -> io::Result<Self> {
         let database = Self::new()?;
         database.open().and_then(|it| it.execute_batch(sql)).map_err(io::Error::other)?;
         Ok(database)
     }
 
-    /// A connection of its own, for one session.
+    /// Opens a connection for one session.
     ///
-    /// It blocks: use it on threads made for that.
+    /// It blocks: use it on threads that may block.
     pub fn open(&self) -> rusqlite::Result<Connection> {
         let connection = Connection::open(self.path())?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        // It is all gone with the process: no need to wait for the disk.
+        // The file is temporary: no need to wait for the disk.
         connection.pragma_update(None, "synchronous", "OFF")?;
         // An unknown column is an error, not a string.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;

@@ -1,4 +1,4 @@
-//! All stand-ins at once, with one shop registered everywhere.
+//! All endpoints and stand-ins together, with the same identities everywhere.
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
@@ -18,12 +18,12 @@ pub const SAMPLE_AZURE_SQL: &str = "\
     CREATE TABLE TestTable (Column1 int NOT NULL PRIMARY KEY, Column2 nvarchar(50) NOT NULL);
     INSERT INTO TestTable VALUES (1, 'a book'), (2, 'a lamp');";
 
-/// The same on PostgreSQL.
+/// Tables for first tries on PostgreSQL, with two rows.
 pub const SAMPLE_POSTGRES: &str = "\
     CREATE TABLE restaurant (id int NOT NULL PRIMARY KEY, name text NOT NULL);
     INSERT INTO restaurant VALUES (1, 'Chez Token'), (2, 'Da Claim');";
 
-/// The stand-ins of this crate, running; they stop when this is dropped.
+/// The endpoints and stand-ins of this crate, running. They stop when this is dropped.
 pub struct Emulator {
     tenant: Tenant,
     system: Principal,
@@ -48,7 +48,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// A port is taken, or the temporary folder cannot be written.
+    /// No port is free, or the temporary folder cannot be written.
     ///
     /// # Panics
     ///
@@ -135,12 +135,12 @@ impl Emulator {
         &self.postgres
     }
 
-    /// A file with the certificate that all of it is to be verified with.
+    /// A file with the certificate of the authority that has issued all certificates.
     pub fn ca_path(&self) -> PathBuf {
         self.authority().path()
     }
 
-    /// The certificate authority, for certificates of one's own.
+    /// The certificate authority, which can issue further certificates.
     pub fn authority(&self) -> &Authority {
         &self.tenant.authority
     }
@@ -153,8 +153,8 @@ impl Emulator {
         env
     }
 
-    /// What the Azure SDKs read to log in as the service principal, with its
-    /// client secret. They have to trust [`ca_path`](Self::ca_path) as well.
+    /// The variables with which Azure's SDKs log in as the service principal, with its client
+    /// secret. The SDKs must also trust [`ca_path`](Self::ca_path).
     pub fn service_principal_env(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AZURE_AUTHORITY_HOST", self.entra().authority_host()),

@@ -1,4 +1,4 @@
-//! HTTP as the identity endpoint and Entra's stand-in serve it.
+//! The HTTP server of the identity endpoint and of Entra's token endpoint.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::listener::Listener;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// Requests are small: a longer one is taken for an empty one.
+/// Requests are small: the body of a longer request is ignored.
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// Serves HTTP on this address, over TLS if a configuration is given.
@@ -40,9 +40,10 @@ where
             let Some(acceptor) = acceptor else { return serve(stream, answer).await };
             match acceptor.accept(stream).await {
                 Ok(stream) => serve(stream, answer).await,
-                Err(error) => {
-                    tracing::info!(%error, "TLS handshake failed: does the client trust EMULATOR_CA?");
-                }
+                Err(error) => tracing::info!(
+                    %error,
+                    "TLS handshake failed: check that the client trusts EMULATOR_CA"
+                ),
             }
         }
     })
@@ -66,12 +67,12 @@ where
     }
 }
 
-/// Names and values, decoded, in their order.
+/// Names and values of a form or a query, decoded, in order.
 pub(crate) fn pairs(text: &[u8]) -> Vec<(String, String)> {
     url::form_urlencoded::parse(text).into_owned().collect()
 }
 
-/// The form in a request's body; nothing if it is something else.
+/// The form in a request's body; empty if the body is not a form.
 pub(crate) async fn form(headers: &HeaderMap, body: Incoming) -> Vec<(String, String)> {
     let body = Limited::new(body, BODY_LIMIT).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -88,7 +89,7 @@ pub(crate) fn json(status: StatusCode, body: &Value) -> Answer {
     json_text(status, body.to_string())
 }
 
-/// An answer whose body ought to be JSON.
+/// A response of the type JSON, with any text.
 pub(crate) fn json_text(status: StatusCode, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;

@@ -1,8 +1,8 @@
-//! Access tokens: signed and checked with a key that exists only in this
-//! process, unless it is kept in a folder.
+//! Access tokens, signed and verified with a key that exists only in this process, unless it
+//! is kept in a folder.
 //!
-//! They look like Entra's (version 1.0 access tokens of a managed identity),
-//! but for the signature, which is ES256 in place of RS256.
+//! They look like Entra's version 1.0 access tokens of a managed identity, except for the
+//! signature: ES256 instead of RS256.
 
 use std::{
     collections::BTreeMap,
@@ -22,23 +22,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificates::kept_key;
 
-/// The tenant of every principal here.
+/// The ID of the emulated tenant.
 pub const TENANT_ID: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
 
-/// An identity that can have a token.
+/// An identity that tokens are issued to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// The display name: of the managed identity, or of the user.
+    /// The display name; of users, the user principal name.
     pub name: String,
     /// `appid`: the client ID.
     pub client_id: String,
     /// `oid`: the object (principal) ID.
     pub object_id: String,
-    /// What kind of principal, which decides about claims.
+    /// The kind of principal, on which some claims depend.
     pub kind: PrincipalKind,
 }
 
-/// What kind of principal.
+/// The kind of a principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrincipalKind {
     /// `xms_mirid` ends in `…/virtualMachines/NAME` or `…/sites/NAME`.
@@ -47,12 +47,12 @@ pub enum PrincipalKind {
     UserAssigned,
     /// An application with its own credentials: no `xms_mirid`.
     ServicePrincipal,
-    /// A person, as the Azure CLI has them: `upn`, no `xms_mirid`.
+    /// A person, such as the user of the Azure CLI: `upn`, no `xms_mirid`.
     User,
 }
 
 impl Principal {
-    /// A principal with IDs made from its name, the same every time.
+    /// A principal whose IDs are derived from its name.
     pub fn new(name: &str, kind: PrincipalKind) -> Self {
         Self {
             name: name.to_owned(),
@@ -62,8 +62,8 @@ impl Principal {
         }
     }
 
-    /// The Azure resource ID that stands in `xms_mirid`; users and service
-    /// principals have none.
+    /// The Azure resource ID, which is in `xms_mirid`; `None` for users and service
+    /// principals.
     pub fn resource_id(&self) -> Option<String> {
         let provider = match self.kind {
             PrincipalKind::SystemAssigned => "Microsoft.Web/sites",
@@ -77,7 +77,7 @@ impl Principal {
     }
 }
 
-/// An ID that depends on nothing but the kind and the name.
+/// An ID that depends only on the kind and the name.
 fn id_of(kind: &str, name: &str) -> String {
     let hash = digest(&SHA256, format!("{kind}/{name}").as_bytes());
     let bytes = std::array::from_fn(|index| hash.as_ref()[index]);
@@ -99,13 +99,13 @@ struct Claims {
     upn: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     xms_mirid: Option<String>,
-    /// Real tokens are as long as their principals' groups and roles are many.
+    /// Real tokens get longer with the number of groups and roles.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     xms_padding: String,
     uti: String,
 }
 
-/// A key for JWTs, P-256.
+/// A P-256 key for JWTs.
 pub(crate) struct SigningKey {
     sign: EncodingKey,
     verify: DecodingKey,
@@ -128,7 +128,7 @@ impl SigningKey {
         jsonwebtoken::encode(&header, claims, &self.sign).expect("claims are plain JSON")
     }
 
-    /// The public key, as an authority publishes it.
+    /// The public key as a JWKS.
     pub(crate) fn public(&self) -> JwkSet {
         let mut key = Jwk::from_encoding_key(&self.sign, Algorithm::ES256)
             .expect("the key is one of this algorithm");
@@ -138,10 +138,10 @@ impl SigningKey {
     }
 }
 
-/// Signs tokens and checks them.
+/// Signs and verifies tokens.
 pub struct Issuer {
     key: SigningKey,
-    /// Tokens that are not judged by what they say.
+    /// Tokens with a fixed outcome, whatever their claims are.
     decided: RwLock<BTreeMap<String, Result<Verified, Refusal>>>,
 }
 
@@ -160,10 +160,10 @@ pub enum Refusal {
     /// Signed with another key.
     #[error("signature is not valid")]
     Signature,
-    /// Past its `exp`.
+    /// Its `exp` has passed.
     #[error("token is expired")]
     Expired,
-    /// Before its `nbf`.
+    /// Its `nbf` is in the future.
     #[error("token is not valid yet")]
     NotYetValid,
     /// For another resource.
@@ -174,7 +174,7 @@ pub enum Refusal {
 impl Issuer {
     /// An issuer with a new key.
     pub fn new() -> Self {
-        Self::with_key(SigningKey::generate("emulator"))
+        Self { key: SigningKey::generate("emulator"), decided: RwLock::default() }
     }
 
     /// An issuer with the key in `folder/token.key`. If the file is missing, it is created,
@@ -185,11 +185,7 @@ impl Issuer {
     /// The file cannot be read or written, or is not a P-256 key.
     pub fn kept_in(folder: &Path) -> io::Result<Self> {
         let key = kept_key(&folder.join("token.key"))?;
-        Ok(Self::with_key(SigningKey::new(&key, "emulator")))
-    }
-
-    fn with_key(key: SigningKey) -> Self {
-        Self { key, decided: RwLock::default() }
+        Ok(Self { key: SigningKey::new(&key, "emulator"), decided: RwLock::default() })
     }
 
     /// The public key, as Entra publishes its keys (JWKS).
@@ -197,8 +193,8 @@ impl Issuer {
         serde_json::to_value(self.key.public()).expect("keys are plain JSON")
     }
 
-    /// From now on accepts this text as a token of `principal`, for any audience. It does
-    /// not expire.
+    /// Accepts this text as a token of `principal` from now on, for any audience and without
+    /// an expiry.
     pub fn accept(&self, token: &str, principal: &Principal) {
         let verified = Verified {
             name: Some(principal.name.clone()),
@@ -209,7 +205,7 @@ impl Issuer {
         self.decide(token, Ok(verified));
     }
 
-    /// From now on refuses this token as expired, before its time.
+    /// Refuses this token as expired from now on.
     pub fn expire(&self, token: &str) {
         self.decide(token, Err(Refusal::Expired));
     }
@@ -219,10 +215,10 @@ impl Issuer {
         decided.insert(token.to_owned(), outcome);
     }
 
-    /// A token for `principal`, padded to at least `length` characters (some
-    /// 900 are the least); exact to within 3.
+    /// Signs a token for `principal`, padded to `length` characters or up to 6 more. Without
+    /// padding, a token has about 900 characters.
     ///
-    /// No two are the same, as with the real issuer (`uti`).
+    /// Every token is different (`uti`), like the real issuer's.
     pub fn sign(
         &self,
         principal: &Principal,
@@ -249,18 +245,18 @@ impl Issuer {
         if bare.len() >= length {
             return bare;
         }
-        // Base64 makes four characters of three bytes; the claim's name costs some.
+        // Base64 has four characters for three bytes. The claim's name takes some of them.
         let missing = (length - bare.len()) * 3 / 4;
         claims.xms_padding = "p".repeat(missing.saturating_sub(r#","xms_padding":"""#.len()) + 3);
         self.key.sign(&claims)
     }
 
-    /// Checks signature, expiry and audience, and says whose token it is.
+    /// Verifies signature, expiry and audience, and returns the owner.
     pub fn verify(&self, token: &str, audience: &str) -> Result<Verified, Refusal> {
         self.verify_at(token, audience, SystemTime::now())
     }
 
-    /// The same as of `now`.
+    /// Like [`verify`](Self::verify), at the time `now`.
     pub fn verify_at(
         &self,
         token: &str,
@@ -293,7 +289,7 @@ impl Issuer {
         if epoch(claims.nbf) > now {
             return Err(Refusal::NotYetValid);
         }
-        // Microsoft's packages take the role's name from the same claims.
+        // Microsoft's client packages derive the role's name from the same claims.
         let identity = claims.xms_mirid.as_deref().and_then(|id| id.rsplit('/').next());
         let name = claims.upn.or_else(|| identity.map(str::to_owned));
         Ok(Verified { name, client_id: claims.appid, object_id: claims.oid, expires_on })
@@ -306,10 +302,10 @@ impl Default for Issuer {
     }
 }
 
-/// Whose token was checked, and until when it holds.
+/// The owner of a verified token, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// The principal's name, where the token has it: `upn`, or the last segment of
+    /// The principal's name, if the token has it: `upn`, or the last segment of
     /// `xms_mirid`.
     pub name: Option<String>,
     /// `appid`.
@@ -320,19 +316,18 @@ pub struct Verified {
     pub expires_on: SystemTime,
 }
 
-/// The principals that a server lets in, by name: what
-/// `CREATE USER … FROM EXTERNAL PROVIDER` and `pgaadauth_create_principal`
-/// write down in Azure.
+/// The principals that a server grants access, by name. In Azure,
+/// `CREATE USER … FROM EXTERNAL PROVIDER` and `pgaadauth_create_principal` add them.
 #[derive(Debug, Default)]
 pub struct Directory(RwLock<BTreeMap<String, Principal>>);
 
 impl Directory {
-    /// Lets `principal` in under its name.
+    /// Grants access to `principal` under its name.
     pub fn add(&self, principal: Principal) {
         self.write().insert(principal.name.clone(), principal);
     }
 
-    /// Refuses the principal with this name from now on.
+    /// Revokes the access of the principal with this name.
     pub fn remove(&self, name: &str) {
         self.write().remove(name);
     }
@@ -342,12 +337,12 @@ impl Directory {
         self.read().keys().cloned().collect()
     }
 
-    /// The principal of this name.
+    /// Returns the principal with this name.
     pub fn by_name(&self, name: &str) -> Option<Principal> {
         self.read().get(name).cloned()
     }
 
-    /// The principal whose token this is.
+    /// Returns the owner of this token.
     pub fn by_token(&self, token: &Verified) -> Option<Principal> {
         self.read().values().find(|p| p.object_id == token.object_id).cloned()
     }

@@ -2,15 +2,15 @@
 //!
 //! # Modules
 //!
-//! Each module says what it understands: [`tenant`] starts the endpoints together,
-//! [`identity`] and [`entra`] hand out tokens that [`jwt`] signs, [`front`] has the logins in
-//! front of real engines. [`network`] disturbs connections on their way.
+//! [`tenant`] starts the endpoints together. [`identity`] and [`entra`] give tokens, which
+//! [`jwt`] signs. [`front`] has the logins in front of real engines, and [`network`] a proxy
+//! that disturbs connections.
 #![cfg_attr(
     feature = "embedded",
     doc = "[`emulator`] starts everything with the embedded stand-ins, [`azure_sql`] and [`postgres`]."
 )]
 #![deny(missing_docs, unreachable_pub)]
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
 #[cfg(feature = "embedded")]
 pub mod azure_cli;

@@ -1,8 +1,7 @@
-//! A stretch of network between a client and a server, which a test can cut,
-//! silence, slow down and chop up where it wants.
+//! A TCP proxy between a client and a server, with which a test can close, reset, stall and
+//! split connections at any byte.
 //!
-//! It carries bytes and knows no protocol: where one packet ends and the next
-//! begins is told by a function, as
+//! It relays bytes and does not know their protocol. A function reports where packets end:
 //! [`packet_borders`](crate::azure_sql::packet_borders) for TDS.
 
 use std::{
@@ -23,8 +22,8 @@ use tokio::{
 
 use crate::{listener::Listener, times::Times};
 
-/// A way to a server, with a port of its own on 127.0.0.1. Dropped, it closes
-/// with all its connections.
+/// A proxy to a server, on its own port of 127.0.0.1. When it is dropped, it closes all
+/// connections.
 pub struct Network {
     listener: Listener,
     shared: Arc<Shared>,
@@ -36,38 +35,38 @@ impl std::fmt::Debug for Network {
     }
 }
 
-/// Where bytes go.
+/// The direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Towards {
-    /// What the client sends.
+    /// From the client to the server.
     Server,
-    /// What the server sends.
+    /// From the server to the client.
     Client,
 }
 
-/// What happens to a connection once so much has passed towards one side.
+/// What happens to a connection at a place in one direction.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
-    /// Whose bytes count, and are held up.
+    /// The direction whose bytes count and are affected.
     pub towards: Towards,
-    /// How many of them pass.
+    /// The place.
     pub after: After,
-    /// What happens then, at once.
+    /// What happens there.
     pub act: Act,
 }
 
-/// So much passes.
+/// A place in a direction: the proxy relays this much.
 #[derive(Debug, Clone, Copy)]
 pub enum After {
     /// This number of bytes.
     Bytes(usize),
-    /// This number of packets, which end where the function says, given all that
-    /// was sent so far in this direction.
+    /// This number of packets. The function returns where they end in the bytes that were
+    /// sent so far in this direction.
     Packets(usize, fn(&[u8]) -> Vec<usize>),
 }
 
 impl After {
-    /// Where that is, as far as `sent` can tell.
+    /// The place in bytes, if `sent` reaches far enough to know it.
     fn position(self, sent: &[u8]) -> Option<usize> {
         match self {
             Self::Bytes(count) => Some(count),
@@ -80,35 +79,35 @@ impl After {
 /// What happens at a [`Fault`]'s place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// Nothing passes in this direction any more; what comes is lost. The
-    /// connection stays open until one side closes it.
+    /// Further bytes in this direction are discarded. The connection stays open until one
+    /// side closes it.
     Stall,
-    /// Both sides are closed.
+    /// The proxy closes both sides.
     Close,
-    /// Both sides are reset (RST).
+    /// The proxy resets both sides (RST).
     Reset,
 }
 
-/// What a connection has carried.
+/// The bytes of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recording {
-    /// What the client sent.
+    /// The client's bytes.
     pub to_server: Vec<u8>,
-    /// What the server sent.
+    /// The server's bytes.
     pub to_client: Vec<u8>,
 }
 
-/// What has passed since the beginning.
+/// Counters since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
     /// TCP connections that were accepted.
     pub connections: u64,
-    /// Those of them that are open now.
+    /// Accepted connections that are still open.
     pub open: u64,
-    /// Faults that have come about.
+    /// Faults that have happened.
     pub faults: u64,
-    /// Bytes that have passed, in both directions.
+    /// Bytes that were relayed, in both directions.
     pub bytes: u64,
 }
 
@@ -116,14 +115,14 @@ pub struct Counters {
 struct Shared {
     server: SocketAddr,
     state: Mutex<State>,
-    /// Whether nothing passes now.
+    /// Whether the proxy holds all bytes back.
     held: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     faults: Times<Option<Fault>>,
-    /// How often all faults were called off.
+    /// How often all faults were cancelled.
     calms: u64,
     piece: Option<usize>,
     record: bool,
@@ -132,11 +131,11 @@ struct State {
 }
 
 impl Network {
-    /// A way to `server`, in the current tokio runtime.
+    /// Starts a proxy to `server`, in the current tokio runtime.
     ///
     /// # Errors
     ///
-    /// There is no port.
+    /// No port is free.
     pub fn to(server: SocketAddr) -> io::Result<Self> {
         let (state, held) = (Mutex::default(), watch::Sender::new(false));
         let shared = Arc::new(Shared { server, state, held });
@@ -147,76 +146,76 @@ impl Network {
         Ok(Self { listener, shared })
     }
 
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
     }
 
-    /// The next connections, so many (`usize::MAX`: all), have this fault; `None`
-    /// leaves them alone. What was asked for before comes first.
+    /// Gives this fault to the next `connections` connections (`usize::MAX`: to all), or no
+    /// fault if it is `None`. They come after the connections of earlier calls.
     pub fn disturb(&self, connections: usize, fault: impl Into<Option<Fault>>) {
         self.shared.state().faults.push(connections, fault.into());
     }
 
-    /// No faults any more that have not come about.
+    /// Cancels all faults that have not happened yet.
     pub fn calm(&self) {
         let mut state = self.shared.state();
         state.faults.clear();
         state.calms += 1;
     }
 
-    /// Nothing passes any more, on connections that are there and those to come, until
-    /// [`release`](Self::release): bytes wait, and so does a side's end.
+    /// Holds all bytes back, on open and on future connections, until
+    /// [`release`](Self::release). The close of a connection waits also.
     pub fn hold(&self) {
         self.shared.held.send_replace(true);
     }
 
-    /// Lets everything pass that was held back.
+    /// Relays everything that was held back.
     pub fn release(&self) {
         self.shared.held.send_replace(false);
     }
 
-    /// Connections from now on carry bytes in pieces of at most `length`, which
-    /// the receiver can read before the next one comes; `None`: as they come.
+    /// Splits the bytes of future connections into pieces of at most `length`, which the
+    /// receiver can read one by one. `None` relays bytes as they arrive.
     pub fn split(&self, length: impl Into<Option<usize>>) {
         self.shared.state().piece = length.into().map(|length| length.max(1));
     }
 
-    /// Whether connections from now on are recorded; not by default.
+    /// Sets whether future connections are recorded; by default, they are not.
     pub fn record(&self, record: bool) {
         self.shared.state().record = record;
     }
 
-    /// The recorded connections that have ended since the last call.
+    /// Returns the recorded connections that were closed since the last call.
     pub fn take_recordings(&self) -> Vec<Recording> {
         std::mem::take(&mut self.shared.state().recordings)
     }
 
-    /// Closes every connection, and takes new ones.
+    /// Closes every connection and continues to accept new ones.
     pub async fn cut(&self) {
         self.listener.cut().await;
     }
 
-    /// Closes every connection, and from when this returns refuses new ones. The
+    /// Closes every connection. New connections are refused once this has returned; the
     /// port stays reserved.
     ///
     /// # Errors
     ///
-    /// The port could not be kept.
+    /// The port cannot be reserved.
     pub async fn go_away(&self) -> io::Result<()> {
         self.listener.go_away().await
     }
 
-    /// Takes connections again, on the same port, after [`go_away`](Self::go_away).
+    /// Accepts connections again, on the same port, after [`go_away`](Self::go_away).
     ///
     /// # Errors
     ///
-    /// The port was taken.
+    /// The port is in use.
     pub fn come_back(&self) -> io::Result<()> {
         self.listener.come_back()
     }
 
-    /// What it has counted so far.
+    /// The counters so far.
     pub fn counters(&self) -> Counters {
         self.shared.state().counters
     }
@@ -227,7 +226,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while everything is held back.
+    /// Waits while bytes are held back.
     async fn released(&self) {
         let mut held = self.held.subscribe();
         // The sender lives in `self`: it cannot be gone while this waits.
@@ -276,7 +275,7 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
         let recording = Recording { to_server: there.sent, to_client: back.sent };
         shared.state().recordings.push(recording);
     }
-    // What one side does to its connection happens to the other's.
+    // A reset by one side is passed on to the other.
     if ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
         for stream in [&client, &server] {
             if let Err(error) = stream.set_zero_linger() {
@@ -289,16 +288,16 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
 /// One direction of a connection.
 struct Way {
     fault: Option<Fault>,
-    /// How often faults were called off before.
+    /// [`State::calms`] when the connection was accepted.
     calms: u64,
     piece: Option<usize>,
     record: bool,
-    /// What has come, as far as somebody will look at it.
+    /// What was sent, as far as a fault or a recording needs it.
     sent: Vec<u8>,
 }
 
 impl Way {
-    /// Carries bytes until their sender closes, which the receiver is told.
+    /// Relays bytes until their sender closes, then closes the receiver's side.
     async fn carry(
         &mut self,
         mut from: ReadHalf<'_>,

@@ -3,12 +3,17 @@
 
 use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use crate::{
     certificates::Authority,
     entra::{Application, EntraEndpoint},
     identity::{IdentityEndpoint, IdentityOptions},
     jwt::{Directory, Issuer},
 };
+
+/// What a URL's parts must not have as it is (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What a [`Tenant`] starts with.
 #[derive(Debug, Clone, Default)]
@@ -47,13 +52,12 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Starts the endpoints, in the current tokio runtime. The directory has
-    /// all identities and applications.
+    /// Starts the endpoints, in the current tokio runtime. The directory has all identities
+    /// and applications.
     ///
     /// # Errors
     ///
-    /// A port is taken, a host name cannot be in a certificate, or a folder cannot
-    /// be used.
+    /// A port is in use, a host name cannot be in a certificate, or a folder cannot be used.
     ///
     /// # Panics
     ///
@@ -107,10 +111,7 @@ impl Tenant {
             .append_pair("entra_scope", &format!("{POSTGRES_AUDIENCE}/.default"))
             .finish();
         // Names of roles may have any character.
-        let encode = |text: &str| {
-            let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
-            encoded.replace('+', "%20")
-        };
+        let encode = |text| utf8_percent_encode(text, RESERVED);
         let (user, database, host) = (encode(user), encode(database), &self.host_name);
         format!("postgres://{user}@{host}:{port}/{database}?{parameters}")
     }

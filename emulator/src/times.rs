@@ -1,8 +1,8 @@
-//! What tests ask for so many times.
+//! Events that tests request a number of times.
 
 use std::collections::VecDeque;
 
-/// A queue of what is to happen, each so many times; what was asked for first
+/// A queue of events, each with the number of times that it is to happen. The oldest event
 /// comes first.
 #[derive(Debug)]
 pub(crate) struct Times<T>(VecDeque<(usize, T)>);
@@ -14,7 +14,7 @@ impl<T> Default for Times<T> {
 }
 
 impl<T: Clone> Times<T> {
-    /// `usize::MAX` is for ever.
+    /// `usize::MAX` repeats the event for ever.
     pub(crate) fn push(&mut self, times: usize, what: T) {
         if times > 0 {
             self.0.push_back((times, what));

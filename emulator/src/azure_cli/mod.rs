@@ -33,9 +33,6 @@ pub const SCOPES: [&str; 7] = [
     "https://storage.azure.com/.default",
 ];
 
-/// The subscription in the answers of `az`.
-const SUBSCRIPTION_ID: &str = "9d2b6c1e-0000-4000-8000-5f0c3a6a9f11";
-
 /// Tokens of users live about this long.
 const LIFETIME: Duration = Duration::from_secs(75 * 60);
 
@@ -195,21 +192,20 @@ impl AzureCliStandIn {
         let expires_on = SystemTime::now() + LIFETIME;
         let token = self.issuer.sign(&self.principal, resource, expires_on, 2_000);
         let epoch = seconds(expires_on);
-        let answer = if *self.tool == AZD {
-            json!({"token": token, "expiresOn": date_time("%Y-%m-%dT%H:%M:%SZ", "+0 hours", epoch)?})
-        } else {
-            let mut answer = json!({
-                "accessToken": token,
-                "expiresOn": date_time("%Y-%m-%d %H:%M:%S.000000", "localtime", epoch)?,
-                "subscription": SUBSCRIPTION_ID,
-                "tenant": TENANT_ID,
-                "tokenType": "Bearer",
-            });
-            if with_epoch {
-                answer["expires_on"] = epoch.into();
-            }
-            answer
-        };
+        if *self.tool == AZD {
+            let expires_on = date_time("%Y-%m-%dT%H:%M:%SZ", "+0 hours", epoch)?;
+            return Ok(format!("{:#}\n", json!({"token": token, "expiresOn": expires_on})));
+        }
+        let mut answer = json!({
+            "accessToken": token,
+            "expiresOn": date_time("%Y-%m-%d %H:%M:%S.000000", "localtime", epoch)?,
+            "subscription": "9d2b6c1e-0000-4000-8000-5f0c3a6a9f11",
+            "tenant": TENANT_ID,
+            "tokenType": "Bearer",
+        });
+        if with_epoch {
+            answer["expires_on"] = epoch.into();
+        }
         Ok(format!("{answer:#}\n"))
     }
 
@@ -223,15 +219,13 @@ impl AzureCliStandIn {
     }
 
     fn install(&self) -> io::Result<()> {
-        let (quote, scope): (fn(&str) -> String, fn(usize, &str) -> String) = if cfg!(windows) {
-            (str::to_owned, |number, scope| {
-                format!("if \"%scope%\"==\"{scope}\" set answer={number}.json\n")
-            })
-        } else {
-            (
-                |text| text.replace('\'', r"'\''"),
-                |number, scope| format!("  '{scope}') answer={number}.json ;;\n"),
-            )
+        let quote = |text: &str| match cfg!(windows) {
+            true => text.to_owned(),
+            false => text.replace('\'', r"'\''"),
+        };
+        let scope = |number, scope| match cfg!(windows) {
+            true => format!("if \"%scope%\"==\"{scope}\" set answer={number}.json\n"),
+            false => format!("  '{scope}') answer={number}.json ;;\n"),
         };
         let scopes = SCOPES.iter().enumerate().map(|(number, one)| scope(number, one));
         let script = SCRIPT

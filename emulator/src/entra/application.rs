@@ -74,14 +74,6 @@ impl Certificate {
     }
 }
 
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificate")
-            .field("thumbprints", &self.thumbprints)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Which tokens of another issuer an application may use as its proof. Issuer, subject and
 /// audience are compared letter by letter.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What MSAL reads before it asks for a token.
+//! The documents that MSAL reads before it requests a token.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn configuration(tenant: &str, host: &str) -> Value {
     })
 }
 
-/// Its own host is the only authority.
+/// The endpoint's own host is the only authority.
 pub(super) fn instance(host: &str) -> Value {
     json!({
         "tenant_discovery_endpoint":

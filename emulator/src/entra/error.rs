@@ -28,7 +28,8 @@ impl Refusal {
         json!({
             "error": self.error,
             "error_description": format!(
-                "{self} Trace ID: {trace_id} Correlation ID: {correlation_id} Timestamp: {timestamp}"
+                "{self} Trace ID: {trace_id} Correlation ID: {correlation_id} \
+                 Timestamp: {timestamp}"
             ),
             "error_codes": [self.code],
             "timestamp": timestamp,

@@ -1,6 +1,6 @@
-//! Entra's token endpoint, for applications that bring a credential: a client
-//! secret, a certificate's key, or the token of an issuer that they trust
-//! (workload identity). Over TLS, as SDKs insist.
+//! Entra's token endpoint, for applications with a credential: a client secret, a
+//! certificate's key, or the token of an issuer that they trust (workload identity). SDKs
+//! require TLS.
 //!
 //! | path | |
 //! |---|---|
@@ -48,8 +48,8 @@ use crate::{
 /// The tenant's domain, which URLs may have instead of [`TENANT_ID`].
 pub const TENANT_NAME: &str = "contoso.onmicrosoft.com";
 
-/// A running token endpoint. Clones are handles on the same one; it stops when
-/// the last of them is dropped.
+/// A running token endpoint. Clones are handles to the same endpoint, which stops when the
+/// last handle is dropped.
 #[derive(Clone)]
 pub struct EntraEndpoint {
     listener: Arc<Listener>,
@@ -70,7 +70,7 @@ impl EntraEndpoint {
     ///
     /// # Errors
     ///
-    /// The port is taken.
+    /// The port is in use.
     ///
     /// # Panics
     ///
@@ -93,17 +93,17 @@ impl EntraEndpoint {
         Ok(Self { listener, host_name: host_name.to_owned(), state })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
     }
 
-    /// What `AZURE_AUTHORITY_HOST` has to be.
+    /// The value for `AZURE_AUTHORITY_HOST`.
     pub fn authority_host(&self) -> String {
         format!("https://{}:{}", self.host_name, self.addr().port())
     }
 
-    /// Lets an application ask for tokens; it replaces one of the same client ID.
+    /// Registers an application. It replaces an application with the same client ID.
     pub fn register(&self, application: Application) {
         let id = application.principal.client_id.to_lowercase();
         self.state
@@ -113,8 +113,8 @@ impl EntraEndpoint {
             .insert(id, application);
     }
 
-    /// A token of [`WORKLOAD_ISSUER`] with this credential's subject and
-    /// audience, such as Kubernetes projects into a pod.
+    /// A token of [`WORKLOAD_ISSUER`] with this credential's subject and audience, like the
+    /// tokens that Kubernetes projects into a pod.
     pub fn workload_token(
         &self,
         credential: &FederatedCredential,
@@ -131,9 +131,8 @@ impl EntraEndpoint {
         }))
     }
 
-    /// Writes [`workload_token`](Self::workload_token) to a file, as
-    /// `AZURE_FEDERATED_TOKEN_FILE` names one. It replaces an older file, and only
-    /// its owner can read it.
+    /// Writes [`workload_token`](Self::workload_token) to a file for
+    /// `AZURE_FEDERATED_TOKEN_FILE`. It replaces an older file; only its owner can read it.
     ///
     /// # Errors
     ///
@@ -147,7 +146,7 @@ impl EntraEndpoint {
         write_private(path, self.workload_token(credential, expires_on).as_bytes())
     }
 
-    /// Tokens handed out so far.
+    /// The number of tokens issued so far.
     pub fn tokens_handed_out(&self) -> u64 {
         self.state.tokens.load(Ordering::Relaxed)
     }
@@ -182,14 +181,14 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     match outcome {
         Ok(body) => http::json(StatusCode::OK, &body),
         Err(refusal) => {
-            tracing::info!(path, %refusal, "Entra's stand-in refuses");
+            tracing::info!(path, %refusal, "a token is refused");
             http::json(refusal.status, &refusal.body(host, correlation_id))
         }
     }
 }
 
 impl State {
-    /// Whether there is such a tenant.
+    /// Succeeds if this is the emulated tenant.
     fn tenant(&self, tenant: &str) -> Result<(), error::Refusal> {
         if [TENANT_ID, TENANT_NAME].iter().any(|name| name.eq_ignore_ascii_case(tenant)) {
             return Ok(());

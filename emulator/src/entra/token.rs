@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Application, State, assertion,
+    State, assertion,
     error::{Refusal, bad_request, invalid_client},
 };
 use crate::identity::is_resource;
@@ -18,7 +18,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The answer with a token.
+/// The response with a token.
 pub(super) fn grant(
     state: &State,
     tenant: &str,
@@ -44,10 +44,16 @@ pub(super) fn grant(
     let client_id = wanted("client_id")?;
     let scope = wanted("scope")?;
     let resource = resource(scope)?;
-    let application = state.application(client_id, tenant)?;
+    let applications = state.applications.read().unwrap_or_else(PoisonError::into_inner);
+    let application = applications.get(&client_id.to_lowercase()).ok_or_else(|| {
+        let text = format!(
+            "Application with identifier '{client_id}' was not found in the directory '{tenant}'."
+        );
+        bad_request("unauthorized_client", 700_016, text)
+    })?;
     match (value("client_assertion"), value("client_secret")) {
         (Some(assertion), _) if value("client_assertion_type") == Some(ASSERTION_TYPE) => {
-            assertion::check(state, &application, assertion, host)?;
+            assertion::check(state, application, assertion, host)?;
         }
         (None, Some(secret)) => {
             if !application.secrets.iter().any(|own| own == secret) {
@@ -69,7 +75,7 @@ pub(super) fn grant(
     let token = state.issuer.sign(&application.principal, resource, expires_on, 1_500);
     state.tokens.fetch_add(1, Ordering::Relaxed);
     tracing::info!(application = application.principal.name, resource, "a token is issued");
-    // Rounded down, as Entra does.
+    // Entra rounds down.
     let seconds = TOKEN_LIFETIME.as_secs() - 1;
     Ok(json!({
         "token_type": "Bearer",
@@ -77,20 +83,6 @@ pub(super) fn grant(
         "ext_expires_in": seconds,
         "access_token": token,
     }))
-}
-
-impl State {
-    fn application(&self, client_id: &str, tenant: &str) -> Result<Application, Refusal> {
-        let applications = self.applications.read().unwrap_or_else(PoisonError::into_inner);
-        let application = applications.get(&client_id.to_lowercase()).cloned();
-        application.ok_or_else(|| {
-            let text = format!(
-                "Application with identifier '{client_id}' was not found in the directory \
-                 '{tenant}'."
-            );
-            bad_request("unauthorized_client", 700_016, text)
-        })
-    }
 }
 
 /// The application ID URI, or the client ID, that a scope is for.

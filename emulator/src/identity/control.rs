@@ -1,5 +1,5 @@
-//! How the endpoint behaves, and what it was asked: set and read by tests while
-//! it runs.
+//! The endpoint's behaviour and its log of requests, which tests set and read while it
+//! runs.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,27 +14,27 @@ use tokio::sync::watch;
 use super::{IdentityEndpoint, IdentityOptions};
 use crate::jwt::{Issuer, Principal, epoch, seconds};
 
-/// Requests remembered at most: a benchmark must not fill the memory.
+/// The length of the log: a benchmark must not fill the memory.
 const LOG_LENGTH: usize = 10_000;
 
 /// The directory of the Azure Arc agent's keys, below its root.
 const ARC_KEYS: &str =
     if cfg!(windows) { "AzureConnectedMachineAgent/Tokens" } else { "var/opt/azcmagent/tokens" };
 
-/// What the tokens handed out are like.
+/// The properties of issued tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSettings {
-    /// Seconds from now to the token's `exp`, 24 hours by default; below zero,
-    /// tokens arrive expired.
+    /// Seconds from now to the token's `exp`; 24 hours by default. With a negative number,
+    /// tokens have already expired when they arrive.
     pub lifetime_seconds: i64,
-    /// Characters of a token, 2,000 by default.
+    /// The number of characters; 2,000 by default.
     pub length: usize,
-    /// Seconds to answer as `refresh_in`; `None`, the default, leaves it out.
+    /// The seconds in `refresh_in`; `None`, the default, leaves it out.
     pub refresh_in: Option<u64>,
-    /// A wrong audience to sign for, in place of the resource asked for.
+    /// A wrong audience instead of the requested resource.
     pub audience: Option<String>,
-    /// Whether the same token is handed out until its `exp`, as the real
-    /// endpoints do; off by default: every request has a token signed.
+    /// Whether the same token is returned until its `exp`, like the real endpoints do. By
+    /// default, every request gets a new token.
     pub repeat_until_expiry: bool,
 }
 
@@ -50,7 +50,7 @@ impl Default for TokenSettings {
     }
 }
 
-/// An answer without a token.
+/// A response without a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// This status with this body.
@@ -59,37 +59,38 @@ pub enum Fault {
     Throttled(Option<u64>),
     /// This status with this `Location`.
     Redirect(u16, String),
-    /// The request is read and never answered.
+    /// The request is read, and there is no response.
     Silence,
 }
 
-/// A request as it arrived. Secrets are compared, not kept.
+/// A request. Secrets are compared and not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
-    /// `GET`, ….
+    /// The method, such as `GET`.
     pub method: String,
-    /// Without the query.
+    /// The path, without the query.
     pub path: String,
-    /// Names and values, decoded, in their order.
+    /// The query's names and values, decoded, in order.
     pub query: Vec<(String, String)>,
-    /// The same of the body, if it is a form.
+    /// The body's names and values, if it is a form.
     pub form: Vec<(String, String)>,
     /// The `Metadata` header.
     pub metadata: Option<String>,
-    /// Whether `X-IDENTITY-HEADER` was right; `None` if it was not there.
+    /// Whether the header `X-IDENTITY-HEADER` is right; `None` without the header.
     pub identity_header_is_right: Option<bool>,
-    /// The same of the header `Secret`.
+    /// Whether the header `Secret` is right; `None` without the header.
     pub secret_is_right: Option<bool>,
-    /// The same of the Azure Arc agent's key (`Authorization: Basic`).
+    /// Whether the Azure Arc agent's key (`Authorization: Basic`) is right; `None` without
+    /// the header.
     pub key_is_right: Option<bool>,
     /// The `User-Agent` header.
     pub user_agent: Option<String>,
-    /// Whether it came over TLS.
+    /// Whether the request arrived over TLS.
     pub over_tls: bool,
 }
 
 impl Received {
-    /// The first value of this name in the query.
+    /// Returns the first value of this name in the query.
     pub fn query_value(&self, name: &str) -> Option<&str> {
         let pair = self.query.iter().find(|(key, _)| key == name);
         pair.map(|(_, value)| value.as_str())
@@ -97,50 +98,48 @@ impl Received {
 }
 
 impl IdentityEndpoint {
-    /// Changes what tokens are like, from the next answer on. Tokens that were
-    /// kept for repeating are dropped.
+    /// Changes the properties of tokens from the next response on. The endpoint drops tokens
+    /// that it has kept to return them again.
     pub fn configure_tokens(&self, change: impl FnOnce(&mut TokenSettings)) {
         let mut inner = self.state.lock();
         change(&mut inner.tokens);
         inner.kept.clear();
     }
 
-    /// Waits this long before every answer.
+    /// Delays every response by this time.
     pub fn set_latency(&self, latency: Duration) {
         self.state.lock().latency = latency;
     }
 
-    /// Answers the next `count` requests with `fault`. It takes the place of
-    /// an earlier fault.
+    /// Responds to the next `count` requests with `fault`, which replaces an earlier fault.
     pub fn fail_next(&self, count: u64, fault: Fault) {
         self.state.lock().fault = Some(Plan { fault, skip: 0, left: count });
     }
 
-    /// Answers `skip` requests properly (the first of the Azure Arc agent's
-    /// two, say), and every later one with `fault` until
+    /// Responds properly to `skip` requests (for example, to the first of the Azure Arc
+    /// agent's two), and to every later request with `fault` until
     /// [`recover`](Self::recover).
     pub fn fail_after(&self, skip: u64, fault: Fault) {
         self.state.lock().fault = Some(Plan { fault, skip, left: u64::MAX });
     }
 
-    /// Answers every request with `fault` until [`recover`](Self::recover).
+    /// Responds to every request with `fault` until [`recover`](Self::recover).
     pub fn fail(&self, fault: Fault) {
         self.fail_after(0, fault);
     }
 
-    /// Answers properly again. Requests already met with
-    /// [`Fault::Silence`] stay unanswered.
+    /// Responds properly again. Requests that met [`Fault::Silence`] get no response.
     pub fn recover(&self) {
         self.state.lock().fault = None;
     }
 
-    /// Makes requests wait, counted but undecided, until
-    /// [`release`](Self::release): faults and settings are looked at then.
+    /// Makes requests wait until [`release`](Self::release). They are counted at once;
+    /// faults and settings apply when they continue.
     pub fn hold(&self) {
         self.state.held.send_replace(true);
     }
 
-    /// Lets the waiting requests go on.
+    /// Continues the waiting requests.
     pub fn release(&self) {
         self.state.held.send_replace(false);
     }
@@ -152,12 +151,12 @@ impl IdentityEndpoint {
         let _ = arrived.wait_for(|arrived| *arrived >= count).await;
     }
 
-    /// Requests that arrived, probes and bad ones included.
+    /// The number of requests, including probes and bad requests.
     pub fn requests(&self) -> u64 {
         *self.state.arrived.borrow()
     }
 
-    /// Requests for this resource, among the last 10,000 requests.
+    /// The number of requests for this resource among the last 10,000 requests.
     pub fn requests_for(&self, resource: &str) -> u64 {
         let wanted = |(name, value): &(String, String)| name == "resource" && value == resource;
         let inner = self.state.lock();
@@ -165,13 +164,12 @@ impl IdentityEndpoint {
         inner.log.iter().filter(asks).count() as u64
     }
 
-    /// Answers that carried a token, a repeated one included.
+    /// The number of responses with a token.
     pub fn tokens_handed_out(&self) -> u64 {
         self.state.lock().handed_out
     }
 
-    /// What `/health` answers: 200 if the application may use everything (the
-    /// default), else 503.
+    /// Sets the status of `/health`: 200 if `ready`, the default, and 503 otherwise.
     pub fn set_ready(&self, ready: bool) {
         self.state.lock().starting = !ready;
     }
@@ -187,7 +185,7 @@ impl IdentityEndpoint {
         self.state.lock().arc_keys.iter().map(|(key, _)| key.clone()).collect()
     }
 
-    /// What arrived, oldest first: the last 10,000 requests.
+    /// The last 10,000 requests, oldest first.
     pub fn received(&self) -> Vec<Received> {
         self.state.lock().log.iter().cloned().collect()
     }
@@ -224,13 +222,13 @@ pub(super) struct Inner {
 /// Which requests fail.
 struct Plan {
     fault: Fault,
-    /// Requests before that are answered properly.
+    /// Requests that get a proper response before.
     skip: u64,
-    /// How many fail; `u64::MAX`: all.
+    /// How many requests fail; `u64::MAX`: all.
     left: u64,
 }
 
-/// A token and what the answer says about it.
+/// A token and the numbers in its response.
 #[derive(Clone)]
 pub(super) struct Signed {
     pub(super) token: String,
@@ -307,7 +305,7 @@ impl State {
         }
     }
 
-    /// A token for an answer: the one kept, if tokens are to be repeated.
+    /// A token for a response: the kept token, if tokens are to be returned again.
     pub(super) fn hand_out(&self, principal: &Principal, resource: &str) -> Signed {
         let key = (principal.object_id.clone(), resource.to_owned());
         {

@@ -38,7 +38,7 @@ pub(super) fn cloud_shell_user() -> Principal {
 }
 
 impl Host {
-    /// The host that answers at this path.
+    /// The host with this path.
     pub(super) fn of(request: &Received) -> Option<Self> {
         let hosts: &[Self] = match request.over_tls {
             true => &[ServiceFabric],
@@ -168,7 +168,7 @@ impl Host {
         })
     }
 
-    /// The answer with a token.
+    /// The response with a token.
     pub(super) fn token(self, principal: &Principal, resource: &str, signed: &Signed) -> Value {
         let mut answer = json!({
             "access_token": signed.token,

@@ -50,12 +50,12 @@ pub struct IdentityOptions {
     pub user_assigned: Vec<Principal>,
 }
 
-/// A running identity endpoint. Clones are handles on the same one; it stops
-/// when the last of them is dropped.
+/// A running identity endpoint. Clones are handles to the same endpoint, which stops when
+/// the last handle is dropped.
 #[derive(Clone)]
 pub struct IdentityEndpoint {
     listener: Arc<Listener>,
-    /// Service Fabric's.
+    /// For Service Fabric.
     tls_listener: Arc<Listener>,
     host_name: Option<String>,
     thumbprint: String,
@@ -67,7 +67,7 @@ impl IdentityEndpoint {
     ///
     /// # Errors
     ///
-    /// The port is taken, or the temporary folder cannot be written.
+    /// The port is in use, or the temporary folder cannot be written.
     ///
     /// # Panics
     ///
@@ -92,7 +92,7 @@ impl IdentityEndpoint {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
     }
@@ -170,8 +170,7 @@ impl IdentityEndpoint {
         self.url("")
     }
 
-    /// Gives the application `principal` as its system-assigned identity;
-    /// `None` takes it away.
+    /// Sets the system-assigned identity; `None` removes it.
     pub fn set_system_assigned(&self, principal: Option<Principal>) {
         self.state.lock().system_assigned = principal;
     }
@@ -181,23 +180,22 @@ impl IdentityEndpoint {
         self.state.lock().user_assigned.push(principal);
     }
 
-    /// Takes every user-assigned identity of this name away.
+    /// Removes every user-assigned identity with this name.
     pub fn unassign(&self, name: &str) {
         self.state.lock().user_assigned.retain(|p| p.name != name);
     }
 
-    /// Signs a token with the settings of now, for tests that need one in
-    /// hand. Counts as no request.
+    /// Signs a token with the current settings, without a request.
     pub fn issue(&self, principal: &Principal, resource: &str) -> String {
         self.state.sign(principal, resource).token
     }
 
-    /// Closes the listener and every connection: from when this returns,
-    /// connections are refused. The port stays reserved.
+    /// Closes the listener and every connection. New connections are refused once this has
+    /// returned; the port stays reserved.
     ///
     /// # Errors
     ///
-    /// The port could not be kept.
+    /// The port cannot be reserved.
     pub async fn go_away(&self) -> io::Result<()> {
         self.tls_listener.go_away().await?;
         self.listener.go_away().await
@@ -207,7 +205,7 @@ impl IdentityEndpoint {
     ///
     /// # Errors
     ///
-    /// The port was taken.
+    /// The port is in use.
     pub fn come_back(&self) -> io::Result<()> {
         self.tls_listener.come_back()?;
         self.listener.come_back()

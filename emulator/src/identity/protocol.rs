@@ -1,4 +1,4 @@
-//! Requests and answers, whatever the host.
+//! Requests and responses of all hosts.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::http::{self, Answer};
 
-/// Where containers are asked whether they run; counts as no request.
+/// The path of health checks, which are not counted as requests.
 const HEALTH: &str = "/health";
 
 pub(super) async fn answer(
@@ -34,7 +34,7 @@ pub(super) async fn answer(
     state.record(received.clone());
     match state.admit().await {
         Some(fault) => {
-            // Not the fault itself: a test may have put a token into its answer.
+            // Without the fault: a test may have put a token into its body.
             tracing::info!(path = received.path, "the identity endpoint fails as configured");
             fail(fault).await
         }
@@ -110,7 +110,7 @@ async fn fail(fault: Fault) -> Answer {
     }
 }
 
-/// A value that cannot be in a header is left out.
+/// Adds a header, unless its value cannot be in one.
 fn with_header(mut answer: Answer, name: HeaderName, value: &str) -> Answer {
     if let Ok(value) = value.try_into() {
         answer.headers_mut().insert(name, value);

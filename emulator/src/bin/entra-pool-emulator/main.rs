@@ -25,12 +25,6 @@ enum Failure {
     Run(String),
 }
 
-impl From<String> for Failure {
-    fn from(problem: String) -> Self {
-        Self::Settings(problem)
-    }
-}
-
 impl Failure {
     fn start(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| match error.kind() {
@@ -54,7 +48,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let settings = Settings::read(arguments.settings, arguments.config.as_deref())?;
+    let settings = Settings::read(arguments.settings, arguments.config.as_deref())
+        .map_err(Failure::Settings)?;
     if arguments.health {
         return health::check(settings.bind, settings.identity_port())
             .map_err(|error| Failure::Run(format!("not healthy: {error}")));

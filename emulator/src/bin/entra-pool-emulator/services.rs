@@ -13,7 +13,7 @@ use entra_pool_emulator::{
         postgres::{PostgresFront, PostgresFrontOptions},
     },
     identity::IdentityOptions,
-    jwt::TENANT_ID,
+    jwt::{Principal, TENANT_ID},
     tenant::{Tenant, TenantOptions},
 };
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ type Server = (u16, Box<dyn Any>);
 
 impl Services {
     pub(crate) async fn start(settings: &Settings) -> Result<Self, Failure> {
-        let mut applications = settings.applications()?;
+        let mut applications = settings.applications().map_err(Failure::Settings)?;
         let tenant = Tenant::start(TenantOptions {
             host_names: settings.host_name.clone().unwrap_or_default(),
             folder: settings.ca_dir.clone(),
@@ -109,29 +109,25 @@ fn credential(
         add("", "AZURE_CLIENT_ID", identity.client_id);
         return Ok(identity.name);
     }
-    let application = &first.principal;
+    let Principal { name, client_id, .. } = &first.principal;
+    let lacks = |what: &str| Failure::Settings(format!("application '{name}' has no {what}"));
     let authority = tenant.entra.authority_host();
     add("The application at Entra's token endpoint", "AZURE_AUTHORITY_HOST", authority);
     add("", "AZURE_TENANT_ID", TENANT_ID.to_owned());
-    add("", "AZURE_CLIENT_ID", application.client_id.clone());
-    let lacks =
-        |what: &str| Failure::Settings(format!("application '{}' {what}", application.name));
+    add("", "AZURE_CLIENT_ID", client_id.clone());
     if credential == Credential::ClientSecret {
-        let lacks_secret = || lacks("has no secret: add secrets = [\"…\"]");
-        add("", "AZURE_CLIENT_SECRET", first.secrets.first().ok_or_else(lacks_secret)?.clone());
+        let secret = first.secrets.first();
+        let secret = secret.ok_or_else(|| lacks("secret: add secrets = [\"…\"]"))?;
+        add("", "AZURE_CLIENT_SECRET", secret.clone());
     } else {
-        let workload = first.federated.iter().find(|it| it.issuer == WORKLOAD_ISSUER).ok_or_else(|| {
-            lacks(
-                "has no service account of the emulator: add federated = [{ subject = \"…\" }], \
-                 without an issuer",
-            )
-        })?;
-        let file = folder.path().join("workload-token");
+        let missing = "service account of the emulator: add federated = [{ subject = \"…\" }], \
+                       without an issuer";
+        let own = first.federated.iter().find(|it| it.issuer == WORKLOAD_ISSUER);
+        let (own, file) =
+            (own.ok_or_else(|| lacks(missing))?, folder.path().join("workload-token"));
         let expires_on = SystemTime::now() + WORKLOAD_TOKEN_LIFETIME;
-        tenant
-            .entra
-            .write_workload_token(workload, expires_on, &file)
-            .map_err(Failure::start("the issuer of workload tokens"))?;
+        let written = tenant.entra.write_workload_token(own, expires_on, &file);
+        written.map_err(Failure::start("the issuer of workload tokens"))?;
         add("", "AZURE_FEDERATED_TOKEN_FILE", file.display().to_string());
     }
     let ca = tenant.authority.path().display().to_string();
@@ -139,7 +135,7 @@ fn credential(
     add(comment, "SSL_CERT_FILE", ca.clone());
     add("", "REQUESTS_CA_BUNDLE", ca.clone());
     add("", "NODE_EXTRA_CA_CERTS", ca);
-    Ok(application.name.clone())
+    Ok(name.clone())
 }
 
 fn start_postgres(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>, Failure> {
@@ -182,7 +178,7 @@ async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<
     let (tls, port) = (Arc::clone(&tenant.tls), settings.azure_sql_port.unwrap_or(14330));
     // Drivers that get a token themselves are sent to the token endpoint here.
     let sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
-    if let Some(upstream) = settings.azure_sql_upstream()? {
+    if let Some(upstream) = settings.azure_sql_upstream().map_err(Failure::Settings)? {
         let engine = (upstream.host.as_str(), upstream.port, upstream.trust);
         let mut options = AzureSqlFrontOptions::new(issuer, directory, engine, tls);
         options.bind = settings.bind.unwrap_or(options.bind);

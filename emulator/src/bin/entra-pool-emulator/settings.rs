@@ -118,7 +118,7 @@ pub(crate) struct Settings {
     #[arg(skip)]
     #[serde(skip_serializing)]
     pub(crate) postgres_login: BTreeMap<String, EngineLogin>,
-    /// Principals who are Entra administrators of the PostgreSQL server.
+    /// Principals that are Entra administrators of the PostgreSQL server.
     #[arg(skip)]
     #[serde(skip_serializing)]
     pub(crate) postgres_administrators: Vec<String>,
@@ -152,7 +152,7 @@ struct FederatedTable {
     keys: Option<PathBuf>,
 }
 
-/// A SQL Server, as its URL describes it.
+/// A SQL Server's URL, in parts.
 pub(crate) struct SqlServer {
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -162,7 +162,7 @@ pub(crate) struct SqlServer {
     database: String,
 }
 
-/// The URLs of go-mssqldb.
+/// Reads a URL of go-mssqldb.
 fn sql_server(url: &str) -> Option<SqlServer> {
     let url = url::Url::parse(url).ok().filter(|url| url.scheme() == "sqlserver")?;
     let (mut trust, mut database) = (None, "master".to_owned());
@@ -186,10 +186,7 @@ fn sql_server(url: &str) -> Option<SqlServer> {
 }
 
 fn percent_decode(text: &str) -> String {
-    // Of a form's rules, those for these three are not an URL's.
-    let escaped = text.replace('+', "%2B").replace('=', "%3D").replace('&', "%26");
-    let pair = url::form_urlencoded::parse(escaped.as_bytes()).next();
-    pair.map(|(text, _)| text.into_owned()).unwrap_or_default()
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 impl Settings {
@@ -238,14 +235,14 @@ impl Settings {
         Principal::new(name, PrincipalKind::SystemAssigned)
     }
 
-    /// At least one.
+    /// The user-assigned identities, at least one.
     pub(crate) fn user_assigned(&self) -> Vec<Principal> {
         let names = or_one(&self.user_assigned, "shop-identity");
         names.iter().map(|name| Principal::new(name, PrincipalKind::UserAssigned)).collect()
     }
 
-    /// At least one. An application with the name of a user-assigned identity is
-    /// that identity.
+    /// The applications, at least one. An application with the name of a user-assigned
+    /// identity is that identity.
     pub(crate) fn applications(&self) -> Result<Vec<Application>, String> {
         let mut tables = self.application.clone();
         if tables.is_empty() {
