@@ -166,10 +166,12 @@ fn start_postgres(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>
         options.port = port;
         options.database_names.extend(settings.postgres_databases());
         let server = postgres::PostgresServer::start(options).map_err(failed)?;
-        return Ok(Some((server.addr().port(), Box::new(server))));
+        Ok(Some((server.addr().port(), Box::new(server))))
     }
     #[cfg(not(feature = "embedded"))]
-    Ok(None)
+    {
+        Ok(None)
+    }
 }
 
 async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>, Failure> {
@@ -202,8 +204,10 @@ async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<
         options.sts_url = sts_url;
         options.databases.extend(settings.azure_sql_databases());
         let server = azure_sql::AzureSqlServer::start(options).await.map_err(failed)?;
-        return Ok(Some((server.addr().port(), Box::new(server))));
+        Ok(Some((server.addr().port(), Box::new(server))))
     }
     #[cfg(not(feature = "embedded"))]
-    Ok(None)
+    {
+        Ok(None)
+    }
 }
