@@ -145,7 +145,8 @@ async fn a_stream_of_rows_that_is_dropped_anywhere() {
 async fn a_long_request_that_is_dropped_anywhere() {
     let text = "x".repeat(6000);
     dropped_anywhere(async |client| {
-        let done = client.execute("SELECT LEN(@P1)", &[&text.as_str()]).await.unwrap();
+        let done =
+            client.execute("SELECT 1 WHERE @P1 IS NOT NULL", &[&text.as_str()]).await.unwrap();
         assert_eq!(done.total(), 1);
     })
     .await;

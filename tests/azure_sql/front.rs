@@ -47,7 +47,7 @@ async fn sessions_behind_the_front_are_reset_between_borrowers() {
         let mut a = pool.get().await.unwrap();
         let first = session(&mut a).await;
         assert_eq!(text(&mut a, "SELECT SUSER_SNAME()").await.as_deref(), Some("shop_login"));
-        run(&mut a, "CREATE TABLE #bill (total int); SET ROWCOUNT 1; USE master").await;
+        run(&mut a, "CREATE TABLE #bill (total int); SET LOCK_TIMEOUT 7; USE master").await;
         drop(a);
         let mut b = pool.get().await.unwrap();
         assert_clean(&mut b).await;

@@ -51,7 +51,7 @@ impl Acknowledged {
 
     /// Compares it with what Azure SQL has.
     pub async fn check_azure(&self, client: &mut azure_sql::Client) -> Check {
-        let sql = "SELECT id FROM acknowledged WHERE id BETWEEN @P1 AND @P2 ORDER BY id";
+        let sql = "SELECT id FROM acknowledged WHERE id >= @P1 AND id <= @P2 ORDER BY id";
         let mut check = Check::default();
         for task in tasks_of(Database::Azure) {
             let rows = client.query(sql, &[&first_of(task), &last_of(task)]).await.unwrap();

@@ -202,7 +202,7 @@ impl Load {
         let begin = match operation {
             Operation::Commit | Operation::Rollback => "BEGIN TRANSACTION",
             Operation::LeaveOpen => {
-                "EXEC sp_set_session_context N'borrower', N'somebody'; SET ROWCOUNT 1; \
+                "EXEC sp_set_session_context N'borrower', N'somebody'; SET LANGUAGE French; \
                  CREATE TABLE #left (n int); BEGIN TRANSACTION"
             }
             Operation::Insert | Operation::Read => "",

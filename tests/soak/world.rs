@@ -107,12 +107,8 @@ impl World {
         let postgres_connector = postgres::Connector::new(config, tokens).unwrap();
 
         let mut first = azure_connector.connect().await.unwrap();
-        for sql in [
-            "CREATE TABLE acknowledged (id bigint NOT NULL)",
-            "CREATE INDEX by_id ON acknowledged (id)",
-        ] {
-            first.simple_query(sql).await.unwrap().into_results().await.unwrap();
-        }
+        let table = "CREATE TABLE acknowledged (id bigint NOT NULL PRIMARY KEY)";
+        first.simple_query(table).await.unwrap().into_results().await.unwrap();
         Self {
             clock,
             endpoint,

@@ -161,3 +161,77 @@ fn nanoseconds(time: Time) -> i64 {
 fn microseconds(time: DateTime2) -> i64 {
     i64::from(days(time.date())) * DAY + nanoseconds(time.time()) / 1_000
 }
+
+#[cfg(test)]
+mod tests {
+    use entra_pool::azure_sql::tiberius::{
+        Uuid,
+        time::{DateTime, DateTimeOffset, SmallDateTime},
+    };
+
+    use super::*;
+
+    /// The types that the emulator does not have.
+    #[test]
+    fn every_type_is_told_exactly() {
+        // 1970-01-01, and 1 s after midnight.
+        let (date, time) = (Date::new(719_162), Time::new(10_000_000, 7));
+        let moment = DateTime2::new(date, time);
+        for (column_type, data, kind_of, expected) in [
+            (ColumnType::Floatn, ColumnData::F64(Some(0.5)), Kind::Float, Value::Float(Some(0.5))),
+            (
+                ColumnType::Money,
+                ColumnData::F64(Some(922_337_203.685_4)),
+                Kind::Decimal(4),
+                Value::Decimal(Some(9_223_372_036_854)),
+            ),
+            (
+                ColumnType::Timen,
+                ColumnData::Time(Some(Time::new(863_991_234, 4))),
+                Kind::Time,
+                Value::Time(Some(86_399_123_400_000)),
+            ),
+            (
+                ColumnType::Datetimen,
+                ColumnData::DateTime(Some(DateTime::new(25_567, 2))),
+                Kind::Timestamp,
+                Value::Timestamp(Some(7_000)),
+            ),
+            (
+                ColumnType::Datetime4,
+                ColumnData::SmallDateTime(Some(SmallDateTime::new(25_567, 3))),
+                Kind::Timestamp,
+                Value::Timestamp(Some(180_000_000)),
+            ),
+            (
+                ColumnType::Datetime2,
+                ColumnData::DateTime2(Some(moment)),
+                Kind::Timestamp,
+                Value::Timestamp(Some(1_000_000)),
+            ),
+            (
+                ColumnType::DatetimeOffsetn,
+                ColumnData::DateTimeOffset(Some(DateTimeOffset::new(moment, 120))),
+                Kind::TimestampUtc,
+                Value::Timestamp(Some(1_000_000)),
+            ),
+            (
+                ColumnType::BigVarBin,
+                ColumnData::Binary(Some(vec![0xc0, 0xff].into())),
+                Kind::Binary,
+                Value::Binary(Some(vec![0xc0, 0xff].into())),
+            ),
+            (
+                ColumnType::Guid,
+                ColumnData::Guid(Some(Uuid::from_u128(0x6f96_19ff << 96))),
+                Kind::Text,
+                Value::Text(Some("6f9619ff-0000-0000-0000-000000000000".into())),
+            ),
+        ] {
+            let column = Column::new("a".into(), column_type);
+            assert_eq!(kind(&column, [Some(&data)]).unwrap(), kind_of, "{column_type:?}");
+            let told = value(data, kind_of).unwrap();
+            assert_eq!(told, expected);
+        }
+    }
+}

@@ -49,9 +49,9 @@ async fn a_long_result_of_azure_sql_takes_little_memory() {
     let values: Vec<String> = (0..1_000).map(|n| format!("({n})")).collect();
     world.sql(&format!("INSERT INTO numbers VALUES {}", values.join(", "))).await;
     let query = format!(
-        "SELECT {} FROM (SELECT TOP ({}) a.n * 1000 + b.n AS n FROM numbers AS a CROSS JOIN numbers AS b) AS c",
-        COLUMNS.replace("'a", "N'a"),
-        rows()
+        "SELECT TOP ({}) {} FROM numbers AS a, numbers AS b",
+        rows(),
+        COLUMNS.replace("n AS id", "a.n * 1000 + b.n AS id").replace("'a", "N'a")
     );
     // The emulator makes all of the result before it sends any of it.
     let mut environment = environment(&world, &query);
