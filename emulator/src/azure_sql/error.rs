@@ -1,5 +1,4 @@
-//! What the server says when it refuses: numbers, classes and texts are SQL
-//! Server's.
+//! The server's errors, with SQL Server's numbers, classes and texts.
 
 use std::fmt;
 
@@ -11,8 +10,8 @@ use rusqlite::ffi;
 pub struct ServerError {
     /// The error's number.
     pub number: i32,
-    /// The class (severity): 11 to 16 for what the user can mend, 20 and more
-    /// for what ends the connection.
+    /// The class (severity): 11 to 16 for errors that the user can correct, 20 and more
+    /// for errors that end the connection.
     pub class: u8,
     /// The state.
     pub state: u8,
@@ -20,7 +19,7 @@ pub struct ServerError {
     pub message: String,
 }
 
-/// Fails for the first of these constructs that is there.
+/// Fails for the first of these constructs that is present.
 macro_rules! refuse {
     ($($construct:literal: $present:expr),* $(,)?) => {
         $(if $present {
@@ -40,7 +39,7 @@ impl std::error::Error for ServerError {}
 
 const TOKEN_EXPIRED: i32 = 37396;
 
-/// What separates the parts of an error that goes through SQLite as text.
+/// Separates the parts of an error that passes through SQLite as text.
 const MARK: char = '\u{1}';
 
 impl ServerError {
@@ -49,7 +48,7 @@ impl ServerError {
         Self { number, class, state: 1, message: message.into() }
     }
 
-    /// The token that let the session in has passed its `exp`.
+    /// The session's token has expired.
     pub(crate) fn token_expired() -> Self {
         Self::new(
             TOKEN_EXPIRED,
@@ -58,7 +57,7 @@ impl ServerError {
         )
     }
 
-    /// The client thinks to be in another transaction than it is.
+    /// The request does not name the session's transaction.
     pub(crate) fn wrong_transaction() -> Self {
         Self::new(
             3989,
@@ -67,18 +66,16 @@ impl ServerError {
         )
     }
 
-    /// The construct is not among those that are understood here.
+    /// The emulator does not support this construct.
     pub(crate) fn unsupported(construct: impl fmt::Display) -> Self {
         Self::new(
             102,
             15,
-            format!(
-                "Incorrect syntax near '{construct}'. (Not among what the emulator understands.)"
-            ),
+            format!("Incorrect syntax near '{construct}'. (The emulator does not support it.)"),
         )
     }
 
-    /// What a dedicated SQL pool of Synapse returns instead of running the batch.
+    /// The error that a dedicated SQL pool of Synapse returns instead of running the batch.
     pub(crate) fn no_isolation() -> Self {
         let text = "Parse error at line: 1, column: 33: Incorrect syntax near 'COMMITTED'.";
         Self::new(103_010, 16, text)
@@ -88,25 +85,25 @@ impl ServerError {
         Self::new(102, 15, format!("Incorrect syntax: {message}."))
     }
 
-    /// The statement was stopped half-way; nobody reads this.
+    /// The statement was cancelled. The error is not sent.
     pub(crate) fn cancelled() -> Self {
         Self::new(3617, 16, "The query has been canceled because of an attention.")
     }
 
-    /// Whether the connection is closed behind it.
+    /// Whether the server closes the connection after this error.
     pub(crate) fn ends_session(&self) -> bool {
         self.class >= 20 || self.number == TOKEN_EXPIRED
     }
 
     /// Whether the rest of the batch is not run after this error.
     ///
-    /// Violated constraints and the like end their statement only.
+    /// Errors such as a violated constraint end their statement only.
     pub(crate) fn ends_batch(&self) -> bool {
         !matches!(self.number, 266 | 515 | 547 | 1222 | 2627 | 2628 | 3701 | 3902 | 3903 | 8134)
     }
 
     #[cfg(feature = "embedded")]
-    /// The error for SQLite to carry out of a function.
+    /// As an error of one of SQLite's functions.
     pub(crate) fn through_sqlite(&self) -> rusqlite::Error {
         let text = format!("{MARK}{}{MARK}{}{MARK}{}", self.number, self.class, self.message);
         rusqlite::Error::UserFunctionError(text.into())
@@ -160,13 +157,13 @@ impl ServerError {
     }
 
     #[cfg(feature = "embedded")]
-    /// Errors that SQLite tells apart by their text alone.
+    /// Errors that differ by SQLite's text only.
     fn from_text(text: &str, detail: &str) -> Self {
         if let Some(error) = Self::from_function(text) {
             return error;
         }
         if text.starts_with("no such table") {
-            // Dropped since the statement was translated.
+            // The table was dropped after the statement was translated.
             Self::new(208, 16, format!("Invalid object name '{detail}'."))
         } else if text == "integer overflow" {
             super::convert::overflow(super::types::SqlType::BigInt)
@@ -182,7 +179,7 @@ impl ServerError {
                 ),
             )
         } else {
-            Self::new(8624, 16, format!("The emulator's SQLite says: {text}"))
+            Self::new(8624, 16, format!("SQLite returned an error: {text}"))
         }
     }
 }

@@ -1,23 +1,21 @@
-//! Running a request, and what controls the session in it.
+//! Running a request, and the statements that control the session.
 
-use std::time::Duration;
-
-use rusqlite::types::Value;
+use sqlparser::ast::{Expr, ObjectName, Set, SetSessionParamKind, Statement, TransactionMode, Use};
+use time::{Time, macros::format_description};
 
 use super::{
-    convert::{convert, shown},
+    convert::convert,
     error::ServerError,
-    moments::Moment,
     requests::{Body, TransactionRequest},
     session::{Session, Variables},
-    statements::scope,
     tokens::{Answer, Change, Command},
-    tsql::{
-        Translator,
-        script::{self, Statement},
-    },
+    tsql::{Translator, names::simple, script},
     types::SqlType,
 };
+
+/// SQL Server's levels, in the order of their numbers from 1.
+const ISOLATION_LEVELS: [&str; 5] =
+    ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE", "SNAPSHOT"];
 
 /// How a statement list went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +26,7 @@ enum Flow {
 }
 
 impl Session {
-    /// The answer to a request that is in the right transaction.
+    /// The answer to a request that names the session's transaction.
     pub(crate) fn answer(&mut self, request: Body, mut answer: Answer) -> Vec<u8> {
         let failed = match request {
             Body::Batch(text) => self.batch(&text, &mut Variables::new(), &mut answer),
@@ -93,7 +91,7 @@ impl Session {
         variables: &mut Variables,
         answer: &mut Answer,
     ) -> bool {
-        // The rows would come in a message of their own.
+        // The client would send the rows in another message.
         if text.trim_start().get(..11).is_some_and(|it| it.eq_ignore_ascii_case("INSERT BULK")) {
             return self.fail(&ServerError::unsupported("INSERT BULK"), answer);
         }
@@ -101,7 +99,6 @@ impl Session {
             Ok(statements) => statements,
             Err(error) => return self.fail(&error, answer),
         };
-        self.scope_identity = None;
         let mut failed = false;
         self.run(&statements, variables, answer, &mut failed);
         failed
@@ -118,7 +115,7 @@ impl Session {
             if self.cancel.is_raised() {
                 return Flow::End;
             }
-            let had_transaction = self.had_transaction();
+            let had_transaction = self.in_sqlite_transaction();
             match self.statement(statement, variables, answer, failed) {
                 Ok(Flow::Next) => {}
                 Ok(Flow::End) => return Flow::End,
@@ -145,88 +142,138 @@ impl Session {
         answer: &mut Answer,
         failed: &mut bool,
     ) -> Result<Flow, ServerError> {
-        if self.options.no_exec {
-            // Read, and not run.
-            return match statement {
-                Statement::Set { options, value } if options.iter().any(|o| o == "NOEXEC") => {
-                    self.set(options, value).map(|()| Flow::Next)
-                }
-                Statement::Block(statements) => Ok(self.run(statements, variables, answer, failed)),
-                _ => Ok(Flow::Next),
-            };
-        }
+        let mut change = None;
         match statement {
-            Statement::Block(statements) => {
-                return Ok(self.run(statements, variables, answer, failed));
-            }
-            Statement::If { condition, then, otherwise } => {
+            Statement::StartTransaction {
+                statements,
+                exception: None,
+                has_end_keyword: true,
+                ..
+            } => return Ok(self.run(statements, variables, answer, failed)),
+            Statement::Set(set) => self.set(set, variables)?,
+            // Read, and not run.
+            _ if self.options.no_exec => return Ok(Flow::Next),
+            Statement::If(it) => {
+                let Some(condition) = &it.if_block.condition else {
+                    return Err(ServerError::unsupported(it));
+                };
                 let holds = self.holds(condition, variables)?;
                 self.row_count = 0;
-                return Ok(self.run(
-                    if holds { then } else { otherwise },
-                    variables,
-                    answer,
-                    failed,
-                ));
+                let block = if holds { Some(&it.if_block) } else { it.else_block.as_ref() };
+                let statements = block.map_or(&[][..], |block| block.statements());
+                return Ok(self.run(statements, variables, answer, failed));
             }
-            Statement::Sql(statement) => {
-                let translated = Translator::new(&scope(variables), self).statement(statement)?;
-                self.run_sql(translated, variables, answer)?;
+            Statement::StartTransaction {
+                begin: true,
+                transaction: Some(_),
+                modes,
+                modifier: None,
+                ..
+            } if modes.is_empty() => {
+                change = self.begin("");
+            }
+            Statement::Commit { chain: false, end: false, .. } => change = self.commit()?,
+            Statement::Rollback { chain: false, savepoint } => {
+                change = self.rollback(savepoint.as_ref().map_or("", |name| &name.value))?;
+            }
+            Statement::Savepoint { name } => self.save(&name.value)?,
+            Statement::Execute { name: Some(name), parameters, .. } => {
+                self.execute(name, parameters, statement, variables)?;
+            }
+            Statement::WaitFor(_) => self.wait(statement)?,
+            Statement::Use(Use::Object(name)) => {
+                self.use_database(&simple(name)?.value, answer)?;
+            }
+            other => {
+                let translated = Translator::new(self, variables).statement(other)?;
+                self.run_sql(translated, answer)?;
                 return Ok(Flow::Next);
             }
-            Statement::Begin(name) => {
-                self.begin(name).iter().for_each(|change| answer.environment(change));
-            }
-            Statement::Commit => {
-                self.commit()?.iter().for_each(|change| answer.environment(change))
-            }
-            Statement::Rollback(name) => {
-                self.rollback(name)?.iter().for_each(|change| answer.environment(change));
-            }
-            Statement::Save(name) => self.save(name)?,
-            Statement::Isolation(level) => self.options.isolation = *level,
-            Statement::Set { options, value } => self.set(options, value)?,
-            Statement::Assign { variable, value } => {
-                let (value, sql_type) = self.scalar(value, variables)?;
-                let undeclared = || {
-                    let text = format!("Must declare the scalar variable \"{variable}\".");
-                    ServerError::new(137, 15, text)
-                };
-                let held = variables.get_mut(&variable.to_ascii_lowercase());
-                let held = held.ok_or_else(undeclared)?;
-                held.value = convert(&value, sql_type, held.sql_type.unwrap_or(sql_type))?;
-            }
-            Statement::SetContext { key, value } => {
-                let (key, key_type) = self.scalar(key, variables)?;
-                let (value, sql_type) = self.scalar(value, variables)?;
-                self.set_context(&shown(&key, key_type)?, value, sql_type);
-            }
-            Statement::Wait(duration) => {
-                let (duration, sql_type) = self.scalar(duration, variables)?;
-                let time = convert(&duration, sql_type, SqlType::Time(7))?;
-                let ticks = Moment::parse(&shown(&time, SqlType::Time(7))?).map_or(0, |m| m.ticks);
-                self.cancel.wait(Duration::from_nanos(ticks.saturating_mul(100)));
-                if self.cancel.is_raised() {
-                    return Err(ServerError::cancelled());
-                }
-            }
-            Statement::Throw { number, message } => {
-                let (number, message) =
-                    (self.scalar(number, variables)?, self.scalar(message, variables)?);
-                let Value::Integer(number @ 50_000..) = convert(&number.0, number.1, SqlType::Int)?
-                else {
-                    return Err(ServerError::unsupported("THROW of a number below 50000"));
-                };
-                return Err(ServerError::new(number as i32, 16, shown(&message.0, message.1)?));
-            }
-            Statement::Use(database) => self.use_database(database, answer)?,
         }
+        change.iter().for_each(|change| answer.environment(change));
         self.row_count = 0;
         answer.done(Command::Other, None);
         Ok(Flow::Next)
     }
 
-    fn set(&mut self, options: &[String], value: &str) -> Result<(), ServerError> {
-        options.iter().try_for_each(|option| self.set_option(option, value))
+    fn set(&mut self, set: &Set, variables: &mut Variables) -> Result<(), ServerError> {
+        match set {
+            Set::SetSessionParam(SetSessionParamKind::Generic(set)) => {
+                let value = set.value.strip_suffix('\'').map_or(&*set.value, |text| {
+                    text.trim_start_matches('N').trim_start_matches('\'')
+                });
+                let mut names = set.names.iter().map(|name| name.to_ascii_uppercase());
+                names.try_for_each(|name| match &*name {
+                    "NOEXEC" => self.set_option(&name, value),
+                    _ if self.options.no_exec => Ok(()),
+                    _ => self.set_option(&name, value),
+                })
+            }
+            _ if self.options.no_exec => Ok(()),
+            Set::SetTransaction { modes, snapshot: None, session: false } => {
+                let level = match &modes[..] {
+                    [TransactionMode::IsolationLevel(level)] => level.to_string(),
+                    _ => return Err(ServerError::unsupported(set)),
+                };
+                let index = ISOLATION_LEVELS.iter().position(|known| *known == level);
+                self.options.isolation =
+                    index.ok_or_else(|| ServerError::unsupported(set))? as u8 + 1;
+                Ok(())
+            }
+            Set::SingleAssignment { scope: None, hivevar: false, variable, values } => {
+                let [value] = &values[..] else { return Err(ServerError::unsupported(set)) };
+                let (value, sql_type) = self.scalar(value, variables)?;
+                let name = variable.to_string();
+                let Some(held) = variables.get_mut(&name.to_ascii_lowercase()) else {
+                    let text = format!("Must declare the scalar variable \"{name}\".");
+                    return Err(ServerError::new(137, 15, text));
+                };
+                held.value = convert(&value, sql_type, held.sql_type.unwrap_or(sql_type))?;
+                Ok(())
+            }
+            other => Err(ServerError::unsupported(other)),
+        }
+    }
+
+    /// `EXEC sp_set_session_context N'key', value`.
+    fn execute(
+        &mut self,
+        name: &ObjectName,
+        parameters: &[Expr],
+        statement: &Statement,
+        variables: &Variables,
+    ) -> Result<(), ServerError> {
+        let plain = name.to_string().to_ascii_lowercase();
+        if plain.trim_start_matches("sys.") != "sp_set_session_context" {
+            let text = format!("Could not find stored procedure '{name}'.");
+            return Err(ServerError::new(2812, 16, text));
+        }
+        let [key, value] = parameters else { return Err(ServerError::unsupported(statement)) };
+        if statement.to_string() != format!("EXECUTE {name} {key}, {value}") {
+            return Err(ServerError::unsupported(statement));
+        }
+        let (key, key_type) = self.scalar(key, variables)?;
+        let rusqlite::types::Value::Text(key) =
+            convert(&key, key_type, SqlType::NVarChar(Some(128)))?
+        else {
+            return Err(ServerError::unsupported("a session context's key that is NULL"));
+        };
+        let value = self.scalar(value, variables)?;
+        self.context.insert(key.to_lowercase(), value);
+        Ok(())
+    }
+
+    /// `WAITFOR DELAY '01:02:03'`.
+    fn wait(&mut self, statement: &Statement) -> Result<(), ServerError> {
+        let shown = statement.to_string();
+        let delay = shown.strip_prefix("WAITFOR DELAY '").and_then(|rest| rest.strip_suffix('\''));
+        let format = format_description!("[hour]:[minute]:[second]");
+        let delay = delay.and_then(|text| Time::parse(text, format).ok());
+        let delay = delay.ok_or_else(|| ServerError::unsupported(statement))? - Time::MIDNIGHT;
+        self.cancel.wait(delay.unsigned_abs());
+        if self.cancel.is_raised() {
+            return Err(ServerError::cancelled());
+        }
+        Ok(())
     }
 }

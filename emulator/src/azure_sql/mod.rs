@@ -24,36 +24,33 @@
 //! transaction, else it is error 3989. `sp_prepare` returns no column metadata.
 //! `INSERT BULK` is refused.
 //!
-//! **Types**: `bit`, integers, `real`, `float`, `decimal`, `money`, dates and
-//! times, character and binary types, `uniqueidentifier`. Every expression has
-//! its type by T-SQL's rules before it is run. Decimals have 18 digits. Text is
-//! equal without regard to case and to blanks at the end; what the collation
-//! does with characters outside of Latin-1's letters and, for `<`, outside of
-//! letters and digits, is refused when they are met.
+//! **Types**: `bit`, integers, `decimal`, `date`, `varchar` and `nvarchar`. Every
+//! expression has its type by T-SQL's rules before it is run. Values of decimals have
+//! at most 18 digits, those of `varchar` are ASCII, and a `date` is written
+//! `2024-01-02`. Texts are equal without regard to case and to spaces at the end;
+//! texts outside of ASCII, and the order of texts, are not compared.
 //!
-//! **Queries**: `SELECT` of columns, constants, `+ - * / %` of integers, `+` of
-//! texts, `*`, `COUNT`, `COUNT_BIG` and `SUM`,
-//! `TOP (n)`, `FROM` with `CROSS JOIN` and derived tables,
-//! `WHERE` with comparisons, `BETWEEN`, `IS NULL` and `EXISTS`, `ORDER BY`
-//! columns, `UNION ALL`, subqueries of one row.
+//! **Queries**: `SELECT` of columns, constants, `+ - * / %` of integers, `*`,
+//! `COUNT(*)`, `COUNT_BIG(*)` and `SUM` of integers, `TOP (n)`, `FROM` with a list
+//! of tables, `WHERE` with comparisons, `AND`, `OR`, `NOT` and `IS NULL`, `ORDER BY`
+//! columns other than text, `UNION ALL`.
 //!
 //! **Changes**: `INSERT` of `VALUES`, with `OUTPUT INSERTED.column`; `UPDATE`
 //! and `DELETE` with `WHERE`.
 //!
 //! **Definitions**: `CREATE TABLE` with `NOT NULL`, `PRIMARY KEY` (not of
-//! text), `CHECK` and `int IDENTITY(1,1)`; `CREATE INDEX`; `DROP TABLE`;
-//! `#temporary` tables.
+//! text), `CHECK` and `int IDENTITY(1,1)`; `DROP TABLE`; `#temporary` tables.
 //!
 //! **Control**: `BEGIN`/`COMMIT`/`ROLLBACK`/`SAVE TRANSACTION`, `IF … ELSE`,
-//! `BEGIN … END`, `SET` of options and parameters, `SET TRANSACTION ISOLATION LEVEL`, `WAITFOR
-//! DELAY`, `THROW`, `USE`, `sp_set_session_context`.
+//! `BEGIN … END`, `SET` of options and parameters, `SET TRANSACTION ISOLATION LEVEL`,
+//! `WAITFOR DELAY`, `USE`, `sp_set_session_context`.
 //!
-//! **Functions**: `@@TRANCOUNT`, `@@ROWCOUNT`, `@@SPID`, `@@VERSION`,
-//! `@@LANGUAGE`, `@@LOCK_TIMEOUT`, `SCOPE_IDENTITY`, `DB_NAME`, `USER_NAME`,
-//! `SUSER_SNAME`, `APP_NAME`, `HOST_NAME`, `CAST`, also of `SESSION_CONTEXT`, `OBJECT_ID` of
-//! a table, `LEN`.
+//! **Functions**: `@@TRANCOUNT`, `@@ROWCOUNT`, `@@SPID`, `@@LANGUAGE`,
+//! `@@LOCK_TIMEOUT`, `DB_NAME`, `USER_NAME`, `SUSER_SNAME`, `APP_NAME`, `HOST_NAME`,
+//! `CAST`, also of `SESSION_CONTEXT`, `OBJECT_ID` of a table.
 //!
-//! **Views of the system**: of `sys.dm_exec_sessions` the session's own row.
+//! **System views**: `transaction_isolation_level` of the session's row in
+//! `sys.dm_exec_sessions`.
 //!
 //! **Borrowers**: a request whose SQL begins with a comment `/* borrower NAME */`
 //! says who uses the session. Where another has used it before and no reset bit
@@ -67,10 +64,8 @@
 pub(crate) mod behaviour;
 mod borders;
 pub(crate) mod bytes;
-mod code_page;
 mod connection;
 mod convert;
-mod decimal;
 mod defaults;
 mod error;
 mod execute;
@@ -78,13 +73,11 @@ pub(crate) mod fault;
 mod functions;
 pub(crate) mod gate;
 pub(crate) mod login;
-mod moments;
 mod options;
 pub(crate) mod packets;
 pub(crate) mod prelogin;
 mod procedures;
 mod requests;
-mod results;
 mod session;
 mod statements;
 pub(crate) mod tokens;

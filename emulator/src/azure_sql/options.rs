@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use super::{error::ServerError, session::Session};
 
-/// SET options; `Default` is what a new login has.
+/// SET options; `Default` has those of a new login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) no_count: bool,
     pub(crate) no_exec: bool,
     pub(crate) xact_abort: bool,
-    pub(crate) row_count: u64,
     pub(crate) lock_timeout: i64,
     pub(crate) language: String,
     pub(crate) isolation: u8,
@@ -24,7 +23,6 @@ impl Default for Options {
             no_count: false,
             no_exec: false,
             xact_abort: false,
-            row_count: 0,
             lock_timeout: -1,
             language: "us_english".to_owned(),
             isolation: READ_COMMITTED,
@@ -32,7 +30,7 @@ impl Default for Options {
     }
 }
 
-/// How long SQL Server would wait for a lock: for ever. Not here.
+/// SQL Server waits for a lock without a limit.
 const LONGEST_LOCK_WAIT: Duration = Duration::from_secs(5);
 
 impl Session {
@@ -44,7 +42,7 @@ impl Session {
         Ok(self.connection.busy_timeout(timeout)?)
     }
 
-    /// Sets one option; what has no effect here is taken as well.
+    /// Sets one option. Those that have no effect here are accepted as well.
     pub(crate) fn set_option(&mut self, option: &str, value: &str) -> Result<(), ServerError> {
         let invalid = || ServerError::unsupported(format_args!("SET {option} {value}"));
         let switch = || match value.to_ascii_uppercase().as_str() {
@@ -56,13 +54,12 @@ impl Session {
             "NOCOUNT" => self.options.no_count = switch()?,
             "NOEXEC" => self.options.no_exec = switch()?,
             "XACT_ABORT" => self.options.xact_abort = switch()?,
-            "ROWCOUNT" => self.options.row_count = value.parse().map_err(|_| invalid())?,
             "LOCK_TIMEOUT" => {
                 self.options.lock_timeout = value.parse().map_err(|_| invalid())?;
                 self.apply_lock_timeout()?;
             }
             "LANGUAGE" => value.clone_into(&mut self.options.language),
-            // On in every session; off, they would change what statements answer.
+            // On in every session; off, they would change what statements return.
             "ANSI_NULLS"
             | "ANSI_PADDING"
             | "ANSI_WARNINGS"
@@ -70,12 +67,13 @@ impl Session {
             | "CONCAT_NULL_YIELDS_NULL"
             | "QUOTED_IDENTIFIER"
                 if switch()? => {}
-            // With ANSI_WARNINGS on, the former changes nothing; cursors there are none.
-            "ARITHABORT" | "CURSOR_CLOSE_ON_COMMIT" => drop(switch()?),
             "DATEFORMAT" if value.eq_ignore_ascii_case("mdy") => {}
+            "ROWCOUNT" if value == "0" => {}
+            // Nothing that the emulator supports depends on them.
+            "ARITHABORT" | "CURSOR_CLOSE_ON_COMMIT" => drop(switch()?),
             "TEXTSIZE" | "DATEFIRST" => drop(value.parse::<i64>().map_err(|_| invalid())?),
             "DEADLOCK_PRIORITY" => {}
-            // What would change what a statement does is understood when off.
+            // On, they would change what statements do.
             "IMPLICIT_TRANSACTIONS" | "FMTONLY" | "PARSEONLY" | "NUMERIC_ROUNDABORT"
                 if !switch()? => {}
             _ => return Err(invalid()),

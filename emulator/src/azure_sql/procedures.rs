@@ -1,6 +1,6 @@
-//! Procedures that run SQL: `sp_executesql`, and prepared statements.
+//! Procedures that run SQL: `sp_executesql` and those of prepared statements.
 
-use std::collections::BTreeMap;
+use std::{iter::Enumerate, vec::IntoIter};
 
 use rusqlite::types::Value;
 
@@ -15,29 +15,18 @@ use super::{
     values,
 };
 
-/// The statements that a session has prepared, by their handles.
-#[derive(Debug, Default)]
-pub(crate) struct Prepared {
-    last: i32,
-    statements: BTreeMap<i32, Statement>,
-}
-
+/// A statement, and the declarations of its parameters.
 #[derive(Debug, Clone)]
-struct Statement {
+pub(crate) struct Prepared {
     declarations: String,
     text: String,
 }
 
-impl Prepared {
-    fn add(&mut self, statement: Statement) -> i32 {
-        self.last += 1;
-        self.statements.insert(self.last, statement);
-        self.last
-    }
-}
+/// A call's parameters, with their places.
+type Arguments = Enumerate<IntoIter<Parameter>>;
 
 impl Session {
-    /// The calls of one message; the next runs whatever became of the one before.
+    /// Runs the calls of one message, also those after a call that fails.
     pub(crate) fn calls(&mut self, calls: Vec<Call>, answer: &mut Answer) -> bool {
         let mut any_failed = false;
         for call in calls {
@@ -59,137 +48,129 @@ impl Session {
         answer: &mut Answer,
         returned: &mut Vec<ReturnValue>,
     ) -> Result<bool, ServerError> {
-        let mut arguments = Arguments { next: 0, rest: call.parameters.into_iter() };
-        match call.procedure {
+        let mut arguments = call.parameters.into_iter().enumerate();
+        let statement = match call.procedure {
             Procedure::ExecuteSql => {
-                let (text, declarations) =
-                    (arguments.text("@statement")?, arguments.text("@params")?);
-                self.execute_sql(&Statement { declarations, text }, arguments, answer, returned)
+                let text = text(&mut arguments, "@statement")?;
+                Prepared { declarations: declarations(&mut arguments)?, text }
             }
             Procedure::Prepare | Procedure::PrepareExecute => {
-                // A handle that the client has no more use for may come along.
-                let (name, old) = arguments.handle()?;
-                let (declarations, text) = (arguments.text("@params")?, arguments.text("@stmt")?);
-                script::parse(&text)?;
-                if let Some(old) = old {
-                    self.prepared.statements.remove(&old);
-                }
-                let statement = Statement { declarations, text };
-                let handle = self.prepared.add(statement.clone());
-                let mut value = Vec::new();
-                values::write(&Value::Integer(handle.into()), SqlType::Int, &mut value)?;
-                returned.push(ReturnValue { ordinal: 0, name, sql_type: SqlType::Int, value });
+                // The client may pass a handle that it does not use any more.
+                let (name, old) = handle(&mut arguments)?;
+                let declarations = declarations(&mut arguments)?;
+                let statement = Prepared { declarations, text: text(&mut arguments, "@stmt")? };
+                script::parse(&statement.text)?;
+                self.prepared.remove(&old);
+                self.last_handle += 1;
+                self.prepared.insert(self.last_handle, statement.clone());
+                let handle = Value::Integer(self.last_handle.into());
+                returned.push(return_value(0, name, SqlType::Int, &handle)?);
                 if call.procedure == Procedure::Prepare {
                     return Ok(false);
                 }
-                self.execute_sql(&statement, arguments, answer, returned)
+                statement
             }
             Procedure::Execute => {
-                let statement = self.statement_of(arguments.handle()?.1)?.clone();
-                self.execute_sql(&statement, arguments, answer, returned)
+                let (_, handle) = handle(&mut arguments)?;
+                self.prepared.get(&handle).cloned().ok_or_else(|| no_handle(handle))?
             }
             Procedure::Unprepare => {
-                let (_, handle) = arguments.handle()?;
-                self.statement_of(handle)?;
-                self.prepared.statements.retain(|known, _| Some(*known) != handle);
-                Ok(false)
+                let (_, handle) = handle(&mut arguments)?;
+                self.prepared.remove(&handle).ok_or_else(|| no_handle(handle))?;
+                return Ok(false);
             }
             Procedure::PrepareCall => {
-                arguments.handle()?;
-                Err(no_procedure(&arguments.text("@RPCCall")?))
+                handle(&mut arguments)?;
+                return Err(no_procedure(&text(&mut arguments, "@RPCCall")?));
             }
-            Procedure::Other(name) => Err(no_procedure(&name)),
-        }
+            Procedure::Other(name) => return Err(no_procedure(&name)),
+        };
+        self.execute_sql(&statement, arguments, answer, returned)
     }
 
-    fn statement_of(&self, handle: Option<i32>) -> Result<&Statement, ServerError> {
-        let handle = handle.unwrap_or_default();
-        self.prepared.statements.get(&handle).ok_or_else(|| {
-            let text = format!("Could not find prepared statement with handle {handle}.");
-            ServerError::new(8179, 16, text)
-        })
-    }
-
-    /// A batch of its own scope. What it sets holds in it, and the tables that it makes for
-    /// itself go at its end.
+    /// A batch with its own scope: its options hold in it, and its temporary tables are dropped
+    /// when it ends.
     fn execute_sql(
         &mut self,
-        statement: &Statement,
+        statement: &Prepared,
         arguments: Arguments,
         answer: &mut Answer,
         returned: &mut Vec<ReturnValue>,
     ) -> Result<bool, ServerError> {
         let (mut variables, outputs) = bind(&statement.declarations, arguments)?;
         let (options, transactions) = (self.options.clone(), self.transaction_count);
-        let tables = self.temporary_tables().unwrap_or_default();
-        let mut failed = self.batch(&statement.text, &mut variables, answer);
+        let tables = self.temporary_tables()?;
+        let failed = self.batch(&statement.text, &mut variables, answer);
         self.options = options;
-        let restored =
-            self.apply_lock_timeout().and_then(|()| self.temporary_tables()).and_then(|now| {
-                let own: Vec<String> =
-                    now.into_iter().filter(|table| !tables.contains(table)).collect();
-                own.iter().try_for_each(|table| self.drop_temporary(table))
-            });
-        if let Err(error) = restored {
-            failed = self.fail(&error, answer);
+        self.apply_lock_timeout()?;
+        for table in self.temporary_tables()? {
+            if !tables.contains(&table) {
+                self.drop_temporary(&table)?;
+            }
         }
-        if !failed && self.transaction_count != transactions {
+        if failed {
+            return Ok(true);
+        }
+        if self.transaction_count != transactions {
             let text = format!(
                 "Transaction count after EXECUTE indicates a mismatching number of BEGIN and COMMIT statements. Previous count = {transactions}, current count = {}.",
                 self.transaction_count
             );
-            failed = self.fail(&ServerError::new(266, 16, text), answer);
+            return Err(ServerError::new(266, 16, text));
         }
-        for (ordinal, name) in outputs.into_iter().filter(|_| !failed) {
-            let Some(Variable { sql_type: Some(sql_type), value }) = variables.remove(&name) else {
-                continue;
-            };
-            let mut bytes = Vec::new();
-            values::write(&value, sql_type, &mut bytes)?;
-            returned.push(ReturnValue { ordinal, name, sql_type, value: bytes });
+        for (ordinal, name) in outputs {
+            if let Some(Variable { sql_type: Some(sql_type), value }) = variables.remove(&name) {
+                returned.push(return_value(ordinal, name, sql_type, &value)?);
+            }
         }
-        Ok(failed)
+        Ok(false)
     }
+}
+
+fn return_value(
+    place: usize,
+    name: String,
+    sql_type: SqlType,
+    value: &Value,
+) -> Result<ReturnValue, ServerError> {
+    let mut bytes = Vec::new();
+    values::write(value, sql_type, &mut bytes)?;
+    Ok(ReturnValue { ordinal: place as u16, name, sql_type, value: bytes })
+}
+
+fn no_handle(handle: i32) -> ServerError {
+    let text = format!("Could not find prepared statement with handle {handle}.");
+    ServerError::new(8179, 16, text)
 }
 
 fn no_procedure(name: &str) -> ServerError {
     ServerError::new(2812, 16, format!("Could not find stored procedure '{name}'."))
 }
 
-/// A call's parameters, in their order.
-struct Arguments {
-    next: u16,
-    rest: std::vec::IntoIter<Parameter>,
-}
-
-impl Iterator for Arguments {
-    type Item = (u16, Parameter);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let parameter = self.rest.next()?;
-        self.next += 1;
-        Some((self.next - 1, parameter))
+fn text(arguments: &mut Arguments, name: &str) -> Result<String, ServerError> {
+    match arguments.next() {
+        Some((_, Parameter { value: Value::Text(text), .. })) => Ok(text),
+        _ => Err(expects(name, "ntext/nchar/nvarchar")),
     }
 }
 
-impl Arguments {
-    fn text(&mut self, name: &str) -> Result<String, ServerError> {
-        match self.next().map(|(_, parameter)| parameter.value) {
-            Some(Value::Text(text)) => Ok(text),
-            Some(Value::Null) | None if name == "@params" => Ok(String::new()),
-            _ => Err(expects(name, "ntext/nchar/nvarchar")),
-        }
+/// `@params`, which may be NULL or absent.
+fn declarations(arguments: &mut Arguments) -> Result<String, ServerError> {
+    match arguments.next() {
+        None | Some((_, Parameter { value: Value::Null, .. })) => Ok(String::new()),
+        Some((_, Parameter { value: Value::Text(text), .. })) => Ok(text),
+        _ => Err(expects("@params", "ntext/nchar/nvarchar")),
     }
+}
 
-    /// A handle, if it is not NULL, and the parameter's name.
-    fn handle(&mut self) -> Result<(String, Option<i32>), ServerError> {
-        match self.next() {
-            Some((_, Parameter { name, value: Value::Null, .. })) => Ok((name, None)),
-            Some((_, Parameter { name, value: Value::Integer(handle), .. })) => {
-                Ok((name, i32::try_from(handle).ok()))
-            }
-            _ => Err(expects("@handle", "int")),
+/// A handle, which is 0 for NULL, and the parameter's name.
+fn handle(arguments: &mut Arguments) -> Result<(String, i32), ServerError> {
+    match arguments.next() {
+        Some((_, Parameter { name, value: Value::Null, .. })) => Ok((name, 0)),
+        Some((_, Parameter { name, value: Value::Integer(handle), .. })) => {
+            Ok((name, i32::try_from(handle).unwrap_or_default()))
         }
+        _ => Err(expects("@handle", "int")),
     }
 }
 
@@ -198,12 +179,12 @@ fn expects(name: &str, sql_type: &str) -> ServerError {
     ServerError::new(214, 16, text)
 }
 
-/// The variables of `sp_executesql @stmt, @params, @P1, …`, and which of them the client wants
-/// back, by the parameters' places.
+/// The variables of `sp_executesql @stmt, @params, @P1, …`, and those that the client wants
+/// back, with the places of their parameters.
 fn bind(
     declarations: &str,
     arguments: Arguments,
-) -> Result<(Variables, Vec<(u16, String)>), ServerError> {
+) -> Result<(Variables, Vec<(usize, String)>), ServerError> {
     let (mut variables, mut in_order, mut outputs) = (Variables::new(), Vec::new(), Vec::new());
     for (name, declared) in split_declarations(declarations) {
         let Some(sql_type) = SqlType::parse(declared) else {
@@ -224,7 +205,7 @@ fn bind(
                 format!("Procedure or function has a parameter {name} that is not declared.");
             return Err(ServerError::new(8144, 16, text));
         };
-        // As declared, whatever it was sent as.
+        // The declared type can differ from the type that is sent.
         variable.value = match (parameter.sql_type, variable.sql_type) {
             (Some(sent), Some(declared)) if sent != declared => {
                 convert(&parameter.value, sent, declared)?
@@ -238,7 +219,7 @@ fn bind(
     Ok((variables, outputs))
 }
 
-/// `@a int,@b decimal(10,2)`, split at the commas outside of parentheses.
+/// Splits `@a int,@b decimal(10,2)` at the commas outside of parentheses.
 fn split_declarations(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut depth = 0;
     text.split(move |c| {

@@ -10,16 +10,16 @@ use rusqlite::{Connection, types::Value};
 
 use super::{
     error::ServerError,
-    functions::{self, SessionContext},
+    functions,
     options::Options,
     procedures::Prepared,
     tokens::{Answer, Change},
-    tsql::{Catalogue, TableColumn, names::Table},
+    tsql::{TableColumn, names::Table},
     types::SqlType,
 };
 use crate::database::{Database, ROW_NUMBER_INT};
 
-/// Who is logged in, and to what.
+/// The login: its user, and what it was for.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) user: String,
@@ -29,7 +29,7 @@ pub(crate) struct Identity {
     pub(crate) spid: u16,
 }
 
-/// Stops what runs in a session, from outside.
+/// Stops the statement that a session runs, from another thread.
 #[derive(Debug, Default)]
 pub(crate) struct Cancel {
     flag: AtomicBool,
@@ -52,21 +52,22 @@ impl Cancel {
         self.flag.load(Ordering::Acquire)
     }
 
-    /// Waits for so long, or until it is raised.
+    /// Waits for `duration`, or until the flag is raised.
     pub(crate) fn wait(&self, duration: Duration) {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.raised.wait_timeout_while(lock, duration, |()| !self.is_raised()));
     }
 }
 
-/// One session, on a thread that may block.
+/// One session. It blocks its thread.
 pub(crate) struct Session {
     pub(crate) connection: Connection,
     pub(crate) identity: Identity,
     login_database: String,
     pub(crate) databases: Arc<[String]>,
     pub(crate) options: Options,
-    pub(crate) context: SessionContext,
+    /// What `sp_set_session_context` has set; keys in lower case.
+    pub(crate) context: BTreeMap<String, (Value, SqlType)>,
     pub(crate) cancel: Arc<Cancel>,
     /// `@@TRANCOUNT`.
     pub(crate) transaction_count: u32,
@@ -75,10 +76,11 @@ pub(crate) struct Session {
     pub(crate) last_descriptor: u64,
     pub(crate) transaction_name: String,
     pub(crate) row_count: i64,
-    pub(crate) scope_identity: Option<i64>,
-    /// Who has used it since it was reset, as far as requests say.
+    /// The borrower that the requests since the last reset have named.
     borrower: Option<String>,
-    pub(crate) prepared: Prepared,
+    /// The statements that the session has prepared, by their handles.
+    pub(crate) prepared: BTreeMap<i32, Prepared>,
+    pub(crate) last_handle: i32,
 }
 
 impl Session {
@@ -89,8 +91,7 @@ impl Session {
         cancel: Arc<Cancel>,
     ) -> Result<Self, ServerError> {
         let mut connection = database.open()?;
-        let context = SessionContext::default();
-        functions::register(&connection, Arc::clone(&context))?;
+        functions::register(&connection)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         let stop = Arc::clone(&cancel);
         connection.progress_handler(1000, Some(move || stop.is_raised()))?;
@@ -101,20 +102,20 @@ impl Session {
             identity,
             databases,
             options: Options::default(),
-            context,
+            context: BTreeMap::new(),
             cancel,
             transaction_count: 0,
             descriptor: 0,
             transaction_name: String::new(),
             row_count: 0,
-            scope_identity: None,
             borrower: None,
-            prepared: Prepared::default(),
+            prepared: BTreeMap::new(),
+            last_handle: 0,
         })
     }
 
-    /// RESETCONNECTION (MS-TDS 2.2.3.1.2): as if logged in anew, but for the
-    /// isolation level; with `keep_transaction`, but for the transaction too.
+    /// RESETCONNECTION (MS-TDS 2.2.3.1.2): the state of a new login, except for the
+    /// isolation level and, with `keep_transaction`, the transaction.
     pub(crate) fn reset(&mut self, keep_transaction: bool) -> Result<(), ServerError> {
         if !keep_transaction {
             self.end_transaction("ROLLBACK")?;
@@ -124,15 +125,15 @@ impl Session {
         }
         self.options = Options { isolation: self.options.isolation, ..Options::default() };
         self.apply_lock_timeout()?;
-        self.context.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.context.clear();
         self.identity.database.clone_from(&self.login_database);
-        (self.row_count, self.scope_identity) = (0, None);
+        self.row_count = 0;
         self.borrower = None;
-        self.prepared = Prepared::default();
+        self.prepared.clear();
         Ok(())
     }
 
-    /// Notes who uses the session; the other, if it still is somebody else's.
+    /// Records the borrower. Fails if another one has used the session since its last reset.
     pub(crate) fn borrowed_by(&mut self, borrower: &str) -> Result<(), ServerError> {
         let holder = self.borrower.get_or_insert_with(|| borrower.to_owned());
         if holder == borrower {
@@ -155,11 +156,6 @@ impl Session {
         Ok(self.connection.execute_batch(&sql)?)
     }
 
-    pub(crate) fn set_context(&self, key: &str, value: Value, sql_type: SqlType) {
-        let mut context = self.context.lock().unwrap_or_else(PoisonError::into_inner);
-        context.insert(key.to_lowercase(), (value, sql_type));
-    }
-
     pub(crate) fn use_database(
         &mut self,
         name: &str,
@@ -180,27 +176,44 @@ impl Session {
     }
 }
 
-impl Catalogue for Session {
-    fn columns(&self, table: &Table) -> Option<Vec<TableColumn>> {
+impl Session {
+    /// The columns of a table, in order; `None` if there is no such table.
+    pub(crate) fn columns(&self, table: &Table) -> Option<Vec<TableColumn>> {
         let schema = if table.is_temporary() { "temp" } else { "main" };
-        let mut columns = self
-            .connection
-            .prepare("SELECT name, type FROM pragma_table_info(?1, ?2) ORDER BY cid")
-            .ok()?;
+        let sql = "SELECT name, type FROM pragma_table_info(?1, ?2) ORDER BY cid";
+        let mut columns = self.connection.prepare(sql).ok()?;
         let columns = columns.query_map([table.name.as_str(), schema], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
         });
-        let columns: Vec<(String, String)> = columns.ok()?.collect::<Result<_, _>>().ok()?;
-        let column = |(name, declared): (String, String)| {
+        let column = |column: rusqlite::Result<(String, String)>| {
+            let (name, declared) = column.ok()?;
             let (sql_type, identity) = (SqlType::parse(&declared)?, declared == ROW_NUMBER_INT);
             Some(TableColumn { name, sql_type, identity })
         };
-        let columns: Vec<TableColumn> = columns.into_iter().map(column).collect::<Option<_>>()?;
+        let columns: Vec<TableColumn> = columns.ok()?.map(column).collect::<Option<_>>()?;
         (!columns.is_empty()).then_some(columns)
+    }
+
+    /// A variable or function of the system, by its name in upper case.
+    pub(crate) fn system(&self, name: &str) -> Option<(SqlType, Value)> {
+        let int = |number: i64| (SqlType::Int, Value::Integer(number));
+        let text = |text: &str| (SqlType::NVarChar(Some(128)), Value::Text(text.to_owned()));
+        Some(match name {
+            "@@TRANCOUNT" => int(self.transaction_count.into()),
+            "@@ROWCOUNT" => int(self.row_count),
+            "@@LOCK_TIMEOUT" => int(self.options.lock_timeout),
+            "@@SPID" => (SqlType::SmallInt, Value::Integer(self.identity.spid.into())),
+            "@@LANGUAGE" => text(&self.options.language),
+            "DB_NAME()" => text(&self.identity.database),
+            "SUSER_SNAME()" | "USER_NAME()" => text(&self.identity.user),
+            "APP_NAME()" => text(&self.identity.application),
+            "HOST_NAME()" => text(&self.identity.host),
+            _ => return None,
+        })
     }
 }
 
-/// What variables hold.
+/// The variables of a batch, by name in lower case.
 pub(crate) type Variables = BTreeMap<String, Variable>;
 
 #[derive(Debug, Clone, PartialEq)]

@@ -1,4 +1,4 @@
-//! Transactions: T-SQL's count of them over SQLite's one.
+//! Transactions: T-SQL counts them, and SQLite has one.
 
 use super::{
     error::ServerError,
@@ -9,18 +9,18 @@ use super::{
 };
 
 impl Session {
-    /// Whether SQLite has a transaction open. It begins one later than the
-    /// client: see [`Self::before_statement`].
-    fn in_sqlite_transaction(&self) -> bool {
+    /// Whether SQLite has a transaction open. It begins later than the client's: see
+    /// [`Self::before_statement`].
+    pub(crate) fn in_sqlite_transaction(&self) -> bool {
         !self.connection.is_autocommit()
     }
 
     /// Begins SQLite's transaction, if this statement needs one.
     ///
-    /// Azure SQL's READ COMMITTED reads what was committed when the statement
-    /// began. So do SQLite's statements outside of a transaction, hence reads
-    /// under READ COMMITTED do not open one, and the first change takes the
-    /// write lock at once, waiting for it. Higher levels read one snapshot.
+    /// With READ COMMITTED, a statement in Azure SQL reads what was committed when it began. So
+    /// do SQLite's statements outside of a transaction. Reads under READ COMMITTED therefore do
+    /// not open a transaction, and the first change waits for the write lock and takes it.
+    /// Higher levels read one snapshot.
     pub(crate) fn before_statement(&self, writes: Writes) -> Result<(), ServerError> {
         if self.transaction_count == 0 || self.in_sqlite_transaction() {
             return Ok(());
@@ -33,7 +33,7 @@ impl Session {
         Ok(())
     }
 
-    /// SQLite rolls a whole transaction back for some errors; so must we.
+    /// SQLite rolls a whole transaction back after some errors, and so must the session.
     pub(crate) fn after_error(
         &mut self,
         error: &ServerError,
@@ -46,10 +46,6 @@ impl Session {
         } else {
             None
         }
-    }
-
-    pub(crate) fn had_transaction(&self) -> bool {
-        self.in_sqlite_transaction()
     }
 
     pub(crate) fn begin(&mut self, name: &str) -> Option<Change> {
@@ -82,7 +78,7 @@ impl Session {
         }
     }
 
-    /// All of it, or back to the savepoint of this name.
+    /// Rolls the transaction back, or to the savepoint of this name.
     pub(crate) fn rollback(&mut self, name: &str) -> Result<Option<Change>, ServerError> {
         if self.transaction_count == 0 {
             return Err(ServerError::new(
@@ -116,7 +112,7 @@ impl Session {
         Ok(self.connection.execute_batch(&format!("SAVEPOINT {}", quoted(name)))?)
     }
 
-    /// Ends the transaction, if there is one, and says that it was rolled back.
+    /// Ends the transaction, if there is one, and returns that it was rolled back.
     pub(crate) fn end_transaction(&mut self, how: &str) -> Result<Option<Change>, ServerError> {
         if self.in_sqlite_transaction() {
             self.connection.execute_batch(how)?;

@@ -2,71 +2,55 @@
 
 use sqlparser::ast::{
     Assignment, AssignmentTarget, Delete, Expr, FromTable, Insert, ObjectName, OutputClause,
-    SelectItem, SetExpr, Statement, TableObject, TableWithJoins, Update,
+    SelectItem, SetExpr, TableFactor, TableObject, TableWithJoins, Update,
 };
 
 use super::{
-    Result, TableColumn, Translated, Translator, Typed, Writes, names,
-    names::Table,
-    plain,
-    queries::unified,
-    refuse, refuse_rest,
-    sources::{From, Source},
+    Result, TableColumn, Translated, Translator, Typed, Writes, common_type, list, names,
+    names::Table, only, refuse, sources::Source,
 };
 use crate::azure_sql::{
     convert::is_convertible,
     error::ServerError,
     tokens::{Column, Command},
-    types::SqlType,
 };
 
 impl Translator<'_> {
     pub(super) fn insert(mut self, insert: &Insert) -> Result<Translated> {
-        let Statement::Insert(known) = plain("INSERT INTO t VALUES (1)")? else {
-            return Err(ServerError::unsupported("INSERT"));
-        };
-        let rest = Insert {
-            into: known.into,
-            table: known.table.clone(),
-            columns: Vec::new(),
-            source: known.source.clone(),
-            output: None,
-            ..insert.clone()
-        };
-        refuse_rest(&rest, &known)?;
         let TableObject::TableName(name) = &insert.table else {
             return Err(ServerError::unsupported(insert));
         };
+        let Some(SetExpr::Values(values)) = insert.source.as_deref().map(|query| &*query.body)
+        else {
+            return Err(ServerError::unsupported("INSERT of anything but VALUES"));
+        };
+        let into = if insert.into { "INTO " } else { "" };
+        let mut known = format!("INSERT {into}{name} ");
+        if !insert.columns.is_empty() {
+            known = format!("{known}({}) ", list(&insert.columns));
+        }
+        if let Some(output) = &insert.output {
+            known = format!("{known}{output} ");
+        }
+        only(insert, &format!("{known}{values}"))?;
+        refuse!("VALUE": values.value_keyword, "ROW": values.explicit_row);
         let table = names::table(name)?;
         let all = self.columns_of(&table)?;
         let columns = inserted_columns(&table, &all, &insert.columns)?;
-        let query = insert.source.as_deref();
-        let values = match query.map(|query| (&*query.body, query.to_string())) {
-            Some((SetExpr::Values(values), text))
-                if text == values.to_string() && !values.explicit_row && !values.value_keyword =>
-            {
-                values
-            }
-            _ => return Err(ServerError::unsupported("INSERT of anything but VALUES")),
-        };
-        let mut rows = Vec::new();
+        refuse!("more than 1000 rows of VALUES": values.rows.len() > 1000);
+        let mut rows: Vec<Vec<Typed>> = Vec::new();
         for row in &values.rows {
-            let typed: Result<Vec<Typed>> =
-                row.content.iter().map(|value| self.expression(value)).collect();
-            rows.push(typed?);
+            refuse!("INSERT of another number of values than columns": row.content.len() != columns.len());
+            rows.push(row.content.iter().map(|it| self.expression(it)).collect::<Result<_>>()?);
         }
-        let count = rows.len() as u64;
-        refuse!("more than 1000 rows of VALUES": count > 1000);
-        // The columns of all rows have one type before they get the table's.
-        let rows = unified(rows)?;
+        for index in 0..columns.len() {
+            // SQL Server converts the rows to one type before it converts them to the column's.
+            common_type(rows.iter().map(|row| &row[index]))?;
+        }
         let mut stored = Vec::new();
         for row in rows {
-            refuse!("INSERT of another number of values than columns": row.len() != columns.len());
-            let row: Result<Vec<String>> = row
-                .into_iter()
-                .zip(&columns)
-                .map(|(typed, column)| stored_as(typed, column))
-                .collect();
+            let row = row.into_iter().zip(&columns);
+            let row: Result<Vec<_>> = row.map(|(typed, column)| stored_as(typed, column)).collect();
             stored.push(format!("({})", row?.join(", ")));
         }
         let names: Vec<String> = columns.iter().map(|c| names::quoted(&c.name)).collect();
@@ -76,29 +60,18 @@ impl Translator<'_> {
             names.join(", "),
             stored.join(", ")
         );
-        let (sql, output) = match &insert.output {
-            Some(output) => {
-                let (items, output) = inserted(output, &all)?;
-                (format!("{sql} RETURNING {items}"), output)
-            }
-            None => (sql, Vec::new()),
+        let (returning, columns) = match &insert.output {
+            Some(output) => inserted(output, &all)?,
+            None => (String::new(), Vec::new()),
         };
-        let inserts = (count, all.iter().any(|column| column.identity));
-        let finished = self.finish(sql, Writes::to(&table), Command::Insert);
-        Ok(Translated { columns: output, inserts, ..finished })
+        let sql = format!("{sql}{returning}");
+        Ok(Translated { columns, ..self.finish(sql, Writes::to(&table), Command::Insert) })
     }
 
     pub(super) fn update(mut self, update: &Update) -> Result<Translated> {
-        let Statement::Update(known) = plain("UPDATE t SET a = 1")? else {
-            return Err(ServerError::unsupported("UPDATE"));
-        };
-        let rest = Update {
-            table: known.table.clone(),
-            assignments: known.assignments.clone(),
-            selection: None,
-            ..update.clone()
-        };
-        refuse_rest(&rest, &known)?;
+        let condition = shown_condition(update.selection.as_ref());
+        let assignments = list(&update.assignments);
+        only(update, &format!("UPDATE {} SET {assignments}{condition}", update.table))?;
         let (table, columns) = self.changed(&update.table)?;
         let mut changed = Vec::new();
         let mut changes = Vec::new();
@@ -120,12 +93,9 @@ impl Translator<'_> {
     }
 
     pub(super) fn delete(mut self, delete: &Delete) -> Result<Translated> {
-        let Statement::Delete(known) = plain("DELETE FROM t")? else {
-            return Err(ServerError::unsupported("DELETE"));
-        };
-        let rest = Delete { from: known.from.clone(), selection: None, ..delete.clone() };
-        refuse_rest(&rest, &known)?;
         let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
+        let condition = shown_condition(delete.selection.as_ref());
+        only(delete, &format!("DELETE FROM {}{condition}", list(from)))?;
         let [table] = &from[..] else { return Err(ServerError::unsupported(delete)) };
         let (table, _) = self.changed(table)?;
         let condition = self.condition_of(delete.selection.as_ref())?;
@@ -133,19 +103,15 @@ impl Translator<'_> {
         Ok(self.finish(sql, Writes::to(&table), Command::Delete))
     }
 
-    /// The table of a change, the columns of which the rest of it sees.
+    /// The table of a change, and its columns.
     fn changed(&mut self, changed: &TableWithJoins) -> Result<(Table, Vec<TableColumn>)> {
-        let TableWithJoins { relation, joins } = changed;
-        let sqlparser::ast::TableFactor::Table { name, .. } = relation else {
+        let TableFactor::Table { name, .. } = &changed.relation else {
             return Err(ServerError::unsupported(changed));
         };
-        if !joins.is_empty() || relation.to_string() != name.to_string() {
-            return Err(ServerError::unsupported(changed));
-        }
+        only(changed, &name.to_string())?;
         let table = names::table(name)?;
         let columns = self.columns_of(&table)?;
-        let tables = vec![Source::of_table(&table.name, &columns)];
-        self.froms.push(From { tables, ..From::default() });
+        self.sources.push(Source { name: table.name.clone(), columns: columns.clone() });
         Ok((table, columns))
     }
 
@@ -156,16 +122,22 @@ impl Translator<'_> {
     }
 }
 
-/// The columns that get values: all but the one that numbers the rows, if none is named.
+fn shown_condition(selection: Option<&Expr>) -> String {
+    selection.map_or(String::new(), |selection| format!(" WHERE {selection}"))
+}
+
+/// The columns that get values: without a list, all except the IDENTITY.
 fn inserted_columns<'c>(
     table: &Table,
     all: &'c [TableColumn],
     names: &[ObjectName],
 ) -> Result<Vec<&'c TableColumn>> {
+    if names.is_empty() {
+        return Ok(all.iter().filter(|column| !column.identity).collect());
+    }
     let mut known = Vec::new();
     for name in names {
-        let column = named(all, name, &mut known)?;
-        if column.identity {
+        if named(all, name, &mut known)?.identity {
             let text = format!(
                 "Cannot insert explicit value for identity column in table '{}' when IDENTITY_INSERT is set to OFF.",
                 table.name
@@ -173,11 +145,7 @@ fn inserted_columns<'c>(
             return Err(ServerError::new(544, 16, text));
         }
     }
-    Ok(if names.is_empty() {
-        all.iter().filter(|column| !column.identity).collect()
-    } else {
-        known
-    })
+    Ok(known)
 }
 
 /// The column of this name, which must not be among those before it.
@@ -195,12 +163,12 @@ fn named<'c>(
     Ok(column)
 }
 
-/// A value as a column takes it.
+/// The value that a column stores.
 fn stored_as(typed: Typed, column: &TableColumn) -> Result<String> {
     let to = column.sql_type;
     match typed.sql_type {
         None => Ok(typed.sql),
-        Some(from) if from == to && to.digits().is_none() => Ok(typed.sql),
+        Some(from) if from == to => Ok(typed.sql),
         Some(from) if !is_convertible(from, to) => {
             Err(ServerError::unsupported(format_args!("{from} in a column of {to}")))
         }
@@ -213,26 +181,21 @@ fn stored_as(typed: Typed, column: &TableColumn) -> Result<String> {
 
 /// `OUTPUT INSERTED.a` is SQLite's `RETURNING "a"`.
 fn inserted(output: &OutputClause, columns: &[TableColumn]) -> Result<(String, Vec<Column>)> {
-    let refused = || ServerError::unsupported(output);
-    let OutputClause::Output { output_token: _, select_items, into_table: None } = output else {
-        return Err(refused());
+    let OutputClause::Output { select_items, into_table: None, .. } = output else {
+        return Err(ServerError::unsupported(output));
     };
-    let (mut sql, mut names) = (Vec::new(), Vec::<(String, SqlType)>::new());
+    let (mut sql, mut returned) = (Vec::new(), Vec::new());
     for item in select_items {
-        let (expression, alias) = match item {
-            SelectItem::UnnamedExpr(expression) => (expression, None),
-            SelectItem::ExprWithAlias { expr, alias } => (expr, Some(&alias.value)),
-            _ => return Err(refused()),
+        let name = match item {
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => match &parts[..] {
+                [prefix, name] if prefix.value.eq_ignore_ascii_case("INSERTED") => name,
+                _ => return Err(ServerError::unsupported(output)),
+            },
+            _ => return Err(ServerError::unsupported(output)),
         };
-        let Expr::CompoundIdentifier(parts) = expression else { return Err(refused()) };
-        let [prefix, name] = &parts[..] else { return Err(refused()) };
-        if !prefix.value.eq_ignore_ascii_case("INSERTED") {
-            return Err(refused());
-        }
         let column = named(columns, &name.clone().into(), &mut Vec::new())?;
         sql.push(names::quoted(&column.name));
-        names.push((alias.unwrap_or(&name.value).clone(), column.sql_type));
+        returned.push(Column { name: name.value.clone(), sql_type: column.sql_type });
     }
-    let names = names.into_iter().map(|(name, sql_type)| Column { name, sql_type }).collect();
-    Ok((sql.join(", "), names))
+    Ok((format!(" RETURNING {}", sql.join(", ")), returned))
 }

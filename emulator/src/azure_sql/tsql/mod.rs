@@ -1,31 +1,32 @@
-//! T-SQL to SQLite's SQL. Every expression has its type before it is run, as in SQL Server.
+//! Translates T-SQL to SQLite's SQL. As in SQL Server, every expression has its type before it is
+//! run.
 //!
-//! What is understood is listed by construction: a statement in which anything is left once the
-//! known parts are taken out is an error that names it, and never reaches SQLite.
+//! The translation is a list of what the emulator supports: a statement that differs from the
+//! text of its known parts is an error that names it, and never reaches SQLite.
 
 mod changes;
 mod definitions;
 mod expressions;
-mod functions;
 pub(crate) mod names;
 mod predicates;
-mod preparation;
 mod queries;
 pub(crate) mod script;
 mod sources;
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt::Display;
 
-use sqlparser::{ast, dialect::MsSqlDialect, parser::Parser};
+use rusqlite::types::Value;
+use sqlparser::ast;
 
 use super::{
-    convert::is_convertible,
+    convert::{is_convertible, not_a_value},
     error::{ServerError, refuse},
+    session::{Session, Variables},
     tokens::{Column, Command},
     types::SqlType,
 };
 use names::Table;
-use sources::From;
+use sources::Source;
 
 type Result<T> = std::result::Result<T, ServerError>;
 
@@ -33,38 +34,12 @@ type Result<T> = std::result::Result<T, ServerError>;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Translated {
     pub(crate) sql: String,
-    /// What `?1`, `?2`, … stand for.
-    pub(crate) parameters: Vec<Parameter>,
-    /// The result's columns; none if it has no result.
+    /// The values of `?1`, `?2`, ….
+    pub(crate) parameters: Vec<Value>,
+    /// The result's columns; empty if it has no result.
     pub(crate) columns: Vec<Column>,
     pub(crate) writes: Writes,
     pub(crate) command: Command,
-    /// How many rows are inserted, if it is an INSERT, and whether the table numbers them.
-    pub(crate) inserts: (u64, bool),
-}
-
-/// What of the session a statement reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum System {
-    TransactionCount,
-    RowCount,
-    ScopeIdentity,
-    Spid,
-    Version,
-    Database,
-    User,
-    Application,
-    Host,
-    Isolation,
-    Language,
-    LockTimeout,
-}
-
-/// Where a parameter's value comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Parameter {
-    Variable(String),
-    System(System),
 }
 
 /// What a statement changes; it decides about locks.
@@ -81,12 +56,6 @@ impl Writes {
     }
 }
 
-/// What a translation has to know of the session.
-pub(crate) trait Catalogue {
-    /// The columns of a table, in order; `None` if there is no such table.
-    fn columns(&self, table: &Table) -> Option<Vec<TableColumn>>;
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
@@ -95,15 +64,12 @@ pub(crate) struct TableColumn {
     pub(crate) identity: bool,
 }
 
-/// The types of the variables in scope, by lower-case name; `None` for a bare NULL.
-pub(crate) type Scope = BTreeMap<String, Option<SqlType>>;
-
 /// An expression in SQLite's SQL.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Typed {
-    pub(crate) sql: String,
+struct Typed {
+    sql: String,
     /// `None` for a bare NULL.
-    pub(crate) sql_type: Option<SqlType>,
+    sql_type: Option<SqlType>,
 }
 
 impl Typed {
@@ -120,7 +86,7 @@ impl Typed {
         self.sql_type.unwrap_or(SqlType::Int)
     }
 
-    /// As CAST makes it, and operators where types differ.
+    /// As CAST converts it, and operators whose operands have different types.
     fn cast(self, to: SqlType) -> Result<Self> {
         let sql = match self.sql_type {
             None => self.sql,
@@ -134,9 +100,9 @@ impl Typed {
     }
 }
 
-/// The type of all of these.
-fn common_type(typed: &[&Typed]) -> Result<SqlType> {
-    let mut types = typed.iter().filter_map(|typed| typed.sql_type);
+/// The type that all of these are converted to.
+fn common_type<'t>(typed: impl IntoIterator<Item = &'t Typed>) -> Result<SqlType> {
+    let mut types = typed.into_iter().filter_map(|typed| typed.sql_type);
     let Some(first) = types.next() else { return Ok(SqlType::Int) };
     types.try_fold(first, |left, right| {
         let none = || ServerError::unsupported(format_args!("{left} with {right}"));
@@ -144,50 +110,41 @@ fn common_type(typed: &[&Typed]) -> Result<SqlType> {
     })
 }
 
-/// Translates one statement.
+/// Translates one statement, which is run before the session or a variable changes.
 pub(crate) struct Translator<'a> {
-    scope: &'a Scope,
-    catalogue: &'a dyn Catalogue,
-    parameters: Vec<Parameter>,
-    /// The tables of the query that is being read, after those of the queries around it.
-    froms: Vec<From>,
+    session: &'a Session,
+    variables: &'a Variables,
+    parameters: Vec<Value>,
+    /// The tables of the statement.
+    sources: Vec<Source>,
     /// In a CHECK, which must hold in every session.
     in_definition: bool,
 }
 
-/// The parser's tree of a statement that is nothing but its known parts.
-fn plain(sql: &str) -> Result<ast::Statement> {
-    Parser::new(&MsSqlDialect {})
-        .try_with_sql(sql)
-        .and_then(|mut parser| parser.parse_statement())
-        .map_err(ServerError::syntax)
+/// Fails unless the parser's tree is this text, which is that of its known parts.
+fn only(tree: &impl Display, known: &str) -> Result<()> {
+    if tree.to_string() == known { Ok(()) } else { Err(ServerError::unsupported(tree)) }
 }
 
-/// Fails unless `rest`, the known parts of which are those of `plain`, has no others.
-fn refuse_rest<T: PartialEq + fmt::Display>(rest: &T, plain: &T) -> Result<()> {
-    if rest == plain { Ok(()) } else { Err(ServerError::unsupported(rest)) }
+/// As the parser shows a list.
+fn list(items: &[impl Display]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl<'a> Translator<'a> {
-    pub(crate) fn new(scope: &'a Scope, catalogue: &'a dyn Catalogue) -> Self {
-        let (parameters, froms) = (Vec::new(), Vec::new());
-        Self { scope, catalogue, parameters, froms, in_definition: false }
+    pub(crate) fn new(session: &'a Session, variables: &'a Variables) -> Self {
+        let (parameters, sources) = (Vec::new(), Vec::new());
+        Self { session, variables, parameters, sources, in_definition: false }
     }
 
-    pub(crate) fn statement(mut self, statement: &ast::Statement) -> Result<Translated> {
+    pub(crate) fn statement(self, statement: &ast::Statement) -> Result<Translated> {
         match statement {
-            ast::Statement::Query(query) => {
-                let query = self.query(query, false)?;
-                let columns = query.columns();
-                let finished = self.finish(query.sql, Writes::Nothing, Command::Select);
-                Ok(Translated { columns, ..finished })
-            }
+            ast::Statement::Query(query) => self.query(query),
             ast::Statement::Insert(insert) => self.insert(insert),
             ast::Statement::Update(update) => self.update(update),
             ast::Statement::Delete(delete) => self.delete(delete),
             ast::Statement::CreateTable(table) => self.create_table(table),
-            ast::Statement::CreateIndex(index) => self.create_index(index),
-            ast::Statement::Drop { .. } => self.drop(statement),
+            ast::Statement::Drop { .. } => self.drop_table(statement),
             other => {
                 let text = other.to_string();
                 let words: Vec<&str> = text.split_whitespace().take(2).collect();
@@ -200,9 +157,8 @@ impl<'a> Translator<'a> {
     pub(crate) fn scalar(mut self, expression: &ast::Expr) -> Result<Translated> {
         let typed = self.expression(expression)?;
         let columns = vec![Column { name: String::new(), sql_type: typed.known_type() }];
-        let finished =
-            self.finish(format!("SELECT {}", typed.sql), Writes::Nothing, Command::Other);
-        Ok(Translated { columns, ..finished })
+        let sql = format!("SELECT {}", typed.sql);
+        Ok(Translated { columns, ..self.finish(sql, Writes::Nothing, Command::Other) })
     }
 
     /// `SELECT` of a condition as 0 or 1.
@@ -212,28 +168,22 @@ impl<'a> Translator<'a> {
     }
 
     fn finish(self, sql: String, writes: Writes, command: Command) -> Translated {
-        let (columns, inserts) = (Vec::new(), (0, false));
-        Translated { sql, parameters: self.parameters, columns, writes, command, inserts }
+        Translated { sql, parameters: self.parameters, columns: Vec::new(), writes, command }
     }
 
-    /// The number under which SQLite knows this parameter.
-    fn parameter(&mut self, parameter: Parameter) -> Result<String> {
+    /// A value that SQLite gets as a parameter.
+    fn parameter(&mut self, value: &Value, sql_type: SqlType) -> Result<Typed> {
         refuse!("a variable in a table's definition": self.in_definition);
-        let known = self.parameters.iter().position(|known| *known == parameter);
-        let index = known.unwrap_or(self.parameters.len());
-        if known.is_none() {
-            self.parameters.push(parameter);
+        if let Value::Blob(_) = value {
+            return Err(not_a_value());
         }
-        Ok(format!("?{}", index + 1))
+        self.parameters.push(value.clone());
+        Ok(Typed::new(format!("?{}", self.parameters.len()), sql_type))
     }
 
-    fn system(&mut self, system: System, sql_type: SqlType) -> Result<Typed> {
-        Ok(Typed::new(self.parameter(Parameter::System(system))?, sql_type))
-    }
-
-    /// The columns of a table that must be there.
+    /// The columns of a table, which must exist.
     fn columns_of(&self, table: &Table) -> Result<Vec<TableColumn>> {
-        self.catalogue.columns(table).ok_or_else(|| {
+        self.session.columns(table).ok_or_else(|| {
             ServerError::new(208, 16, format!("Invalid object name '{}'.", table.name))
         })
     }

@@ -11,12 +11,12 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Whether it is the session's own: `#name`.
+    /// Whether it belongs to the session: `#name`.
     pub(crate) fn is_temporary(&self) -> bool {
         self.name.starts_with('#')
     }
 
-    /// As SQLite is to read it.
+    /// In SQLite's SQL.
     pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", if self.is_temporary() { "temp" } else { "main" }, quoted(&self.name))
     }
@@ -32,6 +32,16 @@ pub(super) fn string(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// An alias. After a statement without a semicolon, the parser takes one of these words for it.
+pub(super) fn alias(name: &Ident) -> Result<String, ServerError> {
+    let is_statement =
+        ["COMMIT", "ROLLBACK"].iter().any(|word| name.value.eq_ignore_ascii_case(word));
+    if is_statement && name.quote_style.is_none() {
+        return Err(ServerError::unsupported(format_args!("{name} without a semicolon before it")));
+    }
+    Ok(name.value.clone())
+}
+
 /// A table's name: `name` or `dbo.name`.
 pub(crate) fn table(name: &ObjectName) -> Result<Table, ServerError> {
     let parts: Option<Vec<&Ident>> = name.0.iter().map(|part| part.as_ident()).collect();
@@ -40,7 +50,7 @@ pub(crate) fn table(name: &ObjectName) -> Result<Table, ServerError> {
         Some([schema, name]) if schema.value.eq_ignore_ascii_case("dbo") => name,
         _ => return Err(ServerError::unsupported(name)),
     };
-    // SQLite's own tables have no names here, nor have tables of all sessions, or variables.
+    // SQLite's own tables, global temporary tables and table variables.
     let refused = ["sqlite_", "##", "@"];
     let lower = name_alone.value.to_ascii_lowercase();
     if refused.iter().any(|prefix| lower.starts_with(prefix)) {

@@ -1,113 +1,80 @@
 //! SELECT.
 
 use sqlparser::ast::{
-    Expr, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier,
-    Statement, Top, TopQuantity,
+    Expr, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator,
+    SetQuantifier, Top, TopQuantity,
 };
 
 use super::{
-    Result, Translator, Typed, common_type, names, plain, refuse, refuse_rest,
-    sources::{Clause, From},
+    Result, Translated, Translator, Typed, Writes, common_type, list, names, only, refuse,
+    sources::qualified,
 };
-use crate::azure_sql::{error::ServerError, tokens::Column};
+use crate::azure_sql::{
+    error::ServerError,
+    tokens::{Column, Command},
+    types::SqlType,
+};
 
-/// A query in SQLite's SQL.
-pub(super) struct QuerySql {
-    pub(super) sql: String,
-    /// Names and types of its columns.
-    pub(super) items: Vec<(String, Typed)>,
-    /// Whether it has one row at most, whatever the tables hold.
-    pub(super) single: bool,
-}
-
-impl QuerySql {
-    pub(super) fn columns(&self) -> Vec<Column> {
-        let column = |(name, typed): &(String, Typed)| Column {
-            name: name.clone(),
-            sql_type: typed.known_type(),
-        };
-        self.items.iter().map(column).collect()
-    }
-}
-
-/// One SELECT; `rest` is what follows its items.
-struct Branch {
-    items: Vec<(String, Typed)>,
-    rest: String,
-    single: bool,
-}
+/// Columns with their names.
+type Items = Vec<(String, Typed)>;
 
 impl Translator<'_> {
-    /// `nested`: within a statement, where an order says nothing.
-    pub(super) fn query(&mut self, query: &Query, nested: bool) -> Result<QuerySql> {
-        let Statement::Query(known) = plain("SELECT 1")? else {
-            return Err(ServerError::unsupported(query));
+    pub(super) fn query(mut self, query: &Query) -> Result<Translated> {
+        let (order, shown) = match &query.order_by {
+            None => (&[][..], String::new()),
+            Some(order @ OrderBy { kind: OrderByKind::Expressions(keys), interpolate: None }) => {
+                (&keys[..], format!(" {order}"))
+            }
+            Some(order) => return Err(ServerError::unsupported(order)),
         };
-        let rest = Query { body: known.body.clone(), order_by: None, ..query.clone() };
-        refuse_rest(&rest, &known)?;
-        refuse!("a query in a table's definition": self.in_definition);
-        let order = match &query.order_by {
-            None => &[][..],
-            Some(order) => match (&order.kind, &order.interpolate) {
-                (OrderByKind::Expressions(keys), None) => keys,
-                _ => return Err(ServerError::unsupported(order)),
-            },
-        };
+        only(query, &format!("{}{shown}", query.body))?;
         let mut selects = Vec::new();
         flatten(&query.body, &mut selects)?;
         refuse!(
             "ORDER BY of a UNION": selects.len() > 1 && !order.is_empty(),
             "TOP in a UNION": selects.len() > 1 && selects.iter().any(|s| s.top.is_some()),
         );
-        let top = selects.iter().any(|select| select.top.is_some());
-        refuse!("ORDER BY in a query within another, without TOP": nested && !order.is_empty() && !top);
         let mut branches = Vec::new();
         for select in selects {
-            let SetExpr::Select(known) = &*known.body else { continue };
-            branches.push(self.branch(select, known, order)?);
+            self.sources.clear();
+            branches.push(self.select(select, order)?);
         }
-        let rows: Vec<Vec<Typed>> = branches
-            .iter()
-            .map(|branch| branch.items.iter().map(|(_, typed)| typed.clone()).collect())
-            .collect();
-        let rows = unified(rows)?;
-        let names: Vec<String> = branches[0].items.iter().map(|(name, _)| name.clone()).collect();
-        let single = branches.len() == 1 && branches[0].single;
-        let sql: Vec<String> = branches
-            .iter()
-            .zip(&rows)
-            .map(|(branch, row)| {
-                let items = row.iter().zip(&names);
-                let items: Vec<String> = items
-                    .map(|(typed, name)| format!("{} AS {}", typed.sql, names::quoted(name)))
-                    .collect();
-                format!("SELECT {}{}", items.join(", "), branch.rest)
-            })
-            .collect();
-        let items = names.into_iter().zip(rows.into_iter().next().unwrap_or_default()).collect();
-        Ok(QuerySql { sql: sql.join(" UNION ALL "), items, single })
+        let width = branches[0].0.len();
+        refuse!("rows of different lengths": branches.iter().any(|(items, _)| items.len() != width));
+        let mut columns = Vec::new();
+        for (index, (name, _)) in branches[0].0.iter().enumerate() {
+            let sql_type = common_type(branches.iter().map(|(items, _)| &items[index].1))?;
+            columns.push(Column { name: name.clone(), sql_type });
+        }
+        let mut selects = Vec::new();
+        for (items, rest) in branches {
+            let mut shown = Vec::new();
+            for ((_, typed), column) in items.into_iter().zip(&columns) {
+                let name = names::quoted(&column.name);
+                shown.push(format!("{} AS {name}", typed.cast(column.sql_type)?.sql));
+            }
+            selects.push(format!("SELECT {}{rest}", shown.join(", ")));
+        }
+        let sql = selects.join(" UNION ALL ");
+        Ok(Translated { columns, ..self.finish(sql, Writes::Nothing, Command::Select) })
     }
 
-    fn branch(&mut self, select: &Select, known: &Select, order: &[OrderByExpr]) -> Result<Branch> {
-        let rest = Select {
-            projection: known.projection.clone(),
-            from: Vec::new(),
-            selection: None,
-            top: None,
-            ..select.clone()
-        };
-        refuse_rest(&rest, known)?;
-        if let Some(from) = self.froms.last() {
-            refuse!("a query in an aggregate": from.clause == Clause::Aggregate);
+    /// The items of one SELECT, and what follows them.
+    fn select(&mut self, select: &Select, order: &[OrderByExpr]) -> Result<(Items, String)> {
+        let top = select.top.as_ref().map_or(String::new(), |top| format!("{top} "));
+        let mut known = format!("SELECT {top}{}", list(&select.projection));
+        if !select.from.is_empty() {
+            known = format!("{known} FROM {}", list(&select.from));
         }
-        self.froms.push(From::default());
+        if let Some(selection) = &select.selection {
+            known = format!("{known} WHERE {selection}");
+        }
+        only(select, &known)?;
         let mut rest = self.tables(&select.from)?;
+        let items = self.items(&select.projection, order)?;
         if let Some(selection) = &select.selection {
             rest = format!("{rest} WHERE {}", self.predicate(selection)?);
         }
-        self.clause(Clause::Items);
-        let items = self.items(&select.projection)?;
-        self.clause(Clause::Other);
         let mut keys = Vec::new();
         for key in order {
             keys.push(self.order_key(key, &items)?);
@@ -115,62 +82,75 @@ impl Translator<'_> {
         if !keys.is_empty() {
             rest = format!("{rest} ORDER BY {}", keys.join(", "));
         }
-        let mut single = select.from.is_empty();
         if let Some(top) = &select.top {
-            single |= matches!(top.to_string().as_str(), "TOP 1" | "TOP (1)");
             rest = format!("{rest} LIMIT {}", self.top(top)?);
         }
-        let from = self.froms.pop().unwrap_or_default();
-        if let (true, Some(column)) = (from.aggregate, from.bare_column) {
-            let text = format!(
-                "Column '{column}' is invalid in the select list because it is not contained in either an aggregate function or the GROUP BY clause."
-            );
-            return Err(ServerError::new(8120, 16, text));
-        }
-        refuse!("ORDER BY of an aggregate": from.aggregate && !keys.is_empty());
-        Ok(Branch { items, rest, single: single || from.aggregate })
+        Ok((items, rest))
     }
 
-    /// Which clause of the innermost query comes next.
-    pub(super) fn clause(&mut self, clause: Clause) {
-        if let Some(from) = self.froms.last_mut() {
-            from.clause = clause;
-        }
-    }
-
-    fn items(&mut self, projection: &[SelectItem]) -> Result<Vec<(String, Typed)>> {
+    fn items(&mut self, projection: &[SelectItem], order: &[OrderByExpr]) -> Result<Items> {
         let mut items = Vec::new();
+        let mut aggregates = 0;
         for item in projection {
             let (expression, name) = match item {
                 SelectItem::UnnamedExpr(expression) => (expression, column_name(expression)),
                 SelectItem::ExprWithAlias { expr, alias } if !alias.value.starts_with('@') => {
-                    (expr, alias.value.clone())
+                    (expr, names::alias(alias)?)
                 }
                 SelectItem::Wildcard(_) if item.to_string() == "*" => {
-                    self.all_columns(&mut items);
-                    refuse!("* without FROM": items.is_empty());
+                    refuse!("* without FROM": self.sources.is_empty());
+                    items.extend(self.sources.iter().flat_map(|source| {
+                        let named = |column| qualified(&source.name, column);
+                        source.columns.iter().map(move |c| (c.name.clone(), named(c)))
+                    }));
                     continue;
                 }
                 other => return Err(ServerError::unsupported(other)),
             };
-            items.push((name, self.expression(expression)?));
+            let typed = match self.aggregate(expression)? {
+                Some(aggregate) => {
+                    aggregates += 1;
+                    aggregate
+                }
+                None => self.expression(expression)?,
+            };
+            items.push((name, typed));
         }
+        refuse!(
+            "an aggregate next to another column": aggregates > 0 && aggregates < items.len(),
+            "ORDER BY of an aggregate": aggregates > 0 && !order.is_empty(),
+        );
         Ok(items)
     }
 
-    fn all_columns(&mut self, items: &mut Vec<(String, Typed)>) {
-        let Some(from) = self.froms.last_mut() else { return };
-        for source in &from.tables {
-            items.extend(source.columns.iter().map(|(column, sql_type)| {
-                let (table, quoted) = (names::quoted(&source.name), names::quoted(column));
-                (column.clone(), Typed::new(format!("{table}.{quoted}"), *sql_type))
-            }));
-        }
-        from.bare_column = Some("*".to_owned());
+    /// `COUNT(*)`, `COUNT_BIG(*)` or `SUM` of integers.
+    fn aggregate(&mut self, expression: &Expr) -> Result<Option<Typed>> {
+        let Expr::Function(function) = expression else { return Ok(None) };
+        let shown = function.to_string();
+        Ok(Some(match shown.to_ascii_uppercase().as_str() {
+            "COUNT(*)" => Typed::new("count(*)", SqlType::Int),
+            "COUNT_BIG(*)" => Typed::new("count(*)", SqlType::BigInt),
+            upper if upper.starts_with("SUM(") => {
+                let name = shown[4..]
+                    .strip_suffix(')')
+                    .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
+                let name = name.ok_or_else(|| ServerError::unsupported(function))?;
+                let column = self.column(&[name.into()])?;
+                let sum = Typed::new(format!("sum({})", column.sql), SqlType::BigInt);
+                match column.sql_type {
+                    Some(SqlType::BigInt) => sum,
+                    Some(SqlType::TinyInt | SqlType::SmallInt | SqlType::Int) => {
+                        sum.cast(SqlType::Int)?
+                    }
+                    _ => return Err(ServerError::unsupported(function)),
+                }
+            }
+            _ => return Ok(None),
+        }))
     }
 
-    /// A column, or an item by its name. NULL comes first, here and there.
-    fn order_key(&mut self, key: &OrderByExpr, items: &[(String, Typed)]) -> Result<String> {
+    /// A column, or an item by its name. NULL comes first in both engines.
+    fn order_key(&mut self, key: &OrderByExpr, items: &Items) -> Result<String> {
         let direction = match key.to_string().strip_prefix(&key.expr.to_string()) {
             Some("" | " ASC") => "",
             Some(" DESC") => " DESC",
@@ -189,14 +169,11 @@ impl Translator<'_> {
             Expr::CompoundIdentifier(parts) => self.column(parts)?,
             other => return Err(ServerError::unsupported(format_args!("ORDER BY {other}"))),
         };
-        let sql_type = typed.known_type();
-        // An item that is a constant would be the number of an item to SQLite.
-        let sql = if typed.sql.starts_with('"') {
-            typed.sql
-        } else {
-            format!("coalesce({}, NULL)", typed.sql)
-        };
-        Ok(format!("{}{direction}", super::predicates::key(sql, sql_type, true)?))
+        // SQLite would take a constant for an item's number.
+        let is_column = typed.sql.starts_with('"');
+        refuse!("ORDER BY an expression": !is_column);
+        refuse!("ORDER BY of text": typed.known_type().is_text());
+        Ok(format!("{}{direction}", typed.sql))
     }
 
     fn top(&mut self, top: &Top) -> Result<String> {
@@ -206,8 +183,20 @@ impl Translator<'_> {
             Some(TopQuantity::Expr(count)) => self.expression(count)?,
             None => return Err(ServerError::unsupported(top)),
         };
-        refuse!("TOP of anything but an integer": !count.known_type().is_integer());
-        Ok(format!("tsql_top({})", count.sql))
+        let value = match self.parameters.last() {
+            Some(value) if count.sql.starts_with('?') => value.clone(),
+            _ => count.sql.parse::<i64>().map_or(rusqlite::types::Value::Null, Into::into),
+        };
+        match value {
+            rusqlite::types::Value::Integer(0..) if count.known_type().is_integer() => {
+                Ok(count.sql)
+            }
+            rusqlite::types::Value::Integer(_) => {
+                let text = "A TOP N or FETCH rowcount value may not be negative.";
+                Err(ServerError::new(127, 15, text))
+            }
+            _ => Err(ServerError::unsupported(top)),
+        }
     }
 }
 
@@ -229,23 +218,7 @@ fn flatten<'q>(body: &'q SetExpr, selects: &mut Vec<&'q Select>) -> Result<()> {
     Ok(())
 }
 
-/// The rows with one type to each column.
-pub(super) fn unified(rows: Vec<Vec<Typed>>) -> Result<Vec<Vec<Typed>>> {
-    let width = rows.first().map_or(0, Vec::len);
-    refuse!("rows of different lengths": rows.iter().any(|row| row.len() != width));
-    if rows.len() == 1 {
-        return Ok(rows);
-    }
-    let types: Result<Vec<_>> = (0..width)
-        .map(|index| common_type(&rows.iter().map(|row| &row[index]).collect::<Vec<_>>()))
-        .collect();
-    let types = types?;
-    let cast =
-        |row: Vec<Typed>| row.into_iter().zip(&types).map(|(typed, to)| typed.cast(*to)).collect();
-    rows.into_iter().map(cast).collect()
-}
-
-/// A column goes by its name, another expression has none.
+/// The name of a column; other expressions have none.
 fn column_name(expression: &Expr) -> String {
     match expression {
         Expr::Identifier(name) if name.quote_style.is_some() || !name.value.starts_with('@') => {
