@@ -12,7 +12,11 @@ use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
-use entra_pool_emulator::{emulator::Emulator, network::Network};
+use entra_pool_emulator::{
+    emulator::Emulator,
+    front::{Fault, FrontStage},
+    network::Network,
+};
 use storm::served_in_a_storm;
 use tokio::runtime::{Builder, Runtime};
 
@@ -274,7 +278,8 @@ fn own_emulator(login: Duration) -> OwnEmulator {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let emulator = runtime.block_on(Emulator::start()).unwrap();
     emulator.azure_sql().behaviour().delay_logins(login);
-    emulator.postgres().delay_logins(login);
+    let delay = Fault::Delay(login);
+    emulator.postgres().control().disturb(usize::MAX, FrontStage::Login, delay);
     OwnEmulator { runtime, emulator }
 }
 

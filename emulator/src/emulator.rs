@@ -7,9 +7,10 @@ use crate::{
     certificates::Authority,
     database::Database,
     entra::{Application, EntraEndpoint},
+    front::postgres::{PostgresFront, PostgresFrontOptions},
     identity::{IdentityEndpoint, IdentityOptions},
     jwt::{Directory, Issuer, Principal, PrincipalKind, TENANT_ID},
-    postgres::{PostgresOptions, PostgresServer},
+    postgres::Embedded,
     tenant::{Tenant, TenantOptions},
 };
 
@@ -31,7 +32,7 @@ pub struct Emulator {
     service: Principal,
     secret: String,
     azure_sql: AzureSqlServer,
-    postgres: PostgresServer,
+    postgres: PostgresFront,
 }
 
 impl fmt::Debug for Emulator {
@@ -85,8 +86,10 @@ impl Emulator {
         azure_sql.sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
         let azure_sql = AzureSqlServer::start(azure_sql).await?;
         let (issuer, directory, database, tls) = parts()?;
-        let postgres = PostgresOptions::new(issuer, directory, database, tls);
-        let postgres = PostgresServer::start(postgres)?;
+        let names = ["postgres", "restaurant"].map(str::to_owned).to_vec();
+        let engine = Embedded::new(database, names);
+        let postgres = PostgresFrontOptions::embedded(issuer, directory, engine, tls);
+        let postgres = PostgresFront::start(postgres)?;
         Ok(Self { tenant, system, shop, service, secret, azure_sql, postgres })
     }
 
@@ -131,7 +134,7 @@ impl Emulator {
     }
 
     /// Azure Database for PostgreSQL.
-    pub fn postgres(&self) -> &PostgresServer {
+    pub fn postgres(&self) -> &PostgresFront {
         &self.postgres
     }
 

@@ -28,7 +28,7 @@ pub mod identity;
 pub mod jwt;
 mod listener;
 pub mod network;
-#[cfg_attr(not(feature = "embedded"), path = "postgres/protocol.rs")]
+#[cfg(feature = "embedded")]
 pub mod postgres;
 pub mod tenant;
 mod times;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use entra_pool_emulator::{emulator::Emulator, postgres::AUDIENCE};
+use entra_pool_emulator::{emulator::Emulator, front::postgres::AUDIENCE};
 
 #[tokio::test]
 async fn what_it_says_fits_together() {

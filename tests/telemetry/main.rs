@@ -19,7 +19,9 @@ use entra_pool::{
     postgres,
     token::Identity,
 };
-use entra_pool_emulator::{azure_sql::ServerError, emulator::Emulator};
+use entra_pool_emulator::{
+    azure_sql::ServerError, emulator::Emulator, front::postgres::LoginError,
+};
 
 /// The stand-ins, an identity that they know, and the clock it lives by.
 struct Shop {
@@ -52,6 +54,12 @@ impl Shop {
 
     fn azure_sql_pool(&self, recycling: azure_sql::Recycling) -> azure_sql::Pool {
         self.azure_sql_recycled(recycling).pool_builder().max_size(1).build()
+    }
+
+    /// PostgreSQL refuses every login from now on.
+    fn refuse_postgres(&self, sqlstate: &str, message: &str) {
+        let refusal = LoginError::new(sqlstate, message);
+        self.emulator.postgres().control().fail_logins(usize::MAX, refusal);
     }
 
     fn postgres(&self) -> postgres::Connector {

@@ -140,7 +140,7 @@ async fn what_a_connect_failed_with_is_a_word_of_few() {
 
     shop.emulator.identity().recover();
     shop.clock.advance(Duration::from_secs(60));
-    shop.emulator.postgres().refuse_logins("28000", "no pg_hba.conf entry");
+    shop.refuse_postgres("28000", "no pg_hba.conf entry");
     assert!(menu.connect().await.is_err());
     let since = measured.since();
     let refused = of("entra_pool.login.refused", menu.pool_name(), "postgresql", &[]);

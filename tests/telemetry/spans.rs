@@ -97,7 +97,7 @@ async fn a_connect_that_fails_says_with_what() {
     let watched = watch();
     shop.emulator.directory().remove("shop-identity");
     orders.connect().await.unwrap_err();
-    shop.emulator.postgres().refuse_logins("28000", "no pg_hba.conf entry");
+    shop.refuse_postgres("28000", "no pg_hba.conf entry");
     assert!(menu.connect().await.is_err());
     let connects = watched.named("connect");
     for (connect, code) in connects.iter().zip(["18456", "28000"]) {

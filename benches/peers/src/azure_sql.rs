@@ -9,7 +9,7 @@ use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
     token::Identity,
 };
-use entra_pool_emulator::emulator::{Emulator, EmulatorOptions};
+use entra_pool_emulator::emulator::Emulator;
 use mssql_client::Credentials;
 use mssql_tds::{
     connection::{
@@ -30,7 +30,7 @@ const QUERY: &str = "SELECT @@TRANCOUNT";
 pub(crate) fn tables() {
     let server = Runtime::new().expect("a runtime");
     let emulator =
-        server.block_on(Emulator::start(EmulatorOptions::default())).expect("the emulator starts");
+        server.block_on(Emulator::start()).expect("the emulator starts");
     let roots = system_roots_and(&emulator.ca_path());
     // SAFETY: no other thread of this process reads or writes the environment now.
     unsafe { std::env::set_var("SSL_CERT_FILE", roots.path()) };

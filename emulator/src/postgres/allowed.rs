@@ -1,54 +1,46 @@
-//! The allow-list: a statement is rebuilt from the clauses that the compiler reads, and
-//! must then equal what the client sent. Whatever else it holds is refused by name,
-//! whichever clauses the parser learns.
+//! The allow-list: a statement is written again from the clauses that the compiler reads, and
+//! must then equal the client's. Any other clause is refused by name, whichever clauses the
+//! parser learns.
 
 use std::fmt::Display;
 
 use sqlparser::{
     ast::{
-        Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
-        ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor,
+        Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Insert, ObjectName,
+        ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, Values,
     },
     dialect::PostgreSqlDialect,
-    parser::{Parser, ParserError},
-    tokenizer::{Token, Tokenizer},
+    parser::Parser,
 };
 
 use super::error::SqlError;
 
 pub(super) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
-    let unknown = |error: ParserError| {
-        let message = format!("syntax error, or not known to this stand-in: {error}");
-        SqlError::new("42601", message)
-    };
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize();
-    let tokens = tokens.map_err(|error| unknown(error.into()))?;
-    // The parser takes it for `=`.
-    if tokens.contains(&Token::DoubleEq) {
+    // The parser takes it for `=`. A text with it is refused as well.
+    if sql.contains("==") {
         return Err(SqlError::unsupported("the operator =="));
     }
-    Parser::new(&PostgreSqlDialect {}).with_tokens(tokens).parse_statements().map_err(unknown)
+    Parser::parse_sql(&PostgreSqlDialect {}, sql).map_err(|error| {
+        let message = format!("syntax error, or not known to this stand-in: {error}");
+        SqlError::new("42601", message)
+    })
 }
 
-/// A statement to rebuild another in.
-pub(super) fn plain(sql: &str) -> Result<Statement, SqlError> {
-    parse(sql)?.pop().ok_or_else(|| SqlError::unsupported(sql))
-}
-
-/// Refuses `given` unless it equals `rebuilt`, by the words that `rebuilt` lacks.
-pub(super) fn only<T: PartialEq + Display>(rebuilt: &T, given: &T) -> Result<(), SqlError> {
-    if rebuilt == given {
-        return Ok(());
+/// Refuses `given` unless it has the words of `rebuilt`; names the first other words.
+pub(super) fn only(rebuilt: &str, given: &impl Display) -> Result<(), SqlError> {
+    let given = given.to_string();
+    let (mut known, mut words) = (rebuilt.split_whitespace(), given.split_whitespace().peekable());
+    while words.next_if(|word| known.next() == Some(word)).is_some() {}
+    match words.collect::<Vec<_>>().join(" ") {
+        more if !more.is_empty() => Err(SqlError::unsupported(more)),
+        _ if known.next().is_some() => Err(SqlError::unsupported(given)),
+        _ => Ok(()),
     }
-    let (rebuilt, given) = (rebuilt.to_string(), given.to_string());
-    let (rebuilt, words): (Vec<_>, Vec<_>) =
-        (rebuilt.split_whitespace().collect(), given.split_whitespace().collect());
-    let equal = |pair: &(&&str, &&str)| pair.0 == pair.1;
-    let front = rebuilt.iter().zip(&words).take_while(equal).count();
-    let back = rebuilt.iter().rev().zip(words.iter().rev()).take_while(equal).count();
-    let end = words.len().saturating_sub(back).max(front);
-    let more = words[front..end].join(" ");
-    Err(SqlError::unsupported(if more.is_empty() { given } else { more }))
+}
+
+/// With commas between them.
+pub(super) fn list(items: &[impl Display]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A query of one `SELECT`, with `ORDER BY`.
@@ -56,18 +48,41 @@ pub(super) fn select(query: &Query) -> Result<&Select, SqlError> {
     let SetExpr::Select(given) = query.body.as_ref() else {
         return Err(SqlError::unsupported(query.body.to_string()));
     };
-    let Statement::Query(mut rebuilt) = plain("SELECT 1")? else {
-        return Err(SqlError::unsupported(query.to_string()));
-    };
-    if let SetExpr::Select(select) = rebuilt.body.as_mut() {
-        select.projection.clone_from(&given.projection);
-        select.from.clone_from(&given.from);
-        select.selection.clone_from(&given.selection);
-        select.group_by.clone_from(&given.group_by);
+    let mut rebuilt = format!("SELECT {}", list(&given.projection));
+    if !given.from.is_empty() {
+        rebuilt += &format!(" FROM {}", list(&given.from));
     }
-    rebuilt.order_by.clone_from(&query.order_by);
-    only(&*rebuilt, query)?;
+    if let Some(condition) = &given.selection {
+        rebuilt += &format!(" WHERE {condition}");
+    }
+    let order = query.order_by.as_ref().map(ToString::to_string).unwrap_or_default();
+    // Without groups it prints nothing else than its keyword.
+    let groups = given.group_by.to_string();
+    let groups = if groups.trim() == "GROUP BY" { "" } else { &groups };
+    only(&format!("{rebuilt} {groups} {order}"), query)?;
     Ok(given)
+}
+
+/// The rows of an `INSERT … VALUES`.
+pub(super) fn rows(given: &Insert) -> Result<&Values, SqlError> {
+    let body = given.source.as_ref().map(|source| source.body.as_ref());
+    let Some(SetExpr::Values(values)) = body else {
+        return Err(SqlError::unsupported(given.to_string()));
+    };
+    let mut rebuilt = format!("INSERT INTO {} ", given.table);
+    if !given.columns.is_empty() {
+        rebuilt += &format!("({}) ", list(&given.columns));
+    }
+    let rows: Vec<String> = values.rows.iter().map(|row| format!("({})", list(row))).collect();
+    rebuilt += &format!("VALUES {}", list(&rows));
+    if let Some(on) = &given.on {
+        rebuilt += &on.to_string();
+    }
+    if let Some(returning) = &given.returning {
+        rebuilt += &format!(" RETURNING {}", list(returning));
+    }
+    only(&rebuilt, given)?;
+    Ok(values)
 }
 
 /// The name of a table, which has nothing else.
@@ -75,19 +90,18 @@ pub(super) fn table(factor: &TableFactor) -> Result<String, SqlError> {
     let TableFactor::Table { name, .. } = factor else {
         return Err(SqlError::unsupported(factor.to_string()));
     };
-    only(&name.to_string(), &factor.to_string())?;
+    only(&name.to_string(), factor)?;
     local(name)
 }
 
 /// The arguments of a call, which has nothing else; `None` is the asterisk of `count(*)`.
 pub(super) fn arguments(function: &Function) -> Result<Vec<Option<&Expr>>, SqlError> {
-    let FunctionArguments::List(list) = &function.args else {
-        only(&function.name.to_string(), &function.to_string())?;
+    let FunctionArguments::List(given) = &function.args else {
+        only(&function.name.to_string(), function)?;
         return Ok(Vec::new());
     };
-    let words: Vec<String> = list.args.iter().map(ToString::to_string).collect();
-    only(&format!("{}({})", function.name, words.join(", ")), &function.to_string())?;
-    let arguments = list.args.iter().map(|argument| match argument {
+    only(&format!("{}({})", function.name, list(&given.args)), function)?;
+    let arguments = given.args.iter().map(|argument| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Ok(Some(expr)),
         FunctionArg::Unnamed(FunctionArgExpr::Wildcard) => Ok(None),
         _ => Err(SqlError::unsupported(function.to_string())),

@@ -2,15 +2,15 @@
 
 use sqlparser::ast::{Expr, Set, Statement, Value};
 
-use super::{error::SqlError, settings};
+use super::error::SqlError;
 
-/// A statement that SQLite does not see.
+/// A statement that SQLite does not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     Begin,
     Commit,
     Rollback,
-    /// There is nothing of the kind.
+    /// There is nothing to do.
     Nothing,
 }
 
@@ -20,7 +20,7 @@ const COMMANDS: [(&str, Command, &str); 11] = [
     ("START TRANSACTION", Command::Begin, "START TRANSACTION"),
     ("COMMIT", Command::Commit, "COMMIT"),
     ("ROLLBACK", Command::Rollback, "ROLLBACK"),
-    // What a session is cleaned with, of which none keeps anything.
+    // They clean a session, which keeps nothing of the kind here.
     ("CLOSE ALL", Command::Nothing, "CLOSE CURSOR ALL"),
     ("SET SESSION AUTHORIZATION DEFAULT", Command::Nothing, "SET"),
     ("RESET ROLE", Command::Nothing, "RESET"),
@@ -30,7 +30,34 @@ const COMMANDS: [(&str, Command, &str); 11] = [
     ("DISCARD SEQUENCES", Command::Nothing, "DISCARD SEQUENCES"),
 ];
 
-/// The command and its tag; `None`: a statement for SQLite.
+/// The settings that clients make, and the values that this engine behaves by. Without
+/// values, no value changes an answer here.
+const SETTINGS: [(&str, &[&str]); 10] = [
+    ("application_name", &[]),
+    ("client_encoding", &["utf8"]),
+    ("client_min_messages", &[]),
+    ("datestyle", &["iso,mdy"]),
+    // More digits than the shortest exact ones are never printed.
+    ("extra_float_digits", &["1", "2", "3"]),
+    ("standard_conforming_strings", &["on"]),
+    ("tcp_keepalives_count", &[]),
+    ("tcp_keepalives_idle", &[]),
+    ("tcp_keepalives_interval", &[]),
+    ("timezone", &["utc"]),
+];
+
+/// Refuses a setting that would have to change an answer.
+pub(super) fn check_setting(name: &str, value: &str) -> Result<(), SqlError> {
+    let name = name.to_ascii_lowercase();
+    let value = value.replace(['-', ' '], "").to_ascii_lowercase();
+    let known = SETTINGS.iter().find(|(known, _)| *known == name);
+    match known {
+        Some((_, only)) if only.is_empty() || only.contains(&value.as_str()) => Ok(()),
+        _ => Err(SqlError::unsupported(format!("{name} = {value}"))),
+    }
+}
+
+/// The command and its tag; `None` for a statement that SQLite runs.
 pub(super) fn read(statement: &Statement) -> Result<Option<(Command, &'static str)>, SqlError> {
     let (name, value) = match statement {
         Statement::Query(_)
@@ -52,7 +79,7 @@ pub(super) fn read(statement: &Statement) -> Result<Option<(Command, &'static st
         }
     };
     let value = value.ok_or_else(|| SqlError::unsupported(statement.to_string()))?;
-    settings::check(&name, &value)?;
+    check_setting(&name, &value)?;
     Ok(Some((Command::Nothing, "SET")))
 }
 

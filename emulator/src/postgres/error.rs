@@ -29,33 +29,20 @@ impl SqlError {
         )
     }
 
-    /// Through SQLite, which knows messages only.
+    /// Carries the error through SQLite, which transmits a message only.
     pub(super) fn into_sqlite(self) -> Error {
         Error::UserFunctionError(format!("\u{1}{}\u{1}{}", self.code, self.message).into())
     }
 
-    fn from_sqlite_message(message: &str) -> Option<Self> {
-        let (code, message) = message.strip_prefix('\u{1}')?.split_once('\u{1}')?;
-        Some(Self::new(code, message))
-    }
-}
-
-impl From<SqlError> for ErrorInfo {
-    fn from(error: SqlError) -> Self {
-        Self::new("ERROR".to_owned(), error.code, error.message)
+    pub(super) fn with_severity(self, severity: &str) -> ErrorInfo {
+        ErrorInfo::new(severity.to_owned(), self.code, self.message)
     }
 }
 
 impl From<SqlError> for PgWireError {
     fn from(error: SqlError) -> Self {
-        Self::UserError(Box::new(error.into()))
+        Self::UserError(Box::new(error.with_severity("ERROR")))
     }
-}
-
-/// An error that ends the connection.
-pub(super) fn fatal(code: &str, message: impl Into<String>) -> PgWireError {
-    let error = ErrorInfo::new("FATAL".to_owned(), code.to_owned(), message.into());
-    PgWireError::UserError(Box::new(error))
 }
 
 impl From<Error> for SqlError {
@@ -71,51 +58,47 @@ impl From<Error> for SqlError {
 }
 
 fn sqlite_failure(code: i32, message: &str) -> SqlError {
-    if let Some(error) = SqlError::from_sqlite_message(message) {
-        return error;
+    let ours = message.strip_prefix('\u{1}').and_then(|message| message.split_once('\u{1}'));
+    if let Some((code, message)) = ours {
+        return SqlError::new(code, message);
     }
     // "UNIQUE constraint failed: restaurant.name"
     let subject = message.rsplit(": ").next().unwrap_or_default();
     let (table, column) = subject.split_once('.').unwrap_or((subject, ""));
-    match code {
-        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => SqlError::new(
-            "23505",
-            format!("duplicate key value violates unique constraint \"{table}_pkey\""),
-        ),
-        ffi::SQLITE_CONSTRAINT_NOTNULL => SqlError::new(
+    let (code, message) = match code {
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => {
+            ("23505", format!("duplicate key value violates unique constraint \"{table}_pkey\""))
+        }
+        ffi::SQLITE_CONSTRAINT_NOTNULL => (
             "23502",
             format!(
                 "null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"
             ),
         ),
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => {
-            SqlError::new("23503", "insert or update or delete violates foreign key constraint")
+            ("23503", "insert or update on table violates foreign key constraint".to_owned())
         }
         ffi::SQLITE_CONSTRAINT_CHECK => {
-            SqlError::new("23514", format!("new row violates check constraint \"{subject}\""))
+            ("23514", format!("new row violates check constraint \"{subject}\""))
         }
-        _ => match code & 0xff {
-            // Another session writes: SQLite locks the database as a whole.
-            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
-                SqlError::new("40001", "could not serialize access due to concurrent update")
+        // Another session writes: SQLite locks the database as a whole.
+        _ if [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED].contains(&(code & 0xff)) => {
+            ("40001", "could not serialize access due to concurrent update".to_owned())
+        }
+        _ => {
+            if let Some((name, _)) = message.split_once(" already exists") {
+                let name = name.rsplit(' ').next().unwrap_or_default().trim_matches('"');
+                ("42P07", format!("relation \"{name}\" already exists"))
+            } else if message.starts_with("misuse of aggregate") {
+                ("42803", "aggregate function calls are not allowed here".to_owned())
+            } else if message.starts_with("ON CONFLICT clause does not match") {
+                let message =
+                    "there is no unique constraint matching the ON CONFLICT specification";
+                ("42P10", message.to_owned())
+            } else {
+                ("XX000", message.to_owned())
             }
-            _ => by_message(message),
-        },
-    }
-}
-
-fn by_message(message: &str) -> SqlError {
-    if let Some((name, _)) = message.split_once(" already exists") {
-        let name = name.trim_start_matches("table ").trim_start_matches("index ");
-        let name = name.trim_matches('"');
-        return SqlError::new("42P07", format!("relation \"{name}\" already exists"));
-    }
-    if message.starts_with("misuse of aggregate") {
-        return SqlError::new("42803", "aggregate function calls are not allowed here");
-    }
-    if message.starts_with("ON CONFLICT clause does not match") {
-        let message = "there is no unique constraint matching the ON CONFLICT specification";
-        return SqlError::new("42P10", message);
-    }
-    SqlError::new("XX000", message)
+        }
+    };
+    SqlError::new(code, message)
 }

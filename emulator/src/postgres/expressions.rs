@@ -5,7 +5,7 @@ use rusqlite::{Connection, types};
 use sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr, Function, UnaryOperator, Value};
 
 use super::{
-    Shared, VERSION,
+    Embedded, VERSION,
     allowed::{arguments, folded, last_name, quoted},
     error::SqlError,
     values::{Class, Ty, parse},
@@ -42,7 +42,7 @@ pub(super) struct Source {
 /// Reads one statement.
 pub(super) struct Compiler<'a> {
     pub(super) sqlite: &'a Connection,
-    pub(super) shared: &'a Shared,
+    pub(super) engine: &'a Embedded,
     /// The user and the database of the session.
     pub(super) names: &'a [String; 2],
     /// By number; those that neither the client nor the statement has given a type have none.
@@ -55,7 +55,18 @@ pub(super) struct Compiler<'a> {
     pub(super) bare: Vec<(usize, usize)>,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    pub(super) fn new(
+        sqlite: &'a Connection,
+        engine: &'a Embedded,
+        names: &'a [String; 2],
+        parameters: Vec<Option<Type>>,
+    ) -> Self {
+        let (sources, bare) = (Vec::new(), Vec::new());
+        let (aggregated, aggregating) = (false, false);
+        Self { sqlite, engine, names, parameters, sources, aggregated, aggregating, bare }
+    }
+
     /// `wanted` is the type that a literal or a parameter takes; without one it is text.
     pub(super) fn expr(&mut self, expr: &Expr, wanted: Option<&Type>) -> Result<Typed, SqlError> {
         Ok(match expr {
@@ -72,9 +83,6 @@ impl Compiler<'_> {
                 }
                 _ => return Err(SqlError::unsupported(expr.to_string())),
             },
-            Expr::UnaryOp { op: UnaryOperator::Not, expr } => {
-                Typed::new(format!("(NOT {})", self.boolean(expr)?), Type::BOOL)
-            }
             Expr::BinaryOp { left, op, right } => self.binary(left, op, right)?,
             Expr::Between { expr, negated: false, low, high } => {
                 let [low, high] = [
@@ -140,26 +148,22 @@ impl Compiler<'_> {
         }
         match found.as_slice() {
             [] => Err(SqlError::new("42703", format!("column \"{name}\" does not exist"))),
-            [(source, column)] => Ok(self.named(*source, *column)),
+            [(source, column)] => {
+                if !self.aggregating {
+                    self.bare.push((*source, *column));
+                }
+                let Source { name: table, columns } = &self.sources[*source];
+                let sql = match self.sources.len() {
+                    1 => quoted(name),
+                    _ => format!("{}.{}", quoted(table), quoted(name)),
+                };
+                Ok(Typed::new(sql, columns[*column].ty.clone()))
+            }
             _ => {
                 let message = format!("column reference \"{name}\" is ambiguous");
                 Err(SqlError::new("42702", message))
             }
         }
-    }
-
-    /// This column of this source.
-    pub(super) fn named(&mut self, source: usize, column: usize) -> Typed {
-        if !self.aggregating {
-            self.bare.push((source, column));
-        }
-        let Source { name: table, columns } = &self.sources[source];
-        let Column { name, ty, .. } = &columns[column];
-        let sql = match self.sources.len() {
-            1 => quoted(name),
-            _ => format!("{}.{}", quoted(table), quoted(name)),
-        };
-        Typed::new(sql, ty.clone())
     }
 
     fn value(
@@ -171,7 +175,11 @@ impl Compiler<'_> {
         let (text, ty) = match value {
             Value::Number(number, false) => {
                 let number = format!("{sign}{number}");
-                let ty = number_type(&number);
+                let ty = match number.parse::<i64>() {
+                    Ok(number) if i32::try_from(number).is_ok() => Type::INT4,
+                    Ok(_) => Type::INT8,
+                    Err(_) => Type::NUMERIC,
+                };
                 (number, ty)
             }
             Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
@@ -260,30 +268,19 @@ impl Compiler<'_> {
         self.aggregating = true;
         let Typed { sql, ty } = self.expr(argument, None)?;
         self.aggregating = false;
-        let is_small = matches!(ty.base, Type::INT2 | Type::INT4);
-        Ok(match name {
-            "count" => Typed::new(format!("count({sql})"), Type::INT8),
-            "avg" if is_small => {
-                Typed::new(format!("pg_average(sum({sql}), count({sql}))"), Type::NUMERIC)
+        match ty.base {
+            _ if name == "count" => Ok(Typed::new(format!("count({sql})"), Type::INT8)),
+            Type::INT2 | Type::INT4 => {
+                Ok(Typed::new(format!("pg_average(sum({sql}), count({sql}))"), Type::NUMERIC))
             }
-            _ => return Err(SqlError::unsupported(format!("{name} of {}", ty.base.name()))),
-        })
+            other => Err(SqlError::unsupported(format!("avg of {}", other.name()))),
+        }
     }
 }
 
 pub(super) fn data_type(given: &DataType) -> Result<Ty, SqlError> {
     let name = given.to_string();
     Ty::by_name(&name).ok_or_else(|| SqlError::unsupported(format!("the type {name}")))
-}
-
-fn number_type(number: &str) -> Type {
-    if number.parse::<i32>().is_ok() {
-        Type::INT4
-    } else if number.parse::<i64>().is_ok() {
-        Type::INT8
-    } else {
-        Type::NUMERIC
-    }
 }
 
 /// The name that PostgreSQL gives a column that is selected without one.

@@ -1,48 +1,31 @@
-//! What translated statements call: functions of SQLite that do as PostgreSQL does.
+//! SQLite functions that translated statements call. They do what PostgreSQL does.
 
 use std::sync::Arc;
 
-use rusqlite::{
-    Connection,
-    functions::{Context, FunctionFlags},
-    types::{ToSqlOutput, Value},
-};
+use rusqlite::{Connection, functions::FunctionFlags, types::Value};
 
 use super::{
-    Shared,
+    Embedded,
     error::SqlError,
     numeric::Numeric,
-    values::{self, Ty},
+    values::{Ty, cast},
 };
 
-type Outcome = Result<Value, SqlError>;
-
-/// Makes the functions known to `sqlite`; the compiler counts their arguments.
-pub(super) fn register(sqlite: &Connection, shared: &Arc<Shared>) -> rusqlite::Result<()> {
-    let add = |name: &str, function: fn(&Shared, &[Value]) -> Outcome| {
-        let shared = Arc::clone(shared);
-        let call = move |context: &Context<'_>| {
-            let arguments: rusqlite::Result<Vec<Value>> =
-                (0..context.len()).map(|at| context.get(at)).collect();
-            function(&shared, &arguments?).map(ToSqlOutput::Owned).map_err(SqlError::into_sqlite)
-        };
-        sqlite.create_scalar_function(name, -1, FunctionFlags::SQLITE_UTF8, call)
-    };
-    add("pg_nextval", |shared, arguments| match arguments {
-        [Value::Integer(sequence)] => Ok(Value::Integer(shared.next_value(*sequence))),
-        _ => Ok(Value::Null),
+pub(super) fn register(sqlite: &Connection, engine: &Arc<Embedded>) -> rusqlite::Result<()> {
+    let (engine, flags) = (Arc::clone(engine), FunctionFlags::SQLITE_UTF8);
+    sqlite.create_scalar_function("pg_nextval", 1, flags, move |context| {
+        Ok(engine.next_value(context.get(0)?))
     })?;
-    add("pg_cast", |_, arguments| match arguments {
-        [value, Value::Text(from), Value::Text(to)] => {
-            let ty = |name: &str| Ty::by_name(name).ok_or_else(|| SqlError::unsupported(name));
-            values::cast(value.clone(), &ty(from)?.base, &ty(to)?)
-        }
-        _ => Ok(Value::Null),
+    sqlite.create_scalar_function("pg_cast", 3, flags, |context| {
+        let ty = |name: String| Ty::by_name(&name).ok_or_else(|| SqlError::unsupported(name));
+        let (from, to) = (ty(context.get(1)?), ty(context.get(2)?));
+        let value = context.get::<Value>(0)?;
+        from.and_then(|from| cast(value, &from.base, &to?)).map_err(SqlError::into_sqlite)
     })?;
-    add("pg_average", |_, arguments| match arguments {
-        [Value::Integer(sum), Value::Integer(count)] => {
-            Ok(Value::Text(Numeric::average(*sum, *count)?.to_string()))
-        }
-        _ => Ok(Value::Null),
+    sqlite.create_scalar_function("pg_average", 2, flags, |context| {
+        // There is no sum without rows.
+        let Some(sum) = context.get::<Option<i64>>(0)? else { return Ok(None) };
+        let average = Numeric::average(sum, context.get(1)?).map_err(SqlError::into_sqlite)?;
+        Ok(Some(average.to_string()))
     })
 }

@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use futures::{Sink, stream};
 use pgwire::{
     api::{
-        ClientInfo, ClientPortalStore, ErrorHandler, Type,
+        ClientInfo, ClientPortalStore, Type,
         portal::{Format, Portal},
         query::{ExtendedQueryHandler, SimpleQueryHandler},
         results::{FieldFormat, FieldInfo, QueryResponse, Response, Tag},
@@ -21,7 +21,6 @@ use rusqlite::types::Value;
 use sqlparser::ast::Statement;
 
 use super::{
-    Shared,
     allowed::parse,
     error::SqlError,
     queries::Compiled,
@@ -30,7 +29,7 @@ use super::{
 };
 
 /// Runs what clients send.
-pub(super) struct Queries(pub(super) Arc<Shared>);
+pub(super) struct Queries;
 
 #[async_trait]
 impl SimpleQueryHandler for Queries {
@@ -41,14 +40,13 @@ impl SimpleQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        self.0.count(|counters| counters.queries += 1);
         let sql = sql.to_owned();
         let run = move |session: &mut Session| {
             let mut responses = Vec::new();
             let run = run_all(session, &sql, &mut responses);
             if let Err(error) = run {
                 session.fail();
-                responses.push(Response::Error(Box::new(error.into())));
+                responses.push(Response::Error(Box::new(error.with_severity("ERROR"))));
             }
             Ok(responses)
         };
@@ -79,16 +77,6 @@ fn run_all(
         session.end(true)?;
     }
     Ok(())
-}
-
-/// Any error, in whatever message, fails the transaction.
-impl ErrorHandler for Queries {
-    fn on_error<C: ClientInfo>(&self, client: &C, _error: &mut PgWireError) {
-        // Before the login there is nothing to fail.
-        if let Ok(handle) = SessionHandle::of(client) {
-            handle.lock().fail();
-        }
-    }
 }
 
 /// Reads statements for the extended protocol.
@@ -139,7 +127,7 @@ impl ExtendedQueryHandler for Queries {
     type QueryParser = Self;
 
     fn query_parser(&self) -> Arc<Self> {
-        Arc::new(Self(Arc::clone(&self.0)))
+        Arc::new(Self)
     }
 
     async fn do_query<C>(
@@ -154,7 +142,6 @@ impl ExtendedQueryHandler for Queries {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        self.0.count(|counters| counters.queries += 1);
         let prepared = portal.statement.statement.clone();
         let parameters = parameters(portal, &prepared.parameters)?;
         let format = portal.result_column_format.clone();

@@ -1,27 +1,25 @@
-//! A stand-in for Azure Database for PostgreSQL: its wire protocol over TLS,
-//! logins with Entra tokens, and SQL on SQLite.
+//! A small PostgreSQL engine on SQLite, in this process. A
+//! [`PostgresFront`](crate::front::postgres::PostgresFront) checks the tokens and relays to it.
 //!
-//! It serves the quickstart, the examples and tests of logins and pools. It understands
+//! It serves the quickstart, the examples, and tests of logins and pools. It understands
 //!
-//! - logins of principals of a [`Directory`] by token, refused with the texts
-//!   and SQLSTATEs of the service;
-//! - the simple and the extended protocol, with parameters in binary; statements that
-//!   are sent as one are one transaction;
-//! - `SELECT` with inner and left joins, `GROUP BY` and `ORDER BY` columns;
+//! - the simple and the extended protocol, with parameters in binary; statements that are
+//!   sent together are one transaction;
+//! - `SELECT` with inner and left joins, `GROUP BY` one column and `ORDER BY` columns;
 //!   `INSERT … VALUES` with `ON CONFLICT … DO NOTHING` and `RETURNING`; `CREATE TABLE` and
 //!   `CREATE INDEX`;
 //! - `smallint`, `integer`, `bigint`, `double precision`, `text`, `varchar(n)`,
 //!   `numeric(p, s)`, `date`; `serial` and identity columns; constraints of single columns;
-//!   `AND`, `OR`, `NOT`, comparisons, casts, `count` and `avg`;
+//!   `AND`, `OR`, comparisons, casts, `count` and `avg`;
 //! - transactions, with the failed state between an error and `ROLLBACK`; the settings that
-//!   drivers make, and what cleans a session.
+//!   drivers make, and the statements that clean a session.
 //!
-//! Everything else is refused with an error that names it: SQLSTATE 0A000, for a function
-//! 42883, and for a syntax that its parser does not know 42601. It never answers differently
-//! from PostgreSQL; `tests/postgres/stand_in.rs` of this repository compares both. What
-//! differs is named here: privileges are not checked, text is ordered as in the `C` locale,
-//! transactions are serializable and one of them writes at a time, a cancel request has no
-//! effect, and a password may not be longer than 9,990 bytes (a limit of the library).
+//! It refuses everything else with an error that names the construct: SQLSTATE 0A000, 42883
+//! for a function, and 42601 for a syntax that its parser does not know. It never answers
+//! differently from PostgreSQL; `tests/postgres/stand_in.rs` of this repository compares both.
+//! The known differences: it does not check privileges, it orders text as the `C` locale does,
+//! transactions are serializable and one of them writes at a time, and a cancel request has no
+//! effect.
 
 mod allowed;
 mod command;
@@ -30,279 +28,159 @@ mod error;
 mod expressions;
 mod functions;
 mod handler;
-mod login;
 mod numeric;
 mod queries;
-pub(crate) mod refusals;
 mod session;
-mod settings;
 mod values;
 
 use std::{
-    fmt, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use async_trait::async_trait;
+use futures::{Sink, StreamExt};
 use pgwire::{
     api::{
-        ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerator,
-        auth::StartupHandler,
-        query::{ExtendedQueryHandler, SimpleQueryHandler},
+        ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState, PidSecretKeyGenerator,
+        RandomPidSecretKeyGenerator,
+        auth::{
+            DefaultServerParameterProvider, StartupHandler, finish_authentication,
+            protocol_negotiation, save_startup_parameters_to_metadata,
+        },
     },
-    tokio::process_socket,
+    error::{PgWireError, PgWireResult},
+    messages::{PgWireBackendMessage, PgWireFrontendMessage},
+    tokio::server::{PgWireMessageServerCodec, process_error, process_message},
 };
-use tokio::{net::TcpStream, sync::watch};
-use tokio_rustls::TlsAcceptor;
+use tokio::io::DuplexStream;
+use tokio_util::codec::Framed;
 
-use crate::{
-    database::Database,
-    jwt::{Directory, Issuer},
-    listener::Listener,
-};
+use crate::database::Database;
+use error::SqlError;
 use handler::Queries;
-use login::Login;
-
-pub use crate::tenant::POSTGRES_AUDIENCE as AUDIENCE;
+use session::{Session, SessionHandle};
 
 const SERVER_VERSION: &str = "16.6";
 const VERSION: &str = "PostgreSQL 16.6 (stand-in of entra-pool's emulator, on SQLite)";
 
-/// What a [`PostgresServer`] starts with.
-#[derive(Debug, Clone)]
-pub struct PostgresOptions {
-    /// Checks the tokens.
-    pub issuer: Arc<Issuer>,
-    /// The roles, by name.
-    pub directory: Arc<Directory>,
-    /// Where the data is; of this server alone, for declared types are its own.
-    pub database: Arc<Database>,
-    /// The server's certificate.
-    pub tls: Arc<rustls::ServerConfig>,
-    /// The address to listen on; default 127.0.0.1.
-    pub bind: IpAddr,
-    /// The port; 0 takes a free one.
-    pub port: u16,
-    /// The names under which the database is known.
-    pub database_names: Vec<String>,
-    /// The audience that tokens must have.
-    pub audience: String,
-    /// Whether TLS is declined, as a server without a certificate does.
-    pub decline_tls: bool,
-}
+/// How many bytes wait in memory between the front and the engine.
+const BUFFER: usize = 64 * 1024;
 
-impl PostgresOptions {
-    /// A free port, the databases `postgres` and `restaurant`, the public
-    /// cloud's audience.
-    pub fn new(
-        issuer: Arc<Issuer>,
-        directory: Arc<Directory>,
-        database: Arc<Database>,
-        tls: Arc<rustls::ServerConfig>,
-    ) -> Self {
-        Self {
-            issuer,
-            directory,
-            database,
-            tls,
-            bind: Ipv4Addr::LOCALHOST.into(),
-            port: 0,
-            database_names: vec!["postgres".to_owned(), "restaurant".to_owned()],
-            audience: AUDIENCE.to_owned(),
-            decline_tls: false,
-        }
-    }
-}
-
-/// What a server counted since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PostgresCounters {
-    /// Logins that succeeded.
-    pub logins: u64,
-    /// Logins that were refused, for whatever reason.
-    pub refused_logins: u64,
-    /// Simple queries and executions of prepared statements, from their start.
-    pub queries: u64,
-    /// Sessions open now.
-    pub open_connections: u64,
-}
-
-/// A running server. Clones are handles on the same one; it stops when the last
-/// of them is dropped.
-#[derive(Clone)]
-pub struct PostgresServer {
-    listener: Arc<Listener>,
-    shared: Arc<Shared>,
-}
-
-impl PostgresServer {
-    /// Starts the server, in the current tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// The port is taken.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
-    pub fn start(options: PostgresOptions) -> io::Result<Self> {
-        let acceptor = (!options.decline_tls).then(|| TlsAcceptor::from(options.tls));
-        let shared = Arc::new(Shared {
-            issuer: options.issuer,
-            directory: options.directory,
-            database: options.database,
-            database_names: options.database_names,
-            audience: options.audience,
-            sequences: Mutex::default(),
-            keys: RandomPidSecretKeyGenerator::default(),
-            control: Mutex::default(),
-            counters: watch::Sender::new(PostgresCounters::default()),
-        });
-        let served = Arc::clone(&shared);
-        let serve = move |stream: TcpStream| {
-            let (acceptor, handlers) = (acceptor.clone(), Handlers(Arc::clone(&served)));
-            async move {
-                if let Err(error) = process_socket(stream, acceptor, handlers).await {
-                    tracing::debug!(%error, "PostgreSQL: connection ended");
-                }
-            }
-        };
-        let listener = Arc::new(Listener::start((options.bind, options.port), serve)?);
-        Ok(Self { listener, shared })
-    }
-
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.listener.addr()
-    }
-
-    /// What was counted so far.
-    pub fn counters(&self) -> PostgresCounters {
-        *self.shared.counters.borrow()
-    }
-
-    /// Completes when the counters are as `wanted`, without polling.
-    pub async fn wait_until(&self, wanted: impl FnMut(&PostgresCounters) -> bool) {
-        let mut counters = self.shared.counters.subscribe();
-        // The sender lives in `self`: it cannot be gone while this waits.
-        let _ = counters.wait_for(wanted).await;
-    }
-
-    /// Closes every connection, without a word, and goes on listening.
-    pub async fn cut_connections(&self) {
-        self.listener.cut().await;
-    }
-
-    /// Closes the listener and every connection: connections are refused from
-    /// when this returns.
-    ///
-    /// # Errors
-    ///
-    /// The port could not be kept.
-    pub async fn go_away(&self) -> io::Result<()> {
-        self.listener.go_away().await
-    }
-
-    /// Listens again, on the same port.
-    ///
-    /// # Errors
-    ///
-    /// The port was taken.
-    pub fn come_back(&self) -> io::Result<()> {
-        self.listener.come_back()
-    }
-
-    /// Refuses every login with this SQLSTATE and message, whatever the token:
-    /// `57P03` (starting up), `53300` (too many connections), ….
-    pub fn refuse_logins(&self, sqlstate: &str, message: &str) {
-        self.shared.control().refusal = Some((sqlstate.to_owned(), message.to_owned()));
-    }
-
-    /// Lets logins in again.
-    pub fn accept_logins(&self) {
-        self.shared.control().refusal = None;
-    }
-
-    /// Waits this long before a login is looked at.
-    pub fn delay_logins(&self, delay: Duration) {
-        self.shared.control().delay = delay;
-    }
-}
-
-impl fmt::Debug for PostgresServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresServer")
-            .field("addr", &self.addr())
-            .field("counters", &self.counters())
-            .finish_non_exhaustive()
-    }
-}
-
-/// What all sessions share.
-pub(crate) struct Shared {
-    issuer: Arc<Issuer>,
-    directory: Arc<Directory>,
+/// The embedded engine.
+#[derive(Debug)]
+pub struct Embedded {
     database: Arc<Database>,
-    database_names: Vec<String>,
-    audience: String,
-    /// The last number that each sequence gave. They are no part of a transaction.
+    names: Vec<String>,
+    /// The last number of each sequence. A rollback does not change it.
     sequences: Mutex<Vec<i64>>,
     keys: RandomPidSecretKeyGenerator,
-    control: Mutex<Control>,
-    counters: watch::Sender<PostgresCounters>,
 }
 
-#[derive(Clone, Default)]
-struct Control {
-    delay: Duration,
-    refusal: Option<(String, String)>,
-}
-
-impl Shared {
-    fn control(&self) -> MutexGuard<'_, Control> {
-        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+impl Embedded {
+    /// An engine for these tables, which other engines cannot read: each declares types in
+    /// its own way. Clients find the same tables under each of the database `names`.
+    pub fn new(database: Arc<Database>, names: Vec<String>) -> Arc<Self> {
+        let (sequences, keys) = (Mutex::default(), RandomPidSecretKeyGenerator::default());
+        Arc::new(Self { database, names, sequences, keys })
     }
 
-    fn sequences(&self) -> MutexGuard<'_, Vec<i64>> {
-        self.sequences.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Connects without a password; the engine closes when the stream is dropped.
+    pub(crate) fn connect(self: &Arc<Self>) -> DuplexStream {
+        let (client, stream) = tokio::io::duplex(BUFFER);
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = serve(stream, engine).await {
+                tracing::debug!(%error, "PostgreSQL: a session ended");
+            }
+        });
+        client
     }
 
-    fn new_sequence(&self) -> i64 {
-        let mut sequences = self.sequences();
+    fn new_sequence(&self) -> usize {
+        let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
         sequences.push(0);
-        sequences.len() as i64 - 1
+        sequences.len() - 1
     }
 
-    fn next_value(&self, sequence: i64) -> i64 {
-        let mut sequences = self.sequences();
-        let last = usize::try_from(sequence).ok().and_then(|at| sequences.get_mut(at));
-        let Some(last) = last else { return 0 };
+    fn next_value(&self, sequence: i64) -> Option<i64> {
+        let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = sequences.get_mut(usize::try_from(sequence).ok()?)?;
         *last += 1;
-        *last
-    }
-
-    fn count(&self, change: impl FnOnce(&mut PostgresCounters)) {
-        self.counters.send_modify(change);
+        Some(*last)
     }
 }
 
-struct Handlers(Arc<Shared>);
-
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::new(Queries(Arc::clone(&self.0)))
+async fn serve(stream: DuplexStream, engine: Arc<Embedded>) -> std::io::Result<()> {
+    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let codec = PgWireMessageServerCodec::new(DefaultClient::new(nowhere, true));
+    let mut socket = Framed::new(stream, codec);
+    socket.set_state(PgWireConnectionState::AwaitingStartup);
+    let (login, queries, none) =
+        (Arc::new(Login(engine)), Arc::new(Queries), Arc::new(NoopHandler));
+    while let Some(Ok(message)) = socket.next().await {
+        if matches!(message, PgWireFrontendMessage::Terminate(_)) {
+            break;
+        }
+        let extended = message.is_extended_query();
+        let (login, simple, prepared) = (login.clone(), queries.clone(), queries.clone());
+        let (copy, cancel) = (none.clone(), none.clone());
+        let processed =
+            process_message(message, &mut socket, login, simple, prepared, copy, cancel).await;
+        if let Err(error) = processed {
+            // Any error, whatever the message, fails the transaction. Before the login there is
+            // none.
+            if let Ok(session) = SessionHandle::of(&socket) {
+                session.lock().fail();
+            }
+            process_error(&mut socket, error, extended).await?;
+        }
     }
+    Ok(())
+}
 
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::new(Queries(Arc::clone(&self.0)))
-    }
+struct Login(Arc<Embedded>);
 
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::new(Login(Arc::clone(&self.0)))
+#[async_trait]
+impl StartupHandler for Login {
+    async fn on_startup<C>(
+        &self,
+        client: &mut C,
+        message: PgWireFrontendMessage,
+    ) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: std::fmt::Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let PgWireFrontendMessage::Startup(startup) = message else { return Ok(()) };
+        protocol_negotiation(client, &startup).await?;
+        save_startup_parameters_to_metadata(client, &startup);
+        let (mut user, mut database) = (String::new(), None);
+        for (name, value) in startup.parameters {
+            match name.as_str() {
+                "user" => user = value,
+                "database" => database = Some(value),
+                _ => command::check_setting(&name, &value).map_err(fatal)?,
+            }
+        }
+        let database = database.unwrap_or_else(|| user.clone());
+        if !self.0.names.contains(&database) {
+            let message = format!("database \"{database}\" does not exist");
+            return Err(fatal(SqlError::new("3D000", message)));
+        }
+        let session = Session::open(&self.0, [user, database]).map_err(fatal)?;
+        client.session_extensions().insert(SessionHandle::new(session));
+        let (pid, secret) = self.0.keys.generate(client);
+        client.set_pid_and_secret_key(pid, secret);
+        let mut parameters = DefaultServerParameterProvider::default();
+        parameters.server_version = SERVER_VERSION.to_owned();
+        parameters.is_superuser = false;
+        finish_authentication(client, &parameters).await
     }
+}
 
-    fn error_handler(&self) -> Arc<impl ErrorHandler> {
-        Arc::new(Queries(Arc::clone(&self.0)))
-    }
+/// An error that ends the connection.
+fn fatal(error: SqlError) -> PgWireError {
+    PgWireError::UserError(Box::new(error.with_severity("FATAL")))
 }

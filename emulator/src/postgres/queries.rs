@@ -1,25 +1,23 @@
 //! `SELECT` and `INSERT` for SQLite.
 
-use std::sync::Arc;
-
 use pgwire::api::Type;
 use rusqlite::Connection;
 use sqlparser::ast::{
     ConflictTarget, Expr, GroupByExpr, Insert, JoinConstraint, JoinOperator, OnConflict,
     OnConflictAction, OnInsert, OrderBy, OrderByKind, OrderByOptions, OrderBySort, Query, Select,
-    SelectItem, SetExpr, Statement, TableFactor, TableObject, Values,
+    SelectItem, Statement, TableFactor, TableObject,
 };
 
 use super::{
-    Shared,
-    allowed::{folded, local, only, plain, quoted, select, table},
+    Embedded,
+    allowed::{folded, local, quoted, rows, select, table},
     command::Command,
     error::SqlError,
     expressions::{Column, Compiler, Source, name_of},
     values::{Class, Ty},
 };
 
-/// A statement for SQLite, and what the client is told of it before it runs.
+/// A statement for SQLite, and what the client learns about it before it runs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Compiled {
     /// Instead of SQL.
@@ -43,21 +41,13 @@ pub(super) fn compile(
     names: &[String; 2],
     statement: &Statement,
     given: &[Option<Type>],
-    shared: &Arc<Shared>,
+    engine: &Embedded,
 ) -> Result<Compiled, SqlError> {
-    let mut compiler = Compiler {
-        sqlite,
-        shared,
-        names,
-        parameters: given.iter().map(|ty| ty.clone().filter(|ty| *ty != Type::UNKNOWN)).collect(),
-        sources: Vec::new(),
-        aggregated: false,
-        aggregating: false,
-        bare: Vec::new(),
-    };
+    let given = given.iter().map(|ty| ty.clone().filter(|ty| *ty != Type::UNKNOWN)).collect();
+    let mut compiler = Compiler::new(sqlite, engine, names, given);
     let mut items = Items::default();
     let (tag, sql) = match statement {
-        // What the pool's cleaning asks: a statement that SQL has prepared, which none can be.
+        // The pool's cleaning asks which statements SQL has prepared. Here it cannot prepare any.
         Statement::Query(query)
             if query.to_string().ends_with("pg_prepared_statement() WHERE from_sql") =>
         {
@@ -79,21 +69,20 @@ pub(super) fn compile(
 }
 
 impl Compiler<'_> {
-    /// The columns of a table, from how it was declared in SQLite.
+    /// The columns of a table, from its declaration in SQLite.
     pub(super) fn table(&self, name: &str) -> Result<Vec<Column>, SqlError> {
-        // SQLite's own names for tables tell no cases apart.
+        // SQLite's own names for tables ignore case.
         let sql = "SELECT i.name, i.type, i.pk FROM sqlite_schema AS t, \
                    pragma_table_info(t.name) AS i WHERE t.type = 'table' AND t.name = ?1";
         let mut query = self.sqlite.prepare_cached(sql)?;
-        let rows = query.query_map([name], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?))
-        })?;
+        let mut rows = query.query([name])?;
         let mut columns = Vec::new();
-        for row in rows {
-            let (column, declared, key) = row?;
+        while let Some(row) = rows.next()? {
+            let (declared, name, key): (String, String, bool) =
+                (row.get(1)?, row.get(0)?, row.get(2)?);
             let (ty, rest) = declared.split_once(':').unwrap_or((&declared, ""));
             let ty = Ty::by_name(ty).ok_or_else(|| SqlError::unsupported(&declared))?;
-            columns.push(Column { name: column, ty, always: rest.ends_with(":always"), key });
+            columns.push(Column { name, ty, always: rest.ends_with(":always"), key });
         }
         if columns.is_empty() {
             return Err(SqlError::new("42P01", format!("relation \"{name}\" does not exist")));
@@ -107,30 +96,32 @@ impl Compiler<'_> {
         if let Some(condition) = &given.selection {
             sql += &format!(" WHERE {}", self.boolean(condition)?);
         }
-        let groups = match &given.group_by {
-            GroupByExpr::Expressions(groups, modifiers) if modifiers.is_empty() => groups,
+        let group = match &given.group_by {
+            GroupByExpr::Expressions(groups, modifiers) if modifiers.is_empty() => {
+                match groups.as_slice() {
+                    [] => None,
+                    [group @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))] => Some(group),
+                    _ => return Err(SqlError::unsupported(given.group_by.to_string())),
+                }
+            }
             other => return Err(SqlError::unsupported(other.to_string())),
         };
         self.bare.clear();
-        for (at, expr) in groups.iter().enumerate() {
-            let typed = self.expr(expr, None)?;
-            // A column alone, of which equal values look the same.
-            if self.bare.len() != at + 1
-                || name_of(expr).is_none()
-                || typed.ty.class() == Class::Other
-            {
+        if let Some(group) = group {
+            let typed = self.expr(group, None)?;
+            // Equal values of these types look the same.
+            if typed.ty.class() == Class::Other {
                 return Err(SqlError::unsupported(given.group_by.to_string()));
             }
-            sql += if at == 0 { " GROUP BY " } else { ", " };
-            sql += &typed.sql;
+            sql += &format!(" GROUP BY {}", typed.sql);
         }
-        let groups = std::mem::take(&mut self.bare);
+        let group = self.bare.pop();
         self.items(&given.projection, items)?;
         if let Some(order) = &query.order_by {
             sql += &self.order(order, items)?;
         }
-        if self.aggregated || !groups.is_empty() {
-            self.check_groups(&groups)?;
+        if self.aggregated || group.is_some() {
+            self.check_grouped(group)?;
         }
         Ok(format!("SELECT {}{sql}", items.sql.join(", ")))
     }
@@ -168,26 +159,25 @@ impl Compiler<'_> {
 
     fn items(&mut self, list: &[SelectItem], items: &mut Items) -> Result<(), SqlError> {
         for item in list {
-            let (name, typed) = match item {
-                SelectItem::UnnamedExpr(expr) => (name_of(expr), self.expr(expr, None)?),
-                SelectItem::ExprWithAlias { expr, alias } => {
-                    (Some(folded(alias)), self.expr(expr, None)?)
-                }
+            let (name, expr) = match item {
+                SelectItem::UnnamedExpr(expr) => (name_of(expr), expr),
+                SelectItem::ExprWithAlias { expr, alias } => (Some(folded(alias)), expr),
                 other => return Err(SqlError::unsupported(other.to_string())),
             };
+            let typed = self.expr(expr, None)?;
             items.sql.push(typed.sql);
             items.columns.push((name.unwrap_or_else(|| "?column?".to_owned()), typed.ty));
         }
         Ok(())
     }
 
-    /// Each column that is selected must be grouped, or depend on a key that is.
-    fn check_groups(&self, groups: &[(usize, usize)]) -> Result<(), SqlError> {
-        for (source, column) in &self.bare {
-            let Source { name: table, columns, .. } = &self.sources[*source];
-            let by_key = groups.iter().any(|(it, key)| it == source && columns[*key].key);
-            if !by_key && !groups.contains(&(*source, *column)) {
-                let name = &columns[*column].name;
+    /// Each selected column must be the grouped one, or depend on it as a key.
+    fn check_grouped(&self, group: Option<(usize, usize)>) -> Result<(), SqlError> {
+        for bare in &self.bare {
+            let Source { name: table, columns } = &self.sources[bare.0];
+            let by_key = group.is_some_and(|(source, key)| source == bare.0 && columns[key].key);
+            if !by_key && group != Some(*bare) {
+                let name = &columns[bare.1].name;
                 let message =
                     format!("column \"{table}.{name}\" must appear in the GROUP BY clause");
                 return Err(SqlError::new("42803", message));
@@ -201,7 +191,7 @@ impl Compiler<'_> {
         let OrderByKind::Expressions(terms) = &order.kind else {
             return Err(SqlError::unsupported(order.to_string()));
         };
-        let mut sql = String::new();
+        let mut sql = Vec::new();
         for term in terms {
             let unsupported = || SqlError::unsupported(format!("ORDER BY {term}"));
             let direction = match &term.options {
@@ -213,54 +203,36 @@ impl Compiler<'_> {
                 }
                 _ => return Err(unsupported()),
             };
-            if !matches!(term.expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
-                return Err(unsupported());
-            }
-            // The name of what is selected goes before a column's in PostgreSQL.
-            let is_named = |(name, _): &(String, Ty)| matches!(&term.expr, Expr::Identifier(it) if folded(it) == *name);
-            let selected: Vec<&String> = items
-                .columns
-                .iter()
-                .zip(&items.sql)
-                .filter(|(it, _)| is_named(it))
-                .map(|(_, sql)| sql)
-                .collect();
-            let typed = match self.expr(&term.expr, None) {
-                Err(_) if !selected.is_empty() => return Err(unsupported()),
-                typed => typed?,
+            let name = match &term.expr {
+                Expr::Identifier(name) => Some(folded(name)),
+                Expr::CompoundIdentifier(_) => None,
+                _ => return Err(unsupported()),
             };
-            if selected.iter().any(|sql| **sql != typed.sql)
-                || typed.ty.class() == Class::Other
-                || term.with_fill.is_some()
-            {
+            // The name of a selected column goes before a table's column; SQLite finds it by its
+            // position.
+            let named = |(_, (column, _)): &(usize, &(String, Ty))| Some(column) == name.as_ref();
+            let mut selected = items.columns.iter().enumerate().filter(named);
+            let (by, ty) = match (selected.next(), selected.next()) {
+                (None, _) => {
+                    let typed = self.expr(&term.expr, None)?;
+                    (typed.sql, typed.ty)
+                }
+                (Some((at, (_, ty))), None) => ((at + 1).to_string(), ty.clone()),
+                _ => return Err(unsupported()),
+            };
+            if ty.class() == Class::Other || term.with_fill.is_some() {
                 return Err(unsupported());
             }
-            sql += if sql.is_empty() { " ORDER BY " } else { ", " };
-            sql += &format!("{} {direction}", typed.sql);
+            sql.push(format!("{by} {direction}"));
         }
-        Ok(sql)
+        Ok(format!(" ORDER BY {}", sql.join(", ")))
     }
 
     fn insert(&mut self, given: &Insert, items: &mut Items) -> Result<String, SqlError> {
-        let unsupported = || SqlError::unsupported(given.to_string());
-        let (TableObject::TableName(name), Some(source)) = (&given.table, &given.source) else {
-            return Err(unsupported());
+        let values = rows(given)?;
+        let TableObject::TableName(name) = &given.table else {
+            return Err(SqlError::unsupported(given.to_string()));
         };
-        let (SetExpr::Values(values), Statement::Insert(mut rebuilt)) =
-            (source.body.as_ref(), plain("INSERT INTO t VALUES (1)")?)
-        else {
-            return Err(unsupported());
-        };
-        rebuilt.table.clone_from(&given.table);
-        rebuilt.columns.clone_from(&given.columns);
-        rebuilt.on.clone_from(&given.on);
-        rebuilt.returning.clone_from(&given.returning);
-        if let Some(source) = &mut rebuilt.source {
-            let (explicit_row, value_keyword, rows) = (false, false, values.rows.clone());
-            *source.body = SetExpr::Values(Values { explicit_row, value_keyword, rows });
-        }
-        only(&rebuilt, given)?;
-
         let table = local(name)?;
         let columns = self.table(&table)?;
         let mut targets: Vec<&Column> = Vec::new();
@@ -299,7 +271,7 @@ impl Compiler<'_> {
             Some(other) => return Err(SqlError::unsupported(other.to_string().trim())),
         }
         if let Some(returning) = &given.returning {
-            self.only_source(&table, &columns);
+            self.sources = vec![Source { name: table, columns }];
             self.items(returning, items)?;
             sql += &format!(" RETURNING {}", items.sql.join(", "));
         }
@@ -321,10 +293,5 @@ impl Compiler<'_> {
             row.push(self.assigned(value, &target.ty)?.sql);
         }
         Ok(format!("({})", row.join(", ")))
-    }
-
-    /// The columns of one table, by their names alone.
-    pub(super) fn only_source(&mut self, table: &str, columns: &[Column]) {
-        self.sources = vec![Source { name: table.to_owned(), columns: columns.to_vec() }];
     }
 }

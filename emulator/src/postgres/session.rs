@@ -10,7 +10,7 @@ use rusqlite::{Connection, params_from_iter, types::Value};
 use sqlparser::ast::Statement;
 
 use super::{
-    Shared,
+    Embedded,
     command::{self, Command},
     error::SqlError,
     functions,
@@ -39,18 +39,16 @@ pub(super) struct Outcome {
 pub(super) struct Session {
     pub(super) status: Status,
     sqlite: Connection,
-    shared: Arc<Shared>,
+    engine: Arc<Embedded>,
     /// The user and the database.
     names: [String; 2],
 }
 
 impl Session {
-    pub(super) fn open(shared: &Arc<Shared>, names: [String; 2]) -> Result<Self, SqlError> {
-        let sqlite = shared.database.open()?;
-        functions::register(&sqlite, shared)?;
-        shared.count(|counters| counters.open_connections += 1);
-        let shared = Arc::clone(shared);
-        Ok(Self { status: Status::Idle, sqlite, shared, names })
+    pub(super) fn open(engine: &Arc<Embedded>, names: [String; 2]) -> Result<Self, SqlError> {
+        let sqlite = engine.database.open()?;
+        functions::register(&sqlite, engine)?;
+        Ok(Self { status: Status::Idle, sqlite, engine: Arc::clone(engine), names })
     }
 
     /// Reads a statement: parameters and columns are known from then on.
@@ -65,7 +63,7 @@ impl Session {
             Some((command, tag)) => {
                 Ok(Compiled { command: Some(command), tag, ..Compiled::default() })
             }
-            None => compile(&self.sqlite, &self.names, statement, given, &self.shared),
+            None => compile(&self.sqlite, &self.names, statement, given, &self.engine),
         }
     }
 
@@ -144,12 +142,6 @@ impl Session {
             }
             Status::Idle | Status::Failed => {}
         }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.shared.count(|counters| counters.open_connections -= 1);
     }
 }
 

@@ -1,6 +1,10 @@
 //! Clients that break off, hold still, or come all at once.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use entra_pool_emulator::{
     jwt::Principal,
@@ -124,6 +128,34 @@ async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_behind() {
     }
     service.wait_until_idle("shop-stalled").await;
     assert_eq!(service.front.control().counters().logins, logins);
+}
+
+/// Half of a ClientHello, by SSLRequest and by direct TLS, and then silence.
+#[tokio::test]
+async fn a_handshake_that_stalls_ends_after_the_login_timeout() {
+    const LIMIT: Duration = Duration::from_millis(500);
+    let service = Service::start_with(|options| options.login_timeout = LIMIT).await;
+    let tls = rustls::ClientConnection::new(
+        Arc::new(client_tls(service.engine)),
+        "localhost".try_into().unwrap(),
+    );
+    let mut hello = Vec::new();
+    tls.unwrap().write_tls(&mut hello).unwrap();
+    for direct in [false, true] {
+        let mut stream = TcpStream::connect(service.front.addr()).await.unwrap();
+        if !direct {
+            stream.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), b'S');
+        }
+        stream.write_all(&hello[..hello.len() / 2]).await.unwrap();
+        let start = Instant::now();
+        // It is open until then.
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        assert!(rest.is_empty(), "{rest:?}");
+        assert!(start.elapsed() >= LIMIT - Duration::from_millis(100), "{:?}", start.elapsed());
+        service.front.control().wait_until(|counters| counters.open_connections == 0).await;
+    }
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use entra_pool_emulator::{
-    front::{EngineLogin, postgres::LoginError},
+    front::{
+        EngineLogin,
+        postgres::{AUDIENCE, LoginError},
+    },
     jwt::{Issuer, Principal, PrincipalKind},
-    postgres::AUDIENCE,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -187,23 +189,18 @@ async fn logins_fail_as_often_as_asked_for() {
     service.connect(&shop).await;
 }
 
-/// The engine asks for the password by each method; a given account is used as it is.
+/// By SCRAM, which is also spoken where the rule is `md5`, or without a password. The front
+/// uses a given account as it is.
 #[tokio::test]
-async fn every_password_method_of_the_engine_is_spoken() {
-    for (method, encryption) in [
-        ("password", "scram-sha-256"),
-        ("md5", "md5"),
-        ("scram-sha-256", "scram-sha-256"),
-        ("trust", "md5"),
-    ] {
+async fn the_engine_is_logged_in_to_by_scram_or_trust() {
+    for method in ["scram-sha-256", "md5", "trust"] {
         let rule = format!("host all all 127.0.0.1/32 {method}");
         let engine = super::PostgresServer::start_with_rule(&rule).await;
         engine
-            .sql(&format!(
-                "SET password_encryption = '{encryption}';
-                 CREATE ROLE menu LOGIN PASSWORD 'soup';
-                 CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'steak'"
-            ))
+            .sql(
+                "CREATE ROLE menu LOGIN PASSWORD 'soup';
+                 CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'steak'",
+            )
             .await;
         let given = EngineLogin { user: "menu".to_owned(), password: "soup".to_owned() };
         let port = engine.port();
@@ -234,40 +231,36 @@ async fn a_wrong_password_in_the_options_is_the_engine_s_refusal() {
     );
 }
 
-/// TLS to the engine, verified.
 #[tokio::test]
-async fn the_engine_is_reached_over_tls() {
-    let engine = super::PostgresServer::start_with_rule("hostssl all all 127.0.0.1/32 trust").await;
-    let tls = std::sync::Arc::new(super::client_tls(&engine));
+async fn an_engine_that_wants_another_method_is_named() {
+    let engine = super::PostgresServer::start_with_rule("host all all 127.0.0.1/32 password").await;
+    engine.sql("CREATE ROLE menu LOGIN PASSWORD 'soup'").await;
+    let given = EngineLogin { user: "menu".to_owned(), password: "soup".to_owned() };
     let port = engine.port();
     let service = Service::start_with(|options| {
-        options.engine_url = format!("postgres://postgres@localhost:{port}/postgres");
-        options.engine_tls = Some(tls);
+        options.engine_url = format!("postgres://boss:steak@127.0.0.1:{port}/postgres");
+        options.engine_logins.insert("shop-cleartext".to_owned(), given);
     })
     .await;
-    let client = service.connect(&service.principal("shop-encrypted")).await;
-    let encrypted = "SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    assert_eq!(text(&client, encrypted).await, "true");
+    let shop = service.principal("shop-cleartext");
+    let (code, message) = service.refusal(&service.config(&shop)).await;
+    assert_eq!(code, "08P01");
+    assert!(message.contains("another authentication method"), "{message}");
 }
 
-/// Protocol 3.2 and unknown options are negotiated down, as by PostgreSQL 15.
 #[tokio::test]
-async fn newer_protocols_are_negotiated_down() {
+async fn other_protocols_and_unknown_options_are_refused_by_name() {
     let service = Service::start().await;
-    let shop = service.principal("shop-newer");
-    let mut stream = super::attacks::tls_stream(&service).await;
-    let parameters = b"user\0shop-newer\0database\0postgres\0_pq_.colour\0blue\0\0";
-    let mut startup = (8 + parameters.len() as u32).to_be_bytes().to_vec();
-    startup.extend([0, 3, 0, 2]);
-    startup.extend(parameters);
-    stream.write_all(&startup).await.unwrap();
-    let mut answer = vec![0; 25 + 9];
-    stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(answer, b"v\0\0\0\x18\0\x03\0\0\0\0\0\x01_pq_.colour\0R\0\0\0\x08\0\0\0\x03");
-    let token = service.token(&shop, 0);
-    stream.write_all(&super::attacks::password(&token)).await.unwrap();
-    // AuthenticationOk, as the options were left out towards the engine.
-    let mut answer = [0; 9];
-    stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"R\0\0\0\x08\0\0\0\0");
+    let parameters = b"user\0shop\0_pq_.colour\0blue\0\0";
+    for (minor, named) in [(2, "protocol 3.2"), (0, "_pq_.colour")] {
+        let mut stream = super::attacks::tls_stream(&service).await;
+        let mut startup = (8 + parameters.len() as u32).to_be_bytes().to_vec();
+        startup.extend([0, 3, 0, minor]);
+        startup.extend(parameters);
+        stream.write_all(&startup).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("C0A000\0") && answer.contains(named), "{answer:?}");
+    }
 }

@@ -16,9 +16,8 @@ use std::{
 };
 
 use entra_pool_emulator::{
-    front::postgres::{PostgresFront, PostgresFrontOptions},
+    front::postgres::{AUDIENCE, PostgresFront, PostgresFrontOptions},
     jwt::{Directory, Issuer, Principal, PrincipalKind},
-    postgres::AUDIENCE,
 };
 use rustls::pki_types::pem::PemObject;
 use support::postgres::{DATABASE, PostgresServer};

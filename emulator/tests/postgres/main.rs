@@ -1,4 +1,4 @@
-//! The PostgreSQL stand-in, used by tokio-postgres and deadpool-postgres.
+//! The embedded PostgreSQL engine, used by tokio-postgres and deadpool-postgres.
 #![allow(clippy::disallowed_methods)] // Real sockets, real time.
 
 mod login;
@@ -13,8 +13,9 @@ use std::{
 use entra_pool_emulator::{
     certificates::Authority,
     database::Database,
+    front::postgres::{AUDIENCE, PostgresFront, PostgresFrontOptions},
     jwt::{Directory, Issuer, Principal, PrincipalKind},
-    postgres::{AUDIENCE, PostgresOptions, PostgresServer},
+    postgres::Embedded,
 };
 use rustls::pki_types::pem::PemObject;
 use tokio_postgres::{Client, Config, Error, config::SslMode};
@@ -25,15 +26,11 @@ struct Service {
     issuer: Arc<Issuer>,
     directory: Arc<Directory>,
     shop: Principal,
-    server: PostgresServer,
+    front: PostgresFront,
 }
 
 impl Service {
     fn start() -> Self {
-        Self::start_with(|_| {})
-    }
-
-    fn start_with(change: impl FnOnce(&mut PostgresOptions)) -> Self {
         let authority = Authority::new().unwrap();
         let tls = authority.issue(&["localhost"]).unwrap().server_config().unwrap();
         let issuer = Arc::new(Issuer::new());
@@ -41,11 +38,11 @@ impl Service {
         let shop = Principal::new("shop-identity", PrincipalKind::UserAssigned);
         directory.add(shop.clone());
         let database = Arc::new(Database::new().unwrap());
-        let mut options =
-            PostgresOptions::new(Arc::clone(&issuer), Arc::clone(&directory), database, tls);
-        change(&mut options);
-        let server = PostgresServer::start(options).unwrap();
-        Self { authority, issuer, directory, shop, server }
+        let engine = Embedded::new(database, vec!["restaurant".to_owned()]);
+        let (checks, roles) = (Arc::clone(&issuer), Arc::clone(&directory));
+        let options = PostgresFrontOptions::embedded(checks, roles, engine, tls);
+        let front = PostgresFront::start(options).unwrap();
+        Self { authority, issuer, directory, shop, front }
     }
 
     fn token(&self, length: usize) -> String {
@@ -57,8 +54,8 @@ impl Service {
         let mut config = Config::new();
         config
             .host("localhost")
-            .hostaddr(self.server.addr().ip())
-            .port(self.server.addr().port())
+            .hostaddr(self.front.addr().ip())
+            .port(self.front.addr().port())
             .user("shop-identity")
             .password(self.token(2_000))
             .dbname("restaurant")

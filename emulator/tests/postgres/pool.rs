@@ -1,4 +1,4 @@
-//! deadpool-postgres in front of it.
+//! deadpool-postgres with it.
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 
@@ -19,5 +19,5 @@ async fn deadpool_cleans_and_reuses_a_session() {
         assert_eq!(row.get::<_, i32>(0), borrower);
         transaction.commit().await.unwrap();
     }
-    assert_eq!(service.server.counters().logins, 1);
+    assert_eq!(service.front.control().counters().logins, 1);
 }

@@ -142,36 +142,34 @@ fn start_postgres(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>
     let failed = Failure::start("PostgreSQL");
     let (issuer, directory) = (Arc::clone(&tenant.issuer), Arc::clone(&tenant.directory));
     let (tls, port) = (Arc::clone(&tenant.tls), settings.postgres_port.unwrap_or(54320));
-    if let Some(url) = &settings.postgres_upstream {
-        let mut options = PostgresFrontOptions::new(issuer, directory, url, tls);
-        options.bind = settings.bind.unwrap_or(options.bind);
-        options.port = port;
-        options.administrators = settings.postgres_administrators.clone();
-        options.engine_logins = settings.postgres_login.clone();
-        let front = PostgresFront::start(options).map_err(failed)?;
-        let server: Server = (front.addr().port(), Box::new(front.clone()));
-        tokio::spawn(async move {
-            if let Err(error) = front.prepare().await {
-                tracing::warn!(%error, "the PostgreSQL behind the front is not usable yet");
-            }
-        });
-        return Ok(Some(server));
-    }
-    #[cfg(feature = "embedded")]
-    {
-        use entra_pool_emulator::{database::Database, emulator::SAMPLE_POSTGRES, postgres};
-        let data = Arc::new(Database::with(SAMPLE_POSTGRES).map_err(&failed)?);
-        let mut options = postgres::PostgresOptions::new(issuer, directory, data, tls);
-        options.bind = settings.bind.unwrap_or(options.bind);
-        options.port = port;
-        options.database_names.extend(settings.postgres_databases());
-        let server = postgres::PostgresServer::start(options).map_err(failed)?;
-        Ok(Some((server.addr().port(), Box::new(server))))
-    }
-    #[cfg(not(feature = "embedded"))]
-    {
-        Ok(None)
-    }
+    let mut options = match &settings.postgres_upstream {
+        Some(url) => PostgresFrontOptions::new(issuer, directory, url, tls),
+        #[cfg(not(feature = "embedded"))]
+        None => return Ok(None),
+        #[cfg(feature = "embedded")]
+        None => {
+            use entra_pool_emulator::{
+                database::Database, emulator::SAMPLE_POSTGRES, postgres::Embedded,
+            };
+            let data = Arc::new(Database::with(SAMPLE_POSTGRES).map_err(&failed)?);
+            let mut names = settings.postgres_databases();
+            names.extend(["postgres", "restaurant"].map(str::to_owned));
+            let engine = Embedded::new(data, names);
+            PostgresFrontOptions::embedded(issuer, directory, engine, tls)
+        }
+    };
+    options.bind = settings.bind.unwrap_or(options.bind);
+    options.port = port;
+    options.administrators = settings.postgres_administrators.clone();
+    options.engine_logins = settings.postgres_login.clone();
+    let front = PostgresFront::start(options).map_err(failed)?;
+    let server: Server = (front.addr().port(), Box::new(front.clone()));
+    tokio::spawn(async move {
+        if let Err(error) = front.prepare().await {
+            tracing::warn!(%error, "the PostgreSQL behind the front is not usable yet");
+        }
+    });
+    Ok(Some(server))
 }
 
 async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>, Failure> {

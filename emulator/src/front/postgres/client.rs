@@ -3,10 +3,6 @@
 use std::{io, net::IpAddr};
 
 use bytes::{BufMut, BytesMut};
-use pgwire::{
-    error::ErrorInfo,
-    messages::{PgWireBackendMessage, response::ErrorResponse},
-};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -16,12 +12,10 @@ use tokio::{
 use super::{
     LoginError, Shared,
     engine::{Stream, sqlstate},
+    refusals::{no_encryption, refused, wrong_role},
     relay::relay,
 };
-use crate::{
-    front::FrontStage,
-    postgres::refusals::{no_encryption, refused, wrong_role},
-};
+use crate::front::FrontStage;
 
 /// The protocol's name for direct TLS.
 pub(super) const ALPN: &[u8] = b"postgresql";
@@ -145,10 +139,12 @@ async fn log_in(
     unencrypted: Option<IpAddr>,
     shared: &Shared,
 ) -> Result<Box<dyn Stream>, Failure> {
-    if packet.code >> 16 != PROTOCOL_3_0 >> 16 {
-        return Err(LoginError::new("0A000", "unsupported frontend protocol").into());
+    if packet.code != PROTOCOL_3_0 {
+        let (major, minor) = (packet.code >> 16, packet.code & 0xffff);
+        let message = format!("unsupported frontend protocol {major}.{minor}: use 3.0");
+        return Err(LoginError::new("0A000", message).into());
     }
-    let mut parameters = parameters(&packet.raw[8..])?;
+    let parameters = parameters(&packet.raw[8..])?;
     let parameter = |wanted: &str| {
         parameters.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
     };
@@ -159,12 +155,9 @@ async fn log_in(
         let database = parameter("database").unwrap_or_else(|| user.clone());
         return Err(LoginError::new("28000", no_encryption(peer, &user, &database)).into());
     }
-    let unknown: Vec<String> = parameters
-        .extract_if(.., |(name, _)| name.starts_with("_pq_."))
-        .map(|(name, _)| name)
-        .collect();
-    if packet.code != PROTOCOL_3_0 || !unknown.is_empty() {
-        client.write_all(&negotiate(&unknown)).await?;
+    if let Some((name, _)) = parameters.iter().find(|(name, _)| name.starts_with("_pq_.")) {
+        let message = format!("unsupported protocol option: {name}");
+        return Err(LoginError::new("0A000", message).into());
     }
     client.write_all(CLEARTEXT_PASSWORD).await?;
     client.flush().await?;
@@ -193,7 +186,7 @@ async fn log_in(
     let mut outcome = shared.engine.log_in(&login, &parameters).await;
     let refused = |refusal: &BytesMut| sqlstate(refusal) == Some("28P01");
     if matches!(&outcome, Err(Failure::Engine(refusal)) if refused(refusal))
-        && shared.roles.is_own(&user)
+        && shared.roles.is_own(&user).await
     {
         // The role was dropped, or its password set by another front.
         login = account(Some(&login.password)).await?;
@@ -216,12 +209,7 @@ async fn refuse(mut client: impl Stream, failure: Failure, shared: &Shared) -> i
         }
         Failure::Front(error) => {
             tracing::info!(%error, "a login is refused");
-            let info = ErrorInfo::new("FATAL".to_owned(), error.sqlstate, error.message);
-            let mut response = BytesMut::new();
-            PgWireBackendMessage::ErrorResponse(ErrorResponse::from(info))
-                .encode(&mut response)
-                .map_err(io::Error::other)?;
-            response
+            fatal(&error)
         }
     };
     shared.control.count(|counters| counters.refused_logins += 1);
@@ -233,6 +221,17 @@ async fn refuse(mut client: impl Stream, failure: Failure, shared: &Shared) -> i
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
     timeout(shared.login_timeout, farewell).await?.map(drop)
+}
+
+/// ErrorResponse.
+fn fatal(LoginError { sqlstate, message }: &LoginError) -> BytesMut {
+    let fields = format!("SFATAL\0VFATAL\0C{sqlstate}\0M{message}\0\0");
+    let mut response = BytesMut::new();
+    response.put_u8(b'E');
+    // A name in the message comes from a packet of 10,000 bytes at most.
+    response.put_u32(fields.len() as u32 + 4);
+    response.put_slice(fields.as_bytes());
+    response
 }
 
 async fn read_packet(client: &mut (impl AsyncRead + Unpin)) -> Result<Packet, Failure> {
@@ -260,22 +259,6 @@ fn parameters(body: &[u8]) -> Result<Vec<(String, String)>, LoginError> {
     let words: Vec<&str> = text.strip_suffix('\0').ok_or_else(invalid)?.split('\0').collect();
     let (pairs, []) = words.as_chunks::<2>() else { return Err(invalid()) };
     Ok(pairs.iter().map(|[name, value]| ((*name).to_owned(), (*value).to_owned())).collect())
-}
-
-/// NegotiateProtocolVersion: 3.0, without these options.
-fn negotiate(unknown: &[String]) -> BytesMut {
-    let length = 12 + unknown.iter().map(|name| name.len() + 1).sum::<usize>();
-    let mut message = BytesMut::with_capacity(1 + length);
-    message.put_u8(b'v');
-    // A startup packet, and so all of its names, fits into 10,000 bytes.
-    message.put_u32(length as u32);
-    message.put_u32(PROTOCOL_3_0);
-    message.put_u32(unknown.len() as u32);
-    for name in unknown {
-        message.put_slice(name.as_bytes());
-        message.put_u8(0);
-    }
-    message
 }
 
 async fn read_token(client: &mut impl Stream) -> Result<String, Failure> {

@@ -4,16 +4,12 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use postgres_protocol::{
-    authentication::{
-        md5_hash,
-        sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
-    },
+    authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256},
     message::{
         backend::{Header, Message},
         frontend,
     },
 };
-use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -23,9 +19,8 @@ use tokio_postgres::{
     Client, NoTls,
     config::{Host, SslMode},
 };
-use tokio_rustls::TlsConnector;
 
-use super::{EngineLogin, LoginError, client::Failure};
+use super::{EngineLogin, LoginError, PostgresFrontOptions, client::Failure};
 use crate::jwt::TENANT_ID;
 
 /// The longest answer to a login.
@@ -35,28 +30,34 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// Connects to an engine in this process, which trusts the front.
+pub(super) type Dial = Arc<dyn Fn() -> Box<dyn Stream> + Send + Sync>;
+
 pub(super) struct Engine {
     admin: tokio_postgres::Config,
     address: Address,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
 }
 
 enum Address {
     Tcp(String, u16),
     Unix(PathBuf),
+    InProcess(Dial),
 }
 
 impl Engine {
-    pub(super) fn new(
-        url: &str,
-        tls: Option<Arc<rustls::ClientConfig>>,
-        timeout: Duration,
-    ) -> io::Result<Self> {
+    pub(super) fn new(options: &PostgresFrontOptions) -> io::Result<Self> {
+        let timeout = options.login_timeout;
+        if let Some(dial) = &options.in_process {
+            let address = Address::InProcess(Arc::clone(dial));
+            return Ok(Self { admin: tokio_postgres::Config::new(), address, timeout });
+        }
         let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
         // The parser's own error can quote the URL, which has a password in it.
-        let mut admin: tokio_postgres::Config =
-            url.parse().map_err(|_| invalid("the engine's URL is not valid".to_owned()))?;
+        let admin: tokio_postgres::Config = options
+            .engine_url
+            .parse()
+            .map_err(|_| invalid("the engine's URL is not valid".to_owned()))?;
         let port = admin.get_ports().first().copied().unwrap_or(5432);
         let address = match admin.get_hosts() {
             [Host::Tcp(host)] => Address::Tcp(host.clone(), port),
@@ -64,39 +65,28 @@ impl Engine {
             [Host::Unix(folder)] => Address::Unix(folder.join(format!(".s.PGSQL.{port}"))),
             _ => return Err(invalid("the engine's URL must name one host".to_owned())),
         };
-        let tls = match (tls, &address) {
-            (Some(tls), Address::Tcp(host, _)) => {
-                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-                Some((TlsConnector::from(tls), name))
-            }
-            (Some(_), Address::Unix(_)) => {
-                return Err(invalid("a Unix socket has no TLS: leave engine_tls out".to_owned()));
-            }
-            (None, _) if admin.get_ssl_mode() == SslMode::Require => {
-                return Err(invalid("sslmode=require needs engine_tls".to_owned()));
-            }
-            (None, _) => None,
-        };
-        // TLS is done by `dial`.
-        admin.ssl_mode(SslMode::Disable);
-        Ok(Self { admin, address, tls, timeout })
+        if admin.get_ssl_mode() == SslMode::Require {
+            let why = "the front connects to its engine without TLS: leave sslmode=require out";
+            return Err(invalid(why.to_owned()));
+        }
+        Ok(Self { admin, address, timeout })
+    }
+
+    /// Whether the engine has no roles of its own.
+    pub(super) fn is_in_process(&self) -> bool {
+        matches!(self.address, Address::InProcess(_))
     }
 
     async fn dial(&self) -> io::Result<Box<dyn Stream>> {
-        let (host, port) = match &self.address {
-            Address::Tcp(host, port) => (host.as_str(), *port),
-            Address::Unix(path) => return dial_unix(path).await,
-        };
-        let mut stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        let Some((connector, name)) = &self.tls else { return Ok(Box::new(stream)) };
-        let mut request = BytesMut::new();
-        frontend::ssl_request(&mut request);
-        stream.write_all(&request).await?;
-        if stream.read_u8().await? != b'S' {
-            return Err(io::Error::other("it does not offer TLS"));
+        match &self.address {
+            Address::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            Address::Unix(path) => dial_unix(path).await,
+            Address::InProcess(dial) => Ok(dial()),
         }
-        Ok(Box::new(connector.connect(name.clone(), stream).await?))
     }
 
     /// Runs `work` as the administrator of the URL, after creating the functions.
@@ -248,13 +238,6 @@ async fn authenticate(
         let password = login.password.as_bytes();
         match Message::parse(&mut message).map_err(unexpected)? {
             Some(Message::AuthenticationOk) => answer.extend_from_slice(&raw),
-            Some(Message::AuthenticationCleartextPassword) => {
-                frontend::password_message(password, &mut out).map_err(unexpected)?;
-            }
-            Some(Message::AuthenticationMd5Password(body)) => {
-                let hash = md5_hash(login.user.as_bytes(), password, body.salt());
-                frontend::password_message(hash.as_bytes(), &mut out).map_err(unexpected)?;
-            }
             Some(Message::AuthenticationSasl(_)) => {
                 // Names that end with NUL.
                 let mut offered = raw[9..].split(|byte| *byte == 0);

@@ -13,10 +13,11 @@
 //! `pgaadauth_create_principal_with_oid` and `pgaadauth_list_principals` with
 //! `pg_catalog` as their schema, for members of `azure_pg_admin`. `SECURITY LABEL FOR
 //! pgaadauth` needs a module in the engine and is refused there. The front speaks protocol
-//! 3.0 and negotiates 3.2 down.
+//! 3.0 to its clients, and connects to the engine without TLS.
 
 mod client;
 mod engine;
+mod refusals;
 mod relay;
 mod roles;
 
@@ -35,10 +36,11 @@ use super::{EngineLogin, FrontControl};
 use crate::{
     jwt::{Directory, Issuer},
     listener::Listener,
-    postgres::AUDIENCE,
 };
-use engine::Engine;
+use engine::{Dial, Engine};
 use roles::Roles;
+
+pub use crate::tenant::POSTGRES_AUDIENCE as AUDIENCE;
 
 /// What a [`PostgresFront`] starts with.
 #[derive(Clone)]
@@ -56,8 +58,6 @@ pub struct PostgresFrontOptions {
     /// The engine: `postgres://USER:PASSWORD@HOST:PORT/DATABASE` of a superuser, or with
     /// `?host=/FOLDER` of its Unix socket.
     pub engine_url: String,
-    /// Verifies the engine's certificate. Default: none, which connects without TLS.
-    pub engine_tls: Option<Arc<rustls::ClientConfig>>,
     /// Engine roles whose passwords are known, by principal. The front does not change
     /// them.
     pub engine_logins: BTreeMap<String, EngineLogin>,
@@ -72,6 +72,7 @@ pub struct PostgresFrontOptions {
     /// How long the client may take for each step of a login (TLS, startup, token), and
     /// the engine for its part. Default: 10 s.
     pub login_timeout: Duration,
+    in_process: Option<Dial>,
 }
 
 impl PostgresFrontOptions {
@@ -87,14 +88,27 @@ impl PostgresFrontOptions {
             directory,
             administrators: Vec::new(),
             engine_url: engine_url.to_owned(),
-            engine_tls: None,
             engine_logins: BTreeMap::new(),
             tls,
             bind: Ipv4Addr::LOCALHOST.into(),
             port: 0,
             audience: AUDIENCE.to_owned(),
             login_timeout: Duration::from_secs(10),
+            in_process: None,
         }
+    }
+
+    /// The same with an engine in this process, whose roles are the principals in the
+    /// directory.
+    #[cfg(feature = "embedded")]
+    pub fn embedded(
+        issuer: Arc<Issuer>,
+        directory: Arc<Directory>,
+        engine: Arc<crate::postgres::Embedded>,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> Self {
+        let dial: Dial = Arc::new(move || Box::new(engine.connect()));
+        Self { in_process: Some(dial), ..Self::new(issuer, directory, "", tls) }
     }
 }
 
@@ -158,6 +172,7 @@ impl PostgresFront {
     ///
     /// Outside a tokio runtime.
     pub fn start(options: PostgresFrontOptions) -> io::Result<Self> {
+        let engine = Engine::new(&options)?;
         let mut tls = rustls::ServerConfig::clone(&options.tls);
         tls.alpn_protocols = vec![client::ALPN.to_vec()];
         let shared = Arc::new(Shared {
@@ -166,7 +181,7 @@ impl PostgresFront {
             audience: options.audience,
             login_timeout: options.login_timeout,
             acceptor: TlsAcceptor::from(Arc::new(tls)),
-            engine: Engine::new(&options.engine_url, options.engine_tls, options.login_timeout)?,
+            engine,
             roles: Roles::new(options.engine_logins, options.administrators),
             control: FrontControl::new(),
         });
@@ -190,6 +205,9 @@ impl PostgresFront {
     ///
     /// The engine is unreachable, or the user of its URL is not a superuser.
     pub async fn prepare(&self) -> Result<(), LoginError> {
+        if self.shared.engine.is_in_process() {
+            return Ok(());
+        }
         self.shared.engine.administer(async |_| Ok(())).await
     }
 

@@ -1,20 +1,15 @@
 //! Which engine account belongs to a principal.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::BTreeMap;
 
 use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::{EngineLogin, LoginError, engine::Engine};
-use crate::{
-    jwt::{Principal, PrincipalKind, Verified},
-    postgres::refusals::wrong_role,
-};
+use super::{EngineLogin, LoginError, engine::Engine, refusals::wrong_role};
+use crate::jwt::{Principal, PrincipalKind, Verified};
 
 /// A role with a comment that starts like this was created by a front.
 const MARK: &str = "entra-pool-emulator: aadauth";
@@ -22,13 +17,10 @@ const MARK: &str = "entra-pool-emulator: aadauth";
 pub(super) struct Roles {
     given: BTreeMap<String, EngineLogin>,
     administrators: Vec<String>,
-    /// Passwords that this front set, by role.
+    /// Passwords that this front set, by role. One login at a time sets them.
     set: Mutex<BTreeMap<String, Known>>,
-    /// One login at a time sets passwords.
-    setting: tokio::sync::Mutex<()>,
 }
 
-#[derive(Clone)]
 struct Known {
     password: String,
     /// `oid` in the mark.
@@ -37,7 +29,7 @@ struct Known {
 
 impl Roles {
     pub(super) fn new(given: BTreeMap<String, EngineLogin>, administrators: Vec<String>) -> Self {
-        Self { given, administrators, set: Mutex::default(), setting: Default::default() }
+        Self { given, administrators, set: Mutex::default() }
     }
 
     /// The account for a login as `user` with a token of `verified`. Without a `principal`
@@ -51,34 +43,35 @@ impl Roles {
         principal: Option<&Principal>,
         refused: Option<&str>,
     ) -> Result<EngineLogin, LoginError> {
+        let login = |password| EngineLogin { user: user.to_owned(), password };
+        if engine.is_in_process() {
+            // It takes any name without a password.
+            belongs(user, verified, Some(principal.ok_or_else(|| no_role(user))?), None)?;
+            return Ok(login(String::new()));
+        }
         if let Some(login) = self.given.get(user) {
             belongs(user, verified, principal, None)?;
             return Ok(login.clone());
         }
+        let mut set = self.set.lock().await;
         // A role can have been dropped and created again for another principal.
-        let usable = || {
-            let known = self.set().get(user).cloned()?;
-            let fits = belongs(user, verified, principal, known.object_id.as_deref()).is_ok();
-            (fits && Some(known.password.as_str()) != refused).then_some(known.password)
+        let usable = |known: &&Known| {
+            belongs(user, verified, principal, known.object_id.as_deref()).is_ok()
+                && Some(known.password.as_str()) != refused
         };
-        let login = |password| EngineLogin { user: user.to_owned(), password };
-        if let Some(password) = usable() {
-            return Ok(login(password));
-        }
-        let _setting = self.setting.lock().await;
-        // Another login may have set it meanwhile.
-        if let Some(password) = usable() {
-            return Ok(login(password));
+        if let Some(known) = set.get(user).filter(usable) {
+            return Ok(login(known.password.clone()));
         }
         let known = self.set_password(engine, user, verified, principal).await?;
-        self.set().insert(user.to_owned(), known.clone());
-        Ok(login(known.password))
+        let password = known.password.clone();
+        set.insert(user.to_owned(), known);
+        Ok(login(password))
     }
 
     /// Whether the engine's refusal of this account may come from a password that somebody
     /// else has set since.
-    pub(super) fn is_own(&self, user: &str) -> bool {
-        self.set().contains_key(user)
+    pub(super) async fn is_own(&self, user: &str) -> bool {
+        self.set.lock().await.contains_key(user)
     }
 
     async fn set_password(
@@ -128,10 +121,6 @@ impl Roles {
                 Ok(Ok(Known { password, object_id: object_id.map(str::to_owned) }))
             })
             .await?
-    }
-
-    fn set(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -84,7 +84,11 @@ async fn health_tells_of_pool_and_token_and_sigterm_closes_the_pool() {
     let health = application.get("/health").await.json();
     assert_eq!((&health["status"], &health["pool"]["size"]), (&"ok".into(), &1.into()));
     assert!(health["token"]["expires_on"].as_str().unwrap().ends_with('Z'), "{health}");
-    assert_eq!(world.emulator.postgres().counters().open_connections, 2, "with the test's own");
+    assert_eq!(
+        world.emulator.postgres().control().counters().open_connections,
+        2,
+        "with the test's own"
+    );
     application.terminate();
     let (status, log) = application.ended().await;
     assert!(status.success(), "{status}: {log}");

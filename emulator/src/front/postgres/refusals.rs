@@ -1,11 +1,11 @@
-//! The service's texts for refused logins, of the stand-in and of the front.
+//! The service's texts for refused logins.
 
 use std::net::IpAddr;
 
 use crate::jwt::Refusal;
 
 /// The service's text for a token that is not accepted at a login as `user`.
-pub(crate) fn refused(refusal: &Refusal, user: &str) -> String {
+pub(super) fn refused(refusal: &Refusal, user: &str) -> String {
     match refusal {
         Refusal::Expired => {
             "The access token has expired. Please acquire a new token and retry".to_owned()
@@ -18,18 +18,13 @@ pub(crate) fn refused(refusal: &Refusal, user: &str) -> String {
 }
 
 /// The service's text for a token of another principal than the role's.
-pub(crate) fn wrong_role(user: &str) -> String {
+pub(super) fn wrong_role(user: &str) -> String {
     format!("Azure AD access token not valid for role {user}")
 }
 
 /// The service's text for a login without TLS.
-pub(crate) fn no_encryption(host: IpAddr, user: &str, database: &str) -> String {
+pub(super) fn no_encryption(host: IpAddr, user: &str, database: &str) -> String {
     format!(
         "no pg_hba.conf entry for host \"{host}\", user \"{user}\", database \"{database}\", no encryption"
     )
-}
-
-/// The service's text where a role is missing.
-pub(crate) fn no_role(user: &str) -> String {
-    format!("role \"{user}\" does not exist")
 }
