@@ -28,10 +28,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let pool = postgres::pool(&url)?;
     let client = pool.get().await.map_err(postgres::Error::from)?;
     let row = client
-        .query_one("SELECT current_user::text, current_database()::text, $1::int4 + 1", &[&41_i32])
+        .query_one("SELECT current_user::text, current_database()::text, $1::int4", &[&42_i32])
         .await?;
     let (user, database): (&str, &str) = (row.get(0), row.get(1));
-    println!("logged in as {user:?} to {database:?}; 41 + 1 = {}", row.get::<_, i32>(2));
+    println!("logged in as {user:?} to {database:?}; the parameter is {}", row.get::<_, i32>(2));
 
     println!("{:?}", pool.status());
     Ok(())

@@ -1,13 +1,21 @@
-//! `PostgresFront` against the direct TLS connection to the same PostgreSQL: what the relay
-//! costs. Client, front and engine have the machine's cores to themselves, as in a test.
+//! `PostgresFront` against the direct TLS connection to the same PostgreSQL: the cost of the
+//! relay. The floor is a relay that copies the bytes of TLS, on a runtime like the front's.
+//! Client, front and engine share the machine's cores, as in a test.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use entra_pool::{
     postgres::{Config, Connector, tokio_postgres::Client},
     token::Identity,
 };
 use futures_util::{TryStreamExt, pin_mut};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Runtime},
+};
 
 use crate::{
     support::{credential::TestCredential, front::PostgresService},
@@ -37,8 +45,23 @@ pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
 
 struct Sides {
     _service: PostgresService,
+    _relay: Runtime,
     front: Connector,
+    relayed: Connector,
     direct: Connector,
+}
+
+/// Copies bytes between clients and this port.
+async fn relay(listener: TcpListener, port: u16) -> io::Result<()> {
+    loop {
+        let (mut client, _) = listener.accept().await?;
+        tokio::spawn(async move {
+            let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+            client.set_nodelay(true)?;
+            server.set_nodelay(true)?;
+            tokio::io::copy_bidirectional(&mut client, &mut server).await
+        });
+    }
 }
 
 impl Sides {
@@ -54,23 +77,32 @@ impl Sides {
                 Identity::new(credential).tokens(config.token_scope().expect("it has one"));
             Connector::new(config, tokens).expect("the authority can be read")
         };
-        let direct = connector(direct, service.url_at(service.engine_port(), "direct", ""));
-        Self { front: connector(front, service.url("relayed")), direct, _service: service }
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("its own address").port();
+        let listener = listener.into_std().expect("it is registered");
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let engine = service.engine_port();
+        runtime.spawn(async move { relay(TcpListener::from_std(listener)?, engine).await });
+        let relayed = connector(direct.clone(), service.url_at(port, "direct", ""));
+        let direct = connector(direct, service.url_at(engine, "direct", ""));
+        let front = connector(front, service.url("relayed"));
+        Self { front, relayed, direct, _service: service, _relay: runtime }
     }
 
-    /// The same work in turn, so that what else the machine does meets both sides.
+    /// The same work in turn, so that the machine's other work slows every side down.
     fn alternate(&self, turns: usize, work: impl AsyncFn(&Client)) -> Row {
-        let [front, direct] = on_one_thread().block_on(async {
-            let mut best = [Duration::MAX; 2];
+        let [front, relayed, direct] = on_one_thread().block_on(async {
+            let mut best = [Duration::MAX; 3];
             for _ in 0..ROUNDS {
                 let mut clients = Vec::new();
-                for connector in [&self.front, &self.direct] {
+                for connector in [&self.front, &self.relayed, &self.direct] {
                     let (client, connection) = connector.connect().await.expect("a connection");
                     tokio::spawn(connection);
                     work(&client).await;
                     clients.push(client);
                 }
-                let mut took = [Vec::new(), Vec::new()];
+                let mut took = [Vec::new(), Vec::new(), Vec::new()];
                 for _ in 0..turns {
                     for (client, took) in clients.iter().zip(&mut took) {
                         let start = Instant::now();
@@ -88,8 +120,12 @@ impl Sides {
             what: String::new(),
             ours: time(front),
             peer: format!("{} (direct TLS)", time(direct)),
-            floor: String::new(),
-            ratio: format!("{:.2} of the peer", over(front, direct)),
+            floor: format!("{} (TCP relay)", time(relayed)),
+            ratio: format!(
+                "{:.2} of the peer; the floor is {:.2}",
+                over(front, direct),
+                over(relayed, direct)
+            ),
         }
     }
 

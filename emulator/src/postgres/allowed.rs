@@ -16,7 +16,7 @@ use sqlparser::{
 use super::error::SqlError;
 
 pub(super) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
-    // The parser takes it for `=`. A text with it is refused as well.
+    // The parser reads it as `=`. This also refuses texts that contain it.
     if sql.contains("==") {
         return Err(SqlError::unsupported("the operator =="));
     }
@@ -56,7 +56,7 @@ pub(super) fn select(query: &Query) -> Result<&Select, SqlError> {
         rebuilt += &format!(" WHERE {condition}");
     }
     let order = query.order_by.as_ref().map(ToString::to_string).unwrap_or_default();
-    // Without groups it prints nothing else than its keyword.
+    // Without groups it prints only its keyword.
     let groups = given.group_by.to_string();
     let groups = if groups.trim() == "GROUP BY" { "" } else { &groups };
     only(&format!("{rebuilt} {groups} {order}"), query)?;

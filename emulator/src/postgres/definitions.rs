@@ -1,8 +1,8 @@
 //! `CREATE TABLE` and `CREATE INDEX` for SQLite.
 //!
-//! A column is declared as `numeric(6,2):blob`: the type here, and a word that keeps SQLite
-//! from converting values ("Determination Of Column Affinity"); `:always` is a column that
-//! only its default fills.
+//! A column is declared as `numeric(6,2):blob`: PostgreSQL's type, and a word that prevents
+//! SQLite from converting values ("Determination Of Column Affinity"). `:always` marks a column
+//! that accepts only its default.
 
 use pgwire::api::Type;
 use sqlparser::ast::{
@@ -80,7 +80,7 @@ impl Compiler<'_> {
         Ok(format!("{} \"{ty}:blob{always}\"{constraints}", quoted(&name)))
     }
 
-    /// Refers to the primary key, without actions.
+    /// Translates a reference to a primary key, without actions.
     fn references(
         &self,
         key: &ForeignKeyConstraint,
@@ -118,7 +118,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The only table whose columns an expression can name.
+/// A table as the only one whose columns an expression can name.
 fn source(table: &str, columns: &[Column]) -> Vec<Source> {
     vec![Source { name: table.to_owned(), columns: columns.to_vec() }]
 }

@@ -1,4 +1,4 @@
-//! Errors as PostgreSQL words and numbers them ("PostgreSQL Error Codes").
+//! Errors with PostgreSQL's messages and SQLSTATEs ("PostgreSQL Error Codes").
 
 use pgwire::error::{ErrorInfo, PgWireError};
 use rusqlite::{Error, ffi};
@@ -16,7 +16,7 @@ impl SqlError {
         Self { code: code.to_owned(), message: message.into() }
     }
 
-    /// 0A000, naming the construct that this stand-in does not know.
+    /// An error 0A000 that names the unsupported construct.
     pub(super) fn unsupported(construct: impl AsRef<str>) -> Self {
         let construct: String = construct.as_ref().chars().take(120).collect();
         Self::new("0A000", format!("this stand-in for PostgreSQL does not support: {construct}"))
@@ -81,7 +81,7 @@ fn sqlite_failure(code: i32, message: &str) -> SqlError {
         ffi::SQLITE_CONSTRAINT_CHECK => {
             ("23514", format!("new row violates check constraint \"{subject}\""))
         }
-        // Another session writes: SQLite locks the database as a whole.
+        // Another session writes, and SQLite locks the whole database.
         _ if [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED].contains(&(code & 0xff)) => {
             ("40001", "could not serialize access due to concurrent update".to_owned())
         }

@@ -1,4 +1,4 @@
-//! Expressions: each is given its type, as PostgreSQL has it, and written for SQLite.
+//! Translates expressions for SQLite and determines their types as PostgreSQL does.
 
 use pgwire::api::Type;
 use rusqlite::{Connection, types};
@@ -33,25 +33,25 @@ pub(super) struct Column {
     pub(super) key: bool,
 }
 
-/// A table that expressions can name the columns of.
+/// A table whose columns expressions can name.
 pub(super) struct Source {
     pub(super) name: String,
     pub(super) columns: Vec<Column>,
 }
 
-/// Reads one statement.
+/// Compiles one statement.
 pub(super) struct Compiler<'a> {
     pub(super) sqlite: &'a Connection,
     pub(super) engine: &'a Embedded,
     /// The user and the database of the session.
     pub(super) names: &'a [String; 2],
-    /// By number; those that neither the client nor the statement has given a type have none.
+    /// The types of the parameters, by number, as far as the client or the statement gives them.
     pub(super) parameters: Vec<Option<Type>>,
     pub(super) sources: Vec<Source>,
     pub(super) aggregated: bool,
-    /// In the argument of an aggregate function.
+    /// Whether this is in the argument of an aggregate function.
     pub(super) aggregating: bool,
-    /// The columns that were named outside of aggregates: of which source, and which.
+    /// The columns named outside of aggregates, as the indexes of source and column.
     pub(super) bare: Vec<(usize, usize)>,
 }
 
@@ -67,7 +67,7 @@ impl<'a> Compiler<'a> {
         Self { sqlite, engine, names, parameters, sources, aggregated, aggregating, bare }
     }
 
-    /// `wanted` is the type that a literal or a parameter takes; without one it is text.
+    /// Translates an expression. A literal or a parameter takes the type `wanted`, or is text.
     pub(super) fn expr(&mut self, expr: &Expr, wanted: Option<&Type>) -> Result<Typed, SqlError> {
         Ok(match expr {
             Expr::Nested(inner) => self.expr(inner, wanted)?,
@@ -99,7 +99,7 @@ impl<'a> Compiler<'a> {
             } => {
                 let to = data_type(to)?;
                 if to.base == Type::VARCHAR && to.modifier != -1 {
-                    // It cuts off what an assignment refuses.
+                    // This cast cuts a text off, which an assignment refuses.
                     return Err(SqlError::unsupported(expr.to_string()));
                 }
                 self.assigned(inner, &to)?
@@ -109,7 +109,17 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    /// A condition.
+    /// Translates an expression whose equal values look the same and which SQLite sorts as
+    /// PostgreSQL does.
+    pub(super) fn comparable(&mut self, expr: &Expr) -> Result<Typed, SqlError> {
+        let typed = self.expr(expr, None)?;
+        match typed.ty.class() {
+            Class::Other => Err(SqlError::unsupported(format!("grouping or ordering by {expr}"))),
+            _ => Ok(typed),
+        }
+    }
+
+    /// Translates a condition.
     pub(super) fn boolean(&mut self, expr: &Expr) -> Result<String, SqlError> {
         let typed = self.expr(expr, Some(&Type::BOOL))?;
         if typed.ty.base == Type::BOOL {
@@ -119,7 +129,7 @@ impl<'a> Compiler<'a> {
         Err(SqlError::new("42804", format!("argument must be type boolean, not type {ty}")))
     }
 
-    /// A value that goes into a column of this type.
+    /// Translates a value that is assigned to a column of this type.
     pub(super) fn assigned(&mut self, expr: &Expr, to: &Ty) -> Result<Typed, SqlError> {
         let Typed { sql, ty: from } = self.expr(expr, Some(&to.base))?;
         let known = match (from.class(), to.class()) {
@@ -222,7 +232,7 @@ impl<'a> Compiler<'a> {
         let (left, right) = match op {
             Op::And | Op::Or => (self.boolean(left)?, self.boolean(right)?),
             Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq => {
-                // PostgreSQL reads no `1 < 2 < 3`.
+                // `1 < 2 < 3` is a syntax error in PostgreSQL.
                 if [left, right].iter().any(|side| matches!(side, Expr::BinaryOp { .. })) {
                     return Err(SqlError::unsupported(format!("{left} {op} {right}")));
                 }
@@ -249,9 +259,9 @@ impl<'a> Compiler<'a> {
             ("current_user" | "session_user", []) => Typed::new(literal(user), Type::NAME),
             ("current_database", []) => Typed::new(literal(database), Type::NAME),
             ("version", []) => Typed::new(literal(VERSION), Type::TEXT),
-            // From 1970 to 2000.
+            // There are 10,957 days from 1970 to 2000.
             ("current_date", []) => Typed::new("(unixepoch() / 86400 - 10957)", Type::DATE),
-            // No session holds one, for none can be taken.
+            // There are no advisory locks.
             ("pg_advisory_unlock_all", []) => Typed::new("''", Type::VOID),
             _ => {
                 let message = format!("function {name} does not exist in this stand-in");
@@ -283,7 +293,7 @@ pub(super) fn data_type(given: &DataType) -> Result<Ty, SqlError> {
     Ty::by_name(&name).ok_or_else(|| SqlError::unsupported(format!("the type {name}")))
 }
 
-/// The name that PostgreSQL gives a column that is selected without one.
+/// PostgreSQL's name for a column that is selected without an alias.
 pub(super) fn name_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(name) => Some(folded(name)),

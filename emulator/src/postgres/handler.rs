@@ -1,4 +1,4 @@
-//! Queries on the wire: the simple and the extended protocol.
+//! The simple and the extended query protocol.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -28,7 +28,7 @@ use super::{
     values::{Ty, from_binary, print, to_binary},
 };
 
-/// Runs what clients send.
+/// Runs the statements that clients send.
 pub(super) struct Queries;
 
 #[async_trait]
@@ -54,7 +54,7 @@ impl SimpleQueryHandler for Queries {
     }
 }
 
-/// Several statements are one transaction, unless they say otherwise.
+/// Runs several statements as one transaction, unless they begin or end transactions.
 fn run_all(
     session: &mut Session,
     sql: &str,
@@ -79,7 +79,7 @@ fn run_all(
     Ok(())
 }
 
-/// Reads statements for the extended protocol.
+/// Compiles statements for the extended protocol.
 #[async_trait]
 impl QueryParser for Queries {
     type Statement = Compiled;

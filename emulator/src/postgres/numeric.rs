@@ -1,4 +1,4 @@
-//! `numeric`: kept as the text that PostgreSQL prints, sent in groups of four digits.
+//! `numeric`: stored as the text that PostgreSQL prints, and sent in groups of four digits.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub(super) struct Numeric {
 }
 
 impl Numeric {
-    /// More digits than these are refused.
+    /// The largest number of digits; numbers with more are refused.
     pub(super) const DIGITS: i32 = 30;
 
     pub(super) fn parse(text: &str) -> Result<Self, SqlError> {
@@ -35,7 +35,7 @@ impl Numeric {
         Ok(Self { units, scale })
     }
 
-    /// Rounded, half away from zero, to the scale of `numeric(precision, scale)`.
+    /// Rounds, half away from zero, to the scale of `numeric(precision, scale)`.
     pub(super) fn fit(self, precision: u32, scale: u32) -> Result<Self, SqlError> {
         let ten = |power: u32| 10_i128.pow(power);
         let units = if scale >= self.scale {
@@ -51,7 +51,7 @@ impl Numeric {
         }
     }
 
-    /// As `avg` divides: 16 significant digits at least (`select_div_scale` in
+    /// Divides as `avg` does, to at least 16 significant digits (`select_div_scale` in
     /// PostgreSQL's numeric.c).
     pub(super) fn average(sum: i64, count: i64) -> Result<Self, SqlError> {
         // The weight and the value of the first group of four digits.
@@ -71,7 +71,7 @@ impl Numeric {
         Ok(Self { units: (scaled + scaled.signum() * (count / 2)) / count, scale })
     }
 
-    /// PostgreSQL's `numeric_send`.
+    /// Encodes a number as PostgreSQL's `numeric_send` does.
     pub(super) fn to_binary(self) -> Vec<u8> {
         let places = self.scale.div_ceil(4);
         let mut rest = self.units.unsigned_abs() * 10_u128.pow(4 * places - self.scale);

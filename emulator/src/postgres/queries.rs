@@ -14,7 +14,7 @@ use super::{
     command::Command,
     error::SqlError,
     expressions::{Column, Compiler, Source, name_of},
-    values::{Class, Ty},
+    values::Ty,
 };
 
 /// A statement for SQLite, and what the client learns about it before it runs.
@@ -96,24 +96,15 @@ impl Compiler<'_> {
         if let Some(condition) = &given.selection {
             sql += &format!(" WHERE {}", self.boolean(condition)?);
         }
-        let group = match &given.group_by {
-            GroupByExpr::Expressions(groups, modifiers) if modifiers.is_empty() => {
-                match groups.as_slice() {
-                    [] => None,
-                    [group @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))] => Some(group),
-                    _ => return Err(SqlError::unsupported(given.group_by.to_string())),
-                }
+        self.bare.clear();
+        match &given.group_by {
+            GroupByExpr::Expressions(groups, _) if groups.is_empty() => {}
+            GroupByExpr::Expressions(groups, modifiers)
+                if modifiers.is_empty() && groups.len() == 1 && is_column(&groups[0]) =>
+            {
+                sql += &format!(" GROUP BY {}", self.comparable(&groups[0])?.sql);
             }
             other => return Err(SqlError::unsupported(other.to_string())),
-        };
-        self.bare.clear();
-        if let Some(group) = group {
-            let typed = self.expr(group, None)?;
-            // Equal values of these types look the same.
-            if typed.ty.class() == Class::Other {
-                return Err(SqlError::unsupported(given.group_by.to_string()));
-            }
-            sql += &format!(" GROUP BY {}", typed.sql);
         }
         let group = self.bare.pop();
         self.items(&given.projection, items)?;
@@ -149,8 +140,7 @@ impl Compiler<'_> {
         let name = table(factor)?;
         let columns = self.table(&name)?;
         if self.sources.iter().any(|source| source.name == name) {
-            let message = format!("table name \"{name}\" specified more than once");
-            return Err(SqlError::new("42712", message));
+            return Err(SqlError::unsupported(format!("the table {name} twice")));
         }
         let sql = quoted(&name);
         self.sources.push(Source { name, columns });
@@ -171,7 +161,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Each selected column must be the grouped one, or depend on it as a key.
+    /// Checks that each selected column is the grouped one, or depends on it as a key.
     fn check_grouped(&self, group: Option<(usize, usize)>) -> Result<(), SqlError> {
         for bare in &self.bare {
             let Source { name: table, columns } = &self.sources[bare.0];
@@ -203,27 +193,18 @@ impl Compiler<'_> {
                 }
                 _ => return Err(unsupported()),
             };
-            let name = match &term.expr {
-                Expr::Identifier(name) => Some(folded(name)),
-                Expr::CompoundIdentifier(_) => None,
-                _ => return Err(unsupported()),
-            };
-            // The name of a selected column goes before a table's column; SQLite finds it by its
-            // position.
-            let named = |(_, (column, _)): &(usize, &(String, Ty))| Some(column) == name.as_ref();
-            let mut selected = items.columns.iter().enumerate().filter(named);
-            let (by, ty) = match (selected.next(), selected.next()) {
-                (None, _) => {
-                    let typed = self.expr(&term.expr, None)?;
-                    (typed.sql, typed.ty)
-                }
-                (Some((at, (_, ty))), None) => ((at + 1).to_string(), ty.clone()),
-                _ => return Err(unsupported()),
-            };
-            if ty.class() == Class::Other || term.with_fill.is_some() {
+            if !is_column(&term.expr) || term.with_fill.is_some() {
                 return Err(unsupported());
             }
-            sql.push(format!("{by} {direction}"));
+            let typed = self.comparable(&term.expr)?;
+            // PostgreSQL prefers the name of a selected column to a table's column.
+            let is_named =
+                |name: &str| matches!(&term.expr, Expr::Identifier(it) if folded(it) == name);
+            let mut selected = items.columns.iter().zip(&items.sql);
+            if selected.any(|((name, _), sql)| is_named(name) && *sql != typed.sql) {
+                return Err(unsupported());
+            }
+            sql.push(format!("{} {direction}", typed.sql));
         }
         Ok(format!(" ORDER BY {}", sql.join(", ")))
     }
@@ -239,14 +220,10 @@ impl Compiler<'_> {
         for name in &given.columns {
             let name = local(name)?;
             let target = columns.iter().find(|column| column.name == name);
-            let missing = || {
-                let message = format!("column \"{name}\" of relation \"{table}\" does not exist");
-                SqlError::new("42703", message)
-            };
-            let target = target.ok_or_else(missing)?;
+            let message = format!("column \"{name}\" of relation \"{table}\" does not exist");
+            let target = target.ok_or_else(|| SqlError::new("42703", message))?;
             if targets.iter().any(|known| known.name == name) {
-                let message = format!("column \"{name}\" specified more than once");
-                return Err(SqlError::new("42701", message));
+                return Err(SqlError::unsupported(format!("the column {name} twice")));
             }
             targets.push(target);
         }
@@ -294,4 +271,8 @@ impl Compiler<'_> {
         }
         Ok(format!("({})", row.join(", ")))
     }
+}
+
+fn is_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
 }

@@ -17,18 +17,18 @@ use super::{
     queries::{Compiled, compile},
 };
 
-/// Where a session stands.
+/// The state of a session's transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Idle,
-    /// In the transaction around several statements that were sent as one.
+    /// In the transaction around several statements that the client sent together.
     Implicit,
     Transaction,
-    /// Only `ROLLBACK` helps.
+    /// The session accepts only the end of the transaction.
     Failed,
 }
 
-/// What a statement gave: its tag, rows and the number of rows touched.
+/// A statement's result: its tag, its rows and the number of inserted rows.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) tag: &'static str,
@@ -51,7 +51,7 @@ impl Session {
         Ok(Self { status: Status::Idle, sqlite, engine: Arc::clone(engine), names })
     }
 
-    /// Reads a statement: parameters and columns are known from then on.
+    /// Compiles a statement, which determines its parameters and columns.
     pub(super) fn prepare(
         &self,
         statement: &Statement,
@@ -131,7 +131,7 @@ impl Session {
         Ok(ended?)
     }
 
-    /// After an error, only the end of the transaction is accepted.
+    /// Fails the transaction after an error, or rolls it back if the client did not begin it.
     pub(super) fn fail(&mut self) {
         match self.status {
             Status::Transaction => self.status = Status::Failed,
@@ -163,7 +163,7 @@ impl SessionHandle {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does `work` where it may block.
+    /// Runs `work` on a thread that may block.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Session) -> Result<T, SqlError> + Send + 'static,

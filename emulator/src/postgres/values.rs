@@ -1,8 +1,8 @@
-//! Values: what PostgreSQL calls their types, how SQLite keeps them, and how they look
-//! on the wire, as text and as binary.
+//! Values: PostgreSQL's names for their types, their form in SQLite, and their text and
+//! binary formats.
 //!
-//! SQLite keeps integers, booleans (0 and 1), floats and text as they are, a `date` as
-//! the days since 2000-01-01, and a `numeric` as the text that PostgreSQL prints.
+//! SQLite stores integers, booleans (0 and 1), floats and text unchanged, a `date` as the
+//! days since 2000-01-01, and a `numeric` as the text that PostgreSQL prints.
 
 use pgwire::api::Type;
 use rusqlite::types::Value;
@@ -28,7 +28,7 @@ impl From<Type> for Ty {
     }
 }
 
-/// Which values can be compared with each other.
+/// Types whose values can be compared with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Integer,
@@ -101,7 +101,7 @@ pub(super) fn invalid(ty: &str, text: &str) -> SqlError {
     SqlError::new("22P02", format!("invalid input syntax for type {ty}: \"{text}\""))
 }
 
-/// The value that this text is of `ty`.
+/// Reads a text as a value of `ty`.
 pub(super) fn parse(text: &str, ty: &Type) -> Result<Value, SqlError> {
     let unsupported = || SqlError::unsupported(format!("the {} '{text}'", ty.name()));
     let trimmed = text.trim();
@@ -132,7 +132,7 @@ pub(super) fn parse(text: &str, ty: &Type) -> Result<Value, SqlError> {
             }
         }
         Type::NUMERIC => match trimmed.to_ascii_lowercase() {
-            // PostgreSQL knows exponents, not-a-number and infinities.
+            // PostgreSQL accepts exponents, not-a-number and infinities.
             word if word.contains(['e', 'n']) => return Err(unsupported()),
             _ => Value::Text(Numeric::parse(text)?.to_string()),
         },
@@ -147,7 +147,7 @@ pub(super) fn parse(text: &str, ty: &Type) -> Result<Value, SqlError> {
     })
 }
 
-/// As PostgreSQL prints it.
+/// Prints a value as PostgreSQL does.
 pub(super) fn print(value: &Value, ty: &Type) -> Result<String, SqlError> {
     let out_of_range = || SqlError::new("22008", format!("{} out of range", ty.name()));
     Ok(match (value, ty) {
@@ -157,15 +157,14 @@ pub(super) fn print(value: &Value, ty: &Type) -> Result<String, SqlError> {
             date.filter(|date| date.year() > 0).ok_or_else(out_of_range)?.to_string()
         }
         (Value::Integer(number), _) => number.to_string(),
-        // Others have an exponent.
+        // PostgreSQL prints other numbers with an exponent.
         (Value::Real(number), _) if (1e-4..1e15).contains(&number.abs()) => number.to_string(),
         (Value::Text(text), _) => text.clone(),
         _ => return Err(SqlError::unsupported(format!("{} as text", ty.name()))),
     })
 }
 
-/// What an assignment makes of a value; the compiler has refused the casts that are not
-/// known.
+/// Converts a value as an assignment does. The compiler has refused unknown casts.
 pub(super) fn cast(value: Value, from: &Type, to: &Ty) -> Result<Value, SqlError> {
     let value = match value {
         Value::Null => return Ok(Value::Null),
@@ -180,7 +179,7 @@ pub(super) fn cast(value: Value, from: &Type, to: &Ty) -> Result<Value, SqlError
         }
         (Value::Text(text), &Type::VARCHAR) if to.modifier != -1 => {
             let kept: String = text.chars().take(size as usize).collect();
-            // Blanks may be cut off.
+            // PostgreSQL cuts off blanks.
             if text[kept.len()..].bytes().any(|byte| byte != b' ') {
                 let message = format!("value too long for type character varying({size})");
                 return Err(SqlError::new("22001", message));
@@ -191,7 +190,7 @@ pub(super) fn cast(value: Value, from: &Type, to: &Ty) -> Result<Value, SqlError
     }
 }
 
-/// As PostgreSQL's `…send` functions have it.
+/// Encodes a value as PostgreSQL's `…send` functions do.
 pub(super) fn to_binary(value: &Value, ty: &Type) -> Result<Vec<u8>, SqlError> {
     #[allow(clippy::cast_possible_truncation)] // The value is of its type.
     Ok(match (value, ty) {
@@ -207,7 +206,7 @@ pub(super) fn to_binary(value: &Value, ty: &Type) -> Result<Vec<u8>, SqlError> {
     })
 }
 
-/// A parameter as it came in binary.
+/// Decodes a binary parameter.
 pub(super) fn from_binary(bytes: &[u8], ty: &Type) -> Result<Value, SqlError> {
     let wrong = |_| {
         let name = ty.name();

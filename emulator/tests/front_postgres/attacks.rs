@@ -65,7 +65,7 @@ pub(super) async fn log_in(
 
 /// After each byte of TLS's handshake, and of what comes before it and after it on the wire.
 #[tokio::test]
-async fn a_connection_cut_after_each_byte_leaves_nothing_behind() {
+async fn a_connection_cut_after_each_byte_leaves_nothing_open() {
     let service = Service::start().await;
     let shop = service.principal("shop-cut");
     let network = Network::to(service.front.addr()).unwrap();
@@ -79,7 +79,7 @@ async fn a_connection_cut_after_each_byte_leaves_nothing_behind() {
     let login = config(&network);
     drop(service.connect_with(&login).await.unwrap());
     service.wait_until_idle("shop-cut").await;
-    // Behind the login comes Terminate.
+    // Terminate follows the login.
     let sent = network.take_recordings()[0].to_server.len() - 30;
     assert!(sent > 1_000, "{sent}");
     let (service, config) = (&service, &config);
@@ -96,7 +96,7 @@ async fn a_connection_cut_after_each_byte_leaves_nothing_behind() {
 
 /// After each byte of what is inside TLS: the startup packet and the token.
 #[tokio::test]
-async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_behind() {
+async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_open() {
     let service = Service::start_with(|options| {
         options.login_timeout = Duration::from_millis(1_000);
     })
@@ -108,7 +108,7 @@ async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_behind() {
     let (service, sent) = (&service, &sent);
     let stalled: Vec<_> = stream::iter(0..sent.len())
         .map(async |length| {
-            // On a slow machine the handshake itself may be given up.
+            // On a slow machine the handshake itself can time out.
             let mut stream = try_tls_stream(service).await.ok()?;
             stream.write_all(&sent[..length]).await.ok()?;
             stream.flush().await.ok()?;
@@ -122,7 +122,7 @@ async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_behind() {
     assert!(stalled.len() > sent.len() / 8, "{}", stalled.len());
     for mut stream in stalled {
         let mut rest = Vec::new();
-        // The question for the password, and then the end, in whatever way.
+        // The request for the password, and then the end of the connection.
         let _ = stream.read_to_end(&mut rest).await;
         assert!(rest.len() <= 9, "{rest:?}");
     }
@@ -180,7 +180,7 @@ async fn bytes_that_are_not_the_protocol_s_are_refused() {
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.contains(&format!("C{code}\0")), "{bytes:?}: {answer:?}");
     }
-    // In place of the password.
+    // Instead of the password.
     for (bytes, code) in [
         (&b"Q\0\0\0\x0dSELECT 1\0"[..], "08P01"),
         (b"p\0\0\0\0", "08P01"),

@@ -1,4 +1,4 @@
-//! The login front of PostgreSQL, with a real server behind it.
+//! The login front of PostgreSQL, with a real server as its engine.
 #![cfg(unix)]
 #![allow(clippy::disallowed_methods)] // Real sockets, real time.
 

@@ -53,13 +53,13 @@ async fn an_engine_that_does_not_answer_is_given_up() {
         service.refusal(&service.config(&shop)).await,
         (
             "57P03".to_owned(),
-            "the PostgreSQL server behind this front did not answer within 300ms".to_owned()
+            "the front's PostgreSQL engine did not answer within 300ms".to_owned()
         )
     );
 }
 
 #[tokio::test]
-async fn faults_come_about_where_they_were_asked_for() {
+async fn faults_happen_where_they_were_requested() {
     let service = Service::start().await;
     let shop = service.principal("shop-faults");
     service.connect(&shop).await;
@@ -85,7 +85,7 @@ async fn faults_come_about_where_they_were_asked_for() {
         }
     }
     service.wait_until_idle("shop-faults").await;
-    // Asked for and called off.
+    // Requested and cancelled.
     control.disturb(usize::MAX, FrontStage::Login, Fault::Cut);
     control.calm();
     let client = service.connect(&shop).await;

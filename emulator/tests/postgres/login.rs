@@ -34,10 +34,7 @@ async fn unknown_databases_and_removed_roles_are_refused() {
     service.directory.remove("shop-identity");
     assert_eq!(
         service.refusal(&service.config()).await,
-        (
-            "28P01".to_owned(),
-            "password authentication failed for user \"shop-identity\"".to_owned()
-        )
+        ("28000".to_owned(), "role \"shop-identity\" does not exist".to_owned())
     );
     let counters = service.front.control().counters();
     assert_eq!((counters.logins, counters.refused_logins), (1, 2));

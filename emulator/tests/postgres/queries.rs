@@ -93,7 +93,7 @@ async fn unknown_constructs_are_named() {
         ("SELECT count(*) FROM restaurant HAVING count(*) > 1", "0A000", "support: HAVING"),
         ("SELECT ARRAY[1, 2]", "0A000", "ARRAY[1, 2]"),
         ("SELECT 1 / 0", "0A000", "1 / 0"),
-        ("SELECT id FROM restaurant ORDER BY price", "0A000", "ORDER BY price"),
+        ("SELECT id FROM restaurant ORDER BY price", "0A000", "ordering by price"),
         ("SELECT price > 1 FROM restaurant", "0A000", "numeric > int4"),
         ("SELECT length('x')", "42883", "function length"),
         ("UPDATE restaurant SET stars = 1", "0A000", "UPDATE restaurant"),

@@ -20,7 +20,7 @@ use crate::front::FrontStage;
 /// The protocol's name for direct TLS.
 pub(super) const ALPN: &[u8] = b"postgresql";
 
-/// As PostgreSQL: the longest startup packet, and the longest password message.
+/// PostgreSQL's limits for the startup packet and for the password message.
 const MAX_STARTUP: usize = 10_000;
 const MAX_TOKEN: usize = 65_535;
 
@@ -32,13 +32,13 @@ const PROTOCOL_3_0: u32 = 3 << 16;
 const TLS_HANDSHAKE: u8 = 0x16;
 const CLEARTEXT_PASSWORD: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
 
-/// Why a login does not succeed.
+/// Why a login fails.
 pub(super) enum Failure {
     /// The front refuses it.
     Front(LoginError),
     /// The engine refuses it, with this ErrorResponse.
     Engine(BytesMut),
-    /// The client is gone.
+    /// The connection to the client failed or was closed.
     Client(io::Error),
 }
 
@@ -57,11 +57,11 @@ impl From<io::Error> for Failure {
 /// A packet without a type byte: a request before the login, or the login's start.
 struct Packet {
     code: u32,
-    /// All of it, with the length and the code.
+    /// The whole packet, with the length and the code.
     raw: Vec<u8>,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection until it closes.
 pub(super) async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let peer = stream.peer_addr()?.ip();
     stream.set_nodelay(true)?;
@@ -102,7 +102,7 @@ async fn serve_tls(
         shared.control.pass(FrontStage::Tls, &mut stream).await?;
     }
     let mut stream = timeout(shared.login_timeout, shared.acceptor.accept(stream)).await??;
-    // A client of another protocol must not get through by chance.
+    // Without ALPN, a client of another protocol could send its bytes here.
     if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
         tracing::debug!(%peer, "PostgreSQL front: direct TLS without ALPN");
         return Ok(());
@@ -113,7 +113,8 @@ async fn serve_tls(
     }
 }
 
-/// A cancel request or a login; from `unencrypted`, if not over TLS.
+/// Serves a cancel request or a login. `unencrypted` is the client's address if it does not
+/// use TLS.
 async fn serve_packet(
     mut client: impl Stream,
     packet: Packet,
@@ -216,14 +217,14 @@ async fn refuse(mut client: impl Stream, failure: Failure, shared: &Shared) -> i
     let farewell = async {
         client.write_all(&response).await?;
         client.shutdown().await?;
-        // Bytes that are not read would reset the connection, and the refusal with it.
+        // Unread bytes would reset the connection, and the client would lose the refusal.
         let mut rest = (&mut client).take(1 << 20);
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     };
     timeout(shared.login_timeout, farewell).await?.map(drop)
 }
 
-/// ErrorResponse.
+/// An ErrorResponse of severity FATAL.
 fn fatal(LoginError { sqlstate, message }: &LoginError) -> BytesMut {
     let fields = format!("SFATAL\0VFATAL\0C{sqlstate}\0M{message}\0\0");
     let mut response = BytesMut::new();
@@ -246,7 +247,7 @@ async fn read_packet(client: &mut (impl AsyncRead + Unpin)) -> Result<Packet, Fa
     Ok(Packet { code, raw })
 }
 
-/// Names and values, each with a NUL at its end, and one more NUL.
+/// Names and values, which end with a NUL each, and one more NUL at the end.
 fn parameters(body: &[u8]) -> Result<Vec<(String, String)>, LoginError> {
     let invalid = || {
         LoginError::new("08P01", "invalid startup packet layout: expected terminator as last byte")

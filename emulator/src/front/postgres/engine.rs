@@ -1,4 +1,4 @@
-//! The PostgreSQL server behind the front.
+//! The front's connections to its PostgreSQL engine.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use tokio_postgres::{
 use super::{EngineLogin, LoginError, PostgresFrontOptions, client::Failure};
 use crate::jwt::TENANT_ID;
 
-/// The longest answer to a login.
+/// The largest size of an answer to a login, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -72,7 +72,7 @@ impl Engine {
         Ok(Self { admin, address, timeout })
     }
 
-    /// Whether the engine has no roles of its own.
+    /// Whether the engine runs in this process, without separate roles.
     pub(super) fn is_in_process(&self) -> bool {
         matches!(self.address, Address::InProcess(_))
     }
@@ -89,7 +89,7 @@ impl Engine {
         }
     }
 
-    /// Runs `work` as the administrator of the URL, after creating the functions.
+    /// Creates the functions, and then runs `work`, as the administrator of the URL.
     pub(super) async fn administer<T>(
         &self,
         work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
@@ -112,7 +112,7 @@ impl Engine {
         timeout(self.timeout, session).await.unwrap_or_else(|_| Err(silent(self.timeout)))
     }
 
-    /// Logs in; returns the connection and what it has sent from AuthenticationOk to
+    /// Logs in. Returns the connection and the engine's messages from AuthenticationOk to
     /// ReadyForQuery.
     pub(super) async fn log_in(
         &self,
@@ -127,13 +127,13 @@ impl Engine {
         timeout(self.timeout, session).await.unwrap_or_else(|_| Err(silent(self.timeout).into()))
     }
 
-    /// Passes a cancel request on, and waits until the engine has dealt with it.
+    /// Forwards a cancel request and waits until the engine closes the connection.
     pub(super) async fn cancel(&self, request: &[u8]) -> io::Result<()> {
         let session = async {
             let mut stream = self.dial().await?;
             stream.write_all(request).await?;
             stream.flush().await?;
-            // The engine answers by closing.
+            // The engine closes the connection after it has cancelled the query.
             while stream.read(&mut [0; 64]).await? > 0 {}
             Ok(())
         };
@@ -145,7 +145,7 @@ impl Engine {
 async fn dial_unix(path: &std::path::Path) -> io::Result<Box<dyn Stream>> {
     loop {
         match tokio::net::UnixStream::connect(path).await {
-            // A full backlog is not waited for by the system, unlike TCP's.
+            // With TCP the system waits while the backlog is full; here it returns an error.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 sleep(Duration::from_millis(5)).await;
             }
@@ -160,28 +160,22 @@ async fn dial_unix(_: &std::path::Path) -> io::Result<Box<dyn Stream>> {
 }
 
 fn unreachable(error: io::Error) -> LoginError {
-    LoginError::new(
-        "57P03",
-        format!("the PostgreSQL server behind this front is unreachable: {error}"),
-    )
+    LoginError::new("57P03", format!("the front's PostgreSQL engine is unreachable: {error}"))
 }
 
 fn silent(limit: Duration) -> LoginError {
     LoginError::new(
         "57P03",
-        format!("the PostgreSQL server behind this front did not answer within {limit:?}"),
+        format!("the front's PostgreSQL engine did not answer within {limit:?}"),
     )
 }
 
 fn unexpected(error: impl std::fmt::Display) -> LoginError {
-    LoginError::new(
-        "08P01",
-        format!("unexpected answer of the PostgreSQL server behind this front: {error}"),
-    )
+    LoginError::new("08P01", format!("unexpected answer of the front's PostgreSQL engine: {error}"))
 }
 
-/// An error of the administrator's session. Its SQLSTATE would blame the client, unless it
-/// is transient.
+/// An error of the administrator's session. Only a transient SQLSTATE reaches the client:
+/// any other would blame the client's login.
 fn administration(error: tokio_postgres::Error) -> LoginError {
     use std::error::Error as _;
     if error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>()) {
@@ -192,7 +186,7 @@ fn administration(error: tokio_postgres::Error) -> LoginError {
     let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
     LoginError::new(
         transient.unwrap_or("58000"),
-        format!("the front cannot manage roles in its PostgreSQL server: {error}{cause}"),
+        format!("the front cannot manage roles in its PostgreSQL engine: {error}{cause}"),
     )
 }
 
@@ -219,7 +213,7 @@ async fn authenticate(
         let raw = message.clone();
         match raw[0] {
             b'E' => {
-                // The engine's refusal is the client's, unless it is of our password.
+                // The client gets this refusal, unless the engine refused the front's password.
                 return Err(Failure::Engine(raw));
             }
             b'R' => {}
@@ -239,7 +233,7 @@ async fn authenticate(
         match Message::parse(&mut message).map_err(unexpected)? {
             Some(Message::AuthenticationOk) => answer.extend_from_slice(&raw),
             Some(Message::AuthenticationSasl(_)) => {
-                // Names that end with NUL.
+                // Each name ends with a NUL.
                 let mut offered = raw[9..].split(|byte| *byte == 0);
                 if !offered.any(|name| name == SCRAM_SHA_256.as_bytes()) {
                     return Err(unexpected("it does not offer SCRAM-SHA-256").into());
@@ -263,7 +257,7 @@ async fn authenticate(
     }
 }
 
-/// One message with its header; what follows stays in `input`.
+/// Reads one message with its header; the bytes after it stay in `input`.
 async fn read_message(
     stream: &mut (impl Stream + ?Sized),
     input: &mut BytesMut,

@@ -1,10 +1,10 @@
-//! Azure Database for PostgreSQL's login in front of a PostgreSQL server.
+//! The login of Azure Database for PostgreSQL, in front of a PostgreSQL engine.
 //!
 //! The client connects with TLS (by `SSLRequest` or directly) and sends its token as the
 //! password. The front checks the token and logs in to the engine as the role with the
 //! principal's name. It creates that role with a random password; it never changes a role
-//! that it did not create, but logs in to one whose password the options give. Then it
-//! relays bytes, and cancel requests too.
+//! that it did not create, but logs in to a role whose password is in the options. Then it
+//! relays bytes. It also relays cancel requests.
 //!
 //! A comment on the role marks it as created by a front. After a restart, the front sets a
 //! new password on its own roles when they are next used.
@@ -42,7 +42,7 @@ use roles::Roles;
 
 pub use crate::tenant::POSTGRES_AUDIENCE as AUDIENCE;
 
-/// What a [`PostgresFront`] starts with.
+/// Options of a [`PostgresFront`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PostgresFrontOptions {
@@ -76,7 +76,7 @@ pub struct PostgresFrontOptions {
 }
 
 impl PostgresFrontOptions {
-    /// The defaults.
+    /// Options with the defaults.
     pub fn new(
         issuer: Arc<Issuer>,
         directory: Arc<Directory>,
@@ -98,8 +98,7 @@ impl PostgresFrontOptions {
         }
     }
 
-    /// The same with an engine in this process, whose roles are the principals in the
-    /// directory.
+    /// Options for an engine in this process, whose roles are the principals in the directory.
     #[cfg(feature = "embedded")]
     pub fn embedded(
         issuer: Arc<Issuer>,
@@ -124,7 +123,7 @@ impl fmt::Debug for PostgresFrontOptions {
     }
 }
 
-/// Why a login is refused: an `ErrorResponse` of severity FATAL.
+/// A refusal of a login: an `ErrorResponse` of severity FATAL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({sqlstate})")]
 pub struct LoginError {
@@ -211,36 +210,35 @@ impl PostgresFront {
         self.shared.engine.administer(async |_| Ok(())).await
     }
 
-    /// Where it listens.
+    /// The address on which the front listens.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
     }
 
-    /// Counters, and the faults that a test can ask for.
+    /// The counters, and the faults that a test can request.
     pub fn control(&self) -> &FrontControl<LoginError> {
         &self.shared.control
     }
 
-    /// Closes every connection, without a message, and goes on listening.
+    /// Closes every connection without a message, and continues to listen.
     pub async fn cut_connections(&self) {
         self.listener.cut().await;
     }
 
-    /// Closes the listener and every connection: connections are refused from when this
-    /// returns.
+    /// Closes the listener and every connection. When this returns, connections are refused.
     ///
     /// # Errors
     ///
-    /// The port could not be kept.
+    /// Another process took the port.
     pub async fn go_away(&self) -> io::Result<()> {
         self.listener.go_away().await
     }
 
-    /// Listens again, on the same port.
+    /// Listens again on the same port.
     ///
     /// # Errors
     ///
-    /// The port was taken.
+    /// Another process took the port.
     pub fn come_back(&self) -> io::Result<()> {
         self.listener.come_back()
     }

@@ -1,4 +1,4 @@
-//! Bytes both ways, after the login.
+//! Relays bytes in both directions after the login.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const BUFFER: usize = 64 * 1024;
 
 /// Relays until the engine closes or either side fails. A client that only stops sending
-/// still gets its answers. The engine never stops sending halfway: the session has ended.
+/// still gets its answers. When the engine stops sending, the session has ended.
 pub(super) async fn relay(
     client: impl AsyncRead + AsyncWrite,
     engine: impl AsyncRead + AsyncWrite,

@@ -1,4 +1,4 @@
-//! Which engine account belongs to a principal.
+//! The engine accounts of principals.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{EngineLogin, LoginError, engine::Engine, refusals::wrong_role};
 use crate::jwt::{Principal, PrincipalKind, Verified};
 
-/// A role with a comment that starts like this was created by a front.
+/// The start of the comment on each role that a front created.
 const MARK: &str = "entra-pool-emulator: aadauth";
 
 pub(super) struct Roles {
@@ -23,7 +23,7 @@ pub(super) struct Roles {
 
 struct Known {
     password: String,
-    /// `oid` in the mark.
+    /// The `oid` in the mark.
     object_id: Option<String>,
 }
 
@@ -32,9 +32,9 @@ impl Roles {
         Self { given, administrators, set: Mutex::default() }
     }
 
-    /// The account for a login as `user` with a token of `verified`. Without a `principal`
-    /// in the directory, the role's mark names it. A password other than `refused` is
-    /// returned: the engine did not accept that one.
+    /// Returns the account for a login as `user` with a token of `verified`. Without a
+    /// `principal` in the directory, the role's mark names it. The engine has refused the
+    /// password `refused`, so the account has another one.
     pub(super) async fn account(
         &self,
         engine: &Engine,
@@ -45,8 +45,9 @@ impl Roles {
     ) -> Result<EngineLogin, LoginError> {
         let login = |password| EngineLogin { user: user.to_owned(), password };
         if engine.is_in_process() {
-            // It takes any name without a password.
-            belongs(user, verified, Some(principal.ok_or_else(|| no_role(user))?), None)?;
+            // Its roles are the principals, and it asks for no password.
+            let missing = || LoginError::new("28000", format!("role \"{user}\" does not exist"));
+            belongs(user, verified, Some(principal.ok_or_else(missing)?), None)?;
             return Ok(login(String::new()));
         }
         if let Some(login) = self.given.get(user) {
@@ -68,8 +69,7 @@ impl Roles {
         Ok(login(password))
     }
 
-    /// Whether the engine's refusal of this account may come from a password that somebody
-    /// else has set since.
+    /// Whether this front set the account's password, which another front can have changed.
     pub(super) async fn is_own(&self, user: &str) -> bool {
         self.set.lock().await.contains_key(user)
     }
@@ -124,14 +124,15 @@ impl Roles {
     }
 }
 
-/// As PostgreSQL, which does not tell whether a role exists.
+/// Like PostgreSQL, the front does not reveal whether a role exists.
 fn no_role(user: &str) -> LoginError {
     tracing::debug!(user, "PostgreSQL front: there is no such role");
     LoginError::new("28P01", format!("password authentication failed for user \"{user}\""))
 }
 
-/// What PostgreSQL stores for a password, which thus stays out of its log (RFC 5803). One
-/// iteration: stretching protects guessable passwords, and costs time at each login.
+/// The verifier that PostgreSQL stores for a password (RFC 5803), so that the password does not
+/// reach its log. It has one iteration: more would only protect guessable passwords, and would
+/// slow each login down.
 fn verifier(password: &str) -> String {
     let salt = Uuid::new_v4();
     let mut salted = [0; digest::SHA256_OUTPUT_LEN];
@@ -147,9 +148,9 @@ fn verifier(password: &str) -> String {
     format!("SCRAM-SHA-256$1:{salt}${stored_key}:{server_key}")
 }
 
-/// Whether the token's principal is the role's. The directory decides where it knows the
-/// role; else the object ID in the mark; else the name, as `pgaadauth_create_principal` has
-/// nothing else.
+/// Checks that the role belongs to the token's principal. The directory decides if it knows the
+/// role. Otherwise the object ID in the mark decides, or, after
+/// `pgaadauth_create_principal`, which stores no ID, the name.
 fn belongs(
     user: &str,
     verified: &Verified,
