@@ -203,7 +203,7 @@ async fn going_down(
     log.say("the identity endpoint is down: it answers each request with 503");
     // New logins, too: the pool's connections are gone. And a renewal is tried.
     emulator.azure_sql().behaviour().cut_connections();
-    while emulator.azure_sql().counters().open > 0 {
+    while emulator.azure_sql().counters().open_connections > 0 {
         tokio::task::yield_now().await;
     }
     let token = tokens.token().await?;

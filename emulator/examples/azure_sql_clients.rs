@@ -14,7 +14,7 @@ use entra_pool_emulator::{
     emulator::Emulator,
     front::{
         EngineLogin,
-        azure_sql::{AzureSqlFront, AzureSqlFrontOptions, EngineTrust},
+        azure_sql::{AzureSqlFront, EngineTrust},
     },
 };
 
@@ -31,14 +31,14 @@ async fn main() -> io::Result<()> {
     );
     engine.sql_logins = vec![login.clone()];
     let engine = AzureSqlServer::start(engine).await?;
-    let mut front = AzureSqlFrontOptions::new(
+    let mut front = AzureSqlFront::new(
         Arc::clone(emulator.issuer()),
         Arc::clone(emulator.directory()),
         ("localhost", engine.addr().port(), EngineTrust::CaFile(emulator.ca_path())),
         tls,
     );
     front.engine_logins.insert(emulator.user_assigned().name.clone(), login);
-    let front = AzureSqlFront::start(front).await?;
+    let front = front.start()?;
     let later = SystemTime::now() + Duration::from_secs(3600);
     let audience = "https://database.windows.net/";
     let token = emulator.issuer().sign(emulator.user_assigned(), audience, later, 2200);

@@ -83,7 +83,7 @@ impl Emulator {
         };
         let (issuer, directory, database, tls) = parts()?;
         let mut azure_sql = AzureSqlOptions::new(issuer, directory, database, tls);
-        azure_sql.sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
+        azure_sql.endpoint.sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
         let azure_sql = AzureSqlServer::start(azure_sql).await?;
         let (issuer, directory, database, tls) = parts()?;
         let names = ["postgres", "restaurant"].map(str::to_owned).to_vec();

@@ -157,7 +157,7 @@ async fn a_connection_that_the_server_has_cut_is_not_lent() {
     let pool = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
     shop.emulator.azure_sql().behaviour().cut_connections();
-    until(|| shop.emulator.azure_sql().counters().open == 0).await;
+    until(|| shop.emulator.azure_sql().counters().open_connections == 0).await;
     assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
     assert_eq!(shop.retired(), [(RetireReason::Closed, 1)]);
 }
@@ -189,6 +189,6 @@ async fn a_refused_login_is_told_to_the_error_sink_and_not_repeated() {
     }
     let errors = kept.0.lock().unwrap();
     assert!(matches!(errors.as_slice(), [Error::LoginRefused(_)]), "{errors:?}");
-    assert_eq!(shop.emulator.azure_sql().counters().logins_refused, 1);
+    assert_eq!(shop.emulator.azure_sql().counters().refused_logins, 1);
     assert_eq!(pool.state().connections, 0);
 }

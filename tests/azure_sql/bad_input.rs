@@ -102,7 +102,7 @@ async fn a_database_that_does_not_exist() {
     }
     assert_eq!(error.server_error().unwrap().code(), 4060);
     // It might have been failing over.
-    assert_eq!((shop.counters().logins_refused, connector.report().retried), (3, 2));
+    assert_eq!((shop.counters().refused_logins, connector.report().retried), (3, 2));
 }
 
 #[tokio::test]

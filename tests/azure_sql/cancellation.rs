@@ -94,7 +94,7 @@ async fn a_checkout_that_is_dropped_anywhere() {
         }
         assert_eq!(pool.status().size, 1);
         drop(pool);
-        until(|| shop.counters().open == 0).await;
+        until(|| shop.counters().open_connections == 0).await;
         drop(connector);
     }
 }

@@ -62,7 +62,7 @@ async fn logins_one_after_the_other_leave_nothing_behind() {
             let mut connection = connector.connect().await.unwrap();
             assert_eq!(number(&mut connection, "SELECT 7").await, 7);
             drop(connection);
-            until(|| shop.counters().open == 0).await;
+            until(|| shop.counters().open_connections == 0).await;
         }
     };
     log_in(logins / 5).await;
@@ -102,9 +102,9 @@ async fn logins_at_once_leave_nothing_behind() {
             });
         }
         let connections = logins.join_all().await;
-        assert_eq!(shop.counters().open, AT_ONCE);
+        assert_eq!(shop.counters().open_connections, AT_ONCE);
         drop(connections);
-        until(|| shop.counters().open == 0).await;
+        until(|| shop.counters().open_connections == 0).await;
     };
     log_in_together().await;
     let held = Held::now();

@@ -8,12 +8,12 @@ use entra_pool::{
     clock::{Clock, ManualClock},
 };
 use entra_pool_emulator::{
-    azure_sql::{AzureSqlServer, packet_borders},
+    azure_sql::AzureSqlServer,
     network::{Act, After, Fault, Network, Towards},
 };
 use tokio::{runtime::Handle, task::yield_now};
 
-use crate::{Shop, pool, recycled, until};
+use crate::{Shop, borders::packet_borders, pool, recycled, until};
 
 /// `Connect Timeout`'s default.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -49,7 +49,7 @@ impl World {
         let shop = Shop::open().await;
         let certificate = shop.emulator.authority().issue(&["127.0.0.1"]).unwrap();
         let tls = certificate.server_config_for(&[tls]).unwrap();
-        let server = shop.another_server("127.0.0.1", |options| options.tls = tls).await;
+        let server = shop.another_server("127.0.0.1", |options| options.endpoint.tls = tls).await;
         let network = Network::to(server.addr()).unwrap();
         let mut world = Self { shop, server, network, keywords, tasks: 0 };
         // The token is there from now on, and the HTTP connection that brought it.
@@ -57,7 +57,8 @@ impl World {
         assert!(matches!(use_twice(&pool).await, Outcome::Fine));
         drop((pool, connector));
         world.quiet().await;
-        until(|| world.network.counters().open + world.server.counters().open == 0).await;
+        until(|| world.network.counters().open + world.server.counters().open_connections == 0)
+            .await;
         world.tasks = alive_tasks();
         world
     }
@@ -155,7 +156,7 @@ impl World {
 
     /// Sockets and tasks are gone on either side.
     async fn assert_nothing_left(&self, case: &str) {
-        until(|| self.network.counters().open + self.server.counters().open == 0).await;
+        until(|| self.network.counters().open + self.server.counters().open_connections == 0).await;
         until(|| alive_tasks() <= self.tasks).await;
         assert_eq!(self.shop.clock.sleepers(), 0, "{case}");
     }

@@ -7,7 +7,7 @@ use entra_pool_emulator::{
     azure_sql::AzureSqlServer,
     front::{
         EngineLogin,
-        azure_sql::{AzureSqlFront, AzureSqlFrontOptions, EngineTrust},
+        azure_sql::{AzureSqlFront, EngineTrust},
     },
 };
 
@@ -15,7 +15,7 @@ use crate::{
     Shop, pool, recycled, refused_saying, retired, run, session, sessions::assert_clean, text,
 };
 
-async fn front(shop: &Shop) -> (AzureSqlFront, AzureSqlServer) {
+async fn front(shop: &Shop) -> (AzureSqlServer, AzureSqlServer) {
     let login = EngineLogin { user: "shop_login".into(), password: "only here".into() };
     let engine = shop
         .another_server("localhost", |options| {
@@ -24,14 +24,14 @@ async fn front(shop: &Shop) -> (AzureSqlFront, AzureSqlServer) {
         .await;
     let emulator = &shop.emulator;
     let trust = EngineTrust::CaFile(emulator.ca_path());
-    let mut options = AzureSqlFrontOptions::new(
+    let mut front = AzureSqlFront::new(
         Arc::clone(emulator.issuer()),
         Arc::clone(emulator.directory()),
         ("localhost", engine.addr().port(), trust),
         emulator.authority().issue(&["localhost"]).unwrap().server_config().unwrap(),
     );
-    options.engine_logins.insert(emulator.user_assigned().name.clone(), login);
-    (AzureSqlFront::start(options).await.unwrap(), engine)
+    front.engine_logins.insert(emulator.user_assigned().name.clone(), login);
+    (front.start().unwrap(), engine)
 }
 
 #[tokio::test]
@@ -65,5 +65,5 @@ async fn the_front_refuses_a_principal_that_is_not_granted_access() {
     shop.emulator.directory().remove("shop-identity");
     let connector = shop.connector_to("localhost", front.addr().port(), "");
     refused_saying(&connector, &["<token-identified principal>"]).await;
-    assert_eq!((engine.counters().logins, engine.counters().logins_refused), (0, 0));
+    assert_eq!((engine.counters().logins, engine.counters().refused_logins), (0, 0));
 }

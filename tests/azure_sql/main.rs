@@ -4,6 +4,8 @@
 
 mod acknowledgements;
 mod bad_input;
+#[path = "../../emulator/tests/front_azure_sql/borders.rs"]
+mod borders;
 mod cancellation;
 mod config;
 #[cfg(target_os = "linux")]

@@ -49,7 +49,7 @@ async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended()
         shop.server().behaviour().calm();
         shop.server().behaviour().disturb(2, at, Fault::Cut);
         without_pauses(&shop, &connector).await.unwrap();
-        until(|| shop.counters().open == 0).await;
+        until(|| shop.counters().open_connections == 0).await;
     }
 }
 
@@ -82,9 +82,9 @@ async fn a_connect_that_is_not_answered_ends_in_time_and_says_where() {
             "{at:?}: {error:?}"
         );
         assert!(error.is_transient() && error.to_string().contains("7s"), "{error}");
-        until(|| shop.counters().open == 0).await;
+        until(|| shop.counters().open_connections == 0).await;
         connector.connect().await.unwrap();
-        until(|| shop.counters().open == 0).await;
+        until(|| shop.counters().open_connections == 0).await;
     }
 }
 
@@ -120,7 +120,7 @@ async fn a_connection_that_breaks_under_its_probe_is_not_lent() {
             let mut second = getting.await.unwrap();
             assert_ne!(session(&mut second).await, first, "{at:?} {fault:?}");
             assert_eq!(retired(&connector), [(reason, 1)], "{at:?} {fault:?}");
-            until(|| shop.counters().open == 1).await;
+            until(|| shop.counters().open_connections == 1).await;
         }
     }
 }
@@ -228,14 +228,14 @@ async fn a_chain_of_ten_routings_is_followed_and_one_of_eleven_is_not() {
     assert_eq!(number(&mut connection, "SELECT 7").await, 7);
     let last = servers[11].addr().port();
     assert_eq!(connection.server(), format!("localhost,{last}"));
-    assert!(servers[1..11].iter().all(|server| server.counters().logins_routed == 1));
+    assert!(servers[1..11].iter().all(|server| server.counters().routed_logins == 1));
     assert_eq!(servers[11].counters().logins, 1);
 
     let error = refused_saying(&far, &["routes the login", &last.to_string()]).await;
     assert!(matches!(error, Error::Routing { .. }) && !error.is_transient(), "{error:?}");
     assert_eq!(servers[11].counters().connections, 1, "it was not dialled again");
     drop(connection);
-    until(|| servers.iter().all(|server| server.counters().open == 0)).await;
+    until(|| servers.iter().all(|server| server.counters().open_connections == 0)).await;
 }
 
 #[tokio::test]
@@ -246,6 +246,6 @@ async fn servers_that_send_a_login_to_each_other_are_given_up() {
     let connector = shop.connector_to("localhost", servers[0].addr().port(), "");
     let error = refused_saying(&connector, &["10 are followed"]).await;
     assert!(matches!(error, Error::Routing { .. }) && !error.is_transient(), "{error:?}");
-    let routed: Vec<_> = servers.iter().map(|server| server.counters().logins_routed).collect();
+    let routed: Vec<_> = servers.iter().map(|server| server.counters().routed_logins).collect();
     assert_eq!(routed, [6, 5]);
 }

@@ -68,7 +68,7 @@ async fn idle_connections_are_kept_fit_while_nobody_asks() {
 
     // The server goes, and comes back, between two looks.
     shop.server().behaviour().cut_connections();
-    until(|| shop.counters().open == 0).await;
+    until(|| shop.counters().open_connections == 0).await;
     shop.clock.advance(Duration::from_secs(30));
     until(|| pool.status().available == 2 && shop.counters().logins == 4).await;
     assert_eq!(retired(&connector), [(RetireReason::Closed, 2)]);
@@ -82,7 +82,7 @@ async fn idle_connections_are_kept_fit_while_nobody_asks() {
     // It ends with the pool.
     until(|| shop.clock.sleepers() == 1).await;
     drop(pool);
-    until(|| shop.clock.sleepers() == 0 && shop.counters().open == 0).await;
+    until(|| shop.clock.sleepers() == 0 && shop.counters().open_connections == 0).await;
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_pool_without_maintenance_runs_nothing_in_the_background() {
     let pool = pool_of(&shop, "Min Pool Size=2");
     drop(pool.get().await.unwrap());
     shop.server().behaviour().cut_connections();
-    until(|| shop.counters().open == 0).await;
+    until(|| shop.counters().open_connections == 0).await;
     shop.clock.advance(Duration::from_secs(3600));
     assert_eq!((shop.clock.sleepers(), pool.status().size), (0, 1));
 }
@@ -109,14 +109,14 @@ async fn a_pool_is_closed_when_the_last_of_its_connections_is_back() {
     tokio::select! {
         biased;
         () = &mut closing => panic!("one is lent"),
-        () = until(|| shop.counters().open == 2) => {}
+        () = until(|| shop.counters().open_connections == 2) => {}
     }
     assert!(matches!(pool.get().await, Err(azure_sql::PoolError::Closed)));
     // Whoever has one can end his work.
     assert_eq!(number(&mut lent, "SELECT 1").await, 1);
     drop(lent);
     closing.await;
-    until(|| shop.counters().open == 1).await;
+    until(|| shop.counters().open_connections == 1).await;
     drop(taken);
     close_and_wait(&pool).await;
 }
@@ -159,7 +159,7 @@ async fn a_pool_closes_though_one_that_waited_for_a_connection_never_took_it() {
     let closing = close_and_wait(&pool);
     drop(waiting);
     closing.await;
-    until(|| shop.counters().open == 0).await;
+    until(|| shop.counters().open_connections == 0).await;
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
     drop((a, b));
     // Those that are not fit are found meanwhile, too.
     shop.server().behaviour().cut_connections();
-    until(|| shop.counters().open == 0).await;
+    until(|| shop.counters().open_connections == 0).await;
     assert_eq!(retired(&connector), []);
     shop.clock.advance(Duration::from_secs(30));
     until(|| retired(&connector) == [(RetireReason::Closed, 2)]).await;

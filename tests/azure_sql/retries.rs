@@ -105,7 +105,7 @@ async fn what_no_other_try_can_better_is_told_at_once() {
     let error = connector.connect().await.unwrap_err();
     assert_eq!(error.server_error().unwrap().code(), 40615);
     assert!(said(&error).contains("firewall"), "{}", said(&error));
-    assert_eq!((shop.counters().logins_refused, connector.report().retried), (1, 0));
+    assert_eq!((shop.counters().refused_logins, connector.report().retried), (1, 0));
 }
 
 #[tokio::test]

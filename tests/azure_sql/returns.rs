@@ -153,7 +153,7 @@ async fn queries_that_are_dropped_or_take_too_long_end_at_the_server() {
             shop.server().behaviour().delay_queries(Duration::ZERO);
             // The pool works meanwhile.
             assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT 1").await, 1);
-            timeout(3 * SECOND, until(|| shop.counters().open == 1)).await.unwrap();
+            timeout(3 * SECOND, until(|| shop.counters().open_connections == 1)).await.unwrap();
             assert_eq!(retired(&connector), [(RetireReason::Unsettled, 20)], "{recycling:?}");
         }
     }
@@ -304,7 +304,7 @@ fn a_pool_that_closes_does_not_wait_for_a_cleaning() {
     let (shop, pool, _connector) = being_cleaned(&runtime);
     runtime.block_on(async {
         timeout(SECOND, close_and_wait(&pool)).await.unwrap();
-        until(|| shop.counters().open == 0).await;
+        until(|| shop.counters().open_connections == 0).await;
         assert_eq!(pool.status().size, 0);
     });
     // With deadpool's own `close`, the cleaning goes on up to its limit.
@@ -313,7 +313,7 @@ fn a_pool_that_closes_does_not_wait_for_a_cleaning() {
         pool.close();
         until(|| shop.clock.sleepers() == 1).await;
         shop.clock.advance(Duration::from_secs(5));
-        until(|| shop.counters().open == 0 && pool.status().size == 0).await;
+        until(|| shop.counters().open_connections == 0 && pool.status().size == 0).await;
         assert_eq!(retired(&connector), [(RetireReason::Recycling, 1)]);
     });
 }
@@ -402,8 +402,7 @@ async fn with_fast_recycling_a_query_that_was_given_up_early_condemns_nothing() 
     assert_eq!(shop.counters().logins, 2);
 }
 
-/// A cleaning in the background that breaks before its request is read, or in the middle of the
-/// answer.
+/// A cleaning in the background that breaks before its request is run, or before the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cleaning_that_breaks_leaves_no_connection_and_no_permit_behind() {
     use entra_pool_emulator::azure_sql::{Fault, Stage};

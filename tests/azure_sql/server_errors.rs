@@ -166,19 +166,27 @@ async fn a_server_without_read_committed_is_cleaned_in_the_background() {
 /// Logins and retirements after 100 checkouts, some of which leave a transaction open.
 async fn synapse(transactions: bool) -> (u64, Vec<(RetireReason, u64)>) {
     let shop = Shop::open().await;
-    let synapse = shop.another_server("localhost", |options| options.dedicated_pool = true).await;
-    let connector = shop.connector_to("localhost", synapse.addr().port(), "");
-    let pool = pool(&connector, 1);
+    let (pool, connector) = shop.pool_of_one(entra_pool::azure_sql::Recycling::Clean);
     for checkout in 0..100 {
         let mut connection = pool.get().await.unwrap();
         // The session is reset, and an open transaction rolled back.
         assert_eq!(number(&mut connection, "SELECT @@TRANCOUNT").await, 0);
-        run(&mut connection, "SET LOCK_TIMEOUT 1").await;
+        if checkout == 0 {
+            run(&mut connection, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").await;
+        }
+        // No cleaning sets READ COMMITTED again.
+        let level = "SELECT transaction_isolation_level FROM sys.dm_exec_sessions";
+        assert_eq!(number(&mut connection, level).await, 4);
         if transactions && checkout % 10 == 0 {
             run(&mut connection, "BEGIN TRANSACTION").await;
         }
+        if checkout == 0 {
+            let text = "Parse error at line: 1, column: 33: Incorrect syntax near 'COMMITTED'.";
+            // Of the whole cleaning, then of its second statement.
+            shop.server().behaviour().fail_requests(2, error(103_010, text));
+        }
     }
-    (synapse.counters().logins, retired(&connector))
+    (shop.counters().logins, retired(&connector))
 }
 
 #[tokio::test]

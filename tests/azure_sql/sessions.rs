@@ -152,7 +152,7 @@ async fn fast_recycling_refuses_the_request_that_would_join_somebodys_transactio
     assert_ne!(session(&mut c).await, first);
     assert_clean(&mut c).await;
     // The server rolls back when it sees that the connection is gone.
-    until(|| shop.counters().open == 1).await;
+    until(|| shop.counters().open_connections == 1).await;
     assert_eq!(number(&mut c, "SELECT COUNT(*) FROM orders").await, 0);
     assert_eq!(retired(&connector), [(RetireReason::TransactionOpen, 1)]);
 }

@@ -127,7 +127,7 @@ async fn a_transaction_that_a_time_limit_drops_ends_at_the_server() {
     shop.server().behaviour().delay_queries(Duration::ZERO);
     drop(transaction);
     drop(conn);
-    until(|| shop.counters().open == 0).await;
+    until(|| shop.counters().open_connections == 0).await;
     assert_eq!(number(&mut pool.get().await.unwrap(), COUNT).await, 0);
 }
 
@@ -138,7 +138,7 @@ async fn a_begin_that_is_dropped_on_the_way_leaves_nothing() {
     timeout(Duration::from_millis(50), conn.transaction()).await.map(drop).unwrap_err();
     shop.server().behaviour().delay_queries(Duration::ZERO);
     drop(conn);
-    until(|| shop.counters().open == 0).await;
+    until(|| shop.counters().open_connections == 0).await;
     assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT @@TRANCOUNT").await, 0);
 }
 

@@ -180,21 +180,28 @@ impl Load {
     }
 
     async fn ask_azure(&self, task: usize, operation: Operation) -> Result<(), Failure> {
-        let (me, acknowledged) = (self.serial.fetch_add(1, Relaxed), &self.acknowledged);
+        let (me, acknowledged) =
+            (self.serial.fetch_add(1, Relaxed).to_string(), &self.acknowledged);
         let mut client = self.azure.get().await?;
         self.is_at(task, "query");
-        let sql = |sql: &str| format!("/* borrower {me} */ {sql}");
+        // The next one would see a session that was not reset.
+        let enter = format!(
+            "SELECT CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)); \
+             EXEC sp_set_session_context N'borrower', N'{me}'"
+        );
+        let entered = client.simple_query(enter).await?.into_first_result().await?;
+        if let Some(before) = entered.first().and_then(|row| row.get::<&str, _>(0)) {
+            return Err(Failure::wrong(format!("the session of {before} goes to {me}")));
+        }
         if operation == Operation::Read {
             let Some(id) = acknowledged.an_acknowledged(task) else { return Ok(()) };
-            let query = sql(
-                "SELECT id, @@TRANCOUNT, CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)) FROM acknowledged WHERE id = @P1",
-            );
+            let query = "SELECT id, @@TRANCOUNT, CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)) FROM acknowledged WHERE id = @P1";
             let rows = client.query(query, &[&id]).await?.into_first_result().await?;
             let [row] = &rows[..] else {
                 return Err(Failure::wrong(format!("{} rows of row {id}", rows.len())));
             };
             let found = (row.get::<i64, _>(0), row.get::<i32, _>(1), row.get::<&str, _>(2));
-            if found != (Some(id), Some(0), None) {
+            if found != (Some(id), Some(0), Some(me.as_str())) {
                 return Err(Failure::wrong(format!("asked for row {id}: {found:?}")));
             }
             return Ok(());
@@ -202,16 +209,15 @@ impl Load {
         let begin = match operation {
             Operation::Commit | Operation::Rollback => "BEGIN TRANSACTION",
             Operation::LeaveOpen => {
-                "EXEC sp_set_session_context N'borrower', N'somebody'; SET LANGUAGE French; \
-                 CREATE TABLE #left (n int); BEGIN TRANSACTION"
+                "SET LANGUAGE French; CREATE TABLE #left (n int); BEGIN TRANSACTION"
             }
             Operation::Insert | Operation::Read => "",
         };
         if !begin.is_empty() {
-            client.simple_query(sql(begin)).await?.into_results().await?;
+            client.simple_query(begin).await?.into_results().await?;
         }
         let id = acknowledged.write(task, operation.entry());
-        let inserted = client.execute(sql("INSERT INTO acknowledged VALUES (@P1)"), &[&id]).await?;
+        let inserted = client.execute("INSERT INTO acknowledged VALUES (@P1)", &[&id]).await?;
         let inserted = inserted.total();
         if inserted != 1 {
             return Err(Failure::wrong(format!("{inserted} rows of one inserted")));
@@ -222,7 +228,7 @@ impl Load {
             Operation::Insert | Operation::Read | Operation::LeaveOpen => "",
         };
         if !end.is_empty() {
-            client.simple_query(sql(end)).await?.into_results().await?;
+            client.simple_query(end).await?.into_results().await?;
         }
         if operation.entry() == Entry::Unknown {
             acknowledged.acknowledge(task, id);

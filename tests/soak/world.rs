@@ -157,7 +157,7 @@ impl World {
     /// Whether nobody is connected to anything.
     pub fn is_quiet(&self) -> bool {
         let [azure, elsewhere] =
-            [&self.azure, &self.elsewhere].map(|server| server.counters().open);
+            [&self.azure, &self.elsewhere].map(|server| server.counters().open_connections);
         let [to_azure, to_postgres] =
             [&self.to_azure, &self.to_postgres].map(|network| network.counters().open);
         azure + elsewhere + to_azure + to_postgres == 0 && self.clock.sleepers() == 0

@@ -204,7 +204,7 @@ async fn retirements_count_by_reason() {
     };
     assert_eq!(measured.since()[&retired("age")], [1.0]);
     shop.emulator.azure_sql().behaviour().cut_connections();
-    until(|| shop.emulator.azure_sql().counters().open == 0).await;
+    until(|| shop.emulator.azure_sql().counters().open_connections == 0).await;
     drop(pool.get().await.unwrap());
     let since = measured.since();
     assert_eq!(since[&retired("closed")], [1.0], "{since:?}");

@@ -5,6 +5,12 @@
 #[error("malformed {0}")]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
+impl From<Malformed> for std::io::Error {
+    fn from(error: Malformed) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, error)
+    }
+}
+
 /// A cursor over a message's bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
@@ -84,6 +90,13 @@ impl<'a> Reader<'a> {
         let bytes = self.u8()?;
         self.utf16(usize::from(bytes))
     }
+}
+
+/// Writes `text` as `B_VARCHAR`.
+pub(crate) fn put_b_varchar(out: &mut Vec<u8>, text: &str) {
+    let units = utf16(text);
+    out.push((units.len() / 2) as u8);
+    out.extend(units);
 }
 
 /// UTF-16LE.

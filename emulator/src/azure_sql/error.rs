@@ -75,12 +75,6 @@ impl ServerError {
         )
     }
 
-    /// The error that a dedicated SQL pool of Synapse returns instead of running the batch.
-    pub(crate) fn no_isolation() -> Self {
-        let text = "Parse error at line: 1, column: 33: Incorrect syntax near 'COMMITTED'.";
-        Self::new(103_010, 16, text)
-    }
-
     pub(crate) fn syntax(message: impl fmt::Display) -> Self {
         Self::new(102, 15, format!("Incorrect syntax: {message}."))
     }

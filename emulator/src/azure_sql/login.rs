@@ -11,28 +11,31 @@ use super::{
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Login {
     pub(crate) tds_version: u32,
-    asked_packet_size: u32,
-    /// ClientProgVer, ClientPID, ConnectionID.
-    client: [u8; 12],
-    /// OptionFlags1, OptionFlags2, TypeFlags, OptionFlags3.
-    flags: [u8; 4],
-    /// ClientTimeZone, ClientLCID.
-    locale: [u8; 8],
-    pub(crate) host: String,
-    pub(crate) user: String,
-    pub(crate) password: String,
-    pub(crate) application: String,
-    /// The server's name as the client spells it.
-    pub(crate) server: String,
-    library: String,
-    language: String,
-    pub(crate) database: String,
+    packet_size: u32,
+    /// From ClientProgVer to ClientLCID; the option flags among them.
+    fixed: [u8; 24],
+    /// In the order of [`field`].
+    texts: [String; field::COUNT],
     client_id: [u8; 6],
-    attached_file: String,
     /// Without FEDAUTH.
     features: Vec<(u8, Vec<u8>)>,
     pub(crate) fed_auth: FedAuth,
 }
+
+/// The places of LOGIN7's variable fields (MS-TDS 2.2.6.4).
+pub(crate) mod field {
+    pub(crate) const HOST: usize = 0;
+    pub(crate) const USER: usize = 1;
+    pub(crate) const PASSWORD: usize = 2;
+    pub(crate) const APPLICATION: usize = 3;
+    pub(crate) const SERVER: usize = 4;
+    pub(super) const EXTENSION: usize = 5;
+    pub(crate) const DATABASE: usize = 8;
+    pub(super) const SSPI: usize = 9;
+    pub(super) const NEW_PASSWORD: usize = 11;
+    pub(super) const COUNT: usize = 12;
+}
+use field::{EXTENSION, NEW_PASSWORD, PASSWORD, SSPI};
 
 /// How a login brings its token.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,13 +52,15 @@ pub(crate) enum FedAuth {
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")
-            .field("host", &self.host)
-            .field("application", &self.application)
-            .field("database", &self.database)
+            .field("application", &self.text(field::APPLICATION))
+            .field("database", &self.text(field::DATABASE))
             .finish_non_exhaustive()
     }
 }
 
+/// The places of OptionFlags2 and OptionFlags3 in [`Login::fixed`].
+const FLAGS_2: usize = 13;
+const FLAGS_3: usize = 15;
 /// fIntSecurity in OptionFlags2.
 const INTEGRATED_SECURITY: u8 = 0x80;
 /// fChangePassword in OptionFlags3.
@@ -75,79 +80,76 @@ pub(crate) const TDS_8_0: u32 = 0x0800_0000;
 const FIXED: usize = 94;
 
 impl Login {
-    /// `fed_auth`: whether PRELOGIN had FEDAUTHREQUIRED, which the extension
-    /// must echo.
+    /// `fed_auth`: whether the answer to PRELOGIN requires FEDAUTH, which the extension must
+    /// echo.
     pub(crate) fn parse(payload: &[u8], fed_auth: bool) -> Result<Self, Malformed> {
         let mut reader = Reader::new(payload, "LOGIN7");
         if reader.u32()? as usize != payload.len() {
             return reader.malformed();
         }
-        let (tds_version, asked_packet_size) = (reader.u32()?, reader.u32()?);
-        let (client, flags, locale) = (reader.array()?, reader.array::<4>()?, reader.array()?);
-        let bytes = |reader: &mut Reader<'_>, unit: usize| {
+        let mut login = Self {
+            tds_version: reader.u32()?,
+            packet_size: reader.u32()?,
+            fixed: reader.array()?,
+            texts: Default::default(),
+            client_id: [0; 6],
+            features: Vec::new(),
+            fed_auth: FedAuth::None,
+        };
+        let mut extension: &[u8] = &[];
+        for index in 0..field::COUNT {
+            if index == SSPI {
+                login.client_id = reader.array()?;
+            }
             let (start, units) = (usize::from(reader.u16()?), usize::from(reader.u16()?));
-            payload.get(start..start + units * unit).map_or_else(|| reader.malformed(), Ok)
-        };
-        let text = |reader: &mut Reader<'_>| {
-            let bytes = bytes(reader, 2)?;
-            Reader::new(bytes, "LOGIN7").utf16(bytes.len())
-        };
-        let (host, user) = (text(&mut reader)?, text(&mut reader)?);
-        let password: Vec<u8> = bytes(&mut reader, 2)?.iter().copied().map(clear).collect();
-        let password = Reader::new(&password, "password").utf16(password.len())?;
-        let (application, server) = (text(&mut reader)?, text(&mut reader)?);
-        let extension = bytes(&mut reader, 1)?;
-        let (library, language, database) =
-            (text(&mut reader)?, text(&mut reader)?, text(&mut reader)?);
-        let client_id = reader.array()?;
-        // SSPI.
-        reader.u32()?;
-        let attached_file = text(&mut reader)?;
-        // ChangePassword, cbSSPILong.
-        reader.u64()?;
-        let (mut features, mut token) = (Vec::new(), FedAuth::None);
-        if flags[3] & EXTENSION_USED != 0 {
+            if matches!(index, SSPI | NEW_PASSWORD) {
+                continue;
+            }
+            let length = if index == EXTENSION { units } else { units * 2 };
+            let Some(bytes) = payload.get(start..start + length) else {
+                return reader.malformed();
+            };
+            if index == EXTENSION {
+                extension = bytes;
+                continue;
+            }
+            let hidden = index == PASSWORD;
+            let bytes: Vec<u8> =
+                bytes.iter().map(|byte| if hidden { clear(*byte) } else { *byte }).collect();
+            login.texts[index] = Reader::new(&bytes, "LOGIN7").utf16(length)?;
+        }
+        if login.fixed[FLAGS_3] & EXTENSION_USED != 0 {
             let start = Reader::new(extension, "LOGIN7 extension").u32()? as usize;
-            let Some(list) = payload.get(start..) else { return reader.malformed() };
+            let list = payload.get(start..).unwrap_or_default();
             let mut list = Reader::new(list, "LOGIN7 feature");
             loop {
-                let (feature, data) = match list.u8()? {
-                    FEATURE_END => break,
-                    feature => {
-                        let length = list.u32()? as usize;
-                        (feature, list.take(length)?)
-                    }
-                };
+                let feature = list.u8()?;
+                if feature == FEATURE_END {
+                    break;
+                }
+                let length = list.u32()? as usize;
+                let data = list.take(length)?;
                 match feature {
-                    FEATURE_FED_AUTH => token = read_fed_auth(data, fed_auth)?,
-                    _ => features.push((feature, data.to_vec())),
+                    FEATURE_FED_AUTH => login.fed_auth = read_fed_auth(data, fed_auth)?,
+                    _ => login.features.push((feature, data.to_vec())),
                 }
             }
         }
-        Ok(Self {
-            tds_version,
-            asked_packet_size,
-            client,
-            flags,
-            locale,
-            host,
-            user,
-            password,
-            application,
-            server,
-            library,
-            language,
-            database,
-            client_id,
-            attached_file,
-            features,
-            fed_auth: token,
-        })
+        Ok(login)
+    }
+
+    /// One of [`field`]'s texts.
+    pub(crate) fn text(&self, field: usize) -> &str {
+        &self.texts[field]
+    }
+
+    pub(crate) fn set_text(&mut self, field: usize, text: &str) {
+        text.clone_into(&mut self.texts[field]);
     }
 
     /// The size of the packets that follow the login.
     pub(crate) fn packet_size(&self) -> usize {
-        match self.asked_packet_size as usize {
+        match self.packet_size as usize {
             0 => DEFAULT_PACKET_SIZE,
             size => size.clamp(512, 32767),
         }
@@ -155,52 +157,36 @@ impl Login {
 
     /// The same login with this user name and password instead of a token.
     pub(crate) fn as_user(&self, user: &str, password: &str) -> Self {
-        let [first, second, kind, third] = self.flags;
-        Self {
-            user: user.to_owned(),
-            password: password.to_owned(),
-            flags: [first, second & !INTEGRATED_SECURITY, kind, third & !CHANGE_PASSWORD],
-            fed_auth: FedAuth::None,
-            ..self.clone()
-        }
+        let mut login = self.clone();
+        login.set_text(field::USER, user);
+        login.set_text(PASSWORD, password);
+        login.fixed[FLAGS_2] &= !INTEGRATED_SECURITY;
+        login.fixed[FLAGS_3] &= !CHANGE_PASSWORD;
+        login.fed_auth = FedAuth::None;
+        login
     }
 
     /// LOGIN7's bytes, without FEDAUTH.
     pub(crate) fn write(&self) -> Result<Vec<u8>, Malformed> {
-        const EXTENSION: usize = 5;
-        const CLIENT_ID: usize = 9;
-        let password = utf16(&self.password).into_iter().map(obfuscated).collect();
-        let fields: [Vec<u8>; 12] = [
-            utf16(&self.host),
-            utf16(&self.user),
-            password,
-            utf16(&self.application),
-            utf16(&self.server),
-            // Where the features are, once that is known.
-            vec![0; 4],
-            utf16(&self.library),
-            utf16(&self.language),
-            utf16(&self.database),
-            // SSPI.
-            Vec::new(),
-            utf16(&self.attached_file),
-            // ChangePassword.
-            Vec::new(),
-        ];
         let (mut offsets, mut data, mut pointer) = (Vec::new(), Vec::new(), 0);
-        for (index, field) in fields.iter().enumerate() {
-            if index == CLIENT_ID {
+        for (index, text) in self.texts.iter().enumerate() {
+            if index == SSPI {
                 offsets.extend(self.client_id);
             }
-            let mut units = field.len() / 2;
+            let mut bytes = utf16(text);
+            let mut units = bytes.len() / 2;
+            if index == PASSWORD {
+                bytes.iter_mut().for_each(|byte| *byte = obfuscated(*byte));
+            }
             if index == EXTENSION {
-                (units, pointer) = (field.len(), data.len());
+                // Where the features are, once that is known.
+                (bytes, units, pointer) = (vec![0; 4], 4, data.len());
             }
             for number in [FIXED + data.len(), units] {
                 let number = u16::try_from(number).map_err(|_| Malformed("LOGIN7: too long"))?;
                 offsets.extend(number.to_le_bytes());
             }
-            data.extend(field);
+            data.extend(bytes);
         }
         // cbSSPILong.
         offsets.extend([0; 4]);
@@ -212,16 +198,11 @@ impl Login {
             data.extend(value);
         }
         data.push(FEATURE_END);
-        let [first, second, kind, third] = self.flags;
-        let mut login = ((FIXED + data.len()) as u32).to_le_bytes().to_vec();
-        login.extend(self.tds_version.to_le_bytes());
-        login.extend(self.asked_packet_size.to_le_bytes());
-        login.extend(self.client);
-        login.extend([first, second, kind, third | EXTENSION_USED]);
-        login.extend(self.locale);
-        login.extend(offsets);
-        login.extend(data);
-        Ok(login)
+        let mut fixed = self.fixed;
+        fixed[FLAGS_3] |= EXTENSION_USED;
+        let numbers = [(FIXED + data.len()) as u32, self.tds_version, self.packet_size];
+        let numbers = numbers.map(u32::to_le_bytes).concat();
+        Ok([numbers, fixed.to_vec(), offsets, data].concat())
     }
 }
 
@@ -287,22 +268,28 @@ mod tests {
     }
 
     fn login(features: &[(u8, Vec<u8>)]) -> Login {
+        let texts = [
+            "host",
+            "user",
+            "pässword",
+            "test",
+            "server",
+            "",
+            "library",
+            "us_english",
+            "orders",
+            "",
+            "file",
+            "",
+        ];
+        let mut fixed = [1; 24];
+        fixed[12..16].copy_from_slice(&[0xe0, 0x83, 0, 0x01]);
         Login {
             tds_version: TDS_7_4,
-            asked_packet_size: 8000,
-            client: [1; 12],
-            flags: [0xe0, 0x83, 0, 0x01],
-            locale: [2; 8],
-            host: "host".into(),
-            user: "user".into(),
-            password: "pässword".into(),
-            application: "test".into(),
-            server: "server".into(),
-            library: "library".into(),
-            language: "us_english".into(),
-            database: "orders".into(),
+            packet_size: 8000,
+            fixed,
+            texts: texts.map(str::to_owned),
             client_id: [3; 6],
-            attached_file: "file".into(),
             features: features.to_vec(),
             fed_auth: FedAuth::None,
         }
@@ -319,9 +306,9 @@ mod tests {
         let token = "t".repeat(30_000);
         let login = Login::parse(&with_token(&token), true).unwrap();
         assert!(login.fed_auth == FedAuth::Token(token));
-        assert_eq!((login.database.as_str(), login.application.as_str()), ("orders", "test"));
-        assert_eq!((login.host.as_str(), login.server.as_str()), ("host", "server"));
-        assert_eq!((login.user.as_str(), login.password.as_str()), ("user", "pässword"));
+        let texts = [field::HOST, field::USER, PASSWORD, field::SERVER, field::DATABASE];
+        let texts = texts.map(|field| login.text(field));
+        assert_eq!(texts, ["host", "user", "pässword", "server", "orders"]);
         assert_eq!((login.tds_version, login.packet_size()), (TDS_7_4, 8000));
         let text = format!("{login:?}");
         assert!(!text.contains("ttt") && !text.contains("pässword"), "{text}");
@@ -334,14 +321,14 @@ mod tests {
         assert!(!after.windows(10).any(|bytes| bytes == utf16("token")), "the token is gone");
         assert!(!after.windows(12).any(|bytes| bytes == utf16("secret")), "it is obfuscated");
         let after = Login::parse(&after, false).unwrap();
-        assert_eq!((after.user.as_str(), after.password.as_str()), ("sa", "secret"));
+        assert_eq!((after.text(field::USER), after.text(PASSWORD)), ("sa", "secret"));
         assert!(after.fed_auth == FedAuth::None);
         // Integrated security and a change of the password are not asked for any more.
-        assert_eq!(after.flags, [0xe0, 0x03, 0, EXTENSION_USED]);
+        assert_eq!(after.fixed[12..16], [0xe0, 0x03, 0, EXTENSION_USED]);
         assert_eq!(after.features, [(4, vec![1]), (10, vec![1])]);
-        let (user, password) = (before.user.clone(), before.password.clone());
-        let fed_auth = before.fed_auth.clone();
-        assert!(Login { user, password, fed_auth, flags: before.flags, ..after } == before);
+        let mut again = after.as_user("user", "pässword");
+        (again.fixed, again.fed_auth) = (before.fixed, before.fed_auth.clone());
+        assert!(again == before);
     }
 
     #[test]

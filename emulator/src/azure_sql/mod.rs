@@ -52,24 +52,15 @@
 //! **System views**: `transaction_isolation_level` of the session's row in
 //! `sys.dm_exec_sessions`.
 //!
-//! **Borrowers**: a request whose SQL begins with a comment `/* borrower NAME */`
-//! says who uses the session. Where another has used it before and no reset bit
-//! has come in between, the request is not run: it is error 50000, and counted.
-//! That is how a test of a pool fails when a session goes on unreset.
-//!
 //! Isolation is SQLite's: one session changes tables at a time; another waits
 //! up to 5 s, then it is error 1222. Where a snapshot is too old to be changed,
 //! it is error 1205.
 
-pub(crate) mod behaviour;
-mod borders;
 pub(crate) mod bytes;
 mod connection;
 mod convert;
-mod defaults;
 mod error;
 mod execute;
-pub(crate) mod fault;
 mod functions;
 pub(crate) mod gate;
 pub(crate) mod login;
@@ -78,6 +69,7 @@ pub(crate) mod packets;
 pub(crate) mod prelogin;
 mod procedures;
 mod requests;
+pub(crate) mod server;
 mod session;
 mod statements;
 pub(crate) mod tokens;
@@ -88,74 +80,41 @@ mod values;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
     },
-    time::Duration,
 };
 
 use rustls::ServerConfig;
 
-pub use behaviour::{Acknowledgement, Behaviour, Counters};
-pub use borders::packet_borders;
-pub use defaults::STS_URL;
+pub use crate::front::{
+    behaviour::{Behaviour, Counters},
+    fault::{Fault, Stage},
+};
 pub use error::ServerError;
-pub use fault::{Fault, Stage};
+pub use server::{AzureSqlEndpoint, AzureSqlServer, STS_URL};
 
 use crate::{
     database::Database,
     front::EngineLogin,
     jwt::{Directory, Issuer},
-    listener::Listener,
 };
-use behaviour::LiveCounters;
-pub(crate) use defaults::{AUDIENCE, LOGIN_TIMEOUT};
 use gate::Gate;
 
-/// How an [`AzureSqlServer`] is set up.
+/// The options of the stand-in.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AzureSqlOptions {
-    /// Whose tokens are taken.
-    pub issuer: Arc<Issuer>,
-    /// Who is let in.
-    pub directory: Arc<Directory>,
+    /// Where clients connect, and which of them are granted access.
+    pub endpoint: AzureSqlEndpoint,
     /// The tables.
     pub database: Arc<Database>,
-    /// TLS with the server's certificate.
-    pub tls: Arc<ServerConfig>,
-    /// What tokens must be for, and what drivers are told to get a token for;
-    /// default `https://database.windows.net/`. A slash at the end makes no
-    /// difference for tokens.
-    pub audience: String,
-    /// Where drivers that get a token themselves are told to get it; default
-    /// [`STS_URL`]. Managed identities go to their host's endpoint instead.
-    pub sts_url: String,
-    /// SQL logins; default none, so that only tokens are taken.
+    /// SQL logins. Default: none, so that only tokens log in.
     pub sql_logins: Vec<EngineLogin>,
-    /// How long a client may take for each of PRELOGIN, the TLS handshake, LOGIN7 and the token
-    /// that follows it; default 60 s. Then the connection is closed.
-    pub login_timeout: Duration,
-    /// The databases that can be named in a login; default `orders` and
-    /// `master`, the latter for logins that name none.
+    /// The databases that a login can name. Default: `orders` and `master`, the latter for
+    /// logins that name none.
     pub databases: Vec<String>,
-    /// The address to listen on; default 127.0.0.1.
-    pub bind: IpAddr,
-    /// The port; default 0, one that is free.
-    pub port: u16,
-    /// Answers PRELOGIN with ENCRYPT_NOT_SUP and goes on without TLS.
-    pub decline_encryption: bool,
-    /// The type of the packets with the server's side of the TLS handshake;
-    /// default 0x12 (PRELOGIN). Some servers have 0x04.
-    pub handshake_packet_type: u8,
-    /// Takes only logins that ask for this instance (`HOST\INSTANCE` as LOGIN7's server
-    /// name), and closes on others without a word, as what Fabric routes to does.
-    pub instance: Option<String>,
-    /// Refuses batches that set an isolation level other than READ UNCOMMITTED, as dedicated SQL
-    /// pools of Synapse do. Default: no.
-    pub dedicated_pool: bool,
 }
 
 impl AzureSqlOptions {
@@ -167,29 +126,20 @@ impl AzureSqlOptions {
         tls: Arc<ServerConfig>,
     ) -> Self {
         Self {
-            issuer,
-            directory,
+            endpoint: AzureSqlEndpoint::new(issuer, directory, tls),
             database,
-            tls,
-            audience: AUDIENCE.to_owned(),
-            sts_url: STS_URL.to_owned(),
             sql_logins: Vec::new(),
-            login_timeout: LOGIN_TIMEOUT,
             databases: vec!["orders".to_owned(), "master".to_owned()],
-            bind: Ipv4Addr::LOCALHOST.into(),
-            port: 0,
-            decline_encryption: false,
-            handshake_packet_type: packets::kind::PRELOGIN,
-            instance: None,
-            dedicated_pool: false,
         }
     }
 }
 
-/// What a server's connections share.
+/// What the stand-in's connections share.
 struct Shared {
-    options: AzureSqlOptions,
     gate: Arc<Gate>,
+    database: Arc<Database>,
+    sql_logins: Vec<EngineLogin>,
+    databases: Arc<[String]>,
     last_spid: AtomicU16,
 }
 
@@ -200,66 +150,18 @@ impl Shared {
     }
 }
 
-/// A running server. It ends, with all its connections, when this value goes.
-pub struct AzureSqlServer {
-    gate: Arc<Gate>,
-    listener: Listener,
-}
-
-impl std::fmt::Debug for AzureSqlServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AzureSqlServer").field("address", &self.addr()).finish_non_exhaustive()
-    }
-}
-
 impl AzureSqlServer {
-    /// Starts to listen.
+    /// Starts the stand-in, in the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The port is taken.
     pub async fn start(options: AzureSqlOptions) -> io::Result<Self> {
-        let gate = Arc::new(Gate {
-            issuer: Arc::clone(&options.issuer),
-            directory: Arc::clone(&options.directory),
-            audience: options.audience.clone(),
-            sts_url: options.sts_url.clone(),
-            tls: Arc::clone(&options.tls),
-            decline_encryption: options.decline_encryption,
-            handshake_packet_type: options.handshake_packet_type,
-            login_timeout: options.login_timeout,
-            behaviour: Arc::new(Behaviour::new()),
-            counters: LiveCounters::default(),
-        });
-        let (addr, own) = ((options.bind, options.port), Arc::clone(&gate));
-        let shared = Arc::new(Shared { options, gate: own, last_spid: AtomicU16::new(0) });
-        let listener = Listener::start(addr, move |stream| {
-            let shared = Arc::clone(&shared);
-            async move { shared.gate.count_open(connection::serve(stream, &shared)).await }
-        })?;
-        Ok(Self { gate, listener })
-    }
-
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.listener.addr()
-    }
-
-    /// What it has counted so far.
-    pub fn counters(&self) -> Counters {
-        self.gate.counters.read()
-    }
-
-    /// What it can be made to do.
-    pub fn behaviour(&self) -> &Arc<Behaviour> {
-        &self.gate.behaviour
-    }
-
-    /// Closes the listening socket, so that new TCP connections are refused,
-    /// or opens it again. Connections that are open stay so.
-    pub async fn refuse_connections(&self, refuse: bool) -> io::Result<()> {
-        self.listener.refuse(refuse).await
-    }
-
-    /// Ends the server and all its connections, and waits until they are gone.
-    pub async fn stop(self) {
-        // The port need not be kept.
-        drop(self.listener.go_away().await);
+        let AzureSqlOptions { endpoint, database, sql_logins, databases } = options;
+        let (gate, databases) = (Arc::new(Gate::new(endpoint)), databases.into());
+        let last_spid = AtomicU16::new(0);
+        let shared = Shared { gate: Arc::clone(&gate), database, sql_logins, databases, last_spid };
+        let shared = Arc::new(shared);
+        Self::listen(gate, move |stream| connection::serve(stream, Arc::clone(&shared)))
     }
 }

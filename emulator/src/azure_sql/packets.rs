@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::bytes::Malformed;
+use super::{Behaviour, bytes::Malformed};
 
 /// Message types (MS-TDS 2.2.3.1.1).
 pub(crate) mod kind {
@@ -31,6 +31,28 @@ pub(crate) const HEADER: usize = 8;
 pub(crate) const DEFAULT_PACKET_SIZE: usize = 4096;
 /// No request is longer; a client that goes on is cut off.
 pub(crate) const LONGEST_REQUEST: usize = 64 << 20;
+/// So much of a login is read that one that is too long still gets an answer.
+const LONGEST_LOGIN_MESSAGE: usize = 1 << 20;
+
+/// A connection's bytes, within TLS or not.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// Counts the request of which a packet of this type and with these status bits is a part.
+pub(crate) fn count_packet(behaviour: &Behaviour, kind: u8, bits: u8) {
+    let reset = status::RESET_CONNECTION | status::RESET_CONNECTION_SKIP_TRANSACTION;
+    behaviour.count(|it| match kind {
+        kind::ATTENTION => it.attentions += 1,
+        kind::SQL_BATCH | kind::RPC | kind::TRANSACTION_MANAGER => {
+            // With MARS, packets of several requests alternate. Each request has one packet that
+            // ends it, and only its first packet can have a reset bit.
+            it.requests += u64::from(bits & status::END_OF_MESSAGE != 0);
+            it.reset_bits += u64::from(bits & reset != 0);
+        }
+        _ => {}
+    });
+}
 
 /// A whole message.
 #[derive(Debug)]
@@ -41,10 +63,6 @@ pub(crate) struct Message {
     /// The session's number, as servers give it.
     pub(crate) spid: u16,
     pub(crate) payload: Vec<u8>,
-}
-
-pub(crate) fn malformed(error: Malformed) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Reads a packet header: type, status, and the payload's length.
@@ -73,7 +91,7 @@ pub(crate) async fn read_message(
         } else {
             stream.read_exact(&mut header).await?;
         }
-        let (kind, status, length) = parse_header(header).map_err(malformed)?;
+        let (kind, status, length) = parse_header(header)?;
         let current = message.get_or_insert(Message {
             kind,
             first_status: status,
@@ -81,11 +99,11 @@ pub(crate) async fn read_message(
             payload: Vec::new(),
         });
         if current.kind != kind {
-            return Err(malformed(Malformed("message: its packets differ in type")));
+            return Err(Malformed("message: its packets differ in type").into());
         }
         let start = current.payload.len();
         if start + length > longest {
-            return Err(malformed(Malformed("message: too long")));
+            return Err(Malformed("message: too long").into());
         }
         current.payload.resize(start + length, 0);
         stream.read_exact(&mut current.payload[start..]).await?;
@@ -97,6 +115,18 @@ pub(crate) async fn read_message(
             }
             return Ok(message);
         }
+    }
+}
+
+/// The message of this type that must come now.
+pub(crate) async fn expect(
+    stream: &mut (impl AsyncRead + Unpin + ?Sized),
+    kind: u8,
+) -> io::Result<Message> {
+    match read_message(stream, LONGEST_LOGIN_MESSAGE).await? {
+        Some(message) if message.kind == kind => Ok(message),
+        Some(_) => Err(Malformed("message: not of the type that comes first").into()),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 

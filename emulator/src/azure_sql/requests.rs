@@ -67,23 +67,18 @@ impl Procedure {
     }
 
     fn named(name: String) -> Self {
+        const NAMES: [&str; 6] = [
+            "sp_executesql",
+            "sp_prepare",
+            "sp_execute",
+            "sp_prepexec",
+            "sp_prepexecrpc",
+            "sp_unprepare",
+        ];
         let plain = name.to_ascii_lowercase().replace(['[', ']'], "");
-        match plain.trim_start_matches("sys.") {
-            "sp_executesql" => Self::ExecuteSql,
-            "sp_prepare" => Self::Prepare,
-            "sp_execute" => Self::Execute,
-            "sp_prepexec" => Self::PrepareExecute,
-            "sp_prepexecrpc" => Self::PrepareCall,
-            "sp_unprepare" => Self::Unprepare,
-            _ => Self::Other(name),
-        }
-    }
-
-    /// Which of its parameters is the text of SQL.
-    pub(crate) fn text_at(&self) -> usize {
-        match self {
-            Self::Prepare | Self::PrepareExecute => 2,
-            _ => 0,
+        match NAMES.iter().position(|known| *known == plain.trim_start_matches("sys.")) {
+            Some(place) => Self::numbered(10 + place as u16),
+            None => Self::Other(name),
         }
     }
 }
@@ -117,14 +112,6 @@ const PROC_ID: u16 = 0xffff;
 const CALL_ENDS: [u8; 3] = [0xff, 0x80, 0xfe];
 
 impl Request {
-    /// Whether its batch chooses an isolation level other than READ UNCOMMITTED.
-    pub(crate) fn sets_isolation(&self) -> bool {
-        const SET: &str = "SET TRANSACTION ISOLATION LEVEL ";
-        let Body::Batch(text) = &self.body else { return false };
-        let text = text.to_ascii_uppercase();
-        text.split(SET).skip(1).any(|level| !level.starts_with("READ UNCOMMITTED"))
-    }
-
     pub(crate) fn parse(message_kind: u8, payload: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(payload, "request");
         if !matches!(message_kind, kind::SQL_BATCH | kind::RPC | kind::TRANSACTION_MANAGER) {
@@ -144,25 +131,6 @@ impl Request {
             _ => Body::Transaction(read_transaction(&mut reader)?),
         };
         Ok(Self { transaction, body })
-    }
-}
-
-impl Body {
-    /// Who says to use the session: `/* borrower NAME */` in front of the SQL.
-    pub(crate) fn borrower(&self) -> Option<&str> {
-        let text = match self {
-            Self::Batch(text) => text,
-            Self::Calls(calls) => {
-                let Call { procedure, parameters } = calls.first()?;
-                match &parameters.get(procedure.text_at())?.value {
-                    Value::Text(text) => text,
-                    _ => return None,
-                }
-            }
-            _ => return None,
-        };
-        let (borrower, _) = text.trim_start().strip_prefix("/* borrower ")?.split_once(" */")?;
-        Some(borrower)
     }
 }
 

@@ -76,8 +76,6 @@ pub(crate) struct Session {
     pub(crate) last_descriptor: u64,
     pub(crate) transaction_name: String,
     pub(crate) row_count: i64,
-    /// The borrower that the requests since the last reset have named.
-    borrower: Option<String>,
     /// The statements that the session has prepared, by their handles.
     pub(crate) prepared: BTreeMap<i32, Prepared>,
     pub(crate) last_handle: i32,
@@ -108,7 +106,6 @@ impl Session {
             descriptor: 0,
             transaction_name: String::new(),
             row_count: 0,
-            borrower: None,
             prepared: BTreeMap::new(),
             last_handle: 0,
         })
@@ -128,19 +125,8 @@ impl Session {
         self.context.clear();
         self.identity.database.clone_from(&self.login_database);
         self.row_count = 0;
-        self.borrower = None;
         self.prepared.clear();
         Ok(())
-    }
-
-    /// Records the borrower. Fails if another one has used the session since its last reset.
-    pub(crate) fn borrowed_by(&mut self, borrower: &str) -> Result<(), ServerError> {
-        let holder = self.borrower.get_or_insert_with(|| borrower.to_owned());
-        if holder == borrower {
-            return Ok(());
-        }
-        let text = format!("Borrower {borrower} has the session of borrower {holder}, not reset.");
-        Err(ServerError::new(50000, 16, text))
     }
 
     pub(crate) fn temporary_tables(&self) -> Result<Vec<String>, ServerError> {

@@ -1,9 +1,10 @@
 //! The tokens of an answer (MS-TDS 2.2.7).
 
 use super::{
-    bytes::utf16,
+    bytes::{put_b_varchar, utf16},
     error::ServerError,
     login::{Login, TDS_7_4, TDS_8_0},
+    packets::DEFAULT_PACKET_SIZE,
     types::{COLLATION, SqlType},
 };
 
@@ -53,15 +54,22 @@ pub(crate) struct Column {
 /// Types of ENVCHANGE (MS-TDS 2.2.7.9).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    Database { new: String, old: String },
+    Database {
+        new: String,
+        old: String,
+    },
     Language,
-    PacketSize { new: usize, old: usize },
+    /// From the default size.
+    PacketSize(usize),
     Collation,
     Begin(u64),
     Commit(u64),
     Rollback(u64),
     Reset,
-    Routing { host: String, port: u16 },
+    Routing {
+        host: String,
+        port: u16,
+    },
 }
 
 /// A parameter's value that goes back to the client (MS-TDS 2.2.7.19).
@@ -80,9 +88,7 @@ impl ReturnValue {
         const OUTPUT: u8 = 1;
         out.push(token::RETURN_VALUE);
         out.extend(self.ordinal.to_le_bytes());
-        let name = utf16(&self.name);
-        out.push((name.len() / 2) as u8);
-        out.extend(name);
+        put_b_varchar(out, &self.name);
         out.push(OUTPUT);
         // User type, flags.
         out.extend([0; 6]);
@@ -113,46 +119,25 @@ impl Answer {
     }
 
     pub(crate) fn environment(&mut self, change: &Change) {
-        let short = |out: &mut Vec<u8>, text: &str| {
-            let units = utf16(text);
-            out.push((units.len() / 2) as u8);
-            out.extend(units);
+        let texts = |kind: u8, new: &str, old: &str| {
+            let mut body = vec![kind];
+            put_b_varchar(&mut body, new);
+            put_b_varchar(&mut body, old);
+            body
         };
-        let mut body = Vec::new();
-        match change {
-            Change::Database { new, old } => {
-                body.push(1);
-                short(&mut body, new);
-                short(&mut body, old);
-            }
-            Change::Language => {
-                body.push(2);
-                short(&mut body, "us_english");
-                short(&mut body, "");
-            }
-            Change::PacketSize { new, old } => {
-                body.push(4);
-                short(&mut body, &new.to_string());
-                short(&mut body, &old.to_string());
-            }
-            Change::Collation => {
-                body.extend([7, 5]);
-                body.extend(COLLATION);
-                body.push(0);
-            }
-            Change::Begin(descriptor) => {
-                body.extend([8, 8]);
-                body.extend(descriptor.to_le_bytes());
-                body.push(0);
-            }
-            Change::Commit(descriptor) | Change::Rollback(descriptor) => {
-                body.extend([if matches!(change, Change::Commit(_)) { 9 } else { 10 }, 0, 8]);
-                body.extend(descriptor.to_le_bytes());
-            }
-            Change::Reset => body.extend([18, 0, 0]),
+        let descriptor = |head: &[u8], descriptor: &u64| [head, &descriptor.to_le_bytes()].concat();
+        let body = match change {
+            Change::Database { new, old } => texts(1, new, old),
+            Change::Language => texts(2, "us_english", ""),
+            Change::PacketSize(new) => texts(4, &new.to_string(), &DEFAULT_PACKET_SIZE.to_string()),
+            Change::Collation => [&[7, 5], &COLLATION[..], &[0]].concat(),
+            Change::Begin(begun) => [descriptor(&[8, 8], begun), vec![0]].concat(),
+            Change::Commit(ended) => descriptor(&[9, 0, 8], ended),
+            Change::Rollback(ended) => descriptor(&[10, 0, 8], ended),
+            Change::Reset => vec![18, 0, 0],
             Change::Routing { host, port } => {
                 let name = utf16(host);
-                body.push(20);
+                let mut body = vec![20];
                 body.extend((name.len() as u16 + 5).to_le_bytes());
                 // Protocol: TCP.
                 body.push(0);
@@ -160,8 +145,9 @@ impl Answer {
                 body.extend(((name.len() / 2) as u16).to_le_bytes());
                 body.extend(name);
                 body.extend([0, 0]);
+                body
             }
-        }
+        };
         self.length_prefixed(token::ENV_CHANGE, &body);
     }
 
@@ -181,9 +167,7 @@ impl Answer {
         let text = utf16(&text);
         body.extend(((text.len() / 2) as u16).to_le_bytes());
         body.extend(text);
-        let server = utf16("emulator");
-        body.push((server.len() / 2) as u8);
-        body.extend(server);
+        put_b_varchar(&mut body, "emulator");
         // No procedure; line 1.
         body.push(0);
         body.extend(1_u32.to_le_bytes());
@@ -195,9 +179,7 @@ impl Answer {
         // Interface: SQL_TSQL.
         let mut body = vec![1];
         body.extend(version.to_be_bytes());
-        let program = utf16("Microsoft SQL Server");
-        body.push((program.len() / 2) as u8);
-        body.extend(program);
+        put_b_varchar(&mut body, "Microsoft SQL Server");
         body.extend([12, 0, 0x07, 0xd0]);
         self.length_prefixed(token::LOGIN_ACK, &body);
     }
@@ -240,9 +222,7 @@ impl Answer {
             self.bytes.extend(NULLABLE.to_le_bytes());
             column.sql_type.write_info(&mut self.bytes);
             let name: String = column.name.chars().take(127).collect();
-            let name = utf16(&name);
-            self.bytes.push((name.len() / 2) as u8);
-            self.bytes.extend(name);
+            put_b_varchar(&mut self.bytes, &name);
         }
     }
 

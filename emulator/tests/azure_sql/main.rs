@@ -24,7 +24,6 @@ use entra_pool_emulator::{
     database::Database,
     jwt::{Directory, Issuer, Principal, PrincipalKind},
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tiberius::{
     AuthMethod, Client, Config, EncryptionLevel, FromSqlOwned, IsolationLevel, Row, ToSql, Uuid,
     numeric::Numeric,
@@ -37,6 +36,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::client::TlsStream;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 const AUDIENCE: &str = "https://database.windows.net/";
@@ -77,17 +77,7 @@ impl Setup {
         &self,
         version: &'static rustls::SupportedProtocolVersion,
     ) -> rustls::ClientConfig {
-        let pem = std::fs::read(self.authority.path()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"tds/8.0".to_vec()];
-        config
+        raw::strict(&self.authority.path(), &[version])
     }
 
     fn config(&self, token: &str) -> Config {
@@ -111,29 +101,21 @@ impl Setup {
         self.login(self.config(&self.token(1500))).await.unwrap()
     }
 
-    /// A client without TLS, whose packets' status bits can be set.
+    /// A client of TDS 8.0, whose packets' status bits can be set.
     async fn client_with_bits(&self, bits: &Arc<AtomicU8>) -> Client<Compat<StatusBits>> {
         let mut config = self.config(&self.token(1500));
+        // In TDS: the connection has TLS already.
         config.encryption(EncryptionLevel::NotSupported);
-        let stream = TcpStream::connect(self.server.addr()).await.unwrap();
+        let stream = raw::connect(self.server.addr(), &self.authority.path()).await;
         Client::connect(config, StatusBits { stream, bits: Arc::clone(bits) }.compat())
             .await
             .unwrap()
     }
 }
 
-/// Without TLS, so that a test sees the bytes.
-async fn without_tls(login_timeout: Duration) -> Setup {
-    Setup::with(|options| {
-        options.decline_encryption = true;
-        options.login_timeout = login_timeout;
-    })
-    .await
-}
-
 impl raw::Target for Setup {
     async fn connect(&self) -> Box<dyn raw::Stream> {
-        Box::new(TcpStream::connect(self.server.addr()).await.unwrap())
+        Box::new(raw::connect(self.server.addr(), &self.authority.path()).await)
     }
 
     fn valid_token(&self) -> String {
@@ -177,7 +159,7 @@ impl<S: futures::AsyncRead + futures::AsyncWrite + Unpin + Send> Ask for Client<
 
 /// Sets status bits in the first packet of the next request.
 struct StatusBits {
-    stream: TcpStream,
+    stream: TlsStream<TcpStream>,
     bits: Arc<AtomicU8>,
 }
 
@@ -238,7 +220,7 @@ async fn tokens_of_every_length_log_in() {
         assert_eq!(user.as_deref(), Some("shop-identity"));
     }
     let counters = setup.server.counters();
-    assert_eq!((counters.prelogins, counters.logins, counters.logins_in_plain_text), (5, 5, 0));
+    assert_eq!((counters.prelogins, counters.logins), (5, 5));
 }
 
 #[tokio::test]
@@ -285,7 +267,7 @@ async fn logins_are_refused_with_the_errors_of_azure() {
     config.authentication(AuthMethod::sql_server("sa", "secret"));
     let error = setup.login(config).await.unwrap_err();
     assert!(number(&error) == 18456 && error.to_string().contains("tokens only"), "{error}");
-    assert_eq!((setup.server.counters().logins, setup.server.counters().logins_refused), (0, 7));
+    assert_eq!((setup.server.counters().logins, setup.server.counters().refused_logins), (0, 7));
 
     setup.directory.remove("shop-identity");
     assert_eq!(number(&setup.login(setup.config(&setup.token(0))).await.unwrap_err()), 18456);
@@ -326,18 +308,7 @@ async fn failures_and_routes_are_as_many_as_asked_for() {
     }
     setup.login(setup.config(&setup.token(0))).await.unwrap();
     let counters = setup.server.counters();
-    assert_eq!((counters.logins_refused, counters.logins_routed, counters.logins), (2, 1, 1));
-}
-
-#[tokio::test]
-async fn a_server_that_declines_encryption_says_so() {
-    let setup = Setup::with(|options| options.decline_encryption = true).await;
-    setup.login(setup.config(&setup.token(0))).await.unwrap_err();
-    assert_eq!(setup.server.counters().logins_in_plain_text, 0);
-    let bits = Arc::new(AtomicU8::new(0));
-    let mut client = setup.client_with_bits(&bits).await;
-    assert_eq!(client.one::<i32>("SELECT 1").await, Some(1));
-    assert_eq!(setup.server.counters().logins_in_plain_text, 1);
+    assert_eq!((counters.refused_logins, counters.routed_logins, counters.logins), (2, 1, 1));
 }
 
 #[tokio::test]
@@ -652,7 +623,7 @@ async fn what_is_not_understood_is_error_102_and_nothing_else_happens() {
 
 #[tokio::test]
 async fn a_reset_undoes_the_session_but_not_the_isolation_level() {
-    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let setup = Setup::new().await;
     let bits = Arc::new(AtomicU8::new(0));
     let mut client = setup.client_with_bits(&bits).await;
     client.rows("CREATE TABLE t (n int)").await.unwrap();
@@ -676,7 +647,7 @@ async fn a_reset_undoes_the_session_but_not_the_isolation_level() {
 
 #[tokio::test]
 async fn a_reset_rolls_back_and_the_old_descriptor_is_refused() {
-    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let setup = Setup::new().await;
     let bits = Arc::new(AtomicU8::new(0));
     let mut client = setup.client_with_bits(&bits).await;
     client.rows("CREATE TABLE t (n int)").await.unwrap();
@@ -694,19 +665,19 @@ async fn a_reset_rolls_back_and_the_old_descriptor_is_refused() {
 
 #[tokio::test]
 async fn an_attention_stops_a_statement_and_the_session_goes_on() {
-    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let setup = Setup::new().await;
     let bits = Arc::new(AtomicU8::new(0));
     setup.client_with_bits(&bits).await.rows(&numbers("n", 900)).await.unwrap();
     for slow in ["WAITFOR DELAY '01:00:00'", "SELECT COUNT(*) FROM n AS a, n AS b, n AS c, n AS d"]
     {
         let mut client = setup.client_with_bits(&bits).await;
         client.rows("BEGIN TRAN").await.unwrap();
-        let before = setup.server.counters().batches;
+        let before = setup.server.counters().requests;
         {
             let asking = client.simple_query(slow);
             tokio::pin!(asking);
             // Until the server has the request.
-            while setup.server.counters().batches == before {
+            while setup.server.counters().requests == before {
                 assert!(futures::poll!(asking.as_mut()).is_pending());
                 tokio::task::yield_now().await;
             }
@@ -719,7 +690,7 @@ async fn an_attention_stops_a_statement_and_the_session_goes_on() {
 
 #[tokio::test]
 async fn a_change_that_is_stopped_leaves_nothing_behind() {
-    let setup = Setup::with(|options| options.decline_encryption = true).await;
+    let setup = Setup::new().await;
     let bits = Arc::new(AtomicU8::new(0));
     let (mut one, mut two) =
         (setup.client_with_bits(&bits).await, setup.client_with_bits(&bits).await);
@@ -754,11 +725,11 @@ async fn a_dropped_connection_gives_its_locks_back() {
     let setup = Setup::new().await;
     let (mut one, mut two) = (setup.client().await, setup.client().await);
     one.rows("CREATE TABLE t (n int); BEGIN TRAN; INSERT INTO t VALUES (1)").await.unwrap();
-    let before = setup.server.counters().batches;
+    let before = setup.server.counters().requests;
     {
         let waiting = one.simple_query("WAITFOR DELAY '01:00:00'");
         tokio::pin!(waiting);
-        while setup.server.counters().batches == before {
+        while setup.server.counters().requests == before {
             assert!(futures::poll!(waiting.as_mut()).is_pending());
             tokio::task::yield_now().await;
         }
@@ -833,7 +804,7 @@ async fn a_handshake_in_packets_is_resumed_and_tickets_come_bare() {
     const PRELOGIN: [u8; 26] =
         [18, 1, 0, 26, 0, 0, 1, 0, 0, 0, 11, 0, 6, 1, 0, 17, 0, 1, 255, 0, 0, 0, 0, 0, 0, 1];
     for kind in [0x12, 0x04] {
-        let setup = Setup::with(|options| options.handshake_packet_type = kind).await;
+        let setup = Setup::with(|options| options.endpoint.handshake_packet_type = kind).await;
         for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
             let mut config = setup.tls_client(version);
             config.alpn_protocols.clear();
@@ -952,7 +923,7 @@ async fn connections_can_be_refused_and_cut_and_the_server_stopped() {
     client.rows("SELECT 1").await.unwrap_err();
     let mut client = setup.client().await;
     assert_eq!(client.one::<i32>("SELECT 1").await, Some(1));
-    assert_eq!(setup.server.counters().open, 1);
+    assert_eq!(setup.server.counters().open_connections, 1);
 
     let address = setup.server.addr();
     setup.server.stop().await;

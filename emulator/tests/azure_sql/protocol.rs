@@ -1,13 +1,9 @@
 //! Messages as drivers send them that the emulator's own tests do not use.
 
-use std::time::Duration;
-
 use crate::{
+    Setup,
     raw::{BATCH, RPC, Raw, TRANSACTION, contains, error, headers, utf16},
-    without_tls,
 };
-
-const LONG: Duration = Duration::from_secs(60);
 
 /// A parameter without a name, by reference or not: `nvarchar(4000)`.
 fn text(value: &str) -> Vec<u8> {
@@ -63,7 +59,7 @@ const DONE: [u8; 13] = [0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 #[tokio::test]
 async fn statements_are_prepared_and_run_as_odbc_and_tedious_do() {
-    let setup = without_tls(LONG).await;
+    let setup = Setup::new().await;
     let mut raw = Raw::session(&setup).await;
     let (declared, sql) = (text("@P1 int"), text("SELECT @P1 + 1 AS n"));
     let prepare_execute = |handle, value| {
@@ -101,7 +97,7 @@ async fn statements_are_prepared_and_run_as_odbc_and_tedious_do() {
 
 #[tokio::test]
 async fn several_calls_in_one_message_are_answered_one_after_the_other() {
-    let setup = without_tls(LONG).await;
+    let setup = Setup::new().await;
     let mut raw = Raw::session(&setup).await;
     let select = |value: i32| call(10, &[text(&format!("SELECT {value} AS n"))]);
     for separator in [0xff, 0x80, 0xfe] {
@@ -117,7 +113,7 @@ async fn several_calls_in_one_message_are_answered_one_after_the_other() {
 
 #[tokio::test]
 async fn output_parameters_come_back() {
-    let setup = without_tls(LONG).await;
+    let setup = Setup::new().await;
     let mut raw = Raw::session(&setup).await;
     let execute = |sql: &str| {
         let declared = text("@P1 int, @P2 int OUTPUT");
@@ -138,7 +134,7 @@ fn begun(answer: &[u8]) -> Option<u64> {
 
 #[tokio::test]
 async fn the_end_of_a_transaction_may_begin_the_next() {
-    let setup = without_tls(LONG).await;
+    let setup = Setup::new().await;
     let mut raw = Raw::session(&setup).await;
     let name = utf16("örder");
     let named = |head: &[u8], rest: &[u8]| [head, &[name.len() as u8], &name, rest].concat();
@@ -176,7 +172,7 @@ async fn the_end_of_a_transaction_may_begin_the_next() {
 
 #[tokio::test]
 async fn a_bulk_insert_is_refused_by_name() {
-    let setup = without_tls(LONG).await;
+    let setup = Setup::new().await;
     let mut raw = Raw::session(&setup).await;
     let batch = |sql: &str| [headers(0), utf16(sql)].concat();
     raw.ask(BATCH, &batch("CREATE TABLE t (n int)")).await;

@@ -1,12 +1,15 @@
 //! A client that sends the bytes of others.
 #![allow(dead_code)] // Each test binary uses some of it.
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub(crate) const LOGIN7: u8 = 16;
 pub(crate) const RPC: u8 = 3;
@@ -18,7 +21,31 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// What can be logged in to without TDS's own TLS handshake.
+/// A client's TLS for TDS 8.0.
+pub(crate) fn strict(
+    ca: &Path,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"tds/8.0".to_vec()];
+    config
+}
+
+/// TDS 8.0: TLS first, then messages that a test writes.
+pub(crate) async fn connect(server: SocketAddr, ca: &Path) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(server).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(strict(ca, rustls::DEFAULT_VERSIONS)));
+    connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+}
+
+/// A server to log in to.
 pub(crate) trait Target {
     async fn connect(&self) -> Box<dyn Stream>;
     fn valid_token(&self) -> String;

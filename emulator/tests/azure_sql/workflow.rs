@@ -5,14 +5,11 @@ use std::time::{Duration, SystemTime};
 use entra_pool_emulator::azure_sql::STS_URL;
 
 use crate::{
-    AUDIENCE,
+    AUDIENCE, Setup,
     raw::{
         FED_AUTH_TOKEN, LOGIN7, Raw, contains, error, login7, security_token, token_message, utf16,
     },
-    without_tls,
 };
-
-const LONG: Duration = Duration::from_secs(60);
 
 /// What FEDAUTHINFO says, by its identifiers.
 fn info(answer: &[u8]) -> Vec<(u8, Vec<u8>)> {
@@ -30,7 +27,7 @@ fn info(answer: &[u8]) -> Vec<(u8, Vec<u8>)> {
 
 #[tokio::test]
 async fn every_workflow_of_the_drivers_logs_in() {
-    let setup = without_tls(LONG).await;
+    let setup = Setup::new().await;
     for (driver, workflow, end) in
         [("msodbcsql", 1, "\0"), ("tedious", 2, ""), ("mssql-tds", 3, "")]
     {
@@ -47,7 +44,7 @@ async fn every_workflow_of_the_drivers_logs_in() {
 
 #[tokio::test]
 async fn tokens_are_judged_alike_however_they_come() {
-    let setup = without_tls(LONG).await;
+    let setup = Setup::new().await;
     let past = SystemTime::now() - Duration::from_secs(1);
     let expired = setup.issuer.sign(&setup.shop, AUDIENCE, past, 0);
     let failed = "Login failed for user '<token-identified principal>'.";
@@ -67,12 +64,12 @@ async fn tokens_are_judged_alike_however_they_come() {
         let answer = raw.ask(LOGIN7, &login7(&security_token(&token))).await;
         assert_eq!(error(&answer), (18456, format!("{failed}{why}")));
     }
-    assert_eq!(setup.server.counters().logins_refused, 10);
+    assert_eq!(setup.server.counters().refused_logins, 10);
 }
 
 #[tokio::test]
 async fn another_message_than_the_token_ends_the_connection() {
-    let setup = without_tls(LONG).await;
+    let setup = Setup::new().await;
     let token = token_message(&setup.token(0));
     for (kind, payload) in [
         (LOGIN7, login7(&[0x05, 2])),
@@ -93,12 +90,13 @@ async fn another_message_than_the_token_ends_the_connection() {
         assert!(raw.ask(LOGIN7, &login7(&workflow)).await.is_empty(), "{workflow:?}");
     }
     let counters = setup.server.counters();
-    assert_eq!((counters.logins, counters.logins_refused), (0, 0));
+    assert_eq!((counters.logins, counters.refused_logins), (0, 0));
 }
 
 #[tokio::test]
 async fn a_client_that_says_nothing_does_not_keep_its_connection() {
-    let setup = without_tls(Duration::from_millis(50)).await;
+    let setup =
+        Setup::with(|options| options.endpoint.login_timeout = Duration::from_millis(300)).await;
     let mut before_login = Raw::hello(&setup).await;
     let mut before_token = Raw::hello(&setup).await;
     before_token.ask(LOGIN7, &login7(&[0x05, 1])).await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use entra_pool_emulator::{
-    azure_sql::{Fault, Stage, packet_borders},
+    azure_sql::{Fault, Stage},
     certificates::Authority,
     front::azure_sql::EngineTrust,
     jwt::{Issuer, Principal, PrincipalKind},
@@ -12,7 +12,9 @@ use entra_pool_emulator::{
 use futures::{StreamExt, stream};
 
 use crate::{
-    AUDIENCE, Setup, one,
+    AUDIENCE, Setup,
+    borders::packet_borders,
+    one,
     raw::{self, Raw},
     shop_login, until,
 };
@@ -32,7 +34,7 @@ async fn nothing_reaches_the_engine_before_the_token_was_checked() {
         options.engine_port = network.addr().port();
         options.engine_logins.insert("stranger".into(), shop_login());
         let admin = Principal::new("no-login", PrincipalKind::UserAssigned);
-        options.directory.add(admin);
+        options.endpoint.directory.add(admin);
     })
     .await;
     let now = SystemTime::now();
@@ -77,12 +79,13 @@ async fn nothing_reaches_the_engine_before_the_token_was_checked() {
         assert_eq!(packet_borders(&recording.to_server), [recording.to_server.len()]);
     }
     let counters = front.front.counters();
-    assert_eq!((counters.logins, counters.logins_refused), (0, 16));
+    assert_eq!((counters.logins, counters.refused_logins), (0, 16));
 }
 
 #[tokio::test]
 async fn a_handshake_cut_or_stalled_at_any_border_leaves_nothing_behind() {
-    let setup = Setup::with(|options| options.login_timeout = Duration::from_millis(700)).await;
+    let setup =
+        Setup::with(|options| options.endpoint.login_timeout = Duration::from_millis(700)).await;
     let to_front = Network::to(setup.front.addr()).unwrap();
     let token = setup.token(2200);
     to_front.record(true);
@@ -110,7 +113,11 @@ async fn a_handshake_cut_or_stalled_at_any_border_leaves_nothing_behind() {
             let _ = tokio::time::timeout(Duration::from_secs(3), login).await;
         })
         .await;
-    until(|| setup.front.counters().open == 0 && setup.engine.counters().open == 0).await;
+    until(|| {
+        setup.front.counters().open_connections == 0
+            && setup.engine.counters().open_connections == 0
+    })
+    .await;
     let mut client = setup.login(token).await.unwrap();
     assert_eq!(one::<i32>(&mut client, "SELECT 1").await, Some(1));
 }
@@ -123,7 +130,7 @@ async fn an_engine_that_breaks_off_or_stalls_at_any_border_is_a_typed_refusal() 
     let setup = Setup::with(|options| {
         options.engine_port = network.addr().port();
         options.engine_trust = EngineTrust::CaFile(authority.path());
-        options.login_timeout = Duration::from_millis(700);
+        options.endpoint.login_timeout = Duration::from_millis(700);
     })
     .await;
     network.record(true);
@@ -147,7 +154,10 @@ async fn an_engine_that_breaks_off_or_stalls_at_any_border_is_a_typed_refusal() 
             network.calm();
         }
     }
-    until(|| setup.front.counters().open == 0 && engine.counters().open == 0).await;
+    until(|| {
+        setup.front.counters().open_connections == 0 && engine.counters().open_connections == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -170,7 +180,11 @@ async fn faults_come_about_at_every_stage() {
                 _ => drop(all_the_way().await.unwrap()),
             }
             assert_eq!(setup.front.counters().faults, before + 1, "{stage:?} {fault:?}");
-            until(|| setup.front.counters().open + setup.engine.counters().open == 0).await;
+            until(|| {
+                setup.front.counters().open_connections + setup.engine.counters().open_connections
+                    == 0
+            })
+            .await;
         }
     }
     all_the_way().await.unwrap();
@@ -183,9 +197,12 @@ async fn five_hundred_logins_at_once_all_succeed() {
     let sessions: Vec<_> = logins.collect().await;
     assert_eq!(sessions.len(), 500);
     let (front, engine) = (setup.front.counters(), setup.engine.counters());
-    assert_eq!((front.logins, engine.logins, engine.open), (500, 500, 500));
+    assert_eq!((front.logins, engine.logins, engine.open_connections), (500, 500, 500));
     drop(sessions);
-    until(|| setup.front.counters().open + setup.engine.counters().open == 0).await;
+    until(|| {
+        setup.front.counters().open_connections + setup.engine.counters().open_connections == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -197,5 +214,5 @@ async fn a_front_that_stops_takes_its_connections_with_it() {
     for mut session in sessions {
         assert!(session.answer().await.is_empty());
     }
-    until(|| engine.counters().open == 0).await;
+    until(|| engine.counters().open_connections == 0).await;
 }

@@ -6,7 +6,12 @@ use entra_pool_emulator::{
     front::{EngineLogin, azure_sql::EngineTrust},
 };
 
-use crate::{Setup, engine_with, one, until};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::{Setup, engine, engine_with, one};
 
 #[tokio::test]
 async fn an_engine_that_is_down_is_a_transient_error_and_comes_back() {
@@ -23,7 +28,7 @@ async fn an_engine_that_is_down_is_a_transient_error_and_comes_back() {
     let mut client = setup.login(&setup.token(0)).await.unwrap();
     assert_eq!(one::<i32>(&mut client, "SELECT 1").await, Some(1));
     let counters = setup.front.counters();
-    assert_eq!((counters.logins, counters.logins_refused), (2, 2));
+    assert_eq!((counters.logins, counters.refused_logins), (2, 2));
 }
 
 #[tokio::test]
@@ -40,23 +45,24 @@ async fn what_the_engine_says_to_the_login_is_handed_on() {
     setup.engine.behaviour().fail_logins(1, unavailable);
     let refused = (40613, "Database 'orders' is resuming.".to_owned());
     assert_eq!(setup.refusal(&setup.token(0)).await, refused);
-    assert_eq!(setup.front.counters().logins_refused, 1);
+    assert_eq!(setup.front.counters().refused_logins, 1);
     setup.login(&setup.token(0)).await.unwrap();
 }
 
 #[tokio::test]
 async fn routes_of_the_engine_are_followed_by_the_front() {
     let setup = Setup::new().await;
-    let far = engine_with(&setup.authority, |options| options.instance = Some("far".into())).await;
+    let far = engine(&setup.authority).await;
     setup.engine.behaviour().route_logins(1, "localhost\\far", far.addr().port());
     let mut client = setup.login(&setup.token(0)).await.unwrap();
     assert_eq!(one::<String>(&mut client, "SELECT SUSER_SNAME()").await.unwrap(), "shop_login");
-    assert_eq!((far.counters().logins, setup.engine.counters().logins_routed), (1, 1));
+    assert_eq!((far.counters().logins, setup.engine.counters().routed_logins), (1, 1));
+    assert_eq!(far.behaviour().server_name(), "localhost\\far");
     // In a circle.
     let port = setup.engine.addr().port();
     setup.engine.behaviour().route_logins(usize::MAX, "localhost", port);
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
-    assert_eq!(setup.engine.counters().logins_routed, 1 + 11);
+    assert_eq!(setup.engine.counters().routed_logins, 1 + 11);
 }
 
 #[tokio::test]
@@ -68,16 +74,29 @@ async fn a_certificate_that_is_not_trusted_gets_no_password() {
     .await;
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
     let counters = setup.engine.counters();
-    assert_eq!((counters.prelogins, counters.logins, counters.logins_refused), (1, 0, 0));
+    assert_eq!((counters.prelogins, counters.logins, counters.refused_logins), (1, 0, 0));
     // Another name than the certificate's.
     let setup = Setup::with(|options| options.engine_host = "127.0.0.1".into()).await;
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
-    // An engine without TLS.
-    let plain = engine_with(&setup.authority, |options| options.decline_encryption = true).await;
-    let setup = Setup::with(|options| options.engine_port = plain.addr().port()).await;
+}
+
+#[tokio::test]
+async fn an_engine_without_tls_gets_nothing_but_the_prelogin() {
+    let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = engine.local_addr().unwrap().port();
+    let received = tokio::spawn(async move {
+        let (mut stream, _) = engine.accept().await.unwrap();
+        // VERSION and ENCRYPTION: not supported.
+        let options = [0, 0, 11, 0, 6, 1, 0, 17, 0, 1, 255, 16, 0, 0, 0, 0, 0, 2];
+        stream.write_all(&[&[4, 1, 0, 26, 0, 0, 1, 0][..], &options].concat()).await.unwrap();
+        let mut received = Vec::new();
+        drop(stream.read_to_end(&mut received).await);
+        received
+    });
+    let setup = Setup::with(|front| front.engine_port = port).await;
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
-    assert_eq!(plain.counters().logins_in_plain_text, 0);
-    until(|| plain.counters().open == 0).await;
+    let received = received.await.unwrap();
+    assert_eq!((received[0], usize::from(received[3])), (18, received.len()));
 }
 
 #[tokio::test]
@@ -88,8 +107,8 @@ async fn a_container_with_a_certificate_of_its_own_is_taken_where_that_is_asked_
         let tls = own.server_config_for(versions).unwrap();
         for kind in [0x12, 0x04] {
             let engine = engine_with(&authority, |options| {
-                options.tls = tls.clone();
-                options.handshake_packet_type = kind;
+                options.endpoint.tls = tls.clone();
+                options.endpoint.handshake_packet_type = kind;
             })
             .await;
             let setup = Setup::with(|options| {

@@ -131,7 +131,7 @@ async fn a_scrape_tells_of_pools_logins_and_tokens() {
     let behaviour = world.emulator.azure_sql().behaviour();
     let cut = async || {
         behaviour.cut_connections();
-        while world.emulator.azure_sql().counters().open > 0 {
+        while world.emulator.azure_sql().counters().open_connections > 0 {
             tokio::task::yield_now().await;
         }
     };

@@ -132,7 +132,7 @@ async fn an_identity_endpoint_that_is_away_is_waited_for() {
     world.emulator.identity().fail(Fault::Silence);
     world.emulator.azure_sql().behaviour().cut_connections();
     // A connection that was cleaned within a second is lent without a round trip.
-    while world.emulator.azure_sql().counters().open > 0 {
+    while world.emulator.azure_sql().counters().open_connections > 0 {
         tokio::task::yield_now().await;
     }
     assert_eq!(application.get("/").await.status, 200);

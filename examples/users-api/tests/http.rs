@@ -171,7 +171,7 @@ async fn a_query_that_fails_in_passing_is_told_so() {
     for (error, status) in [(deadlock, 503), (denied, 500)] {
         // On a new connection the query is the first request, and not the pool's look.
         world.emulator.azure_sql().behaviour().cut_connections();
-        while world.emulator.azure_sql().counters().open > 0 {
+        while world.emulator.azure_sql().counters().open_connections > 0 {
             tokio::task::yield_now().await;
         }
         world.emulator.azure_sql().behaviour().fail_requests(1, error);

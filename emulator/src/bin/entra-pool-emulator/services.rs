@@ -9,7 +9,7 @@ use std::{
 use entra_pool_emulator::{
     entra::{Application, WORKLOAD_ISSUER},
     front::{
-        azure_sql::{AzureSqlFront, AzureSqlFrontOptions},
+        azure_sql::AzureSqlFront,
         postgres::{PostgresFront, PostgresFrontOptions},
     },
     identity::IdentityOptions,
@@ -180,16 +180,16 @@ async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<
     let sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
     if let Some(upstream) = settings.azure_sql_upstream().map_err(Failure::Settings)? {
         let engine = (upstream.host.as_str(), upstream.port, upstream.trust);
-        let mut options = AzureSqlFrontOptions::new(issuer, directory, engine, tls);
-        options.bind = settings.bind.unwrap_or(options.bind);
-        options.port = port;
-        options.sts_url = sts_url;
+        let mut front = AzureSqlFront::new(issuer, directory, engine, tls);
+        front.endpoint.bind = settings.bind.unwrap_or(front.endpoint.bind);
+        front.endpoint.port = port;
+        front.endpoint.sts_url = sts_url;
         if let Some(login) = upstream.login {
             let names = tenant.directory.names().into_iter();
-            options.engine_logins = names.map(|name| (name, login.clone())).collect();
+            front.engine_logins = names.map(|name| (name, login.clone())).collect();
         }
-        options.engine_logins.extend(settings.azure_sql_login.clone());
-        let front = AzureSqlFront::start(options).await.map_err(failed)?;
+        front.engine_logins.extend(settings.azure_sql_login.clone());
+        let front = front.start().map_err(failed)?;
         return Ok(Some((front.addr().port(), Box::new(front))));
     }
     #[cfg(feature = "embedded")]
@@ -197,9 +197,9 @@ async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<
         use entra_pool_emulator::{azure_sql, database::Database, emulator::SAMPLE_AZURE_SQL};
         let data = Arc::new(Database::with(SAMPLE_AZURE_SQL).map_err(&failed)?);
         let mut options = azure_sql::AzureSqlOptions::new(issuer, directory, data, tls);
-        options.bind = settings.bind.unwrap_or(options.bind);
-        options.port = port;
-        options.sts_url = sts_url;
+        options.endpoint.bind = settings.bind.unwrap_or(options.endpoint.bind);
+        options.endpoint.port = port;
+        options.endpoint.sts_url = sts_url;
         options.databases.extend(settings.azure_sql_databases());
         let server = azure_sql::AzureSqlServer::start(options).await.map_err(failed)?;
         Ok(Some((server.addr().port(), Box::new(server))))

@@ -32,39 +32,34 @@ impl LoginResponse {
         let (mut last_done, mut feature_end) = (None, None);
         while !reader.is_empty() {
             let start = payload.len() - reader.rest().len();
-            match reader.u8()? {
-                token::FEATURE_EXT_ACK => loop {
-                    let at = payload.len() - reader.rest().len();
-                    if reader.u8()? == FEATURE_END {
-                        feature_end = Some(at);
-                        break;
+            let token = reader.u8()?;
+            let length = match token {
+                token::FEATURE_EXT_ACK => {
+                    while reader.rest().first() != Some(&FEATURE_END) {
+                        reader.u8()?;
+                        let length = reader.u32()? as usize;
+                        reader.take(length)?;
                     }
-                    let length = reader.u32()? as usize;
-                    reader.take(length)?;
-                },
+                    feature_end = Some(payload.len() - reader.rest().len());
+                    1
+                }
                 token::DONE | token::DONE_PROC | token::DONE_IN_PROC => {
                     last_done = Some(start);
-                    reader.take(12)?;
+                    12
                 }
-                token::SESSION_STATE => {
-                    let length = reader.u32()? as usize;
-                    reader.take(length)?;
-                }
-                token::LOGIN_ACK => {
-                    // Behind the length and the interface.
-                    (accepted, version) = (true, start + 4);
-                    let length = usize::from(reader.u16()?);
-                    reader.take(length.max(5))?;
-                }
-                token::ENV_CHANGE => {
-                    let length = usize::from(reader.u16()?);
-                    route = routed(reader.take(length)?)?.or(route);
-                }
-                token::ERROR | token::INFO => {
-                    let length = usize::from(reader.u16()?);
-                    reader.take(length)?;
+                token::SESSION_STATE => reader.u32()? as usize,
+                token::LOGIN_ACK | token::ENV_CHANGE | token::ERROR | token::INFO => {
+                    usize::from(reader.u16()?)
                 }
                 _ => return reader.malformed(),
+            };
+            let data = reader.take(length)?;
+            match token {
+                // The version follows the token's length and the interface.
+                token::LOGIN_ACK if length >= 5 => (accepted, version) = (true, start + 4),
+                token::LOGIN_ACK => return reader.malformed(),
+                token::ENV_CHANGE => route = routed(data)?.or(route),
+                _ => {}
             }
         }
         let Some(last_done) = last_done else { return reader.malformed() };
@@ -124,7 +119,7 @@ mod tests {
         let mut answer = Answer::default();
         answer.information(5701, "Changed database context to 'orders'.");
         answer.login_ack(&login);
-        answer.environment(&Change::PacketSize { new: 8000, old: 4096 });
+        answer.environment(&Change::PacketSize(8000));
         let mut bytes = answer.unfinished();
         bytes.extend(features);
         bytes.extend([token::DONE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);

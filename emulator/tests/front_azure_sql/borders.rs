@@ -1,16 +1,17 @@
 //! Where a connection's bytes can be cut between two packets.
 
-use super::prelogin::TLS_RECORDS;
+/// Types of TLS records (RFC 8446, B.1).
+const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
 
 /// MS-TDS 2.2.3.1.
 const PACKET_HEADER: usize = 8;
 /// RFC 8446, 5.1.
 const RECORD_HEADER: usize = 5;
 
-/// The places where a packet or a TLS record ends in what one side of a
-/// connection has sent so far, as the network sees it: TLS records within the
-/// handshake's packets count too, packets within TLS cannot.
-pub fn packet_borders(sent: &[u8]) -> Vec<usize> {
+/// The positions where a packet or a TLS record ends in the bytes that one side of a connection
+/// has sent so far. TLS records within the handshake's packets count; packets within TLS are
+/// not visible.
+pub(crate) fn packet_borders(sent: &[u8]) -> Vec<usize> {
     let length = |start: usize| {
         sent.get(start..start + 2)
             .map(|bytes| usize::from(u16::from_be_bytes([bytes[0], bytes[1]])))
@@ -52,23 +53,18 @@ pub fn packet_borders(sent: &[u8]) -> Vec<usize> {
     borders
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packets_records_in_them_and_bare_records_end_where_they_end() {
-        let prelogin = [18, 1, 0, 10, 0, 0, 0, 0, 0, 1];
-        // Two records, of which the second goes on in the next packet.
-        let hello = [18, 0, 0, 20, 0, 0, 0, 0, 22, 3, 3, 0, 2, 7, 7, 20, 3, 3, 0, 2];
-        let rest = [18, 1, 0, 10, 0, 0, 0, 0, 9, 9];
-        let bare = [23, 3, 3, 0, 3, 1, 2, 3];
-        let sent = [&prelogin[..], &hello, &rest, &bare, &bare].concat();
-        let borders = [10, 25, 30, 40, 48, 56];
-        assert_eq!(packet_borders(&sent), borders);
-        for end in 0..sent.len() {
-            let so_far: Vec<_> = borders.into_iter().filter(|border| *border <= end).collect();
-            assert_eq!(packet_borders(&sent[..end]), so_far, "the first {end} bytes");
-        }
+#[test]
+fn packets_records_in_them_and_bare_records_end_where_they_end() {
+    let prelogin = [18, 1, 0, 10, 0, 0, 0, 0, 0, 1];
+    // Two records, of which the second goes on in the next packet.
+    let hello = [18, 0, 0, 20, 0, 0, 0, 0, 22, 3, 3, 0, 2, 7, 7, 20, 3, 3, 0, 2];
+    let rest = [18, 1, 0, 10, 0, 0, 0, 0, 9, 9];
+    let bare = [23, 3, 3, 0, 3, 1, 2, 3];
+    let sent = [&prelogin[..], &hello, &rest, &bare, &bare].concat();
+    let borders = [10, 25, 30, 40, 48, 56];
+    assert_eq!(packet_borders(&sent), borders);
+    for end in 0..sent.len() {
+        let so_far: Vec<_> = borders.into_iter().filter(|border| *border <= end).collect();
+        assert_eq!(packet_borders(&sent[..end]), so_far, "the first {end} bytes");
     }
 }

@@ -1,0 +1,132 @@
+//! What the stand-in and the front have in common outside of connections.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+
+use super::{Behaviour, Counters, gate::Gate, packets::kind};
+use crate::{
+    jwt::{Directory, Issuer},
+    listener::Listener,
+};
+
+/// Where Entra issues tokens for the tenant of this crate's principals
+/// ([`TENANT_ID`](crate::jwt::TENANT_ID)).
+pub const STS_URL: &str = "https://login.microsoftonline.com/72f988bf-0000-4000-8000-2d7cd011db47";
+
+/// Where clients connect, and which of them are granted access.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AzureSqlEndpoint {
+    /// Checks the tokens.
+    pub issuer: Arc<Issuer>,
+    /// The principals that are granted access.
+    pub directory: Arc<Directory>,
+    /// The certificate that clients see.
+    pub tls: Arc<ServerConfig>,
+    /// The audience that tokens must have, and for which drivers get a token. Default:
+    /// `https://database.windows.net/`. A trailing slash makes no difference for tokens.
+    pub audience: String,
+    /// Where drivers that get a token themselves get it. Default: [`STS_URL`]. For managed
+    /// identities, they use the host's identity endpoint instead.
+    pub sts_url: String,
+    /// How long a client may take for each step of a login (PRELOGIN, the TLS handshake, LOGIN7,
+    /// the token), and a front's engine for its part. Default: 60 s, for drivers that get the
+    /// token from a slow program.
+    pub login_timeout: Duration,
+    /// The address to listen on. Default: 127.0.0.1.
+    pub bind: IpAddr,
+    /// The port; 0, the default, takes a free one.
+    pub port: u16,
+    /// The type of the packets with the server's side of the TLS handshake. Default: 0x12
+    /// (PRELOGIN). Some servers use 0x04.
+    pub handshake_packet_type: u8,
+}
+
+impl AzureSqlEndpoint {
+    pub(crate) fn new(
+        issuer: Arc<Issuer>,
+        directory: Arc<Directory>,
+        tls: Arc<ServerConfig>,
+    ) -> Self {
+        Self {
+            issuer,
+            directory,
+            tls,
+            audience: "https://database.windows.net/".to_owned(),
+            sts_url: STS_URL.to_owned(),
+            login_timeout: Duration::from_secs(60),
+            bind: Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            handshake_packet_type: kind::PRELOGIN,
+        }
+    }
+}
+
+/// A running stand-in or front. It stops, with all its connections, when this value is dropped.
+pub struct AzureSqlServer {
+    gate: Arc<Gate>,
+    listener: Listener,
+}
+
+impl fmt::Debug for AzureSqlServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AzureSqlServer").field("address", &self.addr()).finish_non_exhaustive()
+    }
+}
+
+impl AzureSqlServer {
+    pub(crate) fn listen<F>(
+        gate: Arc<Gate>,
+        serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let (addr, own) = ((gate.endpoint.bind, gate.endpoint.port), Arc::clone(&gate));
+        let listener = Listener::start(addr, move |stream| {
+            let (gate, serving) = (Arc::clone(&own), serve(stream));
+            async move { gate.serve(serving).await }
+        })?;
+        Ok(Self { gate, listener })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.listener.addr()
+    }
+
+    /// What it has counted so far.
+    pub fn counters(&self) -> Counters {
+        self.gate.behaviour.counters()
+    }
+
+    /// What it can be made to do. At a front, requests do not fail
+    /// ([`fail_requests`](Behaviour::fail_requests)), and it is the engine that acknowledges
+    /// resets.
+    pub fn behaviour(&self) -> &Behaviour {
+        &self.gate.behaviour
+    }
+
+    /// Closes the listening socket, so that new TCP connections are refused, or opens it again.
+    /// Open connections stay open.
+    ///
+    /// # Errors
+    ///
+    /// The port was taken.
+    pub async fn refuse_connections(&self, refuse: bool) -> io::Result<()> {
+        self.listener.refuse(refuse).await
+    }
+
+    /// Stops the server and closes all its connections; returns when they are closed.
+    pub async fn stop(self) {
+        // The port need not be kept.
+        drop(self.listener.go_away().await);
+    }
+}

@@ -1,0 +1,247 @@
+//! What a test can make a server do, and what the server has counted.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::watch;
+
+use super::fault::{Fault, Stage};
+use crate::{
+    azure_sql::ServerError,
+    jwt::{Issuer, Refusal, Verified},
+    times::Times,
+};
+
+/// What a test can make a server do, and what the server has counted. `E` is an error of the
+/// database's protocol. Where a number of times is given, `usize::MAX` is for ever.
+#[derive(Debug)]
+pub struct Behaviour<E = ServerError> {
+    pub(crate) counters: watch::Sender<Counters>,
+    state: Mutex<State>,
+    login_failures: Mutex<Times<Vec<E>>>,
+    request_failures: Mutex<Times<E>>,
+    /// Changes each time that all connections are cut.
+    cut: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    faults: Times<(Stage, Fault)>,
+    /// By so much tokens are older here than by the machine's clock.
+    ahead: Duration,
+    pub(crate) query_delay: Duration,
+    pub(crate) routes: Times<(String, u16)>,
+    pub(crate) ignores_tokens: bool,
+    pub(crate) ignores_resets: bool,
+    fed_auth_required: Option<u8>,
+    pub(crate) server_name: String,
+}
+
+impl<E: Clone> Behaviour<E> {
+    pub(crate) fn new() -> Self {
+        Self {
+            counters: watch::Sender::default(),
+            state: Mutex::default(),
+            login_failures: Mutex::default(),
+            request_failures: Mutex::default(),
+            cut: watch::Sender::default(),
+        }
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        *self.counters.borrow()
+    }
+
+    /// Completes when the counters are as `wanted`, without polling.
+    pub async fn wait_until(&self, wanted: impl FnMut(&Counters) -> bool) {
+        let mut counters = self.counters.subscribe();
+        // The sender lives in `self`, so it cannot be dropped during the wait.
+        let _ = counters.wait_for(wanted).await;
+    }
+
+    /// The next `times` connections that reach `stage` get this fault. Faults that were asked
+    /// for before come first.
+    pub fn disturb(&self, times: usize, stage: Stage, fault: Fault) {
+        self.state().faults.push(times, (stage, fault));
+    }
+
+    /// Waits this long before the answer to each login from now on.
+    pub fn delay_logins(&self, delay: Duration) {
+        self.disturb(usize::MAX, Stage::Login, Fault::Delay(delay));
+    }
+
+    /// The next `times` logins fail with `error`, whatever their token. Failures that were asked
+    /// for before come first.
+    pub fn fail_logins(&self, times: usize, error: E) {
+        self.fail_logins_with(times, [error]);
+    }
+
+    /// The next `times` logins fail with these errors, all in one response.
+    pub fn fail_logins_with(&self, times: usize, errors: impl IntoIterator<Item = E>) {
+        lock(&self.login_failures).push(times, errors.into_iter().collect());
+    }
+
+    /// Drops the faults, failures and routes that have not come about.
+    pub fn calm(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        state.routes.clear();
+        lock(&self.login_failures).clear();
+        lock(&self.request_failures).clear();
+    }
+
+    /// Checks tokens as if so much more time had passed. A login with a token past its `exp` is
+    /// refused. In a session of Azure SQL's stand-in, the next request fails with error 37396,
+    /// which closes the connection.
+    pub fn age_tokens(&self, by: Duration) {
+        self.state().ahead += by;
+    }
+
+    pub(crate) fn verify(
+        &self,
+        issuer: &Issuer,
+        audience: &str,
+        token: &str,
+    ) -> Result<Verified, Refusal> {
+        issuer.verify_at(token, audience, self.now())
+    }
+
+    /// The time by which tokens are checked.
+    pub(crate) fn now(&self) -> SystemTime {
+        SystemTime::now() + self.state().ahead
+    }
+
+    pub(crate) fn next_fault(&self, at: Stage) -> Option<Fault> {
+        let (_, fault) = self.state().faults.next_where(|(stage, _)| *stage == at)?;
+        self.count(|it| it.faults += 1);
+        Some(fault)
+    }
+
+    pub(crate) fn next_login_failures(&self) -> Option<Vec<E>> {
+        lock(&self.login_failures).next()
+    }
+
+    pub(crate) fn next_login_failure(&self) -> Option<E> {
+        self.next_login_failures()?.pop()
+    }
+
+    pub(crate) fn next_request_failure(&self) -> Option<E> {
+        lock(&self.request_failures).next()
+    }
+
+    /// Counts a connection as open while the returned value lives.
+    pub(crate) fn open(&self) -> OpenConnection<'_> {
+        self.count(|it| {
+            it.connections += 1;
+            it.open_connections += 1;
+        });
+        OpenConnection(&self.counters)
+    }
+
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        self.counters.send_modify(change);
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// Azure SQL's.
+impl Behaviour {
+    /// Waits this long before the answer to each request.
+    pub fn delay_queries(&self, delay: Duration) {
+        self.state().query_delay = delay;
+    }
+
+    /// The next `times` requests are not run and fail with `error`; their reset bit counts. A
+    /// class of 20 or more closes the connection. Failures that were asked for before come first.
+    pub fn fail_requests(&self, times: usize, error: ServerError) {
+        lock(&self.request_failures).push(times, error);
+    }
+
+    /// The next `times` logins that would succeed are routed to `host` and `port` (ENVCHANGE 20).
+    /// Servers that route to each other make a chain or a loop.
+    pub fn route_logins(&self, times: usize, host: &str, port: u16) {
+        self.state().routes.push(times, (host.to_owned(), port));
+    }
+
+    /// Whether logins acknowledge the token (FEATUREEXTACK). Default: yes.
+    pub fn acknowledge_tokens(&self, acknowledges: bool) {
+        self.state().ignores_tokens = !acknowledges;
+    }
+
+    /// Whether resets of sessions are acknowledged (ENVCHANGE 18). Default: yes.
+    pub fn acknowledge_resets(&self, acknowledges: bool) {
+        self.state().ignores_resets = !acknowledges;
+    }
+
+    /// The value of FEDAUTHREQUIRED in the answer to PRELOGIN. Default: 1.
+    pub fn require_fed_auth(&self, value: u8) {
+        self.state().fed_auth_required = Some(value);
+    }
+
+    /// Closes all connections at once, without a message.
+    pub fn cut_connections(&self) {
+        self.cut.send_replace(());
+    }
+
+    /// The server's name in the last LOGIN7; empty before the first.
+    #[must_use]
+    pub fn server_name(&self) -> String {
+        self.state().server_name.clone()
+    }
+
+    pub(crate) fn cuts(&self) -> watch::Receiver<()> {
+        self.cut.subscribe()
+    }
+
+    pub(crate) fn fed_auth_required(&self) -> u8 {
+        self.state().fed_auth_required.unwrap_or(1)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What has happened at a server since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// TCP connections that were accepted.
+    pub connections: u64,
+    /// The accepted connections that are open now.
+    pub open_connections: u64,
+    /// Logins that succeeded.
+    pub logins: u64,
+    /// Logins that the server, or a front's engine, refused.
+    pub refused_logins: u64,
+    /// Faults that have come about.
+    pub faults: u64,
+    /// Azure SQL: PRELOGINs that were answered.
+    pub prelogins: u64,
+    /// Azure SQL: TLS handshakes that resumed an earlier session.
+    pub tls_resumptions: u64,
+    /// Azure SQL: logins that were routed elsewhere.
+    pub routed_logins: u64,
+    /// Azure SQL: batches, procedure calls and transaction-manager requests.
+    pub requests: u64,
+    /// Azure SQL: attentions.
+    pub attentions: u64,
+    /// Azure SQL: requests with RESETCONNECTION or RESETCONNECTIONSKIPTRAN.
+    pub reset_bits: u64,
+    /// Azure SQL's stand-in: sessions that it has reset for such a request.
+    pub resets: u64,
+}
+
+pub(crate) struct OpenConnection<'a>(&'a watch::Sender<Counters>);
+
+impl Drop for OpenConnection<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|counters| counters.open_connections -= 1);
+    }
+}
