@@ -202,7 +202,7 @@ async fn going_down(
     emulator.identity().fail(Fault::Status(503, String::new()));
     log.say("the identity endpoint is down: it answers each request with 503");
     // New logins, too: the pool's connections are gone. And a renewal is tried.
-    emulator.azure_sql().behaviour().cut_connections();
+    emulator.azure_sql().cut_connections().await;
     while emulator.azure_sql().counters().open_connections > 0 {
         tokio::task::yield_now().await;
     }

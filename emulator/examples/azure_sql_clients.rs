@@ -9,7 +9,7 @@ use std::{
 };
 
 use entra_pool_emulator::{
-    azure_sql::{AzureSqlOptions, AzureSqlServer},
+    azure_sql::{AzureSqlEndpoint, AzureSqlOptions, AzureSqlServer},
     database::Database,
     emulator::Emulator,
     front::{
@@ -31,14 +31,17 @@ async fn main() -> io::Result<()> {
     );
     engine.sql_logins = vec![login.clone()];
     let engine = AzureSqlServer::start(engine).await?;
-    let mut front = AzureSqlFront::new(
-        Arc::clone(emulator.issuer()),
-        Arc::clone(emulator.directory()),
-        ("localhost", engine.addr().port(), EngineTrust::CaFile(emulator.ca_path())),
-        tls,
-    );
-    front.engine_logins.insert(emulator.user_assigned().name.clone(), login);
-    let front = front.start()?;
+    let front = AzureSqlFront {
+        endpoint: AzureSqlEndpoint::new(
+            Arc::clone(emulator.issuer()),
+            Arc::clone(emulator.directory()),
+            tls,
+        ),
+        engine: ("localhost".to_owned(), engine.addr().port()),
+        engine_trust: EngineTrust::CaFile(emulator.ca_path()),
+        engine_logins: [(emulator.user_assigned().name.clone(), login)].into(),
+    }
+    .start()?;
     let later = SystemTime::now() + Duration::from_secs(3600);
     let audience = "https://database.windows.net/";
     let token = emulator.issuer().sign(emulator.user_assigned(), audience, later, 2200);

@@ -156,7 +156,7 @@ async fn a_connection_that_the_server_has_cut_is_not_lent() {
     let shop = Shop::open().await;
     let pool = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
-    shop.emulator.azure_sql().behaviour().cut_connections();
+    shop.emulator.azure_sql().cut_connections().await;
     until(|| shop.emulator.azure_sql().counters().open_connections == 0).await;
     assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
     assert_eq!(shop.retired(), [(RetireReason::Closed, 1)]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use entra_pool::azure_sql::Recycling;
 use entra_pool_emulator::{
-    azure_sql::AzureSqlServer,
+    azure_sql::{AzureSqlEndpoint, AzureSqlServer},
     front::{
         EngineLogin,
         azure_sql::{AzureSqlFront, EngineTrust},
@@ -23,14 +23,16 @@ async fn front(shop: &Shop) -> (AzureSqlServer, AzureSqlServer) {
         })
         .await;
     let emulator = &shop.emulator;
-    let trust = EngineTrust::CaFile(emulator.ca_path());
-    let mut front = AzureSqlFront::new(
-        Arc::clone(emulator.issuer()),
-        Arc::clone(emulator.directory()),
-        ("localhost", engine.addr().port(), trust),
-        emulator.authority().issue(&["localhost"]).unwrap().server_config().unwrap(),
-    );
-    front.engine_logins.insert(emulator.user_assigned().name.clone(), login);
+    let front = AzureSqlFront {
+        endpoint: AzureSqlEndpoint::new(
+            Arc::clone(emulator.issuer()),
+            Arc::clone(emulator.directory()),
+            emulator.authority().issue(&["localhost"]).unwrap().server_config().unwrap(),
+        ),
+        engine: ("localhost".into(), engine.addr().port()),
+        engine_trust: EngineTrust::CaFile(emulator.ca_path()),
+        engine_logins: [(emulator.user_assigned().name.clone(), login)].into(),
+    };
     (front.start().unwrap(), engine)
 }
 

@@ -67,7 +67,7 @@ async fn idle_connections_are_kept_fit_while_nobody_asks() {
     assert_eq!(shop.clock.sleepers(), 1, "one task");
 
     // The server goes, and comes back, between two looks.
-    shop.server().behaviour().cut_connections();
+    shop.server().cut_connections().await;
     until(|| shop.counters().open_connections == 0).await;
     shop.clock.advance(Duration::from_secs(30));
     until(|| pool.status().available == 2 && shop.counters().logins == 4).await;
@@ -90,7 +90,7 @@ async fn a_pool_without_maintenance_runs_nothing_in_the_background() {
     let shop = Shop::open().await;
     let pool = pool_of(&shop, "Min Pool Size=2");
     drop(pool.get().await.unwrap());
-    shop.server().behaviour().cut_connections();
+    shop.server().cut_connections().await;
     until(|| shop.counters().open_connections == 0).await;
     shop.clock.advance(Duration::from_secs(3600));
     assert_eq!((shop.clock.sleepers(), pool.status().size), (0, 1));
@@ -197,7 +197,7 @@ async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
     assert_eq!((number(&mut a, "SELECT 1").await, number(&mut b, "SELECT 1").await), (1, 1));
     drop((a, b));
     // Those that are not fit are found meanwhile, too.
-    shop.server().behaviour().cut_connections();
+    shop.server().cut_connections().await;
     until(|| shop.counters().open_connections == 0).await;
     assert_eq!(retired(&connector), []);
     shop.clock.advance(Duration::from_secs(30));

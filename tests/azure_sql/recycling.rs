@@ -121,7 +121,7 @@ async fn connections_that_the_server_has_cut_are_not_lent() {
     drop(borrowed);
     assert_eq!(shop.counters().logins, 3);
 
-    shop.server().behaviour().cut_connections();
+    shop.server().cut_connections().await;
     until(|| shop.counters().open_connections == 0).await;
     let mut connection = pool.get().await.unwrap();
     assert_eq!(number(&mut connection, "SELECT 1").await, 1);
@@ -134,7 +134,7 @@ async fn fast_recycling_sees_a_closed_connection_without_asking() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Fast);
     drop(pool.get().await.unwrap());
-    shop.server().behaviour().cut_connections();
+    shop.server().cut_connections().await;
     until(|| shop.counters().open_connections == 0).await;
 
     let mut next = pool.get().await.unwrap();

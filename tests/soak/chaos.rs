@@ -165,7 +165,7 @@ impl Step {
             }
             Self::Restart(Azure) => {
                 world.azure.refuse_connections(true).await.unwrap();
-                world.azure.behaviour().cut_connections();
+                world.azure.cut_connections().await;
                 sleep(length).await;
                 world.azure.refuse_connections(false).await.unwrap();
             }

@@ -203,7 +203,7 @@ async fn retirements_count_by_reason() {
         of_sql("entra_pool.connection.retired", &name, &[&reason])
     };
     assert_eq!(measured.since()[&retired("age")], [1.0]);
-    shop.emulator.azure_sql().behaviour().cut_connections();
+    shop.emulator.azure_sql().cut_connections().await;
     until(|| shop.emulator.azure_sql().counters().open_connections == 0).await;
     drop(pool.get().await.unwrap());
     let since = measured.since();

@@ -1,6 +1,6 @@
-//! Reading what a client sent, never past its end.
+//! Reads the bytes of a message, never past its end.
 
-/// The bytes are not what the protocol says; the connection ends.
+/// The bytes break the protocol; the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
 pub(crate) struct Malformed(pub(crate) &'static str);
@@ -19,7 +19,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `bytes`; `what` they are goes into the error.
+    /// Reads `bytes`; the error names `what` they are.
     pub(crate) fn new(bytes: &'a [u8], what: &'static str) -> Self {
         Self { rest: bytes, what }
     }
@@ -79,13 +79,13 @@ impl<'a> Reader<'a> {
         char::decode_utf16(units).collect::<Result<_, _>>().or_else(|_| self.malformed())
     }
 
-    /// `B_VARCHAR`: a byte that counts UTF-16 units, then those.
+    /// `B_VARCHAR`: the number of UTF-16 units in one byte, then the units.
     pub(crate) fn b_varchar(&mut self) -> Result<String, Malformed> {
         let units = self.u8()?;
         self.utf16(usize::from(units) * 2)
     }
 
-    /// UTF-16 text as `B_VARBYTE`: a byte that counts bytes, then those.
+    /// UTF-16 text as `B_VARBYTE`: its length in bytes in one byte, then the text.
     pub(crate) fn b_varbyte(&mut self) -> Result<String, Malformed> {
         let bytes = self.u8()?;
         self.utf16(usize::from(bytes))

@@ -15,10 +15,12 @@ use tokio::{
 };
 
 use super::{
-    Behaviour, Shared, Stage,
+    AzureSqlOptions, Behaviour, Shared, Stage,
     error::ServerError,
     login::{FedAuth, Login, field},
-    packets::{self, LONGEST_REQUEST, Message, Stream, count_packet, kind, read_message, status},
+    packets::{
+        LONGEST_REQUEST, Message, Stream, count_packet, kind, read_message, status, write_message,
+    },
     prelogin::Prelogin,
     requests::{Body, Request},
     session::{Cancel, Identity, Session},
@@ -31,9 +33,9 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     let azure_sql = |_| std::future::ready((Prelogin::AZURE_SQL, ()));
     let (mut stream, login, ()) = gate.receive(stream, azure_sql).await?;
     login.text(field::SERVER).clone_into(&mut gate.behaviour.state().server_name);
-    let spid = server.next_spid();
-    let admitted = gate.judge(&mut stream, &login, spid, || admit(&login, &server)).await?;
+    let admitted = gate.judge(&mut stream, &login, || admit(&login, &server)).await?;
     let Some((user, database, token_expires_on)) = admitted else { return Ok(()) };
+    let spid = server.next_spid();
     tracing::info!(user, database, spid, "a login succeeds");
     gate.behaviour.count(|it| it.logins += 1);
     let answer = gate.accepted(&login, &database).finish(false);
@@ -48,8 +50,8 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     let cancel = Arc::<Cancel>::default();
     let open = {
         let (server, cancel) = (Arc::clone(&server), Arc::clone(&cancel));
-        let databases = server.databases.clone();
-        move || Session::new(&server.database, identity, databases, cancel)
+        let databases = server.options.databases.clone().into();
+        move || Session::new(&server.options.database, identity, databases, cancel)
     };
     let parked = Parked { session: Some(blocking(open).await?), cancel };
     let packet_size = login.packet_size();
@@ -62,10 +64,10 @@ fn admit(
     server: &Shared,
 ) -> Result<(String, String, Option<SystemTime>), ServerError> {
     let (user, password) = (login.text(field::USER), login.text(field::PASSWORD));
-    let (user, expires_on) = if login.fed_auth == FedAuth::None && !server.sql_logins.is_empty() {
-        if !server.sql_logins.iter().any(|it| it.user == user && it.password == password) {
-            let text = format!("Login failed for user '{user}'.");
-            return Err(ServerError::new(18456, 14, text));
+    let AzureSqlOptions { sql_logins, databases, .. } = &server.options;
+    let (user, expires_on) = if login.fed_auth == FedAuth::None && !sql_logins.is_empty() {
+        if !sql_logins.iter().any(|it| it.user == user && it.password == password) {
+            return Err(ServerError::login_failed(user, ""));
         }
         (user.to_owned(), None)
     } else {
@@ -73,7 +75,7 @@ fn admit(
         (principal.name, Some(expires_on))
     };
     let asked = Some(login.text(field::DATABASE)).filter(|it| !it.is_empty()).unwrap_or("master");
-    match server.databases.iter().find(|name| name.eq_ignore_ascii_case(asked)) {
+    match databases.iter().find(|name| name.eq_ignore_ascii_case(asked)) {
         Some(database) => Ok((user, database.clone(), expires_on)),
         None => Err(ServerError::new(
             4060,
@@ -89,7 +91,7 @@ struct Parked {
     cancel: Arc<Cancel>,
 }
 
-/// Stops the request that runs. To close a session blocks, so that happens on another thread.
+/// Stops the running request. Closing a session blocks, so that happens on another thread.
 impl Drop for Parked {
     fn drop(&mut self) {
         self.cancel.raise();
@@ -112,7 +114,7 @@ impl Requests {
     async fn serve(mut self, stream: Box<dyn Stream>) -> io::Result<()> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let (sender, mut messages) = mpsc::channel(1);
-        // Reads on while a request runs: the client may cancel it, or disconnect.
+        // Continues to read while a request runs: the client may cancel it or disconnect.
         let mut reading = JoinSet::new();
         reading.spawn(async move {
             while let Ok(Some(message)) = read_message(&mut reader, LONGEST_REQUEST).await {
@@ -123,14 +125,10 @@ impl Requests {
         });
         while let Some(message) = messages.recv().await {
             let Some((answer, ends)) = self.answer(message, &mut messages).await? else { break };
-            let packets =
-                packets::packets(kind::TABULAR_RESULT, &answer, self.packet_size, self.spid);
             let gone = gone(&mut messages);
             self.server.gate.behaviour.pass_until(Stage::Answer, gone).await?;
-            for packet in packets {
-                writer.write_all(&packet).await?;
-            }
-            writer.flush().await?;
+            let (size, spid) = (self.packet_size, self.spid);
+            write_message(&mut writer, kind::TABULAR_RESULT, &answer, size, spid).await?;
             if ends {
                 return writer.shutdown().await;
             }
@@ -179,7 +177,7 @@ impl Requests {
                         count_packet(behaviour, kind::ATTENTION, 0);
                         self.parked.cancel.raise();
                     }
-                    Some(_) => return Err(io::Error::other("a request before the last answer")),
+                    Some(_) => return Err(io::Error::other("a second request, without MARS")),
                     None => return Ok(None),
                 },
             }
@@ -198,7 +196,7 @@ async fn gone(messages: &mut mpsc::Receiver<Message>) {
     while messages.recv().await.is_some() {}
 }
 
-/// What became of the transaction in a request whose answer is not sent.
+/// The changes of the transaction in a request whose answer is not sent.
 fn changes(before: u64, after: u64) -> Vec<Change> {
     if before == after {
         return Vec::new();
@@ -208,7 +206,7 @@ fn changes(before: u64, after: u64) -> Vec<Change> {
     ended.into_iter().chain(begun).collect()
 }
 
-/// Does work on a thread that may block.
+/// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ServerError> + Send + 'static,
 ) -> io::Result<T> {

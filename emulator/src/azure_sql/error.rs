@@ -48,6 +48,11 @@ impl ServerError {
         Self { number, class, state: 1, message: message.into() }
     }
 
+    /// The login is refused; `why` follows the text.
+    pub(crate) fn login_failed(user: &str, why: &str) -> Self {
+        Self::new(18456, 14, format!("Login failed for user '{user}'.{why}"))
+    }
+
     /// The session's token has expired.
     pub(crate) fn token_expired() -> Self {
         Self::new(

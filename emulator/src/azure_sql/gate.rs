@@ -1,6 +1,6 @@
-//! A connection until its login is judged: PRELOGIN, TLS, LOGIN7 and the token.
+//! A connection until its login is accepted or refused: PRELOGIN, TLS, LOGIN7 and the token.
 //!
-//! The stand-in and the front have this in common.
+//! Both the stand-in and the front use it.
 
 use std::{io, sync::Arc, time::SystemTime};
 
@@ -13,15 +13,18 @@ use super::{
     bytes::Malformed,
     error::ServerError,
     login::{FedAuth, Login, field, read_token},
-    packets::{Stream, expect, kind, write_message},
+    packets::{DEFAULT_PACKET_SIZE, Stream, expect, kind, write_message},
     prelogin::{HandshakeStream, Prelogin, encryption},
     server::AzureSqlEndpoint,
-    tokens::{Answer, Change},
+    tokens::{self, Answer, Change},
 };
 use crate::jwt::{Principal, Refusal};
 
 /// The application protocol of TDS 8.0's TLS (MS-TDS 3.2.5.2).
 pub(crate) const TDS_8: &[u8] = b"tds/8.0";
+
+/// SQL Server's name for a principal in error 18456.
+pub(crate) const TOKEN_USER: &str = "<token-identified principal>";
 
 /// The first byte of a TLS record with a handshake in it.
 const TLS_HANDSHAKE: u8 = 22;
@@ -29,50 +32,30 @@ const TLS_HANDSHAKE: u8 = 22;
 /// LOGIN7 is shorter (MS-TDS 2.2.6.4), and with it every token.
 const LONGEST_LOGIN: usize = (128 << 10) - 1;
 
-/// What logins are judged by, and what tests have asked for.
+/// The checks that a login must pass, and the faults that tests have asked for.
 pub(crate) struct Gate {
     pub(crate) endpoint: AzureSqlEndpoint,
     pub(crate) behaviour: Behaviour,
     tls: TlsAcceptor,
-    /// TDS 8.0.
-    strict_tls: TlsAcceptor,
 }
 
 impl Gate {
     pub(crate) fn new(endpoint: AzureSqlEndpoint) -> Self {
-        let mut strict = ServerConfig::clone(&endpoint.tls);
-        strict.alpn_protocols = vec![TDS_8.to_vec()];
-        Self {
-            tls: TlsAcceptor::from(Arc::clone(&endpoint.tls)),
-            strict_tls: TlsAcceptor::from(Arc::new(strict)),
-            behaviour: Behaviour::new(),
-            endpoint,
-        }
+        let mut tls = ServerConfig::clone(&endpoint.tls);
+        // Clients of TDS 7.4 name no application protocol.
+        tls.alpn_protocols = vec![TDS_8.to_vec()];
+        Self { tls: Arc::new(tls).into(), behaviour: Behaviour::new(), endpoint }
     }
 
-    /// Serves a connection until connections are cut, and counts it as open.
-    pub(crate) async fn serve(&self, serve: impl Future<Output = io::Result<()>>) {
-        let _open = self.behaviour.open();
-        let mut cuts = self.behaviour.cuts();
-        tokio::select! {
-            ended = serve => if let Err(error) = ended {
-                tracing::debug!(%error, "Azure SQL: a connection ended");
-            },
-            _ = cuts.changed() => tracing::debug!("Azure SQL: a connection was cut"),
-        }
-    }
-
-    /// Returns a client's login, with its token. `engine` gives the PRELOGIN to answer with, and
-    /// what else it finds out.
+    /// Returns a client's login, with its token. `engine` returns the PRELOGIN to answer with, and
+    /// a value for the caller.
     pub(crate) async fn receive<E, F: Future<Output = (Prelogin, E)>>(
         &self,
-        tcp: TcpStream,
+        mut tcp: TcpStream,
         engine: impl FnOnce(Prelogin) -> F,
     ) -> io::Result<(Box<dyn Stream>, Login, E)> {
-        let behaviour = &self.behaviour;
+        let (behaviour, mut first) = (&self.behaviour, [0]);
         tcp.set_nodelay(true)?;
-        let mut first = [0];
-        let mut tcp = tcp;
         behaviour.pass(Stage::Accept, &mut tcp).await?;
         self.in_time(tcp.peek(&mut first)).await?;
         // TDS 8.0: TLS comes before everything else.
@@ -83,9 +66,9 @@ impl Gate {
         }
         let asked = Prelogin::parse(&self.expect(&mut stream, kind::PRELOGIN).await?)?;
         behaviour.pass(Stage::Prelogin, &mut stream).await?;
-        let (engine, found) = engine(asked).await;
+        let (engine, value) = engine(asked).await;
         let encryption = match asked.encryption {
-            // It has no meaning there.
+            // The connection has TLS already, so the value has no effect.
             asked if strict => asked,
             encryption::ON | encryption::REQUIRED => encryption::ON,
             // Azure SQL requires TLS; a client without it disconnects.
@@ -93,24 +76,23 @@ impl Gate {
             _ => return Err(Malformed("ENCRYPTION").into()),
         };
         behaviour.count(|it| it.prelogins += 1);
-        let required = behaviour.fed_auth_required();
+        let required = behaviour.state().fed_auth_required.unwrap_or(1);
         let fed_auth = asked.fed_auth.map(|_| required);
         let answer = Prelogin { encryption, fed_auth, ..engine }.write(&[]);
-        write_message(&mut stream, kind::TABULAR_RESULT, &answer, 0).await?;
+        write_message(&mut stream, kind::TABULAR_RESULT, &answer, DEFAULT_PACKET_SIZE, 0).await?;
         if !strict {
             stream = self.accept_tls(stream, strict).await?;
         }
         let payload = self.expect(&mut stream, kind::LOGIN7).await?;
         let mut login = Login::parse(&payload, fed_auth.is_some_and(|value| value != 0))?;
         if login.fed_auth == FedAuth::Workflow {
-            let mut answer = Answer::default();
-            answer.fed_auth_info(&self.endpoint.sts_url, &self.endpoint.audience);
-            let answer = answer.unfinished();
-            write_message(&mut stream, kind::TABULAR_RESULT, &answer, 0).await?;
+            let answer = tokens::fed_auth_info(&self.endpoint.sts_url, &self.endpoint.audience);
+            write_message(&mut stream, kind::TABULAR_RESULT, &answer, DEFAULT_PACKET_SIZE, 0)
+                .await?;
             let payload = self.expect(&mut stream, kind::FED_AUTH_TOKEN).await?;
             login.fed_auth = FedAuth::Token(read_token(&payload)?);
         }
-        Ok((stream, login, found))
+        Ok((stream, login, value))
     }
 
     async fn accept_tls(
@@ -123,8 +105,7 @@ impl Gate {
         if strict {
             stream.handshake_done();
         }
-        let acceptor = if strict { &self.strict_tls } else { &self.tls };
-        let mut stream = self.in_time(acceptor.accept(stream)).await?;
+        let mut stream = self.in_time(self.tls.accept(stream)).await?;
         let (bytes, tls) = stream.get_mut();
         bytes.handshake_done();
         if tls.handshake_kind() == Some(HandshakeKind::Resumed) {
@@ -136,13 +117,12 @@ impl Gate {
         Ok(Box::new(stream))
     }
 
-    /// Passes a login on to its session, with what `admit` returns for it. A login that fails, or
-    /// is routed elsewhere, is answered here: `None`.
+    /// Returns what `admit` returns for a login, or `None` after it has answered a login that fails
+    /// or is routed elsewhere.
     pub(crate) async fn judge<T>(
         &self,
         stream: &mut Box<dyn Stream>,
         login: &Login,
-        spid: u16,
         admit: impl FnOnce() -> Result<T, ServerError>,
     ) -> io::Result<Option<T>> {
         self.behaviour.pass(Stage::Login, stream).await?;
@@ -152,10 +132,7 @@ impl Gate {
         };
         let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(errors) => {
-                self.refuse(stream, login, &errors, spid).await?;
-                return Ok(None);
-            }
+            Err(errors) => return self.refuse(stream, login, &errors).await.map(|()| None),
         };
         let route = self.behaviour.state().routes.next();
         let Some((host, port)) = route else { return Ok(Some(admitted)) };
@@ -163,39 +140,30 @@ impl Gate {
         self.behaviour.count(|it| it.routed_logins += 1);
         let mut answer = self.accepted(login, login.text(field::DATABASE));
         answer.environment(&Change::Routing { host, port });
-        self.answer_login(stream, &answer.finish(false), spid).await?;
-        stream.shutdown().await?;
-        Ok(None)
+        self.close(stream, &answer.finish(false), 0).await.map(|()| None)
     }
 
     /// The principal that logs in, if it is granted access, and when its token expires.
     pub(crate) fn admit(&self, login: &Login) -> Result<(Principal, SystemTime), ServerError> {
-        let refused = |why: &str| {
-            let text = format!("Login failed for user '<token-identified principal>'.{why}");
-            Err(ServerError::new(18456, 14, text))
-        };
+        let refused = |why: &str| Err(ServerError::login_failed(TOKEN_USER, why));
         let FedAuth::Token(token) = &login.fed_auth else {
-            return Err(ServerError::new(
-                18456,
-                14,
-                "Login failed for user ''. Reason: the server takes Microsoft Entra tokens only.",
-            ));
+            let why = " Reason: the server takes Microsoft Entra tokens only.";
+            return Err(ServerError::login_failed("", why));
         };
         if token.len() * 2 > LONGEST_LOGIN {
             return refused(" Token is too long.");
         }
         let AzureSqlEndpoint { issuer, directory, audience, .. } = &self.endpoint;
-        let verified = match self.behaviour.verify(issuer, audience, token) {
-            Ok(verified) => verified,
-            Err(Refusal::Expired) => return refused(" Token is expired."),
+        match self.behaviour.verify(issuer, audience, token) {
+            Ok(verified) => match directory.by_token(&verified) {
+                Some(principal) => Ok((principal, verified.expires_on)),
+                None => refused(""),
+            },
+            Err(Refusal::Expired) => refused(" Token is expired."),
             Err(refusal) => {
                 tracing::info!(%refusal, "a token is refused");
-                return refused("");
+                refused("")
             }
-        };
-        match directory.by_token(&verified) {
-            Some(principal) => Ok((principal, verified.expires_on)),
-            None => refused(""),
         }
     }
 
@@ -205,7 +173,6 @@ impl Gate {
         stream: &mut Box<dyn Stream>,
         login: &Login,
         errors: &[ServerError],
-        spid: u16,
     ) -> io::Result<()> {
         let numbers: Vec<_> = errors.iter().map(|error| error.number).collect();
         tracing::info!(?numbers, database = login.text(field::DATABASE), "a login is refused");
@@ -213,7 +180,17 @@ impl Gate {
         let mut answer = Answer::default();
         errors.iter().for_each(|error| answer.error(error));
         answer.done_with_error();
-        self.answer_login(stream, &answer.finish(true), spid).await?;
+        self.close(stream, &answer.finish(true), 0).await
+    }
+
+    /// Answers a login, and closes the connection.
+    pub(crate) async fn close(
+        &self,
+        stream: &mut Box<dyn Stream>,
+        answer: &[u8],
+        spid: u16,
+    ) -> io::Result<()> {
+        self.answer_login(stream, answer, spid).await?;
         stream.shutdown().await
     }
 
@@ -241,14 +218,14 @@ impl Gate {
         spid: u16,
     ) -> io::Result<()> {
         self.behaviour.pass(Stage::LoginAnswer, stream).await?;
-        write_message(stream, kind::TABULAR_RESULT, answer, spid).await
+        write_message(stream, kind::TABULAR_RESULT, answer, DEFAULT_PACKET_SIZE, spid).await
     }
 
     async fn expect(&self, stream: &mut Box<dyn Stream>, kind: u8) -> io::Result<Vec<u8>> {
         Ok(self.in_time(expect(stream, kind)).await?.payload)
     }
 
-    /// A silent client does not keep its connection.
+    /// Limits the time of a step, so that a silent client does not keep its connection.
     pub(crate) async fn in_time<T>(
         &self,
         step: impl Future<Output = io::Result<T>>,

@@ -1,27 +1,26 @@
 //! A stand-in for Azure SQL: TDS 7.4 (and TDS 8.0's "strict") over TLS, with
 //! Entra tokens for logins and SQLite for tables.
 //!
-//! It is no SQL Server. It is what a connection pool and small applications
-//! need to be tried against where Azure is out of reach: logins that are
-//! checked, sessions with state that must not leak, answers of the right
-//! types, errors with the right numbers. Whatever is not on the list below is
-//! error 102 and names the construct; it never reaches SQLite. What is on it
-//! answers as SQL Server's documentation says.
+//! It tests connection pools and small applications without Azure: it checks
+//! logins, sessions have state that must not leak, answers have the right
+//! types, and errors the right numbers. A construct that is not on the list
+//! below fails with error 102, which names it, and never reaches SQLite. A
+//! construct on the list behaves as SQL Server's documentation describes.
 //!
 //! # What it understands
 //!
 //! **Logins**: LOGIN7 with the FEDAUTH extension: with a token in it (library
 //! SecurityToken), or with one that the driver gets after FEDAUTHINFO (library
-//! MSAL), as `Authentication=ActiveDirectoryMsi` and its kin do. The token is
-//! checked by [`Issuer::verify`] and [`Directory::by_token`]. All databases of a
-//! server are one and the same, whatever their names.
+//! MSAL), as with `Authentication=ActiveDirectoryMsi`. [`Issuer::verify`] and
+//! [`Directory::by_token`] check the token. All database names of a server refer
+//! to the same database.
 //!
 //! **Requests**: SQL batches; `sp_executesql`, `sp_prepare`, `sp_execute`,
 //! `sp_prepexec` and `sp_unprepare`, several of them in one message, with output
 //! parameters; transaction-manager requests (begin, commit, rollback, save; also
 //! with the begin of the next transaction); attentions, RESETCONNECTION and
 //! RESETCONNECTIONSKIPTRAN. A request must carry the descriptor of the session's
-//! transaction, else it is error 3989. `sp_prepare` returns no column metadata.
+//! transaction, or it fails with error 3989. `sp_prepare` returns no column metadata.
 //! `INSERT BULK` is refused.
 //!
 //! **Types**: `bit`, integers, `decimal`, `date`, `varchar` and `nvarchar`. Every
@@ -52,9 +51,9 @@
 //! **System views**: `transaction_isolation_level` of the session's row in
 //! `sys.dm_exec_sessions`.
 //!
-//! Isolation is SQLite's: one session changes tables at a time; another waits
-//! up to 5 s, then it is error 1222. Where a snapshot is too old to be changed,
-//! it is error 1205.
+//! Isolation is SQLite's: one session changes tables at a time; another session
+//! waits up to 5 s, then fails with error 1222. A change on a snapshot that is
+//! too old fails with error 1205.
 
 pub(crate) mod bytes;
 mod connection;
@@ -137,9 +136,7 @@ impl AzureSqlOptions {
 /// What the stand-in's connections share.
 struct Shared {
     gate: Arc<Gate>,
-    database: Arc<Database>,
-    sql_logins: Vec<EngineLogin>,
-    databases: Arc<[String]>,
+    options: AzureSqlOptions,
     last_spid: AtomicU16,
 }
 
@@ -157,10 +154,8 @@ impl AzureSqlServer {
     ///
     /// The port is taken.
     pub async fn start(options: AzureSqlOptions) -> io::Result<Self> {
-        let AzureSqlOptions { endpoint, database, sql_logins, databases } = options;
-        let (gate, databases) = (Arc::new(Gate::new(endpoint)), databases.into());
-        let last_spid = AtomicU16::new(0);
-        let shared = Shared { gate: Arc::clone(&gate), database, sql_logins, databases, last_spid };
+        let gate = Arc::new(Gate::new(options.endpoint.clone()));
+        let shared = Shared { gate: Arc::clone(&gate), options, last_spid: AtomicU16::new(0) };
         let shared = Arc::new(shared);
         Self::listen(gate, move |stream| connection::serve(stream, Arc::clone(&shared)))
     }

@@ -27,11 +27,11 @@ pub(crate) mod status {
 }
 
 pub(crate) const HEADER: usize = 8;
-/// What both sides use until the login's end (MS-TDS 2.2.6.4).
+/// The packet size until the login is complete (MS-TDS 2.2.6.4).
 pub(crate) const DEFAULT_PACKET_SIZE: usize = 4096;
-/// No request is longer; a client that goes on is cut off.
+/// The connection of a client that sends a longer request is closed.
 pub(crate) const LONGEST_REQUEST: usize = 64 << 20;
-/// So much of a login is read that one that is too long still gets an answer.
+/// Longer than any valid login, so that a login that is too long still gets an answer.
 const LONGEST_LOGIN_MESSAGE: usize = 1 << 20;
 
 /// A connection's bytes, within TLS or not.
@@ -60,7 +60,7 @@ pub(crate) struct Message {
     pub(crate) kind: u8,
     /// The status bits of its first packet.
     pub(crate) first_status: u8,
-    /// The session's number, as servers give it.
+    /// The session's number, which servers send.
     pub(crate) spid: u16,
     pub(crate) payload: Vec<u8>,
 }
@@ -74,8 +74,8 @@ pub(crate) fn parse_header(header: [u8; HEADER]) -> Result<(u8, u8, usize), Malf
     }
 }
 
-/// The next message, of at most `longest` bytes; `None` where the client has closed its side
-/// between two.
+/// The next message, of at most `longest` bytes; `None` if the client has closed its side between
+/// two messages.
 pub(crate) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin + ?Sized),
     longest: usize,
@@ -83,14 +83,10 @@ pub(crate) async fn read_message(
     let mut message: Option<Message> = None;
     loop {
         let mut header = [0; HEADER];
-        if message.is_none() {
-            if stream.read(&mut header[..1]).await? == 0 {
-                return Ok(None);
-            }
-            stream.read_exact(&mut header[1..]).await?;
-        } else {
-            stream.read_exact(&mut header).await?;
+        if stream.read(&mut header[..1]).await? == 0 && message.is_none() {
+            return Ok(None);
         }
+        stream.read_exact(&mut header[1..]).await?;
         let (kind, status, length) = parse_header(header)?;
         let current = message.get_or_insert(Message {
             kind,
@@ -108,7 +104,7 @@ pub(crate) async fn read_message(
         current.payload.resize(start + length, 0);
         stream.read_exact(&mut current.payload[start..]).await?;
         if status & status::END_OF_MESSAGE != 0 {
-            // The client has taken this message back.
+            // The client has cancelled this message.
             if status & status::IGNORE != 0 {
                 message = None;
                 continue;
@@ -118,14 +114,14 @@ pub(crate) async fn read_message(
     }
 }
 
-/// The message of this type that must come now.
+/// The next message, which must be of this type.
 pub(crate) async fn expect(
     stream: &mut (impl AsyncRead + Unpin + ?Sized),
     kind: u8,
 ) -> io::Result<Message> {
     match read_message(stream, LONGEST_LOGIN_MESSAGE).await? {
         Some(message) if message.kind == kind => Ok(message),
-        Some(_) => Err(Malformed("message: not of the type that comes first").into()),
+        Some(_) => Err(Malformed("message: its type is not the expected one").into()),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
@@ -153,9 +149,10 @@ pub(crate) async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin + ?Sized),
     kind: u8,
     payload: &[u8],
+    packet_size: usize,
     spid: u16,
 ) -> io::Result<()> {
-    for packet in packets(kind, payload, DEFAULT_PACKET_SIZE, spid) {
+    for packet in packets(kind, payload, packet_size, spid) {
         stream.write_all(&packet).await?;
     }
     stream.flush().await
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_message_is_an_error() {
+    async fn a_malformed_message_is_an_error() {
         for bytes in [
             &[1, 1, 0, 7, 0, 0, 0, 0][..],
             &[1, 1, 0, 9, 0, 0, 0, 0],
@@ -192,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_is_taken_back_is_not_seen() {
+    async fn a_cancelled_message_is_skipped() {
         let bytes = [1, 3, 0, 9, 0, 0, 0, 0, 7, 6, 1, 0, 8, 0, 0, 0, 0];
         assert_eq!(
             read_message(&mut &bytes[..], LONGEST_REQUEST).await.unwrap().unwrap().kind,

@@ -37,14 +37,14 @@ mod option {
 pub(crate) struct Prelogin {
     pub(crate) version: [u8; 6],
     pub(crate) encryption: u8,
-    /// 1 for several requests at a time (MARS), 0 for one after the other.
+    /// 1 for several requests at a time (MARS), 0 for one at a time.
     pub(crate) mars: u8,
     /// FEDAUTHREQUIRED, if it is among the options.
     pub(crate) fed_auth: Option<u8>,
 }
 
 impl Prelogin {
-    /// Azure SQL calls itself version 12. There is no MARS in the stand-in.
+    /// Azure SQL reports version 12. The stand-in does not support MARS.
     pub(crate) const AZURE_SQL: Self = Self {
         version: [12, 0, 0x07, 0xd0, 0, 0],
         encryption: encryption::REQUIRED,
@@ -118,7 +118,7 @@ pub(crate) struct HandshakeStream {
     header_read: usize,
     payload_left: usize,
     unwritten: Vec<u8>,
-    /// Ready to be written, with its packet headers if it has any.
+    /// Bytes that are ready to be written, with their packet headers if they have any.
     framed: Vec<u8>,
 }
 
@@ -146,7 +146,7 @@ impl HandshakeStream {
         self.writes_bare = true;
     }
 
-    /// Writes everything that was put into packets, or is due to be.
+    /// Puts the records into packets, and writes them.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let records = std::mem::take(&mut self.unwritten);
         // A server of TLS 1.3 sends its session tickets, as application data, when it has read

@@ -1,6 +1,5 @@
-//! The login's protocol, which the front has in common with the stand-in. The
-//! stand-in is not built: the feature `embedded` is off.
-#![allow(dead_code)] // The stand-in has uses for the rest.
+//! The login protocol for the front, without the stand-in: the feature `embedded` is off.
+#![allow(dead_code)] // Only the stand-in uses the rest.
 
 pub(crate) mod bytes;
 mod error;

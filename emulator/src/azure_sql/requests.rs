@@ -10,7 +10,7 @@ use super::{
     values,
 };
 
-/// A request, and the transaction that the client thinks it is in.
+/// A request, and the descriptor of the client's transaction.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) transaction: u64,
@@ -21,13 +21,13 @@ pub(crate) struct Request {
 pub(crate) enum Body {
     Batch(String),
     Calls(Vec<Call>),
-    /// One after the other: a commit or rollback may begin the next transaction at once.
+    /// In their order: a commit or rollback may begin the next transaction at once.
     Transaction(Vec<TransactionRequest>),
-    /// A message of a type that is not understood here.
+    /// A message of an unsupported type.
     Other(u8),
 }
 
-/// One of a message's calls of procedures.
+/// One of the procedure calls in a message.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Call {
     pub(crate) procedure: Procedure,
@@ -48,12 +48,12 @@ pub(crate) enum Procedure {
     PrepareCall,
     /// `sp_unprepare`.
     Unprepare,
-    /// Another, which does not exist here.
+    /// A procedure that does not exist here.
     Other(String),
 }
 
 impl Procedure {
-    /// By number (MS-TDS 2.2.6.6).
+    /// The procedure with this number (MS-TDS 2.2.6.6).
     fn numbered(number: u16) -> Self {
         match number {
             10 => Self::ExecuteSql,
@@ -67,26 +67,23 @@ impl Procedure {
     }
 
     fn named(name: String) -> Self {
-        const NAMES: [&str; 6] = [
-            "sp_executesql",
-            "sp_prepare",
-            "sp_execute",
-            "sp_prepexec",
-            "sp_prepexecrpc",
-            "sp_unprepare",
-        ];
         let plain = name.to_ascii_lowercase().replace(['[', ']'], "");
-        match NAMES.iter().position(|known| *known == plain.trim_start_matches("sys.")) {
-            Some(place) => Self::numbered(10 + place as u16),
-            None => Self::Other(name),
-        }
+        Self::numbered(match plain.trim_start_matches("sys.") {
+            "sp_executesql" => 10,
+            "sp_prepare" => 11,
+            "sp_execute" => 12,
+            "sp_prepexec" => 13,
+            "sp_prepexecrpc" => 14,
+            "sp_unprepare" => 15,
+            _ => return Self::Other(name),
+        })
     }
 }
 
 /// A parameter of a procedure.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Parameter {
-    /// With its `@`; empty if it goes by position.
+    /// With its `@`; empty for a positional parameter.
     pub(crate) name: String,
     /// `None` for a NULL of no type.
     pub(crate) sql_type: Option<SqlType>,
@@ -102,13 +99,13 @@ pub(crate) enum TransactionRequest {
     Commit(String),
     Rollback(String),
     Save(String),
-    /// Of a type that is not understood here.
+    /// Of an unsupported type.
     Other(u16),
 }
 
 const HEADER_TRANSACTION: u16 = 2;
 const PROC_ID: u16 = 0xffff;
-/// What stands between two calls: BatchFlag since TDS 7.2 and before, NoExecFlag.
+/// The byte between two calls: BatchFlag since TDS 7.2, BatchFlag before, or NoExecFlag.
 const CALL_ENDS: [u8; 3] = [0xff, 0x80, 0xfe];
 
 impl Request {
@@ -122,7 +119,7 @@ impl Request {
             kind::SQL_BATCH => Body::Batch(reader.utf16(reader.rest().len())?),
             kind::RPC => {
                 let mut calls = Vec::new();
-                // The last call may end like the others.
+                // The last call may also have a flag at its end.
                 while calls.is_empty() || !reader.is_empty() {
                     calls.push(read_call(&mut reader)?);
                 }
@@ -134,7 +131,7 @@ impl Request {
     }
 }
 
-/// The transaction descriptor; the other headers are read over.
+/// The transaction descriptor; the other headers are skipped.
 fn read_headers(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
     let total = reader.u32()? as usize;
     let Some(length) = total.checked_sub(4) else { return reader.malformed() };
@@ -194,7 +191,7 @@ fn read_transaction(reader: &mut Reader<'_>) -> Result<Vec<TransactionRequest>, 
         SAVE => TransactionRequest::Save(reader.b_varbyte()?),
         other => return Ok(vec![TransactionRequest::Other(other)]),
     }];
-    // fBeginXact: whether the next one begins at once.
+    // fBeginXact: whether the next transaction begins at once.
     if matches!(requests[0], TransactionRequest::Commit(_) | TransactionRequest::Rollback(_))
         && reader.u8()? & 1 != 0
     {

@@ -1,4 +1,4 @@
-//! What the stand-in and the front have in common outside of connections.
+//! The options and the handle that the stand-in and the front share.
 
 use std::{
     fmt, io,
@@ -50,11 +50,8 @@ pub struct AzureSqlEndpoint {
 }
 
 impl AzureSqlEndpoint {
-    pub(crate) fn new(
-        issuer: Arc<Issuer>,
-        directory: Arc<Directory>,
-        tls: Arc<ServerConfig>,
-    ) -> Self {
+    /// The defaults.
+    pub fn new(issuer: Arc<Issuer>, directory: Arc<Directory>, tls: Arc<ServerConfig>) -> Self {
         Self {
             issuer,
             directory,
@@ -92,7 +89,12 @@ impl AzureSqlServer {
         let (addr, own) = ((gate.endpoint.bind, gate.endpoint.port), Arc::clone(&gate));
         let listener = Listener::start(addr, move |stream| {
             let (gate, serving) = (Arc::clone(&own), serve(stream));
-            async move { gate.serve(serving).await }
+            async move {
+                let _open = gate.behaviour.open();
+                if let Err(error) = serving.await {
+                    tracing::debug!(%error, "Azure SQL: a connection ended");
+                }
+            }
         })?;
         Ok(Self { gate, listener })
     }
@@ -107,9 +109,7 @@ impl AzureSqlServer {
         self.gate.behaviour.counters()
     }
 
-    /// What it can be made to do. At a front, requests do not fail
-    /// ([`fail_requests`](Behaviour::fail_requests)), and it is the engine that acknowledges
-    /// resets.
+    /// The faults that a test can ask for.
     pub fn behaviour(&self) -> &Behaviour {
         &self.gate.behaviour
     }
@@ -122,6 +122,11 @@ impl AzureSqlServer {
     /// The port was taken.
     pub async fn refuse_connections(&self, refuse: bool) -> io::Result<()> {
         self.listener.refuse(refuse).await
+    }
+
+    /// Closes every connection, without a message, and continues to listen.
+    pub async fn cut_connections(&self) {
+        self.listener.cut().await;
     }
 
     /// Stops the server and closes all its connections; returns when they are closed.

@@ -72,14 +72,14 @@ pub(crate) enum Change {
     },
 }
 
-/// A parameter's value that goes back to the client (MS-TDS 2.2.7.19).
+/// An output parameter (MS-TDS 2.2.7.19).
 #[derive(Debug)]
 pub(crate) struct ReturnValue {
-    /// The parameter's place among those of the call.
+    /// The parameter's position in the call.
     pub(crate) ordinal: u16,
     pub(crate) name: String,
     pub(crate) sql_type: SqlType,
-    /// Encoded already.
+    /// The encoded value.
     pub(crate) value: Vec<u8>,
 }
 
@@ -97,17 +97,33 @@ impl ReturnValue {
     }
 }
 
-/// An answer in the making.
+/// An answer that asks for a token: where the client gets it, and for which audience (MS-TDS
+/// 2.2.7.12).
+pub(crate) fn fed_auth_info(sts_url: &str, audience: &str) -> Vec<u8> {
+    const OPTION: usize = 9;
+    let values = [utf16(sts_url), utf16(audience)];
+    let mut body = (values.len() as u32).to_le_bytes().to_vec();
+    let mut start = body.len() + OPTION * values.len();
+    for (option, value) in (1..).zip(&values) {
+        body.push(option);
+        body.extend((value.len() as u32).to_le_bytes());
+        body.extend((start as u32).to_le_bytes());
+        start += value.len();
+    }
+    [&[token::FED_AUTH_INFO], &(start as u32).to_le_bytes()[..], &body, &values.concat()].concat()
+}
+
+/// An answer that is being built.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     bytes: Vec<u8>,
     in_procedure: bool,
-    /// Where the last DONE stands, if nothing has come after it.
+    /// The position of the last DONE.
     last_done: Option<usize>,
 }
 
 impl Answer {
-    /// To a call of a procedure.
+    /// An answer to a procedure call.
     pub(crate) fn to_procedure() -> Self {
         Self { in_procedure: true, ..Self::default() }
     }
@@ -162,7 +178,7 @@ impl Answer {
     fn message(&mut self, token: u8, error: &ServerError) {
         let mut body = error.number.to_le_bytes().to_vec();
         body.extend([error.state, error.class]);
-        // What quotes a long statement must still fit the token.
+        // A text that quotes a long statement must fit the token.
         let text: String = error.message.chars().take(2000).collect();
         let text = utf16(&text);
         body.extend(((text.len() / 2) as u16).to_le_bytes());
@@ -184,31 +200,13 @@ impl Answer {
         self.length_prefixed(token::LOGIN_ACK, &body);
     }
 
-    /// Acknowledges FEDAUTH; no nonce was asked for, so no data.
+    /// Acknowledges FEDAUTH. The server asked for no nonce, so there is no data.
     pub(crate) fn fed_auth_ack(&mut self) {
         self.bytes.extend([token::FEATURE_EXT_ACK, 0x02, 0, 0, 0, 0, 0xff]);
     }
 
-    /// Where the client gets a token, and for what (MS-TDS 2.2.7.12).
-    pub(crate) fn fed_auth_info(&mut self, sts_url: &str, resource: &str) {
-        const COUNT: usize = 4;
-        const OPTION: usize = 9;
-        let (sts_url, resource) = (utf16(sts_url), utf16(resource));
-        let mut body = 2_u32.to_le_bytes().to_vec();
-        let mut start = COUNT + 2 * OPTION;
-        for (option, value) in [(1, &sts_url), (2, &resource)] {
-            body.push(option);
-            body.extend((value.len() as u32).to_le_bytes());
-            body.extend((start as u32).to_le_bytes());
-            start += value.len();
-        }
-        self.bytes.push(token::FED_AUTH_INFO);
-        self.bytes.extend((start as u32).to_le_bytes());
-        self.bytes.extend(body);
-        self.bytes.extend([sts_url, resource].concat());
-    }
-
-    /// The answer so far, without a DONE: the client has to say more.
+    /// The bytes so far.
+    #[cfg(test)]
     pub(crate) fn unfinished(self) -> Vec<u8> {
         self.bytes
     }
@@ -232,7 +230,7 @@ impl Answer {
         self.bytes.extend(values);
     }
 
-    /// The end of a statement; `rows` where they are counted.
+    /// The end of a statement, with the number of rows if they are counted.
     pub(crate) fn done(&mut self, command: Command, rows: Option<u64>) {
         self.write_done(if rows.is_some() { done::COUNT } else { 0 }, command, rows.unwrap_or(0));
     }
@@ -277,13 +275,13 @@ impl Answer {
             None => self.write_done(0, Command::Other, 0),
         }
         if let Some(at) = self.last_done {
-            // Nothing comes after it.
+            // No result follows.
             self.bytes[at + 1] &= !(done::MORE as u8);
         }
         self.bytes
     }
 
-    /// The answer to an attention: what has happened, and no more results.
+    /// The answer to an attention: the transaction's changes, and no results.
     pub(crate) fn attention(changes: &[Change]) -> Vec<u8> {
         let mut answer = Self::default();
         for change in changes {

@@ -1,4 +1,4 @@
-//! What a test can make a server do, and what the server has counted.
+//! Faults that a test can ask a server for, and what the server has counted.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -14,28 +14,26 @@ use crate::{
     times::Times,
 };
 
-/// What a test can make a server do, and what the server has counted. `E` is an error of the
-/// database's protocol. Where a number of times is given, `usize::MAX` is for ever.
+/// Faults that a test can ask a server for, and what the server has counted. `E` is an error of
+/// the database's protocol. A number of times of `usize::MAX` means for ever.
 #[derive(Debug)]
 pub struct Behaviour<E = ServerError> {
     pub(crate) counters: watch::Sender<Counters>,
     state: Mutex<State>,
     login_failures: Mutex<Times<Vec<E>>>,
     request_failures: Mutex<Times<E>>,
-    /// Changes each time that all connections are cut.
-    cut: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
     faults: Times<(Stage, Fault)>,
-    /// By so much tokens are older here than by the machine's clock.
+    /// How much older tokens are here than by the machine's clock.
     ahead: Duration,
     pub(crate) query_delay: Duration,
     pub(crate) routes: Times<(String, u16)>,
     pub(crate) ignores_tokens: bool,
     pub(crate) ignores_resets: bool,
-    fed_auth_required: Option<u8>,
+    pub(crate) fed_auth_required: Option<u8>,
     pub(crate) server_name: String,
 }
 
@@ -46,7 +44,6 @@ impl<E: Clone> Behaviour<E> {
             state: Mutex::default(),
             login_failures: Mutex::default(),
             request_failures: Mutex::default(),
-            cut: watch::Sender::default(),
         }
     }
 
@@ -150,15 +147,16 @@ impl<E: Clone> Behaviour<E> {
     }
 }
 
-/// Azure SQL's.
+/// Azure SQL alone.
 impl Behaviour {
-    /// Waits this long before the answer to each request.
+    /// Waits this long before the answer to each request; at the stand-in only.
     pub fn delay_queries(&self, delay: Duration) {
         self.state().query_delay = delay;
     }
 
     /// The next `times` requests are not run and fail with `error`; their reset bit counts. A
-    /// class of 20 or more closes the connection. Failures that were asked for before come first.
+    /// class of 20 or more closes the connection. At the stand-in only. Failures that were asked
+    /// for before come first.
     pub fn fail_requests(&self, times: usize, error: ServerError) {
         lock(&self.request_failures).push(times, error);
     }
@@ -174,7 +172,7 @@ impl Behaviour {
         self.state().ignores_tokens = !acknowledges;
     }
 
-    /// Whether resets of sessions are acknowledged (ENVCHANGE 18). Default: yes.
+    /// Whether the stand-in acknowledges resets of sessions (ENVCHANGE 18). Default: yes.
     pub fn acknowledge_resets(&self, acknowledges: bool) {
         self.state().ignores_resets = !acknowledges;
     }
@@ -184,23 +182,10 @@ impl Behaviour {
         self.state().fed_auth_required = Some(value);
     }
 
-    /// Closes all connections at once, without a message.
-    pub fn cut_connections(&self) {
-        self.cut.send_replace(());
-    }
-
     /// The server's name in the last LOGIN7; empty before the first.
     #[must_use]
     pub fn server_name(&self) -> String {
         self.state().server_name.clone()
-    }
-
-    pub(crate) fn cuts(&self) -> watch::Receiver<()> {
-        self.cut.subscribe()
-    }
-
-    pub(crate) fn fed_auth_required(&self) -> u8 {
-        self.state().fed_auth_required.unwrap_or(1)
     }
 }
 

@@ -919,7 +919,7 @@ async fn connections_can_be_refused_and_cut_and_the_server_stopped() {
     assert_eq!(client.one::<i32>("SELECT 1").await, Some(1), "open connections stay open");
     setup.server.refuse_connections(false).await.unwrap();
 
-    setup.server.behaviour().cut_connections();
+    setup.server.cut_connections().await;
     client.rows("SELECT 1").await.unwrap_err();
     let mut client = setup.client().await;
     assert_eq!(client.one::<i32>("SELECT 1").await, Some(1));

@@ -96,7 +96,7 @@ async fn another_message_than_the_token_ends_the_connection() {
 #[tokio::test]
 async fn a_client_that_says_nothing_does_not_keep_its_connection() {
     let setup =
-        Setup::with(|options| options.endpoint.login_timeout = Duration::from_millis(300)).await;
+        Setup::with(|options| options.endpoint.login_timeout = Duration::from_millis(1500)).await;
     let mut before_login = Raw::hello(&setup).await;
     let mut before_token = Raw::hello(&setup).await;
     before_token.ask(LOGIN7, &login7(&[0x05, 1])).await;

@@ -31,7 +31,7 @@ async fn nothing_reaches_the_engine_before_the_token_was_checked() {
     let network = Network::to(setup.engine.addr()).unwrap();
     network.record(true);
     let front = Setup::with(|options| {
-        options.engine_port = network.addr().port();
+        options.engine.1 = network.addr().port();
         options.engine_logins.insert("stranger".into(), shop_login());
         let admin = Principal::new("no-login", PrincipalKind::UserAssigned);
         options.endpoint.directory.add(admin);
@@ -128,7 +128,7 @@ async fn an_engine_that_breaks_off_or_stalls_at_any_border_is_a_typed_refusal() 
     let engine = crate::engine(&authority).await;
     let network = Network::to(engine.addr()).unwrap();
     let setup = Setup::with(|options| {
-        options.engine_port = network.addr().port();
+        options.engine.1 = network.addr().port();
         options.engine_trust = EngineTrust::CaFile(authority.path());
         options.endpoint.login_timeout = Duration::from_millis(700);
     })

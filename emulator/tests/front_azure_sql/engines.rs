@@ -18,7 +18,7 @@ async fn an_engine_that_is_down_is_a_transient_error_and_comes_back() {
     let setup = Setup::new().await;
     let mut open = setup.login(&setup.token(0)).await.unwrap();
     setup.engine.refuse_connections(true).await.unwrap();
-    setup.engine.behaviour().cut_connections();
+    setup.engine.cut_connections().await;
     open.simple_query("SELECT 1").await.map(drop).unwrap_err();
     let (number, text) = setup.refusal(&setup.token(0)).await;
     assert!(number == 40613 && text.contains("'orders' on server 'localhost'"), "{text}");
@@ -76,7 +76,7 @@ async fn a_certificate_that_is_not_trusted_gets_no_password() {
     let counters = setup.engine.counters();
     assert_eq!((counters.prelogins, counters.logins, counters.refused_logins), (1, 0, 0));
     // Another name than the certificate's.
-    let setup = Setup::with(|options| options.engine_host = "127.0.0.1".into()).await;
+    let setup = Setup::with(|options| options.engine.0 = "127.0.0.1".into()).await;
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
 }
 
@@ -93,7 +93,7 @@ async fn an_engine_without_tls_gets_nothing_but_the_prelogin() {
         drop(stream.read_to_end(&mut received).await);
         received
     });
-    let setup = Setup::with(|front| front.engine_port = port).await;
+    let setup = Setup::with(|front| front.engine.1 = port).await;
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
     let received = received.await.unwrap();
     assert_eq!((received[0], usize::from(received[3])), (18, received.len()));
@@ -112,7 +112,7 @@ async fn a_container_with_a_certificate_of_its_own_is_taken_where_that_is_asked_
             })
             .await;
             let setup = Setup::with(|options| {
-                options.engine_port = engine.addr().port();
+                options.engine.1 = engine.addr().port();
                 options.engine_trust = EngineTrust::DangerousAny;
             })
             .await;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use entra_pool_emulator::{
-    azure_sql::{AzureSqlOptions, AzureSqlServer, ServerError},
+    azure_sql::{AzureSqlEndpoint, AzureSqlOptions, AzureSqlServer, ServerError},
     certificates::Authority,
     database::Database,
     front::{
@@ -49,14 +49,12 @@ impl Setup {
         let shop = Principal::new("shop-identity", PrincipalKind::UserAssigned);
         directory.add(shop.clone());
         let engine = engine(&authority).await;
-        let trust = EngineTrust::CaFile(authority.path());
-        let mut front = AzureSqlFront::new(
-            Arc::clone(&issuer),
-            directory,
-            ("localhost", engine.addr().port(), trust),
-            tls,
-        );
-        front.engine_logins.insert(shop.name.clone(), shop_login());
+        let mut front = AzureSqlFront {
+            endpoint: AzureSqlEndpoint::new(Arc::clone(&issuer), directory, tls),
+            engine: ("localhost".into(), engine.addr().port()),
+            engine_trust: EngineTrust::CaFile(authority.path()),
+            engine_logins: [(shop.name.clone(), shop_login())].into(),
+        };
         change(&mut front);
         let front = front.start().unwrap();
         Self { authority, issuer, shop, engine, front }
@@ -172,10 +170,12 @@ async fn a_token_logs_in_to_the_engine_as_the_login_of_its_principal() {
 fn passwords_are_not_in_debug_output() {
     let issuer = Arc::new(Issuer::new());
     let tls = Authority::new().unwrap().issue(&["localhost"]).unwrap().server_config().unwrap();
-    let trust = EngineTrust::DangerousAny;
-    let engine = ("localhost", 1433, trust);
-    let mut front = AzureSqlFront::new(issuer.clone(), Arc::default(), engine, tls.clone());
-    front.engine_logins.insert("shop".into(), shop_login());
+    let front = AzureSqlFront {
+        endpoint: AzureSqlEndpoint::new(issuer.clone(), Arc::default(), tls.clone()),
+        engine: ("localhost".into(), 1433),
+        engine_trust: EngineTrust::DangerousAny,
+        engine_logins: [("shop".into(), shop_login())].into(),
+    };
     let database = Arc::new(Database::new().unwrap());
     let mut server = AzureSqlOptions::new(issuer, Arc::default(), database, tls);
     server.sql_logins = vec![shop_login()];

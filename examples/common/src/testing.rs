@@ -78,7 +78,7 @@ impl World {
     pub async fn azure_sql_goes_away(&self) {
         let server = self.emulator.azure_sql();
         server.refuse_connections(true).await.expect("it runs");
-        server.behaviour().cut_connections();
+        server.cut_connections().await;
     }
 
     /// Azure SQL takes connections again.

@@ -130,7 +130,7 @@ async fn a_scrape_tells_of_pools_logins_and_tokens() {
     // What goes wrong next, by what it is counted as.
     let behaviour = world.emulator.azure_sql().behaviour();
     let cut = async || {
-        behaviour.cut_connections();
+        world.emulator.azure_sql().cut_connections().await;
         while world.emulator.azure_sql().counters().open_connections > 0 {
             tokio::task::yield_now().await;
         }

@@ -130,7 +130,7 @@ async fn an_identity_endpoint_that_is_away_is_waited_for() {
 
     // With a token at hand nobody notices.
     world.emulator.identity().fail(Fault::Silence);
-    world.emulator.azure_sql().behaviour().cut_connections();
+    world.emulator.azure_sql().cut_connections().await;
     // A connection that was cleaned within a second is lent without a round trip.
     while world.emulator.azure_sql().counters().open_connections > 0 {
         tokio::task::yield_now().await;

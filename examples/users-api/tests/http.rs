@@ -170,7 +170,7 @@ async fn a_query_that_fails_in_passing_is_told_so() {
     let denied = ServerError::new(229, 14, "SELECT denied");
     for (error, status) in [(deadlock, 503), (denied, 500)] {
         // On a new connection the query is the first request, and not the pool's look.
-        world.emulator.azure_sql().behaviour().cut_connections();
+        world.emulator.azure_sql().cut_connections().await;
         while world.emulator.azure_sql().counters().open_connections > 0 {
             tokio::task::yield_now().await;
         }

@@ -2,11 +2,13 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use entra_pool_emulator::{
+    azure_sql::AzureSqlEndpoint,
     entra::{Application, WORKLOAD_ISSUER},
     front::{
         azure_sql::AzureSqlFront,
@@ -179,8 +181,12 @@ async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<
     // Drivers that get a token themselves are sent to the token endpoint here.
     let sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
     if let Some(upstream) = settings.azure_sql_upstream().map_err(Failure::Settings)? {
-        let engine = (upstream.host.as_str(), upstream.port, upstream.trust);
-        let mut front = AzureSqlFront::new(issuer, directory, engine, tls);
+        let mut front = AzureSqlFront {
+            endpoint: AzureSqlEndpoint::new(issuer, directory, tls),
+            engine: (upstream.host, upstream.port),
+            engine_trust: upstream.trust,
+            engine_logins: BTreeMap::new(),
+        };
         front.endpoint.bind = settings.bind.unwrap_or(front.endpoint.bind);
         front.endpoint.port = port;
         front.endpoint.sts_url = sts_url;

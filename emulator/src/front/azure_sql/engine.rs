@@ -13,7 +13,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{EngineTrust, response::LoginResponse};
 use crate::azure_sql::{
-    packets::{expect, kind, write_message},
+    packets::{DEFAULT_PACKET_SIZE, expect, kind, write_message},
     prelogin::{HandshakeStream, Prelogin, encryption},
 };
 
@@ -34,7 +34,8 @@ impl Upstream {
         let mut stream = TcpStream::connect((host(name), port)).await?;
         stream.set_nodelay(true)?;
         let hello = Prelogin { encryption: encryption::ON, fed_auth: None, ..client };
-        write_message(&mut stream, kind::PRELOGIN, &hello.write(&[0; 4]), 0).await?;
+        let hello = hello.write(&[0; 4]);
+        write_message(&mut stream, kind::PRELOGIN, &hello, DEFAULT_PACKET_SIZE, 0).await?;
         let prelogin = Prelogin::parse(&expect(&mut stream, kind::TABULAR_RESULT).await?.payload)?;
         if !matches!(prelogin.encryption, encryption::ON | encryption::REQUIRED) {
             return Err(io::Error::other("the engine does not encrypt"));
@@ -45,14 +46,14 @@ impl Upstream {
     /// Shakes hands and sends this LOGIN7.
     pub(super) async fn log_in(
         self,
-        tls: Arc<ClientConfig>,
+        tls: &TlsConnector,
         login: &[u8],
     ) -> io::Result<(Stream, LoginResponse)> {
         let name = ServerName::try_from(host(&self.name).to_owned()).map_err(io::Error::other)?;
         let stream = HandshakeStream::new(Box::new(self.stream), kind::PRELOGIN, false);
-        let mut stream = TlsConnector::from(tls).connect(name, stream).await?;
+        let mut stream = tls.connect(name, stream).await?;
         stream.get_mut().0.handshake_done();
-        write_message(&mut stream, kind::LOGIN7, login, 0).await?;
+        write_message(&mut stream, kind::LOGIN7, login, DEFAULT_PACKET_SIZE, 0).await?;
         let response = LoginResponse::parse(expect(&mut stream, kind::TABULAR_RESULT).await?)?;
         Ok((stream, response))
     }
@@ -62,7 +63,7 @@ fn host(name: &str) -> &str {
     name.split('\\').next().unwrap_or_default()
 }
 
-pub(super) fn tls(trust: &EngineTrust) -> io::Result<Arc<ClientConfig>> {
+pub(super) fn tls(trust: &EngineTrust) -> io::Result<TlsConnector> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -73,23 +74,20 @@ pub(super) fn tls(trust: &EngineTrust) -> io::Result<Arc<ClientConfig>> {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         }
     };
-    Ok(Arc::new(config.with_no_client_auth()))
+    Ok(Arc::new(config.with_no_client_auth()).into())
 }
 
 fn roots(path: &Path) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let certificates: Vec<_> = certificates.map_err(|error| {
-        io::Error::other(format!("cannot read certificates from {}: {error}", path.display()))
-    })?;
-    if roots.add_parsable_certificates(certificates).0 == 0 {
-        return Err(io::Error::other(format!("there is no certificate in {}", path.display())));
+    let certificates = CertificateDer::pem_file_iter(path).into_iter().flatten().flatten();
+    match roots.add_parsable_certificates(certificates).0 {
+        0 => Err(io::Error::other(format!("cannot read a certificate from {}", path.display()))),
+        _ => Ok(roots),
     }
-    Ok(roots)
 }
 
-/// Takes every certificate. The handshake's signatures prove nothing then, so they are not
-/// verified either.
+/// Accepts every certificate. The handshake's signatures prove nothing then, so they are not
+/// verified.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

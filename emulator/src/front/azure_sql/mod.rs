@@ -1,21 +1,21 @@
 //! Azure SQL's login in front of a SQL Server.
 //!
-//! Clients connect with TDS 7.4 or 8.0 and bring their token in LOGIN7 or by the MSAL workflow.
+//! Clients connect with TDS 7.4 or 8.0 and send their token in LOGIN7 or by the MSAL workflow.
 //! The front checks the token, then logs in to the engine with the user name and password that
-//! the options give for the principal. Everything else of the client's LOGIN7 goes to the
+//! the configuration has for the principal. Everything else of the client's LOGIN7 goes to the
 //! engine: names, database, language, packet size and features. The engine's answer gets the
 //! acknowledgement of the token; after that, the front relays bytes, with the packet sizes and
-//! the MARS sessions (SMP) that client and engine have agreed upon.
+//! the MARS sessions (SMP) that client and engine have negotiated.
 //!
-//! The engine's PRELOGIN is asked for first, so that version and MARS are the engine's. Nothing
-//! that the client sends, apart from these two, reaches the engine before the token was checked.
+//! The front asks for the engine's PRELOGIN first, so that version and MARS are the engine's.
+//! Nothing else that the client sends reaches the engine before the token was checked.
 //!
 //! One statement is translated, where it is the only one of a SQL batch and fits one packet:
 //! `CREATE USER [x] FROM EXTERNAL PROVIDER`, with the brackets, becomes `CREATE USER [x] FOR
 //! LOGIN` with the engine login of the principal `x`, or error 50000 if it has none. Every other
 //! form goes to the engine, which refuses it.
 //!
-//! A session goes on after its token has expired.
+//! A session continues after its token has expired.
 
 mod engine;
 mod relay;
@@ -23,18 +23,15 @@ mod response;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use rustls::{ClientConfig, ServerConfig};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::EngineLogin;
-use crate::{
-    azure_sql::{
-        AzureSqlEndpoint, AzureSqlServer, ServerError, Stage,
-        gate::Gate,
-        login::{Login, TDS_7_4, field},
-        prelogin::Prelogin,
-    },
-    jwt::{Directory, Issuer},
+use crate::azure_sql::{
+    AzureSqlEndpoint, AzureSqlServer, ServerError, Stage,
+    gate::{Gate, TOKEN_USER},
+    login::{Login, TDS_7_4, field},
+    prelogin::Prelogin,
 };
 use engine::Upstream;
 use response::LoginResponse;
@@ -42,16 +39,13 @@ use response::LoginResponse;
 /// As many as SqlClient follows.
 const MOST_ROUTES: usize = 10;
 
-/// A front: where clients connect, and the engine that their sessions are at.
+/// A front: where clients connect, and the engine with their sessions.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct AzureSqlFront {
     /// Where clients connect, and which of them are granted access.
     pub endpoint: AzureSqlEndpoint,
-    /// The engine's host name. The engine gets it as the server name of LOGIN7.
-    pub engine_host: String,
-    /// The engine's port.
-    pub engine_port: u16,
+    /// The engine's host name and port. The engine gets the name as the server name of LOGIN7.
+    pub engine: (String, u16),
     /// How the engine's certificate is verified.
     pub engine_trust: EngineTrust,
     /// The engine's SQL login of each principal, by the principal's name. Principals without one
@@ -72,41 +66,21 @@ pub enum EngineTrust {
 struct Shared {
     gate: Arc<Gate>,
     engine: (String, u16),
-    engine_tls: Arc<ClientConfig>,
-    logins: BTreeMap<String, EngineLogin>,
+    engine_tls: TlsConnector,
+    engine_logins: BTreeMap<String, EngineLogin>,
 }
 
 impl AzureSqlFront {
-    /// The defaults, without engine logins.
-    pub fn new(
-        issuer: Arc<Issuer>,
-        directory: Arc<Directory>,
-        engine: (&str, u16, EngineTrust),
-        tls: Arc<ServerConfig>,
-    ) -> Self {
-        let (engine_host, engine_port, engine_trust) = engine;
-        Self {
-            endpoint: AzureSqlEndpoint::new(issuer, directory, tls),
-            engine_host: engine_host.to_owned(),
-            engine_port,
-            engine_trust,
-            engine_logins: BTreeMap::new(),
-        }
-    }
-
     /// Starts to listen, in the current tokio runtime. Each login connects to the engine.
     ///
     /// # Errors
     ///
     /// The port is taken, or the file with the engine's authority cannot be read.
     pub fn start(self) -> io::Result<AzureSqlServer> {
-        let gate = Arc::new(Gate::new(self.endpoint));
-        let shared = Arc::new(Shared {
-            gate: Arc::clone(&gate),
-            engine: (self.engine_host, self.engine_port),
-            engine_tls: engine::tls(&self.engine_trust)?,
-            logins: self.engine_logins,
-        });
+        let Self { endpoint, engine, engine_trust, engine_logins } = self;
+        let (gate, engine_tls) = (Arc::new(Gate::new(endpoint)), engine::tls(&engine_trust)?);
+        let shared = Shared { gate: Arc::clone(&gate), engine, engine_tls, engine_logins };
+        let shared = Arc::new(shared);
         AzureSqlServer::listen(gate, move |stream| serve(stream, Arc::clone(&shared)))
     }
 }
@@ -119,7 +93,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
         (upstream.as_ref().map_or(Prelogin::AZURE_SQL, |upstream| upstream.prelogin), upstream)
     };
     let (mut stream, login, upstream) = gate.receive(stream, engine).await?;
-    let admitted = gate.judge(&mut stream, &login, 0, || shared.admit(&login)).await?;
+    let admitted = gate.judge(&mut stream, &login, || shared.admit(&login)).await?;
     let Some((principal, engine_login)) = admitted else { return Ok(()) };
     gate.behaviour.pass(Stage::Engine, &mut stream).await?;
     let logged_in = match upstream {
@@ -135,8 +109,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
                 "Database '{}' on server '{host}' is not currently available. Please retry the connection later.",
                 login.text(field::DATABASE)
             );
-            let errors = [ServerError::new(40613, 20, text)];
-            return gate.refuse(&mut stream, &login, &errors, 0).await;
+            let error = ServerError::new(40613, 20, text);
+            return gate.refuse(&mut stream, &login, &[error]).await;
         }
     };
     let accepted = response.accepted;
@@ -144,26 +118,24 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     gate.behaviour
         .count(|it| *(if accepted { &mut it.logins } else { &mut it.refused_logins }) += 1);
     let answer = response.for_client(&login, !gate.behaviour.state().ignores_tokens);
-    gate.answer_login(&mut stream, &answer, response.spid).await?;
     if !accepted {
-        return stream.shutdown().await;
+        return gate.close(&mut stream, &answer, response.spid).await;
     }
-    relay::relay(stream, upstream, &gate.behaviour, &shared.logins, login.packet_size()).await
+    gate.answer_login(&mut stream, &answer, response.spid).await?;
+    relay::relay(stream, upstream, &gate.behaviour, &shared.engine_logins, login.packet_size())
+        .await
 }
 
 impl Shared {
     fn admit(&self, login: &Login) -> Result<(String, &EngineLogin), ServerError> {
         let (principal, _) = self.gate.admit(login)?;
-        match self.logins.get(&principal.name) {
+        match self.engine_logins.get(&principal.name) {
             Some(engine_login) => Ok((principal.name, engine_login)),
-            None => Err(ServerError::new(
-                18456,
-                14,
-                format!(
-                    "Login failed for user '<token-identified principal>'. No engine login is configured for principal '{}'.",
-                    principal.name
-                ),
-            )),
+            None => {
+                let name = principal.name;
+                let why = format!(" No engine login is configured for principal '{name}'.");
+                Err(ServerError::login_failed(TOKEN_USER, &why))
+            }
         }
     }
 
@@ -180,7 +152,7 @@ impl Shared {
         for _ in 0..=MOST_ROUTES {
             login.set_text(field::SERVER, &upstream.name);
             let payload = login.write()?;
-            let step = upstream.log_in(Arc::clone(&self.engine_tls), &payload);
+            let step = upstream.log_in(&self.engine_tls, &payload);
             let (stream, response) = self.gate.in_time(step).await?;
             let Some((host, port)) = &response.route else { return Ok((stream, response)) };
             tracing::debug!(host, port, "the engine routes a login");

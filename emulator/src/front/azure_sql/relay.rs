@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, future::pending, io};
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::sleep,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::EngineLogin;
 use crate::azure_sql::{
@@ -56,7 +53,7 @@ async fn answers(
     }
 }
 
-/// Packet by packet, which is how clients write them.
+/// Relays packet by packet, which is how clients write them.
 async fn requests(
     client: &mut (impl AsyncRead + Unpin),
     engine: &mut (impl AsyncWrite + Unpin),
@@ -87,10 +84,6 @@ async fn requests(
         let ends = bits & status::END_OF_MESSAGE != 0;
         count_packet(behaviour, message, bits);
         if begins && message != kind::ATTENTION {
-            let delay = behaviour.state().query_delay;
-            if !delay.is_zero() {
-                sleep(delay).await;
-            }
             behaviour.pass(Stage::Request, client).await?;
         }
         let whole = begins && ends && message == kind::SQL_BATCH && !multiplexed;
@@ -180,6 +173,37 @@ mod tests {
             ),
         ] {
             assert_eq!(translate(sql).as_deref(), Some(for_engine), "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_of_mars_and_large_packets_pass_unchanged() {
+        let ((mut client, from_client), (mut engine, from_engine)) =
+            (tokio::io::duplex(1 << 20), tokio::io::duplex(1 << 20));
+        let (behaviour, logins) = (Behaviour::new(), BTreeMap::new());
+        let smp = |flags: u8, length: usize| {
+            let length = ((length + SMP_HEADER) as u32).to_le_bytes();
+            [&[SMP, flags, 1, 0][..], &length, &[0; 8]].concat()
+        };
+        let create = utf16("CREATE USER [x] FROM EXTERNAL PROVIDER");
+        let small =
+            packets::packets(kind::SQL_BATCH, &[&[4, 0, 0, 0], &create[..]].concat(), 512, 0);
+        let large = packets::packets(kind::RPC, &vec![SMP; 100_000], 32_767, 0);
+        let data = small.iter().chain(&large);
+        let data = data.flat_map(|packet| [smp(8, packet.len()), packet.clone()].concat());
+        let sent: Vec<u8> = smp(1, 0).into_iter().chain(data).chain(smp(4, 0)).collect();
+        let passing = async {
+            let mut received = vec![0; sent.len()];
+            client.write_all(&sent).await.unwrap();
+            engine.read_exact(&mut received).await.unwrap();
+            assert!(received == sent, "to the engine");
+            engine.write_all(&sent).await.unwrap();
+            client.read_exact(&mut received).await.unwrap();
+            assert!(received == sent, "to the client");
+        };
+        tokio::select! {
+            ended = relay(from_client, from_engine, &behaviour, &logins, 32_767) => panic!("{ended:?}"),
+            () = passing => assert_eq!(behaviour.counters().requests, 2),
         }
     }
 

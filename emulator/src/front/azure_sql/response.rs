@@ -1,4 +1,4 @@
-//! The engine's answer to a login, which gets the acknowledgement of the token.
+//! The engine's answer to a login, to which the front adds the acknowledgement of the token.
 
 use crate::azure_sql::{
     bytes::{Malformed, Reader},
@@ -16,11 +16,11 @@ pub(super) struct LoginResponse {
     pub(super) spid: u16,
     /// Whether there is a LOGINACK.
     pub(super) accepted: bool,
-    /// Where the client is to log in instead.
+    /// The server to log in to instead.
     pub(super) route: Option<(String, u16)>,
-    /// Where the TDS version of LOGINACK is.
+    /// The position of LOGINACK's TDS version.
     version: usize,
-    /// Where features can be acknowledged, and whether there is a FEATUREEXTACK around it.
+    /// The position to acknowledge features at, and whether it is within a FEATUREEXTACK.
     features: (usize, bool),
 }
 
