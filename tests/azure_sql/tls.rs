@@ -170,7 +170,7 @@ async fn fake_server(
 }
 
 #[tokio::test]
-async fn a_server_that_declines_encryption_gets_not_one_byte_more() {
+async fn a_server_that_declines_encryption() {
     let shop = Shop::open().await;
     // ENCRYPT_OFF, which would encrypt the login only, and ENCRYPT_NOT_SUP.
     for encryption in [0, 2] {
