@@ -207,7 +207,7 @@ impl fmt::Debug for Pool {
 /// ([`connect_timeout`](crate::postgres::Config::connect_timeout)). Connections are retired at
 /// [`max_lifetime`](crate::postgres::Config::max_lifetime), and when they were idle for
 /// [`idle_timeout`](crate::postgres::Config::idle_timeout), by default 3 minutes: Azure drops idle
-/// flows after 4 minutes, and sqlx sets no keepalives. The server sends keepalives instead
+/// flows after as little as 4 minutes, and sqlx sets no keepalives. The server sends keepalives instead
 /// (`tcp_keepalives_idle` and its kin), which an `after_connect` hook sets. sqlx has one hook of a
 /// kind: if you set another, begin it with `SET tcp_keepalives_idle = 30;
 /// SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3`, or the server uses its own
@@ -246,7 +246,7 @@ pub fn options(connector: &Connector) -> PgPoolOptions {
         })
 }
 
-/// Under the 4 minutes after which Azure drops idle flows.
+/// Less than 4 minutes, after which Azure may drop idle flows.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// As the connector's own sockets have by default. Cleaning resets them.

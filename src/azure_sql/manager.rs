@@ -33,7 +33,9 @@ pub struct Manager {
 /// A connection with an incomplete response is closed when it comes back. What else happens when
 /// a connection comes back is described in the [manual](crate::manual::connections).
 ///
-/// A reset does not undo application roles, nor `EXECUTE AS … WITH NO REVERT`:
+/// The server closes a connection that is reset under another security context (`EXECUTE AS …
+/// WITH NO REVERT`; error 18059). With [`Fast`](Self::Fast), the next borrower's first request gets
+/// that error. For application roles this is inferred, not tried. So
 /// [take](super::PooledConnection::take) such a connection out of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use crate::{clock, lock::Lock};
 
-/// Azure drops idle flows after about 4 minutes.
+/// Azure drops idle flows after as little as 4 minutes, the default of its load balancer
+/// ("Configure TCP reset and idle timeout for Azure Load Balancer").
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// How long a peer may take to acknowledge what was sent.

@@ -13,7 +13,9 @@ use crate::{
     token::{Claims, Scope, Token, utc},
 };
 
-/// PgBouncer 1.17 to 1.25 has a buffer for so many bytes of password (`MAX_PASSWORD`, with the zero).
+/// PgBouncer 1.17 to 1.25 has a buffer for so many bytes of password (`MAX_PASSWORD` of
+/// `include/bouncer.h`, 2,048 with the zero). 1.16 has 996; 1.26 takes 65,535 bytes (PgBouncer's
+/// changelog, pull request 1310).
 const PGBOUNCER_PASSWORD: usize = 2_047;
 
 /// What an error of the server means.

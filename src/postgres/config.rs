@@ -246,7 +246,7 @@ impl Config {
     /// After how much silence TCP keepalives are sent (`keepalives_idle`): from then on, one in each
     /// third of this time, until the third that is not answered ends the connection. From 1 s to
     /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
-    /// Default: 30 s. Azure drops connections that are idle for about 4 minutes.
+    /// Default: 30 s. Azure drops idle connections after as little as 4 minutes.
     pub fn keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         let idle = socket_time(idle);
         self.session.keepalives(idle.is_some());

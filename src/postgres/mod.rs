@@ -26,10 +26,20 @@
 //! # PgBouncer
 //!
 //! Azure's built-in PgBouncer (port 6432) and others take the token as the server does.
-//! Versions 1.17 to 1.25 accept at most 2,047 characters of it, and tokens of people in many
-//! groups are longer. PgBouncer refuses the keyword `options`. Its errors all have SQLSTATE
-//! 08P01. By their text, [`Error`] distinguishes a refused token, a startup parameter, a database
-//! that is missing or disabled, a full PgBouncer, and one that cannot log in to the server.
+//! Versions 1.17 to 1.25 accept at most 2,047 characters of it (1.16: 995), and tokens of people in
+//! many groups are longer. 1.26 accepts 65,535 bytes. Before 1.25, a password of 1,024 characters or
+//! more could crash PgBouncer (PgBouncer's changelog).
+//!
+//! PgBouncer before 1.20 refuses the keyword `options`. Since 1.20, a setting in it applies if
+//! PgBouncer tracks that setting; any other setting is refused, unless `ignore_startup_parameters`
+//! lists it or `options`, and is then ignored.
+//!
+//! PgBouncer's errors all have SQLSTATE 08P01. By their text, [`Error`] distinguishes a refused
+//! token, a startup parameter, a database that is missing or disabled, a full PgBouncer, and a
+//! PgBouncer that cannot log in to the server.
+//!
+//! On Azure, PgBouncer is off until the server parameter `pgbouncer.enabled` is `true`, and the
+//! Burstable tier does not have it ("PgBouncer in Azure Database for PostgreSQL").
 //!
 //! **In session mode** (`pool_mode = session`), a connection keeps its server session until it
 //! is closed. PgBouncer then resets the session (`server_reset_query`, by default
@@ -48,7 +58,11 @@
 //!   transaction, which has the session to itself.
 //! - For anything that must outlive a transaction, use session mode or the server itself (port
 //!   5432).
-//! - Drivers prepare statements, which needs PgBouncer 1.21 with `max_prepared_statements`.
+//! - Drivers prepare statements, which needs PgBouncer 1.21 with `max_prepared_statements`. Its
+//!   default is 200 since PgBouncer 1.24; on Azure it is 0, so set
+//!   `pgbouncer.max_prepared_statements`.
+//! - Since 1.26, PgBouncer restores each client's own value of every setting that the server
+//!   reports, such as `default_transaction_read_only` (PostgreSQL 14) and `search_path` (18).
 //! - In a PgBouncer of your own, `server_reset_query_always = 1` resets the session after
 //!   each transaction, so that nothing is left, at the price of a round trip to the server and
 //!   of the prepared statements.

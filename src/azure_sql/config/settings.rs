@@ -115,7 +115,7 @@ impl Config {
         /// After how much silence TCP keepalives are sent: from then on, one in each
         /// third of this time, until the third that is not answered ends the connection. From 1 s to
         /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
-        /// Default: 30 s. Azure drops connections that are idle for about 4 minutes.
+        /// Default: 30 s. Azure drops idle connections after as little as 4 minutes.
         keepalive(idle: impl Into<Option<Duration>>) => keepalive = socket_time(idle);
 
         /// How long the server's system may take to acknowledge what was sent, on
