@@ -1,13 +1,14 @@
-//! The manual: what to do where, and what happens when, with the numbers.
+//! The manual: how to set up each host, and how the crate behaves, with the numbers.
 //!
-//! A login has failed: [`troubleshooting`]. Where the program runs: [`local`],
-//! [`app_service`], [`containers`], [`machines`], [`ci`]. What it does there: [`tokens`],
-//! [`connections`], [`security`], [`limits`]; what to watch:
-//! [`telemetry`](crate::telemetry). You have tiberius, deadpool-postgres,
-//! bb8-tiberius or sqlx already: [`migrating`].
+//! - A login failed: [`troubleshooting`].
+//! - Set up the place where the program runs: [`local`], [`app_service`], [`containers`],
+//!   [`machines`], [`ci`].
+//! - How the crate behaves there: [`tokens`], [`connections`], [`security`], [`limits`]. What to
+//!   monitor: [`telemetry`](crate::telemetry).
+//! - You already use tiberius, deadpool-postgres, bb8-tiberius or sqlx: [`migrating`].
 //!
-//! What is said of Azure is said with the title of the page on Microsoft Learn that says
-//! so. Commands stand as they were written; none has been run against Azure here.
+//! A title in quotes is that of the page on Microsoft Learn that a statement about Azure comes
+//! from. The commands have not been run against Azure.
 
 #[doc = include_str!("app_service.md")]
 pub mod app_service {}
