@@ -1,4 +1,4 @@
--- Lets the identity read employees and add some, and do nothing else. Run it in the
+-- Grants the identity the right to read and add employees, and no other right. Run it in the
 -- application's database, as the server's Entra administrator. The name is that of the
 -- identity in deploy/registry.bicep.
 IF DATABASE_PRINCIPAL_ID(N'employees_api') IS NULL

@@ -1,4 +1,4 @@
--- Lets the system-assigned identity read the table, and do nothing else (Azure SQL).
+-- Grants the system-assigned identity the right to read the table, and no other right (Azure SQL).
 -- Its name is the application's. Run it in the application's database, as the server's
 -- Entra administrator.
 IF DATABASE_PRINCIPAL_ID(N'NAME-OF-THE-APP') IS NULL

@@ -1,5 +1,5 @@
--- Makes a table to report on and three rows, if it is not there (PostgreSQL). Run it in
--- the application's database, as somebody who may create tables.
+-- Creates a table for the report and three rows, unless it exists (PostgreSQL). Run it in
+-- the application's database, as a user who may create tables.
 CREATE TABLE IF NOT EXISTS sales (
     id integer PRIMARY KEY,
     item varchar(100) NOT NULL,

@@ -1,5 +1,5 @@
--- Makes a table to report on and three rows, if it is not there (Azure SQL). Run it in
--- the application's database, as somebody who may create tables.
+-- Creates a table for the report and three rows, unless it exists (Azure SQL). Run it in
+-- the application's database, as a user who may create tables.
 IF OBJECT_ID(N'dbo.sales', N'U') IS NULL
 BEGIN
     CREATE TABLE dbo.sales (

@@ -1,5 +1,5 @@
--- Makes the tables, where they are not there yet. Run it in the application's
--- database, as somebody who may create tables.
+-- Creates the tables, unless they exist. Run it in the application's database, as a user
+-- who may create tables.
 CREATE TABLE IF NOT EXISTS restaurant (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name varchar(50) NOT NULL,

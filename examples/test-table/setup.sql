@@ -1,5 +1,5 @@
--- Makes the table and two rows, if it is not there. Run it in the application's
--- database, as somebody who may create tables.
+-- Creates the table and two rows, unless it exists. Run it in the application's database,
+-- as a user who may create tables.
 IF OBJECT_ID(N'dbo.TestTable', N'U') IS NULL
 BEGIN
     CREATE TABLE dbo.TestTable (

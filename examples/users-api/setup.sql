@@ -1,5 +1,5 @@
--- Makes the table, if it is not there. Run it in the application's database, as
--- somebody who may create tables.
+-- Creates the table, unless it exists. Run it in the application's database, as a user who
+-- may create tables.
 IF OBJECT_ID(N'dbo.Users', N'U') IS NULL
     CREATE TABLE dbo.Users (
         Id int IDENTITY(1,1) NOT NULL CONSTRAINT PK_Users PRIMARY KEY,
