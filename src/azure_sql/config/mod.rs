@@ -62,7 +62,7 @@ use crate::{
 ///
 /// | keyword, other names | meaning | default |
 /// |---|---|---|
-/// | `Server`, `Data Source`, `Address`, `Addr`, `Network Address`, `serverName` | `[tcp:]host[,port]`; `.` and `(local)` are this machine | required |
+/// | `Server`, `Data Source`, `Address`, `Addr`, `Network Address`, `serverName` | `[tcp:]host[,port]`; `.` and `(local)` are this machine. With a private endpoint also `NAME.database.windows.net`: Azure refuses logins to an address, and to the `privatelink` name, for which the login names the public one | required |
 /// | `Port`, `portNumber` | the port, unless `Server` says it | 1433 |
 /// | `Database`, `Initial Catalog`, `databaseName` | the database; without it a login goes to `master` | none |
 /// | `Authentication`, `fedauth` | which identity, see [below](#identities) | as `Active Directory Default` |
