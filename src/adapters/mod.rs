@@ -14,5 +14,7 @@
 pub mod bb8;
 #[cfg(feature = "diesel-async")]
 pub mod diesel;
+#[cfg(feature = "unstable-mssql-tds")]
+pub mod mssql_tds;
 #[cfg(feature = "sqlx")]
 pub mod sqlx;

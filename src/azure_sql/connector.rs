@@ -21,7 +21,7 @@ const TDS_8: &[u8] = b"tds/8.0";
 /// Connects to an Azure SQL server and logs in with a token. Cheap to clone; clones share
 /// their counters.
 #[derive(Clone)]
-pub struct Connector(pub(super) Arc<Engine<Driver>>);
+pub struct Connector(pub(crate) Arc<Engine<Driver>>);
 
 impl Connector {
     /// A connector to where `config` says, with tokens from `tokens`. All its

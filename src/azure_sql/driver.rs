@@ -13,7 +13,8 @@ use tokio::net::lookup_host;
 use tracing::{Dispatch, instrument::WithSubscriber};
 
 use super::{
-    Client, Config, Connection, Encrypt, Error, LoginError, LoginRefused, Stage, Transport,
+    Client, Config, Connection, Encrypt, Error, LoginError, LoginRefused, ServerError, Stage,
+    Transport,
     dial::{self, Socket},
     error::CANNOT_OPEN_DATABASE,
     link::Link,
@@ -31,7 +32,7 @@ use crate::{
 const MOST_ROUTINGS: usize = 10;
 
 /// Azure SQL's half of connecting.
-pub(super) struct Driver {
+pub(crate) struct Driver {
     pub(super) config: Config,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) scope: Scope,
@@ -218,15 +219,7 @@ impl Driver {
                 let errors = std::mem::take(&mut link.state().login_errors);
                 match LoginError::new(source, &errors, &attempt.sent) {
                     LoginError::Server(error) if error.is_refusal() => {
-                        Error::LoginRefused(Box::new(LoginRefused {
-                            server,
-                            database: config.database.clone(),
-                            claims: token.claims(),
-                            audience: self.scope.resource().to_owned(),
-                            expires_on: token.expires_on(),
-                            second_login: String::new(),
-                            source: error,
-                        }))
+                        self.login_refused(server, token, error)
                     }
                     _ if link.allowance.is_exceeded() => Error::UnexpectedProtocol {
                         server,
@@ -255,6 +248,24 @@ impl Driver {
             retired: false,
             link,
         })
+    }
+
+    /// The error of a login that the server refused.
+    pub(crate) fn login_refused(
+        &self,
+        server: String,
+        token: &Token,
+        source: ServerError,
+    ) -> Error {
+        Error::LoginRefused(Box::new(LoginRefused {
+            server,
+            database: self.config.database.clone(),
+            claims: token.claims(),
+            audience: self.scope.resource().to_owned(),
+            expires_on: token.expires_on(),
+            second_login: String::new(),
+            source,
+        }))
     }
 
     /// Dials the server, exchanges PRELOGINs and sets up TLS.
@@ -326,13 +337,13 @@ fn advised(error: io::Error, encrypt: Encrypt, stage: Stage) -> io::Error {
 }
 
 impl Config {
-    fn server(&self) -> String {
+    pub(crate) fn server(&self) -> String {
         format!("{},{}", self.host, self.port)
     }
 
     /// The name that the certificate of `host` must bear. At a private endpoint's address that is
     /// the server's public name.
-    fn certificate_name<'a>(&'a self, host: &'a str) -> Cow<'a, str> {
+    pub(crate) fn certificate_name<'a>(&'a self, host: &'a str) -> Cow<'a, str> {
         match &self.host_in_certificate {
             // It names the server of the connection string, not one that routing leads to.
             Some(name) if host.eq_ignore_ascii_case(&self.host) => name.into(),
@@ -346,7 +357,7 @@ impl Config {
 
     /// The server's name in LOGIN7, by which Azure's gateway finds the server: behind a tunnel
     /// that is not the name that is dialled, but the name in the certificate.
-    fn login_name<'a>(&'a self, name: &'a str) -> Cow<'a, str> {
+    pub(crate) fn login_name<'a>(&'a self, name: &'a str) -> Cow<'a, str> {
         let certified = self.certificate_name(name);
         match Cloud::of_azure_sql_host(&certified) {
             Some(_) if Cloud::of_azure_sql_host(name).is_none() => certified,

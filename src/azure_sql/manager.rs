@@ -1,4 +1,8 @@
-use std::{io::ErrorKind, sync::Arc, time::Duration};
+use std::{
+    io::ErrorKind,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
@@ -58,14 +62,14 @@ pub enum Recycling {
 
 /// Rolls back what was left open, restores what a reset does not, and answers
 /// one row with 0. `SET NOEXEC ON` and the like would leave no row.
-const PROBE: [&str; 3] = [
+pub(crate) const PROBE: [&str; 3] = [
     "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; ",
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ",
     "SELECT @@TRANCOUNT",
 ];
 
 /// A probe that takes longer finds no live connection.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Azure SQL re-validates a session's token; one this near its end, less up to half of
 /// that by chance, is not begun anything new with. By chance, because all of a pool's
@@ -179,31 +183,13 @@ impl Manager {
         if !connection.socket.is_quiet() {
             return Some(RetireReason::Closed);
         }
-        let (clock, config) = (self.connector.0.clock(), self.connector.config());
-        let since = |then| clock.monotonic().saturating_sub(then);
-        let age = since(connection.created);
-        if config.max_lifetime.is_some_and(|limit| age >= jittered(limit, connection.jitter)) {
-            return Some(RetireReason::Age);
-        }
-        if config.idle_timeout.is_some_and(|limit| since(connection.link.heard()) >= limit) {
-            return Some(RetireReason::Idle);
-        }
-        // Where one was silent, those that have not been heard of since are not
-        // waited for one after the other.
-        if self.silent.includes(connection.link.heard()) {
-            return Some(RetireReason::Silent);
-        }
-        let (expires_on, tokens) = (connection.token_expires_on, self.connector.tokens());
-        let margin = TOKEN_MARGIN.mul_f64(1.0 - 0.5 * connection.jitter);
-        if clock.wall() + margin < expires_on {
-            return None;
-        }
-        if tokens.has_newer_than(expires_on) {
-            return Some(RetireReason::TokenExpiry);
-        }
-        // Where nobody connects, nobody would ask for one.
-        tokens.refresh_if_due();
-        None
+        let times = Times {
+            created: connection.created,
+            heard: connection.link.heard(),
+            token_expires_on: connection.token_expires_on,
+            jitter: connection.jitter,
+        };
+        self.connector.outlived(&times, &self.silent)
     }
 
     async fn renew(&self, connection: &mut Connection) -> Result<(), RetireReason> {
@@ -298,6 +284,46 @@ impl Manager {
             });
         }
         Ok(clean)
+    }
+}
+
+/// The times of a connection, by the monotonic clock.
+pub(crate) struct Times {
+    pub(crate) created: Duration,
+    pub(crate) heard: Duration,
+    /// By the wall clock.
+    pub(crate) token_expires_on: SystemTime,
+    /// From 0 to 1, so that the connections of a pool do not age alike.
+    pub(crate) jitter: f64,
+}
+
+impl Connector {
+    /// Why a connection must not be lent again, by its times alone.
+    pub(crate) fn outlived(&self, times: &Times, silent: &SilentServer) -> Option<RetireReason> {
+        let (clock, config) = (self.0.clock(), self.config());
+        let since = |then| clock.monotonic().saturating_sub(then);
+        let age = since(times.created);
+        if config.max_lifetime.is_some_and(|limit| age >= jittered(limit, times.jitter)) {
+            return Some(RetireReason::Age);
+        }
+        if config.idle_timeout.is_some_and(|limit| since(times.heard) >= limit) {
+            return Some(RetireReason::Idle);
+        }
+        // Where one was silent, those that have not been heard of since are not
+        // waited for one after the other.
+        if silent.includes(times.heard) {
+            return Some(RetireReason::Silent);
+        }
+        let margin = TOKEN_MARGIN.mul_f64(1.0 - 0.5 * times.jitter);
+        if clock.wall() + margin < times.token_expires_on {
+            return None;
+        }
+        if self.tokens().has_newer_than(times.token_expires_on) {
+            return Some(RetireReason::TokenExpiry);
+        }
+        // Where nobody connects, nobody would ask for one.
+        self.tokens().refresh_if_due();
+        None
     }
 }
 

@@ -59,6 +59,12 @@ pub use server_error::{LoginError, ServerError};
 pub use transaction::Transaction;
 pub use transport::Transport;
 
+#[cfg(feature = "unstable-mssql-tds")]
+pub(crate) use self::{
+    driver::Driver,
+    manager::{PROBE, PROBE_TIMEOUT, Times},
+    returned::{Cleaned, Pooled, Returned, Unclean, decide},
+};
 use crate::{
     connect::{ConnectorReport, RetireReason, Stage},
     credential::Environment,

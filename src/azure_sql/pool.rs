@@ -99,7 +99,7 @@ impl Drop for PooledConnection {
     }
 }
 
-impl Pooled for Object<Manager> {
+impl<M: deadpool::managed::Manager> Pooled for Object<M> {
     fn discard(self) {
         drop(Object::take(self));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The action for a returned connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Returned {
+pub(crate) enum Returned {
     /// It goes back to the pool as it is.
     Keep,
     /// It is cleaned in the background, and then goes back.
@@ -15,7 +15,7 @@ pub(super) enum Returned {
 }
 
 /// `may_clean`: it can be cleaned in the background.
-pub(super) fn decide(may_clean: bool, in_transaction: bool, is_used: bool) -> Returned {
+pub(crate) fn decide(may_clean: bool, in_transaction: bool, is_used: bool) -> Returned {
     match may_clean {
         // Its locks must not wait for the next borrower, and to roll back takes a round trip.
         false if in_transaction => Returned::Close,
@@ -29,27 +29,27 @@ const CLEAN_FOR: Duration = Duration::from_secs(1);
 
 /// When a session was last known to be as a login leaves it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cleaned {
+pub(crate) struct Cleaned {
     /// By a monotonic clock.
-    pub(super) at: Duration,
+    pub(crate) at: Duration,
     /// The number of requests by then.
-    pub(super) requests: u64,
+    pub(crate) requests: u64,
 }
 
 impl Cleaned {
     /// Whether there was a request since: of a borrower, or of a hook.
-    pub(super) fn is_used(&self, requests: u64) -> bool {
+    pub(crate) fn is_used(&self, requests: u64) -> bool {
         requests != self.requests
     }
 
     /// Whether the session may be used as it is.
-    pub(super) fn holds(&self, requests: u64, now: Duration) -> bool {
+    pub(crate) fn holds(&self, requests: u64, now: Duration) -> bool {
         !self.is_used(requests) && now.saturating_sub(self.at) < CLEAN_FOR
     }
 }
 
 /// An object of a pool.
-pub(super) trait Pooled {
+pub(crate) trait Pooled {
     /// Takes the object out of its pool, and ends it.
     fn discard(self);
 }
@@ -57,20 +57,20 @@ pub(super) trait Pooled {
 /// A connection that is being cleaned. It leaves the pool unless that succeeds, also if the task
 /// or its runtime ends.
 #[derive(Debug)]
-pub(super) struct Unclean<T: Pooled>(Option<T>);
+pub(crate) struct Unclean<T: Pooled>(Option<T>);
 
 impl<T: Pooled> Unclean<T> {
-    pub(super) fn new(object: T) -> Self {
+    pub(crate) fn new(object: T) -> Self {
         Self(Some(object))
     }
 
     /// `None` after the end.
-    pub(super) fn object(&mut self) -> Option<&mut T> {
+    pub(crate) fn object(&mut self) -> Option<&mut T> {
         self.0.as_mut()
     }
 
     /// The object goes back to its pool.
-    pub(super) fn cleaned(mut self) {
+    pub(crate) fn cleaned(mut self) {
         drop(self.0.take());
     }
 }

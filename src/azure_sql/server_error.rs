@@ -43,21 +43,23 @@ impl ServerError {
         let units = units.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
         let message: String =
             char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
-        let (code, message) = (u32::from_le_bytes(*code), sent.excerpt(&message));
-        Some(Self { code, state: *state, message, next: None })
+        Some(Self::new(u32::from_le_bytes(*code), *state, &message, sent))
+    }
+
+    pub(crate) fn new(code: u32, state: u8, message: &str, sent: &Sent) -> Self {
+        Self { code, state, message: sent.excerpt(message), next: None }
     }
 
     /// The errors of one login, the most useful one first.
-    pub(super) fn all(errors: &[Vec<u8>], sent: &Sent) -> Option<Self> {
-        let mut all: Vec<_> =
-            errors.iter().filter_map(|error| Self::read(error, sent)).take(MOST_ERRORS).collect();
+    pub(crate) fn all(errors: impl Iterator<Item = Self>) -> Option<Self> {
+        let mut all: Vec<_> = errors.take(MOST_ERRORS).collect();
         all.sort_by_key(|error| error::rank(error.code));
         let chain = |next, error| Some(Self { next: Option::map(next, Box::new), ..error });
         all.into_iter().rev().fold(None, chain)
     }
 
     /// Whether the server refused the identity, and returned no error that has a remedy of its own.
-    pub(super) fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         error::known(self.code).is_none() && self.each().any(|error| error.code == LOGIN_FAILED)
     }
 
@@ -113,7 +115,8 @@ impl LoginError {
     /// Without what must not be shown of the tokens that were `sent`. Where a login is routed
     /// stays as it is. `errors` are all that the server returned; the driver has the first one.
     pub(super) fn new(error: DriverError, errors: &[Vec<u8>], sent: &Sent) -> Self {
-        if let Some(errors) = ServerError::all(errors, sent) {
+        let errors = errors.iter().filter_map(|error| ServerError::read(error, sent));
+        if let Some(errors) = ServerError::all(errors) {
             return Self::Server(errors);
         }
         Self::Driver(match error {

@@ -17,6 +17,9 @@ pub enum Stage {
     /// Waiting for the response to the login, and on PostgreSQL for what
     /// `target_session_attrs` asks.
     Login,
+    /// Connecting, the TLS handshake or the login: `mssql-tds` does not report which.
+    #[cfg(feature = "unstable-mssql-tds")]
+    Driver,
 }
 
 impl fmt::Display for Stage {
@@ -28,6 +31,10 @@ impl fmt::Display for Stage {
             Self::Negotiate => "negotiating encryption",
             Self::Tls => "in the TLS handshake",
             Self::Login => "waiting for the response to the login",
+            #[cfg(feature = "unstable-mssql-tds")]
+            Self::Driver => {
+                "connecting, in the TLS handshake or waiting for the response to the login"
+            }
         })
     }
 }

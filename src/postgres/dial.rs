@@ -201,6 +201,7 @@ fn classified(error: tokio_postgres::Error, login: String, attempt: &Attempt<Err
         }
         Stage::Negotiate => Error::EncryptionDeclined { server },
         Stage::Tls => Error::Tls { server, source: error },
-        Stage::Login => Error::of_login(login, error),
+        // The rest is the login.
+        _ => Error::of_login(login, error),
     }
 }

@@ -96,7 +96,7 @@ impl ConfigError {
         Self::Syntax { problem: format!("the connection URL {problem}") }
     }
 
-    pub(super) fn value(keyword: &str, problem: impl Into<String>) -> Self {
+    pub(crate) fn value(keyword: &str, problem: impl Into<String>) -> Self {
         Self::Value { keyword: keyword.to_owned(), problem: problem.into() }
     }
 }

@@ -124,36 +124,36 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Config {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) database: Option<String>,
-    pub(super) encrypt: Encrypt,
-    pub(super) trust: Trust,
-    pub(super) host_in_certificate: Option<String>,
-    pub(super) application_name: String,
-    pub(super) workstation_id: Option<String>,
-    pub(super) read_only: bool,
-    pub(super) packet_size: Option<u32>,
-    pub(super) multi_subnet_failover: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) database: Option<String>,
+    pub(crate) encrypt: Encrypt,
+    pub(crate) trust: Trust,
+    pub(crate) host_in_certificate: Option<String>,
+    pub(crate) application_name: String,
+    pub(crate) workstation_id: Option<String>,
+    pub(crate) read_only: bool,
+    pub(crate) packet_size: Option<u32>,
+    pub(crate) multi_subnet_failover: bool,
     pub(crate) connect_timeout: Duration,
-    pub(super) command_timeout: Option<Duration>,
+    pub(crate) command_timeout: Option<Duration>,
     /// How often a login that failed with a transient error is retried; `None`: as long as
     /// there is time.
-    pub(super) retry_count: Option<u32>,
+    pub(crate) retry_count: Option<u32>,
     /// The pause before such a retry; `None`: backing off.
-    pub(super) retry_interval: Option<Duration>,
-    pub(super) max_size: Option<usize>,
-    pub(super) min_size: usize,
-    pub(super) max_lifetime: Option<Duration>,
-    pub(super) idle_timeout: Option<Duration>,
-    pub(super) keepalive: Option<Duration>,
-    pub(super) tcp_user_timeout: Option<Duration>,
-    pub(super) recycling: Recycling,
-    pub(super) maintenance: bool,
+    pub(crate) retry_interval: Option<Duration>,
+    pub(crate) max_size: Option<usize>,
+    pub(crate) min_size: usize,
+    pub(crate) max_lifetime: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) tcp_user_timeout: Option<Duration>,
+    pub(crate) recycling: Recycling,
+    pub(crate) maintenance: bool,
     /// Suffixes of hosts, beside those of the server's own cloud, that a login
     /// may be routed to.
-    pub(super) routing_suffixes: Vec<String>,
-    pub(super) scope: Option<Scope>,
+    pub(crate) routing_suffixes: Vec<String>,
+    pub(crate) scope: Option<Scope>,
 }
 
 /// How a connection is encrypted; unencrypted ones there are none.

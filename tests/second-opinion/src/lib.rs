@@ -13,6 +13,7 @@ use mssql_mock_tds::{
     RedirectionConfig, TdsTlsWrapper, create_test_identity,
     protocol::build_prelogin_response_with_fedauth, server::ConnectionProcessor,
 };
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -32,12 +33,19 @@ pub struct Server {
 impl Server {
     /// TDS 7.4, its certificate for `localhost`.
     pub async fn start(authority: &Authority) -> Self {
-        Self::run(encrypting(authority, false).await)
+        Self::run(encrypting(authority, false).await.0)
     }
 
     /// TDS 8.0: TLS before anything else.
     pub async fn start_strict(authority: &Authority) -> Self {
-        Self::run(encrypting(authority, true).await)
+        Self::run(encrypting(authority, true).await.0)
+    }
+
+    /// As [`start`](Self::start) or [`start_strict`](Self::start_strict), with a folder that
+    /// holds its certificate, to be pinned.
+    pub async fn start_pinned(authority: &Authority, strict: bool) -> (Self, TempDir) {
+        let (server, folder) = encrypting(authority, strict).await;
+        (Self::run(server), folder)
     }
 
     /// It declines to encrypt.
@@ -112,16 +120,17 @@ impl Drop for Server {
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
-async fn encrypting(authority: &Authority, strict: bool) -> MockTdsServer {
+async fn encrypting(authority: &Authority, strict: bool) -> (MockTdsServer, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     authority.issue(&["localhost"]).unwrap().write_to(folder.path()).unwrap();
     let read = |name| std::fs::read(folder.path().join(name)).unwrap();
     let identity = create_test_identity(&read("server.crt"), &read("server.key")).unwrap();
-    if strict {
+    let server = if strict {
         MockTdsServer::new_with_strict_tls(ANY_PORT, identity).await.unwrap()
     } else {
         MockTdsServer::new_with_tls(ANY_PORT, Some(identity)).await.unwrap()
-    }
+    };
+    (server, folder)
 }
 
 async fn serve(

@@ -1,0 +1,317 @@
+//! The pool: what is done to a connection between two borrowers.
+
+use std::{
+    fmt, mem,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
+use mssql_tds::{
+    connection::tds_client::{ResultSet, TdsClient},
+    datatypes::column_values::ColumnValues,
+    error::Error as DriverError,
+};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use super::Connector;
+use crate::{
+    azure_sql::{Cleaned, Error, PROBE, PROBE_TIMEOUT, Pooled, Returned, Times, Unclean, decide},
+    clock,
+    connect::{PoolState, RetireReason, SilentServer},
+};
+
+/// A logged-in connection; dereferences to the driver's [`TdsClient`].
+pub struct Connection {
+    /// Kilobytes, which a pool would copy at every checkout.
+    client: Box<TdsClient>,
+    /// How often it was borrowed mutably: a request at most, each.
+    uses: u64,
+    times: Times,
+    cleaned: Cleaned,
+    /// Not to be lent again, and counted as such.
+    retired: bool,
+}
+
+impl Connection {
+    pub(super) fn new(client: TdsClient, now: Duration, token_expires_on: SystemTime) -> Self {
+        let (created, heard, jitter) = (now, now, fastrand::f64());
+        Self {
+            client: Box::new(client),
+            uses: 0,
+            times: Times { created, heard, token_expires_on, jitter },
+            cleaned: Cleaned { at: now, requests: 0 },
+            retired: false,
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.cleaned.is_used(self.uses)
+    }
+}
+
+impl Deref for Connection {
+    type Target = TdsClient;
+
+    fn deref(&self) -> &TdsClient {
+        &self.client
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut TdsClient {
+        self.uses += 1;
+        &mut self.client
+    }
+}
+
+/// Without the driver's client, whose `Debug` has the settings of the login.
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("uses", &self.uses).finish_non_exhaustive()
+    }
+}
+
+/// Makes and cleans the connections of a [`Pool`](super::Pool).
+#[derive(Debug)]
+pub struct Manager {
+    connector: Connector,
+    silent: SilentServer,
+    pub(super) state: Arc<PoolState<Self, Connection>>,
+    /// No response but the probe's has this.
+    mark: String,
+    probe: String,
+}
+
+impl Manager {
+    pub(super) fn new(connector: Connector) -> Self {
+        // The same for all connections, so that the server has one plan for it.
+        let mark = format!("{:032x}", fastrand::u128(..));
+        Self {
+            state: Arc::new(PoolState::new(&connector.0)),
+            connector,
+            silent: SilentServer::default(),
+            probe: format!("{}, '{mark}'", PROBE.concat()),
+            mark,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.connector.0.clock().monotonic()
+    }
+
+    fn retire(&self, connection: &mut Connection, reason: RetireReason) {
+        if !mem::replace(&mut connection.retired, true) {
+            self.connector.0.metrics.retired(reason);
+        }
+    }
+
+    /// What speaks against using the connection again, before it is asked.
+    fn unfit(&self, connection: &Connection) -> Option<RetireReason> {
+        if connection.client.is_connection_dead() {
+            return Some(RetireReason::Closed);
+        }
+        if connection.client.has_open_batch() {
+            return Some(RetireReason::Unsettled);
+        }
+        self.connector.0.driver.azure.outlived(&connection.times, &self.silent)
+    }
+
+    /// Whether an idle connection may be lent again, without a request to the server.
+    fn is_fit(&self, connection: &Connection) -> bool {
+        let reason = self.unfit(connection);
+        reason.inspect(|reason| self.connector.0.metrics.retired(*reason)).is_none()
+    }
+
+    /// Makes a connection fit for its next borrower.
+    async fn make_fit(&self, connection: &mut Connection) -> Result<(), RetireReason> {
+        match self.unfit(connection) {
+            Some(reason) => Err(reason),
+            None if connection.cleaned.holds(connection.uses, self.now()) => Ok(()),
+            None => self.clean(connection).await,
+        }
+    }
+
+    /// Returns the action for a returned connection.
+    fn returned(&self, connection: &mut Connection, may_clean: bool) -> Returned {
+        if connection.is_used() {
+            connection.times.heard = self.now();
+        }
+        if let Some(reason) = self.unfit(connection) {
+            self.retire(connection, reason);
+            return Returned::Close;
+        }
+        let in_transaction = connection.client.has_active_transaction();
+        let returned = decide(may_clean, in_transaction, connection.is_used());
+        if returned == Returned::Close {
+            self.retire(connection, RetireReason::TransactionOpen);
+        }
+        returned
+    }
+
+    /// Resets the session, in a round trip that also shows that no earlier response is due.
+    async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
+        let (clock, began) = (self.connector.0.clock(), self.now());
+        let probing = Box::pin(self.probe(&mut connection.client));
+        let cleaning = async {
+            match clock::timeout(&**clock, PROBE_TIMEOUT, probing).await {
+                Ok(probed) => probed.map_err(|error| self.reason(&error)),
+                Err(clock::Elapsed) => Ok(None),
+            }
+        };
+        match self.connector.0.metrics.recycle(cleaning).await? {
+            Some(true) => {}
+            // The driver has read the response of a request that its borrower dropped.
+            Some(false) => return Err(RetireReason::Unsettled),
+            None if connection.is_used() => return Err(RetireReason::Unsettled),
+            // Nothing else explains it.
+            None => {
+                self.silent.silent(began);
+                return Err(RetireReason::Recycling);
+            }
+        }
+        let now = self.now();
+        self.silent.heard(now);
+        connection.times.heard = now;
+        connection.cleaned = Cleaned { at: now, requests: connection.uses };
+        Ok(())
+    }
+
+    /// Whether the response is the probe's, and no transaction is open.
+    async fn probe(&self, client: &mut TdsClient) -> Result<Option<bool>, DriverError> {
+        // A request in a transaction names it, and one that resets the session cannot.
+        if client.has_active_transaction() {
+            client.rollback_transaction(None, None).await?;
+        }
+        client.prepare_reset_connection(false);
+        client.execute(self.probe.clone(), ()).await?;
+        let found = match client.on_rows() || client.advance_to_rows().await? {
+            true => client.next_row().await?,
+            false => None,
+        };
+        client.close_query().await?;
+        let is_clean = match found.as_deref() {
+            Some([ColumnValues::Int(0), ColumnValues::String(mark)]) => {
+                mark.to_utf8_string() == self.mark
+            }
+            _ => false,
+        };
+        Ok(Some(is_clean && !client.reset_pending() && !client.is_connection_dead()))
+    }
+
+    fn reason(&self, error: &DriverError) -> RetireReason {
+        let text = self.connector.0.sent.excerpt_of(error);
+        tracing::debug!(error = text, "the probe of an idle connection failed");
+        match error {
+            DriverError::ConnectionResetNotAcknowledged => RetireReason::ResetNotAcknowledged,
+            DriverError::Io(_) | DriverError::ConnectionClosed(_) => RetireReason::Closed,
+            _ => RetireReason::Recycling,
+        }
+    }
+}
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Connection, Error> {
+        let config = self.connector.0.driver.azure.config();
+        if config.maintenance {
+            let is_fit = |manager: &Self, idle: &Connection, _: &Metrics| manager.is_fit(idle);
+            self.state.maintain(config.min_size, is_fit);
+        }
+        let login = |began| {
+            let connector = self.connector.clone();
+            async move { connector.0.connect(began).await }
+        };
+        let is_alive = |connection: &Connection| !connection.client.is_connection_dead();
+        self.state.connect(login, is_alive).await
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
+        self.make_fit(connection).await.map_err(|reason| {
+            self.retire(connection, reason);
+            RecycleError::Backend(Error::Retired { reason })
+        })
+    }
+}
+
+/// What a [`Pool`](super::Pool) lends; dereferences to [`Connection`], and so to the driver's
+/// [`TdsClient`]. When it is dropped, the connection goes back to the pool: cleaned, or not at all.
+#[derive(Debug)]
+pub struct PooledConnection(Option<Object<Manager>>);
+
+impl PooledConnection {
+    /// Takes the connection out of its pool, for good.
+    #[must_use]
+    pub fn take(mut this: Self) -> Connection {
+        this.0.take().map_or_else(|| gone(), Object::take)
+    }
+}
+
+fn gone() -> ! {
+    unreachable!("only the end of a pooled connection takes its object")
+}
+
+impl Drop for PooledConnection {
+    fn drop(&mut self) {
+        let Some(mut object) = self.0.take() else { return };
+        // Without an open pool, dropping the object closes the connection.
+        let Some(pool) = Object::pool(&object).filter(|pool| !pool.is_closed()) else { return };
+        let mut alive = pool.manager().state.alive.subscribe();
+        // On a runtime with one thread, a task runs only inside `block_on`.
+        let runtime = Handle::try_current().ok();
+        let runtime =
+            runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+        match (pool.manager().returned(&mut object, runtime.is_some()), runtime) {
+            (Returned::Close, _) => object.discard(),
+            (Returned::Clean, Some(runtime)) => {
+                let unclean = Unclean::new(object);
+                runtime.spawn(async move {
+                    tokio::select! {
+                        () = clean(unclean, pool.manager()) => {}
+                        // A pool that ends does not wait for it.
+                        _ = alive.changed() => {}
+                    }
+                });
+            }
+            (Returned::Keep | Returned::Clean, _) => {}
+        }
+    }
+}
+
+/// Has a connection cleaned; it goes back if that succeeds.
+async fn clean(mut unclean: Unclean<Object<Manager>>, manager: &Manager) {
+    let Some(object) = unclean.object() else { return };
+    match manager.clean(object).await {
+        Ok(()) => unclean.cleaned(),
+        Err(reason) => manager.retire(object, reason),
+    }
+}
+
+impl From<Object<Manager>> for PooledConnection {
+    fn from(object: Object<Manager>) -> Self {
+        Self(Some(object))
+    }
+}
+
+impl Deref for PooledConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match &self.0 {
+            Some(object) => object,
+            None => gone(),
+        }
+    }
+}
+
+impl DerefMut for PooledConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
+        match &mut self.0 {
+            Some(object) => object,
+            None => gone(),
+        }
+    }
+}
