@@ -136,6 +136,9 @@ impl Driver {
             }
             DriverError::Io(error) => broken(error.kind()),
             DriverError::ConnectionClosed(_) => broken(io::ErrorKind::ConnectionAborted),
+            DriverError::ProtocolError(problem) if problem.starts_with(CUT_OFF) => {
+                broken(io::ErrorKind::UnexpectedEof)
+            }
             DriverError::ProtocolError(_) => {
                 return Error::UnexpectedProtocol { server, problem: text };
             }
@@ -144,6 +147,10 @@ impl Driver {
         Error::Login { server, source }
     }
 }
+
+/// What the driver says if it cannot read the response to a login, which it does not tell apart:
+/// most often the connection broke.
+const CUT_OFF: &str = "Failed to receive token during login";
 
 /// What the driver connects with.
 fn context(config: &Config, address: &str, token: &Token) -> ClientContext {
