@@ -8,7 +8,8 @@
         feature = "bb8",
         feature = "diesel-async",
         feature = "metrics",
-        feature = "sqlx"
+        feature = "sqlx",
+        feature = "unstable-mssql-tds"
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]

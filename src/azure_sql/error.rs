@@ -310,7 +310,7 @@ pub(super) fn known(code: u32) -> Option<(bool, &'static str)> {
         .map(|(_, transient, advice)| (*transient, *advice))
 }
 
-fn is_transient_code(code: u32) -> bool {
+pub(crate) fn is_transient_code(code: u32) -> bool {
     known(code).is_some_and(|(transient, _)| transient)
 }
 

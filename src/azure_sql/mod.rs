@@ -62,6 +62,7 @@ pub use transport::Transport;
 #[cfg(feature = "unstable-mssql-tds")]
 pub(crate) use self::{
     driver::Driver,
+    error::is_transient_code,
     manager::{PROBE, PROBE_TIMEOUT, Times},
     returned::{Cleaned, Pooled, Returned, Unclean, decide},
 };

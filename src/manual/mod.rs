@@ -1,10 +1,12 @@
 //! The manual: how to set up each host, and how the crate behaves, with the numbers.
 //!
 //! - A login failed: [`troubleshooting`].
+//! - Programs to copy: [`cookbook`]. The same identity for Redis, DataFusion or another driver:
+//!   [`seams`].
 //! - Set up the place where the program runs: [`local`], [`app_service`], [`containers`],
 //!   [`machines`], [`ci`].
 //! - How the crate behaves there: [`tokens`], [`connections`], [`security`], [`limits`]. What to
-//!   monitor: [`telemetry`](crate::telemetry).
+//!   monitor: [`telemetry`](crate::telemetry). How fast it is: [`figures`].
 //! - You already use tiberius, deadpool-postgres, bb8-tiberius or sqlx: [`migrating`].
 //!
 //! A title in quotes is that of the page on Microsoft Learn that a statement about Azure comes
@@ -30,6 +32,8 @@ pub mod local {}
 pub mod machines {}
 #[doc = include_str!("migrating.md")]
 pub mod migrating {}
+#[doc = include_str!("seams.md")]
+pub mod seams {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 #[doc = include_str!("tokens.md")]

@@ -168,3 +168,34 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
     assert!(logged.contains("TRACE") && logged.contains("mssql_tds"), "the finest level was on");
     assert_no_token(&logged);
 }
+
+#[test]
+fn a_querys_error_is_transient_by_its_number_or_where_the_connection_broke() {
+    use entra_pool::adapters::mssql_tds::{
+        is_transient,
+        mssql_tds::error::{Error, SqlErrorInfo},
+    };
+
+    let number = |number| {
+        Error::from_sql_error(SqlErrorInfo {
+            message: "as the test has it".to_owned(),
+            state: 1,
+            class: 16,
+            number,
+            server_name: None,
+            proc_name: None,
+            line_number: None,
+        })
+    };
+    for (error, transient) in [
+        (number(1205), true),
+        (number(40613), true),
+        (number(37396), true),
+        (number(2627), false),
+        (Error::ConnectionClosed("by the test".to_owned()), true),
+        (Error::ConnectionResetNotAcknowledged, true),
+        (Error::UsageError("by the test".to_owned()), false),
+    ] {
+        assert_eq!(is_transient(&error), transient, "{error}");
+    }
+}

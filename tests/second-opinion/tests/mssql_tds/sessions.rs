@@ -159,6 +159,27 @@ async fn a_query_that_was_dropped_while_it_was_awaited_ends_the_connection() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_request_whose_response_has_the_form_of_the_probes_is_told_apart() {
+    let shop = Shop::open().await;
+    let (pool, connector) = shop.pool_of_one();
+    let mut a = pool.get().await.unwrap();
+    let first = session(&mut a).await;
+    shop.server.behaviour().delay_queries(Duration::from_millis(50));
+    let sent = shop.counters().requests;
+    // Its response even acknowledges a reset.
+    a.prepare_reset_connection(false);
+    tokio::select! {
+        answered = a.execute("SELECT 0, 'not the mark'".into(), ()) => panic!("{answered:?}"),
+        () = until(|| shop.counters().requests > sent) => {}
+    }
+    drop(a);
+    until(|| pool.status().size == 0).await;
+    shop.server.behaviour().delay_queries(Duration::ZERO);
+    assert_eq!(retired(&connector), [(RetireReason::Unsettled, 1)]);
+    assert_replaced(&shop, &pool, &connector, first).await;
+}
+
 #[tokio::test]
 async fn rows_that_were_not_read_end_the_connection_at_once() {
     let shop = Shop::open().await;
