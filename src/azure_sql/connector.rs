@@ -6,7 +6,8 @@ use std::{
 
 use super::{
     Config, ConfigError, Connection, ConnectorReport, Encrypt, Error, Manager, Pool, PoolBuilder,
-    PoolError, driver::Driver,
+    PoolError,
+    driver::{Driver, LogIn},
 };
 use crate::{
     connect::{self, Engine},
@@ -32,34 +33,8 @@ impl Connector {
     /// [`Error::TlsConfig`], if the trusted certificates cannot be read;
     /// [`Error::Config`], if a setting cannot be meant, or the tokens are for another scope.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
-        config.check()?;
-        match config.token_scope() {
-            // The tokens that were passed show what an unknown host wants.
-            Err(ConfigError::UnknownHost { .. }) => {}
-            Err(error) => return Err(error.into()),
-            Ok(wanted) if wanted == *tokens.scope() => {}
-            Ok(wanted) => {
-                return Err(
-                    ConfigError::ScopeMismatch { wanted, tokens: tokens.scope().clone() }.into()
-                );
-            }
-        }
-        let mut tls = tls::client_config(&config.trust)?;
-        if config.encrypt == Encrypt::Strict {
-            tls.alpn_protocols = vec![TDS_8.to_vec()];
-        }
-        let server = (config.host.as_str(), config.port);
-        let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
-        let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
-        let driver = Driver {
-            config,
-            tls: Arc::new(tls),
-            scope: tokens.scope().clone(),
-            clock,
-            warned_of_resets: Once::new(),
-            has_no_isolation: Once::new(),
-        };
-        Ok(Self(Arc::new(Engine::new(driver, tokens, database, limit))))
+        let log_in: LogIn<_> = |driver, token, attempt| Box::pin(driver.follow(token, attempt));
+        Ok(Self(Arc::new(engine(config, tokens, log_in)?)))
     }
 
     /// Connects and logs in.
@@ -150,6 +125,43 @@ impl Connector {
     pub fn tokens(&self) -> &TokenCache {
         &self.0.tokens
     }
+}
+
+/// The engine of a connector whose logins are made by `log_in`.
+pub(crate) fn engine<C: Send + 'static>(
+    config: Config,
+    tokens: TokenCache,
+    log_in: LogIn<C>,
+) -> Result<Engine<Driver<C>>, Error> {
+    config.check()?;
+    match config.token_scope() {
+        // The tokens that were passed show what an unknown host wants.
+        Err(ConfigError::UnknownHost { .. }) => {}
+        Err(error) => return Err(error.into()),
+        Ok(wanted) if wanted == *tokens.scope() => {}
+        Ok(wanted) => {
+            return Err(
+                ConfigError::ScopeMismatch { wanted, tokens: tokens.scope().clone() }.into()
+            );
+        }
+    }
+    let mut tls = tls::client_config(&config.trust)?;
+    if config.encrypt == Encrypt::Strict {
+        tls.alpn_protocols = vec![TDS_8.to_vec()];
+    }
+    let server = (config.host.as_str(), config.port);
+    let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
+    let (limit, clock) = (config.connect_timeout, tokens.clock().clone());
+    let driver = Driver {
+        config,
+        log_in,
+        tls: Arc::new(tls),
+        scope: tokens.scope().clone(),
+        clock,
+        warned_of_resets: Once::new(),
+        has_no_isolation: Once::new(),
+    };
+    Ok(Engine::new(driver, tokens, database, limit))
 }
 
 impl fmt::Debug for Connector {

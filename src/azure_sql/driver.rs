@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tiberius::{AuthMethod, EncryptionLevel};
 use tokio::net::lookup_host;
@@ -31,20 +32,25 @@ use crate::{
 /// How often a login follows the server elsewhere, as SqlClient does.
 const MOST_ROUTINGS: usize = 10;
 
-/// Azure SQL's half of connecting.
-pub(crate) struct Driver {
-    pub(super) config: Config,
+/// One login, by tiberius or another driver.
+pub(crate) type LogIn<C> =
+    for<'a> fn(&'a Driver<C>, &'a Token, &'a Attempt<Error>) -> BoxFuture<'a, Result<C, Error>>;
+
+/// Azure SQL's half of connecting. `C` is what a login returns.
+pub(crate) struct Driver<C = Connection> {
+    pub(crate) config: Config,
+    pub(super) log_in: LogIn<C>,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) scope: Scope,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     /// That the server does not acknowledge resets was logged.
     pub(super) warned_of_resets: Once,
     /// The server refuses the isolation level READ COMMITTED, which was logged.
     pub(super) has_no_isolation: Once,
 }
 
-impl connect::Driver for Driver {
-    type Connection = Connection;
+impl<C: Send + 'static> connect::Driver for Driver<C> {
+    type Connection = C;
     type Error = Error;
     type Refusal = Box<LoginRefused>;
 
@@ -63,41 +69,8 @@ impl connect::Driver for Driver {
         RetryPolicy { first, longest, count }
     }
 
-    /// Logs in at the server, or where it sends us.
-    async fn log_in(&self, token: &Token, attempt: &Attempt<Error>) -> Result<Connection, Error> {
-        let config = &self.config;
-        let (mut name, mut port) = (config.host.clone(), config.port);
-        for _ in 0..=MOST_ROUTINGS {
-            match Box::pin(self.log_in_at(&name, port, token, attempt)).await {
-                Err(Error::Login {
-                    source:
-                        LoginError::Driver(tiberius::error::Error::Routing { host: to, port: at }),
-                    server,
-                }) => {
-                    let shown = attempt.sent.excerpt(&to);
-                    let problem = match () {
-                        () if shown != to => Some("the target is not a valid host name"),
-                        () if !self.may_route(host_of(&to)) => Some(
-                            "the target is outside the cloud of the configured host, so the token must not go there: to allow it, call Config::allow_routing_to",
-                        ),
-                        () => None,
-                    };
-                    if let Some(problem) = problem {
-                        let target = format!("{},{at}", host_of(&shown));
-                        return Err(Error::Routing { server, target, problem });
-                    }
-                    tracing::debug!(from = name, to, port = at, "the server routes the login");
-                    attempt.routed();
-                    (name, port) = (to, at);
-                }
-                other => return other,
-            }
-        }
-        Err(Error::Routing {
-            server: config.server(),
-            target: format!("{},{port}", host_of(&name)),
-            problem: "that is the eleventh time; 10 are followed",
-        })
+    async fn log_in(&self, token: &Token, attempt: &Attempt<Error>) -> Result<C, Error> {
+        (self.log_in)(self, token, attempt).await
     }
 
     fn outlook(&self, error: &Error, known: bool) -> Outlook {
@@ -148,7 +121,68 @@ impl connect::Driver for Driver {
     }
 }
 
+impl<C> Driver<C> {
+    /// The error of a login that the server refused.
+    pub(crate) fn login_refused(
+        &self,
+        server: String,
+        token: &Token,
+        source: ServerError,
+    ) -> Error {
+        Error::LoginRefused(Box::new(LoginRefused {
+            server,
+            database: self.config.database.clone(),
+            claims: token.claims(),
+            audience: self.scope.resource().to_owned(),
+            expires_on: token.expires_on(),
+            second_login: String::new(),
+            source,
+        }))
+    }
+}
+
 impl Driver {
+    /// Logs in at the server, or where it sends us.
+    pub(super) async fn follow(
+        &self,
+        token: &Token,
+        attempt: &Attempt<Error>,
+    ) -> Result<Connection, Error> {
+        let config = &self.config;
+        let (mut name, mut port) = (config.host.clone(), config.port);
+        for _ in 0..=MOST_ROUTINGS {
+            match Box::pin(self.log_in_at(&name, port, token, attempt)).await {
+                Err(Error::Login {
+                    source:
+                        LoginError::Driver(tiberius::error::Error::Routing { host: to, port: at }),
+                    server,
+                }) => {
+                    let shown = attempt.sent.excerpt(&to);
+                    let problem = match () {
+                        () if shown != to => Some("the target is not a valid host name"),
+                        () if !self.may_route(host_of(&to)) => Some(
+                            "the target is outside the cloud of the configured host, so the token must not go there: to allow it, call Config::allow_routing_to",
+                        ),
+                        () => None,
+                    };
+                    if let Some(problem) = problem {
+                        let target = format!("{},{at}", host_of(&shown));
+                        return Err(Error::Routing { server, target, problem });
+                    }
+                    tracing::debug!(from = name, to, port = at, "the server routes the login");
+                    attempt.routed();
+                    (name, port) = (to, at);
+                }
+                other => return other,
+            }
+        }
+        Err(Error::Routing {
+            server: config.server(),
+            target: format!("{},{port}", host_of(&name)),
+            problem: "that is the eleventh time; 10 are followed",
+        })
+    }
+
     /// A login may be routed within its own cloud, and where the configuration
     /// says; where the first host is of no cloud (an emulator, a proxy), only
     /// within that host.
@@ -248,24 +282,6 @@ impl Driver {
             retired: false,
             link,
         })
-    }
-
-    /// The error of a login that the server refused.
-    pub(crate) fn login_refused(
-        &self,
-        server: String,
-        token: &Token,
-        source: ServerError,
-    ) -> Error {
-        Error::LoginRefused(Box::new(LoginRefused {
-            server,
-            database: self.config.database.clone(),
-            claims: token.claims(),
-            audience: self.scope.resource().to_owned(),
-            expires_on: token.expires_on(),
-            second_login: String::new(),
-            source,
-        }))
     }
 
     /// Dials the server, exchanges PRELOGINs and sets up TLS.
@@ -402,7 +418,8 @@ mod tests {
         let scope = config.token_scope().unwrap();
         let clock = Arc::new(crate::clock::ManualClock::new());
         let (warned_of_resets, has_no_isolation) = (Once::new(), Once::new());
-        Driver { config, tls, scope, clock, warned_of_resets, has_no_isolation }
+        let log_in: LogIn<_> = |driver, token, attempt| Box::pin(driver.follow(token, attempt));
+        Driver { config, log_in, tls, scope, clock, warned_of_resets, has_no_isolation }
     }
 
     #[test]

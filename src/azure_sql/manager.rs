@@ -8,14 +8,14 @@ use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
 use super::{
     Client, Connection, Connector, Error, RetireReason,
-    driver::quietly,
+    driver::{Driver, quietly},
     is_transient,
     link::{Link, ResetRule},
     returned::{Cleaned, Returned, decide},
 };
 use crate::{
     clock,
-    connect::{PoolState, SilentServer, jittered},
+    connect::{Engine, PoolState, SilentServer, jittered},
 };
 
 /// Makes and cleans the connections of a [`Pool`](super::Pool).
@@ -189,7 +189,7 @@ impl Manager {
             token_expires_on: connection.token_expires_on,
             jitter: connection.jitter,
         };
-        self.connector.outlived(&times, &self.silent)
+        self.connector.0.outlived(&times, &self.silent)
     }
 
     async fn renew(&self, connection: &mut Connection) -> Result<(), RetireReason> {
@@ -297,10 +297,10 @@ pub(crate) struct Times {
     pub(crate) jitter: f64,
 }
 
-impl Connector {
+impl<C: Send + 'static> Engine<Driver<C>> {
     /// Why a connection must not be lent again, by its times alone.
     pub(crate) fn outlived(&self, times: &Times, silent: &SilentServer) -> Option<RetireReason> {
-        let (clock, config) = (self.0.clock(), self.config());
+        let (clock, config) = (self.clock(), &self.driver.config);
         let since = |then| clock.monotonic().saturating_sub(then);
         let age = since(times.created);
         if config.max_lifetime.is_some_and(|limit| age >= jittered(limit, times.jitter)) {
@@ -318,11 +318,11 @@ impl Connector {
         if clock.wall() + margin < times.token_expires_on {
             return None;
         }
-        if self.tokens().has_newer_than(times.token_expires_on) {
+        if self.tokens.has_newer_than(times.token_expires_on) {
             return Some(RetireReason::TokenExpiry);
         }
         // Where nobody connects, nobody would ask for one.
-        self.tokens().refresh_if_due();
+        self.tokens.refresh_if_due();
         None
     }
 }

@@ -61,9 +61,11 @@ pub use transport::Transport;
 
 #[cfg(feature = "unstable-mssql-tds")]
 pub(crate) use self::{
-    driver::Driver,
+    connector::engine,
+    driver::{Driver, LogIn},
     error::is_transient_code,
     manager::{PROBE, PROBE_TIMEOUT, Times},
+    pool::lends,
     returned::{Cleaned, Pooled, Returned, Unclean, decide},
 };
 use crate::{

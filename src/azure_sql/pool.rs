@@ -9,6 +9,88 @@ use super::{
 };
 use crate::connect;
 
+/// What a pool lends, over `Option<Object<Manager>>`: it dereferences to the connection, and its
+/// drop has the manager decide.
+macro_rules! lends {
+    ($pooled:ident, $manager:ident, $connection:ident) => {
+        impl $pooled {
+            fn object(&self) -> &Object<$manager> {
+                match &self.0 {
+                    Some(object) => object,
+                    None => gone(),
+                }
+            }
+        }
+
+        fn gone() -> ! {
+            unreachable!("only the end of a pooled connection takes its object")
+        }
+
+        impl Drop for $pooled {
+            fn drop(&mut self) {
+                let Some(mut object) = self.0.take() else { return };
+                let Some(pool) = Object::pool(&object) else { return };
+                let mut alive = pool.manager().state.alive.subscribe();
+                // Without an open pool, dropping the object closes the connection.
+                if pool.is_closed() {
+                    return;
+                }
+                // On a runtime with one thread, a task runs only inside `block_on`.
+                let runtime = Handle::try_current().ok();
+                let runtime = runtime
+                    .filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+                match (pool.manager().returned(&mut object, runtime.is_some()), runtime) {
+                    (Returned::Close, _) => object.discard(),
+                    (Returned::Clean, Some(runtime)) => {
+                        let unclean = Unclean::new(object);
+                        runtime.spawn(async move {
+                            tokio::select! {
+                                () = clean(unclean, pool.manager()) => {}
+                                // A pool that closes does not wait for it.
+                                _ = alive.changed() => {}
+                            }
+                        });
+                    }
+                    (Returned::Keep | Returned::Clean, _) => {}
+                }
+            }
+        }
+
+        /// Has a connection cleaned; it goes back if that succeeds.
+        async fn clean(mut unclean: Unclean<Object<$manager>>, manager: &$manager) {
+            let Some(object) = unclean.object() else { return };
+            match manager.clean(object).await {
+                Ok(()) => unclean.cleaned(),
+                Err(reason) => manager.retire(object, reason),
+            }
+        }
+
+        impl From<Object<$manager>> for $pooled {
+            fn from(object: Object<$manager>) -> Self {
+                Self(Some(object))
+            }
+        }
+
+        impl Deref for $pooled {
+            type Target = $connection;
+
+            fn deref(&self) -> &$connection {
+                self.object()
+            }
+        }
+
+        impl DerefMut for $pooled {
+            fn deref_mut(&mut self) -> &mut $connection {
+                match &mut self.0 {
+                    Some(object) => object,
+                    None => gone(),
+                }
+            }
+        }
+    };
+}
+pub(crate) use lends;
+
 /// A deadpool pool of Azure SQL connections.
 ///
 /// With [`Recycling::Clean`](super::Recycling::Clean), a connection that comes back is cleaned in
@@ -56,84 +138,13 @@ impl PooledConnection {
     pub fn metrics(this: &Self) -> &Metrics {
         Object::metrics(this.object())
     }
-
-    fn object(&self) -> &Object<Manager> {
-        match &self.0 {
-            Some(object) => object,
-            None => gone(),
-        }
-    }
 }
 
-fn gone() -> ! {
-    unreachable!("only the end of a pooled connection takes its object")
-}
-
-impl Drop for PooledConnection {
-    fn drop(&mut self) {
-        let Some(mut object) = self.0.take() else { return };
-        let Some(pool) = Object::pool(&object) else { return };
-        let mut alive = pool.manager().state.alive.subscribe();
-        // Without an open pool, dropping the object closes the connection.
-        if pool.is_closed() {
-            return;
-        }
-        // On a runtime with one thread, a task runs only inside `block_on`.
-        let runtime = Handle::try_current().ok();
-        let runtime =
-            runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-        match (pool.manager().returned(&mut object, runtime.is_some()), runtime) {
-            (Returned::Close, _) => object.discard(),
-            (Returned::Clean, Some(runtime)) => {
-                let unclean = Unclean::new(object);
-                runtime.spawn(async move {
-                    tokio::select! {
-                        () = clean(unclean, pool.manager()) => {}
-                        // A pool that closes does not wait for it.
-                        _ = alive.changed() => {}
-                    }
-                });
-            }
-            (Returned::Keep | Returned::Clean, _) => {}
-        }
-    }
-}
+lends!(PooledConnection, Manager, Connection);
 
 impl<M: deadpool::managed::Manager> Pooled for Object<M> {
     fn discard(self) {
         drop(Object::take(self));
-    }
-}
-
-/// Has a connection cleaned; it goes back if that succeeds.
-async fn clean(mut unclean: Unclean<Object<Manager>>, manager: &Manager) {
-    let Some(object) = unclean.object() else { return };
-    match manager.clean(object).await {
-        Ok(()) => unclean.cleaned(),
-        Err(reason) => manager.retire(object, reason),
-    }
-}
-
-impl From<Object<Manager>> for PooledConnection {
-    fn from(object: Object<Manager>) -> Self {
-        Self(Some(object))
-    }
-}
-
-impl Deref for PooledConnection {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        self.object()
-    }
-}
-
-impl DerefMut for PooledConnection {
-    fn deref_mut(&mut self) -> &mut Connection {
-        match &mut self.0 {
-            Some(object) => object,
-            None => gone(),
-        }
     }
 }
 

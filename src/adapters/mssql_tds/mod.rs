@@ -147,11 +147,10 @@ pub use mssql_tds;
 
 pub use self::pool::{Connection, Manager, PooledConnection};
 
-use self::driver::{Driver, refuse_unsupported};
+use self::driver::{log_in, refuse_unsupported};
 use crate::{
-    azure_sql::{self, Config, Error},
+    azure_sql::{self, Config, Driver, Error, LogIn},
     connect::{self, ConnectorReport, Engine},
-    telemetry::Database,
     token::TokenCache,
 };
 
@@ -160,7 +159,7 @@ pub type Pool = deadpool::managed::Pool<Manager, PooledConnection>;
 
 /// Connects to an Azure SQL server by mssql-tds. Cheap to clone; clones share their counters.
 #[derive(Clone)]
-pub struct Connector(Arc<Engine<Driver>>);
+pub struct Connector(Arc<Engine<Driver<Connection>>>);
 
 impl Connector {
     /// A connector to where `config` says, with tokens from `tokens`.
@@ -171,12 +170,8 @@ impl Connector {
     /// the driver cannot honour.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         refuse_unsupported(&config)?;
-        let azure = azure_sql::Connector::new(config, tokens.clone())?;
-        let config = azure.config();
-        let server = (config.host.as_str(), config.port);
-        let database = Database::new("microsoft.sql_server", [server], config.database.as_deref());
-        let limit = config.connect_timeout;
-        Ok(Self(Arc::new(Engine::new(Driver { azure }, tokens, database, limit))))
+        let log_in: LogIn<_> = |driver, token, attempt| Box::pin(log_in(driver, token, attempt));
+        Ok(Self(Arc::new(azure_sql::engine(config, tokens, log_in)?)))
     }
 
     /// Connects and logs in, as [`azure_sql::Connector::connect`] does.
@@ -196,7 +191,7 @@ impl Connector {
 
     /// A builder for a pool of its connections.
     pub fn pool_builder(&self) -> connect::PoolBuilder<Manager, PooledConnection> {
-        let Config { connect_timeout, max_size, min_size, .. } = *self.0.driver.azure.config();
+        let Config { connect_timeout, max_size, min_size, .. } = self.0.driver.config;
         let manager = Manager::new(self.clone());
         let state = manager.state.clone();
         connect::PoolBuilder::new(manager, &state, connect_timeout, max_size, min_size)
@@ -226,6 +221,9 @@ pub fn is_transient(error: &mssql_tds::error::Error) -> bool {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connector").field(&self.0.driver.azure).finish()
+        f.debug_struct("Connector")
+            .field("config", &self.0.driver.config)
+            .field("tokens", &self.0.tokens)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! The pool: what is done to a connection between two borrowers.
 
 use std::{
-    fmt, mem,
+    fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -17,7 +17,9 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::Connector;
 use crate::{
-    azure_sql::{Cleaned, Error, PROBE, PROBE_TIMEOUT, Pooled, Returned, Times, Unclean, decide},
+    azure_sql::{
+        Cleaned, Error, PROBE, PROBE_TIMEOUT, Pooled, Returned, Times, Unclean, decide, lends,
+    },
     clock,
     connect::{PoolState, RetireReason, SilentServer},
 };
@@ -30,8 +32,6 @@ pub struct Connection {
     uses: u64,
     times: Times,
     cleaned: Cleaned,
-    /// Not to be lent again, and counted as such.
-    retired: bool,
 }
 
 impl Connection {
@@ -42,7 +42,6 @@ impl Connection {
             uses: 0,
             times: Times { created, heard, token_expires_on, jitter },
             cleaned: Cleaned { at: now, requests: 0 },
-            retired: false,
         }
     }
 
@@ -101,10 +100,8 @@ impl Manager {
         self.connector.0.clock().monotonic()
     }
 
-    fn retire(&self, connection: &mut Connection, reason: RetireReason) {
-        if !mem::replace(&mut connection.retired, true) {
-            self.connector.0.metrics.retired(reason);
-        }
+    fn retire(&self, _: &mut Connection, reason: RetireReason) {
+        self.connector.0.metrics.retired(reason);
     }
 
     /// What speaks against using the connection again, before it is asked.
@@ -115,22 +112,13 @@ impl Manager {
         if connection.client.has_open_batch() {
             return Some(RetireReason::Unsettled);
         }
-        self.connector.0.driver.azure.outlived(&connection.times, &self.silent)
+        self.connector.0.outlived(&connection.times, &self.silent)
     }
 
     /// Whether an idle connection may be lent again, without a request to the server.
     fn is_fit(&self, connection: &Connection) -> bool {
         let reason = self.unfit(connection);
         reason.inspect(|reason| self.connector.0.metrics.retired(*reason)).is_none()
-    }
-
-    /// Makes a connection fit for its next borrower.
-    async fn make_fit(&self, connection: &mut Connection) -> Result<(), RetireReason> {
-        match self.unfit(connection) {
-            Some(reason) => Err(reason),
-            None if connection.cleaned.holds(connection.uses, self.now()) => Ok(()),
-            None => self.clean(connection).await,
-        }
     }
 
     /// Returns the action for a returned connection.
@@ -216,7 +204,7 @@ impl managed::Manager for Manager {
     type Error = Error;
 
     async fn create(&self) -> Result<Connection, Error> {
-        let config = self.connector.0.driver.azure.config();
+        let config = &self.connector.0.driver.config;
         if config.maintenance {
             let is_fit = |manager: &Self, idle: &Connection, _: &Metrics| manager.is_fit(idle);
             self.state.maintain(config.min_size, is_fit);
@@ -230,7 +218,12 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
-        self.make_fit(connection).await.map_err(|reason| {
+        let made_fit = match self.unfit(connection) {
+            Some(reason) => Err(reason),
+            None if connection.cleaned.holds(connection.uses, self.now()) => Ok(()),
+            None => self.clean(connection).await,
+        };
+        made_fit.map_err(|reason| {
             self.retire(connection, reason);
             RecycleError::Backend(Error::Retired { reason })
         })
@@ -250,68 +243,4 @@ impl PooledConnection {
     }
 }
 
-fn gone() -> ! {
-    unreachable!("only the end of a pooled connection takes its object")
-}
-
-impl Drop for PooledConnection {
-    fn drop(&mut self) {
-        let Some(mut object) = self.0.take() else { return };
-        // Without an open pool, dropping the object closes the connection.
-        let Some(pool) = Object::pool(&object).filter(|pool| !pool.is_closed()) else { return };
-        let mut alive = pool.manager().state.alive.subscribe();
-        // On a runtime with one thread, a task runs only inside `block_on`.
-        let runtime = Handle::try_current().ok();
-        let runtime =
-            runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
-        match (pool.manager().returned(&mut object, runtime.is_some()), runtime) {
-            (Returned::Close, _) => object.discard(),
-            (Returned::Clean, Some(runtime)) => {
-                let unclean = Unclean::new(object);
-                runtime.spawn(async move {
-                    tokio::select! {
-                        () = clean(unclean, pool.manager()) => {}
-                        // A pool that ends does not wait for it.
-                        _ = alive.changed() => {}
-                    }
-                });
-            }
-            (Returned::Keep | Returned::Clean, _) => {}
-        }
-    }
-}
-
-/// Has a connection cleaned; it goes back if that succeeds.
-async fn clean(mut unclean: Unclean<Object<Manager>>, manager: &Manager) {
-    let Some(object) = unclean.object() else { return };
-    match manager.clean(object).await {
-        Ok(()) => unclean.cleaned(),
-        Err(reason) => manager.retire(object, reason),
-    }
-}
-
-impl From<Object<Manager>> for PooledConnection {
-    fn from(object: Object<Manager>) -> Self {
-        Self(Some(object))
-    }
-}
-
-impl Deref for PooledConnection {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        match &self.0 {
-            Some(object) => object,
-            None => gone(),
-        }
-    }
-}
-
-impl DerefMut for PooledConnection {
-    fn deref_mut(&mut self) -> &mut Connection {
-        match &mut self.0 {
-            Some(object) => object,
-            None => gone(),
-        }
-    }
-}
+lends!(PooledConnection, Manager, Connection);
