@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Against the emulator: `cargo run -p entra-pool-emulator` prints the string (and what to export
-//! first). The driver trusts the platform's roots only: remove `TrustServerCertificateCA=FILE` from
-//! the string, and set `SSL_CERT_FILE=FILE` instead. Leave `bulk-copy` out: the emulator refuses it.
+//! first). The driver trusts the platform's roots only: remove `TrustServerCertificateCA=…` from the
+//! string, and set `SSL_CERT_FILE=$EMULATOR_CA`. Leave `bulk-copy` out: the emulator refuses it.
 
 use std::error::Error;
 
@@ -40,7 +40,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (config, credential) = Config::parse_with_credential(&string)?;
     let tokens = Identity::new(credential).tokens(config.token_scope()?);
     let connector = Connector::new(config, tokens)?;
-    let pool = connector.pool_builder().max_size(4).build();
+    // Of one, so that the next borrower gets the same session.
+    let pool = connector.pool_builder().max_size(1).build();
 
     let mut conn = pool.get().await?;
     println!("logged in as {:?}", first_value(&mut conn, "SELECT SUSER_SNAME()").await?);
