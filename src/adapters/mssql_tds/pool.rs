@@ -174,10 +174,10 @@ impl Manager {
         }
         client.prepare_reset_connection(false);
         client.execute(self.probe.clone(), ()).await?;
-        let found = match client.on_rows() || client.advance_to_rows().await? {
-            true => client.next_row().await?,
-            false => None,
-        };
+        let mut found = None;
+        if client.on_rows() || client.advance_to_rows().await? {
+            found = client.next_row().await?;
+        }
         client.close_query().await?;
         let is_clean = match found.as_deref() {
             Some([ColumnValues::Int(0), ColumnValues::String(mark)]) => {
