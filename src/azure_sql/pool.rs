@@ -89,6 +89,7 @@ macro_rules! lends {
         }
     };
 }
+#[cfg(feature = "unstable-mssql-tds")]
 pub(crate) use lends;
 
 /// A deadpool pool of Azure SQL connections.
