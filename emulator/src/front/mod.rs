@@ -6,6 +6,8 @@
 //! sends reaches the engine before the token was checked.
 
 pub mod azure_sql;
+// Only the stand-in uses the rest.
+#[cfg_attr(not(feature = "embedded"), allow(dead_code))]
 pub(crate) mod behaviour;
 pub(crate) mod fault;
 pub mod postgres;
