@@ -1,5 +1,5 @@
--- Creates the tables, unless they exist. Run it in the application's database, as a user
--- who may create tables.
+-- Creates the tables if they do not exist. Run it in the application's database, as a role
+-- that may create tables.
 CREATE TABLE IF NOT EXISTS restaurant (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name varchar(50) NOT NULL,
@@ -14,4 +14,5 @@ CREATE TABLE IF NOT EXISTS review (
     photo varchar(40),
     written_on date NOT NULL DEFAULT current_date
 );
+CREATE INDEX IF NOT EXISTS restaurant_by_name ON restaurant (name);
 CREATE INDEX IF NOT EXISTS review_of_restaurant ON review (restaurant_id);

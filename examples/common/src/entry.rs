@@ -1,4 +1,6 @@
-//! Checks of what somebody has entered.
+//! Checks of what a person or a program entered.
+
+use std::ops::RangeInclusive;
 
 use crate::problem::FieldError;
 
@@ -11,51 +13,72 @@ pub enum Limit {
     Utf16(usize),
 }
 
-/// Checks an entry field by field, and gathers what is wrong with it.
+/// Checks an entry field by field, and collects the errors.
 #[derive(Debug, Default)]
 pub struct Check {
     errors: Vec<FieldError>,
 }
 
 impl Check {
-    /// A text, without blanks around it, and with line ends of one character.
-    pub fn text(&mut self, field: &'static str, entered: &str, limit: Limit) -> String {
-        // Browsers send a text's line ends as two characters, and show them as one.
+    /// Returns a text without spaces around it, and with `\n` at the ends of its lines.
+    pub fn text(&mut self, field: &str, entered: &str, limit: Limit) -> String {
+        // Browsers send a line end as two characters, and count it as one.
         let text = entered.replace("\r\n", "\n").trim().to_owned();
         let (length, longest) = match limit {
             Limit::Characters(longest) => (text.chars().count(), longest),
             Limit::Utf16(longest) => (text.encode_utf16().count(), longest),
         };
         if length > longest {
-            self.wrong(field, format!("{longest} characters are the most, not {length}"));
+            self.wrong(field, format!("must have at most {longest} characters, but has {length}"));
         }
-        // A NUL, for one, PostgreSQL does not take.
+        // PostgreSQL, for example, refuses NUL.
         if text.contains(|c: char| c.is_control() && c != '\n' && c != '\t') {
-            self.wrong(field, "control characters cannot be kept");
+            self.wrong(field, "must not contain control characters");
         }
         text
     }
 
-    /// The same, of a text that must be there.
-    pub fn required(&mut self, field: &'static str, entered: &str, limit: Limit) -> String {
+    /// As [`text`](Self::text), but the text must not be empty.
+    pub fn required(&mut self, field: &str, entered: &str, limit: Limit) -> String {
         let text = self.text(field, entered, limit);
         if text.is_empty() {
-            self.wrong(field, "this is needed");
+            self.wrong(field, "must not be empty");
         }
         text
     }
 
-    /// Something else is wrong.
-    pub fn wrong(&mut self, field: &'static str, detail: impl Into<String>) {
-        self.errors.push(FieldError::new(field, detail));
+    /// Returns a whole number of this range; the lowest one if the entry is wrong.
+    pub fn number(&mut self, field: &str, entered: &str, range: RangeInclusive<i32>) -> i32 {
+        match entered.trim().parse() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let (least, most) = range.into_inner();
+                let bounds = match most {
+                    i32::MAX => String::new(),
+                    _ => format!(" from {least} to {most}"),
+                };
+                self.wrong(field, format!("must be a whole number{bounds}"));
+                least
+            }
+        }
     }
 
-    /// What was made of the entry.
+    /// Adds an error for a parameter that the page does not have.
+    pub fn unknown(&mut self, parameter: &str) {
+        self.wrong(parameter, "is not a parameter of this page");
+    }
+
+    /// Adds an error.
+    pub fn wrong(&mut self, field: &str, detail: impl Into<String>) {
+        self.errors.push(FieldError { field: field.to_owned(), detail: detail.into() });
+    }
+
+    /// Returns `checked` if there were no errors.
     ///
     /// # Errors
     ///
-    /// Something was wrong with it.
-    pub fn passed<T>(self, made: T) -> Result<T, Vec<FieldError>> {
-        if self.errors.is_empty() { Ok(made) } else { Err(self.errors) }
+    /// The errors of all fields.
+    pub fn passed<T>(self, checked: T) -> Result<T, Vec<FieldError>> {
+        if self.errors.is_empty() { Ok(checked) } else { Err(self.errors) }
     }
 }

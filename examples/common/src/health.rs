@@ -1,92 +1,24 @@
-//! The health endpoint: how the pool and its token stand. It asks nobody: a database
-//! that is away is no reason to start the application anew.
+//! Whether the process runs, and whether it can serve requests.
 
-use std::time::SystemTime;
+use axum::Json;
+use serde_json::{Value, json};
 
-use entra_pool::{
-    azure_sql::{self, deadpool::Status},
-    postgres,
-    token::TokenReport,
-};
-use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use crate::problem::{DatabaseError, Problem};
 
-/// What a health endpoint answers, as JSON.
-#[derive(Debug, Clone, Serialize)]
-pub struct Health {
-    /// `ok`; `degraded` while the last request for a token is one that failed.
-    pub status: &'static str,
-    /// The connections.
-    pub pool: PoolHealth,
-    /// The token they log in with.
-    pub token: TokenHealth,
+/// `/health`: the process runs. It asks nothing else, because an application should not be
+/// restarted when its database is unavailable.
+pub async fn alive() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
 }
 
-/// Connections of a pool.
-#[derive(Debug, Clone, Serialize)]
-pub struct PoolHealth {
-    /// At most.
-    pub max_size: usize,
-    /// Now.
-    pub size: usize,
-    /// Not in use now.
-    pub idle: usize,
-    /// Requests that wait for one.
-    pub waiting: usize,
-    /// Logins so far.
-    pub logins: u64,
-    /// Refused logins so far.
-    pub refused: u64,
-}
-
-/// A token; never itself.
-#[derive(Debug, Clone, Serialize)]
-pub struct TokenHealth {
-    /// Who gives it.
-    pub credential: String,
-    /// For whom.
-    pub principal: Option<String>,
-    /// Its end (RFC 3339, UTC); `null` if there is none.
-    pub expires_on: Option<String>,
-    /// When it is replaced, beside its use.
-    pub refresh_at: Option<String>,
-    /// Requests to the credential so far.
-    pub requests: u64,
-    /// Those of them that failed.
-    pub failures: u64,
-    /// What the last request failed with, if it did.
-    pub last_error: Option<String>,
-}
-
-/// Of a pool of Azure SQL.
-pub fn azure_sql(pool: &azure_sql::Pool) -> axum::Json<Health> {
-    let report = pool.manager().connector().report();
-    health(&pool.status(), report.logins, report.refused, report.token)
-}
-
-/// Of a pool of PostgreSQL, and the connector it was made with.
-pub fn postgres(pool: &postgres::Pool, connector: &postgres::Connector) -> axum::Json<Health> {
-    let report = connector.report();
-    health(&pool.status(), report.logins, report.refused, report.token)
-}
-
-fn health(pool: &Status, logins: u64, refused: u64, token: TokenReport) -> axum::Json<Health> {
-    let &Status { max_size, size, available: idle, waiting } = pool;
-    axum::Json(Health {
-        status: if token.last_error.is_some() { "degraded" } else { "ok" },
-        pool: PoolHealth { max_size, size, idle, waiting, logins, refused },
-        token: TokenHealth {
-            credential: token.credential,
-            principal: token.principal,
-            expires_on: token.expires_on.and_then(utc),
-            refresh_at: token.refresh_at.and_then(utc),
-            requests: token.requests,
-            failures: token.failures,
-            last_error: token.last_error.map(|error| error.to_string()),
-        },
-    })
-}
-
-fn utc(time: SystemTime) -> Option<String> {
-    OffsetDateTime::from(time).replace_nanosecond(0).ok()?.format(&Rfc3339).ok()
+/// `/ready`: the pool has a connection.
+///
+/// # Errors
+///
+/// 503 with the last cause, if the pool cannot get one.
+pub async fn ready<C, E: DatabaseError>(
+    connection: impl Future<Output = Result<C, E>>,
+) -> Result<Json<Value>, Problem> {
+    let connected = connection.await.map_err(|error| Problem::not_ready(&error));
+    connected.map(|_| Json(json!({ "status": "ready" })))
 }

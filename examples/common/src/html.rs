@@ -1,4 +1,4 @@
-//! Pages, rendered with [maud], which escapes what is put into them.
+//! Pages, rendered with [maud], which escapes the values in them.
 
 use axum::{
     http::header,
@@ -6,34 +6,61 @@ use axum::{
 };
 use maud::{DOCTYPE, Markup, html};
 
-/// Nothing but the page's own markup and style is run or loaded, whatever got into it.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; \
-                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+use crate::problem::Problem;
 
-const STYLE: &str = "*{box-sizing:border-box}\
-    body{font-family:system-ui,sans-serif;max-width:48rem;margin:2rem auto;\
-    padding:0 1rem;line-height:1.5;overflow-wrap:anywhere}table{border-collapse:collapse}\
-    th,td{text-align:left;padding:.3rem 2rem .3rem 0;border-bottom:1px solid #ccc}\
-    label{display:block;margin-top:.8rem}input,textarea{width:100%;font:inherit}\
-    button,select{font:inherit}select{display:block}\
-    img{max-width:100%}.error{color:#a00;margin:0}";
+/// A page loads nothing but this application's own style, script and images, whatever a value
+/// in it contains.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
+                      img-src 'self' data:; form-action 'self'; base-uri 'none'; \
+                      frame-ancestors 'none'";
 
 /// A page.
 #[derive(Debug, Clone)]
 pub struct Page {
     title: String,
+    navigation: Markup,
     content: Markup,
 }
 
 impl Page {
-    /// A page of this title, which is its heading, too.
+    /// A page with this title, which is also its heading.
     pub fn new(title: impl Into<String>, content: Markup) -> Self {
-        Self { title: title.into(), content }
+        Self { title: title.into(), navigation: html! {}, content }
     }
 
-    /// What a problem without a page of its own is shown on.
-    pub(crate) fn problem(title: &str, detail: &str) -> Self {
-        Self::new(title, html! { p { (detail) } p { a href="/" { "To the start" } } })
+    /// Links above the heading.
+    #[must_use]
+    pub fn navigation(self, navigation: Markup) -> Self {
+        Self { navigation, ..self }
+    }
+
+    /// A start page that describes an API by its routes: request, and what it does.
+    pub fn routes(title: &str, about: &str, routes: &[(&str, &str)]) -> Self {
+        let content = html! {
+            p.lead { (about) }
+            dl.routes {
+                @for (request, does) in routes { dt { (linked(request)) } dd { (does) } }
+            }
+        };
+        Self::new(title, content)
+    }
+
+    /// The page for a problem that has no page of its own.
+    pub(crate) fn problem(problem: &Problem) -> Self {
+        let content = html! {
+            p.lead.problem { (problem.detail) }
+            @if let Some(cause) = &problem.cause { p { (cause) } }
+            p { a.button href="/" { "To the start page" } }
+        };
+        Self::new("This did not work", content)
+    }
+}
+
+/// A link if a browser can follow it: a GET without parameters in the path.
+fn linked(request: &str) -> Markup {
+    match request.strip_prefix("GET ") {
+        Some(path) if !path.contains('{') => html! { code { "GET " a href=(path) { (path) } } },
+        _ => html! { code { (request) } },
     }
 }
 
@@ -45,14 +72,20 @@ impl IntoResponse for Page {
                 head {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
                     title { (self.title) }
-                    // Else browsers ask for /favicon.ico.
+                    // Without it, browsers request /favicon.ico.
                     link rel="icon" href="data:,";
-                    style { (maud::PreEscaped(STYLE)) }
+                    link rel="stylesheet" href="/style.css";
                 }
                 body {
-                    h1 { (self.title) }
-                    (self.content)
+                    @if !self.navigation.0.is_empty() {
+                        header { nav aria-label="Main" { (self.navigation) } }
+                    }
+                    main {
+                        h1 { (self.title) }
+                        (self.content)
+                    }
                 }
             }
         };
@@ -63,4 +96,11 @@ impl IntoResponse for Page {
         ];
         (headers, Html(page.into_string())).into_response()
     }
+}
+
+/// `/style.css`, which every page uses.
+pub(crate) async fn style() -> impl IntoResponse {
+    let headers =
+        [(header::CONTENT_TYPE, "text/css"), (header::CACHE_CONTROL, "public, max-age=600")];
+    (headers, include_str!("style.css"))
 }

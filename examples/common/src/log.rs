@@ -1,113 +1,50 @@
-//! The log as JSON: one object a line, for Azure Monitor and the like.
-//!
-//! As tracing-subscriber writes it, but for errors: that one leaves out what caused
-//! them, and with it what to do about them.
-
-use std::{error::Error, fmt};
-
-use serde::Serialize;
-use serde_json::{Map, Value};
-use tracing::{
-    Event, Subscriber,
-    field::{Field, Visit},
-};
-use tracing_subscriber::{
-    fmt::{
-        FmtContext, FormatEvent, FormattedFields,
-        format::{JsonFields, Writer},
-        time::{FormatTime, SystemTime},
-    },
-    registry::{LookupSpan, SpanRef},
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    iter::successors,
+    process::ExitCode,
 };
 
-pub(crate) struct Json;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-impl<S> FormatEvent<S, JsonFields> for Json
-where
-    S: Subscriber + for<'s> LookupSpan<'s>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, JsonFields>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let mut timestamp = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
-        let mut fields = Fields(Map::new());
-        event.record(&mut fields);
-        let spans = context.event_scope().into_iter().flat_map(|scope| scope.from_root());
-        let line = Line {
-            timestamp,
-            level: event.metadata().level().as_str(),
-            target: event.metadata().target(),
-            fields: fields.0,
-            spans: spans.map(|span| fields_of(&span)).collect(),
-        };
-        writeln!(writer, "{}", serde_json::to_string(&line).map_err(|_| fmt::Error)?)
+use crate::{BoxError, settings};
+
+/// Runs `application` and logs to the standard error. If it fails, the last line of the log says
+/// why, and the exit status is 1.
+///
+/// `RUST_LOG` is the log's filter (default `info`). `LOG_FORMAT=json` writes one JSON object a
+/// line, as Azure Monitor and others read it.
+pub async fn run(application: impl Future<Output = Result<(), BoxError>>) -> ExitCode {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
+    let format = settings::optional::<String>("LOG_FORMAT");
+    if matches!(&format, Ok(Some(format)) if format == "json") {
+        log.json().init();
+    } else {
+        log.with_ansi(io::stderr().is_terminal()).init();
     }
-}
-
-#[derive(Serialize)]
-struct Line<'e> {
-    timestamp: String,
-    level: &'e str,
-    target: &'e str,
-    fields: Map<String, Value>,
-    spans: Vec<Map<String, Value>>,
-}
-
-fn fields_of<'s, S: LookupSpan<'s>>(span: &SpanRef<'s, S>) -> Map<String, Value> {
-    let extensions = span.extensions();
-    let formatted = extensions.get::<FormattedFields<JsonFields>>();
-    let fields = formatted.and_then(|fields| serde_json::from_str(&fields.fields).ok());
-    let mut fields: Map<String, Value> = fields.unwrap_or_default();
-    fields.insert("name".to_owned(), span.name().into());
-    fields
-}
-
-/// What an event says.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    fn add(&mut self, field: &Field, value: impl Into<Value>) {
-        self.0.insert(field.name().to_owned(), value.into());
-    }
-}
-
-impl Visit for Fields {
-    fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
+    let outcome = match format.map(Option::unwrap_or_default).as_deref() {
+        Ok("" | "json" | "text") => application.await,
+        _ => Err(settings::invalid("LOG_FORMAT", "use text or json")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = causes(&*error).join(": "), "failed");
+            ExitCode::FAILURE
         }
-        self.add(field, text);
     }
+}
 
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, format!("{value:?}"));
+/// The texts of an error and its causes, without those that the text before repeats. (The JSON of
+/// tracing-subscriber leaves out the causes, and with them what to do.)
+pub(crate) fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    for text in successors(Some(error), |error| (*error).source()).map(ToString::to_string) {
+        if !texts.iter().any(|longer| longer.contains(&text)) {
+            texts.push(text);
+        }
     }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field, value);
-    }
+    texts
 }

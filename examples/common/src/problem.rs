@@ -1,46 +1,46 @@
-//! What goes wrong, as problem documents (RFC 9457).
+//! Errors as problem documents (RFC 9457), or as pages for browsers.
 
-use std::{error::Error, time::Duration};
+use std::error::Error;
 
 use axum::{
-    extract::{
-        Request,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
-    },
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{Request, rejection::JsonRejection},
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use entra_pool::{azure_sql, postgres, token::TokenError};
+use entra_pool::{
+    azure_sql::{self, deadpool::managed::PoolError, tiberius},
+    postgres::{self, tokio_postgres},
+};
 use serde::Serialize;
 
-use crate::html::Page;
+use crate::{html::Page, log::causes};
 
-/// When to come back, where nobody says.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// When the client should try again, in seconds.
+const RETRY_AFTER: &str = "5";
 
-/// A problem document: an error as the client is told of it.
+/// A problem document: an error as the client sees it.
 ///
-/// Errors of the databases become one by `?`: 503 with `Retry-After` where the same
-/// may succeed later, else 500. What they say is logged, not sent.
+/// Errors of the databases become one with `?`: 503 with `Retry-After` if a retry may succeed,
+/// else 500. The error itself is logged, and not sent.
 ///
-/// Whoever asks for `text/html`, as browsers do, gets a page in its place
-/// ([`serve`](crate::serve) sees to that).
+/// A client that asks for `text/html`, as browsers do, gets a page instead
+/// (see [`serve`](crate::serve)).
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// The HTTP status.
     status: u16,
-    /// What the status is called.
-    pub(crate) title: &'static str,
-    /// What is wrong, in this case.
+    /// The name of the status.
+    title: &'static str,
+    /// What is wrong.
     pub(crate) detail: String,
-    /// What is wrong with which field of the entry.
+    /// What is wrong with which field.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
-    #[serde(skip)]
-    #[cfg_attr(feature = "openapi", schema(ignore))]
-    retry_after: Option<Duration>,
+    /// Why the application is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cause: Option<String>,
     #[serde(skip)]
     #[cfg_attr(feature = "openapi", schema(ignore))]
     page: Option<Box<Page>>,
@@ -51,15 +51,43 @@ pub struct Problem {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldError {
     /// The field's name.
-    pub field: &'static str,
-    /// What is wrong with it.
+    pub field: String,
+    /// What is wrong with it; a sentence with the field as its subject.
     pub detail: String,
 }
 
-impl FieldError {
-    /// Of `field`.
-    pub fn new(field: &'static str, detail: impl Into<String>) -> Self {
-        Self { field, detail: detail.into() }
+/// An error of a database or its pool.
+pub trait DatabaseError: Error + Sized + 'static {
+    /// Whether a retry may succeed.
+    fn is_transient(&self) -> bool;
+}
+
+impl<E: DatabaseError> DatabaseError for PoolError<E> {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Backend(error) => error.is_transient(),
+            // All connections are in use, or the application is stopping.
+            Self::Timeout(_) | Self::Closed => true,
+            _ => false,
+        }
+    }
+}
+
+impl DatabaseError for azure_sql::Error {
+    fn is_transient(&self) -> bool {
+        self.is_transient()
+    }
+}
+
+impl DatabaseError for tiberius::error::Error {
+    fn is_transient(&self) -> bool {
+        azure_sql::is_transient(self)
+    }
+}
+
+impl DatabaseError for tokio_postgres::Error {
+    fn is_transient(&self) -> bool {
+        postgres::is_transient(self)
     }
 }
 
@@ -71,53 +99,51 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error"),
             detail: detail.into(),
             errors: Vec::new(),
-            retry_after: None,
+            cause: None,
             page: None,
         }
     }
 
-    /// 404: it is not there.
+    /// 404: it does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 422: an entry was understood, but is not fit to be taken.
+    /// 422: the entry was understood, but is wrong.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
-        let detail = "the entry is not valid".to_owned();
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+        let detail: Vec<_> =
+            errors.iter().map(|it| format!("{} {}", it.field, it.detail)).collect();
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail.join("; ")) }
     }
 
-    /// 503, with `Retry-After`: the same may succeed later.
+    /// 503, with `Retry-After`.
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        let retry_after = Some(RETRY_AFTER);
-        Self { retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
-    /// 503 for what is transient, else 500; the error itself goes to the log.
+    /// 503, with the last cause of `error`.
+    pub(crate) fn not_ready(error: &(dyn Error + 'static)) -> Self {
+        tracing::warn!(error = causes(error).join(": "), "not ready");
+        let cause = causes(error).pop();
+        Self { cause, ..Self::unavailable("the pool cannot get a connection") }
+    }
+
+    /// 503 if the error is transient, else 500. The error itself is logged.
     pub fn of(error: &(dyn Error + 'static), transient: bool) -> Self {
         if transient {
-            tracing::warn!(error, "the database is not available");
-            Self::unavailable("the database is not available now")
+            tracing::warn!(error = causes(error).join(": "), "the database is unavailable");
+            Self::unavailable("the database is unavailable: try again in a moment")
         } else {
-            tracing::error!(error, "a request failed");
-            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be carried out")
+            tracing::error!(error = causes(error).join(": "), "a request failed");
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "an error occurred, which was logged")
         }
     }
 
-    /// What browsers show of it; default: what its title and detail say.
+    /// Browsers show this page; default: the title and the detail.
     #[must_use]
     pub fn on(self, page: Page) -> Self {
         Self { page: Some(Box::new(page)), ..self }
-    }
-
-    /// After what the identity's host said, if that was asked.
-    fn after(self, error: Option<&TokenError>) -> Self {
-        let said = match error {
-            Some(TokenError::Credential { source, .. }) => source.retry_after(),
-            _ => None,
-        };
-        Self { retry_after: self.retry_after.map(|default| said.unwrap_or(default)), ..self }
     }
 }
 
@@ -128,18 +154,19 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::VARY, HeaderValue::from_static("accept"));
-        if let Some(after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
         response.extensions_mut().insert(self);
         response
     }
 }
 
-/// Makes every answer that is an error a problem document, whoever gave it (the router,
-/// an extractor, a library), and a page for those who look at pages.
-pub(crate) async fn told(request: Request, next: Next) -> Response {
-    let wants_page = wants_page(request.headers());
+/// Turns every response that is an error into a problem document, whether a handler, the router
+/// or an extractor made it; and into a page for browsers.
+pub(crate) async fn explained(request: Request, next: Next) -> Response {
+    let accepted = request.headers().get(header::ACCEPT).and_then(|it| it.to_str().ok());
+    let wants_page = accepted.is_some_and(|accepted| accepted.contains("text/html"));
     let mut response = next.run(request).await;
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
@@ -147,14 +174,12 @@ pub(crate) async fn told(request: Request, next: Next) -> Response {
     }
     if response.extensions().get::<Problem>().is_none() {
         let allow = response.headers_mut().remove(header::ALLOW);
-        response = Problem::new(status, what_it_means(status)).into_response();
+        response = Problem::new(status, meaning(status)).into_response();
         response.headers_mut().extend(allow.map(|allow| (header::ALLOW, allow)));
     }
     match response.extensions_mut().remove::<Problem>() {
         Some(problem) if wants_page => {
-            let page = problem
-                .page
-                .unwrap_or_else(|| Box::new(Page::problem(problem.title, &problem.detail)));
+            let page = problem.page.clone().map_or_else(|| Page::problem(&problem), |page| *page);
             let (parts, body) = page.into_response().into_parts();
             *response.body_mut() = body;
             response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -165,75 +190,24 @@ pub(crate) async fn told(request: Request, next: Next) -> Response {
     }
 }
 
-fn what_it_means(status: StatusCode) -> &'static str {
+fn meaning(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::NOT_FOUND => "there is nothing of this name",
-        StatusCode::METHOD_NOT_ALLOWED => "this is not to be had by this method",
-        _ => "this request cannot be answered",
+        StatusCode::NOT_FOUND => "there is nothing at this address",
+        StatusCode::METHOD_NOT_ALLOWED => "this address does not support the request's method",
+        _ => "the request cannot be answered",
     }
 }
 
-fn wants_page(headers: &HeaderMap) -> bool {
-    let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok());
-    accepted.is_some_and(|accepted| accepted.contains("text/html"))
+impl<E: DatabaseError> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self::of(&error, error.is_transient())
+    }
 }
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
-    }
-}
-
-impl From<PathRejection> for Problem {
-    fn from(rejection: PathRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
-    }
-}
-
-impl From<QueryRejection> for Problem {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
-    }
-}
-
-impl From<azure_sql::PoolError> for Problem {
-    fn from(error: azure_sql::PoolError) -> Self {
-        match &error {
-            azure_sql::PoolError::Backend(failed) => {
-                let token = match failed {
-                    azure_sql::Error::Token { source, .. } => Some(source),
-                    _ => None,
-                };
-                Self::of(failed, failed.is_transient()).after(token)
-            }
-            // All connections are in use, or the application is about to end.
-            azure_sql::PoolError::Timeout(_) | azure_sql::PoolError::Closed => {
-                Self::of(&error, true)
-            }
-            _ => Self::of(&error, false),
-        }
-    }
-}
-
-impl From<azure_sql::tiberius::error::Error> for Problem {
-    fn from(error: azure_sql::tiberius::error::Error) -> Self {
-        Self::of(&error, azure_sql::is_transient(&error))
-    }
-}
-
-impl From<postgres::deadpool_postgres::PoolError> for Problem {
-    fn from(error: postgres::deadpool_postgres::PoolError) -> Self {
-        let error = postgres::Error::from(error);
-        let token = match &error {
-            postgres::Error::Token { source, .. } => Some(source),
-            _ => None,
-        };
-        Self::of(&error, error.is_transient()).after(token)
-    }
-}
-
-impl From<postgres::tokio_postgres::Error> for Problem {
-    fn from(error: postgres::tokio_postgres::Error) -> Self {
-        Self::of(&error, postgres::is_transient(&error))
+        // The parser's words, without those that axum puts before them.
+        let reason = rejection.source().unwrap_or(&rejection).to_string();
+        Self::new(rejection.status(), format!("the request's JSON cannot be used: {reason}"))
     }
 }

@@ -1,23 +1,23 @@
-//! Rows of Azure SQL, where the table's definition says what cannot be missing.
+//! Rows of Azure SQL.
 
 use std::borrow::Cow;
 
 use entra_pool::azure_sql::tiberius::{FromSql, Row, error::Error};
 
-/// A column that is `NOT NULL`.
+/// The value of a column that is `NOT NULL`.
 ///
 /// # Errors
 ///
-/// It is NULL after all, or no `T`.
+/// The value is NULL, or not a `T`.
 pub fn value<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Error> {
     row.try_get(column)?.ok_or(Error::Conversion(Cow::Borrowed("the value is NULL")))
 }
 
-/// The row of a statement that always answers with one, as `INSERT … OUTPUT`.
+/// The row of a statement that always returns one, such as `INSERT … OUTPUT`.
 ///
 /// # Errors
 ///
-/// There is none.
+/// There is no row.
 pub fn one(row: Option<Row>) -> Result<Row, Error> {
-    row.ok_or(Error::Protocol(Cow::Borrowed("the statement answered without a row")))
+    row.ok_or(Error::Protocol(Cow::Borrowed("the statement returned no row")))
 }

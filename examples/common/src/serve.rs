@@ -5,56 +5,48 @@ use axum::{
     extract::{Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use tokio::{
     net::TcpListener,
     signal,
-    sync::oneshot,
     time::{sleep, timeout},
 };
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tracing::Level;
 
 use crate::{
-    cross_origin,
+    html,
     problem::{self, Problem},
     settings::Listen,
 };
 
-/// What requests under way, and then the pool, have to end in. App Service sends
+/// How long requests that are running, and then the pool, may take to finish. App Service sends
 /// SIGKILL 5 s after SIGTERM (`WEBSITES_CONTAINER_STOP_TIME_LIMIT`).
 const GRACE: Duration = Duration::from_secs(4);
 
-/// Serves `router` until SIGTERM or Ctrl-C; lets the requests under way end, and runs
-/// `close`, which is for the pool. Logs `listening on http://HOST:PORT`.
+/// Serves `router` until SIGTERM or Ctrl-C. Then waits for requests that are running, and runs
+/// `close`, which closes the pool. Logs `listening on http://HOST:PORT`.
 ///
-/// Around the router: each request is logged, its answer begins in time or is 503, every
-/// answer that is an error is a [`Problem`], and a request that another site makes a browser
-/// send changes nothing here (cross-site request forgery): it gets 403.
+/// Adds the style of pages to the router. Every request is logged. A request whose answer does
+/// not begin in time gets 503. Every error is a [`Problem`].
 ///
 /// # Errors
 ///
-/// The address is taken, or signals cannot be heard.
+/// The address is in use, or signals cannot be received.
 pub async fn serve(
     router: Router,
     listen: Listen,
     close: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let stop = stop()?;
+    let (stop_serving, stop_waiting) = (stop()?, stop()?);
     let listener = TcpListener::bind(listen.address).await?;
     tracing::info!("listening on http://{}", listener.local_addr()?);
-    let (stopping, stopped) = oneshot::channel();
-    let server = axum::serve(listener, around(router, listen.request_timeout))
-        .with_graceful_shutdown(async {
-            stop.await;
-            tracing::info!("stopping");
-            // Nobody hears it only if the server has ended.
-            let _ = stopping.send(());
-        });
+    let router = around(router, listen.request_timeout);
+    let server = axum::serve(listener, router).with_graceful_shutdown(stop_serving);
     let too_late = async {
-        if stopped.await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        stop_waiting.await;
+        tracing::info!("stopping");
         sleep(GRACE).await;
     };
     let ending = async {
@@ -63,31 +55,32 @@ pub async fn serve(
         io::Result::Ok(())
     };
     tokio::select! {
+        // The first branch first, so that a request to stop is logged before its effect.
+        biased;
+        () = too_late => {
+            tracing::warn!("stopped: requests were still running after {GRACE:?}");
+            Ok(())
+        }
         ended = ending => {
             tracing::info!("stopped");
             ended
-        }
-        () = too_late => {
-            tracing::warn!("stopped: what was under way after {GRACE:?} is given up");
-            Ok(())
         }
     }
 }
 
 fn around(router: Router, request_timeout: Duration) -> Router {
     let router = router
+        .route("/style.css", get(html::style))
         .layer(from_fn_with_state(request_timeout, within_limit))
-        .layer(from_fn(cross_origin::refused))
-        .layer(from_fn(problem::told));
+        .layer(from_fn(problem::explained));
     router.layer(
         TraceLayer::new_for_http()
-            // Without the query, which may hold a secret: callers of Functions put their
-            // key there.
+            // Without the query, in which callers of Functions send their key.
             .make_span_with(|request: &Request| {
                 tracing::info_span!("request", method = %request.method(), path = request.uri().path())
             })
             .on_response(DefaultOnResponse::new().level(Level::INFO))
-            // Told by what made a problem of it.
+            // The code that made a problem of it has logged it.
             .on_failure(()),
     )
 }
@@ -96,31 +89,22 @@ async fn within_limit(State(limit): State<Duration>, request: Request, next: Nex
     match timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            tracing::warn!("a request took more than {limit:?}");
-            Problem::unavailable("this took too long").into_response()
+            tracing::warn!("a request took longer than {limit:?}");
+            Problem::unavailable("the request took too long: try again in a moment").into_response()
         }
     }
 }
 
-/// Ends with the first signal to stop; listens from now on, not from when it is polled.
-#[cfg(unix)]
+/// Waits for Ctrl-C, or for the request to stop that the platform sends.
 fn stop() -> io::Result<impl Future<Output = ()>> {
-    use signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    #[cfg(unix)]
+    let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+    #[cfg(windows)]
+    let mut terminate = signal::windows::ctrl_close()?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn stop() -> io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        if signal::ctrl_c().await.is_err() {
-            std::future::pending().await
+            _ = signal::ctrl_c() => {}
         }
     })
 }

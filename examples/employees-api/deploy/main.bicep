@@ -139,7 +139,7 @@ resource app 'Microsoft.Web/sites@2022-09-01' = {
       acrUserManagedIdentityID: identity.properties.clientId
       alwaysOn: true
       ftpsState: 'Disabled'
-      healthCheckPath: '/live'
+      healthCheckPath: '/health'
       minTlsVersion: '1.2'
       appSettings: [
         {
@@ -172,9 +172,9 @@ resource authentication 'Microsoft.Web/sites/config@2022-09-01' = {
     globalValidation: {
       requireAuthentication: true
       unauthenticatedClientAction: 'Return401'
-      // Says that the process runs, and nothing else.
+      // Shows that the process runs, and nothing else.
       excludedPaths: [
-        '/live'
+        '/health'
       ]
     }
     httpSettings: {

@@ -14,9 +14,6 @@ use crate::{
     salary::Salary,
 };
 
-/// Makes the table and its first rows, where they are not there yet.
-pub(crate) const SETUP: &str = include_str!("../setup.sql");
-
 pub(crate) async fn create(pool: &Pool, employee: NewEmployee) -> Result<Employee, Problem> {
     let mut connection = pool.get().await?;
     let row = connection
@@ -53,8 +50,9 @@ pub(crate) async fn get(pool: &Pool, id: i32) -> Result<Option<Employee>, Proble
 
 fn employee(row: &Row) -> Result<Employee, Error> {
     let text = |column| value::<&str>(row, column).map(str::to_owned);
-    let salary = Salary::from_numeric(value(row, 3)?)
-        .ok_or(Error::Conversion(Cow::Borrowed("the salary is out of bounds")))?;
+    let salary = Salary::from_numeric(value(row, 3)?).ok_or(Error::Conversion(Cow::Borrowed(
+        "the salary is not one that the column can hold",
+    )))?;
     let data = NewEmployee { name: text(1)?, position: text(2)?, salary };
     Ok(Employee { id: value(row, 0)?, data })
 }

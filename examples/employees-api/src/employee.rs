@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::salary::Salary;
 
-/// An employee; the keys are those of the table.
+/// An employee, with the table's names as keys.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Employee {
@@ -25,11 +25,11 @@ pub(crate) struct NewEmployee {
     pub(crate) salary: Salary,
 }
 
-/// What the columns take.
+/// As the columns are declared.
 const TEXT: Limit = Limit::Utf16(100);
 
 impl NewEmployee {
-    /// Without blanks around the texts; a problem, if one is empty or too long.
+    /// Removes spaces around the texts. A text that is empty or too long is a problem.
     pub(crate) fn checked(self) -> Result<Self, Problem> {
         let mut check = Check::default();
         let employee = Self {

@@ -1,4 +1,4 @@
-//! Employees in Azure SQL as JSON: create, list, get. What deploys it is beside it.
+//! Employees in Azure SQL as JSON: create, list, get. The files that deploy it are next to it.
 
 mod database;
 mod employee;
@@ -8,7 +8,7 @@ mod salary;
 use std::process::ExitCode;
 
 use entra_pool::azure_sql;
-use examples_common::{BoxError, Database, run, serve, settings::AzureSqlSettings};
+use examples_common::{BoxError, run, serve, settings};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -16,10 +16,10 @@ async fn main() -> ExitCode {
 }
 
 async fn application() -> Result<(), BoxError> {
-    let AzureSqlSettings { connection_string, listen } = AzureSqlSettings::from_env()?;
-    let database = Database::open(connection_string).await?;
-    let pool = database.azure_sql()?.pool();
-    database.set_up_azure_sql(&pool, database::SETUP).await?;
+    let listen = settings::listen()?;
+    let pool = azure_sql::pool_from_env()?;
+    // Connects, so that a wrong setting or a missing user shows now.
+    pool.manager().connector().warm_up(&pool, 1).await?;
     serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }

@@ -9,28 +9,37 @@ use axum::{
     routing::get,
 };
 use entra_pool::azure_sql::Pool;
-use examples_common::{
-    Problem,
-    health::{self, Health},
-};
+use examples_common::{Problem, health, html::Page};
 
 use crate::{
     database,
     employee::{Employee, NewEmployee},
 };
 
-/// Two texts of 100 characters, escaped as JSON allows, and room to spare.
+/// In bytes: two texts of 100 characters, escaped as JSON allows, and more.
 const LARGEST_BODY: usize = 4 * 1024;
 
 pub(crate) fn router(pool: Pool) -> Router {
     Router::new()
+        .route("/", get(async || index()))
         .route("/employees", get(list).post(create))
         .route("/employees/{id}", get(by_id))
-        .route("/health", get(health))
-        // For App Service's health check, the one path that needs no authentication there.
-        .route("/live", get(|| async {}))
+        // For App Service's health check: the only path that needs no authentication there.
+        .route("/health", get(health::alive))
+        .route("/ready", get(ready))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(pool)
+}
+
+fn index() -> Page {
+    let routes = [
+        ("GET /employees", "Lists the first 1,000 employees by ID"),
+        ("GET /employees/{id}", "Returns an employee"),
+        ("POST /employees", "Adds an employee from JSON with Name, Position and Salary"),
+        ("GET /health", "200 while the process runs"),
+        ("GET /ready", "200 if the database can be reached, else 503 with the cause"),
+    ];
+    Page::routes("employees-api", "Employees and their salaries in Azure SQL.", &routes)
 }
 
 async fn create(
@@ -51,11 +60,16 @@ async fn by_id(
     State(pool): State<Pool>,
     id: Result<Path<i32>, PathRejection>,
 ) -> Result<Json<Employee>, Problem> {
-    let Path(id) = id?;
+    let Ok(Path(id)) = id else {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "the ID of an employee is a whole number",
+        ));
+    };
     let employee = database::get(&pool, id).await?;
     employee.map(Json).ok_or_else(|| Problem::not_found(format!("there is no employee {id}")))
 }
 
-async fn health(State(pool): State<Pool>) -> Json<Health> {
-    health::azure_sql(&pool)
+async fn ready(State(pool): State<Pool>) -> Result<impl IntoResponse, Problem> {
+    health::ready(pool.get()).await
 }

@@ -3,7 +3,7 @@ use std::fmt;
 use entra_pool::azure_sql::tiberius::numeric::Numeric;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// An amount of money as `decimal(12,2)` has it: exact, in hundredths.
+/// An amount of money like a `decimal(12,2)`: exact, in hundredths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Salary(i64);
 
@@ -15,18 +15,18 @@ impl Salary {
         Numeric::new_with_scale(self.0.into(), 2)
     }
 
-    /// `None`, if it is no value of the column.
+    /// `None` if it is not a value that the column can hold.
     pub(crate) fn from_numeric(numeric: Numeric) -> Option<Self> {
         let hundredths = i64::try_from(numeric.value()).ok()?;
         (numeric.scale() == 2 && (0..=HIGHEST).contains(&hundredths)).then_some(Self(hundredths))
     }
 
-    /// A number of JSON, which is a double here: up to the highest, all hundredths can
-    /// be told apart.
+    /// A JSON number, which is a double here. A double distinguishes all hundredths up to the
+    /// highest amount.
     #[allow(clippy::cast_possible_truncation)]
     fn from_number(number: f64) -> Option<Self> {
         let hundredths = (number * 100.0).round();
-        // `hundredths / 100` is the double that is next to the decimal number.
+        // `hundredths / 100` is the double closest to the decimal number.
         let exact = (0.0..=HIGHEST as f64).contains(&hundredths) && hundredths / 100.0 == number;
         exact.then_some(Self(hundredths as i64))
     }
@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for Salary {
         let number = f64::deserialize(deserializer)?;
         Self::from_number(number).ok_or_else(|| {
             de::Error::custom(format!(
-                "a salary is from 0 to {}, with two decimals at most",
+                "a salary is from 0 to {}, with at most two decimals",
                 Self(HIGHEST)
             ))
         })
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cent_is_told_from_the_next() {
+    fn every_cent_is_distinct() {
         for start in [0, 1_000_000_000, HIGHEST - 10_000] {
             for hundredths in start..=start + 10_000 {
                 let json = serde_json::to_string(&Salary(hundredths)).unwrap();
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused() {
+    fn other_values_are_refused() {
         for json in ["-0.01", "-1", "0.001", "52000.555", "10000000000", "1e300", "\"1\"", "null"] {
             assert!(serde_json::from_str::<Salary>(json).is_err(), "{json}");
         }

@@ -109,10 +109,10 @@ fn app_service_lets_no_request_without_a_token_reach_the_application() {
     // Tokens are checked, nobody is signed in: there is no secret to keep.
     assert!(!authentication.contains("clientSecretSettingName"));
     let excluded = between(authentication, "excludedPaths: [", "]");
-    assert_eq!(excluded.trim(), "'/live'");
-    assert_eq!(between(MAIN, "healthCheckPath: ", "\n"), "'/live'");
+    assert_eq!(excluded.trim(), "'/health'");
+    assert_eq!(between(MAIN, "healthCheckPath: ", "\n"), "'/health'");
     let deploy = WORKFLOWS[1];
-    assert!(deploy.contains("https://$NAME.azurewebsites.net/live"));
+    assert!(deploy.contains("https://$NAME.azurewebsites.net/health"));
     assert!(deploy.contains("https://$NAME.azurewebsites.net/employees"));
 }
 

@@ -1,20 +1,18 @@
 //! The application as a process, driven over HTTP.
 
-use examples_common::testing::{Application, World};
+use examples_test_support::{Application, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_employees-api");
 
 async fn world() -> World {
-    World::new(include_str!("../setup.sql")).await
+    World::with_azure_sql(include_str!("../setup.sql")).await
 }
 
-/// As `deploy/main.bicep` configures it.
+/// As in App Service.
 async fn start(world: &World) -> Application {
-    let mut environment = world.emulator.env();
-    let string = world.azure_sql_string("Active Directory Default");
-    environment.push(("AZURE_SQL_CONNECTIONSTRING", string));
+    let mut environment = world.environment();
     environment.push(("LOG_FORMAT", "json".to_owned()));
     Application::start(PROGRAM, environment).await
 }
@@ -41,7 +39,7 @@ async fn employees_are_listed_found_and_added() {
 }
 
 #[tokio::test]
-async fn a_wrong_entry_is_refused_and_says_why() {
+async fn a_wrong_entry_is_refused_with_the_reason() {
     let world = world().await;
     let application = start(&world).await;
     let employee =
@@ -85,63 +83,76 @@ async fn a_wrong_address_is_refused() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/employees/7").await.problem(404), "there is no employee 7");
-    application.get("/employees/ada").await.problem(400);
-    application.get("/").await.problem(404);
+    let detail = application.get("/employees/ada").await.problem(400);
+    assert_eq!(detail, "the ID of an employee is a whole number");
+    application.get("/employee").await.problem(404);
     application.send(Method::DELETE, "/employees/1", "", "").await.problem(405);
 }
 
 #[tokio::test]
-async fn the_path_without_authentication_says_only_that_the_process_runs() {
+async fn the_start_page_lists_the_routes() {
     let world = world().await;
     let application = start(&world).await;
-    world.azure_sql_goes_away().await;
-    let answer = application.get("/live").await;
-    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, ""));
+    let page = application.get("/").await;
+    assert_eq!(page.status, 200);
+    for path in ["/employees", "/health", "/ready"] {
+        assert!(page.text.contains(&format!("href=\"{path}\"")), "{path}: {page:?}");
+        assert_eq!(application.get(path).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]
-async fn outages_are_told_and_end_by_themselves() {
+async fn the_path_without_authentication_shows_only_that_the_process_runs() {
+    let world = world().await;
+    let application = start(&world).await;
+    world.azure_sql_goes_away().await;
+    let answer = application.get("/health").await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, "{\"status\":\"alive\"}"));
+}
+
+#[tokio::test]
+async fn it_recovers_with_its_database() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/employees").await.status, 200);
     world.azure_sql_goes_away().await;
     application.get("/employees/1").await.problem(503);
-    assert_eq!(application.get("/health").await.status, 200, "it is not to be started anew");
+    application.get("/ready").await.problem(503);
     world.azure_sql_comes_back().await;
     application.recovers("/employees/1").await;
-
-    let world = self::world().await;
-    world.emulator.identity().go_away().await.unwrap();
-    let application = start(&world).await;
-    application.get("/employees").await.problem(503);
-    world.emulator.identity().come_back().unwrap();
-    application.recovers("/employees").await;
 }
 
 #[tokio::test]
 async fn the_log_is_one_json_object_a_line_with_causes_and_without_any_token() {
     let world = world().await;
-    let user = &world.emulator.user_assigned().name;
-    world.emulator.directory().remove(user);
-    let application = start(&world).await;
+    let mut environment = world.environment();
+    environment.push(("LOG_FORMAT", "json".to_owned()));
+    let application = Application::start(PROGRAM, environment.clone()).await;
     world.azure_sql_goes_away().await;
     application.get("/employees/1").await.problem(503);
-    world.azure_sql_comes_back().await;
-    application.get("/employees/1").await.problem(500);
     application.terminate();
-    let (status, log) = application.ended().await;
-    assert!(status.success(), "{status}: {log}");
-    let lines: Vec<Value> =
-        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    let levels = |level: &str| lines.iter().filter(|line| line["level"] == level).count();
-    assert!(levels("INFO") > 3 && levels("WARN") > 0, "{log}");
-    assert_eq!(lines.last().unwrap()["fields"]["message"], "stopped");
-    // The last one: the refused login.
-    let failed = lines.iter().rfind(|line| line["fields"]["message"] == "a request failed");
-    let failed = failed.expect(&log);
-    assert_eq!(failed["spans"][0]["path"], "/employees/1", "{failed}");
+    let (status, stopped) = application.ended().await;
+    assert!(status.success(), "{status}: {stopped}");
+    world.azure_sql_comes_back().await;
+    let user = &world.emulator.user_assigned().name;
+    world.emulator.directory().remove(user);
+    let failed = Application::fails(PROGRAM, environment).await;
+
+    let lines = |log: &str| -> Vec<Value> {
+        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    };
+    let (first, second) = (lines(&stopped), lines(&failed));
+    assert_eq!(first.last().unwrap()["fields"]["message"], "stopped");
+    let unavailable =
+        first.iter().find(|line| line["fields"]["message"] == "the database is unavailable");
+    let unavailable = unavailable.expect(&stopped);
+    assert_eq!(unavailable["span"]["path"], "/employees/1", "{unavailable}");
+    let cause = unavailable["fields"]["error"].as_str().expect(&stopped);
+    assert!(cause.contains("Connection refused"), "{unavailable}");
+    let last = second.last().unwrap();
+    assert_eq!((&last["level"], &last["fields"]["message"]), (&json!("ERROR"), &json!("failed")));
     let advice = format!("CREATE USER [{user}] FROM EXTERNAL PROVIDER");
-    assert!(failed["fields"]["error"].as_str().expect(&log).contains(&advice), "{failed}");
-    // Tokens are JWTs, whose head begins so.
-    assert!(!log.contains("eyJ"), "{log}");
+    assert!(last["fields"]["error"].as_str().expect(&failed).contains(&advice), "{last}");
+    // Tokens are JWTs, which begin with this.
+    assert!(!stopped.contains("eyJ") && !failed.contains("eyJ"), "{stopped}{failed}");
 }

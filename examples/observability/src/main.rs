@@ -1,16 +1,14 @@
 //! Both databases behind one service, which tells how its pools, logins and tokens are:
 //! Prometheus at `/metrics`, and in the log as spans.
 
+mod health;
 mod routes;
 mod telemetry;
 
 use std::{num::NonZeroUsize, process::ExitCode};
 
 use entra_pool::{azure_sql, postgres};
-use examples_common::{
-    BoxError, Database, serve,
-    settings::{self, AzureSqlSettings},
-};
+use examples_common::{BoxError, serve, settings};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use routes::App;
@@ -32,15 +30,14 @@ async fn main() -> ExitCode {
 }
 
 async fn application(metrics: PrometheusHandle) -> Result<(), BoxError> {
-    let AzureSqlSettings { connection_string: orders, listen } = AzureSqlSettings::from_env()?;
-    let menu = settings::optional("AZURE_POSTGRESQL_CONNECTIONSTRING")?;
+    let listen = settings::listen()?;
     let size = settings::optional("POOL_SIZE")?.map_or(4, NonZeroUsize::get);
-
-    let orders = Database::open(orders).await?;
-    let azure_sql = orders.azure_sql()?.pool_builder().max_size(size).build();
-
-    let menu = Database::open(menu).await?;
-    let connector = menu.postgres()?;
+    let orders = azure_sql::pool_from_env()?.manager().connector().clone();
+    let azure_sql = orders.pool_builder().max_size(size).build();
+    let name = "AZURE_POSTGRESQL_CONNECTIONSTRING";
+    let url = settings::optional::<String>(name)?;
+    let connector =
+        postgres::connector(&url.ok_or_else(|| settings::invalid(name, "it is not set"))?)?;
     let postgres = connector.pool_builder().max_size(size).build();
 
     let app = App { azure_sql: azure_sql.clone(), postgres: postgres.clone(), connector, metrics };

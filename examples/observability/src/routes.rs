@@ -4,11 +4,12 @@ use axum::{
 use entra_pool::{azure_sql, postgres, telemetry};
 use examples_common::{
     Problem,
-    health::{self, Health},
     rows::{one, value},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
+
+use crate::health::{self, Health};
 
 #[derive(Clone)]
 pub(crate) struct App {

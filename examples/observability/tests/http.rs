@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use entra_pool_emulator::azure_sql::ServerError;
-use examples_common::testing::{Application, World};
+use examples_test_support::{Application, World};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_observability");
@@ -96,7 +96,7 @@ fn dashboard_queries() -> Vec<String> {
 
 #[tokio::test]
 async fn a_scrape_tells_of_pools_logins_and_tokens() {
-    let world = World::new("").await;
+    let world = World::start().await;
     let application = start(&world).await;
     let orders = json!({ "database": "orders", "user": "shop-identity" });
     assert_eq!(application.get("/azure-sql").await.json(), orders);
@@ -201,7 +201,7 @@ fn the_dashboard_shows_every_metric_and_alerts_are_of_such_as_are_shown() {
 
 #[tokio::test]
 async fn spans_are_in_the_log_with_what_they_tell() {
-    let world = World::new("").await;
+    let world = World::start().await;
     let application = start(&world).await;
     application.get("/azure-sql").await;
     application.get("/azure-sql").await;
@@ -221,7 +221,7 @@ async fn spans_are_in_the_log_with_what_they_tell() {
 
 #[tokio::test]
 async fn outages_are_told_and_the_scrape_goes_on() {
-    let world = World::new("").await;
+    let world = World::start().await;
     let application = start(&world).await;
     world.emulator.identity().go_away().await.unwrap();
     application.get("/postgres").await.problem(503);

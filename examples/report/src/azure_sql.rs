@@ -18,20 +18,20 @@ use crate::{
     value::{Kind, Unfit, Value, decimal_text},
 };
 
-/// Days from there to 1970-01-01.
+/// Days from 0001-01-01 to 1970-01-01, and from 1900-01-01.
 const FROM_YEAR_1: i32 = 719_162;
 const FROM_1900: i64 = 25_567;
 
 const DAY: i64 = 24 * 60 * 60 * 1_000_000;
 
-/// Sends the first result of a query, as it comes.
+/// Sends the first result of a query while it arrives.
 pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Problem> {
     let mut connection = pool.get().await?;
     let mut items = connection.simple_query(query).await?;
     let columns = items.columns().await?.unwrap_or_default().to_vec();
     let mut rows = items.into_row_stream().try_take_while(|row| ready(Ok(row.result_index() == 0)));
 
-    // What a decimal's scale is, only its values tell.
+    // tiberius has the scale of a decimal in its values only.
     let first: Vec<Row> = rows.by_ref().take(ROWS).try_collect().await?;
     let kinds: Vec<Kind> = columns
         .iter()
@@ -50,7 +50,7 @@ pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Pro
         }
     }
     if let Some(batch) = batches.last() {
-        // Who has gone away does not read it.
+        // The reader may be gone.
         let _ = sink.send(batch).await?;
     }
     Ok(())
@@ -77,7 +77,7 @@ fn kind<'a>(
                 Some(ColumnData::Numeric(Some(number))) => i8::try_from(number.scale()).ok(),
                 _ => None,
             });
-            // None but NULLs so far: as text, whatever comes is told exactly.
+            // So far there were only NULLs. Text can hold a value of any scale.
             scale.map_or(Kind::Text, Kind::Decimal)
         }
         Type::BigVarChar
@@ -94,7 +94,7 @@ fn kind<'a>(
         Type::Datetime | Type::Datetime4 | Type::Datetimen | Type::Datetime2 => Kind::Timestamp,
         Type::DatetimeOffsetn => Kind::TimestampUtc,
         other @ (Type::Null | Type::Udt | Type::SSVariant) => {
-            let problem = format!("its type {other:?} is not known here");
+            let problem = format!("the type {other:?} is not supported");
             return Err(Unfit { column: column.name().to_owned(), problem });
         }
     })
@@ -119,7 +119,7 @@ fn value(data: ColumnData<'static>, kind: Kind) -> Result<Value<'static>, String
                 Value::Text(text.map(Cow::Owned))
             }
             (Kind::Decimal(scale), Some(value)) if i8::try_from(value.scale()) != Ok(scale) => {
-                return Err(format!("{value} has another scale than those before"));
+                return Err(format!("{value} has another scale than the values before"));
             }
             (_, value) => Value::Decimal(value.map(|value| value.value())),
         },
@@ -134,13 +134,13 @@ fn value(data: ColumnData<'static>, kind: Kind) -> Result<Value<'static>, String
             let milliseconds = (i64::from(time.seconds_fragments()) * 10 + 1) / 3;
             (i64::from(time.days()) - FROM_1900) * DAY + milliseconds * 1_000
         })),
-        // In minutes, whatever tiberius calls them (ibid.).
+        // In minutes, despite the name that tiberius gives them (ibid.).
         ColumnData::SmallDateTime(value) => Value::Timestamp(value.map(|time| {
             (i64::from(time.days()) - FROM_1900) * DAY
                 + i64::from(time.seconds_fragments()) * 60_000_000
         })),
         ColumnData::DateTime2(value) => Value::Timestamp(value.map(microseconds)),
-        // What is sent is UTC, and the offset to show it in (2.2.5.5.1.9).
+        // The value is in UTC, next to the offset for showing it (2.2.5.5.1.9).
         ColumnData::DateTimeOffset(value) => {
             Value::Timestamp(value.map(|value| microseconds(value.datetime2())))
         }
@@ -153,7 +153,7 @@ fn days(date: Date) -> i32 {
 }
 
 fn nanoseconds(time: Time) -> i64 {
-    // Seven digits of a second at most, and no more than a day.
+    // At most seven digits of a second, and less than a day.
     let unit = 10_i64.pow(9_u32.saturating_sub(time.scale().into()));
     i64::try_from(time.increments()).unwrap_or(i64::MAX).saturating_mul(unit)
 }

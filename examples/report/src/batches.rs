@@ -11,19 +11,19 @@ use arrow_schema::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema, SchemaRef,
 
 use crate::value::{Kind, Unfit, Value};
 
-/// Of a record batch.
+/// Rows of a record batch.
 pub(crate) const ROWS: usize = 1_000;
 
-/// Of a record batch, in bytes of text and the like: rows may be long.
+/// Bytes of text and binary values in a record batch, because rows may be long.
 const BYTES: usize = 1024 * 1024;
 
-/// Gathers rows into record batches.
+/// Collects rows into record batches.
 pub(crate) struct Batches {
     schema: SchemaRef,
     columns: Vec<Column>,
     rows: usize,
     bytes: usize,
-    /// Whether there has been a batch.
+    /// Whether a batch was returned.
     given: bool,
 }
 
@@ -40,7 +40,7 @@ enum Column {
 }
 
 impl Batches {
-    /// Of these columns. A name that is empty, or there already, gets its number.
+    /// Batches of these columns. A name that is empty or not unique gets the column's number.
     pub(crate) fn new<'a>(columns: impl IntoIterator<Item = (&'a str, Kind)>) -> Self {
         let mut names = HashSet::new();
         let mut fields = Vec::new();
@@ -58,7 +58,7 @@ impl Batches {
         Self { schema, columns: builders, rows: 0, bytes: 0, given: false }
     }
 
-    /// Adds a row; gives the batch that is full with it.
+    /// Adds a row. Returns the batch if it is full now.
     pub(crate) fn push<'a>(
         &mut self,
         row: impl IntoIterator<Item = Result<Value<'a>, String>>,
@@ -77,7 +77,7 @@ impl Batches {
         Ok((self.rows == ROWS || self.bytes >= BYTES).then(|| self.take()))
     }
 
-    /// What is left. Of a result without rows there is one batch, with its columns.
+    /// Returns the remaining rows. For a result without rows, that is a batch of its columns.
     pub(crate) fn last(mut self) -> Option<RecordBatch> {
         (self.rows > 0 || !self.given).then(|| self.take())
     }
@@ -86,7 +86,7 @@ impl Batches {
         (self.rows, self.bytes, self.given) = (0, 0, true);
         let columns = self.columns.iter_mut().map(Column::finish).collect();
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
-            .expect("columns are as long as there are rows, and of their field's type")
+            .expect("each column has one value per row, of its field's type")
     }
 }
 
@@ -133,7 +133,7 @@ impl Column {
             (Self::Date(builder), Value::Date(value)) => builder.append_option(value),
             (Self::Time(builder), Value::Time(value)) => builder.append_option(value),
             (Self::Timestamp(builder), Value::Timestamp(value)) => builder.append_option(value),
-            (_, value) => return Err(format!("{value:?} is not of its type")),
+            (_, value) => return Err(format!("{value:?} does not have its type")),
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_have_a_name_each() {
+    fn every_column_has_its_own_name() {
         let columns = ["a", "", "a", "a_3"].map(|name| (name, Kind::Int));
         let batch = Batches::new(columns).last().unwrap();
         let names: Vec<_> = batch.schema_ref().fields().iter().map(|f| f.name().clone()).collect();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_with_its_column() {
+    fn an_error_names_the_column() {
         let mut batches = Batches::new([("id", Kind::Int)]);
         let error = batches.push([Ok(Value::Bool(None))]).unwrap_err();
         assert!(error.to_string().starts_with("column id: "), "{error}");

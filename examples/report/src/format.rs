@@ -4,11 +4,11 @@ use arrow_array::RecordBatch;
 use arrow_cast::pretty::pretty_format_batches;
 use arrow_schema::ArrowError;
 
-/// What a report is written as.
+/// The format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// For people. Each batch is a table of its own: how wide the rest is, nobody
-    /// knows yet.
+    /// For people. Each batch is a separate table, because the widths of later rows are not known
+    /// yet.
     Table,
     /// RFC 4180, with a header.
     Csv,
@@ -39,7 +39,7 @@ impl FromStr for Format {
     }
 }
 
-/// Writes the batches of a report, one after the other.
+/// Writes the batches of a report one by one.
 pub(crate) struct Writer {
     format: Format,
     has_begun: bool,
@@ -63,7 +63,7 @@ impl Writer {
                 writer.build(&mut text).write(batch)?;
             }
             Format::Json => {
-                // As lines, so that the array is ours to begin and to end.
+                // As lines, because the array spans all batches.
                 let mut lines = Vec::new();
                 arrow_json::WriterBuilder::new()
                     .with_explicit_nulls(true)
@@ -77,7 +77,7 @@ impl Writer {
         Ok(text)
     }
 
-    /// What stands behind the last batch.
+    /// The text after the last batch.
     pub(crate) fn end(&self) -> &'static [u8] {
         match self.format {
             Format::Json => b"]\n",

@@ -1,19 +1,18 @@
-/// A finite `numeric` of PostgreSQL, as it is sent (`numeric_send` in PostgreSQL's
-/// `numeric.c`): digits of base 10,000, the first of which counts 10,000^`weight`.
+/// A finite `numeric` of PostgreSQL in its binary format (`numeric_send` in PostgreSQL's
+/// `numeric.c`): digits of base 10,000, of which the first counts 10,000^`weight`.
 #[derive(Debug)]
 pub(crate) struct Numeric {
     negative: bool,
     weight: i16,
     digits: Vec<u16>,
-    /// Decimal digits behind the point, to be shown.
+    /// Decimal digits after the point.
     pub(crate) scale: u8,
 }
 
 const NEGATIVE: u16 = 0x4000;
 
 impl Numeric {
-    /// `None` for what is not finite (NaN, infinity), and for more than 255 digits
-    /// behind the point.
+    /// `None` for NaN and infinity, and for more than 255 digits after the point.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let words: Vec<u16> =
             bytes.chunks_exact(2).map(|word| u16::from_be_bytes([word[0], word[1]])).collect();
@@ -29,13 +28,13 @@ impl Numeric {
         })
     }
 
-    /// In units of the digit that is `scale` behind the point. `None` if that is too
+    /// The value in units of the last of `scale` digits after the point. `None` if that is too
     /// large, or not exact.
     pub(crate) fn at(&self, scale: u8) -> Option<i128> {
         let value = self.digits.iter().try_fold(0_i128, |value, digit| {
             value.checked_mul(10_000)?.checked_add(i128::from(*digit))
         })?;
-        // Of the last digit.
+        // Of the last digit of base 10,000.
         let exponent = 4 * (i32::from(self.weight) + 1 - i32::try_from(self.digits.len()).ok()?);
         let shift = exponent + i32::from(scale);
         let power = 10_i128.checked_pow(shift.unsigned_abs());

@@ -17,11 +17,11 @@ use crate::{
     value::{Kind, Unfit, Value, decimal_text},
 };
 
-/// From 1970-01-01 to 2000-01-01, which is where PostgreSQL counts from.
+/// From 1970-01-01 to 2000-01-01, from which PostgreSQL counts.
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// Sends the result of a query, as it comes.
+/// Sends the result of a query while it arrives.
 pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Problem> {
     let client = pool.get().await?;
     let statement = client.prepare(query).await?;
@@ -31,7 +31,7 @@ pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Pro
         .map(|column| {
             kind(column.type_(), column.type_modifier()).ok_or_else(|| Unfit {
                 column: column.name().to_owned(),
-                problem: format!("its type {} is not known here", column.type_()),
+                problem: format!("the type {} is not supported", column.type_()),
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Pro
         }
     }
     if let Some(batch) = batches.last() {
-        // Who has gone away does not read it.
+        // The reader may be gone.
         let _ = sink.send(batch).await?;
     }
     Ok(())
@@ -85,16 +85,16 @@ fn kind(ty: &Type, modifier: i32) -> Option<Kind> {
     })
 }
 
-/// A numeric's, where it was declared, and Arrow has room for it: precision in the
-/// upper half, scale in the lower 11 bits, 4 more than both
-/// (PostgreSQL's `numeric.c`, `make_numeric_typmod`).
+/// The declared scale of a numeric, if Arrow's decimals can hold it. The modifier has the
+/// precision in the upper half and the scale in the lower 11 bits, plus 4
+/// (`make_numeric_typmod` in PostgreSQL's `numeric.c`).
 fn scale(modifier: i32) -> Option<i8> {
     let declared = modifier.checked_sub(4).filter(|declared| *declared >= 0)?;
     let (precision, scale) = (declared >> 16, declared & 0x7ff);
     if precision <= 38 && scale <= precision { i8::try_from(scale).ok() } else { None }
 }
 
-/// A field as it was sent, and its type.
+/// A field as the server sent it, and its type.
 struct Field<'a> {
     ty: Type,
     bytes: &'a [u8],
@@ -128,7 +128,7 @@ fn value<'a>(kind: Kind, field: Option<Field<'a>>) -> Result<Value<'a>, String> 
             .map(|value| Value::Decimal(Some(value))),
         Kind::Text => text(&ty, bytes).map(|text| Value::Text(Some(text))),
         Kind::Binary => Some(Value::Binary(Some(bytes.into()))),
-        // The last and the first of each are infinity and its opposite: too far away.
+        // The last and the first value of each type are infinity and minus infinity.
         Kind::Date => array(bytes)
             .and_then(|bytes| i32::from_be_bytes(bytes).checked_add(EPOCH_DAYS))
             .filter(|days| *days != i32::MIN + EPOCH_DAYS)
@@ -139,7 +139,7 @@ fn value<'a>(kind: Kind, field: Option<Field<'a>>) -> Result<Value<'a>, String> 
             .filter(|micros| *micros != i64::MIN + EPOCH_MICROS)
             .map(|micros| Value::Timestamp(Some(micros))),
     };
-    value.ok_or_else(|| format!("a value of {ty} is not one that Arrow can hold"))
+    value.ok_or_else(|| format!("Arrow cannot hold this value of type {ty}"))
 }
 
 fn null(kind: Kind) -> Value<'static> {

@@ -5,10 +5,10 @@ use entra_pool::{azure_sql, postgres};
 use examples_common::Problem;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-/// How long a reader may pause. He holds a connection, of which there are few.
+/// How long a reader may pause, because it holds a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A query and where it is run.
+/// A query, and the pool that runs it.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) pool: Pool,
@@ -18,27 +18,27 @@ pub(crate) struct Source {
 #[derive(Clone)]
 pub(crate) enum Pool {
     AzureSql(azure_sql::Pool),
-    Postgres(postgres::Pool, postgres::Connector),
+    Postgres(postgres::Pool),
 }
 
-/// The result of a query, a record batch at a time: of the next ones there are never
-/// more than two, however slow the reader.
+/// The result of a query, one record batch at a time. At most two more batches are in memory,
+/// however slow the reader is.
 pub(crate) struct Report {
     first: Option<RecordBatch>,
     batches: mpsc::Receiver<RecordBatch>,
-    /// Ends the query, where the reader goes away.
+    /// Stops the query if the reader goes away.
     task: Aborting,
 }
 
 impl Source {
-    /// Runs the query, and waits until there are rows, or is sure that there are none.
+    /// Runs the query, and waits for its first rows or its end.
     pub(crate) async fn run(&self) -> Result<Report, Problem> {
         let (sender, batches) = mpsc::channel(1);
         let (source, sink) = (self.clone(), Sink { sender, patience: PATIENCE });
         let task = tokio::spawn(async move {
             match &source.pool {
                 Pool::AzureSql(pool) => crate::azure_sql::run(pool, &source.query, &sink).await,
-                Pool::Postgres(pool, _) => crate::postgres::run(pool, &source.query, &sink).await,
+                Pool::Postgres(pool) => crate::postgres::run(pool, &source.query, &sink).await,
             }
         });
         let mut report = Report { first: None, batches, task: Aborting(task) };
@@ -48,8 +48,8 @@ impl Source {
 }
 
 impl Report {
-    /// The first one is always there, and may have no rows. `None` at the end, and only
-    /// if that is the end of the result.
+    /// Returns the next batch, and `None` once the result is complete. There is always a first
+    /// batch, which may have no rows.
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, Problem> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
@@ -73,14 +73,14 @@ impl Drop for Aborting {
     }
 }
 
-/// Where batches go.
+/// Sends batches to the reader.
 pub(crate) struct Sink {
     sender: mpsc::Sender<RecordBatch>,
     patience: Duration,
 }
 
 impl Sink {
-    /// Whether there still is somebody who reads; an error, if he does not go on.
+    /// Returns whether there still is a reader; an error if the reader pauses for too long.
     pub(crate) async fn send(&self, batch: RecordBatch) -> Result<bool, Problem> {
         match timeout(self.patience, self.sender.send(batch)).await {
             Ok(sent) => Ok(sent.is_ok()),
@@ -90,7 +90,7 @@ impl Sink {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the reader has not gone on for {PATIENCE:?}")]
+#[error("the reader has paused for {PATIENCE:?}")]
 struct TooSlow;
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
     use crate::{batches::Batches, value::Kind};
 
     #[tokio::test]
-    async fn who_does_not_read_on_is_not_waited_for() {
+    async fn a_reader_that_pauses_is_not_waited_for() {
         let batch = Batches::new([("id", Kind::Int)]).last().unwrap();
         let (sender, mut batches) = mpsc::channel(1);
         let sink = Sink { sender, patience: Duration::ZERO };
@@ -108,6 +108,6 @@ mod tests {
         batches.recv().await.unwrap();
         assert!(sink.send(batch.clone()).await.unwrap());
         drop(batches);
-        assert!(!sink.send(batch).await.unwrap(), "nobody reads");
+        assert!(!sink.send(batch).await.unwrap(), "there is no reader");
     }
 }

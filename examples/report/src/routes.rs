@@ -1,15 +1,12 @@
 use axum::{
-    Json, Router,
+    Router,
     body::{Body, Bytes},
     extract::{Path, State},
     http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
-use examples_common::{
-    BoxError, Problem,
-    health::{self, Health},
-};
+use examples_common::{BoxError, Problem, health, html::Page};
 use futures_util::{Stream, stream};
 
 use crate::{
@@ -17,28 +14,41 @@ use crate::{
     report::{Pool, Report, Source},
 };
 
-/// Functions asks for what its host serves below `/api`.
+/// Functions forwards requests below `/api`.
 pub(crate) fn router(source: Source) -> Router {
     Router::new()
+        .route("/", get(async || index()))
         .route("/report/{format}", get(report))
         .route("/api/report/{format}", get(report))
-        .route("/health", get(health))
+        .route("/health", get(health::alive))
+        .route("/ready", get(ready))
         .with_state(source)
+}
+
+fn index() -> Page {
+    let routes = [
+        ("GET /report/table", "The rows as a table of text"),
+        ("GET /report/csv", "The rows as CSV"),
+        ("GET /report/json", "The rows as a JSON array"),
+        ("GET /health", "200 while the process runs"),
+        ("GET /ready", "200 if the database can be reached, else 503 with the cause"),
+    ];
+    Page::routes("report", "The rows of one query, streamed.", &routes)
 }
 
 async fn report(
     State(source): State<Source>,
     Path(format): Path<String>,
 ) -> Result<Response, Problem> {
-    let format: Format =
-        format.parse().map_err(|()| Problem::not_found("a report is had as csv, json or table"))?;
+    let format: Format = format
+        .parse()
+        .map_err(|()| Problem::not_found("there is a report as csv, json and table"))?;
     let report = source.run().await?;
     let headers = [(header::CONTENT_TYPE, format.content_type())];
     Ok((headers, Body::from_stream(texts(report, format))).into_response())
 }
 
-/// A failure on the way breaks the connection off: nobody shall take the part for the
-/// whole.
+/// A failure cuts the response off, so that no client takes it for complete.
 fn texts(report: Report, format: Format) -> impl Stream<Item = Result<Bytes, BoxError>> {
     stream::try_unfold(Some((report, Writer::new(format))), async |state| {
         let Some((mut report, mut writer)) = state else { return Ok(None) };
@@ -48,14 +58,14 @@ fn texts(report: Report, format: Format) -> impl Stream<Item = Result<Bytes, Box
                 Ok(Some((text.into(), Some((report, writer)))))
             }
             Ok(None) => Ok(Some((Bytes::from_static(writer.end()), None))),
-            Err(_) => Err("the query has failed on the way; the log says why".into()),
+            Err(_) => Err("the query failed, for the reason logged above".into()),
         }
     })
 }
 
-async fn health(State(source): State<Source>) -> Json<Health> {
+async fn ready(State(source): State<Source>) -> Result<impl IntoResponse, Problem> {
     match &source.pool {
-        Pool::AzureSql(pool) => health::azure_sql(pool),
-        Pool::Postgres(pool, connector) => health::postgres(pool, connector),
+        Pool::AzureSql(pool) => health::ready(pool.get()).await,
+        Pool::Postgres(pool) => health::ready(pool.get()).await,
     }
 }

@@ -2,25 +2,25 @@ use std::borrow::Cow;
 
 use examples_common::Problem;
 
-/// What a column holds, whichever database it comes from.
+/// The type of a column, of either database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bool,
     Int,
     Float,
-    /// Of at most 38 digits, this many of them behind the point.
+    /// At most 38 digits, of which this many are after the point.
     Decimal(i8),
     Text,
     Binary,
     Date,
     Time,
-    /// Without a zone.
+    /// Without a time zone.
     Timestamp,
     /// A point in time.
     TimestampUtc,
 }
 
-/// What a field holds; `None` for NULL.
+/// The value of a field; `None` for NULL.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Value<'a> {
     Bool(Option<bool>),
@@ -39,7 +39,7 @@ pub(crate) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// Of what has no fixed length.
+    /// The length of a value whose type has no fixed length.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Text(Some(text)) => text.len(),
@@ -49,7 +49,7 @@ impl Value<'_> {
     }
 }
 
-/// A decimal in units of its last digit, of which `scale` are behind the point.
+/// A decimal, given in units of the last of `scale` digits after the point.
 pub(crate) fn decimal_text(value: i128, scale: u8) -> String {
     let sign = if value < 0 { "-" } else { "" };
     let (digits, scale) = (value.unsigned_abs().to_string(), usize::from(scale));
@@ -60,9 +60,9 @@ pub(crate) fn decimal_text(value: i128, scale: u8) -> String {
     }
 }
 
-/// A field that does not fit its column, or is of a type that this does not know.
+/// A field that does not fit its column, or has a type that is not supported.
 #[derive(Debug, thiserror::Error)]
-#[error("column {column}: {problem}; the query may cast it to text")]
+#[error("column {column}: {problem}: let the query cast it to text")]
 pub(crate) struct Unfit {
     pub(crate) column: String,
     pub(crate) problem: String,

@@ -1,4 +1,7 @@
-use entra_pool::postgres::{Pool, tokio_postgres::Row};
+use entra_pool::postgres::{
+    Pool, PooledConnection,
+    tokio_postgres::{Error, Row, types::ToSql},
+};
 use examples_common::Problem;
 use time::Date;
 
@@ -7,12 +10,18 @@ use crate::{
     image::PhotoName,
 };
 
-/// Makes the tables, where they are not there yet.
-pub(crate) const SETUP: &str = include_str!("../setup.sql");
-
 const RESTAURANT: &str = "SELECT restaurant.id, name, description, count(review.id), \
                                  CAST(avg(rating) AS double precision) \
                           FROM restaurant LEFT JOIN review ON restaurant_id = restaurant.id";
+
+/// Rows on a page.
+const PAGE: usize = 12;
+
+/// The rows of a page, and whether there are more after them.
+pub(crate) struct Paged<T> {
+    pub(crate) rows: Vec<T>,
+    pub(crate) has_more: bool,
+}
 
 pub(crate) struct Restaurant {
     pub(crate) id: i64,
@@ -24,6 +33,7 @@ pub(crate) struct Restaurant {
 }
 
 pub(crate) struct Review {
+    pub(crate) id: i64,
     pub(crate) reviewer: String,
     pub(crate) rating: i16,
     pub(crate) content: String,
@@ -31,15 +41,29 @@ pub(crate) struct Review {
     pub(crate) written_on: Date,
 }
 
-/// All of them, by name.
-pub(crate) async fn restaurants(pool: &Pool) -> Result<Vec<Restaurant>, Problem> {
-    let client = pool.get().await?;
-    let statement = format!("{RESTAURANT} GROUP BY restaurant.id ORDER BY name, restaurant.id");
-    let rows = client.query(&client.prepare_cached(&statement).await?, &[]).await?;
-    Ok(rows.iter().map(restaurant_of).collect::<Result<_, _>>()?)
+/// A page of restaurants by name; those after the restaurant with the ID `after`, if there is
+/// one.
+pub(crate) async fn restaurants(
+    pool: &Pool,
+    after: Option<i64>,
+) -> Result<Paged<Restaurant>, Problem> {
+    let mut client = pool.get().await?;
+    let (name, id) = match after {
+        Some(id) => {
+            let name =
+                client.query_opt("SELECT name FROM restaurant WHERE id = $1", &[&id]).await?;
+            (name.ok_or_else(no_such_restaurant)?.try_get(0)?, id)
+        }
+        None => (String::new(), 0),
+    };
+    let statement = format!(
+        "{RESTAURANT} WHERE name > $1 OR (name = $1 AND restaurant.id > $2) \
+         GROUP BY restaurant.id ORDER BY name, restaurant.id"
+    );
+    page(&mut client, &statement, &[&name, &id], restaurant_of).await
 }
 
-/// 404 if there is none of this ID.
+/// 404 if there is no restaurant with this ID.
 pub(crate) async fn restaurant(pool: &Pool, id: i64) -> Result<Restaurant, Problem> {
     let client = pool.get().await?;
     let statement = format!("{RESTAURANT} WHERE restaurant.id = $1 GROUP BY restaurant.id");
@@ -52,7 +76,7 @@ pub(crate) fn no_such_restaurant() -> Problem {
     Problem::not_found("there is no such restaurant")
 }
 
-fn restaurant_of(row: &Row) -> Result<Restaurant, entra_pool::postgres::tokio_postgres::Error> {
+fn restaurant_of(row: &Row) -> Result<Restaurant, Error> {
     Ok(Restaurant {
         id: row.try_get(0)?,
         name: row.try_get(1)?,
@@ -62,31 +86,47 @@ fn restaurant_of(row: &Row) -> Result<Restaurant, entra_pool::postgres::tokio_po
     })
 }
 
-/// A restaurant's, the newest first.
-pub(crate) async fn reviews(pool: &Pool, restaurant: i64) -> Result<Vec<Review>, Problem> {
-    let client = pool.get().await?;
-    let statement = client
-        .prepare_cached(
-            "SELECT reviewer, rating, content, photo, written_on FROM review \
-             WHERE restaurant_id = $1 ORDER BY id DESC",
-        )
-        .await?;
-    let rows = client.query(&statement, &[&restaurant]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Review {
-                reviewer: row.try_get(0)?,
-                rating: row.try_get(1)?,
-                content: row.try_get(2)?,
-                // What is no photo's name cannot be shown.
-                photo: row.try_get::<_, Option<&str>>(3)?.and_then(|name| name.parse().ok()),
-                written_on: row.try_get(4)?,
-            })
+/// A page of a restaurant's reviews, the newest first, of those with an ID below `before`.
+pub(crate) async fn reviews(
+    pool: &Pool,
+    restaurant: i64,
+    before: i64,
+) -> Result<Paged<Review>, Problem> {
+    let mut client = pool.get().await?;
+    let statement = "SELECT id, reviewer, rating, content, photo, written_on FROM review \
+                     WHERE restaurant_id = $1 AND id < $2 ORDER BY id DESC";
+    page(&mut client, statement, &[&restaurant, &before], |row| {
+        Ok(Review {
+            id: row.try_get(0)?,
+            reviewer: row.try_get(1)?,
+            rating: row.try_get(2)?,
+            content: row.try_get(3)?,
+            // A value that is not the name of a photo cannot be shown.
+            photo: row.try_get::<_, Option<&str>>(4)?.and_then(|name| name.parse().ok()),
+            written_on: row.try_get(5)?,
         })
-        .collect()
+    })
+    .await
 }
 
-/// Gives its ID.
+/// The first page of a query's rows. The server stops after one row more, which says whether
+/// there is another page.
+async fn page<T>(
+    client: &mut PooledConnection,
+    statement: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+    read: impl FnMut(&Row) -> Result<T, Error>,
+) -> Result<Paged<T>, Problem> {
+    let statement = client.prepare_cached(statement).await?;
+    let transaction = client.transaction().await?;
+    let portal = transaction.bind(&statement, parameters).await?;
+    let rows = transaction.query_portal(&portal, PAGE as i32 + 1).await?;
+    transaction.commit().await?;
+    let has_more = rows.len() > PAGE;
+    Ok(Paged { rows: rows.iter().take(PAGE).map(read).collect::<Result<_, _>>()?, has_more })
+}
+
+/// Returns the ID.
 pub(crate) async fn add_restaurant(pool: &Pool, new: &NewRestaurant) -> Result<i64, Problem> {
     let client = pool.get().await?;
     let row = client

@@ -1,4 +1,4 @@
-//! What is entered into the forms, as it came and as it is taken.
+//! The entries of the forms, as they were sent and after they were checked.
 
 use examples_common::{
     entry::{Check, Limit},
@@ -6,11 +6,12 @@ use examples_common::{
 };
 use serde::Deserialize;
 
-const NAME: Limit = Limit::Characters(50);
-const DESCRIPTION: Limit = Limit::Characters(250);
-const CONTENT: Limit = Limit::Characters(500);
+/// The most characters of each field, as `setup.sql` declares its column.
+pub(crate) const NAME: usize = 50;
+pub(crate) const DESCRIPTION: usize = 250;
+pub(crate) const CONTENT: usize = 500;
 
-/// What came for a restaurant. What is missing is empty.
+/// The entry for a restaurant. A missing field is empty.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct RestaurantEntry {
@@ -28,14 +29,18 @@ impl RestaurantEntry {
     pub(crate) fn check(&self) -> Result<NewRestaurant, Vec<FieldError>> {
         let mut check = Check::default();
         let new = NewRestaurant {
-            name: check.required("name", &self.name, NAME),
-            description: check.required("description", &self.description, DESCRIPTION),
+            name: check.required("name", &self.name, Limit::Characters(NAME)),
+            description: check.required(
+                "description",
+                &self.description,
+                Limit::Characters(DESCRIPTION),
+            ),
         };
         check.passed(new)
     }
 }
 
-/// What came for a review, but for the photo. What is missing is empty.
+/// The entry for a review, without the photo. A missing field is empty.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ReviewEntry {
     pub(crate) reviewer: String,
@@ -53,15 +58,9 @@ pub(crate) struct NewReview {
 impl ReviewEntry {
     pub(crate) fn check(&self) -> Result<NewReview, Vec<FieldError>> {
         let mut check = Check::default();
-        let reviewer = check.required("reviewer", &self.reviewer, NAME);
-        let rating = match self.rating.trim().parse() {
-            Ok(rating @ 1..=5) => rating,
-            _ => {
-                check.wrong("rating", "a number from 1 to 5 is needed");
-                0
-            }
-        };
-        let content = check.text("content", &self.content, CONTENT);
+        let reviewer = check.required("reviewer", &self.reviewer, Limit::Characters(NAME));
+        let rating = check.number("rating", &self.rating, 1..=5) as i16;
+        let content = check.text("content", &self.content, Limit::Characters(CONTENT));
         check.passed(NewReview { reviewer, rating, content })
     }
 }
@@ -79,24 +78,24 @@ mod tests {
         ReviewEntry { reviewer, rating, content }.check()
     }
 
-    fn fields<T: std::fmt::Debug>(outcome: Result<T, Vec<FieldError>>) -> Vec<&'static str> {
-        outcome.unwrap_err().iter().map(|error| error.field).collect()
+    fn fields<T: std::fmt::Debug>(outcome: Result<T, Vec<FieldError>>) -> Vec<String> {
+        outcome.unwrap_err().into_iter().map(|error| error.field).collect()
     }
 
     #[test]
-    fn lengths_are_those_of_characters() {
+    fn lengths_count_characters() {
         let (fits, too_long) = ("🍜".repeat(50), "🍜".repeat(51));
         assert_eq!(restaurant(&fits, &"é".repeat(250)).unwrap().name, fits);
         let errors = restaurant(&too_long, &"é".repeat(251)).unwrap_err();
-        assert_eq!(errors[0].detail, "50 characters are the most, not 51");
-        assert_eq!(errors[1].detail, "250 characters are the most, not 251");
+        assert_eq!(errors[0].detail, "must have at most 50 characters, but has 51");
+        assert_eq!(errors[1].detail, "must have at most 250 characters, but has 251");
         assert!(review("Ann", "5", &"a\r\n".repeat(250)).is_ok());
         assert_eq!(fields(review("Ann", "5", &"a".repeat(501))), ["content"]);
         assert_eq!(fields(review(&too_long, "5", "")), ["reviewer"]);
     }
 
     #[test]
-    fn what_is_required_is_not_to_be_blank() {
+    fn a_required_field_is_not_blank() {
         assert_eq!(fields(restaurant(" \t", "\r\n")), ["name", "description"]);
         assert_eq!(fields(review("", "", "")), ["reviewer", "rating"]);
         assert_eq!(review(" Ann ", "5", "").unwrap().reviewer, "Ann");
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgresql_does_not_take_is_not_sent_to_it() {
+    fn control_characters_are_refused() {
         assert_eq!(fields(restaurant("a\0b", "soup")), ["name"]);
         assert_eq!(fields(review("Ann", "5", "a\u{1b}b")), ["content"]);
         assert_eq!(review("Ann", "5", "a\tb\nc").unwrap().content, "a\tb\nc");

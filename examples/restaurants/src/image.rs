@@ -1,10 +1,10 @@
-//! What photos are, told by their bytes, and what they are called.
+//! Types and names of photos.
 
 use std::{fmt, str::FromStr};
 
 use azure_core::Uuid;
 
-/// A type of image that all browsers show.
+/// A type of image that all browsers can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ImageType {
     Gif,
@@ -16,13 +16,13 @@ pub(crate) enum ImageType {
 impl ImageType {
     const ALL: [Self; 4] = [Self::Gif, Self::Jpeg, Self::Png, Self::Webp];
 
-    /// By the bytes that it begins with; whatever its name says.
+    /// The type that the first bytes show, whatever the file's name is.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
-            // Between the two is a length.
+            // A length is between the two.
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::Webp),
             _ => None,
         }
@@ -47,7 +47,7 @@ impl ImageType {
     }
 }
 
-/// A name that says nothing but the type. Whatever else is asked for is no photo.
+/// A random name with the type's extension. Any other name is not that of a photo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PhotoName {
     id: Uuid,
@@ -82,7 +82,7 @@ impl FromStr for PhotoName {
                 .find(|image_type| image_type.extension() == extension)
                 .ok_or(NotAPhoto)?,
         };
-        // UUIDs are read in more forms than the one that is written.
+        // `parse_str` accepts more forms than the one that `Display` writes.
         if name.to_string() == text { Ok(name) } else { Err(NotAPhoto) }
     }
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_tell_the_type() {
+    fn the_first_bytes_show_the_type() {
         for (bytes, image_type) in [
             (&b"GIF89a\x01"[..], Some(ImageType::Gif)),
             (b"GIF87a", Some(ImageType::Gif)),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_were_given_are_names() {
+    fn other_names_are_refused() {
         for image_type in ImageType::ALL {
             let name = PhotoName::random(image_type);
             assert_eq!(name.to_string().parse::<PhotoName>().unwrap(), name);

@@ -1,9 +1,10 @@
-//! Restaurants and their reviews, with photos: PostgreSQL and Azure Blob Storage with
-//! one credential.
+//! Restaurants and their reviews, with photos: PostgreSQL and Azure Blob Storage with one
+//! identity.
 
-mod config;
+mod cross_origin;
 mod database;
 mod entry;
+mod forms;
 mod image;
 mod pages;
 mod photos;
@@ -12,12 +13,14 @@ mod upload;
 
 use std::process::ExitCode;
 
-use entra_pool::postgres;
-use examples_common::{BoxError, Database, run, serve};
+use entra_pool::{credential, postgres, token::Identity};
+use examples_common::{BoxError, run, serve, settings};
 
-use config::Config;
 use photos::Photos;
 use routes::App;
+
+/// The name that Service Connector gives it.
+const POSTGRES: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -25,16 +28,19 @@ async fn main() -> ExitCode {
 }
 
 async fn application() -> Result<(), BoxError> {
-    let config = Config::from_env()?;
-    let database = Database::open(config.connection_string).await?;
-    let (connector, identity) = database.postgres_and_identity()?;
+    let listen = settings::listen()?;
+    // Logs in to both services. It caches a token for each.
+    let identity = Identity::new(credential::from_env()?);
+
+    let missing = || settings::invalid(POSTGRES, "it is not set");
+    let url = settings::optional::<String>(POSTGRES)?.ok_or_else(missing)?;
+    let connector = postgres::connector_with(&identity, &url)?;
     let pool = connector.pool();
-    database.set_up_postgres(&pool, database::SETUP).await?;
-    let photos = Photos::open(config.photos, identity)?;
-    if database.is_emulated() {
-        photos.set_up().await?;
-    }
-    let app = App { pool: pool.clone(), connector, photos };
-    serve(routes::router(app), config.listen, postgres::close_and_wait(&pool)).await?;
+    let photos = Photos::open(identity)?;
+    // Connects, so that a wrong setting or a missing role shows now.
+    connector.warm_up(&pool, 1).await.map_err(postgres::Error::from)?;
+
+    let app = App { pool: pool.clone(), photos };
+    serve(routes::router(app), listen, postgres::close_and_wait(&pool)).await?;
     Ok(())
 }

@@ -3,97 +3,74 @@ use std::{error::Error, fs, io, path::PathBuf, sync::Arc, time::Duration};
 use azure_core::{
     Bytes,
     error::ErrorKind,
-    http::{ClientOptions, ExponentialRetryOptions, RetryOptions, StatusCode, Transport},
+    http::{ClientOptions, ExponentialRetryOptions, RetryOptions, StatusCode, Transport, Url},
 };
 use azure_storage_blob::{
     BlobContainerClient, BlobServiceClient, BlobServiceClientOptions,
     models::BlobClientUploadOptions,
 };
 use entra_pool::token::{Identity, TokenError};
-use examples_common::{BoxError, Problem, settings::InvalidSetting};
-use tempfile::TempDir;
+use examples_common::{BoxError, Problem, settings};
 
-use crate::{
-    config::{ENDPOINT, PhotosConfig},
-    image::PhotoName,
-};
+use crate::image::PhotoName;
 
-/// Where photos are kept: in a container of Blob Storage, or, on a developer's
-/// machine, in a folder.
+/// `https://ACCOUNT.blob.core.windows.net/`, by the name that Service Connector gives it.
+const ENDPOINT: &str = "AZURE_STORAGEBLOB_RESOURCEENDPOINT";
+
+/// The container; default `photos`.
+const CONTAINER: &str = "PHOTOS_CONTAINER";
+
+/// The certificate (PEM) of a local stand-in for Blob Storage.
+const CA_FILE: &str = "PHOTOS_CA_FILE";
+
+/// A folder instead of Blob Storage.
+const FOLDER: &str = "PHOTOS_FOLDER";
+
+/// Where photos are kept: in a container of Blob Storage, or, on a laptop, in a folder.
 #[derive(Clone)]
 pub(crate) enum Photos {
     Container(Arc<BlobContainerClient>),
     Folder(PathBuf),
-    /// Gone with the process.
-    Temporary(Arc<TempDir>),
 }
 
 impl Photos {
-    /// By `identity`, which is the database's as well.
-    pub(crate) fn open(config: PhotosConfig, identity: Identity) -> Result<Self, BoxError> {
-        Ok(match (config.endpoint, config.folder) {
-            (Some(endpoint), _) => {
-                let transport = transport(config.ca_file)
-                    .map_err(|error| InvalidSetting::new("PHOTOS_CA_FILE", error))?;
-                let client_options = ClientOptions {
-                    transport: Some(transport),
-                    retry: retries(),
-                    ..ClientOptions::default()
-                };
-                let options = BlobServiceClientOptions {
-                    client_options,
-                    ..BlobServiceClientOptions::default()
-                };
-                let service =
-                    BlobServiceClient::new(endpoint, Some(Arc::new(identity)), Some(options))
-                        .map_err(|error| InvalidSetting::new(ENDPOINT, error))?;
-                Self::Container(Arc::new(service.blob_container_client(&config.container)))
-            }
+    /// As the environment says.
+    pub(crate) fn open(identity: Identity) -> Result<Self, BoxError> {
+        match (settings::optional(ENDPOINT)?, settings::optional::<PathBuf>(FOLDER)?) {
+            (Some(endpoint), _) => Ok(Self::Container(Arc::new(container(endpoint, identity)?))),
             (None, Some(folder)) => {
-                fs::create_dir_all(&folder)
-                    .map_err(|error| InvalidSetting::new("PHOTOS_FOLDER", error))?;
-                Self::Folder(folder)
+                fs::create_dir_all(&folder).map_err(|error| settings::invalid(FOLDER, error))?;
+                Ok(Self::Folder(folder))
             }
             (None, None) => {
-                tracing::warn!("no place for photos is configured: they go with this process");
-                Self::Temporary(Arc::new(tempfile::tempdir()?))
+                Err(format!("nowhere to keep photos: set {ENDPOINT} or {FOLDER}").into())
             }
-        })
-    }
-
-    /// Makes the container, where it is not there yet: for a stand-in on a developer's
-    /// machine. In Azure somebody with more rights than the application does that, once.
-    pub(crate) async fn set_up(&self) -> Result<(), BoxError> {
-        let Self::Container(container) = self else { return Ok(()) };
-        match container.create(None).await {
-            Err(error) if error.http_status() != Some(StatusCode::Conflict) => {
-                Err(InvalidSetting::new(ENDPOINT, error).into())
-            }
-            _ => Ok(()),
         }
     }
 
     pub(crate) async fn put(&self, name: PhotoName, photo: Vec<u8>) -> Result<(), Problem> {
-        match self.place(name) {
-            Place::Blob(container) => {
+        match self {
+            Self::Container(container) => {
                 let options = BlobClientUploadOptions {
                     blob_content_type: Some(name.content_type().to_owned()),
                     ..BlobClientUploadOptions::default()
                 };
                 let blob = container.blob_client(&name.to_string());
-                blob.upload(Bytes::from(photo).into(), Some(options))
-                    .await
-                    .map_err(blob_problem)?;
+                let uploaded = blob.upload(Bytes::from(photo).into(), Some(options)).await;
+                uploaded.map_err(blob_problem)?;
             }
-            Place::File(path) => tokio::fs::write(path, photo).await.map_err(file_problem)?,
+            Self::Folder(folder) => {
+                let written = tokio::fs::write(folder.join(name.to_string()), photo).await;
+                written.map_err(|error| Problem::of(&error, false))?;
+            }
         }
         Ok(())
     }
 
-    /// `None` if there is none of this name.
+    /// `None` if there is no such photo.
     pub(crate) async fn get(&self, name: PhotoName) -> Result<Option<Vec<u8>>, Problem> {
-        match self.place(name) {
-            Place::Blob(container) => {
+        match self {
+            Self::Container(container) => {
                 let blob = container.blob_client(&name.to_string());
                 let read = async {
                     let download = blob.download(None).await?;
@@ -105,51 +82,48 @@ impl Photos {
                     Err(error) => Err(blob_problem(error)),
                 }
             }
-            Place::File(path) => match tokio::fs::read(path).await {
+            Self::Folder(folder) => match tokio::fs::read(folder.join(name.to_string())).await {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(file_problem(error)),
+                Err(error) => Err(Problem::of(&error, false)),
             },
         }
     }
-
-    fn place(&self, name: PhotoName) -> Place<'_> {
-        match self {
-            Self::Container(container) => Place::Blob(container),
-            Self::Folder(folder) => Place::File(folder.join(name.to_string())),
-            Self::Temporary(folder) => Place::File(folder.path().join(name.to_string())),
-        }
-    }
 }
 
-/// Of one photo.
-enum Place<'a> {
-    Blob(&'a BlobContainerClient),
-    File(PathBuf),
+/// The SDK's client, with the identity of the database as its credential.
+fn container(endpoint: Url, identity: Identity) -> Result<BlobContainerClient, BoxError> {
+    let client_options = ClientOptions {
+        transport: Some(transport().map_err(|error| settings::invalid(CA_FILE, error))?),
+        retry: RetryOptions::exponential(ExponentialRetryOptions {
+            max_retries: 2,
+            max_total_elapsed: azure_core::time::Duration::seconds(10),
+            ..ExponentialRetryOptions::default()
+        }),
+        ..ClientOptions::default()
+    };
+    let options =
+        BlobServiceClientOptions { client_options, ..BlobServiceClientOptions::default() };
+    let service = BlobServiceClient::new(endpoint, Some(Arc::new(identity)), Some(options))
+        .map_err(|error| settings::invalid(ENDPOINT, error))?;
+    let name = settings::optional::<String>(CONTAINER)?;
+    Ok(service.blob_container_client(name.as_deref().unwrap_or("photos")))
 }
 
-/// As the SDK's own, but for what a page's visitor will wait for, and the certificate
-/// of a local stand-in.
-fn transport(ca_file: Option<PathBuf>) -> Result<Transport, BoxError> {
+/// As the SDK's own, with timeouts that suit a visitor of a page, and with the certificate of a
+/// local stand-in.
+fn transport() -> Result<Transport, BoxError> {
     let mut client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
         .read_timeout(Duration::from_secs(10))
         .redirect(reqwest::redirect::Policy::none())
-        // Ranges are those of the bytes that are stored.
+        // Ranges count the bytes as they are stored.
         .no_gzip()
         .no_deflate();
-    if let Some(path) = ca_file {
+    if let Some(path) = settings::optional::<PathBuf>(CA_FILE)? {
         client = client.add_root_certificate(reqwest::Certificate::from_pem(&fs::read(path)?)?);
     }
     Ok(Transport::new(Arc::new(client.build()?)))
-}
-
-fn retries() -> RetryOptions {
-    RetryOptions::exponential(ExponentialRetryOptions {
-        max_retries: 2,
-        max_total_elapsed: azure_core::time::Duration::seconds(10),
-        ..ExponentialRetryOptions::default()
-    })
 }
 
 fn blob_problem(error: azure_core::Error) -> Problem {
@@ -162,8 +136,8 @@ fn blob_problem(error: azure_core::Error) -> Problem {
         _ => false,
     };
     if transient {
-        tracing::warn!(error = &error as &dyn Error, "Blob Storage is not available");
-        Problem::unavailable("the photos are not available now")
+        tracing::warn!(error = &error as &dyn Error, "Blob Storage is unavailable");
+        Problem::unavailable("the photos are unavailable: try again in a moment")
     } else {
         Problem::of(&error, false)
     }
@@ -174,8 +148,4 @@ fn token_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TokenError> {
         Some(error) => Some(error),
         None => token_error(error.source()?),
     }
-}
-
-fn file_problem(error: io::Error) -> Problem {
-    Problem::of(&error, false)
 }

@@ -1,24 +1,22 @@
 use axum::{
-    Form, Json, Router,
+    Form, Router,
     extract::{
-        DefaultBodyLimit, Multipart, Path, State,
+        DefaultBodyLimit, Multipart, Path, Query, State,
         multipart::MultipartRejection,
         rejection::{FormRejection, PathRejection},
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
+    middleware::from_fn,
     response::{IntoResponse, Redirect},
     routing::{get, post},
 };
-use entra_pool::postgres::{Connector, Pool};
-use examples_common::{
-    Problem,
-    health::{self, Health},
-    html::Page,
-};
+use entra_pool::postgres::Pool;
+use examples_common::{Problem, entry::Check, health, html::Page};
 
 use crate::{
-    database,
+    cross_origin, database,
     entry::{RestaurantEntry, ReviewEntry},
+    forms,
     image::PhotoName,
     pages,
     photos::Photos,
@@ -28,7 +26,6 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) pool: Pool,
-    pub(crate) connector: Connector,
     pub(crate) photos: Photos,
 }
 
@@ -37,31 +34,39 @@ pub(crate) fn router(app: App) -> Router {
     Router::new()
         .route("/", get(restaurants))
         .route("/restaurants", post(add_restaurant))
-        .route("/restaurants/new", get(restaurant_form))
+        .route(
+            "/restaurants/new",
+            get(async || forms::restaurant(&RestaurantEntry::default(), &[])),
+        )
         .route("/restaurants/{id}", get(restaurant))
         .route("/restaurants/{id}/reviews", add_review)
         .route("/restaurants/{id}/reviews/new", get(review_form))
         .route("/photos/{name}", get(photo))
-        .route("/health", get(health))
+        .route("/form.js", get(script))
+        .route("/health", get(health::alive))
+        .route("/ready", get(ready))
+        .layer(from_fn(cross_origin::refused))
         .with_state(app)
 }
 
-async fn restaurants(State(app): State<App>) -> Result<Page, Problem> {
-    Ok(pages::restaurants(&database::restaurants(&app.pool).await?))
-}
+type Parameters = Query<Vec<(String, String)>>;
 
-async fn restaurant_form() -> Page {
-    pages::restaurant_form(&RestaurantEntry::default(), &[])
+async fn restaurants(
+    State(app): State<App>,
+    Query(parameters): Parameters,
+) -> Result<Page, Problem> {
+    let after = position("after", &parameters)?;
+    let restaurants = database::restaurants(&app.pool, after.map(i64::from)).await?;
+    Ok(pages::restaurants(&restaurants, after.is_none()))
 }
 
 async fn add_restaurant(
     State(app): State<App>,
     form: Result<Form<RestaurantEntry>, FormRejection>,
 ) -> Result<Redirect, Problem> {
-    let Form(entry) =
-        form.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let Form(entry) = form.map_err(|rejection| not_a_form(rejection.status()))?;
     let new = entry.check().map_err(|errors| {
-        let form = pages::restaurant_form(&entry, &errors);
+        let form = forms::restaurant(&entry, &errors);
         Problem::invalid(errors).on(form)
     })?;
     let id = database::add_restaurant(&app.pool, &new).await?;
@@ -71,10 +76,13 @@ async fn add_restaurant(
 async fn restaurant(
     State(app): State<App>,
     path: Result<Path<i64>, PathRejection>,
+    Query(parameters): Parameters,
 ) -> Result<Page, Problem> {
+    let before = position("before", &parameters)?;
     let restaurant = database::restaurant(&app.pool, id(path)?).await?;
-    let reviews = database::reviews(&app.pool, restaurant.id).await?;
-    Ok(pages::restaurant(&restaurant, &reviews))
+    let first = before.map_or(i64::MAX, i64::from);
+    let reviews = database::reviews(&app.pool, restaurant.id, first).await?;
+    Ok(pages::restaurant(&restaurant, &reviews, before.is_none()))
 }
 
 async fn review_form(
@@ -82,38 +90,32 @@ async fn review_form(
     path: Result<Path<i64>, PathRejection>,
 ) -> Result<Page, Problem> {
     let restaurant = database::restaurant(&app.pool, id(path)?).await?;
-    Ok(pages::review_form(&restaurant, &ReviewEntry::default(), &[]))
+    Ok(forms::review(&restaurant, &ReviewEntry::default(), &[]))
 }
 
 async fn add_review(
     State(app): State<App>,
     path: Result<Path<i64>, PathRejection>,
-    headers: HeaderMap,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Redirect, Problem> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    // Told before it is sent, where that is known.
-    if length
-        .and_then(|length| length.parse().ok())
-        .is_some_and(|length: usize| length > UPLOAD_LIMIT)
-    {
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "this is too large"));
-    }
-    let form = form.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    let form = form.map_err(|rejection| not_a_form(rejection.status()))?;
     let restaurant = database::restaurant(&app.pool, id(path)?).await?;
-    let upload = Upload::read(form)
-        .await
-        .map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let upload = Upload::read(form).await.map_err(|error| not_a_form(error.status()))?;
     let (new, photo) = match (upload.entry.check(), upload.photo()) {
         (Ok(new), Ok(photo)) => (new, photo),
         (checked, photo) => {
             let mut errors = checked.err().unwrap_or_default();
             errors.extend(photo.err());
-            let form = pages::review_form(&restaurant, &upload.entry, &errors);
-            return Err(Problem::invalid(errors).on(form));
+            let form = forms::review(&restaurant, &upload.entry, &errors);
+            return Err(if upload.is_cut {
+                let detail = "the photo must have at most 2 MB";
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).on(form)
+            } else {
+                Problem::invalid(errors).on(form)
+            });
         }
     };
-    // The photo first: a review never shows one that is not there.
+    // The photo first, so that every photo of a review exists.
     let photo = match photo {
         Some((bytes, image_type)) => {
             let name = PhotoName::random(image_type);
@@ -133,7 +135,7 @@ async fn photo(
     let none = || Problem::not_found("there is no such photo");
     let name: PhotoName = name.parse().map_err(|_| none())?;
     let photo = app.photos.get(name).await?.ok_or_else(none)?;
-    // Whoever may have sent it: it is shown as an image or not at all.
+    // Anyone may have uploaded it, so browsers may show it as an image only.
     let headers = [
         (header::CONTENT_TYPE, name.content_type()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -143,10 +145,37 @@ async fn photo(
     Ok((headers, photo))
 }
 
-async fn health(State(app): State<App>) -> Json<Health> {
-    health::postgres(&app.pool, &app.connector)
+async fn script() -> impl IntoResponse {
+    let headers =
+        [(header::CONTENT_TYPE, "text/javascript"), (header::CACHE_CONTROL, "public, max-age=600")];
+    (headers, include_str!("form.js"))
+}
+
+async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+    health::ready(app.pool.get()).await
+}
+
+/// The ID next to which a page begins: the value of the page's only parameter.
+fn position(name: &str, parameters: &[(String, String)]) -> Result<Option<i32>, Problem> {
+    let (mut check, mut position) = (Check::default(), None);
+    for (given, value) in parameters {
+        if given == name {
+            position = Some(check.number(name, value, 1..=i32::MAX));
+        } else {
+            check.unknown(given);
+        }
+    }
+    check.passed(position).map_err(Problem::invalid)
 }
 
 fn id(path: Result<Path<i64>, PathRejection>) -> Result<i64, Problem> {
     path.map(|Path(id)| id).map_err(|_| database::no_such_restaurant())
+}
+
+fn not_a_form(status: StatusCode) -> Problem {
+    let detail = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "the form is too large",
+        _ => "the request is not the form of this page",
+    };
+    Problem::new(status, detail)
 }

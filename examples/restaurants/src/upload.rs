@@ -1,70 +1,87 @@
-//! The form with a photo, as it comes in.
+//! The form with a photo.
 
-use axum::extract::multipart::{Field, Multipart, MultipartError};
+use axum::{
+    extract::multipart::{Field, Multipart, MultipartError},
+    http::StatusCode,
+};
 use examples_common::problem::FieldError;
 
 use crate::{entry::ReviewEntry, image::ImageType};
 
-/// Of a photo, in bytes.
+/// The largest photo, in bytes.
 const PHOTO_LIMIT: usize = 2 * 1024 * 1024;
 
-/// Of any other field, in bytes: some times what would be taken.
+/// The largest other field, in bytes: more than the checks accept.
 const TEXT_LIMIT: usize = 16 * 1024;
 
-/// Of the whole, in bytes. More than a photo may have: who sends a larger one is to
-/// be told so on the form, with all that was entered.
-pub(crate) const UPLOAD_LIMIT: usize = 16 * 1024 * 1024;
+/// The largest request, in bytes. It is larger than a photo may be, so that the form can return
+/// to a person who chose a photo that is too large.
+pub(crate) const UPLOAD_LIMIT: usize = 32 * 1024 * 1024;
 
-/// A review's form, read. No more of a field is kept than its limit.
+/// A review's form. No more of a field is kept than its limit allows.
 #[derive(Default)]
 pub(crate) struct Upload {
     pub(crate) entry: ReviewEntry,
-    /// A byte too many, if there were too many.
+    /// One byte more than the limit if the photo is too large.
     photo: Vec<u8>,
+    /// The request was larger than [`UPLOAD_LIMIT`], and was read up to there.
+    pub(crate) is_cut: bool,
 }
 
 impl Upload {
-    pub(crate) async fn read(mut form: Multipart) -> Result<Self, MultipartError> {
+    pub(crate) async fn read(form: Multipart) -> Result<Self, MultipartError> {
         let mut upload = Self::default();
-        while let Some(field) = form.next_field().await? {
-            match field.name() {
-                Some("reviewer") => upload.entry.reviewer = text(field).await?,
-                Some("rating") => upload.entry.rating = text(field).await?,
-                Some("content") => upload.entry.content = text(field).await?,
-                Some("photo") => upload.photo = start(field, PHOTO_LIMIT + 1).await?,
-                _ => {}
-            }
+        match upload.read_fields(form).await {
+            Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => upload.is_cut = true,
+            read => read?,
         }
         Ok(upload)
     }
 
-    /// The photo and its type, if there is one: where no file was chosen, browsers
-    /// send an empty one.
+    async fn read_fields(&mut self, mut form: Multipart) -> Result<(), MultipartError> {
+        while let Some(field) = form.next_field().await? {
+            match field.name() {
+                Some("reviewer") => self.entry.reviewer = text(field).await?,
+                Some("rating") => self.entry.rating = text(field).await?,
+                Some("content") => self.entry.content = text(field).await?,
+                Some("photo") => read(field, PHOTO_LIMIT + 1, &mut self.photo).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The photo and its type, if there is one: browsers send an empty file if none was chosen.
     pub(crate) fn photo(&self) -> Result<Option<(&[u8], ImageType)>, FieldError> {
-        let error = |detail| Err(FieldError::new("photo", detail));
+        let error = |detail: &str| FieldError { field: "photo".to_owned(), detail: detail.into() };
+        if self.is_cut || self.photo.len() > PHOTO_LIMIT {
+            return Err(error("must have at most 2 MB"));
+        }
         if self.photo.is_empty() {
             return Ok(None);
         }
-        if self.photo.len() > PHOTO_LIMIT {
-            return error("a photo may have 2 MB at most");
-        }
         match ImageType::of(&self.photo) {
             Some(image_type) => Ok(Some((&self.photo, image_type))),
-            None => error("this is no JPEG, PNG, GIF or WebP"),
+            None => Err(error("must be a JPEG, PNG, GIF or WebP image")),
         }
     }
 }
 
 async fn text(field: Field<'_>) -> Result<String, MultipartError> {
-    Ok(String::from_utf8_lossy(&start(field, TEXT_LIMIT).await?).into_owned())
+    let mut bytes = Vec::new();
+    read(field, TEXT_LIMIT, &mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// As much of a field as `limit` allows; the rest is read and forgotten.
-async fn start(mut field: Field<'_>, limit: usize) -> Result<Vec<u8>, MultipartError> {
-    let mut bytes = Vec::new();
+/// Keeps as much of a field as `limit` allows, and reads the rest.
+async fn read(
+    mut field: Field<'_>,
+    limit: usize,
+    kept: &mut Vec<u8>,
+) -> Result<(), MultipartError> {
     while let Some(chunk) = field.chunk().await? {
-        let room = limit - bytes.len();
-        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let room = limit - kept.len();
+        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
-    Ok(bytes)
+    Ok(())
 }

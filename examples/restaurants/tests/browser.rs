@@ -1,55 +1,152 @@
-//! The pages, as a person sees them and clicks through.
+//! The pages in a browser, as a person uses them.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use examples_common::testing::{Application, Browser};
+use examples_test_support::{Application, Browser, World};
 
-/// The smallest PNG: one pixel.
-const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0:~\x9bU\0\0\0\n\
-    IDATx\xdach\0\0\0\x82\0\x81\xdaE\x08;\0\0\0\0IEND\xaeB`\x82";
+/// In the order of the reviews.
+const DISHES: [&str; 3] = ["soup.png", "salad.png", "cake.png"];
+
+struct Session {
+    _world: World,
+    _photos: tempfile::TempDir,
+    application: Application,
+    browser: Browser,
+}
+
+impl Session {
+    async fn start() -> Self {
+        let world = World::with_postgres(include_str!("../setup.sql")).await;
+        let photos = tempfile::tempdir().unwrap();
+        let mut environment = world.environment();
+        environment.push(("PHOTOS_FOLDER", photos.path().display().to_string()));
+        let application = Application::start(env!("CARGO_BIN_EXE_restaurants"), environment).await;
+        let browser = Browser::start().await;
+        browser.open(application.address()).await;
+        Self { _world: world, _photos: photos, application, browser }
+    }
+
+    async fn open(&self, path: &str) {
+        self.browser.open(&format!("{}{path}", self.application.address())).await;
+    }
+
+    /// A page that can be seen by everybody, and its picture in the README.
+    async fn shows(&self, name: &str) {
+        self.browser.is_accessible().await;
+        self.browser.screenshot(&folder("screenshots").join(format!("{name}.png"))).await;
+    }
+
+    async fn add_restaurant(&self, name: &str, description: &str) {
+        self.open("/restaurants/new").await;
+        self.browser.type_into("#name", name).await;
+        self.browser.type_into("#description", description).await;
+        self.browser.follow("button").await;
+        assert_eq!(self.browser.text("h1").await, name);
+    }
+
+    async fn add_review(&self, reviewer: &str, rating: u8, content: &str, photo: &str) {
+        self.browser.follow("a[href$='/reviews/new']").await;
+        self.browser.type_into("#reviewer", reviewer).await;
+        self.browser.click(&format!("[name=rating][value='{rating}']")).await;
+        self.browser.type_into("#content", content).await;
+        let photo = folder("tests/photos").join(photo);
+        self.browser.type_into("#photo", photo.to_str().unwrap()).await;
+        self.browser.follow("button").await;
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
 
 #[tokio::test]
-async fn a_browser_adds_a_restaurant_and_a_review_with_a_photo() {
-    let application = Application::start(env!("CARGO_BIN_EXE_restaurants"), []).await;
-    let browser = Browser::start().await;
-    browser.open(application.address()).await;
-    browser.follow("a[href='/restaurants/new']").await;
-    browser.type_into("[name=name]", "Zum \"Ochsen\" <b>").await;
-    browser.type_into("[name=description]", &"x".repeat(251)).await;
-    browser.follow("button").await;
-    let said = browser.text(".error").await;
-    assert_eq!(said, "250 characters are the most, not 251");
-    assert_eq!(browser.property("[name=name]", "value").await, "Zum \"Ochsen\" <b>");
-    let kept = browser.property("[name=description]", "value").await;
-    assert_eq!(kept.as_str().map(str::len), Some(251), "{kept}");
-    assert_eq!(browser.complaints().await.len(), 1, "the status of the form's answer");
-    browser.screenshot(&screenshots().join("restaurant-form.png")).await;
-    // A backspace makes it fit.
-    browser.type_into("[name=description]", "\u{e003}").await;
-    browser.follow("button").await;
-    assert_eq!(browser.text("h1").await, "Zum \"Ochsen\" <b>");
-    // A word of 250 characters does not make the page wider than the window.
-    let width = browser.property("html", "scrollWidth").await;
-    assert_eq!(width, browser.property("html", "clientWidth").await);
+async fn a_browser_adds_restaurants_and_reviews_with_photos() {
+    let session = Session::start().await;
+    let browser = &session.browser;
+    assert!(browser.text("main").await.contains("no restaurants yet"));
+    browser.is_accessible().await;
+    for (name, description) in [
+        ("Bistro Claude", "Small plates, natural wine, and a terrace under two old plane trees."),
+        ("Da Claim", "Wood-fired pizza and fresh pasta. Closed on Mondays."),
+        ("Golden Wok", "Hand-pulled noodles, dumplings, and a long list of teas."),
+        ("Harbour Kitchen", "The catch of the day, grilled in front of you."),
+        ("Token & Sons", "A corner café: breakfast all day, and cake until it is gone."),
+        ("Zum Ochsen", "Soup, bread baked on site, and beer from the village brewery."),
+    ] {
+        session.add_restaurant(name, description).await;
+    }
+    for (reviewer, rating, content, photo) in [
+        ("Ann", 5, "The onion soup is worth the trip.\nAsk for the bread.", DISHES[0]),
+        ("Boris", 4, "Good salad, friendly people. It gets loud after eight.", DISHES[1]),
+        ("Çelik", 4, "Stay for the cake.", DISHES[2]),
+    ] {
+        session.add_review(reviewer, rating, content, photo).await;
+    }
+    assert_eq!(browser.text("article h3").await, "Çelik");
+    let written = browser.text("article time").await;
+    assert_eq!(written.split(' ').count(), 3, "{written}");
+    let stars = browser.property("article .stars", "ariaLabel").await;
+    assert_eq!(stars, "4 of 5 stars");
+    assert_eq!(browser.property(".photos img", "naturalWidth").await, 480);
+    session.shows("restaurant").await;
 
-    browser.follow("a[href$='/reviews/new']").await;
-    browser.type_into("[name=reviewer]", "Ann").await;
-    browser.type_into("[name=rating]", "4").await;
-    browser.type_into("[name=content]", "Good soup.\nGood bread.").await;
-    let photo = screenshots().join("photo.png");
-    std::fs::write(&photo, PNG).unwrap();
-    browser.type_into("[name=photo]", photo.to_str().unwrap()).await;
-    browser.follow("button").await;
-    assert!(browser.text("article h2").await.starts_with("4 of 5, by Ann on 20"));
-    assert_eq!(browser.property("article img", "naturalWidth").await, 1);
-    browser.screenshot(&screenshots().join("restaurant.png")).await;
-
-    browser.open(application.address()).await;
-    assert_eq!(browser.text("tbody tr").await, "Zum \"Ochsen\" <b> 4.0 1");
-    browser.screenshot(&screenshots().join("restaurants.png")).await;
+    session.open("/").await;
+    assert_eq!(browser.text(".card:last-child .rating").await, "4.3\n3 reviews");
+    session.shows("list").await;
     assert_eq!(browser.complaints().await, [""; 0]);
 }
 
-fn screenshots() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned()
+#[tokio::test]
+async fn a_browser_keeps_the_entry_and_shows_what_is_wrong() {
+    let session = Session::start().await;
+    let browser = &session.browser;
+    session.open("/restaurants/new").await;
+    session.shows("restaurant-form").await;
+    let name = "Zum \"Ochsen\" <b>";
+    browser.type_into("#name", name).await;
+    browser.type_into("#description", &"x".repeat(251)).await;
+    assert_eq!(browser.text("#description + .counter").await, "1 character too many");
+    browser.follow("button").await;
+    let error = "Description must have at most 250 characters, but has 251";
+    assert_eq!(browser.text(".summary li").await, error);
+    assert_eq!(browser.text("#description-error").await, error);
+    let focus = browser.run("return document.activeElement.className").await;
+    assert_eq!(focus, "summary");
+    assert_eq!(browser.property("#name", "value").await, name);
+    let kept = browser.property("#description", "value").await;
+    assert_eq!(kept.as_str().map(str::len), Some(251), "{kept}");
+    assert_eq!(browser.complaints().await.len(), 1, "the status of the form's response");
+    session.shows("error").await;
+    // A backspace makes it fit.
+    browser.type_into("#description", "\u{e003}").await;
+    browser.follow("button").await;
+    assert_eq!(browser.text("h1").await, name);
+    // A word of 250 characters does not make the page wider than its window.
+    browser.is_accessible().await;
+
+    // The browser does not send a photo that is too large.
+    let large = tempfile::NamedTempFile::with_suffix(".png").unwrap();
+    fs::write(large.path(), vec![0; 3 * 1024 * 1024]).unwrap();
+    browser.follow("a[href$='/reviews/new']").await;
+    session.shows("review-form").await;
+    browser.type_into("#photo", large.path().to_str().unwrap()).await;
+    let said = browser.property("#photo", "validationMessage").await;
+    assert_eq!(said, "This photo has 3.0 MB. Choose one of at most 2.0 MB.");
+    // Without the script it does, and gets the form back.
+    browser.run("document.querySelector('#photo').setCustomValidity('')").await;
+    browser.type_into("#reviewer", "Ann").await;
+    browser.click("[name=rating][value='4']").await;
+    browser.follow("button").await;
+    assert_eq!(browser.text(".summary li").await, "Photo must have at most 2 MB");
+    assert_eq!(browser.property("#reviewer", "value").await, "Ann");
+    assert_eq!(browser.property("[name=rating][value='4']", "checked").await, true);
+    browser.is_accessible().await;
+
+    for path in ["/restaurants/7", "/?after=7", "/?page=2"] {
+        session.open(path).await;
+        browser.is_accessible().await;
+    }
 }

@@ -1,16 +1,30 @@
 use entra_pool::azure_sql::Pool;
-use examples_common::Problem;
+use examples_common::{Problem, rows::value};
 
-/// Makes the table and its two rows, where they are not there yet.
-pub(crate) const SETUP: &str = include_str!("../setup.sql");
+/// Rows on a page.
+const PAGE: i32 = 50;
 
-/// `Column2` of every row.
-pub(crate) async fn column_2(pool: &Pool) -> Result<Vec<Option<String>>, Problem> {
+/// A page of `Column2`.
+pub(crate) struct Values {
+    pub(crate) values: Vec<Option<String>>,
+    /// `Column1` of the next page's first row.
+    pub(crate) next: Option<i32>,
+}
+
+/// `Column2` of the rows from `Column1 = from` on.
+pub(crate) async fn column_2(pool: &Pool, from: i32) -> Result<Values, Problem> {
     let mut connection = pool.get().await?;
-    let rows = connection
-        .query("SELECT Column2 FROM dbo.TestTable ORDER BY Column1", &[])
+    let mut rows = connection
+        .query(
+            "SELECT TOP (@P1) Column1, Column2 FROM dbo.TestTable WHERE Column1 >= @P2 ORDER BY Column1",
+            &[&(PAGE + 1), &from],
+        )
         .await?
         .into_first_result()
         .await?;
-    rows.iter().map(|row| Ok(row.try_get::<&str, _>(0)?.map(str::to_owned))).collect()
+    // One row more than the page has says where the next page begins.
+    let next = if rows.len() > PAGE as usize { rows.pop() } else { None };
+    let next = next.map(|row| value(&row, 0)).transpose()?;
+    let values = rows.iter().map(|row| Ok(row.try_get::<&str, _>(1)?.map(str::to_owned)));
+    Ok(Values { values: values.collect::<Result<_, Problem>>()?, next })
 }

@@ -1,5 +1,5 @@
-//! A web page that shows a column of a table in Azure SQL; in Azure by a user-assigned
-//! managed identity, which the connection string names by its client ID.
+//! A web page that shows a column of a table in Azure SQL. In Azure it logs in with a
+//! user-assigned managed identity, which the connection string names by its client ID.
 
 mod database;
 mod routes;
@@ -7,7 +7,7 @@ mod routes;
 use std::process::ExitCode;
 
 use entra_pool::azure_sql;
-use examples_common::{BoxError, Database, run, serve, settings::AzureSqlSettings};
+use examples_common::{BoxError, run, serve, settings};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -15,10 +15,10 @@ async fn main() -> ExitCode {
 }
 
 async fn application() -> Result<(), BoxError> {
-    let AzureSqlSettings { connection_string, listen } = AzureSqlSettings::from_env()?;
-    let database = Database::open(connection_string).await?;
-    let pool = database.azure_sql()?.pool();
-    database.set_up_azure_sql(&pool, database::SETUP).await?;
+    let listen = settings::listen()?;
+    let pool = azure_sql::pool_from_env()?;
+    // Connects, so that a wrong setting or a missing user shows now.
+    pool.manager().connector().warm_up(&pool, 1).await?;
     serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }

@@ -1,33 +1,68 @@
-use axum::{Json, Router, extract::State, routing::get};
-use entra_pool::azure_sql::Pool;
-use examples_common::{
-    Problem,
-    health::{self, Health},
-    html::Page,
+use axum::{
+    Router,
+    extract::{Query, State},
+    response::IntoResponse,
+    routing::get,
 };
+use entra_pool::azure_sql::Pool;
+use examples_common::{Problem, entry::Check, health, html::Page};
 use maud::html;
 
-use crate::database;
+use crate::database::{self, Values};
 
 pub(crate) fn router(pool: Pool) -> Router {
-    Router::new().route("/", get(index)).route("/health", get(health)).with_state(pool)
+    Router::new()
+        .route("/", get(index))
+        .route("/health", get(health::alive))
+        .route("/ready", get(ready))
+        .with_state(pool)
 }
 
-async fn index(State(pool): State<Pool>) -> Result<Page, Problem> {
-    let values = database::column_2(&pool).await?;
+async fn index(
+    State(pool): State<Pool>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Page, Problem> {
+    let (mut check, mut from) = (Check::default(), i32::MIN);
+    for (name, value) in &parameters {
+        match name.as_str() {
+            "from" => from = check.number("from", value, i32::MIN..=i32::MAX),
+            _ => check.unknown(name),
+        }
+    }
+    let from = check.passed(from).map_err(Problem::invalid)?;
+    Ok(page(&database::column_2(&pool, from).await?, from == i32::MIN))
+}
+
+fn page(Values { values, next }: &Values, is_first: bool) -> Page {
     let content = html! {
-        table {
-            thead { tr { th { "Column2" } } }
-            tbody {
-                @for value in values {
-                    tr { td { (value.as_deref().unwrap_or("NULL")) } }
+        p.lead { "Read from Azure SQL, without a password." }
+        @if values.is_empty() {
+            p { "There are no rows here." }
+        } @else {
+            table {
+                thead { tr { th scope="col" { "Column2" } } }
+                tbody {
+                    @for value in values {
+                        tr {
+                            @match value {
+                                Some(value) => { td { (value) } }
+                                None => { td { em { "NULL" } } }
+                            }
+                        }
+                    }
                 }
             }
         }
+        @if !is_first || next.is_some() {
+            nav.pages aria-label="Pages" {
+                @if !is_first { a href="/" { "First page" } }
+                @if let Some(next) = next { a rel="next" href={ "/?from=" (next) } { "Next page" } }
+            }
+        }
     };
-    Ok(Page::new("TestTable", content))
+    Page::new("TestTable", content)
 }
 
-async fn health(State(pool): State<Pool>) -> Json<Health> {
-    health::azure_sql(&pool)
+async fn ready(State(pool): State<Pool>) -> Result<impl IntoResponse, Problem> {
+    health::ready(pool.get()).await
 }

@@ -8,7 +8,7 @@ use entra_pool_emulator::{
     azure_sql::{self, Stage},
     identity::Fault,
 };
-use examples_common::testing::{Application, World};
+use examples_test_support::{Application, World};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,7 +17,7 @@ use tokio::{
 const PROGRAM: &str = env!("CARGO_BIN_EXE_test-table");
 
 async fn world() -> World {
-    World::new(include_str!("../setup.sql")).await
+    World::with_azure_sql(include_str!("../setup.sql")).await
 }
 
 /// As App Service starts it: the identity is chosen by the connection string alone.
@@ -48,11 +48,27 @@ async fn the_page_shows_column_2_of_every_row() {
 }
 
 #[tokio::test]
-async fn without_a_database_it_brings_its_own() {
-    let application = Application::start(PROGRAM, []).await;
-    let page = application.get("/").await;
-    assert!(page.text.contains("<td>Hello</td>"), "{page:?}");
-    assert!(application.log().contains("the emulator runs in this process"));
+async fn a_page_has_fifty_rows_and_leads_to_the_next() {
+    let world = world().await;
+    let rows: Vec<_> = (3..=51).map(|n| format!("({n}, N'Row {n}')")).collect();
+    world.sql(&format!("INSERT INTO TestTable VALUES {}", rows.join(", "))).await;
+    let application = start(&world).await;
+    let first = application.get("/").await;
+    assert_eq!(first.text.matches("<td>").count(), 50, "{first:?}");
+    assert!(first.text.contains("href=\"/?from=51\""), "{first:?}");
+    let last = application.get("/?from=51").await;
+    assert!(last.text.contains("<tbody><tr><td>Row 51</td></tr></tbody>"), "{last:?}");
+    assert!(!last.text.contains("Next page") && last.text.contains("First page"), "{last:?}");
+    let none = application.get("/?from=52").await;
+    assert!(none.text.contains("There are no rows here."), "{none:?}");
+    for (query, detail) in [
+        ("from=first", "from must be a whole number"),
+        ("from=", "from must be a whole number"),
+        ("page=2", "page is not a parameter of this page"),
+        ("from=x&page=2", "from must be a whole number; page is not a parameter of this page"),
+    ] {
+        assert_eq!(application.get(&format!("/?{query}")).await.problem(422), detail);
+    }
 }
 
 #[tokio::test]
@@ -63,115 +79,121 @@ async fn values_are_shown_as_text_whatever_they_hold() {
         .await;
     let page = start(&world).await.get("/").await;
     let escaped = "<td>&lt;script&gt;alert('1')&lt;/script&gt;</td></tr>\
-                   <tr><td>NULL</td></tr><tr><td>&quot;&amp;é</td>";
+                   <tr><td><em>NULL</em></td></tr><tr><td>&quot;&amp;é</td>";
     assert!(page.text.contains(escaped), "{page:?}");
     assert!(page.header("content-security-policy").starts_with("default-src 'none';"));
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told_as_a_problem() {
+async fn an_unknown_address_is_a_problem_document() {
     let world = world().await;
     let application = start(&world).await;
-    assert_eq!(application.get("/nothing").await.problem(404), "there is nothing of this name");
+    assert_eq!(application.get("/nothing").await.problem(404), "there is nothing at this address");
     application.post("/", &serde_json::json!({})).await.problem(405);
 }
 
 #[tokio::test]
-async fn a_browser_is_told_on_a_page() {
+async fn a_browser_gets_errors_as_pages() {
     let world = world().await;
     let application = start(&world).await.as_browser();
     world.azure_sql_goes_away().await;
     for (path, status, detail) in [
-        ("/nothing", 404, "there is nothing of this name"),
-        ("/", 503, "the database is not available now"),
+        ("/nothing", 404, "there is nothing at this address"),
+        ("/", 503, "the database is unavailable: try again in a moment"),
     ] {
         let page = application.get(path).await;
         assert_eq!(page.status, status);
         assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
         assert_eq!(page.header("retry-after").is_empty(), status != 503, "{page:?}");
-        assert!(page.text.contains(&format!("<p>{detail}</p>")), "{page:?}");
+        assert!(page.text.contains(&format!(">{detail}</p>")), "{page:?}");
     }
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_waited_for() {
+async fn the_page_recovers_with_its_database() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/").await.status, 200);
     world.azure_sql_goes_away().await;
     let detail = application.get("/").await.problem(503);
-    assert_eq!(detail, "the database is not available now");
+    assert_eq!(detail, "the database is unavailable: try again in a moment");
     world.azure_sql_comes_back().await;
     application.recovers("/").await;
 }
 
 #[tokio::test]
-async fn a_request_takes_no_longer_than_it_may() {
+async fn a_request_has_a_timeout() {
     let world = world().await;
     let mut environment = environment(&world);
     environment.push(("REQUEST_TIMEOUT", "1".to_owned()));
     let application = Application::start(PROGRAM, environment).await;
     world.emulator.azure_sql().behaviour().disturb(1, Stage::Request, azure_sql::Fault::Stall);
-    assert_eq!(application.get("/").await.problem(503), "this took too long");
+    assert_eq!(
+        application.get("/").await.problem(503),
+        "the request took too long: try again in a moment"
+    );
     application.recovers("/").await;
 }
 
 #[tokio::test]
-async fn an_identity_endpoint_that_is_away_is_waited_for() {
+async fn an_outage_of_the_identity_endpoint_is_not_felt_while_a_token_is_valid() {
     let world = world().await;
-    world.emulator.identity().go_away().await.unwrap();
     let application = start(&world).await;
-    application.get("/").await.problem(503);
-    let health = application.get("/health").await.json();
-    assert_eq!(health["status"], "degraded");
-    assert_eq!(health["token"]["expires_on"], serde_json::Value::Null);
-    world.emulator.identity().come_back().unwrap();
-    application.recovers("/").await;
-
-    // With a token at hand nobody notices.
     world.emulator.identity().fail(Fault::Silence);
-    world.emulator.azure_sql().cut_connections().await;
-    // A connection that was cleaned within a second is lent without a round trip.
-    while world.emulator.azure_sql().counters().open_connections > 0 {
-        tokio::task::yield_now().await;
-    }
+    world.cut_azure_sql_connections().await;
     assert_eq!(application.get("/").await.status, 200);
     assert_eq!(world.emulator.azure_sql().counters().logins, 3);
 }
 
 #[tokio::test]
-async fn an_identity_that_is_not_let_in_is_told_in_the_log_only() {
+async fn it_fails_at_start_if_it_cannot_connect() {
     let world = world().await;
     world.emulator.directory().remove(&world.emulator.user_assigned().name);
-    let application = start(&world).await;
-    application.get("/").await.problem(500);
-    application.terminate();
-    let (_, log) = application.ended().await;
+    let log = Application::fails(PROGRAM, environment(&world)).await;
     assert!(log.contains("CREATE USER [shop-identity] FROM EXTERNAL PROVIDER"), "{log}");
+    assert!(!log.contains("listening"), "{log}");
+
+    world.azure_sql_goes_away().await;
+    let log = Application::fails(PROGRAM, environment(&world)).await;
+    assert!(log.contains("Connection refused"), "{log}");
+
+    let log = Application::fails(PROGRAM, []).await;
+    assert!(log.contains("AZURE_SQL_CONNECTIONSTRING"), "{log}");
 }
 
 #[tokio::test]
-async fn health_tells_of_pool_and_token() {
+async fn an_identity_that_loses_its_access_is_named_in_the_log_only() {
+    let world = world().await;
+    let mut environment = environment(&world);
+    environment[2].1 += ";Connect Timeout=2";
+    let application = Application::start(PROGRAM, environment).await;
+    world.emulator.directory().remove(&world.emulator.user_assigned().name);
+    world.cut_azure_sql_connections().await;
+    application.get("/").await.problem(500);
+    application.has_logged("CREATE USER [shop-identity] FROM EXTERNAL PROVIDER").await;
+}
+
+#[tokio::test]
+async fn ready_reports_the_cause_and_health_asks_nothing() {
     let world = world().await;
     let application = start(&world).await;
-    let health = application.get("/health").await.json();
-    assert_eq!((&health["status"], &health["pool"]["size"]), (&"ok".into(), &0.into()));
-    application.get("/").await;
-    // The connection is being cleaned for a moment.
-    let health = loop {
-        let health = application.get("/health").await.json();
-        if health["pool"]["idle"] == 1 {
-            break health;
-        }
-        assert_eq!(health["pool"]["size"], 1);
-    };
-    assert_eq!(health["pool"]["size"], 1);
-    assert_eq!(health["token"]["requests"], 1);
-    assert!(health["token"]["expires_on"].as_str().unwrap().ends_with('Z'), "{health}");
+    let json = async |path| application.get(path).await.json();
+    assert_eq!(json("/health").await["status"], "alive");
+    assert_eq!(json("/ready").await["status"], "ready");
+    world.azure_sql_goes_away().await;
+    let requests = world.emulator.azure_sql().counters().requests;
+    assert_eq!(json("/health").await["status"], "alive");
+    assert_eq!(world.emulator.azure_sql().counters().requests, requests);
+    let answer = application.get("/ready").await;
+    assert_eq!(answer.problem(503), "the pool cannot get a connection");
+    let cause = answer.json()["cause"].as_str().unwrap().to_owned();
+    assert!(cause.contains("Connection refused"), "{cause}");
+    world.azure_sql_comes_back().await;
+    application.recovers("/ready").await;
 }
 
 #[tokio::test]
-async fn sigterm_lets_a_request_end_and_closes_the_pool() {
+async fn sigterm_waits_for_a_request_and_closes_the_pool() {
     let world = world().await;
     let application = start(&world).await;
     let server = world.emulator.azure_sql();
@@ -188,11 +210,11 @@ async fn sigterm_lets_a_request_end_and_closes_the_pool() {
     let (status, log) = application.ended().await;
     assert!(status.success(), "{status}: {log}");
     assert!(log.trim_end().ends_with("stopped"), "{log}");
-    assert!(!log.contains("given up"), "{log}");
+    assert!(!log.contains("still running"), "{log}");
 }
 
 #[tokio::test]
-async fn sigterm_does_not_wait_for_a_request_that_does_not_end() {
+async fn sigterm_does_not_wait_for_a_request_for_ever() {
     let world = world().await;
     let application = start(&world).await;
     let server = world.emulator.azure_sql();
@@ -207,23 +229,24 @@ async fn sigterm_does_not_wait_for_a_request_that_does_not_end() {
     application.terminate();
     let (status, log) = application.ended().await;
     assert!(status.success(), "{status}: {log}");
-    assert!(log.contains("is given up"), "{log}");
+    assert!(log.contains("still running"), "{log}");
     assert!(matches!(client.read(&mut [0; 1]).await, Ok(0) | Err(_)), "there is no answer");
 }
 
 #[tokio::test]
-async fn a_wrong_setting_ends_it_at_once_and_is_named() {
+async fn a_wrong_setting_is_named_at_start() {
     for (name, value) in [
         ("LISTEN", "here"),
         ("REQUEST_TIMEOUT", "none"),
         ("LOG_FORMAT", "yaml"),
         ("AZURE_SQL_CONNECTIONSTRING", "Server=s;Password=pw-not-to-be-seen"),
     ] {
-        let mut command = std::process::Command::new(PROGRAM);
-        let output = command.env_clear().env(name, value).output().unwrap();
-        let log = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{log}");
-        assert!(log.contains(&format!("the setting {name} is not usable")), "{log}");
-        assert!(!log.contains(value), "{log}");
+        let log = Application::fails(PROGRAM, [(name, value.to_owned())]).await;
+        let named = match name {
+            "AZURE_SQL_CONNECTIONSTRING" => "Password",
+            _ => &format!("cannot use the environment variable {name}: "),
+        };
+        assert!(log.contains(named), "{log}");
+        assert!(!log.contains(value) && !log.contains("pw-not"), "{log}");
     }
 }

@@ -6,9 +6,6 @@ use examples_common::{
 
 use crate::user::{NewUser, User};
 
-/// Makes the table, where it is not there yet.
-pub(crate) const SETUP: &str = include_str!("../setup.sql");
-
 pub(crate) async fn create(pool: &Pool, user: NewUser) -> Result<User, Problem> {
     let NewUser { first_name, last_name } = user;
     let mut connection = pool.get().await?;
@@ -23,7 +20,7 @@ pub(crate) async fn create(pool: &Pool, user: NewUser) -> Result<User, Problem> 
     Ok(User { id: value(&one(row)?, 0)?, first_name, last_name })
 }
 
-/// The first `limit` users behind the ID `after`, by ID.
+/// The first `limit` users with an ID above `after`, by ID.
 pub(crate) async fn list(pool: &Pool, after: i32, limit: i32) -> Result<Vec<User>, Problem> {
     let mut connection = pool.get().await?;
     let rows = connection

@@ -1,17 +1,14 @@
-//! Users with first and last name in Azure SQL: create, list, get. With an OpenAPI
-//! document and Swagger UI at `/docs`; over a pool of one connection.
+//! Users with first and last name in Azure SQL: create, list, get. With an OpenAPI document and
+//! Swagger UI at `/docs`, over a pool of one connection.
 
-mod config;
 mod database;
 mod routes;
 mod user;
 
-use std::process::ExitCode;
+use std::{num::NonZeroUsize, process::ExitCode};
 
 use entra_pool::azure_sql;
-use examples_common::{BoxError, Database, run, serve};
-
-use config::Config;
+use examples_common::{BoxError, run, serve, settings};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -19,10 +16,12 @@ async fn main() -> ExitCode {
 }
 
 async fn application() -> Result<(), BoxError> {
-    let Config { azure_sql: settings, pool_size } = Config::from_env()?;
-    let database = Database::open(settings.connection_string).await?;
-    let pool = database.azure_sql()?.pool_builder().max_size(pool_size.get()).build();
-    database.set_up_azure_sql(&pool, database::SETUP).await?;
-    serve(routes::router(pool.clone()), settings.listen, azure_sql::close_and_wait(&pool)).await?;
+    let listen = settings::listen()?;
+    let size = settings::optional("POOL_SIZE")?.map_or(1, NonZeroUsize::get);
+    let connector = azure_sql::pool_from_env()?.manager().connector().clone();
+    let pool = connector.pool_builder().max_size(size).build();
+    // Connects, so that a wrong setting or a missing user shows now.
+    connector.warm_up(&pool, 1).await?;
+    serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())
 }

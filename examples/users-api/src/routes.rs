@@ -2,19 +2,14 @@ use axum::{
     Json, Router,
     extract::{
         DefaultBodyLimit, Path, Query, State,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
+        rejection::{JsonRejection, PathRejection},
     },
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
 use entra_pool::azure_sql::Pool;
-use examples_common::{
-    Problem,
-    health::{self, Health},
-    problem::FieldError,
-};
-use serde::Deserialize;
+use examples_common::{Problem, entry::Check, health, html};
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
@@ -24,7 +19,7 @@ use crate::{
     user::{NewUser, User},
 };
 
-/// Two names of 50 characters, escaped as JSON allows, and room to spare.
+/// In bytes: two names of 50 characters, escaped as JSON allows, and more.
 const LARGEST_BODY: usize = 4 * 1024;
 
 #[derive(OpenApi)]
@@ -40,10 +35,25 @@ pub(crate) fn router(pool: Pool) -> Router {
         .routes(routes!(by_id))
         .split_for_parts();
     router
-        .route("/health", get(health))
+        .route("/", get(async || index()))
+        .route("/health", get(health::alive))
+        .route("/ready", get(ready))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(pool)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+}
+
+fn index() -> html::Page {
+    let routes = [
+        ("GET /docs", "Swagger UI: try the API in the browser"),
+        ("GET /openapi.json", "The API as an OpenAPI document"),
+        ("GET /users", "Lists 100 users by ID, or ?limit=N; ?after=ID continues"),
+        ("GET /users/{id}", "Returns a user"),
+        ("POST /users", "Creates a user from JSON with first_name and last_name"),
+        ("GET /health", "200 while the process runs"),
+        ("GET /ready", "200 if the database can be reached, else 503 with the cause"),
+    ];
+    html::Page::routes("users-api", "Users with first and last name in Azure SQL.", &routes)
 }
 
 /// Create a user
@@ -52,17 +62,17 @@ pub(crate) fn router(pool: Pool) -> Router {
     path = "/users",
     request_body = NewUser,
     responses(
-        (status = 201, description = "It was created", body = User,
-            headers(("location" = String, description = "Where it is"))),
-        (status = 400, description = "The body is no JSON",
+        (status = 201, description = "The user was created", body = User,
+            headers(("location" = String, description = "The user's address"))),
+        (status = 400, description = "The body is not JSON",
             body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large",
             body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is of another type",
+        (status = 415, description = "The content type is not JSON",
             body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A name is missing, empty or too long",
             body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away: see `Retry-After`",
+        (status = 503, description = "The database is unavailable: see `Retry-After`",
             body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -77,20 +87,16 @@ async fn create(
 }
 
 /// Which users to list.
-#[derive(Deserialize, IntoParams)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+#[allow(dead_code)] // Only the document has its fields.
 struct Page {
-    /// Only users with a larger ID: the last one of the page before.
-    #[serde(default)]
-    after: i32,
-    /// So many at most.
-    #[serde(default = "default_limit")]
-    #[param(minimum = 1, maximum = 1000)]
-    limit: i32,
-}
-
-fn default_limit() -> i32 {
-    100
+    /// Only users with a larger ID: that of the last user of the page before.
+    #[param(minimum = 0, default = 0)]
+    after: Option<i32>,
+    /// The most users to return.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i32>,
 }
 
 /// List users, by ID
@@ -99,23 +105,26 @@ fn default_limit() -> i32 {
     path = "/users",
     params(Page),
     responses(
-        (status = 200, description = "A page of them; the last one is not full", body = Vec<User>),
-        (status = 400, description = "A parameter is no number",
+        (status = 200, description = "A page of users; the last page is not full", body = Vec<User>),
+        (status = 422, description = "A parameter is unknown, or not a number of its range",
             body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The limit is out of bounds",
-            body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away: see `Retry-After`",
+        (status = 503, description = "The database is unavailable: see `Retry-After`",
             body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn list(
     State(pool): State<Pool>,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<Vec<User>>, Problem> {
-    let Query(Page { after, limit }) = page?;
-    if !(1..=1000).contains(&limit) {
-        return Err(Problem::invalid(vec![FieldError::new("limit", "is from 1 to 1000")]));
+    let (mut check, mut after, mut limit) = (Check::default(), 0, 100);
+    for (name, value) in &parameters {
+        match name.as_str() {
+            "after" => after = check.number("after", value, 0..=i32::MAX),
+            "limit" => limit = check.number("limit", value, 1..=1000),
+            _ => check.unknown(name),
+        }
     }
+    check.passed(()).map_err(Problem::invalid)?;
     Ok(Json(database::list(&pool, after, limit).await?))
 }
 
@@ -126,11 +135,11 @@ async fn list(
     params(("id" = i32, Path, description = "The user's ID")),
     responses(
         (status = 200, description = "The user", body = User),
-        (status = 400, description = "The ID is no number",
+        (status = 400, description = "The ID is not a whole number",
             body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is none of this ID",
+        (status = 404, description = "There is no user with this ID",
             body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away: see `Retry-After`",
+        (status = 503, description = "The database is unavailable: see `Retry-After`",
             body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -138,11 +147,13 @@ async fn by_id(
     State(pool): State<Pool>,
     id: Result<Path<i32>, PathRejection>,
 ) -> Result<Json<User>, Problem> {
-    let Path(id) = id?;
+    let Ok(Path(id)) = id else {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "the ID of a user is a whole number"));
+    };
     let user = database::get(&pool, id).await?;
     user.map(Json).ok_or_else(|| Problem::not_found(format!("there is no user {id}")))
 }
 
-async fn health(State(pool): State<Pool>) -> Json<Health> {
-    health::azure_sql(&pool)
+async fn ready(State(pool): State<Pool>) -> Result<impl IntoResponse, Problem> {
+    health::ready(pool.get()).await
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct User {
-    /// Given by the database.
+    /// Assigned by the database.
     pub(crate) id: i32,
     #[schema(example = "Ada")]
     pub(crate) first_name: String,
@@ -26,11 +26,11 @@ pub(crate) struct NewUser {
     pub(crate) last_name: String,
 }
 
-/// What the columns take.
+/// As the columns are declared.
 const NAME: Limit = Limit::Utf16(50);
 
 impl NewUser {
-    /// Without blanks around the names; a problem, if one is empty or too long.
+    /// Removes spaces around the names. A name that is empty or too long is a problem.
     pub(crate) fn checked(self) -> Result<Self, Problem> {
         let mut check = Check::default();
         let user = Self {

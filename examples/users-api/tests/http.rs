@@ -1,7 +1,7 @@
 //! The application as a process, driven over HTTP.
 
 use entra_pool_emulator::azure_sql::ServerError;
-use examples_common::testing::{Answer, Application, World};
+use examples_test_support::{Answer, Application, World};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,25 +9,21 @@ use serde_json::{Value, json};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_users-api");
 
 async fn world() -> World {
-    World::new(include_str!("../setup.sql")).await
+    World::with_azure_sql(include_str!("../setup.sql")).await
 }
 
-/// With the identity of the environment, as Active Directory Default has it.
 async fn start(world: &World) -> Application {
-    let mut environment = world.emulator.env();
-    let string = world.azure_sql_string("Active Directory Default");
-    environment.push(("AZURE_SQL_CONNECTIONSTRING", string));
-    Application::start(PROGRAM, environment).await
+    Application::start(PROGRAM, world.environment()).await
 }
 
 fn ada() -> Value {
     json!({ "first_name": "Ada", "last_name": "Lovelace" })
 }
 
-/// The fields that a problem document of status 422 complains of.
+/// The fields with errors in a problem document of status 422.
 #[track_caller]
 fn wrong_fields(answer: &Answer) -> Vec<String> {
-    assert_eq!(answer.problem(422), "the entry is not valid");
+    answer.problem(422);
     let errors = answer.json()["errors"].as_array().unwrap().clone();
     errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
 }
@@ -67,7 +63,7 @@ async fn names_are_kept_as_they_are_whatever_they_hold() {
 }
 
 #[tokio::test]
-async fn a_wrong_entry_is_refused_and_says_why() {
+async fn a_wrong_entry_is_refused_with_the_reason() {
     let world = world().await;
     let application = start(&world).await;
     for (first, last, wrong) in [
@@ -108,11 +104,18 @@ async fn a_wrong_address_is_refused() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/users/7").await.problem(404), "there is no user 7");
-    application.get("/users/seven").await.problem(400);
-    application.get("/users/99999999999").await.problem(400);
-    application.get("/users?limit=many").await.problem(400);
-    assert_eq!(wrong_fields(&application.get("/users?limit=0").await), ["limit"]);
-    assert_eq!(wrong_fields(&application.get("/users?limit=1001").await), ["limit"]);
+    let id = "the ID of a user is a whole number";
+    assert_eq!(application.get("/users/seven").await.problem(400), id);
+    assert_eq!(application.get("/users/99999999999").await.problem(400), id);
+    let limit = "limit must be a whole number from 1 to 1000";
+    for limit_of in ["many", "0", "1001", "", "1.5"] {
+        let answer = application.get(&format!("/users?limit={limit_of}")).await;
+        assert_eq!(answer.problem(422), limit);
+    }
+    let answer = application.get("/users?after=x&page=2").await;
+    assert_eq!(wrong_fields(&answer), ["after", "page"]);
+    let detail = "after must be a whole number; page is not a parameter of this page";
+    assert_eq!(answer.problem(422), detail);
     application.get("/user").await.problem(404);
     application.get("/users/%ff").await.problem(400);
     application.get("/docs/nothing").await.problem(404);
@@ -124,8 +127,8 @@ async fn a_wrong_address_is_refused() {
 #[tokio::test]
 async fn one_connection_serves_all() {
     let world = world().await;
-    let application = start(&world).await;
     let before = world.emulator.azure_sql().counters().logins;
+    let application = start(&world).await;
     let user = ada();
     let posts = (0..50).map(|_| application.post("/users", &user));
     let gets = (0..50).map(|_| application.get("/users?limit=1000"));
@@ -135,45 +138,44 @@ async fn one_connection_serves_all() {
     let users = application.get("/users").await.json();
     let ids: Vec<_> = users.as_array().unwrap().iter().map(|user| user["id"].as_i64()).collect();
     assert_eq!(ids, (1..=50).map(Some).collect::<Vec<_>>());
-    let health = application.get("/health").await.json();
-    assert_eq!((&health["pool"]["max_size"], &health["pool"]["size"]), (&json!(1), &json!(1)));
     assert_eq!(world.emulator.azure_sql().counters().logins - before, 1);
 }
 
 #[tokio::test]
-async fn outages_are_told_and_end_by_themselves() {
+async fn it_recovers_with_its_database() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.post("/users", &ada()).await.status, 201);
     world.azure_sql_goes_away().await;
     let detail = application.get("/users/1").await.problem(503);
-    assert_eq!(detail, "the database is not available now");
+    assert_eq!(detail, "the database is unavailable: try again in a moment");
     application.post("/users", &ada()).await.problem(503);
     world.azure_sql_comes_back().await;
     application.recovers("/users/1").await;
-
-    let world = self::world().await;
-    world.emulator.identity().go_away().await.unwrap();
-    let application = start(&world).await;
-    application.get("/users").await.problem(503);
-    assert_eq!(application.get("/health").await.json()["status"], "degraded");
-    world.emulator.identity().come_back().unwrap();
-    application.recovers("/users").await;
 }
 
 #[tokio::test]
-async fn a_query_that_fails_in_passing_is_told_so() {
+async fn the_start_page_leads_to_the_documentation() {
+    let world = world().await;
+    let application = start(&world).await;
+    let page = application.get("/").await;
+    assert_eq!(page.status, 200);
+    for path in ["/docs", "/openapi.json", "/users", "/health", "/ready"] {
+        assert!(page.text.contains(&format!("href=\"{path}\"")), "{path}: {page:?}");
+        assert_eq!(application.get(path).await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_transient_error_of_a_query_is_503() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/users").await.status, 200);
     let deadlock = ServerError::new(1205, 13, "a victim");
     let denied = ServerError::new(229, 14, "SELECT denied");
     for (error, status) in [(deadlock, 503), (denied, 500)] {
-        // On a new connection the query is the first request, and not the pool's look.
-        world.emulator.azure_sql().cut_connections().await;
-        while world.emulator.azure_sql().counters().open_connections > 0 {
-            tokio::task::yield_now().await;
-        }
+        // On a new connection, the query is the first request.
+        world.cut_azure_sql_connections().await;
         world.emulator.azure_sql().behaviour().fail_requests(1, error);
         application.get("/users").await.problem(status);
         assert_eq!(application.get("/users").await.status, 200);
@@ -182,7 +184,8 @@ async fn a_query_that_fails_in_passing_is_told_so() {
 
 #[tokio::test]
 async fn the_openapi_document_describes_what_there_is() {
-    let application = Application::start(PROGRAM, []).await;
+    let world = world().await;
+    let application = start(&world).await;
     let document = application.get("/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.keys().collect::<Vec<_>>(), ["/users", "/users/{id}"]);
@@ -195,7 +198,7 @@ async fn the_openapi_document_describes_what_there_is() {
     assert!(page.text.contains("swagger-ui"), "{page:?}");
     let script = application.get("/docs/swagger-ui-bundle.js").await;
     assert_eq!((script.status.as_u16(), script.text.len() > 100_000), (200, true));
-    // The document's example is one that is taken.
+    // The API accepts the document's example.
     let example = &schema["properties"]["first_name"]["example"];
     let user = json!({ "first_name": example, "last_name": example });
     assert_eq!(application.post("/users", &user).await.status, 201);
@@ -209,5 +212,5 @@ async fn sigterm_ends_it_while_a_client_keeps_its_connection() {
     application.terminate();
     let (status, log) = application.ended().await;
     assert!(status.success(), "{status}: {log}");
-    assert!(!log.contains("given up"), "{log}");
+    assert!(!log.contains("still running"), "{log}");
 }

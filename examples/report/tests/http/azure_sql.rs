@@ -1,13 +1,13 @@
 use std::path::Path;
 
-use examples_common::testing::Application;
+use examples_test_support::Application;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{PROGRAM, SALES, environment, start, world};
 
 #[tokio::test]
-async fn a_report_is_had_as_csv_json_and_table() {
+async fn a_report_is_csv_json_or_a_table() {
     let world = world().await;
     let application = start(&world, "").await;
     let csv = application.get("/report/csv").await;
@@ -31,7 +31,7 @@ async fn a_report_is_had_as_csv_json_and_table() {
 }
 
 #[tokio::test]
-async fn every_type_is_told_exactly() {
+async fn every_type_is_exact() {
     let world = world().await;
     let query = "SELECT CAST(1 AS bit) AS b, CAST(255 AS tinyint) AS i1, \
         CAST(-9223372036854775808 AS bigint) AS i8, CAST(-0.05 AS decimal(38, 2)) AS d, \
@@ -65,7 +65,7 @@ async fn functions_finds_it_at_its_port_and_below_api() {
     let world = world().await;
     let mut environment = environment(&world, "");
     environment.push(("FUNCTIONS_CUSTOMHANDLER_PORT", "0".to_owned()));
-    environment.push(("LISTEN", "not looked at".to_owned()));
+    environment.push(("LISTEN", "not used".to_owned()));
     let application = Application::start(PROGRAM, environment).await;
     let host: Value = serde_json::from_str(include_str!("../../functions/host.json")).unwrap();
     assert_eq!(host["customHandler"]["enableProxyingHttpRequest"], true);
@@ -82,11 +82,11 @@ async fn functions_finds_it_at_its_port_and_below_api() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_told_as_a_problem() {
+async fn an_unknown_address_is_a_problem_document() {
     let world = world().await;
     let application = start(&world, "").await;
     let detail = application.get("/report/pdf").await.problem(404);
-    assert_eq!(detail, "a report is had as csv, json or table");
+    assert_eq!(detail, "there is a report as csv, json and table");
     application.get("/report").await.problem(404);
     application.get("/report/%ff").await.problem(400);
     let answer = application.send(Method::POST, "/report/csv", "text/plain", "x").await;
@@ -94,7 +94,7 @@ async fn what_is_not_there_is_told_as_a_problem() {
 }
 
 #[tokio::test]
-async fn the_key_that_functions_takes_is_not_logged() {
+async fn the_key_of_functions_is_not_logged() {
     let world = world().await;
     let application = start(&world, "").await;
     assert_eq!(application.get("/api/report/csv?code=KEY-NOT-TO-BE-SEEN").await.status, 200);
@@ -103,7 +103,7 @@ async fn the_key_that_functions_takes_is_not_logged() {
 }
 
 #[tokio::test]
-async fn a_query_that_is_wrong_is_told_in_the_log_only() {
+async fn the_error_of_a_query_is_in_the_log_only() {
     let world = world().await;
     let application = start(&world, "SELECT nothing FROM nowhere").await;
     application.get("/report/csv").await.problem(500);
@@ -111,30 +111,31 @@ async fn a_query_that_is_wrong_is_told_in_the_log_only() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_waited_for() {
+async fn it_recovers_with_its_database() {
     let world = world().await;
     let application = start(&world, "").await;
     assert_eq!(application.get("/report/csv").await.text, SALES);
     world.azure_sql_goes_away().await;
     application.get("/report/csv").await.problem(503);
+    application.get("/ready").await.problem(503);
+    assert_eq!(application.get("/health").await.status, 200);
     world.azure_sql_comes_back().await;
     assert_eq!(application.recovers("/report/csv").await.text, SALES);
 }
 
 #[tokio::test]
-async fn an_identity_endpoint_that_is_away_is_waited_for() {
+async fn the_start_page_lists_the_routes() {
     let world = world().await;
-    world.emulator.identity().go_away().await.unwrap();
     let application = start(&world, "").await;
-    application.get("/report/csv").await.problem(503);
-    assert_eq!(application.get("/health").await.json()["status"], "degraded");
-    world.emulator.identity().come_back().unwrap();
-    application.recovers("/report/csv").await;
-    assert_eq!(application.get("/health").await.json()["status"], "ok");
+    let page = application.get("/").await;
+    for path in ["/report/table", "/report/csv", "/report/json", "/health", "/ready"] {
+        assert!(page.text.contains(&format!("href=\"{path}\"")), "{path}: {page:?}");
+        assert_eq!(application.get(path).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]
-async fn sigterm_ends_it_and_closes_the_pool() {
+async fn sigterm_closes_the_pool_and_stops_it() {
     let world = world().await;
     let application = start(&world, "").await;
     application.get("/report/csv").await;
@@ -145,14 +146,20 @@ async fn sigterm_ends_it_and_closes_the_pool() {
 }
 
 #[tokio::test]
-async fn settings_that_contradict_each_other_are_refused() {
-    let output = std::process::Command::new(PROGRAM)
-        .env_clear()
-        .env("AZURE_SQL_CONNECTIONSTRING", "Server=s")
-        .env("AZURE_POSTGRESQL_CONNECTIONSTRING", "postgres://h/db")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let log = String::from_utf8(output.stdout).unwrap();
-    assert!(log.contains("the settings name more than one database"), "{log}");
+async fn it_fails_at_start_if_it_cannot_connect() {
+    let world = world().await;
+    for database in ["azure-sql", "postgresql"] {
+        let database = ("REPORT_DATABASE", database.to_owned());
+        let log = Application::fails(PROGRAM, [database.clone()]).await;
+        assert!(log.contains("_CONNECTIONSTRING"), "{log}");
+        let mut environment = world.environment();
+        environment.push(database);
+        // No identity.
+        environment.retain(|(name, _)| !name.starts_with("IDENTITY_"));
+        environment.push(("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential".to_owned()));
+        let log = Application::fails(PROGRAM, environment).await;
+        assert!(log.contains("cannot get a token for"), "{log}");
+    }
+    let log = Application::fails(PROGRAM, [("REPORT_DATABASE", "mysql".to_owned())]).await;
+    assert!(log.contains("REPORT_DATABASE: use azure-sql or postgresql"), "{log}");
 }

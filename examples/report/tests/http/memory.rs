@@ -1,7 +1,7 @@
 //! A long result does not take much memory. `ENTRA_POOL_TEST_ROWS` says how long;
 //! 100,000 rows by default, of which a million would take no more.
 
-use examples_common::testing::Application;
+use examples_test_support::Application;
 
 use crate::{PROGRAM, environment, postgres::Postgres, world};
 

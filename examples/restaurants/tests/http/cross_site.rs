@@ -1,6 +1,6 @@
-//! Forms that another site makes a browser send.
+//! Forms that a browser sends on behalf of another site.
 
-use examples_common::testing::Application;
+use examples_test_support::Application;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
 use crate::{start, world};
@@ -34,14 +34,14 @@ async fn a_form_of_another_site_adds_nothing() {
         (&[("sec-fetch-site", "same-site"), ("origin", "https://evil.example")], 403),
         (&[("sec-fetch-site", "cross-site"), ("origin", here)], 403),
         (&[("origin", "https://evil.example")], 403),
-        // As from a sandboxed frame.
+        // From a sandboxed frame.
         (&[("origin", "null")], 403),
         (&[("origin", "http://127.0.0.1:1")], 403),
     ] {
         assert_eq!(status(&application, headers).await, expected, "{headers:?}");
     }
     let list = application.get("/").await;
-    assert!(list.text.contains("None yet."), "{list:?}");
+    assert!(list.text.contains("There are no restaurants yet."), "{list:?}");
 
     for headers in [
         &[][..],

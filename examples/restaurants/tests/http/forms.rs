@@ -1,6 +1,6 @@
 //! Forms as browsers send them.
 
-use examples_common::testing::{Answer, Application};
+use examples_test_support::{Answer, Application};
 use reqwest::Method;
 
 pub(crate) const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
@@ -12,7 +12,7 @@ pub(crate) async fn add_restaurant(to: &Application, name: &str, description: &s
     to.send(Method::POST, "/restaurants", "application/x-www-form-urlencoded", form).await
 }
 
-/// A review's form; as a browser does, with an empty photo where there is none.
+/// A review's form, with an empty file if there is no photo, as browsers send it.
 #[derive(Default)]
 pub(crate) struct Review<'a> {
     pub(crate) reviewer: &'a str,
@@ -43,20 +43,26 @@ impl Review<'_> {
     }
 }
 
-/// The first link of a page that begins so.
+/// The path of the restaurant whose page this is.
+pub(crate) fn restaurant_of(page: &Answer) -> &str {
+    let at = page.text.find("/reviews/new\"").unwrap_or_else(|| panic!("{page:?}"));
+    page.text[..at].rsplit('"').next().unwrap()
+}
+
+/// The first link of a page that begins with this.
 pub(crate) fn link<'a>(page: &'a Answer, begins: &str) -> &'a str {
     let at = page.text.find(&format!("=\"{begins}")).unwrap_or_else(|| panic!("{page:?}"));
     page.text[at + 2..].split('"').next().unwrap()
 }
 
-/// That this is a page of `status`, with what it says.
+/// Asserts that this is a page with this status, and returns it.
 #[track_caller]
 pub(crate) fn page(answer: &Answer, status: u16) -> &str {
     assert_eq!(answer.status.as_u16(), status, "{answer:?}");
     assert_eq!(answer.header("content-type"), "text/html; charset=utf-8", "{answer:?}");
     assert!(answer.header("content-security-policy").starts_with("default-src 'none';"));
     for internal in ["localhost", "127.0.0.1", "SELECT", "INSERT", "token", "postgres"] {
-        assert!(!answer.text.contains(internal), "{answer:?} tells of {internal}");
+        assert!(!answer.text.contains(internal), "{answer:?} shows {internal}");
     }
     &answer.text
 }

@@ -1,5 +1,5 @@
-//! The application as a process, driven over HTTP as a browser does: against the
-//! emulator, against a PostgreSQL server of the test's own, and against Azurite.
+//! The application as a process, driven over HTTP as a browser does: with the emulator, with a
+//! real PostgreSQL, and with Azurite.
 
 #![allow(clippy::disallowed_methods)] // Processes live in real time.
 
@@ -13,24 +13,22 @@ mod postgres;
 mod support;
 mod visit;
 
-use examples_common::testing::{Application, World};
+use examples_test_support::{Application, World};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_restaurants");
 
 async fn world() -> World {
-    let world = World::new("").await;
-    world.postgres_sql(include_str!("../../setup.sql")).await;
-    world
+    World::with_postgres(include_str!("../../setup.sql")).await
 }
 
-/// As App Service starts it: the identity is chosen by its client ID.
-fn environment(world: &World) -> Vec<(&'static str, String)> {
-    let url = format!("{}&connect_timeout=2", world.emulator.postgres_url());
-    let mut environment = world.emulator.env();
-    environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", url));
-    environment
-}
-
+/// The application in App Service, with a folder for photos.
 async fn start(world: &World) -> Application {
-    Application::start(PROGRAM, environment(world)).await.as_browser()
+    let mut environment = world.environment();
+    environment.push(("PHOTOS_FOLDER", photos()));
+    Application::start(PROGRAM, environment).await.as_browser()
+}
+
+/// A folder that all tests share: photos have unique names.
+fn photos() -> String {
+    concat!(env!("CARGO_TARGET_TMPDIR"), "/photos").to_owned()
 }

@@ -1,18 +1,16 @@
-//! What is away, and comes back.
-
-use std::time::Duration;
+//! Outages, and settings that are wrong.
 
 use entra_pool_emulator::identity::Fault;
-use tokio::time::{sleep, timeout};
+use examples_test_support::Application;
 
 use crate::{
     PROGRAM,
     forms::{add_restaurant, page},
-    start, world,
+    photos, start, world,
 };
 
 #[tokio::test]
-async fn a_database_that_is_away_is_waited_for() {
+async fn it_recovers_with_its_database() {
     let world = world().await;
     let application = start(&world).await;
     page(&application.get("/").await, 200);
@@ -22,73 +20,82 @@ async fn a_database_that_is_away_is_waited_for() {
         application.get("/restaurants/1").await,
         add_restaurant(&application, "Anker", "Fish").await,
     ] {
-        assert!(page(&answer, 503).contains("not available now"), "{answer:?}");
+        assert!(page(&answer, 503).contains("the database is unavailable"), "{answer:?}");
         assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1, "{answer:?}");
     }
+    let ready = application.get("/ready").await;
+    assert!(page(&ready, 503).contains("Connection refused"), "{ready:?}");
+    assert_eq!(application.get("/health").await.json()["status"], "alive");
     world.emulator.postgres().come_back().unwrap();
     application.recovers("/").await;
+    application.recovers("/ready").await;
     page(&add_restaurant(&application, "Anker", "Fish").await, 200);
 }
 
 #[tokio::test]
-async fn an_identity_endpoint_that_is_away_is_waited_for() {
+async fn an_outage_of_the_identity_endpoint_is_not_felt_while_a_token_is_valid() {
     let world = world().await;
-    world.emulator.identity().go_away().await.unwrap();
     let application = start(&world).await;
-    page(&application.get("/").await, 503);
-    // The endpoint is asked for 10 s, because a container's may only be starting.
-    let degraded = async {
-        while application.get("/health").await.json()["status"] != "degraded" {
-            sleep(Duration::from_millis(100)).await;
-        }
-    };
-    timeout(Duration::from_secs(30), degraded).await.expect("the health shows it");
-    world.emulator.identity().come_back().unwrap();
-    application.recovers("/").await;
-
-    // With a token at hand nobody notices.
     world.emulator.identity().fail(Fault::Silence);
     world.emulator.postgres().cut_connections().await;
     page(&application.get("/").await, 200);
 }
 
 #[tokio::test]
-async fn an_identity_that_is_not_let_in_is_told_in_the_log_only() {
+async fn it_fails_at_start_if_it_cannot_connect() {
     let world = world().await;
+    let mut environment = world.environment();
+    environment.push(("PHOTOS_FOLDER", photos()));
     world.emulator.directory().remove(&world.emulator.user_assigned().name);
-    let application = start(&world).await;
-    page(&application.get("/").await, 500);
-    application.has_logged("pgaadauth_create_principal").await;
+    let log = Application::fails(PROGRAM, environment.clone()).await;
+    assert!(log.contains("pgaadauth_create_principal"), "{log}");
+    assert!(!log.contains("listening"), "{log}");
+    world.emulator.postgres().go_away().await.unwrap();
+    let log = Application::fails(PROGRAM, environment).await;
+    assert!(log.contains("Connection refused"), "{log}");
 }
 
 #[tokio::test]
-async fn a_wrong_setting_ends_it_at_once_and_is_named() {
-    for (name, value) in [
-        ("AZURE_POSTGRESQL_CONNECTIONSTRING", "postgres://u:pw-not-to-be-seen@h/db"),
-        ("AZURE_STORAGEBLOB_RESOURCEENDPOINT", "http://pw-not-to-be-seen.blob.core.windows.net/"),
-        ("PHOTOS_FOLDER", "/dev/null/pw-not-to-be-seen"),
+async fn a_wrong_setting_is_named_at_start() {
+    let world = world().await;
+    let url = ("AZURE_POSTGRESQL_CONNECTIONSTRING", world.emulator.postgres_url());
+    for (settings, named) in [
+        (vec![], "AZURE_POSTGRESQL_CONNECTIONSTRING: it is not set"),
+        (
+            vec![(
+                "AZURE_POSTGRESQL_CONNECTIONSTRING",
+                "postgres://u:pw-not-to-be-seen@h/db".into(),
+            )],
+            "password",
+        ),
+        (
+            vec![url.clone()],
+            "nowhere to keep photos: set AZURE_STORAGEBLOB_RESOURCEENDPOINT or PHOTOS_FOLDER",
+        ),
+        (
+            vec![
+                url.clone(),
+                ("AZURE_STORAGEBLOB_RESOURCEENDPOINT", "http://shop.blob.core.windows.net/".into()),
+            ],
+            "cannot use the environment variable AZURE_STORAGEBLOB_RESOURCEENDPOINT: ",
+        ),
+        (
+            vec![url, ("PHOTOS_FOLDER", "/dev/null/pw-not-to-be-seen".into())],
+            "cannot use the environment variable PHOTOS_FOLDER: ",
+        ),
     ] {
-        let mut command = std::process::Command::new(PROGRAM);
-        let output = command.env_clear().env(name, value).output().unwrap();
-        let log = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{log}");
-        assert!(log.contains(&format!("the setting {name} is not usable")), "{log}");
+        let log = Application::fails(PROGRAM, settings).await;
+        assert!(log.contains(named), "{log}");
+        assert!(!log.contains("pw-not"), "{log}");
     }
 }
 
 #[tokio::test]
-async fn health_tells_of_pool_and_token_and_sigterm_closes_the_pool() {
+async fn sigterm_closes_the_pool_and_stops_it() {
     let world = world().await;
     let application = start(&world).await;
     application.get("/").await;
-    let health = application.get("/health").await.json();
-    assert_eq!((&health["status"], &health["pool"]["size"]), (&"ok".into(), &1.into()));
-    assert!(health["token"]["expires_on"].as_str().unwrap().ends_with('Z'), "{health}");
-    assert_eq!(
-        world.emulator.postgres().control().counters().open_connections,
-        2,
-        "with the test's own"
-    );
+    assert_eq!(world.emulator.postgres().control().counters().open_connections, 2, "with the test's own");
     application.terminate();
     let (status, log) = application.ended().await;
     assert!(status.success(), "{status}: {log}");

@@ -1,26 +1,26 @@
-//! Against PostgreSQL itself, as a role whose password is the token.
+//! With a real PostgreSQL, as a role whose password is the token.
 
 use entra_pool::token::Scope;
-use examples_common::testing::{Application, World};
+use examples_test_support::{Application, World};
 
 use crate::{
     PROGRAM,
     forms::{add_restaurant, page},
     support::postgres::PostgresServer,
-    visit::visit,
+    visit::{pages_are_complete, visit},
 };
 
 #[tokio::test]
-async fn postgresql_itself_understands_all_of_it() {
-    let world = World::new("").await;
-    // The application's tokens are those of this test.
+async fn a_real_postgresql_runs_all_statements() {
+    let world = World::start().await;
+    // The application gets the token that this test has.
     world.emulator.identity().configure_tokens(|tokens| tokens.repeat_until_expiry = true);
     let token = world.identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap();
     let role = &world.emulator.user_assigned().name;
     let server = PostgresServer::start().await;
     server.set_password(role, token.secret()).await;
     server.sql(include_str!("../../setup.sql")).await;
-    // As in grant.sql, where the role has been made as Azure makes it.
+    // As in grant.sql, whose role exists already.
     server.sql(&grants().replace("restaurants-identity", role)).await;
 
     let photos = tempfile::tempdir().unwrap();
@@ -37,6 +37,7 @@ async fn postgresql_itself_understands_all_of_it() {
     server.restart().await;
     application.recovers("/").await;
     page(&add_restaurant(&application, "O'Neill", "it's fish").await, 200);
+    pages_are_complete(&application).await;
 }
 
 fn grants() -> &'static str {

@@ -1,33 +1,30 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::process::Process;
+use crate::Process;
 
-/// Headless Chromium, driven by chromedriver (W3C WebDriver); both are of Debian's
-/// `chromium-driver`. It ends when this goes.
+/// Headless Chromium, driven by chromedriver (W3C WebDriver), both from Debian's
+/// `chromium-driver`. It stops when this is dropped.
 pub struct Browser {
-    // Dropped behind the session, which `Drop` ends.
+    // Dropped after the session, which `Drop` ends.
     _driver: Process,
     port: u16,
     session: String,
     client: reqwest::Client,
 }
 
-/// How an element is named in answers (W3C WebDriver, 12.1).
+/// The key of an element's ID in responses (W3C WebDriver, 12.1).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 impl Browser {
-    /// Starts it, with a window of 1,000 by 800. An element that is not there is waited
-    /// for, for 10 s.
+    /// Starts it with a window of 1,000 by 800. Commands wait up to 10 s for their element.
     pub async fn start() -> Self {
         let started = "ChromeDriver was started successfully on port ";
         let mut command = Command::new("chromedriver");
@@ -39,10 +36,11 @@ impl Browser {
             "args": [
                 "--headless=new",
                 "--window-size=1000,800",
-                // It shows pages of ours only; as root there is no sandbox.
+                // It shows our pages only, and root has no sandbox.
                 "--no-sandbox",
                 "--disable-dev-shm-usage",
-                // Nothing but loopback is asked for anything.
+                "--hide-scrollbars",
+                // It connects to loopback only.
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ]
         });
@@ -52,13 +50,13 @@ impl Browser {
             "goog:loggingPrefs": { "browser": "ALL" },
             "timeouts": { "implicit": 10_000 },
         });
-        let asked = json!({ "capabilities": { "alwaysMatch": capabilities } });
-        let session = browser.command(Method::POST, "", Some(asked)).await;
+        let request = json!({ "capabilities": { "alwaysMatch": capabilities } });
+        let session = browser.command(Method::POST, "", Some(request)).await;
         browser.session = format!("/{}", session["sessionId"].as_str().expect("it has an ID"));
         browser
     }
 
-    /// Goes to a page, and waits until it is loaded.
+    /// Opens a page and waits until it is loaded.
     pub async fn open(&self, url: &str) {
         self.command(Method::POST, "/url", Some(json!({ "url": url }))).await;
     }
@@ -68,30 +66,30 @@ impl Browser {
         text(self.command(Method::GET, "/title", None).await)
     }
 
-    /// Clicks on the first element that the CSS selector fits.
+    /// Clicks on the first element that matches the CSS selector.
     pub async fn click(&self, selector: &str) {
         let element = self.element(selector).await;
         self.command(Method::POST, &format!("{element}/click"), Some(json!({}))).await;
     }
 
-    /// Clicks on what leads to another page, and waits until this one is left.
+    /// Clicks on an element that leads to another page, and waits until this page is gone.
     pub async fn follow(&self, selector: &str) {
         let page = self.element("html").await;
         self.click(selector).await;
         let began = Instant::now();
         while self.ask(Method::GET, &format!("{page}/name"), None).await.is_ok() {
-            assert!(began.elapsed() < Duration::from_secs(10), "{selector} leads nowhere");
+            assert!(began.elapsed() < Duration::from_secs(10), "{selector} leads to no other page");
         }
     }
 
-    /// Types into an element; of one for files, the path of a file.
+    /// Types into an element; the path of a file into one for files.
     pub async fn type_into(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
         let keys = json!({ "text": text });
         self.command(Method::POST, &format!("{element}/value"), Some(keys)).await;
     }
 
-    /// What an element shows.
+    /// The text that an element shows.
     pub async fn text(&self, selector: &str) -> String {
         let element = self.element(selector).await;
         text(self.command(Method::GET, &format!("{element}/text"), None).await)
@@ -104,16 +102,26 @@ impl Browser {
         self.command(Method::GET, &format!("{element}/property/{property}"), None).await
     }
 
-    /// Writes a picture of the window to a file, as PNG.
-    pub async fn screenshot(&self, path: &Path) {
-        let picture = text(self.command(Method::GET, "/screenshot", None).await);
-        let picture = BASE64_STANDARD.decode(picture).expect("it is base64");
-        assert!(picture.starts_with(b"\x89PNG"), "it is a PNG");
-        std::fs::write(path, picture).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    /// Runs a script as the body of a function, whose result it returns.
+    pub async fn run(&self, script: &str) -> Value {
+        let script = json!({ "script": script, "args": [] });
+        self.command(Method::POST, "/execute/sync", Some(script)).await
     }
 
-    /// What the browser has complained of since this was last asked for: scripts that
-    /// fail, what a policy forbids, what does not load.
+    /// Runs a script as the body of a function that passes its result to its last argument.
+    pub(crate) async fn run_async(&self, script: &str) -> Value {
+        let script = json!({ "script": script, "args": [] });
+        self.command(Method::POST, "/execute/async", Some(script)).await
+    }
+
+    /// Runs a command of the Chrome DevTools Protocol.
+    pub(crate) async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let command = json!({ "cmd": command, "params": parameters });
+        self.command(Method::POST, "/goog/cdp/execute", Some(command)).await
+    }
+
+    /// The errors that the browser logged since the last call: scripts that failed, requests that
+    /// failed or that a policy forbids.
     pub async fn complaints(&self) -> Vec<String> {
         let kind = json!({ "type": "browser" });
         let log = self.command(Method::POST, "/se/log", Some(kind)).await;
@@ -123,8 +131,8 @@ impl Browser {
     }
 
     async fn element(&self, selector: &str) -> String {
-        let asked = json!({ "using": "css selector", "value": selector });
-        let found = self.command(Method::POST, "/element", Some(asked)).await;
+        let request = json!({ "using": "css selector", "value": selector });
+        let found = self.command(Method::POST, "/element", Some(request)).await;
         format!("/element/{}", found[ELEMENT].as_str().expect("it has an ID"))
     }
 
@@ -132,7 +140,7 @@ impl Browser {
         self.ask(method, path, body).await.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// The driver's answer, or its error.
+    /// The driver's response, or its error.
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Value> {
         let url = format!("http://127.0.0.1:{}/session{}{path}", self.port, self.session);
         let mut request = self.client.request(method, url);
@@ -141,7 +149,7 @@ impl Browser {
         }
         let answer = request.send().await.expect("chromedriver answers");
         let status = answer.status();
-        let answer = answer.text().await.expect("it ends");
+        let answer = answer.text().await.expect("it is complete");
         let mut answer: Value = serde_json::from_str(&answer).expect("it is JSON");
         let value = answer["value"].take();
         if status.is_success() { Ok(value) } else { Err(value) }
@@ -150,8 +158,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Killing the driver would leave the browser. Here nothing can be awaited, and
-        // nobody cares for what is answered.
+        // Killing the driver would not stop the browser. Nothing can be awaited here, and the
+        // response does not matter.
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
         let session = &self.session;
@@ -166,6 +174,6 @@ impl Drop for Browser {
 fn text(value: Value) -> String {
     match value {
         Value::String(text) => text,
-        other => panic!("{other} is no text"),
+        other => panic!("{other} is not text"),
     }
 }

@@ -7,12 +7,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::problem::Problem;
+use examples_common::Problem;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses requests that change something (every method except GET, HEAD and OPTIONS) if a
-/// browser sent them on behalf of another site: 403.
+/// Refuses a request that could change something (every method except GET, HEAD and OPTIONS) if
+/// a browser sent it on behalf of another site: 403.
 ///
 /// Otherwise a page of another site could submit a form here with the cookies, the client
 /// certificate or the network position of the person who looks at that page.

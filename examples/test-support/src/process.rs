@@ -1,12 +1,12 @@
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
-/// A running program; killed, by its ID, when this goes.
+/// A running program; killed, by its ID, when this is dropped.
 pub struct Process {
     child: Child,
     reader: Option<JoinHandle<()>>,
@@ -14,20 +14,23 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program, and waits until it prints `announcement`, for 60 s at most;
-    /// gives what stands behind that in its line.
+    /// Starts a program and waits until it prints `announcement`, for 60 s at most. Returns the
+    /// rest of that line.
     pub async fn start(command: &mut Command, announcement: &'static str) -> (Self, String) {
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (printed, out) = io::pipe().expect("there are file descriptors left");
+        let err = out.try_clone().expect("there are file descriptors left");
+        let spawned = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // This process's ends of the pipe, without which its end would not be seen.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let (sender, announced) = mpsc::channel();
         let log = Arc::new(Mutex::new(String::new()));
         let reader = std::thread::spawn({
             let log = Arc::clone(&log);
             move || {
-                for line in output.lines().map_while(Result::ok) {
+                for line in BufReader::new(printed).lines().map_while(Result::ok) {
                     if let Some((_, rest)) = line.split_once(announcement) {
-                        // Only the first is waited for.
+                        // Only the first is received.
                         let _ = sender.send(rest.to_owned());
                     }
                     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +45,7 @@ impl Process {
         });
         match announced.await.expect("it does not panic") {
             Some(rest) => (process, rest),
-            None => panic!("it does not say '{announcement}': {}", process.log()),
+            None => panic!("it does not print '{announcement}': {}", process.log()),
         }
     }
 
@@ -52,7 +55,7 @@ impl Process {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The most memory that it has had so far, in bytes. Linux only.
+    /// The most memory that it has used so far, in bytes. Linux only.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
@@ -65,27 +68,27 @@ impl Process {
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("there is a kill");
-        assert!(sent.success(), "it has ended before: {}", self.log());
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill is installed");
+        assert!(sent.success(), "it has stopped before: {}", self.log());
     }
 
-    /// Waits for its end, for 30 s at most; gives the exit status and all it has printed.
+    /// Waits until it has stopped, for 30 s at most. Returns the exit status and the log.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         for _ in 0..300 {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
-                let reader = self.reader.take().expect("nobody else takes it");
+            if let Some(status) = self.child.try_wait().expect("it is a child of this process") {
+                let reader = self.reader.take().expect("only this function takes it");
                 reader.join().expect("it does not panic");
                 return (status, self.log());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("it does not end: {}", self.log());
+        panic!("it does not stop: {}", self.log());
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have stopped already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,9 +1,11 @@
-//! Starts an application as a process, as its users do, against an emulator that the
-//! test controls.
+//! Starts an example application as a process, as its users do, against an emulator that runs in
+//! the test.
 //!
-//! Whatever goes wrong here fails the test that called it: it panics.
+//! Everything here panics on an error, and so fails the test that called it.
 #![allow(clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods)] // Processes live in real time.
 
+mod axe;
 mod browser;
 mod process;
 
@@ -24,38 +26,48 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 pub use browser::Browser;
 pub use process::Process;
 
-/// What the application lives in: the emulator, and pools of the test's own.
+/// The emulator, and pools with which the test changes its databases.
 pub struct World {
-    /// The stand-ins.
+    /// The emulator.
     pub emulator: Emulator,
     /// The user-assigned identity.
     pub identity: Identity,
-    pool: azure_sql::Pool,
+    azure_sql: azure_sql::Pool,
     postgres: postgres::Pool,
 }
 
 impl World {
-    /// Starts the emulator, and runs this script in Azure SQL.
-    pub async fn new(script: &str) -> Self {
+    /// Starts the emulator with empty databases.
+    pub async fn start() -> Self {
         let emulator = Emulator::start().await.expect("it starts");
         let environment = Environment::from_pairs(emulator.env());
         let identity = Identity::new(
             DefaultCredential::new().environment(environment).build().expect("it is complete"),
         );
-        let pool = azure_sql::pool_with(&identity, &emulator.azure_sql_string());
-        let pool = pool.expect("the string is right");
+        let azure_sql = azure_sql::pool_with(&identity, &emulator.azure_sql_string());
+        let azure_sql = azure_sql.expect("the string is right");
         let postgres = postgres::pool_with(&identity, &emulator.postgres_url());
         let postgres = postgres.expect("the URL is right");
-        let world = Self { emulator, identity, pool, postgres };
-        if !script.is_empty() {
-            world.sql(script).await;
-        }
+        Self { emulator, identity, azure_sql, postgres }
+    }
+
+    /// Starts the emulator and runs a script in Azure SQL.
+    pub async fn with_azure_sql(script: &str) -> Self {
+        let world = Self::start().await;
+        world.sql(script).await;
+        world
+    }
+
+    /// Starts the emulator and runs a script in PostgreSQL.
+    pub async fn with_postgres(script: &str) -> Self {
+        let world = Self::start().await;
+        world.postgres_sql(script).await;
         world
     }
 
     /// Runs statements in Azure SQL.
     pub async fn sql(&self, sql: &str) {
-        let mut connection = self.pool.get().await.expect("it connects");
+        let mut connection = self.azure_sql.get().await.expect("it connects");
         let answer = connection.simple_query(sql).await.expect(sql);
         answer.into_results().await.expect(sql);
     }
@@ -66,28 +78,48 @@ impl World {
         connection.batch_execute(sql).await.expect(sql);
     }
 
-    /// A connection string with this `Authentication`, which tells of an outage at once;
-    /// more keywords may be put behind it.
+    /// The environment of an application in App Service with the user-assigned identity, and
+    /// with both databases as Service Connector names them.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut environment = self.emulator.env();
+        let azure_sql = self.azure_sql_string("Active Directory Default");
+        environment.push(("AZURE_SQL_CONNECTIONSTRING", azure_sql));
+        let postgres = format!("{}&connect_timeout=2", self.emulator.postgres_url());
+        environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", postgres));
+        environment
+    }
+
+    /// A connection string with this `Authentication`, to which more keywords can be added. A
+    /// connect fails at once, without retries, while the server is unavailable.
     #[must_use]
     pub fn azure_sql_string(&self, authentication: &str) -> String {
         let string = self.emulator.azure_sql_string();
         format!("{string};ConnectRetryCount=0;Authentication={authentication}")
     }
 
-    /// Azure SQL goes away: its connections break, and new ones are refused.
+    /// Breaks the connections of Azure SQL and refuses new ones.
     pub async fn azure_sql_goes_away(&self) {
-        let server = self.emulator.azure_sql();
-        server.refuse_connections(true).await.expect("it runs");
-        server.cut_connections().await;
+        self.emulator.azure_sql().refuse_connections(true).await.expect("it runs");
+        self.cut_azure_sql_connections().await;
     }
 
-    /// Azure SQL takes connections again.
+    /// Breaks the connections of Azure SQL, and waits until it has closed them.
+    pub async fn cut_azure_sql_connections(&self) {
+        let server = self.emulator.azure_sql();
+        server.cut_connections().await;
+        while server.counters().open_connections > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Accepts connections of Azure SQL again.
     pub async fn azure_sql_comes_back(&self) {
         self.emulator.azure_sql().refuse_connections(false).await.expect("the port is free");
     }
 }
 
-/// A running application; killed, by its ID, when this goes.
+/// A running application; killed, by its ID, when this is dropped.
 pub struct Application {
     process: Process,
     client: reqwest::Client,
@@ -95,7 +127,7 @@ pub struct Application {
     accept: &'static str,
 }
 
-/// What the application answered.
+/// A response of the application.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
@@ -104,13 +136,13 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Vec<u8>,
-    /// The same, if it is text.
+    /// The body as text.
     pub text: String,
 }
 
 impl Application {
-    /// Starts `program`, which is `env!("CARGO_BIN_EXE_NAME")`, with this environment
-    /// and no other, on a free port, and waits until it listens.
+    /// Starts `program`, which is `env!("CARGO_BIN_EXE_NAME")`, with this environment and no
+    /// other variables, on a free port, and waits until it listens.
     pub async fn start(
         program: &str,
         environment: impl IntoIterator<Item = (&'static str, String)>,
@@ -124,13 +156,27 @@ impl Application {
         Self { process, client, address, accept: "*/*" }
     }
 
-    /// From now on it is asked as browsers do, for pages.
+    /// Runs `program`, which fails at start, with this environment and no other variables.
+    /// Returns its log.
+    pub async fn fails(
+        program: &str,
+        environment: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> String {
+        let mut command = tokio::process::Command::new(program);
+        let output = command.env_clear().envs(environment).kill_on_drop(true).output().await;
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        let log = String::from_utf8(output.stderr).expect("it is text");
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        log
+    }
+
+    /// Sends requests as browsers do from now on, which ask for pages.
     #[must_use]
     pub fn as_browser(self) -> Self {
         Self { accept: "text/html,application/xhtml+xml,*/*;q=0.8", ..self }
     }
 
-    /// Where it is: `http://127.0.0.1:PORT`.
+    /// Its address: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -142,8 +188,8 @@ impl Application {
         self.process.log()
     }
 
-    /// Waits until it has logged this, for 10 s: what it writes arrives by itself, not
-    /// with its answers.
+    /// Waits until it has logged this text, for 10 s: its log arrives independently of its
+    /// responses.
     pub async fn has_logged(&self, text: &str) {
         for _ in 0..100 {
             if self.log().contains(text) {
@@ -154,7 +200,7 @@ impl Application {
         panic!("it has not logged '{text}': {}", self.log());
     }
 
-    /// The most memory that it has had so far, in bytes. Linux only.
+    /// The most memory that it has used so far, in bytes. Linux only.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
         self.process.peak_memory()
@@ -170,7 +216,7 @@ impl Application {
         self.send(Method::POST, path, "application/json", json.to_string()).await
     }
 
-    /// Sends a body of this type, if that is not empty.
+    /// Sends a request; with a body, unless `content_type` is empty.
     pub async fn send(
         &self,
         method: Method,
@@ -187,11 +233,11 @@ impl Application {
             panic!("{path}: {error:?}; it has logged: {}", self.log());
         });
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.expect("it ends").to_vec();
+        let body = response.bytes().await.expect("it is complete").to_vec();
         Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned(), body }
     }
 
-    /// Gets a path until the answer is 200, for 30 s at most.
+    /// Gets a path until the response is 200, for 30 s at most.
     pub async fn recovers(&self, path: &str) -> Answer {
         for _ in 0..300 {
             let answer = self.get(path).await;
@@ -208,7 +254,7 @@ impl Application {
         self.process.terminate();
     }
 
-    /// Waits for its end, for 30 s at most; gives the exit status and the log.
+    /// Waits until it has stopped, for 30 s at most. Returns the exit status and the log.
     pub async fn ended(self) -> (ExitStatus, String) {
         self.process.ended().await
     }
@@ -221,19 +267,21 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// A header's value; empty where it is not there.
+    /// A header's value; empty if there is none.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// That this is a problem document of `status`, with `Retry-After` if that is 503
-    /// and without any of the server's internals; gives its `detail`.
+    /// Asserts that this is a problem document of `status`, with `Retry-After` if that is 503,
+    /// that shows nothing of the server's internals, except the `cause` of `/ready`. Returns its
+    /// `detail`.
     #[track_caller]
     pub fn problem(&self, status: u16) -> String {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
-        let json = self.json();
+        let mut json = self.json();
+        json["cause"].take();
         assert_eq!(json["status"], status, "{self:?}");
         assert_eq!(json["title"], self.status.canonical_reason().expect("it is a known one"));
         if status == 503 {
@@ -241,7 +289,7 @@ impl Answer {
             assert!((1..=60).contains(&seconds), "{self:?}");
         }
         for internal in ["localhost", "127.0.0.1", "SELECT", "INSERT", "token", "tiberius"] {
-            assert!(!self.text.contains(internal), "{self:?} tells of {internal}");
+            assert!(!json.to_string().contains(internal), "{self:?} shows {internal}");
         }
         json["detail"].as_str().expect("it is text").to_owned()
     }

@@ -1,0 +1,75 @@
+//! Accessibility, checked by axe-core.
+
+use std::{fs, path::Path};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::json;
+
+use crate::Browser;
+
+/// `tests/install` puts it there.
+const AXE: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/axe/node_modules/axe-core/axe.min.js");
+
+/// Runs axe-core with all of its rules, and calls back with what it found.
+const RUN: &str = "const done = arguments[arguments.length - 1];
+    axe.run().then(
+        results => done(results.violations.map(violation =>
+            `${violation.id}: ${violation.nodes.map(node => node.html).join(', ')}`)),
+        error => done([String(error)]))";
+
+impl Browser {
+    /// Asserts that axe-core finds nothing on the page at widths of 360 and 1,280 pixels, light
+    /// and dark, and that the page is not wider than its window. Left out with a message if
+    /// axe-core is not installed.
+    pub async fn is_accessible(&self) {
+        let axe = Path::new(AXE);
+        if !axe.exists() {
+            eprintln!("left out: axe-core, which tests/install installs");
+            return;
+        }
+        let axe = fs::read_to_string(axe).expect("it is a file");
+        self.run(&axe).await;
+        for width in [360, 1_280] {
+            for scheme in ["light", "dark"] {
+                self.look(width, scheme).await;
+                let found = self.run_async(RUN).await;
+                assert_eq!(found, json!([]), "at {width} pixels, {scheme}");
+                let overflow = "return document.documentElement.scrollWidth - innerWidth";
+                let overflow = self.run(overflow).await;
+                assert!(overflow.as_i64() <= Some(0), "{overflow} pixels too wide at {width}");
+            }
+        }
+        self.look(800, "light").await;
+    }
+
+    /// Shows the page at this width, and in the colour scheme `light` or `dark`.
+    pub async fn look(&self, width: u32, scheme: &str) {
+        let size = json!({
+            "width": width, "height": 400, "deviceScaleFactor": 1, "mobile": false
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", size).await;
+        let scheme = json!({ "name": "prefers-color-scheme", "value": scheme });
+        let motion = json!({ "name": "prefers-reduced-motion", "value": "reduce" });
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": [scheme, motion] })).await;
+    }
+
+    /// Renders the whole page as PNG. With `ENTRA_POOL_BLESS=1`, writes it to a file, which a
+    /// README shows.
+    pub async fn screenshot(&self, path: &Path) {
+        let metrics = self.devtools("Page.getLayoutMetrics", json!({})).await;
+        let mut clip = metrics["cssContentSize"].clone();
+        clip["scale"] = 1.into();
+        let whole = json!({ "captureBeyondViewport": true, "clip": clip });
+        let png = self.devtools("Page.captureScreenshot", whole).await;
+        let png = BASE64_STANDARD.decode(png["data"].as_str().expect("it is text"));
+        let png = png.expect("it is base64");
+        assert!(png.starts_with(b"\x89PNG"), "it is not a PNG");
+        if std::env::var("ENTRA_POOL_BLESS").is_ok_and(|bless| bless == "1") {
+            assert!(png.len() < 100 * 1024, "{path:?} would have {} bytes", png.len());
+            let folder = path.parent().expect("it is in a folder");
+            fs::create_dir_all(folder).expect("it can be created");
+            fs::write(path, png).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        }
+    }
+}
