@@ -1,12 +1,12 @@
-//! Asks an Azure SQL server who it takes us for.
+//! Shows the user and the database of a login to Azure SQL.
 //!
 //! ```sh
 //! cargo run --example azure_sql -- \
 //!     'Server=tcp:NAME.database.windows.net;Database=DATABASE;Authentication=Active Directory Default'
 //! ```
 //!
-//! Against the emulator: `cargo run -p entra-pool-emulator` prints the string
-//! (and what to export first).
+//! With the emulator: `cargo run -p entra-pool-emulator` prints the string, and the variables to
+//! set.
 
 use std::{error::Error, iter::successors, process::ExitCode};
 

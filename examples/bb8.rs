@@ -6,8 +6,8 @@
 //!     'postgres://ROLE@NAME.postgres.database.azure.com/DATABASE'
 //! ```
 //!
-//! Against the emulator: `cargo run -p entra-pool-emulator` prints both strings
-//! (and what to export first).
+//! With the emulator: `cargo run -p entra-pool-emulator` prints both strings, and the variables to
+//! set.
 
 use std::error::Error;
 
@@ -15,7 +15,7 @@ use entra_pool::{adapters::bb8, azure_sql, postgres};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // bb8 gives callers no error of a connect: it is in the log.
+    // bb8 returns no errors of a connect. They are in the log.
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
     let mut arguments = std::env::args().skip(1);
     let usage = "usage: bb8 CONNECTION_STRING URL";

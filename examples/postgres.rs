@@ -1,11 +1,10 @@
-//! Asks an Azure Database for PostgreSQL server who it takes us for.
+//! Shows the role and the database of a login to Azure Database for PostgreSQL.
 //!
 //! ```sh
 //! cargo run --example postgres -- 'postgres://ROLE@NAME.postgres.database.azure.com/DATABASE'
 //! ```
 //!
-//! Against the emulator: `cargo run -p entra-pool-emulator` prints the URL (and
-//! what to export first).
+//! With the emulator: `cargo run -p entra-pool-emulator` prints the URL, and the variables to set.
 
 use std::{error::Error, iter::successors, process::ExitCode};
 

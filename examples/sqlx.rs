@@ -5,8 +5,7 @@
 //!     'postgres://ROLE@NAME.postgres.database.azure.com/DATABASE'
 //! ```
 //!
-//! Against the emulator: `cargo run -p entra-pool-emulator` prints the URL (and
-//! what to export first).
+//! With the emulator: `cargo run -p entra-pool-emulator` prints the URL, and the variables to set.
 
 use std::error::Error;
 

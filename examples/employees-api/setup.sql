@@ -1,5 +1,5 @@
--- Creates the table and its first rows, unless it exists. Run it in the application's
--- database, as a user who may create tables.
+-- Creates the table with two rows if it does not exist. Run it in the application's database,
+-- as a user who may create tables.
 IF OBJECT_ID(N'dbo.Employees', N'U') IS NULL
 BEGIN
     CREATE TABLE dbo.Employees (

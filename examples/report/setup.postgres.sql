@@ -1,5 +1,5 @@
--- Creates a table for the report and three rows, unless it exists (PostgreSQL). Run it in
--- the application's database, as a user who may create tables.
+-- Creates the report's table with three rows if it does not exist (PostgreSQL). Run it in the
+-- application's database, as a role that may create tables.
 CREATE TABLE IF NOT EXISTS sales (
     id integer PRIMARY KEY,
     item varchar(100) NOT NULL,

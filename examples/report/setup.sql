@@ -1,5 +1,5 @@
--- Creates a table for the report and three rows, unless it exists (Azure SQL). Run it in
--- the application's database, as a user who may create tables.
+-- Creates the report's table with three rows if it does not exist (Azure SQL). Run it in the
+-- application's database, as a user who may create tables.
 IF OBJECT_ID(N'dbo.sales', N'U') IS NULL
 BEGIN
     CREATE TABLE dbo.sales (

@@ -1,4 +1,4 @@
--- Creates the table and two rows, unless it exists. Run it in the application's database,
+-- Creates the table with two rows if it does not exist. Run it in the application's database,
 -- as a user who may create tables.
 IF OBJECT_ID(N'dbo.TestTable', N'U') IS NULL
 BEGIN

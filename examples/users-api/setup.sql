@@ -1,4 +1,4 @@
--- Creates the table, unless it exists. Run it in the application's database, as a user who
+-- Creates the table if it does not exist. Run it in the application's database, as a user who
 -- may create tables.
 IF OBJECT_ID(N'dbo.Users', N'U') IS NULL
     CREATE TABLE dbo.Users (

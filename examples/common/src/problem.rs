@@ -33,9 +33,9 @@ pub struct Problem {
     status: u16,
     /// The name of the status.
     title: &'static str,
-    /// What is wrong.
+    /// The error.
     pub(crate) detail: String,
-    /// What is wrong with which field.
+    /// The errors of fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     /// Why the application is not ready.
@@ -46,13 +46,13 @@ pub struct Problem {
     page: Option<Box<Page>>,
 }
 
-/// What is wrong with a field of an entry.
+/// An error in a field of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldError {
     /// The field's name.
     pub field: String,
-    /// What is wrong with it; a sentence with the field as its subject.
+    /// The error, as a sentence whose subject is the field.
     pub detail: String,
 }
 

@@ -1,10 +1,10 @@
 // The application: SQL server with Entra logins only, database, virtual network, App Service
 // plan, web app with authentication. It runs as the identity of registry.bicep.
 
-@description('Where everything is.')
+@description('The location of all resources.')
 param location string = resourceGroup().location
 
-@description('SQL server and web app: a name that nobody else has, of lower-case letters, digits and hyphens.')
+@description('SQL server and web app: a globally unique name of lower-case letters, digits and hyphens.')
 @minLength(3)
 @maxLength(60)
 param name string
@@ -15,10 +15,10 @@ param image string
 @description('The Entra administrator of the SQL server: the name of a group, user or application.')
 param administratorName string
 
-@description('Its object ID (of an application: its client ID).')
+@description('The object ID of the administrator (of an application: its client ID).')
 param administratorId string
 
-@description('What it is.')
+@description('The type of the administrator.')
 @allowed([
   'Application'
   'Group'

@@ -1,10 +1,10 @@
-// What must be there before the first image: the registry, and the identity that the web
-// app runs as, which may pull from it.
+// The resources that the first image needs: the registry, and the web app's identity, which may
+// pull from it.
 
-@description('Where everything is.')
+@description('The location of all resources.')
 param location string = resourceGroup().location
 
-@description('The registry: a name that nobody else has, of letters and digits.')
+@description('The registry: a globally unique name of letters and digits.')
 @minLength(5)
 @maxLength(50)
 param registryName string

@@ -1,4 +1,4 @@
-//! What deploys the application fits it, and its parts fit each other.
+//! The files that deploy the application agree with it and with each other.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,7 @@ const WORKFLOWS: [&str; 2] = [
     include_str!("../deploy/workflows/employees-api-deploy.yml"),
 ];
 
-/// What stands in `text` between `before` and `after`.
+/// The part of `text` between `before` and `after`.
 #[track_caller]
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let (_, rest) = text.split_once(before).expect(before);
@@ -82,7 +82,7 @@ fn workflows_give_every_parameter_that_has_no_default() {
 }
 
 #[test]
-fn nothing_of_it_holds_a_secret() {
+fn no_file_has_a_secret() {
     for text in [MAIN, REGISTRY, DOCKERFILE, WORKFLOWS[0], WORKFLOWS[1]] {
         let text = text.to_lowercase();
         for word in ["password", "secrets.", "listkeys", "listcredentials"] {
@@ -94,7 +94,7 @@ fn nothing_of_it_holds_a_secret() {
 }
 
 #[test]
-fn app_service_lets_no_request_without_a_token_reach_the_application() {
+fn app_service_refuses_requests_without_a_token() {
     let authentication = between(MAIN, "name: 'authsettingsV2'", "\n}\n");
     for line in [
         "    platform: {\n      enabled: true\n",
@@ -106,7 +106,7 @@ fn app_service_lets_no_request_without_a_token_reach_the_application() {
     ] {
         assert!(authentication.contains(line), "{line}");
     }
-    // Tokens are checked, nobody is signed in: there is no secret to keep.
+    // Tokens are verified, and users are not signed in: that needs no secret.
     assert!(!authentication.contains("clientSecretSettingName"));
     let excluded = between(authentication, "excludedPaths: [", "]");
     assert_eq!(excluded.trim(), "'/health'");
@@ -125,7 +125,7 @@ fn the_database_accepts_connections_of_the_applications_subnet_only() {
     assert!(between(MAIN, "virtualNetworks@", "\n}\n").contains("service: 'Microsoft.Sql'"));
 }
 
-/// Each of the examples' files that deploy something, and each of their READMEs.
+/// The examples' files that deploy something, and their READMEs.
 fn deployments() -> Vec<(PathBuf, String)> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
     let mut files = Vec::new();
@@ -150,7 +150,7 @@ fn deployments() -> Vec<(PathBuf, String)> {
 fn no_example_opens_its_database_to_all_of_azure() {
     let mut databases = 0;
     for (path, text) in deployments() {
-        // The rule that Azure reads as 'from everywhere in Azure, other customers included'.
+        // Azure reads this rule as 'from everywhere in Azure', which includes other customers.
         for rule in
             ["start-ip-address 0.0.0.0", "startIpAddress: '0.0.0.0'", "public-access 0.0.0.0"]
         {

@@ -1,16 +1,16 @@
-// What the application uses: its identity, a PostgreSQL flexible server with Entra
+// The application's resources: its identity, a PostgreSQL flexible server with Entra
 // logins only and a private endpoint, a storage account without keys, and the identity's
-// role there. Its rights in the database are grant.sql's.
+// role there. grant.sql has its rights in the database.
 
-@description('Where everything is.')
+@description('The location of all resources.')
 param location string = resourceGroup().location
 
-@description('The PostgreSQL server: a name that nobody else has, of lower-case letters, digits and hyphens.')
+@description('The PostgreSQL server: a globally unique name of lower-case letters, digits and hyphens.')
 @minLength(3)
 @maxLength(63)
 param serverName string
 
-@description('The storage account: a name that nobody else has, of lower-case letters and digits.')
+@description('The storage account: a globally unique name of lower-case letters and digits.')
 @minLength(3)
 @maxLength(24)
 param storageName string
@@ -18,10 +18,10 @@ param storageName string
 @description('The Entra administrator of the PostgreSQL server: the name of a group, user or application.')
 param administratorName string
 
-@description('Its object ID.')
+@description('The object ID of the administrator.')
 param administratorId string
 
-@description('What it is.')
+@description('The type of the administrator.')
 @allowed([
   'Group'
   'ServicePrincipal'
@@ -192,7 +192,7 @@ resource photos 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-
   name: 'photos'
 }
 
-@description('Built in: reads, writes and deletes blobs.')
+@description('The built-in role that reads, writes and deletes blobs.')
 var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 
 // In this one container, not in the account.

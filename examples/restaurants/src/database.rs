@@ -109,8 +109,8 @@ pub(crate) async fn reviews(
     .await
 }
 
-/// The first page of a query's rows. The server stops after one row more, which says whether
-/// there is another page.
+/// The first page of a query's rows. The server sends one row more, which shows that there is
+/// another page.
 async fn page<T>(
     client: &mut PooledConnection,
     statement: &str,

@@ -1,4 +1,4 @@
-//! Forms, with the entry and what is wrong with it.
+//! Forms, with the entry and its errors.
 
 use examples_common::{html::Page, problem::FieldError};
 use maud::{Markup, html};
@@ -9,7 +9,7 @@ use crate::{
     pages::navigation,
 };
 
-/// A field of a form, and how it is called.
+/// A field of a form.
 struct Field<'a> {
     name: &'a str,
     label: &'a str,

@@ -90,6 +90,7 @@ async fn a_browser_adds_restaurants_and_reviews_with_photos() {
     assert_eq!(written.split(' ').count(), 3, "{written}");
     let stars = browser.property("article .stars", "ariaLabel").await;
     assert_eq!(stars, "4 of 5 stars");
+    browser.load_images().await;
     assert_eq!(browser.property(".photos img", "naturalWidth").await, 480);
     session.shows("restaurant").await;
 

@@ -1,4 +1,4 @@
-//! What deploys the application fits it, and its parts fit each other.
+//! The files that deploy the application agree with it and with each other.
 
 use entra_pool::postgres::Config;
 
@@ -31,7 +31,7 @@ fn the_connection_string_is_one_that_the_application_reads() {
 }
 
 #[test]
-fn nobody_gets_in_by_a_secret() {
+fn no_login_uses_a_secret() {
     for line in
         ["passwordAuth: 'Disabled'", "allowSharedKeyAccess: false", "allowBlobPublicAccess: false"]
     {

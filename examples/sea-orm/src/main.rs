@@ -43,9 +43,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Adds a dish, and tells what there is.
+/// Adds a dish. Returns all dishes.
 async fn cook(connector: &Connector, name: &str) -> Result<Vec<dish::Model>, Box<dyn Error>> {
-    // To be kept for as long as SeaORM has the pool within: it renews the token.
+    // It renews the token, so it must live as long as SeaORM uses its pool.
     let pool = Pool::new(connector, options(connector).max_connections(4)).await?;
     let db = SqlxPostgresConnector::from_sqlx_postgres_pool((*pool).clone());
 

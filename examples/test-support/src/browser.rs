@@ -114,6 +114,16 @@ impl Browser {
         self.command(Method::POST, "/execute/async", Some(script)).await
     }
 
+    /// Waits until the images of the page are loaded, also those further down, which browsers
+    /// load when they are scrolled to.
+    pub async fn load_images(&self) {
+        let load = "const done = arguments[arguments.length - 1];
+            for (const image of document.images) image.loading = 'eager';
+            Promise.all([...document.images].map(image => image.decode())).then(
+                () => done(null), error => done(String(error)))";
+        assert_eq!(self.run_async(load).await, Value::Null);
+    }
+
     /// Runs a command of the Chrome DevTools Protocol.
     pub(crate) async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let command = json!({ "cmd": command, "params": parameters });

@@ -20,7 +20,7 @@ async fn world() -> World {
     World::with_azure_sql(include_str!("../setup.sql")).await
 }
 
-/// As App Service starts it: the identity is chosen by the connection string alone.
+/// The application in App Service. Only the connection string selects the identity.
 async fn start(world: &World) -> Application {
     Application::start(PROGRAM, environment(world)).await
 }

@@ -91,7 +91,7 @@ async fn create(
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)] // Only the document has its fields.
 struct Page {
-    /// Only users with a larger ID: that of the last user of the page before.
+    /// Only users with a larger ID. For the next page: the ID of the last user.
     #[param(minimum = 0, default = 0)]
     after: Option<i32>,
     /// The most users to return.

@@ -1,5 +1,5 @@
-//! A long result does not take much memory. `ENTRA_POOL_TEST_ROWS` says how long;
-//! 100,000 rows by default, of which a million would take no more.
+//! A long result does not take much memory: by default 100,000 rows, or `ENTRA_POOL_TEST_ROWS`.
+//! A million rows take no more.
 
 use examples_test_support::Application;
 
@@ -7,7 +7,7 @@ use crate::{PROGRAM, environment, postgres::Postgres, world};
 
 const LIMIT: u64 = 100 * 1024 * 1024;
 
-/// Some 100 bytes a row.
+/// About 100 bytes a row.
 const COLUMNS: &str =
     "n AS id, 'a text of which there are some sixty characters in each row' AS item";
 
@@ -18,7 +18,7 @@ fn rows() -> usize {
     }
 }
 
-/// Reads it all, and keeps none of it.
+/// Reads the whole report, and keeps nothing of it.
 async fn read(application: &Application, format: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/report/{format}", application.address());
@@ -53,7 +53,7 @@ async fn a_long_result_of_azure_sql_takes_little_memory() {
         rows(),
         COLUMNS.replace("n AS id", "a.n * 1000 + b.n AS id").replace("'a", "N'a")
     );
-    // The emulator makes all of the result before it sends any of it.
+    // The emulator computes the whole result before it sends the first row.
     let mut environment = environment(&world, &query);
     environment.push(("REQUEST_TIMEOUT", "600".to_owned()));
     let string = format!("{};Command Timeout=600", world.azure_sql_string("Active Directory MSI"));
