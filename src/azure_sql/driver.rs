@@ -295,10 +295,11 @@ impl Driver {
     ) -> Result<(Socket, Transport), Error> {
         let Self { config, tls, .. } = self;
         let server = || server.to_owned();
-        let addresses = lookup_host((host, port))
+        let addresses: Vec<_> = lookup_host((host, port))
             .await
             .map_err(|source| Error::Resolve { server: server(), source })?
             .collect();
+        attempt.resolved(&addresses);
         attempt.reached(Stage::Dial);
         let failed = |source| Error::Dial { server: server(), source };
         let so_far = |source| attempt.failed(failed(source));

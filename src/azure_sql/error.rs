@@ -156,7 +156,8 @@ pub enum Error {
     },
     /// The time for a connect is over.
     #[error(
-        "connecting to {server} took longer than {limit:?} (Connect Timeout); it ended while {stage}"
+        "connecting to {server} took longer than {limit:?} (Connect Timeout); it ended while {stage}{}",
+        stage.advice()
     )]
     #[non_exhaustive]
     TimedOut {

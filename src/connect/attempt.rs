@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{Sent, Stage, metrics::TARGET};
 use crate::lock::Lock;
@@ -51,6 +51,12 @@ impl<E> Attempt<E> {
         progress.stage = stage;
         let server = &progress.server;
         tracing::debug!(target: TARGET, server, %stage, "connecting");
+    }
+
+    /// The server's name has these addresses.
+    pub(crate) fn resolved(&self, addresses: &[impl fmt::Debug]) {
+        let server = &self.progress.lock().server;
+        tracing::debug!(target: TARGET, server, ?addresses, "resolved");
     }
 
     /// This server is tried from now on.

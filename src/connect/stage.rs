@@ -38,3 +38,16 @@ impl fmt::Display for Stage {
         })
     }
 }
+
+impl Stage {
+    /// What to do where the time limit passed in this stage, for the end of a message.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::Resolve => ": check the DNS of this network, which does not respond",
+            Self::Dial => {
+                ": a firewall may drop the packets: check the server's network access and firewall, and that this network allows outgoing connections to the port"
+            }
+            _ => "",
+        }
+    }
+}

@@ -24,9 +24,8 @@
 //! What has [`Application`] in it needs the feature `azure-identity`, which is
 //! on by default.
 //!
-//! When a login fails, ask first who it is that logs in: from a clone of this
-//! crate, `cargo run --example whoami` prints which of these was found, whom its
-//! token stands for, and the SQL that would let that one in.
+//! When a login fails, [`entra-whoami`](crate::manual::whoami) shows which of these was
+//! found and which principal its token identifies, and checks each step of the login.
 //!
 //! Credentials here do not cache: that is
 //! [`TokenCache`](crate::token::TokenCache)'s office. Nothing is requested, and

@@ -1,6 +1,6 @@
 //! The manual: how to set up each host, and how the crate behaves, with the numbers.
 //!
-//! - A login failed: [`troubleshooting`].
+//! - A login failed: [`whoami`] finds the step that fails, and [`troubleshooting`] has the messages.
 //! - Programs to copy: [`cookbook`]. The same identity for Redis, DataFusion or another driver:
 //!   [`seams`].
 //! - Set up the place where the program runs: [`local`], [`app_service`], [`containers`],
@@ -41,3 +41,5 @@ pub mod security {}
 pub mod tokens {}
 #[doc = include_str!("troubleshooting.md")]
 pub mod troubleshooting {}
+#[doc = include_str!("whoami.md")]
+pub mod whoami {}

@@ -1,6 +1,6 @@
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{ClientConfig, client::danger::ServerCertVerifier, pki_types::ServerName};
 use tokio_postgres::config::{Host as PgHost, SslMode};
 
 use super::{
@@ -9,13 +9,13 @@ use super::{
     variables::Named,
 };
 use crate::{
-    Cloud, clock, cloud,
+    Cloud, TlsConfigError, clock, cloud,
     connect::{
         KEEPALIVE, KEEPALIVE_RETRIES, TCP_USER_TIMEOUT, keepalive_interval, setters, socket_time,
     },
     credential::{DefaultCredential, Environment, UserAssignedId},
     pasted::is_one_of,
-    tls::{OwnConfig, Trust},
+    tls::{self, OwnConfig, Trust},
     token::{Scope, TokenCredential, with_causes},
 };
 
@@ -262,6 +262,18 @@ impl Config {
     pub fn tcp_user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.session.tcp_user_timeout(socket_time(limit).unwrap_or_default());
         self
+    }
+
+    /// Returns the verifier that judges the server's certificate, for a diagnostic that makes a
+    /// TLS handshake itself or records the certificate: pass the wrapped verifier to
+    /// [`tls`](Self::tls).
+    ///
+    /// # Errors
+    ///
+    /// [`TlsConfigError`], if the trusted certificates cannot be read, or if [`tls`](Self::tls)
+    /// has set a configuration, whose verifier rustls does not return.
+    pub fn certificate_verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {
+        tls::verifier(&self.trust)
     }
 
     /// What its methods, and tokio-postgres', let through and nobody can mean.

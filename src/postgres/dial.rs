@@ -69,6 +69,7 @@ pub(super) async fn log_in(
                 continue;
             }
         };
+        attempt.resolved(&addresses);
         for (at, address) in addresses.iter().enumerate() {
             attempt.reached(Stage::Dial);
             let places = addresses.len() - at + others;

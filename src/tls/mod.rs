@@ -18,14 +18,14 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
+    ClientConfig, RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::aws_lc_rs,
     pki_types::{
         CertificateDer,
         pem::{self, PemObject},
     },
 };
-use rustls_platform_verifier::BuilderVerifierExt;
 
 /// Why there is no TLS configuration: a certificate file could not be read or has no certificate
 /// that can be used, or the platform's certificates could not be read.
@@ -78,40 +78,59 @@ impl Trust {
 
 /// A configuration for any number of connections, which share its session cache.
 pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigError> {
-    let builder = builder().map_err(roots)?;
-    let builder = match trust {
-        Trust::Platform => builder.with_platform_verifier().map_err(roots)?,
+    if let Trust::Own(OwnConfig(config)) = trust {
+        return Ok(ClientConfig::clone(config));
+    }
+    verified_by(verifier(trust)?).map_err(roots)
+}
+
+/// Judges the certificates of servers.
+pub(crate) fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    Ok(match trust {
+        Trust::Platform => {
+            Arc::new(rustls_platform_verifier::Verifier::new(provider).map_err(roots)?)
+        }
         Trust::Roots(path) => {
             let mut trusted = RootCertStore::empty();
             for certificate in read_certificates(path)? {
                 trusted.add(certificate).map_err(roots)?;
             }
-            builder.with_root_certificates(trusted)
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(trusted), provider).build();
+            verifier.map_err(|error| roots(rustls::Error::General(error.to_string())))?
         }
         Trust::Certificate(path) => {
             let only = read_certificate(path)?;
-            return accepting(move |shown| *shown == only).map_err(roots);
+            accepts(move |shown| *shown == only)
         }
-        Trust::AnyOnLoopback | Trust::AnyAnywhere => return accepting(|_| true).map_err(roots),
-        Trust::Own(OwnConfig(config)) => return Ok(ClientConfig::clone(config)),
-    };
-    Ok(builder.with_no_client_auth())
+        Trust::AnyOnLoopback | Trust::AnyAnywhere => accepts(|_| true),
+        Trust::Own(_) => {
+            let what = "the verifier of the application's TLS configuration".to_owned();
+            return Err(TlsConfigError { what, source: "rustls does not return it".into() });
+        }
+    })
 }
 
-/// A configuration that accepts the certificates for which `accepts` returns `true`, whatever
+/// A configuration that accepts the certificates for which `rule` returns `true`, whatever
 /// their names, dates and issuers.
 pub(crate) fn accepting(
-    accepts: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
+    rule: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
 ) -> Result<ClientConfig, rustls::Error> {
-    let builder = builder()?;
-    let algorithms = builder.crypto_provider().signature_verification_algorithms;
-    let verifier = Arc::new(verifier::Verifier { accepts, algorithms });
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    verified_by(accepts(rule))
 }
 
-fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
-    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
+fn accepts(
+    accepts: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
+) -> Arc<dyn ServerCertVerifier> {
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+    Arc::new(verifier::Verifier { accepts, algorithms })
+}
+
+fn verified_by(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 fn roots(error: rustls::Error) -> TlsConfigError {

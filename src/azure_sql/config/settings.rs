@@ -1,12 +1,12 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, client::danger::ServerCertVerifier};
 
 use super::{Config, Encrypt, Recycling};
 use crate::{
-    clock,
+    TlsConfigError, clock,
     connect::{KEEPALIVE, TCP_USER_TIMEOUT, setters, socket_time},
-    tls::{OwnConfig, Trust},
+    tls::{self, OwnConfig, Trust},
     token::Scope,
 };
 
@@ -137,6 +137,18 @@ impl Config {
         /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
         /// that TLS announces (ALPN) is replaced with [`Encrypt::Strict`].
         tls(config: Arc<ClientConfig>) => trust = Trust::Own(OwnConfig(config));
+    }
+
+    /// Returns the verifier that judges the server's certificate, for a diagnostic that makes a
+    /// TLS handshake itself or records the certificate: pass the wrapped verifier to
+    /// [`tls`](Self::tls).
+    ///
+    /// # Errors
+    ///
+    /// [`TlsConfigError`], if the trusted certificates cannot be read, or if [`tls`](Self::tls)
+    /// has set a configuration, whose verifier rustls does not return.
+    pub fn certificate_verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {
+        tls::verifier(&self.trust)
     }
 
     /// Accepts any certificate, from a server on this machine; no other is connected to.
