@@ -1,49 +1,133 @@
-//! Both databases behind one service, which tells how its pools, logins and tokens are:
-//! Prometheus at `/metrics`, and in the log as spans.
+//! A page that shows the pools of both databases at work. The same is at `/metrics` for
+//! Prometheus, and in the log as spans.
+#![allow(clippy::disallowed_methods)] // An application lives in real time.
 
-mod health;
+mod load;
+mod pool;
 mod routes;
+mod samples;
 mod telemetry;
 
-use std::{num::NonZeroUsize, process::ExitCode};
+use std::{
+    env,
+    error::Error,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32},
+    },
+};
 
-use entra_pool::{azure_sql, postgres};
-use examples_common::{BoxError, serve, settings};
+use entra_pool::{
+    azure_sql,
+    credential::{DefaultCredential, Environment},
+    postgres,
+    token::Identity,
+};
+use entra_pool_emulator::emulator::Emulator;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, signal, sync::watch};
 
-use routes::App;
+use pool::Pool;
+use samples::Samples;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+const AZURE_SQL: &str = "AZURE_SQL_CONNECTIONSTRING";
+const POSTGRES: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
+
+/// What the routes and the tasks share.
+struct App {
+    pools: [Pool; 2],
+    /// Requests per second to each pool.
+    load: AtomicU32,
+    /// Where no database is configured.
+    emulator: Option<Emulator>,
+    /// The emulator's identity endpoint refuses connections.
+    identity_is_down: AtomicBool,
+    samples: watch::Sender<Samples>,
+    metrics: PrometheusHandle,
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
     telemetry::log();
-    let ended = match telemetry::metrics() {
-        Ok(metrics) => application(metrics).await,
-        Err(error) => Err(error),
-    };
-    match ended {
+    match application().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = &*error as &dyn std::error::Error, "ended");
+            tracing::error!(error = &*error as &dyn Error, "ended");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn application(metrics: PrometheusHandle) -> Result<(), BoxError> {
-    let listen = settings::listen()?;
-    let size = settings::optional("POOL_SIZE")?.map_or(4, NonZeroUsize::get);
-    let orders = azure_sql::pool_from_env()?.manager().connector().clone();
-    let azure_sql = orders.pool_builder().max_size(size).build();
-    let name = "AZURE_POSTGRESQL_CONNECTIONSTRING";
-    let url = settings::optional::<String>(name)?;
-    let connector =
-        postgres::connector(&url.ok_or_else(|| settings::invalid(name, "it is not set"))?)?;
-    let postgres = connector.pool_builder().max_size(size).build();
-
-    let app = App { azure_sql: azure_sql.clone(), postgres: postgres.clone(), connector, metrics };
-    let close = async {
-        tokio::join!(azure_sql::close_and_wait(&azure_sql), postgres::close_and_wait(&postgres));
+async fn application() -> Result<(), BoxError> {
+    let metrics = telemetry::metrics()?;
+    let size = variable("POOL_SIZE").map_or(Ok(4), |size| size.parse())?;
+    let mut emulator = None;
+    let (azure_sql, postgres) = match (variable(AZURE_SQL), variable(POSTGRES)) {
+        (Some(azure_sql), Some(postgres)) => {
+            (azure_sql::connector(&azure_sql)?, postgres::connector(&postgres)?)
+        }
+        // For a look at it: the emulator runs in this process. Your service has only the
+        // branch above.
+        (None, None) => {
+            let emulator = emulator.insert(Emulator::start().await?);
+            // Short, so that one sees the tokens refreshed.
+            emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 60);
+            let environment = Environment::from_pairs(emulator.env());
+            let credential = DefaultCredential::new().environment(environment).build()?;
+            let identity = Identity::new(credential);
+            (
+                azure_sql::connector_with(&identity, &emulator.azure_sql_string())?,
+                postgres::connector_with(&identity, &emulator.postgres_url())?,
+            )
+        }
+        _ => return Err(format!("set both {AZURE_SQL} and {POSTGRES}, or neither").into()),
     };
-    serve(routes::router(app), listen, close).await?;
+    // Without a database of your own, there is load from the start.
+    let load = AtomicU32::new(if emulator.is_some() { 20 } else { 0 });
+    let app = Arc::new(App {
+        pools: [
+            Pool::azure_sql(azure_sql.pool_builder().max_size(size).build()),
+            Pool::postgres(postgres.pool_builder().max_size(size).build(), postgres),
+        ],
+        load,
+        emulator,
+        identity_is_down: AtomicBool::new(false),
+        samples: watch::Sender::default(),
+        metrics,
+    });
+    tokio::spawn(load::run(app.clone()));
+    tokio::spawn(samples::take(app.clone()));
+
+    let address = variable("LISTEN").unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let listener = TcpListener::bind(&address).await?;
+    tracing::info!("listening on http://{}", listener.local_addr()?);
+    tokio::select! {
+        served = async { axum::serve(listener, routes::router(app.clone())).await } => served?,
+        stopped = stop() => stopped?,
+    }
+    let [azure_sql, postgres] = &app.pools;
+    tokio::join!(azure_sql.close(), postgres.close());
     Ok(())
+}
+
+/// The environment's variable, unless it is empty.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Completes with SIGTERM or Ctrl-C.
+async fn stop() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            interrupt = signal::ctrl_c() => interrupt,
+        }
+    }
+    #[cfg(not(unix))]
+    signal::ctrl_c().await
 }

@@ -1,78 +1,159 @@
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
 use axum::{
-    Json, Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+    Json, Router,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    middleware::{Next, from_fn},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+    routing::{get, post, put},
 };
-use entra_pool::{azure_sql, postgres, telemetry};
-use examples_common::{
-    Problem,
-    rows::{one, value},
+use entra_pool::telemetry;
+use futures_util::stream::{self, Stream};
+use serde::Deserialize;
+use tower_http::trace::{DefaultMakeSpan, DefaultOnResponse, TraceLayer};
+use tracing::Level;
+
+use crate::{
+    App, BoxError,
+    pool::{Failed, Session},
+    samples::{Sample, sample},
 };
-use metrics_exporter_prometheus::PrometheusHandle;
-use serde::Serialize;
 
-use crate::health::{self, Health};
+const HTML: (&str, &str) = ("text/html; charset=utf-8", include_str!("page/index.html"));
+const SCRIPT: (&str, &str) = ("text/javascript; charset=utf-8", include_str!("page/pools.js"));
+const STYLE: (&str, &str) = ("text/css; charset=utf-8", include_str!("page/pools.css"));
 
-#[derive(Clone)]
-pub(crate) struct App {
-    pub(crate) azure_sql: azure_sql::Pool,
-    pub(crate) postgres: postgres::Pool,
-    /// What the pool of PostgreSQL connects with.
-    pub(crate) connector: postgres::Connector,
-    pub(crate) metrics: PrometheusHandle,
-}
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+                      connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
 
-impl App {
-    fn azure_sql_name(&self) -> &str {
-        self.azure_sql.manager().connector().pool_name()
-    }
-}
-
-pub(crate) fn router(app: App) -> Router {
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let file = |(content_type, text): (&'static str, &'static str)| {
+        get(async move || ([(header::CONTENT_TYPE, content_type)], text))
+    };
     Router::new()
-        .route("/azure-sql", get(ask_azure_sql))
-        .route("/postgres", get(ask_postgres))
-        .route("/health", get(health))
+        .route("/", file(HTML))
+        .route("/pools.js", file(SCRIPT))
+        .route("/pools.css", file(STYLE))
+        .route("/events", get(events))
+        .route("/status", get(status))
         .route("/metrics", get(metrics))
+        .route("/azure-sql", get(ask::<0>))
+        .route("/postgres", get(ask::<1>))
+        // These take JSON, which a page of another site cannot make a browser send.
+        .route("/load", put(load))
+        .route("/faults/identity", put(identity))
+        .route("/faults/cut", post(cut))
         .with_state(app)
+        .layer(from_fn(with_policy))
+        .layer(
+            TraceLayer::new_for_http()
+                .make_span_with(DefaultMakeSpan::new().level(Level::INFO))
+                .on_response(DefaultOnResponse::new().level(Level::DEBUG)),
+        )
 }
 
-/// Where the service is logged in, and as whom.
-#[derive(Serialize)]
-struct Session {
-    database: String,
-    user: String,
+async fn with_policy(request: Request, next: Next) -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, next.run(request).await).into_response()
 }
 
-async fn ask_azure_sql(State(app): State<App>) -> Result<Json<Session>, Problem> {
-    let checkout = telemetry::checkout(app.azure_sql_name(), app.azure_sql.get());
-    let mut connection = checkout.await?;
-    let row = connection.simple_query("SELECT DB_NAME(), USER_NAME()").await?.into_row().await?;
-    let row = one(row)?;
-    let text = |column| value::<&str>(&row, column).map(str::to_owned);
-    Ok(Json(Session { database: text(0)?, user: text(1)? }))
+/// Server-sent events, each an array of samples: first those of the last two minutes, then
+/// each new one.
+async fn events(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let samples = app.samples.subscribe();
+    let events = stream::unfold((samples, true), |(mut samples, is_first)| async move {
+        let count = if is_first {
+            usize::MAX
+        } else {
+            samples.changed().await.ok()?;
+            1
+        };
+        let newest: Vec<_> = samples.borrow_and_update().iter().take(count).cloned().collect();
+        let oldest_first: Vec<_> = newest.iter().rev().map(|sample| &**sample).collect();
+        let event = Event::default().data(format!("[{}]", oldest_first.join(",")));
+        Some((Ok(event), (samples, false)))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-async fn ask_postgres(State(app): State<App>) -> Result<Json<Session>, Problem> {
-    let checkout = telemetry::checkout(app.connector.pool_name(), app.postgres.get());
-    let client = checkout.await?;
-    let row = client.query_one("SELECT current_database()::text, current_user::text", &[]).await?;
-    Ok(Json(Session { database: row.try_get(0)?, user: row.try_get(1)? }))
+async fn status(State(app): State<Arc<App>>) -> Json<Sample> {
+    Json(sample(&app))
 }
 
-#[derive(Serialize)]
-struct Healths {
-    azure_sql: Health,
-    postgres: Health,
+/// The gauges are set now; the rest was measured when it happened.
+async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    for pool in &app.pools {
+        telemetry::pool_status(pool.name(), pool.status());
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render())
 }
 
-async fn health(State(app): State<App>) -> Json<Healths> {
-    let Json(azure_sql) = health::azure_sql(&app.azure_sql);
-    let Json(postgres) = health::postgres(&app.postgres, &app.connector);
-    Json(Healths { azure_sql, postgres })
+async fn ask<const POOL: usize>(State(app): State<Arc<App>>) -> Result<Json<Session>, Failed> {
+    app.pools[POOL].session(Duration::ZERO).await.map(Json)
 }
 
-/// How the pools are is asked now; the rest was measured when it happened.
-async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    telemetry::pool_status(app.azure_sql_name(), app.azure_sql.status());
-    telemetry::pool_status(app.connector.pool_name(), app.postgres.status());
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render())
+#[derive(Deserialize)]
+struct Load {
+    per_second: u32,
+}
+
+async fn load(State(app): State<Arc<App>>, Json(load): Json<Load>) -> StatusCode {
+    app.load.store(load.per_second.min(100), Ordering::Relaxed);
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+struct Endpoint {
+    down: bool,
+}
+
+/// The identity endpoint refuses connections, or accepts them again.
+async fn identity(
+    State(app): State<Arc<App>>,
+    Json(Endpoint { down }): Json<Endpoint>,
+) -> Result<StatusCode, Fault> {
+    let identity = app.emulator.as_ref().ok_or(Fault::NotEmulated)?.identity();
+    if app.identity_is_down.swap(down, Ordering::Relaxed) != down {
+        let changed = if down { identity.go_away().await } else { identity.come_back() };
+        changed.map_err(|error| Fault::Failed(error.into()))?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Cuts every connection to the databases.
+async fn cut(State(app): State<Arc<App>>, Json(()): Json<()>) -> Result<StatusCode, Fault> {
+    let emulator = app.emulator.as_ref().ok_or(Fault::NotEmulated)?;
+    emulator.azure_sql().behaviour().cut_connections();
+    emulator.postgres().cut_connections().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+enum Fault {
+    NotEmulated,
+    Failed(BoxError),
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        match self {
+            Self::NotEmulated => (StatusCode::NOT_FOUND, "only the emulator has faults"),
+            Self::Failed(error) => {
+                tracing::error!(error = &*error as &dyn std::error::Error, "no fault");
+                (StatusCode::INTERNAL_SERVER_ERROR, "the emulator failed: see the log")
+            }
+        }
+        .into_response()
+    }
 }

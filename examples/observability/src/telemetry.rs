@@ -1,9 +1,10 @@
 use std::{env, time::Duration};
 
-use examples_common::BoxError;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::time::interval;
 use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
+
+use crate::BoxError;
 
 /// Bounds of the histograms' buckets, in seconds: OpenTelemetry's for databases.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];

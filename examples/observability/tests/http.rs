@@ -1,33 +1,153 @@
-//! The application as a process, driven over HTTP and scraped.
+//! The service as a process, driven over HTTP, scraped, and looked at with a browser.
+#![allow(clippy::disallowed_methods)] // A process lives in real time.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Duration,
+};
 
-use entra_pool_emulator::azure_sql::ServerError;
-use examples_test_support::{Application, World};
+use entra_pool_emulator::{
+    azure_sql::ServerError,
+    emulator::Emulator,
+};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_observability");
 
 /// The page with the table of metrics.
 const PAGE: &str = include_str!("../../../src/telemetry/mod.rs");
 const DASHBOARD: &str = include_str!("../grafana.json");
 const ALERTS: &str = include_str!("../alerts.yml");
 
-/// Against the emulator of the test, with one connection to each database.
-async fn start(world: &World) -> Application {
-    let mut environment = world.emulator.env();
-    let azure_sql = format!("{};Connect Timeout=5", world.emulator.azure_sql_string());
-    environment.push(("AZURE_SQL_CONNECTIONSTRING", azure_sql));
-    environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", world.emulator.postgres_url()));
-    environment.push(("POOL_SIZE", "1".to_owned()));
-    Application::start(PROGRAM, environment).await
+/// Starts a program and waits until it prints `announcement`; returns the rest of that line.
+async fn started(command: Command, announcement: &'static str) -> (Child, String) {
+    started_with_log(command, announcement, Arc::default()).await
 }
 
-async fn scrape(application: &Application) -> String {
-    let answer = application.get("/metrics").await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4");
-    answer.text
+/// The same, with what the program prints in `log`.
+async fn started_with_log(
+    mut command: Command,
+    announcement: &'static str,
+    log: Arc<Mutex<String>>,
+) -> (Child, String) {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let (sender, announced) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            if let Some((_, rest)) = line.split_once(announcement) {
+                // Only the first one is waited for.
+                let _ = sender.send(rest.to_owned());
+            }
+            *log.lock().unwrap() += &(line + "\n");
+        }
+    });
+    let waiting = move || announced.recv_timeout(Duration::from_secs(60)).unwrap();
+    (child, tokio::task::spawn_blocking(waiting).await.unwrap())
+}
+
+/// The running service. It is killed when this is dropped.
+struct Service {
+    child: Child,
+    address: String,
+    client: reqwest::Client,
+    log: Arc<Mutex<String>>,
+}
+
+impl Service {
+    /// Starts it with this environment and no other, and waits until it listens.
+    async fn start(environment: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_observability"));
+        command.env_clear().env("LISTEN", "127.0.0.1:0").envs(environment);
+        let log = Arc::new(Mutex::new(String::new()));
+        let (child, address) = started_with_log(command, "listening on ", log.clone()).await;
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { child, address, client, log }
+    }
+
+    /// Against the emulator of the test, with one connection to each database.
+    async fn against(emulator: &Emulator) -> Self {
+        let mut environment = emulator.env();
+        let azure_sql = format!("{};Connect Timeout=5", emulator.azure_sql_string());
+        environment.push(("AZURE_SQL_CONNECTIONSTRING", azure_sql));
+        environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", emulator.postgres_url()));
+        environment.push(("POOL_SIZE", "1".to_owned()));
+        Self::start(environment).await
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String) {
+        let response = self.client.get(format!("{}{path}", self.address)).send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    }
+
+    async fn json(&self, path: &str) -> Value {
+        let (status, text) = self.get(path).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn send(&self, method: Method, path: &str, body: &Value) -> StatusCode {
+        let request = self.client.request(method, format!("{}{path}", self.address));
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        request.send().await.unwrap().status()
+    }
+
+    /// Repeats a request until it succeeds, for 30 s.
+    async fn recovers(&self, path: &str) {
+        for _ in 0..300 {
+            if self.get(path).await.0 == 200 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{path} does not recover: {}", self.log());
+    }
+
+    /// Reads samples from the events until one fits.
+    async fn sample(&self, fits: impl Fn(&Value) -> bool) -> Value {
+        let request = self.client.get(format!("{}/events", self.address));
+        let mut response = request.send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let mut text = String::new();
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            text += std::str::from_utf8(&chunk).unwrap();
+            while let Some((event, rest)) = text.split_once("\n\n") {
+                let samples: Vec<Value> = match event.strip_prefix("data: ") {
+                    Some(json) => serde_json::from_str(json).unwrap(),
+                    None => Vec::new(),
+                };
+                if let Some(sample) = samples.into_iter().find(&fits) {
+                    return sample;
+                }
+                text = rest.to_owned();
+            }
+        }
+        panic!("the events ended");
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn emulator() -> Emulator {
+    Emulator::start().await.unwrap()
+}
+
+async fn scrape(service: &Service) -> String {
+    let (status, text) = service.get("/metrics").await;
+    assert_eq!(status, 200, "{text}");
+    text
 }
 
 /// The value of the series of this name with all of these labels.
@@ -53,7 +173,7 @@ fn is_ours(word: &str) -> bool {
     word.starts_with("db_client_") || word.starts_with("entra_pool_")
 }
 
-/// The metrics of the page's table, with what Prometheus' naming puts behind them.
+/// The metrics of the page's table, with the suffixes of Prometheus' naming.
 fn documented() -> Vec<String> {
     let rows = PAGE.lines().filter_map(|line| line.strip_prefix("//! | `"));
     let rows = rows.map(|row| row.split(" | ").collect::<Vec<_>>());
@@ -95,19 +215,19 @@ fn dashboard_queries() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_scrape_tells_of_pools_logins_and_tokens() {
-    let world = World::start().await;
-    let application = start(&world).await;
+async fn a_scrape_has_pools_logins_and_tokens() {
+    let emulator = emulator().await;
+    let service = Service::against(&emulator).await;
     let orders = json!({ "database": "orders", "user": "shop-identity" });
-    assert_eq!(application.get("/azure-sql").await.json(), orders);
+    assert_eq!(service.json("/azure-sql").await, orders);
     let menu = json!({ "database": "restaurant", "user": "shop-identity" });
-    assert_eq!(application.get("/postgres").await.json(), menu);
-    assert_eq!(application.get("/azure-sql").await.json(), orders);
+    assert_eq!(service.json("/postgres").await, menu);
+    assert_eq!(service.json("/azure-sql").await, orders);
 
     // The connection is being cleaned for a moment.
     let idle = ["/orders\"", "db_client_connection_state=\"idle\""];
     let first = loop {
-        let scraped = scrape(&application).await;
+        let scraped = scrape(&service).await;
         if value(&scraped, "db_client_connection_count", &idle) > 0.0 {
             break scraped;
         }
@@ -127,29 +247,29 @@ async fn a_scrape_tells_of_pools_logins_and_tokens() {
     assert_eq!(value(&first, "entra_pool_token_requests_total", scope), 1.0);
     assert!(value(&first, "entra_pool_token_expiry_seconds", scope) > 1.7e9);
 
-    // What goes wrong next, by what it is counted as.
-    let behaviour = world.emulator.azure_sql().behaviour();
+    // Failures, by what they are counted as.
+    let behaviour = emulator.azure_sql().behaviour();
     let cut = async || {
-        world.emulator.azure_sql().cut_connections().await;
-        while world.emulator.azure_sql().counters().open_connections > 0 {
+        behaviour.cut_connections();
+        while emulator.azure_sql().counters().open > 0 {
             tokio::task::yield_now().await;
         }
     };
     cut().await;
     behaviour.fail_logins(1, ServerError::new(40613, 14, "Not currently available."));
-    application.recovers("/azure-sql").await;
+    service.recovers("/azure-sql").await;
     cut().await;
     behaviour.fail_logins(1, ServerError::new(18456, 14, "Login failed."));
-    application.recovers("/azure-sql").await;
-    let last = scrape(&application).await;
+    service.recovers("/azure-sql").await;
+    let last = scrape(&service).await;
     assert_eq!(value(&last, "entra_pool_login_retried_total", sql), 1.0);
     assert_eq!(value(&last, "entra_pool_login_renewed_total", sql), 1.0);
     // The server accepted this identity before, so the login is retried within its time.
-    world.emulator.directory().remove("shop-identity");
+    emulator.directory().remove("shop-identity");
     cut().await;
-    application.get("/azure-sql").await.problem(500);
+    assert_eq!(service.get("/azure-sql").await.0, 500);
 
-    let last = scrape(&application).await;
+    let last = scrape(&service).await;
     let refused = [sql[0], "error_type=\"login_refused\""];
     assert!(value(&last, "entra_pool_login_retried_total", &refused) >= 1.0);
     assert!(value(&last, "entra_pool_login_renewed_total", sql) > 1.0);
@@ -169,14 +289,14 @@ async fn a_scrape_tells_of_pools_logins_and_tokens() {
             assert!(there.contains(word), "{word} is in no scrape: {query}");
         }
     }
-    let principal = world.emulator.user_assigned();
-    for told in [&principal.name, &principal.client_id, &principal.object_id] {
-        assert!(!last.contains(told.as_str()), "{told} is in the scrape");
+    let principal = emulator.user_assigned();
+    for private in [&principal.name, &principal.client_id, &principal.object_id] {
+        assert!(!last.contains(private.as_str()), "{private} is in the scrape");
     }
 }
 
 #[test]
-fn the_dashboard_shows_every_metric_and_alerts_are_of_such_as_are_shown() {
+fn the_dashboard_shows_every_metric_and_each_that_an_alert_uses() {
     let documented = documented();
     assert_eq!(documented.len(), 13);
     let queries = dashboard_queries().join("\n");
@@ -199,37 +319,159 @@ fn the_dashboard_shows_every_metric_and_alerts_are_of_such_as_are_shown() {
     assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource");
 }
 
-#[tokio::test]
-async fn spans_are_in_the_log_with_what_they_tell() {
-    let world = World::start().await;
-    let application = start(&world).await;
-    application.get("/azure-sql").await;
-    application.get("/azure-sql").await;
-    for line in [
-        "connect{otel.kind=\"client\" db.system.name=\"microsoft.sql_server\" db.namespace=\"orders\"",
-        "recycle{otel.kind=\"client\"",
-        "request_token{otel.kind=\"client\" entra_pool.token.scope=\"https://database.windows.net/.default\"",
-    ] {
-        application.has_logged(line).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_are_in_the_log_and_tokens_are_not() {
+    let emulator = emulator().await;
+    let mut service = Service::against(&emulator).await;
+    service.get("/azure-sql").await;
+    service.get("/azure-sql").await;
+    let id = service.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let status = tokio::task::block_in_place(|| service.child.wait()).unwrap();
+    // The log is read by another thread.
+    while !service.log().contains("recycle{otel.kind=\"client\"") {
+        tokio::task::yield_now().await;
     }
-    application.has_logged("close time.busy=").await;
-    assert!(!application.log().contains("eyJ"), "a token: {}", application.log());
-    application.terminate();
-    let (status, log) = application.ended().await;
+    let log = service.log();
     assert!(status.success(), "{status}: {log}");
+    for span in [
+        "connect{otel.kind=\"client\" db.system.name=\"microsoft.sql_server\" db.namespace=\"orders\"",
+        "request_token{otel.kind=\"client\" entra_pool.token.scope=\"https://database.windows.net/.default\"",
+        "close time.busy=",
+    ] {
+        assert!(log.contains(span), "{span}: {log}");
+    }
+    assert!(!log.contains("eyJ"), "a token: {log}");
 }
 
 #[tokio::test]
-async fn outages_are_told_and_the_scrape_goes_on() {
-    let world = World::start().await;
-    let application = start(&world).await;
-    world.emulator.identity().go_away().await.unwrap();
-    application.get("/postgres").await.problem(503);
-    let health = application.get("/health").await.json();
-    assert_eq!(health["postgres"]["status"], "degraded", "{health}");
-    let away = scrape(&application).await;
+async fn an_outage_is_in_the_status_and_the_scrape_goes_on() {
+    let emulator = emulator().await;
+    let service = Service::against(&emulator).await;
+    emulator.identity().go_away().await.unwrap();
+    assert_eq!(service.get("/postgres").await.0, 503);
+    let status = service.json("/status").await;
+    let [azure_sql, postgres] = [0, 1].map(|at| &status["pools"][at]);
+    assert_eq!(azure_sql["error"], Value::Null, "{status}");
+    assert!(postgres["error"].as_str().unwrap().contains("cannot get a token"), "{status}");
+    assert!(postgres["token"]["failures"].as_u64() >= Some(1), "{status}");
     let failed = ["entra_pool_token_outcome=\"failed\"", "ossrdbms"];
-    assert!(value(&away, "entra_pool_token_requests_total", &failed) >= 1.0);
-    world.emulator.identity().come_back().unwrap();
-    application.recovers("/postgres").await;
+    assert!(value(&scrape(&service).await, "entra_pool_token_requests_total", &failed) >= 1.0);
+    emulator.identity().come_back().unwrap();
+    service.recovers("/postgres").await;
+    assert_eq!(service.json("/status").await["pools"][1]["error"], Value::Null);
+    // Of databases that are not emulated, nothing is disturbed.
+    assert_eq!(status["identity_is_down"], Value::Null);
+    for (method, path, body) in [
+        (Method::PUT, "/faults/identity", json!({ "down": true })),
+        (Method::POST, "/faults/cut", Value::Null),
+    ] {
+        assert_eq!(service.send(method, path, &body).await, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_database_the_emulator_has_load_and_faults() {
+    let service = Service::start([]).await;
+    let both = |sample: &Value, fits: &dyn Fn(&Value) -> bool| {
+        sample["pools"].as_array().unwrap().iter().all(fits)
+    };
+    let works = |pool: &Value| pool["checkouts"].as_u64() > Some(0) && pool["error"].is_null();
+    let sample = service.sample(|sample| both(sample, &works)).await;
+    assert_eq!((&sample["load"], &sample["identity_is_down"]), (&20.into(), &false.into()));
+    assert!(sample["pools"][0]["token"]["expires_in"].as_u64() <= Some(60), "{sample}");
+
+    assert_eq!(service.send(Method::POST, "/faults/cut", &Value::Null).await, 204);
+    let is_closed = |pool: &Value| pool["retired"][0][0] == "the connection was closed";
+    service.sample(|sample| both(sample, &is_closed)).await;
+
+    for down in [true, false] {
+        let body = json!({ "down": down });
+        assert_eq!(service.send(Method::PUT, "/faults/identity", &body).await, 204);
+        assert_eq!(service.json("/status").await["identity_is_down"], down);
+    }
+    assert_eq!(service.send(Method::PUT, "/load", &json!({ "per_second": 0 })).await, 204);
+    let rests = |pool: &Value| pool["checkouts"] == 0 && pool["used"] == 0;
+    service.sample(|sample| sample["load"] == 0 && both(sample, &rests)).await;
+}
+
+/// What a page of another site can send, a form, changes nothing.
+#[tokio::test]
+async fn only_json_changes_something() {
+    let service = Service::start([]).await;
+    for (method, path) in
+        [(Method::PUT, "/load"), (Method::PUT, "/faults/identity"), (Method::POST, "/faults/cut")]
+    {
+        let request = service.client.request(method, format!("{}{path}", service.address));
+        let request = request.header("content-type", "text/plain").body("null");
+        assert_eq!(request.send().await.unwrap().status(), 415, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_string_without_the_other_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_observability"))
+        .env_clear()
+        .env("AZURE_SQL_CONNECTIONSTRING", "Server=shop.database.windows.net")
+        .output()
+        .unwrap();
+    let log = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("AZURE_POSTGRESQL_CONNECTIONSTRING, or neither"), "{log}");
+}
+
+/// The page that Chromium shows once it has `piece`: chromedriver is asked over HTTP (W3C
+/// WebDriver).
+async fn page_in_browser(address: &str, piece: &str) -> String {
+    let mut command = Command::new("chromedriver");
+    command.arg("--port=0");
+    let (mut driver, port) = started(command, "started successfully on port ").await;
+    let driver_address = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |method: Method, path: &str, body: Option<Value>| -> Value {
+        let request = client.request(method, format!("{driver_address}/session{path}"));
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let response = request.body(body).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str(&response).unwrap()
+    };
+    let options = json!({ "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"] });
+    let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });
+    let wanted = json!({ "capabilities": { "alwaysMatch": capabilities } });
+    let session = ask(Method::POST, "", Some(wanted)).await;
+    let session = format!("/{}", session["value"]["sessionId"].as_str().unwrap());
+    ask(Method::POST, &format!("{session}/url"), Some(json!({ "url": address }))).await;
+    let mut page = String::new();
+    for _ in 0..100 {
+        let source = ask(Method::GET, &format!("{session}/source"), None).await;
+        page = source["value"].as_str().unwrap().to_owned();
+        if page.contains(piece) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ask(Method::DELETE, &session, None).await;
+    driver.kill().unwrap();
+    driver.wait().unwrap();
+    page
+}
+
+/// Each chart is drawn, and its text alternative has the values.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_draws_the_page() {
+    let service = Service::start([]).await;
+    let works = |pool: &Value| pool["checkouts"].as_u64() > Some(0);
+    service.sample(|sample| sample["pools"].as_array().unwrap().iter().all(works)).await;
+    let good = "All requests succeed</p>";
+    let page = page_in_browser(&service.address, good).await;
+    // With the one in the template.
+    assert_eq!(page.matches("<svg role=\"img\"").count(), 2 * 5 + 1, "{page}");
+    for piece in [
+        good,
+        "aria-label=\"Connections of Azure SQL in the last two minutes. Now: idle ",
+        "aria-label=\"Token of PostgreSQL in the last two minutes. Now: expires in ",
+        "class=\"area used\" d=\"M",
+        "<th scope=\"row\">Logins: refused</th><td>0</td><td>0</td>",
+    ] {
+        assert!(page.contains(piece), "{piece}? {page}");
+    }
 }
