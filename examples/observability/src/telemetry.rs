@@ -13,10 +13,11 @@ const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 /// none come.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// The log, with entra-pool's spans: each is a line when it ends, and its events name it. `RUST_LOG` sets another filter, `LOG_FORMAT=json` writes JSON.
+/// The log: a line for each event, and for each span when it ends. `RUST_LOG` sets the filter
+/// (with `entra_pool::telemetry=debug`, entra-pool's spans are logged), `LOG_FORMAT=json` writes
+/// JSON.
 pub(crate) fn log() {
-    let filter =
-        env::var("RUST_LOG").unwrap_or_else(|_| "info,entra_pool::telemetry=debug".to_owned());
+    let filter = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::builder().parse_lossy(filter))
         .with_span_events(FmtSpan::CLOSE);

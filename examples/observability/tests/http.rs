@@ -74,6 +74,7 @@ impl Service {
         environment.push(("AZURE_SQL_CONNECTIONSTRING", azure_sql));
         environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", emulator.postgres_url()));
         environment.push(("POOL_SIZE", "1".to_owned()));
+        environment.push(("RUST_LOG", "info,entra_pool::telemetry=debug".to_owned()));
         Self::start(environment).await
     }
 
