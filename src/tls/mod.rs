@@ -170,6 +170,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn there_is_a_verifier_unless_the_application_has_its_own_configuration() {
+        let own = Arc::new(client_config(&Trust::AnyAnywhere).unwrap());
+        assert!(verifier(&Trust::AnyAnywhere).is_ok());
+        let error = verifier(&Trust::Own(OwnConfig(own.clone()))).unwrap_err();
+        assert!(error.to_string().contains("of the application's TLS configuration"), "{error}");
+        assert!(client_config(&Trust::Own(OwnConfig(own))).is_ok());
+    }
+
+    #[test]
     fn any_certificate_is_accepted_from_loopback_addresses_only() {
         for (address, loopback) in [
             ("127.0.0.1", true),
