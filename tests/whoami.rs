@@ -7,7 +7,7 @@ use entra_pool_emulator::{
     azure_cli::{AzureCliMode, AzureCliStandIn},
     azure_sql::ServerError,
     certificates::ServerCertificate,
-    emulator::{Emulator, EmulatorOptions},
+    emulator::Emulator,
     jwt::{Principal, PrincipalKind},
 };
 use socket2::{Domain, Socket, Type};
@@ -26,7 +26,7 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let emulator = Emulator::start().await.unwrap();
         let machine = tempfile::tempdir().unwrap();
         ServerCertificate::self_signed(&["other.example"])
             .unwrap()
@@ -193,7 +193,7 @@ async fn page() -> String {
     )
     .await;
     let counters = world.emulator.azure_sql().counters();
-    assert_eq!((counters.connections, counters.logins, counters.logins_refused), (1, 1, 0));
+    assert_eq!((counters.connections, counters.logins, counters.refused_logins), (1, 1, 0));
 
     let [wrong_sql, wrong_pg] =
         [&sql, &pg].map(|target| target.replacen("localhost", "shpo.invalid", 1));

@@ -88,7 +88,7 @@ impl Session {
         databases: Arc<[String]>,
         cancel: Arc<Cancel>,
     ) -> Result<Self, ServerError> {
-        let mut connection = database.open()?;
+        let connection = database.open()?;
         functions::register(&connection)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         let stop = Arc::clone(&cancel);

@@ -135,7 +135,7 @@ async fn identity(
 /// Cuts every connection to the databases.
 async fn cut(State(app): State<Arc<App>>, Json(()): Json<()>) -> Result<StatusCode, Fault> {
     let emulator = app.emulator.as_ref().ok_or(Fault::NotEmulated)?;
-    emulator.azure_sql().behaviour().cut_connections();
+    emulator.azure_sql().cut_connections().await;
     emulator.postgres().cut_connections().await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use entra_pool_emulator::{
-    azure_sql::ServerError,
-    emulator::Emulator,
-};
+use entra_pool_emulator::{azure_sql::ServerError, emulator::Emulator};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -251,8 +248,8 @@ async fn a_scrape_has_pools_logins_and_tokens() {
     // Failures, by what they are counted as.
     let behaviour = emulator.azure_sql().behaviour();
     let cut = async || {
-        behaviour.cut_connections();
-        while emulator.azure_sql().counters().open > 0 {
+        emulator.azure_sql().cut_connections().await;
+        while emulator.azure_sql().counters().open_connections > 0 {
             tokio::task::yield_now().await;
         }
     };

@@ -95,7 +95,11 @@ async fn sigterm_closes_the_pool_and_stops_it() {
     let world = world().await;
     let application = start(&world).await;
     application.get("/").await;
-    assert_eq!(world.emulator.postgres().control().counters().open_connections, 2, "with the test's own");
+    assert_eq!(
+        world.emulator.postgres().control().counters().open_connections,
+        2,
+        "with the test's own"
+    );
     application.terminate();
     let (status, log) = application.ended().await;
     assert!(status.success(), "{status}: {log}");

@@ -133,7 +133,7 @@ async fn one_deadline_is_over_all_of_a_connect_and_names_its_stage() {
     let error = connecting.await;
     let Error::TimedOut { stage, limit, .. } = error else { panic!("{error:?}") };
     assert_eq!((stage, limit), (Stage::Driver, Duration::from_secs(7)));
-    until(|| shop.counters().open == 0).await;
+    until(|| shop.counters().open_connections == 0).await;
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ use entra_pool::{
 use entra_pool_emulator::{
     azure_sql::{AzureSqlOptions, AzureSqlServer, Counters},
     database::Database,
-    emulator::{Emulator, EmulatorOptions},
+    emulator::Emulator,
 };
 use tempfile::TempDir;
 
@@ -54,7 +54,7 @@ struct Shop {
 
 impl Shop {
     async fn open() -> Self {
-        let emulator = Emulator::start(EmulatorOptions::default()).await.unwrap();
+        let emulator = Emulator::start().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let certificate = emulator.authority().issue(&["localhost"]).unwrap();
         certificate.write_to(folder.path()).unwrap();

