@@ -181,7 +181,10 @@ async fn section() -> String {
                 let [sql, _] = world.errors(&known(), as_it_is).await;
                 [sql, world.rejected("28000", "no pg_hba.conf entry for host \"203.0.113.7\", user \"shop-app\", database \"orders\", SSL encryption").await]
             }
-            "A missing user" => world.errors(&known(), as_it_is).await,
+            "A missing user" => {
+                let [sql, _] = world.errors(&known(), as_it_is).await;
+                [sql, world.rejected("28000", "role \"shop-app\" does not exist").await]
+            }
             _ => {
                 sql.fail_logins(1, missing.clone());
                 let [sql, _] = world.errors(&known(), as_it_is).await;

@@ -120,7 +120,6 @@ const SERVED: &[&str] = &[
     "SELECT colour FROM dish",
     "SELECT dish.colour FROM dish",
     "SELECT id FROM dish JOIN vote ON dish_id = dish.id",
-    "SELECT name FROM dish JOIN dish ON true",
     "SELECT one FROM nowhere",
     "SELECT \"Name\" FROM dish",
     "SELECT NAME FROM DISH ORDER BY ID",
@@ -146,6 +145,7 @@ const SERVED: &[&str] = &[
 
 /// What other applications may send: the same end, or a refusal.
 const FOREIGN: &[&str] = &[
+    "SELECT name FROM dish JOIN dish ON true",
     "SELECT NOT NULL, NOT true",
     "SELECT d.name, v.stars FROM dish AS d JOIN vote v ON v.dish_id = d.id ORDER BY v.id",
     "SELECT * FROM dish ORDER BY id",
