@@ -59,7 +59,7 @@ pub enum Fault {
     Throttled(Option<u64>),
     /// This status with this `Location`.
     Redirect(u16, String),
-    /// The request is read, and there is no response.
+    /// The request is read and gets no response.
     Silence,
 }
 

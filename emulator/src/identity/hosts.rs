@@ -8,7 +8,7 @@
 //!   client must present a key that the agent has written to a file, a new one for every
 //!   request. The agent has a port of its own, where its path is that of IMDS.
 //! - Azure Machine Learning: App Service's older protocol.
-//! - Cloud Shell: tokens of the user who is logged in.
+//! - Cloud Shell: tokens of the logged-in user.
 //! - IMDS: "How to use managed identities for Azure resources on an Azure VM to acquire an
 //!   access token".
 //!
@@ -32,7 +32,7 @@ pub(super) enum Host {
 
 use Host::{AppService, AzureArc, AzureMl, CloudShell, Imds, ServiceFabric};
 
-/// The user who is logged in to Cloud Shell.
+/// The user of Cloud Shell.
 pub(super) fn cloud_shell_user() -> Principal {
     Principal::new("shell-user@contoso.com", PrincipalKind::User)
 }
@@ -217,7 +217,7 @@ fn is_it(principal: &Principal, name: &str, id: &str) -> bool {
     own.is_some_and(|own| own.eq_ignore_ascii_case(id))
 }
 
-/// Why there is no token.
+/// A response that refuses a token.
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     error: &'static str,

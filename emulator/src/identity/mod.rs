@@ -145,7 +145,7 @@ impl IdentityEndpoint {
         [("MSI_ENDPOINT", self.url(Host::CloudShell.path()))]
     }
 
-    /// The user who is logged in to Cloud Shell.
+    /// The user of Cloud Shell.
     pub fn cloud_shell_user(&self) -> Principal {
         hosts::cloud_shell_user()
     }
@@ -214,9 +214,6 @@ impl IdentityEndpoint {
 
 impl fmt::Debug for IdentityEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdentityEndpoint")
-            .field("addr", &self.addr())
-            .field("requests", &self.requests())
-            .finish_non_exhaustive()
+        f.debug_struct("IdentityEndpoint").field("addr", &self.addr()).finish_non_exhaustive()
     }
 }
