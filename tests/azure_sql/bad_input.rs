@@ -92,7 +92,7 @@ async fn an_expired_token() {
 #[tokio::test]
 async fn a_database_that_does_not_exist() {
     let shop = Shop::open().await;
-    let string = shop.emulator.azure_sql_string().replace("=orders", "=nowhere");
+    let string = shop.string().replace("=orders", "=nowhere");
     let connector = shop.connector_of(&string);
     let facts = ["Cannot open database \"nowhere\"", "does not exist, or", "no user in it"];
     let error = without_pauses(&shop, &connector).await.unwrap_err();
@@ -109,7 +109,7 @@ async fn a_database_that_does_not_exist() {
 async fn a_connection_string_without_a_database() {
     let shop = Shop::open().await;
     shop.emulator.directory().remove("shop-identity");
-    let string = shop.emulator.azure_sql_string().replace("Database=orders;", "");
+    let string = shop.string().replace("Database=orders;", "");
     let error = refused_saying(&shop.connector_of(&string), &["master", "add Database="]).await;
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
 }
@@ -239,7 +239,7 @@ async fn an_identity_endpoint_that_never_answers() {
     let connector = shop.connector("");
     let error = timed_out(&shop, connector, shop.emulator.identity().wait_for_requests(1)).await;
     assert!(matches!(error, Error::Token { .. }) && error.is_transient(), "{error:?}");
-    for words in ["cannot get a token for localhost", "managed identity", "within 15s"] {
+    for words in ["cannot get a token for localhost", "managed identity", "after 15s"] {
         assert!(said(&error).contains(words), "{}", said(&error));
     }
     // The request went on, and the next caller has its answer.

@@ -27,7 +27,7 @@ async fn one_token_a_scope_is_asked_for_whatever_the_number_of_pools_and_databas
     let shop = Shop::open().await;
     let mut borrowers = Vec::new();
     for _ in 0..3 {
-        let orders = azure_sql::pool_with(&shop.identity, &shop.emulator.azure_sql_string());
+        let orders = azure_sql::pool_with(&shop.identity, &shop.string());
         let menu = postgres::pool_with(&shop.identity, &shop.emulator.postgres_url());
         let (orders, menu) = (orders.unwrap(), menu.unwrap());
         orders.resize(4);
@@ -491,7 +491,7 @@ async fn connect_finds_its_identity_in_the_string_and_the_environment() {
         return;
     }
     let shop = Shop::open().await;
-    let string = shop.emulator.azure_sql_string();
+    let string = shop.string();
     let client_id = &shop.emulator.user_assigned().client_id;
     let msi = "Authentication=Active Directory MSI";
     for (authentication, variable, user) in [

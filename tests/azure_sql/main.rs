@@ -10,6 +10,7 @@ mod cancellation;
 mod config;
 #[cfg(target_os = "linux")]
 mod endurance;
+mod engine;
 mod faults;
 mod front;
 mod hostile;
@@ -34,6 +35,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use engine::Engine;
 use entra_pool::{
     azure_sql::{Client, Config, Connection, Connector, Error, Pool, Recycling, tiberius},
     clock::ManualClock,
@@ -53,6 +55,8 @@ const RESOURCE: &str = "https://database.windows.net";
 /// All stand-ins, an identity that they know, and the clock it lives by.
 struct Shop {
     emulator: Emulator,
+    /// In place of the emulator's own server.
+    engine: Option<Engine>,
     clock: ManualClock,
     identity: Identity,
 }
@@ -63,7 +67,12 @@ impl Shop {
         let clock = ManualClock::at(SystemTime::now());
         let credential = credential(&emulator);
         let identity = Identity::builder(credential).clock(clock.clone()).build();
-        Self { emulator, clock, identity }
+        let engine = Engine::start(&emulator).await;
+        let shop = Self { emulator, engine, clock, identity };
+        if shop.engine.as_ref().is_some_and(Engine::is_sql_server) {
+            engine::create_database(&shop).await;
+        }
+        shop
     }
 
     /// The same shop for somebody else.
@@ -73,7 +82,14 @@ impl Shop {
     }
 
     fn server(&self) -> &AzureSqlServer {
-        self.emulator.azure_sql()
+        self.engine.as_ref().map_or(self.emulator.azure_sql(), Engine::front)
+    }
+
+    /// The connection string of the server.
+    fn string(&self) -> String {
+        let port = |server: &AzureSqlServer| format!("localhost,{}", server.addr().port());
+        let (own, used) = (port(self.emulator.azure_sql()), port(self.server()));
+        self.emulator.azure_sql_string().replace(&own, &used)
     }
 
     fn counters(&self) -> Counters {
@@ -86,7 +102,7 @@ impl Shop {
 
     /// A connector to the emulator, with `more` keywords.
     fn connector(&self, more: &str) -> Connector {
-        self.connector_of(&format!("{};{more}", self.emulator.azure_sql_string()))
+        self.connector_of(&format!("{};{more}", self.string()))
     }
 
     /// A connector to any server that has a certificate of the emulator's authority.
