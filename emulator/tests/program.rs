@@ -387,6 +387,6 @@ async fn a_sql_server_behind_it_is_logged_in_to_with_the_urls_login() {
     assert_eq!(server.counters().logins, 1);
     drop(client);
     let log = running.stop("-TERM");
-    assert!(log.contains("a login succeeds") && log.contains("shop-app"), "{log}");
+    assert!(log.contains("the engine answers a login") && log.contains("shop-app"), "{log}");
     assert!(!log.contains("p4ss") && !log.contains(token), "{log}");
 }
