@@ -55,7 +55,7 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     };
     let parked = Parked { session: Some(blocking(open).await?), cancel };
     let packet_size = login.packet_size();
-    Requests { parked, token_expires_on, packet_size, spid, server }.serve(stream).await
+    Requests { parked, next: None, token_expires_on, packet_size, spid, server }.serve(stream).await
 }
 
 /// Who logs in, to which database, and when their token expires.
@@ -104,6 +104,8 @@ impl Drop for Parked {
 /// A session's requests.
 struct Requests {
     parked: Parked,
+    /// A request that arrived while another one ran. It waits, as in a real server's socket.
+    next: Option<Message>,
     token_expires_on: Option<SystemTime>,
     packet_size: usize,
     spid: u16,
@@ -123,7 +125,12 @@ impl Requests {
                 }
             }
         });
-        while let Some(message) = messages.recv().await {
+        loop {
+            let next = match self.next.take() {
+                Some(message) => Some(message),
+                None => messages.recv().await,
+            };
+            let Some(message) = next else { break };
             let Some((answer, ends)) = self.answer(message, &mut messages).await? else { break };
             let gone = gone(&mut messages);
             self.server.gate.behaviour.pass_until(Stage::Answer, gone).await?;
@@ -172,12 +179,12 @@ impl Requests {
             tokio::select! {
                 biased;
                 done = &mut work => break done?,
-                message = messages.recv() => match message {
+                message = messages.recv(), if self.next.is_none() => match message {
                     Some(Message { kind: kind::ATTENTION, .. }) => {
                         count_packet(behaviour, kind::ATTENTION, 0);
                         self.parked.cancel.raise();
                     }
-                    Some(_) => return Err(io::Error::other("a second request, without MARS")),
+                    Some(message) => self.next = Some(message),
                     None => return Ok(None),
                 },
             }
