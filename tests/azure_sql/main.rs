@@ -93,7 +93,12 @@ impl Shop {
     }
 
     fn counters(&self) -> Counters {
-        self.server().counters()
+        let mut counters = self.server().counters();
+        if self.engine.is_some() {
+            // Known to the engine alone; the pool sees each acknowledgement.
+            counters.resets = counters.reset_bits;
+        }
+        counters
     }
 
     fn token_requests(&self) -> u64 {

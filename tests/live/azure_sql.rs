@@ -158,8 +158,16 @@ async fn values(server: &Server) -> Checked {
     let mut conn = server.connector(server.config.clone()).connect().await?;
     let price = Numeric::new_with_scale(123_456, 2);
     let sent = "SELECT @P1, @P2, @P3, @P4";
-    let rows = conn.query(sent, &[&"naïve ✓ 日本", &price, &true, &1.5f64]).await?;
-    let row = rows.into_row().await?.ok_or("no row")?;
+    let sending = async {
+        let rows = conn.query(sent, &[&"naïve ✓ 日本", &price, &true, &1.5f64]).await?;
+        rows.into_row().await
+    };
+    let row = match sending.await {
+        Err(error) if error.to_string().contains("emulator does not support") => {
+            return skipped(error);
+        }
+        row => row?.ok_or("no row")?,
+    };
     ensure(row.get::<&str, _>(0) == Some("naïve ✓ 日本"), format!("{row:?}"))?;
     ensure(row.get::<Numeric, _>(1) == Some(price), format!("{row:?}"))?;
     ensure(row.get::<bool, _>(2) == Some(true), format!("{row:?}"))?;
