@@ -170,7 +170,7 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
 }
 
 #[test]
-fn a_querys_error_is_transient_by_its_number_or_where_the_connection_broke() {
+fn the_error_of_a_query_is_transient_by_its_number_or_where_the_connection_broke() {
     use entra_pool::adapters::mssql_tds::{
         is_transient,
         mssql_tds::error::{Error, SqlErrorInfo},
