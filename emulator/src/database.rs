@@ -4,41 +4,26 @@
 //! derives the type of values. A type that SQLite cannot parse, such as `nvarchar(max)`, must
 //! be quoted.
 //!
-//! There is one exception: SQLite requires `INTEGER` for a column that numbers its rows. A
-//! column of 64 bits is spelled [`ROW_NUMBER_BIGINT`], which SQLite treats the same;
-//! [`is_row_number_bigint`] distinguishes the two widths.
-//!
 //! For Azure SQL, dates and times are ISO 8601 text with a blank in the middle, UUIDs are
 //! lower-case text, decimals are SQLite's numbers (15 digits are kept). PostgreSQL's values
 //! are described in `postgres/values.rs`.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{fmt::Display, io, path::PathBuf, time::Duration};
 
 use rusqlite::{Connection, config::DbConfig};
 use tempfile::TempDir;
 
-/// The declared type of a row-numbering column of 32 bits.
-pub const ROW_NUMBER_INT: &str = "INTEGER";
+/// The declared type of a column that numbers its rows, which SQLite requires.
+pub(crate) const ROW_NUMBER: &str = "INTEGER";
 
-/// The declared type of a row-numbering column of 64 bits.
-pub const ROW_NUMBER_BIGINT: &str = "Integer";
+/// An identifier in SQLite's quotes.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
 
-/// Whether a column numbers its rows with 64 bits. Its declared type reads
-/// `INTEGER` either way; the table's definition has the spelling.
-pub fn is_row_number_bigint(
-    connection: &Connection,
-    schema: &str,
-    table: &str,
-    column: &str,
-) -> bool {
-    let sql = format!(
-        "SELECT sql FROM \"{}\".sqlite_master WHERE type = 'table' AND name = ?1",
-        schema.replace('"', "\"\"")
-    );
-    let definition: rusqlite::Result<String> =
-        connection.query_row(&sql, [table], |row| row.get(0));
-    let column = format!("\"{}\" {ROW_NUMBER_BIGINT} PRIMARY KEY", column.replace('"', "\"\""));
-    definition.is_ok_and(|definition| definition.contains(&column))
+/// Items with commas between them, as the parser prints lists.
+pub(crate) fn list(items: &[impl Display]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// An SQLite database in a temporary folder, which is removed with this value.
@@ -55,13 +40,6 @@ impl Database {
         let connection = database.open().map_err(io::Error::other)?;
         // So that readers and one writer do not wait for each other. It is kept in the file.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(io::Error::other)?;
-        Ok(database)
-    }
-
-    /// A database with the result of these SQLite statements.
-    pub fn with(sql: &str) -> io::Result<Self> {
-        let database = Self::new()?;
-        database.open().and_then(|it| it.execute_batch(sql)).map_err(io::Error::other)?;
         Ok(database)
     }
 

@@ -1,6 +1,6 @@
 //! All endpoints and stand-ins together, with the same identities everywhere.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
     azure_sql::{AzureSqlOptions, AzureSqlServer},
@@ -14,16 +14,6 @@ use crate::{
     tenant::{Tenant, TenantOptions},
 };
 
-/// Tables for first tries on Azure SQL, with two rows.
-pub const SAMPLE_AZURE_SQL: &str = "\
-    CREATE TABLE TestTable (Column1 int NOT NULL PRIMARY KEY, Column2 nvarchar(50) NOT NULL);
-    INSERT INTO TestTable VALUES (1, 'a book'), (2, 'a lamp');";
-
-/// Tables for first tries on PostgreSQL, with two rows.
-pub const SAMPLE_POSTGRES: &str = "\
-    CREATE TABLE restaurant (id int NOT NULL PRIMARY KEY, name text NOT NULL);
-    INSERT INTO restaurant VALUES (1, 'Chez Token'), (2, 'Da Claim');";
-
 /// The endpoints and stand-ins of this crate, running. They stop when this is dropped.
 pub struct Emulator {
     tenant: Tenant,
@@ -35,11 +25,7 @@ pub struct Emulator {
     postgres: PostgresFront,
 }
 
-impl fmt::Debug for Emulator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Emulator").field("tenant", &self.tenant).finish_non_exhaustive()
-    }
-}
+opaque_debug!(Emulator);
 
 impl Emulator {
     /// Starts everything, in the current tokio runtime: the application has a
@@ -71,23 +57,17 @@ impl Emulator {
             }],
             ..TenantOptions::default()
         })?;
-        let parts = || {
-            let (issuer, directory) = (Arc::clone(&tenant.issuer), Arc::clone(&tenant.directory));
-            // Declared types are each server's own: a database for each.
-            Ok::<_, io::Error>((
-                issuer,
-                directory,
-                Arc::new(Database::new()?),
-                Arc::clone(&tenant.tls),
-            ))
-        };
-        let (issuer, directory, database, tls) = parts()?;
-        let mut azure_sql = AzureSqlOptions::new(issuer, directory, database, tls);
+        let Tenant { issuer, directory, tls, .. } = &tenant;
+        let shared = || (Arc::clone(issuer), Arc::clone(directory), Arc::clone(tls));
+        // Declared types are each server's own: a database for each.
+        let database = || Database::new().map(Arc::new);
+        let (issuer, directory, tls) = shared();
+        let mut azure_sql = AzureSqlOptions::new(issuer, directory, database()?, tls);
         azure_sql.endpoint.sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
         let azure_sql = AzureSqlServer::start(azure_sql).await?;
-        let (issuer, directory, database, tls) = parts()?;
         let names = ["postgres", "restaurant"].map(str::to_owned).to_vec();
-        let engine = Embedded::new(database, names);
+        let engine = Embedded::new(database()?, names);
+        let (issuer, directory, tls) = shared();
         let postgres = PostgresFrontOptions::embedded(issuer, directory, engine, tls);
         let postgres = PostgresFront::start(postgres)?;
         Ok(Self { tenant, system, shop, service, secret, azure_sql, postgres })

@@ -6,9 +6,8 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
     path::Path,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, SystemTime},
 };
 
@@ -17,6 +16,7 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation,
     jwk::{Jwk, JwkSet},
 };
+use parking_lot::RwLock;
 use rcgen::KeyPair;
 use serde::{Deserialize, Serialize};
 
@@ -145,11 +145,7 @@ pub struct Issuer {
     decided: RwLock<BTreeMap<String, Result<Verified, Refusal>>>,
 }
 
-impl fmt::Debug for Issuer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer").finish_non_exhaustive()
-    }
-}
+opaque_debug!(Issuer);
 
 /// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -211,8 +207,7 @@ impl Issuer {
     }
 
     fn decide(&self, token: &str, outcome: Result<Verified, Refusal>) {
-        let mut decided = self.decided.write().unwrap_or_else(PoisonError::into_inner);
-        decided.insert(token.to_owned(), outcome);
+        self.decided.write().insert(token.to_owned(), outcome);
     }
 
     /// Signs a token for `principal`, padded to `length` characters or up to 6 more. Without
@@ -263,11 +258,9 @@ impl Issuer {
         audience: &str,
         now: SystemTime,
     ) -> Result<Verified, Refusal> {
-        let decided = self.decided.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(outcome) = decided.get(token) {
+        if let Some(outcome) = self.decided.read().get(token) {
             return outcome.clone();
         }
-        drop(decided);
         let mut validation = Validation::new(Algorithm::ES256);
         validation.leeway = 0;
         validation.validate_aud = false;
@@ -324,35 +317,27 @@ pub struct Directory(RwLock<BTreeMap<String, Principal>>);
 impl Directory {
     /// Grants access to `principal` under its name.
     pub fn add(&self, principal: Principal) {
-        self.write().insert(principal.name.clone(), principal);
+        self.0.write().insert(principal.name.clone(), principal);
     }
 
     /// Revokes the access of the principal with this name.
     pub fn remove(&self, name: &str) {
-        self.write().remove(name);
+        self.0.write().remove(name);
     }
 
     /// The names, in alphabetical order.
     pub fn names(&self) -> Vec<String> {
-        self.read().keys().cloned().collect()
+        self.0.read().keys().cloned().collect()
     }
 
     /// Returns the principal with this name.
     pub fn by_name(&self, name: &str) -> Option<Principal> {
-        self.read().get(name).cloned()
+        self.0.read().get(name).cloned()
     }
 
     /// Returns the owner of this token.
     pub fn by_token(&self, token: &Verified) -> Option<Principal> {
-        self.read().values().find(|p| p.object_id == token.object_id).cloned()
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Principal>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Principal>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.read().values().find(|p| p.object_id == token.object_id).cloned()
     }
 }
 

@@ -12,6 +12,17 @@
 #![deny(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
+/// `Debug` with the name alone, for types that hold secrets or are too large to print.
+macro_rules! opaque_debug {
+    ($type:ident) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($type)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
 #[cfg(feature = "embedded")]
 pub mod azure_cli;
 #[cfg_attr(not(feature = "embedded"), path = "azure_sql/protocol.rs")]

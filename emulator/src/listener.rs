@@ -1,13 +1,9 @@
 //! A listener that can stop and restart on its port, and its connections.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::{JoinHandle, JoinSet},
@@ -62,41 +58,30 @@ impl Listener {
 
     /// Closes every connection and continues to listen.
     pub(crate) async fn cut(&self) {
-        let mut connections = std::mem::take(&mut *lock(&self.connections));
+        let mut connections = std::mem::take(&mut *self.connections.lock());
         connections.shutdown().await;
-    }
-
-    /// Refuses new connections, or accepts them again. Open connections stay open.
-    pub(crate) async fn refuse(&self, refuse: bool) -> io::Result<()> {
-        if refuse { self.close(false).await } else { self.come_back() }
     }
 
     /// Closes the listener and every connection.
     pub(crate) async fn go_away(&self) -> io::Result<()> {
-        self.close(true).await
-    }
-
-    async fn close(&self, cut: bool) -> io::Result<()> {
-        let mut port = std::mem::replace(&mut *lock(&self.port), Port::Lost);
+        let mut port = std::mem::replace(&mut *self.port.lock(), Port::Lost);
         if let Port::Open(task) = &mut port {
             task.abort();
             // Its end is the cancellation.
             let _ = task.await;
         }
-        if cut {
-            self.cut().await;
-        }
+        self.cut().await;
         let socket = match port {
             Port::Held(socket) => socket,
             Port::Open(_) | Port::Lost => bind_again(self.addr).await?,
         };
-        *lock(&self.port) = Port::Held(socket);
+        *self.port.lock() = Port::Held(socket);
         Ok(())
     }
 
     /// Listens again on the same port.
     pub(crate) fn come_back(&self) -> io::Result<()> {
-        let mut port = lock(&self.port);
+        let mut port = self.port.lock();
         let socket = match std::mem::replace(&mut *port, Port::Lost) {
             Port::Open(task) => {
                 *port = Port::Open(task);
@@ -114,15 +99,11 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Port::Open(task) = &*lock(&self.port) {
+        if let Port::Open(task) = &*self.port.lock() {
             task.abort();
         }
-        lock(&self.connections).abort_all();
+        self.connections.lock().abort_all();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// With SO_REUSEADDR, so that connections in TIME-WAIT do not block the port.
@@ -160,7 +141,7 @@ async fn accept(listener: TcpListener, serve: Serve, connections: Connections) {
             tokio::task::yield_now().await;
             continue;
         };
-        let mut connections = lock(&connections);
+        let mut connections = connections.lock();
         // Those that have ended.
         while connections.try_join_next().is_some() {}
         connections.spawn(serve(stream));

@@ -7,9 +7,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -29,11 +30,7 @@ pub struct Network {
     shared: Arc<Shared>,
 }
 
-impl std::fmt::Debug for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Network").field("addr", &self.addr()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(Network);
 
 /// The direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -154,12 +151,12 @@ impl Network {
     /// Gives this fault to the next `connections` connections (`usize::MAX`: to all), or no
     /// fault if it is `None`. They come after the connections of earlier calls.
     pub fn disturb(&self, connections: usize, fault: impl Into<Option<Fault>>) {
-        self.shared.state().faults.push(connections, fault.into());
+        self.shared.state.lock().faults.push(connections, fault.into());
     }
 
     /// Cancels all faults that have not happened yet.
     pub fn calm(&self) {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         state.faults.clear();
         state.calms += 1;
     }
@@ -178,17 +175,17 @@ impl Network {
     /// Splits the bytes of future connections into pieces of at most `length`, which the
     /// receiver can read one by one. `None` relays bytes as they arrive.
     pub fn split(&self, length: impl Into<Option<usize>>) {
-        self.shared.state().piece = length.into().map(|length| length.max(1));
+        self.shared.state.lock().piece = length.into().map(|length| length.max(1));
     }
 
     /// Sets whether future connections are recorded; by default, they are not.
     pub fn record(&self, record: bool) {
-        self.shared.state().record = record;
+        self.shared.state.lock().record = record;
     }
 
     /// Returns the recorded connections that were closed since the last call.
     pub fn take_recordings(&self) -> Vec<Recording> {
-        std::mem::take(&mut self.shared.state().recordings)
+        std::mem::take(&mut self.shared.state.lock().recordings)
     }
 
     /// Closes every connection and continues to accept new ones.
@@ -217,15 +214,11 @@ impl Network {
 
     /// The counters so far.
     pub fn counters(&self) -> Counters {
-        self.shared.state().counters
+        self.shared.state.lock().counters
     }
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits while bytes are held back.
     async fn released(&self) {
         let mut held = self.held.subscribe();
@@ -239,11 +232,11 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
     struct Open(Arc<Shared>);
     impl Drop for Open {
         fn drop(&mut self) {
-            self.0.state().counters.open -= 1;
+            self.0.state.lock().counters.open -= 1;
         }
     }
     let (fault, calms, piece, record) = {
-        let mut state = shared.state();
+        let mut state = shared.state.lock();
         state.counters.connections += 1;
         state.counters.open += 1;
         (state.faults.next().flatten(), state.calms, state.piece, state.record)
@@ -272,7 +265,7 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
     };
     if record {
         let recording = Recording { to_server: there.sent, to_client: back.sent };
-        shared.state().recordings.push(recording);
+        shared.state.lock().recordings.push(recording);
     }
     // A reset by one side is passed on to the other.
     if ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
@@ -305,7 +298,7 @@ impl Way {
         let mut passed = 0;
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            self.fault.take_if(|_| shared.state().calms > self.calms);
+            self.fault.take_if(|_| shared.state.lock().calms > self.calms);
             let sent = &self.sent;
             let place = self.fault.and_then(|fault| fault.after.position(sent));
             let place = place.filter(|place| *place <= sent.len());
@@ -313,14 +306,14 @@ impl Way {
             let passing = &sent[passed..end];
             for piece in passing.chunks(self.piece.unwrap_or(usize::MAX)) {
                 to.write_all(piece).await?;
-                shared.state().counters.bytes += piece.len() as u64;
+                shared.state.lock().counters.bytes += piece.len() as u64;
                 if self.piece.is_some() {
                     yield_now().await;
                 }
             }
             passed = end;
             if let Some(fault) = self.fault.take_if(|_| place.is_some()) {
-                shared.state().counters.faults += 1;
+                shared.state.lock().counters.faults += 1;
                 match fault.act {
                     Act::Stall => {
                         while from.read(&mut buffer).await? > 0 {}

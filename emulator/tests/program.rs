@@ -20,6 +20,7 @@ use entra_pool_emulator::{
     front::EngineLogin,
     jwt::{Directory, Issuer},
 };
+use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::compat::TokioAsyncWriteCompatExt;
@@ -90,6 +91,14 @@ impl Running {
         self.variables["EMULATOR_IDENTITY"].strip_prefix("http://").unwrap()
     }
 
+    /// A token for this resource.
+    fn token(&self, resource: &str) -> String {
+        let answer = self.get(&format!("/msi/token?api-version=2019-08-01&resource={resource}"));
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let body: Value = serde_json::from_str(body).unwrap();
+        body["access_token"].as_str().unwrap().to_owned()
+    }
+
     /// The head and the body of an answer.
     fn get(&self, path: &str) -> String {
         let header = self.variables.get("IDENTITY_HEADER").map_or("", String::as_str);
@@ -132,6 +141,9 @@ fn it_says_what_to_export_and_ends_with_ctrl_c() {
     let azure_sql = &variables["EMULATOR_AZURE_SQL"];
     assert!(azure_sql.starts_with("Server=tcp:localhost,"), "{azure_sql}");
     assert!(azure_sql.ends_with("Authentication=Active Directory Default"), "{azure_sql}");
+    // For `pool_from_env`.
+    assert_eq!(&variables["AZURE_SQL_CONNECTIONSTRING"], azure_sql);
+    assert_eq!(variables["AZURE_POSTGRESQL_CONNECTIONSTRING"], variables["EMULATOR_POSTGRES"]);
     assert!(Path::new(&variables["EMULATOR_CA"]).starts_with(running.temporary.path()));
     running.stop("-INT");
 }
@@ -141,6 +153,44 @@ fn it_ends_with_sigterm_and_leaves_no_files() {
     let running = Running::start(&["--credential", "workload-identity"]);
     assert!(Path::new(&running.variables["AZURE_FEDERATED_TOKEN_FILE"]).exists());
     running.stop("-TERM");
+}
+
+/// Runs it with a shell's command, whose files are in `folder`.
+fn shell(folder: &TempDir, script: &str) -> Command {
+    let mut command = command(&FREE_PORTS);
+    command.env("TMPDIR", folder.path()).env("PATH", std::env::var_os("PATH").unwrap());
+    command.args(["--", "sh", "-c", script]);
+    command
+}
+
+#[test]
+fn a_command_runs_with_the_variables_and_its_exit_code_is_returned() {
+    let temporary = tempfile::tempdir().unwrap();
+    let script = "printf %s \"$AZURE_SQL_CONNECTIONSTRING $EMULATOR_IDENTITY\"; test -f \"$EMULATOR_CA\" && exit 7";
+    let output = shell(&temporary, script).output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    let (stdout, log) = (String::from_utf8(output.stdout).unwrap(), output.stderr);
+    assert!(stdout.starts_with("Server=tcp:localhost,"), "only the command prints: {stdout}");
+    assert!(stdout.contains(" http://127.0.0.1:"), "{stdout}");
+    assert!(log.is_empty(), "{}", String::from_utf8_lossy(&log));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    // As a shell returns it.
+    assert_eq!(shell(&temporary, "kill -KILL $$").status().unwrap().code(), Some(128 + 9));
+}
+
+#[test]
+fn sigterm_ends_the_command_and_ctrl_c_leaves_that_to_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let script = "trap 'kill $!; exit 9' TERM; sleep 600 & echo running; while :; do wait; done";
+    let mut child = shell(&temporary, script).spawn().unwrap();
+    let mut line = [0; 8];
+    child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+    let id = child.id().to_string();
+    for signal in ["-INT", "-TERM"] {
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -289,6 +339,7 @@ fn what_it_cannot_use_is_named_with_what_to_do() {
     let no_id = application("c.toml", "name = 'a'\nclient-id = 'mine'");
     let given_id = application("d.toml", "name = 'shop-identity'\nclient-id = 'mine'");
     let no_secret = application("e.toml", "name = 'a'\n");
+    let script = file("script.sql", "CREATE TABLE a (b int); FLY;");
     let missing = folder.path().join("missing.toml").to_str().unwrap().to_owned();
     for (arguments, status, texts) in [
         (&["--verbose"][..], 2, &["unexpected argument '--verbose'", "Usage:"][..]),
@@ -313,6 +364,20 @@ fn what_it_cannot_use_is_named_with_what_to_do() {
         (&["--azure-sql-upstream", "sa:p4ss@db"], 2, &["write sqlserver://USER:PASSWORD@HOST"]),
         (&["--azure-sql-upstream", "sqlserver://sa:p4ss@db"], 2, &["?certificate=FILE"]),
         (&["--postgres-upstream", "db:5432"], 1, &["cannot start PostgreSQL"]),
+        (&["--postgres-init", &missing], 2, &["cannot read ", "missing.toml"]),
+        (&["--postgres-init", &script], 1, &["cannot start PostgreSQL: syntax error", "FLY"]),
+        (&["--azure-sql-init", &script], 1, &["cannot start Azure SQL: error 102", "FLY"]),
+        (
+            &["--postgres-init", &script, "--postgres-upstream", "postgres://u:p4ss@db"],
+            2,
+            &["script.sql is not run in an upstream"],
+        ),
+        (
+            &["--azure-sql-init", &script, "--azure-sql-upstream", "sqlserver://sa:p4ss@db"],
+            2,
+            &["script.sql is not run in an upstream"],
+        ),
+        (&["--", "/no/such/program"], 1, &["cannot run '/no/such/program': "]),
     ] {
         // The last of a flag counts, but clap wants it once.
         let name =
@@ -362,6 +427,83 @@ async fn sql_server() -> (AzureSqlServer, Authority) {
     (AzureSqlServer::start(options).await.unwrap(), authority)
 }
 
+type AzureSql = tiberius::Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
+
+async fn azure_sql(running: &Running, token: &str, database: &str) -> AzureSql {
+    let text = &running.variables["EMULATOR_AZURE_SQL"];
+    let mut config = tiberius::Config::new();
+    config.host("localhost");
+    config.port(text.split(['=', ',', ';']).nth(2).unwrap().parse().unwrap());
+    config.database(database);
+    config.trust_cert_ca(&running.variables["EMULATOR_CA"]);
+    config.authentication(tiberius::AuthMethod::aad_token(token));
+    let stream = tokio::net::TcpStream::connect(config.get_addr()).await.unwrap();
+    tiberius::Client::connect(config, stream.compat_write()).await.unwrap()
+}
+
+async fn postgres(running: &Running, token: &str) -> tokio_postgres::Client {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = rustls::pki_types::CertificateDer::from_pem_file(&running.variables["EMULATOR_CA"]);
+    roots.add(ca.unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let url = running.variables["EMULATOR_POSTGRES"].split('?').next().unwrap();
+    let mut config: tokio_postgres::Config = url.parse().unwrap();
+    config.password(token).ssl_mode(tokio_postgres::config::SslMode::Require);
+    let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls);
+    let (client, connection) = config.connect(tls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+#[tokio::test]
+async fn scripts_create_the_tables_of_the_embedded_engines() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(
+        path("azure.sql"),
+        "-- The table.\nIF OBJECT_ID(N'dbo.Item', N'U') IS NULL BEGIN\n\
+         CREATE TABLE dbo.Item (Id int IDENTITY(1,1) PRIMARY KEY, Name nvarchar(9));\n\
+         INSERT INTO dbo.Item (Name) VALUES (N'Schöf'); END;\n",
+    )
+    .unwrap();
+    fs::write(
+        path("postgres.sql"),
+        "-- The table.\nCREATE TABLE item (id serial PRIMARY KEY, price numeric(6, 2));\n\
+         INSERT INTO item (price) VALUES (-0.001), (2.345);\n",
+    )
+    .unwrap();
+    // The file's path is relative to it.
+    fs::write(path("emulator.toml"), "azure-sql-init = 'azure.sql'").unwrap();
+    let (config, script) = (path("emulator.toml"), path("postgres.sql"));
+    let [config, script] = [&config, &script].map(|path| path.to_str().unwrap());
+    let running = Running::start(&["--config", config, "--postgres-init", script]);
+    let token = running.token("https://database.windows.net");
+    let mut client = azure_sql(&running, &token, "orders").await;
+    let rows = client.simple_query("SELECT Id, Name FROM Item").await.unwrap();
+    let row = rows.into_row().await.unwrap().unwrap();
+    assert_eq!((row.get(0), row.get(1)), (Some(1), Some("Schöf")));
+    // Instead of the sample.
+    assert!(client.simple_query("SELECT Column1 FROM TestTable").await.is_err());
+
+    let shop = &running.variables["AZURE_CLIENT_ID"];
+    let resource = format!("https://ossrdbms-aad.database.windows.net&client_id={shop}");
+    let client = postgres(&running, &running.token(&resource)).await;
+    let messages = client.simple_query("SELECT id, price FROM item ORDER BY id").await.unwrap();
+    let rows = messages.iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some((row.get(0), row.get(1))),
+        _ => None,
+    });
+    let rows: Vec<_> = rows.collect();
+    assert_eq!(rows, [(Some("1"), Some("0.00")), (Some("2"), Some("2.35"))]);
+    assert!(client.simple_query("SELECT id FROM restaurant").await.is_err());
+    running.stop("-TERM");
+}
+
 #[tokio::test]
 async fn a_sql_server_behind_it_is_logged_in_to_with_the_urls_login() {
     let (server, _authority) = sql_server().await;
@@ -370,23 +512,13 @@ async fn a_sql_server_behind_it_is_logged_in_to_with_the_urls_login() {
     let running = Running::start(&["--azure-sql-upstream", &url]);
     let text = &running.variables["EMULATOR_AZURE_SQL"];
     assert!(text.contains("Database=master;"), "{text}");
-    let resource = "resource=https://database.windows.net";
-    let answer = running.get(&format!("/msi/token?api-version=2019-08-01&{resource}"));
-    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
-    let token = body["access_token"].as_str().unwrap();
-
-    let mut config = tiberius::Config::new();
-    config.host("localhost");
-    config.port(text.split(['=', ',', ';']).nth(2).unwrap().parse().unwrap());
-    config.trust_cert_ca(&running.variables["EMULATOR_CA"]);
-    config.authentication(tiberius::AuthMethod::aad_token(token));
-    let stream = tokio::net::TcpStream::connect(config.get_addr()).await.unwrap();
-    let mut client = tiberius::Client::connect(config, stream.compat_write()).await.unwrap();
+    let token = running.token("https://database.windows.net");
+    let mut client = azure_sql(&running, &token, "master").await;
     let row = client.simple_query("SELECT 1 + 1").await.unwrap().into_row().await.unwrap();
     assert_eq!(row.unwrap().get::<i32, _>(0), Some(2));
     assert_eq!(server.counters().logins, 1);
     drop(client);
     let log = running.stop("-TERM");
     assert!(log.contains("the engine answers a login") && log.contains("shop-app"), "{log}");
-    assert!(!log.contains("p4ss") && !log.contains(token), "{log}");
+    assert!(!log.contains("p4ss") && !log.contains(&token), "{log}");
 }

@@ -8,6 +8,7 @@ use entra_pool::{
     connect::RetireReason,
     token::Scope,
 };
+use entra_pool_emulator::azure_sql::{Fault, Stage};
 
 use crate::{Shop, number, pool, retired, session, until};
 
@@ -150,12 +151,12 @@ async fn connections_live_on_while_nobody_new_is_let_in() {
     let mut lent = pool.get().await.unwrap();
     let first = session(&mut lent).await;
     drop(lent);
-    shop.server().refuse_connections(true).await.unwrap();
+    shop.server().behaviour().disturb(usize::MAX, Stage::Accept, Fault::Cut);
     shop.emulator.identity().go_away().await.unwrap();
     let mut lent = pool.get().await.unwrap();
     assert_eq!(session(&mut lent).await, first);
     assert!(pool.get().await.is_err());
-    shop.server().refuse_connections(false).await.unwrap();
+    shop.server().behaviour().calm();
     let mut second = pool.get().await.unwrap();
     assert_ne!(session(&mut second).await, first);
     assert_eq!(shop.token_requests(), 1);

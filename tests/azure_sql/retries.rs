@@ -113,12 +113,12 @@ async fn a_server_that_has_accepted_a_login_before_is_retried_until_the_limit() 
     let shop = Shop::open().await;
     let connector = connector(&shop, "").await;
     connector.connect().await.unwrap();
-    shop.server().refuse_connections(true).await.unwrap();
+    shop.server().go_away().await.unwrap();
     let error = without_pauses(&shop, &connector).await.unwrap_err();
     assert!(matches!(error, Error::Dial { .. }) && error.is_transient(), "{error:?}");
     // Pauses of 1, 2, 4, 5 s with jitter, and half of what is left at the end.
     assert!(connector.report().retried > 3, "{}", connector.report());
-    shop.server().refuse_connections(false).await.unwrap();
+    shop.server().come_back().unwrap();
     connector.connect().await.unwrap();
 }
 

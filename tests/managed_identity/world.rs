@@ -121,7 +121,7 @@ impl World {
 
     /// The emulator's answer to the request that a token comes for is `fault`.
     pub(crate) fn answer_with(&self, host: ManagedIdentityHost, fault: Fault) {
-        let challenges = u64::from(host == AzureArc);
+        let challenges = usize::from(host == AzureArc);
         self.endpoint.fail_after(challenges, fault);
     }
 

@@ -164,10 +164,9 @@ impl Step {
                 endpoint.come_back().unwrap();
             }
             Self::Restart(Azure) => {
-                world.azure.refuse_connections(true).await.unwrap();
-                world.azure.cut_connections().await;
+                world.azure.go_away().await.unwrap();
                 sleep(length).await;
-                world.azure.refuse_connections(false).await.unwrap();
+                world.azure.come_back().unwrap();
             }
             Self::Restart(Postgres) => world.postgres.restart().await,
             Self::Cut(database) => cut(network(database), length, random).await,

@@ -20,7 +20,10 @@ use std::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::jwt::{Issuer, Principal, TENANT_ID, seconds};
+use crate::{
+    certificates::write_private,
+    jwt::{Issuer, Principal, TENANT_ID, seconds},
+};
 
 /// The scopes that it has tokens for.
 pub const SCOPES: [&str; 7] = [
@@ -71,7 +74,7 @@ const AZD: Tool = Tool {
     error: r#"{"type":"consoleMessage","timestamp":"2026-01-01T00:00:00Z","data":{"message":"\\nERROR: %s\\n"}}"#,
 };
 
-/// What `az` or `azd` does when it is run.
+/// What `az` or `azd` does when it is run. The scripts know these names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AzureCliMode {
     /// Gives a token.
@@ -144,14 +147,7 @@ impl AzureCliStandIn {
     ///
     /// The temporary folder cannot be written.
     pub fn set_mode(&self, mode: AzureCliMode) -> io::Result<()> {
-        let mode = match mode {
-            AzureCliMode::LoggedIn => "logged-in",
-            AzureCliMode::LoggedOut => "logged-out",
-            AzureCliMode::Broken => "broken",
-            AzureCliMode::Hanging => "hanging",
-            AzureCliMode::Garbage => "garbage",
-        };
-        self.replace("mode", &format!("{mode}\n"))
+        self.replace("mode", &format!("{mode:?}\n"))
     }
 
     /// Signs a new token for every scope, and sets whether the answers of `az` have
@@ -212,10 +208,7 @@ impl AzureCliStandIn {
     /// Replaces a file in one step: a script that runs at the same time reads the old file
     /// or the new one.
     fn replace(&self, name: &str, content: &str) -> io::Result<()> {
-        let file = tempfile::NamedTempFile::new_in(self.folder.path())?;
-        std::fs::write(file.path(), content)?;
-        file.persist(self.folder.path().join(name))?;
-        Ok(())
+        write_private(&self.folder.path().join(name), content.as_bytes())
     }
 
     fn install(&self) -> io::Result<()> {

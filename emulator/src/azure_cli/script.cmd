@@ -7,10 +7,10 @@ set answer=
 for %%a in (%*) do call set "line=%%line%%@SEPARATOR@%%~a"
 >>"@FOLDER@\invocations" echo %line%
 for /f "usebackq" %%m in ("@FOLDER@\mode") do set mode=%%m
-if "%mode%"=="logged-out" 1>&2 echo ERROR: @LOGIN@& exit /b 1
-if "%mode%"=="broken" 1>&2 echo ERROR: The command failed with an unexpected error.& exit /b 1
-if "%mode%"=="garbage" echo WARNING: You have 2 updates available.& exit /b 0
-if "%mode%"=="hanging" ping -n 3600 127.0.0.1 >nul
+if "%mode%"=="LoggedOut" 1>&2 echo ERROR: @LOGIN@& exit /b 1
+if "%mode%"=="Broken" 1>&2 echo ERROR: The command failed with an unexpected error.& exit /b 1
+if "%mode%"=="Garbage" echo WARNING: You have 2 updates available.& exit /b 0
+if "%mode%"=="Hanging" ping -n 3600 127.0.0.1 >nul
 if not "%1 %2"=="@COMMAND@" 1>&2 echo ERROR: '%1 %2' is misspelled.& exit /b 2
 shift & shift
 :next

@@ -10,10 +10,10 @@ fail() { printf '@ERROR@\n' "$2" >&2; exit "$1"; }
 
 read -r mode < "$folder/mode"
 case $mode in
-  logged-out) fail 1 '@LOGIN@' ;;
-  broken) fail 1 "The command failed with an unexpected error." ;;
-  garbage) printf '%s\n' "WARNING: You have 2 updates available."; exit 0 ;;
-  hanging) PATH=$PATH:/bin:/usr/bin; exec sleep 3600 ;;
+  LoggedOut) fail 1 '@LOGIN@' ;;
+  Broken) fail 1 "The command failed with an unexpected error." ;;
+  Garbage) printf '%s\n' "WARNING: You have 2 updates available."; exit 0 ;;
+  Hanging) PATH=$PATH:/bin:/usr/bin; exec sleep 3600 ;;
 esac
 
 [ "$1 $2" = "$command" ] || fail 2 "'$1 $2' is misspelled or not recognized by the system."

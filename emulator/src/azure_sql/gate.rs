@@ -154,7 +154,7 @@ impl Gate {
             return refused(" Token is too long.");
         }
         let AzureSqlEndpoint { issuer, directory, audience, .. } = &self.endpoint;
-        match self.behaviour.verify(issuer, audience, token) {
+        match issuer.verify_at(token, audience, self.behaviour.now()) {
             Ok(verified) => match directory.by_token(&verified) {
                 Some(principal) => Ok((principal, verified.expires_on)),
                 None => refused(""),

@@ -100,6 +100,8 @@ use crate::{
     jwt::{Directory, Issuer},
 };
 use gate::Gate;
+use session::{Identity, Session, Variables};
+use tokens::Answer;
 
 /// The options of the stand-in.
 #[derive(Debug, Clone)]
@@ -117,19 +119,34 @@ pub struct AzureSqlOptions {
 }
 
 impl AzureSqlOptions {
-    /// The defaults.
+    /// The defaults, for an endpoint with the defaults.
     pub fn new(
         issuer: Arc<Issuer>,
         directory: Arc<Directory>,
         database: Arc<Database>,
         tls: Arc<ServerConfig>,
     ) -> Self {
-        Self {
-            endpoint: AzureSqlEndpoint::new(issuer, directory, tls),
-            database,
-            sql_logins: Vec::new(),
-            databases: vec!["orders".to_owned(), "master".to_owned()],
-        }
+        Self::at(AzureSqlEndpoint::new(issuer, directory, tls), database)
+    }
+
+    /// The defaults, for this endpoint.
+    pub fn at(endpoint: AzureSqlEndpoint, database: Arc<Database>) -> Self {
+        let databases = vec!["orders".to_owned(), "master".to_owned()];
+        Self { endpoint, database, sql_logins: Vec::new(), databases }
+    }
+
+    /// Runs a batch of T-SQL, for example one that creates the tables.
+    ///
+    /// # Errors
+    ///
+    /// The first error of its statements.
+    pub fn run(&self, sql: &str) -> Result<(), ServerError> {
+        let identity = Identity { user: "dbo".to_owned(), ..Identity::default() };
+        let databases = self.databases.clone().into();
+        let mut session = Session::new(&self.database, identity, databases, Arc::default())?;
+        let mut answer = Answer::default();
+        session.batch(sql, &mut Variables::new(), &mut answer);
+        answer.first_error.map_or(Ok(()), Err)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The options and the handle that the stand-in and the front share.
 
 use std::{
-    fmt, io,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -72,11 +72,7 @@ pub struct AzureSqlServer {
     listener: Listener,
 }
 
-impl fmt::Debug for AzureSqlServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AzureSqlServer").field("address", &self.addr()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(AzureSqlServer);
 
 impl AzureSqlServer {
     pub(crate) fn listen<F>(
@@ -89,12 +85,7 @@ impl AzureSqlServer {
         let (addr, own) = ((gate.endpoint.bind, gate.endpoint.port), Arc::clone(&gate));
         let listener = Listener::start(addr, move |stream| {
             let (gate, serving) = (Arc::clone(&own), serve(stream));
-            async move {
-                let _open = gate.behaviour.open();
-                if let Err(error) = serving.await {
-                    tracing::debug!(%error, "Azure SQL: a connection ended");
-                }
-            }
+            async move { gate.behaviour.serve(serving).await }
         })?;
         Ok(Self { gate, listener })
     }
@@ -114,24 +105,26 @@ impl AzureSqlServer {
         &self.gate.behaviour
     }
 
-    /// Closes the listening socket, so that new TCP connections are refused, or opens it again.
-    /// Open connections stay open.
-    ///
-    /// # Errors
-    ///
-    /// The port was taken.
-    pub async fn refuse_connections(&self, refuse: bool) -> io::Result<()> {
-        self.listener.refuse(refuse).await
-    }
-
     /// Closes every connection, without a message, and continues to listen.
     pub async fn cut_connections(&self) {
         self.listener.cut().await;
     }
 
-    /// Stops the server and closes all its connections; returns when they are closed.
-    pub async fn stop(self) {
-        // The port need not be kept.
-        drop(self.listener.go_away().await);
+    /// Closes the listener and every connection. When this returns, connections are refused.
+    ///
+    /// # Errors
+    ///
+    /// Another process took the port.
+    pub async fn go_away(&self) -> io::Result<()> {
+        self.listener.go_away().await
+    }
+
+    /// Listens again on the same port.
+    ///
+    /// # Errors
+    ///
+    /// Another process took the port.
+    pub fn come_back(&self) -> io::Result<()> {
+        self.listener.come_back()
     }
 }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex, PoisonError, atomic::AtomicBool, atomic::Ordering},
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
 
+use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, types::Value};
 
 use super::{
@@ -17,10 +18,10 @@ use super::{
     tsql::{TableColumn, names::Table},
     types::SqlType,
 };
-use crate::database::{Database, ROW_NUMBER_INT};
+use crate::database::{Database, ROW_NUMBER};
 
 /// The login: its user, and what it was for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Identity {
     pub(crate) user: String,
     pub(crate) application: String,
@@ -39,7 +40,7 @@ pub(crate) struct Cancel {
 
 impl Cancel {
     pub(crate) fn raise(&self) {
-        let _lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.lock.lock();
         self.flag.store(true, Ordering::Release);
         self.raised.notify_all();
     }
@@ -54,8 +55,7 @@ impl Cancel {
 
     /// Waits for `duration`, or until the flag is raised.
     pub(crate) fn wait(&self, duration: Duration) {
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.raised.wait_timeout_while(lock, duration, |()| !self.is_raised()));
+        self.raised.wait_while_for(&mut self.lock.lock(), |()| !self.is_raised(), duration);
     }
 }
 
@@ -160,9 +160,7 @@ impl Session {
         answer.environment(&Change::Database { new, old });
         Ok(())
     }
-}
 
-impl Session {
     /// The columns of a table, in order; `None` if there is no such table.
     pub(crate) fn columns(&self, table: &Table) -> Option<Vec<TableColumn>> {
         let schema = if table.is_temporary() { "temp" } else { "main" };
@@ -173,7 +171,7 @@ impl Session {
         });
         let column = |column: rusqlite::Result<(String, String)>| {
             let (name, declared) = column.ok()?;
-            let (sql_type, identity) = (SqlType::parse(&declared)?, declared == ROW_NUMBER_INT);
+            let (sql_type, identity) = (SqlType::parse(&declared)?, declared == ROW_NUMBER);
             Some(TableColumn { name, sql_type, identity })
         };
         let columns: Vec<TableColumn> = columns.ok()?.map(column).collect::<Option<_>>()?;

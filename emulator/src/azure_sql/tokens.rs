@@ -117,6 +117,7 @@ pub(crate) fn fed_auth_info(sts_url: &str, audience: &str) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     bytes: Vec<u8>,
+    pub(crate) first_error: Option<ServerError>,
     in_procedure: bool,
     /// The position of the last DONE.
     last_done: Option<usize>,
@@ -169,6 +170,7 @@ impl Answer {
 
     pub(crate) fn error(&mut self, error: &ServerError) {
         self.message(token::ERROR, error);
+        self.first_error.get_or_insert_with(|| error.clone());
     }
 
     pub(crate) fn information(&mut self, number: i32, text: &str) {

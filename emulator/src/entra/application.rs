@@ -1,6 +1,6 @@
 //! Applications and their credentials.
 
-use std::{fmt, io};
+use std::io;
 
 use aws_lc_rs::{
     digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest},
@@ -39,12 +39,7 @@ impl Application {
     }
 }
 
-/// Leaves the credentials out.
-impl fmt::Debug for Application {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Application").field("principal", &self.principal).finish_non_exhaustive()
-    }
-}
+opaque_debug!(Application);
 
 /// A certificate of an application.
 #[derive(Clone)]

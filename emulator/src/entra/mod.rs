@@ -23,17 +23,18 @@ mod token;
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
     net::SocketAddr,
     path::Path,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
 };
 
 use hyper::{Request, StatusCode, body::Incoming, header::HOST};
+use parking_lot::RwLock;
 use serde_json::json;
 
 pub use application::{Application, Certificate, FederatedCredential, WORKLOAD_ISSUER};
@@ -106,11 +107,7 @@ impl EntraEndpoint {
     /// Registers an application. It replaces an application with the same client ID.
     pub fn register(&self, application: Application) {
         let id = application.principal.client_id.to_lowercase();
-        self.state
-            .applications
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, application);
+        self.state.applications.write().insert(id, application);
     }
 
     /// A token of [`WORKLOAD_ISSUER`] with this credential's subject and audience, like the
@@ -152,11 +149,7 @@ impl EntraEndpoint {
     }
 }
 
-impl fmt::Debug for EntraEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EntraEndpoint").field("addr", &self.addr()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(EntraEndpoint);
 
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();

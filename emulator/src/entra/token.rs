@@ -2,7 +2,7 @@
 //! client credentials flow".
 
 use std::{
-    sync::{PoisonError, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, SystemTime},
 };
 
@@ -44,7 +44,7 @@ pub(super) fn grant(
     let client_id = wanted("client_id")?;
     let scope = wanted("scope")?;
     let resource = resource(scope)?;
-    let applications = state.applications.read().unwrap_or_else(PoisonError::into_inner);
+    let applications = state.applications.read();
     let application = applications.get(&client_id.to_lowercase()).ok_or_else(|| {
         let text = format!(
             "Application with identifier '{client_id}' was not found in the directory '{tenant}'."

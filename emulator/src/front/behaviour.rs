@@ -1,18 +1,15 @@
 //! Faults that a test can ask a server for, and what the server has counted.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    io,
     time::{Duration, SystemTime},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::fault::{Fault, Stage};
-use crate::{
-    azure_sql::ServerError,
-    jwt::{Issuer, Refusal, Verified},
-    times::Times,
-};
+use crate::{azure_sql::ServerError, times::Times};
 
 /// Faults that a test can ask a server for, and what the server has counted. `E` is an error of
 /// the database's protocol. A number of times of `usize::MAX` means for ever.
@@ -78,7 +75,7 @@ impl<E: Clone> Behaviour<E> {
 
     /// The next `times` logins fail with these errors, all in one response.
     pub fn fail_logins_with(&self, times: usize, errors: impl IntoIterator<Item = E>) {
-        lock(&self.login_failures).push(times, errors.into_iter().collect());
+        self.login_failures.lock().push(times, errors.into_iter().collect());
     }
 
     /// Drops the faults, failures and routes that have not come about.
@@ -86,8 +83,8 @@ impl<E: Clone> Behaviour<E> {
         let mut state = self.state();
         state.faults.clear();
         state.routes.clear();
-        lock(&self.login_failures).clear();
-        lock(&self.request_failures).clear();
+        self.login_failures.lock().clear();
+        self.request_failures.lock().clear();
     }
 
     /// Checks tokens as if so much more time had passed. A login with a token past its `exp` is
@@ -95,15 +92,6 @@ impl<E: Clone> Behaviour<E> {
     /// which closes the connection.
     pub fn age_tokens(&self, by: Duration) {
         self.state().ahead += by;
-    }
-
-    pub(crate) fn verify(
-        &self,
-        issuer: &Issuer,
-        audience: &str,
-        token: &str,
-    ) -> Result<Verified, Refusal> {
-        issuer.verify_at(token, audience, self.now())
     }
 
     /// The time by which tokens are checked.
@@ -118,24 +106,23 @@ impl<E: Clone> Behaviour<E> {
     }
 
     pub(crate) fn next_login_failures(&self) -> Option<Vec<E>> {
-        lock(&self.login_failures).next()
-    }
-
-    pub(crate) fn next_login_failure(&self) -> Option<E> {
-        self.next_login_failures()?.pop()
+        self.login_failures.lock().next()
     }
 
     pub(crate) fn next_request_failure(&self) -> Option<E> {
-        lock(&self.request_failures).next()
+        self.request_failures.lock().next()
     }
 
-    /// Counts a connection as open while the returned value lives.
-    pub(crate) fn open(&self) -> OpenConnection<'_> {
+    /// Serves a connection and counts it.
+    pub(crate) async fn serve(&self, serving: impl Future<Output = io::Result<()>>) {
         self.count(|it| {
             it.connections += 1;
             it.open_connections += 1;
         });
-        OpenConnection(&self.counters)
+        let _open = OpenConnection(&self.counters);
+        if let Err(error) = serving.await {
+            tracing::debug!(%error, "a connection to a database ended");
+        }
     }
 
     pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
@@ -143,7 +130,7 @@ impl<E: Clone> Behaviour<E> {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 }
 
@@ -158,7 +145,7 @@ impl Behaviour {
     /// class of 20 or more closes the connection. At the stand-in only. Failures that were asked
     /// for before come first.
     pub fn fail_requests(&self, times: usize, error: ServerError) {
-        lock(&self.request_failures).push(times, error);
+        self.request_failures.lock().push(times, error);
     }
 
     /// The next `times` logins that would succeed are routed to `host` and `port` (ENVCHANGE 20).
@@ -187,10 +174,6 @@ impl Behaviour {
     pub fn server_name(&self) -> String {
         self.state().server_name.clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What has happened at a server since it started.
@@ -223,7 +206,7 @@ pub struct Counters {
     pub resets: u64,
 }
 
-pub(crate) struct OpenConnection<'a>(&'a watch::Sender<Counters>);
+struct OpenConnection<'a>(&'a watch::Sender<Counters>);
 
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {

@@ -12,8 +12,6 @@ pub(crate) mod behaviour;
 pub(crate) mod fault;
 pub mod postgres;
 
-use std::fmt;
-
 pub(crate) use behaviour::Behaviour;
 pub use behaviour::{Behaviour as FrontControl, Counters as FrontCounters};
 pub use fault::{Fault, Stage as FrontStage};
@@ -28,8 +26,4 @@ pub struct EngineLogin {
     pub password: String,
 }
 
-impl fmt::Debug for EngineLogin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineLogin").field("user", &self.user).finish_non_exhaustive()
-    }
-}
+opaque_debug!(EngineLogin);

@@ -4,15 +4,19 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{IdentityEndpoint, IdentityOptions};
-use crate::jwt::{Issuer, Principal, epoch, seconds};
+use crate::{
+    jwt::{Issuer, Principal, epoch, seconds},
+    times::Times,
+};
 
 /// The length of the log: a benchmark must not fill the memory.
 const LOG_LENGTH: usize = 10_000;
@@ -112,15 +116,20 @@ impl IdentityEndpoint {
     }
 
     /// Responds to the next `count` requests with `fault`, which replaces an earlier fault.
-    pub fn fail_next(&self, count: u64, fault: Fault) {
-        self.state.lock().fault = Some(Plan { fault, skip: 0, left: count });
+    pub fn fail_next(&self, count: usize, fault: Fault) {
+        let mut inner = self.state.lock();
+        inner.faults.clear();
+        inner.faults.push(count, Some(fault));
     }
 
     /// Responds properly to `skip` requests (for example, to the first of the Azure Arc
     /// agent's two), and to every later request with `fault` until
     /// [`recover`](Self::recover).
-    pub fn fail_after(&self, skip: u64, fault: Fault) {
-        self.state.lock().fault = Some(Plan { fault, skip, left: u64::MAX });
+    pub fn fail_after(&self, skip: usize, fault: Fault) {
+        let mut inner = self.state.lock();
+        inner.faults.clear();
+        inner.faults.push(skip, None);
+        inner.faults.push(usize::MAX, Some(fault));
     }
 
     /// Responds to every request with `fault` until [`recover`](Self::recover).
@@ -130,7 +139,7 @@ impl IdentityEndpoint {
 
     /// Responds properly again. Requests that met [`Fault::Silence`] get no response.
     pub fn recover(&self) {
-        self.state.lock().fault = None;
+        self.state.lock().faults.clear();
     }
 
     /// Makes requests wait until [`release`](Self::release). They are counted at once;
@@ -208,7 +217,8 @@ pub(super) struct Inner {
     pub(super) user_assigned: Vec<Principal>,
     tokens: TokenSettings,
     latency: Duration,
-    fault: Option<Plan>,
+    /// What happens to the next requests; `None` is a proper response.
+    faults: Times<Option<Fault>>,
     kept: BTreeMap<(String, String), Signed>,
     handed_out: u64,
     /// Whether `/health` answers 503.
@@ -217,15 +227,6 @@ pub(super) struct Inner {
     /// The Azure Arc agent's keys, and whether each was used.
     arc_keys: Vec<(String, bool)>,
     arc_challenge: Option<String>,
-}
-
-/// Which requests fail.
-struct Plan {
-    fault: Fault,
-    /// Requests that get a proper response before.
-    skip: u64,
-    /// How many requests fail; `u64::MAX`: all.
-    left: u64,
 }
 
 /// A token and the numbers in its response.
@@ -258,7 +259,7 @@ impl State {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -284,7 +285,7 @@ impl State {
         let _ = held.wait_for(|held| !held).await;
         let (latency, fault) = {
             let mut inner = self.lock();
-            (inner.latency, inner.next_fault())
+            (inner.latency, inner.faults.next().flatten())
         };
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
@@ -346,17 +347,5 @@ impl State {
         let given = authorization.strip_prefix("Basic ");
         let key = inner.arc_keys.iter_mut().find(|(key, used)| Some(&**key) == given && !used);
         key.map(|(_, used)| *used = true).is_some()
-    }
-}
-
-impl Inner {
-    fn next_fault(&mut self) -> Option<Fault> {
-        let plan = self.fault.as_mut().filter(|plan| plan.left > 0)?;
-        if plan.skip > 0 {
-            plan.skip -= 1;
-            return None;
-        }
-        plan.left = plan.left.saturating_sub(1);
-        Some(plan.fault.clone())
     }
 }

@@ -14,7 +14,7 @@ mod hosts;
 mod protocol;
 
 use std::{
-    fmt, io,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -212,8 +212,4 @@ impl IdentityEndpoint {
     }
 }
 
-impl fmt::Debug for IdentityEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdentityEndpoint").field("addr", &self.addr()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(IdentityEndpoint);

@@ -14,6 +14,7 @@ use sqlparser::{
 };
 
 use super::error::SqlError;
+pub(super) use crate::database::{list, quoted};
 
 pub(super) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
     // The parser reads it as `=`. This also refuses texts that contain it.
@@ -36,11 +37,6 @@ pub(super) fn only(rebuilt: &str, given: &impl Display) -> Result<(), SqlError> 
         _ if known.next().is_some() => Err(SqlError::unsupported(given)),
         _ => Ok(()),
     }
-}
-
-/// With commas between them.
-pub(super) fn list(items: &[impl Display]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A query of one `SELECT`, with `ORDER BY`.
@@ -128,9 +124,4 @@ pub(super) fn local(name: &ObjectName) -> Result<String, SqlError> {
         [ObjectNamePart::Identifier(name)] => Ok(folded(name)),
         _ => Err(SqlError::unsupported(name.to_string())),
     }
-}
-
-/// For SQLite.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

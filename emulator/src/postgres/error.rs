@@ -22,13 +22,6 @@ impl SqlError {
         Self::new("0A000", format!("this stand-in for PostgreSQL does not support: {construct}"))
     }
 
-    pub(super) fn failed_transaction() -> Self {
-        Self::new(
-            "25P02",
-            "current transaction is aborted, commands ignored until end of transaction block",
-        )
-    }
-
     /// Carries the error through SQLite, which transmits a message only.
     pub(super) fn into_sqlite(self) -> Error {
         Error::UserFunctionError(format!("\u{1}{}\u{1}{}", self.code, self.message).into())

@@ -7,7 +7,7 @@ use rusqlite::{Connection, functions::FunctionFlags, types::Value};
 use super::{
     Embedded,
     error::SqlError,
-    numeric::Numeric,
+    numeric,
     values::{Ty, cast},
 };
 
@@ -25,7 +25,7 @@ pub(super) fn register(sqlite: &Connection, engine: &Arc<Embedded>) -> rusqlite:
     sqlite.create_scalar_function("pg_average", 2, flags, |context| {
         // There is no sum without rows.
         let Some(sum) = context.get::<Option<i64>>(0)? else { return Ok(None) };
-        let average = Numeric::average(sum, context.get(1)?).map_err(SqlError::into_sqlite)?;
+        let average = numeric::average(sum, context.get(1)?).map_err(SqlError::into_sqlite)?;
         Ok(Some(average.to_string()))
     })
 }

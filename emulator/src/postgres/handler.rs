@@ -55,7 +55,7 @@ impl SimpleQueryHandler for Queries {
 }
 
 /// Runs several statements as one transaction, unless they begin or end transactions.
-fn run_all(
+pub(super) fn run_all(
     session: &mut Session,
     sql: &str,
     responses: &mut Vec<Response>,

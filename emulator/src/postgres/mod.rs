@@ -34,12 +34,14 @@ mod session;
 mod values;
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 use futures::{Sink, StreamExt};
+use parking_lot::Mutex;
 use pgwire::{
     api::{
         ClientInfo, DefaultClient, NoopHandler, PgWireConnectionState, PidSecretKeyGenerator,
@@ -58,7 +60,7 @@ use tokio_util::codec::Framed;
 
 use crate::database::Database;
 use error::SqlError;
-use handler::Queries;
+use handler::{Queries, run_all};
 use session::{Session, SessionHandle};
 
 const SERVER_VERSION: &str = "16.6";
@@ -85,6 +87,17 @@ impl Embedded {
         Arc::new(Self { database, names, sequences, keys })
     }
 
+    /// Runs SQL statements as one transaction, for example those that create the tables.
+    ///
+    /// # Errors
+    ///
+    /// The first statement that fails.
+    pub fn run(self: &Arc<Self>, sql: &str) -> io::Result<()> {
+        let session = Session::open(self, <[String; 2]>::default());
+        let run = session.and_then(|mut session| run_all(&mut session, sql, &mut Vec::new()));
+        run.map_err(io::Error::other)
+    }
+
     /// Connects without a password; the engine closes when the stream is dropped.
     pub(crate) fn connect(self: &Arc<Self>) -> DuplexStream {
         let (client, stream) = tokio::io::duplex(BUFFER);
@@ -98,20 +111,20 @@ impl Embedded {
     }
 
     fn new_sequence(&self) -> usize {
-        let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sequences = self.sequences.lock();
         sequences.push(0);
         sequences.len() - 1
     }
 
     fn next_value(&self, sequence: i64) -> Option<i64> {
-        let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sequences = self.sequences.lock();
         let last = sequences.get_mut(usize::try_from(sequence).ok()?)?;
         *last += 1;
         Some(*last)
     }
 }
 
-async fn serve(stream: DuplexStream, engine: Arc<Embedded>) -> std::io::Result<()> {
+async fn serve(stream: DuplexStream, engine: Arc<Embedded>) -> io::Result<()> {
     let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let codec = PgWireMessageServerCodec::new(DefaultClient::new(nowhere, true));
     let mut socket = Framed::new(stream, codec);

@@ -140,7 +140,8 @@ impl Compiler<'_> {
         let name = table(factor)?;
         let columns = self.table(&name)?;
         if self.sources.iter().any(|source| source.name == name) {
-            return Err(SqlError::unsupported(format!("the table {name} twice")));
+            let message = format!("table name \"{name}\" specified more than once");
+            return Err(SqlError::new("42712", message));
         }
         let sql = quoted(&name);
         self.sources.push(Source { name, columns });

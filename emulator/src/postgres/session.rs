@@ -1,7 +1,8 @@
 //! A session: its SQLite connection, its transaction, and what it runs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use pgwire::{
     api::{ClientInfo, Type},
     error::{PgWireError, PgWireResult},
@@ -105,7 +106,9 @@ impl Session {
     fn check(&self, command: Option<Command>) -> Result<(), SqlError> {
         let ends = matches!(command, Some(Command::Commit | Command::Rollback));
         if self.status == Status::Failed && !ends {
-            return Err(SqlError::failed_transaction());
+            let message =
+                "current transaction is aborted, commands ignored until end of transaction block";
+            return Err(SqlError::new("25P02", message));
         }
         Ok(())
     }
@@ -160,7 +163,7 @@ impl SessionHandle {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Session> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Runs `work` on a thread that may block.

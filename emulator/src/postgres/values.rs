@@ -11,7 +11,7 @@ use time::{
     macros::{date, format_description},
 };
 
-use super::{error::SqlError, numeric::Numeric};
+use super::{error::SqlError, numeric};
 
 const EPOCH: Date = date!(2000 - 01 - 01);
 
@@ -65,8 +65,8 @@ impl Ty {
         let modifier = match (&base, numbers.as_slice()) {
             (_, []) => -1,
             (&Type::VARCHAR, [length @ 1..=10_485_760]) => length + 4,
-            (&Type::NUMERIC, [precision @ 1..=Numeric::DIGITS]) => (precision << 16) + 4,
-            (&Type::NUMERIC, [precision @ 1..=Numeric::DIGITS, scale])
+            (&Type::NUMERIC, [precision @ 1..=numeric::DIGITS]) => (precision << 16) + 4,
+            (&Type::NUMERIC, [precision @ 1..=numeric::DIGITS, scale])
                 if (0..=*precision).contains(scale) =>
             {
                 (precision << 16 | scale) + 4
@@ -134,7 +134,7 @@ pub(super) fn parse(text: &str, ty: &Type) -> Result<Value, SqlError> {
         Type::NUMERIC => match trimmed.to_ascii_lowercase() {
             // PostgreSQL accepts exponents, not-a-number and infinities.
             word if word.contains(['e', 'n']) => return Err(unsupported()),
-            _ => Value::Text(Numeric::parse(text)?.to_string()),
+            _ => Value::Text(numeric::parse(text)?.to_string()),
         },
         Type::TEXT | Type::VARCHAR => {
             if text.contains('\0') {
@@ -174,7 +174,7 @@ pub(super) fn cast(value: Value, from: &Type, to: &Ty) -> Result<Value, SqlError
     let size = u32::try_from(to.modifier - 4).unwrap_or(0);
     match (value, &to.base) {
         (Value::Text(number), &Type::NUMERIC) if to.modifier != -1 => {
-            let number = Numeric::parse(&number)?.fit(size >> 16, size & 0xffff)?;
+            let number = numeric::fit(numeric::parse(&number)?, size >> 16, size & 0xffff)?;
             Ok(Value::Text(number.to_string()))
         }
         (Value::Text(text), &Type::VARCHAR) if to.modifier != -1 => {
@@ -201,7 +201,7 @@ pub(super) fn to_binary(value: &Value, ty: &Type) -> Result<Vec<u8>, SqlError> {
         }
         (Value::Integer(number), _) => number.to_be_bytes().into(),
         (Value::Real(number), _) => number.to_be_bytes().into(),
-        (Value::Text(number), &Type::NUMERIC) => Numeric::parse(number)?.to_binary(),
+        (Value::Text(number), &Type::NUMERIC) => numeric::to_binary(numeric::parse(number)?),
         (value, ty) => print(value, ty)?.into_bytes(),
     })
 }

@@ -206,11 +206,11 @@ async fn five_hundred_logins_at_once_all_succeed() {
 }
 
 #[tokio::test]
-async fn a_front_that_stops_takes_its_connections_with_it() {
+async fn a_front_that_goes_away_takes_its_connections_with_it() {
     let setup = Setup::new().await;
     let sessions = [Raw::session(&setup).await, Raw::session(&setup).await];
     let Setup { front, engine, .. } = setup;
-    front.stop().await;
+    front.go_away().await.unwrap();
     for mut session in sessions {
         assert!(session.answer().await.is_empty());
     }

@@ -17,14 +17,13 @@ use crate::{Setup, engine, engine_with, one};
 async fn an_engine_that_is_down_is_a_transient_error_and_comes_back() {
     let setup = Setup::new().await;
     let mut open = setup.login(&setup.token(0)).await.unwrap();
-    setup.engine.refuse_connections(true).await.unwrap();
-    setup.engine.cut_connections().await;
+    setup.engine.go_away().await.unwrap();
     open.simple_query("SELECT 1").await.map(drop).unwrap_err();
     let (number, text) = setup.refusal(&setup.token(0)).await;
     assert!(number == 40613 && text.contains("'orders' on server 'localhost'"), "{text}");
     // Whoever has no valid token learns nothing of the engine.
     assert_eq!(setup.refusal("no token").await.0, 18456);
-    setup.engine.refuse_connections(false).await.unwrap();
+    setup.engine.come_back().unwrap();
     let mut client = setup.login(&setup.token(0)).await.unwrap();
     assert_eq!(one::<i32>(&mut client, "SELECT 1").await, Some(1));
     let counters = setup.front.counters();

@@ -180,7 +180,7 @@ fn passwords_are_not_in_debug_output() {
     let mut server = AzureSqlOptions::new(issuer, Arc::default(), database, tls);
     server.sql_logins = vec![shop_login()];
     for text in [format!("{front:?}"), format!("{server:?}")] {
-        assert!(text.contains("shop_login") && !text.contains("pässword"), "{text}");
+        assert!(text.contains("EngineLogin") && !text.contains("pässword"), "{text}");
     }
 }
 
@@ -243,7 +243,7 @@ async fn users_from_the_external_provider_are_translated_for_the_engine() {
     let for_login = "CREATE USER [shop-identity] FOR LOGIN [shop_login]";
     let (_, direct) = raw::error(&raw.ask(raw::BATCH, &batch(for_login)).await);
     assert_eq!((number, own), (102, direct));
-    // With a reset: the engine acknowledges it, then gets a THROW, which it does not support.
+    // With a reset: the engine acknowledges it, then refuses THROW, which it does not understand.
     let unknown = "CREATE USER [nobody's] FROM EXTERNAL PROVIDER;";
     raw.send_with(raw::BATCH, 0x08, &batch(unknown)).await;
     let answer = raw.answer().await;
@@ -277,8 +277,8 @@ async fn failures_routes_and_delays_are_as_many_as_asked_for() {
     let mut raw = raw::Raw::hello(&setup).await;
     let login = raw::login7(&raw::security_token(&setup.token(0)));
     assert!(!raw::contains(&raw.ask(raw::LOGIN7, &login).await, &[0xae, 2]));
-    setup.front.refuse_connections(true).await.unwrap();
+    setup.front.go_away().await.unwrap();
     setup.login(&setup.token(0)).await.unwrap_err();
-    setup.front.refuse_connections(false).await.unwrap();
+    setup.front.come_back().unwrap();
     setup.login(&setup.token(0)).await.unwrap();
 }

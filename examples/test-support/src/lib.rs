@@ -100,8 +100,7 @@ impl World {
 
     /// Breaks the connections of Azure SQL and refuses new ones.
     pub async fn azure_sql_goes_away(&self) {
-        self.emulator.azure_sql().refuse_connections(true).await.expect("it runs");
-        self.cut_azure_sql_connections().await;
+        self.emulator.azure_sql().go_away().await.expect("the port is free");
     }
 
     /// Breaks the connections of Azure SQL, and waits until it has closed them.
@@ -115,7 +114,7 @@ impl World {
 
     /// Accepts connections of Azure SQL again.
     pub async fn azure_sql_comes_back(&self) {
-        self.emulator.azure_sql().refuse_connections(false).await.expect("the port is free");
+        self.emulator.azure_sql().come_back().expect("the port is free");
     }
 }
 

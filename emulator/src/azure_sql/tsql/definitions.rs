@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     azure_sql::{error::ServerError, tokens::Command, types::SqlType},
-    database::ROW_NUMBER_INT,
+    database::ROW_NUMBER,
 };
 
 impl Translator<'_> {
@@ -65,7 +65,7 @@ impl Translator<'_> {
         refuse!("CHECK of an IDENTITY": identity && rest.contains(" CHECK "));
         let quoted = names::quoted(name);
         if identity {
-            return Ok(format!("{quoted} {ROW_NUMBER_INT} PRIMARY KEY AUTOINCREMENT"));
+            return Ok(format!("{quoted} {ROW_NUMBER} PRIMARY KEY AUTOINCREMENT"));
         }
         // Texts are equal without regard to case or spaces at the end, which SQLite's index is not.
         if is_key && sql_type.is_text() {

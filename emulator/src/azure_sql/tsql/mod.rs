@@ -25,6 +25,7 @@ use super::{
     tokens::{Column, Command},
     types::SqlType,
 };
+use crate::database::list;
 use names::Table;
 use sources::Source;
 
@@ -124,11 +125,6 @@ pub(crate) struct Translator<'a> {
 /// Fails unless the parser's tree is this text, which is that of its known parts.
 fn only(tree: &impl Display, known: &str) -> Result<()> {
     if tree.to_string() == known { Ok(()) } else { Err(ServerError::unsupported(tree)) }
-}
-
-/// As the parser shows a list.
-fn list(items: &[impl Display]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl<'a> Translator<'a> {

@@ -3,6 +3,7 @@
 use sqlparser::ast::{Ident, ObjectName};
 
 use crate::azure_sql::error::ServerError;
+pub(crate) use crate::database::quoted;
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +21,6 @@ impl Table {
     pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", if self.is_temporary() { "temp" } else { "main" }, quoted(&self.name))
     }
-}
-
-/// An identifier in SQLite's quotes.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A string in quotes.

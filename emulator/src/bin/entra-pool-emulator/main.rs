@@ -1,7 +1,9 @@
-//! Runs the emulator until Ctrl-C or SIGTERM and prints the variables for clients.
+//! Runs the emulator until Ctrl-C or SIGTERM and prints the variables for clients, or runs it
+//! while a command runs.
 
 #![allow(clippy::disallowed_methods)] // A server lives in real time.
 
+mod command;
 mod health;
 mod services;
 mod settings;
@@ -13,7 +15,9 @@ use std::{
 };
 
 use clap::Parser;
+use tracing_subscriber::filter::LevelFilter;
 
+use command::Signals;
 use services::Services;
 use settings::{Arguments, Settings};
 
@@ -39,7 +43,7 @@ impl Failure {
 #[tokio::main]
 async fn main() -> ExitCode {
     let (status, problem) = match run(Arguments::parse()).await {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(code) => return code,
         Err(Failure::Settings(problem)) => (2, problem),
         Err(Failure::Run(problem)) => (1, problem),
     };
@@ -47,50 +51,37 @@ async fn main() -> ExitCode {
     ExitCode::from(status)
 }
 
-async fn run(arguments: Arguments) -> Result<(), Failure> {
+async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let settings = Settings::read(arguments.settings, arguments.config.as_deref())
         .map_err(Failure::Settings)?;
     if arguments.health {
         return health::check(settings.bind, settings.identity_port())
+            .map(|()| ExitCode::SUCCESS)
             .map_err(|error| Failure::Run(format!("not healthy: {error}")));
     }
+    let command = arguments.command;
+    // The output is the command's.
+    let log = if command.is_empty() { LevelFilter::INFO } else { LevelFilter::WARN };
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_max_level(arguments.log)
+        .with_max_level(arguments.log.unwrap_or(log))
         .init();
     // Before the variables are printed: a caller may send a signal right afterwards.
-    let stop =
-        signals().map_err(|error| Failure::Run(format!("cannot listen for signals: {error}")))?;
+    let mut signals = Signals::catch()
+        .map_err(|error| Failure::Run(format!("cannot listen for signals: {error}")))?;
     let services = Services::start(&settings).await?;
+    if let Some(program) = command.first() {
+        services.set_ready();
+        let status = command::run(&command, &services.variables, &mut signals).await;
+        return status
+            .map_err(|error| Failure::Run(format!("cannot run '{}': {error}", program.display())));
+    }
     print!("{}", arguments.print.write(&services.variables));
     // Afterwards, so that a caller who waits for this finds all variables in the output.
     services.set_ready();
     tracing::info!("ready: Ctrl-C stops the emulator and removes its files");
-    stop.await;
+    signals.any().await;
     tracing::info!("stopped");
-    Ok(())
-}
-
-/// Completes with Ctrl-C or SIGTERM.
-#[cfg(unix)]
-fn signals() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-/// Completes with Ctrl-C.
-#[cfg(not(unix))]
-fn signals() -> io::Result<impl Future<Output = ()>> {
-    let mut interrupt = tokio::signal::windows::ctrl_c()?;
-    Ok(async move {
-        interrupt.recv().await;
-    })
+    Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     collections::BTreeMap,
+    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -25,6 +26,16 @@ use crate::{
     settings::{Credential, Settings},
     variables::Variable,
 };
+
+/// Tables for first tries, with two rows each.
+#[cfg(feature = "embedded")]
+const SAMPLE_AZURE_SQL: &str = "\
+    CREATE TABLE TestTable (Column1 int NOT NULL PRIMARY KEY, Column2 nvarchar(50) NOT NULL);
+    INSERT INTO TestTable VALUES (1, 'a book'), (2, 'a lamp');";
+#[cfg(feature = "embedded")]
+const SAMPLE_POSTGRES: &str = "\
+    CREATE TABLE restaurant (id int NOT NULL PRIMARY KEY, name text NOT NULL);
+    INSERT INTO restaurant VALUES (1, 'Chez Token'), (2, 'Da Claim');";
 
 /// Of the token in the file, which is not rotated.
 const WORKLOAD_TOKEN_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -77,12 +88,14 @@ impl Services {
         if let Some((port, _)) = &azure_sql {
             let text = tenant.azure_sql_string(*port, &settings.azure_sql_databases()[0]);
             let text = format!("{text};Authentication=Active Directory Default");
-            add("Azure SQL", "EMULATOR_AZURE_SQL", text);
+            add("Azure SQL", "EMULATOR_AZURE_SQL", text.clone());
+            add("", "AZURE_SQL_CONNECTIONSTRING", text);
         }
         let postgres = start_postgres(settings, &tenant)?;
         if let Some((port, _)) = &postgres {
             let url = tenant.postgres_url(*port, &settings.postgres_databases()[0], &role);
-            add("Azure Database for PostgreSQL", "EMULATOR_POSTGRES", url);
+            add("Azure Database for PostgreSQL", "EMULATOR_POSTGRES", url.clone());
+            add("", "AZURE_POSTGRESQL_CONNECTIONSTRING", url);
         }
         Ok(Self { variables, tenant, _servers: [azure_sql, postgres], _folder: folder })
     }
@@ -144,19 +157,22 @@ fn start_postgres(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>
     let failed = Failure::start("PostgreSQL");
     let (issuer, directory) = (Arc::clone(&tenant.issuer), Arc::clone(&tenant.directory));
     let (tls, port) = (Arc::clone(&tenant.tls), settings.postgres_port.unwrap_or(54320));
+    #[cfg(feature = "embedded")]
+    let script = settings
+        .script(&settings.postgres_init, &settings.postgres_upstream, SAMPLE_POSTGRES)
+        .map_err(Failure::Settings)?;
     let mut options = match &settings.postgres_upstream {
         Some(url) => PostgresFrontOptions::new(issuer, directory, url, tls),
         #[cfg(not(feature = "embedded"))]
         None => return Ok(None),
         #[cfg(feature = "embedded")]
         None => {
-            use entra_pool_emulator::{
-                database::Database, emulator::SAMPLE_POSTGRES, postgres::Embedded,
-            };
-            let data = Arc::new(Database::with(SAMPLE_POSTGRES).map_err(&failed)?);
+            use entra_pool_emulator::{database::Database, postgres::Embedded};
+            let data = Arc::new(Database::new().map_err(&failed)?);
             let mut names = settings.postgres_databases();
             names.extend(["postgres", "restaurant"].map(str::to_owned));
             let engine = Embedded::new(data, names);
+            engine.run(&script).map_err(&failed)?;
             PostgresFrontOptions::embedded(issuer, directory, engine, tls)
         }
     };
@@ -177,36 +193,34 @@ fn start_postgres(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>
 async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>, Failure> {
     let failed = Failure::start("Azure SQL");
     let (issuer, directory) = (Arc::clone(&tenant.issuer), Arc::clone(&tenant.directory));
-    let (tls, port) = (Arc::clone(&tenant.tls), settings.azure_sql_port.unwrap_or(14330));
+    let mut endpoint = AzureSqlEndpoint::new(issuer, directory, Arc::clone(&tenant.tls));
+    endpoint.bind = settings.bind.unwrap_or(endpoint.bind);
+    endpoint.port = settings.azure_sql_port.unwrap_or(14330);
     // Drivers that get a token themselves are sent to the token endpoint here.
-    let sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
+    endpoint.sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
+    #[cfg(feature = "embedded")]
+    let script = settings
+        .script(&settings.azure_sql_init, &settings.azure_sql_upstream, SAMPLE_AZURE_SQL)
+        .map_err(Failure::Settings)?;
     if let Some(upstream) = settings.azure_sql_upstream().map_err(Failure::Settings)? {
-        let mut front = AzureSqlFront {
-            endpoint: AzureSqlEndpoint::new(issuer, directory, tls),
-            engine: (upstream.host, upstream.port),
-            engine_trust: upstream.trust,
-            engine_logins: BTreeMap::new(),
-        };
-        front.endpoint.bind = settings.bind.unwrap_or(front.endpoint.bind);
-        front.endpoint.port = port;
-        front.endpoint.sts_url = sts_url;
+        let mut engine_logins = BTreeMap::new();
         if let Some(login) = upstream.login {
             let names = tenant.directory.names().into_iter();
-            front.engine_logins = names.map(|name| (name, login.clone())).collect();
+            engine_logins.extend(names.map(|name| (name, login.clone())));
         }
-        front.engine_logins.extend(settings.azure_sql_login.clone());
+        engine_logins.extend(settings.azure_sql_login.clone());
+        let (engine, engine_trust) = ((upstream.host, upstream.port), upstream.trust);
+        let front = AzureSqlFront { endpoint, engine, engine_trust, engine_logins };
         let front = front.start().map_err(failed)?;
         return Ok(Some((front.addr().port(), Box::new(front))));
     }
     #[cfg(feature = "embedded")]
     {
-        use entra_pool_emulator::{azure_sql, database::Database, emulator::SAMPLE_AZURE_SQL};
-        let data = Arc::new(Database::with(SAMPLE_AZURE_SQL).map_err(&failed)?);
-        let mut options = azure_sql::AzureSqlOptions::new(issuer, directory, data, tls);
-        options.endpoint.bind = settings.bind.unwrap_or(options.endpoint.bind);
-        options.endpoint.port = port;
-        options.endpoint.sts_url = sts_url;
+        use entra_pool_emulator::{azure_sql, database::Database};
+        let data = Arc::new(Database::new().map_err(&failed)?);
+        let mut options = azure_sql::AzureSqlOptions::at(endpoint, data);
         options.databases.extend(settings.azure_sql_databases());
+        options.run(&script).map_err(|error| failed(io::Error::other(error)))?;
         let server = azure_sql::AzureSqlServer::start(options).await.map_err(failed)?;
         Ok(Some((server.addr().port(), Box::new(server))))
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -35,11 +36,16 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value = "sh", value_name = "FORMAT")]
     pub(crate) print: Format,
     /// How much to log on stderr: off, error, warn, info (requests and logins), debug
-    #[arg(long, default_value = "info", value_name = "LEVEL", env = "EMULATOR_LOG")]
-    pub(crate) log: LevelFilter,
+    /// [default: info, or warn with a COMMAND]
+    #[arg(long, value_name = "LEVEL", env = "EMULATOR_LOG")]
+    pub(crate) log: Option<LevelFilter>,
     /// Checks whether a running emulator is ready: the exit status is 0 if it is
     #[arg(long)]
     pub(crate) health: bool,
+    /// Runs this command with the variables in its environment instead of printing them, and
+    /// exits when it exits, with its exit code
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Which credential the printed variables are for.
@@ -100,11 +106,19 @@ pub(crate) struct Settings {
     /// A SQL Server behind the front,
     /// sqlserver://USER:PASSWORD@HOST:PORT?TrustServerCertificate=true
     #[arg(long, value_name = "URL", env = "EMULATOR_AZURE_SQL_UPSTREAM", hide_env_values = true)]
-    azure_sql_upstream: Option<String>,
+    pub(crate) azure_sql_upstream: Option<String>,
     /// A PostgreSQL behind the front, postgres://SUPERUSER:PASSWORD@HOST:PORT/DATABASE
     #[arg(long, value_name = "URL", env = "EMULATOR_POSTGRES_UPSTREAM", hide_env_values = true)]
     pub(crate) postgres_upstream: Option<String>,
-    /// Which credential the printed variables are for [default: managed-identity]
+    /// A SQL script (one batch) for the embedded Azure SQL, instead of the sample table
+    #[cfg(feature = "embedded")]
+    #[arg(long, value_name = "FILE", value_parser = |path: &str| std::path::absolute(path))]
+    pub(crate) azure_sql_init: Option<PathBuf>,
+    /// A SQL script for the embedded PostgreSQL, instead of the sample table
+    #[cfg(feature = "embedded")]
+    #[arg(long, value_name = "FILE", value_parser = |path: &str| std::path::absolute(path))]
+    pub(crate) postgres_init: Option<PathBuf>,
+    /// Which credential the variables are for [default: managed-identity]
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) credential: Option<Credential>,
     // Only the file has the others.
@@ -211,6 +225,24 @@ impl Settings {
                      ?certificate=FILE with the authority of the server's certificate";
         let url = self.azure_sql_upstream.as_deref();
         url.map(|url| sql_server(url).ok_or_else(|| wrong.to_owned())).transpose()
+    }
+
+    /// The script in the file `init`, or the `sample`, for the embedded engine.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn script(
+        &self,
+        init: &Option<PathBuf>,
+        upstream: &Option<String>,
+        sample: &str,
+    ) -> Result<String, String> {
+        match init {
+            None => Ok(sample.to_owned()),
+            Some(path) if upstream.is_none() => read(&self.folder.join(path)),
+            Some(path) => Err(format!(
+                "{} is not run in an upstream: run it there yourself, or leave the upstream out",
+                path.display()
+            )),
+        }
     }
 
     pub(crate) fn identity_port(&self) -> u16 {

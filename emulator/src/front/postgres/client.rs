@@ -166,12 +166,12 @@ async fn log_in(
         timeout(shared.login_timeout, read_token(client)).await.map_err(io::Error::from)??;
 
     shared.control.pass(FrontStage::Login, client).await?;
-    if let Some(error) = shared.control.next_login_failure() {
+    if let Some(error) = shared.control.next_login_failures().and_then(|mut errors| errors.pop()) {
         return Err(error.into());
     }
     let verified = shared
-        .control
-        .verify(&shared.issuer, &shared.audience, &token)
+        .issuer
+        .verify_at(&token, &shared.audience, shared.control.now())
         .map_err(|refusal| LoginError::new("28P01", refused(&refusal, &user)))?;
     let principal = shared.directory.by_name(&user);
     if principal.as_ref().is_some_and(|principal| principal.object_id != verified.object_id) {

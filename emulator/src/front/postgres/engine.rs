@@ -1,6 +1,6 @@
 //! The front's connections to its PostgreSQL engine.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use postgres_protocol::{
@@ -11,9 +11,9 @@ use postgres_protocol::{
     },
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_postgres::{
     Client, NoTls,
@@ -21,14 +21,11 @@ use tokio_postgres::{
 };
 
 use super::{EngineLogin, LoginError, PostgresFrontOptions, client::Failure};
+pub(super) use crate::azure_sql::packets::Stream;
 use crate::jwt::TENANT_ID;
 
 /// The largest size of an answer to a login, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Connects to an engine in this process, which trusts the front.
 pub(super) type Dial = Arc<dyn Fn() -> Box<dyn Stream> + Send + Sync>;
@@ -41,7 +38,8 @@ pub(super) struct Engine {
 
 enum Address {
     Tcp(String, u16),
-    Unix(PathBuf),
+    #[cfg(unix)]
+    Unix(std::path::PathBuf),
     InProcess(Dial),
 }
 
@@ -84,7 +82,16 @@ impl Engine {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
-            Address::Unix(path) => dial_unix(path).await,
+            #[cfg(unix)]
+            Address::Unix(path) => loop {
+                match tokio::net::UnixStream::connect(path).await {
+                    // With TCP the system waits while the backlog is full; here it returns an error.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    connected => return Ok(Box::new(connected?)),
+                }
+            },
             Address::InProcess(dial) => Ok(dial()),
         }
     }
@@ -139,24 +146,6 @@ impl Engine {
         };
         timeout(self.timeout, session).await?
     }
-}
-
-#[cfg(unix)]
-async fn dial_unix(path: &std::path::Path) -> io::Result<Box<dyn Stream>> {
-    loop {
-        match tokio::net::UnixStream::connect(path).await {
-            // With TCP the system waits while the backlog is full; here it returns an error.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                sleep(Duration::from_millis(5)).await;
-            }
-            connected => return Ok(Box::new(connected?)),
-        }
-    }
-}
-
-#[cfg(not(unix))]
-async fn dial_unix(_: &std::path::Path) -> io::Result<Box<dyn Stream>> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn unreachable(error: io::Error) -> LoginError {

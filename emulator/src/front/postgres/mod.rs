@@ -23,7 +23,7 @@ mod roles;
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -111,17 +111,7 @@ impl PostgresFrontOptions {
     }
 }
 
-impl fmt::Debug for PostgresFrontOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The URL has a password in it.
-        f.debug_struct("PostgresFrontOptions")
-            .field("administrators", &self.administrators)
-            .field("engine_logins", &self.engine_logins)
-            .field("port", &self.port)
-            .field("audience", &self.audience)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(PostgresFrontOptions);
 
 /// A refusal of a login: an `ErrorResponse` of severity FATAL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,12 +177,7 @@ impl PostgresFront {
         let served = Arc::clone(&shared);
         let serve = move |stream: TcpStream| {
             let shared = Arc::clone(&served);
-            async move {
-                let _open = shared.control.open();
-                if let Err(error) = client::serve(stream, &shared).await {
-                    tracing::debug!(%error, "PostgreSQL front: a connection ended");
-                }
-            }
+            async move { shared.control.serve(client::serve(stream, &shared)).await }
         };
         let listener = Arc::new(Listener::start((options.bind, options.port), serve)?);
         Ok(Self { listener, shared })
@@ -244,11 +229,4 @@ impl PostgresFront {
     }
 }
 
-impl fmt::Debug for PostgresFront {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresFront")
-            .field("addr", &self.addr())
-            .field("counters", &self.control().counters())
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(PostgresFront);

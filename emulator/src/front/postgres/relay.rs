@@ -2,10 +2,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-/// Four TLS records: the engine's socket is drained while the client's is written.
-const BUFFER: usize = 64 * 1024;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// Relays until the engine closes or either side fails. A client that only stops sending
 /// still gets its answers. When the engine stops sending, the session has ended.
@@ -28,13 +25,6 @@ async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
 ) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let length = from.read(&mut buffer).await?;
-        if length == 0 {
-            return to.shutdown().await;
-        }
-        to.write_all(&buffer[..length]).await?;
-        to.flush().await?;
-    }
+    tokio::io::copy(from, to).await?;
+    to.shutdown().await
 }

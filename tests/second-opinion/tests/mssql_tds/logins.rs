@@ -140,7 +140,7 @@ async fn one_deadline_is_over_all_of_a_connect_and_names_its_stage() {
 async fn a_server_that_cannot_be_reached_is_told_from_one_without_an_address() {
     let shop = Shop::open().await;
     let port = shop.server.addr().port();
-    shop.server.refuse_connections(true).await.unwrap();
+    shop.server.go_away().await.unwrap();
     let error = refused(&shop.connector_to(port, "", |config| config)).await;
     assert!(matches!(error, Error::Dial { .. }), "{error:?}");
     let config = "Server=nowhere.invalid;Entra Scope=https://database.windows.net/.default";
