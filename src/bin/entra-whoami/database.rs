@@ -23,8 +23,8 @@ pub(crate) enum Database {
 }
 
 impl Target {
-    /// Reads a connection string or a host; without one, there is no database. A `limit`
-    /// replaces the connection string's.
+    /// Reads a connection string or a host name. Without one, no database is checked. A `limit`
+    /// replaces that of the connection string.
     pub(crate) fn parse(
         text: Option<&str>,
         limit: Option<Duration>,
@@ -35,11 +35,11 @@ impl Target {
         let lower = text.to_ascii_lowercase();
         let text = match lower.contains('=') || lower.contains("://") {
             true => text.to_owned(),
-            // Each server of PostgreSQL has the database `postgres`.
+            // Every PostgreSQL server has the database `postgres`.
             false if lower.contains(".postgres.") => format!("postgres://{text}/postgres"),
             false => format!("Server={text}"),
         };
-        // libpq and Npgsql have `host`, which no driver of Azure SQL has.
+        // libpq and Npgsql use the keyword `host`, and no driver for Azure SQL does.
         let is_postgres = ["postgres://", "postgresql://", "jdbc:postgresql:"]
             .iter()
             .any(|start| text.starts_with(start))
@@ -59,7 +59,7 @@ impl Target {
 }
 
 impl Database {
-    /// Logs in, and queries the session's database and user. `limit` is that of the query.
+    /// Logs in, and queries the session's database and user. `limit` applies to the query.
     pub(crate) async fn log_in(
         self,
         tokens: TokenCache,
@@ -81,7 +81,7 @@ impl Database {
                 let connector = postgres::Connector::new(config.tls(tls), tokens)?;
                 let (client, connection) = connector.connect().await?;
                 report.passed("login");
-                // Its error is also that of the query.
+                // If the connection fails, the query returns the same error.
                 tokio::spawn(async { connection.await.ok() });
                 let query = "SELECT current_database()::text, current_user::text";
                 let row = tokio::select! {

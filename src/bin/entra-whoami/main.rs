@@ -1,5 +1,5 @@
-//! `entra-whoami` logs in to a database and reports each step on the way; at the first one that
-//! fails, it prints what to do.
+//! `entra-whoami` logs in to a database and reports each step. If a step fails, it prints what to
+//! do.
 
 mod database;
 mod report;
@@ -40,9 +40,8 @@ struct Arguments {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
-    /// The time limit of the token, of the connect and of the query, each. Default: 30 for
-    /// the token, the connection string's for the connect (15 if it has none), 15 for the
-    /// query
+    /// The time limit for each of the token, the connect and the query. Default: 30 for the
+    /// token, that of the connection string for the connect (or 15), 15 for the query
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<NonZeroU16>,
 }
@@ -62,7 +61,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread needs no more than a few files");
     let outcome = runtime.block_on(check(target, limit, &report));
-    // A name server that does not respond would keep a thread, and the program, waiting.
+    // If the name server does not respond, a thread is blocked. The program does not wait for it.
     runtime.shutdown_background();
     report.finish(outcome)
 }

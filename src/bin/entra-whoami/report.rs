@@ -8,8 +8,8 @@ use std::{
 use entra_pool::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-/// The results of the steps: printed as they come in, or as one JSON object at the end. Clones
-/// share them.
+/// The results of the steps, printed one by one, or as one JSON object at the end. Clones share
+/// them.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     json: bool,
@@ -19,11 +19,11 @@ pub(crate) struct Report {
 
 #[derive(Debug, Default)]
 struct Results {
-    /// Began with the current step.
+    /// The time since the current step began.
     clock: SystemClock,
-    /// The current step and those after it.
+    /// The current step and the following ones.
     ahead: Vec<&'static str>,
-    /// What there is to know about the current step.
+    /// The details of the current step.
     notes: Vec<(&'static str, String)>,
     steps: Vec<Value>,
 }
@@ -37,12 +37,12 @@ impl Report {
         change(&mut self.results.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The steps to come. The first one begins now.
+    /// Sets the steps. The first one begins now.
     pub(crate) fn plan(&self, steps: &[&'static str]) {
         self.with(|results| results.ahead = steps.to_vec());
     }
 
-    /// Adds what there is to know about the current step. Replaces an earlier note.
+    /// Adds a detail of the current step. Replaces an earlier note with this label.
     pub(crate) fn note(&self, label: &'static str, value: impl Into<String>) {
         let value = value.into().replace(char::is_control, "?");
         self.with(|results| {
@@ -51,7 +51,7 @@ impl Report {
         });
     }
 
-    /// If this is the current step, it has passed, and the next one begins.
+    /// If this is the current step, records that it passed and begins the next one.
     pub(crate) fn passed(&self, step: &str) {
         self.with(|results| {
             if results.ahead.first() == Some(&step) {
@@ -81,7 +81,7 @@ impl Report {
         results.steps.push(entry);
     }
 
-    /// Prints the rest and returns the exit code. An error is that of the current step.
+    /// Prints the rest and returns the exit code. An error belongs to the current step.
     pub(crate) fn finish(self, outcome: Result<(), Box<dyn Error>>) -> ExitCode {
         let error = outcome.map_or_else(|error| messages(&*error), |()| Vec::new());
         let passed = error.is_empty();
@@ -101,12 +101,12 @@ impl Report {
     }
 }
 
-/// The messages of an error and of its causes, without repetitions.
+/// The messages of an error and its causes, without repetitions.
 pub(crate) fn messages<'e>(error: &'e (dyn Error + 'static)) -> Vec<String> {
     let source = |error: &&'e (dyn Error + 'static)| (*error).source();
     let mut messages: Vec<_> = successors(Some(error), source).map(ToString::to_string).collect();
     messages.dedup();
-    // tokio-postgres' name for an error of the server, which is the next layer.
+    // tokio-postgres wraps the server's error, which is its source, in this message.
     messages.retain(|message| message != "db error");
     messages
 }

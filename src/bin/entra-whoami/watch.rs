@@ -1,5 +1,5 @@
-//! Watches the library connect: the stages by its events, and the certificate as its verifier
-//! gets it.
+//! Observes a connect of the library: its stages in the events, and the certificate in the
+//! verifier.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -51,7 +51,7 @@ impl Subscriber for Stages {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// A configuration with this verifier, which adds the server's certificate to the report.
+/// Returns a configuration with this verifier that adds the server's certificate to the report.
 pub(crate) fn client_config(
     verifier: Arc<dyn ServerCertVerifier>,
     report: &Report,
