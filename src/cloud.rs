@@ -1,5 +1,5 @@
-//! The Azure clouds: which host belongs to which, what token it wants, and who
-//! gives it.
+//! The Azure clouds: which hosts belong to each cloud, which token they accept, and which authority
+//! issues it.
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 mod hosts;
@@ -20,9 +20,8 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// Where applications (service principals) of this cloud ask for tokens, if
-    /// `AZURE_AUTHORITY_HOST` does not say otherwise. Managed identities and the
-    /// command-line tools know by themselves.
+    /// The authority for tokens of applications (service principals) in this cloud, unless
+    /// `AZURE_AUTHORITY_HOST` is set. Managed identities and the command-line tools do not need it.
     #[cfg(any(test, feature = "azure-identity"))]
     pub(crate) fn authority_host(self) -> &'static str {
         match self {

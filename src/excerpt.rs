@@ -1,25 +1,25 @@
-//! Text of peers (the messages of database servers, response bodies, a command's
-//! stderr), made fit for errors and logs: one line, not long, no secrets.
+//! Filters text from peers (messages of database servers, response bodies, the standard error of a
+//! command) for errors and logs. The result is one short line without secrets.
 
 use std::collections::HashSet;
 
 use zeroize::Zeroizing;
 
-/// Characters of an excerpt at most.
+/// The maximum number of characters in an excerpt.
 const LIMIT: usize = 400;
 
-/// Bytes of the text that are looked at. An Entra token fits into this.
-const LOOKED_AT: usize = 16 * 1024;
+/// The number of bytes of the text that are examined. An Entra token fits into this.
+const EXAMINED: usize = 16 * 1024;
 
-/// So many characters in a row of a secret are removed, wherever white space stands
-/// between them.
+/// Every sequence of this many characters of a secret is removed, even with white space between
+/// them.
 const PART: usize = 16;
 
 const REDACTED: &str = "[redacted]";
 
-/// `text` on one line, shortened, without characters that are not seen or change how
-/// the others are shown, without parts of the `secrets`, and without what looks like a
-/// JWT: a peer may echo what it was sent.
+/// Returns `text` on one line and shortened. Removes characters that are invisible or change how
+/// others are displayed. Also removes parts of the `secrets`, and any text that looks like a JWT,
+/// because a peer may echo the token that it received.
 pub(crate) fn excerpt<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let (text, is_cut) = start(text);
     let line = line(text, secrets);
@@ -30,9 +30,9 @@ pub(crate) fn excerpt<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>
     }
 }
 
-/// The same, but of a long text its end.
+/// Like [`excerpt`], but keeps the end of a long text.
 pub(crate) fn excerpt_of_end<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
-    let from = text.len().saturating_sub(LOOKED_AT);
+    let from = text.len().saturating_sub(EXAMINED);
     let from = (from..=text.len()).find(|from| text.is_char_boundary(*from)).unwrap_or_default();
     let line = line(&text[from..], secrets);
     match line.char_indices().nth_back(LIMIT - 1) {
@@ -41,14 +41,14 @@ pub(crate) fn excerpt_of_end<'a>(text: &str, secrets: impl IntoIterator<Item = &
     }
 }
 
-/// All of the text on one line, without secrets.
+/// Returns the whole text on one line, without secrets.
 fn line<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     let (seen, gaps) = seen(text);
     let hidden = hidden(&seen, &gaps, secrets);
     let mut line = String::new();
     for (at, c) in seen.iter().enumerate() {
-        let goes_on = at > 0 && hidden[at] && hidden[at - 1];
-        if goes_on {
+        let is_continued = at > 0 && hidden[at] && hidden[at - 1];
+        if is_continued {
             continue;
         }
         if gaps[at] && at > 0 {
@@ -63,7 +63,7 @@ fn line<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
     line
 }
 
-/// An error that a peer had a part in and its causes, as an [`excerpt`].
+/// Returns an error that contains text of a peer, with its causes, as an [`excerpt`].
 pub(crate) fn excerpt_of<'a>(
     error: &(dyn std::error::Error + 'static),
     secrets: impl IntoIterator<Item = &'a str>,
@@ -71,8 +71,8 @@ pub(crate) fn excerpt_of<'a>(
     excerpt(&crate::token::with_causes(error), secrets)
 }
 
-/// Our own text with names of others in it: on one line, without characters that are not
-/// seen. Of any length.
+/// Returns our own text, which contains names from peers, on one line and without invisible
+/// characters. Its length is not limited.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub(crate) fn printable(text: &str) -> String {
     let seen: String = text.chars().filter(|c| !is_format(*c)).collect();
@@ -80,13 +80,13 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 fn start(text: &str) -> (&str, bool) {
-    let end = (0..=text.len().min(LOOKED_AT)).rev().find(|end| text.is_char_boundary(*end));
+    let end = (0..=text.len().min(EXAMINED)).rev().find(|end| text.is_char_boundary(*end));
     let end = end.unwrap_or_default();
     (&text[..end], end < text.len())
 }
 
-/// The characters that are seen, and before which of them white space stands. Buffers
-/// do not grow: they may hold a secret.
+/// Returns the visible characters, and for each whether white space precedes it. The buffer does
+/// not grow, because it may contain a secret.
 fn seen(text: &str) -> (Zeroizing<Vec<char>>, Vec<bool>) {
     let mut seen = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut gaps = Vec::with_capacity(text.len());
@@ -102,13 +102,13 @@ fn seen(text: &str) -> (Zeroizing<Vec<char>>, Vec<bool>) {
     (seen, gaps)
 }
 
-/// White space, and what a terminal obeys.
+/// White space and control characters.
 fn is_gap(c: char) -> bool {
     c.is_whitespace() || c.is_control()
 }
 
-/// Characters that are not seen, or that change the direction of others: Unicode's category
-/// Cf (without the signs of Arabic numbers), variation selectors, and blanks that are letters.
+/// Characters that are invisible or change the direction of others: Unicode's category Cf (without
+/// the signs of Arabic numbers), variation selectors, and letters that look like blanks.
 fn is_format(c: char) -> bool {
     matches!(
         c,
@@ -121,7 +121,7 @@ fn is_format(c: char) -> bool {
     )
 }
 
-/// Which characters must not be shown.
+/// Returns for each character whether it must be hidden.
 fn hidden<'a>(
     seen: &[char],
     gaps: &[bool],
@@ -156,7 +156,7 @@ fn hidden<'a>(
             at += 1;
             continue;
         }
-        // To the end of the word; and where it goes on in another line.
+        // To the end of the word, and further if the token continues on another line.
         let begun = at + 3;
         while at < seen.len() && (at < begun || !gaps[at] || of_token(at) >= PART) {
             hidden[at] = true;
@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_long_text_is_kept_without_what_was_cut_from_a_secret() {
+    fn the_end_of_a_long_text_is_kept_without_the_rest_of_a_secret() {
         assert_eq!(excerpt_of_end(" a\n b ", None), "a b");
         let long = excerpt_of_end(&("é".repeat(1 << 20) + " the error"), None);
         assert!(long.starts_with('…') && long.ends_with("é the error"), "{long}");
         assert_eq!(long.chars().count(), 401);
         let whole = "é".repeat(400);
         assert_eq!(excerpt_of_end(&whole, None), whole);
-        // The token begins before the part that is kept.
+        // The token begins before the kept part.
         let token = format!("{TOKEN}{}", "x".repeat(600));
         let said = excerpt_of_end(&format!("{token} the error"), None);
         assert_eq!(said, "[redacted] the error");
@@ -223,14 +223,14 @@ mod tests {
             let text = format!("no: '{said}' is wrong");
             assert_eq!(excerpt(&text, Some(TOKEN)), format!("no: '{left}' is wrong"));
         }
-        // A whole token takes with it what stands behind it without a space.
+        // Text that follows a token without a space is also removed.
         let whole = excerpt(&format!("no: '{TOKEN}' is wrong"), Some(TOKEN));
         assert_eq!(whole, "no: '[redacted] is wrong");
         assert_eq!(excerpt("all is well", Some("")), "all is well");
     }
 
     #[test]
-    fn what_looks_like_a_token_is_removed_where_nobody_knows_it() {
+    fn text_that_looks_like_a_token_is_removed_even_if_the_token_is_unknown() {
         let lines: Vec<_> = TOKEN.as_bytes().chunks(20).map(String::from_utf8_lossy).collect();
         for said in [TOKEN, &lines.join("\n"), &format!("e y\n{}", &TOKEN[2..])] {
             let line = excerpt(&format!("no: {said}"), None);

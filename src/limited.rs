@@ -1,5 +1,5 @@
-//! A stream whose peer cannot send without end, nor keep others from their turn.
-// Without Azure SQL, some of it has no caller.
+//! A stream that limits how much its peer can send, and that lets other tasks run.
+// Without Azure SQL, some of this module is unused.
 #![cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
 
 use std::{
@@ -17,43 +17,44 @@ use tokio::{
     task::yield_now,
 };
 
-/// The most that is read within one poll. tokio's budget alone allows for megabytes, which
-/// may be hundreds of thousands of messages: a time limit would wait for all of them.
+/// The maximum number of bytes read before the task yields. tokio's budget alone allows megabytes,
+/// which may be hundreds of thousands of messages, and a time limit would wait for all of them.
 const TURN: usize = 64 * 1024;
 
-/// How many bytes the peer may still send. Clones share.
+/// How many bytes the peer may still send. Clones share the count.
 #[derive(Debug, Clone)]
 pub(crate) struct Allowance(Arc<AtomicU64>);
 
 impl Allowance {
-    /// For a TLS handshake (rustls takes messages of 64 KB) and the answer to a login, or to
-    /// a request for a token, with all that surrounds it. Drivers hold much of it in memory.
+    /// The allowance for a TLS handshake (rustls accepts messages of 64 KB) and the whole response
+    /// to a login or to a token request. Drivers keep most of it in memory.
     pub(crate) fn for_login() -> Self {
         Self(Arc::new(AtomicU64::new(192 * 1024)))
     }
 
-    /// For the answer to a probe or to a cleaning, which has some hundred bytes.
+    /// Restricts the allowance to that for the response to a health check or a reset, which has
+    /// some hundred bytes.
     pub(crate) fn restrict(&self) {
         self.0.store(64 * 1024, Relaxed);
     }
 
-    /// From now on there is no limit.
+    /// Removes the limit.
     pub(crate) fn lift(&self) {
         self.0.store(u64::MAX, Relaxed);
     }
 
-    /// The peer has sent more than it may.
+    /// Whether the peer has sent more than allowed.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.0.load(Relaxed) == 0
     }
 }
 
-/// A stream of which only an [`Allowance`] is read.
+/// A stream that reads at most an [`Allowance`].
 #[derive(Debug)]
 pub(crate) struct Limited<S> {
     stream: S,
     allowance: Allowance,
-    /// Bytes read since the last time that others got their turn.
+    /// The number of bytes read since the task last yielded.
     turn: usize,
 }
 
@@ -71,8 +72,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
     ) -> Poll<io::Result<()>> {
         if self.turn >= TURN {
             self.turn = 0;
-            // Wakes the task behind all others and the runtime's timers, which a plain wake
-            // would keep from their turn on a runtime with one thread.
+            // Wakes the task after all other tasks and the runtime's timers. On a runtime with one
+            // thread, a plain wake would starve them.
             return pin!(yield_now()).poll(cx).map(Ok);
         }
         let before = buffer.filled().len();
@@ -117,7 +118,7 @@ mod tests {
     use crate::clock::{Elapsed, ManualClock, timeout};
 
     #[tokio::test]
-    async fn only_the_allowance_is_read() {
+    async fn a_stream_reads_at_most_its_allowance() {
         let allowance = Allowance(Arc::new(AtomicU64::new(10)));
         let mut stream = Limited::new(&[7; 30][..], allowance.clone());
         stream.read_exact(&mut [0; 9]).await.unwrap();
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_time_limit_ends_a_reader_without_a_budget() {
+    async fn a_time_limit_stops_a_reader_without_a_budget() {
         let (clock, limit) = (ManualClock::new(), Duration::from_secs(1));
         let allowance = Allowance(Arc::new(AtomicU64::new(u64::MAX)));
         let mut stream = Limited::new(repeat(7), allowance);

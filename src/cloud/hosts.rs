@@ -1,24 +1,24 @@
-//! Which host belongs to which cloud, and what token it wants.
-// With one of the databases, the other's part has no caller.
+//! Which hosts belong to each cloud, and the scope of their tokens.
+// With only one of the databases, the part for the other is unused.
 #![cfg_attr(not(all(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 
 use super::Cloud;
 use crate::token::Scope;
 
 impl Cloud {
-    /// The cloud whose tokens an Azure SQL host takes (Azure SQL Database, Managed Instance,
-    /// Fabric, Synapse), private endpoints' names included.
+    /// The cloud whose tokens an Azure SQL host accepts (Azure SQL Database, Managed Instance,
+    /// Fabric, Synapse), including the names of private endpoints.
     pub(crate) fn of_azure_sql_host(host: &str) -> Option<Self> {
         of_host(host, SQL_ROUTED).or_else(|| of_host(host, SQL_OTHER))
     }
 
-    /// The cloud within which a login at an Azure SQL host may be routed. A token is sent to
-    /// whichever of these hosts the server names, so names that only take tokens are not in it.
+    /// The cloud in which a login to an Azure SQL host may be routed. A token is sent to any of
+    /// these hosts that the server names, so hosts that only accept tokens are excluded.
     pub(crate) fn of_routed_host(host: &str) -> Option<Self> {
         of_host(host, SQL_ROUTED)
     }
 
-    /// The cloud whose databases take tokens of `scope`.
+    /// The cloud whose databases accept tokens of `scope`.
     pub(crate) fn of_scope(scope: &Scope) -> Option<Self> {
         [Self::Public, Self::UsGovernment, Self::China]
             .into_iter()
@@ -48,7 +48,7 @@ impl Cloud {
     }
 }
 
-/// The ends of Azure SQL's host names.
+/// The suffixes of Azure SQL host names.
 const SQL_ROUTED: &[(&str, Cloud)] = &[
     ("database.windows.net", Cloud::Public),
     ("database.fabric.microsoft.com", Cloud::Public),
@@ -60,7 +60,7 @@ const SQL_ROUTED: &[(&str, Cloud)] = &[
     ("sql.azuresynapse.azure.cn", Cloud::China),
 ];
 
-/// Ends of other host names that take the same tokens.
+/// The suffixes of other hosts that accept the same tokens.
 const SQL_OTHER: &[(&str, Cloud)] = &[
     ("fabric.microsoft.com", Cloud::Public),
     ("pbidedicated.windows.net", Cloud::Public),
@@ -69,7 +69,7 @@ const SQL_OTHER: &[(&str, Cloud)] = &[
     ("pbidedicated.chinacloudapi.cn", Cloud::China),
 ];
 
-/// The ends of PostgreSQL's host names, and the scope of their tokens.
+/// The scope of tokens for a PostgreSQL host, by the suffix of its name.
 pub(crate) fn postgresql_scope(host: &str) -> Option<Scope> {
     let cosmos = Scope::from_static("https://token.postgres.cosmos.azure.com/.default");
     let suffixes = [
@@ -99,7 +99,7 @@ pub(crate) fn postgresql_advice(host: &str) -> String {
     format!("correct it, or set entra_scope={}", of_unknown_host(host).postgresql_scope())
 }
 
-/// The cloud that the end of an unknown host's name suggests.
+/// The cloud that the suffix of an unknown host name suggests.
 fn of_unknown_host(host: &str) -> Cloud {
     let clouds = [
         ("usgovcloudapi.net", Cloud::UsGovernment),
@@ -110,9 +110,9 @@ fn of_unknown_host(host: &str) -> Cloud {
 }
 
 fn of_host<T: Clone>(host: &str, suffixes: &[(&str, T)]) -> Option<T> {
-    // No copy is made, because a value in place of a host may be a secret.
+    // No copy is made, because the value may be a secret that was set as the host by mistake.
     let host = host.strip_suffix('.').unwrap_or(host);
-    // At a label's border: `evil-database.windows.net` is not of the cloud.
+    // Only whole labels match: `evil-database.windows.net` does not belong to the cloud.
     let belongs = |suffix: &str| {
         let parts = host.len().checked_sub(suffix.len()).and_then(|at| host.split_at_checked(at));
         parts.is_some_and(|(name, end)| name.ends_with('.') && end.eq_ignore_ascii_case(suffix))
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_belong_to_clouds_by_suffix_at_a_labels_border() {
+    fn a_host_belongs_to_the_cloud_of_its_suffix_of_whole_labels() {
         let sql = Cloud::of_azure_sql_host;
         assert_eq!(sql("shop.database.windows.net"), Some(Cloud::Public));
         assert_eq!(sql("shop.privatelink.database.windows.net"), Some(Cloud::Public));

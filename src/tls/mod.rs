@@ -1,12 +1,12 @@
-//! TLS for the databases and identity endpoints: rustls with aws-lc-rs, certificates always
-//! verified.
+//! TLS for the databases and identity endpoints, with rustls and aws-lc-rs. Certificates are
+//! always verified.
 //!
-//! The provider is always named, because an application may have another one
-//! in its tree. Without a CA file, certificates are judged by the platform
-//! (`rustls-platform-verifier`, which reqwest has in the tree already), so that
-//! what an administrator has added to the machine's store counts. With one,
-//! only its certificates are trusted.
-// Without Azure SQL, some of it has no caller.
+//! The crypto provider is always set explicitly, because an application may have another one in
+//! its dependency tree. Without a CA file, the platform verifies certificates
+//! (`rustls-platform-verifier`, which reqwest already depends on), so certificates that an
+//! administrator has added to the machine's store are trusted. With a CA file, only its
+//! certificates are trusted.
+// Without Azure SQL, some of this module is unused.
 #![cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
 
 mod verifier;
@@ -27,8 +27,8 @@ use rustls::{
     },
 };
 
-/// Why there is no TLS configuration: a certificate file could not be read or has no certificate
-/// that can be used, or the platform's certificates could not be read.
+/// The error for TLS settings that cannot be used: a certificate file cannot be read or contains
+/// no usable certificate, or the platform's certificates cannot be read.
 #[cfg_attr(not(any(feature = "azure-sql", feature = "postgres")), allow(unreachable_pub))]
 #[derive(thiserror::Error)]
 #[error("{what} cannot be used")]
@@ -39,21 +39,21 @@ pub struct TlsConfigError {
 
 crate::token::debug_as_text!(TlsConfigError);
 
-/// Which certificates a server may show.
+/// The certificates that are accepted from a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Trust {
-    /// Those that the platform trusts.
+    /// Certificates that the platform trusts.
     #[default]
     Platform,
-    /// Those of the authorities in this PEM file, and no others.
+    /// Only certificates of the authorities in this PEM file.
     Roots(PathBuf),
-    /// Exactly the one in this file (PEM or DER), whatever name it bears.
+    /// Only the certificate in this file (PEM or DER), even if it is for another name.
     Certificate(PathBuf),
-    /// Any; but only a server on this machine is connected to.
+    /// Any certificate. Unverified certificates are accepted on loopback only.
     AnyOnLoopback,
-    /// Any, anywhere.
+    /// Any certificate from any server.
     AnyAnywhere,
-    /// Those that a configuration of the application accepts.
+    /// Certificates that the application's configuration accepts.
     Own(OwnConfig),
 }
 
@@ -70,13 +70,13 @@ impl PartialEq for OwnConfig {
 impl Eq for OwnConfig {}
 
 impl Trust {
-    /// Whether a server at this address may get a connection.
+    /// Whether a connection to a server at this address is allowed.
     pub(crate) fn allows(&self, peer: std::net::IpAddr) -> bool {
         *self != Self::AnyOnLoopback || peer.to_canonical().is_loopback()
     }
 }
 
-/// A configuration for any number of connections, which share its session cache.
+/// Returns a configuration for any number of connections, which share its session cache.
 pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigError> {
     if let Trust::Own(OwnConfig(config)) = trust {
         return Ok(ClientConfig::clone(config));
@@ -84,7 +84,7 @@ pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, TlsConfigErro
     verified_by(verifier(trust)?).map_err(roots)
 }
 
-/// Judges the certificates of servers.
+/// Returns the verifier for the certificates of servers.
 pub(crate) fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     Ok(match trust {
@@ -112,8 +112,8 @@ pub(crate) fn verifier(trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, Tls
     })
 }
 
-/// A configuration that accepts the certificates for which `rule` returns `true`, whatever
-/// their names, dates and issuers.
+/// Returns a configuration that accepts the certificates for which `rule` returns `true`. Names,
+/// dates and issuers are not verified.
 pub(crate) fn accepting(
     rule: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
 ) -> Result<ClientConfig, rustls::Error> {
@@ -142,7 +142,7 @@ fn unusable(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> Tls
     TlsConfigError { what, source: source.into() }
 }
 
-/// The one certificate of a file, in PEM or DER.
+/// Reads the only certificate of a file, in PEM or DER.
 fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, TlsConfigError> {
     let bytes = std::fs::read(path).map_err(|error| unusable(path, error))?;
     let whole = CertificateDer::from(bytes);
@@ -151,7 +151,7 @@ fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, TlsConfigErr
     }
     match &*read_certificates(path)? {
         [certificate] => Ok(certificate.clone()),
-        _ => Err(unusable(path, "it has more than one certificate, where one is meant")),
+        _ => Err(unusable(path, "it has more than one certificate: keep only the server's")),
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_a_verifier_unless_the_application_has_its_own_configuration() {
+    fn only_the_applications_own_configuration_has_no_verifier_to_return() {
         let own = Arc::new(client_config(&Trust::AnyAnywhere).unwrap());
         assert!(verifier(&Trust::AnyAnywhere).is_ok());
         let error = verifier(&Trust::Own(OwnConfig(own.clone()))).unwrap_err();

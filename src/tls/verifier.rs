@@ -1,4 +1,4 @@
-//! Verifies certificates by another rule than authority and name.
+//! Verifies certificates by a rule instead of their authority and name.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-/// Accepts certificates by a rule; neither name nor dates nor issuer matter. A certificate is
-/// public, so the server must also sign with its key.
+/// Accepts certificates by a rule, without verifying names, dates and issuers. Certificates are
+/// public, so the signature of the server's key is verified as well.
 pub(super) struct Verifier<F> {
     pub(super) accepts: F,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
