@@ -1,19 +1,19 @@
-//! What keywords mean: they set something, are ignored, or are refused with a reason.
+//! The keywords of a database: each sets something, is ignored, or is refused with a reason.
 
 use super::{Mistake, Pairs, is_placeholder};
 
 /// All keywords of a database.
 pub(crate) struct Keywords<S: 'static> {
-    /// The names of each with bars between them, what it sets, and the accepted values as the end
-    /// of a sentence that begins with the keyword.
+    /// For each keyword: its names, separated by bars; the setting; and the accepted values, as
+    /// the end of a sentence that begins with the keyword.
     pub(crate) settings: &'static [(&'static str, S, &'static str)],
-    /// More settings, where their names say all: a table in Markdown, which is also their
-    /// documentation. Its first column has the names.
+    /// More settings, for which the name is enough: a table in Markdown, which is also their
+    /// documentation. The names are in its first column.
     pub(crate) named: &'static str,
-    /// Keywords that set nothing: another such table. Its columns are the names, the values that
-    /// are ignored (`any`, or a list), and the end of a sentence for every other value.
+    /// Keywords that set nothing: another table in Markdown. Its columns are the names, the values
+    /// that are ignored (`any`, or a list), and the end of a sentence for every other value.
     pub(crate) others: &'static str,
-    /// What an error says after an unknown keyword that is like no known one.
+    /// The end of the error for an unknown keyword that is not similar to a known one.
     pub(crate) unknown: &'static str,
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum Known<S> {
 }
 
 impl<S: Copy + Default> Keywords<S> {
-    /// The names of each keyword, and what it means.
+    /// The names and the meaning of each keyword.
     fn rows(&self) -> impl Iterator<Item = (&'static str, Known<S>)> {
         let cells = |line: &'static str| {
             let mut cells = line.trim_matches('|').split('|').map(str::trim);
@@ -40,13 +40,13 @@ impl<S: Copy + Default> Keywords<S> {
         settings.chain(more).chain(others)
     }
 
-    /// Every known name.
+    /// All known names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.rows().flat_map(|(names, _)| split(names))
     }
 
-    /// Finds a keyword by any of its names, without regard to case, and to spaces and `_`
-    /// between words. Returns the name of what it sets, or its own.
+    /// Finds a keyword by any of its names, ignoring case, spaces and `_`. Returns the first name
+    /// of a keyword that sets something, or the matching name of another keyword.
     pub(crate) fn find(&self, name: &str) -> Option<(&'static str, Known<S>)> {
         self.rows().find_map(|(names, known)| {
             let own = split(names).find(|it| is_same(it, name))?;
@@ -61,7 +61,7 @@ impl<S: Copy + Default> Keywords<S> {
         self.find(name).is_some()
     }
 
-    /// The known name that differs least, unless it differs too much to be meant.
+    /// The most similar known name, if it is similar enough to be a suggestion.
     pub(crate) fn nearest(&self, name: &str) -> Option<&'static str> {
         let name = squeezed(name);
         let (distance, nearest) = self
@@ -71,11 +71,11 @@ impl<S: Copy + Default> Keywords<S> {
         (distance <= (name.len() / 3).max(1)).then_some(nearest)
     }
 
-    /// Reads the pairs in their order: `set` is called with the first name of a keyword that
-    /// sets something, what it sets, the keyword as written, and the value. A keyword without a
-    /// value counts as absent, as in .NET and libpq.
+    /// Reads the pairs in order. For each keyword that sets something, it calls `set` with the
+    /// first name of the keyword, the setting, the keyword as written, and the value. A keyword
+    /// without a value counts as absent, as in .NET and libpq.
     ///
-    /// Returns the refusal of a placeholder, which is less urgent than what the caller refuses.
+    /// Returns the mistake of a placeholder, which the caller reports only if it finds no other.
     pub(crate) fn apply<E: From<Mistake>>(
         &self,
         pairs: &Pairs,
@@ -104,7 +104,7 @@ impl<S: Copy + Default> Keywords<S> {
                 let own = if is_one_of(&["Server", "host"], name) { "host name" } else { "value" };
                 let problem = format!("has a template's placeholder: write your own {own} there");
                 placeholder.get_or_insert_with(|| Mistake::Value(keyword.clone(), problem));
-                // A secret is refused first, where it has no place.
+                // `set` must see a secret, because refusing a secret takes precedence.
                 if !may_be_secret(keyword) {
                     continue;
                 }
@@ -119,7 +119,7 @@ impl<S: Copy + Default> Keywords<S> {
                     let problem = format!("{expected}{why}");
                     match &mut refused {
                         None => refused = Some((keyword.clone(), problem)),
-                        // All of them are named at once.
+                        // One error names all refused keywords.
                         Some((_, first)) => first.extend(["; ", keyword, " ", &problem]),
                     }
                 }
@@ -142,8 +142,8 @@ impl<S: Copy + Default> Keywords<S> {
                            a password (a value with a separator in it must be quoted)";
             return Mistake::Syntax(problem.to_owned());
         }
-        let meant = self.nearest(keyword).map(|nearest| format!(": is '{nearest}' meant?"));
-        let advice = meant.unwrap_or_else(|| self.unknown.to_owned());
+        let nearest = self.nearest(keyword).map(|nearest| format!(": did you mean '{nearest}'?"));
+        let advice = nearest.unwrap_or_else(|| self.unknown.to_owned());
         Mistake::Syntax(format!("has an unknown keyword '{keyword}'{advice}"))
     }
 }
@@ -157,14 +157,14 @@ fn is_ignored(values: &'static str, value: &str) -> bool {
     values == "any" || split(values).any(|it| is_same(it, value))
 }
 
-/// Whether the text looks like a name or a number, and not like a piece of a secret.
+/// Whether the text looks like a name or a number, and not like a part of a secret.
 fn is_plain(text: &str) -> bool {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.');
     text.chars().count() <= 40 && text.chars().all(is_plain)
 }
 
-/// Whether the value may be a secret, so that what seems to follow it may be the
-/// rest of one.
+/// Whether the value of this keyword may be a secret, so that the text after it may be the rest of
+/// the secret.
 pub(crate) fn may_be_secret(name: &str) -> bool {
     let name = squeezed(name);
     ["pass", "pwd", "secret", "token", "assertion", "key"].iter().any(|part| name.contains(part))

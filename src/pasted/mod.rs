@@ -1,5 +1,5 @@
-//! What the connection strings of both databases have in common: keywords, quoting, and the
-//! mistakes that end up in a string that was pasted.
+//! The common parts of both databases' connection strings: keywords, quoting, and typical mistakes
+//! in pasted strings.
 
 mod keywords;
 mod pairs;
@@ -13,13 +13,13 @@ pub(crate) use pairs::{Pairs, Rules, decoded, host_and_port, read, unbracketed};
 pub(crate) use pairs::{named, no_equals};
 pub(crate) use variables::{connection_string, settings};
 
-/// Why a connection string is refused, before a database makes it its own error. Never shows a
-/// value that may be a secret.
+/// The reason why a connection string is refused, which each database converts to its own error.
+/// Never contains a value that may be a secret.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Mistake {
     /// The end of a sentence that begins with the string.
     Syntax(String),
-    /// Two keywords that set the same thing, with their values where these can be shown.
+    /// Two keywords for the same setting, with their values if these may be shown.
     Twice(String, String),
     /// A keyword, and the end of a sentence that begins with it.
     Value(String, String),
@@ -29,8 +29,8 @@ pub(crate) enum Mistake {
 pub(crate) const ESCAPED: &str =
     "has quotes that are escaped with backslashes (\\\"): write the quotes alone";
 
-/// Removes what surrounds a pasted string: white space, a byte-order mark and semicolons. A string
-/// that was quoted or escaped for the place that it was copied from is refused.
+/// Removes white space, byte order marks and semicolons around a pasted string. Refuses a string
+/// that is still quoted or escaped as in the file that it was copied from.
 pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
     let surrounds = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}' | ';');
     let text = text.trim_matches(surrounds);
@@ -51,7 +51,7 @@ pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
     Err(Mistake::Syntax(problem.to_owned()))
 }
 
-/// The scheme of a URL in lower case; JDBC's with its database.
+/// The scheme of a URL in lower case. For JDBC it includes the database, as in `jdbc:postgresql`.
 pub(crate) fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -59,7 +59,8 @@ pub(crate) fn scheme(text: &str) -> Option<String> {
     is_scheme.then(|| scheme.to_ascii_lowercase())
 }
 
-/// Says what to do with a URL that this module cannot read: `own` are the schemes that it can.
+/// Returns what to do about a URL that the database's module does not support. `own` are the
+/// schemes that it supports.
 pub(crate) fn other_url(scheme: &str, own: &[&str]) -> Mistake {
     const MODULES: [(&str, &[&str]); 2] = [
         ("postgres", &["postgres", "postgresql", "jdbc:postgresql"]),
@@ -77,15 +78,15 @@ pub(crate) fn other_url(scheme: &str, own: &[&str]) -> Mistake {
         ),
         None => {
             let own: Vec<_> = own.iter().map(|own| format!("{own}://")).collect();
-            format!("is a URL that begins with none of {}", own.join(", "))
+            format!("is a URL with an unknown scheme: use one of {}", own.join(", "))
         }
     })
 }
 
-/// Whether a value is, or has in it, what a template tells its reader to replace:
-/// `{your_password}`, `<server>`, `[server]`, `YOUR_SERVER`; or a variable that was not replaced:
-/// `${SERVER}`, `$(SERVER)`, `$SERVER`, `%SERVER%`. The last two must be the whole value or the first
-/// label of a host, because `$` and `%` can be parts of other values.
+/// Whether a value contains a placeholder of a template (`{your_password}`, `<server>`, `[server]`,
+/// `YOUR_SERVER`) or a variable that was not substituted (`${SERVER}`, `$(SERVER)`, `$SERVER`,
+/// `%SERVER%`). The last two must be the whole value or the first label of a host, because `$` and
+/// `%` can be parts of other values.
 pub(crate) fn is_placeholder(value: &str) -> bool {
     let between = |open, close| {
         let (_, rest) = value.split_once(open)?;
@@ -110,7 +111,7 @@ pub(crate) fn is_placeholder(value: &str) -> bool {
         || ["${", "$(", "#{"].iter().any(|variable| value.contains(variable))
 }
 
-/// What stands in the braces of a template, where ODBC's braces quote a value.
+/// Whether the text in braces is a placeholder's name, and not a value that is quoted as in ODBC.
 pub(crate) fn is_template_name(name: &str) -> bool {
     const NAMES: [&str; 12] = [
         "server",

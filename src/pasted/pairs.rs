@@ -1,11 +1,11 @@
-//! Pairs of keywords and values, separated by semicolons: by the rules of .NET's
-//! `DbConnectionStringBuilder` and of ODBC, or by those of JDBC (Microsoft Learn, "Building the
+//! Parses pairs of keywords and values that are separated by semicolons. It follows the rules of
+//! .NET's `DbConnectionStringBuilder` and of ODBC, or those of JDBC (Microsoft Learn, "Building the
 //! connection URL").
 //!
-//! Not by the `connection-string` crate. Its 0.2.0 fails for anything but ASCII, keeps both of
-//! two doubled quotes (`'it''s'`), takes quotes and braces within a value for quoting (`it's`,
-//! `{x`), trims what was quoted (`'  x '`), ends a value in braces at the first of two closing
-//! ones, takes no `==` in a keyword and no empty pair (`;;`).
+//! The `connection-string` crate does not follow them. Its version 0.2.0 fails for text that is not
+//! ASCII, keeps both of two doubled quotes (`'it''s'`), treats quotes and braces within a value as
+//! quoting (`it's`, `{x`), trims quoted values (`'  x '`), ends a value in braces at the first of
+//! two closing braces, and does not support `==` in a keyword or an empty pair (`;;`).
 
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
@@ -21,14 +21,14 @@ type Value<'a> = Result<(Zeroizing<String>, &'a str), String>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rules {
-    /// A value may stand in `'…'`, in `"…"`, and as in ODBC in `{…}`; `==` in a keyword is `=`.
+    /// A value may be in `'…'`, in `"…"`, or, as in ODBC, in `{…}`. In a keyword, `==` is `=`.
     AdoNet,
-    /// A value may stand in `{…}`.
+    /// A value may be in `{…}`.
     #[cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
     Jdbc,
 }
 
-/// Reads the pairs of `text` in their order. Only known keywords appear in errors.
+/// Reads the pairs of `text` in order. Only known keywords appear in errors.
 pub(crate) fn read(
     text: &str,
     rules: Rules,
@@ -45,7 +45,7 @@ pub(crate) fn read(
         let keyword = named(&keyword, number)?;
         let value;
         (value, rest) = read_value(after, rules).map_err(|problem| {
-            // An unknown keyword may be a piece of a password that was not quoted.
+            // An unknown keyword may be a part of a password that was not quoted.
             let shown = Some(format!("'{keyword}'")).filter(|_| is_known(&keyword));
             let keyword = shown.unwrap_or_else(|| format!("keyword number {number}"));
             Mistake::Syntax(format!("cannot be read: the value of {keyword} {problem}"))
@@ -71,7 +71,8 @@ pub(crate) fn no_equals(number: usize) -> Mistake {
     ))
 }
 
-/// Decodes a part of a URL. No buffer grows, because that would leave copies of a secret.
+/// Decodes a part of a URL. The buffer does not grow, because that would leave copies of a secret
+/// in memory.
 pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Result<Zeroizing<String>, Mistake> {
     let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
     for (at, part) in text.split(|c| plus_is_space && c == '+').enumerate() {
@@ -80,7 +81,7 @@ pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Result<Zeroizing<Strin
     }
     match std::str::from_utf8(&decoded) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        // `%DATABASE%` begins like the code of a character.
+        // `%DATABASE%` begins with a valid code of a character.
         Err(_) if is_placeholder(text) => Err(Mistake::Syntax(
             "has a template's placeholder between %-signs: write your own value there".to_owned(),
         )),
@@ -99,7 +100,7 @@ pub(crate) fn unbracketed(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Up to the `=`; a doubled one belongs to the keyword.
+/// Reads up to the `=`. A doubled `=` belongs to the keyword.
 fn read_keyword(mut text: &str, rules: Rules) -> Option<(String, &str)> {
     let mut keyword = String::new();
     loop {
@@ -113,13 +114,13 @@ fn read_keyword(mut text: &str, rules: Rules) -> Option<(String, &str)> {
     }
 }
 
-/// Up to the `;`, or to the closing quote and the `;` after it.
+/// Reads up to the `;`, or to the closing quote and the `;` after it.
 fn read_value(text: &str, rules: Rules) -> Value<'_> {
     let text = text.trim_start();
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\'' | '{'));
     let value = match (rules, quote) {
         (Rules::Jdbc, Some('{')) => return quoted_value(&text[1..], '}'),
-        // .NET has no braces: where they do not enclose the value, they belong to it.
+        // .NET does not quote with braces: if they do not enclose the value, they belong to it.
         (Rules::AdoNet, Some('{')) => quoted_value(&text[1..], '}').ok(),
         (Rules::AdoNet, Some(quote)) => return quoted_value(&text[1..], quote),
         _ => None,
@@ -159,7 +160,7 @@ fn quoted_value(inside: &str, closing: char) -> Value<'_> {
         let (after, rest) = to_semicolon(&inside[at + 1..]);
         if !after.trim().is_empty() {
             return Err(format!(
-                "goes on after its closing {name} (a {doubled} inside is written twice)"
+                "continues after its closing {name} (a {doubled} inside is written twice)"
             ));
         }
         if closing == '}' && is_template_name(&value) {

@@ -32,7 +32,7 @@ fn strings_are_read_as_dotnet_reads_them() {
         (r#"A=" x ";B=2"#, &[("A", " x "), ("B", "2")]),
         ("A=''''", &[("A", "'")]),
         ("A={x;B=2", &[("A", "{x"), ("B", "2")]),
-        // Braces quote as in ODBC, unless they do not enclose the value.
+        // Braces quote a value as in ODBC, if they enclose it.
         ("A={x};B=2", &[("A", "x"), ("B", "2")]),
         ("A={x;y}};z} ; B=2", &[("A", "x;y};z"), ("B", "2")]),
         ("A={x}y;B=2", &[("A", "{x}y"), ("B", "2")]),
@@ -57,7 +57,7 @@ fn strings_are_read_as_dotnet_reads_them() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_without_its_value() {
+fn an_error_names_the_keyword_without_its_value() {
     for (text, expected) in [
         ("Server", "keyword number 1 has no '='"),
         ("A=1;hunter2;B=2", "keyword number 2 has no '='"),
@@ -65,11 +65,11 @@ fn what_cannot_be_read_is_named_without_its_value() {
         ("=hunter2", "pair number 1"),
         ("A=1;=hunter2", "pair number 2"),
         ("Server=\"hunter2", "of 'Server' begins with a quote that is not closed"),
-        ("Server='x'hunter2;B=1", "of 'Server' goes on after its closing quote"),
+        ("Server='x'hunter2;B=1", "of 'Server' continues after its closing quote"),
         ("Server=hunter2'", "of 'Server' ends with a quote"),
         (r#"Server=\"hunter2\";B=1"#, "of 'Server' has quotes that are escaped with backslashes"),
         ("Server=hunter2\u{1}", "of 'Server' has a control character"),
-        // What follows an unquoted password may be the rest of it.
+        // The text after an unquoted password may be the rest of it.
         ("PWD=x;hunter2='y", "of keyword number 2 begins with a quote"),
         ("Server=hunter2\0", "of 'Server' has a control character"),
     ] {
@@ -80,14 +80,14 @@ fn what_cannot_be_read_is_named_without_its_value() {
 }
 
 #[test]
-fn what_surrounds_a_pasted_string_is_removed() {
+fn white_space_and_separators_around_a_pasted_string_are_removed() {
     for text in ["a=b", " \n a=b\r\n", "\u{feff}a=b", "\u{200b}a=b\u{feff} ", "a=b; \n;"] {
         assert_eq!(trimmed(text), Ok("a=b"), "{text:?}");
     }
 }
 
 #[test]
-fn a_string_that_was_quoted_or_escaped_elsewhere_is_refused_and_not_shown() {
+fn a_string_that_is_still_quoted_or_escaped_is_refused_and_not_shown() {
     for (text, expected) in [
         ("\"Server=hunter2\"", "the whole string is in quotes"),
         ("'Server=hunter2'", "the whole string is in quotes"),
@@ -106,7 +106,7 @@ fn a_string_that_was_quoted_or_escaped_elsewhere_is_refused_and_not_shown() {
 }
 
 #[test]
-fn a_placeholder_is_found_and_braces_of_odbc_are_not_one() {
+fn placeholders_are_detected_and_odbc_braces_are_not() {
     for value in [
         "{your_username}",
         "{your_password_here}",
@@ -164,10 +164,10 @@ fn a_placeholder_is_found_and_braces_of_odbc_are_not_one() {
     }
 }
 
-/// As the whole string says it, on both databases: no reason is given twice.
+/// Parses whole connection strings of both databases.
 #[cfg(all(feature = "azure-sql", feature = "postgres"))]
 #[test]
-fn a_variable_that_was_not_replaced_is_reported_and_a_sign_within_a_value_is_not() {
+fn an_unsubstituted_variable_is_reported_and_a_sign_within_a_value_is_not() {
     use crate::{azure_sql, postgres};
     let of_postgres = |text: &str| text.parse::<postgres::Config>().map_err(|e| e.to_string());
     let of_azure_sql = |text: &str| text.parse::<azure_sql::Config>().map_err(|e| e.to_string());
@@ -212,7 +212,7 @@ fn a_variable_that_was_not_replaced_is_reported_and_a_sign_within_a_value_is_not
 
 #[cfg(feature = "postgres")]
 #[test]
-fn no_reason_is_given_twice() {
+fn an_error_does_not_repeat_its_reason() {
     for text in ["postgres", "Server=x;hunter2", "\"postgres://u@h/d\"", "Host='x;Username=u"] {
         let error = text.parse::<crate::postgres::Config>().unwrap_err().to_string();
         assert!(error.matches("cannot be read").count() < 2, "{text}: {error}");
@@ -220,7 +220,7 @@ fn no_reason_is_given_twice() {
 }
 
 #[test]
-fn a_url_for_something_else_is_refused_with_what_to_do() {
+fn a_url_with_another_scheme_is_refused_with_advice() {
     let postgres = ["postgres", "postgresql", "jdbc:postgresql"];
     for (scheme, own, expected) in [
         ("postgres", &["mssql"][..], "entra_pool::postgres"),
@@ -229,7 +229,7 @@ fn a_url_for_something_else_is_refused_with_what_to_do() {
         ("mssql+pyodbc", &["mssql"], "SQLAlchemy URL (mssql+pyodbc://): write mssql://"),
         ("postgresql+asyncpg", &postgres, "write postgresql://"),
         ("sqlserver", &postgres, "entra_pool::azure_sql"),
-        ("mysql", &postgres, "none of postgres://, postgresql://, jdbc:postgresql://"),
+        ("mysql", &postgres, "use one of postgres://, postgresql://, jdbc:postgresql://"),
     ] {
         let shown = said(&other_url(scheme, own));
         assert!(shown.contains(expected), "{scheme}: {shown}");
@@ -263,7 +263,7 @@ fn apply(pairs: &[(&str, &str)]) -> Applied {
 }
 
 #[test]
-fn keywords_set_something_are_ignored_or_are_refused_all_at_once() {
+fn keywords_are_set_or_ignored_and_all_refused_ones_are_in_one_error() {
     let (set, result) =
         apply(&[("host_name", "a"), ("NET", "TCP"), ("poolsize", "<x>"), ("Pipe", "")]);
     assert_eq!((set, result), (vec![(1, "a".to_owned())], Ok(None)));
@@ -278,7 +278,7 @@ fn keywords_set_something_are_ignored_or_are_refused_all_at_once() {
 }
 
 #[test]
-fn two_values_of_one_setting_are_shown_unless_they_may_be_secret() {
+fn two_values_for_one_setting_are_shown_unless_they_may_be_secret() {
     let twice = |first: &str, second: &str| Err(Mistake::Twice(first.into(), second.into()));
     let (_, result) = apply(&[("Server", "a"), ("Host Name", "b")]);
     assert_eq!(result, twice("Server=a", "Host Name=b"));
@@ -291,11 +291,11 @@ fn two_values_of_one_setting_are_shown_unless_they_may_be_secret() {
 }
 
 #[test]
-fn an_unknown_keyword_is_shown_unless_it_may_be_a_piece_of_a_secret() {
+fn an_unknown_keyword_is_shown_unless_it_may_be_part_of_a_secret() {
     let hidden = "has an unknown keyword, which is not shown because it may be a piece of a \
                   password (a value with a separator in it must be quoted)";
     for (pairs, expected) in [
-        (&[("Sever", "a")][..], "has an unknown keyword 'Sever': is 'Server' meant?"),
+        (&[("Sever", "a")][..], "has an unknown keyword 'Sever': did you mean 'Server'?"),
         (&[("Colour", "a")], "has an unknown keyword 'Colour' (there is no other)"),
         (&[("Password", "a"), ("hunter2", "b")], hidden),
         (&[("{hunter2", "b")], hidden),

@@ -369,7 +369,7 @@ mod tests {
         for (text, expected) in [
             ("'postgres://u:hunter2@h/d?sslmode=require'", "the whole string is in quotes"),
             ("postgresql+asyncpg://u:hunter2@h/d?ssl=require", "write postgresql://"),
-            ("mysql://u:hunter2@h/d", "begins with none of postgres://"),
+            ("mysql://u:hunter2@h/d", "use one of postgres://"),
             ("host=h =hunter2", "a word without '='"),
             ("hunter2", "postgres://"),
             ("passfile=x hunter2='y'", "not shown"),

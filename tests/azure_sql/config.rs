@@ -40,7 +40,7 @@ fn a_broken_connection_string() {
 
 #[test]
 fn an_unknown_keyword() {
-    let error = refused(&format!("{AZURE}Databse=x"), "'Databse': is 'Database' meant?");
+    let error = refused(&format!("{AZURE}Databse=x"), "'Databse': did you mean 'Database'?");
     assert!(matches!(error, ConfigError::Syntax { .. }), "{error:?}");
 }
 

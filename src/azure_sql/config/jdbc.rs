@@ -73,7 +73,7 @@ mod tests {
             ("h;a=1;hunter2;b=1", "keyword number 2 has no '='"),
             ("h;=hunter2", "pair number 1"),
             ("h;user={hunter2", "of 'user' begins with a brace"),
-            ("h;user={x}hunter2", "of 'user' goes on after its closing brace"),
+            ("h;user={x}hunter2", "of 'user' continues after its closing brace"),
             ("h;user=hunter2{x}", "of 'user' has a '{'"),
             ("h;password=x;hunter2={", "of keyword number 2"),
             ("[::1", "'[' that is not closed"),

@@ -233,7 +233,7 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
         ("Authentication=SqlPassword", "'Authentication' is a login with a password"),
         ("fedauth=hunter2", "'fedauth' must be one of"),
         ("Authentication=Active Directory Interactive", "az login"),
-        ("Databse=x", "unknown keyword 'Databse': is 'Database' meant?"),
+        ("Databse=x", "unknown keyword 'Databse': did you mean 'Database'?"),
         ("Colour=red", "unknown keyword 'Colour'"),
         ("Initial Catalog=x;database=y", "'Initial Catalog=x' and 'database=y' exclude each other"),
         ("database=x;database=x", "'database=x' is given twice"),
