@@ -260,7 +260,7 @@ async fn a_resource_that_entra_does_not_know_is_not_blamed_on_the_identity() {
     let scope = Scope::new("nonsense/.default").unwrap();
     let request = TokenRequest::new(scope, Reason::Missing);
     let error = world.imds(None).get_token(request).await.unwrap_err();
-    assert_says(&error, Refused, &["IMDS gives no such token", "AADSTS500011"]);
+    assert_says(&error, Refused, &["IMDS does not issue this token", "AADSTS500011"]);
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn imds_is_asked_again_with_growing_pauses() {
     token.unwrap();
     world.endpoint.fail(Fault::Status(503, "{}".into()));
     let (failed, ()) = tokio::join!(ask(&identity), world.pass([1, 2, 4]));
-    assert_says(&failed.unwrap_err(), Transient, &["IMDS answered 503"]);
+    assert_says(&failed.unwrap_err(), Transient, &["IMDS returned 503"]);
     assert_eq!(world.endpoint.requests(), 8);
 }
 
@@ -313,7 +313,7 @@ async fn silence_ends_by_the_clock() {
         }
     };
     let (failed, ()) = tokio::join!(ask(&identity), moves);
-    assert_says(&failed.unwrap_err(), Transient, &["IMDS", "no answer within 20s"]);
+    assert_says(&failed.unwrap_err(), Transient, &["IMDS", "no response within 20s"]);
     assert_eq!(world.endpoint.requests(), 4);
 }
 
@@ -347,10 +347,10 @@ async fn an_answer_that_is_no_token_is_a_typed_error() {
     for identity in [world.imds(None), world.app_service(None)] {
         world.endpoint.fail(Fault::Status(200, String::new()));
         let error = ask(&identity).await.unwrap_err();
-        assert_says(&error, Transient, &["gave no token", "the answer is empty"]);
+        assert_says(&error, Transient, &["cannot get a token from", "the response is empty"]);
         world.endpoint.fail(Fault::Status(200, r#"{"token_type":"Bear"#.to_owned()));
         let error = ask(&identity).await.unwrap_err();
-        assert_says(&error, Transient, &["cut off"]);
+        assert_says(&error, Transient, &["truncated"]);
         world.endpoint.fail(Fault::Status(200, r#"{"access_token":""}"#.into()));
         let error = ask(&identity).await.unwrap_err();
         assert_says(&error, Transient, &["access_token is empty"]);
@@ -467,12 +467,12 @@ async fn the_failures_of_the_azure_cli_are_told_apart() {
     let (az, _) = az(&world.issuer);
     let cli = AzureCli::builder().executable(az.executable()).build().unwrap();
     az.set_mode(AzureCliMode::LoggedOut).unwrap();
-    assert_says(&ask(&cli).await.unwrap_err(), Unavailable, &["nobody is logged in", "az login"]);
+    assert_says(&ask(&cli).await.unwrap_err(), Unavailable, &["is not logged in", "az login"]);
     az.set_mode(AzureCliMode::Broken).unwrap();
     assert_says(&ask(&cli).await.unwrap_err(), Refused, &["failed with", "unexpected error"]);
     az.set_mode(AzureCliMode::Garbage).unwrap();
     let error = ask(&cli).await.unwrap_err();
-    assert_says(&error, Refused, &["not a token", "not a JSON object"]);
+    assert_says(&error, Refused, &["did not print a token", "not a JSON object"]);
     assert!(!with_causes(&error).contains("updates"), "standard output is shown");
 
     let absent = AzureCli::builder().executable("/nowhere/az").build().unwrap();
@@ -561,7 +561,7 @@ async fn the_failures_of_the_azure_developer_cli_are_told_apart() {
     assert_says(&ask(&cli).await.unwrap_err(), Refused, &["failed with", "unexpected error"]);
     azd.set_mode(AzureCliMode::Garbage).unwrap();
     let error = ask(&cli).await.unwrap_err();
-    assert_says(&error, Refused, &["not a token", "`azd auth token --output json`"]);
+    assert_says(&error, Refused, &["did not print a token", "`azd auth token --output json`"]);
     assert!(!with_causes(&error).contains("updates"), "standard output is shown");
     azd.set_mode(AzureCliMode::Hanging).unwrap();
     let (failed, ()) = tokio::join!(ask(&cli), world.pass([30]));
@@ -813,7 +813,7 @@ async fn the_same_environment_works_in_azure_and_on_a_laptop() {
     ask(&chain).await.unwrap();
     assert_eq!(world.endpoint.requests(), 3);
     world.endpoint.go_away().await.unwrap();
-    assert_says(&ask(&chain).await.unwrap_err(), Transient, &["IMDS", "was there before"]);
+    assert_says(&ask(&chain).await.unwrap_err(), Transient, &["IMDS", "has responded before"]);
     assert!(az.invocations().unwrap().is_empty());
 
     let chain =

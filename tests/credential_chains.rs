@@ -62,26 +62,26 @@ const TABLE: &str = "
 IMDS               | User Id | AZURE_TOKEN_.. | az  | asked   | result      | said
 slow               | not     | unset, prod    | *   | imds    | system      | INFO + managed identity (IMDS) + service principal: AZURE_CLIENT_SECRET
 slow               | given   | unset, prod    | *   | imds    | user        | INFO + managed identity (IMDS, client ID
-404 JSON           | *       | unset, prod    | *   | imds    | transient   | IMDS answered 404
-410                | *       | unset, prod    | *   | imds    | transient   | IMDS answered 410
-503                | *       | unset, prod    | *   | imds    | transient   | IMDS answered 503
+404 JSON           | *       | unset, prod    | *   | imds    | transient   | IMDS returned 404
+410                | *       | unset, prod    | *   | imds    | transient   | IMDS returned 410
+503                | *       | unset, prod    | *   | imds    | transient   | IMDS returned 503
 
 404 HTML           | not     | unset          | in  | imds az | developer   | INFO + Azure CLI + is not IMDS (status 404
 refused            | not     | unset          | in  | imds az | developer   | INFO + Azure CLI + cannot be reached
-silent             | not     | unset          | in  | imds az | developer   | INFO + Azure CLI + has not answered within 3s + WARN + AZURE_TOKEN_CREDENTIALS=prod
+silent             | not     | unset          | in  | imds az | developer   | INFO + Azure CLI + did not respond within 3s + WARN + AZURE_TOKEN_CREDENTIALS=prod
 404 HTML           | not     | unset          | out | imds az | unavailable | is not IMDS (status 404 + run `az login`
 refused            | not     | unset          | out | imds az | unavailable | cannot be reached + run `az login`
-silent             | not     | unset          | out | imds az | unavailable | has not answered within 3s + run `az login`
+silent             | not     | unset          | out | imds az | unavailable | did not respond within 3s + run `az login`
 
 404 HTML           | given   | unset          | *   | imds    | unavailable | is not IMDS (status 404 + Azure CLI: not used + remove User Id
 refused            | given   | unset          | *   | imds    | unavailable | cannot be reached + Azure CLI: not used + remove User Id
-silent             | given   | unset          | *   | imds    | unavailable | has not answered within 3s + Azure CLI: not used + remove User Id
+silent             | given   | unset          | *   | imds    | unavailable | did not respond within 3s + Azure CLI: not used + remove User Id
 404 HTML           | *       | prod           | *   | imds    | unavailable | is not IMDS (status 404
 refused            | *       | prod           | *   | imds    | unavailable | cannot be reached
-silent             | *       | prod           | *   | imds    | unavailable | has not answered within 3s
+silent             | *       | prod           | *   | imds    | unavailable | did not respond within 3s
 
 *                  | not     | dev            | in  | az      | developer   | INFO + Azure CLI
-*                  | not     | dev            | out | az      | unavailable | nobody is logged in + run `az login`
+*                  | not     | dev            | out | az      | unavailable | is not logged in + run `az login`
 *                  | given   | dev            | *   | nobody  | config      | AZURE_TOKEN_CREDENTIALS allows only the account of `az login` + User Id names client ID + remove User Id
 ";
 
@@ -424,7 +424,7 @@ async fn an_imds_that_has_answered_the_probe_is_not_passed_over_when_it_is_away(
         let outcome = with_moves(ask(&chain), once).await;
         let error = outcome.unwrap_err();
         assert_eq!(error.kind(), Transient, "{head}: {}", with_causes(&error));
-        assert_words(head, &with_causes(&error), "cannot be reached + was there before");
+        assert_words(head, &with_causes(&error), "cannot be reached + has responded before");
     }
     assert!(world.az.invocations().unwrap().is_empty());
 }
@@ -511,7 +511,7 @@ async fn an_imds_that_has_answered_the_probe_is_not_passed_over_for_its_own_fail
         machine.endpoint.fail(Fault::Status(status, "<html>".to_owned()));
         let error = with_moves(ask(&chain), async {}).await.unwrap_err();
         assert_eq!(error.kind(), Transient, "{status}: {error}");
-        assert_words("later", &error.to_string(), "is not IMDS + was there before");
+        assert_words("later", &error.to_string(), "is not IMDS + has responded before");
     }
     assert!(world.az.invocations().unwrap().is_empty());
 }

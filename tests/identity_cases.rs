@@ -92,7 +92,7 @@ const EXPECTED: [Expected; 22] = [
         &["run `az login --scope https://database.windows.net/.default`", "AADSTS50005"],
     ),
     ("I30", "az", &[12], 1, &[]),
-    ("I32", "unavailable", &[], 1, &["nobody is logged in", "run `az login`"]),
+    ("I32", "unavailable", &[], 1, &["is not logged in", "run `az login`"]),
     ("I33", "az", &[], 1, &[]),
 ];
 
@@ -394,7 +394,7 @@ async fn a_container_whose_endpoint_never_listens_gets_a_clear_error_within_the_
     let pool = connector.pool();
     let (failed, ()) = tokio::join!(connector.warm_up(&pool, 1), pass(&clock, 10));
     let error = with_causes(&failed.unwrap_err());
-    let words = ["the App Service identity endpoint does not listen at", "(IDENTITY_ENDPOINT)"];
+    let words = ["the App Service identity endpoint is not listening at", "(IDENTITY_ENDPOINT)"];
     assert_words("never", &error, &words);
     assert_words("never", &error, &["cannot connect", "refused"]);
     assert!(!error.contains("goes on"), "{error}");
@@ -410,7 +410,7 @@ async fn a_connect_that_ends_before_the_tries_of_the_endpoint_names_the_last_of_
     let connector = azure_sql::Connector::new(config, tokens).unwrap();
     let (failed, ()) = tokio::join!(connector.connect(), pass(&clock, 5));
     let error = with_causes(&failed.unwrap_err());
-    let words = ["the App Service identity endpoint does not listen at", "(IDENTITY_ENDPOINT)"];
+    let words = ["the App Service identity endpoint is not listening at", "(IDENTITY_ENDPOINT)"];
     assert_words("short", &error, &words);
     assert_words("short", &error, &["timed out", "5s", "cannot connect", "refused"]);
     assert_eq!(clock.monotonic(), Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! Between this crate's `TokenCredential` and `azure_core`'s, both ways.
+//! Adapters between this crate's `TokenCredential` and that of `azure_core`, in both directions.
 
 use std::{
     error::Error as StdError,
@@ -25,24 +25,24 @@ use crate::{
     },
 };
 
-/// A credential of the `azure_core` world, such as those of `azure_identity`,
-/// as one of this crate. Made by [`from_azure_core`](super::from_azure_core)
-/// or [`from_azure_core_factory`](super::from_azure_core_factory).
+/// A credential from the Azure SDK for Rust (`azure_core`), such as those in `azure_identity`,
+/// adapted to this crate. Created by [`from_azure_core`](super::from_azure_core) or
+/// [`from_azure_core_factory`](super::from_azure_core_factory).
 ///
-/// Its errors say too little to tell 'there is none here' from 'refused': in a
-/// [`Chain`](super::Chain) it never makes way for the next member.
+/// Its errors do not distinguish 'unavailable' from 'refused', so a [`Chain`](super::Chain)
+/// never skips it.
 pub struct AzureCoreCredential {
     name: String,
-    /// Whom it asks, where that is known.
+    /// The authority that it requests tokens from, if that is known.
     authority: Option<String>,
     factory: Factory,
-    /// The last credential that the factory has made.
+    /// The last credential that the factory created.
     last: Mutex<Option<Arc<dyn AzureCredential>>>,
     proof: Proof,
 }
 
-/// What an application proves its identity with: given to `azure_identity`, and removed
-/// from what comes back. Clones share.
+/// The secret or assertion that proves an application's identity. It is passed to
+/// `azure_identity` and removed from the errors that come back. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Proof(Arc<Mutex<Zeroizing<String>>>);
 
@@ -59,7 +59,7 @@ impl Proof {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
-    /// For `azure_identity`, which does not overwrite it.
+    /// A copy for `azure_identity`, which does not overwrite it in memory.
     pub(super) fn secret(&self) -> azure_core::credentials::Secret {
         azure_core::credentials::Secret::new(String::clone(&self.reveal()))
     }
@@ -71,7 +71,7 @@ impl Proof {
     }
 }
 
-/// What makes a credential anew.
+/// Creates the inner credential.
 pub(super) type Factory =
     Box<dyn Fn() -> azure_core::Result<Arc<dyn AzureCredential>> + Send + Sync>;
 
@@ -85,9 +85,8 @@ impl AzureCoreCredential {
         Self { name, authority, factory, last: Mutex::new(None), proof }
     }
 
-    /// The credential to ask. These cache inside and hand a token out until
-    /// some minutes before its end; so, when there is one that will not do any
-    /// more, a new credential is asked.
+    /// Returns the credential to use. These credentials cache a token until some minutes before
+    /// it expires. When the cached token must be replaced, this creates a new credential.
     fn credential(&self, reason: Reason) -> azure_core::Result<Arc<dyn AzureCredential>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
@@ -108,7 +107,8 @@ impl TokenCredential for AzureCoreCredential {
         let token = match credential.get_token(&[request.scope.as_str()], None).await {
             Ok(token) => token,
             Err(error) => {
-                // It may hold on to the cause of the failure, such as a file's former content.
+                // The credential may have cached the cause of the failure, such as the old
+                // content of a file.
                 *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 return Err(self.error(&error));
             }
@@ -119,9 +119,9 @@ impl TokenCredential for AzureCoreCredential {
 
 impl AzureCoreCredential {
     fn error(&self, mut error: &AzureError) -> CredentialError {
-        let (passes, retry_after) = fate(error);
-        let kind = if passes { Transient } else { Refused };
-        // What `azure_identity` and its pipeline put around the cause.
+        let (is_transient, retry_after) = classify(error);
+        let kind = if is_transient { Transient } else { Refused };
+        // `azure_identity` and its pipeline wrap the cause in errors with these words.
         let around = ["Credential authentication failed.", "will not be retried", "no longer be"];
         while let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<AzureError>())
             && around.iter().any(|words| error.to_string().contains(words))
@@ -134,28 +134,29 @@ impl AzureCoreCredential {
             .with_retry_after(retry_after);
         let cause = error.source();
         match cause.filter(|cause| !error.to_string().contains(&cause.to_string())) {
-            // In words, because an error of `azure_core` shows the raw response in its `Debug`.
+            // As text, because the `Debug` output of `azure_core`'s errors contains the raw
+            // response.
             Some(cause) => failed.with_source(excerpt_of(cause, Some(proof.as_str()))),
             None => failed,
         }
     }
 }
 
-/// Whether the failure may pass, and the pause that was asked for: by the
-/// HTTP status if there is one, else by whether it was input or output.
-fn fate(error: &AzureError) -> (bool, Option<Duration>) {
+/// Whether the failure is transient, and the pause that the server asked for. This follows from
+/// the HTTP status, if the error has one. Otherwise, I/O errors are transient.
+fn classify(error: &AzureError) -> (bool, Option<Duration>) {
     let first: &(dyn StdError + 'static) = error;
     let causes = std::iter::successors(Some(first), |&error| error.source());
     let mut io = false;
     for error in causes.filter_map(|cause| cause.downcast_ref::<AzureError>()) {
         match error.kind() {
             ErrorKind::HttpResponse { status, raw_response, .. } => {
-                let passes = matches!(u16::from(*status), 408 | 410 | 429 | 500..=599);
+                let is_transient = matches!(u16::from(*status), 408 | 410 | 429 | 500..=599);
                 let retry_after = raw_response.as_ref().and_then(|response| {
                     let name = azure_core::http::headers::RETRY_AFTER;
                     response.headers().get_optional_str(&name)?.trim().parse().ok()
                 });
-                return (passes, retry_after.map(Duration::from_secs));
+                return (is_transient, retry_after.map(Duration::from_secs));
             }
             ErrorKind::Io | ErrorKind::Connection => io = true,
             _ => {}
@@ -173,8 +174,8 @@ impl fmt::Debug for AzureCoreCredential {
     }
 }
 
-/// Asks one of our credentials on behalf of another Azure crate. Those cache
-/// for themselves.
+/// Gets a token from one of our credentials for another Azure crate. Those crates have their own
+/// caches.
 async fn serve(
     credential: &dyn TokenCredential,
     scopes: &[&str],
@@ -190,17 +191,17 @@ async fn serve(
 fn the_one(scopes: &[&str]) -> azure_core::Result<Scope> {
     match scopes {
         [scope] => Scope::new(*scope).map_err(|error| azure_error(error.to_string())),
-        _ => Err(azure_error(format!("one scope is needed, not {}", scopes.len()))),
+        _ => Err(azure_error(format!("exactly one scope is required, not {}", scopes.len()))),
     }
 }
 
-/// An error that is not transient, unlike one of input or output.
+/// An error that is not transient, unlike I/O errors.
 pub(super) fn azure_error(message: String) -> AzureError {
     AzureError::with_message(ErrorKind::Credential, message)
 }
 
 fn access_token(token: &Token) -> AccessToken {
-    // The end of azure_core's time, where converting a later one would panic.
+    // The latest time that azure_core supports. Converting a later one would panic.
     let year_9999 = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     let expires_on = token.expires_on().min(year_9999);
     AccessToken::new(token.secret().to_owned(), expires_on.into())
@@ -223,7 +224,7 @@ macro_rules! serves_azure_core {
 
 serves_azure_core!(ManagedIdentity, AzureCli, AzureDeveloperCli, Chain);
 
-/// From its caches: what its pools have asked for is not asked for again.
+/// Uses the caches of the identity, so that tokens are shared with its pools.
 #[async_trait]
 impl AzureCredential for Identity {
     async fn get_token(
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
     use crate::credential::{from_azure_core, from_azure_core_factory};
 
-    /// Hands out one token for ever, as a cache does.
+    /// Always returns the same token, like a cache.
     #[derive(Debug)]
     struct Caching(u64);
 
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cache_inside_does_not_bring_a_rejected_token_back() {
+    async fn an_inner_cache_does_not_return_a_rejected_token() {
         let made = AtomicU64::new(0);
         let factory = move || -> azure_core::Result<Arc<dyn AzureCredential>> {
             Ok(Arc::new(Caching(made.fetch_add(1, Ordering::Relaxed))))
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_never_ends_can_be_handed_on() {
+    fn an_expiry_after_the_year_9999_can_be_converted() {
         let never = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 39);
         let token = access_token(&Token::new("t", never));
         assert_eq!(token.expires_on.year(), 9999);
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_inside_tells_whether_a_failure_passes() {
+    fn the_status_in_an_error_decides_whether_it_is_transient() {
         let adapter = from_azure_core("theirs", Arc::new(Caching(0)));
         for (status, kind) in [
             (StatusCode::BadRequest, Refused),

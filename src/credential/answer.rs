@@ -1,4 +1,4 @@
-//! What an identity endpoint answers: a token with its times, or a reason.
+//! Parses the responses of identity endpoints: a token with its times, or a reason.
 
 use std::{
     collections::HashMap,
@@ -11,69 +11,70 @@ use zeroize::Zeroizing;
 
 use crate::{excerpt::excerpt, token::Token};
 
-/// Something answered with success, but not with a token. The source of a
+/// A successful response that does not contain a token. The source of a
 /// [`CredentialError`](crate::token::CredentialError).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidAnswer {
-    /// No body at all.
-    #[error("the answer is empty")]
+    /// The body is empty.
+    #[error("the response is empty")]
     Empty,
-    /// A web page: of a proxy, a sign-in portal, an error handler.
-    #[error("the answer is a web page, not JSON")]
+    /// A web page of a proxy, a sign-in portal or an error handler.
+    #[error("the response is a web page, not JSON")]
     Html,
-    /// More than any token needs.
-    #[error("the answer is longer than {limit} bytes")]
+    /// The body is longer than any token.
+    #[error("the response is longer than {limit} bytes")]
     TooLong {
-        /// Where reading stopped.
+        /// The limit at which reading stopped.
         limit: usize,
     },
-    /// JSON that ends before its end.
-    #[error("the answer is cut off: JSON that ends too early, after {length} bytes")]
+    /// Truncated JSON.
+    #[error("the response is truncated: its JSON breaks off after {length} bytes")]
     Truncated {
-        /// Bytes that came.
+        /// The number of bytes received.
         length: usize,
     },
-    /// Something else than a JSON object.
-    #[error("the answer is not a JSON object (line {line}, column {column})")]
+    /// Anything except a JSON object.
+    #[error("the response is not a JSON object (line {line}, column {column})")]
     NotJson {
-        /// Where it stops to be one.
+        /// The line of the syntax error.
         line: usize,
-        /// Where in that line.
+        /// The column of the syntax error.
         column: usize,
     },
-    /// A field is absent or has a form that nobody knows.
-    #[error("the answer's {field} is {problem}")]
+    /// A field is absent or has an unknown form.
+    #[error("the response's {field} is {problem}")]
     Field {
-        /// Its name.
+        /// The name of the field.
         field: &'static str,
-        /// What is wrong with it; never its value.
+        /// What is wrong with the field. Never contains its value.
         problem: &'static str,
     },
 }
 
-/// The token in a body. `asked_at` is the time before the request: durations
-/// count from there.
+/// Parses the token in a body. `asked_at` is the time before the request: durations count from
+/// that time.
 pub(super) fn token(body: &[u8], asked_at: SystemTime) -> Result<Token, InvalidAnswer> {
     let object = object(body)?;
     let after = |field| asked_at.checked_add(seconds(&object.get(field)?)?);
     let token = object.token("access_token", "expires_on", || after("expires_in"))?;
-    // A hint: a strange one is no reason to go without a token.
+    // Only a hint: an invalid one does not make the token unusable.
     let refresh_on = after("refresh_in").filter(|refresh_on| *refresh_on < token.expires_on());
     Ok(token.with_refresh_on(refresh_on))
 }
 
-/// A JSON object of which only the fields that are asked for are read: others may be
-/// secrets, and stay in the body.
+/// A JSON object. Only requested fields are decoded: other fields may be secrets, and remain in
+/// the body.
 pub(super) struct Object<'a>(HashMap<String, &'a RawValue>);
 
 impl Object<'_> {
-    /// A field that is not a secret.
+    /// Returns a field that is not a secret.
     fn get(&self, field: &str) -> Option<Value> {
         serde_json::from_str(self.0.get(field)?.get()).ok()
     }
 
-    /// The token in the field `secret`. It expires at the time in the field `expiry`; if this is
-    /// absent or not understood, as its own claims state, else at the time of `or_else`.
+    /// Returns the token in the field `secret`. Its expiry is the time in the field `expiry`. If
+    /// that is absent or in an unknown form, it is the time in the token's claims, or else the
+    /// time that `or_else` returns.
     pub(super) fn token(
         &self,
         secret: &'static str,
@@ -85,19 +86,19 @@ impl Object<'_> {
         let problem =
             match self.0.get(expiry).map_or("", |value| value.get().trim_matches(['"', ' '])) {
                 "" | "null" => "absent",
-                _ => "neither seconds since 1970 nor a date that is understood",
+                _ => "neither seconds since 1970 nor a known form of a date",
             };
         let expires_on = self.time(expiry).or_else(|| token.claims()?.expires_on).or_else(or_else);
         let expires_on = expires_on.ok_or(InvalidAnswer::Field { field: expiry, problem })?;
         Ok(Token::new(token.secret(), expires_on))
     }
 
-    /// A point in time, in any form that is understood.
+    /// Returns a point in time, in any known form.
     pub(super) fn time(&self, field: &str) -> Option<SystemTime> {
         point_in_time(&self.get(field)?)
     }
 
-    /// A text that is a secret, or may have one in it.
+    /// Returns a text that is, or may contain, a secret.
     fn text(&self, field: &str) -> Option<Zeroizing<String>> {
         serde_json::from_str(self.0.get(field)?.get()).ok().map(Zeroizing::new)
     }
@@ -113,8 +114,8 @@ impl Object<'_> {
     }
 }
 
-/// The first JSON object with this field in a text that has more around it, such as warnings
-/// and codes for colours.
+/// Finds the first JSON object that has this field, in a text with other content such as warnings
+/// and colour codes.
 pub(super) fn object_with<'a>(field: &str, text: &'a [u8]) -> Result<Object<'a>, InvalidAnswer> {
     let starts = (0..text.len()).filter(|start| text[*start] == b'{');
     let mut objects = starts.filter_map(|start| {
@@ -124,14 +125,14 @@ pub(super) fn object_with<'a>(field: &str, text: &'a [u8]) -> Result<Object<'a>,
     objects.find(|object| object.0.contains_key(field)).map_or_else(|| object(text), Ok)
 }
 
-/// The JSON object that a body is. Nothing of the body gets into the error.
+/// Parses a body as a JSON object. The error contains no part of the body.
 pub(super) fn object(body: &[u8]) -> Result<Object<'_>, InvalidAnswer> {
-    // A UTF-8 byte order mark is allowed to be ignored (RFC 8259, 8.1).
+    // A parser may ignore a UTF-8 byte order mark (RFC 8259, 8.1).
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     if body.is_empty() {
         return Err(InvalidAnswer::Empty);
     }
-    // A JSON object does not start so.
+    // No JSON object starts with this character.
     if body.starts_with(b"<") {
         return Err(InvalidAnswer::Html);
     }
@@ -143,14 +144,14 @@ pub(super) fn object(body: &[u8]) -> Result<Object<'_>, InvalidAnswer> {
     }
 }
 
-/// Whether a body is a JSON object, as every error of an identity endpoint is, or the
-/// beginning of one.
+/// Whether a body is a JSON object or the beginning of one. Every error response of an identity
+/// endpoint is a JSON object.
 pub(super) fn is_json_object(body: &[u8]) -> bool {
     matches!(object(body), Ok(_) | Err(InvalidAnswer::Truncated { .. }))
 }
 
-/// What the body of a refusal says, for a message: IMDS has
-/// `error_description`, App Service `message`, older ones `ExceptionMessage`.
+/// The reason in the body of a refusal, for a message. IMDS calls it `error_description`, App
+/// Service `message`, and older endpoints `ExceptionMessage`.
 pub(super) fn description(body: &[u8], secret: Option<&str>) -> Option<String> {
     let body = object(body).ok()?;
     let text = |object: &Object<'_>, name: &str| {
@@ -163,7 +164,7 @@ pub(super) fn description(body: &[u8], secret: Option<&str>) -> Option<String> {
         .find_map(|name| text(&body, name).or_else(|| nested(name)))
 }
 
-/// Seconds as a number or as text, whole or not.
+/// Parses seconds, as a number or as text, with or without a fraction.
 fn seconds(value: &Value) -> Option<Duration> {
     let seconds = match value {
         Value::Number(number) => number.as_f64()?,
@@ -173,7 +174,7 @@ fn seconds(value: &Value) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// Seconds since 1970, as a number or as text, or a date.
+/// Parses seconds since 1970, as a number or as text, or a date.
 fn point_in_time(value: &Value) -> Option<SystemTime> {
     let since_1970 = match value {
         Value::String(text) => match seconds(value) {
@@ -182,15 +183,15 @@ fn point_in_time(value: &Value) -> Option<SystemTime> {
         },
         value => seconds(value)?,
     };
-    // Anything else is no time that a token ends at; a sum must not overflow.
+    // No token expires later, and the sum must not overflow.
     let year_9999 = Duration::from_secs(253_402_300_799);
     let whole = Duration::from_secs(since_1970.as_secs());
     (since_1970 <= year_9999).then(|| SystemTime::UNIX_EPOCH + whole)
 }
 
-/// The dates that endpoints have been seen to answer: of old App Service,
-/// `M/d/yyyy H:mm:ss [AM|PM] [offset]`; and RFC 3339 with a blank allowed in
-/// place of the `T`. Without an offset, UTC.
+/// Parses the forms of dates that endpoints have been seen to return: `M/d/yyyy H:mm:ss [AM|PM]
+/// [offset]` from old versions of App Service, and RFC 3339, with a blank allowed instead of the
+/// `T`. A date without an offset is in UTC.
 fn date(text: &str) -> Option<SystemTime> {
     let format = format_description!(
         version = 2,
@@ -205,7 +206,7 @@ fn date(text: &str) -> Option<SystemTime> {
     let rest = parsed.parse_items(text.as_bytes(), format).ok()?;
     let hour = match (parsed.hour_24()?, parsed.hour_12_is_pm()) {
         (12, Some(false)) => 0,
-        // Some write 15:04:05 PM.
+        // Some endpoints return 15:04:05 PM.
         (hour @ ..12, Some(true)) => hour + 12,
         (hour, _) => hour,
     };
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_is_read_in_every_form_that_endpoints_write() {
+    fn an_expiry_is_parsed_in_every_form_that_endpoints_return() {
         for (written, seconds) in [
             ("1586984735", 1_586_984_735),
             ("1586984735.9", 1_586_984_735),
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_that_nobody_understands_is_an_error_that_names_the_field() {
+    fn an_expiry_in_an_unknown_form_is_an_error_that_names_the_field() {
         for written in [
             r#""soon""#,
             r#""2019-13-20T02:57:58Z""#,
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_expiry_the_life_counts_from_the_request() {
+    fn without_an_expiry_the_lifetime_counts_from_the_request() {
         for body in [
             r#"{"access_token":"t","expires_in":"3600"}"#,
             r#"{"access_token":"t","expires_in":3600}"#,
@@ -297,21 +298,21 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_hint_becomes_the_time_to_refresh() {
+    fn the_hosts_hint_becomes_the_refresh_time() {
         let with = |hint: &str| {
             let body = format!(r#"{{"access_token":"t","expires_in":3600,"refresh_in":{hint}}}"#);
             parse(&body).unwrap().refresh_on()
         };
         assert_eq!(with("1800"), Some(at(1_001_800)));
         assert_eq!(with(r#""1800""#), Some(at(1_001_800)));
-        // A hint past the end, or none that is understood, is not followed.
+        // A hint later than the expiry or in an unknown form is ignored.
         for hint in ["7200", r#""""#, r#""soon""#, "-5", "null"] {
             assert_eq!(with(hint), None, "{hint}");
         }
     }
 
     #[test]
-    fn what_is_no_token_is_told_apart() {
+    fn invalid_responses_are_distinguished() {
         use InvalidAnswer::{Empty, Field, Html, NotJson, Truncated};
         assert_eq!(parse("").unwrap_err(), Empty);
         assert_eq!(parse(" \r\n").unwrap_err(), Empty);
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tokens_own_expiry_is_used_where_the_answers_is_not_understood() {
+    fn the_expiry_in_the_token_is_used_if_the_one_in_the_response_is_unknown() {
         let jwt = "e30.eyJleHAiOjIwMDB9.c2ln";
         for (expiry, seconds) in [
             (r#""expires_on":"1000""#, 1000),
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_found_between_other_text() {
+    fn a_json_object_is_found_in_other_text() {
         let json = r#"{"a":{"b":1},"token":"t"}"#;
         for text in [
             json.to_owned(),
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusals_reason_is_found_wherever_hosts_put_it() {
+    fn the_reason_of_a_refusal_is_found_in_every_known_field() {
         let of = |body: &str| description(body.as_bytes(), Some("s3cret"));
         assert_eq!(
             of(r#"{"error":"invalid_request","error_description":"Identity not found"}"#).unwrap(),

@@ -30,20 +30,22 @@ use super::{
 };
 use crate::Cloud;
 
-/// An application that Entra knows (a service principal, or a managed identity
-/// that trusts other issuers): its tenant and client ID. How it proves who it is
-/// makes the credential, over `azure_identity`.
+/// An application that is registered in Entra: a service principal, or a managed identity that
+/// trusts other issuers.
 ///
-/// Whom it asks: `AZURE_AUTHORITY_HOST` if set, else
-/// `https://login.microsoftonline.com`; [`cloud`](Self::cloud) says otherwise.
+/// It consists of a tenant and a client ID. Each method below adds a proof of its identity and
+/// returns a credential, which uses `azure_identity`.
+///
+/// Tokens are requested from `AZURE_AUTHORITY_HOST` if it is set, else from
+/// `https://login.microsoftonline.com`. [`cloud`](Self::cloud) overrides both.
 ///
 /// | proof | |
 /// |---|---|
-/// | [`client_secret`](Self::client_secret) | a password, which lasts until a date: where nothing better is to be had |
-/// | `client_certificate` (feature `client-certificate`) | a certificate's key |
-/// | [`workload_identity`](Self::workload_identity) | a file with another issuer's token: Kubernetes |
+/// | [`client_secret`](Self::client_secret) | a password that expires: use it only if none of the others is possible |
+/// | `client_certificate` (feature `client-certificate`) | the key of a certificate |
+/// | [`workload_identity`](Self::workload_identity) | a file with another issuer's token, as in Kubernetes |
 /// | [`azure_pipelines`](Self::azure_pipelines) | a service connection |
-/// | [`client_assertion`](Self::client_assertion) | whatever you can sign or ask another issuer for |
+/// | [`client_assertion`](Self::client_assertion) | a JWT that you sign or get from another issuer |
 ///
 /// ```
 /// use entra_pool::{Cloud, credential::Application};
@@ -62,14 +64,14 @@ pub struct Application {
     pub(super) http: Option<Arc<dyn azure_core::http::HttpClient>>,
 }
 
-/// The variable that says whom applications ask.
+/// The variable with the authority that applications request tokens from.
 const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 
-/// What needs the variables of a pipeline, for errors.
+/// The credential that needs the variables of a pipeline, for errors.
 const PIPELINES: &str = "Azure Pipelines";
 
 impl Application {
-    /// The application `client_id` of `tenant` (its ID or domain).
+    /// Returns the application `client_id` of `tenant` (its ID or domain).
     ///
     /// ```
     /// use entra_pool::credential::Application;
@@ -80,8 +82,8 @@ impl Application {
     ///
     /// # Errors
     ///
-    /// A tenant or client ID with characters that none has; an
-    /// `AZURE_AUTHORITY_HOST` that is no `https://` URL.
+    /// [`ConfigError`], if the tenant or the client ID contains invalid characters, or if
+    /// `AZURE_AUTHORITY_HOST` is not an `https://` URL.
     pub fn new(
         tenant: impl Into<String>,
         client_id: impl Into<String>,
@@ -91,7 +93,8 @@ impl Application {
         Self::named(&environment, None, ("tenant", &tenant), ("client_id", &client_id))
     }
 
-    /// From the variables of these names; `needed_by` is what wants them set.
+    /// Reads the variables of these names. `needed_by` is the setting or credential that requires
+    /// them.
     pub(super) fn from_environment(
         environment: &Environment,
         cloud: Option<Cloud>,
@@ -120,20 +123,20 @@ impl Application {
         })
     }
 
-    /// Asks this cloud's authority, whatever `AZURE_AUTHORITY_HOST` says.
+    /// Requests tokens from this cloud's authority, even if `AZURE_AUTHORITY_HOST` is set.
     #[must_use]
     pub fn cloud(mut self, cloud: Cloud) -> Self {
         cloud.authority_host().clone_into(&mut self.authority);
         self
     }
 
-    /// Proves who it is by a client secret.
+    /// Authenticates the application with a client secret.
     ///
     /// See [Microsoft identity platform and the OAuth 2.0 client credentials flow](https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow).
     ///
     /// # Errors
     ///
-    /// An empty secret. Whether it is right, the first token tells.
+    /// [`ConfigError`], if the secret is empty. It is verified on the first token request.
     ///
     /// ```
     /// # use entra_pool::credential::Application;
@@ -156,15 +159,14 @@ impl Application {
         }))
     }
 
-    /// Proves who it is by the key of a certificate: a PKCS#12 file (`.pfx`,
+    /// Authenticates the application with the key of a certificate: a PKCS#12 file (`.pfx`,
     /// `.p12`) with an RSA key, and its password if it has one.
     ///
-    /// The file is read when a token is asked for, so that a renewed
-    /// certificate is found. `AZURE_CLIENT_SEND_CERTIFICATE_CHAIN` (`1` or
-    /// `true`, in this process' environment) sends the chain along, for
-    /// applications that trust by subject name.
+    /// The file is read when a token is requested, so a renewed certificate is used without a
+    /// restart. Set `AZURE_CLIENT_SEND_CERTIFICATE_CHAIN` to `1` or `true` in this process's
+    /// environment to send the certificate chain, for applications that trust by subject name.
     ///
-    /// Needs the feature `client-certificate`, which brings OpenSSL.
+    /// Requires the feature `client-certificate`, which links OpenSSL.
     ///
     /// See [Microsoft identity platform application authentication certificate credentials](https://learn.microsoft.com/entra/identity-platform/certificate-credentials).
     ///
@@ -202,8 +204,8 @@ impl Application {
             let content = read(setting, &file)?;
             if content.trim_ascii_start().starts_with(b"-----BEGIN") {
                 return Err(azure_error(format!(
-                    "{setting}: the file {file} is PEM, and PKCS#12 is wanted: `openssl pkcs12 \
-                     -export -in {file} -out identity.pfx` makes it",
+                    "{setting}: the file {file} is PEM, not PKCS#12: convert it with `openssl \
+                     pkcs12 -export -in {file} -out identity.pfx`",
                     file = file.display()
                 )));
             }
@@ -227,17 +229,16 @@ impl Application {
         })
     }
 
-    /// Proves who it is by another issuer's token, in a file: that of a
-    /// Kubernetes service account. [`from_env`](super::from_env) finds
-    /// it where AKS has set its variables.
+    /// Authenticates the application with another issuer's token in a file, such as that of a
+    /// Kubernetes service account. [`from_env`](super::from_env) finds the file where AKS sets its
+    /// variables.
     ///
-    /// The file is read when a token is asked for and the last reading is old.
-    /// If it is missing, empty or unreadable, nobody is asked, and the error
-    /// names it.
+    /// The file is read when a token is requested and the cached content is old. If the file is
+    /// missing, empty or unreadable, no request is sent, and the error names the file.
     ///
     /// # Errors
     ///
-    /// An empty path.
+    /// [`ConfigError`], if the path is empty.
     ///
     /// ```
     /// # use entra_pool::credential::Application;
@@ -255,7 +256,7 @@ impl Application {
         Ok(self.workload_identity_named("token_file", file))
     }
 
-    /// The workload identity of these variables, which the webhook of AKS sets.
+    /// The workload identity that these variables describe. The webhook of AKS sets them.
     pub(super) fn workload_identity_of(
         environment: &Environment,
         cloud: Option<Cloud>,
@@ -270,7 +271,7 @@ impl Application {
     fn workload_identity_named(self, setting: &'static str, file: PathBuf) -> AzureCoreCredential {
         let name = format!("workload identity {}", self.client_id);
         self.credential(name, Proof::default(), move |this, proof| {
-            // `azure_identity` would send an empty one.
+            // `azure_identity` would send an empty token.
             let token = read(setting, &file)?;
             proof.set(std::str::from_utf8(&token).unwrap_or_default());
             WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
@@ -282,23 +283,23 @@ impl Application {
         })
     }
 
-    /// Proves who it is by a service connection of Azure Pipelines that uses
-    /// workload identity federation. In a step of the task `AzureCLI@2` or `AzurePowerShell@5`,
-    /// [`from_env`](super::from_env) finds it with
-    /// `AZURE_TOKEN_CREDENTIALS=AzurePipelinesCredential`: the task sets
+    /// Authenticates the application with a service connection of Azure Pipelines that uses
+    /// workload identity federation.
+    ///
+    /// In a step of the task `AzureCLI@2` or `AzurePowerShell@5`, [`from_env`](super::from_env)
+    /// does this if `AZURE_TOKEN_CREDENTIALS` is `AzurePipelinesCredential`. The task sets
     /// `AZURESUBSCRIPTION_TENANT_ID`, `AZURESUBSCRIPTION_CLIENT_ID` and
-    /// `AZURESUBSCRIPTION_SERVICE_CONNECTION_ID`, and the step must be given the access token:
+    /// `AZURESUBSCRIPTION_SERVICE_CONNECTION_ID`. You must pass the access token to the step:
     /// `env: { SYSTEM_ACCESSTOKEN: $(System.AccessToken) }`. See
     /// [Predefined variables](https://learn.microsoft.com/azure/devops/pipelines/build/variables#systemaccesstoken).
     ///
-    /// `azure_identity` reads `SYSTEM_OIDCREQUESTURI`, which every job has, from
-    /// this process' environment.
+    /// `azure_identity` reads `SYSTEM_OIDCREQUESTURI`, which is set in every job, from this
+    /// process's environment.
     ///
     /// # Errors
     ///
-    /// An ID with characters that none has; an empty access token;
-    /// `SYSTEM_OIDCREQUESTURI` not set (this is no job of Azure Pipelines) or no
-    /// `https://` URL.
+    /// [`ConfigError`], if the ID contains invalid characters, if the access token is empty, or if
+    /// `SYSTEM_OIDCREQUESTURI` is not set (outside of Azure Pipelines) or is not an `https://` URL.
     ///
     /// ```no_run
     /// # use entra_pool::credential::Application;
@@ -320,7 +321,7 @@ impl Application {
         self.service_connection(&environment, ("service_connection_id", &connection), &token)
     }
 
-    /// The service connection of these variables.
+    /// The service connection that these variables describe.
     pub(super) fn azure_pipelines_of(
         environment: &Environment,
         cloud: Option<Cloud>,
@@ -341,7 +342,7 @@ impl Application {
     ) -> Result<AzureCoreCredential, ConfigError> {
         let expected = "a service connection's ID, such as 66666666-7777-8888-9999-000000000000";
         ConfigError::unless(is_word(connection, "-"), setting, expected)?;
-        // The access token goes there.
+        // The access token is sent to this URL.
         check_https(required(environment, "SYSTEM_OIDCREQUESTURI", PIPELINES)?)?;
         let connection = connection.to_owned();
         let name = format!("Azure Pipelines service connection {connection}");
@@ -358,11 +359,11 @@ impl Application {
         }))
     }
 
-    /// Proves who it is by an assertion: a JWT that you sign, or that an issuer
-    /// which the application trusts (a federated identity credential) gives
-    /// you: GitHub Actions, another cloud, ….
+    /// Authenticates the application with an assertion: a JWT that you sign, or that you get from
+    /// an issuer that the application trusts (a federated identity credential), such as GitHub
+    /// Actions or another cloud.
     ///
-    /// `assertion` is asked for one whenever a token is.
+    /// `assertion` is called for every token request.
     ///
     /// See [Workload identity federation](https://learn.microsoft.com/entra/workload-id/workload-identity-federation).
     ///
@@ -393,8 +394,8 @@ impl Application {
         })
     }
 
-    /// Told to `azure_identity`, which would read the process' variables
-    /// otherwise.
+    /// Sets the authority explicitly: otherwise, `azure_identity` would read it from the process's
+    /// environment.
     fn client_options(&self) -> azure_core::Result<ClientOptions> {
         let mut cloud = CustomConfiguration::default();
         cloud.authority_host.clone_from(&self.authority);
@@ -415,8 +416,8 @@ impl Application {
         Ok(ClientAssertionCredentialOptions { client_options: self.client_options()? })
     }
 
-    /// A credential that `make` makes again whenever the last one's token expires or is refused.
-    /// `proof` is removed from errors.
+    /// Returns a credential that `make` creates again whenever its token is about to expire or is
+    /// refused. `proof` is removed from errors.
     fn credential<C: AzureCredential + 'static>(
         self,
         name: String,
@@ -432,7 +433,7 @@ impl Application {
     }
 }
 
-/// A function in the clothes of `azure_identity`.
+/// Adapts a closure to `azure_identity`'s `ClientAssertion`.
 struct Asked<F>(Arc<F>, Proof);
 
 #[async_trait]
@@ -453,7 +454,7 @@ where
             }
             Err(error) => {
                 let error = error.into();
-                let message = format!("there is no client assertion: {error}");
+                let message = format!("cannot get a client assertion: {error}");
                 Err(AzureError::with_error(ErrorKind::Credential, error, message))
             }
         }
@@ -469,7 +470,7 @@ impl<F> fmt::Debug for Asked<F> {
 /// The name of a setting, for errors, and its value.
 pub(super) type Named<'a> = (&'static str, &'a str);
 
-/// The variable, or an error that says what wants it.
+/// Returns the variable, or an error that names the setting or credential that requires it.
 pub(super) fn required<'a>(
     environment: &'a Environment,
     setting: &'static str,
@@ -479,33 +480,32 @@ pub(super) fn required<'a>(
     Ok((setting, value.ok_or(Problem::Missing { setting, needed_by })?))
 }
 
-/// An error if this is not an `https://` URL without user and password.
+/// Returns an error unless this is an `https://` URL without user and password.
 fn check_https((name, url): Named<'_>) -> Result<(), ConfigError> {
-    let is_right = url::Url::parse(url).is_ok_and(|url| {
+    let is_valid = url::Url::parse(url).is_ok_and(|url| {
         let open = url.username().is_empty() && url.password().is_none();
         url.scheme() == "https" && url.has_host() && open
     });
-    ConfigError::unless(is_right, name, "an https:// URL with a host")
+    ConfigError::unless(is_valid, name, "an https:// URL with a host")
 }
 
 fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigError> {
     ConfigError::unless(!value.is_empty(), name, "not empty")
 }
 
-/// Where tokens are asked for: what the variable says, else the cloud's.
+/// The authority to request tokens from: that of the variable, else that of the cloud.
 fn authority(environment: &Environment, cloud: Option<Cloud>) -> Result<String, ConfigError> {
     let Some(authority) = environment.checked(AUTHORITY)? else {
         return Ok(cloud.unwrap_or(Cloud::Public).authority_host().to_owned());
     };
-    // `login.microsoftonline.us` without a scheme is how some write it.
+    // Some users write `login.microsoftonline.us` without a scheme.
     let authority =
         if authority.contains("://") { authority.into() } else { format!("https://{authority}") };
     check_https((AUTHORITY, &authority))?;
     Ok(authority)
 }
 
-/// The content of a file that `setting` names; one that is empty is as good as
-/// none.
+/// Reads the file that `setting` names. An empty file is an error.
 fn read(setting: &str, file: &Path) -> azure_core::Result<Zeroizing<Vec<u8>>> {
     let error =
         |problem: String| azure_error(format!("{setting}: the file {} {problem}", file.display()));

@@ -11,21 +11,19 @@ use crate::token::{
     with_causes,
 };
 
-/// Several credentials, of which the first that gives a token is used from
-/// then on.
+/// A list of credentials. The first that returns a token is used from then on.
 ///
-/// Members are asked in order. One that is
-/// [unavailable](crate::token::CredentialErrorKind::Unavailable) makes way for
-/// the next; any other error ends the search, as a wrong identity would be
-/// worse than none. The member that gave the first token is pinned: later
-/// failures are its own, and the identity does not drift. If all are
-/// unavailable, the error (unavailable, too) lists every member with its
-/// reason, and the next call asks all of them again.
+/// The chain tries its members in order. It skips a member that is
+/// [unavailable](crate::token::CredentialErrorKind::Unavailable). Any other error ends the search,
+/// because a wrong identity would be worse than an error. The member that returned the first token
+/// is pinned: if it fails later, the chain returns its error and does not switch to another
+/// identity. If all members are unavailable, the error is unavailable as well and lists every
+/// member with its reason. The next call tries all of them again.
 ///
-/// Which member was pinned, and why each member before it was passed over, is logged once,
-/// at `info`. A warning is logged as well if one of these is an IMDS that accepted a connection
-/// and did not answer: in Azure, this is the wrong identity. The same goes for an IMDS that does
-/// not know the identity of `AZURE_CLIENT_ID`.
+/// The chain logs once, at `info`, which member was pinned and why each member before it was
+/// skipped. It also logs a warning if IMDS accepted a connection but did not respond, because in
+/// Azure the pinned member is then the wrong identity. The same applies if IMDS does not know the
+/// identity of `AZURE_CLIENT_ID`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -44,18 +42,18 @@ pub struct Chain(Arc<Inner>);
 struct Inner {
     members: Vec<Arc<dyn TokenCredential>>,
     pinned: OnceLock<Arc<dyn TokenCredential>>,
-    /// The setting that names the identity, if members were left out for it.
+    /// The setting that names the identity, if it excluded members.
     identity_setting: Option<&'static str>,
 }
 
 impl Chain {
-    /// A chain of these, first to last.
+    /// Creates a chain of these members, first to last.
     ///
     /// ```
     /// use std::sync::Arc;
     /// use entra_pool::credential::{AzureCli, Chain, ManagedIdentity};
     ///
-    /// // The probe tells in a second whether this is a machine in Azure.
+    /// // The probe checks quickly that this is a machine in Azure.
     /// let machine = ManagedIdentity::system_assigned().probe(true).build()?;
     /// let chain = Chain::new(vec![Arc::new(machine), Arc::new(AzureCli::new())]);
     /// # Ok::<(), entra_pool::credential::ConfigError>(())
@@ -75,7 +73,7 @@ impl Chain {
 
 #[async_trait]
 impl TokenCredential for Chain {
-    /// That of the pinned member, once there is one.
+    /// The name of the pinned member, once a member is pinned.
     fn name(&self) -> String {
         if let Some(pinned) = self.0.pinned.get() {
             return pinned.name();
@@ -162,7 +160,7 @@ fn in_a_line(error: &CredentialError) -> String {
     with_causes(error).replace(['\r', '\n'], " ")
 }
 
-/// A member of the default chain that is not there, and why.
+/// A member of the default chain that is not configured, and why.
 #[derive(Debug)]
 pub(super) struct NotConfigured {
     pub(super) name: String,
@@ -197,7 +195,7 @@ mod tests {
         Reason, Scope,
     };
 
-    /// Answers from a list; a token is named after who gave it.
+    /// Returns the results of a list. A token is the name of the credential that returned it.
     #[derive(Debug)]
     struct Scripted(&'static str, Mutex<VecDeque<Option<CredentialErrorKind>>>);
 
@@ -229,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_member_that_gives_a_token_is_pinned() {
+    async fn the_first_member_that_returns_a_token_is_pinned() {
         let chain = Chain::new(vec![
             scripted("a", [Some(Unavailable)]),
             scripted("b", [None, Some(Unavailable), None]),
@@ -238,12 +236,13 @@ mod tests {
         assert_eq!(chain.name(), "the first available of: a, b, c");
         assert_eq!(ask(&chain).await.unwrap(), "b");
         assert_eq!(chain.name(), "b");
-        // Gone for a moment, its place is not taken by another.
+        // While the pinned member is unavailable, no other member is used.
         assert_eq!(ask(&chain).await.unwrap_err().to_string(), "b is\nUnavailable");
         assert_eq!(ask(&chain.clone()).await.unwrap(), "b");
     }
 
-    /// Its first call answers when `gate` is opened; the second one at once, with the opposite.
+    /// The first call returns when `gate` is opened; the second returns at once, with the opposite
+    /// result.
     #[derive(Debug)]
     struct Gated {
         gate: tokio::sync::Semaphore,
@@ -263,7 +262,7 @@ mod tests {
                 self.gate.acquire().await.unwrap().forget();
             }
             if (call == 0) != self.first_has_a_token {
-                return Err(CredentialError::new(Unavailable, "a is away"));
+                return Err(CredentialError::new(Unavailable, "a is unavailable"));
             }
             Ok(Token::new("a", SystemTime::UNIX_EPOCH + Duration::from_secs(1)))
         }
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_member_that_is_there_but_fails_ends_the_search() {
+    async fn an_available_member_that_fails_ends_the_search() {
         for kind in [Refused, Transient] {
             let chain = Chain::new(vec![scripted("a", [Some(kind), None]), scripted("b", [])]);
             assert_eq!(ask(&chain).await.unwrap_err().kind(), kind);
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_exhausted_chain_lists_every_member_and_is_asked_anew() {
+    async fn an_exhausted_chain_lists_every_member_and_is_tried_again() {
         let chain = Chain::new(vec![
             scripted("a", [Some(Unavailable), None]),
             scripted("b", [Some(Unavailable)]),

@@ -1,4 +1,4 @@
-//! The credential that the environment tells of.
+//! The credential that the environment describes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,8 +29,8 @@ pub(super) const ALLOWED: &str = "prod, dev, EnvironmentCredential, WorkloadIden
                        ManagedIdentityCredential, AzureCliCredential, \
                        AzureDeveloperCliCredential, AzurePipelinesCredential";
 
-/// One of the credentials that can be asked for by name: in `AZURE_TOKEN_CREDENTIALS`, or as
-/// the `Authentication` of a connection string.
+/// The credentials that can be selected by name: in `AZURE_TOKEN_CREDENTIALS`, or as the
+/// `Authentication` of a connection string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Member {
     /// The service principal of the environment.
@@ -45,11 +45,11 @@ pub(crate) enum Member {
     AzurePipelines,
 }
 
-/// Builds the credential that the environment describes: for another environment than this
-/// process's, another clock, a certain cloud, or a certain identity.
+/// Builds the credential that the environment describes. You can replace the environment and the
+/// clock, and select a cloud and an identity.
 ///
 /// [`from_env`](super::from_env) is short for `DefaultCredential::new().build()`, and describes
-/// what is chosen.
+/// which credential is chosen.
 ///
 /// ```
 /// use entra_pool::credential::{DefaultCredential, Environment};
@@ -66,13 +66,12 @@ pub struct DefaultCredential {
     environment: Environment,
     clock: Arc<dyn Clock>,
     /// The identity, and the setting that names it. Only members that log in as this identity
-    /// are used. (`AZURE_CLIENT_ID`, which other software has set as well, selects a managed
-    /// identity, but leaves no member out, and a machine without this identity makes way for the
-    /// next member.)
+    /// are used. (`AZURE_CLIENT_ID`, which may be set for other software, also selects a managed
+    /// identity. However, it excludes no member, and a machine without this identity is skipped.)
     user_assigned: Option<(UserAssignedId, &'static str)>,
     cloud: Option<Cloud>,
     cli_timeout: Option<Duration>,
-    /// What names the one member that is wanted.
+    /// The setting that selects a single member.
     selection: &'static str,
 }
 
@@ -83,7 +82,7 @@ impl Default for DefaultCredential {
 }
 
 impl DefaultCredential {
-    /// With the environment of this process, and the machine's clock.
+    /// Uses the environment of this process and the system clock.
     pub fn new() -> Self {
         Self {
             environment: Environment::from_process(),
@@ -102,7 +101,7 @@ impl DefaultCredential {
         self
     }
 
-    /// Asks this cloud's authority for the tokens of service principals and workload
+    /// Sets the cloud whose authority issues tokens for service principals and workload
     /// identities, unless `AZURE_AUTHORITY_HOST` is set. Default: the public cloud.
     pub fn cloud(mut self, cloud: impl Into<Option<Cloud>>) -> Self {
         self.cloud = cloud.into();
@@ -122,7 +121,7 @@ impl DefaultCredential {
         self
     }
 
-    /// Reads this clock. Default: the machine's.
+    /// Sets the clock. Default: the system clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
@@ -132,7 +131,7 @@ impl DefaultCredential {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if settings contradict each other or are incomplete. To go on to the
+    /// [`ConfigError`], if settings contradict each other or are incomplete. To continue with the
     /// next credential could use the wrong identity.
     pub fn build(self) -> Result<Arc<dyn TokenCredential>, ConfigError> {
         use Member::{
@@ -168,8 +167,8 @@ impl DefaultCredential {
         Self { selection: "Authentication", ..self }.single(member)
     }
 
-    /// The service principal whose tenant, client ID and secret are set, by the settings of these
-    /// names; variables of the environment replace what is left out.
+    /// The service principal with this tenant, client ID and secret, each with the name of its
+    /// setting. Environment variables replace missing values.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     #[cfg_attr(not(feature = "azure-identity"), allow(unused_variables, clippy::unused_self))]
     pub(crate) fn service_principal(
@@ -194,8 +193,8 @@ impl DefaultCredential {
         }
     }
 
-    /// A member of a chain. A member that would log in as another identity than the one that
-    /// is named is left out.
+    /// Returns a member of a chain. A member that would log in as another identity than the named
+    /// one is replaced by one that only returns the reason.
     fn chain_member(&self, member: Member) -> Result<Shared, ConfigError> {
         let credential = self.credential(member)?;
         Ok(match (&self.user_assigned, self.other_identity(member)) {
@@ -207,7 +206,7 @@ impl DefaultCredential {
         })
     }
 
-    /// A member that was asked for by name must be configured.
+    /// Returns a member that was selected by name. It must be configured.
     fn single(&self, member: Member) -> Result<Shared, ConfigError> {
         self.check_identity(&[member])?;
         let required = match member {
@@ -217,12 +216,12 @@ impl DefaultCredential {
             _ => None,
         };
         self.check_set(required.as_slice(), self.selection)?;
-        // It reports what else is missing.
+        // This reports all other missing settings.
         self.credential(member)
     }
 
-    /// An error if each of these would log in as another identity than the one that the
-    /// connection string names.
+    /// Returns an error if all of these members would log in as another identity than the one
+    /// that the connection string names.
     fn check_identity(&self, members: &[Member]) -> Result<(), ConfigError> {
         let others = members.iter().map(|member| self.other_identity(*member));
         match (&self.user_assigned, others.collect::<Option<Vec<_>>>()) {
@@ -237,7 +236,7 @@ impl DefaultCredential {
         }
     }
 
-    /// What the member logs in as, if that is not the identity that the connection string
+    /// The identity that the member logs in as, if it is not the one that the connection string
     /// names. `None` for a member that is not configured.
     fn other_identity(&self, member: Member) -> Option<String> {
         let (id, _) = self.user_assigned.as_ref()?;
@@ -251,13 +250,13 @@ impl DefaultCredential {
             Member::Environment if self.is_set(SECRET) || self.is_set(CERTIFICATE) => {
                 application(CLIENT_ID)
             }
-            // It asks for a token of the client ID that is named, and of no other ID.
+            // It requests a token for the named client ID. It cannot do so for another kind of ID.
             Member::WorkloadIdentity if matches!(id, UserAssignedId::ClientId(_)) => None,
             Member::WorkloadIdentity if self.is_set(TOKEN_FILE) => application(CLIENT_ID),
             Member::AzurePipelines => application("AZURESUBSCRIPTION_CLIENT_ID"),
             Member::AzureCli => Some("the account of `az login`".to_owned()),
             Member::AzureDeveloperCli => Some("the account of `azd auth login`".to_owned()),
-            // A managed identity sends the ID along, or refuses it when it is built.
+            // A managed identity sends the ID with its request, or refuses it when it is built.
             Member::Environment
             | Member::ServicePrincipal
             | Member::WorkloadIdentity
@@ -265,8 +264,8 @@ impl DefaultCredential {
         }
     }
 
-    /// The member's credential, or one that reports why it is not configured. An error if the
-    /// environment is half set for it: to go on could use the wrong identity.
+    /// Returns the member's credential, or one that reports why it is not configured. Returns an
+    /// error if its settings are incomplete: to continue could use the wrong identity.
     fn credential(&self, member: Member) -> Result<Shared, ConfigError> {
         match member {
             Member::Environment | Member::ServicePrincipal => self.environment_principal(),
@@ -277,7 +276,7 @@ impl DefaultCredential {
             Member::WorkloadIdentity => self.workload_identity(),
             Member::ManagedIdentity => match self.managed_identity(true) {
                 Ok(identity) => Ok(Arc::new(identity)),
-                // To go past it is to ask it for nothing, whoever else is asked.
+                // Skipping it is safe: nothing has been requested.
                 Err(error) if self.is_for_others(&error) => {
                     Ok(not_configured("managed identity", error.to_string()))
                 }
@@ -359,15 +358,15 @@ impl DefaultCredential {
             }
             (None, None) => ManagedIdentity::system_assigned(),
         };
-        // Other software may have set AZURE_CLIENT_ID, where the next credential is meant.
+        // AZURE_CLIENT_ID may be set for other software, while the next credential is intended.
         builder.optional = self.user_assigned.is_none() && probe && !self.is_set(SELECTION);
         builder.clock = self.clock.clone();
         builder.environment(self.environment.clone()).probe(probe).build()
     }
 
-    /// Whether `AZURE_CLIENT_ID`, which this managed identity cannot be selected by, is meant
-    /// for something else: for the service principal or workload identity before, or, on a
-    /// machine where only its files show Azure Arc's agent, for other software.
+    /// Whether `AZURE_CLIENT_ID`, which cannot select this managed identity, is intended for
+    /// something else: for the service principal or the workload identity, or for other software
+    /// if only its files show that the Azure Arc agent is installed.
     fn is_for_others(&self, error: &ConfigError) -> bool {
         let for_applications =
             [SECRET, CERTIFICATE, TOKEN_FILE].iter().any(|name| self.is_set(name));
@@ -396,7 +395,7 @@ impl DefaultCredential {
         self.environment.get(name).is_some()
     }
 
-    /// An error if one of these variables is not set.
+    /// Returns an error if one of these variables is not set.
     fn check_set(
         &self,
         names: &[&'static str],
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variables_decide_who_is_in_the_chain() {
+    fn the_variables_select_the_members_of_the_chain() {
         let select = |value| (SELECTION, value);
         for (variables, expected) in [
             (
@@ -473,7 +472,7 @@ mod tests {
         assert_eq!(of(&[TENANT, CLIENT, FILE, selection]).as_deref(), Ok(workload));
         let all = of(&[TENANT, CLIENT, SECRET_SET, FILE]).unwrap();
         assert!(all.contains(&format!("{principal}, {workload}, managed")), "{all}");
-        // The client ID is theirs, although the host would have no use for it.
+        // The client ID belongs to the application, although the host would ignore it.
         let shell = ("MSI_ENDPOINT", "http://127.0.0.1:1");
         for credential in [&[TENANT, CLIENT, SECRET_SET, shell], &[TENANT, CLIENT, FILE, shell]] {
             let all = of(credential).unwrap();
@@ -486,7 +485,7 @@ mod tests {
 
     #[cfg(feature = "azure-identity")]
     #[test]
-    fn applications_ask_the_authority_of_the_databases_cloud() {
+    fn applications_use_the_authority_of_the_databases_cloud() {
         let of = |variables: &[(&str, &str)], cloud| {
             let environment = Environment::from_pairs(variables.iter().copied());
             let chain =
@@ -508,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_that_is_half_set_is_an_error_and_no_other_identity() {
+    fn incomplete_settings_are_an_error_and_select_no_other_identity() {
         let certificate = (CERTIFICATE, "/c.pem");
         for (variables, words) in [
             (&[SECRET_SET][..], "AZURE_TENANT_ID is not set, but AZURE_CLIENT_SECRET needs it"),
@@ -528,7 +527,7 @@ mod tests {
             (&[(CLIENT_ID, "shop")], "AZURE_CLIENT_ID must be a client ID"),
             (
                 &[CLIENT, ("MSI_ENDPOINT", "http://127.0.0.1:1")],
-                "AZURE_CLIENT_ID gives the client ID of an identity, which Cloud Shell would ignore",
+                "AZURE_CLIENT_ID selects an identity by its client ID, which Cloud Shell would ignore",
             ),
             (
                 &[(SELECTION, "EnvironmentCredential")],
@@ -562,7 +561,7 @@ mod tests {
 
     #[cfg(feature = "azure-identity")]
     #[tokio::test]
-    async fn a_token_file_that_is_not_there_is_told_when_a_token_is_asked_for() {
+    async fn a_missing_token_file_is_reported_when_a_token_is_requested() {
         let selection = (SELECTION, "WorkloadIdentityCredential");
         let environment = Environment::from_pairs([TENANT, CLIENT, FILE, selection]);
         let credential = DefaultCredential::new().environment(environment).build().unwrap();
@@ -574,7 +573,7 @@ mod tests {
 
     #[cfg(feature = "azure-identity")]
     #[test]
-    fn the_identity_of_a_connection_string_chooses_among_workload_identities_too() {
+    fn a_connection_string_can_select_a_workload_identity() {
         let chosen = |id: &str| {
             let environment = Environment::from_pairs([TENANT, CLIENT, FILE]);
             let user_assigned = Some(UserAssignedId::ClientId(id.to_owned()));
@@ -591,8 +590,8 @@ mod tests {
     /// The chain's error, which lists its members.
     #[cfg(feature = "azure-identity")]
     async fn exhausted(variables: &[(&str, &str)], id: UserAssignedId) -> Result<String, String> {
-        let nobody = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1"), ("PATH", "/x")];
-        let variables = variables.iter().copied().chain(nobody);
+        let absent = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1"), ("PATH", "/x")];
+        let variables = variables.iter().copied().chain(absent);
         let setting = DefaultCredential {
             user_assigned: Some((id, "User Id")),
             environment: Environment::from_pairs(variables),
@@ -617,10 +616,10 @@ mod tests {
         let cli = "\n- Azure CLI: not used, because it logs in as the account of `az login`";
         assert!(members.contains(cli) && members.contains("\nUser Id names"), "{members}");
         assert!(!members.contains("run `az login`"), "{members}");
-        // Where it is not configured, that is the reason.
+        // A member that is not configured is listed with that reason.
         let members = exhausted(&[CLIENT], other()).await.unwrap();
         assert!(members.contains("\n- service principal: AZURE_CLIENT_SECRET"), "{members}");
-        // Workload identity asks for a token of a client ID, and of no other ID.
+        // Workload identity supports client IDs only.
         let members = exhausted(&[TENANT, CLIENT, FILE], object()).await.unwrap();
         let left_out = "\n- workload identity 11111111-2222-3333-4444-555555555555: not used";
         assert!(members.contains(left_out), "{members}");
@@ -658,13 +657,13 @@ mod tests {
 
     #[cfg(feature = "azure-identity")]
     #[test]
-    fn a_service_principals_client_id_need_not_suit_a_managed_identity() {
+    fn the_client_id_of_a_service_principal_may_be_invalid_for_a_managed_identity() {
         let name = of(&[TENANT, (CLIENT_ID, "shop"), SECRET_SET]).unwrap();
         assert!(name.starts_with("the first available of: service principal"), "{name}");
     }
 
     #[test]
-    fn a_client_id_for_other_software_is_no_contradiction_beside_arcs_installed_agent() {
+    fn a_client_id_for_other_software_is_accepted_next_to_an_installed_arc_agent() {
         let ignored = |host| {
             let problem = Problem::IgnoredSelector {
                 setting: CLIENT_ID,

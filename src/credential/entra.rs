@@ -1,5 +1,6 @@
-//! HTTP to Entra for `azure_identity`, whose own client takes longer than a connect may: up to
-//! 20 s for a connection and 60 s for an answer, eight retries, and `Retry-After` waited out.
+//! The HTTP client that `azure_identity` uses for Entra. Its default client takes longer than the
+//! timeout of a connect: up to 20 s for a connection and 60 s for a response, with eight retries,
+//! and it waits for the whole `Retry-After`.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -16,13 +17,13 @@ use azure_core::{
 use super::answer::{description, is_json_object};
 use crate::token::with_causes;
 
-/// For the name, TCP and TLS.
+/// The limit for name resolution, TCP and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(4);
 
-/// Of one try. Together with those before it, this is less than the 15 s that a connect has.
+/// The limit of one attempt. All attempts together fit into the 15 s that a connect has.
 const TRY_LIMIT: Duration = Duration::from_secs(8);
 
-/// Three tries, of which none starts later than 5 s after the first has failed.
+/// Three attempts. The last starts at most 5 s after the first has failed.
 pub(super) fn retries() -> RetryOptions {
     RetryOptions::exponential(ExponentialRetryOptions {
         initial_delay: AzureDuration::milliseconds(200),
@@ -32,7 +33,7 @@ pub(super) fn retries() -> RetryOptions {
     })
 }
 
-/// What `azure_identity` sends its requests with.
+/// The transport for the requests of `azure_identity`.
 pub(super) fn transport() -> azure_core::Result<Transport> {
     let builder = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).timeout(TRY_LIMIT);
     let http = builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| {
@@ -51,8 +52,8 @@ struct Entra(Arc<dyn HttpClient>);
 
 #[async_trait]
 impl HttpClient for Entra {
-    /// An answer with a token, or an error that names the host. The pipeline retries errors of the
-    /// kind `Connection`.
+    /// Returns a response with a token, or an error that names the host. The pipeline retries
+    /// errors of the kind `Connection`.
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
         let host = request.url().host_str().unwrap_or_default();
         let answer = async { self.0.execute_request(request).await?.try_into_raw_response().await };
@@ -60,9 +61,9 @@ impl HttpClient for Entra {
             let cause = error.source().and_then(|cause| cause.downcast_ref::<reqwest::Error>());
             let why = match cause {
                 Some(cause) if cause.is_timeout() && !cause.is_connect() => {
-                    format!("no answer within {TRY_LIMIT:?}")
+                    format!("no response within {TRY_LIMIT:?}")
                 }
-                // Its own message has only the URL.
+                // The error's own message contains only the URL.
                 Some(cause) => cause.source().map(with_causes).unwrap_or_default(),
                 None => with_causes(&error),
             };
@@ -73,7 +74,7 @@ impl HttpClient for Entra {
             let (status, headers, body) = answer.deconstruct();
             return Ok(AsyncRawResponse::from_bytes(status, headers, body));
         }
-        let said = said.unwrap_or_else(|| "no reason in JSON, so this may be a proxy".to_owned());
+        let said = said.unwrap_or_else(|| "no error description; this may be a proxy".to_owned());
         let asks_for_a_pause = answer.headers().get_optional_str(&RETRY_AFTER).is_some();
         let is_transient = matches!(u16::from(status), 408 | 429 | 500..=599);
         let kind = if is_transient && !asks_for_a_pause {
@@ -82,6 +83,6 @@ impl HttpClient for Entra {
             let raw_response = Some(Box::new(answer));
             ErrorKind::HttpResponse { status, error_code: None, raw_response }
         };
-        Err(AzureError::with_message(kind, format!("{host} answered {status}: {said}")))
+        Err(AzureError::with_message(kind, format!("{host} returned {status}: {said}")))
     }
 }

@@ -9,11 +9,10 @@ use zeroize::Zeroize;
 
 use super::ConfigError;
 
-/// The environment variables that credentials are configured by, as they were
-/// at one moment.
+/// A snapshot of the environment variables that configure credentials.
 ///
-/// Variables that are empty count as not set. Values may be secrets: [`Debug`](fmt::Debug)
-/// shows names only, and they are overwritten when the last clone is dropped.
+/// Empty variables count as not set. Values may be secrets, so [`Debug`](fmt::Debug) shows names
+/// only, and values are overwritten in memory when the last clone is dropped.
 ///
 /// ```
 /// use entra_pool::credential::{Environment, ManagedIdentity};
@@ -28,7 +27,7 @@ use super::ConfigError;
 #[derive(Clone, Default)]
 pub struct Environment(Arc<BTreeMap<OsString, Value>>);
 
-/// Overwritten when it is dropped.
+/// A value that is overwritten in memory when it is dropped.
 #[derive(Clone)]
 struct Value(OsString);
 
@@ -39,7 +38,7 @@ impl Drop for Value {
 }
 
 impl Environment {
-    /// The variables of this process, now. Later changes are not seen.
+    /// Returns the current variables of this process. Later changes have no effect.
     ///
     /// ```
     /// use entra_pool::credential::{DefaultCredential, Environment};
@@ -48,11 +47,12 @@ impl Environment {
     /// ```
     #[must_use]
     pub fn from_process() -> Self {
-        // The only place of this crate that reads them.
+        // No other place in this crate reads them.
         Self::from_pairs(std::env::vars_os())
     }
 
-    /// These variables and no others; of two of one name, the later counts.
+    /// Returns an environment of only these variables. If a name occurs twice, the later value
+    /// counts.
     ///
     /// ```
     /// use entra_pool::credential::Environment;
@@ -68,17 +68,17 @@ impl Environment {
         Self(Arc::new(pairs.collect()))
     }
 
-    /// These variables, but `name` with this value.
+    /// Sets the variable `name` to this value.
     #[cfg(feature = "azure-identity")]
     pub(super) fn with(mut self, name: &str, value: &str) -> Self {
         Arc::make_mut(&mut self.0).insert(name.into(), Value(value.into()));
         self
     }
 
-    /// The variable's value, if it is set, not empty, and Unicode.
+    /// Returns the variable's value, if it is set, not empty, and Unicode.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let value = if cfg!(windows) {
-            // Names are `SystemRoot` or `SYSTEMROOT` there.
+            // On Windows, a name can be `SystemRoot` or `SYSTEMROOT`.
             let same = |known: &OsString| known.eq_ignore_ascii_case(name);
             self.0.iter().find(|(known, _)| same(known)).map(|(_, value)| value)
         } else {
@@ -87,19 +87,19 @@ impl Environment {
         value?.0.to_str().filter(|value| !value.is_empty())
     }
 
-    /// The names that begin with `prefix`, of variables that are set.
+    /// The names of the variables that begin with `prefix` and are set.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn names(&self, prefix: &str) -> impl Iterator<Item = &str> {
         let names = self.0.keys().filter_map(|name| name.to_str());
         names.filter(move |name| name.starts_with(prefix) && self.get(name).is_some())
     }
 
-    /// The same, for a setting of this name: `docker --env-file` and Kubernetes secrets keep
+    /// Like [`get`](Self::get), for a setting. `docker --env-file` and Kubernetes secrets keep
     /// quotes and line breaks that a shell removes.
     ///
     /// # Errors
     ///
-    /// The value has them.
+    /// The value is in quotes or contains a line break.
     pub(super) fn checked(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
         let value = self.get(name);
         let text = value.unwrap_or_default();
@@ -111,7 +111,7 @@ impl Environment {
         Ok(value)
     }
 
-    /// All of them, for a child process.
+    /// All variables, for a child process.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(name, value)| (name.as_os_str(), value.0.as_os_str()))
     }

@@ -1,36 +1,34 @@
-//! Who asks for the token.
+//! Credentials: where tokens come from.
 //!
-//! [`from_env`] is right for most programs: it finds out where it runs, so that
-//! the same program works on a laptop, in CI and in Azure.
+//! [`from_env`] suits most programs. It detects where the program runs, so the same code works on
+//! a laptop, in CI and in Azure.
 //!
-//! | where it runs | what [`from_env`] uses | what must be set |
+//! | where the program runs | what [`from_env`] uses | what you must set |
 //! |---|---|---|
 //! | App Service, Functions, Container Apps | [`ManagedIdentity`] | nothing: Azure sets `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` |
 //! | virtual machine, scale set, AKS node | [`ManagedIdentity`] (IMDS) | nothing |
 //! | either of these, user-assigned identity | [`ManagedIdentity`] | `AZURE_CLIENT_ID`: the identity's client ID |
 //! | Azure Machine Learning | [`ManagedIdentity`] | nothing: Azure sets `MSI_ENDPOINT`, `MSI_SECRET` and `DEFAULT_IDENTITY_CLIENT_ID`; `AZURE_CLIENT_ID` for another user-assigned identity |
-//! | a machine of Azure Arc | [`ManagedIdentity`] (system-assigned) | nothing: the agent is found by `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, or by its files; the program's user must be in the group `himds` |
-//! | Service Fabric | [`ManagedIdentity`] (the cluster says which) | nothing: Azure sets `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT` |
+//! | Azure Arc-enabled server | [`ManagedIdentity`] (system-assigned) | nothing: the agent is found by `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, or by its files; the program's user must be in the group `himds` |
+//! | Service Fabric | [`ManagedIdentity`] (the cluster decides which) | nothing: Azure sets `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT` |
 //! | Cloud Shell | [`ManagedIdentity`] (the user who is logged in) | nothing: Azure sets `MSI_ENDPOINT` |
 //! | AKS pod with workload identity | [`Application::workload_identity`] | nothing: its webhook sets `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE` |
-//! | CI, a server elsewhere, with a secret | [`Application::client_secret`] | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` |
-//! | the same with a certificate (feature `client-certificate`) | `Application::client_certificate` | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_CERTIFICATE_PATH` (PKCS#12), and `AZURE_CLIENT_CERTIFICATE_PASSWORD` if it has one |
+//! | CI or a server elsewhere, with a client secret | [`Application::client_secret`] | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` |
+//! | the same, with a certificate (feature `client-certificate`) | `Application::client_certificate` | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_CERTIFICATE_PATH` (PKCS#12), and `AZURE_CLIENT_CERTIFICATE_PASSWORD` if it has one |
 //! | Azure Pipelines with a service connection | [`Application::azure_pipelines`] | `AZURE_TOKEN_CREDENTIALS=AzurePipelinesCredential`, and what [`Application::azure_pipelines`] describes |
 //! | a developer's machine | [`AzureCli`] | nothing; log in with `az login` |
-//! | the same without `az` | [`AzureDeveloperCli`] | nothing; log in with `azd auth login` |
-//! | GitHub Actions, other clouds | [`Application::client_assertion`], not found by [`from_env`] | |
-//! | anywhere else | [`from_azure_core`], or a [`TokenCredential`] of your own | |
+//! | the same, without `az` | [`AzureDeveloperCli`] | nothing; log in with `azd auth login` |
+//! | GitHub Actions, other clouds | not used by [`from_env`]: use [`Application::client_assertion`] | |
+//! | anywhere else | [`from_azure_core`], or your own [`TokenCredential`] | |
 //!
-//! What has [`Application`] in it needs the feature `azure-identity`, which is
-//! on by default.
+//! [`Application`] needs the feature `azure-identity`, which is enabled by default.
 //!
 //! When a login fails, [`entra-whoami`](crate::manual::whoami) shows which of these was
 //! found and which principal its token identifies, and checks each step of the login.
 //!
-//! Credentials here do not cache: that is
-//! [`TokenCache`](crate::token::TokenCache)'s office. Nothing is requested, and
-//! no command run, until a token is asked for. Variables of the environment are
-//! read when a credential is built, and then only; but for two that `azure_identity`
+//! These credentials do not cache tokens: [`TokenCache`](crate::token::TokenCache) does that. No
+//! request is sent and no command is run before the first token is requested. Environment
+//! variables are read once, when a credential is built, except for two that `azure_identity`
 //! reads itself (`SYSTEM_OIDCREQUESTURI`, `AZURE_CLIENT_SEND_CERTIFICATE_CHAIN`).
 
 mod adapter;
@@ -66,37 +64,36 @@ pub use default::DefaultCredential;
 #[cfg(feature = "azure-sql")]
 pub(crate) use default::Member;
 
-/// The credential that the environment of this process describes. [`DefaultCredential`] builds
-/// it with other settings.
+/// Returns the credential described by the environment of this process. To build it with other
+/// settings, use [`DefaultCredential`].
 ///
-/// In this order, the first that is there: a service principal
-/// (`AZURE_CLIENT_SECRET` or `AZURE_CLIENT_CERTIFICATE_PATH`), workload identity
-/// (`AZURE_FEDERATED_TOKEN_FILE`), managed identity, the Azure CLI, the Azure
-/// Developer CLI. Once one of them has given a token, it stays with that one
-/// ([`Chain`]). How IMDS is found, and when it is passed over:
-/// [`probe`](ManagedIdentityBuilder::probe).
+/// The first of these that is available is used: a service principal (`AZURE_CLIENT_SECRET` or
+/// `AZURE_CLIENT_CERTIFICATE_PATH`), workload identity (`AZURE_FEDERATED_TOKEN_FILE`), managed
+/// identity, the Azure CLI, the Azure Developer CLI. Once one of them has returned a token, only
+/// that one is used ([`Chain`]). [`probe`](ManagedIdentityBuilder::probe) describes how IMDS is
+/// detected and when it is skipped.
 ///
 /// | variable | |
 /// |---|---|
-/// | `AZURE_TOKEN_CREDENTIALS` | `prod`: the first three; `dev`: the last two; or one: `EnvironmentCredential`, `WorkloadIdentityCredential`, `ManagedIdentityCredential`, `AzureCliCredential`, `AzureDeveloperCliCredential`, `AzurePipelinesCredential` |
-/// | `AZURE_CLIENT_ID` | which application, or which user-assigned identity; the CLIs are asked all the same, as in the Azure SDKs |
+/// | `AZURE_TOKEN_CREDENTIALS` | `prod`: the first three; `dev`: the last two; or a single one: `EnvironmentCredential`, `WorkloadIdentityCredential`, `ManagedIdentityCredential`, `AzureCliCredential`, `AzureDeveloperCliCredential`, `AzurePipelinesCredential` |
+/// | `AZURE_CLIENT_ID` | the application or the user-assigned identity; the CLIs remain in the chain, as in the Azure SDKs |
 /// | `AZURE_TENANT_ID` | the application's tenant |
-/// | `AZURE_CLIENT_SECRET`, or `AZURE_CLIENT_CERTIFICATE_PATH` (and `_PASSWORD`) | the service principal's |
-/// | `AZURE_AUTHORITY_HOST` | whom applications ask, in other clouds; else the public cloud, or that of the database which a pool's `connect` is given |
-/// | `AZURE_POD_IDENTITY_AUTHORITY_HOST` | where IMDS is, if not at `http://169.254.169.254` |
+/// | `AZURE_CLIENT_SECRET`, or `AZURE_CLIENT_CERTIFICATE_PATH` (and `_PASSWORD`) | the service principal's secret or certificate |
+/// | `AZURE_AUTHORITY_HOST` | the authority that applications request tokens from. Default: that of the cloud of the database that is passed to a pool's `connect`, else that of the public cloud |
+/// | `AZURE_POD_IDENTITY_AUTHORITY_HOST` | the URL of IMDS. Default: `http://169.254.169.254` |
 ///
 /// A connection string can name the identity as well (`User Id` on Azure SQL,
 /// `entra_client_id` on PostgreSQL). This excludes every credential that logs in as another
-/// identity: the CLIs, and a service principal with another client ID. The others ask for a
-/// token of the identity that is named.
+/// identity: the CLIs, and a service principal with another client ID. The other credentials
+/// request a token for the named identity.
 ///
-/// Where none is available, the first request for a token fails within 5 s, with
-/// an error that lists all of them and says what to do.
+/// If no credential is available, the first request for a token fails within 5 s. The error
+/// lists every credential with its reason, and what to do.
 ///
 /// # Errors
 ///
-/// Settings that contradict each other or are half there. To go on to the next
-/// credential then would be to log in as somebody else.
+/// [`ConfigError`], if settings contradict each other or are incomplete. To continue with the
+/// next credential could use the wrong identity.
 ///
 /// ```
 /// use entra_pool::{credential, token::Identity};
@@ -108,8 +105,8 @@ pub fn from_env() -> Result<Arc<dyn TokenCredential>, ConfigError> {
     DefaultCredential::new().build()
 }
 
-/// Any credential of the `azure_core` world as one of this crate. `name` is for
-/// logs and errors.
+/// Adapts a credential from the Azure SDK for Rust (`azure_core`). `name` appears in logs and
+/// errors.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -120,9 +117,8 @@ pub fn from_env() -> Result<Arc<dyn TokenCredential>, ConfigError> {
 /// }
 /// ```
 ///
-/// If it caches inside, as several of `azure_identity` do, it cannot be told
-/// that a server has refused its token; give
-/// [`from_azure_core_factory`] then.
+/// If the credential caches tokens, as several in `azure_identity` do, it cannot replace a token
+/// that a server has refused. Use [`from_azure_core_factory`] for such a credential.
 #[must_use]
 pub fn from_azure_core(
     name: impl Into<String>,
@@ -131,9 +127,9 @@ pub fn from_azure_core(
     from_azure_core_factory(name, move || Ok(credential.clone()))
 }
 
-/// Any credential of the `azure_core` world that can be made anew: that is done
-/// whenever its last token nears its end or was refused, so that a cache inside
-/// it does not get in the way.
+/// Adapts a credential from the Azure SDK for Rust (`azure_core`) that caches tokens. `factory`
+/// creates the credential again whenever its last token is about to expire or was refused, so
+/// that the cache does not return the old token. `name` appears in logs and errors.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -67,10 +67,10 @@ async fn what_is_no_token_is_a_typed_error_on_every_host() {
     world.secret(TOKEN);
     let on = r#","expires_on":1767229200"#;
     let answers = [
-        ("empty", String::new(), "the answer is empty"),
-        ("blanks", "  \r\n".to_owned(), "the answer is empty"),
+        ("empty", String::new(), "the response is empty"),
+        ("blanks", "  \r\n".to_owned(), "the response is empty"),
         ("HTML", "<!doctype html><p>Sign in".to_owned(), "web page"),
-        ("cut off", body(on).replace('}', ""), "cut off"),
+        ("cut off", body(on).replace('}', ""), "truncated"),
         ("text", "ok".to_owned(), "not a JSON object"),
         ("a list", format!("[{}]", body(on)), "not a JSON object"),
         ("10 MB", body(&format!(r#"{on},"x":"{}""#, "x".repeat(10 << 20))), "longer than 65536"),
@@ -94,11 +94,11 @@ async fn what_is_no_token_is_a_typed_error_on_every_host() {
             // What is no JSON at all is not from IMDS.
             let (kind, says) = match *answer {
                 "HTML" | "10 MB" if host == Imds => (Unavailable, "is not IMDS"),
-                _ => (Transient, "gave no token"),
+                _ => (Transient, "cannot get a token from"),
             };
             assert_says(&what, &error, kind, &[says, word]);
             let cause = error.source().and_then(Error::source).expect(&what);
-            assert!(cause.to_string().contains("answer"), "{what}: {cause}");
+            assert!(cause.to_string().contains("response"), "{what}: {cause}");
             assert_eq!(outcome.requests.len(), if host == AzureArc { 2 } else { 1 }, "{what}");
             assert_asked(host, &outcome.requests, None);
         }

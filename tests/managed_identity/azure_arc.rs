@@ -70,16 +70,16 @@ async fn a_challenge_that_points_elsewhere_is_not_met() {
         ("of the system", "Basic realm=/etc/passwd".into(), "is not directly in"),
         ("relative", "Basic realm=a.key".into(), "is not directly in"),
         ("no key", realm(&keys.join("key.txt")), "does not end in .key"),
-        ("too long", realm(&keys.join("long.key")), "longer than 4096 bytes"),
-        ("empty", realm(&keys.join("empty.key")), "holds no key"),
+        ("too long", realm(&keys.join("long.key")), "at most 4096 bytes"),
+        ("empty", realm(&keys.join("empty.key")), "has no valid key"),
         ("absent", realm(&keys.join("absent.key")), "cannot be read"),
-        ("without a path", "Basic realm=".into(), "names no key file"),
-        ("without a realm", "Basic".into(), "names no key file"),
-        ("of another kind", format!("Bearer realm={}", keys.display()), "names no key file"),
-        ("nothing", String::new(), "names no key file"),
+        ("without a path", "Basic realm=".into(), "does not name a key file"),
+        ("without a realm", "Basic".into(), "does not name a key file"),
+        ("of another kind", format!("Bearer realm={}", keys.display()), "does not name a key file"),
+        ("nothing", String::new(), "does not name a key file"),
     ];
     if cfg!(unix) {
-        challenges.push(("a folder", realm(&keys.join("folder.key")), "holds no key"));
+        challenges.push(("a folder", realm(&keys.join("folder.key")), "has no valid key"));
     }
     #[cfg(unix)]
     {
@@ -111,7 +111,7 @@ async fn a_key_that_the_agent_does_not_accept_is_told() {
     world.endpoint.set_azure_arc_challenge(Some(format!("basic REALM=\"{}\"", path.display())));
     let identity = world.builder(AzureArc, None).build().unwrap();
     let outcome = world.ask(&identity, &[]).await;
-    let words = ["did not accept the key", "the key is wrong"];
+    let words = ["rejected the key", "the key is wrong"];
     assert_says("wrong key", &outcome.result.unwrap_err(), Refused, &words);
     assert_eq!(outcome.requests[1].key_is_right, Some(false));
     world.finish(1);
@@ -125,7 +125,12 @@ async fn whoever_gives_tokens_without_a_challenge_is_not_the_agent() {
     world.endpoint.fail(Fault::Status(200, body.to_owned()));
     let identity = world.builder(AzureArc, None).build().unwrap();
     let outcome = world.ask(&identity, &[]).await;
-    assert_says("no challenge", &outcome.result.unwrap_err(), Refused, &["something else answers"]);
+    assert_says(
+        "no challenge",
+        &outcome.result.unwrap_err(),
+        Refused,
+        &["not the Azure Arc agent"],
+    );
     assert_eq!(outcome.requests.len(), 1);
     world.finish(1);
 }

@@ -56,7 +56,7 @@ async fn what_may_pass_is_asked_again_and_what_may_not_is_not() {
                 let kind = if host == Imds && status == 400 { Unavailable } else { Refused };
                 assert_says(&what, &error, kind, &["why it is so"]);
             } else {
-                let words = [number.as_str(), "to every try", "why it is so"];
+                let words = [number.as_str(), "on every attempt", "why it is so"];
                 assert_says(&what, &error, Transient, &words);
             }
             assert_eq!(outcome.requests.len(), requests(host, pauses), "{what}");
@@ -138,7 +138,12 @@ async fn silence_ends_by_the_clock() {
         let (outcome, ()) = tokio::join!(world.ask(&identity, &[]), moves);
         let what = host.to_string();
         let error = outcome.result.expect_err(&what);
-        assert_says(&what, &error, Transient, &["gave no token", "no answer within 20s"]);
+        assert_says(
+            &what,
+            &error,
+            Transient,
+            &["cannot get a token from", "no response within 20s"],
+        );
         assert_eq!(outcome.requests.len() as u64, tries + challenges, "{what}");
         world.finish(1);
     }
@@ -171,7 +176,7 @@ async fn imds_that_was_there_has_not_gone_for_good() {
     world.ask(&identity, &[]).await.result.unwrap();
     world.endpoint.go_away().await.unwrap();
     let error = world.ask(&identity, &[]).await.result.unwrap_err();
-    assert_says("gone", &error, Transient, &["cannot be reached", "was there before"]);
+    assert_says("gone", &error, Transient, &["cannot be reached", "has responded before"]);
     world.endpoint.come_back().unwrap();
     for fault in [
         Fault::Status(200, "<!doctype html>".to_owned()),
@@ -180,7 +185,7 @@ async fn imds_that_was_there_has_not_gone_for_good() {
         let what = format!("{fault:?}");
         world.answer_with(Imds, fault);
         let error = world.ask(&identity, &[]).await.result.unwrap_err();
-        assert_says(&what, &error, Transient, &["is not IMDS", "was there before"]);
+        assert_says(&what, &error, Transient, &["is not IMDS", "has responded before"]);
     }
     // Somebody has taken the identity away, and must give it back.
     world.endpoint.recover();
@@ -301,7 +306,7 @@ async fn another_certificate_than_the_one_told_is_sent_nothing() {
     variables.push(("IDENTITY_SERVER_THUMBPRINT", "0123456789abcdef".repeat(3)[..40].to_owned()));
     let identity = world.builder_with(variables, None).build().unwrap();
     let outcome = world.ask(&identity, &[]).await;
-    let words = ["another certificate", "IDENTITY_SERVER_THUMBPRINT"];
+    let words = ["the certificate of", "IDENTITY_SERVER_THUMBPRINT"];
     assert_says("wrong thumbprint", &outcome.result.unwrap_err(), Refused, &words);
     assert!(outcome.requests.is_empty());
     // Its own, however it is written.

@@ -1,5 +1,5 @@
-//! Against an Entra that lives in this process: what each proof sends, and
-//! that a rejected token is really replaced.
+//! Tests against a simulated Entra in this process: what each proof sends, and that a rejected
+//! token is really replaced.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ const ACCESS_TOKEN: &str = "s3cret-of-the-pipeline";
 const REQUEST_URI: &str = "https://dev.azure.com/contoso/oidctoken";
 const CONNECTION: &str = "66666666-7777-8888-9999-000000000000";
 
-/// What an application has sent: the URL, its form and its authorization.
+/// A request of an application: its URL, form and authorization.
 #[derive(Debug, Clone)]
 struct Sent {
     url: String,
@@ -34,20 +34,20 @@ struct Sent {
     authorization: Option<String>,
 }
 
-/// Gives a new token for every request, until it is told to refuse.
+/// Returns a new token for every request, until `refusal` is set.
 #[derive(Debug, Default)]
 struct Entra {
     sent: Mutex<Vec<Sent>>,
     tokens: AtomicU64,
     refusal: Mutex<Option<StatusCode>>,
-    /// With the refusal.
+    /// The description in a refusal.
     says: Mutex<Option<String>>,
 }
 
 #[async_trait]
 impl HttpClient for Entra {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        let Body::Bytes(body) = request.body() else { panic!("a form is sent at once") };
+        let Body::Bytes(body) = request.body() else { panic!("expected a form as the body") };
         let authorization = request.headers().get_optional_str(&"authorization".into());
         self.sent.lock().unwrap().push(Sent {
             url: request.url().to_string(),
@@ -100,7 +100,7 @@ async fn ask(credential: &AzureCoreCredential, reason: Reason) -> Result<Token, 
     credential.get_token(TokenRequest::new(Scope::AZURE_SQL, reason)).await
 }
 
-/// The same token while it will do, another one once it was refused.
+/// Checks that the token is cached, and replaced after a server has refused it.
 async fn replaces_a_rejected_token(credential: &AzureCoreCredential) {
     for (reason, token) in [
         (Reason::Missing, "token 0"),
@@ -121,7 +121,7 @@ fn shown(error: &CredentialError) -> String {
 }
 
 #[tokio::test]
-async fn a_client_secret_is_sent_to_the_clouds_authority() {
+async fn a_client_secret_is_sent_to_the_authority_of_the_cloud() {
     let entra = Arc::new(Entra::default());
     replaces_a_rejected_token(&entra.application().client_secret(SECRET).unwrap()).await;
     let sent = entra.last();
@@ -148,7 +148,7 @@ async fn a_client_secret_is_sent_to_the_clouds_authority() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_application_and_holds_no_secret() {
+async fn a_refusal_names_the_application_without_its_secret() {
     let entra = Arc::new(Entra::default());
     let credential = entra.application().client_secret(SECRET).unwrap();
     *entra.refusal.lock().unwrap() = Some(StatusCode::Unauthorized);
@@ -157,13 +157,13 @@ async fn a_refusal_names_the_application_and_holds_no_secret() {
     let shown = shown(&error);
     assert!(shown.contains(CLIENT_ID) && shown.contains("AADSTS7000215"), "{shown}");
     assert!(!shown.contains(SECRET), "{shown}");
-    // Not sticky.
+    // The error is not cached.
     *entra.refusal.lock().unwrap() = None;
     ask(&credential, Reason::Missing).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_workload_identity_sends_what_is_in_the_file() {
+async fn a_workload_identity_sends_the_content_of_its_file() {
     let entra = Arc::new(Entra::default());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
@@ -174,7 +174,7 @@ async fn a_workload_identity_sends_what_is_in_the_file() {
 }
 
 #[tokio::test]
-async fn a_token_file_that_is_no_use_is_named_and_nobody_is_asked() {
+async fn an_unusable_token_file_is_named_and_no_request_is_sent() {
     let entra = Arc::new(Entra::default());
     let folder = tempfile::tempdir().unwrap();
     let [missing, empty, blank] =
@@ -192,7 +192,7 @@ async fn a_token_file_that_is_no_use_is_named_and_nobody_is_asked() {
         assert_eq!(error.kind(), Refused);
         let shown = shown(&error);
         assert!(shown.contains("token_file: the file ") && shown.contains(problem), "{shown}");
-        // Once it is there, it is used.
+        // Once the file exists, it is used.
         if file == &missing {
             std::fs::write(file, ASSERTION).unwrap();
             ask(&credential, Reason::Missing).await.unwrap();
@@ -220,7 +220,7 @@ async fn after_a_refusal_the_token_file_is_read_again() {
 
 #[cfg(feature = "client-certificate")]
 #[tokio::test]
-async fn a_certificates_key_signs_the_assertion() {
+async fn the_key_of_a_certificate_signs_the_assertion() {
     let entra = Arc::new(Entra::default());
     let folder = tempfile::tempdir().unwrap();
     let openssl = |arguments: &str| {
@@ -241,7 +241,7 @@ async fn a_certificates_key_signs_the_assertion() {
     for (name, password, problem) in [
         ("missing.pfx", None, "cannot be read"),
         ("empty.pfx", None, "is empty"),
-        ("cert.pem", None, "is PEM, and PKCS#12 is wanted"),
+        ("cert.pem", None, "is PEM, not PKCS#12"),
         ("id.pfx", Some("wr0ng"), "its password is wrong"),
         ("id.pfx", None, "its password is wrong"),
     ] {
@@ -255,7 +255,7 @@ async fn a_certificates_key_signs_the_assertion() {
 }
 
 #[tokio::test]
-async fn a_client_assertion_is_asked_for_with_every_token() {
+async fn every_token_request_gets_a_new_client_assertion() {
     let entra = Arc::new(Entra::default());
     let asked = Arc::new(AtomicU64::new(0));
     let counter = asked.clone();
@@ -269,14 +269,14 @@ async fn a_client_assertion_is_asked_for_with_every_token() {
 }
 
 #[tokio::test]
-async fn without_a_client_assertion_nobody_is_asked() {
+async fn without_a_client_assertion_no_request_is_sent() {
     let entra = Arc::new(Entra::default());
     let fails = entra.application().client_assertion(|| async {
         Err::<String, _>(std::io::Error::other(format!("got {ASSERTION} for it")))
     });
     let error = ask(&fails, Reason::Missing).await.unwrap_err();
     let shown = shown(&error);
-    assert!(shown.contains("no client assertion: got [redacted]"), "{shown}");
+    assert!(shown.contains("cannot get a client assertion: got [redacted]"), "{shown}");
     assert!(!shown.contains(ASSERTION), "{shown}");
     let empty =
         entra.application().client_assertion(|| async { Ok::<_, std::io::Error>(" ".to_owned()) });
@@ -285,8 +285,8 @@ async fn without_a_client_assertion_nobody_is_asked() {
     assert_eq!(entra.requests(), 0);
 }
 
-/// `azure_identity` reads one variable from the process itself: the test runs
-/// itself again with it, in a process of its own.
+/// `azure_identity` reads one variable from the process itself, so the test runs itself again in
+/// a separate process with this variable.
 async fn in_a_pipeline(test: &str) -> bool {
     const VARIABLE: &str = "SYSTEM_OIDCREQUESTURI";
     if std::env::var(VARIABLE).as_deref() == Ok(REQUEST_URI) {
@@ -370,7 +370,7 @@ async fn no_secret_of_an_application_is_logged_or_shown() {
 }
 
 #[test]
-fn a_pipelines_variables_are_checked_before_anything_is_asked() {
+fn the_variables_of_a_pipeline_are_checked_before_any_request() {
     let all = [
         ("AZURESUBSCRIPTION_TENANT_ID", TENANT),
         ("AZURESUBSCRIPTION_CLIENT_ID", CLIENT_ID),
@@ -388,7 +388,7 @@ fn a_pipelines_variables_are_checked_before_anything_is_asked() {
         without[index].1 = "";
         let error = of(&without).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{name} is not set, but Azure Pipelines")), "{error}");
-        // No variable is taken as it comes but the token.
+        // Every variable is validated, except the token.
         let mut odd = all;
         odd[index].1 = "http://a b$(x)";
         match of(&odd) {
@@ -399,7 +399,7 @@ fn a_pipelines_variables_are_checked_before_anything_is_asked() {
 }
 
 #[test]
-fn what_an_application_cannot_have_is_refused_and_named() {
+fn an_invalid_setting_of_an_application_is_refused_and_named() {
     let environment = Environment::default();
     let of = |tenant: &str, id: &str| {
         Application::named(&environment, None, ("tenant", tenant), ("client_id", id))
@@ -414,7 +414,7 @@ fn what_an_application_cannot_have_is_refused_and_named() {
 }
 
 #[test]
-fn the_variable_beats_the_databases_cloud_and_is_beaten_by_the_program() {
+fn the_authority_is_the_programs_or_the_variables_or_the_databases() {
     let of = |authority: &str, cloud| {
         let variables = [
             ("AZURE_TENANT_ID", TENANT),
@@ -443,7 +443,7 @@ fn the_variable_beats_the_databases_cloud_and_is_beaten_by_the_program() {
 }
 
 #[tokio::test]
-async fn what_entra_says_is_shown_without_control_characters_and_parts_of_the_proof() {
+async fn entras_errors_are_shown_without_control_characters_and_parts_of_the_proof() {
     let secret = "Zx8Q~0123456789abcdefghijklmnopqrstuvwxyz";
     let assertion = format!("eyJhbGci.eyJzdWIi.{secret}");
     let folder = tempfile::tempdir().unwrap();
@@ -501,9 +501,9 @@ async fn what_entra_says_is_shown_without_control_characters_and_parts_of_the_pr
     }
 }
 
-/// An Entra that cannot be reached, or is not what answers.
+/// Entra cannot be reached, or a proxy responds instead.
 #[tokio::test]
-async fn an_entra_out_of_reach_is_named_with_the_cause_in_the_time_of_a_connect() {
+async fn if_entra_cannot_be_reached_the_error_names_it_and_the_cause_within_the_connect_timeout() {
     let of = |authority: &str| {
         let environment = Environment::from_pairs([("AZURE_AUTHORITY_HOST", authority)]);
         let names = (("tenant", TENANT), ("client_id", CLIENT_ID));
@@ -530,19 +530,19 @@ async fn an_entra_out_of_reach_is_named_with_the_cause_in_the_time_of_a_connect(
     let credential = entra.application().client_secret(SECRET).unwrap();
     let said = ask(&credential, Reason::Missing).await.unwrap_err().to_string();
     let expected = format!(
-        "service principal {CLIENT_ID}: login.microsoftonline.com answered 401: AADSTS7000215: no"
+        "service principal {CLIENT_ID}: login.microsoftonline.com returned 401: AADSTS7000215: no"
     );
     assert_eq!(said, expected);
     *entra.refusal.lock().unwrap() = Some(StatusCode::ServiceUnavailable);
     let before = entra.requests();
     let error = ask(&credential, Reason::Missing).await.unwrap_err();
     assert_eq!(error.kind(), crate::token::CredentialErrorKind::Transient);
-    assert!(error.to_string().contains("login.microsoftonline.com answered 503"), "{error}");
+    assert!(error.to_string().contains("login.microsoftonline.com returned 503"), "{error}");
     assert_eq!(entra.requests() - before, 3);
-    // A portal answers everything with success.
+    // A sign-in portal responds with success to every request.
     *entra.refusal.lock().unwrap() = Some(StatusCode::Ok);
     let error = ask(&credential, Reason::Missing).await.unwrap_err();
-    for words in ["login.microsoftonline.com answered 200", "may be a proxy"] {
+    for words in ["login.microsoftonline.com returned 200", "may be a proxy"] {
         assert!(error.to_string().contains(words), "{error:?}");
     }
 }

@@ -2,20 +2,18 @@ use std::sync::Arc;
 
 use super::{Cli, CliBuilder, Failure, Tool};
 
-/// The account that is logged in to the Azure CLI (`az login`): for a developer's
-/// machine.
+/// The account that is logged in to the Azure CLI (`az login`), for a developer's machine.
 ///
-/// Runs `az account get-access-token`, which takes about a second, on every
-/// call. `az` is found by `PATH`, but never in the current directory. It is
-/// killed if it takes longer than the [time limit](CliBuilder::time_limit). Its
-/// standard output is never shown.
+/// Every call runs `az account get-access-token`, which takes about a second. `az` is found in
+/// `PATH`, but never in the current directory. It is killed if it takes longer than the
+/// [time limit](CliBuilder::time_limit). Its standard output is never shown.
 ///
-/// - Not installed, or not logged in: the error is
+/// - If it is not installed or not logged in, the error is
 ///   [`Unavailable`](crate::token::CredentialErrorKind::Unavailable).
-/// - It takes too long or has no network:
+/// - If it takes too long or has no network, the error is
 ///   [`Transient`](crate::token::CredentialErrorKind::Transient).
-/// - Anything else: [`Refused`](crate::token::CredentialErrorKind::Refused),
-///   with what it wrote to its standard error.
+/// - Otherwise, the error is [`Refused`](crate::token::CredentialErrorKind::Refused) and contains
+///   the command's standard error.
 ///
 /// See [`az account get-access-token`](https://learn.microsoft.com/cli/azure/account#az-account-get-access-token).
 ///
@@ -40,9 +38,9 @@ static AZ: Tool = Tool {
     windows_extension: "cmd",
     token: "accessToken",
     expiry: "expires_on",
-    // Azure CLI older than 2.54.0 has only this, a local time.
+    // Versions of the Azure CLI before 2.54.0 print only this, a local time.
     local_expiry: Some("expiresOn"),
-    // Entra's own errors, such as those of conditional access, need more than `az login`.
+    // `az login` alone does not fix Entra's own errors, such as those of conditional access.
     reason: |stderr| Failure {
         said: stderr.to_owned(),
         logged_out: (stderr.contains("az login") || stderr.contains("az account set"))
@@ -51,7 +49,7 @@ static AZ: Tool = Tool {
 };
 
 impl AzureCli {
-    /// `az` as found by `PATH`, with its current account and tenant.
+    /// Uses the `az` found in `PATH`, with its current account and tenant.
     ///
     /// ```
     /// use entra_pool::{credential::AzureCli, token::Identity};
@@ -63,7 +61,7 @@ impl AzureCli {
         Self::builder().ready()
     }
 
-    /// Sets what [`new`](Self::new) leaves at its default.
+    /// Returns a builder for settings that differ from the defaults of [`new`](Self::new).
     ///
     /// ```
     /// use entra_pool::credential::AzureCli;
@@ -77,8 +75,8 @@ impl AzureCli {
 }
 
 impl CliBuilder<AzureCli> {
-    /// The subscription (its name or ID) whose account is used. Default: the
-    /// current one.
+    /// The subscription (its name or ID) whose account is used. Default: the current
+    /// subscription.
     pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
         self.cli.subscription = Some(subscription.into());
         self
@@ -98,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_expiry_is_the_epoch_else_the_tokens_own_else_the_local_time() {
+    fn the_expiry_is_in_seconds_else_from_the_token_else_a_local_time() {
         let all = r#"{"accessToken":"e30.eyJleHAiOjIwMDB9.c2ln","expires_on":1000,"expiresOn":"1970-01-01 01:00:00.000000"}"#;
         assert_eq!(expiry(all), Ok(1000));
         let old = r#"{"accessToken":"e30.eyJleHAiOjIwMDB9.c2ln","expiresOn":"1970-01-01 01:00:00.000000"}"#;

@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::{Cli, CliBuilder, Failure, Tool};
 
-/// The account that is logged in to the Azure Developer CLI (`azd auth login`): for a
-/// developer's machine, and for pipelines that `azd pipeline config` has made.
+/// The account that is logged in to the Azure Developer CLI (`azd auth login`), for a developer's
+/// machine and for pipelines created with `azd pipeline config`.
 ///
-/// Runs `azd auth token` on every call. How it runs and how it fails are described at
-/// [`AzureCli`](super::AzureCli).
+/// Every call runs `azd auth token`. [`AzureCli`](super::AzureCli) describes how the command is
+/// run and which errors it causes.
 ///
 /// See [`azd auth`](https://learn.microsoft.com/azure/developer/azure-developer-cli/reference#azd-auth).
 ///
@@ -38,7 +38,7 @@ static AZD: Tool = Tool {
 };
 
 impl AzureDeveloperCli {
-    /// `azd` as found by `PATH`, with the tenant that it is logged in to.
+    /// Uses the `azd` found in `PATH`, with the tenant that it is logged in to.
     ///
     /// ```
     /// use entra_pool::{credential::AzureDeveloperCli, token::Identity};
@@ -50,7 +50,7 @@ impl AzureDeveloperCli {
         Self::builder().ready()
     }
 
-    /// Sets what [`new`](Self::new) leaves at its default.
+    /// Returns a builder for settings that differ from the defaults of [`new`](Self::new).
     ///
     /// ```
     /// use entra_pool::credential::AzureDeveloperCli;
@@ -63,9 +63,8 @@ impl AzureDeveloperCli {
     }
 }
 
-/// With `--output json`, errors are JSON, too: messages for the console, a line
-/// each, and in newer versions an object that also advises `azd auth login`,
-/// whatever the error.
+/// With `--output json`, errors are also JSON: console messages, one on each line, and in newer
+/// versions an object that advises `azd auth login` for every error.
 fn reason(stderr: &str) -> Failure {
     let mut messages = Vec::new();
     for line in stderr.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -79,7 +78,7 @@ fn reason(stderr: &str) -> Failure {
     }
     let said = messages.join(" ");
     let lower = said.to_lowercase();
-    // AADSTS70043: a sign-in policy has ended the login.
+    // AADSTS70043: the login has expired because of a sign-in policy.
     let logged_out = ["not logged in", "reauthentication required", "login expired", "aadsts70043"]
         .iter()
         .any(|words| lower.contains(words));
@@ -94,7 +93,7 @@ mod tests {
     use crate::credential::InvalidAnswer;
 
     #[test]
-    fn the_expiry_is_a_date_and_must_be_there() {
+    fn the_expiry_is_a_required_date() {
         let good = r#"{"token":"opaque","expiresOn":"1970-01-01T01:00:00Z"}"#;
         let expires_on = AZD.read(good.as_bytes()).unwrap().expires_on();
         assert_eq!(expires_on, SystemTime::UNIX_EPOCH + Duration::from_secs(3600));
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_advice_to_log_in_is_not_taken_for_the_reason() {
+    fn the_advice_to_log_in_is_not_the_reason() {
         let console = |message: &str| {
             format!(
                 r#"{{"type":"consoleMessage","timestamp":"2026-01-01T00:00:00Z","data":{{"message":"{message}"}}}}"#

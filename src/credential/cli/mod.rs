@@ -1,4 +1,4 @@
-//! The command-line tools that developers are logged in to.
+//! Credentials that use the login of a command-line tool on a developer's machine.
 
 mod az;
 mod azd;
@@ -27,7 +27,7 @@ use crate::{
 };
 use process::{OUTPUT_LIMIT, Output};
 
-/// What is known about one tool.
+/// The properties of a tool.
 #[derive(Debug)]
 struct Tool {
     /// `Azure CLI`.
@@ -46,33 +46,34 @@ struct Tool {
     install: &'static str,
     /// The extension of its file on Windows.
     windows_extension: &'static str,
-    /// The field of its output that has the token.
+    /// The field of its output with the token.
     token: &'static str,
     /// The field with the time when the token expires.
     expiry: &'static str,
-    /// The field with the same as a local time.
+    /// The field with the expiry as a local time.
     local_expiry: Option<&'static str>,
     /// Reads the reason of a failure from its standard error.
     reason: fn(&str) -> Failure,
 }
 
 impl Tool {
-    /// The token in its standard output.
+    /// Parses the token in its standard output.
     fn read(&self, stdout: &[u8]) -> Result<Token, InvalidAnswer> {
         let object = object_with(self.token, stdout)?;
         object.token(self.token, self.expiry, || object.time(self.local_expiry?))
     }
 }
 
-/// What a tool reports about its failure.
+/// The failure that a tool reports.
 struct Failure {
-    /// In its words.
+    /// The tool's message.
     said: String,
     /// Whether the user must log in first.
     logged_out: bool,
 }
 
-/// A tool, and how it is run. Of the environment, `Debug` shows the names only.
+/// A tool and the settings to run it with. `Debug` shows only the names of the environment
+/// variables.
 #[derive(Debug)]
 pub(super) struct Cli {
     tool: &'static Tool,
@@ -113,16 +114,16 @@ impl<T> CliBuilder<T> {
         self
     }
 
-    /// The command. Default: `az` or `azd`. A path should be absolute: the command does
-    /// not run in the current directory. On Windows, a name without an extension
-    /// gets `.cmd` (`az`) or `.exe` (`azd`).
+    /// The command. Default: `az` or `azd`. A path should be absolute, because the command does
+    /// not run in the current directory. On Windows, `.cmd` (`az`) or `.exe` (`azd`) is added to a
+    /// name without an extension.
     pub fn executable(mut self, path: impl Into<PathBuf>) -> Self {
         self.cli.executable = path.into();
         self
     }
 
     /// The environment variables of the command, including its `PATH`. Default:
-    /// [`Environment::from_process`], read when the builder is made.
+    /// [`Environment::from_process`], read when the builder is created.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.cli.environment = environment;
         self
@@ -140,11 +141,11 @@ impl<T> CliBuilder<T> {
         self
     }
 
-    /// Checks the settings. Nothing is run.
+    /// Validates the settings. This runs no command.
     ///
     /// # Errors
     ///
-    /// The tenant or the subscription contains a character that neither can have.
+    /// [`ConfigError`], if the tenant or the subscription contains an invalid character.
     pub fn build(self) -> Result<T, ConfigError> {
         if let Some(tenant) = &self.cli.tenant {
             check_tenant("tenant", tenant)?;
@@ -173,17 +174,18 @@ impl Cli {
         // On Windows a shell may be involved: see `process::file_to_run`. The tenant and the
         // subscription have been checked by the builder.
         if !is_word(scope.as_str(), "._:/-") {
-            let message = format!("the {name} is not run with {scope:?} as a scope");
+            let message =
+                format!("the scope {scope:?} has characters that cannot be passed to the {name}");
             return Err(CredentialError::new(Refused, message));
         }
         let running = process::run(self, self.arguments(scope));
         match timeout(self.clock.as_ref(), self.time_limit, running).await {
-            // The process is killed by being dropped.
+            // Dropping the future has killed the process.
             Err(_) => Err(CredentialError::new(
                 Transient,
                 format!(
-                    "the {name} has not answered within {:?} and was ended; does `{command} \
-                     {subcommand}` work? `Entra CLI Timeout` or `time_limit` allow it more time",
+                    "the {name} did not respond within {:?} and was killed: check that `{command} \
+                     {subcommand}` works, or set a longer `Entra CLI Timeout` or `time_limit`",
                     self.time_limit
                 ),
             )),
@@ -196,8 +198,8 @@ impl Cli {
                 };
                 read.map_err(|error| {
                     let message = format!(
-                        "the {name} answered with something that is not a token; does `{command} \
-                         {subcommand} --output json` work?"
+                        "the {name} did not print a token: check that `{command} {subcommand} \
+                         --output json` works"
                     );
                     CredentialError::new(Refused, message).with_source(error)
                 })
@@ -243,13 +245,13 @@ impl Cli {
         let Tool { name, command, login, reason, .. } = self.tool;
         let stderr = String::from_utf8_lossy(&output.stderr);
         let Failure { said, logged_out } = reason(&stderr);
-        // Its standard output is a secret, if it is long enough for one.
+        // Standard output may be a token, if it is long enough.
         let secret = std::str::from_utf8(&output.stdout).ok().filter(|text| text.len() >= 64);
-        // The last lines of a traceback have the error.
+        // The error is in the last lines of a traceback.
         let is_long = said.contains("Traceback");
         let said = if is_long { excerpt_of_end(&said, secret) } else { excerpt(&said, secret) };
         let said = if said.is_empty() { said } else { format!(" (it says: {said})") };
-        // 127: of a shell; 9009: of cmd.
+        // The exit code for an unknown command is 127 in a shell and 9009 in cmd.exe.
         if matches!(output.status.code(), Some(127 | 9009))
             || stderr.contains("is not recognized as an internal")
         {
@@ -261,14 +263,15 @@ impl Cli {
             let message = format!("a program that the {name} needs is missing: reinstall it{said}");
             return CredentialError::new(Unavailable, message);
         }
-        // With the scope or the claims that a policy demands. `login` alone would not do.
+        // This command has the scope or the claims that a policy requires; `login` alone would not
+        // be enough.
         let advised = stderr.find(&format!("{login} --"));
         let advised =
             advised.and_then(|start| stderr[start..].split(['`', '\'', '\r', '\n']).next());
         let advised = advised.map(|command| advised_command(command, secret));
         if logged_out {
             let login = advised.as_deref().unwrap_or(login);
-            let message = format!("nobody is logged in to the {name}: run `{login}`{said}");
+            let message = format!("the {name} is not logged in: run `{login}`{said}");
             return CredentialError::new(Unavailable, message);
         }
         let network = "connection aborted|connection refused|connection reset|connectionerror|\
@@ -276,21 +279,21 @@ impl Cli {
                        name or service not known|temporary failure in name resolution|\
                        getaddrinfo failed|i/o timeout|no such host|timed out";
         let lower = stderr.to_lowercase();
-        // A process that a signal has ended has no code.
-        let passes =
+        // A process that was killed by a signal has no exit code.
+        let is_transient =
             output.status.code().is_none() || network.split('|').any(|mark| lower.contains(mark));
-        let kind = if passes { Transient } else { Refused };
+        let kind = if is_transient { Transient } else { Refused };
         let advice = advised.map(|command| format!(": run `{command}`")).unwrap_or_default();
         let message = format!("the {name} failed with {}{advice}{said}", output.status);
         CredentialError::new(kind, message)
     }
 }
 
-/// Characters of a claims challenge that is shown. Policies demand some hundred.
+/// The maximum length of a claims challenge that is shown. Real ones have some hundred characters.
 const LONGEST_CHALLENGE: usize = 1_024;
 
-/// The command that a tool advises. The claims that a policy demands look like a part of a token,
-/// but are no secret, and the command does not help without them.
+/// Returns the command that a tool advises, fit to be shown. The claims that a policy requires
+/// look like a part of a token, but are not secret, and the command does not work without them.
 fn advised_command(command: &str, secret: Option<&str>) -> String {
     let (login, claims) = command.split_once(" --claims-challenge ").unwrap_or((command, ""));
     let claims = claims.trim().trim_matches('"');
@@ -328,7 +331,7 @@ credentials!(AzureCli, AzureDeveloperCli);
 mod tests {
     use super::*;
 
-    fn refuses_what_could_be_an_option_or_a_command<T>(builder: fn() -> CliBuilder<T>) {
+    fn options_and_commands_are_refused<T>(builder: fn() -> CliBuilder<T>) {
         for bad in ["", "-x", "a b", "a&b", "a;b", "$(x)", "a\"b", "a\nb", "é"] {
             assert!(builder().tenant(bad).build().is_err(), "{bad:?}");
         }
@@ -336,9 +339,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_could_be_an_option_or_a_command_is_passed_on() {
-        refuses_what_could_be_an_option_or_a_command(AzureCli::builder);
-        refuses_what_could_be_an_option_or_a_command(AzureDeveloperCli::builder);
+    fn a_setting_cannot_add_an_option_or_a_command() {
+        options_and_commands_are_refused(AzureCli::builder);
+        options_and_commands_are_refused(AzureDeveloperCli::builder);
         for bad in ["", "-x", "a&b", "a;b", "$(x)", "a\"b", "a\nb", "é"] {
             assert!(AzureCli::builder().subscription(bad).build().is_err(), "{bad:?}");
         }

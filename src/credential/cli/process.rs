@@ -1,4 +1,4 @@
-//! Runs a command-line tool, and ends it with all that it has started.
+//! Runs a command-line tool, and kills it together with its child processes.
 
 use std::{
     io,
@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 use super::Cli;
 use crate::clock::timeout;
 
-/// A tool that runs, with what it has started: `az` is a shell's script in some packages,
-/// whose end does not end the interpreter that it waits for. Killed when it is dropped; on
-/// Windows, the tool alone is. (A terminal's Ctrl-C does not reach it any more.)
+/// The process group of a running tool, which is killed when this is dropped. In some packages
+/// `az` is a shell script, and killing the shell does not kill the interpreter that it waits for.
+/// On Windows only the tool itself is killed. (Ctrl-C in a terminal does not reach the group.)
 struct Group(Option<u32>);
 
 impl Drop for Group {
@@ -26,26 +26,26 @@ impl Drop for Group {
         #[cfg(unix)]
         if let Some(leader) = self.0.and_then(|id| i32::try_from(id).ok()) {
             use rustix::process::{Pid, Signal, kill_process_group};
-            // It may have ended.
+            // The group may have exited already.
             let _ = Pid::from_raw(leader).map(|leader| kill_process_group(leader, Signal::KILL));
         }
     }
 }
 
-/// Of either stream; more is read and thrown away.
+/// The limit of each output stream. Further output is read and discarded.
 pub(super) const OUTPUT_LIMIT: usize = 64 * 1024;
 
-/// For the end of the output after the command itself has ended: something
-/// that it has started may keep the pipe open for ever.
+/// The time to read the rest of the output after the command has exited. A child process that is
+/// still running may keep the pipe open forever.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Runs the tool to its end. The caller has checked that `arguments` contain no character
+/// Runs the tool until it exits. The caller has checked that `arguments` contain no character
 /// that is special to a shell.
 pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
     let mut child = command(cli, arguments)?.spawn()?;
     let mut group = Group(child.id());
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    // Made large enough at once: a buffer that grows leaves copies behind.
+    // Allocated with its full size: a buffer that grows leaves copies of the token in memory.
     let mut stdout = Zeroizing::new(Vec::with_capacity(OUTPUT_LIMIT + 1));
     let mut stderr = Zeroizing::new(Vec::new());
     let status = {
@@ -53,13 +53,13 @@ pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
             tokio::join!(read(out, &mut stdout), read(err, &mut stderr));
         };
         tokio::pin!(reading);
-        // The tool waits until its output is read.
+        // A tool whose output is not read would block.
         let is_read = tokio::select! {
             () = &mut reading => true,
             _ = child.wait() => false,
         };
         let status = child.wait().await?;
-        // The tool has exited; processes that it has left running may run.
+        // The tool has exited. Child processes that it left running are not killed.
         group.0 = None;
         if !is_read {
             let _ = timeout(cli.clock.as_ref(), GRACE, reading).await;
@@ -69,7 +69,7 @@ pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
     Ok(Output { status, stdout, stderr })
 }
 
-/// Whether the file of the tool is there, though it cannot be run.
+/// Whether the file of the tool exists, although it cannot be run.
 pub(super) fn is_installed(cli: &Cli) -> bool {
     let folders = cli.environment.get("PATH").unwrap_or("/");
     // An absolute path replaces the folder.
@@ -78,7 +78,7 @@ pub(super) fn is_installed(cli: &Cli) -> bool {
 
 fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
     let file = &cli.executable;
-    // `cmd.exe` would say it in the user's language.
+    // The message of `cmd.exe` would be in the user's language.
     if cfg!(windows) && file.components().count() > 1 && !file.exists() {
         return Err(io::ErrorKind::NotFound.into());
     }
@@ -89,8 +89,8 @@ fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
         "/bin"
     });
     command.args(arguments).env_clear().envs(cli.environment.iter());
-    // The Azure CLI's `expiresOn` is local time without a zone: be that UTC. Without the others,
-    // `az` writes codes for colours and warnings around its answer.
+    // The Azure CLI's `expiresOn` is a local time without a zone, so the zone is set to UTC.
+    // Without the other variables, `az` prints colour codes and warnings around its output.
     let only = [("TZ", "UTC"), ("AZURE_CORE_NO_COLOR", "true")];
     command.envs(only).env("AZURE_CORE_ONLY_SHOW_ERRORS", "true");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -100,14 +100,14 @@ fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
     Ok(command)
 }
 
-/// The file to run. On Windows a name without an extension gets this one.
+/// Returns the file to run. On Windows this extension is added to a name without one.
 ///
-/// No `cmd /D /C` of our own is needed for `az.cmd`. The standard library runs a program whose name
-/// ends in `.cmd` or `.bat` as `cmd.exe /e:ON /v:OFF /d /c "…"`, with the `cmd.exe` of the system's
+/// `az.cmd` does not need an explicit `cmd /D /C`. The standard library runs a program whose name
+/// ends in `.cmd` or `.bat` as `cmd.exe /e:ON /v:OFF /d /c "…"`, with the `cmd.exe` of the system
 /// folder (`/d`: without the registry's `AutoRun` commands). Since Rust 1.77.2 it also quotes each
-/// argument for `cmd.exe`, and fails for one that cannot be quoted (CVE-2024-24576). Sources:
+/// argument for `cmd.exe`, and fails if an argument cannot be quoted (CVE-2024-24576). Sources:
 /// `make_bat_command_line` in std's `sys/args/windows.rs`, and the documentation of `std::process`,
-/// "Batch file special handling". It looks for a bare name in `PATH`, never in the current
+/// "Batch file special handling". It searches for a bare name in `PATH`, never in the current
 /// directory, and does not try `PATHEXT`.
 pub(super) fn file_to_run(executable: &Path, extension: Option<&str>) -> PathBuf {
     match extension {
@@ -122,8 +122,8 @@ pub(super) struct Output {
     pub(super) stderr: Zeroizing<Vec<u8>>,
 }
 
-/// Reads to the end, of which the first [`OUTPUT_LIMIT`] bytes and one more
-/// are kept. A stream that breaks has ended.
+/// Reads a stream to its end, and keeps the first [`OUTPUT_LIMIT`] bytes and one more. An error
+/// counts as the end.
 async fn read(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut stream) = stream else { return };
     let mut chunk = Zeroizing::new(vec![0; 4096]);
@@ -131,8 +131,8 @@ async fn read(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
         let room = (OUTPUT_LIMIT + 1).saturating_sub(kept.len());
         kept.extend_from_slice(&chunk[..length.min(room)]);
         if room == 0 {
-            // Where the caller has lifted tokio's budget, a pipe that is always full would
-            // leave no time to look at the time limit.
+            // If the caller has disabled tokio's budget, a pipe that is always full would prevent
+            // the time limit from being checked.
             tokio::task::yield_now().await;
         }
     }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn on_windows_a_name_without_an_extension_gets_the_one_of_the_tool() {
+    fn on_windows_a_name_without_an_extension_gets_the_extension_of_the_tool() {
         for (executable, extension, expected) in [
             ("az", None, "az"),
             ("/opt/az (2)/az", None, "/opt/az (2)/az"),

@@ -1,8 +1,8 @@
-//! Azure Arc, machines of one's own: "Authenticate against Azure resources with
-//! Azure Arc-enabled servers".
+//! Azure Arc-enabled servers: "Authenticate against Azure resources with Azure Arc-enabled
+//! servers".
 //!
-//! Whoever asks must show that it may read a file which the agent writes for
-//! every request. This also shows who answers: others cannot write there.
+//! The client must prove that it can read a file that the agent writes for every request. This
+//! also authenticates the agent, because other programs cannot write to its directory.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -25,11 +25,11 @@ use crate::{
     },
 };
 
-/// Where the agent listens if no variable names another endpoint.
+/// The agent's endpoint if no variable names another one.
 pub(super) const DEFAULT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
 
 impl Endpoint {
-    /// Azure Arc's agent at this URL: [`AZURE_ARC`](super::protocols::AZURE_ARC), or, if only its
+    /// The Azure Arc agent at this URL: [`AZURE_ARC`](super::protocols::AZURE_ARC), or, if only its
     /// files show that it is installed, [`INSTALLED_ARC`](super::protocols::INSTALLED_ARC).
     pub(super) fn azure_arc(
         protocol: &'static Protocol,
@@ -41,8 +41,8 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Both requests: a key may be valid for one answer only. The key is left in `sent`, because a
-    /// later answer may also echo it.
+    /// Sends both requests. A key may be valid for one response only. It is stored in `sent`,
+    /// because a later response may also echo it.
     pub(super) async fn ask_agent(
         &self,
         agent: &Agent,
@@ -80,7 +80,7 @@ impl Endpoint {
                     _ => "",
                 };
                 let who = self.protocol.who;
-                let message = format!("no token from {who} ({url}): {error}{advice}");
+                let message = format!("cannot get a token from {who} ({url}): {error}{advice}");
                 let failed = CredentialError::new(Refused, message);
                 match error {
                     KeyFileError::Unreadable { source, .. } => failed.with_source(source),
@@ -89,8 +89,8 @@ impl Endpoint {
             }
             HttpError::Unreachable(_) if !self.known.load(Relaxed) => {
                 let message = format!(
-                    "the Azure Arc agent is installed here, but does not listen at {url}; start \
-                     it (service `himds`)"
+                    "the Azure Arc agent is installed, but is not listening at {url}: start its \
+                     service (`himds`)"
                 );
                 CredentialError::new(Unavailable, message).with_source(error)
             }
@@ -119,7 +119,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn an_agent_that_is_installed_but_does_not_listen_is_gone_past() {
+    async fn an_installed_agent_that_is_not_listening_is_skipped() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let url = format!("http://{}/token", socket.local_addr().unwrap());
@@ -129,7 +129,7 @@ mod tests {
             let clock = ManualClock::new();
             let http = Http::new(&arc.url, None, Arc::new(clock.clone())).unwrap();
             let moves = async {
-                // Variables name an agent that starts.
+                // An agent that variables name may still be starting.
                 for _ in 0..if kind == Transient { 10 } else { 0 } {
                     while clock.sleepers() < 1 || clock.next_wake() != Some(Duration::from_secs(1))
                     {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agent_that_has_answered_once_is_away_for_a_while_only() {
+    async fn an_agent_that_has_responded_before_fails_transiently() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/token", listener.local_addr().unwrap());
         let agent = Agent::new(&Environment::default(), Some(Path::new("/nowhere")));

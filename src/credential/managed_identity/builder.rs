@@ -16,7 +16,7 @@ use crate::{
 /// ```
 /// use entra_pool::credential::{Environment, ManagedIdentity};
 ///
-/// // An emulator's endpoint; nothing of this process' environment.
+/// // The endpoint of an emulator, without this process's environment.
 /// let identity = ManagedIdentity::system_assigned()
 ///     .environment(Environment::default())
 ///     .imds_endpoint("http://127.0.0.1:8080")
@@ -28,8 +28,8 @@ use crate::{
 pub struct ManagedIdentityBuilder {
     id: Option<UserAssignedId>,
     id_setting: &'static str,
-    /// Whether the credential is unavailable on a machine that does not have the identity, unless
-    /// it has given a token before: the ID may be set for other software.
+    /// Whether the credential is unavailable on a machine without the identity, unless it has
+    /// returned a token before. The ID may be set for other software.
     pub(in crate::credential) optional: bool,
     imds_endpoint: Option<String>,
     azure_arc_root: Option<PathBuf>,
@@ -52,66 +52,66 @@ impl ManagedIdentityBuilder {
         }
     }
 
-    /// Asks IMDS, at this URL (`http://169.254.169.254`), whatever the
-    /// environment says. A path is kept if there is one.
+    /// Uses IMDS at this URL (`http://169.254.169.254`) instead of the endpoint that the
+    /// environment describes. A path in the URL is kept.
     #[cfg(any(test, feature = "test-util"))]
     pub fn imds_endpoint(mut self, url: impl Into<String>) -> Self {
         self.imds_endpoint = Some(url.into());
         self
     }
 
-    /// The directory under which the Azure Arc agent is looked for, in place of
-    /// the root directory (on Windows: in place of `%ProgramFiles%` and
-    /// `%ProgramData%`), for tests. The key files that the agent names must lie there:
-    /// in a container, mount the agent's directories where the machine has them.
+    /// The directory to search for the Azure Arc agent, instead of the root directory (on Windows:
+    /// instead of `%ProgramFiles%` and `%ProgramData%`), for tests. The key files that the agent
+    /// names must be below it. In a container, mount the agent's directories at the same paths as
+    /// on the machine.
     #[cfg(any(test, feature = "test-util"))]
     pub fn azure_arc_root(mut self, directory: impl Into<PathBuf>) -> Self {
         self.azure_arc_root = Some(directory.into());
         self
     }
 
-    /// The variables by which the host is found. Default:
-    /// [`Environment::from_process`], read when the builder is made.
+    /// The environment variables that determine the host. Default: [`Environment::from_process`],
+    /// read when the builder is created.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment = environment;
         self
     }
 
-    /// What waits and measures. Default: [`SystemClock`].
+    /// The clock for pauses and time limits. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Whether IMDS is probed before it is asked for the first token. Without IMDS the credential
-    /// is [unavailable](crate::token::CredentialErrorKind::Unavailable), so that a
-    /// [`Chain`](crate::credential::Chain) goes on to its next member. Default: no. Other hosts
-    /// need no probe and get none.
+    /// Whether to check quickly that IMDS exists before the first token request. Without IMDS the
+    /// credential is [unavailable](crate::token::CredentialErrorKind::Unavailable), so that a
+    /// [`Chain`](crate::credential::Chain) tries its next member. Default: no. Other hosts are
+    /// never probed.
     ///
-    /// | what the probe finds | result |
+    /// | result of the probe | effect |
     /// |---|---|
-    /// | JSON with any status, 410, or an answer that names IMDS as its `Server` | IMDS: it is asked for a token, and a failure from then on does not make a chain go on, unless IMDS reports that the machine has no identity, or does not have the one of `AZURE_CLIENT_ID` |
-    /// | any other answer, such as HTML | unavailable at once: a proxy, or another service at that address. The same goes for the answer to a request for a token, until IMDS has returned one |
+    /// | JSON with any status, 410, or a response that names IMDS as its `Server` | this is IMDS, and a token is requested. If that fails, a chain does not try its next member, unless IMDS reports that the machine has no identity, or does not have the identity of `AZURE_CLIENT_ID` |
+    /// | any other response, such as HTML | unavailable at once: this is a proxy, or another service at that address. The same applies to the response to a token request, until IMDS has returned a token |
     /// | the connection is refused | unavailable at once |
     /// | no connection within 1 s (packets are dropped) | unavailable |
-    /// | a connection, but no answer | repeated for 3 s in all, then unavailable; a chain that chooses another credential after that logs a warning |
+    /// | a connection without a response | the probe is repeated for 3 s in total, then unavailable. A chain that then selects another credential logs a warning |
     pub fn probe(mut self, probe: bool) -> Self {
         self.probe = probe;
         self
     }
 
-    /// Where the ID came from, for an error.
+    /// The setting that contains the ID, for errors.
     pub(crate) fn id_setting(mut self, setting: &'static str) -> Self {
         self.id_setting = setting;
         self
     }
 
-    /// Finds the host and checks the settings. Nothing is requested.
+    /// Determines the host and validates the settings. This sends no request.
     ///
     /// # Errors
     ///
-    /// An ID that cannot be one, or that the host would ignore; a variable that
-    /// should be a URL and is not.
+    /// [`ConfigError`], if the ID is invalid, if the host would ignore it, or if an environment
+    /// variable is not a valid URL.
     pub fn build(self) -> Result<ManagedIdentity, ConfigError> {
         let mut endpoint = match &self.imds_endpoint {
             Some(url) => Endpoint::imds("imds_endpoint", url)?,

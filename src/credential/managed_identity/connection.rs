@@ -1,8 +1,8 @@
-//! The connection to an identity endpoint, for one request: HTTP/1.1, without a proxy, which
-//! would see the identity header and the token, and without redirects, for the same reason.
+//! The connection to an identity endpoint, for one HTTP/1.1 request. It uses no proxy and follows
+//! no redirect, because another server would see the identity header and the token.
 //!
-//! It is made by hand because reqwest reads up to 50 MB within one poll where a server
-//! sends 1xx answers without end, and cannot limit them.
+//! It does not use reqwest's connections: reqwest reads up to 50 MB within one poll if a server
+//! sends endless 1xx responses, and has no limit for them.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -26,7 +26,8 @@ use crate::{
     limited::{Allowance, Limited},
 };
 
-/// The names in a certificate are its owner's text, who may have seen a secret before.
+/// Removes the names in a certificate from an error. The owner of the certificate chooses them, and
+/// may have seen a secret before.
 fn fit(error: io::Error) -> io::Error {
     let rustls = error.get_ref().and_then(|held| held.downcast_ref());
     match rustls {
@@ -97,7 +98,7 @@ pub(super) async fn exchange<T>(
     tokio::select! {
         biased;
         answer = &mut answered => answer,
-        // What it has read is still to be looked at, and how it ended.
+        // The response may be complete already, or the cause of the failure is in it.
         _ = connection => answered.await,
     }
 }
@@ -109,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_in_an_endpoints_certificate_are_not_shown() {
+    fn the_names_in_the_certificate_of_an_endpoint_are_not_shown() {
         let error = Error::InvalidCertificate(CertificateError::NotValidForNameContext {
             expected: ServerName::try_from("localhost").unwrap().to_owned(),
             presented: vec!["\u{1b}[31mred.example".to_owned()],
@@ -119,7 +120,7 @@ mod tests {
         let usual = fit(io::Error::other(Error::HandshakeNotComplete));
         assert!(
             usual.get_ref().and_then(|held| held.downcast_ref::<Error>()).is_some(),
-            "it stays as it is"
+            "any other error is unchanged"
         );
     }
 }

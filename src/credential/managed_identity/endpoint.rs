@@ -1,5 +1,5 @@
-//! The endpoint that returns tokens of managed identities, and its protocol as data. Azure runs it
-//! next to the program.
+//! The endpoint that returns tokens of managed identities, and its protocol as data. It runs on the
+//! same machine, or next to it.
 
 use std::{
     io::ErrorKind::ConnectionRefused,
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What is known about one host's endpoint.
+/// The protocol of one host's endpoint.
 pub(super) struct Protocol {
     pub(super) host: ManagedIdentityHost,
     /// The endpoint, for messages.
@@ -40,10 +40,10 @@ pub(super) struct Protocol {
     pub(super) url: &'static str,
     /// The variable with the secret that every request carries, and the secret's header.
     pub(super) secret: Option<(&'static str, &'static str)>,
-    /// The `api-version`. `None` if the request is a form that has only the resource.
+    /// The `api-version`. `None` if the request is a form with only the resource.
     pub(super) api_version: Option<&'static str>,
     pub(super) retry: Retry,
-    /// What has the identities, for messages.
+    /// The resource that the identities are assigned to, for messages.
     pub(super) owner: &'static str,
     /// The statuses of a refusal because `owner` does not have the identity.
     pub(super) no_identity: &'static [u16],
@@ -56,17 +56,17 @@ pub(super) struct Endpoint {
     pub(super) url: Url,
     /// The name of the header and the secret that it carries.
     secret: Option<(&'static str, Secret)>,
-    /// The identity to ask for. `None`: the host's own.
+    /// The identity to request a token for. `None`: the host's default identity.
     pub(super) selector: Option<Selector>,
     /// The thumbprint of the only certificate to trust. `None`: the platform's certificates.
     pub(super) thumbprint: Option<Thumbprint>,
-    /// Azure Arc's agent, which wants to see a key file's content.
+    /// The Azure Arc agent, which requires the content of a key file.
     pub(super) agent: Option<Agent>,
-    /// What else may be wrong if this host does not exist, for the error.
+    /// Another possible cause, for the error if this host does not exist.
     pub(super) hint: &'static str,
-    /// It exists: variables name it, or it has answered as only this host does.
+    /// Whether the endpoint exists: variables name it, or a response was recognised.
     pub(super) known: AtomicBool,
-    /// It has returned a token.
+    /// Whether the endpoint has returned a token.
     pub(super) met: AtomicBool,
 }
 
@@ -96,8 +96,9 @@ impl Endpoint {
         })
     }
 
-    /// Asks for this identity if none is selected. The endpoint of an Azure Machine Learning
-    /// compute does not choose the compute's own (`DEFAULT_IDENTITY_CLIENT_ID`) by itself.
+    /// Sets the identity that is used if no other is selected. On Azure Machine Learning, the
+    /// endpoint does not select the compute's own identity (`DEFAULT_IDENTITY_CLIENT_ID`) by
+    /// default.
     pub(super) fn with_default(mut self, client_id: Option<&str>) -> Result<Self, ConfigError> {
         const SETTING: &str = "DEFAULT_IDENTITY_CLIENT_ID";
         if let Some(client_id) = client_id {
@@ -109,7 +110,7 @@ impl Endpoint {
 
     /// Trusts only the certificate with this thumbprint (`IDENTITY_SERVER_THUMBPRINT`).
     pub(super) fn pinned(mut self, thumbprint: &str) -> Result<Self, ConfigError> {
-        let expected = "an https:// URL, as there is a thumbprint (IDENTITY_SERVER_THUMBPRINT)";
+        let expected = "an https:// URL, because IDENTITY_SERVER_THUMBPRINT is set";
         ConfigError::unless(self.url.scheme() == "https", self.protocol.url, expected)?;
         let expected = "a certificate's SHA-1 thumbprint: 40 hexadecimal digits";
         let invalid = ConfigError::invalid("IDENTITY_SERVER_THUMBPRINT", expected);
@@ -131,8 +132,8 @@ impl Endpoint {
         };
         let (name, value) = match &self.secret {
             Some((header, secret)) => (*header, secret.header()),
-            // Keeps out requests that somebody else has forged: a browser, or a server that is
-            // made to fetch a URL, cannot add a header.
+            // Protects the endpoint from forged requests: a browser, or a server that is tricked
+            // into fetching a URL, cannot add a header.
             None => ("metadata", HeaderValue::from_static("true")),
         };
         request.headers_mut().insert(name, value);
@@ -178,14 +179,14 @@ impl Endpoint {
         let secret = sent.or(self.secret.as_ref().map(|(_, secret)| secret));
         let said = answer::description(&answer.body, secret.map(Secret::text));
         let status = answer.status.as_u16();
-        if (retry.passes)(answer) {
+        if (retry.is_transient)(answer) {
             let reason = said.map(|said| format!(": {said}")).unwrap_or_default();
             let hint = match status {
                 500 => format!("; a wrong scope also causes this ({scope})"),
                 _ => String::new(),
             };
             let message = format!(
-                "{who} answered {} to every try{reason}; it should pass, try again later{hint}",
+                "{who} returned {} on every attempt{reason}: try again later{hint}",
                 answer.status
             );
             return CredentialError::new(Transient, message).with_retry_after(answer.retry_after);
@@ -195,8 +196,8 @@ impl Endpoint {
         if let (401 | 403, Some((secret, _))) = (status, self.protocol.secret) {
             let (url, what) = (self.protocol.url, secret.to_lowercase().replace('_', " "));
             let message = format!(
-                "{who} did not accept the {what} ({status}){reason}: {url} and {secret} must be \
-                 those of this process"
+                "{who} rejected the {what} ({status}){reason}: {url} and {secret} must be those of \
+                 this process"
             );
             return CredentialError::new(Refused, message);
         }
@@ -206,15 +207,15 @@ impl Endpoint {
                 format!("{who} {what} ({status}){reason}; {advice}")
             }
             (None, _) if !no_identity.contains(&status) => {
-                format!("{who} ({}) answered {}{reason}", shown(&self.url), answer.status)
+                format!("{who} ({}) returned {}{reason}", shown(&self.url), answer.status)
             }
-            // Entra's own words are about the resource, not about this machine.
-            (None, _) if says("AADSTS") => format!("{who} gives no such token{reason}"),
+            // Entra's own errors are about the resource, not about this machine.
+            (None, _) if says("AADSTS") => format!("{who} does not issue this token{reason}"),
             (None, Some(Selector { id, optional, .. })) => {
-                // IDs of both kinds are GUIDs, and Service Connector sets the object ID.
+                // Both kinds of IDs are GUIDs, and Service Connector sets the object ID.
                 let advice = match id {
                     UserAssignedId::ClientId(_) => {
-                        ", or, if this is its object (principal) ID, give its client ID"
+                        ", or, if this is its object (principal) ID, use its client ID"
                     }
                     _ => ", or select another",
                 };
@@ -228,15 +229,15 @@ impl Endpoint {
                 message
             }
             (None, None) if says("Multiple user assigned identities") => format!(
-                "{owner} has several user-assigned identities{reason}; give the client ID of one \
-                 (AZURE_CLIENT_ID)"
+                "{owner} has several user-assigned identities{reason}; set AZURE_CLIENT_ID to the \
+                 client ID of one of them"
             ),
             (None, None) => {
                 let message = format!(
-                    "{owner} has no system-assigned identity{reason}; switch it on, or give the \
-                     client ID of a user-assigned one (AZURE_CLIENT_ID)"
+                    "{owner} has no system-assigned identity{reason}; enable it, or set \
+                     AZURE_CLIENT_ID to the client ID of a user-assigned identity"
                 );
-                // A machine without an identity may have a developer logged in.
+                // On a machine without an identity, a developer may be logged in.
                 let kind = if self.is_imds() { Unavailable } else { Refused };
                 return CredentialError::new(kind, message);
             }
@@ -256,15 +257,15 @@ impl Endpoint {
         }
     }
 
-    /// Variables name the endpoint, so that it may be available again soon.
+    /// The error for an endpoint that variables name, so that it may be available again soon.
     pub(super) fn unavailable_now(&self, error: HttpError) -> CredentialError {
         let (who, url) = (self.protocol.who, shown(&self.url));
         let (kind, message) = match &error {
             HttpError::Unreachable(error) if error.kind() == ConnectionRefused => {
                 let variable = self.protocol.url;
                 let message = format!(
-                    "{who} does not listen at {url} ({variable}): it may start later than this \
-                     program; otherwise, {variable} must be that of this process"
+                    "{who} is not listening at {url} ({variable}): it may still be starting; \
+                     otherwise, {variable} must be that of this process"
                 );
                 (Transient, message)
             }
@@ -272,12 +273,12 @@ impl Endpoint {
                 if self.thumbprint.is_some() && pinned::is_mismatch(error) =>
             {
                 let message = format!(
-                    "what answers at {url} has another certificate than \
-                     IDENTITY_SERVER_THUMBPRINT says; nothing was sent to it"
+                    "the certificate of {url} does not match IDENTITY_SERVER_THUMBPRINT; no \
+                     request was sent"
                 );
                 (Refused, message)
             }
-            _ => (Transient, format!("{who} ({url}) gave no token")),
+            _ => (Transient, format!("cannot get a token from {who} ({url})")),
         };
         CredentialError::new(kind, message).with_source(error)
     }

@@ -1,5 +1,5 @@
-//! Where this program runs: the one place that decides which endpoint is asked,
-//! and by which name it knows a user-assigned identity.
+//! Detects where this program runs. This module alone decides which endpoint is used, and which
+//! parameter selects a user-assigned identity there.
 
 use std::{fmt, path::Path};
 
@@ -12,17 +12,16 @@ use super::{
 };
 use crate::credential::{ConfigError, Environment, Problem};
 
-/// Where managed identities are had from.
+/// The Azure service whose endpoint issues tokens for managed identities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ManagedIdentityHost {
     /// App Service, Functions, Container Apps.
     AppService,
-    /// A Service Fabric cluster. Which identity an application gets is set
-    /// there.
+    /// A Service Fabric cluster. The cluster's configuration decides which identity an application
+    /// gets.
     ServiceFabric,
-    /// A machine of one's own that Azure Arc manages: its system-assigned
-    /// identity.
+    /// A server outside of Azure that is managed with Azure Arc: its system-assigned identity.
     AzureArc,
     /// Azure Machine Learning: user-assigned identities by client ID only.
     AzureMl,
@@ -45,19 +44,19 @@ impl fmt::Display for ManagedIdentityHost {
     }
 }
 
-/// A user-assigned identity, and the request's parameter that selects it.
+/// A user-assigned identity, and the request parameter that selects it.
 #[derive(Debug)]
 pub(super) struct Selector {
     pub(super) id: UserAssignedId,
     pub(super) parameter: &'static str,
-    /// Whether a machine that does not have this identity makes way for the next credential.
+    /// Whether a chain tries its next credential if the machine does not have this identity.
     pub(super) optional: bool,
 }
 
 impl Selector {
     /// # Errors
     ///
-    /// It cannot be an ID, or the host would ignore it and give another identity's token.
+    /// The ID is invalid, or the host would ignore it and return another identity's token.
     pub(super) fn new(
         host: ManagedIdentityHost,
         id: UserAssignedId,
@@ -74,14 +73,14 @@ impl Selector {
         Ok(Self { id, parameter, optional: false })
     }
 
-    /// As it goes into a request.
+    /// The query parameter of a request.
     pub(super) fn pair(&self) -> (&'static str, &str) {
         (self.parameter, self.id.value())
     }
 }
 
-/// The name by which the host knows such a selector, or what to do where it
-/// knows none.
+/// Returns the name of the host's parameter for this kind of ID, or what to do if the host has no
+/// such parameter.
 fn parameter(host: ManagedIdentityHost, id: &UserAssignedId) -> Result<&'static str, &'static str> {
     use ManagedIdentityHost as Host;
     use UserAssignedId::{ClientId, ObjectId, ResourceId};
@@ -92,28 +91,28 @@ fn parameter(host: ManagedIdentityHost, id: &UserAssignedId) -> Result<&'static 
         (Host::Imds, ObjectId(_)) => Ok("object_id"),
         (Host::Imds, ResourceId(_)) => Ok("msi_res_id"),
         (Host::AzureMl, ClientId(_)) => Ok("clientid"),
-        (Host::AzureMl, ObjectId(_) | ResourceId(_)) => Err("give the identity's client ID"),
-        (Host::AzureArc, _) => Err("select none to get the machine's system-assigned identity"),
-        (Host::CloudShell, _) => Err("select none to get tokens of the user who is logged in"),
+        (Host::AzureMl, ObjectId(_) | ResourceId(_)) => Err("use the identity's client ID"),
+        (Host::AzureArc, _) => Err("remove it to use the machine's system-assigned identity"),
+        (Host::CloudShell, _) => Err("remove it to get tokens of the user who is logged in"),
         (Host::ServiceFabric, _) => {
-            Err("select none: the cluster's configuration says which identity an application gets")
+            Err("remove it: the cluster's configuration decides which identity an application gets")
         }
     }
 }
 
-/// The names above: no endpoint's URL may bring one along.
+/// The names of these parameters, which the URL of an endpoint must not contain.
 pub(super) const PARAMETERS: [&str; 6] =
     ["client_id", "clientid", "object_id", "principal_id", "mi_res_id", "msi_res_id"];
 
 const AUTHORITY: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 
-/// The endpoint of the host that the variables tell of. The order is that of
-/// Microsoft's libraries (MSAL, azidentity). What a process' variables say goes
-/// before what is installed on its machine.
+/// Returns the endpoint of the host that the variables describe. The order is that of Microsoft's
+/// libraries (MSAL, azidentity). The variables of the process take precedence over an agent that
+/// is installed on the machine.
 ///
 /// # Errors
 ///
-/// A variable that cannot be right.
+/// A variable is invalid.
 pub(super) fn find(
     environment: &Environment,
     arc_root: Option<&Path>,

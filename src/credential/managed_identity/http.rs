@@ -1,5 +1,5 @@
-//! The HTTP client for identity endpoints: these are on the machine itself or
-//! next to it, so it connects directly and soon, or not at all.
+//! The HTTP client for identity endpoints. These run on the machine itself or next to it, so the
+//! client connects directly and with a short time limit.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
@@ -24,18 +24,18 @@ use crate::{
     token::{CredentialError, Token, tried},
 };
 
-/// An endpoint that is there accepts at once: 169.254.169.254 and loopback are
-/// no network away.
+/// The limit for a connection. An existing endpoint accepts at once, because no network lies
+/// between it and the program.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Of one try, from connecting to the body's last byte. IMDS has been seen to
-/// take several seconds for an identity's first token.
+/// The limit of one attempt, from connecting to the last byte of the body. IMDS has been seen to
+/// take several seconds for the first token of an identity.
 pub(super) const TRY_LIMIT: Duration = Duration::from_secs(20);
 
-/// Of a body. Tokens have some 2,000 characters, extreme ones 8,000.
+/// The limit of a body. Tokens have about 2,000 characters, extreme ones 8,000.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// `Retry-After` is believed up to this.
+/// The longest `Retry-After` that is respected.
 const PAUSE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, Clone)]
@@ -45,29 +45,29 @@ pub(super) struct Http {
     clock: Arc<dyn Clock>,
 }
 
-/// A response, read to its end.
+/// A complete response.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) retry_after: Option<Duration>,
-    /// Of a refusal that could not be read to its end: what came.
+    /// The body. If the body of a refusal could not be read completely, the part that was read.
     pub(super) body: Zeroizing<Vec<u8>>,
     /// Wall-clock time before the request.
     pub(super) asked_at: std::time::SystemTime,
 }
 
-/// Why there is no response.
+/// The reasons for a missing response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
     #[error("cannot connect")]
     Unreachable(#[source] io::Error),
-    #[error("the connection broke before the answer was complete")]
+    #[error("the connection was lost before the response was complete")]
     ConnectionLost(#[source] Box<dyn Error + Send + Sync>),
-    #[error("no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     NoAnswer(Duration),
-    #[error("the answer cannot be used")]
+    #[error("cannot use the response")]
     Unusable(#[source] InvalidAnswer),
-    #[error("the challenge cannot be met")]
+    #[error("cannot answer the challenge")]
     KeyFile(#[from] KeyFileError),
     /// The host does not know the identity that an optional setting selects.
     #[error("IMDS does not know the identity")]
@@ -81,14 +81,14 @@ impl HttpError {
 }
 
 impl Http {
-    /// A client for this endpoint. `thumbprint` belongs to the only certificate to trust.
+    /// Returns a client for this endpoint. `thumbprint` is that of the only certificate to trust.
     pub(super) fn new(
         endpoint: &Url,
         thumbprint: Option<&Thumbprint>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ConfigError> {
         let tls = match thumbprint.cloned() {
-            // Roots are not needed, and a container may have none.
+            // Root certificates are not needed, and a container may not have any.
             None if endpoint.scheme() == "http" => return Ok(Self { tls: None, clock }),
             None => tls::client_config(&tls::Trust::Platform).map_err(Into::into),
             Some(pinned) => pinned::client_config(pinned).map_err(Into::into),
@@ -100,8 +100,8 @@ impl Http {
         self.clock.as_ref()
     }
 
-    /// Repeats `one_try` until its outcome is one that `retry` has no hope to better. `failed`
-    /// returns the error of any other outcome.
+    /// Repeats `one_try` until `retry` returns no further pause. `failed` returns the error of an
+    /// outcome that is retried.
     pub(super) async fn repeat<F>(
         &self,
         one_try: impl Fn() -> F,
@@ -115,7 +115,7 @@ impl Http {
         let mut tries = 0;
         loop {
             let outcome = one_try().await;
-            // An endpoint that starts has its tries once it listens.
+            // While an endpoint is still starting, its refused connections do not count.
             tries += u32::from(!matches!(outcome, Err(HttpError::Unreachable(_))));
             let waited = self.clock.monotonic().saturating_sub(start);
             let Some(pause) = retry.pause(&outcome, tries, waited) else { return outcome };
@@ -123,7 +123,7 @@ impl Http {
                 status = outcome.as_ref().ok().map(|answer| answer.status.as_u16()),
                 error = outcome.as_ref().err().map(tracing::field::display),
                 ?pause,
-                "the managed identity endpoint is asked again"
+                "retrying the managed identity request"
             );
             let _ = failed(outcome).map_err(tried);
             self.clock.sleep(pause).await;
@@ -138,17 +138,17 @@ impl Http {
     ) -> Result<Answer, HttpError> {
         let exchange = async {
             let asked_at = self.clock.wall();
-            // A connection is soon there or never, whatever the injected clock says.
+            // A connection is local, so its limit is measured in real time.
             let (tls, clock) = (self.tls.as_ref(), SystemClock::new());
             let stream = connection::open(request.url(), tls, &clock, CONNECT_LIMIT).await?;
             let reading = async |response: Response| {
                 let status = response.status();
-                tracing::debug!(%status, "the managed identity endpoint answers");
+                tracing::debug!(%status, "the managed identity endpoint responded");
                 let headers = response.headers().clone();
                 let retry_after = retry_after(&headers, asked_at);
                 let mut body = Zeroizing::new(Vec::with_capacity(BODY_LIMIT));
                 match read(response, &mut body).await {
-                    // What a refusal says is good to know, but not needed.
+                    // The reason in a refusal is useful, but not required.
                     Err(_) if !status.is_success() => {}
                     read => read?,
                 }

@@ -29,14 +29,14 @@ pub(super) const DEFAULT: &str = "http://169.254.169.254";
 const PATH: &str = "/metadata/identity/oauth2/token";
 
 /// How long the probe waits for the TCP connection. IMDS accepts within milliseconds.
-/// Many networks drop packets to this address, and a developer waits for this time there.
+/// Many networks drop packets to this address, and a developer there waits for this time.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the probe is repeated once a connection was accepted. A busy IMDS takes more
-/// than a second for its first answer; some networks accept any connection and never answer.
+/// How long the probe is repeated after a connection was accepted. A busy IMDS can take more
+/// than a second for its first response. Some networks accept any connection and never respond.
 const PROBE_BUDGET: Duration = Duration::from_secs(3);
 
-/// The time limit of the first probe, and the pause after a connection that broke.
+/// The time limit of the first probe, and the pause after a lost connection.
 const PROBE_STEP: Duration = Duration::from_secs(1);
 
 impl Endpoint {
@@ -49,16 +49,16 @@ impl Endpoint {
         Self::new(&IMDS, url.as_str(), None)
     }
 
-    /// Whether IMDS itself has answered, with any status, which is remembered. Otherwise, another
-    /// service at its address has; until IMDS has returned a token, this is reported as a machine
-    /// without IMDS.
+    /// Checks that the response is from IMDS, with any status, and remembers that IMDS exists.
+    /// Otherwise, it is from another service at this address. Until IMDS has returned a token,
+    /// the machine then counts as one without IMDS.
     pub(super) fn recognise_imds(&self, answer: &Answer) -> Result<(), CredentialError> {
         if is_imds(answer) {
             self.known.store(true, Relaxed);
             return Ok(());
         }
         let (url, status) = (shown(&self.url), answer.status);
-        let what = format!("what answers at {url} is not IMDS (status {status})");
+        let what = format!("the service at {url} is not IMDS (status {status})");
         Err(self.absent(&what, &self.met))
     }
 
@@ -69,29 +69,30 @@ impl Endpoint {
                 self.absent(&format!("IMDS ({url}) cannot be reached"), &self.known)
             }
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
-                self.absent(&format!("what answers at {url} is not IMDS"), &self.met)
+                self.absent(&format!("the service at {url} is not IMDS"), &self.met)
             }
-            _ => CredentialError::new(Transient, format!("IMDS ({url}) gave no token")),
+            _ => CredentialError::new(Transient, format!("cannot get a token from IMDS ({url})")),
         };
         failed.with_source(error)
     }
 
-    /// There is none; or, if it is `known` to be there, it is away for a while only.
+    /// The error for a missing IMDS. It is transient if IMDS is `known` to exist.
     fn absent(&self, what: &str, known: &AtomicBool) -> CredentialError {
         if known.load(Relaxed) {
-            let message = format!("{what}, but was there before; it should pass, try again later");
+            let message = format!("{what}, but IMDS has responded before: try again later");
             return CredentialError::new(Transient, message);
         }
         let message = format!(
-            "{what}: this is no machine in Azure, or a firewall or proxy is in the way; outside \
-             Azure, log in with `az login`, or use a service principal{}",
+            "{what}: this is probably not an Azure machine, or a firewall or proxy blocks IMDS; \
+             outside Azure, log in with `az login`, or use a service principal{}",
             self.hint
         );
         CredentialError::new(Unavailable, message)
     }
 
-    /// Whether IMDS is here: without the `Metadata` header it answers 400, and at once. A
-    /// connection that is accepted but not answered is not given up before [`PROBE_BUDGET`].
+    /// Checks that IMDS exists: to a request without the `Metadata` header it responds with 400 at
+    /// once. If a connection is accepted without a response, the probe is repeated until
+    /// [`PROBE_BUDGET`] is used up.
     pub(super) async fn probe_imds(&self, http: &Http) -> Result<(), CredentialError> {
         if self.known.load(Relaxed) {
             return Ok(());
@@ -113,7 +114,7 @@ impl Endpoint {
             if !matches!(error, HttpError::NoAnswer(_)) {
                 http.clock().sleep(PROBE_STEP.min(left())).await;
             }
-            // What it did after it had accepted a connection is what matters.
+            // An error after an accepted connection is more important than a refused connection.
             let error = match (error, silent.take()) {
                 (HttpError::Unreachable(_), Some(silent)) => silent,
                 (error, _) => error,
@@ -121,7 +122,7 @@ impl Endpoint {
             limit = left();
             if limit.is_zero() {
                 let what = format!(
-                    "IMDS ({}) accepted a connection, but has not answered within {PROBE_BUDGET:?}",
+                    "IMDS ({}) accepted a connection, but did not respond within {PROBE_BUDGET:?}",
                     shown(&self.url)
                 );
                 return Err(self.absent(&what, &self.known).with_source(error));
@@ -131,13 +132,13 @@ impl Endpoint {
     }
 }
 
-/// Whether this is an answer of IMDS. azidentity and azure-identity go by JSON alone, and take
-/// anything else for a proxy's: Docker Desktop says 403, meshes 503, portals redirect. We add what
-/// IMDS also says of itself: its name in `Server`, and 410, which means that it is being updated
-/// and which proxies do not use.
+/// Whether this response is from IMDS. azidentity and azure-identity accept only JSON, and treat
+/// any other response as that of a proxy: Docker Desktop returns 403, service meshes 503, and
+/// portals redirect. We also accept the name of IMDS in `Server`, and the status 410, which means
+/// that IMDS is being updated and which proxies do not use.
 ///
-/// On hosted agents of Azure Pipelines, IMDS answers the probe, and a request for a token with
-/// 404 and no body: these machines have no identity (Azure/azure-sdk-for-js#27608).
+/// On hosted agents of Azure Pipelines, IMDS responds to the probe, but to a token request with
+/// 404 and an empty body: these machines have no identity (Azure/azure-sdk-for-js#27608).
 fn is_imds(answer: &Answer) -> bool {
     if answer.status == 404 && answer.body.is_empty() {
         return false;
@@ -147,7 +148,8 @@ fn is_imds(answer: &Answer) -> bool {
     named || answer.status == 410 || answer::is_json_object(&answer.body)
 }
 
-/// Whether IMDS may answer otherwise later. Another service at its address will not become IMDS.
-pub(super) fn passes(answer: &Answer) -> bool {
+/// Whether this response of IMDS is transient. Another service at its address does not become
+/// IMDS later.
+pub(super) fn is_transient(answer: &Answer) -> bool {
     is_imds(answer) && matches!(answer.status.as_u16(), 404 | 408 | 410 | 429 | 500..=599)
 }

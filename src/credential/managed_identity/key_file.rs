@@ -1,7 +1,7 @@
-//! The key file of the Azure Arc agent: whoever can read it may have a token.
+//! The key file of the Azure Arc agent. A program that can read it is allowed to get a token.
 //!
-//! Its path comes from the network, and what it holds goes back there: only the
-//! agent's own directory is looked into.
+//! The path comes from the network, and the content of the file is sent back. Therefore, only
+//! files in the agent's own directory are read.
 
 use std::{
     fs::File,
@@ -15,10 +15,10 @@ use zeroize::Zeroizing;
 use super::secret::Secret;
 use crate::{credential::Environment, excerpt::excerpt};
 
-/// No key is longer.
+/// The maximum length of a key.
 const LENGTH_LIMIT: usize = 4_096;
 
-/// Where the agent lies.
+/// The files of the agent.
 #[derive(Debug)]
 pub(super) struct Agent {
     program: PathBuf,
@@ -26,8 +26,7 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// `root` stands for the root directory; on Windows, for `%ProgramFiles%`
-    /// and `%ProgramData%`.
+    /// `root` replaces the root directory (on Windows: `%ProgramFiles%` and `%ProgramData%`).
     pub(super) fn new(environment: &Environment, root: Option<&Path>) -> Self {
         if cfg!(windows) {
             let folder = |variable, default: &str| {
@@ -54,25 +53,26 @@ impl Agent {
     }
 }
 
-/// Why there is no key.
+/// The reasons for a missing key.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyFileError {
-    #[error("it gives tokens to anybody, which the agent does not: something else answers")]
+    #[error("it sent a token without a challenge, so it is not the Azure Arc agent")]
     NoChallenge,
-    #[error("it names no key file (WWW-Authenticate: Basic realm=…)")]
+    #[error("its challenge does not name a key file (WWW-Authenticate: Basic realm=…)")]
     NotNamed,
-    #[error("the key file it names is not directly in {}", directory.display())]
+    #[error("the key file of its challenge is not directly in {}", directory.display())]
     Elsewhere { directory: PathBuf },
-    #[error("the key file it names does not end in .key")]
+    #[error("the name of its key file does not end in .key")]
     NoKey,
-    #[error("the key file it names holds no key, or one longer than {LENGTH_LIMIT} bytes")]
+    #[error("its key file has no valid key of at most {LENGTH_LIMIT} bytes")]
     Unusable,
     #[error("the key file {} cannot be read", excerpt(&path.display().to_string(), None))]
     Unreadable { path: PathBuf, source: io::Error },
 }
 
-/// The key in the file that the challenge names (`Basic realm=PATH`), as `Authorization` wants
-/// it. A few bytes of a local disk: not worth a thread.
+/// Reads the key in the file that the challenge names (`Basic realm=PATH`), in the form for the
+/// `Authorization` header. It reads only a few bytes from a local disk, so it does not use another
+/// thread.
 pub(super) fn read(headers: &HeaderMap, agent: &Agent) -> Result<Secret, KeyFileError> {
     let path = headers.get_all(WWW_AUTHENTICATE).iter().find_map(realm);
     let path = path.ok_or(KeyFileError::NotNamed)?;
@@ -82,7 +82,7 @@ pub(super) fn read(headers: &HeaderMap, agent: &Agent) -> Result<Secret, KeyFile
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(KeyFileError::Unusable);
     }
-    // Room for all of it: a buffer that grows leaves copies behind.
+    // Large enough for all of it: a buffer that grows leaves copies of the key in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(2 * LENGTH_LIMIT));
     file.take(LENGTH_LIMIT as u64 + 1).read_to_end(&mut text).map_err(failed)?;
     let key = std::str::from_utf8(&text).map_err(|_| KeyFileError::Unusable)?.trim();
@@ -92,7 +92,8 @@ pub(super) fn read(headers: &HeaderMap, agent: &Agent) -> Result<Secret, KeyFile
     Secret::new("Basic ", key).ok_or(KeyFileError::Unusable)
 }
 
-/// The path without links, if it is that of a `.key` file directly in the agent's directory.
+/// Returns the path without links, if it is that of a `.key` file directly in the agent's
+/// directory.
 fn checked(path: &Path, keys: &Path) -> Result<PathBuf, KeyFileError> {
     let elsewhere = || KeyFileError::Elsewhere { directory: keys.to_owned() };
     let is_key = |path: &Path| path.extension().is_some_and(|extension| extension == "key");
@@ -100,15 +101,15 @@ fn checked(path: &Path, keys: &Path) -> Result<PathBuf, KeyFileError> {
         path.canonicalize()
             .map_err(|source| KeyFileError::Unreadable { path: path.to_owned(), source })
     };
-    // Before the file system is asked: on Windows a path can be another
-    // machine's, which would be logged in to.
+    // Checked before the file system is accessed: on Windows a path can be on another machine,
+    // and Windows would log in to that machine.
     if !path.starts_with(keys) {
         return Err(elsewhere());
     }
     if !is_key(path) {
         return Err(KeyFileError::NoKey);
     }
-    // Neither `..` nor a link leads out.
+    // Neither `..` nor a link may lead out of the directory.
     let (directory, path) = (real(keys)?, real(path)?);
     if path.parent() != Some(&directory) {
         return Err(elsewhere());
@@ -166,13 +167,13 @@ mod tests {
         assert_eq!(machine.read(&machine.write("b c.key", "k2\r\n")).unwrap(), "Basic k2");
         let longest = machine.write("d.key", "k".repeat(4_096));
         assert_eq!(machine.read(&longest).unwrap().len(), 4_096 + 6);
-        // Round about, but not outside.
+        // An indirect path, but not outside of the directory.
         let round = machine.agent.keys.join("../tokens/a.key");
         assert_eq!(machine.read(&round).unwrap(), "Basic k1");
     }
 
     #[test]
-    fn what_lies_elsewhere_is_not_read() {
+    fn a_key_file_elsewhere_is_not_read() {
         let machine = machine();
         let keys = &machine.agent.keys;
         let outside = machine.root.path().join("outside.key");
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_told_and_not_sent() {
+    fn an_invalid_key_is_reported_and_not_sent() {
         let machine = machine();
         let keys = &machine.agent.keys;
         let error = |path: &Path| machine.read(path).unwrap_err();
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_challenge_may_be_written_in_any_way() {
+    fn every_valid_form_of_a_challenge_is_parsed() {
         let realm_of =
             |text: &'static str| realm(&HeaderValue::from_static(text)).map(str::to_owned);
         for text in ["Basic realm=/k", "basic Realm=\"/k\"", " BASIC  realm = /k "] {

@@ -26,20 +26,20 @@ use crate::token::{CredentialError, Token, TokenCredential, TokenRequest};
 use endpoint::Endpoint;
 use http::{Http, HttpError};
 
-/// The identity that Azure has given the machine or app this program runs on.
+/// The managed identity of the machine or app that this program runs on.
 ///
-/// Which endpoint is asked follows from the environment; see the table in
-/// [`credential`](crate::credential). Cheap to clone.
+/// The environment determines the token endpoint; see the table in
+/// [`credential`](crate::credential). Cloning is cheap.
 ///
-/// - App Service, Functions, Container Apps; Azure Arc, Azure Machine Learning,
-///   Cloud Shell, Service Fabric: up to three tries, 1 s apart. An endpoint that refuses
-///   connections may start later than the program, and is asked each second for 10 s.
-/// - IMDS (virtual machines, scale sets, AKS nodes): up to four tries with
-///   pauses of 1, 2 and 4 s; an update of IMDS (410) is waited out for up to
-///   70 s. `Retry-After` wins.
+/// - App Service, Functions, Container Apps, Azure Arc, Azure Machine Learning, Cloud Shell,
+///   Service Fabric: up to three attempts, 1 s apart. An endpoint that refuses connections may
+///   still be starting, so the request is retried every second for 10 s.
+/// - IMDS (virtual machines, scale sets, AKS nodes): up to four attempts, with pauses of 1, 2 and
+///   4 s. While IMDS is being updated (410), the request is retried for up to 70 s. `Retry-After`
+///   takes precedence.
 ///
-/// A request takes 2 s to connect and 20 s in all at most (Azure Arc takes two). Proxies
-/// (`HTTP_PROXY`, …) are never used, redirects never followed.
+/// The limits of a request are 2 s to connect and 20 s in total (Azure Arc needs two requests).
+/// Proxies (`HTTP_PROXY`, …) are never used, and redirects are never followed.
 ///
 /// See [Managed identities for Azure resources](https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/overview).
 ///
@@ -62,21 +62,21 @@ struct Inner {
 }
 
 impl ManagedIdentity {
-    /// The one identity that lives and dies with the machine or app; in Cloud
-    /// Shell, the user who is logged in.
+    /// The system-assigned identity of the machine or app. In Cloud Shell, it is the user who is
+    /// logged in.
     ///
     /// ```
     /// use entra_pool::credential::ManagedIdentity;
     ///
     /// let identity = ManagedIdentity::system_assigned().build()?;
-    /// println!("asks {}", identity.host());
+    /// println!("tokens come from {}", identity.host());
     /// # Ok::<(), entra_pool::credential::ConfigError>(())
     /// ```
     pub fn system_assigned() -> ManagedIdentityBuilder {
         ManagedIdentityBuilder::new(None)
     }
 
-    /// One of the identities that were assigned to the machine or app.
+    /// A user-assigned identity of the machine or app.
     ///
     /// | host | client ID | object ID | resource ID |
     /// |---|---|---|---|
@@ -84,8 +84,8 @@ impl ManagedIdentity {
     /// | Azure Machine Learning | yes | | |
     /// | Azure Arc, Cloud Shell, Service Fabric | | | |
     ///
-    /// Where there is no yes, the host would ignore the ID and give another
-    /// identity's token: [`build`](ManagedIdentityBuilder::build) fails then.
+    /// In all other cases the host would ignore the ID and return another identity's token, so
+    /// [`build`](ManagedIdentityBuilder::build) fails.
     ///
     /// ```
     /// use entra_pool::credential::{ManagedIdentity, UserAssignedId};
@@ -98,7 +98,7 @@ impl ManagedIdentity {
         ManagedIdentityBuilder::new(Some(id))
     }
 
-    /// Whom tokens are asked from.
+    /// Returns the host whose endpoint issues the tokens.
     #[must_use]
     pub fn host(&self) -> ManagedIdentityHost {
         self.0.endpoint.protocol.host
@@ -115,10 +115,10 @@ impl TokenCredential for ManagedIdentity {
     }
 
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
-        // There is nothing to pass by for a rejected token: the endpoints
-        // cache, and offer no supported way around that.
+        // A rejected token is requested in the same way: the endpoints cache tokens, and there is
+        // no supported way to bypass their caches.
         let Inner { endpoint, http, probe } = &*self.0;
-        // Variables name other endpoints, and these need no probe.
+        // Other endpoints are named by variables and need no probe.
         if *probe && endpoint.is_imds() {
             endpoint.probe_imds(http).await?;
         }
@@ -136,15 +136,15 @@ impl fmt::Debug for ManagedIdentity {
     }
 }
 
-/// An endpoint's URL: HTTP(S) with a host, without a password, which would be
-/// shown in errors, and without a parameter that selects an identity: it would
-/// be a second selector, or one that nobody knows of.
+/// Parses the URL of an endpoint: HTTP(S) with a host. It must not contain a password, because
+/// errors show the URL. It must not contain a parameter that selects an identity, because that
+/// would be a second selector, or an unnoticed one.
 fn endpoint_url(setting: &'static str, url: &str) -> Result<Url, ConfigError> {
     let selects = |name: &str| host::PARAMETERS.iter().any(|own| name.eq_ignore_ascii_case(own));
     let url = Url::parse(url).ok();
     let selects = url.iter().any(|url| url.query_pairs().any(|(name, _)| selects(&name)));
-    let expected = "a URL without a parameter that selects an identity: give a user-assigned \
-                    identity, or AZURE_CLIENT_ID";
+    let expected = "a URL without a parameter that selects an identity: set AZURE_CLIENT_ID, or \
+                    build the credential with ManagedIdentity::user_assigned";
     ConfigError::unless(!selects, setting, expected)?;
     let expected = "an http:// or https:// URL with a host, without user and password";
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
@@ -152,13 +152,13 @@ fn endpoint_url(setting: &'static str, url: &str) -> Result<Url, ConfigError> {
         .ok_or(ConfigError::invalid(setting, expected))
 }
 
-/// An endpoint for messages.
+/// The URL of an endpoint, for messages.
 fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
-/// The warning if another credential is used after this failure, which could be the wrong
-/// identity.
+/// The warning to log if another credential, which could be the wrong identity, is used after
+/// this failure.
 pub(super) fn warning(error: &CredentialError) -> Option<&'static str> {
     match error.source()?.downcast_ref()? {
         HttpError::NoAnswer(_) | HttpError::ConnectionLost(_) => Some(
@@ -167,7 +167,7 @@ pub(super) fn warning(error: &CredentialError) -> Option<&'static str> {
         ),
         HttpError::NotAssigned => Some(
             "the identity of AZURE_CLIENT_ID is not assigned to this machine, so another identity \
-             logs in: assign it, or unset AZURE_CLIENT_ID",
+             is used: assign it, or unset AZURE_CLIENT_ID",
         ),
         _ => None,
     }
@@ -190,7 +190,7 @@ mod tests {
     const MSI: (&str, &str) = ("MSI_ENDPOINT", "http://127.0.0.1:1/oauth2/token");
 
     #[test]
-    fn the_host_is_found_by_its_variables() {
+    fn the_variables_determine_the_host() {
         use ManagedIdentityHost::{AppService, AzureArc, AzureMl, CloudShell, Imds, ServiceFabric};
         let thumbprint = ("IDENTITY_SERVER_THUMBPRINT", THUMBPRINT);
         let fabric = ("IDENTITY_ENDPOINT", "https://localhost:2377/metadata/identity/oauth2/token");
@@ -202,7 +202,7 @@ mod tests {
             (&[HEADER], Imds),
             (&[ENDPOINT, ("IDENTITY_HEADER", "")], Imds),
             (&[ENDPOINT, HEADER], AppService),
-            // App Service sets the older pair, too.
+            // App Service also sets the older pair.
             (&[ENDPOINT, HEADER, MSI, secret], AppService),
             (&[ENDPOINT, HEADER, imds], AppService),
             (&[fabric, HEADER, thumbprint], ServiceFabric),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_installed_arc_agent_is_found_unless_variables_tell_of_another_host() {
+    fn an_installed_arc_agent_is_used_unless_variables_name_another_host() {
         use ManagedIdentityHost::{AppService, AzureArc, AzureMl, CloudShell, Imds};
         let root = tempfile::tempdir().unwrap();
         let program = if cfg!(windows) {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_cannot_be_right_is_named_and_not_shown() {
+    fn an_invalid_setting_is_named_without_its_value() {
         for url in ["not a url", "ftp://host", "http://", "/msi/token", "http://u:p4ss@host/"] {
             for (name, other) in [(ENDPOINT.0, HEADER), ("AZURE_POD_IDENTITY_AUTHORITY_HOST", MSI)]
             {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_beats_the_environment() {
+    fn an_explicit_endpoint_overrides_the_environment() {
         let environment = Environment::from_pairs([ENDPOINT, HEADER]);
         let identity = ManagedIdentity::system_assigned()
             .environment(environment)

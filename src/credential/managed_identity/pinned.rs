@@ -1,4 +1,4 @@
-//! TLS with one server, known by its certificate's SHA-1 thumbprint.
+//! TLS with a server that is identified by the SHA-1 thumbprint of its certificate.
 
 use std::io;
 
@@ -6,16 +6,16 @@ use rustls::{CertificateError, ClientConfig, Error, pki_types::CertificateDer};
 
 use crate::tls;
 
-/// SHA-1 of a certificate, as 40 hexadecimal digits. Its collisions do not help here: to pass
-/// for this certificate takes another one of the same hash, a second preimage.
+/// The SHA-1 hash of a certificate, as 40 hexadecimal digits. SHA-1 collisions do not help an
+/// attacker here: to imitate this certificate, a second preimage would be required.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Thumbprint(String);
 
 impl Thumbprint {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let is_right = text.len() == 40 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-        is_right.then(|| Self(text.to_ascii_uppercase()))
+        let is_valid = text.len() == 40 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_valid.then(|| Self(text.to_ascii_uppercase()))
     }
 
     fn of(certificate: &CertificateDer<'_>) -> Self {
@@ -26,7 +26,7 @@ impl Thumbprint {
     }
 }
 
-/// A configuration that trusts this certificate and no other.
+/// Returns a configuration that trusts only this certificate.
 pub(super) fn client_config(thumbprint: Thumbprint) -> Result<ClientConfig, Error> {
     tls::accepting(move |shown| Thumbprint::of(shown) == thumbprint)
 }
@@ -57,7 +57,7 @@ mod tests {
         }
     }
 
-    /// A certificate made out for nobody in particular, and a key.
+    /// A certificate for another name, and its key.
     fn certificate() -> (CertificateDer<'static>, rcgen::KeyPair) {
         let key = rcgen::KeyPair::generate().unwrap();
         let names = vec!["elsewhere".to_owned()];
@@ -65,8 +65,8 @@ mod tests {
         (params.self_signed(&key).unwrap().into(), key)
     }
 
-    /// What comes of a handshake with a server that shows this certificate and
-    /// signs with this key.
+    /// The result of a handshake with a server that presents this certificate and signs with this
+    /// key.
     fn handshake(
         trusted: &Thumbprint,
         shown: &CertificateDer<'static>,
@@ -108,7 +108,7 @@ mod tests {
             handshake(&thumbprint, &shown, &key, version).unwrap();
             let error = handshake(&thumbprint, &other, &other_key, version).unwrap_err();
             assert!(is_mismatch(&io::Error::other(error)));
-            // Whoever has seen the certificate can show it, but not sign.
+            // Any server can present the public certificate, but cannot sign with its key.
             let error = handshake(&thumbprint, &shown, &other_key, version).unwrap_err();
             let bad_signature = Error::InvalidCertificate(CertificateError::BadSignature);
             assert_eq!(error, bad_signature);

@@ -1,5 +1,4 @@
-//! The protocols of the endpoints that variables of the environment name, and what their
-//! refusals mean.
+//! The protocols of the endpoints that environment variables name, and what their refusals mean.
 
 use super::{ManagedIdentityHost, endpoint::Protocol, retry::Retry};
 
@@ -18,7 +17,7 @@ pub(super) static APP_SERVICE: Protocol = Protocol {
 };
 
 /// Azure Machine Learning, compute instances and clusters: App Service's older protocol with
-/// different names (azidentity, MSAL; there is no other specification).
+/// different names. It is only specified by the source code of azidentity and MSAL.
 pub(super) static AZURE_ML: Protocol = Protocol {
     host: ManagedIdentityHost::AzureMl,
     who: "the Azure Machine Learning identity endpoint",
@@ -34,8 +33,8 @@ pub(super) static AZURE_ML: Protocol = Protocol {
 /// Service Fabric: "How to leverage a Service Fabric application's managed identity to access
 /// Azure services".
 ///
-/// The endpoint uses TLS with a certificate that no authority has signed: the environment
-/// has its SHA-1 thumbprint. The cluster decides which identity an application gets.
+/// The endpoint uses TLS with a self-signed certificate, whose SHA-1 thumbprint is in the
+/// environment. The cluster decides which identity an application gets.
 pub(super) static SERVICE_FABRIC: Protocol = Protocol {
     host: ManagedIdentityHost::ServiceFabric,
     who: "the Service Fabric token service",
@@ -47,13 +46,13 @@ pub(super) static SERVICE_FABRIC: Protocol = Protocol {
     no_identity: &[],
     refusals: &[(
         &[404],
-        "knows no managed identity of this application",
-        "give it one in the cluster's configuration",
+        "has no managed identity for this application",
+        "assign one in the cluster's configuration",
     )],
 };
 
-/// Cloud Shell: tokens of the user who is logged in there ("Azure Cloud Shell frequently asked
-/// questions" names the variable; azidentity and MSAL the protocol).
+/// Cloud Shell: tokens of the user who is logged in. The variable is documented in "Azure Cloud
+/// Shell frequently asked questions", the protocol by the source code of azidentity and MSAL.
 pub(super) static CLOUD_SHELL: Protocol = Protocol {
     host: ManagedIdentityHost::CloudShell,
     who: "the Cloud Shell token endpoint",
@@ -65,7 +64,7 @@ pub(super) static CLOUD_SHELL: Protocol = Protocol {
     no_identity: &[],
     refusals: &[(
         &[400, 401, 403],
-        "gives no such token",
+        "does not issue this token",
         "reopen Cloud Shell, or run `az login` there and use the Azure CLI \
                  (AZURE_TOKEN_CREDENTIALS=AzureCliCredential)",
     )],
@@ -82,16 +81,20 @@ pub(super) const AZURE_ARC: Protocol = Protocol {
     owner: "this machine",
     no_identity: &[],
     refusals: &[
-        (&[400], "gives no such token", "the machine must be connected (`azcmagent show`)"),
+        (
+            &[400],
+            "does not issue this token",
+            "check with `azcmagent show` that the machine is connected",
+        ),
         (
             &[401, 403],
-            "did not accept the key that it asked for",
-            "look at the agent's log (`azcmagent logs`)",
+            "rejected the key that it asked for",
+            "see the agent's log (`azcmagent logs`)",
         ),
     ],
 };
 
-/// The same where only the agent's files announce it.
+/// Azure Arc, if only the agent's files show that it is installed.
 pub(super) static INSTALLED_ARC: Protocol = Protocol { retry: Retry::INSTALLED, ..AZURE_ARC };
 
 /// The Instance Metadata Service: see [`Endpoint::imds`](super::endpoint::Endpoint::imds).

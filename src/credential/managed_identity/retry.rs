@@ -1,5 +1,5 @@
-//! When an identity endpoint is asked again: pure functions of what it
-//! answered and of the time spent.
+//! When a request to an identity endpoint is retried: pure functions of its response and of the
+//! elapsed time.
 
 use std::{io::ErrorKind::ConnectionRefused, time::Duration};
 
@@ -8,64 +8,66 @@ use super::{
     imds,
 };
 
-/// How one host's endpoint is asked again.
+/// How requests to one host's endpoint are retried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
-    /// Whether the endpoint may answer otherwise later.
-    pub(super) passes: fn(&Answer) -> bool,
-    /// Tries in all.
+    /// Whether the response is a transient failure.
+    pub(super) is_transient: fn(&Answer) -> bool,
+    /// The maximum number of attempts.
     tries: u32,
     /// Whether pauses double.
     doubling: bool,
-    /// A refusal that is asked again once: a host that has just started may answer it.
+    /// The status of a refusal that is retried once: a host that has just started may return it.
     once: Option<u16>,
-    /// How long connections may be refused. The endpoint starts together with the program,
-    /// and may do so later.
+    /// How long connections may be refused. The endpoint is started together with the program,
+    /// and may need longer.
     starting: Duration,
 }
 
 /// The first pause.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause by our own choice.
+/// The longest pause without `Retry-After`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
-/// No try starts later than this after the first. An update of IMDS (410) can take so long.
+/// No attempt starts later than this after the first. An update of IMDS (410) can take this long.
 const BUDGET: Duration = Duration::from_secs(70);
 
 impl Retry {
     /// "How to use managed identities for Azure resources on an Azure VM to
     /// acquire an access token", section "Retry guidance": 404, 410, 429 and
-    /// 5xx with exponential back-off. Four tries, so that the error is reported within
-    /// the 15 s that a connect has.
+    /// 5xx with exponential back-off. With four attempts, the error is reported within the 15 s
+    /// that a connect has.
     pub(super) const IMDS: Self = Self {
-        passes: imds::passes,
+        is_transient: imds::is_transient,
         tries: 4,
         doubling: true,
         once: None,
-        // A machine outside of Azure has no IMDS: nothing is waited for.
+        // A machine outside of Azure has no IMDS, so there is nothing to wait for.
         starting: Duration::ZERO,
     };
 
-    /// Transient statuses, a second apart. The sidecar of a container may refuse connections
-    /// for up to 5 s (microsoft/azure-container-apps#568, #864); the limit leaves time to
-    /// report the error within the 15 s that a connect has.
+    /// Retries transient statuses, 1 s apart. The sidecar of a container may refuse connections
+    /// for up to 5 s (microsoft/azure-container-apps#568, #864). The limit leaves time to report
+    /// the error within the 15 s that a connect has.
     pub(super) const APP_SERVICE: Self = Self {
-        passes: |answer| matches!(answer.status.as_u16(), 404 | 408 | 429 | 500 | 503 | 504),
+        is_transient: |answer| matches!(answer.status.as_u16(), 404 | 408 | 429 | 500 | 503 | 504),
         tries: 3,
         doubling: false,
         once: Some(401),
         starting: Duration::from_secs(10),
     };
 
-    /// Where no documentation lists transient statuses, as azcore has it; a second apart.
+    /// Retries the transient statuses of azcore, 1 s apart. For endpoints whose documentation
+    /// lists none.
     pub(super) const LOCAL: Self = Self {
-        passes: |answer| matches!(answer.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
+        is_transient: |answer| matches!(answer.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
         once: None,
         ..Self::APP_SERVICE
     };
 
-    /// The same for an endpoint that only files announce: its service may be stopped.
+    /// Like [`LOCAL`](Self::LOCAL), for an endpoint that only files announce: its service may be
+    /// stopped.
     pub(super) const INSTALLED: Self = Self { starting: Duration::ZERO, ..Self::LOCAL };
 
     /// Whether the endpoint exists even while it refuses connections.
@@ -73,8 +75,8 @@ impl Retry {
         !self.starting.is_zero()
     }
 
-    /// The pause before the next try, after `tries` of them, of which the last had this
-    /// `outcome`, and `waited` since the first began.
+    /// The pause before the next attempt, or `None` for no further attempt. `tries` is the number
+    /// of attempts so far, `outcome` that of the last one, and `waited` the time since the first.
     pub(super) fn pause(
         &self,
         outcome: &Result<Answer, HttpError>,
@@ -82,14 +84,14 @@ impl Retry {
         waited: Duration,
     ) -> Option<Duration> {
         let (is_update, retry_after) = match outcome {
-            Ok(answer) if (self.passes)(answer) => (answer.status == 410, answer.retry_after),
+            Ok(answer) if (self.is_transient)(answer) => (answer.status == 410, answer.retry_after),
             Ok(answer) if tries == 1 && self.once == Some(answer.status.as_u16()) => (false, None),
             Err(HttpError::ConnectionLost(_) | HttpError::NoAnswer(_)) => (false, None),
             Err(HttpError::Unreachable(error)) if error.kind() == ConnectionRefused => {
                 return (waited < self.starting).then_some(PAUSE);
             }
-            // A final answer. The caller gets the error at once, and the token cache asks again
-            // in its own time.
+            // A permanent failure. The caller gets the error at once, and the token cache decides
+            // when to send the next request.
             _ => return None,
         };
         let left = BUDGET.checked_sub(waited).filter(|left| !left.is_zero())?;
@@ -97,13 +99,13 @@ impl Retry {
             return None;
         }
         if let Some(asked) = retry_after {
-            // A try before that time is of no use; one at once is too early.
+            // An attempt before that time would fail again, and so would one without a pause.
             let pause = asked.max(PAUSE);
             return (pause <= left).then_some(pause);
         }
         let doublings = if self.doubling { tries.saturating_sub(1).min(16) } else { 0 };
         let pause = (PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
-        // The last try during an update comes at the very end of the budget.
+        // The last attempt during an update comes at the end of the budget.
         if is_update { Some(pause.min(left)) } else { (pause <= left).then_some(pause) }
     }
 }
@@ -117,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// The pauses until it gives up, if every try is answered so at once.
+    /// All pauses, if every attempt gets this response at once.
     fn pauses(retry: &Retry, status: u16, retry_after: Option<u64>) -> Vec<u64> {
         let outcome = Ok(Answer {
             status: StatusCode::from_u16(status).unwrap(),
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn imds_is_asked_again_with_growing_pauses() {
+    fn imds_is_retried_with_exponential_back_off() {
         for status in [404, 408, 429, 500, 502, 503, 504, 599] {
             assert_eq!(pauses(&Retry::IMDS, status, None), [1, 2, 4], "{status}");
         }
@@ -146,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn an_update_of_imds_is_waited_out_for_70_seconds() {
+    fn during_an_update_imds_is_retried_for_70_seconds() {
         assert_eq!(pauses(&Retry::IMDS, 410, None), [1, 2, 4, 8, 16, 16, 16, 7]);
     }
 
     #[test]
-    fn the_endpoints_own_pause_wins_unless_it_is_too_long() {
+    fn retry_after_takes_precedence_unless_it_is_too_long() {
         assert_eq!(pauses(&Retry::IMDS, 429, Some(3)), [3, 3, 3]);
         assert_eq!(pauses(&Retry::IMDS, 503, Some(0)), [1, 1, 1]);
         assert_eq!(pauses(&Retry::IMDS, 429, Some(60)), [60]);
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn app_service_is_asked_three_times() {
+    fn app_service_gets_three_attempts() {
         for status in [404, 408, 429, 500, 503, 504] {
             assert_eq!(pauses(&Retry::APP_SERVICE, status, None), [1, 1], "{status}");
         }
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_refused_is_repeated_where_the_endpoint_may_start_later() {
+    fn a_refused_connection_is_retried_while_the_endpoint_may_be_starting() {
         let refused = Err(HttpError::Unreachable(ConnectionRefused.into()));
         let after = |retry: Retry, waited| retry.pause(&refused, 99, Duration::from_secs(waited));
         for retry in [Retry::APP_SERVICE, Retry::LOCAL] {
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_are_asked_three_times() {
+    fn the_other_endpoints_get_three_attempts() {
         for status in [408, 429, 500, 502, 503, 504] {
             assert_eq!(pauses(&Retry::LOCAL, status, None), [1, 1], "{status}");
         }
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_asked_again_within_the_budget() {
+    fn a_timeout_is_retried_within_the_budget() {
         let silent_server = Err(HttpError::NoAnswer(Duration::from_secs(20)));
         let after =
             |tries, waited| Retry::IMDS.pause(&silent_server, tries, Duration::from_secs(waited));

@@ -2,22 +2,21 @@ use bytes::Bytes;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
-/// What a request carries in a header and nobody is to see.
+/// A secret in the header of a request.
 pub(super) struct Secret {
-    /// Overwritten when its last clone is dropped.
+    /// Overwritten in memory when the last clone is dropped.
     header: HeaderValue,
-    /// The length of what stands before the secret.
+    /// The length of the text before the secret.
     scheme: usize,
 }
 
 impl Secret {
-    /// `None` if it cannot stand in a header. `scheme`: what stands before it
-    /// there.
+    /// Returns `None` if the text is not valid in a header. `scheme` is the text before the secret.
     pub(super) fn new(scheme: &str, text: &str) -> Option<Self> {
         let value = Zeroizing::new([scheme, text].concat().into_bytes());
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
         header.set_sensitive(true);
-        // Of ASCII, that is.
+        // This fails unless all characters are ASCII.
         header.to_str().ok()?;
         Some(Self { header, scheme: scheme.len() })
     }

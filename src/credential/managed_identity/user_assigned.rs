@@ -2,11 +2,10 @@ use std::fmt;
 
 use crate::credential::ConfigError;
 
-/// One of several identities that a machine or app can have.
+/// The ID of a user-assigned identity. A machine or app can have several of these identities.
 ///
-/// Not every host can tell them apart by each of these: one that would ignore
-/// the selector, and give the token of another identity, is an error of
-/// [`build`](super::ManagedIdentityBuilder::build).
+/// Not every host supports every kind of ID. If the host would ignore the ID and return the token
+/// of another identity, [`build`](super::ManagedIdentityBuilder::build) returns an error.
 ///
 /// ```
 /// use entra_pool::credential::{ManagedIdentity, UserAssignedId};
@@ -32,7 +31,7 @@ pub enum UserAssignedId {
 }
 
 impl UserAssignedId {
-    /// What it is called.
+    /// The name of this kind of ID.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::ClientId(_) => "client ID",
@@ -47,7 +46,7 @@ impl UserAssignedId {
         }
     }
 
-    /// Whether it can be one at all. `setting` is where it comes from.
+    /// Checks that the ID is valid. `setting` is the setting that contains it.
     pub(in crate::credential) fn check(&self, setting: &'static str) -> Result<(), ConfigError> {
         let expected = match self {
             Self::ClientId(_) => "a client ID, such as 11111111-2222-3333-4444-555555555555",
@@ -58,11 +57,11 @@ impl UserAssignedId {
                  NAME"
             }
         };
-        let is_right = match self {
+        let is_valid = match self {
             Self::ClientId(id) | Self::ObjectId(id) => is_guid(id),
             Self::ResourceId(id) => is_resource_id(id),
         };
-        ConfigError::unless(is_right, setting, expected)
+        ConfigError::unless(is_valid, setting, expected)
     }
 }
 
@@ -78,7 +77,7 @@ pub(super) fn is_guid(text: &str) -> bool {
         && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Azure compares resource IDs without regard to case.
+/// Azure ignores the case of resource IDs.
 fn is_resource_id(text: &str) -> bool {
     let is_name = |text: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_.()".contains(c))
@@ -108,7 +107,7 @@ mod tests {
     const GROUP: &str = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/Läden";
 
     #[test]
-    fn what_is_an_id_is_taken_in_any_case() {
+    fn a_valid_id_is_accepted_in_any_case() {
         let identity = "providers/Microsoft.ManagedIdentity/userAssignedIdentities/shop_1";
         for id in [
             UserAssignedId::ClientId(GUID.into()),
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_refused_by_its_setting() {
+    fn an_invalid_id_is_refused_and_the_error_names_its_setting() {
         let guids = [
             "",
             "shop",
