@@ -180,7 +180,7 @@ async fn an_app_service_endpoint_that_refuses_connections_is_asked_again_and_may
     let identity = world.app_service(None);
     world.endpoint.go_away().await.unwrap();
     let (failed, ()) = tokio::join!(ask(&identity), world.pass([1; 10]));
-    let words = ["App Service", "does not listen", "/msi/token", "cannot connect"];
+    let words = ["App Service", "is not listening", "/msi/token", "cannot connect"];
     assert_says(&failed.unwrap_err(), Transient, &words);
     let moves = async {
         world.pass([1]).await;

@@ -57,7 +57,7 @@ fn broken_urls() {
         ("jdbc:sqlserver://a.database.windows.net;user={hunter2", "brace that is not closed"),
         ("jdbc:oracle:thin:hunter2@//a:1521/x", "not for SQL Server"),
         ("mssql://sa:hunter2/@a.database.windows.net", "does not parse"),
-        ("mysql://sa:hunter2@a.database.windows.net/orders", "none of mssql://"),
+        ("mysql://sa:hunter2@a.database.windows.net/orders", "use one of mssql://"),
     ] {
         assert!(matches!(refused(string, fact), ConfigError::Syntax { .. }), "{string}");
     }

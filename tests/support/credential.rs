@@ -123,7 +123,7 @@ impl TokenCredential for TestCredential {
         self.0.now.lock().unwrap().clone().ok_or_else(|| {
             CredentialError::new(
                 CredentialErrorKind::Refused,
-                "nobody is logged in: run `az login`",
+                "the tool is not logged in: run `az login`",
             )
         })
     }

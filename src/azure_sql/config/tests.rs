@@ -323,7 +323,7 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
         ("postgres://a/b", "entra_pool::postgres"),
         ("user=u host=a dbname=b password=hunter2", "entra_pool::postgres"),
         ("Server=a Database=b", "write ';' there"),
-        ("mysql://a/b", "none of mssql://, sqlserver://, jdbc:sqlserver://"),
+        ("mysql://a/b", "use one of mssql://, sqlserver://, jdbc:sqlserver://"),
         ("jdbc:postgresql://a/b", "entra_pool::postgres"),
         ("jdbc:oracle:thin:hunter2@//a:1521/x", "not for SQL Server"),
         ("jdbc:sqlserver:h", "not for SQL Server"),
