@@ -174,8 +174,7 @@ impl Cli {
         // On Windows a shell may be involved: see `process::file_to_run`. The tenant and the
         // subscription have been checked by the builder.
         if !is_word(scope.as_str(), "._:/-") {
-            let message =
-                format!("the scope {scope:?} has characters that cannot be passed to the {name}");
+            let message = format!("the scope {scope:?} cannot be passed to the {name}");
             return Err(CredentialError::new(Refused, message));
         }
         let running = process::run(self, self.arguments(scope));

@@ -81,11 +81,7 @@ pub(super) const AZURE_ARC: Protocol = Protocol {
     owner: "this machine",
     no_identity: &[],
     refusals: &[
-        (
-            &[400],
-            "does not issue this token",
-            "check with `azcmagent show` that the machine is connected",
-        ),
+        (&[400], "does not issue this token", "the machine must be connected (`azcmagent show`)"),
         (
             &[401, 403],
             "rejected the key that it asked for",
