@@ -252,7 +252,7 @@ async fn a_wrong_secret_is_refused_and_not_shown() {
         let identity = world.builder_with(variables, None).build().unwrap();
         let outcome = world.ask(&identity, pauses(host, 401)).await;
         let what = host.to_string();
-        assert_says(&what, &outcome.result.unwrap_err(), Refused, &["did not accept", setting]);
+        assert_says(&what, &outcome.result.unwrap_err(), Refused, &["rejected the", setting]);
         let asked = 1 + pauses(host, 401).len();
         assert_eq!(outcome.requests.len(), asked, "{what}");
         let request = &outcome.requests[0];

@@ -167,7 +167,10 @@ async fn the_environments_client_id_is_refused_where_it_would_be_ignored() {
                 assert_eq!(world.owner(&token), world.user.object_id, "{host}");
             } else {
                 let error = built.unwrap_err().to_string();
-                assert!(error.starts_with("AZURE_CLIENT_ID gives the client ID"), "{error}");
+                assert!(
+                    error.starts_with("AZURE_CLIENT_ID selects an identity by its client ID"),
+                    "{error}"
+                );
                 assert!(error.contains(&host.to_string()), "{error}");
             }
         }
