@@ -109,7 +109,7 @@ async fn no_secret_is_in_anything_that_is_shown() {
     assert_eq!(clock.monotonic().as_secs(), 2);
 
     let logged = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
-    assert!(logged.contains("asked again"), "{logged}");
+    assert!(logged.contains("retrying the managed identity request"), "{logged}");
     for secret in secrets {
         assert!(!text.contains(&secret) && !logged.contains(&secret), "{text} {logged}");
     }
