@@ -3,29 +3,29 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{Sent, Stage, metrics::TARGET};
 use crate::lock::Lock;
 
-/// One connect while it runs: its deadline, and how far it has come. Clones share.
+/// A running connect: its deadline and its progress. Clones share both.
 #[derive(Debug)]
 pub(crate) struct Attempt<E> {
     progress: Arc<Lock<Progress<E>>>,
-    /// What this and earlier connects of the connector have sent.
+    /// The tokens that the connector has sent so far.
     pub(crate) sent: Sent,
-    /// When the connect began, by the monotonic clock.
+    /// When the connect started, on the monotonic clock.
     pub(super) began: Duration,
     limit: Duration,
-    /// The server accepted a login before.
+    /// Whether the server has accepted a login before.
     #[cfg_attr(not(feature = "postgres"), allow(dead_code))]
     pub(crate) known: bool,
 }
 
-/// How far a connect has come.
+/// The progress of a connect.
 #[derive(Debug)]
 pub(crate) struct Progress<E> {
     pub(crate) stage: Stage,
-    /// The server that is being tried; all of them before the first is tried.
+    /// The server that is being tried, or all servers before the first one is tried.
     pub(crate) server: String,
-    /// Why the login before this one failed.
+    /// Why the previous login failed.
     pub(crate) failed: Option<E>,
-    /// A server has answered by routing the login elsewhere.
+    /// Whether a server has routed the login to another one.
     routed: bool,
 }
 
@@ -41,7 +41,7 @@ impl<E> Attempt<E> {
         Self { progress: Arc::new(Lock::new(progress)), sent, began, limit, known }
     }
 
-    /// The time until the deadline, at `now`.
+    /// Returns the time until the deadline, at `now`.
     pub(crate) fn left(&self, now: Duration) -> Duration {
         self.limit.saturating_sub(now.saturating_sub(self.began))
     }
@@ -53,19 +53,19 @@ impl<E> Attempt<E> {
         tracing::debug!(target: TARGET, server, %stage, "connecting");
     }
 
-    /// The server's name has these addresses.
+    /// Logs the addresses that the server's name resolved to.
     pub(crate) fn resolved(&self, addresses: &[impl fmt::Debug]) {
         let server = &self.progress.lock().server;
         tracing::debug!(target: TARGET, server, ?addresses, "resolved");
     }
 
-    /// This server is tried from now on.
+    /// Records that this server is tried next.
     pub(crate) fn turned_to(&self, server: &str) {
         server.clone_into(&mut self.progress.lock().server);
         self.reached(Stage::Resolve);
     }
 
-    /// A server has answered by routing the login elsewhere.
+    /// Records that a server has routed the login to another one.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn routed(&self) {
         self.progress.lock().routed = true;
@@ -79,13 +79,13 @@ impl<E> Attempt<E> {
         self.progress.lock().failed = Some(error);
     }
 
-    /// The stage, and the server that is being tried.
+    /// Returns the stage, and the server that is being tried.
     pub(crate) fn position(&self) -> (Stage, String) {
         let progress = self.progress.lock();
         (progress.stage, progress.server.clone())
     }
 
-    /// The progress. The last failure moves out.
+    /// Returns the progress, and moves the last failure out of it.
     pub(crate) fn take(&self) -> Progress<E> {
         let mut progress = self.progress.lock();
         let failed = progress.failed.take();

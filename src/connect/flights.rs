@@ -1,4 +1,4 @@
-//! Logins that outlive their callers: a pool's callers may have less time than a login takes.
+//! Logins that outlive their callers, because a caller may have less time than a login takes.
 
 use std::{
     sync::{
@@ -20,23 +20,23 @@ use crate::{
     lock::Lock,
 };
 
-/// The logins of one pool. Each is a task in the runtime of the caller who started it.
+/// The logins of one pool. Each is a task in the runtime of the caller that started it.
 pub(crate) struct Flights<C, E> {
     orphans: Lock<Orphans<Flight<C, E>>>,
     next_id: AtomicU64,
     clock: Arc<dyn Clock>,
-    /// How long one login may take, and after it how long its connection waits for a caller.
+    /// How long one login may take, and how long its connection then waits for a caller.
     limit: Duration,
 }
 
 struct Flight<C, E> {
     landed: oneshot::Receiver<Result<C, E>>,
-    /// Its caller has given up.
+    /// Notified when the caller gives up.
     left: Arc<Notify>,
-    /// Monotonic: when the login has taken too long.
+    /// When the login has taken too long, on the monotonic clock.
     ends: Duration,
-    /// One task, which is aborted with the flight. It outlives the login, so that its end shows
-    /// the end of its runtime, on which the connection depends.
+    /// A single task, which is aborted when the flight is dropped. It outlives the login: if the
+    /// task is gone, so is its runtime, on which the connection depends.
     task: JoinSet<()>,
 }
 
@@ -49,8 +49,8 @@ where
         Self { orphans: Lock::new(Orphans::new()), next_id: AtomicU64::new(0), clock, limit }
     }
 
-    /// Adopts a login that lost its caller, or starts one. `login` gets the monotonic time at
-    /// which the caller began. Returns the connection, and whether it was adopted.
+    /// Adopts a login whose caller has given up, or starts a login. `login` gets the monotonic time
+    /// at which the caller started. Returns the connection, and whether it was adopted.
     pub(super) async fn connect<L>(
         self: &Arc<Self>,
         login: impl Fn(Duration) -> L,
@@ -66,17 +66,17 @@ where
             let ends = flight.ends.min(began.saturating_add(self.limit));
             let left = ends.saturating_sub(self.clock.monotonic());
             let mut waiting = Waiting { flights: self, flight: Some((id, flight)) };
-            // A runtime that nobody drives does not end it.
+            // With a time limit, because a login cannot complete in a runtime that is not driven.
             match clock::timeout(&*self.clock, left, waiting.landing()).await {
                 Ok(Some(Ok(connection))) if is_alive(&connection) => {
                     return Ok((connection, true));
                 }
                 Ok(Some(Err(error))) => failed = Some(error),
-                // The caller has no time left, and leaves the login to the next one.
+                // This caller has no time left: the next caller can still adopt the login.
                 Err(Elapsed) if self.waited(began) >= self.limit => break,
                 _ => {}
             }
-            // The login ends, unless it is over.
+            // Cancels the login, unless it has completed.
             waiting.flight = None;
         }
         if let Some(error) = failed
@@ -87,7 +87,7 @@ where
         let flight = Some(self.start(login(began)));
         let outcome = match (Waiting { flights: self, flight }).landing().await {
             Some(outcome) => outcome,
-            // A login that panicked does so again, now for its caller.
+            // The login panicked: run it again, so that this caller gets the panic.
             None => login(began).await,
         };
         outcome.map(|connection| (connection, false))
@@ -126,7 +126,7 @@ where
         (id, Flight { landed, left, ends, task })
     }
 
-    /// Starts what has lost its caller already, for the next one.
+    /// Starts a login without a caller, which the next caller adopts.
     #[cfg(feature = "postgres")]
     pub(crate) fn go_on(
         self: &Arc<Self>,
@@ -135,32 +135,32 @@ where
         drop(Waiting { flights: self, flight: Some(self.start(login)) });
     }
 
-    /// Ends logins without a caller, so that at most `most` stay.
+    /// Cancels the oldest logins without a caller, so that at most `most` remain.
     pub(super) fn shrink(&self, most: usize) {
         self.orphans.lock().shrink(most);
     }
 
-    /// Ends logins without a caller, also those that lose theirs later.
+    /// Cancels logins without a caller, including those whose callers give up later.
     pub(super) fn close(&self) {
         self.orphans.lock().close();
     }
 }
 
-/// A caller who waits for a login, and leaves it to the next caller when it gives up.
+/// A caller that waits for a login. When it gives up, the next caller can adopt the login.
 struct Waiting<'a, C, E> {
     flights: &'a Flights<C, E>,
-    /// `None` after its end.
+    /// `None` once the login has completed.
     flight: Option<(u64, Flight<C, E>)>,
 }
 
 impl<C, E> Waiting<'_, C, E> {
-    /// How the login ended; `None` if it panicked, or its runtime has ended.
+    /// Returns the outcome of the login; `None` if the login panicked or its runtime was shut down.
     async fn landing(&mut self) -> Option<Result<C, E>> {
         let (_, flight) = self.flight.as_mut()?;
         let landed = (&mut flight.landed).await;
         let (_, mut flight) = self.flight.take()?;
         let outcome = landed.ok()?;
-        // Its connection needs the runtime that it was made in.
+        // The connection depends on the runtime in which it was opened.
         let is_lost = outcome.is_ok() && flight.task.try_join_next().is_some();
         (!is_lost).then_some(outcome)
     }

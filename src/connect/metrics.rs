@@ -1,4 +1,4 @@
-// Some of what is measured goes into metrics only.
+// Without the feature `metrics`, some arguments are unused.
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 
 use std::{error::Error, time::Duration};
@@ -15,17 +15,17 @@ use crate::{
     token::TokenReport,
 };
 
-/// The filter that turns on the spans of connects is to turn on their events as well.
+/// The filter that enables the spans of connects should also enable their events.
 pub(super) const TARGET: &str = "entra_pool::telemetry";
 
-/// What a connector does: counted for its report, logged, and measured, in one place.
+/// Counts what a connector does for its report, logs it and records its metrics, in one place.
 #[derive(Debug)]
 pub(crate) struct ConnectorMetrics {
     database: Database,
     counts: Lock<Counts>,
 }
 
-/// What a connector's report says.
+/// The counts of a connector's report.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
     logins: u64,
@@ -62,8 +62,7 @@ impl ConnectorMetrics {
         ConnectorReport { logins, refused, renewed, damped, adopted, retried, retired, token }
     }
 
-    /// A connect, from its begin to its end. One that is dropped before counts for
-    /// nothing.
+    /// Measures a connect. A connect that is dropped before it finishes is not counted.
     pub(crate) async fn connect<T, E: Failure>(
         &self,
         clock: &dyn Clock,
@@ -94,7 +93,7 @@ impl ConnectorMetrics {
                     #[cfg(feature = "metrics")]
                     metrics::LOGIN_REFUSED.count(self.labels());
                 }
-                tracing::debug!(target: TARGET, error = failure as &dyn Error, ?took, "no connection");
+                tracing::debug!(target: TARGET, error = failure as &dyn Error, ?took, "cannot connect");
             }
         }
         #[cfg(feature = "metrics")]
@@ -102,35 +101,35 @@ impl ConnectorMetrics {
             .record(self.labels().with_error(failure.map(Failure::error_type)), took);
     }
 
-    /// A connect failed, and another try comes after the pause.
+    /// A connect failed, and is retried after the pause.
     pub(crate) fn retried(&self, failure: &impl Failure, pause: Duration) {
         self.counts.lock().retried += 1;
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RETRIED.count(self.labels().with_error(Some(failure.error_type())));
         let error = failure as &dyn Error;
-        tracing::info!(target: TARGET, error, ?pause, "the connect is tried again");
+        tracing::info!(target: TARGET, error, ?pause, "retrying to connect");
     }
 
-    /// A login was refused, and is tried again with another token.
+    /// A login was refused, and is retried with another token.
     pub(crate) fn renewed(&self) {
         self.counts.lock().renewed += 1;
         #[cfg(feature = "metrics")]
         metrics::LOGIN_RENEWED.count(self.labels());
-        tracing::info!(target: TARGET, "the refused login is tried again with another token");
+        tracing::info!(target: TARGET, "retrying the refused login with another token");
     }
 
-    /// A connect failed with the refusal of another one.
+    /// A connect failed with the refusal of another connect.
     pub(crate) fn damped(&self) {
         self.counts.lock().damped += 1;
     }
 
-    /// A caller adopted a login that lost its caller.
+    /// A caller adopted a login whose caller had given up.
     pub(crate) fn adopted(&self) {
         self.counts.lock().adopted += 1;
         tracing::debug!(target: TARGET, pool = self.pool_name(), "login adopted");
     }
 
-    /// The round trip that makes a connection fit for its next borrower, in its span.
+    /// Runs the round trip that prepares a connection for its next borrower, in its span.
     pub(crate) async fn recycle<T>(
         &self,
         cleaning: impl Future<Output = Result<T, RetireReason>>,
@@ -140,7 +139,7 @@ impl ConnectorMetrics {
         cleaned.inspect_err(|reason| record_error(&span, reason.label()))
     }
 
-    /// A connection is not used again. No pool tells why: here it is told.
+    /// Logs and counts why a connection was retired, because pools do not report it.
     pub(crate) fn retired(&self, reason: RetireReason) {
         self.counts.lock().retired[reason as usize] += 1;
         #[cfg(feature = "metrics")]
@@ -148,7 +147,7 @@ impl ConnectorMetrics {
         tracing::debug!(target: TARGET, %reason, pool = self.pool_name(), "connection retired");
     }
 
-    /// A rate sees the first of its kind only where there was a 0 before.
+    /// A rate includes the first event only if the counter was 0 before.
     #[cfg(feature = "metrics")]
     fn count_from_zero(&self) {
         metrics::LOGIN_REFUSED.count_from_zero(self.labels());

@@ -1,9 +1,9 @@
-//! What connecting means for any database: get a token, log in, renew a refused token
-//! once, retry what may recover, and all of it before one deadline.
+//! Connecting, for any database: get a token, log in, renew a refused token once and retry errors
+//! that may recover, all before one deadline.
 //!
-//! Here are the types that both databases share.
-// A database implements `Driver`, which makes one attempt and classifies its errors. This
-// room knows tokens, telemetry and the clock, and no driver.
+//! This page has the types that both databases share.
+// A database implements `Driver`, which makes one attempt and classifies its errors. This module
+// handles tokens, telemetry and time, and does not depend on any driver.
 
 mod attempt;
 mod flights;
@@ -48,44 +48,43 @@ use crate::{
     token::{Token, TokenCache, TokenError},
 };
 
-/// One database's half of connecting.
+/// The part of connecting that is specific to a database.
 pub(crate) trait Driver: Send + Sync + 'static {
-    /// A connection that is logged in.
+    /// A logged-in connection.
     type Connection: Send;
-    /// Why there is no connection.
+    /// The error of a failed connect.
     type Error: Failure + Send;
-    /// What the server said to a refused login.
+    /// The server's answer to a refused login.
     type Refusal: Clone + Send;
 
-    /// The server, or all of them, as errors name it.
+    /// Returns the name of the server, or of all servers, for error messages.
     fn servers(&self) -> String;
 
-    /// Which errors are retried, and after which pauses.
+    /// Returns the pauses between retries, and the configured number of retries.
     fn retry_policy(&self) -> RetryPolicy;
 
-    /// Connects and logs in once with this token, and reports each stage it reaches. Texts
-    /// of the server go into errors and logs as excerpts of [`Attempt::sent`].
+    /// Connects and logs in once with this token, and records each stage that it reaches. Errors
+    /// and logs contain the server's texts only as excerpts by [`Attempt::sent`].
     fn log_in(
         &self,
         token: &Token,
         attempt: &Attempt<Self::Error>,
     ) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
 
-    /// How long after a login a refusal counts as temporary, because the server accepted this
-    /// identity before.
+    /// Returns how long after a successful login a refusal counts as temporary.
     fn patience(&self) -> Duration;
 
-    /// Returns the refusal of a login, for other callers.
+    /// Returns the refusal, if this error is a refused login, to answer other callers with it.
     fn refusal(&self, error: &Self::Error) -> Option<Self::Refusal>;
 
-    /// Returns the error of a login that would be refused as well.
+    /// Returns an error with this refusal, for a caller whose login would also be refused.
     fn repeat(&self, refusal: Self::Refusal) -> impl Future<Output = Self::Error> + Send;
 
-    /// What another login promises after this error. `known`: the server has answered
+    /// Returns whether another login may succeed after this error. `known`: the server has answered
     /// before.
     fn outlook(&self, error: &Self::Error, known: bool) -> Outlook;
 
-    /// The error of a refused login, with a sentence on what became of the second login.
+    /// Returns the error of a refused login, with a sentence about the second login.
     fn refused(
         &self,
         refusal: Self::Error,
@@ -93,36 +92,36 @@ pub(crate) trait Driver: Send + Sync + 'static {
         second_login: &str,
     ) -> impl Future<Output = Self::Error> + Send;
 
-    /// The identity returned no token.
+    /// Returns the error of a connect for which the identity returned no token.
     fn no_token(&self, source: TokenError) -> Self::Error;
 
-    /// The deadline has passed.
+    /// Returns the error of a connect that reached its deadline.
     fn timed_out(&self, progress: Progress<Self::Error>, limit: Duration) -> Self::Error;
 }
 
-/// What another login promises after an error, from the least to the most.
+/// Whether another login may succeed after an error, from the least likely to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outlook {
     /// The next login would fail as well.
     Final,
     /// The server refused this token; another one may be accepted.
     TokenRefused,
-    /// The error may recover, or may last.
+    /// The error may be transient or permanent.
     MayRecover,
-    /// The server itself says that the error is transient.
+    /// The server itself reports that the error is transient.
     Transient,
 }
 
-/// The end of a refusal that answers a connect without a login of its own.
+/// The last sentence of a refusal that was returned without another login.
 pub(crate) const REPEATED: &str =
-    "The connector repeated its last refusal instead of logging in again.";
+    "The connector returned its last refusal instead of logging in again.";
 
-/// Connects by a [`Driver`], with tokens from a cache.
+/// Connects with a [`Driver`] and with tokens from a cache.
 pub(crate) struct Engine<D: Driver> {
     pub(crate) driver: D,
     pub(crate) tokens: TokenCache,
     pub(crate) metrics: Arc<ConnectorMetrics>,
-    /// What logins have sent.
+    /// The tokens that were sent.
     pub(crate) sent: Sent,
     renewals: Renewals,
     refusals: Refusals<D::Refusal>,
@@ -130,7 +129,7 @@ pub(crate) struct Engine<D: Driver> {
 }
 
 impl<D: Driver> Engine<D> {
-    /// `limit` is the time that one connect may take.
+    /// Creates an engine. `limit` is the time that one connect may take.
     pub(crate) fn new(driver: D, tokens: TokenCache, database: Database, limit: Duration) -> Self {
         Self {
             driver,
@@ -151,10 +150,10 @@ impl<D: Driver> Engine<D> {
         self.metrics.report(self.tokens.report())
     }
 
-    /// Connects and logs in before the deadline of a caller that began then, by the monotonic
-    /// clock.
+    /// Connects and logs in before the deadline of a caller that started at `began`, on the
+    /// monotonic clock.
     pub(crate) async fn connect(&self, began: Duration) -> Result<D::Connection, D::Error> {
-        // Boxed, because it is large and moved several times.
+        // Boxed, because the future is large and moved several times.
         let connecting = Box::pin(self.connect_in_time(began));
         self.metrics.connect(&**self.clock(), connecting).await
     }
@@ -204,7 +203,7 @@ impl<D: Driver> Engine<D> {
                 continue;
             }
             let known = self.metrics.has_logged_in();
-            // A server that has routed the login elsewhere exists.
+            // A server that routed the login to another one is known to exist.
             let outlook = self.driver.outlook(&error, known || attempt.was_routed());
             let left = attempt.left(self.clock().monotonic());
             let Some(pause) = retries.pause_after(outlook, known, left, fastrand::f64()) else {
@@ -216,7 +215,7 @@ impl<D: Driver> Engine<D> {
         }
     }
 
-    /// Logs in, and once more with another token if the server refuses the first.
+    /// Logs in, and retries once with another token if the server refuses the first one.
     async fn connect_once(&self, attempt: &Attempt<D::Error>) -> Result<D::Connection, D::Error> {
         let Self { driver, tokens, .. } = self;
         let is_refused = |error: &D::Error| driver.outlook(error, true) == Outlook::TokenRefused;
@@ -227,7 +226,7 @@ impl<D: Driver> Engine<D> {
             outcome => return outcome,
         };
         attempt.reached(Stage::Token);
-        // A token that expired on the way was refused for that reason.
+        // A token that expired during the login was refused because of its expiry.
         let successor = tokens.successor_of(&token).await;
         let other = match successor.map_err(|source| driver.no_token(source))? {
             Some(successor) => Ok(successor),
@@ -238,7 +237,7 @@ impl<D: Driver> Engine<D> {
             Err(none) => return Err(driver.refused(refusal, &token, &none).await),
         };
         self.metrics.renewed();
-        // The caller gets this if the second login runs into the deadline.
+        // The caller gets this error if the second login reaches the deadline.
         let no_time = "There was no time left to try another token.";
         attempt.failed(driver.refused(refusal, &token, no_time).await);
         let refusal = match self.log_in(&other, attempt).await {
@@ -255,7 +254,7 @@ impl<D: Driver> Engine<D> {
         attempt: &Attempt<D::Error>,
     ) -> Result<D::Connection, D::Error> {
         self.sent.add(token);
-        // Boxed, because it is large and moved several times.
+        // Boxed, because the future is large and moved several times.
         Box::pin(self.driver.log_in(token, attempt)).await
     }
 }

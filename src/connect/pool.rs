@@ -22,17 +22,17 @@ use tokio::task::unconstrained;
 use super::PoolState;
 use crate::clock::{Clock, SystemClock};
 
-/// Builds a pool: deadpool's settings by the same names.
+/// Builds a pool. The settings have the same names as deadpool's.
 ///
-/// Set already, from the connector's configuration: the size, and that a connection that
-/// becomes free is waited for as long as a connect may take.
+/// The connector's configuration already sets the maximum size, and limits the wait for a free
+/// connection to the time that a connect may take.
 #[must_use]
 pub struct PoolBuilder<M: Manager, W: From<Object<M>> = Object<M>> {
     builder: deadpool::managed::PoolBuilder<M, W>,
     built: Arc<OnceLock<WeakPool<M>>>,
 }
 
-/// Hands settings on to deadpool's builder.
+/// Forwards settings to deadpool's builder.
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident($value:ident: $type:ty);)*) => {
         $($(#[$doc])*
@@ -43,7 +43,8 @@ macro_rules! settings {
 }
 
 impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
-    /// `min_size` matters only where no maximum is set: deadpool's default may be less.
+    /// `min_size` matters only without a configured maximum, because deadpool's default may be
+    /// less.
     pub(crate) fn new<C>(
         manager: M,
         state: &PoolState<M, C>,
@@ -60,43 +61,43 @@ impl<M: Manager, W: From<Object<M>>> PoolBuilder<M, W> {
     }
 
     settings! {
-        /// The most connections. Default: the configuration's; else 2 for each CPU.
+        /// The maximum number of connections. Default: the configured size, otherwise 2 per CPU.
         max_size(size: usize);
 
-        /// How long to wait for a connection that becomes free. `None`: without a limit. Default:
-        /// the configuration's `connect_timeout`.
+        /// How long a checkout waits for a free connection. `None`: without a limit. Default: the
+        /// configured `connect_timeout`.
         wait_timeout(limit: Option<Duration>);
 
-        /// How long a connect may take, hooks included. Default: no limit beyond the
-        /// configuration's `connect_timeout`.
+        /// How long a connect may take, including hooks. Default: no limit other than the
+        /// configured `connect_timeout`.
         create_timeout(limit: Option<Duration>);
 
-        /// How long the cleaning of a connection may take, hooks included. Default: no limit beyond
-        /// that of the recycling.
+        /// How long the cleaning of a connection may take, including hooks. Default: no limit other
+        /// than that of the recycling itself.
         recycle_timeout(limit: Option<Duration>);
 
-        /// Whether the connection that was returned first or last is lent next. Default: first.
+        /// Whether a checkout gets the connection that was returned first or last. Default: first.
         queue_mode(mode: QueueMode);
 
-        /// A hook for each new connection.
+        /// Adds a hook for each new connection.
         post_create(hook: impl Into<Hook<M>>);
 
-        /// A hook for each connection before it is cleaned.
+        /// Adds a hook for each connection before it is cleaned.
         pre_recycle(hook: impl Into<Hook<M>>);
 
-        /// A hook for each connection after it was cleaned.
+        /// Adds a hook for each connection after it was cleaned.
         post_recycle(hook: impl Into<Hook<M>>);
     }
 
-    /// The pool. Nothing is connected yet.
+    /// Builds the pool. It does not connect yet.
     pub fn build(self) -> Pool<M, W> {
         match self.builder.build() {
             Ok(pool) => {
-                // A builder builds one pool.
+                // Cannot be set already, because a builder builds one pool.
                 let _ = self.built.set(pool.weak());
                 pool
             }
-            Err(error) => unreachable!("it has a runtime: {error}"),
+            Err(error) => unreachable!("the builder has a runtime: {error}"),
         }
     }
 }
@@ -107,8 +108,8 @@ impl<M: Manager, W: From<Object<M>>> fmt::Debug for PoolBuilder<M, W> {
     }
 }
 
-/// Connects until `pool` has `wanted` connections, its `max_size` at most. Does not wait for
-/// connections that are lent.
+/// Connects until `pool` has `wanted` connections, at most its `max_size`. Does not wait for
+/// connections that are checked out.
 pub(crate) async fn fill<M, W>(pool: &Pool<M, W>, wanted: usize) -> Result<(), PoolError<M::Error>>
 where
     M: Manager<Type: Send, Error: Send> + 'static,
@@ -120,21 +121,21 @@ where
         return Ok(());
     }
     let limits = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
-    // Idle connections are lent before new ones are made.
+    // The pool hands out idle connections before it opens new ones.
     let gets = status.available.min(status.size) + missing;
     let (mut ready, opening) = (Vec::new(), FuturesUnordered::new());
     for _ in 0..gets {
         let mut get = Box::pin(pool.timeout_get(&limits));
-        // From its first poll on, it has an idle connection or makes one. tokio's budget must not
-        // keep it from that.
+        // The first poll takes an idle connection or starts to open one, unless tokio's budget
+        // prevents it.
         let first = unconstrained(poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx)))).await;
         match first {
             Poll::Ready(opened) => ready.push(opened),
             Poll::Pending => opening.push(get),
         }
     }
-    // Idle connections were held until all gets had begun: one that is returned before would be
-    // lent again. Others wait no longer for them.
+    // The idle connections were held until all checkouts had started: a connection that is returned
+    // earlier would be checked out again. Now they are free for other callers.
     let mut opened = stream::iter(ready).chain(opening);
     while let Some(opened) = opened.next().await {
         match opened {
@@ -146,14 +147,14 @@ where
     Ok(())
 }
 
-/// Waits until a pool that was closed has no connection and makes none.
+/// Waits until a closed pool has no connections left and opens none.
 pub(crate) async fn drained<M: Manager, W: From<Object<M>>>(pool: &Pool<M, W>) {
-    /// deadpool does not report when a connection comes back.
+    /// deadpool does not report when a connection is returned.
     const PAUSE: Duration = Duration::from_millis(10);
 
     let clock = SystemClock::new();
     loop {
-        // A connection that was returned for a caller that has given up outlasts the closing.
+        // A connection that was returned for a caller that has given up remains after closing.
         drop(pool.retain(|_, _| false));
         let status = pool.status();
         if status.size == 0 && status.waiting == 0 {

@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{ConnectorMetrics, Driver, Engine, flights::Flights, pool::fill};
 use crate::{single_task::SingleTask, token::TokenCache};
 
-/// What belongs to one pool, whose manager owns it. `C` is what a login returns.
+/// The state of one pool, owned by its manager. `C` is the result of a login.
 pub(crate) struct PoolState<M: Manager, C> {
     /// Set once the pool is built.
     pub(super) pool: Arc<OnceLock<WeakPool<M>>>,
@@ -22,15 +22,15 @@ pub(crate) struct PoolState<M: Manager, C> {
     tokens: TokenCache,
     metrics: Arc<ConnectorMetrics>,
     maintaining: SingleTask,
-    /// Notified at the pool's end, or dropped: ends the maintenance.
+    /// Notified or dropped when the pool closes, which stops the maintenance.
     pub(crate) alive: watch::Sender<()>,
 }
 
 /// How often the pool is maintained.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How often connections are made for the minimum size: connects may fail, and connections may not
-/// last.
+/// How often connections are opened to reach the minimum size: connects may fail, and connections
+/// may be short-lived.
 const FILL_EVERY: Duration = Duration::from_secs(30);
 
 impl<M, C> PoolState<M, C>
@@ -49,8 +49,8 @@ where
         }
     }
 
-    /// Adopts a login that lost its caller, or logs in. `login` gets the monotonic time at which
-    /// the caller began.
+    /// Adopts a login whose caller has given up, or logs in. `login` gets the monotonic time at
+    /// which the caller started.
     pub(crate) async fn connect<L>(
         &self,
         login: impl Fn(Duration) -> L,
@@ -66,10 +66,10 @@ where
         Ok(connection)
     }
 
-    /// Starts the task that maintains the pool, unless it runs or there is no pool: it closes
-    /// idle connections that are unfit, keeps the minimum size and keeps the token fresh. It
-    /// runs in the runtime of the caller and ends with the pool. `is_fit`: whether an idle
-    /// connection may be lent again, without a request to the server.
+    /// Starts the task that maintains the pool, unless it is already running or the pool was not
+    /// built. The task closes unfit idle connections, keeps the minimum size and refreshes the
+    /// token. It runs in the caller's runtime and stops when the pool closes. `is_fit` returns
+    /// whether an idle connection may be used again, without a request to the server.
     pub(crate) fn maintain<F>(&self, min_size: usize, is_fit: F)
     where
         M: Manager<Type: Send, Error: Error>,
@@ -84,7 +84,7 @@ where
         tokio::spawn(async move {
             tokio::select! {
                 () = maintaining => {}
-                // It closes, or its manager is gone.
+                // The pool is closing, or its manager was dropped.
                 _ = alive.changed() => {}
             }
             if let Some(flights) = flights.upgrade() {
@@ -94,7 +94,7 @@ where
         });
     }
 
-    /// Ends what runs in the background.
+    /// Stops the background tasks.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn end(&self) {
         self.alive.send_replace(());
@@ -102,7 +102,7 @@ where
     }
 }
 
-/// Maintains the pool until it is closed or gone.
+/// Maintains the pool until it is closed or dropped.
 async fn maintained<M, C, F>(
     pool: WeakPool<M>,
     tokens: TokenCache,
@@ -114,8 +114,8 @@ async fn maintained<M, C, F>(
     C: Send + 'static,
     F: Fn(&M, &M::Type, &Metrics) -> bool,
 {
-    // In the background: a connect takes its time, and the next look does not wait. It ends
-    // with this.
+    // In the background, because connecting takes time and maintenance must go on. Dropped, and so
+    // cancelled, with this future.
     let mut filling = JoinSet::new();
     let mut next_filling = Duration::ZERO;
     loop {
@@ -124,7 +124,7 @@ async fn maintained<M, C, F>(
         tokens.refresh_if_due();
         pool.retain(|connection, metrics| is_fit(pool.manager(), connection, &metrics));
         if let Some(flights) = flights.upgrade() {
-            // It may have been resized.
+            // The pool may have been resized.
             let Status { max_size, size, .. } = pool.status();
             flights.shrink(max_size.saturating_sub(size));
         }
@@ -143,7 +143,7 @@ where
 {
     if let Err(error) = fill(&pool, min_size).await {
         let error = &error as &dyn Error;
-        tracing::warn!(error, "the pool has fewer connections than its minimum");
+        tracing::warn!(error, "cannot keep the pool at its minimum size");
     }
 }
 

@@ -8,30 +8,30 @@ use crate::{
     lock::Lock,
 };
 
-/// How long a refusal answers the connector's other logins as well.
+/// How long a refusal also answers the connector's other logins.
 const HOLDS: Duration = Duration::from_secs(1);
 
-/// The refused logins of one connector. Where logins are refused, more of them would be, and
-/// servers limit or lock out clients that hammer.
+/// The refused logins of one connector. While logins are refused, further attempts would also fail,
+/// and servers throttle or lock out clients that retry too often.
 ///
-/// After a refusal, other logins fail with the same error for 1 s. Then one login a second is
+/// After a refusal, other logins fail with the same error for 1 s. Then one login per second is
 /// started, until one succeeds. If the server accepted this identity before (see
-/// [`Driver::patience`](super::Driver::patience)), logins wait for their turn instead of
-/// failing, for as long as the connect that was refused first.
-// A turn is a time and not a lock: its owner may hang, or be in a runtime that nobody drives.
+/// [`Driver::patience`](super::Driver::patience)), logins wait for their turn instead of failing,
+/// until the deadline of the connect that was refused first.
+// A turn is a point in time and not a lock: its owner may hang, or its runtime may not be driven.
 #[derive(Debug)]
 pub(super) struct Refusals<R> {
     state: Lock<State<R>>,
-    /// Notified when logins are accepted or refused.
+    /// Notified when a login is accepted or refused.
     decided: Notify,
 }
 
-/// Times are monotonic.
+/// All times are monotonic.
 #[derive(Debug)]
 struct State<R> {
     /// When a login last succeeded.
     accepted: Option<Duration>,
-    /// The last refusal, if no login succeeded since.
+    /// The last refusal, if no login has succeeded since.
     last: Option<Refusal<R>>,
 }
 
@@ -40,7 +40,7 @@ struct Refusal<R> {
     answer: R,
     holds_until: Duration,
     patient_until: Duration,
-    /// Another login has its turn until then.
+    /// Another login has its turn until this time.
     turn_until: Duration,
 }
 
@@ -50,7 +50,7 @@ impl<R: Clone> Refusals<R> {
         Self { state, decided: Notify::new() }
     }
 
-    /// Waits until a login may be made; else returns the refusal that answers it.
+    /// Waits until a login may start. Returns the refusal if it answers this login instead.
     pub(super) async fn turn<E>(&self, clock: &dyn Clock, attempt: &Attempt<E>) -> Result<(), R> {
         loop {
             let decided = self.decided.notified();
@@ -73,14 +73,14 @@ impl<R: Clone> Refusals<R> {
         }
     }
 
-    /// A login succeeded.
+    /// Records a successful login.
     pub(super) fn accepted(&self, now: Duration) {
         *self.state.lock() = State { accepted: Some(now), last: None };
         self.decided.notify_waiters();
     }
 
-    /// A login of this connect was refused. Returns the pause after which it may be retried, if
-    /// it may.
+    /// Records that a login of this connect was refused. Returns the pause before a retry, if a
+    /// retry is allowed.
     pub(super) fn refused<E>(
         &self,
         refusal: R,

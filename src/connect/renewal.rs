@@ -6,31 +6,31 @@ use crate::{
     token::{Token, TokenCache, with_causes},
 };
 
-/// How long no other token is requested after one that did not help …
+/// How long no other token is requested after a new token was refused as well. This pause doubles …
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// … which doubles up to this: a principal that was created again is in after so long.
+/// … up to this limit, so a principal that was created again can log in within this time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// One connector's renewals of refused tokens: one per login, only if the token came from
-/// the cache, and fewer while they do not help.
+/// Renews the refused tokens of one connector: once per login, only if the token came from the
+/// cache, and less often while it does not help.
 ///
-/// It belongs to a connector and not to the cache, because one pool's missing user must
-/// not keep another pool from renewing.
+/// It belongs to a connector and not to the cache, because a user that is missing in one database
+/// must not keep another pool from renewing.
 #[derive(Debug, Default)]
 pub(super) struct Renewals(Lock<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The newest token that was refused.
+    /// The newest refused token.
     refused: Option<Token>,
     pause: Duration,
-    /// Monotonic.
+    /// On the monotonic clock.
     paused_until: Duration,
 }
 
 impl Renewals {
-    /// Another token than the refused one, or why there is none, in a sentence.
+    /// Returns another token than the refused one; otherwise a sentence that explains why not.
     pub(super) async fn renew<E>(
         &self,
         tokens: &TokenCache,
@@ -39,17 +39,15 @@ impl Renewals {
     ) -> Result<Token, String> {
         let now = tokens.clock().monotonic();
         if self.is_paused(refused, now) {
-            return Err(
-                "No other token was requested, because another token did not help before: \
-                        one is requested within 30 s."
-                    .to_owned(),
-            );
+            return Err("No other token was requested, because an earlier one was also refused: \
+                        the next request follows within 30 s."
+                .to_owned());
         }
         if tokens.came_since(refused, attempt.began) {
             return Err("The token was requested for this login.".to_owned());
         }
-        // Half of the time left: the refusal must reach the caller, and a second login
-        // needs time as well.
+        // Half of the remaining time, because the caller must get the refusal in time, and a second
+        // login takes time.
         match tokens.renew_within(refused, attempt.left(now) / 2).await {
             Ok(Some(other)) => Ok(other),
             Ok(None) => {
@@ -57,7 +55,7 @@ impl Renewals {
                 Err("The identity has no other token.".to_owned())
             }
             Err(error) => {
-                // The caller gets the refusal.
+                // The caller gets the refusal, and this error only in its text.
                 let cause = &error as &dyn std::error::Error;
                 tracing::warn!(error = cause, "cannot get another token after a refused login");
                 Err(format!("Cannot get another token: {}.", with_causes(&error)))
@@ -65,26 +63,26 @@ impl Renewals {
         }
     }
 
-    /// Another token than this one may still help.
+    /// Whether it is too early to request another token in place of this one.
     fn is_paused(&self, refused: &Token, now: Duration) -> bool {
         let state = self.0.lock();
         let is_same = state.refused.as_ref().is_some_and(|token| token.same_secret(refused));
         is_same && now < state.paused_until
     }
 
-    /// To request another token did not help: this is the last one, and it is refused.
+    /// Records that another token did not help: `refused` is the newest one, and was refused.
     pub(super) fn pause(&self, tokens: &TokenCache, refused: &Token) {
         let now = tokens.clock().monotonic();
         let mut state = self.0.lock();
         state.refused = Some(refused.clone());
-        // Logins that were refused together count once.
+        // Logins that were refused together count as one.
         if now >= state.paused_until {
             state.pause = (state.pause * 2).clamp(PAUSE, LONGEST_PAUSE);
             state.paused_until = now + state.pause;
         }
     }
 
-    /// A login succeeded.
+    /// Records a successful login.
     pub(super) fn succeeded(&self) {
         *self.0.lock() = State::default();
     }

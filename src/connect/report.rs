@@ -3,25 +3,25 @@ use std::fmt;
 use super::RetireReason;
 use crate::token::TokenReport;
 
-/// The current status of a connector, counted since it was made.
+/// The current status of a connector. Counts start when the connector is created.
 ///
 /// `Display` writes the counts on one line, for a log or a health page.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectorReport {
-    /// Logins that succeeded.
+    /// Successful logins.
     pub logins: u64,
-    /// Connects that ended in a refused login.
+    /// Connects that failed because the login was refused.
     pub refused: u64,
     /// Refused logins that were retried with another token.
     pub renewed: u64,
-    /// Connects that failed without a login, because a login was refused just before.
+    /// Connects that failed without a login, because another login had just been refused.
     pub damped: u64,
     /// Logins whose callers gave up, and whose connections other callers got.
     pub adopted: u64,
     /// Connects that were retried after a transient error.
     pub retried: u64,
-    /// Connections that were not used again, by reason. Only reasons that occurred.
+    /// Connections that were retired, by reason. Contains only reasons that occurred.
     pub retired: Vec<(RetireReason, u64)>,
     /// The status of the tokens.
     pub token: TokenReport,

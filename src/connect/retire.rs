@@ -1,48 +1,48 @@
 use std::{fmt, time::Duration};
 
-/// Why a connection was not used again.
+/// Why a connection was retired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RetireReason {
-    /// It was closed, or reading or writing failed.
+    /// The connection was closed, or reading or writing failed.
     Closed,
     /// A request was dropped before its response was complete, or the response did not arrive in
     /// time.
     Unsettled,
     /// A query was cancelled (Azure SQL).
     Cancelled,
-    /// The server sent an error that ends the session: class 20 or above, or 37396, an
+    /// The server sent an error that terminates the session: class 20 or above, or 37396, an
     /// expired token (Azure SQL).
     SevereError,
-    /// The server refused to change a database that is read-only: since a failover, the connection
-    /// leads to a secondary. Not where the configuration asks for a read-only session.
+    /// The server refused to change a database because it is read-only: after a failover, the
+    /// connection leads to a secondary. Not used if the configuration asks for a read-only session.
     ReadOnly,
-    /// A transaction was left open and not rolled back: with `Fast`, or where no cleaning could
-    /// run in the background (Azure SQL).
+    /// A transaction was left open and not rolled back: with `Fast`, or if cleaning in the
+    /// background was not possible (Azure SQL).
     TransactionOpen,
     /// The server did not acknowledge that it reset the session (Azure SQL).
     ResetNotAcknowledged,
-    /// It reached its maximum lifetime.
+    /// The connection reached its maximum lifetime.
     Age,
-    /// It was idle for longer than the idle timeout.
+    /// The connection was idle for longer than the idle timeout.
     Idle,
-    /// The token it logged in with expires soon, and there is a newer one (Azure SQL; PostgreSQL
-    /// checks a token once, at the login).
+    /// The token of its login expires soon, and a newer one is available (Azure SQL; PostgreSQL
+    /// checks a token only during the login).
     TokenExpiry,
     /// The session could not be cleaned, or was not clean afterwards.
     Recycling,
-    /// Another connection to this server did not respond, and this one has not been heard from
-    /// since.
+    /// Another connection to this server did not respond, and nothing was received on this
+    /// connection since.
     Silent,
 }
 
 impl RetireReason {
-    /// Each reason in the order of the variants, its label, and what `Display` writes.
+    /// The reasons in the order of the variants, each with its label and its `Display` text.
     pub(super) const ALL: [(Self, &'static str, &'static str); 12] = [
         (Self::Closed, "closed", "the connection was closed"),
-        (Self::Unsettled, "unsettled", "its last request did not end"),
+        (Self::Unsettled, "unsettled", "its last request did not complete"),
         (Self::Cancelled, "cancelled", "its last request was cancelled"),
-        (Self::SevereError, "severe_error", "the server ended its session with an error"),
+        (Self::SevereError, "severe_error", "the server terminated its session with an error"),
         (Self::ReadOnly, "read_only", "its server is read-only"),
         (Self::TransactionOpen, "transaction_open", "a transaction was left open"),
         (
@@ -51,13 +51,13 @@ impl RetireReason {
             "the server did not acknowledge the reset of its session",
         ),
         (Self::Age, "age", "it reached its maximum lifetime"),
-        (Self::Idle, "idle", "it was idle for too long"),
+        (Self::Idle, "idle", "it reached its idle timeout"),
         (Self::TokenExpiry, "token_expiry", "its token expires soon"),
         (Self::Recycling, "recycling", "its session could not be cleaned"),
         (Self::Silent, "silent", "another connection to this server just failed its health check"),
     ];
 
-    /// The reason in a word of few, for labels and spans.
+    /// Returns a fixed label, for metrics and spans.
     pub(super) fn label(self) -> &'static str {
         Self::ALL[self as usize].1
     }
@@ -69,8 +69,8 @@ impl fmt::Display for RetireReason {
     }
 }
 
-/// `lifetime` minus up to a third, by `jitter` from 0 to 1, so that pools that were started
-/// together log in evenly from the third lifetime on. With a tenth, that takes a day.
+/// Returns `lifetime` minus up to a third, by `jitter` from 0 to 1. Pools that started together
+/// then log in evenly from the third lifetime on. With a tenth, that would take a day.
 pub(crate) fn jittered(lifetime: Duration, jitter: f64) -> Duration {
     lifetime.saturating_sub((lifetime / 3).mul_f64(jitter))
 }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_ends_up_to_a_third_earlier() {
+    fn jitter_shortens_a_lifetime_by_up_to_a_third() {
         let minute = Duration::from_secs(60);
         assert_eq!([0.0, 0.5, 1.0].map(|jitter| jittered(minute, jitter).as_secs()), [60, 50, 40]);
         assert!(jittered(Duration::MAX, 1.0) > Duration::MAX / 2);

@@ -2,28 +2,30 @@ use std::time::Duration;
 
 use super::Outlook;
 
-/// With less time left, another login cannot complete.
+/// With less time than this left, another login cannot complete.
 pub(super) const TOO_LITTLE: Duration = Duration::from_secs(1);
 
-/// How often an error that may last is retried, where the server is not known.
+/// How often an error that may be permanent is retried if the server has not accepted a login
+/// before.
 const RETRIES_IN_DOUBT: u32 = 2;
 
 /// The pauses between the logins of one connect.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryPolicy {
-    /// The first pause, which doubles …
+    /// The first pause. Pauses double …
     pub(crate) first: Duration,
     /// … up to this one.
     pub(crate) longest: Duration,
-    /// The number of retries, whatever the error. `None`: as [`Retries`] describes.
+    /// The number of retries for any error. `None`: as [`Retries`] describes.
     pub(crate) count: Option<u32>,
 }
 
 /// Decides which connects are retried, and when.
 ///
-/// An error that the server itself calls transient is retried until the deadline. One that
-/// may recover is, too, where the server is known: it restarts or fails over. A server that
-/// has never answered may be misspelt or blocked by a firewall: it gets two retries.
+/// An error that the server reports as transient is retried until the deadline. So is an error that
+/// may recover, if the server has accepted a login before: it is probably restarting or failing
+/// over. An unknown server may be misspelt or blocked by a firewall, so its errors are retried only
+/// twice.
 #[derive(Debug)]
 pub(super) struct Retries {
     policy: RetryPolicy,
@@ -36,14 +38,14 @@ impl Retries {
         Self { policy, retried: 0, in_doubt: 0 }
     }
 
-    /// Whether a refused login may be repeated, as often as is configured.
+    /// Returns whether a refused login may be retried within the configured number of retries.
     pub(super) fn may_repeat(&mut self) -> bool {
         self.retried += 1;
         self.policy.count.is_none_or(|count| self.retried <= count)
     }
 
-    /// The pause before the next login, if there is to be one and there is time for it.
-    /// `jitter`, from 0 to 1, separates callers that failed at the same moment.
+    /// Returns the pause before the next login, if a retry is allowed and there is time for it.
+    /// `jitter`, from 0 to 1, spreads callers that failed at the same moment.
     pub(super) fn pause_after(
         &mut self,
         outlook: Outlook,
@@ -63,7 +65,7 @@ impl Retries {
         let pause = first.saturating_mul(1 << self.retried.min(10)).min(longest);
         self.retried += 1;
         self.in_doubt += u32::from(in_doubt);
-        // A last login is worth more than a long pause.
+        // A last login helps more than a long pause.
         Some(pause.mul_f64(0.75 + jitter / 2.0).min(left / 2))
     }
 }
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn transient_errors_are_retried_until_the_deadline_and_final_ones_never() {
+    fn transient_errors_are_retried_until_the_deadline_and_permanent_ones_never() {
         for known in [false, true] {
             assert_eq!(how_many(retries(None), Outlook::Transient, known), 20);
             assert_eq!(how_many(retries(None), Outlook::Final, known), 0);
@@ -106,13 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_may_last_is_retried_twice_unless_the_server_is_known() {
+    fn an_error_that_may_be_permanent_is_retried_twice_unless_the_server_is_known() {
         assert_eq!(how_many(retries(None), Outlook::MayRecover, false), 2);
         assert_eq!(how_many(retries(None), Outlook::MayRecover, true), 20);
     }
 
     #[test]
-    fn a_configured_count_replaces_the_other_limits() {
+    fn a_configured_number_of_retries_replaces_the_other_limits() {
         assert_eq!(how_many(retries(Some(5)), Outlook::MayRecover, false), 5);
         assert_eq!(how_many(retries(Some(3)), Outlook::Transient, true), 3);
         assert_eq!(how_many(retries(Some(1)), Outlook::MayRecover, false), 1);

@@ -6,16 +6,16 @@ use crate::{
     token::Token,
 };
 
-/// The tokens that servers have seen and may repeat in what they say, the last [`KEPT`] of
-/// them. Clones share.
+/// The last [`KEPT`] tokens that were sent to servers, because a server may repeat them in its
+/// texts. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sent(Arc<Lock<VecDeque<Token>>>);
 
-/// Tokens are renewed every 5 minutes at most, and expire within a day, mostly an hour.
+/// Tokens are renewed at most every 5 minutes, and expire within a day, usually within an hour.
 const KEPT: usize = 16;
 
 impl Sent {
-    /// The next login sends this token.
+    /// Records a token that the next login sends.
     pub(super) fn add(&self, token: &Token) {
         let mut tokens = self.0.lock();
         tokens.retain(|sent| !sent.same_secret(token));
@@ -25,12 +25,13 @@ impl Sent {
         }
     }
 
-    /// A server's text, fit to be shown.
+    /// Returns a server's text without tokens, safe to be shown.
     pub(crate) fn excerpt(&self, text: &str) -> String {
         self.with(|secrets| excerpt(text, secrets))
     }
 
-    /// An error that a server had a part in and its causes, as text that is fit to be shown.
+    /// Returns an error that contains a server's text, with its causes, as text that is safe to be
+    /// shown.
     pub(crate) fn excerpt_of(&self, error: &(dyn Error + 'static)) -> String {
         self.with(|secrets| excerpt_of(error, secrets))
     }
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_the_tokens_that_were_sent_is_shown() {
+    fn excerpts_never_contain_tokens_that_were_sent() {
         let token = |secret: &str| Token::new(secret.repeat(16), SystemTime::UNIX_EPOCH);
         let (first, second) = (token("a"), token("b"));
         let sent = Sent::default();

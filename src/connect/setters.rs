@@ -1,5 +1,4 @@
-/// Writes the setters of a configuration, a row for each: its name, its argument, and the field
-/// that gets the value.
+/// Generates the setters of a configuration, one per row: name, argument, the field, and its value.
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident($value:ident: $type:ty) => $field:ident = $set:expr;)*) => {
         $($(#[$doc])*

@@ -1,5 +1,5 @@
-//! The engine and the flights with a database that exists in memory only. Time is moved by hand.
-#![allow(clippy::unchecked_time_subtraction)] // A panic is what a test is to do.
+//! The engine and the flights with an in-memory database and a manual clock.
+#![allow(clippy::unchecked_time_subtraction)] // A panic fails the test.
 
 use std::{
     collections::VecDeque,
@@ -24,14 +24,14 @@ const S: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Lets everything run until it waits.
+/// Runs all tasks until they wait.
 async fn settle() {
     for _ in 0..50 {
         yield_now().await;
     }
 }
 
-/// An identity whose tokens are numbers; a new one for each request, if it `renews`.
+/// An identity whose tokens are numbers; a new number for each request if it `renews`.
 #[derive(Debug, Default)]
 struct Numbers {
     requests: AtomicUsize,
@@ -48,7 +48,7 @@ impl TokenCredential for Arc<Numbers> {
     async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
         let nth = self.requests.fetch_add(1, SeqCst) + 1;
         let number = if self.repeats { 1 } else { nth };
-        let clock = self.clock.as_ref().expect("it is set");
+        let clock = self.clock.as_ref().expect("the clock is set");
         clock.sleep(10 * MS).await;
         Ok(Token::new(number.to_string(), clock.wall() + 24 * 3600 * S))
     }
@@ -78,15 +78,15 @@ impl Failure for Error {
     }
 }
 
-/// A server that takes 50 ms for a login, and accepts tokens above a number.
+/// A server that needs 50 ms for a login, and accepts tokens above a number.
 #[derive(Debug)]
 struct Server {
     clock: ManualClock,
     accepts_above: Mutex<usize>,
-    /// When logins were refused.
+    /// The times at which logins were refused.
     refusals: Mutex<VecDeque<Duration>>,
     patience: Duration,
-    /// Logins get no answer.
+    /// Logins are not answered.
     hangs: AtomicBool,
 }
 
@@ -177,12 +177,12 @@ fn house(accepts_above: usize, repeats: bool, patience: Duration) -> House {
 type Connecting = JoinHandle<(Duration, Result<usize, Error>)>;
 
 impl House {
-    /// The token above which tokens are accepted from now on.
+    /// From now on, accepts tokens above this one.
     fn accept_above(&self, number: usize) {
         *self.server.accepts_above.lock().unwrap() = number;
     }
 
-    /// Connects in the background; returns when it ended, and how.
+    /// Connects in the background; returns when the connect finished, and its result.
     fn connecting(&self) -> Connecting {
         let (engine, clock) = (self.engine.clone(), self.clock.clone());
         tokio::spawn(async move {
@@ -191,7 +191,7 @@ impl House {
         })
     }
 
-    /// So many callers who connect again and again, with a pause of 100 ms in between.
+    /// Starts callers that connect again and again, with pauses of 100 ms.
     fn storm(&self, callers: usize) -> Vec<JoinHandle<()>> {
         let one = || {
             let (engine, clock) = (self.engine.clone(), self.clock.clone());
@@ -216,7 +216,7 @@ impl House {
         settle().await;
     }
 
-    /// The most refused logins within any second after `from`.
+    /// The maximum number of refused logins within any second after `from`.
     fn most_refused(&self, from: Duration) -> usize {
         let refusals = self.server.refusals.lock().unwrap();
         let within =
@@ -230,21 +230,21 @@ impl House {
 }
 
 #[tokio::test]
-async fn a_missing_role_is_asked_for_twice_a_second_at_most_and_is_in_soon_after_the_repair() {
-    // A role that is missing, and a principal that was created again: then an older token
-    // does not help.
+async fn logins_of_a_missing_role_are_refused_at_most_twice_a_second_and_succeed_soon_after_the_repair()
+ {
+    // A missing role, and a principal that was created again: an older token does not help then.
     for recreated in [false, true] {
         for outage in [5 * S, 600 * S] {
             let house = house(usize::MAX, false, Duration::ZERO);
             let callers = house.storm(50);
-            // Those that began together.
+            // The logins that started together.
             house.pass(S).await;
             assert!(house.refused() <= 100, "{}", house.refused());
             let first = house.refused();
             house.pass(outage).await;
             let most = house.most_refused(S + 50 * MS);
             assert!(most <= 2, "{most} refused logins a second");
-            assert!(house.refused() > first, "it goes on");
+            assert!(house.refused() > first, "retries continue");
             let requests = house.numbers.requests.load(SeqCst);
             assert!(
                 requests <= 8 + usize::try_from(outage.as_secs()).unwrap() / 30,
@@ -264,13 +264,13 @@ async fn a_missing_role_is_asked_for_twice_a_second_at_most_and_is_in_soon_after
 }
 
 #[tokio::test]
-async fn a_server_that_accepted_the_identity_before_is_waited_for() {
+async fn refused_logins_wait_if_the_server_accepted_the_identity_before() {
     for callers in [1, 50] {
         let house = house(0, true, Duration::MAX);
         let first = house.connecting();
         house.pass(S).await;
         first.await.unwrap().1.unwrap();
-        // It moves the database.
+        // As when Azure moves the database.
         house.accept_above(usize::MAX);
         let connecting: Vec<_> = (0..callers).map(|_| house.connecting()).collect();
         house.pass(20 * S).await;
@@ -287,7 +287,7 @@ async fn a_server_that_accepted_the_identity_before_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_user_that_was_dropped_for_good_takes_one_connects_time() {
+async fn a_dropped_user_delays_logins_for_one_connect_timeout_only() {
     let house = house(0, false, Duration::MAX);
     let first = house.connecting();
     house.pass(S).await;
@@ -309,7 +309,7 @@ async fn a_user_that_was_dropped_for_good_takes_one_connects_time() {
     }
     let (least, most) = (ends.iter().min().unwrap(), ends.iter().max().unwrap());
     assert!(*least >= 28 * S && *most <= 31 * S, "{least:?} to {most:?}");
-    // From now on at once.
+    // From now on, logins fail at once.
     for _ in 0..3 {
         let before = house.clock.monotonic();
         let refused = house.connecting();
@@ -319,7 +319,7 @@ async fn a_user_that_was_dropped_for_good_takes_one_connects_time() {
 }
 
 #[tokio::test]
-async fn a_login_that_hangs_after_a_refusal_keeps_others_waiting_for_a_second() {
+async fn a_hanging_login_after_a_refusal_delays_others_for_a_second() {
     for patience in [Duration::ZERO, Duration::MAX] {
         let house = house(0, true, patience);
         let first = house.connecting();
@@ -332,13 +332,13 @@ async fn a_login_that_hangs_after_a_refusal_keeps_others_waiting_for_a_second() 
         house.pass(2 * S).await;
         let hanging = house.connecting();
         house.pass(100 * MS).await;
-        // The server is well again, and that login has no answer.
+        // The server accepts logins again, but this login gets no answer.
         house.server.hangs.store(false, SeqCst);
         house.accept_above(0);
         let others: Vec<_> = (0..20).map(|_| house.connecting()).collect();
         house.pass(5 * S / 2).await;
         for other in others {
-            assert!(other.is_finished(), "it waits, with a patience of {patience:?}");
+            assert!(other.is_finished(), "the login still waits, with a patience of {patience:?}");
             other.await.unwrap().1.unwrap();
         }
         refused.abort();
@@ -347,19 +347,19 @@ async fn a_login_that_hangs_after_a_refusal_keeps_others_waiting_for_a_second() 
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_when_it_may_log_in_delays_others_for_a_second() {
+async fn a_caller_that_gives_up_its_turn_delays_others_for_a_second() {
     let house = house(0, true, Duration::MAX);
     let first = house.connecting();
     house.pass(S).await;
     first.await.unwrap().1.unwrap();
     house.accept_above(usize::MAX);
-    // Each gives up at another point of its patient wait.
+    // Each caller gives up at another point of its wait.
     for after in [1, 30, 100, 500, 1_001, 1_040, 1_100, 2_020] {
         let leaving = house.connecting();
         house.pass(after * MS).await;
         leaving.abort();
     }
-    // A future that exists and is not polled any more.
+    // A future that exists but is no longer polled.
     let mut asleep = Box::pin(house.engine.connect(house.clock.monotonic()));
     for _ in 0..3 {
         assert!(futures_util::poll!(&mut asleep).is_pending());
@@ -369,14 +369,14 @@ async fn a_caller_that_leaves_when_it_may_log_in_delays_others_for_a_second() {
     let others: Vec<_> = (0..20).map(|_| house.connecting()).collect();
     house.pass(5 * S / 2).await;
     for other in others {
-        assert!(other.is_finished(), "it waits");
+        assert!(other.is_finished(), "the login still waits");
         other.await.unwrap().1.unwrap();
     }
     drop(asleep);
 }
 
 #[tokio::test]
-async fn a_login_that_hangs_after_refusals_names_the_refusal() {
+async fn the_timeout_after_a_refusal_contains_the_refusal() {
     let house = house(0, true, Duration::MAX);
     let first = house.connecting();
     house.pass(S).await;
@@ -393,7 +393,7 @@ async fn a_login_that_hangs_after_refusals_names_the_refusal() {
 }
 
 #[tokio::test]
-async fn patience_ends_with_the_time_since_the_last_login() {
+async fn patience_depends_on_the_time_since_the_last_login() {
     let house = house(0, false, 60 * S);
     for (since, is_patient) in [(59 * S, true), (61 * S, false)] {
         house.accept_above(0);
@@ -411,7 +411,7 @@ async fn patience_ends_with_the_time_since_the_last_login() {
 }
 
 #[tokio::test]
-async fn the_reason_why_no_other_token_was_requested_is_true() {
+async fn a_refusal_explains_why_no_other_token_was_used() {
     let reason = async |house: &House| {
         let refused = house.connecting();
         house.pass(200 * MS).await;
@@ -434,12 +434,12 @@ async fn the_reason_why_no_other_token_was_requested_is_true() {
     assert_eq!(reason(&house).await, "The identity has no other token.");
 }
 
-/// Logins of 1 s, if not set otherwise, that count themselves.
+/// Counted logins, each of which takes 1 s by default.
 struct Logins {
     clock: ManualClock,
     flights: Arc<Flights<Arc<()>, Error>>,
     begun: Arc<AtomicUsize>,
-    /// What each connection holds.
+    /// Every connection holds a clone of this.
     alive: Arc<()>,
     fails: bool,
     takes: Duration,
@@ -461,7 +461,7 @@ impl Logins {
         self.begun.load(SeqCst)
     }
 
-    /// How many connections there are.
+    /// The number of open connections.
     fn connections(&self) -> usize {
         Arc::strong_count(&self.alive) - 1
     }
@@ -479,23 +479,23 @@ impl Logins {
         self.flights.connect(login, |_| true).await
     }
 
-    /// A caller who gives up at once.
+    /// A caller that gives up at once.
     async fn give_up(&self) {
         let connecting = std::pin::pin!(self.connect());
         tokio::select! {
             biased;
-            _ = connecting => panic!("it takes a second"),
+            _ = connecting => panic!("a login takes a second"),
             () = settle() => {}
         }
     }
 }
 
 #[tokio::test]
-async fn a_login_that_lost_its_caller_is_adopted() {
+async fn the_next_caller_adopts_an_abandoned_login() {
     let logins = Logins::new();
     logins.give_up().await;
     logins.give_up().await;
-    assert_eq!(logins.begun(), 1, "the second caller adopted it, and gave up as well");
+    assert_eq!(logins.begun(), 1, "the second caller adopted the login, and also gave up");
     logins.clock.advance(S);
     settle().await;
     let (connection, adopted) = logins.connect().await.unwrap();
@@ -506,7 +506,7 @@ async fn a_login_that_lost_its_caller_is_adopted() {
 }
 
 #[tokio::test]
-async fn a_connection_that_nobody_wants_is_closed_after_the_time_of_a_login() {
+async fn an_unused_connection_is_closed_after_the_login_limit() {
     let logins = Logins::new();
     logins.give_up().await;
     logins.clock.advance(S);
@@ -521,7 +521,7 @@ async fn a_connection_that_nobody_wants_is_closed_after_the_time_of_a_login() {
 }
 
 #[tokio::test]
-async fn closing_and_shrinking_end_logins_without_callers() {
+async fn closing_and_shrinking_cancel_abandoned_logins() {
     let logins = Logins::new();
     let mut connecting: Vec<_> = (0..3).map(|_| Box::pin(logins.connect())).collect();
     for connecting in &mut connecting {
@@ -538,12 +538,12 @@ async fn closing_and_shrinking_end_logins_without_callers() {
     assert!(futures_util::poll!(&mut waiting).is_pending());
     logins.flights.close();
     settle().await;
-    // That of the caller, and the limit of its patience.
+    // The login of the caller, and the caller's time limit.
     assert_eq!(logins.clock.sleepers(), 2);
     drop(waiting);
     settle().await;
     assert_eq!(logins.clock.sleepers(), 0);
-    // Others go on.
+    // Other logins continue.
     let (outcome, ()) = tokio::join!(logins.connect(), async {
         settle().await;
         logins.clock.advance(S);
@@ -552,7 +552,7 @@ async fn closing_and_shrinking_end_logins_without_callers() {
 }
 
 #[tokio::test]
-async fn who_adopts_a_login_that_fails_makes_one() {
+async fn a_caller_starts_a_login_after_the_adopted_one_fails() {
     let mut logins = Logins::new();
     logins.fails = true;
     logins.give_up().await;
@@ -568,15 +568,15 @@ async fn who_adopts_a_login_that_fails_makes_one() {
 }
 
 #[tokio::test]
-async fn who_adopts_failing_logins_waits_no_longer_than_its_own_connect_may_take() {
+async fn a_caller_that_adopts_failing_logins_waits_no_longer_than_its_own_limit() {
     let mut logins = Logins::new();
     (logins.fails, logins.takes) = (true, LIMIT - S);
     let began = logins.clock.monotonic();
     logins.give_up().await;
     let mut patient = Box::pin(logins.connect());
-    assert!(futures_util::poll!(&mut patient).is_pending(), "it adopts the first login");
+    assert!(futures_util::poll!(&mut patient).is_pending(), "the caller adopts the first login");
     logins.clock.advance(LIMIT - 2 * S);
-    // The second login has almost all of its time when the first one fails.
+    // The second login has almost all of its time left when the first one fails.
     logins.give_up().await;
     let mut took = None;
     for _ in 0..60 {
@@ -595,7 +595,7 @@ async fn who_adopts_failing_logins_waits_no_longer_than_its_own_connect_may_take
 }
 
 #[tokio::test]
-async fn an_old_failure_is_no_answer_where_connects_have_little_time() {
+async fn an_earlier_failure_is_not_returned_when_connects_have_little_time() {
     let mut logins = Logins::with_limit(S * 9 / 10);
     (logins.fails, logins.takes) = (true, S / 2);
     {
@@ -616,7 +616,7 @@ async fn an_old_failure_is_no_answer_where_connects_have_little_time() {
 }
 
 #[tokio::test]
-async fn logins_may_have_no_limit() {
+async fn logins_may_be_unlimited() {
     let logins = Logins::with_limit(Duration::MAX);
     logins.clock.advance(S);
     logins.give_up().await;
@@ -626,7 +626,7 @@ async fn logins_may_have_no_limit() {
 }
 
 #[test]
-fn who_adopts_a_login_of_a_runtime_that_ended_or_is_not_driven_makes_one() {
+fn a_login_is_started_if_the_adopted_ones_runtime_was_shut_down_or_is_not_driven() {
     for landed in [false, true] {
         for ended in [false, true] {
             let runtime = |(): ()| runtime::Builder::new_current_thread().build().unwrap();
@@ -657,11 +657,11 @@ fn who_adopts_a_login_of_a_runtime_that_ended_or_is_not_driven_makes_one() {
 }
 
 #[tokio::test]
-async fn a_login_that_panics_does_so_for_its_caller() {
+async fn a_panic_of_a_login_reaches_its_caller() {
     let flights: Arc<Flights<(), Error>> =
         Arc::new(Flights::new(Arc::new(ManualClock::new()), LIMIT));
     let panicking = tokio::spawn(async move {
-        flights.connect(|_| async { panic!("as the test has it") }, |()| true).await
+        flights.connect(|_| async { panic!("panic of the test") }, |()| true).await
     });
     let error = panicking.await.unwrap_err();
     assert!(error.is_panic());

@@ -298,7 +298,7 @@ async fn a_server_that_does_not_answer_the_login() {
     let connector = shop.connector("");
     // Our event of the login is told just before it is sent.
     let error = timed_out(&shop, connector, until(|| capture.text().contains("logging in"))).await;
-    assert_timed_out(&error, Stage::Login, "response to the login");
+    assert_timed_out(&error, Stage::Login, "login response");
     assert_eq!(shop.counters().logins, 0);
 }
 

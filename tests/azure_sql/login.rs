@@ -289,7 +289,7 @@ async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_with
     let said = error.to_string();
     assert!(said.ends_with(" Another token was refused as well."), "{said}");
     // Others get the same error for a second.
-    const REPEATED: &str = "The connector repeated its last refusal instead of logging in again.";
+    const REPEATED: &str = "The connector returned its last refusal instead of logging in again.";
     for damped in 1..5 {
         let again = refused(&connector).await.to_string();
         assert_eq!(again, format!("{said} {REPEATED}"));

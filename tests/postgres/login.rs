@@ -188,7 +188,7 @@ async fn a_role_that_does_not_exist_does_not_have_tokens_fetched_without_end() {
     // Others get the same error for a second, without a login.
     for damped in 1..5 {
         let again = connector.connect().await.err().unwrap();
-        let repeated = "The connector repeated its last refusal instead of logging in again.";
+        let repeated = "The connector returned its last refusal instead of logging in again.";
         let said = said(&again);
         assert!(said.contains(&format!("Another token was refused as well. {repeated}")), "{said}");
         assert_eq!((credential.requests(), connector.report().damped), (2, damped));

@@ -56,11 +56,11 @@ async fn a_connect_to_azure_sql_is_a_span_and_its_stages_are_events() {
     assert_eq!((connect.parent, connect.closed), (Some("request"), true));
     let stages = [
         "waiting for a token",
-        "resolving the name",
+        "resolving the host name",
         "connecting over TCP",
         "negotiating encryption",
         "in the TLS handshake",
-        "waiting for the response to the login",
+        "waiting for the login response",
     ];
     assert_eq!(told(&connect, "stage"), stages);
     assert_told(&connect, "logging in over TLS");
@@ -81,11 +81,11 @@ async fn a_connect_to_postgresql_is_a_span_and_its_stages_are_events() {
     assert!(!connect.fields.contains_key("error.type") && connect.closed, "{connect:?}");
     let stages = [
         "waiting for a token",
-        "resolving the name",
+        "resolving the host name",
         "connecting over TCP",
         "negotiating encryption",
         "in the TLS handshake",
-        "waiting for the response to the login",
+        "waiting for the login response",
     ];
     assert_eq!(told(&connect, "stage"), stages);
 }
@@ -104,7 +104,7 @@ async fn a_connect_that_fails_says_with_what() {
         assert_eq!(connect.fields["otel.status_code"], "ERROR");
         assert_eq!(connect.fields["error.type"], "login_refused");
         assert_eq!(connect.fields["db.response.status_code"], code);
-        assert_told(connect, "no connection");
+        assert_told(connect, "cannot connect");
     }
     assert_eq!(connects.len(), 2);
 }
@@ -117,7 +117,7 @@ async fn other_tries_are_events_of_one_connect() {
     shop.emulator.azure_sql().behaviour().fail_logins(1, refused());
     connector.connect().await.unwrap();
     let connect = watched.one("connect");
-    assert_told(&connect, "the refused login is tried again with another token");
+    assert_told(&connect, "retrying the refused login with another token");
 
     let watched = watch();
     shop.emulator.azure_sql().behaviour().fail_logins(1, paused());
@@ -127,7 +127,7 @@ async fn other_tries_are_events_of_one_connect() {
     };
     let (connected, ()) = tokio::join!(connector.connect(), pausing);
     connected.unwrap();
-    assert_told(&watched.one("connect"), "the connect is tried again");
+    assert_told(&watched.one("connect"), "retrying to connect");
 }
 
 #[tokio::test]
