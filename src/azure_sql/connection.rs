@@ -7,30 +7,30 @@ use std::{
 
 use super::{Transport, dial::Socket, link::Link, returned::Cleaned};
 
-/// The driver's client: tiberius', over our [`Transport`].
+/// The driver's client: tiberius' client over our [`Transport`].
 pub type Client = tiberius::Client<Transport>;
 
 /// A logged-in connection. Dereferences to tiberius' [`Client`].
 pub struct Connection {
-    /// Many kilobytes, which a pool would copy at every checkout.
+    /// Boxed, because it is many kilobytes that a pool would copy at every checkout.
     pub(super) client: Box<Client>,
     pub(super) link: Arc<Link>,
     pub(super) socket: Socket,
-    /// Where it is, which may be where the login was sent.
+    /// The server of this connection, after routing.
     pub(super) server: String,
-    /// When the token that let it in ends.
+    /// When the token of the login expires.
     pub(super) token_expires_on: SystemTime,
-    /// By the connector's monotonic clock.
+    /// On the connector's monotonic clock.
     pub(super) created: Duration,
-    /// From 0 to 1, so that the connections of a pool do not age alike.
+    /// From 0 to 1, so that the connections of a pool do not expire together.
     pub(super) jitter: f64,
-    /// Not to be lent again, and counted as such.
+    /// Whether the connection was retired, and counted as such.
     pub(super) retired: bool,
     pub(super) cleaned: Cleaned,
 }
 
 impl Connection {
-    /// Whether there was a request since the session was cleaned.
+    /// Whether a request was sent since the session was cleaned.
     pub(super) fn is_used(&self) -> bool {
         self.cleaned.is_used(self.link.state().requests)
     }

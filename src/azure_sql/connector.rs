@@ -16,22 +16,22 @@ use crate::{
     token::TokenCache,
 };
 
-/// What TLS says it carries where it comes first (MS-TDS 3.2.5.2, TDS 8.0).
+/// The ALPN protocol of TDS within TLS (MS-TDS 3.2.5.2, TDS 8.0).
 const TDS_8: &[u8] = b"tds/8.0";
 
-/// Connects to an Azure SQL server and logs in with a token. Cheap to clone; clones share
+/// Connects to an Azure SQL server and logs in with a token. Cloning is cheap, and clones share
 /// their counters.
 #[derive(Clone)]
 pub struct Connector(pub(crate) Arc<Engine<Driver>>);
 
 impl Connector {
-    /// A connector to where `config` says, with tokens from `tokens`. All its
-    /// connections share one TLS configuration and so resume TLS sessions.
+    /// Creates a connector for `config`, with tokens from `tokens`. Its connections share one TLS
+    /// configuration and so resume TLS sessions.
     ///
     /// # Errors
     ///
-    /// [`Error::TlsConfig`], if the trusted certificates cannot be read;
-    /// [`Error::Config`], if a setting cannot be meant, or the tokens are for another scope.
+    /// [`Error::TlsConfig`], if the trusted certificates cannot be read; [`Error::Config`], if a
+    /// setting is invalid, or the tokens have another scope.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         let log_in: LogIn<_> = |driver, token, attempt| Box::pin(driver.follow(token, attempt));
         Ok(Self(Arc::new(engine(config, tokens, log_in)?)))
@@ -39,36 +39,36 @@ impl Connector {
 
     /// Connects and logs in.
     ///
-    /// A refused login is retried once if the identity has another token than the refused
-    /// one. Transient errors are retried until `Connect Timeout`, after pauses of 1 s that
-    /// double up to 5 s. So are errors that may recover where this server has accepted a
-    /// login before; otherwise these are retried twice. `ConnectRetryCount` and
-    /// `ConnectRetryInterval` set other numbers.
+    /// A refused login is retried once, if the identity has another token than the refused one.
+    /// Transient errors are retried until `Connect Timeout`, after pauses of 1 s that double up to
+    /// 5 s. Errors that may recover are retried in the same way if this server has accepted a login
+    /// before; otherwise they are retried twice. `ConnectRetryCount` and `ConnectRetryInterval` set
+    /// other numbers.
     ///
-    /// After a refused login, the connector's other logins fail with the same error for 1 s;
-    /// then one login a second is started until one succeeds. Where a login succeeded before, a
-    /// refusal may be temporary (Azure moves the database): logins then take turns, at most one
-    /// each second, within the `Connect Timeout` of the first.
+    /// After a refused login, the connector's other logins fail with the same error for 1 s. Then
+    /// one login per second is started until one succeeds. If a login succeeded before, a refusal
+    /// may be temporary (Azure moves the database): logins then take turns, at most one per second,
+    /// within the `Connect Timeout` of the first.
     ///
     /// # Errors
     ///
-    /// [`Error`]; within the configuration's `Connect Timeout` in any case.
+    /// [`Error`], at the latest after the configuration's `Connect Timeout`.
     pub async fn connect(&self) -> Result<Connection, Error> {
         self.log_in(self.0.clock().monotonic()).await
     }
 
-    /// For a caller that began then, by the monotonic clock.
+    /// Logs in for a caller that started at `began`, on the monotonic clock.
     pub(super) async fn log_in(&self, began: Duration) -> Result<Connection, Error> {
         self.0.connect(began).await
     }
 
-    /// A pool of its connections, as its configuration says. Nothing is connected yet.
+    /// Builds a pool of its connections, as configured. It does not connect yet.
     #[must_use]
     pub fn pool(&self) -> Pool {
         self.pool_builder().build()
     }
 
-    /// A builder for a pool of its connections.
+    /// Returns a builder for a pool of its connections.
     ///
     /// ```no_run
     /// use entra_pool::{azure_sql, credential::ManagedIdentity, token::Identity};
@@ -91,13 +91,13 @@ impl Connector {
         PoolBuilder::new(manager, &state, connect_timeout, max_size, min_size)
     }
 
-    /// Connects until `pool` has `n` connections (its `max_size` at most), all at once, so that
-    /// the first requests need not wait for a login, and a wrong configuration shows at start.
-    /// Connections that are lent count, and are not waited for.
+    /// Connects until `pool` has `n` connections (at most its `max_size`), all at once, so that the
+    /// first requests do not wait for a login and a wrong configuration shows at start. Connections
+    /// that are checked out count, and are not waited for.
     ///
     /// # Errors
     ///
-    /// The first that occurs; the connections that were opened stay in the pool.
+    /// The first error; connections that were opened stay in the pool.
     pub async fn warm_up(&self, pool: &Pool, n: usize) -> Result<(), PoolError> {
         connect::fill(pool, n).await
     }
@@ -108,26 +108,26 @@ impl Connector {
         self.0.report()
     }
 
-    /// What it connects to.
+    /// Returns its configuration.
     pub fn config(&self) -> &Config {
         &self.0.driver.config
     }
 
-    /// What [telemetry](crate::telemetry) calls a pool of its connections:
+    /// Returns the name in [telemetry](crate::telemetry) of a pool of its connections:
     /// `host:port/database`.
     #[must_use]
     pub fn pool_name(&self) -> &str {
         self.0.metrics.pool_name()
     }
 
-    /// Its tokens.
+    /// Returns its token cache.
     #[must_use]
     pub fn tokens(&self) -> &TokenCache {
         &self.0.tokens
     }
 }
 
-/// The engine of a connector whose logins are made by `log_in`.
+/// Creates the engine of a connector that logs in with `log_in`.
 pub(crate) fn engine<C: Send + 'static>(
     config: Config,
     tokens: TokenCache,
@@ -135,7 +135,7 @@ pub(crate) fn engine<C: Send + 'static>(
 ) -> Result<Engine<Driver<C>>, Error> {
     config.check()?;
     match config.token_scope() {
-        // The tokens that were passed show what an unknown host wants.
+        // The host is unknown: use the scope of the tokens that were passed.
         Err(ConfigError::UnknownHost { .. }) => {}
         Err(error) => return Err(error.into()),
         Ok(wanted) if wanted == *tokens.scope() => {}

@@ -1,4 +1,4 @@
-//! From a host's name to a TCP connection.
+//! Connects to a host name over TCP.
 
 use std::{
     io,
@@ -24,15 +24,15 @@ use crate::{
     tls::Trust,
 };
 
-/// How many addresses that failed are named.
+/// The maximum number of failed addresses in an error.
 const LISTED: usize = 8;
 
 /// How long an address is tried alone (RFC 8305, section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to the address that answers first. One is tried alone for 250 ms, or
-/// until it fails, then the next beside it (RFC 8305, section 5); `at_once`, all.
-/// `so_far` is told what has failed while others are still tried.
+/// Connects to the address that answers first. Each address is tried alone for 250 ms, or until it
+/// fails, before the next one is tried as well (RFC 8305, section 5); with `at_once`, all addresses
+/// are tried immediately. `so_far` gets the failures while other addresses are still tried.
 pub(super) async fn dial(
     clock: &dyn Clock,
     addresses: Vec<SocketAddr>,
@@ -61,8 +61,8 @@ pub(super) async fn dial(
     }
 }
 
-/// In the resolver's order, but with the address families in turn, so that a
-/// family without a route costs one attempt (RFC 8305, section 4).
+/// Keeps the resolver's order, but alternates the address families, so that a family without a
+/// route costs one attempt (RFC 8305, section 4).
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (a, b): (Vec<_>, Vec<_>) =
@@ -81,7 +81,7 @@ async fn connect(address: SocketAddr) -> Result<Socket, (SocketAddr, io::Error)>
 
 fn all(failures: &[(SocketAddr, io::Error)]) -> io::Error {
     let Some((_, last)) = failures.last() else {
-        return io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        return io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     };
     let mut said: Vec<_> =
         failures.iter().take(LISTED).map(|(to, error)| format!("{to}: {error}")).collect();
@@ -91,8 +91,7 @@ fn all(failures: &[(SocketAddr, io::Error)]) -> io::Error {
     io::Error::new(last.kind(), said.join("; "))
 }
 
-/// A connection that the transport reads and writes, and that the manager can
-/// look at meanwhile.
+/// A connection that the transport reads and writes while the manager can inspect it.
 #[derive(Debug, Clone)]
 pub(super) struct Socket(Arc<TcpStream>);
 
@@ -102,7 +101,7 @@ impl Socket {
         Ok(Self(Arc::new(tcp)))
     }
 
-    /// Has the system notice a peer that has fallen silent.
+    /// Enables the system's detection of a peer that stopped responding.
     pub(super) fn watch_peer(&self, config: &Config) -> io::Result<()> {
         let socket = SockRef::from(&*self.0);
         if let Some(idle) = config.keepalive {
@@ -122,10 +121,10 @@ impl Socket {
         self.0.peer_addr().is_ok_and(|peer| trust.allows(peer.ip()))
     }
 
-    /// Whether nothing has come that was not read, the connection's end included. Costs a system
-    /// call: tokio may not have seen yet what the system has.
+    /// Whether neither data nor the end of the connection has arrived. Costs a system call, because
+    /// tokio may not have been notified yet.
     pub(super) fn is_quiet(&self) -> bool {
-        // The runtime that drives the socket may have ended.
+        // With a no-op waker, because the runtime that drives the socket may have been shut down.
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(_)) = self.0.poll_read_ready(&mut cx) {
             return false;
@@ -168,7 +167,7 @@ impl AsyncWrite for Socket {
         }
     }
 
-    /// A socket keeps nothing back.
+    /// A socket does not buffer writes.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -191,7 +190,7 @@ mod tests {
         (listener, address)
     }
 
-    /// Taken, but not listened on.
+    /// An address that is bound but not listening, so connections are refused.
     fn refusing() -> (TcpSocket, SocketAddr) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -199,7 +198,7 @@ mod tests {
         (socket, address)
     }
 
-    /// With a backlog that is full, so that Linux leaves who knocks without an answer.
+    /// An address with a full backlog, so that Linux leaves new connections without an answer.
     #[cfg(target_os = "linux")]
     async fn silent() -> (TcpListener, Vec<TcpStream>, SocketAddr) {
         let socket = TcpSocket::new_v4().unwrap();
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_that_failed_are_named() {
+    async fn the_error_lists_all_failed_addresses() {
         let ((_a, first), (_b, second)) = (refusing(), refusing());
         for at_once in [false, true] {
             let clock = ManualClock::new();
@@ -241,21 +240,21 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn one_that_is_silent_is_tried_alone_for_a_while_or_not_at_all() {
+    async fn a_silent_address_is_tried_alone_for_250_ms_or_not_at_all() {
         let ((_l, _full, silent), (_listener, good)) = (silent().await, listening().await);
         let clock = ManualClock::new();
         let mut dialling = std::pin::pin!(dial(&clock, vec![silent, good], false, |_| {}));
         while clock.sleepers() == 0 {
             tokio::select! {
                 biased;
-                _ = &mut dialling => panic!("the first does not answer"),
+                _ = &mut dialling => panic!("the first address does not answer"),
                 () = tokio::task::yield_now() => {}
             }
         }
         clock.advance(Duration::from_millis(249));
         tokio::select! {
             biased;
-            _ = &mut dialling => panic!("it is tried alone for 250 ms"),
+            _ = &mut dialling => panic!("the first address is tried alone for 250 ms"),
             () = tokio::task::yield_now() => {}
         }
         clock.advance(Duration::from_millis(1));
@@ -263,12 +262,12 @@ mod tests {
 
         let clock = ManualClock::new();
         let socket = dial(&clock, vec![silent, good], true, |_| {}).await.unwrap();
-        assert_eq!(peer(&socket), good, "MultiSubnetFailover waits for none");
+        assert_eq!(peer(&socket), good, "MultiSubnetFailover tries all addresses at once");
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn what_failed_is_told_while_another_is_silent() {
+    async fn failures_are_reported_while_another_address_is_silent() {
         let ((_held, refusing), (_l, _full, silent)) = (refusing(), silent().await);
         let (clock, told) = (ManualClock::new(), std::cell::RefCell::new(Vec::new()));
         let so_far = |error: io::Error| told.borrow_mut().push(error.to_string());
@@ -276,7 +275,7 @@ mod tests {
         while told.borrow().is_empty() {
             tokio::select! {
                 biased;
-                _ = &mut dialling => panic!("the other does not answer"),
+                _ = &mut dialling => panic!("the other address does not answer"),
                 () = tokio::task::yield_now() => {}
             }
         }
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn address_families_take_turns() {
+    fn address_families_alternate() {
         let v4 = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let v6 = |port| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port));
         let taken = interleaved(vec![v6(1), v6(2), v4(3), v4(4), v4(5)]);

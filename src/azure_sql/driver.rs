@@ -1,4 +1,4 @@
-//! One login: dial, PRELOGIN and TLS, LOGIN7, and follow the server's routing.
+//! One login: dial, PRELOGIN and TLS, LOGIN7, and following the server's routing.
 
 use std::{
     borrow::Cow,
@@ -29,23 +29,23 @@ use crate::{
     token::{Scope, Token, TokenError},
 };
 
-/// How often a login follows the server elsewhere, as SqlClient does.
+/// How often a login follows the server's routing, as in SqlClient.
 const MOST_ROUTINGS: usize = 10;
 
-/// One login, by tiberius or another driver.
+/// Makes one login, with tiberius or another driver.
 pub(crate) type LogIn<C> =
     for<'a> fn(&'a Driver<C>, &'a Token, &'a Attempt<Error>) -> BoxFuture<'a, Result<C, Error>>;
 
-/// Azure SQL's half of connecting. `C` is what a login returns.
+/// The Azure SQL part of connecting. `C` is the result of a login.
 pub(crate) struct Driver<C = Connection> {
     pub(crate) config: Config,
     pub(super) log_in: LogIn<C>,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) scope: Scope,
     pub(crate) clock: Arc<dyn Clock>,
-    /// That the server does not acknowledge resets was logged.
+    /// Logs once that the server does not acknowledge resets.
     pub(super) warned_of_resets: Once,
-    /// The server refuses the isolation level READ COMMITTED, which was logged.
+    /// Set, and logged once, if the server refuses the isolation level READ COMMITTED.
     pub(super) has_no_isolation: Once,
 }
 
@@ -78,12 +78,12 @@ impl<C: Send + 'static> connect::Driver for Driver<C> {
             Error::LoginRefused(_) => Outlook::TokenRefused,
             Error::Login { .. } if !error.is_transient() => Outlook::Final,
             Error::Login { .. } => match error.server_error() {
-                // The database may be failing over, or misspelt.
+                // The database may be failing over, or its name may be misspelt.
                 Some(error) if error.code() != CANNOT_OPEN_DATABASE => Outlook::Transient,
                 _ => Outlook::MayRecover,
             },
             Error::ConnectionLost { .. } => Outlook::MayRecover,
-            // The caller of a server that was never met gets the error at once.
+            // If the server is unknown, its caller gets the error at once.
             Error::Dial { .. } | Error::Resolve { .. } if known => Outlook::MayRecover,
             _ => Outlook::Final,
         }
@@ -122,7 +122,7 @@ impl<C: Send + 'static> connect::Driver for Driver<C> {
 }
 
 impl<C> Driver<C> {
-    /// The error of a login that the server refused.
+    /// Returns the error of a login that the server refused.
     pub(crate) fn login_refused(
         &self,
         server: String,
@@ -142,7 +142,7 @@ impl<C> Driver<C> {
 }
 
 impl Driver {
-    /// Logs in at the server, or where it sends us.
+    /// Logs in at the server, or at the server to which it routes the login.
     pub(super) async fn follow(
         &self,
         token: &Token,
@@ -179,20 +179,19 @@ impl Driver {
         Err(Error::Routing {
             server: config.server(),
             target: format!("{},{port}", host_of(&name)),
-            problem: "that is the eleventh time; 10 are followed",
+            problem: "the login was routed more than 10 times",
         })
     }
 
-    /// A login may be routed within its own cloud, and where the configuration
-    /// says; where the first host is of no cloud (an emulator, a proxy), only
-    /// within that host.
+    /// A login may be routed within its own cloud, and to configured hosts. If the first host does
+    /// not belong to a cloud (an emulator, a proxy), it may only be routed within that host.
     fn may_route(&self, to: &str) -> bool {
         let config = &self.config;
         let within_cloud = match Cloud::of_routed_host(&config.host) {
             Some(cloud) => Cloud::of_routed_host(to) == Some(cloud),
             None => config.host.eq_ignore_ascii_case(to),
         };
-        // Where Fabric's warehouses are (microsoft/mssql-rs issue 25).
+        // The hosts of Fabric's warehouses (microsoft/mssql-rs issue 25).
         let within_fabric = is_below(&config.host, "fabric.microsoft.com")
             && is_below(to, "pbidedicated.windows.net");
         within_cloud
@@ -200,9 +199,9 @@ impl Driver {
             || config.routing_suffixes.iter().any(|suffix| is_below(to, suffix))
     }
 
-    /// `name` may be `HOST\INSTANCE`, where the login was routed. The port stands for the
-    /// instance, but what listens there may want to hear it, too: so does what Fabric
-    /// routes to (microsoft/mssql-rs issue 25, tediousjs/tedious pull request 1668).
+    /// `name` may be `HOST\INSTANCE` if the login was routed. The port already identifies the
+    /// instance, but the server may require the name as well: the servers to which Fabric routes do
+    /// (microsoft/mssql-rs issue 25, tediousjs/tedious pull request 1668).
     async fn log_in_at(
         &self,
         name: &str,
@@ -215,7 +214,7 @@ impl Driver {
         let address = format!("{host},{port}");
         let server = match config.server() {
             first if first == address => first,
-            // A name that the user has never seen.
+            // The user has not configured this name, so the error also has the first one.
             first => format!("{address} (where {first} routed the login)"),
         };
         attempt.turned_to(&server);
@@ -227,7 +226,7 @@ impl Driver {
         tracing::debug!(server, tls, cipher, "logging in over TLS");
 
         let mut driver = tiberius::Config::new();
-        // For LOGIN7's ServerName alone: it is connected already.
+        // Only for LOGIN7's ServerName, because the connection exists already.
         driver.host(config.login_name(name));
         driver.port(port);
         driver.application_name(&config.application_name);
@@ -235,7 +234,7 @@ impl Driver {
         driver.authentication(AuthMethod::aad_token(token.secret()));
         // The transport encrypts, below tiberius.
         driver.encryption(EncryptionLevel::NotSupported);
-        // `connect` has one limit for all of it.
+        // `connect` has one time limit for everything.
         driver.handshake_timeout(None);
         driver.command_timeout(config.command_timeout);
         if let Some(database) = &config.database {
@@ -317,7 +316,7 @@ impl Driver {
         let opened = Transport::open(tcp, tls, server_name, encrypt, link, attempt).await;
         let opened = opened.map_err(|error| match error.downcast::<rustls::Error>() {
             Ok(rustls::Error::InvalidMessage(_)) if encrypt == Encrypt::Strict => unexpected(
-                "it does not begin with TLS, as TDS 8.0 does: set Encrypt=Mandatory".into(),
+                "it does not start with TLS, as TDS 8.0 requires: set Encrypt=Mandatory".into(),
             ),
             Ok(source) => Error::Tls {
                 server: server(),
@@ -340,8 +339,8 @@ impl Driver {
     }
 }
 
-/// Names `Encrypt` where the connection broke as it does at a server that speaks the other version
-/// of TDS.
+/// Adds advice about `Encrypt` if the connection broke in the way typical of a server with the
+/// other version of TDS.
 fn advised(error: io::Error, encrypt: Encrypt, stage: Stage) -> io::Error {
     let advice = match (encrypt, stage) {
         (Encrypt::Mandatory, Stage::Negotiate) => {
@@ -358,11 +357,12 @@ impl Config {
         format!("{},{}", self.host, self.port)
     }
 
-    /// The name that the certificate of `host` must bear. At a private endpoint's address that is
-    /// the server's public name.
+    /// Returns the name that the certificate of `host` must have. For the address of a private
+    /// endpoint, that is the server's public name.
     pub(crate) fn certificate_name<'a>(&'a self, host: &'a str) -> Cow<'a, str> {
         match &self.host_in_certificate {
-            // It names the server of the connection string, not one that routing leads to.
+            // The setting is for the server of the connection string, not for one that routing
+            // leads to.
             Some(name) if host.eq_ignore_ascii_case(&self.host) => name.into(),
             _ if Cloud::of_routed_host(host).is_some() => {
                 let host = host.to_ascii_lowercase();
@@ -372,8 +372,8 @@ impl Config {
         }
     }
 
-    /// The server's name in LOGIN7, by which Azure's gateway finds the server: behind a tunnel
-    /// that is not the name that is dialled, but the name in the certificate.
+    /// Returns the server's name in LOGIN7, by which Azure's gateway finds the server. Behind a
+    /// tunnel, that is the name in the certificate and not the dialled one.
     pub(crate) fn login_name<'a>(&'a self, name: &'a str) -> Cow<'a, str> {
         let certified = self.certificate_name(name);
         match Cloud::of_azure_sql_host(&certified) {
@@ -384,23 +384,23 @@ impl Config {
     }
 }
 
-/// Of `HOST\INSTANCE`, or of a host.
+/// Returns the host of `HOST\INSTANCE` or of a host name.
 fn host_of(name: &str) -> &str {
     name.split_once('\\').map_or(name, |(host, _)| host)
 }
 
-/// At a label's border, without case or a dot at the end.
+/// Compares whole labels, ignoring case and a final dot.
 fn is_below(host: &str, suffix: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let suffix = suffix.trim_matches('.').to_ascii_lowercase();
     host.strip_suffix(&suffix).is_some_and(|name| name.is_empty() || name.ends_with('.'))
 }
 
-/// tiberius warns on every connect that credentials go unencrypted, because it
-/// does not see the TLS below it. That is not so; our own event tells the truth.
+/// Suppresses tiberius' warning on every connect that credentials are sent unencrypted. tiberius
+/// does not see the TLS below it; our own event logs the TLS version.
 pub(super) async fn quietly<F: Future>(future: F) -> F::Output {
-    // Where nobody subscribes, setting even a mute subscriber would end what
-    // `tracing` hands on to the `log` crate, for the whole process.
+    // Without a subscriber, setting even a silent one would stop `tracing` from forwarding events
+    // to the `log` crate, for the whole process.
     if tracing::dispatcher::has_been_set() {
         future.with_subscriber(Dispatch::none()).await
     } else {
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_for_the_certificate_is_of_no_other_server() {
+    fn the_name_in_the_certificate_applies_to_the_configured_server_only() {
         let string = "Server=shop.database.windows.net;HostNameInCertificate=sql.example";
         let config: Config = string.parse().unwrap();
         assert_eq!(config.certificate_name("SHOP.database.windows.net"), "sql.example");
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn the_login_names_the_azure_server_behind_a_tunnel_or_a_private_endpoint() {
+    fn the_login_sends_the_azure_servers_name_through_a_tunnel_or_private_endpoint() {
         let tunnel = "Server=127.0.0.1,14330;Entra Scope=https://database.windows.net/.default";
         for (string, dialled, certified, named) in [
             ("Server=shop.database.windows.net", "", "shop.database.windows.net", ""),
@@ -486,14 +486,14 @@ mod tests {
                 "shop.database.windows.net",
                 "shop.database.windows.net",
             ),
-            // A server of your own does not go by the name.
+            // A server outside Azure does not need the name.
             (
                 &format!("{tunnel};HostNameInCertificate=sql.example"),
                 "127.0.0.1",
                 "sql.example",
                 "127.0.0.1",
             ),
-            // Where a login is routed, that name counts, with its instance.
+            // A routed login sends the new name, with its instance.
             (
                 "Server=shop.database.windows.net",
                 r"w.database.windows.net\a",
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_may_be_routed_where_the_configuration_says() {
+    fn a_login_may_be_routed_to_configured_hosts() {
         let mut config: Config = "Server=shop.database.windows.net".parse().unwrap();
         config.routing_suffixes = vec!["sql.example".into(), "127.0.0.1".into()];
         let driver = driver(config);
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_login_promises_follows_from_its_error() {
+    fn the_error_decides_whether_a_login_is_retried() {
         let driver = driver("Server=shop.database.windows.net".parse().unwrap());
         let server = || String::from("s,1433");
         let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);

@@ -10,35 +10,35 @@ use crate::{
     token::{TokenError, debug_as_text},
 };
 
-/// Why there is no connection to Azure SQL.
+/// An error of connecting to Azure SQL.
 ///
 /// `Display` states what failed in this layer and what to do; [`source`](std::error::Error::source)
-/// is the cause. `Debug` is the text of both, one layer per line. The server's error, with its
-/// number, is in [`server_error`](Self::server_error). Messages from the server are filtered: see
-/// [`ServerError`].
+/// is the cause. `Debug` is the text of both, one layer per line.
+/// [`server_error`](Self::server_error) returns the server's error with its number. Messages from
+/// the server are filtered: see [`ServerError`].
 /// [`troubleshooting`](crate::manual::troubleshooting) has the messages as its headings.
 ///
-/// | error | cause | way out |
+/// | error | cause | what to do |
 /// |---|---|---|
-/// | [`Config`](Self::Config), [`Identity`](Self::Identity), [`TlsConfig`](Self::TlsConfig) | a setting | the message names it |
-/// | [`Token`](Self::Token) | the identity gave no token | the source says who was asked, and what to do |
-/// | [`Resolve`](Self::Resolve) | the server's name is unknown | its spelling; DNS, a private endpoint's zone |
-/// | [`Dial`](Self::Dial) | nothing answers at that address and port | port 1433 outgoing (and 11000 to 11999 from within Azure), network rules |
-/// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`UnexpectedProtocol`](Self::UnexpectedProtocol), [`NotLoopback`](Self::NotLoopback) | it is another server than meant, or its certificate is not trusted | `HostNameInCertificate`, `TrustServerCertificateCA` |
-/// | [`ConnectionLost`](Self::ConnectionLost), [`Login`](Self::Login) with an I/O error | the connection was cut on the way, or after the login | it is retried; then look at what lies between |
-/// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for another tenant or audience | the message has the statements, or what is wrong with the token |
-/// | [`Login`](Self::Login) 4060 | no such database, or no user in it | `Database`; `CREATE USER … FROM EXTERNAL PROVIDER` |
-/// | [`Login`](Self::Login) 40532 | no server of this name takes the login | the host; a proxy or DNS entry must keep the server's own name |
-/// | [`Login`](Self::Login) 40613, 615, 921, 926, 18401, 40197, 40971, 42108, 42109 | the database is paused, moves or recovers | a `Connect Timeout` of 60 s or more waits for it |
-/// | [`Login`](Self::Login) 40615, 40914, 47073 | the server's firewall | a rule for the address or the subnet, or a private endpoint |
-/// | [`Login`](Self::Login) 10928 to 10930, 10936, 40501, 49918, 49919, 49920 | the database or server is busy | fewer connections, a larger tier |
-/// | [`Routing`](Self::Routing) | sent elsewhere too often, or out of the cloud | `Config::allow_routing_to` |
-/// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
-/// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool takes another |
+/// | [`Config`](Self::Config), [`Identity`](Self::Identity), [`TlsConfig`](Self::TlsConfig) | an invalid setting | correct the setting that the message names |
+/// | [`Token`](Self::Token) | the identity returned no token | follow the source's advice |
+/// | [`Resolve`](Self::Resolve) | the server's name cannot be resolved | check its spelling, and DNS (a private endpoint needs its zone) |
+/// | [`Dial`](Self::Dial) | no connection at that address and port | allow outgoing port 1433 (from within Azure also 11000 to 11999); check network rules |
+/// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`UnexpectedProtocol`](Self::UnexpectedProtocol), [`NotLoopback`](Self::NotLoopback) | the server is not the intended one, or its certificate is not trusted | check `HostNameInCertificate` and `TrustServerCertificateCA` |
+/// | [`ConnectionLost`](Self::ConnectionLost), [`Login`](Self::Login) with an I/O error | the connection broke before or during the login | check firewalls and proxies if retries do not help |
+/// | [`LoginRefused`](Self::LoginRefused) (18456) | the identity has no user in the database, or the token is for another tenant or audience | run the statements in the message, or correct what it says about the token |
+/// | [`Login`](Self::Login) 4060 | the database does not exist, or the identity has no user in it | check `Database`; run `CREATE USER … FROM EXTERNAL PROVIDER` |
+/// | [`Login`](Self::Login) 40532 | the server does not accept logins under this name | use the server's own name, also through a proxy or a DNS entry |
+/// | [`Login`](Self::Login) 40613, 615, 921, 926, 18401, 40197, 40971, 42108, 42109 | the database is resuming, moving or recovering | set `Connect Timeout` to 60 s or more |
+/// | [`Login`](Self::Login) 40615, 40914, 47073 | the server's firewall | add a rule for the address or the subnet, or use a private endpoint |
+/// | [`Login`](Self::Login) 10928 to 10930, 10936, 40501, 49918, 49919, 49920 | the database or server is busy | use fewer connections or a larger tier |
+/// | [`Routing`](Self::Routing) | the login was routed too often, or out of the cloud | call `Config::allow_routing_to` |
+/// | [`TimedOut`](Self::TimedOut) | the connect timed out | check the stage in the message, and the source if an earlier try failed |
+/// | [`Retired`](Self::Retired) | an idle connection was unfit | nothing: the pool uses another one |
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The connection string is refused.
+    /// The connection string is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The configured identity cannot be used.
@@ -53,10 +53,10 @@ pub enum Error {
     Token {
         /// `host,port`.
         server: String,
-        /// Why not.
+        /// The cause.
         source: TokenError,
     },
-    /// The server's name has no address.
+    /// The server's name cannot be resolved.
     #[error(
         "the name of {server} cannot be resolved: check its spelling (`az sql server list --query [].fullyQualifiedDomainName` lists the names), and the DNS of this network (a private endpoint needs its zone there)"
     )]
@@ -64,7 +64,7 @@ pub enum Error {
     Resolve {
         /// `host,port`.
         server: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
     /// The server could not be reached.
@@ -75,13 +75,13 @@ pub enum Error {
     Dial {
         /// `host,port`.
         server: String,
-        /// What the network said, of each address.
+        /// The network error of each address.
         source: io::Error,
     },
-    /// Any certificate would be trusted, but on this machine only, and the server
-    /// is elsewhere. No token was sent.
+    /// Any certificate would be accepted, but only from a server on this machine, and the server is
+    /// not on this machine. No token was sent.
     #[error(
-        "{server} is not on this machine, where alone a certificate is trusted unseen: no token was sent to it"
+        "{server} is not on this machine, so no token was sent to it: unverified certificates are accepted on loopback only"
     )]
     #[non_exhaustive]
     NotLoopback {
@@ -94,18 +94,18 @@ pub enum Error {
     ConnectionLost {
         /// `host,port`.
         server: String,
-        /// What it was doing then.
+        /// The stage in which the connection broke.
         stage: Stage,
-        /// What the network said.
+        /// The network error.
         source: io::Error,
     },
-    /// What answered is no TDS server.
-    #[error("{server} does not answer as Azure SQL does: {problem}")]
+    /// The peer is not a TDS server.
+    #[error("{server} does not respond like Azure SQL: {problem}")]
     #[non_exhaustive]
     UnexpectedProtocol {
         /// `host,port`.
         server: String,
-        /// What is wrong with the answer.
+        /// What is wrong with the response.
         problem: String,
     },
     /// The server declines TLS. No token was sent.
@@ -117,10 +117,10 @@ pub enum Error {
         /// `host,port`.
         server: String,
     },
-    /// TLS failed: most often the certificate is for another name, or of an
-    /// authority that is not trusted. No token was sent.
+    /// TLS failed. Usually the certificate is for another name, or its authority is not trusted. No
+    /// token was sent.
     #[error(
-        "TLS with {server} failed, so no token was sent to it: its certificate must be for '{name}' (HostNameInCertificate) and of a trusted authority (TrustServerCertificateCA)"
+        "TLS with {server} failed, so no token was sent to it: its certificate must be for '{name}' (HostNameInCertificate) and issued by a trusted authority (TrustServerCertificateCA)"
     )]
     #[non_exhaustive]
     Tls {
@@ -128,35 +128,35 @@ pub enum Error {
         server: String,
         /// The name that the certificate must have.
         name: String,
-        /// What rustls said.
+        /// The error of rustls.
         source: rustls::Error,
     },
     /// The server refused the login (error 18456).
     #[error(transparent)]
     LoginRefused(Box<LoginRefused>),
-    /// The login failed with another error of the server, or the connection broke.
+    /// The login failed with another server error, or the connection broke.
     #[error("the login to {server} failed{}", advice(server, source))]
     #[non_exhaustive]
     Login {
         /// `host,port`.
         server: String,
-        /// What the server or the driver said.
+        /// The error of the server or of the driver.
         source: LoginError,
     },
-    /// The server sent the client elsewhere too often, or where it may not go.
+    /// The server routed the login too often, or to a host that is not allowed.
     #[error("{server} routes the login to {target}: {problem}")]
     #[non_exhaustive]
     Routing {
         /// `host,port`.
         server: String,
-        /// Where to.
+        /// The host to which the login was routed.
         target: String,
-        /// Why it is not followed.
+        /// Why the routing is not followed.
         problem: &'static str,
     },
-    /// The time for a connect is over.
+    /// The connect timed out.
     #[error(
-        "connecting to {server} took longer than {limit:?} (Connect Timeout); it ended while {stage}{}",
+        "connecting to {server} timed out after {limit:?} (Connect Timeout) while {stage}{}",
         stage.advice()
     )]
     #[non_exhaustive]
@@ -165,23 +165,23 @@ pub enum Error {
         server: String,
         /// The limit.
         limit: Duration,
-        /// What it was doing then.
+        /// The stage that was reached.
         stage: Stage,
         /// Why the last try within that time failed, if there was one.
         source: Option<Box<Error>>,
     },
-    /// An idle connection is not fit to be used again. The pool takes the next,
-    /// or makes a new one: callers of a pool do not see this.
-    #[error("the connection is retired: {reason}")]
+    /// An idle connection is not fit to be used again. The pool uses another connection or opens
+    /// one: callers of a pool do not see this error.
+    #[error("the connection was retired: {reason}")]
     #[non_exhaustive]
     Retired {
-        /// Why.
+        /// The reason.
         reason: RetireReason,
     },
 }
 
 impl Error {
-    /// Whether the same call may succeed later without anybody's doing.
+    /// Whether the same call may succeed later without intervention.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -199,8 +199,8 @@ impl Error {
         }
     }
 
-    /// The server's error, if the server returned one. Of several, the most useful one; the others
-    /// are its [`source`](std::error::Error::source).
+    /// Returns the server's error, if there is one. If the server returned several, this is the
+    /// most useful one, and the others are its [`source`](std::error::Error::source).
     #[must_use]
     pub fn server_error(&self) -> Option<&ServerError> {
         match self {
@@ -238,18 +238,16 @@ impl Failure for Error {
     }
 }
 
-/// Whether a query's error says that the server, or the connection to it, is away
-/// for the time being (it moves, is busy, has chosen a victim of a deadlock, the
-/// session's token has expired): the same may succeed on another connection of the
-/// pool.
+/// Whether the error of a query is transient: the server or the connection is temporarily
+/// unavailable (the database moves, the server is busy, the query was a deadlock victim, the
+/// session's token has expired). The same query may succeed on another connection of the pool.
 ///
-/// Whether the query had its effect, nobody knows: repeat what may be repeated.
-/// Errors of a checkout have [`Error::is_transient`].
+/// The query may have taken effect: retry only idempotent work. For errors of a checkout, use
+/// [`Error::is_transient`].
 ///
-/// An answer that took longer than `Command Timeout` (`Io` of kind `TimedOut`) is not
-/// transient, as it is not for Microsoft's drivers: as a rule it would take as long again.
-/// It may also be that the server is gone without a word; who knows the query to be quick
-/// may try it again.
+/// A response that took longer than `Command Timeout` (`Io` of kind `TimedOut`) is not transient,
+/// as in Microsoft's drivers, because the query would usually take as long again. The server may
+/// also have failed silently: a query that is known to be quick may be retried.
 #[must_use]
 pub fn is_transient(error: &tiberius::error::Error) -> bool {
     match error {
@@ -265,16 +263,16 @@ pub(super) const CANNOT_OPEN_DATABASE: u32 = 4060;
 /// Login failed.
 pub(super) const LOGIN_FAILED: u32 = 18456;
 
-const UNAVAILABLE: &str = "the database is not available now, because it resumes, moves or recovers: set Connect Timeout to 60 or more to wait for it";
+const UNAVAILABLE: &str = "the database is temporarily unavailable, because it is resuming, moving or recovering: set Connect Timeout to 60 or more to wait for it";
 
 const BUSY: &str =
     "the server is busy or at its limit: use fewer connections (Max Pool Size), or a larger tier";
 
-/// Errors that are transient, or that the user can do something about: their numbers, whether they
-/// are transient, and what to do. `SERVER` and `ADDRESS` are replaced.
+/// Errors that are transient, or that the user can fix: their numbers, whether they are transient,
+/// and advice. `SERVER` and `ADDRESS` are replaced.
 ///
-/// The transient ones are those of Microsoft.Data.SqlClient's logins and of its configurable retry,
-/// and of "Troubleshoot common connection issues" on Microsoft Learn.
+/// The transient errors are those of Microsoft.Data.SqlClient's logins and of its configurable
+/// retry, and of "Troubleshoot common connection issues" on Microsoft Learn.
 const KNOWN: &[(&[u32], bool, &str)] = &[
     (&[233, 997, 1204, 1205, 1222, READ_ONLY, 4221, 10060, TOKEN_EXPIRED, 40143, 40540], true, ""),
     (&[615, 921, 926, 18401, 40197, 40613, 40971, 42108, 42109], true, UNAVAILABLE),
@@ -303,7 +301,7 @@ const KNOWN: &[(&[u32], bool, &str)] = &[
     ),
 ];
 
-/// Whether an error is transient, and what to do about it.
+/// Returns whether an error is transient, and what to do about it.
 pub(super) fn known(code: u32) -> Option<(bool, &'static str)> {
     KNOWN
         .iter()
@@ -315,8 +313,8 @@ pub(crate) fn is_transient_code(code: u32) -> bool {
     known(code).is_some_and(|(transient, _)| transient)
 }
 
-/// The place of an error among those of one login: those with advice come first. The server may
-/// add that the login failed to any of them.
+/// Returns the rank of an error among those of one login: errors with advice come first. The server
+/// may add an error that the login failed to any of them.
 pub(super) fn rank(code: u32) -> u8 {
     match known(code) {
         Some(_) => 0,
@@ -325,7 +323,7 @@ pub(super) fn rank(code: u32) -> u8 {
     }
 }
 
-/// Why a login failed, or what to do about it.
+/// Returns why a login failed, or what to do about it.
 fn advice(server: &str, source: &LoginError) -> String {
     let (error, advice) = match source {
         LoginError::Server(error) => (error, known(error.code()).map_or("", |(_, advice)| advice)),
@@ -333,10 +331,10 @@ fn advice(server: &str, source: &LoginError) -> String {
         LoginError::Driver(_) => return ": the driver returned an error".into(),
     };
     let advice = if advice.is_empty() { "the server returned an error" } else { advice };
-    // Where the login was routed, the first server is the one that has settings.
+    // If the login was routed, the first server is the one that can be configured.
     let host = server.rsplit("(where ").next().unwrap_or(server);
     let name = host.split(['.', ',']).next().unwrap_or(host);
-    // The command is pasted into a shell: nothing else of the server's text goes into it.
+    // The command is pasted into a shell, so it contains nothing else of the server's text.
     let address = error.message().split('\'').find_map(|word| word.parse::<IpAddr>().ok());
     let address = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
     format!(": {}", advice.replace("SERVER", name).replace("ADDRESS", &address))

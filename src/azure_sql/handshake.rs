@@ -1,6 +1,5 @@
-//! TLS the way TDS 7.4 does it (MS-TDS 3.2.5.2): while hands are shaken, TLS
-//! records travel as the payload of PRELOGIN packets; from then on, bare. With
-//! TDS 8.0 they are bare from the first.
+//! TLS in TDS 7.4 (MS-TDS 3.2.5.2): during the handshake, TLS records are the payload of PRELOGIN
+//! packets; afterwards they are sent without packets. In TDS 8.0, they are never in packets.
 
 use std::{
     io,
@@ -13,30 +12,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::packet::{DEFAULT_SIZE, HEADER, Header, header, kind, status};
 
-/// The wire below TLS.
+/// The stream below TLS.
 #[derive(Debug)]
 pub(super) struct Wire<S> {
     tcp: S,
     writes_packets: bool,
-    /// TLS records, until they are flushed.
+    /// TLS records that are not flushed yet.
     gathered: Vec<u8>,
-    /// Packets of flushed records that have not been sent yet.
+    /// Packets of flushed records that are not sent yet.
     packets: BytesMut,
     reads_packets: bool,
-    /// The header of the packet that is being read; `have` bytes of it have arrived.
+    /// The header of the packet that is being read, of which `have` bytes have arrived.
     header: [u8; HEADER],
     have: usize,
-    /// Bytes of that packet's payload that have not been read yet.
+    /// Bytes of that packet's payload that are not read yet.
     left: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// For a handshake within packets.
+    /// Creates a stream for a handshake in packets.
     pub(super) fn framed(tcp: S) -> Self {
         Self { writes_packets: true, reads_packets: true, ..Self::bare(tcp) }
     }
 
-    /// For a handshake without.
+    /// Creates a stream for a handshake without packets.
     pub(super) fn bare(tcp: S) -> Self {
         Self {
             tcp,
@@ -50,14 +49,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The handshake is over: writes are bare from now on. Reads become so with
-    /// the first byte that begins no packet, because a server may still wrap the
-    /// session tickets that TLS 1.3 sends behind the handshake.
+    /// Ends the handshake: writes are without packets from now on. Reads change with the first byte
+    /// that does not start a packet, because a server may still send the session tickets of TLS 1.3
+    /// in packets after the handshake.
     pub(super) fn handshake_over(&mut self) {
         self.writes_packets = false;
     }
 
-    /// Sends what was gathered, in packets.
+    /// Sends the collected records in packets.
     fn poll_packets(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut pieces = self.gathered.chunks(DEFAULT_SIZE - HEADER).peekable();
         while let Some(piece) = pieces.next() {
@@ -106,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Records may have been gathered that nobody has flushed before reading.
+        // The caller may read without having flushed the collected records.
         ready!(self.poll_packets(cx))?;
         let Self { tcp, writes_packets, reads_packets, header, have, left, .. } = &mut *self;
         while *reads_packets {
@@ -119,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 *left -= count;
                 return Poll::Ready(Ok(()));
             }
-            // Only one byte at first: it may belong to a bare TLS record.
+            // Only one byte at first, because it may belong to a TLS record without a packet.
             let end = if *have == 0 { 1 } else { HEADER };
             let mut rest = ReadBuf::new(&mut header[*have..end]);
             ready!(Pin::new(&mut *tcp).poll_read(cx, &mut rest))?;
@@ -129,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             }
             if !is_handshake_packet(header[0]) {
                 if *writes_packets {
-                    let problem = "it answers the TLS handshake with something else";
+                    let problem = "it responds to the TLS handshake with something else";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, problem)));
                 }
                 buffer.put_slice(&header[..1]);

@@ -1,4 +1,4 @@
-//! What the manager knows of a connection's transport, which tiberius owns.
+//! What the manager knows about a connection's transport, which is owned by tiberius.
 
 use std::{
     io,
@@ -12,25 +12,25 @@ use super::{
 };
 use crate::{clock::Clock, limited::Allowance, lock::Lock};
 
-/// What to do when a reset is due and the next request names a transaction,
-/// which the reset would end under its feet.
+/// The action if a reset is due and the next request names a transaction, which the reset would
+/// roll back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResetRule {
-    /// Let the request pass (it is the one that rolls back) and reset with the
-    /// next that names none.
+    /// Send the request (it is the rollback), and reset with the next request without a
+    /// transaction.
     OutsideTransaction,
     /// Refuse the request.
     RefuseTransaction,
 }
 
-/// An error of this class or above ends the session ("Database Engine error
-/// severities" on Microsoft Learn).
+/// An error of this class or above terminates the session ("Database Engine error severities" on
+/// Microsoft Learn).
 const SEVERE: u8 = 20;
 
 /// Identifies a transaction (MS-TDS 2.2.5.3.2).
 pub(super) type Descriptor = [u8; 8];
 
-/// Shared by a connection's transport, which writes, and its manager, which reads.
+/// The state shared by a connection's transport, which writes it, and its manager, which reads it.
 #[derive(Debug)]
 pub(super) struct Link {
     clock: Arc<dyn Clock>,
@@ -40,38 +40,38 @@ pub(super) struct Link {
 }
 
 #[derive(Debug, Default)]
-#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
+#[allow(clippy::struct_excessive_bools)] // The flags are independent.
 pub(super) struct State {
-    /// When the server last sent something, by the clock's monotonic time.
+    /// When the server last sent something, on the monotonic clock.
     heard: Duration,
-    /// How many requests have begun.
+    /// The number of requests that were started.
     pub(super) requests: u64,
     responses: u64,
-    /// The last write could not be completed at once; the task that wrote may have given up.
+    /// The last write did not complete at once; the task that wrote may have given up.
     pub(super) stuck: bool,
-    /// The next request that can carry it resets the session first.
+    /// The next request that allows it first resets the session.
     pub(super) reset: Option<ResetRule>,
     pub(super) resets_sent: u64,
-    /// The current request resets the session, and its response has not acknowledged that.
+    /// The current request resets the session, and its response has not acknowledged the reset yet.
     pub(super) awaits_reset: bool,
-    /// The descriptor of the open transaction, as far as responses show, and at each request by
-    /// its headers. Not known of one that began after the first result set of the last response.
+    /// The descriptor of the open transaction, from responses and from the headers of each request.
+    /// A transaction that began after the first result set of the last response is unknown.
     pub(super) transaction: Option<Descriptor>,
-    /// A guard owns the transaction, and has not ended it.
+    /// A guard owns the transaction and has not ended it yet.
     pub(super) guarded: bool,
-    /// The guard was dropped, or the server ended its transaction: requests are refused.
+    /// The guard was dropped, or the server ended its transaction, so requests are refused.
     pub(super) abandoned: bool,
-    /// The server has read the login's token.
+    /// The server has acknowledged the login's token.
     pub(super) acknowledged_token: bool,
-    /// The server's errors until it acknowledged the token.
+    /// The server's errors before it acknowledged the token.
     pub(super) login_errors: Vec<Vec<u8>>,
-    /// The server refused to change a database that is read-only.
+    /// The server refused to change a database because it is read-only.
     pub(super) is_read_only: bool,
-    /// When the last request began.
+    /// When the last request started.
     asked: Duration,
-    /// When a response was last waited for.
+    /// When a caller last waited for a response.
     waited: Duration,
-    /// Why the connection must not be used any more.
+    /// Why the connection must not be used again.
     pub(super) fault: Option<RetireReason>,
 }
 
@@ -81,18 +81,18 @@ impl Link {
         Self { clock, state: Lock::new(state), allowance: Allowance::for_login() }
     }
 
-    /// One task uses a connection at a time, so that nothing waits for this lock.
+    /// A connection is used by one task at a time, so this lock is never contended.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// When the server last sent something, by the clock's monotonic time; before that, when the
-    /// connection was begun.
+    /// Returns when the server last sent something, on the monotonic clock; initially, when the
+    /// connection was opened.
     pub(super) fn heard(&self) -> Duration {
         self.state().heard
     }
 
-    /// Every request has its whole response, and nothing is half-written.
+    /// Whether every request has its complete response, and no write is incomplete.
     pub(super) fn is_settled(&self) -> bool {
         let state = self.state();
         state.requests == state.responses && !state.stuck
@@ -105,7 +105,7 @@ impl Link {
         state.asked = now;
     }
 
-    /// The server sent something.
+    /// Records that the server sent something.
     pub(super) fn hears(&self) {
         let now = self.clock.monotonic();
         self.state().heard = now;
@@ -117,7 +117,7 @@ impl Link {
         state.judge_reset();
     }
 
-    /// The server sent this error: from its number on.
+    /// Records an error from the server, given from its number on.
     pub(super) fn server_error(&self, error: Vec<u8>) {
         let mut state = self.state();
         match error[..] {
@@ -139,36 +139,36 @@ impl Link {
     pub(super) fn transaction_ended(&self) {
         let mut state = self.state();
         state.transaction = None;
-        // What follows would not be within the transaction.
+        // Further requests would not be within the transaction.
         state.abandoned |= state.guarded;
     }
 
-    /// A response is waited for.
+    /// Records that a caller waits for a response.
     pub(super) fn waits(&self) {
         let now = self.clock.monotonic();
         self.state().waited = now;
     }
 
-    /// If the server sent nothing since the last request began: when that was, and for how long
-    /// a response was waited for.
+    /// If the server sent nothing since the last request started, returns when that was, and how
+    /// long a caller waited for a response.
     pub(super) fn unanswered(&self) -> Option<(Duration, Duration)> {
         let State { heard, asked, waited, .. } = *self.state();
         (heard < asked).then(|| (asked, waited.saturating_sub(asked)))
     }
 
-    /// Refuses requests from now on, because the transaction that they belong to was dropped.
+    /// Refuses requests from now on, because their transaction was dropped.
     pub(super) fn abandon(&self) {
         let mut state = self.state();
         (state.guarded, state.abandoned) = (false, true);
     }
 
-    /// Accepts requests again: to roll back.
+    /// Accepts requests again, for the rollback.
     pub(super) fn readmit(&self) {
         let mut state = self.state();
         (state.guarded, state.abandoned) = (false, false);
     }
 
-    /// Whether the reset bit goes with the request that is about to be sent.
+    /// Whether the next request carries the reset bit.
     pub(super) fn reset_goes_with(&self, transaction: Option<Descriptor>) -> io::Result<bool> {
         let mut state = self.state();
         state.transaction = transaction;
@@ -178,9 +178,9 @@ impl Link {
                 state.set_fault(RetireReason::TransactionOpen);
                 Err(io::Error::new(
                     io::ErrorKind::ConnectionAborted,
-                    "the connection's last borrower left a transaction open, so that it cannot be \
-                     reset; it is retired: take another from the pool and try again, and commit \
-                     or roll back before a connection goes back (or use Recycling::Clean)",
+                    "the previous borrower left a transaction open, so the connection cannot be \
+                     reset and is retired: get another one from the pool and retry, and commit \
+                     or roll back before you return a connection (or use Recycling::Clean)",
                 ))
             }
             (Some(_), false) => {
@@ -192,7 +192,7 @@ impl Link {
         }
     }
 
-    /// The first fault stays.
+    /// The first fault is kept.
     pub(super) fn set_fault(&self, fault: RetireReason) {
         self.state().set_fault(fault);
     }
@@ -203,8 +203,8 @@ impl State {
         self.fault.get_or_insert(fault);
     }
 
-    /// The acknowledgement of a reset comes before this, or not at all. An earlier fault stays:
-    /// after a severe error or an attention there is no verdict.
+    /// The acknowledgement of a reset comes before this point, or not at all. An earlier fault is
+    /// kept: after a severe error or an attention, a missing acknowledgement means nothing.
     pub(super) fn judge_reset(&mut self) {
         if std::mem::take(&mut self.awaits_reset) {
             self.set_fault(RetireReason::ResetNotAcknowledged);

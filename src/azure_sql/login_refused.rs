@@ -9,27 +9,27 @@ use crate::{Cloud, excerpt::printable, token::Claims};
 pub struct LoginRefused {
     /// `host,port`.
     pub server: String,
-    /// The database that was asked for.
+    /// The requested database.
     pub database: Option<String>,
-    /// What the token says about itself.
+    /// The token's claims.
     pub claims: Option<Claims>,
-    /// The audience that this server's tokens should have.
+    /// The audience of tokens for this server.
     pub(super) audience: String,
-    /// When the token ends.
+    /// When the token expires.
     pub(super) expires_on: std::time::SystemTime,
-    /// What became of the login with another token, in a sentence.
+    /// The outcome of the login with another token, in a sentence.
     pub(super) second_login: String,
     /// The server's error.
     pub source: ServerError,
 }
 
 impl LoginRefused {
-    /// The audience of the token, if it is another than this server's.
+    /// Returns the token's audience, if it is not this server's.
     fn wrong_audience(&self) -> Option<&str> {
         let audience = self.claims.as_ref()?.audience.as_deref()?;
         let bare = |text: &str| text.trim_end_matches('/').to_ascii_lowercase();
         let (is, should_be) = (bare(audience), bare(&self.audience));
-        // One application has a name of either kind.
+        // An application has a name of either kind.
         let alike = is.contains("://") == should_be.contains("://");
         (alike && is != should_be).then_some(audience)
     }
@@ -46,7 +46,7 @@ impl fmt::Display for LoginRefused {
             self.token(),
             self.second_login,
         );
-        // The claims of the token are text of others.
+        // The claims of the token are untrusted text.
         f.write_str(&printable(&text))
     }
 }
@@ -58,17 +58,18 @@ impl std::error::Error for LoginRefused {
 }
 
 impl LoginRefused {
-    /// Whether the server's errors say so. All refusals have one number: only the text differs.
+    /// Whether one of the server's errors contains this text. All refusals have the same number, so
+    /// only the text differs.
     fn says(&self, text: &str) -> bool {
         self.source.each().any(|error| error.message().contains(text))
     }
 
-    /// The likely reason, and what to do.
+    /// Returns the likely reason, and what to do.
     fn reason(&self) -> String {
         if let Some(audience) = self.wrong_audience() {
             let host = self.server.split(',').next().unwrap_or_default();
             let advice = match Cloud::of_azure_sql_host(host) {
-                Some(_) => "leave out Entra Scope, so that it follows from the host",
+                Some(_) => "remove Entra Scope, so that the scope is derived from the host",
                 None => "check Entra Scope",
             };
             return format!(
@@ -79,7 +80,7 @@ impl LoginRefused {
         if self.says("configured to accept this token") || self.says("Incorrect or invalid token") {
             let tenant = self.claims.as_ref().and_then(|claims| claims.tenant_id.as_deref());
             return format!(
-                "the token is of another tenant than the server, or the server has no Entra administrator. Compare the tenant {} with `az account show --query tenantId` for the server's subscription, and run `az sql server ad-admin list --resource-group GROUP --server SERVER`.",
+                "the token is from another tenant than the server, or the server has no Entra administrator. Compare the tenant {} with `az account show --query tenantId` for the server's subscription, and run `az sql server ad-admin list --resource-group GROUP --server SERVER`.",
                 tenant.unwrap_or("of the token")
             );
         }
@@ -87,7 +88,7 @@ impl LoginRefused {
             return "the server considers the token expired: check the clock of this machine and the source of the tokens.".to_owned();
         }
         let name = self.claims.as_ref().and_then(Claims::principal_name);
-        // As T-SQL quotes it.
+        // Quoted as in T-SQL.
         let user = format!("[{}]", name.unwrap_or("NAME").replace(']', "]]"));
         let (reason, database) = match &self.database {
             Some(database) => ("this identity may have no user in the database.", &**database),
@@ -101,7 +102,7 @@ impl LoginRefused {
         )
     }
 
-    /// The token's claims, to compare with.
+    /// Describes the token's claims, to compare them with the server's settings.
     fn token(&self) -> String {
         let Some(claims) = &self.claims else {
             return "The token is not a JWT, so its principal is unknown.".to_owned();

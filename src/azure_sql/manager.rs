@@ -18,80 +18,80 @@ use crate::{
     connect::{Engine, PoolState, SilentServer, jittered},
 };
 
-/// Makes and cleans the connections of a [`Pool`](super::Pool).
+/// Opens and cleans the connections of a [`Pool`](super::Pool).
 ///
-/// [`Connector::pool_builder`] makes one for each pool; one made by hand fits into deadpool's
-/// own builder.
+/// [`Connector::pool_builder`] creates one for each pool. Use it with deadpool's own builder for
+/// other settings.
 #[derive(Debug)]
 pub struct Manager {
     connector: Connector,
-    /// By the monotonic clock.
+    /// On the monotonic clock.
     silent: SilentServer,
     pub(super) state: Arc<PoolState<Self, Connection>>,
 }
 
-/// What happens to a connection between two borrowers. Either way the session
-/// is reset: temporary tables, `SET` options, `SESSION_CONTEXT`, the database
-/// chosen by `USE` do not reach the next borrower.
+/// How a connection is cleaned between two borrowers. The session is always reset: temporary
+/// tables, `SET` options, `SESSION_CONTEXT` and the database selected by `USE` do not reach the
+/// next borrower.
 ///
-/// A connection with an incomplete response is closed when it comes back. What else happens when
-/// a connection comes back is described in the [manual](crate::manual::connections).
+/// A connection with an incomplete response is closed when it is returned. The
+/// [manual](crate::manual::connections) describes the other steps.
 ///
-/// The server closes a connection that is reset under another security context (`EXECUTE AS …
-/// WITH NO REVERT`; error 18059). With [`Fast`](Self::Fast), the next borrower's first request gets
-/// that error. For application roles this is inferred, not tried. So
-/// [take](super::PooledConnection::take) such a connection out of the pool.
+/// The server closes a connection that is reset under another security context (`EXECUTE AS … WITH
+/// NO REVERT`; error 18059). With [`Fast`](Self::Fast), the next borrower's first request gets that
+/// error. Application roles probably behave in the same way, but were not tested.
+/// [Take](super::PooledConnection::take) such a connection out of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Recycling {
-    /// One round trip: shows that the connection lives, rolls an open transaction back, and
-    /// restores READ COMMITTED (which a reset does not). In the background when the connection
-    /// comes back, if there is a runtime with several threads; else at the next checkout.
+    /// Sends one request that checks the connection, rolls back an open transaction, and restores
+    /// READ COMMITTED (which a reset does not). In the background when the connection is returned,
+    /// in a runtime with several threads; otherwise at the next checkout.
     #[default]
     Clean,
-    /// Nothing is sent; the next borrower's first request resets the session. That request fails
-    /// if the connection is broken without the pool's knowledge. A changed isolation level stays.
-    /// A connection that comes back in a transaction is closed.
+    /// Sends nothing; the next borrower's first request resets the session. That request fails if
+    /// the connection broke unnoticed. A changed isolation level remains. A connection that is
+    /// returned in a transaction is closed.
     ///
-    /// A transaction that began after the first result set of the last response is not detected:
-    /// it keeps its locks, and the next borrower's first request fails with a retryable error.
-    /// A bulk insert that was dropped before its end leaves the server waiting for rows, which
-    /// is also an error of the next request.
+    /// A transaction that began after the first result set of the last response is not detected: it
+    /// keeps its locks, and the next borrower's first request fails with a retryable error. A bulk
+    /// insert that was dropped before its end leaves the server waiting for rows, which also fails
+    /// the next request.
     Fast,
 }
 
-/// Rolls back what was left open, restores what a reset does not, and answers
-/// one row with 0. `SET NOEXEC ON` and the like would leave no row.
+/// Rolls back an open transaction, restores what a reset does not, and returns one row with 0.
+/// After `SET NOEXEC ON` and the like, it returns no row.
 pub(crate) const PROBE: [&str; 3] = [
     "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; ",
     "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ",
     "SELECT @@TRANCOUNT",
 ];
 
-/// A probe that takes longer finds no live connection.
+/// If a probe takes longer, the connection is considered dead.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Azure SQL re-validates a session's token; one this near its end, less up to half of
-/// that by chance, is not begun anything new with. By chance, because all of a pool's
-/// connections may have one token.
+/// Azure SQL validates a session's token again during the session. A connection is not used again
+/// if its token expires within this time, minus up to half of it at random: all connections of a
+/// pool may have the same token.
 const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 
 impl Manager {
-    /// Makes the connections of `connector`.
+    /// Creates a manager for connections of `connector`.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
         let state = Arc::new(PoolState::new(&connector.0));
         Self { connector, silent: SilentServer::default(), state }
     }
 
-    /// What it connects with.
+    /// Returns its connector.
     #[must_use]
     pub fn connector(&self) -> &Connector {
         &self.connector
     }
 
-    /// Whether an idle connection may be lent again, as far as can be told without
-    /// asking it; counted if not.
+    /// Whether an idle connection may be used again, as far as is known without a request. Retires
+    /// it if not.
     pub(super) fn is_fit(&self, connection: &Connection) -> bool {
         if connection.retired {
             return false;
@@ -100,7 +100,7 @@ impl Manager {
         reason.inspect(|reason| self.connector.0.metrics.retired(*reason)).is_none()
     }
 
-    /// Makes a connection fit for its next borrower.
+    /// Prepares a connection for its next borrower.
     pub(crate) async fn make_fit(&self, connection: &mut Connection) -> Result<(), Error> {
         self.renew(connection).await.map_err(|reason| {
             self.retire(connection, reason);
@@ -114,13 +114,13 @@ impl Manager {
         if reason == RetireReason::ResetNotAcknowledged {
             self.connector.0.driver.warned_of_resets.call_once(|| {
                 let server = &connection.server;
-                tracing::warn!(server, "the server does not acknowledge resets of sessions");
+                tracing::warn!(server, "the server does not acknowledge session resets");
             });
         }
     }
 
-    /// Whether a connection that comes back may be lent again. If so, its next
-    /// request resets the session, even if nobody makes it fit before.
+    /// Whether a returned connection may be used again. If so, its next request resets the session,
+    /// even without further preparation.
     #[cfg(feature = "bb8")]
     pub(crate) fn take_back(&self, connection: &mut Connection) -> bool {
         if connection.retired || self.returned(connection, false) == Returned::Close {
@@ -141,7 +141,7 @@ impl Manager {
             self.retire(connection, reason);
             return Returned::Close;
         }
-        // A dropped guard may have left more than its transaction: an isolation level.
+        // A dropped guard may also have left an isolation level.
         let in_transaction = {
             let state = connection.link.state();
             state.transaction.is_some() || state.abandoned
@@ -153,9 +153,10 @@ impl Manager {
         returned
     }
 
-    /// Without a probe, requests of borrowers show that the server is silent: nothing came for
-    /// `Command Timeout` or 5 s, whichever is shorter. A query that takes as long cannot be
-    /// distinguished, unless another connection was heard from meanwhile.
+    /// Without a probe, the borrowers' requests show that the server is silent: nothing was
+    /// received for `Command Timeout` or 5 s, whichever is shorter. A query that takes as long
+    /// cannot be distinguished, unless something was received on another connection in the
+    /// meantime.
     fn note_silence(&self, link: &Link) {
         let limit = self.connector.config().command_timeout.unwrap_or(PROBE_TIMEOUT);
         match link.unanswered() {
@@ -167,7 +168,7 @@ impl Manager {
         }
     }
 
-    /// What speaks against using the connection again, before it is asked.
+    /// Returns why the connection must not be used again, as far as is known without a request.
     fn unfit(&self, connection: &Connection) -> Option<RetireReason> {
         let link = &connection.link;
         if let Some(fault) = link.state().fault {
@@ -179,7 +180,7 @@ impl Manager {
         if !link.is_settled() {
             return Some(RetireReason::Unsettled);
         }
-        // Nothing is due, so that what has come can only be the end.
+        // No response is pending, so whatever has arrived can only be the end of the connection.
         if !connection.socket.is_quiet() {
             return Some(RetireReason::Closed);
         }
@@ -241,7 +242,8 @@ impl Manager {
             Ok(Err(tiberius::error::Error::Io { kind, .. })) => *kind == ErrorKind::TimedOut,
             Ok(_) => false,
         };
-        // One that had a transaction to roll back may be at that, and no sign of the others.
+        // A connection with a transaction may still be rolling back, which says nothing about
+        // others.
         if is_silent && connection.link.state().reset.is_none() {
             self.silent.silent(began);
         }
@@ -251,16 +253,16 @@ impl Manager {
             return Ok(());
         }
         let probed = self.connector.0.sent.excerpt(&format!("{probed:?}"));
-        tracing::debug!(probed, "the probe of an idle connection failed");
-        // What became of it while it lay idle shows only now.
+        tracing::debug!(probed, "the health check of an idle connection failed");
+        // Only the probe detects a fault that occurred while the connection was idle.
         let fault = connection.link.state().fault;
         Err(fault.unwrap_or(RetireReason::Recycling))
     }
 
-    /// Whether the session is live and clean.
+    /// Whether the connection works and the session is clean.
     ///
-    /// Synapse's dedicated SQL pools know READ UNCOMMITTED alone, and refuse the whole batch. The
-    /// connector learns this if the statement alone gets the same error, and no other one does.
+    /// Synapse's dedicated SQL pools only support READ UNCOMMITTED, and refuse the whole batch. The
+    /// connector detects this if the statement alone gets the same error, and no other one does.
     async fn probe(&self, connection: &mut Connection) -> tiberius::Result<bool> {
         let [roll_back, read_committed, count] = PROBE;
         let without = [roll_back, count].concat();
@@ -287,18 +289,18 @@ impl Manager {
     }
 }
 
-/// The times of a connection, by the monotonic clock.
+/// The times of a connection, on the monotonic clock.
 pub(crate) struct Times {
     pub(crate) created: Duration,
     pub(crate) heard: Duration,
-    /// By the wall clock.
+    /// On the wall clock.
     pub(crate) token_expires_on: SystemTime,
-    /// From 0 to 1, so that the connections of a pool do not age alike.
+    /// From 0 to 1, so that the connections of a pool do not expire together.
     pub(crate) jitter: f64,
 }
 
 impl<C: Send + 'static> Engine<Driver<C>> {
-    /// Why a connection must not be lent again, by its times alone.
+    /// Returns why a connection must not be used again, judging by its times alone.
     pub(crate) fn outlived(&self, times: &Times, silent: &SilentServer) -> Option<RetireReason> {
         let (clock, config) = (self.clock(), &self.driver.config);
         let since = |then| clock.monotonic().saturating_sub(then);
@@ -309,8 +311,8 @@ impl<C: Send + 'static> Engine<Driver<C>> {
         if config.idle_timeout.is_some_and(|limit| since(times.heard) >= limit) {
             return Some(RetireReason::Idle);
         }
-        // Where one was silent, those that have not been heard of since are not
-        // waited for one after the other.
+        // After one connection did not respond, do not wait in turn for others on which nothing was
+        // received since.
         if silent.includes(times.heard) {
             return Some(RetireReason::Silent);
         }
@@ -321,13 +323,13 @@ impl<C: Send + 'static> Engine<Driver<C>> {
         if self.tokens.has_newer_than(times.token_expires_on) {
             return Some(RetireReason::TokenExpiry);
         }
-        // Where nobody connects, nobody would ask for one.
+        // Without connects, no caller would request a token.
         self.tokens.refresh_if_due();
         None
     }
 }
 
-/// Whether the session is live and clean.
+/// Whether the connection works and the session is clean.
 async fn run(client: &mut Client, probe: &str) -> tiberius::Result<bool> {
     let asking = async { client.simple_query(probe).await?.into_results().await };
     let results = quietly(asking).await?;

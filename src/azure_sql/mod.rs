@@ -1,6 +1,5 @@
-//! Azure SQL, over [tiberius]: Azure SQL Database, Managed Instance, SQL database
-//! in Fabric. (Synapse and Fabric's warehouse take the same logins, but have not
-//! been tried.)
+//! Azure SQL, with [tiberius]: Azure SQL Database, Managed Instance, and SQL database in Fabric.
+//! (Synapse and Fabric's warehouse accept the same logins, but were not tested.)
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -13,13 +12,13 @@
 //! # }
 //! ```
 //!
-//! [`pool`] does all at once. By parts: [`Config`] says where to connect to, [`Connector`]
-//! connects and logs in, and its [`pool_builder`](Connector::pool_builder) makes a [`Pool`],
-//! which is deadpool's.
+//! [`pool`] does everything in one call. Step by step: [`Config`] has the address and settings,
+//! [`Connector`] connects and logs in, and its [`pool_builder`](Connector::pool_builder) builds a
+//! [`Pool`], which is a deadpool pool.
 //!
-//! In a program that logs through the `log` crate and has no `tracing` subscriber,
-//! tiberius warns on every connect that credentials are sent unencrypted (target
-//! `tiberius`). That is not so: the transport below it encrypts, which it does not see.
+//! In a program that logs through the `log` crate without a `tracing` subscriber, tiberius warns on
+//! every connect that credentials are sent unencrypted (target `tiberius`). They are encrypted:
+//! tiberius does not see the TLS of the transport below it.
 
 mod config;
 mod connection;
@@ -74,30 +73,30 @@ use crate::{
     token::Identity,
 };
 
-/// A pool for a connection string (of ADO.NET, ODBC, JDBC, Prisma, or a URL: see [`Config`] for its
-/// keywords), with the identity that its `Authentication` names, else that of the
-/// environment. Nothing is connected or requested yet.
+/// Builds a pool from a connection string (ADO.NET, ODBC, JDBC, Prisma, or a URL: see [`Config`]
+/// for its keywords), with the identity that its `Authentication` selects, otherwise that of the
+/// environment. It neither connects nor requests a token yet.
 ///
 /// # Errors
 ///
-/// [`Error`], if the string, the identity's settings or a CA file are not usable.
+/// [`Error`], if the string, the identity's settings or a CA file is invalid.
 pub fn pool(connection_string: &str) -> Result<Pool, Error> {
     Ok(connector(connection_string)?.pool())
 }
 
-/// As [`pool`], with the settings that Service Connector and App Service put into the
-/// environment. An info event names the variables that were used. The first of these that is
-/// set is read:
+/// Like [`pool`], with the settings that Service Connector and App Service provide in the
+/// environment. An info event names the variables that were used. The first of these that is set is
+/// used:
 ///
-/// 1. `AZURE_SQL_CONNECTIONSTRING`, of Service Connector for .NET, Java and Go. For a service
-///    principal, `AZURE_SQL_TENANTID` is read as well.
-/// 2. the only variable that begins with `SQLAZURECONNSTR_`, or with `SQLCONNSTR_`: the
+/// 1. `AZURE_SQL_CONNECTIONSTRING`, from Service Connector for .NET, Java and Go. For a service
+///    principal, `AZURE_SQL_TENANTID` is also read.
+/// 2. the only variable that starts with `SQLAZURECONNSTR_`, or with `SQLCONNSTR_`: the
 ///    connection strings of App Service
-/// 3. separate variables, of Service Connector for Node.js, Python and others:
+/// 3. separate variables, from Service Connector for Node.js, Python and others:
 ///    `AZURE_SQL_SERVER` (or `_SERVERNAME`, `_HOST`), `_PORT`, `_DATABASE` (or `_NAME`),
 ///    `_AUTHENTICATION` (or `_AUTHENTICATIONTYPE`), `_CLIENTID` (or `_USERNAME`, `_UID`,
 ///    `_USER`), `_CLIENTSECRET` (or `_PASSWORD`) and `_TENANTID`. With a secret,
-///    `azure-active-directory-default` is a service principal. For a managed identity,
+///    `azure-active-directory-default` selects a service principal. For a managed identity,
 ///    `AZURE_SQL_USER` is an object ID.
 ///
 /// ```no_run
@@ -107,38 +106,38 @@ pub fn pool(connection_string: &str) -> Result<Pool, Error> {
 ///
 /// # Errors
 ///
-/// As [`pool`]; also [`ConfigError::Value`], if none of the variables is set, or several
-/// variables of App Service are. It names the variables.
+/// The errors of [`pool`]; also [`ConfigError::Value`], with the names of the variables, if none of
+/// them is set, or if several variables of App Service are set.
 pub fn pool_from_env() -> Result<Pool, Error> {
     let (config, credential) = Config::of_variables(&Environment::from_process())?;
     Ok(connector_of(&Identity::new(credential), config)?.pool())
 }
 
-/// The connector that [`pool`] makes its pool on, for use under another pool or none.
+/// Creates the connector that [`pool`] uses, for another pool or for use without a pool.
 ///
 /// # Errors
 ///
-/// As [`pool`].
+/// The errors of [`pool`].
 pub fn connector(connection_string: &str) -> Result<Connector, Error> {
     let (config, credential) = Config::parse_with_credential(connection_string)?;
     connector_of(&Identity::new(credential), config)
 }
 
-/// As [`pool`], with an identity that other pools share.
+/// Like [`pool`], with an identity that is shared with other pools.
 ///
 /// # Errors
 ///
-/// [`Error`], if the string or a CA file is not usable. A string that names another identity
-/// than the environment's (`Authentication`, `User Id`) is refused.
+/// [`Error`], if the string or a CA file is invalid. A string that selects an identity
+/// (`Authentication`, `User Id`) other than the environment's is refused.
 pub fn pool_with(identity: &Identity, connection_string: &str) -> Result<Pool, Error> {
     Ok(connector_with(identity, connection_string)?.pool())
 }
 
-/// The connector that [`pool_with`] makes its pool on, for use under another pool or none.
+/// Creates the connector that [`pool_with`] uses, for another pool or for use without a pool.
 ///
 /// # Errors
 ///
-/// As [`pool_with`].
+/// The errors of [`pool_with`].
 pub fn connector_with(identity: &Identity, connection_string: &str) -> Result<Connector, Error> {
     connector_of(identity, connection_string.parse()?)
 }

@@ -1,5 +1,5 @@
-//! TDS packets (MS-TDS 2.2.3.1): their headers, and the watch that the transport
-//! keeps over them in both directions.
+//! TDS packets (MS-TDS 2.2.3.1): their headers, and how the transport follows them in both
+//! directions.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use super::{
 /// The length of a packet's header.
 pub(super) const HEADER: usize = 8;
 
-/// The packet size before the login negotiates another.
+/// The packet size until the login negotiates another one.
 pub(super) const DEFAULT_SIZE: usize = 4096;
 
 /// Packet types (MS-TDS 2.2.3.1.1).
@@ -33,18 +33,18 @@ pub(super) mod status {
     pub(in super::super) const RESET_CONNECTION: u8 = 0x08;
 }
 
-/// The header of a packet with `payload` bytes behind it.
+/// Returns the header of a packet with `payload` bytes after the header.
 pub(super) fn header(kind: u8, status: u8, payload: usize, id: u8) -> [u8; HEADER] {
     let length = u16::try_from(payload + HEADER).unwrap_or(u16::MAX).to_be_bytes();
     [kind, status, length[0], length[1], 0, 0, id, 0]
 }
 
-/// What a header says that matters here.
+/// The parts of a header that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: u8,
     pub(super) last: bool,
-    /// Bytes behind the header.
+    /// The number of bytes after the header.
     pub(super) payload: usize,
 }
 
@@ -58,19 +58,19 @@ impl Header {
     }
 }
 
-/// Follows the server's packets as they pass, and counts responses.
+/// Follows the server's packets and counts responses.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     header: [u8; HEADER],
     have: usize,
-    /// Payload still to come of the packet whose header is complete.
+    /// The remaining payload of the packet whose header is complete.
     left: usize,
     last: bool,
     response: Response,
 }
 
 impl Incoming {
-    /// Looks at the next bytes, in whatever pieces they come.
+    /// Processes the next bytes, in pieces of any size.
     pub(super) fn pass(&mut self, mut bytes: &[u8], link: &Link) -> io::Result<()> {
         link.hears();
         while !bytes.is_empty() {
@@ -101,25 +101,25 @@ impl Incoming {
     }
 }
 
-/// Collects the client's packets one by one, so that each is whole when its
-/// header is looked at and, where a reset is due, changed.
+/// Collects the client's packets one by one, so that each packet is complete when its header is
+/// inspected and, if a reset is due, changed.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    /// With the token in it, until the login is sent.
+    /// Zeroized, because it contains the token until the login is sent.
     packet: Zeroizing<Vec<u8>>,
-    /// Of `packet`, once its header is there.
+    /// The length of `packet`, once its header is complete.
     length: usize,
-    /// The last packet ended no message: the next one continues it.
+    /// The last packet did not end its message, so the next packet continues it.
     within_message: bool,
     /// The current message is not sent.
     refuses: bool,
-    /// A whole message was not sent; its answer is due.
+    /// A whole message was not sent, and its response is due.
     refused: bool,
     sent: usize,
 }
 
 impl Outgoing {
-    /// Takes up to the end of the packet at hand; says how much.
+    /// Takes bytes up to the end of the current packet, and returns their number.
     pub(super) fn take(&mut self, bytes: &[u8], link: &Link) -> io::Result<usize> {
         let mut taken = 0;
         if self.packet.len() < HEADER {
@@ -130,7 +130,8 @@ impl Outgoing {
             };
             let payload = Header::read(header)?.payload;
             self.length = HEADER + payload;
-            // At once, so that no copy of a login is left where the buffer was before.
+            // In one step, because growing the buffer later would leave a copy of a login in
+            // memory.
             self.packet.reserve_exact(payload);
         }
         let more = (bytes.len() - taken).min(self.length - self.packet.len());
@@ -141,7 +142,7 @@ impl Outgoing {
         Ok(taken + more)
     }
 
-    /// A packet was begun that is not whole yet.
+    /// Whether a packet was started and is incomplete.
     pub(super) fn is_partial(&self) -> bool {
         !self.packet.is_empty() && !self.is_whole()
     }
@@ -150,16 +151,16 @@ impl Outgoing {
         self.packet.len() >= HEADER && self.packet.len() == self.length
     }
 
-    /// What of a whole packet is still to be sent.
+    /// Returns the unsent bytes of a complete packet.
     pub(super) fn unsent(&self) -> &[u8] {
         if self.is_whole() { &self.packet[self.sent..] } else { &[] }
     }
 
-    /// `count` bytes of it were sent.
+    /// Records that `count` of these bytes were sent.
     pub(super) fn mark_sent(&mut self, count: usize) {
         self.sent += count;
         if self.sent == self.packet.len() {
-            // It may have been a login.
+            // The packet may have been a login.
             zeroize::Zeroize::zeroize(&mut self.packet);
             self.sent = 0;
         }
@@ -186,15 +187,15 @@ impl Outgoing {
             return Ok(());
         }
         if kind == kind::ATTENTION {
-            // Only a reader of tokens knows whether its acknowledgement comes alone or within the
-            // response.
+            // Only a decoder of tokens could tell whether the acknowledgement comes alone or within
+            // the response.
             link.set_fault(RetireReason::Cancelled);
             return Ok(());
         }
         link.request_started();
         if matches!(kind, kind::BATCH | kind::RPC | kind::TRANSACTION) {
             let transaction = transaction(&self.packet[HEADER..]);
-            // What is refused must not go out later, either.
+            // A refused packet must not be sent later, either.
             if link.reset_goes_with(transaction).inspect_err(|_| self.packet.clear())? {
                 self.packet[1] |= status::RESET_CONNECTION;
             }
@@ -203,9 +204,9 @@ impl Outgoing {
     }
 }
 
-/// The transaction that a request's `ALL_HEADERS` (MS-TDS 2.2.5.3) name: total
-/// length (4), then headers of length (4), type (2), data; of type 2, the data
-/// begins with the transaction's descriptor (8).
+/// Returns the transaction in a request's `ALL_HEADERS` (MS-TDS 2.2.5.3): total length (4), then
+/// headers of length (4), type (2) and data. The data of type 2 starts with the transaction's
+/// descriptor (8).
 fn transaction(payload: &[u8]) -> Option<Descriptor> {
     let number =
         |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
@@ -241,7 +242,7 @@ mod tests {
         headers
     }
 
-    /// Sends `bytes` in pieces of `size` and gives back what goes out.
+    /// Sends `bytes` in pieces of `size`, and returns what is sent to the server.
     fn send(
         outgoing: &mut Outgoing,
         bytes: &[u8],
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_due_reset_goes_onto_the_first_packet_of_the_next_request_only() {
+    fn only_the_first_packet_of_the_next_request_carries_a_due_reset() {
         for kind in [kind::BATCH, kind::RPC, kind::TRANSACTION] {
             let link = Link::default();
             link.state().reset = Some(ResetRule::OutsideTransaction);
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_waits_for_the_transaction_to_end_or_refuses_it() {
+    fn a_reset_waits_for_the_end_of_the_transaction_or_refuses_the_request() {
         let within = packet(kind::BATCH, 1, &all_headers(77));
         let link = Link::default();
         link.state().reset = Some(ResetRule::OutsideTransaction);
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn transactions_are_found_in_all_headers_and_garbage_is_none() {
+    fn transactions_are_found_in_all_headers_but_not_in_garbage() {
         assert_eq!(transaction(&all_headers(1)), Some(1_u64.to_le_bytes()));
         assert_eq!(transaction(&all_headers(0)), None);
         let trace = [&26_u32.to_le_bytes()[..], &[26, 0, 0, 0, 3, 0]].concat();

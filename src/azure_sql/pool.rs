@@ -9,8 +9,8 @@ use super::{
 };
 use crate::connect;
 
-/// What a pool lends, over `Option<Object<Manager>>`: it dereferences to the connection, and its
-/// drop has the manager decide.
+/// Defines a pooled connection as an `Option<Object<Manager>>`: it dereferences to the connection,
+/// and when it is dropped, the manager decides about the connection.
 macro_rules! lends {
     ($pooled:ident, $manager:ident, $connection:ident) => {
         impl $pooled {
@@ -23,7 +23,7 @@ macro_rules! lends {
         }
 
         fn gone() -> ! {
-            unreachable!("only the end of a pooled connection takes its object")
+            unreachable!("the object is taken only when a pooled connection is dropped or taken")
         }
 
         impl Drop for $pooled {
@@ -31,7 +31,7 @@ macro_rules! lends {
                 let Some(mut object) = self.0.take() else { return };
                 let Some(pool) = Object::pool(&object) else { return };
                 let mut alive = pool.manager().state.alive.subscribe();
-                // Without an open pool, dropping the object closes the connection.
+                // If the pool is closed, dropping the object closes the connection.
                 if pool.is_closed() {
                     return;
                 }
@@ -46,7 +46,7 @@ macro_rules! lends {
                         runtime.spawn(async move {
                             tokio::select! {
                                 () = clean(unclean, pool.manager()) => {}
-                                // A pool that closes does not wait for it.
+                                // A pool that is closing does not wait for the cleaning.
                                 _ = alive.changed() => {}
                             }
                         });
@@ -56,7 +56,7 @@ macro_rules! lends {
             }
         }
 
-        /// Has a connection cleaned; it goes back if that succeeds.
+        /// Cleans a connection, and returns it to the pool if that succeeds.
         async fn clean(mut unclean: Unclean<Object<$manager>>, manager: &$manager) {
             let Some(object) = unclean.object() else { return };
             match manager.clean(object).await {
@@ -94,29 +94,31 @@ pub(crate) use lends;
 
 /// A deadpool pool of Azure SQL connections.
 ///
-/// With [`Recycling::Clean`](super::Recycling::Clean), a connection that comes back is cleaned in
-/// the background. Until then [`status`](deadpool::managed::Pool::status) counts it as lent, and
-/// a `get` that does not wait may time out right after a connection was returned.
+/// With [`Recycling::Clean`](super::Recycling::Clean), a returned connection is cleaned in the
+/// background. Until then, [`status`](deadpool::managed::Pool::status) counts it as in use, and a
+/// `get` that does not wait may time out right after a connection was returned.
 pub type Pool = deadpool::managed::Pool<Manager, PooledConnection>;
 
 /// Builds a [`Pool`].
 pub type PoolBuilder = connect::PoolBuilder<Manager, PooledConnection>;
 
-/// Why a [`Pool`] has no connection to lend.
+/// The error of a checkout from a [`Pool`].
 pub type PoolError = deadpool::managed::PoolError<Error>;
 
-/// What a [`Pool`] lends; dereferences to [`Connection`], and so to [`Client`](super::Client).
+/// A connection that is checked out of a [`Pool`]. It dereferences to [`Connection`], and so to
+/// [`Client`](super::Client).
 ///
-/// When it is dropped, the connection goes back to the pool: cleaned, or not at all. It leaves
-/// the pool, and its socket is closed, if it broke, if its last request has no complete response
-/// (the server then ends the query), or if a transaction is open that cannot be rolled back in
-/// the background: with [`Recycling::Fast`](super::Recycling::Fast), on a runtime with one
+/// When it is dropped, the connection is cleaned and returned to the pool, or it is closed. It is
+/// closed if it broke, if its last request has no complete response (the server then cancels the
+/// query), or if a transaction is open that cannot be rolled back in the background: with
+/// [`Recycling::Fast`](super::Recycling::Fast), on a runtime with one thread, and outside of a
+/// runtime.
 /// thread, and outside of a runtime.
 #[derive(Debug)]
 pub struct PooledConnection(Option<Object<Manager>>);
 
 impl PooledConnection {
-    /// Takes the connection out of its pool, for good.
+    /// Removes the connection from its pool permanently.
     #[must_use]
     pub fn take(mut this: Self) -> Connection {
         match this.0.take() {
@@ -129,13 +131,13 @@ impl PooledConnection {
         }
     }
 
-    /// Tells the connections of a pool apart.
+    /// Returns an ID that is unique among the connections of a pool.
     #[must_use]
     pub fn id(this: &Self) -> ObjectId {
         Object::id(this.object())
     }
 
-    /// When the connection was made, and how often it was lent.
+    /// Returns when the connection was opened, and how often it was checked out.
     pub fn metrics(this: &Self) -> &Metrics {
         Object::metrics(this.object())
     }
@@ -149,9 +151,10 @@ impl<M: deadpool::managed::Manager> Pooled for Object<M> {
     }
 }
 
-/// Closes `pool` and waits until the last of its connections has been returned, without a time
-/// limit: for the end of a program. Connections that were [taken](PooledConnection::take) out of
-/// the pool do not count, and connections that are being cleaned are closed.
+/// Closes `pool` and waits, without a time limit, until the last of its connections has been
+/// returned. Use it when a program shuts down. Connections that were
+/// [taken](PooledConnection::take) out of the pool do not count, and connections that are being
+/// cleaned are closed.
 pub async fn close_and_wait(pool: &Pool) {
     pool.close();
     pool.manager().state.end();

@@ -1,6 +1,6 @@
-//! PRELOGIN (MS-TDS 2.2.6.5): what client and server agree on before TLS.
+//! PRELOGIN (MS-TDS 2.2.6.5): what client and server negotiate before TLS.
 
-/// The options that matter here.
+/// The options that are used here.
 mod option {
     pub(super) const VERSION: u8 = 0;
     pub(super) const ENCRYPTION: u8 = 1;
@@ -17,7 +17,7 @@ const ENCRYPT_ON: u8 = 1;
 const ENCRYPT_NOT_SUPPORTED: u8 = 2;
 const ENCRYPT_REQUIRED: u8 = 3;
 
-/// What the server answered to our PRELOGIN.
+/// The server's response to our PRELOGIN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     encryption: u8,
@@ -25,18 +25,19 @@ pub(super) struct Answer {
     nonce: Option<[u8; 32]>,
 }
 
-/// The payload of our PRELOGIN: TLS wanted, and a login with a token
+/// Returns the payload of our PRELOGIN: TLS is requested, and a login with a token
 /// (FEDAUTHREQUIRED, MS-TDS 2.2.6.5).
 ///
-/// `ENCRYPT_ON`, not `ENCRYPT_REQ`: a Microsoft server answers OFF to the latter.
+/// It uses `ENCRYPT_ON` instead of `ENCRYPT_REQ`, because a Microsoft server responds to the latter
+/// with OFF.
 ///
-/// With a trace ID (a connection's and an activity's GUID, and a number) as Microsoft's
-/// drivers send one: what Fabric routes to refuses logins without, as others report.
+/// It contains a trace ID (a connection's and an activity's GUID, and a number) as in Microsoft's
+/// drivers. Servers to which Fabric routes reportedly refuse logins without it.
 pub(super) fn request() -> Vec<u8> {
     let mut trace_id = [0; 16 + 16 + 4];
     fastrand::fill(&mut trace_id[..32]);
     encode(&[
-        // The version is the client's own affair; 0 is what tiberius sends too.
+        // The version is the client's own; tiberius also sends 0.
         (option::VERSION, &[0; 6]),
         (option::ENCRYPTION, &[ENCRYPT_ON]),
         (option::INSTANCE, &[0]),
@@ -48,7 +49,7 @@ pub(super) fn request() -> Vec<u8> {
 }
 
 impl Answer {
-    /// `None` if it cannot be read.
+    /// Returns `None` if the payload cannot be parsed.
     pub(super) fn read(payload: &[u8]) -> Option<Self> {
         let mut answer =
             Self { encryption: ENCRYPT_NOT_SUPPORTED, fed_auth_required: false, nonce: None };
@@ -73,20 +74,19 @@ impl Answer {
                     };
                 }
                 option::NONCE => answer.nonce = Some(data.try_into().ok()?),
-                // Others are of no concern, known or new.
+                // Other options are ignored, including unknown ones.
                 _ => {}
             }
         }
     }
 
-    /// Whether the server will speak TLS for the whole of the session.
+    /// Whether the server uses TLS for the whole session.
     pub(super) fn encrypts(&self) -> bool {
         matches!(self.encryption, ENCRYPT_ON | ENCRYPT_REQUIRED)
     }
 
-    /// The same answer for tiberius, which is to see a plain stream: TLS is
-    /// none of its business. Options that it does not use are left out,
-    /// because it refuses those that it does not know.
+    /// Returns this response without encryption for tiberius, which must not encrypt as well.
+    /// Options that it does not use are omitted, because it refuses unknown ones.
     pub(super) fn for_tiberius(&self) -> Vec<u8> {
         let required = [u8::from(self.fed_auth_required)];
         let mut options: Vec<(u8, &[u8])> = vec![
@@ -100,7 +100,7 @@ impl Answer {
     }
 }
 
-/// A table of (token, offset, length), its end, then the data.
+/// Encodes a table of (token, offset, length), its terminator, then the data.
 fn encode(options: &[(u8, &[u8])]) -> Vec<u8> {
     let mut table = Vec::new();
     let mut data = Vec::new();
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_read_and_passed_on_without_encryption() {
+    fn a_response_is_parsed_and_forwarded_without_encryption() {
         let sent = encode(&[
             (option::VERSION, &[16, 0, 1, 2, 0, 0]),
             (option::ENCRYPTION, &[ENCRYPT_ON]),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_silent_about_encryption_declines_it() {
+    fn a_response_without_an_encryption_option_declines_encryption() {
         assert!(!Answer::read(&[option::TERMINATOR]).unwrap().encrypts());
         for declined in [0, 2] {
             let answer = Answer::read(&encode(&[(option::ENCRYPTION, &[declined])])).unwrap();

@@ -1,9 +1,9 @@
-//! What the server reports in its responses, as far as it can be read without decoding rows.
+//! What the server reports in its responses, as far as it can be parsed without decoding rows.
 
 use super::link::Link;
 
-/// Tokens (MS-TDS 2.2.7) that are looked at or passed over, until one comes whose length only a
-/// whole decoder could compute.
+/// The tokens (MS-TDS 2.2.7) that are parsed or skipped. Parsing stops at a token whose length only
+/// a full decoder could compute.
 mod token {
     pub(super) const RETURN_STATUS: u8 = 0x79;
     pub(super) const ERROR: u8 = 0xaa;
@@ -33,7 +33,7 @@ const FED_AUTH: u8 = 2;
 /// Ends the features of FEATUREEXTACK.
 const NO_MORE_FEATURES: u8 = 0xff;
 
-/// The bit in the status of DONE that acknowledges an attention (MS-TDS 2.2.7.6).
+/// The status bit of DONE that acknowledges an attention (MS-TDS 2.2.7.6).
 const DONE_ATTENTION: u8 = 0x20;
 
 /// The session's token has expired.
@@ -42,27 +42,27 @@ pub(super) const TOKEN_EXPIRED: u32 = 37396;
 /// The database is read-only: after a failover, on connections to what was the primary replica.
 pub(super) const READ_ONLY: u32 = 3906;
 
-/// Number, state and class of an error, which come first.
+/// The length of the number, state and class of an error, which come first.
 const ERROR_HEAD: usize = 4 + 1 + 1;
 
-/// Reads one response, in whatever pieces it arrives.
+/// Parses one response, in pieces of any size.
 ///
-/// From the first result set on, or another token whose length is unknown, it only looks for the
-/// end of the open transaction, by its descriptor.
+/// From the first result set on, or another token of unknown length, it only looks for the end of
+/// the open transaction, by its descriptor.
 #[derive(Debug, Default)]
 pub(super) struct Response {
-    /// What has arrived of the current token, as far as it is looked at.
+    /// The bytes of the current token that have arrived, as far as they are used.
     token: Vec<u8>,
-    /// Bytes of the current token that are still to be passed over.
+    /// The number of bytes of the current token that are still to be skipped.
     skip: usize,
     within_features: bool,
     blind: bool,
-    /// The last bytes that were read while blind.
+    /// The last bytes that were read after parsing stopped.
     tail: Vec<u8>,
 }
 
 impl Response {
-    /// Reads on, and reports to the link.
+    /// Parses more bytes, and reports to the link.
     pub(super) fn read(&mut self, bytes: &[u8], link: &Link) {
         let mut bytes = bytes.iter();
         self.read_tokens(&mut bytes, link);
@@ -71,10 +71,10 @@ impl Response {
         }
     }
 
-    /// A transaction that began in this response, or before it, may end after a result set.
+    /// Looks for the end of the transaction after a result set.
     fn find_end(&mut self, bytes: &[u8], link: &Link) {
-        /// Token, length and kind, and the lengths of the new value, which is empty, and of the
-        /// old one.
+        /// Token, length and kind, and the lengths of the new value, which is empty, and of the old
+        /// one.
         const HEAD: usize = 1 + 2 + 1 + 1 + 1;
         const ENDS: [u8; 3] = [change::COMMITTED, change::ROLLED_BACK, change::TRANSACTION_ENDED];
 
@@ -106,8 +106,8 @@ impl Response {
         }
     }
 
-    /// Looks at a token as far as it has arrived. Returns how many bytes follow that do not matter,
-    /// unless more of it does.
+    /// Parses a token as far as it has arrived. Returns the number of bytes to skip, or `None` if
+    /// more of the token is needed.
     fn look(&mut self, link: &Link) -> Option<usize> {
         let short = |low, high| usize::from(u16::from_le_bytes([low, high]));
         match self.token[..] {
@@ -123,7 +123,7 @@ impl Response {
             }
             [token::INFO | token::LOGIN_ACK, a, b] => Some(short(a, b)),
             [token::ENVIRONMENT_CHANGE, 0, 0] => Some(0),
-            // Its descriptor follows.
+            // Followed by the descriptor.
             [token::ENVIRONMENT_CHANGE, a, b, change::TRANSACTION_BEGAN, ref value @ ..]
                 if short(a, b) > 10 =>
             {
@@ -180,7 +180,7 @@ impl Response {
         }
     }
 
-    /// A feature is its number, the length of its data, and the data.
+    /// Parses a feature: its number, the length of its data, and the data.
     fn feature(&mut self, link: &Link) -> Option<usize> {
         match self.token[..] {
             [NO_MORE_FEATURES] => {
@@ -198,18 +198,18 @@ impl Response {
     }
 }
 
-/// The number of the error of a request that is refused because its transaction has ended: outside
-/// of the range of SQL Server's error numbers.
+/// The number of the error of a request that is refused because its transaction has ended. It is
+/// outside of the range of SQL Server's error numbers.
 pub(super) const REFUSED_AFTER_DROP: u32 = u32::MAX;
 
-/// The response to a request that is refused because a transaction was dropped, as a server sends
-/// an error (MS-TDS 2.2.7.10).
+/// Returns the response to a request that is refused because a transaction was dropped, encoded as
+/// an error of a server (MS-TDS 2.2.7.10).
 pub(super) fn refusal_after_drop() -> Vec<u8> {
     const MESSAGE: &str = "the transaction of this request has ended (it was dropped, its commit failed, or the server rolled it back), so the request was not sent: return the connection to its pool, which rolls back";
-    /// State, class "Not allowed", and neither server nor procedure nor line.
+    /// State, class "Not allowed"; server, procedure and line are empty.
     const STATE_AND_CLASS: [u8; 2] = [1, 14];
     const NOWHERE: [u8; 6] = [0; 6];
-    /// The status is an error; no command, no rows.
+    /// The status is an error; without a command or rows.
     const DONE_WITH_ERROR: [u8; 13] = [token::DONE, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     let text: Vec<u8> = MESSAGE.encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -247,7 +247,7 @@ mod tests {
         [&[token::DONE, status][..], &[9; 11]].concat()
     }
 
-    /// The link after a response in pieces of any size, which make no difference.
+    /// Returns the link after a response in pieces of any size, which must not matter.
     fn after(response: &[&[u8]], begin: impl Fn(&Link)) -> Link {
         let response = response.concat();
         let links = (1..=response.len().max(1)).map(|size| {
@@ -264,14 +264,14 @@ mod tests {
         links.into_iter().next().unwrap()
     }
 
-    /// As a request that resets the session.
+    /// Simulates a request that resets the session.
     fn reset(link: &Link) {
         link.state().reset = Some(ResetRule::OutsideTransaction);
         assert!(link.reset_goes_with(None).unwrap());
     }
 
     #[test]
-    fn severe_errors_are_found_however_the_network_cuts_the_response() {
+    fn severe_errors_are_found_however_the_response_is_split() {
         let before = [
             change(1),
             sized(token::ENVIRONMENT_CHANGE, &[]),
@@ -290,7 +290,7 @@ mod tests {
             ([before.clone(), error(596, 21), done(0)].concat(), true),
             ([before.clone(), error(TOKEN_EXPIRED, 16)].concat(), true),
             (error(21, 20), true),
-            // After rows, bytes may look like anything.
+            // After rows, bytes may have any value.
             ([&before[..], &rows, &error(21, 20)].concat(), false),
             (sized(token::ERROR, &[0; 5]), false),
         ] {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_judged_at_the_first_token_that_ends_the_beginning() {
+    fn a_missing_reset_is_detected_at_the_first_token_after_the_prologue() {
         let (acknowledged, rows, done) = (change(18), [0x81, 1, 0], done(0));
         let (failed, severe) = (error(208, 16), error(21, 20));
         let missing = Some(RetireReason::ResetNotAcknowledged);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_request_gives_no_verdict_on_its_reset() {
+    fn a_cancelled_request_says_nothing_about_its_reset() {
         let cancelled = |link: &Link| {
             reset(link);
             link.set_fault(RetireReason::Cancelled);
@@ -333,12 +333,12 @@ mod tests {
             let response: Vec<&[u8]> = response.iter().map(Vec::as_slice).collect();
             assert_eq!(after(&response, cancelled).state().fault, Some(RetireReason::Cancelled));
         }
-        // An attention that arrives late cancels nothing of the next request.
+        // A late attention does not cancel the next request.
         let late = [&done(DONE_ATTENTION)[..], &change(18), &done(0)];
         assert_eq!(after(&late, reset).state().fault, None);
     }
 
-    /// ENVCHANGE of a transaction that begins or ends.
+    /// An ENVCHANGE for the start or the end of a transaction.
     fn transaction(kind: u8, descriptor: u8) -> Vec<u8> {
         let descriptor = [descriptor; 8];
         let data = match kind {
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn transactions_are_followed_and_their_end_is_found_after_results_as_well() {
+    fn transactions_are_tracked_and_their_end_is_found_even_after_results() {
         let began = transaction(change::TRANSACTION_BEGAN, 7);
         let [committed, rolled_back, ended] = [9, 10, 17].map(|kind| transaction(kind, 7));
         let (another, rows) = (transaction(change::COMMITTED, 8), [0x81, 1, 0, 0xe3, 11, 0, 9]);
@@ -365,7 +365,7 @@ mod tests {
             (vec![&began, &rows, &another, &done(0)], true),
             (vec![&rows, &began], false),
             (vec![&began, &change(18)], false),
-            // Of an impossible length.
+            // With an impossible length.
             (vec![&sized(token::ENVIRONMENT_CHANGE, &[8, 8, 1])], false),
             (vec![&sized(token::ENVIRONMENT_CHANGE, &[8])], false),
         ] {
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_list_with_fedauth_acknowledges_the_token() {
+    fn only_a_feature_list_with_fedauth_acknowledges_the_token() {
         let ack = |features: &[u8]| [&[token::FEATURE_EXT_ACK], features].concat();
         let login = sized(token::LOGIN_ACK, &[7; 20]);
         for (list, acknowledged) in [

@@ -1,23 +1,23 @@
-//! What becomes of a connection that its borrower returns.
-// The model check compiles this file in by itself.
+//! Decides what happens to a connection that its borrower returns.
+// The model check compiles this file by itself.
 
 use std::time::Duration;
 
 /// The action for a returned connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Returned {
-    /// It goes back to the pool as it is.
+    /// Return it to the pool as it is.
     Keep,
-    /// It is cleaned in the background, and then goes back.
+    /// Clean it in the background, then return it to the pool.
     Clean,
-    /// It leaves the pool.
+    /// Close it.
     Close,
 }
 
-/// `may_clean`: it can be cleaned in the background.
+/// Decides about a connection. `may_clean`: it can be cleaned in the background.
 pub(crate) fn decide(may_clean: bool, in_transaction: bool, is_used: bool) -> Returned {
     match may_clean {
-        // Its locks must not wait for the next borrower, and to roll back takes a round trip.
+        // Its locks must not wait for the next borrower, and a rollback takes a round trip.
         false if in_transaction => Returned::Close,
         true if is_used => Returned::Clean,
         _ => Returned::Keep,
@@ -27,22 +27,22 @@ pub(crate) fn decide(may_clean: bool, in_transaction: bool, is_used: bool) -> Re
 /// A session that was cleaned within this time is used without a round trip.
 const CLEAN_FOR: Duration = Duration::from_secs(1);
 
-/// When a session was last known to be as a login leaves it.
+/// When a session was last known to be in the state after a login.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cleaned {
-    /// By a monotonic clock.
+    /// On a monotonic clock.
     pub(crate) at: Duration,
-    /// The number of requests by then.
+    /// The number of requests at that time.
     pub(crate) requests: u64,
 }
 
 impl Cleaned {
-    /// Whether there was a request since: of a borrower, or of a hook.
+    /// Whether a request was sent since, by a borrower or by a hook.
     pub(crate) fn is_used(&self, requests: u64) -> bool {
         requests != self.requests
     }
 
-    /// Whether the session may be used as it is.
+    /// Whether the session may be used without cleaning.
     pub(crate) fn holds(&self, requests: u64, now: Duration) -> bool {
         !self.is_used(requests) && now.saturating_sub(self.at) < CLEAN_FOR
     }
@@ -50,12 +50,12 @@ impl Cleaned {
 
 /// An object of a pool.
 pub(crate) trait Pooled {
-    /// Takes the object out of its pool, and ends it.
+    /// Takes the object out of its pool and drops it.
     fn discard(self);
 }
 
-/// A connection that is being cleaned. It leaves the pool unless that succeeds, also if the task
-/// or its runtime ends.
+/// A connection that is being cleaned. It leaves the pool unless the cleaning succeeds, also if the
+/// task is cancelled or its runtime is shut down.
 #[derive(Debug)]
 pub(crate) struct Unclean<T: Pooled>(Option<T>);
 
@@ -64,12 +64,12 @@ impl<T: Pooled> Unclean<T> {
         Self(Some(object))
     }
 
-    /// `None` after the end.
+    /// Returns `None` once the object was taken.
     pub(crate) fn object(&mut self) -> Option<&mut T> {
         self.0.as_mut()
     }
 
-    /// The object goes back to its pool.
+    /// Returns the object to its pool.
     pub(crate) fn cleaned(mut self) {
         drop(self.0.take());
     }

@@ -8,12 +8,12 @@ use super::{
 };
 use crate::{connect::Sent, token::debug_as_text};
 
-/// The server's own error of a login. If there are several, this is the most useful one, and the
-/// next is its [`source`](std::error::Error::source).
+/// The server's error of a login. If there are several, this is the most useful one, and the next
+/// one is its [`source`](std::error::Error::source).
 ///
-/// The server has just seen the token. So its message is on one line and cut to 400
-/// characters, without control characters, and parts of the token are `[redacted]`.
-/// Errors of queries come from the driver and are not filtered.
+/// The server has just seen the token. Therefore its message is reduced to one line of up to 400
+/// characters, without control characters, and parts of the token are `[redacted]`. Errors of
+/// queries come from the driver and are not filtered.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerError {
     code: u32,
@@ -35,7 +35,8 @@ impl Error for ServerError {
 }
 
 impl ServerError {
-    /// Reads an error of a response (MS-TDS 2.2.7.10), from its number on. `None` if it is cut off.
+    /// Parses an error of a response (MS-TDS 2.2.7.10), from its number on. Returns `None` if it is
+    /// truncated.
     fn read(error: &[u8], sent: &Sent) -> Option<Self> {
         let (code, error) = error.split_first_chunk()?;
         let ([state, _class, low, high], error) = error.split_first_chunk()?;
@@ -50,7 +51,7 @@ impl ServerError {
         Self { code, state, message: sent.excerpt(message), next: None }
     }
 
-    /// The errors of one login, the most useful one first.
+    /// Returns the errors of one login, the most useful one first.
     pub(crate) fn all(errors: impl Iterator<Item = Self>) -> Option<Self> {
         let mut all: Vec<_> = errors.take(MOST_ERRORS).collect();
         all.sort_by_key(|error| error::rank(error.code));
@@ -58,12 +59,12 @@ impl ServerError {
         all.into_iter().rev().fold(None, chain)
     }
 
-    /// Whether the server refused the identity, and returned no error that has a remedy of its own.
+    /// Whether the server refused the identity, and returned no other error with specific advice.
     pub(crate) fn is_refusal(&self) -> bool {
         error::known(self.code).is_none() && self.each().any(|error| error.code == LOGIN_FAILED)
     }
 
-    /// This error and the others of the login.
+    /// Iterates over this error and the others of the login.
     pub(super) fn each(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |error| error.next.as_deref())
     }
@@ -74,7 +75,7 @@ impl ServerError {
         self.code
     }
 
-    /// The error's state, which tells apart the reasons for one number.
+    /// The error's state, which distinguishes the reasons for one number.
     #[must_use]
     pub fn state(&self) -> u8 {
         self.state
@@ -87,11 +88,11 @@ impl ServerError {
     }
 }
 
-/// A login's error shows this many errors of the server at most.
+/// The maximum number of server errors that a login's error contains.
 const MOST_ERRORS: usize = 8;
 
-/// The same error, if its text is fit to be shown: the names in a certificate are its
-/// owner's text, who may have seen the tokens that were `sent`.
+/// Returns the same error, if its text is safe to be shown: the names in a certificate are text of
+/// its owner, who may have seen the tokens that were `sent`.
 pub(super) fn fit(error: rustls::Error, sent: &Sent) -> rustls::Error {
     match sent.excerpt_of(&error) {
         text if text == error.to_string() => error,
@@ -112,8 +113,8 @@ pub enum LoginError {
 }
 
 impl LoginError {
-    /// Without what must not be shown of the tokens that were `sent`. Where a login is routed
-    /// stays as it is. `errors` are all that the server returned; the driver has the first one.
+    /// Creates an error without any of the tokens that were `sent`. A routing stays as it is.
+    /// `errors` are all errors of the server; the driver has the first one.
     pub(super) fn new(error: DriverError, errors: &[Vec<u8>], sent: &Sent) -> Self {
         let errors = errors.iter().filter_map(|error| ServerError::read(error, sent));
         if let Some(errors) = ServerError::all(errors) {

@@ -1,16 +1,15 @@
-//! What tests look at.
+//! Accessors for tests.
 
 use super::Connection;
 
 impl Connection {
-    /// The server that it is logged in to, as `host,port`: where the login was
-    /// routed, if it was.
+    /// Returns the server to which it is logged in, as `host,port`, after routing.
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }
 
-    /// How many requests have told the server to reset the session first.
+    /// Returns how many requests have reset the session first.
     #[must_use]
     pub fn resets_sent(&self) -> u64 {
         self.link.state().resets_sent

@@ -4,15 +4,15 @@ use tiberius::IsolationLevel;
 
 use super::{Client, Connection, response::REFUSED_AFTER_DROP};
 
-/// A transaction, or a savepoint within one. Dereferences to [`Client`].
+/// A transaction, or a savepoint within a transaction. Dereferences to [`Client`].
 ///
-/// Ends with [`commit`](Self::commit) or [`rollback`](Self::rollback). When it is dropped without
-/// either (by `?`, or because its task was cancelled), when `commit` fails, or when the server
-/// rolls it back (after a deadlock), the connection refuses every further request but
-/// [`rollback`](Self::rollback): a request could unintentionally run within the transaction, or
-/// outside of it.
-/// [`was_dropped`](Self::was_dropped) recognizes that error. The pool rolls back when the
-/// connection is returned. A connection without a pool refuses requests for good: drop it.
+/// Finish it with [`commit`](Self::commit) or [`rollback`](Self::rollback). The connection refuses
+/// every further request except [`rollback`](Self::rollback) when the transaction is dropped
+/// without either (by `?`, or because its task was cancelled), when `commit` fails, or when the
+/// server rolls it back (after a deadlock). Otherwise, a request could unintentionally run within
+/// the transaction, or outside of it. [`was_dropped`](Self::was_dropped) recognizes that error. The
+/// pool rolls back when the connection is returned. A connection without a pool refuses requests
+/// permanently: drop it.
 ///
 /// ```no_run
 /// # async fn run(pool: entra_pool::azure_sql::Pool) -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +28,7 @@ use super::{Client, Connection, response::REFUSED_AFTER_DROP};
 #[derive(Debug)]
 pub struct Transaction<'a> {
     connection: &'a mut Connection,
-    /// 0 for the transaction itself; savepoints count from 1.
+    /// 0 for the transaction itself; savepoints start at 1.
     depth: u32,
     sets_isolation: bool,
     ended: bool,
@@ -39,18 +39,18 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The server's, or that the connection broke;
-    /// [`Protocol`](tiberius::error::Error::Protocol), if a transaction is open already.
+    /// The server's error, or an error of the connection;
+    /// [`Protocol`](tiberius::error::Error::Protocol), if a transaction is already open.
     pub async fn transaction(&mut self) -> tiberius::Result<Transaction<'_>> {
         self.transaction_with(IsolationLevel::Unspecified).await
     }
 
-    /// Begins a transaction with an isolation level, which ends with the transaction: READ
-    /// COMMITTED applies afterwards.
+    /// Begins a transaction with an isolation level. The level applies until the transaction ends;
+    /// afterwards, READ COMMITTED applies.
     ///
     /// # Errors
     ///
-    /// As [`transaction`](Self::transaction).
+    /// The errors of [`transaction`](Self::transaction).
     pub async fn transaction_with(
         &mut self,
         level: IsolationLevel,
@@ -83,12 +83,12 @@ impl<'a> Transaction<'a> {
             state.transaction.is_some() && !state.abandoned
         };
         if depth == 0 && is_open {
-            // The server would count them, and `commit` would commit nothing.
+            // The server would nest them, and `commit` would commit nothing.
             return Err(tiberius::error::Error::Protocol(
-                "a transaction is open on this connection: end it first, or set a savepoint".into(),
+                "a transaction is already open on this connection: commit it or roll it back first, or set a savepoint".into(),
             ));
         }
-        // There before the request: a caller that gives up may leave a transaction.
+        // Created before the request, because a caller that gives up may leave a transaction open.
         let mut transaction = Self { connection, depth, sets_isolation, ended: false };
         if let Err(error) = transaction.run(sql.to_owned()).await {
             transaction.ended = true;
@@ -98,31 +98,31 @@ impl<'a> Transaction<'a> {
         Ok(transaction)
     }
 
-    /// Commits, with one round trip. Of a savepoint, keeps what was done since; the transaction
-    /// around it decides.
+    /// Commits, with one round trip. For a savepoint, keeps the changes since the savepoint; the
+    /// outer transaction decides about them.
     ///
     /// # Errors
     ///
-    /// The server's, or that the connection broke. Whether the transaction was committed is
-    /// unknown where the connection broke.
+    /// The server's error, or an error of the connection. If the connection broke, it is unknown
+    /// whether the transaction was committed.
     pub async fn commit(mut self) -> tiberius::Result<()> {
         if self.depth == 0 {
             self.end("COMMIT TRANSACTION").await?;
         }
-        // Where a savepoint within this one was dropped, the connection goes on refusing requests.
+        // If a savepoint within this one was dropped, the connection continues to refuse requests.
         self.ended = true;
         Ok(())
     }
 
-    /// Rolls back, with one round trip: everything, or what was done since the savepoint.
+    /// Rolls back, with one round trip: the whole transaction, or the changes since the savepoint.
     ///
     /// # Errors
     ///
-    /// The server's, or that the connection broke.
+    /// The server's error, or an error of the connection.
     pub async fn rollback(mut self) -> tiberius::Result<()> {
         self.connection.link.readmit();
         if self.depth == 0 {
-            // An error may have ended it at the server.
+            // An error may already have ended the transaction on the server.
             self.end("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
         } else {
             self.run(format!("ROLLBACK TRANSACTION savepoint_{}", self.depth)).await?;
@@ -135,14 +135,15 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Connection::transaction`].
+    /// The errors of [`Connection::transaction`].
     pub async fn savepoint(&mut self) -> tiberius::Result<Transaction<'_>> {
         let depth = self.depth + 1;
         let sql = format!("SAVE TRANSACTION savepoint_{depth}");
         Transaction::begin(self.connection, depth, false, &sql).await
     }
 
-    /// Whether a request was refused because its transaction has ended without its caller's doing.
+    /// Whether a request was refused because its transaction had ended without `commit` or
+    /// `rollback`.
     #[must_use]
     pub fn was_dropped(error: &tiberius::error::Error) -> bool {
         error.code() == Some(REFUSED_AFTER_DROP)

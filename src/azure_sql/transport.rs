@@ -1,11 +1,10 @@
-//! What tiberius reads and writes: a plain stream of TDS packets, of which it
-//! need not know that TLS carries it, that they are counted, and that some are
-//! marked to reset the session.
+//! The stream that tiberius reads and writes: plain TDS packets. This transport hides the TLS
+//! below, counts the packets, and marks some of them to reset the session.
 //!
-//! tiberius 0.13 builds a TLS configuration and reads the system's roots on
-//! every connect, resumes no session, and has no call for RESETCONNECTION
-//! (MS-TDS 2.2.3.1.2). So PRELOGIN and TLS are done here, and tiberius' own
-//! PRELOGIN is answered with what the server has said, less the encryption.
+//! tiberius 0.13 builds a TLS configuration and loads the system's roots on every connect, does not
+//! resume sessions, and does not support RESETCONNECTION (MS-TDS 2.2.3.1.2). Therefore PRELOGIN and
+//! TLS are done here, and tiberius' own PRELOGIN is answered with the server's response, without
+//! the encryption.
 
 use std::{
     collections::VecDeque,
@@ -30,26 +29,26 @@ use super::{
 };
 use crate::{connect::Attempt, limited::Limited};
 
-/// A server's PRELOGIN answer is some 50 bytes; what says more is something else. The
-/// headers of its packets count.
+/// A server's PRELOGIN response has about 50 bytes; a longer message is something else. Includes
+/// the headers of its packets.
 const LONGEST_ANSWER: usize = 4096;
 
-/// The first byte of a TLS record with an alert (RFC 8446, B.1): the answer of a server that
+/// The first byte of a TLS record with an alert (RFC 8446, B.1): the response of a server that
 /// expects TLS and gets PRELOGIN.
 const TLS_ALERT: u8 = 21;
 
 type Tls = TlsStream<Wire<Limited<Socket>>>;
 
-/// The stream of an Azure SQL connection: TDS within TLS. Opaque; it is the
-/// type parameter of [`Client`](super::Client).
+/// The stream of an Azure SQL connection: TDS within TLS. Opaque; it is the type parameter of
+/// [`Client`](super::Client).
 pub struct Transport {
-    /// Some kilobytes, which tiberius moves about.
+    /// Boxed, because it is several kilobytes that tiberius moves.
     tls: Box<Tls>,
     link: Arc<Link>,
-    /// The unread rest of the answer to tiberius' own PRELOGIN. Until tiberius has read all
-    /// of it, it writes only that PRELOGIN, which is dropped.
+    /// The unread rest of the response to tiberius' own PRELOGIN. Until tiberius has read all of
+    /// it, it writes only that PRELOGIN, which is dropped.
     driver_answer: VecDeque<u8>,
-    /// The unread rest of the answers to requests that were refused.
+    /// The unread rest of the responses to refused requests.
     refusals: VecDeque<u8>,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -57,8 +56,8 @@ pub struct Transport {
 
 impl Transport {
     /// Exchanges PRELOGINs and sets up TLS, so that tiberius can log in. Returns `None` if the
-    /// server declines encryption; no secret was sent then. With [`Encrypt::Strict`], `config`
-    /// offers ALPN `tds/8.0`.
+    /// server declines encryption; no secret was sent in that case. With [`Encrypt::Strict`],
+    /// `config` offers ALPN `tds/8.0`.
     ///
     /// # Errors
     ///
@@ -89,7 +88,7 @@ impl Transport {
                 attempt.reached(Stage::Tls);
                 let mut tls = shake_hands(Wire::bare(tcp), config, name).await?;
                 attempt.reached(Stage::Negotiate);
-                // What it says about encryption is of no concern: there is TLS already.
+                // Its encryption option is ignored, because TLS is already in use.
                 let answer = agree(&mut tls).await?;
                 (tls, answer)
             }
@@ -104,7 +103,7 @@ impl Transport {
         }))
     }
 
-    /// The session's TLS version and cipher suite, for logs.
+    /// Returns the session's TLS version and cipher suite, for logs.
     pub(super) fn tls_in_words(&self) -> (&'static str, &'static str) {
         let session = self.tls.get_ref().1;
         let version = session.protocol_version().and_then(|version| version.as_str());
@@ -112,7 +111,7 @@ impl Transport {
         (version.unwrap_or("unknown"), suite.unwrap_or("unknown"))
     }
 
-    /// Sends the packet that is whole.
+    /// Sends the complete packet.
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.unsent().is_empty() {
             let count = ready!(Pin::new(&mut self.tls).poll_write(cx, self.outgoing.unsent()))?;
@@ -124,8 +123,8 @@ impl Transport {
         Poll::Ready(Ok(()))
     }
 
-    /// Remembers what a write came to: one that was left in the middle and never
-    /// taken up again, or failed, ends the connection's use.
+    /// Records the outcome of a write. A failed write, or one that was abandoned in the middle,
+    /// makes the connection unusable.
     fn note<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.link.state().stuck = result.is_pending() || self.outgoing.is_partial();
         if let Poll::Ready(Err(_)) = &result {
@@ -135,8 +134,8 @@ impl Transport {
     }
 }
 
-/// A peer that is gone is found out by the system's timer; `TimedOut` shall be tiberius'
-/// own, of an answer that takes long.
+/// Changes the kind of the error if the system's timer aborted the connection, because `TimedOut`
+/// is reserved for tiberius' own timeout of a slow response.
 fn aborted(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::TimedOut => io::Error::new(io::ErrorKind::ConnectionAborted, error),
@@ -152,7 +151,7 @@ async fn agree(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result
     prelogin::Answer::read(&answer).ok_or_else(|| invalid("its PRELOGIN cannot be read"))
 }
 
-/// A message of one packet.
+/// Encodes a message of one packet.
 fn packet(kind: u8, payload: Vec<u8>) -> Vec<u8> {
     let mut packet = header(kind, status::END_OF_MESSAGE, payload.len(), 0).to_vec();
     packet.extend(payload);
@@ -171,7 +170,7 @@ pub(super) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> io::Re
         let header = Header::read(head)
             .ok()
             .filter(|header| matches!(header.kind, kind::RESPONSE | kind::PRELOGIN))
-            .ok_or_else(|| invalid("it is no TDS server"))?;
+            .ok_or_else(|| invalid("it is not a TDS server"))?;
         if header.payload == 0 && !header.last {
             return Err(invalid("its PRELOGIN response has an empty packet"));
         }
@@ -197,7 +196,7 @@ async fn shake_hands(
     name: ServerName<'static>,
 ) -> io::Result<Tls> {
     let mut tls = TlsConnector::from(config).connect(name, wire).await?;
-    // The last flight of the handshake may still be in the wire's hands.
+    // The last messages of the handshake may still be buffered in the wire.
     tls.flush().await?;
     Ok(tls)
 }
@@ -282,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_is_gone_is_not_taken_for_an_answer_that_takes_long() {
+    fn a_dead_peer_is_not_mistaken_for_a_slow_response() {
         let gone = aborted(io::Error::from(io::ErrorKind::TimedOut));
         assert_eq!(gone.kind(), io::ErrorKind::ConnectionAborted);
         let reset = aborted(io::Error::from(io::ErrorKind::ConnectionReset));

@@ -163,7 +163,7 @@ async fn a_host_that_is_no_tds_server() {
         })
         .await;
         let connector = shop.connector_to("127.0.0.1", port, "");
-        let error = refused_saying(&connector, &["does not answer as Azure SQL does"]).await;
+        let error = refused_saying(&connector, &["does not respond like Azure SQL"]).await;
         assert!(
             matches!(error, Error::UnexpectedProtocol { .. }) && !error.is_transient(),
             "{error:?}"

@@ -187,7 +187,10 @@ async fn a_server_that_declines_encryption() {
 async fn a_server_that_shakes_hands_with_something_else_than_tls() {
     let shop = Shop::open().await;
     for (answer, said) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "answers the TLS handshake with something else"),
+        (
+            &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+            "responds to the TLS handshake with something else",
+        ),
         (&[0x12, 1, 0, 12, 0, 0, 0, 0, 9, 9, 9, 9], "no token was sent"),
     ] {
         let (port, received) = fake_server(1, answer).await;

@@ -1,4 +1,4 @@
-//! The identities that a connection string can name.
+//! The identities that a connection string can select.
 
 use crate::{
     credential::Member::{
@@ -10,8 +10,8 @@ use crate::{
 
 const PREFIX: &str = "activedirectory";
 
-/// The names after `Active Directory`; errors show the first. `None` is the identity of the
-/// environment. Drivers write `NotSpecified` where nothing is specified.
+/// The names after `Active Directory`; errors show the first one. `None` is the identity described
+/// by the environment. Some drivers write `NotSpecified` if no identity is selected.
 const NAMES: &[(Option<Member>, &[&str])] = &[
     (None, &["Default", "NotSpecified"]),
     (Some(ManagedIdentity), &["Managed Identity", "MSI", "MSI VM", "MSI App Service"]),
@@ -23,11 +23,11 @@ const NAMES: &[(Option<Member>, &[&str])] = &[
     (Some(AzurePipelines), &["Azure Pipelines"]),
 ];
 
-/// The third is tedious', the last the one that Service Connector's documentation has for Python.
+/// The third name is from tedious, the last one from Service Connector's documentation for Python.
 const SERVICE_PRINCIPAL: &[&str] =
     &["Service Principal", "Application", "Service Principal Secret", "Server Principal"];
 
-const PERSON: &str = "asks for a person's login, which a service does not have: on a laptop run \
+const PERSON: &str = "is an interactive login, which a service cannot use: on a laptop run \
                       `az login` and use Active Directory Default";
 const PASSWORD: &str = "is a login with a password: grant the machine's identity access \
                         (CREATE USER … FROM EXTERNAL PROVIDER) and use Active Directory Default";
@@ -57,15 +57,15 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "On Behalf Of",
-        "is a login per user, which a pool cannot have: implement token::TokenCredential and keep \
-         a pool for each user",
+        "logs in as each user, but a pool has one identity: implement token::TokenCredential and \
+         keep a pool for each user",
     ),
 ];
 
 /// Parses any driver's spelling: `Active Directory MSI`, `ActiveDirectoryMSI`,
 /// `azure-active-directory-msi`, `MSI`.
 pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
-    // Text from a web page has its own spaces and quotes.
+    // Text copied from a web page may have other spaces and quotes.
     let letters = value.chars().filter(|c| c.is_alphanumeric());
     let value = letters.collect::<String>().to_ascii_lowercase();
     let bare = value.strip_prefix("azure").filter(|it| it.starts_with(PREFIX)).unwrap_or(&value);
@@ -81,7 +81,7 @@ pub(super) fn read(value: &str) -> Result<Option<Member>, String> {
     Err(format!("must be one of {}", known.join(", ")))
 }
 
-/// Whether a client ID chooses among identities of this kind.
+/// Returns whether a client ID selects an identity of this kind.
 pub(super) fn takes_client_id(authentication: Member) -> bool {
     !matches!(authentication, Environment | AzureCli | AzureDeveloperCli | AzurePipelines)
 }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identity_is_read_in_every_drivers_spelling() {
+    fn every_drivers_spelling_of_an_identity_is_parsed() {
         for (value, expected) in [
             ("Active Directory Default", None),
             ("ActiveDirectoryDefault", None),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_no_service_has_is_refused_with_what_to_use() {
+    fn logins_that_a_service_cannot_use_are_refused_with_an_alternative() {
         for (value, advice) in [
             ("Active Directory Interactive", "az login"),
             ("ActiveDirectoryIntegrated", "az login"),

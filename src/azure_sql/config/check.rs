@@ -1,4 +1,4 @@
-//! Where every configuration is checked, however it was made.
+//! Checks every configuration, parsed or built.
 
 use rustls::pki_types::ServerName;
 
@@ -10,7 +10,7 @@ use super::{
 use crate::tls::Trust;
 
 impl Config {
-    /// Checks each setting as the parser does, and those that limit each other.
+    /// Checks each setting as the parser does, and the settings that depend on each other.
     pub(in crate::azure_sql) fn check(&self) -> Result<(), ConfigError> {
         let mut reader = Reader::new();
         for (setting, value) in self.settings() {
@@ -19,7 +19,7 @@ impl Config {
         self.check_together(&Written::default())
     }
 
-    /// Checks the server, and the settings that limit each other. Errors have the keywords as
+    /// Checks the server and the settings that depend on each other. Errors use the keywords as
     /// they are `written`.
     pub(super) fn check_together(&self, written: &Written) -> Result<(), ConfigError> {
         let is_host = |name: &str| ServerName::try_from(name).is_ok();
@@ -36,7 +36,7 @@ impl Config {
             return Err(written.wrong(setting));
         }
         if let (Some(_), Trust::Certificate(_)) = (name, &self.trust) {
-            // The pinned certificate is right whatever name it bears.
+            // The pinned certificate is accepted regardless of its names.
             return Err(
                 written.conflict(Setting::ServerCertificate, Setting::HostNameInCertificate)
             );
@@ -47,8 +47,8 @@ impl Config {
         self.token_scope().map(drop)
     }
 
-    /// The files of `TrustServerCertificateCA` and of `ServerCertificate`. Parts of a path that
-    /// are not Unicode are replaced.
+    /// Returns the files of `TrustServerCertificateCA` and of `ServerCertificate`. Parts of a path
+    /// that are not Unicode are replaced.
     pub(super) fn trusted_files(&self) -> [Option<String>; 2] {
         match &self.trust {
             Trust::Roots(file) => [Some(file.to_string_lossy().into_owned()), None],

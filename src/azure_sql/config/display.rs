@@ -3,11 +3,11 @@ use std::{fmt, time::Duration};
 use super::{Config, Encrypt, keywords::Setting};
 use crate::Cloud;
 
-/// An ADO.NET connection string, from which the same configuration is parsed, except for settings
-/// that no string has: what a `dangerous_…` method allows, `tls`, `idle_timeout`, `keepalive`,
-/// `tcp_user_timeout`, `recycling`,
-/// `maintenance`, and names that look like a template's placeholder.
-/// Defaults are left out. (Parts of a path that are not Unicode are replaced.)
+/// An ADO.NET connection string without settings that have their default. Parsing it returns the
+/// same configuration, except for settings that cannot be written in a string: those of the
+/// `dangerous_…` methods, `tls`, `idle_timeout`, `keepalive`, `tcp_user_timeout`, `recycling`,
+/// `maintenance`, and names that look like a template's placeholder. (Parts of a path that are not
+/// Unicode are replaced.)
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=tcp:{},{}", Setting::Server.name(), self.host, self.port)?;
@@ -22,7 +22,7 @@ impl fmt::Display for Config {
 }
 
 impl Config {
-    /// All settings but the server and its port, as the parser reads them.
+    /// Returns all settings except the server and its port, as the parser reads them.
     pub(super) fn settings(&self) -> [(Setting, Option<String>); 19] {
         let [ca_file, certificate] = self.trusted_files();
         let encrypt = match self.encrypt {
@@ -31,7 +31,7 @@ impl Config {
         };
         let intent = if self.read_only { "ReadOnly" } else { "ReadWrite" };
         let at_once = if self.multi_subnet_failover { "True" } else { "False" };
-        // 0 means that there is no limit.
+        // 0 means without a limit.
         let limit = |limit: Option<Duration>| Some(seconds(limit.unwrap_or_default()));
         let suffixes = self.routing_suffixes.join(",");
         let scope_of_host = Cloud::of_azure_sql_host(&self.host).map(Cloud::azure_sql_scope);
@@ -64,7 +64,7 @@ fn text(value: Option<impl ToString>) -> Option<String> {
     value.map(|value| value.to_string())
 }
 
-/// In seconds, with decimals only if there are any.
+/// Formats a time in seconds, with decimals only if they are needed.
 fn seconds(time: Duration) -> String {
     match time.subsec_nanos() {
         0 => time.as_secs().to_string(),
@@ -72,8 +72,8 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-/// Writes `value` for a connection string: in quotes where the parser would read something else
-/// without them (with `&` and the next `;`, it would look like XML).
+/// Quotes `value` for a connection string if the parser would otherwise read another value (with
+/// `&` and the next `;`, it would look like XML).
 fn quoted(value: &str) -> String {
     let reads_as_it_is = !value.is_empty()
         && !value
@@ -95,7 +95,7 @@ mod tests {
     use crate::pasted::{Rules, read};
 
     #[test]
-    fn what_is_quoted_is_read_again() {
+    fn a_quoted_value_parses_to_itself() {
         for value in [
             "", "x", "x y", " x", "x ", "it's", "'x'", "\"x\"", "a'b\"c", "x;y", "=x", "x=", "{x}",
             "&quot", "{x", "{x}y", "'", "\"", "'\"", "\u{1}", "\n", "書",

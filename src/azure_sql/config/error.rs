@@ -4,35 +4,34 @@ use crate::{
     token::Scope,
 };
 
-/// Why a configuration is refused. None shows a value that may be a secret.
+/// Why a configuration is refused. No variant contains a value that may be a secret.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The connection string does not parse, or has a keyword that is not known.
+    /// The connection string does not parse, or it has an unknown keyword.
     #[error("{problem}")]
     #[non_exhaustive]
     Syntax {
-        /// What is wrong, and where. Never a value: it may be a secret that got into the wrong
-        /// place.
+        /// What is wrong, and where. Never contains a value, because it may be a misplaced secret.
         problem: String,
     },
-    /// A keyword that is given twice.
+    /// A keyword that occurs twice.
     #[error("'{keyword}' is given twice")]
     #[non_exhaustive]
     Duplicate {
-        /// As written the second time.
+        /// The second occurrence, as written.
         keyword: String,
     },
-    /// Two settings of which each excludes the other, or two names of one setting.
+    /// Two settings that exclude each other, or two names for one setting.
     #[error("'{first}' and '{second}' exclude each other: keep one of them")]
     #[non_exhaustive]
     Conflict {
-        /// The keyword as written, for two names of one setting with its value (`Timeout=30`).
+        /// The keyword as written; with its value if both are names for one setting (`Timeout=30`).
         first: String,
         /// As `first`.
         second: String,
     },
-    /// A value that the keyword does not take, or a keyword that has no place here.
+    /// A value that the keyword does not accept, or a keyword that is not accepted.
     #[error("'{keyword}' {problem}")]
     #[non_exhaustive]
     Value {
@@ -48,10 +47,10 @@ pub enum ConfigError {
     )]
     #[non_exhaustive]
     UnknownHost {
-        /// The host.
+        /// The host, as written.
         host: String,
     },
-    /// The string names an identity, but the identity is passed as an argument.
+    /// The string selects an identity, but the identity is passed as an argument.
     #[error(
         "'{keyword}' names an identity, but the identity is passed as an argument: remove it, or use azure_sql::pool, connector or Config::parse_with_credential, which read it"
     )]
@@ -60,15 +59,15 @@ pub enum ConfigError {
         /// `Authentication` or `User Id`.
         keyword: &'static str,
     },
-    /// The tokens that were passed are for another scope.
+    /// The tokens that were passed have another scope.
     #[error(
-        "this server wants tokens for {wanted}, but the tokens that were passed are for {tokens}"
+        "this server needs tokens for {wanted}, but the tokens that were passed are for {tokens}"
     )]
     #[non_exhaustive]
     ScopeMismatch {
-        /// What the string or its host says.
+        /// The scope from the string or its host.
         wanted: Scope,
-        /// What the tokens are for.
+        /// The scope of the tokens.
         tokens: Scope,
     },
 }
@@ -91,7 +90,7 @@ impl From<Mistake> for ConfigError {
 }
 
 impl ConfigError {
-    /// `problem` must not show a value.
+    /// `problem` must not contain a value.
     pub(super) fn url(problem: &str) -> Self {
         Self::Syntax { problem: format!("the connection URL {problem}") }
     }

@@ -9,13 +9,13 @@ use crate::{
     token::TokenCredential,
 };
 
-/// The identity that a connection string names.
+/// The identity that a connection string selects.
 #[derive(Default)]
 pub(super) struct NamedIdentity {
-    /// `None` is the identity of the environment.
+    /// `None` is the identity described by the environment.
     pub(super) authentication: Option<Member>,
     pub(super) client_id: Option<String>,
-    /// The variable whose object ID `client_id` is.
+    /// The environment variable, if its value is an object ID and is in `client_id`.
     pub(super) object_id_of: Option<&'static str>,
     pub(super) tenant: Option<String>,
     pub(super) client_secret: Option<Zeroizing<String>>,
@@ -23,7 +23,8 @@ pub(super) struct NamedIdentity {
 }
 
 impl NamedIdentity {
-    /// Checks that its parts belong together. A client ID and a tenant may be written in one.
+    /// Checks that the parts fit together. Splits a client ID and tenant that are written in one
+    /// value.
     pub(super) fn check(&mut self, written: &Written) -> Result<(), ConfigError> {
         let Self { authentication, client_id, tenant, client_secret, .. } = self;
         if *authentication == Some(Member::ServicePrincipal) {
@@ -44,7 +45,7 @@ impl NamedIdentity {
         if client_secret.is_some() {
             return Err(written.refuse(
                 Setting::Password,
-                "is not accepted, because a token of the machine's identity is the password: remove \
+                "is not accepted, because the login uses a token of the machine's identity: remove \
                  it (and User Id, unless it is the client ID of a managed identity), or, if it is \
                  an application's secret, add Authentication=Active Directory Service Principal",
             ));
@@ -58,13 +59,13 @@ impl NamedIdentity {
         if client_id.is_some() && authentication.is_some_and(|it| !takes_client_id(it)) {
             return Err(written.refuse(
                 Setting::UserId,
-                "has no effect with this Authentication, which determines the identity: remove it",
+                "has no effect with this Authentication, which selects the identity: remove it",
             ));
         }
         Ok(())
     }
 
-    /// An error if it differs from the environment's.
+    /// Returns an error if the identity differs from the environment's.
     pub(super) fn refuse_other(&self) -> Result<(), ConfigError> {
         let keyword = match (self.authentication, &self.client_id) {
             (Some(_), _) => "Authentication",

@@ -1,15 +1,14 @@
-//! JDBC URLs, by the rules of mssql-jdbc (Microsoft Learn, "Building the
-//! connection URL"):
-//! `jdbc:sqlserver://[host[\instance][:port]][;property=value[;property=value]]`. Prisma's URLs
-//! are the same without `jdbc:`.
+//! JDBC URLs, parsed as mssql-jdbc does (Microsoft Learn, "Building the connection URL"):
+//! `jdbc:sqlserver://[host[\instance][:port]][;property=value[;property=value]]`. Prisma's URLs are
+//! the same without `jdbc:`.
 
 use zeroize::Zeroizing;
 
 use super::{ConfigError, keywords::KEYWORDS};
 use crate::pasted::{Pairs, Rules, host_and_port, read};
 
-/// The host and port of a URL under their keywords, then its properties in
-/// their order, names as written. `text` begins after the scheme.
+/// Returns the host and port of a URL under their keywords, then its properties in order, with
+/// names as written. `text` starts after the scheme.
 pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let (address, properties) = text.split_once(';').unwrap_or((text, ""));
     let mut pairs = server(address)?;
@@ -17,7 +16,7 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     Ok(pairs)
 }
 
-/// `host[\instance][:port]`; the host of IPv6 in square brackets.
+/// Parses `host[\instance][:port]`; an IPv6 address is in square brackets.
 fn server(address: &str) -> Result<Pairs, ConfigError> {
     let address = address.trim();
     if address.starts_with('[') && !address.contains(']') {
@@ -38,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_read_as_the_jdbc_driver_reads_them() {
+    fn urls_are_parsed_as_by_the_jdbc_driver() {
         let server = ("serverName", "h");
         let cases: &[(&str, &[(&str, &str)])] = &[
             ("", &[]),
@@ -67,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_without_its_value() {
+    fn parse_errors_name_the_place_but_no_value() {
         for (text, expected) in [
             ("h;hunter2", "keyword number 1 has no '='"),
             ("h;a=1;hunter2;b=1", "keyword number 2 has no '='"),

@@ -1,11 +1,11 @@
-//! Every keyword of SqlClient, ODBC, mssql-jdbc, go-mssqldb, tedious and Prisma, and our own.
+//! The keywords of SqlClient, ODBC, mssql-jdbc, go-mssqldb, tedious and Prisma, and our own.
 //!
-//! Any name is accepted in any form of a connection string. The first of its names is the one
-//! that a configuration shows.
+//! Every form of a connection string accepts every name. A configuration is shown with the first
+//! name of each keyword.
 
 use crate::pasted::Keywords;
 
-/// What a connection string can set.
+/// The settings of a connection string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Setting {
     #[default]
@@ -39,18 +39,18 @@ pub(super) enum Setting {
 }
 
 impl Setting {
-    /// The keyword's first name.
+    /// Returns the keyword's first name.
     pub(super) fn name(self) -> &'static str {
         SETTINGS[self as usize].0.split('|').next().unwrap_or_default()
     }
 
-    /// The description of the accepted values.
+    /// Returns the description of the accepted values.
     pub(super) fn takes(self) -> &'static str {
         SETTINGS[self as usize].2
     }
 }
 
-/// As SqlClient writes it, or Go.
+/// The spellings of SqlClient and Go.
 pub(super) const YES: &[&str] = &["true", "yes", "1", "t"];
 pub(super) const NO: &[&str] = &["false", "no", "0", "f"];
 
@@ -87,7 +87,7 @@ const SETTINGS: &[(&str, Setting, &str)] = &[
         "TrustServerCertificate",
         Setting::TrustServerCertificate,
         "must be False: a token is only sent to a server whose certificate is verified; to \
-         trust a CA of your own, give its file with TrustServerCertificateCA (for a server on \
+         trust your own CA, give its file with TrustServerCertificateCA (for a server on \
          this machine, Config::dangerous_parse accepts it)",
     ),
     ("TrustServerCertificateCA|certificate", Setting::CaFile, A_TEXT),
@@ -117,7 +117,7 @@ const SETTINGS: &[(&str, Setting, &str)] = &[
     (
         "Allow Routing To",
         Setting::AllowRoutingTo,
-        "must be ends of host names, such as database.windows.net, with a comma between them",
+        "must be suffixes of host names, such as database.windows.net, separated by commas",
     ),
     (
         "Entra Scope",
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyword_is_found_by_any_name_however_it_is_spaced_and_cased() {
+    fn keywords_are_found_by_any_name_spacing_and_case() {
         for name in
             ["Max Pool Size", "maxpoolsize", "MAX POOL  SIZE", "maxPoolSize", "max_pool_size"]
         {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_means_two_things() {
+    fn every_name_belongs_to_one_setting() {
         let names: Vec<_> = KEYWORDS.names().collect();
         for (at, name) in names.iter().enumerate() {
             assert!(names[..at].iter().all(|other| !is_same(other, name)), "{name}");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_keyword_is_offered_if_it_is_near() {
+    fn a_similar_keyword_is_suggested() {
         for (written, meant) in [
             ("Databse", Some("Database")),
             ("Initial Catalogue", Some("Initial Catalog")),

@@ -1,4 +1,4 @@
-//! Connection strings of any form, parsed to a configuration and the identity that they name.
+//! Parses connection strings of any form to a configuration and the identity that they select.
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -22,15 +22,15 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// SqlClient's sizes and seconds are 32-bit.
+/// SqlClient's sizes and times in seconds are 32-bit.
 const LONGEST: Duration = Duration::from_secs(i32::MAX as u64);
 const ANY_TIME: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
 const SOME_TIME: RangeInclusive<Duration> = Duration::from_nanos(1)..=LONGEST;
 const LARGEST_POOL: usize = 32_767;
-/// Of names in LOGIN7 (MS-TDS 2.2.6.4), in UTF-16 units.
+/// The maximum length of names in LOGIN7 (MS-TDS 2.2.6.4), in UTF-16 units.
 const LONGEST_NAME: usize = 128;
 
-/// The settings of a string, with their keywords as they are written.
+/// The settings of a string, with their keywords as written.
 #[derive(Default)]
 pub(super) struct Written(Vec<(Setting, String)>);
 
@@ -66,7 +66,7 @@ impl Written {
     }
 }
 
-/// Parses any form. `dangerous`: `TrustServerCertificate=True` is accepted.
+/// Parses any form. `dangerous`: accepts `TrustServerCertificate=True`.
 pub(super) fn parse(text: &str, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
     read(&pairs(text)?, dangerous)
 }
@@ -80,7 +80,7 @@ fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let (_, rest) = text.split_once("://").unwrap_or_default();
     match scheme.as_deref() {
         Some("jdbc:sqlserver") => jdbc::pairs(rest),
-        // As Prisma writes it.
+        // Prisma's form.
         Some("mssql" | "sqlserver")
             if rest.find([';', '/', '?', '#']).is_some_and(|at| rest[at..].starts_with(';')) =>
         {
@@ -89,16 +89,16 @@ fn pairs(text: &str) -> Result<Pairs, ConfigError> {
         Some("mssql" | "sqlserver") => url::pairs(rest),
         Some("jdbc:postgresql") => Err(pasted::other_url("jdbc:postgresql", &OWN).into()),
         _ if starts_with("jdbc:") => Err(ConfigError::url(
-            "is of JDBC, but not for SQL Server: write jdbc:sqlserver://HOST:PORT;databaseName=NAME",
+            "is a JDBC URL, but not for SQL Server: write jdbc:sqlserver://HOST:PORT;databaseName=NAME",
         )),
         Some(other) => Err(pasted::other_url(other, &OWN).into()),
         None => {
-            // As go-mssqldb marks ODBC's rules.
+            // go-mssqldb's prefix for ODBC's rules.
             let text = if starts_with("odbc:") { &text["odbc:".len()..] } else { text };
             let has_spaces = text.split_whitespace().filter(|word| word.contains('=')).count() > 1;
             if has_spaces && !text.contains(';') {
-                let problem = "has spaces between its pairs, which PostgreSQL's may have (use \
-                               entra_pool::postgres): for Azure SQL, write ';' there";
+                let problem = "has spaces between its pairs, as in PostgreSQL's strings (use \
+                               entra_pool::postgres): for Azure SQL, write ';' instead";
                 return Err(Mistake::Syntax(problem.to_owned()).into());
             }
             Ok(pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?)
@@ -107,7 +107,7 @@ fn pairs(text: &str) -> Result<Pairs, ConfigError> {
 }
 
 pub(super) fn read(pairs: &Pairs, dangerous: bool) -> Result<(Config, NamedIdentity), ConfigError> {
-    // The advice for a string of PostgreSQL comes first, whatever else is in it.
+    // The advice for a PostgreSQL string comes before other errors in it.
     let is_postgres = |host: &str| cloud::postgresql_scope(host).is_some();
     if pairs.iter().any(|(_, value)| value.split(',').any(is_postgres)) {
         let problem = "belongs to Azure Database for PostgreSQL: use entra_pool::postgres";
@@ -129,7 +129,7 @@ pub(super) struct Reader {
     config: Config,
     identity: NamedIdentity,
     written: Written,
-    /// `TrustServerCertificate=True`
+    /// Whether the string has `TrustServerCertificate=True`.
     trusts_any: bool,
 }
 
@@ -139,7 +139,7 @@ impl Reader {
         Self { config: Config::new(""), identity, written, trusts_any: false }
     }
 
-    /// Reads a value, of a string or of a configuration that is checked.
+    /// Sets a value from a string, or from a configuration that is being checked.
     pub(super) fn set(
         &mut self,
         setting: Setting,
@@ -171,14 +171,14 @@ impl Reader {
             {
                 return refuse("is longer than 128 characters");
             }
-            // JDBC's 0 is its default.
+            // In JDBC, 0 means the default.
             Setting::ConnectTimeout if value == "0" && is_same(keyword, "loginTimeout") => {}
             _ => return self.read_value(setting, value).ok_or_else(|| self.written.wrong(setting)),
         }
         Ok(())
     }
 
-    /// `None` if the setting does not take this value.
+    /// Returns `None` if the setting does not accept this value.
     fn read_value(&mut self, setting: Setting, value: &str) -> Option<()> {
         let Self { config, identity, .. } = self;
         let text = || (!value.is_empty()).then(|| value.to_owned());
@@ -212,7 +212,7 @@ impl Reader {
             Setting::PacketSize => config.packet_size = Some(number(value, 512..=32_767)?),
             Setting::MultiSubnetFailover => config.multi_subnet_failover = flag()?,
             Setting::ConnectTimeout => config.connect_timeout = time(SOME_TIME)?,
-            // JDBC's -1 is no limit.
+            // In JDBC, -1 means no limit.
             Setting::CommandTimeout if value == "-1" => config.command_timeout = None,
             Setting::CommandTimeout => config.command_timeout = limit(time(ANY_TIME)?),
             Setting::ConnectRetryCount => config.retry_count = Some(number(value, 0..=255)?),
@@ -259,7 +259,7 @@ impl Reader {
                 return Err(written.refuse(
                     Setting::HostNameInCertificate,
                     "is a wildcard that does not match the server's host: leave it out, or give \
-                     the one name",
+                     a single name",
                 ));
             }
             config.host_in_certificate = None;
@@ -269,7 +269,7 @@ impl Reader {
     }
 }
 
-/// `[tcp:]host[,port]`
+/// Parses `[tcp:]host[,port]`.
 fn server(value: &str) -> Result<(String, Option<u16>), String> {
     const PIPE: &str = "is a named pipe, but Azure SQL only supports TCP: use tcp:HOST,PORT";
     const REFUSED: [(&str, &str); 3] = [
@@ -277,14 +277,14 @@ fn server(value: &str) -> Result<(String, Option<u16>), String> {
         ("lpc", "is shared memory, but Azure SQL only supports TCP: use tcp:HOST,PORT"),
         (
             "admin",
-            "is the administrator's only connection, which a pool cannot use: use tcp:HOST,PORT",
+            "is the dedicated administrator connection, which a pool cannot use: use tcp:HOST,PORT",
         ),
     ];
     let (protocol, address) = value.split_once(':').unwrap_or_default();
     if let Some((_, why)) = REFUSED.iter().find(|(name, _)| is_same(name, protocol)) {
         return Err((*why).to_owned());
     }
-    // Without a protocol, the first colon belongs to an IPv6 address.
+    // Without a protocol, the first colon is part of an IPv6 address.
     let value = if is_same(protocol, "tcp") { address } else { value }.trim();
     if value.starts_with(r"\\") {
         return Err(PIPE.to_owned());
@@ -311,7 +311,7 @@ fn server(value: &str) -> Result<(String, Option<u16>), String> {
     Ok((host_name(pasted::unbracketed(host)), port))
 }
 
-/// Returns the choice that has `value` among its names.
+/// Returns the choice with this name.
 fn choice<T: Copy>(value: &str, choices: &[(&[&str], T)]) -> Option<T> {
     choices.iter().find(|(names, _)| is_one_of(names, value)).map(|(_, choice)| *choice)
 }
@@ -320,8 +320,8 @@ fn number<T: FromStr + PartialOrd>(value: &str, range: RangeInclusive<T>) -> Opt
     value.parse().ok().filter(|number| range.contains(number))
 }
 
-/// Whether this is the end of host names at a label's border, in lower case. One label alone
-/// would let a token go to whoever has a name under `net`.
+/// Whether this is a suffix of host names that starts at a label, in lower case. A single label is
+/// not enough: a token could go to the owner of any name under `net`.
 fn is_routing_suffix(suffix: &str) -> bool {
     match ServerName::try_from(suffix) {
         Ok(ServerName::DnsName(name)) => name.as_ref().contains('.') || suffix == "localhost",
@@ -330,7 +330,7 @@ fn is_routing_suffix(suffix: &str) -> bool {
     }
 }
 
-/// Whole seconds, or with decimals: a setter takes any time, which `Display` writes so.
+/// Parses seconds, with or without decimals: setters accept any time, and `Display` writes it so.
 fn seconds(value: &str) -> Option<Duration> {
     let (whole, decimals) = value.split_once('.').unwrap_or((value, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_read_in_every_spelling() {
+    fn every_spelling_of_a_server_is_parsed() {
         for (text, host, port) in [
             ("h", "h", None),
             ("tcp:h,1500", "h", Some(1500)),

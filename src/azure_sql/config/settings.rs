@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Config {
-    /// A configuration for the server `host`: a host name or an address, no more.
+    /// Creates a configuration for the server `host`: a host name or an address, without a port.
     pub fn new(host: impl Into<String>) -> Self {
         Self {
             host: host_name(&host.into()),
@@ -46,141 +46,140 @@ impl Config {
         /// The server's port. Default: 1433.
         port(port: u16) => port = port;
 
-        /// The database (`Database`). Without it a login goes to `master`.
+        /// The database (`Database`). Without it, a login uses `master`.
         database(name: impl Into<String>) => database = Some(name.into());
 
-        /// How connections are encrypted (`Encrypt`). Default:
-        /// [`Encrypt::Mandatory`].
+        /// How connections are encrypted (`Encrypt`). Default: [`Encrypt::Mandatory`].
         encrypt(encrypt: Encrypt) => encrypt = encrypt;
 
-        /// A PEM file with the only root certificates to trust
-        /// (`TrustServerCertificateCA`). Default: the platform's.
+        /// A PEM file with the only root certificates to trust (`TrustServerCertificateCA`).
+        /// Default: the platform's roots.
         ca_file(path: impl Into<PathBuf>) => trust = Trust::Roots(path.into());
 
-        /// A file, PEM or DER, with the only certificate that the server may show,
-        /// whatever name it bears (`ServerCertificate`).
+        /// A PEM or DER file with the only certificate to accept from the server, regardless of its
+        /// names (`ServerCertificate`).
         server_certificate(path: impl Into<PathBuf>) => trust = Trust::Certificate(path.into());
 
-        /// The name that the server's certificate must bear
-        /// (`HostNameInCertificate`). Default: the server's host.
+        /// The name that the server's certificate must have (`HostNameInCertificate`). Default: the
+        /// server's host.
         host_in_certificate(name: impl Into<String>) => host_in_certificate = Some(name.into());
 
-        /// What is shown as `program_name` in `sys.dm_exec_sessions`, of 128
-        /// characters at most (`Application Name`). Default: `entra-pool`.
+        /// The `program_name` in `sys.dm_exec_sessions`, at most 128 characters (`Application
+        /// Name`). Default: `entra-pool`.
         application_name(name: impl Into<String>) => application_name = name.into();
 
-        /// Whether sessions only read, so that a secondary replica may serve them
+        /// Whether sessions are read-only, so that a secondary replica may serve them
         /// (`ApplicationIntent`). Default: no.
         read_only(read_only: bool) => read_only = read_only;
 
-        /// The time for all of a connect, from the token to the login, with all its tries
-        /// (`Connect Timeout`). Default: 15 s.
+        /// The time for a whole connect, from the token to the login, including retries (`Connect
+        /// Timeout`). Default: 15 s.
         connect_timeout(limit: Duration) => connect_timeout = limit;
 
-        /// The time for the server to answer a request, or to go on answering
-        /// (`Command Timeout`). Zero or `None`: no limit. Default: 30 s.
+        /// How long to wait for the response to a request, or for the rest of it (`Command
+        /// Timeout`). Zero or `None`: no limit. Default: 30 s.
         command_timeout(limit: impl Into<Option<Duration>>)
             => command_timeout = clock::limit(limit);
 
-        /// How often, at most 255 times, a login that failed with a transient error
-        /// is tried again (`ConnectRetryCount`). Default: as [`Config`] describes.
+        /// How often a login that failed with a transient error is retried, at most 255 times
+        /// (`ConnectRetryCount`). Default: as [`Config`] describes.
         retry_count(count: u32) => retry_count = Some(count);
 
-        /// The pause before such a try, from 1 s to 60 s (`ConnectRetryInterval`).
-        /// Default: 1 s, doubling up to 5 s.
+        /// The pause before such a retry, from 1 s to 60 s (`ConnectRetryInterval`). Default: 1 s,
+        /// doubling up to 5 s.
         retry_interval(pause: Duration) => retry_interval = Some(pause);
 
-        /// The most connections in a pool, up to 32,767 (`Max Pool Size`). Default:
-        /// deadpool's, 2 for each CPU.
+        /// The maximum number of connections in a pool, up to 32,767 (`Max Pool Size`). Default:
+        /// deadpool's, 2 per CPU.
         max_size(size: usize) => max_size = Some(size);
 
-        /// The connections that a pool keeps open once it has connected (`Min Pool Size`).
-        /// Default: none.
+        /// The number of connections that a pool keeps open once it has connected (`Min Pool
+        /// Size`). Default: none.
         min_size(size: usize) => min_size = size;
 
-        /// When a pooled connection is retired for its age; up to a third earlier, so that not
-        /// all are replaced at once (`Connection Lifetime`). Zero or `None`: never. Default: 1 h.
+        /// The age at which a pooled connection is retired, or up to a third earlier, so that
+        /// connections are not all replaced at once (`Connection Lifetime`). Zero or `None`: never.
+        /// Default: 1 h.
         max_lifetime(lifetime: impl Into<Option<Duration>>)
             => max_lifetime = clock::limit(lifetime);
 
-        /// What tokens are asked for with (`Entra Scope`). Default: it follows from
-        /// the host, if that is of an Azure cloud.
+        /// The requested scope (`Entra Scope`). Default: derived from the host, if it belongs to an
+        /// Azure cloud.
         scope(scope: Scope) => scope = Some(scope);
 
-        /// How long a pooled connection may be idle. Zero or `None`: any time. Default: `None`.
-        ///
-        /// Measured from the last response of the server.
+        /// How long a pooled connection may be idle, measured from the server's last response. Zero
+        /// or `None`: without a limit. Default: `None`.
         idle_timeout(limit: impl Into<Option<Duration>>) => idle_timeout = clock::limit(limit);
 
-        /// After how much silence TCP keepalives are sent: from then on, one in each
-        /// third of this time, until the third that is not answered ends the connection. From 1 s to
-        /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
-        /// Default: 30 s. Azure drops idle connections after as little as 4 minutes.
+        /// After how much silence TCP keepalives are sent: then one in each third of this time. The
+        /// third keepalive without an answer closes the connection. From 1 s to 9 h; other times
+        /// are replaced by the nearest of these. Zero or `None`: no keepalives. Default: 30 s,
+        /// because Azure drops idle connections after as little as 4 minutes.
         keepalive(idle: impl Into<Option<Duration>>) => keepalive = socket_time(idle);
 
-        /// How long the server's system may take to acknowledge what was sent, on
-        /// Linux: then the connection ends. From 1 s to 9 h; another time is replaced by the nearest
-        /// of these. Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
+        /// How long the server's system may take to acknowledge sent data, on Linux; then the
+        /// connection is closed. From 1 s to 9 h; other times are replaced by the nearest of these.
+        /// Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
         tcp_user_timeout(limit: impl Into<Option<Duration>>)
             => tcp_user_timeout = socket_time(limit);
 
-        /// What is done to a connection between two borrowers. Default: [`Recycling::Clean`].
+        /// How a connection is cleaned between two borrowers. Default: [`Recycling::Clean`].
         recycling(recycling: Recycling) => recycling = recycling;
 
-        /// Whether a pool is maintained in the background, by a task that its first connect
-        /// starts: twice a second, the task closes idle connections that are unfit (closed, too old,
-        /// or with a token that expires soon), opens connections up to
-        /// [`min_size`](Self::min_size), and refreshes the token when that is due. Default: `true`.
+        /// Whether a pool is maintained in the background, by a task that its first connect starts.
+        /// Twice a second, the task closes unfit idle connections (closed, too old, or with a token
+        /// that expires soon), opens connections up to [`min_size`](Self::min_size), and refreshes
+        /// the token when that is due. Default: `true`.
         maintenance(maintenance: bool) => maintenance = maintenance;
 
-        /// A TLS configuration of your own: its roots, client certificates and cipher suites.
-        /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
-        /// that TLS announces (ALPN) is replaced with [`Encrypt::Strict`].
+        /// A custom TLS configuration, with its own roots, client certificates and cipher suites.
+        /// It replaces the other settings of trust, so you are responsible for what it verifies.
+        /// With [`Encrypt::Strict`], the protocol that TLS announces (ALPN) is replaced.
         tls(config: Arc<ClientConfig>) => trust = Trust::Own(OwnConfig(config));
     }
 
-    /// Returns the verifier that judges the server's certificate, for a diagnostic that makes a
-    /// TLS handshake itself or records the certificate: pass the wrapped verifier to
+    /// Returns the verifier of the server's certificate, for a diagnostic that makes a TLS
+    /// handshake itself or records the certificate: pass the wrapped verifier to
     /// [`tls`](Self::tls).
     ///
     /// # Errors
     ///
-    /// [`TlsConfigError`], if the trusted certificates cannot be read, or if [`tls`](Self::tls)
-    /// has set a configuration, whose verifier rustls does not return.
+    /// [`TlsConfigError`], if the trusted certificates cannot be read, or if [`tls`](Self::tls) has
+    /// set a configuration, because rustls does not return its verifier.
     pub fn certificate_verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {
         tls::verifier(&self.trust)
     }
 
-    /// Accepts any certificate, from a server on this machine; no other is connected to.
-    /// Replaces what was to be trusted.
+    /// Accepts any certificate of a server on this machine, and refuses to connect to other
+    /// machines. Replaces the other settings of trust.
     pub fn dangerous_trust_any_certificate_on_loopback(mut self) -> Self {
         self.trust = Trust::AnyOnLoopback;
         self
     }
 
-    /// Accepts any certificate, from any server. A server in between gets the token, and can
-    /// log in with it.
+    /// Accepts any certificate, from any server. A server in between gets the token, and can log in
+    /// with it.
     pub fn dangerous_trust_any_certificate_anywhere(mut self) -> Self {
         self.trust = Trust::AnyAnywhere;
         self
     }
 
-    /// Allows a login to be routed to hosts below `suffix`, or of exactly this name
-    /// (`Allow Routing To`). Otherwise, a login follows the server only within the cloud of
-    /// the server's own name: a host elsewhere would get the token. A suffix is a host name of
-    /// two labels at least, an address, or `localhost`.
+    /// Allows a login to be routed to hosts below `suffix`, or to the host `suffix` (`Allow Routing
+    /// To`). Otherwise, a login is routed only within the cloud of the server's own name, because
+    /// the token is sent to the new host. A suffix is a host name of at least two labels, an
+    /// address, or `localhost`.
     pub fn allow_routing_to(mut self, suffix: impl Into<String>) -> Self {
         self.routing_suffixes.extend(routing_suffixes(&suffix.into()));
         self
     }
 }
 
-/// SqlClient's names for this machine are replaced.
+/// Replaces SqlClient's names for this machine.
 pub(super) fn host_name(host: &str) -> String {
     if matches!(host, "." | "(local)") { "localhost".to_owned() } else { host.to_owned() }
 }
 
-/// Suffixes with commas between them.
+/// Returns the suffixes, separated by commas.
 pub(super) fn routing_suffixes(text: &str) -> Vec<String> {
     text.split(',').map(|suffix| suffix.trim().trim_matches('.').to_ascii_lowercase()).collect()
 }

@@ -20,7 +20,7 @@ fn identity(text: &str) -> NamedIdentity {
     read::parse(text, false).unwrap_or_else(|error| panic!("{text}: {error}")).1
 }
 
-/// Settings that only a string sets.
+/// Settings that only a string can set.
 impl Config {
     fn workstation_id(mut self, name: impl Into<String>) -> Self {
         self.workstation_id = Some(name.into());
@@ -59,7 +59,7 @@ fn the_defaults_are_those_of_the_table() {
 
 #[test]
 #[allow(clippy::too_many_lines)] // It is a table.
-fn the_same_settings_are_the_same_configuration_however_they_are_said() {
+fn all_forms_of_a_string_parse_to_the_same_configuration() {
     let second = Duration::from_secs(1);
     for (ado_net, jdbc, url, built) in [
         (
@@ -146,7 +146,7 @@ fn the_same_settings_are_the_same_configuration_however_they_are_said() {
 }
 
 #[test]
-fn the_same_identity_is_named_however_it_is_said() {
+fn all_forms_of_a_string_select_the_same_identity() {
     for (ado_net, jdbc, url, authentication, parts) in [
         (
             "Server=a.database.windows.net;Authentication=Active Directory MSI;UID=3f",
@@ -181,7 +181,7 @@ fn the_same_identity_is_named_however_it_is_said() {
 }
 
 #[test]
-fn what_changes_nothing_may_stay_in_a_string() {
+fn keywords_without_effect_are_ignored() {
     for harmless in [
         "Pooling=true;Persist Security Info=True;MultipleActiveResultSets=yes;Enlist=True",
         "Driver={ODBC Driver 18 for SQL Server};MARS_Connection=yes;Pool Blocking Period=AlwaysBlock",
@@ -198,7 +198,7 @@ fn what_changes_nothing_may_stay_in_a_string() {
 }
 
 #[test]
-fn this_machine_has_the_names_that_sqlclient_gives_it() {
+fn sqlclients_names_for_this_machine_are_accepted() {
     for name in [".", "(local)", "tcp:(local)", "localhost"] {
         let config = config(&format!("Server={name};Entra Scope=api://x/.default"));
         assert_eq!(config.host, "localhost", "{name}");
@@ -206,7 +206,7 @@ fn this_machine_has_the_names_that_sqlclient_gives_it() {
 }
 
 #[test]
-fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
+fn errors_name_keywords_as_written_and_contain_no_secret() {
     let principal = "Authentication=Active Directory Service Principal;";
     for (behind_server, expected) in [
         ("hunter2", "keyword number 2"),
@@ -290,7 +290,7 @@ fn what_is_wrong_is_named_as_it_is_written_and_no_secret_shown() {
 }
 
 #[test]
-fn a_server_that_cannot_be_is_refused_with_what_to_write() {
+fn an_invalid_server_is_refused_with_advice() {
     for (text, expected) in [
         ("", "'Server' is missing"),
         ("Database=x", "'Server' is missing"),
@@ -346,7 +346,7 @@ fn a_server_that_cannot_be_is_refused_with_what_to_write() {
 }
 
 #[test]
-fn what_is_built_is_checked_as_what_is_read() {
+fn built_and_parsed_configurations_are_checked_alike() {
     for (built, expected) in [
         (Config::new(""), "'Server' is missing"),
         (Config::new("tcp:a,1"), "'Server' must be tcp:HOST"),
@@ -375,7 +375,7 @@ fn what_is_built_is_checked_as_what_is_read() {
 }
 
 #[test]
-fn any_certificate_is_trusted_only_where_a_method_says_so() {
+fn only_dangerous_methods_disable_certificate_verification() {
     let trusting = format!("{AZURE}TrustServerCertificate=True");
     assert_eq!(Config::dangerous_parse(&trusting).unwrap().trust, Trust::AnyOnLoopback);
     assert_eq!(Config::dangerous_parse(AZURE).unwrap().trust, Trust::Platform);
@@ -383,18 +383,18 @@ fn any_certificate_is_trusted_only_where_a_method_says_so() {
     let error = Config::dangerous_parse(&contradiction).unwrap_err();
     assert!(matches!(error, ConfigError::Conflict { .. }), "{error:?}");
 
-    // The last one counts.
+    // The last call wins.
     let loopback = shop().ca_file("ca.pem").dangerous_trust_any_certificate_on_loopback();
     assert_eq!(loopback.trust, Trust::AnyOnLoopback);
     let anywhere = shop().dangerous_trust_any_certificate_anywhere();
     assert_eq!(anywhere.trust, Trust::AnyAnywhere);
     assert_eq!(loopback.ca_file("ca.pem").trust, Trust::Roots("ca.pem".into()));
-    // What is shown trusts nobody more than others do.
+    // Parsing the shown string never disables verification.
     assert_eq!(config(&anywhere.to_string()).trust, Trust::Platform);
 }
 
 #[test]
-fn a_login_is_routed_to_no_top_level_domain() {
+fn a_top_level_domain_is_not_a_routing_suffix() {
     for (suffix, expected) in [
         ("SQL.example", Some("sql.example")),
         (".sql.example.", Some("sql.example")),
@@ -414,16 +414,16 @@ fn a_login_is_routed_to_no_top_level_domain() {
 }
 
 #[test]
-fn every_keyword_is_in_the_documentation() {
+fn every_keyword_is_documented() {
     let documented = include_str!("mod.rs");
-    // The documentation has the table of the other keywords.
+    // The table of other keywords is included in the documentation.
     let settings = KEYWORDS.settings.iter().flat_map(|(names, ..)| names.split('|'));
     for name in settings {
         assert!(documented.contains(&format!("`{name}`")), "{name}");
     }
 }
 
-/// What must hold of the strings in `tests/cases`: id, parts of the error.
+/// Expected results for strings in `tests/cases`: the ID, and parts of the error.
 const REFUSED: &[(&str, &[&str])] = &[
     ("S02", &["'Password' is not accepted", "remove it"]),
     ("S03", &["'Authentication' asks for a person's login", "az login"]),
@@ -451,13 +451,13 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("S61", &["Always Encrypted"]),
 ];
 
-/// The facts of a row: `key=value` between other words.
+/// The expectations of a row: `key=value` between other words.
 fn facts(row: &str) -> impl Iterator<Item = (&str, &str)> {
     row.split([';', ',', ' ']).filter_map(|word| word.split_once('='))
 }
 
 #[test]
-fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
+fn pasted_strings_parse_or_are_refused_with_useful_advice() {
     let environment = Environment::from_process();
     let from_environment = [("S07", "AZURE_TENANT_ID"), ("S58", "AZURE_FEDERATED_TOKEN_FILE")];
     let mut seen = 0;
@@ -493,7 +493,7 @@ fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
             assert!(!said.contains("s3cret"), "{id}: {said}");
             continue;
         }
-        // A feature may be off.
+        // A feature may be disabled.
         let config = match read {
             Ok(config) => config,
             Err(Error::Identity(error)) if error.to_string().contains("feature `") => continue,
@@ -513,7 +513,7 @@ fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
             };
             assert_eq!(found, value, "{id}: {key}");
         }
-        // Nothing in these strings weakens what is verified.
+        // None of these strings weakens verification.
         assert_eq!((config.encrypt, &config.trust), (Encrypt::Mandatory, &Trust::Platform), "{id}");
         assert_eq!(
             config.connect_timeout.as_secs(),
@@ -526,11 +526,11 @@ fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
     assert_eq!(seen, 45);
 }
 
-/// A value of each setting that differs from the default, for the rules below.
+/// Values that differ from the default of some setting, for the rules below.
 const OTHER_VALUES: &[&str] = &["True", "yes", "0", "1", "x", "a.example", "ReadOnly", "Strict"];
 
 #[test]
-fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
+fn ignored_keywords_never_change_encryption_verification_target_or_identity() {
     let bare = config(AZURE);
     let rows = KEYWORDS.others.lines().filter(|line| line.starts_with("| `"));
     let names = rows.flat_map(|line| line.split('`').skip(1).step_by(2));
@@ -547,7 +547,7 @@ fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
 }
 
 #[test]
-fn a_setting_changes_encryption_verification_target_or_identity_only_by_its_own_name() {
+fn only_their_own_keywords_change_encryption_verification_target_or_identity() {
     use keywords::Setting::{
         Authentication, CaFile, Encrypt as Level, HostNameInCertificate, ServerCertificate, UserId,
     };
@@ -561,7 +561,7 @@ fn a_setting_changes_encryption_verification_target_or_identity_only_by_its_own_
             };
             let names_identity = matches!(setting, Authentication | UserId);
             assert!(names_identity || identity.refuse_other().is_ok(), "{name}={value}");
-            // What differs is stronger, or narrows what is trusted.
+            // Other values are stronger, or narrow the trusted certificates.
             if !matches!(setting, CaFile | ServerCertificate) {
                 assert_eq!(config.trust, bare.trust, "{name}={value}");
             }
@@ -575,18 +575,18 @@ fn a_setting_changes_encryption_verification_target_or_identity_only_by_its_own_
 }
 
 #[test]
-fn a_wildcard_in_host_name_in_certificate_never_lessens_what_is_verified() {
+fn a_wildcard_in_host_name_in_certificate_does_not_weaken_verification() {
     for host in ["shop.database.windows.net", "orders-fog.secondary.database.windows.net"] {
         for wildcard in ["*.database.windows.net", "*.Windows.Net", "*.net"] {
             let string = format!("Server={host};HostNameInCertificate={wildcard}");
-            // The certificate must be for the host itself.
+            // The certificate must be valid for the host itself.
             assert_eq!(config(&string), config(&format!("Server={host}")), "{wildcard}");
         }
     }
 }
 
 #[test]
-fn braces_and_the_form_of_a_string_change_no_target() {
+fn braces_and_the_form_of_a_string_do_not_change_the_target() {
     for (string, database) in [
         ("Server=a.database.windows.net;Database={b;Server=c.example}", "b;Server=c.example"),
         ("Server=a.database.windows.net;Database={b}};Server=c.example}", "b};Server=c.example"),
@@ -605,7 +605,7 @@ fn braces_and_the_form_of_a_string_change_no_target() {
 type Variables = &'static [(&'static str, &'static str)];
 /// A client type, its variables, its identity: client ID, tenant, secret.
 type Client = (&'static str, Variables, Option<Member>, [Option<&'static str>; 3]);
-/// User-assigned and service principals' IDs.
+/// The ID of user-assigned identities and service principals.
 const ID: &str = "11111111-2222-3333-4444-555555555555";
 
 fn of_variables(variables: Variables) -> Result<(Config, NamedIdentity), ConfigError> {
@@ -758,7 +758,7 @@ fn the_variables_of_service_connector_are_read_for_every_client_type() {
             None,
             [None, None, None],
         ),
-        // It precedes all others.
+        // This variable precedes all others.
         (
             "several",
             &[
@@ -778,21 +778,21 @@ fn the_variables_of_service_connector_are_read_for_every_client_type() {
         let secret = named.client_secret.as_ref().map(|secret| secret.as_str());
         let found = [named.client_id.as_deref(), named.tenant.as_deref(), secret];
         assert_eq!(found, *parts, "{client}");
-        // Python's variable has the object ID of a managed identity.
+        // Python's variable contains the object ID of a managed identity.
         let object = (*client == "Python, user-assigned").then_some("AZURE_SQL_USER");
         assert_eq!(named.object_id_of, object, "{client}");
     }
 }
 
 #[test]
-fn a_connection_with_a_password_and_an_environment_without_one_are_refused_by_name() {
+fn errors_name_the_missing_or_refused_variables() {
     const STRINGS: Variables = &[("SQLAZURECONNSTR_A", "Server=a"), ("SQLCONNSTR_B", "Server=b")];
     for (variables, expected) in [
         (&[][..], "'AZURE_SQL_CONNECTIONSTRING' is not set, and neither is SQLAZURECONNSTR_"),
         (&[(STRING, ""), ("AZURE_SQL_SERVER", "")], "AZURE_SQL_SERVER, AZURE_SQL_SERVERNAME or"),
         (&[("AZURE_SQL_DATABASE", "orders")], "is not set"),
         (STRINGS, "is one of several connection strings (SQLAZURECONNSTR_A, SQLCONNSTR_B)"),
-        // Go and PHP get a password only.
+        // Go and PHP get only a password.
         (
             &[(
                 STRING,
@@ -880,30 +880,30 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_shown_reads_back_as_the_same_configuration(built in any_config()) {
+    fn a_shown_configuration_parses_to_itself(built in any_config()) {
         built.check().unwrap();
         let shown = built.to_string();
         let read = config(&shown);
-        // Shown again, nothing has changed either.
+        // Showing it again returns the same string.
         prop_assert_eq!(read.to_string(), shown);
         let trust = match &built.trust {
             Trust::AnyOnLoopback => Trust::Platform,
             trust => trust.clone(),
         };
-        // A scope that follows from the host is not shown.
+        // A scope that is derived from the host is not shown.
         let scope = read.scope.clone();
         prop_assert_eq!(read.token_scope(), built.token_scope());
         prop_assert_eq!(read, Config { trust, scope, ..built });
     }
 
     #[test]
-    fn any_text_is_read_or_refused(text in "(jdbc:sqlserver://|mssql://|Server=)?\\PC{0,40}") {
+    fn any_text_parses_or_is_refused_without_a_panic(text in "(jdbc:sqlserver://|mssql://|Server=)?\\PC{0,40}") {
         let _ = text.parse::<Config>();
     }
 }
 
 #[test]
-fn what_azures_portal_hands_out_is_read() {
+fn strings_of_the_azure_portal_parse() {
     let strings = [
         "Server=tcp:shop.database.windows.net,1433;Initial Catalog=orders;Encrypt=True;\
          TrustServerCertificate=False;Connection Timeout=30;\

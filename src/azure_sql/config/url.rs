@@ -1,21 +1,21 @@
-//! URLs: `mssql://[client-id@]host[:port][/database][?keyword=value&…]`, and the
-//! same with `sqlserver://` (where go-mssqldb has an instance, the path is the
-//! database here, for Azure SQL has no instances).
+//! URLs: `mssql://[client-id@]host[:port][/database][?keyword=value&…]`, and the same with
+//! `sqlserver://`. (In go-mssqldb, the path is the instance. Azure SQL does not have instances, so
+//! here it is the database.)
 
 use ::url::Url;
 
 use super::ConfigError;
 use crate::pasted::{Pairs, decoded, named, no_equals};
 
-/// The parts before the `?` under their keywords, then the parameters in their
-/// order, names as written. `text` begins after the scheme.
+/// Returns the parts before the `?` under their keywords, then the parameters in order, with names
+/// as written. `text` starts after the scheme.
 pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let refuse = |problem| Err(ConfigError::url(problem));
     let (text, query) = text.split_once('?').unwrap_or((text, ""));
     let (authority, path) = text.split_at(text.find(['/', '#']).unwrap_or(text.len()));
     let (identity, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = identity.split_once(':').unwrap_or((identity, ""));
-    // A parsed URL keeps a copy: it gets nothing that may be a secret.
+    // The parsed URL keeps a copy, so the part that may be a secret is not parsed.
     let Ok(url) = Url::parse(&format!("mssql://{host}{path}")) else {
         return refuse("does not parse: mssql://HOST:PORT/DATABASE?KEYWORD=VALUE&KEYWORD=VALUE");
     };
@@ -28,7 +28,7 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     }
     if path.contains('/') {
         return refuse(
-            "has a path of several parts, but it is the database's name (a '/' in it is written %2F)",
+            "has a path of several parts, but the path is the database's name (write a '/' in it as %2F)",
         );
     }
     let port = url.port().map(|port| port.to_string()).unwrap_or_default();
@@ -47,7 +47,7 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, ConfigError> {
     let parameters = query.split('&').filter(|it| !it.is_empty());
     for (parameter, number) in parameters.zip(1..) {
         let (keyword, value) = parameter.split_once('=').ok_or_else(|| no_equals(number))?;
-        // In parameters, a plus is a space (HTML's forms, as in go-mssqldb).
+        // In parameters, a plus sign is a space (as in HTML forms and go-mssqldb).
         let keyword = named(&decoded(keyword, true)?, number)?;
         pairs.push((keyword, decoded(value, true)?));
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_read_with_their_codes_resolved() {
+    fn urls_are_percent_decoded() {
         let server = ("Server", "h");
         let cases: &[(&str, &[(&str, &str)])] = &[
             ("h", &[server]),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_without_its_value() {
+    fn parse_errors_name_the_place_but_no_value() {
         for (text, expected) in [
             ("sa:hunter2/x@h", "does not parse"),
             ("h:port", "does not parse"),

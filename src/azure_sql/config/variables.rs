@@ -1,5 +1,5 @@
-//! Settings of Service Connector and App Service (Microsoft Learn, "Integrate Azure SQL Database
-//! with Service Connector" and "Configure an App Service app").
+//! The settings that Service Connector and App Service provide (Microsoft Learn, "Integrate Azure
+//! SQL Database with Service Connector" and "Configure an App Service app").
 
 use zeroize::Zeroizing;
 
@@ -12,7 +12,7 @@ use crate::{
 const STRING: &str = "AZURE_SQL_CONNECTIONSTRING";
 const USER: &str = "AZURE_SQL_USER";
 
-/// Separate variables, which differ between the client types.
+/// Separate variables; each client type has its own.
 const VARIABLES: &[(&str, &str)] = &[
     ("AZURE_SQL_SERVER", "Server"),
     ("AZURE_SQL_SERVERNAME", "Server"),
@@ -31,13 +31,13 @@ const VARIABLES: &[(&str, &str)] = &[
     ("AZURE_SQL_TENANTID", "Entra Tenant"),
 ];
 
-/// Reads the connection string of the environment, else the separate variables.
+/// Reads the connection string from the environment, otherwise the separate variables.
 pub(super) fn read(environment: &Environment) -> Result<(Config, NamedIdentity), ConfigError> {
     let prefixes = ["SQLAZURECONNSTR_", "SQLCONNSTR_"];
     if let Some(text) = pasted::connection_string(environment, STRING, &prefixes)? {
         let (config, mut identity) = read::parse(text, false)?;
         if identity.authentication == Some(Member::ServicePrincipal) && identity.tenant.is_none() {
-            // The string of a service principal has no tenant.
+            // The string of a service principal does not contain the tenant.
             identity.tenant = environment.get("AZURE_SQL_TENANTID").map(str::to_owned);
         }
         return Ok((config, identity));
@@ -54,7 +54,7 @@ pub(super) fn read(environment: &Environment) -> Result<(Config, NamedIdentity),
         && let Some((_, value)) = pairs.iter_mut().find(|(keyword, _)| keyword == "Authentication")
         && authentication::read(value) == Ok(None)
     {
-        // Node.js and others get `azure-active-directory-default` for a service principal as well.
+        // Node.js and others get `azure-active-directory-default` also for a service principal.
         *value = Zeroizing::new("ActiveDirectoryServicePrincipal".to_owned());
     }
     let (config, mut identity) = read::read(&pairs, false)?;

@@ -1,6 +1,5 @@
-//! Replays what a server sends, cut in pieces: for the fuzz target `transport`,
-//! and for tests with a recorded session. However the network cuts it, the same
-//! must come of it.
+//! Replays what a server sends, split into pieces, for the fuzz target `transport` and for tests
+//! with a recorded session. The result must not depend on how the network splits the data.
 
 use std::{
     collections::VecDeque,
@@ -20,13 +19,13 @@ use super::{
     transport::read_answer,
 };
 
-/// Reads `bytes` whole and in pieces of these lengths in turn, by all that reads
-/// them: as PRELOGIN's answer, as the TLS handshake in packets, as responses,
-/// and, as if tiberius had written them, as requests.
+/// Parses `bytes` as a whole, and in pieces of these lengths in turn, with all parsers: as the
+/// response to PRELOGIN, as the TLS handshake in packets, as responses, and as requests that
+/// tiberius writes.
 ///
 /// # Panics
 ///
-/// If it makes a difference.
+/// If the results differ.
 pub fn reads_alike(bytes: &[u8], lengths: &[u8]) {
     let pieces = || Pieces::of(bytes, lengths);
     let whole = || Pieces::of(bytes, &[]);
@@ -38,7 +37,7 @@ pub fn reads_alike(bytes: &[u8], lengths: &[u8]) {
     assert_eq!(requests(&pieces()), requests(&whole()), "requests");
 }
 
-/// What tiberius is told of the answer.
+/// Returns the response that tiberius gets.
 fn answer(mut pieces: Pieces) -> Result<Vec<u8>, String> {
     let payload = at_once(read_answer(&mut pieces)).map_err(|error| format!("{error:?}"))?;
     let answer = prelogin::Answer::read(&payload).ok_or("malformed")?;
@@ -47,7 +46,7 @@ fn answer(mut pieces: Pieces) -> Result<Vec<u8>, String> {
     Ok(told)
 }
 
-/// What TLS reads, if its handshake is over after so many bytes.
+/// Returns what TLS reads if its handshake ends after this many bytes.
 fn wire(pieces: Pieces, handshake: usize) -> (Vec<u8>, Option<io::ErrorKind>) {
     let mut wire = Wire::framed(pieces);
     let mut read = Vec::new();
@@ -56,7 +55,7 @@ fn wire(pieces: Pieces, handshake: usize) -> (Vec<u8>, Option<io::ErrorKind>) {
         if left == 0 {
             wire.handshake_over();
         }
-        // TLS reads no further than its handshake before it says that it is over.
+        // TLS does not read beyond its handshake before it reports the end of the handshake.
         let mut buffer = vec![0; left.clamp(1, 4096)];
         match at_once(wire.read(&mut buffer)) {
             Ok(0) => return (read, None),
@@ -66,14 +65,14 @@ fn wire(pieces: Pieces, handshake: usize) -> (Vec<u8>, Option<io::ErrorKind>) {
     }
 }
 
-/// How the link stands behind them.
+/// Returns the state of the link after the responses.
 fn responses(pieces: &Pieces) -> String {
     let (link, mut incoming) = (Link::default(), Incoming::default());
     let passed = pieces.0.iter().try_for_each(|piece| incoming.pass(piece, &link));
     format!("{link:?} {:?}", passed.map_err(|error| error.kind()))
 }
 
-/// What goes out, and how the link stands behind it.
+/// Returns the bytes that are sent, and the state of the link afterwards.
 fn requests(pieces: &Pieces) -> (Vec<u8>, String) {
     let (link, mut outgoing) = (Link::default(), Outgoing::default());
     link.state().reset = Some(ResetRule::RefuseTransaction);
@@ -91,20 +90,20 @@ fn requests(pieces: &Pieces) -> (Vec<u8>, String) {
     (sent, format!("{link:?}"))
 }
 
-/// The output of what never waits.
+/// Returns the output of a future that never waits.
 fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("every piece is there"),
+        Poll::Pending => unreachable!("every piece has arrived"),
     }
 }
 
-/// A server that has sent all at once, of which one piece is read at a time.
+/// A server that has sent everything, read one piece at a time.
 #[derive(Debug)]
 struct Pieces(VecDeque<Vec<u8>>);
 
 impl Pieces {
-    /// Of these lengths in turn, over and over; 0 and none at all: of whatever is left.
+    /// Splits `bytes` into pieces of these lengths in turn; 0, or an empty list, means the rest.
     fn of(mut bytes: &[u8], lengths: &[u8]) -> Self {
         let mut pieces = VecDeque::new();
         let mut lengths = lengths.iter().map(|length| usize::from(*length)).cycle();
@@ -166,10 +165,11 @@ mod tests {
     use super::*;
     use crate::azure_sql::packet::{HEADER, header, kind};
 
-    /// The answers to a login, a batch, a call with rows, and one that fails.
+    /// The responses to a login, a batch, a call with rows, and a call that fails.
     const SESSION: &[u8] = include_bytes!("session");
 
-    /// A handshake of three packets of either type, a ticket in a packet, then bare.
+    /// A handshake of three packets of either type, a ticket in a packet, then data without
+    /// packets.
     fn handshake() -> (Vec<u8>, usize) {
         let packets = [
             (kind::PRELOGIN, 1, &[22; 300][..]),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_session_is_read_alike_wherever_it_is_cut() {
+    fn a_recorded_session_parses_alike_wherever_it_is_split() {
         let whole = responses(&Pieces::of(SESSION, &[]));
         for cut in 1..SESSION.len() {
             let (before, after) = SESSION.split_at(cut);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_read_alike_wherever_it_is_cut() {
+    fn a_handshake_parses_alike_wherever_it_is_split() {
         let (sent, over) = handshake();
         let whole = wire(Pieces::of(&sent, &[]), over);
         assert_eq!(whole.0.len(), sent.len() - 4 * HEADER);
@@ -211,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_is_read_alike_however_it_is_cut(
+        fn any_bytes_parse_alike_however_they_are_split(
             bytes: Vec<u8>,
             lengths in proptest::collection::vec(0_u8..40, 1..9),
             of_session in 0..SESSION.len(),
