@@ -19,25 +19,25 @@
 //! # }
 //! ```
 //!
-//! [`manager`] fits into diesel-async's bb8 pool as well, and [`connect`] is there
-//! without a pool. Connections are cleaned between borrowers as
-//! [`Config::recycling`](crate::postgres::Config::recycling) says; how old they may
-//! become, and how many there may be, is the pool's to say.
+//! [`manager`] also works with diesel-async's bb8 pool, and [`connect`] opens a connection without
+//! a pool. Connections are cleaned between borrowers as set by
+//! [`Config::recycling`](crate::postgres::Config::recycling). The pool sets the maximum lifetime
+//! and number of connections.
 //!
-//! **Do not turn off bb8's `test_on_check_out` here.** The pool cleans connections in that
-//! test, so that without it the next borrower finds what the last one left, whatever the
-//! configuration says. diesel-async gives the manager no way to see that the test is off. The
-//! [bb8 adapter](crate::adapters::bb8) closes such connections instead.
+//! **Do not disable bb8's `test_on_check_out` here.** The pool cleans connections in that test:
+//! without it, the next borrower gets the state that the previous one left, whatever the
+//! configuration says. diesel-async does not tell the manager that the test is disabled. The [bb8
+//! adapter](crate::adapters::bb8) closes such connections instead.
 //!
-//! These pools do not look at a connection that comes back: a transaction that it left open, or a
-//! query that was dropped, keeps its locks until the pool lends the connection again. Use
-//! diesel-async's `transaction`, and let it end.
+//! These pools do not inspect a connection that is returned: an open transaction, or a query that
+//! was dropped, keeps its locks until the connection is checked out again. Use diesel-async's
+//! `transaction`, and let it complete.
 //!
-//! During the cleaning, the server may send 64 KB. A connection is closed instead of cleaned
-//! where its server gives the same key for cancellations to several connections, or none: that
-//! key identifies the connection.
+//! During the cleaning, the server may send 64 KB. A connection is closed instead of cleaned if its
+//! server sends the same cancellation key for several connections, or none, because that key
+//! identifies the connection.
 //!
-//! diesel shows errors of a connect as text; [`Connector::connect`] has them typed.
+//! diesel reports the errors of a connect as text; [`Connector::connect`] returns them typed.
 
 pub use diesel;
 pub use diesel_async;
@@ -58,7 +58,7 @@ use crate::{
     token::with_causes,
 };
 
-/// diesel-async's manager, whose connections `connector` makes.
+/// Returns diesel-async's manager, with connections from `connector`.
 #[must_use]
 pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConnection> {
     let mut config = ManagerConfig::default();
@@ -74,22 +74,21 @@ pub fn manager(connector: Connector) -> AsyncDieselConnectionManager<AsyncPgConn
         let connector = connector.clone();
         Box::pin(async move { connect(&connector).await })
     });
-    // The connector knows where to.
+    // The connector knows the server.
     AsyncDieselConnectionManager::new_with_config("", config)
 }
 
-/// One connection. Its driver is a task that ends with it.
+/// Opens one connection. Its driver is a task that stops when the connection is dropped.
 ///
 /// # Errors
 ///
-/// [`ConnectionError::BadConnection`] with what the connector says, and why; or that
-/// what diesel-async sets on a new connection took longer than `connect_timeout`, once
-/// more.
+/// [`ConnectionError::BadConnection`] with the connector's error and its cause. It is also returned
+/// if diesel-async's settings of a new connection take longer than another `connect_timeout`.
 pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnection> {
     let connected = connector.log_in(connector.now()).await;
     let (client, connection, link) =
         connected.map_err(|error| ConnectionError::BadConnection(with_causes(&error)))?;
-    // It sets two things, which a server that hangs would never confirm.
+    // diesel-async sends two settings, and a server that hangs would never confirm them.
     let limit = connector.config().connect_timeout;
     link.allowance.restrict();
     let set_up = AsyncPgConnection::try_from_client_and_connection(client, connection);
@@ -99,7 +98,7 @@ pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnectio
             link.allowance.lift();
             return Ok(connection);
         }
-        // The server knows the token.
+        // The server has seen the token.
         Ok(Err(error)) => connector.sent().excerpt_of(&error),
         Err(clock::Elapsed) => {
             format!("the session's settings took longer than {limit:?} (connect_timeout)")
@@ -108,11 +107,11 @@ pub async fn connect(connector: &Connector) -> ConnectionResult<AsyncPgConnectio
     Err(ConnectionError::BadConnection(problem))
 }
 
-/// What diesel-async has set on a new connection, and cleaning undoes.
+/// The settings of a new diesel-async connection, which cleaning resets.
 const DIESELS_SETTINGS: &str = "SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8';";
 
-/// Makes the connection fit for its next borrower. diesel-async has seen already that no
-/// transaction of its own is open.
+/// Prepares the connection for its next borrower. diesel-async has already checked that none of its
+/// transactions is open.
 async fn recycle(
     connector: &Connector,
     connection: &mut AsyncPgConnection,
@@ -122,12 +121,14 @@ async fn recycle(
     let cleaning = async {
         let refused = |why: &str| Err(Error::QueryBuilderError(why.into()));
         if link.is_some_and(|link| link.state().has_stale_plans) {
-            return refused("diesel-async cannot clear its cache, in which a statement is stale");
+            return refused("a cached statement is stale, and diesel-async cannot clear its cache");
         }
         let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
-        let Some(link) = link else { return refused("the server does not identify it") };
-        // diesel-async reads all responses that are there within one poll, so that a time
-        // limit does not end a flood.
+        let Some(link) = link else {
+            return refused("the server does not identify the connection");
+        };
+        // diesel-async reads all available responses within one poll, so a time limit does not stop
+        // a server that keeps sending.
         link.allowance.restrict();
         connection.batch_execute(&format!("{sql}; {DIESELS_SETTINGS}")).await?;
         link.allowance.lift();

@@ -1,14 +1,15 @@
-//! The connectors under other pools than deadpool's, and another driver, each behind a feature.
+//! Use the connectors with other pools than deadpool's, or with another driver, each with a
+//! feature.
 //!
-//! | feature | module | databases | a refused login is tried again with a newer token | sessions between borrowers |
+//! | feature | module | databases | retries a refused login with a newer token | sessions between borrowers |
 //! |---|---|---|---|---|
 //! | `bb8` | [`bb8`] | both | yes | as in the pools here |
 //! | `diesel-async` | [`diesel`] | PostgreSQL | yes | as in the pools here |
-//! | `sqlx` | [`sqlx`] | PostgreSQL | no: sqlx connects by itself | cleaned, too |
-//! | `unstable-mssql-tds` | [`mssql_tds`] | Azure SQL, by Microsoft's driver | yes | as in the pools here; outside of semantic versioning |
+//! | `sqlx` | [`sqlx`] | PostgreSQL | no: sqlx connects by itself | cleaned |
+//! | `unstable-mssql-tds` | [`mssql_tds`] | Azure SQL, with Microsoft's driver | yes | as in the pools here; not covered by semantic versioning |
 //!
-//! What sits on sqlx takes the pool of [`sqlx`]: `examples/sea-orm` shows it with
-//! `SeaORM`. Crates that take a token or a password from a trait of theirs need no adapter:
+//! Crates on top of sqlx use the pool of [`sqlx`]: `examples/sea-orm` shows it with `SeaORM`.
+//! Crates that get a token or a password through their own trait need no adapter: see
 //! [`seams`](crate::manual::seams).
 
 #[cfg(all(feature = "bb8", any(feature = "azure-sql", feature = "postgres")))]

@@ -14,31 +14,29 @@
 //! # }
 //! ```
 //!
-//! sqlx takes no connection that somebody else has made, so that the
-//! [`Connector`] lends only its configuration and its tokens, and the
-//! [`Pool`] puts each new token into the options that sqlx connects with. What
-//! the connector does beyond that is not done here:
+//! sqlx does not accept connections that were opened elsewhere. So the [`Connector`] only provides
+//! its configuration and its tokens, and the [`Pool`] puts each new token into sqlx's connect
+//! options. The connector's other functions are missing here:
 //!
-//! - A refused login is not tried again with a newer token, and its error has no
-//!   advice. Where a role's rights have changed since the token was made,
-//!   [`TokenCache::renew`](crate::token::TokenCache::renew) has it replaced.
-//! - Connects are not in the connector's report; its token is.
-//! - No time limit fires while a server sends without end, faster than sqlx reads. A
-//!   connection whose cleaning takes longer than 2 s is closed, and sqlx waits for the server
-//!   while it closes it: for `acquire_timeout` at most.
+//! - A refused login is not retried with a newer token, and its error contains no advice. If a
+//!   role's rights have changed since the token was issued,
+//!   [`TokenCache::renew`](crate::token::TokenCache::renew) replaces the token.
+//! - The connector's report does not count connects; it does contain the token's status.
+//! - Time limits do not apply while a server sends continuously, faster than sqlx reads. A
+//!   connection whose cleaning takes longer than 2 s is closed, and sqlx waits for the server while
+//!   closing it, at most for `acquire_timeout`.
 //! - Several hosts, `hostaddr`, `target_session_attrs`, `sslnegotiation=direct`,
-//!   `channel_binding=require` and `Config::tls` are refused; `load_balance_hosts`, `tcp_user_timeout` and
-//!   keepalives are not set, so that an
-//!   [`idle_timeout`](crate::postgres::Config::idle_timeout) under 4 minutes is of use
-//!   on Azure.
-//! - `sslmode` is `verify-full`, but the roots that are trusted are Mozilla's, as
-//!   compiled in, and those of `sslrootcert` beside them: not the platform's.
-//! - sqlx reads libpq's variables. `PGSSLCERT` and `PGSSLKEY` apply (the client's
-//!   certificate), `PGAPPNAME` applies where the configuration has no `application_name`, and
-//!   `PGOPTIONS` applies before the configuration's `options`. The others have no effect:
-//!   `PGSSLROOTCERT` adds no root, and `PGSSLMODE` does not weaken TLS.
-//! - `Debug` of sqlx's connect options shows the token, which sqlx takes for a
-//!   password like any other. The pool's own does not.
+//!   `channel_binding=require` and `Config::tls` are refused. `load_balance_hosts`,
+//!   `tcp_user_timeout` and keepalives are not set, so use an
+//!   [`idle_timeout`](crate::postgres::Config::idle_timeout) under 4 minutes on Azure.
+//! - `sslmode` is `verify-full`, but the trusted roots are those of Mozilla, compiled in, and those
+//!   of `sslrootcert` in addition: not the platform's.
+//! - sqlx reads libpq's variables. `PGSSLCERT` and `PGSSLKEY` apply (the client's certificate),
+//!   `PGAPPNAME` applies if the configuration has no `application_name`, and `PGOPTIONS` applies
+//!   before the configuration's `options`. The others have no effect: `PGSSLROOTCERT` does not add
+//!   a root, and `PGSSLMODE` does not weaken TLS.
+//! - `Debug` of sqlx's connect options shows the token, which is an ordinary password to sqlx.
+//!   `Debug` of this pool does not.
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
@@ -61,44 +59,42 @@ use crate::{
     token::Token,
 };
 
-/// sqlx's [`PgPool`] with a token that is good now; dereferences to it.
+/// sqlx's [`PgPool`] with a valid token; dereferences to the pool.
 ///
-/// Clones share. A task puts each token that follows into the pool; it is started by
-/// [`new`](Self::new) and ends when the pool is closed, which it also is when the
-/// last clone of this type goes: clones of the [`PgPool`] alone would be left
-/// with a token that expires.
+/// Clones share the pool. [`new`](Self::new) starts a task that puts each new token into the pool.
+/// The task stops when the pool is closed. Dropping the last clone of this type closes the pool,
+/// because clones of the [`PgPool`] alone would be left with a token that expires.
 #[derive(Clone)]
 pub struct Pool {
     renewal: Arc<Renewal>,
-    /// Gone when all clones are.
+    /// Dropped with the last clone.
     _held: Arc<watch::Sender<()>>,
 }
 
 struct Renewal {
     pool: PgPool,
     connector: Connector,
-    /// The one that the pool connects with.
+    /// The token with which the pool connects.
     token: Lock<Token>,
 }
 
-/// A machine that sleeps stops timers: the task looks again this often …
+/// A machine that sleeps stops timers, so the task checks again this often …
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// … and this often while a new token is due. Where there is none any more, the pause
-/// doubles …
+/// … and this often while a new token is due. While the identity returns none, the pause doubles …
 const SOON: Duration = Duration::from_secs(1);
 
-/// … up to this, after which the pool has a token again when the identity does.
+/// … up to this limit. So the pool gets a token soon after the identity recovers.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 impl Pool {
-    /// A pool with `options`, which [`options`] makes fit. Waits for a token, but
-    /// dials nothing.
+    /// Creates a pool with `options` from the function [`options`]. Waits for a token, but does not
+    /// connect.
     ///
     /// # Errors
     ///
-    /// [`Error::Token`] and [`Error::NoUser`], as for a connect;
-    /// [`Error::Config`], if sqlx cannot do what the configuration says.
+    /// [`Error::Token`] and [`Error::NoUser`], as for a connect; [`Error::Config`], if sqlx does
+    /// not support a setting.
     pub async fn new(connector: &Connector, options: PgPoolOptions) -> Result<Self, Error> {
         let (token, with_token) = connect_options(connector).await?;
         let renewal = Arc::new(Renewal {
@@ -111,22 +107,22 @@ impl Pool {
         Ok(Self { renewal, _held: Arc::new(held) })
     }
 
-    /// The pool, with the token that is good at this moment.
+    /// Returns the pool with the token that is valid now.
     ///
-    /// The task sees to that within a minute at most, which this need not wait for: after
-    /// a machine has slept, or before something that must not fail.
+    /// The task updates the token within a minute. Use this method when that is too late: after a
+    /// machine has slept, or before an operation that must not fail.
     ///
     /// # Errors
     ///
-    /// [`Error::Token`], if there is none.
+    /// [`Error::Token`], if no token is available.
     pub async fn renewed(&self) -> Result<&PgPool, Error> {
         self.renewal.renew().await?;
         Ok(&self.renewal.pool)
     }
 
-    /// Closes the pool: waits for lent connections, and for the servers of idle ones, for
-    /// [`connect_timeout`](crate::postgres::Config::connect_timeout) at most. [`PgPool::close`]
-    /// waits without a limit where a server fell silent.
+    /// Closes the pool: waits for connections in use, and for the servers of idle ones, for at most
+    /// [`connect_timeout`](crate::postgres::Config::connect_timeout). [`PgPool::close`] waits
+    /// without a limit if a server stopped responding.
     pub async fn close(&self) {
         self.renewal.close().await;
     }
@@ -137,7 +133,7 @@ impl Renewal {
         let limit = self.connector.config().connect_timeout;
         let closing = clock::timeout(&**self.connector.clock(), limit, self.pool.close());
         if closing.await.is_err() {
-            tracing::warn!("the pool was closed before all of its connections");
+            tracing::warn!("the pool was closed, but some of its connections are still open");
         }
     }
 
@@ -161,7 +157,10 @@ impl Renewal {
                     Ok(()) => SOON,
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "the pool keeps the token it has");
+                        tracing::warn!(
+                            error,
+                            "cannot refresh the token of the pool; the current token remains"
+                        );
                         (soon * 2).min(LONGEST_PAUSE)
                     }
                 };
@@ -169,7 +168,7 @@ impl Renewal {
         };
         tokio::select! {
             () = closed => {}
-            // Nothing is ever sent: this is the sender's end.
+            // Nothing is ever sent, so this means that the sender was dropped.
             _ = all_gone.changed() => self.close().await,
             () = renewing => {}
         }
@@ -200,27 +199,25 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A pool's options for `connector`: sqlx's own, so that sizes, time limits and
-/// hooks can be set.
+/// Returns sqlx's pool options for `connector`, for you to set sizes, time limits and hooks.
 ///
-/// Set already: `acquire` waits for as long as a connect may take
+/// These settings are already made: `acquire` waits for as long as a connect may take
 /// ([`connect_timeout`](crate::postgres::Config::connect_timeout)). Connections are retired at
 /// [`max_lifetime`](crate::postgres::Config::max_lifetime), and when they were idle for
 /// [`idle_timeout`](crate::postgres::Config::idle_timeout), by default 3 minutes: Azure drops idle
-/// flows after as little as 4 minutes, and sqlx sets no keepalives. The server sends keepalives instead
-/// (`tcp_keepalives_idle` and its kin), which an `after_connect` hook sets. sqlx has one hook of a
-/// kind: if you set another, begin it with `SET tcp_keepalives_idle = 30;
-/// SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3`, or the server uses its own
-/// settings, by default 2 h on Linux.
+/// flows after as little as 4 minutes, and sqlx does not set keepalives. The server sends
+/// keepalives instead (`tcp_keepalives_idle` and related settings), which an `after_connect` hook
+/// sets. sqlx has one hook of each kind: if you set another `after_connect` hook, start it with
+/// `SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3`.
+/// Otherwise the server uses its own settings, by default 2 h on Linux.
 ///
-/// Connections are cleaned between borrowers as
-/// [`recycling`](crate::postgres::Config::recycling) says: by a `before_acquire` hook, which
-/// replaces sqlx's ping, and which a hook of your own replaces. With [`Recycling::Fast`], it pings,
-/// for at most 2 s. The hook replaces a connection
-/// that cannot be cleaned by a new one, for which an `after_connect` hook of your own does not run.
+/// A `before_acquire` hook cleans connections between borrowers as set by
+/// [`recycling`](crate::postgres::Config::recycling). It replaces sqlx's ping, and your own hook
+/// would replace it. With [`Recycling::Fast`], it pings, for at most 2 s. A connection that cannot
+/// be cleaned is replaced by a new one, for which your `after_connect` hook does not run.
 ///
-/// A query that was dropped is not cancelled, and its connection is not available for others until
-/// the query ends.
+/// A query that was dropped is not cancelled, and its connection is not available until the query
+/// completes.
 #[must_use]
 pub fn options(connector: &Connector) -> PgPoolOptions {
     let config = connector.config();
@@ -249,16 +246,16 @@ pub fn options(connector: &Connector) -> PgPoolOptions {
 /// Less than 4 minutes, after which Azure may drop idle flows.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// As the connector's own sockets have by default. Cleaning resets them.
+/// The defaults of the connector's own sockets. Cleaning resets them.
 const KEEPALIVES: &str = "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; \
                           SET tcp_keepalives_count = 3;";
 
 /// Cleans the connections of one pool.
 struct Cleaner {
     connector: Connector,
-    /// When the last cleaning began, if it was not answered. Its connection may be busy with a
-    /// query that its borrower dropped; if the next one is not answered either, it is the server
-    /// or the network.
+    /// When the last cleaning started, if it got no response. Its connection may be busy with a
+    /// query that its borrower dropped; if the next cleaning gets no response either, the server or
+    /// the network is the cause.
     unanswered: Lock<Option<Duration>>,
 }
 
@@ -271,7 +268,7 @@ impl Cleaner {
         Ok(connection)
     }
 
-    /// Makes the connection fit for its next borrower.
+    /// Prepares the connection for its next borrower.
     async fn clean(
         &self,
         connection: &mut PgConnection,
@@ -283,9 +280,9 @@ impl Cleaner {
             return Err(RetireReason::Silent);
         }
         let recycling = &connector.config().recycling;
-        // With `Fast` as well, an answer shows that the connection lives: sqlx pings too.
+        // Also with `Fast`, a response shows that the connection works: sqlx pings as well.
         let mut sql = recycling.sql().unwrap_or_default();
-        // Other statements are the caller's, and nothing else.
+        // Custom statements are used unchanged.
         if *recycling == Recycling::Clean {
             sql += KEEPALIVES;
         }
@@ -306,11 +303,11 @@ impl Cleaner {
     }
 }
 
-/// What sqlx is to connect with now, and the token in it.
+/// Returns the current options for sqlx, and the token in them.
 async fn connect_options(connector: &Connector) -> Result<(Token, PgConnectOptions), Error> {
     let config = connector.config();
     let session = &config.session;
-    // There is one host at least.
+    // There is at least one host.
     let host = &config.hosts[0];
     let negotiation = session.get_ssl_negotiation();
     let (binding, attributes) = (session.get_channel_binding(), session.get_target_session_attrs());
@@ -323,7 +320,7 @@ async fn connect_options(connector: &Connector) -> Result<(Token, PgConnectOptio
         (matches!(config.trust, Trust::Own(_)), "Config::tls", "is given"),
     ] {
         if is_so {
-            let problem = format!("{what}, which sqlx cannot do");
+            let problem = format!("{what}, which sqlx does not support");
             return Err(ConfigError::value(keyword, problem).into());
         }
     }
@@ -337,21 +334,21 @@ async fn connect_options(connector: &Connector) -> Result<(Token, PgConnectOptio
     }
     options = match &config.trust {
         Trust::Roots(path) => options.ssl_root_cert(path),
-        // No roots, in place of those that PGSSLROOTCERT names.
+        // No roots, instead of those in PGSSLROOTCERT.
         _ => options.ssl_root_cert_from_pem(Vec::new()),
     };
     let no_token = |source| Error::Token { server: config.servers(), source };
     let token = connector.tokens().token().await.map_err(no_token)?;
     let user = connector.user(&token)?;
-    // The server's default, in whose place sqlx would take PGDATABASE.
+    // The server's default; otherwise sqlx would use PGDATABASE.
     let database = session.get_dbname().unwrap_or(&user);
     options = options.username(&user).database(database).password(token.secret());
     Ok((token, options))
 }
 
-/// sqlx takes `options` as they are from a URL only.
+/// sqlx accepts unparsed `options` only in a URL.
 fn with_session_options(options: &str) -> Result<PgConnectOptions, Error> {
-    let unreadable = || ConfigError::value("options", "cannot be read by sqlx").into();
+    let unreadable = || ConfigError::value("options", "cannot be parsed by sqlx").into();
     let url = Url::parse_with_params("postgres://localhost", [("options", options)]);
     let url = url.map_err(|_| unreadable())?;
     PgConnectOptions::from_url(&url).map_err(|_| unreadable())

@@ -1,10 +1,9 @@
-//! [`Manager`] under bb8, with its sessions reset as in the pool that has its
-//! name. Where bb8's `test_on_check_out` is turned off, they are as with
-//! [`Recycling::Fast`](crate::azure_sql::Recycling::Fast), whatever the manager says: an
-//! isolation level stays, and a transaction that began after the first result set of the last
-//! response is an error of the next borrower's first request. A connection that comes back in a
-//! transaction that shows is closed, because bb8 cleans connections only when they are checked
-//! out.
+//! bb8 with the [`Manager`] of Azure SQL, whose sessions are reset as in this crate's own pool. If
+//! bb8's `test_on_check_out` is disabled, the reset works as with
+//! [`Recycling::Fast`](crate::azure_sql::Recycling::Fast), whatever the manager's setting: an
+//! isolation level remains, and a transaction that began after the first result set of the last
+//! response fails the next borrower's first request. A connection that is returned in a detected
+//! transaction is closed, because bb8 cleans connections only at the checkout.
 
 use bb8::ManageConnection;
 
@@ -13,11 +12,11 @@ use crate::azure_sql::{Connection, Error, Manager};
 /// A bb8 pool of Azure SQL connections.
 pub type Pool = bb8::Pool<Manager>;
 
-/// A pool's builder for `manager`: bb8's own, so that its sizes and time limits
-/// can be set.
+/// Returns bb8's builder for a pool with `manager`, for you to set sizes and time limits.
 ///
-/// Set already: `get` waits for as long as a connect may take (`Connect Timeout`);
-/// connects are not repeated and their errors logged; no lifetime but the manager's.
+/// These settings are already made: `get` waits for as long as a connect may take (`Connect
+/// Timeout`); bb8 does not retry connects, and their errors are logged; only the manager limits the
+/// lifetime.
 #[must_use]
 pub fn builder(manager: &Manager) -> bb8::Builder<Manager> {
     super::builder(manager.connector().config().connect_timeout)

@@ -16,15 +16,15 @@
 //! # }
 //! ```
 //!
-//! What bb8 does otherwise than deadpool:
+//! Differences between bb8 and deadpool:
 //!
-//! - It connects in tasks of its own and gives callers no error of a connect: `get`
-//!   waits until its time is over, then says [`TimedOut`](bb8::RunError::TimedOut).
-//!   The error is logged as a warning, and an [`ErrorSink`](bb8::ErrorSink) of yours
-//!   gets it as it is (and what was retired, which the connector's report counts).
-//! - It repeats a connect that failed, several times a second, whatever the error is.
-//!   The builders here turn that off: the connector has tried what may help.
-//! - A connection is made fit for use before its first borrower, too.
+//! - bb8 connects in its own tasks and does not return the errors of connects to callers: `get`
+//!   waits until its time limit, then returns [`TimedOut`](bb8::RunError::TimedOut). The error is
+//!   logged as a warning, and your [`ErrorSink`](bb8::ErrorSink) gets it typed (it also gets
+//!   retired connections, which the connector's report counts).
+//! - bb8 retries a failed connect several times a second, whatever the error. The builders here
+//!   disable that, because the connector has already retried.
+//! - A connection is also prepared before its first borrower.
 
 #[cfg(feature = "azure-sql")]
 pub mod azure_sql;
@@ -35,16 +35,17 @@ pub use bb8;
 
 use std::{error::Error, time::Duration};
 
-/// With one limit for all of `get`.
+/// One limit covers the whole `get`.
 fn builder<M: bb8::ManageConnection>(limit: Duration) -> bb8::Builder<M> {
     bb8::Pool::builder()
         .connection_timeout(limit)
         .retry_connection(false)
-        // The managers have a lifetime of their own, by which not all go at once.
+        // The managers have their own lifetime, which is spread so that connections do not all
+        // expire at once.
         .max_lifetime(None)
 }
 
-/// bb8 reports the error to no caller, so it is logged.
+/// bb8 does not return the error to any caller, so it is logged.
 fn log_error(error: &(dyn Error + 'static)) {
-    tracing::warn!(error, "bb8's pool has no new connection");
+    tracing::warn!(error, "cannot open a connection for the bb8 pool");
 }

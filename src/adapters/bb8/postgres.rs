@@ -1,12 +1,12 @@
-//! PostgreSQL under bb8. Connections are retired at their age and cleaned
-//! between borrowers as in the pool of [`postgres`](crate::postgres).
+//! PostgreSQL with bb8. Connections are retired at their maximum age and cleaned between borrowers
+//! as in the pool of [`postgres`](crate::postgres).
 //!
-//! A connection that comes back with an open transaction or a query that was dropped, and stays so
-//! for half a second, is closed and its query cancelled.
+//! A connection that is returned with an open transaction or a dropped query, and remains so for
+//! half a second, is closed and its query cancelled.
 //!
 //! bb8 cleans connections in its test at the checkout. With `test_on_check_out(false)`, a used
-//! connection is closed when it comes back, so that each checkout logs in. With
-//! [`Recycling::Fast`], it is closed only if a transaction is open.
+//! connection is closed when it is returned, so each checkout logs in. With [`Recycling::Fast`], it
+//! is closed only if a transaction is open.
 
 use std::{
     fmt,
@@ -28,43 +28,42 @@ use crate::postgres::{Connector, Error, Link, Recycling, SUSPECTED_FOR, counted,
 /// A bb8 pool of PostgreSQL connections.
 pub type Pool = bb8::Pool<Manager>;
 
-/// A pool's builder for `manager`: bb8's own, so that its sizes and time limits
-/// can be set.
+/// Returns bb8's builder for a pool with `manager`, for you to set sizes and time limits.
 ///
-/// Set already: `get` waits for as long as a connect may take
-/// ([`connect_timeout`](crate::postgres::Config::connect_timeout)); connects are not
-/// repeated and their errors logged; the only lifetime is
+/// These settings are already made: `get` waits for as long as a connect may take
+/// ([`connect_timeout`](crate::postgres::Config::connect_timeout)); bb8 does not retry connects,
+/// and their errors are logged; the only lifetime is
 /// [`max_lifetime`](crate::postgres::Config::max_lifetime).
 #[must_use]
 pub fn builder(manager: &Manager) -> bb8::Builder<Manager> {
     super::builder(manager.connector.config().connect_timeout)
 }
 
-/// Makes a [`Pool`]'s connections and makes them fit for the next borrower.
+/// Opens the connections of a [`Pool`], and prepares them for the next borrower.
 #[derive(Debug, Clone)]
 pub struct Manager {
     connector: Connector,
 }
 
 impl Manager {
-    /// Connections of `connector`.
+    /// Creates a manager for connections of `connector`.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
         Self { connector }
     }
 }
 
-/// What a [`Pool`] lends: dereferences to deadpool-postgres' [`ClientWrapper`], which is
-/// tokio-postgres' client and a statement cache.
+/// A connection that is checked out of a [`Pool`]: dereferences to deadpool-postgres'
+/// [`ClientWrapper`], which is tokio-postgres' client with a statement cache.
 pub struct Connection {
     client: ClientWrapper,
     link: Arc<Link>,
     driver: AbortHandle,
     runtime: Handle,
-    /// Looks at the connection while it is idle; why it was closed.
+    /// Watches the connection while it is idle; returns why it was closed.
     watch: Option<JoinHandle<Option<RetireReason>>>,
     metrics: Metrics,
-    /// It was made fit since it was last lent.
+    /// Whether it was prepared since it was last checked out.
     fit: bool,
 }
 
@@ -103,8 +102,8 @@ impl ManageConnection for Manager {
         made_fit.map_err(|reason| Error::Retired { reason })
     }
 
-    /// Also a used connection of a pool that does not test connections
-    /// (`test_on_check_out(false)`): it would not be cleaned for the next borrower.
+    /// Also closes a used connection of a pool that does not test connections
+    /// (`test_on_check_out(false)`), because it would not be cleaned for the next borrower.
     fn has_broken(&self, connection: &mut Connection) -> bool {
         connection.metrics.recycled = Some(Metrics::default().created);
         connection.metrics.recycle_count += 1;

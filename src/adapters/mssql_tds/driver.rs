@@ -1,4 +1,4 @@
-//! One login by mssql-tds, and what its errors mean.
+//! One login with mssql-tds, and the classification of its errors.
 
 use std::{io, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     token::Token,
 };
 
-/// Logs in once, wherever the server routes the login.
+/// Logs in once, at whichever server routing leads to.
 pub(super) async fn log_in(
     driver: &Driver<Connection>,
     token: &Token,
@@ -29,7 +29,7 @@ pub(super) async fn log_in(
 ) -> Result<Connection, Error> {
     let server = driver.config.server();
     attempt.turned_to(&server);
-    // The driver resolves the name again, but does not tell apart why it has no address.
+    // The driver resolves the name again, but does not report why a name has no address.
     let resolved = lookup_host((driver.config.host.as_str(), driver.config.port)).await.map(drop);
     resolved.map_err(|source| Error::Resolve { server: server.clone(), source })?;
     attempt.reached(Stage::Driver);
@@ -76,7 +76,7 @@ fn failed(
             let name = config.certificate_name(&config.host).into_owned();
             return Error::Tls { server, name, source: rustls::Error::General(text) };
         }
-        // All addresses are tried at once, and that has an error of its own.
+        // The driver tries all addresses at once, and has a separate error for that.
         DriverError::ConnectionError(_) | DriverError::TimeoutError(_) => {
             return Error::Dial { server, source: io::Error::other(text) };
         }
@@ -93,13 +93,13 @@ fn failed(
     Error::Login { server, source }
 }
 
-/// What the driver says if it cannot read the response to a login, which it does not tell apart:
-/// most often the connection broke.
+/// The driver's message if it cannot read the response to a login. The usual cause is that the
+/// connection broke, but the driver does not distinguish causes.
 const CUT_OFF: &str = "Failed to receive token during login";
 
-/// What the driver connects with.
+/// Returns the driver's settings.
 fn context(config: &Config, address: &str, token: &Token) -> ClientContext {
-    // The longest that systems accept for a socket: as good as none.
+    // The longest time that systems accept for a socket: effectively unlimited.
     const LONGEST: Duration = Duration::from_secs(32_767);
 
     let (host, millis) =
@@ -107,14 +107,14 @@ fn context(config: &Config, address: &str, token: &Token) -> ClientContext {
     let mut context = ClientContext::with_data_source(address);
     context.tds_authentication_method = TdsAuthenticationMethod::AccessToken;
     context.access_token = Some(token.secret().to_owned());
-    // Retries are the engine's. With a count, the driver would also reconnect a broken session
-    // without asking, with the token that it has kept.
+    // The engine retries. With a count, the driver would also reconnect a broken session unasked,
+    // with its stored token.
     context.connect_retry_count = 0;
     // The engine has one deadline, at which it drops the login.
     context.login_timeout = Some(0);
     let seconds = config.connect_timeout.as_secs().saturating_add(1);
     context.connect_timeout = u32::try_from(seconds).unwrap_or(u32::MAX);
-    // Said in any case, so that no variable of the environment decides.
+    // Always set, so that no environment variable decides.
     context.multi_subnet_failover = Some(true);
     let idle = config.keepalive.unwrap_or(LONGEST);
     context.keep_alive_in_ms = millis(idle);
@@ -130,7 +130,8 @@ fn context(config: &Config, address: &str, token: &Token) -> ClientContext {
     if config.read_only {
         context.application_intent = ApplicationIntent::ReadOnly;
     }
-    // Left out where they follow from the host: they would also apply where the login is routed.
+    // Omitted if they are derived from the host: they would also apply to a server to which the
+    // login is routed.
     let other = |name: std::borrow::Cow<'_, str>| (name != *host).then(|| name.into_owned());
     context.login_server_name = other(config.login_name(host));
     let encryption = &mut context.encryption_options;
@@ -140,17 +141,17 @@ fn context(config: &Config, address: &str, token: &Token) -> ClientContext {
         Encrypt::Mandatory => EncryptionSetting::On,
     };
     match &config.trust {
-        // It is right whatever name it bears.
+        // The certificate is accepted regardless of its names.
         Trust::Certificate(file) => encryption.server_certificate = Some(file.clone()),
         _ => encryption.host_name_in_cert = other(config.certificate_name(host)),
     }
     context
 }
 
-/// Refuses what the driver cannot do.
+/// Refuses settings that the driver does not support.
 pub(super) fn refuse_unsupported(config: &Config) -> Result<(), ConfigError> {
     if config.recycling != Recycling::Clean {
-        let problem = "must be Clean: mssql-tds does not report a request that was dropped, which only a round trip shows";
+        let problem = "must be Clean: mssql-tds does not report a request that was dropped, so only a round trip detects it";
         return Err(ConfigError::value("Config::recycling", problem));
     }
     let setting = match config.trust {
@@ -160,6 +161,6 @@ pub(super) fn refuse_unsupported(config: &Config) -> Result<(), ConfigError> {
         Trust::AnyAnywhere => "dangerous_trust_any_certificate_anywhere",
         Trust::Own(_) => "Config::tls",
     };
-    let problem = "cannot be passed on to mssql-tds, whose TLS has the platform's roots: add the server's authority to these (on Linux, SSL_CERT_FILE names another file), or name the server's certificate with ServerCertificate";
+    let problem = "is not supported by mssql-tds, which trusts the platform's roots: add the server's authority to them (on Linux, SSL_CERT_FILE names another file), or pin the server's certificate with ServerCertificate";
     Err(ConfigError::value(setting, problem))
 }

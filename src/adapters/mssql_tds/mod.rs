@@ -1,10 +1,10 @@
-//! Azure SQL over Microsoft's own driver, [`mssql_tds`]: feature `unstable-mssql-tds`.
+//! Azure SQL with Microsoft's own driver, [`mssql_tds`]: feature `unstable-mssql-tds`.
 //!
-//! For what tiberius does not have: bulk copy with types, table-valued parameters, vectors, Always
-//! Encrypted.
+//! Use it for what tiberius does not support: typed bulk copy, table-valued parameters, vectors,
+//! and Always Encrypted.
 //!
-//! **This module is outside of semantic versioning.** The driver changes monthly, each of its
-//! minor versions is incompatible with the one before, and a minor or patch version of this crate
+//! **This module is not covered by semantic versioning.** The driver changes monthly, each of its
+//! minor versions is incompatible with the previous one, and a minor or patch version of this crate
 //! may follow. It needs Rust 1.88, and on Linux OpenSSL and its headers.
 //!
 //! ```no_run
@@ -26,15 +26,15 @@
 //! while let Some(row) = conn.next_row().await? {
 //!     println!("{row:?}");
 //! }
-//! // Without this, the connection is closed when it comes back.
+//! // Without this, the connection is closed when it is returned.
 //! conn.close_query().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The example `mssql_tds` in the repository has bulk copy.
+//! The example `mssql_tds` in the repository shows bulk copy.
 //!
-//! # As over tiberius
+//! # The same as with tiberius
 //!
 //! The same [`Config`], the same [`TokenCache`] and the same engine: each connect logs in with a
 //! token from the cache; a refused login is retried once with another token; transient errors are
@@ -42,59 +42,58 @@
 //! [`azure_sql::Error`]. The driver's own retries and its reconnecting are off, because it would
 //! reconnect with the token that it has stored.
 //!
-//! When a connection comes back, it is cleaned in one round trip in the background (on a runtime
-//! with one thread, at the next checkout): the session is reset, an open transaction is rolled
-//! back, and READ COMMITTED is restored. The driver checks that the server acknowledges the reset.
-//! A connection is closed when it is dead, has unread results or an open transaction that cannot
-//! be rolled back in the background, at its
-//! [`max_lifetime`](Config::max_lifetime) and [`idle_timeout`](Config::idle_timeout), and before
-//! its token expires. [`Connector::report`] counts the reasons.
+//! A returned connection is cleaned in one round trip in the background (on a runtime with one
+//! thread, at the next checkout): the session is reset, an open transaction is rolled back, and
+//! READ COMMITTED is restored. The driver checks that the server acknowledges the reset. A
+//! connection is closed if it is dead, if it has unread results or an open transaction that cannot
+//! be rolled back in the background, at its [`max_lifetime`](Config::max_lifetime) and
+//! [`idle_timeout`](Config::idle_timeout), and before its token expires. [`Connector::report`]
+//! counts the reasons.
 //!
-//! # Unlike over tiberius
+//! # Different from tiberius
 //!
 //! | | here |
 //! |---|---|
-//! | routing | **cannot be limited**: the driver logs in wherever the server routes it, without asking. See [Security](#security) |
+//! | routing | **cannot be limited**: the driver follows the server's routing to any host. See [Security](#security) |
 //! | TLS | the platform's (OpenSSL, Schannel, Secure Transport) with the platform's roots, or the one certificate of `ServerCertificate` |
 //! | `TrustServerCertificateCA`, [`Config::tls`], the `dangerous_…` methods, [`Recycling::Fast`](azure_sql::Recycling::Fast) | refused by [`Connector::new`], by name |
 //! | `Command Timeout` | not applied: pass `ExecuteOptions::timeout_secs` to each request |
 //! | `MultiSubnetFailover` | always on: all addresses of the server are tried at once |
 //! | [`Config::tcp_user_timeout`] | not set |
-//! | stage of a connect that ran out of time | [`Stage::Token`](connect::Stage::Token), [`Stage::Resolve`](connect::Stage::Resolve) or [`Stage::Driver`](connect::Stage::Driver) |
+//! | stage of a connect that timed out | [`Stage::Token`](connect::Stage::Token), [`Stage::Resolve`](connect::Stage::Resolve) or [`Stage::Driver`](connect::Stage::Driver) |
 //! | acknowledgement of the token | not checked by the driver |
-//! | errors of queries that end the session, a database that became read-only | only class 20 and above closes the connection |
+//! | errors of queries that terminate the session, a database that became read-only | only class 20 and above closes the connection |
 //! | dedicated SQL pools of Synapse | connections are not used again: these pools refuse READ COMMITTED |
 //!
-//! # A request that is dropped
+//! # Dropped requests
 //!
-//! If the future of a request is dropped before its response begins, the driver neither cancels
-//! the request nor records it. The next request on that client would read the response of the
-//! dropped one as its own. So drop the connection as well; and to go on with it, end the request by
+//! If the future of a request is dropped before its response begins, the driver neither cancels the
+//! request nor records it. The next request on that client would read the response of the dropped
+//! one as its own. So drop the connection as well. To keep the connection, end the request with
 //! `ExecuteOptions::timeout_secs` or a `CancelHandle`, which make the driver cancel it.
 //!
-//! The pool does not lend such a connection again. A reset that gets another request's response is
+//! The pool does not use such a connection again. A reset that gets another request's response is
 //! not acknowledged, and the response lacks a mark that only the pool knows. Then the connection is
 //! closed, and counted as [`ResetNotAcknowledged`](connect::RetireReason::ResetNotAcknowledged) or
 //! [`Unsettled`](connect::RetireReason::Unsettled). If no response arrives, it is closed after 5
-//! seconds. Until then the dropped request runs, and it holds its locks; a server that does not
-//! notice the closed connection runs it to its end.
+//! seconds. Until then, the dropped request runs and holds its locks. A server that does not notice
+//! the closed connection completes the request.
 //!
 //! # Security
 //!
-//! - The token goes to each server that the configured server routes the login to, if that server
-//!   has a certificate for its own name that the platform trusts. With
+//! - The token is sent to each server to which the configured server routes the login, if that
+//!   server has a certificate for its own name that the platform trusts. With
 //!   `HostNameInCertificate=NAME`, each of them must have a certificate for `NAME`, which limits
-//!   where the token can go; then use Azure's connection policy `Proxy`, because a redirected login
-//!   may find a certificate for another name.
+//!   where the token can be sent. In that case, use Azure's connection policy `Proxy`, because a
+//!   redirected server may have a certificate for another name.
 //! - `Debug` of the driver's `TdsClient` shows the token. `Debug` of the types here does not.
-//! - The driver keeps a copy of the token for as long as the connection lives, and does not
-//!   overwrite it.
-//! - The driver's spans have the text of each query at the level INFO. Filter them with
+//! - The driver keeps a copy of the token while the connection is open, and does not overwrite it.
+//! - The driver's spans contain the text of each query at the level INFO. Filter them with
 //!   `mssql_tds=warn`.
 //!
-//! # The driver without this pool
+//! # Using the driver without this pool
 //!
-//! The driver asks an `EntraIdTokenFactory` for a token during each login. With this one, its
+//! The driver gets a token from an `EntraIdTokenFactory` during each login. With this factory, its
 //! connections share the identity of other pools:
 //!
 //! ```
@@ -114,7 +113,7 @@
 //!
 //! #[async_trait::async_trait]
 //! impl EntraIdTokenFactory for Tokens {
-//!     // The server names the principal and the authority: it is not asked where tokens come from.
+//!     // The server chooses the principal and the authority, so they are ignored.
 //!     async fn create_token(
 //!         &self,
 //!         _principal: String,
@@ -131,12 +130,12 @@
 //!     let method = TdsAuthenticationMethod::ActiveDirectoryTokenCredential;
 //!     context.tds_authentication_method = method.clone();
 //!     context.auth_method_map.insert(method, Box::new(Tokens(tokens)));
-//!     // The factory is not told that a token was refused.
+//!     // The factory does not learn that a token was refused.
 //!     context.connect_retry_count = 0;
 //! }
 //! ```
 //!
-//! [The manual](crate::manual::seams) has the same for other crates.
+//! [The manual](crate::manual::seams) shows the same for other crates.
 
 mod driver;
 mod pool;
@@ -157,17 +156,18 @@ use crate::{
 /// A deadpool pool of [`Connection`]s.
 pub type Pool = deadpool::managed::Pool<Manager, PooledConnection>;
 
-/// Connects to an Azure SQL server by mssql-tds. Cheap to clone; clones share their counters.
+/// Connects to an Azure SQL server with mssql-tds. Cloning is cheap, and clones share their
+/// counters.
 #[derive(Clone)]
 pub struct Connector(Arc<Engine<Driver<Connection>>>);
 
 impl Connector {
-    /// A connector to where `config` says, with tokens from `tokens`.
+    /// Creates a connector for `config`, with tokens from `tokens`.
     ///
     /// # Errors
     ///
-    /// As [`azure_sql::Connector::new`]; and [`Error::Config`], which names it, for a setting that
-    /// the driver cannot honour.
+    /// The errors of [`azure_sql::Connector::new`]; also [`Error::Config`] with the name of a
+    /// setting that the driver does not support.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         refuse_unsupported(&config)?;
         let log_in: LogIn<_> = |driver, token, attempt| Box::pin(log_in(driver, token, attempt));
@@ -178,18 +178,18 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`Error`]; within the configuration's `Connect Timeout` in any case.
+    /// [`Error`], at the latest after the configuration's `Connect Timeout`.
     pub async fn connect(&self) -> Result<Connection, Error> {
         self.0.connect(self.0.clock().monotonic()).await
     }
 
-    /// A pool of its connections, as its configuration says. Nothing is connected yet.
+    /// Builds a pool of its connections, as configured. It does not connect yet.
     #[must_use]
     pub fn pool(&self) -> Pool {
         self.pool_builder().build()
     }
 
-    /// A builder for a pool of its connections.
+    /// Returns a builder for a pool of its connections.
     pub fn pool_builder(&self) -> connect::PoolBuilder<Manager, PooledConnection> {
         let Config { connect_timeout, max_size, min_size, .. } = self.0.driver.config;
         let manager = Manager::new(self.clone());
@@ -204,8 +204,7 @@ impl Connector {
     }
 }
 
-/// Whether a query's error says that the server, or the connection to it, is unavailable for the
-/// time being: as [`azure_sql::is_transient`].
+/// Whether the error of a query is transient: as [`azure_sql::is_transient`].
 #[must_use]
 pub fn is_transient(error: &mssql_tds::error::Error) -> bool {
     use mssql_tds::error::Error;

@@ -1,4 +1,4 @@
-//! The pool: what is done to a connection between two borrowers.
+//! The pool: how a connection is cleaned between two borrowers.
 
 use std::{
     fmt,
@@ -26,9 +26,9 @@ use crate::{
 
 /// A logged-in connection; dereferences to the driver's [`TdsClient`].
 pub struct Connection {
-    /// Kilobytes, which a pool would copy at every checkout.
+    /// Boxed, because it is kilobytes that a pool would copy at every checkout.
     client: Box<TdsClient>,
-    /// How often it was borrowed mutably: a request at most, each.
+    /// How often it was borrowed mutably, for at most one request each time.
     uses: u64,
     times: Times,
     cleaned: Cleaned,
@@ -65,27 +65,27 @@ impl DerefMut for Connection {
     }
 }
 
-/// Without the driver's client, whose `Debug` has the settings of the login.
+/// Without the driver's client, whose `Debug` shows the settings of the login.
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("uses", &self.uses).finish_non_exhaustive()
     }
 }
 
-/// Makes and cleans the connections of a [`Pool`](super::Pool).
+/// Opens and cleans the connections of a [`Pool`](super::Pool).
 #[derive(Debug)]
 pub struct Manager {
     connector: Connector,
     silent: SilentServer,
     pub(super) state: Arc<PoolState<Self, Connection>>,
-    /// No response but the probe's has this.
+    /// A mark that only the probe's response has.
     mark: String,
     probe: String,
 }
 
 impl Manager {
     pub(super) fn new(connector: Connector) -> Self {
-        // The same for all connections, so that the server has one plan for it.
+        // The same for all connections, so that the server has one plan for the probe.
         let mark = format!("{:032x}", fastrand::u128(..));
         Self {
             state: Arc::new(PoolState::new(&connector.0)),
@@ -104,7 +104,7 @@ impl Manager {
         self.connector.0.metrics.retired(reason);
     }
 
-    /// What speaks against using the connection again, before it is asked.
+    /// Returns why the connection must not be used again, as far as is known without a request.
     fn unfit(&self, connection: &Connection) -> Option<RetireReason> {
         if connection.client.is_connection_dead() {
             return Some(RetireReason::Closed);
@@ -115,7 +115,7 @@ impl Manager {
         self.connector.0.outlived(&connection.times, &self.silent)
     }
 
-    /// Whether an idle connection may be lent again, without a request to the server.
+    /// Whether an idle connection may be used again, without a request to the server.
     fn is_fit(&self, connection: &Connection) -> bool {
         let reason = self.unfit(connection);
         reason.inspect(|reason| self.connector.0.metrics.retired(*reason)).is_none()
@@ -138,7 +138,7 @@ impl Manager {
         returned
     }
 
-    /// Resets the session, in a round trip that also shows that no earlier response is due.
+    /// Resets the session, in a round trip that also shows that no earlier response is pending.
     async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
         let (clock, began) = (self.connector.0.clock(), self.now());
         let probing = Box::pin(self.probe(&mut connection.client));
@@ -153,7 +153,7 @@ impl Manager {
             // The driver has read the response of a request that its borrower dropped.
             Some(false) => return Err(RetireReason::Unsettled),
             None if connection.is_used() => return Err(RetireReason::Unsettled),
-            // Nothing else explains it.
+            // The only explanation is a silent server.
             None => {
                 self.silent.silent(began);
                 return Err(RetireReason::Recycling);
@@ -168,7 +168,8 @@ impl Manager {
 
     /// Whether the response is the probe's, and no transaction is open.
     async fn probe(&self, client: &mut TdsClient) -> Result<Option<bool>, DriverError> {
-        // A request in a transaction names it, and one that resets the session cannot.
+        // A request in a transaction carries its descriptor, but a request that resets the session
+        // cannot.
         if client.has_active_transaction() {
             client.rollback_transaction(None, None).await?;
         }
@@ -190,7 +191,7 @@ impl Manager {
 
     fn reason(&self, error: &DriverError) -> RetireReason {
         let text = self.connector.0.sent.excerpt_of(error);
-        tracing::debug!(error = text, "the probe of an idle connection failed");
+        tracing::debug!(error = text, "the health check of an idle connection failed");
         match error {
             DriverError::ConnectionResetNotAcknowledged => RetireReason::ResetNotAcknowledged,
             DriverError::Io(_) | DriverError::ConnectionClosed(_) => RetireReason::Closed,
@@ -230,13 +231,14 @@ impl managed::Manager for Manager {
     }
 }
 
-/// What a [`Pool`](super::Pool) lends; dereferences to [`Connection`], and so to the driver's
-/// [`TdsClient`]. When it is dropped, the connection goes back to the pool: cleaned, or not at all.
+/// A connection that is checked out of a [`Pool`](super::Pool); dereferences to [`Connection`], and
+/// so to the driver's [`TdsClient`]. When it is dropped, the connection is cleaned and returned to
+/// the pool, or it is closed.
 #[derive(Debug)]
 pub struct PooledConnection(Option<Object<Manager>>);
 
 impl PooledConnection {
-    /// Takes the connection out of its pool, for good.
+    /// Removes the connection from its pool permanently.
     #[must_use]
     pub fn take(mut this: Self) -> Connection {
         this.0.take().map_or_else(|| gone(), Object::take)
