@@ -1,4 +1,4 @@
-//! What errors of the server mean, and what to do about them.
+//! What the server's errors mean, and what to do about them.
 
 use std::{io, net::IpAddr, time::SystemTime};
 
@@ -13,15 +13,15 @@ use crate::{
     token::{Claims, Scope, Token, utc},
 };
 
-/// PgBouncer 1.17 to 1.25 has a buffer for so many bytes of password (`MAX_PASSWORD` of
-/// `include/bouncer.h`, 2,048 with the zero). 1.16 has 996; 1.26 takes 65,535 bytes (PgBouncer's
+/// PgBouncer 1.17 to 1.25 has a buffer for this many bytes of password (`MAX_PASSWORD` in
+/// `include/bouncer.h`, 2,048 with the zero). 1.16 has 996; 1.26 accepts 65,535 bytes (PgBouncer's
 /// changelog, pull request 1310).
 const PGBOUNCER_PASSWORD: usize = 2_047;
 
-/// What an error of the server means.
+/// The meaning of a server's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// The identity was refused: another token may help.
+    /// The identity was refused; another token may be accepted.
     Refused,
     /// The same request may succeed later.
     Transient,
@@ -29,14 +29,14 @@ pub(super) enum Meaning {
 }
 use Meaning::{Final, Refused, Transient};
 
-/// The starts of SQLSTATEs, pieces of the message in lower case of which one must occur, the
+/// The prefixes of SQLSTATEs, pieces of the message in lower case of which one must occur, the
 /// meaning of the error, the reason in a few words, and what to do.
 type Case = (&'static [&'static str], &'static [&'static str], Meaning, &'static str, &'static str);
 
-/// PgBouncer's SQLSTATE for everything.
+/// PgBouncer's SQLSTATE for all errors.
 const BOUNCER: &[&str] = &["08P01"];
 
-/// The first case that fits counts.
+/// The first matching case is used.
 const CASES: &[Case] = &[
     (BOUNCER, BOUNCER_LIMITS, Transient, "PgBouncer is full", LIMITS),
     (BOUNCER, BOUNCER_LOGINS, Transient, "PgBouncer cannot log in to the server", BOUNCER_LOG),
@@ -44,23 +44,23 @@ const CASES: &[Case] = &[
         BOUNCER,
         &["the database system is", "shutting down"],
         Transient,
-        "the server starts or stops",
+        "the server is starting or stopping",
         "",
     ),
     (BOUNCER, &["too many clients"], Transient, "the server is full", SMALLER_POOLS),
     (BOUNCER, &["startup parameter"], Final, "PgBouncer refuses a startup parameter", PARAMETERS),
     (BOUNCER, &["no such database", "database \""], Final, NO_DATABASE, BOUNCER_DATABASES),
     (BOUNCER, &[""], Refused, "PgBouncer does not accept this token", ""),
-    (&["28"], &["pg_hba.conf"], Refused, "the server's rules do not allow it", HBA),
+    (&["28"], &["pg_hba.conf"], Refused, "the server's access rules do not allow it", HBA),
     (&["28"], &["aad_auth_tokentype"], Refused, "the role is for another type of principal", ""),
     (&["28"], &[""], Refused, "the server does not accept this identity for the role", ""),
     (&["3D000"], &[""], Final, NO_DATABASE, DATABASES),
     (&["42501"], &[""], Final, "a permission is missing", "Run GRANT CONNECT ON DATABASE … TO …;"),
     (&["25006"], &[""], Transient, "the server is read-only", ""),
-    (&["40001", "40P01"], &[""], Transient, "another transaction was in the way", ""),
+    (&["40001", "40P01"], &[""], Transient, "a conflict with another transaction", ""),
     (&["53300"], &[""], Transient, "the server is full", SMALLER_POOLS),
     (&["53000", "53200"], &[""], Transient, "the server is out of memory or other resources", ""),
-    (&["57P01", "57P02", "57P03"], &[""], Transient, "the server starts or stops", ""),
+    (&["57P01", "57P02", "57P03"], &[""], Transient, "the server is starting or stopping", ""),
     (&["08"], &[""], Transient, "the connection failed", ""),
     (&[""], &[""], Final, "the server returned an error", ""),
 ];
@@ -71,11 +71,11 @@ const LIMITS: &str = "Use smaller pools, or raise PgBouncer's limits.";
 const BOUNCER_LOGINS: &[&str] = &["client_login_timeout", "login has been failing", "conn crashed"];
 const BOUNCER_LOG: &str = "PgBouncer's log and the server (port 5432) have the reason.";
 const PARAMETERS: &str = "Remove the parameter from the connection string, or add it to ignore_startup_parameters in PgBouncer's configuration.";
-const BOUNCER_DATABASES: &str = "Check dbname, and SHOW DATABASES in PgBouncer's admin console: the database must be there and enabled.";
+const BOUNCER_DATABASES: &str = "Check dbname, and SHOW DATABASES in PgBouncer's admin console: the database must exist and be enabled.";
 const SMALLER_POOLS: &str = "Use smaller pools, or PgBouncer.";
 const NO_DATABASE: &str = "the database does not exist or is disabled";
 pub(super) const NO_DATABASE_NAMED: &str =
-    "No database was named, so the role's name was taken: name it (dbname, or the URL's path).";
+    "No database is configured, so the server used the role's name: set dbname, or the URL's path.";
 const DATABASES: &str = "Check dbname: `az postgres flexible-server db list --resource-group GROUP --server-name SERVER --query [].name` lists the databases.";
 const HBA: &str = "On Azure, add a firewall rule for this address (`az postgres flexible-server firewall-rule create --resource-group GROUP --server-name SERVER --name app --start-ip-address ADDRESS --end-ip-address ADDRESS`), or use a private endpoint; elsewhere, change pg_hba.conf.";
 
@@ -90,45 +90,45 @@ fn case(error: &DbError) -> &'static Case {
     CASES.iter().find(fits).unwrap_or(&CASES[CASES.len() - 1])
 }
 
-/// What the server's error means.
+/// Returns the meaning of the server's error.
 pub(super) fn meaning(error: &DbError) -> Meaning {
     case(error).2
 }
 
-/// What to do about the server's error to this `login`; empty if that is not known.
+/// Returns what to do about the server's error to this `login`; empty if that is unknown.
 pub(super) fn remedy(error: &DbError, login: &str) -> String {
     let host = login.strip_prefix(LOGIN).filter(|host| host.contains(".postgres."));
     let name = host.and_then(|host| host.split('.').next()).unwrap_or("SERVER");
-    // The command is pasted into a shell: nothing else of the server's text goes into it.
+    // The command is pasted into a shell, so it contains nothing else of the server's text.
     let address = error.message().split('"').find_map(|word| word.parse::<IpAddr>().ok());
     let address = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
     case(error).4.replace("SERVER", name).replace("ADDRESS", &address)
 }
 
-/// How errors describe a login.
+/// Describes a login for errors.
 pub(super) fn login(server: &str, user: &str) -> String {
     printable(&format!("{LOGIN}{server} as \"{user}\""))
 }
 
 const LOGIN: &str = "the login to ";
 
-/// Advice as it follows the reason in an error's message.
+/// Formats advice to follow the reason in an error's message.
 pub(super) fn after_reason(advice: &str) -> String {
     if advice.is_empty() { String::new() } else { format!(". {}", printable(advice)) }
 }
 
-/// Why a login failed, in a few words.
+/// Returns why a login failed, in a few words.
 pub(super) fn reason(error: &tokio_postgres::Error) -> &'static str {
     match error.as_db_error() {
         Some(error) => case(error).3,
-        None if is_other_role(error) => "the server is not what target_session_attrs asks for",
+        None if is_other_role(error) => "the server does not match target_session_attrs",
         None if error.is_closed() || broke_off(error) => "the connection broke",
         None if io_kind(error) == Some(io::ErrorKind::InvalidInput) => "the token is too long",
         None => "the driver returned an error",
     }
 }
 
-/// What is known about a refused login.
+/// The facts about a refused login.
 pub(super) struct Refusal<'a> {
     pub(super) error: &'a DbError,
     pub(super) login: &'a str,
@@ -141,11 +141,12 @@ pub(super) struct Refusal<'a> {
 }
 
 impl Refusal<'_> {
-    /// The likely cause and what to do, then the facts to compare. Never the token.
+    /// Returns the likely cause and what to do, then the facts to compare. Never contains the
+    /// token.
     pub(super) fn advice(&self) -> String {
         let claims = self.token.claims().unwrap_or_default();
         format!(
-            "{} The token is that of {}, for {}, and expires at {}. {}",
+            "{} The token identifies {}, is for {}, and expires at {}. {}",
             self.way_out(&claims),
             principal(&claims),
             claims.audience.as_deref().unwrap_or("an unnamed audience"),
@@ -166,20 +167,20 @@ impl Refusal<'_> {
         }
         if message.contains("expired") || expiry <= self.now {
             return format!(
-                "The token expired at {}, and this machine's clock says {}: is that clock right?",
+                "The token expired at {}, and this machine's clock says {}: check that clock.",
                 utc(expiry),
                 utc(self.now)
             );
         }
         let wanted = self.scope.resource();
-        // The ID of an application may be that of the one that is wanted.
+        // An application's ID may be that of the right resource.
         let is_other = |audience: &str| {
             audience.contains("://")
                 && audience.trim_end_matches('/') != wanted.trim_end_matches('/')
         };
         if message.contains("audience") || claims.audience.as_deref().is_some_and(is_other) {
             return format!(
-                "The token is for {}, which this server does not accept: entra_scope should be that of Azure Database for PostgreSQL in its cloud ({} in the public one).",
+                "The token is for {}, which this server does not accept: set entra_scope to that of Azure Database for PostgreSQL in the server's cloud ({} in the public one).",
                 claims.audience.as_deref().unwrap_or(wanted),
                 Scope::AZURE_POSTGRESQL
             );
@@ -206,12 +207,12 @@ impl Refusal<'_> {
         }
         let guest = if self.user.contains('@') { GUEST } else { "" };
         format!(
-            "Is there a role of that name for this principal? An Entra administrator of the server creates it, connected to the database postgres: select * from pgaadauth_create_principal('{user}', false, false); for a group, user is the group's name.{guest} A principal that was recreated has another ID: drop its role and create that again as well."
+            "The role may be missing, or belong to another principal. To create it, run as an Entra administrator of the server, in the database postgres: select * from pgaadauth_create_principal('{user}', false, false); for a group, user is the group's name.{guest} A principal that was recreated has another ID: drop its role and create it again."
         )
     }
 }
 
-/// Whose token it is, in words.
+/// Describes the principal of a token.
 pub(super) fn principal(claims: &Claims) -> String {
     let name = claims.principal_name();
     let ids = [
@@ -224,7 +225,7 @@ pub(super) fn principal(claims: &Claims) -> String {
     printable(&match (name, ids.is_empty()) {
         (Some(name), true) => name.to_owned(),
         (Some(name), false) => format!("{name} ({})", ids.join(", ")),
-        (None, true) => "a principal that it does not name".to_owned(),
+        (None, true) => "an unnamed principal".to_owned(),
         (None, false) => format!("the principal with {}", ids.join(", ")),
     })
 }
@@ -261,12 +262,12 @@ mod tests {
             second_login: "Another token was refused as well.",
         }
         .advice();
-        assert!(!advice.contains(&padding), "the token is not in it: {advice}");
+        assert!(!advice.contains(&padding), "the advice does not contain the token: {advice}");
         advice
     }
 
     #[test]
-    fn roles_of_other_kinds_have_their_own_advice() {
+    fn each_kind_of_principal_has_its_own_advice() {
         let later = NOW + Duration::from_secs(3600);
         let refused = "password authentication failed";
         let other_type =
@@ -274,8 +275,14 @@ mod tests {
         let (person, app) =
             (r#"{"upn":"a@x.example","oid":"o-1"}"#, r#"{"appid":"a","oid":"o-2"}"#);
         for (user, message, payload, says, says_not) in [
-            ("app", other_type, app, "'o-2', 'service', false, false)", "Is there a role"),
-            ("a@x.example", other_type, person, "'o-1', 'user', false, false)", "Is there a role"),
+            ("app", other_type, app, "'o-2', 'service', false, false)", "The role may be missing"),
+            (
+                "a@x.example",
+                other_type,
+                person,
+                "'o-1', 'user', false, false)",
+                "The role may be missing",
+            ),
             ("app@shop", refused, app, "set user to app, without @shop", "#EXT#"),
             ("a@x.example", refused, person, "full name in the server's tenant", "Single Server"),
             ("a_x.example#EXT#@t.example", refused, person, "written %23", "Single Server"),
@@ -288,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_names_the_server_and_has_nothing_of_its_text_but_an_address() {
+    fn commands_contain_nothing_of_the_servers_text_except_an_address() {
         for (host, server) in [
             ("shop.postgres.database.azure.com", "--server-name shop "),
             ("shop.privatelink.postgres.database.azure.com", "--server-name shop "),
@@ -307,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn advice_fits_what_the_server_says_and_what_the_token_says() {
+    fn advice_matches_the_servers_message_and_the_tokens_claims() {
         let later = NOW + Duration::from_secs(3600);
         let ours = r#"{"aud":"https://ossrdbms-aad.database.windows.net/","appid":"app-id","oid":"o","tid":"t"}"#;
         let other = r#"{"aud":"https://database.windows.net"}"#;
@@ -320,20 +327,20 @@ mod tests {
                 later,
                 "application app-id, object o",
             ),
-            ("28P01", "The access token has expired.", ours, later, "is that clock right?"),
+            ("28P01", "The access token has expired.", ours, later, "check that clock"),
             ("28P01", "password authentication failed", ours, NOW, "1970-01-01T00:00:00Z"),
-            ("28P01", "password authentication failed", other, later, "entra_scope should be"),
-            ("28P01", "does not have a valid audience claim", ours, later, "entra_scope should be"),
+            ("28P01", "password authentication failed", other, later, "set entra_scope to"),
+            ("28P01", "does not have a valid audience claim", ours, later, "set entra_scope to"),
             ("28000", "no pg_hba.conf entry for host", ours, later, "change pg_hba.conf"),
             ("08P01", "packet too long", ours, later, "connect to the server itself"),
-            ("28P01", "x", "[]", later, "a principal that it does not name"),
-            // A token of version 2 has the ID of the application that its resource is.
+            ("28P01", "x", "[]", later, "an unnamed principal"),
+            // A token of version 2 has the ID of its resource's application.
             (
                 "28P01",
                 "x",
                 r#"{"aud":"123cd850-d9df-40bd-94d5-c9f07b7fa203"}"#,
                 later,
-                "Is there a role",
+                "The role may be missing",
             ),
         ] {
             let advice = advice(code, message, payload, ends);

@@ -1,4 +1,4 @@
-//! Cancelling queries.
+//! Cancels queries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,13 +8,13 @@ use tokio_postgres::CancelToken;
 use super::{Connector, link::Link, tls::Watched, wire::Wire};
 use crate::clock;
 
-/// Has the server stop the query of a connection. The connection must not be used again,
+/// Asks the server to cancel the query of a connection. The connection must not be used again,
 /// because the cancellation may reach a later query.
 ///
-/// The socket of the request is read to its end before it is closed: PgBouncer does not pass on
-/// a request whose client has gone.
+/// The socket of the request is read to its end before it is closed, because PgBouncer does not
+/// forward a request whose client has disconnected.
 ///
-/// Whether the request was sent.
+/// Returns whether the request was sent.
 async fn cancel(connector: &Connector, query: CancelToken) -> bool {
     let clock = connector.clock();
     let link = Arc::new(Link::new(clock.clone()));
@@ -25,22 +25,22 @@ async fn cancel(connector: &Connector, query: CancelToken) -> bool {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             let error = connector.sent().excerpt_of(&error);
-            tracing::warn!(error, "a query could not be cancelled");
+            tracing::warn!(error, "cannot cancel a query");
             false
         }
         Err(clock::Elapsed) => false,
     }
 }
 
-/// A query that still runs is cancelled again after this time …
+/// A query that is still running is cancelled again after this time …
 const CANCEL_AGAIN: Duration = Duration::from_millis(500);
 
-/// … for so long, until its connection is closed.
+/// … until this limit, when its connection is closed.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// What stops the requests of a connection that is dropped before they are answered.
+/// Cancels the requests of a connection that is dropped before they are answered.
 ///
-/// A pool drops clients without asking: at its end, on `retain`, or when a caller gives up.
+/// A pool drops clients without notice: when it is dropped, on `retain`, or when a caller gives up.
 pub(super) struct Canceller {
     pub(super) connector: Connector,
     pub(super) query: CancelToken,
@@ -48,14 +48,14 @@ pub(super) struct Canceller {
 }
 
 impl Canceller {
-    /// Cancels in the background, and holds what is left of the connection until its requests
-    /// are answered.
+    /// Cancels in the background, and keeps the rest of the connection until its requests are
+    /// answered.
     pub(super) fn finish(self: Arc<Self>, mut rest: Wire) {
         self.runtime.clone().spawn(async move {
             let clock = self.connector.clock();
             let until_ended = async {
                 while Box::pin(cancel(&self.connector, self.query.clone())).await {
-                    // A request to cancel has no effect on a query that PgBouncer has yet to send.
+                    // A cancellation has no effect on a query that PgBouncer has not sent yet.
                     if clock::timeout(&**clock, CANCEL_AGAIN, rest.drain()).await.is_ok() {
                         return;
                     }

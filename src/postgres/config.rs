@@ -19,9 +19,9 @@ use crate::{
     token::{Scope, TokenCredential, with_causes},
 };
 
-/// Where to connect to, as whom and how: all but the token.
+/// The servers, the role and the settings of connections: everything except the token.
 ///
-/// Parsed from a URL, from a libpq string, or from the form of Npgsql or pgjdbc:
+/// Parse it from a URL, from a libpq string, or from the form of Npgsql or pgjdbc:
 ///
 /// ```
 /// use entra_pool::postgres::Config;
@@ -37,35 +37,34 @@ use crate::{
 /// # Ok::<(), entra_pool::postgres::ConfigError>(())
 /// ```
 ///
-/// or made of [`tokio_postgres::Config`], which has a method for each of its
-/// keywords ([`new`](Self::new)); or of `PGHOST` and the like, if that is asked for
+/// Or create it from [`tokio_postgres::Config`], which has a method for each of its keywords
+/// ([`new`](Self::new)), or from `PGHOST` and related variables, but only on request
 /// ([`from_env`](Self::from_env)).
 ///
-/// The first name is libpq's or ours, the others are those of Npgsql, pgjdbc, pgx and asyncpg. Every
-/// name is accepted in every form, without regard to case, and to spaces and `_` between words. A
-/// keyword without a value counts as absent, but `ssl…=` and `entra_…=` are refused. White space,
-/// a byte-order mark and semicolons around the string are ignored. These are errors: an unknown keyword, two
-/// keywords for one setting, and a placeholder that a template left in a value
-/// (`{your_database}`, `<server>`, `${SERVER}`).
+/// The first name of a keyword is libpq's or ours, the others are those of Npgsql, pgjdbc, pgx and
+/// asyncpg. Every form accepts every name. Names are not case-sensitive, and spaces and `_` between
+/// words do not matter. A keyword without a value counts as absent, but `ssl…=` and `entra_…=` are
+/// refused. White space, a byte-order mark and semicolons around the string are ignored. These are
+/// errors: an unknown keyword, two keywords for one setting, and a placeholder that a template left
+/// in a value (`{your_database}`, `<server>`, `${SERVER}`).
 ///
 #[doc = include_str!("settings.md")]
 ///
-/// A host that is a Unix socket is refused: there is no TLS on it. tokio-postgres
-/// verifies certificate and name whenever it encrypts: there are no levels
-/// between nothing and `verify-full`.
+/// A Unix socket as host is refused, because it does not support TLS. tokio-postgres verifies the
+/// certificate and its name whenever it uses TLS, so the only level is `verify-full`.
 ///
 /// # Other keywords
 ///
-/// These keywords of other drivers set nothing here. A value of the second column is ignored; a
-/// debug event names the keywords that were ignored in a string. Every other value is refused
-/// with the reason and the alternative in the third column, because it would make the connection
-/// less safe, lead to another server or identity, or change what the program does.
+/// These keywords of other drivers have no effect here. The values in the second column are
+/// ignored; a debug event names the ignored keywords of a string. Every other value is refused with
+/// the reason and the alternative in the third column, because it would make the connection less
+/// safe, lead to another server or identity, or change what the program does.
 ///
 #[doc = include_str!("keywords.md")]
 #[derive(Clone)]
 #[must_use]
 pub struct Config {
-    /// Everything but hosts, time limit and secret.
+    /// All settings except hosts, time limit and secret.
     pub(crate) session: tokio_postgres::Config,
     pub(crate) hosts: Vec<Host>,
     pub(super) scope: Option<Scope>,
@@ -80,22 +79,22 @@ pub struct Config {
     pub(super) maintenance: bool,
 }
 
-/// One of the hosts to try.
+/// One of the hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     pub(crate) name: String,
-    /// `hostaddr`, which spares the look-up.
+    /// `hostaddr`, which replaces the DNS lookup.
     pub(crate) address: Option<IpAddr>,
     pub(crate) port: u16,
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
-/// What tokio-postgres says where nobody has set it.
+/// The default of tokio-postgres.
 const DRIVERS_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
 impl Config {
-    /// The same of a configuration of tokio-postgres, which is the typed way:
+    /// Creates a configuration from one of tokio-postgres, with typed settings:
     ///
     /// ```
     /// use entra_pool::postgres::{Config, tokio_postgres};
@@ -110,8 +109,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if it has a password, no host or a Unix socket, or
-    /// turns TLS off.
+    /// [`ConfigError`], if it has a password, no host or a Unix socket, or disables TLS.
     pub fn new(pg: &tokio_postgres::Config) -> Result<Self, ConfigError> {
         if pg.get_password().is_some() {
             return Err(ConfigError::password());
@@ -135,10 +133,9 @@ impl Config {
         })
     }
 
-    /// What libpq's variables `PGHOST`, `PGPORT`, `PGUSER` and `PGDATABASE` say, for
-    /// programs that are configured so. Nothing else reads them, and no other of
-    /// libpq's variables is read: a `PGPASSWORD` that is set for `psql` does no
-    /// harm.
+    /// Creates a configuration from libpq's variables `PGHOST`, `PGPORT`, `PGUSER` and
+    /// `PGDATABASE`. Only this function reads them, and it does not read other variables of libpq:
+    /// a `PGPASSWORD` that is set for `psql` is harmless.
     ///
     /// ```no_run
     /// # fn run(identity: entra_pool::token::Identity) -> Result<(), Box<dyn std::error::Error>> {
@@ -153,16 +150,16 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if `PGHOST` is not set or a value cannot be.
+    /// [`ConfigError`], if `PGHOST` is not set or a value is invalid.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::of_variables(&Environment::from_process())
     }
 
-    /// As [`from_env`](Self::from_env), of these variables.
+    /// Like [`from_env`](Self::from_env), with these variables.
     ///
     /// # Errors
     ///
-    /// As [`from_env`](Self::from_env).
+    /// The errors of [`from_env`](Self::from_env).
     #[cfg(any(test, feature = "test-util"))]
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         Self::of_variables(environment)
@@ -177,7 +174,7 @@ impl Config {
             pg.host(host);
         }
         for port in environment.get("PGPORT").iter().flat_map(|ports| ports.split(',')) {
-            let port = port.parse().map_err(|_| ConfigError::value("PGPORT", "is no port"))?;
+            let port = port.parse().map_err(|_| ConfigError::value("PGPORT", "is not a port"))?;
             pg.port(port);
         }
         if let Some(user) = environment.get("PGUSER") {
@@ -189,64 +186,63 @@ impl Config {
         Self::new(&pg)
     }
 
-    /// The role to log in as (`user`). Default: the name in the token.
+    /// The role of the login (`user`). Default: the name in the token.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.session.user(user);
         self
     }
 
     setters! {
-        /// What tokens are asked for (`entra_scope`). Default: by the host.
+        /// The requested scope (`entra_scope`). Default: derived from the host.
         scope(scope: Scope) => scope = Some(scope);
 
-        /// A PEM file with the only root certificates to trust (`sslrootcert`).
-        /// Default: the platform's.
+        /// A PEM file with the only root certificates to trust (`sslrootcert`). Default: the
+        /// platform's roots.
         ca_file(path: impl Into<PathBuf>) => trust = Trust::Roots(path.into());
 
-        /// A TLS configuration of your own: its roots, client certificates and cipher suites.
-        /// Replaces what was to be trusted. What it verifies is your responsibility. The protocol
-        /// that TLS announces (ALPN) is replaced with `sslnegotiation=direct`.
+        /// A custom TLS configuration, with its own roots, client certificates and cipher suites.
+        /// It replaces the other settings of trust, so you are responsible for what it verifies.
+        /// With `sslnegotiation=direct`, the protocol that TLS announces (ALPN) is replaced.
         tls(config: Arc<ClientConfig>) => trust = Trust::Own(OwnConfig(config));
 
-        /// The most connections in a pool (`pool_max_conns`). Default: deadpool's, 2 for each CPU.
+        /// The maximum number of connections in a pool (`pool_max_conns`). Default: deadpool's, 2
+        /// per CPU.
         max_size(size: usize) => max_size = Some(size);
 
-        /// The connections that a pool keeps open once it has connected (`pool_min_conns`).
-        /// Default: none.
+        /// The number of connections that a pool keeps open once it has connected
+        /// (`pool_min_conns`). Default: none.
         min_size(size: usize) => min_size = size;
 
-        /// How long a whole connect may take: token, dialling, TLS, login and the
-        /// second try (`connect_timeout`). Default: 15 s.
+        /// How long a whole connect may take, from the token to the login, including retries
+        /// (`connect_timeout`). Default: 15 s.
         connect_timeout(limit: Duration) => connect_timeout = limit;
 
-        /// When a pooled connection is retired for its age; up to a third earlier, so that not
-        /// all are replaced at once (`pool_max_conn_lifetime`). Zero or `None`: never. Default:
-        /// 1 h.
+        /// The age at which a pooled connection is retired, or up to a third earlier, so that
+        /// connections are not all replaced at once (`pool_max_conn_lifetime`). Zero or `None`:
+        /// never. Default: 1 h.
         max_lifetime(lifetime: impl Into<Option<Duration>>)
             => max_lifetime = clock::limit(lifetime);
 
         /// How long a pooled connection may be idle (`pool_max_conn_idle_time`). Zero or `None`:
-        /// any time. Default: `None`.
+        /// without a limit. Default: `None`.
         ///
-        /// Counted from when it was last lent, because deadpool does not record when it was
-        /// returned.
+        /// Measured from its last checkout, because deadpool does not record when it was returned.
         idle_timeout(limit: impl Into<Option<Duration>>) => idle_timeout = clock::limit(limit);
 
-        /// What is done to a connection between two borrowers. Default:
-        /// [`Recycling::Clean`].
+        /// How a connection is cleaned between two borrowers. Default: [`Recycling::Clean`].
         recycling(recycling: Recycling) => recycling = recycling;
 
-        /// Whether a pool is maintained in the background, by a task that its first connect
-        /// starts: twice a second, the task closes idle connections that are closed, too old or idle
-        /// for too long, opens connections up to [`min_size`](Self::min_size), and refreshes the
-        /// token when that is due. Default: `true`.
+        /// Whether a pool is maintained in the background, by a task that its first connect starts.
+        /// Twice a second, the task closes unfit idle connections (closed, too old or idle for too
+        /// long), opens connections up to [`min_size`](Self::min_size), and refreshes the token
+        /// when that is due. Default: `true`.
         maintenance(maintenance: bool) => maintenance = maintenance;
     }
 
-    /// After how much silence TCP keepalives are sent (`keepalives_idle`): from then on, one in each
-    /// third of this time, until the third that is not answered ends the connection. From 1 s to
-    /// 9 h; another time is replaced by the nearest of these. Zero or `None`: no keepalives.
-    /// Default: 30 s. Azure drops idle connections after as little as 4 minutes.
+    /// After how much silence TCP keepalives are sent (`keepalives_idle`): then one in each third
+    /// of this time. The third keepalive without an answer closes the connection. From 1 s to 9 h;
+    /// other times are replaced by the nearest of these. Zero or `None`: no keepalives. Default: 30
+    /// s, because Azure drops idle connections after as little as 4 minutes.
     pub fn keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         let idle = socket_time(idle);
         self.session.keepalives(idle.is_some());
@@ -256,44 +252,49 @@ impl Config {
         self
     }
 
-    /// How long the server's system may take to acknowledge what was sent (`tcp_user_timeout`), on
-    /// Linux: then the connection ends. From 1 s to 9 h; another time is replaced by the nearest
-    /// of these. Zero or `None`: as long as the system allows, usually about 15 minutes. Default: 30 s.
+    /// How long the server's system may take to acknowledge sent data (`tcp_user_timeout`), on
+    /// Linux; then the connection is closed. From 1 s to 9 h; other times are replaced by the
+    /// nearest of these. Zero or `None`: as long as the system allows, usually about 15 minutes.
+    /// Default: 30 s.
     pub fn tcp_user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.session.tcp_user_timeout(socket_time(limit).unwrap_or_default());
         self
     }
 
-    /// Returns the verifier that judges the server's certificate, for a diagnostic that makes a
-    /// TLS handshake itself or records the certificate: pass the wrapped verifier to
+    /// Returns the verifier of the server's certificate, for a diagnostic that makes a TLS
+    /// handshake itself or records the certificate: pass the wrapped verifier to
     /// [`tls`](Self::tls).
     ///
     /// # Errors
     ///
-    /// [`TlsConfigError`], if the trusted certificates cannot be read, or if [`tls`](Self::tls)
-    /// has set a configuration, whose verifier rustls does not return.
+    /// [`TlsConfigError`], if the trusted certificates cannot be read, or if [`tls`](Self::tls) has
+    /// set a configuration, because rustls does not return its verifier.
     pub fn certificate_verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TlsConfigError> {
         tls::verifier(&self.trust)
     }
 
-    /// What its methods, and tokio-postgres', let through and nobody can mean.
+    /// Refuses values that its methods and those of tokio-postgres accept, but that make no sense.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let (user, min, max) = (self.session.get_user(), self.min_size, self.max_size);
         ConfigError::refuse(&[
-            (self.connect_timeout.is_zero(), "connect_timeout", "is 0: no connect is that fast"),
-            (user == Some(""), "user", "is empty: leave it out to log in by the token's name"),
-            (max == Some(0), "pool_max_conns", "is 0: a pool needs one connection at least"),
+            (
+                self.connect_timeout.is_zero(),
+                "connect_timeout",
+                "is 0, so every connect would time out",
+            ),
+            (user == Some(""), "user", "is empty: leave it out to use the name in the token"),
+            (max == Some(0), "pool_max_conns", "is 0: a pool needs at least one connection"),
             (max.is_some_and(|max| min > max), "pool_min_conns", "is more than pool_max_conns"),
         ])
     }
 
-    /// Parses a string and returns the configuration and the credential that the string names:
-    /// that of the environment ([`credential::from_env`](crate::credential::from_env)), which `entra_client_id` limits to
-    /// one identity.
+    /// Parses a string and returns the configuration and the credential described by the
+    /// environment ([`credential::from_env`](crate::credential::from_env)). `entra_client_id`
+    /// limits the credential to one identity.
     ///
     /// # Errors
     ///
-    /// As [`str::parse`]; [`Error::Identity`], if the environment does not describe the
+    /// The errors of [`str::parse`]; [`Error::Identity`], if the environment does not describe the
     /// identity.
     pub fn parse_with_credential(text: &str) -> Result<(Self, Arc<dyn TokenCredential>), Error> {
         let (config, client_id) = parse(text)?;
@@ -301,7 +302,7 @@ impl Config {
         Ok((config.clone(), config.credential(named).build()?))
     }
 
-    /// Starts the credential of the environment. A client ID limits it to one identity.
+    /// Starts to build the credential of the environment. A client ID limits it to one identity.
     pub(super) fn credential(&self, client_id: Option<Named>) -> DefaultCredential {
         let cloud = self.token_scope().ok().as_ref().and_then(Cloud::of_scope);
         let default = DefaultCredential::new().cloud(cloud).cli_timeout(self.cli_timeout);
@@ -311,13 +312,13 @@ impl Config {
         }
     }
 
-    /// What tokens for these hosts are asked for: `entra_scope`, else by the
+    /// Returns the scope of tokens for these hosts: `entra_scope`, otherwise derived from the
     /// hosts' suffix.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::UnknownHost`], if a host is not of Azure and no scope is
-    /// set; another, if the hosts belong to different clouds.
+    /// [`ConfigError::UnknownHost`], if a host does not belong to Azure and no scope is set;
+    /// another error, if the hosts belong to different clouds.
     pub fn token_scope(&self) -> Result<Scope, ConfigError> {
         if let Some(scope) = &self.scope {
             return Ok(scope.clone());
@@ -326,13 +327,13 @@ impl Config {
             cloud::postgresql_scope(&host.name)
                 .ok_or_else(|| ConfigError::UnknownHost { host: host.name.clone() })
         };
-        // There is one host at least.
+        // There is at least one host.
         let first = scope(&self.hosts[0])?;
         for host in &self.hosts {
             if scope(host)? != first {
                 return Err(ConfigError::value(
                     "host",
-                    "has hosts of different clouds, which do not take the same token",
+                    "has hosts of different clouds, which need different tokens",
                 ));
             }
         }
@@ -340,10 +341,10 @@ impl Config {
     }
 }
 
-/// All settings but hosts, time limit and password.
+/// Returns all settings except hosts, time limit and password.
 ///
-/// Hosts are tried one by one, each with a copy of this, and tokio-postgres
-/// cannot take a host away from a configuration.
+/// Hosts are tried one by one, each with a copy of these settings, and tokio-postgres cannot remove
+/// a host from a configuration.
 fn session(pg: &tokio_postgres::Config) -> tokio_postgres::Config {
     let mut session = tokio_postgres::Config::new();
     if let Some(user) = pg.get_user().filter(|user| !user.is_empty()) {
@@ -379,9 +380,9 @@ fn session(pg: &tokio_postgres::Config) -> tokio_postgres::Config {
 fn hosts(pg: &tokio_postgres::Config) -> Result<Vec<Host>, ConfigError> {
     let (names, addresses, ports) = (pg.get_hosts(), pg.get_hostaddrs(), pg.get_ports());
     let count = names.len();
-    let no_name = "stands without host, whose name the server's certificate must bear";
+    let no_name = "needs host as well: the server's certificate must have that name";
     ConfigError::refuse(&[
-        (count == 0 && addresses.is_empty(), "host", "is missing"),
+        (count == 0 && addresses.is_empty(), "host", "is missing: set the server's name"),
         (count == 0, "hostaddr", no_name),
         (![0, count].contains(&addresses.len()), "hostaddr", "must be as many as host"),
         (![0, 1, count].contains(&ports.len()), "port", "must be one, or as many as host"),
@@ -390,13 +391,12 @@ fn hosts(pg: &tokio_postgres::Config) -> Result<Vec<Host>, ConfigError> {
         PgHost::Tcp(name) if ServerName::try_from(name.as_str()).is_ok() => Ok(name.clone()),
         PgHost::Tcp(_) => Err(ConfigError::value(
             "host",
-            "must be a host name and no more: the port is written port=5432, in a URL HOST:5432",
+            "must be a host name only: write the port as port=5432, or in a URL as HOST:5432",
         )),
         #[cfg(unix)]
-        PgHost::Unix(_) => Err(ConfigError::value(
-            "host",
-            "is a Unix socket, which has no TLS, and a token is only sent over TLS",
-        )),
+        PgHost::Unix(_) => {
+            Err(ConfigError::value("host", "is a Unix socket, but a token is only sent over TLS"))
+        }
     };
     let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
     names
@@ -419,7 +419,7 @@ impl FromStr for Config {
     }
 }
 
-/// The configuration, and the client ID that the string names.
+/// Parses the configuration and the client ID.
 fn parse(text: &str) -> Result<(Config, Option<String>), ConfigError> {
     of_settings(&Settings::parse(text)?)
 }
@@ -439,7 +439,7 @@ pub(super) fn of_settings(settings: &Settings) -> Result<(Config, Option<String>
         config.trust = Trust::Roots(file.into());
     }
     config.scope = settings.get("entra_scope").map(Scope::new).transpose()?;
-    // pgjdbc's connectTimeout is that of the socket.
+    // pgjdbc's connectTimeout limits the socket's connect only.
     let whole = settings.number("loginTimeout")?.filter(|seconds| *seconds > 0);
     if let Some(whole) = whole {
         if let Some(dialling) = pg.get_connect_timeout() {
@@ -462,7 +462,7 @@ pub(super) fn of_settings(settings: &Settings) -> Result<(Config, Option<String>
     }
     match settings.number("tcp_user_timeout")? {
         None => {}
-        // tokio-postgres has it in seconds, and so had this crate.
+        // Probably in seconds, as in tokio-postgres and in earlier versions of this crate.
         Some(1..1000) => {
             let problem = "is in milliseconds, as in libpq: write 30000 for 30 s";
             return Err(ConfigError::value("tcp_user_timeout", problem));
@@ -485,7 +485,7 @@ impl fmt::Display for Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `options` may hold what the application thinks secret.
+        // `options` may contain secrets of the application.
         f.debug_struct("Config")
             .field("url", &self.to_string())
             .field("scope", &self.scope)
@@ -502,8 +502,8 @@ impl fmt::Debug for Config {
 }
 
 impl Host {
-    /// The name that the server's certificate must bear. At a private endpoint's address that is
-    /// the server's public name.
+    /// Returns the name that the server's certificate must have. For the address of a private
+    /// endpoint, that is the server's public name.
     pub(super) fn certificate_name(&self) -> String {
         match cloud::postgresql_scope(&self.name) {
             Some(_) => self.name.to_ascii_lowercase().replacen(".privatelink.", ".", 1),
@@ -519,7 +519,7 @@ impl fmt::Display for Host {
 }
 
 impl Config {
-    /// All hosts, for messages.
+    /// Returns all hosts, for messages.
     pub(crate) fn servers(&self) -> String {
         let servers: Vec<_> = self.hosts.iter().map(Host::to_string).collect();
         servers.join(",")

@@ -4,33 +4,32 @@ use crate::{
     token::{InvalidScope, Scope},
 };
 
-/// Why there is no [`Config`](super::Config). Names the keyword, never a secret's value.
+/// An error in a [`Config`](super::Config). Contains the keyword, but never the value of a secret.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The connection string does not parse, has a keyword that is not known, or would be read
-    /// otherwise than it is meant.
+    /// The connection string does not parse, has an unknown keyword, or is ambiguous.
     #[error("the PostgreSQL connection string {problem}")]
     #[non_exhaustive]
     Syntax {
-        /// The end of the sentence: what is wrong with it, and what to do. Never a value: a password
-        /// may be in it.
+        /// The rest of the sentence: what is wrong, and what to do. Never contains a value, because
+        /// it may be a password.
         problem: String,
     },
-    /// A keyword that is given twice.
+    /// A keyword that occurs twice.
     #[error("{keyword} is given twice")]
     #[non_exhaustive]
     Duplicate {
         /// The keyword.
         keyword: String,
     },
-    /// A value that the keyword does not take, or a keyword that is missing.
+    /// A value that the keyword does not accept, or a missing keyword.
     #[error("{keyword} {problem}")]
     #[non_exhaustive]
     Value {
         /// The keyword.
         keyword: String,
-        /// What is wrong with it, and what to do.
+        /// The rest of the sentence: what is wrong, and what to do.
         problem: String,
     },
     /// The host does not belong to an Azure cloud, so the token scope is unknown.
@@ -40,10 +39,10 @@ pub enum ConfigError {
     )]
     #[non_exhaustive]
     UnknownHost {
-        /// The host.
+        /// The host, as written.
         host: String,
     },
-    /// The string names an identity, but the identity is passed as an argument.
+    /// The string selects an identity, but the identity is passed as an argument.
     #[error(
         "{keyword} names an identity, but the identity is passed as an argument: remove it, or use postgres::pool, connector or Config::parse_with_credential, which read it"
     )]
@@ -53,15 +52,17 @@ pub enum ConfigError {
         keyword: &'static str,
     },
     /// `entra_scope` is not a scope.
-    #[error("entra_scope cannot be used")]
+    #[error("entra_scope is not a valid scope")]
     Scope(#[from] InvalidScope),
-    /// The tokens handed in are not those that the configuration wants.
-    #[error("the tokens handed in are for {tokens}, but {wanted} is wanted")]
+    /// The tokens that were passed have another scope.
+    #[error(
+        "this server needs tokens for {wanted}, but the tokens that were passed are for {tokens}"
+    )]
     #[non_exhaustive]
     ScopeMismatch {
-        /// What the configuration wants, by its hosts or by `entra_scope`.
+        /// The scope from the hosts or from `entra_scope`.
         wanted: Scope,
-        /// What there is.
+        /// The scope of the tokens.
         tokens: Scope,
     },
 }
@@ -76,7 +77,7 @@ impl From<Mistake> for ConfigError {
                 Self::Duplicate { keyword }
             }
             Mistake::Twice(first, second) => {
-                Self::value(&first, format!("and {second} set the same thing: keep one of them"))
+                Self::value(&first, format!("and {second} are the same setting: keep one of them"))
             }
             Mistake::Value(keyword, problem) => Self::Value { keyword, problem },
         }
@@ -84,7 +85,7 @@ impl From<Mistake> for ConfigError {
 }
 
 impl ConfigError {
-    /// `problem` must not show a value.
+    /// `problem` must not contain a value.
     pub(super) fn syntax(problem: impl Into<String>) -> Self {
         Self::Syntax { problem: format!("cannot be read: {}", problem.into()) }
     }
@@ -102,17 +103,17 @@ impl ConfigError {
     }
 
     pub(super) fn password() -> Self {
-        Self::value("password", "must go: the token is the password")
+        Self::value("password", "must be removed: the token replaces it")
     }
 
     pub(super) fn ssl_mode(mode: &str) -> Self {
-        // Other text may have a password in it.
+        // Other text may contain a password.
         let is_word = mode.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
         let shown = if is_word { mode } else { "not known" };
         Self::value(
             "sslmode",
             format!(
-                "is {shown}, with which the token might be sent unencrypted: use sslmode=verify-full, or leave it out"
+                "is {shown}, which could send the token unencrypted: use sslmode=verify-full, or leave it out"
             ),
         )
     }

@@ -18,16 +18,15 @@ use crate::{
     token::TokenCache,
 };
 
-/// Connects to a PostgreSQL server and logs in with a token that is valid now.
+/// Connects to a PostgreSQL server and logs in with a valid token.
 ///
-/// Cheap to clone; clones share their counters. It is a [`deadpool_postgres::Connect`], so that
-/// you can make a [`deadpool_postgres::Manager`] on it. Such a manager cleans connections as its
-/// own `ManagerConfig` says, and by default not at all.
+/// Cloning is cheap, and clones share their counters. It implements [`deadpool_postgres::Connect`],
+/// so you can create a [`deadpool_postgres::Manager`] with it. Such a manager cleans connections as
+/// its own `ManagerConfig` says, and by default not at all.
 ///
-/// For each connection, the token goes as the password onto a copy of the
-/// configuration, and to the server when that is verified over TLS. A login
-/// that the server refuses is tried once more, with a newer token, if there is
-/// one ([`TokenCache::renew`]).
+/// For each connection, the token becomes the password in a copy of the configuration. It is sent
+/// to the server only over TLS, after the server was verified. A refused login is retried once with
+/// a newer token, if there is one ([`TokenCache::renew`]).
 #[derive(Clone)]
 pub struct Connector(Arc<Inner>);
 
@@ -38,13 +37,13 @@ struct Inner {
 }
 
 impl Connector {
-    /// A connector; nothing is dialled and no token asked for yet.
+    /// Creates a connector. It neither connects nor requests a token yet.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::ScopeMismatch`], if the tokens are not those that the hosts
-    /// want, [`ConfigError::Value`], if a setting cannot be meant,
-    /// [`Error::TlsConfig`], if `sslrootcert` cannot be read.
+    /// [`ConfigError::ScopeMismatch`], if the tokens have another scope than the hosts need;
+    /// [`ConfigError::Value`], if a setting is invalid; [`Error::TlsConfig`], if `sslrootcert`
+    /// cannot be read.
     pub fn new(config: Config, tokens: TokenCache) -> Result<Self, Error> {
         config.check()?;
         let scope = tokens.scope().clone();
@@ -52,7 +51,7 @@ impl Connector {
             Ok(wanted) if wanted != scope => {
                 return Err(ConfigError::ScopeMismatch { wanted, tokens: scope }.into());
             }
-            // The tokens at hand say what an unknown host wants.
+            // If the host is unknown, the tokens that were passed determine the scope.
             Ok(_) | Err(ConfigError::UnknownHost { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -68,34 +67,32 @@ impl Connector {
         })))
     }
 
-    /// Connects and logs in. The [`Connection`] must be polled for the
-    /// [`Client`] to get answers: spawn it.
+    /// Connects and logs in. The [`Client`] gets responses only while the [`Connection`] is polled:
+    /// spawn it as a task.
     ///
-    /// A refused login is retried once if the identity has another token than the refused
-    /// one. A server that is starting, stopping or full is retried until
-    /// `connect_timeout`, after pauses of 0.1 s that double up to 1 s; so is a server that
-    /// refuses the connection but has accepted a login before. A server that was never reached
-    /// is retried twice.
+    /// A refused login is retried once, if the identity has another token than the refused one. If
+    /// the server is starting, stopping or full, the connect is retried until `connect_timeout`,
+    /// after pauses of 0.1 s that double up to 1 s. So is a refused connection, if the server has
+    /// accepted a login before; otherwise it is retried twice.
     ///
-    /// After a refused login, the connector's other logins fail with the same error for 1 s;
-    /// then one login a second is started until one succeeds. Where a login succeeded within the
-    /// last minute, a refusal may be temporary: logins then take turns, at most one each second,
-    /// within the `connect_timeout` of the first.
+    /// After a refused login, the connector's other logins fail with the same error for 1 s. Then
+    /// one login per second is started until one succeeds. If a login succeeded within the last
+    /// minute, a refusal may be temporary: logins then take turns, at most one per second, within
+    /// the `connect_timeout` of the first.
     ///
-    /// A [`Connection`] that is dropped before the server has answered stays open for up to 5 s,
-    /// in which the query is cancelled. That needs its runtime: in a program that ends, close the
-    /// pool first and wait ([`close_and_wait`](super::close_and_wait)).
+    /// A [`Connection`] that is dropped before the server has responded stays open for up to 5 s,
+    /// in which the query is cancelled. That needs its runtime: when a program shuts down, close
+    /// the pool first and wait ([`close_and_wait`](super::close_and_wait)).
     ///
     /// # Errors
     ///
-    /// [`Error`]; within the configuration's `connect_timeout` in any case.
-    /// Dropping the future ends the attempt, but not a request for a token that
-    /// is under way.
+    /// [`Error`], at the latest after the configuration's `connect_timeout`. Dropping the future
+    /// cancels the attempt, but not a token request that is in progress.
     pub async fn connect(&self) -> Result<(Client, Connection), Error> {
         self.log_in(self.now()).await.map(|(client, connection, _)| (client, connection))
     }
 
-    /// For a caller that began then, by the monotonic clock.
+    /// Logs in for a caller that started at `began`, on the monotonic clock.
     pub(crate) async fn log_in(&self, began: Duration) -> Result<LoggedIn, Error> {
         let logged_in = self.0.engine.connect(began).await?;
         let (client, _, link) = &logged_in;
@@ -106,19 +103,19 @@ impl Connector {
         Ok(logged_in)
     }
 
-    /// What the wire says of the connection that the token cancels; `None` where its server
-    /// does not distinguish its connections.
+    /// Returns the link of the connection that this token cancels; `None` if its server does not
+    /// distinguish its connections.
     pub(crate) fn link(&self, query: &CancelToken) -> Option<Arc<Link>> {
         self.0.links.of(query)
     }
 
-    /// A pool of its connections, as its configuration says. Nothing is connected yet.
+    /// Builds a pool of its connections, as configured. It does not connect yet.
     #[must_use]
     pub fn pool(&self) -> Pool {
         self.pool_builder().build()
     }
 
-    /// A builder for a pool of its connections.
+    /// Returns a builder for a pool of its connections.
     ///
     /// ```no_run
     /// # fn pool(identity: entra_pool::token::Identity) -> Result<(), Box<dyn std::error::Error>> {
@@ -136,18 +133,18 @@ impl Connector {
         pool::builder(self)
     }
 
-    /// Connects until `pool` has `n` connections (its `max_size` at most), all at once, so that
-    /// the first requests need not wait for a login, and a wrong configuration shows at start.
-    /// Connections that are lent count, and are not waited for.
+    /// Connects until `pool` has `n` connections (at most its `max_size`), all at once, so that the
+    /// first requests do not wait for a login and a wrong configuration shows at start. Connections
+    /// that are checked out count, and are not waited for.
     ///
     /// # Errors
     ///
-    /// The first that occurs; the connections that were opened stay in the pool.
+    /// The first error; connections that were opened stay in the pool.
     pub async fn warm_up(&self, pool: &Pool, n: usize) -> Result<(), PoolError> {
         connect::fill(pool, n).await
     }
 
-    /// Connects and spawns the task that drives the connection.
+    /// Connects, and spawns the task that drives the connection.
     pub(crate) async fn spawn(
         &self,
         began: Duration,
@@ -156,26 +153,26 @@ impl Connector {
         Ok((client, tokio::spawn(drive(connection, self.sent().clone())), link))
     }
 
-    /// What the connections are made with, for
+    /// Returns the TLS connector of its connections, for
     /// [`cancel_query`](tokio_postgres::CancelToken::cancel_query).
     #[must_use]
     pub fn tls(&self) -> MakeRustlsConnect {
         self.0.engine.driver.tls.clone()
     }
 
-    /// Its configuration.
+    /// Returns its configuration.
     pub fn config(&self) -> &Config {
         &self.0.engine.driver.config
     }
 
-    /// What [telemetry](crate::telemetry) calls a pool of its connections:
+    /// Returns the name in [telemetry](crate::telemetry) of a pool of its connections:
     /// `host:port/database`.
     #[must_use]
     pub fn pool_name(&self) -> &str {
         self.0.engine.metrics.pool_name()
     }
 
-    /// Its tokens.
+    /// Returns its token cache.
     #[must_use]
     pub fn tokens(&self) -> &TokenCache {
         &self.0.engine.tokens
@@ -220,12 +217,11 @@ impl Connector {
 /// A client, and the task that drives its connection.
 pub(crate) type Spawned = (Client, JoinHandle<()>);
 
-/// What [`deadpool_postgres::Connect::connect`] returns.
+/// The result of [`deadpool_postgres::Connect::connect`].
 pub(super) type Connecting<'a> =
     Pin<Box<dyn Future<Output = Result<Spawned, tokio_postgres::Error>> + Send + 'a>>;
 
-/// The configuration that deadpool hands over is passed by: the connector's
-/// own holds.
+/// Ignores the configuration that deadpool passes, and uses the connector's own.
 impl deadpool_postgres::Connect for Connector {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
         Box::pin(async {
@@ -236,7 +232,7 @@ impl deadpool_postgres::Connect for Connector {
     }
 }
 
-/// As the connection would by itself, which logs what the server says as it is. The server
+/// Drives the connection as it would itself, but logs excerpts of the server's texts: the server
 /// may have seen the tokens that were `sent`.
 async fn drive(mut connection: Connection, sent: Sent) {
     while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
@@ -247,7 +243,7 @@ async fn drive(mut connection: Connection, sent: Sent) {
                     let notice = sent.excerpt(&format!("{severity}: {text}"));
                     tracing::info!(notice, "server notice");
                 }
-                // A server that sends notices without end must leave others their turn.
+                // Other tasks must run even if a server sends notices continuously.
                 tokio::task::yield_now().await;
             }
             Ok(_) => {}

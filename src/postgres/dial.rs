@@ -1,11 +1,9 @@
-//! One login with one token: hosts and their addresses are tried in turn.
+//! One login with one token, which tries hosts and their addresses in turn.
 //!
-//! As libpq does it (PostgreSQL documentation, "Specifying Multiple Hosts"): a
-//! host that cannot be reached, or is not what `target_session_attrs` wants,
-//! gives way to the next, and so does one that is silent for too long; one that
-//! refuses the login does not. tokio-postgres,
-//! given all hosts at once, would go on after a refusal and report what the
-//! last host said.
+//! It behaves like libpq (PostgreSQL documentation, "Specifying Multiple Hosts"): if a host cannot
+//! be reached, does not match `target_session_attrs`, or is silent for too long, the next one is
+//! tried; if it refuses the login, the login fails. tokio-postgres, given all hosts at once, would
+//! continue after a refusal and return the last host's error.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -38,7 +36,7 @@ pub(super) async fn log_in(
 ) -> Result<LoggedIn, Error> {
     let Driver { config, clock, .. } = driver;
     let mut session = config.session.clone();
-    // As limited as the connect, for a cancellation that the application sends.
+    // A cancellation by the application has the time limit of a connect.
     let dialling = session.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
     session.user(user).connect_timeout(dialling);
     let mut hosts: Vec<&Host> = config.hosts.iter().collect();
@@ -48,10 +46,13 @@ pub(super) async fn log_in(
     }
 
     let mut kept = None;
-    // The failure that is returned where each place has one: the last of those with the best
-    // prospects. It is in `attempt`, in case the last place takes all the time that is left.
+    // The error that is returned if all places fail: the last one that is most likely to recover.
+    // It is also kept in `attempt`, in case the last place uses up the time.
     let mut failed = |error: Error| {
-        tracing::debug!(error = &error as &dyn std::error::Error, "not connected");
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "cannot connect to this address"
+        );
         let outlook = outlook(&error, config.hosts.len() > 1, attempt.known);
         if kept.is_none_or(|kept| kept <= outlook) {
             kept = Some(outlook);
@@ -73,7 +74,7 @@ pub(super) async fn log_in(
         for (at, address) in addresses.iter().enumerate() {
             attempt.reached(Stage::Dial);
             let places = addresses.len() - at + others;
-            // Moved about, it is large.
+            // Boxed, because it is large and moved several times.
             let trying = Box::pin(try_one(&session, token, host, *address, driver, attempt));
             match within_share(&**clock, attempt, places, trying).await {
                 Err(error) if !matches!(error, Error::LoginRefused { .. }) => failed(error),
@@ -83,12 +84,12 @@ pub(super) async fn log_in(
     }
     match attempt.take().failed {
         Some(failure) => Err(failure),
-        None => unreachable!("there is a host at least, and each fails in one way or another"),
+        None => unreachable!("there is at least one host, and each attempt returned an error"),
     }
 }
 
-/// Runs `future` within its share of the time that is left, where `places` are not tried yet:
-/// a server that drops packets, or accepts and is silent, must leave time for the others.
+/// Runs `future` within its share of the remaining time, with `places` still to be tried: a server
+/// that drops packets, or accepts and is silent, must leave time for the others.
 async fn within_share<T>(
     clock: &dyn Clock,
     attempt: &Attempt<Error>,
@@ -96,7 +97,7 @@ async fn within_share<T>(
     future: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     if places == 1 {
-        // The connect's own time limit is at work.
+        // The connect's own time limit applies.
         return future.await;
     }
     let places = u32::try_from(places).unwrap_or(u32::MAX);
@@ -107,7 +108,7 @@ async fn within_share<T>(
     })
 }
 
-/// Where the host is: one address at least.
+/// Returns the addresses of the host, at least one.
 async fn addresses(host: &Host, in_random_order: bool) -> Result<Vec<IpAddr>, Error> {
     if let Some(address) = host.address {
         return Ok(vec![address]);
@@ -116,7 +117,10 @@ async fn addresses(host: &Host, in_random_order: bool) -> Result<Vec<IpAddr>, Er
     let found = tokio::net::lookup_host((host.name.as_str(), host.port)).await;
     let mut found: Vec<_> = found.map_err(unresolved)?.map(|address| address.ip()).collect();
     if found.is_empty() {
-        return Err(unresolved(io::Error::new(io::ErrorKind::NotFound, "it has no address")));
+        return Err(unresolved(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the host name has no address",
+        )));
     }
     if in_random_order {
         fastrand::shuffle(&mut found);
@@ -133,7 +137,8 @@ async fn try_one(
     attempt: &Attempt<Error>,
 ) -> Result<LoggedIn, Error> {
     let mut one = session.clone();
-    // Only here: tokio-postgres drops a configuration without overwriting its password.
+    // Set here and not earlier, because tokio-postgres drops a configuration without overwriting
+    // its password.
     one.password(token.secret()).host(host.certificate_name()).hostaddr(address).port(host.port);
     let link = Arc::new(Link::new(driver.clock.clone()));
     let watched =
@@ -148,7 +153,7 @@ async fn try_one(
             let login = advice::login(&server, session.get_user().unwrap_or_default());
             let error = replay::fit(error, &attempt.sent);
             if stage == Stage::Negotiate && !broke_off(&error) {
-                // tokio-postgres does not return an answer other than `S`.
+                // tokio-postgres does not return a response other than `S`.
                 let asking = ask_again((address, host.port), &login, attempt);
                 if let Ok(Some(said)) = clock::timeout(&*driver.clock, ANSWER, asking).await {
                     return Err(said);
@@ -162,26 +167,26 @@ async fn try_one(
 /// How long a server may take to repeat its error.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// An error of the server in bytes, at most.
+/// The maximum size of a server's error, in bytes.
 const LONGEST_ERROR: u64 = 8 * 1024;
 
 /// `SSLRequest` (PostgreSQL documentation, "Message Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// An overloaded server answers the request for TLS with an error. Asks again, to read it: `None`
-/// if the answer is another one.
+/// An overloaded server responds to the request for TLS with an error. Sends the request again to
+/// read the error; `None` if the response is not an error.
 async fn ask_again(address: (IpAddr, u16), login: &str, attempt: &Attempt<Error>) -> Option<Error> {
     let mut socket = TcpStream::connect(address).await.ok()?;
     socket.write_all(&SSL_REQUEST).await.ok()?;
     let mut answer = vec![0];
     socket.read_exact(&mut answer).await.ok().filter(|_| answer == *b"E")?;
-    // The server closes the connection then, which may also end with an error.
+    // The server then closes the connection, which may also cause an error.
     let _ = socket.take(LONGEST_ERROR).read_to_end(&mut answer).await;
     let text = String::from_utf8_lossy(answer[1..].split(|byte| *byte == 0).next()?).into_owned();
     let said = replay::play(Ok(answer));
     let said = match said.as_db_error() {
         Some(_) => said,
-        // A server that cannot start another process has text alone (protocol 2).
+        // A server that cannot start another process sends only text (protocol 2).
         None if text.trim().is_empty() => return None,
         None => replay::server_error(&[(b'S', "FATAL"), (b'C', "53300"), (b'M', &text)]),
     };
@@ -192,7 +197,7 @@ async fn ask_again(address: (IpAddr, u16), login: &str, attempt: &Attempt<Error>
     Some(Error::Login { login: login.to_owned(), advice, source })
 }
 
-/// What an error means, by how far the attempt had come.
+/// Classifies an error by the stage that the attempt had reached.
 fn classified(error: tokio_postgres::Error, login: String, attempt: &Attempt<Error>) -> Error {
     let (stage, server) = attempt.position();
     match stage {
@@ -202,7 +207,7 @@ fn classified(error: tokio_postgres::Error, login: String, attempt: &Attempt<Err
         }
         Stage::Negotiate => Error::EncryptionDeclined { server },
         Stage::Tls => Error::Tls { server, source: error },
-        // The rest is the login.
+        // The remaining stages belong to the login.
         _ => Error::of_login(login, error),
     }
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL's half of connecting: one login, and the classification of its errors.
+//! The PostgreSQL part of connecting: one login, and the classification of its errors.
 
 use std::{
     io::{self, ErrorKind as Kind},
@@ -24,14 +24,14 @@ use crate::{
     token::{Scope, Token, TokenError},
 };
 
-/// A session, what drives it, and what the wire says of it.
+/// A session, its driver, and its link.
 pub(super) type LoggedIn = (Client, Connection, Arc<Link>);
 
-/// A message with a password has at most 65,535 bytes (`PG_MAX_AUTH_TOKEN_LENGTH` in its source),
-/// its length and the zero at its end among them.
+/// A message with a password has at most 65,535 bytes (`PG_MAX_AUTH_TOKEN_LENGTH` in PostgreSQL's
+/// source), including its length and the final zero.
 const LONGEST_TOKEN: usize = 65_530;
 
-/// PostgreSQL's half of connecting.
+/// The PostgreSQL part of connecting.
 pub(super) struct Driver {
     pub(super) config: Config,
     pub(super) tls: MakeRustlsConnect,
@@ -42,14 +42,14 @@ pub(super) struct Driver {
 impl connect::Driver for Driver {
     type Connection = LoggedIn;
     type Error = Error;
-    /// The login, the advice and an `ErrorResponse`.
+    /// The login, the advice, and an `ErrorResponse`.
     type Refusal = (String, String, Vec<u8>);
 
     fn servers(&self) -> String {
         self.config.servers()
     }
 
-    /// A server that restarts is back within seconds.
+    /// A server that restarts is available again within seconds.
     fn retry_policy(&self) -> RetryPolicy {
         let [first, longest] = [100, 1_000].map(Duration::from_millis);
         RetryPolicy { first, longest, count: None }
@@ -85,7 +85,7 @@ impl connect::Driver for Driver {
         outcome
     }
 
-    /// Azure's servers look principals up in Entra, which may fail for a moment.
+    /// Azure's servers look up principals in Entra, which may fail temporarily.
     fn patience(&self) -> Duration {
         Duration::from_secs(60)
     }
@@ -107,7 +107,7 @@ impl connect::Driver for Driver {
     /// Adds advice to the server's error.
     async fn refused(&self, refusal: Error, token: &Token, second_login: &str) -> Error {
         let Error::LoginRefused { login, mut advice, source } = refusal else { return refusal };
-        // The login had a user, or there would be no refusal.
+        // The login had a user, otherwise it could not have been refused.
         if let Some((error, user)) = source.as_db_error().zip(self.user(token).ok()) {
             let (login, user) = (&*login, &*user);
             let (scope, now, hosts) = (&self.scope, self.clock.wall(), &*self.config.hosts);
@@ -127,8 +127,8 @@ impl connect::Driver for Driver {
     }
 }
 
-/// What another login promises after an error of one of `several` hosts, or of the only
-/// one. `known`: the server has answered before.
+/// Returns whether another login may succeed after an error of one of `several` hosts, or of the
+/// only one. `known`: the server has answered before.
 pub(super) fn outlook(error: &Error, several: bool, known: bool) -> Outlook {
     match error {
         Error::LoginRefused { .. } => Outlook::TokenRefused,
@@ -136,14 +136,14 @@ pub(super) fn outlook(error: &Error, several: bool, known: bool) -> Outlook {
             Some(_) => Outlook::Transient,
             None => Outlook::MayRecover,
         },
-        // Among several hosts, another one may be about to take the role.
+        // With several hosts, another one may be about to become the primary.
         Error::Login { source, .. } if several && is_other_role(source) => Outlook::MayRecover,
         Error::ConnectionLost { .. } => Outlook::MayRecover,
         Error::Dial { source, .. } => match io_kind(source) {
             Some(Kind::ConnectionRefused) => Outlook::MayRecover,
-            // A route or a name server may be lost for a moment.
+            // A route or a name server may be unavailable for a moment.
             Some(Kind::HostUnreachable | Kind::NetworkUnreachable) if known => Outlook::MayRecover,
-            // A network that swallows packets has used up the time already.
+            // A network that drops packets has already used up the time.
             _ => Outlook::Final,
         },
         Error::Resolve { .. } if known => Outlook::MayRecover,
@@ -152,7 +152,7 @@ pub(super) fn outlook(error: &Error, several: bool, known: bool) -> Outlook {
 }
 
 impl Driver {
-    /// The role to log in as.
+    /// Returns the role of the login.
     pub(crate) fn user(&self, token: &Token) -> Result<String, Error> {
         if let Some(user) = self.config.session.get_user() {
             return Ok(user.to_owned());
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_login_promises_follows_from_its_error() {
+    fn the_error_decides_whether_a_login_is_retried() {
         for (code, promised) in [
             ("57P03", Outlook::Transient),
             ("57P01", Outlook::Transient),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_of_another_role_may_give_it_up_where_there_are_several() {
+    fn a_read_only_host_is_retried_if_there_are_several_hosts() {
         let source = unreadable(io::ErrorKind::PermissionDenied.into());
         let error = Error::of_login("the login".to_owned(), source);
         assert_eq!(outlook(&error, true, false), Outlook::MayRecover);

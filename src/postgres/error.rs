@@ -12,71 +12,70 @@ use crate::{
     token::{TokenError, debug_as_text},
 };
 
-/// Why there is no connection to PostgreSQL.
+/// An error of connecting to PostgreSQL.
 ///
-/// A pool returns a [`PoolError`], which has one of these inside: `Error::from` takes it out, and
-/// [`within`](Self::within) finds it in any error that has it as a cause. So
-/// `pool.get().await.map_err(postgres::Error::from)?` returns this error from `main`, which prints
-/// it without what deadpool-postgres and tokio-postgres have around it.
+/// A pool returns a [`PoolError`], which contains one of these: `Error::from` takes it out, and
+/// [`within`](Self::within) finds it in any error that has it as a cause. Use
+/// `pool.get().await.map_err(postgres::Error::from)?` to return this error from `main`, which then
+/// prints it without the texts of deadpool-postgres and tokio-postgres around it.
 ///
 /// `Display` states what failed in this layer; [`source`](StdError::source) is the cause. `Debug`
-/// is the text of both, one layer per line. What the server said of a login is a
-/// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code))
-/// and all its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)): each on one
-/// line, at most 400 characters long, with parts of the token replaced by `[redacted]`. [`troubleshooting`](crate::manual::troubleshooting) has the
-/// messages as its headings.
+/// is the text of both, one layer per line. The server's error of a login is a
+/// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code)) and all its
+/// fields ([`as_db_error`](tokio_postgres::Error::as_db_error)): each on one line, at most 400
+/// characters long, with parts of the token replaced by `[redacted]`.
+/// [`troubleshooting`](crate::manual::troubleshooting) has the messages as its headings.
 ///
-/// | error | cause | way out |
+/// | error | cause | what to do |
 /// |---|---|---|
-/// | [`Config`](Self::Config), [`Identity`](Self::Identity), [`TlsConfig`](Self::TlsConfig) | a setting | the message names it |
-/// | [`Token`](Self::Token) | the identity gave no token | the source says who was asked, and what to do |
-/// | [`NoUser`](Self::NoUser) | a system-assigned identity or a group: its token names no role | `user` |
-/// | [`Resolve`](Self::Resolve) | the server's name is unknown | its spelling; DNS, a private endpoint's zone |
-/// | [`Dial`](Self::Dial) | nothing answers at that address and port | port 5432 (PgBouncer: 6432) outgoing, the server's firewall and networking |
-/// | [`EncryptionDeclined`](Self::EncryptionDeclined) | the server has no TLS, or is no PostgreSQL server | host and port |
-/// | [`Tls`](Self::Tls) | its certificate is of another name or authority | the host's name as the certificate has it; `sslrootcert` |
-/// | [`ConnectionLost`](Self::ConnectionLost) | the connection was cut before the login | it is tried again; then look at what lies between; with `sslnegotiation=direct`, a server before PostgreSQL 17 |
-/// | [`LoginRefused`](Self::LoginRefused) 28P01, 28000 | no role for this principal, a token that has expired or is for something else, a firewall rule | the message |
-/// | [`LoginRefused`](Self::LoginRefused) 08P01 | PgBouncer refuses the token, or cannot accept so long a token | the message; port 5432 |
-/// | [`Login`](Self::Login) 08P01 | PgBouncer: a startup parameter, a missing or disabled database, its limits, its own login | the message |
-/// | [`Login`](Self::Login) 3D000 | no such database | `dbname` |
-/// | [`Login`](Self::Login) without a SQLSTATE | the connection broke, or the token has more than 65,530 characters, which a password cannot have | the source |
-/// | [`Login`](Self::Login) 57P03, 53300 | the server starts, or has no connection left | it is tried again; fewer connections, or PgBouncer |
-/// | [`TimedOut`](Self::TimedOut) | all that took too long | the stage it ended in; the source, if a try before had failed |
-/// | [`Retired`](Self::Retired) | an idle connection was not fit to be used | nothing: the pool takes another |
-/// | [`Pool`](Self::Pool) | the pool is full or closed | the message |
+/// | [`Config`](Self::Config), [`Identity`](Self::Identity), [`TlsConfig`](Self::TlsConfig) | an invalid setting | correct the setting that the message names |
+/// | [`Token`](Self::Token) | the identity returned no token | follow the source's advice |
+/// | [`NoUser`](Self::NoUser) | the token of a system-assigned identity or a group does not name a role | set `user` |
+/// | [`Resolve`](Self::Resolve) | the server's name cannot be resolved | check its spelling, and DNS (a private endpoint needs its zone) |
+/// | [`Dial`](Self::Dial) | no connection at that address and port | allow outgoing port 5432 (PgBouncer: 6432); check the server's firewall and networking |
+/// | [`EncryptionDeclined`](Self::EncryptionDeclined) | the server does not support TLS, or is not a PostgreSQL server | check host and port |
+/// | [`Tls`](Self::Tls) | the certificate is for another name, or from another authority | use the name in the certificate; set `sslrootcert` |
+/// | [`ConnectionLost`](Self::ConnectionLost) | the connection broke before the login, or the server is older than PostgreSQL 17 with `sslnegotiation=direct` | check firewalls and proxies if retries do not help |
+/// | [`LoginRefused`](Self::LoginRefused) 28P01, 28000 | the principal has no role, the token expired or is for another resource, or a firewall rule is missing | follow the message |
+/// | [`LoginRefused`](Self::LoginRefused) 08P01 | PgBouncer refuses the token, or cannot accept a token of this length | follow the message; use port 5432 |
+/// | [`Login`](Self::Login) 08P01 | PgBouncer: a startup parameter, a missing or disabled database, its limits, its own login | follow the message |
+/// | [`Login`](Self::Login) 3D000 | the database does not exist | check `dbname` |
+/// | [`Login`](Self::Login) without a SQLSTATE | the connection broke, or the token has more than 65,530 characters, which a password cannot have | see the source |
+/// | [`Login`](Self::Login) 57P03, 53300 | the server is starting, or all its connections are in use | use fewer connections, or PgBouncer, if retries do not help |
+/// | [`TimedOut`](Self::TimedOut) | the connect timed out | check the stage in the message, and the source if an earlier try failed |
+/// | [`Retired`](Self::Retired) | an idle connection was unfit | nothing: the pool uses another one |
+/// | [`Pool`](Self::Pool) | the pool is full or closed | follow the message |
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration cannot be used. Change it.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There are no root certificates to trust. Look at `sslrootcert`.
+    /// The root certificates cannot be loaded. Check `sslrootcert`.
     #[error(transparent)]
     TlsConfig(#[from] TlsConfigError),
-    /// The identity cannot be set up. Look at `entra_client_id`, or at the
-    /// environment.
+    /// The identity cannot be created. Check `entra_client_id` and the environment.
     #[error(transparent)]
     Identity(#[from] credential::ConfigError),
-    /// The identity gave no token; the source says why and what to do.
+    /// The identity returned no token. The source has the reason and what to do.
     #[error("cannot get a token for {server}: {}", source.summary())]
     #[non_exhaustive]
     Token {
-        /// `host:port`; all of them, if there are several.
+        /// `host:port`; all of them if there are several.
         server: String,
-        /// Why not.
+        /// The cause.
         source: TokenError,
     },
-    /// No role was named, and the token names none either. Name it.
+    /// Neither the configuration nor the token names a role. Set `user`.
     #[error(
-        "the token of {principal} does not say which role to log in as: name it as user (as it was given to pgaadauth_create_principal)"
+        "the token of {principal} does not name a role: set user to the name that was given to pgaadauth_create_principal"
     )]
     #[non_exhaustive]
     NoUser {
-        /// Whose token it is.
+        /// The principal of the token.
         principal: String,
     },
-    /// The server's name has no address.
+    /// The server's name cannot be resolved.
     #[error(
         "the name of {server} cannot be resolved: check its spelling (`az postgres flexible-server list --query [].fullyQualifiedDomainName` lists the names), and the DNS of this network (a private endpoint needs its zone there)"
     )]
@@ -84,7 +83,7 @@ pub enum Error {
     Resolve {
         /// `host:port`.
         server: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
     /// The server could not be reached.
@@ -95,7 +94,7 @@ pub enum Error {
     Dial {
         /// `host:port`.
         server: String,
-        /// What the network said.
+        /// The network error.
         source: tokio_postgres::Error,
     },
     /// The connection broke before the login was sent. No token was sent.
@@ -104,12 +103,12 @@ pub enum Error {
     ConnectionLost {
         /// `host:port`.
         server: String,
-        /// What it was doing then.
+        /// The stage in which the connection broke.
         stage: Stage,
-        /// What the network said.
+        /// The network error.
         source: tokio_postgres::Error,
     },
-    /// The server has no TLS, or is none of PostgreSQL. No token was sent.
+    /// The server does not support TLS, or is not a PostgreSQL server. No token was sent.
     #[error(
         "{server} declines encryption, so no token was sent to it: check that it is a PostgreSQL server, with TLS"
     )]
@@ -118,74 +117,73 @@ pub enum Error {
         /// `host:port`.
         server: String,
     },
-    /// TLS failed: most often the certificate is for another name, or of an
-    /// authority that is not trusted. No token was sent.
+    /// TLS failed. Usually the certificate is for another name, or its authority is not trusted. No
+    /// token was sent.
     #[error(
-        "TLS with {server} failed, so no token was sent to it: its certificate must be for that name and of a trusted authority (sslrootcert, else this machine's)"
+        "TLS with {server} failed, so no token was sent to it: its certificate must be for that name and issued by a trusted authority (sslrootcert, otherwise this machine's roots)"
     )]
     #[non_exhaustive]
     Tls {
         /// `host:port`.
         server: String,
-        /// What went wrong.
+        /// The TLS error.
         source: tokio_postgres::Error,
     },
     /// The server refused the login, also with a new token.
     #[error("{login} was refused: {}{advice}", advice::reason(source))]
     #[non_exhaustive]
     LoginRefused {
-        /// Where to, and as whom.
+        /// The server and the role of the login.
         login: String,
-        /// What to do, and the facts to compare; begins with a period. May be empty.
+        /// What to do, and the facts to compare; starts with a period. May be empty.
         advice: String,
         /// The server's own error, with its SQLSTATE.
         source: tokio_postgres::Error,
     },
-    /// The server, or the connection to it, failed otherwise during the login:
-    /// no such database, too many connections, ….
+    /// The login failed with another error of the server or of the connection: a missing database,
+    /// too many connections, ….
     #[error("{login} failed: {}{advice}", advice::reason(source))]
     #[non_exhaustive]
     Login {
-        /// Where to, and as whom.
+        /// The server and the role of the login.
         login: String,
-        /// What to do; begins with a period. May be empty.
+        /// What to do; starts with a period. May be empty.
         advice: String,
-        /// The server's own error, with its SQLSTATE, or what the network said.
+        /// The server's error with its SQLSTATE, or the network error.
         source: tokio_postgres::Error,
     },
-    /// The time for a connect is over.
+    /// The connect timed out.
     #[error(
-        "connecting to {server} took longer than {limit:?} (connect_timeout); it ended while {stage}{}",
+        "connecting to {server} timed out after {limit:?} (connect_timeout) while {stage}{}",
         stage.advice()
     )]
     #[non_exhaustive]
     TimedOut {
-        /// `host:port`; all of them, if none was being tried yet.
+        /// `host:port`; all of them if none was being tried yet.
         server: String,
-        /// The limit; where there are other hosts or addresses, this one's share.
+        /// The time limit; with several hosts or addresses, this one's share.
         limit: Duration,
-        /// What it was doing then.
+        /// The stage that was reached.
         stage: Stage,
         /// Why the last try within that time failed, if there was one.
         source: Option<Box<Error>>,
     },
-    /// An idle connection is not fit to be used again. The pool takes the next,
-    /// or makes a new one: callers of a pool do not see this.
-    #[error("the connection is retired: {reason}")]
+    /// An idle connection is not fit to be used again. The pool uses another connection or opens
+    /// one: callers of a pool do not see this error.
+    #[error("the connection was retired: {reason}")]
     #[non_exhaustive]
     Retired {
-        /// Why.
+        /// The reason.
         reason: RetireReason,
     },
-    /// The pool itself had none to give: it is closed, or its own time limits
-    /// have passed.
+    /// The pool returned no connection: it is closed, or its own time limits expired.
     #[error("{}", pool_says(.0))]
     Pool(#[source] PoolError),
 }
 
 impl Error {
-    /// The error of this kind inside another, which a pool, a framework or
-    /// `anyhow` has around it.
+    /// Finds this error inside another one, such as the error of a pool, of a framework or of
+    /// `anyhow`.
     #[must_use]
     pub fn within<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
         let mut next = Some(error);
@@ -193,7 +191,7 @@ impl Error {
             if let Some(ours) = error.downcast_ref() {
                 return Some(ours);
             }
-            // An io::Error's source is its content's source, not its content.
+            // The source of an io::Error is its content's source, not its content.
             let content = error.downcast_ref().and_then(io::Error::get_ref);
             if let Some(ours) = content.and_then(|content| content.downcast_ref()) {
                 return Some(ours);
@@ -203,7 +201,7 @@ impl Error {
         None
     }
 
-    /// Whether the same call may succeed later without anybody's doing.
+    /// Whether the same call may succeed later without intervention.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -219,8 +217,8 @@ impl Error {
         }
     }
 
-    /// The error of a failed login. A refusal gets its advice once it is known whether another
-    /// token is refused as well.
+    /// Returns the error of a failed login. A refusal gets its advice once it is known whether
+    /// another token is also refused.
     pub(super) fn of_login(login: String, source: tokio_postgres::Error) -> Self {
         let advice = match source.as_db_error() {
             Some(error) if meaning(error) == Meaning::Refused => {
@@ -264,7 +262,7 @@ impl Failure for Error {
     }
 }
 
-/// Whether the network, not the peer, ended it.
+/// Whether the network broke the connection, and not the peer.
 pub(super) fn broke_off(error: &tokio_postgres::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
@@ -279,8 +277,8 @@ pub(super) fn broke_off(error: &tokio_postgres::Error) -> bool {
     )
 }
 
-/// Whether the server is not what `target_session_attrs` wants. tokio-postgres has
-/// this kind for it, and it occurs in a login for nothing else.
+/// Whether the server does not match `target_session_attrs`. tokio-postgres uses this kind of error
+/// for it, and for nothing else in a login.
 pub(super) fn is_other_role(error: &tokio_postgres::Error) -> bool {
     io_kind(error) == Some(io::ErrorKind::PermissionDenied)
 }
@@ -289,13 +287,13 @@ pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
     error.source()?.downcast_ref().map(io::Error::kind)
 }
 
-/// Whether the same transaction may succeed when it is run again, on another connection of the
-/// pool: the server or the connection failed for now (a restart, a failover, no connection left), or
-/// the transaction lost against another one (SQLSTATE 40001, `serialization_failure`, and 40P01,
-/// `deadlock_detected`).
+/// Whether the same transaction may succeed when it is repeated on another connection of the pool:
+/// the server or the connection failed temporarily (a restart, a failover, all connections in use),
+/// or the transaction lost a conflict with another one (SQLSTATE 40001, `serialization_failure`,
+/// and 40P01, `deadlock_detected`).
 ///
-/// After a connection that failed, it is not known whether the transaction took effect. Repeat
-/// only what may be repeated. An error of a checkout is judged as by [`Error::is_transient`].
+/// After a connection failed, the transaction may have taken effect: repeat only idempotent work.
+/// For errors of a checkout, use [`Error::is_transient`].
 #[must_use]
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
     match (error.as_db_error(), Error::within(error)) {
@@ -305,7 +303,7 @@ pub fn is_transient(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-/// Takes out the error that [`deadpool_postgres::Connect`] had to return inside the driver's.
+/// Extracts the error that [`deadpool_postgres::Connect`] had to return inside the driver's error.
 impl From<PoolError> for Error {
     fn from(error: PoolError) -> Self {
         let error = match error {
@@ -328,11 +326,13 @@ debug_as_text!(Error);
 fn pool_says(error: &PoolError) -> &'static str {
     match error {
         PoolError::Timeout(TimeoutType::Wait) => {
-            "no connection came free in time: all are in use (a larger max_size or shorter use would help)"
+            "no connection became free in time: raise max_size, or return connections sooner"
         }
-        PoolError::Timeout(_) => "the pool's own time limit passed before there was a connection",
+        PoolError::Timeout(_) => {
+            "the pool's own time limit expired before a connection was available"
+        }
         PoolError::Closed => "the pool is closed",
-        _ => "the pool gave no connection",
+        _ => "the pool returned no connection",
     }
 }
 
@@ -342,7 +342,7 @@ mod tests {
     use crate::postgres::replay::server_error;
 
     #[test]
-    fn an_error_of_the_server_is_judged_by_its_sqlstate() {
+    fn server_errors_are_classified_by_sqlstate() {
         for (code, refused, transient) in [
             ("28P01", true, false),
             ("28000", true, false),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn pgbouncers_one_sqlstate_is_classified_by_its_text() {
+    fn pgbouncers_errors_are_classified_by_their_text() {
         use Meaning::{Final, Refused, Transient};
         for (message, meaning, reason) in [
             ("password authentication failed", Refused, "PgBouncer does not accept this token"),
@@ -381,14 +381,14 @@ mod tests {
                 "PgBouncer is full",
             ),
             ("bouncer resources exhaustion", Transient, "PgBouncer is full"),
-            ("pooler is shutting down", Transient, "starts or stops"),
+            ("pooler is shutting down", Transient, "starting or stopping"),
             ("server login has been failing, try again later", Transient, "cannot log in"),
             (
                 "server login has been failing, cached error: database \"a\" does not exist",
                 Transient,
                 "cannot log in",
             ),
-            ("the database system is starting up", Transient, "starts or stops"),
+            ("the database system is starting up", Transient, "starting or stopping"),
             ("unsupported startup parameter: options", Final, "a startup parameter"),
             ("Unsupported startup parameter: options", Final, "a startup parameter"),
             ("database \"x\" does not exist", Final, "the database does not exist"),
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_query_failed_is_not_taken_for_a_login() {
+    fn the_error_of_a_query_is_not_taken_for_a_refused_login() {
         let fields =
             [(b'S', "ERROR"), (b'C', "42501"), (b'M', "x"), (b'W', "PL/pgSQL function f()")];
         let error = Error::from(PoolError::Backend(server_error(&fields)));
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_full_says_so() {
+    fn a_full_pool_and_a_closed_pool_have_their_own_messages() {
         let full = Error::from(PoolError::Timeout(TimeoutType::Wait));
         assert!(full.is_transient() && full.to_string().contains("max_size"), "{full}");
         let closed = Error::from(PoolError::Closed);

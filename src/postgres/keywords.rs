@@ -1,4 +1,5 @@
-//! Connection strings, read into settings: a URL, libpq's pairs, Npgsql's and pgjdbc's forms.
+//! Parses connection strings into settings: URLs, libpq's pairs, and the forms of Npgsql and
+//! pgjdbc.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,10 +18,10 @@ pub(super) const KEYWORDS: Keywords<()> = Keywords {
     settings: &[],
     named: include_str!("settings.md"),
     others: include_str!("keywords.md"),
-    unknown: " (a setting of the session is written options='-c NAME=VALUE')",
+    unknown: " (write a setting of the session as options='-c NAME=VALUE')",
 };
 
-/// Values of other drivers, and the value here; an empty one is the default.
+/// The values of other drivers, and their equivalents here; an empty one is the default.
 const VALUES: &[(&str, &[&str], &str)] = &[
     ("sslrootcert", &["system"], ""),
     ("target_session_attrs", &["primary", "master"], "read-write"),
@@ -31,7 +32,7 @@ const VALUES: &[(&str, &[&str], &str)] = &[
     ("keepalives", &["false"], "0"),
 ];
 
-/// Keywords whose values are words, which Npgsql writes in any case.
+/// Keywords with fixed values, which Npgsql writes in any case.
 const WORDS: &[(&str, &str)] = &[
     ("channel_binding", "disable, prefer, require"),
     ("load_balance_hosts", "disable, random"),
@@ -53,7 +54,7 @@ impl Settings {
                 from_url(rest, scheme.starts_with("jdbc:"))?
             }
             Some(scheme) => return Err(pasted::other_url(&scheme, &OWN).into()),
-            // In Npgsql's form, one pair stands before the first semicolon.
+            // In Npgsql's form, there is one pair before the first semicolon.
             None if text.split_once(';').is_some_and(|(first, _)| {
                 first.matches('=').count() == 1 && first.matches('\'').count() % 2 == 0
             }) =>
@@ -67,7 +68,7 @@ impl Settings {
 
     pub(super) fn read(pairs: &Pairs) -> Result<Self, ConfigError> {
         let empty = pairs.iter().find(|(keyword, value)| {
-            // To be left out by mistake would change who logs in, or where a token goes.
+            // Omitting such a value by mistake would change the identity, or where a token is sent.
             value.is_empty() && (keyword.starts_with("entra_") || keyword.starts_with("ssl"))
         });
         if let Some((keyword, _)) = empty {
@@ -79,7 +80,7 @@ impl Settings {
                 return Err(ConfigError::password());
             }
             if name == "options" && value.ends_with("-c") {
-                let problem = "ends with -c, but a value with a space is quoted: \
+                let problem = "ends with -c, but a value with a space must be quoted: \
                                options='-c search_path=app'";
                 return Err(ConfigError::value("options", problem));
             }
@@ -112,11 +113,11 @@ impl Settings {
         self.get(keyword).map(|value| duration(value).ok_or_else(wrong)).transpose()
     }
 
-    /// The settings that tokio-postgres knows, as it reads them.
+    /// Returns the settings that tokio-postgres knows, in its own syntax.
     pub(super) fn of_driver(&self) -> String {
         let mut pairs = String::new();
         let is_ours = |keyword: &str| {
-            // tokio-postgres reads the last one in seconds.
+            // tokio-postgres parses the last one in seconds.
             matches!(
                 keyword,
                 "loginTimeout" | "ssl" | "sslmode" | "sslrootcert" | "tcp_user_timeout"
@@ -130,10 +131,10 @@ impl Settings {
     }
 }
 
-/// `Keyword=value;Keyword=value`, where a host may have its port.
+/// Parses `Keyword=value;Keyword=value`, where a host may include its port.
 fn from_npgsql(text: &str) -> Result<Pairs, ConfigError> {
     let mut pairs = pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?;
-    // The advice for a string of Azure SQL comes first, whatever else is in it.
+    // The advice for an Azure SQL string comes before other errors in it.
     let is_azure_sql =
         |host: &str| Cloud::of_azure_sql_host(host).is_some() && !host.contains("://");
     if pairs.iter().any(|(_, value)| value.split(',').any(is_azure_sql)) {
@@ -162,7 +163,7 @@ fn hosts_and_ports(hosts: &str) -> (String, String) {
     (names.join(","), if has_ports { ports.join(",") } else { String::new() })
 }
 
-/// `[user@]host[:port][,host[:port]][/database][?keyword=value&…]`
+/// Parses `[user@]host[:port][,host[:port]][/database][?keyword=value&…]`.
 fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
     let problem = |problem| Err(ConfigError::syntax(problem));
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
@@ -173,10 +174,10 @@ fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
         return Err(ConfigError::password());
     }
     if user.contains('@') || (user.is_empty() && text.contains('@')) || path.contains('@') {
-        return problem("an @ that does not precede the URL's host is written %40");
+        return problem("an @ elsewhere than before the URL's host must be written as %40");
     }
     if base.contains(';') {
-        return problem("a ; before the URL's parameters is written %3B");
+        return problem("a ; before the URL's parameters must be written as %3B");
     }
     let ((names, ports), mut pairs) = (hosts_and_ports(hosts), Pairs::new());
     for (keyword, value) in [("host", &*names), ("port", &ports), ("dbname", path), ("user", user)]
@@ -187,13 +188,13 @@ fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        // In libpq, a plus is a plus; in Java, it is a space.
+        // In libpq, a plus sign is a plus sign; in Java, it is a space.
         pairs.push((pasted::decoded(key, is_jdbc)?.to_string(), pasted::decoded(value, is_jdbc)?));
     }
     Ok(pairs)
 }
 
-/// `keyword=value keyword='value'`
+/// Parses `keyword=value keyword='value'`.
 fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
     let mut pairs = Pairs::new();
     let mut unread = text;
@@ -204,11 +205,11 @@ fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
         let Some(after_equals) = after_equals else {
             let problem = match pairs.last() {
                 Some((key, _)) if KEYWORDS.is_known(key) => format!(
-                    "after the value of {key} there is a word without '=': a value with a space is \
+                    "after the value of {key} comes a word without '=': a value with a space must be \
                      quoted, as in user='DB Admins'"
                 ),
-                _ => "it is neither a URL, which begins with postgres://, nor pairs of \
-                      keyword=value with spaces between them"
+                _ => "it is neither a URL, which starts with postgres://, nor pairs of \
+                      keyword=value separated by spaces"
                     .to_owned(),
             };
             return Err(ConfigError::syntax(problem));
@@ -219,7 +220,7 @@ fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
             return Err(pasted::Mistake::Syntax(pasted::ESCAPED.to_owned()).into());
         }
         if unread_value.starts_with('"') {
-            let problem = "a value is quoted with ', as in user='DB Admins', and not with \"";
+            let problem = "a value must be quoted with ', as in user='DB Admins', and not with \"";
             return Err(ConfigError::syntax(problem));
         }
         (value, unread) = read_value(unread_value);
@@ -229,8 +230,8 @@ fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
     Ok(pairs)
 }
 
-/// A value, quoted or not, `\` taking the meaning from what follows it
-/// (PostgreSQL documentation, "Connection Strings"); and the text after it.
+/// Reads a value, quoted or not, in which `\` escapes the next character (PostgreSQL documentation,
+/// "Connection Strings"). Returns it and the text after it.
 fn read_value(text: &str) -> (Zeroizing<String>, &str) {
     let quoted = text.strip_prefix('\'');
     let mut chars = quoted.unwrap_or(text).chars();
@@ -247,13 +248,13 @@ fn read_value(text: &str) -> (Zeroizing<String>, &str) {
     }
 }
 
-/// As Go writes durations, in whole hours, minutes, seconds and milliseconds; or seconds.
+/// Parses Go's form of durations, in whole hours, minutes, seconds and milliseconds; or seconds.
 fn duration(text: &str) -> Option<Duration> {
-    // As Npgsql writes them.
+    // Npgsql's form.
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    // `ms` comes before `m`, its beginning.
+    // `ms` before `m`, which is its prefix.
     let units = [("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
     let (mut total, mut rest) = (Duration::ZERO, text);
     while !rest.is_empty() {
@@ -271,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_go_writes_them() {
+    fn durations_are_parsed_in_gos_form() {
         for (text, millis) in [
             ("1h", Some(3_600_000)),
             ("1h30m", Some(5_400_000)),
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read_as_the_same_settings() {
+    fn all_forms_parse_to_the_same_settings() {
         let url = read(
             "postgres://a%40b@h1,h2:6432/db?sslmode=verify-full&options=-c%20a%3Db\
              &sslrootcert=%2Fetc%2Fa+b.pem&application_name=x",
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tokio_postgres_reads_again_is_what_was_written() {
+    fn tokio_postgres_parses_the_same_values() {
         for value in ["a b", "it's", r"a\b", r"\'", "x;y=z"] {
             let text = format!("dbname='{}'", value.replace('\\', r"\\").replace('\'', r"\'"));
             let driver: tokio_postgres::Config = read(&text).of_driver().parse().unwrap();
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_means_two_things() {
+    fn every_name_belongs_to_one_setting() {
         let names: Vec<_> = KEYWORDS.names().collect();
         for (at, name) in names.iter().enumerate() {
             assert!(names[..at].iter().all(|other| !pasted::is_same(other, name)), "{name}");
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_refused_wherever_it_is_and_is_not_shown() {
+    fn a_password_is_refused_in_every_form_and_not_shown() {
         for text in [
             "postgres://h/d?password=hunter2",
             "postgres://u:hunter2@h/d",
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_that_cannot_be_read_is_refused_and_not_shown() {
+    fn an_invalid_string_is_refused_and_not_shown() {
         for (text, expected) in [
             ("'postgres://u:hunter2@h/d?sslmode=require'", "the whole string is in quotes"),
             ("postgresql+asyncpg://u:hunter2@h/d?ssl=require", "write postgresql://"),
@@ -374,7 +375,7 @@ mod tests {
             ("hunter2", "postgres://"),
             ("passfile=x hunter2='y'", "not shown"),
             (r#"user=\"hunter2\" host=h"#, "backslashes"),
-            (r#"user="hunter2" host=h"#, "a value is quoted with '"),
+            (r#"user="hunter2" host=h"#, "a value must be quoted with '"),
             ("postgres://h/%FF", "not UTF-8"),
         ] {
             let error = Settings::parse(text).unwrap_err();
@@ -399,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_keyword_of_consequence_and_one_given_twice_are_refused() {
+    fn empty_security_keywords_and_duplicates_are_refused() {
         for text in ["postgres://h/?sslmode=", "postgres://h/?entra_scope", "sslmode=''"] {
             assert!(Settings::parse(text).unwrap_err().to_string().contains("is empty"), "{text}");
         }

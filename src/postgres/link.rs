@@ -1,5 +1,5 @@
-//! What the wire says of a connection, and which connection a client belongs to, where the
-//! driver does not say.
+//! What the wire shows about a connection, and which connection a client belongs to, because the
+//! driver does not report it.
 
 use std::{
     collections::HashMap,
@@ -33,61 +33,60 @@ use crate::{
     lock::Lock,
 };
 
-/// Process ID and secret key of a server's session (PostgreSQL documentation, "Canceling
-/// Requests in Progress").
+/// Process ID and secret key of a server's session (PostgreSQL documentation, "Canceling Requests
+/// in Progress").
 type Key = [u8; 8];
 
-/// What the wire says of one connection.
+/// The state of one connection, as the wire shows it.
 pub(crate) struct Link {
     /// What the server may still send.
     pub(crate) allowance: Allowance,
     clock: Arc<dyn Clock>,
     state: Lock<State>,
     settled: Notify,
-    /// Cleared when the server refuses one of them because its result would have other columns
-    /// now.
+    /// Cleared when the server refuses one of them because its result would now have other columns.
     statements: ArcSwapOption<StatementCache>,
     /// The task of a pool's connection; see [`leashed`].
     driver: Lock<Weak<Slot>>,
-    /// What cancels the requests under way when the connection is dropped.
+    /// Cancels the pending requests when the connection is dropped.
     pub(super) canceller: ArcSwapOption<Canceller>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
+#[allow(clippy::struct_excessive_bools)] // The flags are independent.
 pub(crate) struct State {
     pub(super) key: Option<Key>,
-    /// There was a request since the login.
+    /// A request was sent since the login.
     pub(crate) is_used: bool,
-    /// Requests whose `READY_FOR_QUERY` the server has yet to send.
+    /// The number of requests whose `READY_FOR_QUERY` the server has not sent yet.
     pub(super) unanswered: u64,
     /// The last request ended with `SYNC`.
     last_was_sync: bool,
-    /// The server waits for the rows of a COPY.
+    /// The server is waiting for the rows of a COPY.
     copies: bool,
-    /// The server reported an open or a failed transaction when it last was ready for a query.
+    /// The server's last `READY_FOR_QUERY` reported an open or a failed transaction.
     pub(crate) in_transaction: bool,
     may_have_prepared: bool,
-    /// The server refused a cached statement, because its result would have other columns now.
+    /// The server refused a cached statement, because its result would now have other columns.
     pub(crate) has_stale_plans: bool,
-    /// The server refused to change something, because it is read-only.
+    /// The server refused a change because it is read-only.
     pub(super) is_read_only: bool,
-    /// When the server last was ready for a query, by the clock's monotonic time; before that,
-    /// when the connection was begun.
+    /// When the server was last ready for a query, on the monotonic clock; initially, when the
+    /// connection was opened.
     pub(super) heard: Duration,
     round_trip: Option<Duration>,
-    /// Since when an idle connection looks unfit, and how often it had been lent by then.
+    /// Since when an idle connection looks unfit, and how often it had been checked out by then.
     suspected: Option<(Duration, usize)>,
 }
 
-/// An idle connection is unfit if it looked so for this long: requests that a dropped
-/// `Statement` or `Transaction` sends are answered by then.
+/// An idle connection is unfit if it looked so for this long: by then, requests that a dropped
+/// `Statement` or `Transaction` sends are answered.
 pub(crate) const SUSPECTED_FOR: Duration = Duration::from_millis(500);
 
-/// Requests that are unanswered at the checkout have this much time …
+/// How long a checkout waits for unanswered requests …
 const GRACE: Duration = Duration::from_millis(100);
 
-/// … or so many round trips of the connection, if these take longer.
+/// … or for this many round trips of the connection, if these take longer.
 const GRACE_ROUND_TRIPS: u32 = 4;
 
 impl Link {
@@ -104,19 +103,19 @@ impl Link {
         }
     }
 
-    /// What the wire says now.
+    /// Returns the current state.
     pub(crate) fn state(&self) -> State {
         *self.state.lock()
     }
 
-    /// Waits until the server has answered all requests, for a short time; whether it has.
+    /// Waits for a short time until the server has answered all requests. Returns whether it has.
     pub(crate) async fn settles(&self) -> bool {
         let round_trip = self.state().round_trip.unwrap_or_default();
         let grace = GRACE.max(round_trip * GRACE_ROUND_TRIPS);
         let settled = async {
             loop {
                 let mut notified = pin!(self.settled.notified());
-                // From here on, nothing is missed.
+                // From here on, no notification is missed.
                 notified.as_mut().enable();
                 if self.state().is_settled() {
                     return;
@@ -127,27 +126,27 @@ impl Link {
         self.state().is_settled() || clock::timeout(&*self.clock, grace, settled).await.is_ok()
     }
 
-    /// One round trip took so long, at most.
+    /// Records that one round trip took at most this long.
     pub(super) fn took(&self, round_trip: Duration) {
         let mut state = self.state.lock();
         state.round_trip =
             state.round_trip.map(|before| before.min(round_trip)).or(Some(round_trip));
     }
 
-    /// The login is over: what follows are requests.
+    /// Ends the login: further messages are requests.
     pub(super) fn logged_in(&self) {
         self.allowance.lift();
         let mut state = self.state.lock();
         (state.is_used, state.unanswered) = (false, 0);
     }
 
-    /// The client's cached statements are cleared once one of them is stale.
+    /// Makes the link clear the client's cached statements once one of them is stale.
     pub(crate) fn clears(&self, client: &ClientWrapper) {
         self.statements.store(Some(client.statement_cache.clone()));
     }
 
-    /// Takes the canceller, which is of use where the server has yet to answer. To end a COPY, it
-    /// is enough to close the connection.
+    /// Takes the canceller if the server has not answered yet. To end a COPY, closing the
+    /// connection is enough.
     pub(super) fn take_canceller(&self) -> Option<Arc<Canceller>> {
         self.canceller.swap(None).filter(|_| self.state().unanswered > 0)
     }
@@ -157,8 +156,8 @@ impl Link {
         self.driver.lock().upgrade()?.lock().take()
     }
 
-    /// Why an idle connection that was lent so often must be closed, if it looked unfit before
-    /// and was not lent since.
+    /// Returns why an idle connection with this number of checkouts must be closed, if it looked
+    /// unfit before and was not checked out since.
     pub(crate) fn look_at_idle(&self, lent: usize) -> Option<RetireReason> {
         let now = self.clock.monotonic();
         let mut state = self.state.lock();
@@ -181,13 +180,13 @@ impl Link {
         }
     }
 
-    /// Whether SQL may have prepared a statement since the last call: by `PREPARE`, or in a
-    /// block or a procedure.
+    /// Whether SQL may have prepared a statement since the last call, by `PREPARE`, or in a block
+    /// or a procedure.
     pub(super) fn take_may_have_prepared(&self) -> bool {
         std::mem::take(&mut self.state.lock().may_have_prepared)
     }
 
-    /// A message of the client.
+    /// Processes a message of the client.
     pub(super) fn sent(&self, kind: u8) {
         if [message::QUERY, message::SYNC, message::FUNCTION_CALL].contains(&kind) {
             let mut state = self.state.lock();
@@ -196,7 +195,7 @@ impl Link {
         }
     }
 
-    /// A message of the server, with the beginning of its body.
+    /// Processes a message of the server, with the beginning of its body.
     pub(super) fn received(&self, kind: u8, body: &[u8]) {
         let mut state = self.state.lock();
         match (kind, body) {
@@ -206,7 +205,7 @@ impl Link {
             }
             (message::COPY_IN, _) => {
                 state.copies = true;
-                // The server ignores the Sync that came with the statement.
+                // The server ignores the Sync that was sent with the statement.
                 state.unanswered = state.unanswered.saturating_sub(state.last_was_sync.into());
             }
             (message::ERROR, body) => match sql_state(body) {
@@ -220,7 +219,7 @@ impl Link {
             (message::READY_FOR_QUERY, [status, ..]) => {
                 state.in_transaction = *status != message::IDLE;
                 (state.heard, state.copies) = (self.clock.monotonic(), false);
-                // The login's answers no request.
+                // The login's `READY_FOR_QUERY` does not answer a request.
                 state.unanswered = state.unanswered.saturating_sub(1);
                 if state.is_settled() {
                     self.settled.notify_waiters();
@@ -234,8 +233,8 @@ impl Link {
 /// A task, until it is taken.
 type Slot = Lock<Option<AbortOnDropHandle<()>>>;
 
-/// Returns what a pool gets as the task of a connection. The pool aborts it together with the
-/// client, which ends the connection unless [`Link::take_driver`] has taken its own task.
+/// Returns the task of a connection as a pool gets it. The pool aborts it together with the client,
+/// which closes the connection unless [`Link::take_driver`] has taken its own task.
 pub(super) fn leashed(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<()> {
     let slot = Arc::new(Lock::new(Some(driver)));
     *link.driver.lock() = Arc::downgrade(&slot);
@@ -267,20 +266,19 @@ mod message {
     pub(super) const IDLE: u8 = b'I';
 }
 
-/// "cached plan must not change result type" has it, and little else.
+/// The SQLSTATE of "cached plan must not change result type", and of few other errors.
 const STALE_PLAN: &[u8] = b"0A000";
 
-/// "cannot execute … in a read-only transaction".
+/// The SQLSTATE of "cannot execute … in a read-only transaction".
 const READ_ONLY: &[u8] = b"25006";
 
-/// The SQLSTATE in the fields of an error, if it is among the bytes that are there.
+/// Returns the SQLSTATE in the fields of an error, if it is within the available bytes.
 fn sql_state(fields: &[u8]) -> Option<&[u8]> {
     fields.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))
 }
 
-/// The links of a connector's connections.
-///
-/// By the key of their sessions: `None` for a key that a server has given to several.
+/// The links of a connector's connections, by the key of their sessions. `None` for a key that a
+/// server has sent for several.
 #[derive(Debug, Default)]
 pub(super) struct Links(Lock<HashMap<Key, Option<Weak<Link>>>>);
 
@@ -293,8 +291,8 @@ impl Links {
         links.entry(key).and_modify(|known| *known = None).or_insert(new);
     }
 
-    /// The link of the connection that the token cancels. `None` if its server has given no
-    /// key, or the same one to several connections.
+    /// Returns the link of the connection that the token cancels. `None` if its server sent no key,
+    /// or the same one for several connections.
     pub(super) fn of(&self, token: &CancelToken) -> Option<Arc<Link>> {
         let key = key(token)?;
         let links = self.0.lock();
@@ -302,17 +300,17 @@ impl Links {
     }
 }
 
-/// The key in a cancellation token. The token does not show it, but writes it: here into
+/// Returns the key in a cancellation token. The token does not expose it, but writes it: here into
 /// memory, without waiting.
 fn key(token: &CancelToken) -> Option<Key> {
     let mut written = Vec::new();
-    // `S` is the answer to `SSLRequest`.
+    // `S` is the response to `SSLRequest`.
     let stream = Limited::new(join(b"S".as_slice(), &mut written), Allowance::for_login());
     token.cancel_query_raw(stream, NotEncrypted).now_or_never()?.ok()?;
     written.last_chunk().copied()
 }
 
-/// A stream whose bytes do not leave the process.
+/// A stream whose bytes stay in the process.
 type InMemory<'a> = Limited<Join<&'static [u8], &'a mut Vec<u8>>>;
 
 impl TlsStream for InMemory<'_> {

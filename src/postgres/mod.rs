@@ -1,5 +1,4 @@
-//! Azure Database for PostgreSQL: a pool of deadpool-postgres' that logs in
-//! with tokens.
+//! Azure Database for PostgreSQL: a deadpool-postgres pool that logs in with tokens.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,22 +11,22 @@
 //! # }
 //! ```
 //!
-//! What the [`Pool`] lends are [`deadpool_postgres::Client`]s: all that is written for
-//! deadpool-postgres and tokio-postgres works, statement cache,
-//! transactions, `GenericClient` and [`cancel_token`] included.
+//! The [`Pool`] returns [`deadpool_postgres::Client`]s, so everything written for deadpool-postgres
+//! and tokio-postgres works, including the statement cache, transactions, `GenericClient` and
+//! [`cancel_token`].
 //!
-//! A [`PoolError`] is deadpool's. Each has this module's [`Error`] inside, which `map_err` takes out:
-//! returned from `main`, it is printed as its message and its causes.
+//! A [`PoolError`] is deadpool's error. It contains this module's [`Error`], which `map_err` takes
+//! out. Returned from `main`, it is printed as its message and its causes.
 //!
-//! [`pool`] does all at once. By parts: [`Config`] says where to connect to, [`Connector`]
-//! connects and logs in, and its [`pool_builder`](Connector::pool_builder) makes a [`Pool`].
-//! [`Connector::warm_up`] connects in advance, and [`close_and_wait`] closes a pool.
+//! [`pool`] does everything in one call. Step by step: [`Config`] has the servers and settings,
+//! [`Connector`] connects and logs in, and its [`pool_builder`](Connector::pool_builder) builds a
+//! [`Pool`]. [`Connector::warm_up`] connects in advance, and [`close_and_wait`] closes a pool.
 //!
 //! # PgBouncer
 //!
-//! Azure's built-in PgBouncer (port 6432) and others take the token as the server does.
-//! Versions 1.17 to 1.25 accept at most 2,047 characters of it (1.16: 995), and tokens of people in
-//! many groups are longer. 1.26 accepts 65,535 bytes. Before 1.25, a password of 1,024 characters or
+//! Azure's built-in PgBouncer (port 6432) and other PgBouncers accept the token as the server does.
+//! Versions 1.17 to 1.25 accept at most 2,047 characters (1.16: 995), and tokens of people in many
+//! groups are longer. 1.26 accepts 65,535 bytes. Before 1.25, a password of 1,024 characters or
 //! more could crash PgBouncer (PgBouncer's changelog).
 //!
 //! PgBouncer before 1.20 refuses the keyword `options`. Since 1.20, a setting in it applies if
@@ -45,34 +44,31 @@
 //! is closed. PgBouncer then resets the session (`server_reset_query`, by default
 //! `DISCARD ALL`) before another client gets it. [`Recycling`] works as without PgBouncer.
 //!
-//! **In transaction mode**, Azure's default, all clients with the same user and database share
-//! the server sessions, one transaction at a time. PgBouncer does not reset a session in
-//! between. Whatever one client leaves in a session, another client finds, possibly of another
-//! program: settings such as the tenant of a row-level security policy, `SET ROLE`, temporary
-//! tables, advisory locks, statements that SQL prepared. No [`Recycling`] prevents that:
-//! [`Recycling::Clean`] rolls back a transaction that was left open, but it resets whichever
-//! session PgBouncer chooses, also one that another client has just set up. So:
+//! **In transaction mode**, Azure's default, all clients with the same user and database share the
+//! server sessions, one transaction at a time. PgBouncer does not reset a session in between.
+//! Another client, possibly of another program, gets whatever a client leaves in a session:
+//! settings such as the tenant of a row-level security policy, `SET ROLE`, temporary tables,
+//! advisory locks, and statements prepared by SQL. [`Recycling`] does not prevent that:
+//! [`Recycling::Clean`] rolls back an open transaction, but it resets whichever session PgBouncer
+//! chooses, including one that another client has just set up. Therefore:
 //!
 //! - Keep state within one transaction: `SET LOCAL` or `set_config('app.tenant', $1, true)`,
 //!   `pg_advisory_xact_lock`, `CREATE TEMP TABLE … ON COMMIT DROP`. All of it ends with the
-//!   transaction, which has the session to itself.
-//! - For anything that must outlive a transaction, use session mode or the server itself (port
-//!   5432).
+//!   transaction, which has the session exclusively.
+//! - For state that must outlive a transaction, use session mode or the server itself (port 5432).
 //! - Drivers prepare statements, which needs PgBouncer 1.21 with `max_prepared_statements`. Its
 //!   default is 200 since PgBouncer 1.24; on Azure it is 0, so set
 //!   `pgbouncer.max_prepared_statements`.
 //! - Since 1.26, PgBouncer restores each client's own value of every setting that the server
 //!   reports, such as `default_transaction_read_only` (PostgreSQL 14) and `search_path` (18).
-//! - In a PgBouncer of your own, `server_reset_query_always = 1` resets the session after
-//!   each transaction, so that nothing is left, at the price of a round trip to the server and
-//!   of the prepared statements.
+//! - In your own PgBouncer, `server_reset_query_always = 1` resets the session after each
+//!   transaction. It costs a round trip to the server, and the prepared statements.
 //!
 //! # Security
 //!
-//! The token is the password. It goes over TLS to a server whose certificate
-//! and name have been verified, or nowhere. See "Use Microsoft Entra ID for
-//! authentication with Azure Database for PostgreSQL" on Microsoft Learn for
-//! how to make roles for principals.
+//! The token is the password. It is sent only over TLS, to a server whose certificate and name have
+//! been verified. "Use Microsoft Entra ID for authentication with Azure Database for PostgreSQL" on
+//! Microsoft Learn describes how to create roles for principals.
 //!
 //! [`cancel_token`]: tokio_postgres::Client::cancel_token
 
@@ -126,35 +122,34 @@ use crate::{
     token::Identity,
 };
 
-/// A pool for the database that `config` (a URL, a libpq string, or the form of Npgsql or pgjdbc,
-/// see [`Config`]) names, with
-/// the identity of the environment
-/// ([`credential::from_env`](crate::credential::from_env)). `entra_client_id` names a
-/// user-assigned identity; credentials that log in as another identity are not used then.
+/// Builds a pool for the database in `config` (a URL, a libpq string, or the form of Npgsql or
+/// pgjdbc, see [`Config`]), with the identity of the environment
+/// ([`credential::from_env`](crate::credential::from_env)). `entra_client_id` selects a
+/// user-assigned identity; credentials of other identities are then not used.
 ///
-/// Nothing is connected or requested yet. [`pool_with`] shares an identity, and with it its
-/// tokens, between pools.
+/// It neither connects nor requests a token yet. To share an identity and its tokens between pools,
+/// use [`pool_with`].
 ///
 /// # Errors
 ///
-/// [`Error::Config`], [`Error::TlsConfig`] or [`Error::Identity`], if
-/// `config` or the environment cannot be used.
+/// [`Error::Config`], [`Error::TlsConfig`] or [`Error::Identity`], if `config` or the environment
+/// is invalid.
 pub fn pool(config: &str) -> Result<Pool, Error> {
     Ok(connector(config)?.pool())
 }
 
-/// As [`pool`], with the settings that Service Connector and App Service put into the
-/// environment. An info event names the variables that were used. The first of these that is
-/// set is read:
+/// Like [`pool`], with the settings that Service Connector and App Service provide in the
+/// environment. An info event names the variables that were used. The first of these that is set is
+/// used:
 ///
-/// 1. `AZURE_POSTGRESQL_CONNECTIONSTRING`, of Service Connector for .NET, Java, Go and Python
-/// 2. the only variable that begins with `POSTGRESQLCONNSTR_`: a connection string of App Service
-/// 3. separate variables, of Service Connector for Node.js and Django: `AZURE_POSTGRESQL_HOST`,
+/// 1. `AZURE_POSTGRESQL_CONNECTIONSTRING`, from Service Connector for .NET, Java, Go and Python
+/// 2. the only variable that starts with `POSTGRESQLCONNSTR_`: a connection string of App Service
+/// 3. separate variables, from Service Connector for Node.js and Django: `AZURE_POSTGRESQL_HOST`,
 ///    `_PORT`, `_DATABASE` (or `_NAME`), `_USER` (or `_USERNAME`) and `_SSL`
 ///
-/// The identity is the one that `AZURE_POSTGRESQL_CLIENTID` names, with
-/// `AZURE_POSTGRESQL_CLIENTSECRET` and `AZURE_POSTGRESQL_TENANTID` a service principal. Without
-/// these variables it is the identity of the environment.
+/// `AZURE_POSTGRESQL_CLIENTID` selects the identity; with `AZURE_POSTGRESQL_CLIENTSECRET` and
+/// `AZURE_POSTGRESQL_TENANTID`, it is a service principal. Without these variables, the identity is
+/// that of the environment.
 ///
 /// ```no_run
 /// let pool = entra_pool::postgres::pool_from_env()?;
@@ -163,8 +158,8 @@ pub fn pool(config: &str) -> Result<Pool, Error> {
 ///
 /// # Errors
 ///
-/// As [`pool`]; also [`ConfigError::Value`], if none of the variables is set, or several
-/// variables of App Service are. It names the variables.
+/// The errors of [`pool`]; also [`ConfigError::Value`], with the names of the variables, if none of
+/// them is set, or if several variables of App Service are set.
 pub fn pool_from_env() -> Result<Pool, Error> {
     let environment = Environment::from_process();
     let (config, named) = variables::read(&environment)?;
@@ -172,31 +167,31 @@ pub fn pool_from_env() -> Result<Pool, Error> {
     Ok(connector_of(&Identity::new(credential), config)?.pool())
 }
 
-/// The connector that [`pool`] makes its pool on, for use under another pool or none.
+/// Creates the connector that [`pool`] uses, for another pool or for use without a pool.
 ///
 /// # Errors
 ///
-/// As [`pool`].
+/// The errors of [`pool`].
 pub fn connector(config: &str) -> Result<Connector, Error> {
     let (config, credential) = Config::parse_with_credential(config)?;
     connector_of(&Identity::new(credential), config)
 }
 
-/// As [`pool`], with an identity that other pools share.
+/// Like [`pool`], with an identity that is shared with other pools.
 ///
 /// # Errors
 ///
-/// [`Error::Config`] or [`Error::TlsConfig`], if `config` cannot be used. A string that names
-/// an identity (`entra_client_id`) is refused.
+/// [`Error::Config`] or [`Error::TlsConfig`], if `config` is invalid. A string that selects an
+/// identity (`entra_client_id`) is refused.
 pub fn pool_with(identity: &Identity, config: &str) -> Result<Pool, Error> {
     Ok(connector_with(identity, config)?.pool())
 }
 
-/// The connector that [`pool_with`] makes its pool on, for use under another pool or none.
+/// Creates the connector that [`pool_with`] uses, for another pool or for use without a pool.
 ///
 /// # Errors
 ///
-/// As [`pool_with`].
+/// The errors of [`pool_with`].
 pub fn connector_with(identity: &Identity, config: &str) -> Result<Connector, Error> {
     connector_of(identity, config.parse()?)
 }

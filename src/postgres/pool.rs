@@ -16,18 +16,17 @@ use super::{
 };
 use crate::connect::{self, PoolState};
 
-/// deadpool-postgres' pool, nothing else: its sizes, time limits, hooks,
-/// `status`, `retain` and `close` are deadpool's own, and what it lends is a
-/// [`deadpool_postgres::Client`].
+/// The unchanged pool of deadpool-postgres: its sizes, time limits, hooks, `status`, `retain` and
+/// `close` are deadpool's own, and it returns [`deadpool_postgres::Client`]s.
 pub type Pool = deadpool_postgres::Pool;
 
 /// Builds a [`Pool`].
 pub type PoolBuilder = connect::PoolBuilder<Manager>;
 
-/// What a [`Pool`] lends.
+/// A connection that is checked out of a [`Pool`].
 pub type PooledConnection = deadpool_postgres::Client;
 
-/// Why a [`Pool`] has no connection to lend; [`Error`](super::Error) is made of it.
+/// The error of a checkout from a [`Pool`], which converts to [`Error`](super::Error).
 pub type PoolError = deadpool_postgres::PoolError;
 
 pub(super) fn builder(connector: &Connector) -> PoolBuilder {
@@ -53,7 +52,7 @@ pub(super) fn builder(connector: &Connector) -> PoolBuilder {
     }
 }
 
-/// Makes the connections of one pool, and has it maintained.
+/// Opens the connections of one pool, and starts its maintenance.
 struct PoolConnect {
     connector: Connector,
     state: Arc<State>,
@@ -93,7 +92,7 @@ impl deadpool_postgres::Connect for PoolConnect {
 fn retire_the_unfit(connector: Connector) -> Hook {
     Hook::sync_fn(move |client: &mut ClientWrapper, metrics| {
         match unfit(connector.config(), client, metrics) {
-            // deadpool drops what a hook says, so it is said here.
+            // Logged here, because deadpool drops the error of a hook.
             Some(reason) => {
                 connector.metrics().retired(reason);
                 Err(HookError::message(reason.to_string()))
@@ -115,8 +114,8 @@ fn recycle(connector: Connector, state: Arc<State>) -> Hook {
     })
 }
 
-/// A cleaning, which goes on if its caller gives up: the next caller adopts the connection, as it
-/// does with a login.
+/// A cleaning that continues if its caller gives up: the next caller adopts the connection, as with
+/// a login.
 struct Cleaning<'a> {
     connector: Connector,
     state: Arc<State>,
@@ -125,7 +124,7 @@ struct Cleaning<'a> {
 }
 
 impl Cleaning<'_> {
-    /// `None` if the connection must be dropped with its cleaning.
+    /// Returns `None` if the connection must be dropped with its cleaning.
     fn go_on(&mut self) -> Option<()> {
         Handle::try_current().ok()?;
         let link = self.connector.link(&self.client.cancel_token())?;
@@ -151,8 +150,8 @@ impl Drop for Cleaning<'_> {
     }
 }
 
-/// Closes `pool` and waits until the last of its connections has been returned, without a time
-/// limit: for the end of a program. Connections that were
+/// Closes `pool` and waits, without a time limit, until the last of its connections has been
+/// returned. Use it when a program shuts down. Connections that were
 /// [taken](deadpool_postgres::Object::take) out of the pool do not count.
 pub async fn close_and_wait(pool: &Pool) {
     pool.close();

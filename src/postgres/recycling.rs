@@ -10,43 +10,43 @@ use tokio_postgres::{
 use super::{Connector, RetireReason, is_transient, link::Link};
 use crate::clock;
 
-/// What is done to a connection before its next borrower gets it. The names are
-/// those of deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod);
-/// the default is not.
+/// How a connection is cleaned before its next borrower gets it. The names are those of
+/// deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod); the default is
+/// different.
 ///
-/// A connection with a query that was dropped is closed and the query cancelled: by the
-/// maintenance, or at the checkout if the query does not end within 100 ms. With
-/// [`Fast`](Self::Fast), a borrower that comes before the maintenance waits for the query.
+/// A connection with a dropped query is closed and the query cancelled, either by the maintenance,
+/// or at the checkout if the query does not complete within 100 ms. With [`Fast`](Self::Fast), a
+/// borrower that comes before the maintenance waits for the query.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Recycling {
     /// Nothing of one borrower's session reaches the next, except as listed below: an open
-    /// transaction is rolled back, and role, settings, cursors, listened channels, advisory
-    /// locks, temporary tables and the memory of sequences are reset. One round trip.
+    /// transaction is rolled back, and role, settings, cursors, listened channels, advisory locks,
+    /// temporary tables and the memory of sequences are reset. One round trip.
     ///
-    /// The driver's prepared statements stay, and with them the statement cache. Their names
-    /// (`s0`, `s1`, …) can be guessed, and SQL can replace one of them
-    /// (`DEALLOCATE s0; PREPARE s0 AS …`). So a connection on which SQL has prepared a statement
-    /// is closed ([`RetireReason::Recycling`]): prepare with the driver, or take the connection
-    /// out of the pool. After `PREPARE`, `DO` and `CALL`, the cleaning looks for such statements
-    /// in a second round trip.
+    /// The driver's prepared statements remain, and with them the statement cache. Their names
+    /// (`s0`, `s1`, …) can be guessed, and SQL can replace one of them (`DEALLOCATE s0; PREPARE s0
+    /// AS …`). Therefore a connection on which SQL has prepared a statement is closed
+    /// ([`RetireReason::Recycling`]): prepare with the driver, or take the connection out of the
+    /// pool. After `PREPARE`, `DO` and `CALL`, the cleaning looks for such statements in a second
+    /// round trip.
     ///
-    /// The next borrower finds:
+    /// These remain for the next borrower:
     ///
-    /// - A custom setting that was set (`SET app.tenant = …`) as an empty string and not NULL:
+    /// - A custom setting that was set (`SET app.tenant = …`) becomes an empty string and not NULL:
     ///   compare with `nullif(current_setting('app.tenant', true), '')`.
-    /// - The seed that `setseed` has set, and what extensions and procedural languages keep in
-    ///   the session's memory. Connections of `dblink` stay open, with the rights of the user
-    ///   who opened them: close them before the connection is returned, or in the hook below.
-    /// - A statement that a function prepared which a query called (`SELECT f()`, where `f` runs
-    ///   `EXECUTE 'PREPARE …'`): the protocol does not show it. The adapters for diesel-async and
-    ///   sqlx look for it each time.
-    /// - Cached statements that `DEALLOCATE` or `DISCARD ALL` took away without the driver's
-    ///   knowledge. Their next use fails (SQLSTATE 26000), and so may lookups of types: take
-    ///   such a connection out of the pool.
+    /// - The seed of `setseed`, and what extensions and procedural languages keep in the session's
+    ///   memory. Connections of `dblink` stay open, with the rights of the user who opened them:
+    ///   close them before the connection is returned, or in the hook below.
+    /// - A statement that was prepared by a function in a query (`SELECT f()`, where `f` runs
+    ///   `EXECUTE 'PREPARE …'`), because the protocol does not show it. The adapters for
+    ///   diesel-async and sqlx look for it each time.
+    /// - Cached statements that `DEALLOCATE` or `DISCARD ALL` removed without the driver's
+    ///   knowledge. Their next use fails (SQLSTATE 26000), and lookups of types may fail as well:
+    ///   take such a connection out of the pool.
     ///
-    /// The first two would also remain after `DISCARD ALL`. In PgBouncer's transaction mode, no
-    /// session belongs to a borrower: see [PgBouncer](crate::postgres#pgbouncer).
+    /// The first two would also remain after `DISCARD ALL`. In PgBouncer's transaction mode, a
+    /// session does not belong to one borrower: see [PgBouncer](crate::postgres#pgbouncer).
     ///
     /// A hook that closes the named connections of `dblink`, with another round trip:
     ///
@@ -63,35 +63,34 @@ pub enum Recycling {
     /// ```
     #[default]
     Clean,
-    /// Nothing is undone; but a round trip shows that the connection lives.
+    /// Resets nothing; a round trip checks the connection.
     Verified,
-    /// Nothing is undone: only for borrowers that leave no traces. No round trip. The maintenance
-    /// closes idle connections in a transaction.
+    /// Resets nothing and sends nothing: only for borrowers that leave nothing in the session. The
+    /// maintenance closes idle connections in a transaction.
     Fast,
-    /// These statements, and nothing else.
+    /// Runs only these statements.
     Custom(String),
 }
 
-/// What deadpool-postgres runs, which is `DISCARD ALL` without what would take the prepared
-/// statements away; and `RESET ROLE`, because `RESET ALL` leaves the role alone.
+/// The statements of deadpool-postgres, which are `DISCARD ALL` without the part that removes
+/// prepared statements, and `RESET ROLE`, because `RESET ALL` does not reset the role.
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
                      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
 
-/// Where it is not known whether a transaction is open. `ROLLBACK` alone would be a warning in
-/// the server's log at every checkout that finds no transaction. In a failed transaction,
-/// `BEGIN` fails.
+/// Used if it is unknown whether a transaction is open. `ROLLBACK` alone would log a warning on the
+/// server at every checkout without a transaction. In a failed transaction, `BEGIN` fails.
 const ROLL_BACK_ANY: &str = "BEGIN; ROLLBACK; ";
 
-/// Fails where SQL has prepared a statement.
+/// Fails if SQL has prepared a statement.
 const CHECK: &str = "SELECT ('prepared by SQL: ' || name)::int \
                      FROM pg_catalog.pg_prepared_statement() WHERE from_sql;";
 
 impl Recycling {
-    /// A connection whose recycling takes longer is not worth waiting for.
+    /// If the recycling takes longer, the connection is closed.
     pub(crate) const LIMIT: Duration = Duration::from_secs(2);
 
-    /// The statements, for one round trip by a driver of which nothing else is known; `None` if
-    /// there are none.
+    /// Returns the statements for one round trip, for a driver without further information about
+    /// the session; `None` if nothing is to be sent.
     pub(crate) fn sql(&self) -> Option<String> {
         match self {
             Self::Clean => Some([ROLL_BACK_ANY, RESET, CHECK].concat()),
@@ -112,21 +111,21 @@ impl Recycling {
     }
 }
 
-/// Makes a connection fit for its next borrower, as the configuration says. Otherwise it must be
-/// dropped, which cancels what it still runs; it is counted here.
+/// Prepares a connection for its next borrower, as configured. After an error, the connection is
+/// counted as retired and must be dropped, which cancels what is still running.
 pub(crate) async fn make_fit(connector: &Connector, client: &Client) -> Result<(), RetireReason> {
     let link = connector.link(&client.cancel_token());
     let running = connector.config().recycling.run(client, link.as_deref());
     make_fit_by(connector, link.as_deref(), running, is_lost).await
 }
 
-/// Whether the connection is lost, and not only a statement.
+/// Whether the connection failed, and not only a statement.
 fn is_lost(error: &tokio_postgres::Error) -> bool {
     let severity = error.as_db_error().and_then(DbError::parsed_severity);
     severity != Some(Severity::Error) && is_transient(error)
 }
 
-/// [`make_fit`] with another cleaning.
+/// Like [`make_fit`], with another cleaning.
 pub(crate) async fn make_fit_by<E: Error + 'static>(
     connector: &Connector,
     link: Option<&Link>,
@@ -159,12 +158,12 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
             Ok(Err(error)) if is_lost(&error) => Err(RetireReason::Closed),
             Ok(Err(error)) => {
                 let error = connector.sent().excerpt_of(&error);
-                tracing::warn!(error, "a connection could not be recycled");
+                tracing::warn!(error, "cannot clean a connection for reuse");
                 Err(RetireReason::Recycling)
             }
             Err(clock::Elapsed) => {
-                // A request of the borrower may have been sent only now. A large transaction takes
-                // its time to be rolled back.
+                // A request of the borrower may have been sent only now. Rolling back a large
+                // transaction takes time.
                 if link.is_some_and(|link| link.state().unanswered == 1) && !may_roll_back {
                     connector.silent_server().silent(began);
                 }
@@ -176,8 +175,8 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
     fit.inspect_err(|reason| connector.metrics().retired(*reason))
 }
 
-/// Counts the connection as retired if its caller gives up while it is made fit: its pool drops
-/// it then.
+/// Counts the connection as retired if its caller gives up while it is prepared, because its pool
+/// then drops it.
 #[cfg(any(feature = "bb8", feature = "diesel-async"))]
 pub(crate) async fn counted<T>(connector: &Connector, making_fit: impl Future<Output = T>) -> T {
     struct GivenUp<'a>(Option<&'a Connector>);
@@ -196,14 +195,14 @@ pub(crate) async fn counted<T>(connector: &Connector, making_fit: impl Future<Ou
     fit
 }
 
-/// Cleans the session. Without a link it is not known what the borrower did.
+/// Cleans the session. Without a link, it is unknown what the borrower did.
 async fn clean(client: &Client, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
-    // A `ROLLBACK` of the borrower may still be on its way.
+    // A `ROLLBACK` of the borrower may still be in progress.
     let in_transaction = || link.map(|link| link.state().in_transaction);
     let roll_back = if in_transaction() == Some(false) { "" } else { ROLL_BACK_ANY };
     let began = match execute(client, &[roll_back, RESET].concat()).await {
         Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => true,
-        // A request that the borrower dropped may have begun one meanwhile.
+        // A request that the borrower dropped may have begun a transaction in the meantime.
         done => done.map(|()| in_transaction() == Some(true))?,
     };
     if began {
@@ -216,8 +215,8 @@ async fn clean(client: &Client, link: Option<&Link>) -> Result<(), tokio_postgre
     Ok(())
 }
 
-/// Runs `sql` as `batch_execute` does, which reads all answers that are there within one
-/// poll: where they come without end, a time limit would not get its turn.
+/// Runs `sql` like `batch_execute`, which reads all available responses within one poll. If
+/// responses keep arriving, a time limit would never apply.
 async fn execute(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     let mut answers = pin!(client.simple_query_raw(sql).await?.enumerate());
     while let Some((count, answer)) = answers.next().await {

@@ -1,9 +1,8 @@
-//! Errors of tokio-postgres that it would not make itself.
+//! Creates errors of tokio-postgres.
 //!
-//! [`deadpool_postgres::Connect`] must return a [`tokio_postgres::Error`],
-//! which has no public constructor. So tokio-postgres is let read an answer
-//! from memory that makes it say what we mean. No socket is involved, and
-//! nothing waits.
+//! [`deadpool_postgres::Connect`] must return a [`tokio_postgres::Error`], which has no public
+//! constructor. Therefore tokio-postgres reads a response from memory that causes the intended
+//! error. This needs no socket, and never waits.
 
 use std::io::{self, Cursor};
 
@@ -19,23 +18,23 @@ use tokio_util::io::StreamReader;
 use super::{Error, error::io_kind};
 use crate::{connect::Sent, token::with_causes};
 
-/// An error whose source is `error`; [`Error::within`] finds it again.
+/// Returns an error whose source is `error`; [`Error::within`] finds it again.
 pub(super) fn carrying(error: Error) -> tokio_postgres::Error {
     unreadable(io::Error::other(error))
 }
 
-/// An error whose source is `error`.
+/// Returns an error whose source is `error`.
 pub(super) fn unreadable(error: io::Error) -> tokio_postgres::Error {
     play(Err(error))
 }
 
-/// The server's error, to be [played](play) again.
+/// Encodes the server's error, to be [replayed](play).
 pub(super) fn record(error: &DbError) -> Vec<u8> {
     error_response(error, &str::to_owned)
 }
 
-/// The error without what must not be shown of the tokens that were `sent`: each of its
-/// texts as an [`excerpt`](Sent::excerpt).
+/// Returns the error without any of the tokens that were `sent`: each of its texts becomes an
+/// [`excerpt`](Sent::excerpt).
 pub(super) fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
         return play(Ok(error_response(server, &|text| sent.excerpt(text))));
@@ -50,7 +49,7 @@ pub(super) fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::
     unreadable(io::Error::new(kind, shown))
 }
 
-/// A client whose connection is closed.
+/// Returns a client whose connection is closed.
 pub(super) fn closed_client() -> Option<Client> {
     // `AuthenticationOk` and `ReadyForQuery`.
     let answers = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I".as_slice();
@@ -62,24 +61,23 @@ pub(super) fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     let answers = StreamReader::new(stream::iter([answer.map(Cursor::new)]));
     match connect_raw(answers) {
         Err(error) => error,
-        Ok(_) => unreachable!("no answer says that a login succeeded"),
+        Ok(_) => unreachable!("no answer completes a login"),
     }
 }
 
-/// Logs in to a server with these answers.
+/// Logs in to a server that sends these responses.
 fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
     config.user("").ssl_mode(SslMode::Disable);
     let stream = tokio::io::join(answers, tokio::io::sink());
     match unconstrained(config.connect_raw(stream, NoTls)).now_or_never() {
         Some(connected) => connected.map(|(client, _)| client),
-        None => unreachable!("neither the answers nor the sink wait for anything"),
+        None => unreachable!("reading from memory and writing to a sink never wait"),
     }
 }
 
-/// An `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error
-/// and Notice Message Fields"), its texts as `fit` has them. A SQLSTATE has five letters
-/// or digits.
+/// Encodes an `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error and Notice
+/// Message Fields"), with its texts converted by `fit`. A SQLSTATE has five letters or digits.
 fn error_response(error: &DbError, fit: &dyn Fn(&str) -> String) -> Vec<u8> {
     let (position, inner) = match error.position() {
         None => (None, None),
@@ -115,12 +113,12 @@ fn error_response(error: &DbError, fit: &dyn Fn(&str) -> String) -> Vec<u8> {
     response_of(fields.iter().filter_map(|(kind, value)| Some((*kind, fit((*value)?)))))
 }
 
-/// An `ErrorResponse` of these fields.
+/// Encodes an `ErrorResponse` with these fields.
 fn response_of(fields: impl Iterator<Item = (u8, String)>) -> Vec<u8> {
     let mut body = Vec::new();
     for (kind, value) in fields {
         body.push(kind);
-        // A zero ends the field.
+        // A zero terminates the field.
         body.extend(value.bytes().filter(|byte| *byte != 0));
         body.push(0);
     }
@@ -129,7 +127,7 @@ fn response_of(fields: impl Iterator<Item = (u8, String)>) -> Vec<u8> {
     [b"E".as_slice(), &length.to_be_bytes(), &body].concat()
 }
 
-/// An error as a server would send it, by its fields' kinds and values.
+/// Returns an error as a server would send it, from its fields' kinds and values.
 pub(super) fn server_error(fields: &[(u8, &str)]) -> tokio_postgres::Error {
     play(Ok(response_of(fields.iter().map(|(kind, value)| (*kind, (*value).to_owned())))))
 }
@@ -171,11 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_ours_is_found_inside_the_drivers() {
-        let error = carrying(Error::NoUser { principal: "somebody".into() });
+    fn our_error_is_found_inside_the_drivers_error() {
+        let error = carrying(Error::NoUser { principal: "shop".into() });
         assert!(matches!(Error::within(&error), Some(Error::NoUser { .. })));
         let text = format!("{:?}", std::error::Error::source(&error).unwrap().to_string());
-        assert!(text.contains("somebody"), "{text}");
+        assert!(text.contains("shop"), "{text}");
         let error = deadpool_postgres::PoolError::Backend(error);
         assert!(matches!(Error::from(error), Error::NoUser { .. }));
     }

@@ -8,7 +8,7 @@ use deadpool_postgres::{ClientWrapper, Metrics};
 use super::Config;
 use crate::connect::{RetireReason, jittered};
 
-/// Why a connection must not be used again, as far as is known without asking the server.
+/// Returns why a connection must not be used again, as far as is known without a request.
 pub(crate) fn unfit(
     config: &Config,
     client: &ClientWrapper,
@@ -20,9 +20,9 @@ pub(crate) fn unfit(
     time_limit_reached(config, metrics)
 }
 
-/// What a pool's metrics may say against using a connection again.
+/// Returns why a connection must not be used again, judging by its pool's metrics.
 ///
-/// They are of [`Instant`], deadpool's own, and not of the injected clock.
+/// They use deadpool's [`Instant`] and not the injected clock.
 fn time_limit_reached(config: &Config, metrics: &Metrics) -> Option<RetireReason> {
     let age = metrics.age();
     let lifetime = config.max_lifetime.map(|limit| jittered(limit, jitter(metrics.created)));
@@ -34,19 +34,19 @@ fn time_limit_reached(config: &Config, metrics: &Metrics) -> Option<RetireReason
     config.idle_timeout.is_some_and(|limit| idle >= limit).then_some(RetireReason::Idle)
 }
 
-/// From 0 to 1: always the same for one connection, another for the next.
+/// Returns a number from 0 to 1 that is fixed for one connection and differs between connections.
 fn jitter(created: Instant) -> f64 {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(created);
     f64::from(u32::try_from(hash % 1_000).unwrap_or_default()) / 1_000.0
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)] // deadpool's metrics have it.
+#[allow(clippy::disallowed_methods)] // deadpool's metrics use it.
 mod tests {
     use super::*;
 
     #[test]
-    fn jitter_is_the_same_each_time_and_differs_between_connections() {
+    fn jitter_is_constant_for_a_connection_and_differs_between_connections() {
         let now = Instant::now();
         let all: Vec<_> = (0..100).map(|at| jitter(now + Duration::from_millis(at))).collect();
         assert!(all.iter().all(|jitter| (0.0..=1.0).contains(jitter)));
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_is_what_has_not_been_lent_for_that_long_and_old_what_was_made_before_that() {
+    fn connections_are_retired_at_their_idle_timeout_and_maximum_lifetime() {
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
         let config: Config = "host=a.postgres.database.azure.com".parse().unwrap();
         let config = config.max_lifetime(Duration::from_secs(60));

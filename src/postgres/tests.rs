@@ -9,7 +9,7 @@ use crate::{
 
 const AZURE: &str = "host=a.postgres.database.azure.com user=u dbname=d";
 
-/// What must hold of the strings in `tests/cases` that are refused: id, parts of the error.
+/// Expected results for the refused strings in `tests/cases`: the ID, and parts of the error.
 const REFUSED: &[(&str, &[&str])] = &[
     ("P07", &["SQLAlchemy URL", "write postgresql://"]),
     (
@@ -24,8 +24,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("P18", &["sslmode is no-verify", "sslmode=verify-full"]),
     ("P20", &["%40"]),
     ("P27", &["the whole string is in quotes"]),
-    ("P28", &["password must go"]),
-    ("P36", &["a value with a space is quoted: options='-c search_path=app'"]),
+    ("P28", &["password must be removed"]),
+    ("P36", &["a value with a space must be quoted: options='-c search_path=app'"]),
     (
         "P37",
         &["statement_timeout is a setting", "search_path is a setting", "options='-c NAME=VALUE'"],
@@ -34,7 +34,7 @@ const REFUSED: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
+fn pasted_strings_parse_or_are_refused_with_useful_advice() {
     let mut seen = 0;
     for line in include_str!("../../tests/cases/postgres_strings.tsv").lines() {
         let [id, expected, must_hold, string] = line.split('\t').collect::<Vec<_>>()[..] else {
@@ -45,7 +45,7 @@ fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
         }
         seen += 1;
         let read = string.replace("\\n", "\n").parse::<Config>();
-        // The scope is determined when a connector is made.
+        // The scope is determined when a connector is created.
         let read = read.and_then(|config| config.token_scope().map(|scope| (config, scope)));
         if expected == "err" {
             let (_, says) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
@@ -85,7 +85,7 @@ fn strings_that_people_paste_are_read_or_refused_with_the_advice_that_helps() {
 }
 
 #[test]
-fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
+fn ignored_keywords_never_change_encryption_verification_target_or_identity() {
     let bare = format!("{:?}", AZURE.parse::<Config>().unwrap());
     let rows = KEYWORDS.others.lines().filter(|line| line.starts_with("| `"));
     let names = rows.flat_map(|line| line.split('`').skip(1).step_by(2));
@@ -93,7 +93,7 @@ fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
     for name in names {
         for value in ["true", "false", "0", "1", "x", "disable", "a.example"] {
             let string = format!("{AZURE} {}={value}", name.replace(' ', "_"));
-            // A setting or an identity that is named is an error of `parse`.
+            // A setting or the selection of an identity is an error of `parse`.
             let Ok(config) = string.parse::<Config>() else { continue };
             accepted += 1;
             assert_eq!(format!("{config:?}"), bare, "{string}");
@@ -103,13 +103,13 @@ fn no_ignored_keyword_changes_encryption_verification_target_or_identity() {
 }
 
 #[test]
-fn a_setting_changes_verification_target_or_identity_only_by_its_own_name() {
+fn only_their_own_keywords_change_verification_target_or_identity() {
     let bare: Config = AZURE.parse().unwrap();
     let names = KEYWORDS.named.lines().filter_map(|line| line.split('`').nth(1));
     for name in names.filter(|name| !["host", "hostaddr", "port", "user", "dbname"].contains(name))
     {
         for value in ["true", "1", "x", "a.example", "require", "standby", "10s"] {
-            // What is read is not an identity: `parse` refuses one.
+            // A parsed string does not select an identity, because `parse` refuses it.
             let Ok(config) = format!("{AZURE} {name}={value}").parse::<Config>() else { continue };
             assert_eq!(config.hosts, bare.hosts, "{name}={value}");
             assert_eq!(config.session.get_ssl_mode(), SslMode::Require, "{name}={value}");
@@ -167,7 +167,7 @@ fn every_keyword_for_tls_is_verify_full_or_refused() {
 }
 
 #[test]
-fn an_identity_is_named_by_its_own_keywords_only() {
+fn only_its_own_keywords_select_an_identity() {
     for (keyword, value) in [("entra_client_id", "c"), ("azure.clientId", "c")] {
         let error = format!("{AZURE} {keyword}={value}").parse::<Config>().unwrap_err();
         assert!(matches!(error, ConfigError::ConflictingIdentity { .. }), "{keyword}: {error:?}");
@@ -179,7 +179,7 @@ fn an_identity_is_named_by_its_own_keywords_only() {
 }
 
 #[test]
-fn a_host_of_another_service_is_refused_with_the_module_or_the_scope() {
+fn hosts_of_other_services_are_refused_with_advice() {
     for (host, expected) in [
         ("shop.database.windows.net", "use entra_pool::azure_sql"),
         ("db.internal", "set entra_scope=https://ossrdbms-aad.database.windows.net/.default"),
@@ -314,7 +314,7 @@ fn the_variables_of_service_connector_are_read_for_every_client_type() {
             assert_eq!(config.to_string(), shown, "{client}");
             assert_eq!(id.as_ref().map(|(id, _)| id.as_str()), identity.first().map(|it| it.1));
             let Ok(credential) = variables::credential(&config, id, &environment) else {
-                // The feature for service principals may be off.
+                // The feature for service principals may be disabled.
                 assert!(*named == "service principal" && !cfg!(feature = "azure-identity"));
                 continue;
             };
@@ -340,7 +340,7 @@ fn line_breaks_around_separate_variables_are_removed() {
 }
 
 #[test]
-fn a_connection_with_a_password_and_an_environment_without_one_are_refused_by_name() {
+fn errors_name_the_missing_or_refused_variables() {
     const STRINGS: Variables =
         &[("POSTGRESQLCONNSTR_A", "host=a"), ("POSTGRESQLCONNSTR_B", "host=b")];
     for (variables, expected) in [
@@ -355,7 +355,7 @@ fn a_connection_with_a_password_and_an_environment_without_one_are_refused_by_na
         ),
         (
             &[("AZURE_POSTGRESQL_HOST", "h"), ("AZURE_POSTGRESQL_PASSWORD", "hunter2")],
-            "password must go",
+            "password must be removed",
         ),
         (&[("AZURE_POSTGRESQL_HOST", "h"), ("AZURE_POSTGRESQL_SSL", "false")], "sslmode"),
     ] {

@@ -1,4 +1,4 @@
-//! TLS for one attempt to connect, watched: how far did it come?
+//! TLS for one connect, with its progress reported.
 
 use std::{convert::Infallible, io, pin::Pin, sync::Arc};
 
@@ -17,25 +17,25 @@ pub(super) type Stream = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>:
 
 type Handshake = <MakeRustlsConnect as MakeTlsConnect<Limited<Socket>>>::TlsConnect;
 
-/// The connection's part that does the work: it must be polled, usually by a
-/// task of its own, for its [`Client`](tokio_postgres::Client) to get answers.
+/// The driver of a connection. Its [`Client`](tokio_postgres::Client) gets responses only while it
+/// is polled, usually by a separate task.
 pub type Connection = tokio_postgres::Connection<Socket, Wire>;
 
 pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
     let mut tls = crate::tls::client_config(&config.trust)?;
     if config.session.get_ssl_negotiation() == SslNegotiation::Direct {
-        // PostgreSQL 17 wants it there (its documentation, "SSL Session Encryption").
+        // Required by PostgreSQL 17 (its documentation, "SSL Session Encryption").
         tls.alpn_protocols = vec![b"postgresql".to_vec()];
     }
     Ok(MakeRustlsConnect::new(tls))
 }
 
-/// TLS that reports to an [`Attempt`] when it is asked for, when it starts and
-/// when it stands.
+/// TLS that reports to an [`Attempt`] when it is requested, when the handshake starts and when it
+/// is complete.
 #[derive(Clone)]
 pub(super) struct Watched<T> {
     pub(super) tls: T,
-    /// `None` for a request to cancel.
+    /// `None` for a cancellation.
     pub(super) attempt: Option<Attempt<Error>>,
     pub(super) link: Arc<Link>,
 }

@@ -1,5 +1,5 @@
-//! Settings of Service Connector and App Service (Microsoft Learn, "Integrate Azure Database for
-//! PostgreSQL with Service Connector" and "Configure an App Service app").
+//! The settings that Service Connector and App Service provide (Microsoft Learn, "Integrate Azure
+//! Database for PostgreSQL with Service Connector" and "Configure an App Service app").
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
 const STRING: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
 const ID: &str = "AZURE_POSTGRESQL_CLIENTID";
 
-/// Separate variables, which differ between the client types.
+/// Separate variables; each client type has its own.
 const VARIABLES: &[(&str, &str)] = &[
     ("AZURE_POSTGRESQL_HOST", "host"),
     ("AZURE_POSTGRESQL_PORT", "port"),
@@ -32,7 +32,7 @@ const VARIABLES: &[(&str, &str)] = &[
 /// A client ID, and the name of its setting.
 pub(super) type Named = (String, &'static str);
 
-/// Reads the connection string of the environment, else the separate variables.
+/// Reads the connection string from the environment, otherwise the separate variables.
 pub(super) fn read(environment: &Environment) -> Result<(Config, Option<Named>), ConfigError> {
     let text = pasted::connection_string(environment, STRING, &["POSTGRESQLCONNSTR_"])?;
     let settings = match text {
@@ -57,7 +57,7 @@ pub(super) fn credential(
     let names = ["AZURE_POSTGRESQL_TENANTID", ID, "AZURE_POSTGRESQL_CLIENTSECRET"];
     let parts = names.map(|name| (name, environment.get(name)));
     match client_id {
-        // The secret belongs to the client ID of the variable.
+        // The secret belongs to the client ID in the variable.
         Some((_, ID)) if parts[2].1.is_some() => config.credential(None).service_principal(parts),
         client_id => config.credential(client_id).build(),
     }

@@ -1,4 +1,4 @@
-//! The stream under tokio-postgres, which shows a [`Link`] what client and server send.
+//! The stream under tokio-postgres, which reports what client and server send to a [`Link`].
 
 #[cfg(any(test, fuzzing))]
 mod testing;
@@ -18,18 +18,18 @@ use super::{link::Link, tls::Stream};
 #[cfg_attr(not(fuzzing), allow(unreachable_pub, unused_imports))]
 pub use testing::follows_alike;
 
-/// A message's type, and its length, which counts itself but not the type (PostgreSQL
+/// A message's type and its length, which includes itself but not the type (PostgreSQL
 /// documentation, "Message Formats").
 const HEAD: usize = 1 + 4;
 
-/// As much of a message's body as [`Link`] looks at: the SQLSTATE of an error comes after its
-/// severity, in the server's language and in English.
+/// The part of a message's body that [`Link`] inspects: the SQLSTATE of an error comes after its
+/// severity, which is sent in the server's language and in English.
 const LOOKED_AT: usize = 64;
 
-/// A TLS stream whose messages are followed. (A part of public types, though not
-/// itself one that can be named.)
+/// A TLS stream whose messages are followed. (It is part of public types, but cannot be named
+/// itself.)
 pub struct Wire {
-    /// `None` after it was dropped, and in tests.
+    /// `None` after the stream was dropped, and in tests.
     stream: Option<Stream>,
     sent: Messages,
     received: Messages,
@@ -45,11 +45,11 @@ impl Wire {
     fn stream(&mut self) -> Pin<&mut Stream> {
         match &mut self.stream {
             Some(stream) => Pin::new(stream),
-            None => unreachable!("only the drop takes it, and tests"),
+            None => unreachable!("the stream is taken only on drop, and in tests"),
         }
     }
 
-    /// Reads until the server has answered all requests, or has ended the connection.
+    /// Reads until the server has answered all requests, or has closed the connection.
     pub(super) async fn drain(&mut self) {
         let mut rest = [0; 1024];
         while !self.link.state().is_settled()
@@ -58,12 +58,12 @@ impl Wire {
     }
 }
 
-/// If the socket was closed while a query runs, the query would run on: PgBouncer forgets whose it
-/// is, and the server notices only when it has rows to send.
+/// If the socket were closed while a query runs, the query would continue: PgBouncer no longer
+/// knows its client, and the server notices only when it sends rows.
 impl Drop for Wire {
     fn drop(&mut self) {
         if let Some(canceller) = self.link.take_canceller() {
-            // A server that goes on sending rows notices when the socket is closed.
+            // A server that keeps sending rows notices when the socket is closed.
             self.link.allowance.restrict();
             let nothing = Self::new(None, self.link.clone());
             canceller.finish(std::mem::replace(self, nothing));
@@ -71,25 +71,25 @@ impl Drop for Wire {
     }
 }
 
-/// Follows messages in whatever pieces they arrive.
+/// Follows messages, in pieces of any size.
 #[derive(Debug)]
 struct Messages {
-    /// The start of the current message: its head, and what [`Link`] looks at.
+    /// The start of the current message: its head, and what [`Link`] inspects.
     start: [u8; HEAD + LOOKED_AT],
-    /// Bytes of the current message so far.
+    /// The number of bytes of the current message so far.
     have: usize,
 }
 
 impl Messages {
-    /// So many bytes of the first message count as read.
+    /// Counts this many bytes of the first message as read.
     fn with(have: usize) -> Self {
         Self { start: [0; HEAD + LOOKED_AT], have }
     }
 
-    /// Calls `look` with the type of each whole message and the beginning of its body.
+    /// Calls `look` with the type of each complete message and the beginning of its body.
     fn pass(&mut self, mut bytes: &[u8], look: impl Fn(u8, &[u8])) {
         while !bytes.is_empty() {
-            // The head comes first and has the length.
+            // The head comes first and contains the length.
             let end = if self.have < HEAD { HEAD } else { self.length() };
             let (now, later) = bytes.split_at(bytes.len().min(end - self.have));
             self.start.iter_mut().skip(self.have).zip(now).for_each(|(at, byte)| *at = *byte);
@@ -103,10 +103,10 @@ impl Messages {
         }
     }
 
-    /// The length of the current message, whose head is complete.
+    /// Returns the length of the current message, whose head is complete.
     fn length(&self) -> usize {
         let [_, a, b, c, d, ..] = self.start;
-        // tokio-postgres ends a connection whose server sends an impossible length.
+        // tokio-postgres closes a connection whose server sends an impossible length.
         HEAD.saturating_add(u32::from_be_bytes([a, b, c, d]).saturating_sub(4) as usize)
     }
 }
@@ -122,7 +122,7 @@ impl AsyncRead for Wire {
         let outcome = ready!(this.stream().poll_read(cx, buffer));
         let read = &buffer.filled()[before..];
         if read.is_empty() {
-            // The connection has ended, and with it what it ran.
+            // The connection is closed, and its queries with it.
             drop(this.link.take_canceller());
         }
         this.received.pass(read, |kind, body| this.link.received(kind, body));
@@ -148,7 +148,8 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.link.state().key.is_none() {
-            // A request to cancel: the server closes when it has dealt with the request. Errors end it as well.
+            // A cancellation: the server closes the connection when it has processed the request.
+            // Errors also end it.
             let mut rest = [0; 64];
             let mut buffer = ReadBuf::new(&mut rest);
             while ready!(self.stream().poll_read(cx, &mut buffer)).is_ok() {
@@ -177,7 +178,7 @@ mod tests {
         [&[kind][..], &length, body].concat()
     }
 
-    /// Passes a client's and then a server's messages, in pieces of any size.
+    /// Sends a client's and then a server's messages, in pieces of any size.
     fn passed(sent: &[u8], received: &[u8], check: impl Fn(&Link)) {
         for size in 1..=received.len().max(sent.len()) {
             let link = Arc::new(Link::default());
@@ -190,14 +191,14 @@ mod tests {
         }
     }
 
-    /// A client's first message, and what follows.
+    /// Returns a client's first message, followed by these.
     fn after_startup(messages: &[Vec<u8>]) -> Vec<u8> {
         let startup = [&[0, 0, 0, 16][..], &[b'Q'; 12]].concat();
         [startup, messages.concat()].concat()
     }
 
     #[test]
-    fn statements_that_may_prepare_are_seen_however_the_network_cuts_the_messages() {
+    fn statements_that_may_prepare_are_detected_however_messages_are_split() {
         for (tag, prepares) in [
             ("PREPARE", true),
             ("DO", true),
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_is_stale_is_seen_in_the_error() {
+    fn a_stale_plan_is_detected_from_the_error() {
         for (code, stale) in [("0A000", true), ("42601", false)] {
             let error = format!("SFEHLER\0VERROR\0C{code}\0Mcached plan\0\0");
             let messages = message(b'E', error.as_bytes());
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_any_length_make_no_difference() {
+    fn pieces_of_any_length_give_the_same_result() {
         let mut random = fastrand::Rng::with_seed(18);
         for _ in 0..2_000 {
             let kinds = b"CDEGKQSZ";
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_lengths_are_passed_over() {
+    fn impossible_lengths_are_ignored() {
         let mut messages = Messages::with(0);
         messages.pass(&[0; 64], |_, _| ());
         messages.pass(&[0xff; 64], |_, _| ());

@@ -27,7 +27,7 @@ fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
     let azure = "postgres://u@a.postgres.database.azure.com/d";
     for (text, says) in [
         (format!("{azure}?connect_timeout=soon"), "connect_timeout"),
-        (format!("{azure}?entra_scope=a b"), "entra_scope cannot be used"),
+        (format!("{azure}?entra_scope=a b"), "entra_scope is not a valid scope"),
         (format!("{azure}?entra_cli_timeout=0"), "entra_cli_timeout must be 1 or more"),
         (format!("{azure}?tcp_user_timeout=30"), "tcp_user_timeout is in milliseconds"),
         (format!("{azure}?sslrootcert=/nowhere/ca.pem"), "/nowhere/ca.pem"),
@@ -36,7 +36,7 @@ fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
         ("postgres://u@%2Frun%2Fpostgresql/d".to_owned(), "Unix socket"),
         ("postgres:///d".to_owned(), "host is missing"),
         ("postgres://a@contoso.com@db/d".to_owned(), "%40"),
-        ("hostaddr=127.0.0.1".to_owned(), "hostaddr stands without host"),
+        ("hostaddr=127.0.0.1".to_owned(), "hostaddr needs host as well"),
         ("sqlserver://u@h/d".to_owned(), "is for another database: use entra_pool::azure_sql"),
         (
             "postgres://u@a.postgres.database.azure.com,b.postgres.database.chinacloudapi.cn/d"
@@ -114,7 +114,7 @@ fn what_libpq_takes_from_the_environment_is_taken_when_asked_for() {
     assert!(!format!("{config:?}").contains("hunter2"));
     for (pairs, says) in [
         (vec![("PGUSER", "u")], "PGHOST is not set"),
-        (vec![("PGHOST", "h"), ("PGPORT", "many")], "PGPORT is no port"),
+        (vec![("PGHOST", "h"), ("PGPORT", "many")], "PGPORT is not a port"),
         (vec![("PGHOST", "/run/postgresql")], "Unix socket"),
     ] {
         let error = Config::from_environment(&Environment::from_pairs(pairs)).unwrap_err();

@@ -197,7 +197,7 @@ async fn what_a_server_says_of_the_cleaning_is_fit_to_be_logged() {
         drop(pool.get().await.unwrap());
         drop(pool.get().await.unwrap());
         let log = captured.text();
-        assert!(log.contains("a connection could not be recycled"), "{what}: {log}");
+        assert!(log.contains("cannot clean a connection for reuse"), "{what}: {log}");
         assert!(log.contains("notice"), "{what}: {log}");
         assert_log_fit(what, &log, &secret);
     }

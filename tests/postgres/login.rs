@@ -285,7 +285,7 @@ async fn a_database_that_was_not_named_is_told() {
     let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     let Error::Login { source: cause, .. } = &error else { panic!("{error:?}") };
     assert_eq!(code(cause), Some("3D000"));
-    assert!(said(&error).contains("No database was named"), "{}", said(&error));
+    assert!(said(&error).contains("No database is configured"), "{}", said(&error));
 }
 
 /// The environment cannot be changed while tests run, so this test runs itself

@@ -1,4 +1,4 @@
-//! What the fuzz target and a test of the framing call.
+//! Entry points for the fuzz target and a test of the framing.
 #![cfg_attr(not(fuzzing), allow(unreachable_pub))]
 
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::{Link, Wire};
 use crate::clock::ManualClock;
 
-/// Follows `bytes` as a client's and as a server's messages, whole and in pieces of these lengths
-/// in turn: for the fuzz target `postgres`.
+/// Follows `bytes` as a client's and as a server's messages, as a whole and in pieces of these
+/// lengths in turn. Used by the fuzz target `postgres`.
 ///
 /// # Panics
 ///
-/// If it makes a difference.
+/// If the results differ.
 pub fn follows_alike(bytes: &[u8], lengths: &[u8]) {
     let followed = |lengths: &[u8], sent: bool| {
         let link = Arc::new(Link::default());
