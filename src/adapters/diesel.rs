@@ -124,9 +124,7 @@ async fn recycle(
             return refused("a cached statement is stale, and diesel-async cannot clear its cache");
         }
         let Some(sql) = connector.config().recycling.sql() else { return Ok(()) };
-        let Some(link) = link else {
-            return refused("the server does not identify the connection");
-        };
+        let Some(link) = link else { return refused("the connection has no unique key") };
         // diesel-async reads all available responses within one poll, so a time limit does not stop
         // a server that keeps sending.
         link.allowance.restrict();

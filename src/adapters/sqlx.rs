@@ -157,10 +157,7 @@ impl Renewal {
                     Ok(()) => SOON,
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(
-                            error,
-                            "cannot refresh the token of the pool; the current token remains"
-                        );
+                        tracing::warn!(error, "cannot refresh the pool's token");
                         (soon * 2).min(LONGEST_PAUSE)
                     }
                 };

@@ -277,11 +277,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let (user, min, max) = (self.session.get_user(), self.min_size, self.max_size);
         ConfigError::refuse(&[
-            (
-                self.connect_timeout.is_zero(),
-                "connect_timeout",
-                "is 0, so every connect would time out",
-            ),
+            (self.connect_timeout.is_zero(), "connect_timeout", "is 0: set a longer time"),
             (user == Some(""), "user", "is empty: leave it out to use the name in the token"),
             (max == Some(0), "pool_max_conns", "is 0: a pool needs at least one connection"),
             (max.is_some_and(|max| min > max), "pool_min_conns", "is more than pool_max_conns"),

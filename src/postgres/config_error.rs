@@ -55,9 +55,7 @@ pub enum ConfigError {
     #[error("entra_scope is not a valid scope")]
     Scope(#[from] InvalidScope),
     /// The tokens that were passed have another scope.
-    #[error(
-        "this server needs tokens for {wanted}, but the tokens that were passed are for {tokens}"
-    )]
+    #[error("this server needs tokens for {wanted}, but those passed are for {tokens}")]
     #[non_exhaustive]
     ScopeMismatch {
         /// The scope from the hosts or from `entra_scope`.

@@ -49,10 +49,7 @@ pub(super) async fn log_in(
     // The error that is returned if all places fail: the last one that is most likely to recover.
     // It is also kept in `attempt`, in case the last place uses up the time.
     let mut failed = |error: Error| {
-        tracing::debug!(
-            error = &error as &dyn std::error::Error,
-            "cannot connect to this address"
-        );
+        tracing::debug!(error = &error as &dyn std::error::Error, "cannot connect");
         let outlook = outlook(&error, config.hosts.len() > 1, attempt.known);
         if kept.is_none_or(|kept| kept <= outlook) {
             kept = Some(outlook);
@@ -117,10 +114,7 @@ async fn addresses(host: &Host, in_random_order: bool) -> Result<Vec<IpAddr>, Er
     let found = tokio::net::lookup_host((host.name.as_str(), host.port)).await;
     let mut found: Vec<_> = found.map_err(unresolved)?.map(|address| address.ip()).collect();
     if found.is_empty() {
-        return Err(unresolved(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the host name has no address",
-        )));
+        return Err(unresolved(io::Error::new(io::ErrorKind::NotFound, "no address found")));
     }
     if in_random_order {
         fastrand::shuffle(&mut found);

@@ -328,9 +328,7 @@ fn pool_says(error: &PoolError) -> &'static str {
         PoolError::Timeout(TimeoutType::Wait) => {
             "no connection became free in time: raise max_size, or return connections sooner"
         }
-        PoolError::Timeout(_) => {
-            "the pool's own time limit expired before a connection was available"
-        }
+        PoolError::Timeout(_) => "the pool's own time limit expired",
         PoolError::Closed => "the pool is closed",
         _ => "the pool returned no connection",
     }

@@ -83,7 +83,7 @@ async fn a_token_that_does_not_come_is_asked_for_less_and_less_often() {
     until(|| guest.clock.sleepers() == 1).await;
     guest.clock.set_wall(guest.credential.expires_on());
     guest.credential.fail();
-    let failures = || logs.text().matches("cannot refresh the token of the pool").count();
+    let failures = || logs.text().matches("cannot refresh the pool's token").count();
     // The minute in which it is not due yet, and then the pauses.
     for (times, seconds) in [60, 2, 4, 8, 16, 16].into_iter().enumerate() {
         until(|| guest.clock.sleepers() == 1).await;

@@ -60,9 +60,7 @@ pub enum ConfigError {
         keyword: &'static str,
     },
     /// The tokens that were passed have another scope.
-    #[error(
-        "this server needs tokens for {wanted}, but the tokens that were passed are for {tokens}"
-    )]
+    #[error("this server needs tokens for {wanted}, but those passed are for {tokens}")]
     #[non_exhaustive]
     ScopeMismatch {
         /// The scope from the string or its host.
