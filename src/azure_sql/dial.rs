@@ -269,18 +269,18 @@ mod tests {
     #[tokio::test]
     async fn failures_are_reported_while_another_address_is_silent() {
         let ((_held, refusing), (_l, _full, silent)) = (refusing(), silent().await);
-        let (clock, told) = (ManualClock::new(), std::cell::RefCell::new(Vec::new()));
-        let so_far = |error: io::Error| told.borrow_mut().push(error.to_string());
+        let (clock, reported) = (ManualClock::new(), std::cell::RefCell::new(Vec::new()));
+        let so_far = |error: io::Error| reported.borrow_mut().push(error.to_string());
         let mut dialling = std::pin::pin!(dial(&clock, vec![refusing, silent], false, so_far));
-        while told.borrow().is_empty() {
+        while reported.borrow().is_empty() {
             tokio::select! {
                 biased;
                 _ = &mut dialling => panic!("the other address does not answer"),
                 () = tokio::task::yield_now() => {}
             }
         }
-        let told = told.borrow();
-        assert!(told.len() == 1 && told[0].contains(&refusing.to_string()), "{told:?}");
+        let reported = reported.borrow();
+        assert!(reported.len() == 1 && reported[0].contains(&refusing.to_string()), "{reported:?}");
     }
 
     #[test]

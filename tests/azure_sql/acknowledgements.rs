@@ -66,7 +66,7 @@ async fn a_reset_that_is_not_acknowledged_ends_the_use_of_its_connection() {
             panic!("{reasons:?}");
         };
         assert!(count >= 2);
-        let warnings = captured.text().matches("does not acknowledge resets").count();
+        let warnings = captured.text().matches("does not acknowledge session resets").count();
         assert_eq!(warnings, 1, "{recycling:?}");
     }
 }

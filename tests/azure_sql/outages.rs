@@ -244,7 +244,7 @@ async fn servers_that_send_a_login_to_each_other_are_given_up() {
     let servers = chain(&shop, 2).await;
     servers[1].behaviour().route_logins(usize::MAX, "localhost", servers[0].addr().port());
     let connector = shop.connector_to("localhost", servers[0].addr().port(), "");
-    let error = refused_saying(&connector, &["10 are followed"]).await;
+    let error = refused_saying(&connector, &["more than 10 times"]).await;
     assert!(matches!(error, Error::Routing { .. }) && !error.is_transient(), "{error:?}");
     let routed: Vec<_> = servers.iter().map(|server| server.counters().routed_logins).collect();
     assert_eq!(routed, [6, 5]);

@@ -144,7 +144,7 @@ async fn fast_recycling_refuses_the_request_that_would_join_somebodys_transactio
     let Error::Io { kind, message } = &error else { panic!("{error:?}") };
     assert_eq!(*kind, IoErrorKind::ConnectionAborted);
     assert!(message.contains("left a transaction open"), "{message}");
-    assert!(message.contains("take another from the pool and try again"), "{message}");
+    assert!(message.contains("get another one from the pool and retry"), "{message}");
     assert_eq!(shop.counters().requests, requests, "it was not sent");
     drop(b);
 

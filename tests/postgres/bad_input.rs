@@ -106,7 +106,7 @@ async fn a_user_that_cannot_be_derived() {
     let pool = postgres::pool_with(&identity, &server().await.url("")).unwrap();
     let error = failure(pool.get().await);
     assert!(matches!(error, Error::NoUser { .. }) && !error.is_transient(), "{error:?}");
-    for fact in [machine.object_id.as_str(), "name it as user", "pgaadauth_create_principal"] {
+    for fact in [machine.object_id.as_str(), "set user to", "pgaadauth_create_principal"] {
         assert!(error.to_string().contains(fact), "{fact} is missing: {error}");
     }
 }

@@ -262,7 +262,7 @@ fn errors_name_keywords_as_written_and_contain_no_secret() {
         ("HostNameInCertificate=a b", "'HostNameInCertificate' is not a host name"),
         ("certificate=a;ServerCertificate=b", "'certificate' and 'ServerCertificate' exclude"),
         ("ServerCertificate=a;HostNameInCertificate=b", "exclude each other"),
-        ("Allow Routing To=net", "'Allow Routing To' must be ends of host names"),
+        ("Allow Routing To=net", "'Allow Routing To' must be suffixes of host names"),
         ("Allow Routing To=a.b,", "'Allow Routing To' must be"),
         ("Entra Scope=$rm", "not a scope"),
         ("Entra Scope=$(SCOPE)", "placeholder"),
@@ -322,7 +322,7 @@ fn an_invalid_server_is_refused_with_advice() {
         ("mssql://a.database.windows.net?Entra+Scope=x;Password=hunter2", "scope"),
         ("postgres://a/b", "entra_pool::postgres"),
         ("user=u host=a dbname=b password=hunter2", "entra_pool::postgres"),
-        ("Server=a Database=b", "write ';' there"),
+        ("Server=a Database=b", "write ';' instead"),
         ("mysql://a/b", "use one of mssql://, sqlserver://, jdbc:sqlserver://"),
         ("jdbc:postgresql://a/b", "entra_pool::postgres"),
         ("jdbc:oracle:thin:hunter2@//a:1521/x", "not for SQL Server"),
@@ -426,7 +426,7 @@ fn every_keyword_is_documented() {
 /// Expected results for strings in `tests/cases`: the ID, and parts of the error.
 const REFUSED: &[(&str, &[&str])] = &[
     ("S02", &["'Password' is not accepted", "remove it"]),
-    ("S03", &["'Authentication' asks for a person's login", "az login"]),
+    ("S03", &["'Authentication' is an interactive login", "az login"]),
     ("S04", &["'password' is not accepted"]),
     ("S07", &["Entra Tenant", "AZURE_TENANT_ID"]),
     ("S10", &["'password' is not accepted"]),

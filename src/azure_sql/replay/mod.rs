@@ -41,9 +41,9 @@ pub fn reads_alike(bytes: &[u8], lengths: &[u8]) {
 fn answer(mut pieces: Pieces) -> Result<Vec<u8>, String> {
     let payload = at_once(read_answer(&mut pieces)).map_err(|error| format!("{error:?}"))?;
     let answer = prelogin::Answer::read(&payload).ok_or("malformed")?;
-    let told = answer.for_tiberius();
-    assert!(prelogin::Answer::read(&told).is_some_and(|told| !told.encrypts()));
-    Ok(told)
+    let response = answer.for_tiberius();
+    assert!(prelogin::Answer::read(&response).is_some_and(|answer| !answer.encrypts()));
+    Ok(response)
 }
 
 /// Returns what TLS reads if its handshake ends after this many bytes.
