@@ -215,7 +215,7 @@ async fn page() -> String {
     for (at, (arguments, port)) in runs.into_iter().enumerate() {
         let (report, passed) = world.report(arguments).await;
         let report = report.replace(&firewall.port().to_string(), &port.to_string());
-        let report = report.replace("longer than 1s", "longer than 15s");
+        let report = report.replace("timed out after 1s", "timed out after 15s");
         let expected = ["✔ resolve", "✘ tcp", "firewall"];
         page.add(at, "firewall", &report, passed, &expected);
     }
