@@ -126,10 +126,8 @@ impl Requests {
             }
         });
         loop {
-            let next = match self.next.take() {
-                Some(message) => Some(message),
-                None => messages.recv().await,
-            };
+            let waiting = self.next.take();
+            let next = if waiting.is_some() { waiting } else { messages.recv().await };
             let Some(message) = next else { break };
             let Some((answer, ends)) = self.answer(message, &mut messages).await? else { break };
             let gone = gone(&mut messages);
