@@ -24,7 +24,7 @@
 //!
 //! # PgBouncer
 //!
-//! Azure's built-in PgBouncer (port 6432) and other PgBouncers accept the token as the server does.
+//! Azure's built-in PgBouncer (port 6432) and your own accept the token as the server does.
 //! Versions 1.17 to 1.25 accept at most 2,047 characters (1.16: 995), and tokens of people in many
 //! groups are longer. 1.26 accepts 65,535 bytes. Before 1.25, a password of 1,024 characters or
 //! more could crash PgBouncer (PgBouncer's changelog).
