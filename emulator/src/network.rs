@@ -1,8 +1,5 @@
 //! A TCP proxy between a client and a server, with which a test can close, reset, stall and
-//! split connections at any byte.
-//!
-//! It relays bytes and does not know their protocol. A function reports where packets end:
-//! [`packet_borders`](crate::azure_sql::packet_borders) for TDS.
+//! split connections at any byte. It relays bytes and does not know their protocol.
 
 use std::{
     io,
