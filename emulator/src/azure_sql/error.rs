@@ -19,16 +19,6 @@ pub struct ServerError {
     pub message: String,
 }
 
-/// Fails for the first of these constructs that is present.
-macro_rules! refuse {
-    ($($construct:literal: $present:expr),* $(,)?) => {
-        $(if $present {
-            return Err($crate::azure_sql::error::ServerError::unsupported($construct));
-        })*
-    };
-}
-pub(crate) use refuse;
-
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error {}, class {}: {}", self.number, self.class, self.message)

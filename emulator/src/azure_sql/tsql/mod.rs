@@ -20,7 +20,7 @@ use sqlparser::ast;
 
 use super::{
     convert::{is_convertible, not_a_value},
-    error::{ServerError, refuse},
+    error::ServerError,
     session::{Session, Variables},
     tokens::{Column, Command},
     types::SqlType,
@@ -28,6 +28,16 @@ use super::{
 use crate::database::list;
 use names::Table;
 use sources::Source;
+
+/// Fails for the first of these constructs that is present.
+macro_rules! refuse {
+    ($($construct:literal: $present:expr),* $(,)?) => {
+        $(if $present {
+            return Err($crate::azure_sql::error::ServerError::unsupported($construct));
+        })*
+    };
+}
+use refuse;
 
 type Result<T> = std::result::Result<T, ServerError>;
 

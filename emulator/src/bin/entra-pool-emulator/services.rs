@@ -3,7 +3,6 @@
 use std::{
     any::Any,
     collections::BTreeMap,
-    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -220,7 +219,7 @@ async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<
         let data = Arc::new(Database::new().map_err(&failed)?);
         let mut options = azure_sql::AzureSqlOptions::at(endpoint, data);
         options.databases.extend(settings.azure_sql_databases());
-        options.run(&script).map_err(|error| failed(io::Error::other(error)))?;
+        options.run(&script).map_err(|error| failed(std::io::Error::other(error)))?;
         let server = azure_sql::AzureSqlServer::start(options).await.map_err(failed)?;
         Ok(Some((server.addr().port(), Box::new(server))))
     }
