@@ -88,7 +88,8 @@ impl Session {
         databases: Arc<[String]>,
         cancel: Arc<Cancel>,
     ) -> Result<Self, ServerError> {
-        let connection = database.open()?;
+        #[allow(unused_mut)] // rusqlite 0.40 and newer borrow it mutably below.
+        let mut connection = database.open()?;
         functions::register(&connection)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         let stop = Arc::clone(&cancel);
