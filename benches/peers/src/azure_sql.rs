@@ -29,8 +29,7 @@ const QUERY: &str = "SELECT @@TRANCOUNT";
 
 pub(crate) fn tables() {
     let server = Runtime::new().expect("a runtime");
-    let emulator =
-        server.block_on(Emulator::start()).expect("the emulator starts");
+    let emulator = server.block_on(Emulator::start()).expect("the emulator starts");
     let roots = system_roots_and(&emulator.ca_path());
     // SAFETY: no other thread of this process reads or writes the environment now.
     unsafe { std::env::set_var("SSL_CERT_FILE", roots.path()) };
@@ -75,7 +74,9 @@ pub(crate) fn tables() {
 
     let pool = |recycling| {
         let config = connector.config().clone().recycling(recycling);
-        Connector::new(config, connector.tokens().clone()).expect("only the recycling differs").pool()
+        Connector::new(config, connector.tokens().clone())
+            .expect("only the recycling differs")
+            .pool()
     };
     let pooled = |name, pool: azure_sql::Pool| {
         Side::new(name, move || {
@@ -191,7 +192,8 @@ async fn connect_stock(config: Rc<tiberius::Config>) -> Client<Compat<TcpStream>
 }
 
 fn system_roots_and(authority: &Path) -> tempfile::NamedTempFile {
-    let roots = fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").expect("the system's roots");
+    let roots =
+        fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").expect("the system's roots");
     let authority = fs::read_to_string(authority).expect("the emulator has written it");
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), format!("{roots}\n{authority}")).expect("a file");

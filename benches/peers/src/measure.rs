@@ -56,7 +56,12 @@ pub(crate) fn table(what: &str, runtime: &Runtime, turns: usize, mut sides: Vec<
         times.sort_unstable();
         let median = times[turns / 2];
         let ratio = median.as_secs_f64() / ours.get_or_insert(median).as_secs_f64();
-        println!("| {} | {} | {} | {ratio:.2} |", side.name, micros(median), micros(times[turns * 99 / 100]));
+        println!(
+            "| {} | {} | {} | {ratio:.2} |",
+            side.name,
+            micros(median),
+            micros(times[turns * 99 / 100])
+        );
     }
 }
 

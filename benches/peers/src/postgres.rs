@@ -26,7 +26,21 @@ use crate::{
 
 const ROLE: &str = "peers";
 
+/// From here on, this process and the server that it starts run on one core: a round trip to a
+/// server process on another core takes longer, and which core that is differs by connection.
+fn stay_on_this_core() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+
+        let mut here = CpuSet::new();
+        here.set(sched_getcpu());
+        sched_setaffinity(None, &here).expect("the core is there");
+    }
+}
+
 pub(crate) fn tables() {
+    stay_on_this_core();
     let servers = Runtime::new().expect("a runtime");
     let (server, token, identity) = servers.block_on(async {
         let credential = TestCredential::new(ROLE, 2_000);
@@ -85,11 +99,7 @@ pub(crate) fn tables() {
         let bb8 = bb8::Pool::builder().max_size(1).build(manager);
         let manager = adapters::bb8::postgres::Manager::new(ours.clone());
         let our_bb8 = adapters::bb8::postgres::builder(&manager).max_size(1).build(manager);
-        (
-            sqlx.await.expect("a pool"),
-            bb8.await.expect("a pool"),
-            our_bb8.await.expect("a pool"),
-        )
+        (sqlx.await.expect("a pool"), bb8.await.expect("a pool"), our_bb8.await.expect("a pool"))
     });
     let checkout = |name, pool: deadpool_postgres::Pool| {
         Side::new(name, move || {
@@ -100,8 +110,7 @@ pub(crate) fn tables() {
             }
         })
     };
-    let (client, connection) =
-        runtime.block_on(bare.connect(ours.tls())).expect("a connection");
+    let (client, connection) = runtime.block_on(bare.connect(ours.tls())).expect("a connection");
     runtime.spawn(connection);
     let client = Rc::new(Mutex::new(client));
     let warm = vec![
