@@ -1,4 +1,5 @@
-//! Measures several sides in turns.
+//! Measures several sides in turns. Each turn has another order, because the server still closes
+//! the connection of the side before.
 
 use std::{
     any::Any,
@@ -34,9 +35,13 @@ impl Side {
 /// Prints the median and the 99th percentile of each side, and the ratio to the first.
 pub(crate) fn table(what: &str, runtime: &Runtime, turns: usize, mut sides: Vec<Side>) {
     let mut times = vec![Vec::with_capacity(turns); sides.len()];
+    let mut order: Vec<_> = (0..sides.len()).collect();
+    let mut random = fastrand::Rng::with_seed(0);
     runtime.block_on(async {
         for turn in 0..=turns {
-            for (side, times) in sides.iter_mut().zip(&mut times) {
+            random.shuffle(&mut order);
+            for &side in &order {
+                let (side, times) = (&mut sides[side], &mut times[side]);
                 let start = Instant::now();
                 let kept = (side.turn)().await;
                 let time = start.elapsed();
