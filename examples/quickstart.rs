@@ -203,9 +203,6 @@ async fn going_down(
     log.say("the identity endpoint is down: it answers each request with 503");
     // New logins, too: the pool's connections are gone. And a renewal is tried.
     emulator.azure_sql().cut_connections().await;
-    // Until the system has delivered the resets: a connection that was cleaned within the last
-    // second is lent without a round trip, if its socket is quiet.
-    tokio::time::sleep(Duration::from_millis(100)).await;
     let token = tokens.token().await?;
     let (rows, renewed) =
         tokio::join!(databases.work_for(Duration::from_millis(1_500)), tokens.renew(&token));

@@ -27,6 +27,42 @@ pub(crate) struct Listener {
     port: Mutex<Port>,
 }
 
+/// The methods of a server with the field `listener` that concern its port and connections.
+macro_rules! port_methods {
+    () => {
+        /// The address on which it listens.
+        pub fn addr(&self) -> SocketAddr {
+            self.listener.addr()
+        }
+
+        /// Closes every connection, without a message, and continues to listen. When this
+        /// returns, the sockets are closed.
+        pub async fn cut_connections(&self) {
+            self.listener.cut().await;
+        }
+
+        /// Closes the listener and every connection. When this returns, connections are refused;
+        /// the port stays reserved.
+        ///
+        /// # Errors
+        ///
+        /// Another process took the port.
+        pub async fn go_away(&self) -> io::Result<()> {
+            self.listener.go_away().await
+        }
+
+        /// Listens again on the same port.
+        ///
+        /// # Errors
+        ///
+        /// Another process took the port.
+        pub fn come_back(&self) -> io::Result<()> {
+            self.listener.come_back()
+        }
+    };
+}
+pub(crate) use port_methods;
+
 enum Port {
     /// The task that accepts connections.
     Open(JoinHandle<()>),

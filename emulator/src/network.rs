@@ -18,7 +18,10 @@ use tokio::{
     task::yield_now,
 };
 
-use crate::{listener::Listener, times::Times};
+use crate::{
+    listener::{Listener, port_methods},
+    times::Times,
+};
 
 /// A proxy to a server, on its own port of 127.0.0.1. When it is dropped, it closes all
 /// connections.
@@ -140,10 +143,7 @@ impl Network {
         Ok(Self { listener, shared })
     }
 
-    /// The address that clients connect to.
-    pub fn addr(&self) -> SocketAddr {
-        self.listener.addr()
-    }
+    port_methods!();
 
     /// Gives this fault to the next `connections` connections (`usize::MAX`: to all), or no
     /// fault if it is `None`. They come after the connections of earlier calls.
@@ -183,30 +183,6 @@ impl Network {
     /// Returns the recorded connections that were closed since the last call.
     pub fn take_recordings(&self) -> Vec<Recording> {
         std::mem::take(&mut self.shared.state.lock().recordings)
-    }
-
-    /// Closes every connection and continues to accept new ones.
-    pub async fn cut(&self) {
-        self.listener.cut().await;
-    }
-
-    /// Closes every connection. New connections are refused once this has returned; the
-    /// port stays reserved.
-    ///
-    /// # Errors
-    ///
-    /// The port cannot be reserved.
-    pub async fn go_away(&self) -> io::Result<()> {
-        self.listener.go_away().await
-    }
-
-    /// Accepts connections again, on the same port, after [`go_away`](Self::go_away).
-    ///
-    /// # Errors
-    ///
-    /// The port is in use.
-    pub fn come_back(&self) -> io::Result<()> {
-        self.listener.come_back()
     }
 
     /// The counters so far.

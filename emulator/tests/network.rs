@@ -174,7 +174,7 @@ async fn a_cut_ends_every_connection_and_new_ones_are_taken() {
     let mut stream = TcpStream::connect(network.addr()).await.unwrap();
     stream.write_all(b"x").await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
-    network.cut().await;
+    network.cut_connections().await;
     assert_eq!(network.counters().open, 0);
     assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)));
     say(&network, b"hello").await.1.unwrap();

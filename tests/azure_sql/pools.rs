@@ -225,3 +225,17 @@ async fn a_pool_holds_its_minimum() {
     assert_eq!(pool_of(&shop, "Min Pool Size=300").status().max_size, 300);
     assert_eq!(pool_of(&shop, "Min Pool Size=1;Max Pool Size=3").status().max_size, 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_connection_that_the_server_cut_is_not_lent() {
+    let shop = Shop::open().await;
+    let pool = pool(&shop.connector(""), 1);
+    // Its last cleaning is so recent that the checkout asks only the socket.
+    for _ in 0..100 {
+        let mut client = pool.get().await.unwrap();
+        assert_eq!(number(&mut client, "SELECT 1").await, 1);
+        drop(client);
+        until(|| pool.status().available == 1).await;
+        shop.server().cut_connections().await;
+    }
+}

@@ -247,7 +247,7 @@ const REFUSAL_HOLDS: Duration = Duration::from_millis(1_500);
 async fn cut(network: &Network, length: Duration, random: &mut Rng) {
     let until = Instant::now() + length;
     while Instant::now() < until {
-        network.cut().await;
+        network.cut_connections().await;
         sleep(Duration::from_millis(random.u64(50..500))).await;
     }
 }

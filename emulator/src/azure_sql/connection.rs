@@ -1,17 +1,18 @@
 //! One connection of the stand-in: a login, then one request after the other.
 
 use std::{
+    convert::Infallible,
     io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     runtime::Handle,
     sync::mpsc,
-    task::{JoinSet, spawn_blocking},
+    task::spawn_blocking,
 };
 
 use super::{
@@ -116,24 +117,38 @@ impl Requests {
     async fn serve(mut self, stream: Box<dyn Stream>) -> io::Result<()> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let (sender, mut messages) = mpsc::channel(1);
-        // Continues to read while a request runs: the client may cancel it or disconnect.
-        let mut reading = JoinSet::new();
-        reading.spawn(async move {
+        // Continues to read while a request runs: the client may cancel it or disconnect. Not in
+        // another task, so that the socket is closed once this future is dropped.
+        let reading = async move {
             while let Ok(Some(message)) = read_message(&mut reader, LONGEST_REQUEST).await {
                 if sender.send(message).await.is_err() {
-                    return;
+                    break;
                 }
             }
-        });
+            drop(sender);
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            result = self.answer_all(&mut messages, &mut writer) => result,
+            never = reading => match never {},
+        }
+    }
+
+    /// Answers messages until the connection is closed.
+    async fn answer_all(
+        &mut self,
+        messages: &mut mpsc::Receiver<Message>,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
         loop {
             let waiting = self.next.take();
             let next = if waiting.is_some() { waiting } else { messages.recv().await };
             let Some(message) = next else { break };
-            let Some((answer, ends)) = self.answer(message, &mut messages).await? else { break };
-            let gone = gone(&mut messages);
+            let Some((answer, ends)) = self.answer(message, messages).await? else { break };
+            let gone = gone(messages);
             self.server.gate.behaviour.pass_until(Stage::Answer, gone).await?;
             let (size, spid) = (self.packet_size, self.spid);
-            write_message(&mut writer, kind::TABULAR_RESULT, &answer, size, spid).await?;
+            write_message(writer, kind::TABULAR_RESULT, &answer, size, spid).await?;
             if ends {
                 return writer.shutdown().await;
             }

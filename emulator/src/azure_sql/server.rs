@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{Behaviour, Counters, gate::Gate, packets::kind};
 use crate::{
     jwt::{Directory, Issuer},
-    listener::Listener,
+    listener::{Listener, port_methods},
 };
 
 /// Where Entra issues tokens for the tenant of this crate's principals
@@ -90,10 +90,7 @@ impl AzureSqlServer {
         Ok(Self { gate, listener })
     }
 
-    /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.listener.addr()
-    }
+    port_methods!();
 
     /// What it has counted so far.
     pub fn counters(&self) -> Counters {
@@ -103,28 +100,5 @@ impl AzureSqlServer {
     /// The faults that a test can ask for.
     pub fn behaviour(&self) -> &Behaviour {
         &self.gate.behaviour
-    }
-
-    /// Closes every connection, without a message, and continues to listen.
-    pub async fn cut_connections(&self) {
-        self.listener.cut().await;
-    }
-
-    /// Closes the listener and every connection. When this returns, connections are refused.
-    ///
-    /// # Errors
-    ///
-    /// Another process took the port.
-    pub async fn go_away(&self) -> io::Result<()> {
-        self.listener.go_away().await
-    }
-
-    /// Listens again on the same port.
-    ///
-    /// # Errors
-    ///
-    /// Another process took the port.
-    pub fn come_back(&self) -> io::Result<()> {
-        self.listener.come_back()
     }
 }

@@ -35,7 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{EngineLogin, FrontControl};
 use crate::{
     jwt::{Directory, Issuer},
-    listener::Listener,
+    listener::{Listener, port_methods},
 };
 use engine::{Dial, Engine};
 use roles::Roles;
@@ -195,37 +195,11 @@ impl PostgresFront {
         self.shared.engine.administer(async |_| Ok(())).await
     }
 
-    /// The address on which the front listens.
-    pub fn addr(&self) -> SocketAddr {
-        self.listener.addr()
-    }
+    port_methods!();
 
     /// The counters, and the faults that a test can request.
     pub fn control(&self) -> &FrontControl<LoginError> {
         &self.shared.control
-    }
-
-    /// Closes every connection without a message, and continues to listen.
-    pub async fn cut_connections(&self) {
-        self.listener.cut().await;
-    }
-
-    /// Closes the listener and every connection. When this returns, connections are refused.
-    ///
-    /// # Errors
-    ///
-    /// Another process took the port.
-    pub async fn go_away(&self) -> io::Result<()> {
-        self.listener.go_away().await
-    }
-
-    /// Listens again on the same port.
-    ///
-    /// # Errors
-    ///
-    /// Another process took the port.
-    pub fn come_back(&self) -> io::Result<()> {
-        self.listener.come_back()
     }
 }
 
