@@ -101,7 +101,7 @@ impl World {
             (format!("localhost:{pg}"), "shop.postgres.database.azure.com:5432"),
             (format!("shpo.invalid,{sql}"), "shpo.database.windows.net,1433"),
             (format!("shpo.invalid:{pg}"), "shpo.postgres.database.azure.com:5432"),
-            ("--server localhost".to_owned(), "--server shop"),
+            ("--server SERVER".to_owned(), "--server shop"),
             ("--server-name SERVER".to_owned(), "--server-name shop"),
         ] {
             text = text.replace(&from, to);

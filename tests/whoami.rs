@@ -81,7 +81,8 @@ impl World {
         for (from, to) in [
             (format!(",{}", sql.port()), ",1433"),
             (format!(":{}", pg.port()), ":5432"),
-            ("--server localhost".to_owned(), "--server shop"),
+            ("--server SERVER".to_owned(), "--server shop"),
+            ("--server-name SERVER".to_owned(), "--server-name shop"),
             ("127.0.0.1,".to_owned(), &format!("{host},")),
             ("127.0.0.1:".to_owned(), &format!("{host}:")),
             ("127.0.0.1".to_owned(), "192.0.2.7"),

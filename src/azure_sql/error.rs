@@ -69,7 +69,7 @@ pub enum Error {
     },
     /// The server could not be reached.
     #[error(
-        "{server} cannot be reached: check the name, the port (1433, outgoing), and the server's network access and firewall"
+        "{server} cannot be reached: check the name and the port, the outgoing rules of this network, and the server's network access and firewall"
     )]
     #[non_exhaustive]
     Dial {
@@ -280,7 +280,7 @@ const KNOWN: &[(&[u32], bool, &str)] = &[
     (
         &[CANNOT_OPEN_DATABASE],
         true,
-        "the database does not exist, or this identity has no user in it: list the databases with `az sql db list --resource-group GROUP --server SERVER --query [].name`, or run in the database, as the server's Entra administrator: CREATE USER [NAME] FROM EXTERNAL PROVIDER;",
+        "the database does not exist, or this identity has no user in it: list the databases with `az sql db list --resource-group GROUP --server SERVER --query [].name`, or run in the database, as the server's Entra administrator: CREATE USER [NAME] FROM EXTERNAL PROVIDER",
     ),
     (&[4064], false, "the login's default database cannot be opened: add Database=…"),
     (
@@ -333,7 +333,7 @@ fn advice(server: &str, source: &LoginError) -> String {
     let advice = if advice.is_empty() { "the server returned an error" } else { advice };
     // If the login was routed, the first server is the one that can be configured.
     let host = server.rsplit("(where ").next().unwrap_or(server);
-    let name = host.split(['.', ',']).next().unwrap_or(host);
+    let name = host.split('.').next().filter(|_| host.contains(".database.")).unwrap_or("SERVER");
     // The command is pasted into a shell, so it contains nothing else of the server's text.
     let address = error.message().split('\'').find_map(|word| word.parse::<IpAddr>().ok());
     let address = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());

@@ -205,6 +205,9 @@ impl Refusal<'_> {
                 if is_person { "user" } else { "service" },
             );
         }
+        if message.contains("not valid for role") {
+            return "The role belongs to another principal, or to a group without this one. If it belongs to a user-assigned identity, select that: set AZURE_CLIENT_ID, or entra_client_id in the connection string. If this principal was recreated, it has another ID: drop its role and create it again.".to_owned();
+        }
         let guest = if self.user.contains('@') { GUEST } else { "" };
         format!(
             "The role may be missing, or belong to another principal. To create it, run as an Entra administrator of the server, in the database postgres: select * from pgaadauth_create_principal('{user}', false, false); for a group, user is the group's name.{guest} A principal that was recreated has another ID: drop its role and create it again."
@@ -281,6 +284,13 @@ mod tests {
                 other_type,
                 person,
                 "'o-1', 'user', false, false)",
+                "The role may be missing",
+            ),
+            (
+                "app",
+                "Azure AD access token not valid for role app",
+                app,
+                "set AZURE_CLIENT_ID, or entra_client_id",
                 "The role may be missing",
             ),
             ("app@shop", refused, app, "set user to app, without @shop", "#EXT#"),

@@ -88,7 +88,7 @@ pub enum Error {
     },
     /// The server could not be reached.
     #[error(
-        "{server} cannot be reached: check the name, the port (5432, outgoing), and the server's network access and firewall"
+        "{server} cannot be reached: check the name and the port, the outgoing rules of this network, and the server's network access and firewall"
     )]
     #[non_exhaustive]
     Dial {

@@ -118,7 +118,7 @@ async fn a_command_in_an_error_has_nothing_of_the_server_but_an_address() {
             format!("Client with IP address '{address}' is not allowed to access the server.");
         shop.server().behaviour().fail_logins(1, error(40615, &text));
         let failure = shop.connector("").connect().await.unwrap_err();
-        let command = format!("--server localhost --name app --start-ip-address {shown} ");
+        let command = format!("--server SERVER --name app --start-ip-address {shown} ");
         assert!(failure.to_string().contains(&command), "{failure}");
     }
 }

@@ -140,8 +140,14 @@ pub(super) fn find(
         return Endpoint::azure_arc(&INSTALLED_ARC, azure_arc::DEFAULT, agent);
     }
     let mut imds = Endpoint::imds(AUTHORITY, named.unwrap_or(imds::DEFAULT))?;
-    if get("IDENTITY_ENDPOINT")?.is_some() {
-        imds.hint = "; IDENTITY_ENDPOINT is set, but not used, because IDENTITY_HEADER is not set";
-    }
+    imds.hint = match (get("IDENTITY_ENDPOINT")?, get("IDENTITY_HEADER")?) {
+        (Some(_), _) => {
+            "; IDENTITY_ENDPOINT is set, but not used, because IDENTITY_HEADER is not set"
+        }
+        (None, Some(_)) => {
+            "; IDENTITY_HEADER is set, but not used, because IDENTITY_ENDPOINT is not set"
+        }
+        (None, None) => "",
+    };
     Ok(imds)
 }
