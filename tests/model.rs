@@ -123,7 +123,7 @@ mod sync {
 
 use std::time::{Duration, SystemTime};
 
-use entra_pool::token::{Reason, Token, TokenError}; // For `state.rs`, too.
+use entra_pool::token::{Reason, Token, TokenError}; // `state.rs` also uses them.
 use policy::Now;
 use shuttle::{
     sync::{

@@ -191,7 +191,7 @@ impl Load {
         );
         let entered = client.simple_query(enter).await?.into_first_result().await?;
         if let Some(before) = entered.first().and_then(|row| row.get::<&str, _>(0)) {
-            return Err(Failure::wrong(format!("the session of {before} goes to {me}")));
+            return Err(Failure::wrong(format!("{me} got the session of {before}")));
         }
         if operation == Operation::Read {
             let Some(id) = acknowledged.last_acknowledged(task) else { return Ok(()) };
@@ -257,7 +257,7 @@ impl Load {
         let row = client.query_one(&enter, &[&me]).await?;
         let (before, now) = (row.get::<_, &str>(0), row.get::<_, &str>(1));
         if (before, now) != ("", &me) {
-            return Err(Failure::wrong(format!("the session of {before} goes to {me} ({now})")));
+            return Err(Failure::wrong(format!("{me} got the session of {before} ({now})")));
         }
         let insert = client.prepare_cached(INSERT).await?;
         let id = match operation {

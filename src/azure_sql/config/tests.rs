@@ -487,9 +487,9 @@ fn pasted_strings_parse_or_are_refused_with_useful_advice() {
             {
                 continue;
             }
-            let (_, says) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
+            let (_, parts) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
             let said = crate::token::with_causes(&read.expect_err(id));
-            assert!(says.iter().all(|it| said.contains(it)), "{id}: {said}");
+            assert!(parts.iter().all(|it| said.contains(it)), "{id}: {said}");
             assert!(!said.contains("s3cret"), "{id}: {said}");
             continue;
         }
