@@ -105,7 +105,7 @@ pub(crate) struct Elapsed;
 mod tests {
     use super::*;
 
-    /// Simulates a socket that is always ready: the work yields only when tokio's budget is used up.
+    /// Simulates a socket that is always ready: the work yields only if tokio's budget is used up.
     #[tokio::test]
     async fn a_time_limit_ends_work_that_uses_up_the_budget() {
         let clock = ManualClock::new();

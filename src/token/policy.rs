@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_token_is_requested_after_a_third_of_the_time_until_5_minutes_before_expiry() {
+    fn a_repeated_token_is_requested_after_a_third_of_the_time() {
         let again = |lifetime: f64, now: f64| {
             let schedule = Schedule::new(at(0.0), at(0.0), at(lifetime), None, 1.0);
             let next = schedule.again(at(0.0), at(now))?;
@@ -351,7 +351,7 @@ mod tests {
         /// The next attempt is never in the past, and always leaves a quarter of the remaining time
         /// (unless that is less than a second).
         #[test]
-        fn pauses_are_within_their_bounds(
+        fn pauses_keep_their_bounds(
             left in 0.0_f64..100_000.0,
             jitter in -1.0_f64..2.0,
             retry_after in proptest::option::of(proptest::num::u64::ANY),

@@ -118,7 +118,7 @@ fn an_earlier_pause_does_not_delay_the_request_of_the_next_token() {
 }
 
 #[test]
-fn a_repeated_token_is_requested_again_after_a_third_of_the_time_until_5_minutes_before_expiry() {
+fn a_repeated_token_is_requested_again_after_a_third_of_the_time() {
     let token = |secret: &str, end: Duration| Token::new(secret, SystemTime::UNIX_EPOCH + end);
     // The same token, after a refresh and after a refusal, and a token that expires earlier.
     for (refused, secret, end) in [(false, "a", HOUR), (true, "a", HOUR), (false, "b", HOUR - S)] {
