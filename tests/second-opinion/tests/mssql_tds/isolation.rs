@@ -87,7 +87,7 @@ async fn assert_clean(client: &mut TdsClient, caller: &str) {
     let sql = format!(
         "SELECT '{caller}', @@TRANCOUNT, @@LOCK_TIMEOUT, \
          DB_NAME(), @@LANGUAGE, CAST(SESSION_CONTEXT(N'tenant') AS nvarchar(20)), \
-         CAST(transaction_isolation_level AS int), CAST(SESSION_CONTEXT(N'caller') AS nvarchar(20)) \
+         CAST(transaction_isolation_level AS int), CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)) \
          FROM sys.dm_exec_sessions"
     );
     let found = rows(client, &sql).await.unwrap_or_else(|error| panic!("{caller}: {error:?}"));
@@ -104,7 +104,7 @@ async fn assert_clean(client: &mut TdsClient, caller: &str) {
     let orders = rows(client, "SELECT COUNT(*) FROM orders").await.unwrap();
     assert_eq!(number(&orders[0][0]), 0, "{caller}: an order was committed");
     // If the session is not reset, the next caller reads this value.
-    run(client, &format!("EXEC sp_set_session_context N'caller', N'{caller}'")).await;
+    run(client, &format!("EXEC sp_set_session_context N'borrower', N'{caller}'")).await;
     let bill = rows(client, "SELECT * FROM #bill").await.unwrap_err();
     assert_eq!(code(&bill), Some(208), "{caller}");
     assert_eq!(rows(client, "SELECT 1 UNION ALL SELECT 2").await.unwrap().len(), 2, "{caller}");
