@@ -118,7 +118,7 @@ mod tests {
     use crate::clock::{Elapsed, ManualClock, timeout};
 
     #[tokio::test]
-    async fn a_stream_reads_at_most_its_allowance() {
+    async fn a_stream_reads_at_most_its_limit() {
         let allowance = Allowance(Arc::new(AtomicU64::new(10)));
         let mut stream = Limited::new(&[7; 30][..], allowance.clone());
         stream.read_exact(&mut [0; 9]).await.unwrap();

@@ -1,4 +1,4 @@
-//! What users may do with the public types, checked by the compiler.
+//! Auto traits of the public types and futures, checked by the compiler.
 #![cfg(all(feature = "azure-sql", feature = "postgres"))]
 
 use std::{sync::Arc, time::SystemTime};
@@ -28,69 +28,69 @@ impl TokenCredential for Never {
     }
 }
 
-fn shared<T: Send + Sync + 'static>() {}
-fn sent<T: Send>(_: T) {}
+fn assert_send_and_sync<T: Send + Sync + 'static>() {}
+fn assert_send<T: Send>(_: T) {}
 
 #[test]
-fn what_is_public_goes_between_threads() {
-    shared::<Identity>();
-    shared::<TokenCache>();
-    shared::<Token>();
-    shared::<TokenError>();
-    shared::<CredentialError>();
-    shared::<Arc<dyn TokenCredential>>();
-    shared::<ManagedIdentity>();
-    shared::<AzureCli>();
-    shared::<AzureDeveloperCli>();
-    shared::<AzureCoreCredential>();
-    shared::<Environment>();
+fn public_types_can_be_shared_between_threads() {
+    assert_send_and_sync::<Identity>();
+    assert_send_and_sync::<TokenCache>();
+    assert_send_and_sync::<Token>();
+    assert_send_and_sync::<TokenError>();
+    assert_send_and_sync::<CredentialError>();
+    assert_send_and_sync::<Arc<dyn TokenCredential>>();
+    assert_send_and_sync::<ManagedIdentity>();
+    assert_send_and_sync::<AzureCli>();
+    assert_send_and_sync::<AzureDeveloperCli>();
+    assert_send_and_sync::<AzureCoreCredential>();
+    assert_send_and_sync::<Environment>();
 
-    shared::<azure_sql::Pool>();
-    shared::<azure_sql::PooledConnection>();
-    shared::<azure_sql::PoolError>();
-    shared::<azure_sql::Manager>();
-    shared::<azure_sql::Connector>();
-    shared::<entra_pool::connect::ConnectorReport>();
-    shared::<azure_sql::Connection>();
-    shared::<azure_sql::Client>();
-    shared::<azure_sql::Transport>();
-    shared::<azure_sql::Config>();
-    shared::<azure_sql::Error>();
+    assert_send_and_sync::<azure_sql::Pool>();
+    assert_send_and_sync::<azure_sql::PooledConnection>();
+    assert_send_and_sync::<azure_sql::PoolError>();
+    assert_send_and_sync::<azure_sql::Manager>();
+    assert_send_and_sync::<azure_sql::Connector>();
+    assert_send_and_sync::<entra_pool::connect::ConnectorReport>();
+    assert_send_and_sync::<azure_sql::Connection>();
+    assert_send_and_sync::<azure_sql::Client>();
+    assert_send_and_sync::<azure_sql::Transport>();
+    assert_send_and_sync::<azure_sql::Config>();
+    assert_send_and_sync::<azure_sql::Error>();
 
-    shared::<postgres::Pool>();
-    shared::<postgres::Connector>();
-    shared::<entra_pool::connect::ConnectorReport>();
-    shared::<postgres::Config>();
-    shared::<postgres::Error>();
+    assert_send_and_sync::<postgres::Pool>();
+    assert_send_and_sync::<postgres::Connector>();
+    assert_send_and_sync::<entra_pool::connect::ConnectorReport>();
+    assert_send_and_sync::<postgres::Config>();
+    assert_send_and_sync::<postgres::Error>();
 }
 
-/// Made, and dropped before they have done anything.
+/// Creates the futures and drops them without polling.
 #[test]
-fn every_future_may_be_awaited_by_a_task_of_its_own() {
+fn every_future_can_be_spawned() {
     let identity = Identity::new(Never);
     let tokens = identity.tokens(Scope::AZURE_SQL);
-    sent(tokens.token());
-    sent(tokens.warm_up());
+    assert_send(tokens.token());
+    assert_send(tokens.warm_up());
     let old = Token::new("", SystemTime::UNIX_EPOCH);
-    sent(tokens.renew(&old));
+    assert_send(tokens.renew(&old));
 
     let string = "Server=a.database.windows.net";
     let pool = azure_sql::pool_with(&identity, string).unwrap();
-    sent(pool.get());
+    assert_send(pool.get());
     let connector = azure_sql::Connector::new(string.parse().unwrap(), tokens).unwrap();
-    sent(connector.connect());
+    assert_send(connector.connect());
 
     let url = "postgres://u@a.postgres.database.azure.com/d";
     let pool = postgres::pool_with(&identity, url).unwrap();
-    sent(pool.get());
+    assert_send(pool.get());
     let tokens = identity.tokens(Scope::AZURE_POSTGRESQL);
     let connector = postgres::Connector::new(url.parse().unwrap(), tokens).unwrap();
-    sent(connector.connect());
+    assert_send(connector.connect());
 }
 
-/// A query's future, too, and the rows that come of it.
+/// Futures of queries, and their rows, must also be `Send`.
 #[allow(dead_code)]
-async fn a_handler_that_queries(pool: azure_sql::Pool) -> Result<(), azure_sql::PoolError> {
+async fn handler_with_queries(pool: azure_sql::Pool) -> Result<(), azure_sql::PoolError> {
     let mut conn = pool.get().await?;
     let _ = conn.query("SELECT @P1", &[&1]).await;
     let _ = conn.begin_transaction().await;
@@ -98,6 +98,6 @@ async fn a_handler_that_queries(pool: azure_sql::Pool) -> Result<(), azure_sql::
 }
 
 #[allow(dead_code)]
-fn queries_may_be_spawned(pool: azure_sql::Pool) {
-    sent(a_handler_that_queries(pool));
+fn queries_can_be_spawned(pool: azure_sql::Pool) {
+    assert_send(handler_with_queries(pool));
 }

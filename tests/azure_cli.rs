@@ -1,6 +1,5 @@
-//! The Azure CLI itself, where `ENTRA_POOL_TEST_AZ` points at an `az`
-//! (`pip install azure-cli`): not there, logged out, and logged in as a managed
-//! identity of the emulator's endpoint.
+//! The actual Azure CLI, if `ENTRA_POOL_TEST_AZ` is the path of an `az` (`pip install azure-cli`):
+//! not installed, logged out, and logged in as a managed identity of the emulator's endpoint.
 #![cfg(all(unix, feature = "azure-sql"))]
 
 use std::{path::Path, process::Output, sync::Arc};
@@ -26,14 +25,14 @@ use tokio_rustls::TlsAcceptor;
 
 const VARIABLE: &str = "ENTRA_POOL_TEST_AZ";
 
-async fn ask(cli: &AzureCli) -> Result<Token, CredentialError> {
+async fn request_token(cli: &AzureCli) -> Result<Token, CredentialError> {
     cli.get_token(TokenRequest::new(Scope::AZURE_SQL, Reason::Missing)).await
 }
 
 #[tokio::test]
-async fn the_azure_cli_itself_gives_the_three_results() {
+async fn the_actual_azure_cli_has_the_three_results() {
     let Some(az) = std::env::var_os(VARIABLE) else {
-        println!("skipped: {VARIABLE} does not point at an az");
+        println!("skipped: {VARIABLE} is not set to the path of an az");
         return;
     };
     let az = Path::new(&az);
@@ -67,12 +66,12 @@ async fn the_azure_cli_itself_gives_the_three_results() {
             .unwrap()
     };
 
-    let error = ask(&build(&home.path().join("az"))).await.unwrap_err();
+    let error = request_token(&build(&home.path().join("az"))).await.unwrap_err();
     assert_eq!(error.kind(), Unavailable);
     assert!(error.to_string().contains("is not installed"), "{error}");
 
     let cli = build(az);
-    let error = ask(&cli).await.unwrap_err();
+    let error = request_token(&cli).await.unwrap_err();
     assert_eq!(error.kind(), Unavailable, "{error}");
     let said = "run `az login` (it says: ERROR: Please run 'az login' to setup account.)";
     assert!(error.to_string().contains(said), "{error}");
@@ -85,7 +84,7 @@ async fn the_azure_cli_itself_gives_the_three_results() {
         assert!(output.status.success(), "az {arguments:?}: {stderr}");
         output
     };
-    // A cloud whose subscriptions are asked for here.
+    // A cloud whose subscriptions are requested from this test.
     run(&[
         "cloud",
         "register",
@@ -103,15 +102,14 @@ async fn the_azure_cli_itself_gives_the_three_results() {
     run(&["cloud", "set", "--name", "EntraPoolTest"]).await;
     run(&["login", "--identity", "--allow-no-subscriptions"]).await;
 
-    let token = ask(&cli).await.unwrap();
+    let token = request_token(&cli).await.unwrap();
     let verified = issuer.verify(token.secret(), "https://database.windows.net").unwrap();
     assert_eq!(verified.object_id, app.object_id);
     assert_eq!(token.expires_on(), verified.expires_on);
     assert!(!format!("{cli:?} {token:?}").contains(token.secret()));
 }
 
-/// Azure Resource Manager, which knows of no subscription. The CLI sends its
-/// token over TLS only.
+/// An Azure Resource Manager without subscriptions. The CLI sends its token over TLS only.
 async fn resource_manager(authority: &Authority) -> String {
     let acceptor =
         TlsAcceptor::from(authority.issue(&["localhost"]).unwrap().server_config().unwrap());

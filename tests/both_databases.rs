@@ -1,7 +1,6 @@
-//! What both databases have in common, used in the same words: each test is one macro,
-//! instantiated for either module.
+//! The API that both databases share: a macro instantiates each test for both modules.
 #![cfg(all(feature = "azure-sql", feature = "postgres"))]
-#![allow(clippy::disallowed_methods)] // Servers and runtimes live in real time.
+#![allow(clippy::disallowed_methods)] // Servers and runtimes run in real time.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -23,7 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 #[path = "support/storm.rs"]
 mod storm;
 
-/// Every stand-in, on a runtime of its own, which outlives those of the tests.
+/// The emulator, on a separate runtime that outlives the runtimes of the tests.
 fn emulator() -> &'static Emulator {
     static EMULATOR: OnceLock<(Runtime, Emulator)> = OnceLock::new();
     let start = || {
@@ -31,7 +30,7 @@ fn emulator() -> &'static Emulator {
         let emulator = runtime.block_on(Emulator::start()).unwrap();
         (runtime, emulator)
     };
-    // On a thread of its own: the caller may be in a runtime.
+    // On a separate thread, because the caller may be in a runtime.
     let (_, emulator) = EMULATOR.get_or_init(|| std::thread::spawn(start).join().unwrap());
     emulator
 }
@@ -73,16 +72,16 @@ macro_rules! both_databases {
                 ($query)(&mut connection).await
             }
 
-            /// The table 'One vocabulary': each row, in the words that the other module has.
+            /// The table 'One vocabulary' of the manual: each row compiles for both modules.
             #[tokio::test]
-            async fn the_vocabulary_is_that_of_the_other_database() {
+            async fn both_databases_have_the_same_vocabulary() {
                 // One line.
                 let _: fn(&str) -> Result<Pool, Error> = $module::pool;
                 let _: fn(&str) -> Result<Connector, Error> = $module::connector;
                 let _: fn(&Identity, &str) -> Result<Connector, Error> = $module::connector_with;
                 let pool: Pool = $module::pool_with(&identity(), &string()).unwrap();
                 assert_eq!(query(&pool).await.unwrap(), 1);
-                // By parts, with the settings.
+                // In separate steps, with the settings.
                 let config: Config = string().parse::<Config>().unwrap();
                 let config: Config = config
                     .recycling(Recycling::Fast)
@@ -121,13 +120,13 @@ macro_rules! both_databases {
             }
 
             #[tokio::test]
-            async fn a_tls_configuration_of_the_application_is_what_verifies() {
+            async fn the_applications_tls_configuration_verifies_the_server() {
                 let config: Config = string().parse().unwrap();
                 let connect = async |config: Config| {
                     let tokens = identity().tokens(config.token_scope().unwrap());
                     Connector::new(config, tokens).unwrap().connect().await.map(drop)
                 };
-                // The last one counts.
+                // The last setting applies.
                 let trusting = config.clone().ca_file("/nowhere").tls(tls(roots()));
                 connect(trusting).await.unwrap();
                 let distrusting = config.tls(tls(rustls::RootCertStore::empty()));
@@ -142,12 +141,12 @@ macro_rules! both_databases {
                 let (one, other) = (builder().build(), builder().build());
                 let lent = one.get().await.unwrap();
                 assert_eq!(query(&other).await.unwrap(), 1);
-                assert_eq!(connector.report().logins, 2, "they count together");
+                assert_eq!(connector.report().logins, 2, "both pools are counted");
                 let waiting = tokio::spawn({
                     let one = one.clone();
                     async move { one.get().await.map(drop).is_ok() }
                 });
-                // The end of one is not the end of the other.
+                // Closing one pool does not close the other.
                 $module::close_and_wait(&other).await;
                 assert_eq!(other.status().size, 0);
                 drop(lent);
@@ -158,7 +157,7 @@ macro_rules! both_databases {
 
             /// A login takes 200 ms.
             #[test]
-            fn callers_with_less_time_than_a_login_takes_are_served() {
+            fn callers_with_less_time_than_a_login_takes_get_connections() {
                 for threads in [1, 2] {
                     let runtime = match threads {
                         1 => Builder::new_current_thread().enable_all().build().unwrap(),
@@ -167,7 +166,7 @@ macro_rules! both_databases {
                     let own = own_emulator(Duration::from_millis(200));
                     let (network, string) = own.behind_a_network(&own.emulator.$string());
                     runtime.block_on(async {
-                        // Without the round trip of a cleaning, which a caller may give up as well.
+                        // Without the round trip of a cleaning, which may also take too long.
                         let config = string.parse::<Config>().unwrap().recycling(Recycling::Fast);
                         let tokens = own.identity().tokens(config.token_scope().unwrap());
                         let connector = Connector::new(config, tokens).unwrap();
@@ -194,7 +193,7 @@ macro_rules! both_databases {
 
             #[cfg(target_os = "linux")]
             #[tokio::test]
-            async fn sockets_are_watched_as_the_configuration_says() {
+            async fn sockets_have_the_configured_keepalive_and_timeout() {
                 let tokens = || connector().tokens().clone();
                 let second = Duration::from_secs;
                 let config = || string().parse::<Config>().unwrap();
@@ -207,7 +206,7 @@ macro_rules! both_databases {
                         config().keepalive(second(47)).tcp_user_timeout(second(11)),
                         Some((47, 15, 3, 11_000)),
                     ),
-                    // The nearest that the system accepts.
+                    // The nearest value that the system accepts.
                     (
                         config().keepalive(Duration::MAX).tcp_user_timeout(Duration::MAX),
                         Some((32_767, 10_922, 3, 32_767_000)),
@@ -226,7 +225,7 @@ macro_rules! both_databases {
             }
 
             #[test]
-            fn logins_without_callers_end_when_the_pool_is_closed_or_resized() {
+            fn logins_without_callers_are_cancelled_when_the_pool_is_closed_or_resized() {
                 let runtime = Builder::new_current_thread().enable_all().build().unwrap();
                 for size in [0, 1] {
                     let own = own_emulator(Duration::from_secs(2));
@@ -237,7 +236,7 @@ macro_rules! both_databases {
                         let get = || tokio::time::timeout(Duration::from_millis(300), pool.get());
                         let (one, two, three) = tokio::join!(get(), get(), get());
                         assert!(one.is_err() && two.is_err() && three.is_err());
-                        assert_eq!(network.counters().open, 3, "they go on");
+                        assert_eq!(network.counters().open, 3, "the logins continue");
                         match size {
                             0 => pool.close(),
                             _ => pool.resize(size),
@@ -248,14 +247,14 @@ macro_rules! both_databases {
                             }
                         };
                         let ended = tokio::time::timeout(Duration::from_secs(5), ended).await;
-                        ended.expect("they end");
+                        ended.expect("the logins are cancelled");
                     });
                 }
             }
 
-            /// As in a program whose tests each have a runtime, and share a pool.
+            /// As in a program whose tests share a pool, and each have a runtime.
             #[test]
-            fn a_static_pool_serves_one_runtime_after_the_other() {
+            fn a_static_pool_works_on_consecutive_runtimes() {
                 static POOL: OnceLock<Pool> = OnceLock::new();
                 let pool = POOL.get_or_init(|| connector().pool_builder().max_size(2).build());
                 for threads in [1, 2, 1, 2] {
@@ -273,7 +272,7 @@ macro_rules! both_databases {
     };
 }
 
-/// Stand-ins whose logins take this long, for one test.
+/// Starts an emulator for one test, whose logins take this long.
 fn own_emulator(login: Duration) -> OwnEmulator {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let emulator = runtime.block_on(Emulator::start()).unwrap();
@@ -289,7 +288,7 @@ struct OwnEmulator {
 }
 
 impl OwnEmulator {
-    /// A relay that counts connections, and the string that leads through it.
+    /// Starts a relay that counts connections, and returns it with a string that uses it.
     fn behind_a_network(&self, string: &str) -> (Network, String) {
         let _entered = self.runtime.enter();
         let (azure_sql, postgres) = (self.emulator.azure_sql(), self.emulator.postgres());
@@ -305,7 +304,7 @@ impl OwnEmulator {
     }
 }
 
-/// No socket and no task is left.
+/// Waits until no socket and no task is left.
 async fn ended(network: &Network) {
     let ended = async {
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
@@ -313,11 +312,11 @@ async fn ended(network: &Network) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("all ends");
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("all sockets and tasks end");
 }
 
-/// The keepalive's time, interval and retries, and the user timeout in milliseconds, of the
-/// sockets of this process that are connected to `port`; `None` for one without.
+/// Returns the keepalive's time, interval and retries, and the user timeout in milliseconds, of
+/// this process's sockets that are connected to `port`; `None` for a socket without keepalive.
 #[cfg(target_os = "linux")]
 fn sockets_to(port: u16) -> Vec<Option<(u64, u64, u32, u128)>> {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -344,10 +343,10 @@ fn sockets_to(port: u16) -> Vec<Option<(u64, u64, u32, u128)>> {
     descriptors.filter_map(|descriptor| of(descriptor.unwrap())).collect()
 }
 
-/// As libpq has them.
+/// The keywords mean the same as in libpq.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn postgresqls_keywords_for_sockets_are_libpqs() {
+async fn the_keywords_of_libpq_configure_the_sockets_of_postgresql() {
     let url = emulator().postgres_url().to_string();
     let port = url.split("localhost:").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
     for (more, expected) in [

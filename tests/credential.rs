@@ -1,5 +1,4 @@
-//! Credentials against stand-ins for the identity endpoint and for `az`. Time
-//! is moved by hand.
+//! Credentials with stand-ins for the identity endpoint and for `az`, on a manual clock.
 
 #[path = "support/hostile.rs"]
 mod hostile;
@@ -38,7 +37,7 @@ use waiting::{ask, until, with_causes};
 use CredentialErrorKind::{Refused, Transient, Unavailable};
 
 const RESOURCE: &str = "https://database.windows.net";
-const NOBODY: &str = "00000000-0000-0000-0000-00000000beef";
+const UNKNOWN_ID: &str = "00000000-0000-0000-0000-00000000beef";
 
 struct World {
     issuer: Arc<Issuer>,
@@ -82,7 +81,7 @@ impl World {
         self.issuer.verify(token.secret(), RESOURCE).unwrap().object_id
     }
 
-    /// Moves the clock over these pauses, one try after the other.
+    /// Advances the clock by these pauses, one for each retry.
     async fn pass(&self, pauses: impl IntoIterator<Item = u64>) {
         for pause in pauses {
             self.until_waiting_for(pause).await;
@@ -103,18 +102,18 @@ fn builder(id: Option<&str>) -> entra_pool::credential::ManagedIdentityBuilder {
 }
 
 #[track_caller]
-fn assert_says(error: &CredentialError, kind: CredentialErrorKind, words: &[&str]) {
-    let told = with_causes(error);
-    assert_eq!(error.kind(), kind, "{told}");
+fn assert_error(error: &CredentialError, kind: CredentialErrorKind, words: &[&str]) {
+    let shown = with_causes(error);
+    assert_eq!(error.kind(), kind, "{shown}");
     for word in words {
-        assert!(told.contains(word), "{word:?} is not in {told:?}");
+        assert!(shown.contains(word), "{word:?} is not in {shown:?}");
     }
 }
 
 // App Service
 
 #[tokio::test]
-async fn app_service_is_asked_for_the_system_assigned_identity() {
+async fn app_service_returns_a_token_of_the_system_assigned_identity() {
     let world = world();
     let identity = world.app_service(None);
     assert_eq!(identity.host(), ManagedIdentityHost::AppService);
@@ -135,7 +134,7 @@ async fn app_service_is_asked_for_the_system_assigned_identity() {
 }
 
 #[tokio::test]
-async fn app_service_is_asked_for_a_user_assigned_identity() {
+async fn app_service_returns_a_token_of_a_user_assigned_identity() {
     let world = world();
     let id = world.user.client_id.clone();
     let identity = world.app_service(Some(&id));
@@ -148,17 +147,17 @@ async fn app_service_is_asked_for_a_user_assigned_identity() {
 #[tokio::test]
 async fn an_identity_that_the_app_does_not_have_is_named() {
     let world = world();
-    let error = ask(&world.app_service(Some(NOBODY))).await.unwrap_err();
-    let words = [NOBODY, "is not assigned to this app", "No managed identity found"];
-    assert_says(&error, Refused, &words);
+    let error = ask(&world.app_service(Some(UNKNOWN_ID))).await.unwrap_err();
+    let words = [UNKNOWN_ID, "is not assigned to this app", "No managed identity found"];
+    assert_error(&error, Refused, &words);
     world.endpoint.set_system_assigned(None);
     let error = ask(&world.app_service(None)).await.unwrap_err();
-    assert_says(&error, Refused, &["no system-assigned identity", "AZURE_CLIENT_ID"]);
+    assert_error(&error, Refused, &["no system-assigned identity", "AZURE_CLIENT_ID"]);
     assert_eq!(world.endpoint.requests(), 2, "a 400 is final");
 }
 
 #[tokio::test]
-async fn app_service_is_asked_three_times_a_second_apart() {
+async fn app_service_is_requested_three_times_at_intervals_of_a_second() {
     let world = world();
     let identity = world.app_service(None);
     world.endpoint.fail_next(2, Fault::Status(500, String::new()));
@@ -169,19 +168,19 @@ async fn app_service_is_asked_three_times_a_second_apart() {
     world.endpoint.fail(Fault::Throttled(Some(7)));
     let (failed, ()) = tokio::join!(ask(&identity), world.pass([7, 7]));
     let error = failed.unwrap_err();
-    assert_says(&error, Transient, &["429", "Slow down"]);
+    assert_error(&error, Transient, &["429", "Slow down"]);
     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
     assert_eq!(world.endpoint.requests(), 6);
 }
 
 #[tokio::test]
-async fn an_app_service_endpoint_that_refuses_connections_is_asked_again_and_may_come_back() {
+async fn an_app_service_endpoint_that_refuses_connections_is_retried_until_it_listens() {
     let world = world();
     let identity = world.app_service(None);
     world.endpoint.go_away().await.unwrap();
     let (failed, ()) = tokio::join!(ask(&identity), world.pass([1; 10]));
     let words = ["App Service", "is not listening", "/msi/token", "cannot connect"];
-    assert_says(&failed.unwrap_err(), Transient, &words);
+    assert_error(&failed.unwrap_err(), Transient, &words);
     let moves = async {
         world.pass([1]).await;
         world.until_waiting_for(1).await;
@@ -202,10 +201,10 @@ async fn a_wrong_identity_header_is_refused_and_not_shown() {
         .clock(world.clock.clone())
         .build()
         .unwrap();
-    // Asked once more: an app that has just started may be refused.
+    // The request is retried once: an app that has just started may be refused.
     let (failed, ()) = tokio::join!(ask(&identity), world.pass([1]));
     let error = failed.unwrap_err();
-    assert_says(&error, Refused, &["identity header", "IDENTITY_HEADER"]);
+    assert_error(&error, Refused, &["identity header", "IDENTITY_HEADER"]);
     for shown in [with_causes(&error), format!("{error:?}"), format!("{identity:?}")] {
         assert!(!shown.contains("not-the-right-0ne"), "{shown}");
     }
@@ -214,7 +213,7 @@ async fn a_wrong_identity_header_is_refused_and_not_shown() {
 // IMDS
 
 #[tokio::test]
-async fn imds_is_asked_for_either_kind_of_identity() {
+async fn imds_returns_tokens_of_both_kinds_of_identity() {
     let world = world();
     let identity = world.imds(None);
     assert_eq!(identity.host(), ManagedIdentityHost::Imds);
@@ -240,31 +239,31 @@ async fn imds_is_asked_for_either_kind_of_identity() {
 #[tokio::test]
 async fn an_identity_that_the_machine_does_not_have_is_named() {
     let world = world();
-    let error = ask(&world.imds(Some(NOBODY))).await.unwrap_err();
-    let words = [NOBODY, "is not assigned to this machine", "Identity not found"];
-    assert_says(&error, Refused, &words);
+    let error = ask(&world.imds(Some(UNKNOWN_ID))).await.unwrap_err();
+    let words = [UNKNOWN_ID, "is not assigned to this machine", "Identity not found"];
+    assert_error(&error, Refused, &words);
     world.endpoint.set_system_assigned(None);
     world.endpoint.assign(Principal::new("another", PrincipalKind::UserAssigned));
     let error = ask(&world.imds(None)).await.unwrap_err();
-    assert_says(&error, Refused, &["several user-assigned identities", "AZURE_CLIENT_ID"]);
+    assert_error(&error, Refused, &["several user-assigned identities", "AZURE_CLIENT_ID"]);
     world.endpoint.unassign("another");
     world.endpoint.unassign("shop-identity");
     let error = ask(&world.imds(None)).await.unwrap_err();
-    assert_says(&error, Unavailable, &["no system-assigned identity", "Identity not found"]);
+    assert_error(&error, Unavailable, &["no system-assigned identity", "Identity not found"]);
     assert_eq!(world.endpoint.requests(), 3, "a 400 is final");
 }
 
 #[tokio::test]
-async fn a_resource_that_entra_does_not_know_is_not_blamed_on_the_identity() {
+async fn a_resource_unknown_to_entra_is_not_reported_as_an_unknown_identity() {
     let world = world();
     let scope = Scope::new("nonsense/.default").unwrap();
     let request = TokenRequest::new(scope, Reason::Missing);
     let error = world.imds(None).get_token(request).await.unwrap_err();
-    assert_says(&error, Refused, &["IMDS does not issue this token", "AADSTS500011"]);
+    assert_error(&error, Refused, &["IMDS does not issue this token", "AADSTS500011"]);
 }
 
 #[tokio::test]
-async fn imds_is_asked_again_with_growing_pauses() {
+async fn imds_is_retried_with_growing_pauses() {
     let world = world();
     let identity = world.imds(None);
     world.endpoint.fail_next(3, Fault::Status(500, "{}".into()));
@@ -272,26 +271,26 @@ async fn imds_is_asked_again_with_growing_pauses() {
     token.unwrap();
     world.endpoint.fail(Fault::Status(503, "{}".into()));
     let (failed, ()) = tokio::join!(ask(&identity), world.pass([1, 2, 4]));
-    assert_says(&failed.unwrap_err(), Transient, &["IMDS returned 503"]);
+    assert_error(&failed.unwrap_err(), Transient, &["IMDS returned 503"]);
     assert_eq!(world.endpoint.requests(), 8);
 }
 
 #[tokio::test]
-async fn imds_has_its_own_pause_respected() {
+async fn the_retry_after_header_of_imds_is_respected() {
     let world = world();
     let identity = world.imds(None);
     world.endpoint.fail_next(1, Fault::Throttled(Some(5)));
     let (token, ()) = tokio::join!(ask(&identity), world.pass([5]));
     token.unwrap();
-    // Too long to wait for here: whoever asked is told.
+    // This pause is too long to wait for: the caller gets the error.
     world.endpoint.fail(Fault::Throttled(Some(600)));
     let error = ask(&identity).await.unwrap_err();
-    assert_says(&error, Transient, &["429"]);
+    assert_error(&error, Transient, &["429"]);
     assert_eq!(error.retry_after(), Some(Duration::from_secs(600)));
 }
 
 #[tokio::test]
-async fn an_update_of_imds_is_waited_out() {
+async fn requests_are_retried_while_imds_is_updated() {
     let world = world();
     let identity = world.imds(None);
     world.endpoint.fail_next(8, Fault::Status(410, "{}".into()));
@@ -301,7 +300,7 @@ async fn an_update_of_imds_is_waited_out() {
 }
 
 #[tokio::test]
-async fn silence_ends_by_the_clock() {
+async fn a_request_without_a_response_times_out() {
     let world = world();
     let identity = world.imds(None);
     world.endpoint.fail(Fault::Silence);
@@ -313,47 +312,47 @@ async fn silence_ends_by_the_clock() {
         }
     };
     let (failed, ()) = tokio::join!(ask(&identity), moves);
-    assert_says(&failed.unwrap_err(), Transient, &["IMDS", "no response within 20s"]);
+    assert_error(&failed.unwrap_err(), Transient, &["IMDS", "no response within 20s"]);
     assert_eq!(world.endpoint.requests(), 4);
 }
 
 #[tokio::test]
-async fn where_nobody_listens_there_is_no_imds() {
+async fn a_refused_connection_means_that_there_is_no_imds() {
     let world = world();
     world.endpoint.go_away().await.unwrap();
     let error = ask(&world.imds(None)).await.unwrap_err();
-    assert_says(&error, Unavailable, &["cannot be reached", "az login", "cannot connect"]);
+    assert_error(&error, Unavailable, &["cannot be reached", "az login", "cannot connect"]);
 }
 
 #[tokio::test]
-async fn not_everything_that_answers_is_imds() {
+async fn responses_of_other_services_are_not_taken_for_imds() {
     let world = world();
     let identity = world.imds(None);
     world.endpoint.fail(Fault::Status(403, "connection refused".into()));
-    assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "403"]);
+    assert_error(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "403"]);
     world.endpoint.fail(Fault::Status(200, "<!doctype html>".to_owned()));
-    assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "web page"]);
+    assert_error(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "web page"]);
     world.endpoint.fail(Fault::Status(400, "<html>".into()));
-    assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS"]);
+    assert_error(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS"]);
     world.endpoint.fail(Fault::Status(404, "<html>".into()));
-    assert_says(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "404"]);
+    assert_error(&ask(&identity).await.unwrap_err(), Unavailable, &["is not IMDS", "404"]);
     world.endpoint.recover();
     ask(&identity).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_token_is_a_typed_error() {
+async fn a_response_without_a_token_is_a_typed_error() {
     let world = world();
     for identity in [world.imds(None), world.app_service(None)] {
         world.endpoint.fail(Fault::Status(200, String::new()));
         let error = ask(&identity).await.unwrap_err();
-        assert_says(&error, Transient, &["cannot get a token from", "the response is empty"]);
+        assert_error(&error, Transient, &["cannot get a token from", "the response is empty"]);
         world.endpoint.fail(Fault::Status(200, r#"{"token_type":"Bear"#.to_owned()));
         let error = ask(&identity).await.unwrap_err();
-        assert_says(&error, Transient, &["truncated"]);
+        assert_error(&error, Transient, &["truncated"]);
         world.endpoint.fail(Fault::Status(200, r#"{"access_token":""}"#.into()));
         let error = ask(&identity).await.unwrap_err();
-        assert_says(&error, Transient, &["access_token is empty"]);
+        assert_error(&error, Transient, &["access_token is empty"]);
         world.endpoint.fail(Fault::Status(200, " ".repeat(65 * 1024)));
         let error = ask(&identity).await.unwrap_err();
         assert!(with_causes(&error).contains("longer than 65536 bytes"), "{error:?}");
@@ -362,7 +361,7 @@ async fn an_answer_that_is_no_token_is_a_typed_error() {
         world.endpoint.fail(Fault::Status(200, "<!doctype html>".to_owned()));
         ask(&world.app_service(None)).await.unwrap_err()
     };
-    assert_says(&error, Transient, &["web page"]);
+    assert_error(&error, Transient, &["web page"]);
 }
 
 #[tokio::test]
@@ -381,13 +380,13 @@ async fn redirects_are_not_followed() {
     };
     let identity = ManagedIdentity::system_assigned().imds_endpoint(url).build().unwrap();
     let (failed, ()) = tokio::join!(ask(&identity), serve);
-    assert_says(&failed.unwrap_err(), Unavailable, &["302"]);
+    assert_error(&failed.unwrap_err(), Unavailable, &["302"]);
     assert_eq!(world.endpoint.requests(), 0);
 }
 
 const PROXY_TARGET: &str = "CREDENTIAL_TEST_TARGET";
 
-/// The part of the next test that runs in a process of its own.
+/// The part of the next test that runs in a separate process.
 #[tokio::test]
 #[ignore = "started by a_proxy_is_never_used"]
 async fn with_a_proxy_in_the_environment() {
@@ -425,7 +424,7 @@ fn az(issuer: &Arc<Issuer>) -> (AzureCliStandIn, Principal) {
 }
 
 #[tokio::test]
-async fn the_azure_cli_gives_its_users_token() {
+async fn the_azure_cli_returns_its_users_token() {
     let world = world();
     let (az, developer) = az(&world.issuer);
     let cli = AzureCli::builder()
@@ -462,21 +461,21 @@ async fn the_azure_cli_gives_its_users_token() {
 }
 
 #[tokio::test]
-async fn the_failures_of_the_azure_cli_are_told_apart() {
+async fn the_failures_of_the_azure_cli_are_distinguished() {
     let world = world();
     let (az, _) = az(&world.issuer);
     let cli = AzureCli::builder().executable(az.executable()).build().unwrap();
     az.set_mode(AzureCliMode::LoggedOut).unwrap();
-    assert_says(&ask(&cli).await.unwrap_err(), Unavailable, &["is not logged in", "az login"]);
+    assert_error(&ask(&cli).await.unwrap_err(), Unavailable, &["is not logged in", "az login"]);
     az.set_mode(AzureCliMode::Broken).unwrap();
-    assert_says(&ask(&cli).await.unwrap_err(), Refused, &["failed with", "unexpected error"]);
+    assert_error(&ask(&cli).await.unwrap_err(), Refused, &["failed with", "unexpected error"]);
     az.set_mode(AzureCliMode::Garbage).unwrap();
     let error = ask(&cli).await.unwrap_err();
-    assert_says(&error, Refused, &["did not print a token", "not a JSON object"]);
+    assert_error(&error, Refused, &["did not print a token", "not a JSON object"]);
     assert!(!with_causes(&error).contains("updates"), "standard output is shown");
 
     let absent = AzureCli::builder().executable("/nowhere/az").build().unwrap();
-    assert_says(&ask(&absent).await.unwrap_err(), Unavailable, &["is not installed"]);
+    assert_error(&ask(&absent).await.unwrap_err(), Unavailable, &["is not installed"]);
 }
 
 #[tokio::test]
@@ -487,9 +486,9 @@ async fn the_azure_cli_runs_from_a_folder_with_characters_that_shells_treat_spec
     let folder = parent.path().join("Program Files (x86) & ^echo; 'Azure'");
     std::fs::create_dir(&folder).unwrap();
     let file = folder.join(az.executable().file_name().unwrap());
-    // A file that was just open for writing may not run.
+    // A file that was open for writing until now may fail to run.
     std::fs::hard_link(az.executable(), &file).unwrap();
-    // On Windows also without the extension.
+    // On Windows, also without the extension.
     for executable in [file.clone(), file.with_extension("")] {
         let cli = AzureCli::builder().executable(executable).build().unwrap();
         let token = ask(&cli).await.unwrap();
@@ -498,14 +497,14 @@ async fn the_azure_cli_runs_from_a_folder_with_characters_that_shells_treat_spec
 }
 
 #[tokio::test]
-async fn an_azure_cli_that_hangs_is_ended() {
+async fn an_azure_cli_that_hangs_times_out() {
     let world = world();
     let (az, _) = az(&world.issuer);
     az.set_mode(AzureCliMode::Hanging).unwrap();
     let cli = AzureCli::builder().executable(az.executable()).clock(world.clock.clone());
     let cli = cli.build().unwrap();
     let (failed, ()) = tokio::join!(ask(&cli), world.pass([30]));
-    assert_says(&failed.unwrap_err(), Transient, &["within 30s"]);
+    assert_error(&failed.unwrap_err(), Transient, &["within 30s"]);
 }
 
 // Azure Developer CLI
@@ -517,7 +516,7 @@ fn azd(issuer: &Arc<Issuer>) -> (AzureCliStandIn, Principal) {
 }
 
 #[tokio::test]
-async fn the_azure_developer_cli_gives_its_users_token() {
+async fn the_azure_developer_cli_returns_its_users_token() {
     let world = world();
     let (azd, developer) = azd(&world.issuer);
     let cli = AzureDeveloperCli::builder().executable(azd.executable());
@@ -546,7 +545,7 @@ async fn the_azure_developer_cli_gives_its_users_token() {
 }
 
 #[tokio::test]
-async fn the_failures_of_the_azure_developer_cli_are_told_apart() {
+async fn the_failures_of_the_azure_developer_cli_are_distinguished() {
     let world = world();
     let (azd, _) = azd(&world.issuer);
     let build = |executable, tenant| {
@@ -556,30 +555,30 @@ async fn the_failures_of_the_azure_developer_cli_are_told_apart() {
     let cli = build(azd.executable(), entra_pool_emulator::jwt::TENANT_ID);
     azd.set_mode(AzureCliMode::LoggedOut).unwrap();
     let error = ask(&cli).await.unwrap_err();
-    assert_says(&error, Unavailable, &["run `azd auth login` (it says: ERROR: not logged in"]);
+    assert_error(&error, Unavailable, &["run `azd auth login` (it says: ERROR: not logged in"]);
     azd.set_mode(AzureCliMode::Broken).unwrap();
-    assert_says(&ask(&cli).await.unwrap_err(), Refused, &["failed with", "unexpected error"]);
+    assert_error(&ask(&cli).await.unwrap_err(), Refused, &["failed with", "unexpected error"]);
     azd.set_mode(AzureCliMode::Garbage).unwrap();
     let error = ask(&cli).await.unwrap_err();
-    assert_says(&error, Refused, &["did not print a token", "`azd auth token --output json`"]);
+    assert_error(&error, Refused, &["did not print a token", "`azd auth token --output json`"]);
     assert!(!with_causes(&error).contains("updates"), "standard output is shown");
     azd.set_mode(AzureCliMode::Hanging).unwrap();
     let (failed, ()) = tokio::join!(ask(&cli), world.pass([30]));
-    assert_says(&failed.unwrap_err(), Transient, &["Azure Developer CLI", "within 30s"]);
+    assert_error(&failed.unwrap_err(), Transient, &["Azure Developer CLI", "within 30s"]);
     azd.set_mode(AzureCliMode::LoggedIn).unwrap();
-    let elsewhere = build(azd.executable(), "contoso.com");
-    assert_says(&ask(&elsewhere).await.unwrap_err(), Refused, &["AADSTS90002"]);
+    let other_tenant = build(azd.executable(), "contoso.com");
+    assert_error(&ask(&other_tenant).await.unwrap_err(), Refused, &["AADSTS90002"]);
     let absent = build("/nowhere/azd".into(), "contoso.com");
-    assert_says(
+    assert_error(
         &ask(&absent).await.unwrap_err(),
         Unavailable,
         &["is not installed", "install-azd"],
     );
 }
 
-#[cfg(not(windows))] // There PATH is searched for azd.exe, and the stand-in is a batch file.
+#[cfg(not(windows))] // On Windows, PATH is searched for azd.exe, but the stand-in is a batch file.
 #[tokio::test]
-async fn the_azure_developer_cli_is_used_where_nothing_else_is() {
+async fn the_azure_developer_cli_is_used_if_it_is_the_only_credential() {
     let world = world();
     world.endpoint.go_away().await.unwrap();
     let (azd, developer) = azd(&world.issuer);
@@ -601,10 +600,10 @@ async fn the_azure_developer_cli_is_used_where_nothing_else_is() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_grandchild_that_keeps_the_pipe_open_does_not_outlast_the_limit() {
+async fn a_grandchild_that_keeps_the_pipe_open_does_not_exceed_the_limit() {
     let world = world();
     let folder = tempfile::tempdir().unwrap();
-    // It never ends by itself, and neither does what it has started.
+    // Neither the script nor the process that it starts ends by itself.
     let text = format!("sleep 60 & echo > '{}/up'; wait", folder.path().display());
     let executable = script(folder.path(), &text).await;
     let azd = AzureDeveloperCli::builder().executable(&executable).clock(world.clock.clone());
@@ -616,17 +615,17 @@ async fn a_grandchild_that_keeps_the_pipe_open_does_not_outlast_the_limit() {
             world.pass([30]).await;
         };
         let (failed, ()) = tokio::join!(ask(credential), moves);
-        assert_says(&failed.unwrap_err(), Transient, &["within 30s"]);
+        assert_error(&failed.unwrap_err(), Transient, &["within 30s"]);
         std::fs::remove_file(&up).unwrap();
     }
 }
 
-/// A script in place of `az`.
+/// Writes a script that replaces `az`.
 #[cfg(unix)]
 async fn script(folder: &Path, text: &str) -> std::path::PathBuf {
     let path = folder.join("az");
-    // Written by a process of its own: what this one has open for writing, a
-    // fork of another test would keep open, and it could not be run.
+    // Written by another process: if this process had the file open for writing, a fork of
+    // another test would keep it open, and the script could not be run.
     let mut child = tokio::process::Command::new("/bin/sh");
     child.args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod +x \"$2\"", "sh", text]);
     assert!(child.arg(&path).status().await.unwrap().success());
@@ -638,7 +637,7 @@ async fn script(folder: &Path, text: &str) -> std::path::PathBuf {
 async fn a_hanging_azure_cli_is_killed() {
     let world = world();
     let folder = tempfile::tempdir().unwrap();
-    // As some packages' `az`, which runs Python and waits for it.
+    // Like the `az` of some packages, which runs Python and waits for it.
     let text = format!("sleep 60 & echo $! > '{}/pid'; wait", folder.path().display());
     let az = script(folder.path(), &text).await;
     let pid_file = folder.path().join("pid");
@@ -659,14 +658,14 @@ async fn a_hanging_azure_cli_is_killed() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_the_azure_cli_leaves_running_delays_nobody() {
+async fn a_process_that_the_azure_cli_leaves_running_does_not_delay_the_token() {
     let world = world();
     let folder = tempfile::tempdir().unwrap();
     let text = r#"sleep 3 & echo '{"accessToken":"opaque","expires_on":1767225600}'"#;
     let az = script(folder.path(), text).await;
     let cli = AzureCli::builder().executable(az).clock(world.clock.clone()).build().unwrap();
     let moves = async {
-        // The limit, and the grace for the rest of the output.
+        // The time limit, and the limit for the rest of the output.
         until(|| world.clock.sleepers() == 2).await;
         world.clock.advance(Duration::from_millis(500));
     };
@@ -676,7 +675,7 @@ async fn what_the_azure_cli_leaves_running_delays_nobody() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn errors_of_the_azure_cli_are_short_and_hold_no_token() {
+async fn errors_of_the_azure_cli_are_short_and_contain_no_token() {
     let folder = tempfile::tempdir().unwrap();
     for (text, kind, word) in [
         ("echo eyJsecret; echo \"bad eyJsecret here\" >&2; exit 3", Refused, "bad [redacted]"),
@@ -689,17 +688,17 @@ async fn errors_of_the_azure_cli_are_short_and_hold_no_token() {
         let az = script(folder.path(), text).await;
         let cli = AzureCli::builder().executable(az).build().unwrap();
         let error = ask(&cli).await.unwrap_err();
-        assert_says(&error, kind, &[word]);
+        assert_error(&error, kind, &[word]);
         for shown in [with_causes(&error), format!("{error:?}")] {
             assert!(!shown.contains("eyJ") && shown.len() < 2_000, "{shown}");
         }
     }
 }
 
-/// Each way in which `az` itself is broken, needs another login, or writes more than the JSON.
+/// `az` may be broken, need another login, or print more than the JSON.
 #[cfg(unix)]
 #[tokio::test]
-async fn what_az_reports_leads_to_the_command_that_helps() {
+async fn errors_of_az_name_the_command_to_run() {
     const LOGIN: &str = "az login --tenant t --scope https://database.windows.net/.default";
     let folder = tempfile::tempdir().unwrap();
     let policy = format!(
@@ -709,7 +708,7 @@ async fn what_az_reports_leads_to_the_command_that_helps() {
     let traceback = "echo 'Traceback (most recent call last):' >&2; for i in $(seq 200); do \
                      echo '  File \"x.py\", line 7' >&2; done; echo 'OSError: disk full' >&2; exit 1";
     let run = format!("run `{LOGIN}` (it says: ");
-    // As `az` 2.76 and later print it. The claims are no token, and must not be hidden.
+    // As `az` 2.76 and later print it. The claims are not a token and must not be redacted.
     let challenge = format!(
         "{LOGIN} --claims-challenge \"eyJhY2Nlc3NfdG9rZW4iOnsiYWNycyI6eyJ2YWx1ZXMiOlsicDEiXX19fQ==\""
     );
@@ -732,9 +731,9 @@ async fn what_az_reports_leads_to_the_command_that_helps() {
     ] {
         let az = script(folder.path(), text).await;
         let cli = AzureCli::builder().executable(az).build().unwrap();
-        assert_says(&ask(&cli).await.unwrap_err(), kind, &[said]);
+        assert_error(&ask(&cli).await.unwrap_err(), kind, &[said]);
     }
-    // The interpreter of its first line.
+    // The interpreter in the script's first line does not exist.
     let az = script(folder.path(), "").await;
     let mut sed = tokio::process::Command::new("sed");
     sed.args(["-i", "1s:.*:#!/nowhere/python3:"]).arg(&az);
@@ -743,7 +742,7 @@ async fn what_az_reports_leads_to_the_command_that_helps() {
     let by_path = AzureCli::builder().environment(by_path).build().unwrap();
     for cli in [AzureCli::builder().executable(az).build().unwrap(), by_path] {
         let error = ask(&cli).await.unwrap_err();
-        assert_says(&error, Unavailable, &["(az) cannot be run", "interpreter"]);
+        assert_error(&error, Unavailable, &["(az) cannot be run", "interpreter"]);
     }
     let noisy = "printf 'WARNING: {new} version\\n\\033[33m'; \
                  printf '{\"accessToken\":\"opaque\",\"expires_on\":1767225600}\\n\\033[0m'";
@@ -755,7 +754,7 @@ async fn what_az_reports_leads_to_the_command_that_helps() {
 // Chain
 
 #[tokio::test]
-async fn a_machine_without_any_credential_says_so_within_3_seconds() {
+async fn a_machine_without_any_credential_is_reported_within_3_seconds() {
     let world = world();
     world.endpoint.fail(Fault::Silence);
     let empty = tempfile::tempdir().unwrap();
@@ -777,7 +776,7 @@ async fn a_machine_without_any_credential_says_so_within_3_seconds() {
     let (failed, ()) = tokio::join!(ask(&chain), moves);
     assert_eq!(world.clock.monotonic(), Duration::from_secs(3));
     let error = failed.unwrap_err();
-    assert_says(
+    assert_error(
         &error,
         Unavailable,
         &[
@@ -809,11 +808,11 @@ async fn the_same_environment_works_in_azure_and_on_a_laptop() {
     assert_eq!(world.object_id_of(&token), world.system.object_id);
     assert_eq!(chain.name(), "managed identity (IMDS)");
     assert_eq!(world.endpoint.requests(), 2, "the probe and the request");
-    // Once there, it is not probed again; and it is not gone past any more.
+    // After a first token, IMDS is not probed again and never skipped.
     ask(&chain).await.unwrap();
     assert_eq!(world.endpoint.requests(), 3);
     world.endpoint.go_away().await.unwrap();
-    assert_says(&ask(&chain).await.unwrap_err(), Transient, &["IMDS", "has responded before"]);
+    assert_error(&ask(&chain).await.unwrap_err(), Transient, &["IMDS", "has responded before"]);
     assert!(az.invocations().unwrap().is_empty());
 
     let chain =
@@ -843,17 +842,18 @@ async fn the_environment_selects_the_user_assigned_identity() {
 
 // Clouds
 
-/// `connect` reads the process' own variables: the test runs itself again with
-/// them.
+/// `connect` reads the variables of the process, so the test runs itself again with them.
 #[tokio::test]
-async fn whom_an_application_asks_follows_from_the_databases_host() {
+async fn the_authority_of_an_application_is_derived_from_the_databases_host() {
     const MARK: &str = "ENTRA_POOL_TEST_CLOUDS";
     let Ok(authority) = std::env::var(MARK) else {
         for authority in ["", "https://login.example"] {
             let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-            child.args(["whom_an_application_asks", "--nocapture"]);
+            child.args(["the_authority_of_an_application", "--nocapture"]);
             child.env_clear().env(MARK, authority).env("AZURE_AUTHORITY_HOST", authority);
-            child.env("AZURE_TENANT_ID", "contoso.onmicrosoft.com").env("AZURE_CLIENT_ID", NOBODY);
+            child
+                .env("AZURE_TENANT_ID", "contoso.onmicrosoft.com")
+                .env("AZURE_CLIENT_ID", UNKNOWN_ID);
             child.env("AZURE_CLIENT_SECRET", "s3cret");
             child.env("AZURE_FEDERATED_TOKEN_FILE", "/nowhere/token");
             let output = child.output().await.unwrap();
@@ -881,12 +881,12 @@ async fn whom_an_application_asks_follows_from_the_databases_host() {
     ] {
         let expected = if authority.is_empty() { cloud } else { &authority };
         let workload = format!("Server={sql};Authentication=Active Directory Workload Identity");
-        let of_string =
+        let from_string =
             |string: &str| entra_pool::azure_sql::Config::parse_with_credential(string).unwrap().1;
         let url = format!("postgres://app@{postgres}/menu");
         let (_, postgres) = entra_pool::postgres::Config::parse_with_credential(&url).unwrap();
         for (credential, applications) in
-            [(of_string(&format!("Server={sql}")), 2), (postgres, 2), (of_string(&workload), 1)]
+            [(from_string(&format!("Server={sql}")), 2), (postgres, 2), (from_string(&workload), 1)]
         {
             let shown = format!("{credential:?}");
             assert_eq!(shown.matches(expected).count(), applications, "{expected}: {shown}");
@@ -908,36 +908,36 @@ async fn other_azure_crates_can_use_these_credentials() {
     assert!(world.issuer.verify(token.token.secret(), RESOURCE).is_ok());
     assert!(identity.get_token(&[], None).await.is_err());
     assert!(identity.get_token(&["a b"], None).await.is_err());
-    let nobody: Arc<dyn AzureCredential> = Arc::new(world.app_service(Some(NOBODY)));
-    let error = nobody.get_token(&[scope.as_str()], None).await.unwrap_err();
+    let unknown: Arc<dyn AzureCredential> = Arc::new(world.app_service(Some(UNKNOWN_ID)));
+    let error = unknown.get_token(&[scope.as_str()], None).await.unwrap_err();
     assert!(error.to_string().contains("is not assigned to this app"), "{error}");
 
-    // With the tokens that pools of the same identity use.
-    let ours = Identity::new(world.app_service(None));
-    let in_pools = ours.tokens(scope.clone()).token().await.unwrap();
-    let token = AzureCredential::get_token(&ours, &[scope.as_str()], None).await.unwrap();
+    // An `Identity` returns the tokens that its pools use.
+    let shared = Identity::new(world.app_service(None));
+    let in_pools = shared.tokens(scope.clone()).token().await.unwrap();
+    let token = AzureCredential::get_token(&shared, &[scope.as_str()], None).await.unwrap();
     assert_eq!(token.token.secret(), in_pools.secret());
     assert_eq!(SystemTime::from(token.expires_on), in_pools.expires_on());
-    let ours = Identity::new(world.app_service(Some(NOBODY)));
-    let error = AzureCredential::get_token(&ours, &[scope.as_str()], None).await.unwrap_err();
+    let shared = Identity::new(world.app_service(Some(UNKNOWN_ID)));
+    let error = AzureCredential::get_token(&shared, &[scope.as_str()], None).await.unwrap_err();
     assert!(error.to_string().contains("cannot get a token for"), "{error}");
 
-    // And back again.
-    let ours = entra_pool::credential::from_azure_core("theirs", identity);
-    assert_eq!(ours.name(), "theirs");
-    assert_eq!(world.object_id_of(&ask(&ours).await.unwrap()), world.system.object_id);
+    // The opposite direction.
+    let adapted = entra_pool::credential::from_azure_core("azure_core", identity);
+    assert_eq!(adapted.name(), "azure_core");
+    assert_eq!(world.object_id_of(&ask(&adapted).await.unwrap()), world.system.object_id);
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_a_command_line_tool_says_is_fit_to_be_shown() {
+async fn the_output_of_a_command_line_tool_is_sanitized_in_errors() {
     use std::os::unix::fs::PermissionsExt;
 
     let signature: String = ('a'..='z').chain('A'..='Z').collect();
     let token = format!("eyJhbGci.eyJzdWIi.{signature}");
     let folder = tempfile::tempdir().unwrap();
     let tool = folder.path().join("tool");
-    // It fails behind a token that it has written.
+    // It prints a token and then fails.
     let script = r#"#!/bin/sh
 cd "${0%/*}" && cat out && cat err >&2; exit 1
 "#;

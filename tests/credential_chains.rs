@@ -1,6 +1,6 @@
-//! The default chain: what IMDS does × `User Id` × `AZURE_TOKEN_CREDENTIALS` × the Azure CLI.
-//! Which credentials are asked, which one is pinned, and what is reported.
-#![allow(clippy::disallowed_methods)] // Of a test that fails, and of the kernel: real time.
+//! The default chain: behaviour of IMDS × `User Id` × `AZURE_TOKEN_CREDENTIALS` × the Azure CLI.
+//! Checks which credentials are tried, which one is pinned, and the messages.
+#![allow(clippy::disallowed_methods)] // Timeouts of failing tests and of the kernel use real time.
 
 #[path = "support/logs.rs"]
 mod logs;
@@ -39,8 +39,8 @@ use CredentialErrorKind::{Transient, Unavailable};
 const RESOURCE: &str = "https://database.windows.net";
 const CLIENT_ID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// What IMDS does; how many requests it gets when the managed identity is asked; how many
-/// milliseconds the clock moves meanwhile.
+/// The behaviour of IMDS; the number of its requests if the managed identity is tried; the
+/// milliseconds by which the clock advances meanwhile.
 const IMDS: [(&str, u64, u64); 7] = [
     ("slow", 3, 1_200),
     ("404 JSON", 5, 7_000),
@@ -54,10 +54,10 @@ const USER_ID: [&str; 2] = ["given", "not"];
 const SELECTION: [&str; 3] = ["unset", "prod", "dev"];
 const AZ: [&str; 2] = ["in", "out"];
 
-/// `*` is any, a comma separates several. `asked`: IMDS or the Azure CLI. `result`: the owner of
-/// the token, who is pinned (the `system`-assigned identity, the `user`-assigned identity that
-/// `User Id` names, the `developer`), or the kind of the error; `config` is an error before
-/// anything is asked. `said`: what the log says of a pinned credential, or the error; `+` joins.
+/// `*` matches any value; commas separate alternatives. `asked`: IMDS or the Azure CLI. `result`:
+/// the owner of the token, who is pinned (the `system`-assigned identity, the `user`-assigned
+/// identity that `User Id` names, the `developer`), or the kind of the error; `config` is an error
+/// before any request. `said`: words of the log for a pinned credential, or of the error.
 const TABLE: &str = "
 IMDS               | User Id | AZURE_TOKEN_.. | az  | asked   | result      | said
 slow               | not     | unset, prod    | *   | imds    | system      | INFO + managed identity (IMDS) + service principal: AZURE_CLIENT_SECRET
@@ -93,7 +93,7 @@ struct World {
     developer: Principal,
 }
 
-/// An IMDS, and a clock that is moved by hand.
+/// An IMDS and a manual clock.
 struct Machine {
     endpoint: IdentityEndpoint,
     clock: ManualClock,
@@ -132,7 +132,7 @@ impl World {
         ])
     }
 
-    /// Which of them the verified claims name.
+    /// Returns the principal that the verified claims name.
     fn owner(&self, token: &Token) -> &'static str {
         let owner = self.issuer.verify(token.secret(), RESOURCE).unwrap().object_id;
         let known =
@@ -156,9 +156,9 @@ impl Machine {
         }
     }
 
-    /// Moves the clock while the managed identity is asked.
+    /// Advances the clock while the managed identity is tried.
     async fn pass(&self, imds: &str) {
-        // The sum of the steps; after which request each is waited for.
+        // For each step, the number of requests to wait for, and the seconds to advance.
         let steps: &[(u64, u64)] = match imds {
             "slow" => {
                 self.step(1, 1_000).await;
@@ -185,21 +185,21 @@ impl Machine {
     }
 }
 
-/// What comes of `asking`, while `moves` moves the clock or answers. If it ends early, the
-/// rest of the moves is not waited for.
+/// Returns the outcome of `asking`, while `moves` advances the clock or answers requests. If
+/// `asking` ends early, the remaining moves are dropped.
 async fn with_moves<T>(asking: impl Future<Output = T>, moves: impl Future<Output = ()>) -> T {
     tokio::pin!(asking);
     tokio::select! {
         outcome = &mut asking => outcome,
         () = moves => {
             let limit = Duration::from_secs(60);
-            tokio::time::timeout(limit, asking).await.expect("it waits for more moves")
+            tokio::time::timeout(limit, asking).await.expect("the outcome needs no more moves")
         }
     }
 }
 
-/// What the chain has logged, at `info` and above.
-fn chosen(log: &logs::Capture) -> Vec<String> {
+/// Returns the log lines of the chain at `info` and above.
+fn chain_log(log: &logs::Capture) -> Vec<String> {
     let of_chain = |line: &&str| line.contains("entra_pool::credential::chain");
     log.text().lines().filter(of_chain).map(str::to_owned).collect()
 }
@@ -215,7 +215,7 @@ struct Row {
     said: String,
 }
 
-/// The table with its `*` and commas written out.
+/// Returns the rows of the table with `*` and commas expanded.
 fn rows() -> Vec<Row> {
     let has = |cell: &str, value: &str| cell == "*" || cell.split(", ").any(|one| one == value);
     let mut rows = Vec::new();
@@ -255,7 +255,7 @@ fn the_table_has_each_case_once() {
 }
 
 #[tokio::test]
-async fn an_identity_is_chosen_as_the_table_says_and_never_replaced_by_another() {
+async fn the_table_determines_the_identity_and_it_never_changes() {
     let world = World::new();
     for row in rows() {
         check(&world, &row).await;
@@ -305,7 +305,7 @@ async fn check(world: &World, row: &Row) {
     assert_eq!(machine.endpoint.requests(), requests, "{what}");
     assert_eq!(machine.clock.monotonic(), Duration::from_millis(elapsed), "{what}");
     assert_eq!(runs_of_az() - before, usize::from(asks("az")), "{what}");
-    let logged = chosen(&log);
+    let logged = chain_log(&log);
     match outcome {
         Ok(token) => {
             let owner = world.owner(&token);
@@ -314,8 +314,8 @@ async fn check(world: &World, row: &Row) {
             assert_words(what, &logged.join("\n"), &row.said);
             let warnings = logged.iter().filter(|line| line.contains("WARN")).count();
             assert_eq!(warnings, usize::from(row.said.contains("WARN")), "{what}: {logged:?}");
-            it_stays(world, row, &machine, &chain, owner).await;
-            assert_eq!(chosen(&log), logged, "{what}: it is logged once");
+            assert_pinned(world, row, &machine, &chain, owner).await;
+            assert_eq!(chain_log(&log), logged, "{what}: it is logged once");
         }
         Err(error) => {
             let kind = match error.kind() {
@@ -331,8 +331,8 @@ async fn check(world: &World, row: &Row) {
     logs::assert_no_token(&log.text());
 }
 
-/// Whatever becomes of the others, and of itself.
-async fn it_stays(
+/// The credential stays pinned, even if it fails or another one becomes available.
+async fn assert_pinned(
     world: &World,
     row: &Row,
     machine: &Machine,
@@ -369,7 +369,7 @@ fn assert_words(what: &str, text: &str, words: &str) {
 
 // The probe
 
-/// A managed identity with a probe, then an Azure CLI with a developer's login.
+/// Builds a chain of a managed identity with a probe and an Azure CLI with a developer's login.
 fn chain(world: &World, imds: String, clock: &(impl Clock + Clone)) -> Chain {
     let builder = ManagedIdentity::system_assigned().imds_endpoint(imds).clock(clock.clone());
     let cli = entra_pool::credential::AzureCli::builder().executable(world.az.executable());
@@ -380,8 +380,8 @@ fn chain(world: &World, imds: String, clock: &(impl Clock + Clone)) -> Chain {
     Chain::new(members)
 }
 
-/// Answers the probe so: the first connection is no request.
-async fn answering(listener: &TcpListener, answer: &str) {
+/// Answers the probe; the first connection carries no request.
+async fn answer_probe(listener: &TcpListener, answer: &str) {
     let _ = listener.accept().await.unwrap();
     let (mut stream, _) = listener.accept().await.unwrap();
     let _ = stream.read(&mut [0; 4096]).await.unwrap();
@@ -394,9 +394,9 @@ async fn listen() -> (TcpListener, String) {
     (listener, url)
 }
 
-/// What answers only the probe as IMDS does, and is gone before it is asked for a token.
+/// The endpoint answers the probe as IMDS does, but is closed before the token request.
 #[tokio::test]
-async fn an_imds_that_has_answered_the_probe_is_not_passed_over_when_it_is_away() {
+async fn an_imds_that_has_answered_the_probe_is_not_skipped_when_it_is_unavailable() {
     let world = World::new();
     let body = r#"{"error":"x"}"#;
     for (head, body) in [
@@ -418,7 +418,7 @@ async fn an_imds_that_has_answered_the_probe_is_not_passed_over_when_it_is_away(
             "HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
         );
         let once = async {
-            answering(&listener, &answer).await;
+            answer_probe(&listener, &answer).await;
             drop(listener);
         };
         let outcome = with_moves(ask(&chain), once).await;
@@ -430,7 +430,7 @@ async fn an_imds_that_has_answered_the_probe_is_not_passed_over_when_it_is_away(
 }
 
 #[tokio::test]
-async fn what_is_no_answer_of_imds_is_passed_over_at_once() {
+async fn a_response_that_is_not_from_imds_is_skipped_immediately() {
     let world = World::new();
     for (status, body) in [
         (401, "No MMDS token provided. Use `X-metadata-token` header"),
@@ -449,7 +449,7 @@ async fn what_is_no_answer_of_imds_is_passed_over_at_once() {
         let token = ask(&chain).await.unwrap();
         assert_eq!(world.owner(&token), "developer", "{status} {body}");
         assert_eq!(machine.endpoint.requests(), 1, "{status} {body}");
-        let logged = chosen(&log).join("\n");
+        let logged = chain_log(&log).join("\n");
         assert_words(body, &logged, &format!("INFO + is not IMDS (status {status}"));
         assert!(!logged.contains("WARN"), "{logged}");
     }
@@ -457,7 +457,7 @@ async fn what_is_no_answer_of_imds_is_passed_over_at_once() {
 
 /// Azure/azure-sdk-for-js#27608.
 #[tokio::test]
-async fn a_machine_whose_imds_has_no_identities_is_passed_over_though_it_answers_the_probe() {
+async fn an_imds_without_identities_is_skipped_although_it_answers_the_probe() {
     let world = World::new();
     let machine = world.machine();
     machine.endpoint.fail_after(1, Fault::Status(404, String::new()));
@@ -468,7 +468,7 @@ async fn a_machine_whose_imds_has_no_identities_is_passed_over_though_it_answers
 
 /// A proxy, a sign-in portal or another service may answer where a machine has no IMDS.
 #[tokio::test]
-async fn what_answers_after_the_probe_and_is_not_imds_is_passed_over_at_once() {
+async fn a_response_after_the_probe_that_is_not_from_imds_is_skipped_immediately() {
     let world = World::new();
     for status in [200, 302, 400, 401, 403, 404, 429, 500, 502, 503] {
         for body in ["<html>", "upstream connect error", ""] {
@@ -485,10 +485,10 @@ async fn what_answers_after_the_probe_and_is_not_imds_is_passed_over_at_once() {
     }
 }
 
-/// IMDS' own failure after the probe is final: this is a machine in Azure, and a developer's login
-/// would be the wrong identity. So is any failure after its first token.
+/// An error of IMDS after the probe is final: this is a machine in Azure, and a developer's login
+/// would be the wrong identity. Any failure after the first token is also final.
 #[tokio::test]
-async fn an_imds_that_has_answered_the_probe_is_not_passed_over_for_its_own_failure() {
+async fn an_imds_that_has_answered_the_probe_is_not_skipped_after_its_own_error() {
     let world = World::new();
     for (status, kind, imds) in [
         (403, CredentialErrorKind::Refused, ""),
@@ -516,7 +516,7 @@ async fn an_imds_that_has_answered_the_probe_is_not_passed_over_for_its_own_fail
     assert!(world.az.invocations().unwrap().is_empty());
 }
 
-/// A clock that counts how often something waits.
+/// A clock that counts the calls of `sleep`.
 #[derive(Debug, Clone, Default)]
 struct Counting(ManualClock, Arc<AtomicUsize>);
 
@@ -536,14 +536,14 @@ impl Clock for Counting {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_tried_again_for_3_seconds() {
+async fn a_dropped_connection_is_retried_for_3_seconds() {
     let world = World::new();
     let log = logs::capture();
     let clock = Counting::default();
     let (listener, url) = listen().await;
     let chain = chain(&world, url, &clock);
     let breaking = async {
-        // One waits for the connection; then two for each request: its limit, and the pause.
+        // One timer for the connection, then two for each request: its limit and the pause.
         let _ = listener.accept().await.unwrap();
         for pause in [3, 5, 7] {
             drop(listener.accept().await.unwrap());
@@ -554,13 +554,17 @@ async fn a_connection_that_breaks_is_tried_again_for_3_seconds() {
     let token = with_moves(ask(&chain), breaking).await;
     assert_eq!(world.owner(&token.unwrap()), "developer");
     assert_eq!(clock.monotonic(), Duration::from_secs(3));
-    assert_words("broken", &chosen(&log).join("\n"), "INFO + WARN + AZURE_TOKEN_CREDENTIALS=prod");
+    assert_words(
+        "broken",
+        &chain_log(&log).join("\n"),
+        "INFO + WARN + AZURE_TOKEN_CREDENTIALS=prod",
+    );
 }
 
-/// A queue of connections that is full drops the packets of a further one.
+/// A full queue of connections drops the packets of another connection.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn where_packets_are_dropped_the_probe_takes_a_second() {
+async fn if_packets_are_dropped_the_probe_takes_a_second() {
     let world = World::new();
     let log = logs::capture();
     let clock = ManualClock::new();
@@ -576,7 +580,7 @@ async fn where_packets_are_dropped_the_probe_takes_a_second() {
             Err(_) => break,
         }
     }
-    assert!(queue.len() < 8, "the queue has no end");
+    assert!(queue.len() < 8, "the queue is never full");
     let chain = chain(&world, format!("http://{address}"), &clock);
     let second = async {
         until(|| clock.next_wake() == Some(Duration::from_secs(1))).await;
@@ -585,17 +589,17 @@ async fn where_packets_are_dropped_the_probe_takes_a_second() {
     let token = with_moves(ask(&chain), second).await;
     assert_eq!(world.owner(&token.unwrap()), "developer");
     assert_eq!(clock.monotonic(), Duration::from_secs(1));
-    let logged = chosen(&log).join("\n");
+    let logged = chain_log(&log).join("\n");
     assert_words("dropped", &logged, "INFO + no connection within 1s");
     assert!(!logged.contains("WARN"), "{logged}");
 }
 
 // Connection strings
 
-/// A connection string's credential reads the process' own variables: the test runs itself
+/// A connection string's credential reads the variables of the process, so the test runs itself
 /// again with them.
 #[tokio::test]
-async fn an_identity_in_a_connection_string_is_honoured_or_refused() {
+async fn an_identity_in_a_connection_string_is_used_or_rejected() {
     const MARK: &str = "ENTRA_POOL_TEST_IDENTITY";
     const OTHER: &str = "99999999-2222-3333-4444-555555555555";
     let refused = [

@@ -1,4 +1,4 @@
-//! The first mistakes of a newcomer, as `main` prints them, on the page for troubleshooting.
+//! The errors of typical first mistakes, as `main` prints them, on the page for troubleshooting.
 #![cfg(all(target_os = "linux", feature = "azure-sql", feature = "postgres"))]
 
 use std::{error::Error, fmt::Write, path::Path, sync::Arc};
@@ -33,13 +33,13 @@ fn as_the_app(url: String) -> String {
     url.replace("shop-identity@", "shop-app@")
 }
 
-/// As `main` prints an error that it returns.
+/// Formats an error as `main` prints it.
 fn printed(error: impl Into<Box<dyn Error>>) -> String {
     format!("Error: {:?}", error.into())
 }
 
-/// The same with `.map_err(postgres::Error::from)`; without it, the text has deadpool's and
-/// tokio-postgres' names around it.
+/// Formats the error with `.map_err(postgres::Error::from)`; without it, the text also contains
+/// the type names of deadpool and tokio-postgres.
 fn printed_of_pool(error: postgres::PoolError) -> String {
     let without = format!("{error:?}");
     let text = printed(postgres::Error::from(error));
@@ -53,17 +53,17 @@ struct World {
 }
 
 impl World {
-    /// What this identity gets from Azure SQL and from PostgreSQL.
+    /// Returns the errors of Azure SQL and of PostgreSQL for this identity.
     async fn errors(&self, identity: &Identity, change: impl Fn(String) -> String) -> [String; 2] {
         let sql = change(format!("{};ConnectRetryCount=0", self.emulator.azure_sql_string()));
         let sql = azure_sql::pool_with(identity, &sql).unwrap().get().await;
         let url = change(as_the_app(self.emulator.postgres_url()));
         let pg = postgres::pool_with(identity, &url).unwrap();
         let pg = printed_of_pool(pg.get().await.err().unwrap());
-        [printed(sql.err().unwrap()), pg].map(|text| self.named(&text))
+        [printed(sql.err().unwrap()), pg].map(|text| self.with_example_names(&text))
     }
 
-    /// What a PostgreSQL server that returns this error to a login leads to.
+    /// Returns the error if a PostgreSQL server answers a login with this error.
     async fn rejected(&self, code: &str, message: &str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -88,11 +88,11 @@ impl World {
         let url = self.emulator.postgres_url().replace(&own.to_string(), &port.to_string());
         let pool = postgres::pool_with(&Identity::new(Fixed), &as_the_app(url)).unwrap();
         let error = printed_of_pool(pool.get().await.err().unwrap());
-        self.named(&error.replace(&port.to_string(), &own.to_string()))
+        self.with_example_names(&error.replace(&port.to_string(), &own.to_string()))
     }
 
-    /// The same text with the names and numbers of the example.
-    fn named(&self, text: &str) -> String {
+    /// Replaces names and numbers by those of the example.
+    fn with_example_names(&self, text: &str) -> String {
         let sql = self.emulator.azure_sql().addr().port();
         let pg = self.emulator.postgres().addr().port();
         let mut text = text.to_owned();
@@ -137,8 +137,8 @@ impl TokenCredential for Fixed {
     }
 }
 
-/// Logged out of the Azure CLI, on a machine without an identity.
-fn nobody(az: &AzureCliStandIn) -> Identity {
+/// An identity on a machine without a managed identity, with a logged-out Azure CLI.
+fn logged_out(az: &AzureCliStandIn) -> Identity {
     az.set_mode(AzureCliMode::LoggedOut).unwrap();
     let path = az.executable().parent().unwrap().display().to_string();
     let environment =
@@ -146,16 +146,16 @@ fn nobody(az: &AzureCliStandIn) -> Identity {
     Identity::new(DefaultCredential::new().environment(environment).build().unwrap())
 }
 
-/// The whole section.
+/// Returns the whole section.
 async fn section() -> String {
     let emulator = Emulator::start().await.unwrap();
     let developer = Principal::new("dev@contoso.com", PrincipalKind::User);
     let az = AzureCliStandIn::new(Arc::clone(emulator.issuer()), developer).unwrap();
     let world = World { emulator, az };
-    // The servers know others alone.
+    // The servers do not know this application.
     world.emulator.directory().remove("shop-app");
     let known = || Identity::new(Fixed);
-    let as_it_is = |string: String| string;
+    let unchanged = |string: String| string;
     let firewall = ServerError::new(
         40615,
         14,
@@ -172,22 +172,22 @@ async fn section() -> String {
         ["No identity", "A wrong host name", "The firewall", "A missing user", "A missing database"]
     {
         let errors = match title {
-            "No identity" => world.errors(&nobody(&world.az), as_it_is).await,
+            "No identity" => world.errors(&logged_out(&world.az), unchanged).await,
             "A wrong host name" => {
                 world.errors(&known(), |string| string.replace("localhost", "shpo.invalid")).await
             }
             "The firewall" => {
                 sql.fail_logins(1, firewall.clone());
-                let [sql, _] = world.errors(&known(), as_it_is).await;
+                let [sql, _] = world.errors(&known(), unchanged).await;
                 [sql, world.rejected("28000", "no pg_hba.conf entry for host \"203.0.113.7\", user \"shop-app\", database \"orders\", SSL encryption").await]
             }
             "A missing user" => {
-                let [sql, _] = world.errors(&known(), as_it_is).await;
+                let [sql, _] = world.errors(&known(), unchanged).await;
                 [sql, world.rejected("28000", "role \"shop-app\" does not exist").await]
             }
             _ => {
                 sql.fail_logins(1, missing.clone());
-                let [sql, _] = world.errors(&known(), as_it_is).await;
+                let [sql, _] = world.errors(&known(), unchanged).await;
                 [sql, world.rejected("3D000", "database \"odrers\" does not exist").await]
             }
         };
@@ -196,7 +196,7 @@ async fn section() -> String {
             assert!(text.lines().count() <= 15, "{title}: {text}");
             assert!(
                 text.contains('`') || text.contains("pgaadauth") || text.contains("CREATE USER"),
-                "{title}, no command: {text}"
+                "{title}: no command in {text}"
             );
         }
         write!(
@@ -213,12 +213,12 @@ async fn section() -> String {
 async fn the_manual_shows_the_first_mistakes_as_main_prints_them() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/troubleshooting.md");
     let manual = std::fs::read_to_string(&path).unwrap().replace('\r', "");
-    let (before, rest) = manual.split_once(START).expect("the section");
-    let (old, after) = rest.split_once("\n# ").expect("a section after it");
+    let (before, rest) = manual.split_once(START).expect("the section exists");
+    let (old, after) = rest.split_once("\n# ").expect("another section follows");
     let new = section().await;
     if std::env::var_os("ENTRA_POOL_BLESS").is_some() {
         std::fs::write(&path, format!("{before}{new}\n# {after}")).unwrap();
         return;
     }
-    assert_eq!(format!("{START}{old}"), new, "ENTRA_POOL_BLESS=1 writes it to the page");
+    assert_eq!(format!("{START}{old}"), new, "set ENTRA_POOL_BLESS=1 to update the page");
 }

@@ -1,16 +1,16 @@
-//! What is left of secrets in the memory of a process that has dropped everything that
-//! held them: nothing but the copies that SECURITY.md leaves out.
+//! Searches a process's memory for copies of secrets after everything that held them was dropped.
+//! Only the copies that SECURITY.md excludes may remain.
 //!
-//! In a process of its own, whose own memory is searched, freed blocks included. No
-//! secret is in it but by the way that is looked at: each follows from a number, byte by
-//! byte, and the servers, scripts and files that hold secrets are another process's.
+//! The test runs in a separate process and searches its own memory, including freed blocks. A
+//! secret gets there only through the code under test: each is computed from a number, byte by
+//! byte, and the servers, scripts and files that hold secrets belong to another process.
 #![cfg(all(
     target_os = "linux",
     feature = "azure-sql",
     feature = "azure-identity",
     feature = "postgres"
 ))]
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // The servers run in real time.
 
 #[path = "heap/peer.rs"]
 mod peer;
@@ -38,8 +38,8 @@ use scan::{Scanner, Secret};
 const TENANT: &str = "contoso.onmicrosoft.com";
 const CLIENT: &str = "11111111-2222-3333-4444-555555555555";
 
-/// Every secret, and what stands before or after its copies in buffers of the HTTP client,
-/// TLS and the drivers, which are not this crate's.
+/// Every secret, and the text before or after its copies in buffers of the HTTP client, TLS and
+/// the drivers, which this crate does not control.
 const SECRETS: &[(Secret, &[&str])] = &[
     (Secret::Environment, &[]),
     (Secret::Pipelines, &[]),
@@ -77,21 +77,21 @@ const SECRETS: &[(Secret, &[&str])] = &[
     (Secret::PostgresToken, &["p\0\0\u{4}\u{1}"]),
 ];
 
-/// How many copies of other crates have no known text next to them: strings of their own,
-/// and buffers whose first bytes malloc has overwritten. These are the most that glibc 2.36
-/// leaves; another allocator may leave more.
+/// How many copies of other crates have no known text next to them: their own strings, and
+/// buffers whose first bytes malloc has overwritten. These are the maximums with glibc 2.36;
+/// another allocator may leave more.
 const BARE: &[(Secret, usize)] = &[
     // azure_core's `Secret`.
     (Secret::Password, 1),
     (Secret::TokenFile, 1),
     (Secret::SystemAccessToken, 1),
-    // What azure_identity returns, and what it caches.
+    // The token that azure_identity returns, and the token that it caches.
     (Secret::EntraToken, 2),
     // The password in tokio-postgres's `Config`, and two buffers of its password message.
     (Secret::PostgresToken, 3),
 ];
 
-/// `before`, the secret, `after`, in a buffer that does not grow.
+/// Returns `before`, the secret and `after`, in a buffer that does not grow.
 fn with(before: &str, secret: Secret, after: &str) -> Zeroizing<String> {
     let length = before.len() + scan::LENGTH + after.len();
     let mut text = Zeroizing::new(String::with_capacity(length));
@@ -101,7 +101,7 @@ fn with(before: &str, secret: Secret, after: &str) -> Zeroizing<String> {
     text
 }
 
-/// The secret, to be given away.
+/// Returns the secret as an owned string.
 fn own(secret: Secret) -> String {
     std::mem::take(&mut *with("", secret, ""))
 }
@@ -115,26 +115,26 @@ fn environment<const N: usize>(
     Environment::from_pairs(plain.into_iter().chain([(name.to_owned(), own(secret))]))
 }
 
-async fn ask(credential: &dyn TokenCredential, secret: Secret) {
+async fn request_token(credential: &dyn TokenCredential, secret: Secret) {
     let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
     let token = credential.get_token(request).await.unwrap();
     assert!(secret.is(token.secret()), "{secret:?}");
 }
 
-async fn refused(credential: &dyn TokenCredential) {
+async fn assert_refused(credential: &dyn TokenCredential) {
     let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
     let error = credential.get_token(request).await.unwrap_err();
     assert!(error.to_string().contains("401"), "{error}");
 }
 
-/// What was found of each secret, at most: copies, and those of them that are ours.
+/// For each secret, the most copies found in one scan, and how many of them this crate made.
 struct Found {
     scanner: Scanner,
     most: Vec<(usize, usize)>,
 }
 
 impl Found {
-    /// Looks for these now, before what was freed is used for something else.
+    /// Searches for these secrets now, before freed memory is reused.
     fn look(&mut self, wanted: &[Secret]) {
         self.scanner.scan();
         for ((secret, others), most) in SECRETS.iter().zip(&mut self.most) {
@@ -181,7 +181,7 @@ fn connection_strings(found: &mut Found) {
     let method = "Authentication=ActiveDirectoryServicePrincipal";
     let user = format!("{CLIENT}%40contoso.onmicrosoft.com");
     let url = format!("mssql://{user}:");
-    let behind = format!("@shop.database.windows.net?{method}");
+    let after_secret = format!("@shop.database.windows.net?{method}");
     let parameter = format!("mssql://shop.database.windows.net?{method}&User+Id={user}&Password=");
     let jdbc = format!(
         "jdbc:sqlserver://shop.database.windows.net;{method};\
@@ -190,7 +190,7 @@ fn connection_strings(found: &mut Found) {
     for (before, secret, after) in [
         (&ado, Secret::AdoNet, ";Encrypt=Strict"),
         (&quoted, Secret::AdoNetQuoted, "\""),
-        (&url, Secret::Url, &behind),
+        (&url, Secret::Url, &after_secret),
         (&parameter, Secret::UrlParameter, ""),
         (&jdbc, Secret::Jdbc, "}"),
     ] {
@@ -231,10 +231,10 @@ async fn requests(peer: &Peer, found: &mut Found) {
     #[cfg(feature = "client-certificate")]
     certificate(peer, found).await;
     let az = AzureCli::builder().executable(peer.path("az")).build().unwrap();
-    ask(&az, Secret::AzToken).await;
+    request_token(&az, Secret::AzToken).await;
     found.look(&[Secret::AzToken, Secret::AzOther]);
     let azd = AzureDeveloperCli::builder().executable(peer.path("azd")).build().unwrap();
-    ask(&azd, Secret::AzdToken).await;
+    request_token(&azd, Secret::AzdToken).await;
     found.look(&[Secret::AzdToken]);
 
     let managed = |environment| {
@@ -254,46 +254,46 @@ async fn requests(peer: &Peer, found: &mut Found) {
     let fabric =
         [("IDENTITY_ENDPOINT", url.as_str()), ("IDENTITY_SERVER_THUMBPRINT", thumbprint.as_str())];
     let fabric = environment(fabric, "IDENTITY_HEADER", Secret::FabricHeader);
-    ask(&managed(fabric), Secret::FabricToken).await;
+    request_token(&managed(fabric), Secret::FabricToken).await;
     found.look(&[Secret::FabricHeader, Secret::FabricToken]);
 
     let url = peer.url("http", "arc");
     let arc = [("IDENTITY_ENDPOINT", url.as_str()), ("IMDS_ENDPOINT", "http://127.0.0.1:1")];
-    ask(&managed(Environment::from_pairs(arc)), Secret::ArcToken).await;
+    request_token(&managed(Environment::from_pairs(arc)), Secret::ArcToken).await;
     found.look(&[Secret::ArcKey, Secret::ArcToken]);
 
     let url = peer.url("http", "");
     let imds = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())];
-    ask(&managed(Environment::from_pairs(imds)), Secret::ImdsToken).await;
+    request_token(&managed(Environment::from_pairs(imds)), Secret::ImdsToken).await;
     found.look(&[Secret::ImdsToken]);
 }
 
-/// Each way in which an application proves its identity to Entra.
+/// Tests each way in which an application proves its identity to Entra.
 async fn applications(peer: &Peer, found: &mut Found) {
     let id = credential::Application::new(TENANT, CLIENT).unwrap();
     let credential = id.clone().client_secret(own(Secret::Password)).unwrap();
-    ask(&credential, Secret::EntraToken).await;
+    request_token(&credential, Secret::EntraToken).await;
     drop(credential);
     found.look(&[Secret::Password, Secret::EntraToken]);
 
     let credential = id.clone().workload_identity(peer.path("federated-token")).unwrap();
-    refused(&credential).await;
+    assert_refused(&credential).await;
     drop(credential);
     found.look(&[Secret::TokenFile]);
 
     let assertion = || async { Ok::<_, Infallible>(own(Secret::Assertion)) };
     let credential = id.clone().client_assertion(assertion);
-    refused(&credential).await;
+    assert_refused(&credential).await;
     drop(credential);
     found.look(&[Secret::Assertion]);
 
     let credential = id.azure_pipelines("66666666-7777", own(Secret::SystemAccessToken)).unwrap();
-    refused(&credential).await;
+    assert_refused(&credential).await;
     drop(credential);
     found.look(&[Secret::SystemAccessToken]);
 }
 
-/// Returns this token.
+/// A credential that returns this secret as the token.
 #[derive(Debug)]
 struct Fixed(Secret);
 
@@ -334,10 +334,10 @@ async fn tasks_ended() {
 }
 
 #[test]
-fn nothing_of_a_secret_is_left_in_memory_but_what_security_md_leaves_out() {
+fn only_the_copies_of_a_secret_that_security_md_excludes_are_left_in_memory() {
     let Some(peer) = Peer::of_this_process() else { return peer::serve() };
     let mut found = Found { scanner: Scanner::new(), most: vec![(0, 0); SECRETS.len()] };
-    // These would be found.
+    // Controls: the scanner finds copies that were not zeroised.
     let leaked = own(Secret::Control);
     let wide: Vec<u16> = with("", Secret::ControlWide, "").encode_utf16().collect();
     drop(with("", Secret::ControlZeroised, ""));
@@ -364,9 +364,9 @@ fn nothing_of_a_secret_is_left_in_memory_but_what_security_md_leaves_out() {
     drop(runtime);
 
     let mut left = Vec::new();
-    for ((secret, _), (all, ours)) in SECRETS.iter().zip(&found.most) {
-        println!("{secret:?}: {all} copies, {ours} of them of this crate's making");
-        if *ours > 0 {
+    for ((secret, _), (all, own_copies)) in SECRETS.iter().zip(&found.most) {
+        println!("{secret:?}: {all} copies, {own_copies} of them made by this crate");
+        if *own_copies > 0 {
             left.push(format!("{secret:?}"));
         }
     }

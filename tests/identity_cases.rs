@@ -1,7 +1,7 @@
-//! What identity endpoints and `az` have been seen to answer, by public reports: each row of
-//! `cases/identity.json` is answered so, and its expectation is checked.
+//! Responses of identity endpoints and output of `az` from public reports: each row of
+//! `cases/identity.json` is replayed, and the outcome is compared with the expected one.
 #![cfg(all(unix, feature = "azure-sql"))]
-#![allow(clippy::disallowed_methods)] // The emulated database server lives in real time.
+#![allow(clippy::disallowed_methods)] // The emulated database server runs in real time.
 
 #[path = "support/logs.rs"]
 mod logs;
@@ -42,9 +42,9 @@ struct Case {
     now: Option<String>,
 }
 
-/// The expected outcome of a row: whose token (`endpoint` or `az`) or which error; the pauses
-/// before it, in seconds; the requests for a token, or runs of `az`; what the error says, or the
-/// log says of a token.
+/// The expected outcome of a row: the source of the token (`endpoint` or `az`) or the error; the
+/// pauses in seconds; the number of token requests or of runs of `az`; words in the error, or in
+/// the log for a token.
 type Expected = (&'static str, &'static str, &'static [u64], usize, &'static [&'static str]);
 
 const EXPECTED: [Expected; 22] = [
@@ -96,8 +96,8 @@ const EXPECTED: [Expected; 22] = [
     ("I33", "az", &[], 1, &[]),
 ];
 
-/// An endpoint that answers each request for a token so, and the probe as IMDS does if the row
-/// is about IMDS itself.
+/// An endpoint that answers each token request with `answer`, and the probe with `probe`, if it
+/// is set.
 struct Endpoint {
     address: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -140,7 +140,7 @@ fn http(status: u64, headers: &BTreeMap<String, String>, body: &str) -> String {
     format!("{answer}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// `az` that counts its runs, waits for the file `go` if told so, and prints these.
+/// Writes an `az` that records its runs, waits for the file `go` if `waits`, and prints the output.
 fn az(folder: &Path, waits: bool, status: u64, stdout: &str, stderr: &str) -> PathBuf {
     std::fs::write(folder.join("out"), stdout).unwrap();
     std::fs::write(folder.join("err"), stderr).unwrap();
@@ -152,7 +152,7 @@ fn az(folder: &Path, waits: bool, status: u64, stdout: &str, stderr: &str) -> Pa
     );
     let path = folder.join("az");
     let write = "printf '%s' \"$1\" > \"$2\" && chmod +x \"$2\"";
-    // By a process of its own: a fork of another test would keep the file open.
+    // Written by another process: a fork of another test would keep the file open.
     let mut child = std::process::Command::new("/bin/sh");
     let child = child.args(["-c", write, "sh", &script]).arg(&path);
     assert!(child.status().unwrap().success());
@@ -167,7 +167,7 @@ fn clock_at(now: Option<&str>) -> ManualClock {
 }
 
 #[tokio::test]
-async fn each_reported_answer_has_the_outcome_that_its_row_expects() {
+async fn each_reported_response_has_the_expected_outcome() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("cases/identity.json")).unwrap();
     assert_eq!(cases.len(), EXPECTED.len());
     for case in &cases {
@@ -185,7 +185,7 @@ async fn check(case: &Case, (id, outcome, pauses, requests, words): &Expected) {
     let address = socket.local_addr().unwrap().to_string();
     let endpoint = Endpoint { address, requests: Arc::default() };
 
-    // A developer is logged in, where the row is not about that.
+    // A developer is logged in, unless the row is about the CLI.
     let is_cli = case.host == "cli";
     let developer = "e30.eyJleHAiOjQxMDI0NDQ4MDAsInVwbiI6ImRldkBjb250b3NvLmNvbSJ9.c2ln";
     let stdout = format!(r#"{{"accessToken":"{developer}","expires_on":4102444800}}"#);
@@ -210,8 +210,8 @@ async fn check(case: &Case, (id, outcome, pauses, requests, words): &Expected) {
     let mut listen = || {
         let listener = socket.take().unwrap().listen(16).unwrap();
         let status = case.status.as_u64().unwrap_or(200);
-        let asked_by_imds = matches!(*id, "I03");
-        let probe = asked_by_imds.then(|| http(400, &BTreeMap::new(), r#"{"error":"x"}"#));
+        let is_imds = matches!(*id, "I03");
+        let probe = is_imds.then(|| http(400, &BTreeMap::new(), r#"{"error":"x"}"#));
         endpoint.serve(listener, http(status, &case.headers, &case.body), probe);
     };
     let starts_later = *id == "I00";
@@ -239,18 +239,18 @@ async fn check(case: &Case, (id, outcome, pauses, requests, words): &Expected) {
 
     let runs = std::fs::read_to_string(folder.path().join("runs")).unwrap_or_default();
     for run in runs.lines() {
-        let asked = "true true account get-access-token --output json --scope";
-        assert_eq!(run, format!("{asked} https://database.windows.net/.default"), "{id}");
+        let arguments = "true true account get-access-token --output json --scope";
+        assert_eq!(run, format!("{arguments} https://database.windows.net/.default"), "{id}");
     }
-    let asked = endpoint.requests.lock().unwrap().clone();
-    assert!(asked.iter().all(|request| request.contains("resource=https")), "{id}: {asked:?}");
+    let received = endpoint.requests.lock().unwrap().clone();
+    assert!(received.iter().all(|it| it.contains("resource=https")), "{id}: {received:?}");
     let by_az = is_cli || *outcome == "az";
     assert_eq!(runs.lines().count(), usize::from(by_az), "{id}");
-    assert_eq!(if is_cli { runs.lines().count() } else { asked.len() }, *requests, "{id}");
+    assert_eq!(if is_cli { runs.lines().count() } else { received.len() }, *requests, "{id}");
     match result {
         Ok(token) => {
-            let whose = if token.secret() == developer || is_cli { "az" } else { "endpoint" };
-            assert_eq!(whose, *outcome, "{id}");
+            let source = if token.secret() == developer || is_cli { "az" } else { "endpoint" };
+            assert_eq!(source, *outcome, "{id}");
             let year_2100 = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
             assert!(token.expires_on() > clock.wall(), "{id}");
             assert!(token.expires_on() <= year_2100, "{id}");
@@ -271,7 +271,7 @@ async fn check(case: &Case, (id, outcome, pauses, requests, words): &Expected) {
     }
 }
 
-/// The credential of the row's environment, of which the endpoint has moved here.
+/// Builds the credential of the row's environment, with the address of this test's endpoint.
 fn credential(
     case: &Case,
     endpoint: &Endpoint,
@@ -314,8 +314,8 @@ fn assert_words(id: &str, text: &str, words: &[&str]) {
 
 // A container that starts
 
-/// An emulator whose identity endpoint is not up, and an identity that asks it. Time is moved by
-/// hand.
+/// Returns an emulator whose identity endpoint is not listening yet, a manual clock, and an
+/// identity that uses both.
 async fn starting() -> (Emulator, ManualClock, Identity) {
     let emulator = Emulator::start().await.unwrap();
     emulator.identity().go_away().await.unwrap();
@@ -362,7 +362,7 @@ async fn a_container_whose_endpoint_listens_after_3_seconds_warms_up() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_listens_later_has_its_tries_after_that() {
+async fn an_endpoint_that_starts_late_is_retried_as_usual_after_its_start() {
     // App Service's 401 right after a start, and a status of an endpoint that is not ready.
     for status in [401, 503] {
         let (emulator, clock, identity) = starting().await;
@@ -388,7 +388,7 @@ async fn an_endpoint_that_listens_later_has_its_tries_after_that() {
 }
 
 #[tokio::test]
-async fn a_container_whose_endpoint_never_listens_gets_a_clear_error_within_the_connects_time() {
+async fn an_endpoint_that_never_listens_causes_a_clear_error_within_the_connect_timeout() {
     let (emulator, clock, identity) = starting().await;
     let connector = connector(&emulator, &identity);
     let pool = connector.pool();
@@ -402,7 +402,7 @@ async fn a_container_whose_endpoint_never_listens_gets_a_clear_error_within_the_
 }
 
 #[tokio::test]
-async fn a_connect_that_ends_before_the_tries_of_the_endpoint_names_the_last_of_them() {
+async fn a_connect_that_times_out_during_the_retries_names_the_last_error() {
     let (emulator, clock, identity) = starting().await;
     let config: azure_sql::Config = emulator.azure_sql_string().parse().unwrap();
     let config = config.connect_timeout(Duration::from_secs(5));
@@ -416,10 +416,10 @@ async fn a_connect_that_ends_before_the_tries_of_the_endpoint_names_the_last_of_
     assert_eq!(clock.monotonic(), Duration::from_secs(5));
 }
 
-// What does not fall back
+// No fallback
 
 #[tokio::test]
-async fn an_identity_that_imds_does_not_know_makes_way_only_in_an_open_chain() {
+async fn after_an_identity_unknown_to_imds_only_the_default_chain_continues() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("cases/identity.json")).unwrap();
     let case = cases.iter().find(|case| case.id == "I01").unwrap();
     const WORDS: &[&str] = &["is not assigned to this machine", "object (principal) ID"];
@@ -438,7 +438,7 @@ async fn an_identity_that_imds_does_not_know_makes_way_only_in_an_open_chain() {
 }
 
 #[tokio::test]
-async fn an_endpoint_without_its_header_is_named_where_there_is_no_imds() {
+async fn an_endpoint_without_its_header_is_reported_if_there_is_no_imds() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let environment = Environment::from_pairs([

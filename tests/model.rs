@@ -1,10 +1,9 @@
-//! The token cache's shipped state machine under a model checker: shuttle runs
-//! it over thousands of random schedules of its threads.
+//! Checks the token cache's actual state machine with a model checker: shuttle runs it in
+//! thousands of random schedules of its threads.
 //!
-//! `state.rs` and `policy.rs` are compiled in here as they are, with shuttle's
-//! primitives in place of those of `sync.rs`. That these checks can fail is
-//! shown by the patches beside this file: `tests/model/mutants` applies each
-//! and expects a failure.
+//! `state.rs` and `policy.rs` are compiled unchanged, with shuttle's primitives instead of those
+//! of `sync.rs`. The patches in `tests/model/` show that these checks can fail:
+//! `tests/model/mutants` applies each patch and expects a failure.
 #![allow(dead_code, clippy::pedantic)]
 
 #[path = "model/orphans.rs"]
@@ -17,7 +16,7 @@ mod policy;
 #[path = "../src/token/state.rs"]
 mod state;
 
-/// What `src/token/sync.rs` has, by shuttle.
+/// The items of `src/token/sync.rs`, implemented with shuttle.
 mod sync {
     pub(super) use shuttle::sync::{Mutex, MutexGuard};
     pub(super) use std::sync::PoisonError;
@@ -43,7 +42,7 @@ mod sync {
         }
     }
 
-    /// tokio's `watch`, as far as it is used, for threads.
+    /// The part of tokio's `watch` that the cache uses, for threads.
     pub(super) mod watch {
         use super::SharedArc;
         use shuttle::sync::{Condvar, Mutex, MutexGuard};
@@ -103,14 +102,14 @@ mod sync {
                 Ref(self.0.value.lock().unwrap())
             }
 
-            /// An error if the sender is gone.
+            /// Returns an error if the sender was dropped.
             pub(in super::super) fn has_changed(&self) -> Result<bool, ()> {
                 if self.0.value.lock().unwrap().1 { Err(()) } else { Ok(false) }
             }
         }
 
         impl<T: Clone> Receiver<Option<T>> {
-            /// Waits for a value; `None` if the sender goes without one.
+            /// Waits for a value; returns `None` if the sender is dropped without sending one.
             pub(in super::super) fn wait(&self) -> Option<T> {
                 let mut shared = self.0.value.lock().unwrap();
                 while shared.0.is_none() && !shared.1 {
@@ -124,7 +123,7 @@ mod sync {
 
 use std::time::{Duration, SystemTime};
 
-use entra_pool::token::{Reason, Token, TokenError}; // For `state.rs`, too.
+use entra_pool::token::{Reason, Token, TokenError}; // `state.rs` also uses them.
 use policy::Now;
 use shuttle::{
     sync::{
@@ -149,7 +148,7 @@ fn token(name: &str, expires: u64) -> Token {
     Token::new(name, at(expires).wall)
 }
 
-/// A cache and a provider: threads in place of the tasks of `cache.rs`.
+/// A cache and a provider, with threads instead of the tasks of `cache.rs`.
 #[derive(Clone)]
 struct World {
     core: Arc<Core>,
@@ -162,8 +161,8 @@ impl World {
         Self { core: Arc::new(Core::new()), in_flight: Arc::default(), requests: Arc::default() }
     }
 
-    /// Makes the request of a ticket in a thread of its own, as the cache does
-    /// in a task. The provider numbers its tokens.
+    /// Makes the request of a ticket in a separate thread, as the cache does in a task. The
+    /// provider numbers its tokens.
     fn start(&self, ticket: Option<Ticket>, now: Now, expires: u64) {
         let Some(ticket) = ticket else { return };
         let world = self.clone();
@@ -178,7 +177,7 @@ impl World {
         });
     }
 
-    /// What `TokenCache::token` does; `None` if the request was lost.
+    /// Does the same as `TokenCache::token`; returns `None` if the request was lost.
     fn token(&self, now: Now, expires: u64) -> Option<Token> {
         if let Some(token) = self.core.fresh(now.wall) {
             return Some(token);
@@ -197,7 +196,7 @@ impl World {
         }
     }
 
-    /// What `TokenCache::renew` does.
+    /// Does the same as `TokenCache::renew`.
     fn renew(&self, refused: &Token, now: Now, expires: u64) -> Option<Token> {
         for _ in 0..2 {
             let flight = match self.core.refused(refused, now).0 {
@@ -241,14 +240,14 @@ fn cold_callers_share_one_request_and_all_wake() {
 }
 
 #[test]
-fn an_ageing_token_is_refreshed_by_one_request() {
+fn one_request_refreshes_a_token_that_expires_soon() {
     check(|| {
         let world = World::new();
         world.token(at(0), HOUR).unwrap();
-        let ageing = at(HOUR - 200);
+        let near_expiry = at(HOUR - 200);
         let callers = (0..3).map(|_| {
             let world = world.clone();
-            thread::spawn(move || world.token(ageing, 2 * HOUR).unwrap())
+            thread::spawn(move || world.token(near_expiry, 2 * HOUR).unwrap())
         });
         for token in join(callers.collect()) {
             assert!(["token 0", "token 1"].contains(&token.secret()));
@@ -258,32 +257,33 @@ fn an_ageing_token_is_refreshed_by_one_request() {
 }
 
 #[test]
-fn a_token_is_not_handed_back_to_who_rejected_it() {
+fn a_rejected_token_is_not_returned_to_the_caller_that_rejected_it() {
     check(|| {
         let world = World::new();
         let first = world.token(at(0), HOUR).unwrap();
-        let ageing = at(HOUR - 200);
-        // A refresh may be under way, started before the refusals.
+        let near_expiry = at(HOUR - 200);
+        // A refresh that started before the refusals may be in progress.
         let refreshing = {
             let world = world.clone();
-            thread::spawn(move || world.token(ageing, 2 * HOUR).unwrap())
+            thread::spawn(move || world.token(near_expiry, 2 * HOUR).unwrap())
         };
         let refused = (0..2).map(|_| {
             let (world, first) = (world.clone(), first.clone());
             thread::spawn(move || {
-                let other = world.renew(&first, ageing, 2 * HOUR).expect("there is another");
+                let other =
+                    world.renew(&first, near_expiry, 2 * HOUR).expect("there is another token");
                 assert_ne!(other.secret(), first.secret());
             })
         });
         join(refused.collect());
         refreshing.join().unwrap();
-        // Nor does the refused one come back.
-        assert_ne!(world.token(ageing, 2 * HOUR).unwrap().secret(), first.secret());
+        // Later callers do not get the refused token.
+        assert_ne!(world.token(near_expiry, 2 * HOUR).unwrap().secret(), first.secret());
     });
 }
 
 #[test]
-fn a_lost_request_wakes_its_waiters_and_the_next_caller_starts_anew() {
+fn a_lost_request_wakes_its_waiters_and_the_next_caller_starts_another_one() {
     check(|| {
         let world = World::new();
         let Step::Wait { flight, start: Some(ticket), .. } = world.core.call(at(0)).0 else {
@@ -291,7 +291,7 @@ fn a_lost_request_wakes_its_waiters_and_the_next_caller_starts_anew() {
         };
         let waiter = {
             let world = world.clone();
-            // It joins the request that is about to be lost, or starts one.
+            // It joins the request that is about to be lost, or starts another one.
             thread::spawn(move || world.token(at(0), HOUR))
         };
         let loser = thread::spawn(move || drop(ticket));
@@ -303,7 +303,7 @@ fn a_lost_request_wakes_its_waiters_and_the_next_caller_starts_anew() {
 }
 
 #[test]
-fn a_request_given_up_for_its_age_does_no_harm_when_it_lands_late() {
+fn a_late_response_to_an_abandoned_request_is_harmless() {
     check(|| {
         let world = World::new();
         let Step::Wait { start: Some(old), .. } = world.core.call(at(0)).0 else {
@@ -324,7 +324,7 @@ fn a_request_given_up_for_its_age_does_no_harm_when_it_lands_late() {
         });
         join(callers.collect());
         landing.join().unwrap();
-        // Whichever landed first, one request at a time is what `start` asserts.
+        // Whichever request completes first, `start` asserts that only one runs at a time.
         assert!(world.requests.load(Ordering::SeqCst) <= 1);
     });
 }

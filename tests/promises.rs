@@ -1,29 +1,30 @@
-//! Each promise of SECURITY.md and of `manual::security` has tests, which are named there.
+//! Each promise of SECURITY.md and of `manual::security` has tests that SECURITY.md names.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 const SECURITY: &str = include_str!("../SECURITY.md");
 const MANUAL: &str = include_str!("../src/manual/security.md");
 
-/// The titles of the promises in a text: list items that begin in bold.
+/// Returns the titles of the promises in a text: list items that begin in bold.
 fn promises(text: &str) -> Vec<&str> {
     let items = text.lines().filter_map(|line| line.strip_prefix("- **"));
-    items.map(|item| item.split_once(".**").expect("a title that ends with a dot").0).collect()
+    items.map(|item| item.split_once(".**").expect("the title ends with a dot").0).collect()
 }
 
-/// The rows of SECURITY.md's last table: promise, and the tests that hold it.
+/// Returns the rows of SECURITY.md's last table: a promise, and the tests that check it.
 fn table() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let (_, rows) = SECURITY.split_once("| promise | tests |\n|---|---|\n").expect("the table");
+    let (_, rows) =
+        SECURITY.split_once("| promise | tests |\n|---|---|\n").expect("the table exists");
     let cells = rows.lines().take_while(|line| line.starts_with('|')).map(|line| {
         let mut cells = line.trim_matches('|').splitn(2, '|').map(str::trim);
-        let promise = cells.next().expect("a promise");
-        let tests = cells.next().expect("its tests").split(", ");
+        let promise = cells.next().expect("the row has a promise");
+        let tests = cells.next().expect("the row has tests").split(", ");
         (promise, tests.map(|test| test.trim_matches('`')).collect())
     });
     cells.collect()
 }
 
-/// The names of all test functions below `folder`.
+/// Collects the names of all test functions in `folder` and its subfolders.
 fn tests(folder: &Path, names: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();
@@ -53,18 +54,25 @@ fn each_promise_has_tests_and_each_test_exists() {
         tests(&root.join(folder), &mut existing);
     }
     let table = table();
-    assert_eq!(promises(SECURITY), in_order(&table), "a promise without a row, or the reverse");
+    assert_eq!(
+        promises(SECURITY),
+        in_order(&table),
+        "a promise without a row, or a row without a promise"
+    );
     for (promise, tests) in &table {
         for test in tests {
             assert!(existing.iter().any(|name| name == test), "{promise}: no test {test}");
         }
     }
     for promise in promises(MANUAL) {
-        assert!(table.contains_key(promise), "the manual promises more: {promise}");
+        assert!(
+            table.contains_key(promise),
+            "SECURITY.md lacks a promise of the manual: {promise}"
+        );
     }
 }
 
-/// The table's promises, in SECURITY.md's order.
+/// Returns the table's promises in the order of SECURITY.md.
 fn in_order(table: &BTreeMap<&'static str, Vec<&'static str>>) -> Vec<&'static str> {
     let mut promises: Vec<_> = table.keys().copied().collect();
     promises.sort_by_key(|promise| SECURITY.find(promise));
@@ -78,7 +86,7 @@ fn the_crate_has_no_unsafe_code() {
     assert!(manifest.contains("\n[lints]\nworkspace = true\n"));
 }
 
-/// Any certificate is accepted where `Trust::Any…` is chosen, which only these methods do.
+/// `Trust::Any…` accepts any certificate, and only these methods select it.
 #[test]
 fn only_methods_named_dangerous_accept_any_certificate() {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/azure_sql/config");
@@ -92,5 +100,5 @@ fn only_methods_named_dangerous_accept_any_certificate() {
             found += 1;
         }
     }
-    assert!(found >= 2, "the methods are somewhere else now: {found}");
+    assert!(found >= 2, "the methods were moved: {found} found");
 }

@@ -1,8 +1,8 @@
-//! The README is short, and the manual quotes the real messages.
+//! The README is short, and the manual quotes the actual messages.
 
 use std::path::Path;
 
-/// Git on Windows ends lines in its own way.
+/// Removes the carriage returns that Git adds on Windows.
 fn readme() -> String {
     include_str!("../README.md").replace('\r', "")
 }
@@ -21,18 +21,18 @@ fn the_readme_is_short_and_its_code_fits_into_the_width_of_docs_rs() {
 }
 
 #[test]
-fn no_link_of_the_readme_is_without_a_target() {
+fn every_link_of_the_readme_has_a_target() {
     let readme = readme();
     for (at, _) in readme.match_indices("](") {
         let target = readme[at + 2..].split(')').next().unwrap();
-        let is_here = Path::new(env!("CARGO_MANIFEST_DIR")).join(target).exists();
-        assert!(target.starts_with("https://") || is_here, "{target}");
+        let exists = Path::new(env!("CARGO_MANIFEST_DIR")).join(target).exists();
+        assert!(target.starts_with("https://") || exists, "{target}");
     }
 }
 
-/// The crate's sources, comments and tests aside, with their texts as they are printed but
-/// for what is put in for `{…}`.
-fn said_by_us() -> String {
+/// Returns the crate's sources without comments and tests, with string literals as they are
+/// printed, except for the placeholders `{…}`.
+fn sources() -> String {
     fn read(folder: &Path, all: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -57,11 +57,11 @@ fn said_by_us() -> String {
     lines.fold(first, |text, line| text + line.trim_start()).replace("\\\"", "\"")
 }
 
-/// In troubleshooting, headings that begin with a message are of this crate, others name
-/// who says it; in tokens, the table of events. `…` stands for what differs.
+/// Checks the headings of troubleshooting.md that begin with a message (messages of other
+/// programs are marked), and the table of events in tokens.md. `…` is a placeholder.
 #[test]
 fn the_manual_quotes_messages_that_exist() {
-    let said = said_by_us();
+    let sources = sources();
     let mut quoted = 0;
     for (page, mark) in [("troubleshooting.md", "## `"), ("tokens.md", "| `")] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual").join(page);
@@ -70,7 +70,10 @@ fn the_manual_quotes_messages_that_exist() {
             let Some(rest) = line.strip_prefix(mark) else { continue };
             let message = rest.split('`').next().unwrap();
             for piece in message.split('…').map(str::trim).filter(|piece| piece.len() > 2) {
-                assert!(said.contains(piece), "{page}: nobody says '{piece}' ({message})");
+                assert!(
+                    sources.contains(piece),
+                    "{page}: no message contains '{piece}' ({message})"
+                );
             }
             quoted += 1;
         }

@@ -1,5 +1,5 @@
-//! No token and no secret is in anything that is shown or logged. In a process
-//! of its own: what it logs goes to one subscriber.
+//! Messages and logs contain no token and no secret. The test runs in a separate process, because
+//! it sets the global subscriber.
 
 #[path = "support/waiting.rs"]
 mod waiting;
@@ -36,13 +36,13 @@ impl Write for Captured {
     }
 }
 
-/// All that is shown of an error, including its sources.
+/// Formats an error in every way, including its sources.
 fn shown(error: &CredentialError) -> String {
     format!("{error:?} {}", with_causes(error))
 }
 
 #[tokio::test]
-async fn no_secret_is_in_anything_that_is_shown() {
+async fn no_secret_is_shown_or_logged() {
     let captured = Captured::default();
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -89,7 +89,7 @@ async fn no_secret_is_in_anything_that_is_shown() {
         }
     }
 
-    // An endpoint that tells what it was sent, and what it would have sent.
+    // An endpoint that repeats the header it received, and a token.
     let echo = format!(r#"{{"message":"with {header} you get {}"}}"#, secrets[1]);
     endpoint.fail(Fault::Status(400, echo.clone()));
     text += &shown(&ask(&identity).await.unwrap_err());

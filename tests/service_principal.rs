@@ -1,15 +1,15 @@
-//! Applications with a credential of their own, at the emulator of Entra's token endpoint:
-//! from the environment to a query on both databases.
+//! Applications with their own credential, with the emulator of Entra's token endpoint: from the
+//! environment to a query on both databases.
 //!
-//! The HTTP client's trust and the authority come from the process's variables, so each test
-//! runs itself again in a process with its own.
+//! The trusted certificates of the HTTP client and the authority come from environment variables,
+//! so each test runs itself again in a process with other variables.
 #![cfg(all(
     target_os = "linux",
     feature = "azure-identity",
     feature = "azure-sql",
     feature = "postgres"
 ))]
-#![allow(clippy::disallowed_methods)] // Tokens are checked by the real time.
+#![allow(clippy::disallowed_methods)] // Tokens are verified against the real time.
 
 use std::{
     env,
@@ -38,7 +38,7 @@ const SQL: &str = "TEST_AZURE_SQL";
 const POSTGRES: &str = "TEST_POSTGRES";
 const SECRET: &str = "AZURE_CLIENT_SECRET";
 
-/// What the outer process has: the emulator, and the application's files.
+/// The emulator and the application's files, in the outer process.
 struct World {
     emulator: Emulator,
     folder: TempDir,
@@ -50,7 +50,7 @@ impl World {
         Self { emulator, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// Registers more credentials for the application, with its secret.
+    /// Registers more credentials for the application, in addition to its secret.
     fn register(&self, add: impl FnOnce(&mut Registration)) {
         let service = self.emulator.service_principal().clone();
         let mut application = Registration::new(service);
@@ -58,8 +58,8 @@ impl World {
         self.emulator.entra().register(application);
     }
 
-    /// Runs the test again with these variables and those of the application; `without` are
-    /// left out.
+    /// Runs the test again with these variables and those of the application, except for the
+    /// variables in `without`.
     async fn run(&self, test: &str, without: &[&str], variables: &[(&str, &str)]) {
         let emulator = &self.emulator;
         let service = &emulator.service_principal().name;
@@ -93,13 +93,13 @@ impl World {
 
 type Registration = entra_pool_emulator::entra::Application;
 
-/// The folder of the application's files, in the inner process.
+/// Returns the folder of the application's files, in the inner process.
 fn inner() -> Option<std::path::PathBuf> {
     env::var_os(INNER).map(Into::into)
 }
 
-/// Both databases, asked who logged in.
-async fn queries(identity: &Identity) {
+/// Checks which user is logged in to both databases.
+async fn check_logins(identity: &Identity) {
     let sql = azure_sql::pool_with(identity, &env::var(SQL).unwrap()).unwrap();
     let mut connection = sql.get().await.unwrap();
     let row = connection.query("SELECT SUSER_SNAME()", &[]).await.unwrap();
@@ -117,7 +117,7 @@ fn application() -> Application {
 #[tokio::test]
 async fn a_client_secret_from_the_environment_logs_in_to_both_databases() {
     if inner().is_some() {
-        return queries(&Identity::new(credential::from_env().unwrap())).await;
+        return check_logins(&Identity::new(credential::from_env().unwrap())).await;
     }
     let world = World::start().await;
     let test = "a_client_secret_from_the_environment_logs_in_to_both_databases";
@@ -129,7 +129,7 @@ async fn a_client_secret_from_the_environment_logs_in_to_both_databases() {
 #[tokio::test]
 async fn a_workload_identity_from_the_environment_logs_in_to_both_databases() {
     if inner().is_some() {
-        return queries(&Identity::new(credential::from_env().unwrap())).await;
+        return check_logins(&Identity::new(credential::from_env().unwrap())).await;
     }
     let world = World::start().await;
     let account = FederatedCredential::of_emulator("system:serviceaccount:default:shop");
@@ -173,7 +173,7 @@ async fn a_client_assertion_logs_in_to_both_databases() {
             let assertion = assertion(&folder, &env::var("AZURE_CLIENT_ID").unwrap());
             async move { Ok::<_, std::io::Error>(assertion) }
         };
-        return queries(&Identity::new(application().client_assertion(assertion))).await;
+        return check_logins(&Identity::new(application().client_assertion(assertion))).await;
     }
     let world = World::start().await;
     let size = rcgen::RsaKeySize::_2048;
@@ -196,7 +196,7 @@ async fn a_client_certificate_logs_in_to_both_databases() {
     if let Some(folder) = inner() {
         let password = Some("p4ssword".to_owned());
         let credential = application().client_certificate(folder.join("id.pfx"), password);
-        return queries(&Identity::new(credential)).await;
+        return check_logins(&Identity::new(credential)).await;
     }
     let world = World::start().await;
     let openssl = |arguments: &str| {
@@ -213,7 +213,7 @@ async fn a_client_certificate_logs_in_to_both_databases() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_entra_is_shown_with_its_number() {
+async fn a_rejection_by_entra_is_shown_with_its_error_code() {
     if inner().is_some() {
         let wrong = application().client_secret("wr0ng-s3cret").unwrap();
         let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
@@ -225,6 +225,6 @@ async fn a_refusal_of_entra_is_shown_with_its_number() {
         return;
     }
     let world = World::start().await;
-    world.run("a_refusal_of_entra_is_shown_with_its_number", &[], &[]).await;
+    world.run("a_rejection_by_entra_is_shown_with_its_error_code", &[], &[]).await;
     assert_eq!(world.emulator.entra().tokens_handed_out(), 0);
 }

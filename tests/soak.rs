@@ -1,12 +1,11 @@
-//! Both pools under load, while everything goes wrong that can: identity endpoint,
-//! servers, network, clock.
+//! Both pools under load with faults of the identity endpoint, the servers, the network and the
+//! clock.
 //!
-//! For 60 s in the suite; `ENTRA_POOL_SOAK_SECONDS` says otherwise (`.ci/deep`). What
-//! happens, and in which order, follows from a seed, which is printed and can be given
-//! (`ENTRA_POOL_SOAK_SEED`); when exactly, does not, and neither do the verdicts depend
-//! on it.
+//! Runs for 60 s; `ENTRA_POOL_SOAK_SECONDS` sets another duration (`.ci/deep`). A seed determines
+//! the faults and their order; it is printed and can be set with `ENTRA_POOL_SOAK_SEED`. The exact
+//! times vary, but the assertions do not depend on them.
 #![cfg(all(unix, feature = "azure-sql", feature = "postgres"))]
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // The servers run in real time.
 
 #[path = "soak/acknowledged.rs"]
 mod acknowledged;
@@ -37,19 +36,19 @@ use acknowledged::Acknowledged;
 use chaos::Script;
 use load::Load;
 use support::held::{self, Held};
-use world::{TOKEN_LIFE, World};
+use world::{TOKEN_LIFETIME, World};
 
 const TASKS: usize = 64;
 
-/// Without chaos, so that what is made once has been made.
+/// Without faults, so that one-time initialization has completed.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// All tasks work again so soon after the last thing went wrong. A request that the
-/// identity endpoint has swallowed takes 20 s to be given up, and a connect 8 s.
+/// All tasks succeed again within this time after the last fault. A token request without a
+/// response times out after 20 s, and a connect after 8 s.
 const RECOVERY: Duration = Duration::from_secs(45);
 
-/// What the process may have grown by. In half an hour, some 8,000 sessions come and
-/// go: 4 KB kept of each would show.
+/// How much the process may grow. About 8,000 sessions are opened and closed in half an hour, so
+/// a leak of 4 KB for each would be detected.
 const GROWTH_KB: u64 = 24 * 1024;
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -59,7 +58,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
+async fn both_pools_survive_faults_and_lose_no_acknowledged_rows() {
     let length = Duration::from_secs(setting("ENTRA_POOL_SOAK_SECONDS").unwrap_or(60));
     let seed = setting("ENTRA_POOL_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("ENTRA_POOL_SOAK_SEED={seed} ENTRA_POOL_SOAK_SECONDS={}", length.as_secs());
@@ -81,7 +80,7 @@ async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
     let work = load.start(seed);
     tokio::select! {
         () = script.play(&world, seed, length) => {}
-        () = load.goes_wrong() => {}
+        () = load.wait_for_violation() => {}
     }
     let ended = Instant::now();
     let recovered = all_work(&load).await;
@@ -89,18 +88,18 @@ async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
     load.print_errors();
     world.print_reports();
     let [succeeded, abandoned, failed] = load.counts();
-    println!("operations: {succeeded} to their end, {abandoned} abandoned, {failed} failed");
+    println!("operations: {succeeded} succeeded, {abandoned} abandoned, {failed} failed");
     println!("all {TASKS} tasks work again: {recovered}, after {recovery:?}");
     assert_eq!(load.violations(), [""; 0]);
     assert!(recovered, "all tasks work again within {RECOVERY:?}");
     work.stop().await;
     assert_eq!(load.violations(), [""; 0]);
-    assert_eq!(PANICS.load(Relaxed), 0, "nothing panics");
+    assert_eq!(PANICS.load(Relaxed), 0, "a task panicked");
 
     let (azure, postgres) = load.pools();
     let azure = acknowledged.check_azure(&mut azure.get().await.unwrap()).await;
     let postgres = acknowledged.check_postgres(&postgres.get().await.unwrap()).await;
-    println!("rows by what the acknowledged says of them, and whether they are there:");
+    println!("rows by their entry in the record, and by whether they exist:");
     println!("{:?} in Azure SQL\n{:?} in PostgreSQL", azure.counts, postgres.counts);
     assert_eq!((azure.wrong, postgres.wrong), (vec![], vec![]));
 
@@ -113,29 +112,30 @@ async fn both_pools_outlive_a_chaos_and_lose_nothing_that_was_acknowledged() {
         assert!(now.descriptors <= held.descriptors, "{held:?}, then {now:?}");
         assert!(now.resident_kb <= held.resident_kb + GROWTH_KB, "{held:?}, then {now:?}");
     } else {
-        println!("left out: descriptors and memory, which Linux alone tells");
+        println!("left out: descriptors and memory, which are only measured on Linux");
     }
 
-    // That there was a chaos, under which tokens were replaced.
+    // There were faults, and tokens were replaced meanwhile.
     let tokens = world.endpoint.tokens_handed_out();
-    assert!(tokens >= length.as_secs() / TOKEN_LIFE.as_secs() / 2, "{tokens} tokens");
+    assert!(tokens >= length.as_secs() / TOKEN_LIFETIME.as_secs() / 2, "{tokens} tokens");
     assert!(length < Duration::from_secs(60) || failed > 0);
 }
 
-/// Whether every task succeeds once more in time.
+/// Returns whether every task succeeds once more in time.
 async fn all_work(load: &Load) -> bool {
     tokio::select! {
         succeeded = timeout(RECOVERY, load.all_succeed()) => succeeded.is_ok(),
-        () = load.goes_wrong() => false,
+        () = load.wait_for_violation() => false,
     }
 }
 
-/// Those of this test.
+/// Counts the panics of this test.
 fn count_panics() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        let of_another = thread::current().name().is_some_and(|name| name.starts_with("support::"));
-        PANICS.fetch_add(u64::from(!of_another), Relaxed);
+        let in_a_server =
+            thread::current().name().is_some_and(|name| name.starts_with("support::"));
+        PANICS.fetch_add(u64::from(!in_a_server), Relaxed);
         report(info);
     }));
 }
@@ -146,12 +146,12 @@ async fn close(load: Arc<Load>) {
         azure_sql::close_and_wait(azure).await;
         postgres::close_and_wait(postgres).await;
     };
-    timeout(Duration::from_secs(30), closing).await.expect("every connection comes back");
+    timeout(Duration::from_secs(30), closing).await.expect("every connection is returned");
 }
 
-/// Waits until everything has ended that was to end.
+/// Waits until all connections and timers have ended.
 async fn settle(world: &World) {
-    // Nobody needs to wait for time limits of what is over.
+    // The time limits of finished work need not be waited for.
     world.clock.pass(Duration::from_secs(600));
     let quiet = async {
         while !world.is_quiet() {
@@ -159,7 +159,12 @@ async fn settle(world: &World) {
         }
     };
     let ended = timeout(Duration::from_secs(30), quiet).await;
-    assert!(ended.is_ok(), "{} sleep on; {:?}", world.clock.sleepers(), world.azure.counters());
+    assert!(
+        ended.is_ok(),
+        "{} timers are left; {:?}",
+        world.clock.sleepers(),
+        world.azure.counters()
+    );
     // Tasks end a moment after their connections do.
     sleep(Duration::from_secs(1)).await;
 }

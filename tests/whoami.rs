@@ -1,4 +1,4 @@
-//! `entra-whoami` as a process, against the emulator: the manual has its output word for word.
+//! Runs `entra-whoami` against the emulator: the manual contains its exact output.
 #![cfg(target_os = "linux")]
 
 use std::{fmt::Write, net::TcpStream, path::Path, process::Output, sync::Arc};
@@ -16,11 +16,11 @@ use tokio::process::Command;
 
 const START: &str = "# What it prints\n";
 
-/// The emulator, and the variables that its identity is found by.
+/// The emulator, and the environment variables that configure its identity.
 struct World {
     emulator: Emulator,
     environment: Vec<(&'static str, String)>,
-    /// Has the machine's trusted certificates, which did not issue the emulator's.
+    /// Contains the machine's trusted certificates, without the emulator's authority.
     _machine: TempDir,
 }
 
@@ -38,7 +38,7 @@ impl World {
         Self { emulator, environment, _machine: machine }
     }
 
-    /// On a developer's machine with the Azure CLI.
+    /// Simulates a developer's machine with the Azure CLI.
     fn use_azure_cli(&mut self, az: &AzureCliStandIn) {
         let path = az.executable().parent().unwrap().display().to_string();
         self.environment = vec![("AZURE_TOKEN_CREDENTIALS", "dev".to_owned()), ("PATH", path)];
@@ -60,7 +60,7 @@ impl World {
         output
     }
 
-    /// The report, and whether all steps passed.
+    /// Returns the report, and whether all steps passed.
     async fn report(&self, arguments: &[&str]) -> (String, bool) {
         let output = self.run(arguments).await;
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -73,8 +73,8 @@ impl World {
         (String::from_utf8(output.stdout).unwrap(), passed)
     }
 
-    /// The same text with the names, times and dates of the example.
-    fn named(&self, text: &str, database: usize) -> String {
+    /// Replaces names, times and dates by those of the example.
+    fn with_example_names(&self, text: &str, database: usize) -> String {
         let (sql, pg) = (self.emulator.azure_sql().addr(), self.emulator.postgres().addr());
         let host = ["shop.database.windows.net", "shop.postgres.database.azure.com"][database];
         let mut text = text.to_owned();
@@ -107,13 +107,13 @@ impl World {
     }
 }
 
-/// Without this parameter and the separator after it.
+/// Removes this parameter and the separator after it.
 fn without(target: &str, parameter: &str, separator: char) -> String {
     let (before, after) = target.split_once(parameter).unwrap();
     format!("{before}{}", after.split_once(separator).unwrap().1)
 }
 
-/// With another time after `expires at`.
+/// Replaces the time after `expires at`.
 fn with_expiry(line: &str) -> String {
     match line.split_once("expires at ") {
         Some((before, after)) => {
@@ -124,11 +124,11 @@ fn with_expiry(line: &str) -> String {
     }
 }
 
-/// A port whose queue of connections is full: it drops the packets of another one, as a
+/// A port whose queue of connections is full: it drops the packets of another connection, as a
 /// firewall does.
 struct Firewall {
     listener: Socket,
-    /// What fills the queue.
+    /// The connection that fills the queue.
     _waiting: TcpStream,
 }
 
@@ -147,8 +147,7 @@ impl Firewall {
     }
 }
 
-/// A section of the page: a title, and for each target what is run before it, and what its
-/// report must have.
+/// The page of the manual, which is built from sections.
 struct Page<'w> {
     world: &'w World,
     text: String,
@@ -171,7 +170,7 @@ impl Page<'_> {
             assert!(report.contains(piece), "{title}: {piece}? {report}");
         }
         let introduction = if at == 1 { "\nOn PostgreSQL:\n" } else { "" };
-        let report = self.world.named(report, at);
+        let report = self.world.with_example_names(report, at);
         write!(self.text, "{introduction}\n```text\n{report}\n```\n").unwrap();
     }
 }
@@ -209,7 +208,7 @@ async fn page() -> String {
     };
     let (silent_sql, silent_pg) = (dropping(&sql, sql_port), dropping(&pg, pg_port));
     writeln!(page.text, "\n## A firewall that drops packets").unwrap();
-    // Only the whole connect has the short limit, or that of the dialling could pass first.
+    // Only the whole connect has the short limit; otherwise the TCP limit could expire first.
     let silent_pg = silent_pg + "&loginTimeout=1&connectTimeout=20";
     let silent_sql = ["--timeout", "1", &silent_sql];
     let runs: [(&[&str], u16); 2] = [(&silent_sql, sql_port), (&[&silent_pg], pg_port)];
@@ -297,13 +296,13 @@ async fn page() -> String {
 async fn the_manual_shows_what_each_outcome_prints() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/whoami.md");
     let manual = std::fs::read_to_string(&path).unwrap().replace('\r', "");
-    let (before, old) = manual.split_once(START).expect("the section");
+    let (before, old) = manual.split_once(START).expect("the section exists");
     let new = page().await;
     if std::env::var_os("ENTRA_POOL_BLESS").is_some() {
         std::fs::write(&path, format!("{before}{new}")).unwrap();
         return;
     }
-    assert_eq!(format!("{START}{old}"), new, "ENTRA_POOL_BLESS=1 writes it to the page");
+    assert_eq!(format!("{START}{old}"), new, "set ENTRA_POOL_BLESS=1 to update the page");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,7 +328,7 @@ async fn the_json_report_has_the_same_facts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sql_quotes_the_name_as_each_database_wants_it() {
+async fn the_sql_quotes_the_name_as_each_database_requires() {
     let mut world = World::start().await;
     let developer = Principal::new("o'neil]s shop", PrincipalKind::User);
     let az = AzureCliStandIn::new(Arc::clone(world.emulator.issuer()), developer).unwrap();
@@ -348,7 +347,7 @@ async fn the_sql_quotes_the_name_as_each_database_wants_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_is_described_by_its_ids() {
+async fn an_application_without_a_name_is_described_by_its_ids() {
     let mut world = World::start().await;
     world.environment.retain(|(name, _)| *name != "AZURE_CLIENT_ID");
     world.emulator.directory().remove("shop-app");
@@ -380,9 +379,9 @@ async fn without_a_database_only_the_token_is_requested() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn arguments_that_cannot_be_used_end_with_code_2() {
+async fn invalid_arguments_exit_with_code_2() {
     let world = World::start().await;
-    for (arguments, says) in [
+    for (arguments, expected) in [
         (&["localhost"][..], "Entra Scope="),
         (&["Server=shop.database.windows.net;Encrypt=False"], "Encrypt"),
         (&["postgres://shop.postgres.database.azure.com/x?sslmode=disable"], "sslmode"),
@@ -392,7 +391,7 @@ async fn arguments_that_cannot_be_used_end_with_code_2() {
         let output = world.run(arguments).await;
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
-        assert!(stderr.contains(says) && output.stdout.is_empty(), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(expected) && output.stdout.is_empty(), "{arguments:?}: {stderr}");
     }
     let help = String::from_utf8(world.run(&["--help"]).await.stdout).unwrap();
     assert!(help.contains("1  a step failed") && help.contains("--timeout"), "{help}");

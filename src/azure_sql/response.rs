@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_request_says_nothing_about_its_reset() {
+    fn a_cancelled_request_does_not_show_whether_its_reset_was_acknowledged() {
         let cancelled = |link: &Link| {
             reset(link);
             link.set_fault(RetireReason::Cancelled);

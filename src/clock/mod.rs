@@ -105,8 +105,7 @@ pub(crate) struct Elapsed;
 mod tests {
     use super::*;
 
-    /// The same as a socket that is always ready: it gives way only where tokio's budget
-    /// makes it.
+    /// Simulates a socket that is always ready: the work yields only if tokio's budget is used up.
     #[tokio::test]
     async fn a_time_limit_ends_work_that_uses_up_the_budget() {
         let clock = ManualClock::new();

@@ -438,7 +438,7 @@ async fn a_refusal_explains_why_no_other_token_was_used() {
 struct Logins {
     clock: ManualClock,
     flights: Arc<Flights<Arc<()>, Error>>,
-    begun: Arc<AtomicUsize>,
+    started: Arc<AtomicUsize>,
     /// Every connection holds a clone of this.
     alive: Arc<()>,
     fails: bool,
@@ -453,12 +453,12 @@ impl Logins {
     fn with_limit(limit: Duration) -> Self {
         let clock = ManualClock::new();
         let flights = Arc::new(Flights::new(Arc::new(clock.clone()), limit));
-        let (begun, alive) = (Arc::default(), Arc::default());
-        Self { clock, flights, begun, alive, fails: false, takes: S }
+        let (started, alive) = (Arc::default(), Arc::default());
+        Self { clock, flights, started, alive, fails: false, takes: S }
     }
 
-    fn begun(&self) -> usize {
-        self.begun.load(SeqCst)
+    fn started(&self) -> usize {
+        self.started.load(SeqCst)
     }
 
     /// The number of open connections.
@@ -469,9 +469,9 @@ impl Logins {
     async fn connect(&self) -> Result<(Arc<()>, bool), Error> {
         let login = |_| {
             let (clock, alive) = (self.clock.clone(), Arc::downgrade(&self.alive));
-            let (begun, fails, takes) = (self.begun.clone(), self.fails, self.takes);
+            let (started, fails, takes) = (self.started.clone(), self.fails, self.takes);
             async move {
-                begun.fetch_add(1, SeqCst);
+                started.fetch_add(1, SeqCst);
                 clock.sleep(takes).await;
                 if fails { Err(Error::Other("no".into())) } else { Ok(alive.upgrade().unwrap()) }
             }
@@ -495,11 +495,11 @@ async fn the_next_caller_adopts_an_abandoned_login() {
     let logins = Logins::new();
     logins.give_up().await;
     logins.give_up().await;
-    assert_eq!(logins.begun(), 1, "the second caller adopted the login, and also gave up");
+    assert_eq!(logins.started(), 1, "the second caller adopted the login, and also gave up");
     logins.clock.advance(S);
     settle().await;
     let (connection, adopted) = logins.connect().await.unwrap();
-    assert!(adopted && logins.begun() == 1);
+    assert!(adopted && logins.started() == 1);
     drop(connection);
     settle().await;
     assert_eq!((logins.connections(), logins.clock.sleepers()), (0, 0));
@@ -564,7 +564,7 @@ async fn a_caller_starts_a_login_after_the_adopted_one_fails() {
         }
     });
     assert!(!outcome.unwrap().1);
-    assert_eq!(logins.begun(), 2);
+    assert_eq!(logins.started(), 2);
 }
 
 #[tokio::test]
@@ -589,9 +589,9 @@ async fn a_caller_that_adopts_failing_logins_waits_no_longer_than_its_own_limit(
     }
     assert!(took.is_some_and(|took| took <= LIMIT + S), "{took:?}");
     // The next caller adopts the second login.
-    assert_eq!(logins.begun(), 2);
+    assert_eq!(logins.started(), 2);
     assert!(futures_util::poll!(Box::pin(logins.connect())).is_pending());
-    assert_eq!(logins.begun(), 2);
+    assert_eq!(logins.started(), 2);
 }
 
 #[tokio::test]
@@ -604,7 +604,7 @@ async fn an_earlier_failure_is_not_returned_when_connects_have_little_time() {
         settle().await;
         logins.clock.advance(S / 2);
         settle().await;
-        // The caller gives up just when its login has failed.
+        // The caller gives up at the moment its login fails.
     }
     logins.clock.advance(3_600 * S);
     logins.fails = false;
@@ -649,7 +649,7 @@ fn a_login_is_started_if_the_adopted_ones_runtime_was_shut_down_or_is_not_driven
                 });
                 let (_, adopted) = outcome.unwrap();
                 assert_eq!(adopted, landed && !ended);
-                assert_eq!(logins.begun(), if adopted { 1 } else { 2 });
+                assert_eq!(logins.started(), if adopted { 1 } else { 2 });
             });
             drop(kept);
         }

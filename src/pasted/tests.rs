@@ -167,7 +167,7 @@ fn placeholders_are_detected_and_odbc_braces_are_not() {
 /// Parses whole connection strings of both databases.
 #[cfg(all(feature = "azure-sql", feature = "postgres"))]
 #[test]
-fn an_unsubstituted_variable_is_reported_and_a_sign_within_a_value_is_not() {
+fn an_unsubstituted_variable_is_reported_but_a_dollar_sign_in_a_value_is_not() {
     use crate::{azure_sql, postgres};
     let of_postgres = |text: &str| text.parse::<postgres::Config>().map_err(|e| e.to_string());
     let of_azure_sql = |text: &str| text.parse::<azure_sql::Config>().map_err(|e| e.to_string());

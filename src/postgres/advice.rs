@@ -277,7 +277,7 @@ mod tests {
             "Service Principals cannot generate AAD_AUTH_TOKENTYPE_APP_USER tokens for role \"x\"";
         let (person, app) =
             (r#"{"upn":"a@x.example","oid":"o-1"}"#, r#"{"appid":"a","oid":"o-2"}"#);
-        for (user, message, payload, says, says_not) in [
+        for (user, message, payload, words, absent) in [
             ("app", other_type, app, "'o-2', 'service', false, false)", "The role may be missing"),
             (
                 "a@x.example",
@@ -299,8 +299,8 @@ mod tests {
             ("app", refused, app, "pgaadauth_create_principal('app'", "#EXT#"),
         ] {
             let advice = advice_to(user, "28P01", message, payload, later);
-            assert!(advice.contains(says), "{user}: {says}? {advice}");
-            assert!(!advice.contains(says_not), "{user}: {says_not}? {advice}");
+            assert!(advice.contains(words), "{user}: {words}? {advice}");
+            assert!(!advice.contains(absent), "{user}: {absent}? {advice}");
         }
     }
 
@@ -328,7 +328,7 @@ mod tests {
         let later = NOW + Duration::from_secs(3600);
         let ours = r#"{"aud":"https://ossrdbms-aad.database.windows.net/","appid":"app-id","oid":"o","tid":"t"}"#;
         let other = r#"{"aud":"https://database.windows.net"}"#;
-        for (code, message, payload, ends, says) in [
+        for (code, message, payload, ends, words) in [
             ("28P01", "password authentication failed", ours, later, "('o''neil', false, false)"),
             (
                 "28000",
@@ -354,7 +354,7 @@ mod tests {
             ),
         ] {
             let advice = advice(code, message, payload, ends);
-            assert!(advice.contains(says), "{code} {message}: {says}? {advice}");
+            assert!(advice.contains(words), "{code} {message}: {words}? {advice}");
             assert!(advice.contains("Another token was refused as well."), "{advice}");
         }
     }

@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn pgjdbcs_two_timeouts_limit_the_dialling_and_the_whole_connect() {
+    fn pgjdbcs_two_timeouts_limit_each_dial_and_the_whole_connect() {
         let url = "jdbc:postgresql://a.postgres.database.azure.com/d?";
         for (query, whole, dialling) in [
             ("", 15, None),

@@ -173,7 +173,7 @@ mod tests {
         replay::{server_error, unreadable},
     };
 
-    fn says(code: &str) -> Error {
+    fn with_code(code: &str) -> Error {
         let source = server_error(&[(b'S', "FATAL"), (b'C', code), (b'M', "x")]);
         Error::of_login("the login".to_owned(), source)
     }
@@ -189,9 +189,9 @@ mod tests {
             ("42501", Outlook::Final),
             ("57P04", Outlook::Final),
         ] {
-            assert_eq!(outlook(&says(code), false, false), promised, "{code}");
+            assert_eq!(outlook(&with_code(code), false, false), promised, "{code}");
         }
-        assert_eq!(outlook(&says("28P01"), false, false), Outlook::TokenRefused);
+        assert_eq!(outlook(&with_code("28P01"), false, false), Outlook::TokenRefused);
         let declined = Error::EncryptionDeclined { server: "h:5432".into() };
         assert_eq!(outlook(&declined, false, false), Outlook::Final);
         for (kind, promised) in [

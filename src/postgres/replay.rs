@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn our_error_is_found_inside_the_drivers_error() {
+    fn this_crates_error_is_found_inside_the_drivers_error() {
         let error = carrying(Error::NoUser { principal: "shop".into() });
         assert!(matches!(Error::within(&error), Some(Error::NoUser { .. })));
         let text = format!("{:?}", std::error::Error::source(&error).unwrap().to_string());

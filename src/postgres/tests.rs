@@ -48,9 +48,9 @@ fn pasted_strings_parse_or_are_refused_with_useful_advice() {
         // The scope is determined when a connector is created.
         let read = read.and_then(|config| config.token_scope().map(|scope| (config, scope)));
         if expected == "err" {
-            let (_, says) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
+            let (_, parts) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
             let said = with_causes(&read.expect_err(id));
-            assert!(says.iter().all(|it| said.contains(it)), "{id}: {said}");
+            assert!(parts.iter().all(|it| said.contains(it)), "{id}: {said}");
             continue;
         }
         let (config, scope) = read.unwrap_or_else(|error| panic!("{id}: {error:?}"));

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_is_named_by_where_it_connects_to() {
+    fn a_pool_is_named_after_its_servers_and_database() {
         let named = |servers: &[(&str, u16)], namespace| {
             let database = Database::new("postgresql", servers.iter().copied(), namespace);
             (database.pool.to_string(), database.address, database.port)

@@ -114,7 +114,7 @@ impl Labels {
 mod tests {
     use super::*;
 
-    /// The cells of the rows of the page's table of metrics.
+    /// Returns the cells of each row of the documented table of metrics.
     fn rows() -> Vec<Vec<&'static str>> {
         include_str!("mod.rs")
             .lines()
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_lists_exactly_the_metrics_that_exist() {
+    fn the_documentation_lists_exactly_the_metrics_that_exist() {
         let mut documented: Vec<_> = rows()
             .into_iter()
             .map(|row| (row[0].trim_end_matches('`').to_owned(), row[1].to_owned()))

@@ -167,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn times_by_life() {
-        // life, jitter, refresh at, usable until, out at, in seconds after the request
+    fn times_by_lifetime() {
+        // lifetime, jitter, refresh at, usable until, expired at, in seconds after the request
         let cases = [
             (5.0, 1.0, 4.0, 4.5, 4.5),
             (20.0, 0.0, 16.0, 18.0, 18.0),
@@ -182,23 +182,23 @@ mod tests {
             (86_400.0, 0.0, 64_800.0, 86_370.0, 86_398.0),
             (86_400.0, 1.0, 43_200.0, 86_370.0, 86_398.0),
         ];
-        for (life, jitter, refresh, usable, out) in cases {
-            let schedule = Schedule::new(at(0.0), at(0.2), at(life), None, jitter);
+        for (lifetime, jitter, refresh, usable, expired) in cases {
+            let schedule = Schedule::new(at(0.0), at(0.2), at(lifetime), None, jitter);
             assert_eq!(
                 schedule,
-                Schedule { refresh_at: at(refresh), usable_until: at(usable), out_at: at(out) },
-                "life of {life} s, jitter {jitter}"
+                Schedule { refresh_at: at(refresh), usable_until: at(usable), out_at: at(expired) },
+                "lifetime of {lifetime} s, jitter {jitter}"
             );
             assert_eq!(schedule.verdict(at(refresh - 0.1)), Verdict::Use);
             assert_eq!(schedule.verdict(at(refresh)), Verdict::UseAndRefresh);
-            assert_eq!(schedule.verdict(at(out)), Verdict::Wait);
+            assert_eq!(schedule.verdict(at(expired)), Verdict::Wait);
         }
         let hour = Schedule::new(at(0.0), at(0.2), at(3_600.0), None, 0.0);
         assert_eq!(hour.verdict(at(3_571.0)), Verdict::WaitWithFallback);
     }
 
     #[test]
-    fn a_hint_within_the_life_is_followed_up_to_a_tenth_earlier() {
+    fn a_hint_within_the_lifetime_is_followed_up_to_a_tenth_earlier() {
         let refresh = |hint, jitter| {
             Schedule::new(at(0.0), at(0.0), at(3_600.0), Some(at(hint)), jitter).refresh_at
         };
@@ -208,13 +208,17 @@ mod tests {
         for outside in [-1.0, 0.0, 3_600.0] {
             assert_eq!(refresh(outside, 1.0), at(1_800.0), "{outside}");
         }
-        assert_eq!(refresh(3_599.0, 0.0), at(3_570.0), "not later than callers begin to wait");
+        assert_eq!(
+            refresh(3_599.0, 0.0),
+            at(3_570.0),
+            "no later than the time at which callers start to wait"
+        );
     }
 
     #[test]
-    fn the_same_token_again_is_asked_for_after_a_third_of_the_time_until_5_minutes_before_expiry() {
-        let again = |life: f64, now: f64| {
-            let schedule = Schedule::new(at(0.0), at(0.0), at(life), None, 1.0);
+    fn a_repeated_token_is_requested_after_a_third_of_the_time() {
+        let again = |lifetime: f64, now: f64| {
+            let schedule = Schedule::new(at(0.0), at(0.0), at(lifetime), None, 1.0);
             let next = schedule.again(at(0.0), at(now))?;
             assert_eq!((next.usable_until, next.out_at), (schedule.usable_until, schedule.out_at));
             Some(next.refresh_at.duration_since(at(0.0)).unwrap().as_secs())
@@ -222,14 +226,14 @@ mod tests {
         assert_eq!(again(86_400.0, 43_200.0), Some(57_500));
         assert_eq!(again(3_600.0, 1_800.0), Some(2_300));
         assert_eq!(again(3_600.0, 2_700.0), Some(2_900));
-        // At least a fortieth of the life, but not past the last 5 minutes.
+        // At least a fortieth of the lifetime, but not in the last 5 minutes.
         assert_eq!(again(3_600.0, 3_150.0), Some(3_239));
         assert_eq!(again(3_600.0, 3_290.0), Some(3_300));
-        // From there on as after a failure.
+        // In the last 5 minutes, as after a failure.
         assert_eq!(again(3_600.0, 3_300.0), None);
         assert_eq!(again(3_600.0, 3_590.0), None);
         assert_eq!(again(-5.0, 1.0), None);
-        // A renewal that was forced early does not bring the refresh forward.
+        // A renewal that was forced early does not make the refresh earlier.
         assert_eq!(again(86_400.0, 60.0), Some(43_200));
     }
 
@@ -245,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_on_arrival_is_used_for_a_minute() {
+    fn a_token_that_is_expired_on_arrival_is_used_for_a_minute() {
         let schedule = Schedule::new(at(0.0), at(1.0), at(-5.0), None, 0.0);
         assert_eq!(schedule.verdict(at(1.0)), Verdict::UseAndRefresh);
         assert_eq!(schedule.verdict(at(60.9)), Verdict::UseAndRefresh);
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failure_the_pause_is_a_share_of_what_is_left_or_what_the_provider_asks_for() {
+    fn after_a_failure_the_pause_is_part_of_the_remaining_time_or_set_by_the_provider() {
         let day = 86_400 * S;
         for (left, retry_after, jitter, pause) in [
             (day, None, 0.0, 1_200 * S),
@@ -272,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn with_no_token_pauses_double_up_to_five_minutes() {
+    fn without_a_token_pauses_double_up_to_five_minutes() {
         let pauses: Vec<u64> =
             (1..=6).map(|failures| pause_unasked(failures, None, 0.0).as_secs()).collect();
         assert_eq!(pauses, [30, 60, 120, 240, 300, 300]);
@@ -284,62 +288,62 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever life, delay and hint: times are in order, a token is used
-        /// from its arrival on, and is never withheld while it is usable.
+        /// For any lifetime, delay and hint: the times are in order, and a token is used from its
+        /// arrival on and never withheld while it is usable.
         #[test]
         fn a_usable_token_is_never_withheld(
-            life in 0.001_f64..200_000.0,
+            lifetime in 0.001_f64..200_000.0,
             delay in 0.0_f64..100.0,
             hint in proptest::option::of(-1_000.0_f64..300_000.0),
             when in 0.0_f64..1.0,
             jitter in -1.0_f64..2.0,
         ) {
             let arrived = at(delay);
-            let schedule = Schedule::new(at(0.0), arrived, at(life), hint.map(at), jitter);
+            let schedule = Schedule::new(at(0.0), arrived, at(lifetime), hint.map(at), jitter);
             proptest::prop_assert!(schedule.refresh_at <= schedule.usable_until);
             proptest::prop_assert!(schedule.usable_until <= schedule.out_at);
-            if life > delay {
-                proptest::prop_assert!(schedule.out_at <= at(life));
-                // At least nine tenths of a life are usable, and all but 30 s.
-                let margin = (life / 10.0).min(30.0);
-                let now = at((life - margin - 0.001).max(0.0) * when);
+            if lifetime > delay {
+                proptest::prop_assert!(schedule.out_at <= at(lifetime));
+                // At least nine tenths of the lifetime are usable, and all of it except 30 s.
+                let margin = (lifetime / 10.0).min(30.0);
+                let now = at((lifetime - margin - 0.001).max(0.0) * when);
                 let used = matches!(schedule.verdict(now), Verdict::Use | Verdict::UseAndRefresh);
-                proptest::prop_assert!(used, "{life} s, at {now:?}");
+                proptest::prop_assert!(used, "{lifetime} s, at {now:?}");
             } else {
                 proptest::prop_assert_eq!(schedule.verdict(arrived), Verdict::UseAndRefresh);
             }
             proptest::prop_assert_eq!(schedule.verdict(schedule.out_at), Verdict::Wait);
         }
 
-        /// The refresh point of a token without a hint lies between half and three quarters of
-        /// its life.
+        /// The refresh point of a token without a hint is between half and three quarters of its
+        /// lifetime.
         #[test]
-        fn the_refresh_point_is_drawn_between_half_and_three_quarters(
-            life in 600.0_f64..200_000.0,
+        fn the_refresh_point_is_between_half_and_three_quarters(
+            lifetime in 600.0_f64..200_000.0,
             jitter in 0.0_f64..1.0,
         ) {
-            let refresh_at = Schedule::new(at(0.0), at(1.0), at(life), None, jitter).refresh_at;
-            proptest::prop_assert!(refresh_at >= at(life * 0.5 - 0.001));
-            proptest::prop_assert!(refresh_at <= at(life * 0.75 + 0.001));
+            let refresh_at = Schedule::new(at(0.0), at(1.0), at(lifetime), None, jitter).refresh_at;
+            proptest::prop_assert!(refresh_at >= at(lifetime * 0.5 - 0.001));
+            proptest::prop_assert!(refresh_at <= at(lifetime * 0.75 + 0.001));
         }
 
-        /// Whatever the life and the refresh point: a provider that repeats its token until 5
-        /// minutes before the expiry gets at most 12 requests for it, and one just then.
+        /// For any lifetime and refresh point: a provider that repeats its token until 5 minutes
+        /// before the expiry gets at most 12 requests for it, one of them at that time.
         #[test]
-        fn a_provider_that_repeats_its_token_gets_12_requests_at_most(
-            life in 301.0_f64..200_000.0,
+        fn a_provider_that_repeats_its_token_gets_at_most_12_requests(
+            lifetime in 301.0_f64..200_000.0,
             hint in proptest::option::of(0.001_f64..1.0),
             jitter in 0.0_f64..1.0,
         ) {
-            let hint = hint.map(|share| at(share * life));
-            let mut schedule = Schedule::new(at(0.0), at(0.0), at(life), hint, jitter);
+            let hint = hint.map(|share| at(share * lifetime));
+            let mut schedule = Schedule::new(at(0.0), at(0.0), at(lifetime), hint, jitter);
             let mut requests = 1;
             while let Some(next) = schedule.again(at(0.0), schedule.refresh_at) {
                 proptest::prop_assert!(next.refresh_at > schedule.refresh_at);
                 (schedule, requests) = (next, requests + 1);
             }
             proptest::prop_assert!(requests <= 12, "{requests}");
-            let last = at(life - 300.0);
+            let last = at(lifetime - 300.0);
             let off = schedule.refresh_at.duration_since(last).unwrap_or_else(|e| e.duration());
             proptest::prop_assert!(requests == 1 || off < Duration::from_micros(1), "{off:?}");
         }

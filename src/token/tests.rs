@@ -1,5 +1,5 @@
-//! The cache's promises, with time under control: nothing here waits for real.
-#![allow(clippy::unchecked_time_subtraction)] // Of times that are written here.
+//! The cache's promises, tested on a manual clock: no test waits in real time.
+#![allow(clippy::unchecked_time_subtraction)] // Only constant times are subtracted.
 
 mod fleet;
 mod state;
@@ -21,17 +21,17 @@ use crate::clock::{Clock, ManualClock};
 
 const S: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-/// The least that two wall clocks can differ by, on Windows.
+/// The smallest difference between two wall-clock times on Windows.
 const MOMENT: Duration = Duration::from_nanos(100);
 
 /// A credential whose every request waits until the test answers it.
 #[derive(Debug, Clone, Default)]
-struct Provider(Arc<Mutex<Asked>>);
+struct Provider(Arc<Mutex<Requests>>);
 
 type Answer = Result<Token, CredentialError>;
 
 #[derive(Debug, Default)]
-struct Asked {
+struct Requests {
     waiting: VecDeque<(TokenRequest, oneshot::Sender<Answer>)>,
     total: usize,
 }
@@ -58,7 +58,7 @@ impl Provider {
         self.0.lock().unwrap().total
     }
 
-    /// Answers the oldest open request; says why it was made.
+    /// Answers the oldest open request, and returns the request's reason.
     async fn answer(&self, answer: Answer) -> Reason {
         let mut turns = 0;
         let (request, sender) = loop {
@@ -66,16 +66,16 @@ impl Provider {
                 break open;
             }
             turns += 1;
-            assert!(turns < 100_000, "no request is made");
+            assert!(turns < 100_000, "no request was made");
             tokio::task::yield_now().await;
         };
-        sender.send(answer).expect("the request still waits");
+        sender.send(answer).expect("the request is still waiting");
         settle().await;
         request.reason
     }
 }
 
-/// Lets everything that can run do so: the runtime has one thread.
+/// Runs all other tasks until they wait: the runtime has one thread.
 async fn settle() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -95,9 +95,9 @@ fn setting() -> Setting {
 }
 
 impl Setting {
-    #[allow(clippy::unnecessary_wraps)] // It is what the provider answers.
-    fn token(&self, secret: &str, life: Duration) -> Answer {
-        Ok(Token::new(secret, self.clock.wall() + life))
+    #[allow(clippy::unnecessary_wraps)] // The provider's answer is a `Result`.
+    fn token(&self, secret: &str, lifetime: Duration) -> Answer {
+        Ok(Token::new(secret, self.clock.wall() + lifetime))
     }
 
     fn failure(kind: CredentialErrorKind) -> Answer {
@@ -105,9 +105,9 @@ impl Setting {
     }
 
     /// Fills the empty cache.
-    async fn filled_with(self, secret: &str, life: Duration) -> Self {
+    async fn filled_with(self, secret: &str, lifetime: Duration) -> Self {
         let caller = self.call();
-        assert_eq!(self.provider.answer(self.token(secret, life)).await, Reason::Missing);
+        assert_eq!(self.provider.answer(self.token(secret, lifetime)).await, Reason::Missing);
         caller.await.unwrap().unwrap();
         self
     }
@@ -122,7 +122,7 @@ impl Setting {
         tokio::spawn(async move { cache.renew(&refused).await })
     }
 
-    /// The token that a caller gets without waiting.
+    /// Returns the token that a caller gets without waiting.
     async fn now(&self) -> String {
         let call = self.call();
         settle().await;
@@ -172,7 +172,7 @@ async fn a_token_past_its_refresh_point_is_returned_while_one_request_runs() {
     let setting = setting().filled_with("a", 24 * HOUR).await;
     setting.clock.advance((12 * HOUR).saturating_sub(S));
     assert_eq!((setting.now().await.as_str(), setting.provider.total()), ("a", 1));
-    // Half to three quarters of its life.
+    // Between half and three quarters of the token's lifetime.
     setting.clock.advance(6 * HOUR + S);
     for _ in 0..10 {
         assert_eq!(setting.now().await, "a");
@@ -190,8 +190,8 @@ async fn a_failed_refresh_keeps_the_token_and_backs_off() {
     setting.provider.answer(Setting::failure(CredentialErrorKind::Refused)).await;
     assert!(setting.cache.report().last_error.is_some());
     assert_eq!(setting.now().await, "a");
-    assert_eq!(setting.provider.total(), 2, "no second request at once");
-    // Half to three quarters of the 298 s that are left.
+    assert_eq!(setting.provider.total(), 2, "no second request immediately");
+    // Between half and three quarters of the remaining 298 s.
     setting.clock.advance(148 * S);
     assert_eq!(setting.now().await, "a");
     settle().await;
@@ -199,7 +199,7 @@ async fn a_failed_refresh_keeps_the_token_and_backs_off() {
     setting.clock.advance(76 * S);
     assert_eq!(setting.now().await, "a");
     settle().await;
-    assert_eq!(setting.provider.total(), 3, "but after the pause");
+    assert_eq!(setting.provider.total(), 3, "a second request after the pause");
     setting.provider.answer(setting.token("b", HOUR)).await;
     assert_eq!(setting.now().await, "b");
     assert!(setting.cache.report().last_error.is_none());
@@ -210,11 +210,11 @@ async fn a_token_is_returned_until_it_expires_even_if_the_endpoint_never_respond
     let setting = setting().filled_with("a", HOUR).await;
     setting.clock.advance(HOUR.saturating_sub(240 * S));
     assert_eq!(setting.now().await, "a");
-    // The first request is given up after three minutes.
+    // The first request times out after three minutes.
     setting.clock.advance(180 * S);
     settle().await;
-    // After the pause, within the margin, a caller waits for the second, but not past the
-    // token's use.
+    // After the pause, within the margin, a caller waits for the second request, but only until the
+    // token is no longer usable.
     setting.clock.advance(44 * S);
     let call = setting.call();
     settle().await;
@@ -228,7 +228,7 @@ async fn a_token_is_returned_until_it_expires_even_if_the_endpoint_never_respond
     assert!(
         matches!(late.await.unwrap(), Err(TokenError::TimedOut { waited, .. }) if waited == 30 * S)
     );
-    // The second is still under way: its token serves whoever comes next.
+    // The second request is still running: the next caller gets its token.
     assert_eq!(setting.provider.total(), 3);
     setting.provider.0.lock().unwrap().waiting.remove(0);
     let next = setting.call();
@@ -237,7 +237,7 @@ async fn a_token_is_returned_until_it_expires_even_if_the_endpoint_never_respond
 }
 
 #[tokio::test]
-async fn callers_that_give_up_cancel_nothing() {
+async fn callers_that_give_up_do_not_cancel_the_request() {
     let setting = setting();
     let impatient = setting.call();
     settle().await;
@@ -256,7 +256,7 @@ async fn all_waiting_callers_get_a_failure_and_it_is_not_cached() {
     for call in calls {
         assert!(call.await.unwrap().unwrap_err().is_transient());
     }
-    // Within a second: the same failure. After it: a new request.
+    // Within a second, callers get the same failure. Afterwards, a new request starts.
     assert!(setting.call().await.unwrap().is_err());
     assert_eq!(setting.provider.total(), 1);
     setting.clock.advance(S);
@@ -266,10 +266,11 @@ async fn all_waiting_callers_get_a_failure_and_it_is_not_cached() {
 }
 
 #[tokio::test]
-async fn a_lasting_failure_is_retried_less_and_less_often_but_is_not_cached() {
+async fn a_permanent_failure_is_retried_with_growing_pauses_but_is_not_cached() {
     use CredentialErrorKind::{Refused, Transient, Unavailable};
     let setting = setting();
-    // `az login`, a wrong secret: with a call each second, requests 1, 2, 4, 8, 16 and 30 s apart.
+    // A missing login or a wrong secret: with a call each second, requests are 1, 2, 4, 8, 16 and
+    // 30 s apart.
     for (kind, pause) in [
         (Unavailable, 1),
         (Unavailable, 2),
@@ -278,7 +279,7 @@ async fn a_lasting_failure_is_retried_less_and_less_often_but_is_not_cached() {
         (Refused, 16),
         (Refused, 30),
         (Refused, 30),
-        // An outage is expected to end: asked again after 1 s, and so is a refusal after it.
+        // An outage is transient: the next request follows after 1 s, also for a refusal after it.
         (Transient, 1),
         (Transient, 1),
         (Unavailable, 1),
@@ -298,7 +299,7 @@ async fn a_lasting_failure_is_retried_less_and_less_often_but_is_not_cached() {
     let call = setting.call();
     setting.provider.answer(setting.token("a", HOUR)).await;
     assert_eq!(call.await.unwrap().unwrap().secret(), "a");
-    // A token in between: the pause begins with 1 s.
+    // After a token, the pauses start with 1 s again.
     setting.clock.advance(HOUR);
     for pause in [1, 2] {
         let call = setting.call();
@@ -316,20 +317,20 @@ async fn a_refused_token_is_replaced_by_one_forced_request_and_remains_usable() 
     let setting = setting().filled_with("a", HOUR).await;
     let renewals: Vec<_> = (0..10).map(|_| setting.renew("a")).collect();
     settle().await;
-    assert_eq!(setting.now().await, "a", "others are not made to wait");
+    assert_eq!(setting.now().await, "a", "other callers do not wait");
     assert!(setting.cache.report().suspect);
     assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Rejected);
     for renewal in renewals {
         assert_eq!(renewal.await.unwrap().unwrap().unwrap().secret(), "b");
     }
     assert_eq!(setting.provider.total(), 2);
-    // Whoever was refused with the old one later gets the new one at once.
+    // A caller that is refused with the old token later gets the new one immediately.
     assert_eq!(setting.renew("a").await.unwrap().unwrap().unwrap().secret(), "b");
     assert_eq!(setting.provider.total(), 2);
 }
 
 #[tokio::test]
-async fn a_provider_that_returns_the_same_token_again_is_not_asked_within_a_second() {
+async fn after_the_same_token_was_returned_again_no_request_follows_within_a_second() {
     let setting = setting().filled_with("a", HOUR).await;
     let renewal = setting.renew("a");
     setting.provider.answer(setting.token("a", HOUR)).await;
@@ -345,14 +346,14 @@ async fn a_provider_that_returns_the_same_token_again_is_not_asked_within_a_seco
 }
 
 #[tokio::test]
-async fn a_request_that_began_before_the_refusal_does_not_count_as_its_answer() {
+async fn a_request_that_started_before_the_refusal_does_not_count_as_a_renewal() {
     let setting = setting().filled_with("a", HOUR).await;
     setting.clock.advance(HOUR * 11 / 12);
     assert_eq!(setting.now().await, "a");
     let renewal = setting.renew("a");
     settle().await;
     assert_eq!(setting.provider.answer(setting.token("a", 300 * S)).await, Reason::Expiring);
-    // What follows says that the token was rejected.
+    // The next request states that the token was rejected.
     assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Rejected);
     assert_eq!(renewal.await.unwrap().unwrap().unwrap().secret(), "b");
 }
@@ -390,7 +391,7 @@ async fn a_renewal_keeps_its_time_limit_over_two_requests() {
     assert!(matches!(error, TokenError::TimedOut { waited, .. } if waited == 10 * S), "{error:?}");
 }
 
-/// It panics, and counts how often.
+/// A credential that panics and counts the requests.
 #[derive(Debug, Clone, Default)]
 struct Panicking(Arc<AtomicUsize>);
 
@@ -402,7 +403,7 @@ impl TokenCredential for Panicking {
 
     async fn get_token(&self, _: TokenRequest) -> Answer {
         self.0.fetch_add(1, Ordering::Relaxed);
-        panic!("on purpose");
+        panic!("panic of the test");
     }
 }
 
@@ -430,7 +431,7 @@ async fn a_request_times_out_after_three_minutes() {
     settle().await;
     setting.clock.advance(180 * S - Duration::from_nanos(1));
     assert!(matches!(call.await.unwrap(), Err(TokenError::TimedOut { .. })));
-    assert_eq!(setting.cache.report().failures, 0, "it goes on");
+    assert_eq!(setting.cache.report().failures, 0, "the request is still running");
     let call = setting.call();
     settle().await;
     setting.clock.advance(Duration::from_nanos(1));
@@ -458,7 +459,7 @@ async fn warm_up_requests_a_token_or_returns_the_error() {
 }
 
 #[tokio::test]
-async fn shortly_before_expiry_a_token_is_returned_at_once_during_a_pause_after_a_failure() {
+async fn during_a_pause_shortly_before_expiry_the_token_is_returned_immediately() {
     let setting = setting().filled_with("a", HOUR).await;
     setting.clock.advance(HOUR - 20 * S);
     let call = setting.call();
@@ -475,7 +476,7 @@ async fn a_token_that_expires_while_a_request_fails_is_not_returned() {
     setting.clock.advance(HOUR - 20 * S);
     let call = setting.call();
     settle().await;
-    // The machine slept.
+    // The machine was suspended.
     setting.clock.set_wall(setting.clock.wall() + HOUR);
     setting.provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
     assert!(call.await.unwrap().is_err());
@@ -494,7 +495,7 @@ async fn an_expired_token_does_not_replace_a_refused_one() {
 }
 
 #[tokio::test]
-async fn keep_fresh_checks_the_token_each_minute_and_at_its_refresh_point() {
+async fn keep_fresh_checks_the_token_every_minute_and_at_its_refresh_point() {
     let Setting { clock, provider, cache } = setting();
     cache.keep_fresh();
     let token = Token::new("a", clock.wall() + 100 * S);
@@ -503,7 +504,7 @@ async fn keep_fresh_checks_the_token_each_minute_and_at_its_refresh_point() {
     assert_eq!(clock.next_wake(), Some(60 * S));
     clock.advance(60 * S);
     settle().await;
-    assert_eq!(clock.next_wake(), Some(20 * S), "four fifths of its life");
+    assert_eq!(clock.next_wake(), Some(20 * S), "four fifths of the lifetime");
 }
 
 #[test]
@@ -541,7 +542,7 @@ async fn an_empty_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_expired_on_arrival_is_used_and_not_looped_over() {
+async fn a_token_that_is_expired_on_arrival_does_not_cause_a_loop_of_requests() {
     let setting = setting();
     let call = setting.call();
     let past = Token::new("a", setting.clock.wall() - S);
@@ -551,7 +552,7 @@ async fn a_token_expired_on_arrival_is_used_and_not_looped_over() {
         assert_eq!(setting.now().await, "a");
     }
     assert_eq!(setting.provider.total(), 1);
-    // The provider goes on giving the same one: a minute more each time.
+    // The provider keeps returning the same token: it is used for another minute each time.
     for minute in 1..10 {
         setting.clock.advance(60 * S);
         let call = setting.call();
@@ -565,7 +566,7 @@ async fn a_token_expired_on_arrival_is_used_and_not_looped_over() {
 }
 
 #[tokio::test]
-async fn absurd_times_do_not_panic() {
+async fn extreme_times_do_not_panic() {
     let forever = CredentialError::new(CredentialErrorKind::Transient, "throttled")
         .with_retry_after(Some(Duration::MAX));
     let setting = setting();
@@ -575,7 +576,7 @@ async fn absurd_times_do_not_panic() {
     assert!(matches!(call.await.unwrap(), Err(TokenError::Credential { .. })));
     setting.clock.advance(30 * S);
     let call = setting.call();
-    // Windows has no later ones.
+    // Windows does not support later times.
     let seconds = if cfg!(windows) { 1 << 39 } else { i64::MAX as u64 / 2 };
     let far = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     setting.provider.answer(Ok(Token::new("a", far))).await;
@@ -586,7 +587,7 @@ async fn absurd_times_do_not_panic() {
 }
 
 #[test]
-fn a_request_lost_with_its_runtime_does_not_wedge_the_cache() {
+fn a_request_lost_with_its_runtime_does_not_block_the_cache() {
     let setting = setting();
     let first = tokio::runtime::Builder::new_current_thread().build().unwrap();
     first.block_on(async {
@@ -599,7 +600,7 @@ fn a_request_lost_with_its_runtime_does_not_wedge_the_cache() {
     second.block_on(async {
         let call = setting.call();
         settle().await;
-        // The first request's answer goes nowhere; the second is a new one.
+        // The answer to the first request is lost; the second request is a new one.
         setting.provider.0.lock().unwrap().waiting.pop_front();
         setting.provider.answer(setting.token("a", HOUR)).await;
         assert_eq!(call.await.unwrap().unwrap().secret(), "a");
@@ -618,7 +619,7 @@ fn a_caller_that_waits_for_a_request_lost_with_its_runtime_gets_an_error() {
     second.block_on(async {
         let call = setting.call();
         settle().await;
-        assert_eq!(setting.provider.total(), 1, "it waits for the first one's");
+        assert_eq!(setting.provider.total(), 1, "the caller waits for the first request");
         drop(std::thread::spawn(|| drop(first)).join());
         let error = call.await.unwrap().unwrap_err();
         assert!(matches!(error, TokenError::Cancelled { .. }) && error.is_transient(), "{error:?}");
@@ -647,7 +648,7 @@ async fn keep_fresh_retries_while_no_token_is_available() {
     cache.keep_fresh();
     cache.keep_fresh();
     settle().await;
-    assert_eq!(clock.sleepers(), 2, "one wait, one limit of the request");
+    assert_eq!(clock.sleepers(), 2, "one pause and one request timeout");
     provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
     let mut asked_after = vec![];
     for second in 1..=2_000 {
@@ -665,7 +666,7 @@ async fn keep_fresh_retries_while_no_token_is_available() {
         assert!(expected.contains(pause), "{asked_after:?}");
     }
     assert!(pauses.len() >= expected.len(), "{asked_after:?}");
-    // Who needs one has it asked for at once, but for the 30 s after a failure that lasts.
+    // A caller starts a request immediately, except for 30 s after a permanent failure.
     let total = provider.total();
     clock.advance(31 * S);
     let call = {
@@ -679,7 +680,7 @@ async fn keep_fresh_retries_while_no_token_is_available() {
 }
 
 #[tokio::test]
-async fn keep_fresh_honours_the_pause_that_a_provider_asks_for() {
+async fn keep_fresh_respects_the_pause_that_a_provider_requests() {
     let Setting { clock, provider, cache } = setting();
     cache.keep_fresh();
     settle().await;
@@ -706,8 +707,8 @@ fn keep_fresh_can_start_again_after_its_runtime_has_ended() {
 }
 
 #[test]
-fn outside_of_a_runtime_a_token_that_must_be_requested_is_an_error() {
-    // Timers are tokio's here.
+fn requesting_a_token_outside_of_a_runtime_is_an_error() {
+    // This test uses tokio's timers.
     let cache = Identity::new(Provider::default()).tokens(Scope::AZURE_SQL);
     let mut call = std::pin::pin!(cache.token());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -722,7 +723,7 @@ fn outside_of_a_runtime_a_token_that_must_be_requested_is_an_error() {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_debug() {
+async fn debug_output_contains_no_secret() {
     let setting = setting().filled_with("hunter2", HOUR).await;
     let token = setting.cache.token().await.unwrap();
     let shown = format!("{token:?} {:?} {:?}", setting.cache, setting.cache.report());
@@ -736,7 +737,7 @@ async fn setting_the_wall_clock_back_does_not_extend_a_token() {
     let right = setting.clock.wall();
     setting.clock.set_wall(right - 24 * HOUR);
     assert_eq!(setting.now().await, "a");
-    // By the monotonic clock it is time for the next one.
+    // By the monotonic clock, the refresh is due.
     setting.clock.advance(HOUR * 11 / 12);
     assert_eq!(setting.now().await, "a");
     let next = Token::new("b", right + 2 * HOUR);
@@ -750,14 +751,14 @@ async fn setting_the_wall_clock_forward_causes_one_request() {
     let right = setting.clock.wall();
     setting.clock.set_wall(right + 24 * HOUR);
     let call = setting.call();
-    // The provider's clock is right: to ours, its token is long expired.
+    // The provider's clock is correct: by the cache's clock, the token expired long ago.
     setting.provider.answer(Ok(Token::new("b", right + HOUR))).await;
     assert_eq!(call.await.unwrap().unwrap().secret(), "b");
     for _ in 0..100 {
         assert_eq!(setting.now().await, "b");
     }
     assert_eq!(setting.provider.total(), 2);
-    // The clock is set right; the token that arrived in the meantime is checked again.
+    // The clock is corrected; the token that arrived in the meantime is checked again.
     setting.clock.set_wall(right);
     setting.clock.advance(61 * S);
     let call = setting.call();
@@ -768,9 +769,9 @@ async fn setting_the_wall_clock_forward_causes_one_request() {
 }
 
 #[tokio::test]
-async fn after_a_sleep_of_the_machine_an_expired_token_is_not_used() {
+async fn an_expired_token_is_not_used_after_the_machine_was_suspended() {
     let setting = setting().filled_with("a", HOUR).await;
-    // The wall clock goes on while the monotonic one stands still.
+    // The wall clock advances, but the monotonic clock does not.
     setting.clock.set_wall(setting.clock.wall() + 8 * HOUR);
     let call = setting.call();
     settle().await;
@@ -780,7 +781,7 @@ async fn after_a_sleep_of_the_machine_an_expired_token_is_not_used() {
 }
 
 #[tokio::test]
-async fn the_pause_that_a_provider_asks_for_is_honoured() {
+async fn the_pause_that_a_provider_requests_is_respected() {
     let throttled = |seconds: u32| {
         let error = CredentialError::new(CredentialErrorKind::Transient, "throttled");
         Err(error.with_retry_after(Some(seconds * S)))
@@ -821,7 +822,7 @@ async fn with_keep_fresh_no_caller_waits_and_the_task_ends_with_the_last_clone()
         let is_due = clock.wall() >= refresh_at;
         assert_eq!(provider.total(), 1 + usize::from(is_due), "minute {minute}");
         if is_due {
-            assert!(minute > 30, "before half of its life");
+            assert!(minute > 30, "before half of the lifetime");
             let answer = Ok(Token::new("b", later(&clock)));
             assert_eq!(provider.answer(answer).await, Reason::Expiring);
             break;
@@ -834,14 +835,14 @@ async fn with_keep_fresh_no_caller_waits_and_the_task_ends_with_the_last_clone()
     assert_eq!(clock.sleepers(), 1);
     drop(clone);
     settle().await;
-    assert_eq!(clock.sleepers(), 0, "the task sleeps on");
+    assert_eq!(clock.sleepers(), 0, "the task is still waiting");
 }
 
-/// 30 days of tokens, with outages, slow answers and callers that give up.
+/// Simulates 30 days with outages, slow answers and callers that give up.
 ///
-/// Promises: no caller fails while a token is usable; requests are no more than
-/// the policy allows; nothing is left behind.
-async fn thirty_days(life: Duration, seed: u64) {
+/// No caller may fail while a token is usable, no request may be earlier than the policy allows,
+/// and no task may be left.
+async fn thirty_days(lifetime: Duration, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let setting = setting();
     let (clock, provider) = (setting.clock.clone(), setting.provider.clone());
@@ -863,7 +864,7 @@ async fn thirty_days(life: Duration, seed: u64) {
             out_until = now + Duration::from_secs(random.u64(1..3 * 3_600));
         }
         if answer_at.is_some_and(|at| at <= now) && provider.0.lock().unwrap().waiting.is_empty() {
-            answer_at = None; // Given up for its age, and so failed.
+            answer_at = None; // The request timed out, so it failed.
             last_failed_at = Some(now);
         }
         if answer_at.is_some_and(|at| at <= now) {
@@ -877,11 +878,11 @@ async fn thirty_days(life: Duration, seed: u64) {
                 last_failed_at = Some(now);
             } else {
                 serial += 1;
-                provider.answer(setting.token(&format!("{serial}"), life)).await;
-                usable_until = now + life.saturating_sub(30 * S);
+                provider.answer(setting.token(&format!("{serial}"), lifetime)).await;
+                usable_until = now + lifetime.saturating_sub(30 * S);
                 refresh_at = setting.cache.report().refresh_at.unwrap();
-                let life = (now + life).duration_since(asked).unwrap();
-                assert!((asked + life / 2..=asked + life * 3 / 4).contains(&refresh_at));
+                let lifetime = (now + lifetime).duration_since(asked).unwrap();
+                assert!((asked + lifetime / 2..=asked + lifetime * 3 / 4).contains(&refresh_at));
                 last_failed_at = None;
             }
         }
@@ -893,9 +894,9 @@ async fn thirty_days(life: Duration, seed: u64) {
         }
         for call in calls {
             let usable = now < usable_until;
-            assert!(call.is_finished() || !usable, "a caller waits though a token is usable");
+            assert!(call.is_finished() || !usable, "a caller waits although a token is usable");
             if !call.is_finished() {
-                continue; // It waits for the request under way, rightly.
+                continue; // The caller waits for the running request, as it should.
             }
             if let Ok(Err(error)) = call.await {
                 assert!(!usable, "a caller fails though a token is usable: {error}");
@@ -905,7 +906,7 @@ async fn thirty_days(life: Duration, seed: u64) {
         let total = provider.total();
         if total > requests {
             assert_eq!(total, requests + 1, "one request at a time");
-            assert!(now >= refresh_at, "a request before its time");
+            assert!(now >= refresh_at, "a request before it was due");
             if let Some(failed) = last_failed_at
                 && now < usable_until
             {
@@ -919,9 +920,12 @@ async fn thirty_days(life: Duration, seed: u64) {
         }
     }
     let tokens = u64::try_from(serial).unwrap();
-    // A fifth of the time the provider is out.
-    assert!(tokens >= 30 * 24 * 2_700 / life.as_secs(), "{tokens} tokens");
-    assert!(failed_calls > 0 || life > 2 * HOUR, "no outage outlived a token: a weak test");
+    // The provider is unavailable for a fifth of the time.
+    assert!(tokens >= 30 * 24 * 2_700 / lifetime.as_secs(), "{tokens} tokens");
+    assert!(
+        failed_calls > 0 || lifetime > 2 * HOUR,
+        "no outage was longer than a token's lifetime"
+    );
     // At most one request and its time limit remain.
     assert!(clock.sleepers() <= 8, "{} sleepers left", clock.sleepers());
     assert!(provider.0.lock().unwrap().waiting.len() <= 1);
@@ -958,8 +962,8 @@ impl std::io::Write for Logged {
 
 impl Logged {
     fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
-        // Were ours the only one in the process, tracing would take the thread that
-        // comes by an event first to speak for all, and other tests have none.
+        // With only one subscriber in the process, tracing would cache the interest of the first
+        // thread that reaches an event, and the threads of other tests have no subscriber.
         std::mem::forget(tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
         let logged = Self::default();
         let writer = logged.clone();
@@ -1027,7 +1031,7 @@ async fn each_event_is_logged_once_and_without_the_secret() {
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 #[tokio::test]
-async fn the_successor_of_a_token_that_expired_on_its_way_is_the_cached_token() {
+async fn the_successor_of_a_token_that_expired_during_the_login_is_the_cached_token() {
     let setting = setting().filled_with("a", HOUR).await;
     let began = setting.clock.wall();
     let successor = async |cache: &TokenCache, token: Token| {
@@ -1037,14 +1041,19 @@ async fn the_successor_of_a_token_that_expired_on_its_way_is_the_cached_token() 
     let other = |end| Token::new("x", began + end);
     assert_eq!(successor(&setting.cache, setting.cache.token().await.unwrap()).await, None);
     setting.clock.advance(S);
-    assert_eq!(successor(&setting.cache, other(S + MOMENT)).await, None, "it has not ended");
+    assert_eq!(
+        successor(&setting.cache, other(S + MOMENT)).await,
+        None,
+        "the token has not expired"
+    );
     assert_eq!(successor(&setting.cache, other(S)).await.as_deref(), Some("a"));
     assert_eq!(setting.provider.total(), 1);
 
-    // The wall clock was set back to before it came: by the other one, it has ended.
+    // The wall clock was set back to before the token arrived, but by the monotonic clock, the
+    // token has expired.
     setting.clock.advance(HOUR);
     setting.clock.set_wall(began - S);
-    assert_eq!(successor(&setting.cache, other(S)).await, None, "of another");
+    assert_eq!(successor(&setting.cache, other(S)).await, None, "a token of another cache");
     let (cache, ended) = (setting.cache.clone(), Token::new("a", began + HOUR));
     let asking = {
         let ended = ended.clone();
@@ -1060,7 +1069,7 @@ async fn only_a_refresh_that_is_due_starts_in_the_background() {
     let setting = setting().filled_with("a", HOUR).await;
     setting.cache.refresh_if_due();
     settle().await;
-    assert_eq!(setting.provider.total(), 1, "it is fresh");
+    assert_eq!(setting.provider.total(), 1, "the token is fresh");
     setting.clock.advance(HOUR * 11 / 12);
     setting.cache.refresh_if_due();
     assert_eq!(
@@ -1069,7 +1078,7 @@ async fn only_a_refresh_that_is_due_starts_in_the_background() {
     );
     setting.cache.refresh_if_due();
     settle().await;
-    assert_eq!(setting.provider.total(), 2, "the provider rests");
+    assert_eq!(setting.provider.total(), 2, "the refresh pauses after a failure");
     setting.clock.advance(224 * S);
     setting.cache.refresh_if_due();
     assert_eq!(setting.provider.answer(setting.token("b", HOUR)).await, Reason::Expiring);

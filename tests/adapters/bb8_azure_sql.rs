@@ -37,7 +37,7 @@ impl Shop {
         Manager::new(self.connector.clone())
     }
 
-    /// A pool of one connection, so that the next borrower gets the last one's.
+    /// A pool of one connection, so that each checkout gets the same one.
     fn pool_of_one(&self, recycling: Recycling) -> Pool {
         let mut manager = self.manager();
         if recycling != Recycling::default() {
@@ -48,8 +48,8 @@ impl Shop {
         bb8::azure_sql::builder(&manager).max_size(1).build_unchecked(manager)
     }
 
-    /// The same, which does not look at a connection before it lends it.
-    fn careless_pool_of_one(&self) -> Pool {
+    /// A pool of one connection that is not tested at a checkout.
+    fn untested_pool_of_one(&self) -> Pool {
         let manager = self.manager();
         let builder = bb8::azure_sql::builder(&manager).max_size(1);
         builder.test_on_check_out(false).build_unchecked(manager)
@@ -69,7 +69,7 @@ async fn run(client: &mut Client, sql: &str) {
     client.simple_query(sql).await.unwrap().into_results().await.unwrap();
 }
 
-/// Which session this is.
+/// Returns the ID of the session.
 async fn session(client: &mut Client) -> String {
     text(client, "SELECT CAST(@@SPID AS nvarchar(10))").await.unwrap()
 }
@@ -77,12 +77,12 @@ async fn session(client: &mut Client) -> String {
 const TENANT: &str = "SELECT CAST(SESSION_CONTEXT(N'tenant') AS nvarchar(20))";
 
 #[tokio::test]
-async fn a_session_is_clean_for_its_next_borrower() {
+async fn a_session_is_clean_for_the_next_caller() {
     let shop = Shop::open().await;
     for pool in [
         shop.pool_of_one(Recycling::Clean),
         shop.pool_of_one(Recycling::Fast),
-        shop.careless_pool_of_one(),
+        shop.untested_pool_of_one(),
     ] {
         let mut a = pool.get().await.unwrap();
         let first = session(&mut a).await;
@@ -99,12 +99,12 @@ async fn a_session_is_clean_for_its_next_borrower() {
 }
 
 #[tokio::test]
-async fn a_transaction_left_open_is_gone_for_the_next_borrower() {
+async fn an_open_transaction_is_rolled_back_before_the_next_checkout() {
     let shop = Shop::open().await;
     let open = "SELECT CAST(@@TRANCOUNT AS nvarchar(10))";
-    // It is closed when it comes back.
-    let careless = shop.careless_pool_of_one();
-    for (pool, count) in [(shop.pool_of_one(Recycling::Clean), 1), (careless.clone(), 2)] {
+    // The connection is closed when it is returned.
+    let untested = shop.untested_pool_of_one();
+    for (pool, count) in [(shop.pool_of_one(Recycling::Clean), 1), (untested.clone(), 2)] {
         let mut a = pool.get().await.unwrap();
         a.begin_transaction().await.unwrap();
         drop(a);
@@ -113,13 +113,13 @@ async fn a_transaction_left_open_is_gone_for_the_next_borrower() {
         assert_eq!(text(&mut pool.get().await.unwrap(), open).await.as_deref(), Some("0"));
     }
 
-    // One that does not show is rolled back by the cleaning. Without that, the first request
-    // fails.
+    // A transaction that the driver does not see is rolled back by the cleaning. Without the
+    // cleaning, the first request fails.
     let hidden = "SELECT 1; BEGIN TRANSACTION";
     let pool = shop.pool_of_one(Recycling::Clean);
     run(&mut pool.get().await.unwrap(), hidden).await;
     assert_eq!(text(&mut pool.get().await.unwrap(), open).await.as_deref(), Some("0"));
-    let pool = careless;
+    let pool = untested;
     run(&mut pool.get().await.unwrap(), hidden).await;
     let mut b = pool.get().await.unwrap();
     assert!(b.simple_query("SELECT 1").await.is_err());
@@ -129,10 +129,10 @@ async fn a_transaction_left_open_is_gone_for_the_next_borrower() {
 }
 
 #[tokio::test]
-async fn a_query_that_was_cancelled_is_not_the_next_borrowers() {
+async fn the_response_of_a_cancelled_query_does_not_reach_the_next_caller() {
     let shop = Shop::open().await;
     for (pool, retired) in
-        [(shop.pool_of_one(Recycling::Clean), 1), (shop.careless_pool_of_one(), 2)]
+        [(shop.pool_of_one(Recycling::Clean), 1), (shop.untested_pool_of_one(), 2)]
     {
         let mut a = pool.get().await.unwrap();
         let first = session(&mut a).await;
@@ -152,7 +152,7 @@ async fn a_query_that_was_cancelled_is_not_the_next_borrowers() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_has_cut_is_not_lent() {
+async fn a_connection_that_the_server_has_closed_is_not_checked_out() {
     let shop = Shop::open().await;
     let pool = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
@@ -162,7 +162,7 @@ async fn a_connection_that_the_server_has_cut_is_not_lent() {
     assert_eq!(shop.retired(), [(RetireReason::Closed, 1)]);
 }
 
-/// Keeps the errors that bb8 tells no caller.
+/// Keeps the errors that bb8 does not return to callers.
 #[derive(Debug, Clone, Default)]
 struct Kept(Arc<Mutex<Vec<Error>>>);
 
@@ -177,14 +177,14 @@ impl ErrorSink<Error> for Kept {
 }
 
 #[tokio::test]
-async fn a_refused_login_is_told_to_the_error_sink_and_not_repeated() {
+async fn a_refused_login_is_reported_to_the_error_sink_and_not_retried() {
     let shop = Shop::open().await;
     shop.emulator.directory().remove("shop-identity");
     let (kept, manager) = (Kept::default(), shop.manager());
     let pool =
         bb8::azure_sql::builder(&manager).error_sink(kept.boxed_clone()).build_unchecked(manager);
     tokio::select! {
-        lent = pool.get() => panic!("{:?}", lent.map(drop)),
+        connection = pool.get() => panic!("{:?}", connection.map(drop)),
         () = until(|| !kept.0.lock().unwrap().is_empty()) => {}
     }
     let errors = kept.0.lock().unwrap();

@@ -14,7 +14,7 @@ use entra_pool::{
 
 use crate::{Guest, TRACES, TRACES_LEFT, server, until, until_true};
 
-/// A pool of one connection, so that the next borrower gets the last one's.
+/// A pool of one connection, so that each checkout gets the same one.
 fn pool_of_one(guest: &Guest) -> Pool {
     let manager = Manager::new(guest.connector.clone());
     bb8::postgres::builder(&manager).max_size(1).build_unchecked(manager)
@@ -29,7 +29,7 @@ async fn backend(client: &tokio_postgres::Client) -> i32 {
 }
 
 #[tokio::test]
-async fn a_session_is_clean_for_its_next_borrower() {
+async fn a_session_is_clean_for_the_next_caller() {
     let guest = Guest::new("bb8-clean").await;
     let pool = pool_of_one(&guest);
     let a = pool.get().await.unwrap();
@@ -42,13 +42,13 @@ async fn a_session_is_clean_for_its_next_borrower() {
     let b = pool.get().await.unwrap();
     assert_eq!(backend(&b).await, pid, "the same session");
     assert_eq!(text(&b, TRACES_LEFT).await, "");
-    b.batch_execute("VACUUM").await.expect("it is refused within a transaction");
+    b.batch_execute("VACUUM").await.expect("VACUUM fails in a transaction");
     assert_eq!(b.query_one(&cached, &[]).await.unwrap().get::<_, i32>(0), 1);
     assert_eq!(guest.retired(), 0);
 }
 
 #[tokio::test]
-async fn a_pool_that_does_not_look_at_its_connections_lends_each_once() {
+async fn a_pool_without_test_on_check_out_uses_each_connection_once() {
     let guest = Guest::new("bb8-careless").await;
     let manager = Manager::new(guest.connector.clone());
     let builder = bb8::postgres::builder(&manager).max_size(1);
@@ -85,7 +85,7 @@ async fn a_healthy_connection_can_be_added() {
 }
 
 #[tokio::test]
-async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_retired() {
+async fn a_dropped_query_that_keeps_running_is_cancelled_and_its_connection_retired() {
     let guest = Guest::new("bb8-stuck").await;
     let pool = pool_of_one(&guest);
     let a = pool.get().await.unwrap();
@@ -104,7 +104,7 @@ async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_re
         let pool = pool.clone();
         async move { backend(&pool.get().await.unwrap()).await }
     });
-    // The limit may be watched with the timer of an earlier checkout first.
+    // The timer of an earlier checkout may still be running.
     while guest.retired() == 0 {
         guest.clock.advance(Duration::from_secs(2));
         tokio::task::yield_now().await;
@@ -114,7 +114,7 @@ async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_re
 }
 
 #[tokio::test]
-async fn an_open_transaction_or_a_dropped_query_ends_though_nobody_borrows() {
+async fn an_open_transaction_or_a_dropped_query_ends_without_a_checkout() {
     for recycling in [Recycling::Clean, Recycling::Fast] {
         for leaves_query in [false, true] {
             let guest = Guest::with("bb8-left", |config| config.recycling(recycling.clone())).await;
@@ -145,7 +145,7 @@ async fn an_open_transaction_or_a_dropped_query_ends_though_nobody_borrows() {
 }
 
 #[tokio::test]
-async fn a_dropped_transaction_or_statement_does_not_cost_the_connection() {
+async fn a_dropped_transaction_or_statement_does_not_retire_the_connection() {
     let guest = Guest::new("bb8-rollback").await;
     let pool = pool_of_one(&guest);
     for _ in 0..20 {
@@ -158,7 +158,7 @@ async fn a_dropped_transaction_or_statement_does_not_cost_the_connection() {
 }
 
 #[tokio::test]
-async fn a_stale_plan_is_prepared_again() {
+async fn a_statement_with_a_stale_plan_is_prepared_again() {
     let guest = Guest::with("bb8-altered", |config| config.recycling(Recycling::Fast)).await;
     let pool = pool_of_one(&guest);
     let client = pool.get().await.unwrap();
@@ -176,12 +176,12 @@ async fn a_stale_plan_is_prepared_again() {
 }
 
 #[tokio::test]
-async fn connections_end_when_they_are_old_or_closed() {
+async fn connections_are_retired_when_they_are_old_or_closed() {
     let old = Guest::with("bb8-old", |config| config.max_lifetime(Duration::from_nanos(1))).await;
     let pool = pool_of_one(&old);
-    // It is old before it is lent at all, so that none is ever lent.
+    // Each connection is too old before its first checkout, so no checkout succeeds.
     tokio::select! {
-        lent = pool.get() => panic!("{:?}", lent.map(drop)),
+        connection = pool.get() => panic!("{:?}", connection.map(drop)),
         () = until(|| old.retired() > 1) => {}
     }
 
@@ -193,7 +193,7 @@ async fn connections_end_when_they_are_old_or_closed() {
 }
 
 #[tokio::test]
-async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
+async fn a_refused_login_is_retried_once_with_a_newer_token() {
     let guest = Guest::new("bb8-renewed").await;
     let manager = Manager::new(guest.connector.clone());
     let pool = bb8::postgres::builder(&manager).max_size(2).build_unchecked(manager);
@@ -218,15 +218,15 @@ impl ErrorSink<Error> for Sent {
 }
 
 #[tokio::test]
-async fn a_refused_login_is_told_to_the_error_sink_and_not_repeated() {
-    let guest = Guest::stranger("bb8-stranger", |config| config).await;
+async fn a_refused_login_is_reported_to_the_error_sink_and_not_retried() {
+    let guest = Guest::unregistered("bb8-stranger", |config| config).await;
     let (sender, mut errors) = tokio::sync::mpsc::unbounded_channel();
     let manager = Manager::new(guest.connector.clone());
     let pool = bb8::postgres::builder(&manager)
         .error_sink(Box::new(Sent(sender)))
         .build_unchecked(manager);
     let error = tokio::select! {
-        lent = pool.get() => panic!("{:?}", lent.map(drop)),
+        connection = pool.get() => panic!("{:?}", connection.map(drop)),
         error = errors.recv() => error.unwrap(),
     };
     assert!(matches!(error, Error::LoginRefused { .. }), "{error:?}");

@@ -43,7 +43,7 @@ async fn backend(connection: &mut AsyncPgConnection) -> String {
     text(connection, "SELECT pg_backend_pid()").await
 }
 
-/// A pool of one connection, so that the next borrower gets the last one's.
+/// A pool of one connection, so that each checkout gets the same one.
 fn pool_of_one(guest: &Guest) -> deadpool::Pool<AsyncPgConnection> {
     deadpool::Pool::builder(manager(guest.connector.clone())).max_size(1).build().unwrap()
 }
@@ -64,7 +64,7 @@ async fn diesels_pools_log_in_with_the_token() {
 }
 
 #[tokio::test]
-async fn a_session_is_clean_for_its_next_borrower_and_as_diesel_wants_it() {
+async fn a_session_is_clean_for_the_next_caller_and_has_the_settings_of_diesel() {
     let guest = Guest::new("diesel-clean").await;
     let pool = pool_of_one(&guest);
     let mut a = pool.get().await.unwrap();
@@ -78,11 +78,11 @@ async fn a_session_is_clean_for_its_next_borrower_and_as_diesel_wants_it() {
     assert_eq!(text(&mut b, TRACES_LEFT).await, "");
     assert_eq!(text(&mut b, "SELECT current_setting('timezone')").await, "UTC");
     assert_eq!(text(&mut b, "SELECT current_setting('client_encoding')").await, "UTF8");
-    b.batch_execute("VACUUM").await.expect("it is refused within a transaction");
+    b.batch_execute("VACUUM").await.expect("VACUUM fails in a transaction");
 }
 
 #[tokio::test]
-async fn a_connection_on_which_sql_prepared_a_statement_is_not_lent_again() {
+async fn a_connection_with_a_statement_prepared_by_sql_is_retired() {
     let guest = Guest::new("diesel-preparer").await;
     let pool = pool_of_one(&guest);
     let mut a = pool.get().await.unwrap();
@@ -95,12 +95,12 @@ async fn a_connection_on_which_sql_prepared_a_statement_is_not_lent_again() {
 }
 
 #[tokio::test]
-async fn a_stale_plan_costs_the_connection() {
+async fn a_stale_plan_retires_the_connection() {
     let guest = Guest::with("diesel-altered", |config| config.recycling(Recycling::Fast)).await;
     server().await.sql("CREATE TABLE diesels_altered (id int)").await;
     server().await.sql("GRANT ALL ON diesels_altered TO \"diesel-altered\"").await;
     let pool = pool_of_one(&guest);
-    // diesel does not cache SQL that is written out.
+    // diesel does not cache statements of raw SQL.
     ::diesel::table! { diesels_altered (id) { id -> Integer, } }
     let mut client = pool.get().await.unwrap();
     let query = || {
@@ -119,9 +119,9 @@ async fn a_stale_plan_costs_the_connection() {
     assert_eq!(guest.connector.report().retired, [(RetireReason::Recycling, 1)]);
 }
 
-/// PgBouncer forgets a client that has gone, and whose query it was.
+/// PgBouncer does not remember the query of a client that has disconnected.
 #[tokio::test]
-async fn dropped_queries_end_behind_pgbouncer_and_their_callers_giving_up_is_counted() {
+async fn dropped_queries_are_cancelled_through_pgbouncer_and_retire_their_connections() {
     let server = server().await;
     let credential = TestCredential::new("diesel-bounced", 2_000);
     server.create_principal(credential.principal()).await;
@@ -141,7 +141,7 @@ async fn dropped_queries_end_behind_pgbouncer_and_their_callers_giving_up_is_cou
         });
     }
     dropped.join_all().await;
-    // Each gives up while its connection is waited for. On a busy machine, one caller may wait for
+    // Each checkout times out while it waits for a connection. On a busy machine, it may wait for
     // several connections.
     for _ in 0..10 {
         if timeout(Duration::from_millis(20), pool.get()).await.is_ok() {
@@ -154,9 +154,9 @@ async fn dropped_queries_end_behind_pgbouncer_and_their_callers_giving_up_is_cou
     assert_eq!(connector.report().retired, [(RetireReason::Unsettled, 10)]);
 }
 
-/// diesel-async's manager cannot see whether the pool looks at its connections.
+/// diesel-async's manager does not know whether the pool tests its connections.
 #[tokio::test]
-async fn a_bb8_pool_that_does_not_look_at_its_connections_does_not_clean_them() {
+async fn a_bb8_pool_without_test_on_check_out_does_not_clean_its_connections() {
     let guest = Guest::new("diesel-careless").await;
     let builder = bb8::Pool::builder().max_size(1).test_on_check_out(false);
     let pool = builder.build(manager(guest.connector.clone())).await.unwrap();
@@ -172,7 +172,7 @@ async fn a_bb8_pool_that_does_not_look_at_its_connections_does_not_clean_them() 
 }
 
 #[tokio::test]
-async fn a_session_is_recycled_as_the_configuration_says() {
+async fn a_session_is_recycled_as_configured() {
     for (sql, retired) in [("SET app.tenant = 'b'", 0), ("SELECT 1/0", 1)] {
         let recycling = Recycling::Custom(sql.into());
         let guest = Guest::with("diesel-custom", |config| config.recycling(recycling)).await;
@@ -187,7 +187,7 @@ async fn a_session_is_recycled_as_the_configuration_says() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_was_dropped_is_gone_for_the_next_borrower() {
+async fn a_dropped_transaction_is_rolled_back_before_the_next_checkout() {
     let guest = Guest::new("diesel-dropped").await;
     let table = "CREATE TABLE drinks (id int); GRANT ALL ON drinks TO \"diesel-dropped\"";
     server().await.sql(table).await;
@@ -205,7 +205,7 @@ async fn a_transaction_that_was_dropped_is_gone_for_the_next_borrower() {
 }
 
 #[tokio::test]
-async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_retired() {
+async fn a_dropped_query_that_keeps_running_is_cancelled_and_its_connection_retired() {
     let guest = Guest::new("diesel-stuck").await;
     let pool = pool_of_one(&guest);
     let mut a = pool.get().await.unwrap();
@@ -235,7 +235,7 @@ async fn a_query_that_was_dropped_and_goes_on_is_cancelled_and_its_connection_re
 }
 
 #[tokio::test]
-async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
+async fn a_refused_login_is_retried_once_with_a_newer_token() {
     let guest = Guest::new("diesel-renewed").await;
     let pool = deadpool::Pool::builder(manager(guest.connector.clone())).build().unwrap();
     let first = pool.get().await.unwrap();
@@ -245,11 +245,11 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     assert_eq!((guest.connector.report().renewed, guest.credential.requests()), (1, 2));
 }
 
-/// A way to the server that takes nothing more once that has let `role` in.
+/// A proxy that forwards no more requests once the server has logged in `role`.
 async fn silent_after_login(role: &'static str) -> (u16, oneshot::Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (held_back, told) = oneshot::channel();
+    let (held_back, signal) = oneshot::channel();
     tokio::spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
         let upstream = TcpStream::connect(("127.0.0.1", server().await.port())).await.unwrap();
@@ -259,7 +259,7 @@ async fn silent_after_login(role: &'static str) -> (u16, oneshot::Receiver<()>) 
             let mut bytes = [0; 4_096];
             loop {
                 let length = from_client.read(&mut bytes).await.unwrap();
-                // It is logged before the client gets to know.
+                // The server logs this before it responds to the client.
                 if server().await.log().contains(&format!("connection authorized: user={role}")) {
                     break;
                 }
@@ -272,11 +272,11 @@ async fn silent_after_login(role: &'static str) -> (u16, oneshot::Receiver<()>) 
         };
         tokio::join!(requests, answers);
     });
-    (port, told)
+    (port, signal)
 }
 
 #[tokio::test]
-async fn a_server_that_is_silent_after_the_login_is_not_waited_for_for_ever() {
+async fn a_server_that_does_not_respond_after_the_login_causes_a_timeout() {
     let (port, held_back) = silent_after_login("diesel-silent").await;
     let url = server().await.url_at(port, "diesel-silent", "");
     let guest = Guest::with("diesel-silent", |_| url.parse().unwrap()).await;
@@ -290,8 +290,8 @@ async fn a_server_that_is_silent_after_the_login_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn a_refused_login_says_what_would_help() {
-    let guest = Guest::stranger("diesel-stranger", |config| config).await;
+async fn the_error_of_a_refused_login_states_what_to_do() {
+    let guest = Guest::unregistered("diesel-stranger", |config| config).await;
     let error = connect(&guest.connector).await.err().unwrap().to_string();
     assert!(error.contains("password authentication failed"), "{error}");
     assert!(error.contains("pgaadauth_create_principal('diesel-stranger'"), "{error}");

@@ -1,7 +1,7 @@
-//! The adapters: Azure SQL's against the emulator, PostgreSQL's against a server
-//! of the test's own.
+//! The adapters: for Azure SQL against the emulator, for PostgreSQL against a server that the
+//! tests start.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // The servers run in real time.
 
 mod bb8_azure_sql;
 mod bb8_postgres;
@@ -21,13 +21,13 @@ use entra_pool::{
 use support::{credential::TestCredential, front::PostgresService};
 use tokio::sync::OnceCell;
 
-/// One server for all tests here; each has roles of its own.
+/// One server for all of these tests; each test has its own roles.
 async fn server() -> &'static PostgresService {
     static SERVER: OnceCell<PostgresService> = OnceCell::const_new();
     SERVER.get_or_init(PostgresService::start).await
 }
 
-/// A role that the server lets in, and the time it lives in.
+/// A role with a credential, a clock and a connector.
 struct Guest {
     credential: TestCredential,
     clock: ManualClock,
@@ -40,13 +40,13 @@ impl Guest {
     }
 
     async fn with(role: &str, change: impl FnOnce(Config) -> Config) -> Self {
-        let guest = Self::stranger(role, change).await;
+        let guest = Self::unregistered(role, change).await;
         server().await.create_principal(guest.credential.principal()).await;
         guest
     }
 
-    /// A role that the server does not know.
-    async fn stranger(role: &str, change: impl FnOnce(Config) -> Config) -> Self {
+    /// Creates a guest whose role does not exist.
+    async fn unregistered(role: &str, change: impl FnOnce(Config) -> Config) -> Self {
         let credential = TestCredential::new(role, 2_000);
         let clock = ManualClock::at(SystemTime::now());
         let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
@@ -55,47 +55,47 @@ impl Guest {
         Self { credential, clock, connector: Connector::new(config, tokens).unwrap() }
     }
 
-    /// The server takes the next token only, which nobody has yet.
+    /// From now on, the server accepts only the next token.
     fn rotate(&self) {
         self.credential.rotate();
     }
 
-    /// Whom its connections were not lent again, in numbers.
+    /// Returns the number of retired connections.
     fn retired(&self) -> u64 {
-        self.connector.report().retired.iter().map(|(_, times)| times).sum()
+        self.connector.report().retired.iter().map(|(_, count)| count).sum()
     }
 }
 
-/// What one borrower leaves behind, all of which the next must not see.
+/// Session state of one caller, which the next caller must not see.
 const TRACES: &str = "CREATE TEMP TABLE bill (total int); SET work_mem = '1MB'; \
                       SET app.tenant = 'a'; SELECT pg_advisory_lock(4711)";
 
-/// The traces that are left, for a row of one column of text.
+/// Selects the remaining traces as one text column.
 const TRACES_LEFT: &str = "SELECT concat_ws(',', to_regclass('bill')::text, \
      nullif(current_setting('work_mem'), '4MB'), nullif(current_setting('app.tenant', true), ''), \
      (SELECT 'lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))";
 
-fn shared<T: Send + Sync + 'static>() {}
+fn assert_send_and_sync<T: Send + Sync + 'static>() {}
 
 #[test]
-fn what_is_public_goes_between_threads() {
+fn public_types_can_be_shared_between_threads() {
     use entra_pool::adapters::{bb8, sqlx};
 
-    shared::<bb8::azure_sql::Pool>();
-    shared::<bb8::postgres::Pool>();
-    shared::<bb8::postgres::Manager>();
-    shared::<bb8::postgres::Connection>();
-    shared::<sqlx::Pool>();
+    assert_send_and_sync::<bb8::azure_sql::Pool>();
+    assert_send_and_sync::<bb8::postgres::Pool>();
+    assert_send_and_sync::<bb8::postgres::Manager>();
+    assert_send_and_sync::<bb8::postgres::Connection>();
+    assert_send_and_sync::<sqlx::Pool>();
 }
 
-/// Lets everything else run until `done`.
+/// Lets other tasks run until `done`.
 async fn until(done: impl Fn() -> bool) {
     while !done() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Lets everything else run until the server says so.
+/// Waits until the server returns true.
 async fn until_true(sql: &str) {
     while server().await.value(sql).await.as_deref() != Some("t") {}
 }

@@ -1,5 +1,5 @@
-//! Sixteen idle connections whose server falls silent, while it takes new ones: what the next
-//! borrower waits for. In real time, which pools measure.
+//! Sixteen idle connections stop responding, while the server accepts new ones: how long the next
+//! checkout takes, in the real time that pools measure.
 
 use std::{process::Command, time::Duration};
 
@@ -23,7 +23,7 @@ async fn connector(role: &str) -> Connector {
     Connector::new(config, tokens).unwrap()
 }
 
-/// The processes of a role's sessions, stopped until this is dropped.
+/// The stopped server processes of a role's sessions. They continue when this is dropped.
 struct Stopped(Vec<String>);
 
 impl Stopped {
@@ -49,7 +49,7 @@ impl Drop for Stopped {
     }
 }
 
-fn assert_condemned(connector: &Connector, took: Duration) {
+fn assert_retired_as_silent(connector: &Connector, took: Duration) {
     println!("{took:?}: {}", connector.report());
     assert!(took < Duration::from_millis(4_200), "{took:?}");
     let retired = connector.report().retired;
@@ -66,7 +66,7 @@ async fn in_deadpool() {
     let client = pool.get().await.unwrap();
     let took = began.elapsed();
     client.batch_execute("SELECT 1").await.unwrap();
-    assert_condemned(&connector, took);
+    assert_retired_as_silent(&connector, took);
 }
 
 #[tokio::test]
@@ -74,17 +74,17 @@ async fn in_bb8() {
     let connector = connector("silent-bb8").await;
     let manager = bb8::postgres::Manager::new(connector.clone());
     let pool = bb8::postgres::builder(&manager).max_size(16).build(manager).await.unwrap();
-    let mut lent = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..IDLE {
-        lent.push(pool.get().await.unwrap());
+        connections.push(pool.get().await.unwrap());
     }
-    drop(lent);
+    drop(connections);
     let _stopped = Stopped::sessions_of("silent-bb8").await;
     let began = Instant::now();
     let client = pool.get().await.unwrap();
     let took = began.elapsed();
     client.batch_execute("SELECT 1").await.unwrap();
-    assert_condemned(&connector, took);
+    assert_retired_as_silent(&connector, took);
 }
 
 #[tokio::test]
@@ -93,17 +93,17 @@ async fn in_diesels_deadpool() {
 
     let connector = connector("silent-diesel").await;
     let pool = Pool::builder(diesel::manager(connector.clone())).max_size(IDLE).build().unwrap();
-    let mut lent = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..IDLE {
-        lent.push(pool.get().await.unwrap());
+        connections.push(pool.get().await.unwrap());
     }
-    drop(lent);
+    drop(connections);
     let _stopped = Stopped::sessions_of("silent-diesel").await;
     let began = Instant::now();
     let mut client = pool.get().await.unwrap();
     let took = began.elapsed();
     diesel::diesel::sql_query("SELECT 1").execute(&mut client).await.unwrap();
-    assert_condemned(&connector, took);
+    assert_retired_as_silent(&connector, took);
 }
 
 #[tokio::test]
@@ -113,14 +113,14 @@ async fn in_sqlx() {
     let connector = Connector::new(config, connector.tokens().clone()).unwrap();
     let options = sqlx::options(&connector).max_connections(16);
     let pool = sqlx::Pool::new(&connector, options).await.unwrap();
-    let mut lent = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..IDLE {
-        lent.push(pool.acquire().await.unwrap());
+        connections.push(pool.acquire().await.unwrap());
     }
-    drop(lent);
+    drop(connections);
     until(|| pool.num_idle() == IDLE).await;
     let stopped = Stopped::sessions_of("silent-sqlx").await;
-    // Two cleanings, of 2 s each, and a connect.
+    // Two cleanings of 2 s each, and a connect.
     let began = Instant::now();
     let client = pool.acquire().await.unwrap();
     println!("{:?}: {}", began.elapsed(), connector.report());

@@ -54,15 +54,15 @@ async fn sqlx_logs_in_with_the_token_over_tls() {
     assert!(!shown.contains(&guest.credential.secret()[..40]), "{shown}");
 }
 
-/// Its first connection stays lent, so that the next login is a new one.
+/// The first connection stays in use, so that the next checkout needs a login.
 #[tokio::test]
-async fn a_new_token_reaches_the_pool_by_itself() {
+async fn the_pool_gets_a_new_token_automatically() {
     let guest = Guest::new("sqlx-renewed").await;
     let pool = pool(&guest, 2).await;
     let mut first = pool.acquire().await.unwrap();
     guest.rotate();
-    assert!(pool.acquire().await.is_err(), "sqlx knows the old token only");
-    // Half to three quarters of its life.
+    assert!(pool.acquire().await.is_err(), "sqlx has only the old token");
+    // Between half and three quarters of the token's lifetime.
     guest.clock.advance(Duration::from_secs(18 * 3_600 + 1));
     let second = loop {
         match pool.acquire().await {
@@ -76,7 +76,7 @@ async fn a_new_token_reaches_the_pool_by_itself() {
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_come_is_asked_for_less_and_less_often() {
+async fn failed_token_refreshes_are_retried_with_growing_pauses() {
     let guest = Guest::new("sqlx-outage").await;
     let logs = logs::capture();
     let _pool = pool(&guest, 1).await;
@@ -84,7 +84,7 @@ async fn a_token_that_does_not_come_is_asked_for_less_and_less_often() {
     guest.clock.set_wall(guest.credential.expires_on());
     guest.credential.fail();
     let failures = || logs.text().matches("cannot refresh the pool's token").count();
-    // The minute in which it is not due yet, and then the pauses.
+    // A minute until the refresh is due, and then the pauses.
     for (times, seconds) in [60, 2, 4, 8, 16, 16].into_iter().enumerate() {
         until(|| guest.clock.sleepers() == 1).await;
         assert_eq!(guest.clock.next_wake(), Some(Duration::from_secs(seconds)));
@@ -94,14 +94,14 @@ async fn a_token_that_does_not_come_is_asked_for_less_and_less_often() {
 }
 
 #[tokio::test]
-async fn a_connection_may_be_idle_for_as_long_as_the_configuration_says() {
+async fn the_idle_timeout_of_the_configuration_is_used() {
     let limit = Duration::from_secs(200);
-    let guest = Guest::stranger("sqlx-idle", |config| config.idle_timeout(limit)).await;
+    let guest = Guest::unregistered("sqlx-idle", |config| config.idle_timeout(limit)).await;
     assert_eq!(options(&guest.connector).get_idle_timeout(), Some(limit));
 }
 
 #[tokio::test]
-async fn a_connection_that_was_cut_is_replaced_also_with_fast() {
+async fn a_closed_connection_is_replaced_even_with_fast() {
     let guest = Guest::with("sqlx-fast", |config| config.recycling(Recycling::Fast)).await;
     let pool = pool(&guest, 1).await;
     let pid = backend(&mut pool.acquire().await.unwrap()).await;
@@ -112,14 +112,14 @@ async fn a_connection_that_was_cut_is_replaced_also_with_fast() {
     assert_eq!(guest.retired(), 1);
 }
 
-/// Over TCP to the server itself, where it has them.
+/// Connects over TCP to the server itself, which supports these settings.
 #[tokio::test]
 async fn the_server_sends_keepalives() {
     let current = "SELECT concat_ws(' ', current_setting('tcp_keepalives_idle'), \
                    current_setting('tcp_keepalives_interval'), current_setting('tcp_keepalives_count'))";
     let server = server().await;
     let url = server.url_at(server.engine_port(), "sqlx-alive", "");
-    let guest = Guest::stranger("sqlx-alive", |_| url.parse().unwrap()).await;
+    let guest = Guest::unregistered("sqlx-alive", |_| url.parse().unwrap()).await;
     server.set_password("sqlx-alive", &guest.credential.secret()).await;
     let pool = pool(&guest, 1).await;
     for _ in ["new", "cleaned"] {
@@ -131,7 +131,7 @@ async fn the_server_sends_keepalives() {
 }
 
 #[tokio::test]
-async fn without_dbname_the_database_is_the_roles() {
+async fn without_dbname_the_database_is_named_like_the_role() {
     let url = server().await.url("sqlx-unnamed").replace(&format!("/{DATABASE}?"), "?");
     let guest = Guest::with("sqlx-unnamed", |_| url.parse().unwrap()).await;
     let pool = pool(&guest, 1).await;
@@ -139,19 +139,19 @@ async fn without_dbname_the_database_is_the_roles() {
 }
 
 #[tokio::test]
-async fn a_new_token_is_there_when_it_is_asked_for() {
+async fn renewed_refreshes_an_expired_token() {
     let guest = Guest::new("sqlx-asked").await;
     let pool = pool(&guest, 2).await;
     let _first = pool.acquire().await.unwrap();
     guest.rotate();
-    // It has slept beyond the token's end.
+    // The machine was suspended until after the token expired.
     guest.clock.set_wall(guest.credential.expires_on());
     pool.renewed().await.unwrap().acquire().await.unwrap();
     assert_eq!(guest.credential.requests(), 2);
 }
 
 #[tokio::test]
-async fn the_renewing_ends_with_the_pool() {
+async fn the_token_refresh_ends_when_the_pool_is_closed() {
     let guest = Guest::new("sqlx-closed").await;
     let pool = pool(&guest, 1).await;
     until(|| guest.clock.sleepers() == 1).await;
@@ -160,7 +160,7 @@ async fn the_renewing_ends_with_the_pool() {
 }
 
 #[tokio::test]
-async fn the_pool_ends_with_its_last_clone() {
+async fn dropping_the_last_clone_closes_the_pool() {
     let guest = Guest::new("sqlx-dropped").await;
     let pool = pool(&guest, 1).await;
     let inner = PgPool::clone(&pool);
@@ -174,7 +174,7 @@ async fn the_pool_ends_with_its_last_clone() {
 }
 
 #[tokio::test]
-async fn a_session_is_clean_for_its_next_borrower() {
+async fn a_session_is_clean_for_the_next_caller() {
     let guest = Guest::new("sqlx-clean").await;
     let pool = pool(&guest, 1).await;
     let mut a = pool.acquire().await.unwrap();
@@ -188,12 +188,12 @@ async fn a_session_is_clean_for_its_next_borrower() {
     assert_eq!(text(&mut b, TRACES_LEFT).await, "");
     assert_eq!(text(&mut b, "SELECT current_setting('timezone')").await, "UTC");
     let vacuumed = ::sqlx::raw_sql("VACUUM").execute(&mut *b).await;
-    vacuumed.expect("it is refused within a transaction");
+    vacuumed.expect("VACUUM fails in a transaction");
     assert_eq!(guest.retired(), 0);
 }
 
 #[tokio::test]
-async fn a_connection_on_which_sql_prepared_a_statement_is_not_lent_again() {
+async fn a_connection_with_a_statement_prepared_by_sql_is_retired() {
     let guest = Guest::new("sqlx-preparer").await;
     let pool = pool(&guest, 1).await;
     let mut a = pool.acquire().await.unwrap();
@@ -205,7 +205,7 @@ async fn a_connection_on_which_sql_prepared_a_statement_is_not_lent_again() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_was_dropped_or_failed_is_gone_for_the_next_borrower() {
+async fn a_dropped_or_failed_transaction_is_rolled_back_before_the_next_checkout() {
     let guest = Guest::new("sqlx-rollback").await;
     let table = "CREATE TABLE dishes (id int); GRANT ALL ON dishes TO \"sqlx-rollback\"";
     server().await.sql(table).await;
@@ -225,7 +225,7 @@ async fn a_transaction_that_was_dropped_or_failed_is_gone_for_the_next_borrower(
 }
 
 #[tokio::test]
-async fn a_query_that_was_dropped_and_goes_on_is_not_the_next_borrowers() {
+async fn the_connection_of_a_dropped_query_is_not_checked_out_again() {
     let guest = Guest::new("sqlx-stuck").await;
     let pool = pool(&guest, 2).await;
     let mut a = pool.acquire().await.unwrap();
@@ -241,7 +241,7 @@ async fn a_query_that_was_dropped_and_goes_on_is_not_the_next_borrowers() {
     }
     drop(a);
     assert_ne!(backend(&mut pool.acquire().await.unwrap()).await, pid, "another session");
-    // sqlx does not cancel it.
+    // sqlx does not cancel the query.
     server().await.sql(&format!("SELECT pg_terminate_backend({pid})")).await;
 }
 
@@ -257,9 +257,9 @@ async fn a_server_that_is_not_verified_gets_no_token() {
 
 const URL: &str = "ADAPTERS_TEST_URL";
 
-/// The part of the next test that runs in a process of its own.
+/// The part of the next test that runs in a separate process.
 #[tokio::test]
-#[ignore = "started by variables_of_the_environment_neither_add_a_root_nor_turn_tls_off"]
+#[ignore = "started by environment_variables_neither_add_a_root_nor_disable_tls"]
 async fn with_libpqs_variables_in_the_environment() {
     let config: Config = std::env::var(URL).unwrap().parse().unwrap();
     let identity = Identity::new(TestCredential::new("sqlx-elsewhere", 2_000));
@@ -271,9 +271,9 @@ async fn with_libpqs_variables_in_the_environment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn variables_of_the_environment_neither_add_a_root_nor_turn_tls_off() {
+async fn environment_variables_neither_add_a_root_nor_disable_tls() {
     let server = server().await;
-    // The server itself, which would log the name.
+    // Connects to the server itself, which would log the role.
     let (url, authority) =
         (server.url_at(server.engine_port(), "sqlx-elsewhere", ""), server.ca_file());
     let given = format!("sslrootcert={}&", authority.display());
@@ -296,13 +296,13 @@ async fn variables_of_the_environment_neither_add_a_root_nor_turn_tls_off() {
         let output = child.output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         let ran = String::from_utf8_lossy(&output.stdout).contains("1 passed");
-        assert!(ran, "the test in the child was found");
+        assert!(ran, "the test ran in the child process");
     }
     assert!(!server.log().contains("sqlx-elsewhere"), "{}", server.log());
 }
 
 #[tokio::test]
-async fn what_sqlx_cannot_do_is_refused() {
+async fn settings_that_sqlx_does_not_support_are_rejected() {
     let server = server().await;
     for (keyword, more) in [
         ("hostaddr", "&hostaddr=127.0.0.1"),
@@ -315,7 +315,7 @@ async fn what_sqlx_cannot_do_is_refused() {
         if keyword == "host" {
             url = url.replace("127.0.0.1:", "127.0.0.2,127.0.0.1:");
         }
-        let guest = Guest::stranger("sqlx-refused", |_| url.parse().unwrap()).await;
+        let guest = Guest::unregistered("sqlx-refused", |_| url.parse().unwrap()).await;
         let error = Pool::new(&guest.connector, PgPoolOptions::new()).await.unwrap_err();
         let Error::Config(ConfigError::Value { keyword: named, .. }) = &error else {
             panic!("{error:?}")
@@ -330,7 +330,7 @@ async fn what_sqlx_cannot_do_is_refused() {
     .unwrap()
     .with_root_certificates(rustls::RootCertStore::empty())
     .with_no_client_auth();
-    let guest = Guest::stranger("sqlx-refused", |_| {
+    let guest = Guest::unregistered("sqlx-refused", |_| {
         let config: Config = server.url_with("sqlx-refused", "").parse().unwrap();
         config.tls(std::sync::Arc::new(tls))
     })

@@ -1,5 +1,5 @@
-//! The process that holds the secrets: identity endpoints, and the files that others
-//! would have written.
+//! The process that holds the secrets: identity endpoints, and files that other programs would
+//! have written.
 
 use std::{env, fs, os::unix::fs::PermissionsExt, path::PathBuf, pin::pin};
 
@@ -14,12 +14,12 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{TENANT, scan::Secret};
 
-/// Names this process's files and servers to the process that is searched.
+/// The environment variable that passes the files and servers to the searched process.
 const PEER: &str = "ENTRA_POOL_HEAP_PEER";
 
 const EXPIRES: &str = "4000000000";
 
-/// The process that holds the secrets, as the searched process sees it.
+/// The files and servers of the process that holds the secrets, for the searched process.
 pub struct Peer {
     folder: PathBuf,
     ports: [String; 2],
@@ -29,7 +29,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// `None` if this process is the peer.
+    /// Returns `None` if this process is the peer.
     pub fn of_this_process() -> Option<Self> {
         let peer = env::var(PEER).ok()?;
         let [folder, http, https, thumbprint, azure_sql, postgres]: [String; 6] =
@@ -58,7 +58,7 @@ fn text(secret: Secret) -> String {
     text
 }
 
-/// Runs this test again, in a process that can be searched, and answers it.
+/// Runs this test again in the process to be searched, and answers its requests.
 pub fn serve() {
     let folder = TempDir::new().unwrap();
     let folder = folder.path();
@@ -137,7 +137,7 @@ pub fn serve() {
     });
 }
 
-/// One request, one answer.
+/// Reads one request and answers it.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, realm: String) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -148,14 +148,14 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, realm: String) 
     let mut form = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut form).await.unwrap();
     head.push_str(&String::from_utf8(form).unwrap());
-    let carries = |secret| head.contains(&text(secret));
+    let contains = |secret| head.contains(&text(secret));
     let token = |secret, more: &str| {
         format!(r#"{{"access_token":"{}","expires_on":"{EXPIRES}"{more}}}"#, text(secret))
     };
     let mut status = "200 OK".to_owned();
     let body = match head.split(['/', '?', ' ']).skip(1).find(|it| !it.is_empty()) {
         Some("app-service") => {
-            assert!(carries(Secret::AppServiceHeader), "{head}");
+            assert!(contains(Secret::AppServiceHeader), "{head}");
             let more = format!(
                 r#","refresh_token":"{}","padding":"{}""#,
                 text(Secret::AppServiceOther),
@@ -164,21 +164,21 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, realm: String) 
             token(Secret::AppServiceToken, &more)
         }
         Some("fabric") => {
-            assert!(carries(Secret::FabricHeader), "{head}");
+            assert!(contains(Secret::FabricHeader), "{head}");
             token(Secret::FabricToken, "")
         }
-        Some("arc") if carries(Secret::ArcKey) => token(Secret::ArcToken, ""),
+        Some("arc") if contains(Secret::ArcKey) => token(Secret::ArcToken, ""),
         Some("arc") => {
             status = format!("401 Unauthorized\r\nwww-authenticate: Basic realm={realm}");
             String::new()
         }
-        Some(TENANT) if carries(Secret::Password) => {
+        Some(TENANT) if contains(Secret::Password) => {
             token(Secret::EntraToken, r#","token_type":"Bearer","expires_in":3599"#)
         }
-        // A token in the response would be written where copies are looked for.
+        // A token in the response would overwrite memory that is searched for copies.
         Some(TENANT | "oidc") => {
             let proofs = [Secret::TokenFile, Secret::Assertion, Secret::SystemAccessToken];
-            assert!(proofs.into_iter().any(carries), "{head}");
+            assert!(proofs.into_iter().any(contains), "{head}");
             "401 Unauthorized".clone_into(&mut status);
             r#"{"error":"invalid_client","error_description":"AADSTS: 401","error_codes":[]}"#
                 .to_owned()

@@ -1,29 +1,29 @@
-//! The memory of this process, searched for secrets that nowhere stand whole.
+//! Searches the memory of this process for secrets, without storing a complete one.
 
 use std::{fs::File, io::Read, ops::Range, os::unix::fs::FileExt};
 
-/// The length of a secret: nearly as long as what glibc's malloc caches by size. Few
-/// blocks have that size, so a freed one is seldom written into again.
+/// The length of a secret: nearly the largest size that glibc's malloc caches. Few blocks have
+/// that size, so a freed one is seldom reused.
 pub const LENGTH: usize = 1020;
 
-/// What is looked for: the bytes from here on, because freed blocks are written into from
-/// their beginning …
+/// The offset of the searched bytes in a secret: the first bytes of freed blocks are
+/// overwritten.
 const FROM: usize = 500;
 
-/// … so many of them.
+/// The number of searched bytes.
 const WINDOW: usize = 64;
 
-/// What stands before is kept for this long.
+/// The number of bytes that are kept before a copy.
 const BEFORE: usize = 2 * LENGTH;
 
-/// What stands after is kept for this long.
+/// The number of bytes that are kept after a copy.
 const AFTER: usize = 32;
 
-/// Two pieces of memory overlap by twice this. A copy in the first half is found in the
-/// first piece, a copy in the second half in the second piece.
+/// Two chunks of memory overlap by twice this. A copy in the first half is found in the first
+/// chunk, a copy in the second half in the second chunk.
 const EDGE: usize = 4096;
 
-/// At rest, needles are not what they look for.
+/// Needles are stored masked, so that the scanner does not find them.
 const MASK: u8 = 0x80;
 
 macro_rules! secrets {
@@ -76,7 +76,7 @@ secrets! {
 }
 
 impl Secret {
-    /// A letter or digit that follows from the secret and the place alone.
+    /// Computes the character at this position from the secret and the position alone.
     fn byte(self, at: usize) -> u8 {
         const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut mixed = (self as u64 + 1) << 32 | at as u64;
@@ -86,41 +86,41 @@ impl Secret {
         LETTERS[usize::try_from(mixed >> 58).unwrap()]
     }
 
-    /// Puts it behind what is in `text`, which has room for it.
+    /// Appends the secret to `text`, which has the capacity for it.
     pub fn write(self, text: &mut String) {
         text.extend((0..LENGTH).map(|at| char::from(self.byte(at))));
     }
 
-    /// Whether this is its text.
+    /// Whether `text` is this secret.
     pub fn is(self, text: &str) -> bool {
         text.len() == LENGTH && text.bytes().enumerate().all(|(at, byte)| byte == self.byte(at))
     }
 }
 
-/// A copy.
+/// A copy of a secret.
 pub struct Hit {
     pub secret: Secret,
-    /// What stands before it, and what stands after it.
+    /// The bytes before the copy, and the bytes after it.
     around: [Vec<u8>; 2],
 }
 
 impl Hit {
-    /// Whether this text stands before or after it.
+    /// Whether this text is before or after the copy.
     pub fn is_next_to(&self, text: &str) -> bool {
         let is_in = |bytes: &Vec<u8>| bytes.windows(text.len()).any(|it| it == text.as_bytes());
         self.around.iter().any(is_in)
     }
 }
 
-/// What is looked for in one go, masked.
+/// A masked byte sequence to search for.
 struct Needle {
     secret: Secret,
-    /// Bytes from one character to the next.
+    /// The number of bytes for each character.
     step: usize,
     masked: [u8; WINDOW],
 }
 
-/// What is needed to look, made once: blocks that were freed are to stay as they are.
+/// The buffers of the search, allocated once: a search must not reuse freed blocks.
 pub struct Scanner {
     needles: Vec<Needle>,
     by_first: Vec<Vec<usize>>,
@@ -154,8 +154,8 @@ impl Scanner {
         }
     }
 
-    /// Finds all copies in memory that is private, writable and of no file, but for the
-    /// first thread's stack, above which the environment is.
+    /// Finds all copies in private, writable memory that is not mapped to a file, except for the
+    /// main thread's stack, which is next to the environment.
     pub fn scan(&mut self) {
         let Self { needles, by_first, memory, maps, buffer, hits } = self;
         maps.clear();
@@ -176,7 +176,7 @@ impl Scanner {
                 let is_last = from + length as u64 == end;
                 let first = if from == start { 0 } else { EDGE };
                 let places = first..if is_last { length } else { length - EDGE };
-                // It is not there any more.
+                // If this fails, the memory is no longer mapped.
                 if memory.read_exact_at(&mut buffer[..length], from).is_ok() {
                     let own = buffer.as_ptr() as u64;
                     let own = own..own + buffer.len() as u64;
@@ -204,12 +204,12 @@ fn look(
         for needle in &by_first[usize::from(bytes[at])] {
             let Needle { secret, step, masked } = &needles[*needle];
             let Some(window) = bytes.get(at..at + WINDOW * step) else { continue };
-            let is_it = masked
+            let matches = masked
                 .iter()
                 .zip(window.chunks(*step))
                 .all(|(masked, c)| c[0] ^ MASK == *masked && c[1..].iter().all(|byte| *byte == 0));
-            if is_it && !own.contains(&(from + at as u64)) {
-                // Where the secret begins.
+            if matches && !own.contains(&(from + at as u64)) {
+                // The start of the secret.
                 let begin = at.saturating_sub(FROM * step);
                 let before = &bytes[begin.saturating_sub(BEFORE)..begin];
                 let after = bytes[begin..].iter().skip(LENGTH * step).take(AFTER);

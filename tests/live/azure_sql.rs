@@ -35,7 +35,7 @@ async fn run_sql(client: &mut Client, sql: &str) -> Result<(), tiberius::error::
     client.simple_query(sql).await?.into_results().await.map(drop)
 }
 
-/// What the checks share.
+/// The configuration and the identity of all checks.
 struct Server {
     config: Config,
     identity: Identity,
@@ -47,7 +47,7 @@ impl Server {
         Connector::new(config, tokens).unwrap()
     }
 
-    /// A pool of its own connector, with `size` connections at most.
+    /// Builds a pool with its own connector and at most `size` connections.
     fn pool(&self, size: usize, recycling: Recycling) -> (Pool, Connector) {
         let connector = self.connector(self.config.clone().recycling(recycling));
         (connector.pool_builder().max_size(size).build(), connector)
@@ -59,7 +59,7 @@ fn retired(connector: &Connector, reason: RetireReason) -> u64 {
     retired.iter().filter(|(this, _)| *this == reason).map(|(_, count)| count).sum()
 }
 
-/// Every check, in order: first what all others rely on.
+/// Runs every check in order: first the checks that all others depend on.
 pub async fn run(suite: &mut Suite, config: Config, identity: Identity, environment: &Environment) {
     println!("# Azure SQL");
     let server = Server { config, identity };
@@ -73,7 +73,7 @@ pub async fn run(suite: &mut Suite, config: Config, identity: Identity, environm
     suite.check("rows are written and read", table(&server)).await;
     suite.check("values come back as they were sent", values(&server)).await;
     suite.check("a value of 1 MB comes back", long_value(&server)).await;
-    suite.check("nothing of a borrower reaches the next", isolation(&server)).await;
+    suite.check("no session state reaches the next caller", isolation(&server)).await;
     suite.check("20 tasks share 4 connections", shared(&server)).await;
     for recycling in [Recycling::Clean, Recycling::Fast] {
         let name = format!("locks of a returned transaction are released ({recycling:?})");
@@ -81,8 +81,8 @@ pub async fn run(suite: &mut Suite, config: Config, identity: Identity, environm
     }
     suite.check("a transaction commits, rolls back and is dropped", transactions(&server)).await;
     suite.check("an isolation level ends with its transaction", isolation_level(&server)).await;
-    suite.check("a dropped query ends", dropped_query(&server)).await;
-    suite.check("Command Timeout ends a query", command_timeout(&server)).await;
+    suite.check("a dropped query is cancelled", dropped_query(&server)).await;
+    suite.check("Command Timeout cancels a query", command_timeout(&server)).await;
     suite.check("an error of the server leaves the connection usable", error(&server)).await;
     suite.check("a new token logs in", rotation(&server)).await;
     suite.check("Encrypt=Strict", strict(&server)).await;
@@ -96,7 +96,7 @@ async fn reset(server: &Server) -> Checked {
     let (pool, connector) = server.pool(1, Recycling::Clean);
     run_sql(&mut *pool.get().await?, "CREATE TABLE #live (id int)").await?;
     let mut next = pool.get().await?;
-    // It fails if the table is still there.
+    // This fails if the table still exists.
     run_sql(&mut next, "CREATE TABLE #live (id int)").await?;
     let report = connector.report();
     ensure(retired(&connector, RetireReason::ResetNotAcknowledged) == 0, &report)?;
@@ -131,7 +131,7 @@ async fn login_with(server: &Server, identity: Option<Identity>) -> Checked {
     let connector = Connector::new(server.config.clone(), identity.tokens(scope))?;
     match connector.connect().await {
         Ok(_) => passed(connector.report().token.principal.unwrap_or_default()),
-        // The identity exists, and this database was not told to accept it.
+        // The identity exists, but it has no user in this database.
         Err(Error::LoginRefused(refused)) => skipped(refused),
         Err(error) => Err(error.into()),
     }
@@ -158,11 +158,11 @@ async fn values(server: &Server) -> Checked {
     let mut conn = server.connector(server.config.clone()).connect().await?;
     let price = Numeric::new_with_scale(123_456, 2);
     let sent = "SELECT @P1, @P2, @P3, @P4";
-    let sending = async {
+    let request = async {
         let rows = conn.query(sent, &[&"naïve ✓ 日本", &price, &true, &1.5f64]).await?;
         rows.into_row().await
     };
-    let row = match sending.await {
+    let row = match request.await {
         Err(error) if error.to_string().contains("emulator does not support") => {
             return skipped(error);
         }
@@ -294,8 +294,11 @@ async fn isolation_level(server: &Server) -> Checked {
 async fn dropped_query(server: &Server) -> Checked {
     let (pool, connector) = server.pool(1, Recycling::Clean);
     let mut conn = pool.get().await?;
-    let asking = conn.simple_query("WAITFOR DELAY '00:01:00'; SELECT 1");
-    ensure(tokio::time::timeout(Duration::from_secs(1), asking).await.is_err(), "it ended")?;
+    let query = conn.simple_query("WAITFOR DELAY '00:01:00'; SELECT 1");
+    ensure(
+        tokio::time::timeout(Duration::from_secs(1), query).await.is_err(),
+        "the query completed",
+    )?;
     drop(conn);
     let began = Instant::now();
     let mut next = pool.get().await?;
@@ -368,7 +371,7 @@ async fn strict(server: &Server) -> Checked {
 }
 
 async fn routing(server: &Server) -> Checked {
-    // Inside of Azure, the gateway routes to the node (connection policy 'Redirect').
+    // For clients in Azure, the gateway routes to the node (connection policy 'Redirect').
     let mut connection = server.connector(server.config.clone()).connect().await?;
     let node = "SELECT CAST(CONNECTIONPROPERTY('local_net_address') AS nvarchar(50))";
     let port = "SELECT CAST(CONNECTIONPROPERTY('local_tcp_port') AS int)";

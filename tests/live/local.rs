@@ -1,5 +1,5 @@
-//! The same checks against what this machine has: the emulator's Azure SQL, and a
-//! PostgreSQL server behind the emulator's front.
+//! The same checks against local servers: the emulator's Azure SQL, and PostgreSQL behind the
+//! emulator's front.
 
 use entra_pool::{
     credential::{Environment, ManagedIdentity, UserAssignedId},
@@ -23,7 +23,7 @@ pub async fn run(suite: &mut Suite) {
     behind_the_front(suite, &emulator, identity, &environment).await;
 }
 
-/// A PostgreSQL server that accepts the emulator's identities by its front.
+/// Runs the checks on a PostgreSQL server that accepts the emulator's identities through the front.
 #[cfg(unix)]
 async fn behind_the_front(
     suite: &mut Suite,

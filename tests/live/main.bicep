@@ -1,8 +1,8 @@
-// What the live suite needs: an Azure SQL server and a PostgreSQL flexible server with Entra
-// logins only, a user-assigned identity, and, if wanted, a Synapse workspace with a dedicated
-// pool. `run` deploys it into a resource group of its own and deletes that.
+// Resources of the live suite: an Azure SQL server and a PostgreSQL flexible server with Entra
+// logins only, a user-assigned identity, and optionally a Synapse workspace with a dedicated
+// pool. `run` deploys them into a separate resource group, which it deletes afterwards.
 
-@description('Where everything is.')
+@description('The location of all resources.')
 param location string = resourceGroup().location
 
 @description('The name of both servers: globally unique, of lower-case letters and digits.')
@@ -10,13 +10,13 @@ param location string = resourceGroup().location
 @maxLength(20)
 param name string
 
-@description('The Entra administrator of the servers, as which the suite logs in: its display name or user principal name.')
+@description('The Entra administrator of the servers, whose account the suite uses: display name or user principal name.')
 param administratorName string
 
-@description('Its object ID.')
+@description('The object ID of the administrator.')
 param administratorId string
 
-@description('What it is.')
+@description('The type of the administrator.')
 @allowed([
   'Group'
   'ServicePrincipal'
@@ -27,7 +27,7 @@ param administratorType string = 'User'
 @description('The public IPv4 address that the suite connects from.')
 param clientAddress string
 
-@description('Whether a Synapse workspace with a dedicated pool is created, too. It is billed by the hour.')
+@description('Whether to create a Synapse workspace with a dedicated pool, which is billed by the hour.')
 param withSynapse bool = false
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
@@ -111,7 +111,7 @@ resource postgresAdministrator 'Microsoft.DBforPostgreSQL/flexibleServers/admini
     principalType: administratorType
     tenantId: tenant().tenantId
   }
-  // The server takes one change at a time.
+  // The server accepts one change at a time.
   dependsOn: [
     postgresDatabase
   ]

@@ -1,12 +1,13 @@
-//! The live suite: what only real servers can confirm, as one program.
+//! The live suite: a program with checks that only real servers can confirm.
 //!
-//! `ENTRA_POOL_LIVE_AZURE_SQL` and `ENTRA_POOL_LIVE_POSTGRES` are connection strings as
-//! `pool` reads them, with the identity that is to log in. One variable is enough. Without
-//! either, the same checks run against the emulator and PostgreSQL on this machine; what only
-//! Azure can answer is skipped then, and named.
+//! `ENTRA_POOL_LIVE_AZURE_SQL` and `ENTRA_POOL_LIVE_POSTGRES` are connection strings for `pool`,
+//! which select the identity. One variable is enough. Without either, the same checks run against
+//! the emulator and PostgreSQL on this machine; checks that need Azure are then listed as
+//! skipped.
 //!
-//! `tests/live/run` creates the servers, runs this, and deletes them. RELEASING.md says when.
-#![allow(clippy::disallowed_methods)] // Real servers live in real time.
+//! `tests/live/run` creates the servers, runs this program, and deletes the servers. RELEASING.md
+//! states when to run it.
+#![allow(clippy::disallowed_methods)] // Real servers run in real time.
 
 use std::{
     error::Error,
@@ -39,11 +40,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 type Checked = Result<Outcome, Box<dyn Error + Send + Sync>>;
 
-/// How a check ended that did not fail.
+/// The outcome of a check that did not fail.
 enum Outcome {
-    /// With the figure or fact that is worth reading.
+    /// The check passed, with a figure or fact to print.
     Passed(String),
-    /// With the reason.
+    /// The check was skipped, with the reason.
     Skipped(String),
 }
 
@@ -55,17 +56,17 @@ fn skipped(reason: impl Display) -> Checked {
     Ok(Outcome::Skipped(reason.to_string()))
 }
 
-/// Fails the check with what was expected and what was found.
+/// Fails the check with this description unless the condition holds.
 fn ensure(holds: bool, found: impl Display) -> Result<(), Box<dyn Error + Send + Sync>> {
     if holds { Ok(()) } else { Err(found.to_string().into()) }
 }
 
-/// Runs checks and counts how they ended.
+/// Runs checks and counts their outcomes.
 struct Suite {
     passed: u32,
     skipped: u32,
     failed: u32,
-    /// The servers are Azure's: nothing of this machine answers.
+    /// Whether the servers run in Azure, instead of on this machine.
     azure: bool,
 }
 
@@ -93,17 +94,17 @@ impl Suite {
         }
     }
 
-    /// As [`check`](Self::check), for what no stand-in can answer.
+    /// Like [`check`](Self::check), for checks that need Azure.
     async fn azure_check(&mut self, name: &str, check: impl Future<Output = Checked>) {
         if self.azure {
             self.check(name, check).await;
         } else {
-            self.check(name, async { skipped("only Azure can answer") }).await;
+            self.check(name, async { skipped("only possible in Azure") }).await;
         }
     }
 }
 
-/// The error and its causes, in one line.
+/// Formats the error and its causes in one line.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -114,7 +115,7 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// The credentials that this machine may have. Those that it does not have are skipped.
+/// Returns the credentials that this machine may have. Unavailable ones are skipped.
 fn credentials(environment: &Environment) -> Vec<(&'static str, Option<Arc<dyn TokenCredential>>)> {
     let mut found: Vec<(_, Option<Arc<dyn TokenCredential>>)> = Vec::new();
     let system = ManagedIdentity::system_assigned().environment(environment.clone()).probe(true);
@@ -136,7 +137,7 @@ fn credentials(environment: &Environment) -> Vec<(&'static str, Option<Arc<dyn T
     found
 }
 
-/// Whether the credential has no identity here, as opposed to one that fails.
+/// Returns the reason if the credential is not available on this machine.
 async fn is_missing(identity: &Identity, scope: &Scope) -> Option<String> {
     match identity.tokens(scope.clone()).token().await {
         Err(TokenError::Credential { source, .. })
@@ -148,7 +149,7 @@ async fn is_missing(identity: &Identity, scope: &Scope) -> Option<String> {
     }
 }
 
-/// Requests tokens for another audience than the one that the database asks for.
+/// Requests tokens for another audience than the database's.
 #[derive(Debug)]
 struct ForAnotherAudience(Identity);
 
@@ -167,7 +168,7 @@ impl TokenCredential for ForAnotherAudience {
     }
 }
 
-/// The middle one of `count` measurements.
+/// Returns the median of `count` measurements.
 async fn median<T, E>(
     count: usize,
     mut measured: impl AsyncFnMut() -> Result<T, E>,

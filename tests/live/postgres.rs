@@ -22,10 +22,10 @@ use super::{
 /// The table that the checks create, for one run.
 const TABLE: &str = "entra_pool_live";
 
-/// What the checks share.
+/// The configuration and the identity of all checks.
 pub struct Server {
     pub config: Config,
-    /// What `config` was read from.
+    /// The connection string of `config`.
     pub string: String,
     pub identity: Identity,
 }
@@ -36,13 +36,13 @@ impl Server {
         Connector::new(config, tokens).unwrap()
     }
 
-    /// A pool of its own connector, with `size` connections at most.
+    /// Builds a pool with its own connector and at most `size` connections.
     fn pool(&self, size: usize, recycling: Recycling) -> (Pool, Connector) {
         let connector = self.connector(self.config.clone().recycling(recycling));
         (connector.pool_builder().max_size(size).build(), connector)
     }
 
-    /// Every check, in order: first what all others rely on.
+    /// Runs every check in order: first the checks that all others depend on.
     pub async fn run(&self, suite: &mut Suite, environment: &Environment) {
         println!("# PostgreSQL");
         suite.check("the identity logs in", login(self)).await;
@@ -55,16 +55,16 @@ impl Server {
         suite.check("rows are written and read", table(self)).await;
         suite.check("COPY in and out", copy(self)).await;
         suite.check("a value of 1 MB comes back", long_value(self)).await;
-        suite.check("nothing of a borrower reaches the next", isolation(self)).await;
+        suite.check("no session state reaches the next caller", isolation(self)).await;
         suite.check("20 tasks share 4 connections", shared(self)).await;
         for recycling in [Recycling::Clean, Recycling::Fast] {
             let name = format!("locks of a returned transaction are released ({recycling:?})");
             suite.check(&name, locks(self, recycling)).await;
         }
         suite.check("a transaction commits, rolls back and is dropped", transactions(self)).await;
-        suite.check("a dropped query ends", dropped_query(self)).await;
+        suite.check("a dropped query is cancelled", dropped_query(self)).await;
         suite.check("an error of the server leaves the connection usable", error(self)).await;
-        suite.check("a plan that became stale is prepared again", stale_plan(self)).await;
+        suite.check("a statement with a stale plan is prepared again", stale_plan(self)).await;
         suite.check("a new token logs in", rotation(self)).await;
         suite.check("a missing database is explained", missing_database(self)).await;
         suite.check("a missing role is explained", missing_role(self)).await;
@@ -98,7 +98,7 @@ async fn principals(server: &Server) -> Checked {
     let list = "SELECT count(*)::text FROM pg_catalog.pgaadauth_list_principals(false)";
     match text(&pool.get().await?, list).await {
         Ok(count) => passed(format!("{count} roles")),
-        Err(error) => skipped(format!("only an Entra administrator may: {error}")),
+        Err(error) => skipped(format!("only an Entra administrator may list them: {error}")),
     }
 }
 
@@ -112,7 +112,7 @@ async fn login_with(server: &Server, identity: Option<Identity>) -> Checked {
     let pool = connector.pool_builder().max_size(1).build();
     match pool.get().await.map_err(Error::from) {
         Ok(_) => passed(connector.report().token.principal.unwrap_or_default()),
-        // The identity exists, and is not that of the user in the connection string.
+        // The identity exists, but the user in the connection string belongs to another one.
         Err(refused @ Error::LoginRefused { .. }) => skipped(causes(&refused)),
         Err(error) => Err(error.into()),
     }
@@ -242,8 +242,11 @@ async fn dropped_query(server: &Server) -> Checked {
     let other = others.get().await?;
     let client = pool.get().await?;
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
-    let asking = client.batch_execute("SELECT pg_sleep(60)");
-    ensure(tokio::time::timeout(Duration::from_secs(1), asking).await.is_err(), "it ended")?;
+    let query = client.batch_execute("SELECT pg_sleep(60)");
+    ensure(
+        tokio::time::timeout(Duration::from_secs(1), query).await.is_err(),
+        "the query completed",
+    )?;
     drop(client);
     let began = Instant::now();
     let running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND state = 'active'";
@@ -300,7 +303,7 @@ async fn rotation(server: &Server) -> Checked {
     })
 }
 
-/// The error of a login that must be refused.
+/// Returns the error of a login that must be refused.
 async fn refusal(connector: &Connector) -> Result<Error, Box<dyn std::error::Error + Send + Sync>> {
     let refused = connector.pool_builder().max_size(1).build().get().await.map_err(Error::from);
     refused.err().ok_or_else(|| "the login was accepted".into())

@@ -1,5 +1,5 @@
-//! Adopt, land, time out and close under the model checker: the shipped list of logins without
-//! callers, in a pool that is as small as possible.
+//! Checks adopting, completing, timing out and closing with the model checker: the actual list of
+//! logins without callers, in a minimal pool.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use shuttle::{
 };
 
 #[path = "../../src/connect/orphans.rs"]
-mod shipped;
+mod actual;
 
-use shipped::Orphans;
+use actual::Orphans;
 
 const CALLERS: usize = 3;
 const CALLS: usize = 3;
 const SIZE: usize = 2;
 
-/// What the server sees of a login, until its connection or the login ends.
+/// The server's state of a login, until the login or its connection ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum AtServer {
     LoggingIn,
@@ -28,10 +28,10 @@ enum AtServer {
 #[derive(Debug, Default)]
 struct Server {
     logins: BTreeMap<u64, AtServer>,
-    begun: u64,
+    started: u64,
 }
 
-/// A login. Its end closes what it has at the server.
+/// A login. Dropping it closes its connection at the server.
 #[derive(Debug)]
 struct Flight {
     id: u64,
@@ -47,7 +47,7 @@ impl Drop for Flight {
 #[derive(Debug)]
 struct State {
     idle: Vec<Flight>,
-    /// Callers that may be served now.
+    /// The number of callers that may get a connection now.
     permits: usize,
     closed: bool,
 }
@@ -69,8 +69,8 @@ impl Pool {
         }
     }
 
-    /// As a deadpool pool whose manager connects by the flights: an idle connection, else an
-    /// adopted login, else a login. The caller may give up while it waits.
+    /// Checks out as a deadpool pool does: an idle connection, or else an adopted login, or else a
+    /// new login. The caller may give up while it waits.
     fn get(&self) -> Option<Flight> {
         {
             let mut state = self.state.lock().unwrap();
@@ -100,8 +100,8 @@ impl Pool {
     fn start(&self) -> (u64, Flight) {
         let id = {
             let mut server = self.server.lock().unwrap();
-            server.begun += 1;
-            let id = server.begun;
+            server.started += 1;
+            let id = server.started;
             server.logins.insert(id, AtServer::LoggingIn);
             let all = server.logins.len();
             assert!(all <= SIZE, "{all} connections and logins in a pool of {SIZE}");
@@ -109,7 +109,7 @@ impl Pool {
         };
         let pool = self.clone();
         thread::spawn(move || {
-            // Its connection is closed if no caller wants it in time.
+            // The connection is closed if no caller adopts the login in time.
             thread::yield_now();
             if let Some(login) = pool.server.lock().unwrap().logins.get_mut(&id) {
                 *login = AtServer::Connected;
@@ -146,17 +146,21 @@ impl Pool {
 }
 
 fn call(pool: &Pool) -> usize {
-    let mut served = 0;
+    let mut checkouts = 0;
     for _ in 0..CALLS {
         if let Some(flight) = pool.get() {
             let at_server = pool.server.lock().unwrap().logins.get(&flight.id).copied();
-            assert_eq!(at_server, Some(AtServer::Connected), "a caller gets what is not there");
-            served += 1;
+            assert_eq!(
+                at_server,
+                Some(AtServer::Connected),
+                "a caller got a login that is not connected"
+            );
+            checkouts += 1;
             thread::yield_now();
             pool.put_back(flight);
         }
     }
-    served
+    checkouts
 }
 
 fn run(closes: bool) {
@@ -175,15 +179,15 @@ fn run(closes: bool) {
         caller.join().unwrap();
     }
     if !closes {
-        // Each login that lost its caller is there for the next.
-        let begun = pool.server.lock().unwrap().begun;
+        // Each login that lost its caller is available to the next one.
+        let started = pool.server.lock().unwrap().started;
         if let Some((_, flight)) = pool.orphans.lock().unwrap().adopt() {
-            assert!(flight.id <= begun);
+            assert!(flight.id <= started);
             drop(flight);
         }
         pool.close();
     }
-    assert_eq!(pool.server.lock().unwrap().logins.len(), 0, "nothing is left after the end");
+    assert_eq!(pool.server.lock().unwrap().logins.len(), 0, "no connection is left after closing");
 }
 
 #[test]
@@ -192,12 +196,12 @@ fn connections_and_logins_never_exceed_the_size() {
 }
 
 #[test]
-fn nothing_is_left_after_a_close() {
+fn no_connection_is_left_after_closing() {
     shuttle::check_random(|| run(true), 5_000);
 }
 
 #[test]
-fn the_oldest_login_is_adopted_first_and_shrinking_ends_the_oldest() {
+fn the_oldest_login_is_adopted_first_and_shrinking_cancels_the_oldest() {
     let mut orphans = Orphans::new();
     for id in 1..=4 {
         orphans.leave(id, id);

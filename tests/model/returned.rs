@@ -1,5 +1,5 @@
-//! Return, clean, lend and close under the model checker: the shipped decisions, marks and guard
-//! in a pool that is as small as possible.
+//! Checks returning, cleaning, checking out and closing with the model checker: the actual
+//! decisions, marks and guard in a minimal pool.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use shuttle::{
 };
 
 #[path = "../../src/azure_sql/returned.rs"]
-mod shipped;
+mod actual;
 
-use shipped::{Cleaned, Pooled, Returned, Unclean, decide};
+use actual::{Cleaned, Pooled, Returned, Unclean, decide};
 
-const BORROWERS: usize = 3;
+const CALLERS: usize = 3;
 const USES: usize = 3;
 const SIZE: usize = 2;
 
-/// A session, with what is true of it.
+/// A session and its state.
 #[derive(Debug)]
 struct Session {
     requests: u64,
@@ -30,7 +30,7 @@ struct Session {
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Session>,
-    /// Sessions that exist: idle, lent, or being cleaned.
+    /// The number of sessions: idle, checked out, or being cleaned.
     size: usize,
     closed: bool,
     now: Duration,
@@ -39,7 +39,7 @@ struct State {
 #[derive(Debug, Clone, Default)]
 struct Pool(Arc<Mutex<State>>);
 
-/// A session that is not idle. It goes back when it is dropped, as deadpool's objects do.
+/// A session that is not idle. Dropping it returns it, as with deadpool's objects.
 #[derive(Debug)]
 struct Object {
     pool: Pool,
@@ -66,7 +66,7 @@ impl Pooled for Object {
     }
 }
 
-/// A round trip to the server, during which others go on.
+/// A round trip to the server, during which other threads run.
 fn clean(session: &mut Session) {
     thread::yield_now();
     (session.dirty, session.in_transaction) = (false, false);
@@ -74,7 +74,7 @@ fn clean(session: &mut Session) {
 }
 
 impl Pool {
-    /// An idle session or a new one; none where all are lent, or the pool is closed.
+    /// Returns an idle session or a new one, or `None` if all are in use or the pool is closed.
     fn get(&self, cleans: bool) -> Option<Object> {
         let (session, now) = {
             let mut state = self.0.lock().unwrap();
@@ -102,7 +102,7 @@ impl Pool {
         Some(Object { pool: self.clone(), session: Some(session) })
     }
 
-    /// As `PooledConnection` does when it is dropped.
+    /// Returns the session as `PooledConnection` does when it is dropped.
     fn put_back(
         &self,
         object: Object,
@@ -137,7 +137,7 @@ impl Pool {
     }
 }
 
-fn borrow(pool: &Pool, cleans: bool) {
+fn use_sessions(pool: &Pool, cleans: bool) {
     let mut cleaning = Vec::new();
     for _ in 0..USES {
         let Some(mut object) = pool.get(cleans) else {
@@ -145,8 +145,8 @@ fn borrow(pool: &Pool, cleans: bool) {
             continue;
         };
         let session = object.session.as_mut().unwrap();
-        assert!(!session.in_transaction, "a borrower joins another's transaction");
-        assert!(!(cleans && session.dirty), "a borrower finds what another left");
+        assert!(!session.in_transaction, "a caller got another caller's transaction");
+        assert!(!(cleans && session.dirty), "a caller got another caller's session state");
         if thread_rng().gen_bool(0.7) {
             session.requests += 1;
             session.dirty = true;
@@ -160,10 +160,10 @@ fn borrow(pool: &Pool, cleans: bool) {
 
 fn run(cleans: bool) {
     let pool = Pool::default();
-    let borrowers: Vec<_> = (0..BORROWERS)
+    let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let pool = pool.clone();
-            thread::spawn(move || borrow(&pool, cleans))
+            thread::spawn(move || use_sessions(&pool, cleans))
         })
         .collect();
     let closes = thread_rng().gen_bool(0.5);
@@ -174,16 +174,16 @@ fn run(cleans: bool) {
         state.size -= state.idle.len();
         state.idle.clear();
     }
-    borrowers.into_iter().for_each(|borrower| borrower.join().unwrap());
+    callers.into_iter().for_each(|caller| caller.join().unwrap());
     let state = pool.0.lock().unwrap();
-    assert_eq!(state.size, state.idle.len(), "none is lost, and none is counted that is gone");
-    assert!(!closes || state.idle.is_empty(), "a closed pool keeps none");
-    // Its locks would last until somebody borrows it.
+    assert_eq!(state.size, state.idle.len(), "the size counts exactly the idle sessions");
+    assert!(!closes || state.idle.is_empty(), "a closed pool keeps no session");
+    // The transaction would hold its locks until the next checkout.
     assert!(state.idle.iter().all(|session| !session.in_transaction));
 }
 
 #[test]
-fn nothing_unclean_is_lent_and_nothing_is_lost() {
+fn every_checkout_is_clean_and_no_session_is_lost() {
     for cleans in [true, false] {
         shuttle::check_random(move || run(cleans), 3_000);
     }

@@ -1,5 +1,4 @@
-//! What is wrong shows early, as a typed error that says what to do, with no secret in
-//! it.
+//! Invalid input causes an early, typed error that states what to do and contains no secret.
 
 use entra_pool::{
     postgres::{self, ConfigError, Error},
@@ -15,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    connector, failure, let_in, server,
+    connector, credential_for, failure, server,
     support::{
         credential::{AUDIENCE, TestCredential, code, said},
         postgres::DATABASE,
@@ -25,8 +24,8 @@ use crate::{
 
 const AZURE: &str = "postgres://u@a.postgres.database.azure.com/d";
 
-/// The error of a pool that cannot be built for `url`.
-fn refused(url: &str) -> Error {
+/// Returns the error of building a pool for `url`.
+fn rejected(url: &str) -> Error {
     let identity = Identity::new(TestCredential::new("x", 0));
     let error = postgres::pool_with(&identity, url).err().unwrap();
     assert!(!error.is_transient());
@@ -40,7 +39,7 @@ fn a_password_in_the_url() {
         format!("{AZURE}?password=hunter2"),
         "host=a.postgres.database.azure.com password='hunter2 x'".to_owned(),
     ] {
-        let error = refused(&url);
+        let error = rejected(&url);
         let Error::Config(ConfigError::Value { keyword, .. }) = &error else { panic!("{error:?}") };
         assert_eq!(keyword, "password");
         assert!(said(&error).contains("password must be removed: the token replaces it"));
@@ -49,7 +48,7 @@ fn a_password_in_the_url() {
 }
 
 #[test]
-fn a_string_of_npgsql_with_a_password() {
+fn an_npgsql_string_with_a_password() {
     for text in [
         "host=h;username=u;password=hunter2;database=d",
         "sslmode=disable;host=h;password=hunter2",
@@ -57,7 +56,7 @@ fn a_string_of_npgsql_with_a_password() {
         "postgres://h;password=hunter2/d",
         "Host=h;Username=u;Password=hunter2",
     ] {
-        let error = refused(text);
+        let error = rejected(text);
         assert!(matches!(error, Error::Config(_)), "{error:?}");
         let shown = format!("{} {error:?}", said(&error));
         assert!(shown.contains("password must be removed") || shown.contains("%3B"), "{shown}");
@@ -66,7 +65,7 @@ fn a_string_of_npgsql_with_a_password() {
 }
 
 #[test]
-fn what_follows_a_semicolon_is_not_shown() {
+fn text_after_a_semicolon_is_not_shown() {
     for text in [
         "postgres://h/d?sslmode=require;password=hunter2",
         "host=h sslmode=require;password=hunter2",
@@ -76,7 +75,7 @@ fn what_follows_a_semicolon_is_not_shown() {
         "postgres://h/d?pool_max_conns=3;password=hunter2",
         "postgres://h/d?pool_max_conn_lifetime=3h;password=hunter2",
     ] {
-        let error = refused(text);
+        let error = rejected(text);
         assert!(matches!(error, Error::Config(_)), "{error:?}");
         let shown = format!("{} {error:?}", said(&error));
         assert!(!shown.contains("hunter2"), "{shown}");
@@ -86,7 +85,7 @@ fn what_follows_a_semicolon_is_not_shown() {
 #[test]
 fn sslmode_disable() {
     for mode in ["disable", "allow", "prefer", "verify"] {
-        let error = said(&refused(&format!("{AZURE}?sslmode={mode}")));
+        let error = said(&rejected(&format!("{AZURE}?sslmode={mode}")));
         assert!(error.contains(&format!("sslmode is {mode}")), "{error}");
         assert!(error.contains("use sslmode=verify-full"), "{error}");
     }
@@ -94,7 +93,7 @@ fn sslmode_disable() {
 
 #[test]
 fn an_unknown_parameter() {
-    let error = refused(&format!("{AZURE}?colour=red"));
+    let error = rejected(&format!("{AZURE}?colour=red"));
     assert!(matches!(error, Error::Config(ConfigError::Syntax { .. })), "{error:?}");
     assert!(said(&error).contains("unknown keyword 'colour'"), "{}", said(&error));
 }
@@ -124,7 +123,7 @@ async fn a_role_that_does_not_exist() {
 
 #[tokio::test]
 async fn a_database_that_does_not_exist() {
-    let identity = Identity::new(let_in("lost").await);
+    let identity = Identity::new(credential_for("lost").await);
     let url = server().await.url("lost").replace(&format!("/{DATABASE}?"), "/nowhere?");
     let connector = connector(&identity, &url);
     let error = connector.connect().await.err().unwrap();
@@ -132,14 +131,14 @@ async fn a_database_that_does_not_exist() {
     assert_eq!(code(cause), Some("3D000"));
     assert!(said(&error).contains("\"nowhere\" does not exist"), "{}", said(&error));
     let report = connector.report();
-    assert_eq!((report.refused, report.retried), (0, 0));
+    assert_eq!((report.rejected, report.retried), (0, 0));
 }
 
 /// SSLRequest (PostgreSQL documentation, "Message Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// Logs in to a server that answers the request for TLS with `answer`, and then
-/// listens: it must get not a byte of the login.
+/// Logs in to a server that answers the request for TLS with `answer`, and checks that it
+/// receives no byte of the login.
 async fn declined(answer: &'static [u8]) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -166,21 +165,21 @@ async fn declined(answer: &'static [u8]) {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_no_tls() {
+async fn a_server_without_tls() {
     declined(b"N").await;
-    // Without a text, and without a second answer.
+    // An error without a text, and no further answer.
     declined(b"E").await;
 }
 
 #[tokio::test]
-async fn a_host_that_is_no_postgresql() {
+async fn a_host_that_is_not_a_postgresql_server() {
     declined(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
 }
 
 #[tokio::test]
-async fn a_certificate_of_another_name() {
+async fn a_certificate_for_another_name() {
     let server = server().await;
-    let identity = Identity::new(let_in("misnamed").await);
+    let identity = Identity::new(credential_for("misnamed").await);
     let url = scoped("db.example", server.port(), &server.ca_file());
     let url = format!("{url}&hostaddr=127.0.0.1");
     let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
@@ -194,7 +193,7 @@ async fn a_certificate_of_another_name() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_knows() {
+async fn a_host_name_that_does_not_resolve() {
     let authority = Authority::new().unwrap();
     let identity = Identity::new(TestCredential::new("shop", 0));
     // RFC 6761: never resolves.

@@ -1,4 +1,4 @@
-//! What cannot be is refused when a pool is built.
+//! Invalid configurations are rejected when a pool is built.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use entra_pool::{
 };
 
 use crate::{
-    connector, let_in, server,
+    connector, credential_for, server,
     support::{
         credential::{TestCredential, said},
         postgres::DATABASE,
@@ -17,15 +17,15 @@ use crate::{
     text,
 };
 
-fn refused(text: &str) -> String {
+fn rejected(text: &str) -> String {
     let identity = Identity::new(TestCredential::new("x", 0));
     said(&postgres::pool_with(&identity, text).err().unwrap())
 }
 
 #[test]
-fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
+fn an_invalid_value_is_rejected_when_the_pool_is_built_and_its_keyword_is_named() {
     let azure = "postgres://u@a.postgres.database.azure.com/d";
-    for (text, says) in [
+    for (text, expected) in [
         (format!("{azure}?connect_timeout=soon"), "connect_timeout"),
         (format!("{azure}?entra_scope=a b"), "entra_scope is not a valid scope"),
         (format!("{azure}?entra_cli_timeout=0"), "entra_cli_timeout must be 1 or more"),
@@ -44,27 +44,27 @@ fn what_cannot_be_is_refused_when_the_pool_is_built_with_the_keyword_named() {
             "different clouds",
         ),
     ] {
-        let error = refused(&text);
-        assert!(error.contains(says), "{text}: {error}");
+        let error = rejected(&text);
+        assert!(error.contains(expected), "{text}: {error}");
     }
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_before_it_is_dialled() {
+fn a_value_that_makes_no_sense_is_rejected_before_connecting() {
     let identity = Identity::new(TestCredential::new("x", 0));
     let config: Config = "postgres://a.postgres.database.azure.com/d".parse().unwrap();
-    for (config, says) in [
+    for (config, expected) in [
         (config.clone().connect_timeout(Duration::ZERO), "connect_timeout is 0"),
         (config.user(""), "user is empty"),
     ] {
         let error = Connector::new(config, identity.tokens(Scope::AZURE_POSTGRESQL)).err().unwrap();
         assert!(matches!(error, Error::Config(ConfigError::Value { .. })), "{error:?}");
-        assert!(said(&error).contains(says), "{}", said(&error));
+        assert!(said(&error).contains(expected), "{}", said(&error));
     }
 }
 
 #[test]
-fn entra_client_id_is_a_client_id() {
+fn entra_client_id_must_be_a_client_id() {
     let url = "postgres://u@a.postgres.database.azure.com/d?entra_client_id=";
     let error = postgres::pool(&format!("{url}shop")).err().unwrap();
     assert!(matches!(error, Error::Identity(_)), "{error:?}");
@@ -72,7 +72,7 @@ fn entra_client_id_is_a_client_id() {
 }
 
 #[test]
-fn a_configuration_of_tokio_postgres_is_taken_by_the_same_rules() {
+fn a_configuration_of_tokio_postgres_follows_the_same_rules() {
     let mut pg = tokio_postgres::Config::new();
     pg.host("a.postgres.database.usgovcloudapi.net").user("u").dbname("d");
     let config = Config::new(&pg).unwrap();
@@ -90,7 +90,7 @@ fn a_configuration_of_tokio_postgres_is_taken_by_the_same_rules() {
 }
 
 #[test]
-fn what_asks_for_tls_gets_it_verified() {
+fn sslmode_require_and_stricter_modes_are_accepted() {
     for mode in ["require", "verify-ca", "verify-full"] {
         let url = format!("postgres://u@a.postgres.database.azure.com/d?sslmode={mode}");
         assert!(url.parse::<Config>().is_ok(), "{mode}");
@@ -98,7 +98,7 @@ fn what_asks_for_tls_gets_it_verified() {
 }
 
 #[test]
-fn what_libpq_takes_from_the_environment_is_taken_when_asked_for() {
+fn the_environment_variables_of_libpq_are_read_on_request() {
     let config = Config::from_environment(&Environment::from_pairs([
         ("PGHOST", "a.postgres.database.azure.com,b.postgres.database.azure.com"),
         ("PGPORT", "6432"),
@@ -112,19 +112,19 @@ fn what_libpq_takes_from_the_environment_is_taken_when_asked_for() {
         "postgres://ann%40contoso.com@a.postgres.database.azure.com:6432,b.postgres.database.azure.com:6432/restaurant"
     );
     assert!(!format!("{config:?}").contains("hunter2"));
-    for (pairs, says) in [
+    for (pairs, expected) in [
         (vec![("PGUSER", "u")], "PGHOST is not set"),
         (vec![("PGHOST", "h"), ("PGPORT", "many")], "PGPORT is not a port"),
         (vec![("PGHOST", "/run/postgresql")], "Unix socket"),
     ] {
         let error = Config::from_environment(&Environment::from_pairs(pairs)).unwrap_err();
-        assert!(error.to_string().contains(says), "{says}? {error}");
+        assert!(error.to_string().contains(expected), "{expected}? {error}");
     }
 }
 
-/// `pool_from_env` reads the process' own variables: the test runs itself again with them.
+/// `pool_from_env` reads the variables of the process, so the test runs itself again with them.
 #[test]
-fn a_pool_is_made_from_the_environment_and_the_variable_is_logged() {
+fn a_pool_is_built_from_the_environment_and_the_variable_is_logged() {
     const MARK: &str = "ENTRA_POOL_TEST_FROM_ENV";
     const STRING: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
     if std::env::var_os(MARK).is_some() {
@@ -144,7 +144,7 @@ fn a_pool_is_made_from_the_environment_and_the_variable_is_logged() {
     let string = "host=shop.postgres.database.azure.com dbname=orders user=shop-identity";
     for variables in [&[][..], &[(STRING, string)]] {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["a_pool_is_made_from_the_environment", "--nocapture"]).env_clear();
+        child.args(["a_pool_is_built_from_the_environment", "--nocapture"]).env_clear();
         let output = child.env(MARK, "").envs(variables.iter().copied()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && said.contains("1 passed"), "{said}");
@@ -152,8 +152,8 @@ fn a_pool_is_made_from_the_environment_and_the_variable_is_logged() {
 }
 
 #[tokio::test]
-async fn every_form_of_a_connection_string_leads_to_the_database() {
-    let (server, identity) = (server().await, Identity::new(let_in("forms").await));
+async fn every_format_of_a_connection_string_connects_to_the_database() {
+    let (server, identity) = (server().await, Identity::new(credential_for("forms").await));
     let (port, ca, scope) = (server.port(), server.ca_file(), Scope::AZURE_POSTGRESQL);
     let ca = ca.display();
     for string in [

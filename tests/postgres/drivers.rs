@@ -1,4 +1,4 @@
-//! What is written for tokio-postgres and deadpool-postgres works as it did.
+//! Code for tokio-postgres and deadpool-postgres works unchanged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use entra_pool::{
 };
 
 use crate::{
-    backend, connector, let_in, server,
+    backend, connector, credential_for, server,
     support::{
         credential::{TestCredential, code},
         front::PostgresService,
@@ -19,7 +19,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_query_is_cancelled_over_the_connectors_tls() {
-    let identity = Identity::new(let_in("cancel").await);
+    let identity = Identity::new(credential_for("cancel").await);
     let connector = connector(&identity, &server().await.url("cancel"));
     let pool = connector.pool();
     let client = Arc::new(pool.get().await.unwrap());
@@ -39,12 +39,13 @@ async fn a_query_is_cancelled_over_the_connectors_tls() {
     assert_eq!(code(&sleeping.await.unwrap()), Some("57014"));
 }
 
-/// Two servers of which one takes no writes, and a file with both authorities.
+/// Starts a second server, makes the first one read-only for `role`, and writes the certificates
+/// of both authorities to a file.
 pub async fn two_servers(
     role: &str,
 ) -> (PostgresService, TestCredential, String, tempfile::NamedTempFile) {
     let (standby, other) = (server().await, PostgresService::start().await);
-    let credential = let_in(role).await;
+    let credential = credential_for(role).await;
     other.create_principal(credential.principal()).await;
     standby.sql(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
     let authorities = tempfile::NamedTempFile::new().unwrap();
@@ -61,7 +62,7 @@ pub async fn two_servers(
 }
 
 #[tokio::test]
-async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
+async fn target_session_attrs_selects_one_of_two_servers() {
     let (primary, credential, url, _authorities) = two_servers("attrs").await;
     let identity = Identity::new(credential);
     let standby = server().await.engine_port().to_string();
@@ -74,11 +75,11 @@ async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
         let pool = connector.pool();
         let client = pool.get().await.unwrap();
         assert_eq!(text(&client, "SHOW port").await, *port, "{wanted}");
-        // The request to cancel goes to the same server, though the pool knows two.
+        // The cancel request goes to the same server, although the pool has two.
         let (token, tls) = (client.cancel_token(), connector.tls());
         let (slept, cancelled) =
             tokio::join!(client.batch_execute("SELECT pg_sleep(3600)"), async move {
-                // Early ones find nothing to cancel.
+                // An earlier request would find no query to cancel.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 token.cancel_query(tls).await
             });
@@ -86,7 +87,7 @@ async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
         assert_eq!(code(&slept.unwrap_err()), Some("57014"), "{wanted}");
     }
 
-    // And when the roles change, the new primary.
+    // After a failover, the connector connects to the new primary.
     server().await.sql("ALTER ROLE attrs RESET default_transaction_read_only").await;
     primary.sql("ALTER ROLE attrs SET default_transaction_read_only = on").await;
     let connector = connector(&identity, &format!("{url}&target_session_attrs=read-write"));
@@ -96,7 +97,7 @@ async fn of_two_servers_the_one_is_taken_that_target_session_attrs_wants() {
 
 #[tokio::test]
 async fn a_connector_connects_without_a_pool() {
-    let identity = Identity::new(let_in("bare").await);
+    let identity = Identity::new(credential_for("bare").await);
     let (client, connection) =
         connector(&identity, &server().await.url("bare")).connect().await.unwrap();
     let driver = tokio::spawn(connection);
@@ -107,8 +108,8 @@ async fn a_connector_connects_without_a_pool() {
 }
 
 #[tokio::test]
-async fn a_connector_fits_into_a_manager_of_ones_own() {
-    let identity = Identity::new(let_in("own").await);
+async fn a_connector_works_with_a_custom_manager() {
+    let identity = Identity::new(credential_for("own").await);
     let connector = connector(&identity, &server().await.url("own"));
     let config = deadpool_postgres::ManagerConfig::default();
     let manager =

@@ -1,4 +1,4 @@
-//! PgBouncer before a server.
+//! A PgBouncer in front of the server.
 
 use entra_pool::{
     postgres::{self, Error},
@@ -6,7 +6,7 @@ use entra_pool::{
 };
 
 use crate::{
-    backend, connector, failure, let_in, server,
+    backend, connector, credential_for, failure, server,
     support::{
         credential::{TestCredential, code, said},
         pgbouncer::PgBouncer,
@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn pgbouncer_takes_tokens_of_up_to_2_000_characters() {
+async fn pgbouncer_accepts_tokens_of_up_to_2_000_characters() {
     let server = server().await;
     for length in [1_500, 2_000] {
         let role = format!("bounced_{length}");
@@ -36,7 +36,7 @@ async fn pgbouncer_takes_tokens_of_up_to_2_000_characters() {
         transaction.commit().await.unwrap();
         let pid = backend(&client).await;
         drop(client);
-        // Cleaned, and its statements kept, as without PgBouncer.
+        // The session is cleaned and keeps its statements, as without PgBouncer.
         let client = pool.get().await.unwrap();
         assert_eq!(backend(&client).await, pid);
         assert_eq!(
@@ -51,7 +51,7 @@ async fn pgbouncer_takes_tokens_of_up_to_2_000_characters() {
 #[tokio::test]
 async fn a_token_that_pgbouncer_refuses_is_renewed_once() {
     let server = server().await;
-    let credential = let_in("bounced_off").await;
+    let credential = credential_for("bounced_off").await;
     let bouncer = PgBouncer::start(server, &[("bounced_off", &credential.secret())]).await;
     let identity = Identity::new(credential.clone());
     let url = server.url_at(bouncer.port(), "bounced_off", "");
@@ -64,15 +64,15 @@ async fn a_token_that_pgbouncer_refuses_is_renewed_once() {
 
     bouncer.reload(&[("bounced_off", "another")]).await;
     let Error::LoginRefused { source: error, advice, .. } = failure(pool.get().await) else {
-        panic!("let in")
+        panic!("the login succeeded")
     };
-    // Its own SQLSTATE: all is a protocol violation.
+    // PgBouncer reports every error as a protocol violation.
     assert_eq!(code(&error), Some("08P01"));
     assert!(advice.contains("pgaadauth_create_principal"), "{advice}");
 }
 
 #[tokio::test]
-async fn a_token_that_is_too_long_for_pgbouncer_is_told() {
+async fn a_token_that_is_too_long_for_pgbouncer_is_reported() {
     let server = server().await;
     let credential = TestCredential::new("bounced_long", 8_000);
     let bouncer = PgBouncer::start(server, &[("bounced_long", "whatever")]).await;
@@ -84,9 +84,9 @@ async fn a_token_that_is_too_long_for_pgbouncer_is_told() {
 }
 
 #[tokio::test]
-async fn a_pgbouncer_that_is_full_is_no_refused_token() {
+async fn a_full_pgbouncer_is_not_a_refused_token() {
     let server = server().await;
-    let credential = let_in("bounced_full").await;
+    let credential = credential_for("bounced_full").await;
     let secret = credential.secret();
     let roles = [("bounced_full", secret.as_str())];
     let bouncer = PgBouncer::start_with("max_client_conn = 1", server, &roles).await;

@@ -1,4 +1,4 @@
-//! What a server says gets into errors and logs as text that is fit for them.
+//! The server's texts are sanitized before they are shown in errors and logs.
 
 use entra_pool::{
     postgres::{self, Error},
@@ -21,11 +21,10 @@ use crate::{
     tls::scoped,
 };
 
-/// What a server sends on one connection: behind the token, and behind each message that
-/// follows.
+/// The server's answers on one connection: to the token, and to each message that follows.
 type Answers = Vec<Vec<u8>>;
 
-/// A server that takes whatever token. The last of `connections` is for all that follow.
+/// A server that accepts any token. It repeats the last of `connections` for all later ones.
 async fn server(authority: &Authority, connections: Vec<Answers>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -52,7 +51,7 @@ async fn server(authority: &Authority, connections: Vec<Answers>) -> u16 {
                     stream.write_all(&answer).await.unwrap();
                     stream.flush().await.unwrap();
                 }
-                // Until the client goes.
+                // Until the client disconnects.
                 let _ = stream.read(&mut [0; 1]).await;
             });
         }
@@ -60,7 +59,7 @@ async fn server(authority: &Authority, connections: Vec<Answers>) -> u16 {
     port
 }
 
-/// An ErrorResponse or NoticeResponse with `text` wherever text can stand.
+/// An ErrorResponse or NoticeResponse with `text` in every text field.
 fn response(kind: u8, code: &str, text: &str) -> Vec<u8> {
     let mut body = Vec::new();
     for field in b"SMDHWstcdnFRq" {
@@ -98,7 +97,7 @@ async fn refused(
     let error = pool.get().await.err().unwrap();
     let error = Error::from(error);
     for text in shown(&error) {
-        // The lines are the driver's.
+        // The driver adds these line breaks.
         let text = text.replace("\nDETAIL: ", " ").replace("\nHINT: ", " ");
         assert_fit(what, &text, secret);
     }
@@ -106,8 +105,8 @@ async fn refused(
 }
 
 #[tokio::test]
-async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
-    // A refused token is replaced: `secret` is the one that is sent first.
+async fn the_servers_errors_during_a_login_are_sanitized_in_errors_and_logs() {
+    // A refused token is replaced: `secret` is the token that is sent first.
     let credential = TestCredential::new("shop", 2_000);
     for at in 0..texts("").len() {
         let captured = capture();
@@ -135,7 +134,7 @@ async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
         assert_log_fit(what, &captured.text(), &secret);
         let secret = credential.secret();
         let (_, text) = texts(&secret).swap_remove(at);
-        // SASL, whose server-final-message may hold an error's text; and no mechanism.
+        // SASL, whose server-final-message may contain an error text, without a known mechanism.
         let mechanism = [&[0, 0, 0, 10], text.replace('\0', "").as_bytes(), b"\0\0"].concat();
         let answer = message(b'R', &mechanism);
         refused(what, &credential, &secret, vec![vec![answer]]).await;
@@ -144,7 +143,7 @@ async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
 }
 
 #[tokio::test]
-async fn what_a_server_notices_during_a_login_is_fit_to_be_logged() {
+async fn the_servers_notices_during_a_login_are_sanitized_in_logs() {
     let credential = TestCredential::new("shop", 2_000);
     let secret = credential.secret();
     for (what, text) in texts(&secret) {
@@ -174,9 +173,9 @@ async fn what_a_server_notices_during_a_login_is_fit_to_be_logged() {
     }
 }
 
-/// Also where it repeats a token that it refused before.
+/// Also if the server repeats a token that it refused before.
 #[tokio::test]
-async fn what_a_server_says_of_the_cleaning_is_fit_to_be_logged() {
+async fn the_servers_errors_during_the_cleaning_are_sanitized_in_logs() {
     let credential = TestCredential::new("shop", 2_000);
     let welcome = [message(b'R', &[0; 4]), message(b'K', &[0; 8]), message(b'Z', b"I")].concat();
     for at in 0..texts("").len() {
@@ -204,7 +203,7 @@ async fn what_a_server_says_of_the_cleaning_is_fit_to_be_logged() {
 }
 
 #[tokio::test]
-async fn the_names_in_a_certificate_are_fit_to_be_shown() {
+async fn the_names_in_a_certificate_are_sanitized_in_errors() {
     let authority = Authority::new().unwrap();
     let names: Vec<String> = (0..500).map(|number| format!("name-{number}.example")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! Many borrowers on few connections: nobody finds what another left.
+//! Many tasks share few connections, and none of them sees another task's session state.
 
 use std::time::{Duration, Instant};
 
@@ -8,20 +8,20 @@ use entra_pool::{
     token::Identity,
 };
 
-use crate::{connector, let_in, server, text};
+use crate::{connector, credential_for, server, text};
 
-const BORROWERS: usize = 50;
+const TASKS: usize = 50;
 const LENGTH: Duration = Duration::from_secs(10);
 
-/// Who one is, one's tenant, whether a temporary table is there, advisory locks, rows
-/// that the policy shows, and the transaction that one is in.
+/// The current user, the tenant, whether there is no temporary table, the number of advisory
+/// locks, the number of rows that the policy shows, and whether there is no transaction.
 const FOUND: &str = "SELECT current_user::text, coalesce(current_setting('app.tenant', true), ''), \
      to_regclass('bill') IS NULL, \
      (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
      (SELECT count(*) FROM tables_of_tenants), \
      pg_current_xact_id_if_assigned() IS NULL";
 
-async fn finds_nothing_of_others(client: &Client) {
+async fn assert_session_is_clean(client: &Client) {
     let found = client.prepare_cached(FOUND).await.unwrap();
     let row = client.query_one(&found, &[]).await.unwrap();
     let (user, tenant): (&str, &str) = (row.get(0), row.get(1));
@@ -31,12 +31,12 @@ async fn finds_nothing_of_others(client: &Client) {
     assert!(row.get::<_, bool>(5), "no transaction");
 }
 
-/// Works as `tenant`, and leaves the session in one state or another.
-async fn leaves_a_mess(client: &mut Client, tenant: &str, how: usize) -> Result<(), Error> {
+/// Works as `tenant`, and leaves the session in one of several states.
+async fn leave_session_dirty(client: &mut Client, tenant: &str, how: usize) -> Result<(), Error> {
     client.execute("SELECT set_config('app.tenant', $1, false)", &[&tenant]).await?;
     let rows = client.query("SELECT tenant FROM tables_of_tenants", &[]).await?;
     let seen: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(seen, [tenant], "one's own row, and no other");
+    assert_eq!(seen, [tenant], "only the tenant's own row");
     match how % 7 {
         0 => client.batch_execute("SET ROLE isolated_waiter; SET work_mem = '1MB'").await,
         1 => client.batch_execute("CREATE TEMP TABLE bill AS SELECT 1").await,
@@ -74,30 +74,30 @@ async fn leaves_a_mess(client: &mut Client, tenant: &str, how: usize) -> Result<
     }
 }
 
-async fn borrow_again_and_again(pool: Pool, borrower: usize) -> usize {
+async fn check_out_repeatedly(pool: Pool, task: usize) -> usize {
     let until = Instant::now() + LENGTH;
     let mut turns = 0;
     while Instant::now() < until {
         let mut client = pool.get().await.unwrap();
-        finds_nothing_of_others(&client).await;
-        let tenant = format!("tenant {borrower}");
-        leaves_a_mess(&mut client, &tenant, borrower + turns).await.unwrap();
+        assert_session_is_clean(&client).await;
+        let tenant = format!("tenant {task}");
+        leave_session_dirty(&mut client, &tenant, task + turns).await.unwrap();
         turns += 1;
     }
     turns
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_borrowers_of_four_connections_find_nothing_of_each_other() {
-    // Its clock stands still: on a busy machine, no time limit ends a healthy connection.
+async fn fifty_tasks_on_four_connections_do_not_see_each_others_session_state() {
+    // The clock does not advance: on a busy machine, no time limit closes a healthy connection.
     let clock = ManualClock::at(std::time::SystemTime::now());
-    let identity = Identity::builder(let_in("isolated").await).clock(clock).build();
+    let identity = Identity::builder(credential_for("isolated").await).clock(clock).build();
     server()
         .await
         .sql(&format!(
             "CREATE ROLE isolated_waiter; GRANT isolated_waiter TO isolated;
              CREATE TABLE acknowledged (id int);
-             CREATE TABLE tables_of_tenants AS SELECT 'tenant ' || n AS tenant FROM generate_series(0, {BORROWERS} - 1) n;
+             CREATE TABLE tables_of_tenants AS SELECT 'tenant ' || n AS tenant FROM generate_series(0, {TASKS} - 1) n;
              ALTER TABLE tables_of_tenants ENABLE ROW LEVEL SECURITY;
              CREATE POLICY own ON tables_of_tenants USING (tenant = current_setting('app.tenant', true));
              GRANT ALL ON acknowledged, tables_of_tenants TO isolated, isolated_waiter"
@@ -105,19 +105,18 @@ async fn fifty_borrowers_of_four_connections_find_nothing_of_each_other() {
         .await;
     let connector = connector(&identity, &server().await.url("isolated"));
     let pool = connector.pool_builder().max_size(4).wait_timeout(None).build();
-    let borrowers: Vec<_> = (0..BORROWERS)
-        .map(|borrower| tokio::spawn(borrow_again_and_again(pool.clone(), borrower)))
-        .collect();
+    let tasks: Vec<_> =
+        (0..TASKS).map(|task| tokio::spawn(check_out_repeatedly(pool.clone(), task))).collect();
     let mut turns = 0;
-    for borrower in borrowers {
-        turns += borrower.await.unwrap();
+    for task in tasks {
+        turns += task.await.unwrap();
     }
     println!("{turns} turns, {:?}", connector.report());
-    assert!(turns >= BORROWERS * 7, "each has left each mess: {turns}");
+    assert!(turns >= TASKS * 7, "each task has left each state: {turns}");
 
     let client = pool.get().await.unwrap();
     assert_eq!(text(&client, "SELECT count(*)::text FROM acknowledged").await, "0");
-    // Each of the four knows its statements still, and none had to go.
+    // Each of the four connections still has its statements, and none was retired.
     assert!(client.statement_cache.size() >= 1);
     let report = connector.report();
     assert_eq!((report.logins, report.retired.as_slice()), (4, [].as_slice()));

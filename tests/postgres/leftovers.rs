@@ -1,5 +1,5 @@
-//! What `Recycling::Clean` leaves in a session, as its documentation says, and what it does
-//! not leave.
+//! The session state that `Recycling::Clean` leaves, as documented, and the state that it
+//! removes.
 
 use entra_pool::{
     connect::RetireReason,
@@ -11,14 +11,14 @@ use entra_pool::{
 };
 
 use crate::{
-    backend, connector, let_in, pool_of_one, server,
+    backend, connector, credential_for, pool_of_one, server,
     support::{credential::code, logs::capture},
     text,
 };
 
 const KITCHEN: &str = "SELECT 'kitchen'";
 
-/// The name that the driver has given to a cached statement.
+/// Returns the driver's name for the cached statement.
 async fn prepared(client: &Client) -> String {
     client.prepare_cached(KITCHEN).await.unwrap();
     let named = "SELECT name FROM pg_prepared_statements WHERE statement = 'SELECT ''kitchen'''";
@@ -31,8 +31,8 @@ async fn cached(client: &Client) -> String {
 }
 
 #[tokio::test]
-async fn a_cached_statement_that_sql_replaced_does_not_reach_the_next_borrower() {
-    let identity = Identity::new(let_in("forger").await);
+async fn a_cached_statement_replaced_by_sql_does_not_reach_the_next_caller() {
+    let identity = Identity::new(credential_for("forger").await);
     let connector = connector(&identity, &server().await.url("forger"));
     let pool = connector.pool_builder().max_size(1).build();
     for (retired, end) in (1..).zip(["", "; BEGIN", "; BEGIN; SELECT 1/0"]) {
@@ -40,7 +40,7 @@ async fn a_cached_statement_that_sql_replaced_does_not_reach_the_next_borrower()
         let name = prepared(&a).await;
         let forge = format!("DEALLOCATE {name}; PREPARE {name} AS SELECT 'forged'");
         a.batch_execute(&forge).await.unwrap();
-        assert_eq!(cached(&a).await, "forged", "for its own borrower");
+        assert_eq!(cached(&a).await, "forged", "for the same caller");
         assert_eq!(a.batch_execute(end).await.is_err(), end.ends_with("1/0"));
         drop(a);
         let logs = capture();
@@ -53,7 +53,7 @@ async fn a_cached_statement_that_sql_replaced_does_not_reach_the_next_borrower()
 }
 
 #[tokio::test]
-async fn a_statement_prepared_by_sql_does_not_reach_the_next_borrower() {
+async fn a_statement_prepared_by_sql_does_not_reach_the_next_caller() {
     let pool = pool_of_one("preparer").await;
     let a = pool.get().await.unwrap();
     a.batch_execute("PREPARE dishes AS SELECT 1").await.unwrap();
@@ -62,7 +62,7 @@ async fn a_statement_prepared_by_sql_does_not_reach_the_next_borrower() {
 }
 
 #[tokio::test]
-async fn statements_that_sql_took_away_are_missing_for_the_next_borrower() {
+async fn statements_deallocated_by_sql_are_missing_for_the_next_caller() {
     for (role, how) in [("deallocator", "DEALLOCATE ALL"), ("discarder", "DISCARD ALL")] {
         let types = format!("CREATE TYPE {role}_a AS ENUM (); CREATE TYPE {role}_b AS ENUM ()");
         server().await.sql(&types).await;
@@ -82,7 +82,7 @@ async fn statements_that_sql_took_away_are_missing_for_the_next_borrower() {
 }
 
 #[tokio::test]
-async fn a_custom_setting_is_empty_and_not_null_for_the_next_borrower() {
+async fn a_custom_setting_is_empty_and_not_null_for_the_next_caller() {
     let pool = pool_of_one("setter").await;
     let a = pool.get().await.unwrap();
     for (setting, reset) in [("app.other", "DISCARD ALL"), ("app.tenant", "")] {
@@ -103,7 +103,7 @@ async fn a_custom_setting_is_empty_and_not_null_for_the_next_borrower() {
 }
 
 #[tokio::test]
-async fn the_seed_of_random_reaches_the_next_borrower() {
+async fn the_seed_of_random_reaches_the_next_caller() {
     let pool = pool_of_one("gambler").await;
     let draw = "SELECT random()::text";
     for reset in ["", "DISCARD ALL"] {
@@ -117,9 +117,9 @@ async fn the_seed_of_random_reaches_the_next_borrower() {
     }
 }
 
-/// A pool of one, and SQL that opens two connections to the same database.
+/// Returns a pool of one connection, and SQL that opens two connections to the same database.
 async fn calling(role: &str, hook: Option<Hook>) -> (Pool, String) {
-    let (server, credential) = (server().await, let_in(role).await);
+    let (server, credential) = (server().await, credential_for(role).await);
     server.sql("CREATE EXTENSION IF NOT EXISTS dblink").await;
     let connector = connector(&Identity::new(credential.clone()), &server.url(role));
     let mut builder = connector.pool_builder().max_size(1);
@@ -140,7 +140,7 @@ const CALL: &str = "SELECT found FROM dblink('kitchen', 'SELECT current_user') A
 const CALL_UNNAMED: &str = "SELECT found FROM dblink('SELECT current_user') AS (found text)";
 
 #[tokio::test]
-async fn connections_of_dblink_reach_the_next_borrower_unless_a_hook_closes_them() {
+async fn connections_of_dblink_reach_the_next_caller_unless_a_hook_closes_them() {
     let close = || {
         Hook::async_fn(|client, _| {
             Box::pin(async {

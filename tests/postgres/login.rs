@@ -1,4 +1,4 @@
-//! Logging in: tokens of any length, second tries, what a refusal says.
+//! Logging in: tokens of any length, retries, and the errors of refused logins.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use entra_pool_emulator::{
 };
 
 use crate::{
-    connector, failure, let_in, server,
+    connector, credential_for, failure, server,
     support::{
         credential::{AUDIENCE, TestCredential, code, issuer, said},
         nobody_listens,
@@ -38,7 +38,7 @@ async fn a_token_of_any_length_logs_in() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_a_proof_in_place_of_the_token_gets_one() {
+async fn a_server_may_ask_for_a_hash_or_a_proof_of_the_token() {
     let rules =
         "hostssl all proven 127.0.0.1/32 scram-sha-256\nhostssl all hashed 127.0.0.1/32 md5";
     let server = PostgresServer::start_with_rule(rules).await;
@@ -59,16 +59,16 @@ async fn a_server_that_asks_for_a_proof_in_place_of_the_token_gets_one() {
         let client = pool.get().await.unwrap();
         assert_eq!(text(&client, "SELECT current_user::text").await, role);
     }
-    // The token in clear is no proof of who the server is.
-    let credential = let_in("bound").await;
+    // With a token in plain text, the channel cannot be bound.
+    let credential = credential_for("bound").await;
     let url = crate::server().await.url_with("bound", "&channel_binding=require");
     let error = failure(postgres::pool_with(&Identity::new(credential), &url).unwrap().get().await);
     assert!(matches!(error, Error::Login { .. }) && !error.is_transient(), "{error:?}");
 }
 
 #[tokio::test]
-async fn the_role_is_the_tokens_principal_where_none_is_named() {
-    let identity = Identity::new(let_in("shop-identity").await);
+async fn without_a_configured_role_the_tokens_principal_is_used() {
+    let identity = Identity::new(credential_for("shop-identity").await);
     let pool = postgres::pool_with(&identity, &server().await.url("")).unwrap();
     let client = pool.get().await.unwrap();
     assert_eq!(text(&client, "SELECT current_user::text").await, "shop-identity");
@@ -82,22 +82,22 @@ async fn the_role_is_the_tokens_principal_where_none_is_named() {
 }
 
 #[tokio::test]
-async fn one_token_is_asked_for_whatever_the_number_of_pools_and_connections() {
-    let credential = let_in("shared").await;
+async fn all_pools_and_connections_share_one_token_request() {
+    let credential = credential_for("shared").await;
     let identity = Identity::new(credential.clone());
     let mut clients = Vec::new();
     let url = server().await.url("shared");
     for _ in 0..3 {
         let pool = postgres::pool_with(&identity, &url).unwrap();
         pool.resize(4);
-        let borrowers: Vec<_> = (0..4)
+        let checkouts: Vec<_> = (0..4)
             .map(|_| {
                 let pool = pool.clone();
                 tokio::spawn(async move { pool.get().await.unwrap() })
             })
             .collect();
-        for borrower in borrowers {
-            clients.push(borrower.await.unwrap());
+        for checkout in checkouts {
+            clients.push(checkout.await.unwrap());
         }
     }
     assert_eq!(clients.len(), 12);
@@ -105,8 +105,8 @@ async fn one_token_is_asked_for_whatever_the_number_of_pools_and_connections() {
 }
 
 #[tokio::test]
-async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
-    let credential = let_in("renewed").await;
+async fn a_refused_login_is_retried_once_with_a_newer_token() {
+    let credential = credential_for("renewed").await;
     let identity = Identity::new(credential.clone());
     let connector = connector(&identity, &server().await.url("renewed"));
     let pool = connector.pool();
@@ -123,16 +123,16 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_though_there_is_no_time_for_the_other_token() {
+async fn a_refusal_is_reported_if_the_login_with_another_token_times_out() {
     let server = server().await;
-    let credential = let_in("late").await;
+    let credential = credential_for("late").await;
     let clock = ManualClock::at(SystemTime::now());
     let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
     let network = Network::to(([127, 0, 0, 1], server.port()).into()).unwrap();
     let connector = connector(&identity, &server.url_at(network.addr().port(), "late", ""));
     drop(connector.connect().await.unwrap());
     credential.rotate();
-    // Refused, then left without an answer.
+    // The first login is refused; the second one gets no response.
     network.disturb(1, None);
     let silent = Fault { towards: Towards::Client, after: After::Bytes(0), act: Act::Stall };
     network.disturb(1, silent);
@@ -148,7 +148,7 @@ async fn a_refusal_is_told_though_there_is_no_time_for_the_other_token() {
 }
 
 #[tokio::test]
-async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
+async fn a_refused_login_keeps_the_servers_error_and_adds_advice() {
     let credential = TestCredential::new("nobody-made-me", 2_000);
     let identity = Identity::new(credential.clone());
     let connector = connector(&identity, &server().await.url("nobody-made-me"));
@@ -177,7 +177,7 @@ async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
 }
 
 #[tokio::test]
-async fn a_role_that_does_not_exist_does_not_have_tokens_fetched_without_end() {
+async fn a_role_that_does_not_exist_does_not_cause_endless_token_requests() {
     let credential = TestCredential::new("never-made", 2_000).never_the_same();
     let clock = ManualClock::at(std::time::SystemTime::now());
     let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
@@ -185,7 +185,7 @@ async fn a_role_that_does_not_exist_does_not_have_tokens_fetched_without_end() {
     let error = connector.connect().await.err().unwrap();
     assert!(said(&error).contains("Another token was refused as well."), "{}", said(&error));
     assert_eq!(credential.requests(), 2);
-    // Others get the same error for a second, without a login.
+    // For a second, callers get the same error without a login.
     for damped in 1..5 {
         let again = connector.connect().await.err().unwrap();
         let repeated = "The connector returned its last refusal instead of logging in again.";
@@ -198,15 +198,15 @@ async fn a_role_that_does_not_exist_does_not_have_tokens_fetched_without_end() {
         assert!(matches!(connector.connect().await, Err(Error::LoginRefused { .. })));
         assert_eq!(credential.requests(), requests);
     }
-    // Once there is a role, the next login succeeds.
+    // After the role is created, the next login succeeds.
     server().await.create_principal(credential.principal()).await;
     clock.advance(Duration::from_secs(30));
     drop(connector.connect().await.unwrap());
 }
 
 #[tokio::test]
-async fn a_token_that_the_server_takes_for_expired_is_told() {
-    let credential = let_in("expired").await;
+async fn the_servers_error_about_an_expired_token_is_reported() {
+    let credential = credential_for("expired").await;
     issuer().expire(&credential.secret());
     let identity = Identity::new(credential);
     let error = failure(connector(&identity, &server().await.url("expired")).pool().get().await);
@@ -215,9 +215,9 @@ async fn a_token_that_the_server_takes_for_expired_is_told() {
 }
 
 #[tokio::test]
-async fn a_role_of_another_principal_is_told() {
-    let_in("somebody").await;
-    let identity = Identity::new(let_in("somebody-else").await);
+async fn the_role_of_another_principal_is_reported() {
+    credential_for("somebody").await;
+    let identity = Identity::new(credential_for("somebody-else").await);
     let error = failure(connector(&identity, &server().await.url("somebody")).pool().get().await);
     assert!(matches!(error, Error::LoginRefused { .. }), "{error:?}");
     let error = said(&error);
@@ -225,7 +225,7 @@ async fn a_role_of_another_principal_is_told() {
 }
 
 #[tokio::test]
-async fn a_token_for_another_audience_is_told() {
+async fn a_token_for_another_audience_is_reported() {
     let person = Principal::new("a@contoso.com", PrincipalKind::User);
     let credential = TestCredential::for_principal(person, "https://database.windows.net", 0);
     let identity = Identity::new(credential);
@@ -238,7 +238,7 @@ async fn a_token_for_another_audience_is_told() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_credential_comes_through_the_pool_as_it_was() {
+async fn the_pool_returns_the_error_of_the_credential_unchanged() {
     let credential = TestCredential::new("anybody", 0);
     credential.fail();
     let identity = Identity::new(credential);
@@ -251,8 +251,8 @@ async fn an_error_of_the_credential_comes_through_the_pool_as_it_was() {
 }
 
 #[tokio::test]
-async fn further_hosts_are_tried_until_one_answers() {
-    let identity = Identity::new(let_in("several").await);
+async fn hosts_are_tried_until_one_responds() {
+    let identity = Identity::new(credential_for("several").await);
     let (dead, _held) = nobody_listens();
     let server = server().await;
     let url = server.url("several").replace(
@@ -266,7 +266,7 @@ async fn further_hosts_are_tried_until_one_answers() {
 }
 
 #[tokio::test]
-async fn a_host_that_refuses_the_login_is_not_given_up_for_the_next() {
+async fn after_a_refused_login_the_next_host_is_not_tried() {
     let identity = Identity::new(TestCredential::new("refused-at-the-first", 0));
     let (dead, _held) = nobody_listens();
     let server = server().await;
@@ -279,8 +279,8 @@ async fn a_host_that_refuses_the_login_is_not_given_up_for_the_next() {
 }
 
 #[tokio::test]
-async fn a_database_that_was_not_named_is_told() {
-    let identity = Identity::new(let_in("nameless").await);
+async fn a_missing_database_name_is_reported() {
+    let identity = Identity::new(credential_for("nameless").await);
     let url = server().await.url("nameless").replace(&format!("/{DATABASE}?"), "?");
     let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);
     let Error::Login { source: cause, .. } = &error else { panic!("{error:?}") };
@@ -288,8 +288,8 @@ async fn a_database_that_was_not_named_is_told() {
     assert!(said(&error).contains("No database is configured"), "{}", said(&error));
 }
 
-/// The environment cannot be changed while tests run, so this test runs itself
-/// in another process, with an `az` in front of the PATH that is logged in.
+/// The environment cannot be changed while tests run, so this test runs itself in another
+/// process, with a logged-in `az` first on the PATH.
 #[tokio::test]
 async fn connect_finds_its_identity_in_the_environment() {
     const URL: &str = "ENTRA_POOL_TEST_URL";
@@ -318,11 +318,11 @@ async fn connect_finds_its_identity_in_the_environment() {
 }
 
 #[tokio::test]
-async fn a_token_that_ends_on_the_way_is_replaced_and_says_nothing_of_who_asks() {
-    // Longer than its life.
+async fn a_token_that_expires_during_the_connect_is_replaced_and_is_not_a_refusal() {
+    // Longer than the token's lifetime.
     const STALLED: Duration = Duration::from_secs(25 * 3600);
     let server = server().await;
-    let credential = let_in("stalled").await;
+    let credential = credential_for("stalled").await;
     let clock = ManualClock::at(SystemTime::now());
     let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
     let network = Network::to(([127, 0, 0, 1], server.port()).into()).unwrap();

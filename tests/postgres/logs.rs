@@ -1,4 +1,4 @@
-//! What is logged and shown: never a token.
+//! Logs and messages never contain a token.
 
 use entra_pool::{
     connect::RetireReason,
@@ -7,7 +7,7 @@ use entra_pool::{
 };
 
 use crate::{
-    backend, connector, failure, let_in, server,
+    backend, connector, credential_for, failure, server,
     support::{
         credential::{TestCredential, said},
         logs::{assert_no_token, capture},
@@ -17,9 +17,9 @@ use crate::{
 };
 
 #[tokio::test]
-async fn no_token_is_logged_or_shown_whatever_happens() {
+async fn no_token_is_logged_or_shown() {
     let server = server().await;
-    let credential = let_in("discreet").await;
+    let credential = credential_for("discreet").await;
     let bouncer = PgBouncer::start(server, &[]).await;
     let captured = capture();
     let identity = Identity::new(credential.clone());
@@ -60,23 +60,23 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
     assert_no_token(&shown);
 
     let logged = captured.text();
-    assert!(logged.contains("TRACE"), "the finest level was on");
-    assert!(logged.contains("token fetched"), "our own events are there");
-    assert!(logged.contains("rustls"), "those of the log crate, too");
+    assert!(logged.contains("TRACE"), "the log includes the level TRACE");
+    assert!(logged.contains("token fetched"), "the log includes this crate's events");
+    assert!(logged.contains("rustls"), "the log includes the log crate's records");
     assert_no_token(&logged);
     let token = identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap();
     assert!(!logged.contains(&token.secret()[..20]) && !shown.contains(&token.secret()[..20]));
 }
 
 #[tokio::test]
-async fn why_the_server_ended_a_connection_is_logged() {
-    let (server, credential) = (server().await, let_in("ended").await);
+async fn the_servers_reason_for_closing_a_connection_is_logged() {
+    let (server, credential) = (server().await, credential_for("ended").await);
     let captured = capture();
     let pool = postgres::pool_with(&Identity::new(credential), &server.url("ended")).unwrap();
     let client = pool.get().await.unwrap();
     let connection = backend(&client).await;
-    // The statement is closed in the background. A server that ends with a request unread resets
-    // the connection, and its last words are lost.
+    // The statement is closed in the background. If the server closes the connection before it
+    // reads that request, TCP resets the connection, and the server's error is lost.
     client.batch_execute("").await.unwrap();
     server.sql(&format!("SELECT pg_terminate_backend({connection})")).await;
     while !client.is_closed() {

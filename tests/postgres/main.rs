@@ -1,7 +1,7 @@
-//! The PostgreSQL pool against a PostgreSQL server of the test's own, behind a front that
+//! The PostgreSQL pool against a PostgreSQL server that the tests start, behind a proxy that
 //! checks tokens as Azure does.
 #![cfg(all(unix, feature = "postgres"))]
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // The server runs in real time.
 
 mod bad_input;
 mod config;
@@ -33,21 +33,21 @@ use entra_pool::{
 use support::{credential::TestCredential, front::PostgresService};
 use tokio::sync::OnceCell;
 
-/// One server for all tests here; each has roles of its own.
+/// One server for all of these tests; each test has its own roles.
 async fn server() -> &'static PostgresService {
     static SERVER: OnceCell<PostgresService> = OnceCell::const_new();
     SERVER.get_or_init(PostgresService::start).await
 }
 
-/// A credential for `role`, whose token the server takes.
-async fn let_in(role: &str) -> TestCredential {
+/// Creates `role` and returns a credential whose tokens the server accepts.
+async fn credential_for(role: &str) -> TestCredential {
     let credential = TestCredential::new(role, 2_000);
     server().await.create_principal(credential.principal()).await;
     credential
 }
 
 async fn identity_of(role: &str) -> Identity {
-    let credential = let_in(role).await;
+    let credential = credential_for(role).await;
     server().await.sql(&format!("GRANT ALL ON SCHEMA public TO \"{role}\"")).await;
     Identity::new(credential)
 }
@@ -56,13 +56,13 @@ async fn url_of(role: &str) -> String {
     server().await.url(role)
 }
 
-/// A pool of one connection, so that the next borrower gets the last one's.
+/// A pool of one connection, so that each checkout gets the same one.
 async fn pool_of_one(role: &str) -> Pool {
     pool_of(role, 1).await
 }
 
 async fn pool_of(role: &str, size: usize) -> Pool {
-    let identity = Identity::new(let_in(role).await);
+    let identity = Identity::new(credential_for(role).await);
     let connector = connector(&identity, &server().await.url(role));
     connector.pool_builder().max_size(size).build()
 }
@@ -83,7 +83,7 @@ async fn backend(client: &impl GenericClient) -> i32 {
 
 fn failure(outcome: Result<deadpool_postgres::Client, deadpool_postgres::PoolError>) -> Error {
     match outcome {
-        Ok(_) => panic!("a connection where none should be"),
+        Ok(_) => panic!("the checkout succeeded"),
         Err(error) => error.into(),
     }
 }

@@ -1,5 +1,5 @@
-//! What one client of PgBouncer leaves in a server session for the next: the promises and
-//! warnings on the page of `postgres`.
+//! The session state that a client of PgBouncer leaves for the next client, as documented in the
+//! module `postgres`.
 
 use entra_pool::{
     postgres::{
@@ -9,12 +9,12 @@ use entra_pool::{
     token::Identity,
 };
 
-use crate::{let_in, server, support::pgbouncer::PgBouncer};
+use crate::{credential_for, server, support::pgbouncer::PgBouncer};
 
-/// A PgBouncer with one session at the server, where `settings` say nothing else, and a pool
-/// of two clients of it.
+/// Starts a PgBouncer with one server session, unless `settings` override that, and builds a
+/// pool of two connections to it.
 async fn pool(role: &str, settings: &str, recycling: Recycling) -> (PgBouncer, Pool) {
-    let (server, credential) = (server().await, let_in(role).await);
+    let (server, credential) = (server().await, credential_for(role).await);
     let settings = format!("default_pool_size = 1\n{settings}");
     server.sql(&format!("GRANT pg_read_all_stats TO {role}")).await;
     let secret = credential.secret();
@@ -25,7 +25,7 @@ async fn pool(role: &str, settings: &str, recycling: Recycling) -> (PgBouncer, P
     (bouncer, connector.pool_builder().max_size(2).build())
 }
 
-/// Without a prepared statement, which PgBouncer 1.18 does not support in transaction mode.
+/// Queries without a prepared statement: PgBouncer 1.18 does not support them in transaction mode.
 async fn value(client: &Client, sql: &str) -> String {
     let answer = client.simple_query(sql).await.unwrap();
     let rows = answer.iter().filter_map(|message| match message {
@@ -56,7 +56,7 @@ async fn leave_traces(client: &Client) {
 }
 
 #[tokio::test]
-async fn in_transaction_mode_the_next_client_finds_what_the_last_one_left_with_each_recycling() {
+async fn in_transaction_mode_session_state_reaches_the_next_client_with_each_recycling() {
     for recycling in [Recycling::Clean, Recycling::Fast] {
         let (_bouncer, pool) = pool("shared", "pool_mode = transaction", recycling.clone()).await;
         let a = pool.get().await.unwrap();
@@ -66,13 +66,13 @@ async fn in_transaction_mode_the_next_client_finds_what_the_last_one_left_with_e
         assert_eq!(value(&b, FOUND).await, LEFT, "{recycling:?}");
         assert_eq!(value(&b, "EXECUTE dishes").await, "soup");
         let taken = value(&b, "SELECT pg_try_advisory_lock(4712)").await;
-        assert_eq!(taken, "t", "the lock keeps nobody out");
+        assert_eq!(taken, "t", "the lock does not exclude other clients");
     }
 }
 
-/// It resets whichever session PgBouncer chooses, at any time.
+/// The cleaning resets the session that PgBouncer happens to assign.
 #[tokio::test]
-async fn in_transaction_mode_cleaning_takes_away_what_another_client_still_uses() {
+async fn in_transaction_mode_cleaning_resets_a_session_that_another_client_uses() {
     let (_bouncer, pool) = pool("taken", "pool_mode = transaction", Recycling::Clean).await;
     drop(pool.get().await.unwrap());
     let a = {
@@ -95,11 +95,11 @@ async fn in_transaction_mode_a_transaction_left_open_is_rolled_back() {
     drop(a);
     let b = pool.get().await.unwrap();
     assert_eq!(value(&b, FOUND).await, "");
-    b.batch_execute("VACUUM pg_class").await.expect("it is refused within a transaction");
+    b.batch_execute("VACUUM pg_class").await.expect("VACUUM fails in a transaction");
 }
 
 #[tokio::test]
-async fn in_transaction_mode_what_is_local_to_a_transaction_ends_with_it() {
+async fn in_transaction_mode_transaction_local_state_ends_with_the_transaction() {
     let settings = "pool_mode = transaction\ndefault_pool_size = 2";
     let (_bouncer, pool) = pool("local", settings, Recycling::Fast).await;
     let (a, b) = (pool.get().await.unwrap(), pool.get().await.unwrap());
@@ -110,19 +110,19 @@ async fn in_transaction_mode_what_is_local_to_a_transaction_ends_with_it() {
     .await
     .unwrap();
     assert_eq!(value(&a, FOUND).await, "a,bill,lock");
-    // In the other session, as the first one is taken.
+    // In the other session, as the first one is in use.
     b.batch_execute("BEGIN").await.unwrap();
     assert_eq!(value(&b, FOUND).await, "");
     assert_eq!(value(&b, "SELECT pg_try_advisory_xact_lock(4713)").await, "f");
     a.batch_execute("COMMIT").await.unwrap();
     assert_eq!(value(&b, "SELECT pg_try_advisory_xact_lock(4713)").await, "t");
-    // In the first session again, as the other is taken.
+    // In the first session again, as the other one is in use.
     assert_eq!(value(&a, FOUND).await, "");
     b.batch_execute("COMMIT").await.unwrap();
 }
 
 #[tokio::test]
-async fn in_session_mode_nothing_reaches_the_next_borrower_or_the_next_client() {
+async fn in_session_mode_no_state_reaches_the_next_caller_or_the_next_client() {
     let (_bouncer, pool) = pool("own", "pool_mode = session", Recycling::Clean).await;
     let a = pool.get().await.unwrap();
     leave_traces(&a).await;
@@ -130,9 +130,9 @@ async fn in_session_mode_nothing_reaches_the_next_borrower_or_the_next_client() 
     let pid = value(&a, "SELECT pg_backend_pid()").await;
     drop(a);
     let b = pool.get().await.unwrap();
-    assert_eq!(value(&b, FOUND).await, "", "the next borrower");
+    assert_eq!(value(&b, FOUND).await, "", "the next caller");
     leave_traces(&b).await;
-    // The client is closed, and PgBouncer gives its session to another.
+    // The client disconnects, and PgBouncer gives its session to another client.
     drop(postgres::deadpool_postgres::Object::take(b));
     let c = pool.get().await.unwrap();
     assert_eq!(value(&c, "SELECT pg_backend_pid()").await, pid, "the same session");

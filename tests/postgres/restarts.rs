@@ -1,4 +1,4 @@
-//! A server that restarts under load, and gets another token meanwhile.
+//! A server that restarts under load, while its tokens are replaced.
 
 use std::{
     collections::HashSet,
@@ -25,21 +25,21 @@ use crate::{
 
 const TASKS: usize = 32;
 
-/// What the tasks do and find.
+/// The work of the tasks and its results.
 struct Load {
     pool: Pool,
     over: AtomicBool,
     next_id: AtomicU64,
     acknowledged: Mutex<HashSet<i64>>,
-    /// How often each task has succeeded.
+    /// The number of inserts of each task that succeeded.
     successes: [AtomicU64; TASKS],
-    /// What failed and is not to be repeated.
+    /// The errors that are not transient.
     wrong: Mutex<Vec<String>>,
     failures: AtomicU64,
 }
 
 impl Load {
-    /// Inserts rows, one after another, until it is over.
+    /// Inserts rows until the test is over.
     async fn run(self: Arc<Self>, task: usize) {
         while !self.over.load(SeqCst) {
             let id = i64::try_from(self.next_id.fetch_add(1, SeqCst)).unwrap();
@@ -56,7 +56,7 @@ impl Load {
         }
     }
 
-    /// `Err(None)`: an error that passes.
+    /// `Err(None)` is a transient error.
     async fn insert(&self, id: i64) -> Result<(), Option<String>> {
         let unless = |transient: bool, error: &dyn std::error::Error| {
             (!transient).then(|| format!("{error:?}"))
@@ -88,7 +88,7 @@ impl Load {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_outlives_three_restarts_and_new_tokens_without_losing_what_was_acknowledged() {
+async fn a_pool_survives_three_restarts_and_new_tokens_without_losing_acknowledged_inserts() {
     let server = PostgresService::start().await;
     let credential = TestCredential::new("restarted", 2_000);
     server.create_principal(credential.principal()).await;
@@ -128,7 +128,7 @@ async fn a_pool_outlives_three_restarts_and_new_tokens_without_losing_what_was_a
     assert!(wrong.is_empty(), "{wrong:#?}");
     let report = connector.report();
     println!("{} failures, {report:?}", load.failures.load(SeqCst));
-    assert_eq!((report.refused, credential.requests()), (0, 4), "one token a restart");
+    assert_eq!((report.refused, credential.requests()), (0, 4), "one token for each restart");
     assert!(report.renewed >= 3, "{report:?}");
     let closed = report.retired.iter().find(|(reason, _)| *reason == RetireReason::Closed);
     assert!(closed.is_some(), "{report:?}");
@@ -140,5 +140,9 @@ async fn a_pool_outlives_three_restarts_and_new_tokens_without_losing_what_was_a
     let there: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
     let acknowledged = load.acknowledged.lock().unwrap();
     println!("{} inserts acknowledged", acknowledged.len());
-    assert_eq!(acknowledged.difference(&there).count(), 0, "all acknowledged inserts are there");
+    assert_eq!(
+        acknowledged.difference(&there).count(),
+        0,
+        "all acknowledged inserts are in the table"
+    );
 }

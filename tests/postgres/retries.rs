@@ -1,4 +1,4 @@
-//! A server that is away for a while: waited for by the clock, within the time limit.
+//! Retries while a server is unavailable, on the injected clock and within the time limit.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use entra_pool_emulator::certificates::Authority;
 use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinHandle};
 
 use crate::{
-    connector,
+    connector, credential_for,
     drivers::two_servers,
-    let_in, server,
+    server,
     support::{
         credential::{TestCredential, code, said},
         front::PostgresService,
@@ -33,14 +33,14 @@ fn connecting(connector: &Connector) -> JoinHandle<Result<(), Error>> {
     tokio::spawn(async move { connector.connect().await.map(drop) })
 }
 
-/// Whether a connect waits for its next try. That pause comes before its time limit, and
-/// is shorter than what one of several hosts may take.
+/// Whether a connect waits for its next retry. That pause is shorter than the connect's time
+/// limit, and shorter than the limit of one of several hosts.
 fn pauses(clock: &ManualClock) -> bool {
     clock.sleepers() > 1 && clock.next_wake() < Some(Duration::from_secs(2))
 }
 
-/// Lets `by` pass whenever the connect pauses, until it has ended; returns how long
-/// that took.
+/// Advances the clock by `by` whenever the connect pauses, until the connect ends. Returns the
+/// time that it took.
 async fn until_it_ends<T>(
     clock: &ManualClock,
     by: Duration,
@@ -59,8 +59,8 @@ async fn until_it_ends<T>(
 const STEP: Duration = Duration::from_millis(50);
 
 #[tokio::test]
-async fn a_server_that_is_full_is_waited_for() {
-    let (clock, identity) = clocked(let_in("one-at-a-time").await);
+async fn a_connect_to_a_full_server_is_retried() {
+    let (clock, identity) = clocked(credential_for("one-at-a-time").await);
     server().await.sql("ALTER ROLE \"one-at-a-time\" CONNECTION LIMIT 1").await;
     let connector = connector(&identity, &server().await.url("one-at-a-time"));
     let (first, connection) = connector.connect().await.unwrap();
@@ -77,8 +77,8 @@ async fn a_server_that_is_full_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_server_that_stays_full_is_told_when_the_time_is_over() {
-    let (clock, identity) = clocked(let_in("none-at-all").await);
+async fn a_server_that_stays_full_is_reported_at_the_deadline() {
+    let (clock, identity) = clocked(credential_for("none-at-all").await);
     server().await.sql("ALTER ROLE \"none-at-all\" CONNECTION LIMIT 0").await;
     let connector = connector(&identity, &server().await.url("none-at-all"));
     let connect = connecting(&connector);
@@ -93,7 +93,7 @@ async fn a_server_that_stays_full_is_told_when_the_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_there_and_is_gone_is_waited_for_and_one_never_met_is_not() {
+async fn a_server_is_retried_until_the_deadline_only_if_it_has_answered_before() {
     let server = PostgresService::start().await;
     let credential = TestCredential::new("patient", 2_000);
     server.create_principal(credential.principal()).await;
@@ -124,7 +124,7 @@ async fn a_server_that_was_there_and_is_gone_is_waited_for_and_one_never_met_is_
 }
 
 #[tokio::test]
-async fn a_primary_that_is_away_is_waited_for_though_the_standby_answers() {
+async fn a_failover_is_waited_for_although_the_standby_answers() {
     let (primary, credential, url, _authorities) = two_servers("failover").await;
     let (standby, other) = (server().await.port(), primary.port());
     let primary_first = url.replace(
@@ -150,10 +150,10 @@ async fn a_primary_that_is_away_is_waited_for_though_the_standby_answers() {
 }
 
 #[tokio::test]
-async fn a_host_that_accepts_and_is_silent_leaves_time_for_the_others() {
+async fn a_host_that_does_not_respond_leaves_time_for_the_others() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap().port();
-    let (clock, identity) = clocked(let_in("patience").await);
+    let (clock, identity) = clocked(credential_for("patience").await);
     let url = server().await.url("patience");
     let connector =
         connector(&identity, &url.replace("127.0.0.1", &format!("127.0.0.1:{silent},127.0.0.1")));
@@ -169,7 +169,7 @@ async fn a_host_that_accepts_and_is_silent_leaves_time_for_the_others() {
 }
 
 #[tokio::test]
-async fn what_one_host_said_is_told_though_the_next_takes_all_the_time() {
+async fn the_error_of_the_first_host_is_reported_if_the_second_one_times_out() {
     let (gone, _held) = nobody_listens();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap().port();
@@ -189,7 +189,7 @@ async fn what_one_host_said_is_told_though_the_next_takes_all_the_time() {
 }
 
 #[tokio::test]
-async fn a_connect_that_takes_too_long_tells_the_stage_and_why_the_try_before_failed() {
+async fn a_timeout_reports_the_stage_and_the_error_of_the_previous_attempt() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let authority = Authority::new().unwrap();
@@ -197,7 +197,7 @@ async fn a_connect_that_takes_too_long_tells_the_stage_and_why_the_try_before_fa
     let connector = connector(&identity, &scoped("127.0.0.1", port, &authority.path()));
     let connect = connecting(&connector);
     let mut request = [0; 8];
-    // Hung up on, then left waiting.
+    // The first connection is closed; the second one gets no response.
     let (mut socket, _) = listener.accept().await.unwrap();
     socket.read_exact(&mut request).await.unwrap();
     drop(socket);
@@ -217,7 +217,7 @@ async fn a_connect_that_takes_too_long_tells_the_stage_and_why_the_try_before_fa
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_come_in_time_is_told_as_such() {
+async fn a_token_that_does_not_arrive_in_time_is_reported() {
     let (port, _held) = nobody_listens();
     let authority = Authority::new().unwrap();
     let (clock, identity) = clocked(TestCredential::new("shop", 0).never_answering());

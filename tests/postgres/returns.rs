@@ -1,5 +1,5 @@
-//! What becomes of a connection that comes back in a bad state, while nobody else borrows; and
-//! that one which only looks so is kept.
+//! A connection that is returned in a bad state is cleaned or retired without waiting for the
+//! next checkout; a connection that only looks unsettled is kept.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,27 +16,27 @@ use tokio::{
 };
 
 use crate::{
-    backend, connector, let_in, server,
+    backend, connector, credential_for, server,
     support::{pgbouncer::PgBouncer, storm::served_in_a_storm},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn until_true(sql: &str, limit: Duration) {
-    let came = async {
+    let becomes_true = async {
         while server().await.value(sql).await.as_deref() != Some("t") {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(limit, came).await.unwrap_or_else(|_| panic!("not within {limit:?}: {sql}"));
+    timeout(limit, becomes_true).await.unwrap_or_else(|_| panic!("not within {limit:?}: {sql}"));
 }
 
 async fn connector_of(role: &str) -> Connector {
-    connector(&Identity::new(let_in(role).await), &server().await.url(role))
+    connector(&Identity::new(credential_for(role).await), &server().await.url(role))
 }
 
 #[tokio::test]
-async fn the_locks_of_a_returned_transaction_are_free_though_nobody_borrows() {
+async fn the_locks_of_a_returned_transaction_are_released_without_a_checkout() {
     for (role, recycling) in [("locker", Recycling::Clean), ("quick", Recycling::Fast)] {
         let connector = connector_of(role).await;
         let config = connector.config().clone().recycling(recycling);
@@ -52,12 +52,12 @@ async fn the_locks_of_a_returned_transaction_are_free_though_nobody_borrows() {
     }
 }
 
-/// How many queries of this role run.
+/// The end of a query that counts the role's running queries.
 fn running(role: &str) -> String {
     format!("FROM pg_stat_activity WHERE usename = '{role}' AND state = 'active'")
 }
 
-/// Drops queries of `count` clients in the middle, which then go back.
+/// Drops running queries of `count` clients and returns the clients.
 async fn drop_queries(pool: &Pool, count: usize) {
     let mut dropped = JoinSet::new();
     for _ in 0..count {
@@ -71,7 +71,7 @@ async fn drop_queries(pool: &Pool, count: usize) {
 }
 
 #[tokio::test]
-async fn dropped_queries_end_at_the_server_though_nobody_borrows() {
+async fn dropped_queries_are_cancelled_at_the_server_without_a_checkout() {
     let connector = connector_of("dropper").await;
     let pool = connector.pool_builder().max_size(20).build();
     drop_queries(&pool, 20).await;
@@ -80,11 +80,11 @@ async fn dropped_queries_end_at_the_server_though_nobody_borrows() {
 }
 
 #[tokio::test]
-async fn dropped_queries_end_behind_pgbouncer_as_well() {
+async fn dropped_queries_are_cancelled_through_pgbouncer() {
     let server = server().await;
     for mode in ["session", "transaction"] {
         let role = format!("bounced-{mode}");
-        let credential = let_in(&role).await;
+        let credential = credential_for(&role).await;
         let secret = credential.secret();
         let settings = format!("default_pool_size = 30\npool_mode = {mode}");
         let bouncer = PgBouncer::start_with(&settings, server, &[(&role, &secret)]).await;
@@ -94,14 +94,14 @@ async fn dropped_queries_end_behind_pgbouncer_as_well() {
         let pool = connector.pool_builder().max_size(20).build();
         drop_queries(&pool, 20).await;
         until_true(&format!("SELECT count(*) = 0 {}", running(&role)), 3 * SECOND).await;
-        // PgBouncer lives.
+        // PgBouncer still works.
         let client = pool.get().await.unwrap();
         client.batch_execute("SELECT 'there'").await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn healthy_connections_are_not_closed_for_the_dropped_queries_of_others() {
+async fn dropped_queries_on_other_connections_do_not_close_healthy_ones() {
     let connector = connector_of("sixteen").await;
     let pool = connector.pool_builder().max_size(16).build();
     connector.warm_up(&pool, 16).await.unwrap();
@@ -120,7 +120,7 @@ async fn healthy_connections_are_not_closed_for_the_dropped_queries_of_others() 
 }
 
 #[tokio::test]
-async fn callers_that_give_up_leave_one_query_to_be_cancelled_and_a_count() {
+async fn checkouts_that_time_out_do_not_retire_more_connections() {
     let connector = connector_of("hasty").await;
     let pool = connector.pool_builder().max_size(1).build();
     drop_queries(&pool, 1).await;
@@ -132,7 +132,7 @@ async fn callers_that_give_up_leave_one_query_to_be_cancelled_and_a_count() {
 }
 
 #[tokio::test]
-async fn a_statement_whose_plan_is_stale_is_prepared_again_for_the_next_borrower() {
+async fn a_statement_with_a_stale_plan_is_prepared_again_after_the_next_checkout() {
     let identity = crate::identity_of("altering").await;
     let connector = connector(&identity, &server().await.url("altering"));
     let custom = Recycling::Custom("SELECT 'tidy'".to_owned());
@@ -191,9 +191,9 @@ async fn a_connection_without_a_pool_cancels_its_query_when_it_is_dropped() {
     until_true(&format!("SELECT count(*) = 0 {}", running("loner")), 3 * SECOND).await;
 }
 
-/// The drop of a runtime takes its connections along, in the middle of a query even.
+/// Dropping a runtime drops its connections, even during a query.
 #[test]
-fn a_runtime_may_end_before_its_queries() {
+fn a_runtime_may_be_dropped_during_queries() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let (servers, ending) = (runtime(), runtime());
     let connector = servers.block_on(connector_of("ending"));
@@ -203,7 +203,7 @@ fn a_runtime_may_end_before_its_queries() {
     drop(pool);
 }
 
-/// What is pending when a client goes back, though nothing is wrong.
+/// Leaves messages pending that are harmless when the client is returned.
 async fn harmless(client: &mut Client, way: usize) {
     match way {
         0 => drop(client.prepare("SELECT 1").await.unwrap()),
@@ -247,9 +247,9 @@ async fn harmless(client: &mut Client, way: usize) {
 async fn connections_that_only_look_unsettled_are_kept() {
     const WAYS: usize = 8;
     const ROUNDS: usize = 1_000;
-    // Its clock stands still: on a busy machine, no time limit ends a healthy connection.
+    // The clock does not advance: on a busy machine, no time limit closes a healthy connection.
     let clock = ManualClock::at(std::time::SystemTime::now());
-    let credential = let_in("harmless").await;
+    let credential = credential_for("harmless").await;
     server().await.sql("GRANT ALL ON SCHEMA public TO harmless").await;
     let identity = Identity::builder(credential).clock(clock.clone()).build();
     let connector = connector(&identity, &server().await.url("harmless"));
@@ -264,11 +264,11 @@ async fn connections_that_only_look_unsettled_are_kept() {
             }
         });
     }
-    timeout(120 * SECOND, tasks.join_all()).await.expect("each settles");
+    timeout(120 * SECOND, tasks.join_all()).await.expect("every connection settles");
     let quiet =
         "SELECT count(*) = 4 FROM pg_stat_activity WHERE usename = 'harmless' AND state = 'idle'";
     until_true(quiet, 10 * SECOND).await;
-    // The maintenance looks at them.
+    // The pool's maintenance checks them.
     for _ in 0..4 {
         sleep(SECOND / 10).await;
         clock.advance(SECOND / 2);
@@ -284,9 +284,9 @@ async fn connections_that_only_look_unsettled_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_with_short_limits_leave_few_queries_behind_pgbouncer() {
+async fn callers_with_short_timeouts_leave_few_queries_running_through_pgbouncer() {
     const SIZE: usize = 4;
-    let (server, credential) = (server().await, let_in("stormy").await);
+    let (server, credential) = (server().await, credential_for("stormy").await);
     let secret = credential.secret();
     let settings = "default_pool_size = 40\npool_mode = session";
     let bouncer = PgBouncer::start_with(settings, server, &[("stormy", &secret)]).await;
@@ -322,8 +322,8 @@ async fn callers_with_short_limits_leave_few_queries_behind_pgbouncer() {
 
 /// A login takes a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_with_less_time_than_a_login_takes_are_served() {
-    let identity = Identity::new(let_in("hasty").await);
+async fn callers_with_less_time_than_a_login_takes_get_connections() {
+    let identity = Identity::new(credential_for("hasty").await);
     let slow = server().await.url("hasty") + "&options=-c%20post_auth_delay%3D1";
     let connector = connector(&identity, &slow);
     let pool = connector.pool_builder().max_size(4).build();

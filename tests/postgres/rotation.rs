@@ -1,6 +1,6 @@
-//! Tokens that live for seconds, under load.
+//! Tokens that expire within seconds, under load.
 //!
-//! For 30 s in the suite; `ENTRA_POOL_ROTATION_SECONDS` says otherwise (`.ci/deep`).
+//! Runs for 30 s; `ENTRA_POOL_ROTATION_SECONDS` sets another duration (`.ci/deep`).
 
 use std::{
     sync::{
@@ -24,15 +24,15 @@ use crate::{
 };
 
 const ROLE: &str = "rotated";
-const TOKEN_LIFE: Duration = Duration::from_secs(20);
-const CONNECTION_LIFE: Duration = Duration::from_secs(10);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(20);
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(10);
 const TASKS: usize = 16;
 
-/// How old the session is, in seconds.
+/// The age of the session in seconds.
 const AGE: &str = "SELECT extract(epoch FROM clock_timestamp() - backend_start)::float8 \
                    FROM pg_stat_activity WHERE pid = pg_backend_pid()";
 
-/// Tokens that expire after [`TOKEN_LIFE`].
+/// A credential whose tokens expire after [`TOKEN_LIFETIME`].
 #[derive(Debug, Clone)]
 struct ShortLived {
     principal: Principal,
@@ -47,14 +47,14 @@ impl TokenCredential for ShortLived {
 
     async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
         self.requests.fetch_add(1, SeqCst);
-        let expires_on = SystemTime::now() + TOKEN_LIFE;
+        let expires_on = SystemTime::now() + TOKEN_LIFETIME;
         let secret = issuer().sign(&self.principal, AUDIENCE, expires_on, 2_000);
         Ok(Token::new(secret, expires_on))
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_change_under_load_without_a_failed_checkout() {
+async fn tokens_are_replaced_under_load_without_a_failed_checkout() {
     let seconds = std::env::var("ENTRA_POOL_ROTATION_SECONDS");
     let length = Duration::from_secs(seconds.map_or(30, |seconds| seconds.parse().unwrap()));
     let server = server().await;
@@ -64,7 +64,7 @@ async fn tokens_change_under_load_without_a_failed_checkout() {
     let identity = Identity::new(credential.clone());
     let config: Config = server.url(ROLE).parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
-    let connector = Connector::new(config.max_lifetime(CONNECTION_LIFE), tokens).unwrap();
+    let connector = Connector::new(config.max_lifetime(CONNECTION_LIFETIME), tokens).unwrap();
     let pool = connector.pool_builder().max_size(TASKS).build();
 
     let until = Instant::now() + length;
@@ -101,13 +101,13 @@ async fn tokens_change_under_load_without_a_failed_checkout() {
     );
     assert_eq!((report.refused, report.renewed), (0, 0), "{report:?}");
     assert_eq!(report.token.failures, 0, "{report:?}");
-    // A token is replaced at four fifths of its life, by the login that comes next.
+    // The first login after four fifths of a token's lifetime replaces the token.
     let tokens = |every: f64| 1.0 + length.as_secs_f64() / every;
     #[allow(clippy::cast_precision_loss)]
     let requests = requests as f64;
     assert!(requests >= tokens(20.0).floor() && requests <= tokens(16.0), "{requests}");
     let aged = report.retired.iter().find(|(reason, _)| *reason == RetireReason::Age);
     assert!(aged.is_some(), "{report:?}");
-    // Young when it was lent; the query came a moment later.
-    assert!(oldest < CONNECTION_LIFE.as_secs_f64() + longest.as_secs_f64() + 1.0, "{oldest}");
+    // The age is measured by a query shortly after the checkout.
+    assert!(oldest < CONNECTION_LIFETIME.as_secs_f64() + longest.as_secs_f64() + 1.0, "{oldest}");
 }

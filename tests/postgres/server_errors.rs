@@ -1,4 +1,4 @@
-//! Errors of the server: what they mean, and how they are shown.
+//! Errors of the server: their classification and their messages.
 
 use entra_pool::{
     connect::RetireReason,
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    backend, connector, failure, let_in, server,
+    backend, connector, credential_for, failure, server,
     support::{
         credential::{TestCredential, code, said},
         postgres::DATABASE,
@@ -51,11 +51,11 @@ async fn overloaded(answer: Vec<u8>, connections: usize) -> u16 {
 }
 
 #[tokio::test]
-async fn an_error_in_answer_to_the_request_for_tls_is_the_servers_and_is_retried() {
+async fn an_error_in_response_to_the_request_for_tls_is_retried_like_a_server_error() {
     let full = "sorry, too many clients already";
     let fork = b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0";
     for answer in [error("53300", full), error("57P03", "starting up"), fork.to_vec()] {
-        let identity = Identity::new(let_in("overloaded").await);
+        let identity = Identity::new(credential_for("overloaded").await);
         let port = overloaded(answer, 4).await;
         let connector = connector(&identity, &server().await.url_at(port, "overloaded", ""));
         drop(connector.connect().await.unwrap());
@@ -64,7 +64,7 @@ async fn an_error_in_answer_to_the_request_for_tls_is_the_servers_and_is_retried
 }
 
 #[tokio::test]
-async fn an_error_before_tls_is_shown_and_is_no_refused_token() {
+async fn an_error_before_tls_is_shown_and_is_not_a_refused_token() {
     let fork = "could not fork new process for connection: out of\u{1b}[31m memory";
     for (answer, expected, transient) in [
         (error("53300", "sorry, too many clients already"), "53300", true),
@@ -106,11 +106,11 @@ async fn a_token_that_is_too_long_for_a_password_is_not_sent() {
         assert!(said(&error).contains(fact), "{fact} is missing: {error:?}");
     }
     let accepting = tokio::time::timeout(std::time::Duration::ZERO, listener.accept());
-    assert!(accepting.await.is_err(), "nothing was dialled");
+    assert!(accepting.await.is_err(), "no connection was opened");
 }
 
 #[tokio::test]
-async fn a_connection_to_a_read_only_server_is_retired_where_read_write_is_wanted() {
+async fn a_connection_to_a_read_only_server_is_retired_if_read_write_is_required() {
     for (wanted, reasons) in [("read-write", vec![(RetireReason::ReadOnly, 1)]), ("any", vec![])] {
         let identity = crate::identity_of("failed_over").await;
         let more = format!("&target_session_attrs={wanted}");
@@ -128,12 +128,12 @@ async fn a_connection_to_a_read_only_server_is_retired_where_read_write_is_wante
     }
 }
 
-/// Also where a pool has the driver's own error.
+/// Also for the error that a pool returns.
 #[tokio::test]
-async fn the_top_line_names_the_login_and_the_reason() {
+async fn the_first_line_names_the_login_and_the_reason() {
     let server = server().await;
     let nobody = Identity::new(TestCredential::new("no-role", 2_000));
-    let lost = Identity::new(let_in("no-database").await);
+    let lost = Identity::new(credential_for("no-database").await);
     let nowhere = server.url("no-database").replace(&format!("/{DATABASE}?"), "/nowhere?");
     for (identity, url, role, reason, remedy) in [
         (
@@ -161,15 +161,15 @@ async fn the_top_line_names_the_login_and_the_reason() {
         // No layer repeats another one.
         let lines: Vec<_> = text.lines().collect();
         assert!((1..lines.len()).all(|at| !lines[at - 1].contains(lines[at])), "{text}");
-        let Err(error) = connector.pool().get().await else { panic!("a login") };
+        let Err(error) = connector.pool().get().await else { panic!("the login succeeded") };
         assert!(matches!(error, PoolError::Backend(_)) && format!("{error:?}").contains(remedy));
     }
 }
 
 #[tokio::test]
-async fn a_login_that_breaks_off_names_the_login() {
+async fn the_error_of_a_dropped_connection_names_the_login() {
     let server = server().await;
-    let identity = Identity::new(let_in("cut").await);
+    let identity = Identity::new(credential_for("cut").await);
     let network =
         entra_pool_emulator::network::Network::to(([127, 0, 0, 1], server.port()).into()).unwrap();
     use entra_pool_emulator::network::{Act, After, Fault, Towards};

@@ -1,4 +1,4 @@
-//! One borrower after another on one connection.
+//! Several checkouts of the same connection.
 
 use std::{
     pin::{Pin, pin},
@@ -13,10 +13,12 @@ use entra_pool::{
     token::Identity,
 };
 
-use crate::{backend, connector, let_in, pool_of_one, server, support::logs::capture, text};
+use crate::{
+    backend, connector, credential_for, pool_of_one, server, support::logs::capture, text,
+};
 
 #[tokio::test]
-async fn a_session_is_clean_for_its_next_borrower() {
+async fn a_session_is_clean_for_the_next_caller() {
     let pool = pool_of_one("clean").await;
     let a = pool.get().await.unwrap();
     let pid = backend(&a).await;
@@ -52,7 +54,7 @@ async fn a_session_is_clean_for_its_next_borrower() {
 }
 
 #[tokio::test]
-async fn a_transaction_left_open_or_failed_is_gone_for_the_next_borrower() {
+async fn an_open_or_failed_transaction_is_rolled_back_before_the_next_checkout() {
     let pool = pool_of_one("rollback").await;
     server().await.sql("CREATE TABLE orders (id int); GRANT ALL ON orders TO rollback").await;
     let mut pids = Vec::new();
@@ -78,7 +80,7 @@ async fn a_transaction_left_open_or_failed_is_gone_for_the_next_borrower() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_was_dropped_is_gone_for_the_next_borrower() {
+async fn a_forgotten_transaction_is_rolled_back_before_the_next_checkout() {
     let pool = pool_of_one("dropped").await;
     server().await.sql("CREATE TABLE drinks (id int); GRANT ALL ON drinks TO dropped").await;
     let mut a = pool.get().await.unwrap();
@@ -97,7 +99,7 @@ async fn checkouts_of_a_clean_session_leave_no_warning_in_the_servers_log() {
     for _ in 0..3 {
         assert_eq!(backend(&pool.get().await.unwrap()).await, pid);
     }
-    // What the test of open and failed transactions does is logged, rightly.
+    // The test of open and failed transactions causes other warnings.
     let log = server().await.log();
     assert!(log.contains("quiet"), "the log has this session: {log}");
     assert!(!log.contains("no transaction in progress"), "{log}");
@@ -121,7 +123,7 @@ async fn prepared_statements_survive_the_cleaning() {
 
 #[tokio::test]
 async fn fast_recycling_leaves_a_session_as_it_is() {
-    let identity = Identity::new(let_in("fast").await);
+    let identity = Identity::new(credential_for("fast").await);
     let config: Config = server().await.url("fast").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let connector = Connector::new(config.recycling(Recycling::Fast), tokens).unwrap();
@@ -131,7 +133,7 @@ async fn fast_recycling_leaves_a_session_as_it_is() {
     assert_eq!(text(&b, "SELECT current_setting('app.tenant')").await, "a");
 }
 
-/// Polls a query until it is with the server, then drops it.
+/// Polls a query until the server runs it, then drops it.
 async fn begin_and_drop(client: &deadpool_postgres::Client, sql: &str, begun: &str) {
     let query = client.batch_execute(sql);
     tokio::pin!(query);
@@ -147,11 +149,11 @@ async fn begin_and_drop(client: &deadpool_postgres::Client, sql: &str, begun: &s
 }
 
 #[tokio::test]
-async fn a_dropped_query_is_over_before_the_next_borrower_comes() {
+async fn a_dropped_query_has_ended_before_the_next_checkout() {
     let pool = pool_of_one("impatient").await;
     let a = pool.get().await.unwrap();
     let pid = backend(&a).await;
-    // It waits for a lock that somebody else has, so that the test says when it ends.
+    // The query waits for a lock of another session, so the test controls when it ends.
     let holder = pool_of_one("holder").await;
     let holder = holder.get().await.unwrap();
     holder.batch_execute("SELECT pg_advisory_lock(99)").await.unwrap();
@@ -173,15 +175,15 @@ async fn a_dropped_query_is_over_before_the_next_borrower_comes() {
     let b = next.await.unwrap();
     assert_eq!(backend(&b).await, pid, "the same session");
     assert_eq!(text(&b, "SELECT coalesce(current_setting('app.tenant', true), '')").await, "");
-    // The dropped query has got the lock since; the cleaning gave it back.
+    // The dropped query has acquired the lock since then; the cleaning released it.
     let free = holder.query_one("SELECT pg_try_advisory_lock(99)", &[]).await.unwrap();
     assert!(free.get::<_, bool>(0));
 }
 
 #[tokio::test]
-async fn a_dropped_query_that_goes_on_is_cancelled_and_its_connection_retired() {
+async fn a_dropped_query_that_keeps_running_is_cancelled_and_its_connection_retired() {
     let clock = ManualClock::at(std::time::SystemTime::now());
-    let credential = let_in("stuck").await;
+    let credential = credential_for("stuck").await;
     let identity = Identity::builder(credential).clock(clock.clone()).build();
     let connector = connector(&identity, &server().await.url("stuck"));
     let pool = connector.pool_builder().max_size(1).build();
@@ -211,9 +213,9 @@ async fn a_dropped_query_that_goes_on_is_cancelled_and_its_connection_retired() 
 }
 
 #[tokio::test]
-async fn connections_of_a_silent_server_are_not_waited_for_one_after_the_other() {
+async fn a_checkout_does_not_wait_for_each_connection_to_a_silent_server() {
     let clock = ManualClock::at(std::time::SystemTime::now());
-    let identity = Identity::builder(let_in("silent").await).clock(clock.clone()).build();
+    let identity = Identity::builder(credential_for("silent").await).clock(clock.clone()).build();
     let connector = connector(&identity, &server().await.url("silent"));
     let pool = connector.pool_builder().max_size(4).build();
     let mut lent = vec![];
@@ -231,7 +233,7 @@ async fn connections_of_a_silent_server_are_not_waited_for_one_after_the_other()
         assert!(kill.unwrap().success());
     };
     lent.into_iter().for_each(drop);
-    // They say nothing any more, and the server takes new connections.
+    // These backends no longer respond, and the server accepts new connections.
     clock.advance(Duration::from_millis(1));
     signal("-STOP");
     let next = tokio::spawn({
@@ -251,8 +253,8 @@ async fn connections_of_a_silent_server_are_not_waited_for_one_after_the_other()
 }
 
 #[tokio::test]
-async fn connections_end_when_they_are_old_or_closed() {
-    let identity = Identity::new(let_in("old").await);
+async fn connections_are_retired_when_they_are_old_or_closed() {
+    let identity = Identity::new(credential_for("old").await);
     let config: Config = server().await.url("old").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let old = Connector::new(config.clone().max_lifetime(Duration::from_nanos(1)), tokens.clone())
@@ -272,8 +274,8 @@ async fn connections_end_when_they_are_old_or_closed() {
 }
 
 #[tokio::test]
-async fn deadpools_other_ways_of_recycling_are_there_on_request() {
-    let identity = Identity::new(let_in("ways").await);
+async fn deadpools_other_recycling_methods_are_available() {
+    let identity = Identity::new(credential_for("ways").await);
     let config: Config = server().await.url("ways").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let pool = |recycling| {
@@ -305,8 +307,8 @@ async fn deadpools_other_ways_of_recycling_are_there_on_request() {
 }
 
 #[tokio::test]
-async fn a_connection_that_lay_idle_too_long_is_retired() {
-    let identity = Identity::new(let_in("idle").await);
+async fn a_connection_is_retired_after_its_idle_timeout() {
+    let identity = Identity::new(credential_for("idle").await);
     let config: Config = server().await.url("idle").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let connector = Connector::new(config.idle_timeout(Duration::from_nanos(1)), tokens).unwrap();
@@ -317,9 +319,9 @@ async fn a_connection_that_lay_idle_too_long_is_retired() {
 }
 
 #[tokio::test]
-async fn connections_that_lie_idle_too_long_go_without_being_asked_for() {
+async fn idle_connections_are_closed_without_a_checkout() {
     let clock = ManualClock::at(std::time::SystemTime::now());
-    let identity = Identity::builder(let_in("kept").await).clock(clock.clone()).build();
+    let identity = Identity::builder(credential_for("kept").await).clock(clock.clone()).build();
     let config: Config = server().await.url("kept").parse().unwrap();
     let tokens = identity.tokens(config.token_scope().unwrap());
     let connector = Connector::new(config.idle_timeout(Duration::from_nanos(1)), tokens).unwrap();
@@ -336,7 +338,7 @@ async fn connections_that_lie_idle_too_long_go_without_being_asked_for() {
     }
     backend(&lent).await;
     assert_eq!(connector.report().retired, [(RetireReason::Idle, 2)]);
-    // Its task ends with the pool.
+    // The maintenance task ends with the pool.
     drop((lent, pool));
     while clock.sleepers() > 0 {
         tokio::task::yield_now().await;
@@ -346,7 +348,7 @@ async fn connections_that_lie_idle_too_long_go_without_being_asked_for() {
 #[tokio::test]
 async fn a_pool_is_kept_at_its_minimum() {
     let clock = ManualClock::at(std::time::SystemTime::now());
-    let identity = Identity::builder(let_in("minimum").await).clock(clock.clone()).build();
+    let identity = Identity::builder(credential_for("minimum").await).clock(clock.clone()).build();
     let url = server().await.url_with("minimum", "&pool_min_conns=2&pool_max_conns=4");
     let connector = connector(&identity, &url);
     let pool = connector.pool();
@@ -356,11 +358,11 @@ async fn a_pool_is_kept_at_its_minimum() {
         tokio::task::yield_now().await;
     }
     clock.advance(Duration::from_secs(1));
-    // Not `size`, which also counts a login that is running: its time would be up.
+    // Not `size`, which also counts a running login, which would then time out.
     while pool.status().available < 2 {
         tokio::task::yield_now().await;
     }
-    // One is taken out of the pool: it is replaced.
+    // A connection that is taken out of the pool is replaced.
     let taken = deadpool_postgres::Object::take(pool.get().await.unwrap());
     while clock.sleepers() == 0 {
         tokio::task::yield_now().await;
@@ -375,14 +377,14 @@ async fn a_pool_is_kept_at_its_minimum() {
 
 #[tokio::test]
 async fn a_pool_is_warm_before_the_first_request() {
-    let identity = Identity::new(let_in("warm").await);
+    let identity = Identity::new(credential_for("warm").await);
     let connector = connector(&identity, &server().await.url("warm"));
     let pool = connector.pool_builder().max_size(4).build();
     connector.warm_up(&pool, 3).await.unwrap();
     assert_eq!((pool.status().size, pool.status().available), (3, 3));
     connector.warm_up(&pool, 2).await.unwrap();
-    assert_eq!(connector.report().logins, 3, "there are enough");
-    // With some lent, and more wanted than there may be.
+    assert_eq!(connector.report().logins, 3, "there are enough connections");
+    // With some connections checked out, and more requested than the maximum.
     let _lent = (pool.get().await.unwrap(), pool.get().await.unwrap());
     connector.warm_up(&pool, 100).await.unwrap();
     assert_eq!((pool.status().size, pool.status().available), (4, 2));
@@ -394,44 +396,44 @@ async fn a_pool_is_warm_before_the_first_request() {
 }
 
 #[tokio::test]
-async fn warming_up_does_not_wait_for_what_others_have() {
-    let identity = Identity::new(let_in("busy").await);
+async fn warming_up_does_not_wait_for_connections_that_are_checked_out() {
+    let identity = Identity::new(credential_for("busy").await);
     let connector = connector(&identity, &server().await.url("busy"));
     let pool = connector.pool_builder().max_size(2).build();
     let first = pool.get().await.unwrap();
-    // The second is being dialled, and counts as nothing yet.
+    // The second connection is being opened and does not count yet.
     let mut second = pin!(pool.get());
     assert!(polled(second.as_mut()).is_pending());
     assert_eq!(pool.status().size, 1);
     connector.warm_up(&pool, 2).await.unwrap();
-    assert_eq!(pool.status().size, 1, "the other is not there yet");
+    assert_eq!(pool.status().size, 1, "the second connection is not open yet");
     backend(&second.await.unwrap()).await;
     backend(&first).await;
 }
 
 #[tokio::test]
-async fn closing_does_not_wait_for_what_was_given_back_to_who_has_left() {
+async fn closing_does_not_wait_for_a_connection_assigned_to_a_cancelled_checkout() {
     let pool = pool_of_one("leaving").await;
     let lent = pool.get().await.unwrap();
     let mut waiting = Box::pin(pool.get());
     assert!(polled(waiting.as_mut()).is_pending());
-    // It is idle, but promised: closing a pool leaves it where it is.
+    // The connection is assigned to the waiting checkout: closing the pool does not close it.
     drop(lent);
     let mut closing = pin!(postgres::close_and_wait(&pool));
-    assert!(polled(closing.as_mut()).is_pending(), "somebody still waits");
+    assert!(polled(closing.as_mut()).is_pending(), "a checkout is still waiting");
     drop(waiting);
     let limit = Duration::from_secs(20);
-    tokio::time::timeout(limit, closing).await.expect("nothing is left to wait for");
+    tokio::time::timeout(limit, closing).await.expect("the pool closes");
     assert_eq!(pool.status().size, 0);
 }
 
-/// Polls once, waking nobody.
+/// Polls once with a waker that does nothing.
 fn polled<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[tokio::test]
-async fn closing_waits_for_what_is_lent() {
+async fn closing_waits_for_connections_that_are_checked_out() {
     let pool = pool_of_one("closing").await;
     let lent = pool.get().await.unwrap();
     let pid = backend(&lent).await;
@@ -442,7 +444,7 @@ async fn closing_waits_for_what_is_lent() {
     while !pool.is_closed() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(backend(&lent).await, pid, "it works to its end");
+    assert_eq!(backend(&lent).await, pid, "it works until it is returned");
     assert!(!closing.is_finished());
     drop(lent);
     closing.await.unwrap();

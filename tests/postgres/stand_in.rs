@@ -1,5 +1,5 @@
-//! The emulator's stand-in for PostgreSQL against PostgreSQL: each statement ends the
-//! same, or the stand-in refuses it by name. It never answers differently.
+//! Compares the emulator's stand-in for PostgreSQL with PostgreSQL: each statement has the same
+//! outcome, or the stand-in rejects it and names the construct.
 
 use std::{error::Error as StdError, fmt::Write as _};
 
@@ -42,9 +42,9 @@ const SETUP: &str = "
         (1, 5, 'ada'), (1, 4, NULL), (2, 3, 'bob'), (4, 1, 'cy'), (4, 2, 'di'), (4, 2, NULL);
 ";
 
-/// What the quickstart, the examples and the other tests use, and the errors around it:
-/// these statements are never refused.
-const SERVED: &[&str] = &[
+/// Statements of the quickstart, the examples and the other tests, and related errors. The
+/// stand-in never rejects them.
+const SUPPORTED: &[&str] = &[
     "SELECT 1",
     "SELECT 1 AS one, true, 'text', NULL, 12345678901, -2147483648, 1.50",
     "SELECT current_database()::text, current_user::text",
@@ -135,7 +135,7 @@ const SERVED: &[&str] = &[
     "CREATE INDEX by_colour ON dish (colour)",
     "CREATE TABLE plate (id serial, made date NOT NULL DEFAULT current_date, size int DEFAULT 3); \
      INSERT INTO plate (id) VALUES (7); INSERT INTO plate (size) VALUES (NULL); SELECT id, size FROM plate",
-    // Settings, and what cleans a session.
+    // Settings, and the statements that clean a session.
     "SET application_name = 'orders'",
     "SET CLIENT_ENCODING TO 'UTF8'",
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
@@ -143,8 +143,8 @@ const SERVED: &[&str] = &[
     "SELECT ('prepared by SQL: ' || name)::int FROM pg_catalog.pg_prepared_statement() WHERE from_sql",
 ];
 
-/// What other applications may send: the same end, or a refusal.
-const FOREIGN: &[&str] = &[
+/// Statements of other applications: the same outcome, or a rejection.
+const OTHERS: &[&str] = &[
     "SELECT name FROM dish JOIN dish ON true",
     "SELECT NOT NULL, NOT true",
     "SELECT d.name, v.stars FROM dish AS d JOIN vote v ON v.dish_id = d.id ORDER BY v.id",
@@ -366,15 +366,16 @@ impl<'a> FromSql<'a> for Bytes {
     }
 }
 
-/// What a statement ended in: all that the client sees, or SQLSTATE and message.
+/// The outcome of a statement: all that the client receives, or SQLSTATE and message.
 type Outcome = Result<String, (String, String)>;
 
 fn failure(error: &tokio_postgres::Error) -> (String, String) {
-    let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?} is not the server's"));
+    let error =
+        error.as_db_error().unwrap_or_else(|| panic!("{error:?} is not an error of the server"));
     (error.code().code().to_owned(), error.message().to_owned())
 }
 
-/// Rows as text, and the number of rows that each statement touched.
+/// Returns the rows as text, and the number of rows that each statement affected.
 async fn simple(client: &Client, sql: &str) -> Outcome {
     let messages = client.simple_query(sql).await.map_err(|error| failure(&error))?;
     let mut seen = String::new();
@@ -391,7 +392,7 @@ async fn simple(client: &Client, sql: &str) -> Outcome {
     Ok(seen)
 }
 
-/// Names and types of the columns, and rows in binary.
+/// Returns the names and types of the columns, and the rows in binary.
 async fn extended(client: &Client, sql: &str) -> Outcome {
     let run = async {
         let statement = client.prepare(sql).await?;
@@ -406,7 +407,7 @@ async fn extended(client: &Client, sql: &str) -> Outcome {
     run.await.map_err(|error| failure(&error))
 }
 
-/// Both, each in a transaction that is rolled back.
+/// Runs the statement with both protocols, each in a transaction that is rolled back.
 async fn outcomes(client: &Client, sql: &str) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     client.batch_execute("BEGIN").await.unwrap();
@@ -420,7 +421,7 @@ async fn outcomes(client: &Client, sql: &str) -> Vec<Outcome> {
     outcomes
 }
 
-/// SQLSTATEs are compared by their class: `22003` and `22P02` are of one.
+/// Compares SQLSTATEs by their class: `22003` and `22P02` are the same.
 fn same(one: &Outcome, other: &Outcome) -> bool {
     match (one, other) {
         (Ok(one), Ok(other)) => one == other,
@@ -429,22 +430,22 @@ fn same(one: &Outcome, other: &Outcome) -> bool {
     }
 }
 
-/// The construct is in the message.
-fn is_refused(outcome: &Outcome) -> bool {
+/// Whether the stand-in rejected the statement with a message that names the construct.
+fn is_rejected(outcome: &Outcome) -> bool {
     let Err((code, message)) = outcome else { return false };
     let construct = message.split_once("does not support: ").map_or("", |(_, construct)| construct);
     match code.as_str() {
         "0A000" => !construct.is_empty(),
         "42883" => message.contains("function "),
         "42703" => message.contains("column \""),
-        // What its parser does not know.
+        // Its parser does not know the syntax.
         "42601" => message.contains("not known to this stand-in: "),
         _ => false,
     }
 }
 
 #[tokio::test]
-async fn the_stand_in_answers_as_postgresql_does_or_refuses_by_name() {
+async fn the_stand_in_answers_as_postgresql_does_or_names_what_it_does_not_support() {
     // Both databases see the same role.
     let postgresql = pool_of_one("shop-identity").await;
     let postgresql = postgresql.get().await.unwrap();
@@ -462,12 +463,12 @@ async fn the_stand_in_answers_as_postgresql_does_or_refuses_by_name() {
     }
 
     let mut wrong = String::new();
-    for (statements, may_refuse) in [(SERVED, false), (FOREIGN, true)] {
+    for (statements, may_reject) in [(SUPPORTED, false), (OTHERS, true)] {
         for sql in statements {
             let expected = outcomes(&postgresql, sql).await;
             let seen = outcomes(&stand_in, sql).await;
             for (expected, seen) in expected.iter().zip(&seen) {
-                if !(same(expected, seen) || may_refuse && is_refused(seen)) {
+                if !(same(expected, seen) || may_reject && is_rejected(seen)) {
                     writeln!(wrong, "{sql}\n  PostgreSQL: {expected:?}\n  stand-in: {seen:?}")
                         .unwrap();
                 }

@@ -1,4 +1,4 @@
-//! The token goes to a verified server or nowhere.
+//! The token is only sent to a verified server.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    connector, failure, let_in, server,
+    connector, credential_for, failure, server,
     support::{
         credential::{TestCredential, said},
         nobody_listens,
@@ -33,9 +33,9 @@ pub fn scoped(host: &str, port: u16, ca: &std::path::Path) -> String {
 }
 
 #[tokio::test]
-async fn a_server_of_another_authority_gets_no_token() {
+async fn a_server_with_a_certificate_of_another_authority_gets_no_token() {
     let server = server().await;
-    let credential = let_in("stranger").await;
+    let credential = credential_for("stranger").await;
     let stranger = Authority::new().unwrap();
     let url = scoped("127.0.0.1", server.port(), &stranger.path());
     let identity = Identity::new(credential);
@@ -46,7 +46,7 @@ async fn a_server_of_another_authority_gets_no_token() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_told_by_name() {
+async fn a_refused_connection_is_reported_with_the_servers_name() {
     let (port, _held) = nobody_listens();
     let authority = Authority::new().unwrap();
     let identity = Identity::new(TestCredential::new("shop", 0));
@@ -57,7 +57,7 @@ async fn nobody_there_is_told_by_name() {
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_given_up_by_the_clock_with_the_stage() {
+async fn a_server_that_stops_responding_causes_a_timeout_that_names_the_stage() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let authority = Authority::new().unwrap();
@@ -77,8 +77,8 @@ async fn a_server_that_falls_silent_is_given_up_by_the_clock_with_the_stage() {
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
 }
 
-/// A server that begins with TLS, as PostgreSQL 17 can (its documentation, "SSL Session
-/// Encryption"), and has the token told it in clear. Returns what it was sent.
+/// A server that starts with TLS, as PostgreSQL 17 can (its documentation, "SSL Session
+/// Encryption"), and asks for the token in plain text. Returns the received password.
 async fn direct_server(
     authority: &Authority,
     name: &str,
@@ -110,8 +110,8 @@ async fn direct_server(
 
 /// As with PostgreSQL 17 (its documentation, "SSL Session Encryption").
 #[tokio::test]
-async fn tls_comes_first_where_the_server_can() {
-    let identity = Identity::new(let_in("direct-17").await);
+async fn tls_starts_directly_if_the_server_supports_it() {
+    let identity = Identity::new(credential_for("direct-17").await);
     let url = server().await.url_with("direct-17", "&sslnegotiation=direct");
     let pool = postgres::pool_with(&identity, &url).unwrap();
     let client = pool.get().await.unwrap();
@@ -123,7 +123,7 @@ async fn a_private_endpoint_is_verified_by_the_public_name_of_its_server() {
     let authority = Authority::new().unwrap();
     for (host, verified) in [
         ("Shop.PrivateLink.postgres.database.azure.com", true),
-        // Only Azure's names are the same without it.
+        // Only in Azure's names is `privatelink` left out.
         ("shop.privatelink.postgres.database.example", false),
     ] {
         let public = host.to_ascii_lowercase().replace("privatelink.", "");
@@ -139,11 +139,14 @@ async fn a_private_endpoint_is_verified_by_the_public_name_of_its_server() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_begin_with_tls_gets_no_token() {
-    let identity = Identity::new(let_in("direct").await);
-    // PostgreSQL 15 takes the handshake for something broken, and hangs up.
+async fn a_server_that_cannot_start_with_tls_gets_no_token() {
+    let identity = Identity::new(credential_for("direct").await);
+    // PostgreSQL 15 rejects the handshake as an invalid packet and closes the connection.
     let version = server().await.value("SHOW server_version_num").await.unwrap();
-    assert!(version.parse::<u32>().unwrap() < 170_000, "a server that can is another test's");
+    assert!(
+        version.parse::<u32>().unwrap() < 170_000,
+        "another test covers servers that support it"
+    );
     let server = server().await;
     let url = server.url_at(server.engine_port(), "direct", "&sslnegotiation=direct");
     let error = failure(postgres::pool_with(&identity, &url).unwrap().get().await);

@@ -1,5 +1,4 @@
-//! Code for deadpool-postgres, which knows nothing of this crate but where its pool
-//! comes from.
+//! Code for deadpool-postgres that uses this crate only to create its pool.
 
 use deadpool_postgres::{GenericClient, Pool, PoolError};
 use entra_pool::postgres::pool_with;
@@ -24,7 +23,7 @@ async fn serve(pool: &Pool) -> Result<(), PoolError> {
         .batch_execute("CREATE TABLE dishes (id bigserial PRIMARY KEY, name text UNIQUE)")
         .await?;
 
-    // By the client, by a transaction, by a savepoint: all are a GenericClient.
+    // The client, a transaction and a savepoint: each is a GenericClient.
     add(&client, "soup").await?;
     let mut transaction = client.transaction().await?;
     add(&transaction, "fish").await?;
@@ -35,7 +34,7 @@ async fn serve(pool: &Pool) -> Result<(), PoolError> {
     transaction.commit().await?;
     assert_eq!(count(&client).await, 2);
 
-    // One that is dropped is rolled back.
+    // A dropped transaction is rolled back.
     let transaction = client.transaction().await?;
     add(&transaction, "tart").await?;
     drop(transaction);
@@ -47,7 +46,7 @@ async fn serve(pool: &Pool) -> Result<(), PoolError> {
     assert_eq!(refused.code().unwrap().code(), "25006");
     drop(transaction);
 
-    // Prepared once: on the client, its transactions and its next borrower.
+    // Prepared once for the client, its transactions and the next caller.
     let cached = client.statement_cache.size();
     add(&client, "cheese").await?;
     assert_eq!(client.statement_cache.size(), cached);

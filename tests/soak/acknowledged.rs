@@ -1,4 +1,4 @@
-//! What each task has written, as far as it was told.
+//! A record of the rows that each task wrote, and of the server's acknowledgements.
 
 use std::{
     collections::BTreeMap,
@@ -9,21 +9,21 @@ use entra_pool::{azure_sql, postgres};
 
 use crate::{TASKS, chaos::Database, load::tasks_of};
 
-/// What became of a row.
+/// The known state of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entry {
-    /// It was sent, perhaps, and nothing was heard: it may be there.
+    /// It may have been sent, and no response arrived: it may exist.
     Unknown,
-    /// The server said that it is there.
+    /// The server acknowledged it: it exists.
     Acknowledged,
-    /// Its transaction has never been committed: it is not there.
+    /// Its transaction was never committed: it does not exist.
     Uncommitted,
 }
 
-/// The rows of each task. A row's id is its place there.
+/// The rows of each task. A row's id follows from its index here.
 pub struct Acknowledged([Mutex<Vec<Entry>>; TASKS]);
 
-/// Rows of one task at most.
+/// The maximum number of rows for each task.
 const RANGE: i64 = 1 << 32;
 
 impl Acknowledged {
@@ -31,7 +31,7 @@ impl Acknowledged {
         Self(std::array::from_fn(|_| Mutex::default()))
     }
 
-    /// A new row's id.
+    /// Adds a row and returns its id.
     pub fn write(&self, task: usize, entry: Entry) -> i64 {
         let mut entries = self.entries(task);
         entries.push(entry);
@@ -42,14 +42,14 @@ impl Acknowledged {
         self.entries(task)[place(task, id)] = Entry::Acknowledged;
     }
 
-    /// An acknowledged row, if there is one: the last.
-    pub fn an_acknowledged(&self, task: usize) -> Option<i64> {
+    /// Returns the last acknowledged row, if there is one.
+    pub fn last_acknowledged(&self, task: usize) -> Option<i64> {
         let entries = self.entries(task);
         let place = entries.iter().rposition(|entry| *entry == Entry::Acknowledged)?;
         Some(first_of(task) + i64::try_from(place).unwrap())
     }
 
-    /// Compares it with what Azure SQL has.
+    /// Compares the record with the rows in Azure SQL.
     pub async fn check_azure(&self, client: &mut azure_sql::Client) -> Check {
         let sql = "SELECT id FROM acknowledged WHERE id >= @P1 AND id <= @P2 ORDER BY id";
         let mut check = Check::default();
@@ -65,7 +65,7 @@ impl Acknowledged {
         check
     }
 
-    /// Compares it with what PostgreSQL has.
+    /// Compares the record with the rows in PostgreSQL.
     pub async fn check_postgres(&self, client: &postgres::tokio_postgres::Client) -> Check {
         let sql = "SELECT id FROM acknowledged WHERE id BETWEEN $1 AND $2 ORDER BY id";
         let mut check = Check::default();
@@ -97,26 +97,26 @@ fn place(task: usize, id: i64) -> usize {
     usize::try_from(id - first_of(task)).unwrap()
 }
 
-/// How rows and acknowledged compare.
+/// The result of comparing the record with a database.
 #[derive(Debug, Default)]
 pub struct Check {
-    /// What the acknowledged says, and whether the row is there.
+    /// The number of rows by their entry in the record, and by whether the row exists.
     pub counts: BTreeMap<(Entry, bool), u64>,
-    /// The first few that should not be so.
+    /// The first few rows that contradict the record.
     pub wrong: Vec<String>,
 }
 
 impl Check {
     /// `ids` are in order.
     fn task(&mut self, task: usize, entries: &[Entry], ids: impl Iterator<Item = i64>) {
-        let mut there = vec![0_u32; entries.len()];
+        let mut found = vec![0_u32; entries.len()];
         for id in ids {
-            match there.get_mut(place(task, id)) {
+            match found.get_mut(place(task, id)) {
                 Some(times) => *times += 1,
-                None => self.is_wrong(format!("row {id}, which nobody has written")),
+                None => self.is_wrong(format!("row {id}, which no task has written")),
             }
         }
-        for (place, (entry, times)) in entries.iter().zip(there).enumerate() {
+        for (place, (entry, times)) in entries.iter().zip(found).enumerate() {
             *self.counts.entry((*entry, times > 0)).or_default() += 1;
             let right = match entry {
                 Entry::Unknown => times <= 1,
@@ -125,7 +125,7 @@ impl Check {
             };
             if !right {
                 self.is_wrong(format!(
-                    "row {place} of task {task}, {entry:?}: {times} times there"
+                    "row {place} of task {task}, {entry:?}: found {times} times"
                 ));
             }
         }
@@ -133,7 +133,7 @@ impl Check {
 
     fn others(&mut self, rows: i64) {
         if rows != 0 {
-            self.is_wrong(format!("{rows} rows of nobody"));
+            self.is_wrong(format!("{rows} rows with an id of no task"));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What goes wrong, when, in which order. A seed decides about all of it.
+//! Faults: which ones, when, and in which order. A seed determines all of it.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ use entra_pool_emulator::{
 use fastrand::Rng;
 use tokio::time::sleep;
 
-use crate::world::{ROLE, TOKEN_LIFE, World, set_token_life};
+use crate::world::{ROLE, TOKEN_LIFETIME, World, set_token_lifetime};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Database {
@@ -25,7 +25,7 @@ pub enum Database {
 
 use Database::{Azure, Postgres};
 
-/// One thing that goes wrong, and is well again after a while.
+/// A temporary fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     IdentitySlow,
@@ -33,26 +33,26 @@ pub enum Step {
     IdentityIsUpdated,
     IdentityFails,
     IdentityIsSilent,
-    IdentityTalksGarbage,
-    IdentityIsGone,
+    IdentityReturnsGarbage,
+    IdentityIsDown,
     Restart(Database),
     Cut(Database),
     Stall(Database),
-    Gone(Database),
+    Unreachable(Database),
     RefuseLogins(Database),
     /// Azure SQL sends logins to another server.
     Route,
-    /// Azure SQL says that it is busy.
+    /// Azure SQL reports that it is busy.
     Busy,
     /// Azure SQL cuts, stalls or delays connections at any stage.
     Disturb,
-    /// All at once, a long time has passed; by the wall clock, it has not.
+    /// The monotonic clock jumps forwards; the wall clock does not.
     Freeze,
     WallFast,
     WallSlow,
 }
 
-/// Two of a kind do not go on at once.
+/// The affected component. Two faults of the same component do not overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Identity,
@@ -67,16 +67,16 @@ impl Step {
         Self::IdentityIsUpdated,
         Self::IdentityFails,
         Self::IdentityIsSilent,
-        Self::IdentityTalksGarbage,
-        Self::IdentityIsGone,
+        Self::IdentityReturnsGarbage,
+        Self::IdentityIsDown,
         Self::Restart(Azure),
         Self::Restart(Postgres),
         Self::Cut(Azure),
         Self::Cut(Postgres),
         Self::Stall(Azure),
         Self::Stall(Postgres),
-        Self::Gone(Azure),
-        Self::Gone(Postgres),
+        Self::Unreachable(Azure),
+        Self::Unreachable(Postgres),
         Self::RefuseLogins(Azure),
         Self::RefuseLogins(Postgres),
         Self::Route,
@@ -94,19 +94,19 @@ impl Step {
             | Self::IdentityIsUpdated
             | Self::IdentityFails
             | Self::IdentityIsSilent
-            | Self::IdentityTalksGarbage
-            | Self::IdentityIsGone => Part::Identity,
+            | Self::IdentityReturnsGarbage
+            | Self::IdentityIsDown => Part::Identity,
             Self::Restart(database)
             | Self::Cut(database)
             | Self::Stall(database)
-            | Self::Gone(database)
+            | Self::Unreachable(database)
             | Self::RefuseLogins(database) => Part::Server(database),
             Self::Route | Self::Busy | Self::Disturb => Part::Server(Azure),
             Self::Freeze | Self::WallFast | Self::WallSlow => Part::Clock,
         }
     }
 
-    async fn happen(self, world: &World, random: &mut Rng) {
+    async fn run(self, world: &World, random: &mut Rng) {
         let length = Duration::from_millis(random.u64(1_000..3_500));
         let endpoint = &world.endpoint;
         let network = |database| match database {
@@ -114,8 +114,8 @@ impl Step {
             Postgres => &world.to_postgres,
         };
         if self.part() == Part::Identity && random.bool() {
-            // So that the token that there is does not outlast it.
-            world.clock.pass(TOKEN_LIFE);
+            // So that the cached token expires during the fault.
+            world.clock.pass(TOKEN_LIFETIME);
         }
         match self {
             Self::IdentitySlow => {
@@ -143,12 +143,12 @@ impl Step {
                 sleep(length).await;
                 endpoint.recover();
                 if random.bool() {
-                    // Its end is that of those who wait; else they wait on.
+                    // A restart ends the pending requests; otherwise they keep waiting.
                     endpoint.go_away().await.unwrap();
                     endpoint.come_back().unwrap();
                 }
             }
-            Self::IdentityTalksGarbage => {
+            Self::IdentityReturnsGarbage => {
                 let garbage = [
                     Fault::Status(200, "<!doctype html>".to_owned()),
                     Fault::Status(200, r#"{"token_type":"Bear"#.to_owned()),
@@ -158,7 +158,7 @@ impl Step {
                 sleep(length).await;
                 endpoint.recover();
             }
-            Self::IdentityIsGone => {
+            Self::IdentityIsDown => {
                 endpoint.go_away().await.unwrap();
                 sleep(length).await;
                 endpoint.come_back().unwrap();
@@ -175,7 +175,7 @@ impl Step {
                 sleep(length).await;
                 network(database).release();
             }
-            Self::Gone(database) => {
+            Self::Unreachable(database) => {
                 network(database).go_away().await.unwrap();
                 sleep(length).await;
                 network(database).come_back().unwrap();
@@ -185,7 +185,7 @@ impl Step {
                 world.azure.behaviour().fail_logins(usize::MAX, ServerError::new(18456, 14, text));
                 sleep(length).await;
                 world.azure.behaviour().calm();
-                sleep(REFUSAL_HOLDS).await;
+                sleep(REFUSAL_LASTS).await;
             }
             Self::RefuseLogins(Postgres) => {
                 let text = format!("password authentication failed for user \"{ROLE}\"");
@@ -193,7 +193,7 @@ impl Step {
                 control.fail_logins(usize::MAX, LoginError::new("28P01", text));
                 sleep(length).await;
                 control.calm();
-                sleep(REFUSAL_HOLDS).await;
+                sleep(REFUSAL_LASTS).await;
             }
             Self::Route => {
                 let port = world.elsewhere.addr().port();
@@ -224,13 +224,13 @@ impl Step {
                 sleep(length).await;
             }
             Self::WallFast => {
-                // What comes now seems to have expired, and is used for a minute; tokens
-                // live longer than that, else.
-                set_token_life(endpoint, Duration::from_secs(90));
+                // New tokens seem to have expired, and are used for a minute, so their
+                // lifetime must be longer than that.
+                set_token_lifetime(endpoint, Duration::from_secs(90));
                 world.clock.wall_fast(Duration::from_secs(random.u64(5..100_000)));
                 sleep(length).await;
                 world.clock.put_right();
-                set_token_life(endpoint, TOKEN_LIFE);
+                set_token_lifetime(endpoint, TOKEN_LIFETIME);
             }
             Self::WallSlow => {
                 world.clock.wall_slow(Duration::from_secs(random.u64(5..100_000)));
@@ -241,8 +241,8 @@ impl Step {
     }
 }
 
-/// A connector repeats a refusal for 1 s.
-const REFUSAL_HOLDS: Duration = Duration::from_millis(1_500);
+/// A connector returns its last refusal for 1 s.
+const REFUSAL_LASTS: Duration = Duration::from_millis(1_500);
 
 async fn cut(network: &Network, length: Duration, random: &mut Rng) {
     let until = Instant::now() + length;
@@ -252,13 +252,13 @@ async fn cut(network: &Network, length: Duration, random: &mut Rng) {
     }
 }
 
-/// What goes on, and what has gone on.
+/// The current and the past faults.
 #[derive(Default)]
 pub struct Script(Mutex<Vec<(Step, Instant, Option<Instant>)>>);
 
 impl Script {
-    /// Goes through all steps in an order of its own, again and again, one or more at
-    /// a time, for so long.
+    /// Runs all steps in random order, one or more at a time, and starts over until `length` has
+    /// passed.
     pub async fn play(&self, world: &World, seed: u64, length: Duration) {
         let mut random = Rng::with_seed(seed);
         let until = Instant::now() + length;
@@ -281,7 +281,7 @@ impl Script {
                 let mut random = random.fork();
                 async move {
                     let place = self.begin(step);
-                    step.happen(world, &mut random).await;
+                    step.run(world, &mut random).await;
                     self.end(place);
                 }
             });
@@ -290,16 +290,16 @@ impl Script {
         }
     }
 
-    /// The steps that went on at any time since then.
+    /// Returns the steps that were active at any time since then.
     pub fn since(&self, began: Instant) -> BTreeSet<Step> {
         let steps = self.0.lock().unwrap();
-        let went_on =
+        let was_active =
             |(_, _, ended): &&(_, _, Option<Instant>)| ended.is_none_or(|end| end >= began);
-        // They are in the order of their beginnings; of some hundred, none is so long.
-        steps.iter().rev().take(100).filter(went_on).map(|(step, ..)| *step).collect()
+        // The steps are in the order of their start; no step lasts longer than the next hundred.
+        steps.iter().rev().take(100).filter(was_active).map(|(step, ..)| *step).collect()
     }
 
-    /// How often each step has been taken.
+    /// Returns how often this step has run.
     pub fn times(&self, step: Step) -> usize {
         self.0.lock().unwrap().iter().filter(|(taken, ..)| *taken == step).count()
     }

@@ -1,5 +1,5 @@
-//! What errors there are, and whether they are typed: a kind for each that the chaos
-//! may bring about, none for any other.
+//! The expected errors, and whether they are typed: an error that the faults may cause has a
+//! kind, any other error has none.
 
 use std::{error::Error as _, io::ErrorKind};
 
@@ -11,26 +11,26 @@ use entra_pool::{
 
 use crate::support::credential::{code, said};
 
-/// How an operation has failed.
+/// The failure of an operation.
 #[derive(Debug)]
 pub struct Failure {
-    /// What it is, in a few words; `None`, if it is nothing that should occur.
+    /// A short description, or `None` if the error is unexpected.
     pub kind: Option<String>,
-    /// Whether the crate says that the same may succeed later.
+    /// Whether the crate classifies the error as transient.
     pub transient: bool,
-    /// Whether the server has refused the login, which somebody has to mend.
+    /// Whether the server refused the login, which needs an administrator.
     pub login_refused: bool,
-    /// All that it says.
+    /// The complete error text.
     pub said: String,
 }
 
 impl Failure {
-    /// An answer that is not what it should be.
+    /// Creates the failure for a wrong result.
     pub fn wrong(said: impl Into<String>) -> Self {
         Self { kind: None, transient: false, login_refused: false, said: said.into() }
     }
 
-    /// The application's own time limit.
+    /// Creates the failure for the application's own time limit.
     pub fn gave_up() -> Self {
         Self {
             kind: Some("query: given up by the application".into()),
@@ -41,7 +41,7 @@ impl Failure {
     }
 }
 
-/// Of a checkout from Azure SQL's pool.
+/// An error of a checkout from Azure SQL's pool.
 impl From<azure_sql::PoolError> for Failure {
     fn from(error: azure_sql::PoolError) -> Self {
         let said = said(&error);
@@ -78,11 +78,11 @@ impl From<azure_sql::PoolError> for Failure {
     }
 }
 
-/// Of a query.
+/// An error of a query.
 impl From<tiberius::error::Error> for Failure {
     fn from(error: tiberius::error::Error) -> Self {
-        // `Command Timeout` is a limit of the application's, as that of `gave_up` is: whether
-        // a try with the same limit may help, the application knows.
+        // `Command Timeout` is a limit of the application, like that of `gave_up`: only the
+        // application knows whether a retry with the same limit may succeed.
         let timed_out = matches!(&error, tiberius::error::Error::Io { kind, .. } if *kind == ErrorKind::TimedOut);
         Self {
             kind: driver(&error).map(|kind| format!("query: {kind}")),
@@ -93,7 +93,7 @@ impl From<tiberius::error::Error> for Failure {
     }
 }
 
-/// Of a checkout from PostgreSQL's pool.
+/// An error of a checkout from PostgreSQL's pool.
 impl From<deadpool_postgres::PoolError> for Failure {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         let error = postgres::Error::from(error);
@@ -120,7 +120,7 @@ impl From<deadpool_postgres::PoolError> for Failure {
     }
 }
 
-/// Of a query.
+/// An error of a query.
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
         Self {
@@ -138,21 +138,21 @@ fn token(error: &TokenError) -> Option<String> {
             Some(format!("no token, the credential: {:?}", source.kind()))
         }
         TokenError::TimedOut { .. } => Some("no token, timed out".into()),
-        // No runtime goes, no credential panics.
+        // No runtime is dropped, and no credential panics.
         _ => None,
     }
 }
 
-/// Anything but I/O and the server's own errors would be somebody's mistake, and so
-/// would most of those.
+/// Returns the kind of an I/O error or of an expected server error. Any other error would be a
+/// defect.
 fn driver(error: &tiberius::error::Error) -> Option<String> {
     match error {
         tiberius::error::Error::Io { kind, .. } => Some(format!("{kind:?}")),
         tiberius::error::Error::Server(error) => {
-            // Somebody else has the table; a snapshot is too old; busy, as the script has
-            // it; the session's token has expired.
-            let occurs = [1222, 1205, 40501, 40613, 37396].contains(&error.code());
-            occurs.then(|| format!("error {}", error.code()))
+            // The table is locked; a deadlock; busy, as caused by the script; the session's token
+            // has expired.
+            let is_expected = [1222, 1205, 40501, 40613, 37396].contains(&error.code());
+            is_expected.then(|| format!("error {}", error.code()))
         }
         _ => None,
     }
@@ -160,7 +160,7 @@ fn driver(error: &tiberius::error::Error) -> Option<String> {
 
 fn session(error: &tokio_postgres::Error) -> Option<String> {
     if let Some(code) = code(error) {
-        // The server stops, starts.
+        // The server stops or starts.
         return ["57P01", "57P03"].contains(&code).then(|| format!("SQLSTATE {code}"));
     }
     if error.is_closed() {

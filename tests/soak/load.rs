@@ -1,4 +1,4 @@
-//! What the tasks do: one operation after another, each repeated until it succeeds.
+//! The work of the tasks: one operation after another, each retried until it succeeds.
 
 use std::{
     array,
@@ -27,30 +27,30 @@ use crate::{
     errors::Failure,
 };
 
-/// An operation that takes longer hangs. What it consists of has limits that come to
-/// less: one that comes free, and a connect, 8 s each, probes and queries 5 s each.
+/// An operation that takes longer hangs. The time limits of its parts add up to less: 8 s each
+/// for waiting for a connection and for connecting, 5 s each for probes and queries.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
-/// The application's own limit for what it asks PostgreSQL.
+/// The application's own time limit for requests to PostgreSQL.
 const QUERY_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operation {
-    /// A row by itself.
+    /// Inserts a row without a transaction.
     Insert,
-    /// A row in a transaction.
+    /// Inserts a row in a transaction.
     Commit,
-    /// The same, rolled back.
+    /// Inserts a row in a transaction that is rolled back.
     Rollback,
-    /// Whether a row that was acknowledged is there.
+    /// Checks that an acknowledged row exists.
     Read,
-    /// A row in a transaction that is left open, and other traces in the session.
+    /// Inserts a row in a transaction that is left open, and changes other session state.
     LeaveOpen,
 }
 
 impl Operation {
     fn choose(random: &mut Rng) -> Self {
-        // One session at a time writes in the emulator: most of them only read.
+        // In the emulator, only one session at a time can write: most operations only read.
         *random
             .choice(&[Self::Insert, Self::Commit, Self::Rollback, Self::LeaveOpen])
             .filter(|_| random.u8(..3) == 0)
@@ -65,7 +65,7 @@ impl Operation {
     }
 }
 
-/// What a task is at.
+/// The current operation of a task.
 #[derive(Debug, Clone)]
 struct Doing {
     operation: Operation,
@@ -73,8 +73,8 @@ struct Doing {
     began: Instant,
 }
 
-/// Half of the tasks use one database, half the other, so that what is the matter with
-/// one leaves none of them idle.
+/// Half of the tasks use one database and half the other, so that a fault of one database does
+/// not stop the other tasks.
 fn database_of(task: usize) -> Database {
     if task.is_multiple_of(2) { Database::Azure } else { Database::Postgres }
 }
@@ -91,10 +91,10 @@ pub struct Load {
     over: AtomicBool,
     succeeded: [AtomicU64; TASKS],
     abandoned: AtomicU64,
-    /// Operations that failed, by what went on and what the error is.
+    /// The number of failed operations by the active step and the kind of error.
     errors: Mutex<BTreeMap<(Option<Step>, String), u64>>,
     failed: AtomicU64,
-    /// What must not be, in words.
+    /// Descriptions of violated expectations.
     violations: Mutex<Vec<String>>,
     doing: [Mutex<Option<Doing>>; TASKS],
     serial: AtomicU64,
@@ -122,7 +122,7 @@ impl Load {
         })
     }
 
-    /// Sets all tasks to work.
+    /// Starts all tasks.
     pub fn start(self: &Arc<Self>, seed: u64) -> Work {
         let mut random = Rng::with_seed(seed);
         let mut tasks = JoinSet::new();
@@ -140,7 +140,7 @@ impl Load {
             let operation = Operation::choose(&mut random);
             let patience =
                 (random.u8(..8) == 0).then(|| Duration::from_micros(random.u64(..5_000)));
-            // After an error the same again: that is what `is_transient` promises.
+            // After an error, the operation is retried, as `is_transient` promises.
             while !self.over.load(Relaxed) {
                 let began = Instant::now();
                 let doing = Doing { operation, part: "checkout", began };
@@ -153,48 +153,48 @@ impl Load {
                         self.succeeded[task].fetch_add(1, Relaxed);
                         break;
                     }
-                    Err(failure) => self.fails(task, operation, began, failure),
+                    Err(failure) => self.record_failure(task, operation, began, failure),
                 }
             }
         }
     }
 
-    /// An operation, or as much of it as comes to pass within its task's patience.
+    /// Runs an operation, or abandons it after `patience`.
     async fn try_once(
         &self,
         task: usize,
         operation: Operation,
         patience: Option<Duration>,
     ) -> Result<(), Failure> {
-        let trying = async {
+        let attempt = async {
             match database_of(task) {
-                Database::Azure => self.ask_azure(task, operation).await,
-                Database::Postgres => self.ask_postgres(task, operation).await,
+                Database::Azure => self.run_on_azure(task, operation).await,
+                Database::Postgres => self.run_on_postgres(task, operation).await,
             }
         };
-        let Some(patience) = patience else { return trying.await };
-        timeout(patience, trying).await.unwrap_or_else(|_| {
+        let Some(patience) = patience else { return attempt.await };
+        timeout(patience, attempt).await.unwrap_or_else(|_| {
             self.abandoned.fetch_add(1, Relaxed);
             Ok(())
         })
     }
 
-    async fn ask_azure(&self, task: usize, operation: Operation) -> Result<(), Failure> {
+    async fn run_on_azure(&self, task: usize, operation: Operation) -> Result<(), Failure> {
         let (me, acknowledged) =
             (self.serial.fetch_add(1, Relaxed).to_string(), &self.acknowledged);
         let mut client = self.azure.get().await?;
-        self.is_at(task, "query");
-        // The next one would see a session that was not reset.
+        self.set_part(task, "query");
+        // If a session were not reset, its next caller would read this value.
         let enter = format!(
             "SELECT CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)); \
              EXEC sp_set_session_context N'borrower', N'{me}'"
         );
         let entered = client.simple_query(enter).await?.into_first_result().await?;
         if let Some(before) = entered.first().and_then(|row| row.get::<&str, _>(0)) {
-            return Err(Failure::wrong(format!("the session of {before} goes to {me}")));
+            return Err(Failure::wrong(format!("{me} got the session of {before}")));
         }
         if operation == Operation::Read {
-            let Some(id) = acknowledged.an_acknowledged(task) else { return Ok(()) };
+            let Some(id) = acknowledged.last_acknowledged(task) else { return Ok(()) };
             let query = "SELECT id, @@TRANCOUNT, CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)) FROM acknowledged WHERE id = @P1";
             let rows = client.query(query, &[&id]).await?.into_first_result().await?;
             let [row] = &rows[..] else {
@@ -236,14 +236,14 @@ impl Load {
         Ok(())
     }
 
-    async fn ask_postgres(&self, task: usize, operation: Operation) -> Result<(), Failure> {
+    async fn run_on_postgres(&self, task: usize, operation: Operation) -> Result<(), Failure> {
         let mut client = self.postgres.get().await?;
-        self.is_at(task, "query");
-        let asking = self.ask_client(&mut client, task, operation);
-        timeout(QUERY_LIMIT, asking).await.unwrap_or_else(|_| Err(Failure::gave_up()))
+        self.set_part(task, "query");
+        let request = self.run_on_client(&mut client, task, operation);
+        timeout(QUERY_LIMIT, request).await.unwrap_or_else(|_| Err(Failure::gave_up()))
     }
 
-    async fn ask_client(
+    async fn run_on_client(
         &self,
         client: &mut postgres::deadpool_postgres::Client,
         task: usize,
@@ -257,11 +257,11 @@ impl Load {
         let row = client.query_one(&enter, &[&me]).await?;
         let (before, now) = (row.get::<_, &str>(0), row.get::<_, &str>(1));
         if (before, now) != ("", &me) {
-            return Err(Failure::wrong(format!("the session of {before} goes to {me} ({now})")));
+            return Err(Failure::wrong(format!("{me} got the session of {before} ({now})")));
         }
         let insert = client.prepare_cached(INSERT).await?;
         let id = match operation {
-            Operation::Read => acknowledged.an_acknowledged(task).unwrap_or(-1),
+            Operation::Read => acknowledged.last_acknowledged(task).unwrap_or(-1),
             _ => acknowledged.write(task, operation.entry()),
         };
         let inserted = match operation {
@@ -299,26 +299,26 @@ impl Load {
         Ok(())
     }
 
-    fn is_at(&self, task: usize, part: &'static str) {
+    fn set_part(&self, task: usize, part: &'static str) {
         if let Some(doing) = &mut *self.doing[task].lock().unwrap() {
             doing.part = part;
         }
     }
 
-    fn fails(&self, task: usize, operation: Operation, began: Instant, failure: Failure) {
+    fn record_failure(&self, task: usize, operation: Operation, began: Instant, failure: Failure) {
         let database = database_of(task);
         self.failed.fetch_add(1, Relaxed);
         let steps = self.script.since(began);
-        // That alone has to be mended by somebody.
-        // The connector may repeat it until a login succeeds, which a later step can delay.
+        // Only a refused login is not transient. The connector may return its last refusal until
+        // a login succeeds, which a later step can delay.
         let repeated = failure.said.contains("repeated its last refusal");
         let refused =
             failure.login_refused && (repeated || steps.contains(&Step::RefuseLogins(database)));
         if failure.kind.is_none() || failure.transient == refused {
             let what = match failure.kind {
-                None => "an error of no kind that should occur",
-                Some(_) if failure.transient => "a refused login is called transient",
-                Some(_) => "an error that passes is not called transient",
+                None => "an unexpected error",
+                Some(_) if failure.transient => "a refused login is classified as transient",
+                Some(_) => "a transient error is not classified as transient",
             };
             let mut violations = self.violations.lock().unwrap();
             if violations.len() < 10 {
@@ -339,8 +339,8 @@ impl Load {
         }
     }
 
-    /// Ends the process if an operation does not end: nothing else may be left that
-    /// could tell.
+    /// Terminates the process if an operation hangs, because nothing else may be able to report
+    /// it.
     fn watch(&self, end: &mpsc::Receiver<()>) {
         while end.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
             for (task, doing) in self.doing.iter().enumerate() {
@@ -368,8 +368,8 @@ impl Load {
         }
     }
 
-    /// Waits until something is as it must not be.
-    pub async fn goes_wrong(&self) {
+    /// Waits until an expectation is violated.
+    pub async fn wait_for_violation(&self) {
         while self.violations.lock().unwrap().is_empty() {
             sleep(Duration::from_millis(100)).await;
         }
@@ -379,14 +379,15 @@ impl Load {
         self.violations.lock().unwrap().clone()
     }
 
-    /// Operations that succeeded, succeeded because they were abandoned, and failed.
+    /// Returns the number of operations that succeeded (including abandoned ones), that were
+    /// abandoned, and that failed.
     pub fn counts(&self) -> [u64; 3] {
         let succeeded = self.succeeded.iter().map(|count| count.load(Relaxed)).sum();
         [succeeded, self.abandoned.load(Relaxed), self.failed.load(Relaxed)]
     }
 
-    /// A table: how many operations failed how, while what went on. Where several
-    /// things did, an operation is told under each.
+    /// Prints how many operations failed by step and kind of error. If several steps were active,
+    /// an operation is listed under each.
     pub fn print_errors(&self) {
         let errors = self.errors.lock().unwrap();
         let mut last = None;
@@ -394,7 +395,7 @@ impl Load {
             if last != Some(step) {
                 match step {
                     Some(step) => println!("{step:?}, {} times", self.script.times(*step)),
-                    None => println!("in between"),
+                    None => println!("between the steps"),
                 }
                 last = Some(step);
             }
@@ -407,7 +408,7 @@ impl Load {
     }
 }
 
-/// Tasks at work, watched.
+/// The running tasks and their watchdog.
 pub struct Work {
     load: Arc<Load>,
     tasks: JoinSet<()>,
@@ -416,7 +417,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// Waits until every task has come to an end of what it is at.
+    /// Stops the tasks and waits until each has finished its current attempt.
     pub async fn stop(mut self) {
         self.load.over.store(true, Relaxed);
         while let Some(ended) = self.tasks.join_next().await {

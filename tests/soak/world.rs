@@ -1,4 +1,4 @@
-//! The servers, the ways to them, and an identity that both databases share.
+//! The servers, the networks to them, and an identity that both databases share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,16 +19,16 @@ use entra_pool_emulator::{
 
 use crate::support::{clock::JumpingClock, credential::issuer, front::PostgresService};
 
-/// Short, so that tokens are replaced, and run out, all the time.
-pub const TOKEN_LIFE: Duration = Duration::from_secs(6);
+/// Short, so that tokens are often replaced and often expire.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(6);
 
-/// Of a pool. There are more tasks.
+/// The maximum size of a pool. There are more tasks.
 const CONNECTIONS: usize = 8;
-/// Of a connection.
+/// The maximum lifetime of a connection.
 const LIFETIME: Duration = Duration::from_secs(5);
-/// For a connect, and for one that comes free.
+/// The time limit of a connect, which is also the limit for waiting for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(8);
-/// For a request to Azure SQL.
+/// The time limit of a request to Azure SQL.
 const COMMAND_LIMIT: Duration = Duration::from_secs(4);
 
 pub const ROLE: &str = "soaked";
@@ -36,7 +36,7 @@ pub const ROLE: &str = "soaked";
 pub struct World {
     pub clock: JumpingClock,
     pub endpoint: IdentityEndpoint,
-    /// Answers logins, or sends them to the other; both have the same tables.
+    /// Accepts logins or routes them to `elsewhere`; both servers have the same tables.
     pub azure: AzureSqlServer,
     pub elsewhere: AzureSqlServer,
     pub to_azure: Network,
@@ -57,7 +57,7 @@ impl World {
             ..IdentityOptions::default()
         };
         let endpoint = IdentityEndpoint::start(Arc::clone(&issuer), options).unwrap();
-        set_token_life(&endpoint, TOKEN_LIFE);
+        set_token_lifetime(&endpoint, TOKEN_LIFETIME);
         let id = UserAssignedId::ClientId(principal.client_id.clone());
         let credential = ManagedIdentity::user_assigned(id)
             .environment(Environment::default())
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// A pool for each database, with what keeps idle connections fresh.
+    /// Builds a pool for each database.
     pub fn pools(&self) -> (azure_sql::Pool, postgres::Pool) {
         let azure = self.azure_connector.pool_builder().max_size(CONNECTIONS).build();
         let connector = &self.postgres_connector;
@@ -131,16 +131,16 @@ impl World {
         (azure, postgres)
     }
 
-    /// How many logins, retirements, token requests there were.
+    /// Prints the numbers of logins, retired connections and token requests.
     pub fn print_reports(&self) {
         let azure = self.azure_connector.report();
         println!(
-            "Azure SQL: {} logins, {} refused, {} with another token, {} tried again; retired: {:?}",
+            "Azure SQL: {} logins, {} refused, {} with another token, {} retries; retired: {:?}",
             azure.logins, azure.refused, azure.renewed, azure.retried, azure.retired
         );
         let postgres = self.postgres_connector.report();
         println!(
-            "PostgreSQL: {} logins, {} refused, {} with another token, {} tried again; retired: {:?}",
+            "PostgreSQL: {} logins, {} refused, {} with another token, {} retries; retired: {:?}",
             postgres.logins, postgres.refused, postgres.renewed, postgres.retried, postgres.retired
         );
         println!(
@@ -151,10 +151,10 @@ impl World {
             postgres.token.failures
         );
         let [front, elsewhere] = [&self.azure, &self.elsewhere].map(AzureSqlServer::counters);
-        println!("Azure SQL's own: {front:?}; elsewhere: {} logins", elsewhere.logins);
+        println!("Azure SQL's counters: {front:?}; the other server: {} logins", elsewhere.logins);
     }
 
-    /// Whether nobody is connected to anything.
+    /// Returns whether no connections and no timers are left.
     pub fn is_quiet(&self) -> bool {
         let [azure, elsewhere] =
             [&self.azure, &self.elsewhere].map(|server| server.counters().open_connections);
@@ -164,8 +164,8 @@ impl World {
     }
 }
 
-/// Of those that the endpoint gives out from now on.
-pub fn set_token_life(endpoint: &IdentityEndpoint, life: Duration) {
-    let seconds = life.as_secs().try_into().unwrap();
+/// Sets the lifetime of the tokens that the endpoint issues from now on.
+pub fn set_token_lifetime(endpoint: &IdentityEndpoint, lifetime: Duration) {
+    let seconds = lifetime.as_secs().try_into().unwrap();
     endpoint.configure_tokens(|tokens| tokens.lifetime_seconds = seconds);
 }

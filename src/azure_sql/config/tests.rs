@@ -58,7 +58,7 @@ fn the_defaults_are_those_of_the_table() {
 }
 
 #[test]
-#[allow(clippy::too_many_lines)] // It is a table.
+#[allow(clippy::too_many_lines)] // The function is a table.
 fn all_forms_of_a_string_parse_to_the_same_configuration() {
     let second = Duration::from_secs(1);
     for (ado_net, jdbc, url, built) in [
@@ -487,9 +487,9 @@ fn pasted_strings_parse_or_are_refused_with_useful_advice() {
             {
                 continue;
             }
-            let (_, says) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
+            let (_, parts) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
             let said = crate::token::with_causes(&read.expect_err(id));
-            assert!(says.iter().all(|it| said.contains(it)), "{id}: {said}");
+            assert!(parts.iter().all(|it| said.contains(it)), "{id}: {said}");
             assert!(!said.contains("s3cret"), "{id}: {said}");
             continue;
         }
@@ -614,7 +614,7 @@ fn of_variables(variables: Variables) -> Result<(Config, NamedIdentity), ConfigE
 
 /// As Microsoft Learn lists them in "Integrate Azure SQL Database with Service Connector".
 #[test]
-#[allow(clippy::too_many_lines)] // It is a table.
+#[allow(clippy::too_many_lines)] // The function is a table.
 fn the_variables_of_service_connector_are_read_for_every_client_type() {
     const MANAGED: Option<Member> = Some(Member::ManagedIdentity);
     const PRINCIPAL: Option<Member> = Some(Member::ServicePrincipal);

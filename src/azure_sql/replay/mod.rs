@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_session_parses_alike_wherever_it_is_split() {
+    fn a_recorded_session_parses_the_same_wherever_it_is_split() {
         let whole = responses(&Pieces::of(SESSION, &[]));
         for cut in 1..SESSION.len() {
             let (before, after) = SESSION.split_at(cut);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_parses_alike_wherever_it_is_split() {
+    fn a_handshake_parses_the_same_wherever_it_is_split() {
         let (sent, over) = handshake();
         let whole = wire(Pieces::of(&sent, &[]), over);
         assert_eq!(whole.0.len(), sent.len() - 4 * HEADER);
@@ -211,7 +211,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_parse_alike_however_they_are_split(
+        fn any_bytes_parse_the_same_however_they_are_split(
             bytes: Vec<u8>,
             lengths in proptest::collection::vec(0_u8..40, 1..9),
             of_session in 0..SESSION.len(),

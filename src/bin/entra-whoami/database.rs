@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scope_follows_from_the_argument() {
+    fn the_scope_is_derived_from_the_argument() {
         for (target, scope) in [
             ("shop.database.windows.net", "https://database.windows.net/.default"),
             ("shop.database.windows.net,1433", "https://database.windows.net/.default"),

@@ -1,5 +1,5 @@
-//! Tests against a simulated Entra in this process: what each proof sends, and that a rejected
-//! token is really replaced.
+//! Tests against a simulated Entra in this process: the request for each proof, and the
+//! replacement of a rejected token.
 
 use std::{
     collections::HashMap,
@@ -220,7 +220,7 @@ async fn after_a_refusal_the_token_file_is_read_again() {
 
 #[cfg(feature = "client-certificate")]
 #[tokio::test]
-async fn the_key_of_a_certificate_signs_the_assertion() {
+async fn the_certificates_key_signs_the_assertion() {
     let entra = Arc::new(Entra::default());
     let folder = tempfile::tempdir().unwrap();
     let openssl = |arguments: &str| {
@@ -414,7 +414,7 @@ fn an_invalid_setting_of_an_application_is_refused_and_named() {
 }
 
 #[test]
-fn the_authority_is_the_programs_or_the_variables_or_the_databases() {
+fn the_authority_comes_from_the_program_or_else_the_variables_or_else_the_cloud() {
     let of = |authority: &str, cloud| {
         let variables = [
             ("AZURE_TENANT_ID", TENANT),

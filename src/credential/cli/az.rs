@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_expiry_is_in_seconds_else_from_the_token_else_a_local_time() {
+    fn the_expiry_comes_from_the_seconds_or_else_the_token_or_else_the_local_time() {
         let all = r#"{"accessToken":"e30.eyJleHAiOjIwMDB9.c2ln","expires_on":1000,"expiresOn":"1970-01-01 01:00:00.000000"}"#;
         assert_eq!(expiry(all), Ok(1000));
         let old = r#"{"accessToken":"e30.eyJleHAiOjIwMDB9.c2ln","expiresOn":"1970-01-01 01:00:00.000000"}"#;

@@ -1,7 +1,7 @@
-//! A thousand processes that were started within one minute, for two days.
+//! Simulates a thousand processes that start within one minute, for two days.
 //!
-//! The caches are the shipped ones on one clock that is moved from one refresh to the next.
-//! Randomness is seeded, so that each run is the same.
+//! The caches are the actual ones, on one clock that advances from one refresh to the next. The
+//! random numbers are seeded, so that each run is the same.
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::token::policy::Verdict;
 const CACHES: usize = 1_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Events per minute.
+/// The number of events in each minute.
 #[derive(Debug, Clone)]
 struct Minutes(Vec<u32>);
 
@@ -28,7 +28,7 @@ impl Minutes {
         }
     }
 
-    /// From the third hour on, in windows of so many minutes: the busiest, and the average.
+    /// Returns the most and the average events per window of minutes, from the third hour on.
     fn load(&self, window: usize) -> (u32, f64) {
         let steady = &self.0[3 * 60..];
         let busiest = steady.windows(window).map(|minutes| minutes.iter().sum()).max().unwrap();
@@ -46,11 +46,11 @@ impl Minutes {
     }
 }
 
-/// What every provider of a fleet shares.
+/// The state that all providers of a fleet share.
 #[derive(Debug)]
 struct World {
     clock: ManualClock,
-    life: Duration,
+    lifetime: Duration,
     outages: Vec<Range<Duration>>,
     requests: Mutex<Minutes>,
 }
@@ -61,7 +61,7 @@ struct World {
 struct Issuer {
     world: Arc<World>,
     repeats: bool,
-    /// The token, how many have been issued, and how often this one was asked for.
+    /// The token, the number of issued tokens, and the number of requests for this one.
     issued: Mutex<(Option<Token>, usize, usize)>,
     most_requests: Arc<AtomicUsize>,
 }
@@ -73,7 +73,7 @@ impl TokenCredential for Issuer {
     }
 
     async fn get_token(&self, _: TokenRequest) -> Answer {
-        let World { clock, life, outages, requests } = &*self.world;
+        let World { clock, lifetime, outages, requests } = &*self.world;
         requests.lock().unwrap().count(clock.monotonic());
         if outages.iter().any(|outage| outage.contains(&clock.monotonic())) {
             return Setting::failure(CredentialErrorKind::Transient);
@@ -85,7 +85,7 @@ impl TokenCredential for Issuer {
         self.most_requests.fetch_max(*asked, Ordering::Relaxed);
         let kept = kept.unwrap_or_else(|| {
             *number += 1;
-            Token::new(number.to_string(), clock.wall() + *life)
+            Token::new(number.to_string(), clock.wall() + *lifetime)
         });
         Ok(token.insert(kept).clone())
     }
@@ -94,18 +94,18 @@ impl TokenCredential for Issuer {
 struct Fleet {
     caches: usize,
     hours: usize,
-    life: Duration,
+    lifetime: Duration,
     repeats: bool,
-    /// Outages of 12 minutes, 2 to 5 hours apart.
+    /// Whether there are outages of 12 minutes, 2 to 5 hours apart.
     outages: bool,
 }
 
-/// Returns the requests per minute, and the most that one token was asked for.
+/// Returns the requests in each minute, and the most requests for one token.
 ///
-/// Each cache is called at the moment its next request is due. No caller may wait or fail
-/// even then, just before the request: so it may not at any time between two requests.
+/// Each cache is called when its next request is due. If no caller waits or fails even then,
+/// none does at any time between two requests.
 async fn run(fleet: Fleet) -> (Minutes, usize) {
-    let Fleet { caches, hours, life, repeats, outages } = fleet;
+    let Fleet { caches, hours, lifetime, repeats, outages } = fleet;
     fastrand::seed(19);
     let mut random = fastrand::Rng::with_seed(19);
     let end = HOUR * u32::try_from(hours).unwrap();
@@ -118,7 +118,7 @@ async fn run(fleet: Fleet) -> (Minutes, usize) {
             .take_while(|outage| outages && outage.end < end)
             .collect();
     let (clock, requests) = (ManualClock::new(), Mutex::new(Minutes::of(hours)));
-    let world = Arc::new(World { clock: clock.clone(), life, outages, requests });
+    let world = Arc::new(World { clock: clock.clone(), lifetime, outages, requests });
     let most_requests = Arc::new(AtomicUsize::new(0));
     let caches: Vec<_> = (0..caches)
         .map(|_| {
@@ -138,11 +138,11 @@ async fn run(fleet: Fleet) -> (Minutes, usize) {
         let expected = (!is_first).then_some(Verdict::UseAndRefresh);
         assert_eq!(verdict, expected, "after {at:?}");
         caches[index].token().await.unwrap();
-        // For the request that the call has started.
+        // Waits for the request that the call started.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         let pause = inner.core.next_refresh(inner.now());
-        assert!(!pause.is_zero(), "the request has not ended");
+        assert!(!pause.is_zero(), "the request is still running");
         due.push(Reverse((at + pause, index, false)));
     }
     let requests = world.requests.lock().unwrap().clone();
@@ -150,19 +150,20 @@ async fn run(fleet: Fleet) -> (Minutes, usize) {
 }
 
 #[tokio::test]
-async fn a_fleet_does_not_ask_in_step_and_survives_outages_of_12_minutes() {
+async fn a_fleet_spreads_its_requests_and_survives_outages_of_12_minutes() {
     for outages in [false, true] {
-        let fleet = Fleet { caches: CACHES, hours: 48, life: HOUR, repeats: false, outages };
+        let fleet = Fleet { caches: CACHES, hours: 48, lifetime: HOUR, repeats: false, outages };
         run(fleet).await.0.assert_even(&format!("tokens of 1 h, outages: {outages}"), 1);
     }
 }
 
-/// With about one request a minute, the average minute says little about the busiest one. An hour
-/// does; an hour with an outage has a fifth more requests.
+/// With about one request a minute, single minutes vary too much, so hours are compared. An hour
+/// with an outage has a fifth more requests.
 #[tokio::test]
-async fn a_fleet_with_tokens_of_24_hours_does_not_either() {
+async fn a_fleet_with_tokens_of_24_hours_spreads_its_requests() {
     for outages in [false, true] {
-        let fleet = Fleet { caches: CACHES, hours: 48, life: 24 * HOUR, repeats: false, outages };
+        let fleet =
+            Fleet { caches: CACHES, hours: 48, lifetime: 24 * HOUR, repeats: false, outages };
         let (requests, _) = run(fleet).await;
         let (busiest, average) = requests.load(1);
         println!("outages: {outages}: {busiest} in the busiest minute, {average:.2} on average");
@@ -174,16 +175,16 @@ async fn a_fleet_with_tokens_of_24_hours_does_not_either() {
 }
 
 #[tokio::test]
-async fn a_provider_that_repeats_its_token_is_asked_12_times_a_life_at_most() {
-    for (life, caches) in [(HOUR, 50), (24 * HOUR, CACHES)] {
-        let fleet = Fleet { caches, hours: 48, life, repeats: true, outages: false };
+async fn a_provider_that_repeats_its_token_gets_at_most_12_requests_for_it() {
+    for (lifetime, caches) in [(HOUR, 50), (24 * HOUR, CACHES)] {
+        let fleet = Fleet { caches, hours: 48, lifetime, repeats: true, outages: false };
         let (_, most_requests) = run(fleet).await;
-        println!("life {life:?}: {most_requests} requests for one token");
+        println!("lifetime {lifetime:?}: {most_requests} requests for one token");
         assert!(most_requests <= 12, "{most_requests}");
     }
 }
 
-/// What each process does `each` times at the start, and again after each pause that is drawn.
+/// Counts events that each process starts with `each` times, and repeats after random pauses.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 fn repeated(each: usize, hours: usize, pause: impl Fn(f64) -> Duration) -> Minutes {
     let mut random = fastrand::Rng::with_seed(19);
@@ -202,13 +203,13 @@ fn repeated(each: usize, hours: usize, pause: impl Fn(f64) -> Duration) -> Minut
     minutes
 }
 
-/// Pools of 4 connections that live for an hour: how often each logs in.
+/// Counts the logins of pools with 4 connections and a maximum lifetime of an hour.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 fn logins(hours: usize) -> Minutes {
     repeated(4, hours, |jitter| crate::connect::jittered(HOUR, jitter))
 }
 
-/// The same with the rule of 0.1, which took off up to a tenth.
+/// The same with the rule of version 0.1, which shortened lifetimes by up to a tenth.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 fn logins_of_0_1(hours: usize) -> Minutes {
     repeated(4, hours, |jitter| HOUR - (HOUR / 10).mul_f64(jitter))
@@ -216,9 +217,9 @@ fn logins_of_0_1(hours: usize) -> Minutes {
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 #[test]
-fn a_fleet_of_pools_does_not_log_in_in_step() {
+fn a_fleet_of_pools_spreads_its_logins() {
     logins(48).assert_even("logins", 1);
-    // The rule of 0.1 did not pass.
+    // The rule of version 0.1 failed this test.
     let (busiest, average) = logins_of_0_1(48).load(1);
     println!(
         "logins with up to a tenth off: {busiest} in the busiest minute, {average:.1} on average"
@@ -230,12 +231,13 @@ fn a_fleet_of_pools_does_not_log_in_in_step() {
 /// `cargo test -p entra-pool --lib -- --ignored draws_the_picture_of_a_fleet`.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 #[tokio::test]
-#[ignore = "it writes into the manual"]
+#[ignore = "it writes a file of the manual"]
 async fn draws_the_picture_of_a_fleet() {
     const HOURS: usize = 12;
-    let fleet = Fleet { caches: CACHES, hours: HOURS, life: HOUR, repeats: false, outages: false };
+    let fleet =
+        Fleet { caches: CACHES, hours: HOURS, lifetime: HOUR, repeats: false, outages: false };
     let (tokens, _) = run(fleet).await;
-    // The rule of 0.1: 5 minutes before the expiry.
+    // The rule of version 0.1: 5 minutes before the expiry.
     let before = repeated(1, HOURS, |_| 55 * MINUTE);
     let mut svg = String::from(include_str!("fleet_head.svg"));
     panel(&mut svg, 40, "token requests per minute, tokens of 1 h", &before, &tokens);
@@ -250,10 +252,10 @@ async fn draws_the_picture_of_a_fleet() {
     std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/manual/fleet.svg"), svg).unwrap();
 }
 
-/// One minute is one unit wide; the height is 160.
+/// Draws a panel in which each minute is one unit wide, with a height of 160.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 fn panel(svg: &mut String, top: usize, title: &str, before: &Minutes, after: &Minutes) {
-    // The first minute, in which all start, would dwarf the rest.
+    // The first minute, in which all processes start, would dwarf the others.
     let most = before.0.iter().skip(1).chain(after.0.iter().skip(1)).max().unwrap();
     let most = most.next_multiple_of(100);
     let bottom = top + 160;

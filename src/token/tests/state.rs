@@ -1,4 +1,4 @@
-//! What the state machine does at a given moment.
+//! The state machine's decisions at given times.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,12 +9,12 @@ use crate::token::{
     state::{Change, Core, RenewStep, Step, Ticket},
 };
 
-/// So long after the beginning, by both clocks.
+/// Returns the time after `elapsed`, by both clocks.
 fn after(elapsed: Duration) -> Now {
     Now { wall: SystemTime::UNIX_EPOCH + elapsed, monotonic: elapsed }
 }
 
-/// The request that a caller starts.
+/// Returns the request that a caller starts.
 fn started(core: &Core, now: Now) -> Ticket {
     match core.call(now) {
         (Step::Wait { start: Some(ticket), .. } | Step::TakeAndStart(_, ticket), _) => ticket,
@@ -26,9 +26,9 @@ fn failed() -> TokenError {
     TokenError::Cancelled { scope: Scope::AZURE_SQL, credential: "the test".to_owned() }
 }
 
-/// The request that was given up has ended after all, with a failure.
+/// A request that had timed out fails while another one is running.
 #[test]
-fn a_request_under_way_is_joined_though_another_has_failed_just_now() {
+fn a_running_request_is_joined_although_another_one_just_failed() {
     let core = Core::new();
     let given_up = started(&core, after(S));
     let _under_way = started(&core, after(181 * S));
@@ -69,14 +69,14 @@ fn a_token_is_replaced_by_a_later_one_or_if_it_was_refused() {
 }
 
 #[test]
-fn who_was_refused_gets_the_last_failure_for_as_long_as_it_holds() {
+fn a_refused_caller_gets_the_last_failure_while_it_applies() {
     let token = Token::new("a", SystemTime::UNIX_EPOCH + HOUR);
     let refused = |core: &Core, at: Duration| match core.refused(&token, after(at)).0 {
         RenewStep::Fail(_) => true,
         RenewStep::Wait { start: Some(_), .. } => false,
         other => panic!("{other:?}"),
     };
-    // With no token: as long as the provider says.
+    // Without a token: for as long as the provider requests.
     let core = Core::new();
     let ticket = started(&core, after(S));
     let _ = core.land(ticket, Err(failed()), Some(20 * S), after(S), after(S), 0.0);
@@ -92,7 +92,7 @@ fn who_was_refused_gets_the_last_failure_for_as_long_as_it_holds() {
 }
 
 #[test]
-fn a_fresh_token_is_read_past_the_state() {
+fn a_fresh_token_is_read_without_locking_the_state() {
     let core = Core::new();
     let now = after(HOUR);
     let ticket = started(&core, now);
@@ -103,7 +103,7 @@ fn a_fresh_token_is_read_past_the_state() {
 }
 
 #[test]
-fn a_pause_of_the_past_does_not_keep_the_next_token_from_being_asked_for() {
+fn an_earlier_pause_does_not_delay_the_request_of_the_next_token() {
     let core = Core::new();
     let ticket = started(&core, after(S));
     let _ = core.land(ticket, Err(failed()), Some(300 * S), after(S), after(S), 0.0);
@@ -112,14 +112,13 @@ fn a_pause_of_the_past_does_not_keep_the_next_token_from_being_asked_for() {
     let token = Token::new("a", SystemTime::UNIX_EPOCH + HOUR);
     let _ = core.land(ticket, Ok(token), None, after(60 * S), after(60 * S), 0.0);
     assert_eq!(core.next_refresh(after(60 * S)), (HOUR - 60 * S) * 3 / 4);
-    // The machine sleeps, and its monotonic clock stands.
+    // The machine is suspended, so its monotonic clock stops.
     let woken = Now { wall: SystemTime::UNIX_EPOCH + 2 * HOUR, monotonic: 61 * S };
     assert_eq!(core.next_refresh(woken), Duration::ZERO);
 }
 
 #[test]
-fn a_provider_without_a_newer_token_is_asked_again_after_a_third_of_the_time_until_5_minutes_before_expiry()
- {
+fn a_repeated_token_is_requested_again_after_a_third_of_the_time() {
     let token = |secret: &str, end: Duration| Token::new(secret, SystemTime::UNIX_EPOCH + end);
     // The same token, after a refresh and after a refusal, and a token that expires earlier.
     for (refused, secret, end) in [(false, "a", HOUR), (true, "a", HOUR), (false, "b", HOUR - S)] {
@@ -137,17 +136,19 @@ fn a_provider_without_a_newer_token_is_asked_again_after_a_third_of_the_time_unt
             started(&core, due)
         };
         assert_eq!(landed(ticket, token(secret, end), due), Change::NoProgress);
-        // 10 minutes until then.
+        // A third of the 10 minutes until then.
         assert_eq!(core.next_refresh(due), 200 * S, "{refused} {secret}");
         let early = due.wall + 200 * S - MOMENT;
-        assert!(core.fresh(early).is_some_and(|held| held.secret() == "a"), "past the lock");
+        assert!(
+            core.fresh(early).is_some_and(|held| held.secret() == "a"),
+            "read without the lock"
+        );
         assert!(core.fresh(early + MOMENT).is_none());
     }
 }
 
 #[test]
-fn in_its_last_5_minutes_a_token_that_comes_again_is_asked_for_after_30_s_and_less_and_less_often()
-{
+fn in_the_last_5_minutes_a_repeated_token_is_requested_after_30_s_and_growing_pauses() {
     let core = Core::new();
     let token = Token::new("a", SystemTime::UNIX_EPOCH + HOUR);
     let mut now = after(Duration::ZERO);
@@ -163,13 +164,13 @@ fn in_its_last_5_minutes_a_token_that_comes_again_is_asked_for_after_30_s_and_le
 }
 
 #[test]
-fn a_renewal_that_is_forced_early_and_brings_the_same_token_leaves_the_refresh_point() {
+fn an_early_renewal_that_returns_the_same_token_keeps_the_refresh_point() {
     let core = Core::new();
     let token = Token::new("a", SystemTime::UNIX_EPOCH + 24 * HOUR);
     let ticket = started(&core, after(Duration::ZERO));
     let _ = core.land(ticket, Ok(token.clone()), None, after(Duration::ZERO), after(S), 0.0);
     let RenewStep::Wait { start: Some(ticket), .. } = core.refused(&token, after(60 * S)).0 else {
-        panic!("it is asked for");
+        panic!("no request started");
     };
     let _ = core.land(ticket, Ok(token), None, after(60 * S), after(60 * S), 0.0);
     assert_eq!(core.next_refresh(after(60 * S)), 18 * HOUR - 60 * S);

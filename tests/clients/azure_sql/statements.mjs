@@ -1,4 +1,4 @@
-// The applications' statements by tedious, which gets its own token from App Service's endpoint.
+// Runs the applications' statements with tedious, which gets its own token from App Service's endpoint.
 import assert from 'node:assert/strict';
 import { Connection, Request, TYPES } from 'tedious';
 
@@ -44,7 +44,7 @@ const sales = await rows('SELECT id, item, amount, sold_on FROM sales ORDER BY i
 assert.deepEqual(sales[1], [2, 'Café crème', 4.2, new Date('2026-11-02T00:00:00Z')]);
 assert.equal(sales[2][2], null);
 
-// Users: create, list, get; within a transaction, and one rolled back.
+// Users: create, list, get; in a transaction that commits, and in one that is rolled back.
 const create = 'INSERT INTO dbo.Users (FirstName, LastName) OUTPUT INSERTED.Id VALUES (@P1, @P2)';
 const user = (first, last) => ({ P1: [TYPES.NVarChar, first], P2: [TYPES.NVarChar, last] });
 await step('beginTransaction');
@@ -60,7 +60,7 @@ const get = 'SELECT Id, FirstName, LastName FROM dbo.Users WHERE Id = @P1';
 assert.deepEqual(await rows(get, { P1: [TYPES.Int, lost] }), []);
 await assert.rejects(rows('SELECT * FROM nowhere'), /Invalid object name/);
 
-// Employees, by a prepared statement that is run twice.
+// Employees, with a prepared statement that runs twice.
 const hire = 'INSERT INTO dbo.Employees (Name, Position, Salary) OUTPUT INSERTED.ID VALUES (@P1, @P2, @P3)';
 const hired = await new Promise((done, failed) => {
   const ids = [];
@@ -95,7 +95,7 @@ assert.deepEqual(await rows(employee, { P1: [TYPES.Int, hired[1]] }), [
   [hired[1], 'Barbara Liskov', 'Professor', 0.01],
 ]);
 
-// A reset, as pools of tedious do it.
+// A reset as in pools of tedious.
 await rows('SET NOCOUNT ON; CREATE TABLE #mine (n int)', {}, 'execSqlBatch');
 await new Promise((done, failed) => connection.reset((error) => (error ? failed(error) : done())));
 await assert.rejects(rows('SELECT * FROM #mine', {}, 'execSqlBatch'), /Invalid object name/);

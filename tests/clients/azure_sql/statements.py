@@ -1,4 +1,4 @@
-"""The applications' statements by Microsoft's ODBC driver, which gets its own token."""
+"""Runs the applications' statements with Microsoft's ODBC driver, which gets its own token."""
 
 import datetime
 import decimal
@@ -59,7 +59,7 @@ one = "SELECT Id, FirstName, LastName FROM dbo.Users WHERE Id = ?"
 assert rows(one, second) == expected[1:] and rows(one, lost) == []
 try:
     rows(create, "x" * 51, "too long")
-    raise AssertionError("a name longer than its column is refused")
+    raise AssertionError("a name longer than its column was accepted")
 except mssql_python.DatabaseError as error:
     assert "truncated" in str(error), error
 connection.rollback()
@@ -81,7 +81,7 @@ cursor.executemany("INSERT INTO dbo.Users (FirstName, LastName) VALUES (?, ?)", 
 connection.commit()
 assert rows("SELECT COUNT(*) FROM dbo.Users WHERE Id > ?", second) == [(2,)]
 
-# A second connection takes the same token.
+# A second connection uses the same token.
 other = mssql_python.connect(STRING)
 assert other.cursor().execute("SELECT 1").fetchone()[0] == 1
 other.close()

@@ -11,8 +11,8 @@ import {
 
 const scope = "https://database.windows.net/.default";
 const env = process.env;
-// The emulator's host is not one of Entra's, of which MSAL asks login.microsoftonline.com.
-const ours = { disableInstanceDiscovery: true, authorityHost: env.AZURE_AUTHORITY_HOST };
+// The emulator's host is not a known Entra host, so MSAL would query login.microsoftonline.com.
+const options = { disableInstanceDiscovery: true, authorityHost: env.AZURE_AUTHORITY_HOST };
 
 async function check(what, credential, clientId) {
   const { token } = await credential.getToken(scope);
@@ -36,14 +36,14 @@ if (env.CREDENTIAL === "managed-identity") {
   await check("by object ID", byObject, clientId);
 } else if (env.CREDENTIAL === "client-secret") {
   const [tenant, secret] = [env.AZURE_TENANT_ID, env.AZURE_CLIENT_SECRET];
-  await check("client secret", new ClientSecretCredential(tenant, clientId, secret, ours), clientId);
-  await check("DefaultAzureCredential", new DefaultAzureCredential(ours), clientId);
-  const certificate = new ClientCertificateCredential(tenant, clientId, env.CLIENT_PEM, ours);
+  await check("client secret", new ClientSecretCredential(tenant, clientId, secret, options), clientId);
+  await check("DefaultAzureCredential", new DefaultAzureCredential(options), clientId);
+  const certificate = new ClientCertificateCredential(tenant, clientId, env.CLIENT_PEM, options);
   await check("certificate", certificate, clientId);
-  const wrong = new ClientSecretCredential(tenant, clientId, "wrong", ours);
+  const wrong = new ClientSecretCredential(tenant, clientId, "wrong", options);
   await refused("a wrong secret", wrong, "AADSTS7000215");
-  const other = new ClientSecretCredential(tenant, tenant, secret, ours);
+  const other = new ClientSecretCredential(tenant, tenant, secret, options);
   await refused("an unknown application", other, "AADSTS700016");
 } else {
-  await check("workload identity", new WorkloadIdentityCredential(ours), clientId);
+  await check("workload identity", new WorkloadIdentityCredential(options), clientId);
 }

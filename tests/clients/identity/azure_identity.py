@@ -15,8 +15,8 @@ from azure.identity import (
 
 SCOPE = "https://database.windows.net/.default"
 env = os.environ
-# The emulator's host is not one of Entra's, of which MSAL asks login.microsoftonline.com.
-ours = {"disable_instance_discovery": True}
+# The emulator's host is not a known Entra host, so MSAL would query login.microsoftonline.com.
+options = {"disable_instance_discovery": True}
 
 
 def claims(credential):
@@ -39,7 +39,7 @@ def refused(what, credential, code):
         assert code in str(error), error
         print(f"python: {what}: {code}")
     else:
-        raise AssertionError(f"{what}: a token in spite of {code}")
+        raise AssertionError(f"{what}: got a token instead of {code}")
 
 
 client_id = env["AZURE_CLIENT_ID"]
@@ -51,14 +51,14 @@ if env["CREDENTIAL"] == "managed-identity":
     check("DefaultAzureCredential", DefaultAzureCredential(), client_id)
 elif env["CREDENTIAL"] == "client-secret":
     tenant, secret = env["AZURE_TENANT_ID"], env["AZURE_CLIENT_SECRET"]
-    check("client secret", ClientSecretCredential(tenant, client_id, secret, **ours), client_id)
-    check("DefaultAzureCredential", DefaultAzureCredential(**ours), client_id)
+    check("client secret", ClientSecretCredential(tenant, client_id, secret, **options), client_id)
+    check("DefaultAzureCredential", DefaultAzureCredential(**options), client_id)
     pem = env["CLIENT_PEM"]
-    check("certificate", CertificateCredential(tenant, client_id, pem, **ours), client_id)
-    wrong = ClientSecretCredential(tenant, client_id, "wrong", **ours)
+    check("certificate", CertificateCredential(tenant, client_id, pem, **options), client_id)
+    wrong = ClientSecretCredential(tenant, client_id, "wrong", **options)
     refused("a wrong secret", wrong, "AADSTS7000215")
-    other = ClientSecretCredential(tenant, tenant, secret, **ours)
+    other = ClientSecretCredential(tenant, tenant, secret, **options)
     refused("an unknown application", other, "AADSTS700016")
 else:
-    check("workload identity", WorkloadIdentityCredential(**ours), client_id)
-    check("DefaultAzureCredential", DefaultAzureCredential(**ours), client_id)
+    check("workload identity", WorkloadIdentityCredential(**options), client_id)
+    check("DefaultAzureCredential", DefaultAzureCredential(**options), client_id)

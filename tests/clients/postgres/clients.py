@@ -1,4 +1,4 @@
-"""Logs in with each client, and does what its users do first. Prints a line for each."""
+"""Logs in with each client and runs typical first steps. Prints a line for each client."""
 
 import json
 import os
@@ -12,7 +12,7 @@ AUDIENCE = "https://ossrdbms-aad.database.windows.net"
 
 
 def token():
-    """A token of the user-assigned identity, from App Service's endpoint."""
+    """Returns a token of the user-assigned identity from App Service's endpoint."""
     query = urllib.parse.urlencode(
         {
             "api-version": "2019-08-01",
@@ -43,7 +43,7 @@ LIBPQ = {
 
 
 def run(*command, **more):
-    """The output of a process with libpq's variables."""
+    """Runs a process with libpq's variables and returns its output."""
     environment = {**os.environ, **LIBPQ, **more}
     return subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True, timeout=60
@@ -51,7 +51,7 @@ def run(*command, **more):
 
 
 def grant():
-    """As an administrator does once: the role exists after its first login."""
+    """Grants permissions as an administrator: the role exists after its first login."""
     run(os.environ["PSQL"], "-c", "SELECT 1")
     sql = f'GRANT ALL ON SCHEMA public TO "{USER}"'
     socket = os.environ["SUPERUSER_SOCKET"]

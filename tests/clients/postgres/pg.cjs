@@ -1,4 +1,4 @@
-// node's pg: a pool whose password is a function, as its users write it for tokens.
+// Node's pg: a pool whose password is a function, as is usual for tokens.
 const { readFileSync } = require("node:fs");
 const { Pool } = require("pg");
 

@@ -1,9 +1,9 @@
-//! Microsoft's mock of a TDS server (`mssql-mock-tds`, of the repository
-//! microsoft/mssql-rs), started for a test: it knows nothing of ours, so that
-//! it and our emulator cannot share a mistake.
+//! Starts Microsoft's mock of a TDS server (`mssql-mock-tds`, from the repository
+//! microsoft/mssql-rs) for a test. It is independent of this project, so it does not share
+//! mistakes with our emulator.
 //!
-//! It reads a login of one packet, believes any token, and answers what is
-//! registered. It links OpenSSL, which is why this package stands apart.
+//! It reads a login of one packet, accepts any token, and returns registered responses. It links
+//! OpenSSL, so it is in a separate package.
 
 use std::{io, sync::Arc};
 
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// A server of Microsoft's on a port of its own, gone with this value.
+/// Microsoft's server on its own port. It stops when this value is dropped.
 pub struct Server {
     port: u16,
     connections: Arc<Mutex<ConnectionStore>>,
@@ -31,32 +31,32 @@ pub struct Server {
 }
 
 impl Server {
-    /// TDS 7.4, its certificate for `localhost`.
+    /// Starts a server for TDS 7.4 with a certificate for `localhost`.
     pub async fn start(authority: &Authority) -> Self {
         Self::run(encrypting(authority, false).await.0)
     }
 
-    /// TDS 8.0: TLS before anything else.
+    /// Starts a server for TDS 8.0, where the connection starts with TLS.
     pub async fn start_strict(authority: &Authority) -> Self {
         Self::run(encrypting(authority, true).await.0)
     }
 
-    /// As [`start`](Self::start) or [`start_strict`](Self::start_strict), with a folder that
-    /// holds its certificate, to be pinned.
+    /// Starts a server like [`start`](Self::start) or [`start_strict`](Self::start_strict), and
+    /// returns the folder of its certificate for pinning.
     pub async fn start_pinned(authority: &Authority, strict: bool) -> (Self, TempDir) {
         let (server, folder) = encrypting(authority, strict).await;
         (Self::run(server), folder)
     }
 
-    /// It declines to encrypt.
+    /// Starts a server that declines to encrypt.
     pub async fn start_unencrypted() -> Self {
         Self::run(MockTdsServer::new(ANY_PORT).await.unwrap())
     }
 
-    /// Routes every login to `localhost` and the port that `to` says of its own.
+    /// Routes every login as `to` returns for the server's own port.
     ///
-    /// What routes by itself in `mssql-mock-tds` does not encrypt, so TLS is
-    /// put before its parts here; what is said within is all its own.
+    /// The routing server of `mssql-mock-tds` does not encrypt, so this function adds TLS. All
+    /// messages inside TLS are those of `mssql-mock-tds`.
     pub async fn start_routing(
         authority: &Authority,
         to: impl FnOnce(u16) -> RedirectionConfig,
@@ -78,7 +78,7 @@ impl Server {
                     Some(store.clone()),
                     Some(routing.clone()),
                 );
-                // Whatever goes wrong shows on the client's side.
+                // Errors are visible on the client's side.
                 tokio::spawn(serve(socket, tls.clone(), processor));
             }
         });
@@ -100,13 +100,12 @@ impl Server {
         self.port
     }
 
-    /// How `sql` is answered from now on.
+    /// Sets the response to `sql`.
     pub async fn answer(&self, sql: &str, response: QueryResponse) {
         self.queries.lock().await.register(sql, response);
     }
 
-    /// What the server saw of each connection that came as far as a login, in
-    /// their order.
+    /// Returns the server's information about each connection that reached the login, in order.
     pub async fn seen(&self) -> Vec<ConnectionInfo> {
         self.connections.lock().await.all().values().cloned().collect()
     }

@@ -1,5 +1,5 @@
-//! What Microsoft's server makes of our logins, routing and recycling.
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+//! Logins, routing and recycling with Microsoft's server.
+#![allow(clippy::disallowed_methods)] // The server runs in real time.
 
 #[path = "../../support/credential.rs"]
 #[allow(dead_code)] // Other tests use the rest.
@@ -22,12 +22,12 @@ use mssql_mock_tds::{
 };
 use second_opinion::Server;
 
-/// So long that the login fills its one packet of 4,096 bytes nearly to the end.
+/// The token length with which the login nearly fills one packet of 4,096 bytes.
 const ONE_PACKET: usize = 1_850;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// An authority for the servers, and an identity that knocks at them.
+/// An authority for the servers, and an identity that logs in.
 struct Visitor {
     authority: Authority,
     credential: TestCredential,
@@ -43,7 +43,7 @@ impl Visitor {
         Self { authority: Authority::new().unwrap(), credential, identity }
     }
 
-    /// A connector that trusts the authority and nobody else.
+    /// Builds a connector that trusts only this authority.
     fn connector(&self, server: &Server, more: &str) -> Connector {
         self.connector_to("localhost", server, more)
     }
@@ -68,7 +68,7 @@ impl Visitor {
         (connector.pool_builder().max_size(1).build(), connector)
     }
 
-    /// That the server has seen `connections` logins, each with the token as it is.
+    /// Asserts that the server received `connections` logins, each with the unmodified token.
     async fn assert_logged_in(&self, server: &Server, connections: usize) {
         let seen = server.seen().await;
         assert_eq!(seen.len(), connections);
@@ -77,7 +77,7 @@ impl Visitor {
             assert_eq!(connection.received_token_as_string(), Some(self.credential.secret()));
             assert_eq!(connection.received_server_name.as_deref(), Some("localhost"));
             assert_eq!(connection.received_database.as_deref(), Some("orders"));
-            // The token travels with the login; nothing else is asked for.
+            // The login contains the token and requests no other feature.
             assert_eq!(connection.requested_feature_ids, [FEATURE_EXT_FEDAUTH]);
             assert_eq!(connection.fedauth_workflow, None);
         }
@@ -102,7 +102,7 @@ async fn a_token_of_one_packet_logs_in_over_tls() {
 }
 
 #[tokio::test]
-async fn a_login_goes_through_tds_8() {
+async fn a_token_logs_in_over_tds_8() {
     let visitor = Visitor::new();
     let server = Server::start_strict(&visitor.authority).await;
     let mut client = visitor.connector(&server, "Encrypt=Strict").connect().await.unwrap();
@@ -143,7 +143,7 @@ async fn a_login_is_routed_with_and_without_a_loginack() {
         let server = Server::start(&visitor.authority).await;
         let router = Server::start_routing(&visitor.authority, |_| RedirectionConfig {
             login_ack,
-            // For those that ask for it (feature 0x0F), which we do not.
+            // For clients that request it (feature 0x0F), which this crate does not.
             ..RedirectionConfig::enhanced("localhost", server.port(), "elsewhere")
         })
         .await;
@@ -155,7 +155,7 @@ async fn a_login_is_routed_with_and_without_a_loginack() {
 }
 
 #[tokio::test]
-async fn a_login_that_is_routed_in_circles_is_given_up() {
+async fn a_login_that_is_routed_in_circles_fails() {
     let visitor = Visitor::new();
     let router = Server::start_routing(&visitor.authority, |itself| {
         RedirectionConfig::new("localhost", itself)
@@ -167,7 +167,7 @@ async fn a_login_that_is_routed_in_circles_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_reset_is_not_acknowledged_is_not_used_again() {
+async fn a_connection_without_an_acknowledged_reset_is_not_reused() {
     let visitor = Visitor::new();
     // This server ignores resets.
     let server = Server::start(&visitor.authority).await;
@@ -184,7 +184,7 @@ async fn a_connection_whose_reset_is_not_acknowledged_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_the_probe_with_no_row_is_not_relied_on() {
+async fn a_connection_whose_probe_returns_no_row_is_not_reused() {
     let visitor = Visitor::new();
     let server = Server::start(&visitor.authority).await;
     let (pool, connector) = visitor.pool_of_one(&server, Recycling::Clean);
@@ -192,12 +192,12 @@ async fn a_server_that_answers_the_probe_with_no_row_is_not_relied_on() {
         assert_eq!(one(&mut pool.get().await.unwrap()).await, 1);
     }
     visitor.assert_logged_in(&server, 2).await;
-    // Nor does it acknowledge the reset that goes with the probe.
+    // The server also does not acknowledge the reset that is sent with the probe.
     assert_eq!(connector.report().retired, [(RetireReason::ResetNotAcknowledged, 1)]);
 }
 
 #[tokio::test]
-async fn a_transaction_is_named_in_its_requests_and_not_left_to_the_next_borrower() {
+async fn requests_name_their_transaction_and_it_does_not_reach_the_next_caller() {
     let visitor = Visitor::new();
     let server = Server::start(&visitor.authority).await;
     let (pool, connector) = visitor.pool_of_one(&server, Recycling::Fast);
@@ -235,11 +235,11 @@ async fn a_query_that_was_dropped_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn an_error_that_ends_a_session_ends_its_connection() {
+async fn an_error_that_terminates_the_session_retires_the_connection() {
     let visitor = Visitor::new();
     let server = Server::start(&visitor.authority).await;
     for (sql, class) in [("SELECT 16", 16), ("SELECT 20", 20)] {
-        let error = TerminalError::new(50_000, class, "as the test has it");
+        let error = TerminalError::new(50_000, class, "chosen by the test");
         server.answer(sql, QueryResponse::error_only(error)).await;
     }
     for (sql, retired) in

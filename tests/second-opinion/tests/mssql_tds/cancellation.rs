@@ -1,5 +1,5 @@
-//! Whatever is dropped, wherever it waits: the next borrower has a clean session and its own
-//! answers. The network carries a few bytes at a time, so that there are many places to wait at.
+//! Futures are dropped at every await point: the next caller gets a clean session and its own
+//! responses. The network carries a few bytes at a time, so that there are many await points.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -15,7 +15,7 @@ use entra_pool_emulator::network::Network;
 
 use crate::{Shop, number, rows, run, sessions::assert_clean, until};
 
-/// More places to wait at than anything here has.
+/// More await points than any future here has.
 const MOST: usize = 2_000;
 
 /// Polls `future` until it has been pending for the `nth` time, then drops it.
@@ -33,8 +33,8 @@ async fn dropped_at<F: Future>(nth: usize, future: F) -> Option<F::Output> {
     .await
 }
 
-/// A pool of one, by a network that carries 16 bytes at a time.
-async fn slowly(shop: &Shop) -> (Pool, Connector, Network) {
+/// A pool of one connection, over a network that carries 16 bytes at a time.
+async fn slow_pool(shop: &Shop) -> (Pool, Connector, Network) {
     let network = Network::to(shop.server.addr()).unwrap();
     network.split(16);
     let connector = shop.connector_to(network.addr().port(), "", |config| config);
@@ -47,29 +47,29 @@ async fn assert_next_is_clean(pool: &Pool) {
     assert_clean(&mut next).await;
 }
 
-/// What a borrower does, dropped at each place where it waits, in turn.
-async fn dropped_anywhere(does: impl AsyncFn(&mut TdsClient)) {
+/// Runs `action` repeatedly, and drops it at each of its await points in turn.
+async fn drop_at_each_point(action: impl AsyncFn(&mut TdsClient)) {
     let shop = Shop::open().await;
-    let (pool, connector, _network) = slowly(&shop).await;
-    let mut places = None;
+    let (pool, connector, _network) = slow_pool(&shop).await;
+    let mut points = None;
     for nth in 0..MOST {
         let mut a = pool.get().await.unwrap();
-        let done = dropped_at(nth, does(&mut a)).await.is_some();
+        let done = dropped_at(nth, action(&mut a)).await.is_some();
         drop(a);
         assert_next_is_clean(&pool).await;
         if done {
-            places = Some(nth);
+            points = Some(nth);
             break;
         }
     }
-    let places = places.expect("it ends");
+    let points = points.expect("the action completes");
     let retired: u64 = connector.report().retired.iter().map(|(_, count)| count).sum();
-    assert!(places > 2 && retired > 0 && retired <= places as u64, "{retired} of {places}");
+    assert!(points > 2 && retired > 0 && retired <= points as u64, "{retired} of {points}");
 }
 
 #[tokio::test]
-async fn a_query_that_is_dropped_anywhere() {
-    dropped_anywhere(async |client| {
+async fn a_query_can_be_dropped_at_any_await_point() {
+    drop_at_each_point(async |client| {
         let found = rows(client, "SELECT 'mine' UNION ALL SELECT 'mine as well'").await;
         assert_eq!(found.unwrap().len(), 2);
     })
@@ -77,9 +77,9 @@ async fn a_query_that_is_dropped_anywhere() {
 }
 
 #[tokio::test]
-async fn a_long_request_that_is_dropped_anywhere() {
+async fn a_long_request_can_be_dropped_at_any_await_point() {
     let long = "x".repeat(6_000);
-    dropped_anywhere(async |client| {
+    drop_at_each_point(async |client| {
         let value = SqlType::NVarcharMax(Some(SqlString::from_utf8_string(long.clone())));
         let value = RpcParameter::new(Some("@P1".to_owned()), StatusFlags::NONE, value);
         client.execute_sp_executesql("SELECT @P1".to_owned(), vec![value], ()).await.unwrap();
@@ -89,9 +89,9 @@ async fn a_long_request_that_is_dropped_anywhere() {
 }
 
 #[tokio::test]
-async fn a_checkout_that_is_dropped_anywhere() {
+async fn a_checkout_can_be_dropped_at_any_await_point() {
     let shop = Shop::open().await;
-    let (pool, connector, _network) = slowly(&shop).await;
+    let (pool, connector, _network) = slow_pool(&shop).await;
     let mut nth = 0;
     while dropped_at(nth, pool.get()).await.is_none() {
         nth += 1;

@@ -1,4 +1,5 @@
-//! Many borrowers, few connections: whatever one does to its session, the next finds a new one.
+//! Many tasks share few connections: whatever a task does to its session, the next task finds it
+//! clean.
 
 use std::{
     sync::{
@@ -23,20 +24,20 @@ use crate::{Shop, as_text, code, retired, rows, run, until};
 const TASKS: u64 = 50;
 const CONNECTIONS: usize = 4;
 
-/// Of real time: what is looked for are races.
+/// Real time, because the test looks for races.
 const DURATION: Duration = Duration::from_secs(5);
 
-const MISDEEDS: usize = 12;
+const CHANGES: usize = 12;
 
-/// What the borrowers have met with.
+/// Counts checkouts and changes.
 #[derive(Debug, Default)]
 struct Tally {
-    borrowed: AtomicU64,
-    misdeeds: [AtomicU64; MISDEEDS],
+    checkouts: AtomicU64,
+    changes: [AtomicU64; CHANGES],
 }
 
-/// What a borrower leaves behind.
-async fn misdeed(client: &mut TdsClient, number: usize) {
+/// Changes the session in one of several ways.
+async fn change_session(client: &mut TdsClient, number: usize) {
     const BEGIN: &str = "SET LOCK_TIMEOUT 20; BEGIN TRANSACTION; INSERT INTO orders VALUES (1)";
     let one_moment = Duration::from_millis(1);
     match number {
@@ -47,7 +48,7 @@ async fn misdeed(client: &mut TdsClient, number: usize) {
         4 => run(client, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").await,
         5 => run(client, "USE master").await,
         6 | 7 => {
-            // Another may hold the table: then there is a transaction, and no order in it.
+            // Another task may have locked the table: then the transaction contains no order.
             if let Err(error) = rows(client, BEGIN).await {
                 assert!(matches!(code(&error), Some(1222 | 1205)), "{error:?}");
             }
@@ -60,7 +61,7 @@ async fn misdeed(client: &mut TdsClient, number: usize) {
             client.begin_transaction(level, None).await.unwrap();
         }
         9 => {
-            // More packets than a task may write at once.
+            // More packets than a task can write without waiting.
             let long = format!("SELECT '{}'", "x".repeat(400_000));
             tokio::select! {
                 biased;
@@ -81,68 +82,68 @@ async fn misdeed(client: &mut TdsClient, number: usize) {
     }
 }
 
-/// One row with all that a session has, and who asks.
-async fn assert_clean(client: &mut TdsClient, borrower: &str) {
+/// Checks the session's state in one row, which also contains the caller's name.
+async fn assert_clean(client: &mut TdsClient, caller: &str) {
     let sql = format!(
-        "SELECT '{borrower}', @@TRANCOUNT, @@LOCK_TIMEOUT, \
+        "SELECT '{caller}', @@TRANCOUNT, @@LOCK_TIMEOUT, \
          DB_NAME(), @@LANGUAGE, CAST(SESSION_CONTEXT(N'tenant') AS nvarchar(20)), \
          CAST(transaction_isolation_level AS int), CAST(SESSION_CONTEXT(N'borrower') AS nvarchar(20)) \
          FROM sys.dm_exec_sessions"
     );
-    let found = rows(client, &sql).await.unwrap_or_else(|error| panic!("{borrower}: {error:?}"));
-    let [row] = &found[..] else { panic!("{borrower}: {found:?}") };
+    let found = rows(client, &sql).await.unwrap_or_else(|error| panic!("{caller}: {error:?}"));
+    let [row] = &found[..] else { panic!("{caller}: {found:?}") };
     let texts = [0, 3, 4, 5, 7].map(|column| as_text(&row[column]));
-    let expected = [Some(borrower), Some("orders"), Some("us_english"), None, None];
+    let expected = [Some(caller), Some("orders"), Some("us_english"), None, None];
     assert_eq!(texts, expected.map(|text| text.map(str::to_owned)));
     let number = |value: &ColumnValues| match value {
         ColumnValues::Int(number) => *number,
-        other => panic!("{borrower}: {other:?}"),
+        other => panic!("{caller}: {other:?}"),
     };
     let numbers = [1, 2, 6].map(|column| number(&row[column]));
-    assert_eq!(numbers, [0, -1, 2], "{borrower}: transaction, lock timeout, isolation");
+    assert_eq!(numbers, [0, -1, 2], "{caller}: transaction, lock timeout, isolation");
     let orders = rows(client, "SELECT COUNT(*) FROM orders").await.unwrap();
-    assert_eq!(number(&orders[0][0]), 0, "{borrower}: no order was committed");
-    // The next borrower would see a session that was not reset.
-    run(client, &format!("EXEC sp_set_session_context N'borrower', N'{borrower}'")).await;
+    assert_eq!(number(&orders[0][0]), 0, "{caller}: an order was committed");
+    // If the session is not reset, the next caller reads this value.
+    run(client, &format!("EXEC sp_set_session_context N'borrower', N'{caller}'")).await;
     let bill = rows(client, "SELECT * FROM #bill").await.unwrap_err();
-    assert_eq!(code(&bill), Some(208), "{borrower}");
-    assert_eq!(rows(client, "SELECT 1 UNION ALL SELECT 2").await.unwrap().len(), 2, "{borrower}");
+    assert_eq!(code(&bill), Some(208), "{caller}");
+    assert_eq!(rows(client, "SELECT 1 UNION ALL SELECT 2").await.unwrap().len(), 2, "{caller}");
 }
 
-async fn borrow(pool: &Pool, seed: u64, until: Instant, tally: &Tally) {
+async fn check_out_repeatedly(pool: &Pool, seed: u64, until: Instant, tally: &Tally) {
     for round in 0.. {
         if Instant::now() >= until {
             return;
         }
         let mut connection = pool.get().await.unwrap();
         assert_clean(&mut connection, &format!("{seed}-{round}")).await;
-        tally.borrowed.fetch_add(1, Relaxed);
-        let chosen = (seed + round) as usize % MISDEEDS;
-        misdeed(&mut connection, chosen).await;
-        tally.misdeeds[chosen].fetch_add(1, Relaxed);
+        tally.checkouts.fetch_add(1, Relaxed);
+        let chosen = (seed + round) as usize % CHANGES;
+        change_session(&mut connection, chosen).await;
+        tally.changes[chosen].fetch_add(1, Relaxed);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_reaches_the_next_of_many_borrowers() {
+async fn no_session_state_reaches_other_tasks() {
     let shop = Shop::open().await;
     let connector = shop.connector("Connect Timeout=60");
     run(&mut connector.connect().await.unwrap(), "CREATE TABLE orders (id int)").await;
     let pool = connector.pool_builder().max_size(CONNECTIONS).build();
     let tally = Arc::new(Tally::default());
     let end = Instant::now() + DURATION;
-    let mut borrowers = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for seed in 0..TASKS {
         let (pool, tally) = (pool.clone(), Arc::clone(&tally));
-        borrowers.spawn(async move { borrow(&pool, seed, end, &tally).await });
+        tasks.spawn(async move { check_out_repeatedly(&pool, seed, end, &tally).await });
     }
-    borrowers.join_all().await;
+    tasks.join_all().await;
     until(|| pool.status().available == pool.status().size).await;
-    let (counters, borrowed) = (shop.counters(), tally.borrowed.load(Relaxed));
+    let (counters, checkouts) = (shop.counters(), tally.checkouts.load(Relaxed));
     println!("{tally:?}\n{counters:?}\n{:?}", retired(&connector));
-    assert!(borrowed > TASKS, "{borrowed}");
-    assert!(tally.misdeeds.iter().all(|count| count.load(Relaxed) > 0), "{tally:?}");
-    assert!(counters.logins < borrowed, "sessions were lent again");
+    assert!(checkouts > TASKS, "{checkouts}");
+    assert!(tally.changes.iter().all(|count| count.load(Relaxed) > 0), "{tally:?}");
+    assert!(counters.logins < checkouts, "sessions were reused");
     drop(pool);
     until(|| shop.counters().open_connections == 0).await;
 }

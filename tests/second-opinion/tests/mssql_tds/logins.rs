@@ -1,4 +1,4 @@
-//! Logins are the engine's: one token, renewed once; retries and one deadline; typed errors.
+//! Logins use the shared engine: one token, refreshed once; retries, one deadline, typed errors.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ fn login_failed() -> ServerError {
     ServerError::new(18456, 14, "Login failed for user '<token-identified principal>'.")
 }
 
-/// The error of a connect; it and all its sources are free of tokens.
+/// Returns the error of a connect, after checking that it and its sources contain no token.
 async fn refused(connector: &Connector) -> Error {
-    let error = connector.connect().await.expect_err("a connection where none should be");
+    let error = connector.connect().await.expect_err("the connect succeeded");
     assert_no_token(&said(&error));
     error
 }
@@ -49,7 +49,7 @@ async fn without_pauses(shop: &Shop, connector: &Connector) -> Result<Connection
 }
 
 #[tokio::test]
-async fn one_token_logs_in_every_connection_and_the_settings_reach_the_server() {
+async fn one_token_logs_in_all_connections_and_the_settings_reach_the_server() {
     let shop = Shop::open().await;
     shop.emulator.identity().configure_tokens(|tokens| tokens.length = 8_000);
     let port = shop.server.addr().port();
@@ -67,7 +67,7 @@ async fn one_token_logs_in_every_connection_and_the_settings_reach_the_server() 
 }
 
 #[tokio::test]
-async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
+async fn a_refused_login_is_retried_once_with_a_newer_token() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 3600);
@@ -94,7 +94,7 @@ async fn a_login_that_stays_refused_names_the_identity_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn transient_errors_are_retried_by_the_engine_and_others_are_not() {
+async fn only_transient_errors_are_retried() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     let paused = ServerError::new(40613, 14, "Database 'orders' is not currently available.");
@@ -103,7 +103,7 @@ async fn transient_errors_are_retried_by_the_engine_and_others_are_not() {
     assert_eq!(number(&mut client, "SELECT 1").await, 1);
     assert_eq!(connector.report().retried, 2);
 
-    // Cut on the way, it may recover, too.
+    // A connection that is closed during the login may recover.
     shop.server.behaviour().disturb(1, At::Login, Fault::Cut);
     drop(without_pauses(&shop, &connector).await.unwrap());
     assert_eq!(connector.report().retried, 3);
@@ -117,7 +117,7 @@ async fn transient_errors_are_retried_by_the_engine_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn one_deadline_is_over_all_of_a_connect_and_names_its_stage() {
+async fn one_deadline_covers_the_whole_connect_and_names_its_stage() {
     let shop = Shop::open().await;
     let connector = shop.connector("Connect Timeout=7");
     let tokens = shop.identity.tokens(Scope::AZURE_SQL);
@@ -137,7 +137,7 @@ async fn one_deadline_is_over_all_of_a_connect_and_names_its_stage() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_reached_is_told_from_one_without_an_address() {
+async fn an_unreachable_server_and_an_unknown_host_name_have_different_errors() {
     let shop = Shop::open().await;
     let port = shop.server.addr().port();
     shop.server.go_away().await.unwrap();
@@ -151,7 +151,7 @@ async fn a_server_that_cannot_be_reached_is_told_from_one_without_an_address() {
 }
 
 #[tokio::test]
-async fn no_token_is_logged_or_shown_whatever_happens() {
+async fn no_token_is_logged_or_shown() {
     let shop = Shop::open().await;
     let capture = capture();
     let connector = shop.connector("");
@@ -165,12 +165,15 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
     assert!(matches!(refused(&shop.connector("")).await, Error::LoginRefused(_)));
     assert_no_token(&format!("{pool:?} {connector:?} {first:?}"));
     let logged = capture.text();
-    assert!(logged.contains("TRACE") && logged.contains("mssql_tds"), "the finest level was on");
+    assert!(
+        logged.contains("TRACE") && logged.contains("mssql_tds"),
+        "the log includes the level TRACE"
+    );
     assert_no_token(&logged);
 }
 
 #[test]
-fn the_error_of_a_query_is_transient_by_its_number_or_where_the_connection_broke() {
+fn a_query_error_is_transient_by_its_number_or_if_the_connection_broke() {
     use entra_pool::adapters::mssql_tds::{
         is_transient,
         mssql_tds::error::{Error, SqlErrorInfo},
@@ -178,7 +181,7 @@ fn the_error_of_a_query_is_transient_by_its_number_or_where_the_connection_broke
 
     let number = |number| {
         Error::from_sql_error(SqlErrorInfo {
-            message: "as the test has it".to_owned(),
+            message: "chosen by the test".to_owned(),
             state: 1,
             class: 16,
             number,

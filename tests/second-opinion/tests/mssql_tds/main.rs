@@ -1,5 +1,5 @@
 //! The adapter for Microsoft's driver, against the emulator and against Microsoft's server.
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // The servers run in real time.
 
 mod cancellation;
 #[path = "../../../support/credential.rs"]
@@ -43,7 +43,7 @@ use tempfile::TempDir;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// The emulator, and a server whose one certificate is pinned: the driver can be given no roots.
+/// The emulator, and a server with a pinned certificate: the driver does not accept other roots.
 struct Shop {
     emulator: Emulator,
     server: AzureSqlServer,
@@ -99,7 +99,7 @@ impl Shop {
         Connector::new(change(config.maintenance(false)), tokens).unwrap()
     }
 
-    /// A pool of one connection, so that the next borrower gets the last one's.
+    /// A pool of one connection, so that each checkout gets the same one.
     fn pool_of_one(&self) -> (Pool, Connector) {
         let connector = self.connector("");
         (connector.pool_builder().max_size(1).build(), connector)
@@ -148,7 +148,7 @@ fn as_text(value: &ColumnValues) -> Option<String> {
     }
 }
 
-/// The number of the server's error.
+/// Returns the number of the server's error.
 fn code(error: &DriverError) -> Option<u32> {
     match error {
         DriverError::SqlServerError { diagnostics } => {
@@ -158,7 +158,7 @@ fn code(error: &DriverError) -> Option<u32> {
     }
 }
 
-/// Which session this is.
+/// Returns the ID of the session.
 async fn session(client: &mut TdsClient) -> i32 {
     number(client, "SELECT CAST(@@SPID AS int)").await
 }
@@ -167,14 +167,14 @@ fn retired(connector: &Connector) -> Vec<(RetireReason, u64)> {
     connector.report().retired
 }
 
-/// Lets everything else run until `done`.
+/// Lets other tasks run until `done`.
 async fn until(done: impl Fn() -> bool) {
     let waiting = async {
         while !done() {
             tokio::task::yield_now().await;
         }
     };
-    // Of real time, so that what never comes is told.
+    // In real time, so that the test fails if the condition is never met.
     let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, waiting).await.expect("it comes to this within a minute");
+    tokio::time::timeout(limit, waiting).await.expect("the condition is met within a minute");
 }

@@ -16,14 +16,14 @@ use tempfile::TempDir;
 
 use crate::{HOUR, credential::TestCredential, number, retired};
 
-/// So long that the login fills its one packet nearly to the end.
+/// The token length with which the login nearly fills one packet.
 const ONE_PACKET: usize = 1_500;
 
 struct Visitor {
     credential: TestCredential,
     server: Server,
     connector: Connector,
-    /// Its file is read at each connect.
+    /// The certificate's file is read at each connect.
     _certificate: TempDir,
 }
 
@@ -59,7 +59,7 @@ async fn a_token_logs_in_over_tds_7_4_and_8() {
         assert_eq!(seen.len(), 1);
         assert!(seen[0].authenticated);
         assert_eq!(seen[0].received_token_as_string(), Some(visitor.credential.secret()));
-        // The driver adds the port, as SqlClient's users write it.
+        // The driver adds the port, as in SqlClient's connection strings.
         let name = format!("localhost,{}", visitor.server.port());
         assert_eq!(seen[0].received_server_name, Some(name));
         assert_eq!(seen[0].received_database.as_deref(), Some("orders"));
@@ -67,7 +67,7 @@ async fn a_token_logs_in_over_tds_7_4_and_8() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_reset_is_not_acknowledged_is_not_used_again() {
+async fn a_connection_without_an_acknowledged_reset_is_not_reused() {
     let visitor = Visitor::at(false).await;
     let pool = visitor.connector.pool_builder().max_size(1).build();
     for _ in 0..2 {
@@ -78,7 +78,7 @@ async fn a_connection_whose_reset_is_not_acknowledged_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_query_that_was_dropped_answers_no_other_borrower() {
+async fn the_response_of_a_dropped_query_does_not_reach_another_caller() {
     let visitor = Visitor::at(false).await;
     let delayed = QueryResponse::select_one().with_delay(HOUR / 36_000);
     visitor.server.answer("SELECT 2", delayed).await;

@@ -1,4 +1,4 @@
-//! One borrower after another on one connection: nothing of the first reaches the second.
+//! Several checkouts of the same connection: no session state reaches the next caller.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::{HOUR, Shop, code, number, retired, rows, run, session, text, until};
 
-/// What a session that was never used shows, and a used one must show as well.
+/// Asserts the state of a new session, which a used session must also have.
 pub(crate) async fn assert_clean(client: &mut TdsClient) {
     assert_eq!(number(client, "SELECT @@TRANCOUNT").await, 0);
     assert_eq!(text(client, "SELECT DB_NAME()").await.as_deref(), Some("orders"));
@@ -34,7 +34,7 @@ pub(crate) async fn assert_clean(client: &mut TdsClient) {
 }
 
 #[tokio::test]
-async fn a_session_is_clean_for_its_next_borrower() {
+async fn a_session_is_clean_for_the_next_caller() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one();
     let mut a = pool.get().await.unwrap();
@@ -54,7 +54,7 @@ async fn a_session_is_clean_for_its_next_borrower() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_returned_connection_is_cleaned_in_the_background_and_lent_without_a_round_trip() {
+async fn a_returned_connection_is_cleaned_in_the_background_before_the_next_checkout() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one();
     run(&mut pool.get().await.unwrap(), "CREATE TABLE #bill (total int)").await;
@@ -70,7 +70,7 @@ async fn a_returned_connection_is_cleaned_in_the_background_and_lent_without_a_r
     assert_eq!(retired(&connector), []);
 }
 
-/// Ways to begin a transaction.
+/// Begins a transaction in one of several ways.
 async fn begin(client: &mut TdsClient, way: usize) {
     let level = TransactionIsolationLevel::Serializable;
     match way {
@@ -86,7 +86,7 @@ async fn begin(client: &mut TdsClient, way: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_left_open_is_rolled_back_though_nobody_borrows() {
+async fn an_open_transaction_is_rolled_back_without_a_checkout() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one();
     let mut other = shop.connector("").connect().await.unwrap();
@@ -98,7 +98,7 @@ async fn a_transaction_left_open_is_rolled_back_though_nobody_borrows() {
         run(&mut a, "INSERT INTO orders VALUES (1); SET LOCK_TIMEOUT 7").await;
         drop(a);
         until(|| pool.status().available == 1).await;
-        // Its lock is free.
+        // The transaction's lock was released.
         run(&mut other, "SET LOCK_TIMEOUT 0; INSERT INTO orders VALUES (2)").await;
         assert_eq!(number(&mut other, "SELECT COUNT(*) FROM orders WHERE id = 1").await, 0);
         let mut b = pool.get().await.unwrap();
@@ -109,7 +109,7 @@ async fn a_transaction_left_open_is_rolled_back_though_nobody_borrows() {
 }
 
 #[tokio::test]
-async fn without_a_second_thread_a_returned_transaction_is_closed_at_once() {
+async fn without_a_second_thread_an_open_transaction_retires_the_connection_immediately() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one();
     let mut a = pool.get().await.unwrap();
@@ -120,7 +120,7 @@ async fn without_a_second_thread_a_returned_transaction_is_closed_at_once() {
     assert_eq!(retired(&connector), [(RetireReason::TransactionOpen, 1)]);
 }
 
-/// The next borrower has another session and its own answers.
+/// Asserts that the next caller gets another session and its own responses.
 async fn assert_replaced(shop: &Shop, pool: &Pool, connector: &Connector, first: i32) {
     let mut b: PooledConnection = pool.get().await.unwrap();
     assert_ne!(session(&mut b).await, first);
@@ -131,7 +131,7 @@ async fn assert_replaced(shop: &Shop, pool: &Pool, connector: &Connector, first:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_query_that_was_dropped_while_it_was_awaited_ends_the_connection() {
+async fn a_query_that_is_dropped_while_awaited_retires_the_connection() {
     for delay in [Duration::from_millis(50), HOUR] {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one();
@@ -160,14 +160,14 @@ async fn a_query_that_was_dropped_while_it_was_awaited_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_request_whose_response_has_the_form_of_the_probes_is_told_apart() {
+async fn a_dropped_request_whose_response_looks_like_the_probes_is_detected() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one();
     let mut a = pool.get().await.unwrap();
     let first = session(&mut a).await;
     shop.server.behaviour().delay_queries(Duration::from_millis(50));
     let sent = shop.counters().requests;
-    // Its response even acknowledges a reset.
+    // The response even acknowledges a reset.
     a.prepare_reset_connection(false);
     tokio::select! {
         answered = a.execute("SELECT 0, 'not the mark'".into(), ()) => panic!("{answered:?}"),
@@ -181,7 +181,7 @@ async fn a_dropped_request_whose_response_has_the_form_of_the_probes_is_told_apa
 }
 
 #[tokio::test]
-async fn rows_that_were_not_read_end_the_connection_at_once() {
+async fn unread_rows_retire_the_connection_immediately() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one();
     let mut a = pool.get().await.unwrap();
@@ -193,7 +193,7 @@ async fn rows_that_were_not_read_end_the_connection_at_once() {
 }
 
 #[tokio::test]
-async fn a_connection_is_retired_at_its_age_when_it_was_idle_and_before_its_token_expires() {
+async fn a_connection_is_retired_for_its_age_its_idle_time_or_its_expiring_token() {
     for (more, idle, reason) in [
         ("Connection Lifetime=600", None, RetireReason::Age),
         ("Connection Lifetime=0", Some(HOUR / 6), RetireReason::Idle),
@@ -240,7 +240,7 @@ async fn a_pool_that_is_dropped_leaves_no_connection() {
     let lent = pool.get().await.unwrap();
     drop(pool);
     let kept = PooledConnection::take(lent);
-    assert_eq!(shop.counters().open_connections, 1, "it was taken out");
+    assert_eq!(shop.counters().open_connections, 1, "the connection was taken out of the pool");
     drop(kept);
     timeout(Duration::from_secs(10), until(|| shop.counters().open_connections == 0))
         .await

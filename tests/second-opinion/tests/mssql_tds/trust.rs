@@ -1,4 +1,4 @@
-//! To whom the token goes: what the driver verifies, what it cannot, and where it follows.
+//! Which servers get the token: the driver's verification, its limits, and routing.
 
 use std::{path::Path, process::Command, sync::Arc};
 
@@ -16,7 +16,7 @@ use entra_pool_emulator::{
 use crate::{Shop, credential::TestCredential, number};
 
 #[test]
-fn a_setting_that_the_driver_cannot_honour_is_refused_by_name() {
+fn a_setting_that_the_driver_does_not_support_is_rejected_by_name() {
     let identity = Identity::new(TestCredential::new("shop-identity", 1_500));
     let rustls = rustls_config();
     let config = || Config::new("shop.database.windows.net");
@@ -57,7 +57,7 @@ async fn a_server_that_is_not_verified_gets_no_token() {
         let tokens = shop.identity.tokens(config.token_scope().unwrap());
         Connector::new(config, tokens).unwrap()
     };
-    // The platform does not trust it; and another certificate is pinned.
+    // The platform does not trust the certificate, or another certificate is pinned.
     let other = tempfile::tempdir().unwrap();
     shop.emulator.authority().issue(&["localhost"]).unwrap().write_to(other.path()).unwrap();
     let pinned = format!("ServerCertificate={}", other.path().join("server.crt").display());
@@ -71,21 +71,21 @@ async fn a_server_that_is_not_verified_gets_no_token() {
 }
 
 #[tokio::test]
-async fn the_driver_follows_the_server_wherever_it_routes_the_login() {
+async fn the_driver_follows_the_routing_to_any_host() {
     let shop = Shop::open().await;
     let target = shop.server.addr().port();
-    // Another host than the configured one: over tiberius, a login stays at its host.
+    // Another host than the configured one: with tiberius, a login stays at its host.
     shop.server.behaviour().route_logins(1, "127.0.0.1", target);
     let mut client = shop.connector("").connect().await.unwrap();
     assert_eq!(number(&mut client, "SELECT 1").await, 1);
     assert_eq!(shop.counters().logins, 1);
 }
 
-/// What the child processes of `within` connect to: a port.
+/// The environment variable with the server's port for the child processes of `within`.
 const SERVER: &str = "ENTRA_POOL_TEST_SERVER";
 
-/// Runs a test of this file in a process of its own, whose platform trusts the roots in `ca`: the
-/// driver reads them once a process.
+/// Runs a test of this file in a separate process whose platform trusts the roots in `ca`: the
+/// driver reads them once in each process.
 fn within(ca: &Path, port: u16, test: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
@@ -110,7 +110,7 @@ async fn server_for(emulator: &Emulator, name: &str) -> AzureSqlServer {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_platforms_roots_are_trusted_for_the_name_that_the_certificate_must_bear() {
+async fn the_platforms_roots_are_trusted_for_the_expected_name() {
     let emulator = Emulator::start().await.unwrap();
     for (name, test) in [
         ("localhost", "trust::connects"),
@@ -123,19 +123,19 @@ async fn the_platforms_roots_are_trusted_for_the_name_that_the_certificate_must_
     }
 }
 
-/// How a child process connects.
+/// Connects in a child process.
 async fn connect(more: &str) -> Result<(), Error> {
     let port = std::env::var(SERVER).expect("the parent sets it");
     let string = format!("Server=localhost,{port};Entra Scope={};{more}", Scope::AZURE_SQL);
     let config: Config = string.parse().unwrap();
-    // This process signs its own tokens: the server's refusal shows that one got there.
+    // This process signs its own tokens: a refusal shows that the server received the token.
     let identity = Identity::new(TestCredential::new("shop-identity", 1_500));
     let tokens = identity.tokens(Scope::AZURE_SQL);
     Connector::new(config, tokens).unwrap().connect().await.map(drop)
 }
 
 #[tokio::test]
-#[ignore = "run by the_platforms_roots_are_trusted_for_the_name_that_the_certificate_must_bear"]
+#[ignore = "run by the_platforms_roots_are_trusted_for_the_expected_name"]
 async fn connects() {
     let error = connect("").await.unwrap_err();
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
@@ -144,7 +144,7 @@ async fn connects() {
 }
 
 #[tokio::test]
-#[ignore = "run by the_platforms_roots_are_trusted_for_the_name_that_the_certificate_must_bear"]
+#[ignore = "run by the_platforms_roots_are_trusted_for_the_expected_name"]
 async fn connects_only_for_the_name_in_the_certificate() {
     let error = connect("").await.unwrap_err();
     assert!(matches!(error, Error::Tls { .. }), "{error:?}");

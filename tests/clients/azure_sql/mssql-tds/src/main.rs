@@ -1,4 +1,4 @@
-//! The applications' statements by mssql-tds, with a token that it is given.
+//! Runs the applications' statements with mssql-tds and a given token.
 
 use std::env::var;
 
@@ -97,7 +97,7 @@ async fn main() -> TdsResult<()> {
         let get = "SELECT Name, Salary FROM dbo.Employees WHERE ID = @P1";
         let found = rows(&mut client, get, vec![SqlType::Int(Some(id))]).await?;
         assert_eq!(texts(&found, 0), ["Radia Perlman"]);
-        // The driver refuses a connection whose reset is not acknowledged.
+        // The driver closes a connection whose reset is not acknowledged.
         rows(&mut client, "CREATE TABLE #mine (n int)", vec![]).await?;
         client.prepare_reset_connection(false);
         assert_eq!(number(&rows(&mut client, "SELECT 1 AS n", vec![]).await?), 1);
