@@ -311,7 +311,7 @@ impl Load {
         let steps = self.script.since(began);
         // Only a refused login is not transient. The connector may return its last refusal until
         // a login succeeds, which a later step can delay.
-        let repeated = failure.said.contains("repeated its last refusal");
+        let repeated = failure.said.contains("returned its last refusal");
         let refused =
             failure.login_refused && (repeated || steps.contains(&Step::RefuseLogins(database)));
         if failure.kind.is_none() || failure.transient == refused {
