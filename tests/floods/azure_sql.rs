@@ -202,7 +202,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
             drop(pool.get().await.unwrap());
             // After a second, a checkout probes a connection that was not used.
             tokio::time::sleep(crate::Duration::from_secs(1) / factor).await;
-            peer.relent();
+            peer.stop_flooding();
             let (next, said) = timed(ends, Some(&peer), pool.get()).await;
             one(&mut next.unwrap()).await.unwrap();
             said
@@ -230,13 +230,13 @@ async fn run(Case(place, flood, ends): Case) -> String {
             said
         }
     };
-    peer.relent();
+    peer.stop_flooding();
     one(&mut pool.get().await.unwrap()).await.unwrap();
-    peer.let_go().await;
+    peer.wait_until_ended().await;
     said
 }
 
 #[test]
-fn a_flood_of_azure_sql_ends_in_time() {
+fn a_flooded_azure_sql_operation_ends_in_time() {
     run_all(cases(), |case| case.1.is_slow(), |case| Box::pin(run(case)));
 }

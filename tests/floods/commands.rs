@@ -21,7 +21,7 @@ const CASES: &[Case] = &[
     Case("az", "while :; do printf x >&2; done", AtLimit),
     Case("az", "while :; do printf x; sleep 0.2; done", AtLimit),
     Case("az", "while :; do :; done", AtLimit),
-    // What it leaves behind may write for half a second.
+    // What it leaves target may write for half a second.
     Case("az", "yes & yes >&2 & exit 0", Early),
     Case("az", "exec head -c 10000000 /dev/zero", Early),
     Case("azd", "yes & exec yes >&2", AtLimit),
@@ -67,6 +67,6 @@ fn runs(group: &str) -> bool {
 }
 
 #[test]
-fn a_command_that_writes_without_end_ends_in_time() {
+fn a_command_with_endless_output_ends_in_time() {
     run_all(CASES.to_vec(), |case| case.1.contains("sleep"), |case| Box::pin(run(case)));
 }

@@ -150,7 +150,7 @@ fn arc_key(peer: SocketAddr) -> std::path::PathBuf {
 
 async fn run(Case(place, flood, ends): Case) -> String {
     let identity = emulator().identity();
-    let behind = identity.addr();
+    let target = identity.addr();
     let certificate = Arc::new(ServerCertificate::self_signed(&["127.0.0.1"]).unwrap());
     let thumbprint = certificate.thumbprint();
     // Those that are not relayed.
@@ -160,10 +160,10 @@ async fn run(Case(place, flood, ends): Case) -> String {
         _ => usize::MAX,
     };
     let turns = AtomicUsize::new(0);
-    let peer = Peer::start(floods, behind, move |tcp| {
+    let peer = Peer::start(floods, target, move |tcp| {
         play(tcp, turns.fetch_add(1, SeqCst), place, &flood, &certificate)
     });
-    let url = |url: String| url.replace(&behind.to_string(), &peer.addr.to_string());
+    let url = |url: String| url.replace(&target.to_string(), &peer.addr.to_string());
     let mut environment = match place {
         Place::AppService => identity.app_service_env().to_vec(),
         Place::Probe => {
@@ -203,7 +203,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
         Ok(_) => assert!(place != Place::Probe, "a token"),
         Err(error) if place == Place::Probe => {
             assert!(ends != AtLimit || error.to_string().contains("within 3s"), "{error:?}");
-            peer.relent();
+            peer.stop_flooding();
             credential.get_token(request()).await.unwrap();
         }
         Err(error) => {
@@ -213,11 +213,11 @@ async fn run(Case(place, flood, ends): Case) -> String {
             assert!(ends == Early && format!("{error:?}").contains(expected), "{error:?}");
         }
     }
-    peer.let_go().await;
+    peer.wait_until_ended().await;
     said
 }
 
 #[test]
-fn a_flood_of_an_identity_endpoint_ends_in_time() {
+fn a_flooded_identity_request_ends_in_time() {
     run_all(cases(), |case| case.1.is_slow(), |case| Box::pin(run(case)));
 }

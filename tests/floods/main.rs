@@ -144,7 +144,7 @@ fn run_one<C: Send + 'static>(
         .unwrap();
         let said = runtime.block_on(async {
             let said = run(case).await;
-            // What the operation has left behind ends, too.
+            // What the operation has left target ends, too.
             until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
             let [before, _] = spent(&named);
             tokio::time::sleep(Duration::from_millis(100)).await;

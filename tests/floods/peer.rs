@@ -33,10 +33,10 @@ struct State {
 
 impl Peer {
     /// `play` is what the first `floods` connections get; the others are relayed to
-    /// `behind`.
+    /// `target`.
     pub fn start(
         floods: usize,
-        behind: SocketAddr,
+        target: SocketAddr,
         play: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -57,7 +57,7 @@ impl Peer {
                 let left =
                     listening.floods.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
                 if left.is_err() {
-                    thread::spawn(move || relay(tcp, behind));
+                    thread::spawn(move || relay(tcp, target));
                     continue;
                 }
                 listening.open.fetch_add(1, SeqCst);
@@ -86,7 +86,7 @@ impl Peer {
     }
 
     /// Lets everybody through from now on.
-    pub fn relent(&self) {
+    pub fn stop_flooding(&self) {
         self.state.floods.store(0, SeqCst);
     }
 
@@ -96,14 +96,14 @@ impl Peer {
     }
 
     /// Every flood was ended by its victim, and there was one at least.
-    pub async fn let_go(&self) {
+    pub async fn wait_until_ended(&self) {
         crate::until(|| self.state.open.load(SeqCst) == 0).await;
         assert!(self.state.ended.load(SeqCst) > 0, "nothing was flooded");
     }
 }
 
-fn relay(client: TcpStream, behind: SocketAddr) {
-    let server = TcpStream::connect(behind).unwrap();
+fn relay(client: TcpStream, target: SocketAddr) {
+    let server = TcpStream::connect(target).unwrap();
     let copy = |mut from: TcpStream, mut to: TcpStream| {
         let _ = io::copy(&mut from, &mut to);
         let _ = to.shutdown(Shutdown::Write);

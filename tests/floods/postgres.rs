@@ -201,8 +201,8 @@ async fn one(client: &tokio_postgres::Client) {
 /// A connector to the peer, with a token in its cache and `limit` of this clock's seconds to
 /// connect.
 async fn connector(peer: &Peer, factor: u32, limit: u32) -> Connector {
-    let behind = format!("localhost:{}", emulator().postgres().addr().port());
-    let url = emulator().postgres_url().replace(&behind, &peer.addr.to_string());
+    let target = format!("localhost:{}", emulator().postgres().addr().port());
+    let url = emulator().postgres_url().replace(&target, &peer.addr.to_string());
     let config: Config = url.parse().unwrap();
     let config = config.connect_timeout(LIMIT * limit);
     let tokens = identity(FastClock::new(factor)).tokens(config.token_scope().unwrap());
@@ -233,7 +233,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
             let error = outcome.err().unwrap().to_string();
             let took_longer = error.contains("session's settings took longer");
             assert_eq!(took_longer, ends == AtLimit, "{error}");
-            peer.relent();
+            peer.stop_flooding();
             adapters::diesel::connect(&connector).await.unwrap();
             said
         }
@@ -255,19 +255,19 @@ async fn run(Case(place, flood, ends): Case) -> String {
                 Early => format!("{error:?}").contains("more data than this exchange allows"),
             };
             assert!(expected, "{error:?}");
-            peer.relent();
+            peer.stop_flooding();
             one(&pool.get().await.unwrap()).await;
             said
         }
     };
-    peer.let_go().await;
+    peer.wait_until_ended().await;
     said
 }
 
 async fn recycle_deadpool(peer: &Peer, connector: Connector, ends: Ends) -> String {
     let pool = connector.pool_builder().max_size(1).build();
     drop(pool.get().await.unwrap());
-    peer.relent();
+    peer.stop_flooding();
     let (next, said) = timed(ends, Some(peer), pool.get()).await;
     one(&next.unwrap()).await;
     said
@@ -281,7 +281,7 @@ async fn recycle_diesel(peer: &Peer, connector: Connector, ends: Ends) -> String
     };
     let pool = deadpool::Pool::builder(manager(connector)).max_size(1).build().unwrap();
     drop(pool.get().await.unwrap());
-    peer.relent();
+    peer.stop_flooding();
     let (next, said) = timed(ends, Some(peer), pool.get()).await;
     diesel::sql_query("SELECT 1").execute(&mut next.unwrap()).await.unwrap();
     said
@@ -296,7 +296,7 @@ async fn recycle_sqlx(peer: &Peer, connector: &Connector, ends: Ends) -> String 
         options(connector).max_connections(1).after_connect(|_, _| Box::pin(async { Ok(()) }));
     let pool = Pool::new(connector, options).await.unwrap();
     drop(pool.acquire().await.unwrap());
-    peer.relent();
+    peer.stop_flooding();
     let (next, said) = timed(ends, None, pool.acquire()).await;
     assert!(matches!(next, Err(sqlx::Error::PoolTimedOut)), "{next:?}");
     let mut next = pool.acquire().await.unwrap();
@@ -333,20 +333,20 @@ async fn run_cancel(place: Place, flood: Flood, ends: Ends) -> String {
     // The pool's maintenance goes on.
     let (_, said) = timed(ends, None, until(|| metrics.num_alive_tasks() == 1)).await;
     assert!(next.await.unwrap().is_err());
-    peer.let_go().await;
+    peer.wait_until_ended().await;
     assert_eq!(peer.ended(), 3);
     one(&pool.get().await.unwrap()).await;
     said
 }
 
 #[test]
-fn a_flood_of_postgres_ends_in_time() {
+fn a_flooded_postgres_operation_ends_in_time() {
     run_all(cases(), |case| case.1.is_slow(), |case| Box::pin(run(case)));
 }
 
 /// What diesel-async says of a connect.
 #[test]
-fn what_a_server_says_of_diesels_settings_is_fit_to_be_shown() {
+fn a_servers_error_for_diesels_settings_is_filtered_before_it_is_shown() {
     let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
     let tls = certificate.server_config().unwrap();
     let said = Arc::new(std::sync::OnceLock::<String>::new());
@@ -368,7 +368,7 @@ fn what_a_server_says_of_diesels_settings_is_fit_to_be_shown() {
 
 /// The peer has the key 0 for each of its sessions.
 #[test]
-fn diesels_connections_that_have_one_key_are_not_used_again() {
+fn diesel_connections_with_the_same_cancel_key_are_not_reused() {
     use adapters::diesel::{diesel_async::pooled_connection::deadpool, manager};
     let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
     let tls = certificate.server_config().unwrap();

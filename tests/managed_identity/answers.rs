@@ -24,7 +24,7 @@ fn body(fields: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_expiry_is_understood_in_every_form_on_every_host() {
+async fn an_expiry_is_parsed_in_every_form_on_every_host() {
     let mut world = World::new();
     world.secret(TOKEN);
     let at = NOW + 3_600;
@@ -62,7 +62,7 @@ async fn an_expiry_is_understood_in_every_form_on_every_host() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_is_a_typed_error_on_every_host() {
+async fn a_response_without_a_token_is_a_typed_error_on_every_host() {
     let mut world = World::new();
     world.secret(TOKEN);
     let on = r#","expires_on":1767229200"#;
@@ -112,7 +112,7 @@ async fn what_is_no_token_is_a_typed_error_on_every_host() {
 }
 
 #[tokio::test]
-async fn a_hosts_hint_is_passed_on() {
+async fn a_hosts_refresh_hint_is_passed_on() {
     let mut world = World::new();
     world.secret(TOKEN);
     let now = world.clock.wall();

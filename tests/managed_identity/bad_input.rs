@@ -24,7 +24,7 @@ fn endpoint_of(host: ManagedIdentityHost) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_setting_that_cannot_be_right_is_named_and_its_value_is_not() {
+async fn the_error_for_an_invalid_setting_has_its_name_and_not_its_value() {
     let world = World::new();
     let long = "0".repeat(41);
     let mut settings = vec![
@@ -72,7 +72,7 @@ async fn a_setting_that_cannot_be_right_is_named_and_its_value_is_not() {
 }
 
 #[tokio::test]
-async fn a_selector_that_is_none_is_refused_on_every_host() {
+async fn an_invalid_selector_is_rejected_on_every_host() {
     let world = World::new();
     let group = format!("/subscriptions/{GUID}/resourceGroups/shop");
     let provider = "providers/Microsoft.ManagedIdentity/userAssignedIdentities";
@@ -99,7 +99,7 @@ async fn a_selector_that_is_none_is_refused_on_every_host() {
 }
 
 #[test]
-fn a_scope_that_a_shell_would_like_is_none() {
+fn a_scope_with_special_characters_is_invalid() {
     for scope in [
         "",
         " ",
@@ -160,7 +160,7 @@ async fn a_proxy_is_never_used_on_any_host() {
 }
 
 #[tokio::test]
-async fn what_is_said_beats_the_environment() {
+async fn an_explicit_endpoint_overrides_the_environment() {
     let mut world = World::new();
     for host in HOSTS {
         let url = world.endpoint.imds_endpoint();

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn what_an_endpoint_says_is_fit_to_be_shown_and_logged() {
+async fn an_endpoints_error_is_filtered_before_it_is_shown_or_logged() {
     let mut world = World::new();
     let [_, (_, header)] = world.endpoint.app_service_env();
     for host in HOSTS {

@@ -39,7 +39,7 @@ fn requests(host: ManagedIdentityHost, pauses: &[u64]) -> usize {
 }
 
 #[tokio::test]
-async fn what_may_pass_is_asked_again_and_what_may_not_is_not() {
+async fn only_transient_failures_are_retried() {
     let mut world = World::new();
     let body = r#"{"error":"some_error","error_description":"why it is so"}"#;
     for host in HOSTS {
@@ -67,7 +67,7 @@ async fn what_may_pass_is_asked_again_and_what_may_not_is_not() {
 }
 
 #[tokio::test]
-async fn a_host_that_recovers_gives_a_token() {
+async fn a_request_succeeds_after_its_host_recovers() {
     let mut world = World::new();
     for host in HOSTS {
         // What is not JSON may come from a proxy in front of an endpoint, but not from IMDS.
@@ -92,7 +92,7 @@ async fn a_host_that_recovers_gives_a_token() {
 }
 
 #[tokio::test]
-async fn a_hosts_own_pause_is_respected_and_passed_on() {
+async fn the_pause_that_a_host_asks_for_is_honoured_and_passed_on() {
     let mut world = World::new();
     for host in HOSTS {
         let identity = world.builder(host, None).build().unwrap();
@@ -112,7 +112,7 @@ async fn a_hosts_own_pause_is_respected_and_passed_on() {
 }
 
 #[tokio::test]
-async fn silence_ends_by_the_clock() {
+async fn a_host_that_never_responds_times_out() {
     for host in HOSTS {
         let mut world = World::new();
         let identity = world.builder(host, None).build().unwrap();
@@ -150,7 +150,7 @@ async fn silence_ends_by_the_clock() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_refuses_connections_is_asked_for_10_seconds_and_may_come_back() {
+async fn refused_connections_are_retried_for_10_seconds_and_not_cached() {
     let mut world = World::new();
     let identities = HOSTS.map(|host| world.builder(host, None).build().unwrap());
     world.endpoint.go_away().await.unwrap();
@@ -170,7 +170,7 @@ async fn an_endpoint_that_refuses_connections_is_asked_for_10_seconds_and_may_co
 }
 
 #[tokio::test]
-async fn imds_that_was_there_has_not_gone_for_good() {
+async fn an_outage_of_imds_is_transient_once_it_has_responded() {
     let mut world = World::new();
     let identity = world.builder(Imds, None).build().unwrap();
     world.ask(&identity, &[]).await.result.unwrap();
@@ -215,7 +215,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_of_imds_is_not_taken_for_it() {
+async fn an_endpoint_that_does_not_respond_like_imds_is_not_imds() {
     let mut world = World::new();
     let identity = world.builder(Imds, None).build().unwrap();
     for (status, body, pauses) in [
@@ -263,7 +263,7 @@ async fn a_wrong_secret_is_refused_and_not_shown() {
 }
 
 #[tokio::test]
-async fn what_an_endpoint_echoes_is_told_without_secrets() {
+async fn secrets_that_an_endpoint_echoes_are_redacted() {
     let mut world = World::new();
     let [_, (_, secret)] = world.endpoint.app_service_env();
     // The agent's key is known beforehand for once.
@@ -300,7 +300,7 @@ async fn what_an_endpoint_echoes_is_told_without_secrets() {
 }
 
 #[tokio::test]
-async fn another_certificate_than_the_one_told_is_sent_nothing() {
+async fn a_server_with_another_certificate_is_sent_no_request() {
     let mut world = World::new();
     let mut variables = world.variables(ServiceFabric);
     variables.push(("IDENTITY_SERVER_THUMBPRINT", "0123456789abcdef".repeat(3)[..40].to_owned()));

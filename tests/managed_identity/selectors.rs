@@ -46,7 +46,7 @@ fn value(id: &UserAssignedId) -> &str {
 }
 
 #[tokio::test]
-async fn each_host_is_asked_for_the_identity_that_was_meant() {
+async fn each_host_is_asked_for_the_selected_identity() {
     let mut world = World::new();
     let [mut selected, mut refused] = [0, 0];
     for host in HOSTS {
@@ -85,7 +85,7 @@ async fn each_host_is_asked_for_the_identity_that_was_meant() {
 }
 
 #[tokio::test]
-async fn an_identity_that_the_host_does_not_have_is_named() {
+async fn the_error_for_an_identity_that_is_not_assigned_names_it() {
     let mut world = World::new();
     let nobody = Principal::new("nobody", PrincipalKind::UserAssigned);
     for (host, place) in
@@ -124,7 +124,7 @@ async fn an_identity_that_the_host_does_not_have_is_named() {
 }
 
 #[tokio::test]
-async fn azure_ml_is_told_the_computes_own_identity() {
+async fn azure_ml_is_sent_the_default_identity_of_the_compute() {
     let mut world = World::new();
     world.endpoint.set_system_assigned(None);
     let own = world.user.clone();
@@ -143,7 +143,7 @@ async fn azure_ml_is_told_the_computes_own_identity() {
 }
 
 #[tokio::test]
-async fn the_environments_client_id_is_refused_where_it_would_be_ignored() {
+async fn the_environments_client_id_is_rejected_if_the_host_would_ignore_it() {
     let world = World::new();
     let request = || TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
     for host in HOSTS {

@@ -109,7 +109,7 @@ impl Clock for JumpingClock {
 }
 
 #[tokio::test]
-async fn it_goes_by_itself_and_a_jump_wakes_those_whose_time_has_come() {
+async fn it_follows_the_machines_clock_and_a_jump_wakes_sleepers_whose_time_is_up() {
     let clock = JumpingClock::new();
     let hour = Duration::from_secs(3600);
     let (short, long) = (clock.sleep(hour), clock.sleep(3 * hour));

@@ -88,7 +88,7 @@ pub fn assert_no_token(text: &str) {
 }
 
 #[test]
-fn a_token_would_be_found() {
+fn assert_no_token_finds_a_token() {
     let token = "eyJ0eXAi";
     for text in [
         format!("token={token}"),

@@ -15,7 +15,7 @@ fn wait_time(failure: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_checkout_is_measured_whatever_its_end() {
+async fn every_outcome_of_a_checkout_is_measured() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Clean);
     let measured = measure();
@@ -50,7 +50,7 @@ async fn a_checkout_is_measured_whatever_its_end() {
 }
 
 #[test]
-fn the_errors_of_every_pool_say_whether_the_time_was_over() {
+fn the_errors_of_every_pool_have_an_error_type() {
     assert_eq!(bb8::RunError::<()>::TimedOut.error_type(), "timeout");
     assert_eq!(bb8::RunError::User(()).error_type(), "connect");
     assert_eq!(sqlx::Error::PoolTimedOut.error_type(), "timeout");
@@ -60,7 +60,7 @@ fn the_errors_of_every_pool_say_whether_the_time_was_over() {
 }
 
 #[tokio::test]
-async fn a_pool_tells_what_it_has_and_who_waits() {
+async fn pool_status_records_connections_and_waiting_callers() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Clean);
     pool.resize(3);

@@ -35,7 +35,7 @@ fn requests(reason: &str, outcome: &str, failure: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_first_connect_measures_the_token_and_the_login_and_the_next_the_login() {
+async fn the_first_connect_measures_token_and_login_and_the_second_only_the_login() {
     let shop = Shop::open().await;
     let measured = measure();
     let connector = shop.azure_sql();
@@ -59,7 +59,7 @@ async fn a_first_connect_measures_the_token_and_the_login_and_the_next_the_login
 }
 
 #[tokio::test]
-async fn a_pool_is_called_after_server_and_database() {
+async fn a_pool_is_named_after_its_server_and_database() {
     let shop = Shop::open().await;
     let measured = measure();
     let (orders, menu) = (shop.azure_sql(), shop.postgres());
@@ -99,7 +99,7 @@ async fn a_refused_login_counts_as_renewed_or_refused() {
 }
 
 #[tokio::test]
-async fn another_try_counts_and_its_pause_is_part_of_the_time() {
+async fn a_retry_is_counted_and_its_pause_is_part_of_the_create_time() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     connector.tokens().warm_up().await.unwrap();
@@ -122,7 +122,7 @@ async fn another_try_counts_and_its_pause_is_part_of_the_time() {
 }
 
 #[tokio::test]
-async fn what_a_connect_failed_with_is_a_word_of_few() {
+async fn a_failed_connect_has_an_error_type_of_low_cardinality() {
     let shop = Shop::open().await;
     let (orders, menu) = (shop.azure_sql(), shop.postgres());
     let measured = measure();
@@ -148,7 +148,7 @@ async fn what_a_connect_failed_with_is_a_word_of_few() {
 }
 
 #[tokio::test]
-async fn requests_for_a_token_count_by_reason_and_outcome() {
+async fn token_requests_are_counted_by_reason_and_outcome() {
     let shop = Shop::open().await;
     let tokens = shop.identity.tokens(Scope::AZURE_SQL);
     let measured = measure();
@@ -190,7 +190,7 @@ async fn requests_for_a_token_count_by_reason_and_outcome() {
 }
 
 #[tokio::test]
-async fn retirements_count_by_reason() {
+async fn retirements_are_counted_by_reason() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Clean);
     let name = pool.manager().connector().pool_name().to_owned();
@@ -221,7 +221,7 @@ async fn retirements_count_by_reason() {
 }
 
 #[tokio::test]
-async fn no_label_tells_a_principal_or_a_token() {
+async fn no_label_contains_a_principal_or_a_token() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     let measured = measure();
