@@ -152,7 +152,7 @@ async fn close(load: Arc<Load>) {
 /// Waits until everything has ended that was to end.
 async fn settle(world: &World) {
     // Nobody needs to wait for time limits of what is over.
-    world.clock.pass(Duration::from_secs(600));
+    world.clock.jump(Duration::from_secs(600));
     let quiet = async {
         while !world.is_quiet() {
             sleep(Duration::from_millis(10)).await;

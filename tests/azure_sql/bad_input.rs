@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     Shop, refused, refused_saying,
-    support::{credential::said, nobody_listens},
+    support::{credential::said, refusing_port},
     until, without_pauses,
 };
 
@@ -117,7 +117,7 @@ async fn a_connection_string_without_a_database() {
 #[tokio::test]
 async fn a_port_without_a_listener() {
     let shop = Shop::open().await;
-    let (port, _held) = nobody_listens();
+    let (port, _held) = refusing_port();
     let connector = shop.connector_to("127.0.0.1", port, "");
     let address = format!("127.0.0.1,{port} cannot be reached");
     let error = refused_saying(&connector, &[&address, "firewall", "refused"]).await;

@@ -17,8 +17,8 @@ use crate::{
     connector, failure, let_in, server,
     support::{
         credential::{AUDIENCE, TestCredential, code, issuer, said},
-        nobody_listens,
         postgres::{DATABASE, PostgresServer},
+        refusing_port,
     },
     text,
 };
@@ -178,7 +178,7 @@ async fn a_login_refused_for_good_keeps_the_servers_error_and_gets_advice() {
 
 #[tokio::test]
 async fn a_role_that_does_not_exist_does_not_have_tokens_fetched_without_end() {
-    let credential = TestCredential::new("never-made", 2_000).never_the_same();
+    let credential = TestCredential::new("never-made", 2_000).with_new_token_per_request();
     let clock = ManualClock::at(std::time::SystemTime::now());
     let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
     let connector = connector(&identity, &server().await.url("never-made"));
@@ -253,7 +253,7 @@ async fn an_error_of_the_credential_comes_through_the_pool_as_it_was() {
 #[tokio::test]
 async fn further_hosts_are_tried_until_one_answers() {
     let identity = Identity::new(let_in("several").await);
-    let (dead, _held) = nobody_listens();
+    let (dead, _held) = refusing_port();
     let server = server().await;
     let url = server.url("several").replace(
         &format!("@127.0.0.1:{}", server.port()),
@@ -268,7 +268,7 @@ async fn further_hosts_are_tried_until_one_answers() {
 #[tokio::test]
 async fn a_host_that_refuses_the_login_is_not_given_up_for_the_next() {
     let identity = Identity::new(TestCredential::new("refused-at-the-first", 0));
-    let (dead, _held) = nobody_listens();
+    let (dead, _held) = refusing_port();
     let server = server().await;
     let url = server.url("refused-at-the-first").replace(
         &format!("@127.0.0.1:{}", server.port()),

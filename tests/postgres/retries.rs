@@ -18,7 +18,7 @@ use crate::{
     support::{
         credential::{TestCredential, code, said},
         front::PostgresService,
-        nobody_listens,
+        refusing_port,
     },
     tls::scoped,
 };
@@ -170,7 +170,7 @@ async fn a_host_that_accepts_and_is_silent_leaves_time_for_the_others() {
 
 #[tokio::test]
 async fn what_one_host_said_is_told_though_the_next_takes_all_the_time() {
-    let (gone, _held) = nobody_listens();
+    let (gone, _held) = refusing_port();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap().port();
     let authority = Authority::new().unwrap();
@@ -218,9 +218,9 @@ async fn a_connect_that_takes_too_long_tells_the_stage_and_why_the_try_before_fa
 
 #[tokio::test]
 async fn a_token_that_does_not_come_in_time_is_told_as_such() {
-    let (port, _held) = nobody_listens();
+    let (port, _held) = refusing_port();
     let authority = Authority::new().unwrap();
-    let (clock, identity) = clocked(TestCredential::new("shop", 0).never_answering());
+    let (clock, identity) = clocked(TestCredential::new("shop", 0).without_responses());
     let connector = connector(&identity, &scoped("127.0.0.1", port, &authority.path()));
     let connect = connecting(&connector);
     while clock.sleepers() == 0 {
