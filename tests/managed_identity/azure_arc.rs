@@ -27,7 +27,7 @@ async fn every_token_request_uses_a_new_key() {
 async fn a_retry_uses_a_new_key() {
     let mut world = World::new();
     let identity = world.builder(AzureArc, None).build().unwrap();
-    // The answer to the key fails: the key has been used by then.
+    // The response to the key fails after the key was used.
     world.endpoint.fail_after(1, Fault::Status(500, String::new()));
     let (endpoint, clock) = (world.endpoint.clone(), world.clock.clone());
     let moves = async {
@@ -145,7 +145,7 @@ async fn the_error_for_an_unreadable_key_names_the_group() {
     std::fs::write(&path, "k").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&path).is_ok() {
-        eprintln!("skipped: this user may read everything");
+        eprintln!("skipped: this user can read every file");
         return;
     }
     world.endpoint.set_azure_arc_challenge(Some(format!("Basic realm={}", path.display())));

@@ -1,5 +1,5 @@
-//! What cannot be right is refused before anything is asked, by the name of
-//! the setting; and what the environment says of proxies is not followed.
+//! Invalid settings are rejected before any request, with the name of the setting. Proxies in the
+//! environment are ignored.
 
 use entra_pool::{
     credential::{
@@ -47,7 +47,7 @@ async fn the_error_for_an_invalid_setting_has_its_name_and_not_its_value() {
             "unix:/hush.sock",
             "http://user:hush@127.0.0.1/token",
             "http://hush@127.0.0.1/token",
-            // An identity that nobody has asked for, or a second one.
+            // An identity that was not selected, or a second one.
             "https://127.0.0.1/token?client_id=hush",
             "https://127.0.0.1/token?x=y&MSI_RES_ID=hush",
         ] {
@@ -125,7 +125,7 @@ fn a_scope_with_special_characters_is_invalid() {
 
 const HOST_UNDER_TEST: &str = "MANAGED_IDENTITY_TEST_ARC_ROOT";
 
-/// The part of the next test that runs in a process of its own.
+/// The part of the next test that runs in a separate process.
 #[tokio::test]
 #[ignore = "started by a_proxy_is_never_used_on_any_host"]
 async fn with_a_proxy_in_the_environment() {
@@ -144,7 +144,7 @@ async fn a_proxy_is_never_used_on_any_host() {
     for (number, host) in (1..).zip(HOSTS) {
         let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--ignored", "--exact", "bad_input::with_a_proxy_in_the_environment"]);
-        // Which host it is, a program finds out by its own variables.
+        // The child detects its host by these variables.
         child.envs(world.variables(host)).env(HOST_UNDER_TEST, world.endpoint.azure_arc_root());
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             child.env(name, &url).env(name.to_lowercase(), &url);

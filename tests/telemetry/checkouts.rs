@@ -1,4 +1,4 @@
-//! What is measured of pools, whose types are not ours.
+//! Metrics of pools, whose types belong to other crates.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn every_outcome_of_a_checkout_is_measured() {
     let waiting = telemetry::checkout("till", pool.get());
     tokio::select! {
         biased;
-        _ = waiting => panic!("the only connection is lent"),
+        _ = waiting => panic!("the only connection is checked out"),
         () = tokio::task::yield_now() => {}
     }
     let since = measured.since();
@@ -82,7 +82,7 @@ async fn pool_status_records_connections_and_waiting_callers() {
     tokio::pin!(waiting);
     tokio::select! {
         biased;
-        _ = &mut waiting => panic!("the only connection is lent"),
+        _ = &mut waiting => panic!("the only connection is checked out"),
         () = tokio::task::yield_now() => {}
     }
     telemetry::pool_status("till", pool.status());
@@ -102,11 +102,11 @@ async fn every_metric_is_described_with_its_unit() {
     telemetry::pool_status("till", pool.status());
     let described = measured.described();
     assert_eq!(described.len(), 9, "{described:?}");
-    for (name, (unit, what)) in described {
+    for (name, (unit, description)) in described {
         let seconds =
             name.ends_with("_time") || name.ends_with("duration") || name.ends_with("expiry");
         let unit_wanted = if seconds { metrics::Unit::Seconds } else { metrics::Unit::Count };
         assert_eq!(unit, Some(unit_wanted), "{name}");
-        assert!(what.is_some_and(|what| what.ends_with('.')), "{name}");
+        assert!(description.is_some_and(|text| text.ends_with('.')), "{name}");
     }
 }

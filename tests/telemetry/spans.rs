@@ -1,4 +1,4 @@
-//! Spans carry OpenTelemetry's names, and are not there where nothing happens.
+//! Spans have OpenTelemetry's names, and exist only for actual work.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,14 +25,14 @@ fn fields<'a>(
 }
 
 /// The values of this field of a span's events.
-fn told<'a>(span: &'a Seen, field: &str) -> Vec<&'a str> {
+fn event_fields<'a>(span: &'a Seen, field: &str) -> Vec<&'a str> {
     span.events.iter().filter_map(|event| event.get(field)).map(String::as_str).collect()
 }
 
-/// That a message is among a span's events.
+/// Checks that a span has an event with this message.
 #[track_caller]
 fn assert_event(span: &Seen, message: &str) {
-    assert!(told(span, "message").contains(&message), "{span:?}");
+    assert!(event_fields(span, "message").contains(&message), "{span:?}");
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_connect_to_azure_sql_is_a_span_and_its_stages_are_events() {
         "in the TLS handshake",
         "waiting for the login response",
     ];
-    assert_eq!(told(&connect, "stage"), stages);
+    assert_eq!(event_fields(&connect, "stage"), stages);
     assert_event(&connect, "logging in over TLS");
     assert_event(&connect, "connected");
 }
@@ -87,7 +87,7 @@ async fn a_connect_to_postgresql_is_a_span_and_its_stages_are_events() {
         "in the TLS handshake",
         "waiting for the login response",
     ];
-    assert_eq!(told(&connect, "stage"), stages);
+    assert_eq!(event_fields(&connect, "stage"), stages);
 }
 
 #[tokio::test]
@@ -159,12 +159,12 @@ async fn the_span_of_a_token_request_follows_from_its_caller_and_may_outlive_it(
     ]);
     assert_eq!(request.fields, expected);
     assert_event(&request, "token fetched");
-    // Its task may have something left to do, such as to drop what it held.
+    // Its task may still have to drop values.
     until(|| watched.one("request_token").closed).await;
 
-    // A refresh beside: the caller's span ends, whatever the refresh does.
+    // A refresh in the background: the caller's span ends before it.
     let tokens = connector.tokens();
-    age(&shop, tokens);
+    advance_to_refresh(&shop, tokens);
     shop.emulator.identity().hold();
     let watched = watch();
     let caller = tracing::info_span!("caller");
@@ -189,7 +189,7 @@ async fn the_span_of_a_failed_token_request_has_its_error() {
     assert_eq!(request.fields["entra_pool.token.outcome"], "failed");
 }
 
-/// So that the connection must be cleaned.
+/// Uses a connection, so that it must be cleaned.
 async fn use_once(pool: &entra_pool::azure_sql::Pool) {
     let mut lent = pool.get().await.unwrap();
     lent.simple_query("SELECT 1").await.unwrap().into_results().await.unwrap();
@@ -260,8 +260,8 @@ async fn spans_and_their_events_contain_no_token() {
     assert!(!text.contains(&token.secret()[..20]));
 }
 
-/// Moves time to where the token is to be refreshed beside its use.
-fn age(shop: &Shop, tokens: &TokenCache) {
+/// Advances the clock to the time when the token is refreshed in the background.
+fn advance_to_refresh(shop: &Shop, tokens: &TokenCache) {
     let refresh_at = tokens.report().refresh_at.unwrap();
     let by = refresh_at.duration_since(shop.clock.wall()).unwrap_or(Duration::ZERO);
     shop.clock.advance(by);
