@@ -40,7 +40,7 @@ async fn a_connection_is_retired_at_its_maximum_lifetime() {
     let connector = shop.connector("Connection Lifetime=600");
     let pool = pool(&connector, 1);
     let first = session(&mut pool.get().await.unwrap()).await;
-    // Up to a third earlier, at random.
+    // The lifetime is up to a third shorter, at random.
     shop.clock.advance(Duration::from_secs(399));
     assert_eq!(session(&mut pool.get().await.unwrap()).await, first);
     assert_eq!(retired(&connector), []);

@@ -131,7 +131,7 @@ async fn a_failed_query_is_classified_as_transient_or_not() {
         connection.simple_query("SELECT 1").await.unwrap_err()
     };
     let cases = [(1205, true), (40501, true), (229, false), (2627, false), (37396, true)];
-    // The last one ends the session.
+    // The last error ends the session.
     for (number, transient) in cases {
         let error = failed(ServerError::new(number, 14, "as asked for")).await;
         assert_eq!(error.code(), u32::try_from(number).ok(), "{error}");

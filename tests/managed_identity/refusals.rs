@@ -238,7 +238,7 @@ async fn an_endpoint_that_does_not_respond_like_imds_is_not_imds() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_refused_and_not_shown() {
+async fn a_wrong_secret_is_rejected_and_not_shown() {
     let mut world = World::new();
     for (host, setting) in [
         (AppService, "IDENTITY_HEADER"),

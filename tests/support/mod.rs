@@ -1,4 +1,4 @@
-//! Helpers for the tests of several crates, each of which uses a part of them.
+//! Helpers that several test crates share. Not every crate uses all of them.
 #![allow(dead_code, clippy::disallowed_methods)] // Servers run in real time.
 
 pub mod clock;

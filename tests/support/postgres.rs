@@ -26,12 +26,12 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// A server whose roles log in with their passwords.
+    /// Starts a server whose roles log in with their passwords.
     pub async fn start() -> Self {
         Self::start_with_rule(BY_PASSWORD).await
     }
 
-    /// A server with this line in its `pg_hba.conf`.
+    /// Starts a server with this line in its `pg_hba.conf`.
     pub async fn start_with_rule(rule: &str) -> Self {
         let home = Home::new();
         let authority = Authority::new().unwrap();

@@ -1,4 +1,4 @@
-//! Each metric is recorded when it should be, with its labels.
+//! When each metric is recorded, and with which labels.
 
 use std::time::{Duration, UNIX_EPOCH};
 
