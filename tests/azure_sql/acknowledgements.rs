@@ -1,4 +1,4 @@
-//! What a server must acknowledge: the token of a login, and the reset of a session.
+//! Acknowledgements that a server must send: of a login's token, and of a session's reset.
 
 use entra_pool::{
     azure_sql::{Error, Recycling},
@@ -9,7 +9,7 @@ use entra_pool_emulator::azure_sql::ServerError;
 use crate::{Shop, failure, logs::capture, number, retired, run, session, sessions::BOTH, until};
 
 #[tokio::test]
-async fn without_the_acknowledgement_of_its_token_there_is_no_connection() {
+async fn a_login_without_an_acknowledgement_of_its_token_is_an_error() {
     let shop = Shop::open().await;
     shop.server().behaviour().acknowledge_tokens(false);
     let connector = shop.connector("");
@@ -17,7 +17,7 @@ async fn without_the_acknowledgement_of_its_token_there_is_no_connection() {
     let Error::UnexpectedProtocol { problem, .. } = &error else { panic!("{error:?}") };
     assert!(problem.contains("FEDAUTH") && !error.is_transient(), "{error}");
     until(|| shop.counters().open_connections == 0).await;
-    // Neither a refused login nor a routed one needs it.
+    // A login that is refused or routed needs no acknowledgement.
     shop.server().behaviour().fail_logins(2, ServerError::new(18456, 1, "no"));
     let error = connector.connect().await.unwrap_err();
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
@@ -26,14 +26,14 @@ async fn without_the_acknowledgement_of_its_token_there_is_no_connection() {
     let error = connector.connect().await.unwrap_err();
     assert!(matches!(error, Error::UnexpectedProtocol { .. }), "{error:?}");
     assert_eq!(shop.counters().routed_logins, 1);
-    // After a refusal, one login a second.
+    // After a refusal, the connector logs in once per second at most.
     shop.clock.advance(std::time::Duration::from_secs(1));
     shop.server().behaviour().acknowledge_tokens(true);
     connector.connect().await.unwrap();
 }
 
 #[tokio::test]
-async fn fed_auth_required_is_0_or_1_in_the_answer_to_prelogin() {
+async fn fed_auth_required_must_be_0_or_1_in_the_prelogin_response() {
     let shop = Shop::open().await;
     for value in [0, 1] {
         shop.server().behaviour().require_fed_auth(value);
@@ -48,14 +48,14 @@ async fn fed_auth_required_is_0_or_1_in_the_answer_to_prelogin() {
 }
 
 #[tokio::test]
-async fn a_reset_that_is_not_acknowledged_ends_the_use_of_its_connection() {
+async fn a_connection_whose_reset_is_not_acknowledged_is_retired() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
         let captured = capture();
         shop.server().behaviour().acknowledge_resets(false);
         let first = session(&mut pool.get().await.unwrap()).await;
-        // The warning is the connector's, whatever the pool.
+        // The connector logs the warning once for all of its pools.
         let other = connector.pool_builder().max_size(1).build();
         for pool in [&pool, &other, &pool, &other] {
             assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT 1").await, 1);
@@ -72,7 +72,7 @@ async fn a_reset_that_is_not_acknowledged_ends_the_use_of_its_connection() {
 }
 
 #[tokio::test]
-async fn a_reset_is_acknowledged_though_its_request_fails() {
+async fn a_reset_is_acknowledged_even_if_its_request_fails() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -87,15 +87,15 @@ async fn a_reset_is_acknowledged_though_its_request_fails() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_cancelled_gives_no_verdict_on_its_reset() {
+async fn a_cancelled_request_does_not_show_whether_its_session_was_reset() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Fast);
     session(&mut pool.get().await.unwrap()).await;
     let mut again = pool.get().await.unwrap();
     shop.server().behaviour().delay_queries(std::time::Duration::from_secs(3600));
-    let asking = again.simple_query("SELECT 1");
+    let query = again.simple_query("SELECT 1");
     tokio::select! {
-        answer = asking => panic!("{:?}", answer.map(drop)),
+        response = query => panic!("{:?}", response.map(drop)),
         () = until(|| shop.counters().reset_bits == 1) => {}
     }
     again.cancel_query().await.unwrap();

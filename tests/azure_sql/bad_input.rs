@@ -1,5 +1,5 @@
-//! What is wrong shows when it is tried: a typed error that says what to do, in
-//! no more time than was given, with no token in it.
+//! Mistakes that only a connect can detect: it returns a typed error before the deadline. The error
+//! says what to do, and contains no token.
 
 use std::{error::Error as _, time::Duration};
 
@@ -16,11 +16,11 @@ use tokio::{
 
 use crate::{
     Shop, refused, refused_saying,
-    support::{credential::said, nobody_listens},
+    support::{credential::said, refusing_port},
     until, without_pauses,
 };
 
-/// The shop on a virtual machine.
+/// The shop, with the identity of a virtual machine.
 async fn on_a_machine(client_id: Option<&str>) -> Shop {
     let shop = Shop::open().await;
     let builder = match client_id {
@@ -44,7 +44,7 @@ async fn no_identity_is_available() {
     assert!(matches!(error, Error::Token { .. }), "{error:?}");
     assert_eq!(shop.counters().connections, 0);
 
-    // Nothing sticks: once there is one, a second later, it works.
+    // The failure is not cached: once there is an identity, a connect succeeds a second later.
     shop.emulator.identity().come_back().unwrap();
     shop.clock.advance(Duration::from_secs(2));
     shop.connector("").connect().await.unwrap();
@@ -52,16 +52,16 @@ async fn no_identity_is_available() {
 
 #[tokio::test]
 async fn an_identity_that_is_not_assigned() {
-    let nobody = "00000000-0000-0000-0000-00000000beef";
-    let shop = on_a_machine(Some(nobody)).await;
-    let facts = ["cannot get a token for", "Identity not found", nobody];
+    let unassigned = "00000000-0000-0000-0000-00000000beef";
+    let shop = on_a_machine(Some(unassigned)).await;
+    let facts = ["cannot get a token for", "Identity not found", unassigned];
     let error = refused_saying(&shop.connector(""), &facts).await;
     assert!(matches!(error, Error::Token { .. }) && !error.is_transient(), "{error:?}");
     assert_eq!((shop.token_requests(), shop.counters().connections), (1, 0));
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_token() {
+async fn a_response_without_a_token() {
     let shop = on_a_machine(None).await;
     shop.emulator.identity().fail_next(1, Fault::Status(200, "<!doctype html>".to_owned()));
     let error = refused_saying(&shop.connector(""), &["cannot get a token for"]).await;
@@ -101,7 +101,7 @@ async fn a_database_that_does_not_exist() {
         assert!(said(&error).contains(fact), "{fact} is missing: {}", said(&error));
     }
     assert_eq!(error.server_error().unwrap().code(), 4060);
-    // It might have been failing over.
+    // The connect is retried, because the database might be failing over.
     assert_eq!((shop.counters().refused_logins, connector.report().retried), (3, 2));
 }
 
@@ -115,17 +115,17 @@ async fn a_connection_string_without_a_database() {
 }
 
 #[tokio::test]
-async fn a_port_where_nobody_listens() {
+async fn a_port_without_a_listener() {
     let shop = Shop::open().await;
-    let (port, _held) = nobody_listens();
+    let (port, _held) = refusing_port();
     let connector = shop.connector_to("127.0.0.1", port, "");
     let address = format!("127.0.0.1,{port} cannot be reached");
     let error = refused_saying(&connector, &[&address, "firewall", "refused"]).await;
     assert!(matches!(error, Error::Dial { .. }) && error.is_transient(), "{error:?}");
 }
 
-/// A listener that treats each connection like this.
-async fn host<F, R>(treat: F) -> u16
+/// Starts a listener that calls `serve` for each connection; returns its port.
+async fn host<F, R>(serve: F) -> u16
 where
     F: Fn(tokio::net::TcpStream) -> R + Send + Sync + 'static,
     R: Future<Output = ()> + Send,
@@ -134,14 +134,14 @@ where
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         loop {
-            treat(listener.accept().await.unwrap().0).await;
+            serve(listener.accept().await.unwrap().0).await;
         }
     });
     port
 }
 
 #[tokio::test]
-async fn a_host_that_is_no_tds_server() {
+async fn a_host_that_is_not_a_tds_server() {
     let shop = Shop::open().await;
     let long = [&[4, 1, 0xff, 0xff, 0, 0, 0, 0][..], &[0; 9000]].concat();
     let answers = [
@@ -171,15 +171,15 @@ async fn a_host_that_is_no_tds_server() {
     }
 }
 
-/// A server of the other version of TDS: it closes the connection, or answers in its own way.
+/// Such a server closes the connection, or sends an error of its own version.
 #[tokio::test]
 async fn a_server_that_speaks_the_other_version_of_tds_is_reported_with_encrypt() {
     /// A TLS alert: unexpected message.
     const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
-    /// A TDS error response begins like this.
+    /// The first bytes of a TDS error response.
     const RESPONSE: &[u8] = &[4, 1, 0, 12, 0, 0, 1, 0, 0xaa, 0, 0, 0];
     let shop = Shop::open().await;
-    for (encrypt, answer, says) in [
+    for (encrypt, response, advice) in [
         ("Strict", None, "Encrypt=Strict needs a server that speaks TDS 8.0"),
         ("Strict", Some(RESPONSE), "set Encrypt=Mandatory"),
         ("Mandatory", None, "only speaks TDS 8.0 needs Encrypt=Strict"),
@@ -187,8 +187,8 @@ async fn a_server_that_speaks_the_other_version_of_tds_is_reported_with_encrypt(
     ] {
         let port = host(move |mut socket| async move {
             let _ = socket.read(&mut [0; 512]).await;
-            if let Some(answer) = answer {
-                let _ = socket.write_all(answer).await;
+            if let Some(response) = response {
+                let _ = socket.write_all(response).await;
             }
         })
         .await;
@@ -196,9 +196,9 @@ async fn a_server_that_speaks_the_other_version_of_tds_is_reported_with_encrypt(
         let error = shop.connector_to("127.0.0.1", port, &more).connect().await.unwrap_err();
         let said =
             format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
-        assert!(said.contains(says), "{encrypt}, {answer:?}: {said}");
+        assert!(said.contains(advice), "{encrypt}, {response:?}: {said}");
     }
-    // Elsewhere, `Encrypt` is not the reason.
+    // At other stages, the error does not mention `Encrypt`.
     shop.server().behaviour().disturb(1, fault::Stage::Tls, fault::Fault::Cut);
     let error = shop.connector("ConnectRetryCount=0").connect().await.unwrap_err();
     let said = format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
@@ -216,7 +216,7 @@ async fn a_host_that_closes_at_once() {
     assert_eq!((error.is_transient(), connector.report().retried), (true, 2));
 }
 
-/// The error of a connect whose time is over once `stuck`.
+/// Lets a connect time out after `stuck` completes; returns its error.
 async fn timed_out(shop: &Shop, connector: Connector, stuck: impl Future<Output = ()>) -> Error {
     let connecting = tokio::spawn(async move { refused(&connector).await });
     stuck.await;
@@ -233,7 +233,7 @@ fn assert_timed_out(error: &Error, at: Stage, words: &str) {
 }
 
 #[tokio::test]
-async fn an_identity_endpoint_that_never_answers() {
+async fn an_identity_endpoint_that_never_responds() {
     let shop = Shop::open().await;
     shop.emulator.identity().hold();
     let connector = shop.connector("");
@@ -242,14 +242,14 @@ async fn an_identity_endpoint_that_never_answers() {
     for words in ["cannot get a token for localhost", "managed identity", "after 15s"] {
         assert!(said(&error).contains(words), "{}", said(&error));
     }
-    // The request went on, and the next caller has its answer.
+    // The request continued in the background; the next caller gets its token.
     shop.emulator.identity().release();
     shop.connector("").connect().await.unwrap();
     assert_eq!(shop.token_requests(), 1);
 }
 
 #[tokio::test]
-async fn a_host_that_accepts_and_never_answers() {
+async fn a_host_that_accepts_connections_and_never_responds() {
     let shop = Shop::open().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -267,7 +267,7 @@ async fn a_host_that_accepts_and_never_answers() {
 }
 
 #[tokio::test]
-async fn a_host_that_falls_silent_in_the_tls_handshake() {
+async fn a_host_that_stops_responding_in_the_tls_handshake() {
     let shop = Shop::open().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -291,19 +291,19 @@ async fn a_host_that_falls_silent_in_the_tls_handshake() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_the_login() {
+async fn a_server_that_does_not_respond_to_the_login() {
     let shop = Shop::open().await;
     shop.server().behaviour().delay_logins(Duration::from_secs(3600));
     let capture = crate::logs::capture();
     let connector = shop.connector("");
-    // Our event of the login is told just before it is sent.
+    // The event is logged just before the login is sent.
     let error = timed_out(&shop, connector, until(|| capture.text().contains("logging in"))).await;
     assert_timed_out(&error, Stage::Login, "login response");
     assert_eq!(shop.counters().logins, 0);
 }
 
 #[tokio::test]
-async fn a_server_that_breaks_off_during_the_login_is_tried_again() {
+async fn a_connection_that_is_dropped_during_the_login_is_retried() {
     let shop = Shop::open().await;
     shop.server().behaviour().disturb(1, fault::Stage::Login, fault::Fault::Cut);
     let capture = crate::logs::capture();

@@ -1,6 +1,5 @@
-//! Whatever is dropped, wherever it waits: the next borrower has a clean session
-//! and its own answers. The network hands the bytes on in small pieces, so that
-//! there are many places to wait at.
+//! Futures that are dropped at any await point: the next borrower gets a clean session and its own
+//! results. The network forwards small pieces, so that there are many await points.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -14,7 +13,7 @@ use crate::{
     until,
 };
 
-/// More places to wait at than anything here has.
+/// More await points than any future in this module has.
 const MOST: usize = 2000;
 
 /// Polls `future` until it has been pending for the `nth` time, then drops it.
@@ -32,8 +31,8 @@ async fn dropped_at<F: Future>(nth: usize, future: F) -> Option<F::Output> {
     .await
 }
 
-/// A pool of one, by a network that carries 16 bytes at a time.
-async fn slowly(shop: &Shop, recycling: Recycling) -> (Pool, Connector, Network) {
+/// A pool of one connection, through a network that forwards 16 bytes at a time.
+async fn slow_pool(shop: &Shop, recycling: Recycling) -> (Pool, Connector, Network) {
     let network = Network::to(shop.server().addr()).unwrap();
     network.split(16);
     let connector = shop.connector_to("localhost", network.addr().port(), "");
@@ -43,13 +42,13 @@ async fn slowly(shop: &Shop, recycling: Recycling) -> (Pool, Connector, Network)
 }
 
 /// Leaves traces in the session.
-async fn soil(client: &mut Client) {
+async fn leave_traces(client: &mut Client) {
     run(client, "CREATE TABLE #bill (total int); EXEC sp_set_session_context N'tenant', N'a'")
         .await;
     run(client, "SET LOCK_TIMEOUT 100; BEGIN TRANSACTION").await;
 }
 
-/// What the next borrower finds.
+/// Checks that the next borrower gets a clean session and its own result.
 async fn assert_next_is_clean(pool: &Pool) {
     let mut next = pool.get().await.unwrap();
     assert_eq!(number(&mut next, "SELECT 4711").await, 4711);
@@ -57,12 +56,12 @@ async fn assert_next_is_clean(pool: &Pool) {
 }
 
 #[tokio::test]
-async fn a_checkout_that_is_dropped_anywhere() {
+async fn a_checkout_can_be_dropped_at_any_await_point() {
     for recycling in BOTH {
         let shop = Shop::open().await;
-        let (pool, connector, _network) = slowly(&shop, recycling).await;
-        // First those that log in, then those that adopt the login of the one before, then those
-        // that find an idle connection.
+        let (pool, connector, _network) = slow_pool(&shop, recycling).await;
+        // First connects that log in, then checkouts that adopt the login of the previous one, then
+        // checkouts of an idle connection.
         let mut places = 0;
         for nth in 0..MOST {
             if dropped_at(nth, connector.connect()).await.is_some() {
@@ -70,7 +69,7 @@ async fn a_checkout_that_is_dropped_anywhere() {
                 break;
             }
         }
-        assert!((20..MOST).contains(&places), "{places} places in a login");
+        assert!((20..MOST).contains(&places), "{places} await points in a login");
         let logins = connector.report().logins;
         let mut nth = 0;
         while dropped_at(nth, pool.get()).await.is_none() {
@@ -79,8 +78,8 @@ async fn a_checkout_that_is_dropped_anywhere() {
         assert_eq!(connector.report().logins, logins + 1, "one login for {nth} callers");
         for nth in 0..MOST {
             let mut a = pool.get().await.unwrap();
-            // Fast recycling would refuse the next request over the transaction.
-            soil(&mut a).await;
+            // Fast recycling would reject the next request because of the transaction.
+            leave_traces(&mut a).await;
             if recycling == Recycling::Fast {
                 run(&mut a, "ROLLBACK").await;
             }
@@ -99,15 +98,15 @@ async fn a_checkout_that_is_dropped_anywhere() {
     }
 }
 
-/// What a borrower does, dropped at each place where it waits, in turn.
-async fn dropped_anywhere(does: impl AsyncFn(&mut Client)) {
+/// Drops `work` at each of its await points, one after the other.
+async fn drop_at_each_await_point(work: impl AsyncFn(&mut Client)) {
     for recycling in BOTH {
         let shop = Shop::open().await;
-        let (pool, connector, _network) = slowly(&shop, recycling).await;
+        let (pool, connector, _network) = slow_pool(&shop, recycling).await;
         let mut places = None;
         for nth in 0..MOST {
             let mut a = pool.get().await.unwrap();
-            let done = dropped_at(nth, does(&mut a)).await.is_some();
+            let done = dropped_at(nth, work(&mut a)).await.is_some();
             drop(a);
             assert_next_is_clean(&pool).await;
             if done {
@@ -115,16 +114,16 @@ async fn dropped_anywhere(does: impl AsyncFn(&mut Client)) {
                 break;
             }
         }
-        let places = places.expect("it ends");
+        let places = places.expect("fewer than MOST await points");
         let retired: u64 = connector.report().retired.iter().map(|(_, count)| count).sum();
-        // Dropped on the way, a connection ends; done, it lives on.
+        // A connection is retired if its work was dropped, and kept if the work was completed.
         assert!(places > 2 && retired > 0 && retired <= places as u64, "{retired} of {places}");
     }
 }
 
 #[tokio::test]
-async fn a_query_that_is_dropped_anywhere() {
-    dropped_anywhere(async |client| {
+async fn a_query_can_be_dropped_at_any_await_point() {
+    drop_at_each_await_point(async |client| {
         let rows = client.query("SELECT @P1 UNION ALL SELECT 2", &[&1_i32]).await.unwrap();
         assert_eq!(rows.into_first_result().await.unwrap().len(), 2);
     })
@@ -132,9 +131,9 @@ async fn a_query_that_is_dropped_anywhere() {
 }
 
 #[tokio::test]
-async fn a_stream_of_rows_that_is_dropped_anywhere() {
+async fn a_stream_of_rows_can_be_dropped_at_any_await_point() {
     let sql = format!("SELECT '{0}' UNION ALL SELECT '{0}'", "x".repeat(300));
-    dropped_anywhere(async |client| {
+    drop_at_each_await_point(async |client| {
         let mut rows = client.simple_query(&*sql).await.unwrap();
         while rows.try_next().await.unwrap().is_some() {}
     })
@@ -142,9 +141,9 @@ async fn a_stream_of_rows_that_is_dropped_anywhere() {
 }
 
 #[tokio::test]
-async fn a_long_request_that_is_dropped_anywhere() {
+async fn a_long_request_can_be_dropped_at_any_await_point() {
     let text = "x".repeat(6000);
-    dropped_anywhere(async |client| {
+    drop_at_each_await_point(async |client| {
         let done =
             client.execute("SELECT 1 WHERE @P1 IS NOT NULL", &[&text.as_str()]).await.unwrap();
         assert_eq!(done.total(), 1);

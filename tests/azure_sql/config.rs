@@ -1,5 +1,5 @@
-//! Every form of a connection string leads to the same pool, and what cannot be is
-//! refused when it is built.
+//! Every form of connection string configures the same pool. Invalid settings are errors when the
+//! pool is built.
 
 use entra_pool::{
     azure_sql::{self, Config, ConfigError, Connector, Error},
@@ -17,7 +17,7 @@ fn identity() -> Identity {
     Identity::new(TestCredential::new("x", 0))
 }
 
-/// The refusal of a connection string, which names `fact`.
+/// The error for a connection string, which contains `fact`.
 fn refused(string: &str, fact: &str) -> ConfigError {
     let error = azure_sql::pool_with(&identity(), string).err().unwrap();
     let said = said(&error);
@@ -46,7 +46,7 @@ fn an_unknown_keyword() {
 
 #[test]
 fn a_password_that_is_not_quoted() {
-    // Its second half seems to be a keyword.
+    // The second half of the password looks like a keyword.
     let error = refused(&format!("{AZURE}Password=a;hunter2=b"), "must be quoted");
     assert!(matches!(error, ConfigError::Syntax { .. }), "{error:?}");
 }
@@ -64,25 +64,25 @@ fn broken_urls() {
 }
 
 #[test]
-fn what_shuts_something_else_out() {
+fn settings_that_exclude_each_other() {
     let string = format!("{AZURE}certificate=ca.pem;ServerCertificate=db.pem");
     let error = refused(&string, "'certificate' and 'ServerCertificate' exclude each other");
     assert!(matches!(error, ConfigError::Conflict { .. }), "{error:?}");
 }
 
 #[test]
-fn no_server() {
+fn a_missing_server() {
     refused("Database=orders", "'Server' is missing");
 }
 
 #[test]
-fn a_password_beside_a_token() {
+fn a_password_and_a_token() {
     let error = refused(&format!("{AZURE}User Id=sa;Password=hunter2"), "'Password'");
     assert!(matches!(error, ConfigError::Value { .. }), "{error:?}");
 }
 
 #[test]
-fn encryption_that_is_less_than_verified() {
+fn encryption_without_verification() {
     for (keyword, value) in
         [("Encrypt", "False"), ("Encrypt", "Optional"), ("TrustServerCertificate", "True")]
     {
@@ -92,7 +92,7 @@ fn encryption_that_is_less_than_verified() {
 }
 
 #[test]
-fn a_server_that_nobody_knows_the_scope_of() {
+fn a_server_with_an_unknown_scope() {
     let error = refused("Server=sql.internal;Database=orders", "Entra Scope=");
     assert!(matches!(error, ConfigError::UnknownHost { .. }), "{error:?}");
 }
@@ -122,7 +122,7 @@ fn tokens_of_another_scope() {
 }
 
 #[test]
-fn a_ca_file_that_is_not_there() {
+fn a_missing_ca_file() {
     let string = format!("{AZURE}TrustServerCertificateCA=/nowhere/ca.pem");
     let error = azure_sql::pool_with(&identity(), &string).err().unwrap();
     assert!(matches!(error, Error::TlsConfig(_)), "{error:?}");
@@ -130,7 +130,7 @@ fn a_ca_file_that_is_not_there() {
 }
 
 #[test]
-fn a_user_id_that_is_no_client_id() {
+fn a_user_id_that_is_not_a_client_id() {
     let string = format!("{AZURE}Authentication=Active Directory MSI;User Id=shop");
     let error = azure_sql::pool(&string).err().unwrap();
     assert!(matches!(error, Error::Identity(_)), "{error:?}");
@@ -138,7 +138,7 @@ fn a_user_id_that_is_no_client_id() {
 }
 
 #[test]
-fn a_login_that_needs_a_person() {
+fn an_interactive_login() {
     let string = format!("{AZURE}Authentication=Active Directory Interactive");
     let error = azure_sql::pool(&string).err().unwrap();
     assert!(matches!(error, Error::Config(ConfigError::Value { .. })), "{error:?}");
@@ -146,7 +146,7 @@ fn a_login_that_needs_a_person() {
 }
 
 #[test]
-fn a_user_id_that_is_no_client_id_is_named_as_it_is_written() {
+fn the_error_for_a_user_id_names_the_keyword_as_written() {
     let string = "Server=a.database.windows.net;Authentication=Active Directory MSI;User Id=sa";
     let error = entra_pool::azure_sql::pool(string).unwrap_err();
     let said = said(&error);
@@ -154,7 +154,7 @@ fn a_user_id_that_is_no_client_id_is_named_as_it_is_written() {
 }
 
 #[test]
-fn a_configuration_is_shown_as_the_string_that_it_is_read_from() {
+fn a_configuration_is_displayed_as_its_connection_string() {
     let shown = "Server=tcp:shop.database.windows.net,1433;Database=orders;\
                   Encrypt=Strict;ApplicationIntent=ReadOnly;Connect Timeout=60;Max Pool Size=16";
     let principal = "Authentication=Active Directory Service Principal;User Id=3f@contoso";
@@ -165,7 +165,7 @@ fn a_configuration_is_shown_as_the_string_that_it_is_read_from() {
 }
 
 #[tokio::test]
-async fn every_form_of_a_connection_string_leads_to_the_database() {
+async fn every_format_of_connection_string_connects_to_the_database() {
     let shop = Shop::open().await;
     let port = shop.server().addr().port();
     let ca = shop.emulator.ca_path().display().to_string();
@@ -180,7 +180,7 @@ async fn every_form_of_a_connection_string_leads_to_the_database() {
         )
         .parse(),
         format!("mssql://localhost:{port}/orders?certificate={encoded}&entra+scope={scope}").parse(),
-        // ODBC's and Prisma's.
+        // Strings for ODBC and Prisma.
         format!(
             "Driver={{ODBC Driver 18 for SQL Server}};Server=tcp:localhost,{port};Database={{orders}};\
              MARS_Connection=yes;Trust_Server_Certificate_CA={{{ca}}};Entra Scope={scope}"
@@ -203,7 +203,7 @@ async fn every_form_of_a_connection_string_leads_to_the_database() {
 }
 
 #[tokio::test]
-async fn a_server_on_this_machine_may_show_any_certificate_if_a_method_says_so() {
+async fn dangerous_parse_accepts_any_certificate_of_a_local_server() {
     let shop = Shop::open().await;
     let port = shop.server().addr().port();
     let string = format!(
@@ -217,7 +217,7 @@ async fn a_server_on_this_machine_may_show_any_certificate_if_a_method_says_so()
 }
 
 #[test]
-fn tools_that_are_logged_in_are_asked_by_name() {
+fn a_connection_string_can_select_a_command_line_tool() {
     for (authentication, name) in [
         ("ActiveDirectoryAzCli", "Azure CLI"),
         ("ActiveDirectoryAzureDeveloperCli", "Azure Developer CLI"),
@@ -228,11 +228,10 @@ fn tools_that_are_logged_in_are_asked_by_name() {
     }
 }
 
-/// `parse_with_credential` reads the process' own variables: the test runs itself again with
-/// them.
+/// `parse_with_credential` reads the process' variables: the test runs itself again with others.
 #[cfg(feature = "azure-identity")]
 #[test]
-fn what_a_service_principals_string_leaves_out_the_environment_says() {
+fn the_environment_completes_the_string_of_a_service_principal() {
     const MARK: &str = "ENTRA_POOL_TEST_PRINCIPAL";
     const ID: &str = "11111111-2222-3333-4444-555555555555";
     let credential = |more: &str| match Config::parse_with_credential(&format!(
@@ -276,7 +275,7 @@ fn what_a_service_principals_string_leaves_out_the_environment_says() {
         Err(_) => {
             for mark in ["nothing", "all"] {
                 let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-                child.args(["what_a_service_principals_string", "--nocapture"]);
+                child.args(["the_environment_completes_the_string", "--nocapture"]);
                 child.env_clear().env(MARK, mark);
                 if mark == "all" {
                     child.env("AZURE_TENANT_ID", "contoso").env("AZURE_CLIENT_ID", ID);
@@ -290,9 +289,9 @@ fn what_a_service_principals_string_leaves_out_the_environment_says() {
     }
 }
 
-/// `pool_from_env` reads the process' own variables: the test runs itself again with them.
+/// `pool_from_env` reads the process' variables: the test runs itself again with others.
 #[test]
-fn a_pool_is_made_from_the_environment_and_the_variables_are_logged() {
+fn a_pool_is_built_from_the_environment_and_the_variables_are_logged() {
     const MARK: &str = "ENTRA_POOL_TEST_FROM_ENV";
     if std::env::var_os(MARK).is_some() {
         let logs = crate::support::logs::capture();
@@ -312,7 +311,7 @@ fn a_pool_is_made_from_the_environment_and_the_variables_are_logged() {
         &[("AZURE_SQL_SERVER", "shop.database.windows.net"), ("AZURE_SQL_DATABASE", "orders")],
     ] {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["a_pool_is_made_from_the_environment", "--nocapture"]).env_clear();
+        child.args(["a_pool_is_built_from_the_environment", "--nocapture"]).env_clear();
         let output = child.env(MARK, "").envs(variables.iter().copied()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && said.contains("1 passed"), "{said}");

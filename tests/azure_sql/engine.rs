@@ -1,9 +1,9 @@
 //! `ENTRA_POOL_TEST_SQL_SERVER` runs the suite through `AzureSqlFront` against another server.
 //!
-//! Its value is the URL of a SQL Server, `sqlserver://USER:PASSWORD@HOST:PORT`, whose database
-//! `orders` each test creates again (so the tests must run one after the other), or `stand-in`:
-//! then the engine behind the front is the emulator's own, with a SQL login. `tests/sql-server`
-//! runs the tests that do not need the faults of the stand-in.
+//! Its value is the URL of a SQL Server, `sqlserver://USER:PASSWORD@HOST:PORT`, or `stand-in` for
+//! the emulator's own engine with a SQL login. Each test creates the database `orders` of a SQL
+//! Server again, so the tests must run one after the other. `tests/sql-server` runs the tests that
+//! do not need the faults of the stand-in.
 
 use std::{collections::BTreeMap, env, sync::Arc};
 
@@ -27,7 +27,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// `None` without the variable.
+    /// Returns `None` if the variable is not set.
     pub(crate) async fn start(emulator: &Emulator) -> Option<Self> {
         let text = env::var("ENTRA_POOL_TEST_SQL_SERVER").ok().filter(|text| !text.is_empty())?;
         let (issuer, directory) = (Arc::clone(emulator.issuer()), Arc::clone(emulator.directory()));
@@ -56,7 +56,7 @@ impl Engine {
         let front = AzureSqlFront {
             endpoint: AzureSqlEndpoint::new(issuer, directory, tls),
             engine,
-            // A container signs its certificate itself.
+            // The certificate of a container is self-signed.
             engine_trust: EngineTrust::DangerousAny,
             engine_logins: BTreeMap::from([(emulator.user_assigned().name.clone(), login)]),
         };
@@ -72,7 +72,7 @@ impl Engine {
     }
 }
 
-/// Creates the database `orders`, without what an earlier test has left in it.
+/// Creates an empty database `orders`, which replaces that of an earlier test.
 pub(crate) async fn create_database(shop: &Shop) {
     let master = shop.string().replace("Database=orders", "Database=master");
     let mut connection = shop.connector_of(&master).connect().await.unwrap();

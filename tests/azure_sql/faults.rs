@@ -1,5 +1,5 @@
-//! Whatever breaks, and wherever it breaks: an error of a type within the time
-//! limit, a pool that works afterwards, and nothing that is left behind.
+//! Network faults at every packet: the caller gets a typed error within the time limit, the pool
+//! works afterwards, and nothing leaks.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{Shop, borders::packet_borders, pool, recycled, until};
 /// `Connect Timeout`'s default.
 const CONNECT: Duration = Duration::from_secs(15);
 
-/// So long the probe of an idle connection is waited for.
+/// The time limit of the probe of an idle connection.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// A server behind a network that breaks.
@@ -26,21 +26,21 @@ struct World {
     shop: Shop,
     server: AzureSqlServer,
     network: Network,
-    /// Of all connection strings.
+    /// Part of all connection strings.
     keywords: &'static str,
-    /// Tasks of this runtime while nobody is connected.
+    /// The number of the runtime's tasks without a connection.
     tasks: usize,
 }
 
-/// How a use of the pool went.
+/// The outcome of using the pool.
 #[derive(Debug)]
 enum Outcome {
     Fine,
     /// No connection.
     Pool(PoolError),
-    /// A connection, but no answer.
+    /// A connection, but a failed query.
     Query(tiberius::error::Error),
-    /// A query whose answer does not come was dropped.
+    /// A query without a response was dropped.
     GivenUp,
 }
 
@@ -52,7 +52,7 @@ impl World {
         let server = shop.another_server("127.0.0.1", |options| options.endpoint.tls = tls).await;
         let network = Network::to(server.addr()).unwrap();
         let mut world = Self { shop, server, network, keywords, tasks: 0 };
-        // The token is there from now on, and the HTTP connection that brought it.
+        // From now on, the token is cached and the HTTP connection that fetched it is open.
         let (pool, connector) = world.pool(Recycling::Fast);
         assert!(matches!(use_twice(&pool).await, Outcome::Fine));
         drop((pool, connector));
@@ -63,7 +63,7 @@ impl World {
         world
     }
 
-    /// A pool of one, with no TLS session to resume.
+    /// A pool of one connection, without a TLS session to resume.
     fn pool(&self, recycling: Recycling) -> (Pool, Connector) {
         let port = self.network.addr().port();
         let connector = self.shop.connector_to("127.0.0.1", port, self.keywords);
@@ -71,7 +71,7 @@ impl World {
         (pool(&connector, 1), connector)
     }
 
-    /// How many packets an undisturbed use of a pool takes in either direction.
+    /// The number of packets in each direction when a pool is used without faults.
     async fn packets(&self, recycling: Recycling) -> [(Towards, usize); 2] {
         self.network.record(true);
         let (pool, connector) = self.pool(recycling);
@@ -84,7 +84,7 @@ impl World {
             .map(|(towards, sent)| (towards, packet_borders(&sent).len()))
     }
 
-    /// Nothing comes and goes any more, as far as can be seen.
+    /// Waits until the network appears to be idle.
     async fn quiet(&self) {
         loop {
             let before = self.network.counters();
@@ -97,21 +97,20 @@ impl World {
         }
     }
 
-    /// Uses the pool while every connection has `fault`, and lets the time pass
-    /// that its user would wait.
+    /// Uses the pool while every connection has `fault`. Advances the clock while the caller waits.
     async fn disturbed(&self, pool: &Pool, fault: Fault) -> Outcome {
         let faults = self.network.counters().faults;
         self.network.disturb(usize::MAX, fault);
         let outcome = self.wait(use_twice(pool), |clock| {
             if self.network.counters().faults == faults {
-                return Wait::On;
+                return Wait::Continue;
             }
             match (fault.act, clock.next_wake()) {
                 (Act::Stall, None) => Wait::GiveUp,
-                (Act::Stall, Some(_)) => Wait::Pass,
-                // The limit, and the pause before another try.
-                (_, Some(pause)) if pause < PROBE * 2 && clock.sleepers() == 2 => Wait::Pass,
-                _ => Wait::On,
+                (Act::Stall, Some(_)) => Wait::Advance,
+                // The time limit, and the pause before a retry.
+                (_, Some(pause)) if pause < PROBE * 2 && clock.sleepers() == 2 => Wait::Advance,
+                _ => Wait::Continue,
             }
         });
         let outcome = outcome.await;
@@ -119,14 +118,13 @@ impl World {
         outcome
     }
 
-    /// Uses the pool while the network is well. A connection that is silent since
-    /// before is waited for as long as its probe lasts; without a probe it costs its
-    /// borrower one query.
+    /// Uses the pool while the network works. A connection that has stalled before delays the
+    /// checkout by the time limit of the probe. Without a probe, it costs its borrower one query.
     async fn undisturbed(&self, pool: &Pool, recycling: Recycling) -> Outcome {
         let outcome = self.wait(use_twice(pool), |clock| match clock.next_wake() {
-            Some(PROBE) => Wait::Pass,
+            Some(PROBE) => Wait::Advance,
             None if recycling == Recycling::Fast => Wait::GiveUp,
-            _ => Wait::On,
+            _ => Wait::Continue,
         });
         match (outcome.await, recycling) {
             (Outcome::Query(_) | Outcome::GivenUp, Recycling::Fast) => use_twice(pool).await,
@@ -147,14 +145,14 @@ impl World {
                 () = self.quiet() => {}
             }
             match (stuck(&self.shop.clock), self.shop.clock.next_wake()) {
-                (Wait::Pass, Some(time)) => self.shop.clock.advance(time),
+                (Wait::Advance, Some(time)) => self.shop.clock.advance(time),
                 (Wait::GiveUp, _) => return Outcome::GivenUp,
                 _ => {}
             }
         }
     }
 
-    /// Sockets and tasks are gone on either side.
+    /// Checks that no socket and no task is left on either side.
     async fn assert_nothing_left(&self, case: &str) {
         until(|| self.network.counters().open + self.server.counters().open_connections == 0).await;
         until(|| alive_tasks() <= self.tasks).await;
@@ -162,11 +160,11 @@ impl World {
     }
 }
 
-/// What to do with a use of the pool in which nothing moves.
+/// What to do when using the pool makes no progress.
 enum Wait {
-    On,
-    /// Until the next thing happens by the clock.
-    Pass,
+    Continue,
+    /// Advance the clock to the next wake-up.
+    Advance,
     GiveUp,
 }
 
@@ -174,8 +172,8 @@ fn alive_tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }
 
-/// A connection, a query of several packets with an answer of several; and once
-/// more, on the same connection if it is still good.
+/// Checks out a connection and runs a query whose request and response have several packets; then
+/// again, on the same connection if it still works.
 async fn use_twice(pool: &Pool) -> Outcome {
     for word in ["first", "second"] {
         let mut connection = match pool.get().await {
@@ -196,11 +194,11 @@ async fn use_twice(pool: &Pool) -> Outcome {
     Outcome::Fine
 }
 
-/// Names the outcome, which must be one that a caller can tell and act upon.
+/// Names the outcome, which a caller must be able to recognize and handle.
 fn kind(outcome: &Outcome, act: Act, case: &str) -> &'static str {
     let stalled = act == Act::Stall;
     match outcome {
-        // What was broken came behind all that was wanted.
+        // The fault came after everything that was needed.
         Outcome::Fine => "Fine",
         Outcome::GivenUp if stalled => "GivenUp",
         Outcome::Query(tiberius::error::Error::Io { .. }) if !stalled => "Query",
@@ -216,7 +214,7 @@ fn kind(outcome: &Outcome, act: Act, case: &str) -> &'static str {
     }
 }
 
-async fn break_everywhere(
+async fn break_at_each_packet(
     tls: &'static rustls::SupportedProtocolVersion,
     keywords: &'static str,
     recycling: Recycling,
@@ -229,7 +227,7 @@ async fn break_everywhere(
         for packet in 0..=packets {
             for act in [Act::Close, Act::Reset, Act::Stall] {
                 let after = After::Packets(packet, packet_borders);
-                let case = format!("{act:?} behind packet {packet} of {packets} to {towards:?}");
+                let case = format!("{act:?} after packet {packet} of {packets} to {towards:?}");
                 let (pool, connector) = world.pool(recycling);
                 let began = clock.monotonic();
                 let outcome = world.disturbed(&pool, Fault { towards, after, act }).await;
@@ -249,40 +247,40 @@ async fn break_everywhere(
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_at_any_packet_with_tls_1_3_verified() {
-    break_everywhere(&rustls::version::TLS13, "", Recycling::Clean).await;
+async fn a_connection_that_breaks_at_any_packet_with_tls_1_3_clean() {
+    break_at_each_packet(&rustls::version::TLS13, "", Recycling::Clean).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_with_tls_1_3_fast() {
-    break_everywhere(&rustls::version::TLS13, "", Recycling::Fast).await;
+    break_at_each_packet(&rustls::version::TLS13, "", Recycling::Fast).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_at_any_packet_with_tls_1_2_verified() {
-    break_everywhere(&rustls::version::TLS12, "", Recycling::Clean).await;
+async fn a_connection_that_breaks_at_any_packet_with_tls_1_2_clean() {
+    break_at_each_packet(&rustls::version::TLS12, "", Recycling::Clean).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_with_tls_1_2_fast() {
-    break_everywhere(&rustls::version::TLS12, "", Recycling::Fast).await;
+    break_at_each_packet(&rustls::version::TLS12, "", Recycling::Fast).await;
 }
 
 /// TDS 8.0.
 const STRICT: &str = "Encrypt=Strict";
 
 #[tokio::test]
-async fn a_connection_that_breaks_at_any_packet_strict_with_tls_1_3_verified() {
-    break_everywhere(&rustls::version::TLS13, STRICT, Recycling::Clean).await;
+async fn a_connection_that_breaks_at_any_packet_strict_with_tls_1_3_clean() {
+    break_at_each_packet(&rustls::version::TLS13, STRICT, Recycling::Clean).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_at_any_packet_strict_with_tls_1_2_fast() {
-    break_everywhere(&rustls::version::TLS12, STRICT, Recycling::Fast).await;
+    break_at_each_packet(&rustls::version::TLS12, STRICT, Recycling::Fast).await;
 }
 
 #[tokio::test]
-async fn nothing_is_in_plain_text_where_encryption_is_strict() {
+async fn strict_encryption_sends_nothing_in_plain_text() {
     for keywords in [STRICT, "Encrypt=Mandatory"] {
         let world = World::open(&rustls::version::TLS13, keywords).await;
         world.network.record(true);
@@ -292,7 +290,7 @@ async fn nothing_is_in_plain_text_where_encryption_is_strict() {
         until(|| world.network.counters().open == 0).await;
         let recording = world.network.take_recordings().pop().unwrap();
         for sent in [&recording.to_server, &recording.to_client] {
-            // The first byte tells a TLS record from a packet.
+            // The first byte distinguishes a TLS record from a packet.
             let mut starts = [0].into_iter().chain(packet_borders(sent));
             let bare = starts.any(|at| sent.get(at).is_some_and(|kind| *kind < 20));
             assert_eq!(bare, keywords != STRICT, "{keywords}");

@@ -1,4 +1,4 @@
-//! The pool through a login front, onto an engine that knows only SQL logins.
+//! The pool through a login front, to an engine that accepts only SQL logins.
 
 use std::sync::Arc;
 

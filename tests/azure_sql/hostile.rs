@@ -1,4 +1,4 @@
-//! What a server says gets into errors and logs as text that is fit for them.
+//! Text from a server is filtered before it appears in errors and logs.
 
 use entra_pool::{azure_sql::Error, token::Scope};
 use entra_pool_emulator::azure_sql::ServerError;
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Of the message of an ERROR token, whose length has 16 bits.
+/// The longest message for an ERROR token, whose length has 16 bits.
 const LONGEST: usize = 30_000;
 
 async fn secret(shop: &Shop) -> String {
@@ -25,12 +25,12 @@ fn assert_all_fit(what: &str, error: &Error, secret: &str) {
 }
 
 #[tokio::test]
-async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
+async fn a_servers_login_error_is_filtered_before_it_is_shown_or_logged() {
     let shop = Shop::open().await;
     for at in 0..texts("").len() {
         for number in [18456, 4060, 40613] {
             let captured = capture();
-            // A refused token is replaced: this is the one that is sent first.
+            // A refused token is replaced: this is the first one that is sent.
             let secret = secret(&shop).await;
             let (what, text) = texts(&secret).swap_remove(at);
             let text: String = text.chars().take(LONGEST).collect();
@@ -50,7 +50,7 @@ async fn what_a_server_says_of_a_login_is_fit_to_be_shown_and_logged() {
 }
 
 #[tokio::test]
-async fn where_a_server_routes_a_login_is_fit_to_be_shown_and_logged() {
+async fn a_routing_target_is_filtered_before_it_is_shown_or_logged() {
     let shop = Shop::open().await;
     let secret = secret(&shop).await;
     let captured = capture();
@@ -75,7 +75,7 @@ async fn where_a_server_routes_a_login_is_fit_to_be_shown_and_logged() {
     assert_log_fit("log", &captured.text(), &secret);
 }
 
-/// A refused token is replaced, and the server that sees the other one knows the first.
+/// A refused token is replaced, so the server that receives the second token knows the first.
 #[tokio::test]
 async fn a_second_login_is_not_routed_to_a_part_of_the_first_token() {
     let shop = Shop::open().await;
@@ -94,7 +94,7 @@ async fn a_second_login_is_not_routed_to_a_part_of_the_first_token() {
 }
 
 #[tokio::test]
-async fn a_failed_probe_is_logged_in_fit_text() {
+async fn a_failed_probe_is_logged_as_filtered_text() {
     let shop = Shop::open().await;
     let secret = secret(&shop).await;
     let (pool, _) = shop.pool_of_one(entra_pool::azure_sql::Recycling::Clean);
@@ -107,13 +107,13 @@ async fn a_failed_probe_is_logged_in_fit_text() {
         let log = captured.text();
         let line = log.lines().find(|line| line.contains("probe")).unwrap();
         assert!(line.len() < 2_000, "{what}: {} bytes", line.len());
-        // Nor does the driver log what the server says.
+        // The driver does not log the server's text either.
         assert_log_fit(what, &log, &secret);
     }
 }
 
 #[tokio::test]
-async fn the_names_in_a_certificate_are_fit_to_be_shown() {
+async fn names_in_a_certificate_are_filtered_before_they_are_shown() {
     let shop = Shop::open().await;
     let names: Vec<String> = (0..500).map(|number| format!("name-{number}.example")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -134,9 +134,9 @@ async fn the_names_in_a_certificate_are_fit_to_be_shown() {
     }
 }
 
-/// The server of the second certificate knows the token: it was routed there by one that does.
+/// The second server may know the token: the server that routed the login has received it.
 #[tokio::test]
-async fn the_names_in_a_certificate_do_not_show_a_token_that_was_sent() {
+async fn names_in_a_certificate_do_not_reveal_a_token_that_was_sent() {
     let shop = Shop::open().await;
     let secret = secret(&shop).await;
     let piece = format!("{}.example", &secret[secret.len() - 40..]);

@@ -1,6 +1,6 @@
-//! Many borrowers, few connections: whatever one does to its session, the next
-//! finds one as new. Each borrower writes its name into the session's context, so that the next
-//! one would see a session that was not reset.
+//! Many borrowers and few connections: whatever a borrower does, the next one finds a clean
+//! session. Each borrower writes its name into the session's context, so that the next borrower
+//! detects a session that was not reset.
 
 use std::{
     sync::{
@@ -23,19 +23,19 @@ use crate::{Shop, failure, pool, recycled, retired, run, until};
 const TASKS: u64 = 50;
 const CONNECTIONS: usize = 4;
 
-/// Of real time: what is looked for are races.
+/// In real time, because the test looks for races.
 const DURATION: Duration = Duration::from_secs(10);
 
-/// What the borrowers have met with.
+/// Counts of checkouts and of misuses.
 #[derive(Debug, Default)]
 struct Tally {
     borrowed: AtomicU64,
-    misdeeds: [AtomicU64; Misdeed::ALL.len()],
+    misuses: [AtomicU64; Misuse::ALL.len()],
 }
 
-/// What a borrower leaves behind.
+/// How a borrower leaves its connection.
 #[derive(Debug, Clone, Copy)]
-enum Misdeed {
+enum Misuse {
     TemporaryTable,
     Context,
     Options,
@@ -44,15 +44,15 @@ enum Misdeed {
     Database,
     Transaction,
     TransactionByRequest,
-    /// Both at once: it cannot be rolled back.
+    /// With NOEXEC, the transaction cannot be rolled back.
     TransactionAndNoExec,
     DroppedHalfWritten,
-    DroppedWhileAwaited,
+    DroppedBeforeResponse,
     DroppedAmongRows,
     Nothing,
 }
 
-impl Misdeed {
+impl Misuse {
     const ALL: [Self; 13] = [
         Self::TemporaryTable,
         Self::Context,
@@ -64,14 +64,14 @@ impl Misdeed {
         Self::TransactionByRequest,
         Self::TransactionAndNoExec,
         Self::DroppedHalfWritten,
-        Self::DroppedWhileAwaited,
+        Self::DroppedBeforeResponse,
         Self::DroppedAmongRows,
         Self::Nothing,
     ];
 
-    async fn commit(self, client: &mut Client) {
+    async fn run_on(self, client: &mut Client) {
         const BEGIN: &str = "SET LOCK_TIMEOUT 20; BEGIN TRANSACTION; INSERT INTO orders VALUES (1)";
-        // Another may hold the table: then there is a transaction, and no order in it.
+        // If another borrower has locked the table, the transaction is open without an order.
         let begin = async |client: &mut Client| {
             let begun = async { client.simple_query(BEGIN).await?.into_results().await };
             if let Err(error) = begun.await {
@@ -105,7 +105,7 @@ impl Misdeed {
                     () = std::future::ready(()) => {}
                 }
             }
-            Self::DroppedWhileAwaited => {
+            Self::DroppedBeforeResponse => {
                 let waiting = client.simple_query("WAITFOR DELAY '01:00:00'; SELECT 'not yours'");
                 assert!(timeout(one_moment, waiting).await.is_err());
             }
@@ -146,17 +146,17 @@ async fn assert_clean(
     };
     let rows: Vec<_> = rows.iter().flatten().collect();
     let [row, orders] = rows[..] else { panic!("{borrower}: {rows:?}") };
-    assert_eq!(row.get::<&str, _>(0), Some(borrower), "somebody else's answer");
+    assert_eq!(row.get::<&str, _>(0), Some(borrower), "the result of another request");
     assert_eq!(row.get::<i32, _>(1), Some(0), "{borrower}: @@TRANCOUNT");
     assert_eq!(row.get::<i32, _>(2), Some(-1), "{borrower}: @@LOCK_TIMEOUT");
     assert_eq!(row.get::<&str, _>(3), Some("orders"), "{borrower}: the database");
     assert_eq!(row.get::<&str, _>(4), Some("us_english"), "{borrower}: @@LANGUAGE");
     assert_eq!(row.get::<&str, _>(5), None, "{borrower}: SESSION_CONTEXT");
-    // Which `Fast` does not promise.
+    // `Fast` does not restore the isolation level.
     let isolation_level = row.get::<i32, _>(6);
     assert!(recycling == Recycling::Fast || isolation_level == Some(2), "{borrower}");
-    assert_eq!(row.get::<&str, _>(7), None, "{borrower}: the borrower before, not reset");
-    assert_eq!(orders.get::<i32, _>(0), Some(0), "{borrower}: nobody has committed an order");
+    assert_eq!(row.get::<&str, _>(7), None, "{borrower}: the session was reset");
+    assert_eq!(orders.get::<i32, _>(0), Some(0), "{borrower}: no order was committed");
     assert_eq!(failure(client, "SELECT * FROM #bill").await.code(), Some(208), "{borrower}");
     Ok(())
 }
@@ -169,7 +169,7 @@ async fn borrow(pool: &Pool, recycling: Recycling, seed: u64, until: Instant, ta
         }
         let mut connection: PooledConnection = pool.get().await.unwrap();
         let clean = async {
-            // A transaction-manager request can be a session's first, too.
+            // The first request of a session can also be a transaction-manager request.
             if random.u8(..4) == 0 {
                 connection.begin_transaction().await?;
                 connection.rollback_transaction().await?;
@@ -182,9 +182,9 @@ async fn borrow(pool: &Pool, recycling: Recycling, seed: u64, until: Instant, ta
             Err(error) => panic!("{error:?}"),
         }
         tally.borrowed.fetch_add(1, Relaxed);
-        let chosen = (seed + round) as usize % Misdeed::ALL.len();
-        Misdeed::ALL[chosen].commit(&mut connection).await;
-        tally.misdeeds[chosen].fetch_add(1, Relaxed);
+        let chosen = (seed + round) as usize % Misuse::ALL.len();
+        Misuse::ALL[chosen].run_on(&mut connection).await;
+        tally.misuses[chosen].fetch_add(1, Relaxed);
     }
 }
 
@@ -200,7 +200,7 @@ async fn many_borrowers(recycling: Recycling) {
         borrowers.spawn(async move { borrow(&pool, recycling, seed, end, &tally).await });
     }
     borrowers.join_all().await;
-    // The last cleanings end.
+    // Waits for the last cleanings.
     until(|| pool.status().available == pool.status().size).await;
 
     let (counters, tally) = (shop.counters(), &*tally);
@@ -208,10 +208,10 @@ async fn many_borrowers(recycling: Recycling) {
     assert_eq!(counters.reset_bits, counters.resets);
     let borrowed = tally.borrowed.load(Relaxed);
     assert!(borrowed > TASKS, "{borrowed}");
-    assert!(tally.misdeeds.iter().all(|count| count.load(Relaxed) > 0), "{tally:?}");
-    // Whoever got no new connection got one that was reset.
+    assert!(tally.misuses.iter().all(|count| count.load(Relaxed) > 0), "{tally:?}");
+    // A borrower gets either a new connection or a session that was reset.
     assert!(counters.resets >= borrowed - (counters.logins - 1), "{counters:?}");
-    assert!(counters.logins < borrowed, "sessions were lent again");
+    assert!(counters.logins < borrowed, "sessions were reused");
     let reasons: Vec<_> = retired(&connector).into_iter().map(|(reason, _)| reason).collect();
     assert!(reasons.contains(&RetireReason::Unsettled), "{reasons:?}");
     let open_transaction = match recycling {
@@ -224,11 +224,11 @@ async fn many_borrowers(recycling: Recycling) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_reaches_the_next_of_many_borrowers_verified() {
+async fn nothing_reaches_the_next_borrower_with_clean_recycling() {
     many_borrowers(Recycling::Clean).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_reaches_the_next_of_many_borrowers_fast() {
+async fn nothing_reaches_the_next_borrower_with_fast_recycling() {
     many_borrowers(Recycling::Fast).await;
 }

@@ -1,4 +1,4 @@
-//! Logging in: one token for all, tokens of any length, second tries.
+//! Logins: shared tokens, tokens of any length, retries with a new token, and routing.
 
 use std::{
     sync::Arc,
@@ -23,7 +23,7 @@ use crate::{
 const POSTGRESQL: &str = "https://ossrdbms-aad.database.windows.net";
 
 #[tokio::test]
-async fn one_token_a_scope_is_asked_for_whatever_the_number_of_pools_and_databases() {
+async fn all_pools_of_an_identity_share_one_token_per_scope() {
     let shop = Shop::open().await;
     let mut borrowers = Vec::new();
     for _ in 0..3 {
@@ -51,10 +51,10 @@ async fn one_token_a_scope_is_asked_for_whatever_the_number_of_pools_and_databas
 }
 
 #[tokio::test]
-async fn a_connection_uses_the_token_that_the_one_before_it_fetched() {
+async fn connectors_of_one_identity_share_its_token() {
     let shop = Shop::open().await;
     for logins in 1..=4 {
-        // A connector of its own each time: what is shared is the identity.
+        // Each login has a new connector; only the identity is shared.
         shop.connector("").connect().await.unwrap();
         assert_eq!((shop.counters().logins, shop.token_requests()), (logins, 1));
     }
@@ -74,7 +74,7 @@ async fn a_token_of_any_length_logs_in() {
 }
 
 #[tokio::test]
-async fn what_the_connection_string_says_reaches_the_server() {
+async fn settings_of_the_connection_string_reach_the_server() {
     let shop = Shop::open().await;
     let mut connection = shop.connector("Application Name=till").connect().await.unwrap();
     assert_eq!(text(&mut connection, "SELECT APP_NAME()").await.as_deref(), Some("till"));
@@ -84,7 +84,7 @@ async fn what_the_connection_string_says_reaches_the_server() {
 }
 
 #[tokio::test]
-async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
+async fn a_refused_login_is_retried_once_with_a_newer_token() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     let pool = pool(&connector, 2);
@@ -101,22 +101,22 @@ async fn a_refused_login_is_tried_once_more_with_a_newer_token() {
     let report = connector.report();
     assert_eq!((report.logins, report.refused, report.renewed), (2, 0, 1));
     let (one, other) = (session(&mut first).await, session(&mut second).await);
-    assert_ne!(one, other, "the first lives on");
-    // There is a token that lasts longer, but its own is good for a while.
+    assert_ne!(one, other, "the first connection stays open");
+    // There is a token with a later expiry, but the connection's own token is valid for a while.
     drop(first);
     assert_eq!(session(&mut pool.get().await.unwrap()).await, one);
     assert_eq!(connector.report().retired, []);
 }
 
 #[tokio::test]
-async fn a_token_that_ends_on_the_way_is_replaced_and_says_nothing_of_who_asks() {
-    // Longer than its life.
+async fn a_token_that_expires_during_the_login_is_replaced_and_not_reported_as_refused() {
+    // Longer than the token's lifetime.
     const STALLED: Duration = Duration::from_secs(25 * 3600);
     let shop = Shop::open().await;
     let network = Network::to(shop.server().addr()).unwrap();
     let port = network.addr().port();
     let connector = shop.connector_to("localhost", port, "Connect Timeout=172800");
-    for endpoint_is_there in [true, false] {
+    for endpoint_is_up in [true, false] {
         network.hold();
         let connections = network.counters().connections;
         let connecting = tokio::spawn({
@@ -125,13 +125,13 @@ async fn a_token_that_ends_on_the_way_is_replaced_and_says_nothing_of_who_asks()
         });
         until(|| network.counters().connections > connections).await;
         shop.server().behaviour().fail_logins(1, login_failed());
-        if !endpoint_is_there {
+        if !endpoint_is_up {
             shop.emulator.identity().go_away().await.unwrap();
         }
         shop.clock.advance(STALLED);
         network.release();
         let connected = connecting.await.unwrap();
-        if endpoint_is_there {
+        if endpoint_is_up {
             connected.unwrap();
             assert_eq!((shop.token_requests(), connector.report().renewed), (2, 1));
         } else {
@@ -142,7 +142,7 @@ async fn a_token_that_ends_on_the_way_is_replaced_and_says_nothing_of_who_asks()
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_though_the_endpoint_never_answers() {
+async fn a_refusal_is_reported_even_if_the_identity_endpoint_never_responds() {
     let shop = Shop::open().await;
     shop.connector("").connect().await.unwrap();
     let connector = shop.connector("");
@@ -153,7 +153,7 @@ async fn a_refusal_is_told_though_the_endpoint_never_answers() {
         tokio::spawn(async move { refused(&connector).await })
     };
     shop.emulator.identity().wait_for_requests(2).await;
-    // Half of what is left of the connect, and no more.
+    // A renewal may take half of the connect's remaining time.
     shop.clock.advance(Duration::from_millis(7_500));
     let error = connecting.await.unwrap();
     assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
@@ -161,7 +161,7 @@ async fn a_refusal_is_told_though_the_endpoint_never_answers() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_though_there_is_no_time_for_the_other_token() {
+async fn a_refusal_is_reported_even_if_the_second_login_times_out() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     connector.connect().await.unwrap();
@@ -181,13 +181,13 @@ async fn a_refusal_is_told_though_there_is_no_time_for_the_other_token() {
     }
     shop.clock.advance(Duration::from_secs(15));
     let error = connecting.await.unwrap_err();
-    let Error::TimedOut { source: Some(before), .. } = &error else { panic!("{error:?}") };
-    assert!(matches!(**before, Error::LoginRefused(_)), "{before:?}");
+    let Error::TimedOut { source: Some(previous), .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(**previous, Error::LoginRefused(_)), "{previous:?}");
     assert!(said(&error).contains("CREATE USER"), "{}", said(&error));
 }
 
 #[tokio::test]
-async fn a_token_that_was_fetched_for_the_login_is_not_asked_for_twice() {
+async fn a_token_fetched_for_the_login_is_not_renewed_after_its_refusal() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     shop.server().behaviour().fail_logins(2, login_failed());
@@ -202,13 +202,13 @@ async fn a_token_that_was_fetched_for_the_login_is_not_asked_for_twice() {
 }
 
 #[tokio::test]
-async fn logins_that_are_refused_together_share_one_renewal() {
+async fn logins_that_are_refused_at_the_same_time_share_one_renewal() {
     const LOGINS: u64 = 8;
     let shop = Shop::open().await;
     let connector = shop.connector("");
     connector.connect().await.unwrap();
     shop.server().behaviour().fail_logins(8, login_failed());
-    // No second try comes between the first ones.
+    // No login is retried before all of them are refused.
     shop.emulator.identity().hold();
     let connecting: Vec<_> = (0..LOGINS)
         .map(|_| {
@@ -228,7 +228,7 @@ async fn logins_that_are_refused_together_share_one_renewal() {
 }
 
 #[tokio::test]
-async fn a_pool_whose_user_is_missing_takes_the_token_from_no_other_pool() {
+async fn a_pool_without_a_user_does_not_affect_the_token_of_other_pools() {
     let shop = Shop::open().await;
     let stranger = shop
         .another_server("localhost", |options| options.endpoint.directory = Arc::default())
@@ -241,11 +241,11 @@ async fn a_pool_whose_user_is_missing_takes_the_token_from_no_other_pool() {
         assert_eq!((shop.counters().logins, shop.token_requests()), (round, 2));
     }
     assert_eq!(shop.counters().refused_logins, 0);
-    assert_eq!(stranger.counters().refused_logins, 2, "others get the same refusal");
+    assert_eq!(stranger.counters().refused_logins, 2, "later connects get the same refusal");
 }
 
 #[tokio::test]
-async fn where_the_same_token_comes_again_the_refusal_stands() {
+async fn a_refusal_is_final_if_the_endpoint_returns_the_same_token() {
     let shop = Shop::open().await;
     shop.emulator.identity().configure_tokens(|tokens| tokens.repeat_until_expiry = true);
     shop.connector("").connect().await.unwrap();
@@ -260,16 +260,16 @@ async fn where_the_same_token_comes_again_the_refusal_stands() {
         assert_eq!(refused.source.code(), 18456);
         assert!(error.to_string().ends_with(" The identity has no other token."), "{error}");
     }
-    // One login each, and one request for another token each.
+    // Each connect logs in once, and requests another token once.
     assert_eq!(shop.counters().refused_logins, 2);
     assert_eq!(shop.token_requests(), 3);
     shop.clock.advance(Duration::from_secs(1));
     connector.connect().await.unwrap();
-    assert_eq!(shop.token_requests(), 3, "the token was not thrown away");
+    assert_eq!(shop.token_requests(), 3, "the token was not discarded");
 }
 
 #[tokio::test]
-async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_without_end() {
+async fn the_error_for_a_missing_user_says_how_to_create_it_and_logins_are_limited() {
     let shop = Shop::open().await;
     shop.emulator.directory().remove("shop-identity");
     let connector = shop.connector("");
@@ -288,7 +288,7 @@ async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_with
     assert_eq!((shop.counters().refused_logins, shop.token_requests()), (2, 2));
     let said = error.to_string();
     assert!(said.ends_with(" Another token was refused as well."), "{said}");
-    // Others get the same error for a second.
+    // Further connects get the same error for a second.
     const REPEATED: &str = "The connector returned its last refusal instead of logging in again.";
     for damped in 1..5 {
         let again = refused(&connector).await.to_string();
@@ -296,7 +296,7 @@ async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_with
         assert_eq!((shop.counters().refused_logins, shop.token_requests()), (2, 2));
         assert_eq!(connector.report().damped, damped);
     }
-    // Then each second one login, and other tokens less and less often.
+    // Then there is one login per second, and token requests become less and less frequent.
     for (refusals, requests) in [(4, 3), (5, 3), (7, 4), (8, 4), (9, 4), (10, 4), (12, 5)] {
         shop.clock.advance(Duration::from_secs(1));
         assert!(matches!(refused(&connector).await, Error::LoginRefused(_)));
@@ -304,9 +304,9 @@ async fn a_user_that_does_not_exist_is_told_what_lets_it_in_and_not_retried_with
     }
 }
 
-/// Tokens that tell little, or nothing.
+/// For tokens with few claims or none.
 #[tokio::test]
-async fn a_refusal_says_what_the_token_does_not() {
+async fn a_refusal_describes_tokens_with_missing_claims() {
     use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 
     #[derive(Debug)]
@@ -323,7 +323,7 @@ async fn a_refusal_says_what_the_token_does_not() {
         }
     }
 
-    for (claims, says) in [
+    for (claims, expected) in [
         (None, "is not a JWT"),
         (Some("{}"), "identifies an unnamed principal (object ID unknown"),
         (Some(r#"{"appid": "a-1"}"#), "identifies application a-1 (object ID"),
@@ -334,16 +334,16 @@ async fn a_refusal_says_what_the_token_does_not() {
         };
         let shop = Shop::open().await.with_identity(Fixed(token));
         let connector = shop.connector("");
-        let error = refused_saying(&connector, &[says]).await;
+        let error = refused_saying(&connector, &[expected]).await;
         assert!(matches!(error, Error::LoginRefused(_)), "{error:?}");
     }
 }
 
 #[tokio::test]
-async fn errors_of_azures_that_are_known_come_with_the_way_out() {
+async fn known_azure_errors_come_with_advice() {
     let shop = Shop::open().await;
     let connector = shop.connector("ConnectRetryCount=0");
-    for (number, way_out) in [
+    for (number, advice) in [
         (4060, "CREATE USER"),
         (40613, "Connect Timeout"),
         (40615, "firewall"),
@@ -354,14 +354,14 @@ async fn errors_of_azures_that_are_known_come_with_the_way_out() {
     ] {
         let error = ServerError::new(number, 14, "as the server says");
         shop.server().behaviour().fail_logins(1, error);
-        let error = refused_saying(&connector, &["as the server says", way_out]).await;
+        let error = refused_saying(&connector, &["as the server says", advice]).await;
         let code = error.server_error().map(|error| i64::from(error.code()));
         assert_eq!(code, Some(i64::from(number)), "{error:?}");
     }
 }
 
 #[tokio::test]
-async fn a_login_to_no_database_says_that_it_went_to_master() {
+async fn the_error_of_a_login_without_a_database_says_to_add_one() {
     let shop = Shop::open().await;
     shop.server().behaviour().fail_logins(2, login_failed());
     let string = format!(
@@ -374,7 +374,7 @@ async fn a_login_to_no_database_says_that_it_went_to_master() {
 }
 
 #[tokio::test]
-async fn another_error_of_the_login_is_not_answered_with_another_token() {
+async fn other_login_errors_do_not_renew_the_token() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     let readonly = ServerError::new(18470, 14, "Login failed: the account is disabled.");
@@ -402,7 +402,7 @@ async fn a_login_is_routed_within_its_host_up_to_ten_times() {
 }
 
 #[tokio::test]
-async fn an_instance_that_a_login_is_routed_to_is_named_in_the_login() {
+async fn a_routed_login_names_the_instance() {
     let shop = Shop::open().await;
     let elsewhere = shop.another_server("localhost", |_| {}).await;
     let connector = shop.connector("");
@@ -414,7 +414,7 @@ async fn an_instance_that_a_login_is_routed_to_is_named_in_the_login() {
 }
 
 #[tokio::test]
-async fn a_login_that_is_routed_in_circles_is_given_up() {
+async fn a_login_that_is_routed_in_a_loop_fails() {
     let shop = Shop::open().await;
     shop.server().behaviour().route_logins(11, "localhost", shop.server().addr().port());
     let error =
@@ -424,7 +424,7 @@ async fn a_login_that_is_routed_in_circles_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_taken_to_another_cloud() {
+async fn a_login_is_not_routed_to_another_cloud() {
     let shop = Shop::open().await;
     let elsewhere = shop.another_server("127.0.0.1", |_| {}).await;
     for host in ["127.0.0.1", "evil.example", "shop.database.windows.net"] {
@@ -436,7 +436,7 @@ async fn a_token_is_not_taken_to_another_cloud() {
 }
 
 #[tokio::test]
-async fn a_name_for_the_certificate_holds_where_the_login_is_routed_within_its_host() {
+async fn host_name_in_certificate_applies_to_routing_within_the_host() {
     let shop = Shop::open().await;
     let server = shop.another_server("sql.example", |_| {}).await;
     let port = server.addr().port();
@@ -449,7 +449,7 @@ async fn a_name_for_the_certificate_holds_where_the_login_is_routed_within_its_h
 #[tokio::test]
 async fn a_login_through_a_tunnel_names_the_azure_server() {
     let shop = Shop::open().await;
-    // A server of your own does not go by the name in its certificate.
+    // The name in the certificate of a server outside Azure is not its server name.
     for (certified, named) in
         [("shop.database.windows.net", "shop.database.windows.net"), ("sql.example", "127.0.0.1")]
     {
@@ -461,7 +461,7 @@ async fn a_login_through_a_tunnel_names_the_azure_server() {
 }
 
 #[tokio::test]
-async fn a_server_that_a_login_is_routed_to_must_bear_its_own_name() {
+async fn a_routing_target_must_present_a_certificate_for_its_own_name() {
     let shop = Shop::open().await;
     let gateway = shop.another_server("sql.example", |_| {}).await;
     let right = shop.another_server("127.0.0.1", |_| {}).await;
@@ -480,8 +480,8 @@ async fn a_server_that_a_login_is_routed_to_must_bear_its_own_name() {
     assert_eq!((counters.connections, counters.logins + counters.refused_logins), (1, 0));
 }
 
-/// The environment cannot be changed while tests run, so this test runs itself
-/// again in a process of its own.
+/// The environment cannot be changed while tests run, so this test runs itself again in a separate
+/// process.
 #[tokio::test]
 async fn connect_finds_its_identity_in_the_string_and_the_environment() {
     const STRING: &str = "ENTRA_POOL_TEST_STRING";

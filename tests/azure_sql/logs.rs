@@ -1,4 +1,4 @@
-//! What is logged: the truth about TLS, and never a token.
+//! The logs contain the TLS version in use, and never a token.
 
 use entra_pool::azure_sql::Error;
 
@@ -23,15 +23,15 @@ async fn no_token_is_logged_whatever_happens() {
     assert_no_token(&shown);
 
     let logged = capture.text();
-    assert!(logged.contains("TRACE"), "the finest level was on");
-    assert!(logged.contains("token fetched"), "our own events are there");
-    assert!(logged.contains("rustls"), "those of the log crate, too");
+    assert!(logged.contains("TRACE"), "the level TRACE is enabled");
+    assert!(logged.contains("token fetched"), "the crate's own events are logged");
+    assert!(logged.contains("rustls"), "events of the log crate are logged");
     assert_no_token(&logged);
     assert!(!logged.contains(&token.secret()[..20]));
 }
 
 #[tokio::test]
-async fn the_log_tells_the_tls_there_is_and_not_that_there_is_none() {
+async fn the_tls_version_is_logged_and_no_login_is_called_unencrypted() {
     let shop = Shop::open().await;
     let capture = capture();
     let mut connection = shop.connector("").connect().await.unwrap();
@@ -39,7 +39,7 @@ async fn the_log_tells_the_tls_there_is_and_not_that_there_is_none() {
     let logged = capture.text();
     let line = logged.lines().find(|line| line.contains("logging in over TLS")).unwrap();
     assert!(line.contains("TLSv1_3") && line.contains("TLS13_AES_256_GCM_SHA384"), "{line}");
-    assert!(logged.contains("tiberius"), "the driver's other events are there");
+    assert!(logged.contains("tiberius"), "the driver's other events are logged");
     assert!(!logged.to_lowercase().contains("unencrypted"), "{logged}");
     assert!(!logged.contains(" WARN "), "{logged}");
 }

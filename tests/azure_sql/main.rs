@@ -1,6 +1,6 @@
-//! The Azure SQL pool against the emulator. Time is moved by hand.
+//! The Azure SQL pool against the emulator, with a manual clock.
 #![cfg(all(feature = "azure-sql", feature = "postgres"))]
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // Servers run in real time.
 
 mod acknowledgements;
 mod bad_input;
@@ -49,13 +49,13 @@ use entra_pool_emulator::{
     emulator::Emulator,
 };
 
-/// What Azure SQL's tokens are for.
+/// The resource of tokens for Azure SQL.
 const RESOURCE: &str = "https://database.windows.net";
 
-/// All stand-ins, an identity that they know, and the clock it lives by.
+/// The emulator, an identity that it knows, and the identity's clock.
 struct Shop {
     emulator: Emulator,
-    /// In place of the emulator's own server.
+    /// Replaces the emulator's own server.
     engine: Option<Engine>,
     clock: ManualClock,
     identity: Identity,
@@ -75,7 +75,7 @@ impl Shop {
         shop
     }
 
-    /// The same shop for somebody else.
+    /// The same shop with another identity.
     fn with_identity(mut self, credential: impl TokenCredential) -> Self {
         self.identity = Identity::builder(credential).clock(self.clock.clone()).build();
         self
@@ -95,7 +95,7 @@ impl Shop {
     fn counters(&self) -> Counters {
         let mut counters = self.server().counters();
         if self.engine.is_some() {
-            // Known to the engine alone; the pool sees each acknowledgement.
+            // Only the engine counts resets. The pool checks their acknowledgements.
             counters.resets = counters.reset_bits;
         }
         counters
@@ -119,8 +119,8 @@ impl Shop {
         ))
     }
 
-    /// As [`connector`](Self::connector), with pools that are maintained: their task is one
-    /// more sleeper on the clock.
+    /// Like [`connector`](Self::connector), but with pool maintenance, whose task is one more
+    /// sleeper on the clock.
     fn maintained(&self, more: &str) -> Connector {
         let connector = self.connector(more);
         let config = connector.config().clone().maintenance(true);
@@ -133,13 +133,13 @@ impl Shop {
         Connector::new(config, tokens).unwrap()
     }
 
-    /// A pool of one connection, so that the next borrower gets the last one's.
+    /// A pool of one connection, so that a borrower gets that of the previous one.
     fn pool_of_one(&self, recycling: Recycling) -> (Pool, Connector) {
         let connector = recycled(&self.connector(""), recycling);
         (pool(&connector, 1), connector)
     }
 
-    /// A second server, with a certificate for `name` and settings of its own.
+    /// A second server, with a certificate for `name` and its own settings.
     async fn another_server(
         &self,
         name: &str,
@@ -163,7 +163,7 @@ fn credential(emulator: &Emulator) -> ManagedIdentity {
     ManagedIdentity::user_assigned(id).environment(environment).build().unwrap()
 }
 
-/// As `connector`, with another recycling.
+/// A copy of `connector` with another recycling.
 fn recycled(connector: &Connector, recycling: Recycling) -> Connector {
     let config = connector.config().clone().recycling(recycling);
     Connector::new(config, connector.tokens().clone()).unwrap()
@@ -173,20 +173,20 @@ fn pool(connector: &Connector, size: usize) -> Pool {
     connector.pool_builder().max_size(size).build()
 }
 
-/// The error of a connect; it and all its sources are free of tokens.
+/// The error of a connect. It and its sources contain no token.
 async fn refused(connector: &Connector) -> Error {
-    let error = connector.connect().await.expect_err("a connection where none should be");
+    let error = connector.connect().await.expect_err("the connect must fail");
     logs::assert_no_token(&support::credential::said(&error));
     error
 }
 
-/// Connects, and skips the pauses between its tries.
+/// Connects, and skips the pauses between attempts.
 async fn without_pauses(shop: &Shop, connector: &Connector) -> Result<Connection, Error> {
     let connecting = connector.connect();
     tokio::pin!(connecting);
     let mut skipped = connector.report().retried;
     loop {
-        // The time limit sleeps as well.
+        // The time limit is also a sleeper.
         let pausing = until(|| connector.report().retried > skipped && shop.clock.sleepers() > 1);
         tokio::select! {
             biased;
@@ -198,7 +198,7 @@ async fn without_pauses(shop: &Shop, connector: &Connector) -> Result<Connection
     }
 }
 
-/// `refused`, and that it is said in words that hold all of `facts`.
+/// Like `refused`; the texts of the error and its sources contain all `facts`.
 async fn refused_saying(connector: &Connector, facts: &[&str]) -> Error {
     let error = refused(connector).await;
     let said = support::credential::said(&error);
@@ -226,7 +226,7 @@ async fn run(client: &mut Client, sql: &str) {
     client.simple_query(sql).await.unwrap().into_results().await.unwrap();
 }
 
-/// The error of what must fail.
+/// The error of SQL that must fail.
 async fn failure(client: &mut Client, sql: &str) -> tiberius::error::Error {
     match client.simple_query(sql).await {
         Ok(stream) => stream.into_results().await.expect_err(sql),
@@ -234,7 +234,7 @@ async fn failure(client: &mut Client, sql: &str) -> tiberius::error::Error {
     }
 }
 
-/// Which session this is.
+/// The ID of the connection's session.
 async fn session(connection: &mut Connection) -> i32 {
     number(connection, "SELECT CAST(@@SPID AS int)").await
 }
@@ -243,14 +243,14 @@ fn retired(connector: &Connector) -> Vec<(RetireReason, u64)> {
     connector.report().retired
 }
 
-/// Lets everything else run until `done`.
+/// Runs other tasks until `done` is true.
 async fn until(done: impl Fn() -> bool) {
     let waiting = async {
         while !done() {
             tokio::task::yield_now().await;
         }
     };
-    // Of real time, so that what never comes is told.
+    // In real time, so that a condition that is never met fails the test.
     let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, waiting).await.expect("it comes to this within a minute");
+    tokio::time::timeout(limit, waiting).await.expect("the condition is met within a minute");
 }

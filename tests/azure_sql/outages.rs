@@ -1,4 +1,4 @@
-//! Servers that break off, fall silent, end sessions and send logins about.
+//! Servers that drop connections, stop responding, end sessions or route logins.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{Shop, failure, number, refused_saying, retired, session, until, with
 
 const BOTH: [Recycling; 2] = [Recycling::Clean, Recycling::Fast];
 
-/// With which keyword, where the server does something, and where the client is then.
+/// The keyword, the server's stage at a fault, and the client's stage at that time.
 const CONNECTING: [(&str, At, Stage); 10] = [
     ("Encrypt=Mandatory", At::Accept, Stage::Negotiate),
     ("Encrypt=Mandatory", At::Prelogin, Stage::Negotiate),
@@ -27,7 +27,7 @@ const CONNECTING: [(&str, At, Stage); 10] = [
 ];
 
 #[tokio::test]
-async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended() {
+async fn a_connect_that_is_cut_off_is_retried_twice_and_its_error_names_the_stage() {
     let shop = Shop::open().await;
     for (encrypt, at, stage) in CONNECTING {
         let connector = shop.connector(encrypt);
@@ -35,7 +35,7 @@ async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended()
         shop.server().behaviour().disturb(usize::MAX, at, Fault::Cut);
         let error = without_pauses(&shop, &connector).await.unwrap_err();
         match &error {
-            Error::ConnectionLost { stage: told, .. } => assert_eq!(*told, stage, "{at:?}"),
+            Error::ConnectionLost { stage: named, .. } => assert_eq!(*named, stage, "{at:?}"),
             Error::Login {
                 source: LoginError::Driver(tiberius::error::Error::Io { .. }), ..
             } => {
@@ -54,7 +54,7 @@ async fn a_connect_that_is_cut_off_is_tried_twice_more_and_says_where_it_ended()
 }
 
 #[tokio::test]
-async fn a_connect_that_is_cut_off_is_told_at_once_where_no_tries_are_wanted() {
+async fn a_connect_that_is_cut_off_fails_at_once_without_retries() {
     let shop = Shop::open().await;
     let connector = shop.connector("ConnectRetryCount=0");
     shop.server().behaviour().disturb(1, At::Tls, Fault::Cut);
@@ -64,7 +64,7 @@ async fn a_connect_that_is_cut_off_is_told_at_once_where_no_tries_are_wanted() {
 }
 
 #[tokio::test]
-async fn a_connect_that_is_not_answered_ends_in_time_and_says_where() {
+async fn a_connect_without_a_response_times_out_and_its_error_names_the_stage() {
     let shop = Shop::open().await;
     for (encrypt, at, stage) in CONNECTING {
         let connector = shop.connector(&format!("Connect Timeout=7;{encrypt}"));
@@ -78,7 +78,7 @@ async fn a_connect_that_is_not_answered_ends_in_time_and_says_where() {
         shop.clock.advance(Duration::from_secs(7));
         let error = connecting.await.unwrap();
         assert!(
-            matches!(&error, Error::TimedOut { stage: told, .. } if *told == stage),
+            matches!(&error, Error::TimedOut { stage: named, .. } if *named == stage),
             "{at:?}: {error:?}"
         );
         assert!(error.is_transient() && error.to_string().contains("7s"), "{error}");
@@ -89,7 +89,7 @@ async fn a_connect_that_is_not_answered_ends_in_time_and_says_where() {
 }
 
 #[tokio::test]
-async fn a_slow_server_is_waited_for() {
+async fn a_connect_waits_for_a_slow_server() {
     let shop = Shop::open().await;
     for at in At::ALL {
         shop.server().behaviour().disturb(1, at, Fault::Delay(Duration::from_millis(2)));
@@ -100,7 +100,7 @@ async fn a_slow_server_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_under_its_probe_is_not_lent() {
+async fn a_connection_that_breaks_during_its_probe_is_replaced() {
     for at in [At::Request, At::Answer] {
         for (fault, reason) in
             [(Fault::Cut, RetireReason::Closed), (Fault::Stall, RetireReason::Recycling)]
@@ -126,7 +126,7 @@ async fn a_connection_that_breaks_under_its_probe_is_not_lent() {
 }
 
 #[tokio::test]
-async fn a_query_that_is_cut_off_is_an_error_and_costs_its_connection_only() {
+async fn a_query_that_is_cut_off_fails_and_only_its_connection_is_retired() {
     for recycling in BOTH {
         for at in [At::Request, At::Answer] {
             let shop = Shop::open().await;
@@ -144,7 +144,7 @@ async fn a_query_that_is_cut_off_is_an_error_and_costs_its_connection_only() {
 }
 
 #[tokio::test]
-async fn an_error_that_ends_the_session_is_told_once_and_ends_the_connection() {
+async fn an_error_that_ends_the_session_is_returned_once_and_retires_the_connection() {
     let killed = ServerError::new(596, 21, "Cannot continue: the session is in the kill state.");
     for recycling in BOTH {
         let shop = Shop::open().await;
@@ -160,7 +160,7 @@ async fn an_error_that_ends_the_session_is_told_once_and_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn an_error_that_ends_the_session_under_its_probe_is_nobodys() {
+async fn an_error_that_ends_the_session_during_its_probe_reaches_no_borrower() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
@@ -169,8 +169,8 @@ async fn an_error_that_ends_the_session_under_its_probe_is_nobodys() {
     assert_eq!(retired(&connector), [(RetireReason::SevereError, 1)]);
 }
 
-/// From now on the server takes the tokens that it has seen for expired, though
-/// their time has not come by the client's clock.
+/// From now on, the server treats the tokens that it has seen as expired, although they have not
+/// expired by the client's clock.
 fn expire_tokens(shop: &Shop) {
     const DAY: u64 = 24 * 3600;
     shop.server().behaviour().age_tokens(Duration::from_secs(DAY + 1));
@@ -179,7 +179,7 @@ fn expire_tokens(shop: &Shop) {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_in_a_borrowers_hands_costs_a_query_and_the_connection() {
+async fn a_token_that_expires_while_its_connection_is_checked_out_fails_one_query() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -191,13 +191,13 @@ async fn a_token_that_expires_in_a_borrowers_hands_costs_a_query_and_the_connect
         drop(a);
         assert_ne!(session(&mut pool.get().await.unwrap()).await, first);
         assert_eq!(retired(&connector), [(RetireReason::SevereError, 1)], "{recycling:?}");
-        // The login with the same token was refused, and tried with another.
+        // The login with the same token was refused, and retried with another token.
         assert_eq!((shop.token_requests(), connector.report().renewed), (2, 1));
     }
 }
 
 #[tokio::test]
-async fn a_token_that_expires_in_an_idle_session_is_no_borrowers_concern_if_it_is_verified() {
+async fn a_token_that_expires_in_an_idle_session_fails_no_query_with_clean_recycling() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
@@ -206,7 +206,7 @@ async fn a_token_that_expires_in_an_idle_session_is_no_borrowers_concern_if_it_i
     assert_eq!(retired(&connector), [(RetireReason::SevereError, 1)]);
 }
 
-/// Servers of which each sends all logins to the next; the last takes them.
+/// Servers that each route all logins to the next one. The last server accepts them.
 async fn chain(shop: &Shop, length: usize) -> Vec<AzureSqlServer> {
     let mut servers = Vec::new();
     for _ in 0..length {
@@ -219,7 +219,7 @@ async fn chain(shop: &Shop, length: usize) -> Vec<AzureSqlServer> {
 }
 
 #[tokio::test]
-async fn a_chain_of_ten_routings_is_followed_and_one_of_eleven_is_not() {
+async fn ten_routings_are_followed_and_eleven_are_not() {
     let shop = Shop::open().await;
     let servers = chain(&shop, 12).await;
     let [far, near] =
@@ -233,13 +233,13 @@ async fn a_chain_of_ten_routings_is_followed_and_one_of_eleven_is_not() {
 
     let error = refused_saying(&far, &["routes the login", &last.to_string()]).await;
     assert!(matches!(error, Error::Routing { .. }) && !error.is_transient(), "{error:?}");
-    assert_eq!(servers[11].counters().connections, 1, "it was not dialled again");
+    assert_eq!(servers[11].counters().connections, 1, "there was no second connection");
     drop(connection);
     until(|| servers.iter().all(|server| server.counters().open_connections == 0)).await;
 }
 
 #[tokio::test]
-async fn servers_that_send_a_login_to_each_other_are_given_up() {
+async fn a_login_that_two_servers_route_to_each_other_fails() {
     let shop = Shop::open().await;
     let servers = chain(&shop, 2).await;
     servers[1].behaviour().route_logins(usize::MAX, "localhost", servers[0].addr().port());

@@ -1,5 +1,4 @@
-//! A pool as a whole: filled before it is asked, kept fit while nobody asks, and
-//! closed to its last connection.
+//! Pools: their warm-up, the maintenance of idle connections, and closing.
 
 use std::time::Duration;
 
@@ -20,25 +19,25 @@ async fn warm_up(pool: &Pool, n: usize) -> Result<(), PoolError> {
 }
 
 #[tokio::test]
-async fn a_pool_is_filled_to_its_minimum_before_it_is_asked() {
+async fn warm_up_fills_a_pool_to_its_minimum() {
     let shop = Shop::open().await;
     let pool = pool_of(&shop, "Min Pool Size=3;Max Pool Size=5");
     warm_up(&pool, 3).await.unwrap();
     assert_eq!((pool.status().size, pool.status().available), (3, 3));
     assert_eq!((shop.counters().logins, shop.token_requests()), (3, 1));
     warm_up(&pool, 3).await.unwrap();
-    assert_eq!(shop.counters().logins, 3, "they are there");
-    // One is lent, one is gone: what is missing is opened, no more.
+    assert_eq!(shop.counters().logins, 3, "the connections exist already");
+    // One connection is checked out and one is gone: only the missing one is opened.
     let lent = pool.get().await.unwrap();
     drop(deadpool_take(&pool).await);
     warm_up(&pool, 3).await.unwrap();
     assert_eq!((pool.status().size, shop.counters().logins), (3, 4));
     drop(lent);
 
-    // A wrong set-up would show without a minimum, too.
-    let none = pool_of(&shop, "");
-    warm_up(&none, 1).await.unwrap();
-    assert_eq!(none.status().size, 1);
+    // A pool without a minimum can be warmed up to detect a wrong setup.
+    let without_minimum = pool_of(&shop, "");
+    warm_up(&without_minimum, 1).await.unwrap();
+    assert_eq!(without_minimum.status().size, 1);
 }
 
 async fn deadpool_take(pool: &Pool) -> azure_sql::Connection {
@@ -46,7 +45,7 @@ async fn deadpool_take(pool: &Pool) -> azure_sql::Connection {
 }
 
 #[tokio::test]
-async fn what_keeps_a_pool_from_its_minimum_is_told() {
+async fn warm_up_returns_the_error_that_keeps_a_pool_below_its_minimum() {
     let shop = Shop::open().await;
     let pool = pool_of(&shop, "Min Pool Size=2");
     let firewall = ServerError::new(40615, 14, "Client with IP address '192.0.2.7' is not allowed");
@@ -58,7 +57,7 @@ async fn what_keeps_a_pool_from_its_minimum_is_told() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_kept_fit_while_nobody_asks() {
+async fn maintenance_replaces_closed_and_old_idle_connections() {
     let shop = Shop::open().await;
     let connector = shop.maintained("Min Pool Size=2");
     let pool = pool(&connector, 4);
@@ -66,27 +65,28 @@ async fn idle_connections_are_kept_fit_while_nobody_asks() {
     until(|| shop.clock.sleepers() > 0).await;
     assert_eq!(shop.clock.sleepers(), 1, "one task");
 
-    // The server goes, and comes back, between two looks.
+    // The server closes the connections between two checks.
     shop.server().cut_connections().await;
     until(|| shop.counters().open_connections == 0).await;
     shop.clock.advance(Duration::from_secs(30));
     until(|| pool.status().available == 2 && shop.counters().logins == 4).await;
     assert_eq!(retired(&connector), [(RetireReason::Closed, 2)]);
 
-    // In an hour they are old; in time for the token, too, and nobody has asked.
+    // After an hour, the connections have reached their maximum lifetime. They are replaced without
+    // a checkout, before the token expires.
     until(|| shop.clock.sleepers() == 1).await;
     shop.clock.advance(Duration::from_secs(3600));
     until(|| pool.status().available == 2 && shop.counters().logins == 6).await;
     assert_eq!(retired(&connector), [(RetireReason::Closed, 2), (RetireReason::Age, 2)]);
 
-    // It ends with the pool.
+    // The task ends with the pool.
     until(|| shop.clock.sleepers() == 1).await;
     drop(pool);
     until(|| shop.clock.sleepers() == 0 && shop.counters().open_connections == 0).await;
 }
 
 #[tokio::test]
-async fn a_pool_without_maintenance_runs_nothing_in_the_background() {
+async fn a_pool_without_maintenance_has_no_background_task() {
     let shop = Shop::open().await;
     let pool = pool_of(&shop, "Min Pool Size=2");
     drop(pool.get().await.unwrap());
@@ -97,7 +97,7 @@ async fn a_pool_without_maintenance_runs_nothing_in_the_background() {
 }
 
 #[tokio::test]
-async fn a_pool_is_closed_when_the_last_of_its_connections_is_back() {
+async fn close_and_wait_waits_for_the_last_checked_out_connection() {
     let shop = Shop::open().await;
     let pool = pool(&shop.connector(""), 3);
     let mut lent = pool.get().await.unwrap();
@@ -108,11 +108,11 @@ async fn a_pool_is_closed_when_the_last_of_its_connections_is_back() {
     tokio::pin!(closing);
     tokio::select! {
         biased;
-        () = &mut closing => panic!("one is lent"),
+        () = &mut closing => panic!("a connection is checked out"),
         () = until(|| shop.counters().open_connections == 2) => {}
     }
     assert!(matches!(pool.get().await, Err(azure_sql::PoolError::Closed)));
-    // Whoever has one can end his work.
+    // A borrower can finish its work.
     assert_eq!(number(&mut lent, "SELECT 1").await, 1);
     drop(lent);
     closing.await;
@@ -122,12 +122,12 @@ async fn a_pool_is_closed_when_the_last_of_its_connections_is_back() {
 }
 
 #[tokio::test]
-async fn a_login_under_way_is_waited_for_when_a_pool_closes() {
+async fn close_and_wait_waits_for_a_running_login() {
     let shop = Shop::open().await;
     let pool = pool(&shop.connector(""), 1);
     shop.server().behaviour().delay_logins(Duration::from_secs(3600));
     let capture = crate::logs::capture();
-    let asking = tokio::spawn({
+    let checkout = tokio::spawn({
         let pool = pool.clone();
         async move { pool.get().await.map(drop) }
     });
@@ -136,25 +136,25 @@ async fn a_login_under_way_is_waited_for_when_a_pool_closes() {
     tokio::pin!(closing);
     tokio::select! {
         biased;
-        () = &mut closing => panic!("a login is under way"),
+        () = &mut closing => panic!("a login is running"),
         () = tokio::task::yield_now() => {}
     }
-    asking.abort();
+    checkout.abort();
     closing.await;
 }
 
 #[tokio::test]
-async fn a_pool_closes_though_one_that_waited_for_a_connection_never_took_it() {
+async fn a_pool_closes_even_if_a_waiting_checkout_was_dropped() {
     let shop = Shop::open().await;
     let pool = pool(&shop.connector(""), 1);
     let lent = pool.get().await.unwrap();
     let mut waiting = Box::pin(pool.get());
     tokio::select! {
         biased;
-        _ = &mut waiting => panic!("it is lent"),
+        _ = &mut waiting => panic!("the only connection is checked out"),
         () = until(|| pool.status().waiting == 1) => {}
     }
-    // It is promised to who waits, and nobody else may have it.
+    // The connection is reserved for the waiting checkout.
     drop(lent);
     let closing = close_and_wait(&pool);
     drop(waiting);
@@ -163,25 +163,25 @@ async fn a_pool_closes_though_one_that_waited_for_a_connection_never_took_it() {
 }
 
 #[tokio::test]
-async fn filling_a_pool_waits_for_nobody_and_takes_nothing_from_anybody() {
+async fn warm_up_does_not_wait_for_checkouts() {
     let shop = Shop::open().await;
     let pool = pool_of(&shop, "Min Pool Size=2;Max Pool Size=2");
     let first = pool.get().await.unwrap();
     shop.server().behaviour().delay_logins(Duration::from_secs(3600));
     let capture = crate::logs::capture();
-    // Another login is under way; the pool is as large as it can be.
-    let asking = tokio::spawn({
+    // Another login is running, so the pool has its maximum size.
+    let checkout = tokio::spawn({
         let pool = pool.clone();
         async move { pool.get().await.map(drop) }
     });
     until(|| capture.text().contains("logging in")).await;
     warm_up(&pool, 2).await.unwrap();
-    asking.abort();
+    checkout.abort();
     drop(first);
 }
 
 #[tokio::test]
-async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
+async fn idle_connections_can_be_checked_out_while_maintenance_opens_missing_ones() {
     let shop = Shop::open().await;
     let connector = shop.maintained("Min Pool Size=3;Max Pool Size=3");
     let pool = connector.pool();
@@ -196,7 +196,7 @@ async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
     let (mut a, mut b) = tokio::try_join!(pool.get(), pool.get()).unwrap();
     assert_eq!((number(&mut a, "SELECT 1").await, number(&mut b, "SELECT 1").await), (1, 1));
     drop((a, b));
-    // Those that are not fit are found meanwhile, too.
+    // Meanwhile, maintenance also finds closed connections.
     shop.server().cut_connections().await;
     until(|| shop.counters().open_connections == 0).await;
     assert_eq!(retired(&connector), []);
@@ -205,7 +205,7 @@ async fn idle_connections_are_there_for_all_while_missing_ones_are_made() {
 }
 
 #[tokio::test]
-async fn a_pool_that_closes_ends_the_logins_of_its_filling() {
+async fn closing_a_pool_cancels_the_logins_of_its_maintenance() {
     let shop = Shop::open().await;
     let pool = shop.maintained("Min Pool Size=2").pool();
     drop(pool.get().await.unwrap());
@@ -220,7 +220,7 @@ async fn a_pool_that_closes_ends_the_logins_of_its_filling() {
 }
 
 #[tokio::test]
-async fn a_pool_holds_its_minimum() {
+async fn the_maximum_size_of_a_pool_is_at_least_its_minimum() {
     let shop = Shop::open().await;
     assert_eq!(pool_of(&shop, "Min Pool Size=300").status().max_size, 300);
     assert_eq!(pool_of(&shop, "Min Pool Size=1;Max Pool Size=3").status().max_size, 3);

@@ -1,4 +1,4 @@
-//! When a connection is used again, and when it is not.
+//! When a connection is reused, and when it is retired.
 
 use std::time::Duration;
 
@@ -35,12 +35,12 @@ async fn cleaning_costs_one_round_trip_and_fast_recycling_none() {
 }
 
 #[tokio::test]
-async fn a_connection_is_retired_at_its_age() {
+async fn a_connection_is_retired_at_its_maximum_lifetime() {
     let shop = Shop::open().await;
     let connector = shop.connector("Connection Lifetime=600");
     let pool = pool(&connector, 1);
     let first = session(&mut pool.get().await.unwrap()).await;
-    // Up to a third earlier, at random.
+    // The lifetime is up to a third shorter, at random.
     shop.clock.advance(Duration::from_secs(399));
     assert_eq!(session(&mut pool.get().await.unwrap()).await, first);
     assert_eq!(retired(&connector), []);
@@ -65,7 +65,7 @@ async fn a_connection_is_retired_when_it_was_idle_for_too_long() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_before_its_token_does_if_there_is_a_newer_one() {
+async fn a_connection_is_retired_before_its_token_expires_if_there_is_a_newer_token() {
     let shop = Shop::open().await;
     shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 2000);
     let (pool, connector) = shop.pool_of_one(Recycling::Clean);
@@ -75,10 +75,10 @@ async fn a_connection_ends_before_its_token_does_if_there_is_a_newer_one() {
     assert_eq!(shop.token_requests(), 1);
     shop.emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 24 * 3600);
     let mut lent = pool.get().await.unwrap();
-    assert_eq!(session(&mut lent).await, first, "there is no newer one");
+    assert_eq!(session(&mut lent).await, first, "there is no newer token");
     assert_eq!(retired(&connector), []);
 
-    // Nobody connects, but that checkout has had the next token requested.
+    // No connect is running, but that checkout has requested the next token.
     let tokens = shop.identity.tokens(Scope::AZURE_SQL);
     let soon = shop.clock.wall() + Duration::from_secs(300);
     until(|| tokens.report().expires_on > Some(soon)).await;
@@ -89,7 +89,7 @@ async fn a_connection_ends_before_its_token_does_if_there_is_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_connection_that_answered_its_borrower_is_not_taken_for_silent() {
+async fn a_connection_that_responded_to_its_borrower_is_not_treated_as_silent() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     let pool = pool(&connector, 2);
@@ -114,7 +114,7 @@ async fn a_connection_that_answered_its_borrower_is_not_taken_for_silent() {
 }
 
 #[tokio::test]
-async fn connections_that_the_server_has_cut_are_not_lent() {
+async fn connections_that_the_server_has_closed_are_replaced() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     let pool = pool(&connector, 3);
@@ -131,7 +131,7 @@ async fn connections_that_the_server_has_cut_are_not_lent() {
 }
 
 #[tokio::test]
-async fn fast_recycling_sees_a_closed_connection_without_asking() {
+async fn fast_recycling_detects_a_closed_connection_without_a_round_trip() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Fast);
     drop(pool.get().await.unwrap());
@@ -144,7 +144,7 @@ async fn fast_recycling_sees_a_closed_connection_without_asking() {
 }
 
 #[tokio::test]
-async fn connections_live_on_while_nobody_new_is_let_in() {
+async fn connections_remain_usable_while_new_logins_fail() {
     let shop = Shop::open().await;
     let connector = shop.connector("ConnectRetryCount=0");
     let pool = pool(&connector, 2);
@@ -163,7 +163,7 @@ async fn connections_live_on_while_nobody_new_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_connection_that_does_not_answer_the_probe_is_retired_after_five_seconds() {
+async fn a_connection_that_does_not_respond_to_the_probe_is_retired_after_five_seconds() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
@@ -182,7 +182,7 @@ async fn a_connection_that_does_not_answer_the_probe_is_retired_after_five_secon
 }
 
 #[tokio::test]
-async fn one_silent_connection_is_waited_for_not_each_of_them() {
+async fn a_checkout_waits_for_one_silent_connection_and_not_for_each() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     let pool = pool(&connector, 3);
@@ -202,7 +202,7 @@ async fn one_silent_connection_is_waited_for_not_each_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_has_a_transaction_to_roll_back_is_no_sign_of_silence() {
+async fn a_rollback_that_times_out_does_not_mark_other_connections_as_silent() {
     let shop = Shop::open().await;
     let connector = shop.connector("");
     let pool = pool(&connector, 2);
@@ -216,14 +216,14 @@ async fn one_that_has_a_transaction_to_roll_back_is_no_sign_of_silence() {
     shop.server().behaviour().delay_queries(Duration::ZERO);
     shop.clock.advance(Duration::from_secs(5));
     until(|| retired(&connector) == [(RetireReason::Recycling, 1)]).await;
-    // The other one is lent again.
+    // The other connection is reused.
     drop(pool.get().await.unwrap());
     assert_eq!((pool.status().size, shop.counters().logins), (1, 2));
     assert_eq!(retired(&connector), [(RetireReason::Recycling, 1)]);
 }
 
 #[tokio::test]
-async fn a_checkout_that_was_given_up_leaves_no_connection_half_probed() {
+async fn a_dropped_checkout_leaves_no_connection_in_the_middle_of_its_probe() {
     let shop = Shop::open().await;
     let (pool, _) = shop.pool_of_one(Recycling::Clean);
     let first = session(&mut pool.get().await.unwrap()).await;
@@ -240,7 +240,7 @@ async fn a_checkout_that_was_given_up_leaves_no_connection_half_probed() {
 }
 
 #[tokio::test]
-async fn a_checkout_that_was_given_up_during_its_login_takes_nothing_from_the_next() {
+async fn the_next_checkout_continues_the_login_of_a_dropped_checkout() {
     let shop = Shop::open().await;
     let (pool, _) = shop.pool_of_one(Recycling::Clean);
     shop.emulator.identity().hold();

@@ -1,5 +1,5 @@
-//! What passes by itself is waited for, as long as there is time. Time is moved
-//! by hand from pause to pause.
+//! Transient failures are retried until the deadline. The manual clock is advanced from pause to
+//! pause.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn paused() -> ServerError {
     ServerError::new(40613, 14, "Database 'orders' on server 'shop' is not currently available.")
 }
 
-/// A connector that has its token, to `more`.
+/// A connector with `more` keywords, whose token is cached.
 async fn connector(shop: &Shop, more: &str) -> Connector {
     let connector = shop.connector(more);
     connector.tokens().warm_up().await.unwrap();
@@ -24,7 +24,7 @@ async fn connector(shop: &Shop, more: &str) -> Connector {
 }
 
 #[tokio::test]
-async fn a_paused_database_is_waited_for() {
+async fn a_connect_waits_for_a_paused_database() {
     let shop = Shop::open().await;
     let connector = connector(&shop, "Connect Timeout=60").await;
     // It resumes after 40 s.
@@ -32,16 +32,16 @@ async fn a_paused_database_is_waited_for() {
     let began = shop.clock.monotonic();
     let connecting = connector.connect();
     tokio::pin!(connecting);
-    let mut tries = 0;
+    let mut retries = 0;
     let mut connection = loop {
         tokio::select! {
             biased;
             connected = &mut connecting => break connected.unwrap(),
-            () = until(|| connector.report().retried > tries && shop.clock.sleepers() > 1) => {
+            () = until(|| connector.report().retried > retries && shop.clock.sleepers() > 1) => {
                 shop.clock.advance(shop.clock.next_wake().unwrap());
             }
         }
-        tries += 1;
+        retries += 1;
         if shop.clock.monotonic() - began < Duration::from_secs(40) {
             shop.server().behaviour().fail_logins(1, paused());
         }
@@ -49,13 +49,13 @@ async fn a_paused_database_is_waited_for() {
     assert_eq!(number(&mut connection, "SELECT 1").await, 1);
     let spent = shop.clock.monotonic() - began;
     assert!((40..60).contains(&spent.as_secs()), "{spent:?}");
-    // Backing off, not knocking: of pauses up to 5 s, a quarter more or less.
-    assert!((7..=15).contains(&tries), "{tries}");
-    assert_eq!((connector.report().retried, shop.token_requests()), (tries, 1));
+    // With back-off: pauses of up to 5 s, a quarter more or less.
+    assert!((7..=15).contains(&retries), "{retries}");
+    assert_eq!((connector.report().retried, shop.token_requests()), (retries, 1));
 }
 
 #[tokio::test]
-async fn a_database_that_stays_paused_is_told_within_the_time() {
+async fn a_database_that_stays_paused_is_reported_before_the_deadline() {
     let shop = Shop::open().await;
     let connector = connector(&shop, "Connect Timeout=15").await;
     shop.server().behaviour().fail_logins(100, paused());
@@ -68,7 +68,7 @@ async fn a_database_that_stays_paused_is_told_within_the_time() {
 }
 
 #[tokio::test]
-async fn a_time_that_is_over_tells_why_the_try_before_had_failed() {
+async fn a_timeout_contains_the_error_of_the_previous_attempt() {
     let shop = Shop::open().await;
     let connector = connector(&shop, "").await;
     shop.server().behaviour().fail_logins(1, paused());
@@ -89,15 +89,15 @@ async fn a_time_that_is_over_tells_why_the_try_before_had_failed() {
     }
     shop.clock.advance(Duration::from_secs(15));
     let error = connecting.await.unwrap_err();
-    let Error::TimedOut { stage: Stage::Login, source: Some(before), .. } = &error else {
+    let Error::TimedOut { stage: Stage::Login, source: Some(previous), .. } = &error else {
         panic!("{error:?}")
     };
-    assert_eq!(before.server_error().unwrap().code(), 40613);
+    assert_eq!(previous.server_error().unwrap().code(), 40613);
     assert!(said(&error).contains("not currently available"), "{}", said(&error));
 }
 
 #[tokio::test]
-async fn what_no_other_try_can_better_is_told_at_once() {
+async fn a_permanent_error_is_returned_at_once() {
     let shop = Shop::open().await;
     let connector = connector(&shop, "").await;
     let firewall = ServerError::new(40615, 14, "Client with IP address '192.0.2.7' is not allowed");
@@ -109,21 +109,21 @@ async fn what_no_other_try_can_better_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_has_accepted_a_login_before_is_retried_until_the_limit() {
+async fn connects_to_a_server_that_accepted_a_login_are_retried_until_the_deadline() {
     let shop = Shop::open().await;
     let connector = connector(&shop, "").await;
     connector.connect().await.unwrap();
     shop.server().go_away().await.unwrap();
     let error = without_pauses(&shop, &connector).await.unwrap_err();
     assert!(matches!(error, Error::Dial { .. }) && error.is_transient(), "{error:?}");
-    // Pauses of 1, 2, 4, 5 s with jitter, and half of what is left at the end.
+    // Pauses of 1, 2, 4, 5 s with jitter, and half of the remaining time at the end.
     assert!(connector.report().retried > 3, "{}", connector.report());
     shop.server().come_back().unwrap();
     connector.connect().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_failed_query_says_whether_another_try_may_help() {
+async fn a_failed_query_is_classified_as_transient_or_not() {
     let shop = Shop::open().await;
     let mut connection = connector(&shop, "").await.connect().await.unwrap();
     let mut failed = async |error: ServerError| {
@@ -131,7 +131,7 @@ async fn a_failed_query_says_whether_another_try_may_help() {
         connection.simple_query("SELECT 1").await.unwrap_err()
     };
     let cases = [(1205, true), (40501, true), (229, false), (2627, false), (37396, true)];
-    // The last one ends the session.
+    // The last error ends the session.
     for (number, transient) in cases {
         let error = failed(ServerError::new(number, 14, "as asked for")).await;
         assert_eq!(error.code(), u32::try_from(number).ok(), "{error}");

@@ -1,4 +1,4 @@
-//! What becomes of a connection when its borrower returns it, while nobody else borrows.
+//! What happens to a connection after its borrower returns it and before the next checkout.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,7 +20,7 @@ use crate::{
     until,
 };
 
-/// Real time, within which something must have happened at the server.
+/// The real time within which a change must be visible at the server.
 const SECOND: Duration = Duration::from_secs(1);
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -33,7 +33,7 @@ fn one_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A shop with a table that nobody has locked, and another connection to it.
+/// A shop with an unlocked table, and a separate connection to it.
 async fn with_orders() -> (Shop, entra_pool::azure_sql::Connection) {
     let shop = Shop::open().await;
     let mut other = shop.connector("").connect().await.unwrap();
@@ -58,7 +58,7 @@ async fn free(other: &mut Client) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_locks_of_a_returned_transaction_are_free_though_nobody_borrows() {
+async fn the_locks_of_a_returned_transaction_are_released_without_a_checkout() {
     let hidden = "SELECT 1; BEGIN TRANSACTION; INSERT INTO orders VALUES (1)";
     for (recycling, begin) in [
         (Recycling::Clean, "BEGIN TRANSACTION; INSERT INTO orders VALUES (1)"),
@@ -101,18 +101,18 @@ async fn a_transaction_that_a_request_begins_and_ends_is_not_left_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_whose_transaction_was_rolled_back_is_reset_as_well() {
+async fn a_session_whose_transaction_was_rolled_back_is_also_reset() {
     let shop = Shop::open().await;
     let (pool, _) = shop.pool_of_one(Recycling::Clean);
     let mut a = pool.get().await.unwrap();
     run(&mut a, "CREATE TABLE #bill (total int); BEGIN TRANSACTION").await;
     drop(a);
     until(|| pool.status().available == 1).await;
-    assert_eq!(shop.counters().resets, 1, "though nobody has borrowed it");
+    assert_eq!(shop.counters().resets, 1, "before the next checkout");
 }
 
 #[tokio::test]
-async fn without_a_second_thread_a_returned_transaction_is_closed_at_once() {
+async fn without_a_second_thread_a_returned_connection_in_a_transaction_is_closed_at_once() {
     for recycling in BOTH {
         let (shop, mut other) = with_orders().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -126,7 +126,7 @@ async fn without_a_second_thread_a_returned_transaction_is_closed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn queries_that_are_dropped_or_take_too_long_end_at_the_server() {
+async fn queries_that_are_dropped_or_time_out_end_at_the_server() {
     for recycling in BOTH {
         for limited in [false, true] {
             let shop = Shop::open().await;
@@ -141,17 +141,17 @@ async fn queries_that_are_dropped_or_take_too_long_end_at_the_server() {
             let mut running = tokio::task::JoinSet::new();
             for mut connection in lent {
                 running.spawn(async move {
-                    let asking = connection.simple_query("SELECT 1");
+                    let query = connection.simple_query("SELECT 1");
                     if limited {
-                        asking.await.map(drop).unwrap_err();
+                        query.await.map(drop).unwrap_err();
                     } else {
-                        timeout(SECOND / 4, asking).await.map(drop).unwrap_err();
+                        timeout(SECOND / 4, query).await.map(drop).unwrap_err();
                     }
                 });
             }
             running.join_all().await;
             shop.server().behaviour().delay_queries(Duration::ZERO);
-            // The pool works meanwhile.
+            // Meanwhile, the pool works.
             assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT 1").await, 1);
             timeout(3 * SECOND, until(|| shop.counters().open_connections == 1)).await.unwrap();
             assert_eq!(retired(&connector), [(RetireReason::Unsettled, 20)], "{recycling:?}");
@@ -165,7 +165,7 @@ async fn use_once(pool: &Pool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_was_cleaned_is_lent_without_a_round_trip_for_a_second() {
+async fn a_cleaned_connection_needs_no_round_trip_at_a_checkout_for_a_second() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     use_once(&pool).await;
@@ -181,18 +181,18 @@ async fn a_connection_that_was_cleaned_is_lent_without_a_round_trip_for_a_second
     let before = shop.counters().requests;
     shop.clock.advance(SECOND);
     drop(pool.get().await.unwrap());
-    assert_eq!(shop.counters().requests, before + 1, "it is seen to live");
+    assert_eq!(shop.counters().requests, before + 1, "the probe of the connection");
     drop(pool.get().await.unwrap());
     assert_eq!(shop.counters().requests, before + 1);
     assert_eq!(retired(&connector), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_hook_leaves_is_cleaned_as_well() {
+async fn session_state_that_a_hook_leaves_is_cleaned() {
     use entra_pool::azure_sql::deadpool::managed::Hook;
 
     let shop = Shop::open().await;
-    let soil = || {
+    let leave_traces = || {
         Hook::async_fn(|connection: &mut entra_pool::azure_sql::Connection, _| {
             Box::pin(async move {
                 run(connection, "CREATE TABLE #bill (total int)").await;
@@ -201,14 +201,14 @@ async fn what_a_hook_leaves_is_cleaned_as_well() {
         })
     };
     let builder = shop.connector("").pool_builder().max_size(1);
-    let pool = builder.post_create(soil()).pre_recycle(soil()).build();
+    let pool = builder.post_create(leave_traces()).pre_recycle(leave_traces()).build();
     drop(pool.get().await.unwrap());
     until(|| pool.status().available == 1).await;
     // The hook ran after the cleaning.
     assert_clean(&mut pool.get().await.unwrap()).await;
 }
 
-/// A pool on `runtime` whose connection is being cleaned, and stays so.
+/// A pool on `runtime` whose connection is being cleaned, without a response so far.
 fn being_cleaned(runtime: &Runtime) -> (Shop, Pool, Connector) {
     runtime.block_on(async {
         let shop = Shop::open().await;
@@ -219,13 +219,13 @@ fn being_cleaned(runtime: &Runtime) -> (Shop, Pool, Connector) {
         drop(a);
         until(|| shop.counters().requests == 2).await;
         shop.server().behaviour().delay_queries(Duration::ZERO);
-        assert_eq!((pool.status().size, pool.status().available), (1, 0), "it counts as lent");
+        assert_eq!((pool.status().size, pool.status().available), (1, 0), "in use");
         (shop, pool, connector)
     })
 }
 
 #[test]
-fn a_connection_whose_cleaning_ends_with_its_runtime_leaves_the_pool() {
+fn a_connection_whose_runtime_stops_during_its_cleaning_leaves_the_pool() {
     let (servers, cleaning) = (threads(), threads());
     let (shop, connector, pool) = servers.block_on(async {
         let shop = Shop::open().await;
@@ -250,7 +250,7 @@ fn a_connection_whose_cleaning_ends_with_its_runtime_leaves_the_pool() {
 }
 
 #[test]
-fn a_runtime_that_nobody_blocks_on_keeps_no_connection() {
+fn a_runtime_that_is_not_driven_keeps_no_connection() {
     let (servers, runtime) = (threads(), one_thread());
     for (begin, within) in [(false, false), (false, true), (true, false), (true, true)] {
         let (shop, mut other) = servers.block_on(with_orders());
@@ -264,7 +264,7 @@ fn a_runtime_that_nobody_blocks_on_keeps_no_connection() {
             lent
         });
         {
-            // Within the runtime, which runs no task now, or outside of any.
+            // Within the runtime, which runs no task now, or outside of a runtime.
             let _entered = within.then(|| runtime.enter());
             drop(lent);
         }
@@ -288,7 +288,7 @@ fn a_connection_that_is_dropped_while_unwinding_is_cleaned() {
         runtime.block_on(async {
             let mut lent = pool.get().await.unwrap();
             run(&mut lent, "CREATE TABLE #bill (total int); BEGIN TRANSACTION").await;
-            panic!("as the test has it");
+            panic!("the test's panic");
         })
     }));
     assert!(panicked.is_err());
@@ -307,7 +307,7 @@ fn a_pool_that_closes_does_not_wait_for_a_cleaning() {
         until(|| shop.counters().open_connections == 0).await;
         assert_eq!(pool.status().size, 0);
     });
-    // With deadpool's own `close`, the cleaning goes on up to its limit.
+    // With deadpool's own `close`, the cleaning continues up to its time limit.
     let (shop, pool, connector) = being_cleaned(&runtime);
     runtime.block_on(async {
         pool.close();
@@ -319,7 +319,7 @@ fn a_pool_that_closes_does_not_wait_for_a_cleaning() {
 }
 
 #[test]
-fn a_pool_may_shrink_grow_and_drop_idle_connections_during_a_cleaning() {
+fn a_pool_can_shrink_grow_and_drop_idle_connections_during_a_cleaning() {
     let runtime = threads();
     for size in [0, 1, 3] {
         let (shop, pool, connector) = being_cleaned(&runtime);
@@ -356,7 +356,7 @@ async fn a_connection_that_was_taken_out_of_the_pool_is_not_cleaned() {
 }
 
 #[tokio::test]
-async fn with_fast_recycling_a_query_without_any_answer_condemns_connections_not_heard_from() {
+async fn with_fast_recycling_a_query_without_a_response_retires_other_silent_connections() {
     let shop = Shop::open().await;
     let connector = recycled(&shop.connector("Command Timeout=1"), Recycling::Fast);
     let pool = pool(&connector, 4);
@@ -365,23 +365,23 @@ async fn with_fast_recycling_a_query_without_any_answer_condemns_connections_not
         lent.push(pool.get().await.unwrap());
     }
     shop.clock.advance(SECOND);
-    let mut asked = lent.pop().unwrap();
+    let mut used = lent.pop().unwrap();
     drop(lent);
     shop.server().behaviour().delay_queries(HOUR);
-    let (outcome, ()) = tokio::join!(asked.simple_query("SELECT 1"), async {
+    let (outcome, ()) = tokio::join!(used.simple_query("SELECT 1"), async {
         until(|| shop.counters().requests == 1).await;
         shop.clock.advance(SECOND);
     });
     outcome.map(drop).unwrap_err();
     shop.server().behaviour().delay_queries(Duration::ZERO);
-    drop(asked);
+    drop(used);
     assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT 1").await, 1);
     assert_eq!(retired(&connector), [(RetireReason::Unsettled, 1), (RetireReason::Silent, 3)]);
     assert_eq!(shop.counters().logins, 5);
 }
 
 #[tokio::test]
-async fn with_fast_recycling_a_query_that_was_given_up_early_condemns_nothing() {
+async fn with_fast_recycling_a_query_that_is_dropped_early_retires_no_other_connection() {
     let shop = Shop::open().await;
     let connector = recycled(&shop.connector(""), Recycling::Fast);
     let pool = pool(&connector, 2);
@@ -390,10 +390,10 @@ async fn with_fast_recycling_a_query_that_was_given_up_early_condemns_nothing() 
     shop.clock.advance(SECOND);
     shop.server().behaviour().delay_queries(HOUR);
     tokio::select! {
-        answer = dropped.simple_query("SELECT 1") => panic!("{:?}", answer.map(drop)),
+        response = dropped.simple_query("SELECT 1") => panic!("{:?}", response.map(drop)),
         () = until(|| shop.counters().requests == 1) => {}
     }
-    // Its borrower does something else for long.
+    // The borrower keeps the connection for a long time.
     shop.clock.advance(HOUR / 2);
     drop(dropped);
     shop.server().behaviour().delay_queries(Duration::ZERO);
@@ -402,9 +402,9 @@ async fn with_fast_recycling_a_query_that_was_given_up_early_condemns_nothing() 
     assert_eq!(shop.counters().logins, 2);
 }
 
-/// A cleaning in the background that breaks before its request is run, or before the answer.
+/// The connection of a background cleaning breaks before the request is run or answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cleaning_that_breaks_leaves_no_connection_and_no_permit_behind() {
+async fn a_cleaning_that_fails_leaks_no_connection_and_no_permit() {
     use entra_pool_emulator::azure_sql::{Fault, Stage};
 
     let shop = Shop::open().await;
@@ -419,7 +419,7 @@ async fn a_cleaning_that_breaks_leaves_no_connection_and_no_permit_behind() {
                 shop.server().behaviour().disturb(1, at, fault);
                 drop(lent);
                 until(|| shop.counters().faults > faults).await;
-                // The limit of the cleaning; nothing else waits by this clock.
+                // The time limit of the cleaning; nothing else sleeps on this clock.
                 if fault == Fault::Stall {
                     shop.clock.advance(Duration::from_secs(5));
                 }
@@ -431,7 +431,7 @@ async fn a_cleaning_that_breaks_leaves_no_connection_and_no_permit_behind() {
 }
 
 #[tokio::test]
-async fn with_fast_recycling_a_lock_that_another_connection_holds_condemns_nothing() {
+async fn with_fast_recycling_a_query_that_waits_for_a_lock_retires_no_other_connection() {
     let (shop, mut other) = with_orders().await;
     run(&mut other, "BEGIN TRANSACTION; INSERT INTO orders VALUES (1)").await;
     let connector = recycled(&shop.connector("Command Timeout=1"), Recycling::Fast);
@@ -444,7 +444,7 @@ async fn with_fast_recycling_a_lock_that_another_connection_holds_condemns_nothi
     let (outcome, ()) = tokio::join!(insert, async {
         until(|| shop.counters().requests > before).await;
         shop.clock.advance(SECOND);
-        // The server answers others.
+        // The server responds to other requests.
         run(&mut working, "SELECT 1").await;
         drop(working);
     });
@@ -455,7 +455,7 @@ async fn with_fast_recycling_a_lock_that_another_connection_holds_condemns_nothi
 }
 
 #[tokio::test]
-async fn one_silent_connection_is_enough_where_the_command_timeout_is_the_shorter_limit() {
+async fn one_silent_connection_is_enough_if_the_command_timeout_is_shorter() {
     let shop = Shop::open().await;
     let connector = shop.connector("Command Timeout=1");
     let pool = pool(&connector, 5);
@@ -489,7 +489,7 @@ async fn a_pool_that_closes_right_after_a_return_does_not_wait_for_the_cleaning(
 }
 
 #[test]
-fn a_connection_whose_runtime_has_ended_is_not_lent() {
+fn a_connection_whose_runtime_has_stopped_is_replaced() {
     for recycling in BOTH {
         let (servers, first) = (threads(), threads());
         let shop = servers.block_on(Shop::open());
@@ -507,17 +507,17 @@ fn a_connection_whose_runtime_has_ended_is_not_lent() {
 }
 
 #[tokio::test]
-async fn a_minimum_that_cannot_be_kept_is_retried_every_half_minute() {
+async fn a_minimum_that_cannot_be_kept_is_retried_every_30_seconds() {
     use entra_pool::azure_sql::deadpool::managed::Hook;
 
     let shop = Shop::open().await;
     let connector = shop.maintained("Min Pool Size=3");
-    // The connections do not last.
+    // A hook whose panic makes connections fail.
     let panics = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let builder = connector.pool_builder().post_create(Hook::sync_fn({
         let panics = panics.clone();
         move |_, _| {
-            assert!(!panics.load(std::sync::atomic::Ordering::SeqCst), "as the test has it");
+            assert!(!panics.load(std::sync::atomic::Ordering::SeqCst), "the test's panic");
             Ok(())
         }
     }));

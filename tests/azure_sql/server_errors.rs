@@ -1,5 +1,5 @@
-//! Errors of the server: which one is reported, what to do about it, and what becomes of the
-//! connection.
+//! Errors of the server: which one is reported, the advice for it, and whether its connection is
+//! retired.
 
 use std::error::Error as _;
 
@@ -49,9 +49,9 @@ async fn all_errors_of_a_login_are_reported_and_the_most_useful_one_comes_first(
     }
 }
 
-/// Many, and long ones, which a hostile server may send.
+/// A hostile server may send many long errors.
 #[tokio::test]
-async fn a_server_cannot_fill_an_error() {
+async fn a_server_cannot_make_an_error_arbitrarily_long() {
     let shop = Shop::open().await;
     let errors = (0..50).map(|at| error(50_000 + at, &"long ".repeat(200)));
     shop.server().behaviour().fail_logins_with(1, errors);
@@ -92,7 +92,7 @@ async fn an_error_without_advice_has_a_reason_in_its_first_line() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_server_cannot_accept_leads_to_the_tenant_and_the_administrator() {
+async fn the_error_for_an_unacceptable_token_names_the_tenant_and_the_administrator() {
     let shop = Shop::open().await;
     for text in [
         "Login failed for user '<token-identified principal>'. The server is not currently configured to accept this token.",
@@ -111,7 +111,7 @@ async fn a_token_that_the_server_cannot_accept_leads_to_the_tenant_and_the_admin
 }
 
 #[tokio::test]
-async fn a_command_in_an_error_has_nothing_of_the_server_but_an_address() {
+async fn a_command_in_an_error_contains_no_server_text_except_an_address() {
     let shop = Shop::open().await;
     for (address, shown) in [("192.0.2.7", "192.0.2.7"), ("$(reboot)", "ADDRESS"), ("::1", "::1")] {
         let text =
@@ -124,7 +124,7 @@ async fn a_command_in_an_error_has_nothing_of_the_server_but_an_address() {
 }
 
 #[tokio::test]
-async fn a_connection_to_a_read_only_database_is_retired_where_the_pool_writes() {
+async fn a_connection_to_a_read_only_database_is_retired_unless_the_intent_is_read_only() {
     for recycling in BOTH {
         for (intent, reasons) in
             [("", vec![(RetireReason::ReadOnly, 1)]), ("ApplicationIntent=ReadOnly", vec![])]
@@ -149,7 +149,7 @@ async fn a_connection_to_a_read_only_database_is_retired_where_the_pool_writes()
     }
 }
 
-/// A dedicated SQL pool of Synapse: cleaned at the checkout, where the log is captured.
+/// A dedicated SQL pool of Synapse. It is cleaned at the checkout, where the log is captured.
 #[tokio::test]
 async fn a_server_without_read_committed_is_cleaned_without_it_and_reported_once() {
     let captured = capture();
@@ -182,7 +182,7 @@ async fn synapse(transactions: bool) -> (u64, Vec<(RetireReason, u64)>) {
         }
         if checkout == 0 {
             let text = "Parse error at line: 1, column: 33: Incorrect syntax near 'COMMITTED'.";
-            // Of the whole cleaning, then of its second statement.
+            // For the whole cleaning, then for its second statement.
             shop.server().behaviour().fail_requests(2, error(103_010, text));
         }
     }
@@ -190,7 +190,7 @@ async fn synapse(transactions: bool) -> (u64, Vec<(RetireReason, u64)>) {
 }
 
 #[tokio::test]
-async fn another_error_of_the_cleaning_does_not_end_the_reset_of_isolation_levels() {
+async fn other_errors_of_the_cleaning_do_not_disable_the_reset_of_isolation_levels() {
     let shop = Shop::open().await;
     let captured = capture();
     for code in [40501, 50_000] {
@@ -208,9 +208,9 @@ async fn another_error_of_the_cleaning_does_not_end_the_reset_of_isolation_level
     assert!(!captured.text().contains("refuses READ COMMITTED"), "{}", captured.text());
 }
 
-/// What `main` prints.
+/// `main` prints the `Debug` text of the error that it returns.
 #[test]
-fn debug_is_the_messages_of_the_error_and_its_causes() {
+fn debug_consists_of_the_messages_of_the_error_and_its_causes() {
     let error = "Server=x;Foo=1".parse::<Config>().unwrap_err();
     assert_eq!(format!("{error:?}"), error.to_string());
     let error = Error::from(error);

@@ -1,5 +1,4 @@
-//! One borrower after another on one connection: what the first has left is
-//! not there for the second.
+//! Successive borrowers of one connection: the second one does not see the first one's state.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ pub(crate) const BOTH: [Recycling; 2] = [Recycling::Clean, Recycling::Fast];
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What a session that nobody has used shows, and a used one must, too.
+/// Checks that a session looks like a new one.
 pub(crate) async fn assert_clean(client: &mut Client) {
     assert_eq!(number(client, "SELECT @@TRANCOUNT").await, 0);
     assert_eq!(text(client, "SELECT DB_NAME()").await.as_deref(), Some("orders"));
@@ -51,7 +50,7 @@ async fn a_session_is_clean_for_its_next_borrower() {
 }
 
 #[tokio::test]
-async fn a_session_that_runs_nothing_runs_for_its_next_borrower() {
+async fn noexec_is_off_for_the_next_borrower() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -69,7 +68,7 @@ async fn a_session_that_runs_nothing_runs_for_its_next_borrower() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_that_cannot_be_rolled_back_ends_the_connection() {
+async fn a_transaction_that_cannot_be_rolled_back_retires_the_connection() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let mut a = pool.get().await.unwrap();
@@ -84,7 +83,7 @@ async fn a_transaction_that_cannot_be_rolled_back_ends_the_connection() {
     assert_eq!(shop.counters().logins, 2);
 }
 
-/// Three ways to begin a transaction; the last holds two.
+/// Begins a transaction in one of three ways; the last way begins two.
 async fn begin(client: &mut Client, way: usize) {
     match way {
         0 => run(client, "BEGIN TRANSACTION").await,
@@ -118,7 +117,7 @@ async fn a_transaction_left_open_is_rolled_back_for_the_next_borrower() {
         assert_eq!(shop.counters().resets, resets + 1);
         assert_eq!(number(&mut b, "SELECT COUNT(*) FROM orders").await, 0, "way {way}");
         assert_eq!(number(&mut other, "SELECT COUNT(*) FROM orders").await, 0);
-        // It can work, and in transactions of its own.
+        // The borrower can begin its own transactions.
         b.begin_transaction().await.unwrap();
         run(&mut b, "INSERT INTO orders VALUES (2)").await;
         b.rollback_transaction().await.unwrap();
@@ -128,13 +127,13 @@ async fn a_transaction_left_open_is_rolled_back_for_the_next_borrower() {
 }
 
 #[tokio::test]
-async fn fast_recycling_refuses_the_request_that_would_join_somebodys_transaction() {
+async fn fast_recycling_rejects_a_request_in_a_transaction_of_the_previous_borrower() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Fast);
     let mut a = pool.get().await.unwrap();
     let first = session(&mut a).await;
     run(&mut a, "CREATE TABLE orders (id int)").await;
-    // One that begins after a result set does not show when the connection is returned.
+    // A transaction that begins after a result set is not detected at the return.
     run(&mut a, "SELECT 1; BEGIN TRANSACTION; INSERT INTO orders VALUES (1)").await;
     drop(a);
 
@@ -145,20 +144,20 @@ async fn fast_recycling_refuses_the_request_that_would_join_somebodys_transactio
     assert_eq!(*kind, IoErrorKind::ConnectionAborted);
     assert!(message.contains("left a transaction open"), "{message}");
     assert!(message.contains("get another one from the pool and retry"), "{message}");
-    assert_eq!(shop.counters().requests, requests, "it was not sent");
+    assert_eq!(shop.counters().requests, requests, "the request was not sent");
     drop(b);
 
     let mut c = pool.get().await.unwrap();
     assert_ne!(session(&mut c).await, first);
     assert_clean(&mut c).await;
-    // The server rolls back when it sees that the connection is gone.
+    // The server rolls back when it detects that the connection was closed.
     until(|| shop.counters().open_connections == 1).await;
     assert_eq!(number(&mut c, "SELECT COUNT(*) FROM orders").await, 0);
     assert_eq!(retired(&connector), [(RetireReason::TransactionOpen, 1)]);
 }
 
 #[tokio::test]
-async fn the_isolation_level_is_restored_by_verification_only() {
+async fn only_clean_recycling_restores_the_isolation_level() {
     const LEVEL: &str = "SELECT CAST(transaction_isolation_level AS int) FROM sys.dm_exec_sessions";
     for (recycling, level) in [(Recycling::Clean, 2), (Recycling::Fast, 4)] {
         let shop = Shop::open().await;
@@ -182,7 +181,8 @@ async fn send_and_drop(shop: &Shop, client: &mut Client, sql: &str) {
     }
 }
 
-/// The next borrower has another session, and the last connection went for `reason`.
+/// Checks that the next borrower has another session, and that the previous connection was retired
+/// for `reason`.
 async fn assert_replaced(
     shop: &Shop,
     pool: &Pool,
@@ -198,7 +198,7 @@ async fn assert_replaced(
 }
 
 #[tokio::test]
-async fn a_query_that_was_dropped_while_it_was_awaited_ends_the_connection() {
+async fn a_query_that_is_dropped_before_its_response_retires_the_connection() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -213,13 +213,13 @@ async fn a_query_that_was_dropped_while_it_was_awaited_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_query_that_was_dropped_half_written_ends_the_connection() {
+async fn a_query_that_is_dropped_half_written_retires_the_connection() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
         let mut a = pool.get().await.unwrap();
         let first = session(&mut a).await;
-        // More than the sockets hold, and nobody reads while this is polled once.
+        // More than the sockets can buffer, and the server does not read during this single poll.
         let long = format!("SELECT '{}'", "x".repeat(16 << 20));
         tokio::select! {
             biased;
@@ -232,7 +232,7 @@ async fn a_query_that_was_dropped_half_written_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_query_that_was_never_begun_harms_nothing() {
+async fn a_query_that_is_never_polled_has_no_effect() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let mut a = pool.get().await.unwrap();
@@ -244,7 +244,7 @@ async fn a_query_that_was_never_begun_harms_nothing() {
 }
 
 #[tokio::test]
-async fn a_query_that_was_dropped_in_the_middle_of_its_rows_ends_the_connection() {
+async fn a_query_that_is_dropped_before_its_last_row_retires_the_connection() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -263,7 +263,7 @@ async fn a_query_that_was_dropped_in_the_middle_of_its_rows_ends_the_connection(
 }
 
 #[tokio::test]
-async fn rows_that_had_come_and_were_not_read_are_not_the_next_borrowers() {
+async fn rows_that_were_received_but_not_read_do_not_reach_the_next_borrower() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -281,9 +281,8 @@ async fn rows_that_had_come_and_were_not_read_are_not_the_next_borrowers() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_ended_in_rows_that_nobody_read_does_not_confuse_the_next_borrower() {
-    // tiberius throws such rows away unread, and with them that the
-    // transaction ended or began.
+async fn a_transaction_change_in_unread_rows_does_not_affect_the_next_borrower() {
+    // tiberius discards such rows unread, together with the begin or end of a transaction.
     for (before, unread) in [("SELECT 1", "BEGIN TRANSACTION"), ("BEGIN TRANSACTION", "COMMIT")] {
         for recycling in BOTH {
             let shop = Shop::open().await;
@@ -297,7 +296,7 @@ async fn a_transaction_that_ended_in_rows_that_nobody_read_does_not_confuse_the_
             drop(a);
             let mut b = pool.get().await.unwrap();
             if let Err(error) = b.simple_query("SELECT 1").await.map(drop) {
-                // Typed, and once only.
+                // The error is typed, and occurs only once.
                 assert_eq!(recycling, Recycling::Fast);
                 assert!(matches!(error, Error::Io { .. }), "{error:?}");
                 drop(b);
@@ -309,9 +308,9 @@ async fn a_transaction_that_ended_in_rows_that_nobody_read_does_not_confuse_the_
     }
 }
 
-/// tiberius waits by its own timer, and a second is the least there is.
+/// tiberius uses its own timer. One second is its shortest timeout.
 #[tokio::test]
-async fn a_query_that_ran_into_the_command_timeout_ends_the_connection() {
+async fn a_query_that_exceeds_the_command_timeout_retires_the_connection() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let connector = recycled(&shop.connector("Command Timeout=1"), recycling);
@@ -329,7 +328,7 @@ async fn a_query_that_ran_into_the_command_timeout_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_cancelled_query_ends_the_connection_when_its_borrower_is_done() {
+async fn a_cancelled_query_retires_the_connection_when_it_is_returned() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -338,15 +337,15 @@ async fn a_cancelled_query_ends_the_connection_when_its_borrower_is_done() {
         send_and_drop(&shop, &mut a, "WAITFOR DELAY '01:00:00'").await;
         a.cancel_query().await.unwrap();
         assert_eq!(shop.counters().attentions, 1);
-        assert_eq!(session(&mut a).await, first, "its borrower goes on with it");
+        assert_eq!(session(&mut a).await, first, "its borrower can still use it");
         drop(a);
         assert_replaced(&shop, &pool, &connector, first, RetireReason::Cancelled).await;
     }
 }
 
 #[tokio::test]
-async fn a_cancellation_of_nothing_ends_the_connection_too() {
-    // Whether there was something, only a reader of tokens could tell.
+async fn a_cancellation_without_a_running_query_also_retires_the_connection() {
+    // Detecting whether a query is running would need a parser for tokens.
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Clean);
     let mut a = pool.get().await.unwrap();
@@ -357,7 +356,7 @@ async fn a_cancellation_of_nothing_ends_the_connection_too() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_was_dropped_while_it_began_ends_the_connection() {
+async fn a_transaction_that_is_dropped_while_it_begins_retires_the_connection() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);
@@ -376,7 +375,7 @@ async fn a_transaction_that_was_dropped_while_it_began_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_server_ends_no_connection() {
+async fn a_server_error_does_not_retire_the_connection() {
     for recycling in BOTH {
         let shop = Shop::open().await;
         let (pool, connector) = shop.pool_of_one(recycling);

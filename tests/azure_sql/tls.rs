@@ -1,4 +1,4 @@
-//! The token goes to a verified server or nowhere.
+//! The token is sent only to a verified server.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{Shop, number, pool, refused_saying, support::credential::said};
 
-/// No client has sent a login.
+/// Checks that no client has sent a login.
 fn assert_no_login(server: &AzureSqlServer) {
     let counters = server.counters();
     assert_eq!(counters.logins + counters.refused_logins + counters.routed_logins, 0);
@@ -32,7 +32,7 @@ async fn a_certificate_for_another_name() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_called_by_another_name_than_its_certificates() {
+async fn a_server_whose_host_name_differs_from_its_certificate() {
     let shop = Shop::open().await;
     let server = shop.another_server("sql.example", |_| {}).await;
     let port = server.addr().port();
@@ -52,7 +52,7 @@ async fn an_authority_that_is_not_trusted() {
     let scope = "Entra Scope=https://database.windows.net/.default";
     let string = format!("Server=localhost,{port};Database=orders;{scope}");
     let of_a_stranger = format!("{string};TrustServerCertificateCA={}", stranger.path().display());
-    // Without a file, it is the platform's authorities that count.
+    // Without a file, the platform's authorities are trusted.
     for string in [of_a_stranger, string] {
         let facts = ["TrustServerCertificateCA", "invalid peer certificate", "no token was sent"];
         let error = refused_saying(&shop.connector_of(&string), &facts).await;
@@ -61,7 +61,7 @@ async fn an_authority_that_is_not_trusted() {
     assert_no_login(shop.server());
 }
 
-/// A server with a certificate of nobody's, for another name, in either version of TLS.
+/// One server for each version of TLS, with a self-signed certificate for another name.
 async fn unknown_servers(shop: &Shop) -> Vec<(ServerCertificate, AzureSqlServer)> {
     let mut servers = Vec::new();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
@@ -79,7 +79,7 @@ fn string_to(server: &AzureSqlServer) -> String {
 }
 
 #[tokio::test]
-async fn the_certificate_that_is_named_and_no_other() {
+async fn only_the_configured_certificate_is_trusted() {
     let shop = Shop::open().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("server.crt");
@@ -97,7 +97,7 @@ async fn the_certificate_that_is_named_and_no_other() {
         assert_no_login(&server);
         certificate.write_to(folder.path()).unwrap();
         shop.connector_of(&named(&file)).connect().await.unwrap();
-        // The same as DER.
+        // The same certificate as DER.
         let der = CertificateDer::from_pem_file(&file).unwrap();
         std::fs::write(&file, &der).unwrap();
         shop.connector_of(&named(&file)).connect().await.unwrap();
@@ -106,7 +106,7 @@ async fn the_certificate_that_is_named_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_file_that_does_not_name_one_certificate() {
+async fn a_file_without_exactly_one_certificate() {
     let shop = Shop::open().await;
     let folder = tempfile::tempdir().unwrap();
     ServerCertificate::self_signed(&["localhost"]).unwrap().write_to(folder.path()).unwrap();
@@ -127,7 +127,7 @@ async fn a_file_that_does_not_name_one_certificate() {
 }
 
 #[tokio::test]
-async fn any_certificate_of_this_machines_servers_where_that_is_asked_for() {
+async fn dangerous_methods_accept_any_certificate_of_a_local_server() {
     let shop = Shop::open().await;
     for (_, server) in unknown_servers(&shop).await {
         let config: Config = string_to(&server).parse().unwrap();
@@ -142,8 +142,8 @@ async fn any_certificate_of_this_machines_servers_where_that_is_asked_for() {
     }
 }
 
-/// A server that answers PRELOGIN with this encryption, then with `more`, and
-/// gives back all that it was sent.
+/// A server that responds to PRELOGIN with this encryption, then sends `more`. Its task returns
+/// everything that it received afterwards.
 async fn fake_server(
     encryption: u8,
     more: &'static [u8],
@@ -162,7 +162,7 @@ async fn fake_server(
         socket.write_all(&options).await.unwrap();
         socket.write_all(more).await.unwrap();
         let mut rest = Vec::new();
-        // A reset is as good an end as any.
+        // A reset is also an end of the stream.
         let _ = socket.read_to_end(&mut rest).await;
         rest
     });
@@ -184,7 +184,7 @@ async fn a_server_that_declines_encryption() {
 }
 
 #[tokio::test]
-async fn a_server_that_shakes_hands_with_something_else_than_tls() {
+async fn a_server_that_responds_to_the_tls_handshake_with_another_protocol() {
     let shop = Shop::open().await;
     for (answer, said) in [
         (

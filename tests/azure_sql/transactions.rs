@@ -1,4 +1,4 @@
-//! The guard of a transaction.
+//! Transaction guards.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ async fn the_isolation_level_ends_with_its_transaction() {
 }
 
 #[tokio::test]
-async fn a_savepoint_keeps_or_undoes_its_part() {
+async fn a_savepoint_commits_or_rolls_back_its_part() {
     let (_shop, _pool, mut conn) = open(Recycling::Clean).await;
     let mut transaction = conn.transaction().await.unwrap();
     run(&mut transaction, "INSERT INTO orders VALUES (1)").await;
@@ -94,7 +94,7 @@ fn assert_refused(error: &Error) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_dropped_transaction_requests_are_refused_and_the_return_rolls_back() {
+async fn after_a_dropped_transaction_requests_are_rejected_and_the_return_rolls_back() {
     for recycling in BOTH {
         let (shop, pool, mut conn) = open(recycling).await;
         let first = session(&mut conn).await;
@@ -122,8 +122,8 @@ async fn a_transaction_that_a_time_limit_drops_ends_at_the_server() {
     let mut transaction = conn.transaction().await.unwrap();
     run(&mut transaction, "INSERT INTO orders VALUES (1)").await;
     shop.server().behaviour().delay_queries(Duration::from_secs(3600));
-    let asking = transaction.simple_query("SELECT 1");
-    timeout(Duration::from_millis(50), asking).await.map(drop).unwrap_err();
+    let query = transaction.simple_query("SELECT 1");
+    timeout(Duration::from_millis(50), query).await.map(drop).unwrap_err();
     shop.server().behaviour().delay_queries(Duration::ZERO);
     drop(transaction);
     drop(conn);
@@ -132,7 +132,7 @@ async fn a_transaction_that_a_time_limit_drops_ends_at_the_server() {
 }
 
 #[tokio::test]
-async fn a_begin_that_is_dropped_on_the_way_leaves_nothing() {
+async fn a_begin_that_is_dropped_before_its_response_leaves_no_transaction() {
     let (shop, pool, mut conn) = open(Recycling::Clean).await;
     shop.server().behaviour().delay_queries(Duration::from_secs(3600));
     timeout(Duration::from_millis(50), conn.transaction()).await.map(drop).unwrap_err();
@@ -143,7 +143,7 @@ async fn a_begin_that_is_dropped_on_the_way_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn after_a_dropped_savepoint_only_the_rollback_around_it_is_accepted() {
+async fn after_a_dropped_savepoint_only_a_rollback_of_its_transaction_is_accepted() {
     let (_shop, _pool, mut conn) = open(Recycling::Clean).await;
     for rolls_back in [true, false] {
         let mut transaction = conn.transaction().await.unwrap();
@@ -167,7 +167,7 @@ async fn a_transaction_that_the_server_has_ended_is_rolled_back_without_an_error
     let (shop, pool, mut conn) = open(Recycling::Clean).await;
     let mut transaction = conn.transaction().await.unwrap();
     run(&mut transaction, "INSERT INTO orders VALUES (1); ROLLBACK TRANSACTION").await;
-    // It would be on its own.
+    // The request would run outside of a transaction.
     assert_refused(&failure(&mut transaction, "INSERT INTO orders VALUES (2)").await);
     transaction.rollback().await.unwrap();
     assert_eq!(number(&mut conn, COUNT).await, 0);
@@ -202,7 +202,7 @@ async fn a_connection_that_is_taken_out_of_its_pool_accepts_requests_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guard_that_is_dropped_after_the_server_rolled_back_leaves_nothing_to_the_next() {
+async fn a_guard_that_is_dropped_after_the_server_rolled_back_leaves_a_clean_session() {
     for recycling in BOTH {
         let (shop, pool, mut conn) = open(recycling).await;
         // The server ends the transaction, and the guard is dropped.
@@ -229,7 +229,7 @@ async fn a_transaction_that_does_not_begin_leaves_the_connection_usable() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_reason_of_an_abandoned_transaction_is_counted() {
+async fn the_retirement_for_an_abandoned_transaction_is_counted() {
     let shop = Shop::open().await;
     let (pool, connector) = shop.pool_of_one(Recycling::Fast);
     let mut conn = pool.get().await.unwrap();

@@ -17,17 +17,17 @@ use crate::{
 /// Where the flood begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// For the answer to PRELOGIN.
+    /// Instead of the response to PRELOGIN.
     Prelogin,
-    /// For the server's part of the TLS handshake, in packets.
+    /// Instead of the server's part of the TLS handshake, in packets.
     Tls,
-    /// The same with TDS 8.0: bare.
+    /// The same with TDS 8.0, without packets.
     StrictTls,
-    /// For the answer to the login.
+    /// Instead of the response to the login.
     Login,
-    /// For the answer to the probe of an idle connection.
+    /// Instead of the response to the probe of an idle connection.
     Probe,
-    /// For the answer to a query.
+    /// Instead of the response to a query.
     Query,
 }
 
@@ -39,12 +39,12 @@ pub fn packet(kind: u8, status: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind, status, length[0], length[1], 0, 0, 0, 0], payload].concat()
 }
 
-/// Each byte in a packet of its own.
+/// Each byte in a separate packet.
 fn one_by_one(kind: u8, payload: &[u8]) -> Vec<u8> {
     payload.iter().flat_map(|byte| packet(kind, 0, &[*byte])).collect()
 }
 
-/// An INFO token with a text of so many characters.
+/// An INFO token with a text of `length` characters.
 fn info(length: u16) -> Vec<u8> {
     let mut content = [&[0; 4][..], &[1, 10], &length.to_le_bytes()].concat();
     content.extend(b"x\0".repeat(length.into()));
@@ -52,7 +52,7 @@ fn info(length: u16) -> Vec<u8> {
     [&[0xab], &u16::try_from(content.len()).unwrap().to_le_bytes()[..], &content].concat()
 }
 
-/// TLS records of a handshake message that is too long to be one.
+/// A TLS record of a handshake message that is too long to be valid.
 fn records(kind: u8) -> Vec<u8> {
     let record = [&[22, 3, 3, 0x40, 0, 2, 0xff, 0xff, 0xff][..], &[0; 16_380]].concat();
     if kind == 0 { record } else { packet(kind, 0, &record) }
@@ -66,16 +66,16 @@ fn cases() -> Vec<Case> {
     use Place::{Login, Prelogin, Probe, Query, StrictTls, Tls};
     let slow = |flood: Flood| flood.at(Pace::Slow);
     let empty = |kind| Flood::of("empty packets", packet(kind, 0, &[]));
-    let ones = |kind| Flood::of("packets of a byte", packet(kind, 0, &[0]));
+    let ones = |kind| Flood::of("one-byte packets", packet(kind, 0, &[0]));
     let full = |kind| Flood::of("full packets", packet(kind, 0, &[0; 65_527]));
-    let ended = || Flood::of("empty messages", packet(4, 1, &[]));
+    let messages = || Flood::of("empty messages", packet(4, 1, &[]));
     let tokens = || Flood::of("full packets of tokens", packet(4, 0, &info(32_755)));
-    let parts = || Flood::of("tokens, a byte a packet", one_by_one(4, &info(3)));
+    let parts = || Flood::of("tokens, one byte per packet", one_by_one(4, &info(3)));
     let rows = || {
         let rows = Flood::of("rows", packet(4, 0, &ROW.repeat(1_000)));
         rows.after(packet(4, 0, COLUMN))
     };
-    let huge = || Flood::of("a message without end", packet(18, 0, &[0; 4_088]));
+    let huge = || Flood::of("an endless message", packet(18, 0, &[0; 4_088]));
     let mut cases = vec![
         Case(Prelogin, empty(4), Early),
         Case(Prelogin, empty(18), Early),
@@ -89,14 +89,14 @@ fn cases() -> Vec<Case> {
         Case(Tls, huge().after(records(18)), Early),
         Case(Tls, slow(empty(18)), AtLimit),
         Case(Login, empty(4), Early),
-        Case(Login, ended(), Early),
+        Case(Login, messages(), Early),
         Case(Login, parts(), Early),
         Case(Login, tokens(), Early),
         Case(Login, rows(), Early),
         Case(Login, empty(4).at(Pace::Bytes), InTime),
         Case(Login, slow(tokens()), AtLimit),
         Case(Probe, empty(4), Early),
-        Case(Probe, ended(), Early),
+        Case(Probe, messages(), Early),
         Case(Probe, parts(), Early),
         Case(Probe, tokens(), Early),
         Case(Probe, rows(), Early),
@@ -108,13 +108,13 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// What may come in place of a server's TLS handshake.
+/// Floods that replace a server's TLS handshake.
 pub fn handshake_floods() -> impl Iterator<Item = (Flood, Ends)> {
     [
         (Flood::of("empty records", [22, 3, 3, 0, 0]), Early),
-        (Flood::of("empty records of data", [23, 3, 3, 0, 0]), Early),
-        (Flood::of("records of a byte", [22, 3, 3, 0, 1, 2]), Early),
-        (Flood::of("changes of cipher", [20, 3, 3, 0, 1, 1]), Early),
+        (Flood::of("empty data records", [23, 3, 3, 0, 0]), Early),
+        (Flood::of("one-byte records", [22, 3, 3, 0, 1, 2]), Early),
+        (Flood::of("cipher changes", [20, 3, 3, 0, 1, 1]), Early),
         (Flood::of("warnings", [21, 3, 3, 0, 2, 1, 90]), Early),
         (Flood::of("full records", records(0)), Early),
         (Flood::of("records", [22, 3, 3, 0, 1, 2]).at(Pace::Slow), AtLimit),
@@ -134,7 +134,7 @@ fn read_message(from: &mut impl Read) -> io::Result<()> {
     }
 }
 
-/// As a server, as far as `place`; then the flood.
+/// Acts as a server up to `place`, then floods the client.
 fn play(
     mut tcp: TcpStream,
     place: Place,
@@ -149,7 +149,7 @@ fn play(
     if place == Place::Prelogin {
         return flood.pour(tcp);
     }
-    // VERSION, ENCRYPTION (on), FEDAUTHREQUIRED; offsets count from the table's begin.
+    // VERSION, ENCRYPTION (on), FEDAUTHREQUIRED; offsets count from the start of the table.
     let mut answer = vec![0, 0, 16, 0, 6, 1, 0, 22, 0, 1, 6, 0, 23, 0, 1, 0xff];
     answer.extend([12, 0, 7, 0xd0, 0, 0, 1, 1]);
     tcp.write_all(&packet(4, 1, &answer))?;
@@ -197,46 +197,46 @@ async fn run(Case(place, flood, ends): Case) -> String {
     tokens.token().await.unwrap();
     let connector = Connector::new(config, tokens).unwrap();
     let pool = connector.pool_builder().max_size(1).build();
-    let said = match place {
+    let report = match place {
         Place::Probe => {
             drop(pool.get().await.unwrap());
             // After a second, a checkout probes a connection that was not used.
             tokio::time::sleep(crate::Duration::from_secs(1) / factor).await;
-            peer.relent();
-            let (next, said) = timed(ends, Some(&peer), pool.get()).await;
+            peer.stop_flooding();
+            let (next, report) = timed(ends, Some(&peer), pool.get()).await;
             one(&mut next.unwrap()).await.unwrap();
-            said
+            report
         }
         Place::Query => {
             let mut connection = pool.get().await.unwrap();
-            let (outcome, said) = timed(ends, None, one(&mut connection)).await;
+            let (outcome, report) = timed(ends, None, one(&mut connection)).await;
             let error = outcome.unwrap_err();
             let timed_out = io::ErrorKind::TimedOut;
             assert!(
                 matches!(error, tiberius::error::Error::Io { kind, .. } if kind == timed_out),
                 "{error:?}"
             );
-            said
+            report
         }
         _ => {
-            let (outcome, said) = timed(ends, None, pool.get()).await;
-            let Err(PoolError::Backend(error)) = outcome else { panic!("a connection") };
+            let (outcome, report) = timed(ends, None, pool.get()).await;
+            let Err(PoolError::Backend(error)) = outcome else { panic!("connected") };
             let expected = match ends {
                 AtLimit => matches!(error, Error::TimedOut { .. }),
                 InTime => true,
                 Early => matches!(error, Error::UnexpectedProtocol { .. } | Error::Tls { .. }),
             };
             assert!(expected, "{error:?}");
-            said
+            report
         }
     };
-    peer.relent();
+    peer.stop_flooding();
     one(&mut pool.get().await.unwrap()).await.unwrap();
-    peer.let_go().await;
-    said
+    peer.wait_until_ended().await;
+    report
 }
 
 #[test]
-fn a_flood_of_azure_sql_ends_in_time() {
+fn a_flooded_azure_sql_operation_ends_in_time() {
     run_all(cases(), |case| case.1.is_slow(), |case| Box::pin(run(case)));
 }

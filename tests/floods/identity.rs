@@ -26,17 +26,17 @@ use crate::{
 /// Where the flood begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// For the answer of App Service.
+    /// Instead of the response of App Service.
     AppService,
-    /// For the answer to the probe of IMDS.
+    /// Instead of the response to the probe of IMDS.
     Probe,
-    /// For the challenge of the Azure Arc agent.
+    /// Instead of the challenge of the Azure Arc agent.
     ArcChallenge,
-    /// For its answer to the key.
+    /// Instead of the agent's response to the key.
     ArcAnswer,
-    /// For the TLS handshake of Service Fabric.
+    /// Instead of the TLS handshake of Service Fabric.
     FabricTls,
-    /// For its answer.
+    /// Instead of the response of Service Fabric.
     FabricAnswer,
 }
 
@@ -53,7 +53,7 @@ fn cases() -> Vec<Case> {
     let long = format!("HTTP/1.1 103 Early Hints\r\nlink: {}\r\n\r\n", "x".repeat(8_000));
     let headers = || Flood::of("headers", "a: b\r\n").after(head);
     let endless = || Flood::of("a body", "x").after(body.clone());
-    let chunks = || Flood::of("chunks of a byte", "1\r\nx\r\n").after(chunked.clone());
+    let chunks = || Flood::of("one-byte chunks", "1\r\nx\r\n").after(chunked.clone());
     let mut cases = vec![
         Case(AppService, interim(), Early),
         Case(AppService, interim().at(Pace::Bytes), InTime),
@@ -78,12 +78,12 @@ fn cases() -> Vec<Case> {
             Case(place, slow(endless()), AtLimit),
         ]);
     }
-    // A handshake that fails is not tried again; one that takes too long is.
+    // A failed handshake is not retried; a handshake that times out is.
     cases.extend(handshake_floods().map(|(flood, ends)| Case(FabricTls, flood, ends)));
     cases
 }
 
-/// A token by hand, for a server whose certificate the emulator has not got.
+/// A token for a server whose certificate the emulator does not have.
 const TOKEN: &str = r#"{"access_token":"t","expires_on":"4000000000"}"#;
 
 fn read_head(from: &mut impl Read) -> io::Result<()> {
@@ -96,14 +96,14 @@ fn read_head(from: &mut impl Read) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes `answer`; what is read then is the end.
-fn say(mut stream: impl Read + Write, answer: &str) -> io::Result<()> {
+/// Writes `answer`, then waits for the end of the connection.
+fn respond(mut stream: impl Read + Write, answer: &str) -> io::Result<()> {
     stream.write_all(answer.as_bytes())?;
     stream.flush()?;
     stream.read_exact(&mut [0; 1])
 }
 
-/// As the host, as far as `place`, then the flood; `turn` counts the connections.
+/// Acts as the host up to `place`, then floods the client; `turn` counts the connections.
 fn play(
     mut tcp: TcpStream,
     turn: usize,
@@ -120,14 +120,14 @@ fn play(
                 return flood.pour(tls);
             }
             let length = TOKEN.len();
-            say(tls, &format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{TOKEN}"))
+            respond(tls, &format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{TOKEN}"))
         }
         (Place::ArcAnswer, 0) => {
             read_head(&mut tcp)?;
             let realm = arc_key(tcp.local_addr()?);
             fs::write(&realm, "key")?;
             let challenge = format!("Basic realm={}", realm.display());
-            say(
+            respond(
                 tcp,
                 &format!(
                     "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: {challenge}\r\n                     content-length: 0\r\n\r\n"
@@ -135,14 +135,14 @@ fn play(
             )
         }
         _ => {
-            // The probe looks first whether anybody listens.
+            // The probe first checks that the endpoint is listening.
             read_head(&mut tcp)?;
             flood.pour(tcp)
         }
     }
 }
 
-/// A key file of this peer's, where the agent would have written it.
+/// This peer's key file, in the folder of the agent.
 fn arc_key(peer: SocketAddr) -> std::path::PathBuf {
     let root = emulator().identity().azure_arc_root();
     root.join(format!("var/opt/azcmagent/tokens/{}.key", peer.port()))
@@ -150,20 +150,20 @@ fn arc_key(peer: SocketAddr) -> std::path::PathBuf {
 
 async fn run(Case(place, flood, ends): Case) -> String {
     let identity = emulator().identity();
-    let behind = identity.addr();
+    let target = identity.addr();
     let certificate = Arc::new(ServerCertificate::self_signed(&["127.0.0.1"]).unwrap());
     let thumbprint = certificate.thumbprint();
-    // Those that are not relayed.
+    // The number of connections that are not relayed.
     let floods = match place {
         Place::AppService | Place::ArcChallenge => 1,
         Place::ArcAnswer => 2,
         _ => usize::MAX,
     };
     let turns = AtomicUsize::new(0);
-    let peer = Peer::start(floods, behind, move |tcp| {
+    let peer = Peer::start(floods, target, move |tcp| {
         play(tcp, turns.fetch_add(1, SeqCst), place, &flood, &certificate)
     });
-    let url = |url: String| url.replace(&behind.to_string(), &peer.addr.to_string());
+    let url = |url: String| url.replace(&target.to_string(), &peer.addr.to_string());
     let mut environment = match place {
         Place::AppService => identity.app_service_env().to_vec(),
         Place::Probe => {
@@ -182,7 +182,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
             _ => {}
         }
     }
-    // A try takes 20 s, and the one after it, a second later, succeeds. The probe takes 3 s.
+    // An attempt takes 20 s. Its retry, a second later, succeeds. The probe takes 3 s.
     let factor = if place == Place::Probe { 3 } else { 21 };
     let credential = if place == Place::AppService {
         let id = UserAssignedId::ClientId(emulator().user_assigned().client_id.clone());
@@ -198,26 +198,26 @@ async fn run(Case(place, flood, ends): Case) -> String {
         .build()
         .unwrap();
     let request = || TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
-    let (token, said) = timed(ends, None, credential.get_token(request())).await;
+    let (token, report) = timed(ends, None, credential.get_token(request())).await;
     match token {
         Ok(_) => assert!(place != Place::Probe, "a token"),
         Err(error) if place == Place::Probe => {
             assert!(ends != AtLimit || error.to_string().contains("within 3s"), "{error:?}");
-            peer.relent();
+            peer.stop_flooding();
             credential.get_token(request()).await.unwrap();
         }
         Err(error) => {
-            // What cannot be a token, or speaks no TLS, is not asked for again.
+            // A response that cannot be a token, or that is not TLS, is not retried.
             let expected =
                 if place == Place::FabricTls { "cannot connect" } else { "is longer than" };
             assert!(ends == Early && format!("{error:?}").contains(expected), "{error:?}");
         }
     }
-    peer.let_go().await;
-    said
+    peer.wait_until_ended().await;
+    report
 }
 
 #[test]
-fn a_flood_of_an_identity_endpoint_ends_in_time() {
+fn a_flooded_identity_request_ends_in_time() {
     run_all(cases(), |case| case.1.is_slow(), |case| Box::pin(run(case)));
 }

@@ -1,10 +1,9 @@
-//! Peers that send without end: each loop that reads from a peer ends within 10 % of its
-//! time limit, leaves an idle process, and the pool works afterwards.
+//! Peers that send endlessly: each loop that reads from a peer ends within 10 % of its time limit
+//! and leaves an idle process. The pool works afterwards.
 //!
-//! The only suite in real time, because what it is about cannot be seen by an injected
-//! clock: whether a timer gets its turn while a socket is always ready. Each case runs on a
-//! runtime of its own, and its peer is made of blocking threads, so that it shares no
-//! budget with what it floods.
+//! This suite runs in real time, because an injected clock cannot show whether a timer fires while
+//! a socket is always ready. Each case has its own runtime. Its peer consists of blocking threads,
+//! so that it shares no task budget with its victim.
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods)] // Real time.
 
@@ -37,21 +36,21 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// The time limit of every case.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// How long a case may take in all, before it counts as stuck.
+/// How long a whole case may take before it counts as stuck.
 const STUCK: Duration = Duration::from_secs(15);
 
 /// When a flooded operation ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ends {
-    /// When its time is over.
+    /// At its time limit.
     AtLimit,
-    /// Before, because no proper peer sends this.
+    /// Before the limit, because no valid peer sends this.
     Early,
-    /// One or the other, by how fast this machine is.
+    /// Either, depending on the speed of the machine.
     InTime,
 }
 
-/// The machine's clock, so many times as fast: limits that cannot be set take a second.
+/// The machine's clock, `factor` times as fast: time limits that cannot be set take a second.
 #[derive(Debug, Clone, Copy)]
 struct FastClock {
     began: (Instant, SystemTime),
@@ -78,7 +77,7 @@ impl Clock for FastClock {
     }
 }
 
-/// Every stand-in, on a runtime of its own.
+/// The emulator, on a separate runtime.
 fn emulator() -> &'static Emulator {
     static EMULATOR: OnceLock<(Runtime, Emulator)> = OnceLock::new();
     let (_, emulator) = EMULATOR.get_or_init(|| {
@@ -97,8 +96,8 @@ fn identity(clock: FastClock) -> Identity {
     Identity::builder(credential).clock(clock).build()
 }
 
-/// Runs each case on a runtime with one thread and on one with several. Those that take the
-/// processor run one after the other, the slow ones all at once.
+/// Runs each case on a single-threaded and on a multi-threaded runtime. Fast floods use the
+/// processor, so they run one after the other. Slow floods run at the same time.
 fn run_all<C: std::fmt::Debug + Clone + Send + Sync + 'static>(
     cases: Vec<C>,
     is_slow: fn(&C) -> bool,
@@ -109,7 +108,7 @@ fn run_all<C: std::fmt::Debug + Clone + Send + Sync + 'static>(
         let both = [1, 2].map(|threads| {
             let outcome = run_one(case.clone(), threads, run);
             println!("{case:?}, {threads} threads: {outcome:?}");
-            outcome.err().map(|said| format!("{case:?}, {threads} threads: {said}"))
+            outcome.err().map(|report| format!("{case:?}, {threads} threads: {report}"))
         });
         both.into_iter().flatten().collect::<Vec<_>>()
     };
@@ -122,7 +121,7 @@ fn run_all<C: std::fmt::Debug + Clone + Send + Sync + 'static>(
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
-/// What the case says of itself, or how it failed.
+/// Returns the report of a case, or how it failed.
 fn run_one<C: Send + 'static>(
     case: C,
     threads: usize,
@@ -142,21 +141,21 @@ fn run_one<C: Send + 'static>(
                 .build(),
         }
         .unwrap();
-        let said = runtime.block_on(async {
-            let said = run(case).await;
-            // What the operation has left behind ends, too.
+        let report = runtime.block_on(async {
+            let report = run(case).await;
+            // Background tasks of the operation also end.
             until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
             let [before, _] = spent(&named);
             tokio::time::sleep(Duration::from_millis(100)).await;
             let busy = spent(&named)[0].saturating_sub(before);
             assert!(busy < Duration::from_millis(25), "busy for {busy:?} afterwards");
-            said
+            report
         });
-        done.send(said).unwrap();
+        done.send(report).unwrap();
     };
     let thread = thread::Builder::new().name(name).spawn(work).unwrap();
     match outcome.recv_timeout(STUCK) {
-        Ok(said) => Ok(said),
+        Ok(report) => Ok(report),
         Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("stuck for {STUCK:?}")),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             let panic = thread.join().unwrap_err();
@@ -165,7 +164,7 @@ fn run_one<C: Send + 'static>(
     }
 }
 
-/// How long threads of this name have been running, and waiting for a processor.
+/// How long threads with this name have run, and have waited for a processor.
 fn spent(name: &str) -> [Duration; 2] {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
     let of_name = tasks.filter_map(|task| {
@@ -178,9 +177,9 @@ fn spent(name: &str) -> [Duration; 2] {
     of_name.fold([Duration::ZERO; 2], |sum, times| [sum[0] + times[0], sum[1] + times[1]])
 }
 
-/// Runs what is flooded, which ends within its time (at the latest when `peer` gets another
-/// connection because of that). For how long its threads have waited for a processor once
-/// the time was over is the machine's doing, and so is what a timer beside was late by.
+/// Runs the flooded operation, which must end in time (if there is a `peer`, when it gets the next
+/// connection). The machine's delays are excused: the time that threads waited for a processor
+/// after the limit, and how late a separate timer was.
 async fn timed<T>(
     ends: Ends,
     peer: Option<&Peer>,
@@ -206,12 +205,12 @@ async fn timed<T>(
     let (late, waited) = control.join().unwrap();
     let excused = late + waiting.saturating_sub(waited);
     let at_most = if ends == Ends::Early { LIMIT } else { LIMIT.mul_f64(1.1) };
-    let said = format!("took {} ms ({} µs excused)", took.as_millis(), excused.as_micros());
-    assert!(took <= at_most + excused, "{said}");
-    (output, said)
+    let report = format!("took {} ms ({} µs excused)", took.as_millis(), excused.as_micros());
+    assert!(took <= at_most + excused, "{report}");
+    (output, report)
 }
 
-/// Waits for what comes by itself, for some seconds at most.
+/// Waits until `done` is true, for a few seconds at most.
 async fn until(done: impl Fn() -> bool) {
     for _ in 0..500 {
         if done() {
@@ -219,5 +218,5 @@ async fn until(done: impl Fn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it does not come to this");
+    panic!("the condition is not met in time");
 }

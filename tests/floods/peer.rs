@@ -1,4 +1,4 @@
-//! A peer that floods those who connect, and then lets them through to a proper one.
+//! A peer that floods its clients, and later relays them to a real server.
 
 use std::{
     io::{self, Read, Write},
@@ -13,7 +13,7 @@ use std::{
 
 use rustls::{ServerConfig, ServerConnection};
 
-/// A thread that listens on loopback, as long as somebody connects.
+/// A thread that listens on loopback.
 pub struct Peer {
     pub addr: SocketAddr,
     state: Arc<State>,
@@ -21,35 +21,34 @@ pub struct Peer {
 
 #[derive(Default)]
 struct State {
-    /// Connections that are flooded from now on.
+    /// The number of further connections to flood.
     floods: AtomicUsize,
-    /// Floods under way.
+    /// Running floods.
     open: AtomicUsize,
-    /// Floods that their victim has ended.
+    /// Floods that their victims have ended.
     ended: AtomicUsize,
-    /// When connections came.
+    /// When connections were accepted.
     connected: Mutex<Vec<Instant>>,
 }
 
 impl Peer {
-    /// `play` is what the first `floods` connections get; the others are relayed to
-    /// `behind`.
+    /// Runs `play` for the first `floods` connections; relays the others to `target`.
     pub fn start(
         floods: usize,
-        behind: SocketAddr,
+        target: SocketAddr,
         play: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State { floods: floods.into(), ..State::default() });
         let (listening, play) = (Arc::clone(&state), Arc::new(play));
-        // What it waits for a processor is of the case that it belongs to.
+        // Named like its case, so that its waits for a processor count as the case's.
         let named = thread::Builder::new().name(thread::current().name().unwrap().to_owned());
         let listen = move || {
-            // Ends with the process.
+            // Runs until the process ends.
             for tcp in listener.incoming().flatten() {
                 listening.connected.lock().unwrap().push(Instant::now());
-                // A victim that never lets go fails its case.
+                // A victim that never closes its connection fails its case.
                 let patience = Some(Duration::from_secs(20));
                 tcp.set_write_timeout(patience).unwrap();
                 tcp.set_read_timeout(patience).unwrap();
@@ -57,7 +56,7 @@ impl Peer {
                 let left =
                     listening.floods.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
                 if left.is_err() {
-                    thread::spawn(move || relay(tcp, behind));
+                    thread::spawn(move || relay(tcp, target));
                     continue;
                 }
                 listening.open.fetch_add(1, SeqCst);
@@ -70,7 +69,7 @@ impl Peer {
                     };
                     match play(tcp) {
                         Err(error) if gone(error.kind()) => state.ended.fetch_add(1, SeqCst),
-                        other => panic!("the flood ended otherwise: {other:?}"),
+                        other => panic!("the flood ended unexpectedly: {other:?}"),
                     };
                     state.open.fetch_sub(1, SeqCst);
                 });
@@ -80,30 +79,30 @@ impl Peer {
         Self { addr, state }
     }
 
-    /// When somebody connected after `began`: because of what happened then.
+    /// The time of the first connection after `began`.
     pub fn connected_after(&self, began: Instant) -> Option<Instant> {
         self.state.connected.lock().unwrap().iter().copied().find(|at| *at > began)
     }
 
-    /// Lets everybody through from now on.
-    pub fn relent(&self) {
+    /// Relays all connections from now on.
+    pub fn stop_flooding(&self) {
         self.state.floods.store(0, SeqCst);
     }
 
-    /// Floods that their victim has ended.
+    /// Floods that their victims have ended.
     pub fn ended(&self) -> usize {
         self.state.ended.load(SeqCst)
     }
 
-    /// Every flood was ended by its victim, and there was one at least.
-    pub async fn let_go(&self) {
+    /// Waits until the victims have ended all floods, of which there must be at least one.
+    pub async fn wait_until_ended(&self) {
         crate::until(|| self.state.open.load(SeqCst) == 0).await;
         assert!(self.state.ended.load(SeqCst) > 0, "nothing was flooded");
     }
 }
 
-fn relay(client: TcpStream, behind: SocketAddr) {
-    let server = TcpStream::connect(behind).unwrap();
+fn relay(client: TcpStream, target: SocketAddr) {
+    let server = TcpStream::connect(target).unwrap();
     let copy = |mut from: TcpStream, mut to: TcpStream| {
         let _ = io::copy(&mut from, &mut to);
         let _ = to.shutdown(Shutdown::Write);
@@ -113,11 +112,11 @@ fn relay(client: TcpStream, behind: SocketAddr) {
     copy(server, client);
 }
 
-/// What is sent, for ever.
+/// An endless stream of bytes.
 #[derive(Clone)]
 pub struct Flood {
     pub name: &'static str,
-    /// Once, before.
+    /// Sent once, before the units.
     pub first: Vec<u8>,
     pub unit: Vec<u8>,
     pub pace: Pace,
@@ -125,11 +124,11 @@ pub struct Flood {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// As fast as it goes.
+    /// As fast as possible.
     Fast,
-    /// As fast as it goes, each byte by itself.
+    /// As fast as possible, each byte separately.
     Bytes,
-    /// A byte now and then.
+    /// A byte every 200 ms.
     Slow,
 }
 
@@ -156,7 +155,7 @@ impl Flood {
         self.pace == Pace::Slow
     }
 
-    /// Until the other end is closed.
+    /// Writes until the other end is closed.
     pub fn pour(&self, mut into: impl Write) -> io::Result<()> {
         if self.pace == Pace::Fast {
             into.write_all(&self.first)?;
@@ -176,7 +175,7 @@ impl Flood {
     }
 }
 
-/// A TLS connection, whose handshake is wrapped into TDS packets or is not.
+/// A TLS connection, whose handshake may be wrapped into TDS packets.
 pub struct Tls {
     session: ServerConnection,
     wire: Wire,
@@ -185,7 +184,7 @@ pub struct Tls {
 struct Wire {
     tcp: TcpStream,
     packets: bool,
-    /// Of a packet's payload, still to be read.
+    /// How much of a packet's payload is still to be read.
     left: usize,
     unsent: Vec<u8>,
 }

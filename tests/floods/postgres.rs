@@ -27,21 +27,21 @@ use crate::{
 /// Where the flood begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// For the answer to SSLRequest.
+    /// Instead of the response to SSLRequest.
     SslRequest,
-    /// For the server's part of the TLS handshake.
+    /// Instead of the server's part of the TLS handshake.
     Tls,
-    /// For the request of a password.
+    /// Instead of the password request.
     Authentication,
-    /// Behind the login, before the server is ready for queries.
+    /// After the login, before the server is ready for queries.
     Startup,
-    /// For what diesel-async sets on a new connection.
+    /// Instead of the response to diesel-async's settings for a new connection.
     DieselsSettings,
-    /// For the answer to what cleans an idle connection.
+    /// Instead of the response to the cleaning of an idle connection.
     Recycling(Pool),
-    /// For the answer to SSLRequest, once a query is to be cancelled.
+    /// Instead of the response to SSLRequest, once a query is to be cancelled.
     CancelSslRequest,
-    /// For the server's part of the TLS handshake, once a query is to be cancelled.
+    /// Instead of the server's part of the TLS handshake, once a query is to be cancelled.
     CancelTls,
 }
 
@@ -102,9 +102,9 @@ fn cases() -> Vec<Case> {
             AtLimit,
         ),
     ];
-    // sqlx reads what is there within one poll: no time limit ends a fast flood.
+    // sqlx reads all available data within one poll, so no time limit ends a fast flood.
     cases.push(Case(Recycling(Sqlx), slow(notices()), AtLimit));
-    // diesel-async has no time limit that would fire: its server may not send that much.
+    // No time limit of diesel-async would fire, so the amount of data is limited.
     for (pool, ends) in [(Deadpool, AtLimit), (Diesel, Early)] {
         cases.extend([
             Case(Recycling(pool), notices(), ends),
@@ -125,7 +125,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// The first messages have no kind.
+/// Reads a message without a kind, like the first messages of a client.
 fn read_untyped(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
     from.read_exact(&mut length)?;
@@ -140,7 +140,7 @@ fn read_message(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
     Ok((kind[0], read_untyped(from)?))
 }
 
-/// Answers requests of the extended protocol, until there is a simple query.
+/// Responds to requests of the extended protocol until a simple query arrives.
 fn answer_until_query(tls: &mut Tls) -> io::Result<()> {
     loop {
         let answer = match read_message(tls)? {
@@ -148,7 +148,7 @@ fn answer_until_query(tls: &mut Tls) -> io::Result<()> {
             (b'P', _) => message(b'1', &[]),
             (b'B', _) => message(b'2', &[]),
             (b'C', _) => message(b'3', &[]),
-            // Of a statement or of a portal.
+            // Describes a statement or a portal.
             (b'D', of) if of[0] == b'S' => [message(b't', &[0, 0]), message(b'n', &[])].concat(),
             (b'D', _) => message(b'n', &[]),
             (b'E', _) => message(b'C', b"SET\0"),
@@ -159,7 +159,7 @@ fn answer_until_query(tls: &mut Tls) -> io::Result<()> {
     }
 }
 
-/// As a server, as far as `place`; then the flood.
+/// Acts as a server up to `place`, then floods the client.
 fn play(
     mut tcp: TcpStream,
     place: Place,
@@ -198,11 +198,11 @@ async fn one(client: &tokio_postgres::Client) {
     assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
 }
 
-/// A connector to the peer, with a token in its cache and `limit` of this clock's seconds to
-/// connect.
+/// A connector to the peer, with a cached token and a connect timeout of `limit` seconds by its
+/// clock.
 async fn connector(peer: &Peer, factor: u32, limit: u32) -> Connector {
-    let behind = format!("localhost:{}", emulator().postgres().addr().port());
-    let url = emulator().postgres_url().replace(&behind, &peer.addr.to_string());
+    let target = format!("localhost:{}", emulator().postgres().addr().port());
+    let url = emulator().postgres_url().replace(&target, &peer.addr.to_string());
     let config: Config = url.parse().unwrap();
     let config = config.connect_timeout(LIMIT * limit);
     let tokens = identity(FastClock::new(factor)).tokens(config.token_scope().unwrap());
@@ -219,7 +219,7 @@ async fn run(Case(place, flood, ends): Case) -> String {
     let peer = Peer::start(usize::MAX, emulator().postgres().addr(), move |tcp| {
         play(tcp, place, &flood, &tls)
     });
-    let said = match place {
+    let report = match place {
         // Recycling takes 2 s.
         Place::Recycling(pool) => match pool {
             Pool::Deadpool => recycle_deadpool(&peer, connector(&peer, 2, 30).await, ends).await,
@@ -229,18 +229,18 @@ async fn run(Case(place, flood, ends): Case) -> String {
         Place::DieselsSettings => {
             let connector = connector(&peer, 1, 1).await;
             let connecting = adapters::diesel::connect(&connector);
-            let (outcome, said) = timed(ends, None, connecting).await;
+            let (outcome, report) = timed(ends, None, connecting).await;
             let error = outcome.err().unwrap().to_string();
             let took_longer = error.contains("session's settings took longer");
             assert_eq!(took_longer, ends == AtLimit, "{error}");
-            peer.relent();
+            peer.stop_flooding();
             adapters::diesel::connect(&connector).await.unwrap();
-            said
+            report
         }
         _ => {
             let pool = connector(&peer, 1, 1).await.pool_builder().max_size(1).build();
-            let (outcome, said) = timed(ends, None, pool.get()).await;
-            let Err(error) = outcome.map_err(Error::from) else { panic!("a connection") };
+            let (outcome, report) = timed(ends, None, pool.get()).await;
+            let Err(error) = outcome.map_err(Error::from) else { panic!("connected") };
             let expected = match ends {
                 AtLimit => matches!(error, Error::TimedOut { .. }),
                 InTime => true,
@@ -248,29 +248,29 @@ async fn run(Case(place, flood, ends): Case) -> String {
                     matches!(error, Error::EncryptionDeclined { .. })
                 }
                 Early if place == Place::Tls => matches!(error, Error::Tls { .. }),
-                // No server sends that there.
+                // A server must not send this message here.
                 Early if matches!(error, Error::Login { .. }) && place == Place::Authentication => {
                     true
                 }
                 Early => format!("{error:?}").contains("more data than this exchange allows"),
             };
             assert!(expected, "{error:?}");
-            peer.relent();
+            peer.stop_flooding();
             one(&pool.get().await.unwrap()).await;
-            said
+            report
         }
     };
-    peer.let_go().await;
-    said
+    peer.wait_until_ended().await;
+    report
 }
 
 async fn recycle_deadpool(peer: &Peer, connector: Connector, ends: Ends) -> String {
     let pool = connector.pool_builder().max_size(1).build();
     drop(pool.get().await.unwrap());
-    peer.relent();
-    let (next, said) = timed(ends, Some(peer), pool.get()).await;
+    peer.stop_flooding();
+    let (next, report) = timed(ends, Some(peer), pool.get()).await;
     one(&next.unwrap()).await;
-    said
+    report
 }
 
 async fn recycle_diesel(peer: &Peer, connector: Connector, ends: Ends) -> String {
@@ -281,14 +281,13 @@ async fn recycle_diesel(peer: &Peer, connector: Connector, ends: Ends) -> String
     };
     let pool = deadpool::Pool::builder(manager(connector)).max_size(1).build().unwrap();
     drop(pool.get().await.unwrap());
-    peer.relent();
-    let (next, said) = timed(ends, Some(peer), pool.get()).await;
+    peer.stop_flooding();
+    let (next, report) = timed(ends, Some(peer), pool.get()).await;
     diesel::sql_query("SELECT 1").execute(&mut next.unwrap()).await.unwrap();
-    said
+    report
 }
 
-/// sqlx waits for the server while it closes a connection, so that the time limit is the
-/// pool's own.
+/// sqlx waits for the server while it closes a connection, so the time limit is the pool's timeout.
 async fn recycle_sqlx(peer: &Peer, connector: &Connector, ends: Ends) -> String {
     use adapters::sqlx::{Pool, options, sqlx};
     // The cleaning is the first request.
@@ -296,31 +295,31 @@ async fn recycle_sqlx(peer: &Peer, connector: &Connector, ends: Ends) -> String 
         options(connector).max_connections(1).after_connect(|_, _| Box::pin(async { Ok(()) }));
     let pool = Pool::new(connector, options).await.unwrap();
     drop(pool.acquire().await.unwrap());
-    peer.relent();
-    let (next, said) = timed(ends, None, pool.acquire()).await;
+    peer.stop_flooding();
+    let (next, report) = timed(ends, None, pool.acquire()).await;
     assert!(matches!(next, Err(sqlx::Error::PoolTimedOut)), "{next:?}");
     let mut next = pool.acquire().await.unwrap();
     sqlx::query("SELECT 1").execute(&mut *next).await.unwrap();
     drop(next);
     pool.close().await;
-    said
+    report
 }
 
-/// What is flooded is the request to cancel, and the connect that replaces the connection.
+/// Floods the cancel request, and the connect that replaces the connection.
 async fn run_cancel(place: Place, flood: Flood, ends: Ends) -> String {
     let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
     let tls = certificate.server_config().unwrap();
     let first = AtomicBool::new(true);
     let peer = Peer::start(3, emulator().postgres().addr(), move |tcp| {
         if first.swap(false, SeqCst) {
-            // The query that is to be cancelled is not answered at all.
+            // The query that is to be cancelled gets no response.
             let silence = Flood::of("notices", message(b'N', b"SNOTICE\0C00000\0Mx\0\0"));
             return play(tcp, Place::Recycling(Pool::Deadpool), &silence.at(Pace::Slow), &tls);
         }
         let place = if place == Place::CancelTls { Place::Tls } else { Place::SslRequest };
         play(tcp, place, &flood, &tls)
     });
-    // Recycling takes 2 s, and each of the two connects a second afterwards.
+    // Recycling takes 2 s, and then each of the two connects takes a second.
     let pool = connector(&peer, 2, 2).await.pool_builder().max_size(1).build();
     drop(pool.get().await.unwrap());
     let began = Instant::now();
@@ -330,29 +329,29 @@ async fn run_cancel(place: Place, flood: Flood, ends: Ends) -> String {
     });
     until(|| peer.connected_after(began).is_some()).await;
     let metrics = Handle::current().metrics();
-    // The pool's maintenance goes on.
-    let (_, said) = timed(ends, None, until(|| metrics.num_alive_tasks() == 1)).await;
+    // The pool's maintenance continues.
+    let (_, report) = timed(ends, None, until(|| metrics.num_alive_tasks() == 1)).await;
     assert!(next.await.unwrap().is_err());
-    peer.let_go().await;
+    peer.wait_until_ended().await;
     assert_eq!(peer.ended(), 3);
     one(&pool.get().await.unwrap()).await;
-    said
+    report
 }
 
 #[test]
-fn a_flood_of_postgres_ends_in_time() {
+fn a_flooded_postgres_operation_ends_in_time() {
     run_all(cases(), |case| case.1.is_slow(), |case| Box::pin(run(case)));
 }
 
-/// What diesel-async says of a connect.
+/// The error of a diesel-async connect.
 #[test]
-fn what_a_server_says_of_diesels_settings_is_fit_to_be_shown() {
+fn a_servers_error_for_diesels_settings_is_filtered_before_it_is_shown() {
     let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
     let tls = certificate.server_config().unwrap();
-    let said = Arc::new(std::sync::OnceLock::<String>::new());
-    let says = said.clone();
+    let secret = Arc::new(std::sync::OnceLock::<String>::new());
+    let sent = secret.clone();
     let peer = Peer::start(usize::MAX, emulator().postgres().addr(), move |tcp| {
-        let text = format!("SERROR\0C42501\0Mno \u{1b}[2J: {}\0\0", says.get().unwrap());
+        let text = format!("SERROR\0C42501\0Mno \u{1b}[2J: {}\0\0", sent.get().unwrap());
         let answer = [message(b'E', text.as_bytes()), message(b'Z', b"I")].concat();
         play(tcp, Place::DieselsSettings, &Flood::of("an error", answer), &tls)
     });
@@ -360,15 +359,15 @@ fn what_a_server_says_of_diesels_settings_is_fit_to_be_shown() {
     runtime.block_on(async {
         let connector = connector(&peer, 1, 5).await;
         let token = connector.tokens().token().await.unwrap();
-        said.set(token.secret().to_owned()).unwrap();
+        secret.set(token.secret().to_owned()).unwrap();
         let error = adapters::diesel::connect(&connector).await.err().unwrap().to_string();
         assert!(error.contains("no [2J: [redacted]"), "{error}");
     });
 }
 
-/// The peer has the key 0 for each of its sessions.
+/// The peer sends the cancel key 0 for each of its sessions.
 #[test]
-fn diesels_connections_that_have_one_key_are_not_used_again() {
+fn diesel_connections_with_the_same_cancel_key_are_not_reused() {
     use adapters::diesel::{diesel_async::pooled_connection::deadpool, manager};
     let certificate = emulator().authority().issue(&["127.0.0.1"]).unwrap();
     let tls = certificate.server_config().unwrap();

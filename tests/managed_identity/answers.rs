@@ -1,4 +1,4 @@
-//! Host × what a successful answer says.
+//! Hosts × bodies of successful responses.
 
 use std::{
     error::Error,
@@ -16,7 +16,7 @@ use crate::world::{HOSTS, World, assert_asked, assert_says};
 
 const TOKEN: &str = "crafted.t0ken.of-this-test";
 
-/// 2026-01-01 00:00 UTC, when the clock stands.
+/// 2026-01-01 00:00 UTC, the time of the manual clock.
 const NOW: u64 = 1_767_225_600;
 
 fn body(fields: &str) -> String {
@@ -24,7 +24,7 @@ fn body(fields: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_expiry_is_understood_in_every_form_on_every_host() {
+async fn an_expiry_is_parsed_in_every_form_on_every_host() {
     let mut world = World::new();
     world.secret(TOKEN);
     let at = NOW + 3_600;
@@ -35,13 +35,13 @@ async fn an_expiry_is_understood_in_every_form_on_every_host() {
         ("a float", body(&format!(r#","expires_on":{at}.7"#))),
         ("a float string", body(&format!(r#","expires_on":"{at}.0""#))),
         ("App Service's date", body(r#","expires_on":"1/1/2026 1:00:00 AM +00:00""#)),
-        ("its older date", body(r#","expires_on":"01/01/2026 01:00:00 +00:00""#)),
+        ("App Service's older date", body(r#","expires_on":"01/01/2026 01:00:00 +00:00""#)),
         ("an RFC 3339 date", body(r#","expires_on":"2026-01-01T02:00:00+01:00""#)),
-        ("a life", body(r#","expires_in":3600"#)),
-        ("a life in a string", body(r#","expires_in":"3600","expires_on":"""#)),
+        ("a lifetime", body(r#","expires_in":3600"#)),
+        ("a lifetime in a string", body(r#","expires_in":"3600","expires_on":"""#)),
         ("both", body(&format!(r#","expires_in":"","expires_on":"{at}""#))),
         ("a byte order mark", with_mark),
-        ("blanks about", format!("\r\n {} \n", body(&format!(r#","expires_on":{at}"#)))),
+        ("surrounding blanks", format!("\r\n {} \n", body(&format!(r#","expires_on":{at}"#)))),
     ];
     for host in HOSTS {
         let identity = world.builder(host, None).build().unwrap();
@@ -62,7 +62,7 @@ async fn an_expiry_is_understood_in_every_form_on_every_host() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_is_a_typed_error_on_every_host() {
+async fn a_response_without_a_token_is_a_typed_error_on_every_host() {
     let mut world = World::new();
     world.secret(TOKEN);
     let on = r#","expires_on":1767229200"#;
@@ -91,18 +91,18 @@ async fn what_is_no_token_is_a_typed_error_on_every_host() {
             let outcome = world.ask(&identity, &[]).await;
             let what = format!("{host}: {answer}");
             let error = outcome.result.expect_err(&what);
-            // What is no JSON at all is not from IMDS.
-            let (kind, says) = match *answer {
+            // A body that is not JSON does not come from IMDS.
+            let (kind, message) = match *answer {
                 "HTML" | "10 MB" if host == Imds => (Unavailable, "is not IMDS"),
                 _ => (Transient, "cannot get a token from"),
             };
-            assert_says(&what, &error, kind, &[says, word]);
+            assert_says(&what, &error, kind, &[message, word]);
             let cause = error.source().and_then(Error::source).expect(&what);
             assert!(cause.to_string().contains("response"), "{what}: {cause}");
             assert_eq!(outcome.requests.len(), if host == AzureArc { 2 } else { 1 }, "{what}");
             assert_asked(host, &outcome.requests, None);
         }
-        // Nothing of it sticks.
+        // The failures are not cached.
         world.endpoint.recover();
         let outcome = world.ask(&identity, &[]).await;
         let token = outcome.result.unwrap();
@@ -112,7 +112,7 @@ async fn what_is_no_token_is_a_typed_error_on_every_host() {
 }
 
 #[tokio::test]
-async fn a_hosts_hint_is_passed_on() {
+async fn a_hosts_refresh_hint_is_passed_on() {
     let mut world = World::new();
     world.secret(TOKEN);
     let now = world.clock.wall();

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_key_is_fetched_for_every_answer() {
+async fn every_token_request_uses_a_new_key() {
     let mut world = World::new();
     let identity = world.builder(AzureArc, None).build().unwrap();
     for keys in 1..=3 {
@@ -24,10 +24,10 @@ async fn a_key_is_fetched_for_every_answer() {
 }
 
 #[tokio::test]
-async fn a_try_after_a_failure_has_a_key_of_its_own() {
+async fn a_retry_uses_a_new_key() {
     let mut world = World::new();
     let identity = world.builder(AzureArc, None).build().unwrap();
-    // The answer to the key fails: the key has been used by then.
+    // The response to the key fails after the key was used.
     world.endpoint.fail_after(1, Fault::Status(500, String::new()));
     let (endpoint, clock) = (world.endpoint.clone(), world.clock.clone());
     let moves = async {
@@ -45,7 +45,7 @@ async fn a_try_after_a_failure_has_a_key_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_challenge_that_points_elsewhere_is_not_met() {
+async fn a_challenge_without_a_valid_key_file_is_rejected() {
     let mut world = World::new();
     let stolen = "st0len-from-another-file";
     world.secret(stolen);
@@ -103,7 +103,7 @@ async fn a_challenge_that_points_elsewhere_is_not_met() {
 }
 
 #[tokio::test]
-async fn a_key_that_the_agent_does_not_accept_is_told() {
+async fn a_key_that_the_agent_rejects_is_an_error() {
     let mut world = World::new();
     world.secret("wr0ng-key");
     let path = world.arc_keys().join("wrong.key");
@@ -118,7 +118,7 @@ async fn a_key_that_the_agent_does_not_accept_is_told() {
 }
 
 #[tokio::test]
-async fn whoever_gives_tokens_without_a_challenge_is_not_the_agent() {
+async fn an_endpoint_that_sends_tokens_without_a_challenge_is_not_the_agent() {
     let mut world = World::new();
     world.secret("f0reign-token");
     let body = r#"{"access_token":"f0reign-token","expires_on":1767229200}"#;
@@ -137,7 +137,7 @@ async fn whoever_gives_tokens_without_a_challenge_is_not_the_agent() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn who_may_not_read_the_key_is_told_the_group() {
+async fn the_error_for_an_unreadable_key_names_the_group() {
     use std::os::unix::fs::PermissionsExt;
 
     let mut world = World::new();
@@ -145,7 +145,7 @@ async fn who_may_not_read_the_key_is_told_the_group() {
     std::fs::write(&path, "k").unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&path).is_ok() {
-        eprintln!("skipped: this user may read everything");
+        eprintln!("skipped: this user can read every file");
         return;
     }
     world.endpoint.set_azure_arc_challenge(Some(format!("Basic realm={}", path.display())));

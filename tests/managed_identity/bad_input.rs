@@ -1,5 +1,5 @@
-//! What cannot be right is refused before anything is asked, by the name of
-//! the setting; and what the environment says of proxies is not followed.
+//! Invalid settings are rejected before any request, with the name of the setting. Proxies in the
+//! environment are ignored.
 
 use entra_pool::{
     credential::{
@@ -24,7 +24,7 @@ fn endpoint_of(host: ManagedIdentityHost) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_setting_that_cannot_be_right_is_named_and_its_value_is_not() {
+async fn the_error_for_an_invalid_setting_has_its_name_and_not_its_value() {
     let world = World::new();
     let long = "0".repeat(41);
     let mut settings = vec![
@@ -47,7 +47,7 @@ async fn a_setting_that_cannot_be_right_is_named_and_its_value_is_not() {
             "unix:/hush.sock",
             "http://user:hush@127.0.0.1/token",
             "http://hush@127.0.0.1/token",
-            // An identity that nobody has asked for, or a second one.
+            // An identity that was not selected, or a second one.
             "https://127.0.0.1/token?client_id=hush",
             "https://127.0.0.1/token?x=y&MSI_RES_ID=hush",
         ] {
@@ -72,7 +72,7 @@ async fn a_setting_that_cannot_be_right_is_named_and_its_value_is_not() {
 }
 
 #[tokio::test]
-async fn a_selector_that_is_none_is_refused_on_every_host() {
+async fn an_invalid_selector_is_rejected_on_every_host() {
     let world = World::new();
     let group = format!("/subscriptions/{GUID}/resourceGroups/shop");
     let provider = "providers/Microsoft.ManagedIdentity/userAssignedIdentities";
@@ -99,7 +99,7 @@ async fn a_selector_that_is_none_is_refused_on_every_host() {
 }
 
 #[test]
-fn a_scope_that_a_shell_would_like_is_none() {
+fn a_scope_with_special_characters_is_invalid() {
     for scope in [
         "",
         " ",
@@ -125,7 +125,7 @@ fn a_scope_that_a_shell_would_like_is_none() {
 
 const HOST_UNDER_TEST: &str = "MANAGED_IDENTITY_TEST_ARC_ROOT";
 
-/// The part of the next test that runs in a process of its own.
+/// The part of the next test that runs in a separate process.
 #[tokio::test]
 #[ignore = "started by a_proxy_is_never_used_on_any_host"]
 async fn with_a_proxy_in_the_environment() {
@@ -144,7 +144,7 @@ async fn a_proxy_is_never_used_on_any_host() {
     for (number, host) in (1..).zip(HOSTS) {
         let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--ignored", "--exact", "bad_input::with_a_proxy_in_the_environment"]);
-        // Which host it is, a program finds out by its own variables.
+        // The child detects its host by these variables.
         child.envs(world.variables(host)).env(HOST_UNDER_TEST, world.endpoint.azure_arc_root());
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
             child.env(name, &url).env(name.to_lowercase(), &url);
@@ -160,7 +160,7 @@ async fn a_proxy_is_never_used_on_any_host() {
 }
 
 #[tokio::test]
-async fn what_is_said_beats_the_environment() {
+async fn an_explicit_endpoint_overrides_the_environment() {
     let mut world = World::new();
     for host in HOSTS {
         let url = world.endpoint.imds_endpoint();

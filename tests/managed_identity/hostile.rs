@@ -1,4 +1,4 @@
-//! What an identity endpoint says gets into errors and logs as text that is fit for them.
+//! Text from an identity endpoint is filtered before it appears in errors and logs.
 
 use entra_pool::credential::ManagedIdentityHost::{AppService, AzureMl, ServiceFabric};
 use entra_pool_emulator::identity::Fault;
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn what_an_endpoint_says_is_fit_to_be_shown_and_logged() {
+async fn an_endpoints_error_is_filtered_before_it_is_shown_or_logged() {
     let mut world = World::new();
     let [_, (_, header)] = world.endpoint.app_service_env();
     for host in HOSTS {
@@ -20,7 +20,7 @@ async fn what_an_endpoint_says_is_fit_to_be_shown_and_logged() {
                 _ => String::new(),
             };
             let (what, text) = texts(&secret).swap_remove(at);
-            // Of a body 64 KB are read.
+            // At most 64 KB of a body are read.
             let text: String = text.chars().take(30_000).collect();
             for body in [
                 format!(r#"{{"error_description":{}}}"#, serde_json::to_string(&text).unwrap()),

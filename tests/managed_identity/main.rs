@@ -1,6 +1,6 @@
-//! Managed identity on every host: what is asked, what is made of each answer,
-//! and what is refused before anything is asked. Time is moved by hand; all
-//! that is shown or logged is looked through for secrets.
+//! Managed identities on every host: the requests, the handling of each response, and settings that
+//! are rejected before any request. The clock is manual. All text that is shown or logged is
+//! searched for secrets.
 
 mod answers;
 mod azure_arc;

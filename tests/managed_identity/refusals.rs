@@ -1,4 +1,4 @@
-//! Host × what is no success: which are asked again, when, and what is told.
+//! Hosts × failures: which requests are retried, when, and what the errors say.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::{
     world::{HOSTS, World, assert_asked, assert_says},
 };
 
-/// The pauses before this host is given up, if it goes on answering so.
+/// The pauses between attempts, if the host responds with `status` to all of them.
 fn pauses(host: ManagedIdentityHost, status: u16) -> &'static [u64] {
     match (host, status) {
         (Imds, 410) => &[1, 2, 4, 8, 16, 16, 16, 7],
         (Imds, 404 | 408 | 429 | 500..=599) => &[1, 2, 4],
         (Imds, _) => &[],
         (AppService, 404 | 408 | 429 | 500 | 503 | 504) => &[1, 1],
-        // Once: it may have just started.
+        // Retried once, because the host may have just started.
         (AppService, 401) => &[1],
         (AppService, _) => &[],
         (_, 408 | 429 | 500 | 502..=504) => &[1, 1],
@@ -32,14 +32,14 @@ fn pauses(host: ManagedIdentityHost, status: u16) -> &'static [u64] {
     }
 }
 
-/// Requests if every try ends so: the Azure Arc agent's first try begins with a
-/// challenge.
+/// The number of requests if every attempt fails. The first attempt with the Azure Arc agent begins
+/// with a challenge.
 fn requests(host: ManagedIdentityHost, pauses: &[u64]) -> usize {
     pauses.len() + if host == AzureArc { 2 } else { 1 }
 }
 
 #[tokio::test]
-async fn what_may_pass_is_asked_again_and_what_may_not_is_not() {
+async fn only_transient_failures_are_retried() {
     let mut world = World::new();
     let body = r#"{"error":"some_error","error_description":"why it is so"}"#;
     for host in HOSTS {
@@ -52,7 +52,7 @@ async fn what_may_pass_is_asked_again_and_what_may_not_is_not() {
             let error = outcome.result.expect_err(&what);
             let number = status.to_string();
             if pauses.len() < 2 {
-                // A machine without an identity may have a developer.
+                // A machine without an identity may be a developer's.
                 let kind = if host == Imds && status == 400 { Unavailable } else { Refused };
                 assert_says(&what, &error, kind, &["why it is so"]);
             } else {
@@ -67,10 +67,10 @@ async fn what_may_pass_is_asked_again_and_what_may_not_is_not() {
 }
 
 #[tokio::test]
-async fn a_host_that_recovers_gives_a_token() {
+async fn a_request_succeeds_after_its_host_recovers() {
     let mut world = World::new();
     for host in HOSTS {
-        // What is not JSON may come from a proxy in front of an endpoint, but not from IMDS.
+        // A body that is not JSON may come from a proxy in front of an endpoint, but not from IMDS.
         let busy = if host == Imds { "{}" } else { "<html>busy" };
         for (fault, pause) in [
             (Fault::Status(500, busy.to_owned()), 1),
@@ -92,14 +92,14 @@ async fn a_host_that_recovers_gives_a_token() {
 }
 
 #[tokio::test]
-async fn a_hosts_own_pause_is_respected_and_passed_on() {
+async fn the_pause_that_a_host_asks_for_is_honoured_and_passed_on() {
     let mut world = World::new();
     for host in HOSTS {
         let identity = world.builder(host, None).build().unwrap();
-        let tries = if host == Imds { 4 } else { 3 };
+        let attempts = if host == Imds { 4 } else { 3 };
         for (asked, waits) in [(5, true), (600, false)] {
             world.answer_with(host, Fault::Throttled(Some(asked)));
-            let pauses = vec![asked; if waits { tries - 1 } else { 0 }];
+            let pauses = vec![asked; if waits { attempts - 1 } else { 0 }];
             let outcome = world.ask(&identity, &pauses).await;
             let what = format!("{host}: {asked}");
             let error = outcome.result.expect_err(&what);
@@ -112,18 +112,18 @@ async fn a_hosts_own_pause_is_respected_and_passed_on() {
 }
 
 #[tokio::test]
-async fn silence_ends_by_the_clock() {
+async fn a_host_that_never_responds_times_out() {
     for host in HOSTS {
         let mut world = World::new();
         let identity = world.builder(host, None).build().unwrap();
         world.answer_with(host, Fault::Silence);
         let endpoint = world.endpoint.clone();
         let clock = world.clock.clone();
-        let (tries, pauses): (u64, &[u64]) =
+        let (attempts, pauses): (u64, &[u64]) =
             if host == Imds { (4, &[1, 2, 4]) } else { (3, &[1, 1]) };
         let challenges = u64::from(host == AzureArc);
         let moves = async {
-            for number in 1..=tries {
+            for number in 1..=attempts {
                 endpoint.wait_for_requests(number + challenges).await;
                 let limit = Duration::from_secs(20);
                 until(|| clock.next_wake() == Some(limit)).await;
@@ -144,13 +144,13 @@ async fn silence_ends_by_the_clock() {
             Transient,
             &["cannot get a token from", "no response within 20s"],
         );
-        assert_eq!(outcome.requests.len() as u64, tries + challenges, "{what}");
+        assert_eq!(outcome.requests.len() as u64, attempts + challenges, "{what}");
         world.finish(1);
     }
 }
 
 #[tokio::test]
-async fn an_endpoint_that_refuses_connections_is_asked_for_10_seconds_and_may_come_back() {
+async fn refused_connections_are_retried_for_10_seconds_and_not_cached() {
     let mut world = World::new();
     let identities = HOSTS.map(|host| world.builder(host, None).build().unwrap());
     world.endpoint.go_away().await.unwrap();
@@ -170,7 +170,7 @@ async fn an_endpoint_that_refuses_connections_is_asked_for_10_seconds_and_may_co
 }
 
 #[tokio::test]
-async fn imds_that_was_there_has_not_gone_for_good() {
+async fn an_outage_of_imds_is_transient_once_it_has_responded() {
     let mut world = World::new();
     let identity = world.builder(Imds, None).build().unwrap();
     world.ask(&identity, &[]).await.result.unwrap();
@@ -187,7 +187,7 @@ async fn imds_that_was_there_has_not_gone_for_good() {
         let error = world.ask(&identity, &[]).await.result.unwrap_err();
         assert_says(&what, &error, Transient, &["is not IMDS", "has responded before"]);
     }
-    // Somebody has taken the identity away, and must give it back.
+    // The identity was removed from the machine, and must be assigned again.
     world.endpoint.recover();
     world.endpoint.set_system_assigned(None);
     world.endpoint.unassign("shop-identity");
@@ -215,7 +215,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_of_imds_is_not_taken_for_it() {
+async fn an_endpoint_that_does_not_respond_like_imds_is_not_imds() {
     let mut world = World::new();
     let identity = world.builder(Imds, None).build().unwrap();
     for (status, body, pauses) in [
@@ -238,7 +238,7 @@ async fn what_is_in_the_way_of_imds_is_not_taken_for_it() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_refused_and_not_shown() {
+async fn a_wrong_secret_is_rejected_and_not_shown() {
     let mut world = World::new();
     for (host, setting) in [
         (AppService, "IDENTITY_HEADER"),
@@ -263,10 +263,10 @@ async fn a_wrong_secret_is_refused_and_not_shown() {
 }
 
 #[tokio::test]
-async fn what_an_endpoint_echoes_is_told_without_secrets() {
+async fn secrets_that_an_endpoint_echoes_are_redacted() {
     let mut world = World::new();
     let [_, (_, secret)] = world.endpoint.app_service_env();
-    // The agent's key is known beforehand for once.
+    // This test chooses the agent's key, so it knows it.
     let key = "kn0wn-key-of-this-test";
     std::fs::write(world.arc_keys().join("known.key"), key).unwrap();
     let challenge = format!("Basic realm={}", world.arc_keys().join("known.key").display());
@@ -289,9 +289,9 @@ async fn what_an_endpoint_echoes_is_told_without_secrets() {
             let body = format!(r#"{{"{field}":"got {sent} for {token} here"}}"#);
             world.answer_with(host, Fault::Status(status, body.clone()));
             let outcome = world.ask(&identity, pauses(host, status)).await;
-            let told = with_causes(&outcome.result.unwrap_err());
-            assert_eq!(told.contains("got [redacted]"), sent != "nothing secret");
-            // As a token's, too: cut off, and in a field of another name.
+            let text = with_causes(&outcome.result.unwrap_err());
+            assert_eq!(text.contains("got [redacted]"), sent != "nothing secret");
+            // Also as the body of a successful response, which has no token.
             world.answer_with(host, Fault::Status(200, body));
             world.ask(&identity, &[]).await.result.unwrap_err();
         }
@@ -300,7 +300,7 @@ async fn what_an_endpoint_echoes_is_told_without_secrets() {
 }
 
 #[tokio::test]
-async fn another_certificate_than_the_one_told_is_sent_nothing() {
+async fn a_server_with_another_certificate_is_sent_no_request() {
     let mut world = World::new();
     let mut variables = world.variables(ServiceFabric);
     variables.push(("IDENTITY_SERVER_THUMBPRINT", "0123456789abcdef".repeat(3)[..40].to_owned()));
@@ -309,7 +309,7 @@ async fn another_certificate_than_the_one_told_is_sent_nothing() {
     let words = ["the certificate of", "IDENTITY_SERVER_THUMBPRINT"];
     assert_says("wrong thumbprint", &outcome.result.unwrap_err(), Refused, &words);
     assert!(outcome.requests.is_empty());
-    // Its own, however it is written.
+    // The right thumbprint is accepted in any notation.
     let [_, _, (_, thumbprint)] = world.endpoint.service_fabric_env();
     for thumbprint in [thumbprint.to_lowercase(), format!(" {thumbprint} ")] {
         let mut variables = world.variables(ServiceFabric);

@@ -1,5 +1,5 @@
-//! Host × user-assigned identity: selected by the parameter that the host
-//! knows, or refused before anything is asked.
+//! Hosts × user-assigned identities: selected by the parameter that the host supports, or rejected
+//! before any request.
 
 use entra_pool::credential::{
     DefaultCredential, Environment, ManagedIdentityHost,
@@ -22,7 +22,7 @@ fn selectors(of: &Principal) -> [UserAssignedId; 3] {
     ]
 }
 
-/// The parameter, or `None` where the host would ignore it.
+/// The host's parameter, or `None` if the host would ignore it.
 fn parameter(host: ManagedIdentityHost, id: &UserAssignedId) -> Option<&'static str> {
     use UserAssignedId::{ClientId, ObjectId, ResourceId};
     match (host, id) {
@@ -46,7 +46,7 @@ fn value(id: &UserAssignedId) -> &str {
 }
 
 #[tokio::test]
-async fn each_host_is_asked_for_the_identity_that_was_meant() {
+async fn each_host_is_asked_for_the_selected_identity() {
     let mut world = World::new();
     let [mut selected, mut refused] = [0, 0];
     for host in HOSTS {
@@ -64,10 +64,10 @@ async fn each_host_is_asked_for_the_identity_that_was_meant() {
             let built = world.builder(host, Some(&id)).build();
             let Some(parameter) = parameter(host, &id) else {
                 let error = built.unwrap_err();
-                let (told, kind) = (error.to_string(), id.to_string());
+                let (text, kind) = (error.to_string(), id.to_string());
                 let kind = kind.strip_suffix(value(&id)).unwrap();
                 for word in ["user_assigned", &host.to_string(), kind.trim_end(), "ignore"] {
-                    assert!(told.contains(word), "{word:?} is not in {told:?}");
+                    assert!(text.contains(word), "{word:?} is not in {text:?}");
                 }
                 assert_eq!(world.endpoint.requests(), asked, "{host} was asked");
                 refused += 1;
@@ -85,13 +85,13 @@ async fn each_host_is_asked_for_the_identity_that_was_meant() {
 }
 
 #[tokio::test]
-async fn an_identity_that_the_host_does_not_have_is_named() {
+async fn the_error_for_an_identity_that_is_not_assigned_names_it() {
     let mut world = World::new();
-    let nobody = Principal::new("nobody", PrincipalKind::UserAssigned);
+    let unassigned = Principal::new("nobody", PrincipalKind::UserAssigned);
     for (host, place) in
         [(AppService, "this app"), (AzureMl, "this compute"), (Imds, "this machine")]
     {
-        for id in selectors(&nobody) {
+        for id in selectors(&unassigned) {
             let Some(parameter) = parameter(host, &id) else { continue };
             let identity = world.builder(host, Some(&id)).build().unwrap();
             let outcome = world.ask(&identity, &[]).await;
@@ -112,7 +112,7 @@ async fn an_identity_that_the_host_does_not_have_is_named() {
                 (Refused, ["no managed identity", "cluster's configuration"])
             }
             ManagedIdentityHost::AzureArc => (Refused, ["not connected", "azcmagent show"]),
-            // Its user is always there.
+            // Cloud Shell always has a user.
             _ => continue,
         };
         let identity = world.builder(host, None).build().unwrap();
@@ -124,7 +124,7 @@ async fn an_identity_that_the_host_does_not_have_is_named() {
 }
 
 #[tokio::test]
-async fn azure_ml_is_told_the_computes_own_identity() {
+async fn azure_ml_is_sent_the_default_identity_of_the_compute() {
     let mut world = World::new();
     world.endpoint.set_system_assigned(None);
     let own = world.user.clone();
@@ -143,15 +143,15 @@ async fn azure_ml_is_told_the_computes_own_identity() {
 }
 
 #[tokio::test]
-async fn the_environments_client_id_is_refused_where_it_would_be_ignored() {
+async fn the_environments_client_id_is_rejected_if_the_host_would_ignore_it() {
     let world = World::new();
     let request = || TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
     for host in HOSTS {
         for selection in ["prod", "ManagedIdentityCredential"] {
             let mut variables = world.variables(host);
             variables.push(("AZURE_TOKEN_CREDENTIALS", selection.to_owned()));
-            // Without, the host's own identity it is. The agent's directory of
-            // keys is that of this machine here, and has none.
+            // Without the variable, the host's own identity is selected. With the Azure Arc agent,
+            // the directory would be that of this machine, which has no keys.
             if host != ManagedIdentityHost::AzureArc {
                 let environment = Environment::from_pairs(variables.clone());
                 let credential = DefaultCredential::new().environment(environment).build().unwrap();

@@ -1,5 +1,4 @@
-//! An endpoint that speaks every host's protocol, a clock that is moved by
-//! hand, and everything that was shown.
+//! An endpoint for the protocols of all hosts, a manual clock, and all text that was shown.
 
 use std::{
     fmt::Write as _,
@@ -37,7 +36,7 @@ pub(crate) struct World {
     pub(crate) clock: ManualClock,
     pub(crate) system: Principal,
     pub(crate) user: Principal,
-    /// What may be seen nowhere.
+    /// Texts that must not be shown or logged.
     secrets: Vec<String>,
     shown: String,
     cases: usize,
@@ -45,7 +44,7 @@ pub(crate) struct World {
     _guard: tracing::subscriber::DefaultGuard,
 }
 
-/// What came of a request for a token.
+/// The outcome of a token request.
 pub(crate) struct Outcome {
     pub(crate) result: Result<Token, CredentialError>,
     pub(crate) requests: Vec<Received>,
@@ -119,21 +118,20 @@ impl World {
             .clock(self.clock.clone())
     }
 
-    /// The emulator's answer to the request that a token comes for is `fault`.
+    /// The emulator responds with `fault` to the request that would otherwise return a token.
     pub(crate) fn answer_with(&self, host: ManagedIdentityHost, fault: Fault) {
         let challenges = usize::from(host == AzureArc);
         self.endpoint.fail_after(challenges, fault);
     }
 
-    /// Asks for a token, while the clock is moved over these pauses and no
-    /// others.
+    /// Requests a token, and advances the clock over exactly these pauses.
     pub(crate) async fn ask(&mut self, identity: &ManagedIdentity, pauses: &[u64]) -> Outcome {
         let before = self.endpoint.received().len();
         let request = TokenRequest::new(Scope::AZURE_SQL, Reason::Missing);
         let (result, ()) = tokio::join!(identity.get_token(request), self.pass(pauses));
         assert_eq!(self.clock.sleepers(), 0);
         self.cases += 1;
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(self.shown, "{identity:?} {}", identity.name());
         match &result {
             Ok(token) => {
@@ -149,7 +147,7 @@ impl World {
         Outcome { result, requests }
     }
 
-    /// Moves the clock over these pauses, one after the other.
+    /// Advances the clock over these pauses, one after the other.
     pub(crate) async fn pass(&self, pauses: &[u64]) {
         for pause in pauses {
             let pause = Duration::from_secs(*pause);
@@ -158,7 +156,7 @@ impl World {
         }
     }
 
-    /// From now on, this may not be seen.
+    /// From now on, this text must not be shown or logged.
     pub(crate) fn secret(&mut self, secret: &str) {
         self.secrets.push(secret.to_owned());
     }
@@ -167,7 +165,7 @@ impl World {
         self.issuer.verify(token.secret(), RESOURCE).unwrap().object_id
     }
 
-    /// Whose token a host gives if nobody is selected.
+    /// The object ID of a host's token if no identity is selected.
     pub(crate) fn own_identity(&self, host: ManagedIdentityHost) -> String {
         if host == CloudShell {
             self.endpoint.cloud_shell_user().object_id
@@ -185,8 +183,8 @@ impl World {
         })
     }
 
-    /// Looks for secrets in all that was shown and logged. `cases`: how many
-    /// requests for a token there were at least.
+    /// Searches all text that was shown or logged for secrets. `cases` is the least number of token
+    /// requests.
     pub(crate) fn finish(mut self, cases: usize) {
         assert!(self.cases >= cases, "{} cases", self.cases);
         self.secrets.extend(self.endpoint.azure_arc_keys());
@@ -201,8 +199,8 @@ impl World {
 
 const USER_AGENT: &str = concat!("entra-pool/", env!("CARGO_PKG_VERSION"));
 
-/// Every request is exactly what the host wants; `selector` is the parameter
-/// of a user-assigned identity.
+/// Checks that every request is exactly what the host expects. `selector` is the parameter of a
+/// user-assigned identity.
 #[track_caller]
 pub(crate) fn assert_asked(
     host: ManagedIdentityHost,
@@ -239,7 +237,7 @@ pub(crate) fn assert_asked(
             metadata,
             identity_header_is_right: (host == AppService).then_some(true),
             secret_is_right: matches!(host, ServiceFabric | AzureMl).then_some(true),
-            // Looked at by who cares.
+            // Checked by the tests for Azure Arc.
             key_is_right: request.key_is_right,
             user_agent: Some(USER_AGENT.to_owned()),
             over_tls: host == ServiceFabric,
@@ -266,12 +264,12 @@ pub(crate) fn assert_says(
     kind: CredentialErrorKind,
     words: &[&str],
 ) {
-    let told = with_causes(error);
-    assert_eq!(error.kind(), kind, "{what}: {told}");
+    let text = with_causes(error);
+    assert_eq!(error.kind(), kind, "{what}: {text}");
     for word in words {
-        assert!(told.contains(word), "{what}: {word:?} is not in {told:?}");
+        assert!(text.contains(word), "{what}: {word:?} is not in {text:?}");
     }
-    assert!(told.len() < 2_000, "{what}: {told}");
+    assert!(text.len() < 2_000, "{what}: {text}");
 }
 
 #[derive(Clone, Default)]

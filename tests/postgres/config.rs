@@ -152,7 +152,7 @@ fn a_pool_is_built_from_the_environment_and_the_variable_is_logged() {
 }
 
 #[tokio::test]
-async fn every_format_of_a_connection_string_connects_to_the_database() {
+async fn every_format_of_connection_string_connects_to_the_database() {
     let (server, identity) = (server().await, Identity::new(credential_for("forms").await));
     let (port, ca, scope) = (server.port(), server.ca_file(), Scope::AZURE_POSTGRESQL);
     let ca = ca.display();

@@ -17,8 +17,8 @@ use crate::{
     connector, credential_for, failure, server,
     support::{
         credential::{AUDIENCE, TestCredential, code, issuer, said},
-        nobody_listens,
         postgres::{DATABASE, PostgresServer},
+        refusing_port,
     },
     text,
 };
@@ -123,7 +123,7 @@ async fn a_refused_login_is_retried_once_with_a_newer_token() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_reported_if_the_login_with_another_token_times_out() {
+async fn a_refusal_is_reported_even_if_the_second_login_times_out() {
     let server = server().await;
     let credential = credential_for("late").await;
     let clock = ManualClock::at(SystemTime::now());
@@ -178,7 +178,7 @@ async fn a_refused_login_keeps_the_servers_error_and_adds_advice() {
 
 #[tokio::test]
 async fn a_role_that_does_not_exist_does_not_cause_endless_token_requests() {
-    let credential = TestCredential::new("never-made", 2_000).never_the_same();
+    let credential = TestCredential::new("never-made", 2_000).with_new_token_per_request();
     let clock = ManualClock::at(std::time::SystemTime::now());
     let identity = Identity::builder(credential.clone()).clock(clock.clone()).build();
     let connector = connector(&identity, &server().await.url("never-made"));
@@ -253,7 +253,7 @@ async fn the_pool_returns_the_error_of_the_credential_unchanged() {
 #[tokio::test]
 async fn hosts_are_tried_until_one_responds() {
     let identity = Identity::new(credential_for("several").await);
-    let (dead, _held) = nobody_listens();
+    let (dead, _held) = refusing_port();
     let server = server().await;
     let url = server.url("several").replace(
         &format!("@127.0.0.1:{}", server.port()),
@@ -268,7 +268,7 @@ async fn hosts_are_tried_until_one_responds() {
 #[tokio::test]
 async fn after_a_refused_login_the_next_host_is_not_tried() {
     let identity = Identity::new(TestCredential::new("refused-at-the-first", 0));
-    let (dead, _held) = nobody_listens();
+    let (dead, _held) = refusing_port();
     let server = server().await;
     let url = server.url("refused-at-the-first").replace(
         &format!("@127.0.0.1:{}", server.port()),

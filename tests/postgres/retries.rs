@@ -18,7 +18,7 @@ use crate::{
     support::{
         credential::{TestCredential, code, said},
         front::PostgresService,
-        nobody_listens,
+        refusing_port,
     },
     tls::scoped,
 };
@@ -170,7 +170,7 @@ async fn a_host_that_does_not_respond_leaves_time_for_the_others() {
 
 #[tokio::test]
 async fn the_error_of_the_first_host_is_reported_if_the_second_one_times_out() {
-    let (gone, _held) = nobody_listens();
+    let (gone, _held) = refusing_port();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = listener.local_addr().unwrap().port();
     let authority = Authority::new().unwrap();
@@ -218,9 +218,9 @@ async fn a_timeout_reports_the_stage_and_the_error_of_the_previous_attempt() {
 
 #[tokio::test]
 async fn a_token_that_does_not_arrive_in_time_is_reported() {
-    let (port, _held) = nobody_listens();
+    let (port, _held) = refusing_port();
     let authority = Authority::new().unwrap();
-    let (clock, identity) = clocked(TestCredential::new("shop", 0).never_answering());
+    let (clock, identity) = clocked(TestCredential::new("shop", 0).without_responses());
     let connector = connector(&identity, &scoped("127.0.0.1", port, &authority.path()));
     let connect = connecting(&connector);
     while clock.sleepers() == 0 {

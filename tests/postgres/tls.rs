@@ -19,7 +19,7 @@ use crate::{
     connector, credential_for, failure, server,
     support::{
         credential::{TestCredential, said},
-        nobody_listens,
+        refusing_port,
     },
     text,
 };
@@ -47,7 +47,7 @@ async fn a_server_with_a_certificate_of_another_authority_gets_no_token() {
 
 #[tokio::test]
 async fn a_refused_connection_is_reported_with_the_servers_name() {
-    let (port, _held) = nobody_listens();
+    let (port, _held) = refusing_port();
     let authority = Authority::new().unwrap();
     let identity = Identity::new(TestCredential::new("shop", 0));
     let url = scoped("127.0.0.1", port, &authority.path());

@@ -115,7 +115,7 @@ impl Step {
         };
         if self.part() == Part::Identity && random.bool() {
             // So that the cached token expires during the fault.
-            world.clock.pass(TOKEN_LIFETIME);
+            world.clock.jump(TOKEN_LIFETIME);
         }
         match self {
             Self::IdentitySlow => {
@@ -220,7 +220,7 @@ impl Step {
                 world.azure.behaviour().calm();
             }
             Self::Freeze => {
-                world.clock.pass(Duration::from_millis(random.u64(500..600_000)));
+                world.clock.jump(Duration::from_millis(random.u64(500..600_000)));
                 sleep(length).await;
             }
             Self::WallFast => {
@@ -229,13 +229,13 @@ impl Step {
                 set_token_lifetime(endpoint, Duration::from_secs(90));
                 world.clock.wall_fast(Duration::from_secs(random.u64(5..100_000)));
                 sleep(length).await;
-                world.clock.put_right();
+                world.clock.set_wall_right();
                 set_token_lifetime(endpoint, TOKEN_LIFETIME);
             }
             Self::WallSlow => {
                 world.clock.wall_slow(Duration::from_secs(random.u64(5..100_000)));
                 sleep(length).await;
-                world.clock.put_right();
+                world.clock.set_wall_right();
             }
         }
     }

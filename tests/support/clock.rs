@@ -1,4 +1,4 @@
-//! A clock that goes with the machine's, and jumps.
+//! A clock that follows the machine's clock, and can jump.
 
 use std::{
     sync::{
@@ -11,21 +11,20 @@ use std::{
 use entra_pool::clock::{Clock, Sleep};
 use tokio::sync::watch;
 
-/// Goes on by itself, as sockets need it. What it does beside that, tests say.
-/// Clones share.
+/// Runs in real time, because sockets need it; tests can also move it. Clones share one clock.
 #[derive(Debug, Clone)]
 pub struct JumpingClock(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     began: Instant,
-    /// What has passed at once, beside what has passed by itself.
-    passed: watch::Sender<Duration>,
+    /// The sum of the jumps, which is added to the real time.
+    jumped: watch::Sender<Duration>,
     wall: Mutex<Wrong>,
     sleepers: AtomicUsize,
 }
 
-/// By how much the wall clock is wrong.
+/// The error of the wall clock.
 #[derive(Debug, Clone, Copy)]
 enum Wrong {
     Fast(Duration),
@@ -36,34 +35,34 @@ impl JumpingClock {
     pub fn new() -> Self {
         Self(Arc::new(Inner {
             began: Instant::now(),
-            passed: watch::Sender::new(Duration::ZERO),
+            jumped: watch::Sender::new(Duration::ZERO),
             wall: Mutex::new(Wrong::Fast(Duration::ZERO)),
             sleepers: AtomicUsize::new(0),
         }))
     }
 
-    /// Lets `by` pass at once: sleepers whose time has come wake. The wall clock, which
-    /// others have too, stays as it is.
-    pub fn pass(&self, by: Duration) {
-        self.0.passed.send_modify(|passed| *passed += by);
+    /// Jumps forward: sleepers whose time is up wake. The wall clock does not change, because other
+    /// processes have it as well.
+    pub fn jump(&self, by: Duration) {
+        self.0.jumped.send_modify(|jumped| *jumped += by);
     }
 
-    /// The wall clock is fast by so much, and wakes nobody.
+    /// Sets the wall clock fast by this time, which wakes no sleeper.
     pub fn wall_fast(&self, by: Duration) {
         *self.0.wall.lock().unwrap() = Wrong::Fast(by);
     }
 
-    /// The wall clock is slow by so much.
+    /// Sets the wall clock slow by this time.
     pub fn wall_slow(&self, by: Duration) {
         *self.0.wall.lock().unwrap() = Wrong::Slow(by);
     }
 
-    /// The wall clock is right again.
-    pub fn put_right(&self) {
+    /// Sets the wall clock right again.
+    pub fn set_wall_right(&self) {
         self.wall_fast(Duration::ZERO);
     }
 
-    /// How many sleep now.
+    /// The number of sleepers.
     pub fn sleepers(&self) -> usize {
         self.0.sleepers.load(Relaxed)
     }
@@ -78,7 +77,7 @@ impl Clock for JumpingClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.0.began.elapsed() + *self.0.passed.borrow()
+        self.0.began.elapsed() + *self.0.jumped.borrow()
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
@@ -90,7 +89,7 @@ impl Clock for JumpingClock {
         }
         self.0.sleepers.fetch_add(1, Relaxed);
         let asleep = Asleep(self.clone());
-        let mut jumps = self.0.passed.subscribe();
+        let mut jumps = self.0.jumped.subscribe();
         let end = self.monotonic().saturating_add(duration);
         Box::pin(async move {
             loop {
@@ -100,7 +99,7 @@ impl Clock for JumpingClock {
                 }
                 tokio::select! {
                     () = tokio::time::sleep(left) => {}
-                    // The sender lives in the clock.
+                    // The clock owns the sender, so this cannot fail.
                     _ = jumps.changed() => {}
                 }
             }
@@ -109,11 +108,11 @@ impl Clock for JumpingClock {
 }
 
 #[tokio::test]
-async fn it_goes_by_itself_and_a_jump_wakes_those_whose_time_has_come() {
+async fn it_follows_the_machines_clock_and_a_jump_wakes_sleepers_whose_time_is_up() {
     let clock = JumpingClock::new();
     let hour = Duration::from_secs(3600);
     let (short, long) = (clock.sleep(hour), clock.sleep(3 * hour));
-    clock.pass(2 * hour);
+    clock.jump(2 * hour);
     short.await;
     assert_eq!(clock.sleepers(), 1);
     assert!(clock.wall() <= SystemTime::now() && clock.monotonic() >= 2 * hour);
@@ -123,6 +122,6 @@ async fn it_goes_by_itself_and_a_jump_wakes_those_whose_time_has_come() {
     assert!(clock.wall() < SystemTime::now());
     drop(long);
     assert_eq!(clock.sleepers(), 0);
-    clock.put_right();
+    clock.set_wall_right();
     clock.sleep(Duration::from_millis(5)).await;
 }

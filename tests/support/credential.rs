@@ -15,13 +15,13 @@ use entra_pool_emulator::jwt::{Issuer, Principal, PrincipalKind};
 /// The audience of tokens for PostgreSQL.
 pub const AUDIENCE: &str = "https://ossrdbms-aad.database.windows.net";
 
-/// Signs the tokens of all credentials here.
+/// The issuer of all tokens in this module.
 pub fn issuer() -> Arc<Issuer> {
     static ISSUER: LazyLock<Arc<Issuer>> = LazyLock::new(Arc::default);
     Arc::clone(&ISSUER)
 }
 
-/// A credential that has its tokens at hand and counts who asks. Clones share.
+/// A credential that returns prepared tokens and counts the requests. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct TestCredential(Arc<Inner>);
 
@@ -31,13 +31,13 @@ struct Inner {
     audience: &'static str,
     length: usize,
     now: Mutex<Option<Token>>,
-    never_the_same: AtomicBool,
-    never_answering: AtomicBool,
+    with_new_token_per_request: AtomicBool,
+    without_responses: AtomicBool,
     requests: AtomicU64,
 }
 
 impl TestCredential {
-    /// Tokens of `length` characters for the user-assigned identity `name`.
+    /// A credential with tokens of `length` characters for the user-assigned identity `name`.
     pub fn new(name: &str, length: usize) -> Self {
         Self::for_principal(Principal::new(name, PrincipalKind::UserAssigned), AUDIENCE, length)
     }
@@ -48,15 +48,15 @@ impl TestCredential {
             audience,
             length,
             now: Mutex::default(),
-            never_the_same: AtomicBool::new(false),
-            never_answering: AtomicBool::new(false),
+            with_new_token_per_request: AtomicBool::new(false),
+            without_responses: AtomicBool::new(false),
             requests: AtomicU64::new(0),
         }));
         credential.next_token();
         credential
     }
 
-    /// Makes another token, which is given out from now on.
+    /// Creates another token, which is returned from now on.
     pub fn next_token(&self) -> String {
         let expires_on = SystemTime::now() + Duration::from_secs(24 * 3600);
         let inner = &self.0;
@@ -65,25 +65,25 @@ impl TestCredential {
         secret
     }
 
-    /// Makes another token, and has servers refuse the one before it as expired.
+    /// Creates another token, and has servers refuse the previous one as expired.
     pub fn rotate(&self) -> String {
         issuer().expire(&self.secret());
         self.next_token()
     }
 
-    /// From now on every request gets another token.
-    pub fn never_the_same(self) -> Self {
-        self.0.never_the_same.store(true, SeqCst);
+    /// From now on, every request gets another token.
+    pub fn with_new_token_per_request(self) -> Self {
+        self.0.with_new_token_per_request.store(true, SeqCst);
         self
     }
 
-    /// From now on nobody gets an answer.
-    pub fn never_answering(self) -> Self {
-        self.0.never_answering.store(true, SeqCst);
+    /// From now on, requests get no response.
+    pub fn without_responses(self) -> Self {
+        self.0.without_responses.store(true, SeqCst);
         self
     }
 
-    /// From now on there is none.
+    /// From now on, requests fail.
     pub fn fail(&self) {
         *self.0.now.lock().unwrap() = None;
     }
@@ -92,7 +92,7 @@ impl TestCredential {
         self.0.now.lock().unwrap().as_ref().unwrap().secret().to_owned()
     }
 
-    /// When the token that is given out ends.
+    /// When the current token expires.
     pub fn expires_on(&self) -> SystemTime {
         self.0.now.lock().unwrap().as_ref().unwrap().expires_on()
     }
@@ -114,10 +114,10 @@ impl TokenCredential for TestCredential {
 
     async fn get_token(&self, _: TokenRequest) -> Result<Token, CredentialError> {
         self.0.requests.fetch_add(1, SeqCst);
-        if self.0.never_answering.load(SeqCst) {
+        if self.0.without_responses.load(SeqCst) {
             std::future::pending::<()>().await;
         }
-        if self.0.never_the_same.load(SeqCst) {
+        if self.0.with_new_token_per_request.load(SeqCst) {
             self.next_token();
         }
         self.0.now.lock().unwrap().clone().ok_or_else(|| {
@@ -129,7 +129,7 @@ impl TokenCredential for TestCredential {
     }
 }
 
-/// All that an error and its sources say, a layer a line.
+/// The texts of an error and its sources, one per line, and the error's `Debug` text.
 pub fn said(error: &(dyn std::error::Error + 'static)) -> String {
     let mut lines = vec![error.to_string()];
     let mut next = error.source();
@@ -141,7 +141,7 @@ pub fn said(error: &(dyn std::error::Error + 'static)) -> String {
     lines.join("\n")
 }
 
-/// The SQLSTATE of an error of tokio-postgres.
+/// The SQLSTATE of a tokio-postgres error.
 pub fn code(error: &tokio_postgres::Error) -> Option<&str> {
     error.code().map(tokio_postgres::error::SqlState::code)
 }

@@ -1,5 +1,5 @@
-//! A server program of somebody else's, run in a temporary folder on a port that
-//! the system chose, gone with the test process.
+//! Runs other projects' server programs in a temporary folder, on a port that the system chose.
+//! They stop with the test process.
 
 use std::{
     cmp::Reverse,
@@ -18,7 +18,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A folder, and who the programs in it run as: they refuse to be root.
+/// A folder, and the account of the programs in it, which refuse to run as root.
 pub struct Home {
     folder: TempDir,
     account: Option<Account>,
@@ -41,7 +41,7 @@ impl Home {
         self.folder.path()
     }
 
-    /// Writes a file that the programs may read, and nobody else.
+    /// Writes a file that only the programs may read.
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, content).unwrap();
@@ -49,7 +49,7 @@ impl Home {
         path
     }
 
-    /// Gives a file or folder to the programs.
+    /// Makes the programs' account the owner of a file or folder.
     pub fn own(&self, path: &Path, mode: u32) {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -58,7 +58,7 @@ impl Home {
         }
     }
 
-    /// A command as the account of the programs.
+    /// A command that runs with the programs' account.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env("TZ", "UTC").env("LC_ALL", "C").env("FOLDER", self.path()).current_dir("/");
@@ -68,30 +68,30 @@ impl Home {
         command
     }
 
-    /// Runs a program to its end, which must be a good one.
+    /// Runs a program, which must succeed.
     pub fn run(&self, command: &mut Command) {
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     }
 
-    /// Standard output and error of the daemon.
+    /// The standard output and error of the daemon.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
 }
 
-/// A running program. It ends, and its folder goes, when this value does or the
-/// test process is killed.
+/// A running program. It stops, and its folder is deleted, when this value is dropped or the test
+/// process is killed.
 pub struct Daemon {
     pub home: Home,
     pub port: u16,
     keeper: Child,
 }
 
-/// `TempDir` cannot tidy up in a process that was killed, nor in a static: the
-/// keeper does when its standard input ends, unless it is told to leave things as
-/// they are. It ends the program by its id, or as `END` says.
+/// `TempDir` cannot clean up in a killed process or in a static. The keeper does when its standard
+/// input ends, unless it reads a word before. It stops the program by its process ID, or by the
+/// command in `END`.
 const KEEPER: &str = r#"
     "$@" < /dev/null &
     word=
@@ -102,14 +102,14 @@ const KEEPER: &str = r#"
 "#;
 
 impl Daemon {
-    /// Starts what `program` says, given a port, and waits until `ready`.
+    /// Starts the command that `program` returns for a port, and waits until `ready`.
     pub async fn start<F: Future<Output = bool>>(
         home: Home,
         end: &str,
         program: impl Fn(&Home, u16) -> Vec<String>,
         ready: impl Fn(PathBuf, u16) -> F,
     ) -> Self {
-        // Between choosing a port and using it, somebody else may take it.
+        // Another process may take the port before the program uses it.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let log = fs::File::create(home.path().join("log")).unwrap();
@@ -125,7 +125,7 @@ impl Daemon {
                 .spawn()
                 .unwrap();
             let until = Instant::now() + Duration::from_secs(60);
-            // The log says early what the port would never.
+            // The log shows early if the port is taken.
             while Instant::now() < until && !home.log().contains("could not bind") {
                 if ready(home.path().to_owned(), port).await {
                     return Self { home, port, keeper };
@@ -136,7 +136,7 @@ impl Daemon {
             keeper.stdin.take().unwrap().write_all(b"leave\n").unwrap();
             keeper.wait().unwrap();
         }
-        panic!("it starts on one of five ports");
+        panic!("the program started on none of five ports");
     }
 }
 
@@ -147,8 +147,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Where a program lies: in PATH, or where Debian has those that are not for everybody,
-/// and PostgreSQL's.
+/// The path of a program in PATH, or in Debian's folders for system programs and for PostgreSQL.
 pub fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -159,7 +158,7 @@ pub fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not installed: tests/run installs it"))
 }
 
-/// The newest version's first.
+/// PostgreSQL's folders, with the newest version first.
 fn postgresql_folders() -> Vec<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<_> = versions.map(|version| version.path()).collect();
@@ -171,7 +170,7 @@ fn postgresql_folders() -> Vec<PathBuf> {
     folders.into_iter().map(|folder| folder.join("bin")).collect()
 }
 
-/// Where this process is root: somebody who is not, and owns `folder` now.
+/// If this process runs as root: an unprivileged account, which becomes the owner of `folder`.
 fn unprivileged(folder: &Path) -> Option<Account> {
     if fs::metadata(folder).unwrap().uid() != 0 {
         return None;
@@ -182,7 +181,7 @@ fn unprivileged(folder: &Path) -> Option<Account> {
         let mut fields = line.split(':').skip(2);
         Some(Account { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     };
-    let account = account("postgres").or_else(|| account("nobody")).expect("there is a nobody");
+    let account = account("postgres").or_else(|| account("nobody")).expect("an account `nobody`");
     chown(folder, Some(account.uid), Some(account.gid)).unwrap();
     Some(account)
 }

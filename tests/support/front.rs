@@ -1,4 +1,4 @@
-//! PostgreSQL as in Azure: a server of the test's own, and the front that checks tokens.
+//! PostgreSQL like in Azure: a server for tests, and the front that checks tokens.
 
 use std::{
     ops::Deref,
@@ -13,14 +13,14 @@ use tokio::runtime::Runtime;
 
 use super::{credential, postgres::PostgresServer};
 
-/// Fronts outlive the tests that start them, and so their tasks must outlive the runtimes.
+/// Fronts outlive the tests that start them, so their tasks need a runtime that is never dropped.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(1).enable_all().build().unwrap()
 });
 
-/// A server whose principals log in with tokens of [`credential::issuer`]. It derefs to the
-/// server itself, which knows passwords only.
+/// A server whose principals log in with tokens of [`credential::issuer`]. It dereferences to the
+/// server itself, which accepts only passwords.
 pub struct PostgresService {
     server: PostgresServer,
     front: PostgresFront,
@@ -71,17 +71,17 @@ impl PostgresService {
         &self.front
     }
 
-    /// Where clients log in.
+    /// The port where clients log in.
     pub fn port(&self) -> u16 {
         self.front.addr().port()
     }
 
-    /// Where the server itself takes passwords.
+    /// The port where the server itself accepts passwords.
     pub fn engine_port(&self) -> u16 {
         self.server.port()
     }
 
-    /// A URL for `user`, with the server's authority and the scope in it.
+    /// A URL for `user`, with the server's certificate authority and the scope.
     pub fn url(&self, user: &str) -> String {
         self.url_with(user, "")
     }

@@ -1,4 +1,4 @@
-//! What this process holds, as Linux tells it.
+//! The resources that this process holds, as Linux reports them.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Of the runtime that this is called in.
+/// The number of alive tasks in the current runtime.
 pub fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }

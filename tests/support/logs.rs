@@ -1,4 +1,4 @@
-//! What a test logs, searched for tokens.
+//! Captures the log of a test, and searches it for tokens.
 
 use std::{
     cell::RefCell,
@@ -11,12 +11,12 @@ use tracing_subscriber::{
 };
 
 thread_local! {
-    /// What this thread logs, while it is captured. A test's runtime is its thread.
+    /// The log of this thread while it is captured. A test's runtime runs on its thread.
     static CAPTURED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// Everything that is logged by this thread from now on, down to TRACE, that
-/// of the `log` crate (rustls) included.
+/// Captures everything that this thread logs from now on, at all levels, including events of the
+/// `log` crate (rustls).
 pub fn capture() -> Capture {
     static SUBSCRIBER: Once = Once::new();
     SUBSCRIBER.call_once(|| {
@@ -61,8 +61,8 @@ impl Write for ToThread {
     }
 }
 
-/// No token, as text or as bytes in text. Every JWT begins with `eyJ`; most of
-/// the emulator's is padding, so that any longer piece of one has that.
+/// Checks that there is no token, as text or as bytes in text. Every JWT begins with `eyJ`. Most of
+/// the emulator's tokens is padding, which any longer piece of a token contains.
 pub fn assert_no_token(text: &str) {
     for piece in ["eyJ", "cHBwcHBwcHBw"] {
         let bytes = |each: &dyn Fn(u8) -> String, between: &str| {
@@ -88,7 +88,7 @@ pub fn assert_no_token(text: &str) {
 }
 
 #[test]
-fn a_token_would_be_found() {
+fn assert_no_token_finds_a_token() {
     let token = "eyJ0eXAi";
     for text in [
         format!("token={token}"),

@@ -1,5 +1,5 @@
-//! What tests of several files share. Not every file uses all of it.
-#![allow(dead_code, clippy::disallowed_methods)] // A server lives in real time.
+//! Helpers that several test crates share. Not every crate uses all of them.
+#![allow(dead_code, clippy::disallowed_methods)] // Servers run in real time.
 
 pub mod clock;
 pub mod credential;
@@ -19,8 +19,8 @@ pub mod storm;
 pub use entra_pool::postgres::tokio_postgres;
 use tokio::net::TcpSocket;
 
-/// A port that is taken, so that nobody else gets it, but not listened on.
-pub fn nobody_listens() -> (u16, TcpSocket) {
+/// Reserves a port without listening on it, so that connections are refused.
+pub fn refusing_port() -> (u16, TcpSocket) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     (socket.local_addr().unwrap().port(), socket)

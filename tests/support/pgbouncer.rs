@@ -1,5 +1,5 @@
-//! A PgBouncer before PostgreSQL: it asks for the token in clear, over TLS,
-//! compares it with what it has, and logs in with it.
+//! PgBouncer in front of PostgreSQL. It requests the token as a plain-text password over TLS,
+//! compares it with its user list, and logs in with it.
 
 use std::{fmt::Write, process::Command};
 
@@ -13,12 +13,12 @@ use super::{
 pub struct PgBouncer(Daemon);
 
 impl PgBouncer {
-    /// One that lets these roles in with these tokens.
+    /// Starts a PgBouncer that accepts these roles with these tokens.
     pub async fn start(server: &PostgresService, roles: &[(&str, &str)]) -> Self {
         Self::start_with("", server, roles).await
     }
 
-    /// One with these settings as well, one on a line.
+    /// Starts a PgBouncer with `more` settings, one per line.
     pub async fn start_with(more: &str, server: &PostgresService, roles: &[(&str, &str)]) -> Self {
         let home = Home::new();
         server
@@ -77,9 +77,9 @@ impl PgBouncer {
         self.0.home.log()
     }
 
-    /// Lets these roles in with these tokens from now on.
+    /// Accepts only these roles with these tokens from now on.
     pub async fn reload(&self, roles: &[(&str, &str)]) {
-        // Another file: one of the same length and second counts as the same.
+        // Replaces the file: PgBouncer ignores a change of the same length in the same second.
         let new = self.0.home.write("users.new", &users(roles));
         std::fs::rename(&new, new.with_file_name("users")).unwrap();
         let reloads = || self.log().matches("got SIGHUP").count();

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of the test's own.
+//! A PostgreSQL server for tests.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,23 +15,23 @@ use super::{
 /// The database that all tests use.
 pub const DATABASE: &str = "restaurant";
 
-/// The token, or whatever it is, must be the role's password.
+/// The role's password must be sent, which may be a token.
 const BY_PASSWORD: &str = "hostssl all all 127.0.0.1/32 password";
 
-/// A running server. Over TCP, `pg_hba.conf` has one rule; over the Unix socket, the
-/// superuser needs no password.
+/// A running server. `pg_hba.conf` has one rule for TCP. Over the Unix socket, the superuser needs
+/// no password.
 pub struct PostgresServer {
     daemon: Daemon,
     authority: Authority,
 }
 
 impl PostgresServer {
-    /// A server whose roles log in with their passwords.
+    /// Starts a server whose roles log in with their passwords.
     pub async fn start() -> Self {
         Self::start_with_rule(BY_PASSWORD).await
     }
 
-    /// A server with this line in its `pg_hba.conf`.
+    /// Starts a server with this line in its `pg_hba.conf`.
     pub async fn start_with_rule(rule: &str) -> Self {
         let home = Home::new();
         let authority = Authority::new().unwrap();
@@ -62,7 +62,7 @@ impl PostgresServer {
         server
     }
 
-    /// A URL for `user`, with the server's authority and the scope in it.
+    /// A URL for `user`, with the server's certificate authority and the scope.
     pub fn url(&self, user: &str) -> String {
         self.url_with(user, "")
     }
@@ -72,7 +72,7 @@ impl PostgresServer {
         self.url_at(self.port(), user, more)
     }
 
-    /// The same at another port, where something stands before the server.
+    /// The same for another port, such as that of a proxy.
     pub fn url_at(&self, port: u16, user: &str, more: &str) -> String {
         let user = if user.is_empty() { String::new() } else { format!("{user}@") };
         format!(
@@ -81,7 +81,7 @@ impl PostgresServer {
         )
     }
 
-    /// How a front reaches the server, as its superuser over the Unix socket.
+    /// The connection string for a front: the superuser over the Unix socket.
     pub fn engine_url(&self) -> String {
         let folder = self.daemon.home.path().display();
         format!("host={folder} port={} user=postgres dbname=postgres", self.port())
@@ -91,7 +91,7 @@ impl PostgresServer {
         self.daemon.port
     }
 
-    /// What the server has logged.
+    /// The server's log.
     pub fn log(&self) -> String {
         self.daemon.home.log()
     }
@@ -104,7 +104,7 @@ impl PostgresServer {
         self.authority.path()
     }
 
-    /// Throws everybody out and starts anew; returns when it is back.
+    /// Closes all connections and restarts; returns when the server is available again.
     pub async fn restart(&self) {
         self.pg_ctl(&["restart"]).await;
     }
@@ -123,7 +123,7 @@ impl PostgresServer {
         assert!(ended.success(), "{}", self.log());
     }
 
-    /// Makes the role, or sets its password, as a superuser.
+    /// Sets the role's password as the superuser; creates the role if it does not exist.
     pub async fn set_password(&self, role: &str, password: &str) {
         self.sql(&format!(
             "DO $$ BEGIN CREATE ROLE \"{role}\" LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
@@ -132,12 +132,12 @@ impl PostgresServer {
         .await;
     }
 
-    /// Runs SQL as a superuser, over the Unix socket.
+    /// Runs SQL as the superuser, over the Unix socket.
     pub async fn sql(&self, sql: &str) {
         self.sql_in(DATABASE, sql).await;
     }
 
-    /// Until no backend belongs to `role`.
+    /// Waits until no backend belongs to `role`.
     pub async fn wait_until_gone(&self, role: &str) {
         self.wait_until(&format!(
             "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = '{role}'"
@@ -145,7 +145,7 @@ impl PostgresServer {
         .await;
     }
 
-    /// Until `role` runs a query that takes time.
+    /// Waits until `role` runs `pg_sleep`.
     pub async fn wait_until_busy(&self, role: &str) {
         self.wait_until(&format!(
             "SELECT count(*) > 0 FROM pg_stat_activity
@@ -164,7 +164,7 @@ impl PostgresServer {
         panic!("not true within 10 s: {sql}");
     }
 
-    /// One value, as a superuser.
+    /// Returns one value, as the superuser.
     pub async fn value(&self, sql: &str) -> Option<String> {
         let client = self.superuser(DATABASE).await.unwrap();
         let rows = client.simple_query(sql).await.unwrap();

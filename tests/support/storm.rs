@@ -1,11 +1,11 @@
-//! Callers that give up.
+//! Callers with short timeouts.
 
 use std::time::Duration;
 
 use tokio::{task::JoinSet, time::timeout};
 
-/// 400 callers with limits of 1 to 90 ms, of `rounds` tries each, call `get`, which returns whether
-/// there was a connection. Returns how often there was, and the most that `open` counted meanwhile.
+/// 400 callers call `get` `rounds` times each, with timeouts of 1 to 90 ms. Returns how often `get`
+/// returned true (it had a connection), and the highest number that `open` returned.
 pub async fn served_in_a_storm<G>(
     rounds: u64,
     get: impl Fn() -> G + Clone + Send + 'static,

@@ -1,4 +1,4 @@
-//! Requests for tokens, and waiting for what they cause. Not every file uses all of it.
+//! Token requests, and waiting for their effects. Not every file uses all of it.
 #![allow(dead_code)]
 
 use std::error::Error;
@@ -9,7 +9,7 @@ pub async fn ask(credential: &dyn TokenCredential) -> Result<Token, CredentialEr
     credential.get_token(TokenRequest::new(Scope::AZURE_SQL, Reason::Missing)).await
 }
 
-/// The error and its causes, as a log shows them.
+/// The error and its causes on one line, as in a log.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -20,7 +20,7 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-/// Lets all other tasks run until the condition is true.
+/// Runs all other tasks until the condition is true.
 pub async fn until(condition: impl Fn() -> bool) {
     for _ in 0..20_000_000_u32 {
         if condition() {

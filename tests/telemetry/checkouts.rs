@@ -1,4 +1,4 @@
-//! What is measured of pools, whose types are not ours.
+//! Metrics of pools, whose types belong to other crates.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn wait_time(failure: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_checkout_is_measured_whatever_its_end() {
+async fn every_outcome_of_a_checkout_is_measured() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Clean);
     let measured = measure();
@@ -36,7 +36,7 @@ async fn a_checkout_is_measured_whatever_its_end() {
     let waiting = telemetry::checkout("till", pool.get());
     tokio::select! {
         biased;
-        _ = waiting => panic!("the only connection is lent"),
+        _ = waiting => panic!("the only connection is checked out"),
         () = tokio::task::yield_now() => {}
     }
     let since = measured.since();
@@ -50,7 +50,7 @@ async fn a_checkout_is_measured_whatever_its_end() {
 }
 
 #[test]
-fn the_errors_of_every_pool_say_whether_the_time_was_over() {
+fn the_errors_of_every_pool_have_an_error_type() {
     assert_eq!(bb8::RunError::<()>::TimedOut.error_type(), "timeout");
     assert_eq!(bb8::RunError::User(()).error_type(), "connect");
     assert_eq!(sqlx::Error::PoolTimedOut.error_type(), "timeout");
@@ -60,7 +60,7 @@ fn the_errors_of_every_pool_say_whether_the_time_was_over() {
 }
 
 #[tokio::test]
-async fn a_pool_tells_what_it_has_and_who_waits() {
+async fn pool_status_records_connections_and_waiting_callers() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Clean);
     pool.resize(3);
@@ -82,7 +82,7 @@ async fn a_pool_tells_what_it_has_and_who_waits() {
     tokio::pin!(waiting);
     tokio::select! {
         biased;
-        _ = &mut waiting => panic!("the only connection is lent"),
+        _ = &mut waiting => panic!("the only connection is checked out"),
         () = tokio::task::yield_now() => {}
     }
     telemetry::pool_status("till", pool.status());
@@ -102,11 +102,11 @@ async fn every_metric_is_described_with_its_unit() {
     telemetry::pool_status("till", pool.status());
     let described = measured.described();
     assert_eq!(described.len(), 9, "{described:?}");
-    for (name, (unit, what)) in described {
+    for (name, (unit, description)) in described {
         let seconds =
             name.ends_with("_time") || name.ends_with("duration") || name.ends_with("expiry");
         let unit_wanted = if seconds { metrics::Unit::Seconds } else { metrics::Unit::Count };
         assert_eq!(unit, Some(unit_wanted), "{name}");
-        assert!(what.is_some_and(|what| what.ends_with('.')), "{name}");
+        assert!(description.is_some_and(|text| text.ends_with('.')), "{name}");
     }
 }

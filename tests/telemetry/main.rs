@@ -1,6 +1,5 @@
-//! What is told while it runs: spans, events and metrics, against the emulator. Time
-//! is moved by hand.
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+//! Spans, events and metrics, against the emulator, with a manual clock.
+#![allow(clippy::disallowed_methods)] // Servers run in real time.
 
 mod checkouts;
 mod measured;
@@ -23,7 +22,7 @@ use entra_pool_emulator::{
     azure_sql::ServerError, emulator::Emulator, front::postgres::LoginError,
 };
 
-/// The stand-ins, an identity that they know, and the clock it lives by.
+/// The emulator, an identity that it knows, and the identity's clock.
 struct Shop {
     emulator: Emulator,
     clock: ManualClock,
@@ -56,7 +55,7 @@ impl Shop {
         self.azure_sql_recycled(recycling).pool_builder().max_size(1).build()
     }
 
-    /// PostgreSQL refuses every login from now on.
+    /// From now on, PostgreSQL refuses every login.
     fn refuse_postgres(&self, sqlstate: &str, message: &str) {
         let refusal = LoginError::new(sqlstate, message);
         self.emulator.postgres().control().fail_logins(usize::MAX, refusal);
@@ -77,14 +76,14 @@ fn paused() -> ServerError {
     ServerError::new(40613, 14, "Database 'orders' on server 'shop' is not currently available.")
 }
 
-/// Lets everything else run until `done`.
+/// Runs other tasks until `done` is true.
 async fn until(done: impl Fn() -> bool) {
     let waiting = async {
         while !done() {
             tokio::task::yield_now().await;
         }
     };
-    // Of real time, so that what never comes is told.
+    // In real time, so that a condition that is never met fails the test.
     let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, waiting).await.expect("it comes to this within a minute");
+    tokio::time::timeout(limit, waiting).await.expect("the condition is met within a minute");
 }

@@ -1,4 +1,4 @@
-//! Each metric is recorded by what it says it measures, with its labels.
+//! When each metric is recorded, and with which labels.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use crate::{
 
 const SQL_SCOPE: &str = "entra_pool.token.scope=https://database.windows.net/.default";
 
-/// `name{…}` with the labels of the database, and `more` before or behind them.
+/// `name{…}` with the labels of the database and `more` labels, in order.
 fn of(name: &str, pool: &str, system: &str, more: &[&str]) -> String {
     let mut labels =
         vec![format!("db.client.connection.pool.name={pool}"), format!("db.system.name={system}")];
@@ -35,7 +35,7 @@ fn requests(reason: &str, outcome: &str, failure: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_first_connect_measures_the_token_and_the_login_and_the_next_the_login() {
+async fn the_first_connect_measures_token_and_login_and_the_second_only_the_login() {
     let shop = Shop::open().await;
     let measured = measure();
     let connector = shop.azure_sql();
@@ -59,7 +59,7 @@ async fn a_first_connect_measures_the_token_and_the_login_and_the_next_the_login
 }
 
 #[tokio::test]
-async fn a_pool_is_called_after_server_and_database() {
+async fn a_pool_is_named_after_its_server_and_database() {
     let shop = Shop::open().await;
     let measured = measure();
     let (orders, menu) = (shop.azure_sql(), shop.postgres());
@@ -89,7 +89,7 @@ async fn a_refused_login_counts_as_renewed_or_refused() {
     assert!(!names(&since).iter().any(|name| name.contains("refused")), "{since:?}");
 
     shop.emulator.directory().remove("shop-identity");
-    // A connector whose logins succeeded before would wait.
+    // A connector with successful logins would wait.
     let connector = shop.azure_sql();
     connector.connect().await.unwrap_err();
     let since = measured.since();
@@ -99,7 +99,7 @@ async fn a_refused_login_counts_as_renewed_or_refused() {
 }
 
 #[tokio::test]
-async fn another_try_counts_and_its_pause_is_part_of_the_time() {
+async fn a_retry_is_counted_and_its_pause_is_part_of_the_create_time() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     connector.tokens().warm_up().await.unwrap();
@@ -107,7 +107,7 @@ async fn another_try_counts_and_its_pause_is_part_of_the_time() {
     shop.emulator.azure_sql().behaviour().fail_logins(1, paused());
     let began = shop.clock.monotonic();
     let pausing = async {
-        // The connect's time limit sleeps as well.
+        // The connect's time limit is also a sleeper.
         until(|| connector.report().retried == 1 && shop.clock.sleepers() > 1).await;
         shop.clock.advance(shop.clock.next_wake().unwrap());
     };
@@ -122,7 +122,7 @@ async fn another_try_counts_and_its_pause_is_part_of_the_time() {
 }
 
 #[tokio::test]
-async fn what_a_connect_failed_with_is_a_word_of_few() {
+async fn a_failed_connect_has_an_error_type_of_low_cardinality() {
     let shop = Shop::open().await;
     let (orders, menu) = (shop.azure_sql(), shop.postgres());
     let measured = measure();
@@ -148,7 +148,7 @@ async fn what_a_connect_failed_with_is_a_word_of_few() {
 }
 
 #[tokio::test]
-async fn requests_for_a_token_count_by_reason_and_outcome() {
+async fn token_requests_are_counted_by_reason_and_outcome() {
     let shop = Shop::open().await;
     let tokens = shop.identity.tokens(Scope::AZURE_SQL);
     let measured = measure();
@@ -161,14 +161,14 @@ async fn requests_for_a_token_count_by_reason_and_outcome() {
     assert_eq!(missing.map(Vec::as_slice), Some([1.0].as_slice()), "{since:?}");
     let duration = format!("entra_pool.token.request.duration{{{SQL_SCOPE}{failed}}}");
     assert_eq!(since[&duration], [0.0]);
-    assert!(!names(&since).iter().any(|name| name.contains("expiry")), "there is none");
+    assert!(!names(&since).iter().any(|name| name.contains("expiry")), "there is no token");
 
     endpoint.recover();
     shop.clock.advance(Duration::from_secs(2));
     let token = tokens.token().await.unwrap();
     assert_eq!(measured.since()[&requests("missing", "fetched", "")], [1.0]);
 
-    // From here on it ages, and a call starts a request beside it.
+    // From this time on, a call starts a refresh in the background.
     let refresh_at = tokens.report().refresh_at.unwrap();
     shop.clock.advance(refresh_at.duration_since(shop.clock.wall()).unwrap());
     endpoint.fail(Fault::Status(400, "{}".into()));
@@ -177,9 +177,9 @@ async fn requests_for_a_token_count_by_reason_and_outcome() {
     assert_eq!(measured.since()[&requests("expiring", "failed", failed)], [1.0]);
 
     endpoint.recover();
-    // Its end is in whole seconds of the machine's time, which does not pass here.
+    // The expiry is in whole seconds of the machine's clock, which hardly advances here.
     endpoint.configure_tokens(|tokens| tokens.lifetime_seconds += 3600);
-    // The longest pause.
+    // The longest pause after a failure.
     shop.clock.advance(token.remaining(shop.clock.wall()) * 3 / 4);
     tokens.token().await.unwrap();
     until(|| tokens.report().expires_on > Some(token.expires_on())).await;
@@ -190,7 +190,7 @@ async fn requests_for_a_token_count_by_reason_and_outcome() {
 }
 
 #[tokio::test]
-async fn retirements_count_by_reason() {
+async fn retirements_are_counted_by_reason() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Clean);
     let name = pool.manager().connector().pool_name().to_owned();
@@ -221,7 +221,7 @@ async fn retirements_count_by_reason() {
 }
 
 #[tokio::test]
-async fn no_label_tells_a_principal_or_a_token() {
+async fn no_label_contains_a_principal_or_a_token() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     let measured = measure();
@@ -231,7 +231,7 @@ async fn no_label_tells_a_principal_or_a_token() {
     let text = format!("{:?}", measured.since());
     assert_no_token(&text);
     let principal = shop.emulator.user_assigned();
-    for told in [&principal.name, &principal.client_id, &principal.object_id] {
-        assert!(!text.contains(told.as_str()), "{told}: {text}");
+    for identifier in [&principal.name, &principal.client_id, &principal.object_id] {
+        assert!(!text.contains(identifier.as_str()), "{identifier}: {text}");
     }
 }

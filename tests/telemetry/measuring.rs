@@ -1,29 +1,29 @@
-//! A recorder of the test's own.
+//! A recorder for tests.
 
 use std::collections::BTreeMap;
 
 use metrics::{LocalRecorderGuard, Unit};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
-/// What this thread measures. A test's runtime is its thread.
+/// The metrics of this thread. A test's runtime runs on its thread.
 pub(crate) struct Measured {
     snapshotter: Snapshotter,
     _here: LocalRecorderGuard<'static>,
 }
 
-/// From now on.
+/// Records the metrics of this thread from now on.
 pub(crate) fn measure() -> Measured {
     let recorder = Box::leak(Box::new(DebuggingRecorder::new()));
     let snapshotter = recorder.snapshotter();
     Measured { snapshotter, _here: metrics::set_default_local_recorder(recorder) }
 }
 
-/// One series' values: a counter's or a gauge's, or all of a histogram.
+/// The values of each series: one for a counter or gauge, all of a histogram.
 pub(crate) type Series = BTreeMap<String, Vec<f64>>;
 
 impl Measured {
-    /// What has been measured since the last look, by `name{label=value,…}` with the
-    /// labels in order; a counter that was not counted up is left out.
+    /// The values since the last call, by `name{label=value,…}` with the labels in order. Counters
+    /// that did not change are left out.
     pub(crate) fn since(&self) -> Series {
         let taken = self.snapshotter.snapshot().into_vec().into_iter().map(|entry| {
             let (key, _, _, value) = entry;
@@ -49,14 +49,14 @@ impl Measured {
     pub(crate) fn described(&self) -> BTreeMap<String, (Option<Unit>, Option<String>)> {
         let taken = self.snapshotter.snapshot().into_vec().into_iter();
         taken
-            .map(|(key, unit, what, _)| {
-                (key.key().name().to_owned(), (unit, what.map(|what| what.to_string())))
+            .map(|(key, unit, description, _)| {
+                (key.key().name().to_owned(), (unit, description.map(|text| text.to_string())))
             })
             .collect()
     }
 }
 
-/// The names of `series`, without their labels' order to mind.
+/// The names of `series`, with their labels.
 pub(crate) fn names(series: &Series) -> Vec<&str> {
     series.keys().map(String::as_str).collect()
 }

@@ -1,4 +1,4 @@
-//! Spans carry OpenTelemetry's names, and are not there where nothing happens.
+//! Spans have OpenTelemetry's names, and exist only for actual work.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -25,14 +25,14 @@ fn fields<'a>(
 }
 
 /// The values of this field of a span's events.
-fn told<'a>(span: &'a Seen, field: &str) -> Vec<&'a str> {
+fn event_fields<'a>(span: &'a Seen, field: &str) -> Vec<&'a str> {
     span.events.iter().filter_map(|event| event.get(field)).map(String::as_str).collect()
 }
 
-/// That a message is among a span's events.
+/// Checks that a span has an event with this message.
 #[track_caller]
-fn assert_told(span: &Seen, message: &str) {
-    assert!(told(span, "message").contains(&message), "{span:?}");
+fn assert_event(span: &Seen, message: &str) {
+    assert!(event_fields(span, "message").contains(&message), "{span:?}");
 }
 
 #[tokio::test]
@@ -62,9 +62,9 @@ async fn a_connect_to_azure_sql_is_a_span_and_its_stages_are_events() {
         "in the TLS handshake",
         "waiting for the login response",
     ];
-    assert_eq!(told(&connect, "stage"), stages);
-    assert_told(&connect, "logging in over TLS");
-    assert_told(&connect, "connected");
+    assert_eq!(event_fields(&connect, "stage"), stages);
+    assert_event(&connect, "logging in over TLS");
+    assert_event(&connect, "connected");
 }
 
 #[tokio::test]
@@ -87,11 +87,11 @@ async fn a_connect_to_postgresql_is_a_span_and_its_stages_are_events() {
         "in the TLS handshake",
         "waiting for the login response",
     ];
-    assert_eq!(told(&connect, "stage"), stages);
+    assert_eq!(event_fields(&connect, "stage"), stages);
 }
 
 #[tokio::test]
-async fn a_connect_that_fails_says_with_what() {
+async fn the_span_of_a_failed_connect_has_its_error() {
     let shop = Shop::open().await;
     let (orders, menu) = (shop.azure_sql(), shop.postgres());
     let watched = watch();
@@ -104,20 +104,20 @@ async fn a_connect_that_fails_says_with_what() {
         assert_eq!(connect.fields["otel.status_code"], "ERROR");
         assert_eq!(connect.fields["error.type"], "login_refused");
         assert_eq!(connect.fields["db.response.status_code"], code);
-        assert_told(connect, "cannot connect");
+        assert_event(connect, "cannot connect");
     }
     assert_eq!(connects.len(), 2);
 }
 
 #[tokio::test]
-async fn other_tries_are_events_of_one_connect() {
+async fn retries_are_events_of_one_connect_span() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     let watched = watch();
     shop.emulator.azure_sql().behaviour().fail_logins(1, refused());
     connector.connect().await.unwrap();
     let connect = watched.one("connect");
-    assert_told(&connect, "retrying the refused login with another token");
+    assert_event(&connect, "retrying the refused login with another token");
 
     let watched = watch();
     shop.emulator.azure_sql().behaviour().fail_logins(1, paused());
@@ -127,11 +127,11 @@ async fn other_tries_are_events_of_one_connect() {
     };
     let (connected, ()) = tokio::join!(connector.connect(), pausing);
     connected.unwrap();
-    assert_told(&watched.one("connect"), "retrying to connect");
+    assert_event(&watched.one("connect"), "retrying to connect");
 }
 
 #[tokio::test]
-async fn a_routed_login_is_an_event_and_the_address_is_the_configurations() {
+async fn a_routed_login_is_an_event_and_the_span_keeps_the_configured_address() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     let port = shop.emulator.azure_sql().addr().port();
@@ -139,12 +139,12 @@ async fn a_routed_login_is_an_event_and_the_address_is_the_configurations() {
     shop.emulator.azure_sql().behaviour().route_logins(1, "localhost", port);
     connector.connect().await.unwrap();
     let connect = watched.one("connect");
-    assert_told(&connect, "the server routes the login");
+    assert_event(&connect, "the server routes the login");
     assert_eq!(connect.fields["server.port"], port.to_string());
 }
 
 #[tokio::test]
-async fn a_request_for_a_token_follows_from_who_started_it_and_ends_by_itself() {
+async fn the_span_of_a_token_request_follows_from_its_caller_and_may_outlive_it() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     let watched = watch();
@@ -158,13 +158,13 @@ async fn a_request_for_a_token_follows_from_who_started_it_and_ends_by_itself() 
         ("entra_pool.token.outcome", "fetched"),
     ]);
     assert_eq!(request.fields, expected);
-    assert_told(&request, "token fetched");
-    // Its task may have something left to do, such as to drop what it held.
+    assert_event(&request, "token fetched");
+    // Its task may still have to drop values.
     until(|| watched.one("request_token").closed).await;
 
-    // A refresh beside: the caller's span ends, whatever the refresh does.
+    // A refresh in the background: the caller's span ends before it.
     let tokens = connector.tokens();
-    age(&shop, tokens);
+    advance_to_refresh(&shop, tokens);
     shop.emulator.identity().hold();
     let watched = watch();
     let caller = tracing::info_span!("caller");
@@ -178,7 +178,7 @@ async fn a_request_for_a_token_follows_from_who_started_it_and_ends_by_itself() 
 }
 
 #[tokio::test]
-async fn a_request_for_a_token_that_fails_says_with_what() {
+async fn the_span_of_a_failed_token_request_has_its_error() {
     let shop = Shop::open().await;
     let watched = watch();
     shop.emulator.identity().fail(Fault::Status(400, "{}".into()));
@@ -189,14 +189,14 @@ async fn a_request_for_a_token_that_fails_says_with_what() {
     assert_eq!(request.fields["entra_pool.token.outcome"], "failed");
 }
 
-/// So that the connection must be cleaned.
+/// Uses a connection, so that it must be cleaned.
 async fn use_once(pool: &entra_pool::azure_sql::Pool) {
     let mut lent = pool.get().await.unwrap();
     lent.simple_query("SELECT 1").await.unwrap().into_results().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
+async fn the_round_trip_of_clean_recycling_is_a_span() {
     let shop = Shop::open().await;
     for (recycling, spans) in [(Recycling::Clean, 1), (Recycling::Fast, 0)] {
         let pool = shop.azure_sql_pool(recycling);
@@ -220,7 +220,7 @@ async fn a_round_trip_between_borrowers_is_a_span_and_fast_has_none() {
 }
 
 #[tokio::test]
-async fn a_probe_that_fails_says_why_the_connection_is_retired() {
+async fn the_span_of_a_failed_probe_has_the_reason_for_the_retirement() {
     let shop = Shop::open().await;
     let pool = shop.azure_sql_pool(Recycling::Clean);
     use_once(&pool).await;
@@ -234,7 +234,7 @@ async fn a_probe_that_fails_says_why_the_connection_is_retired() {
 }
 
 #[tokio::test]
-async fn a_token_from_the_cache_makes_no_span() {
+async fn a_cached_token_creates_no_span() {
     let shop = Shop::open().await;
     let tokens = shop.identity.tokens(Scope::AZURE_SQL);
     tokens.warm_up().await.unwrap();
@@ -244,7 +244,7 @@ async fn a_token_from_the_cache_makes_no_span() {
 }
 
 #[tokio::test]
-async fn no_token_is_in_a_span_or_its_events() {
+async fn spans_and_their_events_contain_no_token() {
     let shop = Shop::open().await;
     let connector = shop.azure_sql();
     let watched = watch();
@@ -260,8 +260,8 @@ async fn no_token_is_in_a_span_or_its_events() {
     assert!(!text.contains(&token.secret()[..20]));
 }
 
-/// Moves time to where the token is to be refreshed beside its use.
-fn age(shop: &Shop, tokens: &TokenCache) {
+/// Advances the clock to the time when the token is refreshed in the background.
+fn advance_to_refresh(shop: &Shop, tokens: &TokenCache) {
     let refresh_at = tokens.report().refresh_at.unwrap();
     let by = refresh_at.duration_since(shop.clock.wall()).unwrap_or(Duration::ZERO);
     shop.clock.advance(by);

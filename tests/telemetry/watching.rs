@@ -1,4 +1,4 @@
-//! A subscriber of the test's own, which keeps what it is told.
+//! A subscriber that collects the spans and events of a test.
 
 use std::{
     cell::RefCell,
@@ -21,11 +21,11 @@ use tracing_subscriber::{
 };
 
 thread_local! {
-    /// Who watches this thread. A test's runtime is its thread.
+    /// Collects this thread's spans. A test's runtime runs on its thread.
     static WATCHED: RefCell<Option<Watched>> = const { RefCell::new(None) };
 }
 
-/// The spans that began in this thread, in the order of their begin, and no others.
+/// The spans that this thread created, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Watched(Arc<Mutex<Vec<Seen>>>);
 
@@ -33,23 +33,22 @@ pub(crate) struct Watched(Arc<Mutex<Vec<Seen>>>);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) name: &'static str,
-    /// Whose child it is.
+    /// The name of the parent span.
     pub(crate) parent: Option<&'static str>,
-    /// What it follows from.
+    /// The names of the spans that it follows from.
     pub(crate) follows: Vec<&'static str>,
     pub(crate) fields: BTreeMap<&'static str, String>,
-    /// Of each event its message and its fields.
+    /// The message and the fields of each event.
     pub(crate) events: Vec<BTreeMap<&'static str, String>>,
     pub(crate) closed: bool,
 }
 
-/// Where it is kept.
+/// The place of a span in a collection.
 struct Place(Watched, usize);
 
-/// Our spans, those of this test, and what happens in them, from now on.
+/// Collects the spans of the crate and of this test, and their events, from now on.
 pub(crate) fn watch() -> Watched {
-    // One for all threads: where subscribers come and go, `tracing` may take one thread's
-    // for none.
+    // One subscriber for all threads: if subscribers change, `tracing` may miss that of a thread.
     static SUBSCRIBER: Once = Once::new();
     SUBSCRIBER.call_once(|| {
         let wanted = Targets::new()
@@ -63,12 +62,12 @@ pub(crate) fn watch() -> Watched {
 }
 
 impl Watched {
-    /// All of this name.
+    /// All spans with this name.
     pub(crate) fn named(&self, name: &str) -> Vec<Seen> {
         self.0.lock().unwrap().iter().filter(|span| span.name == name).cloned().collect()
     }
 
-    /// The only one of this name.
+    /// The only span with this name.
     #[track_caller]
     pub(crate) fn one(&self, name: &str) -> Seen {
         let mut spans = self.named(name);
@@ -76,13 +75,13 @@ impl Watched {
         spans.remove(0)
     }
 
-    /// All that was told.
+    /// Everything that was collected, as text.
     pub(crate) fn text(&self) -> String {
         format!("{:?}", self.0.lock().unwrap())
     }
 }
 
-/// Gives each thread's to who watches it.
+/// Passes the spans of each thread to its `Watched`.
 struct ToThread;
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ToThread {
