@@ -130,7 +130,7 @@ fn play(
             respond(
                 tcp,
                 &format!(
-                    "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: {challenge}\r\n                     content-length: 0\r\n\r\n"
+                    "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: {challenge}\r\ncontent-length: 0\r\n\r\n"
                 ),
             )
         }

@@ -131,7 +131,7 @@ async fn a_database_that_does_not_exist() {
     assert_eq!(code(cause), Some("3D000"));
     assert!(said(&error).contains("\"nowhere\" does not exist"), "{}", said(&error));
     let report = connector.report();
-    assert_eq!((report.rejected, report.retried), (0, 0));
+    assert_eq!((report.refused, report.retried), (0, 0));
 }
 
 /// SSLRequest (PostgreSQL documentation, "Message Formats").
