@@ -2,9 +2,9 @@
 //!
 //! # Modules
 //!
-//! [`tenant`] starts the endpoints together. [`identity`] and [`entra`] give tokens, which
-//! [`jwt`] signs. [`front`] has the logins in front of real engines, and [`network`] a proxy
-//! that disturbs connections.
+//! [`tenant`] starts the endpoints together. [`identity`] and [`entra`] issue tokens, which
+//! [`jwt`] signs. [`front`] provides the logins in front of real engines, and [`network`] a
+//! proxy that disturbs connections.
 #![cfg_attr(
     feature = "embedded",
     doc = "[`emulator`] starts everything with the embedded stand-ins, [`azure_sql`] and [`postgres`]."

@@ -236,7 +236,7 @@ fn requests_are_logged_without_secrets() {
     running.get("/nowhere");
     let header = running.variables["IDENTITY_HEADER"].clone();
     let log = running.stop("-TERM");
-    for text in ["a token is issued", "shop-app", "api-version '2017-09-01'", "/nowhere"] {
+    for text in ["token issued", "shop-app", "api-version '2017-09-01'", "/nowhere"] {
         assert!(log.contains(text), "{text}: {log}");
     }
     for secret in [&header, &token, &token[token.len() - 40..].to_owned()] {
@@ -359,7 +359,7 @@ fn what_it_cannot_use_is_named_with_what_to_do() {
         (&["--config", &no_secret, "--credential", "workload-identity"], 2, &["add federated ="]),
         (&["--identity-port", &taken], 1, &["cannot listen on 127.0.0.1:", "choose another port"]),
         (&["--azure-sql-port", &taken], 1, &["cannot listen on 127.0.0.1:", "choose another port"]),
-        (&["--ca-dir", &typo], 1, &["cannot make ", "typo.toml"]),
+        (&["--ca-dir", &typo], 1, &["cannot create ", "typo.toml"]),
         (&["--host-name", "Ä"], 1, &["cannot start the identity endpoints"]),
         (&["--azure-sql-upstream", "sa:p4ss@db"], 2, &["write sqlserver://USER:PASSWORD@HOST"]),
         (&["--azure-sql-upstream", "sqlserver://sa:p4ss@db"], 2, &["?certificate=FILE"]),
@@ -406,7 +406,7 @@ fn an_engine_that_is_down_does_not_keep_it_from_starting() {
     let mut running = running;
     let stderr = running.child.stderr.as_mut().unwrap();
     let mut byte = [0];
-    let wanted = b"the PostgreSQL behind the front is not usable yet";
+    let wanted = b"the PostgreSQL server behind the front is not ready yet";
     while !line.windows(wanted.len()).any(|window| window == wanted) {
         assert_eq!(stderr.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&line));
         line.push(byte[0]);
@@ -519,6 +519,6 @@ async fn a_sql_server_behind_it_is_logged_in_to_with_the_urls_login() {
     assert_eq!(server.counters().logins, 1);
     drop(client);
     let log = running.stop("-TERM");
-    assert!(log.contains("the engine answers a login") && log.contains("shop-app"), "{log}");
+    assert!(log.contains("the engine answered a login") && log.contains("shop-app"), "{log}");
     assert!(!log.contains("p4ss") && !log.contains(&token), "{log}");
 }

@@ -254,7 +254,7 @@ impl Answer {
         self.bytes.extend(rows.to_le_bytes());
     }
 
-    /// The end of a procedure, with what it returns.
+    /// The end of a procedure, with its return values.
     pub(crate) fn end_procedure(&mut self, failed: bool, returned: &[ReturnValue]) {
         self.bytes.push(token::RETURN_STATUS);
         self.bytes.extend(u32::from(failed).to_le_bytes());

@@ -103,7 +103,7 @@ impl Translator<'_> {
     }
 }
 
-/// The key of `SESSION_CONTEXT(N'key')`, a sql_variant, which only CAST takes.
+/// The key of `SESSION_CONTEXT(N'key')`, a sql_variant, which only CAST accepts.
 fn session_key(expression: &Expr) -> Option<String> {
     let Expr::Function(function) = expression else { return None };
     let shown = function.to_string();

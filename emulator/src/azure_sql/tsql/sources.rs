@@ -43,7 +43,7 @@ impl Translator<'_> {
             None => name,
         };
         let again = |other: &Source| other.name.eq_ignore_ascii_case(&name);
-        refuse!("two tables of a name": self.sources.iter().any(again));
+        refuse!("two tables with the same name": self.sources.iter().any(again));
         let sql = format!("{sql} AS {}", names::quoted(&name));
         self.sources.push(Source { name, columns });
         Ok(sql)

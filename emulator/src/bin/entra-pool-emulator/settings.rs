@@ -121,7 +121,7 @@ pub(crate) struct Settings {
     /// Which credential the variables are for [default: managed-identity]
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) credential: Option<Credential>,
-    // Only the file has the others.
+    // The other settings can only be set in the file.
     #[arg(skip)]
     #[serde(skip_serializing)]
     application: Vec<ApplicationTable>,
