@@ -21,7 +21,7 @@
 //! }
 //! ```
 #![deny(missing_docs, unreachable_pub)]
-#![allow(clippy::disallowed_methods)] // An application lives in real time.
+#![allow(clippy::disallowed_methods)] // Applications use the real clock.
 
 pub mod entry;
 pub mod health;

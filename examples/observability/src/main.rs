@@ -1,6 +1,6 @@
 //! A page that shows the pools of both databases at work. The same is at `/metrics` for
 //! Prometheus, and in the log as spans.
-#![allow(clippy::disallowed_methods)] // An application lives in real time.
+#![allow(clippy::disallowed_methods)] // Applications use the real clock.
 
 mod load;
 mod pool;

@@ -1,5 +1,5 @@
 //! The service as a process, driven over HTTP, scraped, and looked at with a browser.
-#![allow(clippy::disallowed_methods)] // A process lives in real time.
+#![allow(clippy::disallowed_methods)] // Uses real processes.
 
 use std::{
     collections::BTreeSet,

@@ -1,6 +1,6 @@
 //! The rows of a query as Arrow record batches, streamed as a table, as CSV and as JSON. In Azure
 //! it logs in with the system-assigned identity.
-#![allow(clippy::disallowed_methods)] // An application lives in real time.
+#![allow(clippy::disallowed_methods)] // Applications use the real clock.
 
 mod azure_sql;
 mod batches;

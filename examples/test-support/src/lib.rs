@@ -3,7 +3,7 @@
 //!
 //! Everything here panics on an error, and so fails the test that called it.
 #![allow(clippy::expect_used, clippy::panic)]
-#![allow(clippy::disallowed_methods)] // Processes live in real time.
+#![allow(clippy::disallowed_methods)] // Uses real processes.
 
 mod axe;
 mod browser;

@@ -1,6 +1,6 @@
 //! The application as a process, driven over HTTP.
 
-#![allow(clippy::disallowed_methods)] // Processes live in real time.
+#![allow(clippy::disallowed_methods)] // Uses real processes.
 
 use std::time::Duration;
 
