@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_goes_through_json_and_decimals_unchanged() {
+    fn amounts_round_trip_through_json_and_decimals() {
         for (json, text) in [
             ("0", "0.00"),
             ("0.07", "0.07"),

@@ -30,7 +30,7 @@ fn app_setting(name: &str) -> &'static str {
 }
 
 #[test]
-fn the_identity_has_one_name() {
+fn all_files_use_the_same_identity_name() {
     let identity = between(REGISTRY, "  name: '", "'");
     assert_eq!(identity, "employees-api-identity");
     assert_eq!(between(MAIN, "existing = {\n  name: '", "'"), identity);
@@ -39,7 +39,7 @@ fn the_identity_has_one_name() {
 }
 
 #[test]
-fn the_connection_string_is_one_that_the_application_reads() {
+fn the_application_accepts_the_connection_string() {
     let string = app_setting("AZURE_SQL_CONNECTIONSTRING")
         .replace("${server.properties.fullyQualifiedDomainName}", "shop.database.windows.net")
         .replace("${databaseName}", "app");
@@ -50,7 +50,7 @@ fn the_connection_string_is_one_that_the_application_reads() {
 }
 
 #[test]
-fn the_image_listens_where_app_service_looks() {
+fn the_image_listens_on_the_port_that_app_service_uses() {
     let listen: SocketAddr = between(DOCKERFILE, "LISTEN=", " ").parse().unwrap();
     assert!(listen.ip().is_unspecified());
     assert_eq!(listen.port().to_string(), app_setting("WEBSITES_PORT"));
@@ -59,7 +59,7 @@ fn the_image_listens_where_app_service_looks() {
 }
 
 #[test]
-fn workflows_give_every_parameter_that_has_no_default() {
+fn workflows_pass_every_parameter_without_a_default() {
     for (file, bicep) in [("registry.bicep", REGISTRY), ("main.bicep", MAIN)] {
         let parameters: Vec<&str> = bicep
             .lines()
@@ -82,7 +82,7 @@ fn workflows_give_every_parameter_that_has_no_default() {
 }
 
 #[test]
-fn no_file_has_a_secret() {
+fn no_file_contains_a_secret() {
     for text in [MAIN, REGISTRY, DOCKERFILE, WORKFLOWS[0], WORKFLOWS[1]] {
         let text = text.to_lowercase();
         for word in ["password", "secrets.", "listkeys", "listcredentials"] {
@@ -117,7 +117,7 @@ fn app_service_refuses_requests_without_a_token() {
 }
 
 #[test]
-fn the_database_accepts_connections_of_the_applications_subnet_only() {
+fn the_database_accepts_only_connections_from_the_applications_subnet() {
     assert!(!MAIN.contains("firewallRules"));
     let subnet = "virtualNetworkSubnetId: network.properties.subnets[0].id";
     assert!(between(MAIN, "servers/virtualNetworkRules@", "\n}\n").contains(subnet));

@@ -294,7 +294,7 @@ async fn a_scrape_has_pools_logins_and_tokens() {
 }
 
 #[test]
-fn the_dashboard_shows_every_metric_and_each_that_an_alert_uses() {
+fn the_dashboard_shows_every_metric_including_those_of_the_alerts() {
     let documented = documented();
     assert_eq!(documented.len(), 13);
     let queries = dashboard_queries().join("\n");
@@ -343,7 +343,7 @@ async fn spans_are_in_the_log_and_tokens_are_not() {
 }
 
 #[tokio::test]
-async fn an_outage_is_in_the_status_and_the_scrape_goes_on() {
+async fn an_outage_is_reported_in_the_status_and_scrapes_continue() {
     let emulator = emulator().await;
     let service = Service::against(&emulator).await;
     emulator.identity().go_away().await.unwrap();
@@ -369,7 +369,7 @@ async fn an_outage_is_in_the_status_and_the_scrape_goes_on() {
 }
 
 #[tokio::test]
-async fn without_a_database_the_emulator_has_load_and_faults() {
+async fn without_a_database_the_emulator_provides_load_and_faults() {
     let service = Service::start([]).await;
     let both = |sample: &Value, fits: &dyn Fn(&Value) -> bool| {
         sample["pools"].as_array().unwrap().iter().all(fits)
@@ -395,7 +395,7 @@ async fn without_a_database_the_emulator_has_load_and_faults() {
 
 /// What a page of another site can send, a form, changes nothing.
 #[tokio::test]
-async fn only_json_changes_something() {
+async fn only_json_requests_change_the_state() {
     let service = Service::start([]).await;
     for (method, path) in
         [(Method::PUT, "/load"), (Method::PUT, "/faults/identity"), (Method::POST, "/faults/cut")]

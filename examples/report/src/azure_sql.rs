@@ -173,7 +173,7 @@ mod tests {
 
     /// The types that the emulator does not have.
     #[test]
-    fn every_type_is_told_exactly() {
+    fn every_type_is_converted_exactly() {
         // 1970-01-01, and 1 s after midnight.
         let (date, time) = (Date::new(719_162), Time::new(10_000_000, 7));
         let moment = DateTime2::new(date, time);

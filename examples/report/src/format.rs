@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_for_people() {
+    fn a_table_is_formatted_as_text() {
         let text = batches(Format::Table, 1);
         assert!(text.contains("| n | text "), "{text}");
         assert!(text.contains("| -0.50 |"), "{text}");

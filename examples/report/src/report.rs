@@ -99,7 +99,7 @@ mod tests {
     use crate::{batches::Batches, value::Kind};
 
     #[tokio::test]
-    async fn a_reader_that_pauses_is_not_waited_for() {
+    async fn a_report_does_not_wait_for_a_paused_reader() {
         let batch = Batches::new([("id", Kind::Int)]).last().unwrap();
         let (sender, mut batches) = mpsc::channel(1);
         let sink = Sink { sender, patience: Duration::ZERO };

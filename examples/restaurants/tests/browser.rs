@@ -101,7 +101,7 @@ async fn a_browser_adds_restaurants_and_reviews_with_photos() {
 }
 
 #[tokio::test]
-async fn a_browser_keeps_the_entry_and_shows_what_is_wrong() {
+async fn a_browser_keeps_the_entry_and_shows_the_errors() {
     let session = Session::start().await;
     let browser = &session.browser;
     session.open("/restaurants/new").await;

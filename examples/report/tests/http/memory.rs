@@ -43,7 +43,7 @@ async fn read(application: &Application, format: &str) {
 }
 
 #[tokio::test]
-async fn a_long_result_of_azure_sql_takes_little_memory() {
+async fn a_long_result_of_azure_sql_needs_little_memory() {
     let world = world().await;
     world.sql("CREATE TABLE numbers (n int NOT NULL PRIMARY KEY)").await;
     let values: Vec<String> = (0..1_000).map(|n| format!("({n})")).collect();
@@ -65,7 +65,7 @@ async fn a_long_result_of_azure_sql_takes_little_memory() {
 }
 
 #[tokio::test]
-async fn a_long_result_of_postgresql_takes_little_memory() {
+async fn a_long_result_of_postgresql_needs_little_memory() {
     let postgres = Postgres::start().await;
     let query = format!("SELECT {COLUMNS} FROM generate_series(1, {}) AS n", rows());
     let application = postgres.application(&query).await;

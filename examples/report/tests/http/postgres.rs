@@ -47,7 +47,7 @@ impl Postgres {
 }
 
 #[tokio::test]
-async fn postgresql_itself_gives_the_same_report() {
+async fn a_real_postgresql_server_returns_the_same_report() {
     let postgres = Postgres::start().await;
     let application = postgres.application("").await;
     assert_eq!(application.get("/report/csv").await.text, SALES);
@@ -105,7 +105,7 @@ async fn postgresql_itself_gives_the_same_report() {
 }
 
 #[tokio::test]
-async fn a_part_is_not_mistaken_for_the_whole() {
+async fn an_incomplete_response_is_not_mistaken_for_a_complete_one() {
     let postgres = Postgres::start().await;
     let query = "SELECT 1 / (4500 - n) AS share FROM generate_series(1, 10000) AS n";
     let application = postgres.application(query).await;

@@ -68,7 +68,7 @@ fn installed() -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn photos_go_to_blob_storage_by_the_credential_of_the_database() {
+async fn photos_are_stored_in_blob_storage_with_the_databases_identity() {
     let Some(program) = installed() else {
         eprintln!("left out: Azurite is not installed");
         return;
