@@ -14,10 +14,10 @@ use entra_pool::token::{
 use tokio::runtime::Runtime;
 
 #[derive(Debug)]
-struct ForADay;
+struct OneDayCredential;
 
 #[async_trait]
-impl TokenCredential for ForADay {
+impl TokenCredential for OneDayCredential {
     fn name(&self) -> String {
         "the bench".into()
     }
@@ -28,7 +28,7 @@ impl TokenCredential for ForADay {
 }
 
 fn filled(runtime: &Runtime) -> TokenCache {
-    let cache = Identity::new(ForADay).tokens(Scope::AZURE_SQL);
+    let cache = Identity::new(OneDayCredential).tokens(Scope::AZURE_SQL);
     runtime.block_on(cache.warm_up()).unwrap();
     cache
 }

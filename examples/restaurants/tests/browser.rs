@@ -97,7 +97,7 @@ async fn a_browser_adds_restaurants_and_reviews_with_photos() {
     session.open("/").await;
     assert_eq!(browser.text(".card:last-child .rating").await, "4.3\n3 reviews");
     session.shows("list").await;
-    assert_eq!(browser.complaints().await, [""; 0]);
+    assert_eq!(browser.logged_errors().await, [""; 0]);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_browser_keeps_the_entry_and_shows_the_errors() {
     assert_eq!(browser.property("#name", "value").await, name);
     let kept = browser.property("#description", "value").await;
     assert_eq!(kept.as_str().map(str::len), Some(251), "{kept}");
-    assert_eq!(browser.complaints().await.len(), 1, "the status of the form's response");
+    assert_eq!(browser.logged_errors().await.len(), 1, "the status of the form's response");
     session.shows("error").await;
     // A backspace makes it fit.
     browser.type_into("#description", "\u{e003}").await;

@@ -132,7 +132,7 @@ impl Browser {
 
     /// The errors that the browser logged since the last call: scripts that failed, requests that
     /// failed or that a policy forbids.
-    pub async fn complaints(&self) -> Vec<String> {
+    pub async fn logged_errors(&self) -> Vec<String> {
         let kind = json!({ "type": "browser" });
         let log = self.command(Method::POST, "/se/log", Some(kind)).await;
         let severe = |entry: &&Value| entry["level"] == "SEVERE";
