@@ -15,14 +15,14 @@ impl Salary {
         Numeric::new_with_scale(self.0.into(), 2)
     }
 
-    /// `None` if it is not a value that the column can hold.
+    /// `None` if the value does not fit the column.
     pub(crate) fn from_numeric(numeric: Numeric) -> Option<Self> {
         let hundredths = i64::try_from(numeric.value()).ok()?;
         (numeric.scale() == 2 && (0..=HIGHEST).contains(&hundredths)).then_some(Self(hundredths))
     }
 
-    /// A JSON number, which is a double here. A double distinguishes all hundredths up to the
-    /// highest amount.
+    /// Reads a JSON number, which is a double here. A double distinguishes all hundredths up to
+    /// the highest amount.
     #[allow(clippy::cast_possible_truncation)]
     fn from_number(number: f64) -> Option<Self> {
         let hundredths = (number * 100.0).round();

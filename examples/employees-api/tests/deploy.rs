@@ -1,4 +1,4 @@
-//! The files that deploy the application agree with it and with each other.
+//! Checks that the deployment files match the application and each other.
 
 use std::{
     net::SocketAddr,
@@ -106,7 +106,7 @@ fn app_service_refuses_requests_without_a_token() {
     ] {
         assert!(authentication.contains(line), "{line}");
     }
-    // Tokens are verified, and users are not signed in: that needs no secret.
+    // Verifying tokens needs no secret, because users are not signed in.
     assert!(!authentication.contains("clientSecretSettingName"));
     let excluded = between(authentication, "excludedPaths: [", "]");
     assert_eq!(excluded.trim(), "'/health'");
@@ -125,7 +125,7 @@ fn the_database_accepts_only_connections_from_the_applications_subnet() {
     assert!(between(MAIN, "virtualNetworks@", "\n}\n").contains("service: 'Microsoft.Sql'"));
 }
 
-/// The examples' files that deploy something, and their READMEs.
+/// The examples' deployment files, and their READMEs.
 fn deployments() -> Vec<(PathBuf, String)> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
     let mut files = Vec::new();
@@ -150,7 +150,7 @@ fn deployments() -> Vec<(PathBuf, String)> {
 fn no_example_opens_its_database_to_all_of_azure() {
     let mut databases = 0;
     for (path, text) in deployments() {
-        // Azure reads this rule as 'from everywhere in Azure', which includes other customers.
+        // For Azure, this rule means all of Azure, including other customers.
         for rule in
             ["start-ip-address 0.0.0.0", "startIpAddress: '0.0.0.0'", "public-access 0.0.0.0"]
         {

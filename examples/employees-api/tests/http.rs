@@ -10,7 +10,7 @@ async fn world() -> World {
     World::with_azure_sql(include_str!("../setup.sql")).await
 }
 
-/// As in App Service.
+/// Starts the application as in App Service.
 async fn start(world: &World) -> Application {
     let mut environment = world.environment();
     environment.push(("LOG_FORMAT", "json".to_owned()));
@@ -153,6 +153,6 @@ async fn the_log_is_one_json_object_per_line_with_causes_and_without_tokens() {
     assert_eq!((&last["level"], &last["fields"]["message"]), (&json!("ERROR"), &json!("failed")));
     let advice = format!("CREATE USER [{user}] FROM EXTERNAL PROVIDER");
     assert!(last["fields"]["error"].as_str().expect(&failed).contains(&advice), "{last}");
-    // Tokens are JWTs, which begin with this.
+    // Tokens are JWTs, which begin with these characters.
     assert!(!stopped.contains("eyJ") && !failed.contains("eyJ"), "{stopped}{failed}");
 }

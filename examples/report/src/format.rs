@@ -7,8 +7,8 @@ use arrow_schema::ArrowError;
 /// The format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// For people. Each batch is a separate table, because the widths of later rows are not known
-    /// yet.
+    /// Text for people. Each batch is a separate table, because the widths of later rows are not
+    /// known yet.
     Table,
     /// RFC 4180, with a header.
     Csv,

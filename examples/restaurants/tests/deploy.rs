@@ -1,4 +1,4 @@
-//! The files that deploy the application agree with it and with each other.
+//! Checks that the deployment files match the application and each other.
 
 use entra_pool::postgres::Config;
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::Process;
 
-/// Headless Chromium, driven by chromedriver (W3C WebDriver), both from Debian's
-/// `chromium-driver`. It stops when this is dropped.
+/// Headless Chromium, driven by chromedriver (W3C WebDriver), both from Debian's package
+/// `chromium-driver`. They stop when this is dropped.
 pub struct Browser {
     // Dropped after the session, which `Drop` ends.
     _driver: Process,
@@ -24,7 +24,7 @@ pub struct Browser {
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 impl Browser {
-    /// Starts it with a window of 1,000 by 800. Commands wait up to 10 s for their element.
+    /// Starts a browser with a window of 1,000 by 800. Commands wait up to 10 s for their element.
     pub async fn start() -> Self {
         let started = "ChromeDriver was started successfully on port ";
         let mut command = Command::new("chromedriver");
@@ -36,11 +36,11 @@ impl Browser {
             "args": [
                 "--headless=new",
                 "--window-size=1000,800",
-                // It shows our pages only, and root has no sandbox.
+                // The browser shows only pages of the test, and root has no sandbox.
                 "--no-sandbox",
                 "--disable-dev-shm-usage",
                 "--hide-scrollbars",
-                // It connects to loopback only.
+                // The browser connects only to loopback.
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ]
         });
@@ -72,17 +72,20 @@ impl Browser {
         self.command(Method::POST, &format!("{element}/click"), Some(json!({}))).await;
     }
 
-    /// Clicks on an element that leads to another page, and waits until this page is gone.
+    /// Clicks on an element that opens another page, and waits until this page is gone.
     pub async fn follow(&self, selector: &str) {
         let page = self.element("html").await;
         self.click(selector).await;
         let began = Instant::now();
         while self.ask(Method::GET, &format!("{page}/name"), None).await.is_ok() {
-            assert!(began.elapsed() < Duration::from_secs(10), "{selector} leads to no other page");
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "{selector} does not open another page"
+            );
         }
     }
 
-    /// Types into an element; the path of a file into one for files.
+    /// Types into an element; into a file input, the path of a file.
     pub async fn type_into(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
         let keys = json!({ "text": text });
@@ -95,14 +98,14 @@ impl Browser {
         text(self.command(Method::GET, &format!("{element}/text"), None).await)
     }
 
-    /// The value of an element's property, as of an `<input>`'s `value` or an `<img>`'s
-    /// `naturalWidth`.
+    /// The value of an element's property, such as the `value` of an `<input>` or the
+    /// `naturalWidth` of an `<img>`.
     pub async fn property(&self, selector: &str, property: &str) -> Value {
         let element = self.element(selector).await;
         self.command(Method::GET, &format!("{element}/property/{property}"), None).await
     }
 
-    /// Runs a script as the body of a function, whose result it returns.
+    /// Runs a script as the body of a function, and returns the function's result.
     pub async fn run(&self, script: &str) -> Value {
         let script = json!({ "script": script, "args": [] });
         self.command(Method::POST, "/execute/sync", Some(script)).await
@@ -114,8 +117,8 @@ impl Browser {
         self.command(Method::POST, "/execute/async", Some(script)).await
     }
 
-    /// Waits until the images of the page are loaded, also those further down, which browsers
-    /// load when they are scrolled to.
+    /// Waits until the images of the page are loaded, including those further down, which
+    /// browsers load when the page is scrolled.
     pub async fn load_images(&self) {
         let load = "const done = arguments[arguments.length - 1];
             for (const image of document.images) image.loading = 'eager';
@@ -130,7 +133,7 @@ impl Browser {
         self.command(Method::POST, "/goog/cdp/execute", Some(command)).await
     }
 
-    /// The errors that the browser logged since the last call: scripts that failed, requests that
+    /// The errors that the browser logged since the last call: failed scripts, and requests that
     /// failed or that a policy forbids.
     pub async fn logged_errors(&self) -> Vec<String> {
         let kind = json!({ "type": "browser" });
@@ -168,8 +171,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Killing the driver would not stop the browser. Nothing can be awaited here, and the
-        // response does not matter.
+        // Killing the driver would not stop the browser. `drop` cannot await, and the response does
+        // not matter.
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
         let session = &self.session;

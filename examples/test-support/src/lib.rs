@@ -1,7 +1,7 @@
-//! Starts an example application as a process, as its users do, against an emulator that runs in
+//! Starts an example application as a process, like its users, against an emulator that runs in
 //! the test.
 //!
-//! Everything here panics on an error, and so fails the test that called it.
+//! All functions panic on an error, and so fail the test that calls them.
 #![allow(clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods)] // Uses real processes.
 
@@ -26,7 +26,7 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 pub use browser::Browser;
 pub use process::Process;
 
-/// The emulator, and pools with which the test changes its databases.
+/// The emulator, and pools for changes to its databases by the test.
 pub struct World {
     /// The emulator.
     pub emulator: Emulator,
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// The environment of an application in App Service with the user-assigned identity, and
-    /// with both databases as Service Connector names them.
+    /// with Service Connector's variables for both databases.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = self.emulator.env();
@@ -98,12 +98,12 @@ impl World {
         format!("{string};ConnectRetryCount=0;Authentication={authentication}")
     }
 
-    /// Breaks the connections of Azure SQL and refuses new ones.
+    /// Closes the connections of Azure SQL and refuses new connections.
     pub async fn azure_sql_goes_away(&self) {
         self.emulator.azure_sql().go_away().await.expect("the port is free");
     }
 
-    /// Breaks the connections of Azure SQL, and waits until it has closed them.
+    /// Closes the connections of Azure SQL, and waits until they are closed.
     pub async fn cut_azure_sql_connections(&self) {
         let server = self.emulator.azure_sql();
         server.cut_connections().await;
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// Accepts connections of Azure SQL again.
+    /// Accepts connections to Azure SQL again.
     pub async fn azure_sql_comes_back(&self) {
         self.emulator.azure_sql().come_back().expect("the port is free");
     }
@@ -169,26 +169,26 @@ impl Application {
         log
     }
 
-    /// Sends requests as browsers do from now on, which ask for pages.
+    /// From now on, requests pages, as browsers do.
     #[must_use]
     pub fn as_browser(self) -> Self {
         Self { accept: "text/html,application/xhtml+xml,*/*;q=0.8", ..self }
     }
 
-    /// Its address: `http://127.0.0.1:PORT`.
+    /// The application's address: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits until it has logged this text, for 10 s: its log arrives independently of its
-    /// responses.
+    /// Waits up to 10 s until the application has logged this text: the log arrives independently
+    /// of the responses.
     pub async fn has_logged(&self, text: &str) {
         for _ in 0..100 {
             if self.log().contains(text) {
@@ -199,7 +199,7 @@ impl Application {
         panic!("it has not logged '{text}': {}", self.log());
     }
 
-    /// The most memory that it has used so far, in bytes. Linux only.
+    /// The peak of its memory so far, in bytes. Linux only.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
         self.process.peak_memory()
@@ -253,7 +253,7 @@ impl Application {
         self.process.terminate();
     }
 
-    /// Waits until it has stopped, for 30 s at most. Returns the exit status and the log.
+    /// Waits up to 30 s until the application has stopped. Returns the exit status and the log.
     pub async fn ended(self) -> (ExitStatus, String) {
         self.process.ended().await
     }
@@ -282,7 +282,7 @@ impl Answer {
         let mut json = self.json();
         json["cause"].take();
         assert_eq!(json["status"], status, "{self:?}");
-        assert_eq!(json["title"], self.status.canonical_reason().expect("it is a known one"));
+        assert_eq!(json["title"], self.status.canonical_reason().expect("the status is known"));
         if status == 503 {
             let seconds: u64 = self.header("retry-after").parse().expect("it is in seconds");
             assert!((1..=60).contains(&seconds), "{self:?}");

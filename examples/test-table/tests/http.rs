@@ -219,7 +219,7 @@ async fn sigterm_does_not_wait_forever_for_a_request() {
     let application = start(&world).await;
     let server = world.emulator.azure_sql();
     server.behaviour().disturb(1, Stage::Request, azure_sql::Fault::Stall);
-    // A client that would wait for ever.
+    // A client that would wait forever.
     let address = application.address().trim_start_matches("http://");
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();

@@ -70,7 +70,7 @@ async fn invalid_entries_are_refused_with_the_reason() {
         ("", "Lovelace", &["first_name"][..]),
         (" ", "\t", &["first_name", "last_name"]),
         ("Ada", &"x".repeat(51), &["last_name"]),
-        // Of two UTF-16 units each.
+        // Each has two UTF-16 units.
         (&"🦀".repeat(26), "Lovelace", &["first_name"]),
         ("A\0da", "Lovelace", &["first_name"]),
     ] {

@@ -1,5 +1,5 @@
-//! A long result does not take much memory: by default 100,000 rows, or `ENTRA_POOL_TEST_ROWS`.
-//! A million rows take no more.
+//! A long result needs little memory: by default 100,000 rows, or `ENTRA_POOL_TEST_ROWS`. A
+//! million rows need no more.
 
 use examples_test_support::Application;
 
@@ -7,7 +7,7 @@ use crate::{PROGRAM, environment, postgres::Postgres, world};
 
 const LIMIT: u64 = 100 * 1024 * 1024;
 
-/// About 100 bytes a row.
+/// About 100 bytes per row.
 const COLUMNS: &str =
     "n AS id, 'a text of which there are some sixty characters in each row' AS item";
 
@@ -18,7 +18,7 @@ fn rows() -> usize {
     }
 }
 
-/// Reads the whole report, and keeps nothing of it.
+/// Reads the whole report without keeping it.
 async fn read(application: &Application, format: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/report/{format}", application.address());

@@ -118,7 +118,7 @@ async fn the_form_keeps_its_entry_if_the_photo_is_too_large() {
     };
     assert!(is_kept(page(&form, 422)), "{form:?}");
 
-    // More than the server reads. The client reads while it sends, as browsers do.
+    // Longer than the server reads. The client reads while it sends, as browsers do.
     let address = application.address().trim_start_matches("http://");
     let field = |name: &str, value: &str| {
         format!("--edge\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")

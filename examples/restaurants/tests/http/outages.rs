@@ -1,4 +1,4 @@
-//! Outages, and settings that are wrong.
+//! Outages, and wrong settings.
 
 use entra_pool_emulator::identity::Fault;
 use examples_test_support::Application;
@@ -70,7 +70,7 @@ async fn invalid_settings_are_named_at_start() {
         ),
         (
             vec![url.clone()],
-            "nowhere to keep photos: set AZURE_STORAGEBLOB_RESOURCEENDPOINT or PHOTOS_FOLDER",
+            "no storage for photos: set AZURE_STORAGEBLOB_RESOURCEENDPOINT or PHOTOS_FOLDER",
         ),
         (
             vec![
@@ -98,7 +98,7 @@ async fn sigterm_closes_the_pool_and_stops_the_program() {
     assert_eq!(
         world.emulator.postgres().control().counters().open_connections,
         2,
-        "with the test's own"
+        "including the test's own connection"
     );
     application.terminate();
     let (status, log) = application.ended().await;
