@@ -1,4 +1,4 @@
-//! The way to a token that is fresh: alone, and from 64 tasks.
+//! Getting a fresh token from the cache: from one task, and from 64 tasks.
 #![allow(missing_docs, clippy::disallowed_methods)]
 
 use std::{

@@ -28,7 +28,7 @@ impl Browser {
             eprintln!("skipped: axe-core is not installed (run tests/install)");
             return;
         }
-        let axe = fs::read_to_string(axe).expect("it is a file");
+        let axe = fs::read_to_string(axe).expect("a readable file");
         self.run(&axe).await;
         for width in [360, 1_280] {
             for scheme in ["light", "dark"] {
@@ -62,13 +62,13 @@ impl Browser {
         clip["scale"] = 1.into();
         let whole = json!({ "captureBeyondViewport": true, "clip": clip });
         let png = self.devtools("Page.captureScreenshot", whole).await;
-        let png = BASE64_STANDARD.decode(png["data"].as_str().expect("it is text"));
-        let png = png.expect("it is base64");
-        assert!(png.starts_with(b"\x89PNG"), "it is not a PNG");
+        let png = BASE64_STANDARD.decode(png["data"].as_str().expect("the picture is text"));
+        let png = png.expect("the picture is Base64");
+        assert!(png.starts_with(b"\x89PNG"), "not a PNG");
         if std::env::var("ENTRA_POOL_BLESS").is_ok_and(|bless| bless == "1") {
             assert!(png.len() < 100 * 1024, "{path:?} would have {} bytes", png.len());
-            let folder = path.parent().expect("it is in a folder");
-            fs::create_dir_all(folder).expect("it can be created");
+            let folder = path.parent().expect("the path has a folder");
+            fs::create_dir_all(folder).expect("the folder can be created");
             fs::write(path, png).unwrap_or_else(|error| panic!("{path:?}: {error}"));
         }
     }

@@ -29,8 +29,8 @@ impl Browser {
         let started = "ChromeDriver was started successfully on port ";
         let mut command = Command::new("chromedriver");
         let (driver, port) = Process::start(command.arg("--port=0"), started).await;
-        let port = port.trim_end_matches('.').parse().expect("it is a port");
-        let client = reqwest::Client::builder().no_proxy().build().expect("it has TLS");
+        let port = port.trim_end_matches('.').parse().expect("a port number");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a TLS provider");
         let mut browser = Self { _driver: driver, port, session: String::new(), client };
         let options = json!({
             "args": [
@@ -52,7 +52,8 @@ impl Browser {
         });
         let request = json!({ "capabilities": { "alwaysMatch": capabilities } });
         let session = browser.command(Method::POST, "", Some(request)).await;
-        browser.session = format!("/{}", session["sessionId"].as_str().expect("it has an ID"));
+        browser.session =
+            format!("/{}", session["sessionId"].as_str().expect("the session has an ID"));
         browser
     }
 
@@ -139,14 +140,14 @@ impl Browser {
         let kind = json!({ "type": "browser" });
         let log = self.command(Method::POST, "/se/log", Some(kind)).await;
         let severe = |entry: &&Value| entry["level"] == "SEVERE";
-        let entries = log.as_array().expect("it is a list").iter().filter(severe);
+        let entries = log.as_array().expect("a list of entries").iter().filter(severe);
         entries.map(|entry| text(entry["message"].clone())).collect()
     }
 
     async fn element(&self, selector: &str) -> String {
         let request = json!({ "using": "css selector", "value": selector });
         let found = self.command(Method::POST, "/element", Some(request)).await;
-        format!("/element/{}", found[ELEMENT].as_str().expect("it has an ID"))
+        format!("/element/{}", found[ELEMENT].as_str().expect("the element has an ID"))
     }
 
     async fn command(&self, method: Method, path: &str, body: Option<Value>) -> Value {
@@ -162,8 +163,8 @@ impl Browser {
         }
         let answer = request.send().await.expect("chromedriver answers");
         let status = answer.status();
-        let answer = answer.text().await.expect("it is complete");
-        let mut answer: Value = serde_json::from_str(&answer).expect("it is JSON");
+        let answer = answer.text().await.expect("the response is complete");
+        let mut answer: Value = serde_json::from_str(&answer).expect("the response is JSON");
         let value = answer["value"].take();
         if status.is_success() { Ok(value) } else { Err(value) }
     }

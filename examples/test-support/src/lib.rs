@@ -39,15 +39,18 @@ pub struct World {
 impl World {
     /// Starts the emulator with empty databases.
     pub async fn start() -> Self {
-        let emulator = Emulator::start().await.expect("it starts");
+        let emulator = Emulator::start().await.expect("the emulator starts");
         let environment = Environment::from_pairs(emulator.env());
         let identity = Identity::new(
-            DefaultCredential::new().environment(environment).build().expect("it is complete"),
+            DefaultCredential::new()
+                .environment(environment)
+                .build()
+                .expect("the environment is complete"),
         );
         let azure_sql = azure_sql::pool_with(&identity, &emulator.azure_sql_string());
-        let azure_sql = azure_sql.expect("the string is right");
+        let azure_sql = azure_sql.expect("a valid connection string");
         let postgres = postgres::pool_with(&identity, &emulator.postgres_url());
-        let postgres = postgres.expect("the URL is right");
+        let postgres = postgres.expect("a valid URL");
         Self { emulator, identity, azure_sql, postgres }
     }
 
@@ -67,14 +70,14 @@ impl World {
 
     /// Runs statements in Azure SQL.
     pub async fn sql(&self, sql: &str) {
-        let mut connection = self.azure_sql.get().await.expect("it connects");
+        let mut connection = self.azure_sql.get().await.expect("a connection");
         let answer = connection.simple_query(sql).await.expect(sql);
         answer.into_results().await.expect(sql);
     }
 
     /// Runs statements in PostgreSQL.
     pub async fn postgres_sql(&self, sql: &str) {
-        let connection = self.postgres.get().await.expect("it connects");
+        let connection = self.postgres.get().await.expect("a connection");
         connection.batch_execute(sql).await.expect(sql);
     }
 
@@ -151,7 +154,7 @@ impl Application {
         let (process, rest) = Process::start(&mut command, "listening on http://").await;
         // In JSON the message ends with a quote.
         let address = format!("http://{}", rest.split('"').next().unwrap_or_default());
-        let client = reqwest::Client::builder().no_proxy().build().expect("it has TLS");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a TLS provider");
         Self { process, client, address, accept: "*/*" }
     }
 
@@ -164,7 +167,7 @@ impl Application {
         let mut command = tokio::process::Command::new(program);
         let output = command.env_clear().envs(environment).kill_on_drop(true).output().await;
         let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-        let log = String::from_utf8(output.stderr).expect("it is text");
+        let log = String::from_utf8(output.stderr).expect("the log is text");
         assert_eq!(output.status.code(), Some(1), "{log}");
         log
     }
@@ -232,7 +235,7 @@ impl Application {
             panic!("{path}: {error:?}; it has logged: {}", self.log());
         });
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.expect("it is complete").to_vec();
+        let body = response.bytes().await.expect("the response is complete").to_vec();
         Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned(), body }
     }
 
@@ -284,12 +287,12 @@ impl Answer {
         assert_eq!(json["status"], status, "{self:?}");
         assert_eq!(json["title"], self.status.canonical_reason().expect("the status is known"));
         if status == 503 {
-            let seconds: u64 = self.header("retry-after").parse().expect("it is in seconds");
+            let seconds: u64 = self.header("retry-after").parse().expect("a number of seconds");
             assert!((1..=60).contains(&seconds), "{self:?}");
         }
         for internal in ["localhost", "127.0.0.1", "SELECT", "INSERT", "token", "tiberius"] {
             assert!(!json.to_string().contains(internal), "{self:?} shows {internal}");
         }
-        json["detail"].as_str().expect("it is text").to_owned()
+        json["detail"].as_str().expect("the detail is text").to_owned()
     }
 }

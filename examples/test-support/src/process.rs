@@ -43,7 +43,7 @@ impl Process {
         let announced = tokio::task::spawn_blocking(move || {
             announced.recv_timeout(Duration::from_secs(60)).ok()
         });
-        match announced.await.expect("it does not panic") {
+        match announced.await.expect("the reader does not panic") {
             Some(rest) => (process, rest),
             None => panic!("it does not print '{announcement}': {}", process.log()),
         }
@@ -75,9 +75,11 @@ impl Process {
     /// Waits up to 30 s until the program has stopped. Returns the exit status and the log.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         for _ in 0..300 {
-            if let Some(status) = self.child.try_wait().expect("it is a child of this process") {
+            if let Some(status) =
+                self.child.try_wait().expect("the program is a child of this process")
+            {
                 let reader = self.reader.take().expect("only this function takes it");
-                reader.join().expect("it does not panic");
+                reader.join().expect("the reader does not panic");
                 return (status, self.log());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -13,7 +13,7 @@ const COLUMNS: &str =
 
 fn rows() -> usize {
     match std::env::var("ENTRA_POOL_TEST_ROWS") {
-        Ok(rows) => rows.parse().expect("it is a number"),
+        Ok(rows) => rows.parse().expect("a number"),
         Err(_) => 100_000,
     }
 }
