@@ -41,7 +41,7 @@ async fn main() -> Result<()> {
     emulator.identity().configure_tokens(|tokens| {
         tokens.lifetime_seconds = TOKEN_LIFETIME.as_secs().try_into().expect("the lifetime fits");
     });
-    log.say("the emulator runs: an identity endpoint, Azure SQL and PostgreSQL, on loopback");
+    log.print("the emulator runs: an identity endpoint, Azure SQL and PostgreSQL, on loopback");
 
     // One identity for all pools. In Azure, or after `az login`, this would be
     // `Identity::new(credential::from_env()?)`.
@@ -50,8 +50,8 @@ async fn main() -> Result<()> {
     );
     let tokens = identity.tokens(Scope::AZURE_SQL);
     tokens.warm_up().await?;
-    log.say(format!("identity source: {}", tokens.report().credential));
-    log.say(format!("the cache has {}", tokens.report()));
+    log.print(format!("identity source: {}", tokens.report().credential));
+    log.print(format!("the cache has {}", tokens.report()));
 
     let azure = azure_sql::pool_with(&identity, &emulator.azure_sql_string())?;
     let postgres = postgres::pool_with(&identity, &emulator.postgres_url())?;
@@ -99,7 +99,7 @@ impl Databases {
         let start = Instant::now();
         let rows =
             from_tasks(self, |databases, task| async move { databases.order(task).await }).await?;
-        log.say(format!(
+        log.print(format!(
             "Azure SQL: {TASKS} tasks filled and read a table of {rows} rows in {:.0?}",
             start.elapsed()
         ));
@@ -118,7 +118,7 @@ impl Databases {
                 |databases, task| async move { databases.open_restaurant(task).await },
             )
             .await?;
-        log.say(format!(
+        log.print(format!(
             "PostgreSQL: {TASKS} tasks filled and read a table of {rows} rows in {:.0?}",
             start.elapsed()
         ));
@@ -183,11 +183,11 @@ async fn refresh(
     }
     let rows = working.await??;
     assert!(tokens.token().await?.expires_on() > first.expires_on(), "the token was refreshed");
-    log.say(format!(
+    log.print(format!(
         "the token was refreshed in the background, during {rows} writes to each database; the \
          endpoint takes 300 ms, but no caller waited longer than {longest:.1?} for a token"
     ));
-    log.say(format!("the cache has {}", tokens.report()));
+    log.print(format!("the cache has {}", tokens.report()));
     Ok(())
 }
 
@@ -200,7 +200,7 @@ async fn outage(
 ) -> Result<()> {
     emulator.identity().set_latency(Duration::ZERO);
     emulator.identity().fail(Fault::Status(503, String::new()));
-    log.say("the identity endpoint is down: it answers each request with 503");
+    log.print("the identity endpoint is down: it answers each request with 503");
     // Cuts the connections, so that the pool must log in again, and renews the token.
     emulator.azure_sql().cut_connections().await;
     // Waits until the system has delivered the resets: a connection that was cleaned within the
@@ -209,15 +209,15 @@ async fn outage(
     let token = tokens.token().await?;
     let (rows, renewed) =
         tokio::join!(databases.work_for(Duration::from_millis(1_500)), tokens.renew(&token));
-    log.say(format!(
+    log.print(format!(
         "the pools continue with the current token: {} writes to each database",
         rows?
     ));
     let error = renewed.err().ok_or("the endpoint is not down")?;
-    log.say("meanwhile, the request for another token failed:");
+    log.print("meanwhile, the request for another token failed:");
     println!("{:>12}{}", "", with_causes(&error));
     emulator.identity().recover();
-    log.say("the endpoint is available again");
+    log.print("the endpoint is available again");
     Ok(())
 }
 
@@ -232,7 +232,7 @@ async fn refused(emulator: &Emulator, log: &Log) -> Result<()> {
     match pool.get().await {
         Ok(_) => Err("an unknown identity was granted access".into()),
         Err(azure_sql::PoolError::Backend(error)) => {
-            log.say("an identity without a user in the database is refused:");
+            log.print("an identity without a user in the database is refused:");
             println!("           {error}");
             Ok(())
         }
@@ -263,7 +263,7 @@ where
 struct Log(Instant);
 
 impl Log {
-    fn say(&self, line: impl AsRef<str>) {
+    fn print(&self, line: impl AsRef<str>) {
         println!("{:>8.3} s  {}", self.0.elapsed().as_secs_f64(), line.as_ref());
     }
 }

@@ -12,7 +12,7 @@
 #![deny(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
-/// `Debug` with the name alone, for types that hold secrets or are too large to print.
+/// `Debug` with only the name, for types that hold secrets or are too large to print.
 macro_rules! opaque_debug {
     ($type:ident) => {
         impl std::fmt::Debug for $type {

@@ -202,7 +202,7 @@ impl Answer {
         self.length_prefixed(token::LOGIN_ACK, &body);
     }
 
-    /// Acknowledges FEDAUTH. The server asked for no nonce, so there is no data.
+    /// Acknowledges FEDAUTH, without data because the server requested no nonce.
     pub(crate) fn fed_auth_ack(&mut self) {
         self.bytes.extend([token::FEATURE_EXT_ACK, 0x02, 0, 0, 0, 0, 0xff]);
     }

@@ -117,8 +117,8 @@ impl SqlType {
         })
     }
 
-    /// The type that UNION ALL and comparisons convert both types to; `None` where the emulator
-    /// has none.
+    /// The type that UNION ALL and comparisons convert both types to; `None` if the emulator does
+    /// not support the pair.
     pub(crate) fn common(self, other: Self) -> Option<Self> {
         let (low, high) = (self.min(other), self.max(other));
         if low == high {

@@ -52,7 +52,7 @@ impl<E: Clone> Behaviour<E> {
     /// Completes when `wanted` accepts the counters, without polling.
     pub async fn wait_until(&self, wanted: impl FnMut(&Counters) -> bool) {
         let mut counters = self.counters.subscribe();
-        // The sender lives in `self`, so it cannot be dropped during the wait.
+        // `self` owns the sender, so it is not dropped during the wait.
         let _ = counters.wait_for(wanted).await;
     }
 
@@ -134,7 +134,7 @@ impl<E: Clone> Behaviour<E> {
     }
 }
 
-/// Azure SQL alone.
+/// Faults that only Azure SQL has.
 impl Behaviour {
     /// Waits this long before the answer to each request; at the stand-in only.
     pub fn delay_queries(&self, delay: Duration) {

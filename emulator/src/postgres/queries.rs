@@ -35,7 +35,7 @@ struct Items {
     columns: Vec<(String, Ty)>,
 }
 
-/// Reads a statement; the client may give the types of its parameters.
+/// Reads a statement; the client may specify the types of its parameters.
 pub(super) fn compile(
     sqlite: &Connection,
     names: &[String; 2],

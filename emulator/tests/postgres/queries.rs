@@ -157,7 +157,7 @@ async fn statements_sent_together_are_one_transaction() {
     assert_eq!(count(&client).await, 2, "the first is undone");
     let committed = format!("{insert}; COMMIT; {insert}; SELECT one FROM nowhere");
     client.batch_execute(&committed).await.unwrap_err();
-    assert_eq!(count(&client).await, 3, "what was committed stays");
+    assert_eq!(count(&client).await, 3, "committed rows are kept");
     client.batch_execute(&format!("{insert}; BEGIN; {insert}")).await.unwrap();
     client.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(count(&client).await, 3, "BEGIN includes the statements sent before it");

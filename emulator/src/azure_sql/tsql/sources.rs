@@ -49,7 +49,7 @@ impl Translator<'_> {
         Ok(sql)
     }
 
-    /// `sys.dm_exec_sessions`, where a session sees its own row.
+    /// `sys.dm_exec_sessions`, in which a session sees its own row.
     fn sessions(&mut self) -> Result<(String, String, Vec<TableColumn>)> {
         let name = "transaction_isolation_level".to_owned();
         let level = i64::from(self.session.options.isolation).into();

@@ -118,7 +118,7 @@ fn credential(
     if credential == Credential::ManagedIdentity {
         let [(endpoint, url), (header, secret)] = tenant.identity.app_service_env();
         let identity = settings.user_assigned().swap_remove(0);
-        add("The managed identity, as App Service gives it to applications", endpoint, url);
+        add("The managed identity, with App Service's variables", endpoint, url);
         add("", header, secret);
         add("", "AZURE_CLIENT_ID", identity.client_id);
         return Ok(identity.name);

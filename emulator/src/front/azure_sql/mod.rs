@@ -7,10 +7,10 @@
 //! acknowledgement of the token; after that, the front relays bytes, with the packet sizes and
 //! the MARS sessions (SMP) that client and engine have negotiated.
 //!
-//! The front asks for the engine's PRELOGIN first, so that version and MARS are the engine's.
+//! The front gets the engine's PRELOGIN first, and answers with the engine's version and MARS.
 //! Nothing else that the client sends reaches the engine before the token is checked.
 //!
-//! One statement is translated, where it is the only one of a SQL batch and fits one packet:
+//! One statement is translated if it is the only statement of a SQL batch and fits in one packet:
 //! `CREATE USER [x] FROM EXTERNAL PROVIDER`, with the brackets, becomes `CREATE USER [x] FOR
 //! LOGIN` with the engine login of the principal `x`, or error 50000 if it has none. Every other
 //! form goes to the engine, which refuses it.
