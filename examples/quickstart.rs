@@ -209,10 +209,7 @@ async fn outage(
     let token = tokens.token().await?;
     let (rows, renewed) =
         tokio::join!(databases.work_for(Duration::from_millis(1_500)), tokens.renew(&token));
-    log.print(format!(
-        "the pools continue with the current token: {} writes to each database",
-        rows?
-    ));
+    log.print(format!("the pools continue with the old token: {} writes to each database", rows?));
     let error = renewed.err().ok_or("the endpoint is not down")?;
     log.print("meanwhile, the request for another token failed:");
     println!("{:>12}{}", "", with_causes(&error));

@@ -73,8 +73,7 @@ impl Entra {
         read(self.http.get(self.url(path))).await
     }
 
-    /// Sends these parameters instead of, or in addition to, the defaults. An empty parameter is
-    /// left out.
+    /// Sends these parameters and the defaults for others. Empty parameters are left out.
     async fn ask(&self, parameters: &[Parameter<'_>]) -> (u16, Value) {
         self.ask_as(TENANT_ID, parameters).await
     }

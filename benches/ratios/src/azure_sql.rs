@@ -67,8 +67,7 @@ impl Sides {
         let string = self.emulator.azure_sql_string();
         let of_the_system = |keyword: &&str| !keyword.starts_with("TrustServerCertificateCA");
         let string: Vec<_> = string.split(';').filter(of_the_system).collect();
-        let config: azure_sql::Config =
-            string.join(";").parse().expect("a valid connection string");
+        let config: azure_sql::Config = string.join(";").parse().expect("a valid string");
         let id = UserAssignedId::ClientId(self.emulator.user_assigned().client_id.clone());
         let environment = Environment::from_pairs(self.emulator.identity().app_service_env());
         let credential = ManagedIdentity::user_assigned(id).environment(environment).build();
@@ -264,7 +263,7 @@ where
 const TASKS: u32 = 8;
 const USES: u32 = 50;
 
-/// The average time of one use, over all tasks.
+/// The time per use, over all tasks.
 async fn uses<W>(pool: &managed::Pool<Manager, W>) -> Duration
 where
     W: From<managed::Object<Manager>> + std::ops::DerefMut<Target = Connection> + Send + 'static,

@@ -305,10 +305,7 @@ mod tests {
         let before = Login::parse(&with_token("token"), true).unwrap();
         let after = before.as_user("sa", "secret").write().unwrap();
         assert!(!after.windows(10).any(|bytes| bytes == utf16("token")), "no token remains");
-        assert!(
-            !after.windows(12).any(|bytes| bytes == utf16("secret")),
-            "the password is obfuscated"
-        );
+        assert!(!after.windows(12).any(|bytes| bytes == utf16("secret")), "obfuscated password");
         let after = Login::parse(&after, false).unwrap();
         assert_eq!((after.text(field::USER), after.text(PASSWORD)), ("sa", "secret"));
         assert!(after.fed_auth == FedAuth::None);

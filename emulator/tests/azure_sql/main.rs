@@ -266,7 +266,7 @@ async fn logins_are_refused_with_azures_errors() {
     let mut config = setup.config("");
     config.authentication(AuthMethod::sql_server("sa", "secret"));
     let error = setup.login(config).await.unwrap_err();
-    assert!(number(&error) == 18456 && error.to_string().contains("tokens only"), "{error}");
+    assert!(number(&error) == 18456 && error.to_string().contains("accepts only"), "{error}");
     assert_eq!((setup.server.counters().logins, setup.server.counters().refused_logins), (0, 7));
 
     setup.directory.remove("shop-identity");

@@ -9,8 +9,7 @@ use tokio::{sync::Semaphore, time::sleep};
 
 use crate::App;
 
-/// The limit of concurrent requests. Without it, the queue of a pool that cannot connect grows
-/// endlessly.
+/// The limit of concurrent requests: it bounds the queue of a pool that cannot connect.
 const MOST: usize = 64;
 
 /// How many milliseconds requests keep their connections, in turn.

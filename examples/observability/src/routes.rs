@@ -148,9 +148,7 @@ enum Fault {
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         match self {
-            Self::NotEmulated => {
-                (StatusCode::NOT_FOUND, "faults are available only with the emulator")
-            }
+            Self::NotEmulated => (StatusCode::NOT_FOUND, "faults require the emulator"),
             Self::Failed(error) => {
                 tracing::error!(error = &*error as &dyn std::error::Error, "cannot set the fault");
                 (StatusCode::INTERNAL_SERVER_ERROR, "the emulator failed: see the log")

@@ -77,8 +77,7 @@ impl Batches {
         Ok((self.rows == ROWS || self.bytes >= BYTES).then(|| self.take()))
     }
 
-    /// Returns the remaining rows. For a result without rows, returns an empty batch with its
-    /// columns.
+    /// Returns the remaining rows. For a result without rows, returns an empty batch.
     pub(crate) fn last(mut self) -> Option<RecordBatch> {
         (self.rows > 0 || !self.given).then(|| self.take())
     }

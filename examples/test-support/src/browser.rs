@@ -52,8 +52,7 @@ impl Browser {
         });
         let request = json!({ "capabilities": { "alwaysMatch": capabilities } });
         let session = browser.command(Method::POST, "", Some(request)).await;
-        browser.session =
-            format!("/{}", session["sessionId"].as_str().expect("the session has an ID"));
+        browser.session = format!("/{}", session["sessionId"].as_str().expect("a session ID"));
         browser
     }
 
@@ -79,10 +78,7 @@ impl Browser {
         self.click(selector).await;
         let began = Instant::now();
         while self.ask(Method::GET, &format!("{page}/name"), None).await.is_ok() {
-            assert!(
-                began.elapsed() < Duration::from_secs(10),
-                "{selector} does not open another page"
-            );
+            assert!(began.elapsed() < Duration::from_secs(10), "{selector} opens no other page");
         }
     }
 

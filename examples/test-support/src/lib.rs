@@ -42,10 +42,7 @@ impl World {
         let emulator = Emulator::start().await.expect("the emulator starts");
         let environment = Environment::from_pairs(emulator.env());
         let identity = Identity::new(
-            DefaultCredential::new()
-                .environment(environment)
-                .build()
-                .expect("the environment is complete"),
+            DefaultCredential::new().environment(environment).build().expect("a credential"),
         );
         let azure_sql = azure_sql::pool_with(&identity, &emulator.azure_sql_string());
         let azure_sql = azure_sql.expect("a valid connection string");

@@ -75,9 +75,7 @@ impl Process {
     /// Waits up to 30 s until the program has stopped. Returns the exit status and the log.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         for _ in 0..300 {
-            if let Some(status) =
-                self.child.try_wait().expect("the program is a child of this process")
-            {
+            if let Some(status) = self.child.try_wait().expect("a child of this process") {
                 let reader = self.reader.take().expect("only this function takes it");
                 reader.join().expect("the reader does not panic");
                 return (status, self.log());
