@@ -1,5 +1,5 @@
-# Of a listing of cargo-public-api: own items first, then what implements traits. A line
-# belongs to an implementation if it follows one and names its type.
+# Sorts a listing of cargo-public-api: the crate's own items first, then the implementations of
+# traits. A line belongs to an implementation if it follows one and names its type.
 function path(line) {
     sub(/^.*pub (async |const |unsafe )*(fn|type|const|struct|enum|mod|trait|use) /, "", line)
     sub(/^.*pub /, "", line)

@@ -1,4 +1,4 @@
-//! The way to a token that is fresh: alone, and from 64 tasks.
+//! Getting a fresh token from the cache: from one task, and from 64 tasks.
 #![allow(missing_docs, clippy::disallowed_methods)]
 
 use std::{
@@ -14,10 +14,10 @@ use entra_pool::token::{
 use tokio::runtime::Runtime;
 
 #[derive(Debug)]
-struct ForADay;
+struct OneDayCredential;
 
 #[async_trait]
-impl TokenCredential for ForADay {
+impl TokenCredential for OneDayCredential {
     fn name(&self) -> String {
         "the bench".into()
     }
@@ -28,7 +28,7 @@ impl TokenCredential for ForADay {
 }
 
 fn filled(runtime: &Runtime) -> TokenCache {
-    let cache = Identity::new(ForADay).tokens(Scope::AZURE_SQL);
+    let cache = Identity::new(OneDayCredential).tokens(Scope::AZURE_SQL);
     runtime.block_on(cache.warm_up()).unwrap();
     cache
 }

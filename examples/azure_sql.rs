@@ -31,7 +31,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .await?
         .into_row()
         .await?
-        .ok_or("one row was asked for")?;
+        .ok_or("the query returned no row")?;
     let (user, database): (Option<&str>, Option<&str>) = (row.get(0), row.get(1));
     println!("logged in as {user:?} to {database:?}; 41 + 1 = {:?}", row.get::<i32, _>(2));
 

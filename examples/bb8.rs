@@ -15,7 +15,7 @@ use entra_pool::{adapters::bb8, azure_sql, postgres};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // bb8 returns no errors of a connect. They are in the log.
+    // bb8 does not return the errors of a connect. They are in the log.
     tracing_subscriber::fmt().with_env_filter("entra_pool=info").init();
     let mut arguments = std::env::args().skip(1);
     let usage = "usage: bb8 CONNECTION_STRING URL";
@@ -30,7 +30,7 @@ async fn azure_sql(connection_string: &str) -> Result<(), Box<dyn Error>> {
 
     let mut conn = pool.get().await?;
     let row = conn.query("SELECT SUSER_SNAME()", &[]).await?.into_row().await?;
-    let row = row.ok_or("one row was asked for")?;
+    let row = row.ok_or("the query returned no row")?;
     println!("Azure SQL: logged in as {:?}", row.get::<&str, _>(0));
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Microsoft's driver, mssql-tds, under a pool that logs in with Entra tokens; and what tiberius
-//! does not have: bulk copy by typed rows.
+//! Microsoft's driver, mssql-tds, in a pool that logs in with Entra tokens, and a feature that
+//! tiberius lacks: bulk copy of typed rows.
 //!
 //! ```sh
 //! cargo run --features unstable-mssql-tds --example mssql_tds -- \
@@ -32,7 +32,7 @@ use entra_pool::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // The driver's spans have the text of each query at the level INFO.
+    // At the level INFO, the driver's spans contain the text of each query.
     tracing_subscriber::fmt().with_env_filter("entra_pool=info,mssql_tds=warn").init();
     let mut arguments = std::env::args().skip(1);
     let string = arguments.next().ok_or("usage: mssql_tds CONNECTION_STRING [bulk-copy]")?;
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (config, credential) = Config::parse_with_credential(&string)?;
     let tokens = Identity::new(credential).tokens(config.token_scope()?);
     let connector = Connector::new(config, tokens)?;
-    // Of one, so that the next borrower gets the same session.
+    // With one connection, so that the next checkout gets the same session.
     let pool = connector.pool_builder().max_size(1).build();
 
     let mut conn = pool.get().await?;
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     conn.execute("BEGIN TRANSACTION".to_owned(), ()).await?;
     conn.close_query().await?;
     drop(conn);
-    // … is rolled back before the next borrower gets the session.
+    // … is rolled back before the next checkout gets the session.
     let mut conn = pool.get().await?;
     println!("open transactions: {:?}", first_value(&mut conn, "SELECT @@TRANCOUNT").await?);
 
@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn first_value(client: &mut TdsClient, sql: &str) -> TdsResult<Option<ColumnValues>> {
     client.execute(sql.to_owned(), ()).await?;
     let row = client.next_row().await?;
-    // Without this, the connection is closed when it comes back.
+    // Without this, the pool closes the connection when it is returned.
     client.close_query().await?;
     Ok(row.into_iter().flatten().next())
 }
@@ -90,7 +90,7 @@ impl BulkLoadRow for Measurement {
     }
 }
 
-/// Into a temporary table, which the reset of the session removes.
+/// Copies into a temporary table, which the reset of the session drops.
 async fn bulk_copy(client: &mut TdsClient) -> TdsResult<()> {
     let table = "CREATE TABLE #measurement (id int NOT NULL, place nvarchar(50) NOT NULL)";
     client.execute(table.to_owned(), ()).await?;

@@ -1,11 +1,11 @@
-//! The whole of entra-pool on one machine, in some 6 seconds: no Azure, no
-//! database server, no network. What stands for them is the emulator, which
-//! this starts; every figure is measured as it runs.
+//! Shows all of entra-pool on one machine, in about 6 seconds, without Azure, a
+//! database server or a network. The program starts the emulator instead. All
+//! numbers are measured while it runs.
 //!
 //! ```sh
 //! cargo run --example quickstart
 //! ```
-#![allow(clippy::disallowed_methods)] // It shows real time.
+#![allow(clippy::disallowed_methods)] // Shows real times.
 
 use std::{
     error::Error,
@@ -30,7 +30,7 @@ use entra_pool_emulator::{
 
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// The first token's. Short, so that it runs out while you look on.
+/// The lifetime of the first token: short, so that it expires while the program runs.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(5);
 const TASKS: i32 = 8;
 
@@ -39,9 +39,9 @@ async fn main() -> Result<()> {
     let log = Log(Instant::now());
     let emulator = Emulator::start().await?;
     emulator.identity().configure_tokens(|tokens| {
-        tokens.lifetime_seconds = TOKEN_LIFETIME.as_secs().try_into().expect("it is a few seconds");
+        tokens.lifetime_seconds = TOKEN_LIFETIME.as_secs().try_into().expect("the lifetime fits");
     });
-    log.say("the emulator runs: an identity endpoint, Azure SQL and PostgreSQL, on loopback");
+    log.print("the emulator runs: an identity endpoint, Azure SQL and PostgreSQL, on loopback");
 
     // One identity for all pools. In Azure, or after `az login`, this would be
     // `Identity::new(credential::from_env()?)`.
@@ -50,8 +50,8 @@ async fn main() -> Result<()> {
     );
     let tokens = identity.tokens(Scope::AZURE_SQL);
     tokens.warm_up().await?;
-    log.say(format!("identity source: {}", tokens.report().credential));
-    log.say(format!("have {}", tokens.report()));
+    log.print(format!("identity source: {}", tokens.report().credential));
+    log.print(format!("the cache has {}", tokens.report()));
 
     let azure = azure_sql::pool_with(&identity, &emulator.azure_sql_string())?;
     let postgres = postgres::pool_with(&identity, &emulator.postgres_url())?;
@@ -59,8 +59,8 @@ async fn main() -> Result<()> {
     let databases = Databases { azure, postgres, checkouts };
     databases.fill(&log).await?;
 
-    running_out(&databases, &tokens, &emulator, &log).await?;
-    going_down(&databases, &tokens, &emulator, &log).await?;
+    refresh(&databases, &tokens, &emulator, &log).await?;
+    outage(&databases, &tokens, &emulator, &log).await?;
     refused(&emulator, &log).await?;
 
     let endpoint = emulator.identity();
@@ -78,7 +78,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Both pools, and how long it took to get a connection from them.
+/// Both pools, and the durations of their checkouts.
 #[derive(Clone)]
 struct Databases {
     azure: azure_sql::Pool,
@@ -87,7 +87,7 @@ struct Databases {
 }
 
 impl Databases {
-    /// A table in either database: created, filled and read by 8 tasks.
+    /// Creates a table in each database. 8 tasks fill and read it.
     async fn fill(&self, log: &Log) -> Result<()> {
         let mut conn = self.checkouts.0[0].time(self.azure.get()).await?;
         conn.execute(
@@ -99,8 +99,8 @@ impl Databases {
         let start = Instant::now();
         let rows =
             from_tasks(self, |databases, task| async move { databases.order(task).await }).await?;
-        log.say(format!(
-            "Azure SQL: {TASKS} tasks have filled and read a table of {rows} rows in {:.0?}",
+        log.print(format!(
+            "Azure SQL: {TASKS} tasks filled and read a table of {rows} rows in {:.0?}",
             start.elapsed()
         ));
 
@@ -118,14 +118,14 @@ impl Databases {
                 |databases, task| async move { databases.open_restaurant(task).await },
             )
             .await?;
-        log.say(format!(
-            "PostgreSQL: {TASKS} tasks have filled and read a table of {rows} rows in {:.0?}",
+        log.print(format!(
+            "PostgreSQL: {TASKS} tasks filled and read a table of {rows} rows in {:.0?}",
             start.elapsed()
         ));
         Ok(())
     }
 
-    /// Writes a row to Azure SQL; says how many there are.
+    /// Writes a row to Azure SQL. Returns the number of rows.
     async fn order(&self, task: i32) -> Result<i64> {
         let mut conn = self.checkouts.0[0].time(self.azure.get()).await?;
         // Without `commit`, the pool rolls back when the connection is returned.
@@ -135,10 +135,10 @@ impl Databases {
             .await?;
         transaction.commit().await?;
         let row = conn.query("SELECT COUNT_BIG(*) FROM Orders", &[]).await?.into_row().await?;
-        Ok(row.and_then(|row| row.get(0)).ok_or("a count is one row")?)
+        Ok(row.and_then(|row| row.get(0)).ok_or("the count returned no row")?)
     }
 
-    /// Writes a row to PostgreSQL; says how many there are.
+    /// Writes a row to PostgreSQL. Returns the number of rows.
     async fn open_restaurant(&self, task: i32) -> Result<i64> {
         let client = self.checkouts.0[1].time(self.postgres.get()).await?;
         client
@@ -147,7 +147,7 @@ impl Databases {
         Ok(client.query_one("SELECT count(*) FROM restaurant", &[]).await?.get(0))
     }
 
-    /// A row to both, 20 times a second for so long; says how many.
+    /// Writes a row to each database, 20 times a second for this time. Returns the number of rows.
     async fn work_for(&self, time: Duration) -> Result<u32> {
         let (start, mut rows) = (Instant::now(), 0);
         while start.elapsed() < time {
@@ -160,15 +160,15 @@ impl Databases {
     }
 }
 
-/// Runs out of time: the first token, while the pools are at work.
-async fn running_out(
+/// The first token expires while the pools work.
+async fn refresh(
     databases: &Databases,
     tokens: &TokenCache,
     emulator: &Emulator,
     log: &Log,
 ) -> Result<()> {
     emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 3_600);
-    // A slow endpoint: whoever waited for the renewal would show.
+    // A slow endpoint, so that a caller that waits for the refresh would be noticed.
     emulator.identity().set_latency(Duration::from_millis(300));
     let (first, mut longest) = (tokens.token().await?, Duration::ZERO);
     let working = {
@@ -182,17 +182,17 @@ async fn running_out(
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let rows = working.await??;
-    assert!(tokens.token().await?.expires_on() > first.expires_on(), "the token was renewed");
-    log.say(format!(
-        "the token ran out and was renewed, beside {rows} rows to each database; the endpoint takes \
-         300 ms, the longest that anybody waited for a token was {longest:.1?}"
+    assert!(tokens.token().await?.expires_on() > first.expires_on(), "the token was refreshed");
+    log.print(format!(
+        "the token was refreshed in the background, during {rows} writes to each database; the \
+         endpoint takes 300 ms, but no caller waited longer than {longest:.1?} for a token"
     ));
-    log.say(format!("have {}", tokens.report()));
+    log.print(format!("the cache has {}", tokens.report()));
     Ok(())
 }
 
-/// The identity endpoint goes down, and the pools go on.
-async fn going_down(
+/// The identity endpoint goes down, and the pools continue.
+async fn outage(
     databases: &Databases,
     tokens: &TokenCache,
     emulator: &Emulator,
@@ -200,22 +200,22 @@ async fn going_down(
 ) -> Result<()> {
     emulator.identity().set_latency(Duration::ZERO);
     emulator.identity().fail(Fault::Status(503, String::new()));
-    log.say("the identity endpoint is down: it answers each request with 503");
-    // New logins, too: the pool's connections are gone. And a renewal is tried.
+    log.print("the identity endpoint is down: it answers each request with 503");
+    // Cuts the connections, so that the pool must log in again, and renews the token.
     emulator.azure_sql().cut_connections().await;
     let token = tokens.token().await?;
     let (rows, renewed) =
         tokio::join!(databases.work_for(Duration::from_millis(1_500)), tokens.renew(&token));
-    log.say(format!("the pools go on with the token at hand: {} rows to each database", rows?));
-    let error = renewed.err().ok_or("the endpoint was to be down")?;
-    log.say("meanwhile the attempt to renew it has failed:");
+    log.print(format!("the pools continue with the old token: {} writes to each database", rows?));
+    let error = renewed.err().ok_or("the endpoint is not down")?;
+    log.print("meanwhile, the request for another token failed:");
     println!("{:>12}{}", "", with_causes(&error));
     emulator.identity().recover();
-    log.say("the endpoint is back");
+    log.print("the endpoint is available again");
     Ok(())
 }
 
-/// An identity that has a token, but no user in the database.
+/// An identity has a token, but no user in the database.
 async fn refused(emulator: &Emulator, log: &Log) -> Result<()> {
     let intern = Principal::new("intern", PrincipalKind::UserAssigned);
     emulator.identity().assign(intern.clone());
@@ -224,9 +224,9 @@ async fn refused(emulator: &Emulator, log: &Log) -> Result<()> {
         .build()?;
     let pool = azure_sql::pool_with(&Identity::new(credential), &emulator.azure_sql_string())?;
     match pool.get().await {
-        Ok(_) => Err("a stranger was let in".into()),
+        Ok(_) => Err("an unknown identity was granted access".into()),
         Err(azure_sql::PoolError::Backend(error)) => {
-            log.say("an identity that the database does not know is refused, and told:");
+            log.print("an identity without a user in the database is refused:");
             println!("           {error}");
             Ok(())
         }
@@ -239,7 +239,7 @@ fn with_causes(error: &dyn Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Runs `work` in 8 tasks; gives the largest of their results.
+/// Runs `work` in 8 tasks. Returns the largest of their results.
 async fn from_tasks<F>(databases: &Databases, work: impl Fn(Databases, i32) -> F) -> Result<i64>
 where
     F: Future<Output = Result<i64>> + Send + 'static,
@@ -253,16 +253,16 @@ where
     Ok(most)
 }
 
-/// Prints each line with its time.
+/// Prints each line with the elapsed time.
 struct Log(Instant);
 
 impl Log {
-    fn say(&self, line: impl AsRef<str>) {
+    fn print(&self, line: impl AsRef<str>) {
         println!("{:>8.3} s  {}", self.0.elapsed().as_secs_f64(), line.as_ref());
     }
 }
 
-/// Of Azure SQL and of PostgreSQL.
+/// The checkouts of Azure SQL and of PostgreSQL.
 #[derive(Default)]
 struct Checkouts([Times; 2]);
 

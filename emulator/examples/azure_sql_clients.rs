@@ -1,6 +1,6 @@
-//! Azure SQL for drivers of other makers: the stand-in, and a front before an engine with SQL
+//! Azure SQL for other vendors' drivers: the stand-in, and a front before an engine with SQL
 //! logins. Prints variables and runs until its standard input ends.
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
 use std::{
     io::{self, Read},
@@ -54,7 +54,7 @@ async fn main() -> io::Result<()> {
     println!("export TOKEN='{token}'");
     println!("# ready");
     tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new())).await??;
-    // Everything that logged in at the front came to the engine.
+    // Every login at the front reached the engine.
     assert_eq!(front.counters().logins, engine.counters().logins);
     Ok(())
 }

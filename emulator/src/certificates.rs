@@ -20,7 +20,7 @@ pub struct Authority {
     issuer: rcgen::Issuer<'static, KeyPair>,
     pem: String,
     path: PathBuf,
-    /// Removed with this value.
+    /// The temporary folder, which is removed with this value.
     _temporary: Option<TempDir>,
 }
 
@@ -51,7 +51,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, "entra-pool emulator CA");
         let path = folder.join("ca.pem");
-        // A kept certificate stays as it is: clients have copies.
+        // An existing certificate is kept unchanged: clients have copies.
         let pem = match fs::read_to_string(&path) {
             Ok(pem) => pem,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -4,7 +4,7 @@
 //! derives the type of values. A type that SQLite cannot parse, such as `nvarchar(max)`, must
 //! be quoted.
 //!
-//! For Azure SQL, dates and times are ISO 8601 text with a blank in the middle, UUIDs are
+//! For Azure SQL, dates and times are ISO 8601 text with a space in the middle, UUIDs are
 //! lower-case text, decimals are SQLite's numbers (15 digits are kept). PostgreSQL's values
 //! are described in `postgres/values.rs`.
 
@@ -38,7 +38,7 @@ impl Database {
         let folder = tempfile::Builder::new().prefix("entra-pool-database-").tempdir()?;
         let database = Self { folder };
         let connection = database.open().map_err(io::Error::other)?;
-        // So that readers and one writer do not wait for each other. It is kept in the file.
+        // So that readers and one writer do not wait for each other. The file keeps the mode.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(io::Error::other)?;
         Ok(database)
     }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_see_each_others_tables_and_declared_types_stay() {
+    fn sessions_share_tables_and_columns_keep_their_declared_types() {
         let database = Database::new().unwrap();
         let (one, two) = (database.open().unwrap(), database.open().unwrap());
         one.execute_batch("CREATE TABLE t (at datetime2, name nvarchar(50)); INSERT INTO t VALUES ('2024-01-02', 'x')")

@@ -59,7 +59,7 @@ impl Emulator {
         })?;
         let Tenant { issuer, directory, tls, .. } = &tenant;
         let shared = || (Arc::clone(issuer), Arc::clone(directory), Arc::clone(tls));
-        // Declared types are each server's own: a database for each.
+        // Each server has its own declared types, and so its own database.
         let database = || Database::new().map(Arc::new);
         let (issuer, directory, tls) = shared();
         let mut azure_sql = AzureSqlOptions::new(issuer, directory, database()?, tls);
@@ -118,7 +118,7 @@ impl Emulator {
         &self.postgres
     }
 
-    /// A file with the certificate of the authority that has issued all certificates.
+    /// A file with the certificate of the authority that issued all certificates.
     pub fn ca_path(&self) -> PathBuf {
         self.authority().path()
     }

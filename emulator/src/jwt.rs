@@ -131,7 +131,7 @@ impl SigningKey {
     /// The public key as a JWKS.
     pub(crate) fn public(&self) -> JwkSet {
         let mut key = Jwk::from_encoding_key(&self.sign, Algorithm::ES256)
-            .expect("the key is one of this algorithm");
+            .expect("the key is of this algorithm");
         key.common.key_id = Some(self.id.to_owned());
         key.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
         JwkSet { keys: vec![key] }
@@ -190,7 +190,7 @@ impl Issuer {
     }
 
     /// Accepts this text as a token of `principal` from now on, for any audience and without
-    /// an expiry.
+    /// expiry.
     pub fn accept(&self, token: &str, principal: &Principal) {
         let verified = Verified {
             name: Some(principal.name.clone()),
@@ -341,7 +341,7 @@ impl Directory {
     }
 }
 
-/// The time that is so many seconds after the start of 1970.
+/// The time this many seconds after the start of 1970.
 pub(crate) fn epoch(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_has_the_length_asked_for_and_is_checked() {
+    fn a_token_has_the_requested_length_and_is_verified() {
         let issuer = Issuer::new();
         let shop = Principal::new("shop", PrincipalKind::UserAssigned);
         let later = SystemTime::now() + Duration::from_secs(60);

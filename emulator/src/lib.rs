@@ -2,9 +2,9 @@
 //!
 //! # Modules
 //!
-//! [`tenant`] starts the endpoints together. [`identity`] and [`entra`] give tokens, which
-//! [`jwt`] signs. [`front`] has the logins in front of real engines, and [`network`] a proxy
-//! that disturbs connections.
+//! [`tenant`] starts the endpoints together. [`identity`] and [`entra`] issue tokens, which
+//! [`jwt`] signs. [`front`] provides the logins in front of real engines, and [`network`] a
+//! proxy that disturbs connections.
 #![cfg_attr(
     feature = "embedded",
     doc = "[`emulator`] starts everything with the embedded stand-ins, [`azure_sql`] and [`postgres`]."
@@ -12,7 +12,7 @@
 #![deny(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
-/// `Debug` with the name alone, for types that hold secrets or are too large to print.
+/// `Debug` with only the name, for types that hold secrets or are too large to print.
 macro_rules! opaque_debug {
     ($type:ident) => {
         impl std::fmt::Debug for $type {

@@ -18,8 +18,8 @@ type Serve = Arc<dyn Fn(TcpStream) -> BoxFuture<'static, ()> + Send + Sync>;
 /// The connections that are being served.
 type Connections = Arc<Mutex<JoinSet<()>>>;
 
-/// A port that accepts connections, or refuses them without giving up the port. Dropped,
-/// it closes with all its connections.
+/// A port that accepts connections, or refuses them without giving up the port. Dropping it
+/// closes the port and all connections.
 pub(crate) struct Listener {
     addr: SocketAddr,
     serve: Serve,
@@ -69,7 +69,7 @@ enum Port {
     /// A bound socket that does not listen: connections are refused, and no other process
     /// gets the port.
     Held(TcpSocket),
-    /// In between, or the port could not be kept.
+    /// During a change, or the port could not be kept.
     Lost,
 }
 
@@ -103,7 +103,7 @@ impl Listener {
         let mut port = std::mem::replace(&mut *self.port.lock(), Port::Lost);
         if let Port::Open(task) = &mut port {
             task.abort();
-            // Its end is the cancellation.
+            // The task has ended when it reports its cancellation.
             let _ = task.await;
         }
         self.cut().await;
@@ -178,7 +178,7 @@ async fn accept(listener: TcpListener, serve: Serve, connections: Connections) {
             continue;
         };
         let mut connections = connections.lock();
-        // Those that have ended.
+        // Removes the connections that have ended.
         while connections.try_join_next().is_some() {}
         connections.spawn(serve(stream));
     }

@@ -41,7 +41,7 @@ pub enum Towards {
     Client,
 }
 
-/// What happens to a connection at a place in one direction.
+/// A fault of a connection at a place in one direction.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
     /// The direction whose bytes count and are affected.
@@ -63,7 +63,7 @@ pub enum After {
 }
 
 impl After {
-    /// The place in bytes, if `sent` reaches far enough to know it.
+    /// The place in bytes, if `sent` is long enough to determine it.
     fn position(self, sent: &[u8]) -> Option<usize> {
         match self {
             Self::Bytes(count) => Some(count),
@@ -159,7 +159,7 @@ impl Network {
     }
 
     /// Holds all bytes back, on open and on future connections, until
-    /// [`release`](Self::release). The close of a connection waits also.
+    /// [`release`](Self::release). The close of a connection is also held back.
     pub fn hold(&self) {
         self.shared.held.send_replace(true);
     }
@@ -195,13 +195,13 @@ impl Shared {
     /// Waits while bytes are held back.
     async fn released(&self) {
         let mut held = self.held.subscribe();
-        // The sender lives in `self`: it cannot be gone while this waits.
+        // `self` owns the sender, so it is not dropped during the wait.
         let _ = held.wait_for(|held| !held).await;
     }
 }
 
 async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
-    /// Counts a connection as open while it lives.
+    /// Counts a connection as open until this is dropped.
     struct Open(Arc<Shared>);
     impl Drop for Open {
         fn drop(&mut self) {
@@ -256,7 +256,7 @@ struct Way {
     calms: u64,
     piece: Option<usize>,
     record: bool,
-    /// What was sent, as far as a fault or a recording needs it.
+    /// The bytes that were sent, as far as a fault or a recording needs them.
     sent: Vec<u8>,
 }
 

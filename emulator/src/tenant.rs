@@ -1,5 +1,5 @@
 //! An Entra tenant: its principals, the issuer of their tokens, and the endpoints that
-//! give tokens.
+//! return tokens.
 
 use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
@@ -12,20 +12,20 @@ use crate::{
     jwt::{Directory, Issuer},
 };
 
-/// What a URL's parts must not have as it is (RFC 3986, section 2.3).
+/// The characters that must be escaped in a part of a URL (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What a [`Tenant`] starts with.
+/// The options of a [`Tenant`].
 #[derive(Debug, Clone, Default)]
 pub struct TenantOptions {
-    /// Names and addresses by which clients reach this machine, besides `localhost` and
-    /// 127.0.0.1. URLs have the first.
+    /// Names and addresses by which clients reach this machine, in addition to `localhost` and
+    /// 127.0.0.1. URLs contain the first.
     pub host_names: Vec<String>,
-    /// The folder to keep the authority and the keys in; `None`, the default, makes new
+    /// The folder to keep the authority and the keys in; `None`, the default, generates new
     /// ones.
     pub folder: Option<PathBuf>,
-    /// The identity endpoint's options. Its address is the token endpoint's as well; its
-    /// host name is taken from `host_names`.
+    /// The identity endpoint's options. The token endpoint has the same address; the host
+    /// name is taken from `host_names`.
     pub identity: IdentityOptions,
     /// The port of Entra's token endpoint; 0, the default, takes a free one.
     pub token_port: u16,
@@ -67,7 +67,7 @@ impl Tenant {
             Some(folder) => {
                 std::fs::create_dir_all(folder).map_err(|error| {
                     let folder = folder.display();
-                    io::Error::new(error.kind(), format!("cannot make {folder}: {error}"))
+                    io::Error::new(error.kind(), format!("cannot create {folder}: {error}"))
                 })?;
                 (Authority::kept_in(folder)?, Issuer::kept_in(folder)?)
             }
@@ -110,7 +110,7 @@ impl Tenant {
             .append_pair("sslrootcert", &ca)
             .append_pair("entra_scope", &format!("{POSTGRES_AUDIENCE}/.default"))
             .finish();
-        // Names of roles may have any character.
+        // A role's name can contain any character.
         let encode = |text| utf8_percent_encode(text, RESERVED);
         let (user, database, host) = (encode(user), encode(database), &self.host_name);
         format!("postgres://{user}@{host}:{port}/{database}?{parameters}")

@@ -1,8 +1,8 @@
-//! Events that tests request a number of times.
+//! Events that tests request, each for a number of times.
 
 use std::collections::VecDeque;
 
-/// A queue of events, each with the number of times that it is to happen. The oldest event
+/// A queue of events, each with the number of times that it should happen. The oldest event
 /// comes first.
 #[derive(Debug)]
 pub(crate) struct Times<T>(VecDeque<(usize, T)>);

@@ -29,7 +29,7 @@ impl Cli {
         Self { issuer, ada, az }
     }
 
-    /// Without an environment: not even `PATH`.
+    /// Runs it without an environment: not even `PATH`.
     fn command(&self, more: &[&str]) -> Command {
         let mut command = Command::new(self.az.executable());
         command
@@ -51,7 +51,7 @@ fn answer(output: &Output) -> Value {
 }
 
 #[test]
-fn it_gives_a_token_of_the_user() {
+fn it_prints_a_token_of_the_user() {
     let cli = Cli::new();
     let answer = answer(&cli.run(&["--scope", SCOPE, "--tenant", TENANT_ID]));
     let token = answer["accessToken"].as_str().unwrap();
@@ -67,7 +67,7 @@ fn it_gives_a_token_of_the_user() {
 }
 
 #[test]
-fn it_repeats_its_token_until_it_is_refreshed() {
+fn it_prints_the_same_token_until_it_is_refreshed() {
     let cli = Cli::new();
     let token = || answer(&cli.run(&["--scope", SCOPE]))["accessToken"].clone();
     let first = token();
@@ -77,7 +77,7 @@ fn it_repeats_its_token_until_it_is_refreshed() {
 }
 
 #[test]
-fn older_versions_do_not_say_the_epoch() {
+fn older_versions_do_not_print_expires_on() {
     let cli = Cli::new();
     cli.az.set_epoch(false).unwrap();
     let answer = answer(&cli.run(&["--scope", SCOPE]));
@@ -86,7 +86,7 @@ fn older_versions_do_not_say_the_epoch() {
 }
 
 #[test]
-fn it_writes_down_how_it_was_called() {
+fn it_records_its_arguments() {
     let cli = Cli::new();
     assert_eq!(cli.az.invocations().unwrap(), []);
     cli.run(&["--scope", SCOPE, "--subscription", "the shop's"]);
@@ -109,7 +109,7 @@ fn it_writes_down_how_it_was_called() {
 }
 
 #[test]
-fn failures_are_told_on_stderr() {
+fn failures_are_reported_on_stderr() {
     let cli = Cli::new();
     for (mode, text) in [
         (AzureCliMode::LoggedOut, "ERROR: Please run 'az login' to setup account."),
@@ -135,7 +135,7 @@ fn failures_are_told_on_stderr() {
 }
 
 #[test]
-fn the_developer_cli_has_its_own_command_answer_and_errors() {
+fn the_developer_cli_has_its_own_command_output_and_errors() {
     let issuer = Arc::new(Issuer::new());
     let ada = Principal::new("ada@example.com", PrincipalKind::User);
     let azd = AzureCliStandIn::azure_developer_cli(Arc::clone(&issuer), ada.clone()).unwrap();
@@ -162,7 +162,7 @@ fn the_developer_cli_has_its_own_command_answer_and_errors() {
 }
 
 #[test]
-fn garbage_is_no_json() {
+fn garbage_is_not_json() {
     let cli = Cli::new();
     cli.az.set_mode(AzureCliMode::Garbage).unwrap();
     let output = cli.run(&["--scope", SCOPE]);
@@ -171,12 +171,12 @@ fn garbage_is_no_json() {
 }
 
 #[test]
-fn a_hanging_one_can_be_killed() {
+fn a_hanging_process_can_be_killed() {
     let cli = Cli::new();
     cli.az.set_mode(AzureCliMode::Hanging).unwrap();
     let mut child = cli.command(&["--scope", SCOPE]).stdout(Stdio::piped()).spawn().unwrap();
     child.kill().unwrap();
-    // Ends only when no process holds the pipe any more: nothing is left behind.
+    // Returns only when no process holds the pipe any more, so no process is left running.
     let output = child.wait_with_output().unwrap();
     assert!(!output.status.success() && output.stdout.is_empty());
 }

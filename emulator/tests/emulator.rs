@@ -1,11 +1,11 @@
-//! Everything together, as a library.
+//! All endpoints and stand-ins together, as a library.
 
 use std::collections::BTreeMap;
 
 use entra_pool_emulator::{emulator::Emulator, front::postgres::AUDIENCE};
 
 #[tokio::test]
-async fn what_it_says_fits_together() {
+async fn variables_urls_and_certificates_are_consistent() {
     let emulator = Emulator::start().await.unwrap();
     let env: BTreeMap<_, _> = emulator.env().into_iter().collect();
     let url = format!(
@@ -30,7 +30,7 @@ async fn what_it_says_fits_together() {
 }
 
 #[tokio::test]
-async fn its_service_principal_is_let_in() {
+async fn its_service_principal_gets_a_token() {
     let emulator = Emulator::start().await.unwrap();
     let env: BTreeMap<_, _> = emulator.service_principal_env().into_iter().collect();
     let ca = reqwest::Certificate::from_pem(emulator.authority().pem().as_bytes()).unwrap();

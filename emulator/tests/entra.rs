@@ -1,5 +1,5 @@
-//! Entra's token endpoint, asked over HTTPS as MSAL asks it.
-#![allow(clippy::disallowed_methods)] // Real sockets, real time.
+//! Entra's token endpoint, with requests like MSAL's over HTTPS.
+#![allow(clippy::disallowed_methods)] // Uses real sockets and the real clock.
 
 use std::{
     sync::Arc,
@@ -38,7 +38,7 @@ struct Entra {
     _authority: Authority,
 }
 
-/// A parameter, and its value or nothing.
+/// A parameter and its value.
 type Parameter<'a> = (&'a str, &'a str);
 
 impl Entra {
@@ -73,7 +73,7 @@ impl Entra {
         read(self.http.get(self.url(path))).await
     }
 
-    /// With these parameters beside the usual ones; an empty one is left out.
+    /// Sends these parameters and the defaults for others. Empty parameters are left out.
     async fn ask(&self, parameters: &[Parameter<'_>]) -> (u16, Value) {
         self.ask_as(TENANT_ID, parameters).await
     }
@@ -162,7 +162,7 @@ fn refused((status, answer): (u16, Value), expected: u16, error: &str, code: u32
 }
 
 #[tokio::test]
-async fn a_client_secret_gives_a_token_of_the_application() {
+async fn a_client_secret_gets_a_token_of_the_application() {
     let entra = Entra::start();
     let answer = entra.ask(&[("client_secret", SECRET)]).await;
     entra.is_service_token(&answer);
@@ -278,7 +278,7 @@ async fn a_registered_certificates_key_signs_assertions() {
 }
 
 #[tokio::test]
-async fn a_trusted_issuers_token_is_a_proof() {
+async fn a_trusted_issuers_token_is_accepted_as_an_assertion() {
     let entra = Entra::start();
     let later = SystemTime::now() + Duration::from_secs(60);
     let shop = FederatedCredential::of_emulator("system:serviceaccount:default:shop");
@@ -313,12 +313,12 @@ async fn a_trusted_issuers_token_is_a_proof() {
     ] {
         refused(entra.assert(&assertion).await, 401, "invalid_client", code);
     }
-    // What proves who asks is not an access token.
+    // A client assertion is not an access token.
     assert_eq!(entra.issuer.verify(&token, "api://AzureADTokenExchange"), Err(Refusal::Signature));
 }
 
 #[tokio::test]
-async fn the_keys_of_other_issuers_can_be_given() {
+async fn an_application_can_trust_the_keys_of_other_issuers() {
     let entra = Entra::start();
     let (key, _) = certificate();
     let component = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
@@ -353,14 +353,14 @@ async fn the_keys_of_other_issuers_can_be_given() {
     let forged = sign(&other, &json!({"alg": "RS256"}), &claims);
     let parameters = [id, kind, ("client_assertion", forged.as_str())];
     refused(entra.ask(&parameters).await, 401, "invalid_client", 700_027);
-    // The public key as a shared secret: an old trick.
+    // The public key as a shared secret: a well-known attack.
     let confused = sign(&key, &json!({"alg": "HS256"}), &claims);
     let parameters = [id, kind, ("client_assertion", confused.as_str())];
     refused(entra.ask(&parameters).await, 401, "invalid_client", 700_027);
 }
 
 #[tokio::test]
-async fn msal_finds_what_it_reads_first() {
+async fn msal_finds_its_discovery_documents() {
     let entra = Entra::start();
     let (status, document) =
         entra.get("contoso.onmicrosoft.com/v2.0/.well-known/openid-configuration").await;
@@ -371,7 +371,7 @@ async fn msal_finds_what_it_reads_first() {
     let keys = entra.http.get(document["jwks_uri"].as_str().unwrap());
     let (_, keys) = read(keys).await;
 
-    // The keys verify what is handed out.
+    // The keys verify the issued tokens.
     let (_, answer) = entra.ask(&[("client_secret", SECRET)]).await;
     let token = answer["access_token"].as_str().unwrap();
     let id = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
@@ -410,7 +410,7 @@ async fn authorities_and_keys_can_be_kept() {
     assert_eq!(first.0.pem(), again.0.pem());
     assert_eq!(again.1.verify(&token, SQL).unwrap().object_id, service.object_id);
 
-    // Whoever trusts the first certificate trusts the servers of today.
+    // A client that trusts the first certificate also trusts the new servers.
     let tls = again.0.issue(&["localhost"]).unwrap().server_config().unwrap();
     let endpoint = EntraEndpoint::start(Arc::new(again.1), tls, ADDR, "localhost").unwrap();
     let ca = reqwest::Certificate::from_pem(first.0.pem().as_bytes()).unwrap();

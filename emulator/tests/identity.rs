@@ -1,5 +1,5 @@
-//! The identity endpoint, asked over HTTP as applications ask it.
-#![allow(clippy::disallowed_methods)] // Real sockets, real time.
+//! The identity endpoint, with requests like those of applications over HTTP.
+#![allow(clippy::disallowed_methods)] // Uses real sockets and the real clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,7 +64,7 @@ async fn json(request: RequestBuilder) -> (StatusCode, Value) {
 }
 
 #[tokio::test]
-async fn app_service_gives_the_token_of_the_identity_selected() {
+async fn app_service_returns_the_token_of_the_selected_identity() {
     let host = Host::start();
     let (status, answer) = json(host.app_service(SQL)).await;
     assert_eq!(status, StatusCode::OK);
@@ -91,7 +91,7 @@ async fn app_service_gives_the_token_of_the_identity_selected() {
 }
 
 #[tokio::test]
-async fn app_service_wants_its_header() {
+async fn app_service_requires_its_header() {
     let host = Host::start();
     let (_, endpoint) = &host.endpoint.app_service_env()[0];
     let url = format!("{endpoint}?api-version=2019-08-01&resource={SQL}");
@@ -106,7 +106,7 @@ async fn app_service_wants_its_header() {
 }
 
 #[tokio::test]
-async fn imds_answers_as_it_does_in_azure() {
+async fn imds_answers_as_in_azure() {
     let host = Host::start();
     let (status, answer) = json(host.imds(OSSRDBMS)).await;
     assert_eq!(status, StatusCode::OK);
@@ -128,7 +128,7 @@ async fn imds_answers_as_it_does_in_azure() {
 }
 
 #[tokio::test]
-async fn imds_refuses_what_it_refuses_in_azure() {
+async fn imds_refuses_the_same_requests_as_in_azure() {
     let host = Host::start();
     let unassigned = json(host.imds(&format!("{SQL}&client_id=nobody"))).await;
     assert_eq!(unassigned.0, StatusCode::BAD_REQUEST);
@@ -153,7 +153,7 @@ async fn imds_refuses_what_it_refuses_in_azure() {
 }
 
 #[tokio::test]
-async fn identities_come_and_go() {
+async fn identities_can_be_assigned_and_removed() {
     let host = Host::start();
     host.endpoint.set_system_assigned(None);
     let (_, answer) = json(host.imds(SQL)).await;
@@ -168,7 +168,7 @@ async fn identities_come_and_go() {
     let other = Principal::new("other", PrincipalKind::UserAssigned);
     host.endpoint.assign(other.clone());
     let (status, _) = json(host.imds(SQL)).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST, "two: which one?");
+    assert_eq!(status, StatusCode::BAD_REQUEST, "two identities are ambiguous");
 
     host.endpoint.unassign(&host.shop.name);
     let (_, answer) = json(host.imds(SQL)).await;
@@ -203,19 +203,19 @@ async fn tokens_are_as_configured() {
 }
 
 #[tokio::test]
-async fn a_token_is_repeated_only_when_told() {
+async fn a_token_is_repeated_only_if_configured() {
     let host = Host::start();
     let token = async || json(host.imds(SQL)).await.1["access_token"].clone();
     assert_ne!(token().await, token().await);
     host.endpoint.configure_tokens(|tokens| tokens.repeat_until_expiry = true);
     assert_eq!(token().await, token().await);
     host.endpoint.configure_tokens(|tokens| tokens.lifetime_seconds = -1);
-    assert_ne!(token().await, token().await, "an expired one is not kept");
+    assert_ne!(token().await, token().await, "an expired token is not kept");
     assert_eq!(host.endpoint.tokens_handed_out(), 6);
 }
 
 #[tokio::test]
-async fn faults_last_as_long_as_told() {
+async fn faults_last_as_long_as_configured() {
     let host = Host::start();
     host.endpoint.fail_next(2, Fault::Status(503, r#"{"error":"busy"}"#.to_owned()));
     for expected in [503, 503, 200] {
@@ -232,7 +232,7 @@ async fn faults_last_as_long_as_told() {
 }
 
 #[tokio::test]
-async fn silence_takes_the_request_and_never_answers() {
+async fn a_silent_endpoint_reads_the_request_and_never_answers() {
     let host = Host::start();
     host.endpoint.fail(Fault::Silence);
     let request = host.imds(SQL).timeout(Duration::from_millis(50));
@@ -250,7 +250,7 @@ async fn latency_is_added_to_every_answer() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_went_away_refuses_connections_until_it_is_back() {
+async fn a_stopped_endpoint_refuses_connections_until_it_restarts() {
     let host = Host::start();
     let addr = host.endpoint.addr();
     assert_eq!(json(host.imds(SQL)).await.0, StatusCode::OK);
@@ -281,11 +281,11 @@ async fn held_requests_are_counted_and_wait() {
 }
 
 #[tokio::test]
-async fn requests_are_written_down_without_secrets() {
+async fn requests_are_recorded_without_secrets() {
     let host = Host::start();
     json(host.app_service(&format!("{SQL}&client_id={}", host.shop.client_id))).await;
     let [received] = &host.endpoint.received()[..] else {
-        panic!("one request was made");
+        panic!("expected one request");
     };
     assert_eq!(received.path, "/msi/token");
     assert_eq!(received.query_value("resource"), Some(SQL));
@@ -296,7 +296,7 @@ async fn requests_are_written_down_without_secrets() {
 }
 
 #[tokio::test]
-async fn the_azure_arc_agent_wants_the_key_that_it_has_written() {
+async fn the_azure_arc_agent_requires_the_key_that_it_has_written() {
     let host = Host::start();
     let [(_, endpoint), (_, imds)] = host.endpoint.azure_arc_env();
     assert!(endpoint.starts_with(&imds));
@@ -332,7 +332,7 @@ async fn the_azure_arc_agent_wants_the_key_that_it_has_written() {
 }
 
 #[tokio::test]
-async fn azure_ml_knows_client_ids_and_nothing_else() {
+async fn azure_ml_supports_only_client_ids() {
     let host = Host::start();
     let [(_, endpoint), (_, secret)] = host.endpoint.azure_ml_env();
     let ask = |query: String| {
@@ -358,7 +358,7 @@ async fn azure_ml_knows_client_ids_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn cloud_shell_wants_a_form_and_gives_its_users_token() {
+async fn cloud_shell_requires_a_form_and_returns_its_users_token() {
     let host = Host::start();
     let [(_, endpoint)] = host.endpoint.cloud_shell_env();
     let form = |body: String| {
@@ -377,14 +377,14 @@ async fn cloud_shell_wants_a_form_and_gives_its_users_token() {
 }
 
 #[tokio::test]
-async fn service_fabric_speaks_tls_with_the_certificate_it_tells() {
+async fn service_fabrics_certificate_has_the_published_thumbprint() {
     let host = Host::start();
     let [(_, endpoint), (_, secret), (_, thumbprint)] = host.endpoint.service_fabric_env();
     assert!(endpoint.starts_with("https://127.0.0.1:"));
     assert!(thumbprint.len() == 40 && thumbprint.bytes().all(|b| b.is_ascii_hexdigit()));
     let url = format!("{endpoint}?api-version=2019-07-01-preview&resource={SQL}");
     let error = host.http.get(&url).send().await.unwrap_err();
-    assert!(error.is_connect(), "nobody vouches for it");
+    assert!(error.is_connect(), "the certificate is self-signed");
 
     let http = reqwest::Client::builder().no_proxy().tls_danger_accept_invalid_certs(true);
     let http = http.tls_info(true).build().unwrap();
@@ -406,13 +406,13 @@ async fn service_fabric_speaks_tls_with_the_certificate_it_tells() {
     let (status, answer) = json(http.get(&url).header("Secret", &secret)).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(answer["error"]["code"], "ManagedIdentityNotFound");
-    // Nothing of the others is here.
+    // The paths of other hosts are not served here.
     let other = url.replace("/metadata/identity/oauth2/token", "/msi/token");
     assert_eq!(json(http.get(other)).await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
-async fn a_fault_may_come_later_and_may_be_a_redirect() {
+async fn a_fault_can_be_delayed_and_can_be_a_redirect() {
     let host = Host::start();
     host.endpoint.fail_after(1, Fault::Redirect(307, "http://127.0.0.1:1/".to_owned()));
     let http = reqwest::Client::builder().no_proxy();

@@ -1,6 +1,5 @@
-//! The stretch of network, between a client and a server that says again what
-//! it hears.
-#![allow(clippy::disallowed_methods)] // It lives in real time.
+//! The proxy, between a client and an echo server.
+#![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -31,20 +30,20 @@ async fn until(done: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(10), waiting).await.expect("it comes to this within 10 s");
+    timeout(Duration::from_secs(10), waiting).await.expect("the condition is met within 10 s");
 }
 
-/// Sends `text`, then nothing more; all that comes back, and how that ended.
-async fn say(network: &Network, text: &[u8]) -> (Vec<u8>, io::Result<()>) {
+/// Sends `text` and closes the sending side. Returns the received bytes, and the result.
+async fn send(network: &Network, text: &[u8]) -> (Vec<u8>, io::Result<()>) {
     let mut stream = TcpStream::connect(network.addr()).await.unwrap();
-    let mut heard = Vec::new();
-    let saying = async {
+    let mut received = Vec::new();
+    let sending = async {
         stream.write_all(text).await?;
         stream.shutdown().await?;
-        stream.read_to_end(&mut heard).await.map(drop)
+        stream.read_to_end(&mut received).await.map(drop)
     };
-    let ended = saying.await;
-    (heard, ended)
+    let ended = sending.await;
+    (received, ended)
 }
 
 /// Every line is a packet.
@@ -53,16 +52,16 @@ fn lines(sent: &[u8]) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn what_is_said_arrives_and_is_counted_and_recorded() {
+async fn bytes_are_relayed_counted_and_recorded() {
     let network = Network::to(echo().await).unwrap();
-    assert_eq!(say(&network, b"not recorded").await.0, b"not recorded");
+    assert_eq!(send(&network, b"not recorded").await.0, b"not recorded");
     network.record(true);
     let long = vec![7; 1 << 20];
     for piece in [None, Some(50_000)] {
         network.split(piece);
-        let (heard, ended) = say(&network, &long).await;
+        let (received, ended) = send(&network, &long).await;
         ended.unwrap();
-        assert!(heard == long);
+        assert!(received == long);
     }
     until(|| network.counters().open == 0).await;
     let recording = Recording { to_server: long.clone(), to_client: long };
@@ -74,7 +73,7 @@ async fn what_is_said_arrives_and_is_counted_and_recorded() {
 }
 
 #[tokio::test]
-async fn as_much_passes_as_was_asked_for_and_then_the_fault_comes() {
+async fn the_fault_happens_after_the_configured_number_of_bytes_or_packets() {
     let network = Network::to(echo().await).unwrap();
     for towards in [Towards::Server, Towards::Client] {
         for act in [Act::Close, Act::Reset] {
@@ -87,16 +86,16 @@ async fn as_much_passes_as_was_asked_for_and_then_the_fault_comes() {
             ] {
                 let before = network.counters();
                 network.disturb(1, Fault { towards, after, act });
-                let (heard, ended) = say(&network, b"one\ntwo\nthree\n").await;
+                let (received, ended) = send(&network, b"one\ntwo\nthree\n").await;
                 let now = network.counters();
                 assert_eq!(now.faults - before.faults, 1, "{after:?} {act:?}");
-                // What the server says again is no more than it has heard.
+                // The server echoes at most the bytes that it has received.
                 let passed = now.bytes - before.bytes;
                 match towards {
                     Towards::Server => assert!((passes..=2 * passes).contains(&passed), "{passed}"),
                     Towards::Client => assert_eq!(passed, 14 + passes, "{after:?} {act:?}"),
                 }
-                assert!(heard.len() as u64 <= passes, "{heard:?}");
+                assert!(received.len() as u64 <= passes, "{received:?}");
                 if act == Act::Reset {
                     let kind = ended.expect_err("a reset").kind();
                     let ends = [
@@ -109,27 +108,27 @@ async fn as_much_passes_as_was_asked_for_and_then_the_fault_comes() {
             }
         }
     }
-    say(&network, b"all is well again").await.1.unwrap();
+    send(&network, b"no fault remains").await.1.unwrap();
     until(|| network.counters().open == 0).await;
 }
 
 #[tokio::test]
-async fn what_is_stalled_does_not_arrive_and_the_connection_stays_open() {
+async fn stalled_bytes_do_not_arrive_and_the_connection_stays_open() {
     let network = Network::to(echo().await).unwrap();
     for towards in [Towards::Server, Towards::Client] {
         network.disturb(1, Fault { towards, after: After::Packets(1, lines), act: Act::Stall });
         let faults = network.counters().faults;
         let mut stream = TcpStream::connect(network.addr()).await.unwrap();
         stream.write_all(b"one\ntwo\n").await.unwrap();
-        let mut heard = [0; 4];
-        stream.read_exact(&mut heard).await.unwrap();
-        assert_eq!(&heard, b"one\n");
+        let mut received = [0; 4];
+        stream.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"one\n");
         until(|| network.counters().faults > faults).await;
         stream.write_all(b"three\n").await.unwrap();
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(stream.try_read(&mut heard).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(stream.try_read(&mut received).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(network.counters().open, 1);
         drop(stream);
         until(|| network.counters().open == 0).await;
@@ -137,39 +136,39 @@ async fn what_is_stalled_does_not_arrive_and_the_connection_stays_open() {
 }
 
 #[tokio::test]
-async fn faults_come_in_the_order_of_connections() {
+async fn faults_apply_in_the_order_of_connections() {
     let network = Network::to(echo().await).unwrap();
     let fault = Fault { towards: Towards::Client, after: After::Bytes(1), act: Act::Close };
     network.disturb(2, None);
     network.disturb(usize::MAX, fault);
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..4 {
-        heard.push(say(&network, b"hello").await.0.len());
+        received.push(send(&network, b"hello").await.0.len());
     }
     network.calm();
-    heard.push(say(&network, b"hello").await.0.len());
-    assert_eq!(heard, [5, 5, 1, 1, 5]);
+    received.push(send(&network, b"hello").await.0.len());
+    assert_eq!(received, [5, 5, 1, 1, 5]);
 }
 
 #[tokio::test]
-async fn what_has_not_come_about_can_be_called_off() {
+async fn pending_faults_can_be_cancelled() {
     let network = Network::to(echo().await).unwrap();
     let (towards, after) = (Towards::Server, After::Bytes(5));
     network.disturb(2, Fault { towards, after, act: Act::Close });
     let mut stream = TcpStream::connect(network.addr()).await.unwrap();
-    let mut heard = [0; 4];
+    let mut received = [0; 4];
     stream.write_all(b"one\n").await.unwrap();
-    stream.read_exact(&mut heard).await.unwrap();
+    stream.read_exact(&mut received).await.unwrap();
     network.calm();
     stream.write_all(b"two\n").await.unwrap();
-    stream.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"two\n");
-    say(&network, b"three\n").await.1.unwrap();
+    stream.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, b"two\n");
+    send(&network, b"three\n").await.1.unwrap();
     assert_eq!(network.counters().faults, 0);
 }
 
 #[tokio::test]
-async fn a_cut_ends_every_connection_and_new_ones_are_taken() {
+async fn a_cut_closes_every_connection_and_new_connections_are_accepted() {
     let network = Network::to(echo().await).unwrap();
     let mut stream = TcpStream::connect(network.addr()).await.unwrap();
     stream.write_all(b"x").await.unwrap();
@@ -177,11 +176,11 @@ async fn a_cut_ends_every_connection_and_new_ones_are_taken() {
     network.cut_connections().await;
     assert_eq!(network.counters().open, 0);
     assert!(!matches!(stream.read(&mut [0]).await, Ok(1..)));
-    say(&network, b"hello").await.1.unwrap();
+    send(&network, b"hello").await.1.unwrap();
 }
 
 #[tokio::test]
-async fn what_is_held_back_arrives_when_it_is_released() {
+async fn held_bytes_arrive_when_they_are_released() {
     let network = Network::to(echo().await).unwrap();
     let mut open = TcpStream::connect(network.addr()).await.unwrap();
     open.write_all(b"x").await.unwrap();
@@ -198,15 +197,15 @@ async fn what_is_held_back_arrives_when_it_is_released() {
     assert_eq!(network.counters().bytes, 2);
     network.release();
     for mut stream in [open, new] {
-        let mut heard = [0; 5];
-        stream.read_exact(&mut heard).await.unwrap();
-        assert_eq!(&heard, b"hello");
+        let mut received = [0; 5];
+        stream.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"hello");
     }
     until(|| network.counters().open == 0).await;
 }
 
 #[tokio::test]
-async fn a_way_that_is_gone_refuses_and_comes_back_on_its_port() {
+async fn a_stopped_network_refuses_connections_until_it_restarts_on_its_port() {
     let network = Network::to(echo().await).unwrap();
     let mut stream = TcpStream::connect(network.addr()).await.unwrap();
     network.go_away().await.unwrap();
@@ -214,5 +213,5 @@ async fn a_way_that_is_gone_refuses_and_comes_back_on_its_port() {
     let refused = TcpStream::connect(network.addr()).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     network.come_back().unwrap();
-    say(&network, b"hello").await.1.unwrap();
+    send(&network, b"hello").await.1.unwrap();
 }

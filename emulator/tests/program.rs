@@ -1,6 +1,6 @@
-//! The program, run as users and containers run it.
+//! Runs the program as users and containers do.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // Real processes, real sockets.
+#![allow(clippy::disallowed_methods)] // Uses real processes and sockets.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_entra-pool-emulator");
 const FREE_PORTS: [&str; 4] =
     ["--identity-port=0", "--token-port=0", "--azure-sql-port=0", "--postgres-port=0"];
 
-/// A running program, whose temporary files are in a folder of its own.
+/// A running program, with its own folder for temporary files.
 struct Running {
     child: Child,
     variables: BTreeMap<String, String>,
@@ -42,7 +42,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// A run that ends by itself.
+/// Runs the program until it exits by itself.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command(arguments).output().unwrap();
     let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8(text).unwrap());
@@ -50,7 +50,7 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 impl Running {
-    /// On free ports.
+    /// Starts the program on free ports.
     fn start(arguments: &[&str]) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let mut command = command(&FREE_PORTS);
@@ -65,7 +65,7 @@ impl Running {
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
-    /// Ends it, and gives its log.
+    /// Stops the program, and returns its log.
     fn stop(mut self, signal: &str) -> String {
         self.signal(signal);
         assert!(self.child.wait().unwrap().success());
@@ -76,7 +76,7 @@ impl Running {
         log
     }
 
-    /// It prints its variables, and is ready right afterwards.
+    /// The program prints its variables, and is ready shortly afterwards.
     fn wait_until_ready(&self) {
         loop {
             let answer = self.get("/health");
@@ -116,12 +116,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended already, unless the test failed.
+        // The program has already exited, unless the test failed.
         let _ = self.child.kill();
     }
 }
 
-/// What is printed when everything listens: a JSON object over lines.
+/// The output when all services listen: a JSON object on several lines.
 fn read_object(stdout: &mut impl Read) -> String {
     let mut text = Vec::new();
     let mut byte = [0];
@@ -132,7 +132,7 @@ fn read_object(stdout: &mut impl Read) -> String {
 }
 
 #[test]
-fn it_says_what_to_export_and_ends_with_ctrl_c() {
+fn it_prints_the_variables_and_stops_on_ctrl_c() {
     let running = Running::start(&[]);
     let variables = &running.variables;
     assert!(variables["IDENTITY_ENDPOINT"].starts_with("http://127.0.0.1:"));
@@ -149,13 +149,13 @@ fn it_says_what_to_export_and_ends_with_ctrl_c() {
 }
 
 #[test]
-fn it_ends_with_sigterm_and_leaves_no_files() {
+fn it_stops_on_sigterm_and_leaves_no_files() {
     let running = Running::start(&["--credential", "workload-identity"]);
     assert!(Path::new(&running.variables["AZURE_FEDERATED_TOKEN_FILE"]).exists());
     running.stop("-TERM");
 }
 
-/// Runs it with a shell's command, whose files are in `folder`.
+/// Runs the program with a shell command, with temporary files in `folder`.
 fn shell(folder: &TempDir, script: &str) -> Command {
     let mut command = command(&FREE_PORTS);
     command.env("TMPDIR", folder.path()).env("PATH", std::env::var_os("PATH").unwrap());
@@ -174,12 +174,12 @@ fn a_command_runs_with_the_variables_and_its_exit_code_is_returned() {
     assert!(stdout.contains(" http://127.0.0.1:"), "{stdout}");
     assert!(log.is_empty(), "{}", String::from_utf8_lossy(&log));
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
-    // As a shell returns it.
+    // The exit code that a shell would return.
     assert_eq!(shell(&temporary, "kill -KILL $$").status().unwrap().code(), Some(128 + 9));
 }
 
 #[test]
-fn sigterm_ends_the_command_and_ctrl_c_leaves_that_to_it() {
+fn sigterm_is_passed_on_to_the_command_and_ctrl_c_is_not() {
     let temporary = tempfile::tempdir().unwrap();
     let script = "trap 'kill $!; exit 9' TERM; sleep 600 & echo running; while :; do wait; done";
     let mut child = shell(&temporary, script).spawn().unwrap();
@@ -194,7 +194,7 @@ fn sigterm_ends_the_command_and_ctrl_c_leaves_that_to_it() {
 }
 
 #[test]
-fn a_shell_reads_what_it_prints() {
+fn a_shell_can_evaluate_its_output() {
     let mut child = command(&FREE_PORTS).args(["--user-assigned", "it's"]).spawn().unwrap();
     let mut printed = Vec::new();
     let mut byte = [0];
@@ -212,7 +212,7 @@ fn a_shell_reads_what_it_prints() {
 }
 
 #[test]
-fn its_health_can_be_asked_without_curl() {
+fn its_health_can_be_checked_without_curl() {
     let running = Running::start(&[]);
     running.wait_until_ready();
     let port = running.identity().rsplit_once(':').unwrap().1.to_owned();
@@ -236,7 +236,7 @@ fn requests_are_logged_without_secrets() {
     running.get("/nowhere");
     let header = running.variables["IDENTITY_HEADER"].clone();
     let log = running.stop("-TERM");
-    for text in ["a token is issued", "shop-app", "api-version '2017-09-01'", "/nowhere"] {
+    for text in ["token issued", "shop-app", "api-version '2017-09-01'", "/nowhere"] {
         assert!(log.contains(text), "{text}: {log}");
     }
     for secret in [&header, &token, &token[token.len() - 40..].to_owned()] {
@@ -245,7 +245,7 @@ fn requests_are_logged_without_secrets() {
 }
 
 #[test]
-fn the_authority_can_be_kept_over_restarts() {
+fn the_authority_can_be_kept_across_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("ca");
     let arguments = ["--ca-dir", kept.to_str().unwrap(), "--identity-header", "always the same"];
@@ -265,7 +265,7 @@ fn the_authority_can_be_kept_over_restarts() {
 }
 
 #[test]
-fn a_file_configures_it_and_flags_win() {
+fn flags_take_precedence_over_the_configuration_file() {
     let folder = tempfile::tempdir().unwrap();
     let size = rcgen::RsaKeySize::_2048;
     let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).unwrap();
@@ -317,7 +317,7 @@ fn a_file_configures_it_and_flags_win() {
 }
 
 #[test]
-fn what_it_cannot_use_is_named_with_what_to_do() {
+fn errors_name_the_unusable_setting_and_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().port().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -359,7 +359,7 @@ fn what_it_cannot_use_is_named_with_what_to_do() {
         (&["--config", &no_secret, "--credential", "workload-identity"], 2, &["add federated ="]),
         (&["--identity-port", &taken], 1, &["cannot listen on 127.0.0.1:", "choose another port"]),
         (&["--azure-sql-port", &taken], 1, &["cannot listen on 127.0.0.1:", "choose another port"]),
-        (&["--ca-dir", &typo], 1, &["cannot make ", "typo.toml"]),
+        (&["--ca-dir", &typo], 1, &["cannot create ", "typo.toml"]),
         (&["--host-name", "Ä"], 1, &["cannot start the identity endpoints"]),
         (&["--azure-sql-upstream", "sa:p4ss@db"], 2, &["write sqlserver://USER:PASSWORD@HOST"]),
         (&["--azure-sql-upstream", "sqlserver://sa:p4ss@db"], 2, &["?certificate=FILE"]),
@@ -379,7 +379,7 @@ fn what_it_cannot_use_is_named_with_what_to_do() {
         ),
         (&["--", "/no/such/program"], 1, &["cannot run '/no/such/program': "]),
     ] {
-        // The last of a flag counts, but clap wants it once.
+        // clap accepts each flag only once: these arguments replace the defaults.
         let name =
             |argument: &&str| argument.split_once('=').map_or("", |(name, _)| name).to_owned();
         let free = FREE_PORTS.iter().filter(|port| !arguments.contains(&name(port).as_str()));
@@ -396,8 +396,8 @@ fn what_it_cannot_use_is_named_with_what_to_do() {
 }
 
 #[test]
-fn an_engine_that_is_down_does_not_keep_it_from_starting() {
-    // A port that refuses: it was free a moment ago.
+fn it_starts_while_an_engine_is_down() {
+    // A port that refuses connections: it was free a moment ago.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("postgres://postgres:p4ssw0rd@127.0.0.1:{port}/postgres");
     let running = Running::start(&["--postgres-upstream", &url]);
@@ -406,7 +406,7 @@ fn an_engine_that_is_down_does_not_keep_it_from_starting() {
     let mut running = running;
     let stderr = running.child.stderr.as_mut().unwrap();
     let mut byte = [0];
-    let wanted = b"the PostgreSQL behind the front is not usable yet";
+    let wanted = b"the PostgreSQL server behind the front is not ready yet";
     while !line.windows(wanted.len()).any(|window| window == wanted) {
         assert_eq!(stderr.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&line));
         line.push(byte[0]);
@@ -415,7 +415,7 @@ fn an_engine_that_is_down_does_not_keep_it_from_starting() {
     assert!(!log.contains("p4ssw0rd") && !String::from_utf8_lossy(&line).contains("p4ssw0rd"));
 }
 
-/// A SQL Server with the SQL login `sa`: the stand-in, which knows SQL logins as well.
+/// A SQL Server with the SQL login `sa`: the stand-in, which also supports SQL logins.
 async fn sql_server() -> (AzureSqlServer, Authority) {
     let authority = Authority::new().unwrap();
     let tls = authority.issue(&["localhost"]).unwrap().server_config().unwrap();
@@ -505,7 +505,7 @@ async fn scripts_create_the_tables_of_the_embedded_engines() {
 }
 
 #[tokio::test]
-async fn a_sql_server_behind_it_is_logged_in_to_with_the_urls_login() {
+async fn it_logs_in_to_a_sql_server_with_the_urls_login() {
     let (server, _authority) = sql_server().await;
     let port = server.addr().port();
     let url = format!("sqlserver://sa:p4ss%2Fword@127.0.0.1:{port}?TrustServerCertificate=true");
@@ -519,6 +519,6 @@ async fn a_sql_server_behind_it_is_logged_in_to_with_the_urls_login() {
     assert_eq!(server.counters().logins, 1);
     drop(client);
     let log = running.stop("-TERM");
-    assert!(log.contains("the engine answers a login") && log.contains("shop-app"), "{log}");
+    assert!(log.contains("the engine answered a login") && log.contains("shop-app"), "{log}");
     assert!(!log.contains("p4ss") && !log.contains(&token), "{log}");
 }

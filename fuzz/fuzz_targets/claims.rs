@@ -1,5 +1,5 @@
-//! A token's claims: whatever the text is, they are read or not, without a
-//! panic, and nothing of the secret is in `Debug`.
+//! A token's claims: parsing any text succeeds or fails without a panic, and
+//! `Debug` shows nothing of the secret.
 #![no_main]
 
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use entra_pool::token::Token;
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let token = Token::new(text, SystemTime::UNIX_EPOCH);
     if let Some(claims) = token.claims() {
-        // What is read is text, and can be shown.
+        // The parsed claims are text, and can be shown.
         let _ = (claims.principal_name(), format!("{claims:?}"));
     }
 });

@@ -1,6 +1,6 @@
 //! Connection strings of both databases: any text is read or refused without a panic. A
-//! configuration for Azure SQL shows as a string that reads back as the same. Where tiberius reads
-//! the string as well, it finds the same server and database.
+//! configuration for Azure SQL is shown as a string that is read as the same configuration. If
+//! tiberius also reads the string, it finds the same server and database.
 #![no_main]
 
 use entra_pool::azure_sql::Config;
@@ -15,9 +15,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     assert_eq!(again.to_string(), shown);
     if let Some(theirs) = tiberius_reads(text) {
         let address = theirs.get_addr();
-        let (host, port) = address.rsplit_once(':').expect("it has a port");
+        let (host, port) = address.rsplit_once(':').expect("the address has a port");
         assert!(shown.starts_with(&format!("Server=tcp:{host},{port}")), "{shown}: {address}");
-        // There is no other way to ask for the database.
+        // tiberius has no other access to the database.
         let ours = format!("{config:?}");
         let database = &ours[ours.find("database: ").expect("a field")..];
         let database = &database[..database.find(", encrypt: ").expect("the field after it")];
@@ -25,15 +25,15 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     }
 });
 
-/// What tiberius reads, unless it reads something else by its own rules:
+/// The configuration that tiberius reads, unless one of its own rules applies to the text:
 ///
-/// - ADO.NET only (and in ASCII only);
-/// - braces quote a value even in quotes, and a vertical tab is no space;
-/// - an empty value counts, where it is as good as none to .NET;
-/// - some names of a keyword only, with one space between two words and no `_`, no
-///   `odbc:`, and the port in the server only;
-/// - in a server, `tcp:` in lower case and no spaces, and no brackets around an
-///   address.
+/// - it reads only ADO.NET strings (and only ASCII);
+/// - braces quote a value even in quotes, and a vertical tab is not a space;
+/// - an empty value counts, although .NET ignores it;
+/// - it knows only some names of a keyword, with one space between two words and without
+///   `_`, no `odbc:`, and the port only in the server;
+/// - in a server, it accepts `tcp:` only in lower case, no spaces, and no brackets around
+///   an address.
 fn tiberius_reads(text: &str) -> Option<tiberius::Config> {
     const NAMES: [&str; 5] =
         ["server", "data source", "database", "initial catalog", "database name"];
@@ -53,7 +53,7 @@ fn tiberius_reads(text: &str) -> Option<tiberius::Config> {
     }
     for name in NAMES {
         let name_squeezed = name.replace(' ', "");
-        // `databasename` is the one name that it wants without its space.
+        // `databasename` is the only name that tiberius expects without its space.
         let its = if name == "database name" { &name_squeezed } else { name };
         if squeezed.matches(&format!("{name_squeezed}=")).count() > values(&lower, its).count() {
             return None;
@@ -74,7 +74,7 @@ fn tiberius_reads(text: &str) -> Option<tiberius::Config> {
     is_plain.then_some(theirs)
 }
 
-/// What follows each `name=`.
+/// The text after each `name=`.
 fn values<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
     text.match_indices(name)
         .filter_map(move |(at, _)| text[at + name.len()..].trim_start().strip_prefix('='))

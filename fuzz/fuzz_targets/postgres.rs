@@ -1,7 +1,7 @@
-//! What goes over a PostgreSQL connection, whatever it is, is followed without a panic and to the
-//! same end however the network cuts it.
+//! The bytes of a PostgreSQL connection: any bytes are tracked without a panic, and with the same
+//! result for every way in which the network splits them.
 //!
-//! The input: a number of lengths, the lengths of the pieces, then what is sent.
+//! The input: the number of pieces, the lengths of the pieces, then the bytes.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

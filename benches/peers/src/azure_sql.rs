@@ -1,5 +1,5 @@
-//! Azure SQL: the emulator, whose authority stands beside the system's roots in SSL_CERT_FILE,
-//! because that is all that some of the drivers can be given.
+//! Azure SQL: the emulator. SSL_CERT_FILE has its authority and the system's roots, because some
+//! of the drivers have no other setting for roots.
 
 use std::{fs, path::Path, rc::Rc};
 
@@ -41,7 +41,7 @@ pub(crate) fn tables() {
     let token = token.secret().to_owned();
     let config = connector.config().clone();
     let by_microsoft = adapters::mssql_tds::Connector::new(config, connector.tokens().clone())
-        .expect("the driver can do it");
+        .expect("the driver supports the configuration");
     let stock = Rc::new(stock(port, &token));
     let other = mssql_client::Config::new()
         .host("localhost")
@@ -75,7 +75,7 @@ pub(crate) fn tables() {
     let pool = |recycling| {
         let config = connector.config().clone().recycling(recycling);
         Connector::new(config, connector.tokens().clone())
-            .expect("only the recycling differs")
+            .expect("the configuration is valid")
             .pool()
     };
     let pooled = |name, pool: azure_sql::Pool| {
@@ -146,17 +146,17 @@ pub(crate) fn tables() {
     table("Azure SQL: warm checkout with one query", &runtime, 2_000, warm);
 }
 
-/// Trusts the system's roots, as the others do.
+/// Trusts the system's roots, like the other drivers.
 fn connector(emulator: &Emulator) -> Connector {
     let string = emulator.azure_sql_string();
     let of_the_system = |keyword: &&str| !keyword.starts_with("TrustServerCertificateCA");
     let string: Vec<_> = string.split(';').filter(of_the_system).collect();
-    let config: azure_sql::Config = string.join(";").parse().expect("it is a connection string");
+    let config: azure_sql::Config = string.join(";").parse().expect("a valid connection string");
     let id = UserAssignedId::ClientId(emulator.user_assigned().client_id.clone());
     let environment = Environment::from_pairs(emulator.identity().app_service_env());
     let credential = ManagedIdentity::user_assigned(id).environment(environment).build();
-    let identity = Identity::new(credential.expect("it is configured"));
-    let tokens = identity.tokens(config.token_scope().expect("it is set"));
+    let identity = Identity::new(credential.expect("a valid configuration"));
+    let tokens = identity.tokens(config.token_scope().expect("the scope is set"));
     Connector::new(config, tokens).expect("the roots can be read")
 }
 
@@ -173,7 +173,7 @@ async fn connect_microsoft(port: u16, token: String) -> TdsClient {
 async fn ask_microsoft(client: &mut TdsClient) {
     client.execute(QUERY.to_owned(), ()).await.expect("an answer");
     assert!(client.next_row().await.expect("a row").is_some());
-    client.close_query().await.expect("the end");
+    client.close_query().await.expect("the end of the result");
 }
 
 fn stock(port: u16, token: &str) -> tiberius::Config {
@@ -194,7 +194,7 @@ async fn connect_stock(config: Rc<tiberius::Config>) -> Client<Compat<TcpStream>
 fn system_roots_and(authority: &Path) -> tempfile::NamedTempFile {
     let roots =
         fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").expect("the system's roots");
-    let authority = fs::read_to_string(authority).expect("the emulator has written it");
+    let authority = fs::read_to_string(authority).expect("the emulator's authority");
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), format!("{roots}\n{authority}")).expect("a file");
     file

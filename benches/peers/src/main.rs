@@ -1,5 +1,5 @@
-//! entra-pool next to other drivers and pools: connect and log in, and a warm checkout with a
-//! query. All verify the server's certificate, and all ask the same server with the same token.
+//! Compares entra-pool with other drivers and pools: connect and log in, and a warm checkout with
+//! a query. All verify the server's certificate, and use the same server and the same token.
 //!
 //! `cargo run --release --manifest-path benches/peers/Cargo.toml` prints two tables.
 
@@ -10,8 +10,8 @@ mod postgres;
 mod support;
 
 fn main() {
-    // Two crates of rustls' cryptography are linked: some peers ask for the default.
-    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("it is the first");
+    // Two cryptography crates of rustls are linked, and some peers use the default provider.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("the first provider");
     azure_sql::tables();
     postgres::tables();
 }

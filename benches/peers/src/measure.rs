@@ -10,7 +10,7 @@ use std::{
 
 use tokio::runtime::Runtime;
 
-/// What a turn leaves behind is dropped after its time was taken.
+/// One turn of a side. Its result is dropped after the measurement.
 type Turn = Pin<Box<dyn Future<Output = Box<dyn Any>>>>;
 
 /// One side of a table.
@@ -46,7 +46,7 @@ pub(crate) fn table(what: &str, runtime: &Runtime, turns: usize, mut sides: Vec<
                 let kept = (side.turn)().await;
                 let time = start.elapsed();
                 drop(kept);
-                // Drivers close connections in tasks.
+                // Lets the tasks run in which drivers close connections.
                 tokio::task::yield_now().await;
                 // The first turn connects.
                 if turn > 0 {
@@ -74,7 +74,7 @@ fn micros(time: Duration) -> String {
     format!("{:.0} µs", time.as_secs_f64() * 1e6)
 }
 
-/// A runtime for the sides; the servers have threads of their own.
+/// A runtime for the sides. The servers have their own threads.
 pub(crate) fn on_one_thread() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }

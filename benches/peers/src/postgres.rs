@@ -1,5 +1,5 @@
-//! PostgreSQL: a server of its own. `SELECT 1` goes as a simple query, so that no side saves a
-//! round trip by preparing it.
+//! PostgreSQL: a separate server. `SELECT 1` is a simple query, so that no side saves a round trip
+//! by preparing it.
 
 use std::{rc::Rc, str::FromStr};
 
@@ -27,7 +27,7 @@ use crate::{
 const ROLE: &str = "peers";
 
 /// From here on, this process and the server that it starts run on one core: a round trip to a
-/// server process on another core takes longer, and which core that is differs by connection.
+/// server process on another core takes longer, and the core differs between connections.
 fn stay_on_this_core() {
     #[cfg(target_os = "linux")]
     {
@@ -35,7 +35,7 @@ fn stay_on_this_core() {
 
         let mut here = CpuSet::new();
         here.set(sched_getcpu());
-        sched_setaffinity(None, &here).expect("the core is there");
+        sched_setaffinity(None, &here).expect("the core exists");
     }
 }
 
@@ -50,8 +50,8 @@ pub(crate) fn tables() {
         (server, token, Identity::new(credential))
     });
     let connector = |recycling: Recycling| {
-        let config: postgres::Config = server.url(ROLE).parse().expect("it is a URL");
-        let tokens = identity.tokens(config.token_scope().expect("it has one"));
+        let config: postgres::Config = server.url(ROLE).parse().expect("a valid URL");
+        let tokens = identity.tokens(config.token_scope().expect("the scope is known"));
         Connector::new(config.recycling(recycling), tokens).expect("the authority can be read")
     };
     let ours = connector(Recycling::Clean);
@@ -62,7 +62,7 @@ pub(crate) fn tables() {
         "postgres://{ROLE}@127.0.0.1:{}/{DATABASE}",
         server.port()
     ))
-    .expect("it is a URL")
+    .expect("a valid URL")
     .password(&token)
     .ssl_mode(PgSslMode::VerifyFull)
     .ssl_root_cert(server.ca_file());

@@ -1,6 +1,6 @@
-//! Connections to Azure SQL against stock tiberius (with rustls and the system's
-//! roots), and a pool's checkout against one whose manager does nothing. All ask
-//! the same emulator, with the same token.
+//! Compares connections to Azure SQL with stock tiberius (with rustls and the system's
+//! roots), and a pool's checkout with a pool whose manager does nothing. All use the
+//! same emulator and the same token.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
 use crate::table::{Row, WAIT, Wanted, median, on_one_thread, over, time};
 
-/// Short and many, in turn, so that what else the machine does meets both sides.
+/// Many short turns in alternation, so that the machine's other work affects both sides.
 const ROUNDS: usize = 501;
 
 pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
@@ -46,7 +46,7 @@ pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
 
 struct Sides {
     emulator: Emulator,
-    /// The emulator has threads of its own: it must not wait for whom it serves.
+    /// The emulator has its own threads: it must not wait for its clients.
     _server: Runtime,
     _roots: tempfile::NamedTempFile,
 }
@@ -57,7 +57,7 @@ impl Sides {
         let emulator = server.block_on(Emulator::start()).expect("the emulator starts");
         let roots = system_roots_and(&emulator.ca_path());
         // SAFETY: no other thread of this process reads or writes the environment
-        // now; stock tiberius has no other way to be given roots beside the system's.
+        // now. Stock tiberius has no other setting for additional roots.
         unsafe { std::env::set_var("SSL_CERT_FILE", roots.path()) };
         Self { emulator, _server: server, _roots: roots }
     }
@@ -67,12 +67,12 @@ impl Sides {
         let string = self.emulator.azure_sql_string();
         let of_the_system = |keyword: &&str| !keyword.starts_with("TrustServerCertificateCA");
         let string: Vec<_> = string.split(';').filter(of_the_system).collect();
-        let config: azure_sql::Config = string.join(";").parse().expect("it is a string of ours");
+        let config: azure_sql::Config = string.join(";").parse().expect("a valid string");
         let id = UserAssignedId::ClientId(self.emulator.user_assigned().client_id.clone());
         let environment = Environment::from_pairs(self.emulator.identity().app_service_env());
         let credential = ManagedIdentity::user_assigned(id).environment(environment).build();
-        let identity = Identity::new(credential.expect("it is configured"));
-        let tokens = identity.tokens(config.token_scope().expect("it is set"));
+        let identity = Identity::new(credential.expect("a valid configuration"));
+        let tokens = identity.tokens(config.token_scope().expect("the scope is set"));
         Connector::new(config, tokens).expect("the roots can be read")
     }
 
@@ -80,7 +80,7 @@ impl Sides {
         let connector = self.connector();
         let config = connector.config().clone().recycling(recycling);
         let connector = Connector::new(config, connector.tokens().clone());
-        connector.expect("only the recycling differs").pool_builder().max_size(1).build()
+        connector.expect("the configuration is valid").pool_builder().max_size(1).build()
     }
 
     fn connect(&self) -> Row {
@@ -126,7 +126,7 @@ impl Sides {
         let pool = self.pool(Recycling::Fast);
         let idle =
             managed::Pool::<Nothing>::builder(Nothing).runtime(WAIT.0).wait_timeout(Some(WAIT.1));
-        let idle = idle.max_size(1).build().expect("it has a runtime");
+        let idle = idle.max_size(1).build().expect("a runtime is set");
         let [a, b] = on_one_thread().block_on(async {
             let (mut ours, mut floor) = (Vec::new(), Vec::new());
             checkouts(&pool, 1).await;
@@ -146,13 +146,13 @@ impl Sides {
         }
     }
 
-    /// A connection that was cleaned when it came back is lent without a round trip.
+    /// A connection that was cleaned on return is checked out without a round trip.
     fn unused(&self) -> Row {
         const CHECKOUTS: u32 = 500;
         let pool = self.pool(Recycling::Clean);
         let idle =
             managed::Pool::<Nothing>::builder(Nothing).runtime(WAIT.0).wait_timeout(Some(WAIT.1));
-        let idle = idle.max_size(1).build().expect("it has a runtime");
+        let idle = idle.max_size(1).build().expect("a runtime is set");
         let [a, b] = Runtime::new().expect("a runtime").block_on(async {
             let (mut ours, mut floor) = (Vec::new(), Vec::new());
             one(&mut pool.get().await.expect("a connection")).await;
@@ -173,8 +173,8 @@ impl Sides {
         }
     }
 
-    /// Cleaned when they come back, and, in a pool of deadpool's own objects, when they are
-    /// checked out.
+    /// Connections are cleaned on return, and, in a pool of deadpool's own objects, at the
+    /// checkout.
     fn throughput(&self) -> Row {
         const TURNS: usize = 21;
         let connector = self.connector();
@@ -184,7 +184,7 @@ impl Sides {
             .wait_timeout(Some(WAIT.1))
             .max_size(4)
             .build()
-            .expect("it has a runtime");
+            .expect("a runtime is set");
         let requests = || self.emulator.azure_sql().counters().requests;
         let (a, b, each) = Runtime::new().expect("a runtime").block_on(async {
             let (mut a, mut b, mut sent) = (Vec::new(), Vec::new(), 0);
@@ -259,11 +259,11 @@ where
     start.elapsed() / count
 }
 
-/// Tasks that use a pool at the same time, and how often each of them does.
+/// The number of concurrent tasks, and how often each task uses the pool.
 const TASKS: u32 = 8;
 const USES: u32 = 50;
 
-/// The time of one use, by all tasks.
+/// The time per use, over all tasks.
 async fn uses<W>(pool: &managed::Pool<Manager, W>) -> Duration
 where
     W: From<managed::Object<Manager>> + std::ops::DerefMut<Target = Connection> + Send + 'static,
@@ -293,7 +293,7 @@ async fn connect_stock(config: &tiberius::Config) -> Client<Compat<TcpStream>> {
     Client::connect(config.clone(), tcp.compat_write()).await.expect("a login")
 }
 
-/// What stock tiberius reads on every connect, with the emulator's authority.
+/// The roots that stock tiberius reads on every connect, with the emulator's authority.
 fn system_roots_and(authority: &Path) -> tempfile::NamedTempFile {
     let places = [
         std::env::var("SSL_CERT_FILE").unwrap_or_default(),
@@ -302,7 +302,7 @@ fn system_roots_and(authority: &Path) -> tempfile::NamedTempFile {
         "/etc/ssl/cert.pem".into(),
     ];
     let roots = places.iter().find_map(|place| fs::read_to_string(place).ok());
-    let authority = fs::read_to_string(authority).expect("the emulator has written it");
+    let authority = fs::read_to_string(authority).expect("the emulator's authority");
     let both = format!("{}\n{authority}", roots.expect("the system has roots"));
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), both).expect("a file");

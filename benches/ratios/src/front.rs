@@ -1,4 +1,4 @@
-//! `PostgresFront` against the direct TLS connection to the same PostgreSQL: the cost of the
+//! Compares `PostgresFront` with the direct TLS connection to the same PostgreSQL: the cost of the
 //! relay. The floor is a relay that copies the bytes of TLS, on a runtime like the front's.
 //! Client, front and engine share the machine's cores, as in a test.
 
@@ -72,14 +72,14 @@ impl Sides {
         let direct = TestCredential::new("direct", 2_000);
         service.set_password("direct", &direct.secret()).await;
         let connector = |credential, url: String| {
-            let config: Config = url.parse().expect("it is a URL of ours");
+            let config: Config = url.parse().expect("a valid URL");
             let tokens =
-                Identity::new(credential).tokens(config.token_scope().expect("it has one"));
+                Identity::new(credential).tokens(config.token_scope().expect("the scope is known"));
             Connector::new(config, tokens).expect("the authority can be read")
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("its own address").port();
-        let listener = listener.into_std().expect("it is registered");
+        let port = listener.local_addr().expect("the listener's address").port();
+        let listener = listener.into_std().expect("the listener is registered");
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let engine = service.engine_port();
@@ -90,7 +90,7 @@ impl Sides {
         Self { front, relayed, direct, _service: service, _relay: runtime }
     }
 
-    /// The same work in turn, so that the machine's other work slows every side down.
+    /// The same work in alternation, so that the machine's other work slows down every side.
     fn alternate(&self, turns: usize, work: impl AsyncFn(&Client)) -> Row {
         let [front, relayed, direct] = on_one_thread().block_on(async {
             let mut best = [Duration::MAX; 3];

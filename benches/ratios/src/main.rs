@@ -1,8 +1,8 @@
 //! Ratios of entra-pool to its peers, measured in one run on one machine.
 //!
 //! `cargo bench -p ratios` prints a table. `-- --full` also runs the peers'
-//! cases that take longer than 10 s; what follows as a word selects rows.
-#![allow(clippy::disallowed_methods)] // Real time is what is measured.
+//! cases that take longer than 10 s. Further words select rows.
+#![allow(clippy::disallowed_methods)] // Measures real time.
 
 mod allocations;
 mod azure_sql;
@@ -22,7 +22,7 @@ fn main() {
         move |what: &str| selected.is_empty() || selected.iter().any(|word| what.contains(*word));
     let mut rows = token_cache::rows(full, &wanted);
     rows.extend(azure_sql::rows(&wanted));
-    // Before the next rows, which keep to one core.
+    // Before the next rows, which run on one core.
     rows.extend(front::rows(&wanted));
     rows.extend(postgres::rows(&wanted));
     table::print(&rows);

@@ -1,6 +1,6 @@
-//! Connections to PostgreSQL against bare tokio-postgres with the same TLS
-//! configuration, and a pool's checkout against bare deadpool-postgres. All ask the
-//! same PostgreSQL, of their own, with the same token.
+//! Compares connections to PostgreSQL with bare tokio-postgres with the same TLS
+//! configuration, and a pool's checkout with bare deadpool-postgres. All use the same
+//! PostgreSQL, which the benchmark starts, and the same token.
 
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,10 @@ use crate::{
 
 const ROLE: &str = "ratios";
 
-/// Each with its own connections; the best round of each side counts.
+/// Each round has its own connections. The best round of each side counts.
 const ROUNDS: usize = 41;
 
-/// Short and many, in turn, so that what else the machine does meets both sides.
+/// Many short turns in alternation, so that the machine's other work affects both sides.
 const TURNS: usize = 51;
 
 pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
@@ -61,7 +61,7 @@ pub(crate) fn rows(wanted: Wanted) -> Vec<Row> {
 }
 
 /// From here on, this process and the server that it starts run on one core. A round trip to a
-/// server process on another core takes twice as long, and which core that is differs between
+/// server process on another core takes twice as long, and the core differs between
 /// connections.
 fn stay_on_this_core() {
     #[cfg(target_os = "linux")]
@@ -70,7 +70,7 @@ fn stay_on_this_core() {
 
         let mut here = CpuSet::new();
         here.set(sched_getcpu());
-        sched_setaffinity(None, &here).expect("the core is there");
+        sched_setaffinity(None, &here).expect("the core exists");
     }
 }
 
@@ -81,12 +81,12 @@ struct Sides {
 
 impl Sides {
     fn connector(&self, recycling: Recycling) -> Connector {
-        let config: postgres::Config = self.server.url(ROLE).parse().expect("it is a URL of ours");
-        let tokens = self.identity.tokens(config.token_scope().expect("it has one"));
+        let config: postgres::Config = self.server.url(ROLE).parse().expect("a valid URL");
+        let tokens = self.identity.tokens(config.token_scope().expect("the scope is known"));
         Connector::new(config.recycling(recycling), tokens).expect("the authority can be read")
     }
 
-    /// What a user would write who has a token.
+    /// The code of a user who has a token.
     fn bare(&self, token: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config
@@ -111,13 +111,13 @@ impl Sides {
                 let (client, connection) = connector.connect().await.expect("a connection");
                 ours.push(start.elapsed());
                 drop(client);
-                connection.await.expect("it ends");
+                connection.await.expect("the connection ends");
                 let start = Instant::now();
                 let (client, connection) =
                     config.connect(connector.tls()).await.expect("a connection");
                 peer.push(start.elapsed());
                 drop(client);
-                connection.await.expect("it ends");
+                connection.await.expect("the connection ends");
             }
             (ours, peer)
         });
@@ -140,9 +140,9 @@ impl Sides {
                 connector.tls(),
                 ManagerConfig { recycling_method: peer },
             );
-            // With the same time limit, which deadpool spends some time on.
+            // With the same time limit, because it costs deadpool some time.
             let peer = Pool::builder(manager).runtime(WAIT.0).wait_timeout(Some(WAIT.1));
-            let peer = peer.max_size(1).build().expect("it has a runtime");
+            let peer = peer.max_size(1).build().expect("a runtime is set");
             let ours = connector.pool_builder().max_size(1).build();
             let mut best = [Duration::MAX; 2];
             for _ in 0..ROUNDS {

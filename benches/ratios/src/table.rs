@@ -1,18 +1,18 @@
-//! The table that is printed, and what its rows are made with.
+//! The printed table, and helpers for its rows.
 
 use std::time::Duration;
 
 use entra_pool::azure_sql::deadpool::Runtime as PoolRuntime;
 use tokio::runtime::Runtime;
 
-/// Whether a row with that name is asked for.
+/// Whether a row with this name is selected.
 pub(crate) type Wanted<'a> = &'a dyn Fn(&str) -> bool;
 
-/// The time limit that our pools have by default, for their peers: it takes some
-/// time at every checkout.
+/// The default time limit of entra-pool's pools, for the peers: it costs some time at
+/// every checkout.
 pub(crate) const WAIT: (PoolRuntime, Duration) = (PoolRuntime::Tokio1, Duration::from_secs(15));
 
-/// One row: what was measured, and what it came to for each side.
+/// One row: the measured work, and the result of each side.
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) ours: String,
@@ -29,7 +29,7 @@ pub(crate) fn print(rows: &[Row]) {
     }
 }
 
-/// Three figures at most, with the unit that suits.
+/// At most three digits, with a suitable unit.
 pub(crate) fn time(duration: Duration) -> String {
     let nanos = duration.as_secs_f64() * 1e9;
     let (value, unit) = match nanos {

@@ -1,5 +1,5 @@
-//! The token cache against azure_identity's managed identity credential, which
-//! caches inside. Both ask the same endpoint, over App Service's protocol.
+//! Compares the token cache with azure_identity's managed identity credential, which
+//! has an internal cache. Both use the same endpoint, over App Service's protocol.
 
 use std::{
     hint::black_box,
@@ -28,7 +28,7 @@ use crate::{
 const SCOPE: &str = "https://database.windows.net/.default";
 
 pub(crate) fn rows(full: bool, wanted: Wanted) -> Vec<Row> {
-    // The endpoint has threads of its own: it must not wait for whom it serves.
+    // The endpoint has its own threads: it must not wait for its clients.
     let server = Runtime::new().expect("a runtime");
     let endpoint = server.block_on(async {
         let issuer = Arc::new(Issuer::new());
@@ -38,7 +38,7 @@ pub(crate) fn rows(full: bool, wanted: Wanted) -> Vec<Row> {
     });
     let sides = Sides { endpoint, server };
     // SAFETY: no other thread of this process reads or writes the environment
-    // now; azure_identity has no other way to be told of an endpoint.
+    // now. azure_identity has no other setting for an endpoint.
     unsafe {
         for (name, value) in sides.endpoint.app_service_env() {
             std::env::set_var(name, value);
@@ -81,11 +81,11 @@ impl Sides {
     fn ours(&self) -> TokenCache {
         let environment = Environment::from_pairs(self.endpoint.app_service_env());
         let credential = ManagedIdentity::system_assigned().environment(environment).build();
-        Identity::new(credential.expect("it is configured")).tokens(Scope::AZURE_SQL)
+        Identity::new(credential.expect("a valid configuration")).tokens(Scope::AZURE_SQL)
     }
 
     fn peer(&self) -> Arc<ManagedIdentityCredential> {
-        ManagedIdentityCredential::new(None).expect("it is configured")
+        ManagedIdentityCredential::new(None).expect("a valid configuration")
     }
 
     fn requests_during<T>(&self, run: impl FnOnce() -> T) -> (T, u64) {
@@ -248,14 +248,14 @@ impl Sides {
                 took
             })
         };
-        // A runtime that lives on has the refresh: the callers' ends with them.
+        // The refresh runs in a runtime that continues: the callers' runtime ends with them.
         let with_refresh = |refresh: bool| {
             let ours = self.ours();
             self.endpoint.set_latency(Duration::ZERO);
             self.endpoint.configure_tokens(|tokens| {
                 *tokens = Default::default();
                 if refresh {
-                    // The hint lies a second ahead.
+                    // The hint is one second away.
                     tokens.refresh_in = Some(1);
                 }
             });
@@ -283,7 +283,7 @@ impl Sides {
         }]
     }
 
-    /// The peer replaces a token 300 s before its end, with its callers waiting.
+    /// The peer replaces a token 300 s before its expiry, while its callers wait.
     fn peer_refresh(&self) -> Vec<Duration> {
         let peer = self.peer();
         self.endpoint.set_latency(Duration::ZERO);
@@ -324,11 +324,11 @@ impl Sides {
                     ours.token().await.expect("a token");
                     peer_call(&peer).await.expect("a token");
                 });
-                // Ours refreshes at four fifths of this life; by force, now.
+                // The cache refreshes at four fifths of this lifetime; `renew` forces it now.
                 self.endpoint.fail(fault);
                 let a = self.server.block_on(calls_for(Duration::from_secs(3), || async {
                     let token = ours.token().await.map_err(|_| ())?;
-                    // A login with it is refused: asks the endpoint at once.
+                    // Reports a refused login, so that the cache requests another token at once.
                     drop(tokio::time::timeout(Duration::from_millis(1), ours.renew(&token)).await);
                     Ok(())
                 }));
@@ -399,20 +399,20 @@ impl Sides {
     }
 
     fn refused(&self, full: bool) -> Vec<Row> {
-        self.server.block_on(self.endpoint.go_away()).expect("it goes");
+        self.server.block_on(self.endpoint.go_away()).expect("the endpoint stops");
         let cold = |cache: TokenCache| {
             let start = Instant::now();
             let failed = self.server.block_on(cache.token()).is_err();
             assert!(failed, "nothing listens");
             start.elapsed()
         };
-        // IMDS is tried without a chain's probe; App Service's variables promise
-        // an endpoint, so that it is worth a second and a third try.
+        // IMDS is used without a chain's probe. App Service's variables announce an
+        // endpoint, so the credential tries it up to three times.
         let imds = ManagedIdentity::system_assigned()
             .environment(Environment::default())
             .imds_endpoint(self.endpoint.imds_endpoint())
             .build()
-            .expect("it is configured");
+            .expect("a valid configuration");
         let imds = cold(Identity::new(imds).tokens(Scope::AZURE_SQL));
         let app_service = cold(self.ours());
         let peer = full.then(|| {
@@ -433,7 +433,7 @@ impl Sides {
             row(
                 "cold, connection refused (IMDS)",
                 imds,
-                "(not to be told of an endpoint)".into(),
+                "(has no setting for the endpoint)".into(),
                 String::new(),
             ),
             row(
@@ -448,7 +448,7 @@ impl Sides {
 }
 
 fn status(status: u16) -> Fault {
-    Fault::Status(status, r#"{"error":"bench","error_description":"as told"}"#.into())
+    Fault::Status(status, r#"{"error":"bench","error_description":"as configured"}"#.into())
 }
 
 struct Calls {
@@ -457,7 +457,7 @@ struct Calls {
     first: Option<Duration>,
 }
 
-/// Calls one after the other, 1 ms apart, for so long.
+/// Calls one after the other, 1 ms apart, until the limit.
 async fn calls_for<F: Future<Output = Result<(), ()>>>(
     limit: Duration,
     call: impl Fn() -> F,
@@ -465,8 +465,8 @@ async fn calls_for<F: Future<Output = Result<(), ()>>>(
     let start = Instant::now();
     let mut calls = Calls { total: 0, failed: 0, first: None };
     while start.elapsed() < limit {
-        // A call that is unanswered for long when the time is over has failed, too;
-        // one that had hardly begun does not count.
+        // At the limit, a call that has waited for 1 s or more has failed. A call that began
+        // later does not count.
         let left = limit.saturating_sub(start.elapsed());
         let answered = tokio::time::timeout(left, call()).await;
         if answered.is_err() && left < Duration::from_secs(1) {

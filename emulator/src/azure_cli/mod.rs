@@ -25,7 +25,7 @@ use crate::{
     jwt::{Issuer, Principal, TENANT_ID, seconds},
 };
 
-/// The scopes that it has tokens for.
+/// The scopes that the stand-ins have tokens for.
 pub const SCOPES: [&str; 7] = [
     "https://database.windows.net/.default",
     "https://database.usgovcloudapi.net/.default",
@@ -36,10 +36,10 @@ pub const SCOPES: [&str; 7] = [
     "https://storage.azure.com/.default",
 ];
 
-/// Tokens of users live about this long.
+/// The usual lifetime of a user's token.
 const LIFETIME: Duration = Duration::from_secs(75 * 60);
 
-/// Between the working directory and the arguments in the log.
+/// Separates the working directory and the arguments in the log.
 const SEPARATOR: char = '\u{1f}';
 
 #[cfg(unix)]
@@ -47,14 +47,14 @@ const SCRIPT: &str = include_str!("script.sh");
 #[cfg(windows)]
 const SCRIPT: &str = include_str!("script.cmd");
 
-/// What differs between the two CLIs.
+/// The differences between the two CLIs.
 #[derive(Debug, PartialEq, Eq)]
 struct Tool {
     name: &'static str,
     command: &'static str,
     tenant_option: &'static str,
     login: &'static str,
-    /// The format of errors. With `--output json`, those of `azd` are JSON also.
+    /// The format of errors. With `--output json`, `azd` also prints errors as JSON.
     error: &'static str,
 }
 
@@ -74,10 +74,10 @@ const AZD: Tool = Tool {
     error: r#"{"type":"consoleMessage","timestamp":"2026-01-01T00:00:00Z","data":{"message":"\\nERROR: %s\\n"}}"#,
 };
 
-/// What `az` or `azd` does when it is run. The scripts know these names.
+/// How `az` or `azd` behaves when it is run. The scripts use these names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AzureCliMode {
-    /// Gives a token.
+    /// Prints a token.
     LoggedIn,
     /// Asks for `az login` or `azd auth login`: exit status 1.
     LoggedOut,
@@ -135,13 +135,13 @@ impl AzureCliStandIn {
         Ok(cli)
     }
 
-    /// The executable; its folder may be put first in `PATH`.
+    /// The path of the executable. Its folder can be put first in `PATH`.
     pub fn executable(&self) -> PathBuf {
         let path = self.folder.path().join(self.tool.name);
         if cfg!(windows) { path.with_extension("cmd") } else { path }
     }
 
-    /// Sets what it does from the next call on.
+    /// Sets the behaviour from the next call on.
     ///
     /// # Errors
     ///
@@ -150,7 +150,7 @@ impl AzureCliStandIn {
         self.replace("mode", &format!("{mode:?}\n"))
     }
 
-    /// Signs a new token for every scope, and sets whether the answers of `az` have
+    /// Signs a new token for every scope, and sets whether the output of `az` contains
     /// `expires_on`, which versions before 2.54.0 lack.
     ///
     /// # Errors
@@ -254,8 +254,8 @@ impl AzureCliStandIn {
     }
 }
 
-/// A date and time in this format. SQLite has the local time zone, which the `time` crate
-/// does not return in a process with threads. `az` has local time in `expiresOn`, `azd` UTC.
+/// Formats a date and time. SQLite knows the local time zone, which the `time` crate does not
+/// return in a process with threads. `expiresOn` is local time in `az` and UTC in `azd`.
 fn date_time(format: &str, offset: &str, epoch: u64) -> io::Result<String> {
     let sqlite = rusqlite::Connection::open_in_memory().map_err(io::Error::other)?;
     let sql = "SELECT strftime(?1, ?2, 'unixepoch', ?3)";

@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || fail 2 "argument $1: expected one argument"
   shift 2
 done
-[ "$output" = json ] || fail 2 "argument --output: this stand-in has json only"
+[ "$output" = json ] || fail 2 "argument --output: this stand-in supports only json"
 [ -z "$tenant" ] || [ "$tenant" = '@TENANT@' ] || fail 1 "AADSTS90002: Tenant '$tenant' not found."
 case $scope in
 @SCOPES@  *) fail 1 "AADSTS500011: The resource principal named $scope was not found in the tenant." ;;

@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let taken = self.take(N)?;
-        Ok(taken.try_into().expect("take returns as many as asked for"))
+        Ok(taken.try_into().expect("take returns N bytes"))
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
@@ -99,7 +99,7 @@ pub(crate) fn put_b_varchar(out: &mut Vec<u8>, text: &str) {
     out.extend(units);
 }
 
-/// UTF-16LE.
+/// Encodes `text` as UTF-16LE.
 pub(crate) fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }

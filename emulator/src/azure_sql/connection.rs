@@ -37,7 +37,7 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     let admitted = gate.judge(&mut stream, &login, || admit(&login, &server)).await?;
     let Some((user, database, token_expires_on)) = admitted else { return Ok(()) };
     let spid = server.next_spid();
-    tracing::info!(user, database, spid, "a login succeeds");
+    tracing::info!(user, database, spid, "login succeeded");
     gate.behaviour.count(|it| it.logins += 1);
     let answer = gate.accepted(&login, &database).finish(false);
     gate.answer_login(&mut stream, &answer, spid).await?;
@@ -59,7 +59,7 @@ pub(crate) async fn serve(stream: TcpStream, server: Arc<Shared>) -> io::Result<
     Requests { parked, next: None, token_expires_on, packet_size, spid, server }.serve(stream).await
 }
 
-/// Who logs in, to which database, and when their token expires.
+/// Checks a login: returns the user, the database, and the expiry of the token.
 fn admit(
     login: &Login,
     server: &Shared,
@@ -86,7 +86,7 @@ fn admit(
     }
 }
 
-/// A session between requests, or none while a request runs.
+/// The session between two requests; `None` while a request runs.
 struct Parked {
     session: Option<Session>,
     cancel: Arc<Cancel>,
@@ -105,7 +105,7 @@ impl Drop for Parked {
 /// A session's requests.
 struct Requests {
     parked: Parked,
-    /// A request that arrived while another one ran. It waits, as in a real server's socket.
+    /// A request that arrived while another was running. It waits, as in a real server's socket.
     next: Option<Message>,
     token_expires_on: Option<SystemTime>,
     packet_size: usize,
@@ -211,7 +211,7 @@ impl Requests {
     }
 }
 
-/// Completes when the client has closed the connection; discards what it requests until then.
+/// Completes when the client has closed the connection. Discards its requests until then.
 async fn gone(messages: &mut mpsc::Receiver<Message>) {
     while messages.recv().await.is_some() {}
 }

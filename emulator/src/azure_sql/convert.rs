@@ -1,7 +1,7 @@
 //! Values of one type from values of another, as CAST and assignments convert them.
 //!
 //! In SQLite, integers, `bit` and `decimal` are integers (a `decimal` counts units of its last
-//! digit), and all else is text.
+//! digit), and everything else is text.
 
 use rusqlite::types::Value;
 use time::{Date, macros::format_description};
@@ -19,7 +19,7 @@ pub(crate) fn is_convertible(from: SqlType, to: SqlType) -> bool {
     }
 }
 
-/// `value`, which is of type `from`, as a value of type `to`: longer text is cut.
+/// Converts `value` from the type `from` to the type `to`. Longer text is truncated.
 pub(crate) fn convert(value: &Value, from: SqlType, to: SqlType) -> Result<Value> {
     if !is_convertible(from, to) {
         return Err(ServerError::unsupported(format_args!("a conversion from {from} to {to}")));
@@ -37,10 +37,10 @@ pub(crate) fn convert(value: &Value, from: SqlType, to: SqlType) -> Result<Value
     }
 }
 
-/// As [`convert`] for a column of a table, where text that would be cut is an error.
+/// Like [`convert`], for a column of a table: text that would be truncated is an error.
 pub(crate) fn store(value: &Value, from: SqlType, to: SqlType, column: &str) -> Result<Value> {
     if let (Some(length), Value::Text(text)) = (to.length(), value) {
-        // Spaces at the end are cut without an error.
+        // Trailing spaces are dropped without an error.
         if unit_count(text.trim_end_matches(' '), to) > usize::from(length) {
             let text = format!("String or binary data would be truncated in column '{column}'.");
             return Err(ServerError::new(2628, 16, text));
@@ -49,7 +49,7 @@ pub(crate) fn store(value: &Value, from: SqlType, to: SqlType, column: &str) -> 
     convert(value, from, to)
 }
 
-/// The date of `2024-01-02`. SQL Server reads other texts too, which the emulator refuses.
+/// Parses a date such as `2024-01-02`. The emulator refuses SQL Server's other formats.
 pub(crate) fn parse_date(text: &str) -> Option<Date> {
     let date = Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
     date.filter(|date| text.len() == 10 && date.year() > 0)
@@ -77,7 +77,7 @@ fn number(units: i64, scale: u8, from: SqlType, to: SqlType) -> Result<Value> {
             i64::try_from(units).map(Value::Integer).map_err(|_| not_a_value())
         }
         _ => {
-            // Decimals are cut, not rounded.
+            // Decimals are truncated, not rounded.
             let number = units / 10_i128.pow(scale.into());
             in_range(number, to).ok_or_else(|| {
                 if from < SqlType::BigInt && to < SqlType::Int {
@@ -101,7 +101,7 @@ fn rescaled(units: i128, from: u8, to: u8) -> Option<i128> {
     Some(quotient + if rest.abs() * 2 >= divisor { units.signum() } else { 0 })
 }
 
-/// The number, if the integer type has it.
+/// The number, if it fits the integer type.
 pub(crate) fn in_range(number: i128, of: SqlType) -> Option<Value> {
     let (least, most) = match of {
         SqlType::TinyInt => (0, 255),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_read_in_one_form() {
+    fn only_one_date_format_is_accepted() {
         assert_eq!(parse_date("2024-02-29").unwrap().to_string(), "2024-02-29");
         for text in ["", "2023-02-29", "20240131", "2024-1-31", "2024-01-31 10:11", "-001-01-01"] {
             assert_eq!(parse_date(text), None, "{text}");

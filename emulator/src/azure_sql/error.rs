@@ -5,13 +5,13 @@ use std::fmt;
 #[cfg(feature = "embedded")]
 use rusqlite::ffi;
 
-/// An error as it goes over the wire (MS-TDS 2.2.7.10).
+/// An error as it is sent to clients (MS-TDS 2.2.7.10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerError {
     /// The error's number.
     pub number: i32,
     /// The class (severity): 11 to 16 for errors that the user can correct, 20 and more
-    /// for errors that end the connection.
+    /// for errors that close the connection.
     pub class: u8,
     /// The state.
     pub state: u8,
@@ -84,15 +84,15 @@ impl ServerError {
         self.class >= 20 || self.number == TOKEN_EXPIRED
     }
 
-    /// Whether the rest of the batch is not run after this error.
+    /// Whether the rest of the batch is skipped after this error.
     ///
-    /// Errors such as a violated constraint end their statement only.
+    /// An error such as a violated constraint ends only its statement.
     pub(crate) fn ends_batch(&self) -> bool {
         !matches!(self.number, 266 | 515 | 547 | 1222 | 2627 | 2628 | 3701 | 3902 | 3903 | 8134)
     }
 
     #[cfg(feature = "embedded")]
-    /// As an error of one of SQLite's functions.
+    /// Converts the error to an error of an SQLite function.
     pub(crate) fn through_sqlite(&self) -> rusqlite::Error {
         let text = format!("{MARK}{}{MARK}{}{MARK}{}", self.number, self.class, self.message);
         rusqlite::Error::UserFunctionError(text.into())
@@ -146,7 +146,7 @@ impl ServerError {
     }
 
     #[cfg(feature = "embedded")]
-    /// Errors that differ by SQLite's text only.
+    /// Errors that only SQLite's text distinguishes.
     fn from_text(text: &str, detail: &str) -> Self {
         if let Some(error) = Self::from_function(text) {
             return error;

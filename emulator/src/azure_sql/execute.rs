@@ -1,4 +1,4 @@
-//! Running a request, and the statements that control the session.
+//! Runs requests, and the statements that control the session.
 
 use sqlparser::ast::{Expr, ObjectName, Set, SetSessionParamKind, Statement, TransactionMode, Use};
 use time::{Time, macros::format_description};
@@ -17,7 +17,7 @@ use super::{
 const ISOLATION_LEVELS: [&str; 5] =
     ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE", "SNAPSHOT"];
 
-/// How a statement list went.
+/// The outcome of a statement list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Next,
@@ -84,7 +84,7 @@ impl Session {
         }
     }
 
-    /// Whether an error went into the answer.
+    /// Runs a batch. Returns whether the answer contains an error.
     pub(crate) fn batch(
         &mut self,
         text: &str,
@@ -151,7 +151,7 @@ impl Session {
                 ..
             } => return Ok(self.run(statements, variables, answer, failed)),
             Statement::Set(set) => self.set(set, variables)?,
-            // Read, and not run.
+            // Parsed, but not run.
             _ if self.options.no_exec => return Ok(Flow::Next),
             Statement::If(it) => {
                 let Some(condition) = &it.if_block.condition else {
@@ -256,7 +256,7 @@ impl Session {
         let rusqlite::types::Value::Text(key) =
             convert(&key, key_type, SqlType::NVarChar(Some(128)))?
         else {
-            return Err(ServerError::unsupported("a session context's key that is NULL"));
+            return Err(ServerError::unsupported("a session context key that is NULL"));
         };
         let value = self.scalar(value, variables)?;
         self.context.insert(key.to_lowercase(), value);

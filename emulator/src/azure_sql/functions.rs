@@ -27,7 +27,7 @@ const FUNCTIONS: &[(&str, i32, Function)] = &[
     ("tsql_equal_key", 1, equal_key),
 ];
 
-/// Registers them with `connection`.
+/// Registers the functions with `connection`.
 pub(crate) fn register(connection: &Connection) -> rusqlite::Result<()> {
     for (name, arguments, function) in FUNCTIONS {
         // CHECK accepts deterministic functions only.
@@ -69,8 +69,8 @@ fn math(arguments: &[Value]) -> Result<Value> {
     in_range(number, result).ok_or_else(|| overflow(result))
 }
 
-/// A text that is equal to another's key where the texts are equal: without regard to case or to
-/// spaces at the end. What the collation makes of characters outside of ASCII is not known here.
+/// A key for comparisons: equal texts have equal keys. Case and trailing spaces are ignored. The
+/// collation's rules for characters outside ASCII are not implemented.
 fn equal_key(arguments: &[Value]) -> Result<Value> {
     let Value::Text(text) = &arguments[0] else { return Ok(Value::Null) };
     match text.chars().find(|c| !matches!(c, ' '..='~')) {

@@ -29,10 +29,10 @@ pub(crate) const TOKEN_USER: &str = "<token-identified principal>";
 /// The first byte of a TLS record with a handshake in it.
 const TLS_HANDSHAKE: u8 = 22;
 
-/// LOGIN7 is shorter (MS-TDS 2.2.6.4), and with it every token.
+/// The longest LOGIN7 (MS-TDS 2.2.6.4), and therefore the longest token.
 const LONGEST_LOGIN: usize = (128 << 10) - 1;
 
-/// The checks that a login must pass, and the faults that tests have asked for.
+/// The checks that a login must pass, and the faults that tests have requested.
 pub(crate) struct Gate {
     pub(crate) endpoint: AzureSqlEndpoint,
     pub(crate) behaviour: Behaviour,
@@ -136,7 +136,7 @@ impl Gate {
         };
         let route = self.behaviour.state().routes.next();
         let Some((host, port)) = route else { return Ok(Some(admitted)) };
-        tracing::info!(host, port, "a login is routed");
+        tracing::info!(host, port, "login routed");
         self.behaviour.count(|it| it.routed_logins += 1);
         let mut answer = self.accepted(login, login.text(field::DATABASE));
         answer.environment(&Change::Routing { host, port });
@@ -147,7 +147,7 @@ impl Gate {
     pub(crate) fn admit(&self, login: &Login) -> Result<(Principal, SystemTime), ServerError> {
         let refused = |why: &str| Err(ServerError::login_failed(TOKEN_USER, why));
         let FedAuth::Token(token) = &login.fed_auth else {
-            let why = " Reason: the server takes Microsoft Entra tokens only.";
+            let why = " Reason: the server accepts only Microsoft Entra tokens.";
             return Err(ServerError::login_failed("", why));
         };
         if token.len() * 2 > LONGEST_LOGIN {
@@ -161,7 +161,7 @@ impl Gate {
             },
             Err(Refusal::Expired) => refused(" Token is expired."),
             Err(refusal) => {
-                tracing::info!(%refusal, "a token is refused");
+                tracing::info!(%refusal, "token refused");
                 refused("")
             }
         }
@@ -175,7 +175,7 @@ impl Gate {
         errors: &[ServerError],
     ) -> io::Result<()> {
         let numbers: Vec<_> = errors.iter().map(|error| error.number).collect();
-        tracing::info!(?numbers, database = login.text(field::DATABASE), "a login is refused");
+        tracing::info!(?numbers, database = login.text(field::DATABASE), "login refused");
         self.behaviour.count(|it| it.refused_logins += 1);
         let mut answer = Answer::default();
         errors.iter().for_each(|error| answer.error(error));
@@ -225,7 +225,7 @@ impl Gate {
         Ok(self.in_time(expect(stream, kind)).await?.payload)
     }
 
-    /// Limits the time of a step, so that a silent client does not keep its connection.
+    /// Limits the time of a step, so that a silent client does not keep its connection open.
     pub(crate) async fn in_time<T>(
         &self,
         step: impl Future<Output = io::Result<T>>,

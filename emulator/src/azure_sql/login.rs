@@ -20,7 +20,7 @@ pub(crate) struct Login {
     pub(crate) fed_auth: FedAuth,
 }
 
-/// The places of LOGIN7's variable fields (MS-TDS 2.2.6.4).
+/// The indexes of LOGIN7's variable fields (MS-TDS 2.2.6.4).
 pub(crate) mod field {
     pub(crate) const HOST: usize = 0;
     pub(crate) const USER: usize = 1;
@@ -46,7 +46,7 @@ pub(crate) enum FedAuth {
     Workflow,
 }
 
-/// The places of OptionFlags2 and OptionFlags3 in [`Login::fixed`].
+/// The positions of OptionFlags2 and OptionFlags3 in [`Login::fixed`].
 const FLAGS_2: usize = 13;
 const FLAGS_3: usize = 15;
 /// fIntSecurity in OptionFlags2.
@@ -126,7 +126,7 @@ impl Login {
         Ok(login)
     }
 
-    /// One of [`field`]'s texts.
+    /// The text of a [`field`].
     pub(crate) fn text(&self, field: usize) -> &str {
         &self.texts[field]
     }
@@ -194,7 +194,7 @@ impl Login {
     }
 }
 
-/// A byte of a password as LOGIN7 has it (MS-TDS 2.2.6.4).
+/// Obfuscates a byte of a password for LOGIN7 (MS-TDS 2.2.6.4).
 fn obfuscated(byte: u8) -> u8 {
     byte.rotate_left(4) ^ 0xa5
 }
@@ -304,8 +304,8 @@ mod tests {
     fn a_login_with_a_token_becomes_one_with_a_password_and_keeps_the_rest() {
         let before = Login::parse(&with_token("token"), true).unwrap();
         let after = before.as_user("sa", "secret").write().unwrap();
-        assert!(!after.windows(10).any(|bytes| bytes == utf16("token")), "the token is gone");
-        assert!(!after.windows(12).any(|bytes| bytes == utf16("secret")), "it is obfuscated");
+        assert!(!after.windows(10).any(|bytes| bytes == utf16("token")), "no token remains");
+        assert!(!after.windows(12).any(|bytes| bytes == utf16("secret")), "obfuscated password");
         let after = Login::parse(&after, false).unwrap();
         assert_eq!((after.text(field::USER), after.text(PASSWORD)), ("sa", "secret"));
         assert!(after.fed_auth == FedAuth::None);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cut_or_changed_login_is_more_than_malformed() {
+    fn a_truncated_login_is_malformed_and_a_corrupted_login_does_not_panic() {
         let whole = with_token("token");
         for end in 0..whole.len() {
             assert!(Login::parse(&whole[..end], true).is_err(), "the first {end} bytes");

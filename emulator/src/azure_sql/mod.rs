@@ -1,33 +1,33 @@
 //! A stand-in for Azure SQL: TDS 7.4 (and TDS 8.0's "strict") over TLS, with
 //! Entra tokens for logins and SQLite for tables.
 //!
-//! It tests connection pools and small applications without Azure: it checks
-//! logins, sessions have state that must not leak, answers have the right
+//! It is for tests of connection pools and small applications without Azure: it
+//! checks logins, sessions have state that must not leak, answers have the right
 //! types, and errors the right numbers. A construct that is not on the list
 //! below fails with error 102, which names it, and never reaches SQLite. A
 //! construct on the list behaves as SQL Server's documentation describes.
 //!
-//! # What it understands
+//! # Supported features
 //!
-//! **Logins**: LOGIN7 with the FEDAUTH extension: with a token in it (library
-//! SecurityToken), or with one that the driver gets after FEDAUTHINFO (library
-//! MSAL), as with `Authentication=ActiveDirectoryMsi`. [`Issuer::verify`] and
+//! **Logins**: LOGIN7 with the FEDAUTH extension. The driver sends the token in
+//! LOGIN7 (library SecurityToken) or after FEDAUTHINFO (library MSAL, as with
+//! `Authentication=ActiveDirectoryMsi`). [`Issuer::verify`] and
 //! [`Directory::by_token`] check the token. All database names of a server refer
 //! to the same database.
 //!
 //! **Requests**: SQL batches; `sp_executesql`, `sp_prepare`, `sp_execute`,
 //! `sp_prepexec` and `sp_unprepare`, several of them in one message, with output
-//! parameters; transaction-manager requests (begin, commit, rollback, save; also
-//! with the begin of the next transaction); attentions, RESETCONNECTION and
+//! parameters; transaction-manager requests (begin, commit, rollback, save; a commit or
+//! rollback may begin the next transaction); attentions, RESETCONNECTION and
 //! RESETCONNECTIONSKIPTRAN. A request must carry the descriptor of the session's
 //! transaction, or it fails with error 3989. `sp_prepare` returns no column metadata.
 //! `INSERT BULK` is refused.
 //!
 //! **Types**: `bit`, integers, `decimal`, `date`, `varchar` and `nvarchar`. Every
-//! expression has its type by T-SQL's rules before it is run. Values of decimals have
-//! at most 18 digits, those of `varchar` are ASCII, and a `date` is written
-//! `2024-01-02`. Texts are equal without regard to case and to spaces at the end;
-//! texts outside of ASCII, and the order of texts, are not compared.
+//! expression is typed by T-SQL's rules before it is run. Decimals have at most 18
+//! digits, `varchar` values are ASCII, and a `date` is written `2024-01-02`. Equality
+//! of texts ignores case and trailing spaces. Comparing non-ASCII texts, or the order
+//! of texts, is not supported.
 //!
 //! **Queries**: `SELECT` of columns, constants, `+ - * / %` of integers, `*`,
 //! `COUNT(*)`, `COUNT_BIG(*)` and `SUM` of integers, `TOP (n)`, `FROM` with a list
@@ -113,13 +113,13 @@ pub struct AzureSqlOptions {
     pub database: Arc<Database>,
     /// SQL logins. Default: none, so that only tokens log in.
     pub sql_logins: Vec<EngineLogin>,
-    /// The databases that a login can name. Default: `orders` and `master`, the latter for
-    /// logins that name none.
+    /// The databases that a login can name. Default: `orders` and `master`; a login without
+    /// a database name gets `master`.
     pub databases: Vec<String>,
 }
 
 impl AzureSqlOptions {
-    /// The defaults, for an endpoint with the defaults.
+    /// The defaults, for an endpoint with default options.
     pub fn new(
         issuer: Arc<Issuer>,
         directory: Arc<Directory>,
@@ -150,7 +150,7 @@ impl AzureSqlOptions {
     }
 }
 
-/// What the stand-in's connections share.
+/// The state that the stand-in's connections share.
 struct Shared {
     gate: Arc<Gate>,
     options: AzureSqlOptions,
@@ -158,7 +158,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Numbers up to 50 are the system's own.
+    /// Numbers up to 50 belong to the system.
     fn next_spid(&self) -> u16 {
         51 + self.last_spid.fetch_add(1, Ordering::Relaxed) % 32_000
     }
@@ -169,7 +169,7 @@ impl AzureSqlServer {
     ///
     /// # Errors
     ///
-    /// The port is taken.
+    /// The port is in use.
     pub async fn start(options: AzureSqlOptions) -> io::Result<Self> {
         let gate = Arc::new(Gate::new(options.endpoint.clone()));
         let shared = Shared { gate: Arc::clone(&gate), options, last_spid: AtomicU16::new(0) };

@@ -42,7 +42,7 @@ impl Session {
         Ok(self.connection.busy_timeout(timeout)?)
     }
 
-    /// Sets one option. Those that have no effect here are accepted as well.
+    /// Sets one option. Options without an effect here are also accepted.
     pub(crate) fn set_option(&mut self, option: &str, value: &str) -> Result<(), ServerError> {
         let invalid = || ServerError::unsupported(format_args!("SET {option} {value}"));
         let switch = || match value.to_ascii_uppercase().as_str() {
@@ -59,7 +59,7 @@ impl Session {
                 self.apply_lock_timeout()?;
             }
             "LANGUAGE" => value.clone_into(&mut self.options.language),
-            // On in every session; off, they would change what statements return.
+            // On in every session. Turned off, they would change the results of statements.
             "ANSI_NULLS"
             | "ANSI_PADDING"
             | "ANSI_WARNINGS"
@@ -73,7 +73,7 @@ impl Session {
             "ARITHABORT" | "CURSOR_CLOSE_ON_COMMIT" => drop(switch()?),
             "TEXTSIZE" | "DATEFIRST" => drop(value.parse::<i64>().map_err(|_| invalid())?),
             "DEADLOCK_PRIORITY" => {}
-            // On, they would change what statements do.
+            // Turned on, they would change the effects of statements.
             "IMPLICIT_TRANSACTIONS" | "FMTONLY" | "PARSEONLY" | "NUMERIC_ROUNDABORT"
                 if !switch()? => {}
             _ => return Err(invalid()),

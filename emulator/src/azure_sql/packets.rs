@@ -1,4 +1,4 @@
-//! Packets, and the messages they make up (MS-TDS 2.2.3).
+//! Packets, and the messages that they form (MS-TDS 2.2.3).
 
 use std::io;
 

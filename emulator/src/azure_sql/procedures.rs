@@ -22,7 +22,7 @@ pub(crate) struct Prepared {
     text: String,
 }
 
-/// A call's parameters, with their places.
+/// A call's parameters, with their positions.
 type Arguments = Enumerate<IntoIter<Parameter>>;
 
 impl Session {
@@ -41,7 +41,7 @@ impl Session {
         any_failed
     }
 
-    /// Whether an error went into the answer.
+    /// Runs one call. Returns whether the answer contains an error.
     fn call(
         &mut self,
         call: Call,
@@ -55,7 +55,7 @@ impl Session {
                 Prepared { declarations: declarations(&mut arguments)?, text }
             }
             Procedure::Prepare | Procedure::PrepareExecute => {
-                // The client may pass a handle that it does not use any more.
+                // The client may pass a handle that it no longer uses.
                 let (name, old) = handle(&mut arguments)?;
                 let declarations = declarations(&mut arguments)?;
                 let statement = Prepared { declarations, text: text(&mut arguments, "@stmt")? };
@@ -179,8 +179,8 @@ fn expects(name: &str, sql_type: &str) -> ServerError {
     ServerError::new(214, 16, text)
 }
 
-/// The variables of `sp_executesql @stmt, @params, @P1, …`, and those that the client wants
-/// back, with the places of their parameters.
+/// The variables of `sp_executesql @stmt, @params, @P1, …`, and the output parameters, with
+/// their positions in the call.
 fn bind(
     declarations: &str,
     arguments: Arguments,

@@ -85,7 +85,7 @@ impl Procedure {
 pub(crate) struct Parameter {
     /// With its `@`; empty for a positional parameter.
     pub(crate) name: String,
-    /// `None` for a NULL of no type.
+    /// `None` for an untyped NULL.
     pub(crate) sql_type: Option<SqlType>,
     pub(crate) value: Value,
     /// Whether the client wants the value back (fByRefValue).
@@ -94,7 +94,7 @@ pub(crate) struct Parameter {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum TransactionRequest {
-    /// With the isolation level's number; 0 leaves it.
+    /// With the isolation level's number; 0 leaves it unchanged.
     Begin(u8, String),
     Commit(String),
     Rollback(String),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_transactions_are_counted_in_bytes_and_the_next_one_may_begin() {
+    fn a_transactions_name_has_its_length_in_bytes_and_a_commit_may_begin_the_next_one() {
         let name = utf16("é1");
         let read = |bytes: &[u8]| {
             let bytes = [&headers(0), bytes].concat();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_makes_it_panic() {
+    fn no_message_causes_a_panic() {
         for kind in [kind::SQL_BATCH, kind::RPC, kind::TRANSACTION_MANAGER] {
             for bytes in [
                 vec![],

@@ -36,9 +36,9 @@ pub struct AzureSqlEndpoint {
     /// Where drivers that get a token themselves get it. Default: [`STS_URL`]. For managed
     /// identities, they use the host's identity endpoint instead.
     pub sts_url: String,
-    /// How long a client may take for each step of a login (PRELOGIN, the TLS handshake, LOGIN7,
-    /// the token), and a front's engine for its part. Default: 60 s, for drivers that get the
-    /// token from a slow program.
+    /// How long each step of a login may take (PRELOGIN, the TLS handshake, LOGIN7, the token, and
+    /// the login to a front's engine). Default: 60 s, for drivers that get the token from a slow
+    /// program.
     pub login_timeout: Duration,
     /// The address to listen on. Default: 127.0.0.1.
     pub bind: IpAddr,
@@ -92,12 +92,12 @@ impl AzureSqlServer {
 
     port_methods!();
 
-    /// What it has counted so far.
+    /// The counters so far.
     pub fn counters(&self) -> Counters {
         self.gate.behaviour.counters()
     }
 
-    /// The faults that a test can ask for.
+    /// The faults that a test can request.
     pub fn behaviour(&self) -> &Behaviour {
         &self.gate.behaviour
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::database::{Database, ROW_NUMBER};
 
-/// The login: its user, and what it was for.
+/// The login that opened the session.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Identity {
     pub(crate) user: String,
@@ -66,7 +66,7 @@ pub(crate) struct Session {
     login_database: String,
     pub(crate) databases: Arc<[String]>,
     pub(crate) options: Options,
-    /// What `sp_set_session_context` has set; keys in lower case.
+    /// The values set with `sp_set_session_context`; keys in lower case.
     pub(crate) context: BTreeMap<String, (Value, SqlType)>,
     pub(crate) cancel: Arc<Cancel>,
     /// `@@TRANCOUNT`.

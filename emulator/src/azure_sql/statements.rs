@@ -1,4 +1,4 @@
-//! Running one statement in SQLite.
+//! Runs one statement in SQLite.
 
 use rusqlite::{params_from_iter, types::Value};
 use sqlparser::ast::Expr;
@@ -24,7 +24,7 @@ impl Session {
         Ok((self.value(translated)?, sql_type))
     }
 
-    /// Whether a condition is true, and neither false nor unknown.
+    /// Whether a condition is true, as opposed to false or unknown.
     pub(crate) fn holds(
         &self,
         condition: &Expr,

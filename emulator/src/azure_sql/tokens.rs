@@ -202,7 +202,7 @@ impl Answer {
         self.length_prefixed(token::LOGIN_ACK, &body);
     }
 
-    /// Acknowledges FEDAUTH. The server asked for no nonce, so there is no data.
+    /// Acknowledges FEDAUTH, without data because the server requested no nonce.
     pub(crate) fn fed_auth_ack(&mut self) {
         self.bytes.extend([token::FEATURE_EXT_ACK, 0x02, 0, 0, 0, 0, 0xff]);
     }
@@ -254,7 +254,7 @@ impl Answer {
         self.bytes.extend(rows.to_le_bytes());
     }
 
-    /// The end of a procedure, with what it returns.
+    /// The end of a procedure, with its return values.
     pub(crate) fn end_procedure(&mut self, failed: bool, returned: &[ReturnValue]) {
         self.bytes.push(token::RETURN_STATUS);
         self.bytes.extend(u32::from(failed).to_le_bytes());

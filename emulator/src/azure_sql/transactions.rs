@@ -112,7 +112,7 @@ impl Session {
         Ok(self.connection.execute_batch(&format!("SAVEPOINT {}", quoted(name)))?)
     }
 
-    /// Ends the transaction, if there is one, and returns that it was rolled back.
+    /// Ends the transaction, if there is one, and returns the rollback for the answer.
     pub(crate) fn end_transaction(&mut self, how: &str) -> Result<Option<Change>, ServerError> {
         if self.in_sqlite_transaction() {
             self.connection.execute_batch(how)?;

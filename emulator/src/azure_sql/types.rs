@@ -6,7 +6,7 @@ use std::fmt;
 use super::bytes::{Malformed, Reader};
 
 /// A type. Lengths are in characters; `None` is `max`.
-/// In the order of T-SQL's precedence: an operator converts to the later one of two types.
+/// The order is T-SQL's precedence: an operator converts both operands to the later type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SqlType {
     VarChar(Option<u16>),
@@ -21,7 +21,7 @@ pub(crate) enum SqlType {
         scale: u8,
     },
     Date,
-    /// The type of a parameter that is read, so that the next one can be read, and refused.
+    /// An unsupported type: its parameter is refused, but read, so that the next one can be read.
     Refused(u8, Prefix),
 }
 
@@ -117,8 +117,8 @@ impl SqlType {
         })
     }
 
-    /// The type that UNION ALL and comparisons convert both types to; `None` where the emulator
-    /// has none.
+    /// The type that UNION ALL and comparisons convert both types to; `None` if the emulator does
+    /// not support the pair.
     pub(crate) fn common(self, other: Self) -> Option<Self> {
         let (low, high) = (self.min(other), self.max(other));
         if low == high {
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_declaration_is_read_and_written_alike() {
+    fn a_declaration_is_written_as_it_was_read() {
         for text in [
             "bit",
             "tinyint",

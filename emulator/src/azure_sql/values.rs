@@ -1,4 +1,4 @@
-//! Values: SQLite's on one side, TYPE_VARBYTE on the other (MS-TDS 2.2.5.5).
+//! Converts values between SQLite and TYPE_VARBYTE (MS-TDS 2.2.5.5).
 
 use rusqlite::types::Value;
 use time::Date;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn values_are_read_as_they_were_written() {
         let text = |text: &str| Value::Text(text.to_owned());
         for (declared, value) in [
             ("bit", Value::Integer(1)),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_cut_short_is_malformed() {
+    fn a_truncated_value_is_malformed() {
         for declared in ["int", "decimal(10,2)", "date", "nvarchar(10)", "nvarchar(max)"] {
             let sql_type = SqlType::parse(declared).unwrap();
             for bytes in [&[][..], &[1], &[200, 1, 2], &[3, 0, 0], &[10, 0, 0, 0, 0, 0, 0, 0, 9]] {

@@ -69,8 +69,8 @@ impl Certificate {
     }
 }
 
-/// Which tokens of another issuer an application may use as its proof. Issuer, subject and
-/// audience are compared letter by letter.
+/// The tokens of another issuer that an application may use as its credential. Issuer, subject
+/// and audience must match exactly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FederatedCredential {
     /// `iss`.

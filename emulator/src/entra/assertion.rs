@@ -17,7 +17,7 @@ use super::{
 /// Clocks may differ by this many seconds.
 const LEEWAY: u64 = 300;
 
-/// Never a shared secret, whatever the assertion's header has.
+/// Never a shared secret, whatever the assertion's header names.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256];
 
 #[derive(Deserialize)]
@@ -83,7 +83,7 @@ pub(super) fn check(
 }
 
 fn certificate_key(application: &Application, header: &Header) -> Result<DecodingKey, Refusal> {
-    // Rust's SDK writes plain Base64, which Entra takes as well as RFC 7515's.
+    // Rust's SDK writes plain Base64, which Entra also accepts, in addition to RFC 7515's.
     let url_safe = |text: &String| text.trim_end_matches('=').replace('+', "-").replace('/', "_");
     let named = [&header.x5t, &header.x5t_s256].map(|text| text.as_ref().map(url_safe));
     let certificate = application.certificates.iter().find(|certificate| {
@@ -101,7 +101,7 @@ fn certificate_key(application: &Application, header: &Header) -> Result<Decodin
     })
 }
 
-/// The key that the header names, among the issuer's, if it is there.
+/// The issuer's key that the header names, if there is one.
 fn federated_key(
     state: &State,
     application: &Application,

@@ -52,6 +52,6 @@ pub(super) fn invalid_client(code: u32, text: impl Into<String>) -> Refusal {
 }
 
 pub(super) fn not_found() -> Refusal {
-    let text = "The emulator has nothing at this path for this method.";
+    let text = "The emulator does not serve this path with this method.";
     Refusal { status: StatusCode::NOT_FOUND, ..bad_request("invalid_request", 900_561, text) }
 }

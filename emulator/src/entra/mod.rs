@@ -5,13 +5,13 @@
 //! | path | |
 //! |---|---|
 //! | `POST /TENANT/oauth2/v2.0/token` | tokens, by `grant_type=client_credentials` |
-//! | `/TENANT/v2.0/.well-known/openid-configuration` | what MSAL reads first |
+//! | `/TENANT/v2.0/.well-known/openid-configuration` | the document that MSAL reads first |
 //! | `/TENANT/discovery/v2.0/keys` | the key that tokens are verified with |
 //! | `/common/discovery/instance` | the authorities that MSAL may trust |
 //!
 //! `AZURE_AUTHORITY_HOST` is [`EntraEndpoint::authority_host`]; a tenant is
 //! [`TENANT_ID`] or [`TENANT_NAME`]. Refusals carry Entra's numbers (`AADSTS7000215`, …).
-//! Users, and with them other grants, are not emulated. Keys of assertions are RSA
+//! Users, and the grants for them, are not emulated. Keys of assertions are RSA
 //! (certificates), RSA or P-256 (other issuers). An assertion may be used again until it
 //! expires, as with Entra.
 
@@ -174,7 +174,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Answer {
     match outcome {
         Ok(body) => http::json(StatusCode::OK, &body),
         Err(refusal) => {
-            tracing::info!(path, %refusal, "a token is refused");
+            tracing::info!(path, %refusal, "token refused");
             http::json(refusal.status, &refusal.body(host, correlation_id))
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn grant(
     let expires_on = SystemTime::now() + TOKEN_LIFETIME;
     let token = state.issuer.sign(&application.principal, resource, expires_on, 1_500);
     state.tokens.fetch_add(1, Ordering::Relaxed);
-    tracing::info!(application = application.principal.name, resource, "a token is issued");
+    tracing::info!(application = application.principal.name, resource, "token issued");
     // Entra rounds down.
     let seconds = TOKEN_LIFETIME.as_secs() - 1;
     Ok(json!({

@@ -1,4 +1,4 @@
-//! Faults that a test can ask a server for, and what the server has counted.
+//! Faults that a test can request from a server, and the server's counters.
 
 use std::{
     io,
@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use super::fault::{Fault, Stage};
 use crate::{azure_sql::ServerError, times::Times};
 
-/// Faults that a test can ask a server for, and what the server has counted. `E` is an error of
-/// the database's protocol. A number of times of `usize::MAX` means for ever.
+/// Faults that a test can request from a server, and the server's counters. `E` is an error of
+/// the database's protocol. `usize::MAX` times means for ever.
 #[derive(Debug)]
 pub struct Behaviour<E = ServerError> {
     pub(crate) counters: watch::Sender<Counters>,
@@ -24,7 +24,7 @@ pub struct Behaviour<E = ServerError> {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     faults: Times<(Stage, Fault)>,
-    /// How much older tokens are here than by the machine's clock.
+    /// How far the time by which tokens are checked is ahead of the machine's clock.
     ahead: Duration,
     pub(crate) query_delay: Duration,
     pub(crate) routes: Times<(String, u16)>,
@@ -44,20 +44,20 @@ impl<E: Clone> Behaviour<E> {
         }
     }
 
-    /// What was counted so far.
+    /// The counters so far.
     pub fn counters(&self) -> Counters {
         *self.counters.borrow()
     }
 
-    /// Completes when the counters are as `wanted`, without polling.
+    /// Completes when `wanted` accepts the counters, without polling.
     pub async fn wait_until(&self, wanted: impl FnMut(&Counters) -> bool) {
         let mut counters = self.counters.subscribe();
-        // The sender lives in `self`, so it cannot be dropped during the wait.
+        // `self` owns the sender, so it is not dropped during the wait.
         let _ = counters.wait_for(wanted).await;
     }
 
-    /// The next `times` connections that reach `stage` get this fault. Faults that were asked
-    /// for before come first.
+    /// The next `times` connections that reach `stage` get this fault, after the faults that
+    /// were requested before.
     pub fn disturb(&self, times: usize, stage: Stage, fault: Fault) {
         self.state().faults.push(times, (stage, fault));
     }
@@ -67,8 +67,8 @@ impl<E: Clone> Behaviour<E> {
         self.disturb(usize::MAX, Stage::Login, Fault::Delay(delay));
     }
 
-    /// The next `times` logins fail with `error`, whatever their token. Failures that were asked
-    /// for before come first.
+    /// The next `times` logins fail with `error`, whatever their token, after the failures that
+    /// were requested before.
     pub fn fail_logins(&self, times: usize, error: E) {
         self.fail_logins_with(times, [error]);
     }
@@ -78,7 +78,7 @@ impl<E: Clone> Behaviour<E> {
         self.login_failures.lock().push(times, errors.into_iter().collect());
     }
 
-    /// Drops the faults, failures and routes that have not come about.
+    /// Drops the faults, failures and routes that have not happened yet.
     pub fn calm(&self) {
         let mut state = self.state();
         state.faults.clear();
@@ -87,7 +87,7 @@ impl<E: Clone> Behaviour<E> {
         self.request_failures.lock().clear();
     }
 
-    /// Checks tokens as if so much more time had passed. A login with a token past its `exp` is
+    /// Checks tokens as if this much more time had passed. A login with an expired token is
     /// refused. In a session of Azure SQL's stand-in, the next request fails with error 37396,
     /// which closes the connection.
     pub fn age_tokens(&self, by: Duration) {
@@ -121,7 +121,7 @@ impl<E: Clone> Behaviour<E> {
         });
         let _open = OpenConnection(&self.counters);
         if let Err(error) = serving.await {
-            tracing::debug!(%error, "a connection to a database ended");
+            tracing::debug!(%error, "a connection to a database failed");
         }
     }
 
@@ -134,7 +134,7 @@ impl<E: Clone> Behaviour<E> {
     }
 }
 
-/// Azure SQL alone.
+/// Faults that only Azure SQL has.
 impl Behaviour {
     /// Waits this long before the answer to each request; at the stand-in only.
     pub fn delay_queries(&self, delay: Duration) {
@@ -142,14 +142,14 @@ impl Behaviour {
     }
 
     /// The next `times` requests are not run and fail with `error`; their reset bit counts. A
-    /// class of 20 or more closes the connection. At the stand-in only. Failures that were asked
-    /// for before come first.
+    /// class of 20 or more closes the connection. At the stand-in only. Failures that were
+    /// requested before come first.
     pub fn fail_requests(&self, times: usize, error: ServerError) {
         self.request_failures.lock().push(times, error);
     }
 
     /// The next `times` logins that would succeed are routed to `host` and `port` (ENVCHANGE 20).
-    /// Servers that route to each other make a chain or a loop.
+    /// Servers that route to each other form a chain or a loop.
     pub fn route_logins(&self, times: usize, host: &str, port: u16) {
         self.state().routes.push(times, (host.to_owned(), port));
     }
@@ -176,7 +176,7 @@ impl Behaviour {
     }
 }
 
-/// What has happened at a server since it started.
+/// The events at a server since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -188,7 +188,7 @@ pub struct Counters {
     pub logins: u64,
     /// Logins that the server, or a front's engine, refused.
     pub refused_logins: u64,
-    /// Faults that have come about.
+    /// Faults that have happened.
     pub faults: u64,
     /// Azure SQL: PRELOGINs that were answered.
     pub prelogins: u64,

@@ -1,4 +1,4 @@
-//! What can go wrong in a connection, and where.
+//! Faults of a connection, and the stages that they happen at.
 
 use std::{io, time::Duration};
 
@@ -9,26 +9,26 @@ use tokio::{
 
 use super::Behaviour;
 
-/// How far a connection has come. A [`Network`](crate::network::Network) disturbs it between two
-/// of these.
+/// A stage of a connection. A [`Network`](crate::network::Network) disturbs a connection between
+/// two stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// The TCP connection is open; nothing was read from it.
+    /// The TCP connection is open; nothing has been read from it.
     Accept,
-    /// Azure SQL: PRELOGIN has arrived and is not answered.
+    /// Azure SQL: PRELOGIN has arrived, but has no answer yet.
     Prelogin,
-    /// The client has asked for TLS and has no answer.
+    /// The client has requested TLS, but has no answer yet.
     Tls,
-    /// The token has arrived and is not checked.
+    /// The token has arrived, but has not been checked.
     Login,
-    /// Fronts: the token is checked; the engine has not heard of the login.
+    /// Fronts: the token has been checked; the engine has not received the login.
     Engine,
-    /// The login was accepted, refused or routed; the client does not know it.
+    /// The login was accepted, refused or routed; the client has no answer yet.
     LoginAnswer,
-    /// Azure SQL: a request has arrived, was counted and is not run.
+    /// Azure SQL: a request has arrived and was counted, but has not run.
     Request,
-    /// Azure SQL: a request was run and is not answered. At a front: the next part of the
+    /// Azure SQL: a request has run, but has no answer yet. At a front: the next part of the
     /// engine's answer has arrived.
     Answer,
 }
@@ -46,12 +46,12 @@ impl Stage {
     ];
 }
 
-/// What happens at a stage.
+/// The fault that happens at a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// The connection continues after this time.
     Delay(Duration),
-    /// The connection stays open without an answer, until the client closes it or it is cut.
+    /// The connection stays open without an answer, until either side closes it.
     Stall,
     /// The connection is closed.
     Cut,
@@ -82,14 +82,14 @@ impl<E: Clone> Behaviour<E> {
             Fault::Stall => gone.await,
             Fault::Cut => {}
         }
-        let message = format!("{fault:?} at {stage:?}, as a test asked for");
+        let message = format!("{fault:?} at {stage:?}, as a test requested");
         Err(io::Error::new(io::ErrorKind::ConnectionAborted, message))
     }
 }
 
-/// Completes when the client has closed the connection; discards what it sends until then.
+/// Completes when the client has closed the connection; discards its bytes until then.
 async fn closed(client: &mut (impl AsyncRead + Unpin + ?Sized)) {
     let mut unread = [0; 1024];
-    // After an error, the connection is closed as well.
+    // After an error, the connection is also closed.
     while matches!(client.read(&mut unread).await, Ok(1..)) {}
 }

@@ -2,8 +2,8 @@
 //!
 //! A front speaks the database's protocol to the client and checks the token: signature,
 //! audience, validity, principal. Then it logs in to the engine with a password and
-//! relays every further byte, so that SQL is the engine's own. Nothing that a client
-//! sends reaches the engine before the token was checked.
+//! relays all further bytes, so that the engine runs the SQL. Nothing that a client
+//! sends reaches the engine before the token is checked.
 
 pub mod azure_sql;
 // Only the stand-in uses the rest.

@@ -18,7 +18,7 @@ use crate::{
     times::Times,
 };
 
-/// The length of the log: a benchmark must not fill the memory.
+/// The length of the log, so that a benchmark does not fill the memory.
 const LOG_LENGTH: usize = 10_000;
 
 /// The directory of the Azure Arc agent's keys, below its root.
@@ -156,7 +156,7 @@ impl IdentityEndpoint {
     /// Completes when `count` requests have arrived since the start.
     pub async fn wait_for_requests(&self, count: u64) {
         let mut arrived = self.state.arrived.subscribe();
-        // The sender lives in `self`: it cannot be gone while this waits.
+        // `self` owns the sender, so it is not dropped during the wait.
         let _ = arrived.wait_for(|arrived| *arrived >= count).await;
     }
 
@@ -189,7 +189,7 @@ impl IdentityEndpoint {
         self.state.lock().arc_challenge = challenge;
     }
 
-    /// Every key that the Azure Arc agent has written.
+    /// All keys that the Azure Arc agent has written.
     pub fn azure_arc_keys(&self) -> Vec<String> {
         self.state.lock().arc_keys.iter().map(|(key, _)| key.clone()).collect()
     }
@@ -281,7 +281,7 @@ impl State {
     /// request must fail with.
     pub(super) async fn admit(&self) -> Option<Fault> {
         let mut held = self.held.subscribe();
-        // The sender lives in `self`: it cannot be gone while this waits.
+        // `self` owns the sender, so it is not dropped during the wait.
         let _ = held.wait_for(|held| !held).await;
         let (latency, fault) = {
             let mut inner = self.lock();

@@ -6,7 +6,7 @@
 //!   access Azure services". Over TLS; the application knows the certificate's thumbprint.
 //! - Azure Arc: "Authenticate against Azure resources with Azure Arc-enabled servers". A
 //!   client must present a key that the agent has written to a file, a new one for every
-//!   request. The agent has a port of its own, where its path is that of IMDS.
+//!   request. The agent has a separate port, where its path is that of IMDS.
 //! - Azure Machine Learning: App Service's older protocol.
 //! - Cloud Shell: tokens of the logged-in user.
 //! - IMDS: "How to use managed identities for Azure resources on an Azure VM to acquire an
@@ -207,7 +207,7 @@ impl Host {
     }
 }
 
-/// Whether `id` is the ID of this principal that the parameter `name` has.
+/// Whether `id` is this principal's ID of the kind that the parameter `name` selects.
 fn is_it(principal: &Principal, name: &str, id: &str) -> bool {
     let own = match name {
         "client_id" | "clientid" => Some(principal.client_id.clone()),

@@ -1,13 +1,13 @@
-//! The identity endpoint, which gives an application in Azure the tokens of its managed
-//! identities.
+//! The identity endpoint, which issues the tokens of managed identities to an application in
+//! Azure.
 //!
 //! One port serves the protocols of App Service, IMDS, the Azure Arc agent, Azure Machine
 //! Learning and Cloud Shell over plain HTTP, as in Azure. Service Fabric's is on another
 //! port, over TLS. `/health` answers 200, or 503 until the endpoint is set ready.
 //!
 //! A test can change the answers, delay them or suppress them at run time, and read which
-//! requests arrived. Unlike the real endpoints, this one gives tokens for every resource
-//! that is a URI or a GUID.
+//! requests arrived. Unlike the real endpoints, it issues tokens for every resource that is
+//! a URI or a GUID.
 
 mod control;
 mod hosts;
@@ -32,7 +32,7 @@ use crate::{
 use control::State;
 use hosts::Host;
 
-/// What an [`IdentityEndpoint`] starts with.
+/// The options of an [`IdentityEndpoint`].
 #[derive(Debug, Clone, Default)]
 pub struct IdentityOptions {
     /// The address to listen on; `None`, the default, is 127.0.0.1.
@@ -41,8 +41,8 @@ pub struct IdentityOptions {
     pub host_name: Option<String>,
     /// The port; 0, the default, takes a free one. Service Fabric always has a free one.
     pub port: u16,
-    /// The secret that applications send (`IDENTITY_HEADER`); `None`, the default, makes a
-    /// random one.
+    /// The secret that applications send (`IDENTITY_HEADER`); `None`, the default, generates
+    /// a random secret.
     pub secret: Option<String>,
     /// The system-assigned identity, if there is one.
     pub system_assigned: Option<Principal>,
@@ -155,7 +155,7 @@ impl IdentityEndpoint {
         let addr = listener.addr();
         match &self.host_name {
             Some(name) => format!("{name}:{}", addr.port()),
-            // A client cannot connect to "every address".
+            // Clients cannot connect to the wildcard address.
             None if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
             None => addr.to_string(),
         }

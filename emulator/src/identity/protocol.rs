@@ -34,8 +34,8 @@ pub(super) async fn answer(
     state.record(received.clone());
     match state.admit().await {
         Some(fault) => {
-            // Without the fault: a test may have put a token into its body.
-            tracing::info!(path = received.path, "the identity endpoint fails as configured");
+            // Does not log the fault: a test may have put a token into its body.
+            tracing::info!(path = received.path, "the identity endpoint failed as configured");
             fail(fault).await
         }
         None => respond(&state, &received),
@@ -65,7 +65,7 @@ async fn read(state: &State, request: Request<Incoming>, over_tls: bool) -> Rece
 
 fn respond(state: &State, request: &Received) -> Answer {
     let Some(host) = Host::of(request) else {
-        tracing::info!(path = request.path, "the identity endpoint has nothing at this path");
+        tracing::info!(path = request.path, "the identity endpoint does not serve this path");
         return http::json(StatusCode::NOT_FOUND, &json!({"error": "not_found"}));
     };
     if request.method != host.method() {
@@ -75,13 +75,13 @@ fn respond(state: &State, request: &Received) -> Answer {
     match host.read(state, request) {
         Ok((principal, resource)) => {
             let name = &principal.name;
-            tracing::info!(path = request.path, principal = name, resource, "a token is issued");
+            tracing::info!(path = request.path, principal = name, resource, "token issued");
             let signed = state.hand_out(&principal, resource);
             http::json(StatusCode::OK, &host.token(&principal, resource, &signed))
         }
         Err(refusal) => {
             let (status, reason) = (refusal.status, &refusal.description);
-            tracing::info!(path = request.path, %status, reason, "a token is refused");
+            tracing::info!(path = request.path, %status, reason, "token refused");
             let answer = http::json(status, &host.refusal(&refusal));
             match refusal.challenge {
                 Some(challenge) => with_header(answer, WWW_AUTHENTICATE, &challenge),

@@ -1,6 +1,6 @@
-//! The allow-list: a statement is written again from the clauses that the compiler reads, and
-//! must then equal the client's. Any other clause is refused by name, whichever clauses the
-//! parser learns.
+//! The allow-list: a statement is rebuilt from the clauses that the compiler reads, and must
+//! equal the client's. Any other clause is refused by name, including clauses that future
+//! versions of the parser accept.
 
 use std::fmt::Display;
 
@@ -27,7 +27,7 @@ pub(super) fn parse(sql: &str) -> Result<Vec<Statement>, SqlError> {
     })
 }
 
-/// Refuses `given` unless it has the words of `rebuilt`; names the first other words.
+/// Refuses `given` unless it has the words of `rebuilt`. The error names the first others.
 pub(super) fn only(rebuilt: &str, given: &impl Display) -> Result<(), SqlError> {
     let given = given.to_string();
     let (mut known, mut words) = (rebuilt.split_whitespace(), given.split_whitespace().peekable());
@@ -81,7 +81,7 @@ pub(super) fn rows(given: &Insert) -> Result<&Values, SqlError> {
     Ok(values)
 }
 
-/// The name of a table, which has nothing else.
+/// The name of a table, without further clauses.
 pub(super) fn table(factor: &TableFactor) -> Result<String, SqlError> {
     let TableFactor::Table { name, .. } = factor else {
         return Err(SqlError::unsupported(factor.to_string()));
@@ -90,7 +90,7 @@ pub(super) fn table(factor: &TableFactor) -> Result<String, SqlError> {
     local(name)
 }
 
-/// The arguments of a call, which has nothing else; `None` is the asterisk of `count(*)`.
+/// The arguments of a call without further clauses; `None` is the asterisk of `count(*)`.
 pub(super) fn arguments(function: &Function) -> Result<Vec<Option<&Expr>>, SqlError> {
     let FunctionArguments::List(given) = &function.args else {
         only(&function.name.to_string(), function)?;

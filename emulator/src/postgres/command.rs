@@ -10,7 +10,7 @@ pub(super) enum Command {
     Begin,
     Commit,
     Rollback,
-    /// There is nothing to do.
+    /// Has no effect here.
     Nothing,
 }
 
@@ -20,7 +20,7 @@ const COMMANDS: [(&str, Command, &str); 11] = [
     ("START TRANSACTION", Command::Begin, "START TRANSACTION"),
     ("COMMIT", Command::Commit, "COMMIT"),
     ("ROLLBACK", Command::Rollback, "ROLLBACK"),
-    // They clean a session, which keeps nothing of the kind here.
+    // They reset parts of a session that do not exist here.
     ("CLOSE ALL", Command::Nothing, "CLOSE CURSOR ALL"),
     ("SET SESSION AUTHORIZATION DEFAULT", Command::Nothing, "SET"),
     ("RESET ROLE", Command::Nothing, "RESET"),
@@ -30,8 +30,8 @@ const COMMANDS: [(&str, Command, &str); 11] = [
     ("DISCARD SEQUENCES", Command::Nothing, "DISCARD SEQUENCES"),
 ];
 
-/// The settings that clients make, and the values that this engine behaves by. Without
-/// values, no value changes an answer here.
+/// The settings that clients change, and the values that match this engine's behaviour. A
+/// setting without a list accepts every value, because no value changes an answer here.
 const SETTINGS: [(&str, &[&str]); 10] = [
     ("application_name", &[]),
     ("client_encoding", &["utf8"]),

@@ -118,7 +118,7 @@ impl Compiler<'_> {
     }
 }
 
-/// A table as the only one whose columns an expression can name.
+/// Makes this table the only table whose columns an expression can name.
 fn source(table: &str, columns: &[Column]) -> Vec<Source> {
     vec![Source { name: table.to_owned(), columns: columns.to_vec() }]
 }

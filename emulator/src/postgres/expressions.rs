@@ -45,7 +45,7 @@ pub(super) struct Compiler<'a> {
     pub(super) engine: &'a Embedded,
     /// The user and the database of the session.
     pub(super) names: &'a [String; 2],
-    /// The types of the parameters, by number, as far as the client or the statement gives them.
+    /// The types of the parameters, by number, as far as the client or the statement states them.
     pub(super) parameters: Vec<Option<Type>>,
     pub(super) sources: Vec<Source>,
     pub(super) aggregated: bool,
@@ -99,7 +99,7 @@ impl<'a> Compiler<'a> {
             } => {
                 let to = data_type(to)?;
                 if to.base == Type::VARCHAR && to.modifier != -1 {
-                    // This cast cuts a text off, which an assignment refuses.
+                    // This cast truncates text, but an assignment refuses longer text.
                     return Err(SqlError::unsupported(expr.to_string()));
                 }
                 self.assigned(inner, &to)?

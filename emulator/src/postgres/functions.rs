@@ -1,4 +1,4 @@
-//! SQLite functions that translated statements call. They do what PostgreSQL does.
+//! SQLite functions that translated statements call. They behave as PostgreSQL does.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) fn register(sqlite: &Connection, engine: &Arc<Embedded>) -> rusqlite:
         from.and_then(|from| cast(value, &from.base, &to?)).map_err(SqlError::into_sqlite)
     })?;
     sqlite.create_scalar_function("pg_average", 2, flags, |context| {
-        // There is no sum without rows.
+        // Without rows, there is no sum.
         let Some(sum) = context.get::<Option<i64>>(0)? else { return Ok(None) };
         let average = numeric::average(sum, context.get(1)?).map_err(SqlError::into_sqlite)?;
         Ok(Some(average.to_string()))

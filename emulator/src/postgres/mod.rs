@@ -1,7 +1,7 @@
 //! A small PostgreSQL engine on SQLite, in this process. A
 //! [`PostgresFront`](crate::front::postgres::PostgresFront) checks the tokens and relays to it.
 //!
-//! It serves the quickstart, the examples, and tests of logins and pools. It understands
+//! It serves the quickstart, the examples, and tests of logins and pools. It supports
 //!
 //! - the simple and the extended protocol, with parameters in binary; statements that are
 //!   sent together are one transaction;
@@ -12,11 +12,11 @@
 //!   `numeric(p, s)`, `date`; `serial` and identity columns; constraints of single columns;
 //!   `AND`, `OR`, comparisons, casts, `count` and `avg`;
 //! - transactions, with the failed state between an error and `ROLLBACK`; the settings that
-//!   drivers make, and the statements that clean a session.
+//!   drivers change, and the statements that reset a session.
 //!
 //! It refuses everything else with an error that names the construct: SQLSTATE 0A000, 42883
-//! for a function, and 42601 for a syntax that its parser does not know. It never answers
-//! differently from PostgreSQL; `tests/postgres/stand_in.rs` of this repository compares both.
+//! for a function, and 42601 for syntax that its parser does not support. Its answers never
+//! differ from PostgreSQL's; `tests/postgres/stand_in.rs` of this repository compares both.
 //! The known differences: it does not check privileges, it orders text as the `C` locale does,
 //! transactions are serializable and one of them writes at a time, and a cancel request has no
 //! effect.
@@ -66,7 +66,7 @@ use session::{Session, SessionHandle};
 const SERVER_VERSION: &str = "16.6";
 const VERSION: &str = "PostgreSQL 16.6 (stand-in of entra-pool's emulator, on SQLite)";
 
-/// How many bytes wait in memory between the front and the engine.
+/// The size of the buffer between the front and the engine, in bytes.
 const BUFFER: usize = 64 * 1024;
 
 /// The embedded engine.
@@ -80,8 +80,8 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// An engine for these tables, which other engines cannot read: each declares types in
-    /// its own way. Clients find the same tables under each of the database `names`.
+    /// An engine for these tables. Other engines cannot read them, because each engine declares
+    /// types in its own way. Each of the database `names` refers to the same tables.
     pub fn new(database: Arc<Database>, names: Vec<String>) -> Arc<Self> {
         let (sequences, keys) = (Mutex::default(), RandomPidSecretKeyGenerator::default());
         Arc::new(Self { database, names, sequences, keys })
@@ -104,7 +104,7 @@ impl Embedded {
         let engine = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = serve(stream, engine).await {
-                tracing::debug!(%error, "PostgreSQL: a session ended");
+                tracing::debug!(%error, "PostgreSQL: a session failed");
             }
         });
         client
@@ -141,8 +141,8 @@ async fn serve(stream: DuplexStream, engine: Arc<Embedded>) -> io::Result<()> {
         let processed =
             process_message(message, &mut socket, login, simple, prepared, copy, cancel).await;
         if let Err(error) = processed {
-            // Any error, whatever the message, fails the transaction. Before the login there is
-            // none.
+            // Any error, whatever the message, fails the transaction. Before the login there is no
+            // transaction.
             if let Ok(session) = SessionHandle::of(&socket) {
                 session.lock().fail();
             }
@@ -193,7 +193,7 @@ impl StartupHandler for Login {
     }
 }
 
-/// An error that ends the connection.
+/// An error that closes the connection.
 fn fatal(error: SqlError) -> PgWireError {
     PgWireError::UserError(Box::new(error.with_severity("FATAL")))
 }

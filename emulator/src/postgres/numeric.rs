@@ -11,7 +11,7 @@ pub(super) const DIGITS: i32 = 28;
 
 pub(super) fn parse(text: &str) -> Result<Decimal, SqlError> {
     let number = text.trim();
-    // `Decimal` reads underscores as well.
+    // `Decimal` also accepts underscores.
     let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || b"+-.".contains(&byte));
     match Decimal::from_str_exact(number) {
         Ok(decimal) if is_plain => Ok(without_negative_zero(decimal)),

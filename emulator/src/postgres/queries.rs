@@ -17,7 +17,7 @@ use super::{
     values::Ty,
 };
 
-/// A statement for SQLite, and what the client learns about it before it runs.
+/// A statement for SQLite, with the description that the client gets before it runs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Compiled {
     /// Instead of SQL.
@@ -35,7 +35,7 @@ struct Items {
     columns: Vec<(String, Ty)>,
 }
 
-/// Reads a statement; the client may give the types of its parameters.
+/// Reads a statement; the client may specify the types of its parameters.
 pub(super) fn compile(
     sqlite: &Connection,
     names: &[String; 2],
@@ -47,7 +47,7 @@ pub(super) fn compile(
     let mut compiler = Compiler::new(sqlite, engine, names, given);
     let mut items = Items::default();
     let (tag, sql) = match statement {
-        // The pool's cleaning asks which statements SQL has prepared. Here it cannot prepare any.
+        // The pool's reset asks which statements SQL has prepared. SQL cannot prepare any here.
         Statement::Query(query)
             if query.to_string().ends_with("pg_prepared_statement() WHERE from_sql") =>
         {
@@ -229,7 +229,7 @@ impl Compiler<'_> {
             targets.push(target);
         }
         if targets.is_empty() {
-            // Fewer values than columns leave the others to their defaults.
+            // With fewer values than columns, the other columns get their defaults.
             let width = values.rows.first().map_or(0, |row| row.content.len());
             targets = columns.iter().take(width).collect();
         }

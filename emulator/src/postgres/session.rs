@@ -1,4 +1,4 @@
-//! A session: its SQLite connection, its transaction, and what it runs.
+//! A session: its SQLite connection, its transaction, and its statements.
 
 use std::sync::Arc;
 

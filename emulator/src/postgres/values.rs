@@ -15,7 +15,7 @@ use super::{error::SqlError, numeric};
 
 const EPOCH: Date = date!(2000 - 01 - 01);
 
-/// A type, and its modifier as PostgreSQL numbers it (`atttypmod`): -1 is none.
+/// A type, and its modifier as PostgreSQL numbers it (`atttypmod`): -1 means no modifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ty {
     pub(super) base: Type,
@@ -179,7 +179,7 @@ pub(super) fn cast(value: Value, from: &Type, to: &Ty) -> Result<Value, SqlError
         }
         (Value::Text(text), &Type::VARCHAR) if to.modifier != -1 => {
             let kept: String = text.chars().take(size as usize).collect();
-            // PostgreSQL cuts off blanks.
+            // PostgreSQL removes trailing spaces.
             if text[kept.len()..].bytes().any(|byte| byte != b' ') {
                 let message = format!("value too long for type character varying({size})");
                 return Err(SqlError::new("22001", message));

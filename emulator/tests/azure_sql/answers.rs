@@ -1,5 +1,5 @@
-//! What SQL Server returns by its documentation, and what the stand-in does: the same, or a
-//! refusal that names the construct. Never another result.
+//! Compares the stand-in with SQL Server's documentation: it returns the same result, or a
+//! refusal that names the construct, and never another result.
 
 use tiberius::{ColumnData, ColumnType, Row};
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time};
@@ -446,7 +446,7 @@ const SET_UP: &str = "CREATE TABLE few (id int IDENTITY(1,1) PRIMARY KEY, n int,
     INSERT INTO few (n, name, price) VALUES (1, N'a', 1.5), (NULL, N'B', 0.75), (2, N'c', 1.75)";
 
 #[tokio::test]
-async fn an_answer_is_sql_servers_or_a_refusal() {
+async fn every_answer_is_sql_servers_or_a_refusal() {
     let setup = Setup::new().await;
     setup.client().await.rows(SET_UP).await.unwrap();
     let mut wrong = Vec::new();
@@ -479,7 +479,7 @@ fn shown(row: &Row) -> String {
     cells.collect::<Vec<_>>().join(", ")
 }
 
-/// A value with its type's name in front.
+/// A value, after the name of its type.
 fn cell(row: &Row, index: usize, column: ColumnType, value: &ColumnData<'_>) -> String {
     fn text(name: &str, value: Option<impl ToString>) -> String {
         format!("{name} {}", value.map_or("NULL".to_owned(), |value| value.to_string()))

@@ -1,4 +1,4 @@
-//! What goes wrong where a test wants it.
+//! Faults at the stages that a test requests.
 
 use std::{
     sync::Arc,
@@ -14,32 +14,32 @@ use tokio::{
 
 use crate::{AUDIENCE, Ask, Setup, number};
 
-/// Lets everything else run until `done`.
+/// Runs other tasks until `done`.
 async fn until(done: impl Fn() -> bool) {
     let waiting = async {
         while !done() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(10), waiting).await.expect("it comes to this within 10 s");
+    timeout(Duration::from_secs(10), waiting).await.expect("the condition is met within 10 s");
 }
 
 /// A login and a request with an answer.
-async fn all_the_way(setup: &Setup) -> tiberius::Result<()> {
+async fn log_in_and_query(setup: &Setup) -> tiberius::Result<()> {
     let mut client = setup.login(setup.config(&setup.token(0))).await?;
     client.rows("SELECT 1 UNION ALL SELECT 2").await.map(drop)
 }
 
 #[tokio::test]
-async fn a_connection_is_cut_where_it_was_asked_for_and_as_often() {
+async fn connections_are_cut_at_the_requested_stage_as_often_as_requested() {
     for stage in Stage::ALL {
         let setup = Setup::new().await;
         setup.server.behaviour().disturb(2, stage, Fault::Cut);
         for cut in 1..=2 {
-            all_the_way(&setup).await.expect_err(&format!("{stage:?}"));
+            log_in_and_query(&setup).await.expect_err(&format!("{stage:?}"));
             assert_eq!(setup.server.counters().faults, cut, "{stage:?}");
         }
-        all_the_way(&setup).await.unwrap();
+        log_in_and_query(&setup).await.unwrap();
         let counters = setup.server.counters();
         let prelogins = if stage <= Stage::Prelogin { 1 } else { 3 };
         let logins = if stage <= Stage::Login { 1 } else { 3 };
@@ -50,7 +50,7 @@ async fn a_connection_is_cut_where_it_was_asked_for_and_as_often() {
 }
 
 #[tokio::test]
-async fn a_stalled_connection_stays_open_until_its_client_goes() {
+async fn a_stalled_connection_stays_open_until_the_client_closes_it() {
     for stage in Stage::ALL {
         let setup = Setup::new().await;
         setup.server.behaviour().disturb(usize::MAX, stage, Fault::Stall);
@@ -61,30 +61,30 @@ async fn a_stalled_connection_stays_open_until_its_client_goes() {
             }
         };
         tokio::select! {
-            ended = all_the_way(&setup) => panic!("{stage:?}: {ended:?}"),
+            ended = log_in_and_query(&setup) => panic!("{stage:?}: {ended:?}"),
             () = stalled => assert_eq!(setup.server.counters().open_connections, 1, "{stage:?}"),
         }
         until(|| setup.server.counters().open_connections == 0).await;
         setup.server.behaviour().calm();
-        all_the_way(&setup).await.unwrap();
+        log_in_and_query(&setup).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn after_a_delay_all_goes_on() {
+async fn connections_continue_after_a_delay() {
     let setup = Setup::new().await;
     for stage in Stage::ALL {
         let delay = Duration::from_millis(3);
         let began = std::time::Instant::now();
         setup.server.behaviour().disturb(1, stage, Fault::Delay(delay));
-        all_the_way(&setup).await.unwrap();
+        log_in_and_query(&setup).await.unwrap();
         assert!(began.elapsed() >= delay, "{stage:?}");
     }
     assert_eq!(setup.server.counters().faults, Stage::ALL.len() as u64);
 }
 
 #[tokio::test]
-async fn requests_fail_as_asked_for_and_severe_errors_end_the_session() {
+async fn requests_fail_as_requested_and_severe_errors_close_the_session() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     let behaviour = setup.server.behaviour();
@@ -100,7 +100,7 @@ async fn requests_fail_as_asked_for_and_severe_errors_end_the_session() {
 }
 
 #[tokio::test]
-async fn a_token_that_expires_ends_its_session_with_the_next_request() {
+async fn the_next_request_after_the_tokens_expiry_closes_the_session() {
     let setup = Setup::new().await;
     let later = SystemTime::now() + Duration::from_secs(3600);
     let token = setup.issuer.sign(&setup.shop, AUDIENCE, later, 0);
@@ -117,7 +117,7 @@ async fn a_token_that_expires_ends_its_session_with_the_next_request() {
 }
 
 #[tokio::test]
-async fn a_login_can_be_routed_without_end() {
+async fn a_login_can_be_routed_forever() {
     let setup = Setup::new().await;
     setup.server.behaviour().route_logins(usize::MAX, "elsewhere", 1);
     for routed in 1..=3 {
@@ -128,7 +128,7 @@ async fn a_login_can_be_routed_without_end() {
 }
 
 #[tokio::test]
-async fn strict_without_its_protocol_name_gets_no_answer() {
+async fn tds_8_without_its_alpn_name_gets_no_answer() {
     let setup = Setup::new().await;
     for name in [None, Some("tds/8.0")] {
         let mut config = setup.tls_client(&rustls::version::TLS13);
@@ -149,7 +149,7 @@ async fn strict_without_its_protocol_name_gets_no_answer() {
 }
 
 #[tokio::test]
-async fn a_server_can_be_had_with_one_version_of_tls() {
+async fn a_server_can_be_limited_to_one_version_of_tls() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let mut tls = None;
         let setup = Setup::new().await;

@@ -1,6 +1,6 @@
-//! The stand-in for Azure SQL, asked by a driver that was made for the real
-//! one.
-#![allow(clippy::disallowed_methods)] // It lives in real time, as the server does.
+//! Tests the stand-in for Azure SQL with a driver that was written for Azure
+//! SQL itself.
+#![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
 mod answers;
 mod faults;
@@ -104,7 +104,7 @@ impl Setup {
     /// A client of TDS 8.0, whose packets' status bits can be set.
     async fn client_with_bits(&self, bits: &Arc<AtomicU8>) -> Client<Compat<StatusBits>> {
         let mut config = self.config(&self.token(1500));
-        // In TDS: the connection has TLS already.
+        // NOT_SUPPORTED: the connection already uses TLS.
         config.encryption(EncryptionLevel::NotSupported);
         let stream = raw::connect(self.server.addr(), &self.authority.path()).await;
         Client::connect(config, StatusBits { stream, bits: Arc::clone(bits) }.compat())
@@ -224,7 +224,7 @@ async fn tokens_of_every_length_log_in() {
 }
 
 #[tokio::test]
-async fn logins_are_refused_with_the_errors_of_azure() {
+async fn logins_are_refused_with_azures_errors() {
     let setup = Setup::new().await;
     let now = SystemTime::now();
     let (later, past) = (now + Duration::from_secs(60), now - Duration::from_secs(60));
@@ -266,19 +266,19 @@ async fn logins_are_refused_with_the_errors_of_azure() {
     let mut config = setup.config("");
     config.authentication(AuthMethod::sql_server("sa", "secret"));
     let error = setup.login(config).await.unwrap_err();
-    assert!(number(&error) == 18456 && error.to_string().contains("tokens only"), "{error}");
+    assert!(number(&error) == 18456 && error.to_string().contains("accepts only"), "{error}");
     assert_eq!((setup.server.counters().logins, setup.server.counters().refused_logins), (0, 7));
 
     setup.directory.remove("shop-identity");
     assert_eq!(number(&setup.login(setup.config(&setup.token(0))).await.unwrap_err()), 18456);
-    // An audience without its slash is the same one.
+    // A trailing slash of the audience makes no difference.
     setup.directory.add(setup.shop.clone());
     let token = setup.issuer.sign(&setup.shop, AUDIENCE.trim_end_matches('/'), later, 0);
     setup.login(setup.config(&token)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_login_without_a_database_is_to_master() {
+async fn a_login_without_a_database_uses_master() {
     let setup = Setup::new().await;
     let mut config = setup.config(&setup.token(0));
     config.database("");
@@ -290,7 +290,7 @@ async fn a_login_without_a_database_is_to_master() {
 }
 
 #[tokio::test]
-async fn failures_and_routes_are_as_many_as_asked_for() {
+async fn logins_fail_and_are_routed_as_often_as_requested() {
     let setup = Setup::new().await;
     setup
         .server
@@ -312,7 +312,7 @@ async fn failures_and_routes_are_as_many_as_asked_for() {
 }
 
 #[tokio::test]
-async fn types_come_back_as_they_went_in() {
+async fn values_of_every_type_are_read_as_they_were_written() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     client
@@ -372,7 +372,7 @@ async fn types_come_back_as_they_went_in() {
 }
 
 #[tokio::test]
-async fn a_parameter_of_another_type_is_refused_by_name() {
+async fn a_parameter_of_an_unsupported_type_is_refused_by_name() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     let values: [(&dyn ToSql, &str); 8] = [
@@ -398,7 +398,7 @@ async fn a_parameter_of_another_type_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn parameters_are_what_they_were_declared_as() {
+async fn parameters_have_their_declared_types() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     let row = client
@@ -430,14 +430,14 @@ async fn parameters_are_what_they_were_declared_as() {
         client.execute("DELETE FROM names WHERE name = @P1", &[&"oNe"]).await.unwrap().total(),
         1
     );
-    // Too many digits for the stand-in: refused where it is used, and the session goes on.
+    // Too many digits for the stand-in: refused where it is used, and the session continues.
     let large = Numeric::new_with_scale(10_i128.pow(30), 0);
     assert_eq!(number(&client.query("SELECT @P1", &[&large]).await.unwrap_err()), 102);
     assert_eq!(client.one::<i32>("SELECT COUNT(*) FROM names").await, Some(0));
 }
 
 #[tokio::test]
-async fn numbers_of_new_rows_are_told() {
+async fn identity_values_of_new_rows_are_returned() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     client
@@ -456,7 +456,7 @@ async fn numbers_of_new_rows_are_told() {
 }
 
 #[tokio::test]
-async fn transactions_end_either_way_by_request_and_by_statement() {
+async fn transactions_commit_and_roll_back_by_request_and_by_statement() {
     let setup = Setup::new().await;
     let (mut client, mut other) = (setup.client().await, setup.client().await);
     client.rows("CREATE TABLE t (n int)").await.unwrap();
@@ -491,7 +491,7 @@ async fn transactions_end_either_way_by_request_and_by_statement() {
     assert_eq!(client.error("COMMIT").await, 3902);
     assert_eq!(client.error("ROLLBACK").await, 3903);
     assert_eq!(number(&client.commit_transaction().await.unwrap_err()), 3902);
-    // A procedure must leave as many transactions as it found.
+    // A procedure must not change the number of open transactions.
     assert_eq!(number(&client.execute("BEGIN TRAN", &[]).await.unwrap_err()), 266);
     assert_eq!(client.one::<i32>("SELECT @@TRANCOUNT").await, Some(1));
 }
@@ -510,7 +510,7 @@ async fn an_error_ends_its_statement_or_the_transaction() {
 }
 
 #[tokio::test]
-async fn temporary_tables_are_the_sessions_own() {
+async fn each_session_has_its_own_temporary_tables() {
     let setup = Setup::new().await;
     let (mut one, mut two) = (setup.client().await, setup.client().await);
     one.rows("CREATE TABLE #t (n int); INSERT INTO #t VALUES (1)").await.unwrap();
@@ -518,7 +518,7 @@ async fn temporary_tables_are_the_sessions_own() {
     two.rows("CREATE TABLE #t (name nvarchar(5)); INSERT INTO #t VALUES (N'x')").await.unwrap();
     assert_eq!(one.one::<i32>("SELECT n FROM #t").await, Some(1));
     assert_eq!(two.one::<String>("SELECT * FROM #t").await.as_deref(), Some("x"));
-    // What a procedure makes for itself goes with it.
+    // A procedure's temporary tables are dropped when it ends.
     one.execute("CREATE TABLE #own (n int); INSERT INTO #own VALUES (1)", &[]).await.unwrap();
     assert_eq!(one.error("SELECT * FROM #own").await, 208);
 }
@@ -546,7 +546,7 @@ async fn set_up_scripts_run_twice() {
 }
 
 #[tokio::test]
-async fn sessions_write_at_the_same_time() {
+async fn sessions_write_concurrently() {
     let setup = Arc::new(Setup::new().await);
     setup
         .client()
@@ -574,7 +574,7 @@ async fn sessions_write_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_lock_is_waited_for_as_long_as_said() {
+async fn a_session_waits_for_a_lock_until_its_lock_timeout() {
     let setup = Setup::new().await;
     let (mut one, mut two) = (setup.client().await, setup.client().await);
     one.rows("CREATE TABLE t (n int); BEGIN TRAN; INSERT INTO t VALUES (1)").await.unwrap();
@@ -584,7 +584,7 @@ async fn a_lock_is_waited_for_as_long_as_said() {
 }
 
 #[tokio::test]
-async fn a_large_result_comes_in_many_packets() {
+async fn a_large_result_is_sent_in_many_packets() {
     let setup = Setup::new().await;
     let mut config = setup.config(&setup.token(0));
     config.packet_size(512);
@@ -599,7 +599,7 @@ async fn a_large_result_comes_in_many_packets() {
 }
 
 #[tokio::test]
-async fn what_is_not_understood_is_error_102_and_nothing_else_happens() {
+async fn an_unsupported_statement_fails_with_error_102_and_has_no_effect() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     for (text, construct) in [
@@ -622,7 +622,7 @@ async fn what_is_not_understood_is_error_102_and_nothing_else_happens() {
 }
 
 #[tokio::test]
-async fn a_reset_undoes_the_session_but_not_the_isolation_level() {
+async fn a_reset_clears_the_session_but_not_the_isolation_level() {
     let setup = Setup::new().await;
     let bits = Arc::new(AtomicU8::new(0));
     let mut client = setup.client_with_bits(&bits).await;
@@ -655,7 +655,7 @@ async fn a_reset_rolls_back_and_the_old_descriptor_is_refused() {
     bits.store(RESET_SKIP_TRANSACTION, Ordering::Relaxed);
     assert_eq!(client.one::<i32>("SELECT @@TRANCOUNT").await, Some(1), "the transaction is kept");
     bits.store(RESET, Ordering::Relaxed);
-    // The driver still thinks that it is in the transaction.
+    // The driver still sends the transaction's descriptor.
     assert_eq!(client.error("SELECT 1").await, 3989);
     assert_eq!(client.error("SELECT 1").await, 3989);
     let mut other = setup.client_with_bits(&bits).await;
@@ -664,7 +664,7 @@ async fn a_reset_rolls_back_and_the_old_descriptor_is_refused() {
 }
 
 #[tokio::test]
-async fn an_attention_stops_a_statement_and_the_session_goes_on() {
+async fn an_attention_stops_a_statement_and_the_session_continues() {
     let setup = Setup::new().await;
     let bits = Arc::new(AtomicU8::new(0));
     setup.client_with_bits(&bits).await.rows(&numbers("n", 900)).await.unwrap();
@@ -676,7 +676,7 @@ async fn an_attention_stops_a_statement_and_the_session_goes_on() {
         {
             let asking = client.simple_query(slow);
             tokio::pin!(asking);
-            // Until the server has the request.
+            // Waits until the server has the request.
             while setup.server.counters().requests == before {
                 assert!(futures::poll!(asking.as_mut()).is_pending());
                 tokio::task::yield_now().await;
@@ -689,7 +689,7 @@ async fn an_attention_stops_a_statement_and_the_session_goes_on() {
 }
 
 #[tokio::test]
-async fn a_change_that_is_stopped_leaves_nothing_behind() {
+async fn a_cancelled_change_has_no_effect() {
     let setup = Setup::new().await;
     let bits = Arc::new(AtomicU8::new(0));
     let (mut one, mut two) =
@@ -702,10 +702,10 @@ async fn a_change_that_is_stopped_leaves_nothing_behind() {
     {
         let asking = one.simple_query(slow);
         tokio::pin!(asking);
-        // Until it has the lock, which it keeps for long.
+        // Waits until the first session has the lock, which it holds for a long time.
         loop {
             assert!(futures::poll!(asking.as_mut()).is_pending());
-            // It changes nothing, also where the lock is taken in the middle.
+            // This changes nothing, even if the lock is taken while it runs.
             match two.rows("SET LOCK_TIMEOUT 0; DELETE FROM t WHERE i = -3").await {
                 Ok(_) => tokio::task::yield_now().await,
                 Err(error) => break assert_eq!(number(&error), 1222),
@@ -713,7 +713,7 @@ async fn a_change_that_is_stopped_leaves_nothing_behind() {
         }
     }
     one.cancel_query().await.unwrap();
-    // What SQLite has rolled back, the client knows of.
+    // The client knows whether SQLite has rolled back.
     one.rows("IF @@TRANCOUNT > 0 ROLLBACK").await.unwrap();
     assert_eq!(one.one::<i32>(changed).await, Some(0));
     one.begin_transaction().await.unwrap();
@@ -721,7 +721,7 @@ async fn a_change_that_is_stopped_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_gives_its_locks_back() {
+async fn a_dropped_connection_releases_its_locks() {
     let setup = Setup::new().await;
     let (mut one, mut two) = (setup.client().await, setup.client().await);
     one.rows("CREATE TABLE t (n int); BEGIN TRAN; INSERT INTO t VALUES (1)").await.unwrap();
@@ -740,7 +740,7 @@ async fn a_dropped_connection_gives_its_locks_back() {
 }
 
 #[tokio::test]
-async fn tls_sessions_are_resumed_and_strict_comes_first() {
+async fn tls_sessions_of_tds_8_are_resumed() {
     let setup = Setup::new().await;
     for (version, packet_size) in [(&rustls::version::TLS13, 3), (&rustls::version::TLS12, 4096)] {
         let connector = tokio_rustls::TlsConnector::from(Arc::new(setup.tls_client(version)));
@@ -750,7 +750,7 @@ async fn tls_sessions_are_resumed_and_strict_comes_first() {
             let name = "localhost".try_into().unwrap();
             let mut stream = connector.connect(name, stream).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"tds/8.0"[..]));
-            // PRELOGIN: VERSION and nothing else, byte by byte or at once.
+            // PRELOGIN with VERSION only, byte by byte or at once.
             let prelogin = [18, 1, 0, 20, 0, 0, 1, 0, 0, 0, 6, 0, 6, 255, 0, 0, 0, 0, 0, 0];
             for part in prelogin.chunks(packet_size) {
                 stream.write_all(part).await.unwrap();
@@ -779,7 +779,7 @@ async fn handshake_in_packets(
             }
             let length = (packet.len() as u16).to_be_bytes();
             packet[2..4].copy_from_slice(&length);
-            // In pieces, for the server to put together.
+            // Sent in pieces, which the server must reassemble.
             for part in packet.chunks(7) {
                 stream.write_all(part).await.unwrap();
             }
@@ -800,7 +800,7 @@ async fn handshake_in_packets(
 }
 
 #[tokio::test]
-async fn a_handshake_in_packets_is_resumed_and_tickets_come_bare() {
+async fn a_tls_session_in_packets_is_resumed_and_tickets_are_bare_records() {
     const PRELOGIN: [u8; 26] =
         [18, 1, 0, 26, 0, 0, 1, 0, 0, 0, 11, 0, 6, 1, 0, 17, 0, 1, 255, 0, 0, 0, 0, 0, 0, 1];
     for kind in [0x12, 0x04] {
@@ -825,7 +825,7 @@ async fn a_handshake_in_packets_is_resumed_and_tickets_come_bare() {
                     tls.read_tls(&mut &bytes[..read]).unwrap();
                     tls.process_new_packets().unwrap();
                 }
-                // What is no login ends the connection, which counts it first.
+                // The server counts the connection, then closes it, because this is not a login.
                 std::io::Write::write_all(&mut tls.writer(), &[1, 1, 0, 8, 0, 0, 0, 0]).unwrap();
                 let mut bytes = Vec::new();
                 tls.write_tls(&mut bytes).unwrap();
@@ -841,7 +841,7 @@ async fn a_handshake_in_packets_is_resumed_and_tickets_come_bare() {
     }
 }
 
-/// Keeps what is logged.
+/// Keeps the log.
 #[derive(Clone, Default)]
 struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
 
@@ -865,7 +865,7 @@ async fn no_token_is_logged() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    // For the whole process: the other tests log there too, under other names.
+    // For the whole process: other tests also log here, with other database names.
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let setup = Setup::with(|options| options.databases = vec!["logged".into()]).await;
     let later = SystemTime::now() + Duration::from_secs(60);
@@ -877,9 +877,9 @@ async fn no_token_is_logged() {
         assert_eq!(setup.login(config).await.is_ok(), accepted);
     }
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    for event in ["a login succeeds", "a login is refused"] {
-        let told = text.lines().any(|line| line.contains(event) && line.contains("\"logged\""));
-        assert!(told, "{event}: {text}");
+    for event in ["login succeeded", "login refused"] {
+        let logged = text.lines().any(|line| line.contains(event) && line.contains("\"logged\""));
+        assert!(logged, "{event}: {text}");
     }
     for token in [good, bad] {
         for part in token.split('.') {
@@ -889,7 +889,7 @@ async fn no_token_is_logged() {
 }
 
 #[tokio::test]
-async fn what_is_no_tds_closes_its_own_connection_only() {
+async fn bytes_that_are_not_tds_close_only_their_own_connection() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     for bytes in [
@@ -903,14 +903,14 @@ async fn what_is_no_tds_closes_its_own_connection_only() {
         let mut stream = TcpStream::connect(setup.server.addr()).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         stream.shutdown().await.unwrap();
-        // Whatever the server says, it ends: with a reset, where it had not read all.
+        // The connection ends in any case: with a reset, if the server has not read all bytes.
         drop(stream.read_to_end(&mut Vec::new()).await);
     }
     assert_eq!(client.one::<i32>("SELECT 1").await, Some(1));
 }
 
 #[tokio::test]
-async fn connections_can_be_cut_and_the_server_goes_away_and_comes_back() {
+async fn connections_can_be_cut_and_the_server_can_stop_and_restart() {
     let setup = Setup::new().await;
     let mut client = setup.client().await;
     setup.server.cut_connections().await;
@@ -929,7 +929,7 @@ async fn connections_can_be_cut_and_the_server_goes_away_and_comes_back() {
 }
 
 #[tokio::test]
-async fn answers_are_delayed_as_long_as_said() {
+async fn answers_are_delayed_as_requested() {
     let setup = Setup::new().await;
     let delay = Duration::from_millis(60);
     setup.server.behaviour().delay_logins(delay);

@@ -1,4 +1,4 @@
-//! Messages as drivers send them that the emulator's own tests do not use.
+//! Messages of drivers that the other tests of the emulator do not use.
 
 use crate::{
     Setup,
@@ -58,7 +58,7 @@ const DONE_MORE: [u8; 3] = [0xfe, 1, 0];
 const DONE: [u8; 13] = [0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 #[tokio::test]
-async fn statements_are_prepared_and_run_as_odbc_and_tedious_do() {
+async fn statements_are_prepared_and_run_as_by_odbc_and_tedious() {
     let setup = Setup::new().await;
     let mut raw = Raw::session(&setup).await;
     let (declared, sql) = (text("@P1 int"), text("SELECT @P1 + 1 AS n"));
@@ -71,7 +71,7 @@ async fn statements_are_prepared_and_run_as_odbc_and_tedious_do() {
     let execute = |handle, value| call(12, &[int(Some(handle), false), int(Some(value), false)]);
     let answer = raw.ask(RPC, &request(&[execute(1, 6)], 0xff)).await;
     assert!(contains(&answer, &row(7)) && !contains(&answer, &[0xac, 0, 0]), "{answer:?}");
-    // A new statement in place of an old one.
+    // A new statement replaces an old one.
     let answer = raw.ask(RPC, &request(&[prepare_execute(Some(1), 1)], 0xff)).await;
     assert!(contains(&answer, &returned(0, "", 2)));
     let lost = "Could not find prepared statement with handle 1.".to_owned();
@@ -88,7 +88,7 @@ async fn statements_are_prepared_and_run_as_odbc_and_tedious_do() {
     assert!(number == 2812 && message.contains("report"), "{message}");
     let unsound = call(11, &[int(None, true), text(""), text("SELECT FROM WHERE")]);
     assert_eq!(error(&raw.ask(RPC, &request(&[unsound], 0xff)).await).0, 102);
-    // Handles go with a reset.
+    // A reset drops the handles.
     let reset = request(&[execute(2, 6)], 0xff);
     raw.send_with(RPC, 0x08, &reset).await;
     let answer = raw.answer().await;
@@ -96,7 +96,7 @@ async fn statements_are_prepared_and_run_as_odbc_and_tedious_do() {
 }
 
 #[tokio::test]
-async fn several_calls_in_one_message_are_answered_one_after_the_other() {
+async fn several_calls_in_one_message_are_answered_in_order() {
     let setup = Setup::new().await;
     let mut raw = Raw::session(&setup).await;
     let select = |value: i32| call(10, &[text(&format!("SELECT {value} AS n"))]);
@@ -112,7 +112,7 @@ async fn several_calls_in_one_message_are_answered_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn output_parameters_come_back() {
+async fn output_parameters_are_returned() {
     let setup = Setup::new().await;
     let mut raw = Raw::session(&setup).await;
     let execute = |sql: &str| {
@@ -148,7 +148,7 @@ async fn the_end_of_a_transaction_may_begin_the_next() {
     raw.ask(BATCH, &request(first, utf16("INSERT INTO t VALUES (7)"))).await;
     let back = [&[8, 0][..], &savepoint, &[0]].concat();
     let answer = raw.ask(TRANSACTION, &request(first, back)).await;
-    assert_eq!(answer[0], 0xfd, "back to the savepoint: {answer:?}");
+    assert_eq!(answer[0], 0xfd, "rolled back to the savepoint: {answer:?}");
     for (end, change) in [(7, 9), (8, 10)] {
         let insert = utf16("INSERT INTO t VALUES (1)");
         let open = if descriptor == 0 { first } else { descriptor };
@@ -164,7 +164,7 @@ async fn the_end_of_a_transaction_may_begin_the_next() {
     }
     let rows = raw.ask(BATCH, &request(descriptor, utf16("SELECT COUNT(*) AS n FROM t"))).await;
     assert!(contains(&rows, &row(1)), "the second was rolled back: {rows:?}");
-    // Without a transaction, neither is done.
+    // Without a transaction, both fail.
     raw.ask(TRANSACTION, &request(descriptor, vec![8, 0, 0, 0])).await;
     let answer = raw.ask(TRANSACTION, &request(0, vec![7, 0, 0, 1, 2, 0])).await;
     assert_eq!((error(&answer).0, begun(&answer)), (3902, None));
@@ -183,5 +183,5 @@ async fn a_bulk_insert_is_refused_by_name() {
     let (number, text) = error(&raw.ask(7, &[0x81, 1, 0]).await);
     assert!(number == 102 && text.contains("message of type 7"), "{text}");
     let answer = raw.ask(BATCH, &batch("SELECT COUNT(*) AS n FROM t")).await;
-    assert!(contains(&answer, &row(0)), "the session goes on: {answer:?}");
+    assert!(contains(&answer, &row(0)), "the session continues: {answer:?}");
 }

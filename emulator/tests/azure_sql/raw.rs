@@ -1,5 +1,5 @@
-//! A client that sends the bytes of others.
-#![allow(dead_code)] // Each test binary uses some of it.
+//! A client that sends the bytes of other drivers.
+#![allow(dead_code)] // Each test binary uses a part.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -45,7 +45,7 @@ pub(crate) async fn connect(server: SocketAddr, ca: &Path) -> TlsStream<TcpStrea
     connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
 }
 
-/// A server to log in to.
+/// A server that clients log in to.
 pub(crate) trait Target {
     async fn connect(&self) -> Box<dyn Stream>;
     fn valid_token(&self) -> String;
@@ -105,7 +105,7 @@ pub(crate) fn headers(transaction: u64) -> Vec<u8> {
 }
 
 impl Raw {
-    /// A connection whose PRELOGIN is answered.
+    /// A connection whose PRELOGIN has been answered.
     pub(crate) async fn hello(target: &impl Target) -> Self {
         let mut raw = Self(target.connect().await);
         // VERSION, ENCRYPTION (not supported), FEDAUTHREQUIRED.
@@ -136,26 +136,26 @@ impl Raw {
             let status = u8::from(index == last) | if index == 0 { bits } else { 0 };
             let length = (part.len() as u16 + 8).to_be_bytes();
             let header = [kind, status, length[0], length[1], 0, 0, 1, 0];
-            // A server that has closed the connection is seen by the answer.
+            // If the server has closed the connection, reading the answer shows it.
             drop(self.0.write_all(&[&header[..], part].concat()).await);
         }
         drop(self.0.flush().await);
     }
 
-    /// A message without its end.
+    /// Sends a message without its end.
     pub(crate) async fn send_open(&mut self, kind: u8, payload: &[u8]) {
         let header = [kind, 0, 0, payload.len() as u8 + 8, 0, 0, 1, 0];
         self.0.write_all(&[&header[..], payload].concat()).await.unwrap();
         self.0.flush().await.unwrap();
     }
 
-    /// The next message's payload; empty where the server closes the connection.
+    /// The next message's payload; empty if the server closes the connection.
     pub(crate) async fn answer(&mut self) -> Vec<u8> {
         let mut payload = Vec::new();
         loop {
             let mut header = [0; 8];
             let read = timeout(Duration::from_secs(60), self.0.read_exact(&mut header));
-            if read.await.expect("there is an answer within 60 s").is_err() {
+            if read.await.expect("an answer arrives within 60 s").is_err() {
                 return payload;
             }
             assert_eq!(header[0], 4);

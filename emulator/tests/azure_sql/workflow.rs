@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// What FEDAUTHINFO says, by its identifiers.
+/// The information in FEDAUTHINFO, by its identifiers.
 fn info(answer: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let number = |at: usize| u32::from_le_bytes(answer[at..at + 4].try_into().unwrap()) as usize;
     assert_eq!(answer[0], 0xee);
@@ -43,7 +43,7 @@ async fn every_workflow_of_the_drivers_logs_in() {
 }
 
 #[tokio::test]
-async fn tokens_are_judged_alike_however_they_come() {
+async fn every_workflow_refuses_the_same_tokens() {
     let setup = Setup::new().await;
     let past = SystemTime::now() - Duration::from_secs(1);
     let expired = setup.issuer.sign(&setup.shop, AUDIENCE, past, 0);
@@ -68,7 +68,7 @@ async fn tokens_are_judged_alike_however_they_come() {
 }
 
 #[tokio::test]
-async fn another_message_than_the_token_ends_the_connection() {
+async fn a_message_other_than_the_token_closes_the_connection() {
     let setup = Setup::new().await;
     let token = token_message(&setup.token(0));
     for (kind, payload) in [
@@ -94,7 +94,7 @@ async fn another_message_than_the_token_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_does_not_keep_its_connection() {
+async fn the_connection_of_a_silent_client_is_closed() {
     let setup =
         Setup::with(|options| options.endpoint.login_timeout = Duration::from_millis(1500)).await;
     let mut before_login = Raw::hello(&setup).await;

@@ -1,4 +1,4 @@
-//! Tokens that are not valid, and clients that break off, hold still, or come all at once.
+//! Invalid tokens, and clients that disconnect, stall, or connect all at once.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,7 @@ fn unsigned(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn nothing_reaches_the_engine_before_the_token_was_checked() {
+async fn nothing_reaches_the_engine_before_the_token_is_checked() {
     let setup = Setup::new().await;
     let network = Network::to(setup.engine.addr()).unwrap();
     network.record(true);
@@ -74,7 +74,7 @@ async fn nothing_reaches_the_engine_before_the_token_was_checked() {
     let recordings = network.take_recordings();
     assert_eq!(recordings.len(), 17);
     for recording in recordings {
-        // One packet of type PRELOGIN, which the front makes itself.
+        // One packet of type PRELOGIN, which the front itself creates.
         assert_eq!(recording.to_server[0], 18);
         assert_eq!(packet_borders(&recording.to_server), [recording.to_server.len()]);
     }
@@ -83,7 +83,7 @@ async fn nothing_reaches_the_engine_before_the_token_was_checked() {
 }
 
 #[tokio::test]
-async fn a_handshake_cut_or_stalled_at_any_border_leaves_nothing_behind() {
+async fn a_handshake_cut_or_stalled_at_any_border_leaves_no_connection_open() {
     let setup =
         Setup::with(|options| options.endpoint.login_timeout = Duration::from_millis(700)).await;
     let to_front = Network::to(setup.front.addr()).unwrap();
@@ -109,7 +109,7 @@ async fn a_handshake_cut_or_stalled_at_any_border_leaves_nothing_behind() {
             let network = Network::to(setup.front.addr()).unwrap();
             network.disturb(1, fault);
             let login = setup.login_at(network.addr().port(), token);
-            // A client that is not answered waits; the front has given up by then.
+            // A client without an answer waits; the front has given up by then.
             let _ = tokio::time::timeout(Duration::from_secs(3), login).await;
         })
         .await;
@@ -123,7 +123,7 @@ async fn a_handshake_cut_or_stalled_at_any_border_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_engine_that_breaks_off_or_stalls_at_any_border_is_a_typed_refusal() {
+async fn an_engine_cut_or_stalled_at_any_border_causes_error_40613() {
     let authority = Authority::new().unwrap();
     let engine = crate::engine(&authority).await;
     let network = Network::to(engine.addr()).unwrap();
@@ -146,7 +146,7 @@ async fn an_engine_that_breaks_off_or_stalls_at_any_border_is_a_typed_refusal() 
             let after = After::Packets(packet, packet_borders);
             network.disturb(1, network::Fault { towards: Towards::Client, after, act });
             match setup.login(&setup.token(0)).await {
-                // Tickets of TLS 1.3 come behind what counts.
+                // The last packets are tickets of TLS 1.3, which the login does not need.
                 Ok(_) => assert!(packet + 3 >= borders, "{act:?} after {packet} of {borders}"),
                 Err(tiberius::error::Error::Server(error)) => assert_eq!(error.code(), 40613),
                 Err(other) => panic!("{act:?} after {packet} of {borders}: {other}"),
@@ -161,9 +161,9 @@ async fn an_engine_that_breaks_off_or_stalls_at_any_border_is_a_typed_refusal() 
 }
 
 #[tokio::test]
-async fn faults_come_about_at_every_stage() {
+async fn faults_happen_at_every_stage() {
     let setup = Setup::new().await;
-    let all_the_way = async || {
+    let log_in_and_query = async || {
         let mut client = setup.login(&setup.token(0)).await?;
         client.simple_query("SELECT 1 UNION ALL SELECT 2").await?.into_results().await
     };
@@ -173,11 +173,11 @@ async fn faults_come_about_at_every_stage() {
             setup.front.behaviour().disturb(1, stage, fault);
             match fault {
                 Fault::Stall => tokio::select! {
-                    ended = all_the_way() => panic!("{stage:?}: {ended:?}"),
+                    ended = log_in_and_query() => panic!("{stage:?}: {ended:?}"),
                     () = until(|| setup.front.counters().faults > before) => {}
                 },
-                Fault::Cut => drop(all_the_way().await.expect_err(&format!("{stage:?}"))),
-                _ => drop(all_the_way().await.unwrap()),
+                Fault::Cut => drop(log_in_and_query().await.expect_err(&format!("{stage:?}"))),
+                _ => drop(log_in_and_query().await.unwrap()),
             }
             assert_eq!(setup.front.counters().faults, before + 1, "{stage:?} {fault:?}");
             until(|| {
@@ -187,7 +187,7 @@ async fn faults_come_about_at_every_stage() {
             .await;
         }
     }
-    all_the_way().await.unwrap();
+    log_in_and_query().await.unwrap();
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn five_hundred_logins_at_once_all_succeed() {
 }
 
 #[tokio::test]
-async fn a_front_that_goes_away_takes_its_connections_with_it() {
+async fn a_front_that_stops_closes_its_connections() {
     let setup = Setup::new().await;
     let sessions = [Raw::session(&setup).await, Raw::session(&setup).await];
     let Setup { front, engine, .. } = setup;

@@ -1,4 +1,4 @@
-//! Where a connection's bytes can be cut between two packets.
+//! The positions at which a connection can be cut between two packets.
 
 /// Types of TLS records (RFC 8446, B.1).
 const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=23;
@@ -18,7 +18,7 @@ pub(crate) fn packet_borders(sent: &[u8]) -> Vec<usize> {
     };
     let mut borders = Vec::new();
     let mut start = 0;
-    // Of a record that goes on in the next packet.
+    // The rest of a record that continues in the next packet.
     let mut record_left = 0;
     while let Some(first) = sent.get(start) {
         if TLS_RECORDS.contains(first) {
@@ -54,9 +54,9 @@ pub(crate) fn packet_borders(sent: &[u8]) -> Vec<usize> {
 }
 
 #[test]
-fn packets_records_in_them_and_bare_records_end_where_they_end() {
+fn borders_are_the_ends_of_packets_and_of_tls_records() {
     let prelogin = [18, 1, 0, 10, 0, 0, 0, 0, 0, 1];
-    // Two records, of which the second goes on in the next packet.
+    // Two records, of which the second continues in the next packet.
     let hello = [18, 0, 0, 20, 0, 0, 0, 0, 22, 3, 3, 0, 2, 7, 7, 20, 3, 3, 0, 2];
     let rest = [18, 1, 0, 10, 0, 0, 0, 0, 9, 9];
     let bare = [23, 3, 3, 0, 3, 1, 2, 3];

@@ -1,4 +1,4 @@
-//! Engines that are down, refuse, route, or cannot be trusted.
+//! Engines that are unavailable, refuse, route, or cannot be trusted.
 
 use entra_pool_emulator::{
     azure_sql::ServerError,
@@ -14,14 +14,14 @@ use tokio::{
 use crate::{Setup, engine, engine_with, one};
 
 #[tokio::test]
-async fn an_engine_that_is_down_is_a_transient_error_and_comes_back() {
+async fn an_unavailable_engine_causes_a_transient_error() {
     let setup = Setup::new().await;
     let mut open = setup.login(&setup.token(0)).await.unwrap();
     setup.engine.go_away().await.unwrap();
     open.simple_query("SELECT 1").await.map(drop).unwrap_err();
     let (number, text) = setup.refusal(&setup.token(0)).await;
     assert!(number == 40613 && text.contains("'orders' on server 'localhost'"), "{text}");
-    // Whoever has no valid token learns nothing of the engine.
+    // A client without a valid token gets no information about the engine.
     assert_eq!(setup.refusal("no token").await.0, 18456);
     setup.engine.come_back().unwrap();
     let mut client = setup.login(&setup.token(0)).await.unwrap();
@@ -31,7 +31,7 @@ async fn an_engine_that_is_down_is_a_transient_error_and_comes_back() {
 }
 
 #[tokio::test]
-async fn what_the_engine_says_to_the_login_is_handed_on() {
+async fn the_engines_answer_to_the_login_is_forwarded() {
     let setup = Setup::with(|options| {
         let login = EngineLogin { user: "shop_login".into(), password: "wrong".into() };
         options.engine_logins.insert("shop-identity".into(), login);
@@ -49,7 +49,7 @@ async fn what_the_engine_says_to_the_login_is_handed_on() {
 }
 
 #[tokio::test]
-async fn routes_of_the_engine_are_followed_by_the_front() {
+async fn the_front_follows_the_engines_routing() {
     let setup = Setup::new().await;
     let far = engine(&setup.authority).await;
     setup.engine.behaviour().route_logins(1, "localhost\\far", far.addr().port());
@@ -57,7 +57,7 @@ async fn routes_of_the_engine_are_followed_by_the_front() {
     assert_eq!(one::<String>(&mut client, "SELECT SUSER_SNAME()").await.unwrap(), "shop_login");
     assert_eq!((far.counters().logins, setup.engine.counters().routed_logins), (1, 1));
     assert_eq!(far.behaviour().server_name(), "localhost\\far");
-    // In a circle.
+    // A loop.
     let port = setup.engine.addr().port();
     setup.engine.behaviour().route_logins(usize::MAX, "localhost", port);
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
@@ -65,7 +65,7 @@ async fn routes_of_the_engine_are_followed_by_the_front() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_gets_no_password() {
+async fn an_engine_without_a_trusted_certificate_gets_no_password() {
     let other = Authority::new().unwrap();
     let setup = Setup::with(|options| {
         options.engine_trust = EngineTrust::CaFile(other.path());
@@ -74,13 +74,13 @@ async fn a_certificate_that_is_not_trusted_gets_no_password() {
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
     let counters = setup.engine.counters();
     assert_eq!((counters.prelogins, counters.logins, counters.refused_logins), (1, 0, 0));
-    // Another name than the certificate's.
+    // A host name that is not in the certificate.
     let setup = Setup::with(|options| options.engine.0 = "127.0.0.1".into()).await;
     assert_eq!(setup.refusal(&setup.token(0)).await.0, 40613);
 }
 
 #[tokio::test]
-async fn an_engine_without_tls_gets_nothing_but_the_prelogin() {
+async fn an_engine_without_tls_gets_only_the_prelogin() {
     let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = engine.local_addr().unwrap().port();
     let received = tokio::spawn(async move {
@@ -99,7 +99,7 @@ async fn an_engine_without_tls_gets_nothing_but_the_prelogin() {
 }
 
 #[tokio::test]
-async fn a_container_with_a_certificate_of_its_own_is_taken_where_that_is_asked_for() {
+async fn a_self_signed_certificate_is_accepted_if_the_options_allow_it() {
     let own = ServerCertificate::self_signed(&["container"]).unwrap();
     let authority = Authority::new().unwrap();
     for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {

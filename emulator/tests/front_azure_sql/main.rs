@@ -1,5 +1,5 @@
 //! Azure SQL's login in front of an engine that knows only SQL logins.
-#![allow(clippy::disallowed_methods)] // It lives in real time, as the server does.
+#![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
 mod attacks;
 mod borders;
@@ -104,7 +104,7 @@ fn shop_login() -> EngineLogin {
     EngineLogin { user: "shop_login".into(), password: PASSWORD.into() }
 }
 
-/// A server that takes the SQL login of the front, and no tokens of its issuer.
+/// A server that accepts the SQL login of the front, and no tokens of its issuer.
 async fn engine(authority: &Authority) -> AzureSqlServer {
     engine_with(authority, |_| {}).await
 }
@@ -132,14 +132,14 @@ async fn one<T: tiberius::FromSqlOwned>(
     T::from_sql_owned(row.into_iter().next().unwrap()).unwrap()
 }
 
-/// Lets everything else run until `done`.
+/// Runs other tasks until `done`.
 async fn until(done: impl Fn() -> bool) {
     let waiting = async {
         while !done() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(30), waiting).await.expect("it comes to this within 30 s");
+    timeout(Duration::from_secs(30), waiting).await.expect("the condition is met within 30 s");
 }
 
 impl raw::Target for Setup {
@@ -185,7 +185,7 @@ fn passwords_are_not_in_debug_output() {
 }
 
 #[tokio::test]
-async fn statements_and_results_of_every_size_go_both_ways() {
+async fn statements_and_results_of_every_size_are_relayed() {
     let setup = Setup::new().await;
     let mut client = setup.login(&setup.token(1500)).await.unwrap();
     let create = "CREATE TABLE t (id int IDENTITY(1,1) PRIMARY KEY, story nvarchar(max))";
@@ -204,7 +204,7 @@ async fn statements_and_results_of_every_size_go_both_ways() {
 }
 
 #[tokio::test]
-async fn clients_of_tds_8_log_in_with_either_library_and_reset_their_session() {
+async fn tds_8_clients_log_in_with_either_library_and_reset_their_session() {
     let setup = Setup::new().await;
     let login = |fed_auth: &[u8]| {
         let mut login = raw::login7(fed_auth);
@@ -237,13 +237,13 @@ async fn users_from_the_external_provider_are_translated_for_the_engine() {
     let setup = Setup::new().await;
     let mut raw = raw::Raw::session(&setup).await;
     let batch = |sql: &str| [raw::headers(0), raw::utf16(sql)].concat();
-    // The embedded engine has no users; it names what it does not understand.
+    // The embedded engine has no users. It names the construct that it does not support.
     let known = "CREATE USER [shop-identity] FROM EXTERNAL PROVIDER";
     let (number, own) = raw::error(&raw.ask(raw::BATCH, &batch(known)).await);
     let for_login = "CREATE USER [shop-identity] FOR LOGIN [shop_login]";
     let (_, direct) = raw::error(&raw.ask(raw::BATCH, &batch(for_login)).await);
     assert_eq!((number, own), (102, direct));
-    // With a reset: the engine acknowledges it, then refuses THROW, which it does not understand.
+    // With a reset: the engine acknowledges it, then refuses THROW, which it does not support.
     let unknown = "CREATE USER [nobody's] FROM EXTERNAL PROVIDER;";
     raw.send_with(raw::BATCH, 0x08, &batch(unknown)).await;
     let answer = raw.answer().await;
@@ -251,11 +251,11 @@ async fn users_from_the_external_provider_are_translated_for_the_engine() {
     let (number, text) = raw::error(answer);
     assert!(number == 102 && text.contains("THROW 50000"), "{number}: {text}");
     let answer = raw.ask(raw::BATCH, &batch("SELECT 7 AS n")).await;
-    assert!(raw::contains(&answer, &[0xd1, 4, 7, 0, 0, 0]), "the session goes on");
+    assert!(raw::contains(&answer, &[0xd1, 4, 7, 0, 0, 0]), "the session continues");
 }
 
 #[tokio::test]
-async fn failures_routes_and_delays_are_as_many_as_asked_for() {
+async fn failures_routes_and_delays_happen_as_often_as_requested() {
     let setup = Setup::new().await;
     let behaviour = setup.front.behaviour();
     behaviour.fail_logins(2, ServerError::new(40613, 20, "Database is not currently available."));

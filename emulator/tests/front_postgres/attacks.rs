@@ -1,4 +1,4 @@
-//! Clients that break off, hold still, or come all at once.
+//! Clients that disconnect, stall, or connect all at once.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{DATABASE, Service, client_tls};
 
-/// A TLS connection that was asked for by SSLRequest.
+/// A TLS connection that was requested by SSLRequest.
 pub(super) async fn tls_stream(service: &Service) -> TlsStream<TcpStream> {
     try_tls_stream(service).await.unwrap()
 }
@@ -48,7 +48,7 @@ pub(super) fn password(token: &str) -> Vec<u8> {
     message
 }
 
-/// A session, and what came up to its first ReadyForQuery.
+/// A session, and the messages up to its first ReadyForQuery.
 pub(super) async fn log_in(
     service: &Service,
     principal: &Principal,
@@ -63,7 +63,7 @@ pub(super) async fn log_in(
     (stream, answer)
 }
 
-/// After each byte of TLS's handshake, and of what comes before it and after it on the wire.
+/// After each byte of the TLS handshake, and of the bytes before and after it.
 #[tokio::test]
 async fn a_connection_cut_after_each_byte_leaves_nothing_open() {
     let service = Service::start().await;
@@ -94,9 +94,9 @@ async fn a_connection_cut_after_each_byte_leaves_nothing_open() {
     service.wait_until_idle("shop-cut").await;
 }
 
-/// After each byte of what is inside TLS: the startup packet and the token.
+/// After each byte inside TLS: the startup packet and the token.
 #[tokio::test]
-async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_open() {
+async fn a_login_aborted_or_stalled_after_each_byte_leaves_nothing_open() {
     let service = Service::start_with(|options| {
         options.login_timeout = Duration::from_millis(1_000);
     })
@@ -112,7 +112,7 @@ async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_open() {
             let mut stream = try_tls_stream(service).await.ok()?;
             stream.write_all(&sent[..length]).await.ok()?;
             stream.flush().await.ok()?;
-            // Every other one is held open; the front closes it.
+            // Every other connection stays open; the front closes it.
             (length % 2 == 1).then_some(stream)
         })
         .buffer_unordered(16)
@@ -122,7 +122,7 @@ async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_open() {
     assert!(stalled.len() > sent.len() / 8, "{}", stalled.len());
     for mut stream in stalled {
         let mut rest = Vec::new();
-        // The request for the password, and then the end of the connection.
+        // The request for the password, and then the connection closes.
         let _ = stream.read_to_end(&mut rest).await;
         assert!(rest.len() <= 9, "{rest:?}");
     }
@@ -132,7 +132,7 @@ async fn a_login_broken_off_or_stalled_after_each_byte_leaves_nothing_open() {
 
 /// Half of a ClientHello, by SSLRequest and by direct TLS, and then silence.
 #[tokio::test]
-async fn a_handshake_that_stalls_ends_after_the_login_timeout() {
+async fn a_stalled_handshake_ends_after_the_login_timeout() {
     const LIMIT: Duration = Duration::from_millis(500);
     let service = Service::start_with(|options| options.login_timeout = LIMIT).await;
     let tls = rustls::ClientConnection::new(
@@ -149,7 +149,7 @@ async fn a_handshake_that_stalls_ends_after_the_login_timeout() {
         }
         stream.write_all(&hello[..hello.len() / 2]).await.unwrap();
         let start = Instant::now();
-        // It is open until then.
+        // The connection is open until the timeout.
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest).await;
         assert!(rest.is_empty(), "{rest:?}");
@@ -159,7 +159,7 @@ async fn a_handshake_that_stalls_ends_after_the_login_timeout() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_the_protocol_s_are_refused() {
+async fn bytes_that_violate_the_protocol_are_refused() {
     let service = Service::start().await;
     let too_long = [0, 0, 0x27, 0x11, 0, 3, 0, 0];
     for (bytes, code) in [
@@ -198,7 +198,7 @@ async fn bytes_that_are_not_the_protocol_s_are_refused() {
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.contains(&format!("C{code}\0")), "{bytes:?}: {answer:?}");
     }
-    // Requests without an end.
+    // An endless sequence of requests.
     let mut stream = TcpStream::connect(service.front.addr()).await.unwrap();
     for _ in 0..10 {
         let _ = stream.write_all(b"\0\0\0\x08\x04\xd2\x16\x30").await;

@@ -1,4 +1,4 @@
-//! Who is granted access, and how the others are refused.
+//! Logins that are granted access, and logins that are refused.
 
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +37,7 @@ async fn a_principal_logs_in_as_its_role() {
         let whoami = "SELECT concat(session_user, ' ', current_user, ' ', current_database())";
         let expected = format!("shop-identity shop-identity {DATABASE}");
         assert_eq!(text(&client, whoami).await, expected, "{length}");
-        // Not a SET SESSION AUTHORIZATION that a pool's cleaning would undo.
+        // Not by a SET SESSION AUTHORIZATION, which a pool's reset would undo.
         client.batch_execute("DISCARD ALL").await.unwrap();
         assert_eq!(text(&client, whoami).await, expected, "{length}");
     }
@@ -69,7 +69,7 @@ async fn psql_logs_in() {
     }
 }
 
-/// Every token that is not the role's: the service's texts, and nothing reaches the engine.
+/// Tokens that the role does not accept: the service's messages, and nothing reaches the engine.
 #[tokio::test]
 async fn a_refused_token_does_not_reach_the_engine() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -117,7 +117,7 @@ async fn a_refused_token_does_not_reach_the_engine() {
         let expected = ("28P01".to_owned(), (*message).to_owned());
         assert_eq!(service.refusal(&config).await, expected, "{what}");
     }
-    // The same token, after its time.
+    // The same token, after its expiry.
     service.front.control().age_tokens(Duration::from_secs(7_200));
     assert_eq!(service.refusal(&service.config(&shop)).await.1, cases[0].2);
 
@@ -157,7 +157,7 @@ async fn direct_tls_needs_alpn() {
 }
 
 #[tokio::test]
-async fn the_engine_s_own_refusals_are_handed_on() {
+async fn the_engines_refusals_are_forwarded() {
     let service = Service::start().await;
     let shop = service.principal("shop-limited");
     let mut config = service.config(&shop);
@@ -174,7 +174,7 @@ async fn the_engine_s_own_refusals_are_handed_on() {
 }
 
 #[tokio::test]
-async fn logins_fail_as_often_as_asked_for() {
+async fn logins_fail_as_often_as_requested() {
     let service = Service::start().await;
     let shop = service.principal("shop-failing");
     let starting = LoginError::new("57P03", "the database system is starting up");
@@ -189,10 +189,10 @@ async fn logins_fail_as_often_as_asked_for() {
     service.connect(&shop).await;
 }
 
-/// By SCRAM, which is also spoken where the rule is `md5`, or without a password. The front
-/// uses a given account as it is.
+/// By SCRAM, which PostgreSQL also uses if the rule is `md5`, or without a password. The front
+/// does not change an account that the options name.
 #[tokio::test]
-async fn the_engine_is_logged_in_to_by_scram_or_trust() {
+async fn the_front_logs_in_to_the_engine_by_scram_or_trust() {
     for method in ["scram-sha-256", "md5", "trust"] {
         let rule = format!("host all all 127.0.0.1/32 {method}");
         let engine = super::PostgresServer::start_with_rule(&rule).await;
@@ -217,7 +217,7 @@ async fn the_engine_is_logged_in_to_by_scram_or_trust() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_in_the_options_is_the_engine_s_refusal() {
+async fn a_wrong_password_in_the_options_causes_the_engines_refusal() {
     let service = Service::start_with(|options| {
         let given = EngineLogin { user: "menu".to_owned(), password: "wrong".to_owned() };
         options.engine_logins.insert("shop-wrong".to_owned(), given);
@@ -232,7 +232,7 @@ async fn a_wrong_password_in_the_options_is_the_engine_s_refusal() {
 }
 
 #[tokio::test]
-async fn an_engine_that_wants_another_method_is_named() {
+async fn an_unsupported_authentication_method_is_named() {
     let engine = super::PostgresServer::start_with_rule("host all all 127.0.0.1/32 password").await;
     engine.sql("CREATE ROLE menu LOGIN PASSWORD 'soup'").await;
     let given = EngineLogin { user: "menu".to_owned(), password: "soup".to_owned() };

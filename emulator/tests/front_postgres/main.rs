@@ -1,6 +1,6 @@
-//! The login front of PostgreSQL, with a real server as its engine.
+//! The login front for PostgreSQL, with a real server as its engine.
 #![cfg(unix)]
-#![allow(clippy::disallowed_methods)] // Real sockets, real time.
+#![allow(clippy::disallowed_methods)] // Uses real sockets and the real clock.
 
 mod attacks;
 mod logins;
@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, Config, Error, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// One engine for all tests that leave it running; each test has a front and roles of its own.
+/// One engine for all tests that do not stop it; each test has its own front and roles.
 async fn engine() -> &'static PostgresServer {
     static ENGINE: OnceCell<PostgresServer> = OnceCell::const_new();
     ENGINE.get_or_init(PostgresServer::start).await
@@ -94,7 +94,7 @@ impl Service {
         sqlstate(&self.connect_with(config).await.map(drop).expect_err("the login is accepted"))
     }
 
-    /// Until neither the front nor the engine has a connection of `role`.
+    /// Waits until neither the front nor the engine has a connection of `role`.
     async fn wait_until_idle(&self, role: &str) {
         self.front.control().wait_until(|counters| counters.open_connections == 0).await;
         self.engine.wait_until_gone(role).await;
@@ -132,7 +132,7 @@ async fn connect(engine: &PostgresServer, config: &Config) -> Result<Client, Err
     }
     let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await?;
     tokio::spawn(async move {
-        // Tests that cut connections look at the client.
+        // Tests that cut connections check the client.
         let _ = connection.await;
     });
     Ok(client)

@@ -1,4 +1,4 @@
-//! The engine is down, restarts, or does not answer.
+//! The engine is unavailable, restarts, or does not answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::{PostgresServer, Service, connect, options, sqlstate, text};
 
 #[tokio::test]
-async fn an_engine_that_restarts_is_used_again() {
+async fn an_engine_is_used_again_after_a_restart() {
     let engine = PostgresServer::start().await;
     let (issuer, directory) = (Arc::new(Issuer::new()), Arc::new(Directory::default()));
     let front = PostgresFront::start(options(&engine, &issuer, &directory)).unwrap();
@@ -40,7 +40,7 @@ async fn an_engine_that_restarts_is_used_again() {
 }
 
 #[tokio::test]
-async fn an_engine_that_does_not_answer_is_given_up() {
+async fn a_login_to_a_silent_engine_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://postgres@{}/postgres", silent.local_addr().unwrap());
     let service = Service::start_with(|options| {
@@ -80,12 +80,12 @@ async fn faults_happen_where_they_were_requested() {
         control.disturb(1, stage, Fault::Stall);
         let faults = 3 * number as u64 + 3;
         tokio::select! {
-            _ = service.connect_with(&config) => panic!("{stage:?} is passed"),
+            _ = service.connect_with(&config) => panic!("the login continued after {stage:?}"),
             () = control.wait_until(|counters| counters.faults == faults) => {}
         }
     }
     service.wait_until_idle("shop-faults").await;
-    // Requested and cancelled.
+    // A fault that is requested and then cancelled.
     control.disturb(usize::MAX, FrontStage::Login, Fault::Cut);
     control.calm();
     let client = service.connect(&shop).await;
@@ -99,21 +99,21 @@ async fn faults_happen_where_they_were_requested() {
 }
 
 #[tokio::test]
-async fn an_administrator_that_cannot_manage_roles_is_named() {
+async fn an_administrator_without_the_right_to_manage_roles_is_reported() {
     let service = Service::start_with(|options| {
         options.engine_url = options.engine_url.replace("user=postgres", "user=nobody-known");
     })
     .await;
     let shop = service.principal("shop-unmanaged");
     let (code, message) = service.refusal(&service.config(&shop)).await;
-    // Not 28P01, which would be the client's token.
+    // Not 28P01, which would blame the client's token.
     assert_eq!(code, "58000", "{message}");
     assert!(message.contains("cannot manage roles"), "{message}");
     service.front.prepare().await.unwrap_err();
 }
 
 #[test]
-fn engine_urls_that_cannot_work_are_refused_at_the_start() {
+fn unusable_engine_urls_are_refused_at_the_start() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let engine = super::engine().await;

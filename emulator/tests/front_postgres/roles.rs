@@ -1,4 +1,4 @@
-//! Roles in the engine: which the front creates, and which it leaves alone.
+//! Roles in the engine: those that the front creates, and those that it does not change.
 
 use entra_pool_emulator::{
     front::postgres::PostgresFront,
@@ -8,7 +8,7 @@ use entra_pool_emulator::{
 use super::{Service, options, text};
 
 #[tokio::test]
-async fn a_role_of_others_is_not_touched() {
+async fn a_role_that_the_front_did_not_create_is_not_changed() {
     let service = Service::start().await;
     let owner = service.principal("theirs");
     service.engine.sql("CREATE ROLE theirs LOGIN PASSWORD 'soup'").await;
@@ -19,14 +19,14 @@ async fn a_role_of_others_is_not_touched() {
     assert_eq!(code, "28000");
     assert!(message.starts_with("role \"theirs\" was not created by this front"), "{message}");
     assert_eq!(service.engine.value(STATE).await, before);
-    // The superuser has a role like any other.
+    // The superuser's role is treated like any other.
     let root = service.principal("postgres");
     assert_eq!(service.refusal(&service.config(&root)).await.0, "28000");
 }
 
 /// Another front, and this one after a restart, sets the password again.
 #[tokio::test]
-async fn a_front_takes_over_the_roles_of_its_predecessor() {
+async fn a_front_takes_over_the_roles_of_another_front() {
     let service = Service::start().await;
     let shop = service.principal("shop-moved");
     let first = service.connect(&shop).await;
@@ -34,15 +34,15 @@ async fn a_front_takes_over_the_roles_of_its_predecessor() {
     let second = second.unwrap();
     let at_second = service.config_at(second.addr().port(), &shop);
     service.connect_with(&at_second).await.unwrap();
-    // The password that the first one has is not the role's any more.
+    // The first front's password is no longer valid for the role.
     service.connect(&shop).await;
     service.connect_with(&at_second).await.unwrap();
-    // Sessions do not mind.
+    // Open sessions continue.
     assert_eq!(text(&first, "SELECT 'still here'").await, "still here");
 }
 
 #[tokio::test]
-async fn a_dropped_role_is_created_again_for_a_principal_of_the_directory() {
+async fn a_dropped_role_is_recreated_for_a_principal_in_the_directory() {
     let service = Service::start().await;
     let shop = service.principal("shop-dropped");
     drop(service.connect(&shop).await);
@@ -50,7 +50,7 @@ async fn a_dropped_role_is_created_again_for_a_principal_of_the_directory() {
     service.engine.sql("DROP ROLE \"shop-dropped\"").await;
     service.connect(&shop).await;
     service.directory.remove("shop-dropped");
-    // The role is marked with the principal's object ID, so it is granted access still.
+    // The role is marked with the principal's object ID, so it is still granted access.
     service.connect(&shop).await;
 }
 
@@ -69,14 +69,14 @@ async fn entra_administrators_create_principals() {
     let named = Principal::new("shop-named", PrincipalKind::UserAssigned);
     let client = service.connect(&named).await;
     assert_eq!(text(&client, "SELECT session_user::text").await, "shop-named");
-    // Another principal does not get the role by its token.
+    // Another principal cannot log in to the role with its token.
     let mut thief = service.config(&Principal::new("thief", PrincipalKind::User));
     thief.user("shop-named");
     let (code, message) = service.refusal(&thief).await;
     assert_eq!(code, "28P01");
     assert_eq!(message, "Azure AD access token not valid for role shop-named");
 
-    // By object ID, the role's name is free.
+    // With an object ID, the role can have any name.
     let guest = Principal::new("ann@contoso.com", PrincipalKind::User);
     let with_oid = format!(
         "SELECT pgaadauth_create_principal_with_oid('Ann''s \"role\"', '{}', 'user', true, true)",
@@ -91,7 +91,7 @@ async fn entra_administrators_create_principals() {
     let expected = format!("Ann's \"role\" user {} 1 1", guest.object_id);
     assert_eq!(text(&ann, list).await, expected);
 
-    // A role exists, a type is wrong, an ID is not one, the caller is not an administrator.
+    // An existing role, a wrong type, an invalid ID, and a caller that is not an administrator.
     for (sql, code) in [
         (created, "42710"),
         ("SELECT pgaadauth_create_principal_with_oid('x', NULL, 'robot', false, false)", "22023"),
@@ -112,7 +112,7 @@ async fn entra_administrators_create_principals() {
         assert_eq!(error.code().unwrap().code(), "42501", "{sql}");
     }
 
-    // As in Azure, a role is dropped like any other.
+    // As in Azure, a principal's role is dropped like any other role.
     admin.batch_execute("DROP ROLE \"shop-named\"").await.unwrap();
     assert_eq!(
         service.refusal(&service.config(&named)).await,

@@ -1,4 +1,4 @@
-//! What a session does through the front.
+//! Sessions through the front.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{Service, attacks, text};
 
 #[tokio::test]
-async fn copy_goes_both_ways() {
+async fn copy_works_in_both_directions() {
     let service = Service::start().await;
     let client = service.connect(&service.principal("shop-copy")).await;
     client.batch_execute("CREATE TEMPORARY TABLE dish (name text)").await.unwrap();
@@ -41,7 +41,7 @@ async fn a_cancel_request_stops_the_query() {
     assert_eq!(text(&client, "SELECT 'alive'").await, "alive");
 }
 
-/// As older clients do.
+/// Older clients send cancel requests without TLS.
 #[tokio::test]
 async fn a_cancel_request_without_tls_stops_the_query() {
     let service = Service::start().await;
@@ -53,7 +53,7 @@ async fn a_cancel_request_without_tls_stops_the_query() {
     let request = [b"\0\0\0\x10\x04\xd2\x16\x2e", &answer[key_data + 5..][..8]].concat();
     let mut cancel = tokio::net::TcpStream::connect(service.front.addr()).await.unwrap();
     cancel.write_all(&request).await.unwrap();
-    // The front closes when the engine has.
+    // The front closes the connection after the engine has.
     assert_eq!(cancel.read(&mut [0; 1]).await.unwrap(), 0);
     let mut answer = Vec::new();
     while !answer.ends_with(b"Z\0\0\0\x05I") {
@@ -76,7 +76,7 @@ async fn a_client_that_stops_sending_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_session_that_the_engine_ends_is_closed_with_its_message() {
+async fn a_session_terminated_by_the_engine_closes_with_its_message() {
     let service = Service::start().await;
     let client = service.connect(&service.principal("shop-ended")).await;
     service
@@ -88,6 +88,6 @@ async fn a_session_that_the_engine_ends_is_closed_with_its_message() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    closed.await.expect("the client learns of it");
+    closed.await.expect("the client notices the close");
     service.wait_until_idle("shop-ended").await;
 }

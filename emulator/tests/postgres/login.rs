@@ -41,7 +41,7 @@ async fn unknown_databases_and_removed_roles_are_refused() {
 }
 
 #[tokio::test]
-async fn a_session_that_could_not_be_honest_is_refused_at_the_login() {
+async fn a_login_with_an_unsupported_setting_is_refused() {
     let service = Service::start();
     let mut config = service.config();
     config.options("-c statement_timeout=30s");
@@ -51,7 +51,7 @@ async fn a_session_that_could_not_be_honest_is_refused_at_the_login() {
 }
 
 #[tokio::test]
-async fn connections_that_are_cut_end_their_sessions() {
+async fn a_cut_connection_ends_its_session() {
     let service = Service::start();
     let client = service.connect().await;
     client.batch_execute("CREATE TABLE dish (id int)").await.unwrap();

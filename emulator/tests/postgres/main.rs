@@ -1,5 +1,5 @@
 //! The embedded PostgreSQL engine, used by tokio-postgres and deadpool-postgres.
-#![allow(clippy::disallowed_methods)] // Real sockets, real time.
+#![allow(clippy::disallowed_methods)] // Uses real sockets and the real clock.
 
 mod login;
 mod pool;
@@ -80,7 +80,7 @@ impl Service {
     async fn connect_with(&self, config: &Config) -> Result<Client, Error> {
         let (client, connection) = config.connect(self.tls()).await?;
         tokio::spawn(async move {
-            // Tests that cut connections look at the client.
+            // Tests that cut connections check the client.
             let _ = connection.await;
         });
         Ok(client)

@@ -1,5 +1,5 @@
-//! Parameters, transactions and errors. That answers are PostgreSQL's own is compared in
-//! `tests/postgres/stand_in.rs` of this repository, where a PostgreSQL server runs.
+//! Parameters, transactions and errors. `tests/postgres/stand_in.rs` of this repository compares
+//! the answers with those of a PostgreSQL server.
 
 use tokio_postgres::Client;
 
@@ -115,7 +115,7 @@ async fn unknown_constructs_are_named() {
 }
 
 #[tokio::test]
-async fn a_failed_transaction_waits_for_its_end() {
+async fn a_failed_transaction_accepts_only_its_end() {
     let service = Service::start();
     let client = service.connect().await;
     restaurants(&client).await;
@@ -134,7 +134,7 @@ async fn a_failed_transaction_waits_for_its_end() {
 }
 
 #[tokio::test]
-async fn transactions_are_seen_by_others_when_they_are_committed() {
+async fn other_sessions_see_a_transaction_after_its_commit() {
     let service = Service::start();
     let mut client = service.connect().await;
     let other = service.connect().await;
@@ -147,7 +147,7 @@ async fn transactions_are_seen_by_others_when_they_are_committed() {
 }
 
 #[tokio::test]
-async fn statements_that_are_sent_as_one_are_one_transaction() {
+async fn statements_sent_together_are_one_transaction() {
     let service = Service::start();
     let client = service.connect().await;
     restaurants(&client).await;
@@ -157,10 +157,10 @@ async fn statements_that_are_sent_as_one_are_one_transaction() {
     assert_eq!(count(&client).await, 2, "the first is undone");
     let committed = format!("{insert}; COMMIT; {insert}; SELECT one FROM nowhere");
     client.batch_execute(&committed).await.unwrap_err();
-    assert_eq!(count(&client).await, 3, "what was committed stays");
+    assert_eq!(count(&client).await, 3, "committed rows are kept");
     client.batch_execute(&format!("{insert}; BEGIN; {insert}")).await.unwrap();
     client.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(count(&client).await, 3, "BEGIN takes what was sent before it");
+    assert_eq!(count(&client).await, 3, "BEGIN includes the statements sent before it");
     client.batch_execute(&format!("{insert}; {insert}")).await.unwrap();
     assert_eq!(count(&client).await, 5);
     client.batch_execute("-- nothing").await.unwrap();

@@ -1,10 +1,10 @@
-//! Checks of what a person or a program entered.
+//! Checks the entries of a person or a program.
 
 use std::ops::RangeInclusive;
 
 use crate::problem::FieldError;
 
-/// The longest text that a column takes.
+/// The longest text that a column accepts.
 #[derive(Debug, Clone, Copy)]
 pub enum Limit {
     /// In characters, as PostgreSQL counts them in `varchar`.
@@ -20,9 +20,9 @@ pub struct Check {
 }
 
 impl Check {
-    /// Returns a text without spaces around it, and with `\n` at the ends of its lines.
+    /// Returns the text without surrounding spaces, and with `\n` as its line ends.
     pub fn text(&mut self, field: &str, entered: &str, limit: Limit) -> String {
-        // Browsers send a line end as two characters, and count it as one.
+        // Browsers send a line end as two characters, but count it as one.
         let text = entered.replace("\r\n", "\n").trim().to_owned();
         let (length, longest) = match limit {
             Limit::Characters(longest) => (text.chars().count(), longest),
@@ -38,7 +38,7 @@ impl Check {
         text
     }
 
-    /// As [`text`](Self::text), but the text must not be empty.
+    /// Like [`text`](Self::text), but the text must not be empty.
     pub fn required(&mut self, field: &str, entered: &str, limit: Limit) -> String {
         let text = self.text(field, entered, limit);
         if text.is_empty() {
@@ -47,7 +47,7 @@ impl Check {
         text
     }
 
-    /// Returns a whole number of this range; the lowest one if the entry is wrong.
+    /// Returns a whole number in this range; its lowest number if the entry is wrong.
     pub fn number(&mut self, field: &str, entered: &str, range: RangeInclusive<i32>) -> i32 {
         match entered.trim().parse() {
             Ok(number) if range.contains(&number) => number,

@@ -1,12 +1,12 @@
-//! Whether the process runs, and whether it can serve requests.
+//! Health checks: whether the process runs, and whether it can serve requests.
 
 use axum::Json;
 use serde_json::{Value, json};
 
 use crate::problem::{DatabaseError, Problem};
 
-/// `/health`: the process runs. It asks nothing else, because an application should not be
-/// restarted when its database is unavailable.
+/// `/health`: the process runs. It does not check the database, because an application should
+/// not be restarted when its database is unavailable.
 pub async fn alive() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
@@ -15,7 +15,7 @@ pub async fn alive() -> Json<Value> {
 ///
 /// # Errors
 ///
-/// 503 with the last cause, if the pool cannot get one.
+/// 503 with the last cause, if the pool cannot get a connection.
 pub async fn ready<C, E: DatabaseError>(
     connection: impl Future<Output = Result<C, E>>,
 ) -> Result<Json<Value>, Problem> {

@@ -8,8 +8,8 @@ use maud::{DOCTYPE, Markup, html};
 
 use crate::problem::Problem;
 
-/// A page loads nothing but this application's own style, script and images, whatever a value
-/// in it contains.
+/// A page loads only this application's own style, script and images, whatever its values
+/// contain.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
                       img-src 'self' data:; form-action 'self'; base-uri 'none'; \
                       frame-ancestors 'none'";
@@ -34,7 +34,7 @@ impl Page {
         Self { navigation, ..self }
     }
 
-    /// A start page that describes an API by its routes: request, and what it does.
+    /// A start page that lists the routes of an API: the request, and its effect.
     pub fn routes(title: &str, about: &str, routes: &[(&str, &str)]) -> Self {
         let content = html! {
             p.lead { (about) }
@@ -45,7 +45,7 @@ impl Page {
         Self::new(title, content)
     }
 
-    /// The page for a problem that has no page of its own.
+    /// The page for a problem without a specific page.
     pub(crate) fn problem(problem: &Problem) -> Self {
         let content = html! {
             p.lead.problem { (problem.detail) }

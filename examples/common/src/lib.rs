@@ -1,7 +1,7 @@
 //! The parts of the example applications that are not about entra-pool: the log, shutdown,
 //! errors as problem documents, and the frame of a page.
 //!
-//! Each application makes its pool in `main`, and has this around its own routes:
+//! Each application creates its pool in `main`, and uses this crate around its own routes:
 //!
 //! ```no_run
 //! use entra_pool::azure_sql;
@@ -21,7 +21,7 @@
 //! }
 //! ```
 #![deny(missing_docs, unreachable_pub)]
-#![allow(clippy::disallowed_methods)] // An application lives in real time.
+#![allow(clippy::disallowed_methods)] // Applications use the real clock.
 
 pub mod entry;
 pub mod health;

@@ -9,11 +9,11 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{BoxError, settings};
 
-/// Runs `application` and logs to the standard error. If it fails, the last line of the log says
-/// why, and the exit status is 1.
+/// Runs `application` and logs to the standard error. If it fails, the last line of the log names
+/// the cause, and the exit status is 1.
 ///
-/// `RUST_LOG` is the log's filter (default `info`). `LOG_FORMAT=json` writes one JSON object a
-/// line, as Azure Monitor and others read it.
+/// `RUST_LOG` is the log's filter (default `info`). `LOG_FORMAT=json` writes one JSON object per
+/// line, a format that Azure Monitor and other services read.
 pub async fn run(application: impl Future<Output = Result<(), BoxError>>) -> ExitCode {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
     let log =
@@ -37,8 +37,8 @@ pub async fn run(application: impl Future<Output = Result<(), BoxError>>) -> Exi
     }
 }
 
-/// The texts of an error and its causes, without those that the text before repeats. (The JSON of
-/// tracing-subscriber leaves out the causes, and with them what to do.)
+/// The messages of an error and its causes, without those that the previous message repeats. (The
+/// JSON of tracing-subscriber leaves out the causes, which contain the remedy.)
 pub(crate) fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     for text in successors(Some(error), |error| (*error).source()).map(ToString::to_string) {

@@ -16,13 +16,13 @@ use serde::Serialize;
 
 use crate::{html::Page, log::causes};
 
-/// When the client should try again, in seconds.
+/// The seconds after which the client should retry.
 const RETRY_AFTER: &str = "5";
 
 /// A problem document: an error as the client sees it.
 ///
-/// Errors of the databases become one with `?`: 503 with `Retry-After` if a retry may succeed,
-/// else 500. The error itself is logged, and not sent.
+/// `?` converts database errors to a problem: 503 with `Retry-After` if a retry may succeed,
+/// else 500. The error itself is logged and not sent.
 ///
 /// A client that asks for `text/html`, as browsers do, gets a page instead
 /// (see [`serve`](crate::serve)).
@@ -104,12 +104,12 @@ impl Problem {
         }
     }
 
-    /// 404: it does not exist.
+    /// 404: the requested item does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 422: the entry was understood, but is wrong.
+    /// 422: the entry is well-formed but invalid.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let detail: Vec<_> =
@@ -140,7 +140,7 @@ impl Problem {
         }
     }
 
-    /// Browsers show this page; default: the title and the detail.
+    /// Sets the page that browsers show. Default: the title and the detail.
     #[must_use]
     pub fn on(self, page: Page) -> Self {
         Self { page: Some(Box::new(page)), ..self }
@@ -162,8 +162,8 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Turns every response that is an error into a problem document, whether a handler, the router
-/// or an extractor made it; and into a page for browsers.
+/// Turns every error response, whether from a handler, the router or an extractor, into a
+/// problem document, or into a page for browsers.
 pub(crate) async fn explained(request: Request, next: Next) -> Response {
     let accepted = request.headers().get(header::ACCEPT).and_then(|it| it.to_str().ok());
     let wants_page = accepted.is_some_and(|accepted| accepted.contains("text/html"));
@@ -206,7 +206,7 @@ impl<E: DatabaseError> From<E> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        // The parser's words, without those that axum puts before them.
+        // The parser's message, without the prefix of axum.
         let reason = rejection.source().unwrap_or(&rejection).to_string();
         Self::new(rejection.status(), format!("the request's JSON cannot be used: {reason}"))
     }

@@ -13,7 +13,7 @@ pub fn value<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Error
     row.try_get(column)?.ok_or(Error::Conversion(Cow::Borrowed("the value is NULL")))
 }
 
-/// The row of a statement that always returns one, such as `INSERT … OUTPUT`.
+/// The row of a statement that always returns one row, such as `INSERT … OUTPUT`.
 ///
 /// # Errors
 ///

@@ -21,15 +21,15 @@ use crate::{
     settings::Listen,
 };
 
-/// How long requests that are running, and then the pool, may take to finish. App Service sends
-/// SIGKILL 5 s after SIGTERM (`WEBSITES_CONTAINER_STOP_TIME_LIMIT`).
+/// How long running requests, and then the pool, may take to finish. App Service sends SIGKILL
+/// 5 s after SIGTERM (`WEBSITES_CONTAINER_STOP_TIME_LIMIT`).
 const GRACE: Duration = Duration::from_secs(4);
 
-/// Serves `router` until SIGTERM or Ctrl-C. Then waits for requests that are running, and runs
-/// `close`, which closes the pool. Logs `listening on http://HOST:PORT`.
+/// Serves `router` until SIGTERM or Ctrl-C. Then waits for running requests, and runs `close`,
+/// which closes the pool. Logs `listening on http://HOST:PORT`.
 ///
-/// Adds the style of pages to the router. Every request is logged. A request whose answer does
-/// not begin in time gets 503. Every error is a [`Problem`].
+/// Adds the style sheet of the pages to the router. Logs every request. A request whose response
+/// does not begin in time gets 503. Every error is a [`Problem`].
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub async fn serve(
         io::Result::Ok(())
     };
     tokio::select! {
-        // The first branch first, so that a request to stop is logged before its effect.
+        // In this order, so that a request to stop is logged before its effect.
         biased;
         () = too_late => {
             tracing::warn!("stopped: requests were still running after {GRACE:?}");
@@ -75,12 +75,12 @@ fn around(router: Router, request_timeout: Duration) -> Router {
         .layer(from_fn(problem::explained));
     router.layer(
         TraceLayer::new_for_http()
-            // Without the query, in which callers of Functions send their key.
+            // Without the query, because callers of Functions send their key in it.
             .make_span_with(|request: &Request| {
                 tracing::info_span!("request", method = %request.method(), path = request.uri().path())
             })
             .on_response(DefaultOnResponse::new().level(Level::INFO))
-            // The code that made a problem of it has logged it.
+            // The error was logged when it became a problem document.
             .on_failure(()),
     )
 }
@@ -95,7 +95,7 @@ async fn within_limit(State(limit): State<Duration>, request: Request, next: Nex
     }
 }
 
-/// Waits for Ctrl-C, or for the request to stop that the platform sends.
+/// Waits for Ctrl-C, or for the platform's request to stop.
 fn stop() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;

@@ -1,4 +1,4 @@
-//! Settings from the environment. The database's are read by entra-pool.
+//! Settings from the environment. entra-pool reads those of the database.
 
 use std::{
     env::{self, VarError},
@@ -32,7 +32,7 @@ pub fn optional<T: FromStr<Err: Into<BoxError>>>(name: &str) -> Result<Option<T>
     }
 }
 
-/// The address to listen at, and how long an answer may take.
+/// The address to listen on, and how long a response may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Listen {
     pub(crate) address: SocketAddr,
@@ -40,24 +40,24 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// Listens at this address. `REQUEST_TIMEOUT` is how many seconds a request may take until
-    /// its answer begins; default 30, twice as long as connecting to the database may take, so
-    /// that the pool's own error reaches the client.
+    /// Listens on this address. `REQUEST_TIMEOUT` is the number of seconds until a response must
+    /// begin; default 30, twice the time limit of connecting to the database, so that the pool's
+    /// own error reaches the client.
     ///
     /// # Errors
     ///
-    /// `REQUEST_TIMEOUT` is not a whole number from 1 on.
+    /// `REQUEST_TIMEOUT` is not a whole number of at least 1.
     pub fn at(address: SocketAddr) -> Result<Self, BoxError> {
         let seconds = optional("REQUEST_TIMEOUT")?.map_or(30, NonZeroU32::get);
         Ok(Self { address, request_timeout: Duration::from_secs(seconds.into()) })
     }
 }
 
-/// Listens at `LISTEN`, such as `0.0.0.0:8080`; default 127.0.0.1:8080.
+/// Listens on `LISTEN`, such as `0.0.0.0:8080`; default 127.0.0.1:8080.
 ///
 /// # Errors
 ///
-/// `LISTEN` is not an address with a port; or as [`Listen::at`].
+/// `LISTEN` is not an address with a port, or [`Listen::at`] fails.
 pub fn listen() -> Result<Listen, BoxError> {
     Listen::at(optional("LISTEN")?.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))))
 }

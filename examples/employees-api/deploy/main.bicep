@@ -26,7 +26,7 @@ param administratorId string
 ])
 param administratorType string = 'Group'
 
-@description('The client ID of the app registration that represents the API. Callers ask for tokens for it.')
+@description('The client ID of the app registration that represents the API. Callers request tokens for it.')
 param clientId string
 
 var databaseName = 'app'
@@ -87,7 +87,7 @@ resource network 'Microsoft.Network/virtualNetworks@2023-09-01' = {
   }
 }
 
-// The server accepts connections from that subnet only. publicNetworkAccess must be enabled
+// The server accepts connections only from that subnet. publicNetworkAccess must be enabled
 // for such a rule; without a rule that matches, the server refuses every address.
 resource fromApp 'Microsoft.Sql/servers/virtualNetworkRules@2021-11-01' = {
   parent: server
@@ -161,7 +161,7 @@ resource app 'Microsoft.Web/sites@2022-09-01' = {
 
 // App Service checks the token of every request before the application sees it. Without this
 // resource, everyone on the internet can read and add salaries: the application itself does
-// not ask who is calling.
+// not check who is calling.
 resource authentication 'Microsoft.Web/sites/config@2022-09-01' = {
   parent: app
   name: 'authsettingsV2'
@@ -172,7 +172,7 @@ resource authentication 'Microsoft.Web/sites/config@2022-09-01' = {
     globalValidation: {
       requireAuthentication: true
       unauthenticatedClientAction: 'Return401'
-      // Shows that the process runs, and nothing else.
+      // Shows only that the process runs.
       excludedPaths: [
         '/health'
       ]

@@ -50,9 +50,8 @@ pub(crate) async fn get(pool: &Pool, id: i32) -> Result<Option<Employee>, Proble
 
 fn employee(row: &Row) -> Result<Employee, Error> {
     let text = |column| value::<&str>(row, column).map(str::to_owned);
-    let salary = Salary::from_numeric(value(row, 3)?).ok_or(Error::Conversion(Cow::Borrowed(
-        "the salary is not one that the column can hold",
-    )))?;
+    let salary = Salary::from_numeric(value(row, 3)?)
+        .ok_or(Error::Conversion(Cow::Borrowed("the salary does not fit the column")))?;
     let data = NewEmployee { name: text(1)?, position: text(2)?, salary };
     Ok(Employee { id: value(row, 0)?, data })
 }

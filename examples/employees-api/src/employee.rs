@@ -25,7 +25,7 @@ pub(crate) struct NewEmployee {
     pub(crate) salary: Salary,
 }
 
-/// As the columns are declared.
+/// The length of the columns.
 const TEXT: Limit = Limit::Utf16(100);
 
 impl NewEmployee {

@@ -16,7 +16,7 @@ use crate::{
     employee::{Employee, NewEmployee},
 };
 
-/// In bytes: two texts of 100 characters, escaped as JSON allows, and more.
+/// In bytes: enough for two texts of 100 characters, escaped as JSON allows.
 const LARGEST_BODY: usize = 4 * 1024;
 
 pub(crate) fn router(pool: Pool) -> Router {
@@ -24,7 +24,7 @@ pub(crate) fn router(pool: Pool) -> Router {
         .route("/", get(async || index()))
         .route("/employees", get(list).post(create))
         .route("/employees/{id}", get(by_id))
-        // For App Service's health check: the only path that needs no authentication there.
+        // For App Service's health check: the only path without authentication there.
         .route("/health", get(health::alive))
         .route("/ready", get(ready))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))

@@ -15,14 +15,14 @@ impl Salary {
         Numeric::new_with_scale(self.0.into(), 2)
     }
 
-    /// `None` if it is not a value that the column can hold.
+    /// `None` if the value does not fit the column.
     pub(crate) fn from_numeric(numeric: Numeric) -> Option<Self> {
         let hundredths = i64::try_from(numeric.value()).ok()?;
         (numeric.scale() == 2 && (0..=HIGHEST).contains(&hundredths)).then_some(Self(hundredths))
     }
 
-    /// A JSON number, which is a double here. A double distinguishes all hundredths up to the
-    /// highest amount.
+    /// Reads a JSON number, which is a double here. A double distinguishes all hundredths up to
+    /// the highest amount.
     #[allow(clippy::cast_possible_truncation)]
     fn from_number(number: f64) -> Option<Self> {
         let hundredths = (number * 100.0).round();
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_goes_through_json_and_decimals_unchanged() {
+    fn amounts_round_trip_through_json_and_decimals() {
         for (json, text) in [
             ("0", "0.00"),
             ("0.07", "0.07"),

@@ -1,4 +1,4 @@
-//! The files that deploy the application agree with it and with each other.
+//! Checks that the deployment files match the application and each other.
 
 use std::{
     net::SocketAddr,
@@ -30,7 +30,7 @@ fn app_setting(name: &str) -> &'static str {
 }
 
 #[test]
-fn the_identity_has_one_name() {
+fn all_files_use_the_same_identity_name() {
     let identity = between(REGISTRY, "  name: '", "'");
     assert_eq!(identity, "employees-api-identity");
     assert_eq!(between(MAIN, "existing = {\n  name: '", "'"), identity);
@@ -39,7 +39,7 @@ fn the_identity_has_one_name() {
 }
 
 #[test]
-fn the_connection_string_is_one_that_the_application_reads() {
+fn the_application_accepts_the_connection_string() {
     let string = app_setting("AZURE_SQL_CONNECTIONSTRING")
         .replace("${server.properties.fullyQualifiedDomainName}", "shop.database.windows.net")
         .replace("${databaseName}", "app");
@@ -50,7 +50,7 @@ fn the_connection_string_is_one_that_the_application_reads() {
 }
 
 #[test]
-fn the_image_listens_where_app_service_looks() {
+fn the_image_listens_on_the_port_that_app_service_uses() {
     let listen: SocketAddr = between(DOCKERFILE, "LISTEN=", " ").parse().unwrap();
     assert!(listen.ip().is_unspecified());
     assert_eq!(listen.port().to_string(), app_setting("WEBSITES_PORT"));
@@ -59,7 +59,7 @@ fn the_image_listens_where_app_service_looks() {
 }
 
 #[test]
-fn workflows_give_every_parameter_that_has_no_default() {
+fn workflows_pass_every_parameter_without_a_default() {
     for (file, bicep) in [("registry.bicep", REGISTRY), ("main.bicep", MAIN)] {
         let parameters: Vec<&str> = bicep
             .lines()
@@ -82,7 +82,7 @@ fn workflows_give_every_parameter_that_has_no_default() {
 }
 
 #[test]
-fn no_file_has_a_secret() {
+fn no_file_contains_a_secret() {
     for text in [MAIN, REGISTRY, DOCKERFILE, WORKFLOWS[0], WORKFLOWS[1]] {
         let text = text.to_lowercase();
         for word in ["password", "secrets.", "listkeys", "listcredentials"] {
@@ -106,7 +106,7 @@ fn app_service_refuses_requests_without_a_token() {
     ] {
         assert!(authentication.contains(line), "{line}");
     }
-    // Tokens are verified, and users are not signed in: that needs no secret.
+    // Verifying tokens needs no secret, because users are not signed in.
     assert!(!authentication.contains("clientSecretSettingName"));
     let excluded = between(authentication, "excludedPaths: [", "]");
     assert_eq!(excluded.trim(), "'/health'");
@@ -117,7 +117,7 @@ fn app_service_refuses_requests_without_a_token() {
 }
 
 #[test]
-fn the_database_accepts_connections_of_the_applications_subnet_only() {
+fn the_database_accepts_only_connections_from_the_applications_subnet() {
     assert!(!MAIN.contains("firewallRules"));
     let subnet = "virtualNetworkSubnetId: network.properties.subnets[0].id";
     assert!(between(MAIN, "servers/virtualNetworkRules@", "\n}\n").contains(subnet));
@@ -125,7 +125,7 @@ fn the_database_accepts_connections_of_the_applications_subnet_only() {
     assert!(between(MAIN, "virtualNetworks@", "\n}\n").contains("service: 'Microsoft.Sql'"));
 }
 
-/// The examples' files that deploy something, and their READMEs.
+/// The examples' deployment files, and their READMEs.
 fn deployments() -> Vec<(PathBuf, String)> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
     let mut files = Vec::new();
@@ -150,7 +150,7 @@ fn deployments() -> Vec<(PathBuf, String)> {
 fn no_example_opens_its_database_to_all_of_azure() {
     let mut databases = 0;
     for (path, text) in deployments() {
-        // Azure reads this rule as 'from everywhere in Azure', which includes other customers.
+        // For Azure, this rule means all of Azure, including other customers.
         for rule in
             ["start-ip-address 0.0.0.0", "startIpAddress: '0.0.0.0'", "public-access 0.0.0.0"]
         {

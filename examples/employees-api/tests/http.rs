@@ -10,7 +10,7 @@ async fn world() -> World {
     World::with_azure_sql(include_str!("../setup.sql")).await
 }
 
-/// As in App Service.
+/// Starts the application as in App Service.
 async fn start(world: &World) -> Application {
     let mut environment = world.environment();
     environment.push(("LOG_FORMAT", "json".to_owned()));
@@ -39,7 +39,7 @@ async fn employees_are_listed_found_and_added() {
 }
 
 #[tokio::test]
-async fn a_wrong_entry_is_refused_with_the_reason() {
+async fn invalid_entries_are_refused_with_the_reason() {
     let world = world().await;
     let application = start(&world).await;
     let employee =
@@ -67,7 +67,7 @@ async fn a_wrong_entry_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn texts_are_kept_as_they_are_whatever_they_hold() {
+async fn texts_are_stored_unchanged() {
     let world = world().await;
     let application = start(&world).await;
     for text in ["O'Brien", "'); DROP TABLE Employees;--", "<script>\"&amp;", "书🦀\\"] {
@@ -79,7 +79,7 @@ async fn texts_are_kept_as_they_are_whatever_they_hold() {
 }
 
 #[tokio::test]
-async fn a_wrong_address_is_refused() {
+async fn invalid_addresses_are_refused() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/employees/7").await.problem(404), "there is no employee 7");
@@ -102,7 +102,7 @@ async fn the_start_page_lists_the_routes() {
 }
 
 #[tokio::test]
-async fn the_path_without_authentication_shows_only_that_the_process_runs() {
+async fn the_unauthenticated_path_reveals_only_that_the_process_runs() {
     let world = world().await;
     let application = start(&world).await;
     world.azure_sql_goes_away().await;
@@ -123,7 +123,7 @@ async fn it_recovers_with_its_database() {
 }
 
 #[tokio::test]
-async fn the_log_is_one_json_object_a_line_with_causes_and_without_any_token() {
+async fn the_log_is_one_json_object_per_line_with_causes_and_without_tokens() {
     let world = world().await;
     let mut environment = world.environment();
     environment.push(("LOG_FORMAT", "json".to_owned()));
@@ -153,6 +153,6 @@ async fn the_log_is_one_json_object_a_line_with_causes_and_without_any_token() {
     assert_eq!((&last["level"], &last["fields"]["message"]), (&json!("ERROR"), &json!("failed")));
     let advice = format!("CREATE USER [{user}] FROM EXTERNAL PROVIDER");
     assert!(last["fields"]["error"].as_str().expect(&failed).contains(&advice), "{last}");
-    // Tokens are JWTs, which begin with this.
+    // Tokens are JWTs, which begin with these characters.
     assert!(!stopped.contains("eyJ") && !failed.contains("eyJ"), "{stopped}{failed}");
 }

@@ -1,4 +1,4 @@
-//! Requests at an even rate, so that there is something to see.
+//! Requests at an even rate, for the charts.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, time::sleep};
 
 use crate::App;
 
-/// Requests under way at most: with more, a pool that cannot connect has a queue without end.
+/// The limit of concurrent requests: it bounds the queue of a pool that cannot connect.
 const MOST: usize = 64;
 
 /// How many milliseconds requests keep their connections, in turn.
@@ -30,7 +30,7 @@ pub(crate) async fn run(app: Arc<App>) {
             if let Ok(permit) = Arc::clone(allowed).try_acquire_owned() {
                 let app = app.clone();
                 tokio::spawn(async move {
-                    // The pool counts it.
+                    // The pool counts the outcome.
                     let _ = app.pools[at].session(keep).await;
                     drop(permit);
                 });

@@ -1,6 +1,6 @@
-//! A page that shows the pools of both databases at work. The same is at `/metrics` for
-//! Prometheus, and in the log as spans.
-#![allow(clippy::disallowed_methods)] // An application lives in real time.
+//! A page that shows the pools of both databases at work. `/metrics` has the same numbers for
+//! Prometheus, and the log has spans.
+#![allow(clippy::disallowed_methods)] // Applications use the real clock.
 
 mod load;
 mod pool;
@@ -36,12 +36,12 @@ type BoxError = Box<dyn Error + Send + Sync>;
 const AZURE_SQL: &str = "AZURE_SQL_CONNECTIONSTRING";
 const POSTGRES: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
 
-/// What the routes and the tasks share.
+/// The state that the routes and the tasks share.
 struct App {
     pools: [Pool; 2],
     /// Requests per second to each pool.
     load: AtomicU32,
-    /// Where no database is configured.
+    /// Present if no database is configured.
     emulator: Option<Emulator>,
     /// The emulator's identity endpoint refuses connections.
     identity_is_down: AtomicBool,
@@ -69,11 +69,11 @@ async fn application() -> Result<(), BoxError> {
         (Some(azure_sql), Some(postgres)) => {
             (azure_sql::connector(&azure_sql)?, postgres::connector(&postgres)?)
         }
-        // For a look at it: the emulator runs in this process. Your service has only the
+        // For a demonstration, the emulator runs in this process. Your service has only the
         // branch above.
         (None, None) => {
             let emulator = emulator.insert(Emulator::start().await?);
-            // Short, so that one sees the tokens refreshed.
+            // Short, so that refreshes are visible.
             emulator.identity().configure_tokens(|tokens| tokens.lifetime_seconds = 60);
             let environment = Environment::from_pairs(emulator.env());
             let credential = DefaultCredential::new().environment(environment).build()?;
@@ -85,7 +85,7 @@ async fn application() -> Result<(), BoxError> {
         }
         _ => return Err(format!("set both {AZURE_SQL} and {POSTGRES}, or neither").into()),
     };
-    // Without a database of your own, there is load from the start.
+    // With the emulator, there is load from the start.
     let load = AtomicU32::new(if emulator.is_some() { 20 } else { 0 });
     let app = Arc::new(App {
         pools: [
@@ -113,12 +113,12 @@ async fn application() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The environment's variable, unless it is empty.
+/// The environment variable, unless it is empty.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Completes with SIGTERM or Ctrl-C.
+/// Completes on SIGTERM or Ctrl-C.
 async fn stop() -> std::io::Result<()> {
     #[cfg(unix)]
     {

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::BoxError;
 
-/// A pool, and how long its checkouts took.
+/// A pool, and the durations of its checkouts.
 pub(crate) struct Pool {
     pub(crate) title: &'static str,
     database: Database,
@@ -29,7 +29,7 @@ enum Database {
     Postgres(postgres::Pool, postgres::Connector),
 }
 
-/// What happened since the last sample.
+/// The checkouts since the last sample.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
     pub(crate) checkouts: Vec<Duration>,
@@ -65,8 +65,8 @@ impl Pool {
         Self { title, database, observed: Mutex::default() }
     }
 
-    /// Asks for the session's database and user, and then keeps the connection for a while,
-    /// as a request does that has more to do.
+    /// Queries the session's database and user, and then keeps the connection for a while, like
+    /// a request with more work.
     pub(crate) async fn session(&self, keep: Duration) -> Result<Session, Failed> {
         let outcome = match &self.database {
             Database::AzureSql(pool) => self.azure_sql_session(pool, keep).await,
@@ -118,7 +118,7 @@ impl Pool {
         change(&mut self.observed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What was observed since the last call.
+    /// Returns the observations since the last call.
     pub(crate) fn take_observed(&self) -> Observed {
         self.observe(|observed| {
             let error = observed.error.clone();
@@ -126,7 +126,7 @@ impl Pool {
         })
     }
 
-    /// What telemetry calls the pool.
+    /// The name of the pool in telemetry.
     pub(crate) fn name(&self) -> &str {
         match &self.database {
             Database::AzureSql(pool) => pool.manager().connector().pool_name(),
@@ -186,13 +186,13 @@ impl From<postgres::tokio_postgres::Error> for Failed {
     }
 }
 
-/// The error goes to the log, which has its causes.
+/// Logs the error with its causes.
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
         let error = &*self.error as &dyn std::error::Error;
         tracing::warn!(error, "a request failed");
         match self.transient {
-            true => (StatusCode::SERVICE_UNAVAILABLE, "the database is not available now"),
+            true => (StatusCode::SERVICE_UNAVAILABLE, "the database is unavailable"),
             false => (StatusCode::INTERNAL_SERVER_ERROR, "the request failed: see the log"),
         }
         .into_response()

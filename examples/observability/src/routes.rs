@@ -47,7 +47,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .route("/azure-sql", get(ask::<0>))
         .route("/postgres", get(ask::<1>))
-        // These take JSON, which a page of another site cannot make a browser send.
+        // These require JSON, which another site's page cannot make a browser send.
         .route("/load", put(load))
         .route("/faults/identity", put(identity))
         .route("/faults/cut", post(cut))
@@ -69,8 +69,8 @@ async fn with_policy(request: Request, next: Next) -> Response {
     (headers, next.run(request).await).into_response()
 }
 
-/// Server-sent events, each an array of samples: first those of the last two minutes, then
-/// each new one.
+/// Server-sent events, each an array of samples: first the samples of the last two minutes,
+/// then each new sample.
 async fn events(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let samples = app.samples.subscribe();
     let events = stream::unfold((samples, true), |(mut samples, is_first)| async move {
@@ -92,7 +92,7 @@ async fn status(State(app): State<Arc<App>>) -> Json<Sample> {
     Json(sample(&app))
 }
 
-/// The gauges are set now; the rest was measured when it happened.
+/// Sets the gauges. The other metrics were recorded when they were measured.
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     for pool in &app.pools {
         telemetry::pool_status(pool.name(), pool.status());
@@ -148,9 +148,9 @@ enum Fault {
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         match self {
-            Self::NotEmulated => (StatusCode::NOT_FOUND, "only the emulator has faults"),
+            Self::NotEmulated => (StatusCode::NOT_FOUND, "faults require the emulator"),
             Self::Failed(error) => {
-                tracing::error!(error = &*error as &dyn std::error::Error, "no fault");
+                tracing::error!(error = &*error as &dyn std::error::Error, "cannot set the fault");
                 (StatusCode::INTERNAL_SERVER_ERROR, "the emulator failed: see the log")
             }
         }

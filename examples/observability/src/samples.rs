@@ -1,4 +1,4 @@
-//! A sample of the pools each second, for the page.
+//! Samples the pools each second, for the page.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,7 @@ const KEPT: usize = 120;
 pub(crate) struct Sample {
     pools: [PoolSample; 2],
     load: u32,
-    /// `None`: the databases are not emulated.
+    /// `None` if the databases are not emulated.
     identity_is_down: Option<bool>,
 }
 
@@ -32,10 +32,10 @@ struct PoolSample {
     used: usize,
     idle: usize,
     waiting: usize,
-    /// Of the checkouts since the last sample, in milliseconds.
+    /// The median of the checkouts since the last sample, in milliseconds.
     median: Option<f64>,
     p95: Option<f64>,
-    /// Since the last sample.
+    /// The number since the last sample.
     checkouts: usize,
     failures: u32,
     error: Option<String>,
@@ -68,7 +68,7 @@ pub(crate) async fn take(app: Arc<App>) {
                 samples.truncate(KEPT - 1);
                 samples.push_front(json.into());
             }),
-            Err(error) => tracing::error!(%error, "no sample"),
+            Err(error) => tracing::error!(%error, "cannot take a sample"),
         }
     }
 }

@@ -9,13 +9,13 @@ use crate::BoxError;
 /// Bounds of the histograms' buckets, in seconds: OpenTelemetry's for databases.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-/// A histogram keeps each value until it is sorted in: a scrape does so, and this, should
-/// none come.
+/// A histogram keeps each value until a scrape, or this upkeep if there are no scrapes, sorts it
+/// into a bucket.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// The log: a line for each event, and for each span when it ends. `RUST_LOG` sets the filter
-/// (with `entra_pool::telemetry=debug`, entra-pool's spans are logged), `LOG_FORMAT=json` writes
-/// JSON.
+/// Starts the log: a line for each event, and for each span when it ends. `RUST_LOG` sets the
+/// filter (with `entra_pool::telemetry=debug`, entra-pool's spans are logged), `LOG_FORMAT=json`
+/// writes JSON.
 pub(crate) fn log() {
     let filter = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
     let log = tracing_subscriber::fmt()
@@ -28,11 +28,11 @@ pub(crate) fn log() {
     }
 }
 
-/// What collects the metrics; rendered, it is what Prometheus scrapes.
+/// Installs the recorder of the metrics, and returns the handle that renders a scrape.
 ///
 /// # Errors
 ///
-/// There is one already.
+/// A recorder is already installed.
 pub(crate) fn metrics() -> Result<PrometheusHandle, BoxError> {
     let handle = PrometheusBuilder::new()
         .with_recommended_naming(true)

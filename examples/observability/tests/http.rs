@@ -1,5 +1,5 @@
 //! The service as a process, driven over HTTP, scraped, and looked at with a browser.
-#![allow(clippy::disallowed_methods)] // A process lives in real time.
+#![allow(clippy::disallowed_methods)] // Uses real processes.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +23,7 @@ async fn started(command: Command, announcement: &'static str) -> (Child, String
     started_with_log(command, announcement, Arc::default()).await
 }
 
-/// The same, with what the program prints in `log`.
+/// The same, with the program's output in `log`.
 async fn started_with_log(
     mut command: Command,
     announcement: &'static str,
@@ -35,7 +35,7 @@ async fn started_with_log(
     std::thread::spawn(move || {
         for line in output.lines().map_while(Result::ok) {
             if let Some((_, rest)) = line.split_once(announcement) {
-                // Only the first one is waited for.
+                // Only the first announcement has a receiver.
                 let _ = sender.send(rest.to_owned());
             }
             *log.lock().unwrap() += &(line + "\n");
@@ -54,7 +54,7 @@ struct Service {
 }
 
 impl Service {
-    /// Starts it with this environment and no other, and waits until it listens.
+    /// Starts the service with only this environment, and waits until it listens.
     async fn start(environment: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_observability"));
         command.env_clear().env("LISTEN", "127.0.0.1:0").envs(environment);
@@ -64,7 +64,7 @@ impl Service {
         Self { child, address, client, log }
     }
 
-    /// Against the emulator of the test, with one connection to each database.
+    /// Starts the service against the test's emulator, with one connection to each database.
     async fn against(emulator: &Emulator) -> Self {
         let mut environment = emulator.env();
         let azure_sql = format!("{};Connect Timeout=5", emulator.azure_sql_string());
@@ -92,7 +92,7 @@ impl Service {
         request.send().await.unwrap().status()
     }
 
-    /// Repeats a request until it succeeds, for 30 s.
+    /// Repeats a request for up to 30 s until it succeeds.
     async fn recovers(&self, path: &str) {
         for _ in 0..300 {
             if self.get(path).await.0 == 200 {
@@ -103,7 +103,7 @@ impl Service {
         panic!("{path} does not recover: {}", self.log());
     }
 
-    /// Reads samples from the events until one fits.
+    /// Reads samples from the events until a sample matches.
     async fn sample(&self, fits: impl Fn(&Value) -> bool) -> Value {
         let request = self.client.get(format!("{}/events", self.address));
         let mut response = request.send().await.unwrap();
@@ -132,7 +132,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The service may have stopped already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -222,7 +222,7 @@ async fn a_scrape_has_pools_logins_and_tokens() {
     assert_eq!(service.json("/postgres").await, menu);
     assert_eq!(service.json("/azure-sql").await, orders);
 
-    // The connection is being cleaned for a moment.
+    // The pool cleans the connection for a moment.
     let idle = ["/orders\"", "db_client_connection_state=\"idle\""];
     let first = loop {
         let scraped = scrape(&service).await;
@@ -245,7 +245,7 @@ async fn a_scrape_has_pools_logins_and_tokens() {
     assert_eq!(value(&first, "entra_pool_token_requests_total", scope), 1.0);
     assert!(value(&first, "entra_pool_token_expiry_seconds", scope) > 1.7e9);
 
-    // Failures, by what they are counted as.
+    // Failures, by the metric that counts them.
     let behaviour = emulator.azure_sql().behaviour();
     let cut = async || {
         emulator.azure_sql().cut_connections().await;
@@ -262,7 +262,7 @@ async fn a_scrape_has_pools_logins_and_tokens() {
     let last = scrape(&service).await;
     assert_eq!(value(&last, "entra_pool_login_retried_total", sql), 1.0);
     assert_eq!(value(&last, "entra_pool_login_renewed_total", sql), 1.0);
-    // The server accepted this identity before, so the login is retried within its time.
+    // The server accepted this identity before, so the login is retried until the deadline.
     emulator.directory().remove("shop-identity");
     cut().await;
     assert_eq!(service.get("/azure-sql").await.0, 500);
@@ -294,7 +294,7 @@ async fn a_scrape_has_pools_logins_and_tokens() {
 }
 
 #[test]
-fn the_dashboard_shows_every_metric_and_each_that_an_alert_uses() {
+fn the_dashboard_shows_every_metric_including_those_of_the_alerts() {
     let documented = documented();
     assert_eq!(documented.len(), 13);
     let queries = dashboard_queries().join("\n");
@@ -307,7 +307,7 @@ fn the_dashboard_shows_every_metric_and_each_that_an_alert_uses() {
     let alerts: Vec<_> = alerts.collect();
     assert!(alerts.len() > 4 && alerts.iter().all(|name| shown.contains(name)), "{alerts:?}");
 
-    // Wherever it is imported, its data source is to be chosen.
+    // The data source is selected on import.
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     for panel in dashboard["panels"].as_array().unwrap() {
         if panel["type"] != "row" {
@@ -326,7 +326,7 @@ async fn spans_are_in_the_log_and_tokens_are_not() {
     let id = service.child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     let status = tokio::task::block_in_place(|| service.child.wait()).unwrap();
-    // The log is read by another thread.
+    // Another thread reads the log.
     while !service.log().contains("recycle{otel.kind=\"client\"") {
         tokio::task::yield_now().await;
     }
@@ -343,7 +343,7 @@ async fn spans_are_in_the_log_and_tokens_are_not() {
 }
 
 #[tokio::test]
-async fn an_outage_is_in_the_status_and_the_scrape_goes_on() {
+async fn an_outage_is_reported_in_the_status_and_scrapes_continue() {
     let emulator = emulator().await;
     let service = Service::against(&emulator).await;
     emulator.identity().go_away().await.unwrap();
@@ -358,7 +358,7 @@ async fn an_outage_is_in_the_status_and_the_scrape_goes_on() {
     emulator.identity().come_back().unwrap();
     service.recovers("/postgres").await;
     assert_eq!(service.json("/status").await["pools"][1]["error"], Value::Null);
-    // Of databases that are not emulated, nothing is disturbed.
+    // Databases that are not emulated cannot be disturbed.
     assert_eq!(status["identity_is_down"], Value::Null);
     for (method, path, body) in [
         (Method::PUT, "/faults/identity", json!({ "down": true })),
@@ -369,7 +369,7 @@ async fn an_outage_is_in_the_status_and_the_scrape_goes_on() {
 }
 
 #[tokio::test]
-async fn without_a_database_the_emulator_has_load_and_faults() {
+async fn without_a_database_the_emulator_provides_load_and_faults() {
     let service = Service::start([]).await;
     let both = |sample: &Value, fits: &dyn Fn(&Value) -> bool| {
         sample["pools"].as_array().unwrap().iter().all(fits)
@@ -393,9 +393,9 @@ async fn without_a_database_the_emulator_has_load_and_faults() {
     service.sample(|sample| sample["load"] == 0 && both(sample, &rests)).await;
 }
 
-/// What a page of another site can send, a form, changes nothing.
+/// Another site's page can only send a form, which changes nothing.
 #[tokio::test]
-async fn only_json_changes_something() {
+async fn only_json_requests_change_the_state() {
     let service = Service::start([]).await;
     for (method, path) in
         [(Method::PUT, "/load"), (Method::PUT, "/faults/identity"), (Method::POST, "/faults/cut")]
@@ -418,7 +418,7 @@ async fn one_connection_string_without_the_other_is_refused() {
     assert!(log.contains("AZURE_POSTGRESQL_CONNECTIONSTRING, or neither"), "{log}");
 }
 
-/// The page that Chromium shows once it has `piece`: chromedriver is asked over HTTP (W3C
+/// Returns the page in Chromium once it contains `piece`. Uses chromedriver over HTTP (W3C
 /// WebDriver).
 async fn page_in_browser(address: &str, piece: &str) -> String {
     let mut command = Command::new("chromedriver");
@@ -461,7 +461,7 @@ async fn a_browser_draws_the_page() {
     service.sample(|sample| sample["pools"].as_array().unwrap().iter().all(works)).await;
     let good = "All requests succeed</p>";
     let page = page_in_browser(&service.address, good).await;
-    // With the one in the template.
+    // Including the chart in the template.
     assert_eq!(page.matches("<svg role=\"img\"").count(), 2 * 5 + 1, "{page}");
     for piece in [
         good,

@@ -24,14 +24,14 @@ const FROM_1900: i64 = 25_567;
 
 const DAY: i64 = 24 * 60 * 60 * 1_000_000;
 
-/// Sends the first result of a query while it arrives.
+/// Streams the first result of a query.
 pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Problem> {
     let mut connection = pool.get().await?;
     let mut items = connection.simple_query(query).await?;
     let columns = items.columns().await?.unwrap_or_default().to_vec();
     let mut rows = items.into_row_stream().try_take_while(|row| ready(Ok(row.result_index() == 0)));
 
-    // tiberius has the scale of a decimal in its values only.
+    // tiberius reports the scale of a decimal only in its values.
     let first: Vec<Row> = rows.by_ref().take(ROWS).try_collect().await?;
     let kinds: Vec<Kind> = columns
         .iter()
@@ -50,7 +50,7 @@ pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Pro
         }
     }
     if let Some(batch) = batches.last() {
-        // The reader may be gone.
+        // The reader may have disconnected.
         let _ = sink.send(batch).await?;
     }
     Ok(())
@@ -60,7 +60,7 @@ fn cell(row: &Row, index: usize) -> Option<&ColumnData<'static>> {
     row.cells().nth(index).map(|(_, data)| data)
 }
 
-/// `values` are the first ones.
+/// `values` are the first values of the column.
 fn kind<'a>(
     column: &Column,
     values: impl IntoIterator<Item = Option<&'a ColumnData<'static>>>,
@@ -77,7 +77,7 @@ fn kind<'a>(
                 Some(ColumnData::Numeric(Some(number))) => i8::try_from(number.scale()).ok(),
                 _ => None,
             });
-            // So far there were only NULLs. Text can hold a value of any scale.
+            // All values so far are NULL. Text can hold a value of any scale.
             scale.map_or(Kind::Text, Kind::Decimal)
         }
         Type::BigVarChar
@@ -108,7 +108,7 @@ fn value(data: ColumnData<'static>, kind: Kind) -> Result<Value<'static>, String
         ColumnData::I32(value) => Value::Int(value.map(i64::from)),
         ColumnData::I64(value) => Value::Int(value),
         ColumnData::F32(value) => Value::Float(value.map(f64::from)),
-        // tiberius reads money as a float, which has its digits up to 10^11.
+        // tiberius reads money as a float, which is exact up to 10^11.
         ColumnData::F64(value) if kind == Kind::Decimal(4) => {
             Value::Decimal(value.map(|value| (value * 10_000.0).round() as i128))
         }
@@ -119,7 +119,7 @@ fn value(data: ColumnData<'static>, kind: Kind) -> Result<Value<'static>, String
                 Value::Text(text.map(Cow::Owned))
             }
             (Kind::Decimal(scale), Some(value)) if i8::try_from(value.scale()) != Ok(scale) => {
-                return Err(format!("{value} has another scale than the values before"));
+                return Err(format!("{value} has a different scale from the values before it"));
             }
             (_, value) => Value::Decimal(value.map(|value| value.value())),
         },
@@ -148,7 +148,7 @@ fn value(data: ColumnData<'static>, kind: Kind) -> Result<Value<'static>, String
 }
 
 fn days(date: Date) -> i32 {
-    // The year 9999 is the last.
+    // The last year is 9999.
     i32::try_from(date.days()).unwrap_or(i32::MAX) - FROM_YEAR_1
 }
 
@@ -171,9 +171,9 @@ mod tests {
 
     use super::*;
 
-    /// The types that the emulator does not have.
+    /// The types that the emulator does not support.
     #[test]
-    fn every_type_is_told_exactly() {
+    fn every_type_is_converted_exactly() {
         // 1970-01-01, and 1 s after midnight.
         let (date, time) = (Date::new(719_162), Time::new(10_000_000, 7));
         let moment = DateTime2::new(date, time);

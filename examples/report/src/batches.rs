@@ -11,10 +11,10 @@ use arrow_schema::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema, SchemaRef,
 
 use crate::value::{Kind, Unfit, Value};
 
-/// Rows of a record batch.
+/// The number of rows of a record batch.
 pub(crate) const ROWS: usize = 1_000;
 
-/// Bytes of text and binary values in a record batch, because rows may be long.
+/// The bytes of text and binary values in a record batch, because rows may be long.
 const BYTES: usize = 1024 * 1024;
 
 /// Collects rows into record batches.
@@ -23,7 +23,7 @@ pub(crate) struct Batches {
     columns: Vec<Column>,
     rows: usize,
     bytes: usize,
-    /// Whether a batch was returned.
+    /// Whether a batch has been returned.
     given: bool,
 }
 
@@ -58,7 +58,7 @@ impl Batches {
         Self { schema, columns: builders, rows: 0, bytes: 0, given: false }
     }
 
-    /// Adds a row. Returns the batch if it is full now.
+    /// Adds a row. Returns the batch if it is now full.
     pub(crate) fn push<'a>(
         &mut self,
         row: impl IntoIterator<Item = Result<Value<'a>, String>>,
@@ -77,7 +77,7 @@ impl Batches {
         Ok((self.rows == ROWS || self.bytes >= BYTES).then(|| self.take()))
     }
 
-    /// Returns the remaining rows. For a result without rows, that is a batch of its columns.
+    /// Returns the remaining rows. For a result without rows, returns an empty batch.
     pub(crate) fn last(mut self) -> Option<RecordBatch> {
         (self.rows > 0 || !self.given).then(|| self.take())
     }

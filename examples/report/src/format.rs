@@ -7,8 +7,8 @@ use arrow_schema::ArrowError;
 /// The format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// For people. Each batch is a separate table, because the widths of later rows are not known
-    /// yet.
+    /// Text for people. Each batch is a separate table, because the widths of later rows are not
+    /// known yet.
     Table,
     /// RFC 4180, with a header.
     Csv,
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_for_people() {
+    fn a_table_is_formatted_as_text() {
         let text = batches(Format::Table, 1);
         assert!(text.contains("| n | text "), "{text}");
         assert!(text.contains("| -0.50 |"), "{text}");

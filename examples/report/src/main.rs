@@ -1,6 +1,6 @@
-//! The rows of a query as Arrow record batches, streamed as a table, as CSV and as JSON. In Azure
+//! Streams the rows of a query as Arrow record batches: as a table, as CSV and as JSON. In Azure
 //! it logs in with the system-assigned identity.
-#![allow(clippy::disallowed_methods)] // An application lives in real time.
+#![allow(clippy::disallowed_methods)] // Applications use the real clock.
 
 mod azure_sql;
 mod batches;
@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
 }
 
 async fn answer_requests() -> Result<(), BoxError> {
-    // Functions says at which port its host looks for the program.
+    // Functions sets the port on which its host expects the program.
     let listen = match settings::optional("FUNCTIONS_CUSTOMHANDLER_PORT")? {
         Some(port) => Listen::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?,
         None => settings::listen()?,
@@ -51,7 +51,7 @@ async fn answer_requests() -> Result<(), BoxError> {
 
 async fn print() -> Result<(), BoxError> {
     let source = source().await?;
-    let failed = |_| BoxError::from("the query failed, for the reason logged above");
+    let failed = |_| BoxError::from("the query failed: see the log above");
     let mut report = source.run().await.map_err(failed)?;
     let mut writer = Writer::new(Format::Table);
     while let Some(batch) = report.next().await.map_err(failed)? {
@@ -61,7 +61,7 @@ async fn print() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Gets a connection from the pool, so that a wrong setting or a missing user shows at start.
+/// Gets a connection, so that a wrong setting or a missing user is reported at the start.
 async fn source() -> Result<Source, BoxError> {
     let query = settings::optional("REPORT_QUERY")?.unwrap_or_else(|| QUERY.to_owned());
     let database = settings::optional::<String>("REPORT_DATABASE")?;

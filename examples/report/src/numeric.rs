@@ -64,7 +64,7 @@ mod tests {
         let at = |number: Option<Numeric>, scale| number.unwrap().at(scale);
         assert_eq!(at(numeric(0, 0, 2, &[12, 5000]), 2), Some(1_250), "12.50");
         assert_eq!(at(numeric(0, 0, 2, &[12, 5000]), 4), Some(125_000));
-        assert_eq!(at(numeric(0, 0, 2, &[12, 5000]), 0), None, "12.50 is no integer");
+        assert_eq!(at(numeric(0, 0, 2, &[12, 5000]), 0), None, "12.50 is not an integer");
         assert_eq!(at(numeric(-1, NEGATIVE, 1, &[5000]), 1), Some(-5), "-0.5");
         assert_eq!(at(numeric(2, 0, 0, &[1]), 0), Some(100_000_000), "zeros are not sent");
         assert_eq!(at(numeric(0, 0, 3, &[]), 3), Some(0));

@@ -21,7 +21,7 @@ use crate::{
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// Sends the result of a query while it arrives.
+/// Streams the result of a query.
 pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Problem> {
     let client = pool.get().await?;
     let statement = client.prepare(query).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(pool: &Pool, query: &str, sink: &Sink) -> Result<(), Pro
         }
     }
     if let Some(batch) = batches.last() {
-        // The reader may be gone.
+        // The reader may have disconnected.
         let _ = sink.send(batch).await?;
     }
     Ok(())
@@ -94,7 +94,7 @@ fn scale(modifier: i32) -> Option<i8> {
     if precision <= 38 && scale <= precision { i8::try_from(scale).ok() } else { None }
 }
 
-/// A field as the server sent it, and its type.
+/// A field in the server's format, and its type.
 struct Field<'a> {
     ty: Type,
     bytes: &'a [u8],

@@ -21,12 +21,12 @@ pub(crate) enum Pool {
     Postgres(postgres::Pool),
 }
 
-/// The result of a query, one record batch at a time. At most two more batches are in memory,
-/// however slow the reader is.
+/// The result of a query, one record batch at a time. Even with a slow reader, at most two more
+/// batches are in memory.
 pub(crate) struct Report {
     first: Option<RecordBatch>,
     batches: mpsc::Receiver<RecordBatch>,
-    /// Stops the query if the reader goes away.
+    /// Stops the query if the reader disconnects.
     task: Aborting,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// Returns whether there still is a reader; an error if the reader pauses for too long.
+    /// Returns whether the reader is still connected. Fails if the reader pauses for too long.
     pub(crate) async fn send(&self, batch: RecordBatch) -> Result<bool, Problem> {
         match timeout(self.patience, self.sender.send(batch)).await {
             Ok(sent) => Ok(sent.is_ok()),
@@ -99,7 +99,7 @@ mod tests {
     use crate::{batches::Batches, value::Kind};
 
     #[tokio::test]
-    async fn a_reader_that_pauses_is_not_waited_for() {
+    async fn a_report_does_not_wait_for_a_paused_reader() {
         let batch = Batches::new([("id", Kind::Int)]).last().unwrap();
         let (sender, mut batches) = mpsc::channel(1);
         let sink = Sink { sender, patience: Duration::ZERO };

@@ -14,7 +14,7 @@ use crate::{
     report::{Pool, Report, Source},
 };
 
-/// Functions forwards requests below `/api`.
+/// Functions forwards requests under `/api`.
 pub(crate) fn router(source: Source) -> Router {
     Router::new()
         .route("/", get(async || index()))
@@ -48,7 +48,7 @@ async fn report(
     Ok((headers, Body::from_stream(texts(report, format))).into_response())
 }
 
-/// A failure cuts the response off, so that no client takes it for complete.
+/// A failure aborts the response, so that no client mistakes it for a complete response.
 fn texts(report: Report, format: Format) -> impl Stream<Item = Result<Bytes, BoxError>> {
     stream::try_unfold(Some((report, Writer::new(format))), async |state| {
         let Some((mut report, mut writer)) = state else { return Ok(None) };
@@ -58,7 +58,7 @@ fn texts(report: Report, format: Format) -> impl Stream<Item = Result<Bytes, Box
                 Ok(Some((text.into(), Some((report, writer)))))
             }
             Ok(None) => Ok(Some((Bytes::from_static(writer.end()), None))),
-            Err(_) => Err("the query failed, for the reason logged above".into()),
+            Err(_) => Err("the query failed: see the log above".into()),
         }
     })
 }

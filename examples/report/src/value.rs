@@ -8,7 +8,7 @@ pub(crate) enum Kind {
     Bool,
     Int,
     Float,
-    /// At most 38 digits, of which this many are after the point.
+    /// At most 38 digits, with this many after the point.
     Decimal(i8),
     Text,
     Binary,

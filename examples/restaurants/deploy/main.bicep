@@ -1,6 +1,6 @@
 // The application's resources: its identity, a PostgreSQL flexible server with Entra
 // logins only and a private endpoint, a storage account without keys, and the identity's
-// role there. grant.sql has its rights in the database.
+// role there. grant.sql grants its rights in the database.
 
 @description('The location of all resources.')
 param location string = resourceGroup().location
@@ -67,13 +67,13 @@ resource administrator 'Microsoft.DBforPostgreSQL/flexibleServers/administrators
     principalType: administratorType
     tenantId: tenant().tenantId
   }
-  // The server takes one change at a time.
+  // The server accepts one change at a time.
   dependsOn: [
     database
   ]
 }
 
-// The application's connections come from the subnet `app`, and reach the server by an
+// The application's connections come from the subnet `app`, and reach the server at an
 // address in the subnet `database`.
 resource network 'Microsoft.Network/virtualNetworks@2023-09-01' = {
   name: serverName
@@ -109,7 +109,7 @@ resource network 'Microsoft.Network/virtualNetworks@2023-09-01' = {
   }
 }
 
-// No firewall rule: from elsewhere, the server refuses every address.
+// No firewall rule: the server refuses all other addresses.
 resource endpoint 'Microsoft.Network/privateEndpoints@2023-09-01' = {
   name: serverName
   location: location
@@ -134,7 +134,7 @@ resource endpoint 'Microsoft.Network/privateEndpoints@2023-09-01' = {
   ]
 }
 
-// In the network, the server's usual name resolves to that address.
+// In the network, the server's public name resolves to that address.
 resource zone 'Microsoft.Network/privateDnsZones@2020-06-01' = {
   name: 'privatelink.postgres.database.azure.com'
   location: 'global'
@@ -195,7 +195,7 @@ resource photos 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-
 @description('The built-in role that reads, writes and deletes blobs.')
 var storageBlobDataContributor = 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
 
-// In this one container, not in the account.
+// Only for this container, not for the account.
 resource writesPhotos 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(photos.id, identity.id, storageBlobDataContributor)
   scope: photos

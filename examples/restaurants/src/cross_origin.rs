@@ -11,11 +11,11 @@ use examples_common::Problem;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses a request that could change something (every method except GET, HEAD and OPTIONS) if
-/// a browser sent it on behalf of another site: 403.
+/// Refuses a request that could change data (every method except GET, HEAD and OPTIONS) with 403
+/// if a browser sent it on behalf of another site.
 ///
-/// Otherwise a page of another site could submit a form here with the cookies, the client
-/// certificate or the network position of the person who looks at that page.
+/// Otherwise another site's page could submit a form here with the cookies, the client
+/// certificate or the network position of its visitor.
 pub(crate) async fn refused(request: Request, next: Next) -> Response {
     if is_allowed(request.method(), request.uri(), request.headers()) {
         return next.run(request).await;
@@ -25,14 +25,14 @@ pub(crate) async fn refused(request: Request, next: Next) -> Response {
     Problem::new(StatusCode::FORBIDDEN, detail).into_response()
 }
 
-/// Whether the request may change something, by the headers that browsers set and pages
+/// Whether the request may change data, according to the headers that browsers set and pages
 /// cannot change (Fetch Metadata Request Headers; Fetch, section "Origin header").
 fn is_allowed(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     if [Method::GET, Method::HEAD, Method::OPTIONS].contains(method) {
         return true;
     }
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
-        // `none`: the person who uses the browser caused the request, not a page.
+        // `none`: the browser's user caused the request, not a page.
         return site == "same-origin" || site == "none";
     }
     // Older browsers, and every browser on plain HTTP, send no Sec-Fetch-Site. A client that
@@ -60,7 +60,7 @@ mod tests {
             (Some("cross-site"), None, false),
             (Some("SAME-ORIGIN"), None, false),
             (Some(""), None, false),
-            // Sec-Fetch-Site decides where there is one.
+            // Sec-Fetch-Site takes precedence.
             (Some("same-origin"), Some("https://evil.example"), true),
             (Some("cross-site"), Some("https://shop.example"), false),
             // Older browsers.

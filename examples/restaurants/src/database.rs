@@ -14,7 +14,7 @@ const RESTAURANT: &str = "SELECT restaurant.id, name, description, count(review.
                                  CAST(avg(rating) AS double precision) \
                           FROM restaurant LEFT JOIN review ON restaurant_id = restaurant.id";
 
-/// Rows on a page.
+/// The number of rows on a page.
 const PAGE: usize = 12;
 
 /// The rows of a page, and whether there are more after them.
@@ -28,7 +28,7 @@ pub(crate) struct Restaurant {
     pub(crate) name: String,
     pub(crate) description: String,
     pub(crate) reviews: i64,
-    /// `None` without reviews.
+    /// `None` if there are no reviews.
     pub(crate) average_rating: Option<f64>,
 }
 
@@ -41,8 +41,8 @@ pub(crate) struct Review {
     pub(crate) written_on: Date,
 }
 
-/// A page of restaurants by name; those after the restaurant with the ID `after`, if there is
-/// one.
+/// A page of restaurants by name: from the beginning, or after the restaurant with the ID
+/// `after`.
 pub(crate) async fn restaurants(
     pool: &Pool,
     after: Option<i64>,
@@ -86,7 +86,7 @@ fn restaurant_of(row: &Row) -> Result<Restaurant, Error> {
     })
 }
 
-/// A page of a restaurant's reviews, the newest first, of those with an ID below `before`.
+/// A page of a restaurant's reviews with an ID below `before`, the newest first.
 pub(crate) async fn reviews(
     pool: &Pool,
     restaurant: i64,
@@ -101,7 +101,7 @@ pub(crate) async fn reviews(
             reviewer: row.try_get(1)?,
             rating: row.try_get(2)?,
             content: row.try_get(3)?,
-            // A value that is not the name of a photo cannot be shown.
+            // A value that is not the name of a photo is not shown.
             photo: row.try_get::<_, Option<&str>>(4)?.and_then(|name| name.parse().ok()),
             written_on: row.try_get(5)?,
         })
@@ -109,8 +109,8 @@ pub(crate) async fn reviews(
     .await
 }
 
-/// The first page of a query's rows. The server sends one row more, which shows that there is
-/// another page.
+/// The first page of a query's rows. The query requests one more row, which shows whether
+/// there is another page.
 async fn page<T>(
     client: &mut PooledConnection,
     statement: &str,
@@ -126,7 +126,7 @@ async fn page<T>(
     Ok(Paged { rows: rows.iter().take(PAGE).map(read).collect::<Result<_, _>>()?, has_more })
 }
 
-/// Returns the ID.
+/// Adds a restaurant. Returns its ID.
 pub(crate) async fn add_restaurant(pool: &Pool, new: &NewRestaurant) -> Result<i64, Problem> {
     let client = pool.get().await?;
     let row = client

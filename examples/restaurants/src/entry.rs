@@ -1,4 +1,4 @@
-//! The entries of the forms, as they were sent and after they were checked.
+//! The entries of the forms, before and after the checks.
 
 use examples_common::{
     entry::{Check, Limit},
@@ -6,7 +6,7 @@ use examples_common::{
 };
 use serde::Deserialize;
 
-/// The most characters of each field, as `setup.sql` declares its column.
+/// The maximum number of characters of each field, as `setup.sql` declares its column.
 pub(crate) const NAME: usize = 50;
 pub(crate) const DESCRIPTION: usize = 250;
 pub(crate) const CONTENT: usize = 500;

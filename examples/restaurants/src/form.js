@@ -1,5 +1,5 @@
 // Counts characters while a person types, and refuses a photo that is too large before it is
-// sent, so that the entry stays in the form. Without it, the server checks both.
+// sent, so that the entry stays in the form. Without this script, the server checks both.
 "use strict";
 
 const characters = (count) => (count === 1 ? "1 character" : `${count} characters`);
@@ -11,7 +11,7 @@ for (const field of document.querySelectorAll("[data-characters]")) {
   counter.className = "counter";
   field.after(counter);
   const count = () => {
-    // As the server counts: code points, without spaces at the ends.
+    // Counts as the server does: code points, without leading and trailing spaces.
     const left = limit - [...field.value.trim()].length;
     counter.textContent = `${characters(Math.abs(left))} ${left < 0 ? "too many" : "left"}`;
     counter.classList.toggle("too-many", left < 0);

@@ -35,7 +35,7 @@ pub(crate) fn restaurant(entry: &RestaurantEntry, errors: &[FieldError]) -> Page
     Page::new("Add a restaurant", content).navigation(navigation())
 }
 
-/// A browser does not keep the photo of a form that was sent, and the page says so.
+/// A browser does not keep the photo of a submitted form, so the page asks for it again.
 pub(crate) fn review(restaurant: &Restaurant, entry: &ReviewEntry, errors: &[FieldError]) -> Page {
     let mut hint = "JPEG, PNG, GIF or WebP, up to 2 MB. Optional.".to_owned();
     if !errors.is_empty() {
@@ -74,8 +74,8 @@ fn up_to(characters: usize) -> String {
     format!("Up to {characters} characters.")
 }
 
-/// The errors of all fields, each a link to its field. It has the focus when the page opens, so
-/// that screen readers read it first.
+/// The errors of all fields, each a link to its field. The summary has the focus when the page
+/// opens, so that screen readers read it first.
 fn summary(fields: &[Field<'_>]) -> Markup {
     html! {
         @if fields.iter().any(Field::is_wrong) {
@@ -158,7 +158,7 @@ impl Field<'_> {
             textarea id=(self.name) name=(self.name) rows="5" data-characters=(limit)
                 required[self.name == "description"]
                 aria-describedby=(self.described_by()) aria-invalid=(self.is_wrong()) {
-                // A browser skips a line end at the start, so there is one before the text.
+                // A browser skips the first line end, so there is one before the text.
                 "\n" (text)
             }
         })

@@ -16,13 +16,13 @@ pub(crate) enum ImageType {
 impl ImageType {
     const ALL: [Self; 4] = [Self::Gif, Self::Jpeg, Self::Png, Self::Webp];
 
-    /// The type that the first bytes show, whatever the file's name is.
+    /// Detects the type from the first bytes, whatever the file's name is.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
-            // A length is between the two.
+            // Between the two is a length.
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::Webp),
             _ => None,
         }
@@ -47,7 +47,7 @@ impl ImageType {
     }
 }
 
-/// A random name with the type's extension. Any other name is not that of a photo.
+/// A random name with the type's extension. No photo has any other name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PhotoName {
     id: Uuid,
@@ -82,7 +82,7 @@ impl FromStr for PhotoName {
                 .find(|image_type| image_type.extension() == extension)
                 .ok_or(NotAPhoto)?,
         };
-        // `parse_str` accepts more forms than the one that `Display` writes.
+        // `parse_str` also accepts forms that `Display` does not write.
         if name.to_string() == text { Ok(name) } else { Err(NotAPhoto) }
     }
 }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_bytes_show_the_type() {
+    fn the_first_bytes_determine_the_type() {
         for (bytes, image_type) in [
             (&b"GIF89a\x01"[..], Some(ImageType::Gif)),
             (b"GIF87a", Some(ImageType::Gif)),

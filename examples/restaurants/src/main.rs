@@ -19,7 +19,7 @@ use examples_common::{BoxError, run, serve, settings};
 use photos::Photos;
 use routes::App;
 
-/// The name that Service Connector gives it.
+/// Service Connector's name for the variable.
 const POSTGRES: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
 
 #[tokio::main]
@@ -37,7 +37,7 @@ async fn application() -> Result<(), BoxError> {
     let connector = postgres::connector_with(&identity, &url)?;
     let pool = connector.pool();
     let photos = Photos::open(identity)?;
-    // Connects, so that a wrong setting or a missing role shows now.
+    // Connects, so that a wrong setting or a missing role is reported now.
     connector.warm_up(&pool, 1).await.map_err(postgres::Error::from)?;
 
     let app = App { pool: pool.clone(), photos };

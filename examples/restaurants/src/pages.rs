@@ -107,8 +107,8 @@ fn rating(restaurant: &Restaurant) -> Markup {
     }
 }
 
-/// Five stars, of which as many halves are filled as the rating has. A screen reader reads the
-/// rating instead.
+/// Five stars, filled to the rating in steps of half a star. A screen reader reads the rating
+/// instead.
 fn stars(rating: f64) -> Markup {
     let halves = (rating * 2.0).round();
     let text = format!("{} of 5 stars", (rating * 10.0).round() / 10.0);

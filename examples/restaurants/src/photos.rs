@@ -14,7 +14,7 @@ use examples_common::{BoxError, Problem, settings};
 
 use crate::image::PhotoName;
 
-/// `https://ACCOUNT.blob.core.windows.net/`, by the name that Service Connector gives it.
+/// `https://ACCOUNT.blob.core.windows.net/`, in Service Connector's variable.
 const ENDPOINT: &str = "AZURE_STORAGEBLOB_RESOURCEENDPOINT";
 
 /// The container; default `photos`.
@@ -26,7 +26,7 @@ const CA_FILE: &str = "PHOTOS_CA_FILE";
 /// A folder instead of Blob Storage.
 const FOLDER: &str = "PHOTOS_FOLDER";
 
-/// Where photos are kept: in a container of Blob Storage, or, on a laptop, in a folder.
+/// The storage of photos: a container of Blob Storage, or, on a laptop, a folder.
 #[derive(Clone)]
 pub(crate) enum Photos {
     Container(Arc<BlobContainerClient>),
@@ -34,7 +34,7 @@ pub(crate) enum Photos {
 }
 
 impl Photos {
-    /// As the environment says.
+    /// Opens the storage that the environment configures.
     pub(crate) fn open(identity: Identity) -> Result<Self, BoxError> {
         match (settings::optional(ENDPOINT)?, settings::optional::<PathBuf>(FOLDER)?) {
             (Some(endpoint), _) => Ok(Self::Container(Arc::new(container(endpoint, identity)?))),
@@ -43,7 +43,7 @@ impl Photos {
                 Ok(Self::Folder(folder))
             }
             (None, None) => {
-                Err(format!("nowhere to keep photos: set {ENDPOINT} or {FOLDER}").into())
+                Err(format!("no storage for photos: set {ENDPOINT} or {FOLDER}").into())
             }
         }
     }
@@ -91,7 +91,7 @@ impl Photos {
     }
 }
 
-/// The SDK's client, with the identity of the database as its credential.
+/// The SDK's client, with the same identity as the database as its credential.
 fn container(endpoint: Url, identity: Identity) -> Result<BlobContainerClient, BoxError> {
     let client_options = ClientOptions {
         transport: Some(transport().map_err(|error| settings::invalid(CA_FILE, error))?),
@@ -110,14 +110,14 @@ fn container(endpoint: Url, identity: Identity) -> Result<BlobContainerClient, B
     Ok(service.blob_container_client(name.as_deref().unwrap_or("photos")))
 }
 
-/// As the SDK's own, with timeouts that suit a visitor of a page, and with the certificate of a
-/// local stand-in.
+/// Like the SDK's transport, with timeouts that suit a page, and with the certificate of a local
+/// stand-in.
 fn transport() -> Result<Transport, BoxError> {
     let mut client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
         .read_timeout(Duration::from_secs(10))
         .redirect(reqwest::redirect::Policy::none())
-        // Ranges count the bytes as they are stored.
+        // Ranges count stored bytes, so responses must not be compressed.
         .no_gzip()
         .no_deflate();
     if let Some(path) = settings::optional::<PathBuf>(CA_FILE)? {

@@ -135,7 +135,7 @@ async fn photo(
     let none = || Problem::not_found("there is no such photo");
     let name: PhotoName = name.parse().map_err(|_| none())?;
     let photo = app.photos.get(name).await?.ok_or_else(none)?;
-    // Anyone may have uploaded it, so browsers may show it as an image only.
+    // The photo may come from anyone, so browsers may show it only as an image.
     let headers = [
         (header::CONTENT_TYPE, name.content_type()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -155,7 +155,7 @@ async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
     health::ready(app.pool.get()).await
 }
 
-/// The ID next to which a page begins: the value of the page's only parameter.
+/// The ID after or before which a page begins: the value of the page's only parameter.
 fn position(name: &str, parameters: &[(String, String)]) -> Result<Option<i32>, Problem> {
     let (mut check, mut position) = (Check::default(), None);
     for (given, value) in parameters {

@@ -14,11 +14,11 @@ const PHOTO_LIMIT: usize = 2 * 1024 * 1024;
 /// The largest other field, in bytes: more than the checks accept.
 const TEXT_LIMIT: usize = 16 * 1024;
 
-/// The largest request, in bytes. It is larger than a photo may be, so that the form can return
-/// to a person who chose a photo that is too large.
+/// The largest request, in bytes. It is larger than the largest photo, so that the form can be
+/// shown again after the upload of a photo that is too large.
 pub(crate) const UPLOAD_LIMIT: usize = 32 * 1024 * 1024;
 
-/// A review's form. No more of a field is kept than its limit allows.
+/// A review's form. Each field is truncated at its limit.
 #[derive(Default)]
 pub(crate) struct Upload {
     pub(crate) entry: ReviewEntry,
@@ -73,7 +73,7 @@ async fn text(field: Field<'_>) -> Result<String, MultipartError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Keeps as much of a field as `limit` allows, and reads the rest.
+/// Keeps as much of a field as `limit` allows, and discards the rest.
 async fn read(
     mut field: Field<'_>,
     limit: usize,

@@ -1,4 +1,4 @@
-//! The pages in a browser, as a person uses them.
+//! Uses the pages in a browser.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ impl Session {
         self.browser.open(&format!("{}{path}", self.application.address())).await;
     }
 
-    /// A page that can be seen by everybody, and its picture in the README.
+    /// Checks a page's accessibility, and takes its picture for the README.
     async fn shows(&self, name: &str) {
         self.browser.is_accessible().await;
         self.browser.screenshot(&folder("screenshots").join(format!("{name}.png"))).await;
@@ -97,11 +97,11 @@ async fn a_browser_adds_restaurants_and_reviews_with_photos() {
     session.open("/").await;
     assert_eq!(browser.text(".card:last-child .rating").await, "4.3\n3 reviews");
     session.shows("list").await;
-    assert_eq!(browser.complaints().await, [""; 0]);
+    assert_eq!(browser.logged_errors().await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_browser_keeps_the_entry_and_shows_what_is_wrong() {
+async fn a_browser_keeps_the_entry_and_shows_the_errors() {
     let session = Session::start().await;
     let browser = &session.browser;
     session.open("/restaurants/new").await;
@@ -119,7 +119,7 @@ async fn a_browser_keeps_the_entry_and_shows_what_is_wrong() {
     assert_eq!(browser.property("#name", "value").await, name);
     let kept = browser.property("#description", "value").await;
     assert_eq!(kept.as_str().map(str::len), Some(251), "{kept}");
-    assert_eq!(browser.complaints().await.len(), 1, "the status of the form's response");
+    assert_eq!(browser.logged_errors().await.len(), 1, "the status of the form's response");
     session.shows("error").await;
     // A backspace makes it fit.
     browser.type_into("#description", "\u{e003}").await;
@@ -128,7 +128,7 @@ async fn a_browser_keeps_the_entry_and_shows_what_is_wrong() {
     // A word of 250 characters does not make the page wider than its window.
     browser.is_accessible().await;
 
-    // The browser does not send a photo that is too large.
+    // The script does not send a photo that is too large.
     let large = tempfile::NamedTempFile::with_suffix(".png").unwrap();
     fs::write(large.path(), vec![0; 3 * 1024 * 1024]).unwrap();
     browser.follow("a[href$='/reviews/new']").await;
@@ -136,7 +136,7 @@ async fn a_browser_keeps_the_entry_and_shows_what_is_wrong() {
     browser.type_into("#photo", large.path().to_str().unwrap()).await;
     let said = browser.property("#photo", "validationMessage").await;
     assert_eq!(said, "This photo has 3.0 MB. Choose one of at most 2.0 MB.");
-    // Without the script it does, and gets the form back.
+    // Without the script, the browser sends it, and the server shows the form again.
     browser.run("document.querySelector('#photo').setCustomValidity('')").await;
     browser.type_into("#reviewer", "Ann").await;
     browser.click("[name=rating][value='4']").await;

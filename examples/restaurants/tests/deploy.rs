@@ -1,4 +1,4 @@
-//! The files that deploy the application agree with it and with each other.
+//! Checks that the deployment files match the application and each other.
 
 use entra_pool::postgres::Config;
 
@@ -7,7 +7,7 @@ const GRANT: &str = include_str!("../grant.sql");
 const IDENTITY: &str = "restaurants-identity";
 
 #[test]
-fn the_identity_has_one_name() {
+fn all_files_use_the_same_identity_name() {
     assert!(
         MAIN.contains(&format!("userAssignedIdentities@2023-01-31' = {{\n  name: '{IDENTITY}'"))
     );
@@ -16,7 +16,7 @@ fn the_identity_has_one_name() {
 }
 
 #[test]
-fn the_connection_string_is_one_that_the_application_reads() {
+fn the_application_accepts_the_connection_string() {
     let (_, string) = MAIN.split_once("output connectionString string = '").unwrap();
     let string = string
         .lines()
@@ -43,7 +43,7 @@ fn no_login_uses_a_secret() {
 }
 
 #[test]
-fn the_database_is_reached_by_its_private_endpoint_only() {
+fn the_database_is_reachable_only_through_its_private_endpoint() {
     assert!(!MAIN.contains("firewallRules"));
     for line in [
         "privateLinkServiceId: server.id",

@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Adds a dish. Returns all dishes.
 async fn cook(connector: &Connector, name: &str) -> Result<Vec<dish::Model>, Box<dyn Error>> {
-    // It renews the token, so it must live as long as SeaORM uses its pool.
+    // The pool refreshes the token, so it must live as long as SeaORM uses it.
     let pool = Pool::new(connector, options(connector).max_connections(4)).await?;
     let db = SqlxPostgresConnector::from_sqlx_postgres_pool((*pool).clone());
 

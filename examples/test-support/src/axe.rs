@@ -1,4 +1,4 @@
-//! Accessibility, checked by axe-core.
+//! Checks accessibility with axe-core.
 
 use std::{fs, path::Path};
 
@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::Browser;
 
-/// `tests/install` puts it there.
+/// `tests/install` installs axe-core at this path.
 const AXE: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/axe/node_modules/axe-core/axe.min.js");
 
-/// Runs axe-core with all of its rules, and calls back with what it found.
+/// Runs axe-core with all of its rules, and returns its findings to a callback.
 const RUN: &str = "const done = arguments[arguments.length - 1];
     axe.run().then(
         results => done(results.violations.map(violation =>
@@ -19,16 +19,16 @@ const RUN: &str = "const done = arguments[arguments.length - 1];
         error => done([String(error)]))";
 
 impl Browser {
-    /// Asserts that axe-core finds nothing on the page at widths of 360 and 1,280 pixels, light
-    /// and dark, and that the page is not wider than its window. Left out with a message if
+    /// Asserts that axe-core finds no problems on the page at widths of 360 and 1,280 pixels,
+    /// light and dark, and that the page is not wider than its window. Skipped with a message if
     /// axe-core is not installed.
     pub async fn is_accessible(&self) {
         let axe = Path::new(AXE);
         if !axe.exists() {
-            eprintln!("left out: axe-core, which tests/install installs");
+            eprintln!("skipped: axe-core is not installed (run tests/install)");
             return;
         }
-        let axe = fs::read_to_string(axe).expect("it is a file");
+        let axe = fs::read_to_string(axe).expect("a readable file");
         self.run(&axe).await;
         for width in [360, 1_280] {
             for scheme in ["light", "dark"] {
@@ -54,21 +54,21 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": [scheme, motion] })).await;
     }
 
-    /// Renders the whole page as PNG. With `ENTRA_POOL_BLESS=1`, writes it to a file, which a
-    /// README shows.
+    /// Renders the whole page as PNG. With `ENTRA_POOL_BLESS=1`, writes it to a file that a README
+    /// shows.
     pub async fn screenshot(&self, path: &Path) {
         let metrics = self.devtools("Page.getLayoutMetrics", json!({})).await;
         let mut clip = metrics["cssContentSize"].clone();
         clip["scale"] = 1.into();
         let whole = json!({ "captureBeyondViewport": true, "clip": clip });
         let png = self.devtools("Page.captureScreenshot", whole).await;
-        let png = BASE64_STANDARD.decode(png["data"].as_str().expect("it is text"));
-        let png = png.expect("it is base64");
-        assert!(png.starts_with(b"\x89PNG"), "it is not a PNG");
+        let png = BASE64_STANDARD.decode(png["data"].as_str().expect("the picture is text"));
+        let png = png.expect("the picture is Base64");
+        assert!(png.starts_with(b"\x89PNG"), "not a PNG");
         if std::env::var("ENTRA_POOL_BLESS").is_ok_and(|bless| bless == "1") {
             assert!(png.len() < 100 * 1024, "{path:?} would have {} bytes", png.len());
-            let folder = path.parent().expect("it is in a folder");
-            fs::create_dir_all(folder).expect("it can be created");
+            let folder = path.parent().expect("the path has a folder");
+            fs::create_dir_all(folder).expect("the folder can be created");
             fs::write(path, png).unwrap_or_else(|error| panic!("{path:?}: {error}"));
         }
     }

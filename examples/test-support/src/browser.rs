@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::Process;
 
-/// Headless Chromium, driven by chromedriver (W3C WebDriver), both from Debian's
-/// `chromium-driver`. It stops when this is dropped.
+/// Headless Chromium, driven by chromedriver (W3C WebDriver), both from Debian's package
+/// `chromium-driver`. They stop when this is dropped.
 pub struct Browser {
     // Dropped after the session, which `Drop` ends.
     _driver: Process,
@@ -24,23 +24,23 @@ pub struct Browser {
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 impl Browser {
-    /// Starts it with a window of 1,000 by 800. Commands wait up to 10 s for their element.
+    /// Starts a browser with a window of 1,000 by 800. Commands wait up to 10 s for their element.
     pub async fn start() -> Self {
         let started = "ChromeDriver was started successfully on port ";
         let mut command = Command::new("chromedriver");
         let (driver, port) = Process::start(command.arg("--port=0"), started).await;
-        let port = port.trim_end_matches('.').parse().expect("it is a port");
-        let client = reqwest::Client::builder().no_proxy().build().expect("it has TLS");
+        let port = port.trim_end_matches('.').parse().expect("a port number");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a TLS provider");
         let mut browser = Self { _driver: driver, port, session: String::new(), client };
         let options = json!({
             "args": [
                 "--headless=new",
                 "--window-size=1000,800",
-                // It shows our pages only, and root has no sandbox.
+                // The browser shows only pages of the test, and root has no sandbox.
                 "--no-sandbox",
                 "--disable-dev-shm-usage",
                 "--hide-scrollbars",
-                // It connects to loopback only.
+                // The browser connects only to loopback.
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ]
         });
@@ -52,7 +52,7 @@ impl Browser {
         });
         let request = json!({ "capabilities": { "alwaysMatch": capabilities } });
         let session = browser.command(Method::POST, "", Some(request)).await;
-        browser.session = format!("/{}", session["sessionId"].as_str().expect("it has an ID"));
+        browser.session = format!("/{}", session["sessionId"].as_str().expect("a session ID"));
         browser
     }
 
@@ -72,17 +72,17 @@ impl Browser {
         self.command(Method::POST, &format!("{element}/click"), Some(json!({}))).await;
     }
 
-    /// Clicks on an element that leads to another page, and waits until this page is gone.
+    /// Clicks on an element that opens another page, and waits until this page is gone.
     pub async fn follow(&self, selector: &str) {
         let page = self.element("html").await;
         self.click(selector).await;
         let began = Instant::now();
         while self.ask(Method::GET, &format!("{page}/name"), None).await.is_ok() {
-            assert!(began.elapsed() < Duration::from_secs(10), "{selector} leads to no other page");
+            assert!(began.elapsed() < Duration::from_secs(10), "{selector} opens no other page");
         }
     }
 
-    /// Types into an element; the path of a file into one for files.
+    /// Types into an element; into a file input, the path of a file.
     pub async fn type_into(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
         let keys = json!({ "text": text });
@@ -95,14 +95,14 @@ impl Browser {
         text(self.command(Method::GET, &format!("{element}/text"), None).await)
     }
 
-    /// The value of an element's property, as of an `<input>`'s `value` or an `<img>`'s
-    /// `naturalWidth`.
+    /// The value of an element's property, such as the `value` of an `<input>` or the
+    /// `naturalWidth` of an `<img>`.
     pub async fn property(&self, selector: &str, property: &str) -> Value {
         let element = self.element(selector).await;
         self.command(Method::GET, &format!("{element}/property/{property}"), None).await
     }
 
-    /// Runs a script as the body of a function, whose result it returns.
+    /// Runs a script as the body of a function, and returns the function's result.
     pub async fn run(&self, script: &str) -> Value {
         let script = json!({ "script": script, "args": [] });
         self.command(Method::POST, "/execute/sync", Some(script)).await
@@ -114,8 +114,8 @@ impl Browser {
         self.command(Method::POST, "/execute/async", Some(script)).await
     }
 
-    /// Waits until the images of the page are loaded, also those further down, which browsers
-    /// load when they are scrolled to.
+    /// Waits until the images of the page are loaded, including those further down, which
+    /// browsers load when the page is scrolled.
     pub async fn load_images(&self) {
         let load = "const done = arguments[arguments.length - 1];
             for (const image of document.images) image.loading = 'eager';
@@ -130,20 +130,20 @@ impl Browser {
         self.command(Method::POST, "/goog/cdp/execute", Some(command)).await
     }
 
-    /// The errors that the browser logged since the last call: scripts that failed, requests that
+    /// The errors that the browser logged since the last call: failed scripts, and requests that
     /// failed or that a policy forbids.
-    pub async fn complaints(&self) -> Vec<String> {
+    pub async fn logged_errors(&self) -> Vec<String> {
         let kind = json!({ "type": "browser" });
         let log = self.command(Method::POST, "/se/log", Some(kind)).await;
         let severe = |entry: &&Value| entry["level"] == "SEVERE";
-        let entries = log.as_array().expect("it is a list").iter().filter(severe);
+        let entries = log.as_array().expect("a list of entries").iter().filter(severe);
         entries.map(|entry| text(entry["message"].clone())).collect()
     }
 
     async fn element(&self, selector: &str) -> String {
         let request = json!({ "using": "css selector", "value": selector });
         let found = self.command(Method::POST, "/element", Some(request)).await;
-        format!("/element/{}", found[ELEMENT].as_str().expect("it has an ID"))
+        format!("/element/{}", found[ELEMENT].as_str().expect("the element has an ID"))
     }
 
     async fn command(&self, method: Method, path: &str, body: Option<Value>) -> Value {
@@ -159,8 +159,8 @@ impl Browser {
         }
         let answer = request.send().await.expect("chromedriver answers");
         let status = answer.status();
-        let answer = answer.text().await.expect("it is complete");
-        let mut answer: Value = serde_json::from_str(&answer).expect("it is JSON");
+        let answer = answer.text().await.expect("the response is complete");
+        let mut answer: Value = serde_json::from_str(&answer).expect("the response is JSON");
         let value = answer["value"].take();
         if status.is_success() { Ok(value) } else { Err(value) }
     }
@@ -168,8 +168,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Killing the driver would not stop the browser. Nothing can be awaited here, and the
-        // response does not matter.
+        // Killing the driver would not stop the browser. `drop` cannot await, and the response does
+        // not matter.
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
         let session = &self.session;

@@ -1,9 +1,9 @@
-//! Starts an example application as a process, as its users do, against an emulator that runs in
+//! Starts an example application as a process, like its users, against an emulator that runs in
 //! the test.
 //!
-//! Everything here panics on an error, and so fails the test that called it.
+//! All functions panic on an error, and so fail the test that calls them.
 #![allow(clippy::expect_used, clippy::panic)]
-#![allow(clippy::disallowed_methods)] // Processes live in real time.
+#![allow(clippy::disallowed_methods)] // Uses real processes.
 
 mod axe;
 mod browser;
@@ -26,7 +26,7 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 pub use browser::Browser;
 pub use process::Process;
 
-/// The emulator, and pools with which the test changes its databases.
+/// The emulator, and pools for changes to its databases by the test.
 pub struct World {
     /// The emulator.
     pub emulator: Emulator,
@@ -39,15 +39,15 @@ pub struct World {
 impl World {
     /// Starts the emulator with empty databases.
     pub async fn start() -> Self {
-        let emulator = Emulator::start().await.expect("it starts");
+        let emulator = Emulator::start().await.expect("the emulator starts");
         let environment = Environment::from_pairs(emulator.env());
         let identity = Identity::new(
-            DefaultCredential::new().environment(environment).build().expect("it is complete"),
+            DefaultCredential::new().environment(environment).build().expect("a credential"),
         );
         let azure_sql = azure_sql::pool_with(&identity, &emulator.azure_sql_string());
-        let azure_sql = azure_sql.expect("the string is right");
+        let azure_sql = azure_sql.expect("a valid connection string");
         let postgres = postgres::pool_with(&identity, &emulator.postgres_url());
-        let postgres = postgres.expect("the URL is right");
+        let postgres = postgres.expect("a valid URL");
         Self { emulator, identity, azure_sql, postgres }
     }
 
@@ -67,19 +67,19 @@ impl World {
 
     /// Runs statements in Azure SQL.
     pub async fn sql(&self, sql: &str) {
-        let mut connection = self.azure_sql.get().await.expect("it connects");
+        let mut connection = self.azure_sql.get().await.expect("a connection");
         let answer = connection.simple_query(sql).await.expect(sql);
         answer.into_results().await.expect(sql);
     }
 
     /// Runs statements in PostgreSQL.
     pub async fn postgres_sql(&self, sql: &str) {
-        let connection = self.postgres.get().await.expect("it connects");
+        let connection = self.postgres.get().await.expect("a connection");
         connection.batch_execute(sql).await.expect(sql);
     }
 
     /// The environment of an application in App Service with the user-assigned identity, and
-    /// with both databases as Service Connector names them.
+    /// with Service Connector's variables for both databases.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = self.emulator.env();
@@ -98,12 +98,12 @@ impl World {
         format!("{string};ConnectRetryCount=0;Authentication={authentication}")
     }
 
-    /// Breaks the connections of Azure SQL and refuses new ones.
+    /// Closes the connections of Azure SQL and refuses new connections.
     pub async fn azure_sql_goes_away(&self) {
         self.emulator.azure_sql().go_away().await.expect("the port is free");
     }
 
-    /// Breaks the connections of Azure SQL, and waits until it has closed them.
+    /// Closes the connections of Azure SQL, and waits until they are closed.
     pub async fn cut_azure_sql_connections(&self) {
         let server = self.emulator.azure_sql();
         server.cut_connections().await;
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// Accepts connections of Azure SQL again.
+    /// Accepts connections to Azure SQL again.
     pub async fn azure_sql_comes_back(&self) {
         self.emulator.azure_sql().come_back().expect("the port is free");
     }
@@ -151,7 +151,7 @@ impl Application {
         let (process, rest) = Process::start(&mut command, "listening on http://").await;
         // In JSON the message ends with a quote.
         let address = format!("http://{}", rest.split('"').next().unwrap_or_default());
-        let client = reqwest::Client::builder().no_proxy().build().expect("it has TLS");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a TLS provider");
         Self { process, client, address, accept: "*/*" }
     }
 
@@ -164,31 +164,31 @@ impl Application {
         let mut command = tokio::process::Command::new(program);
         let output = command.env_clear().envs(environment).kill_on_drop(true).output().await;
         let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-        let log = String::from_utf8(output.stderr).expect("it is text");
+        let log = String::from_utf8(output.stderr).expect("the log is text");
         assert_eq!(output.status.code(), Some(1), "{log}");
         log
     }
 
-    /// Sends requests as browsers do from now on, which ask for pages.
+    /// From now on, requests pages, as browsers do.
     #[must_use]
     pub fn as_browser(self) -> Self {
         Self { accept: "text/html,application/xhtml+xml,*/*;q=0.8", ..self }
     }
 
-    /// Its address: `http://127.0.0.1:PORT`.
+    /// The application's address: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits until it has logged this text, for 10 s: its log arrives independently of its
-    /// responses.
+    /// Waits up to 10 s until the application has logged this text: the log arrives independently
+    /// of the responses.
     pub async fn has_logged(&self, text: &str) {
         for _ in 0..100 {
             if self.log().contains(text) {
@@ -199,7 +199,7 @@ impl Application {
         panic!("it has not logged '{text}': {}", self.log());
     }
 
-    /// The most memory that it has used so far, in bytes. Linux only.
+    /// The peak of its memory so far, in bytes. Linux only.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
         self.process.peak_memory()
@@ -232,7 +232,7 @@ impl Application {
             panic!("{path}: {error:?}; it has logged: {}", self.log());
         });
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.expect("it is complete").to_vec();
+        let body = response.bytes().await.expect("the response is complete").to_vec();
         Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned(), body }
     }
 
@@ -253,7 +253,7 @@ impl Application {
         self.process.terminate();
     }
 
-    /// Waits until it has stopped, for 30 s at most. Returns the exit status and the log.
+    /// Waits up to 30 s until the application has stopped. Returns the exit status and the log.
     pub async fn ended(self) -> (ExitStatus, String) {
         self.process.ended().await
     }
@@ -282,14 +282,14 @@ impl Answer {
         let mut json = self.json();
         json["cause"].take();
         assert_eq!(json["status"], status, "{self:?}");
-        assert_eq!(json["title"], self.status.canonical_reason().expect("it is a known one"));
+        assert_eq!(json["title"], self.status.canonical_reason().expect("the status is known"));
         if status == 503 {
-            let seconds: u64 = self.header("retry-after").parse().expect("it is in seconds");
+            let seconds: u64 = self.header("retry-after").parse().expect("a number of seconds");
             assert!((1..=60).contains(&seconds), "{self:?}");
         }
         for internal in ["localhost", "127.0.0.1", "SELECT", "INSERT", "token", "tiberius"] {
             assert!(!json.to_string().contains(internal), "{self:?} shows {internal}");
         }
-        json["detail"].as_str().expect("it is text").to_owned()
+        json["detail"].as_str().expect("the detail is text").to_owned()
     }
 }

@@ -14,14 +14,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program and waits until it prints `announcement`, for 60 s at most. Returns the
-    /// rest of that line.
+    /// Starts a program and waits up to 60 s until it prints `announcement`. Returns the rest of
+    /// that line.
     pub async fn start(command: &mut Command, announcement: &'static str) -> (Self, String) {
         let (printed, out) = io::pipe().expect("there are file descriptors left");
         let err = out.try_clone().expect("there are file descriptors left");
         let spawned = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
         let child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        // This process's ends of the pipe, without which its end would not be seen.
+        // Closes this process's ends of the pipe, because otherwise the reader sees no end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let (sender, announced) = mpsc::channel();
         let log = Arc::new(Mutex::new(String::new()));
@@ -30,7 +30,7 @@ impl Process {
             move || {
                 for line in BufReader::new(printed).lines().map_while(Result::ok) {
                     if let Some((_, rest)) = line.split_once(announcement) {
-                        // Only the first is received.
+                        // Only the first line is received.
                         let _ = sender.send(rest.to_owned());
                     }
                     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,19 +43,19 @@ impl Process {
         let announced = tokio::task::spawn_blocking(move || {
             announced.recv_timeout(Duration::from_secs(60)).ok()
         });
-        match announced.await.expect("it does not panic") {
+        match announced.await.expect("the reader does not panic") {
             Some(rest) => (process, rest),
             None => panic!("it does not print '{announcement}': {}", process.log()),
         }
     }
 
-    /// What it has printed so far.
+    /// The output so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The most memory that it has used so far, in bytes. Linux only.
+    /// The peak of its memory so far, in bytes. Linux only.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
@@ -69,15 +69,15 @@ impl Process {
     pub fn terminate(&self) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill is installed");
-        assert!(sent.success(), "it has stopped before: {}", self.log());
+        assert!(sent.success(), "the program has already stopped: {}", self.log());
     }
 
-    /// Waits until it has stopped, for 30 s at most. Returns the exit status and the log.
+    /// Waits up to 30 s until the program has stopped. Returns the exit status and the log.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         for _ in 0..300 {
-            if let Some(status) = self.child.try_wait().expect("it is a child of this process") {
+            if let Some(status) = self.child.try_wait().expect("a child of this process") {
                 let reader = self.reader.take().expect("only this function takes it");
-                reader.join().expect("it does not panic");
+                reader.join().expect("the reader does not panic");
                 return (status, self.log());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -88,7 +88,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have stopped already.
+        // The program may have stopped already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,7 +1,7 @@
 use entra_pool::azure_sql::Pool;
 use examples_common::{Problem, rows::value};
 
-/// Rows on a page.
+/// The number of rows on a page.
 const PAGE: i32 = 50;
 
 /// A page of `Column2`.
@@ -22,7 +22,7 @@ pub(crate) async fn column_2(pool: &Pool, from: i32) -> Result<Values, Problem> 
         .await?
         .into_first_result()
         .await?;
-    // The query returns one row more than a page has: the first of the next page.
+    // The query returns one more row than a page has: the first row of the next page.
     let next = if rows.len() > PAGE as usize { rows.pop() } else { None };
     let next = next.map(|row| value(&row, 0)).transpose()?;
     let values = rows.iter().map(|row| Ok(row.try_get::<&str, _>(1)?.map(str::to_owned)));

@@ -25,7 +25,7 @@ async fn a_browser_shows_the_table_and_its_pages() {
     screenshot(&browser, "table").await;
     browser.follow(".pages a").await;
     assert!(browser.text("tbody").await.starts_with("Hello\n"));
-    assert_eq!(browser.complaints().await, [""; 0]);
+    assert_eq!(browser.logged_errors().await, [""; 0]);
 
     for path in ["/nothing", "/?from=here"] {
         browser.open(&format!("{}{path}", application.address())).await;

@@ -1,6 +1,6 @@
 //! The application as a process, driven over HTTP.
 
-#![allow(clippy::disallowed_methods)] // Processes live in real time.
+#![allow(clippy::disallowed_methods)] // Uses real processes.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn the_page_shows_column_2_of_every_row() {
 }
 
 #[tokio::test]
-async fn a_page_has_fifty_rows_and_leads_to_the_next() {
+async fn a_page_has_fifty_rows_and_links_to_the_next() {
     let world = world().await;
     let rows: Vec<_> = (3..=51).map(|n| format!("({n}, N'Row {n}')")).collect();
     world.sql(&format!("INSERT INTO TestTable VALUES {}", rows.join(", "))).await;
@@ -72,7 +72,7 @@ async fn a_page_has_fifty_rows_and_leads_to_the_next() {
 }
 
 #[tokio::test]
-async fn values_are_shown_as_text_whatever_they_hold() {
+async fn all_values_are_shown_as_text() {
     let world = world().await;
     world
         .sql("INSERT INTO TestTable VALUES (3, N'<script>alert(''1'')</script>'), (4, NULL), (5, N'\"&é')")
@@ -136,7 +136,7 @@ async fn a_request_has_a_timeout() {
 }
 
 #[tokio::test]
-async fn an_outage_of_the_identity_endpoint_is_not_felt_while_a_token_is_valid() {
+async fn an_identity_endpoint_outage_has_no_effect_while_a_token_is_valid() {
     let world = world().await;
     let application = start(&world).await;
     world.emulator.identity().fail(Fault::Silence);
@@ -162,7 +162,7 @@ async fn it_fails_at_start_if_it_cannot_connect() {
 }
 
 #[tokio::test]
-async fn an_identity_that_loses_its_access_is_named_in_the_log_only() {
+async fn an_identity_that_loses_access_is_named_only_in_the_log() {
     let world = world().await;
     let mut environment = environment(&world);
     environment[2].1 += ";Connect Timeout=2";
@@ -174,7 +174,7 @@ async fn an_identity_that_loses_its_access_is_named_in_the_log_only() {
 }
 
 #[tokio::test]
-async fn ready_reports_the_cause_and_health_asks_nothing() {
+async fn ready_reports_the_cause_and_health_does_not_use_the_database() {
     let world = world().await;
     let application = start(&world).await;
     let json = async |path| application.get(path).await.json();
@@ -214,12 +214,12 @@ async fn sigterm_waits_for_a_request_and_closes_the_pool() {
 }
 
 #[tokio::test]
-async fn sigterm_does_not_wait_for_a_request_for_ever() {
+async fn sigterm_does_not_wait_forever_for_a_request() {
     let world = world().await;
     let application = start(&world).await;
     let server = world.emulator.azure_sql();
     server.behaviour().disturb(1, Stage::Request, azure_sql::Fault::Stall);
-    // A client that would wait for ever.
+    // A client that would wait forever.
     let address = application.address().trim_start_matches("http://");
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
@@ -234,7 +234,7 @@ async fn sigterm_does_not_wait_for_a_request_for_ever() {
 }
 
 #[tokio::test]
-async fn a_wrong_setting_is_named_at_start() {
+async fn invalid_settings_are_named_at_start() {
     for (name, value) in [
         ("LISTEN", "here"),
         ("REQUEST_TIMEOUT", "none"),

@@ -20,7 +20,7 @@ async fn application() -> Result<(), BoxError> {
     let size = settings::optional("POOL_SIZE")?.map_or(1, NonZeroUsize::get);
     let connector = azure_sql::pool_from_env()?.manager().connector().clone();
     let pool = connector.pool_builder().max_size(size).build();
-    // Connects, so that a wrong setting or a missing user shows now.
+    // Connects, so that a wrong setting or a missing user is reported now.
     connector.warm_up(&pool, 1).await?;
     serve(routes::router(pool.clone()), listen, azure_sql::close_and_wait(&pool)).await?;
     Ok(())

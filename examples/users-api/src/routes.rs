@@ -19,7 +19,7 @@ use crate::{
     user::{NewUser, User},
 };
 
-/// In bytes: two names of 50 characters, escaped as JSON allows, and more.
+/// In bytes: enough for two names of 50 characters, escaped as JSON allows.
 const LARGEST_BODY: usize = 4 * 1024;
 
 #[derive(OpenApi)]
@@ -89,12 +89,12 @@ async fn create(
 /// Which users to list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[allow(dead_code)] // Only the document has its fields.
+#[allow(dead_code)] // Only the OpenAPI document uses the fields.
 struct Page {
     /// Only users with a larger ID. For the next page: the ID of the last user.
     #[param(minimum = 0, default = 0)]
     after: Option<i32>,
-    /// The most users to return.
+    /// The maximum number of users to return.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i32>,
 }

@@ -26,7 +26,7 @@ pub(crate) struct NewUser {
     pub(crate) last_name: String,
 }
 
-/// As the columns are declared.
+/// The length of the columns.
 const NAME: Limit = Limit::Utf16(50);
 
 impl NewUser {

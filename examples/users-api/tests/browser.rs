@@ -19,11 +19,11 @@ async fn a_browser_creates_a_user_in_swagger_ui() {
     assert!(browser.text(".info .title").await.starts_with("users-api"));
     browser.click(".opblock-post .opblock-summary-control").await;
     browser.click(".opblock-post .try-out__btn").await;
-    // The body of the request is the document's example.
+    // Swagger UI sends the document's example.
     browser.click(".opblock-post .execute").await;
     let status = ".opblock-post .live-responses-table tbody .response-col_status";
     assert!(browser.text(status).await.starts_with("201"));
-    assert_eq!(browser.complaints().await, [""; 0]);
+    assert_eq!(browser.logged_errors().await, [""; 0]);
     let users = application.get("/users").await.json();
     assert_eq!(users, json!([{ "id": 1, "first_name": "Ada", "last_name": "Lovelace" }]));
 }

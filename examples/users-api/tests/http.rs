@@ -29,7 +29,7 @@ fn wrong_fields(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_user_that_was_created_is_listed_and_found() {
+async fn a_created_user_is_listed_and_found() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/users").await.json(), json!([]));
@@ -49,7 +49,7 @@ async fn a_user_that_was_created_is_listed_and_found() {
 }
 
 #[tokio::test]
-async fn names_are_kept_as_they_are_whatever_they_hold() {
+async fn names_are_stored_unchanged() {
     let world = world().await;
     let application = start(&world).await;
     for name in ["O'Brien", "'); DROP TABLE Users;--", "<script>alert(1)</script>", "\"书\" 🦀 \\"]
@@ -63,14 +63,14 @@ async fn names_are_kept_as_they_are_whatever_they_hold() {
 }
 
 #[tokio::test]
-async fn a_wrong_entry_is_refused_with_the_reason() {
+async fn invalid_entries_are_refused_with_the_reason() {
     let world = world().await;
     let application = start(&world).await;
     for (first, last, wrong) in [
         ("", "Lovelace", &["first_name"][..]),
         (" ", "\t", &["first_name", "last_name"]),
         ("Ada", &"x".repeat(51), &["last_name"]),
-        // Of two UTF-16 units each.
+        // Each has two UTF-16 units.
         (&"🦀".repeat(26), "Lovelace", &["first_name"]),
         ("A\0da", "Lovelace", &["first_name"]),
     ] {
@@ -100,7 +100,7 @@ async fn a_wrong_entry_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_wrong_address_is_refused() {
+async fn invalid_addresses_are_refused() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/users/7").await.problem(404), "there is no user 7");
@@ -125,7 +125,7 @@ async fn a_wrong_address_is_refused() {
 }
 
 #[tokio::test]
-async fn one_connection_serves_all() {
+async fn one_connection_serves_all_requests() {
     let world = world().await;
     let before = world.emulator.azure_sql().counters().logins;
     let application = start(&world).await;
@@ -155,7 +155,7 @@ async fn it_recovers_with_its_database() {
 }
 
 #[tokio::test]
-async fn the_start_page_leads_to_the_documentation() {
+async fn the_start_page_links_to_the_documentation() {
     let world = world().await;
     let application = start(&world).await;
     let page = application.get("/").await;
@@ -167,7 +167,7 @@ async fn the_start_page_leads_to_the_documentation() {
 }
 
 #[tokio::test]
-async fn a_transient_error_of_a_query_is_503() {
+async fn a_transient_query_error_causes_status_503() {
     let world = world().await;
     let application = start(&world).await;
     assert_eq!(application.get("/users").await.status, 200);
@@ -183,7 +183,7 @@ async fn a_transient_error_of_a_query_is_503() {
 }
 
 #[tokio::test]
-async fn the_openapi_document_describes_what_there_is() {
+async fn the_openapi_document_describes_the_actual_api() {
     let world = world().await;
     let application = start(&world).await;
     let document = application.get("/openapi.json").await.json();
@@ -205,7 +205,7 @@ async fn the_openapi_document_describes_what_there_is() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_it_while_a_client_keeps_its_connection() {
+async fn sigterm_stops_it_while_a_client_keeps_its_connection_open() {
     let world = world().await;
     let application = start(&world).await;
     application.get("/users").await;

@@ -148,7 +148,7 @@ fn inserted_columns<'c>(
     Ok(known)
 }
 
-/// The column of this name, which must not be among those before it.
+/// The column of this name, which must not be among the columns `before` it.
 fn named<'c>(
     columns: &'c [TableColumn],
     name: &ObjectName,

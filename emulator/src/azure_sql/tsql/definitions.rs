@@ -67,7 +67,7 @@ impl Translator<'_> {
         if identity {
             return Ok(format!("{quoted} {ROW_NUMBER} PRIMARY KEY AUTOINCREMENT"));
         }
-        // Texts are equal without regard to case or spaces at the end, which SQLite's index is not.
+        // Equality of texts ignores case and trailing spaces, but SQLite's index does not.
         if is_key && sql_type.is_text() {
             return Err(ServerError::unsupported(format_args!("{sql_type} PRIMARY KEY")));
         }
@@ -95,7 +95,7 @@ impl Translator<'_> {
     }
 }
 
-/// SQLite reads `max` as a type's argument in quotes only.
+/// SQLite reads the argument `max` of a type only in quotes.
 fn declared_type(sql_type: SqlType) -> String {
     let declared = sql_type.to_string();
     if declared.ends_with("(max)") { names::quoted(&declared) } else { declared }

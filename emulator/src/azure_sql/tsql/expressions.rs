@@ -103,7 +103,7 @@ impl Translator<'_> {
     }
 }
 
-/// The key of `SESSION_CONTEXT(N'key')`, a sql_variant, which only CAST takes.
+/// The key of `SESSION_CONTEXT(N'key')`, a sql_variant, which only CAST accepts.
 fn session_key(expression: &Expr) -> Option<String> {
     let Expr::Function(function) = expression else { return None };
     let shown = function.to_string();
@@ -158,7 +158,7 @@ fn text_literal(text: &str, of: fn(Option<u16>) -> SqlType, most: usize) -> Resu
 /// A number that does not fit an `int` is a `decimal`, not a `bigint`.
 fn number_literal(number: &str) -> Result<Typed> {
     if let Ok(integer) = number.parse::<i32>() {
-        // The documentation does not state which type SQL Server gives it.
+        // The documentation does not state the type of this constant in SQL Server.
         refuse!("-2147483648 without CAST": integer == i32::MIN);
         return Ok(Typed::new(number, SqlType::Int));
     }

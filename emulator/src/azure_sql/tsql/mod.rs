@@ -1,8 +1,7 @@
-//! Translates T-SQL to SQLite's SQL. As in SQL Server, every expression has its type before it is
-//! run.
+//! Translates T-SQL to SQLite's SQL. As in SQL Server, every expression is typed before it runs.
 //!
-//! The translation is a list of what the emulator supports: a statement that differs from the
-//! text of its known parts is an error that names it, and never reaches SQLite.
+//! The translation is an allow-list: a statement must equal the text of its supported parts.
+//! Any other statement fails with an error that names it, and never reaches SQLite.
 
 mod changes;
 mod definitions;
@@ -97,7 +96,7 @@ impl Typed {
         self.sql_type.unwrap_or(SqlType::Int)
     }
 
-    /// As CAST converts it, and operators whose operands have different types.
+    /// Converts the expression as CAST does, and operators for operands of different types.
     fn cast(self, to: SqlType) -> Result<Self> {
         let sql = match self.sql_type {
             None => self.sql,
@@ -132,7 +131,7 @@ pub(crate) struct Translator<'a> {
     in_definition: bool,
 }
 
-/// Fails unless the parser's tree is this text, which is that of its known parts.
+/// Fails unless `tree` as text equals `known`, the text of its supported parts.
 fn only(tree: &impl Display, known: &str) -> Result<()> {
     if tree.to_string() == known { Ok(()) } else { Err(ServerError::unsupported(tree)) }
 }

@@ -28,7 +28,7 @@ pub(super) fn string(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// An alias. After a statement without a semicolon, the parser takes one of these words for it.
+/// An alias. After a statement without a semicolon, the parser reads these words as an alias.
 pub(super) fn alias(name: &Ident) -> Result<String, ServerError> {
     let is_statement =
         ["COMMIT", "ROLLBACK"].iter().any(|word| name.value.eq_ignore_ascii_case(word));

@@ -1,4 +1,4 @@
-//! Conditions: true, false or unknown. T-SQL has no values of that kind.
+//! Conditions: true, false or unknown. T-SQL has no Boolean values.
 
 use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 

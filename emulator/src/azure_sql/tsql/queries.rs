@@ -59,7 +59,7 @@ impl Translator<'_> {
         Ok(Translated { columns, ..self.finish(sql, Writes::Nothing, Command::Select) })
     }
 
-    /// The items of one SELECT, and what follows them.
+    /// The items of one SELECT, and the clauses after them.
     fn select(&mut self, select: &Select, order: &[OrderByExpr]) -> Result<(Items, String)> {
         let top = select.top.as_ref().map_or(String::new(), |top| format!("{top} "));
         let mut known = format!("SELECT {top}{}", list(&select.projection));
@@ -160,7 +160,7 @@ impl Translator<'_> {
             Expr::Identifier(name) => {
                 let is_named = |item: &&(String, Typed)| item.0.eq_ignore_ascii_case(&name.value);
                 let named: Vec<_> = items.iter().filter(is_named).collect();
-                refuse!("ORDER BY one of several columns of a name": named.len() > 1);
+                refuse!("ORDER BY one of several columns with the same name": named.len() > 1);
                 match named.first() {
                     Some((_, typed)) => typed.clone(),
                     None => self.column(std::slice::from_ref(name))?,
@@ -169,7 +169,7 @@ impl Translator<'_> {
             Expr::CompoundIdentifier(parts) => self.column(parts)?,
             other => return Err(ServerError::unsupported(format_args!("ORDER BY {other}"))),
         };
-        // SQLite would take a constant for an item's number.
+        // SQLite would read a constant as the number of an item.
         let is_column = typed.sql.starts_with('"');
         refuse!("ORDER BY an expression": !is_column);
         refuse!("ORDER BY of text": typed.known_type().is_text());

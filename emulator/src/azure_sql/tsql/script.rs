@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_statement_is_an_error() {
+    fn invalid_statements_are_errors() {
         for text in [
             "SELECT 'open",
             "SELECT (1",
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nests_too_deep_is_refused_before_it_is_parsed() {
+    fn deep_nesting_is_refused_before_it_is_parsed() {
         for text in [
             format!("SELECT {}", vec!["1"; 100_000].join("+")),
             format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000)),

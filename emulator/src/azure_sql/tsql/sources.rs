@@ -43,13 +43,13 @@ impl Translator<'_> {
             None => name,
         };
         let again = |other: &Source| other.name.eq_ignore_ascii_case(&name);
-        refuse!("two tables of a name": self.sources.iter().any(again));
+        refuse!("two tables with the same name": self.sources.iter().any(again));
         let sql = format!("{sql} AS {}", names::quoted(&name));
         self.sources.push(Source { name, columns });
         Ok(sql)
     }
 
-    /// `sys.dm_exec_sessions`, where a session sees its own row.
+    /// `sys.dm_exec_sessions`, in which a session sees its own row.
     fn sessions(&mut self) -> Result<(String, String, Vec<TableColumn>)> {
         let name = "transaction_isolation_level".to_owned();
         let level = i64::from(self.session.options.isolation).into();

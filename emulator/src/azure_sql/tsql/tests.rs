@@ -36,7 +36,7 @@ fn translate(session: &Session, text: &str) -> Result<Translated> {
 }
 
 #[test]
-fn what_is_supported_becomes_sqlite() {
+fn supported_statements_are_translated_for_sqlite() {
     let session = session();
     for (tsql, sqlite) in [
         ("SELECT 1", r#"SELECT 1 AS """#),
@@ -69,7 +69,7 @@ fn what_is_supported_becomes_sqlite() {
 }
 
 #[test]
-fn what_is_not_supported_is_named() {
+fn the_error_names_the_unsupported_construct() {
     let session = session();
     for (tsql, construct) in [
         ("SELECT a FROM t LIMIT 1", "LIMIT"),
@@ -125,7 +125,7 @@ fn what_is_not_supported_is_named() {
 }
 
 #[test]
-fn what_is_changed_is_known_before_it_is_run() {
+fn a_statements_writes_are_known_before_it_runs() {
     let session = session();
     for (tsql, writes) in [
         ("SELECT 1", Writes::Nothing),

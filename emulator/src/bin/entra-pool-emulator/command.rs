@@ -54,7 +54,7 @@ pub(crate) async fn run(
     loop {
         tokio::select! {
             status = child.wait() => return status.map(exit_code),
-            // A terminal sends Ctrl-C to the command as well, which decides when to exit.
+            // A terminal also sends Ctrl-C to the command, which decides when to exit.
             _ = signals.interrupt.recv() => {}
             _ = signals.terminate.recv() => terminate(&mut child)?,
         }

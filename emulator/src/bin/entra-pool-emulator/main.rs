@@ -1,7 +1,7 @@
 //! Runs the emulator until Ctrl-C or SIGTERM and prints the variables for clients, or runs it
 //! while a command runs.
 
-#![allow(clippy::disallowed_methods)] // A server lives in real time.
+#![allow(clippy::disallowed_methods)] // Servers use the real clock.
 
 mod command;
 mod health;
@@ -60,7 +60,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             .map_err(|error| Failure::Run(format!("not healthy: {error}")));
     }
     let command = arguments.command;
-    // The output is the command's.
+    // stdout belongs to the command.
     let log = if command.is_empty() { LevelFilter::INFO } else { LevelFilter::WARN };
     tracing_subscriber::fmt()
         .with_writer(io::stderr)

@@ -26,7 +26,7 @@ use crate::{
     variables::Variable,
 };
 
-/// Tables for first tries, with two rows each.
+/// The sample tables, with two rows each.
 #[cfg(feature = "embedded")]
 const SAMPLE_AZURE_SQL: &str = "\
     CREATE TABLE TestTable (Column1 int NOT NULL PRIMARY KEY, Column2 nvarchar(50) NOT NULL);
@@ -36,7 +36,7 @@ const SAMPLE_POSTGRES: &str = "\
     CREATE TABLE restaurant (id int NOT NULL PRIMARY KEY, name text NOT NULL);
     INSERT INTO restaurant VALUES (1, 'Chez Token'), (2, 'Da Claim');";
 
-/// Of the token in the file, which is not rotated.
+/// The lifetime of the token in the file, which is not rotated.
 const WORKLOAD_TOKEN_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Everything stops when this is dropped.
@@ -44,7 +44,7 @@ pub(crate) struct Services {
     pub(crate) variables: Vec<Variable>,
     tenant: Tenant,
     _servers: [Option<Server>; 2],
-    /// For the token of a workload.
+    /// The folder with the workload's token.
     _folder: TempDir,
 }
 
@@ -118,7 +118,7 @@ fn credential(
     if credential == Credential::ManagedIdentity {
         let [(endpoint, url), (header, secret)] = tenant.identity.app_service_env();
         let identity = settings.user_assigned().swap_remove(0);
-        add("The managed identity, as App Service gives it to applications", endpoint, url);
+        add("The managed identity, with App Service's variables", endpoint, url);
         add("", header, secret);
         add("", "AZURE_CLIENT_ID", identity.client_id);
         return Ok(identity.name);
@@ -183,7 +183,7 @@ fn start_postgres(settings: &Settings, tenant: &Tenant) -> Result<Option<Server>
     let server: Server = (front.addr().port(), Box::new(front.clone()));
     tokio::spawn(async move {
         if let Err(error) = front.prepare().await {
-            tracing::warn!(%error, "the PostgreSQL behind the front is not usable yet");
+            tracing::warn!(%error, "the PostgreSQL server behind the front is not ready yet");
         }
     });
     Ok(Some(server))
@@ -195,7 +195,7 @@ async fn start_azure_sql(settings: &Settings, tenant: &Tenant) -> Result<Option<
     let mut endpoint = AzureSqlEndpoint::new(issuer, directory, Arc::clone(&tenant.tls));
     endpoint.bind = settings.bind.unwrap_or(endpoint.bind);
     endpoint.port = settings.azure_sql_port.unwrap_or(14330);
-    // Drivers that get a token themselves are sent to the token endpoint here.
+    // Drivers that get a token themselves are sent to this emulator's token endpoint.
     endpoint.sts_url = format!("{}/{TENANT_ID}", tenant.entra.authority_host());
     #[cfg(feature = "embedded")]
     let script = settings

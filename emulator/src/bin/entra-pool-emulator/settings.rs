@@ -68,7 +68,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ADDRESS", env = "EMULATOR_BIND")]
     pub(crate) bind: Option<IpAddr>,
     /// A name or address by which clients reach this machine, for certificates;
-    /// the first is the one in URLs. Repeatable
+    /// URLs contain the first. Repeatable
     #[arg(long, value_name = "NAME", env = "EMULATOR_HOST_NAME", value_delimiter = ',')]
     pub(crate) host_name: Option<Vec<String>>,
     /// Keeps the certificate authority and all keys in this folder
@@ -95,12 +95,12 @@ pub(crate) struct Settings {
     /// A user-assigned identity's name [default: shop-identity]. Repeatable
     #[arg(long, value_name = "NAME")]
     user_assigned: Option<Vec<String>>,
-    /// A database on Azure SQL; the first is the one in the printed string [default:
-    /// orders, or the one in the upstream's URL, or master]. Repeatable
+    /// A database on Azure SQL; the printed string names the first [default:
+    /// orders, or the database in the upstream's URL, or master]. Repeatable
     #[arg(long, value_name = "NAME")]
     azure_sql_database: Option<Vec<String>>,
-    /// A database on PostgreSQL; the first is the one in the printed URL [default:
-    /// restaurant, or the one in the upstream's URL]. Repeatable
+    /// A database on PostgreSQL; the printed URL names the first [default:
+    /// restaurant, or the database in the upstream's URL]. Repeatable
     #[arg(long, value_name = "NAME")]
     postgres_database: Option<Vec<String>>,
     /// A SQL Server behind the front,
@@ -121,7 +121,7 @@ pub(crate) struct Settings {
     /// Which credential the variables are for [default: managed-identity]
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) credential: Option<Credential>,
-    // Only the file has the others.
+    // The other settings can only be set in the file.
     #[arg(skip)]
     #[serde(skip_serializing)]
     application: Vec<ApplicationTable>,
@@ -210,7 +210,7 @@ impl Settings {
         let text = read(path)?;
         let wrong =
             |error: toml::de::Error| format!("{} is not a configuration: {error}", path.display());
-        // The file alone first: its errors have line numbers.
+        // Reads the file separately first, so that errors have line numbers.
         toml::from_str::<Self>(&text).map_err(wrong)?;
         let mut merged: toml::Table = toml::from_str(&text).map_err(wrong)?;
         merged.extend(toml::Table::try_from(&given).map_err(|error| error.to_string())?);
@@ -319,7 +319,7 @@ impl ApplicationTable {
                     .map_err(|error| format!("the keys of '{issuer}' are not a JWKS: {error}"))
             }
             _ => Err(wrong(
-                "a federated credential has an issuer or keys alone: add keys = \"FILE\" with \
+                "a federated credential has only an issuer or only keys: add keys = \"FILE\" with \
                  the issuer's JWKS, or remove both",
             )),
         };

@@ -42,7 +42,7 @@ impl Format {
             text.push_str(&match self {
                 Self::Sh => format!("export {name}='{}'\n", value.replace('\'', r"'\''")),
                 Self::PowerShell => format!("$env:{name} = '{}'\n", value.replace('\'', "''")),
-                // For Docker, quotes are a part of the value.
+                // Docker reads quotes as part of the value.
                 Self::Dotenv | Self::Json => format!("{name}={value}\n"),
             });
         }

@@ -22,9 +22,9 @@ pub(super) type Stream = TlsStream<HandshakeStream>;
 /// An engine that has answered PRELOGIN.
 pub(super) struct Upstream {
     stream: TcpStream,
-    /// What it answered.
+    /// The engine's answer.
     pub(super) prelogin: Prelogin,
-    /// Its host, and its instance if it has one.
+    /// The engine's host, and its instance if it has one.
     pub(super) name: String,
 }
 
@@ -86,8 +86,8 @@ fn roots(path: &Path) -> io::Result<RootCertStore> {
     }
 }
 
-/// Accepts every certificate. The handshake's signatures prove nothing then, so they are not
-/// verified.
+/// Accepts every certificate. The signatures of the handshake would prove nothing, so they are
+/// not verified.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

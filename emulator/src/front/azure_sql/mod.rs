@@ -7,10 +7,10 @@
 //! acknowledgement of the token; after that, the front relays bytes, with the packet sizes and
 //! the MARS sessions (SMP) that client and engine have negotiated.
 //!
-//! The front asks for the engine's PRELOGIN first, so that version and MARS are the engine's.
-//! Nothing else that the client sends reaches the engine before the token was checked.
+//! The front gets the engine's PRELOGIN first, and answers with the engine's version and MARS.
+//! Nothing else that the client sends reaches the engine before the token is checked.
 //!
-//! One statement is translated, where it is the only one of a SQL batch and fits one packet:
+//! One statement is translated if it is the only statement of a SQL batch and fits in one packet:
 //! `CREATE USER [x] FROM EXTERNAL PROVIDER`, with the brackets, becomes `CREATE USER [x] FOR
 //! LOGIN` with the engine login of the principal `x`, or error 50000 if it has none. Every other
 //! form goes to the engine, which refuses it.
@@ -36,7 +36,7 @@ use crate::azure_sql::{
 use engine::Upstream;
 use response::LoginResponse;
 
-/// As many as SqlClient follows.
+/// The number of redirections that SqlClient follows.
 const MOST_ROUTES: usize = 10;
 
 /// A front: where clients connect, and the engine with their sessions.
@@ -48,8 +48,8 @@ pub struct AzureSqlFront {
     pub engine: (String, u16),
     /// How the engine's certificate is verified.
     pub engine_trust: EngineTrust,
-    /// The engine's SQL login of each principal, by the principal's name. Principals without one
-    /// are refused.
+    /// The engine's SQL login of each principal, by the principal's name. Principals without a
+    /// login are refused.
     pub engine_logins: BTreeMap<String, EngineLogin>,
 }
 
@@ -75,7 +75,7 @@ impl AzureSqlFront {
     ///
     /// # Errors
     ///
-    /// The port is taken, or the file with the engine's authority cannot be read.
+    /// The port is in use, or the file with the engine's authority cannot be read.
     pub fn start(self) -> io::Result<AzureSqlServer> {
         let Self { endpoint, engine, engine_trust, engine_logins } = self;
         let (gate, engine_tls) = (Arc::new(Gate::new(endpoint)), engine::tls(&engine_trust)?);
@@ -104,7 +104,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
         Ok(logged_in) => logged_in,
         Err(error) => {
             tracing::warn!(%error, host, port, "cannot log in to the engine");
-            // What Azure SQL returns while a database is moved or resumed; drivers try again.
+            // Azure SQL's error while a database is moved or resumed; drivers retry.
             let text = format!(
                 "Database '{}' on server '{host}' is not currently available. Please retry the connection later.",
                 login.text(field::DATABASE)
@@ -114,7 +114,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
         }
     };
     let accepted = response.accepted;
-    tracing::info!(principal, accepted, "the engine answers a login");
+    tracing::info!(principal, accepted, "the engine answered a login");
     gate.behaviour
         .count(|it| *(if accepted { &mut it.logins } else { &mut it.refused_logins }) += 1);
     let answer = response.for_client(&login, !gate.behaviour.state().ignores_tokens);
@@ -139,7 +139,7 @@ impl Shared {
         }
     }
 
-    /// Logs in to the engine, and to where it routes.
+    /// Logs in to the engine, and follows its routing.
     async fn log_in(
         &self,
         mut upstream: Upstream,
@@ -155,9 +155,9 @@ impl Shared {
             let step = upstream.log_in(&self.engine_tls, &payload);
             let (stream, response) = self.gate.in_time(step).await?;
             let Some((host, port)) = &response.route else { return Ok((stream, response)) };
-            tracing::debug!(host, port, "the engine routes a login");
+            tracing::debug!(host, port, "the engine routed a login");
             upstream = self.gate.in_time(Upstream::hello(host, *port, wanted)).await?;
         }
-        Err(io::Error::other("the engine routes in a circle"))
+        Err(io::Error::other("the engine routed the login too many times"))
     }
 }

@@ -77,7 +77,7 @@ async fn requests(
             continue;
         }
         client.read_exact(&mut packet[1..]).await?;
-        let header: [u8; HEADER] = packet[..].try_into().expect("it was resized to that");
+        let header: [u8; HEADER] = packet[..].try_into().expect("the packet was resized to HEADER");
         let (message, bits, length) = parse_header(header)?;
         packet.resize(HEADER + length, 0);
         client.read_exact(&mut packet[HEADER..]).await?;
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn users_from_the_external_provider_are_made_for_their_logins() {
+    fn users_from_the_external_provider_are_created_for_their_logins() {
         let shop = "CREATE USER [shop-identity] FOR LOGIN [shop]]login]";
         for (sql, for_engine) in [
             ("CREATE USER [shop-identity] FROM EXTERNAL PROVIDER", shop),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sessions_of_mars_and_large_packets_pass_unchanged() {
+    async fn mars_sessions_and_large_packets_are_relayed_unchanged() {
         let ((mut client, from_client), (mut engine, from_engine)) =
             (tokio::io::duplex(1 << 20), tokio::io::duplex(1 << 20));
         let (behaviour, logins) = (Behaviour::new(), BTreeMap::new());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_left_to_the_engine() {
+    fn all_other_statements_reach_the_engine_unchanged() {
         let long = format!("CREATE USER [{}] FROM EXTERNAL PROVIDER", "x".repeat(600));
         for sql in [
             "",

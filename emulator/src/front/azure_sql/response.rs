@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_acknowledgement_is_added_to_others_or_comes_alone() {
+    fn the_acknowledgement_is_added_to_others_or_sent_alone() {
         let own = [0xae, 2, 0, 0, 0, 0, 0xff];
         let others = [0xae, 10, 1, 0, 0, 0, 1, 5, 0, 0, 0, 0, 0xff];
         let all = [0xae, 10, 1, 0, 0, 0, 1, 5, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0xff];
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_of_tds_8_is_told_so() {
+    fn the_answer_to_a_client_of_tds_8_has_that_version() {
         let mut login = Login::test();
         login.tds_version = TDS_8_0;
         let answer = parsed(accepted(&[])).for_client(&login, false);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_stays_as_it_is_and_a_route_is_found() {
+    fn a_refusal_is_unchanged_and_a_route_is_found() {
         let mut answer = Answer::default();
         answer.error(&ServerError::new(18456, 14, "Login failed for user 'sa'."));
         answer.done_with_error();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_makes_it_panic() {
+    fn no_answer_causes_a_panic() {
         let whole = accepted(&[0xae, 10, 1, 0, 0, 0, 1, 0xff]);
         let parse = |payload: Vec<u8>| {
             LoginResponse::parse(Message { kind: 4, first_status: 0, spid: 0, payload })

@@ -189,7 +189,7 @@ async fn log_in(
     if matches!(&outcome, Err(Failure::Engine(refusal)) if refused(refusal))
         && shared.roles.is_own(&user).await
     {
-        // The role was dropped, or its password set by another front.
+        // The role was dropped, or another front has set its password.
         login = account(Some(&login.password)).await?;
         outcome = shared.engine.log_in(&login, &parameters).await;
     }
@@ -197,7 +197,7 @@ async fn log_in(
     shared.control.pass(FrontStage::LoginAnswer, client).await?;
     client.write_all(&answer).await?;
     client.flush().await?;
-    tracing::info!(user, "a login succeeds");
+    tracing::info!(user, "login succeeded");
     Ok(engine)
 }
 
@@ -205,11 +205,11 @@ async fn refuse(mut client: impl Stream, failure: Failure, shared: &Shared) -> i
     let response = match failure {
         Failure::Client(error) => return Err(error),
         Failure::Engine(response) => {
-            tracing::info!("the engine refuses a login");
+            tracing::info!("the engine refused a login");
             response
         }
         Failure::Front(error) => {
-            tracing::info!(%error, "a login is refused");
+            tracing::info!(%error, "login refused");
             fatal(&error)
         }
     };

@@ -241,7 +241,7 @@ async fn authenticate(
                 let client = scram.as_mut().ok_or_else(|| unexpected("SCRAM's last step"))?;
                 client.finish(body.data()).map_err(unexpected)?;
             }
-            _ => return Err(unexpected("it wants another authentication method").into()),
+            _ => return Err(unexpected("it requires another authentication method").into()),
         }
     }
 }

@@ -69,8 +69,8 @@ pub struct PostgresFrontOptions {
     pub port: u16,
     /// The audience that tokens must have. Default: the public cloud's.
     pub audience: String,
-    /// How long the client may take for each step of a login (TLS, startup, token), and
-    /// the engine for its part. Default: 10 s.
+    /// How long each step of a login may take (TLS, startup, the token, and the login to the
+    /// engine). Default: 10 s.
     pub login_timeout: Duration,
     in_process: Option<Dial>,
 }
@@ -155,7 +155,7 @@ impl PostgresFront {
     ///
     /// # Errors
     ///
-    /// The engine's URL is not valid, or the port is taken.
+    /// The engine's URL is not valid, or the port is in use.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
--- What Azure Database for PostgreSQL has for its Entra administrators ("Manage Microsoft
--- Entra roles"), created in the engine by the front. One implicit transaction.
+-- The functions of Azure Database for PostgreSQL for its Entra administrators ("Manage
+-- Microsoft Entra roles"), which the front creates in the engine. One implicit transaction.
 SELECT pg_catalog.pg_advisory_xact_lock(8241990170);
 
 -- The group of the administrators.
@@ -9,13 +9,13 @@ DO $$ BEGIN
     END IF;
 END $$;
 
--- A role's comment marks it as the front's own and goes when the role is dropped.
+-- A comment marks a role as created by the front. PostgreSQL drops it with the role.
 CREATE OR REPLACE FUNCTION pg_catalog.pgaadauth_create_principal_with_oid(
     rolename text, objectid text, objecttype text, isadmin boolean, ismfa boolean
 ) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    -- `session_user` is a superuser's where the front itself calls.
+    -- `session_user` is a superuser if the front itself calls.
     by_superuser boolean := (SELECT rolsuper FROM pg_roles WHERE rolname = session_user);
 BEGIN
     IF objecttype IS NULL OR objecttype NOT IN ('user', 'group', 'service') THEN
@@ -30,7 +30,7 @@ BEGIN
         EXECUTE format('ALTER ROLE %I CREATEDB CREATEROLE', rolename);
         EXECUTE format('GRANT azure_pg_admin TO %I', rolename);
     END IF;
-    -- From 16 on, CREATEROLE alone is not enough to change or drop a role.
+    -- Since PostgreSQL 16, CREATEROLE alone is not enough to change or drop a role.
     IF current_setting('server_version_num')::int >= 160000 AND NOT by_superuser THEN
         EXECUTE format('GRANT %I TO %I WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', rolename, session_user);
     END IF;

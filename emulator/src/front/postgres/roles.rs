@@ -45,7 +45,7 @@ impl Roles {
     ) -> Result<EngineLogin, LoginError> {
         let login = |password| EngineLogin { user: user.to_owned(), password };
         if engine.is_in_process() {
-            // Its roles are the principals, and it asks for no password.
+            // Its roles are the principals, and it requires no password.
             let missing = || LoginError::new("28000", format!("role \"{user}\" does not exist"));
             belongs(user, verified, Some(principal.ok_or_else(missing)?), None)?;
             return Ok(login(String::new()));

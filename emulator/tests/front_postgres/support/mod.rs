@@ -1,4 +1,4 @@
-//! What the root's tests have for servers of other makers.
+//! Helpers of the root crate's tests for real servers.
 
 #[path = "../../../../tests/support/daemon.rs"]
 pub mod daemon;

@@ -10,7 +10,7 @@ const change = (now, before, read) => before ? Math.max(0, read(now) - read(befo
 const retired = pool => pool.retired.reduce((sum, [, times]) => sum + times, 0);
 
 // Each chart's series: how it is drawn, its value in a sample, and the current value as text.
-// The first series of a chart is drawn first, and so is behind the others.
+// The first series of a chart is drawn first, below the others.
 const charts = [
   {
     title: 'Connections',

@@ -61,7 +61,7 @@ async fn a_result_without_rows_has_its_columns() {
 }
 
 #[tokio::test]
-async fn functions_finds_it_at_its_port_and_below_api() {
+async fn functions_finds_it_on_its_port_and_under_api() {
     let world = world().await;
     let mut environment = environment(&world, "");
     environment.push(("FUNCTIONS_CUSTOMHANDLER_PORT", "0".to_owned()));
@@ -103,7 +103,7 @@ async fn the_key_of_functions_is_not_logged() {
 }
 
 #[tokio::test]
-async fn the_error_of_a_query_is_in_the_log_only() {
+async fn query_errors_appear_only_in_the_log() {
     let world = world().await;
     let application = start(&world, "SELECT nothing FROM nowhere").await;
     application.get("/report/csv").await.problem(500);
@@ -135,7 +135,7 @@ async fn the_start_page_lists_the_routes() {
 }
 
 #[tokio::test]
-async fn sigterm_closes_the_pool_and_stops_it() {
+async fn sigterm_closes_the_pool_and_stops_the_program() {
     let world = world().await;
     let application = start(&world, "").await;
     application.get("/report/csv").await;

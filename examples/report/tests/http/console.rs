@@ -1,4 +1,4 @@
-//! On the console: the table on the standard output, and nothing else there.
+//! On the console, the standard output has only the table.
 
 use examples_test_support::World;
 use tokio::process::Command;

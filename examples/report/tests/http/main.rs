@@ -1,6 +1,6 @@
 //! The application as a process, driven over HTTP, with the emulator and with a real PostgreSQL.
 
-#![allow(clippy::disallowed_methods)] // Processes live in real time.
+#![allow(clippy::disallowed_methods)] // Uses real processes.
 
 mod azure_sql;
 mod console;

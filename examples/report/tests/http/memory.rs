@@ -1,5 +1,5 @@
-//! A long result does not take much memory: by default 100,000 rows, or `ENTRA_POOL_TEST_ROWS`.
-//! A million rows take no more.
+//! A long result needs little memory: by default 100,000 rows, or `ENTRA_POOL_TEST_ROWS`. A
+//! million rows need no more.
 
 use examples_test_support::Application;
 
@@ -7,18 +7,18 @@ use crate::{PROGRAM, environment, postgres::Postgres, world};
 
 const LIMIT: u64 = 100 * 1024 * 1024;
 
-/// About 100 bytes a row.
+/// About 100 bytes per row.
 const COLUMNS: &str =
     "n AS id, 'a text of which there are some sixty characters in each row' AS item";
 
 fn rows() -> usize {
     match std::env::var("ENTRA_POOL_TEST_ROWS") {
-        Ok(rows) => rows.parse().expect("it is a number"),
+        Ok(rows) => rows.parse().expect("a number"),
         Err(_) => 100_000,
     }
 }
 
-/// Reads the whole report, and keeps nothing of it.
+/// Reads the whole report without keeping it.
 async fn read(application: &Application, format: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/report/{format}", application.address());
@@ -43,7 +43,7 @@ async fn read(application: &Application, format: &str) {
 }
 
 #[tokio::test]
-async fn a_long_result_of_azure_sql_takes_little_memory() {
+async fn a_long_result_of_azure_sql_needs_little_memory() {
     let world = world().await;
     world.sql("CREATE TABLE numbers (n int NOT NULL PRIMARY KEY)").await;
     let values: Vec<String> = (0..1_000).map(|n| format!("({n})")).collect();
@@ -65,7 +65,7 @@ async fn a_long_result_of_azure_sql_takes_little_memory() {
 }
 
 #[tokio::test]
-async fn a_long_result_of_postgresql_takes_little_memory() {
+async fn a_long_result_of_postgresql_needs_little_memory() {
     let postgres = Postgres::start().await;
     let query = format!("SELECT {COLUMNS} FROM generate_series(1, {}) AS n", rows());
     let application = postgres.application(&query).await;

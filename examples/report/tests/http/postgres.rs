@@ -1,4 +1,4 @@
-//! With a real PostgreSQL, as a role whose password is the token.
+//! Tests with a real PostgreSQL, as a role whose password is the token.
 
 use entra_pool::{
     credential::{DefaultCredential, Environment},
@@ -18,7 +18,7 @@ impl Postgres {
     pub(crate) async fn start() -> Self {
         let world = World::start().await;
         let endpoint = world.emulator.identity();
-        // The application gets the token that this test has.
+        // The application gets the same token as this test.
         endpoint.configure_tokens(|tokens| tokens.repeat_until_expiry = true);
         let environment = Environment::from_pairs(endpoint.app_service_env());
         let identity =
@@ -47,7 +47,7 @@ impl Postgres {
 }
 
 #[tokio::test]
-async fn postgresql_itself_gives_the_same_report() {
+async fn a_real_postgresql_server_returns_the_same_report() {
     let postgres = Postgres::start().await;
     let application = postgres.application("").await;
     assert_eq!(application.get("/report/csv").await.text, SALES);
@@ -105,7 +105,7 @@ async fn postgresql_itself_gives_the_same_report() {
 }
 
 #[tokio::test]
-async fn a_part_is_not_mistaken_for_the_whole() {
+async fn an_incomplete_response_is_not_mistaken_for_a_complete_one() {
     let postgres = Postgres::start().await;
     let query = "SELECT 1 / (4500 - n) AS share FROM generate_series(1, 10000) AS n";
     let application = postgres.application(query).await;
@@ -124,7 +124,7 @@ async fn a_part_is_not_mistaken_for_the_whole() {
     assert!(broken && lines <= 4_001, "{lines}");
     application.has_logged("division by zero").await;
 
-    // A reader that goes away is not waited for, and its rows do not reach others.
+    // The program does not wait for a reader that disconnected, and its rows do not reach others.
     let application = postgres.application("SELECT n FROM generate_series(1, 300000) AS n").await;
     let url = format!("{}/report/csv", application.address());
     for _ in 0..3 {

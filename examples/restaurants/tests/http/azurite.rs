@@ -1,5 +1,5 @@
-//! With Azurite, Microsoft's stand-in for Blob Storage, if it is installed: `azurite-blob` is in
-//! PATH (`npm install --global azurite`), or `ENTRA_POOL_TEST_AZURITE` is its path.
+//! Tests with Azurite, Microsoft's stand-in for Blob Storage, if it is installed: `azurite-blob` is
+//! in PATH (`npm install --global azurite`), or `ENTRA_POOL_TEST_AZURITE` is its path.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,8 +28,8 @@ struct Azurite {
 }
 
 impl Azurite {
-    /// Starts it with a certificate of the emulator's authority. It accepts Entra tokens only, and
-    /// checks their audience, issuer and times.
+    /// Starts Azurite with a certificate of the emulator's authority. It accepts only Entra tokens,
+    /// and checks their audience, issuer and times.
     async fn start(program: &Path, world: &World) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let certificate = world.emulator.authority().issue(&["127.0.0.1"]).unwrap();
@@ -45,7 +45,7 @@ impl Azurite {
         Self { _process: process, endpoint: format!("{url}/{ACCOUNT}"), _folder: folder }
     }
 
-    /// Sends a request with the identity of the test, which is the application's.
+    /// Sends a request with the test's identity, which is also the application's.
     async fn ask(&self, world: &World, method: Method, path: &str) -> Response {
         let scope = Scope::new("https://storage.azure.com/.default").unwrap();
         let token = world.identity.tokens(scope).token().await.unwrap();
@@ -68,9 +68,9 @@ fn installed() -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn photos_go_to_blob_storage_by_the_credential_of_the_database() {
+async fn photos_are_stored_in_blob_storage_with_the_databases_identity() {
     let Some(program) = installed() else {
-        eprintln!("left out: Azurite is not installed");
+        eprintln!("skipped: Azurite is not installed");
         return;
     };
     let world = world().await;

@@ -25,7 +25,7 @@ async fn status(application: &Application, headers: &[(&str, &str)]) -> u16 {
 }
 
 #[tokio::test]
-async fn a_form_of_another_site_adds_nothing() {
+async fn another_sites_form_adds_nothing() {
     let world = world().await;
     let application = start(&world).await;
     let here = application.address();
@@ -56,7 +56,7 @@ async fn a_form_of_another_site_adds_nothing() {
 }
 
 #[tokio::test]
-async fn a_page_may_be_linked_from_another_site() {
+async fn another_site_may_link_to_a_page() {
     let world = world().await;
     let application = start(&world).await;
     let request = reqwest::Client::builder().no_proxy().build().unwrap().get(application.address());

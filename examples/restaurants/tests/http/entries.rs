@@ -43,7 +43,7 @@ async fn lists_have_pages() {
 }
 
 #[tokio::test]
-async fn a_wrong_entry_is_kept_and_explained() {
+async fn an_invalid_entry_is_kept_and_explained() {
     let world = world().await;
     let application = start(&world).await;
     let long = "é".repeat(251);
@@ -97,7 +97,7 @@ async fn markup_and_quotes_are_text() {
 }
 
 #[tokio::test]
-async fn the_form_returns_with_its_entry_if_the_photo_is_too_large() {
+async fn the_form_keeps_its_entry_if_the_photo_is_too_large() {
     let world = world().await;
     let application = start(&world).await;
     let added = add_restaurant(&application, "Anker", "Fish").await;
@@ -118,7 +118,7 @@ async fn the_form_returns_with_its_entry_if_the_photo_is_too_large() {
     };
     assert!(is_kept(page(&form, 422)), "{form:?}");
 
-    // More than the server reads. The client reads while it sends, as browsers do.
+    // Longer than the server reads. The client reads while it sends, as browsers do.
     let address = application.address().trim_start_matches("http://");
     let field = |name: &str, value: &str| {
         format!("--edge\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
@@ -217,7 +217,7 @@ async fn programs_get_problem_documents_where_browsers_get_pages() {
 }
 
 #[tokio::test]
-async fn another_request_than_the_form_is_refused() {
+async fn requests_other_than_the_form_are_refused() {
     let world = world().await;
     let application = start(&world).await;
     add_restaurant(&application, "Anker", "Fish").await;

@@ -49,7 +49,7 @@ pub(crate) fn restaurant_of(page: &Answer) -> &str {
     page.text[..at].rsplit('"').next().unwrap()
 }
 
-/// The first link of a page that begins with this.
+/// The first link on a page that begins with this text.
 pub(crate) fn link<'a>(page: &'a Answer, begins: &str) -> &'a str {
     let at = page.text.find(&format!("=\"{begins}")).unwrap_or_else(|| panic!("{page:?}"));
     page.text[at + 2..].split('"').next().unwrap()

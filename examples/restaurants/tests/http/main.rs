@@ -1,7 +1,7 @@
-//! The application as a process, driven over HTTP as a browser does: with the emulator, with a
+//! The application as a process, driven over HTTP as by a browser: with the emulator, with a
 //! real PostgreSQL, and with Azurite.
 
-#![allow(clippy::disallowed_methods)] // Processes live in real time.
+#![allow(clippy::disallowed_methods)] // Uses real processes.
 
 mod azurite;
 mod cross_site;

@@ -1,4 +1,4 @@
-//! Outages, and settings that are wrong.
+//! Outages, and wrong settings.
 
 use entra_pool_emulator::identity::Fault;
 use examples_test_support::Application;
@@ -33,7 +33,7 @@ async fn it_recovers_with_its_database() {
 }
 
 #[tokio::test]
-async fn an_outage_of_the_identity_endpoint_is_not_felt_while_a_token_is_valid() {
+async fn an_identity_endpoint_outage_has_no_effect_while_a_token_is_valid() {
     let world = world().await;
     let application = start(&world).await;
     world.emulator.identity().fail(Fault::Silence);
@@ -56,7 +56,7 @@ async fn it_fails_at_start_if_it_cannot_connect() {
 }
 
 #[tokio::test]
-async fn a_wrong_setting_is_named_at_start() {
+async fn invalid_settings_are_named_at_start() {
     let world = world().await;
     let url = ("AZURE_POSTGRESQL_CONNECTIONSTRING", world.emulator.postgres_url());
     for (settings, named) in [
@@ -70,7 +70,7 @@ async fn a_wrong_setting_is_named_at_start() {
         ),
         (
             vec![url.clone()],
-            "nowhere to keep photos: set AZURE_STORAGEBLOB_RESOURCEENDPOINT or PHOTOS_FOLDER",
+            "no storage for photos: set AZURE_STORAGEBLOB_RESOURCEENDPOINT or PHOTOS_FOLDER",
         ),
         (
             vec![
@@ -91,14 +91,14 @@ async fn a_wrong_setting_is_named_at_start() {
 }
 
 #[tokio::test]
-async fn sigterm_closes_the_pool_and_stops_it() {
+async fn sigterm_closes_the_pool_and_stops_the_program() {
     let world = world().await;
     let application = start(&world).await;
     application.get("/").await;
     assert_eq!(
         world.emulator.postgres().control().counters().open_connections,
         2,
-        "with the test's own"
+        "including the test's own connection"
     );
     application.terminate();
     let (status, log) = application.ended().await;

@@ -1,4 +1,4 @@
-//! With a real PostgreSQL, as a role whose password is the token.
+//! Tests with a real PostgreSQL, as a role whose password is the token.
 
 use entra_pool::token::Scope;
 use examples_test_support::{Application, World};
@@ -13,14 +13,14 @@ use crate::{
 #[tokio::test]
 async fn a_real_postgresql_runs_all_statements() {
     let world = World::start().await;
-    // The application gets the token that this test has.
+    // The application gets the same token as this test.
     world.emulator.identity().configure_tokens(|tokens| tokens.repeat_until_expiry = true);
     let token = world.identity.tokens(Scope::AZURE_POSTGRESQL).token().await.unwrap();
     let role = &world.emulator.user_assigned().name;
     let server = PostgresServer::start().await;
     server.set_password(role, token.secret()).await;
     server.sql(include_str!("../../setup.sql")).await;
-    // As in grant.sql, whose role exists already.
+    // As in grant.sql; the role exists already.
     server.sql(&grants().replace("restaurants-identity", role)).await;
 
     let photos = tempfile::tempdir().unwrap();

@@ -44,11 +44,11 @@ pub(crate) async fn visit(application: &Application) {
     assert!(anker < ochsen, "by name: {list:?}");
 }
 
-/// Adds restaurants and reviews, and sees each of them once while it follows the pages.
+/// Adds restaurants and reviews, follows the pages, and finds each entry once.
 pub(crate) async fn pages_are_complete(application: &Application) {
     let mut restaurant = String::new();
     for number in 0..30 {
-        // Also some with the same name, which have different IDs.
+        // Some have the same name, but different IDs.
         let name = format!("Paged {:02}", number / 2 * 2);
         restaurant = restaurant_of(&add_restaurant(application, &name, "x").await).to_owned();
     }
