@@ -68,7 +68,7 @@ async fn main() -> Result<()> {
     let row =
         |what, azure: String, postgres: String| println!("{what:<28}{azure:>12}{postgres:>12}");
     let (azure_logins, postgres_logins) =
-        (emulator.azure_sql().counters().logins, emulator.postgres().control().counters().logins);
+        (emulator.azure_sql().counters().logins, emulator.postgres().counters().logins);
     row("logins", azure_logins.to_string(), postgres_logins.to_string());
     let [azure, postgres] = &databases.checkouts.0;
     row("checkouts", azure.count().to_string(), postgres.count().to_string());

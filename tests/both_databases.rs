@@ -13,7 +13,7 @@ use entra_pool::{
 };
 use entra_pool_emulator::{
     emulator::Emulator,
-    front::{Fault, FrontStage},
+    front::{Fault, Stage},
     network::Network,
 };
 use storm::served_in_a_storm;
@@ -278,7 +278,7 @@ fn own_emulator(login: Duration) -> OwnEmulator {
     let emulator = runtime.block_on(Emulator::start()).unwrap();
     emulator.azure_sql().behaviour().delay_logins(login);
     let delay = Fault::Delay(login);
-    emulator.postgres().control().disturb(usize::MAX, FrontStage::Login, delay);
+    emulator.postgres().behaviour().disturb(usize::MAX, Stage::Login, delay);
     OwnEmulator { runtime, emulator }
 }
 

@@ -84,10 +84,7 @@ impl World {
     }
 
     fn logins(&self) -> [u64; 2] {
-        [
-            self.emulator.azure_sql().counters().logins,
-            self.emulator.postgres().control().counters().logins,
-        ]
+        [self.emulator.azure_sql().counters().logins, self.emulator.postgres().counters().logins]
     }
 }
 

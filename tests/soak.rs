@@ -112,7 +112,7 @@ async fn both_pools_survive_faults_and_lose_no_acknowledged_rows() {
         assert!(now.descriptors <= held.descriptors, "{held:?}, then {now:?}");
         assert!(now.resident_kb <= held.resident_kb + GROWTH_KB, "{held:?}, then {now:?}");
     } else {
-        println!("left out: descriptors and memory, which are only measured on Linux");
+        println!("skipped: descriptors and memory, which are only measured on Linux");
     }
 
     // There were faults, and tokens were replaced meanwhile.

@@ -189,7 +189,7 @@ impl Step {
             }
             Self::RefuseLogins(Postgres) => {
                 let text = format!("password authentication failed for user \"{ROLE}\"");
-                let control = world.postgres.front().control();
+                let control = world.postgres.front().behaviour();
                 control.fail_logins(usize::MAX, LoginError::new("28P01", text));
                 sleep(length).await;
                 control.calm();

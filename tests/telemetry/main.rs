@@ -58,7 +58,7 @@ impl Shop {
     /// From now on, PostgreSQL refuses every login.
     fn refuse_postgres(&self, sqlstate: &str, message: &str) {
         let refusal = LoginError::new(sqlstate, message);
-        self.emulator.postgres().control().fail_logins(usize::MAX, refusal);
+        self.emulator.postgres().behaviour().fail_logins(usize::MAX, refusal);
     }
 
     fn postgres(&self) -> postgres::Connector {

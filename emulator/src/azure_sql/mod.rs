@@ -87,10 +87,7 @@ use std::{
 
 use rustls::ServerConfig;
 
-pub use crate::front::{
-    behaviour::{Behaviour, Counters},
-    fault::{Fault, Stage},
-};
+pub use crate::front::{Behaviour, Counters, Fault, Stage};
 pub use error::ServerError;
 pub use server::{AzureSqlEndpoint, AzureSqlServer, STS_URL};
 

@@ -11,9 +11,6 @@ pub(crate) mod server;
 pub(crate) mod tokens;
 mod types;
 
-pub use crate::front::{
-    behaviour::{Behaviour, Counters},
-    fault::{Fault, Stage},
-};
+pub use crate::front::{Behaviour, Counters, Fault, Stage};
 pub use error::ServerError;
 pub use server::{AzureSqlEndpoint, AzureSqlServer, STS_URL};

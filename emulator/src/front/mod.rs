@@ -8,13 +8,12 @@
 pub mod azure_sql;
 // Only the stand-in uses the rest.
 #[cfg_attr(not(feature = "embedded"), allow(dead_code))]
-pub(crate) mod behaviour;
-pub(crate) mod fault;
+mod behaviour;
+mod fault;
 pub mod postgres;
 
-pub(crate) use behaviour::Behaviour;
-pub use behaviour::{Behaviour as FrontControl, Counters as FrontCounters};
-pub use fault::{Fault, Stage as FrontStage};
+pub use behaviour::{Behaviour, Counters};
+pub use fault::{Fault, Stage};
 
 /// The account with which a front logs in to the engine for a principal.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]

@@ -103,7 +103,7 @@ async fn a_login_aborted_or_stalled_after_each_byte_leaves_nothing_open() {
     .await;
     let shop = service.principal("shop-stalled");
     drop(log_in(&service, &shop).await);
-    let logins = service.front.control().counters().logins;
+    let logins = service.front.counters().logins;
     let sent = [startup(&shop.name), password(&service.token(&shop, 0))].concat();
     let (service, sent) = (&service, &sent);
     let stalled: Vec<_> = stream::iter(0..sent.len())
@@ -127,7 +127,7 @@ async fn a_login_aborted_or_stalled_after_each_byte_leaves_nothing_open() {
         assert!(rest.len() <= 9, "{rest:?}");
     }
     service.wait_until_idle("shop-stalled").await;
-    assert_eq!(service.front.control().counters().logins, logins);
+    assert_eq!(service.front.counters().logins, logins);
 }
 
 /// Half of a ClientHello, by SSLRequest and by direct TLS, and then silence.
@@ -154,7 +154,7 @@ async fn a_stalled_handshake_ends_after_the_login_timeout() {
         let _ = stream.read_to_end(&mut rest).await;
         assert!(rest.is_empty(), "{rest:?}");
         assert!(start.elapsed() >= LIMIT - Duration::from_millis(100), "{:?}", start.elapsed());
-        service.front.control().wait_until(|counters| counters.open_connections == 0).await;
+        service.front.behaviour().wait_until(|counters| counters.open_connections == 0).await;
     }
 }
 

@@ -41,7 +41,7 @@ async fn a_principal_logs_in_as_its_role() {
         client.batch_execute("DISCARD ALL").await.unwrap();
         assert_eq!(text(&client, whoami).await, expected, "{length}");
     }
-    let counters = service.front.control().counters();
+    let counters = service.front.counters();
     assert_eq!((counters.logins, counters.refused_logins), (4, 0));
 }
 
@@ -118,10 +118,10 @@ async fn a_refused_token_does_not_reach_the_engine() {
         assert_eq!(service.refusal(&config).await, expected, "{what}");
     }
     // The same token, after its expiry.
-    service.front.control().age_tokens(Duration::from_secs(7_200));
+    service.front.behaviour().age_tokens(Duration::from_secs(7_200));
     assert_eq!(service.refusal(&service.config(&shop)).await.1, cases[0].2);
 
-    let counters = service.front.control().counters();
+    let counters = service.front.counters();
     assert_eq!((counters.logins, counters.refused_logins), (0, cases.len() as u64 + 1));
     let accepted = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
     assert!(accepted.is_err(), "the engine was connected to");
@@ -169,7 +169,7 @@ async fn the_engines_refusals_are_forwarded() {
     let _first = service.connect(&shop).await;
     let (code, message) = service.refusal(&service.config(&shop)).await;
     assert_eq!(code, "53300", "{message}");
-    let counters = service.front.control().counters();
+    let counters = service.front.counters();
     assert_eq!((counters.logins, counters.refused_logins), (1, 2));
 }
 
@@ -178,7 +178,7 @@ async fn logins_fail_as_often_as_requested() {
     let service = Service::start().await;
     let shop = service.principal("shop-failing");
     let starting = LoginError::new("57P03", "the database system is starting up");
-    service.front.control().fail_logins(2, starting);
+    service.front.behaviour().fail_logins(2, starting);
     for _ in 0..2 {
         let (code, message) = service.refusal(&service.config(&shop)).await;
         assert_eq!(

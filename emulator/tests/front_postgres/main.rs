@@ -96,7 +96,7 @@ impl Service {
 
     /// Waits until neither the front nor the engine has a connection of `role`.
     async fn wait_until_idle(&self, role: &str) {
-        self.front.control().wait_until(|counters| counters.open_connections == 0).await;
+        self.front.behaviour().wait_until(|counters| counters.open_connections == 0).await;
         self.engine.wait_until_gone(role).await;
     }
 }

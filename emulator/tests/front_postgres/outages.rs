@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use entra_pool_emulator::{
-    front::{Fault, FrontStage, postgres::PostgresFront},
+    front::{Fault, Stage, postgres::PostgresFront},
     jwt::{Directory, Issuer, Principal, PrincipalKind},
 };
 use tokio::net::TcpListener;
@@ -29,7 +29,7 @@ async fn an_engine_is_used_again_after_a_restart() {
     assert!(message.contains("is unreachable"), "{message}");
     let newcomer = service.config(&service.principal("shop-newcomer"));
     assert_eq!(sqlstate(&connect(engine, &newcomer).await.err().unwrap()).0, "57P03");
-    service.front.control().wait_until(|counters| counters.open_connections == 0).await;
+    service.front.behaviour().wait_until(|counters| counters.open_connections == 0).await;
 
     engine.restart().await;
     let client = connect(engine, &config).await.unwrap();
@@ -64,14 +64,8 @@ async fn faults_happen_where_they_were_requested() {
     let shop = service.principal("shop-faults");
     service.connect(&shop).await;
     let config = service.config(&shop);
-    let control = service.front.control();
-    let stages = [
-        FrontStage::Accept,
-        FrontStage::Tls,
-        FrontStage::Login,
-        FrontStage::Engine,
-        FrontStage::LoginAnswer,
-    ];
+    let control = service.front.behaviour();
+    let stages = [Stage::Accept, Stage::Tls, Stage::Login, Stage::Engine, Stage::LoginAnswer];
     for (number, stage) in stages.into_iter().enumerate() {
         control.disturb(1, stage, Fault::Cut);
         service.connect_with(&config).await.err().unwrap();
@@ -86,7 +80,7 @@ async fn faults_happen_where_they_were_requested() {
     }
     service.wait_until_idle("shop-faults").await;
     // A fault that is requested and then cancelled.
-    control.disturb(usize::MAX, FrontStage::Login, Fault::Cut);
+    control.disturb(usize::MAX, Stage::Login, Fault::Cut);
     control.calm();
     let client = service.connect(&shop).await;
 

@@ -17,7 +17,7 @@ async fn a_role_logs_in_with_its_token() {
         assert_eq!(row.get::<_, String>(1), "restaurant");
         assert!(row.get::<_, String>(2).starts_with("PostgreSQL 16"));
     }
-    let counters = service.front.control().counters();
+    let counters = service.front.counters();
     assert_eq!((counters.logins, counters.refused_logins), (3, 0));
 }
 
@@ -36,7 +36,7 @@ async fn unknown_databases_and_removed_roles_are_refused() {
         service.refusal(&service.config()).await,
         ("28000".to_owned(), "role \"shop-identity\" does not exist".to_owned())
     );
-    let counters = service.front.control().counters();
+    let counters = service.front.counters();
     assert_eq!((counters.logins, counters.refused_logins), (1, 2));
 }
 

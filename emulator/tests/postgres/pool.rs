@@ -19,5 +19,5 @@ async fn deadpool_resets_and_reuses_a_session() {
         assert_eq!(row.get::<_, i32>(0), borrower);
         transaction.commit().await.unwrap();
     }
-    assert_eq!(service.front.control().counters().logins, 1);
+    assert_eq!(service.front.counters().logins, 1);
 }

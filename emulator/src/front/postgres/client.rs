@@ -15,7 +15,7 @@ use super::{
     refusals::{no_encryption, refused, wrong_role},
     relay::relay,
 };
-use crate::front::FrontStage;
+use crate::front::Stage;
 
 /// The protocol's name for direct TLS.
 pub(super) const ALPN: &[u8] = b"postgresql";
@@ -65,7 +65,7 @@ struct Packet {
 pub(super) async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let peer = stream.peer_addr()?.ip();
     stream.set_nodelay(true)?;
-    shared.control.pass(FrontStage::Accept, &mut stream).await?;
+    shared.behaviour.pass(Stage::Accept, &mut stream).await?;
     // Plain requests: one of each kind at most.
     for _ in 0..3 {
         let mut first = [0];
@@ -81,7 +81,7 @@ pub(super) async fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<
         };
         match packet.code {
             SSL_REQUEST => {
-                shared.control.pass(FrontStage::Tls, &mut stream).await?;
+                shared.behaviour.pass(Stage::Tls, &mut stream).await?;
                 stream.write_all(b"S").await?;
                 return serve_tls(stream, false, peer, shared).await;
             }
@@ -99,7 +99,7 @@ async fn serve_tls(
     shared: &Shared,
 ) -> io::Result<()> {
     if direct {
-        shared.control.pass(FrontStage::Tls, &mut stream).await?;
+        shared.behaviour.pass(Stage::Tls, &mut stream).await?;
     }
     let mut stream = timeout(shared.login_timeout, shared.acceptor.accept(stream)).await??;
     // Without ALPN, a client of another protocol could send its bytes here.
@@ -127,7 +127,7 @@ async fn serve_packet(
     }
     match log_in(&mut client, packet, unencrypted, shared).await {
         Ok(engine) => {
-            shared.control.count(|counters| counters.logins += 1);
+            shared.behaviour.count(|counters| counters.logins += 1);
             relay(client, engine).await
         }
         Err(failure) => refuse(client, failure, shared).await,
@@ -165,20 +165,21 @@ async fn log_in(
     let token =
         timeout(shared.login_timeout, read_token(client)).await.map_err(io::Error::from)??;
 
-    shared.control.pass(FrontStage::Login, client).await?;
-    if let Some(error) = shared.control.next_login_failures().and_then(|mut errors| errors.pop()) {
+    shared.behaviour.pass(Stage::Login, client).await?;
+    if let Some(error) = shared.behaviour.next_login_failures().and_then(|mut errors| errors.pop())
+    {
         return Err(error.into());
     }
     let verified = shared
         .issuer
-        .verify_at(&token, &shared.audience, shared.control.now())
+        .verify_at(&token, &shared.audience, shared.behaviour.now())
         .map_err(|refusal| LoginError::new("28P01", refused(&refusal, &user)))?;
     let principal = shared.directory.by_name(&user);
     if principal.as_ref().is_some_and(|principal| principal.object_id != verified.object_id) {
         return Err(LoginError::new("28P01", wrong_role(&user)).into());
     }
 
-    shared.control.pass(FrontStage::Engine, client).await?;
+    shared.behaviour.pass(Stage::Engine, client).await?;
     let account = async |refused: Option<&str>| {
         let (engine, principal) = (&shared.engine, principal.as_ref());
         shared.roles.account(engine, &user, &verified, principal, refused).await
@@ -194,7 +195,7 @@ async fn log_in(
         outcome = shared.engine.log_in(&login, &parameters).await;
     }
     let (engine, answer) = outcome?;
-    shared.control.pass(FrontStage::LoginAnswer, client).await?;
+    shared.behaviour.pass(Stage::LoginAnswer, client).await?;
     client.write_all(&answer).await?;
     client.flush().await?;
     tracing::info!(user, "login succeeded");
@@ -213,7 +214,7 @@ async fn refuse(mut client: impl Stream, failure: Failure, shared: &Shared) -> i
             fatal(&error)
         }
     };
-    shared.control.count(|counters| counters.refused_logins += 1);
+    shared.behaviour.count(|counters| counters.refused_logins += 1);
     let farewell = async {
         client.write_all(&response).await?;
         client.shutdown().await?;

@@ -32,7 +32,7 @@ use std::{
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::{EngineLogin, FrontControl};
+use super::{Behaviour, Counters, EngineLogin};
 use crate::{
     jwt::{Directory, Issuer},
     listener::{Listener, port_methods},
@@ -146,7 +146,7 @@ struct Shared {
     acceptor: TlsAcceptor,
     engine: Engine,
     roles: Roles,
-    control: FrontControl<LoginError>,
+    behaviour: Behaviour<LoginError>,
 }
 
 impl PostgresFront {
@@ -172,12 +172,12 @@ impl PostgresFront {
             acceptor: TlsAcceptor::from(Arc::new(tls)),
             engine,
             roles: Roles::new(options.engine_logins, options.administrators),
-            control: FrontControl::new(),
+            behaviour: Behaviour::new(),
         });
         let served = Arc::clone(&shared);
         let serve = move |stream: TcpStream| {
             let shared = Arc::clone(&served);
-            async move { shared.control.serve(client::serve(stream, &shared)).await }
+            async move { shared.behaviour.serve(client::serve(stream, &shared)).await }
         };
         let listener = Arc::new(Listener::start((options.bind, options.port), serve)?);
         Ok(Self { listener, shared })
@@ -197,9 +197,14 @@ impl PostgresFront {
 
     port_methods!();
 
-    /// The counters, and the faults that a test can request.
-    pub fn control(&self) -> &FrontControl<LoginError> {
-        &self.shared.control
+    /// The counters so far.
+    pub fn counters(&self) -> Counters {
+        self.shared.behaviour.counters()
+    }
+
+    /// The faults that a test can request.
+    pub fn behaviour(&self) -> &Behaviour<LoginError> {
+        &self.shared.behaviour
     }
 }
 

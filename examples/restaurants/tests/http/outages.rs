@@ -96,7 +96,7 @@ async fn sigterm_closes_the_pool_and_stops_the_program() {
     let application = start(&world).await;
     application.get("/").await;
     assert_eq!(
-        world.emulator.postgres().control().counters().open_connections,
+        world.emulator.postgres().counters().open_connections,
         2,
         "including the test's own connection"
     );
