@@ -1,16 +1,10 @@
 //! The service as a process, driven over HTTP, scraped, and looked at with a browser.
-#![allow(clippy::disallowed_methods)] // Uses real processes.
 
-use std::{
-    collections::BTreeSet,
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError, mpsc},
-    time::Duration,
-};
+use std::collections::BTreeSet;
 
 use entra_pool_emulator::{azure_sql::ServerError, emulator::Emulator};
-use reqwest::{Method, StatusCode};
+use examples_test_support::{Application, Browser};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 /// The page with the table of metrics.
@@ -18,134 +12,62 @@ const PAGE: &str = include_str!("../../../src/telemetry/mod.rs");
 const DASHBOARD: &str = include_str!("../grafana.json");
 const ALERTS: &str = include_str!("../alerts.yml");
 
-/// Starts a program and waits until it prints `announcement`; returns the rest of that line.
-async fn started(command: Command, announcement: &'static str) -> (Child, String) {
-    started_with_log(command, announcement, Arc::default()).await
+async fn start(environment: impl IntoIterator<Item = (&'static str, String)>) -> Application {
+    Application::start(env!("CARGO_BIN_EXE_observability"), environment).await
 }
 
-/// The same, with the program's output in `log`.
-async fn started_with_log(
-    mut command: Command,
-    announcement: &'static str,
-    log: Arc<Mutex<String>>,
-) -> (Child, String) {
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let (sender, announced) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in output.lines().map_while(Result::ok) {
-            if let Some((_, rest)) = line.split_once(announcement) {
-                // Only the first announcement has a receiver.
-                let _ = sender.send(rest.to_owned());
+/// Starts the service against the test's emulator, with one connection to each database.
+async fn start_against(emulator: &Emulator) -> Application {
+    let mut environment = emulator.env();
+    let azure_sql = format!("{};Connect Timeout=5", emulator.azure_sql_string());
+    environment.push(("AZURE_SQL_CONNECTIONSTRING", azure_sql));
+    environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", emulator.postgres_url()));
+    environment.push(("POOL_SIZE", "1".to_owned()));
+    environment.push(("RUST_LOG", "info,entra_pool::telemetry=debug".to_owned()));
+    start(environment).await
+}
+
+async fn json(service: &Application, path: &str) -> Value {
+    let answer = service.get(path).await;
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    answer.json()
+}
+
+/// Sends JSON, and returns the status of the response.
+async fn send(service: &Application, method: Method, path: &str, body: &Value) -> u16 {
+    service.send(method, path, "application/json", body.to_string()).await.status.as_u16()
+}
+
+/// Reads samples from the events until a sample matches.
+async fn sample_of(service: &Application, fits: impl Fn(&Value) -> bool) -> Value {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut response = client.get(format!("{}/events", service.address())).send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut text = String::new();
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        text += std::str::from_utf8(&chunk).unwrap();
+        while let Some((event, rest)) = text.split_once("\n\n") {
+            let samples: Vec<Value> = match event.strip_prefix("data: ") {
+                Some(json) => serde_json::from_str(json).unwrap(),
+                None => Vec::new(),
+            };
+            if let Some(sample) = samples.into_iter().find(&fits) {
+                return sample;
             }
-            *log.lock().unwrap() += &(line + "\n");
+            text = rest.to_owned();
         }
-    });
-    let waiting = move || announced.recv_timeout(Duration::from_secs(60)).unwrap();
-    (child, tokio::task::spawn_blocking(waiting).await.unwrap())
-}
-
-/// The running service. It is killed when this is dropped.
-struct Service {
-    child: Child,
-    address: String,
-    client: reqwest::Client,
-    log: Arc<Mutex<String>>,
-}
-
-impl Service {
-    /// Starts the service with only this environment, and waits until it listens.
-    async fn start(environment: impl IntoIterator<Item = (&'static str, String)>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_observability"));
-        command.env_clear().env("LISTEN", "127.0.0.1:0").envs(environment);
-        let log = Arc::new(Mutex::new(String::new()));
-        let (child, address) = started_with_log(command, "listening on ", log.clone()).await;
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { child, address, client, log }
     }
-
-    /// Starts the service against the test's emulator, with one connection to each database.
-    async fn against(emulator: &Emulator) -> Self {
-        let mut environment = emulator.env();
-        let azure_sql = format!("{};Connect Timeout=5", emulator.azure_sql_string());
-        environment.push(("AZURE_SQL_CONNECTIONSTRING", azure_sql));
-        environment.push(("AZURE_POSTGRESQL_CONNECTIONSTRING", emulator.postgres_url()));
-        environment.push(("POOL_SIZE", "1".to_owned()));
-        environment.push(("RUST_LOG", "info,entra_pool::telemetry=debug".to_owned()));
-        Self::start(environment).await
-    }
-
-    async fn get(&self, path: &str) -> (StatusCode, String) {
-        let response = self.client.get(format!("{}{path}", self.address)).send().await.unwrap();
-        (response.status(), response.text().await.unwrap())
-    }
-
-    async fn json(&self, path: &str) -> Value {
-        let (status, text) = self.get(path).await;
-        assert_eq!(status, 200, "{path}: {text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    async fn send(&self, method: Method, path: &str, body: &Value) -> StatusCode {
-        let request = self.client.request(method, format!("{}{path}", self.address));
-        let request = request.header("content-type", "application/json").body(body.to_string());
-        request.send().await.unwrap().status()
-    }
-
-    /// Repeats a request for up to 30 s until it succeeds.
-    async fn recovers(&self, path: &str) {
-        for _ in 0..300 {
-            if self.get(path).await.0 == 200 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("{path} does not recover: {}", self.log());
-    }
-
-    /// Reads samples from the events until a sample matches.
-    async fn sample(&self, fits: impl Fn(&Value) -> bool) -> Value {
-        let request = self.client.get(format!("{}/events", self.address));
-        let mut response = request.send().await.unwrap();
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let mut text = String::new();
-        while let Some(chunk) = response.chunk().await.unwrap() {
-            text += std::str::from_utf8(&chunk).unwrap();
-            while let Some((event, rest)) = text.split_once("\n\n") {
-                let samples: Vec<Value> = match event.strip_prefix("data: ") {
-                    Some(json) => serde_json::from_str(json).unwrap(),
-                    None => Vec::new(),
-                };
-                if let Some(sample) = samples.into_iter().find(&fits) {
-                    return sample;
-                }
-                text = rest.to_owned();
-            }
-        }
-        panic!("the events ended");
-    }
-
-    fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // The service may have stopped already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    panic!("the events ended");
 }
 
 async fn emulator() -> Emulator {
     Emulator::start().await.unwrap()
 }
 
-async fn scrape(service: &Service) -> String {
-    let (status, text) = service.get("/metrics").await;
-    assert_eq!(status, 200, "{text}");
-    text
+async fn scrape(service: &Application) -> String {
+    let answer = service.get("/metrics").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.text
 }
 
 /// The value of the series of this name with all of these labels.
@@ -215,12 +137,12 @@ fn dashboard_queries() -> Vec<String> {
 #[tokio::test]
 async fn a_scrape_has_pools_logins_and_tokens() {
     let emulator = emulator().await;
-    let service = Service::against(&emulator).await;
+    let service = start_against(&emulator).await;
     let orders = json!({ "database": "orders", "user": "shop-identity" });
-    assert_eq!(service.json("/azure-sql").await, orders);
+    assert_eq!(json(&service, "/azure-sql").await, orders);
     let menu = json!({ "database": "restaurant", "user": "shop-identity" });
-    assert_eq!(service.json("/postgres").await, menu);
-    assert_eq!(service.json("/azure-sql").await, orders);
+    assert_eq!(json(&service, "/postgres").await, menu);
+    assert_eq!(json(&service, "/azure-sql").await, orders);
 
     // The pool cleans the connection for a moment.
     let idle = ["/orders\"", "db_client_connection_state=\"idle\""];
@@ -265,7 +187,7 @@ async fn a_scrape_has_pools_logins_and_tokens() {
     // The server accepted this identity before, so the login is retried until the deadline.
     emulator.directory().remove("shop-identity");
     cut().await;
-    assert_eq!(service.get("/azure-sql").await.0, 500);
+    assert_eq!(service.get("/azure-sql").await.status, 500);
 
     let last = scrape(&service).await;
     let refused = [sql[0], "error_type=\"login_refused\""];
@@ -317,20 +239,14 @@ fn the_dashboard_shows_every_metric_including_those_of_the_alerts() {
     assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn spans_are_in_the_log_and_tokens_are_not() {
     let emulator = emulator().await;
-    let mut service = Service::against(&emulator).await;
+    let service = start_against(&emulator).await;
     service.get("/azure-sql").await;
     service.get("/azure-sql").await;
-    let id = service.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-    let status = tokio::task::block_in_place(|| service.child.wait()).unwrap();
-    // Another thread reads the log.
-    while !service.log().contains("recycle{otel.kind=\"client\"") {
-        tokio::task::yield_now().await;
-    }
-    let log = service.log();
+    service.terminate();
+    let (status, log) = service.ended().await;
     assert!(status.success(), "{status}: {log}");
     for span in [
         "connect{otel.kind=\"client\" db.system.name=\"microsoft.sql_server\" db.namespace=\"orders\"",
@@ -345,10 +261,10 @@ async fn spans_are_in_the_log_and_tokens_are_not() {
 #[tokio::test]
 async fn an_outage_is_reported_in_the_status_and_scrapes_continue() {
     let emulator = emulator().await;
-    let service = Service::against(&emulator).await;
+    let service = start_against(&emulator).await;
     emulator.identity().go_away().await.unwrap();
-    assert_eq!(service.get("/postgres").await.0, 503);
-    let status = service.json("/status").await;
+    assert_eq!(service.get("/postgres").await.status, 503);
+    let status = json(&service, "/status").await;
     let [azure_sql, postgres] = [0, 1].map(|at| &status["pools"][at]);
     assert_eq!(azure_sql["error"], Value::Null, "{status}");
     assert!(postgres["error"].as_str().unwrap().contains("cannot get a token"), "{status}");
@@ -357,114 +273,76 @@ async fn an_outage_is_reported_in_the_status_and_scrapes_continue() {
     assert!(value(&scrape(&service).await, "entra_pool_token_requests_total", &failed) >= 1.0);
     emulator.identity().come_back().unwrap();
     service.recovers("/postgres").await;
-    assert_eq!(service.json("/status").await["pools"][1]["error"], Value::Null);
+    assert_eq!(json(&service, "/status").await["pools"][1]["error"], Value::Null);
     // Databases that are not emulated cannot be disturbed.
     assert_eq!(status["identity_is_down"], Value::Null);
     for (method, path, body) in [
         (Method::PUT, "/faults/identity", json!({ "down": true })),
         (Method::POST, "/faults/cut", Value::Null),
     ] {
-        assert_eq!(service.send(method, path, &body).await, 404, "{path}");
+        assert_eq!(send(&service, method, path, &body).await, 404, "{path}");
     }
 }
 
 #[tokio::test]
 async fn without_a_database_the_emulator_provides_load_and_faults() {
-    let service = Service::start([]).await;
+    let service = start([]).await;
     let both = |sample: &Value, fits: &dyn Fn(&Value) -> bool| {
         sample["pools"].as_array().unwrap().iter().all(fits)
     };
     let works = |pool: &Value| pool["checkouts"].as_u64() > Some(0) && pool["error"].is_null();
-    let sample = service.sample(|sample| both(sample, &works)).await;
+    let sample = sample_of(&service, |sample| both(sample, &works)).await;
     assert_eq!((&sample["load"], &sample["identity_is_down"]), (&20.into(), &false.into()));
     assert!(sample["pools"][0]["token"]["expires_in"].as_u64() <= Some(60), "{sample}");
 
-    assert_eq!(service.send(Method::POST, "/faults/cut", &Value::Null).await, 204);
+    assert_eq!(send(&service, Method::POST, "/faults/cut", &Value::Null).await, 204);
     let is_closed = |pool: &Value| pool["retired"][0][0] == "the connection was closed";
-    service.sample(|sample| both(sample, &is_closed)).await;
+    sample_of(&service, |sample| both(sample, &is_closed)).await;
 
     for down in [true, false] {
         let body = json!({ "down": down });
-        assert_eq!(service.send(Method::PUT, "/faults/identity", &body).await, 204);
-        assert_eq!(service.json("/status").await["identity_is_down"], down);
+        assert_eq!(send(&service, Method::PUT, "/faults/identity", &body).await, 204);
+        assert_eq!(json(&service, "/status").await["identity_is_down"], down);
     }
-    assert_eq!(service.send(Method::PUT, "/load", &json!({ "per_second": 0 })).await, 204);
+    assert_eq!(send(&service, Method::PUT, "/load", &json!({ "per_second": 0 })).await, 204);
     let rests = |pool: &Value| pool["checkouts"] == 0 && pool["used"] == 0;
-    service.sample(|sample| sample["load"] == 0 && both(sample, &rests)).await;
+    sample_of(&service, |sample| sample["load"] == 0 && both(sample, &rests)).await;
 }
 
 /// Another site's page can only send a form, which changes nothing.
 #[tokio::test]
 async fn only_json_requests_change_the_state() {
-    let service = Service::start([]).await;
+    let service = start([]).await;
     for (method, path) in
         [(Method::PUT, "/load"), (Method::PUT, "/faults/identity"), (Method::POST, "/faults/cut")]
     {
-        let request = service.client.request(method, format!("{}{path}", service.address));
-        let request = request.header("content-type", "text/plain").body("null");
-        assert_eq!(request.send().await.unwrap().status(), 415, "{path}");
+        let answer = service.send(method, path, "text/plain", "null").await;
+        assert_eq!(answer.status, 415, "{path}");
     }
 }
 
 #[tokio::test]
 async fn one_connection_string_without_the_other_is_refused() {
-    let output = Command::new(env!("CARGO_BIN_EXE_observability"))
-        .env_clear()
-        .env("AZURE_SQL_CONNECTIONSTRING", "Server=shop.database.windows.net")
-        .output()
-        .unwrap();
-    let log = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{log}");
+    let only = ("AZURE_SQL_CONNECTIONSTRING", "Server=shop.database.windows.net".to_owned());
+    let log = Application::fails(env!("CARGO_BIN_EXE_observability"), [only]).await;
     assert!(log.contains("AZURE_POSTGRESQL_CONNECTIONSTRING, or neither"), "{log}");
 }
 
-/// Returns the page in Chromium once it contains `piece`. Uses chromedriver over HTTP (W3C
-/// WebDriver).
-async fn page_in_browser(address: &str, piece: &str) -> String {
-    let mut command = Command::new("chromedriver");
-    command.arg("--port=0");
-    let (mut driver, port) = started(command, "started successfully on port ").await;
-    let driver_address = format!("http://127.0.0.1:{}", port.trim_end_matches('.'));
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let ask = async |method: Method, path: &str, body: Option<Value>| -> Value {
-        let request = client.request(method, format!("{driver_address}/session{path}"));
-        let body = body.map(|body| body.to_string()).unwrap_or_default();
-        let response = request.body(body).send().await.unwrap().text().await.unwrap();
-        serde_json::from_str(&response).unwrap()
-    };
-    let options = json!({ "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"] });
-    let capabilities = json!({ "browserName": "chrome", "goog:chromeOptions": options });
-    let wanted = json!({ "capabilities": { "alwaysMatch": capabilities } });
-    let session = ask(Method::POST, "", Some(wanted)).await;
-    let session = format!("/{}", session["value"]["sessionId"].as_str().unwrap());
-    ask(Method::POST, &format!("{session}/url"), Some(json!({ "url": address }))).await;
-    let mut page = String::new();
-    for _ in 0..100 {
-        let source = ask(Method::GET, &format!("{session}/source"), None).await;
-        page = source["value"].as_str().unwrap().to_owned();
-        if page.contains(piece) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    ask(Method::DELETE, &session, None).await;
-    driver.kill().unwrap();
-    driver.wait().unwrap();
-    page
-}
-
 /// Each chart is drawn, and its text alternative has the values.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_browser_draws_the_page() {
-    let service = Service::start([]).await;
+    let service = start([]).await;
     let works = |pool: &Value| pool["checkouts"].as_u64() > Some(0);
-    service.sample(|sample| sample["pools"].as_array().unwrap().iter().all(works)).await;
-    let good = "All requests succeed</p>";
-    let page = page_in_browser(&service.address, good).await;
+    sample_of(&service, |sample| sample["pools"].as_array().unwrap().iter().all(works)).await;
+    let browser = Browser::start().await;
+    browser.open(service.address()).await;
+    browser.text("#pools svg[aria-label^='Connections of Azure SQL']").await;
+    assert_eq!(browser.text("#state").await, "All requests succeed");
+    let page = browser.run("return document.documentElement.outerHTML").await;
+    let page = page.as_str().unwrap();
     // Including the chart in the template.
     assert_eq!(page.matches("<svg role=\"img\"").count(), 2 * 5 + 1, "{page}");
     for piece in [
-        good,
         "aria-label=\"Connections of Azure SQL in the last two minutes. Now: idle ",
         "aria-label=\"Token of PostgreSQL in the last two minutes. Now: expires in ",
         "class=\"area used\" d=\"M",
@@ -472,4 +350,9 @@ async fn a_browser_draws_the_page() {
     ] {
         assert!(page.contains(piece), "{piece}? {page}");
     }
+    browser.is_accessible().await;
+    browser.click("summary").await;
+    browser.is_accessible().await;
+    browser.click("#cut").await;
+    assert_eq!(browser.logged_errors().await, [""; 0]);
 }

@@ -164,7 +164,8 @@ impl Application {
         let mut command = tokio::process::Command::new(program);
         let output = command.env_clear().envs(environment).kill_on_drop(true).output().await;
         let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-        let log = String::from_utf8(output.stderr).expect("the log is text");
+        let log =
+            String::from_utf8([output.stdout, output.stderr].concat()).expect("the log is text");
         assert_eq!(output.status.code(), Some(1), "{log}");
         log
     }
