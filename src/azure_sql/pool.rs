@@ -113,7 +113,6 @@ pub type PoolError = deadpool::managed::PoolError<Error>;
 /// query), or if a transaction is open that cannot be rolled back in the background: with
 /// [`Recycling::Fast`](super::Recycling::Fast), on a runtime with one thread, and outside of a
 /// runtime.
-/// thread, and outside of a runtime.
 #[derive(Debug)]
 pub struct PooledConnection(Option<Object<Manager>>);
 

@@ -79,7 +79,7 @@ pub(crate) use default::Member;
 /// | `AZURE_CLIENT_ID` | the application or the user-assigned identity; the CLIs remain in the chain, as in the Azure SDKs |
 /// | `AZURE_TENANT_ID` | the application's tenant |
 /// | `AZURE_CLIENT_SECRET`, or `AZURE_CLIENT_CERTIFICATE_PATH` (and `_PASSWORD`) | the service principal's secret or certificate |
-/// | `AZURE_AUTHORITY_HOST` | the authority that applications request tokens from. Default: that of the cloud of the database that is passed to a pool's `connect`, else that of the public cloud |
+/// | `AZURE_AUTHORITY_HOST` | the authority that applications request tokens from. Default: that of the cloud of the database that is passed to `pool`, else that of the public cloud |
 /// | `AZURE_POD_IDENTITY_AUTHORITY_HOST` | the URL of IMDS. Default: `http://169.254.169.254` |
 ///
 /// A connection string can name the identity as well (`User Id` on Azure SQL,

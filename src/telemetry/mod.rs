@@ -69,7 +69,7 @@
 //! | `entra_pool.token.scope` | one for each scope; identities that share one share the series |
 //! | `entra_pool.token.reason` | 3: `missing`, `expiring`, `rejected` |
 //! | `entra_pool.token.outcome` | 4: `fetched` (there was none), `refreshed`, `unchanged` (the provider has no newer one yet), `failed` |
-//! | `entra_pool.retire.reason` | 10: the variants of [`RetireReason`](crate::connect::RetireReason) in lower case, `token_expiry` and the like |
+//! | `entra_pool.retire.reason` | 12: the variants of [`RetireReason`](crate::connect::RetireReason) in lower case, `token_expiry` and the like |
 //! | `error.type` of a connect | 13: the variants of [`azure_sql::Error`](crate::azure_sql::Error) and [`postgres::Error`](crate::postgres::Error) that a connect can return, in lower case: `token`, `no_user`, `resolve`, `dial`, `not_loopback`, `connection_lost`, `unexpected_protocol`, `encryption_declined`, `tls`, `login_refused`, `login`, `routing`, `timeout` |
 //! | `error.type` of a checkout | 5: `timeout`, `closed`, `connect`, `cancelled` (the caller gave up), `_OTHER` |
 //! | `error.type` of a request for a token | 3: `unavailable`, `refused`, `transient` |
