@@ -25,8 +25,10 @@ const START: &str = "# The first five mistakes\n";
 
 const INTRODUCTION: &str = "
 `fn main() -> Result<(), Box<dyn std::error::Error>>` prints these errors of `pool.get().await?`
-(on PostgreSQL with `.map_err(postgres::Error::from)`). The first line names the login, the
-reason and what to do; the others are the causes.
+(on PostgreSQL with `.map_err(postgres::Error::from)`). The first line names the server and the
+reason, and usually what to do. The lines after `caused by:` are the causes. In the first example,
+the advice is in the causes. It was recorded with `AZURE_TOKEN_CREDENTIALS=dev`. Without that
+setting, the list also has the service principal, workload identity and managed identity.
 ";
 
 fn as_the_app(url: String) -> String {

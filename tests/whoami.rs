@@ -14,7 +14,10 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-const START: &str = "# What it prints\n";
+const START: &str = "# What it prints
+
+These reports are from runs against the emulator. Names, addresses, dates and times were replaced.
+";
 
 /// The emulator, and the environment variables that configure its identity.
 struct World {
