@@ -488,7 +488,7 @@ async fn scripts_create_the_tables_of_the_embedded_engines() {
     let row = rows.into_row().await.unwrap().unwrap();
     assert_eq!((row.get(0), row.get(1)), (Some(1), Some("Schöf")));
     // Instead of the sample.
-    assert!(client.simple_query("SELECT Column1 FROM TestTable").await.is_err());
+    assert!(client.simple_query("SELECT id FROM product").await.is_err());
 
     let shop = &running.variables["AZURE_CLIENT_ID"];
     let resource = format!("https://ossrdbms-aad.database.windows.net&client_id={shop}");

@@ -7,7 +7,7 @@
 //!     "Server=tcp:shop.database.windows.net;Database=orders;Authentication=Active Directory Default",
 //! )?;
 //! let mut conn = pool.get().await?;
-//! let rows = conn.query("SELECT Column2 FROM TestTable", &[]).await?.into_first_result().await?;
+//! let rows = conn.query("SELECT name FROM product", &[]).await?.into_first_result().await?;
 //! # Ok(())
 //! # }
 //! ```

@@ -11,7 +11,7 @@
 //! let manager = azure_sql::Manager::new(connector);
 //! let pool = bb8::azure_sql::builder(&manager).max_size(16).build(manager).await?;
 //! let mut conn = pool.get().await?;
-//! let rows = conn.query("SELECT Column2 FROM TestTable", &[]).await?.into_first_result().await?;
+//! let rows = conn.query("SELECT name FROM product", &[]).await?.into_first_result().await?;
 //! # Ok(())
 //! # }
 //! ```

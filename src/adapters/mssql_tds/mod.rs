@@ -22,7 +22,7 @@
 //! let pool = Connector::new(config, tokens)?.pool();
 //!
 //! let mut conn = pool.get().await?;
-//! conn.execute("SELECT Column2 FROM TestTable".into(), ()).await?;
+//! conn.execute("SELECT name FROM product".into(), ()).await?;
 //! while let Some(row) = conn.next_row().await? {
 //!     println!("{row:?}");
 //! }

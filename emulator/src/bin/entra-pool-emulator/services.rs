@@ -29,8 +29,8 @@ use crate::{
 /// The sample tables, with two rows each.
 #[cfg(feature = "embedded")]
 const SAMPLE_AZURE_SQL: &str = "\
-    CREATE TABLE TestTable (Column1 int NOT NULL PRIMARY KEY, Column2 nvarchar(50) NOT NULL);
-    INSERT INTO TestTable VALUES (1, 'a book'), (2, 'a lamp');";
+    CREATE TABLE product (id int NOT NULL PRIMARY KEY, name nvarchar(50) NOT NULL);
+    INSERT INTO product VALUES (1, 'a book'), (2, 'a lamp');";
 #[cfg(feature = "embedded")]
 const SAMPLE_POSTGRES: &str = "\
     CREATE TABLE restaurant (id int NOT NULL PRIMARY KEY, name text NOT NULL);
