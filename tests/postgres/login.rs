@@ -216,12 +216,12 @@ async fn the_servers_error_about_an_expired_token_is_reported() {
 
 #[tokio::test]
 async fn the_role_of_another_principal_is_reported() {
-    credential_for("somebody").await;
-    let identity = Identity::new(credential_for("somebody-else").await);
-    let error = failure(connector(&identity, &server().await.url("somebody")).pool().get().await);
+    credential_for("one-role").await;
+    let identity = Identity::new(credential_for("another-role").await);
+    let error = failure(connector(&identity, &server().await.url("one-role")).pool().get().await);
     assert!(matches!(error, Error::LoginRefused { .. }), "{error:?}");
     let error = said(&error);
-    assert!(error.contains("Azure AD access token not valid for role somebody"), "{error}");
+    assert!(error.contains("Azure AD access token not valid for role one-role"), "{error}");
 }
 
 #[tokio::test]

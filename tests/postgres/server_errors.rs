@@ -132,12 +132,12 @@ async fn a_connection_to_a_read_only_server_is_retired_if_read_write_is_required
 #[tokio::test]
 async fn the_first_line_names_the_login_and_the_reason() {
     let server = server().await;
-    let nobody = Identity::new(TestCredential::new("no-role", 2_000));
+    let unknown = Identity::new(TestCredential::new("no-role", 2_000));
     let lost = Identity::new(credential_for("no-database").await);
     let nowhere = server.url("no-database").replace(&format!("/{DATABASE}?"), "/nowhere?");
     for (identity, url, role, reason, remedy) in [
         (
-            nobody,
+            unknown,
             server.url("no-role"),
             "no-role",
             "was refused: the server does not accept",

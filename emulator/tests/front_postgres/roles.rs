@@ -123,9 +123,9 @@ async fn entra_administrators_create_principals() {
 #[tokio::test]
 async fn a_principal_without_a_role_is_refused() {
     let service = Service::start().await;
-    let nobody = Principal::new("nobody", PrincipalKind::UserAssigned);
+    let unknown = Principal::new("nobody", PrincipalKind::UserAssigned);
     assert_eq!(
-        service.refusal(&service.config(&nobody)).await,
+        service.refusal(&service.config(&unknown)).await,
         ("28P01".to_owned(), "password authentication failed for user \"nobody\"".to_owned())
     );
 }
