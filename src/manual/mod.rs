@@ -9,6 +9,10 @@
 //!   monitor: [`telemetry`](crate::telemetry). How fast it is: [`figures`].
 //! - You already use tiberius, deadpool-postgres, bb8-tiberius or sqlx: [`migrating`].
 //!
+//! How a request for a connection flows, from the checkout to a token and back:
+//!
+#![doc = include_str!("request.svg")]
+//!
 //! A title in quotes is that of the page on Microsoft Learn that a statement about Azure comes
 //! from. The commands have not been run against Azure.
 

@@ -50,9 +50,9 @@ impl Page {
         let content = html! {
             p.lead.problem { (problem.detail) }
             @if let Some(cause) = &problem.cause { p { (cause) } }
-            p { a.button href="/" { "To the start page" } }
+            p { a.button href="/" { "Home" } }
         };
-        Self::new("This did not work", content)
+        Self::new("Something went wrong", content)
     }
 }
 
