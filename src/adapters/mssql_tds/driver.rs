@@ -14,7 +14,8 @@ use tokio::net::lookup_host;
 use super::pool::Connection;
 use crate::{
     azure_sql::{
-        Config, ConfigError, Driver, Encrypt, Error, LoginError, Recycling, ServerError, tiberius,
+        Config, ConfigError, Driver, Encrypt, Error, LoginError, Recycling, ServerError, quietly,
+        tiberius,
     },
     connect::{Attempt, Stage, keepalive_interval},
     tls::Trust,
@@ -35,7 +36,8 @@ pub(super) async fn log_in(
     attempt.reached(Stage::Driver);
     let address = format!("tcp:{server}");
     let context = context(&driver.config, &address, token);
-    let client = TdsConnectionProvider::new().create_client(context, &address, None).await;
+    let provider = TdsConnectionProvider::new();
+    let client = quietly(provider.create_client(context, &address, None)).await;
     let client = client.map_err(|error| failed(driver, error, server, token, attempt))?;
     Ok(Connection::new(client, driver.clock.monotonic(), token.expires_on()))
 }

@@ -88,13 +88,16 @@
 //!   redirected server may have a certificate for another name.
 //! - `Debug` of the driver's `TdsClient` shows the token. `Debug` of the types here does not.
 //! - The driver keeps a copy of the token while the connection is open, and does not overwrite it.
-//! - The driver's spans contain the text of each query at the level INFO. Filter them with
-//!   `mssql_tds=warn`.
+//! - The driver logs the text of each query at the level INFO, and the content of each packet at
+//!   DEBUG. Filter its events with `mssql_tds=warn`.
+//! - The packet of the login contains the token, so this module suppresses the driver's events during
+//!   a login. It cannot if the program has no `tracing` subscriber: the crate `log` then gets them.
 //!
 //! # Using the driver without this pool
 //!
 //! The driver gets a token from an `EntraIdTokenFactory` during each login. With this factory, its
-//! connections share the identity of other pools:
+//! connections share the identity of other pools. At the level DEBUG, the driver logs the token:
+//! filter its events with `mssql_tds=warn`.
 //!
 //! ```
 //! use entra_pool::{

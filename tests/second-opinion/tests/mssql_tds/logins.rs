@@ -169,6 +169,29 @@ async fn no_token_is_logged_or_shown_whatever_happens() {
     assert_no_token(&logged);
 }
 
+#[tokio::test]
+async fn a_token_that_the_server_repeats_in_its_refusal_is_not_logged() {
+    let shop = Shop::open().await;
+    let token = shop.identity.tokens(Scope::AZURE_SQL).token().await.unwrap();
+    let capture = capture();
+    let echo = ServerError::new(18456, 14, format!("Login failed: {}", token.secret()));
+    shop.server.behaviour().fail_logins(2, echo);
+    refused(&shop.connector("")).await;
+    assert_no_token(&capture.text());
+}
+
+#[tokio::test]
+async fn the_events_of_a_health_check_are_not_those_of_the_driver() {
+    let shop = Shop::open().await;
+    let (pool, _) = shop.pool_of_one();
+    drop(pool.get().await.unwrap());
+    shop.clock.advance(Duration::from_secs(2));
+    let capture = capture();
+    drop(pool.get().await.unwrap());
+    assert_eq!(shop.counters().resets, 1);
+    assert!(!capture.text().contains("mssql_tds"), "{}", capture.text());
+}
+
 #[test]
 fn the_error_of_a_query_is_transient_by_its_number_or_where_the_connection_broke() {
     use entra_pool::adapters::mssql_tds::{
