@@ -66,6 +66,10 @@ fn failed(
                 None => broken(io::ErrorKind::InvalidData),
             }
         }
+        DriverError::TlsHandshakeError { source, .. } if is_broken(&source) => {
+            let source = io::Error::other(text);
+            return Error::ConnectionLost { server, stage: Stage::Tls, source };
+        }
         DriverError::TlsError(_)
         | DriverError::TlsHandshakeError { .. }
         | DriverError::CertificateNotFound { .. }
@@ -98,6 +102,18 @@ fn failed(
 /// The driver's message if it cannot read the response to a login. The usual cause is that the
 /// connection broke, but the driver does not distinguish causes.
 const CUT_OFF: &str = "Failed to receive token during login";
+
+/// Whether a TLS handshake failed because the connection broke. OpenSSL reports the end of the
+/// connection only as text.
+fn is_broken(error: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+
+    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| kinds.contains(&error.kind()))
+        || error.to_string().to_ascii_lowercase().contains("unexpected eof")
+}
 
 /// Returns the driver's settings.
 fn context(config: &Config, address: &str, token: &Token) -> ClientContext {

@@ -31,7 +31,10 @@ async fn refused(connector: &Connector) -> Error {
 }
 
 /// Connects, and skips the pauses between its logins.
-async fn without_pauses(shop: &Shop, connector: &Connector) -> Result<Connection, Error> {
+pub(crate) async fn without_pauses(
+    shop: &Shop,
+    connector: &Connector,
+) -> Result<Connection, Error> {
     let connecting = connector.connect();
     tokio::pin!(connecting);
     let mut skipped = connector.report().retried;
