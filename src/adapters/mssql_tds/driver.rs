@@ -34,7 +34,9 @@ pub(super) async fn log_in(
     let resolved = lookup_host((driver.config.host.as_str(), driver.config.port)).await.map(drop);
     resolved.map_err(|source| Error::Resolve { server: server.clone(), source })?;
     attempt.reached(Stage::Driver);
-    let address = format!("tcp:{server}");
+    // The driver takes a protocol before an IPv6 address for a part of it.
+    let protocol = if driver.config.host.contains(':') { "" } else { "tcp:" };
+    let address = format!("{protocol}{server}");
     let context = context(&driver.config, &address, token);
     let provider = TdsConnectionProvider::new();
     let client = quietly(provider.create_client(context, &address, None)).await;

@@ -235,3 +235,15 @@ async fn a_reset_that_is_not_acknowledged_ends_the_connection() {
     assert_ne!(session(&mut b).await, first);
     assert_eq!(retired(&connector), [(RetireReason::ResetNotAcknowledged, 1)]);
 }
+
+#[tokio::test]
+async fn an_address_of_ipv6_is_dialled() {
+    let config: Config =
+        format!("Server=::1,1;ConnectRetryCount=0;Entra Scope={}", Scope::AZURE_SQL)
+            .parse()
+            .unwrap();
+    let identity = Identity::new(TestCredential::new("shop-identity", 1_500));
+    let connector = Connector::new(config, identity.tokens(Scope::AZURE_SQL)).unwrap();
+    let error = connector.connect().await.unwrap_err();
+    assert!(matches!(error, Error::Dial { .. }), "{error:?}");
+}
