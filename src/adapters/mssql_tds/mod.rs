@@ -61,6 +61,8 @@
 //! | `MultiSubnetFailover` | always on: all addresses of the server are tried at once |
 //! | [`Config::tcp_user_timeout`] | not set |
 //! | stage of a connect that timed out | [`Stage::Token`](connect::Stage::Token), [`Stage::Resolve`](connect::Stage::Resolve) or [`Stage::Driver`](connect::Stage::Driver) |
+//! | errors of a login that was routed | name the configured server, which has received the token |
+//! | a connection that the server closed less than a second after its cleaning | checked out: the driver does not look at an idle socket, so the next request fails |
 //! | acknowledgement of the token | not checked by the driver |
 //! | errors of queries that terminate the session, a database that became read-only | only class 20 and above closes the connection |
 //! | dedicated SQL pools of Synapse | connections are not used again: these pools refuse READ COMMITTED |

@@ -10,12 +10,15 @@ use entra_pool::{
     connect::{RetireReason, Stage},
     token::{Identity, Scope},
 };
-use entra_pool_emulator::azure_sql::{Fault, Stage as At};
-use tokio::{io::AsyncWriteExt, net::TcpListener};
+use entra_pool_emulator::{
+    azure_sql::{Fault, Stage as At},
+    network::Network,
+};
+use tokio::{io::AsyncWriteExt, net::TcpListener, time::timeout};
 
 use crate::{
-    Shop, credential::TestCredential, logins::without_pauses, number, retired, rows, run, session,
-    sessions::assert_clean, text, until,
+    HOUR, Shop, credential::TestCredential, logins::without_pauses, number, retired, rows, run,
+    session, sessions::assert_clean, text, until,
 };
 
 #[tokio::test]
@@ -246,4 +249,47 @@ async fn an_address_of_ipv6_is_dialled() {
     let connector = Connector::new(config, identity.tokens(Scope::AZURE_SQL)).unwrap();
     let error = connector.connect().await.unwrap_err();
     assert!(matches!(error, Error::Dial { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_beginning_of_a_dropped_request_is_not_run() {
+    let shop = Shop::open().await;
+    let mut other = shop.connector("").connect().await.unwrap();
+    run(&mut other, "CREATE TABLE orders (id int)").await;
+    // Its first packets are a valid batch, and the whole is not.
+    let comment = "x".repeat(6_000_000);
+    let sql = format!("INSERT INTO orders VALUES (1) --{comment}\n this is not SQL (");
+    for size in [512, 8_000, 32_767] {
+        let network = Network::to(shop.server.addr()).unwrap();
+        let more = format!("Packet Size={size}");
+        let connector = shop.connector_to(network.addr().port(), &more, |config| config);
+        let pool = connector.pool_builder().max_size(1).build();
+        let mut a = pool.get().await.unwrap();
+        network.hold();
+        let running = timeout(Duration::from_millis(50), a.execute(sql.clone(), ())).await;
+        assert!(running.is_err(), "{running:?}");
+        network.release();
+        drop(a);
+        assert_eq!(number(&mut pool.get().await.unwrap(), "SELECT 4711").await, 4711);
+        assert_eq!(retired(&connector), [(RetireReason::Closed, 1)]);
+        assert_eq!(number(&mut other, "SELECT COUNT(*) FROM orders").await, 0, "{size}");
+    }
+}
+
+#[tokio::test]
+async fn the_pool_is_maintained() {
+    let shop = Shop::open().await;
+    let port = shop.server.addr().port();
+    let connector = shop.connector_to(port, "Min Pool Size=2;Connection Lifetime=0", |config| {
+        config.maintenance(true).idle_timeout(HOUR / 6)
+    });
+    let pool = connector.pool_builder().max_size(4).build();
+    drop(pool.get().await.unwrap());
+    for (pause, reasons) in [(HOUR / 7_200, vec![]), (HOUR / 6, vec![(RetireReason::Idle, 2)])] {
+        until(|| shop.clock.sleepers() > 0).await;
+        shop.clock.advance(pause);
+        until(|| retired(&connector) == reasons && pool.status().available == 2).await;
+    }
+    pool.close();
+    until(|| shop.counters().open_connections == 0).await;
 }
