@@ -92,8 +92,9 @@
 //! - The driver keeps a copy of the token while the connection is open, and does not overwrite it.
 //! - The driver logs the text of each query at the level INFO, and the content of each packet at
 //!   DEBUG. Filter its events with `mssql_tds=warn`.
-//! - The packet of the login contains the token, so this module suppresses the driver's events during
-//!   a login. It cannot if the program has no `tracing` subscriber: the crate `log` then gets them.
+//! - The packet of the login contains the token, so this module suppresses the driver's events
+//!   during a login. It cannot if the program has no `tracing` subscriber: the crate `log` then
+//!   gets them.
 //!
 //! # Using the driver without this pool
 //!
