@@ -396,9 +396,10 @@ fn is_below(host: &str, suffix: &str) -> bool {
     host.strip_suffix(&suffix).is_some_and(|name| name.is_empty() || name.ends_with('.'))
 }
 
-/// Suppresses tiberius' warning on every connect that credentials are sent unencrypted. tiberius
-/// does not see the TLS below it; our own event logs the TLS version.
-pub(super) async fn quietly<F: Future>(future: F) -> F::Output {
+/// Suppresses a driver's events. tiberius warns on every connect that credentials are sent
+/// unencrypted: it does not see the TLS below it, and our own event logs the TLS version. mssql-tds
+/// logs each packet, including the one with the token.
+pub(crate) async fn quietly<F: Future>(future: F) -> F::Output {
     // Without a subscriber, setting even a silent one would stop `tracing` from forwarding events
     // to the `log` crate, for the whole process.
     if tracing::dispatcher::has_been_set() {

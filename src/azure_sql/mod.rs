@@ -61,7 +61,7 @@ pub use transport::Transport;
 #[cfg(feature = "unstable-mssql-tds")]
 pub(crate) use self::{
     connector::engine,
-    driver::{Driver, LogIn},
+    driver::{Driver, LogIn, quietly},
     error::is_transient_code,
     manager::{PROBE, PROBE_TIMEOUT, Times},
     pool::lends,

@@ -77,6 +77,8 @@ pub fn assert_no_token(text: &str) {
             bytes(&|byte| format!("{}", char::from(byte)), "\\0"),
             bytes(&|byte| format!("{}", char::from(byte)), "\\x00"),
             bytes(&|byte| format!("{}", char::from(byte)), "\0"),
+            // UTF-16 in the text of a hex dump, which has 8 characters on a line.
+            bytes(&|byte| format!("{}", char::from(byte)), ".")[..5].to_owned(),
         ];
         for form in forms {
             if let Some(place) = text.find(&form) {
@@ -95,6 +97,7 @@ fn assert_no_token_finds_a_token() {
         format!("{:?}", token.as_bytes()),
         format!("{:?}", token.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()),
         "cHBwcHBwcHBwcHBw".to_owned(),
+        "63 00 48 00  42 00 77 00  63 00 48 00  42 00 77 00   c.H.B.w.c.H.B.w.".to_owned(),
     ] {
         assert!(std::panic::catch_unwind(|| assert_no_token(&text)).is_err(), "{text}");
     }

@@ -14,7 +14,8 @@ use tokio::net::lookup_host;
 use super::pool::Connection;
 use crate::{
     azure_sql::{
-        Config, ConfigError, Driver, Encrypt, Error, LoginError, Recycling, ServerError, tiberius,
+        Config, ConfigError, Driver, Encrypt, Error, LoginError, Recycling, ServerError, quietly,
+        tiberius,
     },
     connect::{Attempt, Stage, keepalive_interval},
     tls::Trust,
@@ -33,9 +34,12 @@ pub(super) async fn log_in(
     let resolved = lookup_host((driver.config.host.as_str(), driver.config.port)).await.map(drop);
     resolved.map_err(|source| Error::Resolve { server: server.clone(), source })?;
     attempt.reached(Stage::Driver);
-    let address = format!("tcp:{server}");
+    // The driver takes a protocol before an IPv6 address for a part of it.
+    let protocol = if driver.config.host.contains(':') { "" } else { "tcp:" };
+    let address = format!("{protocol}{server}");
     let context = context(&driver.config, &address, token);
-    let client = TdsConnectionProvider::new().create_client(context, &address, None).await;
+    let provider = TdsConnectionProvider::new();
+    let client = quietly(provider.create_client(context, &address, None)).await;
     let client = client.map_err(|error| failed(driver, error, server, token, attempt))?;
     Ok(Connection::new(client, driver.clock.monotonic(), token.expires_on()))
 }
@@ -63,6 +67,10 @@ fn failed(
                 Some(error) => LoginError::Server(error),
                 None => broken(io::ErrorKind::InvalidData),
             }
+        }
+        DriverError::TlsHandshakeError { source, .. } if is_broken(&source) => {
+            let source = io::Error::other(text);
+            return Error::ConnectionLost { server, stage: Stage::Tls, source };
         }
         DriverError::TlsError(_)
         | DriverError::TlsHandshakeError { .. }
@@ -96,6 +104,18 @@ fn failed(
 /// The driver's message if it cannot read the response to a login. The usual cause is that the
 /// connection broke, but the driver does not distinguish causes.
 const CUT_OFF: &str = "Failed to receive token during login";
+
+/// Whether a TLS handshake failed because the connection broke. OpenSSL reports the end of the
+/// connection only as text.
+fn is_broken(error: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+
+    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| kinds.contains(&error.kind()))
+        || error.to_string().to_ascii_lowercase().contains("unexpected eof")
+}
 
 /// Returns the driver's settings.
 fn context(config: &Config, address: &str, token: &Token) -> ClientContext {

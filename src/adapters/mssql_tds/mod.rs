@@ -61,6 +61,8 @@
 //! | `MultiSubnetFailover` | always on: all addresses of the server are tried at once |
 //! | [`Config::tcp_user_timeout`] | not set |
 //! | stage of a connect that timed out | [`Stage::Token`](connect::Stage::Token), [`Stage::Resolve`](connect::Stage::Resolve) or [`Stage::Driver`](connect::Stage::Driver) |
+//! | errors of a login that was routed | name the configured server, which has received the token |
+//! | a connection that the server closed less than a second after its cleaning | checked out: the driver does not look at an idle socket, so the next request fails |
 //! | acknowledgement of the token | not checked by the driver |
 //! | errors of queries that terminate the session, a database that became read-only | only class 20 and above closes the connection |
 //! | dedicated SQL pools of Synapse | connections are not used again: these pools refuse READ COMMITTED |
@@ -88,13 +90,17 @@
 //!   redirected server may have a certificate for another name.
 //! - `Debug` of the driver's `TdsClient` shows the token. `Debug` of the types here does not.
 //! - The driver keeps a copy of the token while the connection is open, and does not overwrite it.
-//! - The driver's spans contain the text of each query at the level INFO. Filter them with
-//!   `mssql_tds=warn`.
+//! - The driver logs the text of each query at the level INFO, and the content of each packet at
+//!   DEBUG. Filter its events with `mssql_tds=warn`.
+//! - The packet of the login contains the token, so this module suppresses the driver's events
+//!   during a login. It cannot if the program has no `tracing` subscriber: the crate `log` then
+//!   gets them.
 //!
 //! # Using the driver without this pool
 //!
 //! The driver gets a token from an `EntraIdTokenFactory` during each login. With this factory, its
-//! connections share the identity of other pools:
+//! connections share the identity of other pools. At the level DEBUG, the driver logs the token:
+//! filter its events with `mssql_tds=warn`.
 //!
 //! ```
 //! use entra_pool::{

@@ -19,6 +19,7 @@ use super::Connector;
 use crate::{
     azure_sql::{
         Cleaned, Error, PROBE, PROBE_TIMEOUT, Pooled, Returned, Times, Unclean, decide, lends,
+        quietly,
     },
     clock,
     connect::{PoolState, RetireReason, SilentServer},
@@ -141,7 +142,7 @@ impl Manager {
     /// Resets the session, in a round trip that also shows that no earlier response is pending.
     async fn clean(&self, connection: &mut Connection) -> Result<(), RetireReason> {
         let (clock, began) = (self.connector.0.clock(), self.now());
-        let probing = Box::pin(self.probe(&mut connection.client));
+        let probing = Box::pin(quietly(self.probe(&mut connection.client)));
         let cleaning = async {
             match clock::timeout(&**clock, PROBE_TIMEOUT, probing).await {
                 Ok(probed) => probed.map_err(|error| self.reason(&error)),

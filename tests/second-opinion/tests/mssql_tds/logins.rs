@@ -31,7 +31,10 @@ async fn refused(connector: &Connector) -> Error {
 }
 
 /// Connects, and skips the pauses between its logins.
-async fn without_pauses(shop: &Shop, connector: &Connector) -> Result<Connection, Error> {
+pub(crate) async fn without_pauses(
+    shop: &Shop,
+    connector: &Connector,
+) -> Result<Connection, Error> {
     let connecting = connector.connect();
     tokio::pin!(connecting);
     let mut skipped = connector.report().retried;
@@ -170,6 +173,29 @@ async fn no_token_is_logged_or_shown() {
         "the log includes the level TRACE"
     );
     assert_no_token(&logged);
+}
+
+#[tokio::test]
+async fn a_token_that_the_server_repeats_in_its_refusal_is_not_logged() {
+    let shop = Shop::open().await;
+    let token = shop.identity.tokens(Scope::AZURE_SQL).token().await.unwrap();
+    let capture = capture();
+    let echo = ServerError::new(18456, 14, format!("Login failed: {}", token.secret()));
+    shop.server.behaviour().fail_logins(2, echo);
+    refused(&shop.connector("")).await;
+    assert_no_token(&capture.text());
+}
+
+#[tokio::test]
+async fn the_events_of_a_health_check_are_not_those_of_the_driver() {
+    let shop = Shop::open().await;
+    let (pool, _) = shop.pool_of_one();
+    drop(pool.get().await.unwrap());
+    shop.clock.advance(Duration::from_secs(2));
+    let capture = capture();
+    drop(pool.get().await.unwrap());
+    assert_eq!(shop.counters().resets, 1);
+    assert!(!capture.text().contains("mssql_tds"), "{}", capture.text());
 }
 
 #[test]

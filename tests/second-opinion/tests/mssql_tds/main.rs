@@ -5,6 +5,7 @@ mod cancellation;
 #[path = "../../../support/credential.rs"]
 #[allow(dead_code)] // Other tests use the rest.
 mod credential;
+mod faults;
 mod isolation;
 mod logins;
 #[path = "../../../support/logs.rs"]
