@@ -174,6 +174,17 @@ pub(super) fn refuse_unsupported(config: &Config) -> Result<(), ConfigError> {
         let problem = "must be Clean: mssql-tds does not report a request that was dropped, so only a round trip detects it";
         return Err(ConfigError::value("Config::recycling", problem));
     }
+    let default = Config::new("");
+    if config.command_timeout != default.command_timeout {
+        let problem = "is not supported by mssql-tds: remove it, and pass ExecuteOptions::timeout_secs to each request";
+        return Err(ConfigError::value("Command Timeout", problem));
+    }
+    if config.tcp_user_timeout != default.tcp_user_timeout {
+        return Err(ConfigError::value(
+            "Config::tcp_user_timeout",
+            "is not supported by mssql-tds",
+        ));
+    }
     let setting = match config.trust {
         Trust::Platform | Trust::Certificate(_) => return Ok(()),
         Trust::Roots(_) => "TrustServerCertificateCA",

@@ -57,9 +57,9 @@
 //! | routing | **cannot be limited**: the driver follows the server's routing to any host. See [Security](#security) |
 //! | TLS | the platform's (OpenSSL, Schannel, Secure Transport) with the platform's roots, or the one certificate of `ServerCertificate` |
 //! | `TrustServerCertificateCA`, [`Config::tls`], the `dangerous_…` methods, [`Recycling::Fast`](azure_sql::Recycling::Fast) | refused by [`Connector::new`], by name |
-//! | `Command Timeout` | not applied: pass `ExecuteOptions::timeout_secs` to each request |
+//! | `Command Timeout` | there is none: pass `ExecuteOptions::timeout_secs` to each request. A value other than the default is refused by [`Connector::new`] |
 //! | `MultiSubnetFailover` | always on: all addresses of the server are tried at once |
-//! | [`Config::tcp_user_timeout`] | not set |
+//! | [`Config::tcp_user_timeout`] | not set; another value than the default is refused |
 //! | stage of a connect that timed out | [`Stage::Token`](connect::Stage::Token), [`Stage::Resolve`](connect::Stage::Resolve) or [`Stage::Driver`](connect::Stage::Driver) |
 //! | errors of a login that was routed | name the configured server, which has received the token |
 //! | a connection that the server closed less than a second after its cleaning | checked out: the driver does not look at an idle socket, so the next request fails |

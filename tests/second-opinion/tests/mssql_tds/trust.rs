@@ -1,6 +1,6 @@
 //! Which servers get the token: the driver's verification, its limits, and routing.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
 use entra_pool::{
     adapters::mssql_tds::Connector,
@@ -32,6 +32,9 @@ fn a_setting_that_the_driver_does_not_support_is_rejected_by_name() {
             "dangerous_trust_any_certificate_anywhere",
         ),
         (config().recycling(Recycling::Fast), "Config::recycling"),
+        (config().command_timeout(Duration::from_secs(5)), "Command Timeout"),
+        (config().command_timeout(None), "Command Timeout"),
+        (config().tcp_user_timeout(None), "Config::tcp_user_timeout"),
     ] {
         let error = Connector::new(config, identity.tokens(Scope::AZURE_SQL)).unwrap_err();
         assert!(matches!(error, Error::Config(_)), "{error:?}");
