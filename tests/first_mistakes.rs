@@ -24,11 +24,12 @@ use tokio_rustls::TlsAcceptor;
 const START: &str = "# The first five mistakes\n";
 
 const INTRODUCTION: &str = "
-`fn main() -> Result<(), Box<dyn std::error::Error>>` prints these errors of `pool.get().await?`
-(on PostgreSQL with `.map_err(postgres::Error::from)`). The first line names the server and the
-reason, and usually what to do. The lines after `caused by:` are the causes. In the first example,
-the advice is in the causes. It was recorded with `AZURE_TOKEN_CREDENTIALS=dev`. Without that
-setting, the list also has the service principal, workload identity and managed identity.
+Rust prints these errors if `pool.get().await?` fails in a `main` that returns
+`Result<(), Box<dyn std::error::Error>>`. On PostgreSQL, the call is
+`pool.get().await.map_err(postgres::Error::from)?`. The first line names the server and the reason,
+and usually what to do. Each `caused by:` begins a cause. In the first example, the advice is in the
+causes. That example was recorded with `AZURE_TOKEN_CREDENTIALS=dev`. Without this setting, its list
+also contains the service principal, workload identity and managed identity.
 ";
 
 fn as_the_app(url: String) -> String {

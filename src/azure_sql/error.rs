@@ -22,7 +22,7 @@ use crate::{
 /// |---|---|---|
 /// | [`Config`](Self::Config), [`Identity`](Self::Identity), [`TlsConfig`](Self::TlsConfig) | an invalid setting | correct the setting that the message names |
 /// | [`Token`](Self::Token) | the identity returned no token | follow the source's advice |
-/// | [`Resolve`](Self::Resolve) | the server's name cannot be resolved | check its spelling, and DNS (a private endpoint needs its zone) |
+/// | [`Resolve`](Self::Resolve) | the server's name cannot be resolved | check its spelling, and DNS (a private endpoint needs a private DNS zone) |
 /// | [`Dial`](Self::Dial) | no connection at that address and port | allow outgoing port 1433 (from within Azure also 11000 to 11999); check network rules |
 /// | [`Tls`](Self::Tls), [`EncryptionDeclined`](Self::EncryptionDeclined), [`UnexpectedProtocol`](Self::UnexpectedProtocol), [`NotLoopback`](Self::NotLoopback) | the server is not the intended one, or its certificate is not trusted | check `HostNameInCertificate` and `TrustServerCertificateCA` |
 /// | [`ConnectionLost`](Self::ConnectionLost), [`Login`](Self::Login) with an I/O error | the connection broke before or during the login | check firewalls and proxies if retries do not help |
@@ -58,7 +58,7 @@ pub enum Error {
     },
     /// The server's name cannot be resolved.
     #[error(
-        "the name of {server} cannot be resolved: check its spelling (`az sql server list --query [].fullyQualifiedDomainName` lists the names), and the DNS of this network (a private endpoint needs its zone there)"
+        "the name of {server} cannot be resolved: check its spelling (`az sql server list --query [].fullyQualifiedDomainName` lists the names), and the DNS of this network (for a private endpoint, this network needs the private DNS zone)"
     )]
     #[non_exhaustive]
     Resolve {

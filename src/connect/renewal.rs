@@ -44,7 +44,11 @@ impl Renewals {
                 .to_owned());
         }
         if tokens.came_since(refused, attempt.began) {
-            return Err("The token was requested for this login.".to_owned());
+            return Err(
+                "The token is new (it was requested for this login), so no other token was \
+                        requested."
+                    .to_owned(),
+            );
         }
         // Half of the remaining time, because the caller must get the refusal in time, and a second
         // login takes time.

@@ -421,8 +421,10 @@ async fn a_refusal_explains_why_no_other_token_was_used() {
             other => panic!("{other:?}"),
         }
     };
+    let is_new =
+        "The token is new (it was requested for this login), so no other token was requested.";
     let house = house(usize::MAX, false, Duration::ZERO);
-    assert_eq!(reason(&house).await, "The token was requested for this login.");
+    assert_eq!(reason(&house).await, is_new);
     for _ in 0..2 {
         assert_eq!(reason(&house).await, "Another token was refused as well.");
     }
@@ -430,7 +432,7 @@ async fn a_refusal_explains_why_no_other_token_was_used() {
     assert!(paused.starts_with("No other token was requested"), "{paused}");
 
     let house = self::house(usize::MAX, true, Duration::ZERO);
-    assert_eq!(reason(&house).await, "The token was requested for this login.");
+    assert_eq!(reason(&house).await, is_new);
     assert_eq!(reason(&house).await, "The identity has no other token.");
 }
 

@@ -210,7 +210,7 @@ impl Refusal<'_> {
         }
         let guest = if self.user.contains('@') { GUEST } else { "" };
         format!(
-            "The role may be missing, or belong to another principal. To create it, run as an Entra administrator of the server, in the database postgres: select * from pgaadauth_create_principal('{user}', false, false); for a group, user is the group's name.{guest} A principal that was recreated has another ID: drop its role and create it again."
+            "The role may be missing, or belong to another principal. To create it, run as an Entra administrator of the server, in the database postgres: select * from pgaadauth_create_principal('{user}', false, false); To log in through a group, set user to the group's name.{guest} A principal that was recreated has another ID: drop its role and create it again."
         )
     }
 }

@@ -30,8 +30,8 @@ use crate::{
 /// |---|---|---|
 /// | [`Config`](Self::Config), [`Identity`](Self::Identity), [`TlsConfig`](Self::TlsConfig) | an invalid setting | correct the setting that the message names |
 /// | [`Token`](Self::Token) | the identity returned no token | follow the source's advice |
-/// | [`NoUser`](Self::NoUser) | the token of a system-assigned identity or a group does not name a role | set `user` |
-/// | [`Resolve`](Self::Resolve) | the server's name cannot be resolved | check its spelling, and DNS (a private endpoint needs its zone) |
+/// | [`NoUser`](Self::NoUser) | the token of a system-assigned identity or an application does not name a role | set `user` |
+/// | [`Resolve`](Self::Resolve) | the server's name cannot be resolved | check its spelling, and DNS (a private endpoint needs a private DNS zone) |
 /// | [`Dial`](Self::Dial) | no connection at that address and port | allow outgoing port 5432 (PgBouncer: 6432); check the server's firewall and networking |
 /// | [`EncryptionDeclined`](Self::EncryptionDeclined) | the server does not support TLS, or is not a PostgreSQL server | check host and port |
 /// | [`Tls`](Self::Tls) | the certificate is for another name, or from another authority | use the name in the certificate; set `sslrootcert` |
@@ -77,7 +77,7 @@ pub enum Error {
     },
     /// The server's name cannot be resolved.
     #[error(
-        "the name of {server} cannot be resolved: check its spelling (`az postgres flexible-server list --query [].fullyQualifiedDomainName` lists the names), and the DNS of this network (a private endpoint needs its zone there)"
+        "the name of {server} cannot be resolved: check its spelling (`az postgres flexible-server list --query [].fullyQualifiedDomainName` lists the names), and the DNS of this network (for a private endpoint, this network needs the private DNS zone)"
     )]
     #[non_exhaustive]
     Resolve {

@@ -167,7 +167,7 @@ async fn a_refused_login_keeps_the_servers_error_and_adds_advice() {
         &principal.object_id,
         entra_pool_emulator::jwt::TENANT_ID,
         AUDIENCE,
-        "The token was requested for this login.",
+        "The token is new (it was requested for this login), so no other token was requested.",
     ] {
         assert!(error.to_string().contains(fact), "{fact} is missing: {error}");
     }
