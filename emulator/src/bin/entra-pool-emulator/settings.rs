@@ -136,7 +136,7 @@ pub(crate) struct Settings {
     #[arg(skip)]
     #[serde(skip_serializing)]
     pub(crate) postgres_administrators: Vec<String>,
-    /// The file's folder: paths in the file are relative to it.
+    /// The file's folder: its scripts, certificates and keys are relative to it.
     #[arg(skip)]
     #[serde(skip)]
     folder: PathBuf,
