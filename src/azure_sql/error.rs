@@ -272,9 +272,14 @@ const BUSY: &str =
 /// and advice. `SERVER` and `ADDRESS` are replaced.
 ///
 /// The transient errors are those of Microsoft.Data.SqlClient's logins and of its configurable
-/// retry, and of "Troubleshoot common connection issues" on Microsoft Learn.
+/// retry, and of "Troubleshoot common connection issues" on Microsoft Learn; and 3960, the update
+/// conflict of snapshot isolation, which is like PostgreSQL's 40001.
 const KNOWN: &[(&[u32], bool, &str)] = &[
-    (&[233, 997, 1204, 1205, 1222, READ_ONLY, 4221, 10060, TOKEN_EXPIRED, 40143, 40540], true, ""),
+    (
+        &[233, 997, 1204, 1205, 1222, READ_ONLY, 3960, 4221, 10060, TOKEN_EXPIRED, 40143, 40540],
+        true,
+        "",
+    ),
     (&[615, 921, 926, 18401, 40197, 40613, 40971, 42108, 42109], true, UNAVAILABLE),
     (&[10928, 10929, 10930, 10936, 40501, 49918, 49919, 49920], true, BUSY),
     (
