@@ -21,7 +21,7 @@ use crate::{
     clock::{Clock, SystemClock, timeout},
     credential::{ConfigError, InvalidAnswer, Problem},
     tls,
-    token::{CredentialError, Token, tried},
+    token::{CredentialError, Token, record_failed_try},
 };
 
 /// The limit for a connection. An existing endpoint accepts at once, because no network lies
@@ -125,7 +125,7 @@ impl Http {
                 ?pause,
                 "retrying the managed identity request"
             );
-            let _ = failed(outcome).map_err(tried);
+            let _ = failed(outcome).map_err(record_failed_try);
             self.clock.sleep(pause).await;
         }
     }
