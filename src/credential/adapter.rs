@@ -180,7 +180,7 @@ async fn serve(
     credential: &dyn TokenCredential,
     scopes: &[&str],
 ) -> azure_core::Result<AccessToken> {
-    let request = TokenRequest::new(the_one(scopes)?, Reason::Missing);
+    let request = TokenRequest::new(single_scope(scopes)?, Reason::Missing);
     let token = credential.get_token(request).await.map_err(|error| {
         let message = format!("{}: {error}", credential.name());
         AzureError::with_error(ErrorKind::Credential, error, message)
@@ -188,7 +188,7 @@ async fn serve(
     Ok(access_token(&token))
 }
 
-fn the_one(scopes: &[&str]) -> azure_core::Result<Scope> {
+fn single_scope(scopes: &[&str]) -> azure_core::Result<Scope> {
     match scopes {
         [scope] => Scope::new(*scope).map_err(|error| azure_error(error.to_string())),
         _ => Err(azure_error(format!("exactly one scope is required, not {}", scopes.len()))),
@@ -232,7 +232,7 @@ impl AzureCredential for Identity {
         scopes: &[&str],
         _: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        let token = self.tokens(the_one(scopes)?).token().await.map_err(|error| {
+        let token = self.tokens(single_scope(scopes)?).token().await.map_err(|error| {
             let message = error.to_string();
             AzureError::with_error(ErrorKind::Credential, error, message)
         })?;

@@ -388,7 +388,7 @@ impl Application {
             ClientAssertionCredential::new(
                 this.tenant.clone(),
                 this.client_id.clone(),
-                Asked(assertion.clone(), proof.clone()),
+                AssertionSource(assertion.clone(), proof.clone()),
                 Some(this.assertion_options()?),
             )
         })
@@ -434,10 +434,10 @@ impl Application {
 }
 
 /// Adapts a closure to `azure_identity`'s `ClientAssertion`.
-struct Asked<F>(Arc<F>, Proof);
+struct AssertionSource<F>(Arc<F>, Proof);
 
 #[async_trait]
-impl<F, A, E> ClientAssertion for Asked<F>
+impl<F, A, E> ClientAssertion for AssertionSource<F>
 where
     F: Fn() -> A + Send + Sync,
     A: Future<Output = Result<String, E>> + Send,
@@ -461,9 +461,9 @@ where
     }
 }
 
-impl<F> fmt::Debug for Asked<F> {
+impl<F> fmt::Debug for AssertionSource<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Asked")
+        f.write_str("AssertionSource")
     }
 }
 

@@ -63,10 +63,10 @@ impl<S: Copy + Default> Keywords<S> {
 
     /// The most similar known name, if it is similar enough to be a suggestion.
     pub(crate) fn nearest(&self, name: &str) -> Option<&'static str> {
-        let name = squeezed(name);
+        let name = normalized(name);
         let (distance, nearest) = self
             .names()
-            .map(|known| (strsim::levenshtein(&name, &squeezed(known)), known))
+            .map(|known| (strsim::levenshtein(&name, &normalized(known)), known))
             .min_by_key(|(distance, _)| *distance)?;
         (distance <= (name.len() / 3).max(1)).then_some(nearest)
     }
@@ -91,13 +91,13 @@ impl<S: Copy + Default> Keywords<S> {
             if value.is_empty() {
                 continue;
             }
-            if let Some((_, first, its)) = read.iter().find(|(other, ..)| *other == name) {
+            if let Some((_, first, first_value)) = read.iter().find(|(other, ..)| *other == name) {
                 let may_show = !read.iter().any(|(_, keyword, _)| may_be_secret(keyword));
                 let shown = |keyword: &str, value: &str| {
                     let value = Some(value).filter(|value| may_show && is_plain(value));
                     value.map_or(keyword.to_owned(), |value| format!("{keyword}={value}"))
                 };
-                return Err(Mistake::Twice(shown(first, its), shown(keyword, value)).into());
+                return Err(Mistake::Twice(shown(first, first_value), shown(keyword, value)).into());
             }
             read.push((name, keyword, value));
             if matches!(known, Known::Sets(_)) && is_placeholder(value) {
@@ -166,7 +166,7 @@ fn is_plain(text: &str) -> bool {
 /// Whether the value of this keyword may be a secret, so that the text after it may be the rest of
 /// the secret.
 pub(crate) fn may_be_secret(name: &str) -> bool {
-    let name = squeezed(name);
+    let name = normalized(name);
     ["pass", "pwd", "secret", "token", "assertion", "key"].iter().any(|part| name.contains(part))
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn is_one_of(names: &[&str], value: &str) -> bool {
     names.iter().any(|name| is_same(name, value))
 }
 
-fn squeezed(text: &str) -> String {
+fn normalized(text: &str) -> String {
     letters(text).collect()
 }
 

@@ -258,11 +258,11 @@ fn duration(text: &str) -> Option<Duration> {
     let units = [("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
     let (mut total, mut rest) = (Duration::ZERO, text);
     while !rest.is_empty() {
-        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (unit, millis) = units.iter().find(|(unit, _)| behind.starts_with(unit))?;
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, millis) = units.iter().find(|(unit, _)| after.starts_with(unit))?;
         let millis = number.parse::<u64>().ok()?.checked_mul(*millis)?;
         total = total.checked_add(Duration::from_millis(millis))?;
-        rest = &behind[unit.len()..];
+        rest = &after[unit.len()..];
     }
     (!text.is_empty()).then_some(total)
 }

@@ -46,7 +46,7 @@ pub(crate) struct Link {
     settled: Notify,
     /// Cleared when the server refuses one of them because its result would now have other columns.
     statements: ArcSwapOption<StatementCache>,
-    /// The task of a pool's connection; see [`leashed`].
+    /// The task of a pool's connection; see [`pool_task`].
     driver: Lock<Weak<Slot>>,
     /// Cancels the pending requests when the connection is dropped.
     pub(super) canceller: ArcSwapOption<Canceller>,
@@ -63,7 +63,7 @@ pub(crate) struct State {
     /// The last request ended with `SYNC`.
     last_was_sync: bool,
     /// The server is waiting for the rows of a COPY.
-    copies: bool,
+    in_copy: bool,
     /// The server's last `READY_FOR_QUERY` reported an open or a failed transaction.
     pub(crate) in_transaction: bool,
     may_have_prepared: bool,
@@ -73,7 +73,7 @@ pub(crate) struct State {
     pub(super) is_read_only: bool,
     /// When the server was last ready for a query, on the monotonic clock; initially, when the
     /// connection was opened.
-    pub(super) heard: Duration,
+    pub(super) last_ready: Duration,
     round_trip: Option<Duration>,
     /// Since when an idle connection looks unfit, and how often it had been checked out by then.
     suspected: Option<(Duration, usize)>,
@@ -91,7 +91,7 @@ const GRACE_ROUND_TRIPS: u32 = 4;
 
 impl Link {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        let state = State { heard: clock.monotonic(), ..State::default() };
+        let state = State { last_ready: clock.monotonic(), ..State::default() };
         Self {
             allowance: Allowance::for_login(),
             clock,
@@ -127,7 +127,7 @@ impl Link {
     }
 
     /// Records that one round trip took at most this long.
-    pub(super) fn took(&self, round_trip: Duration) {
+    pub(super) fn record_round_trip(&self, round_trip: Duration) {
         let mut state = self.state.lock();
         state.round_trip =
             state.round_trip.map(|before| before.min(round_trip)).or(Some(round_trip));
@@ -158,7 +158,7 @@ impl Link {
 
     /// Returns why an idle connection with this number of checkouts must be closed, if it looked
     /// unfit before and was not checked out since.
-    pub(crate) fn look_at_idle(&self, lent: usize) -> Option<RetireReason> {
+    pub(crate) fn look_at_idle(&self, checkouts: usize) -> Option<RetireReason> {
         let now = self.clock.monotonic();
         let mut state = self.state.lock();
         let reason = match (state.is_settled(), state.in_transaction) {
@@ -170,11 +170,11 @@ impl Link {
             }
         };
         match state.suspected {
-            Some((since, before)) if before == lent => {
+            Some((since, before)) if before == checkouts => {
                 (now.saturating_sub(since) >= SUSPECTED_FOR).then_some(reason)
             }
             _ => {
-                state.suspected = Some((now, lent));
+                state.suspected = Some((now, checkouts));
                 None
             }
         }
@@ -204,7 +204,7 @@ impl Link {
                 state.may_have_prepared = true;
             }
             (message::COPY_IN, _) => {
-                state.copies = true;
+                state.in_copy = true;
                 // The server ignores the Sync that was sent with the statement.
                 state.unanswered = state.unanswered.saturating_sub(state.last_was_sync.into());
             }
@@ -218,7 +218,7 @@ impl Link {
             },
             (message::READY_FOR_QUERY, [status, ..]) => {
                 state.in_transaction = *status != message::IDLE;
-                (state.heard, state.copies) = (self.clock.monotonic(), false);
+                (state.last_ready, state.in_copy) = (self.clock.monotonic(), false);
                 // The login's `READY_FOR_QUERY` does not answer a request.
                 state.unanswered = state.unanswered.saturating_sub(1);
                 if state.is_settled() {
@@ -235,7 +235,7 @@ type Slot = Lock<Option<AbortOnDropHandle<()>>>;
 
 /// Returns the task of a connection as a pool gets it. The pool aborts it together with the client,
 /// which closes the connection unless [`Link::take_driver`] has taken its own task.
-pub(super) fn leashed(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<()> {
+pub(super) fn pool_task(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<()> {
     let slot = Arc::new(Lock::new(Some(driver)));
     *link.driver.lock() = Arc::downgrade(&slot);
     tokio::spawn(poll_fn(move |cx| match &mut *slot.lock() {
@@ -247,7 +247,7 @@ pub(super) fn leashed(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<
 impl State {
     /// Whether the server has answered all requests.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unanswered == 0 && !self.copies
+        self.unanswered == 0 && !self.in_copy
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     Config, Connector, Error, Recycling, RetireReason,
     connector::{Connecting, Spawned},
-    link::leashed,
+    link::pool_task,
     recycling::make_fit,
     replay,
     retire::unfit,
@@ -78,8 +78,8 @@ impl deadpool_postgres::Connect for PoolConnect {
             let connector = self.connector.clone();
             async move {
                 let (client, driver, link) =
-                    connector.spawn(began).await.map_err(replay::carrying)?;
-                Ok((client, leashed(AbortOnDropHandle::new(driver), &link)))
+                    connector.spawn(began).await.map_err(replay::wrapped)?;
+                Ok((client, pool_task(AbortOnDropHandle::new(driver), &link)))
             }
         };
         Box::pin(async move {
@@ -134,8 +134,8 @@ impl Cleaning<'_> {
         let connector = self.connector.clone();
         self.state.flights.go_on(async move {
             match make_fit(&connector, &client).await {
-                Ok(()) => Ok((client, leashed(driver, &link))),
-                Err(reason) => Err(replay::carrying(Error::Retired { reason })),
+                Ok(()) => Ok((client, pool_task(driver, &link))),
+                Err(reason) => Err(replay::wrapped(Error::Retired { reason })),
             }
         });
         Some(())

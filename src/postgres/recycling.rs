@@ -134,7 +134,7 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
 ) -> Result<(), RetireReason> {
     let recycling = async {
         if let Some(link) = link {
-            if connector.silent_server().includes(link.state().heard) {
+            if connector.silent_server().includes(link.state().last_ready) {
                 return Err(RetireReason::Silent);
             }
             if !link.settles().await {
@@ -150,8 +150,8 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
         match clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await {
             Ok(Ok(())) => {
                 if let Some(link) = link {
-                    connector.silent_server().heard(link.state().heard);
-                    link.took(connector.clock().monotonic().saturating_sub(began));
+                    connector.silent_server().heard(link.state().last_ready);
+                    link.record_round_trip(connector.clock().monotonic().saturating_sub(began));
                 }
                 Ok(())
             }

@@ -56,21 +56,21 @@ pub(crate) fn client_config(
     verifier: Arc<dyn ServerCertVerifier>,
     report: &Report,
 ) -> Result<Arc<ClientConfig>, Error> {
-    let noting = Noting { verifier, report: report.clone() };
+    let recorder = Recorder { verifier, report: report.clone() };
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(noting));
+        .with_custom_certificate_verifier(Arc::new(recorder));
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
 #[derive(Debug)]
-struct Noting {
+struct Recorder {
     verifier: Arc<dyn ServerCertVerifier>,
     report: Report,
 }
 
-impl ServerCertVerifier for Noting {
+impl ServerCertVerifier for Recorder {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

@@ -79,8 +79,8 @@ impl Endpoint {
                     }
                     _ => "",
                 };
-                let who = self.protocol.who;
-                let message = format!("cannot get a token from {who} ({url}): {error}{advice}");
+                let name = self.protocol.name;
+                let message = format!("cannot get a token from {name} ({url}): {error}{advice}");
                 let failed = CredentialError::new(Refused, message);
                 match error {
                     KeyFileError::Unreadable { source, .. } => failed.with_source(source),

@@ -28,8 +28,8 @@ use crate::{
 
 /// Removes the names in a certificate from an error. The owner of the certificate chooses them, and
 /// may have seen a secret before.
-fn fit(error: io::Error) -> io::Error {
-    let rustls = error.get_ref().and_then(|held| held.downcast_ref());
+fn without_names(error: io::Error) -> io::Error {
+    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref());
     match rustls {
         Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
             ..
@@ -59,7 +59,7 @@ pub(super) async fn open(
             Some(tls) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
                 let connected = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-                Box::new(connected.map_err(fit)?)
+                Box::new(connected.map_err(without_names)?)
             }
         };
         Ok(stream)
@@ -115,11 +115,11 @@ mod tests {
             expected: ServerName::try_from("localhost").unwrap().to_owned(),
             presented: vec!["\u{1b}[31mred.example".to_owned()],
         });
-        let said = fit(io::Error::other(error)).to_string();
+        let said = without_names(io::Error::other(error)).to_string();
         assert_eq!(said, "the certificate is for another name");
-        let usual = fit(io::Error::other(Error::HandshakeNotComplete));
+        let usual = without_names(io::Error::other(Error::HandshakeNotComplete));
         assert!(
-            usual.get_ref().and_then(|held| held.downcast_ref::<Error>()).is_some(),
+            usual.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).is_some(),
             "any other error is unchanged"
         );
     }

@@ -35,7 +35,7 @@ use crate::{
 pub(super) struct Protocol {
     pub(super) host: ManagedIdentityHost,
     /// The endpoint, for messages.
-    pub(super) who: &'static str,
+    pub(super) name: &'static str,
     /// The variable with the endpoint's URL.
     pub(super) url: &'static str,
     /// The variable with the secret that every request carries, and the secret's header.
@@ -67,7 +67,7 @@ pub(super) struct Endpoint {
     /// Whether the endpoint exists: variables name it, or a response was recognised.
     pub(super) known: AtomicBool,
     /// Whether the endpoint has returned a token.
-    pub(super) met: AtomicBool,
+    pub(super) succeeded: AtomicBool,
 }
 
 impl Endpoint {
@@ -92,7 +92,7 @@ impl Endpoint {
             agent: None,
             hint: "",
             known: AtomicBool::new(protocol.retry.may_start_later()),
-            met: AtomicBool::new(false),
+            succeeded: AtomicBool::new(false),
         })
     }
 
@@ -165,7 +165,7 @@ impl Endpoint {
             let token = answer::token(&answer.body, answer.asked_at)
                 .map_err(|error| self.no_answer(HttpError::Unusable(error)))?;
             self.known.store(true, Relaxed);
-            self.met.store(true, Relaxed);
+            self.succeeded.store(true, Relaxed);
             return Ok(token);
         }
         if self.is_imds() {
@@ -175,7 +175,7 @@ impl Endpoint {
     }
 
     fn refusal(&self, answer: &Answer, scope: &Scope, sent: Option<&Secret>) -> CredentialError {
-        let Protocol { who, ref retry, owner, no_identity, refusals, .. } = *self.protocol;
+        let Protocol { name, ref retry, owner, no_identity, refusals, .. } = *self.protocol;
         let secret = sent.or(self.secret.as_ref().map(|(_, secret)| secret));
         let said = answer::description(&answer.body, secret.map(Secret::text));
         let status = answer.status.as_u16();
@@ -186,7 +186,7 @@ impl Endpoint {
                 _ => String::new(),
             };
             let message = format!(
-                "{who} returned {} on every attempt{reason}: try again later{hint}",
+                "{name} returned {} on every attempt{reason}: try again later{hint}",
                 answer.status
             );
             return CredentialError::new(Transient, message).with_retry_after(answer.retry_after);
@@ -196,7 +196,7 @@ impl Endpoint {
         if let (401 | 403, Some((secret, _))) = (status, self.protocol.secret) {
             let (url, what) = (self.protocol.url, secret.to_lowercase().replace('_', " "));
             let message = format!(
-                "{who} rejected the {what} ({status}){reason}: {url} and {secret} must be those of \
+                "{name} rejected the {what} ({status}){reason}: {url} and {secret} must be those of \
                  this process"
             );
             return CredentialError::new(Refused, message);
@@ -204,13 +204,13 @@ impl Endpoint {
         let known = refusals.iter().find(|(statuses, ..)| statuses.contains(&status));
         let message = match (known, &self.selector) {
             (Some((_, what, advice)), _) => {
-                format!("{who} {what} ({status}){reason}; {advice}")
+                format!("{name} {what} ({status}){reason}; {advice}")
             }
             (None, _) if !no_identity.contains(&status) => {
-                format!("{who} ({}) returned {}{reason}", shown(&self.url), answer.status)
+                format!("{name} ({}) returned {}{reason}", shown(&self.url), answer.status)
             }
             // Entra's own errors are about the resource, not about this machine.
-            (None, _) if says("AADSTS") => format!("{who} does not issue this token{reason}"),
+            (None, _) if says("AADSTS") => format!("{name} does not issue this token{reason}"),
             (None, Some(Selector { id, optional, .. })) => {
                 // Both kinds of IDs are GUIDs, and Service Connector sets the object ID.
                 let advice = match id {
@@ -221,8 +221,8 @@ impl Endpoint {
                 };
                 let message =
                     format!("identity {id} is not assigned to {owner}{reason}; assign it{advice}");
-                let met = self.met.load(Relaxed);
-                if *optional && self.is_imds() && says("Identity not found") && !met {
+                let succeeded = self.succeeded.load(Relaxed);
+                if *optional && self.is_imds() && says("Identity not found") && !succeeded {
                     return CredentialError::new(Unavailable, message)
                         .with_source(HttpError::NotAssigned);
                 }
@@ -259,12 +259,12 @@ impl Endpoint {
 
     /// The error for an endpoint that variables name, so that it may be available again soon.
     pub(super) fn unavailable_now(&self, error: HttpError) -> CredentialError {
-        let (who, url) = (self.protocol.who, shown(&self.url));
+        let (name, url) = (self.protocol.name, shown(&self.url));
         let (kind, message) = match &error {
             HttpError::Unreachable(error) if error.kind() == ConnectionRefused => {
                 let variable = self.protocol.url;
                 let message = format!(
-                    "{who} is not listening at {url} ({variable}): it may still be starting; \
+                    "{name} is not listening at {url} ({variable}): it may still be starting; \
                      otherwise, {variable} must be that of this process"
                 );
                 (Transient, message)
@@ -278,7 +278,7 @@ impl Endpoint {
                 );
                 (Refused, message)
             }
-            _ => (Transient, format!("cannot get a token from {who} ({url})")),
+            _ => (Transient, format!("cannot get a token from {name} ({url})")),
         };
         CredentialError::new(kind, message).with_source(error)
     }

@@ -59,7 +59,7 @@ impl Endpoint {
         }
         let (url, status) = (shown(&self.url), answer.status);
         let what = format!("the service at {url} is not IMDS (status {status})");
-        Err(self.absent(&what, &self.met))
+        Err(self.absent(&what, &self.succeeded))
     }
 
     pub(super) fn no_imds(&self, error: HttpError) -> CredentialError {
@@ -69,7 +69,7 @@ impl Endpoint {
                 self.absent(&format!("IMDS ({url}) cannot be reached"), &self.known)
             }
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
-                self.absent(&format!("the service at {url} is not IMDS"), &self.met)
+                self.absent(&format!("the service at {url} is not IMDS"), &self.succeeded)
             }
             _ => CredentialError::new(Transient, format!("cannot get a token from IMDS ({url})")),
         };

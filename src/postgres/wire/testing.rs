@@ -21,9 +21,9 @@ pub fn follows_alike(bytes: &[u8], lengths: &[u8]) {
             let length = lengths.next().map_or(rest.len(), |length| usize::from(*length).max(1));
             let (piece, later) = rest.split_at(length.min(rest.len()));
             if sent {
-                wire.sent.pass(piece, |kind, _| link.sent(kind));
+                wire.sent.feed(piece, |kind, _| link.sent(kind));
             } else {
-                wire.received.pass(piece, |kind, body| link.received(kind, body));
+                wire.received.feed(piece, |kind, body| link.received(kind, body));
             }
             rest = later;
         }
