@@ -1,8 +1,8 @@
 //! Creates errors of tokio-postgres.
 //!
 //! [`deadpool_postgres::Connect`] must return a [`tokio_postgres::Error`], which has no public
-//! constructor. Therefore tokio-postgres reads a response from memory that causes the intended
-//! error. This needs no socket, and never waits.
+//! constructor. Therefore, tokio-postgres reads from memory a response that causes the intended
+//! error. This needs no socket and never waits.
 
 use std::io::{self, Cursor};
 
@@ -18,7 +18,7 @@ use tokio_util::io::StreamReader;
 use super::{Error, error::io_kind};
 use crate::{connect::Sent, token::with_causes};
 
-/// Returns an error whose source is `error`; [`Error::within`] finds it again.
+/// Wraps `error` in a driver's error, in which [`Error::within`] finds it.
 pub(super) fn wrapped(error: Error) -> tokio_postgres::Error {
     from_io(io::Error::other(error))
 }
@@ -56,7 +56,7 @@ pub(super) fn closed_client() -> Option<Client> {
     connect_raw(answers).ok()
 }
 
-/// Returns the error of a login to a server whose `answer` is an error or cannot be read.
+/// Returns the error of a login whose response is `answer`: an error response, or an I/O error.
 pub(super) fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     let answers = StreamReader::new(stream::iter([answer.map(Cursor::new)]));
     match connect_raw(answers) {
@@ -65,7 +65,7 @@ pub(super) fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     }
 }
 
-/// Logs in to a server that sends these responses.
+/// Logs in to a server in memory that sends these responses.
 fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
     config.user("").ssl_mode(SslMode::Disable);

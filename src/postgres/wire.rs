@@ -1,4 +1,4 @@
-//! The stream under tokio-postgres, which reports what client and server send to a [`Link`].
+//! The stream below tokio-postgres, which reports the messages of client and server to a [`Link`].
 
 #[cfg(any(test, fuzzing))]
 mod testing;
@@ -18,16 +18,15 @@ use super::{link::Link, tls::Stream};
 #[cfg_attr(not(fuzzing), allow(unreachable_pub, unused_imports))]
 pub use testing::follows_alike;
 
-/// A message's type and its length, which includes itself but not the type (PostgreSQL
+/// The size of a message's type and length. The length includes itself but not the type (PostgreSQL
 /// documentation, "Message Formats").
 const HEAD: usize = 1 + 4;
 
-/// The part of a message's body that [`Link`] inspects: the SQLSTATE of an error comes after its
-/// severity, which is sent in the server's language and in English.
+/// The number of bytes of a message's body that [`Link`] inspects. The SQLSTATE of an error comes
+/// after its severity, which is sent in the server's language and in English.
 const INSPECTED: usize = 64;
 
-/// A TLS stream whose messages are followed. (It is part of public types, but cannot be named
-/// itself.)
+/// A TLS stream that reports its messages. (It is part of public types, but users cannot name it.)
 pub struct Wire {
     /// `None` after the stream was dropped, and in tests.
     stream: Option<Stream>,
@@ -58,12 +57,12 @@ impl Wire {
     }
 }
 
-/// If the socket were closed while a query runs, the query would continue: PgBouncer no longer
-/// knows its client, and the server notices only when it sends rows.
+/// Cancels a running query. If the socket were just closed, the query would continue: PgBouncer no
+/// longer knows its client, and the server notices only when it sends rows.
 impl Drop for Wire {
     fn drop(&mut self) {
         if let Some(canceller) = self.link.take_canceller() {
-            // A server that keeps sending rows notices when the socket is closed.
+            // Limits further reads: a server that sends rows notices when the socket is closed.
             self.link.allowance.restrict();
             let nothing = Self::new(None, self.link.clone());
             canceller.finish(std::mem::replace(self, nothing));
@@ -71,7 +70,7 @@ impl Drop for Wire {
     }
 }
 
-/// Follows messages, in pieces of any size.
+/// Finds the messages in a stream that arrives in pieces of any size.
 #[derive(Debug)]
 struct Messages {
     /// The start of the current message: its head, and what [`Link`] inspects.
@@ -148,8 +147,8 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.link.state().key.is_none() {
-            // A cancellation: the server closes the connection when it has processed the request.
-            // Errors also end it.
+            // This is a cancellation. The server closes the connection when it has processed the
+            // request, so wait for that or for an error.
             let mut rest = [0; 64];
             let mut buffer = ReadBuf::new(&mut rest);
             while ready!(self.stream().poll_read(cx, &mut buffer)).is_ok() {
@@ -178,7 +177,7 @@ mod tests {
         [&[kind][..], &length, body].concat()
     }
 
-    /// Sends a client's and then a server's messages, in pieces of any size.
+    /// Feeds a client's and then a server's messages, in pieces of each size.
     fn passed(sent: &[u8], received: &[u8], check: impl Fn(&Link)) {
         for size in 1..=received.len().max(sent.len()) {
             let link = Arc::new(Link::default());

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::{Link, Wire};
 use crate::clock::ManualClock;
 
-/// Follows `bytes` as a client's and as a server's messages, as a whole and in pieces of these
+/// Parses `bytes` as a client's and as a server's messages, as a whole and in pieces of these
 /// lengths in turn. Used by the fuzz target `postgres`.
 ///
 /// # Panics
 ///
-/// If the results differ.
+/// Panics if the results differ.
 pub fn follows_alike(bytes: &[u8], lengths: &[u8]) {
     let followed = |lengths: &[u8], sent: bool| {
         let link = Arc::new(Link::default());
