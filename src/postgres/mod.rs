@@ -29,8 +29,8 @@
 //! many groups is longer. 1.26 accepts 65,535 bytes. Before 1.25, a password of 1,024 characters or
 //! more could crash PgBouncer (PgBouncer's changelog).
 //!
-//! PgBouncer before 1.20 refuses the keyword `options`. Since 1.20, PgBouncer applies the settings in
-//! it that PgBouncer tracks. It refuses any other setting, unless `ignore_startup_parameters` lists
+//! PgBouncer before 1.20 refuses the keyword `options`. Since 1.20, it applies the settings in
+//! `options` that it tracks. It refuses any other setting, unless `ignore_startup_parameters` lists
 //! that setting or `options`: then the setting is ignored.
 //!
 //! All errors of PgBouncer have the SQLSTATE 08P01. [`Error`] distinguishes them by their text: a
