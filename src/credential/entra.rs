@@ -1,6 +1,5 @@
 //! The HTTP client that `azure_identity` uses for Entra. Its own client takes up to 20 s for a
-//! connection and 60 s for a response, retries eight times, and waits for the whole `Retry-After`:
-//! longer than the timeout of a connect.
+//! connection and 60 s for a response, retries eight times, and waits for the whole `Retry-After`.
 
 use std::{error::Error, sync::Arc, time::Duration};
 

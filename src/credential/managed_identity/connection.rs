@@ -1,8 +1,8 @@
 //! The connection to an identity endpoint, for one HTTP/1.1 request. It uses no proxy and follows
-//! no redirect, because another server would see the identity header and the token.
+//! no redirect, because another server would receive the identity header and the token.
 //!
-//! It does not use reqwest's connections: reqwest reads up to 50 MB within one poll if a server
-//! sends endless 1xx responses, and has no limit for them.
+//! It does not use reqwest's connections, because reqwest has no limit for 1xx responses: if a
+//! server sends them endlessly, it reads up to 50 MB within one poll.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -26,8 +26,8 @@ use crate::{
     limited::{Allowance, Limited},
 };
 
-/// Removes the names in a certificate from an error. The owner of the certificate chooses them, and
-/// may have seen a secret before.
+/// Removes the names in a certificate from an error. The owner of the certificate chooses the
+/// names, which may therefore contain a secret that it has received before.
 fn without_names(error: io::Error) -> io::Error {
     let rustls = error.get_ref().and_then(|inner| inner.downcast_ref());
     match rustls {
@@ -42,7 +42,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Connects to the host of `url` within `limit`, over TLS if there is a configuration for it.
+/// Connects to the host of `url` within `limit`, over TLS if `tls` is set.
 pub(super) async fn open(
     url: &Url,
     tls: Option<&Arc<ClientConfig>>,
@@ -71,7 +71,7 @@ pub(super) async fn open(
     opened.map_err(HttpError::Unreachable)
 }
 
-/// Sends `request` over this connection and has `read` read the response.
+/// Sends `request` over this connection, and reads the response with `read`.
 pub(super) async fn exchange<T>(
     stream: Box<dyn Stream>,
     request: Request,
@@ -98,7 +98,7 @@ pub(super) async fn exchange<T>(
     tokio::select! {
         biased;
         answer = &mut answered => answer,
-        // The response may be complete already, or the cause of the failure is in it.
+        // The response may already be complete; otherwise, it returns the cause of the failure.
         _ = connection => answered.await,
     }
 }

@@ -1,5 +1,5 @@
-//! The endpoint that returns tokens of managed identities, and its protocol as data. It runs on the
-//! same machine, or next to it.
+//! The endpoint that returns tokens of managed identities, and its protocol as data. The endpoint
+//! is on the same machine or close to it.
 
 use std::{
     io::ErrorKind::ConnectionRefused,
@@ -34,18 +34,18 @@ use crate::{
 /// The protocol of one host's endpoint.
 pub(super) struct Protocol {
     pub(super) host: ManagedIdentityHost,
-    /// The endpoint, for messages.
+    /// The name of the endpoint, for messages.
     pub(super) name: &'static str,
     /// The variable with the endpoint's URL.
     pub(super) url: &'static str,
-    /// The variable with the secret that every request carries, and the secret's header.
+    /// The variable with the secret that every request contains, and the secret's header.
     pub(super) secret: Option<(&'static str, &'static str)>,
     /// The `api-version`. `None` if the request is a form with only the resource.
     pub(super) api_version: Option<&'static str>,
     pub(super) retry: Retry,
     /// The resource that the identities are assigned to, for messages.
     pub(super) owner: &'static str,
-    /// The statuses of a refusal because `owner` does not have the identity.
+    /// The statuses of a response that means that `owner` does not have the identity.
     pub(super) no_identity: &'static [u16],
     /// Other refusals: their statuses, what they mean, and what to do about them.
     pub(super) refusals: &'static [(&'static [u16], &'static str, &'static str)],
@@ -54,7 +54,7 @@ pub(super) struct Protocol {
 pub(super) struct Endpoint {
     pub(super) protocol: &'static Protocol,
     pub(super) url: Url,
-    /// The name of the header and the secret that it carries.
+    /// The name of a header, and the secret that it contains.
     secret: Option<(&'static str, Secret)>,
     /// The identity to request a token for. `None`: the host's default identity.
     pub(super) selector: Option<Selector>,
@@ -62,9 +62,9 @@ pub(super) struct Endpoint {
     pub(super) thumbprint: Option<Thumbprint>,
     /// The Azure Arc agent, which requires the content of a key file.
     pub(super) agent: Option<Agent>,
-    /// Another possible cause, for the error if this host does not exist.
+    /// Another possible cause of the error for a missing endpoint.
     pub(super) hint: &'static str,
-    /// Whether the endpoint exists: variables name it, or a response was recognised.
+    /// Whether the endpoint is known to exist: variables name it, or it has responded before.
     pub(super) known: AtomicBool,
     /// Whether the endpoint has returned a token.
     pub(super) succeeded: AtomicBool,
@@ -96,8 +96,8 @@ impl Endpoint {
         })
     }
 
-    /// Sets the identity that is used if no other is selected. On Azure Machine Learning, the
-    /// endpoint does not select the compute's own identity (`DEFAULT_IDENTITY_CLIENT_ID`) by
+    /// Sets the identity that is used if no other identity is selected. On Azure Machine Learning,
+    /// the endpoint does not select the compute's own identity (`DEFAULT_IDENTITY_CLIENT_ID`) by
     /// default.
     pub(super) fn with_default(mut self, client_id: Option<&str>) -> Result<Self, ConfigError> {
         const SETTING: &str = "DEFAULT_IDENTITY_CLIENT_ID";
@@ -209,7 +209,7 @@ impl Endpoint {
             (None, _) if !no_identity.contains(&status) => {
                 format!("{name} ({}) returned {}{reason}", shown(&self.url), answer.status)
             }
-            // Entra's own errors are about the resource, not about this machine.
+            // Errors of Entra are about the resource, not about this machine.
             (None, _) if says("AADSTS") => format!("{name} does not issue this token{reason}"),
             (None, Some(Selector { id, optional, .. })) => {
                 // Both kinds of IDs are GUIDs, and Service Connector sets the object ID.
@@ -257,7 +257,7 @@ impl Endpoint {
         }
     }
 
-    /// The error for an endpoint that variables name, so that it may be available again soon.
+    /// Returns the error for an endpoint that exists, so it is usually transient.
     pub(super) fn unavailable_now(&self, error: HttpError) -> CredentialError {
         let (name, url) = (self.protocol.name, shown(&self.url));
         let (kind, message) = match &error {

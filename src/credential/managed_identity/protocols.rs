@@ -1,4 +1,4 @@
-//! The protocols of the endpoints that environment variables name, and what their refusals mean.
+//! The protocols of the endpoints of managed identities, and the meaning of their refusals.
 
 use super::{ManagedIdentityHost, endpoint::Protocol, retry::Retry};
 
@@ -17,7 +17,7 @@ pub(super) static APP_SERVICE: Protocol = Protocol {
 };
 
 /// Azure Machine Learning, compute instances and clusters: App Service's older protocol with
-/// different names. It is only specified by the source code of azidentity and MSAL.
+/// different names. Only the source code of azidentity and MSAL documents it.
 pub(super) static AZURE_ML: Protocol = Protocol {
     host: ManagedIdentityHost::AzureMl,
     name: "the Azure Machine Learning identity endpoint",
@@ -90,7 +90,7 @@ pub(super) const AZURE_ARC: Protocol = Protocol {
     ],
 };
 
-/// Azure Arc, if only the agent's files show that it is installed.
+/// Azure Arc, if no variables name the agent and only its files exist.
 pub(super) static INSTALLED_ARC: Protocol = Protocol { retry: Retry::INSTALLED, ..AZURE_ARC };
 
 /// The Instance Metadata Service: see [`Endpoint::imds`](super::endpoint::Endpoint::imds).
