@@ -1,5 +1,5 @@
-//! Observes a connect of the library: its stages in the events, and the certificate in the
-//! verifier.
+//! Observes a connect of the library: events report its stages, and the verifier gets the server's
+//! certificate.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -16,7 +16,7 @@ use x509_cert::{Certificate, der::Decode};
 
 use crate::report::Report;
 
-/// Adds the stages of a connect to a report.
+/// A subscriber that adds the stages of a connect to a report.
 pub(crate) struct Stages(pub(crate) Report);
 
 impl Subscriber for Stages {
@@ -51,7 +51,7 @@ impl Subscriber for Stages {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Returns a configuration with this verifier that adds the server's certificate to the report.
+/// Returns a configuration whose verifier wraps `verifier` and records the server's certificate.
 pub(crate) fn client_config(
     verifier: Arc<dyn ServerCertVerifier>,
     report: &Report,
