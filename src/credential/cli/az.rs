@@ -4,7 +4,7 @@ use super::{Cli, CliBuilder, Failure, Tool};
 
 /// A credential for the account of the Azure CLI (`az login`), on a developer's machine.
 ///
-/// Every call runs `az account get-access-token`, which takes about a second. `az` is searched in
+/// Every call runs `az account get-access-token`, which takes about a second. `az` is looked up in
 /// `PATH`, but never in the current directory. It is killed if it takes longer than the
 /// [time limit](CliBuilder::time_limit). Errors and logs never contain its standard output.
 ///
