@@ -1,5 +1,5 @@
-//! The Azure clouds: which hosts belong to each cloud, which token they accept, and which authority
-//! issues it.
+//! The Azure clouds: the hosts of each cloud, the scope of their tokens, and the authority that
+//! issues the tokens.
 
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 mod hosts;
@@ -20,8 +20,8 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// The authority for tokens of applications (service principals) in this cloud, unless
-    /// `AZURE_AUTHORITY_HOST` is set. Managed identities and the command-line tools do not need it.
+    /// Returns the authority for tokens of applications (service principals) in this cloud, unless
+    /// `AZURE_AUTHORITY_HOST` is set. Managed identities and the command-line tools do not use it.
     #[cfg(any(test, feature = "azure-identity"))]
     pub(crate) fn authority_host(self) -> &'static str {
         match self {

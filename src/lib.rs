@@ -1,4 +1,4 @@
-// Its program needs crates that entra-pool does not; examples/cookbook compiles it.
+// Not a doctest: the README's program needs other crates. examples/cookbook compiles it.
 #![cfg_attr(not(doctest), doc = include_str!("../README.md"))]
 #![cfg_attr(
     not(all(
@@ -26,7 +26,7 @@ pub mod clock;
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 pub mod connect;
 pub mod credential;
-// Text: nothing of it is compiled for users. Its examples want what `tests/run` has on.
+// The manual is compiled only by rustdoc. Its examples need the features that `tests/run` enables.
 #[cfg(all(
     doc,
     any(

@@ -172,7 +172,7 @@ impl World {
             thread::yield_now();
             assert_eq!(world.in_flight.fetch_sub(1, Ordering::SeqCst), 1);
             let token = token(&format!("token {number}"), expires + number as u64);
-            let (_, outcome) = world.core.land(ticket, Ok(token), None, now, now, 0.0);
+            let (_, outcome) = world.core.finish(ticket, Ok(token), None, now, now, 0.0);
             outcome.unwrap();
         });
     }
@@ -188,9 +188,9 @@ impl World {
                 self.start(Some(ticket), now, expires);
                 Some(token)
             }
-            Step::Wait { flight, start, .. } => {
+            Step::Wait { pending, start, .. } => {
                 self.start(start, now, expires);
-                flight.outcome.wait().map(|outcome| outcome.expect("this provider never fails"))
+                pending.outcome.wait().map(|outcome| outcome.expect("this provider never fails"))
             }
             Step::Fail(error) => panic!("this provider never fails: {error}"),
         }
@@ -199,16 +199,16 @@ impl World {
     /// Does the same as `TokenCache::renew`.
     fn renew(&self, refused: &Token, now: Now, expires: u64) -> Option<Token> {
         for _ in 0..2 {
-            let flight = match self.core.refused(refused, now).0 {
+            let pending = match self.core.refused(refused, now).0 {
                 RenewStep::Take(token) => return Some(token),
                 RenewStep::NoOther => return None,
                 RenewStep::Fail(error) => panic!("this provider never fails: {error}"),
-                RenewStep::Wait { flight, start } => {
+                RenewStep::Wait { pending, start } => {
                     self.start(start, now, expires);
-                    flight
+                    pending
                 }
             };
-            let token = flight.outcome.wait().expect("no request is lost").expect("never fails");
+            let token = pending.outcome.wait().expect("no request is lost").expect("never fails");
             if !token.same_secret(refused) {
                 return Some(token);
             }
@@ -286,7 +286,7 @@ fn a_rejected_token_is_not_returned_to_the_caller_that_rejected_it() {
 fn a_lost_request_wakes_its_waiters_and_the_next_caller_starts_another_one() {
     check(|| {
         let world = World::new();
-        let Step::Wait { flight, start: Some(ticket), .. } = world.core.call(at(0)).0 else {
+        let Step::Wait { pending, start: Some(ticket), .. } = world.core.call(at(0)).0 else {
             panic!("the first caller starts");
         };
         let waiter = {
@@ -295,7 +295,7 @@ fn a_lost_request_wakes_its_waiters_and_the_next_caller_starts_another_one() {
             thread::spawn(move || world.token(at(0), HOUR))
         };
         let loser = thread::spawn(move || drop(ticket));
-        assert!(flight.outcome.wait().is_none());
+        assert!(pending.outcome.wait().is_none());
         loser.join().unwrap();
         waiter.join().unwrap();
         assert!(world.token(at(0), HOUR).is_some());
@@ -314,7 +314,7 @@ fn a_late_response_to_an_abandoned_request_is_harmless() {
             let world = world.clone();
             thread::spawn(move || {
                 let (_, outcome) =
-                    world.core.land(old, Ok(token("old", HOUR)), None, at(0), late, 0.0);
+                    world.core.finish(old, Ok(token("old", HOUR)), None, at(0), late, 0.0);
                 outcome.unwrap();
             })
         };

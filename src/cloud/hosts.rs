@@ -1,31 +1,31 @@
-//! Which hosts belong to each cloud, and the scope of their tokens.
-// With only one of the databases, the part for the other is unused.
+//! The hosts of each cloud, and the scope of their tokens.
+// If only one database's feature is enabled, the part for the other database is unused.
 #![cfg_attr(not(all(feature = "azure-sql", feature = "postgres")), allow(dead_code))]
 
 use super::Cloud;
 use crate::token::Scope;
 
 impl Cloud {
-    /// The cloud whose tokens an Azure SQL host accepts (Azure SQL Database, Managed Instance,
-    /// Fabric, Synapse), including the names of private endpoints.
+    /// Returns the cloud whose tokens an Azure SQL host accepts (Azure SQL Database, Managed
+    /// Instance, Fabric, Synapse). Also finds the names of private endpoints.
     pub(crate) fn of_azure_sql_host(host: &str) -> Option<Self> {
         of_host(host, SQL_ROUTED).or_else(|| of_host(host, SQL_OTHER))
     }
 
-    /// The cloud in which a login to an Azure SQL host may be routed. A token is sent to any of
-    /// these hosts that the server names, so hosts that only accept tokens are excluded.
+    /// Returns the cloud of a host to which Azure SQL may route a login. The token is sent to the
+    /// host that the server names, so hosts to which Azure SQL does not route are excluded.
     pub(crate) fn of_routed_host(host: &str) -> Option<Self> {
         of_host(host, SQL_ROUTED)
     }
 
-    /// The cloud whose databases accept tokens of `scope`.
+    /// Returns the cloud whose databases accept tokens of `scope`.
     pub(crate) fn of_scope(scope: &Scope) -> Option<Self> {
         [Self::Public, Self::UsGovernment, Self::China]
             .into_iter()
             .find(|cloud| [cloud.azure_sql_scope(), cloud.postgresql_scope()].contains(scope))
     }
 
-    /// The scope of tokens for Azure SQL in this cloud.
+    /// Returns the scope of tokens for Azure SQL in this cloud.
     pub(crate) fn azure_sql_scope(self) -> Scope {
         match self {
             Self::Public => Scope::AZURE_SQL,
@@ -34,7 +34,7 @@ impl Cloud {
         }
     }
 
-    /// The scope of tokens for Azure Database for PostgreSQL in this cloud.
+    /// Returns the scope of tokens for Azure Database for PostgreSQL in this cloud.
     pub(crate) fn postgresql_scope(self) -> Scope {
         match self {
             Self::Public => Scope::AZURE_POSTGRESQL,
@@ -48,7 +48,7 @@ impl Cloud {
     }
 }
 
-/// The suffixes of Azure SQL host names.
+/// The suffixes of the host names to which Azure SQL may route a login.
 const SQL_ROUTED: &[(&str, Cloud)] = &[
     ("database.windows.net", Cloud::Public),
     ("database.fabric.microsoft.com", Cloud::Public),
@@ -69,7 +69,7 @@ const SQL_OTHER: &[(&str, Cloud)] = &[
     ("pbidedicated.chinacloudapi.cn", Cloud::China),
 ];
 
-/// The scope of tokens for a PostgreSQL host, by the suffix of its name.
+/// Returns the scope of tokens for a PostgreSQL host, by the suffix of its name.
 pub(crate) fn postgresql_scope(host: &str) -> Option<Scope> {
     let cosmos = Scope::from_static("https://token.postgres.cosmos.azure.com/.default");
     let suffixes = [
@@ -81,7 +81,7 @@ pub(crate) fn postgresql_scope(host: &str) -> Option<Scope> {
     of_host(host, &suffixes)
 }
 
-/// What to do about a host that does not belong to Azure SQL.
+/// Returns what to do about a host that does not belong to Azure SQL.
 pub(crate) fn azure_sql_advice(host: &str) -> String {
     #[cfg(feature = "postgres")]
     if postgresql_scope(host).is_some() {
@@ -90,7 +90,7 @@ pub(crate) fn azure_sql_advice(host: &str) -> String {
     format!("correct it, or add 'Entra Scope={}'", of_unknown_host(host).azure_sql_scope())
 }
 
-/// What to do about a host that does not belong to Azure Database for PostgreSQL.
+/// Returns what to do about a host that does not belong to Azure Database for PostgreSQL.
 pub(crate) fn postgresql_advice(host: &str) -> String {
     #[cfg(feature = "azure-sql")]
     if Cloud::of_azure_sql_host(host).is_some() {
@@ -99,7 +99,7 @@ pub(crate) fn postgresql_advice(host: &str) -> String {
     format!("correct it, or set entra_scope={}", of_unknown_host(host).postgresql_scope())
 }
 
-/// The cloud that the suffix of an unknown host name suggests.
+/// Returns the cloud that the suffix of an unknown host name suggests.
 fn of_unknown_host(host: &str) -> Cloud {
     let clouds = [
         ("usgovcloudapi.net", Cloud::UsGovernment),
@@ -110,7 +110,7 @@ fn of_unknown_host(host: &str) -> Cloud {
 }
 
 fn of_host<T: Clone>(host: &str, suffixes: &[(&str, T)]) -> Option<T> {
-    // No copy is made, because the value may be a secret that was set as the host by mistake.
+    // The text is not copied, because it may be a secret that was set as the host by mistake.
     let host = host.strip_suffix('.').unwrap_or(host);
     // Only whole labels match: `evil-database.windows.net` does not belong to the cloud.
     let belongs = |suffix: &str| {

@@ -25,15 +25,15 @@ use crate::{
     },
 };
 
-/// A credential from the Azure SDK for Rust (`azure_core`), such as those in `azure_identity`,
-/// adapted to this crate. Created by [`from_azure_core`](super::from_azure_core) or
+/// An adapter for a credential from the Azure SDK for Rust (`azure_core`), such as those in
+/// `azure_identity`. Created by [`from_azure_core`](super::from_azure_core) or
 /// [`from_azure_core_factory`](super::from_azure_core_factory).
 ///
-/// Its errors do not distinguish 'unavailable' from 'refused', so a [`Chain`](super::Chain)
-/// never skips it.
+/// The errors of these credentials do not distinguish 'unavailable' from 'refused', so a
+/// [`Chain`](super::Chain) never skips them.
 pub struct AzureCoreCredential {
     name: String,
-    /// The authority that it requests tokens from, if that is known.
+    /// The authority that the credential requests tokens from, if that is known.
     authority: Option<String>,
     factory: Factory,
     /// The last credential that the factory created.
@@ -42,7 +42,7 @@ pub struct AzureCoreCredential {
 }
 
 /// The secret or assertion that proves an application's identity. It is passed to
-/// `azure_identity` and removed from the errors that come back. Clones share it.
+/// `azure_identity` and removed from the errors that `azure_identity` returns. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Proof(Arc<Mutex<Zeroizing<String>>>);
 
@@ -59,7 +59,7 @@ impl Proof {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = secret;
     }
 
-    /// A copy for `azure_identity`, which does not overwrite it in memory.
+    /// Returns a copy for `azure_identity`, which does not overwrite it in memory.
     pub(super) fn secret(&self) -> azure_core::credentials::Secret {
         azure_core::credentials::Secret::new(String::clone(&self.reveal()))
     }
@@ -85,8 +85,8 @@ impl AzureCoreCredential {
         Self { name, authority, factory, last: Mutex::new(None), proof }
     }
 
-    /// Returns the credential to use. These credentials cache a token until some minutes before
-    /// it expires. When the cached token must be replaced, this creates a new credential.
+    /// Returns the inner credential. Credentials of `azure_identity` cache a token until some
+    /// minutes before it expires, so this creates a new credential when the token must be replaced.
     fn credential(&self, reason: Reason) -> azure_core::Result<Arc<dyn AzureCredential>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
@@ -121,7 +121,7 @@ impl AzureCoreCredential {
     fn error(&self, mut error: &AzureError) -> CredentialError {
         let (is_transient, retry_after) = classify(error);
         let kind = if is_transient { Transient } else { Refused };
-        // `azure_identity` and its pipeline wrap the cause in errors with these words.
+        // `azure_identity` and its HTTP pipeline wrap the cause in errors with these words.
         let around = ["Credential authentication failed.", "will not be retried", "no longer be"];
         while let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<AzureError>())
             && around.iter().any(|words| error.to_string().contains(words))
@@ -134,16 +134,16 @@ impl AzureCoreCredential {
             .with_retry_after(retry_after);
         let cause = error.source();
         match cause.filter(|cause| !error.to_string().contains(&cause.to_string())) {
-            // As text, because the `Debug` output of `azure_core`'s errors contains the raw
-            // response.
+            // The source is text, because the `Debug` output of `azure_core`'s errors contains the
+            // raw response.
             Some(cause) => failed.with_source(excerpt_of(cause, Some(proof.as_str()))),
             None => failed,
         }
     }
 }
 
-/// Whether the failure is transient, and the pause that the server asked for. This follows from
-/// the HTTP status, if the error has one. Otherwise, I/O errors are transient.
+/// Returns whether the failure is transient, and the pause that the server asked for. The HTTP
+/// status decides, if the error has one. Otherwise, only I/O errors are transient.
 fn classify(error: &AzureError) -> (bool, Option<Duration>) {
     let first: &(dyn StdError + 'static) = error;
     let causes = std::iter::successors(Some(first), |&error| error.source());
@@ -174,13 +174,13 @@ impl fmt::Debug for AzureCoreCredential {
     }
 }
 
-/// Gets a token from one of our credentials for another Azure crate. Those crates have their own
-/// caches.
+/// Requests a token from one of this crate's credentials for another Azure crate, which has its own
+/// cache.
 async fn serve(
     credential: &dyn TokenCredential,
     scopes: &[&str],
 ) -> azure_core::Result<AccessToken> {
-    let request = TokenRequest::new(the_one(scopes)?, Reason::Missing);
+    let request = TokenRequest::new(single_scope(scopes)?, Reason::Missing);
     let token = credential.get_token(request).await.map_err(|error| {
         let message = format!("{}: {error}", credential.name());
         AzureError::with_error(ErrorKind::Credential, error, message)
@@ -188,14 +188,14 @@ async fn serve(
     Ok(access_token(&token))
 }
 
-fn the_one(scopes: &[&str]) -> azure_core::Result<Scope> {
+fn single_scope(scopes: &[&str]) -> azure_core::Result<Scope> {
     match scopes {
         [scope] => Scope::new(*scope).map_err(|error| azure_error(error.to_string())),
         _ => Err(azure_error(format!("exactly one scope is required, not {}", scopes.len()))),
     }
 }
 
-/// An error that is not transient, unlike I/O errors.
+/// Returns an error that is not transient, unlike I/O errors.
 pub(super) fn azure_error(message: String) -> AzureError {
     AzureError::with_message(ErrorKind::Credential, message)
 }
@@ -224,7 +224,7 @@ macro_rules! serves_azure_core {
 
 serves_azure_core!(ManagedIdentity, AzureCli, AzureDeveloperCli, Chain);
 
-/// Uses the caches of the identity, so that tokens are shared with its pools.
+/// Returns tokens from the caches of the identity, which its pools share.
 #[async_trait]
 impl AzureCredential for Identity {
     async fn get_token(
@@ -232,7 +232,7 @@ impl AzureCredential for Identity {
         scopes: &[&str],
         _: Option<TokenRequestOptions<'_>>,
     ) -> azure_core::Result<AccessToken> {
-        let token = self.tokens(the_one(scopes)?).token().await.map_err(|error| {
+        let token = self.tokens(single_scope(scopes)?).token().await.map_err(|error| {
             let message = error.to_string();
             AzureError::with_error(ErrorKind::Credential, error, message)
         })?;

@@ -1,4 +1,4 @@
-//! Parses the responses of identity endpoints: a token with its times, or a reason.
+//! Parses the responses of identity endpoints: a token with its expiry, or the reason of a refusal.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ pub(crate) enum InvalidAnswer {
     /// The body is empty.
     #[error("the response is empty")]
     Empty,
-    /// A web page of a proxy, a sign-in portal or an error handler.
+    /// The body is a web page of a proxy, a sign-in portal or an error handler.
     #[error("the response is a web page, not JSON")]
     Html,
     /// The body is longer than any token.
@@ -27,13 +27,13 @@ pub(crate) enum InvalidAnswer {
         /// The limit at which reading stopped.
         limit: usize,
     },
-    /// Truncated JSON.
+    /// The JSON is truncated.
     #[error("the response is truncated: its JSON breaks off after {length} bytes")]
     Truncated {
         /// The number of bytes received.
         length: usize,
     },
-    /// Anything except a JSON object.
+    /// The body is not a JSON object.
     #[error("the response is not a JSON object (line {line}, column {column})")]
     NotJson {
         /// The line of the syntax error.
@@ -51,19 +51,19 @@ pub(crate) enum InvalidAnswer {
     },
 }
 
-/// Parses the token in a body. `asked_at` is the time before the request: durations count from
-/// that time.
+/// Parses the token in a body. `asked_at` is the time before the request, from which durations
+/// count.
 pub(super) fn token(body: &[u8], asked_at: SystemTime) -> Result<Token, InvalidAnswer> {
     let object = object(body)?;
     let after = |field| asked_at.checked_add(seconds(&object.get(field)?)?);
     let token = object.token("access_token", "expires_on", || after("expires_in"))?;
-    // Only a hint: an invalid one does not make the token unusable.
+    // `refresh_in` is only a hint: an invalid value does not make the token unusable.
     let refresh_on = after("refresh_in").filter(|refresh_on| *refresh_on < token.expires_on());
     Ok(token.with_refresh_on(refresh_on))
 }
 
-/// A JSON object. Only requested fields are decoded: other fields may be secrets, and remain in
-/// the body.
+/// A JSON object. Only requested fields are decoded, because other fields may be secrets, which
+/// should not be copied.
 pub(super) struct Object<'a>(HashMap<String, &'a RawValue>);
 
 impl Object<'_> {
@@ -73,8 +73,8 @@ impl Object<'_> {
     }
 
     /// Returns the token in the field `secret`. Its expiry is the time in the field `expiry`. If
-    /// that is absent or in an unknown form, it is the time in the token's claims, or else the
-    /// time that `or_else` returns.
+    /// that is absent or in an unknown form, the expiry is the time in the token's claims,
+    /// otherwise the time that `or_else` returns.
     pub(super) fn token(
         &self,
         secret: &'static str,
@@ -144,14 +144,14 @@ pub(super) fn object(body: &[u8]) -> Result<Object<'_>, InvalidAnswer> {
     }
 }
 
-/// Whether a body is a JSON object or the beginning of one. Every error response of an identity
-/// endpoint is a JSON object.
+/// Returns whether a body is a JSON object or the beginning of one. Every error response of an
+/// identity endpoint is a JSON object.
 pub(super) fn is_json_object(body: &[u8]) -> bool {
     matches!(object(body), Ok(_) | Err(InvalidAnswer::Truncated { .. }))
 }
 
-/// The reason in the body of a refusal, for a message. IMDS calls it `error_description`, App
-/// Service `message`, and older endpoints `ExceptionMessage`.
+/// Returns the reason in the body of a refusal, for a message. IMDS calls it `error_description`,
+/// App Service `message`, and older endpoints `ExceptionMessage`.
 pub(super) fn description(body: &[u8], secret: Option<&str>) -> Option<String> {
     let body = object(body).ok()?;
     let text = |object: &Object<'_>, name: &str| {
@@ -189,8 +189,8 @@ fn point_in_time(value: &Value) -> Option<SystemTime> {
     (since_1970 <= year_9999).then(|| SystemTime::UNIX_EPOCH + whole)
 }
 
-/// Parses the forms of dates that endpoints have been seen to return: `M/d/yyyy H:mm:ss [AM|PM]
-/// [offset]` from old versions of App Service, and RFC 3339, with a blank allowed instead of the
+/// Parses the forms of dates that endpoints are known to return: `M/d/yyyy H:mm:ss [AM|PM]
+/// [offset]` from old versions of App Service, and RFC 3339, with a space allowed instead of the
 /// `T`. A date without an offset is in UTC.
 fn date(text: &str) -> Option<SystemTime> {
     let format = format_description!(

@@ -33,15 +33,15 @@ use crate::Cloud;
 /// An application that is registered in Entra: a service principal, or a managed identity that
 /// trusts other issuers.
 ///
-/// It consists of a tenant and a client ID. Each method below adds a proof of its identity and
-/// returns a credential, which uses `azure_identity`.
+/// It consists of a tenant and a client ID. Each method in this table adds a proof of the
+/// application's identity and returns a credential that uses `azure_identity`.
 ///
-/// Tokens are requested from `AZURE_AUTHORITY_HOST` if it is set, else from
+/// Tokens are requested from `AZURE_AUTHORITY_HOST` if it is set, otherwise from
 /// `https://login.microsoftonline.com`. [`cloud`](Self::cloud) overrides both.
 ///
-/// | proof | |
+/// | method | proof |
 /// |---|---|
-/// | [`client_secret`](Self::client_secret) | a password that expires: use it only if none of the others is possible |
+/// | [`client_secret`](Self::client_secret) | a password that expires: use it only if no other proof is possible |
 /// | `client_certificate` (feature `client-certificate`) | the key of a certificate |
 /// | [`workload_identity`](Self::workload_identity) | a file with another issuer's token, as in Kubernetes |
 /// | [`azure_pipelines`](Self::azure_pipelines) | a service connection |
@@ -71,7 +71,7 @@ const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 const PIPELINES: &str = "Azure Pipelines";
 
 impl Application {
-    /// Returns the application `client_id` of `tenant` (its ID or domain).
+    /// Returns the application `client_id` in `tenant` (the tenant's ID or domain).
     ///
     /// ```
     /// use entra_pool::credential::Application;
@@ -136,7 +136,7 @@ impl Application {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if the secret is empty. It is verified on the first token request.
+    /// [`ConfigError`], if the secret is empty. A wrong secret fails the first token request.
     ///
     /// ```
     /// # use entra_pool::credential::Application;
@@ -256,7 +256,7 @@ impl Application {
         Ok(self.workload_identity_named("token_file", file))
     }
 
-    /// The workload identity that these variables describe. The webhook of AKS sets them.
+    /// Returns the workload identity that these variables describe. The webhook of AKS sets them.
     pub(super) fn workload_identity_of(
         environment: &Environment,
         cloud: Option<Cloud>,
@@ -321,7 +321,7 @@ impl Application {
         self.service_connection(&environment, ("service_connection_id", &connection), &token)
     }
 
-    /// The service connection that these variables describe.
+    /// Returns the credential for the service connection that these variables describe.
     pub(super) fn azure_pipelines_of(
         environment: &Environment,
         cloud: Option<Cloud>,
@@ -388,14 +388,14 @@ impl Application {
             ClientAssertionCredential::new(
                 this.tenant.clone(),
                 this.client_id.clone(),
-                Asked(assertion.clone(), proof.clone()),
+                AssertionSource(assertion.clone(), proof.clone()),
                 Some(this.assertion_options()?),
             )
         })
     }
 
-    /// Sets the authority explicitly: otherwise, `azure_identity` would read it from the process's
-    /// environment.
+    /// Returns options that name the authority. Otherwise, `azure_identity` would read it from the
+    /// process's environment.
     fn client_options(&self) -> azure_core::Result<ClientOptions> {
         let mut cloud = CustomConfiguration::default();
         cloud.authority_host.clone_from(&self.authority);
@@ -416,8 +416,8 @@ impl Application {
         Ok(ClientAssertionCredentialOptions { client_options: self.client_options()? })
     }
 
-    /// Returns a credential that `make` creates again whenever its token is about to expire or is
-    /// refused. `proof` is removed from errors.
+    /// Returns a credential whose inner credential `make` creates again whenever the token is about
+    /// to expire or was refused. `proof` is removed from errors.
     fn credential<C: AzureCredential + 'static>(
         self,
         name: String,
@@ -434,10 +434,10 @@ impl Application {
 }
 
 /// Adapts a closure to `azure_identity`'s `ClientAssertion`.
-struct Asked<F>(Arc<F>, Proof);
+struct AssertionSource<F>(Arc<F>, Proof);
 
 #[async_trait]
-impl<F, A, E> ClientAssertion for Asked<F>
+impl<F, A, E> ClientAssertion for AssertionSource<F>
 where
     F: Fn() -> A + Send + Sync,
     A: Future<Output = Result<String, E>> + Send,
@@ -461,9 +461,9 @@ where
     }
 }
 
-impl<F> fmt::Debug for Asked<F> {
+impl<F> fmt::Debug for AssertionSource<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Asked")
+        f.write_str("AssertionSource")
     }
 }
 
@@ -493,7 +493,7 @@ fn not_empty(name: &'static str, value: &str) -> Result<(), ConfigError> {
     ConfigError::unless(!value.is_empty(), name, "not empty")
 }
 
-/// The authority to request tokens from: that of the variable, else that of the cloud.
+/// Returns the authority to request tokens from: that of the variable, otherwise that of the cloud.
 fn authority(environment: &Environment, cloud: Option<Cloud>) -> Result<String, ConfigError> {
     let Some(authority) = environment.checked(AUTHORITY)? else {
         return Ok(cloud.unwrap_or(Cloud::Public).authority_host().to_owned());

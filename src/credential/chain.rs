@@ -11,19 +11,19 @@ use crate::token::{
     with_causes,
 };
 
-/// A list of credentials. The first that returns a token is used from then on.
+/// A list of credentials. The first credential that returns a token is used from then on.
 ///
 /// The chain tries its members in order. It skips a member that is
 /// [unavailable](crate::token::CredentialErrorKind::Unavailable). Any other error ends the search,
 /// because a wrong identity would be worse than an error. The member that returned the first token
 /// is pinned: if it fails later, the chain returns its error and does not switch to another
-/// identity. If all members are unavailable, the error is unavailable as well and lists every
-/// member with its reason. The next call tries all of them again.
+/// identity. If all members are unavailable, the chain returns an error of the same kind that lists
+/// every member with its reason. The next call tries all members again.
 ///
 /// The chain logs once, at `info`, which member was pinned and why each member before it was
-/// skipped. It also logs a warning if IMDS accepted a connection but did not respond, because in
-/// Azure the pinned member is then the wrong identity. The same applies if IMDS does not know the
-/// identity of `AZURE_CLIENT_ID`.
+/// skipped. It also logs a warning if IMDS accepted a connection but did not respond, because the
+/// pinned member is then the wrong identity if the program runs in Azure. The same applies if IMDS
+/// does not know the identity of `AZURE_CLIENT_ID`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -47,7 +47,7 @@ struct Inner {
 }
 
 impl Chain {
-    /// Creates a chain of these members, first to last.
+    /// Creates a chain that tries these members in order.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Chain {
 
 #[async_trait]
 impl TokenCredential for Chain {
-    /// The name of the pinned member, once a member is pinned.
+    /// Returns the name of the pinned member; before that, the names of all members.
     fn name(&self) -> String {
         if let Some(pinned) = self.0.pinned.get() {
             return pinned.name();
@@ -85,7 +85,7 @@ impl TokenCredential for Chain {
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
         let mut failures = Vec::new();
         for member in &self.0.members {
-            // Another call may have pinned a member meanwhile.
+            // Another call may have pinned a member in the meantime.
             if let Some(pinned) = self.0.pinned.get() {
                 return pinned.get_token(request).await;
             }
@@ -160,7 +160,7 @@ fn in_a_line(error: &CredentialError) -> String {
     with_causes(error).replace(['\r', '\n'], " ")
 }
 
-/// A member of the default chain that is not configured, and why.
+/// An unavailable member of the default chain. It returns this reason as its error.
 #[derive(Debug)]
 pub(super) struct NotConfigured {
     pub(super) name: String,
@@ -195,7 +195,7 @@ mod tests {
         Reason, Scope,
     };
 
-    /// Returns the results of a list. A token is the name of the credential that returned it.
+    /// Returns the results of a list, in order. A token's secret is the name of its credential.
     #[derive(Debug)]
     struct Scripted(&'static str, Mutex<VecDeque<Option<CredentialErrorKind>>>);
 
@@ -241,8 +241,8 @@ mod tests {
         assert_eq!(ask(&chain.clone()).await.unwrap(), "b");
     }
 
-    /// The first call returns when `gate` is opened; the second returns at once, with the opposite
-    /// result.
+    /// The first call returns when `gate` is opened. The second call returns at once. One of them
+    /// returns a token, and the other fails.
     #[derive(Debug)]
     struct Gated {
         gate: tokio::sync::Semaphore,

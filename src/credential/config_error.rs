@@ -1,13 +1,13 @@
 use super::managed_identity::ManagedIdentityHost;
 
-/// The error for settings that no credential can be built from. No request was sent.
+/// The error for invalid settings of a credential. No request was sent.
 ///
 /// The message names the setting and what to do. It never contains a value that may be a secret.
 #[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct ConfigError(#[from] pub(super) Problem);
 
-/// What is wrong with the settings.
+/// The problem of the settings.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
     /// The value of a setting is invalid.
@@ -18,7 +18,7 @@ pub(crate) enum Problem {
         /// The valid values, as the end of a sentence.
         expected: &'static str,
     },
-    /// A setting is missing that another setting requires.
+    /// Another setting or a credential requires a setting that is missing.
     #[error("{setting} is not set, but {needed_by} needs it")]
     Missing {
         /// The environment variable.
@@ -48,13 +48,13 @@ pub(crate) enum Problem {
         setting: &'static str,
         /// The kind of ID: client ID, object ID, resource ID.
         selector: &'static str,
-        /// Where this program runs.
+        /// The host that this program runs on.
         host: ManagedIdentityHost,
         /// What to do.
         advice: &'static str,
     },
-    /// The connection string names an identity, but only credentials that log in as another
-    /// identity are allowed.
+    /// The connection string names an identity, but another setting allows only credentials of
+    /// other identities.
     #[error(
         "{selection} allows only {allowed}, but {setting} names {id}: remove {setting}, or change {selection}"
     )]
@@ -101,8 +101,8 @@ impl ConfigError {
     }
 }
 
-/// Whether the text consists of letters, digits and `others`, and cannot be mistaken for an
-/// option.
+/// Returns whether the text consists of letters, digits and `others`, and cannot be mistaken for an
+/// option of a command.
 pub(super) fn is_word(text: &str, others: &str) -> bool {
     !text.is_empty()
         && !text.starts_with('-')

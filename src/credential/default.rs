@@ -1,4 +1,4 @@
-//! The credential that the environment describes.
+//! Builds the credential that the environment describes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -65,13 +65,13 @@ pub(crate) enum Member {
 pub struct DefaultCredential {
     environment: Environment,
     clock: Arc<dyn Clock>,
-    /// The identity, and the setting that names it. Only members that log in as this identity
-    /// are used. (`AZURE_CLIENT_ID`, which may be set for other software, also selects a managed
-    /// identity. However, it excludes no member, and a machine without this identity is skipped.)
+    /// The identity that a connection string names, and its setting. Members of other identities
+    /// are not used. (`AZURE_CLIENT_ID` also selects a managed identity. It may be set for other
+    /// software, so it excludes no member, and a machine without that identity is skipped.)
     user_assigned: Option<(UserAssignedId, &'static str)>,
     cloud: Option<Cloud>,
     cli_timeout: Option<Duration>,
-    /// The setting that selects a single member.
+    /// The setting that selects the members, for errors.
     selection: &'static str,
 }
 
@@ -82,7 +82,7 @@ impl Default for DefaultCredential {
 }
 
 impl DefaultCredential {
-    /// Uses the environment of this process and the system clock.
+    /// Creates a builder with the environment of this process and the system clock.
     pub fn new() -> Self {
         Self {
             environment: Environment::from_process(),
@@ -108,14 +108,14 @@ impl DefaultCredential {
         self
     }
 
-    /// Uses only credentials that log in as this identity. `setting` is the name of the
-    /// setting that names it, for errors.
+    /// Uses only credentials that log in as this identity. `setting` is the name of the setting
+    /// that contains the ID, for errors.
     pub fn user_assigned(mut self, id: UserAssignedId, setting: &'static str) -> Self {
         self.user_assigned = Some((id, setting));
         self
     }
 
-    /// How long `az` or `azd` may take for a token (`Entra CLI Timeout`). Default: 30 s.
+    /// Sets how long `az` or `azd` may take for a token (`Entra CLI Timeout`). Default: 30 s.
     pub fn cli_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.cli_timeout = limit.into();
         self
@@ -127,12 +127,12 @@ impl DefaultCredential {
         self
     }
 
-    /// Builds the credential. Nothing is requested until a token is needed.
+    /// Builds the credential. This sends no request and runs no command.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if settings contradict each other or are incomplete. To continue with the
-    /// next credential could use the wrong identity.
+    /// [`ConfigError`], if settings contradict each other or are incomplete. Skipping such a
+    /// credential could select the wrong identity.
     pub fn build(self) -> Result<Arc<dyn TokenCredential>, ConfigError> {
         use Member::{
             AzureCli, AzureDeveloperCli, AzurePipelines, Environment, ManagedIdentity,
@@ -161,14 +161,14 @@ impl DefaultCredential {
         Ok(Arc::new(Chain::for_identity(members?, identity_setting)))
     }
 
-    /// The credential that a connection string's `Authentication` names.
+    /// Returns the credential that a connection string's `Authentication` names.
     #[cfg(feature = "azure-sql")]
     pub(crate) fn only(self, member: Member) -> Result<Arc<dyn TokenCredential>, ConfigError> {
         Self { selection: "Authentication", ..self }.single(member)
     }
 
-    /// The service principal with this tenant, client ID and secret, each with the name of its
-    /// setting. Environment variables replace missing values.
+    /// Returns the service principal with this tenant, client ID and secret, each with the name of
+    /// its setting. Missing values are read from environment variables.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     #[cfg_attr(not(feature = "azure-identity"), allow(unused_variables, clippy::unused_self))]
     pub(crate) fn service_principal(
@@ -193,8 +193,8 @@ impl DefaultCredential {
         }
     }
 
-    /// Returns a member of a chain. A member that would log in as another identity than the named
-    /// one is replaced by one that only returns the reason.
+    /// Returns a member of a chain. If the member would log in as another identity than the one
+    /// that the connection string names, it is replaced by an unavailable member with that reason.
     fn chain_member(&self, member: Member) -> Result<Shared, ConfigError> {
         let credential = self.credential(member)?;
         Ok(match (&self.user_assigned, self.other_identity(member)) {
@@ -216,7 +216,7 @@ impl DefaultCredential {
             _ => None,
         };
         self.check_set(required.as_slice(), self.selection)?;
-        // This reports all other missing settings.
+        // This returns an error for any other missing setting.
         self.credential(member)
     }
 
@@ -236,8 +236,8 @@ impl DefaultCredential {
         }
     }
 
-    /// The identity that the member logs in as, if it is not the one that the connection string
-    /// names. `None` for a member that is not configured.
+    /// Returns the identity that the member logs in as, if it differs from the one that the
+    /// connection string names; `None` for a member that is not configured.
     fn other_identity(&self, member: Member) -> Option<String> {
         let (id, _) = self.user_assigned.as_ref()?;
         let application = |name| {
@@ -250,7 +250,7 @@ impl DefaultCredential {
             Member::Environment if self.is_set(SECRET) || self.is_set(CERTIFICATE) => {
                 application(CLIENT_ID)
             }
-            // It requests a token for the named client ID. It cannot do so for another kind of ID.
+            // Workload identity can request a token for any client ID, but for no other kind of ID.
             Member::WorkloadIdentity if matches!(id, UserAssignedId::ClientId(_)) => None,
             Member::WorkloadIdentity if self.is_set(TOKEN_FILE) => application(CLIENT_ID),
             Member::AzurePipelines => application("AZURESUBSCRIPTION_CLIENT_ID"),
@@ -264,8 +264,8 @@ impl DefaultCredential {
         }
     }
 
-    /// Returns the member's credential, or one that reports why it is not configured. Returns an
-    /// error if its settings are incomplete: to continue could use the wrong identity.
+    /// Returns the member's credential, or an unavailable one if it is not configured. Incomplete
+    /// settings are an error, because skipping the member could select the wrong identity.
     fn credential(&self, member: Member) -> Result<Shared, ConfigError> {
         match member {
             Member::Environment | Member::ServicePrincipal => self.environment_principal(),
@@ -276,7 +276,7 @@ impl DefaultCredential {
             Member::WorkloadIdentity => self.workload_identity(),
             Member::ManagedIdentity => match self.managed_identity(true) {
                 Ok(identity) => Ok(Arc::new(identity)),
-                // Skipping it is safe: nothing has been requested.
+                // `AZURE_CLIENT_ID` was not intended for this credential, so it may be skipped.
                 Err(error) if self.is_for_others(&error) => {
                     Ok(not_configured("managed identity", error.to_string()))
                 }
@@ -296,7 +296,7 @@ impl DefaultCredential {
         }
     }
 
-    /// The service principal of the environment.
+    /// Returns the service principal of the environment.
     fn environment_principal(&self) -> Result<Shared, ConfigError> {
         let proof = match (self.is_set(SECRET), self.is_set(CERTIFICATE)) {
             (true, true) => {
@@ -341,7 +341,7 @@ impl DefaultCredential {
     #[cfg(feature = "azure-identity")]
     fn workload_identity(&self) -> Result<Shared, ConfigError> {
         let mut environment = self.environment.clone();
-        // As in Microsoft.Data.SqlClient: the client ID also selects one of a pod's identities.
+        // As in Microsoft.Data.SqlClient, the client ID also selects one of a pod's identities.
         if let Some((id @ UserAssignedId::ClientId(client_id), by)) = &self.user_assigned {
             id.check(by)?;
             environment = environment.with(CLIENT_ID, client_id);
@@ -358,15 +358,15 @@ impl DefaultCredential {
             }
             (None, None) => ManagedIdentity::system_assigned(),
         };
-        // AZURE_CLIENT_ID may be set for other software, while the next credential is intended.
+        // `AZURE_CLIENT_ID` may be set for other software, and the next credential may be intended.
         builder.optional = self.user_assigned.is_none() && probe && !self.is_set(SELECTION);
         builder.clock = self.clock.clone();
         builder.environment(self.environment.clone()).probe(probe).build()
     }
 
-    /// Whether `AZURE_CLIENT_ID`, which cannot select this managed identity, is intended for
-    /// something else: for the service principal or the workload identity, or for other software
-    /// if only its files show that the Azure Arc agent is installed.
+    /// Returns whether `AZURE_CLIENT_ID`, which cannot select this managed identity, is probably
+    /// intended for the service principal or the workload identity, or for other software (if only
+    /// the Azure Arc agent's files, and no variables, name the managed identity).
     fn is_for_others(&self, error: &ConfigError) -> bool {
         let for_applications =
             [SECRET, CERTIFICATE, TOKEN_FILE].iter().any(|name| self.is_set(name));
@@ -587,7 +587,7 @@ mod tests {
         assert!(refused.contains("User Id must be a client ID"), "{refused}");
     }
 
-    /// The chain's error, which lists its members.
+    /// Returns the chain's error, which lists its members.
     #[cfg(feature = "azure-identity")]
     async fn exhausted(variables: &[(&str, &str)], id: UserAssignedId) -> Result<String, String> {
         let absent = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1"), ("PATH", "/x")];

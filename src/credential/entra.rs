@@ -1,6 +1,5 @@
-//! The HTTP client that `azure_identity` uses for Entra. Its default client takes longer than the
-//! timeout of a connect: up to 20 s for a connection and 60 s for a response, with eight retries,
-//! and it waits for the whole `Retry-After`.
+//! The HTTP client that `azure_identity` uses for Entra. Its own client takes up to 20 s for a
+//! connection and 60 s for a response, retries eight times, and waits for the whole `Retry-After`.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -17,13 +16,14 @@ use azure_core::{
 use super::answer::{description, is_json_object};
 use crate::token::with_causes;
 
-/// The limit for name resolution, TCP and TLS together.
+/// The timeout for name resolution, TCP and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(4);
 
-/// The limit of one attempt. All attempts together fit into the 15 s that a connect has.
+/// The timeout of one attempt. If the first attempt takes all of it, a second attempt may exceed
+/// the 15 s of a connect; after faster failures, all attempts fit.
 const TRY_LIMIT: Duration = Duration::from_secs(8);
 
-/// Three attempts. The last starts at most 5 s after the first has failed.
+/// Returns options for three attempts. The last starts at most 5 s after the first has failed.
 pub(super) fn retries() -> RetryOptions {
     RetryOptions::exponential(ExponentialRetryOptions {
         initial_delay: AzureDuration::milliseconds(200),
@@ -33,7 +33,7 @@ pub(super) fn retries() -> RetryOptions {
     })
 }
 
-/// The transport for the requests of `azure_identity`.
+/// Returns the transport for the requests of `azure_identity`.
 pub(super) fn transport() -> azure_core::Result<Transport> {
     let builder = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).timeout(TRY_LIMIT);
     let http = builder.redirect(reqwest::redirect::Policy::none()).build().map_err(|error| {

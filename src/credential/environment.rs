@@ -47,12 +47,12 @@ impl Environment {
     /// ```
     #[must_use]
     pub fn from_process() -> Self {
-        // No other place in this crate reads them.
+        // No other code of this crate reads the process's environment.
         Self::from_pairs(std::env::vars_os())
     }
 
-    /// Returns an environment of only these variables. If a name occurs twice, the later value
-    /// counts.
+    /// Returns an environment with only these variables. If a name occurs twice, the last value is
+    /// used.
     ///
     /// ```
     /// use entra_pool::credential::Environment;
@@ -78,7 +78,7 @@ impl Environment {
     /// Returns the variable's value, if it is set, not empty, and Unicode.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let value = if cfg!(windows) {
-            // On Windows, a name can be `SystemRoot` or `SYSTEMROOT`.
+            // On Windows, names are not case-sensitive.
             let same = |known: &OsString| known.eq_ignore_ascii_case(name);
             self.0.iter().find(|(known, _)| same(known)).map(|(_, value)| value)
         } else {
@@ -87,19 +87,19 @@ impl Environment {
         value?.0.to_str().filter(|value| !value.is_empty())
     }
 
-    /// The names of the variables that begin with `prefix` and are set.
+    /// Returns the names of the variables that begin with `prefix` and are set.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn names(&self, prefix: &str) -> impl Iterator<Item = &str> {
         let names = self.0.keys().filter_map(|name| name.to_str());
         names.filter(move |name| name.starts_with(prefix) && self.get(name).is_some())
     }
 
-    /// Like [`get`](Self::get), for a setting. `docker --env-file` and Kubernetes secrets keep
-    /// quotes and line breaks that a shell removes.
+    /// Like [`get`](Self::get), but refuses quotes and line breaks. A shell removes these, but
+    /// `docker --env-file` and Kubernetes secrets keep them.
     ///
     /// # Errors
     ///
-    /// The value is in quotes or contains a line break.
+    /// [`ConfigError`], if the value is in quotes or contains a line break.
     pub(super) fn checked(&self, name: &'static str) -> Result<Option<&str>, ConfigError> {
         let value = self.get(name);
         let text = value.unwrap_or_default();
@@ -111,7 +111,7 @@ impl Environment {
         Ok(value)
     }
 
-    /// All variables, for a child process.
+    /// Returns all variables, for a child process.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(name, value)| (name.as_os_str(), value.0.as_os_str()))
     }

@@ -1,13 +1,13 @@
-//! Credentials: where tokens come from.
+//! Credentials, which request tokens from an identity provider.
 //!
 //! [`from_env`] suits most programs. It detects where the program runs, so the same code works on
 //! a laptop, in CI and in Azure.
 //!
-//! | where the program runs | what [`from_env`] uses | what you must set |
+//! | host | credential that [`from_env`] uses | required settings |
 //! |---|---|---|
 //! | App Service, Functions, Container Apps | [`ManagedIdentity`] | nothing: Azure sets `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` |
 //! | virtual machine, scale set, AKS node | [`ManagedIdentity`] (IMDS) | nothing |
-//! | either of these, user-assigned identity | [`ManagedIdentity`] | `AZURE_CLIENT_ID`: the identity's client ID |
+//! | any of these, with a user-assigned identity | [`ManagedIdentity`] | `AZURE_CLIENT_ID`: the identity's client ID |
 //! | Azure Machine Learning | [`ManagedIdentity`] | nothing: Azure sets `MSI_ENDPOINT`, `MSI_SECRET` and `DEFAULT_IDENTITY_CLIENT_ID`; `AZURE_CLIENT_ID` for another user-assigned identity |
 //! | Azure Arc-enabled server | [`ManagedIdentity`] (system-assigned) | nothing: the agent is found by `IDENTITY_ENDPOINT` and `IMDS_ENDPOINT`, or by its files; the program's user must be in the group `himds` |
 //! | Service Fabric | [`ManagedIdentity`] (the cluster decides which) | nothing: Azure sets `IDENTITY_ENDPOINT`, `IDENTITY_HEADER` and `IDENTITY_SERVER_THUMBPRINT` |
@@ -15,15 +15,15 @@
 //! | AKS pod with workload identity | [`Application::workload_identity`] | nothing: its webhook sets `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE` |
 //! | CI or a server elsewhere, with a client secret | [`Application::client_secret`] | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET` |
 //! | the same, with a certificate (feature `client-certificate`) | `Application::client_certificate` | `AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_CERTIFICATE_PATH` (PKCS#12), and `AZURE_CLIENT_CERTIFICATE_PASSWORD` if it has one |
-//! | Azure Pipelines with a service connection | [`Application::azure_pipelines`] | `AZURE_TOKEN_CREDENTIALS=AzurePipelinesCredential`, and what [`Application::azure_pipelines`] describes |
+//! | Azure Pipelines with a service connection | [`Application::azure_pipelines`] | `AZURE_TOKEN_CREDENTIALS=AzurePipelinesCredential`, and the variables that [`Application::azure_pipelines`] describes |
 //! | a developer's machine | [`AzureCli`] | nothing; log in with `az login` |
 //! | the same, without `az` | [`AzureDeveloperCli`] | nothing; log in with `azd auth login` |
-//! | GitHub Actions, other clouds | not used by [`from_env`]: use [`Application::client_assertion`] | |
-//! | anywhere else | [`from_azure_core`], or your own [`TokenCredential`] | |
+//! | GitHub Actions, other clouds | none: use [`Application::client_assertion`] | |
+//! | any other | none: use [`from_azure_core`], or implement [`TokenCredential`] | |
 //!
 //! [`Application`] needs the feature `azure-identity`, which is enabled by default.
 //!
-//! When a login fails, [`entra-whoami`](crate::manual::whoami) shows which of these was
+//! If a login fails, run [`entra-whoami`](crate::manual::whoami): it reports which credential was
 //! found and which principal its token identifies, and checks each step of the login.
 //!
 //! These credentials do not cache tokens: [`TokenCache`](crate::token::TokenCache) does that. No
@@ -67,19 +67,19 @@ pub(crate) use default::Member;
 /// Returns the credential described by the environment of this process. To build it with other
 /// settings, use [`DefaultCredential`].
 ///
-/// The first of these that is available is used: a service principal (`AZURE_CLIENT_SECRET` or
+/// The first available credential of these is used: a service principal (`AZURE_CLIENT_SECRET` or
 /// `AZURE_CLIENT_CERTIFICATE_PATH`), workload identity (`AZURE_FEDERATED_TOKEN_FILE`), managed
-/// identity, the Azure CLI, the Azure Developer CLI. Once one of them has returned a token, only
-/// that one is used ([`Chain`]). [`probe`](ManagedIdentityBuilder::probe) describes how IMDS is
-/// detected and when it is skipped.
+/// identity, the Azure CLI, the Azure Developer CLI. Once a credential has returned a token, only
+/// that credential is used ([`Chain`]). [`probe`](ManagedIdentityBuilder::probe) describes how IMDS
+/// is detected and when it is skipped.
 ///
-/// | variable | |
+/// | variable | meaning |
 /// |---|---|
-/// | `AZURE_TOKEN_CREDENTIALS` | `prod`: the first three; `dev`: the last two; or a single one: `EnvironmentCredential`, `WorkloadIdentityCredential`, `ManagedIdentityCredential`, `AzureCliCredential`, `AzureDeveloperCliCredential`, `AzurePipelinesCredential` |
+/// | `AZURE_TOKEN_CREDENTIALS` | `prod`: the first three credentials; `dev`: the last two; or the name of one credential: `EnvironmentCredential`, `WorkloadIdentityCredential`, `ManagedIdentityCredential`, `AzureCliCredential`, `AzureDeveloperCliCredential`, `AzurePipelinesCredential` |
 /// | `AZURE_CLIENT_ID` | the application or the user-assigned identity; the CLIs remain in the chain, as in the Azure SDKs |
 /// | `AZURE_TENANT_ID` | the application's tenant |
 /// | `AZURE_CLIENT_SECRET`, or `AZURE_CLIENT_CERTIFICATE_PATH` (and `_PASSWORD`) | the service principal's secret or certificate |
-/// | `AZURE_AUTHORITY_HOST` | the authority that applications request tokens from. Default: that of the cloud of the database that is passed to `pool`, else that of the public cloud |
+/// | `AZURE_AUTHORITY_HOST` | the authority that applications request tokens from. Default: that of the database's cloud, if a connection string is passed to `pool`; otherwise that of the public cloud |
 /// | `AZURE_POD_IDENTITY_AUTHORITY_HOST` | the URL of IMDS. Default: `http://169.254.169.254` |
 ///
 /// A connection string can name the identity as well (`User Id` on Azure SQL,
@@ -88,12 +88,12 @@ pub(crate) use default::Member;
 /// request a token for the named identity.
 ///
 /// If no credential is available, the first request for a token fails within 5 s. The error
-/// lists every credential with its reason, and what to do.
+/// lists every credential with its reason, and states what to do.
 ///
 /// # Errors
 ///
-/// [`ConfigError`], if settings contradict each other or are incomplete. To continue with the
-/// next credential could use the wrong identity.
+/// [`ConfigError`], if settings contradict each other or are incomplete. Skipping such a credential
+/// could select the wrong identity.
 ///
 /// ```
 /// use entra_pool::{credential, token::Identity};

@@ -1,20 +1,20 @@
 //! The manual: how to set up each host, and how the crate behaves, with the numbers.
 //!
-//! - A login failed: [`whoami`] finds the step that fails, and [`troubleshooting`] has the messages.
+//! - If a login fails: [`whoami`] finds the step that fails, [`troubleshooting`] has the messages.
 //! - Programs to copy: [`cookbook`]. The same identity for Redis, DataFusion or another driver:
 //!   [`seams`].
-//! - Set up the place where the program runs: [`local`], [`app_service`], [`containers`],
+//! - Set up the host that the program runs on: [`local`], [`app_service`], [`containers`],
 //!   [`machines`], [`ci`].
-//! - How the crate behaves there: [`tokens`], [`connections`], [`security`], [`limits`]. What to
+//! - How the crate behaves: [`tokens`], [`connections`], [`security`], [`limits`]. What to
 //!   monitor: [`telemetry`](crate::telemetry). How fast it is: [`figures`].
-//! - You already use tiberius, deadpool-postgres, bb8-tiberius or sqlx: [`migrating`].
+//! - Migrate from tiberius, deadpool-postgres, bb8-tiberius or sqlx: [`migrating`].
 //!
-//! How a request for a connection flows, from the checkout to a token and back:
+//! The steps of a checkout, from the pool to a token and back:
 //!
 #![doc = include_str!("request.svg")]
 //!
-//! A title in quotes is that of the page on Microsoft Learn that a statement about Azure comes
-//! from. The commands have not been run against Azure.
+//! Titles in quotes are pages on Microsoft Learn, the sources of statements about Azure. The
+//! commands have not been run against Azure.
 
 #[doc = include_str!("app_service.md")]
 pub mod app_service {}

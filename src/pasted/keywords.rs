@@ -1,17 +1,17 @@
-//! The keywords of a database: each sets something, is ignored, or is refused with a reason.
+//! The keywords of a database: each is a setting, is ignored, or is refused with a reason.
 
 use super::{Mistake, Pairs, is_placeholder};
 
 /// All keywords of a database.
 pub(crate) struct Keywords<S: 'static> {
-    /// For each keyword: its names, separated by bars; the setting; and the accepted values, as
-    /// the end of a sentence that begins with the keyword.
+    /// For each keyword: its names, separated by `|`; the setting; and the accepted values, as the
+    /// end of a sentence that begins with the keyword.
     pub(crate) settings: &'static [(&'static str, S, &'static str)],
-    /// More settings, for which the name is enough: a table in Markdown, which is also their
+    /// More settings, which have no value of `S`: a Markdown table, which is also their
     /// documentation. The names are in its first column.
     pub(crate) named: &'static str,
-    /// Keywords that set nothing: another table in Markdown. Its columns are the names, the values
-    /// that are ignored (`any`, or a list), and the end of a sentence for every other value.
+    /// Keywords that are not settings: another Markdown table. Its columns are the names, the
+    /// values that are ignored (`any`, or a list), and the end of the error for every other value.
     pub(crate) others: &'static str,
     /// The end of the error for an unknown keyword that is not similar to a known one.
     pub(crate) unknown: &'static str,
@@ -24,7 +24,7 @@ pub(crate) enum Known<S> {
 }
 
 impl<S: Copy + Default> Keywords<S> {
-    /// The names and the meaning of each keyword.
+    /// Returns the names and the meaning of each keyword.
     fn rows(&self) -> impl Iterator<Item = (&'static str, Known<S>)> {
         let cells = |line: &'static str| {
             let mut cells = line.trim_matches('|').split('|').map(str::trim);
@@ -40,13 +40,13 @@ impl<S: Copy + Default> Keywords<S> {
         settings.chain(more).chain(others)
     }
 
-    /// All known names.
+    /// Returns all known names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.rows().flat_map(|(names, _)| split(names))
     }
 
     /// Finds a keyword by any of its names, ignoring case, spaces and `_`. Returns the first name
-    /// of a keyword that sets something, or the matching name of another keyword.
+    /// of a setting, or the matching name of another keyword.
     pub(crate) fn find(&self, name: &str) -> Option<(&'static str, Known<S>)> {
         self.rows().find_map(|(names, known)| {
             let own = split(names).find(|it| is_same(it, name))?;
@@ -61,21 +61,21 @@ impl<S: Copy + Default> Keywords<S> {
         self.find(name).is_some()
     }
 
-    /// The most similar known name, if it is similar enough to be a suggestion.
+    /// Returns the most similar known name, if it is similar enough for a suggestion.
     pub(crate) fn nearest(&self, name: &str) -> Option<&'static str> {
-        let name = squeezed(name);
+        let name = normalized(name);
         let (distance, nearest) = self
             .names()
-            .map(|known| (strsim::levenshtein(&name, &squeezed(known)), known))
+            .map(|known| (strsim::levenshtein(&name, &normalized(known)), known))
             .min_by_key(|(distance, _)| *distance)?;
         (distance <= (name.len() / 3).max(1)).then_some(nearest)
     }
 
-    /// Reads the pairs in order. For each keyword that sets something, it calls `set` with the
-    /// first name of the keyword, the setting, the keyword as written, and the value. A keyword
-    /// without a value counts as absent, as in .NET and libpq.
+    /// Reads the pairs in order. For each setting, it calls `set` with the first name of the
+    /// keyword, the setting, the keyword as written, and the value. A keyword without a value
+    /// counts as absent, as in .NET and libpq.
     ///
-    /// Returns the mistake of a placeholder, which the caller reports only if it finds no other.
+    /// Returns the mistake of a placeholder, which the caller reports if it finds no other mistake.
     pub(crate) fn apply<E: From<Mistake>>(
         &self,
         pairs: &Pairs,
@@ -91,13 +91,13 @@ impl<S: Copy + Default> Keywords<S> {
             if value.is_empty() {
                 continue;
             }
-            if let Some((_, first, its)) = read.iter().find(|(other, ..)| *other == name) {
+            if let Some((_, first, first_value)) = read.iter().find(|(other, ..)| *other == name) {
                 let may_show = !read.iter().any(|(_, keyword, _)| may_be_secret(keyword));
                 let shown = |keyword: &str, value: &str| {
                     let value = Some(value).filter(|value| may_show && is_plain(value));
                     value.map_or(keyword.to_owned(), |value| format!("{keyword}={value}"))
                 };
-                return Err(Mistake::Twice(shown(first, its), shown(keyword, value)).into());
+                return Err(Mistake::Twice(shown(first, first_value), shown(keyword, value)).into());
             }
             read.push((name, keyword, value));
             if matches!(known, Known::Sets(_)) && is_placeholder(value) {
@@ -148,7 +148,7 @@ impl<S: Copy + Default> Keywords<S> {
     }
 }
 
-/// Splits the names of a setting, or a cell of the table.
+/// Splits the names of a setting, or a cell of a table.
 fn split(names: &'static str) -> impl Iterator<Item = &'static str> {
     names.split(['|', ',', '`']).map(str::trim).filter(|name| !name.is_empty())
 }
@@ -157,16 +157,16 @@ fn is_ignored(values: &'static str, value: &str) -> bool {
     values == "any" || split(values).any(|it| is_same(it, value))
 }
 
-/// Whether the text looks like a name or a number, and not like a part of a secret.
+/// Returns whether the text looks like a name or a number, and not like a part of a secret.
 fn is_plain(text: &str) -> bool {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.');
     text.chars().count() <= 40 && text.chars().all(is_plain)
 }
 
-/// Whether the value of this keyword may be a secret, so that the text after it may be the rest of
-/// the secret.
+/// Returns whether the value of this keyword may be a secret. The text after it may then be the
+/// rest of the secret.
 pub(crate) fn may_be_secret(name: &str) -> bool {
-    let name = squeezed(name);
+    let name = normalized(name);
     ["pass", "pwd", "secret", "token", "assertion", "key"].iter().any(|part| name.contains(part))
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn is_one_of(names: &[&str], value: &str) -> bool {
     names.iter().any(|name| is_same(name, value))
 }
 
-fn squeezed(text: &str) -> String {
+fn normalized(text: &str) -> String {
     letters(text).collect()
 }
 

@@ -1,5 +1,5 @@
-//! The common parts of both databases' connection strings: keywords, quoting, and typical mistakes
-//! in pasted strings.
+//! The common parts of parsing both databases' connection strings: keywords, quoting, and typical
+//! mistakes in pasted strings.
 
 mod keywords;
 mod pairs;
@@ -13,24 +13,24 @@ pub(crate) use pairs::{Pairs, Rules, decoded, host_and_port, read, unbracketed};
 pub(crate) use pairs::{named, no_equals};
 pub(crate) use variables::{connection_string, settings};
 
-/// The reason why a connection string is refused, which each database converts to its own error.
-/// Never contains a value that may be a secret.
+/// The reason why a connection string is refused, which each database converts to its own error. It
+/// never contains a value that may be a secret.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Mistake {
-    /// The end of a sentence that begins with the string.
+    /// The end of a sentence whose subject is the connection string.
     Syntax(String),
     /// Two keywords for the same setting, with their values if these may be shown.
     Twice(String, String),
-    /// A keyword, and the end of a sentence that begins with it.
+    /// A keyword, and the end of a sentence whose subject is the keyword.
     Value(String, String),
 }
 
-/// The end of a sentence that begins with a string, or with a value.
+/// The end of a sentence whose subject is a connection string or a value.
 pub(crate) const ESCAPED: &str =
     "has quotes that are escaped with backslashes (\\\"): write the quotes alone";
 
 /// Removes white space, byte order marks and semicolons around a pasted string. Refuses a string
-/// that is still quoted or escaped as in the file that it was copied from.
+/// that still has the quotes or escapes of the file that it was copied from.
 pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
     let surrounds = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}' | ';');
     let text = text.trim_matches(surrounds);
@@ -51,7 +51,7 @@ pub(crate) fn trimmed(text: &str) -> Result<&str, Mistake> {
     Err(Mistake::Syntax(problem.to_owned()))
 }
 
-/// The scheme of a URL in lower case. For JDBC it includes the database, as in `jdbc:postgresql`.
+/// Returns the scheme of a URL in lower case; for JDBC with the database, as in `jdbc:postgresql`.
 pub(crate) fn scheme(text: &str) -> Option<String> {
     let (scheme, _) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -59,8 +59,8 @@ pub(crate) fn scheme(text: &str) -> Option<String> {
     is_scheme.then(|| scheme.to_ascii_lowercase())
 }
 
-/// Returns what to do about a URL that the database's module does not support. `own` are the
-/// schemes that it supports.
+/// Returns the error for a URL that the database's module does not support. `own` are the schemes
+/// that it supports.
 pub(crate) fn other_url(scheme: &str, own: &[&str]) -> Mistake {
     const MODULES: [(&str, &[&str]); 2] = [
         ("postgres", &["postgres", "postgresql", "jdbc:postgresql"]),
@@ -83,10 +83,10 @@ pub(crate) fn other_url(scheme: &str, own: &[&str]) -> Mistake {
     })
 }
 
-/// Whether a value contains a placeholder of a template (`{your_password}`, `<server>`, `[server]`,
-/// `YOUR_SERVER`) or a variable that was not substituted (`${SERVER}`, `$(SERVER)`, `$SERVER`,
-/// `%SERVER%`). The last two must be the whole value or the first label of a host, because `$` and
-/// `%` can be parts of other values.
+/// Returns whether a value contains a placeholder of a template (`{your_password}`, `<server>`,
+/// `[server]`, `YOUR_SERVER`) or a variable that was not substituted (`${SERVER}`, `$(SERVER)`,
+/// `$SERVER`, `%SERVER%`). The last two must be the whole value or the first label of a host,
+/// because `$` and `%` can be parts of other values.
 pub(crate) fn is_placeholder(value: &str) -> bool {
     let between = |open, close| {
         let (_, rest) = value.split_once(open)?;
@@ -111,7 +111,7 @@ pub(crate) fn is_placeholder(value: &str) -> bool {
         || ["${", "$(", "#{"].iter().any(|variable| value.contains(variable))
 }
 
-/// Whether the text in braces is a placeholder's name, and not a value that is quoted as in ODBC.
+/// Returns whether the text in braces is a placeholder's name, and not a value in ODBC's quotes.
 pub(crate) fn is_template_name(name: &str) -> bool {
     const NAMES: [&str; 12] = [
         "server",
@@ -127,7 +127,7 @@ pub(crate) fn is_template_name(name: &str) -> bool {
         "clientid",
         "tenantid",
     ];
-    // No copy is made, because it may be a secret.
+    // The text is not copied, because it may be a secret.
     let letters =
         || name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase());
     letters().take(4).eq("your".chars()) || NAMES.iter().any(|it| letters().eq(it.chars()))

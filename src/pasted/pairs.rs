@@ -1,27 +1,27 @@
-//! Parses pairs of keywords and values that are separated by semicolons. It follows the rules of
-//! .NET's `DbConnectionStringBuilder` and of ODBC, or those of JDBC (Microsoft Learn, "Building the
+//! Parses pairs of keywords and values that are separated by semicolons, by the rules of .NET's
+//! `DbConnectionStringBuilder` and of ODBC, or by those of JDBC (Microsoft Learn, "Building the
 //! connection URL").
 //!
-//! The `connection-string` crate does not follow them. Its version 0.2.0 fails for text that is not
-//! ASCII, keeps both of two doubled quotes (`'it''s'`), treats quotes and braces within a value as
-//! quoting (`it's`, `{x`), trims quoted values (`'  x '`), ends a value in braces at the first of
-//! two closing braces, and does not support `==` in a keyword or an empty pair (`;;`).
+//! The `connection-string` crate does not follow these rules. Its version 0.2.0 fails for text that
+//! is not ASCII, keeps both of two doubled quotes (`'it''s'`), treats quotes and braces within a
+//! value as quoting (`it's`, `{x`), trims quoted values (`'  x '`), ends a value in braces at the
+//! first of two closing braces, and does not support `==` in a keyword or an empty pair (`;;`).
 
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use super::{ESCAPED, Mistake, is_placeholder, is_template_name};
 
-/// Keywords as written, and their values.
+/// The keywords as written, and their values.
 pub(crate) type Pairs = Vec<(String, Zeroizing<String>)>;
 
-/// A value, and the text after its semicolon. The error is the end of a sentence that begins
-/// with the value.
+/// A value, and the text after its semicolon. The error is the end of a sentence whose subject is
+/// the value.
 type Value<'a> = Result<(Zeroizing<String>, &'a str), String>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rules {
-    /// A value may be in `'…'`, in `"…"`, or, as in ODBC, in `{…}`. In a keyword, `==` is `=`.
+    /// A value may be in `'…'`, `"…"`, or, as in ODBC, `{…}`. In a keyword, `==` means `=`.
     AdoNet,
     /// A value may be in `{…}`.
     #[cfg_attr(not(feature = "azure-sql"), allow(dead_code))]
@@ -81,7 +81,7 @@ pub(crate) fn decoded(text: &str, plus_is_space: bool) -> Result<Zeroizing<Strin
     }
     match std::str::from_utf8(&decoded) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-        // `%DATABASE%` begins with a valid code of a character.
+        // The placeholder `%DATABASE%` begins with a valid code (`%DA`), but is not UTF-8.
         Err(_) if is_placeholder(text) => Err(Mistake::Syntax(
             "has a template's placeholder between %-signs: write your own value there".to_owned(),
         )),
@@ -100,7 +100,7 @@ pub(crate) fn unbracketed(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Reads up to the `=`. A doubled `=` belongs to the keyword.
+/// Reads a keyword up to its `=`. A doubled `=` belongs to the keyword.
 fn read_keyword(mut text: &str, rules: Rules) -> Option<(String, &str)> {
     let mut keyword = String::new();
     loop {
@@ -114,13 +114,13 @@ fn read_keyword(mut text: &str, rules: Rules) -> Option<(String, &str)> {
     }
 }
 
-/// Reads up to the `;`, or to the closing quote and the `;` after it.
+/// Reads a value up to its `;`, or up to its closing quote and the `;` after the quote.
 fn read_value(text: &str, rules: Rules) -> Value<'_> {
     let text = text.trim_start();
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\'' | '{'));
     let value = match (rules, quote) {
         (Rules::Jdbc, Some('{')) => return quoted_value(&text[1..], '}'),
-        // .NET does not quote with braces: if they do not enclose the value, they belong to it.
+        // .NET does not quote with braces, so braces that do not enclose the value belong to it.
         (Rules::AdoNet, Some('{')) => quoted_value(&text[1..], '}').ok(),
         (Rules::AdoNet, Some(quote)) => return quoted_value(&text[1..], quote),
         _ => None,
@@ -146,7 +146,7 @@ fn read_value(text: &str, rules: Rules) -> Value<'_> {
     Err(problem.to_owned())
 }
 
-/// Reads a value in quotes or braces; `inside` begins after the opening one. A `closing`
+/// Reads a value in quotes or braces; `inside` begins after the opening character. A `closing`
 /// character that belongs to the value is written twice. A placeholder keeps its braces.
 fn quoted_value(inside: &str, closing: char) -> Value<'_> {
     let (name, doubled) = if closing == '}' { ("brace", "'}'") } else { ("quote", "quote") };

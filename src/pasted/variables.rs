@@ -5,8 +5,8 @@ use zeroize::Zeroizing;
 use super::{Mistake, Pairs};
 use crate::credential::Environment;
 
-/// Returns the connection string of the environment: that of the variable `name`, else that of the
-/// only variable that begins with one of the `prefixes`, which App Service uses.
+/// Returns the connection string in the variable `name`, otherwise that in the only variable that
+/// begins with one of the `prefixes`, which App Service uses.
 pub(crate) fn connection_string<'a>(
     environment: &'a Environment,
     name: &'static str,
@@ -32,7 +32,7 @@ pub(crate) fn connection_string<'a>(
     }
 }
 
-/// Returns the settings of separate `variables`. Each variable has a keyword next to its name.
+/// Returns the settings of separate `variables`, which are pairs of a name and a keyword.
 pub(crate) fn settings(
     environment: &Environment,
     variables: &[(&'static str, &'static str)],

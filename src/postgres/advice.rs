@@ -1,4 +1,4 @@
-//! What the server's errors mean, and what to do about them.
+//! The meaning of the server's errors, and advice for the user.
 
 use std::{io, net::IpAddr, time::SystemTime};
 
@@ -6,7 +6,7 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use super::{
     config::Host,
-    error::{broke_off, io_kind, is_other_role},
+    error::{io_kind, is_disconnect, is_other_role},
 };
 use crate::{
     excerpt::printable,
@@ -21,7 +21,7 @@ const PGBOUNCER_PASSWORD: usize = 2_047;
 /// The meaning of a server's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// The identity was refused; another token may be accepted.
+    /// The server refused the identity; another token may be accepted.
     Refused,
     /// The same request may succeed later.
     Transient,
@@ -29,8 +29,8 @@ pub(super) enum Meaning {
 }
 use Meaning::{Final, Refused, Transient};
 
-/// The prefixes of SQLSTATEs, pieces of the message in lower case of which one must occur, the
-/// meaning of the error, the reason in a few words, and what to do.
+/// The prefixes of SQLSTATEs; parts of the message in lower case, one of which must occur; the
+/// meaning of the error; the reason in a few words; and what to do.
 type Case = (&'static [&'static str], &'static [&'static str], Meaning, &'static str, &'static str);
 
 /// PgBouncer's SQLSTATE for all errors.
@@ -95,11 +95,11 @@ pub(super) fn meaning(error: &DbError) -> Meaning {
     case(error).2
 }
 
-/// Returns what to do about the server's error to this `login`; empty if that is unknown.
+/// Returns what to do about the server's error in this `login`; empty if that is unknown.
 pub(super) fn remedy(error: &DbError, login: &str) -> String {
     let host = login.strip_prefix(LOGIN).filter(|host| host.contains(".postgres."));
     let name = host.and_then(|host| host.split('.').next()).unwrap_or("SERVER");
-    // The command is pasted into a shell, so it contains nothing else of the server's text.
+    // Users paste the command into a shell, so it contains no other part of the server's text.
     let address = error.message().split('"').find_map(|word| word.parse::<IpAddr>().ok());
     let address = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
     case(error).4.replace("SERVER", name).replace("ADDRESS", &address)
@@ -112,7 +112,7 @@ pub(super) fn login(server: &str, user: &str) -> String {
 
 const LOGIN: &str = "the login to ";
 
-/// Formats advice to follow the reason in an error's message.
+/// Formats advice as the end of an error's message, after the reason.
 pub(super) fn after_reason(advice: &str) -> String {
     if advice.is_empty() { String::new() } else { format!(". {}", printable(advice)) }
 }
@@ -122,7 +122,7 @@ pub(super) fn reason(error: &tokio_postgres::Error) -> &'static str {
     match error.as_db_error() {
         Some(error) => case(error).3,
         None if is_other_role(error) => "the server does not match target_session_attrs",
-        None if error.is_closed() || broke_off(error) => "the connection broke",
+        None if error.is_closed() || is_disconnect(error) => "the connection broke",
         None if io_kind(error) == Some(io::ErrorKind::InvalidInput) => "the token is too long",
         None => "the driver returned an error",
     }
@@ -147,7 +147,7 @@ impl Refusal<'_> {
         let claims = self.token.claims().unwrap_or_default();
         format!(
             "{} The token identifies {}, is for {}, and expires at {}. {}",
-            self.way_out(&claims),
+            self.cause_and_remedy(&claims),
             principal(&claims),
             claims.audience.as_deref().unwrap_or("an unnamed audience"),
             utc(self.token.expires_on()),
@@ -155,7 +155,7 @@ impl Refusal<'_> {
         )
     }
 
-    fn way_out(&self, claims: &Claims) -> String {
+    fn cause_and_remedy(&self, claims: &Claims) -> String {
         let message = self.error.message().to_lowercase();
         let (length, user) = (self.token.secret().len(), self.user.replace('\'', "''"));
         let expiry =
@@ -173,7 +173,7 @@ impl Refusal<'_> {
             );
         }
         let wanted = self.scope.resource();
-        // An application's ID may be that of the right resource.
+        // An audience that is an application's ID may belong to the right resource.
         let is_other = |audience: &str| {
             audience.contains("://")
                 && audience.trim_end_matches('/') != wanted.trim_end_matches('/')

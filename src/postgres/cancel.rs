@@ -11,8 +11,8 @@ use crate::clock;
 /// Asks the server to cancel the query of a connection. The connection must not be used again,
 /// because the cancellation may reach a later query.
 ///
-/// The socket of the request is read to its end before it is closed, because PgBouncer does not
-/// forward a request whose client has disconnected.
+/// PgBouncer does not forward the request of a client that has disconnected. Therefore the socket
+/// of the request is read to its end before it is closed.
 ///
 /// Returns whether the request was sent.
 async fn cancel(connector: &Connector, query: CancelToken) -> bool {
@@ -32,15 +32,16 @@ async fn cancel(connector: &Connector, query: CancelToken) -> bool {
     }
 }
 
-/// A query that is still running is cancelled again after this time …
+/// A query that is still running after this time is cancelled again.
 const CANCEL_AGAIN: Duration = Duration::from_millis(500);
 
-/// … until this limit, when its connection is closed.
+/// A connection whose query is still running after this time is closed.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// Cancels the requests of a connection that is dropped before they are answered.
+/// Cancels the pending requests of a connection that is dropped.
 ///
-/// A pool drops clients without notice: when it is dropped, on `retain`, or when a caller gives up.
+/// A pool drops clients without notice: when the pool is dropped, on `retain`, or when a caller
+/// gives up.
 pub(super) struct Canceller {
     pub(super) connector: Connector,
     pub(super) query: CancelToken,
@@ -48,8 +49,7 @@ pub(super) struct Canceller {
 }
 
 impl Canceller {
-    /// Cancels in the background, and keeps the rest of the connection until its requests are
-    /// answered.
+    /// Cancels in the background, and keeps the socket open until the requests are answered.
     pub(super) fn finish(self: Arc<Self>, mut rest: Wire) {
         self.runtime.clone().spawn(async move {
             let clock = self.connector.clock();

@@ -37,13 +37,12 @@ use crate::{
 /// # Ok::<(), entra_pool::postgres::ConfigError>(())
 /// ```
 ///
-/// Or create it from [`tokio_postgres::Config`], which has a method for each of its keywords
-/// ([`new`](Self::new)), or from `PGHOST` and related variables, but only on request
-/// ([`from_env`](Self::from_env)).
+/// Or create it with [`new`](Self::new) from a [`tokio_postgres::Config`], which has a method for
+/// each of its keywords, or with [`from_env`](Self::from_env) from `PGHOST` and related variables.
 ///
-/// The first name of a keyword is libpq's or ours, the others are those of Npgsql, pgjdbc, pgx and
-/// asyncpg. Every form accepts every name. Names are not case-sensitive, and spaces and `_` between
-/// words do not matter. A keyword without a value counts as absent, but `ssl…=` and `entra_…=` are
+/// The first name of a keyword is libpq's or this crate's; the others are those of Npgsql, pgjdbc,
+/// pgx and asyncpg. Every form accepts every name. Names are not case-sensitive, and spaces and `_`
+/// in them are ignored. A keyword without a value counts as absent, but `ssl…=` and `entra_…=` are
 /// refused. White space, a byte-order mark and semicolons around the string are ignored. These are
 /// errors: an unknown keyword, two keywords for one setting, and a placeholder that a template left
 /// in a value (`{your_database}`, `<server>`, `${SERVER}`).
@@ -57,14 +56,14 @@ use crate::{
 ///
 /// These keywords of other drivers have no effect here. The values in the second column are
 /// ignored; a debug event names the ignored keywords of a string. Every other value is refused with
-/// the reason and the alternative in the third column, because it would make the connection less
-/// safe, lead to another server or identity, or change what the program does.
+/// the reason and the alternative in the third column, because ignoring it would make the
+/// connection less safe, select another server or identity, or change the program's behaviour.
 ///
 #[doc = include_str!("keywords.md")]
 #[derive(Clone)]
 #[must_use]
 pub struct Config {
-    /// All settings except hosts, time limit and secret.
+    /// All settings except the hosts, the time limit and the password.
     pub(crate) session: tokio_postgres::Config,
     pub(crate) hosts: Vec<Host>,
     pub(super) scope: Option<Scope>,
@@ -79,7 +78,7 @@ pub struct Config {
     pub(super) maintenance: bool,
 }
 
-/// One of the hosts.
+/// A host of the connection string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     pub(crate) name: String,
@@ -94,7 +93,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 const DRIVERS_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
 impl Config {
-    /// Creates a configuration from one of tokio-postgres, with typed settings:
+    /// Creates a configuration from a [`tokio_postgres::Config`], which has typed settings:
     ///
     /// ```
     /// use entra_pool::postgres::{Config, tokio_postgres};
@@ -109,7 +108,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], if it has a password, no host or a Unix socket, or disables TLS.
+    /// [`ConfigError`], if `pg` has a password, no host or a Unix socket, or disables TLS.
     pub fn new(pg: &tokio_postgres::Config) -> Result<Self, ConfigError> {
         if pg.get_password().is_some() {
             return Err(ConfigError::password());
@@ -155,7 +154,7 @@ impl Config {
         Self::of_variables(&Environment::from_process())
     }
 
-    /// Like [`from_env`](Self::from_env), with these variables.
+    /// Like [`from_env`](Self::from_env), with the variables of `environment`.
     ///
     /// # Errors
     ///
@@ -186,63 +185,63 @@ impl Config {
         Self::new(&pg)
     }
 
-    /// The role of the login (`user`). Default: the name in the token.
+    /// Sets the role of the login (`user`). Default: the name in the token.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.session.user(user);
         self
     }
 
     setters! {
-        /// The requested scope (`entra_scope`). Default: derived from the host.
+        /// Sets the scope of the tokens (`entra_scope`). Default: derived from the host.
         scope(scope: Scope) => scope = Some(scope);
 
-        /// A PEM file with the only root certificates to trust (`sslrootcert`). Default: the
+        /// Sets a PEM file with the only root certificates to trust (`sslrootcert`). Default: the
         /// platform's roots.
         ca_file(path: impl Into<PathBuf>) => trust = Trust::Roots(path.into());
 
-        /// A custom TLS configuration, with its own roots, client certificates and cipher suites.
-        /// It replaces the other settings of trust, so you are responsible for what it verifies.
-        /// With `sslnegotiation=direct`, the protocol that TLS announces (ALPN) is replaced.
+        /// Sets a custom TLS configuration, with its own roots, client certificates and cipher
+        /// suites. It replaces `sslrootcert`, so you are responsible for verifying the server.
+        /// `sslnegotiation=direct` replaces its ALPN protocols.
         tls(config: Arc<ClientConfig>) => trust = Trust::Own(OwnConfig(config));
 
-        /// The maximum number of connections in a pool (`pool_max_conns`). Default: deadpool's, 2
-        /// per CPU.
+        /// Sets the maximum number of connections in a pool (`pool_max_conns`). Default:
+        /// deadpool's, 2 per CPU.
         max_size(size: usize) => max_size = Some(size);
 
-        /// The number of connections that a pool keeps open once it has connected
-        /// (`pool_min_conns`). Default: none.
+        /// Sets the number of connections that a pool keeps open once it has connected
+        /// (`pool_min_conns`). Default: 0.
         min_size(size: usize) => min_size = size;
 
-        /// How long a whole connect may take, from the token to the login, including retries
+        /// Sets the timeout for a whole connect, from the token to the login, including retries
         /// (`connect_timeout`). Default: 15 s.
         connect_timeout(limit: Duration) => connect_timeout = limit;
 
-        /// The age at which a pooled connection is retired, or up to a third earlier, so that
-        /// connections are not all replaced at once (`pool_max_conn_lifetime`). Zero or `None`:
-        /// never. Default: 1 h.
+        /// Sets the maximum age of a pooled connection (`pool_max_conn_lifetime`). Each connection
+        /// is retired at a random time up to a third earlier, so that they are not all replaced at
+        /// once. Zero or `None`: no limit. Default: 1 h.
         max_lifetime(lifetime: impl Into<Option<Duration>>)
             => max_lifetime = clock::limit(lifetime);
 
-        /// How long a pooled connection may be idle (`pool_max_conn_idle_time`). Zero or `None`:
-        /// without a limit. Default: `None`.
+        /// Sets how long a pooled connection may be idle (`pool_max_conn_idle_time`). Zero or
+        /// `None`: no limit. Default: `None`.
         ///
-        /// Measured from its last checkout, because deadpool does not record when it was returned.
+        /// The time counts from the last checkout, because deadpool does not record the return.
         idle_timeout(limit: impl Into<Option<Duration>>) => idle_timeout = clock::limit(limit);
 
-        /// How a connection is cleaned between two borrowers. Default: [`Recycling::Clean`].
+        /// Sets how a connection is cleaned between two borrowers. Default: [`Recycling::Clean`].
         recycling(recycling: Recycling) => recycling = recycling;
 
-        /// Whether a pool is maintained in the background, by a task that its first connect starts.
-        /// Twice a second, the task closes unfit idle connections (closed, too old or idle for too
-        /// long), opens connections up to [`min_size`](Self::min_size), and refreshes the token
+        /// Sets whether a task in the background, which the first connect starts, maintains a pool.
+        /// Twice a second, the task closes idle connections that are broken, too old or idle for
+        /// too long, opens connections up to [`min_size`](Self::min_size), and refreshes the token
         /// when that is due. Default: `true`.
         maintenance(maintenance: bool) => maintenance = maintenance;
     }
 
-    /// After how much silence TCP keepalives are sent (`keepalives_idle`): then one in each third
-    /// of this time. The third keepalive without an answer closes the connection. From 1 s to 9 h;
-    /// other times are replaced by the nearest of these. Zero or `None`: no keepalives. Default: 30
-    /// s, because Azure drops idle connections after as little as 4 minutes.
+    /// Sets after how much silence TCP sends the first keepalive (`keepalives_idle`). Further
+    /// keepalives follow at intervals of a third of this time; after three without an answer, the
+    /// connection is closed. Times are limited to 1 s to 9 h. Zero or `None`: no keepalives.
+    /// Default: 30 s, because Azure drops idle connections after as little as 4 minutes.
     pub fn keepalive(mut self, idle: impl Into<Option<Duration>>) -> Self {
         let idle = socket_time(idle);
         self.session.keepalives(idle.is_some());
@@ -252,18 +251,17 @@ impl Config {
         self
     }
 
-    /// How long the server's system may take to acknowledge sent data (`tcp_user_timeout`), on
-    /// Linux; then the connection is closed. From 1 s to 9 h; other times are replaced by the
-    /// nearest of these. Zero or `None`: as long as the system allows, usually about 15 minutes.
-    /// Default: 30 s.
+    /// Sets how long sent data may remain unacknowledged before the connection is closed
+    /// (`tcp_user_timeout`), on Linux. Times are limited to 1 s to 9 h. Zero or `None`: as long as
+    /// the system allows, usually about 15 minutes. Default: 30 s.
     pub fn tcp_user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.session.tcp_user_timeout(socket_time(limit).unwrap_or_default());
         self
     }
 
-    /// Returns the verifier of the server's certificate, for a diagnostic that makes a TLS
-    /// handshake itself or records the certificate: pass the wrapped verifier to
-    /// [`tls`](Self::tls).
+    /// Returns the verifier of the server's certificate, for a diagnostic that performs a TLS
+    /// handshake itself, or that wraps the verifier to record the certificate: pass a configuration
+    /// with the wrapper to [`tls`](Self::tls).
     ///
     /// # Errors
     ///
@@ -273,7 +271,7 @@ impl Config {
         tls::verifier(&self.trust)
     }
 
-    /// Refuses values that its methods and those of tokio-postgres accept, but that make no sense.
+    /// Refuses values that the setters and those of tokio-postgres accept, but that cannot work.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let (user, min, max) = (self.session.get_user(), self.min_size, self.max_size);
         ConfigError::refuse(&[
@@ -298,7 +296,8 @@ impl Config {
         Ok((config.clone(), config.credential(named).build()?))
     }
 
-    /// Starts to build the credential of the environment. A client ID limits it to one identity.
+    /// Returns a builder for the credential of the environment. A client ID limits it to one
+    /// identity.
     pub(super) fn credential(&self, client_id: Option<Named>) -> DefaultCredential {
         let cloud = self.token_scope().ok().as_ref().and_then(Cloud::of_scope);
         let default = DefaultCredential::new().cloud(cloud).cli_timeout(self.cli_timeout);
@@ -339,8 +338,8 @@ impl Config {
 
 /// Returns all settings except hosts, time limit and password.
 ///
-/// Hosts are tried one by one, each with a copy of these settings, and tokio-postgres cannot remove
-/// a host from a configuration.
+/// Hosts are tried one by one, each with a copy of these settings, because tokio-postgres cannot
+/// remove a host from a configuration.
 fn session(pg: &tokio_postgres::Config) -> tokio_postgres::Config {
     let mut session = tokio_postgres::Config::new();
     if let Some(user) = pg.get_user().filter(|user| !user.is_empty()) {
@@ -458,7 +457,8 @@ pub(super) fn of_settings(settings: &Settings) -> Result<(Config, Option<String>
     }
     match settings.number("tcp_user_timeout")? {
         None => {}
-        // Probably in seconds, as in tokio-postgres and in earlier versions of this crate.
+        // The value is probably in seconds, as in tokio-postgres and earlier versions of this
+        // crate.
         Some(1..1000) => {
             let problem = "is in milliseconds, as in libpq: write 30000 for 30 s";
             return Err(ConfigError::value("tcp_user_timeout", problem));

@@ -4,7 +4,7 @@ use crate::{
     token::{InvalidScope, Scope},
 };
 
-/// An error in a [`Config`](super::Config). Contains the keyword, but never the value of a secret.
+/// An error in a [`Config`](super::Config). It names the keyword, but never contains a secret.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -16,14 +16,14 @@ pub enum ConfigError {
         /// it may be a password.
         problem: String,
     },
-    /// A keyword that occurs twice.
+    /// A keyword occurs twice.
     #[error("{keyword} is given twice")]
     #[non_exhaustive]
     Duplicate {
         /// The keyword.
         keyword: String,
     },
-    /// A value that the keyword does not accept, or a missing keyword.
+    /// The keyword does not accept its value, or a required keyword is missing.
     #[error("{keyword} {problem}")]
     #[non_exhaustive]
     Value {
@@ -54,7 +54,7 @@ pub enum ConfigError {
     /// `entra_scope` is not a scope.
     #[error("entra_scope is not a valid scope")]
     Scope(#[from] InvalidScope),
-    /// The tokens that were passed have another scope.
+    /// The token cache that was passed is for another scope.
     #[error("this server needs tokens for {wanted}, but those passed are for {tokens}")]
     #[non_exhaustive]
     ScopeMismatch {
@@ -83,7 +83,7 @@ impl From<Mistake> for ConfigError {
 }
 
 impl ConfigError {
-    /// `problem` must not contain a value.
+    /// Returns a syntax error. `problem` must not contain a value.
     pub(super) fn syntax(problem: impl Into<String>) -> Self {
         Self::Syntax { problem: format!("cannot be read: {}", problem.into()) }
     }
@@ -92,7 +92,7 @@ impl ConfigError {
         Self::Value { keyword: keyword.to_owned(), problem: problem.into() }
     }
 
-    /// Returns the first problem whose condition is true, with its keyword.
+    /// Returns an error for the first problem whose condition is true.
     pub(super) fn refuse(problems: &[(bool, &str, &str)]) -> Result<(), Self> {
         match problems.iter().find(|(is_so, ..)| *is_so) {
             Some((_, keyword, problem)) => Err(Self::value(keyword, *problem)),
@@ -105,7 +105,7 @@ impl ConfigError {
     }
 
     pub(super) fn ssl_mode(mode: &str) -> Self {
-        // Other text may contain a password.
+        // A value that is not a single word may contain a password.
         let is_word = mode.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
         let shown = if is_word { mode } else { "not known" };
         Self::value(

@@ -20,13 +20,13 @@ use crate::{
 
 /// Connects to a PostgreSQL server and logs in with a valid token.
 ///
-/// Cloning is cheap, and clones share their counters. It implements [`deadpool_postgres::Connect`],
-/// so you can create a [`deadpool_postgres::Manager`] with it. Such a manager cleans connections as
-/// its own `ManagerConfig` says, and by default not at all.
+/// Cloning is cheap, and clones share their counters. A connector implements
+/// [`deadpool_postgres::Connect`], so you can create a [`deadpool_postgres::Manager`] with it. Such
+/// a manager cleans connections according to its own `ManagerConfig`, by default not at all.
 ///
-/// For each connection, the token becomes the password in a copy of the configuration. It is sent
-/// to the server only over TLS, after the server was verified. A refused login is retried once with
-/// a newer token, if there is one ([`TokenCache::renew`]).
+/// The token is the password of each login. It is sent only over TLS, after the server was
+/// verified. A refused login is retried once with another token, if there is one
+/// ([`TokenCache::renew`]).
 #[derive(Clone)]
 pub struct Connector(Arc<Inner>);
 
@@ -37,7 +37,7 @@ struct Inner {
 }
 
 impl Connector {
-    /// Creates a connector. It neither connects nor requests a token yet.
+    /// Creates a connector. This neither connects nor requests a token.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl Connector {
             Ok(wanted) if wanted != scope => {
                 return Err(ConfigError::ScopeMismatch { wanted, tokens: scope }.into());
             }
-            // If the host is unknown, the tokens that were passed determine the scope.
+            // For an unknown host, the scope is that of the tokens.
             Ok(_) | Err(ConfigError::UnknownHost { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -70,19 +70,19 @@ impl Connector {
     /// Connects and logs in. The [`Client`] gets responses only while the [`Connection`] is polled:
     /// spawn it as a task.
     ///
-    /// A refused login is retried once, if the identity has another token than the refused one. If
-    /// the server is starting, stopping or full, the connect is retried until `connect_timeout`,
-    /// after pauses of 0.1 s that double up to 1 s. So is a refused connection, if the server has
-    /// accepted a login before; otherwise it is retried twice.
+    /// A refused login is retried once, if the identity has another token. If the server is
+    /// starting, stopping or full, the connect is retried until `connect_timeout`, after pauses of
+    /// 0.1 s that double up to 1 s. A refused connection is retried in the same way if the server
+    /// has accepted a login before; otherwise it is retried twice.
     ///
     /// After a refused login, the connector's other logins fail with the same error for 1 s. Then
     /// one login per second is started until one succeeds. If a login succeeded within the last
     /// minute, a refusal may be temporary: logins then take turns, at most one per second, within
     /// the `connect_timeout` of the first.
     ///
-    /// A [`Connection`] that is dropped before the server has responded stays open for up to 5 s,
-    /// in which the query is cancelled. That needs its runtime: when a program shuts down, close
-    /// the pool first and wait ([`close_and_wait`](super::close_and_wait)).
+    /// If a [`Connection`] is dropped before the server has responded, its query is cancelled in
+    /// the background, which takes up to 5 s and needs the runtime. When a program shuts down,
+    /// close the pool first and wait ([`close_and_wait`](super::close_and_wait)).
     ///
     /// # Errors
     ///
@@ -103,19 +103,19 @@ impl Connector {
         Ok(logged_in)
     }
 
-    /// Returns the link of the connection that this token cancels; `None` if its server does not
-    /// distinguish its connections.
+    /// Returns the link of the connection that this token cancels; `None` if the server does not
+    /// send distinct keys.
     pub(crate) fn link(&self, query: &CancelToken) -> Option<Arc<Link>> {
         self.0.links.of(query)
     }
 
-    /// Builds a pool of its connections, as configured. It does not connect yet.
+    /// Builds a pool with the settings of the configuration. This does not connect.
     #[must_use]
     pub fn pool(&self) -> Pool {
         self.pool_builder().build()
     }
 
-    /// Returns a builder for a pool of its connections.
+    /// Returns a builder for a pool.
     ///
     /// ```no_run
     /// # fn pool(identity: entra_pool::token::Identity) -> Result<(), Box<dyn std::error::Error>> {
@@ -133,13 +133,13 @@ impl Connector {
         pool::builder(self)
     }
 
-    /// Connects until `pool` has `n` connections (at most its `max_size`), all at once, so that the
-    /// first requests do not wait for a login and a wrong configuration shows at start. Connections
-    /// that are checked out count, and are not waited for.
+    /// Opens connections in parallel until `pool` has `n` connections (at most its `max_size`), so
+    /// that the first requests do not wait for a login and a wrong configuration is reported at
+    /// startup. Connections that are checked out count.
     ///
     /// # Errors
     ///
-    /// The first error; connections that were opened stay in the pool.
+    /// The [`PoolError`] of the first failed connect. Opened connections stay in the pool.
     pub async fn warm_up(&self, pool: &Pool, n: usize) -> Result<(), PoolError> {
         connect::fill(pool, n).await
     }
@@ -153,26 +153,26 @@ impl Connector {
         Ok((client, tokio::spawn(drive(connection, self.sent().clone())), link))
     }
 
-    /// Returns the TLS connector of its connections, for
+    /// Returns the TLS connector, for
     /// [`cancel_query`](tokio_postgres::CancelToken::cancel_query).
     #[must_use]
     pub fn tls(&self) -> MakeRustlsConnect {
         self.0.engine.driver.tls.clone()
     }
 
-    /// Returns its configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &Config {
         &self.0.engine.driver.config
     }
 
-    /// Returns the name in [telemetry](crate::telemetry) of a pool of its connections:
+    /// Returns the name of the connector's pools in [telemetry](crate::telemetry):
     /// `host:port/database`.
     #[must_use]
     pub fn pool_name(&self) -> &str {
         self.0.engine.metrics.pool_name()
     }
 
-    /// Returns its token cache.
+    /// Returns the token cache.
     #[must_use]
     pub fn tokens(&self) -> &TokenCache {
         &self.0.engine.tokens
@@ -226,14 +226,14 @@ impl deadpool_postgres::Connect for Connector {
     fn connect(&self, _: &tokio_postgres::Config) -> Connecting<'_> {
         Box::pin(async {
             let connected = self.spawn(self.now()).await;
-            let (client, driver, _) = connected.map_err(replay::carrying)?;
+            let (client, driver, _) = connected.map_err(replay::wrapped)?;
             Ok((client, driver))
         })
     }
 }
 
-/// Drives the connection as it would itself, but logs excerpts of the server's texts: the server
-/// may have seen the tokens that were `sent`.
+/// Drives the connection like its `Future` does, but logs only excerpts of the server's texts,
+/// which may contain a token that was `sent`.
 async fn drive(mut connection: Connection, sent: Sent) {
     while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
         match message {

@@ -1,9 +1,9 @@
-//! One login with one token, which tries hosts and their addresses in turn.
+//! Logs in with one token, and tries hosts and their addresses in turn.
 //!
-//! It behaves like libpq (PostgreSQL documentation, "Specifying Multiple Hosts"): if a host cannot
-//! be reached, does not match `target_session_attrs`, or is silent for too long, the next one is
-//! tried; if it refuses the login, the login fails. tokio-postgres, given all hosts at once, would
-//! continue after a refusal and return the last host's error.
+//! This behaves like libpq (PostgreSQL documentation, "Specifying Multiple Hosts"). If a host
+//! cannot be reached, does not match `target_session_attrs`, or does not respond in time, the next
+//! host is tried. If a host refuses the login, the login fails. tokio-postgres, given all hosts at
+//! once, would continue after a refusal and return the last host's error.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use super::{
     Error, Stage, advice,
     config::Host,
     driver::{Driver, LoggedIn, outlook},
-    error::broke_off,
+    error::is_disconnect,
     link::Link,
     replay,
     tls::Watched,
@@ -36,7 +36,7 @@ pub(super) async fn log_in(
 ) -> Result<LoggedIn, Error> {
     let Driver { config, clock, .. } = driver;
     let mut session = config.session.clone();
-    // A cancellation by the application has the time limit of a connect.
+    // tokio-postgres also applies this time limit to cancellations by the application.
     let dialling = session.get_connect_timeout().copied().unwrap_or(config.connect_timeout);
     session.user(user).connect_timeout(dialling);
     let mut hosts: Vec<&Host> = config.hosts.iter().collect();
@@ -46,8 +46,8 @@ pub(super) async fn log_in(
     }
 
     let mut kept = None;
-    // The error that is returned if all places fail: the last one that is most likely to recover.
-    // It is also kept in `attempt`, in case the last place uses up the time.
+    // If all addresses fail, the error that is most likely transient is returned, the last of
+    // several. `attempt` keeps it, in case the connect times out at the last address.
     let mut failed = |error: Error| {
         tracing::debug!(error = &error as &dyn std::error::Error, "cannot connect");
         let outlook = outlook(&error, config.hosts.len() > 1, attempt.known);
@@ -85,8 +85,8 @@ pub(super) async fn log_in(
     }
 }
 
-/// Runs `future` within its share of the remaining time, with `places` still to be tried: a server
-/// that drops packets, or accepts and is silent, must leave time for the others.
+/// Runs `future` within its share of the remaining time, if `places` are still to be tried. A
+/// server that drops packets or does not respond must leave time for the others.
 async fn within_share<T>(
     clock: &dyn Clock,
     attempt: &Attempt<Error>,
@@ -105,7 +105,7 @@ async fn within_share<T>(
     })
 }
 
-/// Returns the addresses of the host, at least one.
+/// Returns the addresses of the host: at least one.
 async fn addresses(host: &Host, in_random_order: bool) -> Result<Vec<IpAddr>, Error> {
     if let Some(address) = host.address {
         return Ok(vec![address]);
@@ -131,8 +131,8 @@ async fn try_one(
     attempt: &Attempt<Error>,
 ) -> Result<LoggedIn, Error> {
     let mut one = session.clone();
-    // Set here and not earlier, because tokio-postgres drops a configuration without overwriting
-    // its password.
+    // Set as late as possible, because tokio-postgres does not overwrite the password in memory
+    // when it drops a configuration.
     one.password(token.secret()).host(host.certificate_name()).hostaddr(address).port(host.port);
     let link = Arc::new(Link::new(driver.clock.clone()));
     let watched =
@@ -145,9 +145,9 @@ async fn try_one(
         Err(error) => {
             let (stage, server) = attempt.position();
             let login = advice::login(&server, session.get_user().unwrap_or_default());
-            let error = replay::fit(error, &attempt.sent);
-            if stage == Stage::Negotiate && !broke_off(&error) {
-                // tokio-postgres does not return a response other than `S`.
+            let error = replay::redacted(error, &attempt.sent);
+            if stage == Stage::Negotiate && !is_disconnect(&error) {
+                // tokio-postgres drops a response other than `S`, which may be an error.
                 let asking = ask_again((address, host.port), &login, attempt);
                 if let Ok(Some(said)) = clock::timeout(&*driver.clock, ANSWER, asking).await {
                     return Err(said);
@@ -167,8 +167,8 @@ const LONGEST_ERROR: u64 = 8 * 1024;
 /// `SSLRequest` (PostgreSQL documentation, "Message Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// An overloaded server responds to the request for TLS with an error. Sends the request again to
-/// read the error; `None` if the response is not an error.
+/// Sends the request for TLS again, to read the error with which an overloaded server responds to
+/// it. Returns `None` if the response is not an error.
 async fn ask_again(address: (IpAddr, u16), login: &str, attempt: &Attempt<Error>) -> Option<Error> {
     let mut socket = TcpStream::connect(address).await.ok()?;
     socket.write_all(&SSL_REQUEST).await.ok()?;
@@ -184,7 +184,7 @@ async fn ask_again(address: (IpAddr, u16), login: &str, attempt: &Attempt<Error>
         None if text.trim().is_empty() => return None,
         None => replay::server_error(&[(b'S', "FATAL"), (b'C', "53300"), (b'M', &text)]),
     };
-    let source = replay::fit(said, &attempt.sent);
+    let source = replay::redacted(said, &attempt.sent);
     let remedy = advice::remedy(source.as_db_error()?, login);
     let unproven = "The server sent this before TLS was set up, so its sender is not verified.";
     let advice = advice::after_reason(format!("{remedy} {unproven}").trim_start());
@@ -196,7 +196,7 @@ fn classified(error: tokio_postgres::Error, login: String, attempt: &Attempt<Err
     let (stage, server) = attempt.position();
     match stage {
         Stage::Token | Stage::Resolve | Stage::Dial => Error::Dial { server, source: error },
-        Stage::Negotiate | Stage::Tls if broke_off(&error) => {
+        Stage::Negotiate | Stage::Tls if is_disconnect(&error) => {
             Error::ConnectionLost { server, stage, source: error }
         }
         Stage::Negotiate => Error::EncryptionDeclined { server },

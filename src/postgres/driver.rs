@@ -24,7 +24,7 @@ use crate::{
     token::{Scope, Token, TokenError},
 };
 
-/// A session, its driver, and its link.
+/// A client, the driver of its connection, and its link.
 pub(super) type LoggedIn = (Client, Connection, Arc<Link>);
 
 /// A message with a password has at most 65,535 bytes (`PG_MAX_AUTH_TOKEN_LENGTH` in PostgreSQL's
@@ -42,7 +42,7 @@ pub(super) struct Driver {
 impl connect::Driver for Driver {
     type Connection = LoggedIn;
     type Error = Error;
-    /// The login, the advice, and an `ErrorResponse`.
+    /// The login, the advice, and the server's `ErrorResponse`.
     type Refusal = (String, String, Vec<u8>);
 
     fn servers(&self) -> String {
@@ -63,7 +63,7 @@ impl connect::Driver for Driver {
                 "the token has {length} characters, but a password on PostgreSQL has at most {LONGEST_TOKEN}: use an identity whose tokens have fewer claims (it may be in too many groups)"
             );
             let login = advice::login(&self.servers(), &user);
-            let source = replay::unreadable(io::Error::new(Kind::InvalidInput, text));
+            let source = replay::from_io(io::Error::new(Kind::InvalidInput, text));
             return Err(Error::of_login(login, source));
         }
         let mut outcome = dial::log_in(self, &user, token, attempt).await;
@@ -107,7 +107,7 @@ impl connect::Driver for Driver {
     /// Adds advice to the server's error.
     async fn refused(&self, refusal: Error, token: &Token, second_login: &str) -> Error {
         let Error::LoginRefused { login, mut advice, source } = refusal else { return refusal };
-        // The login had a user, otherwise it could not have been refused.
+        // `user` returned a role before the login, so it does again.
         if let Some((error, user)) = source.as_db_error().zip(self.user(token).ok()) {
             let (login, user) = (&*login, &*user);
             let (scope, now, hosts) = (&self.scope, self.clock.wall(), &*self.config.hosts);
@@ -127,8 +127,8 @@ impl connect::Driver for Driver {
     }
 }
 
-/// Returns whether another login may succeed after an error of one of `several` hosts, or of the
-/// only one. `known`: the server has answered before.
+/// Returns whether another login may succeed after this error. `several`: there are several hosts.
+/// `known`: the server has responded before.
 pub(super) fn outlook(error: &Error, several: bool, known: bool) -> Outlook {
     match error {
         Error::LoginRefused { .. } => Outlook::TokenRefused,
@@ -136,14 +136,14 @@ pub(super) fn outlook(error: &Error, several: bool, known: bool) -> Outlook {
             Some(_) => Outlook::Transient,
             None => Outlook::MayRecover,
         },
-        // With several hosts, another one may be about to become the primary.
+        // With several hosts, a failover may be in progress.
         Error::Login { source, .. } if several && is_other_role(source) => Outlook::MayRecover,
         Error::ConnectionLost { .. } => Outlook::MayRecover,
         Error::Dial { source, .. } => match io_kind(source) {
             Some(Kind::ConnectionRefused) => Outlook::MayRecover,
             // A route or a name server may be unavailable for a moment.
             Some(Kind::HostUnreachable | Kind::NetworkUnreachable) if known => Outlook::MayRecover,
-            // A network that drops packets has already used up the time.
+            // A connect that timed out has already used up its time.
             _ => Outlook::Final,
         },
         Error::Resolve { .. } if known => Outlook::MayRecover,
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::postgres::{
         Stage,
-        replay::{server_error, unreadable},
+        replay::{from_io, server_error},
     };
 
     fn with_code(code: &str) -> Error {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_error_decides_whether_a_login_is_retried() {
-        for (code, promised) in [
+        for (code, expected) in [
             ("57P03", Outlook::Transient),
             ("57P01", Outlook::Transient),
             ("53300", Outlook::Transient),
@@ -189,33 +189,33 @@ mod tests {
             ("42501", Outlook::Final),
             ("57P04", Outlook::Final),
         ] {
-            assert_eq!(outlook(&with_code(code), false, false), promised, "{code}");
+            assert_eq!(outlook(&with_code(code), false, false), expected, "{code}");
         }
         assert_eq!(outlook(&with_code("28P01"), false, false), Outlook::TokenRefused);
         let declined = Error::EncryptionDeclined { server: "h:5432".into() };
         assert_eq!(outlook(&declined, false, false), Outlook::Final);
-        for (kind, promised) in [
+        for (kind, expected) in [
             (io::ErrorKind::TimedOut, [Outlook::Final; 2]),
             (io::ErrorKind::ConnectionRefused, [Outlook::MayRecover; 2]),
             (io::ErrorKind::HostUnreachable, [Outlook::Final, Outlook::MayRecover]),
             (io::ErrorKind::NetworkUnreachable, [Outlook::Final, Outlook::MayRecover]),
         ] {
-            let source = unreadable(kind.into());
+            let source = from_io(kind.into());
             let dial = Error::Dial { server: "h:5432".into(), source };
             let outlooks = [false, true].map(|known| outlook(&dial, false, known));
-            assert_eq!(outlooks, promised, "{kind}");
+            assert_eq!(outlooks, expected, "{kind}");
         }
         let resolve = Error::Resolve { server: "h:5432".into(), source: io::Error::other("x") };
         let outlooks = [false, true].map(|known| outlook(&resolve, false, known));
         assert_eq!(outlooks, [Outlook::Final, Outlook::MayRecover]);
-        let source = unreadable(io::ErrorKind::ConnectionReset.into());
+        let source = from_io(io::ErrorKind::ConnectionReset.into());
         let broken = Error::ConnectionLost { server: "h:5432".into(), stage: Stage::Tls, source };
         assert_eq!(outlook(&broken, false, false), Outlook::MayRecover);
     }
 
     #[test]
     fn a_read_only_host_is_retried_if_there_are_several_hosts() {
-        let source = unreadable(io::ErrorKind::PermissionDenied.into());
+        let source = from_io(io::ErrorKind::PermissionDenied.into());
         let error = Error::of_login("the login".to_owned(), source);
         assert_eq!(outlook(&error, true, false), Outlook::MayRecover);
         assert_eq!(outlook(&error, false, false), Outlook::Final);

@@ -14,15 +14,15 @@ use crate::{
 
 /// An error of connecting to PostgreSQL.
 ///
-/// A pool returns a [`PoolError`], which contains one of these: `Error::from` takes it out, and
-/// [`within`](Self::within) finds it in any error that has it as a cause. Use
+/// A pool returns a [`PoolError`] that contains this error: `Error::from` extracts it, and
+/// [`within`](Self::within) finds it among the causes of any error. Use
 /// `pool.get().await.map_err(postgres::Error::from)?` to return this error from `main`, which then
 /// prints it without the texts of deadpool-postgres and tokio-postgres around it.
 ///
 /// `Display` states what failed in this layer; [`source`](StdError::source) is the cause. `Debug`
-/// is the text of both, one layer per line. The server's error of a login is a
-/// [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code)) and all its
-/// fields ([`as_db_error`](tokio_postgres::Error::as_db_error)): each on one line, at most 400
+/// prints the messages of the error and of its causes, one per line. The server's error of a login
+/// is a [`tokio_postgres::Error`] with its SQLSTATE ([`code`](tokio_postgres::Error::code)) and all
+/// its fields ([`as_db_error`](tokio_postgres::Error::as_db_error)): each on one line, at most 400
 /// characters long, with parts of the token replaced by `[redacted]`.
 /// [`troubleshooting`](crate::manual::troubleshooting) has the messages as its headings.
 ///
@@ -61,7 +61,7 @@ pub enum Error {
     #[error("cannot get a token for {server}: {}", source.summary())]
     #[non_exhaustive]
     Token {
-        /// `host:port`; all of them if there are several.
+        /// `host:port`; several are separated by commas.
         server: String,
         /// The cause.
         source: TokenError,
@@ -129,7 +129,7 @@ pub enum Error {
         /// The TLS error.
         source: tokio_postgres::Error,
     },
-    /// The server refused the login, also with a new token.
+    /// The server refused the login, also with another token if there is one.
     #[error("{login} was refused: {}{advice}", advice::reason(source))]
     #[non_exhaustive]
     LoginRefused {
@@ -140,8 +140,8 @@ pub enum Error {
         /// The server's own error, with its SQLSTATE.
         source: tokio_postgres::Error,
     },
-    /// The login failed with another error of the server or of the connection: a missing database,
-    /// too many connections, ….
+    /// The login failed with another error of the server or of the connection, such as a missing
+    /// database or too many connections.
     #[error("{login} failed: {}{advice}", advice::reason(source))]
     #[non_exhaustive]
     Login {
@@ -159,17 +159,17 @@ pub enum Error {
     )]
     #[non_exhaustive]
     TimedOut {
-        /// `host:port`; all of them if none was being tried yet.
+        /// `host:port`; several are separated by commas, if none was tried yet.
         server: String,
-        /// The time limit; with several hosts or addresses, this one's share.
+        /// The time limit; with several hosts or addresses, the share of this address.
         limit: Duration,
         /// The stage that was reached.
         stage: Stage,
-        /// Why the last try within that time failed, if there was one.
+        /// The error of the last try that failed within that time, if any.
         source: Option<Box<Error>>,
     },
-    /// An idle connection is not fit to be used again. The pool uses another connection or opens
-    /// one: callers of a pool do not see this error.
+    /// An idle connection cannot be used again. The pool uses or opens another connection, so
+    /// callers of a pool do not get this error.
     #[error("the connection was retired: {reason}")]
     #[non_exhaustive]
     Retired {
@@ -177,12 +177,12 @@ pub enum Error {
         reason: RetireReason,
     },
     /// The pool returned no connection: it is closed, or its own time limits expired.
-    #[error("{}", pool_says(.0))]
+    #[error("{}", pool_message(.0))]
     Pool(#[source] PoolError),
 }
 
 impl Error {
-    /// Finds this error inside another one, such as the error of a pool, of a framework or of
+    /// Finds this error inside another error, such as that of a pool, of a framework or of
     /// `anyhow`.
     #[must_use]
     pub fn within<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
@@ -191,7 +191,7 @@ impl Error {
             if let Some(ours) = error.downcast_ref() {
                 return Some(ours);
             }
-            // The source of an io::Error is its content's source, not its content.
+            // `source` of an io::Error skips the error that it contains.
             let content = error.downcast_ref().and_then(io::Error::get_ref);
             if let Some(ours) = content.and_then(|content| content.downcast_ref()) {
                 return Some(ours);
@@ -201,7 +201,7 @@ impl Error {
         None
     }
 
-    /// Whether the same call may succeed later without intervention.
+    /// Returns whether the same call may succeed later without intervention.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -217,8 +217,8 @@ impl Error {
         }
     }
 
-    /// Returns the error of a failed login. A refusal gets its advice once it is known whether
-    /// another token is also refused.
+    /// Returns the error of a failed login. For a refusal, the advice is added later, when it is
+    /// known whether another token is also refused.
     pub(super) fn of_login(login: String, source: tokio_postgres::Error) -> Self {
         let advice = match source.as_db_error() {
             Some(error) if meaning(error) == Meaning::Refused => {
@@ -262,8 +262,8 @@ impl Failure for Error {
     }
 }
 
-/// Whether the network broke the connection, and not the peer.
-pub(super) fn broke_off(error: &tokio_postgres::Error) -> bool {
+/// Returns whether the error is a lost connection.
+pub(super) fn is_disconnect(error: &tokio_postgres::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         io_kind(error),
@@ -277,8 +277,8 @@ pub(super) fn broke_off(error: &tokio_postgres::Error) -> bool {
     )
 }
 
-/// Whether the server does not match `target_session_attrs`. tokio-postgres uses this kind of error
-/// for it, and for nothing else in a login.
+/// Returns whether the server does not match `target_session_attrs`. tokio-postgres uses this kind
+/// of error for no other failure of a login.
 pub(super) fn is_other_role(error: &tokio_postgres::Error) -> bool {
     io_kind(error) == Some(io::ErrorKind::PermissionDenied)
 }
@@ -287,23 +287,23 @@ pub(super) fn io_kind(error: &tokio_postgres::Error) -> Option<io::ErrorKind> {
     error.source()?.downcast_ref().map(io::Error::kind)
 }
 
-/// Whether the same transaction may succeed when it is repeated on another connection of the pool:
-/// the server or the connection failed temporarily (a restart, a failover, all connections in use),
-/// or the transaction lost a conflict with another one (SQLSTATE 40001, `serialization_failure`,
-/// and 40P01, `deadlock_detected`).
+/// Returns whether the same transaction may succeed when it is repeated on another connection of
+/// the pool: the server or the connection failed temporarily (a restart, a failover, all
+/// connections in use), or the transaction conflicted with another transaction (SQLSTATE 40001,
+/// `serialization_failure`, and 40P01, `deadlock_detected`).
 ///
-/// After a connection failed, the transaction may have taken effect: repeat only idempotent work.
+/// If the connection failed, the transaction may have been committed: repeat only idempotent work.
 /// For errors of a checkout, use [`Error::is_transient`].
 #[must_use]
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
     match (error.as_db_error(), Error::within(error)) {
         (Some(error), _) => meaning(error) == Meaning::Transient,
         (None, Some(error)) => error.is_transient(),
-        (None, None) => error.is_closed() || broke_off(error),
+        (None, None) => error.is_closed() || is_disconnect(error),
     }
 }
 
-/// Extracts the error that [`deadpool_postgres::Connect`] had to return inside the driver's error.
+/// Extracts the error that [`deadpool_postgres::Connect`] had to wrap in the driver's error.
 impl From<PoolError> for Error {
     fn from(error: PoolError) -> Self {
         let error = match error {
@@ -323,7 +323,7 @@ impl From<PoolError> for Error {
 
 debug_as_text!(Error);
 
-fn pool_says(error: &PoolError) -> &'static str {
+fn pool_message(error: &PoolError) -> &'static str {
     match error {
         PoolError::Timeout(TimeoutType::Wait) => {
             "no connection became free in time: raise max_size, or return connections sooner"

@@ -13,7 +13,7 @@ use crate::{
 
 pub(super) const CLIENT_ID: &str = "entra_client_id";
 
-/// The first name of a setting is libpq's, or ours.
+/// The keywords. The first name of a setting is libpq's, or this crate's.
 pub(super) const KEYWORDS: Keywords<()> = Keywords {
     settings: &[],
     named: include_str!("settings.md"),
@@ -21,7 +21,7 @@ pub(super) const KEYWORDS: Keywords<()> = Keywords {
     unknown: " (write a setting of the session as options='-c NAME=VALUE')",
 };
 
-/// The values of other drivers, and their equivalents here; an empty one is the default.
+/// Values of other drivers: the setting, the values, and their equivalent (empty: the default).
 const VALUES: &[(&str, &[&str], &str)] = &[
     ("sslrootcert", &["system"], ""),
     ("target_session_attrs", &["primary", "master"], "read-write"),
@@ -32,7 +32,7 @@ const VALUES: &[(&str, &[&str], &str)] = &[
     ("keepalives", &["false"], "0"),
 ];
 
-/// Keywords with fixed values, which Npgsql writes in any case.
+/// Settings with fixed values, which are compared without case, as in Npgsql.
 const WORDS: &[(&str, &str)] = &[
     ("channel_binding", "disable, prefer, require"),
     ("load_balance_hosts", "disable, random"),
@@ -68,7 +68,7 @@ impl Settings {
 
     pub(super) fn read(pairs: &Pairs) -> Result<Self, ConfigError> {
         let empty = pairs.iter().find(|(keyword, value)| {
-            // Omitting such a value by mistake would change the identity, or where a token is sent.
+            // Ignoring it would change the identity, or the verification of the server.
             value.is_empty() && (keyword.starts_with("entra_") || keyword.starts_with("ssl"))
         });
         if let Some((keyword, _)) = empty {
@@ -113,11 +113,11 @@ impl Settings {
         self.get(keyword).map(|value| duration(value).ok_or_else(wrong)).transpose()
     }
 
-    /// Returns the settings that tokio-postgres knows, in its own syntax.
+    /// Returns the settings that tokio-postgres supports, in its own syntax.
     pub(super) fn of_driver(&self) -> String {
         let mut pairs = String::new();
         let is_ours = |keyword: &str| {
-            // tokio-postgres parses the last one in seconds.
+            // tokio-postgres reads `tcp_user_timeout` in seconds.
             matches!(
                 keyword,
                 "loginTimeout" | "ssl" | "sslmode" | "sslrootcert" | "tcp_user_timeout"
@@ -134,7 +134,7 @@ impl Settings {
 /// Parses `Keyword=value;Keyword=value`, where a host may include its port.
 fn from_npgsql(text: &str) -> Result<Pairs, ConfigError> {
     let mut pairs = pasted::read(text, Rules::AdoNet, |it| KEYWORDS.is_known(it))?;
-    // The advice for an Azure SQL string comes before other errors in it.
+    // For a string of Azure SQL, this advice is more useful than an error about a keyword.
     let is_azure_sql =
         |host: &str| Cloud::of_azure_sql_host(host).is_some() && !host.contains("://");
     if pairs.iter().any(|(_, value)| value.split(',').any(is_azure_sql)) {
@@ -153,7 +153,7 @@ fn from_npgsql(text: &str) -> Result<Pairs, ConfigError> {
 fn hosts_and_ports(hosts: &str) -> (String, String) {
     let split = |host| {
         let (name, port) = pasted::host_and_port(host);
-        // Anything else stays in the name, which is checked later.
+        // An invalid port stays in the name, which is checked later.
         let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
         let is_name = name.starts_with('[') || !name.contains(':');
         if is_port && is_name { (pasted::unbracketed(name), port) } else { (host, "") }
@@ -188,7 +188,7 @@ fn from_url(text: &str, is_jdbc: bool) -> Result<Pairs, ConfigError> {
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        // In libpq, a plus sign is a plus sign; in Java, it is a space.
+        // In Java, a plus sign is an encoded space; in libpq, it is not.
         pairs.push((pasted::decoded(key, is_jdbc)?.to_string(), pasted::decoded(value, is_jdbc)?));
     }
     Ok(pairs)
@@ -231,7 +231,7 @@ fn from_pairs(text: &str) -> Result<Pairs, ConfigError> {
 }
 
 /// Reads a value, quoted or not, in which `\` escapes the next character (PostgreSQL documentation,
-/// "Connection Strings"). Returns it and the text after it.
+/// "Connection Strings"). Returns the value and the text after it.
 fn read_value(text: &str) -> (Zeroizing<String>, &str) {
     let quoted = text.strip_prefix('\'');
     let mut chars = quoted.unwrap_or(text).chars();
@@ -248,21 +248,21 @@ fn read_value(text: &str) -> (Zeroizing<String>, &str) {
     }
 }
 
-/// Parses Go's form of durations, in whole hours, minutes, seconds and milliseconds; or seconds.
+/// Parses seconds, or a duration in Go's form with whole hours, minutes, seconds and milliseconds.
 fn duration(text: &str) -> Option<Duration> {
-    // Npgsql's form.
+    // Npgsql's form: seconds.
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    // `ms` before `m`, which is its prefix.
+    // `m` is a prefix of `ms`, so `ms` is tried first.
     let units = [("h", 3_600_000), ("ms", 1), ("m", 60_000), ("s", 1_000)];
     let (mut total, mut rest) = (Duration::ZERO, text);
     while !rest.is_empty() {
-        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (unit, millis) = units.iter().find(|(unit, _)| behind.starts_with(unit))?;
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+        let (unit, millis) = units.iter().find(|(unit, _)| after.starts_with(unit))?;
         let millis = number.parse::<u64>().ok()?.checked_mul(*millis)?;
         total = total.checked_add(Duration::from_millis(millis))?;
-        rest = &behind[unit.len()..];
+        rest = &after[unit.len()..];
     }
     (!text.is_empty()).then_some(total)
 }

@@ -1,5 +1,5 @@
-//! What the wire shows about a connection, and which connection a client belongs to, because the
-//! driver does not report it.
+//! The state of a connection, derived from the messages of client and server, and the mapping from
+//! a client to its connection. tokio-postgres reports neither.
 
 use std::{
     collections::HashMap,
@@ -33,20 +33,20 @@ use crate::{
     lock::Lock,
 };
 
-/// Process ID and secret key of a server's session (PostgreSQL documentation, "Canceling Requests
-/// in Progress").
+/// The process ID and the secret key of a server's session (PostgreSQL documentation, "Canceling
+/// Requests in Progress").
 type Key = [u8; 8];
 
-/// The state of one connection, as the wire shows it.
+/// The state of one connection, derived from its messages.
 pub(crate) struct Link {
-    /// What the server may still send.
+    /// The number of bytes that the server may still send.
     pub(crate) allowance: Allowance,
     clock: Arc<dyn Clock>,
     state: Lock<State>,
     settled: Notify,
-    /// Cleared when the server refuses one of them because its result would now have other columns.
+    /// The client's cached statements. They are cleared when the server refuses a stale statement.
     statements: ArcSwapOption<StatementCache>,
-    /// The task of a pool's connection; see [`leashed`].
+    /// The task of a pool's connection; see [`pool_task`].
     driver: Lock<Weak<Slot>>,
     /// Cancels the pending requests when the connection is dropped.
     pub(super) canceller: ArcSwapOption<Canceller>,
@@ -56,14 +56,14 @@ pub(crate) struct Link {
 #[allow(clippy::struct_excessive_bools)] // The flags are independent.
 pub(crate) struct State {
     pub(super) key: Option<Key>,
-    /// A request was sent since the login.
+    /// A request was sent after the login.
     pub(crate) is_used: bool,
     /// The number of requests whose `READY_FOR_QUERY` the server has not sent yet.
     pub(super) unanswered: u64,
     /// The last request ended with `SYNC`.
     last_was_sync: bool,
-    /// The server is waiting for the rows of a COPY.
-    copies: bool,
+    /// The server is waiting for the rows of a `COPY FROM STDIN`.
+    in_copy: bool,
     /// The server's last `READY_FOR_QUERY` reported an open or a failed transaction.
     pub(crate) in_transaction: bool,
     may_have_prepared: bool,
@@ -71,27 +71,27 @@ pub(crate) struct State {
     pub(crate) has_stale_plans: bool,
     /// The server refused a change because it is read-only.
     pub(super) is_read_only: bool,
-    /// When the server was last ready for a query, on the monotonic clock; initially, when the
+    /// The monotonic time of the server's last `READY_FOR_QUERY`; initially, that at which the
     /// connection was opened.
-    pub(super) heard: Duration,
+    pub(super) last_ready: Duration,
     round_trip: Option<Duration>,
-    /// Since when an idle connection looks unfit, and how often it had been checked out by then.
+    /// The time since when the idle connection has looked unfit, and its number of checkouts then.
     suspected: Option<(Duration, usize)>,
 }
 
-/// An idle connection is unfit if it looked so for this long: by then, requests that a dropped
-/// `Statement` or `Transaction` sends are answered.
+/// An idle connection is unfit if it has looked unfit for this long. By then, the server has
+/// answered the requests that a dropped `Statement` or `Transaction` sends.
 pub(crate) const SUSPECTED_FOR: Duration = Duration::from_millis(500);
 
-/// How long a checkout waits for unanswered requests …
+/// The shortest time that a checkout waits for unanswered requests.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// … or for this many round trips of the connection, if these take longer.
+/// A checkout waits for this many round trips of the connection, if that is longer.
 const GRACE_ROUND_TRIPS: u32 = 4;
 
 impl Link {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        let state = State { heard: clock.monotonic(), ..State::default() };
+        let state = State { last_ready: clock.monotonic(), ..State::default() };
         Self {
             allowance: Allowance::for_login(),
             clock,
@@ -108,14 +108,14 @@ impl Link {
         *self.state.lock()
     }
 
-    /// Waits for a short time until the server has answered all requests. Returns whether it has.
+    /// Waits briefly until the server has answered all requests. Returns whether it has.
     pub(crate) async fn settles(&self) -> bool {
         let round_trip = self.state().round_trip.unwrap_or_default();
         let grace = GRACE.max(round_trip * GRACE_ROUND_TRIPS);
         let settled = async {
             loop {
                 let mut notified = pin!(self.settled.notified());
-                // From here on, no notification is missed.
+                // A notification after this call is not missed.
                 notified.as_mut().enable();
                 if self.state().is_settled() {
                     return;
@@ -127,38 +127,38 @@ impl Link {
     }
 
     /// Records that one round trip took at most this long.
-    pub(super) fn took(&self, round_trip: Duration) {
+    pub(super) fn record_round_trip(&self, round_trip: Duration) {
         let mut state = self.state.lock();
         state.round_trip =
             state.round_trip.map(|before| before.min(round_trip)).or(Some(round_trip));
     }
 
-    /// Ends the login: further messages are requests.
+    /// Records that the login is complete: further messages are requests.
     pub(super) fn logged_in(&self) {
         self.allowance.lift();
         let mut state = self.state.lock();
         (state.is_used, state.unanswered) = (false, 0);
     }
 
-    /// Makes the link clear the client's cached statements once one of them is stale.
+    /// Registers the client's cached statements, to clear them when one of them is stale.
     pub(crate) fn clears(&self, client: &ClientWrapper) {
         self.statements.store(Some(client.statement_cache.clone()));
     }
 
-    /// Takes the canceller if the server has not answered yet. To end a COPY, closing the
-    /// connection is enough.
+    /// Takes the canceller, and returns it if a request is pending. A COPY needs no cancellation:
+    /// closing the connection ends it.
     pub(super) fn take_canceller(&self) -> Option<Arc<Canceller>> {
         self.canceller.swap(None).filter(|_| self.state().unanswered > 0)
     }
 
-    /// Takes the task of a pool's connection away from the pool.
+    /// Takes the task that drives the connection, so that the pool cannot abort it.
     pub(super) fn take_driver(&self) -> Option<AbortOnDropHandle<()>> {
         self.driver.lock().upgrade()?.lock().take()
     }
 
-    /// Returns why an idle connection with this number of checkouts must be closed, if it looked
-    /// unfit before and was not checked out since.
-    pub(crate) fn look_at_idle(&self, lent: usize) -> Option<RetireReason> {
+    /// Checks an idle connection with this number of checkouts. Returns why it must be closed, if
+    /// it has looked unfit for [`SUSPECTED_FOR`] without being checked out.
+    pub(crate) fn look_at_idle(&self, checkouts: usize) -> Option<RetireReason> {
         let now = self.clock.monotonic();
         let mut state = self.state.lock();
         let reason = match (state.is_settled(), state.in_transaction) {
@@ -170,18 +170,18 @@ impl Link {
             }
         };
         match state.suspected {
-            Some((since, before)) if before == lent => {
+            Some((since, before)) if before == checkouts => {
                 (now.saturating_sub(since) >= SUSPECTED_FOR).then_some(reason)
             }
             _ => {
-                state.suspected = Some((now, lent));
+                state.suspected = Some((now, checkouts));
                 None
             }
         }
     }
 
-    /// Whether SQL may have prepared a statement since the last call, by `PREPARE`, or in a block
-    /// or a procedure.
+    /// Returns whether SQL may have prepared a statement since the last call, by `PREPARE`, `DO` or
+    /// `CALL`.
     pub(super) fn take_may_have_prepared(&self) -> bool {
         std::mem::take(&mut self.state.lock().may_have_prepared)
     }
@@ -204,7 +204,7 @@ impl Link {
                 state.may_have_prepared = true;
             }
             (message::COPY_IN, _) => {
-                state.copies = true;
+                state.in_copy = true;
                 // The server ignores the Sync that was sent with the statement.
                 state.unanswered = state.unanswered.saturating_sub(state.last_was_sync.into());
             }
@@ -218,7 +218,7 @@ impl Link {
             },
             (message::READY_FOR_QUERY, [status, ..]) => {
                 state.in_transaction = *status != message::IDLE;
-                (state.heard, state.copies) = (self.clock.monotonic(), false);
+                (state.last_ready, state.in_copy) = (self.clock.monotonic(), false);
                 // The login's `READY_FOR_QUERY` does not answer a request.
                 state.unanswered = state.unanswered.saturating_sub(1);
                 if state.is_settled() {
@@ -230,12 +230,12 @@ impl Link {
     }
 }
 
-/// A task, until it is taken.
+/// The task that drives a connection; `None` once it was taken.
 type Slot = Lock<Option<AbortOnDropHandle<()>>>;
 
-/// Returns the task of a connection as a pool gets it. The pool aborts it together with the client,
-/// which closes the connection unless [`Link::take_driver`] has taken its own task.
-pub(super) fn leashed(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<()> {
+/// Returns a task for the pool that drives the connection. The pool aborts it when it drops the
+/// client. That closes the connection, unless [`Link::take_driver`] has taken the inner task.
+pub(super) fn pool_task(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<()> {
     let slot = Arc::new(Lock::new(Some(driver)));
     *link.driver.lock() = Arc::downgrade(&slot);
     tokio::spawn(poll_fn(move |cx| match &mut *slot.lock() {
@@ -245,9 +245,9 @@ pub(super) fn leashed(driver: AbortOnDropHandle<()>, link: &Link) -> JoinHandle<
 }
 
 impl State {
-    /// Whether the server has answered all requests.
+    /// Returns whether the server has answered all requests.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unanswered == 0 && !self.copies
+        self.unanswered == 0 && !self.in_copy
     }
 }
 
@@ -266,7 +266,7 @@ mod message {
     pub(super) const IDLE: u8 = b'I';
 }
 
-/// The SQLSTATE of "cached plan must not change result type", and of few other errors.
+/// The SQLSTATE of "cached plan must not change result type", and of a few other errors.
 const STALE_PLAN: &[u8] = b"0A000";
 
 /// The SQLSTATE of "cannot execute … in a read-only transaction".
@@ -277,8 +277,8 @@ fn sql_state(fields: &[u8]) -> Option<&[u8]> {
     fields.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"))
 }
 
-/// The links of a connector's connections, by the key of their sessions. `None` for a key that a
-/// server has sent for several.
+/// The links of a connector's connections, by the keys of their sessions. The value is `None` if a
+/// server has sent the key for several connections.
 #[derive(Debug, Default)]
 pub(super) struct Links(Lock<HashMap<Key, Option<Weak<Link>>>>);
 
@@ -291,8 +291,8 @@ impl Links {
         links.entry(key).and_modify(|known| *known = None).or_insert(new);
     }
 
-    /// Returns the link of the connection that the token cancels. `None` if its server sent no key,
-    /// or the same one for several connections.
+    /// Returns the link of the connection that the token cancels; `None` if its server sent no key,
+    /// or the same key for several connections.
     pub(super) fn of(&self, token: &CancelToken) -> Option<Arc<Link>> {
         let key = key(token)?;
         let links = self.0.lock();
@@ -300,8 +300,8 @@ impl Links {
     }
 }
 
-/// Returns the key in a cancellation token. The token does not expose it, but writes it: here into
-/// memory, without waiting.
+/// Returns the key in a cancellation token. The token does not expose it, so this lets the token
+/// send its request into memory.
 fn key(token: &CancelToken) -> Option<Key> {
     let mut written = Vec::new();
     // `S` is the response to `SSLRequest`.

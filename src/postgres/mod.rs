@@ -15,27 +15,27 @@
 //! and tokio-postgres works, including the statement cache, transactions, `GenericClient` and
 //! [`cancel_token`].
 //!
-//! A [`PoolError`] is deadpool's error. It contains this module's [`Error`], which `map_err` takes
-//! out. Returned from `main`, it is printed as its message and its causes.
+//! A [`PoolError`] is deadpool's error and contains this module's [`Error`], which the `map_err`
+//! above extracts. If `main` returns an [`Error`], it is printed with its causes.
 //!
-//! [`pool`] does everything in one call. Step by step: [`Config`] has the servers and settings,
-//! [`Connector`] connects and logs in, and its [`pool_builder`](Connector::pool_builder) builds a
-//! [`Pool`]. [`Connector::warm_up`] connects in advance, and [`close_and_wait`] closes a pool.
+//! [`pool`] combines these steps: [`Config`] contains the servers and settings, [`Connector`]
+//! connects and logs in, and its [`pool_builder`](Connector::pool_builder) builds a [`Pool`].
+//! [`Connector::warm_up`] connects in advance, and [`close_and_wait`] closes a pool.
 //!
 //! # PgBouncer
 //!
-//! Azure's built-in PgBouncer (port 6432) and your own accept the token as the server does.
-//! Versions 1.17 to 1.25 accept at most 2,047 characters (1.16: 995), and tokens of people in many
-//! groups are longer. 1.26 accepts 65,535 bytes. Before 1.25, a password of 1,024 characters or
+//! PgBouncer, Azure's (port 6432) or your own, accepts the token as the password, like the server.
+//! Versions 1.17 to 1.25 accept at most 2,047 characters (1.16: 995), but the token of a person in
+//! many groups is longer. 1.26 accepts 65,535 bytes. Before 1.25, a password of 1,024 characters or
 //! more could crash PgBouncer (PgBouncer's changelog).
 //!
-//! PgBouncer before 1.20 refuses the keyword `options`. Since 1.20, a setting in it applies if
-//! PgBouncer tracks that setting; any other setting is refused, unless `ignore_startup_parameters`
-//! lists it or `options`, and is then ignored.
+//! PgBouncer before 1.20 refuses the keyword `options`. Since 1.20, it applies the settings in
+//! `options` that it tracks. It refuses any other setting, unless `ignore_startup_parameters` lists
+//! that setting or `options`: then the setting is ignored.
 //!
-//! PgBouncer's errors all have SQLSTATE 08P01. By their text, [`Error`] distinguishes a refused
-//! token, a startup parameter, a database that is missing or disabled, a full PgBouncer, and a
-//! PgBouncer that cannot log in to the server.
+//! All errors of PgBouncer have the SQLSTATE 08P01. [`Error`] distinguishes them by their text: a
+//! refused token, a refused startup parameter, a database that is missing or disabled, too many
+//! connections, and a failed login of PgBouncer to the server.
 //!
 //! On Azure, PgBouncer is off until the server parameter `pgbouncer.enabled` is `true`, and the
 //! Burstable tier does not have it ("PgBouncer in Azure Database for PostgreSQL").
@@ -45,24 +45,24 @@
 //! `DISCARD ALL`) before another client gets it. [`Recycling`] works as without PgBouncer.
 //!
 //! **In transaction mode**, Azure's default, all clients with the same user and database share the
-//! server sessions, one transaction at a time. PgBouncer does not reset a session in between.
-//! Another client, possibly of another program, gets whatever a client leaves in a session:
-//! settings such as the tenant of a row-level security policy, `SET ROLE`, temporary tables,
-//! advisory locks, and statements prepared by SQL. [`Recycling`] does not prevent that:
-//! [`Recycling::Clean`] rolls back an open transaction, but it resets whichever session PgBouncer
-//! chooses, including one that another client has just set up. Therefore:
+//! server sessions, one transaction at a time. PgBouncer does not reset a session between
+//! transactions. Another client, possibly of another program, gets the state that a client leaves
+//! in a session: settings such as the tenant of a row-level security policy, `SET ROLE`, temporary
+//! tables, advisory locks, and statements prepared by SQL. [`Recycling`] does not prevent that:
+//! [`Recycling::Clean`] rolls back an open transaction, but it resets the session that PgBouncer
+//! happens to choose, which another client may have just set up. Therefore:
 //!
 //! - Keep state within one transaction: `SET LOCAL` or `set_config('app.tenant', $1, true)`,
-//!   `pg_advisory_xact_lock`, `CREATE TEMP TABLE … ON COMMIT DROP`. All of it ends with the
-//!   transaction, which has the session exclusively.
+//!   `pg_advisory_xact_lock`, `CREATE TEMP TABLE … ON COMMIT DROP`. This state ends with the
+//!   transaction, and no other client uses the session until then.
 //! - For state that must outlive a transaction, use session mode or the server itself (port 5432).
-//! - Drivers prepare statements, which needs PgBouncer 1.21 with `max_prepared_statements`. Its
-//!   default is 200 since PgBouncer 1.24; on Azure it is 0, so set
+//! - Drivers prepare statements, which requires PgBouncer 1.21 and a `max_prepared_statements`
+//!   above 0. The default is 200 since PgBouncer 1.24; on Azure it is 0, so set
 //!   `pgbouncer.max_prepared_statements`.
 //! - Since 1.26, PgBouncer restores each client's own value of every setting that the server
 //!   reports, such as `default_transaction_read_only` (PostgreSQL 14) and `search_path` (18).
 //! - In your own PgBouncer, `server_reset_query_always = 1` resets the session after each
-//!   transaction. It costs a round trip to the server, and the prepared statements.
+//!   transaction. This costs a round trip to the server, and discards the prepared statements.
 //!
 //! # Security
 //!
@@ -122,12 +122,12 @@ use crate::{
     token::Identity,
 };
 
-/// Builds a pool for the database in `config` (a URL, a libpq string, or the form of Npgsql or
-/// pgjdbc, see [`Config`]), with the identity of the environment
-/// ([`credential::from_env`](crate::credential::from_env)). `entra_client_id` selects a
-/// user-assigned identity; credentials of other identities are then not used.
+/// Builds a pool for the database in `config`, with the identity of the environment
+/// ([`credential::from_env`](crate::credential::from_env)). `config` is a URL, a libpq string, or
+/// the form of Npgsql or pgjdbc; see [`Config`]. `entra_client_id` selects a user-assigned
+/// identity; credentials of other identities are then not used.
 ///
-/// It neither connects nor requests a token yet. To share an identity and its tokens between pools,
+/// This neither connects nor requests a token. To share an identity and its tokens between pools,
 /// use [`pool_with`].
 ///
 /// # Errors
@@ -138,12 +138,12 @@ pub fn pool(config: &str) -> Result<Pool, Error> {
     Ok(connector(config)?.pool())
 }
 
-/// Like [`pool`], with the settings that Service Connector and App Service provide in the
-/// environment. An info event names the variables that were used. The first of these that is set is
-/// used:
+/// Like [`pool`], with the settings that Service Connector and App Service provide in environment
+/// variables. An info event names the variables that are used, which are the first of these that
+/// are set:
 ///
 /// 1. `AZURE_POSTGRESQL_CONNECTIONSTRING`, from Service Connector for .NET, Java, Go and Python
-/// 2. the only variable that starts with `POSTGRESQLCONNSTR_`: a connection string of App Service
+/// 2. a variable that starts with `POSTGRESQLCONNSTR_`: a connection string of App Service
 /// 3. separate variables, from Service Connector for Node.js and Django: `AZURE_POSTGRESQL_HOST`,
 ///    `_PORT`, `_DATABASE` (or `_NAME`), `_USER` (or `_USERNAME`) and `_SSL`
 ///
@@ -158,8 +158,8 @@ pub fn pool(config: &str) -> Result<Pool, Error> {
 ///
 /// # Errors
 ///
-/// The errors of [`pool`]; also [`ConfigError::Value`], with the names of the variables, if none of
-/// them is set, or if several variables of App Service are set.
+/// The errors of [`pool`]; also [`ConfigError::Value`], which names the variables, if none of them
+/// is set, or if several variables of App Service are set.
 pub fn pool_from_env() -> Result<Pool, Error> {
     let environment = Environment::from_process();
     let (config, named) = variables::read(&environment)?;
@@ -181,8 +181,8 @@ pub fn connector(config: &str) -> Result<Connector, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::Config`] or [`Error::TlsConfig`], if `config` is invalid. A string that selects an
-/// identity (`entra_client_id`) is refused.
+/// [`Error::Config`] or [`Error::TlsConfig`], if `config` is invalid or selects an identity
+/// (`entra_client_id`).
 pub fn pool_with(identity: &Identity, config: &str) -> Result<Pool, Error> {
     Ok(connector_with(identity, config)?.pool())
 }

@@ -9,15 +9,15 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     Config, Connector, Error, Recycling, RetireReason,
     connector::{Connecting, Spawned},
-    link::leashed,
+    link::pool_task,
     recycling::make_fit,
     replay,
     retire::unfit,
 };
 use crate::connect::{self, PoolState};
 
-/// The unchanged pool of deadpool-postgres: its sizes, time limits, hooks, `status`, `retain` and
-/// `close` are deadpool's own, and it returns [`deadpool_postgres::Client`]s.
+/// The pool of deadpool-postgres, with its sizes, time limits, hooks, `status`, `retain` and
+/// `close`. It returns [`deadpool_postgres::Client`]s.
 pub type Pool = deadpool_postgres::Pool;
 
 /// Builds a [`Pool`].
@@ -32,7 +32,7 @@ pub type PoolError = deadpool_postgres::PoolError;
 pub(super) fn builder(connector: &Connector) -> PoolBuilder {
     let config = connector.config();
     let state = Arc::new(PoolState::new(connector.engine()));
-    // The recycling is a hook, which can give up, cancel and report.
+    // A hook recycles instead, because it can time out, cancel and report.
     let manager = Manager::from_connect(
         config.session.clone(),
         PoolConnect { connector: connector.clone(), state: state.clone() },
@@ -78,8 +78,8 @@ impl deadpool_postgres::Connect for PoolConnect {
             let connector = self.connector.clone();
             async move {
                 let (client, driver, link) =
-                    connector.spawn(began).await.map_err(replay::carrying)?;
-                Ok((client, leashed(AbortOnDropHandle::new(driver), &link)))
+                    connector.spawn(began).await.map_err(replay::wrapped)?;
+                Ok((client, pool_task(AbortOnDropHandle::new(driver), &link)))
             }
         };
         Box::pin(async move {
@@ -92,7 +92,7 @@ impl deadpool_postgres::Connect for PoolConnect {
 fn retire_the_unfit(connector: Connector) -> Hook {
     Hook::sync_fn(move |client: &mut ClientWrapper, metrics| {
         match unfit(connector.config(), client, metrics) {
-            // Logged here, because deadpool drops the error of a hook.
+            // Counted here, because deadpool drops the error of a hook.
             Some(reason) => {
                 connector.metrics().retired(reason);
                 Err(HookError::message(reason.to_string()))
@@ -114,8 +114,8 @@ fn recycle(connector: Connector, state: Arc<State>) -> Hook {
     })
 }
 
-/// A cleaning that continues if its caller gives up: the next caller adopts the connection, as with
-/// a login.
+/// A cleaning that continues in the background if its caller gives up. The next caller then gets
+/// the connection, like that of an abandoned login.
 struct Cleaning<'a> {
     connector: Connector,
     state: Arc<State>,
@@ -124,7 +124,7 @@ struct Cleaning<'a> {
 }
 
 impl Cleaning<'_> {
-    /// Returns `None` if the connection must be dropped with its cleaning.
+    /// Continues in the background. Returns `None` if that is not possible.
     fn go_on(&mut self) -> Option<()> {
         Handle::try_current().ok()?;
         let link = self.connector.link(&self.client.cancel_token())?;
@@ -134,8 +134,8 @@ impl Cleaning<'_> {
         let connector = self.connector.clone();
         self.state.flights.go_on(async move {
             match make_fit(&connector, &client).await {
-                Ok(()) => Ok((client, leashed(driver, &link))),
-                Err(reason) => Err(replay::carrying(Error::Retired { reason })),
+                Ok(()) => Ok((client, pool_task(driver, &link))),
+                Err(reason) => Err(replay::wrapped(Error::Retired { reason })),
             }
         });
         Some(())

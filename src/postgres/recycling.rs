@@ -10,19 +10,19 @@ use tokio_postgres::{
 use super::{Connector, RetireReason, is_transient, link::Link};
 use crate::clock;
 
-/// How a connection is cleaned before its next borrower gets it. The names are those of
+/// The cleaning of a connection before its next borrower gets it. The names are those of
 /// deadpool-postgres' [`RecyclingMethod`](deadpool_postgres::RecyclingMethod); the default is
 /// different.
 ///
-/// A connection with a dropped query is closed and the query cancelled, either by the maintenance,
-/// or at the checkout if the query does not complete within 100 ms. With [`Fast`](Self::Fast), a
-/// borrower that comes before the maintenance waits for the query.
+/// If a borrower drops a running query, the query is cancelled and the connection closed: by the
+/// maintenance, or at the next checkout if the query does not complete within 100 ms. With
+/// [`Fast`](Self::Fast), a borrower that comes before the maintenance waits for the query.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Recycling {
-    /// Nothing of one borrower's session reaches the next, except as listed below: an open
-    /// transaction is rolled back, and role, settings, cursors, listened channels, advisory locks,
-    /// temporary tables and the memory of sequences are reset. One round trip.
+    /// Resets the session, except for the state listed below: rolls back an open transaction, and
+    /// resets role, settings, cursors, listened channels, advisory locks, temporary tables and the
+    /// cached values of sequences. This takes one round trip.
     ///
     /// The driver's prepared statements remain, and with them the statement cache. Their names
     /// (`s0`, `s1`, …) can be guessed, and SQL can replace one of them (`DEALLOCATE s0; PREPARE s0
@@ -35,20 +35,20 @@ pub enum Recycling {
     ///
     /// - A custom setting that was set (`SET app.tenant = …`) becomes an empty string and not NULL:
     ///   compare with `nullif(current_setting('app.tenant', true), '')`.
-    /// - The seed of `setseed`, and what extensions and procedural languages keep in the session's
-    ///   memory. Connections of `dblink` stay open, with the rights of the user who opened them:
-    ///   close them before the connection is returned, or in the hook below.
-    /// - A statement that was prepared by a function in a query (`SELECT f()`, where `f` runs
-    ///   `EXECUTE 'PREPARE …'`), because the protocol does not show it. The adapters for
-    ///   diesel-async and sqlx look for it each time.
-    /// - Cached statements that `DEALLOCATE` or `DISCARD ALL` removed without the driver's
-    ///   knowledge. Their next use fails (SQLSTATE 26000), and lookups of types may fail as well:
+    /// - The seed of `setseed`, and the state of extensions and procedural languages in the
+    ///   session's memory. Connections of `dblink` stay open, with the rights of the user who
+    ///   opened them: close them before the connection is returned, or in the hook below.
+    /// - A statement that a function in a query prepared (`SELECT f()`, where `f` runs `EXECUTE
+    ///   'PREPARE …'`), because no message of the protocol reports it. The adapters for
+    ///   diesel-async and sqlx check for such statements each time.
+    /// - References in the statement cache to statements that `DEALLOCATE` or `DISCARD ALL`
+    ///   removed. Their next use fails (SQLSTATE 26000), and lookups of types may fail as well:
     ///   take such a connection out of the pool.
     ///
-    /// The first two would also remain after `DISCARD ALL`. In PgBouncer's transaction mode, a
+    /// `DISCARD ALL` would not reset the first two either. In PgBouncer's transaction mode, a
     /// session does not belong to one borrower: see [PgBouncer](crate::postgres#pgbouncer).
     ///
-    /// A hook that closes the named connections of `dblink`, with another round trip:
+    /// This hook closes the named connections of `dblink`, with another round trip:
     ///
     /// ```no_run
     /// # fn pool(connector: entra_pool::postgres::Connector) -> Result<(), Box<dyn std::error::Error>> {
@@ -63,22 +63,22 @@ pub enum Recycling {
     /// ```
     #[default]
     Clean,
-    /// Resets nothing; a round trip checks the connection.
+    /// Does not reset the session. A round trip checks the connection.
     Verified,
-    /// Resets nothing and sends nothing: only for borrowers that leave nothing in the session. The
-    /// maintenance closes idle connections in a transaction.
+    /// Neither resets the session nor sends a request: only for borrowers that leave no state in
+    /// the session. The maintenance closes idle connections in a transaction.
     Fast,
-    /// Runs only these statements.
+    /// Runs only these statements, in one round trip.
     Custom(String),
 }
 
-/// The statements of deadpool-postgres, which are `DISCARD ALL` without the part that removes
-/// prepared statements, and `RESET ROLE`, because `RESET ALL` does not reset the role.
+/// The statements of deadpool-postgres (`DISCARD ALL` without `DEALLOCATE ALL`), and `RESET ROLE`,
+/// because `RESET ALL` does not reset the role.
 const RESET: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; UNLISTEN *; \
                      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ";
 
-/// Used if it is unknown whether a transaction is open. `ROLLBACK` alone would log a warning on the
-/// server at every checkout without a transaction. In a failed transaction, `BEGIN` fails.
+/// Ends a transaction if it is unknown whether one is open. Without a transaction, `ROLLBACK` alone
+/// would log a warning on the server at every checkout. In a failed transaction, `BEGIN` fails.
 const ROLL_BACK_ANY: &str = "BEGIN; ROLLBACK; ";
 
 /// Fails if SQL has prepared a statement.
@@ -86,11 +86,11 @@ const CHECK: &str = "SELECT ('prepared by SQL: ' || name)::int \
                      FROM pg_catalog.pg_prepared_statement() WHERE from_sql;";
 
 impl Recycling {
-    /// If the recycling takes longer, the connection is closed.
+    /// The timeout of the recycling, after which the connection is closed.
     pub(crate) const LIMIT: Duration = Duration::from_secs(2);
 
-    /// Returns the statements for one round trip, for a driver without further information about
-    /// the session; `None` if nothing is to be sent.
+    /// Returns the statements for one round trip, for a driver that does not track the session's
+    /// state; `None` if no request is needed.
     pub(crate) fn sql(&self) -> Option<String> {
         match self {
             Self::Clean => Some([ROLL_BACK_ANY, RESET, CHECK].concat()),
@@ -111,15 +111,15 @@ impl Recycling {
     }
 }
 
-/// Prepares a connection for its next borrower, as configured. After an error, the connection is
-/// counted as retired and must be dropped, which cancels what is still running.
+/// Cleans a connection for its next borrower, as configured. After an error, the connection has
+/// been counted as retired and must be dropped, which cancels a running query.
 pub(crate) async fn make_fit(connector: &Connector, client: &Client) -> Result<(), RetireReason> {
     let link = connector.link(&client.cancel_token());
     let running = connector.config().recycling.run(client, link.as_deref());
     make_fit_by(connector, link.as_deref(), running, is_lost).await
 }
 
-/// Whether the connection failed, and not only a statement.
+/// Returns whether the connection failed, and not only a statement.
 fn is_lost(error: &tokio_postgres::Error) -> bool {
     let severity = error.as_db_error().and_then(DbError::parsed_severity);
     severity != Some(Severity::Error) && is_transient(error)
@@ -134,7 +134,7 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
 ) -> Result<(), RetireReason> {
     let recycling = async {
         if let Some(link) = link {
-            if connector.silent_server().includes(link.state().heard) {
+            if connector.silent_server().includes(link.state().last_ready) {
                 return Err(RetireReason::Silent);
             }
             if !link.settles().await {
@@ -150,8 +150,8 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
         match clock::timeout(&**connector.clock(), Recycling::LIMIT, cleaning).await {
             Ok(Ok(())) => {
                 if let Some(link) = link {
-                    connector.silent_server().heard(link.state().heard);
-                    link.took(connector.clock().monotonic().saturating_sub(began));
+                    connector.silent_server().heard(link.state().last_ready);
+                    link.record_round_trip(connector.clock().monotonic().saturating_sub(began));
                 }
                 Ok(())
             }
@@ -162,8 +162,8 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
                 Err(RetireReason::Recycling)
             }
             Err(clock::Elapsed) => {
-                // A request of the borrower may have been sent only now. Rolling back a large
-                // transaction takes time.
+                // With another unanswered request, or while a large transaction is rolled back, a
+                // healthy server may also take this long.
                 if link.is_some_and(|link| link.state().unanswered == 1) && !may_roll_back {
                     connector.silent_server().silent(began);
                 }
@@ -175,8 +175,8 @@ pub(crate) async fn make_fit_by<E: Error + 'static>(
     fit.inspect_err(|reason| connector.metrics().retired(*reason))
 }
 
-/// Counts the connection as retired if its caller gives up while it is prepared, because its pool
-/// then drops it.
+/// Counts the connection as retired if its caller gives up during the cleaning, because its pool
+/// then drops the connection.
 #[cfg(any(feature = "bb8", feature = "diesel-async"))]
 pub(crate) async fn counted<T>(connector: &Connector, making_fit: impl Future<Output = T>) -> T {
     struct GivenUp<'a>(Option<&'a Connector>);
@@ -195,7 +195,7 @@ pub(crate) async fn counted<T>(connector: &Connector, making_fit: impl Future<Ou
     fit
 }
 
-/// Cleans the session. Without a link, it is unknown what the borrower did.
+/// Cleans the session. Without a link, the state of the session is unknown.
 async fn clean(client: &Client, link: Option<&Link>) -> Result<(), tokio_postgres::Error> {
     // A `ROLLBACK` of the borrower may still be in progress.
     let in_transaction = || link.map(|link| link.state().in_transaction);
@@ -215,8 +215,8 @@ async fn clean(client: &Client, link: Option<&Link>) -> Result<(), tokio_postgre
     Ok(())
 }
 
-/// Runs `sql` like `batch_execute`, which reads all available responses within one poll. If
-/// responses keep arriving, a time limit would never apply.
+/// Runs `sql` like `batch_execute`, which reads all available responses within one poll, but yields
+/// between them: otherwise, a time limit would never apply while responses keep arriving.
 async fn execute(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     let mut answers = pin!(client.simple_query_raw(sql).await?.enumerate());
     while let Some((count, answer)) = answers.next().await {

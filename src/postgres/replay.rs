@@ -1,8 +1,8 @@
 //! Creates errors of tokio-postgres.
 //!
 //! [`deadpool_postgres::Connect`] must return a [`tokio_postgres::Error`], which has no public
-//! constructor. Therefore tokio-postgres reads a response from memory that causes the intended
-//! error. This needs no socket, and never waits.
+//! constructor. Therefore, tokio-postgres reads from memory a response that causes the intended
+//! error. This needs no socket and never waits.
 
 use std::io::{self, Cursor};
 
@@ -18,13 +18,13 @@ use tokio_util::io::StreamReader;
 use super::{Error, error::io_kind};
 use crate::{connect::Sent, token::with_causes};
 
-/// Returns an error whose source is `error`; [`Error::within`] finds it again.
-pub(super) fn carrying(error: Error) -> tokio_postgres::Error {
-    unreadable(io::Error::other(error))
+/// Wraps `error` in a driver's error, in which [`Error::within`] finds it.
+pub(super) fn wrapped(error: Error) -> tokio_postgres::Error {
+    from_io(io::Error::other(error))
 }
 
 /// Returns an error whose source is `error`.
-pub(super) fn unreadable(error: io::Error) -> tokio_postgres::Error {
+pub(super) fn from_io(error: io::Error) -> tokio_postgres::Error {
     play(Err(error))
 }
 
@@ -35,7 +35,7 @@ pub(super) fn record(error: &DbError) -> Vec<u8> {
 
 /// Returns the error without any of the tokens that were `sent`: each of its texts becomes an
 /// [`excerpt`](Sent::excerpt).
-pub(super) fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
+pub(super) fn redacted(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::Error {
     if let Some(server) = error.as_db_error() {
         return play(Ok(error_response(server, &|text| sent.excerpt(text))));
     }
@@ -46,7 +46,7 @@ pub(super) fn fit(error: tokio_postgres::Error, sent: &Sent) -> tokio_postgres::
     let closed = error.is_closed().then_some(io::ErrorKind::UnexpectedEof);
     let kind = io_kind(&error).or(closed).unwrap_or(io::ErrorKind::Other);
     let shown = shown.strip_prefix("error communicating with the server: ").unwrap_or(&shown);
-    unreadable(io::Error::new(kind, shown))
+    from_io(io::Error::new(kind, shown))
 }
 
 /// Returns a client whose connection is closed.
@@ -56,7 +56,7 @@ pub(super) fn closed_client() -> Option<Client> {
     connect_raw(answers).ok()
 }
 
-/// Returns the error of a login to a server whose `answer` is an error or cannot be read.
+/// Returns the error of a login whose response is `answer`: an error response, or an I/O error.
 pub(super) fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     let answers = StreamReader::new(stream::iter([answer.map(Cursor::new)]));
     match connect_raw(answers) {
@@ -65,7 +65,7 @@ pub(super) fn play(answer: io::Result<Vec<u8>>) -> tokio_postgres::Error {
     }
 }
 
-/// Logs in to a server that sends these responses.
+/// Logs in to a server in memory that sends these responses.
 fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_postgres::Error> {
     let mut config = tokio_postgres::Config::new();
     config.user("").ssl_mode(SslMode::Disable);
@@ -77,8 +77,8 @@ fn connect_raw(answers: impl AsyncRead + Unpin) -> Result<Client, tokio_postgres
 }
 
 /// Encodes an `ErrorResponse` (PostgreSQL documentation, "Message Formats" and "Error and Notice
-/// Message Fields"), with its texts converted by `fit`. A SQLSTATE has five letters or digits.
-fn error_response(error: &DbError, fit: &dyn Fn(&str) -> String) -> Vec<u8> {
+/// Message Fields"), with its texts converted by `redacted`. A SQLSTATE has five letters or digits.
+fn error_response(error: &DbError, redacted: &dyn Fn(&str) -> String) -> Vec<u8> {
     let (position, inner) = match error.position() {
         None => (None, None),
         Some(ErrorPosition::Original(at)) => (Some(at.to_string()), None),
@@ -110,7 +110,7 @@ fn error_response(error: &DbError, fit: &dyn Fn(&str) -> String) -> Vec<u8> {
         (b'L', line.as_deref()),
         (b'R', error.routine()),
     ];
-    response_of(fields.iter().filter_map(|(kind, value)| Some((*kind, fit((*value)?)))))
+    response_of(fields.iter().filter_map(|(kind, value)| Some((*kind, redacted((*value)?)))))
 }
 
 /// Encodes an `ErrorResponse` with these fields.
@@ -162,7 +162,7 @@ mod tests {
         let repeated = play(Ok(record(before)));
         assert_eq!(repeated.as_db_error(), Some(before));
         let sent = Sent::default();
-        let shown = fit(repeated, &sent);
+        let shown = redacted(repeated, &sent);
         assert_eq!(shown.as_db_error(), Some(before));
         let long = server_error(&[(b'S', "FATAL"), (b'C', "28P01"), (b'M', &"x".repeat(100_000))]);
         assert_eq!(long.as_db_error().unwrap().message().len(), 100_000);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn this_crates_error_is_found_inside_the_drivers_error() {
-        let error = carrying(Error::NoUser { principal: "shop".into() });
+        let error = wrapped(Error::NoUser { principal: "shop".into() });
         assert!(matches!(Error::within(&error), Some(Error::NoUser { .. })));
         let text = format!("{:?}", std::error::Error::source(&error).unwrap().to_string());
         assert!(text.contains("shop"), "{text}");

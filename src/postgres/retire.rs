@@ -8,7 +8,7 @@ use deadpool_postgres::{ClientWrapper, Metrics};
 use super::Config;
 use crate::connect::{RetireReason, jittered};
 
-/// Returns why a connection must not be used again, as far as is known without a request.
+/// Returns why a connection must not be used again, without sending a request.
 pub(crate) fn unfit(
     config: &Config,
     client: &ClientWrapper,
@@ -20,9 +20,8 @@ pub(crate) fn unfit(
     time_limit_reached(config, metrics)
 }
 
-/// Returns why a connection must not be used again, judging by its pool's metrics.
-///
-/// They use deadpool's [`Instant`] and not the injected clock.
+/// Returns which time limit the connection has reached, according to its pool's metrics. These use
+/// [`Instant`] and not the injected clock.
 fn time_limit_reached(config: &Config, metrics: &Metrics) -> Option<RetireReason> {
     let age = metrics.age();
     let lifetime = config.max_lifetime.map(|limit| jittered(limit, jitter(metrics.created)));

@@ -9,7 +9,7 @@ use crate::{
 
 const AZURE: &str = "host=a.postgres.database.azure.com user=u dbname=d";
 
-/// Expected results for the refused strings in `tests/cases`: the ID, and parts of the error.
+/// The refused strings in `tests/cases`: the ID, and the parts that the error must contain.
 const REFUSED: &[(&str, &[&str])] = &[
     ("P07", &["SQLAlchemy URL", "write postgresql://"]),
     (
@@ -45,7 +45,7 @@ fn pasted_strings_parse_or_are_refused_with_useful_advice() {
         }
         seen += 1;
         let read = string.replace("\\n", "\n").parse::<Config>();
-        // The scope is determined when a connector is created.
+        // `parse` does not determine the scope; a connector does.
         let read = read.and_then(|config| config.token_scope().map(|scope| (config, scope)));
         if expected == "err" {
             let (_, parts) = REFUSED.iter().find(|(it, _)| *it == id).expect(id);
@@ -93,7 +93,7 @@ fn ignored_keywords_never_change_encryption_verification_target_or_identity() {
     for name in names {
         for value in ["true", "false", "0", "1", "x", "disable", "a.example"] {
             let string = format!("{AZURE} {}={value}", name.replace(' ', "_"));
-            // A setting or the selection of an identity is an error of `parse`.
+            // `parse` refuses a session's setting and the selection of an identity.
             let Ok(config) = string.parse::<Config>() else { continue };
             accepted += 1;
             assert_eq!(format!("{config:?}"), bare, "{string}");

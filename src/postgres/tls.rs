@@ -1,4 +1,4 @@
-//! TLS for one connect, with its progress reported.
+//! TLS for one connect, which reports its progress.
 
 use std::{convert::Infallible, io, pin::Pin, sync::Arc};
 
@@ -30,8 +30,8 @@ pub(super) fn make(config: &super::Config) -> Result<MakeRustlsConnect, Error> {
     Ok(MakeRustlsConnect::new(tls))
 }
 
-/// TLS that reports to an [`Attempt`] when it is requested, when the handshake starts and when it
-/// is complete.
+/// A TLS connector that reports to an [`Attempt`] when TLS is requested, when the handshake starts
+/// and when the handshake is complete.
 #[derive(Clone)]
 pub(super) struct Watched<T> {
     pub(super) tls: T,

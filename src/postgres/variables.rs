@@ -17,7 +17,7 @@ use crate::{
 const STRING: &str = "AZURE_POSTGRESQL_CONNECTIONSTRING";
 const ID: &str = "AZURE_POSTGRESQL_CLIENTID";
 
-/// Separate variables; each client type has its own.
+/// The separate variables of all client types, and their keywords.
 const VARIABLES: &[(&str, &str)] = &[
     ("AZURE_POSTGRESQL_HOST", "host"),
     ("AZURE_POSTGRESQL_PORT", "port"),

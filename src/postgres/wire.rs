@@ -1,4 +1,4 @@
-//! The stream under tokio-postgres, which reports what client and server send to a [`Link`].
+//! The stream below tokio-postgres, which reports the messages of client and server to a [`Link`].
 
 #[cfg(any(test, fuzzing))]
 mod testing;
@@ -18,16 +18,15 @@ use super::{link::Link, tls::Stream};
 #[cfg_attr(not(fuzzing), allow(unreachable_pub, unused_imports))]
 pub use testing::follows_alike;
 
-/// A message's type and its length, which includes itself but not the type (PostgreSQL
+/// The size of a message's type and length. The length includes itself but not the type (PostgreSQL
 /// documentation, "Message Formats").
 const HEAD: usize = 1 + 4;
 
-/// The part of a message's body that [`Link`] inspects: the SQLSTATE of an error comes after its
-/// severity, which is sent in the server's language and in English.
-const LOOKED_AT: usize = 64;
+/// The number of bytes of a message's body that [`Link`] inspects. The SQLSTATE of an error comes
+/// after its severity, which is sent in the server's language and in English.
+const INSPECTED: usize = 64;
 
-/// A TLS stream whose messages are followed. (It is part of public types, but cannot be named
-/// itself.)
+/// A TLS stream that reports its messages. (It is part of public types, but users cannot name it.)
 pub struct Wire {
     /// `None` after the stream was dropped, and in tests.
     stream: Option<Stream>,
@@ -58,12 +57,12 @@ impl Wire {
     }
 }
 
-/// If the socket were closed while a query runs, the query would continue: PgBouncer no longer
-/// knows its client, and the server notices only when it sends rows.
+/// Cancels a running query. If the socket were just closed, the query would continue: PgBouncer no
+/// longer knows its client, and the server notices only when it sends rows.
 impl Drop for Wire {
     fn drop(&mut self) {
         if let Some(canceller) = self.link.take_canceller() {
-            // A server that keeps sending rows notices when the socket is closed.
+            // Limits further reads: a server that sends rows notices when the socket is closed.
             self.link.allowance.restrict();
             let nothing = Self::new(None, self.link.clone());
             canceller.finish(std::mem::replace(self, nothing));
@@ -71,11 +70,11 @@ impl Drop for Wire {
     }
 }
 
-/// Follows messages, in pieces of any size.
+/// Finds the messages in a stream that arrives in pieces of any size.
 #[derive(Debug)]
 struct Messages {
     /// The start of the current message: its head, and what [`Link`] inspects.
-    start: [u8; HEAD + LOOKED_AT],
+    start: [u8; HEAD + INSPECTED],
     /// The number of bytes of the current message so far.
     have: usize,
 }
@@ -83,11 +82,11 @@ struct Messages {
 impl Messages {
     /// Counts this many bytes of the first message as read.
     fn with(have: usize) -> Self {
-        Self { start: [0; HEAD + LOOKED_AT], have }
+        Self { start: [0; HEAD + INSPECTED], have }
     }
 
-    /// Calls `look` with the type of each complete message and the beginning of its body.
-    fn pass(&mut self, mut bytes: &[u8], look: impl Fn(u8, &[u8])) {
+    /// Calls `on_message` with the type of each complete message and the beginning of its body.
+    fn feed(&mut self, mut bytes: &[u8], on_message: impl Fn(u8, &[u8])) {
         while !bytes.is_empty() {
             // The head comes first and contains the length.
             let end = if self.have < HEAD { HEAD } else { self.length() };
@@ -97,7 +96,7 @@ impl Messages {
             bytes = later;
             if self.have >= HEAD && self.have == self.length() {
                 let end = self.have.min(self.start.len());
-                look(self.start[0], &self.start[HEAD..end]);
+                on_message(self.start[0], &self.start[HEAD..end]);
                 self.have = 0;
             }
         }
@@ -125,7 +124,7 @@ impl AsyncRead for Wire {
             // The connection is closed, and its queries with it.
             drop(this.link.take_canceller());
         }
-        this.received.pass(read, |kind, body| this.link.received(kind, body));
+        this.received.feed(read, |kind, body| this.link.received(kind, body));
         Poll::Ready(outcome)
     }
 }
@@ -138,7 +137,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let count = ready!(this.stream().poll_write(cx, bytes))?;
-        this.sent.pass(&bytes[..count], |kind, _| this.link.sent(kind));
+        this.sent.feed(&bytes[..count], |kind, _| this.link.sent(kind));
         Poll::Ready(Ok(count))
     }
 
@@ -148,8 +147,8 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.link.state().key.is_none() {
-            // A cancellation: the server closes the connection when it has processed the request.
-            // Errors also end it.
+            // This is a cancellation. The server closes the connection when it has processed the
+            // request, so wait for that or for an error.
             let mut rest = [0; 64];
             let mut buffer = ReadBuf::new(&mut rest);
             while ready!(self.stream().poll_read(cx, &mut buffer)).is_ok() {
@@ -178,14 +177,14 @@ mod tests {
         [&[kind][..], &length, body].concat()
     }
 
-    /// Sends a client's and then a server's messages, in pieces of any size.
+    /// Feeds a client's and then a server's messages, in pieces of each size.
     fn passed(sent: &[u8], received: &[u8], check: impl Fn(&Link)) {
         for size in 1..=received.len().max(sent.len()) {
             let link = Arc::new(Link::default());
             let mut wire = Wire::new(None, link.clone());
-            sent.chunks(size).for_each(|piece| wire.sent.pass(piece, |kind, _| link.sent(kind)));
+            sent.chunks(size).for_each(|piece| wire.sent.feed(piece, |kind, _| link.sent(kind)));
             let receive = |kind, body: &[u8]| link.received(kind, body);
-            received.chunks(size).for_each(|piece| wire.received.pass(piece, receive));
+            received.chunks(size).for_each(|piece| wire.received.feed(piece, receive));
             check(&link);
             assert_eq!((wire.sent.have, wire.received.have), (0, 0), "whole messages");
         }
@@ -241,10 +240,10 @@ mod tests {
             let link = Link::default();
             let mut wire = Wire::new(None, Arc::new(Link::default()));
             let receive = |wire: &mut Wire, bytes: &[u8]| {
-                wire.received.pass(bytes, |kind, body| link.received(kind, body));
+                wire.received.feed(bytes, |kind, body| link.received(kind, body));
             };
             receive(&mut wire, received[0]);
-            wire.sent.pass(&after_startup(&sent), |kind, _| link.sent(kind));
+            wire.sent.feed(&after_startup(&sent), |kind, _| link.sent(kind));
             received[1..].iter().for_each(|message| receive(&mut wire, message));
             let state = link.state();
             assert_eq!((state.is_settled(), state.in_transaction), (settled, in_transaction));
@@ -282,7 +281,7 @@ mod tests {
     #[test]
     fn impossible_lengths_are_ignored() {
         let mut messages = Messages::with(0);
-        messages.pass(&[0; 64], |_, _| ());
-        messages.pass(&[0xff; 64], |_, _| ());
+        messages.feed(&[0; 64], |_, _| ());
+        messages.feed(&[0xff; 64], |_, _| ());
     }
 }

@@ -10,7 +10,7 @@ use super::{
     Reason, Scope, Token, TokenCredential, TokenError,
     policy::{Now, Verdict},
     request::LastTry,
-    state::{Core, Flight, Notice, Outcome, RenewStep, Step},
+    state::{Core, Notice, Outcome, PendingRequest, RenewStep, Step},
     utc,
 };
 use crate::{
@@ -24,24 +24,25 @@ use crate::{
 /// [`Identity::tokens`](super::Identity::tokens) to get a cache.
 ///
 /// * [`token`](Self::token) returns a fresh token without locking or allocating.
-/// * From the refresh point on it still returns the token at once, and starts one request for the
-///   next token in the background. The refresh point is the provider's hint, or up to a tenth
-///   earlier. Without a hint it is drawn at random for each token, between half and three
-///   quarters of its lifetime (four fifths of a lifetime below 10 minutes), so that processes
-///   that started together do not refresh together.
-/// * No caller waits while a usable token exists, whatever the provider does. In the last 30 s
-///   (or the last tenth of the lifetime, if that is shorter) a caller waits for the next token
+/// * From the token's refresh point on, `token` still returns the cached token at once, and starts
+///   one request for the next token in the background. If the provider recommends a time for the
+///   refresh, the refresh point is that time, or up to a tenth earlier. Otherwise it is random,
+///   between half and three quarters of the token's lifetime (four fifths of a lifetime below 10
+///   minutes), so that processes that started together do not refresh together.
+/// * Until 30 s before the expiry (or a tenth of the lifetime, if that is shorter), no caller
+///   waits, even if the provider does not respond. Afterwards, a caller waits for the next token
 ///   for up to half of the remaining time, and then gets the old token.
 /// * Without a usable token, all callers wait for the same request. The request is a separate
 ///   task in the runtime of the caller that started it, so a caller that gives up does not cancel
 ///   it. (While that runtime is not driven, such as a `current_thread` runtime between two calls
 ///   of `block_on`, the other callers time out; after 3 minutes the next caller starts another
 ///   request.)
-/// * Errors are not cached: the first caller later than 1 s after a failure causes another
-///   request. While the credential is unavailable or refuses, this pause doubles up to 30 s.
+/// * For 1 s after a failure, callers without a usable token get the same error. Then the next
+///   caller starts another request. While the credential is unavailable or refuses, this time
+///   doubles up to 30 s.
 ///
-/// The cache compares the expiry with the wall clock on every call, so a machine that slept and a
-/// throttled container are handled. [The manual](crate::manual::tokens) has all numbers.
+/// Every call compares the expiry with the wall clock, which also advances while the machine sleeps
+/// or the container is throttled. [The manual](crate::manual::tokens) has all numbers.
 #[derive(Clone)]
 pub struct TokenCache(pub(super) Arc<Inner>);
 
@@ -57,9 +58,9 @@ pub(super) struct Inner {
     keeping_fresh: SingleTask,
 }
 
-/// How often the background task checks the token: a timer does not notice that the machine
-/// slept or that the wall clock was set.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// The longest time between two checks of the background task, because a timer does not notice that
+/// the machine slept or that the wall clock was set.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 impl TokenCache {
     pub(super) fn new(
@@ -94,16 +95,16 @@ impl TokenCache {
         }
     }
 
-    /// Returns another token than `instead_of`, which a server has refused; `None` if the
+    /// Returns a token that replaces `instead_of`, which a server has refused; `None` if the
     /// provider has no other token.
     ///
-    /// The refused token becomes suspect, but remains usable for other callers until another one
-    /// arrives or it expires. Concurrent callers share one request. If the provider returns the
-    /// same token again, the cache sends no further request for this reason for 1 second.
+    /// Other callers still get the refused token until another token arrives or it expires.
+    /// Concurrent callers share one request. If the provider returns the same token again, `renew`
+    /// returns `None` for 1 s without another request.
     ///
     /// # Errors
     ///
-    /// [`TokenError`], if the request to the provider fails.
+    /// [`TokenError`], if the request to the provider fails or times out, or has just failed.
     pub async fn renew(&self, instead_of: &Token) -> Result<Option<Token>, TokenError> {
         self.renew_within(instead_of, self.0.wait_timeout).await
     }
@@ -116,23 +117,23 @@ impl TokenCache {
     ) -> Result<Option<Token>, TokenError> {
         let inner = &self.0;
         let began = inner.clock.monotonic();
-        // A request that started before the refusal may return the same token again. The next
-        // request has the reason `Rejected`.
+        // A request that started before the refusal may return the same token again. The second
+        // iteration then starts a request with the reason `Rejected`.
         for _ in 0..2 {
             let (step, notice) = inner.core.refused(instead_of, inner.now());
             inner.log_notice(notice);
-            let flight = match step {
+            let pending = match step {
                 RenewStep::Take(token) => return Ok(Some(token)),
                 RenewStep::NoOther => return Ok(None),
                 RenewStep::Fail(error) => return Err(error),
-                RenewStep::Wait { flight, start } => {
+                RenewStep::Wait { pending, start } => {
                     inner.start(start);
-                    flight
+                    pending
                 }
             };
-            let is_forced = flight.reason == Reason::Rejected;
+            let is_forced = pending.reason == Reason::Rejected;
             let left = limit.saturating_sub(inner.clock.monotonic().saturating_sub(began));
-            let token = match inner.wait(flight, left).await {
+            let token = match inner.wait(pending, left).await {
                 Err(TokenError::TimedOut { .. }) => return Err(inner.timed_out(limit)),
                 outcome => outcome?,
             };
@@ -146,12 +147,12 @@ impl TokenCache {
         Ok(None)
     }
 
-    /// Requests a token now if no usable token is cached, so that the first connect does not wait for
-    /// it and a wrong configuration shows at start.
+    /// Requests a token now if no usable token is cached, so that the first connect does not wait
+    /// for it and a wrong configuration is reported at startup.
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token).
+    /// The errors of [`token`](Self::token).
     pub async fn warm_up(&self) -> Result<(), TokenError> {
         self.token().await.map(drop)
     }
@@ -159,18 +160,17 @@ impl TokenCache {
     /// Refreshes the token even while no caller uses it, so that the first caller after a quiet
     /// night does not wait.
     ///
-    /// A task in the caller's runtime does this. It ends when the last clone of this cache is
-    /// dropped (pools have clones). Pools do the same while their maintenance runs. Without
-    /// either, tokens are refreshed when they are used. While the task runs, a second call has no
-    /// effect.
+    /// This spawns a task in the caller's runtime. The task ends when the last clone of this cache
+    /// is dropped (pools have clones). While it runs, a second call has no effect. The maintenance
+    /// of a pool also refreshes the token. Without either, a token is refreshed when it is used.
     ///
-    /// After a failure, the task tries again after 30 s, 1 min, 2 min, 4 min and then every 5 min,
-    /// each shortened at random by up to a fifth, or when the provider asks for it (after 5 min at
-    /// most). Callers that need a token do not wait for this.
+    /// While no token is usable, the task retries a failed request after 30 s, 1 min, 2 min, 4 min
+    /// and then every 5 min, each shortened at random by up to a fifth, or after the provider's
+    /// `Retry-After` (at most 5 min). A caller that needs a token does not wait for these pauses.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics if it is called outside of a tokio runtime.
     pub fn keep_fresh(&self) {
         let runtime = Handle::current();
         let Some(task) = self.0.keeping_fresh.begin() else { return };
@@ -184,11 +184,11 @@ impl TokenCache {
                         // The request logs its failure, and the loop tries again.
                         let _ = inner.token_not_fresh().await;
                     }
-                    inner.core.next_refresh(inner.now()).clamp(Duration::from_secs(1), LOOK_AGAIN)
+                    inner.core.next_refresh(inner.now()).clamp(Duration::from_secs(1), INTERVAL)
                 };
                 tokio::select! {
                     () = clock.sleep(pause) => {}
-                    // Nothing is sent: the sender was dropped.
+                    // No value is ever sent, so this means that the sender was dropped.
                     _ = alive.changed() => break,
                 }
             }
@@ -245,13 +245,13 @@ impl TokenCache {
         }
     }
 
-    /// The error of a caller that waited this long.
+    /// Returns the error of a caller that waited this long.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn timed_out(&self, waited: Duration) -> TokenError {
         self.0.timed_out(waited)
     }
 
-    /// Returns whether `token` is the cached one and arrived after `since` (monotonic).
+    /// Returns whether `token` is the cached token and arrived after `since` (monotonic).
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn came_since(&self, token: &Token, since: Duration) -> bool {
         self.0.core.peek(|held| {
@@ -259,8 +259,8 @@ impl TokenCache {
         })
     }
 
-    /// Returns the next token if `token` has expired on its way to a server, by either clock;
-    /// `None` if it has not expired, or if no other token exists.
+    /// Returns the next token if `token` has expired during a login, by the wall clock or the
+    /// monotonic clock; `None` if it has not expired, or if no other token exists.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) async fn successor_of(&self, token: &Token) -> Result<Option<Token>, TokenError> {
         let now = self.0.now();
@@ -295,15 +295,15 @@ impl Inner {
                 Ok(token)
             }
             Step::Fail(error) => Err(error),
-            Step::Wait { flight, start, fallback: None } => {
+            Step::Wait { pending, start, fallback: None } => {
                 self.start(start);
-                self.wait(flight, self.wait_timeout).await
+                self.wait(pending, self.wait_timeout).await
             }
-            Step::Wait { flight, start, fallback: Some(held) } => {
+            Step::Wait { pending, start, fallback: Some(held) } => {
                 self.start(start);
                 // Half of the remaining time, so that the old token can still be used afterwards.
                 let limit = self.wait_timeout.min(held.left(self.now()) / 2);
-                match self.wait(flight, limit).await {
+                match self.wait(pending, limit).await {
                     Err(_) if held.verdict(self.now()) != Verdict::Wait => Ok(held.token.clone()),
                     outcome => outcome,
                 }
@@ -311,28 +311,28 @@ impl Inner {
         }
     }
 
-    async fn wait(&self, mut flight: Flight, limit: Duration) -> Outcome {
+    async fn wait(&self, mut pending: PendingRequest, limit: Duration) -> Outcome {
         // Tasks and timers need a runtime.
         if Handle::try_current().is_err() {
-            return Err(self.lost());
+            return Err(self.cancelled());
         }
-        let landed = flight.outcome.wait_for(Option::is_some);
-        let outcome = match clock::timeout(&*self.clock, limit, landed).await {
+        let finished = pending.outcome.wait_for(Option::is_some);
+        let outcome = match clock::timeout(&*self.clock, limit, finished).await {
             Ok(outcome) => outcome.ok().and_then(|outcome| outcome.clone()),
             Err(clock::Elapsed) => {
                 return Err(self.timed_out(limit));
             }
         };
-        outcome.unwrap_or_else(|| Err(self.lost()))
+        outcome.unwrap_or_else(|| Err(self.cancelled()))
     }
 
-    fn lost(&self) -> TokenError {
+    fn cancelled(&self) -> TokenError {
         TokenError::Cancelled { scope: self.scope.clone(), credential: self.credential.name() }
     }
 
     fn timed_out(&self, waited: Duration) -> TokenError {
         let last_try = self.last_try.lock().clone();
-        let before = || match self.core.last_failure()? {
+        let last_failure = || match self.core.last_failure()? {
             TokenError::Credential { source, .. } => Some(source),
             _ => None,
         };
@@ -340,7 +340,7 @@ impl Inner {
             scope: self.scope.clone(),
             credential: self.credential.name(),
             waited,
-            source: last_try.or_else(before),
+            source: last_try.or_else(last_failure),
         }
     }
 
@@ -377,16 +377,16 @@ pub struct TokenReport {
     pub credential: String,
     /// The expiry of the cached token; `None` if there is none.
     pub expires_on: Option<SystemTime>,
-    /// The time from which it is refreshed.
+    /// The time from which the cached token is refreshed; `None` if there is none.
     pub refresh_at: Option<SystemTime>,
-    /// The principal that the token identifies: its name, else its object ID.
+    /// The principal that the token identifies: its name, otherwise its object ID.
     pub principal: Option<String>,
     /// The number of requests to the credential.
     pub requests: u64,
     /// The number of failed requests.
     pub failures: u64,
-    /// Whether a login with the token was refused, and the request for another one has not
-    /// finished.
+    /// Whether a login with the cached token was refused, and the request for another token has not
+    /// succeeded yet.
     pub suspect: bool,
     /// The error of the last request; `None` if it succeeded.
     pub last_error: Option<TokenError>,

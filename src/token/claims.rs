@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 /// The claims of an access token: the payload of a JWT.
 ///
 /// They are used in messages and for the user name on PostgreSQL. They are not verified: the
-/// database server checks the signature. Claims that are absent, or of another type than
-/// expected, are `None`.
+/// database server checks the signature. A claim that is absent or has an unexpected type is
+/// `None`.
 ///
 /// See [access token claims reference](https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,12 +21,12 @@ pub struct Claims {
     pub object_id: Option<String>,
     /// `tid`: the tenant.
     pub tenant_id: Option<String>,
-    /// `upn`, else `preferred_username`, else `unique_name`: a person's name.
+    /// `upn`, otherwise `preferred_username`, otherwise `unique_name`: a person's name.
     pub user_name: Option<String>,
     /// `xms_mirid`: the Azure resource ID of a managed identity, or of the
     /// resource that a system-assigned identity belongs to.
     pub managed_identity_resource_id: Option<String>,
-    /// `exp`.
+    /// `exp`: the expiry.
     pub expires_on: Option<SystemTime>,
 }
 
@@ -38,7 +38,7 @@ impl Claims {
         // RFC 7515 does not allow padding; some issuers send it.
         let json = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
         let payload: Map<String, Value> = serde_json::from_slice(&json).ok()?;
-        // A claim of another type is ignored; it must not hide the other claims.
+        // A claim of an unexpected type must not hide the other claims.
         let text = |claim: &str| {
             payload.get(claim)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
         };
@@ -64,7 +64,7 @@ impl Claims {
     /// `…/userAssignedIdentities/NAME` in [`managed_identity_resource_id`].
     ///
     /// A system-assigned identity's resource ID ends in the name of its virtual machine or site,
-    /// which need not be the name of the identity.
+    /// which may differ from the name of the identity.
     ///
     /// [`managed_identity_resource_id`]: Self::managed_identity_resource_id
     pub(crate) fn managed_identity_name(&self) -> Option<&str> {
@@ -73,14 +73,14 @@ impl Claims {
         (kind.eq_ignore_ascii_case("userAssignedIdentities") && !name.is_empty()).then_some(name)
     }
 
-    /// The name of the principal: that of the managed identity, else that of the person.
+    /// Returns the name of the user-assigned managed identity, otherwise that of the person.
     #[must_use]
     pub fn principal_name(&self) -> Option<&str> {
         self.managed_identity_name().or(self.user_name.as_deref())
     }
 }
 
-/// A `NumericDate` may have a fraction (RFC 7519 section 2).
+/// Removes the fraction that a `NumericDate` may have (RFC 7519 section 2).
 fn whole(seconds: f64) -> Option<u64> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     (seconds.is_finite() && (0.0..1e15).contains(&seconds)).then_some(seconds as u64)

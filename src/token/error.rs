@@ -4,8 +4,8 @@ use super::Scope;
 
 /// The error of a credential.
 ///
-/// The message states the request, the response and what to do about it. It never
-/// contains a token or a secret.
+/// The message states the request, the response and what to do. It never contains a token or
+/// another secret.
 pub struct CredentialError {
     kind: CredentialErrorKind,
     message: String,
@@ -20,8 +20,8 @@ pub enum CredentialErrorKind {
     /// The credential is not available here: the endpoint does not exist, `az` is not installed or
     /// not logged in. A chain tries its next member.
     Unavailable,
-    /// The provider refused the request. Another request fails in the same way until a setting
-    /// changes. A chain stops.
+    /// The provider refused the request, and will refuse it again until a setting changes. A chain
+    /// stops.
     Refused,
     /// A transient failure: a timeout, throttling, a server error. A chain stops, and the cache
     /// retries after a pause.
@@ -87,10 +87,10 @@ impl Error for CredentialError {
 
 /// The error of a [`TokenCache`](super::TokenCache).
 ///
-/// Cloning is cheap: all callers that waited for the same request get the same error. Errors are
-/// not cached, except that callers within 1 s of a failure get that failure. While the credential
-/// is unavailable or refuses, this time doubles up to 30 s.
-/// [`troubleshooting`](crate::manual::troubleshooting#no-token) has the credentials' messages.
+/// Cloning is cheap: all callers that waited for the same request get the same error. So do callers
+/// within 1 s of the failure. While the credential is unavailable or refuses, this time doubles up
+/// to 30 s. [`troubleshooting`](crate::manual::troubleshooting#no-token) lists the credentials'
+/// messages.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
@@ -106,7 +106,7 @@ pub enum TokenError {
         source: Arc<CredentialError>,
     },
     /// The credential did not respond in time. The request continues, and the next caller joins
-    /// it. The source is the error of the request's last try, or else of the request before it.
+    /// it. The source is the error of the request's last try, otherwise of the previous request.
     #[error(
         "timed out after {waited:?} while getting a token for {scope} from {credential}: the request continues in the background; retry to join it"
     )]
@@ -118,11 +118,11 @@ pub enum TokenError {
         credential: String,
         /// The time that the caller waited.
         waited: Duration,
-        /// The error of the request's last try, or of the request before it.
+        /// The error of the request's last try, or of the previous request.
         source: Option<Arc<CredentialError>>,
     },
-    /// The request was lost: the tokio runtime is missing or was shut down. The next caller starts
-    /// another request.
+    /// The request was cancelled, because the tokio runtime is missing or was shut down. The next
+    /// caller starts another request.
     #[error(
         "the request for a token for {scope} from {credential} was cancelled: the tokio runtime is missing or was shut down"
     )]
@@ -136,7 +136,7 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// The kind of the failure, for the message of a connect.
+    /// Returns the kind of the failure, for the error of a connect.
     #[cfg(any(feature = "azure-sql", feature = "postgres"))]
     pub(crate) fn summary(&self) -> &'static str {
         match self {
@@ -160,20 +160,20 @@ impl TokenError {
     }
 }
 
-/// The error and its causes, in one text.
+/// Joins the messages of the error and of its causes.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     layers(error).join(": ")
 }
 
-/// The messages of the error and of its causes, without tokio-postgres' bare `db error`.
+/// Returns the messages of the error and of its causes, except tokio-postgres' bare `db error`.
 pub(crate) fn layers<'a>(error: &'a (dyn Error + 'static)) -> Vec<String> {
     let source = |error: &&'a (dyn Error + 'static)| (*error).source();
     let messages = successors(Some(error), source).map(ToString::to_string);
     messages.filter(|message| message != "db error").collect()
 }
 
-/// Implements `Debug` as the messages of the error and of its causes, each on a line:
-/// `fn main() -> Result<…>` prints `Debug`, and what to do is in the messages.
+/// Implements `Debug` as the messages of the error and of its causes, each on a line, because
+/// `fn main() -> Result<…>` prints the `Debug` output and the messages state what to do.
 macro_rules! debug_as_text {
     ($($error:ty),+) => {$(
         impl std::fmt::Debug for $error {

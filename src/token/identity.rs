@@ -10,9 +10,9 @@ use crate::clock::{Clock, SystemClock};
 
 /// A credential and one token cache per scope, shared by any number of pools.
 ///
-/// Cloning is cheap. All pools that share an `Identity` cause one request for each scope and token
-/// lifetime. The Azure SDK's clients accept it as an
-/// `Arc<dyn azure_core::credentials::TokenCredential>`.
+/// Cloning is cheap. Pools that share an `Identity` share its tokens, so that each token is
+/// requested once. An `Identity` also implements `azure_core::credentials::TokenCredential`, for
+/// the clients of the Azure SDK.
 ///
 /// ```no_run
 /// # #[cfg(all(feature = "azure-sql", feature = "postgres"))]
@@ -51,7 +51,7 @@ impl Identity {
         Self::builder(credential).build()
     }
 
-    /// Returns a builder for settings that differ from their defaults.
+    /// Returns a builder, to change settings from their defaults.
     pub fn builder(credential: impl TokenCredential) -> IdentityBuilder {
         IdentityBuilder {
             credential: Arc::new(credential),
@@ -60,7 +60,7 @@ impl Identity {
         }
     }
 
-    /// Returns the cache of this identity's tokens for `scope`; always the same one.
+    /// Returns the cache of this identity's tokens for `scope`. Every call returns the same cache.
     #[must_use]
     pub fn tokens(&self, scope: Scope) -> TokenCache {
         let mut caches = self.0.caches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +77,7 @@ impl Identity {
             .clone()
     }
 
-    /// The name of the credential, such as `managed identity (App Service)`.
+    /// Returns the name of the credential, such as `managed identity (App Service)`.
     #[must_use]
     pub fn name(&self) -> String {
         self.0.credential.name()
@@ -100,14 +100,14 @@ pub struct IdentityBuilder {
 }
 
 impl IdentityBuilder {
-    /// Sets the clock of everything that is built on this identity. Default: [`SystemClock`].
+    /// Sets the clock of the identity's caches and of their pools. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Sets how long a caller waits at most without a usable token. The request continues
-    /// afterwards, and the next caller joins it. Default: 30 s.
+    /// Sets how long a caller waits for a token request. The request continues afterwards, and the
+    /// next caller joins it. Default: 30 s.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.wait_timeout = wait_timeout;
         self

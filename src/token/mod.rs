@@ -30,13 +30,13 @@ pub use claims::Claims;
 pub use error::{CredentialError, CredentialErrorKind, TokenError};
 pub(crate) use error::{debug_as_text, layers, with_causes};
 pub use identity::{Identity, IdentityBuilder};
-pub(crate) use request::tried;
+pub(crate) use request::record_failed_try;
 
 /// A source of tokens: a managed identity, the Azure CLI, a service principal and so on.
 ///
-/// An implementation sends a request on every call. It does not cache, because [`TokenCache`]
-/// does that and knows when a token must be replaced. If it has a cache nevertheless, it must
-/// bypass that cache when the request's [`reason`](TokenRequest::reason) is [`Reason::Rejected`].
+/// An implementation should request a new token on every call, because [`TokenCache`] caches the
+/// tokens. If an implementation has its own cache, it must bypass that cache when the request's
+/// [`reason`](TokenRequest::reason) is [`Reason::Rejected`].
 ///
 /// ```
 /// use entra_pool::token::{CredentialError, Token, TokenCredential, TokenRequest};
@@ -62,7 +62,7 @@ pub(crate) use request::tried;
 /// ```
 #[async_trait]
 pub trait TokenCredential: fmt::Debug + Send + Sync + 'static {
-    /// The name of the credential in logs and errors, such as `managed identity (IMDS)` or
+    /// Returns the name of the credential in logs and errors, such as `managed identity (IMDS)` or
     /// `Azure CLI`. It must not contain a secret.
     fn name(&self) -> String;
 
@@ -70,7 +70,7 @@ pub trait TokenCredential: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`CredentialErrorKind`] states how the cache and a chain of credentials handle each kind.
+    /// [`CredentialError`], whose kind determines how the cache and a chain of credentials react.
     async fn get_token(&self, request: TokenRequest) -> Result<Token, CredentialError>;
 }
 
@@ -96,7 +96,7 @@ pub struct TokenRequest {
 }
 
 impl TokenRequest {
-    /// A request for a token with `scope`.
+    /// Creates a request for a token with `scope`.
     #[must_use]
     pub fn new(scope: Scope, reason: Reason) -> Self {
         Self { scope, reason }
@@ -111,7 +111,7 @@ pub enum Reason {
     Missing,
     /// The cached token expires soon.
     Expiring,
-    /// A server refused the cached token before its expiry: caches below must be bypassed.
+    /// A server refused the cached token before its expiry: bypass the credential's own cache.
     Rejected,
 }
 
@@ -143,8 +143,8 @@ impl Scope {
     ///
     /// # Errors
     ///
-    /// [`InvalidScope`] if it is empty or has a character other than
-    /// `0-9A-Za-z._:/-`: a scope becomes part of a URL and of a command line.
+    /// [`InvalidScope`], if it is empty or has a character other than `0-9A-Za-z._:/-`, because a
+    /// scope becomes part of a URL and of a command line.
     pub fn new(scope: impl Into<String>) -> Result<Self, InvalidScope> {
         let scope = scope.into();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
@@ -160,14 +160,14 @@ impl Scope {
         Self(Cow::Borrowed(scope))
     }
 
-    /// The scope as it is sent to an identity provider.
+    /// Returns the scope as it is sent to an identity provider.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The resource of this scope, which the endpoints of managed identities require: the
-    /// scope without a `/.default` at its end.
+    /// Returns the scope without the suffix `/.default`: the resource, which the endpoints of
+    /// managed identities require.
     #[must_use]
     pub fn resource(&self) -> &str {
         self.0.strip_suffix("/.default").unwrap_or(&self.0)
@@ -180,8 +180,8 @@ impl fmt::Display for Scope {
     }
 }
 
-/// The error for an empty scope, or for one with a character that scopes do not have. It does
-/// not show the text, because that may be the rest of a connection string.
+/// The error for a scope that is empty or contains an invalid character. It does not contain the
+/// text, which may be the rest of a connection string.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error(
@@ -225,32 +225,32 @@ impl Token {
         }))
     }
 
-    /// The secret. Do not log it.
+    /// Returns the secret. Do not log it.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.0.secret
     }
 
-    /// The expiry that the provider returned.
+    /// Returns the expiry that the provider returned.
     #[must_use]
     pub fn expires_on(&self) -> SystemTime {
         self.0.expires_on
     }
 
-    /// The time from which the provider recommends a refresh, if it returned one.
+    /// Returns the time from which the provider recommends a refresh, if it recommends one.
     #[must_use]
     pub fn refresh_on(&self) -> Option<SystemTime> {
         self.0.refresh_on
     }
 
-    /// The claims of the token, if it is a JWT. They are not verified: use them for messages,
-    /// never to decide whether to trust the token.
+    /// Returns the claims of the token, if it is a JWT. They are not verified: use them for
+    /// messages, never to decide whether to trust the token.
     #[must_use]
     pub fn claims(&self) -> Option<Claims> {
         Claims::read(self.secret())
     }
 
-    /// The time from `now` until the expiry; zero afterwards.
+    /// Returns the time from `now` until the expiry; zero if the token has expired.
     #[must_use]
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.0.expires_on.duration_since(now).unwrap_or_default()

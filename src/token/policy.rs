@@ -1,62 +1,62 @@
-//! When a token is used, refreshed and waited for: pure functions of times.
+//! Decides when a token is used, refreshed and waited for: pure functions of times.
 
 use std::time::{Duration, SystemTime};
 
-/// The two clocks, read once for a decision.
+/// The current times of both clocks, read once for a decision.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub(super) wall: SystemTime,
     pub(super) monotonic: Duration,
 }
 
-/// The times of one token, decided when it arrives.
+/// The times at which the use of a token changes, set when it arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Schedule {
-    /// From this time on, it is refreshed in the background.
+    /// From this time on, the token is refreshed in the background.
     pub(super) refresh_at: SystemTime,
     /// From this time on, callers wait for the next token.
-    pub(super) usable_until: SystemTime,
-    /// From this time on, it is not returned even without another token.
-    pub(super) out_at: SystemTime,
+    pub(super) wait_at: SystemTime,
+    /// From this time on, the token is not returned, even if there is no other token.
+    pub(super) unusable_at: SystemTime,
 }
 
 /// How the cached token may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Return it.
+    /// Return the token.
     Use,
-    /// Return it and refresh it in the background.
+    /// Return the token and refresh it in the background.
     UseAndRefresh,
-    /// Wait for another; if none arrives, return it.
+    /// Wait for another token; if none arrives in time, return the cached token.
     WaitWithFallback,
-    /// Wait for another.
+    /// Wait for another token.
     Wait,
 }
 
-/// How long a token is used that is already expired when it arrives: this machine's clock is more
-/// likely to be wrong than the provider's, and another request would return the same.
+/// How long a token that is already expired when it arrives is used. This machine's clock is more
+/// likely to be wrong than the provider's, and another request would return the same token.
 pub(super) const EXPIRED_ON_ARRIVAL: Duration = Duration::from_secs(60);
 
-const FIRST_RETRY: Duration = Duration::from_secs(30);
-const LAST_RETRY: Duration = Duration::from_secs(5 * 60);
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// The longest pause after a failure while a token is usable.
-const USABLE_RETRY: Duration = Duration::from_secs(20 * 60);
-/// A share of the remaining life becomes shorter each time: this is the shortest pause.
-const LEAST_RETRY: Duration = Duration::from_secs(1);
+const MAX_REFRESH_PAUSE: Duration = Duration::from_secs(20 * 60);
+/// The shortest pause: pauses that are a share of the remaining lifetime become ever shorter.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// For this long after a failure, a caller without a usable token gets that failure instead of
-/// causing another request.
-const FAILURE_HOLDS: Duration = Duration::from_secs(1);
-/// The longest such time.
-const FAILURE_HOLDS_AT_MOST: Duration = Duration::from_secs(30);
+/// For this long after a failure, a caller without a usable token gets the same error instead of
+/// starting another request.
+const FAILURE_LIFETIME: Duration = Duration::from_secs(1);
+/// The longest [`failure_lifetime`].
+const MAX_FAILURE_LIFETIME: Duration = Duration::from_secs(30);
 
-/// A token is not returned in its last 2 seconds.
-const OUT_BEFORE: Duration = Duration::from_secs(2);
+/// A token is not returned in the last 2 seconds before its expiry.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(2);
 /// IMDS and `az` repeat a token at most until 5 minutes before its expiry.
 const REPEATED_UNTIL: Duration = Duration::from_secs(5 * 60);
 
 impl Schedule {
-    /// The times of a token that was requested at `requested` and arrived at `arrived`.
+    /// Returns the times of a token that was requested at `requested` and arrived at `arrived`.
     ///
     /// `jitter` is from 0 to 1 and moves the refresh point earlier, so that processes that
     /// were started together do not send their requests at the same time.
@@ -69,35 +69,35 @@ impl Schedule {
     ) -> Self {
         if expires_on <= arrived {
             let end = arrived + EXPIRED_ON_ARRIVAL;
-            return Self { refresh_at: arrived, usable_until: end, out_at: end };
+            return Self { refresh_at: arrived, wait_at: end, unusable_at: end };
         }
-        // Counted from before the request, because the response may have taken long.
+        // The lifetime starts before the request, because the response may have taken long.
         let life = expires_on.duration_since(requested).unwrap_or_default();
         let margin = Duration::from_secs(30).min(life / 10);
         let hint = hint.filter(|hint| *hint < expires_on);
         let refresh_after = match hint.and_then(|hint| hint.duration_since(requested).ok()) {
-            Some(hint) if !hint.is_zero() => earlier(hint, 0.1, jitter),
-            // Three quarters to one half of its life.
-            _ if life >= Duration::from_secs(10 * 60) => earlier(life / 4 * 3, 1.0 / 3.0, jitter),
+            Some(hint) if !hint.is_zero() => shortened(hint, 0.1, jitter),
+            // Half to three quarters of the lifetime.
+            _ if life >= Duration::from_secs(10 * 60) => shortened(life / 4 * 3, 1.0 / 3.0, jitter),
             _ => life * 4 / 5,
         };
-        let usable_until = expires_on - margin;
+        let wait_at = expires_on - margin;
         Self {
-            refresh_at: (requested + refresh_after).min(usable_until),
-            usable_until,
-            out_at: expires_on - OUT_BEFORE.min(margin),
+            refresh_at: (requested + refresh_after).min(wait_at),
+            wait_at,
+            unusable_at: expires_on - EXPIRY_MARGIN.min(margin),
         }
     }
 
-    /// The times after the provider has returned no newer token: the next request waits for a
-    /// third of the time until 5 minutes before the expiry. `None` from then on.
+    /// Returns the times after the provider has returned no newer token: the next request follows
+    /// after a third of the time until 5 minutes before the expiry; `None` in these 5 minutes.
     ///
-    /// A third alone would never get there, so it waits for at least a fortieth of the life.
-    /// A provider that repeats its token until then gets at most 12 requests for it.
-    pub(super) fn again(self, arrived: SystemTime, now: SystemTime) -> Option<Self> {
-        let repeated_until = self.out_at + OUT_BEFORE - REPEATED_UNTIL;
+    /// The pause is at least a fortieth of the lifetime, so that a provider that repeats its token
+    /// gets at most 12 requests for it.
+    pub(super) fn repeated(self, arrived: SystemTime, now: SystemTime) -> Option<Self> {
+        let repeated_until = self.unusable_at + EXPIRY_MARGIN - REPEATED_UNTIL;
         let left = repeated_until.duration_since(now).ok().filter(|left| !left.is_zero())?;
-        let life = self.out_at.duration_since(arrived).unwrap_or_default();
+        let life = self.unusable_at.duration_since(arrived).unwrap_or_default();
         let next = now + (left / 3).max(life / 40).min(left);
         Some(Self { refresh_at: self.refresh_at.max(next), ..self })
     }
@@ -105,9 +105,9 @@ impl Schedule {
     pub(super) fn verdict(&self, now: SystemTime) -> Verdict {
         if now < self.refresh_at {
             Verdict::Use
-        } else if now < self.usable_until {
+        } else if now < self.wait_at {
             Verdict::UseAndRefresh
-        } else if now < self.out_at {
+        } else if now < self.unusable_at {
             Verdict::WaitWithFallback
         } else {
             Verdict::Wait
@@ -116,43 +116,43 @@ impl Schedule {
 }
 
 /// Returns `time`, shortened by up to `share` of it.
-fn earlier(time: Duration, share: f64, jitter: f64) -> Duration {
+fn shortened(time: Duration, share: f64, jitter: f64) -> Duration {
     time.mul_f64(1.0 - share * jitter.clamp(0.0, 1.0))
 }
 
-/// How long to wait after a refresh has failed, while the token remains usable for `left`.
+/// Returns the pause after a failed refresh, while the cached token remains usable for `left`.
 ///
-/// Three quarters of `left`, at most 20 minutes; the provider's `retry_after` is used
-/// instead, up to half of `left`. `jitter` is from 0 to 1 and shortens our own pause by up
-/// to a third. Short pauses would multiply the requests of a fleet during an outage, and
-/// equal ones right after it.
-pub(super) fn pause_after(left: Duration, retry_after: Option<Duration>, jitter: f64) -> Duration {
+/// The pause is three quarters of `left`, at most 20 minutes. `jitter` is from 0 to 1 and shortens
+/// it by up to a third. If the provider sent `retry_after`, that is the pause, up to half of
+/// `left`. Short pauses would multiply the requests of many processes during an outage, and equal
+/// pauses would make all of them send their requests at the same time after it.
+pub(super) fn retry_pause(left: Duration, retry_after: Option<Duration>, jitter: f64) -> Duration {
     let pause = match retry_after {
         Some(asked) => asked.min(left / 2),
-        None => earlier((left / 4 * 3).min(USABLE_RETRY), 1.0 / 3.0, jitter),
+        None => shortened((left / 4 * 3).min(MAX_REFRESH_PAUSE), 1.0 / 3.0, jitter),
     };
-    pause.max(LEAST_RETRY)
+    pause.max(MIN_PAUSE)
 }
 
-/// The same where no token is usable, unless a caller needs one: after `failures` refreshes
-/// in a row have failed. `jitter` shortens our own pause by up to a fifth.
-pub(super) fn pause_unasked(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
+/// Returns the pause of the background task while no token is usable, after `failures` failures in
+/// a row. `jitter` shortens it by up to a fifth, unless the provider sent `retry_after`.
+pub(super) fn idle_pause(failures: u32, retry_after: Option<Duration>, jitter: f64) -> Duration {
     let pause = retry_after.unwrap_or_else(|| {
-        let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10));
-        earlier(doubled.min(LAST_RETRY), 0.2, jitter)
+        let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10));
+        shortened(doubled.min(MAX_PAUSE), 0.2, jitter)
     });
-    pause.clamp(LEAST_RETRY, LAST_RETRY)
+    pause.clamp(MIN_PAUSE, MAX_PAUSE)
 }
 
-/// How long callers without a usable token get a failure that has just happened. A provider that
-/// asks for a pause gets it.
+/// Returns for how long callers without a usable token get the last failure instead of starting
+/// another request. If the provider sent `retry_after`, it is that time, from 1 s to 30 s.
 ///
-/// A failure that is not transient lasts until a setting changes, and each request may start a process
-/// (`az`), so the time doubles with the `refusals` in a row. Its maximum is how long a login by
-/// `az login` may take to be noticed.
-pub(super) fn failure_holds(refusals: u32, retry_after: Option<Duration>) -> Duration {
-    let doubled = FAILURE_HOLDS.saturating_mul(1 << refusals.saturating_sub(1).min(10));
-    retry_after.unwrap_or(doubled).clamp(FAILURE_HOLDS, FAILURE_HOLDS_AT_MOST)
+/// A failure that is not transient lasts until a setting changes, and each request may start a
+/// process (`az`), so the time doubles with the number of `refusals` in a row. After `az login`, a
+/// caller may get the old failure for up to the maximum.
+pub(super) fn failure_lifetime(refusals: u32, retry_after: Option<Duration>) -> Duration {
+    let doubled = FAILURE_LIFETIME.saturating_mul(1 << refusals.saturating_sub(1).min(10));
+    retry_after.unwrap_or(doubled).clamp(FAILURE_LIFETIME, MAX_FAILURE_LIFETIME)
 }
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ mod tests {
             let schedule = Schedule::new(at(0.0), at(0.2), at(lifetime), None, jitter);
             assert_eq!(
                 schedule,
-                Schedule { refresh_at: at(refresh), usable_until: at(usable), out_at: at(expired) },
+                Schedule { refresh_at: at(refresh), wait_at: at(usable), unusable_at: at(expired) },
                 "lifetime of {lifetime} s, jitter {jitter}"
             );
             assert_eq!(schedule.verdict(at(refresh - 0.1)), Verdict::Use);
@@ -219,8 +219,8 @@ mod tests {
     fn a_repeated_token_is_requested_after_a_third_of_the_time() {
         let again = |lifetime: f64, now: f64| {
             let schedule = Schedule::new(at(0.0), at(0.0), at(lifetime), None, 1.0);
-            let next = schedule.again(at(0.0), at(now))?;
-            assert_eq!((next.usable_until, next.out_at), (schedule.usable_until, schedule.out_at));
+            let next = schedule.repeated(at(0.0), at(now))?;
+            assert_eq!((next.wait_at, next.unusable_at), (schedule.wait_at, schedule.unusable_at));
             Some(next.refresh_at.duration_since(at(0.0)).unwrap().as_secs())
         };
         assert_eq!(again(86_400.0, 43_200.0), Some(57_500));
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(again(3_600.0, 3_300.0), None);
         assert_eq!(again(3_600.0, 3_590.0), None);
         assert_eq!(again(-5.0, 1.0), None);
-        // A renewal that was forced early does not make the refresh earlier.
+        // A renewal long before the refresh point does not move it.
         assert_eq!(again(86_400.0, 60.0), Some(43_200));
     }
 
@@ -243,9 +243,9 @@ mod tests {
         let now = at(60.0);
         let schedule = Schedule::new(at(0.0), at(0.0), expires_on, None, 0.5);
         assert_eq!(schedule.verdict(now), Verdict::Use);
-        assert!(schedule.again(at(0.0), now).is_some());
+        assert!(schedule.repeated(at(0.0), now).is_some());
         let left = expires_on.duration_since(now).unwrap();
-        assert_eq!(pause_after(left, None, 0.0), USABLE_RETRY);
+        assert_eq!(retry_pause(left, None, 0.0), MAX_REFRESH_PAUSE);
     }
 
     #[test]
@@ -271,25 +271,25 @@ mod tests {
             (100 * S, Some(Duration::MAX), 0.0, 50 * S),
             (day, Some(Duration::ZERO), 0.0, S),
         ] {
-            assert_eq!(pause_after(left, retry_after, jitter), pause, "{left:?} {retry_after:?}");
+            assert_eq!(retry_pause(left, retry_after, jitter), pause, "{left:?} {retry_after:?}");
         }
     }
 
     #[test]
     fn without_a_token_pauses_double_up_to_five_minutes() {
         let pauses: Vec<u64> =
-            (1..=6).map(|failures| pause_unasked(failures, None, 0.0).as_secs()).collect();
+            (1..=6).map(|failures| idle_pause(failures, None, 0.0).as_secs()).collect();
         assert_eq!(pauses, [30, 60, 120, 240, 300, 300]);
-        assert_eq!(pause_unasked(1, None, 1.0), 24 * S);
-        assert_eq!(pause_unasked(u32::MAX, None, 0.0), 300 * S);
-        assert_eq!(pause_unasked(1, Some(200 * S), 0.0), 200 * S);
-        assert_eq!(pause_unasked(1, Some(Duration::MAX), 0.0), 300 * S);
-        assert_eq!(pause_unasked(1, Some(Duration::ZERO), 0.0), S);
+        assert_eq!(idle_pause(1, None, 1.0), 24 * S);
+        assert_eq!(idle_pause(u32::MAX, None, 0.0), 300 * S);
+        assert_eq!(idle_pause(1, Some(200 * S), 0.0), 200 * S);
+        assert_eq!(idle_pause(1, Some(Duration::MAX), 0.0), 300 * S);
+        assert_eq!(idle_pause(1, Some(Duration::ZERO), 0.0), S);
     }
 
     proptest::proptest! {
-        /// For any lifetime, delay and hint: the times are in order, and a token is used from its
-        /// arrival on and never withheld while it is usable.
+        /// For any lifetime, delay and hint, the times are in order, and the token is used from its
+        /// arrival until callers start to wait.
         #[test]
         fn a_usable_token_is_never_withheld(
             lifetime in 0.001_f64..200_000.0,
@@ -300,10 +300,10 @@ mod tests {
         ) {
             let arrived = at(delay);
             let schedule = Schedule::new(at(0.0), arrived, at(lifetime), hint.map(at), jitter);
-            proptest::prop_assert!(schedule.refresh_at <= schedule.usable_until);
-            proptest::prop_assert!(schedule.usable_until <= schedule.out_at);
+            proptest::prop_assert!(schedule.refresh_at <= schedule.wait_at);
+            proptest::prop_assert!(schedule.wait_at <= schedule.unusable_at);
             if lifetime > delay {
-                proptest::prop_assert!(schedule.out_at <= at(lifetime));
+                proptest::prop_assert!(schedule.unusable_at <= at(lifetime));
                 // At least nine tenths of the lifetime are usable, and all of it except 30 s.
                 let margin = (lifetime / 10.0).min(30.0);
                 let now = at((lifetime - margin - 0.001).max(0.0) * when);
@@ -312,7 +312,7 @@ mod tests {
             } else {
                 proptest::prop_assert_eq!(schedule.verdict(arrived), Verdict::UseAndRefresh);
             }
-            proptest::prop_assert_eq!(schedule.verdict(schedule.out_at), Verdict::Wait);
+            proptest::prop_assert_eq!(schedule.verdict(schedule.unusable_at), Verdict::Wait);
         }
 
         /// The refresh point of a token without a hint is between half and three quarters of its
@@ -327,8 +327,8 @@ mod tests {
             proptest::prop_assert!(refresh_at <= at(lifetime * 0.75 + 0.001));
         }
 
-        /// For any lifetime and refresh point: a provider that repeats its token until 5 minutes
-        /// before the expiry gets at most 12 requests for it, one of them at that time.
+        /// For any lifetime and refresh point, a provider that repeats its token until 5 minutes
+        /// before the expiry gets at most 12 requests for it, the last of them at that time.
         #[test]
         fn a_provider_that_repeats_its_token_gets_at_most_12_requests(
             lifetime in 301.0_f64..200_000.0,
@@ -338,7 +338,7 @@ mod tests {
             let hint = hint.map(|share| at(share * lifetime));
             let mut schedule = Schedule::new(at(0.0), at(0.0), at(lifetime), hint, jitter);
             let mut requests = 1;
-            while let Some(next) = schedule.again(at(0.0), schedule.refresh_at) {
+            while let Some(next) = schedule.repeated(at(0.0), schedule.refresh_at) {
                 proptest::prop_assert!(next.refresh_at > schedule.refresh_at);
                 (schedule, requests) = (next, requests + 1);
             }
@@ -357,11 +357,11 @@ mod tests {
             retry_after in proptest::option::of(proptest::num::u64::ANY),
         ) {
             let left = S.mul_f64(left);
-            let asked = pause_after(left, retry_after.map(Duration::from_secs), jitter);
-            proptest::prop_assert!(asked >= LEAST_RETRY);
-            proptest::prop_assert!(asked <= (left * 3 / 4).max(LEAST_RETRY));
-            let (pause, longest) = (pause_after(left, None, jitter), pause_after(left, None, 0.0));
-            proptest::prop_assert!(pause <= longest && longest <= USABLE_RETRY);
+            let asked = retry_pause(left, retry_after.map(Duration::from_secs), jitter);
+            proptest::prop_assert!(asked >= MIN_PAUSE);
+            proptest::prop_assert!(asked <= (left * 3 / 4).max(MIN_PAUSE));
+            let (pause, longest) = (retry_pause(left, None, jitter), retry_pause(left, None, 0.0));
+            proptest::prop_assert!(pause <= longest && longest <= MAX_REFRESH_PAUSE);
             proptest::prop_assert!(pause >= longest.mul_f64(0.66));
         }
     }

@@ -1,4 +1,4 @@
-//! One request for a token: a separate task, and its outcome.
+//! Sends a request for a token in a separate task, and records its outcome.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{
     CredentialError, CredentialErrorKind, Token, TokenError, TokenRequest,
     cache::Inner,
     policy::Now,
-    state::{Change, GIVEN_UP_AFTER, Outcome, Ticket},
+    state::{Change, Outcome, REQUEST_TIMEOUT, Ticket},
 };
 use crate::{
     clock,
@@ -25,10 +25,10 @@ tokio::task_local! {
 /// The error of a request's last try, while the request runs.
 pub(super) type LastTry = Arc<Lock<Option<Arc<CredentialError>>>>;
 
-/// Records that a try of the running request failed and that another one follows. A caller whose
-/// wait times out in the meantime gets this error.
-pub(crate) fn tried(error: CredentialError) {
-    // A credential that is used without a cache has no such value.
+/// Records that a try of the running request failed and that another try follows. A caller whose
+/// wait times out in the meantime gets this error as the source.
+pub(crate) fn record_failed_try(error: CredentialError) {
+    // The value is not set if the credential is used without a cache.
     let _ = LAST_TRY.try_with(|last| *last.lock() = Some(Arc::new(error)));
 }
 
@@ -37,30 +37,30 @@ impl Inner {
     /// other callers.
     pub(super) fn start(self: &Arc<Self>, ticket: Option<Ticket>) {
         let Some(ticket) = ticket else { return };
-        // Without a runtime the ticket is dropped, and the request counts as lost.
+        // Without a runtime, the ticket is dropped, which cancels the request.
         let Ok(runtime) = Handle::try_current() else { return };
         let inner = self.clone();
         let span = token_span(self.scope.as_str(), ticket.reason.label());
         let requesting = span.clone();
         let request = async move {
             let request = TokenRequest::new(inner.scope.clone(), ticket.reason);
-            let asked = inner.now();
-            let mut guard = RequestGuard { inner: &inner, ticket: Some(ticket), asked, span };
+            let requested = inner.now();
+            let mut guard = RequestGuard { inner: &inner, ticket: Some(ticket), requested, span };
             *inner.last_try.lock() = None;
             let answer =
                 LAST_TRY.scope(inner.last_try.clone(), inner.credential.get_token(request));
-            let answer = clock::timeout(&*inner.clock, GIVEN_UP_AFTER, answer).await;
+            let answer = clock::timeout(&*inner.clock, REQUEST_TIMEOUT, answer).await;
             let answer = answer.unwrap_or_else(|clock::Elapsed| Err(no_response()));
-            guard.land(answer.and_then(not_empty));
+            guard.finish(answer.and_then(not_empty));
         };
         runtime.spawn(request.instrument(requesting));
     }
 
-    fn land(
+    fn finish(
         &self,
         ticket: Ticket,
         answer: Result<Token, CredentialError>,
-        asked: Now,
+        requested: Now,
         span: &Span,
     ) {
         let now = self.now();
@@ -77,13 +77,13 @@ impl Inner {
             tracing::warn!(scope = %self.scope, "the token is already expired by this machine's clock, which may be wrong; using it for one minute");
         }
         let (change, outcome) =
-            self.core.land(ticket, answer, retry_after, asked, now, fastrand::f64());
+            self.core.finish(ticket, answer, retry_after, requested, now, fastrand::f64());
         TokenAnswer {
             scope: self.scope.as_str(),
             reason,
             outcome: self.log_outcome(change, &outcome, now),
             error_type,
-            took: now.monotonic.saturating_sub(asked.monotonic),
+            took: now.monotonic.saturating_sub(requested.monotonic),
             expires_on: outcome.as_ref().ok().map(Token::expires_on),
         }
         .record(span);
@@ -118,19 +118,19 @@ impl Inner {
     }
 }
 
-/// A running request. It fails if the credential panics. It is lost if the runtime ends; the next
-/// caller then starts another one.
+/// A running request. If the credential panics, the request fails. If the runtime shuts down, the
+/// request is cancelled, and the next caller starts another request.
 struct RequestGuard<'a> {
     inner: &'a Inner,
     ticket: Option<Ticket>,
-    asked: Now,
+    requested: Now,
     span: Span,
 }
 
 impl RequestGuard<'_> {
-    fn land(&mut self, answer: Result<Token, CredentialError>) {
+    fn finish(&mut self, answer: Result<Token, CredentialError>) {
         if let Some(ticket) = self.ticket.take() {
-            self.inner.land(ticket, answer, self.asked, &self.span);
+            self.inner.finish(ticket, answer, self.requested, &self.span);
         }
     }
 }
@@ -138,7 +138,7 @@ impl RequestGuard<'_> {
 impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.land(Err(CredentialError::new(
+            self.finish(Err(CredentialError::new(
                 CredentialErrorKind::Refused,
                 "the credential panicked: standard error has the location",
             )));
@@ -149,11 +149,11 @@ impl Drop for RequestGuard<'_> {
 fn no_response() -> CredentialError {
     CredentialError::new(
         CredentialErrorKind::Transient,
-        format!("the credential did not respond within {GIVEN_UP_AFTER:?}"),
+        format!("the credential did not respond within {REQUEST_TIMEOUT:?}"),
     )
 }
 
-/// Refuses an empty secret here, because the server's error for it would say less.
+/// Refuses an empty token, because the server's error for it would not name the cause.
 fn not_empty(token: Token) -> Result<Token, CredentialError> {
     if token.secret().is_empty() {
         return Err(CredentialError::new(

@@ -1,9 +1,8 @@
-//! The state of a token cache: a state machine that neither waits nor sends requests, which
-//! `cache.rs` does.
+//! The state machine of a token cache. `cache.rs` sends the requests and waits for them.
 //!
-//! One lock guards the state; a fresh token is read without it. At most one request is running.
-//! The holder of its [`Ticket`] must [finish](Core::land) it; if a ticket is dropped, its request
-//! is lost.
+//! One lock guards the state; a fresh token is read without the lock. At most one request is
+//! pending. The holder of its [`Ticket`] must [finish](Core::finish) it; if the ticket is dropped,
+//! the request is cancelled.
 
 use std::{
     sync::Arc,
@@ -16,17 +15,18 @@ use super::{
     sync::{Cell, Mutex, MutexGuard, PoisonError, watch},
 };
 
-/// The pause between forced requests after the provider has returned the same token. Connectors
-/// pause longer while that does not help.
-const SAME_AGAIN_HOLDS: Duration = Duration::from_secs(1);
+/// The pause between requests for [`Reason::Rejected`] after the provider has returned the same
+/// token. Connectors pause longer while their logins are refused.
+const REPEAT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The time limit of a request. (The longest known response time is 70 s, during an update of
-/// IMDS.) An older request is lost: the runtime that would have ended it no longer runs.
-pub(super) const GIVEN_UP_AFTER: Duration = Duration::from_secs(3 * 60);
+/// IMDS.) A request without a result after this time counts as cancelled: its runtime is not
+/// driven.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3 * 60);
 
 /// A token and its times. A newer token has a higher generation.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct CachedToken {
     pub(super) token: Token,
     pub(super) schedule: Schedule,
     generation: u64,
@@ -36,17 +36,17 @@ pub(super) struct Held {
 /// The result of a request, for all callers that wait for it.
 pub(super) type Outcome = Result<Token, TokenError>;
 
-/// The running request, for callers that wait for it. It is lost if the sender is dropped
+/// The pending request, for callers that wait for it. It was cancelled if the sender is dropped
 /// without sending.
 #[derive(Debug, Clone)]
-pub(super) struct Flight {
+pub(super) struct PendingRequest {
     pub(super) outcome: watch::Receiver<Option<Outcome>>,
     pub(super) reason: Reason,
     id: u64,
     started: Duration,
 }
 
-/// The right to send the one request, and the duty to finish it.
+/// The right to send the pending request, and the duty to finish it.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) reason: Reason,
@@ -57,34 +57,34 @@ pub(super) struct Ticket {
 /// What a caller must do.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Take this token.
+    /// Return this token.
     Take(Token),
-    /// Take this token, and start the request in the background.
+    /// Return this token, and start the request in the background.
     TakeAndStart(Token, Ticket),
     /// Wait for the request, and start it if there is a ticket. If it returns no token in time,
-    /// use the fallback.
-    Wait { flight: Flight, start: Option<Ticket>, fallback: Option<Arc<Held>> },
-    /// Take this failure.
+    /// return the fallback.
+    Wait { pending: PendingRequest, start: Option<Ticket>, fallback: Option<Arc<CachedToken>> },
+    /// Return this failure.
     Fail(TokenError),
 }
 
 /// What a caller with a refused token must do.
 #[derive(Debug)]
 pub(super) enum RenewStep {
-    /// Take this other token.
+    /// Return this other token.
     Take(Token),
     /// Wait for the request, and start it if there is a ticket; then check again.
-    Wait { flight: Flight, start: Option<Ticket> },
-    /// The provider has just returned the same token.
+    Wait { pending: PendingRequest, start: Option<Ticket> },
+    /// Return `None`: the provider has just returned the same token.
     NoOther,
-    /// The last request has just failed.
+    /// Return this failure of the last request.
     Fail(TokenError),
 }
 
 /// The effect of a finished request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The first token, or the first after a time without one.
+    /// The first token, or the first token after a time without a usable token.
     Fetched,
     /// A newer token has replaced the cached one.
     Refreshed,
@@ -115,30 +115,30 @@ pub(super) struct Counts {
 /// The state of one cache, shared.
 #[derive(Debug)]
 pub(super) struct Core {
-    /// The value of `state.held`, which is read without the lock.
-    current: Cell<Held>,
+    /// A copy of `state.held` that is read without the lock.
+    current: Cell<CachedToken>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    held: Option<Arc<Held>>,
-    flight: Option<Flight>,
-    flights: u64,
+    held: Option<Arc<CachedToken>>,
+    pending: Option<PendingRequest>,
+    last_id: u64,
     generations: u64,
-    /// A login with this generation was refused, and no request has finished since.
+    /// A login with this generation was refused, and no later request has replaced it.
     suspect: Option<u64>,
-    /// No forced request for this generation before this (monotonic) time.
-    same_again: Option<(u64, Duration)>,
-    /// The expiry of this generation has been logged.
+    /// The provider repeated this generation: no request to replace it before this monotonic time.
+    repeated: Option<(u64, Duration)>,
+    /// The generation whose expiry was logged last.
     logged_expired: u64,
     failures_in_a_row: u32,
-    /// Those since the last transient failure.
+    /// The failures in a row since the last transient failure.
     refusals_in_a_row: u32,
     /// While a token is usable, no request before this (monotonic) time.
     not_before: Duration,
     /// While no token is usable, no background request before this (monotonic) time.
-    unasked_not_before: Duration,
+    background_not_before: Duration,
     /// The last failure, and until when callers get it (monotonic).
     last_failure: Option<(Duration, TokenError)>,
     counts: Counts,
@@ -152,7 +152,7 @@ impl Core {
     /// Returns the token if it is fresh, without locking or allocating.
     pub(super) fn fresh(&self, wall: SystemTime) -> Option<Token> {
         self.current.with(|held| {
-            // If the wall clock was set back to before the arrival, it does not show the
+            // If the wall clock was set back to before the token arrived, it does not show the
             // token's age.
             let held =
                 held.filter(|held| wall < held.schedule.refresh_at && held.arrived.wall <= wall)?;
@@ -161,7 +161,7 @@ impl Core {
     }
 
     /// Reads the cached token, fresh or not.
-    pub(super) fn peek<R>(&self, read: impl FnOnce(Option<&Held>) -> R) -> R {
+    pub(super) fn peek<R>(&self, read: impl FnOnce(Option<&CachedToken>) -> R) -> R {
         self.current.with(read)
     }
 
@@ -183,29 +183,29 @@ impl Core {
     }
 
     /// Finishes the request: stores its answer and wakes all callers that wait.
-    pub(super) fn land(
+    pub(super) fn finish(
         &self,
         ticket: Ticket,
         answer: Outcome,
         retry_after: Option<Duration>,
-        asked: Now,
+        requested: Now,
         now: Now,
         jitter: f64,
     ) -> (Change, Outcome) {
         let Ticket { reason, id, outcome: waiters } = ticket;
         let mut state = self.lock();
-        if state.flight.as_ref().is_some_and(|flight| flight.id == id) {
-            state.flight = None;
+        if state.pending.as_ref().is_some_and(|pending| pending.id == id) {
+            state.pending = None;
         }
         let (change, outcome) = match answer {
             Ok(token) => {
-                let change = state.token(&token, reason, asked, now, jitter);
+                let change = state.token(&token, reason, requested, now, jitter);
                 (change, Ok(state.held.as_ref().map_or(token, |held| held.token.clone())))
             }
             Err(error) => (state.failure(error.clone(), retry_after, now, jitter), Err(error)),
         };
         self.current.store(state.held.clone());
-        // While the lock is held: a caller that finds no request finds the token.
+        // While the lock is held: a caller that finds no pending request finds the token.
         waiters.send_replace(Some(outcome.clone()));
         (change, outcome)
     }
@@ -218,7 +218,7 @@ impl Core {
                 let due = held.schedule.refresh_at.duration_since(held.now(now));
                 due.unwrap_or_default().max(state.not_before.saturating_sub(now.monotonic))
             }
-            None => state.unasked_not_before.saturating_sub(now.monotonic),
+            None => state.background_not_before.saturating_sub(now.monotonic),
         }
     }
 
@@ -235,24 +235,24 @@ impl Core {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No panic in here leaves the state half-changed.
+        // No panic while the lock is held leaves the state inconsistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
+impl CachedToken {
     /// Returns how the token may be used.
     pub(super) fn verdict(&self, now: Now) -> Verdict {
         self.schedule.verdict(self.now(now))
     }
 
-    /// The time for which it can still be returned.
+    /// Returns for how long the token can still be returned.
     pub(super) fn left(&self, now: Now) -> Duration {
-        self.schedule.out_at.duration_since(self.now(now)).unwrap_or_default()
+        self.schedule.unusable_at.duration_since(self.now(now)).unwrap_or_default()
     }
 
-    /// The later time of the two clocks: the wall clock may have been set back, and the monotonic
-    /// clock stops while the machine sleeps.
+    /// Returns the later of the two clocks' times: the wall clock may have been set back, and the
+    /// monotonic clock stops while the machine sleeps.
     fn now(&self, now: Now) -> SystemTime {
         let elapsed = now.monotonic.saturating_sub(self.arrived.monotonic);
         now.wall.max(self.arrived.wall + elapsed)
@@ -263,26 +263,26 @@ impl State {
     fn call(&mut self, now: Now) -> Step {
         let paused = now.monotonic < self.not_before;
         let held = self.held.clone();
-        let under_way = self.under_way(now);
+        let pending = self.pending(now);
         let verdict = held.as_ref().map(|held| (held, held.verdict(now)));
         match verdict {
-            Some((held, Verdict::UseAndRefresh)) if under_way.is_none() && !paused => {
+            Some((held, Verdict::UseAndRefresh)) if pending.is_none() && !paused => {
                 let (_, ticket) = self.start(Reason::Expiring, now);
                 Step::TakeAndStart(held.token.clone(), ticket)
             }
             Some((held, Verdict::Use | Verdict::UseAndRefresh)) => Step::Take(held.token.clone()),
-            Some((held, Verdict::WaitWithFallback)) if under_way.is_none() && paused => {
+            Some((held, Verdict::WaitWithFallback)) if pending.is_none() && paused => {
                 Step::Take(held.token.clone())
             }
             Some((held, Verdict::WaitWithFallback)) => {
-                let (flight, start) = self.join_or_start(under_way, Reason::Expiring, now);
-                Step::Wait { flight, start, fallback: Some(held.clone()) }
+                let (pending, start) = self.join_or_start(pending, Reason::Expiring, now);
+                Step::Wait { pending, start, fallback: Some(held.clone()) }
             }
-            Some((_, Verdict::Wait)) | None => match self.failure_of_now(now) {
-                Some(error) if under_way.is_none() => Step::Fail(error),
+            Some((_, Verdict::Wait)) | None => match self.recent_failure(now) {
+                Some(error) if pending.is_none() => Step::Fail(error),
                 _ => {
-                    let (flight, start) = self.join_or_start(under_way, Reason::Missing, now);
-                    Step::Wait { flight, start, fallback: None }
+                    let (pending, start) = self.join_or_start(pending, Reason::Missing, now);
+                    Step::Wait { pending, start, fallback: None }
                 }
             },
         }
@@ -290,7 +290,7 @@ impl State {
 
     fn refused(&mut self, refused: &Token, now: Now) -> RenewStep {
         match &self.held {
-            Some(held) if held.token.same_secret(refused) => match self.same_again {
+            Some(held) if held.token.same_secret(refused) => match self.repeated {
                 Some((generation, until))
                     if generation == held.generation && now.monotonic < until =>
                 {
@@ -303,50 +303,50 @@ impl State {
             }
             _ => {}
         }
-        let under_way = self.under_way(now);
-        if under_way.is_none() {
+        let pending = self.pending(now);
+        if pending.is_none() {
             // The last failure may be that of a background refresh.
-            let paused = now.monotonic < self.not_before.min(self.unasked_not_before);
+            let paused = now.monotonic < self.not_before.min(self.background_not_before);
             if let Some((until, error)) = &self.last_failure
                 && (paused || now.monotonic < *until)
             {
                 return RenewStep::Fail(error.clone());
             }
         }
-        let (flight, start) = self.join_or_start(under_way, Reason::Rejected, now);
-        RenewStep::Wait { flight, start }
+        let (pending, start) = self.join_or_start(pending, Reason::Rejected, now);
+        RenewStep::Wait { pending, start }
     }
 
     fn join_or_start(
         &mut self,
-        under_way: Option<Flight>,
+        pending: Option<PendingRequest>,
         reason: Reason,
         now: Now,
-    ) -> (Flight, Option<Ticket>) {
-        if let Some(flight) = under_way {
-            return (flight, None);
+    ) -> (PendingRequest, Option<Ticket>) {
+        if let Some(pending) = pending {
+            return (pending, None);
         }
-        let (flight, ticket) = self.start(reason, now);
-        (flight, Some(ticket))
+        let (pending, ticket) = self.start(reason, now);
+        (pending, Some(ticket))
     }
 
-    fn start(&mut self, reason: Reason, now: Now) -> (Flight, Ticket) {
-        self.flights += 1;
+    fn start(&mut self, reason: Reason, now: Now) -> (PendingRequest, Ticket) {
+        self.last_id += 1;
         self.counts.requests += 1;
-        let (sender, receiver) = watch::channel(None);
-        let flight = Flight { outcome: receiver, reason, id: self.flights, started: now.monotonic };
-        self.flight = Some(flight.clone());
-        (flight, Ticket { reason, id: self.flights, outcome: sender })
+        let (sender, outcome) = watch::channel(None);
+        let pending = PendingRequest { outcome, reason, id: self.last_id, started: now.monotonic };
+        self.pending = Some(pending.clone());
+        (pending, Ticket { reason, id: self.last_id, outcome: sender })
     }
 
-    /// The running request, unless it is lost or has exceeded its time limit.
-    fn under_way(&mut self, now: Now) -> Option<Flight> {
-        let flight = self.flight.as_ref()?;
-        let lost = flight.outcome.has_changed().is_err() && flight.outcome.borrow().is_none();
-        if lost || now.monotonic.saturating_sub(flight.started) >= GIVEN_UP_AFTER {
-            self.flight = None;
+    /// Returns the pending request, unless it was cancelled or has exceeded its time limit.
+    fn pending(&mut self, now: Now) -> Option<PendingRequest> {
+        let pending = self.pending.as_ref()?;
+        let lost = pending.outcome.has_changed().is_err() && pending.outcome.borrow().is_none();
+        if lost || now.monotonic.saturating_sub(pending.started) >= REQUEST_TIMEOUT {
+            self.pending = None;
         }
-        self.flight.clone()
+        self.pending.clone()
     }
 
     /// Stores the token of a request.
@@ -354,38 +354,38 @@ impl State {
         &mut self,
         token: &Token,
         reason: Reason,
-        asked: Now,
+        requested: Now,
         now: Now,
         jitter: f64,
     ) -> Change {
         self.last_failure = None;
         let (expires_on, hint) = (token.expires_on(), token.refresh_on());
-        let schedule = Schedule::new(asked.wall, now.wall, expires_on, hint, jitter);
+        let schedule = Schedule::new(requested.wall, now.wall, expires_on, hint, jitter);
         let usable = self.held.clone().filter(|held| held.verdict(now) != Verdict::Wait);
         let same = self.held.clone().filter(|held| held.token.same_secret(token));
         if let (Some(held), Reason::Rejected) = (&same, reason) {
-            self.same_again = Some((held.generation, now.monotonic + SAME_AGAIN_HOLDS));
+            self.repeated = Some((held.generation, now.monotonic + REPEAT_PAUSE));
             self.suspect = None;
         }
         let suspect = usable.as_ref().is_some_and(|held| self.suspect == Some(held.generation));
         let change = match usable {
-            // An older token helps as little as the same one, unless the server refused the
-            // cached token.
+            // A token that expires earlier does not replace the cached token, unless the server
+            // refused that.
             Some(held) if same.is_some() || (!suspect && expires_on < held.token.expires_on()) => {
-                if let Some(schedule) = held.schedule.again(held.arrived.wall, held.now(now)) {
-                    self.held = Some(Arc::new(Held { schedule, ..Held::clone(&held) }));
+                if let Some(schedule) = held.schedule.repeated(held.arrived.wall, held.now(now)) {
+                    self.held = Some(Arc::new(CachedToken { schedule, ..(*held).clone() }));
                 }
                 Change::NoProgress
             }
             usable => {
-                // The same token may have expired by our clock but not by the provider's: use it
-                // for another minute, as a token that arrives expired.
+                // The same token may have expired by our clock but not by the provider's. It is
+                // used for another minute, like any token that is expired on arrival.
                 if same.is_none() {
                     self.generations += 1;
                     self.suspect = None;
                 }
                 let (token, generation) = (token.clone(), self.generations);
-                let held = Held { token, schedule, generation, arrived: now };
+                let held = CachedToken { token, schedule, generation, arrived: now };
                 self.held = Some(Arc::new(held));
                 match usable {
                     _ if same.is_some() => Change::NoProgress,
@@ -399,11 +399,11 @@ impl State {
             self.failures_in_a_row = 0;
             self.refusals_in_a_row = 0;
             self.not_before = Duration::ZERO;
-            self.unasked_not_before = Duration::ZERO;
+            self.background_not_before = Duration::ZERO;
         } else {
             // The provider responds, so it may have another token at any time.
             let failures = self.failures_in_a_row.saturating_add(1);
-            self.pause(now, Some(policy::pause_unasked(failures, None, jitter)), jitter);
+            self.pause(now, Some(policy::idle_pause(failures, None, jitter)), jitter);
         }
         change
     }
@@ -419,7 +419,7 @@ impl State {
         self.counts.failures += 1;
         self.refusals_in_a_row =
             if error.is_transient() { 0 } else { self.refusals_in_a_row.saturating_add(1) };
-        let holds = policy::failure_holds(self.refusals_in_a_row, retry_after);
+        let holds = policy::failure_lifetime(self.refusals_in_a_row, retry_after);
         self.last_failure = Some((now.monotonic + holds, error));
         self.pause(now, retry_after, jitter);
         match self.left(now) {
@@ -430,17 +430,17 @@ impl State {
 
     fn pause(&mut self, now: Now, retry_after: Option<Duration>, jitter: f64) {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        let pause = policy::pause_after(self.left(now), retry_after, jitter);
+        let pause = policy::retry_pause(self.left(now), retry_after, jitter);
         self.not_before = now.monotonic + pause;
-        let pause = policy::pause_unasked(self.failures_in_a_row, retry_after, jitter);
-        self.unasked_not_before = now.monotonic + pause;
+        let pause = policy::idle_pause(self.failures_in_a_row, retry_after, jitter);
+        self.background_not_before = now.monotonic + pause;
     }
 
     fn left(&self, now: Now) -> Duration {
         self.held.as_ref().map_or(Duration::ZERO, |held| held.left(now))
     }
 
-    fn failure_of_now(&self, now: Now) -> Option<TokenError> {
+    fn recent_failure(&self, now: Now) -> Option<TokenError> {
         let (until, error) = self.last_failure.as_ref()?;
         (now.monotonic < *until).then(|| error.clone())
     }

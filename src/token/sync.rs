@@ -1,5 +1,5 @@
-//! The synchronization primitives of `state.rs`. The model checker (`tests/model.rs`) replaces
-//! this file by its own, and so checks the shipped `state.rs`.
+//! The synchronization primitives of `state.rs`. The model checker (`tests/model.rs`) compiles the
+//! same `state.rs` with its own primitives instead of these.
 
 pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! The cache's promises, tested on a manual clock: no test waits in real time.
+//! Tests of the documented behaviour of the cache, on a manual clock: no test waits in real time.
 #![allow(clippy::unchecked_time_subtraction)] // Only constant times are subtracted.
 
 mod fleet;
@@ -104,7 +104,7 @@ impl Setting {
         Err(CredentialError::new(kind, "down"))
     }
 
-    /// Fills the empty cache.
+    /// Fills the empty cache with this token.
     async fn filled_with(self, secret: &str, lifetime: Duration) -> Self {
         let caller = self.call();
         assert_eq!(self.provider.answer(self.token(secret, lifetime)).await, Reason::Missing);
@@ -758,7 +758,7 @@ async fn setting_the_wall_clock_forward_causes_one_request() {
         assert_eq!(setting.now().await, "b");
     }
     assert_eq!(setting.provider.total(), 2);
-    // The clock is corrected; the token that arrived in the meantime is checked again.
+    // The clock is corrected. The cache requests a token to replace the one that arrived meanwhile.
     setting.clock.set_wall(right);
     setting.clock.advance(61 * S);
     let call = setting.call();
@@ -847,8 +847,8 @@ async fn thirty_days(lifetime: Duration, seed: u64) {
     let setting = setting();
     let (clock, provider) = (setting.clock.clone(), setting.provider.clone());
     let start = clock.wall();
-    let mut out_until = start;
-    // Each open request is answered at its time.
+    let mut outage_until = start;
+    // The time at which the open request is answered.
     let mut answer_at = None;
     let mut usable_until = start;
     let mut refresh_at = start;
@@ -861,7 +861,7 @@ async fn thirty_days(lifetime: Duration, seed: u64) {
         clock.advance(Duration::from_millis(random.u64(100..240_000)));
         let now = clock.wall();
         if random.u32(..500) == 0 {
-            out_until = now + Duration::from_secs(random.u64(1..3 * 3_600));
+            outage_until = now + Duration::from_secs(random.u64(1..3 * 3_600));
         }
         if answer_at.is_some_and(|at| at <= now) && provider.0.lock().unwrap().waiting.is_empty() {
             answer_at = None; // The request timed out, so it failed.
@@ -869,11 +869,11 @@ async fn thirty_days(lifetime: Duration, seed: u64) {
         }
         if answer_at.is_some_and(|at| at <= now) {
             answer_at = None;
-            let gone = provider.0.lock().unwrap().waiting[0].1.is_closed();
-            if gone {
+            let timed_out = provider.0.lock().unwrap().waiting[0].1.is_closed();
+            if timed_out {
                 provider.0.lock().unwrap().waiting.pop_front();
                 last_failed_at = Some(now);
-            } else if now < out_until {
+            } else if now < outage_until {
                 provider.answer(Setting::failure(CredentialErrorKind::Transient)).await;
                 last_failed_at = Some(now);
             } else {
@@ -945,7 +945,7 @@ async fn thirty_days_of_24_hour_tokens() {
     }
 }
 
-/// The events that this thread logged.
+/// The events that the thread of the test logged.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 
@@ -1005,7 +1005,7 @@ async fn each_event_is_logged_once_and_without_the_secret() {
     for _ in 0..3 {
         setting.now().await;
     }
-    // 5 minutes less 2 seconds.
+    // 2 seconds less than 5 minutes.
     logs("usable_for=298s");
 
     setting.clock.advance(100 * S);

@@ -10,7 +10,7 @@ use entra_pool::{
 
 use crate::{report::Report, watch};
 
-/// The database to check, if any, and the identity that logs in.
+/// The database to check, if any, and the credential for the login.
 pub(crate) struct Target {
     pub(crate) database: Option<Database>,
     pub(crate) credential: Arc<dyn TokenCredential>,
@@ -23,8 +23,8 @@ pub(crate) enum Database {
 }
 
 impl Target {
-    /// Reads a connection string or a host name. Without one, no database is checked. A `limit`
-    /// replaces that of the connection string.
+    /// Parses a connection string or a host name. Without `text`, no database is checked. A `limit`
+    /// replaces the connect timeout of the connection string.
     pub(crate) fn parse(
         text: Option<&str>,
         limit: Option<Duration>,
@@ -35,7 +35,7 @@ impl Target {
         let lower = text.to_ascii_lowercase();
         let text = match lower.contains('=') || lower.contains("://") {
             true => text.to_owned(),
-            // Every PostgreSQL server has the database `postgres`.
+            // Every PostgreSQL server has a database named `postgres`.
             false if lower.contains(".postgres.") => format!("postgres://{text}/postgres"),
             false => format!("Server={text}"),
         };
@@ -59,7 +59,7 @@ impl Target {
 }
 
 impl Database {
-    /// Logs in, and queries the session's database and user. `limit` applies to the query.
+    /// Logs in, and queries the session's database and user. `limit` is the timeout of the query.
     pub(crate) async fn log_in(
         self,
         tokens: TokenCache,

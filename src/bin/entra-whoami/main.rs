@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread needs no more than a few files");
     let outcome = runtime.block_on(check(target, limit, &report));
-    // If the name server does not respond, a thread is blocked. The program does not wait for it.
+    // If the name server does not respond, a thread remains blocked. This does not wait for it.
     runtime.shutdown_background();
     report.finish(outcome)
 }

@@ -8,8 +8,8 @@ use std::{
 use entra_pool::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-/// The results of the steps, printed one by one, or as one JSON object at the end. Clones share
-/// them.
+/// The results of the steps, which are printed one by one, or as one JSON object at the end. Clones
+/// share the results.
 #[derive(Debug, Clone)]
 pub(crate) struct Report {
     json: bool,
@@ -19,7 +19,7 @@ pub(crate) struct Report {
 
 #[derive(Debug, Default)]
 struct Results {
-    /// The time since the current step began.
+    /// A clock that was started with the current step.
     clock: SystemClock,
     /// The current step and the following ones.
     ahead: Vec<&'static str>,
@@ -37,12 +37,12 @@ impl Report {
         change(&mut self.results.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sets the steps. The first one begins now.
+    /// Sets the steps. The first step begins now.
     pub(crate) fn plan(&self, steps: &[&'static str]) {
         self.with(|results| results.ahead = steps.to_vec());
     }
 
-    /// Adds a detail of the current step. Replaces an earlier note with this label.
+    /// Adds a detail of the current step. It replaces an earlier detail with the same label.
     pub(crate) fn note(&self, label: &'static str, value: impl Into<String>) {
         let value = value.into().replace(char::is_control, "?");
         self.with(|results| {
@@ -81,7 +81,7 @@ impl Report {
         results.steps.push(entry);
     }
 
-    /// Prints the rest and returns the exit code. An error belongs to the current step.
+    /// Prints the rest of the report and returns the exit code. An error fails the current step.
     pub(crate) fn finish(self, outcome: Result<(), Box<dyn Error>>) -> ExitCode {
         let error = outcome.map_or_else(|error| messages(&*error), |()| Vec::new());
         let passed = error.is_empty();
@@ -101,12 +101,12 @@ impl Report {
     }
 }
 
-/// The messages of an error and its causes, without repetitions.
+/// Returns the messages of an error and of its causes, without repetitions.
 pub(crate) fn messages<'e>(error: &'e (dyn Error + 'static)) -> Vec<String> {
     let source = |error: &&'e (dyn Error + 'static)| (*error).source();
     let mut messages: Vec<_> = successors(Some(error), source).map(ToString::to_string).collect();
     messages.dedup();
-    // tokio-postgres wraps the server's error, which is its source, in this message.
+    // This message of tokio-postgres only wraps the server's error, which is its source.
     messages.retain(|message| message != "db error");
     messages
 }

@@ -1,5 +1,5 @@
-//! Observes a connect of the library: its stages in the events, and the certificate in the
-//! verifier.
+//! Observes a connect of the library: events report its stages, and the verifier gets the server's
+//! certificate.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -16,7 +16,7 @@ use x509_cert::{Certificate, der::Decode};
 
 use crate::report::Report;
 
-/// Adds the stages of a connect to a report.
+/// A subscriber that adds the stages of a connect to a report.
 pub(crate) struct Stages(pub(crate) Report);
 
 impl Subscriber for Stages {
@@ -51,26 +51,26 @@ impl Subscriber for Stages {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Returns a configuration with this verifier that adds the server's certificate to the report.
+/// Returns a configuration whose verifier wraps `verifier` and records the server's certificate.
 pub(crate) fn client_config(
     verifier: Arc<dyn ServerCertVerifier>,
     report: &Report,
 ) -> Result<Arc<ClientConfig>, Error> {
-    let noting = Noting { verifier, report: report.clone() };
+    let recorder = Recorder { verifier, report: report.clone() };
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(noting));
+        .with_custom_certificate_verifier(Arc::new(recorder));
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
 #[derive(Debug)]
-struct Noting {
+struct Recorder {
     verifier: Arc<dyn ServerCertVerifier>,
     report: Report,
 }
 
-impl ServerCertVerifier for Noting {
+impl ServerCertVerifier for Recorder {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

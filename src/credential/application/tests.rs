@@ -34,13 +34,13 @@ struct Sent {
     authorization: Option<String>,
 }
 
-/// Returns a new token for every request, until `refusal` is set.
+/// A simulated Entra. It returns a new token for every request, until `refusal` is set.
 #[derive(Debug, Default)]
 struct Entra {
     sent: Mutex<Vec<Sent>>,
     tokens: AtomicU64,
     refusal: Mutex<Option<StatusCode>>,
-    /// The description in a refusal.
+    /// The description in the response of a refusal.
     says: Mutex<Option<String>>,
 }
 
@@ -285,8 +285,8 @@ async fn without_a_client_assertion_no_request_is_sent() {
     assert_eq!(entra.requests(), 0);
 }
 
-/// `azure_identity` reads one variable from the process itself, so the test runs itself again in
-/// a separate process with this variable.
+/// Runs the test again in a separate process with this variable, which `azure_identity` reads from
+/// the process's environment. Returns whether this is that process.
 async fn in_a_pipeline(test: &str) -> bool {
     const VARIABLE: &str = "SYSTEM_OIDCREQUESTURI";
     if std::env::var(VARIABLE).as_deref() == Ok(REQUEST_URI) {
@@ -501,7 +501,7 @@ async fn entras_errors_are_shown_without_control_characters_and_parts_of_the_pro
     }
 }
 
-/// Entra cannot be reached, or a proxy responds instead.
+/// In these cases, Entra cannot be reached, or a proxy responds instead.
 #[tokio::test]
 async fn if_entra_cannot_be_reached_the_error_names_it_and_the_cause_within_the_connect_timeout() {
     let of = |authority: &str| {

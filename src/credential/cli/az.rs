@@ -2,18 +2,18 @@ use std::sync::Arc;
 
 use super::{Cli, CliBuilder, Failure, Tool};
 
-/// The account that is logged in to the Azure CLI (`az login`), for a developer's machine.
+/// A credential for the account of the Azure CLI (`az login`), on a developer's machine.
 ///
-/// Every call runs `az account get-access-token`, which takes about a second. `az` is found in
+/// Every call runs `az account get-access-token`, which takes about a second. `az` is looked up in
 /// `PATH`, but never in the current directory. It is killed if it takes longer than the
-/// [time limit](CliBuilder::time_limit). Its standard output is never shown.
+/// [time limit](CliBuilder::time_limit). Errors and logs never contain its standard output.
 ///
 /// - If it is not installed or not logged in, the error is
 ///   [`Unavailable`](crate::token::CredentialErrorKind::Unavailable).
 /// - If it takes too long or has no network, the error is
 ///   [`Transient`](crate::token::CredentialErrorKind::Transient).
-/// - Otherwise, the error is [`Refused`](crate::token::CredentialErrorKind::Refused) and contains
-///   the command's standard error.
+/// - For any other failure, the error is [`Refused`](crate::token::CredentialErrorKind::Refused)
+///   and contains the command's standard error.
 ///
 /// See [`az account get-access-token`](https://learn.microsoft.com/cli/azure/account#az-account-get-access-token).
 ///
@@ -38,9 +38,9 @@ static AZ: Tool = Tool {
     windows_extension: "cmd",
     token: "accessToken",
     expiry: "expires_on",
-    // Versions of the Azure CLI before 2.54.0 print only this, a local time.
+    // Versions of the Azure CLI before 2.54.0 print only this field, which is a local time.
     local_expiry: Some("expiresOn"),
-    // `az login` alone does not fix Entra's own errors, such as those of conditional access.
+    // `az login` alone does not fix errors of Entra (AADSTS…), such as those of conditional access.
     reason: |stderr| Failure {
         said: stderr.to_owned(),
         logged_out: (stderr.contains("az login") || stderr.contains("az account set"))
@@ -49,7 +49,7 @@ static AZ: Tool = Tool {
 };
 
 impl AzureCli {
-    /// Uses the `az` found in `PATH`, with its current account and tenant.
+    /// Uses the `az` in `PATH`, with its current account and tenant.
     ///
     /// ```
     /// use entra_pool::{credential::AzureCli, token::Identity};
@@ -61,7 +61,7 @@ impl AzureCli {
         Self::builder().ready()
     }
 
-    /// Returns a builder for settings that differ from the defaults of [`new`](Self::new).
+    /// Returns a builder, to change settings from their defaults.
     ///
     /// ```
     /// use entra_pool::credential::AzureCli;
@@ -75,7 +75,7 @@ impl AzureCli {
 }
 
 impl CliBuilder<AzureCli> {
-    /// The subscription (its name or ID) whose account is used. Default: the current
+    /// Sets the subscription (its name or ID) whose account is used. Default: the current
     /// subscription.
     pub fn subscription(mut self, subscription: impl Into<String>) -> Self {
         self.cli.subscription = Some(subscription.into());

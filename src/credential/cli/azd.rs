@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::{Cli, CliBuilder, Failure, Tool};
 
-/// The account that is logged in to the Azure Developer CLI (`azd auth login`), for a developer's
-/// machine and for pipelines created with `azd pipeline config`.
+/// A credential for the account of the Azure Developer CLI (`azd auth login`), on a developer's
+/// machine and in pipelines created with `azd pipeline config`.
 ///
-/// Every call runs `azd auth token`. [`AzureCli`](super::AzureCli) describes how the command is
-/// run and which errors it causes.
+/// Every call runs `azd auth token`. [`AzureCli`](super::AzureCli) describes how a command is run
+/// and which errors are returned.
 ///
 /// See [`azd auth`](https://learn.microsoft.com/azure/developer/azure-developer-cli/reference#azd-auth).
 ///
@@ -38,7 +38,7 @@ static AZD: Tool = Tool {
 };
 
 impl AzureDeveloperCli {
-    /// Uses the `azd` found in `PATH`, with the tenant that it is logged in to.
+    /// Uses the `azd` in `PATH`, with the tenant that it is logged in to.
     ///
     /// ```
     /// use entra_pool::{credential::AzureDeveloperCli, token::Identity};
@@ -50,7 +50,7 @@ impl AzureDeveloperCli {
         Self::builder().ready()
     }
 
-    /// Returns a builder for settings that differ from the defaults of [`new`](Self::new).
+    /// Returns a builder, to change settings from their defaults.
     ///
     /// ```
     /// use entra_pool::credential::AzureDeveloperCli;
@@ -63,8 +63,8 @@ impl AzureDeveloperCli {
     }
 }
 
-/// With `--output json`, errors are also JSON: console messages, one on each line, and in newer
-/// versions an object that advises `azd auth login` for every error.
+/// Reads the reason of a failure. With `--output json`, errors are also JSON: a console message on
+/// each line, and in newer versions an object that advises `azd auth login` for every error.
 fn reason(stderr: &str) -> Failure {
     let mut messages = Vec::new();
     for line in stderr.lines().map(str::trim).filter(|line| !line.is_empty()) {

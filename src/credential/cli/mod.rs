@@ -27,12 +27,12 @@ use crate::{
 };
 use process::{OUTPUT_LIMIT, Output};
 
-/// The properties of a tool.
+/// The properties of a command-line tool.
 #[derive(Debug)]
 struct Tool {
-    /// `Azure CLI`.
+    /// The tool's name, such as `Azure CLI`.
     name: &'static str,
-    /// `az`.
+    /// The command, such as `az`.
     command: &'static str,
     /// The subcommand that prints a token, as a user would type it.
     subcommand: &'static str,
@@ -48,16 +48,16 @@ struct Tool {
     windows_extension: &'static str,
     /// The field of its output with the token.
     token: &'static str,
-    /// The field with the time when the token expires.
+    /// The field with the expiry of the token.
     expiry: &'static str,
     /// The field with the expiry as a local time.
     local_expiry: Option<&'static str>,
-    /// Reads the reason of a failure from its standard error.
+    /// Reads the reason of a failure from the tool's standard error.
     reason: fn(&str) -> Failure,
 }
 
 impl Tool {
-    /// Parses the token in its standard output.
+    /// Parses the token in the tool's standard output.
     fn read(&self, stdout: &[u8]) -> Result<Token, InvalidAnswer> {
         let object = object_with(self.token, stdout)?;
         object.token(self.token, self.expiry, || object.time(self.local_expiry?))
@@ -107,41 +107,41 @@ impl<T> CliBuilder<T> {
         Self { cli, credential }
     }
 
-    /// The tenant (its ID or domain) to request the token from. Default: the tenant that the
+    /// Sets the tenant (its ID or domain) to request the token from. Default: the tenant that the
     /// tool is logged in to.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.cli.tenant = Some(tenant.into());
         self
     }
 
-    /// The command. Default: `az` or `azd`. A path should be absolute, because the command does
-    /// not run in the current directory. On Windows, `.cmd` (`az`) or `.exe` (`azd`) is added to a
-    /// name without an extension.
+    /// Sets the command. Default: `az` or `azd`. A path should be absolute, because the command
+    /// does not run in the current directory. On Windows, `.cmd` (`az`) or `.exe` (`azd`) is added
+    /// to a name without an extension.
     pub fn executable(mut self, path: impl Into<PathBuf>) -> Self {
         self.cli.executable = path.into();
         self
     }
 
-    /// The environment variables of the command, including its `PATH`. Default:
+    /// Sets the environment variables of the command, including its `PATH`. Default:
     /// [`Environment::from_process`], read when the builder is created.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.cli.environment = environment;
         self
     }
 
-    /// How long the command may take. Default: 30 s. `az` takes up to 13 s on some machines.
+    /// Sets how long the command may take. Default: 30 s. `az` takes up to 13 s on some machines.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.cli.time_limit = limit;
         self
     }
 
-    /// The clock for the time limit. Default: [`SystemClock`].
+    /// Sets the clock for the time limit. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.cli.clock = Arc::new(clock);
         self
     }
 
-    /// Validates the settings. This runs no command.
+    /// Builds the credential. This runs no command.
     ///
     /// # Errors
     ///
@@ -171,8 +171,8 @@ impl Cli {
     /// Runs the tool for a token of `scope`.
     async fn token(&self, scope: &Scope) -> Result<Token, CredentialError> {
         let Tool { name, command, subcommand, .. } = self.tool;
-        // On Windows a shell may be involved: see `process::file_to_run`. The tenant and the
-        // subscription have been checked by the builder.
+        // On Windows, `az` runs in a shell: see `process::file_to_run`. The builder has already
+        // checked the tenant and the subscription.
         if !is_word(scope.as_str(), "._:/-") {
             let message = format!("the scope {scope:?} cannot be passed to the {name}");
             return Err(CredentialError::new(Refused, message));
@@ -244,7 +244,7 @@ impl Cli {
         let Tool { name, command, login, reason, .. } = self.tool;
         let stderr = String::from_utf8_lossy(&output.stderr);
         let Failure { said, logged_out } = reason(&stderr);
-        // Standard output may be a token, if it is long enough.
+        // Standard output of this length may be a token.
         let secret = std::str::from_utf8(&output.stdout).ok().filter(|text| text.len() >= 64);
         // The error is in the last lines of a traceback.
         let is_long = said.contains("Traceback");
@@ -262,8 +262,8 @@ impl Cli {
             let message = format!("a program that the {name} needs is missing: reinstall it{said}");
             return CredentialError::new(Unavailable, message);
         }
-        // This command has the scope or the claims that a policy requires; `login` alone would not
-        // be enough.
+        // A command with the scope or the claims that a policy requires, without which the login
+        // would not be enough.
         let advised = stderr.find(&format!("{login} --"));
         let advised =
             advised.and_then(|start| stderr[start..].split(['`', '\'', '\r', '\n']).next());
@@ -288,11 +288,11 @@ impl Cli {
     }
 }
 
-/// The maximum length of a claims challenge that is shown. Real ones have some hundred characters.
+/// The maximum length of a claims challenge that is shown. Most have a few hundred characters.
 const LONGEST_CHALLENGE: usize = 1_024;
 
-/// Returns the command that a tool advises, fit to be shown. The claims that a policy requires
-/// look like a part of a token, but are not secret, and the command does not work without them.
+/// Returns an excerpt of the command that a tool advises. The claims challenge looks like a part of
+/// a token, but is shown, because it is not secret and the command does not work without it.
 fn advised_command(command: &str, secret: Option<&str>) -> String {
     let (login, claims) = command.split_once(" --claims-challenge ").unwrap_or((command, ""));
     let claims = claims.trim().trim_matches('"');

@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 use super::Cli;
 use crate::clock::timeout;
 
-/// The process group of a running tool, which is killed when this is dropped. In some packages
+/// The process group of a running tool, which is killed when this is dropped. In some packages,
 /// `az` is a shell script, and killing the shell does not kill the interpreter that it waits for.
-/// On Windows only the tool itself is killed. (Ctrl-C in a terminal does not reach the group.)
+/// On Windows, only the tool itself is killed. (Ctrl-C in a terminal does not reach the group.)
 struct Group(Option<u32>);
 
 impl Drop for Group {
@@ -32,11 +32,11 @@ impl Drop for Group {
     }
 }
 
-/// The limit of each output stream. Further output is read and discarded.
+/// The maximum size of each output stream. Further output is read and discarded.
 pub(super) const OUTPUT_LIMIT: usize = 64 * 1024;
 
-/// The time to read the rest of the output after the command has exited. A child process that is
-/// still running may keep the pipe open forever.
+/// The timeout for reading the rest of the output after the command has exited: a child process
+/// that is still running may keep the pipe open forever.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Runs the tool until it exits. The caller has checked that `arguments` contain no character
@@ -69,7 +69,7 @@ pub(super) async fn run(cli: &Cli, arguments: Vec<&str>) -> io::Result<Output> {
     Ok(Output { status, stdout, stderr })
 }
 
-/// Whether the file of the tool exists, although it cannot be run.
+/// Returns whether the file of the tool exists, although it cannot be run.
 pub(super) fn is_installed(cli: &Cli) -> bool {
     let folders = cli.environment.get("PATH").unwrap_or("/");
     // An absolute path replaces the folder.
@@ -100,7 +100,7 @@ fn command(cli: &Cli, arguments: Vec<&str>) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Returns the file to run. On Windows this extension is added to a name without one.
+/// Returns the file to run. On Windows, this extension is added to a name without an extension.
 ///
 /// `az.cmd` does not need an explicit `cmd /D /C`. The standard library runs a program whose name
 /// ends in `.cmd` or `.bat` as `cmd.exe /e:ON /v:OFF /d /c "…"`, with the `cmd.exe` of the system

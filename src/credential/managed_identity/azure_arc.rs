@@ -29,8 +29,8 @@ use crate::{
 pub(super) const DEFAULT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
 
 impl Endpoint {
-    /// The Azure Arc agent at this URL: [`AZURE_ARC`](super::protocols::AZURE_ARC), or, if only its
-    /// files show that it is installed, [`INSTALLED_ARC`](super::protocols::INSTALLED_ARC).
+    /// Returns the agent's endpoint at this URL, with [`AZURE_ARC`](super::protocols::AZURE_ARC) or,
+    /// if only its files exist, [`INSTALLED_ARC`](super::protocols::INSTALLED_ARC).
     pub(super) fn azure_arc(
         protocol: &'static Protocol,
         url: &str,
@@ -41,8 +41,8 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Sends both requests. A key may be valid for one response only. It is stored in `sent`,
-    /// because a later response may also echo it.
+    /// Sends the request, and repeats it with the key that the agent requires. A key may be valid
+    /// for one request only. It is stored in `sent`, because a later response may also contain it.
     pub(super) async fn ask_agent(
         &self,
         agent: &Agent,
@@ -79,8 +79,8 @@ impl Endpoint {
                     }
                     _ => "",
                 };
-                let who = self.protocol.who;
-                let message = format!("cannot get a token from {who} ({url}): {error}{advice}");
+                let name = self.protocol.name;
+                let message = format!("cannot get a token from {name} ({url}): {error}{advice}");
                 let failed = CredentialError::new(Refused, message);
                 match error {
                     KeyFileError::Unreadable { source, .. } => failed.with_source(source),
@@ -129,7 +129,7 @@ mod tests {
             let clock = ManualClock::new();
             let http = Http::new(&arc.url, None, Arc::new(clock.clone())).unwrap();
             let moves = async {
-                // An agent that variables name may still be starting.
+                // If variables name the agent, it may still be starting.
                 for _ in 0..if kind == Transient { 10 } else { 0 } {
                     while clock.sleepers() < 1 || clock.next_wake() != Some(Duration::from_secs(1))
                     {

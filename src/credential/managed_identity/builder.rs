@@ -28,8 +28,8 @@ use crate::{
 pub struct ManagedIdentityBuilder {
     id: Option<UserAssignedId>,
     id_setting: &'static str,
-    /// Whether the credential is unavailable on a machine without the identity, unless it has
-    /// returned a token before. The ID may be set for other software.
+    /// Whether the credential is unavailable on a machine that does not have the identity, unless
+    /// it has returned a token before. The ID may be set for other software.
     pub(in crate::credential) optional: bool,
     imds_endpoint: Option<String>,
     azure_arc_root: Option<PathBuf>,
@@ -60,32 +60,32 @@ impl ManagedIdentityBuilder {
         self
     }
 
-    /// The directory to search for the Azure Arc agent, instead of the root directory (on Windows:
-    /// instead of `%ProgramFiles%` and `%ProgramData%`), for tests. The key files that the agent
-    /// names must be below it. In a container, mount the agent's directories at the same paths as
-    /// on the machine.
+    /// Sets the directory in which to search for the Azure Arc agent, for tests. It replaces the
+    /// root directory (on Windows: `%ProgramFiles%` and `%ProgramData%`). The key files that the
+    /// agent names must be below it. In a container, mount the agent's directories at the same
+    /// paths as on the machine.
     #[cfg(any(test, feature = "test-util"))]
     pub fn azure_arc_root(mut self, directory: impl Into<PathBuf>) -> Self {
         self.azure_arc_root = Some(directory.into());
         self
     }
 
-    /// The environment variables that determine the host. Default: [`Environment::from_process`],
-    /// read when the builder is created.
+    /// Sets the environment variables that determine the host. Default:
+    /// [`Environment::from_process`], read when the builder is created.
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment = environment;
         self
     }
 
-    /// The clock for pauses and time limits. Default: [`SystemClock`].
+    /// Sets the clock for pauses and time limits. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Whether to check quickly that IMDS exists before the first token request. Without IMDS the
-    /// credential is [unavailable](crate::token::CredentialErrorKind::Unavailable), so that a
-    /// [`Chain`](crate::credential::Chain) tries its next member. Default: no. Other hosts are
+    /// Sets whether to probe IMDS before the first token request. Without IMDS, the credential is
+    /// [unavailable](crate::token::CredentialErrorKind::Unavailable), so that a
+    /// [`Chain`](crate::credential::Chain) tries its next member. Default: `false`. Other hosts are
     /// never probed.
     ///
     /// | result of the probe | effect |
@@ -94,19 +94,19 @@ impl ManagedIdentityBuilder {
     /// | any other response, such as HTML | unavailable at once: this is a proxy, or another service at that address. The same applies to the response to a token request, until IMDS has returned a token |
     /// | the connection is refused | unavailable at once |
     /// | no connection within 1 s (packets are dropped) | unavailable |
-    /// | a connection without a response | the probe is repeated for 3 s in total, then unavailable. A chain that then selects another credential logs a warning |
+    /// | a connection without a response | the probe is repeated for 3 s in total; then unavailable. A chain that then selects another credential logs a warning |
     pub fn probe(mut self, probe: bool) -> Self {
         self.probe = probe;
         self
     }
 
-    /// The setting that contains the ID, for errors.
+    /// Sets the name of the setting that contains the ID, for errors.
     pub(crate) fn id_setting(mut self, setting: &'static str) -> Self {
         self.id_setting = setting;
         self
     }
 
-    /// Determines the host and validates the settings. This sends no request.
+    /// Builds the credential for the host that the environment describes. This sends no request.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The connection to an identity endpoint, for one HTTP/1.1 request. It uses no proxy and follows
-//! no redirect, because another server would see the identity header and the token.
+//! no redirect, because another server would receive the identity header and the token.
 //!
-//! It does not use reqwest's connections: reqwest reads up to 50 MB within one poll if a server
-//! sends endless 1xx responses, and has no limit for them.
+//! It does not use reqwest's connections, because reqwest has no limit for 1xx responses: if a
+//! server sends them endlessly, it reads up to 50 MB within one poll.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -26,10 +26,10 @@ use crate::{
     limited::{Allowance, Limited},
 };
 
-/// Removes the names in a certificate from an error. The owner of the certificate chooses them, and
-/// may have seen a secret before.
-fn fit(error: io::Error) -> io::Error {
-    let rustls = error.get_ref().and_then(|held| held.downcast_ref());
+/// Removes the names in a certificate from an error. The owner of the certificate chooses the
+/// names, which may therefore contain a secret that it has received before.
+fn without_names(error: io::Error) -> io::Error {
+    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref());
     match rustls {
         Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
             ..
@@ -42,7 +42,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Connects to the host of `url` within `limit`, over TLS if there is a configuration for it.
+/// Connects to the host of `url` within `limit`, over TLS if `tls` is set.
 pub(super) async fn open(
     url: &Url,
     tls: Option<&Arc<ClientConfig>>,
@@ -59,7 +59,7 @@ pub(super) async fn open(
             Some(tls) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
                 let connected = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await;
-                Box::new(connected.map_err(fit)?)
+                Box::new(connected.map_err(without_names)?)
             }
         };
         Ok(stream)
@@ -71,7 +71,7 @@ pub(super) async fn open(
     opened.map_err(HttpError::Unreachable)
 }
 
-/// Sends `request` over this connection and has `read` read the response.
+/// Sends `request` over this connection, and reads the response with `read`.
 pub(super) async fn exchange<T>(
     stream: Box<dyn Stream>,
     request: Request,
@@ -98,7 +98,7 @@ pub(super) async fn exchange<T>(
     tokio::select! {
         biased;
         answer = &mut answered => answer,
-        // The response may be complete already, or the cause of the failure is in it.
+        // The response may already be complete; otherwise, it returns the cause of the failure.
         _ = connection => answered.await,
     }
 }
@@ -115,11 +115,11 @@ mod tests {
             expected: ServerName::try_from("localhost").unwrap().to_owned(),
             presented: vec!["\u{1b}[31mred.example".to_owned()],
         });
-        let said = fit(io::Error::other(error)).to_string();
+        let said = without_names(io::Error::other(error)).to_string();
         assert_eq!(said, "the certificate is for another name");
-        let usual = fit(io::Error::other(Error::HandshakeNotComplete));
+        let usual = without_names(io::Error::other(Error::HandshakeNotComplete));
         assert!(
-            usual.get_ref().and_then(|held| held.downcast_ref::<Error>()).is_some(),
+            usual.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).is_some(),
             "any other error is unchanged"
         );
     }

@@ -1,5 +1,5 @@
-//! The endpoint that returns tokens of managed identities, and its protocol as data. It runs on the
-//! same machine, or next to it.
+//! The endpoint that returns tokens of managed identities, and its protocol as data. The endpoint
+//! is on the same machine or close to it.
 
 use std::{
     io::ErrorKind::ConnectionRefused,
@@ -34,18 +34,18 @@ use crate::{
 /// The protocol of one host's endpoint.
 pub(super) struct Protocol {
     pub(super) host: ManagedIdentityHost,
-    /// The endpoint, for messages.
-    pub(super) who: &'static str,
+    /// The name of the endpoint, for messages.
+    pub(super) name: &'static str,
     /// The variable with the endpoint's URL.
     pub(super) url: &'static str,
-    /// The variable with the secret that every request carries, and the secret's header.
+    /// The variable with the secret that every request contains, and the secret's header.
     pub(super) secret: Option<(&'static str, &'static str)>,
     /// The `api-version`. `None` if the request is a form with only the resource.
     pub(super) api_version: Option<&'static str>,
     pub(super) retry: Retry,
     /// The resource that the identities are assigned to, for messages.
     pub(super) owner: &'static str,
-    /// The statuses of a refusal because `owner` does not have the identity.
+    /// The statuses of a response that means that `owner` does not have the identity.
     pub(super) no_identity: &'static [u16],
     /// Other refusals: their statuses, what they mean, and what to do about them.
     pub(super) refusals: &'static [(&'static [u16], &'static str, &'static str)],
@@ -54,7 +54,7 @@ pub(super) struct Protocol {
 pub(super) struct Endpoint {
     pub(super) protocol: &'static Protocol,
     pub(super) url: Url,
-    /// The name of the header and the secret that it carries.
+    /// The name of a header, and the secret that it contains.
     secret: Option<(&'static str, Secret)>,
     /// The identity to request a token for. `None`: the host's default identity.
     pub(super) selector: Option<Selector>,
@@ -62,12 +62,12 @@ pub(super) struct Endpoint {
     pub(super) thumbprint: Option<Thumbprint>,
     /// The Azure Arc agent, which requires the content of a key file.
     pub(super) agent: Option<Agent>,
-    /// Another possible cause, for the error if this host does not exist.
+    /// Another possible cause of the error for a missing endpoint.
     pub(super) hint: &'static str,
-    /// Whether the endpoint exists: variables name it, or a response was recognised.
+    /// Whether the endpoint is known to exist: variables name it, or it has responded before.
     pub(super) known: AtomicBool,
     /// Whether the endpoint has returned a token.
-    pub(super) met: AtomicBool,
+    pub(super) succeeded: AtomicBool,
 }
 
 impl Endpoint {
@@ -92,12 +92,12 @@ impl Endpoint {
             agent: None,
             hint: "",
             known: AtomicBool::new(protocol.retry.may_start_later()),
-            met: AtomicBool::new(false),
+            succeeded: AtomicBool::new(false),
         })
     }
 
-    /// Sets the identity that is used if no other is selected. On Azure Machine Learning, the
-    /// endpoint does not select the compute's own identity (`DEFAULT_IDENTITY_CLIENT_ID`) by
+    /// Sets the identity that is used if no other identity is selected. On Azure Machine Learning,
+    /// the endpoint does not select the compute's own identity (`DEFAULT_IDENTITY_CLIENT_ID`) by
     /// default.
     pub(super) fn with_default(mut self, client_id: Option<&str>) -> Result<Self, ConfigError> {
         const SETTING: &str = "DEFAULT_IDENTITY_CLIENT_ID";
@@ -165,7 +165,7 @@ impl Endpoint {
             let token = answer::token(&answer.body, answer.asked_at)
                 .map_err(|error| self.no_answer(HttpError::Unusable(error)))?;
             self.known.store(true, Relaxed);
-            self.met.store(true, Relaxed);
+            self.succeeded.store(true, Relaxed);
             return Ok(token);
         }
         if self.is_imds() {
@@ -175,7 +175,7 @@ impl Endpoint {
     }
 
     fn refusal(&self, answer: &Answer, scope: &Scope, sent: Option<&Secret>) -> CredentialError {
-        let Protocol { who, ref retry, owner, no_identity, refusals, .. } = *self.protocol;
+        let Protocol { name, ref retry, owner, no_identity, refusals, .. } = *self.protocol;
         let secret = sent.or(self.secret.as_ref().map(|(_, secret)| secret));
         let said = answer::description(&answer.body, secret.map(Secret::text));
         let status = answer.status.as_u16();
@@ -186,7 +186,7 @@ impl Endpoint {
                 _ => String::new(),
             };
             let message = format!(
-                "{who} returned {} on every attempt{reason}: try again later{hint}",
+                "{name} returned {} on every attempt{reason}: try again later{hint}",
                 answer.status
             );
             return CredentialError::new(Transient, message).with_retry_after(answer.retry_after);
@@ -196,7 +196,7 @@ impl Endpoint {
         if let (401 | 403, Some((secret, _))) = (status, self.protocol.secret) {
             let (url, what) = (self.protocol.url, secret.to_lowercase().replace('_', " "));
             let message = format!(
-                "{who} rejected the {what} ({status}){reason}: {url} and {secret} must be those of \
+                "{name} rejected the {what} ({status}){reason}: {url} and {secret} must be those of \
                  this process"
             );
             return CredentialError::new(Refused, message);
@@ -204,13 +204,13 @@ impl Endpoint {
         let known = refusals.iter().find(|(statuses, ..)| statuses.contains(&status));
         let message = match (known, &self.selector) {
             (Some((_, what, advice)), _) => {
-                format!("{who} {what} ({status}){reason}; {advice}")
+                format!("{name} {what} ({status}){reason}; {advice}")
             }
             (None, _) if !no_identity.contains(&status) => {
-                format!("{who} ({}) returned {}{reason}", shown(&self.url), answer.status)
+                format!("{name} ({}) returned {}{reason}", shown(&self.url), answer.status)
             }
-            // Entra's own errors are about the resource, not about this machine.
-            (None, _) if says("AADSTS") => format!("{who} does not issue this token{reason}"),
+            // Errors of Entra are about the resource, not about this machine.
+            (None, _) if says("AADSTS") => format!("{name} does not issue this token{reason}"),
             (None, Some(Selector { id, optional, .. })) => {
                 // Both kinds of IDs are GUIDs, and Service Connector sets the object ID.
                 let advice = match id {
@@ -221,8 +221,8 @@ impl Endpoint {
                 };
                 let message =
                     format!("identity {id} is not assigned to {owner}{reason}; assign it{advice}");
-                let met = self.met.load(Relaxed);
-                if *optional && self.is_imds() && says("Identity not found") && !met {
+                let succeeded = self.succeeded.load(Relaxed);
+                if *optional && self.is_imds() && says("Identity not found") && !succeeded {
                     return CredentialError::new(Unavailable, message)
                         .with_source(HttpError::NotAssigned);
                 }
@@ -257,14 +257,14 @@ impl Endpoint {
         }
     }
 
-    /// The error for an endpoint that variables name, so that it may be available again soon.
+    /// Returns the error for an endpoint that exists, so it is usually transient.
     pub(super) fn unavailable_now(&self, error: HttpError) -> CredentialError {
-        let (who, url) = (self.protocol.who, shown(&self.url));
+        let (name, url) = (self.protocol.name, shown(&self.url));
         let (kind, message) = match &error {
             HttpError::Unreachable(error) if error.kind() == ConnectionRefused => {
                 let variable = self.protocol.url;
                 let message = format!(
-                    "{who} is not listening at {url} ({variable}): it may still be starting; \
+                    "{name} is not listening at {url} ({variable}): it may still be starting; \
                      otherwise, {variable} must be that of this process"
                 );
                 (Transient, message)
@@ -278,7 +278,7 @@ impl Endpoint {
                 );
                 (Refused, message)
             }
-            _ => (Transient, format!("cannot get a token from {who} ({url})")),
+            _ => (Transient, format!("cannot get a token from {name} ({url})")),
         };
         CredentialError::new(kind, message).with_source(error)
     }

@@ -1,5 +1,5 @@
-//! Detects where this program runs. This module alone decides which endpoint is used, and which
-//! parameter selects a user-assigned identity there.
+//! Detects the host of this program. Only this module decides which endpoint is used, and which
+//! parameter selects a user-assigned identity.
 
 use std::{fmt, path::Path};
 
@@ -54,9 +54,8 @@ pub(super) struct Selector {
 }
 
 impl Selector {
-    /// # Errors
-    ///
-    /// The ID is invalid, or the host would ignore it and return another identity's token.
+    /// Returns an error if the ID is invalid, or if the host would ignore it and return the token of
+    /// another identity.
     pub(super) fn new(
         host: ManagedIdentityHost,
         id: UserAssignedId,
@@ -73,7 +72,7 @@ impl Selector {
         Ok(Self { id, parameter, optional: false })
     }
 
-    /// The query parameter of a request.
+    /// Returns the query parameter for a request.
     pub(super) fn pair(&self) -> (&'static str, &str) {
         (self.parameter, self.id.value())
     }
@@ -100,7 +99,8 @@ fn parameter(host: ManagedIdentityHost, id: &UserAssignedId) -> Result<&'static 
     }
 }
 
-/// The names of these parameters, which the URL of an endpoint must not contain.
+/// The names of the parameters that select an identity. The URL of an endpoint must not contain
+/// them.
 pub(super) const PARAMETERS: [&str; 6] =
     ["client_id", "clientid", "object_id", "principal_id", "mi_res_id", "msi_res_id"];
 
@@ -112,7 +112,7 @@ const AUTHORITY: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 ///
 /// # Errors
 ///
-/// A variable is invalid.
+/// [`ConfigError`], if a variable is invalid.
 pub(super) fn find(
     environment: &Environment,
     arc_root: Option<&Path>,

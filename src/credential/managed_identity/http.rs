@@ -1,5 +1,5 @@
-//! The HTTP client for identity endpoints. These run on the machine itself or next to it, so the
-//! client connects directly and with a short time limit.
+//! The HTTP client for identity endpoints. These are on the same machine or close to it, so the
+//! client connects directly and with a short timeout.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
@@ -21,18 +21,18 @@ use crate::{
     clock::{Clock, SystemClock, timeout},
     credential::{ConfigError, InvalidAnswer, Problem},
     tls,
-    token::{CredentialError, Token, tried},
+    token::{CredentialError, Token, record_failed_try},
 };
 
-/// The limit for a connection. An existing endpoint accepts at once, because no network lies
+/// The timeout for connecting. An existing endpoint accepts at once, because no network lies
 /// between it and the program.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// The limit of one attempt, from connecting to the last byte of the body. IMDS has been seen to
-/// take several seconds for the first token of an identity.
+/// The timeout of one attempt, from connecting to the last byte of the body. IMDS sometimes takes
+/// several seconds for the first token of an identity.
 pub(super) const TRY_LIMIT: Duration = Duration::from_secs(20);
 
-/// The limit of a body. Tokens have about 2,000 characters, extreme ones 8,000.
+/// The maximum size of a body. Tokens have about 2,000 characters, and at most about 8,000.
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// The longest `Retry-After` that is respected.
@@ -40,7 +40,7 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, Clone)]
 pub(super) struct Http {
-    /// For `https://`.
+    /// The configuration for `https://` endpoints.
     tls: Option<Arc<ClientConfig>>,
     clock: Arc<dyn Clock>,
 }
@@ -52,11 +52,11 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
     /// The body. If the body of a refusal could not be read completely, the part that was read.
     pub(super) body: Zeroizing<Vec<u8>>,
-    /// Wall-clock time before the request.
+    /// The wall-clock time before the request.
     pub(super) asked_at: std::time::SystemTime,
 }
 
-/// The reasons for a missing response.
+/// The reasons for a missing or unusable response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HttpError {
     #[error("cannot connect")]
@@ -81,7 +81,7 @@ impl HttpError {
 }
 
 impl Http {
-    /// Returns a client for this endpoint. `thumbprint` is that of the only certificate to trust.
+    /// Returns a client for this endpoint. If `thumbprint` is set, it trusts only that certificate.
     pub(super) fn new(
         endpoint: &Url,
         thumbprint: Option<&Thumbprint>,
@@ -100,8 +100,8 @@ impl Http {
         self.clock.as_ref()
     }
 
-    /// Repeats `one_try` until `retry` returns no further pause. `failed` returns the error of an
-    /// outcome that is retried.
+    /// Repeats `one_try` until `retry` returns no further pause. `failed` converts an outcome that
+    /// is retried to its error.
     pub(super) async fn repeat<F>(
         &self,
         one_try: impl Fn() -> F,
@@ -115,7 +115,7 @@ impl Http {
         let mut tries = 0;
         loop {
             let outcome = one_try().await;
-            // While an endpoint is still starting, its refused connections do not count.
+            // Failed connections do not count, because the endpoint may still be starting.
             tries += u32::from(!matches!(outcome, Err(HttpError::Unreachable(_))));
             let waited = self.clock.monotonic().saturating_sub(start);
             let Some(pause) = retry.pause(&outcome, tries, waited) else { return outcome };
@@ -125,7 +125,7 @@ impl Http {
                 ?pause,
                 "retrying the managed identity request"
             );
-            let _ = failed(outcome).map_err(tried);
+            let _ = failed(outcome).map_err(record_failed_try);
             self.clock.sleep(pause).await;
         }
     }
@@ -138,7 +138,7 @@ impl Http {
     ) -> Result<Answer, HttpError> {
         let exchange = async {
             let asked_at = self.clock.wall();
-            // A connection is local, so its limit is measured in real time.
+            // Connecting is local, so its timeout uses the system clock, also in tests.
             let (tls, clock) = (self.tls.as_ref(), SystemClock::new());
             let stream = connection::open(request.url(), tls, &clock, CONNECT_LIMIT).await?;
             let reading = async |response: Response| {
@@ -173,7 +173,7 @@ async fn read(mut response: Response, body: &mut Vec<u8>) -> Result<(), HttpErro
     Ok(())
 }
 
-/// `Retry-After`: seconds or a date (RFC 9110, 10.2.3).
+/// Parses `Retry-After`: seconds or a date (RFC 9110, 10.2.3).
 fn retry_after(headers: &HeaderMap, now: std::time::SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = if let Ok(seconds) = text.parse() {

@@ -28,11 +28,11 @@ pub(super) const DEFAULT: &str = "http://169.254.169.254";
 
 const PATH: &str = "/metadata/identity/oauth2/token";
 
-/// How long the probe waits for the TCP connection. IMDS accepts within milliseconds.
-/// Many networks drop packets to this address, and a developer there waits for this time.
+/// The timeout of the probe's TCP connection. IMDS accepts within milliseconds. Many networks drop
+/// packets to this address, so programs outside of Azure wait for this time.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the probe is repeated after a connection was accepted. A busy IMDS can take more
+/// For how long the probe is repeated after a connection was accepted. A busy IMDS can take more
 /// than a second for its first response. Some networks accept any connection and never respond.
 const PROBE_BUDGET: Duration = Duration::from_secs(3);
 
@@ -40,7 +40,7 @@ const PROBE_BUDGET: Duration = Duration::from_secs(3);
 const PROBE_STEP: Duration = Duration::from_secs(1);
 
 impl Endpoint {
-    /// IMDS at the URL of this setting.
+    /// Returns the endpoint of IMDS at the URL of this setting.
     pub(super) fn imds(setting: &'static str, url: &str) -> Result<Self, ConfigError> {
         let mut url = endpoint_url(setting, url)?;
         if url.path() == "/" {
@@ -49,9 +49,9 @@ impl Endpoint {
         Self::new(&IMDS, url.as_str(), None)
     }
 
-    /// Checks that the response is from IMDS, with any status, and remembers that IMDS exists.
-    /// Otherwise, it is from another service at this address. Until IMDS has returned a token,
-    /// the machine then counts as one without IMDS.
+    /// Checks that the response is from IMDS, with any status, and records that IMDS exists. A
+    /// response from another service at this address means that the machine has no IMDS, unless
+    /// IMDS has returned a token before.
     pub(super) fn recognise_imds(&self, answer: &Answer) -> Result<(), CredentialError> {
         if is_imds(answer) {
             self.known.store(true, Relaxed);
@@ -59,7 +59,7 @@ impl Endpoint {
         }
         let (url, status) = (shown(&self.url), answer.status);
         let what = format!("the service at {url} is not IMDS (status {status})");
-        Err(self.absent(&what, &self.met))
+        Err(self.absent(&what, &self.succeeded))
     }
 
     pub(super) fn no_imds(&self, error: HttpError) -> CredentialError {
@@ -69,14 +69,14 @@ impl Endpoint {
                 self.absent(&format!("IMDS ({url}) cannot be reached"), &self.known)
             }
             HttpError::Unusable(InvalidAnswer::Html | InvalidAnswer::TooLong { .. }) => {
-                self.absent(&format!("the service at {url} is not IMDS"), &self.met)
+                self.absent(&format!("the service at {url} is not IMDS"), &self.succeeded)
             }
             _ => CredentialError::new(Transient, format!("cannot get a token from IMDS ({url})")),
         };
         failed.with_source(error)
     }
 
-    /// The error for a missing IMDS. It is transient if IMDS is `known` to exist.
+    /// Returns the error for a missing IMDS. It is transient if IMDS is `known` to exist.
     fn absent(&self, what: &str, known: &AtomicBool) -> CredentialError {
         if known.load(Relaxed) {
             let message = format!("{what}, but IMDS has responded before: try again later");
@@ -90,8 +90,8 @@ impl Endpoint {
         CredentialError::new(Unavailable, message)
     }
 
-    /// Checks that IMDS exists: to a request without the `Metadata` header it responds with 400 at
-    /// once. If a connection is accepted without a response, the probe is repeated until
+    /// Checks that IMDS exists: it responds at once with 400 to a request without the `Metadata`
+    /// header. If a connection is accepted without a response, the probe is repeated until
     /// [`PROBE_BUDGET`] is used up.
     pub(super) async fn probe_imds(&self, http: &Http) -> Result<(), CredentialError> {
         if self.known.load(Relaxed) {
@@ -114,7 +114,7 @@ impl Endpoint {
             if !matches!(error, HttpError::NoAnswer(_)) {
                 http.clock().sleep(PROBE_STEP.min(left())).await;
             }
-            // An error after an accepted connection is more important than a refused connection.
+            // An error after an accepted connection is more useful than a refused connection.
             let error = match (error, silent.take()) {
                 (HttpError::Unreachable(_), Some(silent)) => silent,
                 (error, _) => error,
@@ -132,13 +132,13 @@ impl Endpoint {
     }
 }
 
-/// Whether this response is from IMDS. azidentity and azure-identity accept only JSON, and treat
-/// any other response as that of a proxy: Docker Desktop returns 403, service meshes 503, and
-/// portals redirect. We also accept the name of IMDS in `Server`, and the status 410, which means
-/// that IMDS is being updated and which proxies do not use.
+/// Returns whether this response is from IMDS. azidentity and azure-identity accept only JSON, and
+/// treat any other response as that of a proxy: Docker Desktop returns 403, service meshes 503, and
+/// portals redirect. This function also accepts the name of IMDS in `Server`, and the status 410,
+/// which proxies do not use: it means that IMDS is being updated.
 ///
-/// On hosted agents of Azure Pipelines, IMDS responds to the probe, but to a token request with
-/// 404 and an empty body: these machines have no identity (Azure/azure-sdk-for-js#27608).
+/// Hosted agents of Azure Pipelines have no identity: their IMDS responds to the probe, but to a
+/// token request with 404 and an empty body (Azure/azure-sdk-for-js#27608).
 fn is_imds(answer: &Answer) -> bool {
     if answer.status == 404 && answer.body.is_empty() {
         return false;
@@ -148,8 +148,8 @@ fn is_imds(answer: &Answer) -> bool {
     named || answer.status == 410 || answer::is_json_object(&answer.body)
 }
 
-/// Whether this response of IMDS is transient. Another service at its address does not become
-/// IMDS later.
+/// Returns whether this response is a transient failure of IMDS. A failure of another service at
+/// its address is not transient, because that service does not become IMDS later.
 pub(super) fn is_transient(answer: &Answer) -> bool {
     is_imds(answer) && matches!(answer.status.as_u16(), 404 | 408 | 410 | 429 | 500..=599)
 }

@@ -70,9 +70,9 @@ pub(super) enum KeyFileError {
     Unreadable { path: PathBuf, source: io::Error },
 }
 
-/// Reads the key in the file that the challenge names (`Basic realm=PATH`), in the form for the
-/// `Authorization` header. It reads only a few bytes from a local disk, so it does not use another
-/// thread.
+/// Reads the key in the file that the challenge names (`Basic realm=PATH`), and returns it in the
+/// form for the `Authorization` header. This reads only a few bytes from a local disk, so it does
+/// not use another thread.
 pub(super) fn read(headers: &HeaderMap, agent: &Agent) -> Result<Secret, KeyFileError> {
     let path = headers.get_all(WWW_AUTHENTICATE).iter().find_map(realm);
     let path = path.ok_or(KeyFileError::NotNamed)?;
@@ -82,7 +82,7 @@ pub(super) fn read(headers: &HeaderMap, agent: &Agent) -> Result<Secret, KeyFile
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(KeyFileError::Unusable);
     }
-    // Large enough for all of it: a buffer that grows leaves copies of the key in memory.
+    // Large enough for the whole key: a buffer that grows leaves copies of the key in memory.
     let mut text = Zeroizing::new(Vec::with_capacity(2 * LENGTH_LIMIT));
     file.take(LENGTH_LIMIT as u64 + 1).read_to_end(&mut text).map_err(failed)?;
     let key = std::str::from_utf8(&text).map_err(|_| KeyFileError::Unusable)?.trim();
@@ -92,7 +92,7 @@ pub(super) fn read(headers: &HeaderMap, agent: &Agent) -> Result<Secret, KeyFile
     Secret::new("Basic ", key).ok_or(KeyFileError::Unusable)
 }
 
-/// Returns the path without links, if it is that of a `.key` file directly in the agent's
+/// Returns the path with its links resolved, if it is a `.key` file directly in the agent's
 /// directory.
 fn checked(path: &Path, keys: &Path) -> Result<PathBuf, KeyFileError> {
     let elsewhere = || KeyFileError::Elsewhere { directory: keys.to_owned() };
@@ -117,7 +117,7 @@ fn checked(path: &Path, keys: &Path) -> Result<PathBuf, KeyFileError> {
     if is_key(&path) { Ok(path) } else { Err(KeyFileError::NoKey) }
 }
 
-/// The realm of a `Basic` challenge, in quotes or not (RFC 9110, 11.6.1).
+/// Returns the realm of a `Basic` challenge, which may be in quotes (RFC 9110, 11.6.1).
 fn realm(challenge: &HeaderValue) -> Option<&str> {
     let (scheme, rest) = challenge.to_str().ok()?.trim().split_once(' ')?;
     let (name, path) = rest.trim().split_once('=')?;
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(machine.read(&machine.write("b c.key", "k2\r\n")).unwrap(), "Basic k2");
         let longest = machine.write("d.key", "k".repeat(4_096));
         assert_eq!(machine.read(&longest).unwrap().len(), 4_096 + 6);
-        // An indirect path, but not outside of the directory.
+        // A path with `..` that stays in the directory.
         let round = machine.agent.keys.join("../tokens/a.key");
         assert_eq!(machine.read(&round).unwrap(), "Basic k1");
     }

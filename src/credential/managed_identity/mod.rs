@@ -62,8 +62,8 @@ struct Inner {
 }
 
 impl ManagedIdentity {
-    /// The system-assigned identity of the machine or app. In Cloud Shell, it is the user who is
-    /// logged in.
+    /// Returns a builder for the system-assigned identity of the machine or app. In Cloud Shell,
+    /// this is the user who is logged in.
     ///
     /// ```
     /// use entra_pool::credential::ManagedIdentity;
@@ -76,7 +76,7 @@ impl ManagedIdentity {
         ManagedIdentityBuilder::new(None)
     }
 
-    /// A user-assigned identity of the machine or app.
+    /// Returns a builder for a user-assigned identity of the machine or app.
     ///
     /// | host | client ID | object ID | resource ID |
     /// |---|---|---|---|
@@ -118,7 +118,7 @@ impl TokenCredential for ManagedIdentity {
         // A rejected token is requested in the same way: the endpoints cache tokens, and there is
         // no supported way to bypass their caches.
         let Inner { endpoint, http, probe } = &*self.0;
-        // Other endpoints are named by variables and need no probe.
+        // Other endpoints need no probe, because variables or files show that they exist.
         if *probe && endpoint.is_imds() {
             endpoint.probe_imds(http).await?;
         }
@@ -136,9 +136,9 @@ impl fmt::Debug for ManagedIdentity {
     }
 }
 
-/// Parses the URL of an endpoint: HTTP(S) with a host. It must not contain a password, because
-/// errors show the URL. It must not contain a parameter that selects an identity, because that
-/// would be a second selector, or an unnoticed one.
+/// Parses the URL of an endpoint: HTTP(S) with a host. The URL must not contain a password, because
+/// errors show it. It must not contain a parameter that selects an identity, because that could
+/// contradict the setting for the identity.
 fn endpoint_url(setting: &'static str, url: &str) -> Result<Url, ConfigError> {
     let selects = |name: &str| host::PARAMETERS.iter().any(|own| name.eq_ignore_ascii_case(own));
     let url = Url::parse(url).ok();
@@ -152,13 +152,13 @@ fn endpoint_url(setting: &'static str, url: &str) -> Result<Url, ConfigError> {
         .ok_or(ConfigError::invalid(setting, expected))
 }
 
-/// The URL of an endpoint, for messages.
+/// Returns the URL of an endpoint without its query, for messages.
 fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
-/// The warning to log if another credential, which could be the wrong identity, is used after
-/// this failure.
+/// Returns the warning to log if a chain uses another credential after this failure, because that
+/// could be the wrong identity.
 pub(super) fn warning(error: &CredentialError) -> Option<&'static str> {
     match error.source()?.downcast_ref()? {
         HttpError::NoAnswer(_) | HttpError::ConnectionLost(_) => Some(

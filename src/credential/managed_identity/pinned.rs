@@ -7,7 +7,7 @@ use rustls::{CertificateError, ClientConfig, Error, pki_types::CertificateDer};
 use crate::tls;
 
 /// The SHA-1 hash of a certificate, as 40 hexadecimal digits. SHA-1 collisions do not help an
-/// attacker here: to imitate this certificate, a second preimage would be required.
+/// attacker here, because imitating a given certificate requires a second preimage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Thumbprint(String);
 
@@ -31,7 +31,7 @@ pub(super) fn client_config(thumbprint: Thumbprint) -> Result<ClientConfig, Erro
     tls::accepting(move |shown| Thumbprint::of(shown) == thumbprint)
 }
 
-/// Whether a handshake failed because the server has another certificate.
+/// Returns whether a handshake failed because the server has another certificate.
 pub(super) fn is_mismatch(error: &io::Error) -> bool {
     let mismatch = Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
     error.get_ref().and_then(|error| error.downcast_ref()) == Some(&mismatch)
@@ -57,7 +57,7 @@ mod tests {
         }
     }
 
-    /// A certificate for another name, and its key.
+    /// Returns a certificate for another name, and its key.
     fn certificate() -> (CertificateDer<'static>, rcgen::KeyPair) {
         let key = rcgen::KeyPair::generate().unwrap();
         let names = vec!["elsewhere".to_owned()];
@@ -65,8 +65,8 @@ mod tests {
         (params.self_signed(&key).unwrap().into(), key)
     }
 
-    /// The result of a handshake with a server that presents this certificate and signs with this
-    /// key.
+    /// Returns the result of a handshake with a server that presents this certificate and signs
+    /// with this key.
     fn handshake(
         trusted: &Thumbprint,
         shown: &CertificateDer<'static>,

@@ -1,4 +1,4 @@
-//! The protocols of the endpoints that environment variables name, and what their refusals mean.
+//! The protocols of the endpoints of managed identities, and the meaning of their refusals.
 
 use super::{ManagedIdentityHost, endpoint::Protocol, retry::Retry};
 
@@ -6,7 +6,7 @@ use super::{ManagedIdentityHost, endpoint::Protocol, retry::Retry};
 /// and Azure Functions", section "REST endpoint reference".
 pub(super) static APP_SERVICE: Protocol = Protocol {
     host: ManagedIdentityHost::AppService,
-    who: "the App Service identity endpoint",
+    name: "the App Service identity endpoint",
     url: "IDENTITY_ENDPOINT",
     secret: Some(("IDENTITY_HEADER", "x-identity-header")),
     api_version: Some("2019-08-01"),
@@ -17,10 +17,10 @@ pub(super) static APP_SERVICE: Protocol = Protocol {
 };
 
 /// Azure Machine Learning, compute instances and clusters: App Service's older protocol with
-/// different names. It is only specified by the source code of azidentity and MSAL.
+/// different names. Only the source code of azidentity and MSAL documents it.
 pub(super) static AZURE_ML: Protocol = Protocol {
     host: ManagedIdentityHost::AzureMl,
-    who: "the Azure Machine Learning identity endpoint",
+    name: "the Azure Machine Learning identity endpoint",
     url: "MSI_ENDPOINT",
     secret: Some(("MSI_SECRET", "secret")),
     api_version: Some("2017-09-01"),
@@ -37,7 +37,7 @@ pub(super) static AZURE_ML: Protocol = Protocol {
 /// environment. The cluster decides which identity an application gets.
 pub(super) static SERVICE_FABRIC: Protocol = Protocol {
     host: ManagedIdentityHost::ServiceFabric,
-    who: "the Service Fabric token service",
+    name: "the Service Fabric token service",
     url: "IDENTITY_ENDPOINT",
     secret: Some(("IDENTITY_HEADER", "secret")),
     api_version: Some("2019-07-01-preview"),
@@ -55,7 +55,7 @@ pub(super) static SERVICE_FABRIC: Protocol = Protocol {
 /// Shell frequently asked questions", the protocol by the source code of azidentity and MSAL.
 pub(super) static CLOUD_SHELL: Protocol = Protocol {
     host: ManagedIdentityHost::CloudShell,
-    who: "the Cloud Shell token endpoint",
+    name: "the Cloud Shell token endpoint",
     url: "MSI_ENDPOINT",
     secret: None,
     api_version: None,
@@ -73,7 +73,7 @@ pub(super) static CLOUD_SHELL: Protocol = Protocol {
 /// Azure Arc: see [`Endpoint::azure_arc`](super::endpoint::Endpoint::azure_arc).
 pub(super) const AZURE_ARC: Protocol = Protocol {
     host: ManagedIdentityHost::AzureArc,
-    who: "the Azure Arc agent",
+    name: "the Azure Arc agent",
     url: "IDENTITY_ENDPOINT",
     secret: None,
     api_version: Some("2020-06-01"),
@@ -90,13 +90,13 @@ pub(super) const AZURE_ARC: Protocol = Protocol {
     ],
 };
 
-/// Azure Arc, if only the agent's files show that it is installed.
+/// Azure Arc, if no variables name the agent and only its files exist.
 pub(super) static INSTALLED_ARC: Protocol = Protocol { retry: Retry::INSTALLED, ..AZURE_ARC };
 
 /// The Instance Metadata Service: see [`Endpoint::imds`](super::endpoint::Endpoint::imds).
 pub(super) static IMDS: Protocol = Protocol {
     host: ManagedIdentityHost::Imds,
-    who: "IMDS",
+    name: "IMDS",
     url: "AZURE_POD_IDENTITY_AUTHORITY_HOST",
     secret: None,
     api_version: Some("2018-02-01"),

@@ -1,5 +1,5 @@
-//! When a request to an identity endpoint is retried: pure functions of its response and of the
-//! elapsed time.
+//! Decides when a request to an identity endpoint is retried: pure functions of its response and of
+//! the elapsed time.
 
 use std::{io::ErrorKind::ConnectionRefused, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
 /// How requests to one host's endpoint are retried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry {
-    /// Whether the response is a transient failure.
+    /// Returns whether the response is a transient failure.
     pub(super) is_transient: fn(&Answer) -> bool,
     /// The maximum number of attempts.
     tries: u32,
@@ -19,7 +19,7 @@ pub(super) struct Retry {
     doubling: bool,
     /// The status of a refusal that is retried once: a host that has just started may return it.
     once: Option<u16>,
-    /// How long connections may be refused. The endpoint is started together with the program,
+    /// For how long refused connections are retried. The endpoint starts together with the program,
     /// and may need longer.
     starting: Duration,
 }
@@ -66,17 +66,17 @@ impl Retry {
         ..Self::APP_SERVICE
     };
 
-    /// Like [`LOCAL`](Self::LOCAL), for an endpoint that only files announce: its service may be
-    /// stopped.
+    /// Like [`LOCAL`](Self::LOCAL), but without waiting for an endpoint that refuses connections:
+    /// only its files exist, so its service may be stopped.
     pub(super) const INSTALLED: Self = Self { starting: Duration::ZERO, ..Self::LOCAL };
 
-    /// Whether the endpoint exists even while it refuses connections.
+    /// Returns whether the endpoint may exist although it refuses connections.
     pub(super) fn may_start_later(&self) -> bool {
         !self.starting.is_zero()
     }
 
-    /// The pause before the next attempt, or `None` for no further attempt. `tries` is the number
-    /// of attempts so far, `outcome` that of the last one, and `waited` the time since the first.
+    /// Returns the pause before the next attempt, or `None` to stop. `outcome` is that of the last
+    /// attempt, `tries` the number of attempts, and `waited` the time since the first.
     pub(super) fn pause(
         &self,
         outcome: &Result<Answer, HttpError>,
@@ -90,8 +90,8 @@ impl Retry {
             Err(HttpError::Unreachable(error)) if error.kind() == ConnectionRefused => {
                 return (waited < self.starting).then_some(PAUSE);
             }
-            // A permanent failure. The caller gets the error at once, and the token cache decides
-            // when to send the next request.
+            // After a permanent failure, the caller gets the error at once, and the token cache
+            // decides when to send the next request.
             _ => return None,
         };
         let left = BUDGET.checked_sub(waited).filter(|left| !left.is_zero())?;
@@ -99,7 +99,7 @@ impl Retry {
             return None;
         }
         if let Some(asked) = retry_after {
-            // An attempt before that time would fail again, and so would one without a pause.
+            // An attempt before that time, or without a pause, would fail again.
             let pause = asked.max(PAUSE);
             return (pause <= left).then_some(pause);
         }
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// All pauses, if every attempt gets this response at once.
+    /// Returns all pauses if every attempt gets this response at once.
     fn pauses(retry: &Retry, status: u16, retry_after: Option<u64>) -> Vec<u64> {
         let outcome = Ok(Answer {
             status: StatusCode::from_u16(status).unwrap(),

@@ -6,17 +6,17 @@ use zeroize::Zeroizing;
 pub(super) struct Secret {
     /// Overwritten in memory when the last clone is dropped.
     header: HeaderValue,
-    /// The length of the text before the secret.
+    /// The length of the scheme, such as `Basic `, before the secret.
     scheme: usize,
 }
 
 impl Secret {
-    /// Returns `None` if the text is not valid in a header. `scheme` is the text before the secret.
+    /// Creates the header's value: `scheme` and the secret. `None` if a header cannot contain them.
     pub(super) fn new(scheme: &str, text: &str) -> Option<Self> {
         let value = Zeroizing::new([scheme, text].concat().into_bytes());
         let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
         header.set_sensitive(true);
-        // This fails unless all characters are ASCII.
+        // Refuses characters that are not ASCII.
         header.to_str().ok()?;
         Some(Self { header, scheme: scheme.len() })
     }

@@ -31,7 +31,7 @@ pub enum UserAssignedId {
 }
 
 impl UserAssignedId {
-    /// The name of this kind of ID.
+    /// Returns the name of this kind of ID.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::ClientId(_) => "client ID",
@@ -77,7 +77,7 @@ pub(super) fn is_guid(text: &str) -> bool {
         && groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Azure ignores the case of resource IDs.
+/// Returns whether the text is a resource ID of a user-assigned identity, in any case.
 fn is_resource_id(text: &str) -> bool {
     let is_name = |text: &str| {
         !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_.()".contains(c))

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::{Link, Wire};
 use crate::clock::ManualClock;
 
-/// Follows `bytes` as a client's and as a server's messages, as a whole and in pieces of these
+/// Parses `bytes` as a client's and as a server's messages, as a whole and in pieces of these
 /// lengths in turn. Used by the fuzz target `postgres`.
 ///
 /// # Panics
 ///
-/// If the results differ.
+/// Panics if the results differ.
 pub fn follows_alike(bytes: &[u8], lengths: &[u8]) {
     let followed = |lengths: &[u8], sent: bool| {
         let link = Arc::new(Link::default());
@@ -21,9 +21,9 @@ pub fn follows_alike(bytes: &[u8], lengths: &[u8]) {
             let length = lengths.next().map_or(rest.len(), |length| usize::from(*length).max(1));
             let (piece, later) = rest.split_at(length.min(rest.len()));
             if sent {
-                wire.sent.pass(piece, |kind, _| link.sent(kind));
+                wire.sent.feed(piece, |kind, _| link.sent(kind));
             } else {
-                wire.received.pass(piece, |kind, body| link.received(kind, body));
+                wire.received.feed(piece, |kind, body| link.received(kind, body));
             }
             rest = later;
         }

@@ -55,13 +55,13 @@ struct World {
     requests: Mutex<Minutes>,
 }
 
-/// Issues tokens of the same lifetime. If it repeats, it returns its token until 5 minutes before
-/// the expiry.
+/// Issues tokens of the same lifetime. With `repeats`, it returns the same token until 5 minutes
+/// before its expiry.
 #[derive(Debug)]
 struct Issuer {
     world: Arc<World>,
     repeats: bool,
-    /// The token, the number of issued tokens, and the number of requests for this one.
+    /// The last token, the number of issued tokens, and the number of requests for the last token.
     issued: Mutex<(Option<Token>, usize, usize)>,
     most_requests: Arc<AtomicUsize>,
 }
@@ -102,8 +102,8 @@ struct Fleet {
 
 /// Returns the requests in each minute, and the most requests for one token.
 ///
-/// Each cache is called when its next request is due. If no caller waits or fails even then,
-/// none does at any time between two requests.
+/// Each cache is called when its next request is due. If no caller waits or fails then, no caller
+/// does so at any time between two requests.
 async fn run(fleet: Fleet) -> (Minutes, usize) {
     let Fleet { caches, hours, lifetime, repeats, outages } = fleet;
     fastrand::seed(19);
@@ -209,7 +209,7 @@ fn logins(hours: usize) -> Minutes {
     repeated(4, hours, |jitter| crate::connect::jittered(HOUR, jitter))
 }
 
-/// The same with the rule of version 0.1, which shortened lifetimes by up to a tenth.
+/// Counts the logins with the rule of version 0.1, which shortened lifetimes by up to a tenth.
 #[cfg(any(feature = "azure-sql", feature = "postgres"))]
 fn logins_of_0_1(hours: usize) -> Minutes {
     repeated(4, hours, |jitter| HOUR - (HOUR / 10).mul_f64(jitter))
