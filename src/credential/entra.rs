@@ -19,9 +19,9 @@ use crate::token::with_causes;
 /// The timeout for name resolution, TCP and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(4);
 
-/// The timeout of one attempt. If the first attempt takes all of it, a second attempt may exceed
-/// the 15 s of a connect; after faster failures, all attempts fit.
-const TRY_LIMIT: Duration = Duration::from_secs(8);
+/// The timeout of one attempt, so that two attempts fit into the 15 s of a connect. A third one does
+/// not start if the second one has timed out.
+const TRY_LIMIT: Duration = Duration::from_secs(7);
 
 /// Returns options for three attempts. The last starts at most 5 s after the first has failed.
 pub(super) fn retries() -> RetryOptions {
